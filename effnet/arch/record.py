@@ -1,0 +1,81 @@
+"""Frozen records that go to JSON and back: the base of everything that is data here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any, ClassVar, Self
+
+
+class Record:
+    """A frozen dataclass with JSON both ways. Subclasses validate in ``__post_init__``."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain dicts, tuples, numbers and strings."""
+        return asdict(self)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The record as JSON text. ``from_json`` gives an equal record back."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """The record that ``to_dict`` described; fields left out take their defaults.
+
+        Raises ``ValueError`` for a field that does not exist, is missing, or is out of range.
+        """
+        what = cls.__name__
+        if not isinstance(data, dict):
+            raise ValueError(f"{what}: expected an object with named fields, got {type(data).__name__}")
+        known = [field.name for field in fields(cls)]
+        for name in data:
+            if name not in known:
+                raise ValueError(f"{what}: no field is called {name!r}{did_you_mean(name, known)}")
+        try:
+            return cls(**{name: _as_tuples(value) for name, value in data.items()})
+        except TypeError as error:
+            raise ValueError(f"{what}: {error}") from None
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The record in ``text``. Raises ``ValueError`` where the text is not such a record."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{cls.__name__}: not JSON ({error})") from None
+        return cls.from_dict(data)
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """``'; did you mean b3?'`` when something in ``known`` is close to ``name``, else ``''``."""
+    close = get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def whole(what: str, value: Any, least: int) -> None:
+    """Raises ``ValueError`` unless ``value`` is an int of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
+
+
+def number(what: str, value: Any, low: float, high: float = float("inf"), *, above: bool = False) -> None:
+    """Raises ``ValueError`` unless ``value`` is finite and in [low, high], or in (low, high] with ``above``."""
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value) and low <= value <= high
+    if not fits or (above and value == low):
+        bounds = f"above {low:g}" if above else f"at least {low:g}"
+        upper = "" if high == float("inf") else f" and at most {high:g}"
+        raise ValueError(f"{what} must be {bounds}{upper}, got {value!r}")
+
+
+def choice(what: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raises ``ValueError`` unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{what} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,118 @@
+"""Compound scaling for any real φ, and what rounding makes of it (section 3.3 of arXiv:1905.11946).
+
+Depth grows by α^φ, width by β^φ, resolution by γ^φ; the paper's α·β²·γ² is 1.92, so that each step of φ costs about
+twice the MACs. B1–B7 are not exact powers of one φ: they are data in `tables`, and this is the tool beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from effnet.arch.count import count
+from effnet.arch.record import number
+from effnet.arch.spec import Arch, stage_layers
+from effnet.arch.tables import resolve
+
+ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15  # section 3.3, step 1, found for B0 by grid search
+
+RESOLUTION_STEP = 4  # our choice: B0–B7's sizes are all multiples of 4
+DROPOUT_STEP = 0.3 / 7  # section 5.2: dropout grows linearly from .2 for B0 to .5 for B7
+DROPOUT_MOST = 0.5
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Multipliers of the rows, the picture's side in pixels, and the MACs of one picture of that side."""
+
+    width: float
+    depth: float
+    resolution: float
+    macs: float
+
+
+@dataclass(frozen=True)
+class StageRounding:
+    """One stage before and after rounding."""
+
+    channels_asked: float
+    channels: int
+    layers_asked: float
+    layers: int
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What a φ asks for against what can be built: channels are multiples of 8, layers and pixels whole."""
+
+    base: Arch
+    arch: Arch
+    phi: float
+    asked: Scales
+    built: Scales
+    stages: tuple[StageRounding, ...]
+
+
+def scale(arch: str | Arch, phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA) -> Arch:
+    """``arch`` grown (φ > 0) or shrunk (φ < 0): depth × α^φ, width × β^φ, resolution × γ^φ.
+
+    The resolution is rounded to the nearest multiple of 4, dropout moves by .3/7 a step within [0, .5] (B0 .2, B7 .5).
+    φ = 0 gives ``arch`` itself. Raises ``ValueError`` unless φ is finite and α, β, γ are at least 1 (equation 3).
+    """
+    base = resolve(arch)
+    number("phi", phi, -20, 20)
+    for name, coefficient in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
+        number(name, coefficient, 1, 4)
+    if phi == 0:
+        return base
+    pixels = base.resolution * gamma**phi
+    return replace(
+        base,
+        name=f"{base.name}_phi{phi:g}",
+        depth=base.depth * alpha**phi,
+        width=base.width * beta**phi,
+        resolution=max(RESOLUTION_STEP, round(pixels / RESOLUTION_STEP) * RESOLUTION_STEP),
+        dropout=round(min(max(base.dropout + DROPOUT_STEP * phi, 0.0), max(DROPOUT_MOST, base.dropout)), 3),
+    )
+
+
+def rounding(
+    arch: str | Arch, phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA
+) -> Rounding:
+    """The rounding report of ``scale``: what was asked (width, depth, resolution, MACs) against what was built.
+
+    The asked MACs are the base's times d·w²·r². Built width and depth are those of the stages together: channels and
+    layers over the rows' own. Raises ``ValueError`` as ``scale`` does.
+    """
+    base = resolve(arch)
+    built = scale(base, phi, alpha, beta, gamma)
+    depth, width, side = alpha**phi, beta**phi, gamma**phi
+    rows = _built_rows(built)
+    wanted_channels = sum(stage.channels for stage in base.stages)
+    wanted_layers = sum(stage.layers for stage in base.stages)
+    return Rounding(
+        base,
+        built,
+        phi,
+        asked=Scales(
+            base.width * width,
+            base.depth * depth,
+            base.resolution * side,
+            count(base).macs * depth * width**2 * side**2,
+        ),
+        built=Scales(
+            sum(channels for channels, _ in rows) / wanted_channels,
+            sum(repeats for _, repeats in rows) / wanted_layers,
+            built.resolution,
+            count(built).macs,
+        ),
+        stages=tuple(
+            StageRounding(stage.channels * built.width, channels, stage.layers * built.depth, repeats)
+            for stage, (channels, repeats) in zip(base.stages, rows, strict=True)
+        ),
+    )
+
+
+def _built_rows(arch: Arch) -> list[tuple[int, int]]:
+    """(channels, layers) of every stage as built."""
+    last = {row.layer.stage: row.layer.channels for row in count(arch, classes=0).layers}
+    return [(last[number_], repeats) for number_, repeats in enumerate(stage_layers(arch), start=1)]

@@ -1,0 +1,220 @@
+"""What a network is: rows (`Stage`), a table of rows (`Arch`), and the one walk over it (`layers`).
+
+Everything else in this package is a reading of that walk: the network in torch, the count, the drawing,
+the names of the weights. Nobody else loops over stages to find out how large a layer is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Self
+
+from effnet.arch.record import Record, choice, number, whole
+
+BLOCKS = ("mbconv", "fused")
+ACTIVATIONS = ("silu", "relu", "relu6")
+
+
+@dataclass(frozen=True)
+class Stage(Record):
+    """One row of the paper's table: a run of equal blocks (Table 1 of arXiv:1905.11946).
+
+    ``channels`` and ``layers`` are before scaling by the width and depth of the `Arch`.
+    """
+
+    block: str  # "mbconv" or "fused"
+    expand: int  # inner channels / input channels; 1: no expansion
+    kernel: int  # of the depthwise (mbconv) or of the fused convolution
+    stride: int  # of the first layer; the others have 1
+    channels: int  # out
+    layers: int
+    squeeze: float = 0.0  # squeezed channels / the block's *input* channels; 0: no squeeze-excite
+    residual: bool = True  # add the input where stride is 1 and the channels stay; EdgeTPU's first row never does
+    expand_from: int = 0  # expand this many channels (before scaling) in place of the input's; EdgeTPU's first row only
+
+    def __post_init__(self) -> None:
+        choice("block", self.block, BLOCKS)
+        whole("expand", self.expand, 1)
+        _kernel_and_stride(self.kernel, self.stride)
+        whole("channels", self.channels, 1)
+        whole("layers", self.layers, 1)
+        number("squeeze", self.squeeze, 0, 1)
+        if not isinstance(self.residual, bool):
+            raise ValueError(f"residual must be true or false, got {self.residual!r}")
+        whole("expand_from", self.expand_from, 0)
+        if self.expand_from and self.expand == 1:
+            raise ValueError("expand_from needs an expand above 1: without an expansion there is nothing to widen")
+
+
+@dataclass(frozen=True)
+class Arch(Record):
+    """A network as data: its rows and how they are scaled. Hashable; JSON both ways.
+
+    ``resolution`` is the side in pixels that the published weights are evaluated at, ``dropout`` the rate before
+    the classifier, ``drop_path`` the stochastic-depth rate that the last block nearly reaches.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    width: float = 1.0
+    depth: float = 1.0
+    resolution: int = 224
+    dropout: float = 0.2
+    drop_path: float = 0.2
+    stem: int = 32
+    head: int = 1280
+    activation: str = "silu"
+    stem_stride: int = 2
+    scale_ends: bool = True  # Lite: false. Stem and head keep their channels, first and last stage their layers
+    round_floor: float = 0.9  # rounding never goes below this share of the wanted channels; V2-B: 0 (no such rule)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"name must be a text, got {self.name!r}")
+        if not isinstance(self.stages, tuple) or not self.stages or not all(isinstance(s, Stage) for s in self.stages):
+            raise ValueError("stages must be a tuple of at least one Stage")
+        number("width", self.width, 0, 100, above=True)
+        number("depth", self.depth, 0, 100, above=True)
+        whole("resolution", self.resolution, 1)
+        number("dropout", self.dropout, 0, 0.99)
+        number("drop_path", self.drop_path, 0, 0.99)
+        whole("stem", self.stem, 1)
+        whole("head", self.head, 1)
+        choice("activation", self.activation, ACTIVATIONS)
+        _kernel_and_stride(3, self.stem_stride)
+        number("round_floor", self.round_floor, 0, 1)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """The arch that ``to_dict`` described. Raises ``ValueError`` naming the field that is wrong."""
+        if isinstance(data, dict) and isinstance(data.get("stages"), (list, tuple)):
+            data = {**data, "stages": tuple(Stage.from_dict(stage) for stage in data["stages"])}
+        return super().from_dict(data)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer at its true size. ``name`` is also the module's path in the network and the prefix of its tensors."""
+
+    name: str  # "stem", "stage1.0" … "stage7.0", "head", "classifier"
+    kind: str  # "stem", "mbconv", "fused", "head", "classifier"
+    stage: int  # 1 … for blocks, as in features(); 0 for the stem, one past the last for head and classifier
+    inputs: int
+    channels: int  # out
+    kernel: int = 1
+    stride: int = 1
+    expanded: int = 0  # inner channels of a block; equal to inputs: no expansion
+    squeezed: int = 0  # inner channels of its squeeze-excite; 0: none
+    residual: bool = False  # whether the input is really added
+    drop_path: float = 0.0  # its stochastic-depth rate
+
+    def __post_init__(self) -> None:
+        whole("inputs", self.inputs, 1)
+        whole("channels", self.channels, 1)
+        _kernel_and_stride(self.kernel, self.stride)
+        if self.kind in BLOCKS:
+            whole("expanded", self.expanded, 1)
+        whole("squeezed", self.squeezed, 0)
+        number("drop_path", self.drop_path, 0, 0.99)
+        if self.residual and (self.stride != 1 or self.inputs != self.channels):
+            raise ValueError("residual needs stride 1 and as many channels out as in")
+
+
+def block(
+    kind: str,
+    inputs: int,
+    channels: int,
+    kernel: int = 3,
+    stride: int = 1,
+    expand: int = 6,
+    squeeze: float = 0.0,
+    residual: bool = True,
+    drop_path: float = 0.0,
+    *,
+    expand_from: int = 0,
+    name: str = "block",
+    stage: int = 1,
+) -> Layer:
+    """The block of these ratios at its true size. Raises ``ValueError`` for a size that no block can have."""
+    choice("block", kind, BLOCKS)
+    whole("inputs", inputs, 1)
+    whole("channels", channels, 1)
+    whole("expand", expand, 1)
+    number("squeeze", squeeze, 0, 1)
+    return Layer(
+        name,
+        kind,
+        stage,
+        inputs,
+        channels,
+        kernel,
+        stride,
+        expanded=inputs if expand == 1 else (expand_from or inputs) * expand,
+        squeezed=max(1, int(inputs * squeeze)) if squeeze else 0,  # of the input, not of the expanded channels
+        residual=residual and stride == 1 and inputs == channels,
+        drop_path=drop_path,
+    )
+
+
+def layers(arch: Arch, classes: int = 1000, channels: int = 3) -> Iterator[Layer]:
+    """Every layer of ``arch`` at its true size, from the stem to the classifier: the only walk over the rows.
+
+    ``classes`` is the classifier's output, 0 for none; ``channels`` the picture's. Sizes follow the official
+    ``round_filters`` and ``round_repeats``; stochastic depth grows linearly with the block's index (block i of N
+    has ``arch.drop_path · i / N``), as in the official code.
+    """
+    whole("classes", classes, 0)
+    whole("channels", channels, 1)
+    stem = arch.stem if not arch.scale_ends else round_channels(arch.stem, arch.width, arch.round_floor)
+    head = arch.head if not arch.scale_ends else round_channels(arch.head, arch.width, arch.round_floor)
+    yield Layer("stem", "stem", 0, channels, stem, kernel=3, stride=arch.stem_stride)
+    inputs, index, total = stem, 0, sum(stage_layers(arch))
+    for number_, (stage, repeats) in enumerate(zip(arch.stages, stage_layers(arch), strict=True), start=1):
+        wide = round_channels(stage.channels, arch.width, arch.round_floor)
+        expand_from = stage.expand_from and round_channels(stage.expand_from, arch.width, arch.round_floor)
+        for position in range(repeats):
+            yield block(
+                stage.block,
+                inputs,
+                wide,
+                stage.kernel,
+                stage.stride if position == 0 else 1,
+                stage.expand,
+                stage.squeeze,
+                stage.residual,
+                arch.drop_path * index / total,
+                expand_from=expand_from,
+                name=f"stage{number_}.{position}",
+                stage=number_,
+            )
+            inputs, index = wide, index + 1
+    yield Layer("head", "head", len(arch.stages) + 1, inputs, head)
+    if classes:
+        yield Layer("classifier", "classifier", len(arch.stages) + 1, head, classes)
+
+
+def stage_layers(arch: Arch) -> tuple[int, ...]:
+    """How many layers each stage has after scaling by ``arch.depth``."""
+    ends = () if arch.scale_ends else (0, len(arch.stages) - 1)
+    return tuple(s.layers if i in ends else ceil(s.layers * arch.depth) for i, s in enumerate(arch.stages))
+
+
+def round_channels(channels: int, width: float, floor: float = 0.9) -> int:
+    """``channels × width`` to the nearest multiple of 8, and not below ``floor`` of it.
+
+    Source: ``round_filters`` in tensorflow/tpu ``efficientnet_model.py`` (floor .9) and google/automl
+    ``efficientnetv2`` (no floor).
+    """
+    want = channels * width
+    got = max(8, int(want + 4) // 8 * 8)
+    return got + 8 if got < floor * want else got
+
+
+def _kernel_and_stride(kernel: int, stride: int) -> None:
+    whole("kernel", kernel, 1)
+    if kernel % 2 == 0:
+        raise ValueError(f"kernel must be odd (1, 3, 5, …) so that it has a centre, got {kernel}")
+    if stride not in (1, 2) or isinstance(stride, bool):
+        raise ValueError(f"stride must be 1 or 2, got {stride!r}")

@@ -1,0 +1,155 @@
+"""The family's blocks, usable alone. Shapes are (N, channels, height, width).
+
+MBConv (arXiv:1801.04381, with squeeze-excite)        Fused-MBConv (arXiv:2104.00298)
+
+    x ── expand 1×1, norm, act      c → c·t               x ── fused k×k / s, norm, act   c → c·t
+    │    depthwise k×k / s, norm, act                     │    squeeze-excite (seldom)
+    │    squeeze-excite: × sigmoid(W₂ act(W₁ mean))       │    project 1×1, norm        c·t → out
+    │    project 1×1, norm          c·t → out             │
+    └──────────────── + (stride 1 and out = c)            └──────────────── + (stride 1 and out = c)
+
+    expand = 1: no expansion                              expand = 1: the k×k convolution alone, c → out
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from effnet.arch import Layer, block
+from effnet.contract import Numerics
+from effnet.net.layers import ConvNorm, StochasticDepth, activate
+
+
+class SqueezeExcite(nn.Module):
+    """Weighs each channel by what the whole map holds: x · σ(expand(act(reduce(mean(x))))) (arXiv:1709.01507).
+
+    ``squeezed`` is the inner width; in this family a quarter of the *block's input* channels, not of ``channels``.
+    """
+
+    def __init__(self, channels: int, squeezed: int, activation: str = "silu") -> None:
+        super().__init__()
+        self.reduce = _Pointwise(channels, squeezed)
+        self.activation = activate(activation)
+        self.expand = _Pointwise(squeezed, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) -> (N, channels, H, W)."""
+        gate = self.expand(self.activation(self.reduce(x.mean((2, 3))))).sigmoid()  # (N, channels)
+        gate = gate[:, :, None, None]
+        return x * gate if torch.is_grad_enabled() else x.mul_(gate)
+
+
+class _Pointwise(nn.Conv2d):
+    """A 1×1 convolution with bias on a map that was averaged to one pixel: (N, inputs) -> (N, channels)."""
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__(inputs, channels, 1)
+
+    def reset_parameters(self) -> None:
+        assert self.bias is not None
+        nn.init.normal_(self.weight, std=(2 / self.out_channels) ** 0.5)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.flatten(1), self.bias)
+
+
+class _Block(nn.Module):
+    """What both blocks share: they are built from a `Layer`, and add their input where the layer says so."""
+
+    kind: str
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        expand: int = 6,
+        squeeze: float = 0.0,
+        residual: bool = True,
+        drop_path: float = 0.0,
+        activation: str = "silu",
+        numerics: Numerics | None = None,
+    ) -> None:
+        layer = block(self.kind, inputs, channels, kernel, stride, expand, squeeze, residual, drop_path)
+        self._build(layer, activation, numerics or Numerics())
+
+    @classmethod
+    def of(cls, layer: Layer, activation: str = "silu", numerics: Numerics | None = None) -> Self:
+        """The block at exactly the sizes of ``layer``."""
+        made = cls.__new__(cls)
+        made._build(layer, activation, numerics or Numerics())
+        return made
+
+    def _build(self, layer: Layer, activation: str, numerics: Numerics) -> None:
+        raise NotImplementedError
+
+    def _squeeze_excite(self, channels: int, layer: Layer, activation: str) -> nn.Module:
+        return SqueezeExcite(channels, layer.squeezed, activation) if layer.squeezed else nn.Identity()
+
+    def _add(self, x: Tensor, out: Tensor) -> Tensor:
+        """The residual, where there is one."""
+        if not self.layer.residual:
+            return out
+        out = self.stochastic_depth(out)
+        return out + x if torch.is_grad_enabled() else out.add_(x)
+
+    layer: Layer
+    stochastic_depth: StochasticDepth
+
+
+class MBConv(_Block):
+    """The mobile inverted bottleneck: expand, depthwise, squeeze-excite, project; drawn at the top of this file.
+
+    ``expand`` is inner over input channels, ``squeeze`` the squeeze-excite's width over input channels (0: none),
+    ``drop_path`` the stochastic-depth rate of the residual. Raises ``ValueError`` for an even kernel, a stride other
+    than 1 or 2, or no channels.
+    """
+
+    kind = "mbconv"
+
+    def _build(self, layer: Layer, activation: str, numerics: Numerics) -> None:
+        nn.Module.__init__(self)
+        self.layer, inner = layer, layer.expanded
+        self.expand = (
+            ConvNorm(layer.inputs, inner, activation=activation, numerics=numerics)
+            if inner != layer.inputs
+            else nn.Identity()
+        )
+        self.depthwise = ConvNorm(inner, inner, layer.kernel, layer.stride, inner, activation, numerics)
+        self.squeeze_excite = self._squeeze_excite(inner, layer, activation)
+        self.project = ConvNorm(inner, layer.channels, numerics=numerics)
+        self.stochastic_depth = StochasticDepth(layer.drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))."""
+        return self._add(x, self.project(self.squeeze_excite(self.depthwise(self.expand(x)))))
+
+
+class FusedMBConv(_Block):
+    """Fused-MBConv: one k×k convolution in place of expansion and depthwise; drawn at the top of this file.
+
+    Arguments as for `MBConv`; with ``expand=1`` the k×k convolution alone, followed by its activation.
+    """
+
+    kind = "fused"
+
+    def _build(self, layer: Layer, activation: str, numerics: Numerics) -> None:
+        nn.Module.__init__(self)
+        self.layer, projects = layer, layer.expanded != layer.inputs
+        inner = layer.expanded if projects else layer.channels
+        self.fused = ConvNorm(
+            layer.inputs, inner, layer.kernel, layer.stride, activation=activation, numerics=numerics
+        )
+        self.squeeze_excite = self._squeeze_excite(inner, layer, activation)
+        self.project = ConvNorm(inner, layer.channels, numerics=numerics) if projects else nn.Identity()
+        self.stochastic_depth = StochasticDepth(layer.drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))."""
+        return self._add(x, self.project(self.squeeze_excite(self.fused(x))))

@@ -1,0 +1,108 @@
+"""The parts of every block: a convolution with exact padding, batch norm, activation, stochastic depth."""
+
+from __future__ import annotations
+
+from math import ceil, sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from effnet.contract import Numerics
+
+BATCH_NORM_MOMENTUM = 0.01  # the official .99 in TensorFlow's sense
+
+
+class Conv(nn.Conv2d):
+    """A convolution whose padding is exact at any size: "same" as TensorFlow's, or "symmetric" (kernel // 2).
+
+    Both give ceil(size / stride). 'Same' padding that comes out even is left to the convolution; only a lopsided one,
+    as at stride 2 on even sizes, costs a copy of the map.
+    """
+
+    def __init__(
+        self, inputs: int, channels: int, kernel: int, stride: int, groups: int = 1, padding: str = "same"
+    ) -> None:
+        self.same = padding == "same"
+        super().__init__(inputs, channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+
+    def reset_parameters(self) -> None:
+        """N(0, √(2 / (k·k·out))), the official one: for a depthwise kernel ``out`` is its last dimension, 1."""
+        assert self.bias is None
+        out = 1 if self.groups > 1 else self.out_channels
+        nn.init.normal_(self.weight, std=sqrt(2 / (self.kernel_size[0] * self.kernel_size[1] * out)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))."""
+        if not self.same or self.stride[0] == 1:
+            return super().forward(x)
+        high, wide = (_missing(x.shape[-2 + i], self.kernel_size[i], self.stride[i]) for i in (0, 1))
+        if high % 2 or wide % 2:
+            x = F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
+            high = wide = 0
+        return F.conv2d(x, self.weight, self.bias, self.stride, (high // 2, wide // 2), 1, self.groups)
+
+
+def _missing(size: int, kernel: int, stride: int) -> int:
+    """Rows to add in all so that the map leaves at ceil(size / stride)."""
+    return max((ceil(size / stride) - 1) * stride + kernel - size, 0)
+
+
+class ConvNorm(nn.Module):
+    """Convolution, batch norm, and an activation unless it is None."""
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str | None = None,
+        numerics: Numerics | None = None,
+    ) -> None:
+        super().__init__()
+        numerics = numerics or Numerics()
+        self.conv = Conv(inputs, channels, kernel, stride, groups, numerics.padding)
+        self.norm: nn.Module = nn.BatchNorm2d(channels, eps=numerics.bn_eps, momentum=BATCH_NORM_MOMENTUM)
+        self.activation = activate(activation) if activation else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))."""
+        activated: Tensor = self.activation(self.norm(self.conv(x)))
+        return activated
+
+
+def activate(name: str) -> nn.Module:
+    """The activation called ``name``, working in place. Raises ``ValueError`` for an unknown one."""
+    match name:
+        case "silu":
+            return nn.SiLU(inplace=True)
+        case "relu":
+            return nn.ReLU(inplace=True)
+        case "relu6":
+            return nn.ReLU6(inplace=True)
+    raise ValueError(f"activation must be one of silu, relu, relu6, got {name!r}")
+
+
+class StochasticDepth(nn.Module):
+    """Drops whole samples of a residual branch in training, and divides the rest by the keep probability.
+
+    Source: arXiv:1603.09382, as the official code applies it ("drop connect").
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, …) -> (N, …)."""
+        if not self.training or self.rate == 0:
+            return x
+        keep = 1 - self.rate
+        kept = torch.empty(x.shape[0], *(1,) * (x.ndim - 1), dtype=x.dtype, device=x.device).bernoulli_(keep)
+        return x * kept.div_(keep)
+
+    def extra_repr(self) -> str:
+        """The rate, for ``print(model)``."""
+        return f"rate={self.rate:g}"

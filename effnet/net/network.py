@@ -1,0 +1,146 @@
+"""The network in torch: one walk over `layers(arch)`, and a module for each layer."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from effnet.arch import Arch, Layer, layers, resolve
+from effnet.contract import Labels, Numerics, Preprocess, Provenance, crop_fraction
+from effnet.net.blocks import FusedMBConv, MBConv
+from effnet.net.layers import ConvNorm
+
+
+class EfficientNet(nn.Module):
+    """A network of the family. Its modules are named as its layers are: ``stem``, ``stage1`` …, ``head``, ``classifier``.
+
+    It carries its own contract: ``arch``, ``numerics``, ``preprocess``, ``labels``, ``provenance``.
+    ``gradient_checkpointing = True`` recomputes each block in the backward pass: less memory, about a third more time.
+    ``frozen_norms = True`` keeps batch norm's statistics in use and unchanged in training mode; so does
+    `surgery.freeze` for the parts that it freezes.
+    """
+
+    def __init__(
+        self,
+        arch: Arch,
+        classes: int = 1000,
+        channels: int = 3,
+        numerics: Numerics | None = None,
+        preprocess: Preprocess | None = None,
+        labels: Labels | None = None,
+        provenance: Provenance | None = None,
+    ) -> None:
+        super().__init__()
+        self.arch = arch
+        self.classes = classes
+        self.channels = channels
+        self.numerics = numerics or Numerics()
+        self.preprocess = preprocess or Preprocess(
+            (arch.resolution, arch.resolution), crop=crop_fraction(arch.resolution)
+        )
+        self.labels = labels or Labels()
+        self.provenance = provenance or Provenance("random weights")
+        self.gradient_checkpointing = False
+        self.frozen_until: str | None = None
+        self.frozen_norms = False
+        for layer in layers(arch, classes, channels):
+            match layer.kind:
+                case "stem" | "head":
+                    self.add_module(layer.kind, self._convolution(layer))
+                case "classifier":
+                    self.classifier = Classifier(layer.inputs, layer.channels)
+                case _:
+                    block = {"mbconv": MBConv, "fused": FusedMBConv}[layer.kind]
+                    stage, position = layer.name.split(".")
+                    if position == "0":
+                        self.add_module(stage, nn.Sequential())
+                    self.get_submodule(stage).append(block.of(layer, arch.activation, self.numerics))
+        if not classes:
+            self.classifier = nn.Identity()
+        self.dropout = nn.Dropout(arch.dropout)
+
+    stem: ConvNorm
+    head: ConvNorm
+    classifier: nn.Module
+
+    def _convolution(self, layer: Layer) -> ConvNorm:
+        return ConvNorm(
+            layer.inputs,
+            layer.channels,
+            layer.kernel,
+            layer.stride,
+            activation=self.arch.activation,
+            numerics=self.numerics,
+        )
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, or with ``False`` evaluation mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for name in self.frozen_parts():
+            self.get_submodule(name).eval()
+        if self.frozen_norms:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def frozen_parts(self) -> tuple[str, ...]:
+        """The parts up to and with ``frozen_until``."""
+        parts = self.parts()
+        return parts[: parts.index(self.frozen_until) + 1] if self.frozen_until else ()
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        """(N, C, H, W) -> the maps after "stem", "stage1" …, "head", each (N, channels, height, width)."""
+        maps: dict[str, Tensor] = {}
+        for name in self.parts():
+            maps[name] = x = self._run(name, x)
+        return maps
+
+    def parts(self) -> tuple[str, ...]:
+        """The names of the parts that ``features`` walks through: "stem", "stage1" …, "head"."""
+        return ("stem", *(f"stage{number}" for number in range(1, len(self.arch.stages) + 1)), "head")
+
+    def embed(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, head channels): the map of the head, averaged over its pixels."""
+        for name in self.parts():
+            x = self._run(name, x)
+        return x.mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) float, preprocessed -> (N, classes) logits; the embedding where the network has no classifier."""
+        logits: Tensor = self.classifier(self.dropout(self.embed(x)))
+        return logits
+
+    def _run(self, name: str, x: Tensor) -> Tensor:
+        part = self.get_submodule(name)
+        if self.gradient_checkpointing and torch.is_grad_enabled() and isinstance(part, nn.Sequential):
+            for block in part:
+                x = checkpoint(block, x, use_reentrant=False)
+            return x
+        out: Tensor = part(x)
+        return out
+
+
+class Classifier(nn.Linear):
+    """The last linear map, with the official initialisation: U(±1/√out), bias zero."""
+
+    def reset_parameters(self) -> None:
+        """TensorFlow's ``VARIANCE_SCALING``, scale 1/3, fan out, uniform."""
+        bound = 1 / sqrt(self.out_features)
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.zeros_(self.bias)
+
+
+def create(
+    arch: str | Arch, classes: int = 1000, channels: int = 3, numerics: Numerics | None = None
+) -> EfficientNet:
+    """A network with random weights (the official initialisation), in training mode as every new torch module.
+
+    ``classes=0`` builds no classifier: the network then answers with its embedding. Raises ``ValueError`` for an
+    unknown name or a size that no network can have.
+    """
+    return EfficientNet(resolve(arch), classes, channels, numerics)
