@@ -17,11 +17,10 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from effnet.arch import Layer, block
 from effnet.contract import Numerics
-from effnet.net.layers import ConvNorm, StochasticDepth, activate
+from effnet.net.layers import Conv, ConvNorm, StochasticDepth, activate
 
 
 class SqueezeExcite(nn.Module):
@@ -32,30 +31,14 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int, squeezed: int, activation: str = "silu") -> None:
         super().__init__()
-        self.reduce = _Pointwise(channels, squeezed)
+        self.reduce = Conv(channels, squeezed, bias=True)
         self.activation = activate(activation)
-        self.expand = _Pointwise(squeezed, channels)
+        self.expand = Conv(squeezed, channels, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) -> (N, channels, H, W)."""
-        gate = self.expand(self.activation(self.reduce(x.mean((2, 3))))).sigmoid()  # (N, channels)
-        gate = gate[:, :, None, None]
+        gate = self.expand(self.activation(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()  # (N, channels, 1, 1)
         return x * gate if torch.is_grad_enabled() else x.mul_(gate)
-
-
-class _Pointwise(nn.Conv2d):
-    """A 1×1 convolution with bias on a map that was averaged to one pixel: (N, inputs) -> (N, channels)."""
-
-    def __init__(self, inputs: int, channels: int) -> None:
-        super().__init__(inputs, channels, 1)
-
-    def reset_parameters(self) -> None:
-        assert self.bias is not None
-        nn.init.normal_(self.weight, std=(2 / self.out_channels) ** 0.5)
-        nn.init.zeros_(self.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.flatten(1), self.bias)
 
 
 class _Block(nn.Module):

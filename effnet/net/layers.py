@@ -21,14 +21,22 @@ class Conv(nn.Conv2d):
     """
 
     def __init__(
-        self, inputs: int, channels: int, kernel: int, stride: int, groups: int = 1, padding: str = "same"
+        self,
+        inputs: int,
+        channels: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        padding: str = "same",
+        bias: bool = False,
     ) -> None:
         self.same = padding == "same"
-        super().__init__(inputs, channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+        super().__init__(inputs, channels, kernel, stride, kernel // 2, groups=groups, bias=bias)
 
     def reset_parameters(self) -> None:
-        """N(0, √(2 / (k·k·out))), the official one: for a depthwise kernel ``out`` is its last dimension, 1."""
-        assert self.bias is None
+        """N(0, √(2 / (k·k·out))), the official one: for a depthwise kernel ``out`` is its last dimension, 1. Bias 0."""
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
         out = 1 if self.groups > 1 else self.out_channels
         nn.init.normal_(self.weight, std=sqrt(2 / (self.kernel_size[0] * self.kernel_size[1] * out)))
 

@@ -1,0 +1,1 @@
+"""One file an ecosystem: how its tensors are called."""

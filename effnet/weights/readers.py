@@ -1,0 +1,53 @@
+"""Files into tensors: safetensors, and PyTorch's own files without running anything that is in them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+# What training scripts wrap around the weights, best first: an average is what was evaluated.
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
+PREFIXES = ("module.", "_orig_mod.")
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors by name, texts of the file's header). Raises ``ValueError`` for a file that holds no weights."""
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path}: not a file of tensors only; such a file can run programs when opened, so it is left alone"
+        ) from None
+    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a file of weights ({error})") from None
+    return unwrap(content, path), {}
+
+
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path}: a damaged file of weights ({error})") from None
+
+
+def unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    """The tensors inside what training scripts save: {"state_dict": …}, names with "module." before them."""
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path}: no tensors by name in it")
+    tensors = {str(name): value for name, value in content.items()}
+    for prefix in PREFIXES:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors

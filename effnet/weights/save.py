@@ -1,0 +1,85 @@
+"""From a network to a file, written beside its place and moved there when it is whole."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from effnet.arch.record import choice
+from effnet.net import EfficientNet
+from effnet.net.surgery import folded
+from effnet.weights.layout import LAYOUTS, convert, counted
+
+HEADER = "effnet"  # the one text in the header of our files: arch, numerics, preprocess, labels, provenance as JSON
+
+
+def save(model: EfficientNet, path: str | Path, layout: str = "effnet") -> Path:
+    """Writes ``model`` to ``path`` and returns it.
+
+    "effnet": one ``.safetensors`` that carries its whole contract. Any other layout: the tensors under that ecosystem's
+    names, as ``.safetensors`` or, by the suffix ``.pth`` or ``.pt``, as PyTorch's own file. An existing file stays
+    whole until the new one is. Raises ``ValueError`` for a wrong suffix, or a network whose batch norm was folded away;
+    ``OSError`` where the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    choice("layout", layout, tuple(LAYOUTS))
+    allowed = (".safetensors",) if layout == "effnet" else (".safetensors", ".pth", ".pt")
+    if path.suffix not in allowed:
+        raise ValueError(f"{path}: weights in {layout}'s layout are written to {' or '.join(allowed)}")
+    if folded(model):
+        raise ValueError("batch norm was folded into this copy: save the network that it was made from")
+    tensors = convert(counted(model.state_dict()), model.arch, "effnet", layout)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as beside:
+        if path.suffix == ".safetensors":
+            save_file(tensors, beside, metadata={HEADER: _header(model)} if layout == "effnet" else {"format": "pt"})
+        else:
+            torch.save(tensors, beside)
+    return path
+
+
+def _header(model: EfficientNet) -> str:
+    records = ("arch", "numerics", "preprocess", "labels", "provenance")
+    return json.dumps({name: getattr(model, name).to_dict() for name in records})
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; it takes ``path``'s place when the block ends well, and is gone otherwise.
+
+    Raises ``OSError`` with one clear sentence where the disk is full or the folder is not to be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch()
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except Exception as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        raise OSError(f"{path} could not be written: {reason}; what was there before is untouched") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str | None:
+    """Why a write failed, in words; None where it was not the writing that failed."""
+    # safetensors and torch report the system's error as text inside errors of their own.
+    text = str(error)
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.ENOSPC or "No space left" in text or "os error 28" in text or "file write failed" in text:
+        return "the disk is full"
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "the folder does not allow it"
+    return text if isinstance(error, OSError) else None
