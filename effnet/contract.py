@@ -55,11 +55,15 @@ class Preprocess(Record):
             raise ValueError(f"size must be (height, width), got {self.size!r}")
         for side in self.size:
             whole("size", side, 1)
-        number("crop", self.crop, 0, 1, above=True)
+        number("crop", self.crop, 0.01, 1)
         choice("resize", self.resize, RESIZES)
         choice("interpolation", self.interpolation, INTERPOLATIONS)
         choice("decode", self.decode, DECODES)
-        if not isinstance(self.mean, tuple) or not isinstance(self.std, tuple) or len(self.mean) != len(self.std):
+        if (
+            not isinstance(self.mean, tuple)
+            or not isinstance(self.std, tuple)
+            or not 0 < len(self.mean) == len(self.std)
+        ):
             raise ValueError("mean and std must be one number a channel each")
         for mean, std in zip(self.mean, self.std, strict=True):
             number("mean", mean, -10, 10)
@@ -70,12 +74,16 @@ class Preprocess(Record):
         """Height and width that the short side is resized to before the crop; the size itself with "squash"."""
         if self.resize == "squash":
             return self.size
-        return floor(self.size[0] / self.crop), floor(self.size[1] / self.crop)
+        high, wide = (floor(side / self.crop + 1e-6) for side in self.size)  # 83 / (83 / 115) is 114.999…
+        return high, wide
 
 
 def crop_fraction(resolution: int) -> float:
-    """r / (r + 32), the crop that the published V1 accuracies were taken with (tensorflow/tpu until November 2021)."""
-    return resolution / (resolution + 32)
+    """r / (r + 32), the crop that the published V1 accuracies were taken with (tensorflow/tpu until November 2021).
+
+    Below 96 pixels it is 1: our choice, since the rule would cut a 32-pixel picture to a quarter of its area.
+    """
+    return resolution / (resolution + 32) if resolution >= 96 else 1.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,8 @@ class Provenance(Record):
     history: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.history, tuple):
+            raise ValueError(f"history must be a tuple of texts, got {self.history!r}")
         if not all(isinstance(text, str) for text in (self.source, self.layout, self.licence, *self.history)):
             raise ValueError("provenance must be texts")
 

@@ -57,7 +57,10 @@ def _line(base: Arch) -> tuple[Count, ...]:
     """The distinct networks along the compound line, counted, smallest first (by MACs)."""
     found: dict[tuple[int, int], Count] = {}
     for phi in PHIS:
-        counted = count(scale(base, phi))
+        try:
+            counted = count(scale(base, phi))
+        except ValueError:  # wider or deeper than an arch can be
+            continue
         found.setdefault((counted.macs, counted.params), counted)
     return tuple(found[cost] for cost in sorted(found))
 

@@ -13,6 +13,7 @@ from math import ceil
 from effnet.arch.operations import Operation, operations
 from effnet.arch.record import whole
 from effnet.arch.spec import Arch, Layer, layers
+from effnet.arch.tables import resolve
 
 FLOAT_BYTES = 4
 
@@ -53,7 +54,7 @@ class Count:
     layers: tuple[LayerCount, ...]
 
 
-def count(arch: Arch, size: Size | None = None, classes: int = 1000, channels: int = 3) -> Count:
+def count(arch: str | Arch, size: Size | None = None, classes: int = 1000, channels: int = 3) -> Count:
     """The cost of ``arch`` on one picture of ``size`` (side, or (height, width)) pixels; its own resolution if None.
 
     ``params`` are the trainable ones (batch norm's two, not its statistics). ``activations`` are the elements that
@@ -62,6 +63,7 @@ def count(arch: Arch, size: Size | None = None, classes: int = 1000, channels: i
     weights, and the copy that a lopsided 'same' padding may need, come on top.
     Raises ``ValueError`` for a size below one pixel.
     """
+    arch = resolve(arch)
     height, width = pair(arch.resolution if size is None else size)
     rows = tuple(_rows(arch, (height, width), classes, channels))
     return Count(
@@ -89,7 +91,7 @@ def _rows(arch: Arch, size: tuple[int, int], classes: int, channels: int) -> Ite
     for layer in layers(arch, classes, channels):
         size_in, params, macs, activations, peak = size, 0, 0, 0, 0
         kept = written = layer.inputs * (1 if layer.kind == "classifier" else size[0] * size[1])
-        opened = []
+        opened: list[tuple[Operation, tuple[int, int]]] = []
         for operation in operations(layer):
             size = (1, 1) if layer.kind == "classifier" else _strided(size, operation.stride)
             area = 1 if operation.pooled else size[0] * size[1]
@@ -103,9 +105,7 @@ def _rows(arch: Arch, size: tuple[int, int], classes: int, channels: int) -> Ite
                 field += (operation.kernel - 1) * step
                 step *= operation.stride
             opened.append((operation, (1, 1) if operation.pooled else size))
-        yield LayerCount(
-            layer, size_in, size, params, macs, activations, peak * FLOAT_BYTES, field, tuple(opened)
-        )
+        yield LayerCount(layer, size_in, size, params, macs, activations, peak * FLOAT_BYTES, field, tuple(opened))
 
 
 def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:

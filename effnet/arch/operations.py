@@ -45,26 +45,23 @@ def operations(layer: Layer) -> tuple[Operation, ...]:
         return (Operation(at, layer.inputs, layer.channels, layer.kernel, layer.stride, activation="act"),)
     if layer.kind == "classifier":
         return (Operation(at, layer.inputs, layer.channels, norm=False, pooled=True),)
-    inner, expands = layer.expanded, layer.expanded != layer.inputs
+    inner = layer.expanded or (layer.inputs if layer.kind == "mbconv" else layer.channels)
     found: list[Operation] = []
     if layer.kind == "mbconv":
-        if expands:
+        if layer.expanded:
             found.append(Operation(f"{at}.expand", layer.inputs, inner, activation="act"))
         found.append(
             Operation(f"{at}.depthwise", inner, inner, layer.kernel, layer.stride, groups=inner, activation="act")
         )
     else:
-        inner = inner if expands else layer.channels
         found.append(Operation(f"{at}.fused", layer.inputs, inner, layer.kernel, layer.stride, activation="act"))
     if layer.squeezed:
         squeeze = f"{at}.squeeze_excite"
-        found.append(
-            Operation(f"{squeeze}.reduce", inner, layer.squeezed, norm=False, activation="act", pooled=True)
-        )
+        found.append(Operation(f"{squeeze}.reduce", inner, layer.squeezed, norm=False, activation="act", pooled=True))
         found.append(
             Operation(f"{squeeze}.expand", layer.squeezed, inner, norm=False, activation="sigmoid", pooled=True)
         )
-    if layer.kind == "mbconv" or expands:
+    if layer.kind == "mbconv" or layer.expanded:
         found.append(Operation(f"{at}.project", inner, layer.channels))
     return tuple(found)
 

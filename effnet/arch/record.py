@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields
 from difflib import get_close_matches
-from math import isfinite
 from typing import Any, ClassVar, Self
 
 
@@ -45,7 +44,7 @@ class Record:
         """The record in ``text``. Raises ``ValueError`` where the text is not such a record."""
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{cls.__name__}: not JSON ({error})") from None
         return cls.from_dict(data)
 
@@ -64,7 +63,8 @@ def whole(what: str, value: Any, least: int) -> None:
 
 def number(what: str, value: Any, low: float, high: float = float("inf"), *, above: bool = False) -> None:
     """Raises ``ValueError`` unless ``value`` is finite and in [low, high], or in (low, high] with ``above``."""
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value) and low <= value <= high
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+    fits = fits and abs(value) < float("inf") and low <= value <= high  # NaN compares with nothing
     if not fits or (above and value == low):
         bounds = f"above {low:g}" if above else f"at least {low:g}"
         upper = "" if high == float("inf") else f" and at most {high:g}"

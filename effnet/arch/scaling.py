@@ -75,9 +75,7 @@ def scale(arch: str | Arch, phi: float, alpha: float = ALPHA, beta: float = BETA
     )
 
 
-def rounding(
-    arch: str | Arch, phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA
-) -> Rounding:
+def rounding(arch: str | Arch, phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA) -> Rounding:
     """The rounding report of ``scale``: what was asked (width, depth, resolution, MACs) against what was built.
 
     The asked MACs are the base's times d·w²·r². Built width and depth are those of the stages together: channels and

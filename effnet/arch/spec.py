@@ -105,7 +105,7 @@ class Layer:
     channels: int  # out
     kernel: int = 1
     stride: int = 1
-    expanded: int = 0  # inner channels of a block; equal to inputs: no expansion
+    expanded: int = 0  # inner channels of a block that expands; 0: it does not
     squeezed: int = 0  # inner channels of its squeeze-excite; 0: none
     residual: bool = False  # whether the input is really added
     drop_path: float = 0.0  # its stochastic-depth rate
@@ -114,8 +114,7 @@ class Layer:
         whole("inputs", self.inputs, 1)
         whole("channels", self.channels, 1)
         _kernel_and_stride(self.kernel, self.stride)
-        if self.kind in BLOCKS:
-            whole("expanded", self.expanded, 1)
+        whole("expanded", self.expanded, 0)
         whole("squeezed", self.squeezed, 0)
         number("drop_path", self.drop_path, 0, 0.99)
         if self.residual and (self.stride != 1 or self.inputs != self.channels):
@@ -151,7 +150,7 @@ def block(
         channels,
         kernel,
         stride,
-        expanded=inputs if expand == 1 else (expand_from or inputs) * expand,
+        expanded=0 if expand == 1 else (expand_from or inputs) * expand,
         squeezed=max(1, int(inputs * squeeze)) if squeeze else 0,  # of the input, not of the expanded channels
         residual=residual and stride == 1 and inputs == channels,
         drop_path=drop_path,
@@ -216,5 +215,6 @@ def _kernel_and_stride(kernel: int, stride: int) -> None:
     whole("kernel", kernel, 1)
     if kernel % 2 == 0:
         raise ValueError(f"kernel must be odd (1, 3, 5, …) so that it has a centre, got {kernel}")
-    if stride not in (1, 2) or isinstance(stride, bool):
-        raise ValueError(f"stride must be 1 or 2, got {stride!r}")
+    whole("stride", stride, 1)
+    if stride > 2:
+        raise ValueError(f"stride must be 1 or 2, got {stride}")

@@ -15,101 +15,107 @@ def _rows(block: str, *rows: tuple[int, int, int, int, int], squeeze: float = 0.
     return tuple(Stage(block, *row, squeeze=squeeze) for row in rows)
 
 
+# fmt: off – rows are laid out to be read beside the papers' tables
 # Table 1 of arXiv:1905.11946v5             t  k  s    c  n
-V1 = _rows("mbconv",                       (1, 3, 1,  16, 1),
-                                           (6, 3, 2,  24, 2),
-                                           (6, 5, 2,  40, 2),
-                                           (6, 3, 2,  80, 3),
-                                           (6, 5, 1, 112, 3),
-                                           (6, 5, 2, 192, 4),
-                                           (6, 3, 1, 320, 1), squeeze=0.25)
+V1 = _rows(
+    "mbconv",
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+    squeeze=0.25,
+)
 
 # tensorflow/tpu lite/efficientnet_lite_builder.py: V1 without squeeze-excite
 LITE = tuple(replace(stage, squeeze=0.0) for stage in V1)
 
-# tensorflow/tpu edgetpu/efficientnet_edgetpu_builder.py: row 1 expands its 24 outputs, not the stem's 32, and never skips
-EDGE = (Stage("fused",                      4, 3, 1,  24, 1, residual=False, expand_from=24),
-        *_rows("fused",                    (8, 3, 2,  32, 2),
-                                           (8, 3, 2,  48, 4)),
-        *_rows("mbconv",                   (8, 5, 2,  96, 5),
-                                           (8, 5, 1, 144, 4),
-                                           (8, 5, 2, 192, 2)))
+# tensorflow/tpu edgetpu/efficientnet_edgetpu_builder.py: row 1 expands its 24 outputs, not the stem's 32, never skips
+EDGE = (
+    Stage("fused", 4, 3, 1, 24, 1, residual=False, expand_from=24),
+    *_rows("fused", (8, 3, 2, 32, 2), (8, 3, 2, 48, 4)),
+    *_rows("mbconv", (8, 5, 2, 96, 5), (8, 5, 1, 144, 4), (8, 5, 2, 192, 2)),
+)
 
 # Table 4 of arXiv:2104.00298 for S; google/automl efficientnetv2/effnetv2_configs.py for the others
-V2_B = (*_rows("fused",                    (1, 3, 1,  16, 1),
-                                           (4, 3, 2,  32, 2),
-                                           (4, 3, 2,  48, 2)),
-        *_rows("mbconv",                   (4, 3, 2,  96, 3),
-                                           (6, 3, 1, 112, 5),
-                                           (6, 3, 2, 192, 8), squeeze=0.25))
-V2_S = (*_rows("fused",                    (1, 3, 1,  24, 2),
-                                           (4, 3, 2,  48, 4),
-                                           (4, 3, 2,  64, 4)),
-        *_rows("mbconv",                   (4, 3, 2, 128, 6),
-                                           (6, 3, 1, 160, 9),
-                                           (6, 3, 2, 256, 15), squeeze=0.25))
-V2_M = (*_rows("fused",                    (1, 3, 1,  24, 3),
-                                           (4, 3, 2,  48, 5),
-                                           (4, 3, 2,  80, 5)),
-        *_rows("mbconv",                   (4, 3, 2, 160, 7),
-                                           (6, 3, 1, 176, 14),
-                                           (6, 3, 2, 304, 18),
-                                           (6, 3, 1, 512, 5), squeeze=0.25))
-V2_L = (*_rows("fused",                    (1, 3, 1,  32, 4),
-                                           (4, 3, 2,  64, 7),
-                                           (4, 3, 2,  96, 7)),
-        *_rows("mbconv",                   (4, 3, 2, 192, 10),
-                                           (6, 3, 1, 224, 19),
-                                           (6, 3, 2, 384, 25),
-                                           (6, 3, 1, 640, 7), squeeze=0.25))
-V2_XL = (*_rows("fused",                   (1, 3, 1,  32, 4),
-                                           (4, 3, 2,  64, 8),
-                                           (4, 3, 2,  96, 8)),
-         *_rows("mbconv",                  (4, 3, 2, 192, 16),
-                                           (6, 3, 1, 256, 24),
-                                           (6, 3, 2, 512, 32),
-                                           (6, 3, 1, 640, 8), squeeze=0.25))
+V2_B = (
+    *_rows("fused", (1, 3, 1, 16, 1), (4, 3, 2, 32, 2), (4, 3, 2, 48, 2)),
+    *_rows("mbconv", (4, 3, 2, 96, 3), (6, 3, 1, 112, 5), (6, 3, 2, 192, 8), squeeze=0.25),
+)
+V2_S = (
+    *_rows("fused", (1, 3, 1, 24, 2), (4, 3, 2, 48, 4), (4, 3, 2, 64, 4)),
+    *_rows("mbconv", (4, 3, 2, 128, 6), (6, 3, 1, 160, 9), (6, 3, 2, 256, 15), squeeze=0.25),
+)
+V2_M = (
+    *_rows("fused", (1, 3, 1, 24, 3), (4, 3, 2, 48, 5), (4, 3, 2, 80, 5)),
+    *_rows("mbconv", (4, 3, 2, 160, 7), (6, 3, 1, 176, 14), (6, 3, 2, 304, 18), (6, 3, 1, 512, 5), squeeze=0.25),
+)
+V2_L = (
+    *_rows("fused", (1, 3, 1, 32, 4), (4, 3, 2, 64, 7), (4, 3, 2, 96, 7)),
+    *_rows("mbconv", (4, 3, 2, 192, 10), (6, 3, 1, 224, 19), (6, 3, 2, 384, 25), (6, 3, 1, 640, 7), squeeze=0.25),
+)
+V2_XL = (
+    *_rows("fused", (1, 3, 1, 32, 4), (4, 3, 2, 64, 8), (4, 3, 2, 96, 8)),
+    *_rows("mbconv", (4, 3, 2, 192, 16), (6, 3, 1, 256, 24), (6, 3, 2, 512, 32), (6, 3, 1, 640, 8), squeeze=0.25),
+)
 
 # Ours: every kind of block in three rows, for 32-pixel pictures; small enough to learn digits on a laptop in a minute
-NANO = (*_rows("fused",                    (1, 3, 1,  16, 1),
-                                           (4, 3, 2,  24, 2)),
-        *_rows("mbconv",                   (4, 3, 2,  48, 3), squeeze=0.25))
+NANO = (*_rows("fused", (1, 3, 1, 16, 1), (4, 3, 2, 24, 2)), *_rows("mbconv", (4, 3, 2, 48, 3), squeeze=0.25))
 
 # Width, depth, resolution and dropout of the released networks: data, since they are no exact powers of one φ.
 RELEASED = (
     #                       width depth  px  dropout
-    *(Arch(name, V1,            w, d,     r, p) for name, w, d, r, p in (
-        ("b0",                1.0, 1.0, 224, 0.2),
-        ("b1",                1.0, 1.1, 240, 0.2),
-        ("b2",                1.1, 1.2, 260, 0.3),
-        ("b3",                1.2, 1.4, 300, 0.3),
-        ("b4",                1.4, 1.8, 380, 0.4),
-        ("b5",                1.6, 2.2, 456, 0.4),
-        ("b6",                1.8, 2.6, 528, 0.5),
-        ("b7",                2.0, 3.1, 600, 0.5),
-        ("b8",                2.2, 3.6, 672, 0.5),
-        ("l2",                4.3, 5.3, 800, 0.5))),  # published at 475 too: the same network
-    *(Arch(name, LITE,          w, d,     r, p, activation="relu6", scale_ends=False) for name, w, d, r, p in (
-        ("lite0",             1.0, 1.0, 224, 0.2),
-        ("lite1",             1.0, 1.1, 240, 0.2),
-        ("lite2",             1.1, 1.2, 260, 0.3),
-        ("lite3",             1.2, 1.4, 280, 0.3),  # the builder's size; timm evaluates at 300
-        ("lite4",             1.4, 1.8, 300, 0.3))),  # the builder's size; timm evaluates at 380
-    *(Arch(name, EDGE,          w, d,     r, p, activation="relu") for name, w, d, r, p in (
-        ("edge_s",            1.0, 1.0, 224, 0.2),
-        ("edge_m",            1.0, 1.1, 240, 0.2),
-        ("edge_l",            1.2, 1.4, 300, 0.3))),
-    *(Arch(name, V2_B,          w, d,     r, p, round_floor=0.0) for name, w, d, r, p in (
-        ("v2_b0",             1.0, 1.0, 224, 0.2),
-        ("v2_b1",             1.0, 1.1, 240, 0.2),
-        ("v2_b2",             1.1, 1.2, 260, 0.3),
-        ("v2_b3",             1.2, 1.4, 300, 0.3))),
-    Arch("v2_s",  V2_S,       1.0, 1.0, 384, 0.2, stem=24),
-    Arch("v2_m",  V2_M,       1.0, 1.0, 480, 0.3, stem=24),
-    Arch("v2_l",  V2_L,       1.0, 1.0, 480, 0.4),
-    Arch("v2_xl", V2_XL,      1.0, 1.0, 512, 0.4),
-    Arch("nano",  NANO,       1.0, 1.0,  32, 0.1, drop_path=0.05, stem=16, head=192, stem_stride=1),
-)  # fmt: skip
+    *(
+        Arch(name, V1, w, d, r, p)
+        for name, w, d, r, p in (
+            ("b0", 1.0, 1.0, 224, 0.2),
+            ("b1", 1.0, 1.1, 240, 0.2),
+            ("b2", 1.1, 1.2, 260, 0.3),
+            ("b3", 1.2, 1.4, 300, 0.3),
+            ("b4", 1.4, 1.8, 380, 0.4),
+            ("b5", 1.6, 2.2, 456, 0.4),
+            ("b6", 1.8, 2.6, 528, 0.5),
+            ("b7", 2.0, 3.1, 600, 0.5),
+            ("b8", 2.2, 3.6, 672, 0.5),
+            ("l2", 4.3, 5.3, 800, 0.5),
+        )
+    ),  # published at 475 too: the same network
+    *(
+        Arch(name, LITE, w, d, r, p, activation="relu6", scale_ends=False)
+        for name, w, d, r, p in (
+            ("lite0", 1.0, 1.0, 224, 0.2),
+            ("lite1", 1.0, 1.1, 240, 0.2),
+            ("lite2", 1.1, 1.2, 260, 0.3),
+            ("lite3", 1.2, 1.4, 280, 0.3),  # the builder's size; timm evaluates at 300
+            ("lite4", 1.4, 1.8, 300, 0.3),
+        )
+    ),  # the builder's size; timm evaluates at 380
+    *(
+        Arch(name, EDGE, w, d, r, p, activation="relu")
+        for name, w, d, r, p in (
+            ("edge_s", 1.0, 1.0, 224, 0.2),
+            ("edge_m", 1.0, 1.1, 240, 0.2),
+            ("edge_l", 1.2, 1.4, 300, 0.3),
+        )
+    ),
+    *(
+        Arch(name, V2_B, w, d, r, p, round_floor=0.0)
+        for name, w, d, r, p in (
+            ("v2_b0", 1.0, 1.0, 224, 0.2),
+            ("v2_b1", 1.0, 1.1, 240, 0.2),
+            ("v2_b2", 1.1, 1.2, 260, 0.3),
+            ("v2_b3", 1.2, 1.4, 300, 0.3),
+        )
+    ),
+    Arch("v2_s", V2_S, 1.0, 1.0, 384, 0.2, stem=24),
+    Arch("v2_m", V2_M, 1.0, 1.0, 480, 0.3, stem=24),
+    Arch("v2_l", V2_L, 1.0, 1.0, 480, 0.4),
+    Arch("v2_xl", V2_XL, 1.0, 1.0, 512, 0.4),
+    Arch("nano", NANO, 1.0, 1.0, 32, 0.1, drop_path=0.05, stem=16, head=192, stem_stride=1),
+)
+# fmt: on
 
 _SIZES = {"s": "small", "m": "medium", "l": "large"}
 
@@ -125,7 +131,7 @@ def _spellings(name: str) -> set[str]:
 
 _NAMES = {spelling: arch.name for arch in RELEASED for spelling in _spellings(arch.name)}
 # What stands behind the architecture in the names of published weights: b0_ns, b0.ra_in1k, v2_s_in21k, …
-_TAGS = re.compile(r"(\..*|_(ns|ap|aa|ra|in1k|in12k|in21k|in21ft1k|l2_475))+$")
+_TAGS = re.compile(r"(_(ns|ap|aa|ra|in1k|in12k|in21k|in21ft1k|475))+$")
 
 
 def canonical(name: str) -> str:
@@ -133,7 +139,8 @@ def canonical(name: str) -> str:
 
     Raises ``ValueError``, with the nearest name, where none is meant.
     """
-    bare = _TAGS.sub("", str(name).strip().lower().removeprefix("timm/"))
+    bare = str(name).strip().lower().rpartition("/")[2].partition(".")[0]
+    bare = _TAGS.sub("", bare)
     bare = re.sub(r"[^a-z0-9]", "", bare).removeprefix("tf")
     bare = bare.replace("efficientnet", "", 1).replace("effnet", "", 1)
     if bare not in _NAMES:

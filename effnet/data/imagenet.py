@@ -30,7 +30,7 @@ def is_validation(folder: Path) -> bool:
 
 
 def is_test(folder: Path) -> bool:
-    """Whether pictures named as ImageNet's test pictures, which have no published labels, lie directly in ``folder``."""
+    """Whether pictures named as ImageNet's test pictures, whose labels are not public, lie directly in ``folder``."""
     return _holds(folder, _TEST)
 
 
@@ -92,7 +92,7 @@ def _numbers(path: Path) -> dict[int, str]:
     """The devkit's numbers are its own (ILSVRC2012_ID), not the sorted order of synsets: ``meta.mat`` has the key."""
     meta = path.with_name(META)
     if not meta.is_file():
-        raise ValueError(f"{path} needs {META}, which says what its numbers mean: put the devkit's into the same folder")
+        raise ValueError(f"{path} needs {META}, which says what its numbers mean: put the devkit's beside it")
     from scipy.io import loadmat
 
     synsets = loadmat(meta, squeeze_me=True)["synsets"]

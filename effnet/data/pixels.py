@@ -18,11 +18,12 @@ from effnet.contract import Preprocess
 
 Pixels = NDArray[np.uint8]
 Source = str | Path | bytes | Image.Image | Pixels
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 # PIL's own border between a large photo and a decompression bomb: 512 MiB of RGB.
 PIXELS_MOST = 178_956_970
 SIDE_LEAST = 2
-# Resized, a picture is never longer than this many times what is cut out of it: a 2 × 5000 strip would become gigabytes.
+# A picture is resized to at most this many times what is cut out of it: a 2 × 5000 strip would become gigabytes.
 LONGEST = 8
 
 _ORIENTATION = 0x0112
@@ -35,7 +36,8 @@ _TURNS = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-_LYING = (5, 6, 7, 8)  # the orientations that swap height and width
+# Those that swap height and width, and those that bring what was the right or lower edge to the left or to the top.
+_SWAPS, _LEFT, _UP = ({_TURNS[number] for number in numbers} for numbers in ((5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)))
 _DRAWINGS = ("EPS", "WMF")  # no pixels yet: PIL would start another program to draw them
 
 
@@ -49,7 +51,8 @@ def pixels(source: Source, preprocess: Preprocess) -> Pixels:
     Raises ``PictureError`` as `read` does.
     """
     reduce_to = preprocess.resized if preprocess.decode == "reduced" else None
-    return fit(read(source, reduce_to), preprocess)
+    image, box = _read(source, reduce_to)
+    return fit(image, preprocess, box)
 
 
 def read(source: Source, reduce_to: tuple[int, int] | None = None) -> Image.Image:
@@ -60,6 +63,29 @@ def read(source: Source, reduce_to: tuple[int, int] | None = None) -> Image.Imag
     With ``reduce_to`` (height, width) a JPEG file is decoded at 1/2, 1/4 or 1/8 of its size, as small as both sides
     stay at least twice that. Raises ``PictureError`` where there is no usable picture.
     """
+    return _read(source, reduce_to)[0]
+
+
+def fit(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> Pixels:
+    """An RGB image resized and cropped to ``preprocess.size``: uint8 (H, W, 3).
+
+    ``box`` is the part of the image to start from, all of it if None. With "crop" the numbers are those of
+    torchvision's ``Resize`` and ``CenterCrop``, bit for bit, where the size is square. Where it is not, the picture is
+    scaled until both of its sides reach ``preprocess.resized``.
+    """
+    assert image.mode == "RGB"
+    height, width = preprocess.size
+    resample = Resampling[preprocess.interpolation.upper()]
+    if preprocess.resize == "squash":
+        return np.array(image.resize((width, height), resample, box))  # (H, W, 3)
+    (tall, wide), kept = _scaled(box or (0, 0, *image.size), preprocess.resized)
+    resized = image.resize((wide, tall), resample, kept)
+    top, left = round((tall - height) / 2), round((wide - width) / 2)
+    return np.array(resized.crop((left, top, left + width, top + height)))  # (H, W, 3)
+
+
+def _read(source: Source, reduce_to: tuple[int, int] | None) -> tuple[Image.Image, Box]:
+    """The picture as `read` gives it, and the part of it that is picture: half of 479 pixels is 239.5 of 240."""
     name = _name(source)
     with _QUIET:
         if isinstance(source, np.ndarray):
@@ -76,67 +102,53 @@ def read(source: Source, reduce_to: tuple[int, int] | None = None) -> Image.Imag
             return _decode(image, name, reduce_to)
 
 
-def fit(image: Image.Image, preprocess: Preprocess) -> Pixels:
-    """An RGB image resized and cropped to ``preprocess.size``: uint8 (H, W, 3).
-
-    With "crop" the numbers are those of torchvision's ``Resize`` and ``CenterCrop``, bit for bit, where the size is
-    square. Where it is not, the picture is scaled until both of its sides reach ``preprocess.resized``.
-    """
-    assert image.mode == "RGB"
-    height, width = preprocess.size
-    resample = Resampling[preprocess.interpolation.upper()]
-    if preprocess.resize == "squash":
-        return np.array(image.resize((width, height), resample))  # (H, W, 3)
-    (tall, wide), box = _scaled((image.height, image.width), preprocess.resized)
-    resized = image.resize((wide, tall), resample, box)
-    top, left = round((tall - height) / 2), round((wide - width) / 2)
-    return np.array(resized.crop((left, top, left + width, top + height)))  # (H, W, 3)
-
-
-def _scaled(size: tuple[int, int], least: tuple[int, int]) -> tuple[tuple[int, int], tuple[float, float, float, float]]:
-    """The size (height, width) that just covers ``least``, and the part (left, top, right, bottom) to take it from."""
-    height, width = size
-    if least[0] * width >= least[1] * height:  # the height is what is short
-        tall, wide = least[0], int(least[0] * width / height)
-        keep_tall, keep_wide = float(height), float(width)
-        if wide > LONGEST * least[1]:
-            wide = LONGEST * least[1]
-            keep_wide = wide * height / tall
+def _scaled(box: Box, least: tuple[int, int]) -> tuple[tuple[int, int], Box]:
+    """The size (height, width) at which the box just covers ``least``, and how much of the box is resized to it."""
+    left, top, right, bottom = box
+    height, width = bottom - top, right - left
+    kept_tall, kept_wide = height, width
+    if least[0] * width >= least[1] * height:
+        tall, (wide, kept_wide) = least[0], _along(width, height, least[0], LONGEST * least[1])
     else:
-        tall, wide = int(least[1] * height / width), least[1]
-        keep_tall, keep_wide = float(height), float(width)
-        if tall > LONGEST * least[0]:
-            tall = LONGEST * least[0]
-            keep_tall = tall * width / wide
-    left, top = (width - keep_wide) / 2, (height - keep_tall) / 2
-    return (tall, wide), (left, top, left + keep_wide, top + keep_tall)
+        wide, (tall, kept_tall) = least[1], _along(height, width, least[1], LONGEST * least[0])
+    left, top = left + (width - kept_wide) / 2, top + (height - kept_tall) / 2
+    return (tall, wide), (left, top, left + kept_wide, top + kept_tall)
 
 
-def _decode(image: Image.Image, name: str, reduce_to: tuple[int, int] | None = None) -> Image.Image:
-    """``image`` checked, loaded to its last byte, in RGB and upright."""
+def _along(long: float, short: float, target: int, most: int) -> tuple[int, float]:
+    """The long side where the short one becomes ``target``, at most ``most``; and how much of it is kept for that."""
+    resized = int(target * long / short)
+    return (resized, long) if resized <= most else (most, most * short / target)
+
+
+def _decode(image: Image.Image, name: str, reduce_to: tuple[int, int] | None = None) -> tuple[Image.Image, Box]:
+    """``image`` checked, loaded to its last byte, in RGB and upright; and the part of it that is picture."""
     width, height = image.size
     if width * height > PIXELS_MOST:
-        raise PictureError(
-            f"{name} has {height:,}×{width:,} pixels, more than {PIXELS_MOST:,}: make it smaller first"
-        )
+        raise PictureError(f"{name} has {height:,}×{width:,} pixels, more than {PIXELS_MOST:,}: make it smaller first")
     if min(width, height) < SIDE_LEAST:
         raise PictureError(f"{name} is {height}×{width} pixels: too small to be a picture")
     if image.format in _DRAWINGS:
         raise PictureError(f"{name} is a drawing ({image.format}), not a picture: save it as PNG")
+    drafted = None
     try:
         if reduce_to and image.format in ("JPEG", "MPO"):
-            tall, wide = reduce_to if _orientation(image) not in _LYING else reduce_to[::-1]
-            image.draft(None, (2 * wide, 2 * tall))  # None: the colours stay as they are
+            tall, wide = reduce_to[::-1] if _turn(image) in _SWAPS else reduce_to
+            drafted = image.draft(None, (2 * wide, 2 * tall))  # None: the colours stay as they are
         image.load()
     except Exception as error:  # as above: OSError, SyntaxError, EOFError, struct.error, zlib.error, …
         raise PictureError(f"{name} is damaged: {error}") from None
-    turn = _TURNS.get(_orientation(image))  # asked after loading: TIFF turns itself then
+    turn = _turn(image)  # asked after loading: TIFF turns itself then
     rgb = _rgb(image, name)
+    right, bottom = drafted[1][2:] if drafted else rgb.size
     if turn is None:
-        return rgb
+        return rgb, (0, 0, right, bottom)
     upright = rgb.transpose(turn)
     upright.info = {}  # or the EXIF in it would turn the picture once more when it is read again
-    return upright
+    across, down = (bottom, right) if turn in _SWAPS else (right, bottom)
+    left = upright.width - across if turn in _LEFT else 0
+    top = upright.height - down if turn in _UP else 0
+    return upright, (left, top, left + across, top + down)
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
@@ -145,19 +157,22 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode in ("I", "F"):
         kind = "integers" if image.mode == "I" else "floats"
         raise PictureError(f"{name} holds 32-bit {kind}, whose white is not known: save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        opaque = Image.new("RGBA", image.size, "white")
-        opaque.alpha_composite(image.convert("RGBA"))
-        return opaque.convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _orientation(image: Image.Image) -> object:
-    """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF is damaged, which is no reason to refuse."""
     try:
-        return image.getexif().get(_ORIENTATION, 1)
+        if image.has_transparency_data:
+            opaque = Image.new("RGBA", image.size, "white")
+            opaque.alpha_composite(image.convert("RGBA"))
+            return opaque.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except ValueError as error:
+        raise PictureError(f"{name} has no way to RGB: {error}") from None
+
+
+def _turn(image: Image.Image) -> Transpose | None:
+    """What makes the picture upright by its EXIF; a damaged EXIF is no reason to refuse the picture."""
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:
-        return 1
+        return None
 
 
 def _from_array(array: Pixels) -> Image.Image:
@@ -178,7 +193,7 @@ def _name(source: Source) -> str:
     if isinstance(source, (str, Path)):
         return str(source)
     if isinstance(source, bytes):
-        return "the given bytes" if source else "the given text of 0 bytes"
+        return "the given file"
     if isinstance(source, Image.Image):
         return str(getattr(source, "filename", "")) or "the given picture"
     if isinstance(source, np.ndarray):
@@ -190,7 +205,7 @@ def _open(source: str | Path | bytes, name: str) -> IO[bytes]:
     if not isinstance(source, bytes) and os.path.isdir(source):
         raise PictureError(f"{name} is a folder, not a picture")
     try:
-        file = BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+        file = BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115 – the caller closes it
     except FileNotFoundError:
         raise PictureError(f"{name} does not exist") from None
     except OSError as error:

@@ -44,9 +44,9 @@ def open_data(source: str | Path) -> Splits:
         return digits.splits()
     root = Path(source)
     if not root.exists():
-        raise ValueError(f"{root} does not exist: give a folder with one folder of pictures a class, or the word digits")
+        raise ValueError(f"{root} does not exist: give a folder with one folder a class, or the word digits")
     if not root.is_dir():
-        raise ValueError(f"{root} is a file: give a folder with one folder of pictures a class")
+        raise ValueError(f"{root} is a file: give a folder with one folder a class")
     if imagenet.is_validation(root):
         return Splits(None, imagenet.validation(root, root.parent), None)
     roles = _roles(root)
@@ -62,7 +62,7 @@ def open_data(source: str | Path) -> Splits:
 
 
 def _roles(root: Path) -> dict[str, Path]:
-    """The folders of ``root`` that are its train, val and test; none where they are classes that happen to be so called.
+    """The folders of ``root`` that are its train, val and test; none where they are classes of such a name.
 
     A class may well be called "train": alone among others, and with pictures but no folders in it, it is a class.
     """
@@ -99,9 +99,7 @@ def _pictures(root: Path, labels: Labels | None = None) -> Pictures:
             raise ValueError(f"{root} has a class {folder.name!r} that train has not")
     items: list[Item] = []
     for folder in folders:
-        found = [
-            Item(file, index[folder.name], file.relative_to(root).as_posix()) for file in _files(folder)
-        ]
+        found = [Item(file, index[folder.name], file.relative_to(root).as_posix()) for file in _files(folder)]
         if not found and labels is None:
             raise ValueError(f"class {folder.name!r} in {root} has no pictures: add some or remove the folder")
         items += found

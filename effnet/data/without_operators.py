@@ -46,7 +46,7 @@ def _loads() -> bool:
     if library is None or library.origin is None:
         return False
     try:
-        torch.ops.load_library(Path(library.origin))
+        torch.ops.load_library(Path(library.origin))  # type: ignore[no-untyped-call]
     except OSError:
         return False
     return True

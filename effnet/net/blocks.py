@@ -98,11 +98,9 @@ class MBConv(_Block):
 
     def _build(self, layer: Layer, activation: str, numerics: Numerics) -> None:
         nn.Module.__init__(self)
-        self.layer, inner = layer, layer.expanded
+        self.layer, inner = layer, layer.expanded or layer.inputs
         self.expand = (
-            ConvNorm(layer.inputs, inner, activation=activation, numerics=numerics)
-            if inner != layer.inputs
-            else nn.Identity()
+            ConvNorm(layer.inputs, inner, activation=activation, numerics=numerics) if layer.expanded else nn.Identity()
         )
         self.depthwise = ConvNorm(inner, inner, layer.kernel, layer.stride, inner, activation, numerics)
         self.squeeze_excite = self._squeeze_excite(inner, layer, activation)
@@ -124,13 +122,10 @@ class FusedMBConv(_Block):
 
     def _build(self, layer: Layer, activation: str, numerics: Numerics) -> None:
         nn.Module.__init__(self)
-        self.layer, projects = layer, layer.expanded != layer.inputs
-        inner = layer.expanded if projects else layer.channels
-        self.fused = ConvNorm(
-            layer.inputs, inner, layer.kernel, layer.stride, activation=activation, numerics=numerics
-        )
+        self.layer, inner = layer, layer.expanded or layer.channels
+        self.fused = ConvNorm(layer.inputs, inner, layer.kernel, layer.stride, activation=activation, numerics=numerics)
         self.squeeze_excite = self._squeeze_excite(inner, layer, activation)
-        self.project = ConvNorm(inner, layer.channels, numerics=numerics) if projects else nn.Identity()
+        self.project = ConvNorm(inner, layer.channels, numerics=numerics) if layer.expanded else nn.Identity()
         self.stochastic_depth = StochasticDepth(layer.drop_path)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -58,7 +58,9 @@ class EfficientNet(nn.Module):
                     stage, position = layer.name.split(".")
                     if position == "0":
                         self.add_module(stage, nn.Sequential())
-                    self.get_submodule(stage).append(block.of(layer, arch.activation, self.numerics))
+                    blocks = self.get_submodule(stage)
+                    assert isinstance(blocks, nn.Sequential)
+                    blocks.append(block.of(layer, arch.activation, self.numerics))
         if not classes:
             self.classifier = nn.Identity()
         self.dropout = nn.Dropout(arch.dropout)
@@ -135,9 +137,7 @@ class Classifier(nn.Linear):
         nn.init.zeros_(self.bias)
 
 
-def create(
-    arch: str | Arch, classes: int = 1000, channels: int = 3, numerics: Numerics | None = None
-) -> EfficientNet:
+def create(arch: str | Arch, classes: int = 1000, channels: int = 3, numerics: Numerics | None = None) -> EfficientNet:
     """A network with random weights (the official initialisation), in training mode as every new torch module.
 
     ``classes=0`` builds no classifier: the network then answers with its embedding. Raises ``ValueError`` for an

@@ -81,7 +81,9 @@ def complain(found: list[str], arch: Arch, layout: str) -> None:
     """Raises ``ValueError`` with all of ``found`` unless it is empty."""
     if found:
         lines = "\n  ".join(found)
-        raise ValueError(f"these are not the weights of {arch.name} in {layout}'s layout; {len(found)} differ:\n  {lines}")
+        raise ValueError(
+            f"these are not the weights of {arch.name} in {layout}'s layout; {len(found)} differ:\n  {lines}"
+        )
 
 
 def recognise(given: Tensors, archs: Iterable[Arch] = ARCHS.values()) -> list[Found]:

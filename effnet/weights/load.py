@@ -62,7 +62,8 @@ def load(
         contract.provenance,
     )
     missing, unexpected = model.load_state_dict(converted, strict=False)
-    assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
+    assert not unexpected, unexpected
+    assert all(name.endswith("num_batches_tracked") for name in missing), missing
     if classes is not None and classes != found.classes:
         had = f"its head of {found.classes} classes is replaced by" if found.classes else "it has no head: it gets"
         log.warning("%s: %s a new one of %d", path.name, had, classes)
@@ -71,7 +72,7 @@ def load(
 
 
 def find(source: str | Path) -> Path:
-    """The file that ``source`` means. Raises ``FileNotFoundError`` or, for a mere name, ``ValueError`` with a way on."""
+    """The file that ``source`` means. Raises ``FileNotFoundError``, or for a mere name ``ValueError`` with a way on."""
     path = Path(source)
     if path.is_dir() and (path / "model.safetensors").is_file():
         return path / "model.safetensors"
@@ -110,7 +111,7 @@ def _foreign(
     found = _recognised(path, given, layout, None if arch is None else resolve(arch))
     expected, preprocess = numerics or official.numerics(found.arch), official.preprocess(found.arch)
     log.warning(
-        "%s: %s in %s's layout, by its names and shapes; %s %s padding, batch-norm ε %g, preprocessing as the official %s",
+        "%s: %s in %s's layout, by its names and shapes; %s %s padding, batch-norm ε %g, preprocessing of the official %s",
         path.name,
         found.arch.name,
         found.layout,

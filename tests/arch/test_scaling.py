@@ -75,7 +75,7 @@ def test_any_arch_scales(arch: Arch, phi: float) -> None:
     assert Arch.from_json(scaled.to_json()) == scaled
     assert scaled.width == pytest.approx(arch.width * 1.1**phi)
     assert scaled.depth == pytest.approx(arch.depth * 1.2**phi)
-    assert 0 <= scaled.dropout <= max(0.5, arch.dropout)
+    assert 0 <= scaled.dropout <= max(0.5, arch.dropout) + 0.001  # rounded
     if phi:
         assert scaled.resolution % 4 == 0
         assert scaled.resolution >= 4

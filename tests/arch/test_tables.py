@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from effnet.arch import ARCHS, TOP1, Arch, canonical, layers, resolve
@@ -161,6 +164,12 @@ def test_other_names_are_refused(name: object) -> None:
 def test_the_nearest_name_is_offered() -> None:
     with pytest.raises(ValueError, match="did you mean b8"):
         canonical("efficientnet_b9")
+
+
+def test_a_long_wrong_name_is_refused_at_once() -> None:
+    code = "from effnet.arch import canonical; canonical('.' * 60 + chr(10) + 'x')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert "ValueError: no EfficientNet is called" in done.stderr
 
 
 def test_archs_are_read_only() -> None:

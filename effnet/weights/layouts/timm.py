@@ -65,7 +65,6 @@ def _table(layer: Layer) -> tuple[dict[str, tuple[str, str]], str]:
         case "classifier":
             return CLASSIFIER, ""
     prefix = f"blocks.{layer.stage - 1}.{layer.name.split('.')[1]}."
-    expands = layer.expanded != layer.inputs
     if layer.kind == "mbconv":
-        return (MBCONV if expands else MBCONV_UNEXPANDED), prefix
-    return (FUSED if expands else FUSED_UNEXPANDED), prefix
+        return (MBCONV if layer.expanded else MBCONV_UNEXPANDED), prefix
+    return (FUSED if layer.expanded else FUSED_UNEXPANDED), prefix

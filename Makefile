@@ -1,0 +1,50 @@
+# Every target that needs packages makes .venv first; a second call finds it ready.
+PYTHON ?= python3
+DATA ?= digits
+OUT ?= runs/demo
+
+BIN := .venv/bin
+READY := .venv/.installed
+PINS := requirements/constraints.txt
+
+.PHONY: help setup demo test check parity bench docs clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /: /'
+
+setup: $(READY)  ## make .venv and install everything, with the pinned versions
+
+# torch on its own first, so that a CPU build that pip is configured to find is taken before anything asks for torch
+$(READY): pyproject.toml $(PINS)
+	@echo "Setting up .venv: a minute or two"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c $(PINS) torch
+	$(BIN)/python -m pip install --quiet -c $(PINS) --no-deps torchvision
+	$(BIN)/python -m pip install --quiet -c $(PINS) -e ".[test]"
+	touch $@
+
+demo: $(READY)  ## train, evaluate and predict: DATA=folder for your own photos, OUT=folder for the results
+	DATA="$(DATA)" OUT="$(OUT)" scripts/demo
+
+test: $(READY)  ## the tests
+	$(BIN)/pytest
+
+check: $(READY)  ## style, types, and whether the generated documents are up to date
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/make.py --check
+
+parity: $(READY)  ## the whole family against timm and torchvision: long
+	$(BIN)/pytest -m sweep tests/parity
+
+bench: $(READY)  ## speed against timm on this machine
+	$(BIN)/python benchmarks/against_timm.py
+
+docs: $(READY)  ## write the generated parts of the documents
+	$(BIN)/python docs/make.py
+
+clean:  ## remove caches and build outputs; .venv and runs stay
+	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find effnet tests docs benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

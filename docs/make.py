@@ -1,0 +1,74 @@
+"""Writes the generated parts of the documents in place; with --check only says whether they are up to date.
+
+A generated part stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`. To add one, write a function that
+returns its text and add a row to PARTS.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from effnet.arch import ARCHS, TOP1, count
+
+DOCS = Path(__file__).parent
+
+
+def archs_table() -> str:
+    """One row for each published network: what it costs, and what it is said to reach."""
+    sources: list[str] = []
+    rows = [
+        "| name | parameters (M) | MACs (G) | size (px) | peak activations (MB) | receptive field (px) | top-1 (%) |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, arch in ARCHS.items():
+        counted = count(arch)
+        published = "–"
+        if name in TOP1:
+            top1, source = TOP1[name]
+            if source not in sources:
+                sources.append(source)
+            published = f"{top1} [{sources.index(source) + 1}]"
+        rows.append(
+            f"| `{name}` | {counted.params / 1e6:.2f} | {counted.macs / 1e9:.3f} | {arch.resolution} "
+            f"| {counted.bytes / 1e6:.1f} | {counted.receptive_field} | {published} |"
+        )
+    legend = [f"[{number}] {source}" for number, source in enumerate(sources, start=1)]
+    return "\n".join([*rows, "", "Top-1 as published, not measured here: " + "; ".join(legend) + "."])
+
+
+# document, name of the part, the function that writes it
+PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = ((DOCS / "architectures.md", "table", archs_table),)
+
+
+def filled(text: str, name: str, part: str) -> str:
+    """``text`` with what stands between the markers of ``name`` replaced by ``part``."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"expected one {begin} and one {end}")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{part}\n{end}{rest.split(end)[1]}"
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status: 0 up to date or written, 1 out of date under --check, 2 for a wrong argument."""
+    if arguments not in ([], ["--check"]):
+        print("usage: python docs/make.py [--check]", file=sys.stderr)
+        return 2
+    texts = {path: path.read_text(encoding="utf-8") for path, _, _ in PARTS}
+    new = dict(texts)
+    for path, name, write in PARTS:
+        new[path] = filled(new[path], name, write())
+    stale = [path for path in texts if new[path] != texts[path]]
+    for path in stale:
+        if arguments:
+            print(f"{path.name} is out of date: run make docs", file=sys.stderr)
+        else:
+            path.write_text(new[path], encoding="utf-8")
+            print(f"wrote {path.name}")
+    return 1 if arguments and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

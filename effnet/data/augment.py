@@ -1,0 +1,82 @@
+"""Random changes of training pictures, by torchvision; every picture's dice come from seed, epoch and index."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from effnet.arch.record import Record, number
+from effnet.contract import Preprocess
+from effnet.data.without_operators import transforms
+
+
+@dataclass(frozen=True)
+class Augment(Record):
+    """How much training pictures are changed. All zero, with a crop of 1: not at all.
+
+    ``crop``: the smallest share of the picture's area that a random crop keeps. ``mirror``: flip half of them (only
+    where a mirrored picture keeps its label). ``jitter``: brightness, contrast and saturation by up to this share.
+    ``rotate``: degrees either way; ``shift``: share of the side either way. ``erase``: probability of a blank box.
+    """
+
+    crop: float = 0.5
+    mirror: bool = True
+    jitter: float = 0.0
+    rotate: float = 0.0
+    shift: float = 0.0
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        number("crop", self.crop, 0, 1, above=True)
+        number("jitter", self.jitter, 0, 1)
+        number("rotate", self.rotate, 0, 180)
+        number("shift", self.shift, 0, 0.9)
+        number("erase", self.erase, 0, 1)
+
+
+def augmenter(augment: Augment, preprocess: Preprocess) -> Callable[[Image.Image], np.ndarray]:
+    """A function from a picture to its randomly changed uint8 (H, W, 3), by torch's own random numbers."""
+    v2 = transforms()
+    interpolation = getattr(v2.InterpolationMode, preprocess.interpolation.upper())
+    steps = []
+    if augment.rotate or augment.shift:
+        steps.append(v2.Resize(preprocess.size, interpolation))  # first, so that shifts are finer than a source pixel
+        steps.append(v2.RandomAffine(augment.rotate, (augment.shift,) * 2, interpolation=v2.InterpolationMode.BILINEAR))
+    steps.append(v2.RandomResizedCrop(preprocess.size, (augment.crop, 1.0), interpolation=interpolation))
+    if augment.mirror:
+        steps.append(v2.RandomHorizontalFlip())
+    if augment.jitter:
+        steps.append(v2.ColorJitter(augment.jitter, augment.jitter, augment.jitter))
+    steps.append(v2.PILToTensor())  # uint8 (3, H, W)
+    if augment.erase:
+        steps.append(v2.RandomErasing(augment.erase, (0.02, 0.2), value=127))
+    chain = v2.Compose(steps)
+
+    def change(picture: Image.Image) -> np.ndarray:
+        changed: np.ndarray = chain(picture).permute(1, 2, 0).contiguous().numpy()  # (3, H, W) -> (H, W, 3)
+        return changed
+
+    return change
+
+
+def dice(*parts: int | str) -> int:
+    """A seed made of ``parts`` (seed, epoch, index, …): the same on every machine, unlike for unlike parts."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1  # torch takes 63 bits
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """In this block torch's random numbers come from ``seed``; after it they go on as if it had not been."""
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)

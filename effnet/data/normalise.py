@@ -1,0 +1,15 @@
+"""From uint8 pictures to the network's float input."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from effnet.contract import Preprocess
+
+
+def normalise(pictures: Tensor, preprocess: Preprocess) -> Tensor:
+    """uint8 (N, H, W, C) -> float32 (N, C, H, W) by ``preprocess``'s mean and std, lying in memory as channels-last."""
+    mean = torch.tensor(preprocess.mean, device=pictures.device) * 255
+    scale = 1 / (torch.tensor(preprocess.std, device=pictures.device) * 255)
+    return ((pictures.float() - mean) * scale).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)

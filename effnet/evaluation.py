@@ -1,0 +1,162 @@
+"""How good a model is on labelled pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effnet.arch.record import Record
+from effnet.contract import Labels
+from effnet.data import PictureError, Pictures, Splits, open_data
+from effnet.engines.eager import Eager
+from effnet.net import EfficientNet
+from effnet.prediction import BATCH, outputs, softmax
+from effnet.weights import load
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class ClassScore(Record):
+    """One class: how many pictures it has, and how well they are found (fractions)."""
+
+    name: str
+    pictures: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Mistake(Record):
+    """A picture taken for another class, with the probability given to the wrong one."""
+
+    picture: str
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Evaluation(Record):
+    """The result on one set of pictures. Fractions, not percent; ``top5`` is over min(5, classes)."""
+
+    pictures: int
+    top1: float
+    top5: float
+    loss: float  # mean −log p of the true class
+    calibration_error: float  # expected calibration error, 15 equal bins (arXiv:1706.04599)
+    classes: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]  # [true][predicted], pictures
+    mistakes: tuple[Mistake, ...]  # surest first
+    left_out: tuple[str, ...] = ()  # pictures that could not be read, and why
+    split: str = ""
+
+
+def evaluate(
+    model: EfficientNet | str | Path,
+    data: Pictures | str | Path,
+    split: str | None = None,
+    decode: str = "exact",
+    device: str | None = None,
+    batch: int = BATCH,
+    strict: bool = False,
+) -> Evaluation:
+    """How good ``model`` is on ``data``: labelled pictures, or a source of them as ``open_data`` understands it.
+
+    Of a source with several splits the test set is taken, else the validation set, else all, unless ``split`` says
+    which. Pictures that cannot be read are left out and listed, or with ``strict`` raise ``PictureError``. Raises
+    ``ValueError`` where the model does not know the pictures' classes.
+    """
+    network = model if isinstance(model, EfficientNet) else load(model)
+    if isinstance(data, Pictures):
+        pictures = data
+    else:
+        split, pictures = pick_split(open_data(data), split)
+    columns = class_columns(network.labels, network.classes, pictures.labels)
+    rows, read, left_out = [], [], []
+    named = ((item.name, item.picture) for item in pictures.items)
+    engine = Eager(network, device)
+    found = outputs(engine.run, named, replace(network.preprocess, decode=decode), batch)
+    for item, (_, row) in zip(pictures.items, found, strict=True):
+        if isinstance(row, PictureError):
+            if strict:
+                raise row
+            left_out.append(str(row))
+        else:
+            rows.append(row)
+            read.append(item)
+    if not rows:
+        raise ValueError("none of the pictures could be read")
+    targets = np.array([columns[item.label] for item in read])
+    names = [network.labels.name(index) for index in range(network.classes)]
+    result = score(np.stack(rows).astype(np.float64), targets, names, [item.name for item in read])
+    return replace(result, left_out=tuple(left_out), split=split or "")
+
+
+def pick_split(splits: Splits, wanted: str | None = None) -> tuple[str, Pictures]:
+    """The split to judge by, and its name. Raises ``ValueError`` where ``wanted`` is not there."""
+    there = {name: found for name in ("test", "val", "train") if (found := getattr(splits, name)) is not None}
+    if wanted is None:
+        return next(iter(there.items()))
+    if wanted not in there:
+        raise ValueError(f"there is no split {wanted!r} in the data: it has {', '.join(there)}")
+    return wanted, there[wanted]
+
+
+def class_columns(known: Labels, classes: int, given: Labels) -> list[int]:
+    """For each class of the pictures, the model's output for it. Raises ``ValueError`` where it has none."""
+    if not known.names:
+        if len(given.names) != classes:
+            raise ValueError(f"the model has {classes} classes without names, the pictures have {len(given.names)}")
+        return list(range(classes))
+    missing = [name for name in given.names if name not in known.names]
+    if missing:
+        raise ValueError(
+            f"the model does not know the class {missing[0]!r} of the pictures; it knows {', '.join(known.names[:20])}"
+        )
+    return [known.names.index(name) for name in given.names]
+
+
+def score(
+    logits: NDArray[np.float64], targets: NDArray[np.int64], names: Sequence[str], pictures: Sequence[str]
+) -> Evaluation:
+    """The evaluation of ``logits`` (N, classes) against ``targets`` (N,), of pictures of these names."""
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    shares, every = softmax(logits), list(range(len(names)))
+    order = np.argsort(-logits, axis=1, kind="stable")
+    predicted = order[:, 0]
+    right = predicted == targets
+    confidence = shares.max(1)
+    scores = precision_recall_fscore_support(targets, predicted, labels=every, zero_division=0.0)
+    wrong = [index for index in np.argsort(-confidence, kind="stable") if not right[index]]
+    return Evaluation(
+        pictures=len(targets),
+        top1=float(right.mean()),
+        top5=float((order[:, : min(5, len(names))] == targets[:, None]).any(1).mean()),
+        loss=float(-np.log(np.maximum(shares[np.arange(len(targets)), targets], 1e-12)).mean()),
+        calibration_error=calibration_error(confidence, right),
+        classes=tuple(
+            ClassScore(name, int(count), float(precision), float(recall), float(f1))
+            for name, precision, recall, f1, count in zip(names, *scores, strict=True)
+        ),
+        confusion=tuple(map(tuple, confusion_matrix(targets, predicted, labels=every).tolist())),
+        mistakes=tuple(
+            Mistake(pictures[index], names[targets[index]], names[predicted[index]], float(confidence[index]))
+            for index in wrong
+        ),
+    )
+
+
+def calibration_error(confidence: NDArray[np.float64], right: NDArray[Any]) -> float:
+    """Expected calibration error: |accuracy − confidence| averaged over 15 equal bins, by their pictures."""
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = np.zeros(CALIBRATION_BINS)
+    np.add.at(gaps, bins, right - confidence)
+    return float(np.abs(gaps).sum() / len(confidence))

@@ -1,0 +1,80 @@
+"""A linear head on frozen features, in closed form: ridge regression, its strength chosen by leaving one out.
+
+The features are computed once. From one eigendecomposition come, for every strength, the predictions that each picture
+would get from a head fitted on all the others (the PRESS identity): choosing costs nothing and no picture is wasted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effnet.prediction import softmax
+
+Doubles = NDArray[np.float64]
+
+STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 9))  # times the features' mean variance
+GAINS = tuple(float(gain) for gain in np.geomspace(0.5, 100, 48))  # of scores into logits
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A linear head: ``features @ weight.T + bias`` are logits. ``loss`` and ``top1`` are left-one-out ones."""
+
+    weight: Doubles  # (classes, features)
+    bias: Doubles  # (classes,)
+    strength: float
+    gain: float
+    loss: float  # natural logarithm, mean over pictures
+    top1: float
+
+    def logits(self, features: NDArray[np.float32]) -> Doubles:
+        """(N, features) -> (N, classes)."""
+        out: Doubles = features.astype(np.float64) @ self.weight.T + self.bias
+        return out
+
+
+def fit_probe(features: NDArray[np.float32], targets: NDArray[np.int64], classes: int) -> Probe:
+    """The head of the strength and gain under which left-out pictures are least surprising.
+
+    ``features`` (N, D), ``targets`` (N,) in [0, classes). N below D costs an N×N problem, else a D×D one.
+    """
+    x = features.astype(np.float64)
+    y = np.eye(classes)[targets]  # (N, classes)
+    mean, share = x.mean(0), y.mean(0)
+    x, y = x - mean, y - share
+    left, variances = _left_vectors(x)  # (N, R), (R,)
+    seen = left.T @ y  # (R, classes)
+    best: tuple[float, float, float, float, Doubles] | None = None
+    for strength in STRENGTHS:
+        ridge = strength * variances.sum() / len(x)
+        shrink = variances / (variances + ridge)  # (R,)
+        fitted = left @ (shrink[:, None] * seen)
+        leverage = 1 / len(x) + (left**2) @ shrink  # (N,)
+        left_out = y - (y - fitted) / np.maximum(1 - leverage, 1e-9)[:, None] + share  # (N, classes) scores
+        for gain in GAINS:
+            loss = log_loss(gain * left_out, targets)
+            if best is None or loss < best[0]:
+                best = (loss, strength, gain, ridge, left_out)
+    assert best is not None
+    loss, strength, gain, ridge, left_out = best
+    weight = x.T @ (left @ (seen / (variances + ridge)[:, None]))  # (D, classes)
+    top1 = float((left_out.argmax(1) == targets).mean())
+    return Probe(gain * weight.T, gain * (share - mean @ weight), strength, gain, loss, top1)
+
+
+def log_loss(logits: Doubles, targets: NDArray[np.int64]) -> float:
+    """Mean surprise −log p(target), with p never below 1e-12."""
+    shares = softmax(logits)[np.arange(len(targets)), targets]
+    return float(-np.log(np.maximum(shares, 1e-12)).mean())
+
+
+def _left_vectors(x: Doubles) -> tuple[Doubles, Doubles]:
+    """Left singular vectors (N, R) of ``x`` (N, D) and the squared singular values (R,), through the smaller side."""
+    wide = x.shape[0] <= x.shape[1]
+    variances, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
+    kept = variances > variances[-1] * 1e-10
+    variances, vectors = variances[kept], vectors[:, kept]
+    return (vectors if wide else (x @ vectors) / np.sqrt(variances)), variances

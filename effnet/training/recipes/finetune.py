@@ -1,0 +1,26 @@
+"""Fine-tune pretrained weights on your pictures; the default where there are any.
+
+First a probe: one pass of the frozen network, a linear head fitted in closed form. It is reported, and the whole
+network is trained from there at a low rate, batch norm's statistics frozen. Whichever is better on the held-out part
+of the training pictures is kept.
+"""
+
+from effnet.data.augment import Augment
+from effnet.training.recipe import Recipe
+
+FINETUNE = Recipe(
+    name="finetune",
+    epochs=20,
+    batch=32,
+    learning_rate=3e-4,
+    backbone_rate=0.3,
+    warm_up=0.5,
+    weight_decay=0.02,
+    label_smoothing=0.05,
+    average=0.98,
+    norms="frozen",
+    patience=5,
+    probe=True,
+    minutes=1.0,
+    augment=Augment(crop=0.4, jitter=0.2),
+)

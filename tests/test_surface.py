@@ -1,0 +1,80 @@
+"""The public surface: exactly these names, documented, and nothing heavy imported before it is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import effnet
+
+PUBLIC = {
+    "ARCHS",
+    "Arch",
+    "Count",
+    "EfficientNet",
+    "FusedMBConv",
+    "Labels",
+    "Layer",
+    "MBConv",
+    "Numerics",
+    "Prediction",
+    "Predictor",
+    "Preprocess",
+    "Provenance",
+    "Recipe",
+    "SqueezeExcite",
+    "Stage",
+    "convert",
+    "count",
+    "create",
+    "evaluate",
+    "fit",
+    "layers",
+    "load",
+    "rounding",
+    "save",
+    "scale",
+    "train",
+}
+
+
+def fresh(code: str) -> str:
+    """What ``code`` prints in a new process."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.strip()
+
+
+def test_names() -> None:
+    assert set(effnet.__all__) == PUBLIC
+    assert len(effnet.__all__) == len(PUBLIC)
+    assert set(dir(effnet)) >= PUBLIC
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_is_documented(name: str) -> None:
+    found = getattr(effnet, name)
+    assert getattr(effnet, name) is found  # the second access gives the same
+    assert not isinstance(found, type(sys)), f"effnet.{name} is a module"
+    if name != "ARCHS":
+        # a dataclass without a docstring gets its signature as one
+        assert (found.__doc__ or "").strip()
+        assert not found.__doc__.startswith(f"{name}(")
+
+
+def test_import_is_light() -> None:
+    code = "import sys, effnet; dir(effnet); print({'torch', 'torchvision', 'numpy', 'PIL'} & set(sys.modules))"
+    assert fresh(code) == "set()"
+
+
+def test_arithmetic_needs_no_torch() -> None:
+    code = "import sys, effnet; effnet.count(effnet.scale(effnet.ARCHS['b0'], 1)); print('torch' in sys.modules)"
+    assert fresh(code) == "False"
+
+
+def test_a_wrong_name_gets_a_hint() -> None:
+    with pytest.raises(AttributeError, match="create"):
+        effnet.crate  # noqa: B018
+    with pytest.raises(AttributeError, match="nonsense_"):
+        effnet.nonsense_  # noqa: B018
