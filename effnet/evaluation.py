@@ -46,6 +46,8 @@ class Mistake(Record):
 class Evaluation(Record):
     """The result on one set of pictures. Fractions, not percent; ``top5`` is over min(5, classes)."""
 
+    RECORDS = {"classes": ClassScore, "mistakes": Mistake}
+
     pictures: int
     top1: float
     top5: float

@@ -9,9 +9,13 @@ from typing import Any, ClassVar, Self
 
 
 class Record:
-    """A frozen dataclass with JSON both ways. Subclasses validate in ``__post_init__``."""
+    """A frozen dataclass with JSON both ways. Subclasses validate in ``__post_init__``.
+
+    ``RECORDS`` names the fields that hold a record, or a tuple of records, and of which class.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+    RECORDS: ClassVar[dict[str, type[Record]]] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain dicts, tuples, numbers and strings."""
@@ -35,9 +39,16 @@ class Record:
             if name not in known:
                 raise ValueError(f"{what}: no field is called {name!r}{did_you_mean(name, known)}")
         try:
-            return cls(**{name: _as_tuples(value) for name, value in data.items()})
+            return cls(**{name: cls._field(name, value) for name, value in data.items()})
         except TypeError as error:
             raise ValueError(f"{what}: {error}") from None
+
+    @classmethod
+    def _field(cls, name: str, value: Any) -> Any:
+        if name not in cls.RECORDS:
+            return _as_tuples(value)
+        record = cls.RECORDS[name]
+        return tuple(map(record.from_dict, value)) if isinstance(value, (list, tuple)) else record.from_dict(value)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Self
 
 from effnet.arch.record import Record, choice, number, whole
 
@@ -56,6 +55,8 @@ class Arch(Record):
     the classifier, ``drop_path`` the stochastic-depth rate that the last block nearly reaches.
     """
 
+    RECORDS = {"stages": Stage}
+
     name: str
     stages: tuple[Stage, ...]
     width: float = 1.0
@@ -85,13 +86,6 @@ class Arch(Record):
         choice("activation", self.activation, ACTIVATIONS)
         _kernel_and_stride(3, self.stem_stride)
         number("round_floor", self.round_floor, 0, 1)
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Self:
-        """The arch that ``to_dict`` described. Raises ``ValueError`` naming the field that is wrong."""
-        if isinstance(data, dict) and isinstance(data.get("stages"), (list, tuple)):
-            data = {**data, "stages": tuple(Stage.from_dict(stage) for stage in data["stages"])}
-        return super().from_dict(data)
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class Trainer:
         select_loss, select_top1 = self.judge(self.average.model)
         rate = self.optimiser.param_groups[-1]["lr"]
         line = Epoch(self.epoch + 1, self.loss_sum / len(self.batches), select_loss, select_top1, rate)
-        if not self.history or select_loss < min(earlier.select_loss for earlier in self.history):
+        if select_loss < self.best_loss():
             self.best = {name: value.clone() for name, value in self.average.model.state_dict().items()}
             self.best_epoch = line.epoch
         self.history.append(line)
@@ -111,6 +111,10 @@ class Trainer:
             f"held out: loss {line.select_loss:.3f}, top-1 {line.select_top1:.1%}"
         )
         self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
+
+    def best_loss(self) -> float:
+        """The lowest selection loss so far."""
+        return min((line.select_loss for line in self.history), default=float("inf"))
 
     def _patience_is_over(self) -> bool:
         return 0 < self.recipe.patience <= self.epoch - self.best_epoch and self.best_epoch > 0

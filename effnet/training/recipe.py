@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Self
 
 from effnet.arch.record import Record, choice, number, whole
 from effnet.data.augment import Augment
@@ -12,6 +11,8 @@ from effnet.data.augment import Augment
 @dataclass(frozen=True)
 class Recipe(Record):
     """How a network is trained. The recipes that come with the package lie in ``training/recipes``."""
+
+    RECORDS = {"augment": Augment}
 
     name: str
     epochs: int
@@ -42,10 +43,3 @@ class Recipe(Record):
         number("norm_momentum", self.norm_momentum, 0, 1)
         number("minutes", self.minutes, 0)
         choice("norms", self.norms, ("train", "frozen"))
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Self:
-        """The recipe that ``to_dict`` described. Raises ``ValueError`` naming the field that is wrong."""
-        if isinstance(data, dict) and isinstance(data.get("augment"), dict):
-            data = {**data, "augment": Augment.from_dict(data["augment"])}
-        return super().from_dict(data)

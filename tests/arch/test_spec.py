@@ -164,7 +164,7 @@ def test_walk(arch: Arch, classes: int, channels: int) -> None:
         assert layer.channels == round_channels(row.channels, arch.width, arch.round_floor)
         assert layer.squeezed == (max(1, int(layer.inputs * row.squeeze)) if row.squeeze else 0)
         if not row.expand_from:
-            assert layer.expanded == layer.inputs * row.expand
+            assert layer.expanded == (layer.inputs * row.expand if row.expand > 1 else 0)
 
 
 @given(st.integers(1, 4096), st.floats(0.05, 8), st.sampled_from([0.0, 0.9, 1.0]))

@@ -1,0 +1,78 @@
+"""Which pictures a run learns from, which it chooses by, and which it only reports on."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from effnet.arch.record import choice
+from effnet.data import Pictures, Splits, check, holdout
+from effnet.training.watch import Watch
+from effnet.weights.save import replacing
+
+REPORT_SHARE = 0.2  # of all pictures, where the data has no split of its own to report on
+SELECT_SHARE = 0.2  # of the training pictures, for every choice
+SELECT_ON = ("holdout", "val")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """``fit`` is learned from, ``select`` decides every choice; ``report`` holds what no choice has seen, by name."""
+
+    fit: Pictures
+    select: Pictures
+    report: dict[str, Pictures]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> Pictures:
+        """Every picture that was learned from or chosen by, where both come from the training set."""
+        return Pictures((*self.fit.items, *self.select.items), self.fit.labels, self.fit.mirror)
+
+    def write(self, path: Path) -> None:
+        """A CSV of every picture: its name, class and part."""
+        parts = {"fit": self.fit, "select": self.select, **self.report}
+        with replacing(path) as beside, beside.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(("picture", "label", "part"))
+            for part, pictures in parts.items():
+                rows.writerows((item.name, pictures.labels.name(item.label), part) for item in pictures.items)
+
+
+def plan(splits: Splits, seed: int, select_on: str, strict: bool, watch: Watch) -> Plan:
+    """The plan for ``splits``, every picture read once to see that it can be.
+
+    A validation or test set is only reported on; choices are made on a part of the training set, unless
+    ``select_on="val"``. Without either, a stratified fifth is held out to report on. Raises ``ValueError`` where that
+    cannot be done, and with ``strict`` the ``PictureError`` of the first picture that cannot be read.
+    """
+    choice("select_on", select_on, SELECT_ON)
+    if splits.train is None:
+        raise ValueError("the data has no training pictures: give a folder with train/, or with one folder a class")
+    left_out: list[str] = []
+
+    def readable(pictures: Pictures) -> Pictures:
+        good, errors = check(pictures)
+        if errors and strict:
+            raise errors[0]
+        left_out.extend(map(str, errors))
+        return good
+
+    train = readable(splits.train)
+    given = {name: readable(found) for name, found in (("val", splits.val), ("test", splits.test)) if found is not None}
+    if left_out:
+        watch.say(f"{len(left_out)} pictures cannot be read and are left out: " + "; ".join(left_out[:5]))
+    if select_on == "val":
+        if "val" not in given:
+            raise ValueError("--select-on val needs a validation folder (val/) in the data")
+        select = given.pop("val")
+        if not given:
+            watch.say("choices are made on val: its figures are not those of unseen pictures")
+            return Plan(train, select, {"val (chosen by)": select}, tuple(left_out))
+        return Plan(train, select, given, tuple(left_out))
+    if not given:
+        train, given["holdout"] = holdout(train, REPORT_SHARE, seed)
+        watch.say(f"no validation folder: {len(given['holdout'])} pictures are held out, for the report alone")
+    fit, select = holdout(train, SELECT_SHARE, seed + 1)
+    return Plan(fit, select, given, tuple(left_out))

@@ -1,0 +1,236 @@
+"""A training run from data to a model on disk: plan, probe, fine-tune, choose, report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from effnet.arch import Arch, canonical, resolve
+from effnet.data import PictureError, Pictures, open_data
+from effnet.data.augment import dice
+from effnet.data.loader import TrainingBatches
+from effnet.engines.eager import Eager, Floats
+from effnet.evaluation import evaluate
+from effnet.net import EfficientNet, create
+from effnet.net.device import pick
+from effnet.prediction import outputs
+from effnet.training import recipes
+from effnet.training.checkpoint import Checkpoints
+from effnet.training.folder import Result, RunFolder
+from effnet.training.loop import Epoch, Trainer, seconds_per_epoch
+from effnet.training.plan import Plan, plan
+from effnet.training.probe import Probe, fit_probe, log_loss
+from effnet.training.recipe import Recipe
+from effnet.training.report import write_report
+from effnet.training.watch import Watch
+from effnet.weights import load, save
+from effnet.weights.load import find
+
+EPOCHS_MOST = 200  # however many minutes there are
+
+
+def train(
+    data: str | Path,
+    recipe: str | Recipe | None = None,
+    *,
+    out: str | Path,
+    model: str | Arch | None = None,
+    weights: str | Path | None = None,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    size: int | None = None,
+    select_on: str = "holdout",
+    resume: bool = False,
+    strict: bool = False,
+    device: str | None = None,
+    workers: int | None = None,
+    watch: Watch | None = None,
+) -> Result:
+    """Trains a classifier on ``data`` and leaves ``model.safetensors`` and ``report.html`` in ``out``.
+
+    ``data`` is what ``open_data`` understands. ``weights`` is a file to start from, "none" for random weights, or None
+    for the published ones of ``model`` (b0 unless said). Every choice is made on a part of the training pictures;
+    validation and test pictures are only reported on unless ``select_on="val"``. ``epochs`` and ``minutes`` (of
+    fine-tuning) replace the recipe's. With ``resume`` a run that was stopped goes on and ends with the bits that it
+    would have had; a finished one is returned as it is.
+    Raises ``ValueError`` for data, weights or settings that cannot be trained with, ``FileExistsError`` for an ``out``
+    that is in use, ``OSError`` where it cannot be written.
+    """
+    watch, out, place = watch or Watch(), Path(out), pick(device)
+    if epochs is not None and minutes is not None:
+        raise ValueError("give either epochs or minutes, not both")
+    if epochs is not None and epochs < 0:
+        raise ValueError(f"epochs must be at least 0, got {epochs}")
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes must be above 0, got {minutes}")
+    splits = open_data(data)
+    chosen = recipes.named(recipe, pretrained=weights != "none")
+    if chosen.probe and weights == "none":
+        raise ValueError(f"the recipe {chosen.name} starts from pretrained weights: give --weights FILE")
+    settings = {
+        "data": str(data),
+        "recipe": chosen.to_dict(),
+        "model": model.to_dict() if isinstance(model, Arch) else model and canonical(model),
+        "weights": None if weights is None else str(weights),
+        "epochs": epochs,
+        "minutes": minutes,
+        "seed": seed,
+        "size": size,
+        "select_on": select_on,
+    }
+    folder = RunFolder(out)
+    folder.claim(settings, resume)
+    if finished := folder.result():
+        watch.say(f"this run is finished: {finished.model}")
+        return finished
+    network = _start(model, weights, splits.train, size, seed)
+    folder.begin(settings)
+    parts = plan(splits, seed, select_on, strict, watch)
+    parts.write(folder.split)
+    watch.say(
+        f"{len(parts.fit)} pictures to learn from, {len(parts.select)} to choose by, "
+        + ", ".join(f"{len(found)} of {name} to report on" for name, found in parts.report.items())
+        + f"; {len(parts.fit.labels.names)} classes"
+    )
+    checkpoints = Checkpoints(folder.checkpoints)
+    state = checkpoints.latest()
+    run = _Run(network.to(place), parts, chosen, seed, workers, watch)
+    if chosen.probe:
+        run.fit_probe()
+    total = state["epochs"] if state else run.epochs(epochs, minutes)
+    history = run.fine_tune(total, checkpoints, state) if total else []
+    name, final = run.choose()
+    final.provenance = final.provenance.then(
+        f"trained by effnet with the recipe {chosen.name} ({name}) on {len(parts.fit.labels.names)} classes, seed {seed}"
+    )
+    path = save(final, folder.model)
+    evaluations = {name: evaluate(final, found, decode="exact") for name, found in parts.report.items()}
+    result = Result(path, name, evaluations, tuple(history), run.probe.top1 if run.probe else None, parts.left_out)
+    write_report(folder.report, result, final, chosen)
+    folder.finish(result)
+    return result
+
+
+class _Run:
+    """The parts of one run that share its network and pictures."""
+
+    def __init__(
+        self, model: EfficientNet, parts: Plan, recipe: Recipe, seed: int, workers: int | None, watch: Watch
+    ) -> None:
+        self.model, self.parts, self.recipe, self.seed, self.watch = model, parts, recipe, seed, watch
+        self.preprocess = replace(model.preprocess, decode="reduced")
+        self.batches = TrainingBatches(
+            parts.fit, self.preprocess, recipe.augment, recipe.batch, dice(seed, "data"), workers
+        )
+        self.probe: Probe | None = None
+        self.trainer: Trainer | None = None
+        self._probe_loss = float("inf")  # on ``select``, of a head that saw only ``fit``
+        self._before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def fit_probe(self) -> None:
+        """Fits a head on the frozen network: one on all the training pictures, one on ``fit`` to start from."""
+        parts, classes = self.parts, len(self.parts.fit.labels.names)
+        features = self._features(parts.known)
+        targets, count = parts.known.targets, len(parts.fit)
+        start = fit_probe(features[:count], targets[:count], classes)
+        self._probe_loss = log_loss(start.logits(features[count:]), targets[count:])
+        self.probe = fit_probe(features, targets, classes)
+        self.watch.say(
+            f"probe: a linear head on the frozen {self.model.arch.name}, each picture judged by a head that has not "
+            f"seen it: top-1 {self.probe.top1:.1%}, loss {self.probe.loss:.3f}; on the pictures to choose by: "
+            f"loss {self._probe_loss:.3f}"
+        )
+        _set_head(self.model, start)
+
+    def _features(self, pictures: Pictures) -> Floats:
+        named = ((item.name, item.picture) for item in pictures.items)
+        rows: list[Floats] = []
+        engine = Eager(self.model, str(next(self.model.parameters()).device))
+        for _, row in outputs(engine.embed, named, self.preprocess):
+            if isinstance(row, PictureError):
+                raise row  # it could be read a moment ago
+            rows.append(row)
+            self.watch.progress("probe", len(rows), len(pictures))
+        return np.stack(rows)
+
+    def epochs(self, epochs: int | None, minutes: float | None) -> int:
+        """How many epochs to train: as told, or as many as fit into the minutes."""
+        if epochs is not None:
+            return epochs
+        on_cpu = next(self.model.parameters()).device.type == "cpu"
+        limited = minutes or (self.recipe.minutes if on_cpu else 0)
+        if not limited or not self.recipe.epochs:
+            return self.recipe.epochs
+        seconds = seconds_per_epoch(self.model, self.batches, self.recipe)
+        least = 0 if self.recipe.probe else 1
+        total = max(least, min(int(limited * 60 / seconds), EPOCHS_MOST))
+        self.watch.say(
+            f"an epoch takes about {seconds:.0f} s here: {total} of them in {limited:g} min"
+            + ("" if minutes else " (--minutes for more or less)")
+        )
+        return total
+
+    def fine_tune(self, epochs: int, checkpoints: Checkpoints, state: dict[str, Any] | None) -> list[Epoch]:
+        """Trains the whole network, from ``state`` where there is one."""
+        self.trainer = Trainer(
+            self.model, self.batches, self._judge, self.recipe, epochs, self.seed, checkpoints, self.watch
+        )
+        if state:
+            self.trainer.restore(state)
+            self.watch.say(f"going on from epoch {self.trainer.epoch + 1}, batch {self.trainer.batch + 1}")
+        else:
+            checkpoints.save(self.trainer.state(), 0)
+        self.trainer.run()
+        return self.trainer.history
+
+    def _judge(self, model: EfficientNet) -> tuple[float, float]:
+        device = str(next(model.parameters()).device)
+        found = evaluate(model, self.parts.select, decode="reduced", device=device, batch=64)
+        return found.loss, found.top1
+
+    def choose(self) -> tuple[str, EfficientNet]:
+        """The better of probe and fine-tuned network by their loss on ``select``, ready to be saved."""
+        tuned = self.trainer.best_loss() if self.trainer else float("inf")
+        if self.probe is not None and self.trainer:
+            kept = "the probe stays" if self._probe_loss <= tuned else "fine-tuning is kept"
+            self.watch.say(f"{kept}: loss {tuned:.3f} fine-tuned, {self._probe_loss:.3f} for the probe")
+        if self.probe is not None and self._probe_loss <= tuned:
+            self.model.load_state_dict(self._before)
+            _set_head(self.model, self.probe)
+            return "probe", self.model.cpu().eval()
+        assert self.trainer is not None
+        self.model.load_state_dict(self.trainer.best)
+        return "fine-tuned", self.model.cpu().eval()
+
+
+def _set_head(model: EfficientNet, probe: Probe) -> None:
+    """Puts the probe's numbers into the classifier."""
+    assert isinstance(model.classifier, nn.Linear)
+    with torch.no_grad():
+        model.classifier.weight.copy_(torch.from_numpy(probe.weight))
+        model.classifier.bias.copy_(torch.from_numpy(probe.bias))
+
+
+def _start(
+    model: str | Arch | None, weights: str | Path | None, train: Pictures | None, size: int | None, seed: int
+) -> EfficientNet:
+    """The network to train, with a head for the classes of ``train``."""
+    if train is None:
+        raise ValueError("the data has no training pictures: give a folder with train/, or with one folder a class")
+    classes = len(train.labels.names)
+    torch.manual_seed(dice(seed, "start"))
+    if weights == "none":
+        network = create(resolve(model or "b0"), classes)
+    else:
+        path = find(weights if weights is not None else str(model or "b0"))
+        network = load(path, arch=model, classes=classes)
+    network.labels = train.labels
+    if size is not None:
+        network.preprocess = replace(network.preprocess, size=(size, size))
+    return network
