@@ -25,7 +25,7 @@ $(READY): pyproject.toml $(PINS)
 	touch $@
 
 demo: $(READY)  ## train, evaluate and predict: DATA=folder for your own photos, OUT=folder for the results
-	DATA="$(DATA)" OUT="$(OUT)" scripts/demo
+	@DATA="$(DATA)" OUT="$(OUT)" $(BIN)/python scripts/demo.py
 
 test: $(READY)  ## the tests
 	$(BIN)/pytest

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from effnet.arch.record import Record
+from effnet.arch.record import Record, whole
 from effnet.contract import Labels
 from effnet.data import PictureError, Pictures, Splits, open_data
 from effnet.engines.eager import Eager
 from effnet.net import EfficientNet
-from effnet.prediction import BATCH, outputs, softmax
+from effnet.prediction import BATCH, for_rgb, outputs, softmax
 from effnet.weights import load
 
 CALIBRATION_BINS = 15
@@ -46,7 +47,7 @@ class Mistake(Record):
 class Evaluation(Record):
     """The result on one set of pictures. Fractions, not percent; ``top5`` is over min(5, classes)."""
 
-    RECORDS = {"classes": ClassScore, "mistakes": Mistake}
+    RECORDS = MappingProxyType({"classes": ClassScore, "mistakes": Mistake})
 
     pictures: int
     top1: float
@@ -68,14 +69,18 @@ def evaluate(
     device: str | None = None,
     batch: int = BATCH,
     strict: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """How good ``model`` is on ``data``: labelled pictures, or a source of them as ``open_data`` understands it.
 
     Of a source with several splits the test set is taken, else the validation set, else all, unless ``split`` says
-    which. Pictures that cannot be read are left out and listed, or with ``strict`` raise ``PictureError``. Raises
-    ``ValueError`` where the model does not know the pictures' classes.
+    which. Pictures that cannot be read are left out and listed, or with ``strict`` raise ``PictureError``.
+    ``progress`` is called after each picture with how many are done, and how many there are. Raises ``ValueError``
+    where the model does not know the pictures' classes.
     """
+    whole("batch", batch, 1)
     network = model if isinstance(model, EfficientNet) else load(model)
+    for_rgb(network)
     if isinstance(data, Pictures):
         pictures = data
     else:
@@ -85,7 +90,9 @@ def evaluate(
     named = ((item.name, item.picture) for item in pictures.items)
     engine = Eager(network, device)
     found = outputs(engine.run, named, replace(network.preprocess, decode=decode), batch)
-    for item, (_, row) in zip(pictures.items, found, strict=True):
+    for done, (item, (_, row)) in enumerate(zip(pictures.items, found, strict=True), start=1):
+        if progress:
+            progress(done, len(pictures))
         if isinstance(row, PictureError):
             if strict:
                 raise row

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from effnet.arch.record import choice
+from effnet.arch.record import choice, whole
 from effnet.contract import Preprocess
 from effnet.data.loader import ahead
 from effnet.data.pixels import PictureError, Pixels, Source, pixels
@@ -66,20 +67,21 @@ class Predictor:
         batch: int = BATCH,
     ) -> None:
         choice("engine", engine, ("auto", "eager"))
+        whole("batch", batch, 1)
         model = source if isinstance(source, EfficientNet) else load(source)
-        if model.channels != 3:
-            raise ValueError(f"this network sees {model.channels} channels; pictures are read as RGB, which has 3")
+        for_rgb(model)
         self.arch, self.labels, self.classes, self.batch = model.arch, model.labels, model.classes, batch
         self.preprocess = replace(model.preprocess, decode=decode)
         self._engine = Eager(model, device)
 
-    def __call__(self, pictures: Iterable[Source], top: int = 5) -> list[Prediction]:
+    def __call__(self, pictures: Source | Iterable[Source], top: int = 5) -> list[Prediction]:
         """The predictions of paths, PIL images, files' bytes or uint8 arrays (H, W, 3), in order."""
-        sources = list(pictures)
-        return list(self.stream(((_name(source, index), source) for index, source in enumerate(sources)), top))
+        named = ((_name(source, index), source) for index, source in enumerate(_several(pictures)))
+        return list(self.stream(named, top))
 
     def stream(self, named: Iterable[tuple[str, Source | PictureError]], top: int = 5) -> Iterator[Prediction]:
         """The same one by one, of (name, picture) pairs, for as many as there are: memory stays bounded."""
+        whole("top", top, 1)
         if not self.classes:
             raise ValueError("this network has no classifier: ask for embeddings, or train a head on your pictures")
         for name, row in self._outputs(self._engine.run, named):
@@ -108,7 +110,7 @@ def outputs(
     preprocess: Preprocess,
     batch: int = BATCH,
 ) -> Iterator[tuple[str, Floats | PictureError]]:
-    """``compute`` of every picture, in order and in batches: (name, its row of the result, or why it cannot be read)."""
+    """``compute`` of every picture, in order and in batches: (name, its row of the result, or why there is none)."""
 
     def prepare(one: tuple[str, Source | PictureError]) -> tuple[str, Pixels | PictureError]:
         name, source = one
@@ -122,7 +124,10 @@ def outputs(
     prepared = ahead(prepare, named)
     while chunk := list(islice(prepared, batch)):
         read = [picture for _, picture in chunk if not isinstance(picture, PictureError)]
-        rows = iter(compute(np.stack(read)) if read else ())
+        computed = compute(np.stack(read)) if read else np.empty((0, 0), np.float32)
+        if not np.isfinite(computed).all():
+            raise ValueError("the network answers with numbers that are not finite: its weights are damaged")
+        rows = iter(computed)
         for name, picture in chunk:
             yield name, picture if isinstance(picture, PictureError) else next(rows)
 
@@ -132,6 +137,19 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     shares: NDArray[np.float64] = shifted / shifted.sum(-1, keepdims=True)
     return shares
+
+
+def for_rgb(model: EfficientNet) -> None:
+    """Raises ``ValueError`` for a network that is not for pictures of three channels."""
+    if model.channels != 3:
+        raise ValueError(f"this network sees {model.channels} channels; pictures are read as RGB, which has 3")
+
+
+def _several(pictures: Source | Iterable[Source]) -> list[Source]:
+    """The pictures as a list; arrays of fewer than four axes are one picture, as (N, H, W, 3) are several."""
+    if isinstance(pictures, (str, Path, bytes, Image.Image)):
+        return [pictures]
+    return [pictures] if isinstance(pictures, np.ndarray) and pictures.ndim < 4 else list(pictures)
 
 
 def _name(source: Source, index: int) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 
@@ -15,7 +17,7 @@ class Record:
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
-    RECORDS: ClassVar[dict[str, type[Record]]] = {}
+    RECORDS: ClassVar[Mapping[str, type[Record]]] = MappingProxyType({})
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain dicts, tuples, numbers and strings."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
+from types import MappingProxyType
 
 from effnet.arch.record import Record, choice, number, whole
 
@@ -55,7 +56,7 @@ class Arch(Record):
     the classifier, ``drop_path`` the stochastic-depth rate that the last block nearly reaches.
     """
 
-    RECORDS = {"stages": Stage}
+    RECORDS = MappingProxyType({"stages": Stage})
 
     name: str
     stages: tuple[Stage, ...]

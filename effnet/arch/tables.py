@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 
 from effnet.arch.record import did_you_mean
@@ -162,5 +163,10 @@ ARCHS: Mapping[str, Arch] = MappingProxyType(_Archs({arch.name: arch for arch in
 
 
 def resolve(arch: str | Arch) -> Arch:
-    """``arch`` itself, or the published one of that name. Raises ``ValueError`` for an unknown name."""
-    return arch if isinstance(arch, Arch) else ARCHS[canonical(arch)]
+    """``arch`` itself, the published one of that name, or the one in a JSON file.
+
+    Raises ``ValueError`` for an unknown name or a file that holds no arch, ``FileNotFoundError`` for none.
+    """
+    if isinstance(arch, Arch):
+        return arch
+    return Arch.from_json(Path(arch).read_text()) if arch.endswith(".json") else ARCHS[canonical(arch)]

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from effnet.contract import Preprocess
 from effnet.data.augment import Augment, augmenter, dice, seeded
-from effnet.data.pixels import read
 from effnet.data.pictures import Pictures
+from effnet.data.pixels import read
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -30,7 +30,7 @@ def cores() -> int:
 
 
 def ahead(work: Callable[[In], Out], given: Iterable[In], workers: int | None = None) -> Iterator[Out]:
-    """``work`` of each of ``given``, in order, worked on in threads a little ahead of who asks: memory stays bounded."""
+    """``work`` of each of ``given``, in order, done in threads a little ahead of who asks: memory stays bounded."""
     workers = workers or cores()
     pending: deque[Future[Out]] = deque()
     with ThreadPoolExecutor(workers) as pool:

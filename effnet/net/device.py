@@ -6,7 +6,7 @@ import torch
 
 
 def pick(name: str | None = None) -> torch.device:
-    """The device called ``name``; None takes a GPU where there is one. Raises ``ValueError`` for one that is not there."""
+    """The device called ``name``; None takes a GPU where there is one. Raises ``ValueError`` for one not there."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

@@ -16,7 +16,7 @@ from effnet.net.layers import ConvNorm
 
 
 class EfficientNet(nn.Module):
-    """A network of the family. Its modules are named as its layers are: ``stem``, ``stage1`` …, ``head``, ``classifier``.
+    """A network of the family. Its modules are named as its layers: ``stem``, ``stage1`` …, ``head``, ``classifier``.
 
     It carries its own contract: ``arch``, ``numerics``, ``preprocess``, ``labels``, ``provenance``.
     ``gradient_checkpointing = True`` recomputes each block in the backward pass: less memory, about a third more time.
@@ -113,7 +113,7 @@ class EfficientNet(nn.Module):
         return x.mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) float, preprocessed -> (N, classes) logits; the embedding where the network has no classifier."""
+        """(N, C, H, W) float, preprocessed -> (N, classes) logits; the embedding where there is no classifier."""
         logits: Tensor = self.classifier(self.dropout(self.embed(x)))
         return logits
 

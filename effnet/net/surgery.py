@@ -23,7 +23,8 @@ def fold(model: EfficientNet) -> EfficientNet:
     for module in folded.modules():
         if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
             norm, weight = module.norm, module.conv.weight
-            assert norm.running_mean is not None and norm.running_var is not None
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
             with torch.no_grad():
                 gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
                 shift = norm.bias.double() - norm.running_mean.double() * gain

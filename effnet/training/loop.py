@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -36,10 +37,19 @@ class Epoch:
     learning_rate: float
 
 
+@dataclass(frozen=True)
+class Score:
+    """How good a network is on the selection split, its logits multiplied by ``gain``, which suits them best there."""
+
+    loss: float
+    top1: float
+    gain: float
+
+
 class Trainer:
     """A run of ``recipe`` over ``batches`` for ``epochs``, from wherever ``checkpoints`` left it.
 
-    ``judge`` gives (loss, top-1) of a network on the selection split. Every random number comes from the seed, the
+    ``judge`` scores a network on the selection split. Every random number comes from the seed, the
     epoch and the batch, so that a run that was cut off ends with the same bits as one that was not.
     """
 
@@ -47,7 +57,7 @@ class Trainer:
         self,
         model: EfficientNet,
         batches: TrainingBatches,
-        judge: Callable[[EfficientNet], tuple[float, float]],
+        judge: Callable[[EfficientNet], Score],
         recipe: Recipe,
         epochs: int,
         seed: int,
@@ -62,12 +72,12 @@ class Trainer:
         self.average = Average(model, recipe.average)
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
-        self.best_epoch = -1
+        self.best_epoch, self.best_gain = -1, 1.0
         self.epoch = self.batch = 0
         self.loss_sum = 0.0
 
     def run(self) -> None:
-        """Trains to the end, or until ``patience`` epochs brought nothing better; `best` then holds the best weights."""
+        """Trains to the end, or until ``patience`` epochs brought nothing better; `best` holds the best weights."""
         since = Stopwatch()
         while self.epoch < self.epochs and not self._patience_is_over():
             self.model.train()
@@ -99,12 +109,12 @@ class Trainer:
         return value
 
     def _close_epoch(self) -> None:
-        select_loss, select_top1 = self.judge(self.average.model)
+        score = self.judge(self.average.model)
         rate = self.optimiser.param_groups[-1]["lr"]
-        line = Epoch(self.epoch + 1, self.loss_sum / len(self.batches), select_loss, select_top1, rate)
-        if select_loss < self.best_loss():
+        line = Epoch(self.epoch + 1, self.loss_sum / len(self.batches), score.loss, score.top1, rate)
+        if score.loss < self.best_loss():
             self.best = {name: value.clone() for name, value in self.average.model.state_dict().items()}
-            self.best_epoch = line.epoch
+            self.best_epoch, self.best_gain = line.epoch, score.gain
         self.history.append(line)
         self.watch.say(
             f"epoch {line.epoch}/{self.epochs}: training loss {line.loss:.3f}, "
@@ -129,6 +139,7 @@ class Trainer:
             "history": [asdict(line) for line in self.history],
             "best": self.best,
             "best_epoch": self.best_epoch,
+            "best_gain": self.best_gain,
             "epochs": self.epochs,
             "epoch": self.epoch,
             "batch": self.batch,
@@ -142,7 +153,7 @@ class Trainer:
         self.average.updates = state["updates"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.history = [Epoch(**line) for line in state["history"]]
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.best, self.best_epoch, self.best_gain = state["best"], state["best_epoch"], state["best_gain"]
         self.epochs, self.epoch, self.batch = state["epochs"], state["epoch"], state["batch"]
         self.loss_sum = state["loss_sum"]
 
@@ -157,14 +168,12 @@ def prepare(model: EfficientNet, recipe: Recipe) -> None:
 
 
 def seconds_per_epoch(model: EfficientNet, batches: TrainingBatches, recipe: Recipe) -> float:
-    """How long an epoch will take here: a few batches are trained on a copy and timed, the first one not counted."""
-    import copy
-
+    """How long an epoch will take here: two batches are trained on a copy and timed, the first one not counted."""
     trial = copy.deepcopy(model)
     prepare(trial, recipe)
     trial.train()
     device, taken = next(trial.parameters()).device, []
-    for _, (pictures, targets) in zip(range(3), batches.epoch(0), strict=False):
+    for _, (pictures, targets) in zip(range(2), batches.epoch(0), strict=False):
         watch = Stopwatch()
         loss = F.cross_entropy(trial(normalise(pictures.to(device), trial.preprocess)), targets.to(device))
         loss.backward()  # type: ignore[no-untyped-call]

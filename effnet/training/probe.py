@@ -16,7 +16,7 @@ from effnet.prediction import softmax
 Doubles = NDArray[np.float64]
 
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 9))  # times the features' mean variance
-GAINS = tuple(float(gain) for gain in np.geomspace(0.5, 100, 48))  # of scores into logits
+GAINS = tuple(float(gain) for gain in np.geomspace(0.25, 100, 64))  # of scores into logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +54,24 @@ def fit_probe(features: NDArray[np.float32], targets: NDArray[np.int64], classes
         fitted = left @ (shrink[:, None] * seen)
         leverage = 1 / len(x) + (left**2) @ shrink  # (N,)
         left_out = y - (y - fitted) / np.maximum(1 - leverage, 1e-9)[:, None] + share  # (N, classes) scores
-        for gain in GAINS:
-            loss = log_loss(gain * left_out, targets)
-            if best is None or loss < best[0]:
-                best = (loss, strength, gain, ridge, left_out)
+        gain, loss = best_gain(left_out, targets)
+        if best is None or loss < best[0]:
+            best = (loss, strength, gain, ridge, left_out)
     assert best is not None
     loss, strength, gain, ridge, left_out = best
     weight = x.T @ (left @ (seen / (variances + ridge)[:, None]))  # (D, classes)
     top1 = float((left_out.argmax(1) == targets).mean())
     return Probe(gain * weight.T, gain * (share - mean @ weight), strength, gain, loss, top1)
+
+
+def best_gain(scores: Doubles, targets: NDArray[np.int64]) -> tuple[float, float]:
+    """The factor on ``scores`` (N, classes) under which they predict ``targets`` best as logits, and the loss then.
+
+    Its inverse is the temperature of arXiv:1706.04599.
+    """
+    losses = [log_loss(gain * scores, targets) for gain in GAINS]
+    best = int(np.argmin(losses))
+    return GAINS[best], losses[best]
 
 
 def log_loss(logits: Doubles, targets: NDArray[np.int64]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from effnet.arch.record import Record, choice, number, whole
 from effnet.data.augment import Augment
@@ -12,7 +13,7 @@ from effnet.data.augment import Augment
 class Recipe(Record):
     """How a network is trained. The recipes that come with the package lie in ``training/recipes``."""
 
-    RECORDS = {"augment": Augment}
+    RECORDS = MappingProxyType({"augment": Augment})
 
     name: str
     epochs: int

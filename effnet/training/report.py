@@ -1,14 +1,376 @@
-"""The run as one self-contained page."""
+"""The run as one self-contained page: no script, no other file, nothing from a network."""
 
 from __future__ import annotations
 
+import shlex
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from io import BytesIO
+from math import sqrt
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
+from PIL.Image import Resampling
+
+from effnet.arch import count
+from effnet.data import PictureError, read
+from effnet.data.pixels import Pixels
+from effnet.draw.plots import confusion, curves
+from effnet.evaluation import ClassScore, Evaluation
 from effnet.net import EfficientNet
 from effnet.training.folder import Result
 from effnet.training.recipe import Recipe
+from effnet.weights.save import replacing
+
+MATRIX_CLASSES_MOST = 30  # beyond, the most confused pairs are listed
+PAIRS_MOST = 15
+ROWS_MOST = 40  # classes and reasons that are shown before the rest is folded away
+MISTAKES_MOST = 24
+THUMBNAIL_SIDE = 160
+
+SPLITS = {
+    "test": "pictures of the test set",
+    "val": "pictures of the validation set",
+    "holdout": "pictures that were held out",
+}
 
 
-def write_report(path: Path, result: Result, model: EfficientNet, recipe: Recipe) -> None:
-    """Writes the page."""
-    path.write_text(f"{recipe.name} {model.arch.name} {result.evaluation.top1}")
+def write_report(
+    path: Path,
+    result: Result,
+    model: EfficientNet,
+    recipe: Recipe,
+    pictures: Mapping[str, Path | Pixels] | None = None,
+) -> None:
+    """Writes the page to ``path``.
+
+    ``pictures`` are those of ``result.split`` by their names, as ``Item`` holds them: of the surest mistakes a small
+    copy goes into the page.
+    """
+    found = result.evaluation
+    parts = (
+        _headline(result),
+        _section("What was trained", _facts(result, model, recipe)),
+        _section("Training", _history(result)),
+        _section("What is taken for what", _confused(found)),
+        _section("The surest mistakes", _mistakes(found, pictures or {})),
+        _section("Class by class", _classes(found.classes)),
+        _section("Pictures left out", _left_out(result)),
+        _section("Use the model", _use(result.model)),
+        _section("The recipe's settings", _settings(recipe)),
+    )
+    title = f"{model.arch.name}: {found.top1:.2%} right on {len(found.classes)} classes"
+    with replacing(path) as beside:
+        beside.write_text(_page(title, parts), encoding="utf-8", errors="replace")
+
+
+def wilson(right: int, of: int) -> tuple[float, float]:
+    """The 95 % interval of a share after Wilson (1927): good for few pictures, and for 0 or all of them right."""
+    assert 0 <= right <= of
+    assert of
+    z = 1.959964
+    share, weight = right / of, z * z / of
+    middle, spread = share + weight / 2, z * sqrt(share * (1 - share) / of + weight / (4 * of))
+    return max((middle - spread) / (1 + weight), 0.0), min((middle + spread) / (1 + weight), 1.0)
+
+
+def _headline(result: Result) -> str:
+    found, classes = result.evaluation, result.evaluation.classes
+    right = round(found.top1 * found.pictures)
+    low, high = wilson(right, found.pictures)
+    commonest = max(one.pictures for one in classes) / found.pictures
+    what = SPLITS.get(result.split)
+    seen = (
+        f"{what}, which no choice has seen"
+        if what
+        else f"pictures of “{_text(result.split)}”, on which choices were made: expect less on others"
+    )
+    tiles = [
+        ("Top-1", f"{found.top1:.2%}", f"95% interval {low:.1%} to {high:.1%}"),
+        ("Loss", f"{found.loss:.3f}", "mean −log p of the true class"),
+        (
+            "Calibration error",
+            f"{found.calibration_error:.3f}",
+            "how far probabilities are from the share that is right",
+        ),
+        ("Most common class", f"{commonest:.2%}", "right by always saying this one"),
+    ]
+    if len(classes) > 5:
+        tiles.insert(1, ("Top-5", f"{found.top5:.2%}", "true class among the five likeliest"))
+    shown = "".join(f"<div><dt>{name}</dt><dd><b>{value}</b> {note}</dd></div>" for name, value, note in tiles)
+    others = "".join(
+        f"<p>{_text(name)}: {one.top1:.2%} of {one.pictures:,} pictures are right, loss {one.loss:.3f}.</p>"
+        for name, one in result.evaluations.items()
+        if name != result.split
+    )
+    return (
+        f"<header><h1>{found.top1:.2%} <small>right</small></h1>"
+        f'<p class="lead">{right:,} of {found.pictures:,} {seen}.</p>'
+        f'<dl class="tiles">{shown}</dl>{others}</header>'
+    )
+
+
+def _facts(result: Result, model: EfficientNet, recipe: Recipe) -> str:
+    high, wide = model.preprocess.size
+    cost = count(model.arch, (high, wide), model.classes, model.channels)
+    came = [text for text in (model.provenance.source, model.provenance.layout, model.provenance.licence) if text]
+    rows = [
+        ("Network", f"<b>{_text(model.arch.name)}</b>, {model.classes:,} classes"),
+        ("Size", f"{_short(cost.params)} params; {_short(cost.macs)} MACs for a picture of {high} × {wide}"),
+        ("Weights", _text(", ".join(came)) or "not known"),
+        ("Since then", "<br>".join(map(_text, model.provenance.history)) or "nothing"),
+        ("Recipe", _text(recipe.name)),
+        ("Chosen", f"<b>{_text(result.chosen)}</b>: {_why(result, recipe)}"),
+    ]
+    if result.probe_top1 is not None:
+        rows.append(("Probe", f"top-1 {result.probe_top1:.2%}, each training picture judged by a head without it"))
+    return _pairs((name, value) for name, value in rows)
+
+
+def _why(result: Result, recipe: Recipe) -> str:
+    if not result.history:
+        return "a linear head on the frozen network; nothing else was trained."
+    best = min(result.history, key=lambda line: line.select_loss)
+    after = f"{best.select_loss:.3f} after epoch {best.epoch} of {len(result.history)}"
+    where = "on the pictures to choose by"
+    if result.chosen == "probe":
+        return f"fine-tuning came to a loss of {after} {where}, and the probe’s was no higher."
+    if recipe.probe:
+        return f"its loss {where}, {after}, was below the probe’s."
+    return f"its loss {where} was lowest, {after}."
+
+
+def _history(result: Result) -> str:
+    lines = result.history
+    if not lines:
+        return ""
+    best = min(lines, key=lambda line: line.select_loss)
+    marked = (best.epoch, "kept" if result.chosen != "probe" else "best")
+    losses = {"training": [line.loss for line in lines], "held out": [line.select_loss for line in lines]}
+    shares = {"held out": [line.select_top1 for line in lines]}
+    return (
+        f'<div class="pair"><figure><h3>Loss</h3>{curves(losses, "loss of each epoch", marked=marked)}</figure>'
+        f"<figure><h3>Top-1</h3>{curves(shares, 'top-1 of each epoch', percent=True, marked=marked)}</figure></div>"
+        f"<p>Held out: the pictures to choose by, {_text(best.select_top1, '.2%')} of them right after epoch {best.epoch}. "
+        "The training loss is of changed pictures and smoothed labels, so it may well lie above the other.</p>"
+    )
+
+
+def _confused(found: Evaluation) -> str:
+    names = [one.name for one in found.classes]
+    if len(names) <= MATRIX_CLASSES_MOST:
+        plot = confusion(found.confusion, names, "confusion matrix: rows are true classes, columns predictions")
+        return (
+            f'<figure class="scroll">{plot}</figure><p>A row for each true class, a column for each prediction, in '
+            "pictures. Blue is right, orange is wrong; the stronger, the larger its share of the row.</p>"
+        )
+    pairs = sorted(
+        (
+            (number, row, column)
+            for row, counts in enumerate(found.confusion)
+            for column, number in enumerate(counts)
+            if number and row != column
+        ),
+        key=lambda one: (-one[0], one[1], one[2]),
+    )
+    if not pairs:
+        return "<p>Nothing: every picture was right.</p>"
+    rows = (
+        (
+            _text(names[row]),
+            _text(names[column]),
+            str(number),
+            _bar(number / max(sum(found.confusion[row]), 1), "wrong"),
+        )
+        for number, row, column in pairs[:PAIRS_MOST]
+    )
+    rest = f"<p>And {len(pairs) - PAIRS_MOST:,} pairs more.</p>" if len(pairs) > PAIRS_MOST else ""
+    return _table(("true", "taken for", "pictures", "share of the true class"), rows) + rest
+
+
+def _mistakes(found: Evaluation, pictures: Mapping[str, Path | Pixels]) -> str:
+    if not found.mistakes:
+        return "<p>None: every picture was right.</p>"
+    shown = []
+    for one in found.mistakes[:MISTAKES_MOST]:
+        thumbnail = _thumbnail(pictures[one.picture]) if one.picture in pictures else ""
+        image = f'<img alt="" src="data:image/jpeg;base64,{thumbnail}">' if thumbnail else ""
+        shown.append(
+            f"<li>{image}<div><b>{_text(one.label)}</b> taken for <b>{_text(one.predicted)}</b>, "
+            f"{one.probability:.1%} sure<br><small>{_text(one.picture)}</small></div></li>"
+        )
+    total = len(found.mistakes)
+    how_many = f"The {len(shown)} surest of {total:,}" if total > len(shown) else f"All {total}, surest first"
+    return (
+        f"<p>{how_many}. Look at their labels first: a network that is sure and wrong is often right.</p>"
+        f'<ul class="mistakes">{"".join(shown)}</ul>'
+    )
+
+
+def _thumbnail(picture: Path | Pixels) -> str:
+    """A small JPEG in base64; empty where the picture cannot be read any more."""
+    try:
+        image = read(picture, (THUMBNAIL_SIDE // 2, THUMBNAIL_SIDE // 2))
+    except PictureError:
+        return ""
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    if (times := THUMBNAIL_SIDE // max(image.size)) > 1:  # of digits of 8 × 8 every pixel is to be seen
+        image = image.resize((image.width * times, image.height * times), Resampling.NEAREST)
+    out = BytesIO()
+    image.save(out, "JPEG", quality=80)
+    return b64encode(out.getvalue()).decode()
+
+
+def _classes(scores: Sequence[ClassScore]) -> str:
+    ordered = sorted(scores, key=lambda one: (not one.pictures, one.f1))
+
+    def rows(part: Iterable[ClassScore]) -> Iterator[Sequence[str]]:
+        for one in part:
+            if one.pictures:
+                figures = (f"{one.precision:.1%}", f"{one.recall:.1%}", _bar(one.f1, "right"))
+            else:
+                figures = ("–", "–", "–")
+            yield _text(one.name), f"{one.pictures:,}", *figures
+
+    head = ("class", "pictures", "precision", "recall", "F1")
+    first, rest = ordered[:ROWS_MOST], ordered[ROWS_MOST:]
+    more = f"<details><summary>{len(rest):,} more</summary>{_table(head, rows(rest))}</details>" if rest else ""
+    return (
+        "<p>The weakest first. Precision: how much of what is called so is it. Recall: how much of it is called so. "
+        f"F1: their harmonic mean.</p>{_table(head, rows(first))}{more}"
+    )
+
+
+def _left_out(result: Result) -> str:
+    every = [*result.left_out, *(text for one in result.evaluations.values() for text in one.left_out)]
+    if not every:
+        return "<p>None: every picture could be read.</p>"
+    first, rest = every[:ROWS_MOST], every[ROWS_MOST:]
+    more = f"<details><summary>{len(rest):,} more</summary>{_list(rest)}</details>" if rest else ""
+    return f"<p>{len(every):,} could not be read:</p>{_list(first)}{more}"
+
+
+def _use(model: Path) -> str:
+    command = f"effnet predict photo.jpg --model {shlex.quote(str(model))}"
+    code = f"""\
+        import effnet
+        predict = effnet.Predictor({str(model)!r})
+        print(predict(["photo.jpg"])[0].label)"""
+    return (
+        f"<p>From a shell:</p><pre>{_text(command)}</pre><p>From Python:</p><pre>{_text(dedent(code))}</pre>"
+        "<p>The file is all that is needed: it carries its classes and how pictures are prepared.</p>"
+    )
+
+
+def _settings(recipe: Recipe) -> str:
+    settings: dict[str, Any] = recipe.to_dict()
+    changes = {f"augment: {name}": value for name, value in settings.pop("augment").items()}
+    if changes.get("augment: mirror"):
+        changes["augment: mirror"] = "yes, where a mirrored picture keeps its label"
+    shown = ((name.replace("_", " "), _setting(value)) for name, value in {**settings, **changes}.items())
+    return f'<div class="columns">{_pairs(shown)}</div>'
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else _text(value)
+
+
+def _short(number: int) -> str:
+    """4,011,391 as 4.01 M."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}" if number < 999.5 * size else f"{number / size:,.0f} {letter}"
+    return str(number)
+
+
+def _text(value: object, form: str = "") -> str:
+    return escape(format(value, form))
+
+
+def _bar(share: float, kind: str) -> str:
+    return f'<span class="bar {kind}"><i style="width:{100 * share:.0f}%"></i></span>{share:.1%}'
+
+
+def _list(texts: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{_text(text)}</li>' for text in texts)}</ul>"
+
+
+def _pairs(rows: Iterable[tuple[str, str]]) -> str:
+    return f'<dl class="facts">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)}</dl>'
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    top = "".join(f'<th scope="col">{name}</th>' for name in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{title}</h2>{body}</section>" if body else ""
+
+
+def _page(title: str, parts: Iterable[str]) -> str:
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+        f"<title>{_text(title)}</title><style>{STYLE}</style></head>\n"
+        f"<body><main>\n{chr(10).join(filter(None, parts))}\n</main></body></html>\n"
+    )
+
+
+STYLE = """
+:root { --ink: #23272f; --soft: #636b78; --line: #e3e5e9; --back: #fcfcfa; --pale: #f2f3f5; --right: #3b7dd8;
+  --wrong: #d9772b }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --ink: #e6e8ec; --soft: #9aa3b2; --line: #2c313a; --back: #15181d; --pale: #1e2229 } }
+* { box-sizing: border-box }
+body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.55 system-ui, sans-serif;
+  -webkit-text-size-adjust: 100%; overflow-wrap: anywhere }
+main { max-width: 58rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem }
+h1 { font-size: clamp(3rem, 12vw, 4.5rem); line-height: 1; font-weight: 650; letter-spacing: -.03em; margin: 0 }
+h1 small { font-size: .4em; font-weight: 400; letter-spacing: 0; color: var(--soft) }
+h2 { font-size: 1.25rem; font-weight: 620; margin: 0 0 .75rem; break-after: avoid }
+h3 { font-size: .9rem; font-weight: 600; margin: 0 }
+section { margin-top: 2.75rem; padding-top: 1.5rem; border-top: 1px solid var(--line) }
+p { margin: .75rem 0; max-width: 44rem } section > p, small, .tiles dd { color: var(--soft) }
+.lead { font-size: 1.15rem }
+dl, dd, figure { margin: 0 }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .75rem; margin: 1.5rem 0 }
+.tiles div { background: var(--pale); border-radius: .6rem; padding: .8rem 1rem; font-size: .85rem; line-height: 1.4 }
+.tiles b { display: block; font-size: 1.45rem; font-weight: 620; color: var(--ink) }
+.facts div { display: grid; grid-template-columns: 9rem 1fr; gap: 1rem; padding: .3rem 0; break-inside: avoid }
+.facts dt { color: var(--soft) }
+.columns { columns: 22rem; column-gap: 3rem; font-size: .9rem }
+.columns .facts div { grid-template-columns: 1fr 1fr; border-bottom: 1px solid var(--line) }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 2rem }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; width: 100%; font-size: .92rem }
+th { font-weight: 500; color: var(--soft) }
+th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap }
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; min-width: 7rem }
+tr { break-inside: avoid }
+b, dd, td { font-variant-numeric: tabular-nums }
+.bar { display: inline-block; width: 5rem; height: .5rem; margin-right: .6rem; border-radius: 1rem;
+  background: var(--pale); overflow: hidden }
+.bar i { display: block; height: 100%; background: var(--right) } .bar.wrong i { background: var(--wrong) }
+.mistakes { list-style: none; padding: 0; margin: 1rem 0 0; display: grid; gap: 1.25rem 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); font-size: .88rem; line-height: 1.4 }
+.mistakes li { break-inside: avoid }
+.mistakes img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--pale);
+  border-radius: .5rem; margin-bottom: .4rem }
+pre { background: var(--pale); padding: .8rem 1rem; border-radius: .6rem; white-space: pre-wrap; font-size: .88rem }
+ul { padding-left: 1.2rem } summary { cursor: pointer; padding: .6rem 0; color: var(--soft) }
+svg { display: block; margin: .5rem 0 } figure svg { color: var(--ink) }
+@media (max-width: 34rem) { .facts div { grid-template-columns: 1fr; gap: 0 } .bar { width: 2.5rem }
+  .columns .facts div { grid-template-columns: 1fr 1fr } }
+@media print { body { font-size: 11pt } main { max-width: none; padding: 0 } svg { min-width: 0 !important }
+  .scroll { overflow: visible } .bar, .bar i, .tiles div { print-color-adjust: exact } figure { break-inside: avoid }
+  ::details-content { content-visibility: visible } }
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from effnet.arch import Arch, canonical, resolve
+from effnet.arch import Arch, resolve
 from effnet.data import PictureError, Pictures, open_data
 from effnet.data.augment import dice
 from effnet.data.loader import TrainingBatches
+from effnet.data.pixels import Pixels
 from effnet.engines.eager import Eager, Floats
 from effnet.evaluation import evaluate
 from effnet.net import EfficientNet, create
@@ -22,9 +24,9 @@ from effnet.prediction import outputs
 from effnet.training import recipes
 from effnet.training.checkpoint import Checkpoints
 from effnet.training.folder import Result, RunFolder
-from effnet.training.loop import Epoch, Trainer, seconds_per_epoch
+from effnet.training.loop import Epoch, Score, Trainer, seconds_per_epoch
 from effnet.training.plan import Plan, plan
-from effnet.training.probe import Probe, fit_probe, log_loss
+from effnet.training.probe import Probe, best_gain, fit_probe, log_loss
 from effnet.training.recipe import Recipe
 from effnet.training.report import write_report
 from effnet.training.watch import Watch
@@ -43,6 +45,8 @@ def train(
     weights: str | Path | None = None,
     epochs: int | None = None,
     minutes: float | None = None,
+    batch: int | None = None,
+    learning_rate: float | None = None,
     seed: int = 0,
     size: int | None = None,
     select_on: str = "holdout",
@@ -56,9 +60,9 @@ def train(
 
     ``data`` is what ``open_data`` understands. ``weights`` is a file to start from, "none" for random weights, or None
     for the published ones of ``model`` (b0 unless said). Every choice is made on a part of the training pictures;
-    validation and test pictures are only reported on unless ``select_on="val"``. ``epochs`` and ``minutes`` (of
-    fine-tuning) replace the recipe's. With ``resume`` a run that was stopped goes on and ends with the bits that it
-    would have had; a finished one is returned as it is.
+    validation and test pictures are only reported on unless ``select_on="val"``. ``epochs``, ``minutes`` (of
+    fine-tuning), ``batch`` and ``learning_rate`` replace the recipe's. With ``resume`` a run that was stopped goes on
+    and ends with the bits that it would have had; a finished one is returned as it is.
     Raises ``ValueError`` for data, weights or settings that cannot be trained with, ``FileExistsError`` for an ``out``
     that is in use, ``OSError`` where it cannot be written.
     """
@@ -71,12 +75,18 @@ def train(
         raise ValueError(f"minutes must be above 0, got {minutes}")
     splits = open_data(data)
     chosen = recipes.named(recipe, pretrained=weights != "none")
+    if batch is not None:
+        chosen = replace(chosen, batch=batch)
+    if learning_rate is not None:
+        chosen = replace(chosen, learning_rate=learning_rate)
     if chosen.probe and weights == "none":
         raise ValueError(f"the recipe {chosen.name} starts from pretrained weights: give --weights FILE")
+    if not chosen.probe and epochs == 0:
+        raise ValueError(f"0 epochs of the recipe {chosen.name} train nothing: give --epochs 1 or more")
     settings = {
         "data": str(data),
         "recipe": chosen.to_dict(),
-        "model": model.to_dict() if isinstance(model, Arch) else model and canonical(model),
+        "model": model and resolve(model).to_dict(),
         "weights": None if weights is None else str(weights),
         "epochs": epochs,
         "minutes": minutes,
@@ -107,7 +117,7 @@ def train(
     history = run.fine_tune(total, checkpoints, state) if total else []
     name, final = run.choose()
     final.provenance = final.provenance.then(
-        f"trained by effnet with the recipe {chosen.name} ({name}) on {len(parts.fit.labels.names)} classes, seed {seed}"
+        f"trained by effnet, recipe {chosen.name} ({name}), on {len(parts.fit.labels.names)} classes, seed {seed}"
     )
     path = save(final, folder.model)
     evaluations = {name: evaluate(final, found, decode="exact") for name, found in parts.report.items()}
@@ -136,7 +146,7 @@ class _Run:
     def fit_probe(self) -> None:
         """Fits a head on the frozen network: one on all the training pictures, one on ``fit`` to start from."""
         parts, classes = self.parts, len(self.parts.fit.labels.names)
-        features = self._features(parts.known)
+        features = self._rows(self._engine(self.model).embed, parts.known, "probe")
         targets, count = parts.known.targets, len(parts.fit)
         start = fit_probe(features[:count], targets[:count], classes)
         self._probe_loss = log_loss(start.logits(features[count:]), targets[count:])
@@ -148,15 +158,18 @@ class _Run:
         )
         _set_head(self.model, start)
 
-    def _features(self, pictures: Pictures) -> Floats:
+    def _engine(self, model: EfficientNet) -> Eager:
+        return Eager(model, str(next(model.parameters()).device))
+
+    def _rows(self, compute: Callable[[Pixels], Floats], pictures: Pictures, stage: str) -> Floats:
+        """``compute`` of every picture: (N, …)."""
         named = ((item.name, item.picture) for item in pictures.items)
         rows: list[Floats] = []
-        engine = Eager(self.model, str(next(self.model.parameters()).device))
-        for _, row in outputs(engine.embed, named, self.preprocess):
+        for _, row in outputs(compute, named, self.preprocess, batch=32):
             if isinstance(row, PictureError):
                 raise row  # it could be read a moment ago
             rows.append(row)
-            self.watch.progress("probe", len(rows), len(pictures))
+            self.watch.progress(stage, len(rows), len(pictures))
         return np.stack(rows)
 
     def epochs(self, epochs: int | None, minutes: float | None) -> int:
@@ -189,10 +202,11 @@ class _Run:
         self.trainer.run()
         return self.trainer.history
 
-    def _judge(self, model: EfficientNet) -> tuple[float, float]:
-        device = str(next(model.parameters()).device)
-        found = evaluate(model, self.parts.select, decode="reduced", device=device, batch=64)
-        return found.loss, found.top1
+    def _judge(self, model: EfficientNet) -> Score:
+        targets = self.parts.select.targets
+        logits = self._rows(self._engine(model).run, self.parts.select, "held out").astype(np.float64)
+        gain, loss = best_gain(logits, targets)
+        return Score(loss, float((logits.argmax(1) == targets).mean()), gain)
 
     def choose(self) -> tuple[str, EfficientNet]:
         """The better of probe and fine-tuned network by their loss on ``select``, ready to be saved."""
@@ -206,6 +220,7 @@ class _Run:
             return "probe", self.model.cpu().eval()
         assert self.trainer is not None
         self.model.load_state_dict(self.trainer.best)
+        _scale_head(self.model, self.trainer.best_gain)
         return "fine-tuned", self.model.cpu().eval()
 
 
@@ -215,6 +230,14 @@ def _set_head(model: EfficientNet, probe: Probe) -> None:
     with torch.no_grad():
         model.classifier.weight.copy_(torch.from_numpy(probe.weight))
         model.classifier.bias.copy_(torch.from_numpy(probe.bias))
+
+
+def _scale_head(model: EfficientNet, gain: float) -> None:
+    """Multiplies the logits, so that probabilities mean what they say; no prediction changes."""
+    assert isinstance(model.classifier, nn.Linear)
+    with torch.no_grad():
+        model.classifier.weight.mul_(gain)
+        model.classifier.bias.mul_(gain)
 
 
 def _start(

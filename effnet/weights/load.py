@@ -111,7 +111,7 @@ def _foreign(
     found = _recognised(path, given, layout, None if arch is None else resolve(arch))
     expected, preprocess = numerics or official.numerics(found.arch), official.preprocess(found.arch)
     log.warning(
-        "%s: %s in %s's layout, by its names and shapes; %s %s padding, batch-norm ε %g, preprocessing of the official %s",
+        "%s: %s in %s's layout by names and shapes; %s %s padding, batch-norm ε %g, preprocessing of the official %s",
         path.name,
         found.arch.name,
         found.layout,

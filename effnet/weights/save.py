@@ -60,7 +60,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.touch()
+        mode = beside.stat().st_mode
         yield beside
+        beside.chmod(mode)  # safetensors makes its files for the owner alone
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
         beside.replace(path)

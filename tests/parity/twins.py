@@ -16,13 +16,14 @@ from effnet.arch import ARCHS
 from effnet.contract import IMAGENET_MEAN, IMAGENET_STD, PADDINGS, Numerics
 from effnet.net import EfficientNet
 from effnet.weights import convert
-from effnet.weights.layout import counted
+from effnet.weights.layout import counted, names
 
 PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "photos"
 
 NAMES = tuple(name for name in ARCHS if name != "nano")  # every variant that timm has
 GIANTS = ("l2", "v2_xl")  # judged at 256 pixels in place of 800 and 512
 ODD = (197, 251)
+LARGEST_TRAINED = 300  # pixels; above, training mode is compared at 197×251 and 128×128 only
 
 # The largest difference allowed, over the largest value (of gradients: the norm of one over that of the other).
 FLOAT64, GRADIENTS, FLOAT32 = 1e-8, 1e-7, 1e-5
@@ -58,10 +59,17 @@ def build(name: str, padding: str) -> EfficientNet:
     return EfficientNet(replace(ARCHS[name], dropout=0.0, drop_path=0.0), numerics=peer_numerics(padding))
 
 
+def copy_weights(model: EfficientNet, peer: nn.Module) -> None:
+    """Ours into timm's, strictly: every tensor has its place."""
+    peer.load_state_dict(convert(counted(model.state_dict()), model.arch, "effnet", "timm"), strict=True)
+
+
 def photos(count: int, size: tuple[int, int]) -> Tensor:
     """The first ``count`` real pictures, squashed to ``size`` and normalised, in float64."""
     files = sorted(file for file in PHOTOS.iterdir() if file.suffix in (".bmp", ".jpg"))[:count]
-    pixels = [numpy.asarray(Image.open(file).convert("RGB").resize(size[::-1], Image.Resampling.BICUBIC)) for file in files]
+    pixels = [
+        numpy.asarray(Image.open(file).convert("RGB").resize(size[::-1], Image.Resampling.BICUBIC)) for file in files
+    ]
     x = torch.from_numpy(numpy.stack(pixels)).permute(0, 3, 1, 2).double() / 255  # (N, 3, H, W)
     mean, std = (torch.tensor(values, dtype=torch.double)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (x - mean) / std
@@ -81,7 +89,8 @@ def random_pictures(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
 def randomise(model: EfficientNet, pictures: Tensor | None, seed: int = 0) -> None:
     """Random affine parameters and biases, and statistics that no default could stand in for.
 
-    The statistics are those of ``pictures``, then perturbed; with None plainly random.
+    The statistics are those of ``pictures``, then perturbed; with None plainly random, which no deep network survives
+    unharmed: see `chaos`.
     """
     torch.manual_seed(seed)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -120,24 +129,21 @@ def ask(model: nn.Module, questions: dict[str, Tensor], channels_last: bool = Fa
     model.to(memory_format=layout)
     dtype = next(model.parameters()).dtype
     answers = Answers({}, {})
+    statistics = {name: value.clone() for name, value in model.named_buffers()}
     for name, x in questions.items():
         x = x.to(dtype).contiguous(memory_format=layout)
         model.train(not name.startswith("eval"))
-        if name != "gradients":
-            # Statistics are measured anew by each training step and never read by it: none carries into the next.
-            saved = {key: value.clone() for key, value in model.named_buffers()} if model.training else {}
-            with torch.no_grad():
-                answers.logits[name] = model(x)
-            for key, value in model.named_buffers():
-                if key in saved:
-                    value.copy_(saved[key])
-            continue
-        logits = model(x)
-        direction = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1), dtype=torch.double).to(dtype)
-        (logits * direction).sum().backward()
-        answers.logits["train for gradients"] = logits.detach()
-        answers.gradients = {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
-        model.zero_grad(set_to_none=True)
+        with torch.set_grad_enabled(name == "gradients"):
+            logits = model(x)
+        if name == "gradients":
+            direction = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+            (logits * direction).sum().backward()
+            answers.gradients = {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
+            model.zero_grad(set_to_none=True)
+        else:
+            answers.logits[name] = logits
+        for key, value in model.named_buffers():  # what a training step does to them is not the next one's business
+            value.copy_(statistics[key])
     return answers
 
 
@@ -148,8 +154,6 @@ def apart(ours: Tensor, theirs: Tensor) -> float:
 
 def gradients_apart(ours: dict[str, Tensor], theirs: dict[str, Tensor], name: str) -> float:
     """Norm of the difference over all parameters, over the norm of the whole gradient."""
-    from effnet.weights.layout import names
-
     called = {ours_: theirs_ for ours_, theirs_ in names("timm", ARCHS[name]).items() if theirs_ in theirs}
     assert set(called) == set(ours)
     assert set(called.values()) == set(theirs)
@@ -167,27 +171,25 @@ def measure(name: str, padding: str, pictures: Tensor | None, questions: dict[st
     One model is alive at a time: the giants would not fit into memory otherwise. All weights are float32 numbers, so
     that both precisions compute with the same ones.
     """
-    first = build(name, padding)
-    randomise(first, pictures)
-    weights = convert(counted(first.state_dict()), first.arch, "effnet", "timm")
+    model = build(name, padding)
+    randomise(model, pictures)
     figures: Figures = {}
 
     peer = build_peer(name, padding)
-    peer.load_state_dict(weights, strict=True)
+    copy_weights(model, peer)
     native = {key: x for key, x in questions.items() if key == "eval native"}
     if narrow:
         theirs32 = ask(peer, native)
     theirs = ask(peer.double(), questions)
     del peer
 
-    model = first
     if narrow:
         wide = theirs32.logits["eval native"].double()
         pair = [apart(ask(model, native, last).logits["eval native"].double(), wide) for last in (False, True)]
         figures["float32"] = pair[0], pair[1]
         own = apart(wide, theirs.logits["eval native"])
         figures["timm's own float32"] = own, own
-    model = first.double()
+    model.double()
     found = []
     for last in (False, True):
         ours = ask(model, questions, last)
@@ -215,16 +217,22 @@ def excesses(name: str, figures: Figures) -> list[str]:
     ]
 
 
+def side(name: str) -> int:
+    """The "native" size in pixels at which ``name`` is compared."""
+    return 256 if name in GIANTS else ARCHS[name].resolution
+
+
 def sweep(name: str, padding: str) -> Figures:
     """The long comparison of one variant, on real pictures."""
-    side = 256 if name in GIANTS else ARCHS[name].resolution
+    native = side(name), side(name)
     questions = {
-        "eval native": photos(1, (side, side)),
+        "eval native": photos(1, native),
         "eval 197×251": photos(2, ODD),
-        "train native": photos(2, (side, side)),
         "train 197×251": photos(2, ODD),
-        "gradients": photos(4, (128, 128)),
+        "gradients": photos(2, (128, 128)),
     }
+    if side(name) <= LARGEST_TRAINED:
+        questions["train native"] = photos(2, native)
     return measure(name, padding, photos(8, (160, 160)), questions, narrow=True)
 
 
@@ -236,12 +244,13 @@ def every() -> Iterator[tuple[str, str]]:
 
 
 @torch.no_grad()
-def chaos(name: str, pictures: Tensor | None, size: int) -> float:
+def chaos(name: str, pictures: Tensor | None, size: int, seed: int) -> float:
     """How far timm's network moves from itself in float64 when its input moves by one unit in the last place."""
+    torch.manual_seed(seed)
     model = build(name, "same")
-    randomise(model, pictures)
+    randomise(model, pictures, seed)
     peer = build_peer(name, "same")
-    peer.load_state_dict(convert(counted(model.state_dict()), model.arch, "effnet", "timm"), strict=True)
+    copy_weights(model, peer)
     peer.double().eval()
-    x = random_pictures(1, (size, size), seed=2)
+    x = random_pictures(1, (size, size), seed)
     return apart(peer(torch.nextafter(x, torch.full_like(x, torch.inf))), peer(x))

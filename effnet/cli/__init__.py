@@ -1,0 +1,116 @@
+"""The command line: a file a verb, and what they have in common when they end.
+
+Verbs import what they work with when they run, so that help is there at once.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from effnet.cli.evaluate import evaluate
+from effnet.cli.models import models
+from effnet.cli.predict import predict
+from effnet.cli.scale import scale
+from effnet.cli.show import show
+from effnet.cli.train import train
+
+INTERRUPTED = 130  # as shells have it: 128 + SIGINT
+
+
+def main() -> int:
+    """The console script ``effnet``: runs a verb and returns 0 done, 1 the work failed, 2 the command was wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no file's name shall fail for the terminal's encoding
+    status = 1
+    try:
+        with _logged():
+            _app()(prog_name="effnet")
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        print(f"effnet: {sentence}", file=sys.stderr)
+    return _flushed(status)
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_effnet)
+    for verb in (models, show, scale, predict, train, evaluate):
+        app.command()(verb)
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from effnet import __version__
+
+        print(f"effnet {__version__}")
+        raise typer.Exit
+
+
+def _effnet(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """The EfficientNet family as a finished tool: exact, trainable on your own photos, explained."""
+
+
+def _sentence(error: Exception) -> str | None:
+    """What went wrong in words; None for a fault of ours, which deserves its traceback."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = str(error)
+    # torch has no one kind of error for a lack of memory
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return "the memory does not suffice: try a smaller --batch"
+    return None if isinstance(error, RuntimeError) else text
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """What the package logs is shown on standard error, one line each."""
+    log, handler = logging.getLogger("effnet"), _OnStandardError()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+class _OnStandardError(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"effnet: {record.getMessage()}", file=sys.stderr)
+
+
+def _flushed(status: int) -> int:
+    """``status``; or 1, quietly, where whoever read our output has gone away."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
+        return 1
+    return status

@@ -1,0 +1,101 @@
+"""``effnet evaluate``: how good a model is on labelled pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from effnet.cli.options import Batch, Decode, Device, Json, Strict
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from effnet.evaluation import Evaluation
+
+CLASSES_MOST = 40  # in the table of classes; beyond, the weakest
+CONFUSION_MOST = 20
+MISTAKES = 5
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A file of weights, or a run's folder.")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A folder with one folder of pictures a class, or the word digits.")
+    ],
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="train, val or test; by default the last of these there is.")
+    ] = None,
+    decode: Annotated[Decode, typer.Option(help="How JPEGs are decoded; reduced is what predict does.")] = Decode.exact,
+    batch: Batch = 16,
+    strict: Strict = False,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a model on labelled pictures.
+
+    Accuracy, calibration, every class, what is taken for what, and the surest mistakes.
+    """
+    from effnet.cli.printing import progress, show_json
+    from effnet.evaluation import evaluate as run
+
+    with progress("evaluating") as step:
+        found = run(model, data, split, decode.value, device, batch, strict, progress=step)
+    if as_json:
+        show_json(found.to_dict())
+    else:
+        _print(found)
+
+
+def _print(found: Evaluation) -> None:
+    from effnet.cli.printing import percent, show
+
+    classes = len(found.classes)
+    top = f", top-5 {percent(found.top5)}" if classes > 5 else ""
+    where = f" of the split {found.split}" if found.split else ""
+    parts: list[Table | str] = [
+        f"top-1 {percent(found.top1)}{top} of {found.pictures:,} pictures{where}",
+        f"loss {found.loss:.3f}, calibration error {percent(found.calibration_error)}",
+        *_classes(found),
+    ]
+    if classes <= CONFUSION_MOST:
+        parts.append(_confusion(found))
+    if found.mistakes:
+        parts += _mistakes(found)
+    if found.left_out:
+        parts += [f"left out, since they could not be read: {len(found.left_out)}"]
+        parts += [f"  {why}" for why in found.left_out]
+    show(*parts)
+
+
+def _classes(found: Evaluation) -> list[Table | str]:
+    from effnet.cli.printing import percent, table
+
+    seen = [score for score in found.classes if score.pictures]
+    shown = seen if len(seen) <= CLASSES_MOST else sorted(seen, key=lambda score: score.f1)[:CLASSES_MOST]
+    listed = table("class", "pictures", "precision", "recall", "F1", left=("class",))
+    for score in shown:
+        shares = (percent(share) for share in (score.precision, score.recall, score.f1))
+        listed.add_row(score.name, str(score.pictures), *shares)
+    return [listed] if len(shown) == len(seen) else [f"the {len(shown)} weakest of {len(seen)} classes:", listed]
+
+
+def _confusion(found: Evaluation) -> Table:
+    from effnet.cli.printing import table
+
+    names = [score.name for score in found.classes]
+    shown = table("is ↓  taken for →", *names, left=("is ↓  taken for →",))
+    for name, row in zip(names, found.confusion, strict=True):
+        shown.add_row(name, *(str(count) if count else "·" for count in row))
+    return shown
+
+
+def _mistakes(found: Evaluation) -> list[Table | str]:
+    from effnet.cli.printing import percent, table
+
+    first = found.mistakes[:MISTAKES]
+    shown = table("picture", "is", "taken for", "probability", left=("picture", "is", "taken for"))
+    for one in first:
+        shown.add_row(one.picture, one.label, one.predicted, percent(one.probability))
+    which = f", the {len(first)} surest" if len(found.mistakes) > len(first) else ""
+    return [f"mistakes: {len(found.mistakes):,}{which}", shown]

@@ -1,0 +1,139 @@
+"""``effnet predict``: what pictures show."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from effnet.cli.options import Batch, Device, Json, Strict
+
+if TYPE_CHECKING:
+    from effnet.prediction import Prediction
+
+
+def predict(
+    pictures: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PICTURE",
+            help="Files, folders, patterns, addresses, videos; - is standard input: a picture, or a list of these.",
+        ),
+    ],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="MODEL", help="A file of weights, or a run's folder.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="How many labels a picture gets.")] = 5,
+    as_json: Json = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print picture,rank,label,probability: one line a label.")
+    ] = False,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the pictures' embeddings to a .npz or .csv, and predict nothing."),
+    ] = None,
+    batch: Batch = 16,
+    every: Annotated[float, typer.Option(metavar="SECONDS", help="Of a video, take a frame this often.")] = 1.0,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Decode JPEGs at full scale: slower, and a little nearer to training.")
+    ] = False,
+    strict: Strict = False,
+    device: Device = None,
+) -> None:
+    """Predict what pictures show.
+
+    Those that cannot be read are named and left out; the status is 1 where none could be read.
+    """
+    if model is None:
+        raise typer.BadParameter("say with which: a file of weights, or a run's folder", param_hint="--model")
+    if as_json and as_csv:
+        raise typer.BadParameter("give either --json or --csv", param_hint="--csv")
+    if not every > 0:
+        raise typer.BadParameter("must be above 0", param_hint="--every")
+    if embeddings and embeddings.suffix not in (".npz", ".csv"):
+        raise typer.BadParameter("the file must end in .npz or .csv", param_hint="--embeddings")
+    from effnet.cli.printing import note, progress
+    from effnet.data.gather import gather
+
+    named = gather(pictures, every)  # before torch is imported: a file that is not there is told at once
+    from effnet.prediction import Predictor
+
+    predictor = Predictor(model, device=device, decode="exact" if exact else "reduced", batch=batch)
+    rows: list[Prediction] = []
+    on_screen = (as_json or as_csv) and not embeddings and sys.stdout.isatty()
+    with progress("predicting", hidden=on_screen) as step:
+        tally = _Tally(step)
+        if embeddings:
+            from effnet.cli.embeddings import write
+
+            write(embeddings, (pair for pair in predictor.embeddings(named) if tally.read_one(*pair)))
+        else:
+            found = (one for one in predictor.stream(named, top) if tally.read_one(one.picture, one.error) or as_json)
+            if as_json:
+                _print_json(found)
+            elif as_csv:
+                _print_csv(found)
+            else:
+                rows = list(found)
+    if rows:
+        _print_table(rows)
+    if embeddings:
+        note(f"{tally.read} embeddings are written to {embeddings}")
+    if tally.unread:
+        note(f"{tally.unread} of {tally.read + tally.unread} pictures could not be read")
+    if not tally.read or (strict and tally.unread):
+        raise typer.Exit(1)
+
+
+class _Tally:
+    """Counts pictures, and names on standard error those that could not be read."""
+
+    def __init__(self, step: Callable[[int, int | None], None]) -> None:
+        self.step, self.read, self.unread = step, 0, 0
+
+    def read_one(self, name: str, found: object) -> bool:
+        """Whether the picture was read: ``found`` is no error, nor a text that says why not."""
+        from effnet.cli.printing import note
+
+        why = str(found) if isinstance(found, (str, ValueError)) else ""
+        self.read, self.unread = (self.read, self.unread + 1) if why else (self.read + 1, self.unread)
+        self.step(self.read + self.unread, None)
+        if why:
+            note(why if name in why else f"{name}: {why}")
+        return not why
+
+
+def _print_json(found: Iterable[Prediction]) -> None:
+    """One array, an element a line, whole even where the work ends before its time."""
+    print("[", end="")
+    try:
+        for index, one in enumerate(found):
+            print(",\n " if index else "", json.dumps(one.to_dict()), sep="", end="", flush=True)
+    finally:
+        print("]")
+
+
+def _print_csv(found: Iterable[Prediction]) -> None:
+    write = csv.writer(sys.stdout, lineterminator="\n").writerow
+    write(("picture", "rank", "label", "probability"))
+    for one in found:
+        for rank, (label, share) in enumerate(zip(one.labels, one.probabilities, strict=True), start=1):
+            write((one.picture, rank, label, f"{share:.6g}"))
+
+
+def _print_table(found: list[Prediction]) -> None:
+    from effnet.cli.printing import percent, show, table
+
+    several = len(found[0].labels) > 1
+    headings = ("picture", "label", "probability", *(("runners-up",) if several else ()))
+    shown = table(*headings, left=("picture", "label", "runners-up"))
+    for one in found:
+        others = zip(one.labels[1:], one.probabilities[1:], strict=True)
+        told = ", ".join(f"{label} {percent(share)}" for label, share in others)
+        shown.add_row(one.picture, one.label, percent(one.probability), *((told,) if several else ()))
+    show(shown)

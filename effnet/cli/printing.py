@@ -1,0 +1,83 @@
+"""How results look: calm tables in a terminal, the same with nothing cut off in a pipe, or JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_NO_END = 100_000  # columns of a pipe or a file, where nobody needs lines to be broken
+
+
+def table(*headings: str, left: Collection[str] = ()) -> Table:
+    """An empty table. Columns hold numbers and lean to the right, but those in ``left``."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    made = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        made.add_column(heading, justify="left" if heading in left else "right", overflow="fold")
+    return made
+
+
+def show(*parts: Table | str) -> None:
+    """Prints tables and lines of text on standard output, with an empty line on either side of a table."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _NO_END
+    console = Console(width=width, markup=False, highlight=False, emoji=False)
+    for index, part in enumerate(parts):
+        if index and not (isinstance(part, str) and isinstance(parts[index - 1], str)):
+            console.print()
+        console.print(part, soft_wrap=isinstance(part, str))
+
+
+def show_json(data: Any) -> None:
+    """Prints ``data`` as JSON on standard output; ASCII only, so that no terminal or locale can spoil it."""
+    print(json.dumps(data, indent=2))
+
+
+def note(text: str) -> None:
+    """Prints one line for a human being on standard error."""
+    print(f"effnet: {text}", file=sys.stderr)
+
+
+@contextmanager
+def progress(what: str, hidden: bool = False) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on standard error, where that is a terminal: to be called with (done, in all or None if not known)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = hidden or not sys.stderr.isatty()
+    # Standard output stays what it is: rich would send it to standard error, even where it goes to a file.
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, disable=hidden) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def short(value: float, unit: str = "") -> str:
+    """``value`` in three digits with a prefix: ``5.29 M``, ``390 M``, ``1.03 G``, with a unit ``19.3 MB``."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * factor:
+            return f"{_three(value / factor)} {prefix}{unit}"
+    return f"{_three(value)} {unit}".rstrip()
+
+
+def percent(share: float) -> str:
+    """A fraction as ``97.3%``."""
+    return f"{share:.1%}"
+
+
+def sides(size: tuple[int, int]) -> str:
+    """(height, width) as ``224×224``."""
+    return f"{size[0]}×{size[1]}"
+
+
+def _three(value: float) -> str:
+    return f"{value:#.3g}".rstrip(".") if value % 1 or value >= 100 else f"{value:.0f}"

@@ -1,0 +1,116 @@
+"""``effnet show``: one network as its paper's table."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from effnet.cli.options import Json, Network, size
+
+if TYPE_CHECKING:
+    from effnet.arch import Arch, Count, Layer, LayerCount
+
+
+def show(
+    network: Network,
+    at: Annotated[
+        str | None,
+        typer.Option("--size", metavar="HEIGHTxWIDTH", help="Of the picture, if not the network's own."),
+    ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="One row a layer in place of one a stage.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a network as its paper's table.
+
+    Table 1 of the paper, with what each stage costs.
+    """
+    wanted = size(at)
+    from effnet.arch import count
+    from effnet.cli.networks import opened
+    from effnet.cli.printing import short, show, show_json, sides, table
+
+    found = opened(network)
+    counted = count(found.arch, wanted, found.classes, found.channels)
+    rows = _layer_rows(counted) if layers else _stage_rows(counted)
+    total = {"params": counted.params, "macs": counted.macs, "activations": counted.activations}
+    total |= {"bytes": counted.bytes, "receptive_field": counted.receptive_field}
+    if as_json:
+        what = "layers" if layers else "stages"
+        show_json({"arch": found.arch.to_dict(), "size": counted.size, **total, what: rows})
+        return
+    first, repeats = ("layer", ()) if layers else ("stage", ("layers",))
+    shown = table(
+        *(first, "operator", "size in", "channels", *repeats, "params", "MACs", "memory", "sees (px)"),
+        left=(first, "operator"),
+    )
+    for row in rows:
+        shown.add_row(
+            row["name"],
+            row["operator"],
+            sides(row["size"]),
+            str(row["channels"]),
+            *(str(row[name]) for name in repeats),
+            short(row["params"]),
+            short(row["macs"]),
+            short(row["bytes"], "B"),
+            str(row["receptive_field"]),
+        )
+    show(
+        f"{found.arch.name} at {sides(counted.size)}",
+        shown,
+        f"{short(counted.params)} params, {short(counted.macs)} MACs, {short(counted.activations)} activations; "
+        f"peak memory {short(counted.bytes, 'B')}; receptive field {counted.receptive_field} px",
+        "For one picture; memory is of float32 maps alive at once, without the weights.",
+    )
+
+
+def _stage_rows(counted: Count) -> list[dict[str, Any]]:
+    """One row a stage; the classifier belongs to the head's, as in the papers."""
+    rows = []
+    for stage, members in groupby(counted.layers, lambda row: row.layer.stage):
+        group = list(members)
+        kind = group[0].layer.kind
+        name = f"stage{stage}" if kind in ("mbconv", "fused") else kind
+        body = [row for row in group if row.layer.kind != "classifier"]
+        rows.append({
+            **_row(name, _operator(counted.arch, group[0].layer), group),
+            "channels": body[-1].layer.channels,
+            "layers": len(body),
+        })  # fmt: skip
+    return rows
+
+
+def _layer_rows(counted: Count) -> list[dict[str, Any]]:
+    return [_row(row.name, _operator(counted.arch, row.layer, alone=True), [row]) for row in counted.layers]
+
+
+def _row(name: str, operator: str, group: list[LayerCount]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "operator": operator,
+        "size": group[0].size_in,
+        "channels": group[-1].layer.channels,
+        "stride": group[0].layer.stride,
+        "params": sum(row.params for row in group),
+        "macs": sum(row.macs for row in group),
+        "activations": sum(row.activations for row in group),
+        "bytes": max(row.bytes for row in group),
+        "receptive_field": group[-1].receptive_field,
+    }
+
+
+def _operator(arch: Arch, layer: Layer, alone: bool = False) -> str:
+    """What a layer does, in the papers' words."""
+    square = f"{layer.kernel}x{layer.kernel}"
+    match layer.kind:
+        case "stem":
+            return f"Conv{square}"
+        case "head":
+            return f"Conv{square}" if alone else f"Conv{square} & Pooling & FC"
+        case "classifier":
+            return "Pooling & FC"
+        case kind:
+            block = {"mbconv": "MBConv", "fused": "Fused-MBConv"}[kind]
+            return f"{block}{arch.stages[layer.stage - 1].expand}, k{square}"

@@ -1,0 +1,1 @@
+"""A network or a result as a drawing: SVG text, for a page or a file of its own."""
