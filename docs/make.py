@@ -6,6 +6,7 @@ returns its text and add a row to PARTS.
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ from pathlib import Path
 from effnet.arch import ARCHS, TOP1, count
 
 DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+# The rooms in their one-way order, as tests/test_rooms.py holds them.
+ROOMS = ("arch contract net draw data weights clock engines prediction evaluation training cli").split()
 
 
 def archs_table() -> str:
@@ -38,8 +42,29 @@ def archs_table() -> str:
     return "\n".join([*rows, "", "Top-1 as published, not measured here: " + "; ".join(legend) + "."])
 
 
+def tree() -> str:
+    """The package's files, room by room in their order, each with the first line of its docstring."""
+    lines = ["```text"]
+    for room in ROOMS:
+        package = ROOT / "effnet" / room
+        files = (
+            sorted(package.rglob("*.py"), key=lambda path: (path.parent, path))
+            if package.is_dir()
+            else [package.with_suffix(".py")]
+        )
+        for path in filter(Path.exists, files):
+            name = path.relative_to(ROOT / "effnet")
+            shown = f"{name.parent}/" if name.name == "__init__.py" else f"{'  ' * (len(name.parts) - 1)}{name.name}"
+            document = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            lines.append(f"{shown:<26} {document.splitlines()[0].rstrip('.') if document else ''}".rstrip())
+    return "\n".join([*lines, "```"])
+
+
 # document, name of the part, the function that writes it
-PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = ((DOCS / "architectures.md", "table", archs_table),)
+PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
+    (DOCS / "architectures.md", "table", archs_table),
+    (ROOT / "README.md", "tree", tree),
+)
 
 
 def filled(text: str, name: str, part: str) -> str:

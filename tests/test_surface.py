@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ PUBLIC = {
     "Arch",
     "Count",
     "EfficientNet",
+    "Evaluation",
     "FusedMBConv",
     "Labels",
     "Layer",
@@ -49,7 +52,8 @@ def fresh(code: str) -> str:
 def test_names() -> None:
     assert set(effnet.__all__) == PUBLIC
     assert len(effnet.__all__) == len(PUBLIC)
-    assert set(dir(effnet)) >= PUBLIC
+    assert set(dir(effnet)) >= PUBLIC | {"__version__"}
+    assert effnet.__version__
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))
@@ -61,6 +65,22 @@ def test_is_documented(name: str) -> None:
         # a dataclass without a docstring gets its signature as one
         assert (found.__doc__ or "").strip()
         assert not found.__doc__.startswith(f"{name}(")
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse(Path(effnet.__file__).read_text(encoding="utf-8"))
+    (checking,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imports = [node for node in checking.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.asname: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
+    assert seen == {name: f"{effnet._MODULE_OF[name]}.{name}" for name in PUBLIC}
+
+
+def test_submodules_do_not_hide_functions() -> None:
+    code = (
+        "import effnet, effnet.arch.count, effnet.weights.load, effnet.training.run; from types import ModuleType; "
+        "print([n for n in effnet.__all__ if isinstance(getattr(effnet, n), ModuleType)])"
+    )
+    assert fresh(code) == "[]"
 
 
 def test_import_is_light() -> None:

@@ -60,17 +60,17 @@ def _app() -> typer.Typer:
     return app
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
-        from effnet import __version__
+        from importlib.metadata import version
 
-        print(f"effnet {__version__}")
+        print(f"effnet {version('effnet')}")
         raise typer.Exit
 
 
 def _effnet(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
     """The EfficientNet family as a finished tool: exact, trainable on your own photos, explained."""

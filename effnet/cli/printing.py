@@ -65,8 +65,8 @@ def short(value: float, unit: str = "") -> str:
     """``value`` in three digits with a prefix: ``5.29 M``, ``390 M``, ``1.03 G``, with a unit ``19.3 MB``."""
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= 0.9995 * factor:
-            return f"{_three(value / factor)} {prefix}{unit}"
-    return f"{_three(value)} {unit}".rstrip()
+            return f"{f'{value / factor:#.3g}'.rstrip('.')} {prefix}{unit}"
+    return f"{value:.3g} {unit}".rstrip()
 
 
 def percent(share: float) -> str:
@@ -77,7 +77,3 @@ def percent(share: float) -> str:
 def sides(size: tuple[int, int]) -> str:
     """(height, width) as ``224×224``."""
     return f"{size[0]}×{size[1]}"
-
-
-def _three(value: float) -> str:
-    return f"{value:#.3g}".rstrip(".") if value % 1 or value >= 100 else f"{value:.0f}"

@@ -62,7 +62,8 @@ def plan(splits: Splits, seed: int, select_on: str, strict: bool, watch: Watch) 
     train = readable(splits.train)
     given = {name: readable(found) for name, found in (("val", splits.val), ("test", splits.test)) if found is not None}
     if left_out:
-        watch.say(f"{len(left_out)} pictures cannot be read and are left out: " + "; ".join(left_out[:5]))
+        count = "1 picture" if len(left_out) == 1 else f"{len(left_out)} pictures"
+        watch.say(f"{count} cannot be read, left out: {'; '.join(left_out[:5])}")
     if select_on == "val":
         if "val" not in given:
             raise ValueError("--select-on val needs a validation folder (val/) in the data")

@@ -86,9 +86,7 @@ def test_a_mistyped_model(run: Run, words: tuple[str, ...], photos: Path, monkey
         (RuntimeError("CUDA out of memory. Tried"), "the memory does not suffice: try a smaller --batch"),
     ],
 )
-def test_failures_are_one_sentence(
-    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
-) -> None:
+def test_failures_are_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str) -> None:
     def fail(*_: object) -> None:
         raise error
 
@@ -124,8 +122,9 @@ def test_a_reader_that_goes_away() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("8M", 8e6), ("1.5g", 1.5e9), ("500MB", 5e8), ("64MiB", 2**26), ("1e9", 1e9), ("300", 300), (".5 kB", 500)]
-)  # fmt: skip
+    ("text", "value"),
+    [("8M", 8e6), ("1.5g", 1.5e9), ("500MB", 5e8), ("64MiB", 2**26), ("1e9", 1e9), ("300", 300), (".5 kB", 500)],
+)
 def test_quantities(text: str, value: float) -> None:
     assert quantity(text) == value
 
@@ -146,7 +145,8 @@ def test_sizes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (928, "928"), (1448, "1.45 k"), (386e6, "386 M"), (999_900, "1.00 M"), (1.0e9, "1 G")]
+    ("value", "text"),
+    [(0, "0"), (928, "928"), (1448, "1.45 k"), (386e6, "386 M"), (999_900, "1.00 M"), (1.0e9, "1.00 G")],
 )
 def test_short(value: float, text: str) -> None:
     assert short(value) == text

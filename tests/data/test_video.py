@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from effnet.data import PictureError
+from effnet.data.gather import gather
+from effnet.data.video import frames, is_video
+
+av = pytest.importorskip("av")
+
+RATE = 10
+
+
+def film(path: Path, seconds: float = 3, turn: int = 0) -> Path:
+    """A film whose left half becomes brighter by 20 every half second; its right half is black."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 4_000_000
+        if turn:
+            stream.set_display_rotation(turn)
+        for index in range(round(seconds * RATE)):
+            picture = np.zeros((48, 64, 3), np.uint8)
+            picture[:, :32] = 40 + 20 * (2 * index // RATE)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".avi", ".mkv"])
+def test_frames(tmp_path: Path, suffix: str) -> None:
+    found = list(frames(film(tmp_path / f"clip{suffix}"), 0.5))
+    assert [seconds for seconds, _ in found] == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5], abs=0.01)
+    for index, (_, picture) in enumerate(found):
+        assert picture.shape == (48, 64, 3)
+        assert picture.dtype == np.uint8
+        assert picture[:, 4:28].mean() == pytest.approx(40 + 20 * index, abs=6)
+        assert picture[:, 36:].mean() < 10
+
+
+@pytest.mark.parametrize(("every", "count"), [(0.01, 30), (1, 3), (0.35, 9), (60, 1)])
+def test_distances(tmp_path: Path, every: float, count: int) -> None:
+    assert len(list(frames(film(tmp_path / "clip.mp4"), every))) == count
+
+
+def test_upright(tmp_path: Path) -> None:
+    path = film(tmp_path / "phone.mp4", seconds=0.2, turn=90)  # a quarter against the clock: left goes to the bottom
+    ((_, picture),) = frames(path, 1)
+    assert picture.shape == (64, 48, 3)
+    assert picture[40:].mean() > 30
+    assert picture[:28].mean() < 10
+
+
+def test_gathered(tmp_path: Path) -> None:
+    film(tmp_path / "films" / "b.MP4", seconds=1.5)
+    (tmp_path / "films" / "a.jpg").touch()
+    found = list(gather([tmp_path / "films", tmp_path / "films" / "b.MP4"], every=1))
+    clip = str(tmp_path / "films" / "b.MP4")
+    assert [name for name, _ in found] == [
+        str(tmp_path / "films" / "a.jpg"),
+        *(f"{clip}@{seconds}s" for seconds in ("0.0", "1.0", "0.0", "1.0")),
+    ]
+
+
+def test_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "no.mp4"
+    for content in (b"", b"not a film" * 100):
+        path.write_bytes(content)
+        ((name, error),) = gather([path])
+        assert name == str(path)
+        assert isinstance(error, PictureError)
+        assert "is not a video, or is damaged" in str(error)
+
+
+def test_sound_only(tmp_path: Path) -> None:
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    ((_, error),) = gather([path])
+    assert "sound only" in str(error)
+
+
+def test_without_av(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = film(tmp_path / "clip.mp4", seconds=0.2)
+    (tmp_path / "x.jpg").touch()
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ImportError, match=r"pip install 'effnet\[video\]'"):
+        gather([path])
+    (_, error), (_, picture) = gather([tmp_path])
+    assert isinstance(error, PictureError)
+    assert picture == tmp_path / "x.jpg"
+
+
+def test_names() -> None:
+    assert is_video("a/b.MOV")
+    assert not is_video("a/b.jpg")
+    assert not is_video("mp4")

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_score, recall_score
+
+import effnet
+from effnet import EfficientNet, Evaluation, Labels, evaluate
+from effnet.data import Item, PictureError, Pictures, open_data
+from effnet.evaluation import calibration_error, class_columns, pick_split, score
+
+
+def logits(*shares: tuple[float, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return np.log(np.array(shares))
+
+
+def test_by_hand() -> None:
+    found = score(
+        logits((0.7, 0.2, 0.1), (0.6, 0.3, 0.1), (0.1, 0.8, 0.1), (0.2, 0.3, 0.5)),
+        np.array([0, 1, 1, 2]),
+        ("a", "b", "c"),
+        ("1", "2", "3", "4"),
+    )
+    assert found.pictures == 4
+    assert found.top1 == 0.75
+    assert found.top5 == 1
+    assert found.loss == pytest.approx(-np.log([0.7, 0.3, 0.8, 0.5]).mean())
+    assert found.confusion == ((1, 0, 0), (1, 1, 0), (0, 0, 1))
+    a, b, c = found.classes
+    assert (a.name, a.pictures, a.precision, a.recall) == ("a", 1, 0.5, 1)
+    assert (b.pictures, b.precision, b.recall) == (2, 1, 0.5)
+    assert b.f1 == pytest.approx(2 / 3)
+    assert c.f1 == 1
+    (mistake,) = found.mistakes
+    assert (mistake.picture, mistake.label, mistake.predicted) == ("2", "b", "a")
+    assert mistake.probability == pytest.approx(0.6)
+    # each in a bin of its own: |1 − .7|, |0 − .6|, |1 − .8|, |1 − .5|
+    assert found.calibration_error == pytest.approx((0.3 + 0.6 + 0.2 + 0.5) / 4)
+
+
+def test_against_scikit_learn() -> None:
+    dice = np.random.default_rng(3)
+    values, targets = dice.normal(size=(300, 8)), dice.integers(0, 7, 300)  # class 7 never appears
+    found = score(values, targets, [str(c) for c in range(8)], [str(n) for n in range(300)])
+    shares, predicted, every = np.exp(values) / np.exp(values).sum(1, keepdims=True), values.argmax(1), range(8)
+    assert found.top1 == accuracy_score(targets, predicted)
+    assert found.loss == pytest.approx(log_loss(targets, shares, labels=list(every)))
+    assert found.confusion == tuple(map(tuple, confusion_matrix(targets, predicted, labels=list(every))))
+    options = {"labels": list(every), "average": None, "zero_division": 0.0}
+    for name, measure in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
+        assert [getattr(row, name) for row in found.classes] == pytest.approx(measure(targets, predicted, **options))
+    fifth = np.sort(values, axis=1)[:, -5]
+    assert found.top5 == (values[np.arange(300), targets] >= fifth).mean()
+    surest = [one.probability for one in found.mistakes]
+    assert surest == sorted(surest, reverse=True)
+    assert len(surest) == round(300 * (1 - found.top1))
+    assert Evaluation.from_dict(json.loads(found.to_json())) == found
+
+
+def test_calibration_error() -> None:
+    # two in (.6, .667] of which one is right, two at .95 which both are
+    confidence, right = np.array([0.62, 0.66, 0.95, 0.95]), np.array([True, False, True, True])
+    assert calibration_error(confidence, right) == pytest.approx((abs(1 - 1.28) + abs(2 - 1.9)) / 4)
+    assert calibration_error(np.ones(3), np.ones(3, bool)) == 0
+    assert calibration_error(np.ones(3), np.zeros(3, bool)) == 1
+
+
+def test_a_certain_mistake_has_a_finite_loss() -> None:
+    found = score(np.array([[0.0, 1e6]]), np.array([0]), ("a", "b"), ("x",))
+    assert found.loss == pytest.approx(-np.log(1e-12))
+
+
+# --- a model on pictures
+
+
+@pytest.fixture(scope="module")
+def model() -> EfficientNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = effnet.create("nano", classes=3)
+    made.labels = Labels(("cat", "dog", "owl"))
+    return made.eval()
+
+
+def noisy(count: int, labels: tuple[str, ...]) -> Pictures:
+    dice = np.random.default_rng(1)
+    items = (
+        Item(dice.integers(0, 256, (32, 32, 3), np.uint8), index % len(labels), f"{index}") for index in range(count)
+    )
+    return Pictures(tuple(items), Labels(labels))
+
+
+def test_classes_are_found_by_name(model: EfficientNet) -> None:
+    pictures = noisy(6, ("owl", "cat"))
+    found = evaluate(model, pictures, batch=4)
+    assert [row.name for row in found.classes] == ["cat", "dog", "owl"]
+    assert [row.pictures for row in found.classes] == [3, 0, 3]
+    predicted = [one.label for one in effnet.Predictor(model)([item.picture for item in pictures.items])]
+    assert found.top1 == np.mean([name == ("owl", "cat")[n % 2] for n, name in enumerate(predicted)])
+    assert class_columns(model.labels, 3, pictures.labels) == [2, 0]
+
+
+def test_classes_that_do_not_fit(model: EfficientNet) -> None:
+    with pytest.raises(ValueError, match="does not know the class 'eel'"):
+        evaluate(model, noisy(4, ("cat", "eel")))
+    unnamed = effnet.create("nano", classes=3)
+    with pytest.raises(ValueError, match="3 classes without names, the pictures have 2"):
+        evaluate(unnamed, noisy(4, ("cat", "dog")))
+    assert [row.name for row in evaluate(unnamed, noisy(3, ("x", "y", "z"))).classes] == [
+        f"class {n}" for n in range(3)
+    ]
+    with pytest.raises(ValueError, match="sees 1 channels"):
+        evaluate(effnet.create("nano", classes=3, channels=1), noisy(3, ("x", "y", "z")))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for split, count in (("train", 3), ("val", 2), ("test", 1)):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (40, 40), (index * 50, 99, 7)).save(tmp_path / split / name / f"{index}.png")
+    return tmp_path
+
+
+def test_splits(model: EfficientNet, folder: Path) -> None:
+    assert [(found.split, found.pictures) for found in (evaluate(model, folder), evaluate(model, folder, "val"))] == [
+        ("test", 2),
+        ("val", 4),
+    ]
+    splits = open_data(folder)
+    assert pick_split(splits, "train")[1] is splits.train
+    with pytest.raises(ValueError, match="no split 'dev' in the data: it has test, val, train"):
+        evaluate(model, folder, "dev")
+    assert evaluate(model, folder / "val").split == "train"  # it has classes and no splits
+
+
+def test_pictures_that_cannot_be_read(model: EfficientNet, folder: Path) -> None:
+    bad = folder / "test" / "cat" / "bad.png"
+    bad.write_text("no")
+    found = evaluate(model, folder)
+    assert found.pictures == 2
+    assert found.left_out == (f"{bad} is not a picture, or of no known format",)
+    with pytest.raises(PictureError, match=r"bad\.png"):
+        evaluate(model, folder, strict=True)
+    nothing = Pictures((Item(bad, 0, "bad"),), Labels(("cat", "dog")))
+    with pytest.raises(ValueError, match="none of the pictures"):
+        evaluate(model, nothing)
+
+
+def test_progress(model: EfficientNet) -> None:
+    heard: list[tuple[int, int]] = []
+    evaluate(model, noisy(5, ("cat", "dog")), batch=2, progress=lambda *step: heard.append(step))
+    assert heard == [(number, 5) for number in range(1, 6)]
+
+
+def test_from_files(model: EfficientNet, folder: Path, tmp_path: Path) -> None:
+    path = effnet.save(model, tmp_path / "run" / "model.safetensors")
+    assert evaluate(path, str(folder)) == evaluate(str(path.parent), folder) == evaluate(model, folder)
+    with pytest.raises(ValueError, match="batch must be"):
+        evaluate(model, folder, batch=0)

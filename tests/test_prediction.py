@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import effnet
+from effnet import EfficientNet, Prediction, Predictor
+from effnet.data import PictureError, pixels
+from effnet.data.normalise import normalise
+from effnet.prediction import outputs, softmax
+
+LITE0 = Path(__file__).parents[2] / "shared" / "weights" / "lite0_imagenet_backbone_timm.pth"
+
+
+@pytest.fixture(scope="module")
+def model() -> EfficientNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = effnet.create("nano", classes=7)
+    made.labels = effnet.Labels(tuple("abcdefg"))
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def arrays() -> list[NDArray[np.uint8]]:
+    noise = np.random.default_rng(0)
+    return [noise.integers(0, 256, (height, 48, 3), np.uint8) for height in (30, 40, 50, 60, 70)]
+
+
+@pytest.fixture
+def paths(tmp_path: Path, arrays: list[NDArray[np.uint8]]) -> list[Path]:
+    found = [tmp_path / f"{index}.png" for index in range(len(arrays))]
+    for path, array in zip(found, arrays, strict=True):
+        Image.fromarray(array).save(path)
+    return found
+
+
+def direct(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> torch.Tensor:
+    """What the network itself says, one picture after the other."""
+    x = np.stack([pixels(array, model.preprocess) for array in arrays])
+    with torch.inference_mode():
+        logits: torch.Tensor = model(normalise(torch.from_numpy(x), model.preprocess))
+    return logits
+
+
+def test_equals_the_network_itself(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> None:
+    expected = direct(model, arrays).softmax(1)
+    for one, shares in zip(Predictor(model, batch=2)(arrays), expected, strict=True):
+        values, indices = shares.topk(5)
+        assert one.labels == tuple("abcdefg"[int(index)] for index in indices)
+        assert one.probabilities == pytest.approx(values.numpy(), abs=1e-5)
+        assert one.label == one.labels[0]
+        assert one.probability == one.probabilities[0]
+
+
+def test_all_kinds_of_pictures(model: EfficientNet, arrays: list[NDArray[np.uint8]], paths: list[Path]) -> None:
+    predictor = Predictor(model)
+    expected = predictor(arrays)
+    images = [Image.fromarray(array) for array in arrays]
+    contents = [path.read_bytes() for path in paths]
+    for sources in (paths, list(map(str, paths)), images, contents, iter(arrays)):
+        found = predictor(sources)
+        assert [replace(one, picture="") for one in found] == [replace(one, picture="") for one in expected]
+    assert [one.picture for one in predictor(paths)] == [str(path) for path in paths]
+    assert [one.picture for one in predictor(images)] == [f"picture {number}" for number in range(1, 6)]
+
+
+def test_one_picture_is_a_list_of_one(model: EfficientNet, arrays: list[NDArray[np.uint8]], paths: list[Path]) -> None:
+    predictor = Predictor(model)
+    (expected,) = predictor(arrays[:1])
+    for one in (arrays[0], paths[0], str(paths[0]), paths[0].read_bytes(), Image.fromarray(arrays[0])):
+        (found,) = predictor(one)
+        assert found.probabilities == expected.probabilities
+    assert len(predictor(np.stack([arrays[0]] * 3))) == 3
+    assert predictor([]) == []
+
+
+def test_from_a_file(model: EfficientNet, arrays: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    path = effnet.save(model, tmp_path / "model.safetensors")
+    assert Predictor(path)(arrays) == Predictor(str(tmp_path))(arrays) == Predictor(model)(arrays)
+
+
+def test_errors_keep_their_place(model: EfficientNet, paths: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "cut.png").write_bytes(paths[0].read_bytes()[:500])
+    sources = [paths[0], tmp_path / "cut.png", tmp_path / "no.png", paths[1], tmp_path / "no.png"]
+    found = Predictor(model, batch=1)(sources)  # another batch, other last bits
+    assert [one.picture for one in found] == [str(path) for path in sources]
+    assert [bool(one.error) for one in found] == [False, True, True, False, True]
+    assert "is damaged" in found[1].error
+    assert "does not exist" in found[2].error
+    assert (found[1].label, found[1].probability) == ("", 0)
+    assert [found[0], found[3]] == Predictor(model, batch=1)(paths[:2])
+
+
+def test_streams_in_bounded_memory(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> None:
+    asked = 0
+
+    def endless() -> Iterator[tuple[str, NDArray[np.uint8] | PictureError]]:
+        nonlocal asked
+        while True:
+            asked += 1
+            yield f"{asked}", arrays[0] if asked % 3 else PictureError(f"{asked} is no picture")
+
+    stream = Predictor(model, batch=4).stream(endless())
+    first = [next(stream) for _ in range(20)]
+    assert [one.picture for one in first] == [str(number) for number in range(1, 21)]
+    assert [one.error for one in first[:3]] == ["", "", "3 is no picture"]
+    assert asked < 20 + 4 * 64 + 8  # a little ahead: a few a core
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_top(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> None:
+    predictor = Predictor(model)
+    assert [len(predictor(arrays[:1], top=top)[0].labels) for top in (1, 3, 7, 100)] == [1, 3, 7, 7]
+    assert sum(predictor(arrays[:1], top=7)[0].probabilities) == pytest.approx(1)
+    with pytest.raises(ValueError, match="top must be"):
+        predictor(arrays, top=0)
+
+
+def test_without_labels(arrays: list[NDArray[np.uint8]]) -> None:
+    found = Predictor(effnet.create("nano", classes=3))(arrays[:1])
+    assert set(found[0].labels) == {"class 0", "class 1", "class 2"}
+
+
+def test_embeddings(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> None:
+    named = [("good", arrays[0]), ("bad", np.zeros((3, 3), np.float32)), ("last", arrays[1])]
+    (_, first), (name, error), (_, last) = Predictor(model).embeddings(named)  # type: ignore[arg-type]
+    x = normalise(torch.from_numpy(np.stack([pixels(a, model.preprocess) for a in arrays[:2]])), model.preprocess)
+    with torch.inference_mode():
+        expected = model.embed(x).numpy()
+    assert isinstance(error, PictureError)
+    assert name == "bad"
+    assert first == pytest.approx(expected[0], abs=1e-5)
+    assert last == pytest.approx(expected[1], abs=1e-5)
+
+
+def test_without_a_classifier(arrays: list[NDArray[np.uint8]]) -> None:
+    predictor = Predictor(effnet.create("nano", classes=0))
+    with pytest.raises(ValueError, match="has no classifier"):
+        predictor(arrays)
+    assert len(list(predictor.embeddings([("a", arrays[0])]))) == 1
+
+
+def test_decode(model: EfficientNet, tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    rows, columns = np.mgrid[0:600, 0:800]
+    Image.fromarray(np.stack([rows // 3, columns // 4, rows // 4], -1).astype(np.uint8)).save(path)
+    exact, reduced = (Predictor(model, decode=decode)(path)[0] for decode in ("exact", "reduced"))
+    assert exact.probabilities != reduced.probabilities
+    assert exact.probabilities == pytest.approx(reduced.probabilities, abs=0.02)
+    expected = direct(model, [path]).softmax(1).max()  # type: ignore[list-item]
+    assert exact.probability == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_what_cannot_be_used(model: EfficientNet) -> None:
+    with pytest.raises(ValueError, match="sees 1 channels"):
+        Predictor(effnet.create("nano", channels=1))
+    with pytest.raises(ValueError, match="engine must be one of"):
+        Predictor(model, engine="warp")
+    with pytest.raises(ValueError, match="batch must be"):
+        Predictor(model, batch=0)
+    with pytest.raises(ValueError, match="no device"):
+        Predictor(model, device="tpu9")
+    with pytest.raises(ValueError, match="decode must be"):
+        Predictor(model, decode="half")
+
+
+def test_damaged_weights_are_told(arrays: list[NDArray[np.uint8]]) -> None:
+    broken = effnet.create("nano", classes=3)
+    assert isinstance(broken.classifier, torch.nn.Linear)
+    torch.nn.init.constant_(broken.classifier.bias, float("nan"))
+    with pytest.raises(ValueError, match="its weights are damaged"):
+        Predictor(broken)(arrays)
+
+
+def test_outputs_of_errors_alone(model: EfficientNet) -> None:
+    def never(_: object) -> NDArray[np.float32]:
+        raise AssertionError("nothing to compute")
+
+    found = list(outputs(never, [("a", PictureError("so")), ("b", PictureError("no"))], model.preprocess, batch=1))
+    assert [name for name, _ in found] == ["a", "b"]
+
+
+def test_to_dict() -> None:
+    one = Prediction("a.jpg", ("cat", "dog"), (0.75, 0.25))
+    assert json.loads(json.dumps(one.to_dict())) == {
+        "picture": "a.jpg",
+        "labels": [{"label": "cat", "probability": 0.75}, {"label": "dog", "probability": 0.25}],
+    }
+    assert Prediction("b.jpg", error="b.jpg is empty").to_dict() == {"picture": "b.jpg", "error": "b.jpg is empty"}
+
+
+def test_softmax() -> None:
+    assert softmax(np.array([[0.0, np.log(3)], [1000.0, 1000.0]])) == pytest.approx(
+        np.array([[0.25, 0.75], [0.5, 0.5]])
+    )
+
+
+@pytest.mark.skipif(not LITE0.is_file(), reason="no such weights here")
+def test_real_weights(arrays: list[NDArray[np.uint8]]) -> None:
+    predictor = Predictor(LITE0)
+    (_, found), (_, other) = predictor.embeddings([("a", arrays[0]), ("b", arrays[1])])
+    assert isinstance(found, np.ndarray)
+    assert isinstance(other, np.ndarray)
+    assert found.shape == (1280,)
+    assert np.abs(found - other).max() > 0.1

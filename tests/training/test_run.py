@@ -1,0 +1,182 @@
+"""Runs from folders of small pictures: what is made, what is refused, what is kept."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import effnet
+from effnet.data import PictureError
+from effnet.training.recipe import Recipe
+from effnet.training.watch import Watch
+from tests.training.conftest import paint
+
+QUICK = Recipe(name="quick", epochs=2, batch=16, learning_rate=0.01, norm_momentum=0.3, average=0.5)
+SHARED = Path(__file__).parents[2].parent / "shared"
+
+
+class Heard(Watch):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.stages: set[str] = set()
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        assert 0 < done <= total
+        self.stages.add(stage)
+
+
+def run(data: Path, out: Path, **settings: object) -> effnet.training.folder.Result:  # type: ignore[name-defined]
+    given = {"model": "nano", "weights": "none", "workers": 0, **settings}
+    return effnet.train(data, given.pop("recipe", QUICK), out=out, **given)  # type: ignore[arg-type]
+
+
+def parts(out: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    with (out / "split.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["part"], []).append(row["picture"])
+    return found
+
+
+def test_a_folder_becomes_a_model(photos: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    result = run(photos, tmp_path / "out", watch=heard)
+    assert result.evaluation.pictures == 8
+    assert result.split == "holdout"
+    model = effnet.load(tmp_path / "out")
+    assert model.labels.names == ("dark", "light")
+    assert model.arch == effnet.ARCHS["nano"]
+    assert "recipe quick" in model.provenance.history[0]
+    found = parts(tmp_path / "out")
+    assert {part: len(names) for part, names in found.items()} == {"holdout": 8, "select": 6, "fit": 26}
+    assert sum(map(len, found.values())) == len(set().union(*found.values()))
+    assert {"epoch 1/2", "epoch 2/2", "held out"} <= heard.stages
+    assert json.loads((tmp_path / "out/result.json").read_text())["top1"] == result.evaluation.top1
+    assert "</html>" in (tmp_path / "out/report.html").read_text()
+
+
+def test_same_seed_same_file(photos: Path, tmp_path: Path) -> None:
+    made = [run(photos, tmp_path / name, seed=seed).model.read_bytes() for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    assert made[0] == made[1] != made[2]
+
+
+def test_worker_processes_change_nothing(photos: Path, tmp_path: Path) -> None:
+    assert run(photos, tmp_path / "0").model.read_bytes() == run(photos, tmp_path / "2", workers=2).model.read_bytes()
+
+
+def test_validation_folder_is_only_reported_on(photos: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(photos, data / "train")
+    paint(data / "val", "dark", 70, 4, seed=9)
+    paint(data / "val", "light", 180, 4, seed=9)
+    result = run(data, tmp_path / "out")
+    assert result.split == "val"
+    assert {part: len(names) for part, names in parts(tmp_path / "out").items()} == {"val": 8, "select": 8, "fit": 32}
+    # Other validation pictures, even wrongly labelled ones, give the same model: nothing was chosen on them.
+    (data / "val/dark").rename(data / "val/x")
+    (data / "val/light").rename(data / "val/dark")
+    (data / "val/x").rename(data / "val/light")
+    assert run(data, tmp_path / "other").model.read_bytes() == result.model.read_bytes()
+    chosen = run(data, tmp_path / "chosen", select_on="val")
+    assert {part: len(names) for part, names in parts(tmp_path / "chosen").items()}["fit"] == 40
+    assert "chosen" in chosen.split
+
+
+def test_used_folder_resume_and_finished(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = run(photos, out, resume=True)  # nothing there: it starts
+    before = first.model.stat().st_mtime_ns
+    with pytest.raises(FileExistsError, match="--resume"):
+        run(photos, out)
+    again = run(photos, out, resume=True)
+    assert again.evaluations == first.evaluations
+    assert again.model.stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="other settings.*seed was 0"):
+        run(photos, out, resume=True, seed=5)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("dear")
+    with pytest.raises(FileExistsError, match="no run to resume"):
+        run(photos, tmp_path / "mine", resume=True)
+
+
+def test_unreadable_pictures_are_named_and_left_out(photos: Path, tmp_path: Path) -> None:
+    (photos / "dark/broken.jpg").write_bytes(b"no picture at all")
+    heard = Heard()
+    result = run(photos, tmp_path / "out", watch=heard)
+    assert len(result.left_out) == 1
+    assert "broken.jpg" in result.left_out[0]
+    assert any("1 picture" in line and "broken.jpg" in line for line in heard.lines)
+    with pytest.raises(PictureError, match=r"broken\.jpg"):
+        run(photos, tmp_path / "strict", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 1, "minutes": 1.0}, "either epochs or minutes"),
+        ({"minutes": -1.0}, "above 0"),
+        ({"epochs": 0}, "train nothing"),
+        ({"recipe": "finetune"}, "--weights FILE"),
+        ({"recipe": "finetun"}, "did you mean finetune"),
+        ({"model": "b33"}, "did you mean b3"),
+        ({"weights": None}, "--weights FILE.*--weights none"),
+        ({"weights": "nowhere.pth"}, "no such file"),
+        ({"select_on": "val"}, "validation folder"),
+        ({"select_on": "test"}, "one of holdout, val"),
+        ({"batch": 0}, "batch must be"),
+        ({"device": "warp9"}, "no device"),
+    ],
+)
+def test_refused_in_one_sentence_and_nothing_made(
+    photos: Path, tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises((ValueError, OSError), match=message) as raised:
+        run(photos, tmp_path / "out", **settings)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out/model.safetensors").exists()
+
+
+def test_failed_start_does_not_occupy_the_folder(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        run(photos, tmp_path / "out", weights="nowhere.pth")
+    run(photos, tmp_path / "out")
+
+
+def test_loss_that_is_no_number_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("effnet.training.loop.F.cross_entropy", lambda logits, *_, **__: logits.sum() * torch.nan)
+    with pytest.raises(ValueError, match="lower learning rate"):
+        run(photos, tmp_path / "out")
+
+
+def test_minutes_become_epochs_once(photos: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    result = run(photos, tmp_path / "out", minutes=0.02, watch=heard)
+    assert 1 <= len(result.history) <= 200
+    assert any("an epoch takes about" in line for line in heard.lines)
+
+
+def test_probe_of_own_weights(photos: Path, tmp_path: Path) -> None:
+    first = run(photos, tmp_path / "first")
+    heard = Heard()
+    second = run(photos, tmp_path / "second", model=None, weights=first.model, recipe="probe", watch=heard)
+    assert second.chosen == "probe"
+    assert second.probe_top1 is not None
+    assert second.history == ()
+    assert any(line.startswith("probe:") for line in heard.lines)
+
+
+def test_photos_with_the_real_lite0_probe(tmp_path: Path) -> None:
+    weights, data = SHARED / "weights/lite0_imagenet_backbone_timm.pth", SHARED / "data/hymenoptera"
+    if not weights.is_file() or not data.is_dir():
+        pytest.skip(f"{weights} or {data} is missing")
+    result = effnet.train(data, "probe", weights=weights, out=tmp_path / "out")
+    assert result.evaluation.pictures == 153
+    assert result.evaluation.top1 >= 0.93
