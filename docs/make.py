@@ -16,7 +16,8 @@ from effnet.arch import ARCHS, TOP1, count
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 # The rooms in their one-way order, as tests/test_rooms.py holds them.
-ROOMS = ("arch contract net draw data weights clock engines prediction evaluation training cli").split()
+ROOMS = ["arch", "contract", "net", "draw", "data", "weights", "clock", "engines", "prediction", "evaluation"]
+ROOMS += ["training", "cli"]
 
 
 def archs_table() -> str:

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 from effnet.arch.record import number
 from effnet.data import video
 from effnet.data.pixels import PictureError, Source
-from effnet.data.sources import _COMPANIONS, _files
+from effnet.data.sources import COMPANIONS, files_below
 
 Named = tuple[str, Source | PictureError]
 
@@ -52,7 +52,7 @@ def _meant(source: str, every: float) -> Iterator[Named]:
         return map(_fetched, (source,))
     path = Path(source)
     if path.is_dir():
-        return _found(_files(path), f"{source} has no pictures in it", every)
+        return _found(files_below(path), f"{source} has no pictures in it", every)
     if path.exists():
         return _file(path, every)
     if any(sign in source for sign in "*?["):
@@ -71,10 +71,10 @@ def _matches(pattern: str) -> Iterator[Path]:
     """The files that match, and what lies in folders that do (with ``**`` the files in them match themselves)."""
     for match in sorted(glob(pattern, recursive=True)):
         if not os.path.isdir(match):
-            if os.path.splitext(match)[1].lower() not in _COMPANIONS:
+            if os.path.splitext(match)[1].lower() not in COMPANIONS:
                 yield Path(match)
         elif "**" not in pattern:
-            yield from _files(Path(match))
+            yield from files_below(Path(match))
 
 
 def _file(path: Path, every: float) -> Iterator[Named]:
@@ -120,7 +120,7 @@ def _listed(source: str, every: float) -> Iterator[Named]:
     if _is_address(source):
         return map(_fetched, (source,))
     path = Path(source)
-    return chain.from_iterable(_later(file, every) for file in (_files(path) if path.is_dir() else (path,)))
+    return chain.from_iterable(_later(file, every) for file in (files_below(path) if path.is_dir() else (path,)))
 
 
 def _is_address(source: str) -> bool:

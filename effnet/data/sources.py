@@ -22,7 +22,7 @@ _SPLITS = {
 
 # What lies about among pictures and is none. Everything else is taken for a picture, whatever its suffix (or without
 # one), so that a photo in a format that cannot be read is reported by `check` and never left out in silence.
-_COMPANIONS = frozenset((
+COMPANIONS = frozenset((
     ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".md", ".rst", ".html", ".log",
     ".py", ".ipynb", ".sh", ".mat", ".db",
 ))  # fmt: skip
@@ -99,7 +99,7 @@ def _pictures(root: Path, labels: Labels | None = None) -> Pictures:
             raise ValueError(f"{root} has a class {folder.name!r} that train has not")
     items: list[Item] = []
     for folder in folders:
-        found = [Item(file, index[folder.name], file.relative_to(root).as_posix()) for file in _files(folder)]
+        found = [Item(file, index[folder.name], file.relative_to(root).as_posix()) for file in files_below(folder)]
         if not found and labels is None:
             raise ValueError(f"class {folder.name!r} in {root} has no pictures: add some or remove the folder")
         items += found
@@ -119,10 +119,10 @@ def _folders(root: Path) -> list[Path]:
     )
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
     """The files of a class, sorted, to the bottom of its folders."""
     for at, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name.lower() not in _LEFTOVERS)
         for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() not in _COMPANIONS:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() not in COMPANIONS:
                 yield Path(at, name)

@@ -81,8 +81,8 @@ def find(source: str | Path) -> Path:
     if path.suffix or len(path.parts) > 1 or path.exists():
         raise FileNotFoundError(f"{source}: there is no such file of weights")
     raise ValueError(
-        f"{canonical(str(source))}: no pretrained weights can be reached from here; give a file with --weights FILE, "
-        "or --weights none to train from scratch"
+        f"{canonical(str(source))}: published weights are not downloaded by this version; give a file of weights "
+        "(to train: --weights FILE, or --weights none to start from random ones)"
     )
 
 

@@ -84,4 +84,4 @@ def _reason(error: Exception) -> str | None:
         return "the disk is full"
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "the folder does not allow it"
-    return text if isinstance(error, OSError) else None
+    return (error.strerror or text) if isinstance(error, OSError) else None

@@ -29,10 +29,10 @@ def one_thread() -> Iterator[None]:
 def quick_questions() -> dict[str, torch.Tensor]:
     """Even and odd, square and not, with enough samples a channel for batch statistics."""
     return {
-        "eval native": twins.random_pictures(2, (64, 64), 1),
-        "eval odd": twins.random_pictures(1, (45, 83), 2),
-        "train odd": twins.random_pictures(2, (45, 83), 3),
-        "gradients": twins.random_pictures(2, (64, 64), 4),
+        "eval native": twins.random_pictures(1, (48, 48), 1),
+        "eval odd": twins.random_pictures(1, (37, 59), 2),
+        "train odd": twins.random_pictures(2, (37, 59), 3),
+        "gradients": twins.random_pictures(2, (48, 48), 4),
     }
 
 

@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
-
 import torch
+from safetensors.torch import load_file
 
 KILLS = 10
 COMMAND = """

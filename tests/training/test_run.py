@@ -99,7 +99,7 @@ def test_used_folder_resume_and_finished(photos: Path, tmp_path: Path) -> None:
     again = run(photos, out, resume=True)
     assert again.evaluations == first.evaluations
     assert again.model.stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match="other settings.*seed was 0"):
+    with pytest.raises(ValueError, match=r"other settings.*seed was 0"):
         run(photos, out, resume=True, seed=5)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
