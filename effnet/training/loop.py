@@ -41,9 +41,14 @@ class Epoch:
 class Score:
     """How good a network is on the selection split, its logits multiplied by ``gain``, which suits them best there."""
 
-    loss: float
+    losses: tuple[float, ...]  # −log p of each picture's class
     top1: float
     gain: float
+
+    @property
+    def loss(self) -> float:
+        """The mean of ``losses``."""
+        return sum(self.losses) / len(self.losses)
 
 
 class Trainer:
@@ -72,7 +77,7 @@ class Trainer:
         self.average = Average(model, recipe.average)
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
-        self.best_epoch, self.best_gain = -1, 1.0
+        self.best_epoch, self.best_score = -1, Score((float("inf"),), 0.0, 1.0)
         self.epoch = self.batch = 0
         self.loss_sum = 0.0
 
@@ -112,19 +117,15 @@ class Trainer:
         score = self.judge(self.average.model)
         rate = self.optimiser.param_groups[-1]["lr"]
         line = Epoch(self.epoch + 1, self.loss_sum / len(self.batches), score.loss, score.top1, rate)
-        if score.loss < self.best_loss():
+        if score.loss < self.best_score.loss:
             self.best = {name: value.clone() for name, value in self.average.model.state_dict().items()}
-            self.best_epoch, self.best_gain = line.epoch, score.gain
+            self.best_epoch, self.best_score = line.epoch, score
         self.history.append(line)
         self.watch.say(
             f"epoch {line.epoch}/{self.epochs}: training loss {line.loss:.3f}, "
             f"held out: loss {line.select_loss:.3f}, top-1 {line.select_top1:.1%}"
         )
         self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
-
-    def best_loss(self) -> float:
-        """The lowest selection loss so far."""
-        return min((line.select_loss for line in self.history), default=float("inf"))
 
     def _patience_is_over(self) -> bool:
         return 0 < self.recipe.patience <= self.epoch - self.best_epoch and self.best_epoch > 0
@@ -139,7 +140,7 @@ class Trainer:
             "history": [asdict(line) for line in self.history],
             "best": self.best,
             "best_epoch": self.best_epoch,
-            "best_gain": self.best_gain,
+            "best_score": asdict(self.best_score),
             "epochs": self.epochs,
             "epoch": self.epoch,
             "batch": self.batch,
@@ -153,7 +154,7 @@ class Trainer:
         self.average.updates = state["updates"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.history = [Epoch(**line) for line in state["history"]]
-        self.best, self.best_epoch, self.best_gain = state["best"], state["best_epoch"], state["best_gain"]
+        self.best, self.best_epoch, self.best_score = state["best"], state["best_epoch"], Score(**state["best_score"])
         self.epochs, self.epoch, self.batch = state["epochs"], state["epoch"], state["batch"]
         self.loss_sum = state["loss_sum"]
 

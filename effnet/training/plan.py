@@ -24,10 +24,11 @@ class Plan:
     select: Pictures
     report: dict[str, Pictures]
     left_out: tuple[str, ...] = ()
+    refits: bool = True  # ``select`` is a part of the training set: in the end a head may be fitted on both
 
     @property
     def known(self) -> Pictures:
-        """Every picture that was learned from or chosen by, where both come from the training set."""
+        """Every picture that is learned from or chosen by, those of ``fit`` first."""
         return Pictures((*self.fit.items, *self.select.items), self.fit.labels, self.fit.mirror)
 
     def write(self, path: Path) -> None:
@@ -70,8 +71,8 @@ def plan(splits: Splits, seed: int, select_on: str, strict: bool, watch: Watch) 
         select = given.pop("val")
         if not given:
             watch.say("choices are made on val: its figures are not those of unseen pictures")
-            return Plan(train, select, {"val (chosen by)": select}, tuple(left_out))
-        return Plan(train, select, given, tuple(left_out))
+            given = {"val (chosen by)": select}
+        return Plan(train, select, given, tuple(left_out), refits=False)
     if not given:
         train, given["holdout"] = holdout(train, REPORT_SHARE, seed)
         watch.say(f"no validation folder: {len(given['holdout'])} pictures are held out, for the report alone")

@@ -21,14 +21,19 @@ GAINS = tuple(float(gain) for gain in np.geomspace(0.25, 100, 64))  # of scores 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A linear head: ``features @ weight.T + bias`` are logits. ``loss`` and ``top1`` are left-one-out ones."""
+    """A linear head: ``features @ weight.T + bias`` are logits."""
 
     weight: Doubles  # (classes, features)
     bias: Doubles  # (classes,)
     strength: float
     gain: float
-    loss: float  # natural logarithm, mean over pictures
-    top1: float
+    losses: Doubles  # (N,): −log p of each picture's class, by the head fitted on all the others
+    top1: float  # the same way
+
+    @property
+    def loss(self) -> float:
+        """The mean of ``losses``."""
+        return float(self.losses.mean())
 
     def logits(self, features: NDArray[np.float32]) -> Doubles:
         """(N, features) -> (N, classes)."""
@@ -58,10 +63,12 @@ def fit_probe(features: NDArray[np.float32], targets: NDArray[np.int64], classes
         if best is None or loss < best[0]:
             best = (loss, strength, gain, ridge, left_out)
     assert best is not None
-    loss, strength, gain, ridge, left_out = best
+    _, strength, gain, ridge, left_out = best
     weight = x.T @ (left @ (seen / (variances + ridge)[:, None]))  # (D, classes)
     top1 = float((left_out.argmax(1) == targets).mean())
-    return Probe(gain * weight.T, gain * (share - mean @ weight), strength, gain, loss, top1)
+    return Probe(
+        gain * weight.T, gain * (share - mean @ weight), strength, gain, surprise(gain * left_out, targets), top1
+    )
 
 
 def best_gain(scores: Doubles, targets: NDArray[np.int64]) -> tuple[float, float]:
@@ -69,15 +76,15 @@ def best_gain(scores: Doubles, targets: NDArray[np.int64]) -> tuple[float, float
 
     Its inverse is the temperature of arXiv:1706.04599.
     """
-    losses = [log_loss(gain * scores, targets) for gain in GAINS]
+    losses = [float(surprise(gain * scores, targets).mean()) for gain in GAINS]
     best = int(np.argmin(losses))
     return GAINS[best], losses[best]
 
 
-def log_loss(logits: Doubles, targets: NDArray[np.int64]) -> float:
-    """Mean surprise −log p(target), with p never below 1e-12."""
-    shares = softmax(logits)[np.arange(len(targets)), targets]
-    return float(-np.log(np.maximum(shares, 1e-12)).mean())
+def surprise(logits: Doubles, targets: NDArray[np.int64]) -> Doubles:
+    """−log p(target) of each picture, with p never below 1e-12: (N, classes), (N,) -> (N,)."""
+    losses: Doubles = -np.log(np.maximum(softmax(logits)[np.arange(len(targets)), targets], 1e-12))
+    return losses
 
 
 def _left_vectors(x: Doubles) -> tuple[Doubles, Doubles]:

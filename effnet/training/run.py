@@ -26,7 +26,7 @@ from effnet.training.checkpoint import Checkpoints
 from effnet.training.folder import Result, RunFolder
 from effnet.training.loop import Epoch, Score, Trainer, seconds_per_epoch
 from effnet.training.plan import Plan, plan
-from effnet.training.probe import Probe, best_gain, fit_probe, log_loss
+from effnet.training.probe import Probe, best_gain, fit_probe, surprise
 from effnet.training.recipe import Recipe
 from effnet.training.report import write_report
 from effnet.training.watch import Watch
@@ -139,22 +139,25 @@ class _Run:
             parts.fit, self.preprocess, recipe.augment, recipe.batch, dice(seed, "data"), workers
         )
         self.probe: Probe | None = None
+        self._probe_losses = np.empty(0)  # of the probe on ``select``, by heads that have not seen the picture
         self.trainer: Trainer | None = None
-        self._probe_loss = float("inf")  # on ``select``, of a head that saw only ``fit``
         self._before = {name: value.clone() for name, value in model.state_dict().items()}
 
     def fit_probe(self) -> None:
-        """Fits a head on the frozen network: one on all the training pictures, one on ``fit`` to start from."""
+        """Fits a head on the frozen network: one on all the training pictures, and one on ``fit`` to go on from."""
         parts, classes = self.parts, len(self.parts.fit.labels.names)
         features = self._rows(self._engine(self.model).embed, parts.known, "probe")
         targets, count = parts.known.targets, len(parts.fit)
         start = fit_probe(features[:count], targets[:count], classes)
-        self._probe_loss = log_loss(start.logits(features[count:]), targets[count:])
-        self.probe = fit_probe(features, targets, classes)
+        if parts.refits:
+            self.probe = fit_probe(features, targets, classes)
+            self._probe_losses = self.probe.losses[count:]
+        else:
+            self.probe = start
+            self._probe_losses = surprise(start.logits(features[count:]), targets[count:])
         self.watch.say(
             f"probe: a linear head on the frozen {self.model.arch.name}, each picture judged by a head that has not "
-            f"seen it: top-1 {self.probe.top1:.1%}, loss {self.probe.loss:.3f}; on the pictures to choose by: "
-            f"loss {self._probe_loss:.3f}"
+            f"seen it: top-1 {self.probe.top1:.1%}, loss {self.probe.loss:.3f}"
         )
         _set_head(self.model, start)
 
@@ -205,23 +208,35 @@ class _Run:
     def _judge(self, model: EfficientNet) -> Score:
         targets = self.parts.select.targets
         logits = self._rows(self._engine(model).run, self.parts.select, "held out").astype(np.float64)
-        gain, loss = best_gain(logits, targets)
-        return Score(loss, float((logits.argmax(1) == targets).mean()), gain)
+        gain, _ = best_gain(logits, targets)
+        losses = surprise(gain * logits, targets)
+        return Score(tuple(losses.tolist()), float((logits.argmax(1) == targets).mean()), gain)
 
     def choose(self) -> tuple[str, EfficientNet]:
-        """The better of probe and fine-tuned network by their loss on ``select``, ready to be saved."""
-        tuned = self.trainer.best_loss() if self.trainer else float("inf")
-        if self.probe is not None and self.trainer:
-            kept = "the probe stays" if self._probe_loss <= tuned else "fine-tuning is kept"
-            self.watch.say(f"{kept}: loss {tuned:.3f} fine-tuned, {self._probe_loss:.3f} for the probe")
-        if self.probe is not None and self._probe_loss <= tuned:
+        """The network to keep, ready to be saved: the probe, unless fine-tuning is clearly better.
+
+        Both are judged on ``select``: the probe by heads that left each picture out. Clearly is by more than one
+        standard error of the pictures' differences: on few pictures the simpler model wins a tie.
+        """
+        if self.trainer is None or (self.probe is not None and not self._tuning_pays(self.trainer)):
+            assert self.probe is not None
             self.model.load_state_dict(self._before)
             _set_head(self.model, self.probe)
             return "probe", self.model.cpu().eval()
-        assert self.trainer is not None
         self.model.load_state_dict(self.trainer.best)
-        _scale_head(self.model, self.trainer.best_gain)
+        _scale_head(self.model, self.trainer.best_score.gain)
         return "fine-tuned", self.model.cpu().eval()
+
+    def _tuning_pays(self, trainer: Trainer) -> bool:
+        tuned, frozen = np.array(trainer.best_score.losses), self._probe_losses
+        gained = frozen - tuned
+        error = gained.std(ddof=1) / len(gained) ** 0.5 if len(gained) > 1 else float("inf")
+        pays = bool(gained.mean() > error)
+        self.watch.say(
+            f"{'fine-tuning' if pays else 'the probe'} is kept: on the pictures to choose by, loss {frozen.mean():.3f} "
+            f"of the probe, {tuned.mean():.3f} fine-tuned (a difference of {error:.3f} would be chance)"
+        )
+        return pays
 
 
 def _set_head(model: EfficientNet, probe: Probe) -> None:

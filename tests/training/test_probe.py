@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from effnet.training.probe import STRENGTHS, best_gain, fit_probe, log_loss
+from effnet.training.probe import STRENGTHS, best_gain, fit_probe, surprise
 
 
 def blobs(pictures: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +33,7 @@ def test_left_one_out_is_what_leaving_one_out_gives(pictures: int, width: int) -
         weight, bias = ridge(x[rest], y[rest], penalty)
         scores[left] = x[left] @ weight + bias
     assert found.top1 == pytest.approx((scores.argmax(1) == targets).mean())
-    assert found.loss == pytest.approx(log_loss(found.gain * scores, targets), rel=1e-6)
+    assert found.loss == pytest.approx(surprise(found.gain * scores, targets).mean(), rel=1e-6)
 
 
 def test_head_is_the_ridge_solution() -> None:
@@ -61,7 +61,7 @@ def test_gain_makes_sure_logits_humble() -> None:
     overconfident = np.array([[9.0, 0], [0, 9], [9, 0], [9, 0]])  # the last one is wrong
     gain, loss = best_gain(overconfident, targets)
     assert gain < 1
-    assert loss < log_loss(overconfident, targets)
+    assert loss < surprise(overconfident, targets).mean()
 
 
 def test_one_class_absent_from_the_pictures() -> None:

@@ -180,3 +180,16 @@ def test_photos_with_the_real_lite0_probe(tmp_path: Path) -> None:
     result = effnet.train(data, "probe", weights=weights, out=tmp_path / "out")
     assert result.evaluation.pictures == 153
     assert result.evaluation.top1 >= 0.93
+
+
+def test_validation_that_is_chosen_by_is_never_learned_from(photos: Path, tmp_path: Path) -> None:
+    start = run(photos, tmp_path / "start").model
+    data = tmp_path / "data"
+    shutil.copytree(photos, data / "train")
+    paint(data / "val", "dark", 70, 4, seed=9)
+    paint(data / "val", "light", 180, 4, seed=9)
+    settings = {"model": None, "weights": start, "recipe": "probe", "select_on": "val"}
+    with_val = effnet.load(run(data, tmp_path / "with", **settings).model)
+    paint(data / "val", "light", 20, 4, seed=9)
+    without = effnet.load(run(data, tmp_path / "without", **settings).model)
+    assert torch.equal(with_val.classifier.weight, without.classifier.weight)
