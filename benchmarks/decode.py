@@ -1,0 +1,72 @@
+"""How often does decoding JPEGs at reduced scale change an answer, and what does it save?
+
+    python benchmarks/decode.py PHOTOS WEIGHTS
+
+PHOTOS is a folder with train/ and val/ class folders. For each size a linear head is fitted on exactly decoded training
+photos; all photos are then classified twice, from exact and from reduced pixels. Decoding is timed apart, the two ways
+taking turns. Photos whose short side is below four times the network's need are never reduced, so small sizes stand in
+for large photos.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+
+from effnet.clock import contest
+from effnet.contract import Preprocess, crop_fraction
+from effnet.data import open_data, pixels
+from effnet.engines.eager import Eager
+from effnet.prediction import outputs
+from effnet.training.probe import fit_probe
+from effnet.weights import load
+
+SIZES = (224, 72, 64, 48)
+
+
+def main(photos: str, weights: str) -> None:
+    splits, model = open_data(photos), load(weights)
+    assert splits.train is not None
+    assert splits.val is not None
+    items = [*splits.train.items, *splits.val.items]
+    print("| size | photos reduced | top-1 differs | largest change of probability | exact ms | reduced ms | ratio |")
+    print("|--:|--:|--:|--:|--:|--:|--:|")
+    for size in SIZES:
+        exact = replace(model.preprocess, size=(size, size), crop=crop_fraction(size))
+        reduced = replace(exact, decode="reduced")
+        engine = Eager(model)
+
+        def features(preprocess: Preprocess, engine: Eager = engine) -> np.ndarray:
+            named = ((item.name, item.picture) for item in items)
+            return np.stack([row for _, row in outputs(engine.embed, named, preprocess)])  # type: ignore[arg-type]
+
+        rows = {"exact": features(exact), "reduced": features(reduced)}
+        count = len(splits.train)
+        probe = fit_probe(rows["exact"][:count], splits.train.targets, len(splits.train.labels.names))
+        logits = {name: probe.logits(found) for name, found in rows.items()}
+        shares = {name: np.exp(found) / np.exp(found).sum(1, keepdims=True) for name, found in logits.items()}
+        differ = int((logits["exact"].argmax(1) != logits["reduced"].argmax(1)).sum())
+        changed = int((rows["exact"] != rows["reduced"]).any(1).sum())
+        some = [item.picture for item in items[::8]]
+        timing = contest(
+            {
+                "exact": lambda exact=exact, some=some: [pixels(picture, exact) for picture in some],
+                "reduced": lambda reduced=reduced, some=some: [pixels(picture, reduced) for picture in some],
+            },
+            runs=7,
+            warm_up=1,
+        )
+        milliseconds = {name: found.seconds / len(some) * 1e3 for name, found in timing.items()}
+        print(
+            f"| {size} | {changed} of {len(items)} | {differ} "
+            f"| {np.abs(shares['exact'] - shares['reduced']).max():.3f} "
+            f"| {milliseconds['exact']:.2f} | {milliseconds['reduced']:.2f} "
+            f"| {milliseconds['reduced'] / milliseconds['exact']:.2f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
