@@ -122,7 +122,8 @@ def train(
     path = save(final, folder.model)
     evaluations = {name: evaluate(final, found, decode="exact") for name, found in parts.report.items()}
     result = Result(path, name, evaluations, tuple(history), run.probe.top1 if run.probe else None, parts.left_out)
-    write_report(folder.report, result, final, chosen)
+    judged = {item.name: item.picture for item in parts.report[result.split].items}
+    write_report(folder.report, result, final, chosen, judged)
     folder.finish(result)
     return result
 
