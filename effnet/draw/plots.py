@@ -15,7 +15,7 @@ from html import escape
 from io import StringIO
 from math import isfinite, nan, sqrt
 from typing import TYPE_CHECKING
-from unicodedata import east_asian_width
+from unicodedata import category, east_asian_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +70,9 @@ def curves(
             )
         axes.grid(axis="y", color=_INK, alpha=0.12, linewidth=1)
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        last = max(map(len, lines.values()))
+        axes.set_xlim((1, last) if last > 1 else (0.5, 1.5))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -88,6 +90,8 @@ def confusion(table: Sequence[Sequence[int]], names: Sequence[str], title: str) 
     classes = len(names)
     cell = 36.0 if classes <= 12 else 24.0
     short = [_cut(name) for name in names]
+    if len(set(short)) < len(set(names)):  # they begin alike
+        short = [_cut(name, end=True) for name in names]
     longest = max(map(_length, short))
     turned = longest > cell - 4
     left = 22 + longest + (max(0.0, 0.71 * longest - 22 - longest - cell / 2) if turned else 0)
@@ -162,9 +166,13 @@ def _bare(axes: Axes) -> None:
     axes.tick_params(length=0, pad=5)
 
 
-def _cut(name: str) -> str:
+def _cut(name: str, end: bool = False) -> str:
+    """The beginning of a long name, or its end."""
     name = " ".join(name.split())
-    return name if len(name) <= _LETTERS_MOST else name[: _LETTERS_MOST - 1].rstrip() + "…"
+    name = "".join("?" if category(letter) in ("Cc", "Cs") else letter for letter in name)  # broken names of files
+    if len(name) <= _LETTERS_MOST:
+        return name
+    return "…" + name[1 - _LETTERS_MOST :].lstrip() if end else name[: _LETTERS_MOST - 1].rstrip() + "…"
 
 
 def _length(name: str) -> float:

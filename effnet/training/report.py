@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from io import BytesIO
 from math import sqrt
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import TypeVar
 
 from PIL.Image import Resampling
 
@@ -30,6 +30,7 @@ ROWS_MOST = 40  # classes and reasons that are shown before the rest is folded a
 MISTAKES_MOST = 24
 THUMBNAIL_SIDE = 160
 
+T = TypeVar("T")
 SPLITS = {
     "test": "pictures of the test set",
     "val": "pictures of the validation set",
@@ -81,20 +82,13 @@ def _headline(result: Result) -> str:
     right = round(found.top1 * found.pictures)
     low, high = wilson(right, found.pictures)
     commonest = max(one.pictures for one in classes) / found.pictures
-    what = SPLITS.get(result.split)
-    seen = (
-        f"{what}, which no choice has seen"
-        if what
-        else f"pictures of “{_text(result.split)}”, on which choices were made: expect less on others"
-    )
+    seen = f"pictures of “{_text(result.split)}”, on which choices were made: expect less on others"
+    if result.split in SPLITS:
+        seen = f"{SPLITS[result.split]}, which no choice has seen"
     tiles = [
-        ("Top-1", f"{found.top1:.2%}", f"95% interval {low:.1%} to {high:.1%}"),
+        ("95% interval", f"{100 * low:.1f}–{high:.1%}", "of top-1, by the number of pictures"),
         ("Loss", f"{found.loss:.3f}", "mean −log p of the true class"),
-        (
-            "Calibration error",
-            f"{found.calibration_error:.3f}",
-            "how far probabilities are from the share that is right",
-        ),
+        ("Calibration error", f"{found.calibration_error:.3f}", "mean gap between sure and right"),
         ("Most common class", f"{commonest:.2%}", "right by always saying this one"),
     ]
     if len(classes) > 5:
@@ -107,7 +101,7 @@ def _headline(result: Result) -> str:
     )
     return (
         f"<header><h1>{found.top1:.2%} <small>right</small></h1>"
-        f'<p class="lead">{right:,} of {found.pictures:,} {seen}.</p>'
+        f'<p class="lead">Top-1: {right:,} of {found.pictures:,} {seen}.</p>'
         f'<dl class="tiles">{shown}</dl>{others}</header>'
     )
 
@@ -126,7 +120,7 @@ def _facts(result: Result, model: EfficientNet, recipe: Recipe) -> str:
     ]
     if result.probe_top1 is not None:
         rows.append(("Probe", f"top-1 {result.probe_top1:.2%}, each training picture judged by a head without it"))
-    return _pairs((name, value) for name, value in rows)
+    return _pairs(rows)
 
 
 def _why(result: Result, recipe: Recipe) -> str:
@@ -136,10 +130,8 @@ def _why(result: Result, recipe: Recipe) -> str:
     after = f"{best.select_loss:.3f} after epoch {best.epoch} of {len(result.history)}"
     where = "on the pictures to choose by"
     if result.chosen == "probe":
-        return f"fine-tuning came to a loss of {after} {where}, and the probe’s was no higher."
-    if recipe.probe:
-        return f"its loss {where}, {after}, was below the probe’s."
-    return f"its loss {where} was lowest, {after}."
+        return f"fine-tuning came to a loss of {after} {where}, not clearly below the probe’s."
+    return f"its loss {where} was {after}, " + ("clearly below the probe’s." if recipe.probe else "the lowest.")
 
 
 def _history(result: Result) -> str:
@@ -149,11 +141,11 @@ def _history(result: Result) -> str:
     best = min(lines, key=lambda line: line.select_loss)
     marked = (best.epoch, "kept" if result.chosen != "probe" else "best")
     losses = {"training": [line.loss for line in lines], "held out": [line.select_loss for line in lines]}
-    shares = {"held out": [line.select_top1 for line in lines]}
+    shares, percent = {"held out": [line.select_top1 for line in lines]}, f"{best.select_top1:.2%}"
     return (
         f'<div class="pair"><figure><h3>Loss</h3>{curves(losses, "loss of each epoch", marked=marked)}</figure>'
         f"<figure><h3>Top-1</h3>{curves(shares, 'top-1 of each epoch', percent=True, marked=marked)}</figure></div>"
-        f"<p>Held out: the pictures to choose by, {_text(best.select_top1, '.2%')} of them right after epoch {best.epoch}. "
+        f"<p>Held out: the pictures to choose by, {percent} of them right after epoch {best.epoch}. "
         "The training loss is of changed pictures and smoothed labels, so it may well lie above the other.</p>"
     )
 
@@ -167,27 +159,19 @@ def _confused(found: Evaluation) -> str:
             "pictures. Blue is right, orange is wrong; the stronger, the larger its share of the row.</p>"
         )
     pairs = sorted(
-        (
-            (number, row, column)
-            for row, counts in enumerate(found.confusion)
-            for column, number in enumerate(counts)
-            if number and row != column
-        ),
-        key=lambda one: (-one[0], one[1], one[2]),
+        (-number, -number / sum(counts), row, column)
+        for row, counts in enumerate(found.confusion)
+        for column, number in enumerate(counts)
+        if number and row != column
     )
     if not pairs:
         return "<p>Nothing: every picture was right.</p>"
     rows = (
-        (
-            _text(names[row]),
-            _text(names[column]),
-            str(number),
-            _bar(number / max(sum(found.confusion[row]), 1), "wrong"),
-        )
-        for number, row, column in pairs[:PAIRS_MOST]
+        (_text(names[row]), _text(names[column]), f"{-less:,}", _bar(-share, "wrong"))
+        for less, share, row, column in pairs[:PAIRS_MOST]
     )
-    rest = f"<p>And {len(pairs) - PAIRS_MOST:,} pairs more.</p>" if len(pairs) > PAIRS_MOST else ""
-    return _table(("true", "taken for", "pictures", "share of the true class"), rows) + rest
+    words = f"<p>The most frequent of {len(pairs):,} mistaken pairs. Share: of the true class’s pictures.</p>"
+    return words + _table(("true", "taken for", "pictures", "share"), rows, names=2)
 
 
 def _mistakes(found: Evaluation, pictures: Mapping[str, Path | Pixels]) -> str:
@@ -198,15 +182,13 @@ def _mistakes(found: Evaluation, pictures: Mapping[str, Path | Pixels]) -> str:
         thumbnail = _thumbnail(pictures[one.picture]) if one.picture in pictures else ""
         image = f'<img alt="" src="data:image/jpeg;base64,{thumbnail}">' if thumbnail else ""
         shown.append(
-            f"<li>{image}<div><b>{_text(one.label)}</b> taken for <b>{_text(one.predicted)}</b>, "
-            f"{one.probability:.1%} sure<br><small>{_text(one.picture)}</small></div></li>"
+            f"<li>{image}<b>{_text(one.label)}</b> taken for <b>{_text(one.predicted)}</b><br>"
+            f"{one.probability:.1%} sure<br><small>{_text(one.picture)}</small></li>"
         )
     total = len(found.mistakes)
     how_many = f"The {len(shown)} surest of {total:,}" if total > len(shown) else f"All {total}, surest first"
-    return (
-        f"<p>{how_many}. Look at their labels first: a network that is sure and wrong is often right.</p>"
-        f'<ul class="mistakes">{"".join(shown)}</ul>'
-    )
+    words = f"{how_many}. Look at their labels first: where a network is sure, it may be the label that is wrong."
+    return f'<p>{words}</p><ul class="mistakes">{"".join(shown)}</ul>'
 
 
 def _thumbnail(picture: Path | Pixels) -> str:
@@ -228,28 +210,19 @@ def _classes(scores: Sequence[ClassScore]) -> str:
 
     def rows(part: Iterable[ClassScore]) -> Iterator[Sequence[str]]:
         for one in part:
-            if one.pictures:
-                figures = (f"{one.precision:.1%}", f"{one.recall:.1%}", _bar(one.f1, "right"))
-            else:
-                figures = ("–", "–", "–")
-            yield _text(one.name), f"{one.pictures:,}", *figures
+            figures = (f"{one.precision:.1%}", f"{one.recall:.1%}", _bar(one.f1, "right"))
+            yield _text(one.name), f"{one.pictures:,}", *(figures if one.pictures else "–––")
 
     head = ("class", "pictures", "precision", "recall", "F1")
-    first, rest = ordered[:ROWS_MOST], ordered[ROWS_MOST:]
-    more = f"<details><summary>{len(rest):,} more</summary>{_table(head, rows(rest))}</details>" if rest else ""
-    return (
-        "<p>The weakest first. Precision: how much of what is called so is it. Recall: how much of it is called so. "
-        f"F1: their harmonic mean.</p>{_table(head, rows(first))}{more}"
-    )
+    words = "Precision: how much of what is called so is it; recall: how much of it is called so; F1: both in one."
+    return f"<p>The weakest first. {words}</p>" + _folded(ordered, lambda part: _table(head, rows(part)))
 
 
 def _left_out(result: Result) -> str:
     every = [*result.left_out, *(text for one in result.evaluations.values() for text in one.left_out)]
     if not every:
         return "<p>None: every picture could be read.</p>"
-    first, rest = every[:ROWS_MOST], every[ROWS_MOST:]
-    more = f"<details><summary>{len(rest):,} more</summary>{_list(rest)}</details>" if rest else ""
-    return f"<p>{len(every):,} could not be read:</p>{_list(first)}{more}"
+    return f"<p>{len(every):,} could not be read:</p>{_folded(every, _list)}"
 
 
 def _use(model: Path) -> str:
@@ -265,11 +238,11 @@ def _use(model: Path) -> str:
 
 
 def _settings(recipe: Recipe) -> str:
-    settings: dict[str, Any] = recipe.to_dict()
-    changes = {f"augment: {name}": value for name, value in settings.pop("augment").items()}
-    if changes.get("augment: mirror"):
-        changes["augment: mirror"] = "yes, where a mirrored picture keeps its label"
-    shown = ((name.replace("_", " "), _setting(value)) for name, value in {**settings, **changes}.items())
+    settings = recipe.to_dict()
+    settings |= {f"augment: {name}": value for name, value in settings.pop("augment").items()}
+    if settings["augment: mirror"]:
+        settings["augment: mirror"] = "yes, where labels allow it"
+    shown = ((name.replace("_", " "), _setting(value)) for name, value in settings.items())
     return f'<div class="columns">{_pairs(shown)}</div>'
 
 
@@ -287,12 +260,18 @@ def _short(number: int) -> str:
     return str(number)
 
 
-def _text(value: object, form: str = "") -> str:
-    return escape(format(value, form))
+def _text(value: object) -> str:
+    return escape(str(value))
+
+
+def _folded(rows: Sequence[T], shown: Callable[[Sequence[T]], str]) -> str:
+    """``rows`` as ``shown`` draws them, those beyond `ROWS_MOST` behind a line to open."""
+    first, rest = rows[:ROWS_MOST], rows[ROWS_MOST:]
+    return shown(first) + (f"<details><summary>{len(rest):,} more</summary>{shown(rest)}</details>" if rest else "")
 
 
 def _bar(share: float, kind: str) -> str:
-    return f'<span class="bar {kind}"><i style="width:{100 * share:.0f}%"></i></span>{share:.1%}'
+    return f'<span class="bar {kind}"><i style="width:{share:.0%}"></i></span><span class="share">{share:.1%}</span>'
 
 
 def _list(texts: Iterable[str]) -> str:
@@ -303,9 +282,12 @@ def _pairs(rows: Iterable[tuple[str, str]]) -> str:
     return f'<dl class="facts">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)}</dl>'
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    top = "".join(f'<th scope="col">{name}</th>' for name in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1) -> str:
+    """The first ``names`` columns hold texts, the others numbers."""
+    kinds = [' class="name"' if column < names else "" for column in range(len(head))]
+    top = "".join(f'<th scope="col"{kind}>{name}</th>' for kind, name in zip(kinds, head, strict=True))
+    cells = ("".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True)) for row in rows)
+    body = "".join(f"<tr>{row}</tr>" for row in cells)
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -326,51 +308,43 @@ def _page(title: str, parts: Iterable[str]) -> str:
 
 
 STYLE = """
-:root { --ink: #23272f; --soft: #636b78; --line: #e3e5e9; --back: #fcfcfa; --pale: #f2f3f5; --right: #3b7dd8;
-  --wrong: #d9772b }
+:root { --ink: #23272f; --soft: #636b78; --line: #e3e5e9; --back: #fcfcfa; --pale: #f2f3f5 }
 @media screen and (prefers-color-scheme: dark) {
   :root { --ink: #e6e8ec; --soft: #9aa3b2; --line: #2c313a; --back: #15181d; --pale: #1e2229 } }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.55 system-ui, sans-serif;
-  -webkit-text-size-adjust: 100%; overflow-wrap: anywhere }
+  -webkit-text-size-adjust: 100%; overflow-wrap: anywhere; font-variant-numeric: tabular-nums }
 main { max-width: 58rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem }
 h1 { font-size: clamp(3rem, 12vw, 4.5rem); line-height: 1; font-weight: 650; letter-spacing: -.03em; margin: 0 }
-h1 small { font-size: .4em; font-weight: 400; letter-spacing: 0; color: var(--soft) }
-h2 { font-size: 1.25rem; font-weight: 620; margin: 0 0 .75rem; break-after: avoid }
-h3 { font-size: .9rem; font-weight: 600; margin: 0 }
+h1 small { font-size: .4em; font-weight: 400; letter-spacing: 0 } small { color: var(--soft) }
+h2 { font-size: 1.25rem; font-weight: 620; margin: 0 0 .75rem; break-after: avoid } h3 { font-size: .9rem; margin: 0 }
 section { margin-top: 2.75rem; padding-top: 1.5rem; border-top: 1px solid var(--line) }
-p { margin: .75rem 0; max-width: 44rem } section > p, small, .tiles dd { color: var(--soft) }
-.lead { font-size: 1.15rem }
-dl, dd, figure { margin: 0 }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .75rem; margin: 1.5rem 0 }
-.tiles div { background: var(--pale); border-radius: .6rem; padding: .8rem 1rem; font-size: .85rem; line-height: 1.4 }
-.tiles b { display: block; font-size: 1.45rem; font-weight: 620; color: var(--ink) }
+p { margin: .75rem 0; max-width: 44rem } section > p, .tiles dd, dt, th, summary { color: var(--soft) }
+.lead { font-size: 1.15rem } dl, dd, figure { margin: 0 }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin: 1.5rem 0 }
+.tiles div { background: var(--pale); border-radius: .6rem; padding: .8rem; font-size: .85rem; line-height: 1.4 }
+.tiles b { display: block; font-size: 1.25rem; font-weight: 620; color: var(--ink); letter-spacing: -.01em }
 .facts div { display: grid; grid-template-columns: 9rem 1fr; gap: 1rem; padding: .3rem 0; break-inside: avoid }
-.facts dt { color: var(--soft) }
 .columns { columns: 22rem; column-gap: 3rem; font-size: .9rem }
 .columns .facts div { grid-template-columns: 1fr 1fr; border-bottom: 1px solid var(--line) }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 2rem }
-.scroll { overflow-x: auto }
-table { border-collapse: collapse; width: 100%; font-size: .92rem }
-th { font-weight: 500; color: var(--soft) }
-th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap }
-th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; min-width: 7rem }
-tr { break-inside: avoid }
-b, dd, td { font-variant-numeric: tabular-nums }
-.bar { display: inline-block; width: 5rem; height: .5rem; margin-right: .6rem; border-radius: 1rem;
-  background: var(--pale); overflow: hidden }
-.bar i { display: block; height: 100%; background: var(--right) } .bar.wrong i { background: var(--wrong) }
+.scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .92rem } th { font-weight: 500 }
+th, td { text-align: right; padding: .35rem 0 .35rem 1rem; border-bottom: 1px solid var(--line); white-space: nowrap }
+.name { text-align: left; white-space: normal; min-width: 7rem } .name:first-child { padding-left: 0 }
+.share, .bar { display: inline-block } .share { min-width: 3.4rem }
+.bar { width: 5rem; height: .5rem; border-radius: 1rem; background: var(--pale); overflow: hidden }
+.bar i { display: block; height: 100% } .right i { background: #3b7dd8 } .wrong i { background: #d9772b }
 .mistakes { list-style: none; padding: 0; margin: 1rem 0 0; display: grid; gap: 1.25rem 1rem;
   grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); font-size: .88rem; line-height: 1.4 }
-.mistakes li { break-inside: avoid }
 .mistakes img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--pale);
   border-radius: .5rem; margin-bottom: .4rem }
 pre { background: var(--pale); padding: .8rem 1rem; border-radius: .6rem; white-space: pre-wrap; font-size: .88rem }
-ul { padding-left: 1.2rem } summary { cursor: pointer; padding: .6rem 0; color: var(--soft) }
-svg { display: block; margin: .5rem 0 } figure svg { color: var(--ink) }
-@media (max-width: 34rem) { .facts div { grid-template-columns: 1fr; gap: 0 } .bar { width: 2.5rem }
-  .columns .facts div { grid-template-columns: 1fr 1fr } }
-@media print { body { font-size: 11pt } main { max-width: none; padding: 0 } svg { min-width: 0 !important }
-  .scroll { overflow: visible } .bar, .bar i, .tiles div { print-color-adjust: exact } figure { break-inside: avoid }
+ul { padding-left: 1.2rem } summary { cursor: pointer; padding: .6rem 0 } svg { display: block; margin: .5rem 0 }
+@media (max-width: 34rem) { .facts div { grid-template-columns: 1fr; gap: 0 } .bar { display: none }
+  .columns .facts div { grid-template-columns: 1fr 1fr } th, td { padding-left: .6rem } table { font-size: .85rem }
+  .name { min-width: 5rem } }
+@media print { body { font-size: 10pt; background: none } section { margin-top: 1.5rem }
+  main { max-width: none; padding: 0 } svg { min-width: 0 !important } .scroll { overflow: visible } pre,
+  .bar, .bar i, .tiles div { print-color-adjust: exact } li, tr, figure { break-inside: avoid }
   ::details-content { content-visibility: visible } }
 """

@@ -171,6 +171,7 @@ def measure(name: str, padding: str, pictures: Tensor | None, questions: dict[st
     One model is alive at a time: the giants would not fit into memory otherwise. All weights are float32 numbers, so
     that both precisions compute with the same ones.
     """
+    torch.manual_seed(0)
     model = build(name, padding)
     randomise(model, pictures)
     figures: Figures = {}
@@ -244,13 +245,12 @@ def every() -> Iterator[tuple[str, str]]:
 
 
 @torch.no_grad()
-def chaos(name: str, pictures: Tensor | None, size: int, seed: int) -> float:
-    """How far timm's network moves from itself in float64 when its input moves by one unit in the last place."""
+def chaos(name: str, pictures: Tensor | None, x: Tensor, seed: int) -> float:
+    """How far timm's network moves from itself in float64 when its input ``x`` moves by one unit in the last place."""
     torch.manual_seed(seed)
     model = build(name, "same")
     randomise(model, pictures, seed)
     peer = build_peer(name, "same")
     copy_weights(model, peer)
     peer.double().eval()
-    x = random_pictures(1, (size, size), seed)
     return apart(peer(torch.nextafter(x, torch.full_like(x, torch.inf))), peer(x))
