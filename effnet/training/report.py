@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import shlex
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from math import sqrt
 from pathlib import Path
 from textwrap import dedent
-from typing import TypeVar
 
 from PIL.Image import Resampling
 
@@ -21,16 +19,15 @@ from effnet.draw.plots import confusion, curves
 from effnet.evaluation import ClassScore, Evaluation
 from effnet.net import EfficientNet
 from effnet.training.folder import Result
+from effnet.training.page import bar, bullets, folded, page, pairs, plain, section, table
 from effnet.training.recipe import Recipe
 from effnet.weights.save import replacing
 
 MATRIX_CLASSES_MOST = 30  # beyond, the most confused pairs are listed
 PAIRS_MOST = 15
-ROWS_MOST = 40  # classes and reasons that are shown before the rest is folded away
 MISTAKES_MOST = 24
 THUMBNAIL_SIDE = 160
 
-T = TypeVar("T")
 SPLITS = {
     "test": "pictures of the test set",
     "val": "pictures of the validation set",
@@ -53,18 +50,18 @@ def write_report(
     found = result.evaluation
     parts = (
         _headline(result),
-        _section("What was trained", _facts(result, model, recipe)),
-        _section("Training", _history(result)),
-        _section("What is taken for what", _confused(found)),
-        _section("The surest mistakes", _mistakes(found, pictures or {})),
-        _section("Class by class", _classes(found.classes)),
-        _section("Pictures left out", _left_out(result)),
-        _section("Use the model", _use(result.model)),
-        _section("The recipe's settings", _settings(recipe)),
+        section("What was trained", _facts(result, model, recipe)),
+        section("Training", _history(result)),
+        section("What is taken for what", _confused(found)),
+        section("The surest mistakes", _mistakes(found, pictures or {})),
+        section("Class by class", _classes(found.classes)),
+        section("Pictures left out", _left_out(result)),
+        section("Use the model", _use(result.model)),
+        section("The recipe's settings", _settings(recipe)),
     )
     title = f"{model.arch.name}: {found.top1:.2%} right on {len(found.classes)} classes"
     with replacing(path) as beside:
-        beside.write_text(_page(title, parts), encoding="utf-8", errors="replace")
+        beside.write_text(page(title, parts), encoding="utf-8", errors="replace")
 
 
 def wilson(right: int, of: int) -> tuple[float, float]:
@@ -82,7 +79,7 @@ def _headline(result: Result) -> str:
     right = round(found.top1 * found.pictures)
     low, high = wilson(right, found.pictures)
     commonest = max(one.pictures for one in classes) / found.pictures
-    seen = f"pictures of “{_text(result.split)}”, on which choices were made: expect less on others"
+    seen = f"pictures of “{plain(result.split)}”, on which choices were made: expect less on others"
     if result.split in SPLITS:
         seen = f"{SPLITS[result.split]}, which no choice has seen"
     tiles = [
@@ -95,7 +92,7 @@ def _headline(result: Result) -> str:
         tiles.insert(1, ("Top-5", f"{found.top5:.2%}", "true class among the five likeliest"))
     shown = "".join(f"<div><dt>{name}</dt><dd><b>{value}</b> {note}</dd></div>" for name, value, note in tiles)
     others = "".join(
-        f"<p>{_text(name)}: {one.top1:.2%} of {one.pictures:,} pictures are right, loss {one.loss:.3f}.</p>"
+        f"<p>{plain(name)}: {one.top1:.2%} of {one.pictures:,} pictures are right, loss {one.loss:.3f}.</p>"
         for name, one in result.evaluations.items()
         if name != result.split
     )
@@ -111,16 +108,16 @@ def _facts(result: Result, model: EfficientNet, recipe: Recipe) -> str:
     cost = count(model.arch, (high, wide), model.classes, model.channels)
     came = [text for text in (model.provenance.source, model.provenance.layout, model.provenance.licence) if text]
     rows = [
-        ("Network", f"<b>{_text(model.arch.name)}</b>, {model.classes:,} classes"),
+        ("Network", f"<b>{plain(model.arch.name)}</b>, {model.classes:,} classes"),
         ("Size", f"{_short(cost.params)} params; {_short(cost.macs)} MACs for a picture of {high} × {wide}"),
-        ("Weights", _text(", ".join(came)) or "not known"),
-        ("Since then", "<br>".join(map(_text, model.provenance.history)) or "nothing"),
-        ("Recipe", _text(recipe.name)),
-        ("Chosen", f"<b>{_text(result.chosen)}</b>: {_why(result, recipe)}"),
+        ("Weights", plain(", ".join(came)) or "not known"),
+        ("Since then", "<br>".join(map(plain, model.provenance.history)) or "nothing"),
+        ("Recipe", plain(recipe.name)),
+        ("Chosen", f"<b>{plain(result.chosen)}</b>: {_why(result, recipe)}"),
     ]
     if result.probe_top1 is not None:
         rows.append(("Probe", f"top-1 {result.probe_top1:.2%}, each training picture judged by a head without it"))
-    return _pairs(rows)
+    return pairs(rows)
 
 
 def _why(result: Result, recipe: Recipe) -> str:
@@ -167,11 +164,11 @@ def _confused(found: Evaluation) -> str:
     if not pairs:
         return "<p>Nothing: every picture was right.</p>"
     rows = (
-        (_text(names[row]), _text(names[column]), f"{-less:,}", _bar(-share, "wrong"))
+        (plain(names[row]), plain(names[column]), f"{-less:,}", bar(-share, "wrong"))
         for less, share, row, column in pairs[:PAIRS_MOST]
     )
     words = f"<p>The most frequent of {len(pairs):,} mistaken pairs. Share: of the true class’s pictures.</p>"
-    return words + _table(("true", "taken for", "pictures", "share"), rows, names=2)
+    return words + table(("true", "taken for", "pictures", "share"), rows, names=2)
 
 
 def _mistakes(found: Evaluation, pictures: Mapping[str, Path | Pixels]) -> str:
@@ -182,8 +179,8 @@ def _mistakes(found: Evaluation, pictures: Mapping[str, Path | Pixels]) -> str:
         thumbnail = _thumbnail(pictures[one.picture]) if one.picture in pictures else ""
         image = f'<img alt="" src="data:image/jpeg;base64,{thumbnail}">' if thumbnail else ""
         shown.append(
-            f"<li>{image}<b>{_text(one.label)}</b> taken for <b>{_text(one.predicted)}</b><br>"
-            f"{one.probability:.1%} sure<br><small>{_text(one.picture)}</small></li>"
+            f"<li>{image}<b>{plain(one.label)}</b> taken for <b>{plain(one.predicted)}</b><br>"
+            f"{one.probability:.1%} sure<br><small>{plain(one.picture)}</small></li>"
         )
     total = len(found.mistakes)
     how_many = f"The {len(shown)} surest of {total:,}" if total > len(shown) else f"All {total}, surest first"
@@ -210,19 +207,19 @@ def _classes(scores: Sequence[ClassScore]) -> str:
 
     def rows(part: Iterable[ClassScore]) -> Iterator[Sequence[str]]:
         for one in part:
-            figures = (f"{one.precision:.1%}", f"{one.recall:.1%}", _bar(one.f1, "right"))
-            yield _text(one.name), f"{one.pictures:,}", *(figures if one.pictures else "–––")
+            figures = (f"{one.precision:.1%}", f"{one.recall:.1%}", bar(one.f1, "right"))
+            yield plain(one.name), f"{one.pictures:,}", *(figures if one.pictures else "–––")
 
     head = ("class", "pictures", "precision", "recall", "F1")
     words = "Precision: how much of what is called so is it; recall: how much of it is called so; F1: both in one."
-    return f"<p>The weakest first. {words}</p>" + _folded(ordered, lambda part: _table(head, rows(part)))
+    return f"<p>The weakest first. {words}</p>" + folded(ordered, lambda part: table(head, rows(part)))
 
 
 def _left_out(result: Result) -> str:
     every = [*result.left_out, *(text for one in result.evaluations.values() for text in one.left_out)]
     if not every:
         return "<p>None: every picture could be read.</p>"
-    return f"<p>{len(every):,} could not be read:</p>{_folded(every, _list)}"
+    return f"<p>{len(every):,} could not be read:</p>{folded(every, bullets)}"
 
 
 def _use(model: Path) -> str:
@@ -232,7 +229,7 @@ def _use(model: Path) -> str:
         predict = effnet.Predictor({str(model)!r})
         print(predict(["photo.jpg"])[0].label)"""
     return (
-        f"<p>From a shell:</p><pre>{_text(command)}</pre><p>From Python:</p><pre>{_text(dedent(code))}</pre>"
+        f"<p>From a shell:</p><pre>{plain(command)}</pre><p>From Python:</p><pre>{plain(dedent(code))}</pre>"
         "<p>The file is all that is needed: it carries its classes and how pictures are prepared.</p>"
     )
 
@@ -243,13 +240,13 @@ def _settings(recipe: Recipe) -> str:
     if settings["augment: mirror"]:
         settings["augment: mirror"] = "yes, where labels allow it"
     shown = ((name.replace("_", " "), _setting(value)) for name, value in settings.items())
-    return f'<div class="columns">{_pairs(shown)}</div>'
+    return f'<div class="columns">{pairs(shown)}</div>'
 
 
 def _setting(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else _text(value)
+    return f"{value:g}" if isinstance(value, float) else plain(value)
 
 
 def _short(number: int) -> str:
@@ -258,93 +255,3 @@ def _short(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g} {letter}" if number < 999.5 * size else f"{number / size:,.0f} {letter}"
     return str(number)
-
-
-def _text(value: object) -> str:
-    return escape(str(value))
-
-
-def _folded(rows: Sequence[T], shown: Callable[[Sequence[T]], str]) -> str:
-    """``rows`` as ``shown`` draws them, those beyond `ROWS_MOST` behind a line to open."""
-    first, rest = rows[:ROWS_MOST], rows[ROWS_MOST:]
-    return shown(first) + (f"<details><summary>{len(rest):,} more</summary>{shown(rest)}</details>" if rest else "")
-
-
-def _bar(share: float, kind: str) -> str:
-    return f'<span class="bar {kind}"><i style="width:{share:.0%}"></i></span><span class="share">{share:.1%}</span>'
-
-
-def _list(texts: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{_text(text)}</li>' for text in texts)}</ul>"
-
-
-def _pairs(rows: Iterable[tuple[str, str]]) -> str:
-    return f'<dl class="facts">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)}</dl>'
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1) -> str:
-    """The first ``names`` columns hold texts, the others numbers."""
-    kinds = [' class="name"' if column < names else "" for column in range(len(head))]
-    top = "".join(f'<th scope="col"{kind}>{name}</th>' for kind, name in zip(kinds, head, strict=True))
-    cells = ("".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True)) for row in rows)
-    body = "".join(f"<tr>{row}</tr>" for row in cells)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{title}</h2>{body}</section>" if body else ""
-
-
-def _page(title: str, parts: Iterable[str]) -> str:
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-        f"<title>{_text(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body><main>\n{chr(10).join(filter(None, parts))}\n</main></body></html>\n"
-    )
-
-
-STYLE = """
-:root { --ink: #23272f; --soft: #636b78; --line: #e3e5e9; --back: #fcfcfa; --pale: #f2f3f5 }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8ec; --soft: #9aa3b2; --line: #2c313a; --back: #15181d; --pale: #1e2229 } }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.55 system-ui, sans-serif;
-  -webkit-text-size-adjust: 100%; overflow-wrap: anywhere; font-variant-numeric: tabular-nums }
-main { max-width: 58rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem }
-h1 { font-size: clamp(3rem, 12vw, 4.5rem); line-height: 1; font-weight: 650; letter-spacing: -.03em; margin: 0 }
-h1 small { font-size: .4em; font-weight: 400; letter-spacing: 0 } small { color: var(--soft) }
-h2 { font-size: 1.25rem; font-weight: 620; margin: 0 0 .75rem; break-after: avoid } h3 { font-size: .9rem; margin: 0 }
-section { margin-top: 2.75rem; padding-top: 1.5rem; border-top: 1px solid var(--line) }
-p { margin: .75rem 0; max-width: 44rem } section > p, .tiles dd, dt, th, summary { color: var(--soft) }
-.lead { font-size: 1.15rem } dl, dd, figure { margin: 0 }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin: 1.5rem 0 }
-.tiles div { background: var(--pale); border-radius: .6rem; padding: .8rem; font-size: .85rem; line-height: 1.4 }
-.tiles b { display: block; font-size: 1.25rem; font-weight: 620; color: var(--ink); letter-spacing: -.01em }
-.facts div { display: grid; grid-template-columns: 9rem 1fr; gap: 1rem; padding: .3rem 0; break-inside: avoid }
-.columns { columns: 22rem; column-gap: 3rem; font-size: .9rem }
-.columns .facts div { grid-template-columns: 1fr 1fr; border-bottom: 1px solid var(--line) }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 2rem }
-.scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .92rem } th { font-weight: 500 }
-th, td { text-align: right; padding: .35rem 0 .35rem 1rem; border-bottom: 1px solid var(--line); white-space: nowrap }
-.name { text-align: left; white-space: normal; min-width: 7rem } .name:first-child { padding-left: 0 }
-.share, .bar { display: inline-block } .share { min-width: 3.4rem }
-.bar { width: 5rem; height: .5rem; border-radius: 1rem; background: var(--pale); overflow: hidden }
-.bar i { display: block; height: 100% } .right i { background: #3b7dd8 } .wrong i { background: #d9772b }
-.mistakes { list-style: none; padding: 0; margin: 1rem 0 0; display: grid; gap: 1.25rem 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); font-size: .88rem; line-height: 1.4 }
-.mistakes img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--pale);
-  border-radius: .5rem; margin-bottom: .4rem }
-pre { background: var(--pale); padding: .8rem 1rem; border-radius: .6rem; white-space: pre-wrap; font-size: .88rem }
-ul { padding-left: 1.2rem } summary { cursor: pointer; padding: .6rem 0 } svg { display: block; margin: .5rem 0 }
-@media (max-width: 34rem) { .facts div { grid-template-columns: 1fr; gap: 0 } .bar { display: none }
-  .columns .facts div { grid-template-columns: 1fr 1fr } th, td { padding-left: .6rem } table { font-size: .85rem }
-  .name { min-width: 5rem } }
-@media print { body { font-size: 10pt; background: none } section { margin-top: 1.5rem }
-  main { max-width: none; padding: 0 } svg { min-width: 0 !important } .scroll { overflow: visible } pre,
-  .bar, .bar i, .tiles div { print-color-adjust: exact } li, tr, figure { break-inside: avoid }
-  ::details-content { content-visibility: visible } }
-"""

@@ -19,7 +19,8 @@ from effnet.net import EfficientNet, create
 from effnet.training.folder import Result
 from effnet.training.loop import Epoch
 from effnet.training.recipes import FINETUNE, PROBE, SCRATCH
-from effnet.training.report import MISTAKES_MOST, PAIRS_MOST, ROWS_MOST, wilson, write_report
+from effnet.training.page import ROWS_MOST
+from effnet.training.report import MISTAKES_MOST, PAIRS_MOST, wilson, write_report
 
 VOID = {"meta", "img", "br"}
 HISTORY = (Epoch(1, 2.5, 1.75, 0.5, 1e-3), Epoch(2, 1.5, 0.625, 0.8125, 5e-4), Epoch(3, 1.2, 0.75, 0.75, 0.0))
