@@ -44,6 +44,7 @@ bench: $(READY)  ## speed against timm on this machine
 
 docs: $(READY)  ## write the generated parts of the documents
 	$(BIN)/python docs/make.py
+	$(BIN)/python docs/pictures.py
 
 clean:  ## remove caches and build outputs; .venv and runs stay
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

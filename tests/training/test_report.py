@@ -18,8 +18,8 @@ from effnet.evaluation import Evaluation, score
 from effnet.net import EfficientNet, create
 from effnet.training.folder import Result
 from effnet.training.loop import Epoch
-from effnet.training.recipes import FINETUNE, PROBE, SCRATCH
 from effnet.training.page import ROWS_MOST
+from effnet.training.recipes import FINETUNE, PROBE, SCRATCH
 from effnet.training.report import MISTAKES_MOST, PAIRS_MOST, wilson, write_report
 
 VOID = {"meta", "img", "br"}

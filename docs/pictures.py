@@ -1,0 +1,58 @@
+"""Draws docs/family.svg: published accuracy against counted MACs for the whole family. ``make docs`` runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from effnet.arch import ARCHS, TOP1, count
+
+# family: its networks, colour, and how far its names stand from their points
+FAMILIES = {
+    "EfficientNet V2 (S–XL; XL from ImageNet-21k)": (("v2_s", "v2_m", "v2_l", "v2_xl"), "#7b3fa0", (0, 8)),
+    "EfficientNet V2-B": (("v2_b0", "v2_b1", "v2_b2", "v2_b3"), "#c05299", (0, -15)),
+    "EfficientNet B0–B7": (("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7"), "#3b7dd8", (9, -13)),
+    "Lite": (("lite0", "lite1", "lite2", "lite3", "lite4"), "#2a9d6f", (0, -15)),
+    "EdgeTPU": (("edge_s", "edge_m", "edge_l"), "#d9772b", (0, -15)),
+}
+
+
+def family() -> Figure:
+    """Top-1 over MACs, a line a family, the area of a point by its parameters."""
+    figure = Figure(figsize=(9, 4.6), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    for label, (names, colour, offset) in FAMILIES.items():
+        counted = [count(ARCHS[name]) for name in names]
+        x, y = [found.macs / 1e9 for found in counted], [TOP1[name][0] for name in names]
+        axes.plot(x, y, color=colour, linewidth=1.5, alpha=0.6, zorder=1)
+        axes.scatter(x, y, s=[4 * found.params / 1e6 for found in counted], color=colour, alpha=0.25, linewidths=0)
+        axes.scatter(x, y, s=14, color=colour, label=label, zorder=2)
+        for name, at_x, at_y in zip(names, x, y, strict=True):
+            shown = name.removeprefix("v2_").removeprefix("lite").removeprefix("edge_").upper()
+            axes.annotate(
+                shown, (at_x, at_y), offset, textcoords="offset points", ha="center", fontsize=8, color=colour
+            )
+    axes.set_ylim(74, 88.2)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else ""))
+    axes.set_xlabel("multiply-accumulates of one picture, in billions (counted)")
+    axes.set_ylabel("ImageNet top-1, % (published)")
+    axes.set_title("The EfficientNet family; the area of a disc is its parameters", fontsize=11, loc="left")
+    axes.grid(which="both", alpha=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right", fontsize=9)
+    return figure
+
+
+def main() -> None:
+    """Writes the picture beside this file."""
+    with matplotlib.rc_context({"svg.hashsalt": "effnet", "svg.fonttype": "path"}):
+        family().savefig(Path(__file__).with_name("family.svg"), metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
