@@ -116,8 +116,12 @@ def test_crop() -> None:
 
 def test_the_legacy_crop_adds_32_pixels() -> None:
     # floating point must not put the quotient just below the whole number
-    off = [s for s in range(1, 1001) if Preprocess((s, s), crop=crop_fraction(s)).resized != (s + 32, s + 32)]
+    off = [s for s in range(96, 1001) if Preprocess((s, s), crop=crop_fraction(s)).resized != (s + 32, s + 32)]
     assert off == []
+
+
+def test_small_pictures_are_not_cropped() -> None:
+    assert {crop_fraction(side) for side in range(1, 96)} == {1.0}
 
 
 def test_labels() -> None:

@@ -50,7 +50,10 @@ class Record:
         if name not in cls.RECORDS:
             return _as_tuples(value)
         record = cls.RECORDS[name]
-        return tuple(map(record.from_dict, value)) if isinstance(value, (list, tuple)) else record.from_dict(value)
+        try:
+            return tuple(map(record.from_dict, value)) if isinstance(value, (list, tuple)) else record.from_dict(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
 
     @classmethod
     def from_json(cls, text: str) -> Self:
