@@ -60,7 +60,7 @@ def count(arch: str | Arch, size: Size | None = None, classes: int = 1000, chann
     ``params`` are the trainable ones (batch norm's two, not its statistics). ``activations`` are the elements that
     convolutions and linear maps write, as in arXiv:2003.13678. ``bytes`` is the peak of float32 maps alive at once
     in inference with batch norm folded, activations and additions in place, and a block's input kept to its end:
-    weights, and the copy that a lopsided 'same' padding may need, come on top.
+    weights, the picture itself, and the copy that a lopsided 'same' padding may need, come on top.
     Raises ``ValueError`` for a size below one pixel.
     """
     arch = resolve(arch)

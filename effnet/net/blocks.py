@@ -29,8 +29,9 @@ class SqueezeExcite(nn.Module):
     ``squeezed`` is the inner width; in this family a quarter of the *block's input* channels, not of ``channels``.
     """
 
-    def __init__(self, channels: int, squeezed: int, activation: str = "silu") -> None:
+    def __init__(self, channels: int, squeezed: int, activation: str = "silu", inplace: bool = False) -> None:
         super().__init__()
+        self.inplace = inplace  # where no gradient is wanted: the blocks have no more use for what they hand over
         self.reduce = Conv(channels, squeezed, bias=True)
         self.activation = activate(activation)
         self.expand = Conv(squeezed, channels, bias=True)
@@ -38,7 +39,7 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) -> (N, channels, H, W)."""
         gate = self.expand(self.activation(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()  # (N, channels, 1, 1)
-        return x * gate if torch.is_grad_enabled() else x.mul_(gate)
+        return x.mul_(gate) if self.inplace and not torch.is_grad_enabled() else x * gate
 
 
 class _Block(nn.Module):
@@ -73,7 +74,7 @@ class _Block(nn.Module):
         raise NotImplementedError
 
     def _squeeze_excite(self, channels: int, layer: Layer, activation: str) -> nn.Module:
-        return SqueezeExcite(channels, layer.squeezed, activation) if layer.squeezed else nn.Identity()
+        return SqueezeExcite(channels, layer.squeezed, activation, inplace=True) if layer.squeezed else nn.Identity()
 
     def _add(self, x: Tensor, out: Tensor) -> Tensor:
         """The residual, where there is one."""

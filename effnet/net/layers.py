@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil, sqrt
 
 import torch
@@ -91,6 +93,20 @@ def activate(name: str) -> nn.Module:
         case "relu6":
             return nn.ReLU6(inplace=True)
     raise ValueError(f"activation must be one of silu, relu, relu6, got {name!r}")
+
+
+@contextmanager
+def unmeasured(module: nn.Module) -> Iterator[None]:
+    """In this block batch norm leaves its running statistics alone: a pass that is made again is not measured twice."""
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 class StochasticDepth(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from math import sqrt
 from typing import Self
 
@@ -12,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from effnet.arch import Arch, Layer, layers, resolve
 from effnet.contract import Labels, Numerics, Preprocess, Provenance, crop_fraction
 from effnet.net.blocks import FusedMBConv, MBConv
-from effnet.net.layers import ConvNorm
+from effnet.net.layers import ConvNorm, unmeasured
 
 
 class EfficientNet(nn.Module):
@@ -46,7 +47,7 @@ class EfficientNet(nn.Module):
         self.provenance = provenance or Provenance("random weights")
         self.gradient_checkpointing = False
         self.frozen_until: str | None = None
-        self.frozen_norms = False
+        self._frozen_norms = False
         for layer in layers(arch, classes, channels):
             match layer.kind:
                 case "stem" | "head":
@@ -79,12 +80,22 @@ class EfficientNet(nn.Module):
             numerics=self.numerics,
         )
 
+    @property
+    def frozen_norms(self) -> bool:
+        """Whether batch norm uses its statistics, and leaves them as they are, in training mode too."""
+        return self._frozen_norms
+
+    @frozen_norms.setter
+    def frozen_norms(self, frozen: bool) -> None:
+        self._frozen_norms = frozen
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> Self:
         """Training mode, or with ``False`` evaluation mode; what is frozen stays in evaluation mode."""
         super().train(mode)
         for name in self.frozen_parts():
             self.get_submodule(name).eval()
-        if self.frozen_norms:
+        if self._frozen_norms:
             for module in self.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
@@ -99,7 +110,9 @@ class EfficientNet(nn.Module):
         """(N, C, H, W) -> the maps after "stem", "stage1" …, "head", each (N, channels, height, width)."""
         maps: dict[str, Tensor] = {}
         for name in self.parts():
-            maps[name] = x = self._run(name, x)
+            for block in self._blocks(name):
+                x = self._step(block, x)
+            maps[name] = x
         return maps
 
     def parts(self) -> tuple[str, ...]:
@@ -109,7 +122,8 @@ class EfficientNet(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, head channels): the map of the head, averaged over its pixels."""
         for name in self.parts():
-            x = self._run(name, x)
+            for block in self._blocks(name):
+                x = self._step(block, x)
         return x.mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,13 +131,18 @@ class EfficientNet(nn.Module):
         logits: Tensor = self.classifier(self.dropout(self.embed(x)))
         return logits
 
-    def _run(self, name: str, x: Tensor) -> Tensor:
+    def _blocks(self, name: str) -> tuple[nn.Module, ...]:
+        """The modules of a part, to be run one by one: nothing then keeps a stage's input alive to the stage's end."""
         part = self.get_submodule(name)
-        if self.gradient_checkpointing and torch.is_grad_enabled() and isinstance(part, nn.Sequential):
-            for block in part:
-                x = checkpoint(block, x, use_reentrant=False)
-            return x
-        out: Tensor = part(x)
+        return tuple(part) if isinstance(part, nn.Sequential) else (part,)
+
+    def _step(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            out: Tensor = checkpoint(
+                block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), unmeasured(block))
+            )
+        else:
+            out = block(x)
         return out
 
 

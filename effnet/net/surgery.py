@@ -60,7 +60,7 @@ def set_channels(model: EfficientNet, channels: int, how: str = "tile") -> Effic
 
     "sum": every new channel gets the mean of the old kernels, scaled so that equal channels give the old response.
     "tile": old kernels are repeated in turn (r g b r …) under the same scaling. With one channel both are the sum of
-    the old kernels: a grey picture answers exactly as its copy in three equal channels did.
+    the old kernels: a preprocessed grey picture answers exactly as its copy in three equal channels did.
     Mean and std of ``preprocess`` follow (averaged, or repeated). Raises ``ValueError`` for less than one channel.
     """
     whole("channels", channels, 1)

@@ -26,8 +26,8 @@ class Checkpoints:
 
         Raises ``OSError`` where the disk is full; the last good checkpoint stays.
         """
-        with replacing(self.folder / f"{epoch:05d}-{batch:07d}.pt") as beside:
-            torch.save(state, beside)
+        with replacing(self.folder / f"{epoch:05d}-{batch:07d}.pt") as beside, beside.open("wb") as file:
+            torch.save(state, file)
         for old in self._newest_first()[KEPT:]:
             old.unlink()
 

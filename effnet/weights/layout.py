@@ -61,7 +61,7 @@ def read_sizes(given: Tensors, arch: Arch, layout: str) -> Found:
     """How many classes and input channels the tensors are for, if they are ``arch`` in ``layout``."""
     theirs = names(layout, arch)
     classifier, stem = given.get(theirs["classifier.weight"]), given.get(theirs["stem.conv.weight"])
-    classes = classifier.shape[0] if classifier is not None else 0
+    classes = classifier.shape[0] if classifier is not None and classifier.ndim else 0
     return Found(layout, arch, classes, stem.shape[1] if stem is not None and stem.ndim == 4 else 3)
 
 

@@ -17,6 +17,9 @@ from effnet.weights import official, readers
 from effnet.weights.layout import Found, convert, read_sizes, recognise
 from effnet.weights.save import HEADER
 
+# What files of weights are called; anything else after a dot is a part of a name, as in tf_efficientnet_b0.ns_jft_in1k
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".keras", ".tflite")
+
 log = logging.getLogger("effnet")
 
 
@@ -78,7 +81,7 @@ def find(source: str | Path) -> Path:
         return path / "model.safetensors"
     if path.is_file():
         return path
-    if path.suffix or len(path.parts) > 1 or path.exists():
+    if path.suffix in SUFFIXES or len(path.parts) > 1 or path.exists():
         raise FileNotFoundError(f"{source}: there is no such file of weights")
     raise ValueError(
         f"{canonical(str(source))}: published weights are not downloaded by this version; give a file of weights "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.suffix == ".safetensors":
         return _safetensors(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a plain pickle torch would say more than its refusal
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
             f"{path}: not a file of tensors only; such a file can run programs when opened, so it is left alone"
@@ -47,7 +50,7 @@ def unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path}: no tensors by name in it")
     tensors = {str(name): value for name, value in content.items()}
-    for prefix in PREFIXES:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    tensors.pop("n_averaged", None)  # torch's AveragedModel counts in there
+    while tensors and (prefix := next((one for one in PREFIXES if all(n.startswith(one) for n in tensors)), None)):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors

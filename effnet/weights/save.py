@@ -41,7 +41,8 @@ def save(model: EfficientNet, path: str | Path, layout: str = "effnet") -> Path:
         if path.suffix == ".safetensors":
             save_file(tensors, beside, metadata={HEADER: _header(model)} if layout == "effnet" else {"format": "pt"})
         else:
-            torch.save(tensors, beside)
+            with beside.open("wb") as file:  # given a path, torch would write its name into the file
+                torch.save(tensors, file)
     return path
 
 
@@ -77,11 +78,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _reason(error: Exception) -> str | None:
     """Why a write failed, in words; None where it was not the writing that failed."""
-    # safetensors and torch report the system's error as text inside errors of their own.
-    text = str(error)
-    number = error.errno if isinstance(error, OSError) else None
-    if number == errno.ENOSPC or "No space left" in text or "os error 28" in text or "file write failed" in text:
-        return "the disk is full"
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "the folder does not allow it"
-    return (error.strerror or text) if isinstance(error, OSError) else None
+    cause: BaseException | None = error
+    while cause is not None:  # torch and safetensors put errors of their own over the system's, or its text into them
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number == errno.ENOSPC or "No space left" in str(cause):
+            return "the disk is full"
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return "the folder does not allow it"
+        cause = cause.__context__
+    return (error.strerror or str(error)) if isinstance(error, OSError) else None

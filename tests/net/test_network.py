@@ -89,7 +89,6 @@ def test_memory_is_what_is_really_alive(name: str, size: tuple[int, int]) -> Non
     assert measured == counted
 
 
-@pytest.mark.xfail(strict=True, reason="a stage's input is held until the whole stage has run")
 @pytest.mark.parametrize("size", [(64, 64), (97, 130)])
 @pytest.mark.parametrize("name", ["v2_b0", "v2_s", "nano"])
 def test_memory_where_the_worst_moment_is_not_in_a_stages_first_block(name: str, size: tuple[int, int]) -> None:
@@ -209,7 +208,6 @@ def test_gradient_checkpointing_gives_the_same_gradients(drop_path: float) -> No
         torch.testing.assert_close(found[name], gradient, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.xfail(strict=True, reason="the recomputed forward pass measures its batch a second time")
 def test_gradient_checkpointing_gives_the_same_statistics() -> None:
     plain, thrifty = nano(), nano()
     thrifty.gradient_checkpointing = True
@@ -243,7 +241,6 @@ def test_frozen_norms_keep_their_statistics() -> None:
     assert not torch.equal(model.stem.norm.running_mean, before["stem.norm.running_mean"].double())
 
 
-@pytest.mark.xfail(strict=True, reason="read by train() only")
 def test_frozen_norms_take_effect_at_once() -> None:
     model = nano().train()
     model.frozen_norms = True

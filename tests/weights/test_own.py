@@ -69,9 +69,6 @@ def test_the_same_network_makes_the_same_bytes(model: EfficientNet, tmp_path: Pa
     assert save(load(tmp_path / "a.safetensors"), tmp_path / "c.safetensors").read_bytes() == first
 
 
-@pytest.mark.xfail(
-    strict=True, reason="torch writes the temporary file's name, with the process in it, into the archive"
-)
 def test_the_same_network_makes_the_same_bytes_in_another_process(
     model: EfficientNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,13 +238,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     [
         ("effnet", "m.safetensors"),
         ("timm", "m.safetensors"),
-        pytest.param(
-            "timm",
-            "m.pth",
-            marks=pytest.mark.xfail(
-                strict=True, raises=RuntimeError, reason="torch's own writer calls a full disk an 'unexpected pos'"
-            ),
-        ),
+        ("timm", "m.pth"),
     ],
 )
 def test_a_disk_that_is_really_full(model: EfficientNet, small_disk: Path, layout: str, name: str) -> None:

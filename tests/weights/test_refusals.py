@@ -63,7 +63,6 @@ def test_convert_lists_them_too(timm_state: State) -> None:
         pytest.param(
             "classifier.weight",
             torch.tensor(1.0),
-            marks=pytest.mark.xfail(strict=True, raises=IndexError, reason="the scalar's first side is asked for"),
         ),
     ],
 )
@@ -150,7 +149,6 @@ class Trap:
         lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
         pytest.param(
             lambda content, path: path.write_bytes(pickle.dumps(content)),
-            marks=pytest.mark.xfail(strict=True, reason="torch warns of the newer pickle protocol first"),
         ),
     ],
     ids=["torch.save", "pickle", "newer pickle"],
@@ -199,14 +197,12 @@ def test_an_average_is_preferred(average: str, plain: str, timm_state: State, tm
     assert torch.equal(load(tmp_path / "m.pth").stem.conv.weight, averaged["conv_stem.weight"])
 
 
-@pytest.mark.xfail(strict=True, reason="prefixes are taken off in one order only")
 def test_prefixes_in_the_other_order(timm_state: State, tmp_path: Path) -> None:
     """A compiled module around a distributed one."""
     torch.save(prefixed("_orig_mod.module.")(timm_state), tmp_path / "m.pth")
     assert load(tmp_path / "m.pth").arch.name == "nano"
 
 
-@pytest.mark.xfail(strict=True, reason="the counter has no prefix, so none is taken off")
 def test_torchs_own_average_is_opened(tmp_path: Path) -> None:
     """torchvision's training scripts save one; it counts its updates in a tensor beside the weights."""
     averaged = torch.optim.swa_utils.AveragedModel(create("nano")).state_dict()
@@ -245,7 +241,6 @@ def test_a_typo_is_answered_with_the_nearest_name(
         load(typo)
 
 
-@pytest.mark.xfail(strict=True, reason="what follows the dot is taken for a file's suffix")
 def test_a_published_tag_is_a_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="--weights FILE"):
