@@ -216,8 +216,8 @@ class _Run:
     def choose(self) -> tuple[str, EfficientNet]:
         """The network to keep, ready to be saved: the probe, unless fine-tuning is clearly better.
 
-        Both are judged on ``select``: the probe by heads that left each picture out. Clearly is by more than one
-        standard error of the pictures' differences: on few pictures the simpler model wins a tie.
+        Both are judged on ``select``: the probe by heads that left each picture out. Clearly is by more than two
+        standard errors of the pictures' differences, since the best of several epochs looks better than it is.
         """
         if self.trainer is None or (self.probe is not None and not self._tuning_pays(self.trainer)):
             assert self.probe is not None
@@ -231,11 +231,11 @@ class _Run:
     def _tuning_pays(self, trainer: Trainer) -> bool:
         tuned, frozen = np.array(trainer.best_score.losses), self._probe_losses
         gained = frozen - tuned
-        error = gained.std(ddof=1) / len(gained) ** 0.5 if len(gained) > 1 else float("inf")
-        pays = bool(gained.mean() > error)
+        chance = 2 * gained.std(ddof=1) / len(gained) ** 0.5 if len(gained) > 1 else float("inf")
+        pays = bool(gained.mean() > chance)
         self.watch.say(
             f"{'fine-tuning' if pays else 'the probe'} is kept: on the pictures to choose by, loss {frozen.mean():.3f} "
-            f"of the probe, {tuned.mean():.3f} fine-tuned (a difference of {error:.3f} would be chance)"
+            f"of the probe, {tuned.mean():.3f} fine-tuned (a difference up to {chance:.3f} may be chance)"
         )
         return pays
 

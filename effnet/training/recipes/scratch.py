@@ -5,7 +5,7 @@ from effnet.training.recipe import Recipe
 
 SCRATCH = Recipe(
     name="scratch",
-    epochs=20,
+    epochs=16,
     batch=64,
     learning_rate=4e-3,
     warm_up=2.0,
