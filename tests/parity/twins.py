@@ -23,7 +23,6 @@ PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "photos"
 NAMES = tuple(name for name in ARCHS if name != "nano")  # every variant that timm has
 GIANTS = ("l2", "v2_xl")  # judged at 256 pixels in place of 800 and 512
 ODD = (197, 251)
-LARGEST_TRAINED = 300  # pixels; above, training mode is compared at 197×251 and 128×128 only
 
 # The largest difference allowed, over the largest value (of gradients: the norm of one over that of the other).
 FLOAT64, GRADIENTS, FLOAT32 = 1e-8, 1e-7, 1e-5
@@ -229,11 +228,10 @@ def sweep(name: str, padding: str) -> Figures:
     questions = {
         "eval native": photos(1, native),
         "eval 197×251": photos(2, ODD),
+        "train native": photos(2, native),
         "train 197×251": photos(2, ODD),
         "gradients": photos(2, (128, 128)),
     }
-    if side(name) <= LARGEST_TRAINED:
-        questions["train native"] = photos(2, native)
     return measure(name, padding, photos(8, (160, 160)), questions, narrow=True)
 
 

@@ -1,4 +1,8 @@
-"""Train small pictures from random weights, as for the handwritten digits."""
+"""Train small pictures from random weights, as for the handwritten digits.
+
+Source: our own. Cost and result, two CPU cores, nano on digits, 2026-11-21: 70–74 s, 355 to 358 of 359 unseen digits
+over three seeds. Command: ``effnet train digits --model nano --weights none``
+"""
 
 from effnet.data.augment import Augment
 from effnet.training.recipe import Recipe
