@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from rich.table import Table
 
 _NO_END = 100_000  # columns of a pipe or a file, where nobody needs lines to be broken
@@ -47,16 +48,22 @@ def note(text: str) -> None:
     print(f"effnet: {text}", file=sys.stderr)
 
 
-@contextmanager
-def progress(what: str, hidden: bool = False) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on standard error, where that is a terminal: to be called with (done, in all or None if not known)."""
+def bars(hidden: bool = False) -> Progress:
+    """Bars on standard error that leave nothing behind, and are not there where it is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = hidden or not sys.stderr.isatty()
     # Standard output stays what it is: rich would send it to standard error, even where it goes to a file.
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, disable=hidden) as bar:
+    return Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=hidden)
+
+
+@contextmanager
+def progress(what: str, hidden: bool = False) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on standard error, where that is a terminal: to be called with (done, in all or None if not known)."""
+    with bars(hidden) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

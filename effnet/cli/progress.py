@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from effnet.cli.printing import bars
 from effnet.training.watch import Watch
 
 
@@ -14,10 +12,7 @@ class Shown(Watch):
     """Shows what a `Watch` hears; use as a context."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._console = console
+        self._bars = bars()
         self._stage: str | None = None
         self._task = self._bars.add_task("", total=None, visible=False)
 
@@ -37,4 +32,4 @@ class Shown(Watch):
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self._console.print(text, markup=False)
+        self._bars.console.print(text, markup=False)

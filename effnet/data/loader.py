@@ -52,9 +52,8 @@ class _Changed(Dataset[tuple[Tensor, int]]):
     def __init__(self, pictures: Pictures, preprocess: Preprocess, augment: Augment, seed: int) -> None:
         self.pictures, self.preprocess, self.seed = pictures, preprocess, seed
         self.change = augmenter(replace(augment, mirror=augment.mirror and pictures.mirror), preprocess)
-        # A random crop takes a part of the picture: what is decoded must be that much larger.
-        height, width = preprocess.resized
-        self.reduce_to = (height, width) if preprocess.decode == "reduced" else None
+        # At least twice this is left after reduction: enough for a random crop of a part of the picture.
+        self.reduce_to = preprocess.resized if preprocess.decode == "reduced" else None
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         epoch, index = key

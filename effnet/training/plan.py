@@ -41,6 +41,13 @@ class Plan:
                 rows.writerows((item.name, pictures.labels.name(item.label), part) for item in pictures.items)
 
 
+def training_pictures(splits: Splits) -> Pictures:
+    """The pictures to learn from. Raises ``ValueError`` where the data has none."""
+    if splits.train is None:
+        raise ValueError("the data has no training pictures: give a folder with train/, or with one folder a class")
+    return splits.train
+
+
 def plan(splits: Splits, seed: int, select_on: str, strict: bool, watch: Watch) -> Plan:
     """The plan for ``splits``, every picture read once to see that it can be.
 
@@ -49,8 +56,6 @@ def plan(splits: Splits, seed: int, select_on: str, strict: bool, watch: Watch) 
     cannot be done, and with ``strict`` the ``PictureError`` of the first picture that cannot be read.
     """
     choice("select_on", select_on, SELECT_ON)
-    if splits.train is None:
-        raise ValueError("the data has no training pictures: give a folder with train/, or with one folder a class")
     left_out: list[str] = []
 
     def readable(pictures: Pictures) -> Pictures:
@@ -60,7 +65,7 @@ def plan(splits: Splits, seed: int, select_on: str, strict: bool, watch: Watch) 
         left_out.extend(map(str, errors))
         return good
 
-    train = readable(splits.train)
+    train = readable(training_pictures(splits))
     given = {name: readable(found) for name, found in (("val", splits.val), ("test", splits.test)) if found is not None}
     if left_out:
         count = "1 picture" if len(left_out) == 1 else f"{len(left_out)} pictures"

@@ -25,7 +25,7 @@ from effnet.training import recipes
 from effnet.training.checkpoint import Checkpoints
 from effnet.training.folder import Result, RunFolder
 from effnet.training.loop import Epoch, Score, Trainer, seconds_per_epoch
-from effnet.training.plan import Plan, plan
+from effnet.training.plan import Plan, plan, training_pictures
 from effnet.training.probe import Probe, best_gain, fit_probe, surprise
 from effnet.training.recipe import Recipe
 from effnet.training.report import write_report
@@ -99,7 +99,7 @@ def train(
     if finished := folder.result():
         watch.say(f"this run is finished: {finished.model}")
         return finished
-    network = _start(model, weights, splits.train, size, seed)
+    network = _start(model, weights, training_pictures(splits), size, seed)
     folder.begin(settings)
     parts = plan(splits, seed, select_on, strict, watch)
     parts.write(folder.split)
@@ -257,11 +257,9 @@ def _scale_head(model: EfficientNet, gain: float) -> None:
 
 
 def _start(
-    model: str | Arch | None, weights: str | Path | None, train: Pictures | None, size: int | None, seed: int
+    model: str | Arch | None, weights: str | Path | None, train: Pictures, size: int | None, seed: int
 ) -> EfficientNet:
     """The network to train, with a head for the classes of ``train``."""
-    if train is None:
-        raise ValueError("the data has no training pictures: give a folder with train/, or with one folder a class")
     classes = len(train.labels.names)
     torch.manual_seed(dice(seed, "start"))
     if weights == "none":

@@ -14,7 +14,7 @@ from effnet.contract import Labels, Numerics, Preprocess, Provenance
 from effnet.net import EfficientNet
 from effnet.net.surgery import set_classes
 from effnet.weights import official, readers
-from effnet.weights.layout import Found, convert, read_sizes, recognise
+from effnet.weights.layout import LAYOUTS, Found, convert, names, read_sizes, recognise
 from effnet.weights.save import HEADER
 
 # What files of weights are called; anything else after a dot is a part of a name, as in tf_efficientnet_b0.ns_jft_in1k
@@ -149,6 +149,4 @@ def _recognised(path: Path, given: dict[str, Tensor], layout: str | None, arch: 
 
 def _likeliest(given: dict[str, Tensor], arch: Arch) -> str:
     """The layout in which most names fit."""
-    from effnet.weights.layout import LAYOUTS, names
-
     return max(LAYOUTS, key=lambda layout: len(set(names(layout, arch).values()) & set(given)))
