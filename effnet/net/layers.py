@@ -37,6 +37,8 @@ class Conv(nn.Conv2d):
 
     def reset_parameters(self) -> None:
         """N(0, √(2 / (k·k·out))), the official one: for a depthwise kernel ``out`` is its last dimension, 1. Bias 0."""
+        if self.weight.is_meta:
+            return  # torch would think long about numbers that are nowhere
         if self.bias is not None:
             nn.init.zeros_(self.bias)
         out = 1 if self.groups > 1 else self.out_channels

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
-
 from effnet.arch.record import choice
 from effnet.net import EfficientNet
 from effnet.net.surgery import folded
-from effnet.weights.layout import LAYOUTS, convert, counted
-
-HEADER = "effnet"  # the one text in the header of our files: arch, numerics, preprocess, labels, provenance as JSON
+from effnet.weights import formats
+from effnet.weights.conversion import convert, counted
+from effnet.weights.layouts import LAYOUTS
 
 
 def save(model: EfficientNet, path: str | Path, layout: str = "effnet") -> Path:
@@ -30,25 +26,16 @@ def save(model: EfficientNet, path: str | Path, layout: str = "effnet") -> Path:
     """
     path = Path(path)
     choice("layout", layout, tuple(LAYOUTS))
-    allowed = (".safetensors",) if layout == "effnet" else (".safetensors", ".pth", ".pt")
+    allowed = LAYOUTS[layout].suffixes
     if path.suffix not in allowed:
         raise ValueError(f"{path}: weights in {layout}'s layout are written to {' or '.join(allowed)}")
     if folded(model):
         raise ValueError("batch norm was folded into this copy: save the network that it was made from")
-    tensors = convert(counted(model.state_dict()), model.arch, "effnet", layout)
+    tensors = convert(counted(model.state_dict()), model.arch, "effnet", layout, model.numerics)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as beside:
-        if path.suffix == ".safetensors":
-            save_file(tensors, beside, metadata={HEADER: _header(model)} if layout == "effnet" else {"format": "pt"})
-        else:
-            with beside.open("wb") as file:  # given a path, torch would write its name into the file
-                torch.save(tensors, file)
+        formats.write(beside, path.suffix, tensors, model, layout)
     return path
-
-
-def _header(model: EfficientNet) -> str:
-    records = ("arch", "numerics", "preprocess", "labels", "provenance")
-    return json.dumps({name: getattr(model, name).to_dict() for name in records})
 
 
 @contextmanager

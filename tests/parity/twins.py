@@ -16,7 +16,7 @@ from effnet.arch import ARCHS
 from effnet.contract import IMAGENET_MEAN, IMAGENET_STD, PADDINGS, Numerics
 from effnet.net import EfficientNet
 from effnet.weights import convert
-from effnet.weights.layout import counted, names
+from effnet.weights.conversion import counted, names
 
 PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "photos"
 

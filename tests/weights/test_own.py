@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from effnet.contract import Labels, Numerics, Preprocess, Provenance
 from effnet.net import EfficientNet, create
 from effnet.net.surgery import fold, set_channels, set_classes
 from effnet.weights import load, save
-from effnet.weights.layout import counted
+from effnet.weights.conversion import counted
 
 
 @pytest.fixture
@@ -178,14 +177,14 @@ def raises(error: Exception) -> object:
     return fail
 
 
-saving = import_module("effnet.weights.save")  # the package shows the function of that name
+WRITING = "effnet.weights.formats.safetensors.save_file"
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize(
     ("place", "error", "reason"),
     [
-        ("save_file", FULL, "the disk is full"),
+        (WRITING, FULL, "the disk is full"),
         ("os.fsync", FULL, "the disk is full"),
         ("pathlib.Path.touch", OSError(errno.EROFS, "Read-only file system"), "the folder does not allow it"),
         ("pathlib.Path.touch", PermissionError(errno.EACCES, "Permission denied"), "the folder does not allow it"),
@@ -197,10 +196,7 @@ def test_a_failing_write_keeps_the_earlier_file(
 ) -> None:
     path, content = earlier
     with monkeypatch.context() as broken:
-        if place == "save_file":
-            broken.setattr(saving, place, raises(error))
-        else:
-            broken.setattr(place, raises(error))
+        broken.setattr(place, raises(error))
         with pytest.raises(OSError, match=f"could not be written: .*{reason}; what was there before is untouched"):
             save(create("nano"), path)
     assert path.read_bytes() == content
@@ -212,7 +208,7 @@ def test_other_troubles_pass_through_and_leave_nothing(
     earlier: tuple[Path, bytes], error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, content = earlier
-    monkeypatch.setattr(saving, "save_file", raises(error))
+    monkeypatch.setattr(WRITING, raises(error))
     with pytest.raises(type(error)):
         save(create("nano"), path)
     assert path.read_bytes() == content

@@ -15,8 +15,9 @@ from torch import Tensor
 from effnet.arch import ARCHS
 from effnet.net import create
 from effnet.weights import convert, load, save
-from effnet.weights.layout import counted
-from effnet.weights.readers import read, unwrap
+from effnet.weights.conversion import counted
+from effnet.weights.formats import read
+from effnet.weights.formats.pytorch import unwrap
 
 State = dict[str, Tensor]
 

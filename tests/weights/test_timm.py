@@ -14,7 +14,8 @@ from effnet.arch import ARCHS, tensors
 from effnet.contract import Numerics
 from effnet.net import create
 from effnet.weights import convert, load, save
-from effnet.weights.layout import counted, names, recognise
+from effnet.weights.conversion import counted, names
+from effnet.weights.recognition import recognise
 
 REAL = Path(__file__).parents[2].parent / "shared" / "weights" / "lite0_imagenet_backbone_timm.pth"
 PEERS = {

@@ -5,7 +5,8 @@ timm keeps the batch norm beside its convolution where we keep it inside: hence 
 
 from __future__ import annotations
 
-from effnet.arch import Arch, Layer, layers, operations
+from effnet.arch import Arch, Layer
+from effnet.weights.layouts.rows import Rows, spelled
 
 # ours                     theirs: convolution, batch norm
 STEM = {"": ("conv_stem", "bn1")}
@@ -39,23 +40,10 @@ FUSED_UNEXPANDED = {  # timm's ConvBnAct
 
 def names(arch: Arch, classes: int = 1000) -> dict[str, str]:
     """Our tensor name → timm's, for every tensor of the network."""
-    found = {}
-    for layer in layers(arch, classes):
-        table, prefix = _table(layer)
-        for operation in operations(layer):
-            ours = operation.name.removeprefix(layer.name).lstrip(".")
-            convolution, norm = table[ours]
-            if operation.norm:
-                found[f"{operation.name}.conv.weight"] = f"{prefix}{convolution}.weight"
-                for part in ("weight", "bias", "running_mean", "running_var"):
-                    found[f"{operation.name}.norm.{part}"] = f"{prefix}{norm}.{part}"
-            else:
-                for part in ("weight", "bias"):
-                    found[f"{operation.name}.{part}"] = f"{prefix}{convolution}.{part}"
-    return found
+    return spelled(arch, classes, _table)
 
 
-def _table(layer: Layer) -> tuple[dict[str, tuple[str, str]], str]:
+def _table(layer: Layer, _: int) -> tuple[Rows, str]:
     """The rows for ``layer``, and what timm puts before its names: blocks are counted from 0."""
     match layer.kind:
         case "stem":

@@ -1,4 +1,4 @@
-"""Files into tensors: safetensors, and PyTorch's own files without running anything that is in them."""
+"""PyTorch's own files, opened without running anything that is in them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from effnet.net import EfficientNet
+from effnet.weights.formats.content import Content
 
 # What training scripts wrap around the weights, best first: an average is what was evaluated.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors by name, texts of the file's header). Raises ``ValueError`` for a file that holds no weights."""
-    if path.suffix == ".safetensors":
-        return _safetensors(path)
+def read(path: Path) -> Content:
+    """The tensors of a ``.pth`` file, out of their wrappings. Raises ``ValueError`` where it holds no weights."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a plain pickle torch would say more than its refusal
@@ -31,15 +31,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from None
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: not a file of weights ({error})") from None
-    return unwrap(content, path), {}
+    return Content(unwrap(content, path))
 
 
-def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path}: a damaged file of weights ({error})") from None
+def write(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
+    """``tensors`` as PyTorch's own file."""
+    with path.open("wb") as file:  # given a path, torch would write its name into the file
+        torch.save(tensors, file)
 
 
 def unwrap(content: Any, path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""The catalogue: every published file of weights, as data."""
