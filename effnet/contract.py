@@ -10,6 +10,7 @@ from effnet.arch.record import Record, choice, number, whole
 PADDINGS = ("same", "symmetric")
 RESIZES = ("crop", "squash")
 INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "box", "nearest")
+RESAMPLINGS = ("pil", "tensorflow", "tensorflow1")
 DECODES = ("exact", "reduced")
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -21,14 +22,17 @@ class Numerics(Record):
     """What the weights expect of the arithmetic: facts about weights, not about an architecture.
 
     ``padding``: "same" as TensorFlow pads (what is odd goes to the bottom and the right), or "symmetric" as PyTorch
-    does. ``bn_eps``: batch norm's ε. The defaults are the official networks'.
+    does. ``bn_eps``: batch norm's ε. The defaults are the official networks'. ``fused_padding``: that of the fused
+    convolutions where it is another than ``padding``, as in the official EdgeTPU networks; "" where it is not.
     """
 
     padding: str = "same"
     bn_eps: float = 1e-3
+    fused_padding: str = ""
 
     def __post_init__(self) -> None:
         choice("padding", self.padding, PADDINGS)
+        choice("fused_padding", self.fused_padding, ("", *PADDINGS))
         number("bn_eps", self.bn_eps, 0, 1, above=True)
 
 
@@ -37,9 +41,21 @@ class Preprocess(Record):
     """How a picture becomes the network's input: the one contract of training, evaluation, prediction and export.
 
     ``resize="crop"``: the short side becomes ``floor(size / crop)``, then the middle is cut out; "squash": both sides
-    become ``size``, whatever the picture's shape. ``mean`` and ``std`` are for values in [0, 1].
+    become that, whatever the picture's shape, before the middle is cut out (all of it with a ``crop`` of 1).
+    ``mean`` and ``std`` are for values in [0, 1].
+
+    ``resampling``: whose arithmetic resizes. They differ by far more than rounding, since TensorFlow does not average
+    when it makes a picture smaller: it takes two or four pixels a side, wherever they fall, and cuts before it resizes.
+
+    - "pil": PIL with antialiasing, as torchvision, timm and transformers do;
+    - "tensorflow": TensorFlow 2's ``tf.image.resize``, which Keras calls too, as google/automl efficientnetv2 does for
+      S–XL: pixels are at their centres, the cubic is Keys' (a = −0.5);
+    - "tensorflow1": ``tf.compat.v1.image``, as tensorflow/tpu efficientnet does for V1, Lite and EdgeTPU, and automl
+      for V2-B0–B3: pixels are at their upper left corners, and a = −0.75.
+
     ``decode="reduced"`` lets a JPEG be decoded at 1/2, 1/4 or 1/8 while it stays at least twice the size needed:
-    faster, and a little off.
+    faster, and a little off. Under TensorFlow's resampling it never is: averaging beforehand would be far off.
+    Raises ``ValueError`` for any value out of its range, and for an interpolation that TensorFlow's has not.
     """
 
     size: tuple[int, int] = (224, 224)  # height, width
@@ -49,6 +65,7 @@ class Preprocess(Record):
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     decode: str = "exact"
+    resampling: str = "pil"
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, tuple) or len(self.size) != 2:
@@ -59,6 +76,9 @@ class Preprocess(Record):
         choice("resize", self.resize, RESIZES)
         choice("interpolation", self.interpolation, INTERPOLATIONS)
         choice("decode", self.decode, DECODES)
+        choice("resampling", self.resampling, RESAMPLINGS)
+        if self.resampling != "pil" and self.interpolation not in ("bicubic", "bilinear"):
+            raise ValueError(f'{self.interpolation} is PIL\'s only: use bicubic or bilinear, or resampling="pil"')
         if (
             not isinstance(self.mean, tuple)
             or not isinstance(self.std, tuple)
@@ -71,11 +91,18 @@ class Preprocess(Record):
 
     @property
     def resized(self) -> tuple[int, int]:
-        """Height and width that the short side is resized to before the crop; the size itself with "squash"."""
-        if self.resize == "squash":
-            return self.size
+        """Height and width before the crop: what the picture must cover, or with "squash" what it becomes."""
         high, wide = (floor(side / self.crop + 1e-6) for side in self.size)  # 83 / (83 / 115) is 114.999…
         return high, wide
+
+    def in_words(self) -> str:
+        """One line for a person: "224×224, crop 0.875, bicubic, mean 0.485/0.456/0.406, std 0.229/0.224/0.225"."""
+        high, wide = self.size
+        squashed = ["squashed"] if self.resize == "squash" else []
+        cropped = [f"crop {self.crop:.3g}"] if self.crop < 1 or not squashed else []
+        resized = f"{self.interpolation}{'' if self.resampling == 'pil' else f' as {self.resampling} does'}"
+        mean, std = ("/".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
+        return ", ".join([f"{high}×{wide}", *squashed, *cropped, resized, f"mean {mean}", f"std {std}"])
 
 
 def crop_fraction(resolution: int) -> float:

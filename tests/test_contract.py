@@ -13,6 +13,7 @@ from effnet.contract import (
     DECODES,
     INTERPOLATIONS,
     PADDINGS,
+    RESAMPLINGS,
     RESIZES,
     Labels,
     Numerics,
@@ -34,6 +35,9 @@ records = st.one_of(
         st.tuples(means, means, means),
         st.tuples(*[st.floats(0.01, 2)] * 3),
         st.sampled_from(DECODES),
+    ),
+    st.builds(
+        Preprocess, interpolation=st.sampled_from(("bicubic", "bilinear")), resampling=st.sampled_from(RESAMPLINGS)
     ),
     st.builds(Labels, st.lists(st.text(), unique=True).map(tuple)),
     st.builds(Provenance, st.text(), st.text(), st.text(), st.lists(st.text()).map(tuple)),
@@ -79,6 +83,9 @@ def test_did_you_mean() -> None:
         (Preprocess, {"resize": "stretch"}),
         (Preprocess, {"interpolation": "cubic"}),
         (Preprocess, {"decode": "fast"}),
+        (Preprocess, {"resampling": "tensorflow2"}),
+        (Preprocess, {"interpolation": "lanczos", "resampling": "tensorflow"}),
+        (Preprocess, {"interpolation": "nearest", "resampling": "tensorflow1"}),
         (Preprocess, {"mean": (0.5,)}),
         (Preprocess, {"mean": (), "std": ()}),
         (Preprocess, {"mean": 0.5}),
@@ -111,7 +118,14 @@ def test_crop() -> None:
     assert Preprocess().resized == (256, 256)
     assert Preprocess((240, 320), crop=1.0).resized == (240, 320)
     assert Preprocess((300, 300), crop=crop_fraction(300)).resized == (332, 332)
-    assert Preprocess((384, 384), crop=0.5, resize="squash").resized == (384, 384)
+    assert Preprocess((384, 384), crop=1.0, resize="squash").resized == (384, 384)
+    assert Preprocess((300, 300), crop=0.9, resize="squash").resized == (333, 333)
+
+
+def test_contracts_without_resampling_are_pils() -> None:
+    old = Preprocess().to_dict()
+    del old["resampling"]
+    assert Preprocess.from_dict(old) == Preprocess(resampling="pil")
 
 
 def test_the_legacy_crop_adds_32_pixels() -> None:

@@ -9,7 +9,10 @@ from effnet.contract import Preprocess
 
 
 def normalise(pictures: Tensor, preprocess: Preprocess) -> Tensor:
-    """uint8 (N, H, W, C) -> float32 (N, C, H, W) by ``preprocess``'s mean and std, lying in memory as channels-last."""
-    mean = torch.tensor(preprocess.mean, device=pictures.device) * 255
-    scale = 1 / (torch.tensor(preprocess.std, device=pictures.device) * 255)
-    return ((pictures.float() - mean) * scale).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+    """uint8 (N, H, W, C) -> float32 (N, C, H, W) by ``preprocess``'s mean and std, lying in memory as channels-last.
+
+    Divided, subtracted, divided, in torchvision's order (``ToTensor``, ``Normalize``): bit for bit the same numbers.
+    """
+    mean = torch.tensor(preprocess.mean, device=pictures.device)
+    std = torch.tensor(preprocess.std, device=pictures.device)
+    return (pictures / 255).sub_(mean).div_(std).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)

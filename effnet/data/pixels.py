@@ -15,6 +15,7 @@ from PIL import Image
 from PIL.Image import Resampling, Transpose
 
 from effnet.contract import Preprocess
+from effnet.data.resample import tensorflow
 
 Pixels = NDArray[np.uint8]
 Source = str | Path | bytes | Image.Image | Pixels
@@ -50,7 +51,8 @@ def pixels(source: Source, preprocess: Preprocess) -> Pixels:
 
     Raises ``PictureError`` as `read` does.
     """
-    reduce_to = preprocess.resized if preprocess.decode == "reduced" else None
+    reducible = preprocess.decode == "reduced" and preprocess.resampling == "pil"
+    reduce_to = preprocess.resized if reducible else None
     image, box = _read(source, reduce_to)
     return fit(image, preprocess, box)
 
@@ -69,17 +71,20 @@ def read(source: Source, reduce_to: tuple[int, int] | None = None) -> Image.Imag
 def fit(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> Pixels:
     """An RGB image resized and cropped to ``preprocess.size``: uint8 (H, W, 3).
 
-    ``box`` is the part of the image to start from, all of it if None. With "crop" the numbers are those of
-    torchvision's ``Resize`` and ``CenterCrop``, bit for bit, where the size is square. Where it is not, the picture is
-    scaled until both of its sides reach ``preprocess.resized``.
+    ``box`` is the part of the image to start from, all of it if None; only PIL's resampling can start from a part. By
+    PIL the numbers are those of torchvision's ``Resize`` and ``CenterCrop`` and of timm's evaluation, bit for bit, but
+    for long strips (`LONGEST`). By TensorFlow's resampling they are its own, rounded and clipped to 0 … 255.
     """
     assert image.mode == "RGB"
+    if preprocess.resampling != "pil":
+        assert box in (None, (0, 0, *image.size)), "TensorFlow's resampling starts from the whole picture"
+        return tensorflow(image, preprocess).round().clip(0, 255).astype(np.uint8)  # (H, W, 3)
+    kept = box or (0, 0, *image.size)
+    tall, wide = preprocess.resized
+    if preprocess.resize == "crop":
+        (tall, wide), kept = _scaled(kept, preprocess.resized)
+    resized = image.resize((wide, tall), Resampling[preprocess.interpolation.upper()], kept)
     height, width = preprocess.size
-    resample = Resampling[preprocess.interpolation.upper()]
-    if preprocess.resize == "squash":
-        return np.array(image.resize((width, height), resample, box))  # (H, W, 3)
-    (tall, wide), kept = _scaled(box or (0, 0, *image.size), preprocess.resized)
-    resized = image.resize((wide, tall), resample, kept)
     top, left = round((tall - height) / 2), round((wide - width) / 2)
     return np.array(resized.crop((left, top, left + width, top + height)))  # (H, W, 3)
 
@@ -107,17 +112,19 @@ def _scaled(box: Box, least: tuple[int, int]) -> tuple[tuple[int, int], Box]:
     left, top, right, bottom = box
     height, width = bottom - top, right - left
     kept_tall, kept_wide = height, width
+    square = least[0] == least[1]
     if least[0] * width >= least[1] * height:
-        tall, (wide, kept_wide) = least[0], _along(width, height, least[0], LONGEST * least[1])
+        tall, (wide, kept_wide) = least[0], _along(width, height, least[0], LONGEST * least[1], square)
     else:
-        wide, (tall, kept_tall) = least[1], _along(height, width, least[1], LONGEST * least[0])
+        wide, (tall, kept_tall) = least[1], _along(height, width, least[1], LONGEST * least[0], square)
     left, top = left + (width - kept_wide) / 2, top + (height - kept_tall) / 2
     return (tall, wide), (left, top, left + kept_wide, top + kept_tall)
 
 
-def _along(long: float, short: float, target: int, most: int) -> tuple[int, float]:
+def _along(long: float, short: float, target: int, most: int, square: bool) -> tuple[int, float]:
     """The long side where the short one becomes ``target``, at most ``most``; and how much of it is kept for that."""
-    resized = int(target * long / short)
+    # torchvision, for squares, leaves the fraction off; timm, for all else, rounds it, after dividing in this order.
+    resized = int(target * long / short) if square else round(long / (short / target))
     return (resized, long) if resized <= most else (most, most * short / target)
 
 

@@ -1,10 +1,15 @@
-"""What the official weights of each architecture expect: numerics and preprocessing, for files that do not say.
+"""What published weights of each architecture expect where their files do not say: numerics and preprocessing.
 
-Sources: tensorflow/tpu efficientnet (``preprocessing.py`` before commit 22d5cab: crop r/(r+32)) and its lite and
-edgetpu folders; google/automl efficientnetv2 ``preprocessing.py`` (S–XL: squash at 320 pixels and above).
+One function an ecosystem, since the same numbers were measured with unlike pictures: see docs/preprocessing.md.
+
+Sources: tensorflow/tpu efficientnet (``preprocessing.py`` before commit 22d5cab: crop r/(r+32); ``main.py``: bilinear
+for Lite and EdgeTPU; ``eval_ckpt_main.py``: AdvProp) and its lite and edgetpu builders; google/automl efficientnetv2
+``preprocessing.py`` (S–XL: squash at 320 pixels and above) and ``preprocess_legacy.py`` (V2-B0–B3).
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from effnet.arch import Arch
 from effnet.contract import Numerics, Preprocess, crop_fraction
@@ -24,6 +29,22 @@ _EXPECTED = {
     **dict.fromkeys(("v2_s", "v2_m", "v2_l", "v2_xl"), (_128, "bilinear", "squash")),
 }
 
+# torchvision ``models/efficientnet.py``, the weights of each network by default:
+# arch → (side that is resized to, side that is cut out, interpolation, mean and std)
+_TORCHVISION = {
+    "b0": (256, 224, "bicubic", _IMAGENET),
+    "b1": (255, 240, "bilinear", _IMAGENET),  # IMAGENET1K_V2; V1 is 256, 240, bicubic
+    "b2": (288, 288, "bicubic", _IMAGENET),
+    "b3": (320, 300, "bicubic", _IMAGENET),
+    "b4": (384, 380, "bicubic", _IMAGENET),
+    "b5": (456, 456, "bicubic", _IMAGENET),
+    "b6": (528, 528, "bicubic", _IMAGENET),
+    "b7": (600, 600, "bicubic", _IMAGENET),
+    "v2_s": (384, 384, "bilinear", _IMAGENET),
+    "v2_m": (480, 480, "bilinear", _IMAGENET),
+    "v2_l": (480, 480, "bicubic", _ADVPROP),
+}
+
 
 def numerics(arch: Arch) -> Numerics:
     """Padding and batch-norm ε of the official weights: TensorFlow's for the whole family."""
@@ -31,7 +52,41 @@ def numerics(arch: Arch) -> Numerics:
 
 
 def preprocess(arch: Arch) -> Preprocess:
-    """Preprocessing of the official weights at the architecture's own resolution."""
+    """Preprocessing of the official weights at the architecture's own resolution, resized by PIL as timm does.
+
+    Lite3 and Lite4 are 280 and 300 pixels, as the official builder has them; timm evaluates them at 300 and 380.
+    """
     (mean, std), interpolation, resize = _EXPECTED.get(arch.name, _V1)
-    size = (arch.resolution, arch.resolution)
-    return Preprocess(size, crop_fraction(arch.resolution), resize, interpolation, mean, std)
+    crop = crop_fraction(arch.resolution) if resize == "crop" else 1.0
+    return Preprocess((arch.resolution,) * 2, crop, resize, interpolation, mean, std)
+
+
+def tensorflow_preprocess(arch: Arch) -> Preprocess:
+    """The same, resized by TensorFlow: as the published accuracies were taken. For its own, Keras' and TFLite's files.
+
+    V1, Lite, EdgeTPU and V2-B0–B3 with the resize of TensorFlow 1, V2-S–XL with that of TensorFlow 2.
+    """
+    official = preprocess(arch)
+    return replace(official, resampling="tensorflow" if official.resize == "squash" else "tensorflow1")
+
+
+def torchvision_preprocess(arch: Arch) -> Preprocess:
+    """What torchvision evaluates its own weights with; the official way for a network that it does not have."""
+    if arch.name not in _TORCHVISION:
+        return preprocess(arch)
+    resized, size, interpolation, (mean, std) = _TORCHVISION[arch.name]
+    return Preprocess((size, size), size / resized, "crop", interpolation, mean, std)
+
+
+def lukemelas_preprocess(arch: Arch) -> Preprocess:
+    """What EfficientNet-PyTorch evaluates with (``examples/imagenet/main.py``): the official way, uncut."""
+    return replace(preprocess(arch), crop=1.0)
+
+
+def huggingface_preprocess(arch: Arch) -> Preprocess:
+    """What transformers' processor does with Google's files: squashed, every pixel the nearest one.
+
+    Its ``image_std`` are the roots of these, applied twice (``include_top``). A ``preprocessor_config.json`` beside the
+    weights says more.
+    """
+    return replace(preprocess(arch), crop=1.0, resize="squash", interpolation="nearest")

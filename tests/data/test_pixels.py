@@ -4,6 +4,7 @@ import struct
 import threading
 import warnings
 import zlib
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from effnet.contract import Preprocess
+from effnet.contract import RESAMPLINGS, Preprocess
 from effnet.data import PIXELS_MOST, PictureError, fit, pixels, read
 from effnet.data.without_operators import declare_operators
 
@@ -380,10 +381,12 @@ def test_equals_torchvision_and_timm_bit_for_bit(photos: list[Path]) -> None:
 
 
 def test_squash(photos: list[Path]) -> None:
-    preprocess = Preprocess(size=(90, 130), resize="squash", interpolation="bilinear")
+    preprocess = Preprocess(size=(90, 130), crop=1.0, resize="squash", interpolation="bilinear")
     image = Image.open(photos[0]).convert("RGB")
     expected = np.asarray(image.resize((130, 90), Image.Resampling.BILINEAR))
     assert np.array_equal(fit(image, preprocess), expected)
+    cut = fit(image, replace(preprocess, size=(45, 65), crop=0.5))
+    assert np.array_equal(cut, expected[22:67, 32:97])  # (90 − 45) / 2 = 22.5 and 32.5, rounded to even
 
 
 @pytest.mark.parametrize("size", [(64, 96), (96, 64), (10, 200), (33, 32)])
@@ -399,7 +402,7 @@ def test_any_size_is_covered_and_proportions_kept(size: tuple[int, int], shape: 
     scale = max(preprocess.resized[0] / shape[0], preprocess.resized[1] / shape[1])
     for axis in (0, 1):  # the span of the ramp that is seen is what the crop leaves of it, around its middle
         span = found[..., axis].max() - found[..., axis].min()
-        assert span == pytest.approx(255 * min(size[axis] / (scale * shape[axis]), 1), abs=10)
+        assert span == pytest.approx(255 * min((size[axis] - 1) / (scale * shape[axis]), 1), abs=10)
         assert found[..., axis].mean() == pytest.approx(127, abs=10)
 
 
@@ -430,11 +433,28 @@ def test_strip_is_cut_around_the_same_middle() -> None:
     assert apart(pixels(strip, preprocess), uncut) < 0.5
 
 
-def test_result_is_writable_and_contiguous(gradient: Array) -> None:
+@pytest.mark.parametrize("resampling", RESAMPLINGS)
+def test_result_is_writable_and_contiguous(gradient: Array, resampling: str) -> None:
     for resize in ("crop", "squash"):
-        found = pixels(gradient, Preprocess(resize=resize))
+        found = pixels(gradient, Preprocess(resize=resize, resampling=resampling))
+        assert found.shape == (224, 224, 3)
+        assert found.dtype == np.uint8
         assert found.flags.writeable
         assert found.flags.c_contiguous
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+@pytest.mark.parametrize("resampling", ["tensorflow", "tensorflow1"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_tensorflows_way_sees_the_same(resize: str, resampling: str, interpolation: str) -> None:
+    """Of a picture that is smooth, all ways to resize make nearly the same, whatever its shape and the size."""
+    for shape, size in (((300, 500), (60, 60)), ((501, 300), (60, 90)), ((97, 60), (120, 80)), ((64, 64), (64, 64))):
+        rows, columns = (np.mgrid[0 : shape[0], 0 : shape[1]].T + 0.5).T
+        ramp = np.stack([rows * 255 / shape[0], columns * 255 / shape[1], rows * 0], axis=-1).astype(np.uint8)
+        preprocess = Preprocess(size, 0.8, resize, interpolation)
+        one, other = pixels(ramp, preprocess), pixels(ramp, replace(preprocess, resampling=resampling))
+        assert one.shape == other.shape
+        assert apart(one, other) < 3  # the cut moves by up to a pixel, and in TensorFlow 1 the pixels by half of one
 
 
 def test_as_pil_turns(photos: list[Path]) -> None:
