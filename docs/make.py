@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from effnet.arch import ARCHS, TOP1, count
+from effnet.weights.cards import CARDS, DEFAULTS, PUBLISHERS, Card
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -61,9 +62,30 @@ def tree() -> str:
     return "\n".join([*lines, "```"])
 
 
+def weights_table() -> str:
+    """One row for each network with published weights: what each publisher has, the default in bold."""
+    rows = [f"| network | {' | '.join(PUBLISHERS)} |", "|---" * (1 + len(PUBLISHERS)) + "|"]
+    for arch in DEFAULTS:
+        cells = (
+            ", ".join(_in_a_cell(card) for card in CARDS.values() if (card.arch, card.publisher) == (arch, publisher))
+            for publisher in PUBLISHERS
+        )
+        rows.append(f"| `{arch}` {ARCHS[arch].resolution} px | {' | '.join(cell or '–' for cell in cells)} |")
+    return "\n".join(rows)
+
+
+def _in_a_cell(card: Card) -> str:
+    name = f"`{card.name.partition('/')[2]}`"
+    size = card.preprocess.size[0]
+    told = "" if card.top1 is None else f" {card.top1:.1f}"
+    told += "" if size == ARCHS[card.arch].resolution else f" at {size} px"
+    return f"**{name}{told}**" if card.default else name + told
+
+
 # document, name of the part, the function that writes it
 PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (DOCS / "architectures.md", "table", archs_table),
+    (DOCS / "weights.md", "table", weights_table),
     (ROOT / "README.md", "tree", tree),
 )
 
