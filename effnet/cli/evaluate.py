@@ -19,7 +19,7 @@ MISTAKES = 5
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A file of weights, or a run's folder.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A file of weights, a run's folder, or a name: b0.")],
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="A folder with one folder of pictures a class, or the word digits.")
     ],

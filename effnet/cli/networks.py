@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from effnet.arch import Arch, resolve
 
-_WEIGHTS = (".safetensors", ".pth", ".pt")
+# As `effnet.weights.find` has them, which would bring torch with it
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".tflite", ".index")
 
 
 class Opened(NamedTuple):
@@ -26,7 +27,7 @@ def opened(network: str) -> Opened:
             return Opened(Arch.from_json(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise ValueError(f"{path} holds no arch: {error}") from None
-    if path.suffix in _WEIGHTS or path.is_file() or (path / "model.safetensors").is_file():
+    if path.suffix in SUFFIXES or path.is_file() or (path / "model.safetensors").is_file():
         from effnet.weights import load
 
         model = load(path)

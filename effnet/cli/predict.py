@@ -26,7 +26,8 @@ def predict(
         ),
     ],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="MODEL", help="A file of weights, or a run's folder.")
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="Any file of weights, a run's folder, or a name: b0."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, metavar="N", help="How many labels a picture gets.")] = 5,
     as_json: Json = False,
@@ -50,7 +51,7 @@ def predict(
     Those that cannot be read are named and left out; the status is 1 where none could be read.
     """
     if model is None:
-        raise typer.BadParameter("say with which: a file of weights, or a run's folder", param_hint="--model")
+        raise typer.BadParameter("say with which: a file, a run's folder, or a name as b0", param_hint="--model")
     if as_json and as_csv:
         raise typer.BadParameter("give either --json or --csv", param_hint="--csv")
     if not every > 0:

@@ -15,7 +15,7 @@ def train(
     data: Annotated[str, typer.Argument(help="A folder with one folder of pictures a class, or the word digits.")],
     model: Annotated[str | None, typer.Option("--model", "-m", help="The network, such as b0 or lite0.")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="A file of pretrained weights; none: random weights, from scratch.")
+        str | None, typer.Option(help="A file or a card to start from (default: the model's own), or none: random.")
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="finetune (default with weights), probe, or scratch (default without).")

@@ -83,6 +83,8 @@ class RunFolder:
 
     def begin(self, settings: dict[str, Any]) -> None:
         """Writes down what the run is, before anything of it is lost by a stop."""
+        for leftover in self.folder.glob(".*.part"):  # of a process that was killed while it wrote
+            leftover.unlink()
         _write(self._settings, settings)
 
     def finish(self, result: Result) -> None:

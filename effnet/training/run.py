@@ -31,7 +31,6 @@ from effnet.training.recipe import Recipe
 from effnet.training.report import write_report
 from effnet.training.watch import Watch
 from effnet.weights import load, save
-from effnet.weights.load import find
 
 EPOCHS_MOST = 200  # however many minutes there are
 
@@ -265,9 +264,9 @@ def _start(
     if weights == "none":
         network = create(resolve(model or "b0"), classes)
     else:
-        path = find(weights if weights is not None else str(model or "b0"))
-        network = load(path, arch=model, classes=classes)
+        network = load(weights if weights is not None else str(model or "b0"), arch=model, classes=classes)
     network.labels = train.labels
+    network.preprocess = replace(network.preprocess, resampling="pil")  # as the random crops of training are resized
     if size is not None:
         network.preprocess = replace(network.preprocess, size=(size, size))
     return network

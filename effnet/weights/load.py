@@ -4,37 +4,39 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from effnet.arch import Arch, canonical, resolve
+from effnet.arch import Arch, resolve
 from effnet.contract import Labels, Numerics, Preprocess, Provenance
 from effnet.net import EfficientNet
 from effnet.net.surgery import set_classes
-from effnet.weights import formats
+from effnet.weights import formats, soundness
+from effnet.weights.cards import Card, labels
 from effnet.weights.conversion import Tensors, convert, names, read_sizes
+from effnet.weights.find import find
 from effnet.weights.formats.content import Content
 from effnet.weights.formats.safetensors import HEADER
 from effnet.weights.layouts import LAYOUTS
 from effnet.weights.recognition import Found, recognise
 
-# What files of weights are called; anything else after a dot is a part of a name, as in tf_efficientnet_b0.ns_jft_in1k
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".tflite", ".index")
-
 log = logging.getLogger("effnet")
 
 
 @dataclass(frozen=True)
-class Contract:
-    """What a network is built from, beside its tensors."""
+class Opened:
+    """A file as a network's contract and tensors, and what had to be assumed or done for that, in words."""
 
     arch: Arch
     numerics: Numerics
     preprocess: Preprocess
     labels: Labels
     provenance: Provenance
+    tensors: Tensors  # under our names
+    remarks: tuple[str, ...] = ()
 
 
 def load(
@@ -43,44 +45,40 @@ def load(
     arch: str | Arch | None = None,
     numerics: Numerics | None = None,
     classes: int | None = None,
+    preprocess: Preprocess | None = None,
 ) -> EfficientNet:
-    """The network in the file ``source`` (or in a run's folder), in evaluation mode.
+    """The network that ``source`` means, in evaluation mode.
 
-    Layout and arch are recognised from names and shapes. What a file of another ecosystem cannot say (padding, ε,
-    preprocessing) is taken from the official weights of that arch, logged, and can be overridden. With ``classes``, a
-    head of another number is replaced by a fresh one, and logged; without a head in the file, ``classes=None`` gives
-    a network without a classifier.
+    ``source`` is a file of any ecosystem, a run's folder, a card of the catalogue ("b0/ra_in1k"), an arch ("b0": its
+    default card), a Hugging Face repository or an address; what is not there yet is downloaded.
+    Layout and arch are recognised from names and shapes. What neither file nor card says (padding, ε, preprocessing) is
+    assumed from layout and arch, logged, and can be overridden. With ``classes``, a head of another number is replaced
+    by a fresh one, and logged; without a head in the file, ``classes=None`` gives a network without a classifier.
     Raises ``ValueError`` where the file cannot be opened as a network: every missing, extra and misshapen tensor in one
-    message, or the two readings between which it cannot decide; ``FileNotFoundError`` where there is no file.
+    message, or the two readings between which it cannot decide; ``FileNotFoundError`` where there is no file;
+    ``OSError`` where it cannot be downloaded.
     """
-    path = find(source)
-    content = formats.read(path)
-    if HEADER in content.header:
-        contract, tensors = _own(path, content, arch, numerics)
-    else:
-        contract, tensors = _foreign(path, content, layout, arch, numerics)
-    model = build(contract, tensors)
+    located = find(source)
+    found = opened(located.path, layout, arch, numerics, preprocess, located.card)
+    name = located.card.name if located.card else located.path.name
+    for remark in found.remarks:
+        log.warning("%s: %s", name, remark)
+    model = build(found)
     if classes is not None and classes != model.classes:
         had = f"its head of {model.classes} classes is replaced by" if model.classes else "it has no head: it gets"
-        log.warning("%s: %s a new one of %d", path.name, had, classes)
+        log.warning("%s: %s a new one of %d", name, had, classes)
         set_classes(model, classes)
     return model
 
 
-def build(contract: Contract, tensors: Tensors) -> EfficientNet:
-    """The network of ``contract`` whose weights *are* ``tensors`` (under our names), in evaluation mode."""
-    classes, channels = read_sizes(tensors, contract.arch, "effnet")
+def build(found: Opened) -> EfficientNet:
+    """The network whose weights *are* ``found.tensors``, in evaluation mode."""
+    classes, channels = read_sizes(found.tensors, found.arch, "effnet")
     with torch.device("meta"):  # no memory, and no random numbers that nobody would see
         model = EfficientNet(
-            contract.arch,
-            classes,
-            channels,
-            contract.numerics,
-            contract.preprocess,
-            contract.labels,
-            contract.provenance,
+            found.arch, classes, channels, found.numerics, found.preprocess, found.labels, found.provenance
         )
-    tensors = {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
+    tensors = {name: tensor.to(torch.float32) for name, tensor in found.tensors.items()}
     missing, unexpected = model.load_state_dict(tensors, strict=False, assign=True)
     assert not unexpected, unexpected
     assert all(name.endswith("num_batches_tracked") for name in missing), missing
@@ -89,59 +87,93 @@ def build(contract: Contract, tensors: Tensors) -> EfficientNet:
     return model.eval()
 
 
-def find(source: str | Path) -> Path:
-    """The file that ``source`` means. Raises ``FileNotFoundError``, or for a mere name ``ValueError`` with a way on."""
-    path = Path(source)
-    if path.is_dir() and (path / "model.safetensors").is_file():
-        return path / "model.safetensors"
-    if path.is_file():
-        return path
-    if path.suffix in SUFFIXES or len(path.parts) > 1 or path.exists():
-        raise FileNotFoundError(f"{source}: there is no such file of weights")
-    raise ValueError(
-        f"{canonical(str(source))}: published weights are not downloaded by this version; give a file of weights "
-        "(to train: --weights FILE, or --weights none to start from random ones)"
+def opened(
+    path: Path,
+    layout: str | None = None,
+    arch: str | Arch | None = None,
+    numerics: Numerics | None = None,
+    preprocess: Preprocess | None = None,
+    card: Card | None = None,
+) -> Opened:
+    """What is in the file ``path``, within what the caller or its ``card`` says of it. Raises as `load` does."""
+    content = formats.read(path)
+    wanted = None if arch is None else resolve(arch)
+    if HEADER in content.header:
+        found = _own(path, content, wanted, numerics)
+    elif card:
+        found = _carded(path, content, card)
+    else:
+        found = _foreign(path, content, layout, wanted, numerics, preprocess)
+    return replace(
+        found,
+        numerics=numerics or found.numerics,
+        preprocess=preprocess or found.preprocess,
+        remarks=(*content.remarks, *found.remarks, *soundness.remarks(found.tensors)),
     )
 
 
-def _own(path: Path, content: Content, arch: str | Arch | None, numerics: Numerics | None) -> tuple[Contract, Tensors]:
+def _own(path: Path, content: Content, arch: Arch | None, given: Numerics | None) -> Opened:
     try:
         said = json.loads(content.header[HEADER])
-        contract = Contract(
-            Arch.from_dict(said["arch"]),
-            numerics or Numerics.from_dict(said["numerics"]),
-            Preprocess.from_dict(said["preprocess"]),
-            Labels.from_dict(said["labels"]),
-            Provenance.from_dict(said["provenance"]),
-        )
+        own = Arch.from_dict(said["arch"])
+        numerics, preprocess = Numerics.from_dict(said["numerics"]), Preprocess.from_dict(said["preprocess"])
+        known, provenance = Labels.from_dict(said["labels"]), Provenance.from_dict(said["provenance"])
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path}: its header cannot be read ({error})") from None
-    if arch is not None and resolve(arch) != contract.arch:
-        raise ValueError(f"{path} holds {contract.arch.name}, not {resolve(arch).name}")
-    return contract, convert(content.tensors, contract.arch, "effnet", "effnet")
+    if arch is not None and arch != own:
+        raise ValueError(f"{path} holds {own.name}, not {arch.name}")
+    tensors = convert(content.tensors, own, content.layout or "effnet", "effnet", given or numerics)
+    return Opened(own, numerics, preprocess, known, provenance, tensors)
+
+
+def _carded(path: Path, content: Content, card: Card) -> Opened:
+    arch = resolve(card.arch)
+    found = _recognised(path, content.tensors, card.layout, arch)
+    at = f" at {card.tested_at} pixels" if card.tested_at else ""
+    reached = f", {card.top1:g} % on ImageNet{at} as published" if card.top1 else ""
+    return Opened(
+        arch,
+        card.numerics,
+        card.preprocess,
+        labels(card),
+        Provenance(card.name, card.layout, card.licence),
+        convert(found.tensors, arch, found.layout, "effnet", card.numerics),
+        (f"weights of {card.publisher}{reached}", *found.remarks),
+    )
 
 
 def _foreign(
-    path: Path, content: Content, layout: str | None, arch: str | Arch | None, numerics: Numerics | None
-) -> tuple[Contract, Tensors]:
-    found = _recognised(path, content.tensors, layout or content.layout, None if arch is None else resolve(arch))
-    for remark in (*content.remarks, *found.remarks):
-        log.warning("%s: %s", path.name, remark)
+    path: Path,
+    content: Content,
+    layout: str | None,
+    arch: Arch | None,
+    numerics: Numerics | None,
+    preprocess: Preprocess | None,
+) -> Opened:
+    found = _recognised(path, content.tensors, layout or content.layout, arch)
     kept = LAYOUTS[found.layout]
     expected = numerics or content.numerics or kept.numerics(found.arch)
-    preprocess = replace(kept.preprocess(found.arch), **content.preprocess)
-    log.warning(
-        "%s: %s in %s's layout by names and shapes; %s %s padding, batch-norm ε %g, preprocessing of the official %s",
-        path.name,
-        found.arch.name,
-        found.layout,
-        "given" if numerics else "assumed",
-        expected.padding,
-        expected.bn_eps,
-        found.arch.name,
+    seen = preprocess or replace(kept.preprocess(found.arch), **content.preprocess)
+    return Opened(
+        found.arch,
+        expected,
+        seen,
+        content.labels,
+        Provenance(path.name, found.layout),
+        convert(found.tensors, found.arch, found.layout, "effnet", expected),
+        (*found.remarks, *_assumptions(found, content, expected, seen, bool(numerics), bool(preprocess))),
     )
-    contract = Contract(found.arch, expected, preprocess, content.labels, Provenance(path.name, found.layout))
-    return contract, convert(found.tensors, found.arch, found.layout, "effnet", expected)
+
+
+def _assumptions(
+    found: Found, content: Content, numerics: Numerics, preprocess: Preprocess, numerics_given: bool, seen_given: bool
+) -> Iterator[str]:
+    """What was recognised, and where numerics and preprocessing come from."""
+    yield f"{found.arch.name} in {found.layout}'s layout by names and shapes"
+    how = "given" if numerics_given else "stated by the file" if content.numerics else "assumed"
+    yield f"{how} {numerics.padding} padding, batch-norm ε {numerics.bn_eps:g}"
+    how = "given" if seen_given else "in part stated by the file" if content.preprocess else "assumed"
+    yield f"{how} preprocessing: {preprocess.in_words()}"
 
 
 def _recognised(path: Path, given: Tensors, layout: str | None, arch: Arch | None) -> Found:
@@ -167,6 +199,8 @@ def _recognised(path: Path, given: Tensors, layout: str | None, arch: Arch | Non
 
 def _likeliest(given: Tensors, arch: Arch) -> str:
     """The layout in which most names fit."""
-    return max(
-        LAYOUTS, key=lambda layout: len(set(names(layout, arch).values()) & set(LAYOUTS[layout].tidy(given).tensors))
-    )
+
+    def fitting(layout: str) -> int:
+        return len(set(names(layout, arch).values()) & set(LAYOUTS[layout].tidy(given).tensors))
+
+    return max((layout for layout in LAYOUTS if LAYOUTS[layout].has(arch)), key=fitting)

@@ -131,3 +131,10 @@ def test_scale_writes_the_network(run: Run, tmp_path: Path) -> None:
     assert json.loads(done.out)["phi"] == 1
     assert str(path) in done.err
     assert effnet.Arch.from_json(path.read_text()) == effnet.scale("b0", 1)
+
+
+def test_files_of_weights_are_known_by_the_same_suffixes_everywhere() -> None:
+    from effnet.cli import networks
+    from effnet.weights import find
+
+    assert networks.SUFFIXES == find.SUFFIXES

@@ -1,0 +1,82 @@
+"""``effnet convert``: weights into another ecosystem's layout, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from effnet.cli.options import Json
+
+if TYPE_CHECKING:
+    from effnet.contract import Numerics, Preprocess
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A file of weights of any ecosystem, or a card.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; its suffix says the format.")],
+    to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help="timm, torchvision, keras, tflite, effnet, …")],
+    layout: Annotated[
+        str | None, typer.Option("--from", metavar="LAYOUT", help="What IN is, where it cannot be recognised.")
+    ] = None,
+    arch: Annotated[str | None, typer.Option(metavar="ARCH", help="Which network IN is, likewise.")] = None,
+    padding: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="same or symmetric: what IN's weights expect, where assumed wrong."),
+    ] = None,
+    bn_eps: Annotated[float | None, typer.Option(metavar="E", help="Their batch-norm ε, likewise.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, metavar="X", help="Largest difference allowed, over the largest logit.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT where it is already there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Convert weights to another ecosystem's layout.
+
+    What was written is read back and asked the same as the original; where the answers differ, it is an error and no
+    file is left.
+    """
+    if target.exists() and not force:
+        raise typer.BadParameter(f"{target} is already there: give another name, or --force", param_hint="OUT")
+    from dataclasses import replace
+
+    from effnet.arch.record import choice
+    from effnet.cli.printing import show, show_json
+    from effnet.weights import load
+    from effnet.weights.layouts import LAYOUTS
+    from effnet.weights.transfer import TOLERANCE, transfer
+
+    choice("--to", to, tuple(LAYOUTS))
+    model = load(source, layout, arch)
+    if padding is not None or bn_eps is not None:
+        given = replace(
+            model.numerics, padding=padding or model.numerics.padding, bn_eps=bn_eps or model.numerics.bn_eps
+        )
+        model = load(source, layout, arch, given)
+    done = transfer(model, target, to, TOLERANCE if tolerance is None else tolerance)
+    if as_json:
+        show_json(
+            {
+                "written": str(done.path),
+                "layout": done.layout,
+                "arch": model.arch.name,
+                "classes": model.classes,
+                "difference": done.difference,
+                "numerics": done.numerics.to_dict(),
+                "preprocess": model.preprocess.to_dict(),
+            }
+        )
+        return
+    show(
+        f"{done.path}: {model.arch.name} with {model.classes or 'no'} classes in {to}'s layout",
+        f"read back and asked the same: largest difference {done.difference:.1e} of the largest logit",
+        *([] if to == "effnet" else [_expectations(done.numerics, model.preprocess)]),
+    )
+
+
+def _expectations(numerics: Numerics, preprocess: Preprocess) -> str:
+    """What whoever opens the file must know, because not every format can say so itself."""
+    return (
+        f"it expects {numerics.padding} padding and batch-norm ε {numerics.bn_eps:g}; pictures {preprocess.in_words()}"
+    )

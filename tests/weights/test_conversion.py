@@ -1,0 +1,104 @@
+"""From any layout to any other: tensors by name, and files."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from effnet.arch import ARCHS, tensors
+from effnet.contract import Numerics
+from effnet.net import EfficientNet, create
+from effnet.weights import convert, load, save
+from effnet.weights.conversion import counted, names, shapes
+from effnet.weights.layouts import LAYOUTS
+from effnet.weights.recognition import recognise
+
+OTHERS = [name for name in LAYOUTS if name != "effnet"]
+EXACT = [name for name in LAYOUTS if not LAYOUTS[name].folded]
+FOLDED = [name for name in LAYOUTS if LAYOUTS[name].folded]
+
+
+def has(layout: str, arch: str) -> bool:
+    published = LAYOUTS[layout].archs
+    return not published or arch in published
+
+
+def drawn(arch: str, classes: int, channels: int = 3) -> dict[str, Tensor]:
+    """Random tensors under our names; no two values are alike, as a mistake in the order of axes shows only then."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: torch.rand(shape, generator=generator) + 0.5
+        for name, shape in tensors(ARCHS[arch], classes, channels).items()
+    }
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return list(one) == list(other) and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize("arch", ["b0", "v2_b0", "lite0", "edge_s"])
+@pytest.mark.parametrize(("first", "second"), list(permutations(EXACT, 2)))
+def test_a_round_trip_through_any_two_layouts_gives_back_the_same_bits(first: str, second: str, arch: str) -> None:
+    if not (has(first, arch) and has(second, arch)):
+        pytest.skip(f"{first} or {second} has no {arch}")
+    ours = drawn(arch, classes=7)
+    there = convert(convert(ours, ARCHS[arch], "effnet", first), ARCHS[arch], first, second)
+    assert {name: tuple(value.shape) for name, value in there.items()} == shapes(second, ARCHS[arch], 7)
+    assert equal(convert(there, ARCHS[arch], second, "effnet"), ours)
+
+
+@pytest.mark.parametrize("layout", FOLDED)
+@pytest.mark.parametrize("eps", [1e-3, 1e-5])
+def test_a_folded_layout_is_stable_after_the_first_time(layout: str, eps: float) -> None:
+    numerics, arch = Numerics(bn_eps=eps), ARCHS["lite0"]
+    once = convert(drawn("lite0", classes=7), arch, "effnet", layout, numerics)
+    again = convert(convert(once, arch, layout, "effnet", numerics), arch, "effnet", layout, numerics)
+    assert equal(again, once)
+
+
+@pytest.mark.parametrize("layout", OTHERS)
+@pytest.mark.parametrize(("classes", "channels"), [(7, 3), (0, 3), (5, 4)])
+def test_any_number_of_classes_and_channels(layout: str, classes: int, channels: int) -> None:
+    arch = ARCHS[(LAYOUTS[layout].archs or ("b0",))[0]]
+    theirs = convert(drawn(arch.name, classes, channels), arch, "effnet", layout)
+    (found,) = recognise(theirs)
+    assert (found.layout, found.arch, found.classes, found.channels) == (layout, arch, classes, channels)
+
+
+@pytest.mark.parametrize("layout", OTHERS)
+def test_every_variant_has_names_of_its_own(layout: str) -> None:
+    for arch in ARCHS.values():
+        if has(layout, arch.name):
+            theirs = names(layout, arch)
+            assert len(set(theirs.values())) == len(theirs)
+            assert set(theirs) <= set(tensors(arch))
+
+
+@pytest.fixture(scope="module")
+def model() -> EfficientNet:
+    """B0 whose every number is random, and whose statistics keep its answers finite."""
+    torch.manual_seed(0)
+    made = create("b0", classes=7).eval()
+    with torch.no_grad():
+        for name, value in counted(made.state_dict()).items():
+            if ".norm." in name or name.endswith("bias"):
+                value.uniform_(0.8, 1.2)
+    return made
+
+
+@pytest.mark.parametrize("layout", OTHERS)
+@torch.no_grad()
+def test_a_file_of_every_kind_comes_back(layout: str, model: EfficientNet, tmp_path: Path) -> None:
+    x = torch.rand(1, 3, 64, 96)
+    for suffix in LAYOUTS[layout].suffixes:
+        found = load(save(model, tmp_path / f"model{suffix}", layout), numerics=model.numerics)
+        assert (found.arch, found.classes) == (model.arch, 7)
+        assert found.provenance.layout == layout
+        if LAYOUTS[layout].folded:
+            torch.testing.assert_close(found(x), model(x), rtol=1e-4, atol=1e-4)
+        else:
+            assert equal(counted(dict(found.state_dict())), counted(dict(model.state_dict())))
