@@ -15,7 +15,7 @@ from PIL import Image
 from effnet.arch.record import choice, whole
 from effnet.contract import Preprocess
 from effnet.data.loader import ahead
-from effnet.data.pixels import PictureError, Pixels, Source, pixels
+from effnet.data.pixels import Fitted, PictureError, Source, pixels
 from effnet.engines.eager import Eager, Floats
 from effnet.net import EfficientNet
 from effnet.weights import load
@@ -99,20 +99,20 @@ class Predictor:
         return self._outputs(self._engine.embed, named)
 
     def _outputs(
-        self, compute: Callable[[Pixels], Floats], named: Iterable[tuple[str, Source | PictureError]]
+        self, compute: Callable[[Fitted], Floats], named: Iterable[tuple[str, Source | PictureError]]
     ) -> Iterator[tuple[str, Floats | PictureError]]:
         return outputs(compute, named, self.preprocess, self.batch)
 
 
 def outputs(
-    compute: Callable[[Pixels], Floats],
+    compute: Callable[[Fitted], Floats],
     named: Iterable[tuple[str, Source | PictureError]],
     preprocess: Preprocess,
     batch: int = BATCH,
 ) -> Iterator[tuple[str, Floats | PictureError]]:
     """``compute`` of every picture, in order and in batches: (name, its row of the result, or why there is none)."""
 
-    def prepare(one: tuple[str, Source | PictureError]) -> tuple[str, Pixels | PictureError]:
+    def prepare(one: tuple[str, Source | PictureError]) -> tuple[str, Fitted | PictureError]:
         name, source = one
         if isinstance(source, PictureError):
             return name, source

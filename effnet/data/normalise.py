@@ -1,4 +1,4 @@
-"""From uint8 pictures to the network's float input."""
+"""From pictures of 0 to 255 to the network's float input."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from effnet.contract import Preprocess
 
 
 def normalise(pictures: Tensor, preprocess: Preprocess) -> Tensor:
-    """uint8 (N, H, W, C) -> float32 (N, C, H, W) by ``preprocess``'s mean and std, lying in memory as channels-last.
+    """Pictures of 0 to 255 (N, H, W, C) -> float32 (N, C, H, W) by ``preprocess``'s mean and std.
 
+    In memory it lies as channels-last.
     Divided, subtracted, divided, in torchvision's order (``ToTensor``, ``Normalize``): bit for bit the same numbers.
     """
     mean = torch.tensor(preprocess.mean, device=pictures.device)

@@ -18,6 +18,7 @@ from effnet.contract import Preprocess
 from effnet.data.resample import tensorflow
 
 Pixels = NDArray[np.uint8]
+Fitted = NDArray[np.uint8 | np.float32]
 Source = str | Path | bytes | Image.Image | Pixels
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -46,8 +47,10 @@ class PictureError(ValueError):
     """This one picture cannot be used; the message is a sentence that names it and says why."""
 
 
-def pixels(source: Source, preprocess: Preprocess) -> Pixels:
-    """The picture as the network's eyes get it: uint8 (H, W, 3) of ``preprocess.size``, not yet normalised.
+def pixels(source: Source, preprocess: Preprocess) -> Fitted:
+    """The picture as the network's eyes get it: (H, W, 3) of ``preprocess.size``, 0 to 255, not yet normalised.
+
+    uint8, or by TensorFlow's resampling float32: see `fit`.
 
     Raises ``PictureError`` as `read` does.
     """
@@ -68,8 +71,8 @@ def read(source: Source, reduce_to: tuple[int, int] | None = None) -> Image.Imag
     return _read(source, reduce_to)[0]
 
 
-def fit(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> Pixels:
-    """An RGB image resized and cropped to ``preprocess.size``: uint8 (H, W, 3).
+def fit(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> Fitted:
+    """An RGB image resized and cropped to ``preprocess.size``: uint8 (H, W, 3), by TensorFlow's resampling float32.
 
     ``box`` is the part of the image to start from, all of it if None; only PIL's resampling can start from a part. By
     PIL the numbers are those of torchvision's ``Resize`` and ``CenterCrop`` and of timm's evaluation, bit for bit, but
@@ -78,7 +81,7 @@ def fit(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> P
     assert image.mode == "RGB"
     if preprocess.resampling != "pil":
         assert box in (None, (0, 0, *image.size)), "TensorFlow's resampling starts from the whole picture"
-        return tensorflow(image, preprocess).round().clip(0, 255).astype(np.uint8)  # (H, W, 3)
+        return tensorflow(image, preprocess)  # (H, W, 3)
     kept = box or (0, 0, *image.size)
     tall, wide = preprocess.resized
     if preprocess.resize == "crop":

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effnet.data.normalise import normalise
+from effnet.data.pixels import Fitted
 from effnet.net import EfficientNet
 from effnet.net.device import pick
 from effnet.net.surgery import fold
@@ -23,17 +24,17 @@ class Eager:
         self.preprocess = model.preprocess
         self.model = fold(model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run(self, pictures: NDArray[np.uint8]) -> Floats:
-        """uint8 (N, H, W, 3), already cropped -> float32 (N, classes) logits."""
+    def run(self, pictures: Fitted) -> Floats:
+        """Pictures already cropped, 0 to 255 (N, H, W, 3) -> float32 (N, classes) logits."""
         with torch.inference_mode():
             return self._out(self.model(self._input(pictures)))
 
-    def embed(self, pictures: NDArray[np.uint8]) -> Floats:
-        """uint8 (N, H, W, 3), already cropped -> float32 (N, head channels), the pooled features."""
+    def embed(self, pictures: Fitted) -> Floats:
+        """Pictures already cropped, 0 to 255 (N, H, W, 3) -> float32 (N, head channels), the pooled features."""
         with torch.inference_mode():
             return self._out(self.model.embed(self._input(pictures)))
 
-    def _input(self, pictures: NDArray[np.uint8]) -> Tensor:
+    def _input(self, pictures: Fitted) -> Tensor:
         return normalise(torch.from_numpy(pictures).to(self.device), self.preprocess)
 
     def _out(self, x: Tensor) -> Floats:

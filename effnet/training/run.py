@@ -15,7 +15,7 @@ from effnet.arch import Arch, resolve
 from effnet.data import PictureError, Pictures, open_data
 from effnet.data.augment import dice
 from effnet.data.loader import TrainingBatches
-from effnet.data.pixels import Pixels
+from effnet.data.pixels import Fitted
 from effnet.engines.eager import Eager, Floats
 from effnet.evaluation import evaluate
 from effnet.net import EfficientNet, create
@@ -164,7 +164,7 @@ class _Run:
     def _engine(self, model: EfficientNet) -> Eager:
         return Eager(model, str(next(model.parameters()).device))
 
-    def _rows(self, compute: Callable[[Pixels], Floats], pictures: Pictures, stage: str) -> Floats:
+    def _rows(self, compute: Callable[[Fitted], Floats], pictures: Pictures, stage: str) -> Floats:
         """``compute`` of every picture: (N, …)."""
         named = ((item.name, item.picture) for item in pictures.items)
         rows: list[Floats] = []
