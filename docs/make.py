@@ -18,7 +18,7 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 # The rooms in their one-way order, as tests/test_rooms.py holds them.
 ROOMS = ["arch", "contract", "net", "draw", "data", "weights", "clock", "engines", "prediction", "evaluation"]
-ROOMS += ["training", "cli"]
+ROOMS += ["doctor", "training", "cli"]
 
 
 def archs_table() -> str:

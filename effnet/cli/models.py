@@ -1,26 +1,57 @@
-"""``effnet models``: every published network."""
+"""``effnet models``: every published network, and every published file of weights."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from effnet.cli.options import Json
 
+if TYPE_CHECKING:
+    from effnet.weights.cards import Card
+
 
 def models(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Only those with this in their name: lite, v2.")] = "",
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only those with this in their name: lite, v2.")
+    ] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="List published weights, not networks.")] = False,
+    publisher: Annotated[
+        str, typer.Option(metavar="NAME", help="Only weights from timm, torchvision, lukemelas, keras or google.")
+    ] = "",
+    bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Pack the weights NAME... into a .zip, for use without a network."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the networks of the family.
+    """List the networks of the family, or their published weights.
 
     With parameters, MACs and size of each, and the accuracy that its paper states.
     """
+    if bundle:
+        from effnet.cli.bundling import pack
+
+        pack(names or [], bundle, as_json)
+    elif weights or publisher:
+        from effnet.weights.cards import select
+
+        found = {card.name: card for name in names or [""] for card in select(name, publisher)}
+        list_weights(list(found.values()), as_json)
+    else:
+        list_networks(names or [""], as_json)
+
+
+def list_networks(wanted: list[str], as_json: bool) -> None:
+    """Prints the networks with one of ``wanted`` in their names, or those that these mean."""
     from effnet.arch import ARCHS, TOP1, canonical, count
     from effnet.cli.printing import show, show_json, table
 
-    names = [key for key in ARCHS if name.lower() in key] or [canonical(name)]
+    meant = [[key for key in ARCHS if name.lower() in key] or [canonical(name)] for name in wanted]
+    names = list(dict.fromkeys(chain.from_iterable(meant)))
     counts = {key: count(key) for key in names}
     if as_json:
         show_json([
@@ -53,3 +84,35 @@ def models(
         )
     notes = [f"{number}  {source}" for number, source in enumerate(sources, start=1)]
     show(listed, *(["ImageNet top-1 as published, not measured here:", *notes] if notes else []))
+
+
+def list_weights(cards: list[Card], as_json: bool) -> None:
+    """Prints ``cards``, one row each; as JSON with all that they say, the accuracy as a fraction."""
+    from effnet.cli.printing import show, show_json, table
+
+    if as_json:
+        show_json([
+            {**card.to_dict(), "top1": None if card.top1 is None else round(card.top1 / 100, 6)} for card in cards
+        ])  # fmt: skip
+        return
+    listed = table(
+        *("weights", "size", "top-1", "at", "classes", "licence", "from"), left=("weights", "licence", "from")
+    )
+    for card in cards:
+        listed.add_row(
+            card.name + " *" * card.default,
+            str(card.preprocess.size[0]),
+            f"{card.top1:.1f}" if card.top1 is not None else "–",
+            str(card.tested_at or "–"),
+            str(card.classes or "–"),
+            card.licence or "–",
+            card.publisher,
+        )
+    if not cards:
+        show("no such weights are published")
+        return
+    show(
+        listed,
+        "*  what the bare name of the network means",
+        "ImageNet top-1 in percent as published, at that many pixels; not measured here. More of each with --json.",
+    )

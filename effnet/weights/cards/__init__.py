@@ -102,7 +102,7 @@ def card(name: str) -> Card:
         raise ValueError(f"no weights are called {name!r}{close}")
     arch = canonical(name)
     if arch not in DEFAULTS:
-        raise ValueError(f"{arch}: no weights of it are published")
+        raise ValueError(f"{arch}: no weights of it are published; to train it: --weights FILE, or --weights none")
     return DEFAULTS[arch]
 
 

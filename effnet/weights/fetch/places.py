@@ -1,0 +1,88 @@
+"""Where published files lie: at their publisher's, at a mirror's, and on this disk. One naming for all three.
+
+``https://HOST/PATH`` is ``$EFFNET_MIRROR/HOST/PATH`` at a mirror and ``$EFFNET_HOME/weights/HOST/PATH`` here. So names
+stay the publisher's and cannot clash, and a filled folder ``weights`` is itself a mirror once a web server shows it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+HUB = "https://huggingface.co"
+_YES = ("1", "on", "yes", "true")
+
+
+def home() -> Path:
+    """``$EFFNET_HOME``, or ``effnet`` in the user's cache."""
+    if chosen := os.environ.get("EFFNET_HOME"):
+        return Path(chosen).expanduser()
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "effnet"
+
+
+def store() -> Path:
+    """Where files are written to: `home`, or a folder of this user's among the temporary ones where that is read-only.
+
+    Raises ``OSError`` where neither can be had.
+    """
+    wanted = home()
+    if _can_be_written(wanted):
+        return wanted
+    owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    instead = Path(tempfile.gettempdir()) / f"effnet-{owner}"
+    instead.mkdir(mode=0o700, exist_ok=True)
+    if hasattr(os, "getuid") and instead.stat().st_uid != os.getuid():  # laid there by somebody else
+        raise OSError(f"{wanted} cannot be written to: set EFFNET_HOME to a folder that can")
+    return instead
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether ``folder``, or what is to become it, takes files."""
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if os.path.exists(one))
+    return there.is_dir() and os.access(there, os.W_OK)
+
+
+def offline(said: bool | None = None) -> bool:
+    """Whether the network is to be left alone: as ``said``, or by ``EFFNET_OFFLINE=1`` or ``HF_HUB_OFFLINE=1``."""
+    if said is not None:
+        return said
+    return any(os.environ.get(name, "").lower() in _YES for name in ("EFFNET_OFFLINE", "HF_HUB_OFFLINE"))
+
+
+def mirror() -> str:
+    """The address before which a mirror's files begin; "" where there is none. Raises ``ValueError`` for another."""
+    prefix = os.environ.get("EFFNET_MIRROR", "").rstrip("/")
+    if prefix and not prefix.startswith(("http://", "https://")):
+        raise ValueError(f"EFFNET_MIRROR={prefix}: give an address that begins with https:// or http://")
+    return prefix
+
+
+def mirrored(url: str) -> str:
+    """``url`` at the mirror, or itself where there is no mirror."""
+    parts = urlsplit(url)
+    prefix = mirror()
+    return f"{prefix}/{parts.netloc}{parts.path}{'?' * bool(parts.query)}{parts.query}" if prefix else url
+
+
+def key(url: str) -> PurePosixPath:
+    """``weights/HOST/PATH``: where the file at ``url`` lies below `home` or in a bundle.
+
+    What differs in the query alone lies in folders of its own. Raises ``ValueError`` for an address without a file.
+    """
+    parts = urlsplit(url)
+    names = [_plain(name) for name in unquote(parts.path).split("/") if name not in ("", ".")]
+    if parts.scheme not in ("http", "https") or not parts.netloc or not names or ".." in names:
+        raise ValueError(f"{url}: not the address of a file")
+    if parts.query:
+        names.insert(-1, sha256(parts.query.encode()).hexdigest()[:8])
+    return PurePosixPath("weights", _plain(parts.netloc.rpartition("@")[2]), *names)
+
+
+def _plain(name: str) -> str:
+    """``name`` without the signs that some file system refuses."""
+    return re.sub(r'[<>:"\\|?*\x00-\x1f]', "_", name)
