@@ -34,8 +34,13 @@ def convert(
 
     A layout without batch norm ("tflite") takes it folded into weights and biases, with the ε of ``numerics``; from
     there it comes back as a batch norm that only adds the bias. Every other pair changes no bit.
-    Raises ``ValueError`` that lists every missing, extra and misshapen tensor at once.
+    Raises ``ValueError`` that lists every missing, extra and misshapen tensor at once, or for a layout that has no
+    such network.
     """
+    for layout in (source, target):
+        choice("layout", layout, tuple(LAYOUTS))
+        if not LAYOUTS[layout].has(arch):
+            raise ValueError(f"{layout} has no {arch.name}: it has {', '.join(LAYOUTS[layout].archs)}")
     given = counted(given)
     classes, channels = read_sizes(given, arch, source)
     complain(differences(shapes(source, arch, classes, channels), given), arch, source)

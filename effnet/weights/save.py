@@ -20,21 +20,27 @@ def save(model: EfficientNet, path: str | Path, layout: str = "effnet") -> Path:
     """Writes ``model`` to ``path`` and returns it.
 
     "effnet": one ``.safetensors`` that carries its whole contract. Any other layout: the tensors under that ecosystem's
-    names, as ``.safetensors`` or, by the suffix ``.pth`` or ``.pt``, as PyTorch's own file. An existing file stays
-    whole until the new one is. Raises ``ValueError`` for a wrong suffix, or a network whose batch norm was folded away;
-    ``OSError`` where the disk is full or the folder cannot be written.
+    names, as ``.safetensors`` or, by the suffix ``.pth`` or ``.pt``, as PyTorch's own file. "huggingface": where it is
+    called as transformers' weights are, the two files that ``from_pretrained`` asks for are written beside it. An
+    existing file stays whole until the new one is. Raises ``ValueError`` for a wrong suffix, or a network whose batch
+    norm was folded away; ``OSError`` where the disk is full or the folder cannot be written.
     """
     path = Path(path)
     choice("layout", layout, tuple(LAYOUTS))
     allowed = LAYOUTS[layout].suffixes
-    if path.suffix not in allowed:
+    suffix = ".weights.h5" if path.name.endswith(".weights.h5") else path.suffix  # Keras tells the two apart
+    if suffix not in allowed:
         raise ValueError(f"{path}: weights in {layout}'s layout are written to {' or '.join(allowed)}")
     if folded(model):
         raise ValueError("batch norm was folded into this copy: save the network that it was made from")
     tensors = convert(counted(model.state_dict()), model.arch, "effnet", layout, model.numerics)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    companions = formats.companions(path, model, layout)
     with replacing(path) as beside:
-        formats.write(beside, path.suffix, tensors, model, layout)
+        formats.write(beside, suffix, tensors, model, layout)
+    for name, text in companions.items():
+        with replacing(path.with_name(name)) as beside:
+            beside.write_text(text, encoding="utf-8")
     return path
 
 

@@ -3,52 +3,81 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from effnet.net import EfficientNet
 from effnet.weights.formats.content import Content
+from effnet.weights.formats.wrappings import unwrap
 
-# What training scripts wrap around the weights, best first: an average is what was evaluated.
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
-PREFIXES = ("module.", "_orig_mod.")
+
+class Ignored:
+    """Stands for an object that is no tensor: made in place of it, keeps nothing, runs nothing."""
+
+    def __new__(cls, *state: Any) -> Ignored:
+        """For whatever the other would be made from."""
+        return super().__new__(cls)
+
+    def __init__(self, *state: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None:
+        """Forgets what it is told."""
+
+
+def _dictionary(*default: Any) -> dict[Any, Any]:
+    return {}
+
+
+# What training scripts keep beside the weights: arguments, paths, scores, dates. Names are as files ask for them.
+_FORGOTTEN = """
+argparse.Namespace types.SimpleNamespace typing.Any datetime.datetime datetime.timedelta
+builtins.bool builtins.dict builtins.float builtins.int builtins.list builtins.str builtins.tuple
+pathlib.Path pathlib.PosixPath pathlib.WindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath
+numpy.core.multiarray.scalar numpy._core.multiarray.scalar numpy.dtype numpy.ndarray
+numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct
+omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig omegaconf.base.ContainerMetadata omegaconf.base.Metadata
+omegaconf.nodes.AnyNode omegaconf.nodes.StringNode omegaconf.nodes.IntegerNode omegaconf.nodes.FloatNode
+omegaconf.nodes.BooleanNode omegaconf.nodes.PathNode
+"""
+_DICTIONARIES = """
+pytorch_lightning.utilities.parsing.AttributeDict lightning.pytorch.utilities.parsing.AttributeDict
+lightning_fabric.utilities.data.AttributeDict lightning.fabric.utilities.data.AttributeDict
+"""
+# The name that a file asks for → what it gets. None of the real ones is looked up, so none is trusted or must be there.
+HARMLESS: dict[str, Any] = {
+    **dict.fromkeys(_FORGOTTEN.split(), Ignored),
+    **dict.fromkeys(_DICTIONARIES.split(), dict),
+    "collections.defaultdict": _dictionary,
+}
 
 
 def read(path: Path) -> Content:
     """The tensors of a ``.pth`` file, out of their wrappings. Raises ``ValueError`` where it holds no weights."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), safe_globals([(taken, name) for name, taken in HARMLESS.items()]):
             warnings.simplefilter("ignore")  # of a plain pickle torch would say more than its refusal
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except OSError:
+        raise
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
         raise ValueError(
-            f"{path}: not a file of tensors only; such a file can run programs when opened, so it is left alone"
+            f"{path}: not a file of tensors only{f' (it asks for {asked[1]})' if asked else ''}; such a file can run "
+            "programs when opened, so it is left alone: if you trust it, open it where it can do no harm, with "
+            "torch.load(…, weights_only=False), and torch.save the state_dict() alone"
         ) from None
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not a file of weights ({error})") from None
-    return Content(unwrap(content, path))
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise ValueError(f"{path}: not a file of weights ({str(error).partition(chr(10))[0]})") from None
+    return unwrap(content, path)
 
 
 def write(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
     """``tensors`` as PyTorch's own file."""
     with path.open("wb") as file:  # given a path, torch would write its name into the file
         torch.save(tensors, file)
-
-
-def unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    """The tensors inside what training scripts save: {"state_dict": …}, names with "module." before them."""
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path}: no tensors by name in it")
-    tensors = {str(name): value for name, value in content.items()}
-    tensors.pop("n_averaged", None)  # torch's AveragedModel counts in there
-    while tensors and (prefix := next((one for one in PREFIXES if all(n.startswith(one) for n in tensors)), None)):
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors

@@ -81,6 +81,10 @@ class Layout:
     tidy: Callable[[Mapping[str, Tensor]], Tidied] = _as_they_are
     suffixes: tuple[str, ...] = (".safetensors", ".pth", ".pt")  # what its files are written to
 
+    def has(self, arch: Arch) -> bool:
+        """Whether the ecosystem has such a network."""
+        return not self.archs or arch.name in self.archs
+
 
 def spelled(
     arch: Arch, classes: int, table: Callable[[Layer, int], tuple[Rows, str]], parts: Parts = TORCH

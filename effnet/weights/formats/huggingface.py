@@ -1,0 +1,169 @@
+"""The two JSON files that transformers keeps beside its weights: read for what they say, written so that it opens ours.
+
+Sources: huggingface/transformers ``models/efficientnet``: ``configuration_efficientnet.py``,
+``image_processing_efficientnet.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from effnet.arch import Arch, layers
+from effnet.contract import Labels, Numerics, Preprocess
+from effnet.net import EfficientNet
+from effnet.net.layers import BATCH_NORM_MOMENTUM
+from effnet.weights.formats.content import Content
+from effnet.weights.formats.safetensors import HEADER
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the names under which transformers looks for weights
+CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box")  # PIL's numbers
+UNNAMED = "LABEL_{}"  # what transformers calls a class without a name
+
+
+def read_beside(path: Path, content: Content) -> Content:
+    """``content`` of the file ``path`` with what transformers' files in the same folder say of it, if there are any."""
+    config = _json(path.with_name(CONFIG)) if path.name in WEIGHTS and HEADER not in content.header else {}
+    if config.get("model_type") != "efficientnet":
+        return content
+    try:
+        return replace(
+            content,
+            layout="huggingface",
+            numerics=Numerics(bn_eps=config.get("batch_norm_eps", Numerics.bn_eps)),
+            labels=_labels(config.get("id2label") or {}),
+            preprocess=_preprocess(_json(path.with_name(PROCESSOR))),
+        )
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"{path}: what {CONFIG} and {PROCESSOR} beside it say makes no sense ({error})") from None
+
+
+def companions(path: Path, model: EfficientNet) -> dict[str, str]:
+    """Name → text of the files to put beside ``path``: with them the folder opens with ``from_pretrained``.
+
+    Nothing where ``path`` is not called as transformers' weights are. Raises ``ValueError`` for a size of pictures at
+    which transformers would pad otherwise than the network needs.
+    """
+    if path.name not in WEIGHTS:
+        return {}
+    files = {CONFIG: _config(model), PROCESSOR: _processor(model.preprocess)}
+    return {name: json.dumps(said, indent=2, ensure_ascii=False) + "\n" for name, said in files.items()}
+
+
+def depthwise_padding(arch: Arch, side: int) -> list[int]:
+    """The blocks of stride 2 that see a map with odd sides where pictures of ``side`` pixels come in."""
+    found, blocks = [], 0
+    for layer in layers(arch):
+        if layer.kind == "mbconv":
+            if layer.stride == 2 and side % 2:
+                found.append(blocks)
+            blocks += 1
+        side = ceil(side / layer.stride)
+    return found
+
+
+def _config(model: EfficientNet) -> dict[str, Any]:
+    arch, (high, wide) = model.arch, model.preprocess.size
+    padding = depthwise_padding(arch, high)
+    if high % 2 or wide % 2 or padding != depthwise_padding(arch, wide):
+        raise ValueError(
+            f"transformers cannot pad pictures of {high}×{wide} pixels as this network does: choose an even, square "
+            "model.preprocess.size"
+        )
+    names = [model.labels.name(i) if model.labels.names else UNNAMED.format(i) for i in range(model.classes)]
+    return {
+        "architectures": ["EfficientNetForImageClassification" if model.classes else "EfficientNetModel"],
+        "model_type": "efficientnet",
+        "num_channels": model.channels,
+        "image_size": high if high == wide else [high, wide],
+        "width_coefficient": arch.width,
+        "depth_coefficient": arch.depth,
+        "hidden_dim": model.head.conv.out_channels,
+        "depthwise_padding": padding,
+        "batch_norm_eps": model.numerics.bn_eps,
+        "batch_norm_momentum": BATCH_NORM_MOMENTUM,  # its default, TensorFlow's 0.99, means the opposite in PyTorch
+        "dropout_rate": arch.dropout,
+        "drop_connect_rate": arch.drop_path,
+        "id2label": {str(index): name for index, name in enumerate(names)},
+        "label2id": {name: index for index, name in enumerate(names)},
+    }
+
+
+def _processor(preprocess: Preprocess) -> dict[str, Any]:
+    high, wide = preprocess.resized
+    squash = {"height": high, "width": wide}
+    return {
+        # EfficientNet's own can do no more than squash in transformers 4; this one does the same, and crops
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": squash if preprocess.resize == "squash" else {"shortest_edge": max(high, wide)},
+        "resample": RESAMPLE.index(preprocess.interpolation),
+        "do_center_crop": True,
+        "crop_size": {"height": preprocess.size[0], "width": preprocess.size[1]},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": preprocess.mean,
+        "image_std": preprocess.std,
+    }
+
+
+def _preprocess(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `Preprocess` that a processor's file states."""
+    found: dict[str, Any] = {}
+    size, crop = said.get("size"), said.get("crop_size")
+    if said.get("do_resize", True) and isinstance(size, Mapping):
+        edge = size.get("shortest_edge")
+        resized = (edge, edge) if edge else (size["height"], size["width"])
+        cut = crop if said.get("do_center_crop") and isinstance(crop, Mapping) else None
+        found["size"] = (cut["height"], cut["width"]) if cut else resized
+        found["crop"] = min(1.0, found["size"][0] / resized[0])
+        found["resize"] = "crop" if edge else "squash"
+    if isinstance(said.get("resample"), int):
+        found["interpolation"] = RESAMPLE[said["resample"]]
+    if "image_mean" in said and "image_std" in said:
+        found["mean"], found["std"] = _normalisation(said)
+    return found
+
+
+def _normalisation(said: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std for values in [0, 1], from those that EfficientNet's processor applies after its own scaling.
+
+    With ``include_top``, its default, it divides by std a second time: its files hold roots, rounded ones.
+    """
+    scale = 255 * said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 255.0
+    shift = 1.0 if said.get("rescale_offset") else 0.0
+    normalised = said.get("do_normalize", True)
+    twice = said.get("include_top", said.get("image_processor_type", "").startswith("EfficientNet"))
+    mean = tuple(round(((value if normalised else 0.0) + shift) / scale, 6) for value in said["image_mean"])
+    std = tuple(round(value ** (normalised + twice) / scale, 6) for value in said["image_std"])
+    return mean, std
+
+
+def _labels(said: Mapping[str, str]) -> Labels:
+    """The classes' names in order; one that comes twice (ImageNet has two cranes) gets its number."""
+    names = [said[str(index)] for index in range(len(said))]
+    if all(name == UNNAMED.format(index) for index, name in enumerate(names)):
+        return Labels()
+    often = Counter(names)
+    return Labels(tuple(f"{name} ({i})" if often[name] > 1 else name for i, name in enumerate(names)))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """What the file says; nothing where there is none. Raises ``ValueError`` where it is no JSON object."""
+    if not path.is_file():
+        return {}
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a JSON file ({error})") from None
+    if not isinstance(said, dict):
+        raise ValueError(f"{path}: not a JSON object")
+    return said

@@ -1,0 +1,57 @@
+"""torchvision's networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from effnet.arch import ARCHS
+from effnet.data.without_operators import declare_operators
+from tests.parity.ecosystems import ODD
+from tests.parity.peers import drawing
+
+VARIANTS = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "v2_s", "v2_m", "v2_l")
+SUFFIXES = (".pth",)
+DOUBLE = True
+LIMIT = 1e-8
+
+
+def made(name: str) -> nn.Module:
+    """Its network as it comes."""
+    declare_operators()
+    from torchvision.models import get_model
+
+    network: nn.Module = get_model(f"efficientnet_{name}", weights=None)
+    return network
+
+
+def build(name: str) -> nn.Module:
+    """Its network with random weights and statistics."""
+    torch.manual_seed(0)
+    return drawing.randomise(made(name))
+
+
+def write(network: nn.Module, path: Path) -> None:
+    """As its training scripts do."""
+    torch.save(network.state_dict(), path)
+
+
+def read(name: str, path: Path) -> nn.Module:
+    """Its network with the weights in the file."""
+    network = made(name)
+    network.load_state_dict(torch.load(path, weights_only=True), strict=True)
+    return network.eval()
+
+
+def answer(network: nn.Module, x: Tensor) -> Tensor:
+    """Logits in float64."""
+    logits: Tensor = network.double()(x)
+    return logits
+
+
+def sizes(name: str) -> tuple[tuple[int, int], ...]:
+    """It takes any size."""
+    native = ARCHS[name].resolution
+    return (native, native), ODD
