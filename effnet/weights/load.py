@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -161,19 +160,21 @@ def _foreign(
         content.labels,
         Provenance(path.name, found.layout),
         convert(found.tensors, found.arch, found.layout, "effnet", expected),
-        (*found.remarks, *_assumptions(found, content, expected, seen, bool(numerics), bool(preprocess))),
+        (*found.remarks, _assumptions(found, content, expected, seen, bool(numerics), bool(preprocess))),
     )
 
 
 def _assumptions(
     found: Found, content: Content, numerics: Numerics, preprocess: Preprocess, numerics_given: bool, seen_given: bool
-) -> Iterator[str]:
+) -> str:
     """What was recognised, and where numerics and preprocessing come from."""
-    yield f"{found.arch.name} in {found.layout}'s layout by names and shapes"
-    how = "given" if numerics_given else "stated by the file" if content.numerics else "assumed"
-    yield f"{how} {numerics.padding} padding, batch-norm ε {numerics.bn_eps:g}"
-    how = "given" if seen_given else "in part stated by the file" if content.preprocess else "assumed"
-    yield f"{how} preprocessing: {preprocess.in_words()}"
+    padded = "given" if numerics_given else "stated by the file" if content.numerics else "assumed"
+    seen = "given" if seen_given else "in part stated by the file" if content.preprocess else "assumed"
+    return (
+        f"{found.arch.name} in {found.layout}'s layout by names and shapes; "
+        f"{padded}: {numerics.padding} padding, batch-norm ε {numerics.bn_eps:g}; "
+        f"{seen}: pictures {preprocess.in_words()}"
+    )
 
 
 def _recognised(path: Path, given: Tensors, layout: str | None, arch: Arch | None) -> Found:

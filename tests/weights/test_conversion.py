@@ -22,11 +22,6 @@ EXACT = [name for name in LAYOUTS if not LAYOUTS[name].folded]
 FOLDED = [name for name in LAYOUTS if LAYOUTS[name].folded]
 
 
-def has(layout: str, arch: str) -> bool:
-    published = LAYOUTS[layout].archs
-    return not published or arch in published
-
-
 def drawn(arch: str, classes: int, channels: int = 3) -> dict[str, Tensor]:
     """Random tensors under our names; no two values are alike, as a mistake in the order of axes shows only then."""
     generator = torch.Generator().manual_seed(0)
@@ -40,11 +35,16 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return list(one) == list(other) and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-@pytest.mark.parametrize("arch", ["b0", "v2_b0", "lite0", "edge_s"])
-@pytest.mark.parametrize(("first", "second"), list(permutations(EXACT, 2)))
+PAIRS = [
+    (first, second, arch)
+    for first, second in permutations(EXACT, 2)
+    for arch in ("b0", "v2_b0", "lite0", "edge_s")
+    if LAYOUTS[first].has(ARCHS[arch]) and LAYOUTS[second].has(ARCHS[arch])
+]
+
+
+@pytest.mark.parametrize(("first", "second", "arch"), PAIRS)
 def test_a_round_trip_through_any_two_layouts_gives_back_the_same_bits(first: str, second: str, arch: str) -> None:
-    if not (has(first, arch) and has(second, arch)):
-        pytest.skip(f"{first} or {second} has no {arch}")
     ours = drawn(arch, classes=7)
     there = convert(convert(ours, ARCHS[arch], "effnet", first), ARCHS[arch], first, second)
     assert {name: tuple(value.shape) for name, value in there.items()} == shapes(second, ARCHS[arch], 7)
@@ -72,7 +72,7 @@ def test_any_number_of_classes_and_channels(layout: str, classes: int, channels:
 @pytest.mark.parametrize("layout", OTHERS)
 def test_every_variant_has_names_of_its_own(layout: str) -> None:
     for arch in ARCHS.values():
-        if has(layout, arch.name):
+        if LAYOUTS[layout].has(arch):
             theirs = names(layout, arch)
             assert len(set(theirs.values())) == len(theirs)
             assert set(theirs) <= set(tensors(arch))
@@ -97,7 +97,8 @@ def test_a_file_of_every_kind_comes_back(layout: str, model: EfficientNet, tmp_p
     for suffix in LAYOUTS[layout].suffixes:
         found = load(save(model, tmp_path / f"model{suffix}", layout), numerics=model.numerics)
         assert (found.arch, found.classes) == (model.arch, 7)
-        assert found.provenance.layout == layout
+        carried = layout == "tflite"  # with the whole contract in its metadata
+        assert found.provenance == model.provenance if carried else found.provenance.layout == layout
         if LAYOUTS[layout].folded:
             torch.testing.assert_close(found(x), model(x), rtol=1e-4, atol=1e-4)
         else:

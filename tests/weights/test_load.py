@@ -68,8 +68,8 @@ def test_what_the_caller_says_comes_first(tmp_path: Path, caplog: pytest.LogCapt
     with caplog.at_level(logging.INFO, "effnet"):
         model = load(path, numerics=numerics, preprocess=preprocess)
     assert (model.numerics, model.preprocess) == (numerics, preprocess)
-    assert "given symmetric padding, batch-norm ε 1e-05" in caplog.text
-    assert "given preprocessing: 96×96" in caplog.text
+    assert "given: symmetric padding, batch-norm ε 1e-05" in caplog.text
+    assert "given: pictures 96×96" in caplog.text
 
 
 def test_our_own_file_can_be_overruled_too(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_we_open_what_timm_writes(name: str, tmp_path: Path, caplog: pytest.LogC
     assert model.provenance.layout == "timm"
     assert model.numerics == Numerics()
     assert f"peer.pth: {name} in timm's layout" in caplog.text
-    assert "assumed same padding, batch-norm ε 0.001" in caplog.text
+    assert "assumed: same padding, batch-norm ε 0.001" in caplog.text
     x = torch.rand(1, 3, *SIZE)
     with torch.no_grad():
         torch.testing.assert_close(model(x), peer(x), rtol=1e-4, atol=1e-5)
@@ -150,4 +150,4 @@ def test_what_a_file_cannot_say_can_be_given(tmp_path: Path, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING, "effnet"):
         model = load(path, layout="timm", arch="nano", numerics=Numerics("symmetric", 1e-5))
     assert model.numerics == Numerics("symmetric", 1e-5)
-    assert "given symmetric padding, batch-norm ε 1e-05" in caplog.text
+    assert "given: symmetric padding, batch-norm ε 1e-05" in caplog.text
