@@ -26,6 +26,10 @@ def convert(
         typer.Option(metavar="KIND", help="same or symmetric: what IN's weights expect, where assumed wrong."),
     ] = None,
     bn_eps: Annotated[float | None, typer.Option(metavar="E", help="Their batch-norm ε, likewise.")] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(metavar="CARD", help="IN expects what this card does, as b5/tf_ap: numerics and preprocessing."),
+    ] = None,
     tolerance: Annotated[
         float | None, typer.Option(min=0, metavar="X", help="Largest difference allowed, over the largest logit.")
     ] = None,
@@ -43,17 +47,20 @@ def convert(
 
     from effnet.arch.record import choice
     from effnet.cli.printing import show, show_json
-    from effnet.weights import load
+    from effnet.weights import cards, load
+    from effnet.weights.find import find
     from effnet.weights.layouts import LAYOUTS
+    from effnet.weights.load import opened
     from effnet.weights.transfer import TOLERANCE, transfer
 
     choice("--to", to, tuple(LAYOUTS))
-    model = load(source, layout, arch)
+    card = cards.card(like) if like else None
+    numerics, preprocess = (card.numerics, card.preprocess) if card else (None, None)
     if padding is not None or bn_eps is not None:
-        given = replace(
-            model.numerics, padding=padding or model.numerics.padding, bn_eps=bn_eps or model.numerics.bn_eps
-        )
-        model = load(source, layout, arch, given)
+        located = find(source)
+        before = numerics or opened(located.path, layout, arch, card=located.card).numerics
+        numerics = replace(before, padding=padding or before.padding, bn_eps=bn_eps or before.bn_eps)
+    model = load(source, layout, arch, numerics, preprocess=preprocess)
     done = transfer(model, target, to, TOLERANCE if tolerance is None else tolerance)
     if as_json:
         show_json(

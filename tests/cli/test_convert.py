@@ -47,3 +47,10 @@ def test_an_unknown_layout_and_a_wrong_suffix(run: Run, weights: Path, tmp_path:
     assert "must be one of effnet, timm" in done.err
     assert "are written to .safetensors" in run("convert", weights, tmp_path / "m.pth", "--to", "effnet").err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_like_a_card(run: Run, tmp_path: Path) -> None:
+    effnet.save(effnet.create("b0", classes=2), tmp_path / "m.pth", layout="lukemelas")
+    words = ("--to", "effnet", "--like", "b0/lukemelas_advprop")
+    assert run("convert", tmp_path / "m.pth", tmp_path / "m.safetensors", *words).status == 0
+    assert effnet.load(tmp_path / "m.safetensors").preprocess.mean == (0.5, 0.5, 0.5)
