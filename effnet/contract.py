@@ -35,6 +35,12 @@ class Numerics(Record):
         choice("fused_padding", self.fused_padding, ("", *PADDINGS))
         number("bn_eps", self.bn_eps, 0, 1, above=True)
 
+    def in_words(self) -> str:
+        """One line for a person: "same padding, batch-norm ε 0.001"."""
+        other = self.fused_padding not in ("", self.padding)
+        fused = f" ({self.fused_padding} where fused)" if other else ""
+        return f"{self.padding} padding{fused}, batch-norm ε {self.bn_eps:g}"
+
 
 @dataclass(frozen=True)
 class Preprocess(Record):

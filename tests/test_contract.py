@@ -72,6 +72,7 @@ def test_did_you_mean() -> None:
         (Numerics, {"bn_eps": 0}),
         (Numerics, {"bn_eps": float("nan")}),
         (Numerics, {"bn_eps": "1e-3"}),
+        (Numerics, {"fused_padding": "valid"}),
         (Preprocess, {"size": 224}),
         (Preprocess, {"size": (224,)}),
         (Preprocess, {"size": (224, 0)}),

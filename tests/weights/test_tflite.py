@@ -406,7 +406,7 @@ def test_normalisation_is_read(
 @pytest.mark.parametrize("picture", [None, seen(("MUL", 3)), seen(("MUL", 0))])
 def test_a_normalisation_that_is_not_understood_is_said_to_be(picture: Picture | None) -> None:
     found = stated(FLOAT, picture, None, 3)
-    assert (found.preprocess, found.remarks) == ({"size": (20, 30)}, (UNCLEAR,))
+    assert (found.preprocess, found.remarks) == ({"size": (20, 30)} if picture else {}, (UNCLEAR,))
 
 
 def test_a_plain_input_says_nothing_but_its_size() -> None:

@@ -67,13 +67,12 @@ def made(name: str, size: tuple[int, int] | None = None, **options: Any) -> Any:
 def build(name: str) -> Any:
     """Its network with random weights, and statistics that ours measured on pictures.
 
-    These are so many and so large that float32 itself stays far within the limit: with thinner statistics random
-    networks are chaotic.
+    These are so many that float32 itself stays far within the limit: with thinner statistics random networks are
+    chaotic.
     """
     torch.manual_seed(0)
     ours = create(name)
-    side = max(160, ARCHS[name].resolution // 2)
-    twins.randomise(ours, twins.random_pictures(8, (side, side)))
+    twins.randomise(ours, twins.random_pictures(16, (160, 160)))
     network = made(name)
     fill(network, ours)
     if not name.startswith("v2_"):

@@ -113,7 +113,7 @@ VARIANTS = tuple(OFFICIAL)
 SUFFIXES = (".ckpt.index",)
 DOUBLE = True
 LIMIT = 1e-8
-GIANTS = {"l2": 128, "v2_xl": 128}  # asked at fewer pixels than their own
+GIANTS = {"l2": 128, "v2_xl": 192}  # asked at fewer pixels than their own
 
 Variable = Callable[[str, tuple[int, ...]], Any]  # (name below the scope, shape) -> a tensor
 
@@ -237,7 +237,7 @@ def build(name: str) -> Network:
     def drawn(part: str, shape: tuple[int, ...]) -> numpy.ndarray:
         match part.rpartition("/")[2]:
             case "gamma":
-                return chance.uniform(0.5, 1.5, shape)
+                return chance.uniform(0.4, 1.0, shape)
             case "beta" | "bias":
                 return chance.normal(0, 0.1, shape)
             case _ if part == "head/dense/kernel":
@@ -257,8 +257,8 @@ def build(name: str) -> Network:
         values[f"{scope}/moving_mean"] = mean.astype(numpy.float32)
         values[f"{scope}/moving_variance"] = (variance * chance.uniform(0.8, 1.25, mean.shape)).astype(numpy.float32)
 
-    side = max(96, sizes(name)[0][0] // 2)  # far from the size asked at, a deep network's statistics would not hold
-    Pass(official, variable, measured)(tf.constant(_nhwc(twins.random_pictures(4, (side, side))), tf.float32))
+    side = min(192, sizes(name)[0][0])  # between those asked at: a deep network's statistics hold for no other size
+    Pass(official, variable, measured)(tf.constant(_nhwc(twins.random_pictures(8, (side, side))), tf.float32))
     return Network(name, values)
 
 

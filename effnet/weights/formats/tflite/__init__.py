@@ -1,0 +1,9 @@
+"""TensorFlow Lite's files, read and written without its interpreter.
+
+``schema``: the flatbuffer as plain records, both ways. ``walk``: records → convolutions in the order in which they run.
+``normalisation``: what the picture goes through before the first of them. ``metadata``: what apps ask the file.
+``read`` and ``write`` put these together.
+"""
+
+from effnet.weights.formats.tflite.read import read as read
+from effnet.weights.formats.tflite.write import write as write
