@@ -84,6 +84,4 @@ def convert(
 
 def _expectations(numerics: Numerics, preprocess: Preprocess) -> str:
     """What whoever opens the file must know, because not every format can say so itself."""
-    return (
-        f"it expects {numerics.padding} padding and batch-norm ε {numerics.bn_eps:g}; pictures {preprocess.in_words()}"
-    )
+    return f"it expects {numerics.in_words()}; pictures {preprocess.in_words()}"

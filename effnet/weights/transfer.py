@@ -82,10 +82,9 @@ def _refusal(model: EfficientNet, layout: str, theirs: Numerics, difference: flo
     told = f"in {layout}'s layout {model.arch.name} would answer {difference:.1e} of the largest logit away"
     told += f" (allowed: {tolerance:g}), so nothing is written"
     if theirs != model.numerics:
-        ours = model.numerics
         told += (
-            f": {layout}'s network pads {theirs.padding} with batch-norm ε {theirs.bn_eps:g}, these weights expect "
-            f"{ours.padding} and {ours.bn_eps:g}; a layout that leaves both open, as timm's, can carry them"
+            f": {layout}'s network computes with {theirs.in_words()}, these weights expect "
+            f"{model.numerics.in_words()}; a layout that leaves both open, as timm's, can carry them"
         )
     return told
 

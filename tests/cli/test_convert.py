@@ -15,7 +15,7 @@ def test_there_and_back(run: Run, weights: Path, tmp_path: Path) -> None:
     assert there.status == 0
     assert "nano with 3 classes in timm's layout" in there.out
     assert "read back and asked the same: largest difference" in there.out
-    assert "it expects same padding and batch-norm ε 0.001; pictures 32×32" in there.out
+    assert "it expects same padding, batch-norm ε 0.001; pictures 32×32" in there.out
     back = run(
         "convert", tmp_path / "m.pth", tmp_path / "back.safetensors", "--to", "effnet", "--arch", "nano", "--json"
     )
