@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.weights.save import replacing
+from effnet.weights.atomic import replacing
 
 
 def write(path: Path, rows: Iterable[tuple[str, Any]]) -> None:

@@ -108,7 +108,7 @@ def _nearest(arch: Arch) -> Arch:
 
 
 def _write(arch: Arch, path: Path) -> None:
-    from effnet.weights.save import replacing
+    from effnet.weights.atomic import replacing
 
     with replacing(path) as beside:
         beside.write_text(arch.to_json(indent=2) + "\n", encoding="utf-8")

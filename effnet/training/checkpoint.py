@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from effnet.weights.save import replacing
+from effnet.weights.atomic import replacing
 
 KEPT = 2
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from effnet.evaluation import Evaluation
 from effnet.training.loop import Epoch
-from effnet.weights.save import replacing
+from effnet.weights.atomic import replacing
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from effnet.arch.record import choice
 from effnet.data import Pictures, Splits, check, holdout
 from effnet.training.watch import Watch
-from effnet.weights.save import replacing
+from effnet.weights.atomic import replacing
 
 REPORT_SHARE = 0.2  # of all pictures, where the data has no split of its own to report on
 SELECT_SHARE = 0.2  # of the training pictures, for every choice

@@ -21,7 +21,7 @@ from effnet.net import EfficientNet
 from effnet.training.folder import Result
 from effnet.training.page import bar, bullets, folded, page, pairs, plain, section, table
 from effnet.training.recipe import Recipe
-from effnet.weights.save import replacing
+from effnet.weights.atomic import replacing
 
 MATRIX_CLASSES_MOST = 30  # beyond, the most confused pairs are listed
 PAIRS_MOST = 15

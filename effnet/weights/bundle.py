@@ -15,11 +15,11 @@ from hashlib import file_digest
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
+from effnet.weights.atomic import replacing
 from effnet.weights.cards.card import Card
 from effnet.weights.fetch import Progress, belonging
 from effnet.weights.fetch.bundles import MANIFEST
 from effnet.weights.find import find
-from effnet.weights.save import replacing
 
 
 @dataclass(frozen=True)

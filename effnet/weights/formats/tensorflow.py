@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from effnet.net import EfficientNet
+from effnet.weights.atomic import replacing
 from effnet.weights.formats import sstable
 from effnet.weights.formats.content import Content
 from effnet.weights.formats.protobuf import content, fields, fixed, number
@@ -67,8 +68,6 @@ def write(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientN
 
     There are no averages beside them: the official evaluation scripts read it with ``enable_ema=False``.
     """
-    from effnet.weights.save import replacing  # which itself imports the formats
-
     below = scope(model.arch.name)
     named = sorted((f"{below}/{name}".encode(), tensor) for name, tensor in tensors.items())
     header = number(1, 1) + content(3, number(1, 1))  # one data file; written by a producer of version 1
