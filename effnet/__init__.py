@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from effnet.contract import Numerics as Numerics
     from effnet.contract import Preprocess as Preprocess
     from effnet.contract import Provenance as Provenance
+    from effnet.doctor import Diagnosis as Diagnosis
+    from effnet.doctor import diagnose as diagnose
     from effnet.evaluation import Evaluation as Evaluation
     from effnet.evaluation import evaluate as evaluate
     from effnet.net import EfficientNet as EfficientNet
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 _NAMES_OF = {
     "effnet.arch": ("ARCHS", "Arch", "Count", "Layer", "Stage", "count", "fit", "layers", "rounding", "scale"),
     "effnet.contract": ("Labels", "Numerics", "Preprocess", "Provenance"),
+    "effnet.doctor": ("Diagnosis", "diagnose"),
     "effnet.evaluation": ("Evaluation", "evaluate"),
     "effnet.net": ("EfficientNet", "FusedMBConv", "MBConv", "SqueezeExcite", "create"),
     "effnet.prediction": ("Prediction", "Predictor"),

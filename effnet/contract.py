@@ -92,8 +92,8 @@ class Preprocess(Record):
         ):
             raise ValueError("mean and std must be one number a channel each")
         for mean, std in zip(self.mean, self.std, strict=True):
-            number("mean", mean, -10, 10)
-            number("std", std, 0, 10, above=True)
+            number("mean", mean, -1000, 1000)  # far beyond 1 where values were divided by 255 twice in training
+            number("std", std, 0, 1000, above=True)
 
     @property
     def resized(self) -> tuple[int, int]:

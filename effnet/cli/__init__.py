@@ -15,6 +15,8 @@ from typing import Annotated
 
 import typer
 
+from effnet.cli.convert import convert
+from effnet.cli.doctor import doctor
 from effnet.cli.evaluate import evaluate
 from effnet.cli.models import models
 from effnet.cli.predict import predict
@@ -55,7 +57,7 @@ def _app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_effnet)
-    for verb in (models, show, scale, predict, train, evaluate):
+    for verb in (models, show, scale, predict, train, evaluate, convert, doctor):
         app.command()(verb)
     return app
 

@@ -6,7 +6,6 @@ All start from the same decoded pixels: how TensorFlow decodes a JPEG is another
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +24,7 @@ from effnet.data import fit, pixels, read
 from effnet.data.normalise import normalise
 from effnet.data.resample import tensorflow
 from effnet.weights import official
+from tests import quiet_tensorflow
 
 PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "photos"
 INCEPTION = ((0.5,) * 3, (0.5,) * 3)
@@ -159,13 +159,8 @@ def test_huggingface(eight: list[Image.Image]) -> None:
 
 
 @pytest.fixture(scope="module")
-def tf() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
-        module = pytest.importorskip("tensorflow")
-        module.get_logger().setLevel("ERROR")
-        yield module
+def tf() -> Any:
+    return quiet_tensorflow.tensorflow()
 
 
 def by_tensorflow(tf: Any, image: Image.Image, preprocess: Preprocess) -> NDArray[np.float32]:

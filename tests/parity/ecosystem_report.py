@@ -14,14 +14,16 @@ import torch
 
 from effnet.arch import ARCHS
 from effnet.data.without_operators import declare_operators
-from tests.parity import ecosystems
+
+declare_operators()  # timm imports torchvision
+
+from tests.parity import ecosystems  # noqa: E402
 
 PACKAGES = ("torchvision", "efficientnet_pytorch", "transformers", "keras", "tensorflow-cpu", "ai-edge-litert")
 
 
 def main(wanted: Sequence[str]) -> int:
     """Measures, prints, and answers 1 where anything is further apart than is allowed."""
-    declare_operators()
     torch.set_num_threads(1)
     layouts = [layout for layout in ecosystems.LAYOUTS if not wanted or layout in wanted]
     found: dict[str, dict[str, str]] = defaultdict(dict)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,9 @@ from effnet.weights.conversion import counted, names, shapes
 from effnet.weights.formats import read
 from effnet.weights.layouts import tensorflow as layout
 from effnet.weights.recognition import recognise
+from tests.quiet_tensorflow import tensorflow
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    tf = pytest.importorskip("tensorflow")
+tf = tensorflow()
 
 NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from effnet.arch import ARCHS
 from effnet.net import EfficientNet, create
 from tests.parity import twins
 from tests.parity.ecosystems import ODD
+from tests.quiet_tensorflow import tensorflow
 
 VARIANTS = (
     *("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7"),
@@ -40,15 +40,9 @@ def quiet() -> Iterator[None]:
 @cache
 def keras() -> Any:
     """The package, quiet, on one thread; imported when it is first needed, which takes seconds."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    tensorflow()
     with quiet():
         import keras as package
-        import tensorflow
-        from absl import logging
-    logging.set_verbosity(logging.ERROR)
-    tensorflow.config.threading.set_intra_op_parallelism_threads(1)
-    tensorflow.config.threading.set_inter_op_parallelism_threads(1)
     return package
 
 

@@ -9,9 +9,7 @@ averages and RMSProp's slots as training leaves them.
 
 from __future__ import annotations
 
-import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ import torch
 from torch import Tensor
 
 from tests.parity import twins
+from tests.quiet_tensorflow import tensorflow
 
 V1 = (
     "r1_k3_s1_e1_i32_o16_se0.25 r2_k3_s2_e6_i16_o24_se0.25 r2_k5_s2_e6_i24_o40_se0.25 r3_k3_s2_e6_i40_o80_se0.25 "
@@ -124,15 +123,6 @@ class Network:
 
     name: str
     values: dict[str, numpy.ndarray]
-
-
-def tensorflow() -> Any:
-    """The package, without its greetings."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import tensorflow as tf
-    return tf
 
 
 class Pass:

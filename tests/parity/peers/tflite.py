@@ -41,7 +41,7 @@ def build(name: str) -> Network:
 def converted(name: str, prepare: Callable[[Any], None] = lambda converter: None) -> bytes:
     """The file that the converter makes of the network after ``prepare`` has set its options."""
     with keras.quiet():
-        import tensorflow as tf
+        tf = tensorflow.tensorflow()
 
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function(name)])  # its variables become constants
         prepare(converter)
@@ -54,7 +54,7 @@ def function(name: str) -> Any:
     """The network as TensorFlow traces it for a single picture."""
     keras.keras()
     with keras.quiet():
-        import tensorflow as tf
+        tf = tensorflow.tensorflow()
 
         network = keras.build(name) if name in keras.VARIANTS else official(name)
         shape = tf.TensorSpec((1, *(ARCHS[name].resolution,) * 2, 3))

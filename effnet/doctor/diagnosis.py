@@ -1,0 +1,87 @@
+"""What the doctor hands back: findings with remedies, and everything that was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from effnet.arch.record import Record, choice
+from effnet.contract import Numerics, Preprocess
+
+SEVERITIES = ("wrong", "suspect", "remark")  # it costs accuracy; it probably does; it is worth knowing
+
+
+@dataclass(frozen=True)
+class Reading(Record):
+    """One way to run the weights: their contract, and what no contract can say.
+
+    ``order``: for each class of the pictures, the output that is taken for it; empty: as the model's labels have it.
+    """
+
+    RECORDS = MappingProxyType({"preprocess": Preprocess, "numerics": Numerics})
+
+    preprocess: Preprocess
+    numerics: Numerics
+    bgr: bool = False  # the network is shown blue, green, red
+    twice: bool = False  # values are divided by 255 once more
+    remeasured: bool = False  # batch norm's statistics are taken anew, of the given pictures
+    order: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding(Record):
+    """One cause: a stable ``code``, what was seen, the numbers it rests on, what to do, in a sentence each."""
+
+    code: str
+    severity: str
+    seen: str
+    remedy: str
+    evidence: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        choice("severity", self.severity, SEVERITIES)
+
+
+@dataclass(frozen=True)
+class Trial(Record):
+    """One reading that was tried, against the best one known before it, on the same pictures.
+
+    ``top1`` is a fraction and ``log_likelihood`` the mean log p of the true class, at the temperature that suits the
+    reading best. ``*_gain`` are mean differences and ``*_error`` their standard errors. ``shift`` is how far the stem's
+    batch-norm statistics lie from those measured on the pictures. What needs labels is None without them.
+    """
+
+    round: int  # 1: one change of the model's contract; 2: one more on top of the best of round 1, …
+    code: str
+    what: str
+    pictures: int  # fewer than all where it was soon clear that it is worse
+    shift: float
+    top1: float | None = None
+    top1_gain: float | None = None
+    top1_error: float | None = None
+    log_likelihood: float | None = None
+    gain: float | None = None
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis(Record):
+    """Findings, the gravest first, and the trials they rest on. ``best``: the reading that the remedies lead to."""
+
+    RECORDS = MappingProxyType({"findings": Finding, "trials": Trial, "best": Reading})
+
+    findings: tuple[Finding, ...]
+    best: Reading
+    trials: tuple[Trial, ...] = ()  # the first is the contract as it is
+    pictures: int = 0
+    labelled: bool = False
+    top1: float | None = None  # as the model is, and as `best` would be
+    best_top1: float | None = None
+    left_out: tuple[str, ...] = ()  # pictures that could not be read, and why
+    labels: tuple[str, ...] = ()  # that ``best.order`` is of: the model's, or without such the pictures'
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing was found that costs accuracy; remarks aside."""
+        return all(finding.severity == "remark" for finding in self.findings)
