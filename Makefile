@@ -36,11 +36,12 @@ check: $(READY)  ## style, types, and whether the generated documents are up to 
 	$(BIN)/mypy
 	$(BIN)/python docs/make.py --check
 
-parity: $(READY)  ## the whole family against timm and torchvision: long
+parity: $(READY)  ## the whole family against every ecosystem's own networks: long
 	$(BIN)/pytest -m sweep tests/parity
 
-bench: $(READY)  ## speed against timm on this machine
+bench: $(READY)  ## speed and loading against timm on this machine
 	$(BIN)/python benchmarks/against_timm.py
+	$(BIN)/python benchmarks/loading.py
 
 docs: $(READY)  ## write the generated parts of the documents
 	$(BIN)/python docs/make.py

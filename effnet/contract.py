@@ -132,8 +132,8 @@ class Labels(Record):
             raise ValueError("labels must differ from each other")
 
     def name(self, index: int) -> str:
-        """The label of class ``index``, or ``class 7`` where labels are not known."""
-        return self.names[index] if self.names else f"class {index}"
+        """The label of class ``index``, or ``class 7`` where it is not known."""
+        return self.names[index] if index < len(self.names) else f"class {index}"
 
 
 @dataclass(frozen=True)

@@ -124,3 +124,11 @@ def test_a_damaged_file_is_compared_only_with_layouts_that_have_such_a_network(n
     torch.save(given, tmp_path / "m.pth")
     with pytest.raises(ValueError, match=rf"weights of {name} in timm's layout; 1 differ:\n  missing bn1\.weight"):
         load(tmp_path / "m.pth", arch=name)
+
+
+def test_numerics_that_the_ecosystem_has_not_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "effnet"):
+        save(create("b0", numerics=Numerics("symmetric", 1e-5)), tmp_path / "fits.pth", "torchvision")
+        assert caplog.text == ""
+        save(create("b0"), tmp_path / "m.pth", "torchvision")
+    assert "computes with symmetric padding, batch-norm ε 1e-05, these weights expect same padding" in caplog.text

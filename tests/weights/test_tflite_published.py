@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ FLOWERS, ENCODER, BACKBONE = (
     for name in ("lite0_flowers17_int8.tflite", "lite0_encoder_int8.tflite", "lite0_imagenet_backbone_timm.pth")
 )
 PHOTOS = SHARED / "data" / "hymenoptera"
-EVERY = 5  # of the 398 photos, one in so many
+EVERY = 10  # of the 398 photos, one in so many, where embeddings are compared
 
 pytestmark = pytest.mark.skipif(
     not all(path.exists() for path in (FLOWERS, ENCODER, BACKBONE, PHOTOS)),
@@ -37,10 +38,10 @@ def networks() -> dict[str, EfficientNet]:
 
 @pytest.fixture(scope="module")
 def pictures(networks: dict[str, EfficientNet]) -> Pixels:
-    """uint8 (N, 224, 224, 3): what the interpreter takes."""
-    files = sorted(file for file in PHOTOS.rglob("*") if file.is_file())[::EVERY]
-    resized = np.stack([pixels(file, networks["flowers"].preprocess) for file in files])
-    return np.rint(resized).astype(np.uint8)  # TensorFlow's resize leaves fractions
+    """uint8 (398, 224, 224, 3): what the interpreter takes."""
+    files = sorted(file for file in PHOTOS.rglob("*") if file.is_file())
+    preprocess = replace(networks["flowers"].preprocess, resampling="pil")  # TensorFlow's leaves fractions
+    return np.stack([pixels(file, preprocess) for file in files])
 
 
 def test_both_say_what_they_are(networks: dict[str, EfficientNet], caplog: pytest.LogCaptureFixture) -> None:
@@ -57,7 +58,10 @@ def test_both_say_what_they_are(networks: dict[str, EfficientNet], caplog: pytes
 
 
 def test_the_interpreter_sees_the_same_flowers(networks: dict[str, EfficientNet], pictures: Pixels) -> None:
-    """It computes in 8 bits where we compute in floats: what it is sure of by .02 or more is the same label."""
+    """It computes in 8 bits where we compute in floats: the same label but where it is sure of none.
+
+    Ants and bees are no flowers: on many photos its first two labels are a step of 1/256 apart, or none.
+    """
     pytest.importorskip("ai_edge_litert")
     from ai_edge_litert.interpreter import Interpreter
 
@@ -69,20 +73,22 @@ def test_the_interpreter_sees_the_same_flowers(networks: dict[str, EfficientNet]
         interpreter.set_tensor(source["index"], picture[None])  # bytes, as they are
         interpreter.invoke()
         answers.append(interpreter.get_tensor(out["index"])[0] * out["quantization"][0])
-    theirs, ours = np.stack(answers), softmax(Eager(networks["flowers"]).run(pictures))
+    engine = Eager(networks["flowers"])
+    ours = softmax(np.concatenate([engine.run(pictures[start : start + 32]) for start in range(0, len(pictures), 32)]))
+    theirs = np.stack(answers)
     assert np.abs(ours - theirs).mean() < 0.004
     assert np.abs(ours - theirs).max() < 0.08
     best, second = np.sort(theirs, 1)[:, :-3:-1].T
     agree = ours.argmax(1) == theirs.argmax(1)
     assert agree[best - second > 0.02].all()
     assert (best - second > 0.02).mean() > 0.6
-    assert agree.mean() > 0.9  # ants and bees are no flowers: on many it is sure of nothing
+    assert agree.mean() >= 0.97
 
 
 def test_the_three_are_one_backbone(networks: dict[str, EfficientNet], pictures: Pixels) -> None:
     """49 convolutions, correlated to int8's rounding; embeddings of photos in the same direction."""
     folded = {name: folded_kernels(network) for name, network in networks.items()}
-    embedded = {name: Eager(network).embed(pictures[::2]) for name, network in networks.items()}
+    embedded = {name: Eager(network).embed(pictures[::EVERY]) for name, network in networks.items()}
     for one, other, kernels, direction in (
         ("flowers", "encoder", 0.99993, 0.97),
         ("flowers", "timm", 0.99998, 0.99),
