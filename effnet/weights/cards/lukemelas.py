@@ -1,4 +1,4 @@
-"""The weights of EfficientNet-PyTorch: Google's AutoAugment and AdvProp checkpoints, ported by Luke Melas-Kyriazi.
+"""The weights of EfficientNet-PyTorch: Google's AutoAugment and AdvProp checkpoints.
 
 Facts: efficientnet_pytorch 0.7.1 ``utils.py`` (``url_map``, ``url_map_advprop``) and lukemelas/EfficientNet-PyTorch
 ``examples/imagenet/main.py`` (evaluation: the short side becomes the size, nothing is cut off it). The digits in a

@@ -1,4 +1,4 @@
-"""timm's weights: those that Ross Wightman trained, and Google's ported (``tf_…``).
+"""timm's weights: its own, and Google's ported (``tf_…``).
 
 Facts: timm 1.0.31 ``models/efficientnet.py`` (tags, sizes, crop, mean and standard deviation; padding and ε are
 arguments of its networks) and huggingface/pytorch-image-models ``results/results-imagenet.csv`` (accuracies), but for

@@ -6,8 +6,8 @@ in one block and the projection in the next. The table leaves the network's own 
 
 Sources: tensorflow/tpu ``models/official/efficientnet/efficientnet_model.py`` and ``utils.py`` (the first
 ``BatchNormalization`` is called as the TPU's); google/automl ``efficientnetv2/effnetv2_model.py``; tensorflow/tpu#460
-for EdgeTPU's. The numbers agree with what lukemelas' ``convert_tf_to_pt``, mmpretrain's
-``efficientnet_to_mmpretrain.py`` and sebastian-sz' ``convert_weights.py`` expect of the published files.
+for EdgeTPU's. The numbers agree with what lukemelas' ``convert_tf_to_pt`` and mmpretrain's
+``efficientnet_to_mmpretrain.py`` expect of the published files.
 """
 
 from __future__ import annotations
