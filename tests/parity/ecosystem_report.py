@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -26,25 +25,22 @@ def main(wanted: Sequence[str]) -> int:
     """Measures, prints, and answers 1 where anything is further apart than is allowed."""
     torch.set_num_threads(1)
     layouts = [layout for layout in ecosystems.LAYOUTS if not wanted or layout in wanted]
-    found: dict[str, dict[str, str]] = defaultdict(dict)
-    wrong = []
-    for layout, name, suffix in ecosystems.every():
-        if layout not in layouts:
-            continue
-        with TemporaryDirectory() as folder:
-            figures = ecosystems.compare(layout, name, suffix, Path(folder))
-        there = max(figures.there.values())
-        print(f"{layout} {name} {suffix}: {figures}", file=sys.stderr, flush=True)
-        if not max(there, figures.back) <= ecosystems.peer(layout).LIMIT:
-            wrong.append(f"{layout} {name} {suffix}: {figures}")
-        cell = f"{there:.0e} / {figures.back:.0e}"
-        found[name].setdefault(layout, cell)  # the usual kind of file comes first
     print(f"torch {torch.__version__}, {platform.machine()};", ", ".join(f"{one} {version(one)}" for one in PACKAGES))
     print()
     row("name", *layouts)
     row("---", *["--:"] * len(layouts))
-    for name in filter(found.__contains__, ARCHS):
-        row(f"`{name}`", *(found[name].get(layout, "–") for layout in layouts))
+    wrong = []
+    cases = [case for case in ecosystems.every() if case[0] in layouts]
+    for name in sorted({name for _, name, _ in cases}, key=list(ARCHS).index):
+        cells: dict[str, str] = {}
+        for layout, _, suffix in (case for case in cases if case[1] == name):
+            with TemporaryDirectory() as folder:
+                figures = ecosystems.compare(layout, name, suffix, Path(folder))
+            there = max(figures.there.values())
+            if not max(there, figures.back) <= ecosystems.peer(layout).LIMIT:
+                wrong.append(f"{layout} {name} {suffix}: {figures}")
+            cells.setdefault(layout, f"{there:.0e} / {figures.back:.0e}")  # the usual kind of file comes first
+        row(f"`{name}`", *(cells.get(layout, "–") for layout in layouts))
     print("\n".join(wrong), file=sys.stderr)
     return bool(wrong)
 

@@ -43,22 +43,23 @@ def converted(name: str, prepare: Callable[[Any], None] = lambda converter: None
     with keras.quiet():
         tf = tensorflow.tensorflow()
 
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([function(name)])  # its variables become constants
+        _, traced = function(name)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([traced])  # its variables become constants
         prepare(converter)
         content: bytes = converter.convert()
         return content
 
 
 @lru_cache(1)
-def function(name: str) -> Any:
-    """The network as TensorFlow traces it for a single picture."""
+def function(name: str) -> tuple[Any, Any]:
+    """The network, which keeps its variables alive, and how TensorFlow traces it for a single picture."""
     keras.keras()
     with keras.quiet():
         tf = tensorflow.tensorflow()
 
         network = keras.build(name) if name in keras.VARIANTS else official(name)
         shape = tf.TensorSpec((1, *(ARCHS[name].resolution,) * 2, 3))
-        return tf.function(lambda pixels: network(pixels), autograph=False).get_concrete_function(shape)
+        return network, tf.function(lambda pixels: network(pixels), autograph=False).get_concrete_function(shape)
 
 
 def official(name: str) -> Callable[[Any], Any]:
