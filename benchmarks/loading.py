@@ -3,9 +3,9 @@
     python benchmarks/loading.py [--name b7] [--runs 10]
 
 Three contestants take turns in one process, on files with the same numbers: ours from our own file, ours from a file
-in timm's layout (which is recognised first), timm's ``create_model`` and ``load_checkpoint`` from that same file. Every
-network answers once for a 64-pixel picture, untimed, so that all weights have really been read. Memory is the resident
-peak of loading alone, in a fresh process, beyond what it held once everything was imported.
+in timm's layout (which is recognised first), timm's ``create_model`` and ``load_checkpoint`` from that same file. Our
+side reads every number once, to look for NaN, so that the file is not merely mapped. Memory is the resident peak of
+loading and of one answer for a 64-pixel picture, in a fresh process, beyond what it held once everything was imported.
 """
 
 from __future__ import annotations
