@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import Json
+from effnet.cli.options import Json, Offline
 
 if TYPE_CHECKING:
     from effnet.contract import Numerics, Preprocess
@@ -35,6 +35,7 @@ def convert(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT where it is already there.")] = False,
     as_json: Json = False,
+    offline: Offline = False,
 ) -> None:
     """Convert weights to another ecosystem's layout.
 

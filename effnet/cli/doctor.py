@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import Device, Json
+from effnet.cli.options import Device, Json, Offline
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,6 +37,7 @@ def doctor(
     seed: Annotated[int, typer.Option(help="Which pictures are taken.")] = 0,
     device: Device = None,
     as_json: Json = False,
+    offline: Offline = False,
 ) -> None:
     """Find what makes a model's accuracy silently low.
 

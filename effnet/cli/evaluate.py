@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import Batch, Decode, Device, Json, Strict
+from effnet.cli.options import Batch, Decode, Device, Json, Offline, Strict
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,6 +31,7 @@ def evaluate(
     strict: Strict = False,
     device: Device = None,
     as_json: Json = False,
+    offline: Offline = False,
 ) -> None:
     """Evaluate a model on labelled pictures.
 

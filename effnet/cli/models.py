@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import Json
+from effnet.cli.options import Json, Offline
 
 if TYPE_CHECKING:
     from effnet.weights.cards import Card
@@ -27,6 +27,7 @@ def models(
         typer.Option(metavar="FILE", help="Pack the weights NAME... into a .zip, for use without a network."),
     ] = None,
     as_json: Json = False,
+    offline: Offline = False,
 ) -> None:
     """List the networks of the family, or their published weights.
 

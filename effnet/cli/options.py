@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from enum import StrEnum
 from typing import Annotated
@@ -13,6 +14,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps …; a GPU if there is one.")]
 Batch = Annotated[int, typer.Option(min=1, metavar="N", help="Pictures computed at once.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail where a picture cannot be read.")]
+
+
+def _leave_the_network_alone(wanted: bool) -> None:
+    """Says so where downloads look for it, for as long as this process lives."""
+    if wanted:
+        os.environ["EFFNET_OFFLINE"] = "1"
+
+
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", callback=_leave_the_network_alone, help="Use published weights only if they are here."),
+]
 
 
 class Decode(StrEnum):

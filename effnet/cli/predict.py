@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import Batch, Device, Json, Strict
+from effnet.cli.options import Batch, Device, Json, Offline, Strict
 
 if TYPE_CHECKING:
     from effnet.prediction import Prediction
@@ -45,6 +45,7 @@ def predict(
     ] = False,
     strict: Strict = False,
     device: Device = None,
+    offline: Offline = False,
 ) -> None:
     """Predict what pictures show.
 

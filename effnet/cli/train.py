@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from effnet.cli.options import Offline
+
 if TYPE_CHECKING:
     from effnet.training.folder import Result
 
@@ -35,6 +37,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default the fastest that is there.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that read pictures.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Train a classifier on your pictures."""
     from effnet.cli.progress import Shown

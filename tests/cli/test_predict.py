@@ -145,3 +145,12 @@ def test_standard_input(weights: Path, photos: Path) -> None:
     assert found["picture"] == "standard input"
     (expected,) = effnet.Predictor(weights)([photos / "ant" / "1.jpg"])
     assert found["labels"][0] == {"label": expected.label, "probability": pytest.approx(expected.probability)}
+
+
+def test_offline_leaves_the_network_alone(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EFFNET_OFFLINE", "")  # put back afterwards, whatever the option does to it
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    done = run("predict", photos, "--model", "b0", "--offline")
+    assert done.status == 1
+    assert "the network is to be left alone" in done.err
+    assert len([line for line in done.err.splitlines() if line.strip()]) == 1
