@@ -20,8 +20,6 @@ from effnet.doctor.diagnosis import Reading
 from effnet.doctor.dress import dressed
 from effnet.net import EfficientNet
 from effnet.net.surgery import fold
-from effnet.weights.conversion import counted
-from effnet.weights.load import Opened, build
 
 BATCH = 16
 # The pictures' contrast and sharpness differ from set to set far more than their mean colour: a blurred set must not
@@ -137,16 +135,6 @@ def _input(images: Sequence[Image.Image], reading: Reading, device: torch.device
     if reading.bgr:
         x = x.flip(-1)
     return normalise(x.float() / 255 if reading.twice else x, reading.preprocess)
-
-
-def _network(model: EfficientNet, reading: Reading, pictures: Pictures, device: torch.device) -> EfficientNet:
-    """The network under ``reading``'s numerics. It shares its numbers with ``model``, but for what is measured anew."""
-    tensors = {name: tensor.to(device) for name, tensor in counted(model.state_dict()).items()}
-    found = Opened(model.arch, reading.numerics, reading.preprocess, model.labels, model.provenance, tensors)
-    network = build(found)
-    if reading.remeasured:
-        remeasure(network, reading, pictures, device)
-    return network
 
 
 def remeasure(network: EfficientNet, reading: Reading, pictures: Pictures, device: torch.device) -> None:
