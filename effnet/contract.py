@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import floor
+from types import MappingProxyType
 
+from effnet.arch import Arch
 from effnet.arch.record import Record, choice, number, whole
 
 PADDINGS = ("same", "symmetric")
@@ -154,3 +156,24 @@ class Provenance(Record):
     def then(self, event: str) -> Provenance:
         """The same, with ``event`` added to the history."""
         return Provenance(self.source, self.layout, self.licence, (*self.history, event))
+
+
+@dataclass(frozen=True)
+class Contract(Record):
+    """All that a file of weights, or an exported one, says of itself beside its numbers."""
+
+    RECORDS = MappingProxyType(
+        {
+            "arch": Arch,
+            "numerics": Numerics,
+            "preprocess": Preprocess,
+            "labels": Labels,
+            "provenance": Provenance,
+        }
+    )
+
+    arch: Arch
+    numerics: Numerics = field(default_factory=Numerics)
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    labels: Labels = field(default_factory=Labels)
+    provenance: Provenance = field(default_factory=Provenance)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from effnet.arch import Arch, Layer, layers, resolve
-from effnet.contract import Labels, Numerics, Preprocess, Provenance, crop_fraction
+from effnet.contract import Contract, Labels, Numerics, Preprocess, Provenance, crop_fraction
 from effnet.net.blocks import FusedMBConv, MBConv
 from effnet.net.layers import ConvNorm, unmeasured
 
@@ -69,6 +69,11 @@ class EfficientNet(nn.Module):
     stem: ConvNorm
     head: ConvNorm
     classifier: nn.Module
+
+    @property
+    def contract(self) -> Contract:
+        """All that the network says of itself beside its numbers, as it goes into every file."""
+        return Contract(self.arch, self.numerics, self.preprocess, self.labels, self.provenance)
 
     def _convolution(self, layer: Layer) -> ConvNorm:
         return ConvNorm(

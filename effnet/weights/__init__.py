@@ -1,5 +1,23 @@
-"""Where numbers come from and go to."""
+"""Where numbers come from and go to. What needs torch is imported when it is asked for: finding a file does not."""
 
-from effnet.weights.conversion import convert as convert
-from effnet.weights.load import load as load
-from effnet.weights.save import save as save
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from effnet.weights.conversion import convert as convert
+    from effnet.weights.load import load as load
+    from effnet.weights.save import save as save
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in ("convert", "load", "save"):
+            raise AttributeError(f"effnet.weights has no {name!r}")
+        from effnet.weights.conversion import convert
+        from effnet.weights.load import load
+        from effnet.weights.save import save
+
+        globals().update(convert=convert, load=load, save=save)
+        return globals()[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 
 from effnet.arch import Arch, resolve
-from effnet.contract import Labels, Numerics, Preprocess, Provenance
+from effnet.contract import Contract, Labels, Numerics, Preprocess, Provenance
 from effnet.net import EfficientNet
 from effnet.net.surgery import set_classes
 from effnet.weights import formats, soundness
@@ -113,16 +112,14 @@ def opened(
 
 def _own(path: Path, content: Content, arch: Arch | None, given: Numerics | None) -> Opened:
     try:
-        said = json.loads(content.header[HEADER])
-        own = Arch.from_dict(said["arch"])
-        numerics, preprocess = Numerics.from_dict(said["numerics"]), Preprocess.from_dict(said["preprocess"])
-        known, provenance = Labels.from_dict(said["labels"]), Provenance.from_dict(said["provenance"])
-    except (KeyError, ValueError, TypeError) as error:
+        said = Contract.from_json(content.header[HEADER])
+    except ValueError as error:
         raise ValueError(f"{path}: its header cannot be read ({error})") from None
+    own, numerics = said.arch, said.numerics
     if arch is not None and arch != own:
         raise ValueError(f"{path} holds {own.name}, not {arch.name}")
     tensors = convert(content.tensors, own, content.layout or "effnet", "effnet", given or numerics)
-    return Opened(own, numerics, preprocess, known, provenance, tensors)
+    return Opened(own, numerics, said.preprocess, said.labels, said.provenance, tensors)
 
 
 def _carded(path: Path, content: Content, card: Card) -> Opened:

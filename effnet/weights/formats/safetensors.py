@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -31,6 +30,4 @@ def write(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientN
 
 def write_own(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
     """``tensors`` with the whole contract of ``model`` in the header."""
-    records = ("arch", "numerics", "preprocess", "labels", "provenance")
-    text = json.dumps({name: getattr(model, name).to_dict() for name in records})
-    save_file(tensors, path, metadata={HEADER: text})
+    save_file(tensors, path, metadata={HEADER: model.contract.to_json()})

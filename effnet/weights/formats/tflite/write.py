@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -77,9 +76,10 @@ class _Plan:
         out = self._mean("embedding", x, keep=False)
         if model.classes:
             out = self._classify(out)
-        records = ("arch", "numerics", "preprocess", "labels", "provenance")
-        contract = json.dumps({name: getattr(model, name).to_dict() for name in records})
-        said = {HEADER: contract.encode(), metadata.NAME: metadata.written(model.arch.name, model.labels.names)}
+        said = {
+            HEADER: model.contract.to_json().encode(),
+            metadata.NAME: metadata.written(model.arch.name, model.labels.names),
+        }
         return Graph(tuple(self.tensors), tuple(self.operators), (source.index,), (out,), said)
 
     def _block(self, layer: Layer, x: _Map) -> _Map:

@@ -1,0 +1,56 @@
+"""What an exported file takes and gives, and how it says so in its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from effnet.arch.record import Record, choice, whole
+from effnet.contract import Contract
+
+INPUTS = ("pixels", "floats", "normalised")
+OUTPUTS = ("probabilities", "logits")
+CONTRACT, INTERFACE = "effnet", "effnet.interface"  # the keys of a file's metadata; both values are JSON
+
+
+@dataclass(frozen=True)
+class Interface(Record):
+    """What an exported file takes and gives.
+
+    ``input``: "pixels", uint8 (N, H, W, 3) of 0 … 255, as pictures come; "floats", the same as float32; "normalised",
+    float32 (N, 3, H, W) that has been through mean and std. ``size``: (height, width), None for any.
+    ``output``: "probabilities" or "logits", float32 (N, classes); ``embedding``: whether a second output "embedding",
+    float32 (N, head channels), is given. A network without a classifier gives the embedding alone.
+    """
+
+    input: str = "pixels"
+    output: str = "probabilities"
+    embedding: bool = False
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        choice("input", self.input, INPUTS)
+        choice("output", self.output, OUTPUTS)
+        for side in self.size or ():
+            whole("size", side, 1)
+
+    def tensor(self, channels: int = 3) -> tuple[str, tuple[int | str, ...]]:
+        """Type and shape of the input; what is open has a name in place of a number."""
+        height, width = self.size or ("height", "width")
+        if self.input == "normalised":
+            return "float32", ("pictures", channels, height, width)
+        return "uint8" if self.input == "pixels" else "float32", ("pictures", height, width, channels)
+
+    def metadata(self, contract: Contract) -> dict[str, str]:
+        """The texts that go into an exported file."""
+        return {CONTRACT: contract.to_json(), INTERFACE: self.to_json()}
+
+
+def said(metadata: Mapping[str, str], where: object) -> tuple[Contract, Interface]:
+    """Contract and interface from a file's metadata. Raises ``ValueError`` where ``where`` is not a file of ours."""
+    if CONTRACT not in metadata or INTERFACE not in metadata:
+        raise ValueError(f"{where} does not say how it is to be used: only files that effnet exported can be run")
+    try:
+        return Contract.from_json(metadata[CONTRACT]), Interface.from_json(metadata[INTERFACE])
+    except ValueError as error:
+        raise ValueError(f"{where} was exported by another version of effnet: export it again ({error})") from None

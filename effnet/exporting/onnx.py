@@ -1,0 +1,185 @@
+"""From a network to an ONNX graph: one walk over its layers, no tracing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effnet.arch import Layer, Operation, layers, operations
+from effnet.engines.interface import Interface
+from effnet.net import EfficientNet
+from effnet.net.surgery import fold
+
+OPSET = 21  # what onnxruntime 1.20 and OpenVINO 2024.5 read, both of 2024; nothing newer would serve these graphs
+IR_VERSION = 10  # of the same time
+BYTES_MOST = 2**31 - 2**20  # of a file without others beside it: protobuf's limit
+
+Attributes = dict[str, Any]
+
+
+def write(path: Path, model: EfficientNet, interface: Interface) -> None:
+    """``model`` as an ONNX graph with any number of pictures; with ``interface.size`` None, of any size too.
+
+    'Same' padding is written as numbers where the size is fixed, and as ``SAME_UPPER``, which is exact at any size,
+    where it is not. The contract and the interface lie in the file's metadata.
+    Raises ``ImportError`` without onnx, ``ValueError`` for a network above 2 GiB.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise ImportError('ONNX files are written by onnx, which is not here: pip install "effnet[onnx]"') from None
+    graph = _Graph(fold(model), interface)
+    graph.lay_out()
+    inputs = [_value(interface.input, *interface.tensor(model.channels))]
+    outputs = [_value(name, "float32", ("pictures", width)) for name, width in graph.outputs]
+    made = onnx.helper.make_model(
+        onnx.helper.make_graph(graph.nodes, model.arch.name, inputs, outputs, graph.constants),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="effnet",
+    )
+    onnx.helper.set_model_props(made, interface.metadata(model.contract))
+    if made.ByteSize() > BYTES_MOST:
+        raise ValueError(f"{model.arch.name} needs more than the 2 GiB that one ONNX file can hold")
+    path.write_bytes(made.SerializeToString())
+
+
+def _value(name: str, kind: str, shape: tuple[int | str, ...]) -> Any:
+    from onnx import TensorProto, helper
+
+    types = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
+    return helper.make_tensor_value_info(name, types[kind], shape)
+
+
+@dataclass(frozen=True)
+class _Map:
+    """A map in the graph: its name and, where the size is fixed, (height, width)."""
+
+    name: str
+    size: tuple[int, int] | None
+
+
+@dataclass
+class _Graph:
+    """Nodes and constants as they are laid out, one layer after the other."""
+
+    model: EfficientNet  # folded
+    interface: Interface
+    nodes: list[Any] = field(default_factory=list)
+    constants: list[Any] = field(default_factory=list)
+    outputs: list[tuple[str, int]] = field(default_factory=list)  # name and width
+
+    def lay_out(self) -> None:
+        """The whole network."""
+        model, wanted = self.model, self.interface
+        self.weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+        x = self._normalised()
+        for layer in layers(model.arch, model.classes, model.channels):
+            if layer.kind != "classifier":
+                x = self._block(layer, x)
+        pooled = self._node("GlobalAveragePool", "pooled", x.name)
+        embedding = self._node("Flatten", "embedding", pooled, axis=1)
+        if wanted.embedding or not model.classes:
+            self.outputs.append((embedding, model.head.conv.out_channels))
+        if model.classes:
+            weight, bias = (self._constant(f"classifier.{part}") for part in ("weight", "bias"))
+            out = self._node("Gemm", "logits", embedding, weight, bias, transB=1)
+            if wanted.output == "probabilities":
+                out = self._node("Softmax", "probabilities", out, axis=-1)
+            self.outputs.insert(0, (out, model.classes))
+
+    def _normalised(self) -> _Map:
+        """Pictures of 0 … 255 less their mean, channels first; what remains, 1 / (255 · std), goes into the stem.
+
+        The mean cannot: the stem pads with zeros what the mean has been taken from.
+        """
+        wanted, seen = self.interface, self.model.preprocess
+        if wanted.input == "normalised":
+            return _Map(wanted.input, wanted.size)
+        mean, std = (np.array(values, np.float64) * 255 for values in (seen.mean, seen.std))
+        stem = self.weights["stem.conv.weight"].astype(np.float64) / std[None, :, None, None]
+        self.weights["stem.conv.weight"] = stem.astype(np.float32)
+        x = wanted.input
+        if wanted.input == "pixels":
+            x = self._node("Cast", "floats", x, to=1)
+        x = self._node("Sub", "centred", x, self._constant("mean", mean.astype(np.float32)))
+        return _Map(self._node("Transpose", "channels_first", x, perm=[0, 3, 1, 2]), wanted.size)
+
+    def _block(self, layer: Layer, x: _Map) -> _Map:
+        """The operations of one layer, and its residual."""
+        start = whole = x
+        for operation in operations(layer):
+            if operation.name.endswith("squeeze_excite.reduce"):
+                whole = x
+                x = _Map(self._node("GlobalAveragePool", f"{operation.name}.mean", x.name), (1, 1))
+            x = self._convolve(operation, x)
+            if operation.activation == "sigmoid":
+                x = _Map(self._node("Mul", f"{operation.name}.gated", whole.name, x.name), whole.size)
+        return _Map(self._node("Add", f"{layer.name}.add", x.name, start.name), x.size) if layer.residual else x
+
+    def _convolve(self, operation: Operation, x: _Map) -> _Map:
+        """A convolution with its bias and its activation."""
+        parts = (".conv.weight", ".conv.bias") if operation.norm else (".weight", ".bias")
+        weight, bias = (self._constant(operation.name + part) for part in parts)
+        kernel, stride = operation.kernel, operation.stride
+        size = x.size and (-(-x.size[0] // stride), -(-x.size[1] // stride))
+        y = self._node(
+            "Conv",
+            operation.name,
+            x.name,
+            weight,
+            bias,
+            kernel_shape=[kernel] * 2,
+            strides=[stride] * 2,
+            group=operation.groups,
+            **self._padding(operation, x.size),
+        )
+        activation = self.model.arch.activation if operation.activation == "act" else operation.activation
+        return _Map(self._activate(activation, operation.name, y), size)
+
+    def _padding(self, operation: Operation, size: tuple[int, int] | None) -> Attributes:
+        kernel, stride, numerics = operation.kernel, operation.stride, self.model.numerics
+        wanted = (operation.name.endswith(".fused") and numerics.fused_padding) or numerics.padding
+        if wanted == "symmetric" or stride == 1:  # at stride 1 both are the same
+            return {"pads": [kernel // 2] * 4}
+        if size is None:
+            return {"auto_pad": "SAME_UPPER"}
+        missing = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in size]
+        return {"pads": [*(m // 2 for m in missing), *(m - m // 2 for m in missing)]}
+
+    def _activate(self, activation: str, name: str, x: str) -> str:
+        match activation:
+            case "":
+                return x
+            case "relu":
+                return self._node("Relu", f"{name}.relu", x)
+            case "relu6":
+                low, high = (
+                    self._constant("zero", np.array(0, np.float32)),
+                    self._constant("six", np.array(6, np.float32)),
+                )
+                return self._node("Clip", f"{name}.relu6", x, low, high)
+        gate = self._node("Sigmoid", f"{name}.sigmoid", x)
+        return gate if activation == "sigmoid" else self._node("Mul", f"{name}.silu", x, gate)
+
+    def _constant(self, name: str, data: NDArray[Any] | None = None) -> str:
+        from onnx import numpy_helper
+
+        if name not in self._laid:
+            self._laid.add(name)
+            self.constants.append(numpy_helper.from_array(self.weights[name] if data is None else data, name))
+        return name
+
+    _laid: set[str] = field(default_factory=set)
+
+    def _node(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
+        """One node, called as its only output is."""
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name
