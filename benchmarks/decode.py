@@ -19,7 +19,7 @@ from effnet.clock import contest
 from effnet.contract import Preprocess, crop_fraction
 from effnet.data import open_data, pixels
 from effnet.engines.eager import Eager
-from effnet.prediction import outputs
+from effnet.prediction.pipeline import outputs
 from effnet.training.probe import fit_probe
 from effnet.weights import load
 

@@ -17,8 +17,8 @@ from effnet.weights.cards import CARDS, DEFAULTS, PUBLISHERS, Card
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 # The rooms in their one-way order, as tests/test_rooms.py holds them.
-ROOMS = ["arch", "contract", "net", "draw", "data", "weights", "clock", "engines", "prediction", "evaluation"]
-ROOMS += ["doctor", "training", "cli"]
+ROOMS = ["arch", "contract", "net", "draw", "data", "weights", "clock", "engines", "exporting"]
+ROOMS += ["prediction", "evaluation", "doctor", "training", "bench", "cli"]
 
 
 def archs_table() -> str:

@@ -16,7 +16,7 @@ from effnet.contract import Labels
 from effnet.data import PictureError, Pictures, Splits, open_data
 from effnet.engines.eager import Eager
 from effnet.net import EfficientNet
-from effnet.prediction import BATCH, for_rgb, outputs, softmax
+from effnet.prediction.pipeline import BATCH, for_rgb, outputs, softmax
 from effnet.weights import load
 
 CALIBRATION_BINS = 15
@@ -80,7 +80,7 @@ def evaluate(
     """
     whole("batch", batch, 1)
     network = model if isinstance(model, EfficientNet) else load(model)
-    for_rgb(network)
+    for_rgb(network.channels)
     if isinstance(data, Pictures):
         pictures = data
     else:

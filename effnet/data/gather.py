@@ -56,7 +56,7 @@ def _meant(source: str, every: float) -> Iterator[Named]:
     if path.exists():
         return _file(path, every)
     if any(sign in source for sign in "*?["):
-        return _found(_matches(source), f"nothing matches {source}", every)
+        return _found(matches(source), f"nothing matches {source}", every)
     raise FileNotFoundError(f"{source} does not exist")
 
 
@@ -67,7 +67,7 @@ def _found(paths: Iterator[Path], nothing: str, every: float) -> Iterator[Named]
     return chain.from_iterable(_later(path, every) for path in chain([first], paths))
 
 
-def _matches(pattern: str) -> Iterator[Path]:
+def matches(pattern: str) -> Iterator[Path]:
     """The files that match, and what lies in folders that do (with ``**`` the files in them match themselves)."""
     for match in sorted(glob(pattern, recursive=True)):
         if not os.path.isdir(match):

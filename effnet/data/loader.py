@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,34 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from effnet.contract import Preprocess
+from effnet.data.ahead import cores
 from effnet.data.augment import Augment, augmenter, dice, seeded
 from effnet.data.pictures import Pictures
 from effnet.data.pixels import read
-
-In = TypeVar("In")
-Out = TypeVar("Out")
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def ahead(work: Callable[[In], Out], given: Iterable[In], workers: int | None = None) -> Iterator[Out]:
-    """``work`` of each of ``given``, in order, done in threads a little ahead of who asks: memory stays bounded."""
-    workers = workers or cores()
-    pending: deque[Future[Out]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for one in given:
-                pending.append(pool.submit(work, one))
-                if len(pending) > 4 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 class _Changed(Dataset[tuple[Tensor, int]]):

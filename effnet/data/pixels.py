@@ -12,21 +12,19 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.Image import Resampling, Transpose
+from PIL.Image import Transpose
 
 from effnet.contract import Preprocess
 from effnet.data.resample import tensorflow
+from effnet.data.resize import Box, pil
 
 Pixels = NDArray[np.uint8]
 Fitted = NDArray[np.uint8 | np.float32]
 Source = str | Path | bytes | Image.Image | Pixels
-Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 # PIL's own border between a large photo and a decompression bomb: 512 MiB of RGB.
 PIXELS_MOST = 178_956_970
 SIDE_LEAST = 2
-# A picture is resized to at most this many times what is cut out of it: a 2 × 5000 strip would become gigabytes.
-LONGEST = 8
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -74,26 +72,20 @@ def read(source: Source, reduce_to: tuple[int, int] | None = None) -> Image.Imag
 def fit(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> Fitted:
     """An RGB image resized and cropped to ``preprocess.size``: uint8 (H, W, 3), by TensorFlow's resampling float32.
 
-    ``box`` is the part of the image to start from, all of it if None; only PIL's resampling can start from a part. By
-    PIL the numbers are those of torchvision's ``Resize`` and ``CenterCrop`` and of timm's evaluation, bit for bit, but
-    for long strips (`LONGEST`). By TensorFlow's resampling they are its own, rounded and clipped to 0 … 255.
+    By PIL the numbers are those of torchvision's ``Resize`` and ``CenterCrop`` and of timm's evaluation, bit for bit,
+    but for long strips (`effnet.data.resize.LONGEST`) and with ``box``, which is for a picture decoded at reduced
+    scale: the part of the image that is picture. By TensorFlow's resampling they are its own, rounded and clipped to
+    0 … 255; it starts from the whole picture.
     """
     assert image.mode == "RGB"
-    if preprocess.resampling != "pil":
-        assert box in (None, (0, 0, *image.size)), "TensorFlow's resampling starts from the whole picture"
-        return tensorflow(image, preprocess)  # (H, W, 3)
-    kept = box or (0, 0, *image.size)
-    tall, wide = preprocess.resized
-    if preprocess.resize == "crop":
-        (tall, wide), kept = _scaled(kept, preprocess.resized)
-    resized = image.resize((wide, tall), Resampling[preprocess.interpolation.upper()], kept)
-    height, width = preprocess.size
-    top, left = round((tall - height) / 2), round((wide - width) / 2)
-    return np.array(resized.crop((left, top, left + width, top + height)))  # (H, W, 3)
+    if preprocess.resampling == "pil":
+        return pil(image, preprocess, box)
+    assert box is None, "TensorFlow's resampling starts from the whole picture"
+    return tensorflow(image, preprocess)  # (H, W, 3)
 
 
-def _read(source: Source, reduce_to: tuple[int, int] | None) -> tuple[Image.Image, Box]:
-    """The picture as `read` gives it, and the part of it that is picture: half of 479 pixels is 239.5 of 240."""
+def _read(source: Source, reduce_to: tuple[int, int] | None) -> tuple[Image.Image, Box | None]:
+    """The picture as `read` gives it, and what `_decode` says of it."""
     name = _name(source)
     with _QUIET:
         if isinstance(source, np.ndarray):
@@ -110,29 +102,11 @@ def _read(source: Source, reduce_to: tuple[int, int] | None) -> tuple[Image.Imag
             return _decode(image, name, reduce_to)
 
 
-def _scaled(box: Box, least: tuple[int, int]) -> tuple[tuple[int, int], Box]:
-    """The size (height, width) at which the box just covers ``least``, and how much of the box is resized to it."""
-    left, top, right, bottom = box
-    height, width = bottom - top, right - left
-    kept_tall, kept_wide = height, width
-    square = least[0] == least[1]
-    if least[0] * width >= least[1] * height:
-        tall, (wide, kept_wide) = least[0], _along(width, height, least[0], LONGEST * least[1], square)
-    else:
-        wide, (tall, kept_tall) = least[1], _along(height, width, least[1], LONGEST * least[0], square)
-    left, top = left + (width - kept_wide) / 2, top + (height - kept_tall) / 2
-    return (tall, wide), (left, top, left + kept_wide, top + kept_tall)
+def _decode(image: Image.Image, name: str, reduce_to: tuple[int, int] | None = None) -> tuple[Image.Image, Box | None]:
+    """``image`` checked, loaded to its last byte, in RGB and upright.
 
-
-def _along(long: float, short: float, target: int, most: int, square: bool) -> tuple[int, float]:
-    """The long side where the short one becomes ``target``, at most ``most``; and how much of it is kept for that."""
-    # torchvision, for squares, leaves the fraction off; timm, for all else, rounds it, after dividing in this order.
-    resized = int(target * long / short) if square else round(long / (short / target))
-    return (resized, long) if resized <= most else (most, most * short / target)
-
-
-def _decode(image: Image.Image, name: str, reduce_to: tuple[int, int] | None = None) -> tuple[Image.Image, Box]:
-    """``image`` checked, loaded to its last byte, in RGB and upright; and the part of it that is picture."""
+    Where it was reduced, also the part of it that is picture: half of 479 pixels is 239.5 of 240.
+    """
     width, height = image.size
     if width * height > PIXELS_MOST:
         raise PictureError(f"{name} has {height:,}×{width:,} pixels, more than {PIXELS_MOST:,}: make it smaller first")
@@ -145,20 +119,25 @@ def _decode(image: Image.Image, name: str, reduce_to: tuple[int, int] | None = N
         if reduce_to and image.format in ("JPEG", "MPO"):
             tall, wide = reduce_to[::-1] if _turn(image) in _SWAPS else reduce_to
             drafted = image.draft(None, (2 * wide, 2 * tall))  # None: the colours stay as they are
+        reduced = image.size != (width, height)
         image.load()
     except Exception as error:  # as above: OSError, SyntaxError, EOFError, struct.error, zlib.error, …
         raise PictureError(f"{name} is damaged: {error}") from None
     turn = _turn(image)  # asked after loading: TIFF turns itself then
-    rgb = _rgb(image, name)
-    right, bottom = drafted[1][2:] if drafted else rgb.size
-    if turn is None:
-        return rgb, (0, 0, right, bottom)
-    upright = rgb.transpose(turn)
-    upright.info = {}  # or the EXIF in it would turn the picture once more when it is read again
+    upright = _rgb(image, name)
+    if turn is not None:
+        upright = upright.transpose(turn)
+        upright.info = {}  # or the EXIF in it would turn the picture once more when it is read again
+    return upright, _box(drafted[1], upright.size, turn) if drafted and reduced else None
+
+
+def _box(drafted: Box, size: tuple[int, int], turn: Transpose | None) -> Box:
+    """Where in an upright image of ``size`` the part is that ``drafted`` says of it as it was stored."""
+    right, bottom = drafted[2:]
     across, down = (bottom, right) if turn in _SWAPS else (right, bottom)
-    left = upright.width - across if turn in _LEFT else 0
-    top = upright.height - down if turn in _UP else 0
-    return upright, (left, top, left + across, top + down)
+    left = size[0] - across if turn in _LEFT else 0
+    top = size[1] - down if turn in _UP else 0
+    return left, top, left + across, top + down
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:

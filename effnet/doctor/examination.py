@@ -14,7 +14,7 @@ from effnet.doctor.diagnosis import Diagnosis, Reading
 from effnet.doctor.rounds import Search
 from effnet.net import EfficientNet
 from effnet.net.device import pick
-from effnet.prediction import for_rgb
+from effnet.prediction.pipeline import for_rgb
 from effnet.weights import load
 
 
@@ -42,7 +42,7 @@ def diagnose(
     found = tuple(numbers.examine(network))
     if data is None or any(finding.code == "not-finite" for finding in found):
         return Diagnosis((*found, *numbers.unusual(network)), reading)
-    for_rgb(network)
+    for_rgb(network.channels)
     chosen = choose(network, data, pictures, seed, split)
     reading = replace(reading, order=tuple(range(len(chosen.names))))
     search = Search(network, chosen.pictures, pick(device), progress, reading, numbers.measurable(network))

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from effnet.data import Pictures
-from effnet.data.loader import ahead
+from effnet.data.ahead import ahead
 from effnet.data.normalise import normalise
 from effnet.data.pixels import fit, read
 from effnet.doctor.diagnosis import Reading

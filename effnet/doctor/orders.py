@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from effnet.doctor.diagnosis import Reading
 from effnet.doctor.gain import Doubles, Score, score
 from effnet.doctor.neighbours import Change
-from effnet.prediction import softmax
+from effnet.prediction.pipeline import softmax
 
 Whole = NDArray[np.int64]
 Order = tuple[int, ...]  # for each label, the output that is taken for it

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from effnet.prediction import softmax
+from effnet.prediction.pipeline import softmax
 
 Doubles = NDArray[np.float64]
 

@@ -20,7 +20,7 @@ from effnet.engines.eager import Eager, Floats
 from effnet.evaluation import evaluate
 from effnet.net import EfficientNet, create
 from effnet.net.device import pick
-from effnet.prediction import outputs
+from effnet.prediction.pipeline import outputs
 from effnet.training import recipes
 from effnet.training.checkpoint import Checkpoints
 from effnet.training.folder import Result, RunFolder

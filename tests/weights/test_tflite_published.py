@@ -14,7 +14,7 @@ from effnet.data.pixels import Pixels, pixels
 from effnet.engines.eager import Eager
 from effnet.net import EfficientNet
 from effnet.net.surgery import fold
-from effnet.prediction import softmax
+from effnet.prediction.pipeline import softmax
 from effnet.weights import load
 
 SHARED = Path(__file__).parents[2].parent / "shared"

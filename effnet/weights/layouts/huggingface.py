@@ -7,11 +7,13 @@ Its blocks are counted through the whole network. Source: huggingface/transforme
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from effnet.arch import Arch, Layer
 from effnet.weights.layouts.rows import Rows, Tidied, spelled
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ARCHS = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8", "l2")  # what its configuration can say
 BASE = "efficientnet."  # before every name but the classifier's; EfficientNetModel, which has none, leaves it out

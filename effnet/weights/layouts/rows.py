@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from effnet.arch import Arch, Layer, layers, operations
 from effnet.contract import Numerics, Preprocess
 from effnet.weights import official
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Rows = Mapping[str, tuple[str, str]]  # our operation within its layer → their convolution, their batch norm
 

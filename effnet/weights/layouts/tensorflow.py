@@ -15,13 +15,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from effnet.arch import Arch, Layer
 from effnet.contract import Numerics
 from effnet.weights import official
 from effnet.weights.layouts.rows import TENSORFLOW, Rows, Tidied, spelled
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NORMS = tuple(f"tpu_batch_normalization{count}" for count in ("", "_1", "_2"))
 

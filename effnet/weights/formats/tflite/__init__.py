@@ -4,6 +4,3 @@
 ``normalisation``: what the picture goes through before the first of them. ``metadata``: what apps ask the file.
 ``read`` and ``write`` put these together.
 """
-
-from effnet.weights.formats.tflite.read import read as read
-from effnet.weights.formats.tflite.write import write as write

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -112,22 +112,28 @@ def _floats(table: Table, place: int) -> NDArray[Any]:
     return table.GetVectorAsNumpy(Float32Flags, offset).astype(np.float64) if offset else np.empty(0)
 
 
-def written(name: str, labels: Sequence[str]) -> bytes:
-    """Metadata of an image classifier that takes pixels of 0 … 255 as floats; labels by the name `LABELS`."""
+def written(
+    name: str, labels: Sequence[str], image: str = "image", outputs: Sequence[str] = (), ranged: bool = True
+) -> bytes:
+    """Metadata of an image classifier; the first of its ``outputs`` has the labels, which are in the file `LABELS`.
+
+    Its input, ``image``, takes pixels of 0 … 255; with ``ranged`` false something else, of which nothing is said.
+    """
     builder = flatbuffers.Builder(1024)
-    image = _write(builder, 2, {0: _Byte(RGB)})
-    content = _write(builder, 2, {0: _Byte(IMAGE), 1: image})
-    mean, std = (builder.CreateNumpyVector(np.array([value], np.float32)) for value in (0, 1))
-    unit = _write(builder, 2, {0: _Byte(NORMALIZATION), 1: _write(builder, 2, {0: mean, 1: std})})
-    units = _vector(builder, [unit])
-    picture = {TENSOR_NAME: builder.CreateString("image"), TENSOR_CONTENT: content, TENSOR_UNITS: units}
+    picture = {TENSOR_NAME: builder.CreateString(image)}
+    if ranged:
+        colours = _write(builder, 2, {0: _Byte(RGB)})
+        picture[TENSOR_CONTENT] = _write(builder, 2, {0: _Byte(IMAGE), 1: colours})
+        mean, std = (builder.CreateNumpyVector(np.array([value], np.float32)) for value in (0, 1))
+        unit = _write(builder, 2, {0: _Byte(NORMALIZATION), 1: _write(builder, 2, {0: mean, 1: std})})
+        picture[TENSOR_UNITS] = _vector(builder, [unit])
     inputs = _vector(builder, [_write(builder, 7, picture)])
-    logits = {TENSOR_NAME: builder.CreateString("logits" if labels else "output")}
+    answers = [{TENSOR_NAME: builder.CreateString(each)} for each in outputs or ("logits" if labels else "output",)]
     if labels:
         file = _write(builder, 5, {0: builder.CreateString(LABELS), 2: _Byte(AXIS_LABELS)})
-        logits[TENSOR_FILES] = _vector(builder, [file])
-    outputs = _vector(builder, [_write(builder, 7, logits)])
-    subgraphs = _vector(builder, [_write(builder, 10, {INPUTS: inputs, OUTPUTS: outputs})])
+        answers[0][TENSOR_FILES] = _vector(builder, [file])
+    told = _vector(builder, [_write(builder, 7, each) for each in answers])
+    subgraphs = _vector(builder, [_write(builder, 10, {INPUTS: inputs, OUTPUTS: told})])
     model = {
         MODEL_NAME: builder.CreateString(name),
         MODEL_SUBGRAPHS: subgraphs,
@@ -139,8 +145,14 @@ def written(name: str, labels: Sequence[str]) -> bytes:
 
 def append(labels: Sequence[str], path: Path) -> None:
     """The labels, a line each, in an archive behind the flatbuffer at ``path``: the same ones make the same bytes."""
+    attach({LABELS: "\n".join(" ".join(label.split()) for label in labels)}, path)
+
+
+def attach(texts: Mapping[str, str], path: Path) -> None:
+    """``texts`` by their names in that archive."""
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(zipfile.ZipInfo(LABELS), "\n".join(" ".join(label.split()) for label in labels))
+        for name, text in texts.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
 
 
 class _Byte(int):

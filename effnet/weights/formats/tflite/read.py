@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from effnet.weights.formats.safetensors import HEADER
 from effnet.weights.formats.tflite import metadata, schema
 from effnet.weights.formats.tflite.normalisation import stated
 from effnet.weights.formats.tflite.walk import Convolution, walk
+from effnet.weights.formats.tflite.write import INTERFACE
 from effnet.weights.layouts.tflite import called
 
 
@@ -44,6 +46,8 @@ def _read(content: bytes) -> Content:
     stem, last = found.convolutions[0], found.convolutions[-1]
     picture = stated(graph.tensors[graph.inputs[0]], found.picture, facts.normalised, stem.weight.shape[-1])
     if HEADER in graph.metadata:  # our own file says more than can be seen in it
+        if INTERFACE in graph.metadata:
+            stem.weight = _unscaled(stem.weight, graph.metadata[HEADER], graph.metadata[INTERFACE])
         return Content(_tensors(found.convolutions), {HEADER: graph.metadata[HEADER].decode()}, "tflite")
     if not (picture.factor == 1).all():
         stem.weight = (stem.weight * picture.factor).astype(np.float32)
@@ -61,6 +65,15 @@ def _read(content: bytes) -> Content:
         labels,
         remarks,
     )
+
+
+def _unscaled(weight: NDArray[Any], header: bytes, interface: bytes) -> NDArray[Any]:
+    """The stem's kernels of an exported file, into which the division by std was moved unless others are to do it."""
+    if json.loads(interface)["input"] == "normalised":
+        return weight
+    std = np.array(json.loads(header)["preprocess"]["std"])
+    whole: NDArray[Any] = (weight.astype(np.float64) * std * 255).astype(np.float32)
+    return whole
 
 
 def _tensors(convolutions: list[Convolution]) -> dict[str, Tensor]:

@@ -44,6 +44,7 @@ OPTIONS = {
     "MUL": ("MulOptions", ("FusedActivationFunction",)),
     "DIV": ("DivOptions", ("FusedActivationFunction",)),
     "MEAN": ("ReducerOptions", ("KeepDims",)),
+    "SOFTMAX": ("SoftmaxOptions", ("Beta",)),
 }
 
 Options = Mapping[str, int]
@@ -120,6 +121,21 @@ def decode(content: bytes) -> Graph:
         raise ValueError(f"damaged or cut off ({error})") from None
 
 
+def notes(content: bytes) -> Mapping[str, bytes]:
+    """The metadata of the file alone: bytes by name. Raises ``ValueError`` as `decode` does."""
+    if content[4:8] != IDENTIFIER:
+        raise ValueError("not a TFLite file")
+    try:
+        return _notes(tflite.Model.GetRootAs(content, 0), content)
+    except (ValueError, *DAMAGE) as error:
+        raise ValueError(f"damaged or cut off ({error})") from None
+
+
+def _notes(model: Any, content: bytes) -> dict[str, bytes]:
+    entries = _all(model.MetadataLength(), model.Metadata)
+    return {each.Name().decode(): _bytes(model, each.Buffer(), content).tobytes() for each in entries}
+
+
 def _decode(content: bytes) -> Graph:
     model = tflite.Model.GetRootAs(content, 0)
     if not model.SubgraphsLength():
@@ -132,9 +148,7 @@ def _decode(content: bytes) -> Graph:
     used = {index for each in operators for index in (*each.inputs, *each.outputs)} | {*inputs, *outputs}
     if used and not -1 <= min(used) <= max(used) < len(tensors):
         raise ValueError("it computes with tensors that are not in it")
-    entries = _all(model.MetadataLength(), model.Metadata)
-    metadata = {each.Name().decode(): _bytes(model, each.Buffer(), content).tobytes() for each in entries}
-    return Graph(tensors, operators, inputs, outputs, metadata)
+    return Graph(tensors, operators, inputs, outputs, _notes(model, content))
 
 
 def _kind(code: Any) -> str:

@@ -1,8 +1,9 @@
-"""From a network to a float32 ``.tflite`` that any TFLite interpreter runs."""
+"""From a network to a ``.tflite`` that any TFLite interpreter runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ NONE, RELU, RELU6 = (getattr(tflite.ActivationFunctionType, name) for name in ("
 FUSED = {"relu": RELU, "relu6": RELU6}
 SAME, VALID = tflite.Padding.SAME, tflite.Padding.VALID
 PLAIN = {"FusedActivationFunction": NONE}
+INTERFACE = "effnet.interface"  # what an exported file takes and gives, as `effnet.engines.interface` writes it
 
 
 def write(path: Path, suffix: str, tensors: dict[str, torch.Tensor], model: EfficientNet) -> None:
@@ -35,10 +37,47 @@ def write(path: Path, suffix: str, tensors: dict[str, torch.Tensor], model: Effi
     Raises ``ValueError`` for a network above 2 GiB.
     """
     plan = _Plan(model, {name: tensor.float().numpy() for name, tensor in tensors.items()})
-    content = encode(plan.graph())
-    path.write_bytes(content)
+    said = {
+        HEADER: model.contract.to_json().encode(),
+        metadata.NAME: metadata.written(model.arch.name, model.labels.names),
+    }
+    path.write_bytes(encode(plan.graph(said)))
     if model.labels.names:
         metadata.append(model.labels.names, path)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What stands before and behind the network in an exported file.
+
+    ``input``: "pixels", uint8 (1, H, W, C) of 0 … 255; "floats", the same as float32; "normalised", float32
+    (1, C, H, W) that has been through mean and std. ``output``: "probabilities" or "logits"; ``embedding``: whether it
+    is given too. ``half``: weights are stored in 16 bits, and are float32 again when the file is opened.
+    """
+
+    input: str = "pixels"
+    output: str = "probabilities"
+    embedding: bool = False
+    half: bool = False
+
+
+def write_export(
+    path: Path, tensors: dict[str, torch.Tensor], model: EfficientNet, ends: Ends, texts: Mapping[str, str]
+) -> None:
+    """A file for those who only run it: as `write` does, between ``ends``, and with ``texts`` by name as its metadata.
+
+    The texts also lie in the archive behind the flatbuffer, beside the labels: Python's ``zipfile`` reads them.
+    ``texts`` must have "effnet.interface", by which `read` finds the stem's weights again.
+    """
+    plan = _Plan(model, {name: tensor.float().numpy() for name, tensor in tensors.items()}, ends)
+    graph = plan.graph({name: text.encode() for name, text in texts.items()})
+    outputs = [graph.tensors[index].name for index in graph.outputs]
+    labels = model.labels.names
+    told = metadata.written(model.arch.name, labels, ends.input, outputs, ranged=ends.input != "normalised")
+    path.write_bytes(encode(replace(graph, metadata={**graph.metadata, metadata.NAME: told})))
+    if labels:
+        metadata.append(labels, path)
+    metadata.attach(texts, path)
 
 
 @dataclass(frozen=True)
@@ -55,14 +94,31 @@ class _Plan:
 
     model: EfficientNet
     weights: dict[str, NDArray[Any]]
+    ends: Ends | None = None  # None: as `write` has them
     tensors: list[Tensor] = field(default_factory=list)
     operators: list[Operator] = field(default_factory=list)
 
-    def graph(self) -> Graph:
-        """The whole network."""
+    def graph(self, said: Mapping[str, bytes]) -> Graph:
+        """The whole network; ``said``: its metadata."""
         model = self.model
         self.names = names(model.arch, model.classes)
-        x = source = self._computed("image", (*model.preprocess.size, model.channels))
+        x = self._normalised_here() if self.ends is None else self._normalised(self.ends.input)
+        for layer in layers(model.arch, model.classes, model.channels):
+            if layer.kind != "classifier":
+                x = self._block(layer, x)
+        outputs = [self._mean("embedding", x, keep=False)]
+        if model.classes:
+            answer = self._classify(outputs[0])
+            if self.ends and self.ends.output == "probabilities":
+                shape = self.tensors[answer].shape
+                answer = self._tensor("probabilities", shape, "SOFTMAX", (answer,), {"Beta": 1})
+            outputs = [answer, *(outputs if self.ends and self.ends.embedding else ())]
+        return Graph(tuple(self.tensors), tuple(self.operators), (0,), tuple(outputs), said)
+
+    def _normalised_here(self) -> _Map:
+        """Pictures of 0 … 255, step by step as in the contract, so that whoever reads the file sees all of it."""
+        model = self.model
+        x = self._computed("image", (*model.preprocess.size, model.channels))
         for name, kind, values in (
             ("scaled", "DIV", (255.0,)),
             ("centred", "SUB", model.preprocess.mean),
@@ -70,17 +126,29 @@ class _Plan:
         ):
             constant = self._constant(f"{name}/by", np.array(values, np.float32))
             x = self._apply(name, kind, (x.index, constant), x.size, PLAIN)
-        for layer in layers(model.arch, model.classes, model.channels):
-            if layer.kind != "classifier":
-                x = self._block(layer, x)
-        out = self._mean("embedding", x, keep=False)
-        if model.classes:
-            out = self._classify(out)
-        said = {
-            HEADER: model.contract.to_json().encode(),
-            metadata.NAME: metadata.written(model.arch.name, model.labels.names),
-        }
-        return Graph(tuple(self.tensors), tuple(self.operators), (source.index,), (out,), said)
+        return x
+
+    def _normalised(self, given: str) -> _Map:
+        """Pictures less their mean; what remains, 1 / (255 · std), goes into the stem: two passes over the picture less.
+
+        The mean cannot: the stem pads with zeros what the mean has been taken from.
+        """
+        seen, channels = self.model.preprocess, self.model.channels
+        size = (*seen.size, channels)
+        if given == "normalised":
+            self.tensors.append(Tensor(given, (1, channels, *seen.size)))
+            order = self._constant("channels_last/order", np.array([0, 2, 3, 1], np.int32))
+            return self._apply("channels_last", "TRANSPOSE", (0, order), size, {})
+        x = self._computed(given, size, "UINT8" if given == "pixels" else "FLOAT32")
+        if given == "pixels":
+            x = self._apply("floats", "CAST", (x.index,), size, {})
+        mean, std = (np.array(values, np.float64) * 255 for values in (seen.mean, seen.std))
+        stem = self.names["stem.conv.weight"]
+        self.weights[stem] = (self.weights[stem] / std).astype(np.float32)  # (out, height, width, in)
+        if (mean == mean[0]).all():
+            mean = mean[:1]  # one number is subtracted faster than three in turn
+        by = self._constant("centred/by", mean.astype(np.float32))
+        return self._apply("centred", "SUB", (x.index, by), size, PLAIN)
 
     def _block(self, layer: Layer, x: _Map) -> _Map:
         """The operations of one layer, and its residual."""
@@ -144,19 +212,26 @@ class _Plan:
 
     def _weights(self, operation: Operation) -> tuple[int, int]:
         """The indices of its weight and its bias."""
-        parts = (".conv.weight", ".norm.bias") if operation.norm else (".weight", ".bias")
-        weight, bias = (
-            self._constant(operation.name + part, self.weights[self.names[operation.name + part]]) for part in parts
+        weight, bias = (".conv.weight", ".norm.bias") if operation.norm else (".weight", ".bias")
+        half = self.ends is not None and self.ends.half
+        kernel = self.weights[self.names[operation.name + weight]]
+        index = (
+            self._stored_in_half(operation.name + weight, kernel)
+            if half
+            else self._constant(operation.name + weight, kernel)
         )
-        return weight, bias
+        return index, self._constant(operation.name + bias, self.weights[self.names[operation.name + bias]])
 
-    def _computed(self, name: str, size: tuple[int, int, int]) -> _Map:
-        self.tensors.append(Tensor(name, (1, *size)))
+    def _stored_in_half(self, name: str, data: NDArray[Any]) -> int:
+        stored = self._constant(f"{name}/half", data.astype(np.float16))
+        return self._tensor(name, data.shape, "DEQUANTIZE", (stored,), {})
+
+    def _computed(self, name: str, size: tuple[int, int, int], kind: str = "FLOAT32") -> _Map:
+        self.tensors.append(Tensor(name, (1, *size), kind))
         return _Map(len(self.tensors) - 1, size)
 
     def _constant(self, name: str, data: NDArray[Any]) -> int:
-        kind = "INT32" if data.dtype == np.int32 else "FLOAT32"
-        self.tensors.append(Tensor(name, data.shape, kind, data))
+        self.tensors.append(Tensor(name, data.shape, data.dtype.name.upper(), data))
         return len(self.tensors) - 1
 
     def _apply(
@@ -165,7 +240,7 @@ class _Plan:
         return _Map(self._tensor(name, (1, *size), kind, inputs, options), size)
 
     def _tensor(
-        self, name: str, shape: tuple[int, ...], kind: str, inputs: tuple[int, ...], options: dict[str, int]
+        self, name: str, shape: tuple[int, ...], kind: str, inputs: tuple[int, ...], options: Mapping[str, int]
     ) -> int:
         """One operator and the tensor that it makes."""
         self.tensors.append(Tensor(name, shape))

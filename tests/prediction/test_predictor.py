@@ -15,9 +15,9 @@ import effnet
 from effnet import EfficientNet, Prediction, Predictor
 from effnet.data import PictureError, pixels
 from effnet.data.normalise import normalise
-from effnet.prediction import outputs, softmax
+from effnet.prediction.pipeline import outputs, softmax
 
-LITE0 = Path(__file__).parents[2] / "shared" / "weights" / "lite0_imagenet_backbone_timm.pth"
+LITE0 = Path(__file__).parents[3] / "shared" / "weights" / "lite0_imagenet_backbone_timm.pth"
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from effnet.arch.record import choice, whole
 from effnet.contract import Preprocess
-from effnet.data.loader import ahead
+from effnet.data.ahead import ahead
 from effnet.data.pixels import Fitted, PictureError, Source, pixels
 from effnet.engines.eager import Eager, Floats
 from effnet.net import EfficientNet
@@ -69,7 +69,7 @@ class Predictor:
         choice("engine", engine, ("auto", "eager"))
         whole("batch", batch, 1)
         model = source if isinstance(source, EfficientNet) else load(source)
-        for_rgb(model)
+        for_rgb(model.channels)
         self.arch, self.labels, self.classes, self.batch = model.arch, model.labels, model.classes, batch
         self.preprocess = replace(model.preprocess, decode=decode)
         self._engine = Eager(model, device)
@@ -102,47 +102,6 @@ class Predictor:
         self, compute: Callable[[Fitted], Floats], named: Iterable[tuple[str, Source | PictureError]]
     ) -> Iterator[tuple[str, Floats | PictureError]]:
         return outputs(compute, named, self.preprocess, self.batch)
-
-
-def outputs(
-    compute: Callable[[Fitted], Floats],
-    named: Iterable[tuple[str, Source | PictureError]],
-    preprocess: Preprocess,
-    batch: int = BATCH,
-) -> Iterator[tuple[str, Floats | PictureError]]:
-    """``compute`` of every picture, in order and in batches: (name, its row of the result, or why there is none)."""
-
-    def prepare(one: tuple[str, Source | PictureError]) -> tuple[str, Fitted | PictureError]:
-        name, source = one
-        if isinstance(source, PictureError):
-            return name, source
-        try:
-            return name, pixels(source, preprocess)
-        except PictureError as error:
-            return name, error
-
-    prepared = ahead(prepare, named)
-    while chunk := list(islice(prepared, batch)):
-        read = [picture for _, picture in chunk if not isinstance(picture, PictureError)]
-        computed = compute(np.stack(read)) if read else np.empty((0, 0), np.float32)
-        if not np.isfinite(computed).all():
-            raise ValueError("the network answers with numbers that are not finite: its weights are damaged")
-        rows = iter(computed)
-        for name, picture in chunk:
-            yield name, picture if isinstance(picture, PictureError) else next(rows)
-
-
-def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Probabilities over the last axis, in float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    shares: NDArray[np.float64] = shifted / shifted.sum(-1, keepdims=True)
-    return shares
-
-
-def for_rgb(model: EfficientNet) -> None:
-    """Raises ``ValueError`` for a network that is not for pictures of three channels."""
-    if model.channels != 3:
-        raise ValueError(f"this network sees {model.channels} channels; pictures are read as RGB, which has 3")
 
 
 def _several(pictures: Source | Iterable[Source]) -> list[Source]:

@@ -1,0 +1,58 @@
+"""Pictures through a network: read ahead in threads, computed in batches, answered in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effnet.contract import Preprocess
+from effnet.data.ahead import ahead
+from effnet.data.pixels import Fitted, PictureError, Source, pixels
+from effnet.engines.engine import Floats
+
+BATCH = 16
+
+
+def outputs(
+    compute: Callable[[Fitted], Floats],
+    named: Iterable[tuple[str, Source | PictureError]],
+    preprocess: Preprocess,
+    batch: int = BATCH,
+) -> Iterator[tuple[str, Floats | PictureError]]:
+    """``compute`` of every picture, in order and in batches: (name, its row of the result, or why there is none)."""
+
+    def prepare(one: tuple[str, Source | PictureError]) -> tuple[str, Fitted | PictureError]:
+        name, source = one
+        if isinstance(source, PictureError):
+            return name, source
+        try:
+            return name, pixels(source, preprocess)
+        except PictureError as error:
+            return name, error
+
+    prepared = ahead(prepare, named)
+    while chunk := list(islice(prepared, batch)):
+        read = [picture for _, picture in chunk if not isinstance(picture, PictureError)]
+        computed = compute(np.stack(read)) if read else np.empty((0, 0), np.float32)
+        if not np.isfinite(computed).all():
+            raise ValueError("the network answers with numbers that are not finite: its weights are damaged")
+        rows = iter(computed)
+        for name, picture in chunk:
+            yield name, picture if isinstance(picture, PictureError) else next(rows)
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Probabilities over the last axis, in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    shares: NDArray[np.float64] = shifted / shifted.sum(-1, keepdims=True)
+    return shares
+
+
+def for_rgb(channels: int) -> None:
+    """Raises ``ValueError`` for a network that is not for pictures of three channels."""
+    if channels != 3:
+        raise ValueError(f"this network sees {channels} channels; pictures are read as RGB, which has 3")
