@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from effnet.doctor import diagnose as diagnose
     from effnet.evaluation import Evaluation as Evaluation
     from effnet.evaluation import evaluate as evaluate
+    from effnet.exporting.choose import engine as engine
+    from effnet.exporting.export import export as export
     from effnet.net import EfficientNet as EfficientNet
     from effnet.net import FusedMBConv as FusedMBConv
     from effnet.net import MBConv as MBConv
@@ -43,6 +45,8 @@ _NAMES_OF = {
     "effnet.contract": ("Labels", "Numerics", "Preprocess", "Provenance"),
     "effnet.doctor": ("Diagnosis", "diagnose"),
     "effnet.evaluation": ("Evaluation", "evaluate"),
+    "effnet.exporting.choose": ("engine",),
+    "effnet.exporting.export": ("export",),
     "effnet.net": ("EfficientNet", "FusedMBConv", "MBConv", "SqueezeExcite", "create"),
     "effnet.prediction": ("Prediction", "Predictor"),
     "effnet.training.recipe": ("Recipe",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import floor
 from types import MappingProxyType
 
@@ -102,6 +102,16 @@ class Preprocess(Record):
         """Height and width before the crop: what the picture must cover, or with "squash" what it becomes."""
         high, wide = (floor(side / self.crop + 1e-6) for side in self.size)  # 83 / (83 / 115) is 114.999…
         return high, wide
+
+    def with_channels(self, channels: int, averaged: bool = True) -> Preprocess:
+        """The same for pictures of ``channels`` channels: mean and std are averaged, or else repeated in turn."""
+
+        def spread(values: tuple[float, ...]) -> tuple[float, ...]:
+            if averaged:
+                return (sum(values) / len(values),) * channels
+            return tuple(values[index % len(values)] for index in range(channels))
+
+        return replace(self, mean=spread(self.mean), std=spread(self.std))
 
     def in_words(self) -> str:
         """One line for a person: "224×224, crop 0.875, bicubic, mean 0.485/0.456/0.406, std 0.229/0.224/0.225"."""

@@ -15,6 +15,8 @@ from effnet.arch.record import Record, whole
 from effnet.contract import Labels
 from effnet.data import PictureError, Pictures, Splits, open_data
 from effnet.engines.eager import Eager
+from effnet.engines.engine import Engine
+from effnet.exporting import choose
 from effnet.net import EfficientNet
 from effnet.prediction.pipeline import BATCH, for_rgb, outputs, softmax
 from effnet.weights import load
@@ -62,7 +64,7 @@ class Evaluation(Record):
 
 
 def evaluate(
-    model: EfficientNet | str | Path,
+    model: EfficientNet | Engine | str | Path,
     data: Pictures | str | Path,
     split: str | None = None,
     decode: str = "exact",
@@ -73,23 +75,24 @@ def evaluate(
 ) -> Evaluation:
     """How good ``model`` is on ``data``: labelled pictures, or a source of them as ``open_data`` understands it.
 
-    Of a source with several splits the test set is taken, else the validation set, else all, unless ``split`` says
-    which. Pictures that cannot be read are left out and listed, or with ``strict`` raise ``PictureError``.
+    ``model``: a network, an engine, a file or name of weights, or a file that `export` wrote, which runs in its own
+    runtime. Of a source with several splits the test set is taken, else the validation set, else all, unless ``split``
+    says which. Pictures that cannot be read are left out and listed, or with ``strict`` raise ``PictureError``.
     ``progress`` is called after each picture with how many are done, and how many there are. Raises ``ValueError``
     where the model does not know the pictures' classes.
     """
     whole("batch", batch, 1)
-    network = model if isinstance(model, EfficientNet) else load(model)
-    for_rgb(network.channels)
+    engine = _engine(model, device)
+    contract = engine.contract
+    for_rgb(len(contract.preprocess.mean))
     if isinstance(data, Pictures):
         pictures = data
     else:
         split, pictures = pick_split(open_data(data), split)
-    columns = class_columns(network.labels, network.classes, pictures.labels)
+    columns = class_columns(contract.labels, engine.classes, pictures.labels)
     rows, read, left_out = [], [], []
     named = ((item.name, item.picture) for item in pictures.items)
-    engine = Eager(network, device)
-    found = outputs(engine.run, named, replace(network.preprocess, decode=decode), batch)
+    found = outputs(engine.run, named, replace(contract.preprocess, decode=decode), batch)
     for done, (item, (_, row)) in enumerate(zip(pictures.items, found, strict=True), start=1):
         if progress:
             progress(done, len(pictures))
@@ -103,9 +106,18 @@ def evaluate(
     if not rows:
         raise ValueError("none of the pictures could be read")
     targets = np.array([columns[item.label] for item in read])
-    names = [network.labels.name(index) for index in range(network.classes)]
+    names = [contract.labels.name(index) for index in range(engine.classes)]
     result = score(np.stack(rows).astype(np.float64), targets, names, [item.name for item in read])
     return replace(result, left_out=tuple(left_out), split=split or "")
+
+
+def _engine(model: EfficientNet | Engine | str | Path, device: str | None) -> Engine:
+    """What answers: PyTorch itself unless the file is for another runtime."""
+    if isinstance(model, (str, Path)):
+        if choose.is_exported(Path(model)):
+            return choose.engine(model)
+        model = load(model)
+    return Eager(model, device) if isinstance(model, EfficientNet) else model
 
 
 def pick_split(splits: Splits, wanted: str | None = None) -> tuple[str, Pictures]:

@@ -34,6 +34,8 @@ PUBLIC = {
     "count",
     "create",
     "diagnose",
+    "engine",
+    "export",
     "evaluate",
     "fit",
     "layers",

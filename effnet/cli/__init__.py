@@ -15,9 +15,11 @@ from typing import Annotated
 
 import typer
 
+from effnet.cli.bench import bench
 from effnet.cli.convert import convert
 from effnet.cli.doctor import doctor
 from effnet.cli.evaluate import evaluate
+from effnet.cli.export import export
 from effnet.cli.models import models
 from effnet.cli.predict import predict
 from effnet.cli.scale import scale
@@ -57,7 +59,7 @@ def _app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_effnet)
-    for verb in (models, show, scale, predict, train, evaluate, convert, doctor):
+    for verb in (models, show, scale, predict, train, evaluate, convert, export, bench, doctor):
         app.command()(verb)
     return app
 

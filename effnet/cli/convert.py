@@ -48,6 +48,7 @@ def convert(
 
     from effnet.arch.record import choice
     from effnet.cli.printing import show, show_json
+    from effnet.exporting.choose import keep
     from effnet.weights import cards, load
     from effnet.weights.find import find
     from effnet.weights.layouts import LAYOUTS
@@ -63,6 +64,8 @@ def convert(
         numerics = replace(before, padding=padding or before.padding, bn_eps=bn_eps or before.bn_eps)
     model = load(source, layout, arch, numerics, preprocess=preprocess)
     done = transfer(model, target, to, TOLERANCE if tolerance is None else tolerance)
+    if to == "effnet":  # what other layouts leave out is assumed when they are opened, perhaps otherwise than here
+        keep(model, target)
     if as_json:
         show_json(
             {

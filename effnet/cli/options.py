@@ -13,6 +13,15 @@ Network = Annotated[str, typer.Argument(metavar="NETWORK", help="A name (b0), a 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps …; a GPU if there is one.")]
 Batch = Annotated[int, typer.Option(min=1, metavar="N", help="Pictures computed at once.")]
+Engine = Annotated[
+    str,
+    typer.Option(metavar="KIND", help="auto, eager, compiled, onnxruntime, openvino, litert: by default the fastest."),
+]
+Precision = Annotated[
+    str,
+    typer.Option(metavar="TYPE", help="float32, or bfloat16 or float16, which are then allowed, where it is faster."),
+]
+Threads = Annotated[int | None, typer.Option(metavar="N", help="Threads of the engine: by default one a core.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail where a picture cannot be read.")]
 
 

@@ -6,12 +6,13 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import Batch, Device, Json, Offline, Strict
+from effnet.cli.options import Batch, Device, Engine, Json, Offline, Precision, Strict, Threads
 
 if TYPE_CHECKING:
     from effnet.prediction import Prediction
@@ -38,6 +39,18 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write the pictures' embeddings to a .npz or .csv, and predict nothing."),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a table of all (.parquet, .csv, .jsonl), killed and started again as often as you like; then "
+            "PICTURE may be tar shards and folders of a store (s3://…), too.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="With --out: start anew, whatever is there.")] = False,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="With --out: on this Ray cluster; local, auto, ray://….")
+    ] = None,
     batch: Batch = 16,
     every: Annotated[float, typer.Option(metavar="SECONDS", help="Of a video, take a frame this often.")] = 1.0,
     exact: Annotated[
@@ -45,6 +58,9 @@ def predict(
     ] = False,
     strict: Strict = False,
     device: Device = None,
+    engine: Engine = "auto",
+    precision: Precision = "float32",
+    threads: Threads = None,
     offline: Offline = False,
 ) -> None:
     """Predict what pictures show.
@@ -59,13 +75,27 @@ def predict(
         raise typer.BadParameter("must be above 0", param_hint="--every")
     if embeddings and embeddings.suffix not in (".npz", ".csv"):
         raise typer.BadParameter("the file must end in .npz or .csv", param_hint="--embeddings")
+    if out and (as_json or as_csv or embeddings):
+        raise typer.BadParameter("give it without --json, --csv and --embeddings", param_hint="--out")
+    if not out and (force or ray):
+        raise typer.BadParameter("goes with --out", param_hint="--force" if force else "--ray")
+    decode = "exact" if exact else "reduced"
+    if out:
+        from effnet.cli.bulk import predict_into
+        from effnet.prediction import Predictor
+        from effnet.prediction.folder import described
+
+        make = partial(Predictor, model, engine, device, decode, batch, precision, threads)
+        asked = described(model, decode=decode, precision=precision)
+        predict_into(out, pictures, make, asked, top, every, ray, force, strict)
+        return
     from effnet.cli.printing import note, progress
     from effnet.data.gather import gather
 
     named = gather(pictures, every)  # before torch is imported: a file that is not there is told at once
     from effnet.prediction import Predictor
 
-    predictor = Predictor(model, device=device, decode="exact" if exact else "reduced", batch=batch)
+    predictor = Predictor(model, engine, device, decode, batch, precision, threads)
     rows: list[Prediction] = []
     on_screen = (as_json or as_csv) and not embeddings and sys.stdout.isatty()
     with progress("predicting", hidden=on_screen) as step:
@@ -88,6 +118,7 @@ def predict(
         note(f"{tally.read} embeddings are written to {embeddings}")
     if tally.unread:
         note(f"{tally.unread} of {tally.read + tally.unread} pictures could not be read")
+    predictor.keep()
     if not tally.read or (strict and tally.unread):
         raise typer.Exit(1)
 

@@ -121,8 +121,13 @@ def _folders(root: Path) -> list[Path]:
 
 def files_below(folder: Path) -> Iterator[Path]:
     """The files of a class, sorted, to the bottom of its folders."""
-    for at, folders, files in os.walk(folder):
+    for at, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name.lower() not in _LEFTOVERS)
         for name in sorted(files):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() not in COMPANIONS:
                 yield Path(at, name)
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that may not be read is an error: nobody would miss its pictures."""
+    raise error

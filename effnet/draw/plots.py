@@ -6,26 +6,14 @@ and on dark. The same numbers give the same text.
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from hashlib import sha256
-from html import escape
-from io import StringIO
+from collections.abc import Mapping, Sequence
 from math import isfinite, nan, sqrt
-from typing import TYPE_CHECKING
 from unicodedata import category, east_asian_width
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from effnet.draw.figure import FONT, INK, UNIT, as_svg, bare, drawing
 
 COLOURS = ("#8b919c", "#3b7dd8", "#d9772b")  # grey, blue, orange
 RIGHT, WRONG = COLOURS[1:]
-_INK = "#010203"  # stands for the page's text colour until the SVG is written
-_UNIT = 72  # matplotlib's points an inch, which become the SVG's units
-_FONT = 11.0
 _LETTERS_MOST = 18  # of a class's name beside the matrix
 
 
@@ -37,12 +25,12 @@ def curves(
     ``title`` is for those who cannot see. ``marked`` is an epoch and the word to write at it.
     Values that are not finite leave a gap.
     """
-    with _matplotlib() as figure_class:
+    with drawing() as figure_class:
         from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-        figure = figure_class(figsize=(380 / _UNIT, 240 / _UNIT), layout="constrained")
+        figure = figure_class(figsize=(380 / UNIT, 240 / UNIT), layout="constrained")
         axes = figure.subplots()
-        _bare(axes)
+        bare(axes)
         colours = COLOURS if len(lines) > 1 else (RIGHT,)
         for index, (name, values) in enumerate(lines.items()):
             shown = [value if isfinite(value) else nan for value in values]
@@ -57,7 +45,7 @@ def curves(
                 clip_on=False,
             )
         if marked:
-            axes.axvline(marked[0], color=_INK, alpha=0.35, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+            axes.axvline(marked[0], color=INK, alpha=0.35, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
             late = marked[0] > 0.6 * max(map(len, lines.values()))
             axes.annotate(
                 marked[1],
@@ -68,7 +56,7 @@ def curves(
                 ha="right" if late else "left",
                 alpha=0.75,
             )
-        axes.grid(axis="y", color=_INK, alpha=0.12, linewidth=1)
+        axes.grid(axis="y", color=INK, alpha=0.12, linewidth=1)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         last = max(map(len, lines.values()))
@@ -78,7 +66,7 @@ def curves(
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             axes.set_ylim(top=min(axes.get_ylim()[1], 1.0))
         figure.legend(loc="outside upper left", ncols=len(lines), frameon=False, handlelength=1.4, borderpad=0)
-        return _svg(figure, title, ("curves", title, dict(lines), percent, marked))
+        return as_svg(figure, title, ("curves", title, dict(lines), percent, marked))
 
 
 def confusion(table: Sequence[Sequence[int]], names: Sequence[str], title: str) -> str:
@@ -95,15 +83,15 @@ def confusion(table: Sequence[Sequence[int]], names: Sequence[str], title: str) 
     longest = max(map(_length, short))
     turned = longest > cell - 4
     left = 22 + longest + (max(0.0, 0.71 * longest - 22 - longest - cell / 2) if turned else 0)
-    below = 26 + (0.71 * longest + 8 if turned else _FONT + 4)
+    below = 26 + (0.71 * longest + 8 if turned else FONT + 4)
     side = cell * classes
     wide, tall = left + side + 2, below + side + 2
-    with _matplotlib() as figure_class:
+    with drawing() as figure_class:
         from matplotlib.patches import Rectangle
 
-        figure = figure_class(figsize=(wide / _UNIT, tall / _UNIT))
+        figure = figure_class(figsize=(wide / UNIT, tall / UNIT))
         axes = figure.add_axes((left / wide, below / tall, side / wide, side / tall))
-        _bare(axes)
+        bare(axes)
         axes.spines["bottom"].set_visible(False)
         for row, counts in enumerate(table):
             of = max(sum(counts), 1)
@@ -113,12 +101,12 @@ def confusion(table: Sequence[Sequence[int]], names: Sequence[str], title: str) 
                     # The page shines through, so that a number on it keeps its contrast on light and on dark.
                     shade, alpha = colour, 0.1 + strength * sqrt(count / of)
                 else:
-                    shade, alpha = _INK, 0.04
+                    shade, alpha = INK, 0.04
                 axes.add_patch(
                     Rectangle((column + 0.03, row + 0.03), 0.94, 0.94, color=shade, alpha=alpha, linewidth=0)
                 )
                 if count:
-                    size = min(_FONT, 1.5 * (cell - 4) / len(str(count)))
+                    size = min(FONT, 1.5 * (cell - 4) / len(str(count)))
                     axes.text(column + 0.5, row + 0.53, str(count), ha="center", va="center", fontsize=size)
         middles = [index + 0.5 for index in range(classes)]
         axes.set_xticks(middles, short)
@@ -130,40 +118,7 @@ def confusion(table: Sequence[Sequence[int]], names: Sequence[str], title: str) 
         axes.set_ylim(classes, 0)
         figure.text((left + side / 2) / wide, 4 / tall, "predicted", ha="center", va="bottom", alpha=0.7)
         figure.text(4 / wide, (below + side / 2) / tall, "true", ha="left", va="center", rotation=90, alpha=0.7)
-        return _svg(figure, title, ("confusion", title, [list(row) for row in table], list(names)))
-
-
-@contextmanager
-def _matplotlib() -> Iterator[type[Figure]]:
-    """Matplotlib's `Figure`, with our settings in this block whatever the user's own are."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("plots need matplotlib: pip install matplotlib") from None
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the page's font draws it
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "svg.fonttype": "none",
-                "font.size": _FONT,
-                "text.parse_math": False,  # a class may be called $x$
-                "text.color": _INK,
-                "axes.labelcolor": _INK,
-                "xtick.color": _INK,
-                "ytick.color": _INK,
-            }
-        )
-        yield Figure
-
-
-def _bare(axes: Axes) -> None:
-    """Nothing drawn that carries no number."""
-    for name, spine in axes.spines.items():
-        spine.set_visible(name == "bottom")
-        spine.set(color=_INK, alpha=0.35)
-    axes.tick_params(length=0, pad=5)
+        return as_svg(figure, title, ("confusion", title, [list(row) for row in table], list(names)))
 
 
 def _cut(name: str, end: bool = False) -> str:
@@ -177,32 +132,4 @@ def _cut(name: str, end: bool = False) -> str:
 
 def _length(name: str) -> float:
     """About the units that ``name`` takes in most fonts."""
-    return sum(_FONT * (1.05 if east_asian_width(letter) in "WF" else 0.6) for letter in name)
-
-
-def _svg(figure: Figure, title: str, numbers: object) -> str:
-    """The figure as one ``<svg>``: no size of its own beyond a limit, the page's ink and font, ids that are its own."""
-    import matplotlib
-
-    matplotlib.rcParams["svg.hashsalt"] = sha256(repr(numbers).encode("utf-8", "replace")).hexdigest()
-    out = StringIO()
-    figure.savefig(out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    _, _, inside = out.getvalue().partition("<svg")
-    _, _, inside = inside.partition(">")
-    inside = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", inside, flags=re.DOTALL)
-    inside = re.sub(r"<[^>]*>", lambda tag: _cleaned(tag[0]), inside)  # tags alone: names of classes stay as they are
-    width, height = (side * _UNIT for side in figure.get_size_inches())
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
-        f'aria-label="{escape(title)}" style="stroke-linejoin: round; width: 100%; height: auto; '
-        f'min-width: {0.7 * width:.0f}px; max-width: {1.4 * width:.0f}px">{inside.strip()}'
-    )
-
-
-def _cleaned(tag: str) -> str:
-    tag = re.sub(r"\s+", " ", tag)
-    if tag.startswith("<g "):
-        tag = re.sub(r' id="[^"]*"', "", tag)  # figure_1 is in every plot, and nothing refers to it
-    tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
-    tag = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", tag)  # as matplotlib before 3.11 writes it
-    return tag.replace(_INK, "currentColor").replace("xlink:href", "href")
+    return sum(FONT * (1.05 if east_asian_width(letter) in "WF" else 0.6) for letter in name)

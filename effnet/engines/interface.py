@@ -11,6 +11,7 @@ from effnet.contract import Contract
 INPUTS = ("pixels", "floats", "normalised")
 OUTPUTS = ("probabilities", "logits")
 CONTRACT, INTERFACE = "effnet", "effnet.interface"  # the keys of a file's metadata; both values are JSON
+SIDE_MOST = 8192  # pixels: maps of more would fill any memory
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Interface(Record):
     float32 (N, 3, H, W) that has been through mean and std. ``size``: (height, width), None for any.
     ``output``: "probabilities" or "logits", float32 (N, classes); ``embedding``: whether a second output "embedding",
     float32 (N, head channels), is given. A network without a classifier gives the embedding alone.
+    Input and outputs are named as these values, in every format. Raises ``ValueError`` for any other value.
     """
 
     input: str = "pixels"
@@ -31,8 +33,14 @@ class Interface(Record):
     def __post_init__(self) -> None:
         choice("input", self.input, INPUTS)
         choice("output", self.output, OUTPUTS)
-        for side in self.size or ():
+        if self.size is None:
+            return
+        if not isinstance(self.size, tuple) or len(self.size) != 2:
+            raise ValueError(f"size must be (height, width), or None for any, got {self.size!r}")
+        for side in self.size:
             whole("size", side, 1)
+            if side > SIDE_MOST:
+                raise ValueError(f"size must be at most {SIDE_MOST} pixels a side, got {side}")
 
     def tensor(self, channels: int = 3) -> tuple[str, tuple[int | str, ...]]:
         """Type and shape of the input; what is open has a name in place of a number."""
@@ -41,8 +49,17 @@ class Interface(Record):
             return "float32", ("pictures", channels, height, width)
         return "uint8" if self.input == "pixels" else "float32", ("pictures", height, width, channels)
 
+    def in_words(self, channels: int = 3, classified: bool = True) -> str:
+        """One line for a person: "uint8 pixels (pictures, 224, 224, 3) → probabilities"."""
+        kind, shape = self.tensor(channels)
+        outputs = [self.output] * classified + ["embedding"] * (self.embedding or not classified)
+        return f"{kind} {self.input} ({', '.join(map(str, shape))}) → {' and '.join(outputs)}"
+
     def metadata(self, contract: Contract) -> dict[str, str]:
-        """The texts that go into an exported file."""
+        """The texts that go into an exported file: ONNX's metadata, an IR's ``rt_info``, ``extra_files`` of a ``.pt2``.
+
+        In a ``.tflite`` they are files in the archive behind the flatbuffer, and entries of its own metadata as well.
+        """
         return {CONTRACT: contract.to_json(), INTERFACE: self.to_json()}
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from effnet.arch import Arch, Layer, layers, resolve
+from effnet.arch.record import whole
 from effnet.contract import Contract, Labels, Numerics, Preprocess, Provenance, crop_fraction
 from effnet.net.blocks import FusedMBConv, MBConv
 from effnet.net.layers import ConvNorm, unmeasured
@@ -40,9 +41,10 @@ class EfficientNet(nn.Module):
         self.classes = classes
         self.channels = channels
         self.numerics = numerics or Numerics()
-        self.preprocess = preprocess or Preprocess(
-            (arch.resolution, arch.resolution), crop=crop_fraction(arch.resolution)
-        )
+        whole("channels", channels, 1)
+        seen = preprocess or Preprocess((arch.resolution, arch.resolution), crop=crop_fraction(arch.resolution))
+        # Of weights for other channels than RGB nobody says what their mean is
+        self.preprocess = seen if len(seen.mean) == channels else seen.with_channels(channels)
         self.labels = labels or Labels()
         self.provenance = provenance or Provenance("random weights")
         self.gradient_checkpointing = False

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import torch
 from torch import nn
 
 from effnet.arch.record import choice, whole
-from effnet.contract import Labels, Preprocess
+from effnet.contract import Labels
 from effnet.net.layers import ConvNorm
 from effnet.net.network import Classifier, EfficientNet
 
@@ -78,17 +77,8 @@ def set_channels(model: EfficientNet, channels: int, how: str = "tile") -> Effic
             weight = weight + (total - weight.sum(1, keepdim=True)) / channels
     stem.weight = nn.Parameter(weight.contiguous(), requires_grad=old.requires_grad)
     stem.in_channels = model.channels = channels
-    model.preprocess = _with_channels(model.preprocess, channels, averaged=how == "sum" or channels == 1)
+    model.preprocess = model.preprocess.with_channels(channels, averaged=how == "sum" or channels == 1)
     return model
-
-
-def _with_channels(preprocess: Preprocess, channels: int, averaged: bool) -> Preprocess:
-    def spread(values: tuple[float, ...]) -> tuple[float, ...]:
-        if averaged:
-            return (sum(values) / len(values),) * channels
-        return tuple(values[index % len(values)] for index in range(channels))
-
-    return replace(preprocess, mean=spread(preprocess.mean), std=spread(preprocess.std))
 
 
 def freeze(model: EfficientNet, until: str | None) -> EfficientNet:

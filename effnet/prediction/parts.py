@@ -69,7 +69,7 @@ def predicted(predictor: Predictor, waiting: Iterable[tuple[Chunk, int]], top: i
 
 
 def _shared_out(chunk: Chunk, done: int) -> Iterator[tuple[Part, Named]]:
-    """The pictures after the first ``done`` parts, each with its part, whose ending is known when its last one comes."""
+    """The pictures after the first ``done`` parts, each with its part, whose ending is known with its last one."""
     pictures = chunk.pictures(done * PICTURES)
     following = next(pictures, None)
     for number in count(done):
@@ -110,7 +110,7 @@ class Parts:
             yield
         finally:
             lock.release()
-            if not self.manifest.exists():  # nothing of worth is left
+            if not (self.manifest.exists() and any(self.folder.glob("*.jsonl"))):  # nothing of worth is left
                 shutil.rmtree(self.folder, ignore_errors=True)
 
     def begin(self, asked: Mapping[str, Any]) -> None:

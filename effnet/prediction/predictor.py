@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from effnet.arch.record import choice, whole
-from effnet.contract import Preprocess
-from effnet.data.ahead import ahead
-from effnet.data.pixels import Fitted, PictureError, Source, pixels
-from effnet.engines.eager import Eager, Floats
-from effnet.net import EfficientNet
-from effnet.weights import load
+from effnet.data.pixels import Fitted, PictureError, Source
+from effnet.engines.engine import KINDS, PRECISIONS, Engine, Floats, granted, installed
+from effnet.exporting import choose
+from effnet.exporting.source import FILES
+from effnet.exporting.source import Source as Network
+from effnet.prediction.pipeline import BATCH, for_rgb, outputs, softmax
 
-BATCH = 16
+if TYPE_CHECKING:
+    from effnet.net import EfficientNet
+
+# Pictures after which a contest of engines pays: it takes a few seconds, and what is kept by then is rarely half as
+# fast as its winner.
+ENOUGH = 256
+
+
+GPUS = ("/dev/nvidiactl", "/dev/kfd")  # of NVIDIA's driver, of AMD's
+
+
+class Asked(TypedDict):
+    """What is passed on to every engine."""
+
+    precision: str
+    threads: int | None
 
 
 @dataclass(frozen=True)
@@ -53,9 +70,14 @@ class Prediction:
 class Predictor:
     """A model ready for pictures: ``Predictor("model.safetensors")(["cat.jpg"])``.
 
-    ``source`` is a file of weights, a run's folder or a network. JPEGs are decoded at reduced scale unless
-    ``decode="exact"``. Raises ``ValueError`` for a network that has no classifier (its embeddings can be had all the
-    same), is not for RGB, or for an unknown engine.
+    ``source`` is a file of weights, a card, a run's folder, a network, or a file that `export` wrote. JPEGs are decoded
+    at reduced scale unless ``decode="exact"``. ``batch``: pictures computed at once, where there are so many.
+    ``engine="auto"`` begins with what was fastest here before. A network that was never seen here answers through
+    PyTorch at first, through a file made of it after the first pictures, and once there are enough for that to pay, a
+    contest decides for good (`settle`). On a GPU, or with ``device``, it is PyTorch all the time. The answers are
+    float32's, unless ``precision`` allows another. Several threads may call it.
+    Raises ``ValueError`` for a network that is not for RGB, and what `load` and `effnet.engine` raise. A network
+    without a classifier gives embeddings only.
     """
 
     def __init__(
@@ -65,26 +87,109 @@ class Predictor:
         device: str | None = None,
         decode: str = "reduced",
         batch: int = BATCH,
+        precision: str = "float32",
+        threads: int | None = None,
     ) -> None:
-        choice("engine", engine, ("auto", "eager"))
+        choice("engine", engine, ("auto", *KINDS))
+        choice("precision", precision, PRECISIONS)
         whole("batch", batch, 1)
-        model = source if isinstance(source, EfficientNet) else load(source)
-        for_rgb(model.channels)
-        self.arch, self.labels, self.classes, self.batch = model.arch, model.labels, model.classes, batch
-        self.preprocess = replace(model.preprocess, decode=decode)
-        self._engine = Eager(model, device)
+        granted(threads)
+        if device is not None and engine not in ("auto", "eager"):
+            raise ValueError(f"{engine} runs on the CPU: leave the device out, or use eager")
+        self.batch = batch
+        # What is done to a network later does not reach this one
+        self._network = Network(source if isinstance(source, (str, Path)) else deepcopy(source))
+        self._asked: Asked = {"precision": precision, "threads": threads}
+        self._lock, self._seen = Lock(), 0
+        exported = isinstance(source, (str, Path)) and choose.is_exported(Path(source))
+        self._open = engine == "auto" and device is None and not exported and not _gpu_here()
+        if exported or engine not in ("auto", "eager"):
+            self._engine = choose.engine(source, engine, **self._asked)
+        else:
+            self._engine = self._at_once(device)
+        self._settled: dict[int, Engine] = {}  # by the number of pictures at once
+        contract = self._engine.contract
+        for_rgb(len(contract.preprocess.mean))
+        self.arch, self.labels, self.classes = contract.arch, contract.labels, self._engine.classes
+        self.preprocess = replace(contract.preprocess, decode=decode)
 
     def __call__(self, pictures: Source | Iterable[Source], top: int = 5) -> list[Prediction]:
         """The predictions of paths, PIL images, files' bytes or uint8 arrays (H, W, 3), in order."""
-        named = ((_name(source, index), source) for index, source in enumerate(_several(pictures)))
-        return list(self.stream(named, top))
+        given = _several(pictures)
+        named = ((_name(source, index), source) for index, source in enumerate(given))
+        return list(self._predicted(named, top, 1 if len(given) == 1 else self.batch))
 
     def stream(self, named: Iterable[tuple[str, Source | PictureError]], top: int = 5) -> Iterator[Prediction]:
         """The same one by one, of (name, picture) pairs, for as many as there are: memory stays bounded."""
+        return self._predicted(named, top, self.batch)
+
+    def embeddings(
+        self, named: Iterable[tuple[str, Source | PictureError]]
+    ) -> Iterator[tuple[str, Floats | PictureError]]:
+        """(name, float32 (head channels,)) of (name, picture) pairs, or the error in the vector's place."""
+
+        def compute(pictures: Fitted) -> Floats:
+            return self._ready(self.batch, len(pictures)).embed(pictures)
+
+        return outputs(compute, named, self.preprocess, self.batch)
+
+    @property
+    def engine(self) -> Engine:
+        """What computes at the moment."""
+        return self._settled.get(self.batch) or self._settled.get(1) or self._engine
+
+    def settle(self, batch: int | None = None) -> Engine:
+        """The fastest engine for so many pictures at once, from now on: remembered, or found in a contest of seconds.
+
+        Where the engine was named, or is PyTorch on a device, or a file, it stays.
+        """
+        batch = batch or self.batch
+        if self._open and batch not in self._settled:
+            self._settled[batch] = choose.engine(self._network, batch=batch, **self._asked)
+        return self._settled.get(batch, self._engine)
+
+    def keep(self) -> None:
+        """Leaves a file of the network for engines, so that the next start needs no PyTorch."""
+        if self._open and self._engine.kind == "eager" and not self._settled:
+            self._engine = self._filed() or self._engine
+
+    def _at_once(self, device: str | None) -> Engine:
+        """What answers the first picture: a file that is kept of the network, else PyTorch."""
+        if self._open and (found := choose.at_hand(self._network.key, **self._asked)):
+            return found
+        from effnet.engines.eager import Eager
+
+        return Eager(self._network.network, "cpu" if self._open else device, **self._asked)
+
+    def _ready(self, batch: int, pictures: int) -> Engine:
+        """The engine for the next ``pictures``, with ``batch`` at once, by how many there have been."""
+        with self._lock:
+            if self._open and batch not in self._settled:
+                if self._seen >= ENOUGH:
+                    self.settle(batch)
+                elif self._seen and self._engine.kind == "eager":
+                    self.keep()
+            self._seen += pictures
+            return self._settled.get(batch, self._engine)
+
+    def _filed(self) -> Engine | None:
+        """The network as a file, in the first engine that is here and agrees; None where there is none."""
+        for kind in (kind for kind in FILES if kind in installed()):
+            with suppress(ValueError, OSError, ImportError):
+                return self._network.engine(kind, "float32", self._asked["threads"])
+        return None
+
+    def _predicted(
+        self, named: Iterable[tuple[str, Source | PictureError]], top: int, batch: int
+    ) -> Iterator[Prediction]:
         whole("top", top, 1)
         if not self.classes:
             raise ValueError("this network has no classifier: ask for embeddings, or train a head on your pictures")
-        for name, row in self._outputs(self._engine.run, named):
+
+        def compute(pictures: Fitted) -> Floats:
+            return self._ready(batch, len(pictures)).run(pictures)
+
+        for name, row in outputs(compute, named, self.preprocess, batch):
             if isinstance(row, PictureError):
                 yield Prediction(name, error=str(row))
                 continue
@@ -92,16 +197,11 @@ class Predictor:
             best = np.argsort(-shares, kind="stable")[:top]
             yield Prediction(name, tuple(self.labels.name(int(i)) for i in best), tuple(float(shares[i]) for i in best))
 
-    def embeddings(
-        self, named: Iterable[tuple[str, Source | PictureError]]
-    ) -> Iterator[tuple[str, Floats | PictureError]]:
-        """(name, float32 (head channels,)) of (name, picture) pairs, or the error in the vector's place."""
-        return self._outputs(self._engine.embed, named)
 
-    def _outputs(
-        self, compute: Callable[[Fitted], Floats], named: Iterable[tuple[str, Source | PictureError]]
-    ) -> Iterator[tuple[str, Floats | PictureError]]:
-        return outputs(compute, named, self.preprocess, self.batch)
+def _gpu_here() -> bool:
+    """Whether torch would compute on a GPU by itself, without asking torch; one that is hidden does not count."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not hidden and any(map(os.path.exists, GPUS))
 
 
 def _several(pictures: Source | Iterable[Source]) -> list[Source]:

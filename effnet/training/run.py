@@ -18,6 +18,7 @@ from effnet.data.loader import TrainingBatches
 from effnet.data.pixels import Fitted
 from effnet.engines.eager import Eager, Floats
 from effnet.evaluation import evaluate
+from effnet.exporting.choose import keep
 from effnet.net import EfficientNet, create
 from effnet.net.device import pick
 from effnet.prediction.pipeline import outputs
@@ -119,6 +120,7 @@ def train(
         f"trained by effnet, recipe {chosen.name} ({name}), on {len(parts.fit.labels.names)} classes, seed {seed}"
     )
     path = save(final, folder.model)
+    keep(final, path)  # so that its first prediction starts without torch
     evaluations = {name: evaluate(final, found, decode="exact") for name, found in parts.report.items()}
     result = Result(path, name, evaluations, tuple(history), run.probe.top1 if run.probe else None, parts.left_out)
     judged = {item.name: item.picture for item in parts.report[result.split].items}

@@ -350,6 +350,37 @@ def test_reduced_keeps_the_geometry_of_odd_sides(orientation: int, resize: str) 
     assert apart(pixels(data, exact), pixels(data, reduced)) < 0.7
 
 
+@pytest.mark.parametrize("preprocess", [Preprocess(), Preprocess((96, 128), 0.8, "squash", "bilinear")], ids=str)
+@pytest.mark.parametrize("shape", [(1300, 1731), (1731, 1301)])
+def test_of_a_reduced_picture_only_the_middle_is_computed(preprocess: Preprocess, shape: tuple[int, int]) -> None:
+    """The same as when all of it is resized and then cut, but for a value here and there that is rounded otherwise."""
+    small = np.random.default_rng(0).integers(0, 256, (shape[0] // 8, shape[1] // 8, 3), np.uint8)
+    data = encoded(Image.fromarray(small).resize(shape[::-1], Image.Resampling.BICUBIC), "JPEG", quality=95)
+    found = pixels(data, replace(preprocess, decode="reduced")).astype(int)
+    whole = read(data, preprocess.resized)
+    factor = round(shape[1] / whole.width)
+    assert factor > 1
+    tall, wide = preprocess.resized
+    if preprocess.resize == "crop":
+        tall, wide = (
+            (256, int(256 * shape[1] / shape[0])) if shape[0] < shape[1] else (int(256 * shape[0] / shape[1]), 256)
+        )
+    box = (0, 0, shape[1] / factor, shape[0] / factor)
+    resized = whole.resize((wide, tall), Image.Resampling[preprocess.interpolation.upper()], box)
+    height, width = preprocess.size
+    top, left = round((tall - height) / 2), round((wide - width) / 2)
+    differences = np.abs(found - np.asarray(resized.crop((left, top, left + width, top + height)), int))
+    assert differences.max() <= 1
+    assert (differences > 0).mean() < 0.01
+
+
+def test_what_is_too_small_to_be_reduced_is_exact(photos: list[Path]) -> None:
+    jpegs = [path for path in photos if path.suffix == ".jpg" and min(read(path).size) < 4 * 256]
+    assert jpegs
+    for path in jpegs:
+        assert np.array_equal(pixels(path, Preprocess(decode="reduced")), pixels(path, Preprocess()))
+
+
 # --- resize and crop
 
 

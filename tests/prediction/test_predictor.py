@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -212,3 +214,88 @@ def test_real_weights(arrays: list[NDArray[np.uint8]]) -> None:
     assert isinstance(other, np.ndarray)
     assert found.shape == (1280,)
     assert np.abs(found - other).max() > 0.1
+
+
+class TestEngines:
+    """With ``engine="auto"``: PyTorch first, then a file, then whatever wins."""
+
+    @pytest.fixture(autouse=True)
+    def _home(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("EFFNET_HOME", str(tmp_path / "home"))
+
+    @pytest.fixture
+    def path(self, model: EfficientNet, tmp_path: Path) -> Path:
+        return effnet.save(model, tmp_path / "model.safetensors")
+
+    def test_a_single_picture_is_answered_by_torch(self, path: Path, arrays: list[NDArray[np.uint8]]) -> None:
+        predictor = Predictor(path)
+        (one,) = predictor(arrays[0])
+        assert predictor.engine.kind == "eager"
+        assert one.label == Predictor(path, engine="eager")(arrays[0])[0].label
+
+    def test_what_was_kept_starts_without_torch(self, path: Path, paths: list[Path]) -> None:
+        first = Predictor(path)
+        expected = first(paths)
+        first.keep()
+        code = (
+            "import sys; from effnet import Predictor\n"
+            "found = Predictor(sys.argv[1]); print(found.engine.kind)\n"
+            "print(*[one.label for one in found(sys.argv[2:])])\n"
+            "assert 'torch' not in sys.modules"
+        )
+        command = [sys.executable, "-c", code, str(path), *map(str, paths)]
+        kind, labels = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert kind != "eager"
+        assert labels.split() == [one.label for one in expected]
+
+    def test_the_contest_is_held_when_it_pays(
+        self, path: Path, arrays: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("effnet.prediction.predictor.ENOUGH", 4)
+        predictor = Predictor(path, batch=2, threads=1)
+        expected = Predictor(path, engine="eager", batch=2)(arrays)
+        kinds = []
+        for one, right in zip(predictor.stream(enumerate_named(arrays)), expected, strict=True):
+            kinds.append(predictor.engine.kind)
+            assert one.labels == right.labels
+            assert one.probabilities == pytest.approx(right.probabilities, abs=1e-5)
+        assert kinds[0] == "eager"
+        assert kinds[2] != "eager"  # the file that was written after the first batch
+        assert predictor.settle(2) is predictor.engine
+        remembered = Predictor(path, batch=2, threads=1)
+        assert remembered.settle().kind == predictor.engine.kind
+
+    def test_changes_of_the_network_do_not_reach_it(self, arrays: list[NDArray[np.uint8]]) -> None:
+        network = effnet.create("nano", classes=7).eval()
+        predictor = Predictor(network)
+        before = predictor(arrays)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+        predictor.keep()
+        for one, same in zip(before, predictor(arrays), strict=True):
+            assert one.probabilities == pytest.approx(same.probabilities, abs=1e-5)
+
+    @pytest.mark.parametrize("suffix", [".onnx", ".xml", ".tflite"])
+    def test_an_exported_file_is_a_model(
+        self, model: EfficientNet, arrays: list[NDArray[np.uint8]], tmp_path: Path, suffix: str
+    ) -> None:
+        exported = effnet.export(model, tmp_path / f"model{suffix}").path
+        predictor = Predictor(exported)
+        assert predictor.labels == model.labels
+        for one, right in zip(predictor(arrays), Predictor(model, engine="eager")(arrays), strict=True):
+            assert one.labels == right.labels
+            assert one.probabilities == pytest.approx(right.probabilities, abs=1e-4)
+
+    def test_a_device_is_for_torch(self, path: Path) -> None:
+        with pytest.raises(ValueError, match="onnxruntime runs on the CPU"):
+            Predictor(path, engine="onnxruntime", device="cpu")
+        assert Predictor(path, device="cpu").engine.kind == "eager"
+
+    def test_no_threads(self, path: Path) -> None:
+        with pytest.raises(ValueError, match="threads"):
+            Predictor(path, threads=0)
+
+
+def enumerate_named(arrays: list[NDArray[np.uint8]]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    yield from ((str(index), array) for index, array in enumerate(arrays))

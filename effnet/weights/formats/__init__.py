@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from effnet.weights.formats.content import Content
 
     Reader = Callable[[Path], Content]
-    Writer = Callable[[Path, str, dict[str, Tensor], EfficientNet], None]  # (path, suffix meant, tensors, their network)
+    Writer = Callable[[Path, str, dict[str, Tensor], EfficientNet], None]  # (path, its suffix, tensors, their network)
 
 # Formats are imported when a file is read or written: engines look into one of them without torch.
 

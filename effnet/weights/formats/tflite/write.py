@@ -129,7 +129,7 @@ class _Plan:
         return x
 
     def _normalised(self, given: str) -> _Map:
-        """Pictures less their mean; what remains, 1 / (255 · std), goes into the stem: two passes over the picture less.
+        """Pictures less their mean; what remains, 1 / (255 · std), goes into the stem and costs nothing there.
 
         The mean cannot: the stem pads with zeros what the mean has been taken from.
         """

@@ -1,0 +1,274 @@
+"""The engine that is chosen by itself, against every bare runtime that is installed, timm and torchvision.
+
+    python benchmarks/predictor.py PHOTOS [--rows b0-1,b0-32] [--rounds 12] [--weights LITE0]
+
+From pictures that are cropped already to logits. A bare runtime gets our graph, which takes the same uint8 pixels; our
+graph for pixels that somebody has normalised before, which is less work; and timm's network as ``torch.onnx.export``
+and ``openvino.convert_model`` make it, normalised before too. Each is set up by hand as an expert would: threads, a
+fixed size and batch, OpenVINO's hints, outputs asked by name. timm and torchvision run in inference mode. All have the
+same numbers, and all must give the same likeliest classes. Thread pools that still spin disturb the next contestant:
+in a round each waits, makes an untimed call, then a few that count.
+
+With PHOTOS, last: the chosen engine's float32 must give eager's likeliest class on every photo; with ``--weights``
+for Lite0 pretrained, whose answers are nearer to each other than those of random numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from subjects import network, photos_of, timms, torchvisions
+
+import effnet
+from effnet.clock import PAUSE, contest, machine, ratio, versions
+from effnet.data.normalise import normalise
+from effnet.data.pixels import pixels
+from effnet.data.without_operators import declare_operators
+from effnet.engines.interface import Interface
+from effnet.exporting import choose, litert, onnx
+from effnet.net import EfficientNet
+from effnet.prediction import Predictor
+from effnet.weights import save
+
+Logits = NDArray[np.float32]
+Sides = dict[str, Callable[[], Logits]]
+AUTO = "effnet, auto"
+ROWS = [
+    f"{name}-{batch}-{precision}"
+    for precision in ("float32", "bfloat16")
+    for name in ("b0", "b4", "lite0")
+    for batch in (1, 32)
+]
+
+
+def bare_onnxruntime(path: Path, x: NDArray[np.generic], threads: int) -> Callable[[], Logits]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    given, asked = session.get_inputs()[0].name, session.get_outputs()[0].name
+    return lambda: session.run([asked], {given: x})[0]  # type: ignore[no-any-return]
+
+
+def bare_openvino(model: object, x: NDArray[np.generic], threads: int, precision: str) -> Callable[[], Logits]:
+    """``model``: a path, or what ``openvino.convert_model`` made."""
+    import openvino
+
+    core = openvino.Core()
+    read = core.read_model(model) if isinstance(model, Path) else model
+    read.reshape(list(x.shape))
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+    }
+    request = core.compile_model(read, "CPU", settings).create_infer_request()
+
+    def run() -> Logits:
+        request.infer([x], share_inputs=True)
+        found: Logits = request.get_output_tensor(0).data
+        return found
+
+    return run
+
+
+def bare_litert(path: Path, x: NDArray[np.generic], threads: int) -> Callable[[], Logits]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=threads)
+    given = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(given, x.shape)
+    interpreter.allocate_tensors()
+    asked = interpreter.get_output_details()[0]["index"]
+
+    def run() -> Logits:
+        interpreter.set_tensor(given, x)
+        interpreter.invoke()
+        found: Logits = interpreter.get_tensor(asked)
+        return found
+
+    return run
+
+
+def in_torch(model: torch.nn.Module, x: torch.Tensor, half: bool) -> Callable[[], Logits]:
+    def run() -> Logits:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return model(x).float().numpy()  # type: ignore[no-any-return]
+
+    return run
+
+
+def bare(model: EfficientNet, crops: NDArray[np.uint8], precision: str, threads: int, folder: Path) -> Sides:
+    """Every runtime that is installed, on every graph that it may be given."""
+    x = np.ascontiguousarray(normalise(torch.from_numpy(crops), model.preprocess).numpy())
+    inputs = {"pixels": crops, "normalised": x}
+    half = precision == "bfloat16"
+    sides: Sides = {}
+    missing: list[str] = []
+
+    def enter(name: str, made: Callable[[], Callable[[], Logits]]) -> None:
+        try:
+            sides[name] = made()
+        except ImportError as error:
+            missing.append(f"{name}: {error}")
+
+    for kind, given in inputs.items():
+        interface = Interface(kind, "logits", size=model.preprocess.size)
+        graph, flat = folder / f"{kind}.onnx", folder / f"{kind}.tflite"
+        onnx.write(graph, model, interface)
+        litert.write(flat, model, interface)
+        enter(f"OpenVINO, {kind}", lambda g=graph, v=given: bare_openvino(g, v, threads, precision))
+        if not half:  # neither of the two computes in bfloat16 on x86
+            enter(f"onnxruntime, {kind}", lambda g=graph, v=given: bare_onnxruntime(g, v, threads))
+            enter(f"LiteRT, {kind}", lambda f=flat, v=given: bare_litert(f, v, threads))
+    theirs = timms(model, folder)
+
+    def converted() -> Callable[[], Logits]:
+        import openvino
+
+        return bare_openvino(openvino.convert_model(theirs, example_input=torch.from_numpy(x)), x, threads, precision)
+
+    def traced() -> Callable[[], Logits]:
+        path = folder / "timm.onnx"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(theirs, (torch.from_numpy(x),), str(path), dynamo=False, opset_version=17)
+        return bare_onnxruntime(path, x, threads)
+
+    enter("OpenVINO, timm's network", converted)
+    if not half:
+        enter("onnxruntime, timm's network", traced)
+    for name in missing:
+        print(f"left out: {name}", file=sys.stderr)
+    return sides
+
+
+def eager(model: EfficientNet, crops: NDArray[np.uint8], half: bool, folder: Path) -> Sides:
+    """timm and torchvision in PyTorch, their pictures normalised before."""
+    x = normalise(torch.from_numpy(crops), model.preprocess).contiguous()
+    last = x.to(memory_format=torch.channels_last)
+    theirs = timms(model, folder)
+    sides = {
+        "timm, eager float32": in_torch(theirs, x, False),
+        "timm, channels_last float32": in_torch(
+            timms(model, folder).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            last,
+            False,
+        ),
+    }
+    if half:
+        sides["timm, channels_last, autocast bfloat16"] = in_torch(
+            timms(model, folder).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            last,
+            True,
+        )
+    if not model.arch.name.startswith("lite"):
+        sides["torchvision, eager float32"] = in_torch(torchvisions(model, folder), x, False)
+    return sides
+
+
+def row(asked: str, photos: list[Path], rounds: int, threads: int, folder: Path) -> None:
+    """One network, batch and precision: its table."""
+    name, size, precision = asked.split("-")
+    batch, half = int(size), precision == "bfloat16"
+    model = network(name, photos)
+    file = folder / f"{name}.safetensors"
+    save(model, file)
+    some = [photos[index % len(photos)] for index in range(batch)]
+    crops = np.stack([np.asarray(pixels(path, model.preprocess), np.uint8) for path in some])
+    chosen = choose.engine(file, "auto", batch=batch, precision=precision, threads=threads)
+    sides = {AUTO: lambda: chosen.run(crops), **bare(model, crops, precision, threads, folder)}
+    runtimes = [each for each in sides if each != AUTO]
+    sides |= eager(model, crops, half, folder)
+    best = sides["timm, eager float32"]().argmax(1)
+    agree = {each: int((call().argmax(1) == best).sum()) for each, call in sides.items()}
+    times = contest(sides, rounds if batch == 1 else max(5, rounds // 2), 3, 5 if batch == 1 else 2, PAUSE)
+    fastest = min(runtimes, key=lambda each: times[each].seconds, default=AUTO)
+    same_job = [each for each in runtimes if each.endswith("pixels")]
+    fair = min(same_job, key=lambda each: times[each].seconds, default=AUTO)
+    print(f"\n{name}, batch {batch}, {precision}: auto is {chosen.kind}, {chosen.precision}\n")
+    print("| | ms a picture | p10–p90 | that / auto | same top-1 as timm |\n|---|--:|--:|--:|--:|")
+    for each, timing in sorted(times.items(), key=lambda pair: pair[1].seconds):
+        mark = "**" if each == AUTO else ""
+        low, high = (value / batch * 1e3 for value in (timing.p10, timing.p90))
+        print(
+            f"| {mark}{each}{mark} | {timing.seconds / batch * 1e3:.2f} | {low:.2f}–{high:.2f} "
+            f"| {ratio(timing, times[AUTO])} | {agree[each]} of {batch} |"
+        )
+    print(f"\nauto / best bare runtime on the same pixels ({fair}): {ratio(times[AUTO], times[fair])};", end=" ")
+    print(f"auto / best of all bare runtimes ({fastest}): {ratio(times[AUTO], times[fastest])}", flush=True)
+
+
+def on_every_photo(model: EfficientNet, file: Path, photos: list[Path], threads: int) -> None:
+    """How often auto's float32 has another likeliest class than eager."""
+    auto, plain = Predictor(file, threads=threads), Predictor(file, engine="eager", threads=threads)
+    auto.settle()
+    same = sum(a.label == b.label for a, b in zip(auto(photos), plain(photos), strict=True))
+    print(
+        f"\n{model.arch.name}: auto ({auto.engine.kind}) has eager's top-1 on {same} of {len(photos)} photos",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Prints a table a row, and the check of every photo."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("photos", type=Path)
+    options.add_argument("--rows", default=",".join(ROWS), help="such as b0-1-float32,lite0-32-bfloat16")
+    options.add_argument("--rounds", type=int, default=12)
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--weights", type=Path, help="pretrained Lite0 in any layout")
+    chosen = options.parse_args()
+    logging.getLogger("openvino").setLevel(logging.ERROR)
+    torch.set_num_threads(chosen.threads)
+    declare_operators()
+    photos = photos_of(chosen.photos)
+    print(f"{machine().in_words()}, {chosen.threads} threads; {versions(('torch', 'timm', 'torchvision'))}", end=" ")
+    print(versions(("onnxruntime", "openvino", "ai-edge-litert")))
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        os.environ["EFFNET_HOME"] = str(folder / "home")
+        for asked in filter(None, chosen.rows.split(",")):
+            row(asked, photos, chosen.rounds, chosen.threads, folder)
+        for name in ("b0", "b4", "lite0"):
+            model = network(name, photos)
+            file = save(model, folder / f"{name}.safetensors")
+            on_every_photo(model, file, photos, chosen.threads)
+        if chosen.weights:
+            on_every_photo(*headed(chosen.weights, photos, folder), photos, chosen.threads)
+
+
+def headed(weights: Path, photos: list[Path], folder: Path) -> tuple[EfficientNet, Path]:
+    """A pretrained backbone with a head fitted to tell the photos' folders apart."""
+    from effnet.net.surgery import set_classes
+    from effnet.training.probe import fit_probe
+
+    model = effnet.load(weights)
+    names = sorted({path.parent.name for path in photos})
+    engine = choose.engine(model, "eager")
+    crops = (np.asarray(pixels(path, model.preprocess), np.uint8)[None] for path in photos)
+    probe = fit_probe(
+        np.concatenate([engine.embed(crop) for crop in crops]),
+        np.array([names.index(path.parent.name) for path in photos]),
+        len(names),
+    )
+    model = set_classes(model, len(names))
+    with torch.no_grad():
+        model.classifier.weight.copy_(torch.from_numpy(probe.weight))
+        model.classifier.bias.copy_(torch.from_numpy(probe.bias))
+    return model, save(model, folder / "headed.safetensors")
+
+
+if __name__ == "__main__":
+    main()

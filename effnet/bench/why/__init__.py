@@ -1,0 +1,1 @@
+"""Why a network takes as long as it does."""

@@ -1,0 +1,79 @@
+"""``effnet export``: a network as a file for another runtime, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from effnet.cli.options import Json, Offline
+from effnet.cli.options import size as parsed
+
+
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Any file of weights, a run's folder, or a name: b0.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file to write: .onnx, .xml (OpenVINO), .tflite or .pt2 (torch).")
+    ],
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="FORMAT", help="onnx, openvino, litert, torch: if OUT does not say.")
+    ] = None,
+    given: Annotated[
+        str, typer.Option("--input", metavar="KIND", help="pixels (uint8 N,H,W,3), floats (the same), normalised.")
+    ] = "pixels",
+    output: Annotated[str, typer.Option(metavar="KIND", help="probabilities or logits.")] = "probabilities",
+    size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="224, 197x251 (height x width), or any; else the network's own.")
+    ] = None,
+    embedding: Annotated[bool, typer.Option("--embedding", help="Give the pooled features as well.")] = False,
+    precision: Annotated[
+        str, typer.Option(metavar="KIND", help="float32; float16 stores weights in 16 bits (.xml, .tflite).")
+    ] = "float32",
+    pictures: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Compare by pictures in it, in place of our own.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, metavar="X", help="Largest difference allowed, over the largest logit.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT where it is already there.")] = False,
+    as_json: Json = False,
+    offline: Offline = False,
+) -> None:
+    """Export a network as a file for another runtime.
+
+    Normalisation and softmax are inside, labels and preprocessing in its metadata. What was written is opened in that
+    runtime and compared with the network; where the answers differ, it is an error and no file is left.
+    """
+    files = (target, target.with_suffix(".bin")) if target.suffix.lower() == ".xml" else (target,)
+    there = next((file for file in files if file.is_file()), None)
+    if there and not force:
+        raise typer.BadParameter(f"{there} is already there: give another name, or --force", param_hint="OUT")
+    sides = size if size == "any" else parsed(size) or "own"
+    from effnet.cli.printing import show, show_json
+    from effnet.exporting.export import export as written
+
+    done = written(
+        model, target, to, given, output, sides, embedding, precision, pictures=pictures, tolerance=tolerance
+    )
+    if as_json:
+        show_json(
+            {
+                "written": str(done.path),
+                "format": done.format,
+                "interface": done.interface.to_dict(),
+                "bytes": done.bytes,
+                "difference": done.difference,
+                "pictures": done.pictures,
+                "same_top1": done.same_top1,
+            }
+        )
+        return
+    classified = done.same_top1 is not None
+    what = "logit" if classified else "number"
+    agreed = f", the same top-1 on {done.same_top1}" if classified else ""
+    show(
+        f"{done.path}: {done.format}, {done.bytes / 1e6:.1f} MB, {done.interface.in_words(classified=classified)}",
+        f"compared with the network on {done.pictures} pictures: "
+        f"largest difference {done.difference:.1e} of the largest {what}{agreed}",
+    )

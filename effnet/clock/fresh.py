@@ -1,0 +1,86 @@
+"""What something takes in a process of its own: start-up, time and memory, with nothing left from before."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Generic, TypeVar
+
+from effnet.clock.memory import peak_memory
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Fresh(Generic[T]):
+    """What came out of a process of its own, and what it took."""
+
+    value: T
+    seconds: float
+    bytes: int  # the most that the process held
+    grown: int  # of it, what came on top of the most that it held before
+
+
+def in_fresh_process(call: Callable[..., T], *arguments: object) -> Fresh[T]:
+    """``call(*arguments)`` in a new process that shares nothing with this one; seconds and bytes are of the call alone.
+
+    Both travel by pickle: ``call`` must be a function of a module. An error in the call is raised here.
+    A script that calls this needs its ``if __name__ == "__main__"``, since the new process imports it.
+    Raises ``MemoryError`` where the process dies, as it does when the system has no memory left for it.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_measured, call, arguments).result()
+        except BrokenProcessPool:
+            raise MemoryError("the process died at its work: the memory does not suffice, or it crashed") from None
+
+
+def _measured(call: Callable[..., T], arguments: tuple[object, ...]) -> Fresh[T]:
+    before, start = peak_memory(), perf_counter()
+    value = call(*arguments)
+    seconds, after = perf_counter() - start, peak_memory()
+    return Fresh(value, seconds, after, after - before)
+
+
+def run_command(words: Sequence[str | os.PathLike[str]], environment: Mapping[str, str] | None = None) -> Fresh[str]:
+    """A command from its start to its end, as from a shell: what it prints, its wall time and its peak of memory.
+
+    ``environment`` is added to this process's. Memory is read while the command runs, every 5 ms.
+    Raises ``ValueError`` with the end of what it wrote on standard error where it does not end with 0.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        start = perf_counter()
+        process = subprocess.Popen(words, stdout=out, stderr=err, env={**os.environ, **(environment or {})})
+        peak, ended = 0, None
+        try:
+            while ended is None:
+                try:
+                    ended = process.wait(0.005)
+                except subprocess.TimeoutExpired:
+                    peak = max(peak, _peak_of(process.pid))
+            seconds = perf_counter() - start
+        finally:
+            if ended is None:
+                process.kill()
+                process.wait()
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+    if ended:
+        raise ValueError(f"{words[0]} ended with {ended}: {texts[1].strip()[-500:]}")
+    return Fresh(texts[0], seconds, peak, peak)
+
+
+def _peak_of(process: int) -> int:
+    try:
+        return peak_memory(process)
+    except ProcessLookupError:
+        return 0

@@ -1,0 +1,130 @@
+"""How much each layer loses when it alone is in int8: simulated in torch, one layer at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from effnet.arch import Layer, layers
+from effnet.arch.record import Record
+from effnet.exporting.quantise.calibrate import Calibration, weight_image
+from effnet.exporting.quantise.walk import activation_of, all_operations, step, walk
+from effnet.net import EfficientNet
+
+
+@dataclass(frozen=True)
+class Sensitivity(Record):
+    """One row of the table. ``divergence``: Kullback and Leibler's, in nats a picture, of the answers from float's."""
+
+    layer: str  # as in `effnet.arch.operations`
+    divergence: float
+    agreement: float  # share of pictures with float's top-1
+    lost: float | None = None  # percentage points of top-1; None without labels
+
+
+def sensitivities(
+    model: EfficientNet,
+    calibration: Calibration,
+    batches: Sequence[Tensor],
+    targets: Sequence[Tensor] | None = None,
+    chosen: Collection[str] | None = None,
+    step_done: Callable[[int, int], None] = lambda done, of: None,
+) -> tuple[Sensitivity, ...]:
+    """A row for each operation of ``chosen`` (all, if None), in the order in which they run.
+
+    ``model`` is folded, ``batches`` are normalised (N, C, H, W), ``targets`` their classes. Only what follows the
+    layer is computed again, so that all rows together cost about half as many passes as there are layers.
+    """
+    names = [each.name for _, each in all_operations(model) if chosen is None or each.name in chosen]
+    around = _around(model)
+    total = {name: torch.zeros(3) for name in names}  # divergence, agreement, correct
+    correct, pictures, done = 0, sum(len(batch) for batch in batches), 0
+    with torch.inference_mode():
+        for number, batch in enumerate(batches):
+            wanted = walk(model, batch)
+            labels = targets[number] if targets is not None else wanted.argmax(1)
+            correct += int((wanted.argmax(1) == labels).sum())
+            x = batch
+            whole = tuple(layers(model.arch, model.classes, model.channels))
+            for at, layer in enumerate(whole):
+                for name in (name for name in names if name == layer.name or name.startswith(f"{layer.name}.")):
+                    got = _alone(model, calibration, name, around[name], x, whole[at:])
+                    loss = F.kl_div(got.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="sum")
+                    same, right = (int((got.argmax(1) == other).sum()) for other in (wanted.argmax(1), labels))
+                    total[name] += torch.tensor([float(loss), same, right])
+                    done += 1
+                    step_done(done, len(names) * len(batches))
+                x = step(model, layer, x)
+    return tuple(
+        Sensitivity(
+            name,
+            max(float(total[name][0]) / pictures, 0.0),
+            float(total[name][1]) / pictures,
+            100 * (correct - float(total[name][2])) / pictures if targets is not None else None,
+        )
+        for name in names
+    )
+
+
+def ranked(table: Sequence[Sensitivity]) -> list[str]:
+    """The layers, the most harmful first."""
+    return [row.layer for row in sorted(table, key=lambda row: -row.divergence)]
+
+
+def in_words(table: Sequence[Sensitivity]) -> str:
+    """The table for a person, the most harmful layer first."""
+    width = max(len("layer"), *(len(row.layer) for row in table))
+    labelled = any(row.lost is not None for row in table)
+    lines = [f"{'layer':{width}}  divergence  same top-1{'  lost' if labelled else ''}"]
+    for row in sorted(table, key=lambda row: -row.divergence):
+        lost = f"  {row.lost:+.2f}" if row.lost is not None else ""
+        lines.append(f"{row.layer:{width}}  {row.divergence:10.2e}  {100 * row.agreement:8.2f} %{lost}")
+    return "\n".join(lines)
+
+
+def _alone(
+    model: EfficientNet, calibration: Calibration, name: str, ends: tuple[str, str], x: Tensor, rest: Sequence[Layer]
+) -> Tensor:
+    """The network's answer, from the layer of ``name`` on, with that operation alone in int8."""
+    first = ends[0]
+
+    def maps(map_name: str, y: Tensor) -> Tensor:
+        return calibration.ranges[map_name].image(y) if map_name in ends and map_name != "logits" else y
+
+    def weights(weight_name: str, weight: Tensor) -> Tensor:
+        return weight_image(weight) if weight_name == name else weight
+
+    own = first == "embedding" or first.startswith(f"{rest[0].name}.")  # or else an earlier layer has made it
+    x = x if own else calibration.ranges[first].image(x)
+    for layer in rest:
+        x = step(model, layer, x, maps, weights)
+    return x
+
+
+def _around(model: EfficientNet) -> dict[str, tuple[str, str]]:
+    """Of each operation the maps that go in and come out, after an activation that is part of it."""
+    before: dict[str, str] = {}
+    latest = "input"
+
+    def maps(name: str, x: Tensor) -> Tensor:
+        nonlocal latest
+        latest = name
+        return x
+
+    def weights(name: str, weight: Tensor) -> Tensor:
+        before[name] = latest
+        return weight
+
+    height, width = (min(side, 64) for side in model.preprocess.size)
+    with torch.inference_mode():
+        walk(model, torch.zeros(1, model.channels, height, width), maps, weights)
+    found = {}
+    for _, each in all_operations(model):
+        activation = activation_of(model, each)
+        fused = f".{activation}" if activation in ("relu", "relu6") else ""
+        found[each.name] = before[each.name], "logits" if each.name == "classifier" else f"{each.name}{fused}"
+    return found

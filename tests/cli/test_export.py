@@ -1,0 +1,69 @@
+"""export: a file for another runtime, checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .conftest import Run
+
+pytest.importorskip("onnxruntime")
+
+
+def test_what_is_told(run: Run, weights: Path, tmp_path: Path) -> None:
+    done = run("export", weights, tmp_path / "m.onnx")
+    assert done.status == 0
+    assert "m.onnx: onnx, 0.4 MB, uint8 pixels (pictures, 32, 32, 3) → probabilities" in done.out
+    assert "compared with the network on 6 pictures: largest difference" in done.out
+    assert "of the largest logit, the same top-1 on 6" in done.out
+
+
+def test_every_option_as_json(run: Run, weights: Path, photos: Path, tmp_path: Path) -> None:
+    words = ("--to", "onnx", "--input", "floats", "--output", "logits", "--size", "37x40", "--embedding", "--json")
+    done = run("export", weights, tmp_path / "m", *words, "--pictures", photos, "--tolerance", "1e-3", "--offline")
+    told = json.loads(done.out)
+    assert told["interface"] == {"input": "floats", "output": "logits", "embedding": True, "size": [37, 40]}
+    assert (told["written"], told["format"], told["pictures"]) == (str(tmp_path / "m"), "onnx", 4)
+    assert told["bytes"] == (tmp_path / "m").stat().st_size
+    assert 0 <= told["difference"] < 1e-5
+    assert told["same_top1"] == 4
+
+
+def test_any_size_of_a_runs_folder(run: Run, weights: Path, tmp_path: Path) -> None:
+    done = run("export", weights.parent, tmp_path / "m.onnx", "--size", "any")
+    assert "(pictures, height, width, 3)" in done.out
+    assert "on 12 pictures" in done.out
+
+
+def test_what_is_there_stays(run: Run, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_text("mine")
+    (tmp_path / "m.bin").write_text("mine too")
+    for name, taken in (("m.onnx", "m.onnx"), ("m.xml", "m.bin")):
+        refused = run("export", weights, tmp_path / name)
+        assert refused.status == 2
+        assert f"{taken} is already there" in refused.err
+    assert (tmp_path / "m.onnx").read_text() == "mine"
+    assert run("export", weights, tmp_path / "m.onnx", "--force").status == 0
+    assert (tmp_path / "m.bin").read_text() == "mine too"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "status", "said"),
+    [
+        ("m.h5", (), 1, ".onnx (onnx), .xml (openvino), .tflite (litert), .pt2 (torch)"),
+        ("m.onnx", ("--to", "litert"), 1, ".onnx is not that of litert"),
+        ("m.onnx", ("--size", "0"), 2, "is no size"),
+        ("m.onnx", ("--size", "large"), 2, "is no size"),
+        ("m.onnx", ("--pictures", "nowhere"), 1, "nowhere does not exist"),
+        ("m.onnx", ("--tolerance", "0"), 1, "is not written"),
+    ],
+)
+def test_what_is_refused(
+    name: str, words: tuple[str, ...], status: int, said: str, run: Run, weights: Path, tmp_path: Path
+) -> None:
+    done = run("export", weights, tmp_path / name, *words)
+    assert (done.status, list(tmp_path.iterdir())) == (status, [])
+    assert said in done.err
+    assert "Traceback" not in done.err

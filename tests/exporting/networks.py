@@ -1,0 +1,59 @@
+"""Networks in which every number differs from its default, and pictures for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from effnet.arch import ARCHS, Arch, Stage
+from effnet.contract import Labels, Numerics, Preprocess
+from effnet.engines.interface import Interface
+from effnet.exporting.check import Agreement, Run, compare
+from effnet.exporting.pictures import own
+from effnet.net import EfficientNet, create
+
+MIXED = Numerics("same", 1e-3, "symmetric")
+SYMMETRIC = Numerics("symmetric", 1e-5)
+NETWORKS = [
+    *((name, numerics) for name in ("nano", "v2_b0", "lite0", "b0") for numerics in (Numerics(), SYMMETRIC)),
+    ("edge_s", MIXED),
+]
+# Five strides, a 5×5 and a squeeze-excite, as in B0, and nothing besides
+DEEP = replace(
+    ARCHS["nano"],
+    name="deep",
+    stages=(
+        Stage("fused", channels=8, layers=1, kernel=3, stride=2, expand=2),
+        Stage("mbconv", channels=8, layers=2, kernel=5, stride=2, expand=2, squeeze=0.25),
+        Stage("mbconv", channels=12, layers=1, kernel=3, stride=2, expand=2, squeeze=0.25),
+        Stage("mbconv", channels=16, layers=1, kernel=5, stride=2, expand=2, squeeze=0.25),
+    ),
+    stem_stride=2,
+)
+
+
+def network(
+    arch: str | Arch = "nano",
+    numerics: Numerics | None = None,
+    size: tuple[int, int] = (32, 32),
+    classes: int = 5,
+    channels: int = 3,
+) -> EfficientNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = create(arch, classes, channels, numerics).eval()
+        with torch.no_grad():
+            for name, value in model.state_dict().items():
+                if (".norm." in name and value.is_floating_point()) or name.endswith("bias"):
+                    value.uniform_(0.5, 1.5) if name.endswith(("norm.weight", "var")) else value.normal_(0, 0.1)
+    mean, std = (tuple(first + 0.05 * index for index in range(channels)) for first in (0.4, 0.2))
+    model.preprocess = Preprocess(size, mean=mean, std=std)
+    model.labels = Labels(tuple(f"label {index}" for index in range(classes)))
+    return model
+
+
+def agreement(run: Run, model: EfficientNet, interface: Interface, *sizes: tuple[int, int]) -> Agreement:
+    """How ``run`` answers beside ``model`` to our own pictures at these sizes."""
+    pictures = [own(replace(model.preprocess, size=size), model.channels) for size in sizes]
+    return compare(run, model, interface, pictures)

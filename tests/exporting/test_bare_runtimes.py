@@ -1,0 +1,79 @@
+"""docs/exporting.md: its lines predict rightly in a process that cannot import this package."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effnet.contract import Labels, crop_fraction
+from effnet.exporting.export import export
+from effnet.prediction import Predictor
+
+from .networks import network
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "exporting.md"
+PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "photos"
+BLOCK = re.compile(r"^### (.+?)\n.*?^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SUFFIXES = {"ONNX": ".onnx", "OpenVINO": ".xml", "LiteRT": ".tflite", "torch.export": ".pt2"}
+PACKAGES = {"ONNX": "onnxruntime", "OpenVINO": "openvino", "LiteRT": "ai_edge_litert", "torch.export": "torch"}
+BLOCKS = dict(BLOCK.findall(DOCUMENT.read_text(encoding="utf-8")))
+# The lines as they stand there, for one photo after the other
+AROUND = """
+import json, shutil, sys
+sys.modules["effnet"] = None
+sys.argv[1:], (lines, *photos) = [], sys.argv[1:]
+for photo in photos:
+    shutil.copyfile(photo, "photo.jpg")
+    exec(lines)
+"""
+
+
+def photos(folder: Path) -> list[Path]:
+    """Real ones where there are some, and one that is always made: taller than wide, turned by its EXIF."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise).resize((131, 87)).save(folder / "made.jpg", exif=exif)
+    return [folder / "made.jpg", *sorted(path for path in PHOTOS.glob("*.*") if path.suffix in (".bmp", ".jpg"))]
+
+
+def test_every_format_has_its_lines() -> None:
+    assert list(BLOCKS) == list(SUFFIXES)
+
+
+@pytest.mark.parametrize("runtime", SUFFIXES)
+def test_the_same_five_labels(runtime: str, tmp_path: Path) -> None:
+    pytest.importorskip(PACKAGES[runtime])
+    model = network(size=(64, 64), classes=20)
+    model.preprocess = replace(model.preprocess, crop=crop_fraction(224))
+    model.labels = Labels(tuple(f"Käfer {index}" for index in range(20)))
+    export(model, tmp_path / f"model{SUFFIXES[runtime]}")
+    shown = photos(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-I", "-W", "error", "-c", AROUND, BLOCKS[runtime], *map(str, shown)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+        env={"PATH": "", "PYTHONIOENCODING": "utf-8", "LC_ALL": "C.UTF-8"},
+    )
+    assert done.returncode == 0, done.stderr
+    printed = [eval(line) for line in done.stdout.splitlines() if line.startswith("[(")]
+    expected = Predictor(model, engine="eager", decode="exact")(shown)
+    assert len(printed) == len(shown)
+    for got, one in zip(printed, expected, strict=True):
+        assert [label for label, _ in got] == list(one.labels), one.picture
+        assert [share for _, share in got] == pytest.approx(one.probabilities, abs=1e-5)
+
+
+def test_the_lines_cannot_import_this_package() -> None:
+    code = AROUND + "\nimport effnet"
+    done = subprocess.run([sys.executable, "-I", "-c", code, ""], capture_output=True, text=True, timeout=60)
+    assert "import of effnet halted" in done.stderr or "No module named 'effnet'" in done.stderr

@@ -1,0 +1,295 @@
+"""The contest behind `engine`, and what is remembered of it."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from effnet import EfficientNet
+from effnet.clock import machine
+from effnet.engines.eager import Eager
+from effnet.engines.engine import Engine, Pictures
+from effnet.engines.interface import Interface
+from effnet.exporting import choice, choose, contest, kept, onnx, source
+from effnet.exporting.choice import Choice, Contestant, Question, remembered
+from effnet.exporting.choose import at_hand, best_batch, engine, keep
+from effnet.weights import save
+from tests.exporting.networks import network
+
+QUESTION = Question("a CPU", 2, ("avx2",), (("torch", "2"),), 1, None, "float32", None)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EFFNET_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(contest, "SECONDS", 0.05)
+    kept._say_once.cache_clear()
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def model() -> EfficientNet:
+    return network("nano")
+
+
+@pytest.fixture(scope="module")
+def weights(model: EfficientNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(model, tmp_path_factory.mktemp("run") / "model.safetensors")
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[Choice]:
+    """Every contest that is held."""
+    found: list[Choice] = []
+
+    def watched(*arguments: object) -> tuple[Choice, Engine]:
+        chosen, winner = contest_hold(*arguments)  # type: ignore[arg-type]
+        found.append(chosen)
+        return chosen, winner
+
+    contest_hold = contest.hold
+    monkeypatch.setattr(contest, "hold", watched)
+    return found
+
+
+def noise(count: int = 1) -> Pictures:
+    return np.random.default_rng(3).integers(0, 256, (count, 32, 32, 3), np.uint8)
+
+
+def test_the_fastest_that_agrees(model: EfficientNet, held: list[Choice], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "effnet"):
+        made = engine(model)
+    (found,) = held
+    assert (made.kind, made.precision) == (found.kind, found.precision)
+    assert {one.kind for one in found.contestants} == {"eager", "onnxruntime", "openvino", "litert"}
+    assert {one.precision for one in found.contestants} == {"float32"}
+    assert all(one.apart <= 1e-4 for one in found.contestants)
+    assert found.left_out == ()
+    assert found.in_words() in caplog.messages
+    assert made.run(noise(3)) == pytest.approx(Eager(model).run(noise(3)), abs=1e-4)
+
+
+def test_remembered(model: EfficientNet, weights: Path, held: list[Choice]) -> None:
+    first = engine(model)
+    again = engine(model)
+    assert len(held) == 1
+    assert again.kind == first.kind
+    for other in ({"batch": 2}, {"size": (48, 40)}, {"threads": 1}):
+        engine(model, **other)  # type: ignore[arg-type]
+    assert len(held) == 4
+    engine(weights)  # another key: the file's own
+    assert len(held) == 5
+    engine(weights.parent)  # the run's folder means that file
+    assert len(held) == 5
+    assert remembered(kept.key(weights)) == held[-1]
+    assert remembered(kept.key(weights), batch=3) is None
+
+
+def test_measured_anew_when_something_changed(
+    model: EfficientNet, held: list[Choice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine(model)
+    with monkeypatch.context() as patched:
+        patched.setattr(choice, "versions", lambda: {"torch": "99"})
+        engine(model)
+        assert held[-1].question.versions == (("torch", "99"),)
+    with monkeypatch.context() as patched:
+        patched.setattr(choice, "machine", lambda: replace(machine(), cpu="another"))
+        engine(model)
+    assert len(held) == 3
+    engine(model)
+    assert len(held) == 3
+
+
+def test_what_is_damaged_is_made_anew(weights: Path, held: list[Choice], home: Path) -> None:
+    made = engine(weights, "onnxruntime")
+    place = home / "engines" / kept.key(weights)
+    (place / "network.onnx").write_bytes(b"no graph")
+    assert engine(weights, "onnxruntime").run(noise()) == pytest.approx(made.run(noise()))
+    (place / "choices.json").write_text('{"choices": [{"kind": "warp"}]}')
+    engine(weights)
+    assert len(held) == 1
+    assert remembered(kept.key(weights)) == held[0]
+    (place / "network.onnx").write_bytes(b"no graph")
+    (place / "network.tflite").write_bytes(b"no graph")
+    engine(weights)
+    assert at_hand(kept.key(weights)) is None or held[0].kind != "eager"
+
+
+def test_who_disagrees_is_left_out(model: EfficientNet, held: list[Choice], monkeypatch: pytest.MonkeyPatch) -> None:
+    def off(kind: str, *rest: object) -> Engine:
+        made = opened(kind, *rest)  # type: ignore[arg-type]
+        if kind == "openvino":
+            run = made.run
+            made.run = lambda pictures: run(pictures) * np.float32(1.001)  # type: ignore[method-assign]
+        if kind == "litert":
+            made.run = lambda pictures: np.full((len(pictures), 5), np.nan, np.float32)  # type: ignore[method-assign]
+        return made
+
+    opened = source.opened
+    monkeypatch.setattr(source, "opened", off)
+    engine(model)
+    assert {one.kind for one in held[0].contestants} == {"eager", "onnxruntime"}
+    assert [one.kind for one in held[0].left_out] == ["openvino", "litert"]
+    assert held[0].left_out[0].why == "its answers differ by 1.0e-03"
+    for kind in ("openvino", "litert"):  # nor by its name, though its file is there
+        for _ in range(2):
+            with pytest.raises(ValueError, match=rf"{kind} does not answer as the network does .* use eager"):
+                engine(model, kind)
+
+
+@pytest.mark.skipif("avx512_bf16" not in machine().instructions, reason="no bfloat16 in this CPU")
+def test_other_precisions_only_where_allowed(model: EfficientNet, held: list[Choice]) -> None:
+    engine(model, precision="bfloat16")
+    assert {(one.kind, one.precision) for one in held[0].contestants} >= {
+        *(("eager", "float32"), ("eager", "bfloat16"), ("openvino", "float32"), ("openvino", "bfloat16"))
+    }
+    assert {(one.kind, one.precision) for one in held[0].left_out} == {
+        *(("onnxruntime", "bfloat16"), ("litert", "bfloat16"))
+    }
+    assert "does not compute in bfloat16 on this machine: it has float32" in held[0].left_out[0].why
+    assert engine(model, "openvino", precision="bfloat16").precision == "bfloat16"
+    with pytest.raises(ValueError, match="litert does not compute in bfloat16"):
+        engine(model, "litert", precision="bfloat16")
+
+
+@pytest.mark.skipif("avx512_bf16" not in machine().instructions, reason="no bfloat16 in this CPU")
+def test_a_drop_is_held_to_pictures(model: EfficientNet, held: list[Choice], monkeypatch: pytest.MonkeyPatch) -> None:
+    some = noise(40)
+    engine(model, precision="bfloat16", max_drop=100, pictures=some)
+    assert any(one.precision == "bfloat16" for one in held[0].contestants)
+
+    def turned(kind: str, path: Path, precision: str, *rest: object) -> Engine:
+        made = opened(kind, path, precision, *rest)  # type: ignore[arg-type]
+        if precision == "bfloat16":
+            run = made.run
+            made.run = lambda x: run(x)[:, ::-1] if len(x) == 40 else run(x)  # type: ignore[method-assign]
+        return made
+
+    opened = source.opened
+    monkeypatch.setattr(source, "opened", turned)
+    engine(model, precision="bfloat16", max_drop=1.0, pictures=some)
+    why = {one.kind: one.why for one in held[1].left_out}
+    assert why["openvino"].startswith("it changes the answer to ")
+    with pytest.raises(ValueError, match="max_drop holds another precision to pictures: give both"):
+        engine(model, precision="bfloat16", max_drop=1.0)
+
+
+def test_not_installed(model: EfficientNet, held: list[Choice], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "installed", lambda: ("eager", "compiled", "litert"))
+    engine(model)
+    assert {one.kind for one in held[0].contestants} == {"eager", "litert"}
+    why = {one.kind: one.why for one in held[0].left_out}
+    assert set(why) == {"onnxruntime", "openvino"}
+    assert 'pip install "effnet[openvino]"; eager works without' in why["openvino"]
+    with pytest.raises(ImportError, match="the engine openvino is not installed here"):
+        engine(model, "openvino")
+
+
+def test_a_full_disk_costs_time_alone(
+    model: EfficientNet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kept, "store", lambda: Path("/dev/null/nowhere"))
+    with caplog.at_level(logging.WARNING, "effnet"):
+        assert engine(model).kind == "eager"
+    assert "engines cannot be kept for the next time" in caplog.text
+    with pytest.raises(OSError, match="there is no room for the file that onnxruntime opens: free some"):
+        engine(model, "onnxruntime")
+
+
+@pytest.mark.parametrize("kind", ["eager", "onnxruntime", "openvino", "litert"])
+def test_a_kind_by_name(kind: str, weights: Path, model: EfficientNet) -> None:
+    made = engine(weights, kind, threads=2)
+    assert (made.kind, made.threads) == (kind, 2)
+    assert made.run(noise(2)) == pytest.approx(Eager(model).run(noise(2)), abs=1e-4)
+    assert made.embed(noise(2)) == pytest.approx(Eager(model).embed(noise(2)), abs=1e-4)
+
+
+def test_compared_with_eager_once(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(weights, "openvino")
+    monkeypatch.setattr(source.Source, "_prove", None)
+    assert engine(weights, "openvino").kind == "openvino"
+    with pytest.raises(TypeError):
+        engine(weights, "onnxruntime")
+    monkeypatch.setattr(choice, "versions", lambda: {"openvino": "99"})
+    with pytest.raises(TypeError):
+        engine(weights, "openvino")
+
+
+def test_exported_files(model: EfficientNet, tmp_path: Path) -> None:
+    path = tmp_path / "exported.onnx"
+    onnx.write(path, model, Interface())
+    assert engine(path).kind == "onnxruntime"
+    assert engine(str(path), "openvino").kind == "openvino"
+    saved = engine(save(model, tmp_path / "saved.tflite", "tflite"), "eager")  # weights, as any other file of them
+    assert saved.run(noise()) == pytest.approx(Eager(model).run(noise()), abs=1e-4)
+
+
+def test_kept_for_a_start_without_torch(model: EfficientNet, tmp_path: Path) -> None:
+    path = save(model, tmp_path / "model.safetensors")
+    assert at_hand(kept.key(path)) is None
+    assert keep(model, path)
+    code = (
+        "import sys; from pathlib import Path; import numpy; from effnet.exporting import choose; "
+        "made = choose.at_hand(choose.Source(Path(sys.argv[1])).key); "
+        "print(made.kind, made.run(numpy.zeros((1, 32, 32, 3), numpy.uint8)).shape, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "onnxruntime (1, 5) False"
+
+
+def test_at_hand_is_what_is_remembered(weights: Path) -> None:
+    key = kept.key(weights)
+    engine(weights, "litert")
+    contestant = Contestant("litert", "float32", 0.001, 0.001, 0.001, 9, 0.0)
+    now = Question.now(1, None, "float32", None)
+    choice.remember(key, Choice(now, "litert", "float32", (contestant,), (), 1, "today"))
+    made = at_hand(key)
+    assert made is not None
+    assert made.kind == "litert"
+    choice.remember(key, Choice(now, "eager", "float32", (replace(contestant, kind="eager"),), (), 1, "today"))
+    assert at_hand(key) is None
+    assert engine(weights).kind == "eager"
+
+
+def test_a_package_that_does_not_load(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(weights, "onnxruntime")
+    for name in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert at_hand(kept.key(weights)) is None
+    made = engine(weights)
+    assert made.kind in ("eager", "litert")
+
+
+def test_a_source_is_loaded_once(weights: Path) -> None:
+    one = source.Source(weights)
+    loaded = one.network
+    assert engine(one, "eager").run(noise()) == pytest.approx(Eager(loaded).run(noise()), abs=1e-5)
+    assert one.network is loaded
+
+
+def test_the_best_batch(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = engine(weights, "onnxruntime")
+    best = best_batch(weights, made)
+    assert best in contest.BATCHES
+    monkeypatch.setattr(contest, "throughput", None)
+    assert best_batch(weights, made) == best
+
+
+def test_what_is_refused(model: EfficientNet) -> None:
+    for wrong, said in (
+        ({"kind": "warp"}, "kind must be one of auto, eager"),
+        ({"batch": 0}, "batch must be"),
+        ({"threads": 0}, "threads must be"),
+        ({"size": (0, 32)}, "size must be"),
+        ({"precision": "double"}, "precision must be one of"),
+        ({"precision": "int8"}, "int8 is a property of a file"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            engine(model, **wrong)  # type: ignore[arg-type]

@@ -1,0 +1,289 @@
+"""effnet.export: a file in its place, or nothing and a sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from effnet.contract import Labels, Preprocess
+from effnet.engines.interface import Interface, said
+from effnet.exporting import litert, onnx, openvino
+from effnet.exporting.check import Agreement
+from effnet.exporting.export import Exported, export
+from effnet.net import EfficientNet
+from effnet.net.surgery import fold
+from effnet.weights import save
+
+from .networks import network
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+pytest.importorskip("ai_edge_litert")
+
+FILES = ("m.onnx", "m.xml", "m.tflite")  # torch's takes seconds, and has tests of its own
+
+
+@pytest.fixture(scope="module")
+def model() -> EfficientNet:
+    return network()
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.mark.parametrize(("name", "to"), [*zip(FILES, ("onnx", "openvino", "litert"), strict=True), ("m.pt2", "torch")])
+def test_what_is_written_and_what_is_told(name: str, to: str, model: EfficientNet, tmp_path: Path) -> None:
+    done = export(model, tmp_path / "new" / name)
+    files = ["m.bin", "m.xml"] if to == "openvino" else [name]
+    assert left(tmp_path / "new") == files
+    assert done.difference < 1e-5
+    assert replace(done, difference=0) == Exported(
+        path=tmp_path / "new" / name,
+        format=to,
+        interface=Interface(size=(32, 32)),
+        bytes=sum((tmp_path / "new" / file).stat().st_size for file in files),
+        difference=0,
+        pictures=6,
+        same_top1=6,
+    )
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("size", ["any", None])
+def test_any_size_is_compared_at_two(name: str, size: str | None, model: EfficientNet, tmp_path: Path) -> None:
+    done = export(model, tmp_path / name, input="floats", output="logits", size=size, embedding=True)
+    assert (done.interface, done.pictures) == (Interface("floats", "logits", True, None), 12)
+
+
+def test_another_size_is_the_contracts_too(model: EfficientNet, tmp_path: Path) -> None:
+    export(model, tmp_path / "m.onnx", size=(41, 30))
+    import onnxruntime
+
+    metadata = onnxruntime.InferenceSession(tmp_path / "m.onnx").get_modelmeta().custom_metadata_map
+    contract, interface = said(metadata, "m.onnx")
+    assert contract.preprocess.size == interface.size == (41, 30)
+    assert model.preprocess.size == (32, 32)
+    assert export(model, tmp_path / "m.onnx", size=24).interface.size == (24, 24)
+
+
+def changed(model: EfficientNet, how: str) -> EfficientNet:
+    match how:
+        case "folded":
+            return fold(model)
+        case "training":
+            return network().train()
+        case "float16":
+            return network().half()
+        case "bfloat16":
+            return network().bfloat16()
+        case "without a classifier":
+            return network(classes=0)
+        case "one channel":
+            return network(channels=1)
+    return network(channels=4)
+
+
+@pytest.mark.parametrize(
+    "how", ["folded", "training", "float16", "bfloat16", "without a classifier", "one channel", "four channels"]
+)
+@pytest.mark.parametrize("name", FILES)
+def test_networks_of_every_kind(how: str, name: str, model: EfficientNet, tmp_path: Path) -> None:
+    given = changed(model, how)
+    kinds = {each.dtype for each in given.parameters()}, given.training
+    done = export(given, tmp_path / name)
+    assert done.difference < 1e-5
+    assert done.pictures == (4 if how.endswith(("channel", "channels")) else 6)
+    assert done.same_top1 == (None if how == "without a classifier" else done.pictures)
+    assert done.interface.embedding == (how == "without a classifier")
+    assert ({each.dtype for each in given.parameters()}, given.training) == kinds
+
+
+def test_a_file_of_weights_and_a_runs_folder(model: EfficientNet, tmp_path: Path) -> None:
+    weights = save(model, tmp_path / "run" / "model.safetensors")
+    assert export(weights, tmp_path / "a.onnx").same_top1 == 6
+    assert export(tmp_path / "run", tmp_path / "b.onnx").same_top1 == 6
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_pictures_of_ones_own(model: EfficientNet, tmp_path: Path) -> None:
+    photos, noise = tmp_path / "photos", np.random.default_rng(0)
+    photos.mkdir()
+    for index in range(5):
+        Image.fromarray(noise.integers(0, 256, (40, 50, 3), np.uint8)).save(photos / f"{index}.png")
+    (photos / "damaged.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    done = export(model, tmp_path / "m.onnx", pictures=photos)
+    assert (done.pictures, done.same_top1) == (5, 5)
+    listed = [photos / "1.png", noise.integers(0, 256, (60, 60, 3), np.uint8)]
+    assert export(model, tmp_path / "m.onnx", pictures=listed, size="any").pictures == 4
+    many = [photos / "1.png"] * 100
+    assert export(model, tmp_path / "m.onnx", pictures=many).pictures == 25  # evenly spread, at most 32
+    with pytest.raises(ValueError, match="none of the pictures to compare by can be read"):
+        export(model, tmp_path / "m.onnx", pictures=[photos / "damaged.jpg"])
+    with pytest.raises(ValueError, match="there are no pictures to compare by"):
+        export(model, tmp_path / "m.onnx", pictures=[])
+    with pytest.raises(ValueError, match="sees 4 channels, and pictures are read as RGB"):
+        export(network(channels=4), tmp_path / "m.onnx", pictures=photos)
+
+
+def test_weights_of_16_bits(model: EfficientNet, tmp_path: Path) -> None:
+    for name in ("m.xml", "m.tflite"):
+        assert 1e-6 < export(model, tmp_path / name, precision="float16").difference < 1e-2
+    with pytest.raises(ValueError, match=r"m\.tflite is not written: in litert .* \(allowed: 1e-06\)"):
+        export(model, tmp_path / "m.tflite", precision="float16", tolerance=1e-6)
+    with pytest.raises(ValueError, match="onnx files keep float32 here"):
+        export(model, tmp_path / "m.onnx", precision="float16")
+
+
+# What is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_differs_is_not_left(
+    name: str, model: EfficientNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("effnet.exporting.export.compare", lambda *_: Agreement(0.0123, 6, 0))
+    with pytest.raises(ValueError, match=rf"{name} is not written: in \w+ the network would answer 1\.2e-02"):
+        export(model, tmp_path / name)
+    monkeypatch.setattr("effnet.exporting.export.compare", lambda *_: Agreement(float("nan"), 6, 0))
+    with pytest.raises(ValueError, match="with other outputs, or with numbers that are not finite"):
+        export(model, tmp_path / name, tolerance=1)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_was_there_stays_whole(
+    name: str, model: EfficientNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(model, tmp_path / name)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="allowed: 0"):
+        export(network(classes=7), tmp_path / name, tolerance=0)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    export(network(classes=7), tmp_path / name)
+    assert left(tmp_path) == sorted(before)
+    assert (tmp_path / name).read_bytes() != before[name]
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.tflite", "m.pt2"])
+def test_a_full_disk(name: str, model: EfficientNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / name).write_text("mine")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=rf"{name} could not be written: the disk is full; what was there before is un"):
+        export(model, tmp_path / name)
+    assert left(tmp_path) == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_disk_that_fills_while_openvino_writes(
+    model: EfficientNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(graph: Any, path: Path, **_: Any) -> None:
+        Path(path).write_text("half of it")
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr("openvino.save_model", full)
+    monkeypatch.setattr("effnet.exporting.openvino.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(OSError, match=r"m\.xml could not be written: the disk is full"):
+        export(model, tmp_path / "m.xml")
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "to"), [("m.h5", None), ("model", None), ("m.onnx", "litert"), ("m.ir", "openvino"), ("m.onnx.gz", None)]
+)
+def test_a_suffix_of_no_format(name: str, to: str | None, model: EfficientNet, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\.onnx \(onnx\), \.xml \(openvino\), \.tflite \(litert\), \.pt2 \(torch\)"):
+        export(model, tmp_path / name, to)
+    assert left(tmp_path) == []
+
+
+def test_a_name_without_a_suffix_where_the_format_is_said(model: EfficientNet, tmp_path: Path) -> None:
+    assert export(model, tmp_path / "model", "onnx").format == "onnx"
+    assert left(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"to": "coreml"}, "to must be one of onnx, openvino, litert, torch"),
+        ({"input": "bytes"}, "input must be one of pixels, floats, normalised"),
+        ({"output": "classes"}, "output must be one of probabilities, logits"),
+        ({"precision": "float8"}, "precision must be one of float32, float16"),
+        ({"size": 0}, "size must be a whole number of at least 1"),
+        ({"size": (32, -1)}, "size must be a whole number of at least 1"),
+        ({"size": (32, 32, 3)}, r"size must be \(height, width\)"),
+        ({"size": 10_000}, "size must be at most 8192 pixels a side"),
+        ({"size": "large"}, 'size must be "own", "any"'),
+        ({"tolerance": -1.0}, "tolerance must be at least 0"),
+    ],
+)
+def test_options_that_mean_nothing(options: dict[str, Any], said: str, model: EfficientNet, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        export(model, tmp_path / "m.onnx", **options)
+    assert left(tmp_path) == []
+
+
+def test_a_folder_in_its_place(model: EfficientNet, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is a folder: name the file to write, as .*model\.onnx"):
+        export(model, tmp_path, "onnx")
+
+
+def test_a_network_that_is_not_what_its_arch_says(tmp_path: Path) -> None:
+    model = network()
+    model.classifier = nn.Sequential(nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 5))
+    for name in FILES:
+        with pytest.raises(ValueError, match=r"cannot hold this network: classifier\.0\.bias, .* torch's \.pt2 holds"):
+            export(model, tmp_path / name)
+    model = network()
+    for block in model.modules():
+        if isinstance(block, nn.SiLU):
+            block.forward = torch.tanh  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="in onnx the network would answer"):
+        export(model, tmp_path / "m.onnx")
+    assert left(tmp_path) == []
+
+
+def test_preprocessing_of_other_channels(tmp_path: Path) -> None:
+    model = network(channels=4)
+    model.preprocess = Preprocess((32, 32))
+    with pytest.raises(ValueError, match=r"sees 4 channels, and its preprocessing has mean and std of 3: set"):
+        export(model, tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_runtime_that_is_not_here(
+    name: str, model: EfficientNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("onnxruntime", "openvino", "ai_edge_litert.interpreter"):
+        monkeypatch.setitem(__import__("sys").modules, package, None)
+    with pytest.raises(ImportError, match=r'pip install "effnet\['):
+        export(model, tmp_path / name)
+    assert left(tmp_path) == []
+
+
+def test_labels_that_are_hard_to_write(tmp_path: Path) -> None:
+    model = network(classes=3)
+    model.labels = Labels(("蜂", 'a "quoted"\nname', "<&>"))
+    for name, opened in (("m.onnx", onnx.opened), ("m.xml", openvino.opened), ("m.tflite", litert.opened)):
+        export(model, tmp_path / name)
+        assert opened(tmp_path / name)
+    import openvino as runtime
+
+    read = runtime.Core().read_model(tmp_path / "m.xml").get_rt_info("effnet").astype(str)
+    assert said({"effnet": read, "effnet.interface": "{}"}, "")[0].labels == model.labels
+    shutil.rmtree(tmp_path)
