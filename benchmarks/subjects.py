@@ -1,7 +1,7 @@
 """What the benchmarks of whole answers work on: networks with sensible statistics, and photos of 12 megapixels.
 
 Published weights are not needed: a network's numbers do not change its speed. They are drawn at random, and its batch
-norm's statistics are then measured on real photos, so that every layer sees values of an ordinary size and the answers
+norm's statistics are then measured on real photos and noise, so that every layer sees values of an ordinary size and the answers
 differ from photo to photo. Padding and ε are torchvision's and timm's own, so that all of them can be given the same.
 """
 
@@ -47,12 +47,14 @@ def network(name: str, photos: list[Path]) -> EfficientNet:
     for norm in norms:
         norm.momentum = None  # type: ignore[assignment] – the plain mean over what is seen
     some = np.stack([np.asarray(pixels(path, model.preprocess), np.uint8) for path in photos[:: len(photos) // 8][:8]])
+    # noise too: through statistics that have never seen the like, random layers would magnify the last bit of it
+    noise = np.random.default_rng(0).integers(0, 256, some[:4].shape, np.uint8)
     model.train()
     for module in model.modules():
         if type(module).__name__ in ("StochasticDepth", "Dropout"):
             module.eval()
     with torch.no_grad():
-        model(normalise(torch.from_numpy(some), model.preprocess))
+        model(normalise(torch.from_numpy(np.concatenate([some, noise])), model.preprocess))
         for norm in norms:
             norm.momentum = 0.1
         seen = normalise(torch.from_numpy(some), model.preprocess)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from effnet.evaluation import evaluate as evaluate
     from effnet.exporting.choose import engine as engine
     from effnet.exporting.export import export as export
+    from effnet.exporting.quantise import quantise as quantise
     from effnet.net import EfficientNet as EfficientNet
     from effnet.net import FusedMBConv as FusedMBConv
     from effnet.net import MBConv as MBConv
@@ -47,6 +48,7 @@ _NAMES_OF = {
     "effnet.evaluation": ("Evaluation", "evaluate"),
     "effnet.exporting.choose": ("engine",),
     "effnet.exporting.export": ("export",),
+    "effnet.exporting.quantise": ("quantise",),
     "effnet.net": ("EfficientNet", "FusedMBConv", "MBConv", "SqueezeExcite", "create"),
     "effnet.prediction": ("Prediction", "Predictor"),
     "effnet.training.recipe": ("Recipe",),

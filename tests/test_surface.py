@@ -39,6 +39,7 @@ PUBLIC = {
     "evaluate",
     "fit",
     "layers",
+    "quantise",
     "load",
     "rounding",
     "save",

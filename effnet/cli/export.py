@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from effnet.cli.options import Json, Offline
 from effnet.cli.options import size as parsed
+from effnet.engines.interface import Interface
 
 
 def export(
@@ -28,10 +30,19 @@ def export(
     ] = None,
     embedding: Annotated[bool, typer.Option("--embedding", help="Give the pooled features as well.")] = False,
     precision: Annotated[
-        str, typer.Option(metavar="KIND", help="float32; float16 stores weights in 16 bits (.xml, .tflite).")
+        str,
+        typer.Option(
+            metavar="KIND", help="float32; float16 stores weights in 16 bits (.xml, .tflite); int8 needs --pictures."
+        ),
     ] = "float32",
     pictures: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Compare by pictures in it, in place of our own.")
+        str | None,
+        typer.Option(metavar="FOLDER", help="Compare by pictures in it, in place of our own; int8: calibrate by them."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="int8: how many pictures to calibrate by.")] = 128,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="POINTS", help="int8: leave so many layers in float that top-1 loses no more."),
     ] = None,
     tolerance: Annotated[
         float | None, typer.Option(min=0, metavar="X", help="Largest difference allowed, over the largest logit.")
@@ -50,6 +61,17 @@ def export(
     if there and not force:
         raise typer.BadParameter(f"{there} is already there: give another name, or --force", param_hint="OUT")
     sides = size if size == "any" else parsed(size) or "own"
+    if precision == "int8":
+        if pictures is None:
+            raise typer.BadParameter("int8 needs a folder of pictures like those it will see", param_hint="--pictures")
+        if to or size or embedding or tolerance is not None:
+            raise typer.BadParameter(
+                "int8 goes without --to, --size, --embedding, --tolerance", param_hint="--precision"
+            )
+        _in_int8(model, target, Interface(given, output), pictures, count, max_drop, as_json)
+        return
+    if max_drop is not None:
+        raise typer.BadParameter("goes with --precision int8", param_hint="--max-drop")
     from effnet.cli.printing import show, show_json
     from effnet.exporting.export import export as written
 
@@ -76,4 +98,27 @@ def export(
         f"{done.path}: {done.format}, {done.bytes / 1e6:.1f} MB, {done.interface.in_words(classified=classified)}",
         f"compared with the network on {done.pictures} pictures: "
         f"largest difference {done.difference:.1e} of the largest {what}{agreed}",
+    )
+
+
+def _in_int8(
+    model: str, target: Path, interface: Interface, pictures: str, count: int, max_drop: float | None, as_json: bool
+) -> None:
+    """Calibrates, writes, judges in the file's own runtime, and tells."""
+    from effnet.cli.printing import progress, show, show_json
+    from effnet.exporting.quantise import in_words, quantise
+    from effnet.weights import load
+
+    network = load(model)
+    interface = replace(interface, size=network.preprocess.size)
+    with progress("measuring layers") as step:
+        done = quantise(network, target, pictures, interface, max_drop, count, step_done=step)
+    if as_json:
+        told = {**asdict(done), "path": str(done.path), "drop": done.drop}
+        show_json({**told, "written": told.pop("path")})
+        return
+    show(
+        f"{done.path}: {done.format}, int8, {done.bytes / 1e6:.1f} MB, {interface.in_words()}",
+        done.in_words(),
+        *([in_words(done.table)] if done.table else []),
     )

@@ -69,6 +69,8 @@ def export(
     """
     path = Path(path)
     kind = _format(path, to)
+    if precision == "int8":
+        raise ValueError("int8 needs pictures to take ranges from: effnet.quantise(model, path, folder)")
     choice("precision", precision, tuple(TOLERANCES))
     if precision == "float16" and kind not in ("openvino", "litert"):
         raise ValueError(f"{kind} files keep float32 here: weights of 16 bits are for openvino and litert")

@@ -49,6 +49,38 @@ def test_what_is_there_stays(run: Run, weights: Path, tmp_path: Path) -> None:
     assert (tmp_path / "m.bin").read_text() == "mine too"
 
 
+def test_int8(run: Run, weights: Path, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for index in range(10):
+        source = sorted(photos.rglob("*.*g"))[index % 4]
+        (folder / f"{index}{source.suffix}").write_bytes(source.read_bytes())
+    words = ("--precision", "int8", "--pictures", folder)
+    done = run("export", weights, tmp_path / "m.onnx", *words)
+    assert done.status == 0, done.err
+    assert "m.onnx: onnx, int8, " in done.out
+    assert "6 of 23 layers in float; agreement " in done.out
+    told = json.loads(run("export", weights, tmp_path / "j.onnx", *words, "--max-drop", "100", "--json").out)
+    assert (told["written"], told["format"], told["pictures"]) == (str(tmp_path / "j.onnx"), "onnx", 10)
+    assert told["drop"] == pytest.approx(100 * (told["before"] - told["after"]))
+    assert run("predict", next(photos.rglob("*.jpg")), "--model", tmp_path / "m.onnx").status == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--precision", "int8"), "int8 needs a folder"),
+        (("--precision", "int8", "--pictures", "x", "--size", "any"), "int8 goes without"),
+        (("--max-drop", "1"), "goes with --precision int8"),
+    ],
+)
+def test_int8_refused(run: Run, weights: Path, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    refused = run("export", weights, tmp_path / "m.onnx", *words)
+    assert refused.status == 2
+    assert said in refused.err.replace("│", "").replace("\n", " ")
+    assert not (tmp_path / "m.onnx").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "words", "status", "said"),
     [

@@ -194,7 +194,8 @@ def test_not_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("onnxruntime", "openvino", "ai_edge_litert", "ai_edge_litert.interpreter"):
         monkeypatch.setitem(sys.modules, name, None)
     for name, kind in (("network.onnx", "onnxruntime"), ("network.onnx", "openvino"), ("network.tflite", "litert")):
-        said = rf'the engine {kind} is not installed here: pip install "effnet\[{kind}\]"; eager works without'
+        package = "ai-edge-litert" if kind == "litert" else kind
+        said = f"the engine {kind} is not installed here: pip install {package}; eager works without"
         with pytest.raises(ImportError, match=said):
             open_file(folder / name, kind)
     monkeypatch.setattr(engine, "find_spec", lambda name: None)

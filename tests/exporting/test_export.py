@@ -271,7 +271,7 @@ def test_a_runtime_that_is_not_here(
 ) -> None:
     for package in ("onnxruntime", "openvino", "ai_edge_litert.interpreter"):
         monkeypatch.setitem(__import__("sys").modules, package, None)
-    with pytest.raises(ImportError, match=r'pip install "effnet\['):
+    with pytest.raises(ImportError, match="pip install"):
         export(model, tmp_path / name)
     assert left(tmp_path) == []
 

@@ -9,7 +9,7 @@ from effnet.bench.why.share import Share
 from effnet.clock import Peaks
 
 MOST = 3
-WORTH = 0.01  # of the time: less is no reason
+WORTH = 0.01  # of the whole time: less lost is no reason
 SHORT = 50e-6  # seconds: below this, starting a step costs about as much as the step
 FAR = 1.5  # times the least that the machine's limits allow
 NAMES = {
@@ -33,7 +33,8 @@ def reasons(groups: Sequence[Share], activation: str, precision: str, limits: Pe
     peak = limits.macs(precision) or limits.float32
     lost = sorted(groups, key=lambda group: group.macs / peak - group.seconds)
     steps = sum(group.steps for group in groups)
-    found = [group for group in lost if group.time >= WORTH and group.seconds > group.macs / peak]
+    least = WORTH * sum(group.seconds for group in groups)
+    found = [group for group in lost if group.seconds - group.macs / peak >= least]
     return tuple(_sentence(group, activation, peak, batch, steps) for group in found[:MOST])
 
 
