@@ -39,7 +39,10 @@ check: $(READY)  ## style, types, and whether the generated documents are up to 
 parity: $(READY)  ## the whole family against every ecosystem's own networks: long
 	$(BIN)/pytest -m sweep tests/parity
 
-bench: $(READY)  ## speed and loading against timm on this machine
+bench: $(READY)  ## speed against the peers on this machine: predicting, starting, photos, loading, the paper's Table 4
+	$(BIN)/python benchmarks/predictor.py
+	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/table4.py
 	$(BIN)/python benchmarks/against_timm.py
 	$(BIN)/python benchmarks/loading.py
 

@@ -30,7 +30,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from effnet.clock import Stopwatch
-from effnet.data.ahead import cores
+from effnet.clock.machine import cores
 from effnet.data.pixels import pixels
 from effnet.net import create
 from effnet.prediction import Predictor

@@ -1,8 +1,8 @@
 """What the benchmarks of whole answers work on: networks with sensible statistics, and photos of 12 megapixels.
 
 Published weights are not needed: a network's numbers do not change its speed. They are drawn at random, and its batch
-norm's statistics are then measured on real photos and noise, so that every layer sees values of an ordinary size and the answers
-differ from photo to photo. Padding and ε are torchvision's and timm's own, so that all of them can be given the same.
+norm's statistics are then measured on real photos and on noise, so that every layer sees values of an ordinary size and
+the answers differ from photo to photo. Padding and ε are torchvision's and timm's own, so that all can be given them.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from effnet.weights.cards import CARDS, DEFAULTS, PUBLISHERS, Card
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 # The rooms in their one-way order, as tests/test_rooms.py holds them.
-ROOMS = ["arch", "contract", "net", "draw", "data", "weights", "clock", "engines", "exporting"]
+ROOMS = ["arch", "contract", "clock", "net", "draw", "data", "weights", "engines", "exporting"]
 ROOMS += ["prediction", "evaluation", "doctor", "training", "bench", "cli"]
 
 

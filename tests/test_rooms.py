@@ -16,7 +16,7 @@ ROOT = Path(effnet.__file__).parent
 
 # A room imports only rooms to its left.
 ROOMS = (
-    *("arch", "contract", "net", "draw", "data", "weights", "clock", "engines", "exporting", "prediction"),
+    *("arch", "contract", "clock", "net", "draw", "data", "weights", "engines", "exporting", "prediction"),
     *("evaluation", "explanation", "doctor", "training", "compare", "bench", "search", "serve", "cli"),
 )
 STANDARD_LIBRARY_ONLY = ("arch", "contract")

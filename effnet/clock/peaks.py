@@ -23,7 +23,8 @@ class Peaks(Record):
     """What ``threads`` threads of this machine reach at most.
 
     Speeds are of matrix products, in multiply-accumulates a second; bandwidths of copying, in bytes read and written
-    a second: of arrays within the caches, and of arrays far beyond them.
+    a second: of arrays within the caches, and of arrays far beyond them. They are torch's: a runtime whose kernels are
+    better than those of torch's library can reach a little more.
     """
 
     threads: int

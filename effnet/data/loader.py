@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from effnet.clock.machine import cores
 from effnet.contract import Preprocess
-from effnet.data.ahead import cores
 from effnet.data.augment import Augment, augmenter, dice, seeded
 from effnet.data.pictures import Pictures
 from effnet.data.pixels import read

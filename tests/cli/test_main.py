@@ -16,7 +16,7 @@ from effnet.cli.printing import short
 
 from .conftest import Run
 
-VERBS = ("models", "show", "scale", "predict", "train", "evaluate")
+VERBS = ("models", "show", "scale", "predict", "train", "evaluate", "convert", "export", "bench", "doctor")
 EFFNET = (sys.executable, "-c", "import sys; from effnet.cli import main; sys.exit(main())")
 
 

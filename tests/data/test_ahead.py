@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from effnet.data.ahead import ahead, cores
+from effnet.data.ahead import ahead
 
 
 def test_in_order_whoever_is_done_first() -> None:
@@ -60,10 +60,6 @@ def test_works_beside_who_asks() -> None:
     for number in ahead(work, range(2), workers=1):
         assert begun[1].wait(30)
         assert number in (0, 1)
-
-
-def test_cores_of_this_process() -> None:
-    assert cores() >= 1
 
 
 def test_decoding_needs_no_torch() -> None:
