@@ -164,3 +164,18 @@ def test_from_files(model: EfficientNet, folder: Path, tmp_path: Path) -> None:
     assert evaluate(path, str(folder)) == evaluate(str(path.parent), folder) == evaluate(model, folder)
     with pytest.raises(ValueError, match="batch must be"):
         evaluate(model, folder, batch=0)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+def test_an_exported_file_is_evaluated_in_its_runtime(model: EfficientNet, tmp_path: Path, suffix: str) -> None:
+    noise = np.random.default_rng(5)
+    for name in model.labels.names:
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(3):
+            picture = Image.fromarray(noise.integers(0, 256, (40, 40, 3), np.uint8))
+            picture.save(tmp_path / "photos" / name / f"{index}.png")
+    exported = effnet.export(model, tmp_path / f"model{suffix}").path
+    found, expected = (evaluate(each, tmp_path / "photos") for each in (exported, model))
+    assert found.confusion == expected.confusion
+    assert found.loss == pytest.approx(expected.loss, abs=1e-4)
+    assert evaluate(effnet.engine(exported), tmp_path / "photos").confusion == expected.confusion

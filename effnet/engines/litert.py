@@ -88,7 +88,7 @@ class Litert:
             return
         self._shape = ()
         try:
-            with _without_notices():
+            with without_notices():
                 self._interpreter.resize_tensor_input(self._input["index"], shape)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
@@ -138,7 +138,7 @@ def _meant(stored: NDArray[Any], tensor: Any) -> Floats:
 
 
 @contextmanager
-def _without_notices() -> Iterator[None]:
+def without_notices() -> Iterator[None]:
     """Keeps XNNPACK's notice that it was created, which Python cannot turn off, from the user's terminal."""
     with _QUIET:
         try:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effnet.engines.interface import Interface
+from effnet.engines.litert import without_notices
 from effnet.exporting.check import Run
 from effnet.net import EfficientNet
 from effnet.net.surgery import fold
@@ -48,13 +49,14 @@ def opened(path: Path) -> Run:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
-        raise ImportError('TFLite files are checked by ai-edge-litert: pip install "effnet[litert]"') from None
+        raise ImportError("TFLite files are checked by ai-edge-litert: pip install ai-edge-litert") from None
     interpreter = Interpreter(str(path))
     (given,), outputs = interpreter.get_input_details(), interpreter.get_output_details()
 
     def run(pictures: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        interpreter.resize_tensor_input(given["index"], pictures.shape)
-        interpreter.allocate_tensors()
+        with without_notices():
+            interpreter.resize_tensor_input(given["index"], pictures.shape)
+            interpreter.allocate_tensors()
         interpreter.set_tensor(given["index"], pictures)
         interpreter.invoke()
         return {each["name"]: interpreter.get_tensor(each["index"]) for each in outputs}

@@ -37,6 +37,16 @@ def test_any_size_of_a_runs_folder(run: Run, weights: Path, tmp_path: Path) -> N
     assert "on 12 pictures" in done.out
 
 
+def test_what_an_exported_file_is_good_for(run: Run, weights: Path, photos: Path, tmp_path: Path) -> None:
+    made = tmp_path / "m.onnx"
+    assert run("export", weights, made).status == 0
+    assert run("show", made).out.startswith("nano at 32×32")
+    assert run("predict", next(photos.rglob("*.jpg")), "--model", made).status == 0
+    refused = run("convert", made, tmp_path / "m.pth", "--to", "timm")
+    assert refused.status == 1
+    assert "was exported for another runtime" in refused.err
+
+
 def test_what_is_there_stays(run: Run, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_text("mine")
     (tmp_path / "m.bin").write_text("mine too")

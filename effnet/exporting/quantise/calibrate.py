@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.func import functional_call
 
 from effnet.contract import Preprocess
+from effnet.exporting.quantise.even import by_map, image_of, readers, sizes
 from effnet.exporting.quantise.walk import ACTIVATIONS, activation_of, all_operations, linear, walk
 from effnet.net import EfficientNet
 
 LEVELS = 255  # steps between the lowest and the highest of 8 bits
 SAMPLE = 16_384  # values kept of each map, spread evenly over the pictures
-SHARES = np.linspace(1, 0.25, 16)  # of the extremes that were seen: the ends that are tried
+SHARES = np.linspace(1, 0.05, 20)  # of the extremes that were seen: the ends that are tried
 TINY = 1e-6  # the least width of a range: a map that is zero everywhere has none of its own
 
 
@@ -26,6 +27,7 @@ class Range:
 
     low: float
     high: float
+    sizes: Tensor | None = None  # (channels,): the map is divided by them first, see `effnet.exporting.quantise.even`
 
     @property
     def scale(self) -> float:
@@ -39,15 +41,26 @@ class Range:
 
     def image(self, x: Tensor) -> Tensor:
         """``x`` as 8 bits hold it."""
+        if self.sizes is None:
+            return self._image(x)
+        sizes = self.sizes.view(1, -1, 1, 1)
+        return self._image(x / sizes) * sizes
+
+    def _image(self, x: Tensor) -> Tensor:
         return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, 0, LEVELS)
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What the pictures told. ``ranges`` by map, see `walk`; ``shifts`` by operation: float32 (channels,)."""
+    """What the pictures told. ``ranges`` by map, see `walk`; ``shifts`` and ``sizes`` by operation: (channels,)."""
 
     ranges: Mapping[str, Range]
     shifts: Mapping[str, Tensor]
+    sizes: Mapping[str, Tensor]
+
+    def weight(self, name: str, weight: Tensor, model: EfficientNet) -> Tensor:
+        """The weight of operation ``name`` as the file holds it."""
+        return image_of(weight, _read(model, self.sizes).get(name), weight_image)
 
 
 def calibrate(model: EfficientNet, batches: Iterable[Tensor]) -> Calibration:
@@ -58,14 +71,16 @@ def calibrate(model: EfficientNet, batches: Iterable[Tensor]) -> Calibration:
     A shift is by how much an operation's output moves on average, channel by channel, when its weights are rounded;
     taken from its bias, it costs nothing at run time (section 4.2 of arXiv:1906.04721, measured instead of derived).
     """
-    maps, shifts = _Maps(), _Shifts(model)
+    batches = list(batches)
+    found = sizes(model, batches)
+    divided = by_map(model, found)
+    maps, shifts = _Maps(divided), _Shifts(model, _read(model, found))
 
     def look(name: str, x: Tensor) -> Tensor:
         maps.add(name, x)
         shifts.input = x
         return x
 
-    batches = list(batches)
     pictures = sum(len(batch) for batch in batches)
     with torch.inference_mode():
         for batch in batches:
@@ -74,10 +89,17 @@ def calibrate(model: EfficientNet, batches: Iterable[Tensor]) -> Calibration:
             walk(model, batch, look, shifts.add)
     before_silu = {each.name for _, each in all_operations(model) if activation_of(model, each) == "silu"}
     ranges = {
-        name: _narrowed(torch.cat(sample), *maps.ends[name], ACTIVATIONS["silu" if name in before_silu else ""])
+        name: _narrowed(
+            torch.cat(sample), *maps.ends[name], ACTIVATIONS["silu" if name in before_silu else ""], divided.get(name)
+        )
         for name, sample in maps.samples.items()
     }
-    return Calibration(ranges | {"input": input_range(model.preprocess)}, shifts.total)
+    return Calibration(ranges | {"input": input_range(model.preprocess)}, shifts.total, found)
+
+
+def _read(model: EfficientNet, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of each operation that reads a divided map, the sizes by which it is."""
+    return {reader: size for name, size in found.items() for reader in readers(model)[name]}
 
 
 def of_files(ranges: Mapping[str, Range], preprocess: Preprocess) -> dict[str, Range]:
@@ -95,28 +117,33 @@ def input_range(preprocess: Preprocess) -> Range:
 
 
 class _Maps:
-    """The extremes and a sample of every map."""
+    """The extremes and a sample of every map, where channels are ``divided`` after they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, divided: Mapping[str, Tensor]) -> None:
+        self.divided = divided
         self.quota = SAMPLE  # values to take of one batch
-        self.samples: dict[str, list[Tensor]] = {}
+        self.samples: dict[str, list[Tensor]] = {}  # (values, 2): divided, and by what
         self.ends: dict[str, tuple[float, float]] = {}
         self.dice = torch.Generator().manual_seed(0)
 
     def add(self, name: str, x: Tensor) -> None:
-        least, most = (float(end) for end in torch.aminmax(x))
+        sizes = self.divided.get(name)
+        whole = x if sizes is None else x / sizes.view(1, -1, 1, 1)
+        least, most = (float(end) for end in torch.aminmax(whole))
         low, high = self.ends.get(name, (0.0, 0.0))
         self.ends[name] = min(low, least), max(high, most)
-        flat = x.permute(0, 2, 3, 1).reshape(-1) if x.ndim == 4 else x.flatten()  # no copy of what lies channels-last
+        # No copy of what lies channels-last.
+        flat = whole.permute(0, 2, 3, 1).reshape(-1) if x.ndim == 4 else whole.flatten()
         chosen = torch.randint(flat.numel(), (self.quota,), generator=self.dice)
-        self.samples.setdefault(name, []).append(flat[chosen])
+        by = torch.ones(self.quota) if sizes is None else sizes[chosen % len(sizes)]
+        self.samples.setdefault(name, []).append(torch.stack((flat[chosen], by), 1))
 
 
 class _Shifts:
     """By how much each operation's output moves on average when its weights are rounded to int8."""
 
-    def __init__(self, model: EfficientNet) -> None:
-        self.model, self.share = model, 1.0
+    def __init__(self, model: EfficientNet, read: Mapping[str, Tensor]) -> None:
+        self.model, self.read, self.share = model, read, 1.0
         self.input = torch.empty(0)
         self.total: dict[str, Tensor] = {}
 
@@ -124,22 +151,29 @@ class _Shifts:
         # The map is averaged over pictures first: the operation is linear, and one picture costs less than many.
         module, mean = linear(self.model, name), self.input.mean(0, keepdim=True)
         assert module.bias is not None
-        changed = {"weight": weight_image(weight) - weight, "bias": torch.zeros_like(module.bias)}
+        changed = {
+            "weight": image_of(weight, self.read.get(name), weight_image) - weight,
+            "bias": torch.zeros_like(module.bias),
+        }
         moved: Tensor = functional_call(module, changed, (mean,))
         moved = moved.flatten(2).mean(2)[0] if moved.ndim == 4 else moved[0]
         self.total[name] = self.total.get(name, torch.zeros_like(moved)) + self.share * moved
         return weight
 
 
-def _narrowed(sample: Tensor, low: float, high: float, through: Callable[[Tensor], Tensor]) -> Range:
+def _narrowed(
+    sample: Tensor, low: float, high: float, through: Callable[[Tensor], Tensor], sizes: Tensor | None
+) -> Range:
     """The range within ``low`` … ``high`` that loses least of ``sample`` after ``through``: lower end first."""
-    wanted = through(sample)
+    divided, by = sample.unbind(1)
+    wanted = through(divided * by)
 
     def loss(candidate: Range) -> float:
-        return float((through(candidate.image(sample)) - wanted).square().mean())
+        return float((through(candidate.image(divided) * by) - wanted).square().mean())
 
     lower = min((Range(low * share, high) for share in SHARES), key=loss).low if low else low
-    return min((Range(lower, high * share) for share in SHARES), key=loss) if high else Range(lower, high)
+    best = min((Range(lower, high * share) for share in SHARES), key=loss) if high else Range(lower, high)
+    return Range(best.low, best.high, sizes)
 
 
 def weight_scales(weight: Tensor) -> Tensor:

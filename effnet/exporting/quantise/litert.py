@@ -18,14 +18,17 @@ ACTIVATED = {1: ".relu", 3: ".relu6"}  # by the number of the fused activation
 LOWEST = -128  # of int8: where our ranges count from 0
 
 
-def quantise(graph: Graph, ranges: Mapping[str, Range], chosen: Collection[str]) -> Graph:
+def quantise(
+    graph: Graph, ranges: Mapping[str, Range], chosen: Collection[str], sizes: Mapping[str, NDArray[np.float32]]
+) -> Graph:
     """``graph``, of ours, with the operations ``chosen`` in int8.
 
     Weights are symmetric with a scale a channel, biases int32, maps int8 with a zero point; the classifier keeps its
     float input and output and has int8 weights, so that logits are not rounded to 256 values. A residual's sum is in
-    int8 where the convolution before it is; QUANTIZE and DEQUANTIZE stand where int8 and float meet.
+    int8 where the convolution before it is; QUANTIZE and DEQUANTIZE stand where int8 and float meet. Maps that come
+    divided by their channels' ``sizes`` are multiplied by them for σ.
     """
-    return _Rewrite(graph, ranges, chosen).graph()
+    return _Rewrite(graph, ranges, chosen, sizes).graph()
 
 
 @dataclass
@@ -35,6 +38,7 @@ class _Rewrite:
     given: Graph
     ranges: Mapping[str, Range]
     chosen: Collection[str]
+    sizes: Mapping[str, NDArray[np.float32]]
     tensors: list[Tensor] = field(default_factory=list)
     operators: list[Operator] = field(default_factory=list)
     twins: dict[int, int] = field(default_factory=dict)  # the same map in the other type
@@ -63,6 +67,9 @@ class _Rewrite:
             if each.kind == "FULLY_CONNECTED" and "classifier" in self.chosen:
                 self._weight(each.inputs[1], 0)
             inputs = tuple(self._float(index) for index in each.inputs)
+            layer = self.tensors[output].name.replace("/", ".").removesuffix(".sigmoid")
+            if each.kind == "LOGISTIC" and layer in self.sizes:
+                inputs = (self._sized(inputs[0], layer),)
             self.operators.append(replace(each, inputs=inputs))
             return
         data = 2 if each.kind == "ADD" else 1
@@ -101,6 +108,16 @@ class _Rewrite:
             self.tensors.append(replace(tensor, name=f"{tensor.name}/dequantised"))
             self.operators.append(Operator("DEQUANTIZE", (index,), (self.twins[index],)))
         return self.twins[index]
+
+    def _sized(self, index: int, layer: str) -> int:
+        """The map ``index`` times its channels' sizes."""
+        given, size = self.tensors[index], self.sizes[layer]
+        at = len(self.tensors)
+        name = layer.replace(".", "/")
+        self.tensors.append(Tensor(f"{name}/size", size.shape, "FLOAT32", data=size))
+        self.tensors.append(replace(given, name=f"{name}/sized"))
+        self.operators.append(Operator("MUL", (index, at), (at + 1,), {"FusedActivationFunction": 0}))
+        return at + 1
 
     def _as_int8(self, index: int, found: Range) -> None:
         scale, zero = (float(np.float32(found.scale)),), (found.zero + LOWEST,)

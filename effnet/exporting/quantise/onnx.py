@@ -14,13 +14,16 @@ FUSED = ("Relu", "Clip")  # part of the convolution before them, in every runtim
 INT8, ACTIVATION = np.int8, np.uint8
 
 
-def quantise(proto: Any, ranges: Mapping[str, Range], chosen: Collection[str]) -> None:
+def quantise(
+    proto: Any, ranges: Mapping[str, Range], chosen: Collection[str], sizes: Mapping[str, NDArray[np.float32]]
+) -> None:
     """Changes ``proto``, an ``onnx.ModelProto`` of ours, so that the operations ``chosen`` are in int8.
 
     Weights are int8, symmetric, a scale a channel; biases int32; maps uint8 with a zero point. A residual's sum is in
-    int8 where the convolution before it is. What is not chosen computes in float32, as do gates and SiLU.
+    int8 where the convolution before it is. What is not chosen computes in float32, as do gates and SiLU. Maps that
+    come divided by their channels' ``sizes`` are multiplied by them for σ.
     """
-    graph = _Graph(proto.graph, ranges)
+    graph = _Graph(proto.graph, ranges, sizes)
     whole = [
         node for node in proto.graph.node if node.name in chosen or (node.name == "logits" and "classifier" in chosen)
     ]
@@ -34,8 +37,8 @@ def quantise(proto: Any, ranges: Mapping[str, Range], chosen: Collection[str]) -
 class _Graph:
     """The nodes as they are laid out anew."""
 
-    def __init__(self, graph: Any, ranges: Mapping[str, Range]) -> None:
-        self.graph, self.ranges = graph, ranges
+    def __init__(self, graph: Any, ranges: Mapping[str, Range], sizes: Mapping[str, NDArray[np.float32]]) -> None:
+        self.graph, self.ranges, self.sizes = graph, ranges, sizes
         self.constants = {each.name: each for each in graph.initializer}
         self.readers: dict[str, list[Any]] = {}
         for node in graph.node:
@@ -61,6 +64,11 @@ class _Graph:
             for place, name in enumerate(node.input):
                 if name in maps:
                     node.input[place] = f"{name}.dequantised"
+            layer = node.name.removesuffix(".sigmoid")
+            if node.op_type == "Sigmoid" and layer in self.sizes:
+                size = self._constant(f"{layer}.size", self.sizes[layer].reshape(1, -1, 1, 1))
+                self._node("Mul", f"{layer}.sized", node.input[0], size)
+                node.input[0] = f"{layer}.sized"
             self.nodes.append(node)
             if node.output[0] in maps:
                 self._through_8_bits(node.output[0])

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from effnet.arch import Layer, layers
 from effnet.arch.record import Record
-from effnet.exporting.quantise.calibrate import Calibration, weight_image
+from effnet.exporting.quantise.calibrate import Calibration
 from effnet.exporting.quantise.walk import activation_of, all_operations, step, walk
 from effnet.net import EfficientNet
 
@@ -96,7 +96,7 @@ def _alone(
         return calibration.ranges[map_name].image(y) if map_name in ends and map_name != "logits" else y
 
     def weights(weight_name: str, weight: Tensor) -> Tensor:
-        return weight_image(weight) if weight_name == name else weight
+        return calibration.weight(name, weight, model) if weight_name == name else weight
 
     own = first == "embedding" or first.startswith(f"{rest[0].name}.")  # or else an earlier layer has made it
     x = x if own else calibration.ranges[first].image(x)

@@ -14,6 +14,7 @@ from effnet.exporting import litert as float_litert
 from effnet.exporting import onnx as float_onnx
 from effnet.exporting.quantise import litert, onnx
 from effnet.exporting.quantise.calibrate import Calibration, of_files
+from effnet.exporting.quantise.even import evened
 from effnet.exporting.quantise.walk import linear
 from effnet.net import EfficientNet
 
@@ -28,7 +29,9 @@ def write(
     OpenVINO reads the graph that ONNX gets: its own optimiser turns the QDQ pairs into its own form of them.
     Raises ``ImportError`` without the format's packages.
     """
-    shifted, ranges = unshifted(model, calibration, chosen), of_files(calibration.ranges, model.preprocess)
+    shifted = evened(unshifted(model, calibration, chosen), calibration.sizes)
+    ranges = of_files(calibration.ranges, model.preprocess)
+    sizes = {name: size.numpy() for name, size in calibration.sizes.items()}
     texts = interface.metadata(model.contract)
     if path.suffix == ".tflite":
         from effnet.weights.formats.tflite import metadata
@@ -38,13 +41,13 @@ def write(
             plain = Path(folder) / "float.tflite"
             float_litert.write(plain, shifted, interface)
             graph = decode(plain.read_bytes())
-        path.write_bytes(encode(litert.quantise(graph, ranges, chosen)))
+        path.write_bytes(encode(litert.quantise(graph, ranges, chosen, sizes)))
         if model.labels.names:
             metadata.append(model.labels.names, path)
         metadata.attach(texts, path)
         return
     proto = float_onnx.made(shifted, interface)
-    onnx.quantise(proto, ranges, chosen)
+    onnx.quantise(proto, ranges, chosen, sizes)
     if path.suffix == ".onnx":
         path.write_bytes(proto.SerializeToString())
         return

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     Reader = Callable[[Path], Content]
     Writer = Callable[[Path, str, dict[str, Tensor], EfficientNet], None]  # (path, its suffix, tensors, their network)
 
+EXPORTED = (".onnx", ".xml", ".pt2")
+
 # Formats are imported when a file is read or written: engines look into one of them without torch.
 
 
@@ -48,6 +50,10 @@ def read(path: Path) -> Content:
     from effnet.weights.formats import huggingface, pytorch, sstable, tensorflow
     from effnet.weights.formats.wrappings import unprefixed
 
+    if path.suffix in EXPORTED:
+        raise ValueError(
+            f"{path} was exported for another runtime: it predicts and is evaluated, but weights are not read"
+        )
     reader = _readers().get(path.suffix) or (tensorflow.read if sstable.is_one(path) else pytorch.read)
     return huggingface.read_beside(path, unprefixed(reader(path)))
 
