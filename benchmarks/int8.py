@@ -1,11 +1,12 @@
 """How much accuracy int8 costs, and how much time it saves, in each of the formats.
 
-    python benchmarks/int8.py MODEL PICTURES [--max-drop 0.5] [--count 128] [--threads 2] [--runs 40] [--table]
+    python benchmarks/int8.py MODEL PICTURES [--max-drop 0.5] [--count 128] [--threads 2] [--runs 40] [--table] [--nncf]
 
 MODEL is a file with a trained classifier, PICTURES a folder with train/ and val/ (or test/), a folder a class. Each
 format is written in float and in int8; every file is opened by `effnet.engines`, and judged on all pictures of val that
 fit into half a gigabyte. Times are of one picture, all contestants taking turns, medians. --table prints what each
-layer costs alone. --runs 0 leaves the times out.
+layer costs alone. --runs 0 leaves the times out. Where NNCF is installed, --nncf adds what its own post-training
+quantisation of the same ONNX makes of the same pictures.
 """
 
 from __future__ import annotations
@@ -13,16 +14,24 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from effnet.clock import contest
+from effnet.data.normalise import normalise
+from effnet.data.pixels import Fitted
 from effnet.engines.interface import Interface
 from effnet.engines.opening import open_file
 from effnet.exporting import litert, onnx, openvino
 from effnet.exporting.quantise import in_words, quantise, sensitivity
+from effnet.exporting.quantise.pictures import read
+from effnet.net import EfficientNet
 from effnet.weights import load
 
 FLOAT = {".onnx": onnx.write, ".xml": openvino.write, ".tflite": litert.write}
@@ -38,6 +47,7 @@ def main() -> None:
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--runs", type=int, default=40)
     options.add_argument("--table", action="store_true")
+    options.add_argument("--nncf", action="store_true")
     given = options.parse_args()
     logging.getLogger("effnet").setLevel(logging.ERROR)
     model = load(given.model).eval()
@@ -65,7 +75,7 @@ def main() -> None:
             ]
             for name, file in (("float", plain), ("int8", path)):
                 engine = open_file(file, threads=given.threads)
-                contestants[f"{suffix} {name}"] = lambda engine=engine: engine.run(picture)
+                contestants[f"{suffix} {name}"] = partial(engine.run, picture)
         timing = contest(contestants, given.runs, 5) if given.runs else {}
         print(f"{model.arch.name}, {given.threads} threads, calibrated on {given.count} pictures\n")
         print("| file | float % | int8 % | points lost | further layers in float | MB | float ms | int8 ms | ratio |")
@@ -74,8 +84,43 @@ def main() -> None:
             times = [timing[f"{suffix} {name}"].seconds * 1e3 for name in ("float", "int8") if timing]
             told = [f"{times[0]:.2f}", f"{times[1]:.2f}", f"{times[1] / times[0]:.2f}"] if times else ["–"] * 3
             print(f"| {suffix} | {' | '.join([*row, *told])} |" if len(row) > 1 else f"| {suffix} | {row[0]} |")
+    if given.nncf:
+        print(f"\n{nncf_in_words(model, given.pictures, given.count)}")
     if given.table:
         print(f"\n```text\n{in_words(sensitivity(model, given.pictures))}\n```")
+
+
+def nncf_in_words(model: EfficientNet, folder: str, count: int) -> str:
+    """What NNCF, with its two presets for convolutional networks, makes of the same network and pictures."""
+    try:
+        import nncf
+        import openvino
+    except ImportError:
+        return "nncf: not installed"
+    nncf.set_log_level(logging.ERROR)
+    taken = read(folder, model, count)
+    if taken.targets is None:
+        return "nncf: left out, since the folder's classes are not the network's"
+    proto = onnx.made(model, Interface("normalised", "logits", size=model.preprocess.size))
+    plain = openvino.Core().read_model(model=proto.SerializeToString())
+    calibration = nncf.Dataset([_normalised(picture[None], model) for picture in taken.calibration])
+
+    def share(network: Any) -> float:
+        run = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # not bfloat16
+        batches = (taken.judged[start : start + 16] for start in range(0, len(taken.judged), 16))
+        answers = np.concatenate([run(_normalised(batch, model))[0] for batch in batches])
+        return float((answers.argmax(1) == taken.targets).mean())
+
+    said = [f"float {100 * share(plain):.2f} %"]
+    for preset in (nncf.QuantizationPreset.PERFORMANCE, nncf.QuantizationPreset.MIXED):
+        made = nncf.quantize(plain, calibration, preset=preset, subset_size=len(taken.calibration))
+        said.append(f"{preset.value} {100 * share(made):.2f} %")
+    return f"nncf {nncf.__version__}: {', '.join(said)}"
+
+
+def _normalised(pictures: Fitted, model: EfficientNet) -> NDArray[np.float32]:
+    out: NDArray[np.float32] = normalise(torch.from_numpy(pictures), model.preprocess).numpy()
+    return out
 
 
 if __name__ == "__main__":

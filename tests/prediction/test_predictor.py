@@ -87,19 +87,20 @@ def test_one_picture_is_a_list_of_one(model: EfficientNet, arrays: list[NDArray[
 
 def test_from_a_file(model: EfficientNet, arrays: list[NDArray[np.uint8]], tmp_path: Path) -> None:
     path = effnet.save(model, tmp_path / "model.safetensors")
-    assert Predictor(path)(arrays) == Predictor(str(tmp_path))(arrays) == Predictor(model)(arrays)
+    first, *others = (Predictor(each, engine="eager")(arrays) for each in (path, str(tmp_path), model))
+    assert others == [first, first]
 
 
 def test_errors_keep_their_place(model: EfficientNet, paths: list[Path], tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(paths[0].read_bytes()[:500])
     sources = [paths[0], tmp_path / "cut.png", tmp_path / "no.png", paths[1], tmp_path / "no.png"]
-    found = Predictor(model, batch=1)(sources)  # another batch, other last bits
+    found = Predictor(model, engine="eager", batch=1)(sources)  # another batch, other last bits
     assert [one.picture for one in found] == [str(path) for path in sources]
     assert [bool(one.error) for one in found] == [False, True, True, False, True]
     assert "is damaged" in found[1].error
     assert "does not exist" in found[2].error
     assert (found[1].label, found[1].probability) == ("", 0)
-    assert [found[0], found[3]] == Predictor(model, batch=1)(paths[:2])
+    assert [found[0], found[3]] == Predictor(model, engine="eager", batch=1)(paths[:2])
 
 
 def test_streams_in_bounded_memory(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> None:

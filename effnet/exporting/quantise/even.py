@@ -38,14 +38,12 @@ def readers(model: EfficientNet) -> dict[str, tuple[str, ...]]:
             if each.activation != "act" or activation_of(model, each) != "silu" or "squeeze_excite" in each.name:
                 continue
             rest = [other.name for other in row[at + 1 :]]
-            gates = tuple(name for name in rest if name.endswith("squeeze_excite.reduce"))
+            gates = tuple(name for name in rest[:1] if name.endswith("squeeze_excite.reduce"))
             whole = [name for name in rest if "squeeze_excite" not in name]
-            if not rest:
+            if not whole:
                 before = each.name if layer.kind == "stem" else ""
-            elif gates and rest[0] in gates:
-                found[each.name] = (*gates, whole[0])
             else:
-                found[each.name] = (whole[0],)
+                found[each.name] = (*gates, whole[0])
     return found
 
 

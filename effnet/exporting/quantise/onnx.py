@@ -19,7 +19,8 @@ def quantise(
 ) -> None:
     """Changes ``proto``, an ``onnx.ModelProto`` of ours, so that the operations ``chosen`` are in int8.
 
-    Weights are int8, symmetric, a scale a channel; biases int32; maps uint8 with a zero point. A residual's sum is in
+    Weights are int8, symmetric, a scale a channel; biases int32; maps uint8 with a zero point. Of the classifier the
+    weights alone are in int8: neither the embedding nor the logits are rounded to 256 values. A residual's sum is in
     int8 where the convolution before it is. What is not chosen computes in float32, as do gates and SiLU. Maps that
     come divided by their channels' ``sizes`` are multiplied by them for σ.
     """
@@ -29,7 +30,7 @@ def quantise(
     ]
     made_by_whole = {graph.end(node) for node in whole}
     sums = [node for node in proto.graph.node if node.op_type == "Add" and node.input[0] in made_by_whole]
-    maps = {node.input[0] for node in whole} | {graph.end(node) for node in whole if node.op_type == "Conv"}
+    maps = {name for node in whole if node.op_type == "Conv" for name in (node.input[0], graph.end(node))}
     maps |= {name for node in sums for name in (*node.input, *node.output)}
     graph.rewrite({node.name for node in whole}, maps)
 
@@ -83,14 +84,17 @@ class _Graph:
         self._node("DequantizeLinear", f"{name}.dequantised", f"{name}.quantised", scale, zero)
 
     def _integers(self, node: Any) -> None:
-        """Weight and bias of ``node`` as integers, and how they become floats again."""
+        """Weight and bias of ``node`` as integers, and how they become floats again; of the classifier the weight."""
         from onnx import numpy_helper
 
         weight, bias = (numpy_helper.to_array(self.constants[name]) for name in node.input[1:3])
         stored, scales = rounded(weight)
-        by = (scales * self.ranges[node.input[0]].scale).astype(np.float32)
-        steps = np.rint(bias.astype(np.float64) / by).clip(-(2**31), 2**31 - 1).astype(np.int32)
-        for place, data, scale in ((1, stored, scales), (2, steps, by)):
+        integers: list[tuple[int, NDArray[Any], NDArray[np.float32]]] = [(1, stored, scales)]
+        if node.op_type == "Conv":
+            by = (scales * self.ranges[node.input[0]].scale).astype(np.float32)
+            steps = np.rint(bias.astype(np.float64) / by).clip(-(2**31), 2**31 - 1).astype(np.int32)
+            integers.append((2, steps, by))
+        for place, data, scale in integers:
             name = node.input[place]
             self.graph.initializer.remove(self.constants.pop(name))
             inputs = (

@@ -22,11 +22,15 @@ BYTES_MOST = 2**29  # of the pictures to judge by, which are held in memory
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """``calibration`` and ``judged``: (N, H, W, C) of 0 … 255. ``targets``: classes of the latter, None: not known."""
+    """``calibration`` and ``judged``: (N, H, W, C) of 0 … 255. ``targets``: classes of the latter, None: not known.
+
+    ``unreadable``: how many pictures of either were left out.
+    """
 
     calibration: Fitted
     judged: Fitted
     targets: NDArray[np.int64] | None
+    unreadable: int
 
 
 def read(folder: str | Path, model: EfficientNet, count: int) -> Judged:
@@ -44,7 +48,7 @@ def read(folder: str | Path, model: EfficientNet, count: int) -> Judged:
         raise ValueError(f"{root} has {len(first[0])} readable pictures, and int8 needs {LEAST} to take ranges from")
     bytes_each = first[0][0].nbytes
     second = _prepared(spread(held, max(BYTES_MOST // bytes_each, 1)), model.preprocess)
-    return Judged(first[0], second[0], second[1] if labelled else None)
+    return Judged(first[0], second[0], second[1] if labelled else None, len(first[2] | second[2]))
 
 
 def _found(root: Path, model: EfficientNet) -> tuple[list[Item], list[Item], bool]:
@@ -92,8 +96,8 @@ def spread(items: list[Item], count: int) -> list[Item]:
     ]
 
 
-def _prepared(items: list[Item], preprocess: Preprocess) -> tuple[Fitted, NDArray[np.int64]]:
-    """The readable ones of ``items``, and their labels."""
+def _prepared(items: list[Item], preprocess: Preprocess) -> tuple[Fitted, NDArray[np.int64], set[str]]:
+    """The readable ones of ``items``, their labels, and the names of the others."""
 
     def prepare(item: Item) -> Fitted | None:
         try:
@@ -101,9 +105,10 @@ def _prepared(items: list[Item], preprocess: Preprocess) -> tuple[Fitted, NDArra
         except PictureError:
             return None
 
-    pairs = [
-        (picture, item.label) for item, picture in zip(items, ahead(prepare, items), strict=True) if picture is not None
-    ]
+    made = list(zip(items, ahead(prepare, items), strict=True))
+    unreadable = {item.name for item, picture in made if picture is None}
+    pairs = [(picture, item.label) for item, picture in made if picture is not None]
     if not pairs:
-        return np.empty((0, *preprocess.size, 3), np.uint8), np.empty(0, np.int64)
-    return np.stack([picture for picture, _ in pairs]), np.array([label for _, label in pairs], np.int64)
+        return np.empty((0, *preprocess.size, 3), np.uint8), np.empty(0, np.int64), unreadable
+    labels = np.array([label for _, label in pairs], np.int64)
+    return np.stack([picture for picture, _ in pairs]), labels, unreadable

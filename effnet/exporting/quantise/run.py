@@ -46,6 +46,7 @@ class Quantised:
     pictures: int  # judged
     bytes: int  # of all its files
     table: tuple[Sensitivity, ...] = ()  # empty where nothing had to be left in float
+    unreadable: int = 0  # pictures that were left out
 
     @property
     def drop(self) -> float:
@@ -55,9 +56,10 @@ class Quantised:
     def in_words(self) -> str:
         """One line for a person."""
         kept = f"{len(self.floats)} of {self.layers} layers in float" if self.floats else "every layer in int8"
+        left_out = f"; {self.unreadable:,} could not be read" if self.unreadable else ""
         return (
             f"{kept}; {self.measure} {100 * self.after:.2f} % (float {100 * self.before:.2f} %) "
-            f"on {self.pictures:,} pictures"
+            f"on {self.pictures:,} pictures{left_out}"
         )
 
 
@@ -135,7 +137,17 @@ def quantise(
     kept = tuple(name for name in names if name in always or name in floats)
     measure = "agreement" if read_.targets is None else "top-1"
     return Quantised(
-        path, FORMATS[path.suffix], kept, len(names), measure, before, after, len(read_.judged), written, table
+        path,
+        FORMATS[path.suffix],
+        kept,
+        len(names),
+        measure,
+        before,
+        after,
+        len(read_.judged),
+        written,
+        table,
+        read_.unreadable,
     )
 
 

@@ -93,7 +93,8 @@ def _alone(
     first = ends[0]
 
     def maps(map_name: str, y: Tensor) -> Tensor:
-        return calibration.ranges[map_name].image(y) if map_name in ends and map_name != "logits" else y
+        rounds = map_name in ends and map_name not in ("embedding", "logits")
+        return calibration.ranges[map_name].image(y) if rounds else y
 
     def weights(weight_name: str, weight: Tensor) -> Tensor:
         return calibration.weight(name, weight, model) if weight_name == name else weight
