@@ -27,12 +27,8 @@ $(READY): pyproject.toml $(PINS)
 demo: $(READY)  ## train, evaluate and predict: DATA=folder for your own photos, OUT=folder for the results
 	@DATA="$(DATA)" OUT="$(OUT)" $(BIN)/python scripts/demo.py
 
-# TensorFlow in a process of its own: beside OpenVINO and LiteRT's own copy of its kernels a long run crashed
-BESIDE_TENSORFLOW := tests/parity tests/weights/test_tensorflow.py tests/data/test_preprocessing_parity.py
-
 test: $(READY)  ## the tests
-	$(BIN)/pytest $(addprefix --ignore=,$(BESIDE_TENSORFLOW))
-	$(BIN)/pytest $(BESIDE_TENSORFLOW)
+	$(BIN)/pytest
 
 check: $(READY)  ## style, types, and whether the generated documents are up to date
 	$(BIN)/ruff check .

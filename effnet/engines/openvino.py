@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,6 +16,25 @@ SUFFIXES = (".xml", ".onnx")
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}  # as its devices call them
 PLACES = ((), ("framework",))  # of the metadata: in an IR, and in what is read from ONNX
+
+
+def the_core() -> Any:
+    """OpenVINO's ``Core``, one for the whole process. Raises ``ImportError`` without openvino.
+
+    Its CPU plugin sets the stack on which signals are handled, and when it goes puts back the one before it. Of two
+    that overlap, the second puts back the first's, which is gone by then; the next signal, as of a data loader's worker
+    that ends, then kills the process. One that stays does not.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise missing("openvino") from None
+    return _made(openvino.Core)
+
+
+@cache
+def _made(core: Any) -> Any:
+    return core()
 
 
 class Openvino:
@@ -34,11 +54,7 @@ class Openvino:
         self.path = there(path)
         if self.path.suffix not in SUFFIXES:  # its other readers would try theirs, and complain on the terminal
             raise ValueError(f"openvino does not open {path}: its files end in {' or '.join(SUFFIXES)}")
-        try:
-            import openvino
-        except ImportError:
-            raise missing(self.kind) from None
-        core = openvino.Core()
+        core = the_core()
         try:
             model = core.read_model(self.path)
         except Exception as error:  # RuntimeError mostly, but nothing says so

@@ -6,9 +6,9 @@ import errno
 import os
 from pathlib import Path
 from shutil import disk_usage
-from typing import Any
 
 from effnet.engines.interface import Interface
+from effnet.engines.openvino import the_core
 from effnet.exporting import onnx
 from effnet.exporting.check import Run
 from effnet.net import EfficientNet
@@ -20,9 +20,11 @@ def write(path: Path, model: EfficientNet, interface: Interface, half: bool = Fa
     ``half``: weights are stored in 16 bits; they are computed with in float32 all the same. Contract and interface lie
     in the model's ``rt_info``. Raises ``ImportError`` without openvino or onnx, ``OSError`` where it cannot be written.
     """
-    openvino = _openvino()
+    core = the_core()
+    import openvino
+
     content = onnx.made(model, interface).SerializeToString()
-    graph = openvino.Core().read_model(model=content)
+    graph = core.read_model(model=content)
     for name, text in interface.metadata(model.contract).items():
         graph.set_rt_info(text, [name])
     try:
@@ -36,14 +38,6 @@ def write(path: Path, model: EfficientNet, interface: Interface, half: bool = Fa
 def opened(path: Path) -> Run:
     """The file at ``path`` in OpenVINO, on the CPU. Raises ``ImportError`` without it."""
     # In float32: where a CPU has bfloat16, OpenVINO would take that by itself.
-    compiled = _openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = the_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = [output.any_name for output in compiled.outputs]
     return lambda pictures: dict(zip(names, compiled([pictures]).to_tuple(), strict=True))
-
-
-def _openvino() -> Any:
-    try:
-        import openvino
-    except ImportError:
-        raise ImportError('OpenVINO\'s files need openvino: pip install "effnet[openvino]"') from None
-    return openvino

@@ -265,3 +265,18 @@ def test_one_channel(tmp_path: Path) -> None:
     made = open_file(tmp_path / "grey.onnx")
     assert made.contract == Contract.from_json(model.contract.to_json())
     assert made.run(x) == pytest.approx(Eager(model).run(x), abs=1e-4)
+
+
+def test_openvino_leaves_the_stack_of_signals_alone(folder: Path) -> None:
+    """Two of its cores that overlap would leave signals a stack that is gone."""
+    code = (
+        "import faulthandler, gc, os, signal, sys\n"
+        "faulthandler.enable()\n"
+        "from effnet.engines.openvino import Openvino\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: None)\n"
+        "first, second = (Openvino(sys.argv[1]) for _ in range(2))\n"
+        "del first; gc.collect(); del second; gc.collect()\n"
+        "os.kill(os.getpid(), signal.SIGCHLD); print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder / "network.onnx")], capture_output=True, text=True)
+    assert done.stdout == "alive\n", done.stderr

@@ -63,5 +63,5 @@ def test_a_disk_that_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ImportError, match=r'pip install "effnet\[openvino\]"'):
+    with pytest.raises(ImportError, match="pip install openvino"):
         write(Path("m.xml"), network(), Interface())

@@ -10,7 +10,7 @@ import numpy as np
 from effnet.arch import Count
 from effnet.bench.contestant import Pictures
 from effnet.bench.why.profile import Nodes, Pass, Profiled
-from effnet.engines.engine import missing
+from effnet.engines.openvino import the_core
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 CONVOLUTIONS = ("Convolution", "GroupConvolution", "MatMul", "FullyConnected")
@@ -39,17 +39,13 @@ def openvino(path: Path, counted: Count, precision: str, seen: Pictures, threads
 
 
 def _request(path: Path, precision: str, threads: int, profile: bool) -> Any:
-    try:
-        import openvino as runtime
-    except ImportError:
-        raise missing("openvino") from None
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "PERF_COUNT": profile,
     }
-    return runtime.Core().compile_model(path, "CPU", settings).create_infer_request()
+    return the_core().compile_model(path, "CPU", settings).create_infer_request()
 
 
 def _node(each: Any) -> tuple[str, str, float]:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from effnet.engines.interface import Interface
+from effnet.engines.openvino import the_core
 from effnet.exporting import litert as float_litert
 from effnet.exporting import onnx as float_onnx
 from effnet.exporting.quantise import litert, onnx
@@ -51,13 +52,11 @@ def write(
     if path.suffix == ".onnx":
         path.write_bytes(proto.SerializeToString())
         return
-    try:
-        import openvino
-    except ImportError:
-        raise ImportError('OpenVINO\'s files need openvino: pip install "effnet[openvino]"') from None
-    read = openvino.Core().read_model(model=proto.SerializeToString())
+    read = the_core().read_model(model=proto.SerializeToString())
     for name, text in texts.items():
         read.set_rt_info(text, [name])
+    import openvino
+
     openvino.save_model(read, path, compress_to_fp16=False)
 
 
