@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import floor
 from types import MappingProxyType
 
@@ -183,7 +183,7 @@ class Contract(Record):
     )
 
     arch: Arch
-    numerics: Numerics = field(default_factory=Numerics)
-    preprocess: Preprocess = field(default_factory=Preprocess)
-    labels: Labels = field(default_factory=Labels)
-    provenance: Provenance = field(default_factory=Provenance)
+    numerics: Numerics
+    preprocess: Preprocess
+    labels: Labels
+    provenance: Provenance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from effnet.contract import Preprocess
 from effnet.data.ahead import ahead
 from effnet.data.pixels import Fitted, PictureError, Source, pixels
-from effnet.engines.engine import Floats
 
 BATCH = 16
 
+Number = TypeVar("Number", np.float32, np.float64)
+
 
 def outputs(
-    compute: Callable[[Fitted], Floats],
+    compute: Callable[[Fitted], NDArray[Number]],
     named: Iterable[tuple[str, Source | PictureError]],
     preprocess: Preprocess,
     batch: int = BATCH,
-) -> Iterator[tuple[str, Floats | PictureError]]:
+) -> Iterator[tuple[str, NDArray[Number] | PictureError]]:
     """``compute`` of every picture, in order and in batches: (name, its row of the result, or why there is none)."""
 
     def prepare(one: tuple[str, Source | PictureError]) -> tuple[str, Fitted | PictureError]:
@@ -37,10 +38,10 @@ def outputs(
     prepared = ahead(prepare, named)
     while chunk := list(islice(prepared, batch)):
         read = [picture for _, picture in chunk if not isinstance(picture, PictureError)]
-        computed = compute(np.stack(read)) if read else np.empty((0, 0), np.float32)
-        if not np.isfinite(computed).all():
+        computed = compute(np.stack(read)) if read else None
+        if computed is not None and not np.isfinite(computed).all():
             raise ValueError("the network answers with numbers that are not finite: its weights are damaged")
-        rows = iter(computed)
+        rows = iter(computed if computed is not None else ())
         for name, picture in chunk:
             yield name, picture if isinstance(picture, PictureError) else next(rows)
 

@@ -12,6 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from effnet.arch.record import choice, whole
@@ -186,16 +187,24 @@ class Predictor:
         if not self.classes:
             raise ValueError("this network has no classifier: ask for embeddings, or train a head on your pictures")
 
-        def compute(pictures: Fitted) -> Floats:
-            return self._ready(batch, len(pictures)).run(pictures)
+        def compute(pictures: Fitted) -> NDArray[np.float64]:
+            return _likeliest(self._ready(batch, len(pictures)).run(pictures), top)
 
         for name, row in outputs(compute, named, self.preprocess, batch):
             if isinstance(row, PictureError):
                 yield Prediction(name, error=str(row))
                 continue
-            shares = softmax(row)
-            best = np.argsort(-shares, kind="stable")[:top]
-            yield Prediction(name, tuple(self.labels.name(int(i)) for i in best), tuple(float(shares[i]) for i in best))
+            best, shares = row.tolist()
+            yield Prediction(name, tuple(self.labels.name(int(index)) for index in best), tuple(shares))
+
+
+def _likeliest(logits: Floats, top: int) -> NDArray[np.float64]:
+    """(N, classes) -> (N, 2, top): the likeliest classes and their probabilities; not finite where a logit is not."""
+    shares = softmax(logits)
+    best = np.argsort(-shares, axis=1, kind="stable")[:, :top]
+    found = np.stack([best, np.take_along_axis(shares, best, 1)], 1)
+    found[~np.isfinite(logits).all(1)] = np.nan
+    return found
 
 
 def _gpu_here() -> bool:
