@@ -46,7 +46,9 @@ def network(name: str, photos: list[Path]) -> EfficientNet:
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None  # type: ignore[assignment] – the plain mean over what is seen
-    some = np.stack([np.asarray(pixels(path, model.preprocess), np.uint8) for path in photos[:: len(photos) // 8][:8]])
+    some = np.stack(
+        [np.asarray(pixels(path, model.preprocess), np.uint8) for path in photos[:: max(1, len(photos) // 8)][:8]]
+    )
     # noise too: through statistics that have never seen the like, random layers would magnify the last bit of it
     noise = np.random.default_rng(0).integers(0, 256, some[:4].shape, np.uint8)
     model.train()
