@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from effnet.exporting.pictures import given, own, prepared
 from effnet.net import EfficientNet
 from effnet.net.surgery import fold
 from effnet.weights import load
-from effnet.weights.atomic import replacing
+from effnet.weights.atomic import replacing, take_place
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite", "torch": ".pt2"}
 # float32 sums in another order differ by 1e-6 to 1e-5; what is stored in 16 bits by a few thousandths.
@@ -90,11 +89,7 @@ def export(
         if not agreement.difference <= allowed:  # NaN is no agreement
             raise ValueError(_refusal(path, kind, agreement, allowed))
         written = sum(file.stat().st_size for file in Path(folder).iterdir())
-        with ExitStack() as companions:  # which take their places just before what names them does
-            for file in Path(folder).iterdir():
-                if file != made:
-                    file.replace(companions.enter_context(replacing(path.with_name(file.name))))
-            made.replace(beside)
+        take_place(made, path, beside)
     return Exported(path, kind, interface, written, agreement.difference, agreement.pictures, agreement.same_top1)
 
 

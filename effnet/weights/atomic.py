@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
@@ -32,6 +32,18 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OSError(f"{path} could not be written: {reason}; what was there before is untouched") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def take_place(made: Path, path: Path, beside: Path) -> None:
+    """Moves the file ``made`` to ``beside``, which is about to become ``path``, and all else in its folder next to it.
+
+    What lies with ``made``, as weights beside a graph, takes its places just before what names it does.
+    """
+    with ExitStack() as companions:
+        for file in made.parent.iterdir():
+            if file != made:
+                file.replace(companions.enter_context(replacing(path.with_name(file.name))))
+        made.replace(beside)
 
 
 def _reason(error: Exception) -> str | None:

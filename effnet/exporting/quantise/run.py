@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +25,7 @@ from effnet.exporting.quantise.walk import all_operations
 from effnet.exporting.quantise.write import FORMATS, write
 from effnet.net import EfficientNet
 from effnet.net.surgery import fold
-from effnet.weights.atomic import replacing
+from effnet.weights.atomic import replacing, take_place
 
 BATCH = 16
 TABLE_PICTURES = 32  # by which layers are compared with each other: enough for an order
@@ -129,11 +128,7 @@ def quantise(
         else:
             floats = within(max_drop, drop, order, len(names) - len(always))
         written = sum(file.stat().st_size for file in Path(folder).iterdir())
-        with ExitStack() as companions:
-            for file in Path(folder).iterdir():
-                if file != made:
-                    file.replace(companions.enter_context(replacing(path.with_name(file.name))))
-            made.replace(beside)
+        take_place(made, path, beside)
     kept = tuple(name for name in names if name in always or name in floats)
     measure = "agreement" if read_.targets is None else "top-1"
     return Quantised(
