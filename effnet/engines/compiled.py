@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
+import numpy as np
 import torch
 
 from effnet.engines.eager import Compute, Eager
@@ -30,6 +31,11 @@ class Compiled(Eager):
             raise ValueError("torch.compile needs a C++ compiler, and there is none: install g++, or use eager")
         self._logits = torch.compile(self.model, dynamic=False)
         self._features = torch.compile(self.model.embed, dynamic=False)
+
+    def prepare(self, batch: int, size: tuple[int, int] | None = None) -> None:
+        """As `Engine.prepare`."""
+        preprocess = self.contract.preprocess
+        self.run(np.zeros((batch, *(size or preprocess.size), len(preprocess.mean)), np.uint8))
 
     def _compute(self, compute: Compute, pictures: Pictures) -> Floats:
         from torch._dynamo.exc import BackendCompilerFailed

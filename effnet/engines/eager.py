@@ -58,6 +58,9 @@ class Eager:
         """As `Engine.embed`."""
         return self._answer(self._features, pictures)
 
+    def prepare(self, batch: int, size: tuple[int, int] | None = None) -> None:
+        """As `Engine.prepare`: any shape takes the same time here."""
+
     def _answer(self, compute: Compute, pictures: Pictures) -> Floats:
         if self._apart:
             return self._apart.submit(self._compute, compute, pictures).result()

@@ -47,6 +47,12 @@ class Engine(Protocol):
         Raises ``ValueError`` as `run` does, and where the file does not give them.
         """
 
+    def prepare(self, batch: int, size: tuple[int, int] | None = None) -> None:
+        """Makes ready for so many pictures at once of that (height, width), None being the network's own.
+
+        Others still run, in some engines a little slower. Raises ``ValueError`` for a size that the file cannot take.
+        """
+
 
 def installed() -> tuple[str, ...]:
     """The kinds of engine whose packages are here."""

@@ -38,13 +38,28 @@ def as_asked(pictures: Pictures, contract: Contract, interface: Interface, where
         asked = as_pixels(pictures, contract.preprocess)
         size = asked.shape[1:3]
         asked = _whole(asked, where) if interface.input == "pixels" else asked.astype(np.float32, copy=False)
-    if interface.size not in (None, size):
-        (high, wide), (got_high, got_wide) = interface.size or size, size
-        raise ValueError(
-            f"{where} takes pictures of {high}×{wide} only, these are {got_high}×{got_wide}: "
-            "resize them, or export the network at this size or at any"
-        )
+    _fits(size, interface, where)
     return np.ascontiguousarray(asked)
+
+
+def shape(
+    batch: int, size: tuple[int, int] | None, contract: Contract, interface: Interface, where: Path
+) -> tuple[int, ...]:
+    """The shape of what the file takes for so many pictures. Raises ``ValueError`` for a size that it cannot take."""
+    size = size or interface.size or contract.preprocess.size
+    _fits(size, interface, where)
+    channels = len(contract.preprocess.mean)
+    return (batch, channels, *size) if interface.input == "normalised" else (batch, *size, channels)
+
+
+def _fits(size: tuple[int, ...], interface: Interface, where: Path) -> None:
+    if interface.size in (None, size):
+        return
+    (high, wide), (got_high, got_wide) = interface.size or size, size
+    raise ValueError(
+        f"{where} takes pictures of {high}×{wide} only, these are {got_high}×{got_wide}: "
+        "resize them, or export the network at this size or at any"
+    )
 
 
 def _whole(pixels: Pictures, where: Path) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effnet.engines.engine import Floats, Pictures, granted, missing, settled
-from effnet.engines.filed import as_asked, as_logits, no_embedding, there, unreadable
+from effnet.engines.filed import as_asked, as_logits, no_embedding, shape, there, unreadable
 from effnet.engines.interface import CONTRACT, INTERFACE, Interface, said
 
 OFFERED = ("float32",)  # XNNPACK's float16 is for Arm, and is not to be had from Python
@@ -73,6 +73,11 @@ class Litert:
         if self._embedding is None:
             raise no_embedding(self.path)
         return self._run(self._embedding, pictures)
+
+    def prepare(self, batch: int, size: tuple[int, int] | None = None) -> None:
+        """As `Engine.prepare`: memory is laid out for them."""
+        with self._lock:
+            self._lay_out(shape(batch, size, self.contract, self._interface, self.path))
 
     def _run(self, output: Any, pictures: Pictures) -> Floats:
         x = _stored(as_asked(pictures, self.contract, self._interface, self.path), self._input)

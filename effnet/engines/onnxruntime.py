@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from effnet.engines.engine import Floats, Pictures, granted, missing, settled
-from effnet.engines.filed import as_asked, as_logits, no_embedding, there, unreadable
+from effnet.engines.filed import as_asked, as_logits, no_embedding, shape, there, unreadable
 from effnet.engines.interface import said
 
 OFFERED = ("float32",)  # its CPU kernels know bfloat16 on Arm alone, and float16 converts to float32 and back
@@ -28,6 +28,7 @@ class Onnxruntime:
         self.path = there(path)
         self.precision = settled(self.kind, precision, OFFERED, _quantised(self.path))
         self._session = self._open()
+        self._prepared: tuple[tuple[int, ...], Any] = (), None  # a shape, and the session for it alone
         self.contract, self._interface = said(self._session.get_modelmeta().custom_metadata_map, path)
         self._input = self._session.get_inputs()[0].name
         shapes = {each.name: each.shape for each in self._session.get_outputs()}
@@ -35,7 +36,8 @@ class Onnxruntime:
         self._embeds = "embedding" in shapes
         self.classes = 0 if self._answer == "embedding" else int(shapes[self._answer][1])
 
-    def _open(self) -> Any:
+    def _open(self, fixed: dict[str, int] | None = None) -> Any:
+        """A session; ``fixed``: the lengths of axes that the file leaves open."""
         try:
             import onnxruntime
         except ImportError:
@@ -46,6 +48,8 @@ class Onnxruntime:
         options.log_severity_level = ERRORS_ONLY
         # Threads that wait actively make one picture faster; between two runs they would take the cores from others.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        for axis, length in (fixed or {}).items():
+            options.add_free_dimension_override_by_name(axis, length)
         try:
             return onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own classes have nothing but this in common
@@ -62,9 +66,20 @@ class Onnxruntime:
             raise no_embedding(self.path)
         return self._run("embedding", pictures)
 
+    def prepare(self, batch: int, size: tuple[int, int] | None = None) -> None:
+        """As `Engine.prepare`: opens the file once more, for this shape alone."""
+        asked = shape(batch, size, self.contract, self._interface, self.path)
+        if asked == self._prepared[0]:
+            return
+        axes = self._session.get_inputs()[0].shape
+        fixed = {axis: length for axis, length in zip(axes, asked, strict=True) if isinstance(axis, str)}
+        self._prepared = asked, self._open(fixed)
+
     def _run(self, output: str, pictures: Pictures) -> Floats:
         x = as_asked(pictures, self.contract, self._interface, self.path)
-        out: Floats = self._session.run([output], {self._input: x})[0]
+        prepared, session = self._prepared
+        session = session if x.shape == prepared else self._session
+        out: Floats = session.run([output], {self._input: x})[0]
         return out
 
 

@@ -56,16 +56,21 @@ def engine(
         raise ValueError("max_drop holds another precision to pictures: give both, as precision='bfloat16', pictures=…")
     if kind in PACKAGES and kind not in installed():
         raise missing(kind)
+    found: Engine | None
     if isinstance(model, (str, Path)) and is_exported(Path(model)):
-        return open_file(model, None if kind == "auto" else kind, precision, threads)
-    if precision == "int8":
+        found = open_file(model, None if kind == "auto" else kind, precision, threads)
+    elif precision == "int8":
         raise ValueError("int8 is a property of a file: export the network as int8, and give that file")
-    source = model if isinstance(model, Source) else Source(model)
-    if kind != "auto":
-        return source.engine(kind, precision, threads)
-    question = Question.now(batch, size, precision, threads)
-    found = source.remembered(question) if max_drop is None else None
-    return found or _chosen(source, question, max_drop, pictures)
+    else:
+        source = model if isinstance(model, Source) else Source(model)
+        question = Question.now(batch, size, precision, threads)
+        if kind != "auto":
+            found = source.engine(kind, precision, threads)
+        else:
+            found = source.remembered(question) if max_drop is None else None
+        found = found or _chosen(source, question, max_drop, pictures)
+    found.prepare(batch, size)
+    return found
 
 
 def at_hand(

@@ -47,8 +47,8 @@ def hold(
     for (kind, precision), opened in ways.items():
         try:
             engine = opened()
-            answers = expected if engine is reference else engine.run(some)
-            apart[kind, precision] = differing(answers, expected)
+            engine.prepare(batch, pictures.shape[1:3])
+            apart[kind, precision] = differing(engine.run(pictures)[:COMPARED], expected[:batch])
         except Exception as error:  # whatever ails one of them, the others run
             excluded.append(LeftOut(kind, precision, str(error) or type(error).__name__))
         else:
@@ -91,7 +91,7 @@ def _times(engines: Mapping[tuple[str, str], Engine], pictures: Pictures) -> dic
     """What each took; of those far behind, only a first call."""
     names = {" ".join(name): name for name in engines}
     calls = {text: partial(engines[name].run, pictures) for text, name in names.items()}
-    first = timed(calls, runs=1, warm_up=int(len(pictures) > COMPARED))  # so many they have answered already
+    first = timed(calls, runs=1, warm_up=0)  # all have answered once already
     least = min(time.seconds for time in first.values())
     ahead = {text: call for text, call in calls.items() if first[text].seconds <= BEHIND * least}
     rounds = SECONDS / sum(PAUSE + (1 + CONSECUTIVE) * first[text].seconds for text in ahead)

@@ -142,12 +142,16 @@ class Predictor:
     def settle(self, batch: int | None = None) -> Engine:
         """The fastest engine for so many pictures at once, from now on: remembered, or found in a contest of seconds.
 
-        Where the engine was named, or is PyTorch on a device, or a file, it stays.
+        Where the engine was named, or is PyTorch on a device, or a file, it stays, and is made ready for so many.
         """
         batch = batch or self.batch
-        if self._open and batch not in self._settled:
-            self._settled[batch] = choose.engine(self._network, batch=batch, **self._asked)
-        return self._settled.get(batch, self._engine)
+        if batch not in self._settled:
+            if self._open:
+                self._settled[batch] = choose.engine(self._network, batch=batch, **self._asked)
+            else:
+                self._engine.prepare(batch)
+                self._settled[batch] = self._engine
+        return self._settled[batch]
 
     def keep(self) -> None:
         """Leaves a file of the network for engines, so that the next start needs no PyTorch."""
@@ -165,7 +169,7 @@ class Predictor:
     def _ready(self, batch: int, pictures: int) -> Engine:
         """The engine for the next ``pictures``, with ``batch`` at once, by how many there have been."""
         with self._lock:
-            if self._open and batch not in self._settled:
+            if batch not in self._settled:
                 if self._seen >= ENOUGH:
                     self.settle(batch)
                 elif self._seen and self._engine.kind == "eager":

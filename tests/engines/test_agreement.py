@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
 
@@ -104,6 +105,24 @@ def test_as_the_network(name: str, model: EfficientNet, folder: Path) -> None:
             assert got.shape == (count, model.classes)
             assert np.abs(got - logits).max() <= 1e-4 * most
         assert np.abs(engine.embed(x) - embedding).max() <= 1e-4 * np.abs(embedding).max()
+
+
+@pytest.mark.parametrize("name", list(OPENERS))
+def test_prepared(name: str, symmetric: EfficientNet, folder: Path) -> None:
+    """What was made ready for one shape gives the same, of this shape and of others, in one thread and in two."""
+    suffix, opened = OPENERS[name]
+    engine = opened(made(folder, suffix, symmetric))
+    for batch in (1, 2, 3, 2):
+        engine.prepare(batch, SIZES[0])
+    given = [pictures(count, size) for count, size in ((1, SIZES[0]), (3, SIZES[0]), (2, SIZES[1]), (2, SIZES[0]))]
+    with ThreadPoolExecutor(2) as threads:
+        for x, got in zip(given * 2, threads.map(engine.run, given * 2), strict=True):
+            assert got == pytest.approx(direct(symmetric, x)[0], abs=1e-4)
+    fixed = opened(made(folder, suffix, symmetric, Interface("normalised", size=SIZES[0])))
+    fixed.prepare(2)
+    assert fixed.run(given[3]).argmax(1).tolist() == direct(symmetric, given[3])[0].argmax(1).tolist()
+    with pytest.raises(ValueError, match="takes pictures of 33×47 only, these are 48×31"):
+        fixed.prepare(2, SIZES[1])
 
 
 @pytest.mark.parametrize("name", list(OPENERS))

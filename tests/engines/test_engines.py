@@ -275,6 +275,7 @@ def test_openvino_leaves_the_stack_of_signals_alone(folder: Path) -> None:
         "from effnet.engines.openvino import Openvino\n"
         "signal.signal(signal.SIGCHLD, lambda *_: None)\n"
         "first, second = (Openvino(sys.argv[1]) for _ in range(2))\n"
+        "first.prepare(1); second.prepare(1)\n"
         "del first; gc.collect(); del second; gc.collect()\n"
         "os.kill(os.getpid(), signal.SIGCHLD); print('alive')"
     )

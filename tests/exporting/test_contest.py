@@ -37,6 +37,9 @@ class Stub:
 
     embed = run
 
+    def prepare(self, batch: int, size: tuple[int, int] | None = None) -> None:
+        self.prepared = batch, size
+
 
 @pytest.fixture
 def by_their_word(monkeypatch: pytest.MonkeyPatch) -> None:
