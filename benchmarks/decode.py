@@ -20,6 +20,7 @@ from effnet.contract import Preprocess, crop_fraction
 from effnet.data import open_data, pixels
 from effnet.engines.eager import Eager
 from effnet.prediction.pipeline import outputs
+from effnet.training.judging import Truth
 from effnet.training.probe import fit_probe
 from effnet.weights import load
 
@@ -44,7 +45,7 @@ def main(photos: str, weights: str) -> None:
 
         rows = {"exact": features(exact), "reduced": features(reduced)}
         count = len(splits.train)
-        probe = fit_probe(rows["exact"][:count], splits.train.targets, len(splits.train.labels.names))
+        probe = fit_probe(rows["exact"][:count], Truth.of(splits.train))
         logits = {name: probe.logits(found) for name, found in rows.items()}
         shares = {name: np.exp(found) / np.exp(found).sum(1, keepdims=True) for name, found in logits.items()}
         differ = int((logits["exact"].argmax(1) != logits["reduced"].argmax(1)).sum())

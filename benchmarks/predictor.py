@@ -252,6 +252,7 @@ def main() -> None:
 def headed(weights: Path, photos: list[Path], folder: Path) -> tuple[EfficientNet, Path]:
     """A pretrained backbone with a head fitted to tell the photos' folders apart."""
     from effnet.net.surgery import set_classes
+    from effnet.training.judging import Truth
     from effnet.training.probe import fit_probe
 
     model = effnet.load(weights)
@@ -260,8 +261,7 @@ def headed(weights: Path, photos: list[Path], folder: Path) -> tuple[EfficientNe
     crops = (np.asarray(pixels(path, model.preprocess), np.uint8)[None] for path in photos)
     probe = fit_probe(
         np.concatenate([engine.embed(crop) for crop in crops]),
-        np.array([names.index(path.parent.name) for path in photos]),
-        len(names),
+        Truth(np.array([names.index(path.parent.name) for path in photos]), "one", len(names)),
     )
     model = set_classes(model, len(names))
     with torch.no_grad():

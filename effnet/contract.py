@@ -131,13 +131,22 @@ def crop_fraction(resolution: int) -> float:
     return resolution / (resolution + 32) if resolution >= 96 else 1.0
 
 
+KINDS = ("one", "any", "value")
+
+
 @dataclass(frozen=True)
 class Labels(Record):
-    """What the classifier's outputs mean, in order. Empty: not known."""
+    """What the classifier's outputs mean, in order. Empty: not known.
+
+    ``kind``: "one", exactly one class is right, and a softmax gives the probabilities; "any", each may be right by
+    itself, and a sigmoid gives them; "value", the outputs are numbers, as they are.
+    """
 
     names: tuple[str, ...] = ()
+    kind: str = "one"
 
     def __post_init__(self) -> None:
+        choice("kind", self.kind, KINDS)
         if not isinstance(self.names, tuple) or not all(isinstance(name, str) for name in self.names):
             raise ValueError("labels must be texts, one a class")
         if len(set(self.names)) != len(self.names):
@@ -146,6 +155,12 @@ class Labels(Record):
     def name(self, index: int) -> str:
         """The label of class ``index``, or ``class 7`` where it is not known."""
         return self.names[index] if index < len(self.names) else f"class {index}"
+
+    def in_words(self, outputs: int) -> str:
+        """Of a network of so many ``outputs``, for a person: "1,000 classes", "3 labels, any of them", "2 values"."""
+        thing = {"one": "class", "any": "label", "value": "value"}[self.kind]
+        many = {"class": "classes"}.get(thing, f"{thing}s")
+        return f"{outputs:,} {thing if outputs == 1 else many}{', any of them' if self.kind == 'any' else ''}"
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,14 @@ from effnet.contract import Labels
 from effnet.data import PictureError, Pictures, Splits, open_data
 from effnet.engines.eager import Eager
 from effnet.engines.engine import Engine
+from effnet.engines.opening import is_exported
 from effnet.exporting import choose
 from effnet.net import EfficientNet
 from effnet.prediction.pipeline import BATCH, for_rgb, outputs, softmax
 from effnet.weights import load
 
 CALIBRATION_BINS = 15
+UNCERTAIN_MOST = 24  # pictures that are kept as the least certain ones
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,34 @@ class Mistake(Record):
 
 
 @dataclass(frozen=True)
+class Uncertain(Record):
+    """A picture between two classes, with the probabilities given to both; right or wrong."""
+
+    picture: str
+    label: str
+    predicted: str
+    probability: float
+    other: str  # the second likeliest class
+    other_probability: float
+
+
+@dataclass(frozen=True)
+class Bin(Record):
+    """Predictions that are about equally sure: how many, how sure on average, and what share of them is right.
+
+    Zeros where there are none. Of 15 bins the first holds probabilities up to 1/15, the last those from 14/15.
+    """
+
+    pictures: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Evaluation(Record):
     """The result on one set of pictures. Fractions, not percent; ``top5`` is over min(5, classes)."""
 
-    RECORDS = MappingProxyType({"classes": ClassScore, "mistakes": Mistake})
+    RECORDS = MappingProxyType({"classes": ClassScore, "mistakes": Mistake, "bins": Bin, "uncertain": Uncertain})
 
     pictures: int
     top1: float
@@ -61,6 +87,8 @@ class Evaluation(Record):
     mistakes: tuple[Mistake, ...]  # surest first
     left_out: tuple[str, ...] = ()  # pictures that could not be read, and why
     split: str = ""
+    bins: tuple[Bin, ...] = ()  # the 15 bins of ``calibration_error``, the least sure first
+    uncertain: tuple[Uncertain, ...] = ()  # the nearest to a tie between two classes, nearest first
 
 
 def evaluate(
@@ -114,7 +142,7 @@ def evaluate(
 def _engine(model: EfficientNet | Engine | str | Path, device: str | None) -> Engine:
     """What answers: PyTorch itself unless the file is for another runtime."""
     if isinstance(model, (str, Path)):
-        if choose.is_exported(Path(model)):
+        if is_exported(Path(model)):
             return choose.engine(model)
         model = load(model)
     return Eager(model, device) if isinstance(model, EfficientNet) else model
@@ -172,12 +200,50 @@ def score(
             Mistake(pictures[index], names[targets[index]], names[predicted[index]], float(confidence[index]))
             for index in wrong
         ),
+        bins=calibration_bins(confidence, right),
+        uncertain=_uncertain(shares, order, targets, names, pictures),
     )
+
+
+def _uncertain(
+    shares: NDArray[np.float64],
+    order: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    names: Sequence[str],
+    pictures: Sequence[str],
+) -> tuple[Uncertain, ...]:
+    """The pictures whose two likeliest classes are nearest to each other."""
+    if len(names) < 2:
+        return ()
+    first, second = (np.take_along_axis(shares, order[:, [place]], 1)[:, 0] for place in (0, 1))
+    nearest = np.argsort(first - second, kind="stable")[:UNCERTAIN_MOST]
+    return tuple(
+        Uncertain(
+            pictures[index],
+            names[targets[index]],
+            names[order[index, 0]],
+            float(first[index]),
+            names[order[index, 1]],
+            float(second[index]),
+        )
+        for index in nearest
+    )
+
+
+def calibration_bins(confidence: NDArray[np.float64], right: NDArray[Any]) -> tuple[Bin, ...]:
+    """The reliability diagram's numbers (arXiv:1706.04599): 15 equal bins of ``confidence``, the lowest first."""
+    places = _places(confidence)
+    counts = np.bincount(places, minlength=CALIBRATION_BINS)
+    sums = (np.bincount(places, of, CALIBRATION_BINS) / np.maximum(counts, 1) for of in (confidence, right))
+    return tuple(Bin(*values) for values in zip(counts.tolist(), *(of.tolist() for of in sums), strict=True))
+
+
+def _places(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The bin of each, the first being 0."""
+    return np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[Any]) -> float:
     """Expected calibration error: |accuracy − confidence| averaged over 15 equal bins, by their pictures."""
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = np.zeros(CALIBRATION_BINS)
-    np.add.at(gaps, bins, right - confidence)
+    gaps = np.bincount(_places(confidence), right - confidence, CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(confidence))

@@ -16,6 +16,7 @@ from effnet.data.normalise import normalise
 from effnet.doctor.diagnosis import Reading
 from effnet.doctor.measure import remeasure
 from effnet.net import EfficientNet
+from effnet.training.judging import Truth
 from effnet.training.probe import fit_probe
 
 CLASSES = (
@@ -60,7 +61,7 @@ def knowing(twice: bool = False) -> EfficientNet:
     x = torch.from_numpy(np.stack([pixels(item.picture, PREPROCESS) for item in pictures.items]))
     with torch.inference_mode():
         features = model.embed(normalise(x.float() / 255 if twice else x, PREPROCESS)).numpy()
-    head = fit_probe(features, pictures.targets, len(CLASSES))
+    head = fit_probe(features, Truth.of(pictures))
     assert isinstance(model.classifier, nn.Linear)
     with torch.no_grad():
         model.classifier.weight.copy_(torch.from_numpy(head.weight))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +10,7 @@ import typer
 
 from effnet.cli.options import Json, Offline
 from effnet.cli.options import size as parsed
-from effnet.engines.interface import Interface
+from effnet.engines.interface import ANSWERS, Interface
 
 
 def export(
@@ -24,7 +24,9 @@ def export(
     given: Annotated[
         str, typer.Option("--input", metavar="KIND", help="pixels (uint8 N,H,W,3), floats (the same), normalised.")
     ] = "pixels",
-    output: Annotated[str, typer.Option(metavar="KIND", help="probabilities or logits.")] = "probabilities",
+    output: Annotated[
+        str | None, typer.Option(metavar="KIND", help="probabilities or logits; of a model of values, values.")
+    ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="224, 197x251 (height x width), or any; else the network's own.")
     ] = None,
@@ -68,7 +70,7 @@ def export(
             raise typer.BadParameter(
                 "int8 goes without --to, --size, --embedding, --tolerance", param_hint="--precision"
             )
-        _in_int8(model, target, Interface(given, output), pictures, count, max_drop, as_json)
+        _in_int8(model, target, given, output, pictures, count, max_drop, as_json)
         return
     if max_drop is not None:
         raise typer.BadParameter("goes with --precision int8", param_hint="--max-drop")
@@ -91,18 +93,25 @@ def export(
             }
         )
         return
-    classified = done.same_top1 is not None
-    what = "logit" if classified else "number"
-    agreed = f", the same top-1 on {done.same_top1}" if classified else ""
+    what = {"one": "logit", "any": "logit", "value": "value"}.get(done.kind, "number")
+    alike = "top-1" if done.kind == "one" else "labels"
+    agreed = f", the same {alike} on {done.same_top1}" if done.same_top1 is not None else ""
     show(
-        f"{done.path}: {done.format}, {done.bytes / 1e6:.1f} MB, {done.interface.in_words(classified=classified)}",
+        f"{done.path}: {done.format}, {done.bytes / 1e6:.1f} MB, {done.interface.in_words(classified=bool(done.kind))}",
         f"compared with the network on {done.pictures} pictures: "
         f"largest difference {done.difference:.1e} of the largest {what}{agreed}",
     )
 
 
 def _in_int8(
-    model: str, target: Path, interface: Interface, pictures: str, count: int, max_drop: float | None, as_json: bool
+    model: str,
+    target: Path,
+    given: str,
+    output: str | None,
+    pictures: str,
+    count: int,
+    max_drop: float | None,
+    as_json: bool,
 ) -> None:
     """Calibrates, writes, judges in the file's own runtime, and tells."""
     from effnet.cli.printing import progress, show, show_json
@@ -110,7 +119,8 @@ def _in_int8(
     from effnet.weights import load
 
     network = load(model)
-    interface = replace(interface, size=network.preprocess.size)
+    wanted = ANSWERS[network.labels.kind] if output is None else output
+    interface = Interface(given, wanted, size=network.preprocess.size)
     with progress("measuring layers") as step:
         done = quantise(network, target, pictures, interface, max_drop, count, step_done=step)
     if as_json:
@@ -120,5 +130,5 @@ def _in_int8(
     show(
         f"{done.path}: {done.format}, int8, {done.bytes / 1e6:.1f} MB, {interface.in_words()}",
         done.in_words(),
-        *([in_words(done.table)] if done.table else []),
+        *([in_words(done.table, done.kind)] if done.table else []),
     )

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from effnet.arch import Arch, resolve
 
 # As `effnet.weights.find` has them, which would bring torch with it
-EXPORTED = (".onnx", ".xml")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".tflite", ".index")
 
 
@@ -28,8 +27,9 @@ def opened(network: str) -> Opened:
             return Opened(Arch.from_json(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise ValueError(f"{path} holds no arch: {error}") from None
-    if path.suffix in EXPORTED:
+    if path.suffix in (".onnx", ".xml"):
         from effnet.engines.opening import open_file
+
 
         file = open_file(path)
         return Opened(file.contract.arch, file.classes, len(file.contract.preprocess.mean))

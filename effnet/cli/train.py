@@ -7,40 +7,102 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import Offline
+from effnet.cli.options import Device, Json, Offline, Strict
 
 if TYPE_CHECKING:
     from effnet.training.folder import Result
+    from effnet.training.rehearsal import Rehearsal
+
+ROWS_MOST = 40  # epochs that a rehearsal lists, evenly spread
 
 
 def train(
-    data: Annotated[str, typer.Argument(help="A folder with one folder of pictures a class, or the word digits.")],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="The network, such as b0 or lite0.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder with one folder of pictures a class, a .csv, shards, hub:NAME, a set's name, or digits.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="NAME", help="The network, such as b0 or lite0.")
+    ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="A file or a card to start from (default: the model's own), or none: random.")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A file or a card to start from (default: the model's own), or none: random."
+        ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="finetune (default with weights), probe, or scratch (default without).")
+        str | None,
+        typer.Option(metavar="NAME", help="finetune (default with weights), scratch (default without), paper_b0 …"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the results go; by default runs/NAME-OF-DATA.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of training, in place of the recipe's.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="As many epochs as take about this long.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Pictures a batch, in place of the recipe's.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate, in place of the recipe's.")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the pictures in pixels, in place of the network's.")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same model on the same machine.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the results go; by default runs/NAME-OF-DATA.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs, in place of the recipe's.")] = None,
+    minutes: Annotated[float | None, typer.Option(metavar="M", help="As many epochs as take about this long.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Pictures a batch, on all devices together; the rate follows.")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(metavar="RATE", help="Peak learning rate, in place of the recipe's.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Side of the pictures, if not the network's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same model on this machine.")] = 0,
     select_on: Annotated[
-        str, typer.Option(help="What choices are made on: holdout (a part of the training pictures) or val.")
+        str,
+        typer.Option(metavar="SPLIT", help="What choices are made on: holdout (a part of the training set) or val."),
     ] = "holdout",
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A model of the same classes to learn from as well.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at a picture that cannot be read.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default the fastest that is there.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that read pictures.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what every epoch would be; with --out also as a drawing.")
+    ] = False,
+    precision: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="float32, bfloat16, float16: by default the device's fastest.")
+    ] = None,
+    accumulate: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Compute a batch in so many parts: less memory, the same batch.")
+    ] = 1,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Recompute blocks: half the memory, a third more time.")
+    ] = False,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="torch.compile; by default where it pays.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=0, metavar="N", help="Processes that read pictures.")] = None,
+    cache: Annotated[bool, typer.Option("--cache", help="Keep decoded pictures on disk while they fit.")] = False,
+    strict: Strict = False,
+    device: Device = None,
+    as_json: Json = False,
     offline: Offline = False,
 ) -> None:
-    """Train a classifier on your pictures."""
+    """Train a classifier on your pictures.
+
+    On several GPUs or machines: torchrun --nproc-per-node N -m effnet train …
+    """
+    if dry_run:
+        from effnet.arch import resolve
+        from effnet.cli.printing import show_json
+        from effnet.training.rehearsal import IMAGENET, rehearse
+        from effnet.training.run import settled
+
+        asked = settled(recipe, weights, epochs, batch, lr)
+        rehearsal = rehearse(asked, resolve(model or "b0"), _count(data) if data else IMAGENET, epochs)
+        if out:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "schedule.svg").write_text(rehearsal.to_svg(), encoding="utf-8")
+        show_json(rehearsal.to_dict()) if as_json else _print_rehearsal(rehearsal, out)
+        return
+    if data is None:
+        raise typer.BadParameter("say what to learn from: a folder, a .csv, shards, or digits", param_hint="DATA")
     from effnet.cli.progress import Shown
+    from effnet.training.resources import Resources
     from effnet.training.run import train as run
 
     with Shown() as watch:
@@ -57,18 +119,55 @@ def train(
             seed=seed,
             size=size,
             select_on=select_on,
+            teacher=teacher,
             resume=resume,
             strict=strict,
-            device=device,
-            workers=workers,
+            resources=Resources(device, precision, accumulate, checkpointing, compiled, workers, cache),
             watch=watch,
         )
-    if json:
-        from json import dumps
+    if as_json:
+        from effnet.cli.printing import show_json
 
-        print(dumps(result.to_dict()))
+        show_json(result.to_dict())
     else:
         _print(result)
+
+
+def _count(data: str) -> int:
+    """How many pictures there are to learn from."""
+    from effnet.data import open_data
+    from effnet.training.plan import training_pictures
+
+    return len(training_pictures(open_data(data)))
+
+
+def _print_rehearsal(rehearsal: Rehearsal, out: Path | None) -> None:
+    from effnet.cli.printing import show, table
+
+    recipe = rehearsal.recipe
+    shown = table("epoch", "step", "rate from", "to", "average", "size", "dropout", "augment", left=("augment",))
+    every = max(1, -(-len(rehearsal.epochs) // ROWS_MOST))
+    for one in (*rehearsal.epochs[:-1:every], rehearsal.epochs[-1]):
+        changes = one.augment
+        told = [f"crop {changes.crop:g}"]
+        if changes.policy != "none":
+            strength = f" {changes.layers}×{changes.magnitude:.3g}" if changes.policy == "randaugment" else ""
+            told.append(changes.policy + strength)
+        told += [f"{name} {getattr(changes, name):g}" for name in ("mixup", "cutmix") if getattr(changes, name)]
+        shown.add_row(
+            *(str(one.epoch), f"{one.step:,}", f"{one.first_rate:.4g}", f"{one.last_rate:.4g}", f"{one.average:.5f}"),
+            *(str(one.size), f"{one.dropout:.2f}", ", ".join(told) + (f"; {one.frozen} frozen" if one.frozen else "")),
+        )
+    drops = rehearsal.drop_path
+    show(
+        f"{recipe.name}: {rehearsal.network} on {rehearsal.pictures:,} pictures, {recipe.epochs} epochs of "
+        f"{rehearsal.batches:,} batches of {recipe.batch:,}",
+        f"{recipe.optimiser}, peak rate {rehearsal.peak:.4g}, {recipe.schedule}; weight decay {recipe.weight_decay:g}; "
+        f"labels smoothed by {recipe.label_smoothing:g}; {recipe.select_share:.1%} of the pictures to choose by",
+        f"stochastic depth from {drops[0][1]:.3f} ({drops[0][0]}) to {drops[-1][1]:.3f} ({drops[-1][0]})",
+        shown,
+        *([f"drawn in {out / 'schedule.svg'}"] if out else []),
+    )
 
 
 def _print(result: Result) -> None:

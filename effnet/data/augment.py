@@ -6,14 +6,18 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from effnet.arch.record import Record, number
+from effnet.arch.record import Record, choice, number, whole
 from effnet.contract import Preprocess
+from effnet.data.policy import autoaugment, randaugment
 from effnet.data.without_operators import transforms
+
+POLICIES = ("none", "autoaugment", "randaugment")
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,9 @@ class Augment(Record):
     ``crop``: the smallest share of the picture's area that a random crop keeps. ``mirror``: flip half of them (only
     where a mirrored picture keeps its label). ``jitter``: brightness, contrast and saturation by up to this share.
     ``rotate``: degrees either way; ``shift``: share of the side either way. ``erase``: probability of a blank box.
+    ``policy``: "autoaugment" (v0) or "randaugment", of ``layers`` operations of ``magnitude`` (0 to 30) each, as in the
+    official EfficientNet code (see `effnet.data.policy`). ``mixup`` and ``cutmix``: α with which batches are mixed, 0
+    for not at all (see `effnet.data.mixing`).
     """
 
     crop: float = 0.5
@@ -31,6 +38,11 @@ class Augment(Record):
     rotate: float = 0.0
     shift: float = 0.0
     erase: float = 0.0
+    policy: str = "none"
+    layers: int = 2
+    magnitude: float = 9.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         number("crop", self.crop, 0, 1, above=True)
@@ -38,19 +50,28 @@ class Augment(Record):
         number("rotate", self.rotate, 0, 180)
         number("shift", self.shift, 0, 0.9)
         number("erase", self.erase, 0, 1)
+        choice("policy", self.policy, POLICIES)
+        whole("layers", self.layers, 1)
+        number("magnitude", self.magnitude, 0, 30)
+        number("mixup", self.mixup, 0)
+        number("cutmix", self.cutmix, 0)
 
 
 def augmenter(augment: Augment, preprocess: Preprocess) -> Callable[[Image.Image], np.ndarray]:
     """A function from a picture to its randomly changed uint8 (H, W, 3), by torch's own random numbers."""
     v2 = transforms()
     interpolation = getattr(v2.InterpolationMode, preprocess.interpolation.upper())
-    steps = []
+    steps: list[Callable[[Image.Image], Any]] = []
     if augment.rotate or augment.shift:
         steps.append(v2.Resize(preprocess.size, interpolation))  # first, so that shifts are finer than a source pixel
         steps.append(v2.RandomAffine(augment.rotate, (augment.shift,) * 2, interpolation=v2.InterpolationMode.BILINEAR))
     steps.append(v2.RandomResizedCrop(preprocess.size, (augment.crop, 1.0), interpolation=interpolation))
     if augment.mirror:
         steps.append(v2.RandomHorizontalFlip())
+    if augment.policy == "autoaugment":
+        steps.append(autoaugment())
+    if augment.policy == "randaugment":
+        steps.append(randaugment(augment.layers, augment.magnitude))
     if augment.jitter:
         steps.append(v2.ColorJitter(augment.jitter, augment.jitter, augment.jitter))
     steps.append(v2.PILToTensor())  # uint8 (3, H, W)

@@ -1,10 +1,9 @@
-"""Labelled pictures in batches: in order for measuring, shuffled and changed for training."""
+"""Labelled pictures in shuffled, randomly changed batches for training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,46 +14,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from effnet.clock.machine import cores
 from effnet.contract import Preprocess
 from effnet.data.augment import Augment, augmenter, dice, seeded
+from effnet.data.order import Order
 from effnet.data.pictures import Pictures
 from effnet.data.pixels import read
 
-
-class _Changed(Dataset[tuple[Tensor, int]]):
-    """Training pictures by (epoch, index): each changed by dice that only seed, epoch and index throw."""
-
-    def __init__(self, pictures: Pictures, preprocess: Preprocess, augment: Augment, seed: int) -> None:
-        self.pictures, self.preprocess, self.seed = pictures, preprocess, seed
-        self.change = augmenter(replace(augment, mirror=augment.mirror and pictures.mirror), preprocess)
-        # At least twice this is left after reduction: enough for a random crop of a part of the picture.
-        self.reduce_to = preprocess.resized if preprocess.decode == "reduced" else None
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        epoch, index = key
-        item = self.pictures.items[index]
-        with seeded(dice(self.seed, "picture", epoch, index)):
-            return torch.from_numpy(self.change(read(item.picture, self.reduce_to))), item.label
-
-
-class _Order(Sampler[list[tuple[int, int]]]):
-    """Batches of one epoch: a shuffle thrown by seed and epoch, cut into batches that differ by one at the most."""
-
-    def __init__(self, count: int, batch: int, seed: int) -> None:
-        self.count, self.batch, self.seed = count, batch, seed
-        self.epoch = self.start = 0
-
-    def __len__(self) -> int:
-        return -(-self.count // self.batch)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        shuffled = np.random.default_rng(dice(self.seed, "order", self.epoch)).permutation(self.count)
-        for batch in np.array_split(shuffled, len(self))[self.start :]:
-            yield [(self.epoch, int(index)) for index in batch]
+Batch = tuple[Tensor, Tensor]
 
 
 class TrainingBatches:
     """Shuffled, changed training pictures: ``epoch(3)`` yields its batches, the same whenever and however it is asked.
 
-    Each is (uint8 (N, H, W, 3), int64 (N,)). ``workers`` processes prepare them; none for pictures held in memory.
+    Each is (uint8 (N, H, W, 3), int64 (N,)), pictures and their places in ``pictures``. ``batch`` pictures are a batch
+    over all ``ranks`` processes, of which this one, number ``rank``, gets its share; see `Order` for that and for
+    ``even``. ``workers`` processes prepare them, whose number changes nothing in what comes (None: as many as there are
+    cores; none for pictures held in memory). ``cache`` keeps decoded pictures on disk as far as it has room.
     """
 
     def __init__(
@@ -65,23 +38,68 @@ class TrainingBatches:
         batch: int,
         seed: int,
         workers: int | None = None,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        even: bool = False,
+        cache: bool = False,
     ) -> None:
+        self._order = _Asked(Order(pictures, batch, seed, rank, ranks, even))
         if workers is None:
-            workers = min(cores(), 8) if isinstance(pictures.items[0].picture, Path) else 0
-        self._order = _Order(len(pictures), batch, seed)
+            workers = 0 if isinstance(pictures.items[0].picture, np.ndarray) else min(cores(), 8)
         self._loader: DataLoader[Any] = DataLoader(
             _Changed(pictures, preprocess, augment, seed),
-            batch_sampler=self._order,
+            batch_sampler=self._order,  # type: ignore[arg-type]
+            collate_fn=_as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
             generator=torch.Generator().manual_seed(0),  # the loader's own draws must not touch the run's
         )
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Batches in an epoch, the same for all ranks."""
         return len(self._order)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch`` (0, 1, …) from number ``start`` on."""
         self._order.epoch, self._order.start = epoch, start
         yield from self._loader
+
+
+class _Asked(Sampler[tuple[int, list[int]]]):
+    """The order's batches of the epoch that was asked for, as the loader takes them."""
+
+    def __init__(self, order: Order) -> None:
+        self.order, self.epoch, self.start = order, 0, 0
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        for indices in self.order.batches(self.epoch, self.start):
+            yield self.epoch, indices.tolist()
+
+
+class _Changed(Dataset[Batch]):
+    """Training pictures by (epoch, indices): each changed by dice that only seed, epoch and index throw."""
+
+    def __init__(self, pictures: Pictures, preprocess: Preprocess, augment: Augment, seed: int) -> None:
+        self.pictures, self.preprocess, self.seed = pictures, preprocess, seed
+        self.change = augmenter(replace(augment, mirror=augment.mirror and pictures.mirror), preprocess)
+        # At least twice this is left after reduction: enough for a random crop of a part of the picture.
+        self.reduce_to = preprocess.resized if preprocess.decode == "reduced" else None
+
+    def __getitem__(self, index: int) -> Batch:
+        raise NotImplementedError
+
+    def __getitems__(self, asked: tuple[int, list[int]]) -> Batch:
+        epoch, indices = asked
+        batch = torch.empty((len(indices), *self.preprocess.size, 3), dtype=torch.uint8)  # (N, H, W, 3)
+        for row, index in zip(batch.numpy(), indices, strict=True):
+            with seeded(dice(self.seed, "picture", epoch, index)):
+                row[:] = self.change(read(self.pictures.items[index].picture, self.reduce_to))
+        return batch, torch.tensor(indices)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

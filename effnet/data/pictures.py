@@ -13,18 +13,27 @@ from numpy.typing import NDArray
 
 from effnet.arch.record import whole
 from effnet.contract import Labels
-from effnet.data.pixels import PictureError, Pixels, read
+from effnet.data.pixels import Held, PictureError, Pixels, read
+from effnet.data.stratify import held_out
 
 _BATCH = 1024  # pictures queued at once when checking: a queue of all ImageNet would take a gigabyte
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Item:
-    """One labelled picture: a file, or uint8 (H, W, 3). ``name`` tells it apart wherever its folder lies."""
+    """One labelled picture: a file, something that `Held` reads, or uint8 (H, W, 3).
 
-    picture: Path | Pixels
-    label: int
+    ``label``: the class; of labels of which any may be right, all that are; of values, the values. ``name`` tells it
+    apart wherever its folder lies. ``weight``: how much it counts in training. Pictures of one ``group`` (a patient,
+    a camera) must not stand on both sides of a split; ``fold``: the fold that the data itself puts it into.
+    """
+
+    picture: Path | Held | Pixels
+    label: int | tuple[int, ...] | tuple[float, ...]
     name: str
+    weight: float = 1.0
+    group: str = ""
+    fold: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +49,33 @@ class Pictures:
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """The class of each picture, in order: int64 (N,)."""
-        return np.fromiter((item.label for item in self.items), np.int64, len(self.items))
+        """The class of each picture, in order: int64 (N,). Of pictures whose labels are of the kind "one" only."""
+        return np.fromiter((item.label for item in self.items), np.int64, len(self.items))  # type: ignore[arg-type]
+
+    @property
+    def wanted(self) -> NDArray[np.float32]:
+        """What the outputs should be, float32 (N, classes): 1 for what is right and 0 for the rest, or the values."""
+        found = np.zeros((len(self.items), len(self.labels.names)), np.float32)
+        for row, item in zip(found, self.items, strict=True):
+            if self.labels.kind == "value":
+                row[:] = item.label
+            else:
+                row[[item.label] if isinstance(item.label, int) else list(item.label)] = 1  # type: ignore[arg-type]
+        return found
 
     def counts(self) -> tuple[int, ...]:
-        """How many pictures each class has, in the order of ``labels``."""
-        return tuple(np.bincount(self.targets, minlength=len(self.labels.names)).tolist())
+        """How many pictures each class has, in the order of ``labels``; of values, how many there are."""
+        if self.labels.kind == "value":
+            return (len(self.items),) * len(self.labels.names)
+        labels = self.targets if self.labels.kind == "one" else [one for item in self.items for one in item.label]  # type: ignore[union-attr]
+        return tuple(np.bincount(labels, minlength=len(self.labels.names)).tolist())
+
+    def said(self, item: Item) -> str:
+        """The label of ``item`` in words; several are separated by a bar."""
+        labels = (item.label,) if isinstance(item.label, int) else item.label
+        if self.labels.kind == "value":
+            return "|".join(f"{value:g}" for value in labels)
+        return "|".join(self.labels.name(int(label)) for label in labels)
 
     def take(self, indices: Iterable[int]) -> Pictures:
         """Those pictures, in that order, with the same labels."""
@@ -64,15 +94,20 @@ class Splits:
 def holdout(pictures: Pictures, share: float, seed: int) -> tuple[Pictures, Pictures]:
     """``pictures`` in two, (kept, held out): about ``share`` of every class is held out, and at least one picture.
 
-    Which ones depends on the seed and the pictures' names alone, through a hash: the same on every machine, with every
-    version, and hardly changed when pictures are added. Raises ``ValueError`` for a class of one picture.
+    Where any label may be right it is about ``share`` of each, and of values of every tenth of them. A group stays
+    together. Which ones depends on the seed and the pictures' names alone, through a hash: the same on every machine,
+    with every version, and (of classes without groups) hardly changed when pictures are added. Raises ``ValueError``
+    for a class of one picture, and for groups of which none can be held out.
     """
     if not 0 < share < 1:
         raise ValueError(f"share must be above 0 and below 1, got {share!r}")
+    if pictures.labels.kind != "one" or any(item.group for item in pictures.items):
+        held = held_out(pictures, share, seed)
+        return pictures.take(index for index in range(len(pictures)) if index not in held), pictures.take(sorted(held))
     members: dict[int, list[int]] = {}
-    for index, item in enumerate(pictures.items):
-        members.setdefault(item.label, []).append(index)
-    held: set[int] = set()
+    for index, label in enumerate(pictures.targets.tolist()):
+        members.setdefault(label, []).append(index)
+    held = set()
     for label, indices in members.items():
         if len(indices) < 2:
             raise ValueError(

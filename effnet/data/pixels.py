@@ -7,7 +7,7 @@ import warnings
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import IO
+from typing import IO, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,21 @@ from effnet.data.resize import Box, pil
 
 Pixels = NDArray[np.uint8]
 Fitted = NDArray[np.uint8 | np.float32]
-Source = str | Path | bytes | Image.Image | Pixels
+
+
+@runtime_checkable
+class Held(Protocol):
+    """A picture's file that lies in something else: a tar archive, a table. It is read when it is needed."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+
+    def read(self) -> bytes:
+        """The file's bytes. Raises ``PictureError`` where they cannot be had."""
+
+
+Source = str | Path | bytes | Image.Image | Pixels | Held
 
 # PIL's own border between a large photo and a decompression bomb: 512 MiB of RGB.
 PIXELS_MOST = 178_956_970
@@ -87,6 +101,8 @@ def fit(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> F
 def _read(source: Source, reduce_to: tuple[int, int] | None) -> tuple[Image.Image, Box | None]:
     """The picture as `read` gives it, and what `_decode` says of it."""
     name = _name(source)
+    if isinstance(source, Held):
+        source = source.read()
     with _QUIET:
         if isinstance(source, np.ndarray):
             return _decode(_from_array(source), name)
@@ -187,6 +203,8 @@ def _name(source: Source) -> str:
         return str(getattr(source, "filename", "")) or "the given picture"
     if isinstance(source, np.ndarray):
         return "the given array"
+    if isinstance(source, Held):
+        return source.name
     raise PictureError(f"a picture is a path, bytes, a PIL image or a uint8 array, not {type(source).__name__}")
 
 

@@ -37,7 +37,8 @@ class Engine(Protocol):
         """Pictures already cropped -> float32 (N, classes) logits; the embedding where there is no classifier.
 
         ``pictures``: 0 … 255 as (N, H, W, C), uint8 or float32; or float32 (N, C, H, W) that have been through mean and
-        std. Where the file gives probabilities only, their logarithms, whose softmax they are.
+        std. Where the file gives probabilities only, those that they are made of: their logarithms where exactly one
+        label is right, or else the log of their odds. Values are given as they are.
         Raises ``ValueError`` for another shape, and for a size that the file cannot take.
         """
 

@@ -71,11 +71,17 @@ def _whole(pixels: Pictures, where: Path) -> NDArray[np.uint8]:
     return rounded.astype(np.uint8)
 
 
-def as_logits(out: NDArray[Any], interface: Interface) -> Floats:
-    """What the file gives as logits; of a probability that was rounded to 0, the logarithm of the least above it."""
+def as_logits(out: NDArray[Any], interface: Interface, kind: str) -> Floats:
+    """What the file gives as logits, for labels of that ``kind``; values are such.
+
+    Of a probability that was rounded to 0, or of any label to 1, it is the logit of the nearest that is not.
+    """
     floats: Floats = out.astype(np.float32, copy=False)
-    if interface.output == "logits":
+    if interface.output != "probabilities":
         return floats
+    if kind == "any":
+        shares = np.clip(floats.astype(np.float64), np.finfo(np.float32).tiny, np.nextafter(np.float32(1), 0))
+        return (np.log(shares) - np.log1p(-shares)).astype(np.float32)
     return np.log(np.maximum(floats, np.finfo(np.float32).tiny))
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from effnet.arch.record import Record, choice, whole
-from effnet.contract import Contract
+from effnet.contract import Contract, Labels
 
 INPUTS = ("pixels", "floats", "normalised")
-OUTPUTS = ("probabilities", "logits")
+OUTPUTS = ("probabilities", "logits", "values")
+ANSWERS = MappingProxyType({"one": "probabilities", "any": "probabilities", "value": "values"})  # by the labels' kind
 CONTRACT, INTERFACE = "effnet", "effnet.interface"  # the keys of a file's metadata; both values are JSON
 SIDE_MOST = 8192  # pixels: maps of more would fill any memory
 
@@ -20,8 +22,10 @@ class Interface(Record):
 
     ``input``: "pixels", uint8 (N, H, W, 3) of 0 … 255, as pictures come; "floats", the same as float32; "normalised",
     float32 (N, 3, H, W) that has been through mean and std. ``size``: (height, width), None for any.
-    ``output``: "probabilities" or "logits", float32 (N, classes); ``embedding``: whether a second output "embedding",
-    float32 (N, head channels), is given. A network without a classifier gives the embedding alone.
+    ``output``: float32 (N, classes): "probabilities", by a softmax where exactly one label is right and by a sigmoid
+    each where any may be; "logits", of which they are made; or "values", for labels that are such: logits as they are.
+    ``embedding``: whether a second output "embedding", float32 (N, head channels), is given. A network without a
+    classifier gives the embedding alone.
     Input and outputs are named as these values, in every format. Raises ``ValueError`` for any other value.
     """
 
@@ -41,6 +45,13 @@ class Interface(Record):
             whole("size", side, 1)
             if side > SIDE_MOST:
                 raise ValueError(f"size must be at most {SIDE_MOST} pixels a side, got {side}")
+
+    def suits(self, labels: Labels) -> None:
+        """Raises ``ValueError`` where labels of that kind have no such output."""
+        if self.output not in ("logits", ANSWERS[labels.kind]):
+            raise ValueError(
+                f"this network gives {ANSWERS[labels.kind]}, no {self.output}: ask for {ANSWERS[labels.kind]} or logits"
+            )
 
     def tensor(self, channels: int = 3) -> tuple[str, tuple[int | str, ...]]:
         """Type and shape of the input; what is open has a name in place of a number."""

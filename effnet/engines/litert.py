@@ -66,7 +66,7 @@ class Litert:
     def run(self, pictures: Pictures) -> Floats:
         """As `Engine.run`."""
         out = self._run(self._answer, pictures)
-        return as_logits(out, self._interface) if self.classes else out
+        return as_logits(out, self._interface, self.contract.labels.kind) if self.classes else out
 
     def embed(self, pictures: Pictures) -> Floats:
         """As `Engine.embed`."""

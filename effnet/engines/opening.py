@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from effnet.engines.engine import Engine, installed, missing
+from effnet.engines.interface import INTERFACE
 
 SUFFIXES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",), ".tflite": ("litert",)}
 
@@ -47,3 +48,15 @@ def opened(kind: str, path: Path, precision: str, threads: int | None, cache: Pa
     from effnet.engines.litert import Litert
 
     return Litert(path, precision, threads)
+
+
+def is_exported(path: Path) -> bool:
+    """Whether the file is one to run as it is: an IR or ONNX, or a ``.tflite`` that says how it is to be used."""
+    if path.suffix != ".tflite" or not path.is_file():
+        return path.suffix in SUFFIXES and path.suffix != ".tflite"
+    from effnet.engines.litert import metadata
+
+    try:
+        return INTERFACE in metadata(path)
+    except ValueError:  # whoever reads its weights says what is wrong with it
+        return False

@@ -10,7 +10,7 @@ from typing import Any
 
 from effnet.engines.engine import Floats, Pictures, granted, missing, settled
 from effnet.engines.filed import as_asked, as_logits, no_embedding, shape, there, unreadable
-from effnet.engines.interface import CONTRACT, INTERFACE, said
+from effnet.engines.interface import CONTRACT, INTERFACE, OUTPUTS, said
 
 SUFFIXES = (".xml", ".onnx")
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -84,7 +84,7 @@ class Openvino:
     def run(self, pictures: Pictures) -> Floats:
         """As `Engine.run`."""
         out = self._run(self._answer, pictures)
-        return as_logits(out, self._interface) if self.classes else out
+        return as_logits(out, self._interface, self.contract.labels.kind) if self.classes else out
 
     def embed(self, pictures: Pictures) -> Floats:
         """As `Engine.embed`."""
@@ -129,7 +129,7 @@ class Openvino:
 def _name(output: Any) -> str:
     """The output's name among ours; an output may have several."""
     names: set[str] = output.get_names()
-    return next((name for name in ("probabilities", "logits", "embedding") if name in names), min(names, default=""))
+    return next((name for name in (*OUTPUTS, "embedding") if name in names), min(names, default=""))
 
 
 def _metadata(model: Any) -> dict[str, str]:

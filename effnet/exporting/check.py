@@ -19,6 +19,7 @@ Run = Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]  # pictures as th
 
 SEVERAL = 3  # pictures at once, where it is not one
 LEAST = 1e-30  # a smaller probability says no more about the logit than that it is very small
+MOST = 8.0  # of a sigmoid's logit: above, the probability's distance from 1 is lost in float32's rounding
 # Logits as small as an untrained network's are lost in the rounding of their probabilities: beside this, not themselves
 SMALL = 0.1
 
@@ -29,15 +30,20 @@ class Agreement:
 
     difference: float  # the largest of a logit over the largest logit, or of an embedding; NaN: no such outputs
     pictures: int
-    same_top1: int | None  # pictures whose likeliest class is the network's; None without a classifier
+    # Pictures whose likeliest class is the network's or, where any label may be right, all labels of 0.5 and above;
+    # None without a classifier, and of values
+    same_top1: int | None
 
 
 def compare(run: Run, model: EfficientNet, interface: Interface, pictures: Iterable[Fitted]) -> Agreement:
     """What ``run`` answers beside ``model``, in evaluation mode: each of ``pictures`` is one size, (N, H, W, C).
 
     Of every size the first picture is asked alone, then all in threes. Probabilities are compared by their logarithms,
-    beside the largest logit too: of a thousand classes that are all unlikely none would differ by much otherwise.
+    or of labels of which any may be right by the logits that they mean, beside the largest logit too: of a thousand
+    classes that are all unlikely none would differ by much otherwise.
     """
+    kind = model.labels.kind
+    answered = bool(model.classes) and kind != "value"
     apart: dict[str, float] = {}  # by output: the largest difference, and the largest number
     most: dict[str, float] = {}
     seen = same = 0
@@ -47,17 +53,18 @@ def compare(run: Run, model: EfficientNet, interface: Interface, pictures: Itera
             given, expected = _expected(model, interface, batch)
             got = run(given)
             if {name: one.shape for name, one in got.items()} != {name: one.shape for name, one in expected.items()}:
-                return Agreement(float("nan"), len(whole), 0 if model.classes else None)
+                return Agreement(float("nan"), len(whole), 0 if answered else None)
             for name, wanted in expected.items():
-                apart[name] = float(np.maximum(apart.get(name, 0), _apart(got[name], wanted, name)))  # NaN stays
+                by = kind if name == "probabilities" else ""
+                apart[name] = float(np.maximum(apart.get(name, 0), _apart(got[name], wanted, by)))  # NaN stays
                 least = SMALL if name == "probabilities" else LEAST
                 most[name] = max(most.get(name, least), float(np.abs(wanted).max()))
-            if index and model.classes:
+            if index and answered:
                 answer = next(iter(expected))
-                same += int((got[answer].argmax(1) == expected[answer].argmax(1)).sum())
+                same += _same(got[answer], expected[answer], kind, answer)
         seen += len(whole)
     difference = float(np.max([apart[name] / most[name] for name in apart]))
-    return Agreement(difference, seen, same if model.classes else None)
+    return Agreement(difference, seen, same if answered else None)
 
 
 @torch.inference_mode()
@@ -79,10 +86,22 @@ def _expected(
     return given, {name: tensor.numpy() for name, tensor in wanted.items()}
 
 
-def _apart(got: NDArray[np.float32], expected: NDArray[np.float32], name: str) -> float:
-    """The largest difference; ``expected`` are logits also where ``got`` are probabilities."""
-    if name == "probabilities":
+def _apart(got: NDArray[np.float32], expected: NDArray[np.float32], by: str) -> float:
+    """The largest difference. ``by``: of labels of which kind ``got`` are probabilities; ``expected`` are logits."""
+    if by == "one":
         shifted = expected.astype(np.float64) - expected.max(1, keepdims=True)
         expected = np.maximum(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)), np.log(LEAST))
         got = np.log(np.maximum(got.astype(np.float64), LEAST))
+    elif by == "any":
+        expected = expected.astype(np.float64).clip(np.log(LEAST), MOST)
+        shares = got.astype(np.float64).clip(LEAST, 1 - 1e-12)
+        got = (np.log(shares) - np.log1p(-shares)).clip(max=MOST)
     return float(np.abs(got - expected).max())
+
+
+def _same(got: NDArray[np.float32], expected: NDArray[np.float32], kind: str, name: str) -> int:
+    """How many rows of ``got`` say what the logits ``expected`` do."""
+    if kind == "one":
+        return int((got.argmax(1) == expected.argmax(1)).sum())
+    least = 0.5 if name == "probabilities" else 0
+    return int(((got >= least) == (expected >= 0)).all(1).sum())

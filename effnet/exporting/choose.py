@@ -11,22 +11,20 @@ import numpy as np
 
 from effnet.arch.record import choice, whole
 from effnet.engines.engine import KINDS, PACKAGES, PRECISIONS, Engine, Pictures, granted, installed, missing
-from effnet.engines.interface import INTERFACE
-from effnet.engines.opening import open_file, opened
+from effnet.engines.opening import is_exported, open_file, opened
 from effnet.exporting import kept
+from effnet.exporting.alike import answer, share_right
 from effnet.exporting.choice import LeftOut, Question, Throughput, read, remember, remembered
-from effnet.exporting.source import COMPILED, FILES, Size, Source, noise
+from effnet.exporting.origin import COMPILED, FILES, Origin, Size, noise
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
-
-EXPORTED = (".onnx", ".xml")
 
 log = logging.getLogger("effnet")
 
 
 def engine(
-    model: EfficientNet | str | Path | Source,
+    model: EfficientNet | str | Path | Origin,
     kind: str = "auto",
     batch: int = 1,
     size: Size | None = None,
@@ -41,7 +39,8 @@ def engine(
     threads. Where that is not known yet, a contest finds it in a few seconds and it is remembered: engines that are
     installed run in float32, and in ``precision`` too where that is another; each must agree with eager. With
     ``max_drop``, percentage points, another precision takes part only where it changes the likeliest class of no more
-    of ``pictures``, which are cropped ones, uint8 (N, H, W, C).
+    of ``pictures``, which are cropped ones, uint8 (N, H, W, C); of several labels so many of these, of values so much
+    of their variance.
     An exported file is opened by the first engine that can.
     Raises ``ImportError`` for an engine that is not installed, and ``ValueError`` for one that is unknown, fails or
     disagrees, and for sizes, threads, or a precision that are not to be had.
@@ -62,13 +61,13 @@ def engine(
     elif precision == "int8":
         raise ValueError("int8 is a property of a file: export the network as int8, and give that file")
     else:
-        source = model if isinstance(model, Source) else Source(model)
+        origin = model if isinstance(model, Origin) else Origin(model)
         question = Question.now(batch, size, precision, threads)
         if kind != "auto":
-            found = source.engine(kind, precision, threads)
+            found = origin.engine(kind, precision, threads)
         else:
-            found = source.remembered(question) if max_drop is None else None
-        found = found or _chosen(source, question, max_drop, pictures)
+            found = origin.remembered(question) if max_drop is None else None
+        found = found or _chosen(origin, question, max_drop, pictures)
     found.prepare(batch, size)
     return found
 
@@ -109,14 +108,14 @@ def keep(model: EfficientNet, path: Path) -> bool:
     if kind is None:
         return False
     try:
-        return bool(Source(model, kept.key(path)).engine(kind, "float32", None))
+        return bool(Origin(model, kept.key(path)).engine(kind, "float32", None))
     except OSError:
         return False
 
 
-def best_batch(model: EfficientNet | str | Path, engine: Engine, size: Size | None = None) -> int:
+def best_batch(model: EfficientNet | str | Path | Origin, engine: Engine, size: Size | None = None) -> int:
     """The batch at which ``engine``, made of ``model``, gives the most pictures a second; measured once."""
-    key = Source(model).key
+    key = (model if isinstance(model, Origin) else Origin(model)).key
     question = Question.now(0, size, engine.precision, engine.threads)
     for one in read(key).throughputs:
         if (one.question, one.kind, one.precision) == (question, engine.kind, engine.precision):
@@ -128,56 +127,47 @@ def best_batch(model: EfficientNet | str | Path, engine: Engine, size: Size | No
     return found.best
 
 
-def _chosen(source: Source, question: Question, max_drop: float | None, pictures: Pictures | None) -> Engine:
+def _chosen(origin: Origin, question: Question, max_drop: float | None, pictures: Pictures | None) -> Engine:
     """The winner of the contest that ``question`` asks for; its reasons are told, and remembered."""
     from effnet.engines.eager import Eager
     from effnet.exporting.contest import hold
     from effnet.net.device import pick
 
     if pick().type != "cpu":  # the others compute on the CPU, and what a GPU is there changes from start to start
-        return Eager(source.network, precision=question.precision, threads=question.threads)
-    reference = Eager(source.network, "cpu", threads=question.threads)
+        return Eager(origin.network, precision=question.precision, threads=question.threads)
+    reference = Eager(origin.network, "cpu", threads=question.threads)
     precisions = tuple(dict.fromkeys(("float32", question.precision)))
     left_out = tuple(LeftOut(kind, "", str(missing(kind))) for kind in PACKAGES if kind not in installed())
     ways = {
-        (kind, precision): partial(source.open, kind, precision, question.threads)
+        (kind, precision): partial(origin.open, kind, precision, question.threads)
         for kind in ("eager", *PACKAGES)
         for precision in precisions
         if kind in installed() and (kind, precision) != ("eager", "float32")
     }
     if max_drop is not None:
         assert pictures is not None
-        expected = reference.run(pictures).argmax(1)
+        expected = answer(reference.run(pictures), reference.contract.labels.kind)
         ways = {
             (kind, precision): way if precision == "float32" else partial(_held, way, pictures, expected, max_drop)
             for (kind, precision), way in ways.items()
         }
-    asked = noise(question.batch, question.size or source.network.preprocess.size, reference)
+    asked = noise(question.batch, question.size or origin.network.preprocess.size, reference)
     found, winner = hold({("eager", "float32"): lambda: reference, **ways}, reference, question, asked, left_out)
     log.info("%s", found.in_words())
     for one in found.left_out:
         log.info("left out: %s", " ".join(filter(None, (one.kind, one.precision))) + f": {one.why}")
     if max_drop is None:
-        remember(source.key, found)
+        remember(origin.key, found)
     return winner
 
 
 def _held(way: partial[Engine], pictures: Pictures, expected: np.ndarray, max_drop: float) -> Engine:
-    """The engine, if it changes the likeliest class of no more than ``max_drop`` percent of the pictures."""
+    """The engine, if it changes no more than ``max_drop`` percent of the answers ``expected``."""
     made = way()
-    changed = 100 * float((made.run(pictures).argmax(1) != expected).mean())
+    kind = made.contract.labels.kind
+    changed = 100 * (1 - share_right(made.run(pictures), expected, kind))
     if changed > max_drop:
-        raise ValueError(f"it changes the answer to {changed:.1f} % of the pictures")
+        what = {"one": "answer to", "any": "answer to", "value": "values by"}[kind]
+        of = {"one": "pictures", "any": "labels", "value": "variance"}[kind]
+        raise ValueError(f"it changes the {what} {changed:.1f} % of the {of}")
     return made
-
-
-def is_exported(path: Path) -> bool:
-    """Whether the file is one to run as it is: an IR or ONNX, or a ``.tflite`` that says how it is to be used."""
-    if path.suffix != ".tflite" or not path.is_file():
-        return path.suffix in EXPORTED
-    from effnet.engines.litert import metadata
-
-    try:
-        return INTERFACE in metadata(path)
-    except ValueError:  # whoever reads its weights says what is wrong with it
-        return False

@@ -80,6 +80,7 @@ def throughput(engine: Engine, question: Question, picture: Pictures) -> Through
     measured: list[tuple[int, float]] = []
     for batch in BATCHES:
         pictures = np.repeat(picture, batch, axis=0)
+        engine.prepare(batch, pictures.shape[1:3])
         time = timed({"": partial(engine.run, pictures)}, runs=5, warm_up=1, seconds=SECONDS / 5)[""]
         measured.append((batch, batch / time.seconds))
         if len(measured) > 1 and (measured[-1][1] < measured[-2][1] or time.seconds > 2 * CALL_MOST):

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from effnet.arch import tensors
 from effnet.arch.record import choice, number
 from effnet.data.pixels import Fitted, Source
-from effnet.engines.interface import Interface
+from effnet.engines.interface import ANSWERS, Interface
 from effnet.exporting import litert, onnx, openvino, torch_export
 from effnet.exporting.check import Agreement, Run, compare
 from effnet.exporting.pictures import given, own, prepared
@@ -35,7 +35,8 @@ class Exported:
     bytes: int  # of all its files
     difference: float  # the largest of an output over the output's largest: see `effnet.exporting.check.compare`
     pictures: int  # compared
-    same_top1: int | None  # of these; None without a classifier
+    same_top1: int | None  # of these, see `effnet.exporting.check.Agreement`; None without a classifier, and of values
+    kind: str = "one"  # of the labels, as in `Labels`; "" without a classifier
 
 
 def export(
@@ -43,7 +44,7 @@ def export(
     path: str | Path,
     to: str | None = None,
     input: str = "pixels",
-    output: str = "probabilities",
+    output: str | None = None,
     size: int | tuple[int, int] | str | None = "own",
     embedding: bool = False,
     precision: str = "float32",
@@ -54,10 +55,10 @@ def export(
 
     ``to``: "onnx", "openvino", "litert" or "torch" (torch.export); by default what the suffix means: ``.onnx``,
     ``.xml`` (with its ``.bin`` beside it), ``.tflite``, ``.pt2``. ``input``, ``output`` and ``embedding`` are those of
-    `Interface`: uint8 (N, H, W, 3) pictures in, probabilities out. ``size``: the network's "own", another as 240 or
-    (height, width), or "any" or None for whatever size a picture has. The number of pictures is always open; a
-    ``.tflite`` is laid out for one of the network's own size and resized by its interpreter. Labels and preprocessing
-    lie in the file.
+    `Interface`: uint8 (N, H, W, 3) pictures in, probabilities out, or values where the labels are such. ``size``: the
+    network's "own", another as 240 or (height, width), or "any" or None for whatever size a picture has. The number of
+    pictures is always open; a ``.tflite`` is laid out for one of the network's own size and resized by its interpreter.
+    Labels and preprocessing lie in the file.
 
     The file is opened in its own runtime and compared with the network on ``pictures`` (a folder, a pattern, a list),
     by default on two photos that come with scikit-learn and four drawn ones; where the size is open, on a second size
@@ -77,7 +78,9 @@ def export(
     number("tolerance", allowed, 0)
     model = deepcopy(model).cpu() if isinstance(model, EfficientNet) else load(model)
     model = model.float().eval().requires_grad_(False)
+    output = ANSWERS[model.labels.kind] if output is None else output
     interface = Interface(input, output, embedding or not model.classes, _size(size, model))
+    interface.suits(model.labels)
     if interface.size:  # so that whoever reads the file's contract makes pictures of that size
         model.preprocess = replace(model.preprocess, size=interface.size)
     _fit_to_be_written(model, kind)
@@ -90,7 +93,16 @@ def export(
             raise ValueError(_refusal(path, kind, agreement, allowed))
         written = sum(file.stat().st_size for file in Path(folder).iterdir())
         take_place(made, path, beside)
-    return Exported(path, kind, interface, written, agreement.difference, agreement.pictures, agreement.same_top1)
+    return Exported(
+        path,
+        kind,
+        interface,
+        written,
+        agreement.difference,
+        agreement.pictures,
+        agreement.same_top1,
+        model.labels.kind if model.classes else "",
+    )
 
 
 def _format(path: Path, to: str | None) -> str:

@@ -110,9 +110,12 @@ class _Graph:
             self.outputs.append((embedding, model.head.conv.out_channels))
         if model.classes:
             weight, bias = (self._constant(f"classifier.{part}") for part in ("weight", "bias"))
-            out = self._node("Gemm", "logits", embedding, weight, bias, transB=1)
-            if wanted.output == "probabilities":
-                out = self._node("Softmax", "probabilities", out, axis=-1)
+            asked = wanted.output
+            out = self._node("Gemm", "values" if asked == "values" else "logits", embedding, weight, bias, transB=1)
+            if asked == "probabilities" and model.labels.kind == "any":
+                out = self._node("Sigmoid", asked, out)
+            elif asked == "probabilities":
+                out = self._node("Softmax", asked, out, axis=-1)
             self.outputs.insert(0, (out, model.classes))
 
     def _normalised(self) -> _Map:

@@ -23,7 +23,8 @@ from effnet.net.surgery import fold
 def write(path: Path, model: EfficientNet, interface: Interface) -> None:
     """``model`` as a program for any number of pictures; with ``interface.size`` None, of any size from `least` on.
 
-    It answers with a dict: "probabilities" or "logits", "embedding". Contract and interface lie in ``extra_files``.
+    It answers with a dict: "probabilities", "logits" or "values"; "embedding". Contract and interface lie in
+    ``extra_files``.
     """
     folded = fold(model).float()
     if interface.size is None:
@@ -97,7 +98,9 @@ class _Program(nn.Module):
             return {"embedding": embedding}
         logits = self.network.classifier(embedding)
         wanted = self.interface.output
-        answer = {wanted: logits.softmax(1) if wanted == "probabilities" else logits}
+        if wanted == "probabilities":
+            logits = logits.sigmoid() if self.network.labels.kind == "any" else logits.softmax(1)
+        answer = {wanted: logits}
         return {**answer, "embedding": embedding} if self.interface.embedding else answer
 
 

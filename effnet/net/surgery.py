@@ -1,4 +1,4 @@
-"""What is done to a network after it is built: fold batch norm, new head, other input channels, freeze."""
+"""What is done to a network after it is built: fold batch norm, new head, other input channels, drop rates, freeze."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import copy
 import torch
 from torch import nn
 
-from effnet.arch.record import choice, whole
+from effnet.arch.record import choice, number, whole
 from effnet.contract import Labels
-from effnet.net.layers import ConvNorm
+from effnet.net.layers import ConvNorm, StochasticDepth
 from effnet.net.network import Classifier, EfficientNet
 
 
@@ -78,6 +78,18 @@ def set_channels(model: EfficientNet, channels: int, how: str = "tile") -> Effic
     stem.weight = nn.Parameter(weight.contiguous(), requires_grad=old.requires_grad)
     stem.in_channels = model.channels = channels
     model.preprocess = model.preprocess.with_channels(channels, averaged=how == "sum" or channels == 1)
+    return model
+
+
+def set_drop_path(model: EfficientNet, rate: float) -> EfficientNet:
+    """Sets stochastic depth to rise from 0 at the first block to nearly ``rate`` at the last, as the official code does.
+
+    Raises ``ValueError`` for a rate outside of [0, 1).
+    """
+    number("rate", rate, 0, 0.99)
+    depths = [module for module in model.modules() if isinstance(module, StochasticDepth)]
+    for index, depth in enumerate(depths):
+        depth.rate = rate * index / len(depths)
     return model
 
 

@@ -17,7 +17,8 @@ from effnet.data.ahead import ahead
 from effnet.data.gather import STANDARD_INPUT, Named, matches
 from effnet.data.pixels import PictureError
 from effnet.data.sources import files_below
-from effnet.prediction import remote, shards
+from effnet.data.storage import remote
+from effnet.prediction import shards
 
 # Names are cut into chunks of about this many after those whose own hash says so: a file that is added or removed
 # changes the chunk that it is in, and no other (as in content-defined chunking: Muthitacharoen et al., LBFS, 2001).

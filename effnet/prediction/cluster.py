@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
+from effnet.data.storage.remote import is_remote
 from effnet.prediction.chunks import Chunk
 from effnet.prediction.parts import Part, predicted
 from effnet.prediction.predictor import Predictor
-from effnet.prediction.remote import is_remote
 
 _WINDOW = 4096  # chunks, a million pictures, that Ray is told of at once: the listing may be longer than memory
 Make = Callable[[], Predictor]

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from effnet.arch.record import whole
+from effnet.data.storage.remote import is_remote
 from effnet.prediction import results
 from effnet.prediction.chunks import Chunk, chunks
 from effnet.prediction.cluster import predicted_by
 from effnet.prediction.parts import Parts, predicted
-from effnet.prediction.predictor import Prediction, Predictor
-from effnet.prediction.remote import is_remote
+from effnet.prediction.prediction import Prediction
+from effnet.prediction.predictor import Predictor
 from effnet.weights.atomic import replacing
 from effnet.weights.find import find
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from effnet.data.gather import Named
+from effnet.data.storage.reasons import reason
 from effnet.prediction.chunks import Chunk
-from effnet.prediction.predictor import Prediction, Predictor
+from effnet.prediction.prediction import Prediction
+from effnet.prediction.predictor import Predictor
 from effnet.prediction.shards import BrokenOff
 from effnet.weights.atomic import replacing
-from effnet.weights.fetch.reasons import reason
 
 PICTURES = 256  # of a part, at the most: what a kill can cost
 MIDDLE, LAST, BROKEN = "", ".last", ".broken"  # of a chunk: more parts follow; none does; none could be read
@@ -39,12 +40,13 @@ class Part:
 
     @property
     def text(self) -> str:
-        """The file's content: ``[picture, labels, probabilities, error]`` a line."""
-        return "".join(
-            json.dumps([row.picture, row.labels, [float(f"{share:.7g}") for share in row.probabilities], row.error])
-            + "\n"
-            for row in self.rows
-        )
+        """The file's content: ``[picture, labels, probabilities, error]`` a line, and values where there are some."""
+        return "".join(json.dumps(_line(row)) + "\n" for row in self.rows)
+
+
+def _line(row: Prediction) -> list[Any]:
+    line = [row.picture, row.labels, [float(f"{share:.7g}") for share in row.probabilities], row.error]
+    return [*line, row.values] if row.values else line
 
 
 def predicted(predictor: Predictor, waiting: Iterable[tuple[Chunk, int]], top: int) -> Iterator[Part]:
@@ -160,8 +162,8 @@ class Parts:
             for path in self._of(key):
                 with path.open(encoding="utf-8") as lines:
                     for line in lines:
-                        picture, labels, shares, error = json.loads(line)
-                        yield Prediction(picture, tuple(labels), tuple(shares), error)
+                        picture, labels, shares, error, *values = json.loads(line)
+                        yield Prediction(picture, tuple(labels), tuple(shares), error, *values)
 
     def broken(self, keys: Iterable[str]) -> int:
         """How many of these chunks could not be read to their end."""

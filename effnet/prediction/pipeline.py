@@ -22,9 +22,12 @@ def outputs(
     compute: Callable[[Fitted], NDArray[Number]],
     named: Iterable[tuple[str, Source | PictureError]],
     preprocess: Preprocess,
-    batch: int = BATCH,
+    batch: int | Callable[[], int] = BATCH,
 ) -> Iterator[tuple[str, NDArray[Number] | PictureError]]:
-    """``compute`` of every picture, in order and in batches: (name, its row of the result, or why there is none)."""
+    """``compute`` of every picture, in order and in batches: (name, its row of the result, or why there is none).
+
+    ``batch`` may be asked anew each time: what is best may only be known after the first pictures.
+    """
 
     def prepare(one: tuple[str, Source | PictureError]) -> tuple[str, Fitted | PictureError]:
         name, source = one
@@ -36,7 +39,7 @@ def outputs(
             return name, error
 
     prepared = ahead(prepare, named)
-    while chunk := list(islice(prepared, batch)):
+    while chunk := list(islice(prepared, batch if isinstance(batch, int) else batch())):
         read = [picture for _, picture in chunk if not isinstance(picture, PictureError)]
         computed = compute(np.stack(read)) if read else None
         if computed is not None and not np.isfinite(computed).all():
@@ -51,6 +54,27 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     shares: NDArray[np.float64] = shifted / shifted.sum(-1, keepdims=True)
     return shares
+
+
+def sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """The probability of each number by itself, in float64."""
+    # By the half that cannot overflow
+    tail = np.exp(-np.abs(logits.astype(np.float64)))
+    shares: NDArray[np.float64] = np.where(logits < 0, tail, 1) / (1 + tail)
+    return shares
+
+
+def answers(logits: NDArray[Any], kind: str) -> NDArray[np.float64]:
+    """What logits (N, classes) mean by the labels' ``kind``, in float64: probabilities, or values as they are.
+
+    Of "one", all of a row's are 1 in sum; of "any", each is by itself.
+    """
+    match kind:
+        case "one":
+            return softmax(logits)
+        case "any":
+            return sigmoid(logits)
+    return logits.astype(np.float64)
 
 
 def for_rgb(channels: int) -> None:

@@ -6,22 +6,23 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from effnet.arch.record import choice, whole
-from effnet.data.pixels import Fitted, PictureError, Source
+from effnet.data.pixels import Fitted, Held, PictureError, Source
 from effnet.engines.engine import KINDS, PRECISIONS, Engine, Floats, granted, installed
+from effnet.engines.opening import is_exported
 from effnet.exporting import choose
-from effnet.exporting.source import FILES
-from effnet.exporting.source import Source as Network
-from effnet.prediction.pipeline import BATCH, for_rgb, outputs, softmax
+from effnet.exporting.origin import FILES, Origin
+from effnet.prediction.pipeline import BATCH, answers, for_rgb, outputs
+from effnet.prediction.prediction import Prediction, likeliest, told
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
@@ -41,38 +42,12 @@ class Asked(TypedDict):
     threads: int | None
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What one picture shows: the likeliest labels with their probabilities, or why it could not be read."""
-
-    picture: str
-    labels: tuple[str, ...] = ()  # likeliest first
-    probabilities: tuple[float, ...] = ()
-    error: str = ""
-
-    @property
-    def label(self) -> str:
-        """The likeliest label; empty where the picture could not be read."""
-        return self.labels[0] if self.labels else ""
-
-    @property
-    def probability(self) -> float:
-        """The likeliest label's probability; 0 where the picture could not be read."""
-        return self.probabilities[0] if self.probabilities else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: ``{"picture": …, "labels": [{"label": …, "probability": …}, …]}`` or ``{"picture", "error"}``."""
-        if self.error:
-            return {"picture": self.picture, "error": self.error}
-        pairs = zip(self.labels, self.probabilities, strict=True)
-        return {"picture": self.picture, "labels": [{"label": name, "probability": share} for name, share in pairs]}
-
-
 class Predictor:
     """A model ready for pictures: ``Predictor("model.safetensors")(["cat.jpg"])``.
 
     ``source`` is a file of weights, a card, a run's folder, a network, or a file that `export` wrote. JPEGs are decoded
-    at reduced scale unless ``decode="exact"``. ``batch``: pictures computed at once, where there are so many.
+    at reduced scale unless ``decode="exact"``. ``batch``: pictures computed at once, where there are so many; None
+    for what turns out to be the engine's best.
     ``engine="auto"`` begins with what was fastest here before. A network that was never seen here answers through
     PyTorch at first, through a file made of it after the first pictures, and once there are enough for that to pay, a
     contest decides for good (`settle`). On a GPU, or with ``device``, it is PyTorch all the time. The answers are
@@ -87,22 +62,22 @@ class Predictor:
         engine: str = "auto",
         device: str | None = None,
         decode: str = "reduced",
-        batch: int = BATCH,
+        batch: int | None = None,
         precision: str = "float32",
         threads: int | None = None,
     ) -> None:
         choice("engine", engine, ("auto", *KINDS))
         choice("precision", precision, PRECISIONS)
-        whole("batch", batch, 1)
+        whole("batch", 1 if batch is None else batch, 1)
         granted(threads)
         if device is not None and engine not in ("auto", "eager"):
             raise ValueError(f"{engine} runs on the CPU: leave the device out, or use eager")
-        self.batch = batch
+        self.batch, self._finds_batch = batch or BATCH, batch is None
         # What is done to a network later does not reach this one
-        self._network = Network(source if isinstance(source, (str, Path)) else deepcopy(source))
+        self._network = Origin(source if isinstance(source, (str, Path)) else deepcopy(source))
         self._asked: Asked = {"precision": precision, "threads": threads}
         self._lock, self._seen = Lock(), 0
-        exported = isinstance(source, (str, Path)) and choose.is_exported(Path(source))
+        exported = isinstance(source, (str, Path)) and is_exported(Path(source))
         self._open = engine == "auto" and device is None and not exported and not _gpu_here()
         if exported or engine not in ("auto", "eager"):
             self._engine = choose.engine(source, engine, **self._asked)
@@ -118,11 +93,11 @@ class Predictor:
         """The predictions of paths, PIL images, files' bytes or uint8 arrays (H, W, 3), in order."""
         given = _several(pictures)
         named = ((_name(source, index), source) for index, source in enumerate(given))
-        return list(self._predicted(named, top, 1 if len(given) == 1 else self.batch))
+        return list(self._predicted(named, top, alone=len(given) == 1))
 
     def stream(self, named: Iterable[tuple[str, Source | PictureError]], top: int = 5) -> Iterator[Prediction]:
         """The same one by one, of (name, picture) pairs, for as many as there are: memory stays bounded."""
-        return self._predicted(named, top, self.batch)
+        return self._predicted(named, top)
 
     def embeddings(
         self, named: Iterable[tuple[str, Source | PictureError]]
@@ -132,7 +107,7 @@ class Predictor:
         def compute(pictures: Fitted) -> Floats:
             return self._ready(self.batch, len(pictures)).embed(pictures)
 
-        return outputs(compute, named, self.preprocess, self.batch)
+        return outputs(compute, named, self.preprocess, lambda: self.batch)
 
     @property
     def engine(self) -> Engine:
@@ -142,9 +117,17 @@ class Predictor:
     def settle(self, batch: int | None = None) -> Engine:
         """The fastest engine for so many pictures at once, from now on: remembered, or found in a contest of seconds.
 
+        Without ``batch`` it is for many, and how many of them at once is found too unless it was said.
         Where the engine was named, or is PyTorch on a device, or a file, it stays, and is made ready for so many.
         """
-        batch = batch or self.batch
+        if batch is None:
+            many = self.settle(self.batch)
+            if self._finds_batch:
+                self._finds_batch = False
+                self.batch = choose.best_batch(self._network, many)
+                many.prepare(self.batch)
+                self._settled[self.batch] = many
+            return many
         if batch not in self._settled:
             if self._open:
                 self._settled[batch] = choose.engine(self._network, batch=batch, **self._asked)
@@ -171,8 +154,8 @@ class Predictor:
         with self._lock:
             if batch not in self._settled:
                 if self._seen >= ENOUGH:
-                    self.settle(batch)
-                elif self._seen and self._engine.kind == "eager":
+                    return self.settle(1 if batch == 1 else None)
+                if self._seen and self._engine.kind == "eager":
                     self.keep()
             self._seen += pictures
             return self._settled.get(batch, self._engine)
@@ -185,30 +168,21 @@ class Predictor:
         return None
 
     def _predicted(
-        self, named: Iterable[tuple[str, Source | PictureError]], top: int, batch: int
+        self, named: Iterable[tuple[str, Source | PictureError]], top: int, alone: bool = False
     ) -> Iterator[Prediction]:
         whole("top", top, 1)
         if not self.classes:
             raise ValueError("this network has no classifier: ask for embeddings, or train a head on your pictures")
+        kind = self.labels.kind
 
         def compute(pictures: Fitted) -> NDArray[np.float64]:
-            return _likeliest(self._ready(batch, len(pictures)).run(pictures), top)
+            logits = self._ready(1 if alone else self.batch, len(pictures)).run(pictures)
+            found = likeliest(answers(logits, kind), kind, top)
+            found[~np.isfinite(logits).all(1)] = np.nan
+            return found
 
-        for name, row in outputs(compute, named, self.preprocess, batch):
-            if isinstance(row, PictureError):
-                yield Prediction(name, error=str(row))
-                continue
-            best, shares = row.tolist()
-            yield Prediction(name, tuple(self.labels.name(int(index)) for index in best), tuple(shares))
-
-
-def _likeliest(logits: Floats, top: int) -> NDArray[np.float64]:
-    """(N, classes) -> (N, 2, top): the likeliest classes and their probabilities; not finite where a logit is not."""
-    shares = softmax(logits)
-    best = np.argsort(-shares, axis=1, kind="stable")[:, :top]
-    found = np.stack([best, np.take_along_axis(shares, best, 1)], 1)
-    found[~np.isfinite(logits).all(1)] = np.nan
-    return found
+        for name, row in outputs(compute, named, self.preprocess, lambda: self.batch):
+            yield Prediction(name, error=str(row)) if isinstance(row, PictureError) else told(name, row, self.labels)
 
 
 def _gpu_here() -> bool:
@@ -219,10 +193,12 @@ def _gpu_here() -> bool:
 
 def _several(pictures: Source | Iterable[Source]) -> list[Source]:
     """The pictures as a list; arrays of fewer than four axes are one picture, as (N, H, W, 3) are several."""
-    if isinstance(pictures, (str, Path, bytes, Image.Image)):
+    if isinstance(pictures, (str, Path, bytes, Image.Image, Held)):
         return [pictures]
     return [pictures] if isinstance(pictures, np.ndarray) and pictures.ndim < 4 else list(pictures)
 
 
 def _name(source: Source, index: int) -> str:
-    return str(source) if isinstance(source, (str, Path)) else f"picture {index + 1}"
+    if isinstance(source, (str, Path)):
+        return str(source)
+    return source.name if isinstance(source, Held) else f"picture {index + 1}"

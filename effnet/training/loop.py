@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from effnet.clock import Stopwatch
 from effnet.data.augment import dice
 from effnet.data.loader import TrainingBatches
+from effnet.data.mixing import mix
 from effnet.data.normalise import normalise
 from effnet.net import EfficientNet
+from effnet.net.surgery import freeze, set_drop_path
 from effnet.training.checkpoint import Checkpoints
-from effnet.training.optimise import Average, optimiser, schedule, set_rate
-from effnet.training.recipe import Recipe
+from effnet.training.judging import FIGURES, Score
+from effnet.training.objective import Objective
+from effnet.training.optimise import Average, optimiser, set_rate
+from effnet.training.place import Place
+from effnet.training.recipe import Recipe, Stretch
+from effnet.training.schedule import Schedule
 from effnet.training.watch import Watch
 
-CHECKPOINT_SECONDS = 300  # at the most between two checkpoints
+CHECKPOINT_SECONDS = 300  # between two checkpoints
+LOOKED_EVERY = 8  # batches at which the clock is looked at: all processes must agree on what it says
 
 State = dict[str, Any]
+Batches = Callable[[Stretch], TrainingBatches]
 
 
 @dataclass(frozen=True)
@@ -35,100 +42,160 @@ class Epoch:
     select_loss: float
     select_top1: float
     learning_rate: float
+    seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Score:
-    """How good a network is on the selection split, its logits multiplied by ``gain``, which suits them best there."""
-
-    losses: tuple[float, ...]  # −log p of each picture's class
-    top1: float
-    gain: float
-
-    @property
-    def loss(self) -> float:
-        """The mean of ``losses``."""
-        return sum(self.losses) / len(self.losses)
+class Diverged(ValueError):
+    """Training came to numbers that are none; the last good weights are kept."""
 
 
 class Trainer:
-    """A run of ``recipe`` over ``batches`` for ``epochs``, from wherever ``checkpoints`` left it.
+    """A run of ``recipe`` for ``epochs``, from wherever ``checkpoints`` left it.
 
-    ``judge`` scores a network on the selection split. Every random number comes from the seed, the
-    epoch and the batch, so that a run that was cut off ends with the same bits as one that was not.
+    ``batches`` gives the training pictures as a stretch of the recipe wants them; ``judge`` scores a network on the
+    selection split. Every random number comes from the seed, the epoch and the batch, so that a run that was cut off
+    ends with the same bits as one that was not. ``pieces``: parts that a batch is computed in, one after the other;
+    where memory runs out they are doubled, and the batch stays what it was.
     """
 
     def __init__(
         self,
         model: EfficientNet,
-        batches: TrainingBatches,
+        batches: Batches,
+        objective: Objective,
         judge: Callable[[EfficientNet], Score],
         recipe: Recipe,
         epochs: int,
         seed: int,
         checkpoints: Checkpoints,
         watch: Watch,
+        place: Place,
+        pieces: int = 1,
+        compiled: bool = False,
     ) -> None:
-        self.model, self.batches, self.judge, self.recipe = model, batches, judge, recipe
-        self.epochs, self.seed, self.checkpoints, self.watch = epochs, seed, checkpoints, watch
-        self.device = next(model.parameters()).device
+        self.model, self._batches, self.objective, self.judge, self.recipe = model, batches, objective, judge, recipe
+        self.epochs, self.seed, self.checkpoints, self.watch, self.place = epochs, seed, checkpoints, watch, place
+        self.pieces = pieces
         prepare(model, recipe)
-        self.optimiser = optimiser(model, recipe)
+        each = -(-recipe.batch // (place.ranks * pieces))
+        called, self.optimiser = place.ready(model, optimiser(model, recipe), each)
+        self.called: nn.Module = torch.compile(called) if compiled else called  # type: ignore[assignment]
         self.average = Average(model, recipe.average)
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
         self.best_epoch, self.best_score = -1, Score((float("inf"),), 0.0, 1.0)
         self.epoch = self.batch = 0
-        self.loss_sum = 0.0
+        self.loss_sum = self.seconds = 0.0
 
     def run(self) -> None:
         """Trains to the end, or until ``patience`` epochs brought nothing better; `best` holds the best weights."""
-        since = Stopwatch()
-        while self.epoch < self.epochs and not self._patience_is_over():
-            self.model.train()
-            for pictures, targets in self.batches.epoch(self.epoch, self.batch):
-                self.loss_sum += self._step(pictures, targets)
-                self.batch += 1
-                self.watch.progress(f"epoch {self.epoch + 1}/{self.epochs}", self.batch, len(self.batches))
-                if since.seconds > CHECKPOINT_SECONDS and self.batch < len(self.batches):
-                    self.checkpoints.save(self.state(), self.epoch, self.batch)
-                    since = Stopwatch()
-            self._close_epoch()
-            self.checkpoints.save(self.state(), self.epoch)
-            since = Stopwatch()
+        for stretch in self.recipe.stretches(self.epochs):
+            if self.epoch >= stretch.end:
+                continue
+            batches = self._batches(stretch)
+            while self.epoch < stretch.end and not self._patience_is_over():
+                self._train_epoch(stretch, batches)
 
-    def _step(self, pictures: Tensor, targets: Tensor) -> float:
-        torch.manual_seed(dice(self.seed, "step", self.epoch, self.batch))
-        progress = self.epoch + self.batch / len(self.batches)
-        set_rate(self.optimiser, self.recipe.learning_rate * schedule(progress, self.epochs, self.recipe.warm_up))
-        inputs = normalise(pictures.to(self.device), self.model.preprocess)
-        logits = self.model(inputs)
-        loss = F.cross_entropy(logits, targets.to(self.device), label_smoothing=self.recipe.label_smoothing)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+    def _train_epoch(self, stretch: Stretch, batches: TrainingBatches) -> None:
+        schedule = Schedule(self.recipe, self.epochs, len(batches))
+        settle(self.model, self.recipe, stretch, self.epoch)
+        self.model.train()
+        since = watch = Stopwatch()
+        before = self.seconds
+        for pictures, indices in batches.epoch(self.epoch, self.batch):
+            set_rate(self.optimiser, schedule.at(self.epoch * len(batches) + self.batch))
+            self.loss_sum += self._step(pictures, indices, stretch)
+            self.batch += 1
+            self.seconds = before + watch.seconds
+            self.watch.progress(f"epoch {self.epoch + 1}/{self.epochs}", self.batch, len(batches))
+            due = self.batch % LOOKED_EVERY == 0 and self.place.agreed(since.seconds > CHECKPOINT_SECONDS)
+            if due and self.batch < len(batches):
+                self.save()
+                since = Stopwatch()
+        self._close_epoch(len(batches))
+        self.save()
+
+    def _step(self, pictures: Tensor, indices: Tensor, stretch: Stretch) -> float:
+        """One batch, of which this process has a share; the mean loss of all of it."""
+        total = self.place.total(len(indices))
+        while True:
+            try:
+                self.optimiser.zero_grad(set_to_none=True)
+                torch.manual_seed(dice(self.seed, "step", self.epoch, self.batch, self.place.rank))
+                loss = float(sum(self._parts(pictures, indices, stretch, total)))
+                break
+            except RuntimeError as error:
+                self._smaller(error, len(indices))
+        loss = float(self.place.total(loss) / self.place.ranks)
+        if loss != loss or loss == float("inf"):
+            raise Diverged(
+                f"training has failed in epoch {self.epoch + 1}: the loss is not a number; try a lower learning rate (--lr)"
+            )
         self.optimiser.step()
         self.average.update(self.model)
-        value = loss.item()
-        if value != value:
-            raise ValueError("training has failed: the loss is not a number; try a lower learning rate (--lr)")
-        return value
+        return loss
 
-    def _close_epoch(self) -> None:
+    def _parts(self, pictures: Tensor, indices: Tensor, stretch: Stretch, total: float) -> Iterator[float]:
+        """The loss of each part of the batch, its gradients added."""
+        parts = list(zip(pictures.chunk(self.pieces), indices.chunk(self.pieces), strict=True))
+        for number, (seen, which) in enumerate(parts, start=1):
+            shared = number == len(parts)
+            with nullcontext() if shared else self.place.apart(self.called):
+                loss = self._loss(seen.to(self.place.device), which, stretch) * self.place.ranks / total
+                self.place.backward(loss)
+            yield loss.item()
+
+    def _loss(self, pictures: Tensor, indices: Tensor, stretch: Stretch) -> Tensor:
+        wanted = self.objective.wanted(indices)
+        if stretch.augment.mixup or stretch.augment.cutmix:
+            pictures, wanted = mix(
+                pictures, self.objective.soft(indices), stretch.augment.mixup, stretch.augment.cutmix
+            )
+        taught = self.objective.teacher(pictures) if self.objective.teacher else None
+        inputs = normalise(pictures, self.model.preprocess).to(self.model.stem.conv.weight.dtype)
+        with self.place.numbers():
+            logits = self.called(inputs)
+        return self.objective(logits, wanted, indices, taught)
+
+    def _smaller(self, error: RuntimeError, pictures: int) -> None:
+        """Halves the parts of a batch where ``error`` says that memory ran out; raises it where it does not."""
+        if not _memory_ran_out(error) or self.place.ranks > 1:
+            raise error
+        if self.pieces >= pictures:
+            raise ValueError(
+                "there is not enough memory for a single picture: try --checkpointing, a smaller --size or network"
+            ) from error
+        self.pieces = min(2 * self.pieces, pictures)
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.place.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.watch.say(
+            f"out of memory: from here on a batch is computed in {self.pieces} parts, and stays {pictures} pictures"
+        )
+
+    def _close_epoch(self, batches: int) -> None:
         score = self.judge(self.average.model)
-        rate = self.optimiser.param_groups[-1]["lr"]
-        line = Epoch(self.epoch + 1, self.loss_sum / len(self.batches), score.loss, score.top1, rate)
+        rate = max(group["lr"] for group in self.optimiser.param_groups)
+        line = Epoch(self.epoch + 1, self.loss_sum / batches, score.loss, score.top1, rate, self.seconds)
         if score.loss < self.best_score.loss:
             self.best = {name: value.clone() for name, value in self.average.model.state_dict().items()}
             self.best_epoch, self.best_score = line.epoch, score
         self.history.append(line)
+        self.watch.epoch(line)
         self.watch.say(
             f"epoch {line.epoch}/{self.epochs}: training loss {line.loss:.3f}, "
-            f"held out: loss {line.select_loss:.3f}, top-1 {line.select_top1:.1%}"
+            f"held out: loss {line.select_loss:.3f}, {FIGURES[self.objective.kind]} {line.select_top1:.1%}"
         )
-        self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
+        self.epoch, self.batch, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
 
     def _patience_is_over(self) -> bool:
         return 0 < self.recipe.patience <= self.epoch - self.best_epoch and self.best_epoch > 0
+
+    def save(self) -> None:
+        """Leaves a checkpoint of where the run is."""
+        with self.place.first_alone() as first:
+            if first:
+                self.checkpoints.save(self.state(), self.epoch, self.batch)
 
     def state(self) -> State:
         """Everything that the run needs to go on as if it had never stopped."""
@@ -137,6 +204,7 @@ class Trainer:
             "average": self.average.model.state_dict(),
             "updates": self.average.updates,
             "optimiser": self.optimiser.state_dict(),
+            "scale": self.place.scale(),
             "history": [asdict(line) for line in self.history],
             "best": self.best,
             "best_epoch": self.best_epoch,
@@ -145,6 +213,8 @@ class Trainer:
             "epoch": self.epoch,
             "batch": self.batch,
             "loss_sum": self.loss_sum,
+            "seconds": self.seconds,
+            "pieces": self.pieces,
         }
 
     def restore(self, state: State) -> None:
@@ -153,30 +223,33 @@ class Trainer:
         self.average.model.load_state_dict(state["average"])
         self.average.updates = state["updates"]
         self.optimiser.load_state_dict(state["optimiser"])
+        self.place.rescale(state["scale"])
         self.history = [Epoch(**line) for line in state["history"]]
         self.best, self.best_epoch, self.best_score = state["best"], state["best_epoch"], Score(**state["best_score"])
         self.epochs, self.epoch, self.batch = state["epochs"], state["epoch"], state["batch"]
-        self.loss_sum = state["loss_sum"]
+        self.loss_sum, self.seconds, self.pieces = state["loss_sum"], state["seconds"], state["pieces"]
 
 
 def prepare(model: EfficientNet, recipe: Recipe) -> None:
     """Sets batch norm and the memory format as the recipe and the convolutions like them."""
-    model.frozen_norms = recipe.norms == "frozen"
+    model.frozen_norms = recipe.norms in ("frozen", "estimated")
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = recipe.norm_momentum
+    if recipe.drop_path is not None:
+        set_drop_path(model, recipe.drop_path)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def seconds_per_epoch(model: EfficientNet, batches: TrainingBatches, recipe: Recipe) -> float:
-    """How long an epoch will take here: two batches are trained on a copy and timed, the first one not counted."""
-    trial = copy.deepcopy(model)
-    prepare(trial, recipe)
-    trial.train()
-    device, taken = next(trial.parameters()).device, []
-    for _, (pictures, targets) in zip(range(2), batches.epoch(0), strict=False):
-        watch = Stopwatch()
-        loss = F.cross_entropy(trial(normalise(pictures.to(device), trial.preprocess)), targets.to(device))
-        loss.backward()  # type: ignore[no-untyped-call]
-        taken.append(watch.seconds)
-    return min(taken[1:] or taken) * len(batches)
+def settle(model: EfficientNet, recipe: Recipe, stretch: Stretch, epoch: int) -> None:
+    """What holds in ``epoch``: dropout, and which parts are frozen yet."""
+    if stretch.dropout is not None:
+        model.dropout.p = stretch.dropout
+    if recipe.unfreeze:
+        parts = model.parts()
+        still = len(parts) - int(epoch / recipe.unfreeze)
+        freeze(model, parts[still - 1] if still > 0 else None)
+
+
+def _memory_ran_out(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,47 +1,51 @@
-"""What moves the weights: AdamW over groups, a schedule, and their running average."""
+"""What moves the weights: an optimiser over groups with their own rates, and the weights' running average."""
 
 from __future__ import annotations
 
 import copy
-from math import cos, pi
 
 import torch
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import SGD, AdamW, Optimizer
 
 from effnet.net import EfficientNet
 from effnet.training.recipe import Recipe
+from effnet.training.rmsprop import RMSProp
 
 
-def optimiser(model: EfficientNet, recipe: Recipe) -> AdamW:
-    """AdamW with weight decay on convolutions and the classifier only, and the backbone's own rate."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+def optimiser(model: EfficientNet, recipe: Recipe) -> Optimizer:
+    """The recipe's optimiser. Each group has a ``share`` of the learning rate, by how deep its part lies.
+
+    AdamW decays convolutions and the classifier; the others add L2 to the loss of all but batch norm, biases included,
+    as the official code does.
+    """
+    normed = {id(p) for module in model.modules() if isinstance(module, nn.BatchNorm2d) for p in module.parameters()}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            key = (name.startswith("classifier"), parameter.ndim > 1)
-            groups.setdefault(key, []).append(parameter)
-    return AdamW(
-        [
-            {
-                "params": parameters,
-                "share": 1.0 if head else recipe.backbone_rate,
-                "weight_decay": recipe.weight_decay if decays else 0.0,
-            }
-            for (head, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
-        ],
-        lr=recipe.learning_rate,
-    )
+        decays = parameter.ndim > 1 if recipe.optimiser == "adamw" else id(parameter) not in normed
+        groups.setdefault((share(model, recipe, name), decays), []).append(parameter)
+    listed = [
+        {"params": parameters, "share": share, "weight_decay": recipe.weight_decay if decays else 0.0}
+        for (share, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+    match recipe.optimiser:
+        case "rmsprop":
+            return RMSProp(listed, recipe.peak, recipe.momentum, recipe.square_decay, recipe.epsilon)
+        case "sgd":
+            return SGD(listed, recipe.peak, recipe.momentum, nesterov=recipe.momentum > 0)
+    return AdamW(listed, recipe.peak)
 
 
-def schedule(progress: float, epochs: int, warm_up: float) -> float:
-    """The share of the learning rate after ``progress`` epochs: a linear rise, then a cosine to zero."""
-    warm_up = min(warm_up, epochs / 2)
-    if progress < warm_up:
-        return progress / warm_up
-    return (1 + cos(pi * (progress - warm_up) / (epochs - warm_up))) / 2
+def share(model: EfficientNet, recipe: Recipe, parameter: str) -> float:
+    """The part of the learning rate that ``parameter`` gets: less, the further it lies from the classifier."""
+    part = parameter.partition(".")[0]
+    if part == "classifier":
+        return 1.0
+    parts = model.parts()
+    return float(recipe.backbone_rate * recipe.layer_rate ** (len(parts) - parts.index(part)))
 
 
-def set_rate(optimiser: AdamW, rate: float) -> None:
+def set_rate(optimiser: Optimizer, rate: float) -> None:
     """Sets the learning rate of every group, each by its share."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["share"]
@@ -50,7 +54,8 @@ def set_rate(optimiser: AdamW, rate: float) -> None:
 class Average:
     """A running average of the weights and of batch norm's statistics, young at first: min(decay, (1+n)/(10+n)).
 
-    Source: ``tf.train.ExponentialMovingAverage`` with ``num_updates``, as in the official recipe.
+    n is the number of steps taken, the present one among them. Source: ``tf.train.ExponentialMovingAverage`` with
+    ``num_updates``, applied after the step, as in the official code.
     """
 
     def __init__(self, model: EfficientNet, decay: float) -> None:
@@ -60,8 +65,13 @@ class Average:
     @torch.no_grad()
     def update(self, model: EfficientNet) -> None:
         """Takes in the present weights of ``model``."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
+        decay = young(self.decay, self.updates)
         mine, theirs = self.model.state_dict(), model.state_dict()
         floating = [name for name, value in mine.items() if value.is_floating_point()]
         torch._foreach_lerp_([mine[name] for name in floating], [theirs[name] for name in floating], 1 - decay)
+
+
+def young(decay: float, steps: int) -> float:
+    """The average's decay after ``steps`` steps."""
+    return min(decay, (1 + steps) / (10 + steps))

@@ -12,7 +12,6 @@ from effnet.training.watch import Watch
 from effnet.weights.atomic import replacing
 
 REPORT_SHARE = 0.2  # of all pictures, where the data has no split of its own to report on
-SELECT_SHARE = 0.2  # of the training pictures, for every choice
 SELECT_ON = ("holdout", "val")
 
 
@@ -38,7 +37,7 @@ class Plan:
             rows = csv.writer(file)
             rows.writerow(("picture", "label", "part"))
             for part, pictures in parts.items():
-                rows.writerows((item.name, pictures.labels.name(item.label), part) for item in pictures.items)
+                rows.writerows((item.name, pictures.said(item), part) for item in pictures.items)
 
 
 def training_pictures(splits: Splits) -> Pictures:
@@ -48,10 +47,10 @@ def training_pictures(splits: Splits) -> Pictures:
     return splits.train
 
 
-def plan(splits: Splits, seed: int, select_on: str, strict: bool, watch: Watch) -> Plan:
+def plan(splits: Splits, seed: int, select_on: str, strict: bool, watch: Watch, select_share: float) -> Plan:
     """The plan for ``splits``, every picture read once to see that it can be.
 
-    A validation or test set is only reported on; choices are made on a part of the training set, unless
+    A validation or test set is only reported on; choices are made on ``select_share`` of the training set, unless
     ``select_on="val"``. Without either, a stratified fifth is held out to report on. Raises ``ValueError`` where that
     cannot be done, and with ``strict`` the ``PictureError`` of the first picture that cannot be read.
     """
@@ -81,5 +80,5 @@ def plan(splits: Splits, seed: int, select_on: str, strict: bool, watch: Watch) 
     if not given:
         train, given["holdout"] = holdout(train, REPORT_SHARE, seed)
         watch.say(f"no validation folder: {len(given['holdout'])} pictures are held out, for the report alone")
-    fit, select = holdout(train, SELECT_SHARE, seed + 1)
+    fit, select = holdout(train, select_share, seed + 1)
     return Plan(fit, select, given, tuple(left_out))

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from effnet.prediction.pipeline import softmax
-
-Doubles = NDArray[np.float64]
+from effnet.training.judging import Doubles, Truth
 
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 9))  # times the features' mean variance
-GAINS = tuple(float(gain) for gain in np.geomspace(0.25, 100, 64))  # of scores into logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +24,8 @@ class Probe:
     bias: Doubles  # (classes,)
     strength: float
     gain: float
-    losses: Doubles  # (N,): −log p of each picture's class, by the head fitted on all the others
-    top1: float  # the same way
+    losses: Doubles  # (N,): of each picture, by the head fitted on all the others
+    top1: float  # the figure of `Truth.figure`, the same way
 
     @property
     def loss(self) -> float:
@@ -41,13 +38,14 @@ class Probe:
         return out
 
 
-def fit_probe(features: NDArray[np.float32], targets: NDArray[np.int64], classes: int) -> Probe:
+def fit_probe(features: NDArray[np.float32], truth: Truth) -> Probe:
     """The head of the strength and gain under which left-out pictures are least surprising.
 
-    ``features`` (N, D), ``targets`` (N,) in [0, classes). N below D costs an N×N problem, else a D×D one.
+    ``features`` (N, D). N below D costs an N×N problem, else a D×D one.
     """
     x = features.astype(np.float64)
-    y = np.eye(classes)[targets]  # (N, classes)
+    y = truth.matrix()  # (N, classes)
+    border = 0.5 if truth.kind == "any" else 0.0  # a score between 0, not so, and 1, so, becomes a logit around 0
     mean, share = x.mean(0), y.mean(0)
     x, y = x - mean, y - share
     left, variances = _left_vectors(x)  # (N, R), (R,)
@@ -58,33 +56,15 @@ def fit_probe(features: NDArray[np.float32], targets: NDArray[np.int64], classes
         shrink = variances / (variances + ridge)  # (R,)
         fitted = left @ (shrink[:, None] * seen)
         leverage = 1 / len(x) + (left**2) @ shrink  # (N,)
-        left_out = y - (y - fitted) / np.maximum(1 - leverage, 1e-9)[:, None] + share  # (N, classes) scores
-        gain, loss = best_gain(left_out, targets)
+        left_out = y - (y - fitted) / np.maximum(1 - leverage, 1e-9)[:, None] + share - border  # (N, classes) scores
+        gain, loss = truth.best_gain(left_out)
         if best is None or loss < best[0]:
             best = (loss, strength, gain, ridge, left_out)
     assert best is not None
     _, strength, gain, ridge, left_out = best
     weight = x.T @ (left @ (seen / (variances + ridge)[:, None]))  # (D, classes)
-    top1 = float((left_out.argmax(1) == targets).mean())
-    return Probe(
-        gain * weight.T, gain * (share - mean @ weight), strength, gain, surprise(gain * left_out, targets), top1
-    )
-
-
-def best_gain(scores: Doubles, targets: NDArray[np.int64]) -> tuple[float, float]:
-    """The factor on ``scores`` (N, classes) under which they predict ``targets`` best as logits, and the loss then.
-
-    Its inverse is the temperature of arXiv:1706.04599.
-    """
-    losses = [float(surprise(gain * scores, targets).mean()) for gain in GAINS]
-    best = int(np.argmin(losses))
-    return GAINS[best], losses[best]
-
-
-def surprise(logits: Doubles, targets: NDArray[np.int64]) -> Doubles:
-    """−log p(target) of each picture, with p never below 1e-12: (N, classes), (N,) -> (N,)."""
-    losses: Doubles = -np.log(np.maximum(softmax(logits)[np.arange(len(targets)), targets], 1e-12))
-    return losses
+    losses, figure = truth.losses(gain * left_out), truth.figure(left_out)
+    return Probe(gain * weight.T, gain * (share - border - mean @ weight), strength, gain, losses, figure)
 
 
 def _left_vectors(x: Doubles) -> tuple[Doubles, Doubles]:

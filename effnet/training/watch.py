@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from effnet.training.loop import Epoch
+
 
 class Watch:
     """Hears what happens and says nothing. The command line shows it; a notebook may do as it likes."""
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """``done`` of ``total`` of ``stage`` (pictures, batches) are through."""
+
+    def epoch(self, line: Epoch) -> None:
+        """An epoch has ended."""
 
     def say(self, text: str) -> None:
         """A sentence for the user."""

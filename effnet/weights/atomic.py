@@ -1,37 +1,11 @@
-"""A file is written whole or not at all."""
+"""A file and its companions take their places together."""
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; it takes ``path``'s place when the block ends well, and is gone otherwise.
-
-    Raises ``OSError`` with one clear sentence where the disk is full or the folder is not to be written.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.touch()
-        mode = beside.stat().st_mode
-        yield beside
-        beside.chmod(mode)  # safetensors makes its files for the owner alone
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except Exception as error:
-        reason = _reason(error)
-        if reason is None:
-            raise
-        raise OSError(f"{path} could not be written: {reason}; what was there before is untouched") from error
-    finally:
-        beside.unlink(missing_ok=True)
+from effnet.data.storage.atomic import replacing as replacing
 
 
 def take_place(made: Path, path: Path, beside: Path) -> None:
@@ -44,16 +18,3 @@ def take_place(made: Path, path: Path, beside: Path) -> None:
             if file != made:
                 file.replace(companions.enter_context(replacing(path.with_name(file.name))))
         made.replace(beside)
-
-
-def _reason(error: Exception) -> str | None:
-    """Why a write failed, in words; None where it was not the writing that failed."""
-    cause: BaseException | None = error
-    while cause is not None:  # torch and safetensors put errors of their own over the system's, or its text into them
-        number = cause.errno if isinstance(cause, OSError) else None
-        if number == errno.ENOSPC or "No space left" in str(cause):
-            return "the disk is full"
-        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return "the folder does not allow it"
-        cause = cause.__context__
-    return (error.strerror or str(error)) if isinstance(error, OSError) else None

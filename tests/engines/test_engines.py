@@ -119,7 +119,7 @@ def test_there_and_back() -> None:
 
 
 def test_probabilities_of_zero_have_a_logarithm() -> None:
-    out = as_logits(np.array([[0, 1]], np.float32), Interface(output="probabilities"))
+    out = as_logits(np.array([[0, 1]], np.float32), Interface(output="probabilities"), "one")
     assert np.isfinite(out).all()
     assert out[0, 1] == 0
 

@@ -16,7 +16,7 @@ from effnet.clock import machine
 from effnet.engines.eager import Eager
 from effnet.engines.engine import Engine, Pictures
 from effnet.engines.interface import Interface
-from effnet.exporting import choice, choose, contest, kept, onnx, source
+from effnet.exporting import choice, choose, contest, kept, onnx, origin
 from effnet.exporting.choice import Choice, Contestant, Question, remembered
 from effnet.exporting.choose import at_hand, best_batch, engine, keep
 from effnet.weights import save
@@ -132,8 +132,8 @@ def test_who_disagrees_is_left_out(model: EfficientNet, held: list[Choice], monk
             made.run = lambda pictures: np.full((len(pictures), 5), np.nan, np.float32)  # type: ignore[method-assign]
         return made
 
-    opened = source.opened
-    monkeypatch.setattr(source, "opened", off)
+    opened = origin.opened
+    monkeypatch.setattr(origin, "opened", off)
     engine(model)
     assert {one.kind for one in held[0].contestants} == {"eager", "onnxruntime"}
     assert [one.kind for one in held[0].left_out] == ["openvino", "litert"]
@@ -172,8 +172,8 @@ def test_a_drop_is_held_to_pictures(model: EfficientNet, held: list[Choice], mon
             made.run = lambda x: run(x)[:, ::-1] if len(x) == 40 else run(x)  # type: ignore[method-assign]
         return made
 
-    opened = source.opened
-    monkeypatch.setattr(source, "opened", turned)
+    opened = origin.opened
+    monkeypatch.setattr(origin, "opened", turned)
     engine(model, precision="bfloat16", max_drop=1.0, pictures=some)
     why = {one.kind: one.why for one in held[1].left_out}
     assert why["openvino"].startswith("it changes the answer to ")
@@ -213,7 +213,7 @@ def test_a_kind_by_name(kind: str, weights: Path, model: EfficientNet) -> None:
 
 def test_compared_with_eager_once(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine(weights, "openvino")
-    monkeypatch.setattr(source.Source, "_prove", None)
+    monkeypatch.setattr(origin.Origin, "_prove", None)
     assert engine(weights, "openvino").kind == "openvino"
     with pytest.raises(TypeError):
         engine(weights, "onnxruntime")
@@ -267,8 +267,8 @@ def test_a_package_that_does_not_load(weights: Path, monkeypatch: pytest.MonkeyP
     assert made.kind in ("eager", "litert")
 
 
-def test_a_source_is_loaded_once(weights: Path) -> None:
-    one = source.Source(weights)
+def test_an_origin_is_loaded_once(weights: Path) -> None:
+    one = origin.Origin(weights)
     loaded = one.network
     assert engine(one, "eager").run(noise()) == pytest.approx(Eager(loaded).run(noise()), abs=1e-5)
     assert one.network is loaded

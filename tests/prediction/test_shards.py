@@ -13,12 +13,13 @@ import fsspec
 import pytest
 
 from effnet.data import PictureError
-from effnet.prediction import Predictor, remote, shards
+from effnet.data.storage import remote
+from effnet.data.storage.patience import Patience
+from effnet.prediction import Predictor, shards
 from effnet.prediction import parts as parting
 from effnet.prediction.chunks import chunks
 from effnet.prediction.folder import Summary, described, predict_into
 from effnet.prediction.shards import BrokenOff, pictures
-from effnet.weights.fetch.download import Patience
 
 QUICK = Patience(stall=5, tries=5, pause=0.01)
 

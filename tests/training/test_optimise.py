@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from effnet.net import create
-from effnet.training.optimise import Average, optimiser, schedule, set_rate
+from effnet.training.optimise import Average, optimiser, set_rate, young
 from effnet.training.recipe import Recipe
 
 RECIPE = Recipe(name="test", epochs=10, learning_rate=0.01, backbone_rate=0.1, weight_decay=0.05)
@@ -19,6 +19,14 @@ def test_every_parameter_once_and_no_decay_of_norms_and_biases() -> None:
             assert (group["weight_decay"] > 0) == (parameter.ndim > 1)
 
 
+def test_the_official_code_decays_all_but_batch_norm() -> None:
+    model = create("nano", 5)
+    groups = optimiser(model, Recipe(name="test", epochs=1, optimiser="rmsprop", weight_decay=1e-5)).param_groups
+    decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in decayed) == (".norm." not in name), name
+
+
 def test_backbone_has_its_own_rate() -> None:
     model = create("nano", 5)
     found = optimiser(model, RECIPE)
@@ -28,21 +36,15 @@ def test_backbone_has_its_own_rate() -> None:
     assert rates[id(model.stem.conv.weight)] == pytest.approx(0.002)
 
 
-def test_frozen_parameters_are_left_alone() -> None:
+def test_each_part_has_less_than_the_one_above_it() -> None:
     model = create("nano", 5)
-    model.stem.requires_grad_(False)
-    held = {id(parameter) for group in optimiser(model, RECIPE).param_groups for parameter in group["params"]}
-    assert not held & {id(parameter) for parameter in model.stem.parameters()}
-
-
-def test_schedule_rises_and_falls() -> None:
-    assert schedule(0, 10, 2) == 0
-    assert schedule(1, 10, 2) == 0.5
-    assert schedule(2, 10, 2) == 1
-    assert schedule(6, 10, 2) == pytest.approx(0.5)
-    assert schedule(10, 10, 2) == pytest.approx(0)
-    assert 0 < schedule(0.4, 1, 5) <= 1  # a warm-up longer than the run takes half of it
-    assert schedule(0, 10, 0) == 1
+    found = optimiser(model, Recipe(name="test", epochs=1, layer_rate=0.5))
+    set_rate(found, 1.0)
+    rates = {id(parameter): group["lr"] for group in found.param_groups for parameter in group["params"]}
+    parts = [model.get_submodule(name) for name in (*model.parts(), "classifier")]
+    assert [rates[id(next(part.parameters()))] for part in parts] == [
+        0.5**index for index in reversed(range(len(parts)))
+    ]
 
 
 def test_average_by_hand_with_norm_statistics() -> None:
@@ -52,9 +54,15 @@ def test_average_by_hand_with_norm_statistics() -> None:
     with torch.no_grad():
         model.stem.norm.running_mean += 1
         model.classifier.bias += 2
-    average.update(model)  # the first update's decay is (1 + 0) / (10 + 0)
-    assert torch.allclose(average.model.stem.norm.running_mean, before + 0.9)
-    assert torch.allclose(average.model.classifier.bias, torch.full((5,), 1.8))
+    average.update(model)  # after the first step the decay is (1 + 1) / (10 + 1)
+    assert torch.allclose(average.model.stem.norm.running_mean, before + 9 / 11)
+    assert torch.allclose(average.model.classifier.bias, torch.full((5,), 18 / 11))
     for _ in range(100):
         average.update(model)
     assert torch.allclose(average.model.classifier.bias, torch.full((5,), 2.0))
+
+
+def test_the_average_ages() -> None:
+    assert young(0.9999, 1) == 2 / 11
+    assert young(0.9999, 1000) == 1001 / 1010
+    assert young(0.9999, 10**6) == 0.9999

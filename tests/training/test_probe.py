@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from effnet.training.probe import STRENGTHS, best_gain, fit_probe, surprise
+from effnet.training.judging import Truth
+from effnet.training.probe import STRENGTHS, fit_probe
 
 
 def blobs(pictures: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +24,7 @@ def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.
 @pytest.mark.parametrize(("pictures", "width"), [(30, 8), (18, 40)], ids=["tall", "wide"])
 def test_left_one_out_is_what_leaving_one_out_gives(pictures: int, width: int) -> None:
     features, targets = blobs(pictures, width, 3)
-    found = fit_probe(features, targets, 3)
+    found = fit_probe(features, Truth(targets, "one", 3))
     x, y = features.astype(float), np.eye(3)[targets]
     penalty = found.strength * ((x - x.mean(0)) ** 2).sum() / len(x)
     scores = np.empty_like(y)
@@ -33,12 +34,12 @@ def test_left_one_out_is_what_leaving_one_out_gives(pictures: int, width: int) -
         weight, bias = ridge(x[rest], y[rest], penalty)
         scores[left] = x[left] @ weight + bias
     assert found.top1 == pytest.approx((scores.argmax(1) == targets).mean())
-    assert found.loss == pytest.approx(surprise(found.gain * scores, targets).mean(), rel=1e-6)
+    assert found.loss == pytest.approx(Truth(targets, "one", 3).losses(found.gain * scores).mean(), rel=1e-6)
 
 
 def test_head_is_the_ridge_solution() -> None:
     features, targets = blobs(60, 12, 4)
-    found = fit_probe(features, targets, 4)
+    found = fit_probe(features, Truth(targets, "one", 4))
     x, y = features.astype(float), np.eye(4)[targets]
     weight, bias = ridge(x, y, found.strength * ((x - x.mean(0)) ** 2).sum() / len(x))
     np.testing.assert_allclose(found.weight, found.gain * weight.T, atol=1e-9)
@@ -47,11 +48,11 @@ def test_head_is_the_ridge_solution() -> None:
 
 def test_no_other_strength_leaves_less_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     features, targets = blobs(40, 60, 2)
-    chosen = fit_probe(features, targets, 2)
+    chosen = fit_probe(features, Truth(targets, "one", 2))
     losses = []
     for strength in STRENGTHS:
         monkeypatch.setattr("effnet.training.probe.STRENGTHS", (strength,))
-        losses.append(fit_probe(features, targets, 2).loss)
+        losses.append(fit_probe(features, Truth(targets, "one", 2)).loss)
     assert chosen.loss == min(losses)
     assert chosen.strength == STRENGTHS[int(np.argmin(losses))]
 
@@ -59,13 +60,13 @@ def test_no_other_strength_leaves_less_loss(monkeypatch: pytest.MonkeyPatch) -> 
 def test_gain_makes_sure_logits_humble() -> None:
     targets = np.array([0, 1, 0, 1])
     overconfident = np.array([[9.0, 0], [0, 9], [9, 0], [9, 0]])  # the last one is wrong
-    gain, loss = best_gain(overconfident, targets)
+    gain, loss = Truth(targets, "one", 2).best_gain(overconfident)
     assert gain < 1
-    assert loss < surprise(overconfident, targets).mean()
+    assert loss < Truth(targets, "one", 2).losses(overconfident).mean()
 
 
 def test_one_class_absent_from_the_pictures() -> None:
     features, targets = blobs(30, 8, 2)
-    found = fit_probe(features, targets, 3)
+    found = fit_probe(features, Truth(targets, "one", 3))
     assert found.weight.shape == (3, 8)
     assert (found.logits(features).argmax(1) < 2).all()

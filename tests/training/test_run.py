@@ -12,7 +12,9 @@ import torch
 
 import effnet
 from effnet.data import PictureError
+from effnet.training.objective import Objective
 from effnet.training.recipe import Recipe
+from effnet.training.resources import Resources
 from effnet.training.watch import Watch
 from tests.training.conftest import paint
 
@@ -34,7 +36,7 @@ class Heard(Watch):
 
 
 def run(data: Path, out: Path, **settings: object) -> effnet.training.folder.Result:  # type: ignore[name-defined]
-    given = {"model": "nano", "weights": "none", "workers": 0, **settings}
+    given = {"model": "nano", "weights": "none", "resources": Resources(workers=0), **settings}
     return effnet.train(data, given.pop("recipe", QUICK), out=out, **given)  # type: ignore[arg-type]
 
 
@@ -69,7 +71,10 @@ def test_same_seed_same_file(photos: Path, tmp_path: Path) -> None:
 
 
 def test_worker_processes_change_nothing(photos: Path, tmp_path: Path) -> None:
-    assert run(photos, tmp_path / "0").model.read_bytes() == run(photos, tmp_path / "2", workers=2).model.read_bytes()
+    assert (
+        run(photos, tmp_path / "0").model.read_bytes()
+        == run(photos, tmp_path / "2", resources=Resources(workers=2)).model.read_bytes()
+    )
 
 
 def test_validation_folder_is_only_reported_on(photos: Path, tmp_path: Path) -> None:
@@ -132,7 +137,7 @@ def test_unreadable_pictures_are_named_and_left_out(photos: Path, tmp_path: Path
         ({"select_on": "val"}, "validation folder"),
         ({"select_on": "test"}, "one of holdout, val"),
         ({"batch": 0}, "batch must be"),
-        ({"device": "warp9"}, "no device"),
+        ({"resources": Resources(device="warp9")}, "no device"),
     ],
 )
 def test_refused_in_one_sentence_and_nothing_made(
@@ -151,9 +156,40 @@ def test_failed_start_does_not_occupy_the_folder(photos: Path, tmp_path: Path) -
 
 
 def test_loss_that_is_no_number_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effnet.training.loop.F.cross_entropy", lambda logits, *_, **__: logits.sum() * torch.nan)
-    with pytest.raises(ValueError, match="lower learning rate"):
+    """And the best weights before it are kept."""
+    sound, calls = Objective._losses, []
+
+    def losses(self: Objective, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return sound(self, logits, wanted) * (torch.nan if len(calls) > 3 else 1)
+
+    monkeypatch.setattr(Objective, "_losses", losses)
+    with pytest.raises(
+        ValueError, match=r"epoch 2: .* lower learning rate.* weights after epoch 1, the best so far, are"
+    ):
         run(photos, tmp_path / "out")
+    assert effnet.load(tmp_path / "out" / "model.safetensors").labels.names == ("dark", "light")
+
+
+def test_out_of_memory_halves_the_parts_and_keeps_the_batch(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, seen = Objective.__call__, []
+
+    def call(self: Objective, logits: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        if len(logits) > 6:
+            raise torch.OutOfMemoryError("out of memory")
+        seen.append(len(logits))
+        return sound(self, logits, *rest)
+
+    monkeypatch.setattr(Objective, "__call__", call)
+    heard = Heard()
+    run(photos, tmp_path / "out", watch=heard)
+    assert max(seen) <= 6
+    assert any("out of memory: from here on a batch is computed in 2 parts" in line for line in heard.lines)
+    monkeypatch.setattr(Objective, "__call__", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
+    with pytest.raises(ValueError, match="not enough memory for a single picture: try --checkpointing"):
+        run(photos, tmp_path / "second")
 
 
 def test_minutes_become_epochs_once(photos: Path, tmp_path: Path) -> None:

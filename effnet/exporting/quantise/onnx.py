@@ -26,7 +26,7 @@ def quantise(
     """
     graph = _Graph(proto.graph, ranges, sizes)
     whole = [
-        node for node in proto.graph.node if node.name in chosen or (node.name == "logits" and "classifier" in chosen)
+        node for node in proto.graph.node if node.name in chosen or (node.op_type == "Gemm" and "classifier" in chosen)
     ]
     made_by_whole = {graph.end(node) for node in whole}
     sums = [node for node in proto.graph.node if node.op_type == "Add" and node.input[0] in made_by_whole]

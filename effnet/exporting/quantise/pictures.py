@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from effnet.contract import Preprocess
+from effnet.contract import Labels, Preprocess
 from effnet.data import open_data
 from effnet.data.ahead import ahead
 from effnet.data.pictures import Item, Pictures
@@ -22,66 +22,94 @@ BYTES_MOST = 2**29  # of the pictures to judge by, which are held in memory
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """``calibration`` and ``judged``: (N, H, W, C) of 0 … 255. ``targets``: classes of the latter, None: not known.
+    """``calibration`` and ``judged``: (N, H, W, C) of 0 … 255. ``unreadable``: how many of either were left out.
 
-    ``unreadable``: how many pictures of either were left out.
+    ``targets``: what is right of the latter, None: not known. Classes (N,); or for every output (N, classes) whether it
+    is right, or its value.
     """
 
     calibration: Fitted
     judged: Fitted
-    targets: NDArray[np.int64] | None
+    targets: NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float32] | None
     unreadable: int
 
 
-def read(folder: str | Path, model: EfficientNet, count: int) -> Judged:
-    """``count`` pictures of ``folder`` to calibrate by, spread over its classes, and as many as fit to judge by.
+def read(source: str | Path, model: EfficientNet, count: int) -> Judged:
+    """``count`` pictures of a folder to calibrate by, spread over its classes, and as many as fit to judge by.
 
-    A folder with train and val is calibrated by the one and judged by the other; any other by all that is in it. The
-    labels count where the folder's classes are the network's. Raises ``ValueError`` for fewer than `LEAST` pictures.
+    ``source``: a folder, or a file that `open_data` understands. With train and val it is calibrated by the one and
+    judged by the other; else by all that there is. The labels count where they are the network's. Raises ``ValueError``
+    for fewer than `LEAST` pictures.
     """
-    root = Path(folder)
-    if not root.is_dir():
+    root = Path(source)
+    if not root.exists():
         raise ValueError(f"{root} is no folder: int8 needs a folder of pictures like those that it will see")
     train, held, labelled = _found(root, model)
     first = _prepared(spread(train, count), model.preprocess)
     if len(first[0]) < LEAST:
         raise ValueError(f"{root} has {len(first[0])} readable pictures, and int8 needs {LEAST} to take ranges from")
     bytes_each = first[0][0].nbytes
-    second = _prepared(spread(held, max(BYTES_MOST // bytes_each, 1)), model.preprocess)
-    return Judged(first[0], second[0], second[1] if labelled else None, len(first[2] | second[2]))
+    second = _prepared(spread(list(held.items), max(BYTES_MOST // bytes_each, 1)), model.preprocess)
+    targets = _targets(Pictures(second[1], held.labels)) if labelled else None
+    return Judged(first[0], second[0], targets, len(first[2] | second[2]))
 
 
-def _found(root: Path, model: EfficientNet) -> tuple[list[Item], list[Item], bool]:
-    """Items to calibrate by, items to judge by, and whether their labels are the network's classes."""
+def _found(root: Path, model: EfficientNet) -> tuple[list[Item], Pictures, bool]:
+    """Items to calibrate by, pictures to judge by, and whether their labels are the network's, in its order."""
     try:
         splits = open_data(root)
     except ValueError:  # no class folders
-        items = [Item(path, 0, path.name) for path in files_below(root)]
-        return items, items, False
+        if not root.is_dir():
+            raise
+        items = tuple(Item(path, 0, path.name) for path in files_below(root))
+        return list(items), Pictures(items, Labels()), False
     train = splits.train or splits.val or splits.test
     assert train is not None
     held = splits.val or splits.test or train
-    order = _order(held, model)
-    if order is None:
-        return list(train.items), list(held.items), False
-    return list(train.items), [Item(each.picture, order[each.label], each.name) for each in held.items], True
+    ordered = _ordered(held, model.labels, model.classes)
+    return list(train.items), ordered or held, ordered is not None
 
 
-def _order(pictures: Pictures, model: EfficientNet) -> list[int] | None:
-    """The network's class of each of the folder's; None where they are others."""
-    known, found = model.labels.names, pictures.labels.names
-    if not known:
-        return list(range(model.classes)) if len(found) == model.classes else None
-    return [known.index(name) for name in found] if set(found) <= set(known) else None
+def _ordered(pictures: Pictures, known: Labels, classes: int) -> Pictures | None:
+    """The same with the network's labels; None where theirs are others, or of another kind."""
+    found = pictures.labels
+    if found.kind != known.kind:
+        return None
+    if not known.names:
+        return pictures if len(found.names) == classes else None
+    if not set(found.names) <= set(known.names) or (known.kind != "one" and len(found.names) < len(known.names)):
+        return None
+    order = [known.names.index(name) for name in found.names]
+
+    def place(label: int | tuple[int, ...] | tuple[float, ...]) -> int | tuple[int, ...] | tuple[float, ...]:
+        if isinstance(label, int):
+            return order[label]
+        if known.kind == "value":
+            return tuple(label[order.index(index)] for index in range(len(order)))
+        return tuple(order[int(index)] for index in label)
+
+    return Pictures(tuple(replace(item, label=place(item.label)) for item in pictures.items), known)
+
+
+def _targets(pictures: Pictures) -> NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float32]:
+    match pictures.labels.kind:
+        case "one":
+            return pictures.targets
+        case "any":
+            return pictures.wanted > 0
+    return pictures.wanted
 
 
 def spread(items: list[Item], count: int) -> list[Item]:
-    """``count`` of ``items``, as many of each class as there are, in turn; within a class evenly over its order."""
+    """``count`` of ``items``, as many of each class as there are, in turn; within a class evenly over its order.
+
+    Those with several labels, or values, count as one class.
+    """
     if len(items) <= count:
         return items
     members: dict[int, list[Item]] = {}
     for item in items:
-        members.setdefault(item.label, []).append(item)
+        members.setdefault(item.label if isinstance(item.label, int) else 0, []).append(item)
     share = dict.fromkeys(members, 0)
     left = count
     while left:  # one each in turn, until the smaller classes are used up
@@ -96,8 +124,8 @@ def spread(items: list[Item], count: int) -> list[Item]:
     ]
 
 
-def _prepared(items: list[Item], preprocess: Preprocess) -> tuple[Fitted, NDArray[np.int64], set[str]]:
-    """The readable ones of ``items``, their labels, and the names of the others."""
+def _prepared(items: list[Item], preprocess: Preprocess) -> tuple[Fitted, tuple[Item, ...], set[str]]:
+    """The readable ones of ``items``, these items, and the names of the others."""
 
     def prepare(item: Item) -> Fitted | None:
         try:
@@ -107,8 +135,6 @@ def _prepared(items: list[Item], preprocess: Preprocess) -> tuple[Fitted, NDArra
 
     made = list(zip(items, ahead(prepare, items), strict=True))
     unreadable = {item.name for item, picture in made if picture is None}
-    pairs = [(picture, item.label) for item, picture in made if picture is not None]
-    if not pairs:
-        return np.empty((0, *preprocess.size, 3), np.uint8), np.empty(0, np.int64), unreadable
-    labels = np.array([label for _, label in pairs], np.int64)
-    return np.stack([picture for picture, _ in pairs]), labels, unreadable
+    stack = [picture for _, picture in made if picture is not None]
+    kept = tuple(item for item, picture in made if picture is not None)
+    return np.stack(stack) if stack else np.empty((0, *preprocess.size, 3), np.uint8), kept, unreadable

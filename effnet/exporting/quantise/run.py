@@ -15,8 +15,9 @@ from effnet.arch.record import choice, number, whole
 from effnet.data.normalise import normalise
 from effnet.data.pixels import Fitted
 from effnet.engines.engine import Floats
-from effnet.engines.interface import Interface
+from effnet.engines.interface import ANSWERS, Interface
 from effnet.engines.opening import open_file
+from effnet.exporting.alike import MEASURES, answer, share_right
 from effnet.exporting.quantise.budget import within
 from effnet.exporting.quantise.calibrate import Calibration, calibrate
 from effnet.exporting.quantise.pictures import Judged, read
@@ -39,13 +40,14 @@ class Quantised:
     format: str  # "onnx", "openvino" or "litert"
     floats: tuple[str, ...]  # layers in float, as in `effnet.arch.operations`
     layers: int  # in all
-    measure: str  # "top-1", against labels; or "agreement", with the network's own top-1
+    measure: str  # "top-1", "labels right" or "R²", against labels; or "agreement", the same with the network's own
     before: float  # shares: the network's
     after: float  # and the file's, run in its own runtime
     pictures: int  # judged
     bytes: int  # of all its files
     table: tuple[Sensitivity, ...] = ()  # empty where nothing had to be left in float
     unreadable: int = 0  # pictures that were left out
+    kind: str = "one"  # of the labels
 
     @property
     def drop(self) -> float:
@@ -77,21 +79,22 @@ def quantise(
 
     Ranges come from ``count`` pictures of the folder ``pictures``, see `effnet.exporting.quantise.pictures.read`. The
     file is run in its own runtime and judged by top-1 where the folder's classes are the network's, by agreement with
-    the network where not. Squeeze-excite stays in float, and so does ``keep``. With ``max_drop``, in percentage points,
-    so many of the layers that harm most stay in float too; a sensitivity table says which those are.
+    the network where not; of labels of which any may be right by the share of them that is, of values by R².
+    Squeeze-excite stays in float, and so does ``keep``. With ``max_drop``, in percentage points, so many of the layers
+    that harm most stay in float too; a sensitivity table says which those are.
     Raises ``ValueError`` where the budget cannot be kept (no file is left), for too few pictures, an unknown layer, no
     classifier; ``ImportError`` without the format's packages.
     """
-    path, interface = Path(path), interface or Interface(size=model.preprocess.size)
+    path, kind = Path(path), model.labels.kind
+    interface = interface or Interface(output=ANSWERS[kind], size=model.preprocess.size)
+    interface.suits(model.labels)
     if path.suffix not in FORMATS:
         raise ValueError(f"{path}: int8 files end in {', '.join(FORMATS)}")
     whole("count", count, 1)
     if max_drop is not None:
         number("max_drop", max_drop, 0, 100)
     if not model.classes:
-        raise ValueError(
-            "int8 is judged by the likeliest class, and this network has no classifier: train a head first"
-        )
+        raise ValueError("int8 is judged by what a network answers, and this one has no classifier: train a head first")
     folded = fold(model).float().cpu()
     folded.preprocess = model.preprocess
     names = [each.name for _, each in all_operations(folded)]
@@ -101,8 +104,8 @@ def quantise(
     batches = _batches(read_.calibration, folded)
     calibration = calibrate(folded, batches)
     plain = _answers(folded, read_.judged)
-    wanted = plain.argmax(1) if read_.targets is None else read_.targets
-    before = float((plain.argmax(1) == wanted).mean())
+    wanted = answer(plain, kind) if read_.targets is None else read_.targets
+    before = share_right(plain, wanted, kind)
     always = {name for name in names if "squeeze_excite" in name.split(".") or name in keep}
     table: tuple[Sensitivity, ...] = ()
     with replacing(path) as beside, TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -113,8 +116,7 @@ def quantise(
             chosen = [name for name in names if name not in always and name not in floats]
             write(made, folded, interface, calibration, chosen)
             engine = open_file(made, threads=threads)
-            parts = (engine.run(batch) for batch in _parts(read_.judged))
-            after = float(np.mean(np.concatenate([part.argmax(1) for part in parts]) == wanted))
+            after = share_right(np.concatenate([engine.run(part) for part in _parts(read_.judged)]), wanted, kind)
             return 100 * (before - after)
 
         def order() -> list[str]:
@@ -130,7 +132,7 @@ def quantise(
         written = sum(file.stat().st_size for file in Path(folder).iterdir())
         take_place(made, path, beside)
     kept = tuple(name for name in names if name in always or name in floats)
-    measure = "agreement" if read_.targets is None else "top-1"
+    measure = "agreement" if read_.targets is None else MEASURES[kind]
     return Quantised(
         path,
         FORMATS[path.suffix],
@@ -143,6 +145,7 @@ def quantise(
         written,
         table,
         read_.unreadable,
+        kind,
     )
 
 

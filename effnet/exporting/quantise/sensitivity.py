@@ -15,15 +15,20 @@ from effnet.exporting.quantise.calibrate import Calibration
 from effnet.exporting.quantise.walk import activation_of, all_operations, step, walk
 from effnet.net import EfficientNet
 
+LEAST = 1e-6  # the least spread of a value
+
 
 @dataclass(frozen=True)
 class Sensitivity(Record):
-    """One row of the table. ``divergence``: Kullback and Leibler's, in nats a picture, of the answers from float's."""
+    """One row of the table. ``divergence``: Kullback and Leibler's, in nats a picture, of the answers from float's.
+
+    Of values it is the squared difference in units of their variance, and the shares are R².
+    """
 
     layer: str  # as in `effnet.arch.operations`
     divergence: float
-    agreement: float  # share of pictures with float's top-1
-    lost: float | None = None  # percentage points of top-1; None without labels
+    agreement: float  # share of pictures with float's top-1, or of labels that are as float's
+    lost: float | None = None  # percentage points of what is right; None without labels
 
 
 def sensitivities(
@@ -36,26 +41,30 @@ def sensitivities(
 ) -> tuple[Sensitivity, ...]:
     """A row for each operation of ``chosen`` (all, if None), in the order in which they run.
 
-    ``model`` is folded, ``batches`` are normalised (N, C, H, W), ``targets`` their classes. Only what follows the
-    layer is computed again, so that all rows together cost about half as many passes as there are layers.
+    ``model`` is folded, ``batches`` are normalised (N, C, H, W), ``targets`` their classes (N,), or what each output
+    should be (N, classes). Only what follows the layer is computed again, so that all rows together cost about half as
+    many passes as there are layers.
     """
+    kind = model.labels.kind
     names = [each.name for _, each in all_operations(model) if chosen is None or each.name in chosen]
     around = _around(model)
     total = {name: torch.zeros(3) for name in names}  # divergence, agreement, correct
-    correct, pictures, done = 0, sum(len(batch) for batch in batches), 0
+    correct, pictures, done = 0.0, sum(len(batch) for batch in batches), 0
     with torch.inference_mode():
+        spreads = _spreads(model, batches, targets) if kind == "value" else (torch.ones(1), torch.ones(1))
         for number, batch in enumerate(batches):
             wanted = walk(model, batch)
-            labels = targets[number] if targets is not None else wanted.argmax(1)
-            correct += int((wanted.argmax(1) == labels).sum())
+            own = _answer(wanted, kind)
+            labels = targets[number] if targets is not None else own
+            correct += _right(wanted, labels, kind, spreads[1])
             x = batch
             whole = tuple(layers(model.arch, model.classes, model.channels))
             for at, layer in enumerate(whole):
                 for name in (name for name in names if name == layer.name or name.startswith(f"{layer.name}.")):
                     got = _alone(model, calibration, name, around[name], x, whole[at:])
-                    loss = F.kl_div(got.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="sum")
-                    same, right = (int((got.argmax(1) == other).sum()) for other in (wanted.argmax(1), labels))
-                    total[name] += torch.tensor([float(loss), same, right])
+                    loss = _divergence(got, wanted, kind, spreads[0])
+                    same, right = _right(got, own, kind, spreads[0]), _right(got, labels, kind, spreads[1])
+                    total[name] += torch.tensor([loss, same, right])
                     done += 1
                     step_done(done, len(names) * len(batches))
                 x = step(model, layer, x)
@@ -70,16 +79,50 @@ def sensitivities(
     )
 
 
+def _answer(logits: Tensor, kind: str) -> Tensor:
+    """As `effnet.exporting.alike.answer`."""
+    if kind == "one":
+        return logits.argmax(1)
+    return logits >= 0 if kind == "any" else logits
+
+
+def _divergence(got: Tensor, wanted: Tensor, kind: str, spread: Tensor) -> float:
+    """Summed over the pictures."""
+    if kind == "one":
+        return float(F.kl_div(got.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="sum"))
+    if kind == "any":
+        shares = wanted.sigmoid()
+        of, from_ = (F.binary_cross_entropy_with_logits(each, shares, reduction="sum") for each in (wanted, got))
+        return float(from_ - of)
+    return float(((got - wanted) / spread).square().mean(1).sum())
+
+
+def _right(got: Tensor, wanted: Tensor, kind: str, spread: Tensor) -> float:
+    """How much of ``wanted``, as `_answer` has it, ``got`` says, summed over the pictures."""
+    if kind == "value":
+        return len(got) - float(((got - wanted) / spread).square().mean(1).sum())
+    same = (_answer(got, kind) == wanted).float()
+    return float(same.sum() if kind == "one" else same.mean(1).sum())
+
+
+def _spreads(model: EfficientNet, batches: Sequence[Tensor], targets: Sequence[Tensor] | None) -> tuple[Tensor, Tensor]:
+    """The standard deviation of each value: as the network answers, and as it should."""
+    own = torch.cat([walk(model, batch) for batch in batches]).std(0, correction=0)
+    wanted = own if targets is None else torch.cat(list(targets)).std(0, correction=0)
+    return own.clamp(min=LEAST), wanted.clamp(min=LEAST)
+
+
 def ranked(table: Sequence[Sensitivity]) -> list[str]:
     """The layers, the most harmful first."""
     return [row.layer for row in sorted(table, key=lambda row: -row.divergence)]
 
 
-def in_words(table: Sequence[Sensitivity]) -> str:
-    """The table for a person, the most harmful layer first."""
+def in_words(table: Sequence[Sensitivity], kind: str = "one") -> str:
+    """The table for a person, the most harmful layer first; ``kind``: the labels'."""
+    same = {"one": "same top-1", "any": "same labels", "value": "R²"}[kind]
     width = max(len("layer"), *(len(row.layer) for row in table))
     labelled = any(row.lost is not None for row in table)
-    lines = [f"{'layer':{width}}  divergence  same top-1{'  lost' if labelled else ''}"]
+    lines = [f"{'layer':{width}}  divergence  {same:>10}{'  lost' if labelled else ''}"]
     for row in sorted(table, key=lambda row: -row.divergence):
         lost = f"  {row.lost:+.2f}" if row.lost is not None else ""
         lines.append(f"{row.layer:{width}}  {row.divergence:10.2e}  {100 * row.agreement:8.2f} %{lost}")

@@ -16,6 +16,7 @@ FINETUNE = Recipe(
     name="finetune",
     epochs=20,
     batch=32,
+    rate_batch=32,
     learning_rate=3e-4,
     backbone_rate=0.3,
     warm_up=0.5,

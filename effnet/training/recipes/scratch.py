@@ -11,6 +11,7 @@ SCRATCH = Recipe(
     name="scratch",
     epochs=16,
     batch=64,
+    rate_batch=64,
     learning_rate=4e-3,
     warm_up=2.0,
     weight_decay=0.05,

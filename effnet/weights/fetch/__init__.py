@@ -6,12 +6,12 @@ import logging
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from effnet.data.storage.patience import Patience as Patience
 from effnet.weights.cards.card import Card
 from effnet.weights.fetch import hub
 from effnet.weights.fetch.archive import extract
 from effnet.weights.fetch.bundles import bundles
 from effnet.weights.fetch.download import DownloadError as DownloadError
-from effnet.weights.fetch.download import Patience as Patience
 from effnet.weights.fetch.download import download
 from effnet.weights.fetch.origin import Origin as Origin
 from effnet.weights.fetch.origin import Progress as Progress

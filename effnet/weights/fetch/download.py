@@ -11,31 +11,18 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from effnet.arch.record import choice
+from effnet.data.storage.patience import Patience as Patience
+from effnet.data.storage.reasons import final, reason, unreachable
 from effnet.weights.fetch.origin import Progress
-from effnet.weights.fetch.reasons import final, reason, unreachable
 
 _CHUNK = 2**16
 log = logging.getLogger("effnet")
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How much waiting a server is worth.
-
-    ``stall`` seconds without a byte end a try; ``tries`` in a row that bring nothing new end the download; between two
-    there are ``pause`` seconds, doubled each time.
-    """
-
-    stall: float = 20.0
-    tries: int = 5
-    pause: float = 1.0
 
 
 class DownloadError(OSError):

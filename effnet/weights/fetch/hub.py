@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from effnet.data.storage.reasons import reason
 from effnet.weights.fetch.download import DownloadError, matches
 from effnet.weights.fetch.origin import Origin
-from effnet.weights.fetch.reasons import reason
 
 
 def cached(origin: Origin) -> Path | None:

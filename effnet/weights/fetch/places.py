@@ -8,43 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
+
+from effnet.data.storage.home import home as home
+from effnet.data.storage.home import store as store
 
 HUB = "https://huggingface.co"
 _YES = ("1", "on", "yes", "true")
-
-
-def home() -> Path:
-    """``$EFFNET_HOME``, or ``effnet`` in the user's cache."""
-    if chosen := os.environ.get("EFFNET_HOME"):
-        return Path(chosen).expanduser()
-    caches = os.environ.get("XDG_CACHE_HOME")
-    return (Path(caches) if caches else Path.home() / ".cache") / "effnet"
-
-
-def store() -> Path:
-    """Where files are written to: `home`, or a folder of this user's among the temporary ones where that is read-only.
-
-    Raises ``OSError`` where neither can be had.
-    """
-    wanted = home()
-    if _can_be_written(wanted):
-        return wanted
-    owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    instead = Path(tempfile.gettempdir()) / f"effnet-{owner}"
-    instead.mkdir(mode=0o700, exist_ok=True)
-    if hasattr(os, "getuid") and instead.stat().st_uid != os.getuid():  # laid there by somebody else
-        raise OSError(f"{wanted} cannot be written to: set EFFNET_HOME to a folder that can")
-    return instead
-
-
-def _can_be_written(folder: Path) -> bool:
-    """Whether ``folder``, or what is to become it, takes files."""
-    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if os.path.exists(one))
-    return there.is_dir() and os.access(there, os.W_OK)
 
 
 def offline(said: bool | None = None) -> bool:

@@ -24,6 +24,7 @@ from effnet.weights.formats.safetensors import HEADER
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the names under which transformers looks for weights
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box")  # PIL's numbers
+PROBLEMS = {"one": "single_label_classification", "any": "multi_label_classification", "value": "regression"}
 UNNAMED = "LABEL_{}"  # what transformers calls a class without a name
 
 
@@ -37,7 +38,7 @@ def read_beside(path: Path, content: Content) -> Content:
             content,
             layout="huggingface",
             numerics=Numerics(bn_eps=config.get("batch_norm_eps", Numerics.bn_eps)),
-            labels=_labels(config.get("id2label") or {}),
+            labels=_labels(config.get("id2label") or {}, config.get("problem_type")),
             preprocess=_preprocess(_json(path.with_name(PROCESSOR))),
         )
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
@@ -77,7 +78,10 @@ def _config(model: EfficientNet) -> dict[str, Any]:
             "model.preprocess.size"
         )
     names = [model.labels.name(i) if model.labels.names else UNNAMED.format(i) for i in range(model.classes)]
+    # It takes its loss by it; without, it guesses single-label classification
+    problem = {"problem_type": PROBLEMS[model.labels.kind]} if model.labels.kind != "one" else {}
     return {
+        **problem,
         "architectures": ["EfficientNetForImageClassification" if model.classes else "EfficientNetModel"],
         "model_type": "efficientnet",
         "num_channels": model.channels,
@@ -147,13 +151,14 @@ def _normalisation(said: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[fl
     return mean, std
 
 
-def _labels(said: Mapping[str, str]) -> Labels:
+def _labels(said: Mapping[str, str], problem: str | None) -> Labels:
     """The classes' names in order; one that comes twice (ImageNet has two cranes) gets its number."""
+    kind = next((kind for kind, name in PROBLEMS.items() if name == problem), "one")
     names = [said[str(index)] for index in range(len(said))]
     if all(name == UNNAMED.format(index) for index, name in enumerate(names)):
-        return Labels()
+        return Labels(kind=kind)
     often = Counter(names)
-    return Labels(tuple(f"{name} ({i})" if often[name] > 1 else name for i, name in enumerate(names)))
+    return Labels(tuple(f"{name} ({i})" if often[name] > 1 else name for i, name in enumerate(names)), kind)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from effnet.arch import Arch, Layer, Operation, layers, operations
 from effnet.contract import Preprocess
 from effnet.weights.layouts import keras
 
+ACTIVATIONS = {"one": "softmax", "any": "sigmoid", "value": "linear"}  # of the answers, by the labels' kind
 MOMENTUM = {False: 0.99, True: 0.9}  # of batch norm, in V1 and in V2
 
 
@@ -74,8 +75,8 @@ class Graph:
         self.nodes.append(Node("Multiply", f"{prefix}se_excite", {}, (at, self.last.name), (height, width, channels)))
 
 
-def nodes(arch: Arch, classes: int, channels: int, preprocess: Preprocess) -> list[Node]:
-    """Every layer from the picture of ``preprocess``'s size, as 0 … 255, to the classes' probabilities.
+def nodes(arch: Arch, classes: int, channels: int, preprocess: Preprocess, kind: str = "one") -> list[Node]:
+    """Every layer from the picture of ``preprocess``'s size, as 0 … 255, to probabilities, or values: ``kind`` of labels.
 
     What stands before the stem normalises as ``preprocess`` does; V1's mean and variance are weights, V2's are not.
     """
@@ -85,7 +86,7 @@ def nodes(arch: Arch, classes: int, channels: int, preprocess: Preprocess) -> li
     _normalise(graph, shape, preprocess)
     for layer in layers(arch, classes, channels):
         if layer.kind == "classifier":
-            _classify(graph, layer, arch.dropout)
+            _classify(graph, layer, arch.dropout, ACTIVATIONS[kind])
         else:
             _block(graph, layer, arch.activation)
     return graph.nodes
@@ -124,8 +125,8 @@ def _block(graph: Graph, layer: Layer, activation: str) -> None:
         graph.add("Add", f"{prefix}add", graph.last.shape, start.name)
 
 
-def _classify(graph: Graph, layer: Layer, dropout: float) -> None:
+def _classify(graph: Graph, layer: Layer, dropout: float, activation: str) -> None:
     graph.add("GlobalAveragePooling2D", "avg_pool", (layer.inputs,))
     if dropout:
         graph.add("Dropout", "top_dropout", (layer.inputs,), rate=dropout)
-    graph.add("Dense", "predictions", (layer.channels,), units=layer.channels, activation="softmax")
+    graph.add("Dense", "predictions", (layer.channels,), units=layer.channels, activation=activation)

@@ -3,7 +3,8 @@
 - ``.h5``: weights by layer, named as Keras 2 publishes them. What ``EfficientNetB0(weights=…)`` and ``load_weights``
   open, of Keras 2 and 3.
 - ``.weights.h5``: Keras 3's weights by class and count.
-- ``.keras``: the whole model, for ``keras.models.load_model``. Its answers are probabilities, as keras.applications'.
+- ``.keras``: the whole model, for ``keras.models.load_model``. Its answers are probabilities, as keras.applications',
+  or values where the labels are such.
 
 Each is put together in memory first, so that a full disk is met while plain bytes are written.
 """
@@ -40,7 +41,7 @@ log = logging.getLogger("effnet")
 
 def write(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
     """``tensors`` as Keras' own file of the kind that ``suffix`` means: ".h5", ".weights.h5" or ".keras"."""
-    graph = nodes(model.arch, model.classes, model.channels, model.preprocess)
+    graph = nodes(model.arch, model.classes, model.channels, model.preprocess, model.labels.kind)
     weights = _weights(graph, tensors, model)
     if suffix == ".keras":
         path.write_bytes(_archive(graph, weights, model))

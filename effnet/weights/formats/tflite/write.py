@@ -51,8 +51,8 @@ class Ends:
     """What stands before and behind the network in an exported file.
 
     ``input``: "pixels", uint8 (1, H, W, C) of 0 … 255; "floats", the same as float32; "normalised", float32
-    (1, C, H, W) that has been through mean and std. ``output``: "probabilities" or "logits"; ``embedding``: whether it
-    is given too. ``half``: weights are stored in 16 bits, and are float32 again when the file is opened.
+    (1, C, H, W) that has been through mean and std. ``output``: "probabilities", "logits" or "values"; ``embedding``:
+    whether it is given too. ``half``: weights are stored in 16 bits, and are float32 again when the file is opened.
     """
 
     input: str = "pixels"
@@ -111,7 +111,8 @@ class _Plan:
             answer = self._classify(outputs[0])
             if self.ends and self.ends.output == "probabilities":
                 shape = self.tensors[answer].shape
-                answer = self._tensor("probabilities", shape, "SOFTMAX", (answer,), {"Beta": 1})
+                kind, options = ("LOGISTIC", {}) if model.labels.kind == "any" else ("SOFTMAX", {"Beta": 1})
+                answer = self._tensor("probabilities", shape, kind, (answer,), options)
             outputs = [answer, *(outputs if self.ends and self.ends.embedding else ())]
         return Graph(tuple(self.tensors), tuple(self.operators), (0,), tuple(outputs), said)
 
@@ -208,7 +209,8 @@ class _Plan:
     def _classify(self, embedding: int) -> int:
         operation = Operation("classifier", 1, self.model.classes, norm=False)
         inputs = embedding, *self._weights(operation)
-        return self._tensor("logits", (1, self.model.classes), "FULLY_CONNECTED", inputs, PLAIN)
+        name = "values" if self.ends and self.ends.output == "values" else "logits"
+        return self._tensor(name, (1, self.model.classes), "FULLY_CONNECTED", inputs, PLAIN)
 
     def _weights(self, operation: Operation) -> tuple[int, int]:
         """The indices of its weight and its bias."""

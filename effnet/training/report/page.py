@@ -54,6 +54,35 @@ def folded(rows: Sequence[T], shown: Callable[[Sequence[T]], str]) -> str:
     return shown(first) + (f"<details><summary>{len(rest):,} more</summary>{shown(rest)}</details>" if rest else "")
 
 
+def tiles(shown: Iterable[tuple[str, str, str]]) -> str:
+    """Figures to be seen at once: (name, figure, what it is), which are HTML already."""
+    cells = "".join(f"<div><dt>{name}</dt><dd><b>{value}</b> {note}</dd></div>" for name, value, note in shown)
+    return f'<dl class="tiles">{cells}</dl>'
+
+
+def figures(drawn: Iterable[tuple[str, str]], words: str) -> str:
+    """Plots beside each other where there is room, (title, SVG) each, and ``words`` on them in the next place."""
+    shown = "".join(f"<figure><h3>{title}</h3>{svg}</figure>" for title, svg in drawn)
+    return f'<div class="pair">{shown}<p>{words}</p></div>'
+
+
+def short(number: float) -> str:
+    """4,011,391 as 4.01 M."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}" if number < 999.5 * size else f"{number / size:,.0f} {letter}"
+    return f"{number:g}"
+
+
+def duration(seconds: float) -> str:
+    """5025 as 1 h 24 min."""
+    if seconds < 59.95:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
 def bar(share: float, kind: str) -> str:
     """A share as a bar and in percent; ``kind`` is right or wrong."""
     return f'<span class="bar {kind}"><i style="width:{share:.0%}"></i></span><span class="share">{share:.1%}</span>'
@@ -76,7 +105,7 @@ h1 { font-size: clamp(3rem, 12vw, 4.5rem); line-height: 1; font-weight: 650; let
 h1 small { font-size: .4em; font-weight: 400; letter-spacing: 0 } small { color: var(--soft) }
 h2 { font-size: 1.25rem; font-weight: 620; margin: 0 0 .75rem; break-after: avoid } h3 { font-size: .9rem; margin: 0 }
 section { margin-top: 2.75rem; padding-top: 1.5rem; border-top: 1px solid var(--line) }
-p { margin: .75rem 0; max-width: 44rem } section > p, .tiles dd, dt, th, summary { color: var(--soft) }
+p { margin: .75rem 0; max-width: 44rem } section > p, .pair > p, .tiles dd, dt, th, summary { color: var(--soft) }
 .lead { font-size: 1.15rem } dl, dd, figure { margin: 0 }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin: 1.5rem 0 }
 .tiles div { background: var(--pale); border-radius: .6rem; padding: .8rem; font-size: .85rem; line-height: 1.4 }
@@ -85,16 +114,18 @@ p { margin: .75rem 0; max-width: 44rem } section > p, .tiles dd, dt, th, summary
 .columns { columns: 22rem; column-gap: 3rem; font-size: .9rem }
 .columns .facts div { grid-template-columns: 1fr 1fr; border-bottom: 1px solid var(--line) }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 2rem }
+.pair > p { align-self: center }
 .scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .92rem } th { font-weight: 500 }
 th, td { text-align: right; padding: .35rem 0 .35rem 1rem; border-bottom: 1px solid var(--line); white-space: nowrap }
 .name { text-align: left; white-space: normal; min-width: 7rem } .name:first-child { padding-left: 0 }
 .share, .bar { display: inline-block } .share { min-width: 3.4rem }
 .bar { width: 5rem; height: .5rem; border-radius: 1rem; background: var(--pale); overflow: hidden }
 .bar i { display: block; height: 100% } .right i { background: #3b7dd8 } .wrong i { background: #d9772b }
-.mistakes { list-style: none; padding: 0; margin: 1rem 0 0; display: grid; gap: 1.25rem 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); font-size: .88rem; line-height: 1.4 }
-.mistakes img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--pale);
-  border-radius: .5rem; margin-bottom: .4rem }
+.cards { list-style: none; padding: 0; margin: 1rem 0 0; display: grid; gap: 1.5rem 1.25rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 16.5rem), 1fr)); font-size: .88rem; line-height: 1.4 }
+.cards .seen { display: grid; grid-template-columns: 1fr 1fr; gap: .3rem; margin-bottom: .4rem }
+.cards img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--pale);
+  border-radius: .5rem }
 pre { background: var(--pale); padding: .8rem 1rem; border-radius: .6rem; white-space: pre-wrap; font-size: .88rem }
 ul { padding-left: 1.2rem } summary { cursor: pointer; padding: .6rem 0 } svg { display: block; margin: .5rem 0 }
 @media (max-width: 34rem) { .facts div { grid-template-columns: 1fr; gap: 0 } .bar { display: none }

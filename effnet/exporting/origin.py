@@ -1,4 +1,4 @@
-"""A network that an engine is wanted of: by which key it is kept, its files in the cache, itself only where needed."""
+"""Where an engine's network comes from: the key it is kept by, its files in the cache, itself only where needed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from effnet.net import EfficientNet
 
 FILES = {"onnxruntime": "network.onnx", "openvino": "network.onnx", "litert": "network.tflite"}
-INTERFACE = Interface("floats", "logits", embedding=True, size=None)  # of these files: they serve every use
+SERVED = Interface("floats", "logits", embedding=True, size=None)  # of these files: they serve every use
 COMPILED = "openvino"  # the folder in which OpenVINO keeps what it compiled
 
 Size = tuple[int, int]  # height, width
 
 
-class Source:
+class Origin:
     """A network that may still lie in a file: its key is known without torch, itself it is loaded when it is needed."""
 
     def __init__(self, model: EfficientNet | str | Path, key: str | None = None) -> None:
@@ -85,7 +85,7 @@ class Source:
             from effnet.exporting.litert import write
         else:
             from effnet.exporting.onnx import write  # type: ignore[assignment]
-        return kept.keep(self.key, name, lambda beside: write(beside, self.network, INTERFACE))
+        return kept.keep(self.key, name, lambda beside: write(beside, self.network, SERVED))
 
     def remembered(self, question: Question) -> Engine | None:
         """The engine remembered for that use where it needs torch, or its file is gone and can be written again."""

@@ -15,8 +15,8 @@ from urllib.request import Request, urlopen
 from effnet.data.gather import BYTES_MOST
 from effnet.data.pixels import PictureError
 from effnet.data.sources import COMPANIONS
-from effnet.weights.fetch.download import Patience
-from effnet.weights.fetch.reasons import final, reason, unreachable
+from effnet.data.storage.patience import Patience
+from effnet.data.storage.reasons import final, reason, unreachable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

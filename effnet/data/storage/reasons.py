@@ -1,4 +1,4 @@
-"""Why a download failed, in words."""
+"""Why reading, writing or a download failed, in words."""
 
 from __future__ import annotations
 

@@ -1,0 +1,4 @@
+"""Why a network answers as it does: which parts of a picture spoke for a class."""
+
+from effnet.explanation.activation import activation as activation
+from effnet.explanation.overlay import overlay as overlay

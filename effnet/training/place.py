@@ -1,0 +1,146 @@
+"""Where training runs: one device, or one of several processes that share the work; in which precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from effnet.arch.record import choice
+from effnet.net.device import pick
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+MINUTES = 30  # that a process waits for the others before it gives up
+ALONE_LEAST = 16  # pictures a device: with fewer, batch norm's statistics are taken over all devices
+
+T = TypeVar("T")
+
+
+class Place:
+    """This process's device and its share of the work, by ``accelerate``; started by ``torchrun`` it is one of many.
+
+    ``precision``: float32, bfloat16, float16, or None for what the device multiplies fastest: bfloat16 on a GPU that
+    has it, float16 on one that has not, float32 on a CPU. ``partly``: parts of the network may be frozen for a while.
+    Raises ``ValueError`` for one that the device has not.
+    """
+
+    def __init__(self, device: str | None = None, precision: str | None = None, partly: bool = False) -> None:
+        self.device = pick(device)
+        self.precision = precision or _fastest(self.device)
+        choice("precision", self.precision, tuple(PRECISIONS))
+        if self.precision == "float16" and self.device.type == "cpu":
+            raise ValueError("a CPU does not train in float16: take bfloat16 or float32")
+        self._accelerator = _accelerator(self.device, PRECISIONS[self.precision], partly)
+        if self._accelerator.num_processes > 1:
+            self.device = self._accelerator.device
+        self.rank, self.ranks = self._accelerator.process_index, self._accelerator.num_processes
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and tells."""
+        return bool(self.rank == 0)
+
+    def ready(self, model: nn.Module, optimiser: Optimizer, batch: int) -> tuple[nn.Module, Optimizer]:
+        """The network to call in training, and its optimiser; ``batch``: pictures on this device at once."""
+        if self.ranks > 1 and self.device.type == "cuda" and batch < ALONE_LEAST:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        here = [False, False]  # the network is on its device already
+        called, moved = self._accelerator.prepare(model, optimiser, device_placement=here)
+        # What accelerate puts around `forward` for other precisions would stay in the network; `numbers` does the same
+        vars(model).pop("forward", None)
+        vars(model).pop("_original_forward", None)
+        return called, moved
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds to the gradients, scaled where float16 needs it."""
+        self._accelerator.backward(loss)
+
+    def numbers(self) -> AbstractContextManager[Any]:
+        """The context in which the network computes in this precision."""
+        return self._accelerator.autocast() if self.precision != "float32" else nullcontext()
+
+    def apart(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """The context in which gradients are not yet shared: for all parts of a batch but the last."""
+        context: AbstractContextManager[Any] = self._accelerator.no_sync(model)
+        return context
+
+    def mine(self, of: list[T]) -> list[T]:
+        """This process's share of ``of``: of all processes' shares none overlap, and nothing is left out."""
+        return of[self.rank :: self.ranks]
+
+    def gathered(self, mine: list[T]) -> list[T]:
+        """Every process's share put together again, in the order of the whole."""
+        if self.ranks == 1:
+            return mine
+        from accelerate.utils import gather_object
+
+        shares: list[list[T]] = gather_object([mine])
+        whole: list[T | None] = [None] * sum(map(len, shares))
+        for rank, share in enumerate(shares):
+            whole[rank :: self.ranks] = share
+        return whole  # type: ignore[return-value]
+
+    def total(self, number: float) -> float:
+        """The sum of ``number`` over all processes."""
+        if self.ranks == 1:
+            return number
+        summed: Tensor = self._accelerator.reduce(torch.tensor(number, device=self.device, dtype=torch.float64), "sum")
+        return summed.item()
+
+    def agreed(self, number: T) -> T:
+        """The first process's ``number``, in all of them."""
+        if self.ranks == 1:
+            return number
+        from accelerate.utils import broadcast_object_list
+
+        found: list[T] = broadcast_object_list([number])
+        return found[0]
+
+    @contextmanager
+    def first_alone(self) -> Iterator[bool]:
+        """A block that only the first process shall act in (True there); the others wait at its end."""
+        yield self.first
+        self._accelerator.wait_for_everyone()
+
+    def scale(self) -> dict[str, Any]:
+        """The state of float16's scaler, for a checkpoint; empty in other precisions."""
+        scaler = self._accelerator.scaler
+        return scaler.state_dict() if scaler else {}
+
+    def rescale(self, state: dict[str, Any]) -> None:
+        """Goes back to what `scale` gave."""
+        if self._accelerator.scaler and state:
+            self._accelerator.scaler.load_state_dict(state)
+
+
+def _accelerator(device: torch.device, precision: str, partly: bool) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
+    return Accelerator(
+        mixed_precision=precision,
+        cpu=device.type == "cpu",
+        # Statistics stay each device's own: the first one's are what is judged and kept, as the average takes them
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(
+                broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=partly
+            ),
+            InitProcessGroupKwargs(timeout=timedelta(minutes=MINUTES)),
+        ],
+    )
+
+
+def _fastest(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"

@@ -1,0 +1,33 @@
+"""Pictures of about 32 pixels, as CIFAR's: two ways, both from random weights.
+
+``small_images``: the stem keeps the picture's size (stride 1), so that five halvings become four and the last map is of
+2×2 pixels. ``small_images_resized``: the network as it is, pictures enlarged to 96 pixels; nine times the pixels of
+the first, at a quarter of its maps' share.
+
+Source: our own.
+"""
+
+from dataclasses import replace
+
+from effnet.data.augment import Augment
+from effnet.training.recipe import Recipe
+
+SMALL_IMAGES = Recipe(
+    name="small_images",
+    epochs=30,
+    batch=128,
+    optimiser="rmsprop",
+    learning_rate=0.008,
+    rate_batch=128,
+    schedule="cosine",
+    warm_up=2.0,
+    weight_decay=1e-5,
+    label_smoothing=0.1,
+    average=0.999,
+    norm_momentum=0.1,
+    size=32,
+    stem_stride=1,
+    select_share=0.1,
+    augment=Augment(crop=0.6, policy="randaugment", layers=1, magnitude=6),
+)
+SMALL_IMAGES_RESIZED = replace(SMALL_IMAGES, name="small_images_resized", size=96, stem_stride=2)

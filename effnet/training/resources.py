@@ -1,0 +1,30 @@
+"""What a run is computed with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from effnet.arch.record import whole
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run is computed with; it changes the time and the memory that it takes, hardly what it learns.
+
+    ``device``: cpu, cuda, mps, or None for the fastest that is there. ``precision``: float32, bfloat16, float16, or
+    None for what the device multiplies fastest. ``pieces``: parts that a batch is computed in, one after the other.
+    ``checkpointing``: blocks are recomputed in the backward pass, which takes half the memory and a third more time.
+    ``compiled``: by ``torch.compile``, None for where it pays. ``workers``: processes that read pictures.
+    ``cache``: decoded pictures are kept on disk while they fit.
+    """
+
+    device: str | None = None
+    precision: str | None = None
+    pieces: int = 1
+    checkpointing: bool = False
+    compiled: bool | None = None
+    workers: int | None = None
+    cache: bool = False
+
+    def __post_init__(self) -> None:
+        whole("accumulate", self.pieces, 1)

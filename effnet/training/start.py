@@ -1,0 +1,77 @@
+"""The network that training begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from effnet.arch import Arch, resolve
+from effnet.contract import Labels
+from effnet.data.augment import dice
+from effnet.data.normalise import normalise
+from effnet.net import EfficientNet, create
+from effnet.training.recipe import Recipe
+from effnet.weights import load
+
+FEW, SOME = 1_000, 20_000  # training pictures; see `norms`
+
+
+def start(
+    model: str | Arch | None, weights: str | Path | None, labels: Labels, recipe: Recipe, size: int | None, seed: int
+) -> EfficientNet:
+    """``model`` with a head for ``labels``: from ``weights``, the published ones for None, random ones for "none"."""
+    torch.manual_seed(dice(seed, "start"))
+    classes = len(labels.names)
+    if weights == "none":
+        network = create(_with_stem(resolve(model or "b0"), recipe), classes)
+    else:
+        network = load(weights if weights is not None else str(model or "b0"), arch=model, classes=classes)
+        wanted = _with_stem(network.arch, recipe)
+        if wanted != network.arch:
+            other = EfficientNet(
+                wanted, classes, network.channels, network.numerics, network.preprocess, provenance=network.provenance
+            )
+            other.load_state_dict(network.state_dict())
+            network = other
+    network.labels = labels
+    network.preprocess = replace(network.preprocess, resampling="pil")  # as the random crops of training are resized
+    side = size or recipe.size
+    if side is not None:
+        network.preprocess = replace(network.preprocess, size=(side, side))
+    return network
+
+
+def _with_stem(arch: Arch, recipe: Recipe) -> Arch:
+    return arch if recipe.stem_stride is None else replace(arch, stem_stride=recipe.stem_stride)
+
+
+def norms(pictures: int, pretrained: bool) -> tuple[str, str]:
+    """What to do about batch norm's statistics, and why, for so many training pictures."""
+    if not pretrained:
+        return "train", "there are none to begin with"
+    if pictures < FEW:
+        return "frozen", f"those that the weights bring are more certain than any from fewer than {FEW:,} pictures"
+    if pictures < SOME:
+        return "estimated", f"{pictures:,} pictures are enough to measure them once, and too few to have them wander"
+    return "train", f"{pictures:,} pictures are enough to follow the weights"
+
+
+@torch.no_grad()
+def estimate_norms(model: EfficientNet, batches: Iterable[Tensor]) -> None:
+    """Measures batch norm's statistics anew: the plain mean over ``batches``, uint8 (N, H, W, 3) each."""
+    measured = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [(norm.momentum, norm.training) for norm in measured]
+    model.eval()  # no dropout, no stochastic depth
+    for norm in measured:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean
+        norm.train()
+    for pictures in batches:
+        model(normalise(pictures.to(next(model.parameters()).device), model.preprocess))
+    for norm, (momentum, training) in zip(measured, before, strict=True):
+        norm.momentum = momentum
+        norm.train(training)
