@@ -47,7 +47,7 @@ class Record:
 
     @classmethod
     def _field(cls, name: str, value: Any) -> Any:
-        if name not in cls.RECORDS:
+        if name not in cls.RECORDS or value is None:  # whether it may be None is the record's own to say
             return _as_tuples(value)
         record = cls.RECORDS[name]
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import Json, Offline
+from effnet.cli.options import Json, Offline, vacant
 
 if TYPE_CHECKING:
     from effnet.contract import Numerics, Preprocess
@@ -42,8 +42,7 @@ def convert(
     What was written is read back and asked the same as the original; where the answers differ, it is an error and no
     file is left.
     """
-    if target.exists() and not force:
-        raise typer.BadParameter(f"{target} is already there: give another name, or --force", param_hint="OUT")
+    vacant(target, force)
     from dataclasses import replace
 
     from effnet.arch.record import choice

@@ -11,7 +11,7 @@ from effnet.cli.options import Batch, Decode, Device, Json, Offline, Strict
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from effnet.evaluation import Evaluation
+    from effnet.evaluation import Evaluation, Judged, LabelsEvaluation, ValuesEvaluation
 
 CLASSES_MOST = 40  # in the table of classes; beyond, the weakest
 CONFUSION_MOST = 20
@@ -35,7 +35,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model on labelled pictures.
 
-    Accuracy, calibration, every class, what is taken for what, and the surest mistakes.
+    Accuracy, calibration, every class, what is taken for what, and the surest mistakes; of values the errors.
     """
     from effnet.cli.printing import progress, show_json
     from effnet.evaluation import evaluate as run
@@ -48,25 +48,81 @@ def evaluate(
         _print(found)
 
 
-def _print(found: Evaluation) -> None:
-    from effnet.cli.printing import percent, show
+def _print(found: Judged) -> None:
+    from effnet.cli.printing import show
+    from effnet.evaluation import LabelsEvaluation, ValuesEvaluation
 
-    classes = len(found.classes)
-    top = f", top-5 {percent(found.top5)}" if classes > 5 else ""
-    where = f" of the split {found.split}" if found.split else ""
-    parts: list[Table | str] = [
-        f"top-1 {percent(found.top1)}{top} of {found.pictures:,} pictures{where}",
-        f"loss {found.loss:.3f}, calibration error {percent(found.calibration_error)}",
-        *_classes(found),
-    ]
-    if classes <= CONFUSION_MOST:
-        parts.append(_confusion(found))
-    if found.mistakes:
-        parts += _mistakes(found)
+    seen = f"of {found.pictures:,} pictures" + (f" of the split {found.split}" if found.split else "")
+    if isinstance(found, LabelsEvaluation):
+        parts = _of_labels(found, seen)
+    elif isinstance(found, ValuesEvaluation):
+        parts = _of_values(found, seen)
+    else:
+        parts = _of_classes(found, seen)
     if found.left_out:
         parts += [f"left out, since they could not be read: {len(found.left_out)}"]
         parts += [f"  {why}" for why in found.left_out]
     show(*parts)
+
+
+def _of_classes(found: Evaluation, seen: str) -> list[Table | str]:
+    from effnet.cli.printing import percent
+
+    parts: list[Table | str] = [
+        f"{found.in_words()} {seen}",
+        f"loss {found.loss:.3f}, calibration error {percent(found.calibration_error)}",
+        *_classes(found),
+    ]
+    if len(found.classes) <= CONFUSION_MOST:
+        parts.append(_confusion(found))
+    return parts + (_mistakes(found) if found.mistakes else [])
+
+
+def _of_labels(found: LabelsEvaluation, seen: str) -> list[Table | str]:
+    from effnet.cli.printing import percent, table
+
+    shown = sorted(found.labels, key=lambda one: one.f1)[:CLASSES_MOST]
+    shown = [one for one in found.labels if one in shown]
+    listed = table("label", "pictures", "precision", "recall", "F1", "average precision", left=("label",))
+    for one in shown:
+        average = "–" if one.average_precision is None else percent(one.average_precision)
+        shares = (percent(share) for share in (one.precision, one.recall, one.f1))
+        listed.add_row(one.name, str(one.pictures), *shares, average)
+    parts: list[Table | str] = [
+        f"mean average precision {percent(found.mean_average_precision)} {seen}",
+        f"labels right {percent(found.labels_right)}, all of a picture's right in {percent(found.pictures_right)}",
+        f"loss {found.loss:.3f}, calibration error {percent(found.calibration_error)}",
+        *([f"the {len(shown)} weakest of {len(found.labels)} labels:"] if len(shown) < len(found.labels) else []),
+        listed,
+    ]
+    if found.mistakes:
+        first = found.mistakes[:MISTAKES]
+        surest = table("picture", "label", "", "probability", left=("picture", "label", ""))
+        for wrong in first:
+            surest.add_row(wrong.picture, wrong.label, "missed" if wrong.missed else "told", percent(wrong.probability))
+        parts += [f"wrong labels, the {len(first)} surest:", surest]
+    return parts
+
+
+def _of_values(found: ValuesEvaluation, seen: str) -> list[Table | str]:
+    from effnet.cli.printing import figure, table
+
+    listed = table("value", "R²", "RMSE", "mean absolute error", left=("value",))
+    for one in found.values:
+        listed.add_row(one.name, f"{one.r2:.3f}", figure(one.rmse), figure(one.mae))
+    several = [f"in the mean of {len(found.values)} values:"] if len(found.values) > 1 else []
+    first = found.mistakes[:MISTAKES]
+    largest = table("picture", "value", "is", "taken for", left=("picture", "value"))
+    for wrong in first:
+        largest.add_row(wrong.picture, wrong.value, figure(wrong.true), figure(wrong.predicted))
+    return [
+        *several,
+        f"R² {found.r2:.3f} {seen}",
+        f"RMSE {figure(found.rmse)}, mean absolute error {figure(found.mae)}",
+        listed,
+        f"the {len(first)} largest errors:",
+        largest,
+    ]
 
 
 def _classes(found: Evaluation) -> list[Table | str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from effnet.cli.options import Json, Offline
+from effnet.cli.options import Json, Offline, vacant
 from effnet.cli.options import size as parsed
 from effnet.engines.interface import ANSWERS, Interface
 
@@ -58,10 +58,9 @@ def export(
     Normalisation and softmax are inside, labels and preprocessing in its metadata. What was written is opened in that
     runtime and compared with the network; where the answers differ, it is an error and no file is left.
     """
-    files = (target, target.with_suffix(".bin")) if target.suffix.lower() == ".xml" else (target,)
-    there = next((file for file in files if file.is_file()), None)
-    if there and not force:
-        raise typer.BadParameter(f"{there} is already there: give another name, or --force", param_hint="OUT")
+    vacant(target, force)
+    if target.suffix.lower() == ".xml":
+        vacant(target.with_suffix(".bin"), force)
     sides = size if size == "any" else parsed(size) or "own"
     if precision == "int8":
         if pictures is None:

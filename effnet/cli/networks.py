@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from effnet.arch import Arch, resolve
+from effnet.contract import Labels
 
 # As `effnet.weights.find` has them, which would bring torch with it
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".tflite", ".index")
@@ -17,6 +18,7 @@ class Opened(NamedTuple):
     arch: Arch
     classes: int = 1000
     channels: int = 3
+    labels: Labels | None = None  # None: of an arch alone, whose outputs mean nothing yet
 
 
 def opened(network: str) -> Opened:
@@ -30,12 +32,11 @@ def opened(network: str) -> Opened:
     if path.suffix in (".onnx", ".xml"):
         from effnet.engines.opening import open_file
 
-
         file = open_file(path)
-        return Opened(file.contract.arch, file.classes, len(file.contract.preprocess.mean))
+        return Opened(file.contract.arch, file.classes, len(file.contract.preprocess.mean), file.contract.labels)
     if path.suffix in SUFFIXES or path.is_file() or (path / "model.safetensors").is_file():
         from effnet.weights import load
 
         model = load(path)
-        return Opened(model.arch, model.classes, model.channels)
+        return Opened(model.arch, model.classes, model.channels, model.labels)
     return Opened(resolve(network))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -55,6 +56,12 @@ def quantity(text: str) -> float:
     if not found or (found[3] and not found[2]):
         raise typer.BadParameter(f"{text!r} is no amount: write 8M, 1.5G, 500MB, 64MiB or 1e9")
     return float(found[1]) * (_BINARY if found[3] else _FACTORS)[found[2].lower()]
+
+
+def vacant(target: Path, force: bool) -> None:
+    """Raises ``typer.BadParameter`` where ``target`` is there already and is not to be replaced."""
+    if target.exists() and not force:
+        raise typer.BadParameter(f"{target} is already there: give another name, or --force", param_hint="OUT")
 
 
 def size(text: str | None) -> tuple[int, int] | None:

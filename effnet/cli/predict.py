@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,7 +31,8 @@ def predict(
     top: Annotated[int, typer.Option(min=1, metavar="N", help="How many labels a picture gets.")] = 5,
     as_json: Json = False,
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print picture,rank,label,probability: one line a label.")
+        bool,
+        typer.Option("--csv", help="Print picture,rank,label,probability: one line a label; of values one a picture."),
     ] = False,
     embeddings: Annotated[
         Path | None,
@@ -89,6 +88,7 @@ def predict(
         asked = described(model, decode=decode, precision=precision)
         predict_into(out, pictures, make, asked, top, every, ray, force, strict)
         return
+    from effnet.cli.predictions import print_csv, print_json, print_table
     from effnet.cli.printing import note, progress
     from effnet.data.gather import gather
 
@@ -107,13 +107,13 @@ def predict(
         else:
             found = (one for one in predictor.stream(named, top) if tally.read_one(one.picture, one.error) or as_json)
             if as_json:
-                _print_json(found)
+                print_json(found)
             elif as_csv:
-                _print_csv(found)
+                print_csv(found, predictor.labels, predictor.classes)
             else:
                 rows = list(found)
     if rows:
-        _print_table(rows)
+        print_table(rows, predictor.labels)
     if embeddings:
         note(f"{tally.read} embeddings are written to {embeddings}")
     if tally.unread:
@@ -139,34 +139,3 @@ class _Tally:
         if why:
             note(why if name in why else f"{name}: {why}")
         return not why
-
-
-def _print_json(found: Iterable[Prediction]) -> None:
-    """One array, an element a line, whole even where the work ends before its time."""
-    print("[", end="")
-    try:
-        for index, one in enumerate(found):
-            print(",\n " if index else "", json.dumps(one.to_dict()), sep="", end="", flush=True)
-    finally:
-        print("]")
-
-
-def _print_csv(found: Iterable[Prediction]) -> None:
-    write = csv.writer(sys.stdout, lineterminator="\n").writerow
-    write(("picture", "rank", "label", "probability"))
-    for one in found:
-        for rank, (label, share) in enumerate(zip(one.labels, one.probabilities, strict=True), start=1):
-            write((one.picture, rank, label, f"{share:.6g}"))
-
-
-def _print_table(found: list[Prediction]) -> None:
-    from effnet.cli.printing import percent, show, table
-
-    several = len(found[0].labels) > 1
-    headings = ("picture", "label", "probability", *(("runners-up",) if several else ()))
-    shown = table(*headings, left=("picture", "label", "runners-up"))
-    for one in found:
-        others = zip(one.labels[1:], one.probabilities[1:], strict=True)
-        told = ", ".join(f"{label} {percent(share)}" for label, share in others)
-        shown.add_row(one.picture, one.label, percent(one.probability), *((told,) if several else ()))
-    show(shown)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,6 +75,14 @@ def short(value: float, unit: str = "") -> str:
         if value >= 0.9995 * factor:
             return f"{f'{value / factor:#.3g}'.rstrip('.')} {prefix}{unit}"
     return f"{value:.3g} {unit}".rstrip()
+
+
+def figure(value: float) -> str:
+    """A number in four significant digits, and all that stand before the point: ``41.23``, ``0.001234``, ``12,346``."""
+    if value == 0 or not 1e-5 <= abs(value) < 1e12:
+        return f"{value:.4g}"
+    digits = max(0, 3 - floor(log10(abs(value))))
+    return f"{value:,.{digits}f}"
 
 
 def percent(share: float) -> str:

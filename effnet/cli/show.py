@@ -11,6 +11,7 @@ from effnet.cli.options import Json, Network, size
 
 if TYPE_CHECKING:
     from effnet.arch import Arch, Count, Layer, LayerCount
+    from effnet.cli.networks import Opened
 
 
 def show(
@@ -38,7 +39,8 @@ def show(
     total |= {"bytes": counted.bytes, "receptive_field": counted.receptive_field}
     if as_json:
         what = "layers" if layers else "stages"
-        show_json({"arch": found.arch.to_dict(), "size": counted.size, **total, what: rows})
+        labels = {"labels": found.labels.to_dict()} if found.labels else {}
+        show_json({"arch": found.arch.to_dict(), "size": counted.size, **labels, **total, what: rows})
         return
     first, repeats = ("layer", ()) if layers else ("stage", ("layers",))
     shown = table(
@@ -58,12 +60,19 @@ def show(
             str(row["receptive_field"]),
         )
     show(
-        f"{found.arch.name} at {sides(counted.size)}",
+        f"{found.arch.name} at {sides(counted.size)}{_answers(found)}",
         shown,
         f"{short(counted.params)} params, {short(counted.macs)} MACs, {short(counted.activations)} activations; "
         f"peak memory {short(counted.bytes, 'B')}; receptive field {counted.receptive_field} px",
         "For one picture; memory is of float32 maps alive at once, without the weights.",
     )
+
+
+def _answers(found: Opened) -> str:
+    """What a network that was read from a file answers with: ", 3 labels, any of them"."""
+    if found.labels is None:
+        return ""
+    return f", {found.labels.in_words(found.classes)}" if found.classes else ", no classifier"
 
 
 def _stage_rows(counted: Count) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,8 +68,8 @@ def train(
         str | None, typer.Option(metavar="TYPE", help="float32, bfloat16, float16: by default the device's fastest.")
     ] = None,
     accumulate: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Compute a batch in so many parts: less memory, the same batch.")
-    ] = 1,
+        int, typer.Option(min=0, metavar="N", help="Parts that a batch is computed in; by default what memory needs.")
+    ] = 0,
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Recompute blocks: half the memory, a third more time.")
     ] = False,
@@ -125,6 +126,8 @@ def train(
             resources=Resources(device, precision, accumulate, checkpointing, compiled, workers, cache),
             watch=watch,
         )
+    if os.environ.get("RANK", "0") != "0":  # of torchrun: one of the processes tells
+        return
     if as_json:
         from effnet.cli.printing import show_json
 

@@ -1,8 +1,9 @@
-"""The most memory that a process has held."""
+"""The most memory that a process has held, and how much there still is."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -26,3 +27,26 @@ def peak_memory(process: int | str = "self") -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def available() -> int:
+    """Bytes that this machine, or the group of processes that this one belongs to, could still give; 0: not known."""
+    found = [number * 1024 for name, number in _meminfo() if name == "MemAvailable"]
+    group = Path("/sys/fs/cgroup")
+    try:
+        most = (group / "memory.max").read_text().strip()
+        if most != "max":
+            found.append(int(most) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return max(0, min(found, default=0))
+
+
+def _meminfo() -> Iterator[tuple[str, int]]:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        name, _, rest = line.partition(":")
+        yield name, int(rest.split()[0])

@@ -93,8 +93,8 @@ class Archive:
     def _beside(self) -> bytes | None:
         """The index that the writer has left, if it is of this very shard."""
         if is_remote(self.address):
-            content = fetched(self.address + BESIDE)
-            return content if isinstance(content, bytes) else None
+            said = fetched(self.address + BESIDE)
+            return said if isinstance(said, bytes) else None
         content = _content(Path(self.address + BESIDE))
         index = _parsed(content)
         return content if index and index.bytes == os.stat(self.address).st_size else None
@@ -105,9 +105,14 @@ class Member:
     """A picture's file within a shard: a `Held`."""
 
     archive: Archive
-    name: str
+    file: str
     offset: int
     size: int
+
+    @property
+    def name(self) -> str:
+        """``shard.tar/file.jpg``."""
+        return f"{self.archive.address}/{self.file}"
 
     def read(self) -> bytes:
         """Its bytes. Raises ``PictureError`` where the shard has none of it, ``OSError`` where it is out of reach."""
@@ -125,7 +130,6 @@ class Member:
 class Missing:
     """In the place of pictures that cannot be had: a `Held` whose reading says why."""
 
-    archive: Archive
     name: str
     why: str
 

@@ -103,9 +103,9 @@ def read_table(path: str | Path) -> Table:
     columns, rows = found[0], found[1:]
     if not rows:
         raise ValueError(f"{path} has headings ({', '.join(columns)}) and no rows below them")
-    for line, row in zip(lines[1:], rows, strict=True):
-        if len(row) != len(columns):
-            raise ValueError(f"{path}, line {line}: {len(row)} cells under {len(columns)} headings")
+    for line, cells in zip(lines[1:], rows, strict=True):
+        if len(cells) != len(columns):
+            raise ValueError(f"{path}, line {line}: {len(cells)} cells under {len(columns)} headings")
     if twice := _repeated(columns):
         raise ValueError(f"{path} has two columns {twice[0]!r}: rename one of them")
     return Table(path, columns, tuple(rows), tuple(lines[1:]))

@@ -50,7 +50,7 @@ class TrainingBatches:
         self._loader: DataLoader[Any] = DataLoader(
             _Changed(pictures, preprocess, augment, seed),
             batch_sampler=self._order,  # type: ignore[arg-type]
-            collate_fn=_as_it_is,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
             num_workers=workers,
             persistent_workers=workers > 0,
             generator=torch.Generator().manual_seed(0),  # the loader's own draws must not touch the run's

@@ -1,4 +1,4 @@
-"""Where labelled pictures come from: a folder of class folders, ImageNet as it is handed out, the embedded digits."""
+"""Where labelled pictures come from: a folder of class folders, or whatever else a source's text means."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from effnet.contract import Labels
 from effnet.data import digits, imagenet
 from effnet.data.pictures import Item, Pictures, Splits
 
-_SPLITS = {
+ROLES = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -37,16 +37,57 @@ def open_data(source: str | Path) -> Splits:
     - ImageNet: either of these, and ``val/`` flat with its ground truth (see `effnet.data.imagenet`).
 
     Classes are sorted by name; their folders are searched to the bottom. Hidden files and texts, tables and the like
-    are passed over; any other file counts as a picture. Raises ``ValueError`` where the layout is none of these, a
-    class is empty, there are fewer than two, or val or test has a class that train has not.
+    are passed over; any other file counts as a picture. Besides folders of classes:
+
+    - ``cifar10``, ``pets`` and other sets by their names, or a folder of such a set as it is handed out
+      (`effnet.data.named`);
+    - ``photos-{000..031}.tar``, a folder or an address of such: shards (`effnet.data.shards`);
+    - ``hub:NAME``, or a folder of parquet files or of ``save_to_disk``: a Hugging Face data set (`effnet.data.hub`);
+    - a file ``.csv`` or ``.tsv``: a table (`effnet.data.table`).
+
+    Raises ``ValueError`` where the layout is none of these, a class is empty, there are fewer than two, or val or test
+    has a class that train has not.
     """
     if source == "digits":
         return digits.splits()
+    elsewhere = _elsewhere(str(source))
+    if elsewhere is not None:
+        return elsewhere
     root = Path(source)
     if not root.exists():
-        raise ValueError(f"{root} does not exist: give a folder with one folder a class, or the word digits")
+        from effnet.data.named import NAMES
+
+        raise ValueError(
+            f"{root} does not exist: give a folder with one folder a class, a table (.csv), shards (.tar), hub:NAME, "
+            f"or one of the words {', '.join(('digits', *NAMES))}"
+        )
     if not root.is_dir():
-        raise ValueError(f"{root} is a file: give a folder with one folder a class")
+        raise ValueError(f"{root} is a file: give a folder with one folder a class, a table (.csv) or shards (.tar)")
+    return _folder(root)
+
+
+def _elsewhere(source: str) -> Splits | None:
+    """The pictures of a source that is no folder of class folders; None for one that is, or is nothing at all."""
+    from effnet.data import hub, named
+    from effnet.data.shards import are_shards, open_shards
+
+    if hub.is_meant(source):
+        return hub.splits(source)
+    if are_shards(source):
+        return open_shards(source)
+    name = named.meant(source)
+    if name:
+        return named.splits(name, source)
+    root = Path(source)
+    if root.suffix.lower() in (".csv", ".tsv") and not root.is_dir():
+        from effnet.data.table import open_table
+
+        return open_table(root)
+    return None
+
+
+def _folder(root: Path) -> Splits:
+    """The class folders, or the splits, in ``root``."""
     if imagenet.is_validation(root):
         return Splits(None, imagenet.validation(root, root.parent), None)
     roles = _roles(root)
@@ -69,7 +110,7 @@ def _roles(root: Path) -> dict[str, Path]:
     roles: dict[str, Path] = {}
     folders = _folders(root)
     for folder in folders:
-        role = _SPLITS.get(folder.name.lower())
+        role = ROLES.get(folder.name.lower())
         if role and role in roles:
             raise ValueError(f"{root} has both {roles[role].name}/ and {folder.name}/: keep one of them as its {role}")
         if role:

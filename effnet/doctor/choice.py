@@ -43,9 +43,14 @@ def choose(network: EfficientNet, data: Pictures | str | Path, pictures: int, se
     if given is None or not network.classes:
         chosen, errors = check(_balanced(given or _unlabelled(data), pictures, seed))
         found = Chosen(chosen, tuple(map(str, errors)))
+    elif {network.labels.kind, given.labels.kind} != {"one"}:
+        raise ValueError(
+            "the doctor judges by the one class that is right, which these labels do not say: give it pictures without "
+            "labels, and it goes by the statistics of the network's stem"
+        )
     else:
         names, places, findings = _named(network, given)
-        known = given.take(index for index, item in enumerate(given.items) if places[item.label] >= 0)
+        known = given.take(index for index, label in enumerate(given.targets) if places[label] >= 0)
         chosen, errors = check(_balanced(known, pictures, seed))
         labels = np.array(places)[chosen.targets]
         found = Chosen(chosen, tuple(map(str, errors)), names, labels, findings)

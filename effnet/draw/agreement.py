@@ -23,7 +23,6 @@ class LineStyle(TypedDict):
     solid_capstyle: Literal["butt"]
 
 
-POINTS_MOST = 2000  # of a scatter plot; more make the page heavy and show no more
 SURE: LineStyle = {"color": WRONG, "linewidth": 2.5, "solid_capstyle": "butt"}
 
 
@@ -74,26 +73,21 @@ def reliability(bins: Sequence[tuple[int, float, float]], title: str) -> str:
         return as_svg(figure, title, ("reliability", title, [list(one) for one in bins]))
 
 
-def scatter(true: Sequence[float], predicted: Sequence[float], title: str) -> str:
-    """Predicted values against true ones, both axes alike, with the line on which they are equal: 380 × 380 units.
+def scatter(pairs: Sequence[tuple[float, float]], title: str) -> str:
+    """(true, predicted) values, both axes alike, with the line on which they are equal: 380 × 380 units.
 
-    Of more than `POINTS_MOST` every second one is shown, or every third …. ``title`` is for those who cannot see.
-    Raises ``ValueError`` where there are none, or not as many of both.
+    ``title`` is for those who cannot see.
     """
-    if not true or len(true) != len(predicted):
-        raise ValueError(
-            f"a scatter plot needs as many true values as predicted ones, got {len(true)}, {len(predicted)}"
-        )
-    step = -(-len(true) // POINTS_MOST)
-    shown, answers = list(true[::step]), list(predicted[::step])
-    low, high = min(*shown, *answers), max(*shown, *answers)
+    assert pairs
+    true, predicted = zip(*pairs, strict=True)
+    low, high = min(*true, *predicted), max(*true, *predicted)
     room = 0.04 * (high - low) or 1.0
     with drawing() as figure_class:
         figure = figure_class(figsize=(380 / UNIT, 380 / UNIT), layout="constrained")
         axes = figure.subplots()
         bare(axes)
         _diagonal(axes, low - room, high + room)
-        axes.plot(shown, answers, "o", color=RIGHT, alpha=0.5, markersize=4, markeredgewidth=0)
+        axes.plot(true, predicted, "o", color=RIGHT, alpha=0.5, markersize=4, markeredgewidth=0)
         axes.set_xlim(low - room, high + room)
         axes.set_ylim(low - room, high + room)
         axes.set_aspect("equal")
@@ -102,7 +96,7 @@ def scatter(true: Sequence[float], predicted: Sequence[float], title: str) -> st
         axes.set_axisbelow(True)
         axes.set_xlabel("true")
         axes.set_ylabel("predicted")
-        return as_svg(figure, title, ("scatter", title, shown, answers))
+        return as_svg(figure, title, ("scatter", title, [list(pair) for pair in pairs]))
 
 
 def _diagonal(axes: Axes, low: float, high: float) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from effnet.arch.record import choice, whole
+from effnet.contract import Preprocess
 from effnet.data.pixels import Fitted, Held, PictureError, Source
 from effnet.engines.engine import KINDS, PRECISIONS, Engine, Floats, granted, installed
 from effnet.engines.opening import is_exported
@@ -23,6 +24,7 @@ from effnet.exporting import choose
 from effnet.exporting.origin import FILES, Origin
 from effnet.prediction.pipeline import BATCH, answers, for_rgb, outputs
 from effnet.prediction.prediction import Prediction, likeliest, told
+from effnet.prediction.views import VIEWS, each, prepared
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
@@ -47,7 +49,8 @@ class Predictor:
 
     ``source`` is a file of weights, a card, a run's folder, a network, or a file that `export` wrote. JPEGs are decoded
     at reduced scale unless ``decode="exact"``. ``batch``: pictures computed at once, where there are so many; None
-    for what turns out to be the engine's best.
+    for what turns out to be the engine's best. ``views``: "mirror" or "crops" for the mean answer over several views of
+    a picture (see `effnet.prediction.views`), of which embeddings are not.
     ``engine="auto"`` begins with what was fastest here before. A network that was never seen here answers through
     PyTorch at first, through a file made of it after the first pictures, and once there are enough for that to pay, a
     contest decides for good (`settle`). On a GPU, or with ``device``, it is PyTorch all the time. The answers are
@@ -65,13 +68,16 @@ class Predictor:
         batch: int | None = None,
         precision: str = "float32",
         threads: int | None = None,
+        views: str = "none",
     ) -> None:
         choice("engine", engine, ("auto", *KINDS))
         choice("precision", precision, PRECISIONS)
+        choice("views", views, VIEWS)
         whole("batch", 1 if batch is None else batch, 1)
         granted(threads)
         if device is not None and engine not in ("auto", "eager"):
             raise ValueError(f"{engine} runs on the CPU: leave the device out, or use eager")
+        self.views = views
         self.batch, self._finds_batch = batch or BATCH, batch is None
         # What is done to a network later does not reach this one
         self._network = Origin(source if isinstance(source, (str, Path)) else deepcopy(source))
@@ -91,9 +97,8 @@ class Predictor:
 
     def __call__(self, pictures: Source | Iterable[Source], top: int = 5) -> list[Prediction]:
         """The predictions of paths, PIL images, files' bytes or uint8 arrays (H, W, 3), in order."""
-        given = _several(pictures)
-        named = ((_name(source, index), source) for index, source in enumerate(given))
-        return list(self._predicted(named, top, alone=len(given) == 1))
+        given = named_sources(pictures)
+        return list(self._predicted(given, top, alone=len(given) == 1))
 
     def stream(self, named: Iterable[tuple[str, Source | PictureError]], top: int = 5) -> Iterator[Prediction]:
         """The same one by one, of (name, picture) pairs, for as many as there are: memory stays bounded."""
@@ -167,21 +172,41 @@ class Predictor:
                 return self._network.engine(kind, "float32", self._asked["threads"])
         return None
 
+    def answers(
+        self, named: Iterable[tuple[str, Source | PictureError]]
+    ) -> Iterator[tuple[str, NDArray[np.float64] | PictureError]]:
+        """(name, float64 (classes,)) of (name, picture) pairs: probabilities, or values, by the kind of the labels."""
+        return outputs(self.compute, named, self.prepared, lambda: self.batch)
+
+    @property
+    def prepared(self) -> Preprocess:
+        """How `compute` wants its pictures prepared."""
+        return prepared(self.preprocess, self.views)
+
+    def compute(self, pictures: Fitted, alone: bool = False) -> NDArray[np.float64]:
+        """Pictures as `prepared` -> float64 (N, classes), as `answers` gives them; NaN where a logit is not finite."""
+        if not self.classes:
+            raise ValueError("this network has no classifier: ask for embeddings, or train a head on your pictures")
+        views = list(each(pictures, self.preprocess, self.views))
+        run = self._ready(1 if alone else self.batch, len(pictures)).run
+        found = np.zeros((len(pictures), self.classes))
+        for seen in views:
+            logits = run(seen)
+            found += answers(logits, self.labels.kind)
+            found[~np.isfinite(logits).all(1)] = np.nan
+        return found / len(views)
+
     def _predicted(
         self, named: Iterable[tuple[str, Source | PictureError]], top: int, alone: bool = False
     ) -> Iterator[Prediction]:
         whole("top", top, 1)
         if not self.classes:
             raise ValueError("this network has no classifier: ask for embeddings, or train a head on your pictures")
-        kind = self.labels.kind
 
         def compute(pictures: Fitted) -> NDArray[np.float64]:
-            logits = self._ready(1 if alone else self.batch, len(pictures)).run(pictures)
-            found = likeliest(answers(logits, kind), kind, top)
-            found[~np.isfinite(logits).all(1)] = np.nan
-            return found
+            return likeliest(self.compute(pictures, alone), self.labels.kind, top)
 
-        for name, row in outputs(compute, named, self.preprocess, lambda: self.batch):
+        for name, row in outputs(compute, named, self.prepared, lambda: self.batch):
             yield Prediction(name, error=str(row)) if isinstance(row, PictureError) else told(name, row, self.labels)
 
 
@@ -191,11 +216,14 @@ def _gpu_here() -> bool:
     return not hidden and any(map(os.path.exists, GPUS))
 
 
-def _several(pictures: Source | Iterable[Source]) -> list[Source]:
-    """The pictures as a list; arrays of fewer than four axes are one picture, as (N, H, W, 3) are several."""
+def named_sources(pictures: Source | Iterable[Source]) -> list[tuple[str, Source]]:
+    """Pictures with names; arrays of fewer than four axes are one picture, as (N, H, W, 3) are several."""
+    given: list[Source]
     if isinstance(pictures, (str, Path, bytes, Image.Image, Held)):
-        return [pictures]
-    return [pictures] if isinstance(pictures, np.ndarray) and pictures.ndim < 4 else list(pictures)
+        given = [pictures]
+    else:
+        given = [pictures] if isinstance(pictures, np.ndarray) and pictures.ndim < 4 else list(pictures)
+    return [(_name(source, index), source) for index, source in enumerate(given)]
 
 
 def _name(source: Source, index: int) -> str:

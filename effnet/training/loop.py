@@ -129,7 +129,8 @@ class Trainer:
         loss = float(self.place.total(loss) / self.place.ranks)
         if loss != loss or loss == float("inf"):
             raise Diverged(
-                f"training has failed in epoch {self.epoch + 1}: the loss is not a number; try a lower learning rate (--lr)"
+                f"training has failed in epoch {self.epoch + 1}: the loss is not a number; "
+                "try a lower learning rate (--lr)"
             )
         self.optimiser.step()
         self.average.update(self.model)

@@ -12,7 +12,8 @@ class Resources:
     """What a run is computed with; it changes the time and the memory that it takes, hardly what it learns.
 
     ``device``: cpu, cuda, mps, or None for the fastest that is there. ``precision``: float32, bfloat16, float16, or
-    None for what the device multiplies fastest. ``pieces``: parts that a batch is computed in, one after the other.
+    None for what the device multiplies fastest. ``pieces``: parts that a batch is computed in, one after the other; 0
+    for as few as fit into memory.
     ``checkpointing``: blocks are recomputed in the backward pass, which takes half the memory and a third more time.
     ``compiled``: by ``torch.compile``, None for where it pays. ``workers``: processes that read pictures.
     ``cache``: decoded pictures are kept on disk while they fit.
@@ -20,11 +21,11 @@ class Resources:
 
     device: str | None = None
     precision: str | None = None
-    pieces: int = 1
+    pieces: int = 0
     checkpointing: bool = False
     compiled: bool | None = None
     workers: int | None = None
     cache: bool = False
 
     def __post_init__(self) -> None:
-        whole("accumulate", self.pieces, 1)
+        whole("accumulate", self.pieces, 0)

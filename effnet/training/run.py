@@ -37,7 +37,7 @@ from effnet.training.report import write_report
 from effnet.training.resources import Resources
 from effnet.training.start import estimate_norms, norms, start
 from effnet.training.teacher import Taught
-from effnet.training.trial import compiling_pays, seconds_per_epoch
+from effnet.training.trial import compiling_pays, parts_that_fit, seconds_per_epoch
 from effnet.training.watch import Watch
 from effnet.weights import save
 
@@ -326,7 +326,7 @@ class _Run:
             checkpoints,
             self.watch,
             self.place,
-            self.resources.pieces,
+            self.resources.pieces or parts_that_fit(self.model, self.recipe, self.place, self.watch),
             compiled,
         )
         if state:

@@ -64,7 +64,7 @@ def norms(pictures: int, pretrained: bool) -> tuple[str, str]:
 def estimate_norms(model: EfficientNet, batches: Iterable[Tensor]) -> None:
     """Measures batch norm's statistics anew: the plain mean over ``batches``, uint8 (N, H, W, 3) each."""
     measured = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    before = [(norm.momentum, norm.training) for norm in measured]
+    training, before = model.training, [norm.momentum for norm in measured]
     model.eval()  # no dropout, no stochastic depth
     for norm in measured:
         norm.reset_running_stats()
@@ -72,6 +72,6 @@ def estimate_norms(model: EfficientNet, batches: Iterable[Tensor]) -> None:
         norm.train()
     for pictures in batches:
         model(normalise(pictures.to(next(model.parameters()).device), model.preprocess))
-    for norm, (momentum, training) in zip(measured, before, strict=True):
+    for norm, momentum in zip(measured, before, strict=True):
         norm.momentum = momentum
-        norm.train(training)
+    model.train(training)

@@ -1,14 +1,16 @@
-"""Trying out on a copy what training will cost here: seconds an epoch, and whether compiling pays."""
+"""Trying out on a copy what training will cost here: seconds, memory, and whether compiling pays."""
 
 from __future__ import annotations
 
 import copy
+from math import ceil
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from effnet.clock import Stopwatch
+from effnet.clock.memory import available
 from effnet.data.loader import TrainingBatches
 from effnet.data.normalise import normalise
 from effnet.net import EfficientNet
@@ -19,6 +21,7 @@ from effnet.training.watch import Watch
 
 COMPILE_SECONDS = 90.0  # that compiling forward and backward takes at the least
 GAIN_LEAST = 1.05
+MARGIN = 1.6  # for what comes and goes beside it: gradients of maps, the library's own, the readers
 
 
 def seconds_per_epoch(model: EfficientNet, batches: TrainingBatches, recipe: Recipe, place: Place) -> float:
@@ -58,6 +61,52 @@ def compiling_pays(model: EfficientNet, recipe: Recipe, epochs: int, pictures: i
         + ("taken" if pays else "not taken")
     )
     return place.agreed(pays)
+
+
+def parts_that_fit(model: EfficientNet, recipe: Recipe, place: Place, watch: Watch) -> int:
+    """In how many parts a batch must be computed so that it fits into the memory that is free now.
+
+    What the backward pass needs is counted on two pictures, in the largest size that the recipe has.
+    """
+    batch = -(-recipe.batch // place.ranks)
+    side = max(model.preprocess.size[0], *(stretch.size or 0 for stretch in recipe.stretches(recipe.epochs)))
+    each = kept_bytes(model, recipe, side, place)
+    free = free_memory(place.device)
+    parts = max(1, ceil(batch * each * MARGIN / free)) if free else 1
+    if parts > 1:
+        watch.say(
+            f"a batch of {batch} needs about {batch * each / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: "
+            f"it is computed in {parts} parts"
+        )
+    return int(place.agreed(min(parts, batch)))
+
+
+def kept_bytes(model: EfficientNet, recipe: Recipe, side: int, place: Place) -> float:
+    """Bytes a picture of ``side`` pixels that the forward pass keeps for the backward one."""
+    trial = copy.deepcopy(model)
+    prepare(trial, recipe)
+    trial.train()
+    own = {parameter.untyped_storage().data_ptr() for parameter in trial.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    pictures = torch.zeros(2, side, side, 3, dtype=torch.uint8, device=place.device)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), place.numbers():
+        held = trial(normalise(pictures, trial.preprocess))
+    del held
+    return sum(kept.values()) / 2
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on ``device`` now; 0 where nobody knows."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available() if device.type == "cpu" else 0
 
 
 def _seconds(model: EfficientNet, called: nn.Module, batch: int, side: int, place: Place) -> float:

@@ -237,7 +237,7 @@ def test_kept_for_a_start_without_torch(model: EfficientNet, tmp_path: Path) -> 
     assert keep(model, path)
     code = (
         "import sys; from pathlib import Path; import numpy; from effnet.exporting import choose; "
-        "made = choose.at_hand(choose.Source(Path(sys.argv[1])).key); "
+        "made = choose.at_hand(choose.Origin(Path(sys.argv[1])).key); "
         "print(made.kind, made.run(numpy.zeros((1, 32, 32, 3), numpy.uint8)).shape, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True, timeout=60)

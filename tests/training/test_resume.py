@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,33 +15,37 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-KILLS = 10
+from tests.training.conftest import paint
+
+# Checkpoints within an epoch as well, as a long one has them
 COMMAND = """
 import sys
+from effnet.training import loop
+from effnet.training.recipe import Recipe
+from effnet.training.resources import Resources
 from effnet.training.run import train
-train("digits", out=sys.argv[1], model="nano", weights="none", epochs=3, batch=128, seed=3, resume=True)
+from effnet.data.augment import Augment
+loop.CHECKPOINT_SECONDS, loop.LOOKED_EVERY = 0.02, 1
+recipe = Recipe(name="quick", epochs=4, batch=8, norm_momentum=0.3, average=0.9, augment=Augment(mixup=0.2, jitter=0.2))
+out, workers = sys.argv[2], int(sys.argv[3])
+train(sys.argv[1], recipe, out=out, model="nano", weights="none", seed=3, resume=True, resources=Resources(workers=workers))
 """
 
 
-def start(out: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", COMMAND, str(out)])
+def start(*arguments: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", COMMAND, *map(str, arguments)])
 
 
-def finish(out: Path) -> float:
+def killed(photos: Path, folder: Path, workers: int, kills: int) -> str:
+    """Kills runs at random moments, ``kills`` times; every one that ends must end as the first, undisturbed one did."""
     begun = time.monotonic()
-    assert start(out).wait() == 0
-    return time.monotonic() - begun
-
-
-def test_ten_kills_change_no_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    untouched = tmp_path / "untouched"
-    whole = finish(untouched)
-    expected = load_file(untouched / "model.safetensors")
-
-    dice, struck, runs = random.Random(1), 0, 1
-    out = tmp_path / "killed-1"
-    while struck < KILLS:
-        run, begun = start(out), time.monotonic()
+    assert start(photos, folder / "untouched", 0).wait() == 0
+    whole = time.monotonic() - begun
+    expected = load_file(folder / "untouched" / "model.safetensors")
+    dice, struck, runs = random.Random(workers), 0, 1
+    out = folder / "killed-1"
+    while struck < kills:
+        run, begun = start(photos, out, workers), time.monotonic()
         try:
             run.wait(timeout=dice.random() * whole)
         except subprocess.TimeoutExpired:
@@ -49,18 +55,73 @@ def test_ten_kills_change_no_bit(tmp_path: Path, capsys: pytest.CaptureFixture[s
         else:  # it was through before the kill: what it left is looked at, and the next kills fall on a new run
             assert run.returncode == 0
             whole = min(whole, time.monotonic() - begun)  # the first may have been slow for another's work
-            _same(expected, out)
+            same(expected, out)
             runs += 1
-            out = tmp_path / f"killed-{runs}"
-    finish(out)
-    _same(expected, out)
-    with capsys.disabled():
-        print(f"\n{struck} kills struck {runs} runs of {whole:.1f} s each; every one ended with the same bits")
+            out = folder / f"killed-{runs}"
+    assert start(photos, out, workers).wait() == 0
+    same(expected, out)
+    return (
+        f"{struck} kills struck {runs} runs of {whole:.1f} s each with {workers} workers; all ended with the same bits"
+    )
 
 
-def _same(expected: dict[str, torch.Tensor], out: Path) -> None:
+def same(expected: dict[str, torch.Tensor], out: Path) -> None:
     found = load_file(out / "model.safetensors")
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
     assert not list(out.rglob("*.part"))
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    paint(tmp_path / "photos", "dark", 70, 60)
+    paint(tmp_path / "photos", "light", 180, 60)
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_kills_change_no_bit(workers: int, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = killed(many, tmp_path, workers, 5)
+    with capsys.disabled():
+        print(f"\n{told}")
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("workers", [0, 2])
+def test_twenty_kills(workers: int, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = killed(many, tmp_path, workers, 20)
+    with capsys.disabled():
+        print(f"\n{told}")
+
+
+def test_a_process_that_dies_stops_the_others_and_the_run_resumes(many: Path, tmp_path: Path) -> None:
+    script, out = tmp_path / "train.py", tmp_path / "out"
+    script.write_text(COMMAND)
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(script), str(many), str(out), "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    limit = time.monotonic() + 120
+    while len(list(out.glob("checkpoints/*.pt"))) < 2:
+        assert run.poll() is None, run.communicate()[1]
+        assert time.monotonic() < limit, "no checkpoint was written"
+        time.sleep(0.05)
+    children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
+    second = next(pid for pid in children if rank(pid) == "1")
+    os.kill(int(second), signal.SIGKILL)
+    begun = time.monotonic()
+    _, said = run.communicate(timeout=60)
+    assert time.monotonic() - begun < 30
+    assert run.returncode != 0
+    assert re.search(r"rank\s*:\s*1 .*\n.*exitcode\s*:\s*-9", said), said
+    assert not (out / "result.json").exists()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (out / "result.json").exists()
+
+
+def rank(pid: str) -> str:
+    """Of a process that torchrun started."""
+    content = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next((one.decode().partition("=")[2] for one in content if one.startswith(b"RANK=")), "")

@@ -55,6 +55,7 @@ def _bring(address: str, path: Path) -> None:
                 _make_room(path.parent)
             file.write(piece)
 
+
 def _make_room(folder: Path) -> None:
     """Deletes the copies that were used longest ago while all of them take more than their share of the disk."""
     here = []

@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+_YES = ("1", "on", "yes", "true")
+
 
 def home() -> Path:
     """``$EFFNET_HOME``, or ``effnet`` in the user's cache."""
@@ -35,3 +37,10 @@ def _can_be_written(folder: Path) -> bool:
     """Whether ``folder``, or what is to become it, takes files."""
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if os.path.exists(one))
     return there.is_dir() and os.access(there, os.W_OK)
+
+
+def offline(said: bool | None = None) -> bool:
+    """Whether the network is to be left alone: as ``said``, or by ``EFFNET_OFFLINE=1`` or ``HF_HUB_OFFLINE=1``."""
+    if said is not None:
+        return said
+    return any(os.environ.get(name, "").lower() in _YES for name in ("EFFNET_OFFLINE", "HF_HUB_OFFLINE"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from effnet.arch.record import did_you_mean
 from effnet.training.recipe import Recipe
 from effnet.training.recipes.finetune import FINETUNE
+from effnet.training.recipes.gradual import GRADUAL
 from effnet.training.recipes.lite import LITE
 from effnet.training.recipes.paper import PAPER
 from effnet.training.recipes.probe import PROBE
@@ -12,9 +13,8 @@ from effnet.training.recipes.scratch import SCRATCH
 from effnet.training.recipes.small_images import SMALL_IMAGES, SMALL_IMAGES_RESIZED
 from effnet.training.recipes.v2 import V2
 
-RECIPES = {
-    recipe.name: recipe for recipe in (FINETUNE, PROBE, SCRATCH, SMALL_IMAGES, SMALL_IMAGES_RESIZED, *PAPER, LITE, *V2)
-}
+_OWN = (FINETUNE, GRADUAL, PROBE, SCRATCH, SMALL_IMAGES, SMALL_IMAGES_RESIZED)
+RECIPES = {recipe.name: recipe for recipe in (*_OWN, *PAPER, LITE, *V2)}
 
 
 def named(recipe: str | Recipe | None, pretrained: bool) -> Recipe:

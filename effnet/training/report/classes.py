@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from math import sqrt
 
-from effnet.draw.agreement import reliability
 from effnet.draw.plots import confusion
 from effnet.evaluation import ClassScore, Evaluation
 from effnet.training.report.gallery import Gallery, cards
 from effnet.training.report.page import bar, folded, plain, table, tiles
+from effnet.training.report.reliability import calibration
 
 MATRIX_CLASSES_MOST = 30  # beyond, the most confused pairs are listed
 PAIRS_MOST = 15
 MISTAKES_MOST = 24
 UNCERTAIN_MOST = 12
+READING = "A bar is the share of predictions of about this confidence that are right: of 10 at 80%, it should be 8"
 
 
 def headline(found: Evaluation, seen: str) -> str:
@@ -37,16 +38,11 @@ def headline(found: Evaluation, seen: str) -> str:
     )
 
 
-def brief(found: Evaluation) -> str:
-    """One line on pictures that are not those to quote."""
-    return f"{found.top1:.2%} of {found.pictures:,} pictures are right, loss {found.loss:.3f}."
-
-
 def sections(found: Evaluation, gallery: Gallery) -> list[tuple[str, str]]:
     """What the evaluation holds: (title, HTML) each."""
     return [
         ("What is taken for what", _confused(found)),
-        ("How sure, and how often right", calibration(found)),
+        ("How sure, and how often right", calibration(found.bins, found.calibration_error, "pictures", READING)),
         ("The surest mistakes", _mistakes(found, gallery)),
         ("The most uncertain", _uncertain(found, gallery)),
         ("Class by class", _classes(found.classes)),
@@ -85,23 +81,6 @@ def _confused(found: Evaluation) -> str:
     )
     words = f"<p>The most frequent of {len(pairs):,} mistaken pairs. Share: of the true class’s pictures.</p>"
     return words + table(("true", "taken for", "pictures", "share"), rows, names=2)
-
-
-def calibration(found: Evaluation, what: str = "pictures") -> str:
-    """The reliability diagram, where the evaluation has its numbers; ``what`` the bins count."""
-    if not any(one.pictures for one in found.bins):
-        return ""
-    bins = [(one.pictures, one.confidence, one.accuracy) for one in found.bins]
-    over = sum(one.pictures * (one.confidence - one.accuracy) for one in found.bins) / sum(one[0] for one in bins)
-    plot = reliability(bins, f"reliability diagram: share that is right by how sure, in {len(bins)} bins")
-    verdict = "On average it is as sure as it is right."
-    if abs(over) >= 0.005:
-        verdict = f"On average it is {abs(over):.1%} {'surer' if over > 0 else 'less sure'} than it is right."
-    return (
-        f"<figure>{plot}</figure><p>{verdict} Bar and line should meet; the mean gap between them, by the "
-        f"number of {what}, is the calibration error, {found.calibration_error:.3f}. Bins of few {what} say "
-        "little.</p>"
-    )
 
 
 def _mistakes(found: Evaluation, gallery: Gallery) -> str:

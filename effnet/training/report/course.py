@@ -64,6 +64,7 @@ def learning(result: Result, kind: str) -> str:
     figure = FIGURES[kind]
     held_out, rates = {"held out": [line.select_top1 for line in lines]}, [line.learning_rate for line in lines]
     percent = kind != "value"
+    changed = "changed pictures" if kind == "value" else "changed pictures and smoothed labels"
     drawn = [
         ("Loss", curves(losses, "loss of each epoch", marked=marked)),
         (
@@ -75,7 +76,7 @@ def learning(result: Result, kind: str) -> str:
     return figures(
         drawn,
         f"Held out: the pictures to choose by, {_figure(best.select_top1, kind)} after epoch {best.epoch}. "
-        "The training loss is of changed pictures and smoothed labels, so it may well lie above the other.",
+        f"The training loss is of {changed}, so it may well lie above the other.",
     )
 
 

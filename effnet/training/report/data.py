@@ -29,7 +29,7 @@ class Data:
         in another order have the same; what is within a file does not count.
         """
         lines = (
-            f"{part}\t{item.name}\t{_label(item.label, pictures)}\n".encode("utf-8", "surrogateescape")
+            f"{part}\t{item.name}\t{_label(item.label, pictures)}\n".encode("utf-8", "surrogatepass")
             for part, pictures in self.parts.items()
             for item in pictures.items
         )
@@ -47,7 +47,7 @@ def described(data: Data) -> str:
     rows = [
         ("Source", plain(data.source) or "given as pictures"),
         ("Fingerprint", f"<code>{data.fingerprint}</code><br><small>SHA-256 over names, labels and parts</small>"),
-        *((f"{_called(part)}", f"{len(found):,} pictures") for part, found in data.parts.items()),
+        *((_upper(_called(part)), f"{len(found):,} pictures") for part, found in data.parts.items()),
     ]
     if kind == "value":
         return pairs(rows)
@@ -63,6 +63,10 @@ def described(data: Data) -> str:
 
 def _called(part: str) -> str:
     return PARTS.get(part, f"reported on: {plain(part)}")
+
+
+def _upper(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _label(label: int | tuple[int, ...] | tuple[float, ...], pictures: Pictures) -> str:

@@ -60,10 +60,11 @@ def tiles(shown: Iterable[tuple[str, str, str]]) -> str:
     return f'<dl class="tiles">{cells}</dl>'
 
 
-def figures(drawn: Iterable[tuple[str, str]], words: str) -> str:
-    """Plots beside each other where there is room, (title, SVG) each, and ``words`` on them in the next place."""
+def figures(drawn: Sequence[tuple[str, str]], words: str) -> str:
+    """Plots in two columns where there is room, (title, SVG) each, and ``words`` on them in the place that is left."""
     shown = "".join(f"<figure><h3>{title}</h3>{svg}</figure>" for title, svg in drawn)
-    return f'<div class="pair">{shown}<p>{words}</p></div>'
+    inside, below = (f"<p>{words}</p>", "") if len(drawn) % 2 else ("", f"<p>{words}</p>")
+    return f'<div class="pair">{shown}{inside}</div>{below}'
 
 
 def short(number: float) -> str:
@@ -114,7 +115,7 @@ p { margin: .75rem 0; max-width: 44rem } section > p, .pair > p, .tiles dd, dt, 
 .columns { columns: 22rem; column-gap: 3rem; font-size: .9rem }
 .columns .facts div { grid-template-columns: 1fr 1fr; border-bottom: 1px solid var(--line) }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 2rem }
-.pair > p { align-self: center }
+.pair > p { align-self: center } .facts + .scroll { margin-top: 1rem }
 .scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .92rem } th { font-weight: 500 }
 th, td { text-align: right; padding: .35rem 0 .35rem 1rem; border-bottom: 1px solid var(--line); white-space: nowrap }
 .name { text-align: left; white-space: normal; min-width: 7rem } .name:first-child { padding-left: 0 }

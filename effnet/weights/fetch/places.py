@@ -13,17 +13,10 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from effnet.data.storage.home import home as home
+from effnet.data.storage.home import offline as offline
 from effnet.data.storage.home import store as store
 
 HUB = "https://huggingface.co"
-_YES = ("1", "on", "yes", "true")
-
-
-def offline(said: bool | None = None) -> bool:
-    """Whether the network is to be left alone: as ``said``, or by ``EFFNET_OFFLINE=1`` or ``HF_HUB_OFFLINE=1``."""
-    if said is not None:
-        return said
-    return any(os.environ.get(name, "").lower() in _YES for name in ("EFFNET_OFFLINE", "HF_HUB_OFFLINE"))
 
 
 def mirror() -> str:

@@ -76,7 +76,7 @@ class Graph:
 
 
 def nodes(arch: Arch, classes: int, channels: int, preprocess: Preprocess, kind: str = "one") -> list[Node]:
-    """Every layer from the picture of ``preprocess``'s size, as 0 … 255, to probabilities, or values: ``kind`` of labels.
+    """Every layer from the picture of ``preprocess``'s size, as 0 … 255, to probabilities or values: of labels of ``kind``.
 
     What stands before the stem normalises as ``preprocess`` does; V1's mean and variance are weights, V2's are not.
     """

@@ -1,0 +1,7 @@
+"""``python -m effnet``, as ``torchrun -m effnet`` starts it: the same as the command ``effnet``."""
+
+import sys
+
+from effnet.cli import main
+
+sys.exit(main())

@@ -1,0 +1,53 @@
+"""``effnet shard``: labelled pictures into WebDataset shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from effnet.cli.options import Json, Strict
+
+SHOWN = 10  # pictures that were left out, by name
+
+
+def shard(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A folder with one folder of pictures a class, or any other source.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the shards: a new one, or to go on in.")],
+    megabytes: Annotated[float, typer.Option("--size", min=0.01, metavar="MB", help="Of a shard, about.")] = 256,
+    resize: Annotated[
+        int | None, typer.Option(min=1, metavar="SIDE", help="Make the short side of larger pictures so many pixels.")
+    ] = None,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Write pictures as WebDataset shards, for training from large disks and from stores.
+
+    OUT gets train-000000.tar, …, and an index with classes and counts. Splits are kept. After a kill the same command
+    goes on. Train from them with `effnet train OUT`, or from where you put them: `effnet train s3://bucket/OUT`.
+    """
+    from dataclasses import asdict
+
+    from effnet.cli.printing import note, progress, show_json
+    from effnet.data import open_data
+    from effnet.data.sharding import write_shards
+
+    splits = open_data(data)
+    with progress("writing") as step:
+        written = write_shards(
+            splits, out, megabytes, resize, strict, progress=lambda split, done, total: step(done, total)
+        )
+    if as_json:
+        show_json(asdict(written))
+        return
+    note(
+        f"{written.pictures:,} pictures are in {len(written.shards)} shards in {out}"
+        f"{', and were there before' * written.before}"
+    )
+    if written.left_out:
+        note(f"left out, since they could not be read: {len(written.left_out)}")
+        for why in written.left_out[:SHOWN]:
+            note(f"  {why}")

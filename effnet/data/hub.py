@@ -1,0 +1,187 @@
+"""Data sets of the Hugging Face hub, and folders as its library keeps them, through ``datasets`` (``effnet[hub]``)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from effnet.contract import Labels
+from effnet.data.archive import Missing, Raw
+from effnet.data.meaning import Meaning
+from effnet.data.pictures import Item, Pictures, Splits
+from effnet.data.pixels import PictureError
+from effnet.data.sources import ROLES
+from effnet.data.storage.home import offline
+from effnet.data.storage.reasons import reason
+
+SCHEME = "hub:"
+_PICTURES = ("image", "img", "picture", "jpg", "png")  # columns by their usual names, the first that there is
+_LABELS = ("label", "labels", "fine_label", "class", "target", "targets", "cls", "category")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Row:
+    """A picture's file in a row of a table: a `Held`."""
+
+    table: Any  # a ``datasets.Dataset`` of one column, whose pictures are not decoded
+    number: int
+    source: str
+
+    @property
+    def name(self) -> str:
+        """The data set's and the row's."""
+        return f"{self.source}, row {self.number}"
+
+    def read(self) -> bytes:
+        """The file's bytes. Raises ``PictureError`` where the row has none."""
+        (held,) = self.table[self.number].values()
+        content = held.get("bytes") if isinstance(held, dict) else held
+        if content is None and isinstance(held, dict) and held.get("path"):
+            try:
+                content = Path(held["path"]).read_bytes()
+            except OSError as error:
+                raise PictureError(f"{self.name} cannot be read: {reason(error)}") from None
+        if not isinstance(content, bytes):
+            raise PictureError(f"{self.name} has no picture")
+        return content
+
+
+def is_meant(source: str) -> bool:
+    """Whether ``source`` is ``hub:NAME``, a folder that ``save_to_disk`` has written, or one of parquet files."""
+    if source.startswith(SCHEME):
+        return True
+    root = Path(source.partition("#")[0])
+    return root.is_dir() and (_saved(root) or bool(_parquet(root)))
+
+
+def splits(source: str) -> Splits:
+    """The labelled pictures of ``hub:NAME``, ``hub:NAME:CONFIG`` or a folder, each perhaps with ``#COLUMN`` of labels.
+
+    Its splits ``train``, ``validation`` and ``test`` are ours, any other alone is to learn from. Pictures stay files
+    until they are needed; classes keep the names that the data set gives them. Raises ``ValueError`` where it has no
+    column of pictures or not one of labels, ``OSError`` where it cannot be had, ``ImportError`` without ``datasets``.
+    """
+    text, _, column = source.partition("#")
+    tables = _opened(_library(source), text)
+    roles = {ROLES[name.lower()]: table for name, table in tables.items() if name.lower() in ROLES}
+    if not roles:
+        if len(tables) != 1:
+            raise ValueError(f"{text} has the splits {', '.join(tables)}: none of them is called train, val or test")
+        roles = {"train": next(iter(tables.values()))}
+    first = roles.get("train") or next(iter(roles.values()))
+    shown, said = _picture_column(first.features, text), _label_column(first.features, text, column)
+    raw = {role: list(table.select_columns([said])[said]) for role, table in roles.items()}
+    raw = {role: labels for role, labels in raw.items() if any(_is_known(label) for label in labels)}
+    if not raw:
+        raise ValueError(f"{text} has no labels in its column {said}")
+    feature = first.features[said]
+    names = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
+    lead = next(role for role in ("train", "val", "test") if role in raw)
+    meaning = Meaning.of(filter(_is_known, raw[lead]), names, f"its column {said}", f"{text} ({lead})")
+    made = {role: _pictures(roles[role], shown, labels, meaning, f"{text}, {role}") for role, labels in raw.items()}
+    return Splits(made.get("train"), made.get("val"), made.get("test"))
+
+
+def _pictures(table: Any, column: str, labels: list[Raw], meaning: Meaning, source: str) -> Pictures:
+    held = _undecoded(table.select_columns([column]), column)
+    items = []
+    for number, label in enumerate(labels):
+        row = Row(held, number, source)
+        name = f"{number:08}"
+        if _is_known(label):
+            items.append(Item(row, meaning.label(label, row.name), name))
+        else:
+            items.append(Item(Missing(row.name, f"{row.name} has no label"), meaning.any(), name))
+    return Pictures(tuple(items), Labels(meaning.labels.names, meaning.labels.kind))
+
+
+def _is_known(label: Raw) -> bool:
+    """-1 is what the hub's data sets have where labels are kept secret."""
+    return label is not None and label != -1
+
+
+def _library(source: str) -> ModuleType:
+    try:
+        import datasets
+    except ImportError:
+        raise ImportError(f'{source} is read through datasets, which is not here: pip install "effnet[hub]"') from None
+    module: ModuleType = datasets
+    return module
+
+
+def _opened(library: ModuleType, source: str) -> dict[str, Any]:
+    """Split → table."""
+    try:
+        if not source.startswith(SCHEME):
+            root = Path(source)
+            if _saved(root):
+                found = library.load_from_disk(str(root))
+            else:
+                found = library.load_dataset("parquet", data_files=_parquet(root))
+        else:
+            name, _, config = source.removeprefix(SCHEME).partition(":")
+            waiting = library.DownloadConfig(local_files_only=True) if offline() else None
+            found = library.load_dataset(name, config or None, download_config=waiting)
+    except ValueError as error:  # of a config that there is not, with the names of those that there are
+        raise ValueError(f"{source} cannot be opened: {' '.join(str(error).split())}") from None
+    except Exception as error:  # what the library raises has changed with each of its HTTP clients
+        raise OSError(f"{source} cannot be had: {reason(error)}") from None
+    return dict(found) if isinstance(found, dict) else {str(found.split or "train"): found}
+
+
+def _saved(root: Path) -> bool:
+    return (root / "dataset_dict.json").is_file() or (
+        (root / "state.json").is_file() and (root / "dataset_info.json").is_file()
+    )
+
+
+def _parquet(root: Path) -> dict[str, list[str]]:
+    """Split → its files, by how their names begin; in ``root`` or in its folder ``data``."""
+    found: dict[str, list[str]] = {}
+    for file in sorted((*root.glob("*.parquet"), *root.glob("data/*.parquet"))):
+        start = file.name.lower().split("-")[0].split(".")[0].split("_")[0]
+        found.setdefault(ROLES.get(start, "train"), []).append(os.fspath(file))
+    return found
+
+
+def _undecoded(table: Any, column: str) -> Any:
+    from datasets import Image
+
+    return table.cast_column(column, Image(decode=False)) if isinstance(table.features[column], Image) else table
+
+
+def _picture_column(features: Any, source: str) -> str:
+    from datasets import Image
+
+    def holds(feature: Any) -> bool:
+        bare = isinstance(feature, dict) and "bytes" in feature
+        return bare or isinstance(feature, Image) or getattr(feature, "dtype", "") in ("binary", "large_binary")
+
+    found = [name for name, feature in features.items() if holds(feature)]
+    if not found:
+        raise ValueError(f"{source} has no column of pictures, only {', '.join(features)}")
+    return next((name for name in _PICTURES if name in found), found[0])
+
+
+def _label_column(features: Any, source: str, wanted: str) -> str:
+    from datasets import ClassLabel
+
+    if wanted:
+        if wanted not in features:
+            raise ValueError(f"{source} has no column {wanted}: it has {', '.join(features)}")
+        return wanted
+    named = [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, ClassLabel) or isinstance(getattr(feature, "feature", None), ClassLabel)
+    ]
+    usual = [name for name in _LABELS if name in (named or features)]
+    if len(named) == 1 or usual:
+        return named[0] if len(named) == 1 else usual[0]
+    columns = named or list(features)
+    raise ValueError(
+        f"{source} does not say which of its columns {', '.join(columns)} is the label: write {source}#{columns[-1]}"
+    )

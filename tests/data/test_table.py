@@ -1,0 +1,237 @@
+"""Tables as competitions hand them out, and as people write them by hand."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from effnet.contract import Labels
+from effnet.data.columns import is_table
+from effnet.data.pictures import Pictures
+from effnet.data.table import open_table, open_unlabelled
+
+
+def touched(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def table(root: Path, text: str, name: str = "train.csv") -> Path:
+    path = root / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def train_of(path: Path, kind: str | None = None) -> Pictures:
+    train = open_table(path, kind).train
+    assert train is not None
+    return train
+
+
+FOUR = ("1.jpg", "2.jpg", "3.jpg", "4.jpg")
+
+
+def test_paths_and_labels(tmp_path: Path) -> None:
+    touched(tmp_path, *FOUR)
+    splits = open_table(table(tmp_path, "path,label\n1.jpg,wasp\n2.jpg,ant\n\n3.jpg,wasp\n4.jpg,ant\n"))
+    assert splits.val is splits.test is None
+    assert splits.train is not None
+    assert splits.train.labels == Labels(("ant", "wasp"))
+    assert splits.train.targets.tolist() == [1, 0, 1, 0]
+    assert [item.name for item in splits.train.items] == list(FOUR)
+    assert [item.picture for item in splits.train.items] == [tmp_path / name for name in FOUR]
+    assert [(item.weight, item.group, item.fold) for item in splits.train.items] == [(1.0, "", None)] * 4
+
+
+def test_every_column(tmp_path: Path) -> None:
+    touched(tmp_path, *FOUR, "5.jpg", "6.jpg")
+    rows = ("1.jpg,a,0,p1,0.5,train", "2.jpg,a,1.0,p2,,", "3.jpg,b,-1,,2,training", "4.jpg,b,,p2,1,Train")
+    text = "\n".join(("path,label,fold,patient_id,weight,split", *rows, "5.jpg,a,,,,valid", "6.jpg,,,,,test"))
+    splits = open_table(table(tmp_path, text))
+    assert splits.train is not None
+    assert splits.val is not None
+    assert splits.test is None  # its label is not known
+    assert [item.fold for item in splits.train.items] == [0, 1, None, None]
+    assert [item.group for item in splits.train.items] == ["p1", "p2", "", "p2"]
+    assert [item.weight for item in splits.train.items] == [0.5, 1.0, 2.0, 1.0]
+    assert [item.name for item in splits.val.items] == ["5.jpg"]
+
+
+@pytest.mark.parametrize("head", ["image,target", "image_id,class", "Filename,Label", "id,label", "id,breed"])
+def test_names_that_competitions_use(tmp_path: Path, head: str, caplog: pytest.LogCaptureFixture) -> None:
+    touched(tmp_path, *(f"train/{name}" for name in FOUR))
+    with caplog.at_level(logging.INFO, "effnet"):
+        train = train_of(table(tmp_path, f"{head}\n1,a\n2,b\n3,a\n4,b\n"))
+    assert train.labels.names == ("a", "b")
+    assert [item.picture for item in train.items] == [tmp_path / "train" / name for name in FOUR]
+    assert [item.name for item in train.items] == ["1", "2", "3", "4"]
+    assert ("'breed'" in caplog.text) == head.endswith("breed")
+
+
+@pytest.mark.parametrize("folder", ["images", "train_images", "jpegs"])
+def test_a_folder_beside_it_and_endings(tmp_path: Path, folder: str) -> None:
+    touched(tmp_path, f"{folder}/1.png", f"{folder}/sub/2.JPEG", f"{folder}/3.v2.jpg", "4.tiff")
+    train = train_of(table(tmp_path, "path,label\n1,a\nsub/2,b\n3.v2,a\n4,b\n"))
+    found = [item.picture.relative_to(tmp_path).as_posix() for item in train.items]  # type: ignore[union-attr]
+    assert found == [f"{folder}/1.png", f"{folder}/sub/2.JPEG", f"{folder}/3.v2.jpg", "4.tiff"]
+
+
+def test_test_pictures_are_not_taken_for_training_ones(tmp_path: Path) -> None:
+    touched(tmp_path, "train/1.jpg", "test/1.jpg", "test/2.jpg")
+    with pytest.raises(ValueError, match=r"2 of the 3 pictures that .*train\.csv names do not exist: 2, 3 \(looked"):
+        open_table(table(tmp_path, "path,label\n1,a\n2,a\n3,a\n1x,b\n".replace("1x,b\n", ""), "train.csv"), "any")
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"\xef\xbb\xbfpath,label\r\n1.jpg,a\r\n2.jpg,b\r\n3.jpg,a\r\n4.jpg,b\r\n", "x.csv"),
+        (b"path;label\n1.jpg;a\n2.jpg;b\n3.jpg;a\n4.jpg;b", "x.csv"),
+        (b"path\tlabel\n1.jpg\ta\n2.jpg\tb\n3.jpg\ta\n4.jpg\tb\n", "x.tsv"),
+        (b'"path","label"\n"1.jpg","a"\n 2.jpg , b \n"3.jpg",a\n4.jpg,b\n', "x.csv"),
+    ],
+    ids=["BOM and CRLF", "semicolons", "tabs", "quotes and spaces"],
+)
+def test_ways_of_writing_it(tmp_path: Path, content: bytes, name: str) -> None:
+    touched(tmp_path, *FOUR)
+    (tmp_path / name).write_bytes(content)
+    train = train_of(tmp_path / name)
+    assert (train.labels.names, train.targets.tolist()) == (("a", "b"), [0, 1, 0, 1])
+    assert is_table(tmp_path / name)
+
+
+def test_numbers_are_sorted_by_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touched(tmp_path, *FOUR, "5.jpg", "6.jpg")
+    cells = ("10", "2", "10", "2", "1", "1")
+    rows = "".join(f"{number}.jpg,{cell}\n" for number, cell in enumerate(cells, start=1))
+    train = train_of(table(tmp_path, "path,label\n" + rows))
+    assert train.labels.names == ("1", "2", "10")
+    assert train.targets.tolist() == [2, 1, 2, 1, 0, 0]
+    with caplog.at_level(logging.INFO, "effnet"):
+        floats = train_of(table(tmp_path, "path,label\n" + rows.replace("\n", ".0\n")))
+    assert floats.labels.names == ("1", "2", "10")
+    assert "whole numbers, written as 10.0: they are taken for classes" in caplog.text
+
+
+# --- several labels, and values
+
+
+@pytest.mark.parametrize(
+    ("head", "cells", "kind"),
+    [
+        ("label", ("a|b", "b", "", "c|a"), None),
+        ("label", ("b;a", "b", "", "a; c"), None),
+        ("label", ("a b", "b", "", "a c"), "any"),
+        ("tags", ("a b", "b", "", "c a"), None),
+    ],
+)
+def test_several_labels_in_a_cell(tmp_path: Path, head: str, cells: tuple[str, ...], kind: str | None) -> None:
+    touched(tmp_path, *FOUR)
+    rows = "".join(f"{name},{cell}\n" for name, cell in zip(FOUR, cells, strict=True))
+    train = train_of(table(tmp_path, f"path,{head}\n{rows}"), kind)
+    assert train.labels == Labels(("a", "b", "c"), "any")
+    assert [item.label for item in train.items] == [(0, 1), (1,), (), (0, 2)]
+    assert train.wanted.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1]]
+
+
+def test_a_name_may_have_spaces(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touched(tmp_path, *FOUR)
+    train = train_of(
+        table(tmp_path, "path,label\n1.jpg,golden retriever\n2.jpg,pug\n3.jpg,golden retriever\n4.jpg,pug")
+    )
+    assert train.labels == Labels(("golden retriever", "pug"))
+    assert caplog.text == ""
+    touched(tmp_path, "5.jpg", "6.jpg", "7.jpg")
+    text = "path,label\n1.jpg,a b\n2.jpg,a\n3.jpg,b\n4.jpg,a b\n5.jpg,a\n6.jpg,b\n"
+    assert train_of(table(tmp_path, text)).labels.names == ("a", "a b", "b")
+    assert "--kind any" in caplog.text
+
+
+def test_a_column_a_class(tmp_path: Path) -> None:
+    touched(tmp_path, *FOUR)
+    head = "image_id,rust,scab,age\n"
+    several = train_of(table(tmp_path, head + "1,1,0,7\n2,1,1,7\n3,0,0,8\n4,0,1,8\n"))
+    assert several.labels == Labels(("rust", "scab"), "any")
+    assert [item.label for item in several.items] == [(0,), (0, 1), (), (1,)]
+    one = train_of(table(tmp_path, head + "1,1.0,0.0,7\n2,1,0,7\n3,0,1,8\n4,0,1,8\n"))
+    assert one.labels == Labels(("rust", "scab"))
+    assert one.targets.tolist() == [0, 0, 1, 1]
+    assert train_of(table(tmp_path, head + "1,1,0,7\n2,1,0,7\n3,0,1,8\n4,0,1,8\n"), "any").labels.kind == "any"
+
+
+def test_values(tmp_path: Path) -> None:
+    touched(tmp_path, *FOUR)
+    one = train_of(table(tmp_path, "path,label\n1.jpg,1.5\n2.jpg,-2\n3.jpg,1e3\n4.jpg,0\n"), "value")
+    assert one.labels == Labels(("label",), "value")
+    assert [item.label for item in one.items] == [(1.5,), (-2.0,), (1000.0,), (0.0,)]
+    two = train_of(table(tmp_path, "path,x,y,site\n1.jpg,1,2,a\n2.jpg,3,4,a\n3.jpg,5,6,b\n4.jpg,7,8.5,b\n"), "value")
+    assert two.labels == Labels(("x", "y"), "value")
+    assert two.items[3].label == (7.0, 8.5)
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "reason"),
+    [
+        ("", None, "is empty: its first line should be path,label"),
+        ("path,label\n", None, "no rows below"),
+        ("pathh,label\n1.jpg,a\n", None, r"no column path .*did you mean path\?"),
+        ("1.jpg,a\n2.jpg,b\n", None, "has no headings: let its first line be path,label"),
+        ("path,lable,age\n1.jpg,a,3\n2.jpg,b,4\n", None, r"no column label .* it has path, lable, age; did you mean label\?"),
+        ("path,label,label\n1.jpg,a,b\n", None, "two columns 'label'"),
+        ("path,label\n1.jpg,a,b\n", None, "line 2: 3 cells under 2 headings"),
+        ("path,label\n1.jpg,a\n1.jpg,b\n", None, r"1\.jpg is in line 2 and in line 3"),
+        ("path,label\n1.jpg,a\n2.jpg,a\n", None, "only one label, a"),
+        ("path,label\n1.jpg,a\n2.jpg,a\n3.jpg,b\n", None, "the label 'b' occurs only once"),
+        ("path,label\n1.jpg,1\n2.jpg,2\n3.jpg,3\n", None, "labels '1', '2', '3' occur only once.*--kind value"),
+        ("path,label\n1.jpg,0.25\n2.jpg,0.5\n3.jpg,7\n", None, r"such as 0\.25, 3 different ones: --kind value"),
+        ("path,label\n1.jpg,0.25\n2.jpg,high\n", "value", "line 3: 'high' is no number"),
+        ("path,label\n1.jpg,a\n2.jpg,\n3.jpg,a\n4.jpg,b\n1x.jpg,b\n", None, r"line 3: 2\.jpg has no label"),
+        ("path,label\n1.jpg,a\n2.jpg,b\n", "many", "kind must be one of one, any, value"),
+        ("path,label,weight\n1.jpg,a,-1\n2.jpg,a,1\n3.jpg,b,1\n4.jpg,b,1\n", None, "line 2: a weight .* not '-1'"),
+        ("path,label,fold\n1.jpg,a,one\n2.jpg,a,1\n3.jpg,b,1\n4.jpg,b,1\n", None, "line 2: a fold .* not 'one'"),
+        ("path,label,split\n1.jpg,a,dev\n2.jpg,a,\n3.jpg,b,\n4.jpg,b,\n", None, "line 2: a split .* not 'dev'"),
+        ("path,label,split\n1.jpg,a,\n2.jpg,a,\n3.jpg,b,val\n4.jpg,b,val\n", None, "'b' is on no picture to learn from"),
+        ("path,label\n1.jpg,a\n9.jpg,a\n8.jpg,b\n7.jpg,b\n6.jpg,b\n", None, r"4 of the 5 .*: 9\.jpg, 8\.jpg, 7\.jpg, … "),
+    ],
+)  # fmt: skip
+def test_refused_in_one_sentence(tmp_path: Path, text: str, kind: str | None, reason: str) -> None:
+    touched(tmp_path, *FOUR)
+    with pytest.raises(ValueError, match=reason) as caught:
+        open_table(table(tmp_path, text), kind)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_refusals(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(FileNotFoundError):
+        open_table(tmp_path / "no.csv")
+    (tmp_path / "latin.csv").write_bytes("path,label\nä.jpg,a\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="no UTF-8 text"):
+        open_table(tmp_path / "latin.csv")
+    touched(tmp_path, *FOUR)
+    text = "path,label,wieght,site\n1.jpg,a,1,x\n2.jpg,a,1,x\n3.jpg,b,1,x\n4.jpg,b,1,x\n"
+    with caplog.at_level(logging.INFO, "effnet"):
+        train_of(table(tmp_path, text))
+    assert "passed over: wieght (rename it where it is meant as weight), site" in caplog.text
+
+
+def test_where_any_may_be_right_a_lone_label_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touched(tmp_path, *FOUR)
+    train_of(table(tmp_path, "path,label\n1.jpg,a|b\n2.jpg,a|c\n3.jpg,a|b\n4.jpg,a\n"))
+    assert "'c' occur only once" in caplog.text
+
+
+# --- without labels
+
+
+def test_unlabelled(tmp_path: Path) -> None:
+    touched(tmp_path, "train/1.jpg", "train/2.jpg", "test/1.jpg", "test/2.png")
+    path = table(tmp_path, "image_id,width\n2,30\n1,40\n", "sample_submission.csv")
+    assert open_unlabelled(path) == [("2", tmp_path / "test/2.png"), ("1", tmp_path / "test/1.jpg")]
+    with pytest.raises(ValueError, match="1 of the 1 pictures"):
+        open_unlabelled(table(tmp_path, "id\n3\n", "test.csv"))

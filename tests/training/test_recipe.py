@@ -1,0 +1,69 @@
+"""Recipes: what they promise, and their stretches."""
+
+from __future__ import annotations
+
+import pytest
+
+from effnet.arch import ARCHS
+from effnet.data.augment import Augment
+from effnet.training.recipe import Progress, Recipe
+from effnet.training.recipes import RECIPES, named
+from effnet.training.rehearsal import rehearse
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_json_both_ways(name: str) -> None:
+    assert RECIPES[name].name == name
+    assert Recipe.from_json(RECIPES[name].to_json()) == RECIPES[name]
+
+
+def test_the_papers_numbers() -> None:
+    recipe = named("paper_b7", pretrained=False)
+    assert (recipe.optimiser, recipe.square_decay, recipe.momentum, recipe.epsilon) == ("rmsprop", 0.9, 0.9, 1e-3)
+    assert (recipe.weight_decay, recipe.average, recipe.label_smoothing) == (1e-5, 0.9999, 0.1)
+    assert recipe.augment == Augment(crop=0.08, policy="autoaugment")
+    assert round(1_281_167 * recipe.select_share) == 25_022
+    rehearsal = rehearse(recipe, ARCHS["b7"])
+    assert [one.dropout for one in rehearsal.epochs] == [0.5] * 350
+    rates = [rate for _, rate in rehearsal.drop_path]
+    assert rates == pytest.approx([0.2 * index / 55 for index in range(55)])
+
+
+def test_what_v2_rises_to() -> None:
+    recipe = named("v2_m", pretrained=False)
+    found = recipe.stretches(350)
+    assert [(one.start, one.end) for one in found] == [(0, 88), (88, 175), (175, 262), (262, 350)]
+    assert [one.size for one in found] == [128, 212, 296, 380]
+    assert [one.augment.magnitude for one in found] == [5, 10, 15, 20]
+    assert [one.dropout for one in found] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert [one.augment.mixup for one in found] == pytest.approx([0, 0.2 / 3, 0.4 / 3, 0.2])
+
+
+def test_parts_thaw_from_above() -> None:
+    recipe = Recipe(name="test", epochs=12, unfreeze=1.0)
+    frozen = [one.frozen for one in rehearse(recipe, ARCHS["b0"]).epochs]
+    assert frozen == ["head", *(f"stage{number}" for number in range(7, 0, -1)), "stem", "", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"optimiser": "adam"}, "optimiser must be one of adamw, rmsprop, sgd"),
+        ({"learning_rate": 0}, "learning_rate must be above 0"),
+        ({"norms": "thawed"}, "norms must be one of auto, train, frozen, estimated"),
+        ({"drop_path": 1.0}, "drop_path must be"),
+        ({"progress": Progress}, "Progress"),
+    ],
+)
+def test_refused(settings: dict[str, object], said: str) -> None:
+    if settings.get("progress"):
+        with pytest.raises(ValueError, match="steps must be"):
+            Progress(1, (128, 300), (5, 15), (0.1, 0.3))
+        return
+    with pytest.raises(ValueError, match=said):
+        Recipe(name="test", epochs=1, **settings)  # type: ignore[arg-type]
+
+
+def test_an_unknown_name() -> None:
+    with pytest.raises(ValueError, match="no recipe is called 'paper_b9'; did you mean"):
+        named("paper_b9", pretrained=False)
