@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,6 +80,10 @@ def train(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=0, metavar="N", help="Processes that read pictures.")] = None,
     cache: Annotated[bool, typer.Option("--cache", help="Keep decoded pictures on disk while they fit.")] = False,
+    track: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="tensorboard (default), wandb, mlflow …, or none: who is told each epoch."),
+    ] = None,
     strict: Strict = False,
     device: Device = None,
     as_json: Json = False,
@@ -124,7 +130,9 @@ def train(
             resume=resume,
             strict=strict,
             resources=Resources(device, precision, accumulate, checkpointing, compiled, workers, cache),
+            track=track if track is None else [] if track == "none" else track.split(","),
             watch=watch,
+            command=shlex.join(["effnet", *sys.argv[1:]]),
         )
     if os.environ.get("RANK", "0") != "0":  # of torchrun: one of the processes tells
         return
@@ -176,11 +184,7 @@ def _print_rehearsal(rehearsal: Rehearsal, out: Path | None) -> None:
 def _print(result: Result) -> None:
     """The figures on what no choice has seen, and where everything lies."""
     for name, found in result.evaluations.items():
-        right = round(found.top1 * found.pictures)
-        print(
-            f"{name}: {found.top1:.2%} right ({right} of {found.pictures} pictures), "
-            f"top-5 {found.top5:.2%}, calibration error {found.calibration_error:.3f}"
-        )
+        print(f"{name}: {found.in_words()}, {found.pictures} pictures")
     print(f"model:  {result.model}")
     print(f"report: {result.model.with_name('report.html')}")
     print(f"try:    effnet predict PICTURE --model {result.model}")

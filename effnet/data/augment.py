@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,8 @@ from PIL import Image
 
 from effnet.arch.record import Record, choice, number, whole
 from effnet.contract import Preprocess
+from effnet.data.crop import random_crop
+from effnet.data.pixels import Pixels, Source, read
 from effnet.data.policy import autoaugment, randaugment
 from effnet.data.without_operators import transforms
 
@@ -57,31 +58,44 @@ class Augment(Record):
         number("cutmix", self.cutmix, 0)
 
 
-def augmenter(augment: Augment, preprocess: Preprocess) -> Callable[[Image.Image], np.ndarray]:
-    """A function from a picture to its randomly changed uint8 (H, W, 3), by torch's own random numbers."""
+def augmenter(augment: Augment, preprocess: Preprocess) -> Callable[[Source], Pixels]:
+    """A function from a picture to its randomly changed uint8 (H, W, 3), by torch's own random numbers.
+
+    It raises ``PictureError`` as `effnet.data.pixels.read` does.
+    """
+    after, crop = _after(augment), random_crop(preprocess, augment.crop)
+    if not (augment.rotate or augment.shift):
+        return lambda picture: after(crop(picture))
     v2 = transforms()
     interpolation = getattr(v2.InterpolationMode, preprocess.interpolation.upper())
-    steps: list[Callable[[Image.Image], Any]] = []
-    if augment.rotate or augment.shift:
-        steps.append(v2.Resize(preprocess.size, interpolation))  # first, so that shifts are finer than a source pixel
-        steps.append(v2.RandomAffine(augment.rotate, (augment.shift,) * 2, interpolation=v2.InterpolationMode.BILINEAR))
-    steps.append(v2.RandomResizedCrop(preprocess.size, (augment.crop, 1.0), interpolation=interpolation))
-    if augment.mirror:
-        steps.append(v2.RandomHorizontalFlip())
+    whole = v2.Resize(preprocess.size, interpolation)  # first, so that shifts are finer than a source pixel
+    turn = v2.RandomAffine(augment.rotate, (augment.shift,) * 2, interpolation=v2.InterpolationMode.BILINEAR)
+    reduce_to = preprocess.resized if preprocess.decode == "reduced" else None
+    return lambda picture: after(crop(turn(whole(read(picture, reduce_to)))))
+
+
+def _after(augment: Augment) -> Callable[[Pixels], Pixels]:
+    """What is done to a picture that is cut out and has the network's size: uint8 (H, W, 3) both."""
+    steps: list[Callable[[Image.Image], Image.Image]] = []
     if augment.policy == "autoaugment":
         steps.append(autoaugment())
     if augment.policy == "randaugment":
         steps.append(randaugment(augment.layers, augment.magnitude))
     if augment.jitter:
-        steps.append(v2.ColorJitter(augment.jitter, augment.jitter, augment.jitter))
-    steps.append(v2.PILToTensor())  # uint8 (3, H, W)
-    if augment.erase:
-        steps.append(v2.RandomErasing(augment.erase, (0.02, 0.2), value=127))
-    chain = v2.Compose(steps)
+        steps.append(transforms().ColorJitter(augment.jitter, augment.jitter, augment.jitter))
+    erase = transforms().RandomErasing(augment.erase, (0.02, 0.2), value=127) if augment.erase else None
 
-    def change(picture: Image.Image) -> np.ndarray:
-        changed: np.ndarray = chain(picture).permute(1, 2, 0).contiguous().numpy()  # (3, H, W) -> (H, W, 3)
-        return changed
+    def change(pixels: Pixels) -> Pixels:
+        if augment.mirror and torch.rand(1).item() < 0.5:
+            pixels = torch.from_numpy(pixels).flip(1).numpy()  # ten times as fast as numpy's
+        if steps:
+            image = Image.fromarray(pixels)
+            for step in steps:
+                image = step(image)
+            pixels = np.array(image)
+        if erase is not None:
+            pixels = erase(torch.from_numpy(pixels).permute(2, 0, 1)).permute(1, 2, 0).numpy()  # by way of (3, H, W)
+        return pixels
 
     return change
 

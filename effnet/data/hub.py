@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -115,21 +117,37 @@ def _library(source: str) -> ModuleType:
 def _opened(library: ModuleType, source: str) -> dict[str, Any]:
     """Split → table."""
     try:
-        if not source.startswith(SCHEME):
-            root = Path(source)
-            if _saved(root):
-                found = library.load_from_disk(str(root))
-            else:
-                found = library.load_dataset("parquet", data_files=_parquet(root))
-        else:
+        if source.startswith(SCHEME):
             name, _, config = source.removeprefix(SCHEME).partition(":")
-            waiting = library.DownloadConfig(local_files_only=True) if offline() else None
-            found = library.load_dataset(name, config or None, download_config=waiting)
+            with _left_alone(library) if offline() else nullcontext():
+                found = library.load_dataset(name, config or None)
+        elif _saved(Path(source)):
+            found = library.load_from_disk(source)
+        else:
+            found = library.load_dataset("parquet", data_files=_parquet(Path(source)))
     except ValueError as error:  # of a config that there is not, with the names of those that there are
         raise ValueError(f"{source} cannot be opened: {' '.join(str(error).split())}") from None
     except Exception as error:  # what the library raises has changed with each of its HTTP clients
-        raise OSError(f"{source} cannot be had: {reason(error)}") from None
+        if offline() and isinstance(error, ConnectionError):
+            raise OSError(f"{source} is not on this disk, and the network is to be left alone") from None
+        raise OSError(f"{source} cannot be had: {' '.join(str(error).split())}") from None
     return dict(found) if isinstance(found, dict) else {str(found.split or "train"): found}
+
+
+@contextmanager
+def _left_alone(library: ModuleType) -> Iterator[None]:
+    """The network is not asked: both libraries look at the environment once, when they are imported."""
+    from huggingface_hub import constants
+
+    settings: tuple[Any, ...] = (library.config, constants)
+    before = [one.HF_HUB_OFFLINE for one in settings]
+    try:
+        for one in settings:
+            one.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for one, value in zip(settings, before, strict=True):
+            one.HF_HUB_OFFLINE = value
 
 
 def _saved(root: Path) -> bool:

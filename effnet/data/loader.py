@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,11 +15,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from effnet.clock.machine import cores
 from effnet.contract import Preprocess
 from effnet.data.augment import Augment, augmenter, dice, seeded
+from effnet.data.cache import Cache
 from effnet.data.order import Order
 from effnet.data.pictures import Pictures
-from effnet.data.pixels import read
+from effnet.data.pixels import Source
 
 Batch = tuple[Tensor, Tensor]
+log = logging.getLogger("effnet")
 
 
 class TrainingBatches:
@@ -47,8 +50,10 @@ class TrainingBatches:
         self._order = _Asked(Order(pictures, batch, seed, rank, ranks, even))
         if workers is None:
             workers = 0 if isinstance(pictures.items[0].picture, np.ndarray) else min(cores(), 8)
+        self._said = False
+        self._cache = Cache(preprocess, augment.crop) if cache else None
         self._loader: DataLoader[Any] = DataLoader(
-            _Changed(pictures, preprocess, augment, seed),
+            _Changed(pictures, preprocess, augment, seed, self._cache),
             batch_sampler=self._order,  # type: ignore[arg-type]
             collate_fn=_as_it_is,  # type: ignore[arg-type]
             num_workers=workers,
@@ -64,6 +69,9 @@ class TrainingBatches:
         """The batches of ``epoch`` (0, 1, …) from number ``start`` on."""
         self._order.epoch, self._order.start = epoch, start
         yield from self._loader
+        if self._cache is not None and self._cache.full and not self._said:
+            self._said = True
+            log.info("the disk has no room for all decoded pictures: those that are not kept are decoded every time")
 
 
 class _Asked(Sampler[tuple[int, list[int]]]):
@@ -83,11 +91,12 @@ class _Asked(Sampler[tuple[int, list[int]]]):
 class _Changed(Dataset[Batch]):
     """Training pictures by (epoch, indices): each changed by dice that only seed, epoch and index throw."""
 
-    def __init__(self, pictures: Pictures, preprocess: Preprocess, augment: Augment, seed: int) -> None:
+    def __init__(
+        self, pictures: Pictures, preprocess: Preprocess, augment: Augment, seed: int, cache: Cache | None
+    ) -> None:
         self.pictures, self.preprocess, self.seed = pictures, preprocess, seed
         self.change = augmenter(replace(augment, mirror=augment.mirror and pictures.mirror), preprocess)
-        # At least twice this is left after reduction: enough for a random crop of a part of the picture.
-        self.reduce_to = preprocess.resized if preprocess.decode == "reduced" else None
+        self.cache = cache
 
     def __getitem__(self, index: int) -> Batch:
         raise NotImplementedError
@@ -95,10 +104,16 @@ class _Changed(Dataset[Batch]):
     def __getitems__(self, asked: tuple[int, list[int]]) -> Batch:
         epoch, indices = asked
         batch = torch.empty((len(indices), *self.preprocess.size, 3), dtype=torch.uint8)  # (N, H, W, 3)
-        for row, index in zip(batch.numpy(), indices, strict=True):
-            with seeded(dice(self.seed, "picture", epoch, index)):
-                row[:] = self.change(read(self.pictures.items[index].picture, self.reduce_to))
+        with seeded(0):
+            for row, index in zip(batch.numpy(), indices, strict=True):
+                torch.default_generator.manual_seed(dice(self.seed, "picture", epoch, index))
+                row[:] = self.change(self.picture(index))
         return batch, torch.tensor(indices)
+
+    def picture(self, index: int) -> Source:
+        """The picture, decoded if it is in the cache."""
+        item = self.pictures.items[index]
+        return self.cache.picture(item) if self.cache is not None else item.picture
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -90,6 +90,12 @@ class Splits:
     val: Pictures | None
     test: Pictures | None
 
+    @property
+    def given(self) -> dict[str, Pictures]:
+        """Those that there are, by name."""
+        every = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: found for name, found in every.items() if found is not None}
+
 
 def holdout(pictures: Pictures, share: float, seed: int) -> tuple[Pictures, Pictures]:
     """``pictures`` in two, (kept, held out): about ``share`` of every class is held out, and at least one picture.

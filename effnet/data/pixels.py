@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from io import BytesIO
+from math import ceil
 from pathlib import Path
 from threading import Lock
 from typing import IO, Protocol, runtime_checkable
@@ -34,6 +36,7 @@ class Held(Protocol):
         """The file's bytes. Raises ``PictureError`` where they cannot be had."""
 
 
+Reduction = tuple[int, int] | Callable[[int, int], tuple[int, int]]  # (height, width), or what says it of the picture's
 Source = str | Path | bytes | Image.Image | Pixels | Held
 
 # PIL's own border between a large photo and a decompression bomb: 512 MiB of RGB.
@@ -98,16 +101,42 @@ def fit(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> F
     return tensorflow(image, preprocess)  # (H, W, 3)
 
 
-def _read(source: Source, reduce_to: tuple[int, int] | None) -> tuple[Image.Image, Box | None]:
+Chosen = tuple[Box, tuple[int, int]]  # a part of a picture, and the (height, width) at which it is wanted
+
+
+def part(source: Source, choose: Callable[[int, int], Chosen], reduce: bool) -> tuple[Image.Image, Box]:
+    """The picture as `read` gives it, and where in it lies the part that ``choose`` names of (height, width) pixels.
+
+    With ``reduce`` a JPEG file is decoded at 1/2, 1/4 or 1/8 of its size, as small as that part stays at least as large
+    as it is wanted. Raises ``PictureError`` as `read` does.
+    """
+    chosen: list[tuple[Box, int, int]] = []
+
+    def reduce_to(height: int, width: int) -> tuple[int, int]:
+        box, least = choose(height, width)
+        chosen.append((box, height, width))
+        left, top, right, bottom = box
+        shares = (bottom - top) / height, (right - left) / width
+        needed = tuple(ceil(side / share / 2) for side, share in zip(least, shares, strict=True))
+        return (needed[0], needed[1]) if reduce else (height, width)
+
+    image, kept = _read(source, reduce_to)
+    (left, top, right, bottom), height, width = chosen[0]
+    x, y, beyond, below = kept or (0, 0, *image.size)
+    across, down = (beyond - x) / width, (below - y) / height
+    return image, (x + left * across, y + top * down, x + right * across, y + bottom * down)
+
+
+def _read(source: Source, reduce_to: Reduction | None) -> tuple[Image.Image, Box | None]:
     """The picture as `read` gives it, and what `_decode` says of it."""
     name = _name(source)
-    if isinstance(source, Held):
+    if not isinstance(source, (str, Path, bytes, Image.Image, np.ndarray)):  # asking for a protocol takes its time
         source = source.read()
     with _QUIET:
         if isinstance(source, np.ndarray):
-            return _decode(_from_array(source), name)
+            return _decode(_from_array(source), name, reduce_to)
         if isinstance(source, Image.Image):
-            return _decode(source, name)
+            return _decode(source, name, reduce_to, given=True)
         with _open(source, name) as file:
             try:
                 image = Image.open(file)
@@ -118,10 +147,13 @@ def _read(source: Source, reduce_to: tuple[int, int] | None) -> tuple[Image.Imag
             return _decode(image, name, reduce_to)
 
 
-def _decode(image: Image.Image, name: str, reduce_to: tuple[int, int] | None = None) -> tuple[Image.Image, Box | None]:
+def _decode(
+    image: Image.Image, name: str, reduce_to: Reduction | None = None, given: bool = False
+) -> tuple[Image.Image, Box | None]:
     """``image`` checked, loaded to its last byte, in RGB and upright.
 
-    Where it was reduced, also the part of it that is picture: half of 479 pixels is 239.5 of 240.
+    Where it was reduced, also the part of it that is picture: half of 479 pixels is 239.5 of 240. An image that was
+    ``given`` is left as it is.
     """
     width, height = image.size
     if width * height > PIXELS_MOST:
@@ -132,8 +164,11 @@ def _decode(image: Image.Image, name: str, reduce_to: tuple[int, int] | None = N
         raise PictureError(f"{name} is a drawing ({image.format}), not a picture: save it as PNG")
     drafted = None
     try:
-        if reduce_to and image.format in ("JPEG", "MPO"):
-            tall, wide = reduce_to[::-1] if _turn(image) in _SWAPS else reduce_to
+        swapped = reduce_to is not None and _turn(image) in _SWAPS
+        if callable(reduce_to):
+            reduce_to = reduce_to(*((width, height) if swapped else (height, width)))
+        if reduce_to and not given and image.format in ("JPEG", "MPO"):
+            tall, wide = reduce_to[::-1] if swapped else reduce_to
             drafted = image.draft(None, (2 * wide, 2 * tall))  # None: the colours stay as they are
         reduced = image.size != (width, height)
         image.load()

@@ -4,7 +4,8 @@ Source: ``autoaugment.py`` of tensorflow/tpu, models/official/efficientnet, and 
 is the same. v0 is not the policy of the AutoAugment paper (arXiv:1805.09501). RandAugment (arXiv:1909.13719) applies
 every operation that it chooses, all at one magnitude. A magnitude of 10 is the far end of AutoAugment's scale, and
 RandAugment goes beyond it without a stop. Not all grow with it: posterize and solarize do less up to 10, and something
-else above. Pictures move by pixels, whatever their size.
+else above. Pictures move by pixels, whatever their size; only where a side is shorter than 96, for which that code was
+never meant, do distances shrink as from 224.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ RANDOM = (
 )  # fmt: skip
 
 FURTHEST_V0, FURTHEST_RANDOM = 250, 100  # pixels that a picture moves by at a magnitude of 10
+SMALL, USUAL = 96, 224  # below the one, distances are in proportion to the other
 
 
 def autoaugment() -> Change:
@@ -103,10 +105,10 @@ def operation(name: str, magnitude: float, furthest: float) -> Change:
         "Rotate": lambda picture: operations.rotate(picture, _either(30 * share)),
         "ShearX": lambda picture: operations.shear_x(picture, _either(0.3 * share)),
         "ShearY": lambda picture: operations.shear_y(picture, _either(0.3 * share)),
-        "TranslateX": lambda picture: operations.translate_x(picture, _either(furthest * share)),
-        "TranslateY": lambda picture: operations.translate_y(picture, _either(furthest * share)),
+        "TranslateX": lambda picture: operations.translate_x(picture, _either(furthest * share * _scale(picture))),
+        "TranslateY": lambda picture: operations.translate_y(picture, _either(furthest * share * _scale(picture))),
         "Cutout": lambda picture: operations.cutout(
-            picture, int(40 * share), _one_of(picture.width), _one_of(picture.height)
+            picture, int(40 * share * _scale(picture)), _one_of(picture.width), _one_of(picture.height)
         ),
     }
     return known[name]
@@ -118,3 +120,8 @@ def _one_of(count: int) -> int:
 
 def _either(value: float) -> float:
     return value if torch.rand(()).item() < 0.5 else -value
+
+
+def _scale(picture: Image.Image) -> float:
+    side = min(picture.size)
+    return 1.0 if side >= SMALL else side / USUAL

@@ -33,6 +33,8 @@ def reliability(bins: Sequence[tuple[int, float, float]], title: str) -> str:
     Below, how many there are. 420 × 360 units. ``title`` is for those who cannot see.
     """
     with drawing() as figure_class:
+        from matplotlib.lines import Line2D
+        from matplotlib.patches import Patch
         from matplotlib.ticker import PercentFormatter
 
         figure = figure_class(figsize=(420 / UNIT, 360 / UNIT), layout="constrained")
@@ -68,7 +70,7 @@ def reliability(bins: Sequence[tuple[int, float, float]], title: str) -> str:
         below.set_ylabel("how many")
         below.set_xlabel("sure")
         below.xaxis.set_major_formatter(PercentFormatter(1.0))
-        handles = [above.bar(0, 0, color=RIGHT, alpha=0.55), *above.plot((), (), **SURE)]
+        handles = [Patch(color=RIGHT, alpha=0.55), Line2D((), (), **SURE)]
         figure.legend(handles, ["right", "sure"], loc="outside upper left", ncols=2, frameon=False, handlelength=1.2)
         return as_svg(figure, title, ("reliability", title, [list(one) for one in bins]))
 

@@ -15,6 +15,8 @@ def rates(rates: Sequence[float], losses: Sequence[float], smooth: Sequence[floa
     Losses far above the others are cut off at the top.
     """
     with drawing() as figure_class:
+        from matplotlib.ticker import FuncFormatter, NullFormatter
+
         figure = figure_class(figsize=(480 / UNIT, 280 / UNIT), layout="constrained")
         axes = figure.subplots()
         bare(axes)
@@ -26,6 +28,8 @@ def rates(rates: Sequence[float], losses: Sequence[float], smooth: Sequence[floa
             xytext=(5, 0), textcoords="offset points", va="top",
         )  # fmt: skip
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         low, start = min(*losses, *smooth), max(smooth[0], losses[0])
         axes.set_ylim(low - 0.05 * (start - low), start + 0.6 * (start - low))
         axes.grid(axis="y", color=INK, alpha=0.12, linewidth=1)

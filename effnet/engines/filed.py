@@ -12,6 +12,7 @@ from effnet.contract import Contract
 from effnet.engines.engine import Floats, Pictures, as_normalised, as_pixels
 from effnet.engines.interface import Interface
 
+NEAREST = 2**-24  # to 0 and to 1 that a probability comes
 NEAR_WHOLE = 0.01  # of a pixel's value: what is left of float32 after mean and std were applied and taken off again
 
 
@@ -74,13 +75,14 @@ def _whole(pixels: Pictures, where: Path) -> NDArray[np.uint8]:
 def as_logits(out: NDArray[Any], interface: Interface, kind: str) -> Floats:
     """What the file gives as logits, for labels of that ``kind``; values are such.
 
-    Of a probability that was rounded to 0, or of any label to 1, it is the logit of the nearest that is not.
+    Of a probability that was rounded to 0 it is the logarithm of the least above it; of one of several labels the logit
+    lies within ±16.6, which is as near as float32 comes to 1, and runtimes' sigmoids to 0.
     """
     floats: Floats = out.astype(np.float32, copy=False)
     if interface.output != "probabilities":
         return floats
     if kind == "any":
-        shares = np.clip(floats.astype(np.float64), np.finfo(np.float32).tiny, np.nextafter(np.float32(1), 0))
+        shares = np.clip(floats.astype(np.float64), NEAREST, 1 - NEAREST)
         return (np.log(shares) - np.log1p(-shares)).astype(np.float32)
     return np.log(np.maximum(floats, np.finfo(np.float32).tiny))
 

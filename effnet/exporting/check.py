@@ -19,7 +19,9 @@ Run = Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]  # pictures as th
 
 SEVERAL = 3  # pictures at once, where it is not one
 LEAST = 1e-30  # a smaller probability says no more about the logit than that it is very small
-MOST = 8.0  # of a sigmoid's logit: above, the probability's distance from 1 is lost in float32's rounding
+# Of a sigmoid's logit, to both sides: beyond, how near its probability is to 0 or 1 is lost in the rounding. The border
+# is set by onnxruntime, whose sigmoid is right to 6e-8, and 0 below −16
+MOST = 7.0
 # Logits as small as an untrained network's are lost in the rounding of their probabilities: beside this, not themselves
 SMALL = 0.1
 
@@ -93,9 +95,9 @@ def _apart(got: NDArray[np.float32], expected: NDArray[np.float32], by: str) -> 
         expected = np.maximum(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)), np.log(LEAST))
         got = np.log(np.maximum(got.astype(np.float64), LEAST))
     elif by == "any":
-        expected = expected.astype(np.float64).clip(np.log(LEAST), MOST)
-        shares = got.astype(np.float64).clip(LEAST, 1 - 1e-12)
-        got = (np.log(shares) - np.log1p(-shares)).clip(max=MOST)
+        expected = expected.astype(np.float64).clip(-MOST, MOST)
+        shares = got.astype(np.float64).clip(1e-12, 1 - 1e-12)
+        got = (np.log(shares) - np.log1p(-shares)).clip(-MOST, MOST)
     return float(np.abs(got - expected).max())
 
 

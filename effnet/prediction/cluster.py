@@ -12,11 +12,12 @@ from typing import Any
 
 from effnet.data.storage.remote import is_remote
 from effnet.prediction.chunks import Chunk
+from effnet.prediction.ensemble import Ensemble
 from effnet.prediction.parts import Part, predicted
 from effnet.prediction.predictor import Predictor
 
 _WINDOW = 4096  # chunks, a million pictures, that Ray is told of at once: the listing may be longer than memory
-Make = Callable[[], Predictor]
+Make = Callable[[], Predictor | Ensemble]
 
 
 class _Worker:

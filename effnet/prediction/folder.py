@@ -17,13 +17,14 @@ from effnet.data.storage.remote import is_remote
 from effnet.prediction import results
 from effnet.prediction.chunks import Chunk, chunks
 from effnet.prediction.cluster import predicted_by
+from effnet.prediction.ensemble import Ensemble
 from effnet.prediction.parts import Parts, predicted
 from effnet.prediction.prediction import Prediction
 from effnet.prediction.predictor import Predictor
 from effnet.weights.atomic import replacing
 from effnet.weights.find import find
 
-Make = Callable[[], Predictor]
+Make = Callable[[], Predictor | Ensemble]
 Progress = Callable[[int], None]  # pictures done so far by this process
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effnet.contract import Labels
-from effnet.weights.atomic import replacing
+from effnet.data.storage.atomic import replacing
 
 COLUMNS = ("id", "label", "fold")  # then one a class
 LEAST = 1e-7  # probability that a loss is taken of: what is written has seven digits

@@ -15,6 +15,7 @@ from typing import Any
 from effnet.data.gather import Named
 from effnet.data.storage.reasons import reason
 from effnet.prediction.chunks import Chunk
+from effnet.prediction.ensemble import Ensemble
 from effnet.prediction.prediction import Prediction
 from effnet.prediction.predictor import Predictor
 from effnet.prediction.shards import BrokenOff
@@ -49,7 +50,7 @@ def _line(row: Prediction) -> list[Any]:
     return [*line, row.values] if row.values else line
 
 
-def predicted(predictor: Predictor, waiting: Iterable[tuple[Chunk, int]], top: int) -> Iterator[Part]:
+def predicted(predictor: Predictor | Ensemble, waiting: Iterable[tuple[Chunk, int]], top: int) -> Iterator[Part]:
     """The parts of all ``waiting`` (chunk, parts of it that are there already), in order, through one pipeline."""
     owners: deque[Part] = deque()  # of the pictures that are on their way
 

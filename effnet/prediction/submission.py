@@ -64,10 +64,7 @@ def submit(
     ``ValueError`` for a sample that does not fit, and where no picture can be read.
     """
     out = Path(out)
-    if out.suffix.lower() != ".csv":
-        raise ValueError(f"a submission ends in .csv, not in {out.suffix or 'nothing'}")
-    if out.exists() and not force:
-        raise FileExistsError(f"{out} is there already: --force replaces it, another --out leaves it as it is")
+    refuse(out, force)
     given = read_table(table)
     pairs = open_unlabelled(table)
     wanted = shape(given, predictor.labels, predictor.classes, probabilities)
@@ -91,6 +88,14 @@ def submit(
         ):
             write((shown, *wanted.cells(found.get(name, mean))))
     return Submitted(len(wanted.ids), wanted.columns, wanted.sample, tuple(unread.values()))
+
+
+def refuse(out: Path, force: bool) -> None:
+    """Raises ``ValueError`` for what is no ``.csv``, ``FileExistsError`` for what is there, unless with ``force``."""
+    if out.suffix.lower() != ".csv":
+        raise ValueError(f"a submission ends in .csv, not in {out.suffix or 'nothing'}")
+    if out.exists() and not force:
+        raise FileExistsError(f"{out} is there already: --force replaces it, another --out leaves it as it is")
 
 
 def shape(table: Table, labels: Labels, classes: int, probabilities: bool = False) -> Shape:

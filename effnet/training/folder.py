@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effnet.evaluation import Evaluation
+from effnet.evaluation import Evaluation, Judged, read
 from effnet.training.loop import Epoch
 from effnet.weights.atomic import replacing
 
@@ -18,10 +18,11 @@ class Result:
 
     model: Path
     chosen: str  # "probe" or "fine-tuned"
-    evaluations: dict[str, Evaluation]
+    evaluations: dict[str, Judged]
     history: tuple[Epoch, ...]
     probe_top1: float | None  # of the probe, each training picture left out in turn
     left_out: tuple[str, ...]
+    seconds: float = 0.0  # of the whole run, all its parts where it was resumed
 
     @property
     def split(self) -> str:
@@ -29,23 +30,26 @@ class Result:
         return "test" if "test" in self.evaluations else next(iter(self.evaluations))
 
     @property
-    def evaluation(self) -> Evaluation:
+    def evaluation(self) -> Judged:
         """The evaluation on ``split``."""
         return self.evaluations[self.split]
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain data, for JSON."""
+        """The result as plain data, for JSON; ``figure`` is what to quote: its name and its value."""
+        found = self.evaluation
+        ranked = {"top1": found.top1, "top5": found.top5} if isinstance(found, Evaluation) else {}
         return {
             "model": str(self.model),
             "chosen": self.chosen,
             "split": self.split,
-            "top1": self.evaluation.top1,
-            "top5": self.evaluation.top5,
-            "pictures": self.evaluation.pictures,
+            "figure": found.headline,
+            **ranked,
+            "pictures": found.pictures,
             "evaluations": {name: found.to_dict() for name, found in self.evaluations.items()},
             "history": [vars(line) for line in self.history],
             "probe_top1": self.probe_top1,
             "left_out": list(self.left_out),
+            "seconds": self.seconds,
         }
 
 
@@ -58,6 +62,7 @@ class RunFolder:
         self.report = folder / "report.html"
         self.split = folder / "split.csv"
         self.checkpoints = folder / "checkpoints"
+        self.logs = folder / "logs"
         self._settings = folder / "run.json"
         self._result = folder / "result.json"
 
@@ -99,10 +104,11 @@ class RunFolder:
         return Result(
             self.model,
             found["chosen"],
-            {name: Evaluation.from_dict(one) for name, one in found["evaluations"].items()},
+            {name: read(one) for name, one in found["evaluations"].items()},
             tuple(Epoch(**line) for line in found["history"]),
             found["probe_top1"],
             tuple(found["left_out"]),
+            found["seconds"],
         )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effnet.arch import Arch
+from effnet.arch.record import choice
 from effnet.data import PictureError, Pictures, Splits, holdout, open_data
 from effnet.data.folds import folds as split_into
 from effnet.data.storage.atomic import replacing
@@ -22,10 +23,11 @@ from effnet.data.twins import disagreeing, named, overlap, together, twins
 from effnet.prediction import Predictor
 from effnet.prediction.ensemble import FOLDS
 from effnet.prediction.oof import OutOfFold
-from effnet.training.plan import SELECT_SHARE, training_pictures
+from effnet.prediction.views import VIEWS
+from effnet.training.plan import training_pictures
 from effnet.training.recipe import Recipe
 from effnet.training.resources import Resources
-from effnet.training.run import train
+from effnet.training.run import settled, train
 from effnet.training.watch import Watch
 
 if TYPE_CHECKING:
@@ -126,6 +128,8 @@ def train_folds(
     where that can be known.
     """
     watch, out = watch or Watch(), Path(out)
+    choice("views", views, VIEWS)
+    share = settled(recipe, weights, epochs, batch, learning_rate).select_share
     splits = data if isinstance(data, Splits) else open_data(data)
     pictures = _apart(training_pictures(splits), watch)
     for sentence in overlap(splits, _decoded(pictures)):
@@ -135,7 +139,11 @@ def train_folds(
     for number, (kept, _) in enumerate(parts):
         _say_unlearned(kept, pictures, number, watch)
         if select_on != "val":
-            holdout(kept, SELECT_SHARE, seed)  # what would stop the last fold shall stop the first
+            holdout(kept, share, seed + 1)  # what would stop the last fold shall stop the first
+    if select_on == "val":
+        watch.say(
+            "choices are made on each fold's held-out pictures: out-of-fold figures will look better than they are"
+        )
     _claim(out, _plan(parts), resume)
     if (out / FOLDS).is_file():
         watch.say(f"these folds are finished: {out / FOLDS}")

@@ -55,7 +55,7 @@ class Trainer:
     ``batches`` gives the training pictures as a stretch of the recipe wants them; ``judge`` scores a network on the
     selection split. Every random number comes from the seed, the epoch and the batch, so that a run that was cut off
     ends with the same bits as one that was not. ``pieces``: parts that a batch is computed in, one after the other;
-    where memory runs out they are doubled, and the batch stays what it was.
+    where memory runs out they are doubled, and the batch stays what it was. ``since``: when the run began.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Trainer:
         place: Place,
         pieces: int = 1,
         compiled: bool = False,
+        since: Stopwatch | None = None,
     ) -> None:
         self.model, self._batches, self.objective, self.judge, self.recipe = model, batches, objective, judge, recipe
         self.epochs, self.seed, self.checkpoints, self.watch, self.place = epochs, seed, checkpoints, watch, place
@@ -86,6 +87,12 @@ class Trainer:
         self.best_epoch, self.best_score = -1, Score((float("inf"),), 0.0, 1.0)
         self.epoch = self.batch = 0
         self.loss_sum = self.seconds = 0.0
+        self._since, self._earlier = since or Stopwatch(), 0.0
+
+    @property
+    def spent(self) -> float:
+        """Seconds of the run so far, those before it was resumed among them."""
+        return self._earlier + self._since.seconds
 
     def run(self) -> None:
         """Trains to the end, or until ``patience`` epochs brought nothing better; `best` holds the best weights."""
@@ -194,9 +201,8 @@ class Trainer:
 
     def save(self) -> None:
         """Leaves a checkpoint of where the run is."""
-        with self.place.first_alone() as first:
-            if first:
-                self.checkpoints.save(self.state(), self.epoch, self.batch)
+        if self.place.first:
+            self.checkpoints.save(self.state(), self.epoch, self.batch)
 
     def state(self) -> State:
         """Everything that the run needs to go on as if it had never stopped."""
@@ -216,6 +222,7 @@ class Trainer:
             "loss_sum": self.loss_sum,
             "seconds": self.seconds,
             "pieces": self.pieces,
+            "spent": self.spent,
         }
 
     def restore(self, state: State) -> None:
@@ -229,6 +236,7 @@ class Trainer:
         self.best, self.best_epoch, self.best_score = state["best"], state["best_epoch"], Score(**state["best_score"])
         self.epochs, self.epoch, self.batch = state["epochs"], state["epoch"], state["batch"]
         self.loss_sum, self.seconds, self.pieces = state["loss_sum"], state["seconds"], state["pieces"]
+        self._earlier = state["spent"]
 
 
 def prepare(model: EfficientNet, recipe: Recipe) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -104,10 +103,8 @@ class Place:
         found: list[T] = broadcast_object_list([number])
         return found[0]
 
-    @contextmanager
-    def first_alone(self) -> Iterator[bool]:
-        """A block that only the first process shall act in (True there); the others wait at its end."""
-        yield self.first
+    def wait(self) -> None:
+        """Until every process is here."""
         self._accelerator.wait_for_everyone()
 
     def scale(self) -> dict[str, Any]:

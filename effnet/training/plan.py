@@ -30,6 +30,14 @@ class Plan:
         """Every picture that is learned from or chosen by, those of ``fit`` first."""
         return Pictures((*self.fit.items, *self.select.items), self.fit.labels, self.fit.mirror)
 
+    def in_words(self) -> str:
+        """One line: how many pictures are for what."""
+        reported = ", ".join(f"{len(found)} of {name} to report on" for name, found in self.report.items())
+        return (
+            f"{len(self.fit)} pictures to learn from, {len(self.select)} to choose by, {reported}; "
+            f"{len(self.fit.labels.names)} classes"
+        )
+
     def write(self, path: Path) -> None:
         """A CSV of every picture: its name, class and part."""
         parts = {"fit": self.fit, "select": self.select, **self.report}

@@ -89,8 +89,8 @@ class Tracked(Watch):
     def epoch(self, line: Epoch) -> None:
         """As `Watch.epoch`. A tracker that fails is told nothing more: a curve is not worth a run."""
         self._watch.epoch(line)
-        if line.epoch <= self._last:  # stopped between this and the checkpoint: the epoch was trained once more
-            return
+        if not self._trackers or line.epoch <= self._last:
+            return  # of a run that was stopped before the epoch's checkpoint: it was trained once more
         values = {
             "training/loss": line.loss,
             "training/learning rate": line.learning_rate,

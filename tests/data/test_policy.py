@@ -81,7 +81,7 @@ def test_arguments_of_magnitudes_are_timms() -> None:
                 for function in vars(operations).copy():
                     if not function.startswith("_") and function.islower():
                         patched.setattr(operations, function, spy)
-                policy.operation(name, magnitude, 250)(Image.new("RGB", (8, 8)))
+                policy.operation(name, magnitude, 250)(Image.new("RGB", (96, 96)))
             theirs = of(magnitude, {"translate_const": 250}) if of else ()
             assert [abs(value) for value in given] == pytest.approx([abs(value) for value in theirs]), name
 
@@ -95,7 +95,7 @@ def recording(given: list[float]) -> Callable[..., Image.Image]:
 
 
 def test_both_directions() -> None:
-    gradient = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, :, None], (64, 64, 3)).copy()
+    gradient = np.broadcast_to(np.arange(96, dtype=np.uint8)[None, :, None], (96, 96, 3)).copy()
     moved = policy.operation("TranslateX", 2, 100)
     torch.manual_seed(0)
     seen = Counter(int(array(moved(Image.fromarray(gradient)))[0, 32, 0]) for _ in range(400))
@@ -203,7 +203,18 @@ def test_cutout_is_cut_off_at_the_edges() -> None:
     assert not array(black).any()
     torch.manual_seed(0)
     cut = policy.operation("Cutout", 5, 100)  # 40 pixels a side
-    assert max(int((array(cut(black)) == 128).all(2).sum()) for _ in range(20)) > 700
+    large = Image.new("RGB", (96, 120))
+    assert max(int((array(cut(large)) == 128).all(2).sum()) for _ in range(20)) == 1600
+
+
+def test_small_pictures_move_less() -> None:
+    gradient = np.broadcast_to(np.arange(56, dtype=np.uint8)[:, None, None], (56, 56, 3)).copy()
+    moved = policy.operation("TranslateY", 4, 100)  # 40 pixels, a quarter of them: 10
+    torch.manual_seed(0)
+    assert {int(array(moved(Image.fromarray(gradient)))[28, 0, 0]) for _ in range(20)} == {18, 38}
+    cut = policy.operation("Cutout", 8, 100)  # 64 pixels a side, a quarter of them: 16
+    found = {int((array(cut(Image.fromarray(gradient))) == 128).all(2).sum()) for _ in range(60)}
+    assert max(found) == 256
 
 
 # --- the policies

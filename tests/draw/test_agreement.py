@@ -12,6 +12,8 @@ from effnet.draw.plots import RIGHT, WRONG
 
 BINS = [(0, 0.0, 0.0)] * 10 + [(7, 0.7, 0.5), (0, 0.0, 0.0), (1234, 0.81, 0.9), (120_000, 0.9, 0.9), (1, 1.0, 1.0)]
 
+LEGEND = 25  # units from the top that the legend takes
+
 
 def texts(svg: str) -> list[str]:
     return [element.text or "" for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("text")]
@@ -30,14 +32,14 @@ def drawn_in(svg: str, colour: str) -> list[list[tuple[float, float]]]:
 def test_reliability_has_a_bar_and_a_line_for_every_bin_with_pictures() -> None:
     svg = reliability(BINS, "reliability")
     assert {"7", "1.2k", "120k", "1", "right", "sure", "how many", "0%", "100%"} <= set(texts(svg))
-    bars = [path for path in drawn_in(svg, RIGHT) if max(y for _, y in path) > 250]
+    bars = [path for path in drawn_in(svg, RIGHT) if min(y for _, y in path) > LEGEND]
     lines = [path for path in drawn_in(svg, WRONG) if len(path) == 2]
     assert len(bars) == 4
     base = max(y for path in bars for _, y in path)
     heights = sorted(base - min(y for _, y in path) for path in bars)
     full = heights[-1]
     assert [height / full for height in heights] == pytest.approx([0.5, 0.9, 0.9, 1.0], abs=0.01)
-    across = sorted((base - path[0][1]) / full for path in lines if path[0][1] > 40)[-4:]
+    across = sorted((base - path[0][1]) / full for path in lines if path[0][1] > LEGEND)
     assert across == pytest.approx([0.7, 0.81, 0.9, 1.0], abs=0.01)
 
 

@@ -80,7 +80,7 @@ def test_by_hand() -> None:
 def test_classes_in_the_order_asked_for() -> None:
     model, seen = lively("nano"), pictures(2, 32, 32, 3)
     every = activation(model, seen)
-    assert np.array_equal(activation(model, seen, [4, 0, 4]), every[:, [4, 0, 4]])
+    assert activation(model, seen, [4, 0, 4]) == pytest.approx(every[:, [4, 0, 4]], rel=1e-4, abs=1e-6)
     assert activation(model, seen, []).shape == (2, 0, *every.shape[2:])
 
 

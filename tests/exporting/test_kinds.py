@@ -1,4 +1,4 @@
-"""Labels of which any may be right end in a sigmoid, values in nothing: in every format, and back through every engine."""
+"""Where any label may be right files end in a sigmoid, of values in nothing: in every format, and back in engines."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def of_kind(kind: str) -> EfficientNet:
     model = network()
     model.labels = Labels(NAMES, kind)
     with torch.no_grad():
-        model.classifier.weight *= 20  # type: ignore[operator]
+        seen = model(normalise(torch.from_numpy(own(model.preprocess)), model.preprocess))
+        model.classifier.weight *= 4 / float(seen.abs().max())  # type: ignore[operator]
     return model
 
 
@@ -107,12 +108,10 @@ def test_an_exported_tflite_is_read_back_as_weights(tmp_path: Path) -> None:
 
 
 def test_the_exact_probability_is_turned_back() -> None:
-    interface, shares = Interface(), np.array([[0.5, 1e-30, 0.999, 0, 1]], np.float32)
+    interface, shares = Interface(), np.array([[0.5, 1e-6, 0.999, 0, 1]], np.float32)
     found = as_logits(shares, interface, "any")[0]
-    np.testing.assert_allclose(found[:3], [0, np.log(1e-30), np.log(999)], rtol=1e-5, atol=1e-7)
-    assert np.isfinite(found).all()
-    assert found[3] < -80
-    assert 16 < found[4] < 18
+    np.testing.assert_allclose(found[:3], [0, np.log(1e-6), np.log(999)], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found[3:], [-24 * np.log(2), 24 * np.log(2)], rtol=1e-6)
     values = np.array([[-3.5, 1e9]], np.float32)
     assert as_logits(values, Interface(output="values"), "value") is values
 
@@ -140,19 +139,19 @@ def test_the_comparison_sees_a_softmax_where_a_sigmoid_belongs() -> None:
     assert wrong.difference > 0.1
     other = of_kind("any")
     with torch.no_grad():
-        other.classifier.bias[2] += 0.05  # type: ignore[index, union-attr, operator]
+        other.classifier.bias[2] += 0.05  # type: ignore[index, operator]
     assert compare(answering(other, "any", "probabilities"), model, Interface(), seen).difference > 1e-3
     off = compare(answering(other, "value", "values"), of_kind("value"), Interface(output="values"), seen)
     assert off.difference > 1e-3
     assert off.same_top1 is None
 
 
-def test_logits_that_float32s_probabilities_cannot_tell_are_not_held_against_a_file() -> None:
+def test_logits_that_a_probability_cannot_tell_are_not_held_against_a_file(tmp_path: Path) -> None:
     model = of_kind("any")
     with torch.no_grad():
-        model.classifier.bias += 14  # type: ignore[operator]
-    found = compare(answering(model, "any", "probabilities"), model, Interface(), [own(model.preprocess)])
-    assert found.difference < 1e-4
+        model.classifier.weight *= 15  # type: ignore[operator]
+    for suffix in (".onnx", ".xml", ".tflite"):
+        assert export(model, tmp_path / f"m{suffix}").same_top1 == 6
 
 
 def test_a_faster_engine_may_change_so_many_labels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,6 @@ def test_the_drawing_is_one_svg() -> None:
     root = ElementTree.fromstring(found.drawing())
     assert root.tag.endswith("svg")
     texts = ["".join(node.itertext()).strip() for node in root.iter() if node.tag.endswith("text")]
-    assert "learning rate" in texts
+    assert {"learning rate", "loss", "0.001", "0.1"} <= set(texts)
     assert f"{found.rate:.2g}" in texts
     assert found.drawing() == found.drawing()

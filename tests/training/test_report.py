@@ -5,25 +5,36 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import replace
+from hashlib import sha256
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from effnet.data.pixels import Pixels
-from effnet.evaluation import Evaluation, score
+from effnet.arch import count
+from effnet.contract import Labels
+from effnet.data import Item, Pictures
+from effnet.data.normalise import normalise
+from effnet.data.pixels import Source
+from effnet.evaluation import Evaluation, Judged, score, score_labels, score_values
 from effnet.net import EfficientNet, create
 from effnet.training.folder import Result
 from effnet.training.loop import Epoch
-from effnet.training.page import ROWS_MOST
 from effnet.training.recipes import FINETUNE, PROBE, SCRATCH
-from effnet.training.report import MISTAKES_MOST, PAIRS_MOST, wilson, write_report
+from effnet.training.report import Cost, Data, write_report
+from effnet.training.report.classes import MISTAKES_MOST, PAIRS_MOST, UNCERTAIN_MOST, wilson
+from effnet.training.report.page import ROWS_MOST, duration, short
 
 VOID = {"meta", "img", "br"}
-HISTORY = (Epoch(1, 2.5, 1.75, 0.5, 1e-3), Epoch(2, 1.5, 0.625, 0.8125, 5e-4), Epoch(3, 1.2, 0.75, 0.75, 0.0))
+HISTORY = (
+    Epoch(1, 2.5, 1.75, 0.5, 1e-3, 90.0),
+    Epoch(2, 1.5, 0.625, 0.8125, 5e-4, 61.0),
+    Epoch(3, 1.2, 0.75, 0.75, 0.0, 62.0),
+)
 
 
 class Page(HTMLParser):
@@ -68,13 +79,14 @@ def evaluation(names: list[str], pictures: int = 60, strength: float = 1.5, abse
     return score(logits, targets, names, [f"{names[label]}/{index}.jpg" for index, label in enumerate(targets)])
 
 
-def result(found: Evaluation, chosen: str = "fine-tuned", history: tuple[Epoch, ...] = HISTORY) -> Result:
+def result(found: Judged, chosen: str = "fine-tuned", history: tuple[Epoch, ...] = HISTORY) -> Result:
     return Result(Path("my runs/one/model.safetensors"), chosen, {"holdout": found}, history, None, ())
 
 
 @pytest.fixture(scope="module")
 def model() -> EfficientNet:
     made = create("nano", 3)
+    made.labels = Labels(("cat", "dog", "owl"))
     made.provenance = made.provenance.then("made <by> a test")
     return made
 
@@ -93,10 +105,15 @@ def test_tells_what_happened(tmp_path: Path, model: EfficientNet) -> None:
         *("effnet predict photo.jpg --model 'my runs/one/model.safetensors'", "learning rate", "0.0003"),
         *(f"{one.recall:.1%}" for one in found.classes),
         *(f"{one.probability:.1%} sure" for one in found.mistakes[:MISTAKES_MOST]),
+        *(f"{one.other_probability:.1%}" for one in found.uncertain[:UNCERTAIN_MOST]),
+        *("3 min 33 s", "1 min 2 s", short(count("nano", classes=3).macs), "python 3."),
     ):
         assert text in page.said, text
-    assert "Top-5" not in page.said
-    assert [tag for tag, _ in page.tags].count("svg") == 3
+    for text in ("Top-5", "Command", "Fingerprint", "Peak memory", "Computed on"):  # not told, so not shown
+        assert text not in page.said
+    assert [tag for tag, _ in page.tags].count("svg") == 5
+    drawn = [attributes["aria-label"] or "" for tag, attributes in page.tags if tag == "svg"]
+    assert [name.split()[0] for name in drawn] == ["loss", "top-1", "learning", "confusion", "reliability"]
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
@@ -130,7 +147,7 @@ def test_probe_without_history_or_mistakes(tmp_path: Path, model: EfficientNet) 
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "nothing else was trained" in page.said
     assert "None: every picture was right." in page.said
-    assert [tag for tag, _ in page.tags].count("svg") == 1
+    assert [tag for tag, _ in page.tags].count("svg") == 2
 
 
 def test_many_classes_one_of_them_empty(tmp_path: Path, model: EfficientNet) -> None:
@@ -142,6 +159,7 @@ def test_many_classes_one_of_them_empty(tmp_path: Path, model: EfficientNet) -> 
     assert f"{120 - ROWS_MOST} more" in page.said
     assert [tag for tag, _ in page.tags].count("tr") == 1 + PAIRS_MOST + 2 + 120
     assert page.said.count("– ") == 3
+    assert "confusion matrix" not in str(page.tags)
     assert all(name in page.said for name in names)
 
 
@@ -153,22 +171,159 @@ def test_choosing_on_what_is_reported_is_said(tmp_path: Path, model: EfficientNe
     assert "on which choices were made" in page.said
 
 
-def test_thumbnails(tmp_path: Path, model: EfficientNet) -> None:
-    found = evaluation(["cat", "dog", "owl"], strength=1.0)
-    large, tiny, gone = (one.picture for one in found.mistakes[:3])
-    Image.new("RGB", (1200, 600), "red").save(tmp_path / "large.jpg")
-    pictures: dict[str, Path | Pixels] = {
-        large: tmp_path / "large.jpg",
-        tiny: np.full((8, 8, 3), 200, np.uint8),
-        gone: tmp_path / "gone.jpg",
-    }
-    write_report(tmp_path / "report.html", result(found), model, SCRATCH, pictures)
-    sizes = []
-    for source in Page((tmp_path / "report.html").read_text(encoding="utf-8")).images:
+def decoded(page: Page) -> list[Image.Image]:
+    found = []
+    for source in page.images:
         kind, _, code = source.partition(",")
         assert kind == "data:image/jpeg;base64"
-        sizes.append(Image.open(BytesIO(base64.b64decode(code))).size)
-    assert sizes == [(160, 80), (160, 160)]
+        found.append(Image.open(BytesIO(base64.b64decode(code))))
+    return found
+
+
+def test_pictures_with_their_maps(tmp_path: Path, model: EfficientNet) -> None:
+    found = replace(evaluation(["cat", "dog", "owl"], strength=1.0), uncertain=())
+    large, tiny, gone = found.mistakes[:3]
+    Image.new("RGB", (1200, 600), "red").save(tmp_path / "large.jpg")
+    pictures: dict[str, Source] = {
+        large.picture: tmp_path / "large.jpg",
+        tiny.picture: np.full((8, 8, 3), 200, np.uint8),
+        gone.picture: tmp_path / "gone.jpg",
+    }
+    write_report(tmp_path / "report.html", result(found), model, SCRATCH, pictures)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert [image.size for image in decoded(page)] == [(160, 80), (160, 160), (160, 160), (160, 160)]
+    alts = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert alts == ["", f"what speaks for {large.predicted}", "", f"what speaks for {tiny.predicted}"]
+
+
+def test_the_map_lies_where_the_class_is(tmp_path: Path) -> None:
+    """Of a network that sees brightness alone: the map of its class is on the bright side."""
+    model = create("nano", 2).eval()
+    model.labels = Labels(("dark", "bright"))
+    left = np.full((32, 32, 3), 10, np.uint8)
+    left[:, :16] = 250
+    with torch.no_grad():
+        maps = model.features(normalise(torch.from_numpy(left[None]), model.preprocess))["head"][0]
+        half = maps.shape[2] // 2
+        towards = (maps[:, :, :half] - maps[:, :, half:]).mean((1, 2))
+        model.classifier.weight[1] = towards / towards.norm()
+        model.classifier.weight[0] = -model.classifier.weight[1]
+    found = score(np.array([[0.0, 1.0]]), np.array([0]), ["dark", "bright"], ["a.jpg"])
+    write_report(tmp_path / "report.html", result(found), model, SCRATCH, {"a.jpg": left})
+    images = decoded(Page((tmp_path / "report.html").read_text(encoding="utf-8")))
+    assert len(images) == 4  # as a mistake, and as one of the most uncertain
+    seen = np.asarray(images[1].convert("RGB")).astype(int)
+    coloured = np.ptp(seen, axis=2)
+    assert coloured[:, :80].mean() > 4 * coloured[:, 80:].mean()
+
+
+def test_what_is_told_is_shown(tmp_path: Path, model: EfficientNet) -> None:
+    items = tuple(Item(np.full((8, 8, 3), index, np.uint8), index % 3, f"{index}.png") for index in range(12))
+    pictures = Pictures(items, model.labels)
+    names = [item.name for item in items[6:]]
+    found = score(np.eye(3)[[1, 0, 2, 0, 1, 2]] * 2.0, pictures.targets[6:], model.labels.names, names)
+    data = Data("photos & more", {part: pictures.take(which) for part, which in zip(PARTS, SHARES, strict=True)})
+    cost = Cost(5025, 2_100_000_000, 7_000_000_000, "A <fast> GPU", 4, "bfloat16")
+    write_report(
+        tmp_path / "report.html", result(found), model, FINETUNE, cost=cost, data=data, command="effnet train 'a b'"
+    )
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    for text in (
+        *("photos & more", data.fingerprint, "effnet train 'a b'", "1 h 23 min", "2.1 GB", "7 GB"),
+        *("4 × A <fast> GPU, bfloat16", "Learned from", "Reported on: holdout"),
+        '"layer_rate": 1.0',
+    ):
+        assert text in page.said, text
+    rows = re.search(r"learned from .*?owl (.*?)Pictures left out", page.said, re.DOTALL)
+    assert rows
+    assert rows[1].split() == ["1", "1", "2"]
+    mistakes = 2 * len(found.mistakes) + 2 * len(found.uncertain)  # the pictures come from the data
+    assert len(page.images) == mistakes
+
+
+PARTS = ("fit", "select", "holdout")
+SHARES = (range(3), range(3, 6), range(6, 12))
+
+
+def test_fingerprint() -> None:
+    items = [Item(np.zeros((8, 8, 3), np.uint8), label, name) for label, name in ((0, "b"), (1, "a"))]
+    labels = Labels(("cat", "dog"))
+    data = Data("", {"fit": Pictures(tuple(items), labels), "val": Pictures((), labels)})
+    assert data.fingerprint == sha256(b"fit\ta\tdog\nfit\tb\tcat\n").hexdigest()
+    assert Data("elsewhere", {"fit": Pictures(tuple(items[::-1]), labels)}).fingerprint == data.fingerprint
+    others = [
+        Data("", {"select": Pictures(tuple(items), labels)}),
+        Data("", {"fit": Pictures(tuple(items), Labels(("cat", "owl")))}),
+        Data("", {"fit": Pictures((items[0], replace(items[1], name="c")), labels)}),
+    ]
+    assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 4
+    several = Pictures((replace(items[0], label=(0, 1)), replace(items[1], label=())), Labels(labels.names, "any"))
+    assert Data("", {"fit": several}).fingerprint == sha256(b"fit\ta\t\nfit\tb\tcat|dog\n").hexdigest()
+    values = Pictures((replace(items[0], label=(0.5, -2.0)),), Labels(labels.names, "value"))
+    assert Data("", {"fit": values}).fingerprint == sha256(b"fit\tb\t0.5|-2.0\n").hexdigest()
+    broken = Pictures((replace(items[0], name="\udcff\ud800"),), labels)
+    assert len(Data("", {"fit": broken}).fingerprint) == 64
+
+
+def test_any_of_the_labels(tmp_path: Path, model: EfficientNet) -> None:
+    names = ["cat", "dog", "owl", "<gnu>"]
+    dice = np.random.default_rng(0)
+    wanted = dice.random((40, 4)) < 0.4
+    wanted[:, 3] = False
+    found = score_labels(dice.normal(0, 1, (40, 4)) + 2 * wanted - 1, wanted, names, [f"{n}.jpg" for n in range(40)])
+    pictures = {one.picture: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes}
+    other = replace(model.labels, kind="any")
+    before, model.labels = model.labels, other
+    write_report(tmp_path / "report.html", result(found), model, FINETUNE, pictures)
+    model.labels = before
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    for text in (
+        *(f"{found.mean_average_precision:.2%}", "mean average precision", f"{found.labels_right:.2%}"),
+        *(f"{found.pictures_right:.2%}", "Labels right", "was missed", "is not there", "3 labels, any of which"),
+        *(f"{one.average_precision:.1%}" for one in found.labels if one.average_precision is not None),
+        *(f"{one.recall:.1%}" for one in found.labels if one.pictures),
+        *(f"{one.probability:.1%}" for one in found.mistakes[:MISTAKES_MOST]),
+        *("labels right 81.25% after epoch 2", "[0].labels"),
+    ):
+        assert text in page.said, text
+    assert "confusion" not in str(page.tags)
+    assert "reliability" in str(page.tags)
+    weakest = [page.said.index(f" {one.name} ") for one in found.labels if one.average_precision is not None]
+    order = np.argsort([one.average_precision for one in found.labels if one.average_precision is not None])
+    assert list(np.argsort(weakest)) == list(order)
+
+
+def test_values(tmp_path: Path, model: EfficientNet) -> None:
+    dice = np.random.default_rng(0)
+    wanted = dice.normal(50, 10, (40, 3))
+    found = score_values(
+        wanted + dice.normal(0, 3, (40, 3)), wanted, model.labels.names, [f"{n}.jpg" for n in range(40)]
+    )
+    pictures = {one.picture: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes}
+    before, model.labels = model.labels, replace(model.labels, kind="value")
+    write_report(tmp_path / "report.html", replace(result(found), probe_top1=0.875), model, FINETUNE, pictures)
+    model.labels = before
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    for text in (
+        *(f"{found.r2:.3f}", f"{found.rmse:.4g}", f"{found.mae:.4g}", "RMSE", "R²", "3 values", "R² 0.875"),
+        *(f"{one.rmse:.4g}" for one in found.values),
+        *(f"{one.predicted:.4g}" for one in found.mistakes[:MISTAKES_MOST]),
+        *("R² 0.812 after epoch 2", "[0].values"),
+    ):
+        assert text in page.said, text
+    assert "smoothed" not in page.said
+    plots = [attributes["aria-label"] or "" for tag, attributes in page.tags if tag == "svg"]
+    assert sum("against true" in name for name in plots) == 3
+    assert not any("reliability" in name or "confusion" in name for name in plots)
+    assert len(page.images) == 48
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.25, "0.25 s"), (31.4, "31.4 s"), (59.97, "1 min 0 s"), (93, "1 min 33 s"), (86399, "23 h 59 min")],
+)
+def test_durations(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
 
 
 def test_wilson() -> None:

@@ -47,14 +47,14 @@ def fresh(model: EfficientNet) -> EfficientNet:
 
 def bias(model: EfficientNet) -> float:
     assert isinstance(model.classifier, nn.Linear)
-    return float(model.classifier.bias[0])
+    return float(model.classifier.bias[0].detach())
 
 
 def test_all_are_averaged_weights_and_statistics() -> None:
     base = network()
     models = [shifted(base, amount) for amount in (1.0, 2.0, -6.0)]
     made, found = soup(models, lambda model: abs(bias(model) + 1) - 10, greedy=False)
-    assert found.networks == (0, 1, 2) or set(found.networks) == {0, 1, 2}
+    assert found.networks == (0, 1, 2)
     assert found.singles == pytest.approx((-8, -7, -5))
     assert found.loss == pytest.approx(-10)
     assert [taste.kept for taste in found.tastes] == [True]

@@ -1,0 +1,247 @@
+"""The stages of a training run: a probe, fine-tuning, the choice between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from effnet.clock import Stopwatch
+from effnet.data import PictureError, Pictures
+from effnet.data.ahead import ahead
+from effnet.data.augment import dice
+from effnet.data.loader import TrainingBatches
+from effnet.data.pixels import Fitted, Source, pixels
+from effnet.engines.eager import Eager, Floats
+from effnet.net import EfficientNet
+from effnet.prediction.pipeline import outputs
+from effnet.training.checkpoint import Checkpoints
+from effnet.training.judging import FIGURES, Score, Truth
+from effnet.training.loop import Epoch, State, Trainer
+from effnet.training.objective import Objective
+from effnet.training.place import Place
+from effnet.training.plan import Plan
+from effnet.training.probe import Probe, fit_probe
+from effnet.training.recipe import Recipe, Stretch
+from effnet.training.resources import Resources
+from effnet.training.start import estimate_norms
+from effnet.training.teacher import Taught
+from effnet.training.trial import compiling_pays, parts_that_fit, seconds_per_epoch
+from effnet.training.watch import Watch
+
+EPOCHS_MOST = 200  # however many minutes there are
+
+
+class Stages:
+    """The stages of one run, which share its network and pictures."""
+
+    def __init__(
+        self,
+        model: EfficientNet,
+        parts: Plan,
+        recipe: Recipe,
+        seed: int,
+        resources: Resources,
+        place: Place,
+        watch: Watch,
+        since: Stopwatch,
+    ) -> None:
+        self.since = since
+        self.model, self.parts, self.recipe, self.seed, self.watch = model, parts, recipe, seed, watch
+        self.resources, self.place = resources, place
+        self.preprocess = replace(model.preprocess, decode="reduced")
+        self.probe: Probe | None = None
+        self._probe_losses = np.empty(0)  # of the probe on ``select``, by heads that have not seen the picture
+        self.trainer: Trainer | None = None
+        self._before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def run(
+        self, epochs: int | None, minutes: float | None, checkpoints: Checkpoints, teacher: str | Path | None
+    ) -> tuple[str, EfficientNet]:
+        """All of them, from the newest checkpoint on: what was chosen, and the network that is left.
+
+        Raises `Diverged` where training fails.
+        """
+        state = self.place.agreed(checkpoints.latest() if self.place.first else None)
+        if self.recipe.norms == "estimated" and state is None:
+            self.estimate_norms()
+        if self.recipe.probe:
+            self.fit_probe()
+        total = state["epochs"] if state else self.place.agreed(self.epochs(epochs, minutes))
+        if total:
+            taught = Taught(teacher, self.model.labels, self.place.device) if teacher is not None else None
+            self.fine_tune(total, checkpoints, state, taught)
+        return self.choose()
+
+    @property
+    def history(self) -> tuple[Epoch, ...]:
+        """What each epoch brought."""
+        return tuple(self.trainer.history) if self.trainer else ()
+
+    @property
+    def spent(self) -> float:
+        """Seconds of the run so far."""
+        return self.trainer.spent if self.trainer else self.since.seconds
+
+    def best(self) -> EfficientNet | None:
+        """The network with the best weights so far, where there are any."""
+        if self.trainer is None or not self.trainer.best:
+            return None
+        self.model.load_state_dict(self.trainer.best)
+        return self.model.cpu().eval()
+
+    def batches(self, stretch: Stretch) -> TrainingBatches:
+        """The training pictures, this process's share of every batch, as ``stretch`` wants them."""
+        side = stretch.size
+        preprocess = replace(self.preprocess, size=(side, side)) if side else self.preprocess
+        recipe, place = self.recipe, self.place
+        return TrainingBatches(
+            self.parts.fit,
+            preprocess,
+            stretch.augment,
+            recipe.batch,
+            dice(self.seed, "data"),
+            self.resources.workers,
+            rank=place.rank,
+            ranks=place.ranks,
+            even=recipe.balance == "sampler",
+            cache=self.resources.cache,
+        )
+
+    def estimate_norms(self) -> None:
+        """Measures batch norm's statistics on the pictures to learn from."""
+        estimate_norms(self.model, self._seen(32))
+
+    def _seen(self, batch: int) -> Iterator[Tensor]:
+        """The pictures to learn from, as predicting sees them: uint8 (N, H, W, 3) each."""
+        prepared = ahead(lambda item: pixels(item.picture, self.preprocess), self.parts.fit.items)
+        while chunk := list(islice(prepared, batch)):
+            yield torch.from_numpy(np.stack(chunk))
+
+    def fit_probe(self) -> None:
+        """Fits a head on the frozen network: one on all the training pictures, and one on ``fit`` to go on from."""
+        parts, truth, count = self.parts, Truth.of(self.parts.known), len(self.parts.fit)
+        features = self._rows(self._engine(self.model).embed, parts.known, "probe")
+        start = fit_probe(features[:count], truth[:count])
+        if parts.refits:
+            self.probe = fit_probe(features, truth)
+            self._probe_losses = self.probe.losses[count:]
+        else:
+            self.probe = start
+            self._probe_losses = truth[count:].losses(start.logits(features[count:]))
+        self.watch.say(
+            f"probe: a linear head on the frozen {self.model.arch.name}, each picture judged by a head that has not "
+            f"seen it: {FIGURES[truth.kind]} {self.probe.top1:.1%}, loss {self.probe.loss:.3f}"
+        )
+        _set_head(self.model, start)
+
+    def _engine(self, model: EfficientNet) -> Eager:
+        return Eager(model, str(next(model.parameters()).device))
+
+    def _rows(self, compute: Callable[[Fitted], Floats], pictures: Pictures, stage: str) -> Floats:
+        """``compute`` of every picture: (N, …)."""
+        named: list[tuple[str, Source | PictureError]] = [(item.name, item.picture) for item in pictures.items]
+        rows: list[Floats] = []
+        for _, row in outputs(compute, self.place.mine(named), self.preprocess, batch=32):
+            if isinstance(row, PictureError):
+                raise row  # it could be read a moment ago
+            rows.append(row)
+            self.watch.progress(stage, len(rows) * self.place.ranks, len(pictures))
+        gathered: list[Floats] = self.place.gathered(rows)
+        return np.stack(gathered)
+
+    def epochs(self, epochs: int | None, minutes: float | None) -> int:
+        """How many epochs to train: as told, or as many as fit into the minutes."""
+        if epochs is not None:
+            return epochs
+        limited = minutes or (self.recipe.minutes if self.place.device.type == "cpu" else 0)
+        if not limited or not self.recipe.epochs:
+            return self.recipe.epochs
+        last = self.recipe.stretches(self.recipe.epochs)[-1]
+        seconds = seconds_per_epoch(self.model, self.batches(last), self.recipe, self.place)
+        least = 0 if self.recipe.probe else 1
+        total = max(least, min(int(limited * 60 / seconds), EPOCHS_MOST))
+        self.watch.say(
+            f"an epoch takes about {seconds:.0f} s here: {total} of them in {limited:g} min"
+            + ("" if minutes else " (--minutes for more or less)")
+        )
+        return total
+
+    def fine_tune(self, epochs: int, checkpoints: Checkpoints, state: State | None, teacher: Taught | None) -> None:
+        """Trains the whole network, from ``state`` where there is one."""
+        objective = Objective(self.parts.fit, self.recipe, self.place.device, teacher)
+        compiled = self.resources.compiled
+        if compiled is None:
+            compiled = compiling_pays(self.model, self.recipe, epochs, len(self.parts.fit), self.place, self.watch)
+        self.trainer = Trainer(
+            self.model,
+            self.batches,
+            objective,
+            self._judge,
+            self.recipe,
+            epochs,
+            self.seed,
+            checkpoints,
+            self.watch,
+            self.place,
+            self.resources.pieces or parts_that_fit(self.model, self.recipe, self.place, self.watch),
+            compiled,
+            self.since,
+        )
+        if state:
+            self.trainer.restore(state)
+            self.watch.say(f"going on from epoch {self.trainer.epoch + 1}, batch {self.trainer.batch + 1}")
+        else:
+            self.trainer.save()
+        self.trainer.run()
+
+    def _judge(self, model: EfficientNet) -> Score:
+        logits = self._rows(self._engine(model).run, self.parts.select, "held out")
+        return Truth.of(self.parts.select).score(logits.astype(np.float64))
+
+    def choose(self) -> tuple[str, EfficientNet]:
+        """The network to keep, ready to be saved: the probe, unless fine-tuning is clearly better.
+
+        Both are judged on ``select``: the probe by heads that left each picture out. Clearly is by more than two
+        standard errors of the pictures' differences, since the best of several epochs looks better than it is.
+        """
+        if self.trainer is None or (self.probe is not None and not self._tuning_pays(self.trainer)):
+            assert self.probe is not None
+            self.model.load_state_dict(self._before)
+            _set_head(self.model, self.probe)
+            return "probe", self.model.cpu().eval()
+        self.model.load_state_dict(self.trainer.best)
+        _scale_head(self.model, self.trainer.best_score.gain)
+        return "fine-tuned", self.model.cpu().eval()
+
+    def _tuning_pays(self, trainer: Trainer) -> bool:
+        tuned, frozen = np.array(trainer.best_score.losses), self._probe_losses
+        gained = frozen - tuned
+        chance = 2 * gained.std(ddof=1) / len(gained) ** 0.5 if len(gained) > 1 else float("inf")
+        pays = bool(gained.mean() > chance)
+        self.watch.say(
+            f"{'fine-tuning' if pays else 'the probe'} is kept: on the pictures to choose by, loss {frozen.mean():.3f} "
+            f"of the probe, {tuned.mean():.3f} fine-tuned (a difference up to {chance:.3f} may be chance)"
+        )
+        return pays
+
+
+def _set_head(model: EfficientNet, probe: Probe) -> None:
+    """Puts the probe's numbers into the classifier."""
+    assert isinstance(model.classifier, nn.Linear)
+    with torch.no_grad():
+        model.classifier.weight.copy_(torch.from_numpy(probe.weight))
+        model.classifier.bias.copy_(torch.from_numpy(probe.bias))
+
+
+def _scale_head(model: EfficientNet, gain: float) -> None:
+    """Multiplies the logits, so that probabilities mean what they say; no prediction changes."""
+    assert isinstance(model.classifier, nn.Linear)
+    with torch.no_grad():
+        model.classifier.weight.mul_(gain)
+        model.classifier.bias.mul_(gain)

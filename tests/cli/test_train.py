@@ -1,0 +1,58 @@
+"""``effnet train`` as people type it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.training.conftest import paint
+
+
+def test_a_rehearsal_of_the_paper(run: Run, tmp_path: Path) -> None:
+    done = run("train", "--recipe", "paper_b0", "--weights", "none", "--dry-run", "--out", tmp_path / "seen")
+    assert done.status == 0, done.err
+    assert "350 epochs of 307 batches of 4,096" in done.out
+    assert "rmsprop, peak rate 0.256, exponential" in done.out
+    assert "stochastic depth from 0.000 (stage1.0) to 0.188 (stage7.0)" in done.out
+    drawing = (tmp_path / "seen" / "schedule.svg").read_text()
+    assert drawing.startswith("<svg")
+    assert "learning rate" in drawing
+
+
+def test_a_rehearsal_as_json(run: Run) -> None:
+    words = ("train", "digits", "--recipe", "v2_s", "--model", "v2_s", "--weights", "none", "--dry-run", "--json")
+    done = run(*words, "--epochs", 8, "--batch", 64)
+    found = json.loads(done.out)
+    assert [one["size"] for one in found["epochs"]] == [128, 128, 185, 185, 243, 243, 300, 300]
+    assert found["peak"] == pytest.approx(0.004)
+    assert found["pictures"] == 1438
+
+
+def test_nothing_to_learn_from(run: Run) -> None:
+    done = run("train")
+    assert done.status == 2
+    assert "say what to learn from" in done.err
+
+
+def test_from_pictures_to_an_answer_in_another_process(tmp_path: Path) -> None:
+    """As ``torchrun -m effnet train`` starts it: two processes, one of which tells."""
+    paint(tmp_path / "photos", "dark", 70, 20)
+    paint(tmp_path / "photos", "light", 180, 20)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "effnet"]
+    words = ["train", "photos", "--model", "nano", "--weights", "none", "--epochs", "1", "--out", "out", "--json"]
+    done = subprocess.run(
+        [*command, *words, "--workers", "0"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["pictures"] == 8
+    assert (tmp_path / "out" / "report.html").exists()

@@ -1,0 +1,148 @@
+"""Submissions in the shape that competitions want: ids, rows and columns are the sample's where there is one."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effnet.contract import Labels
+from effnet.data import PictureError, read
+from effnet.data.columns import read_table
+from effnet.prediction.submission import shape, submit
+
+
+class Known:
+    """Answers with what the picture's brightness says: dark, middle or light."""
+
+    def __init__(self, names: tuple[str, ...] = ("dark", "middle", "light"), kind: str = "one") -> None:
+        self.labels, self.classes = Labels(names, kind), len(names)
+
+    def answers(self, named: list[tuple[str, Path]]) -> Iterator[tuple[str, np.ndarray | PictureError]]:
+        for name, path in named:
+            try:
+                bright = np.asarray(read(path)).mean() / 255
+            except PictureError as error:
+                yield name, error
+                continue
+            yield name, np.array({1: [bright], 2: [1 - bright, bright]}.get(self.classes) or [
+                max(0, 1 - 2 * bright), 1 - abs(2 * bright - 1), max(0, 2 * bright - 1)])  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Four grey pictures: 0 and 1 dark, 2 of the middle, 3 light."""
+    (tmp_path / "test").mkdir()
+    for number, grey in enumerate((0, 51, 127, 255)):
+        Image.new("RGB", (8, 8), (grey,) * 3).save(tmp_path / f"test/{number}.png")
+    (tmp_path / "test.csv").write_text("image_id,width\n3,8\n1,8\n2,8\n0,8\n")
+    return tmp_path
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def submitted(root: Path, model: Known | None = None, **options: bool) -> list[list[str]]:
+    submit(root / "test.csv", model or Known(), root / "out.csv", force=True, **options)  # type: ignore[arg-type]
+    return rows(root / "out.csv")
+
+
+def test_ids_and_labels(root: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    done = submit(root / "test.csv", Known(), root / "new.csv", progress=lambda *step: steps.append(step))  # type: ignore[arg-type]
+    assert rows(root / "new.csv") == [
+        ["image_id", "label"],
+        ["3", "light"],
+        ["1", "dark"],
+        ["2", "middle"],
+        ["0", "dark"],
+    ]
+    assert (done.rows, done.columns, done.sample, done.unread) == (4, ("image_id", "label"), None, ())
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_probabilities(root: Path) -> None:
+    head, *found = submitted(root, probabilities=True)
+    assert head == ["image_id", "dark", "middle", "light"]
+    assert [float(cell) for cell in found[1][1:]] == pytest.approx([0.6, 0.4, 0])
+
+
+def test_several_labels_and_values(root: Path) -> None:
+    assert submitted(root, Known(kind="any")) == [
+        ["image_id", "label"], ["3", "light"], ["1", "dark"], ["2", "middle"], ["0", "dark"]
+    ]  # fmt: skip
+    assert submitted(root, Known(("x", "y"), "any"))[2:] == [["1", "x"], ["2", "x"], ["0", "x"]]
+    head, *found = submitted(root, Known(("age",), "value"))
+    assert head == ["image_id", "age"]
+    assert [float(cell) for _, cell in found] == pytest.approx([1, 0.2, 127 / 255, 0], abs=1e-6)
+
+
+def test_the_sample_decides(root: Path) -> None:
+    sample = root / "sample_submission.csv"
+    sample.write_text("id,light,dark\n0.png,0,1\n1.png,0,1\n2.png,0,1\n3.png,0,1\n")
+    head, *found = submitted(root)
+    assert head == ["id", "light", "dark"]
+    assert [name for name, *_ in found] == ["0.png", "1.png", "2.png", "3.png"]
+    assert [float(cell) for cell in found[1][1:]] == pytest.approx([0, 0.6])
+    sample.write_text("image_id,target\n1,dark\n2,dark\n")
+    assert submitted(root) == [["image_id", "target"], ["1", "dark"], ["2", "middle"]]
+    two = Known(("0", "1"))
+    sample.write_text("image_id,target\n1,0.5\n3,0.5\n")
+    assert [float(cell) for _, cell in submitted(root, two)[1:]] == pytest.approx([0.2, 1])
+    sample.write_text("image_id,target\n1,0\n3,0\n")
+    assert submitted(root, two) == [["image_id", "target"], ["1", "0"], ["3", "1"]]
+    assert submitted(root, two, probabilities=True)[1][1] == "0.2"
+    sample.write_text("image_id,target\n3,0\n")
+    assert submitted(root, Known(("age",), "value")) == [["image_id", "target"], ["3", "1"]]
+
+
+def test_the_sample_may_be_the_table(root: Path) -> None:
+    sample = root / "sample_submission.csv"
+    sample.write_text("id,label\n2,x\n3,x\n")
+    done = submit(sample, Known(), root / "out.csv")  # type: ignore[arg-type]
+    assert rows(root / "out.csv") == [["id", "label"], ["2", "middle"], ["3", "light"]]
+    assert done.sample == sample
+
+
+def test_a_picture_that_cannot_be_read_has_a_row_and_is_named(root: Path) -> None:
+    (root / "test/0.png").write_bytes(b"nothing")
+    done = submit(root / "test.csv", Known(), root / "out.csv", probabilities=True)  # type: ignore[arg-type]
+    found = {name: [float(cell) for cell in cells] for name, *cells in rows(root / "out.csv")[1:]}
+    assert found["0"] == pytest.approx(np.mean([found["1"], found["2"], found["3"]], 0), abs=1e-6)
+    assert len(done.unread) == 1
+    assert "0.png is not a picture" in done.unread[0]
+    for number in range(1, 4):
+        (root / f"test/{number}.png").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="none of the 4 pictures could be read"):
+        submitted(root)
+
+
+def test_refusals(root: Path) -> None:
+    (root / "there.csv").write_text("mine")
+    with pytest.raises(FileExistsError, match="--force"):
+        submit(root / "test.csv", Known(), root / "there.csv")  # type: ignore[arg-type]
+    assert (root / "there.csv").read_text() == "mine"
+    with pytest.raises(ValueError, match=r"ends in \.csv, not in \.txt"):
+        submit(root / "test.csv", Known(), root / "out.txt")  # type: ignore[arg-type]
+    sample = root / "sample_submission.csv"
+    for text, reason in (
+        (
+            "id,dark,lihgt\n1,0,0\n",
+            r"dark, lihgt, which the model's answers \(dark, middle, light\) .*did you mean light",
+        ),
+        ("id\n1\n", "no columns beside the id"),
+        ("id,label\n1,x\n7,x\n", "1 of the 2 rows of .* not in the table of pictures, such as 7"),
+    ):
+        sample.write_text(text)
+        with pytest.raises(ValueError, match=reason):
+            submitted(root)
+    assert not (root / "out.csv").exists()
+    sample.write_text("id,score\n1,0\n")
+    with pytest.raises(ValueError, match="score, which the model's answers"):
+        shape(read_table(root / "test.csv"), Labels(("a", "b", "c")), 3, probabilities=True)
