@@ -23,7 +23,8 @@ STANDARD_LIBRARY_ONLY = ("arch", "contract")
 VAGUE = {"utils", "util", "helpers", "common", "misc", "tools"}
 MOST_LINES = 350
 
-MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+# Those two stand in front of the rooms: what the package shows, and the command
+MODULES = sorted(set(ROOT.rglob("*.py")) - {ROOT / "__init__.py", ROOT / "__main__.py"})
 
 
 def room(path: Path) -> str:

@@ -47,7 +47,8 @@ class Record:
 
     @classmethod
     def _field(cls, name: str, value: Any) -> Any:
-        if name not in cls.RECORDS or value is None:  # whether it may be None is the record's own to say
+        optional = value is None and cls.__dataclass_fields__[name].default is None
+        if name not in cls.RECORDS or optional:
             return _as_tuples(value)
         record = cls.RECORDS[name]
         try:

@@ -49,7 +49,7 @@ def train(
         int | None, typer.Option(metavar="N", help="Pictures a batch, on all devices together; the rate follows.")
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(metavar="RATE", help="Peak learning rate, in place of the recipe's.")
+        str | None, typer.Option(metavar="RATE", help="Peak learning rate, in place of the recipe's; or find.")
     ] = None,
     size: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Side of the pictures, if not the network's.")
@@ -99,7 +99,7 @@ def train(
         from effnet.training.rehearsal import IMAGENET, rehearse
         from effnet.training.run import settled
 
-        asked = settled(recipe, weights, epochs, batch, lr)
+        asked = settled(recipe, weights, epochs, batch, _rate(lr))
         rehearsal = rehearse(asked, resolve(model or "b0"), _count(data) if data else IMAGENET, epochs)
         if out:
             out.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def train(
             epochs=epochs,
             minutes=minutes,
             batch=batch,
-            learning_rate=lr,
+            learning_rate=_rate(lr),
             seed=seed,
             size=size,
             select_on=select_on,
@@ -142,6 +142,16 @@ def train(
         show_json(result.to_dict())
     else:
         _print(result)
+
+
+def _rate(text: str | None) -> float | str | None:
+    """The learning rate as a number, or "find". Raises ``typer.BadParameter`` for anything else."""
+    if text is None or text == "find":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number: write 0.001, or find", param_hint="--lr") from None
 
 
 def _count(data: str) -> int:

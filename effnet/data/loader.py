@@ -52,26 +52,47 @@ class TrainingBatches:
             workers = 0 if isinstance(pictures.items[0].picture, np.ndarray) else min(cores(), 8)
         self._said = False
         self._cache = Cache(preprocess, augment.crop) if cache else None
-        self._loader: DataLoader[Any] = DataLoader(
-            _Changed(pictures, preprocess, augment, seed, self._cache),
-            batch_sampler=self._order,  # type: ignore[arg-type]
-            collate_fn=_as_it_is,  # type: ignore[arg-type]
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            generator=torch.Generator().manual_seed(0),  # the loader's own draws must not touch the run's
-        )
+        self._changed, self._workers = _Changed(pictures, preprocess, augment, seed, self._cache), workers
+        self._loader: DataLoader[Any] | None = None
 
     def __len__(self) -> int:
         """Batches in an epoch, the same for all ranks."""
         return len(self._order)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of ``epoch`` (0, 1, …) from number ``start`` on."""
+        """The batches of ``epoch`` (0, 1, …) from number ``start`` on.
+
+        Raises ``PictureError`` for a picture that cannot be read, ``OSError`` for a store that is out of reach.
+        """
         self._order.epoch, self._order.start = epoch, start
-        yield from self._loader
+        failed: Exception | None = None
+        for batch in self._opened():
+            if isinstance(batch, Exception):
+                failed = batch
+                break
+            yield batch
+        if failed is not None:
+            self.close()
+            raise failed
         if self._cache is not None and self._cache.full and not self._said:
             self._said = True
             log.info("the disk has no room for all decoded pictures: those that are not kept are decoded every time")
+
+    def close(self) -> None:
+        """Ends the workers; the next epoch starts others. Left to the garbage collector, each takes five seconds."""
+        self._loader = None
+
+    def _opened(self) -> DataLoader[Any]:
+        if self._loader is None:
+            self._loader = DataLoader(
+                self._changed,
+                batch_sampler=self._order,  # type: ignore[arg-type]
+                collate_fn=_as_it_is,  # type: ignore[arg-type]
+                num_workers=self._workers,
+                persistent_workers=self._workers > 0,
+                generator=torch.Generator().manual_seed(0),  # the loader's own draws must not touch the run's
+            )
+        return self._loader
 
 
 class _Asked(Sampler[tuple[int, list[int]]]):
@@ -101,8 +122,14 @@ class _Changed(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         raise NotImplementedError
 
-    def __getitems__(self, asked: tuple[int, list[int]]) -> Batch:
-        epoch, indices = asked
+    def __getitems__(self, asked: tuple[int, list[int]]) -> Batch | Exception:
+        """The batch, or what went wrong: raised by a worker, it would come with pages about the worker."""
+        try:
+            return self._batch(*asked)
+        except (OSError, ValueError) as error:
+            return error
+
+    def _batch(self, epoch: int, indices: list[int]) -> Batch:
         batch = torch.empty((len(indices), *self.preprocess.size, 3), dtype=torch.uint8)  # (N, H, W, 3)
         with seeded(0):
             for row, index in zip(batch.numpy(), indices, strict=True):
@@ -116,5 +143,5 @@ class _Changed(Dataset[Batch]):
         return self.cache.picture(item) if self.cache is not None else item.picture
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Batch | Exception) -> Batch | Exception:
     return batch

@@ -57,8 +57,10 @@ def spread(
     counts = [Counter(one for index in unit for one in strata[index]) for unit in units]
     rarest = [min((totals[one] for one in count), default=len(strata)) for count in counts]
     # The rarest stratum itself is in the key, so that equally rare ones come one after the other
-    names = [min((repr(one) for one in count if totals[one] == least), default="")
-             for count, least in zip(counts, rarest, strict=True)]  # fmt: skip
+    names = [
+        min((repr(one) for one in count if totals[one] == least), default="")
+        for count, least in zip(counts, rarest, strict=True)
+    ]
     found = [0] * len(units)
     for at in sorted(range(len(units)), key=lambda at: (-len(units[at]), rarest[at], names[at])):
         best, least = 0, (float("inf"), float("inf"))
@@ -70,7 +72,7 @@ def spread(
             if key < least:
                 best, least = part, key
         found[at] = best
-        held[best] += counts[at]
+        held[best].update(counts[at])
         sizes[best] += len(units[at])
     return found
 
@@ -85,7 +87,10 @@ def held_out(pictures: Pictures, share: float, seed: int) -> set[int]:
     together, layers = units(pictures, seed), strata(pictures)
     counts = [Counter(one for index in unit for one in layers[index]) for unit in together]
     parts = spread(together, layers, (1 - share, share), cover=True)
-    kept, held = (sum((n for n, at in zip(counts, parts, strict=True) if at == part), Counter()) for part in (0, 1))
+    kept: Counter[Hashable] = Counter()
+    held: Counter[Hashable] = Counter()
+    for count, part in zip(counts, parts, strict=True):
+        (held if part else kept).update(count)
 
     def give(at: int) -> None:
         parts[at] = 1

@@ -80,8 +80,8 @@ class FoldsResult:
         told = []
         for name, value in self.whole.items():
             each = [fold[name] for fold in self.folds]
-            words, sign = _WORDS[name]
-            told.append(f"{words} {value:{sign}} (folds {min(each):{sign}} to {max(each):{sign}})")
+            _, sign = _WORDS[name]
+            told.append(f"{_said(name, value)} (folds {min(each):{sign}} to {max(each):{sign}})")
         return f"out of fold, {self.pictures} pictures: {', '.join(told)}"
 
 
@@ -93,6 +93,11 @@ _WORDS = {
     "rmse": ("RMSE", ".4g"),
     "r2": ("R²", ".3f"),
 }
+
+
+def _said(name: str, value: float) -> str:
+    words, sign = _WORDS[name]
+    return f"{words} {value:{sign}}"
 
 
 def train_folds(
@@ -179,6 +184,8 @@ def train_folds(
             answers, unread = _answers(result.model, held, resources, views, heard)
             found |= answers
             left_out += unread
+            judged_alone = _table(held, dict.fromkeys(answers, number), answers).figures()
+            heard.say("held out: " + ", ".join(_said(name, value) for name, value in judged_alone.items()))
         of_fold |= {item.name: number for item in held.items}
     if not _first():
         return FoldsResult(out, pictures.labels.kind, tuple(models), (), {}, 0)

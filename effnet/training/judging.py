@@ -17,6 +17,11 @@ LEAST = 1e-12  # no probability is taken to be lower
 FIGURES = {"one": "top-1", "any": "labels right", "value": "R²"}
 
 
+def told(kind: str, figure: float) -> str:
+    """ "top-1 93.1%"."""
+    return f"{FIGURES[kind]} {figure:.3f}" if kind == "value" else f"{FIGURES[kind]} {figure:.1%}"
+
+
 @dataclass(frozen=True)
 class Score:
     """How good a network is on the selection split, its logits multiplied by ``gain``, which suits them best there."""

@@ -18,7 +18,7 @@ from effnet.data.normalise import normalise
 from effnet.net import EfficientNet
 from effnet.net.surgery import freeze, set_drop_path
 from effnet.training.checkpoint import Checkpoints
-from effnet.training.judging import FIGURES, Score
+from effnet.training.judging import Score, told
 from effnet.training.objective import Objective
 from effnet.training.optimise import Average, optimiser, set_rate
 from effnet.training.place import Place
@@ -192,7 +192,7 @@ class Trainer:
         self.watch.epoch(line)
         self.watch.say(
             f"epoch {line.epoch}/{self.epochs}: training loss {line.loss:.3f}, "
-            f"held out: loss {line.select_loss:.3f}, {FIGURES[self.objective.kind]} {line.select_top1:.1%}"
+            f"held out: loss {line.select_loss:.3f}, {told(self.objective.kind, line.select_top1)}"
         )
         self.epoch, self.batch, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
 
@@ -221,6 +221,7 @@ class Trainer:
             "batch": self.batch,
             "loss_sum": self.loss_sum,
             "seconds": self.seconds,
+            "learning_rate": self.recipe.learning_rate,
             "pieces": self.pieces,
             "spent": self.spent,
         }

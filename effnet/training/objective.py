@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from effnet.data import Pictures
@@ -19,10 +20,10 @@ Teacher = Callable[[Tensor], Tensor]  # uint8 (N, H, W, 3), as the student sees 
 class Objective:
     """The loss on ``pictures``, by the kind of their labels.
 
-    "one": cross-entropy with smoothed labels; "any": binary cross-entropy a class; "value": the squared error, in units
-    of each value's spread. Pictures count by their weight and, with ``recipe.balance`` "loss", as much as makes every
-    class count the same; on average a picture counts once. With a ``teacher`` (arXiv:1503.02531) its share of the loss
-    is the divergence from its answers at ``recipe.temperature``, times that squared.
+    "one": cross-entropy with smoothed labels; "any": binary cross-entropy a class; "value": the squared error, of
+    logits without the values' `Units`. Pictures count by their weight and, with ``recipe.balance`` "loss", as much as
+    makes every class count the same; on average a picture counts once. With a ``teacher`` (arXiv:1503.02531) its share
+    of the loss is the divergence from its answers at ``recipe.temperature``, times that squared.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class Objective:
             weights = weights * torch.from_numpy(rarity(pictures))
         self._weights = (weights / weights.mean()).float().to(device)
         self._even = bool((self._weights == 1).all())
-        self._spread = self._wanted.float().std(0).clamp_min(1e-12)  # of values; else not asked for
+        self.units = Units.of(pictures, device) if self.kind == "value" else None
+        if self.units:
+            self._wanted = self.units.without(self._wanted)
 
     def wanted(self, indices: Tensor) -> Tensor:
         """What is to come out for these pictures: int64 (N,) classes, or float32 (N, classes)."""
@@ -66,7 +69,7 @@ class Objective:
         if self.kind == "any":
             smoothed = wanted * (1 - smoothing) + smoothing / 2
             return F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none").mean(1)
-        return (((logits - wanted) / self._spread) ** 2).mean(1)
+        return ((logits - wanted) ** 2).mean(1)
 
     def _divergence(self, logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
         if self.kind == "one":
@@ -74,7 +77,40 @@ class Objective:
             return F.kl_div(ours, theirs, log_target=True, reduction="none").sum(1) * temperature**2
         if self.kind == "any":
             return F.binary_cross_entropy_with_logits(logits, taught.sigmoid(), reduction="none").mean(1)
-        return (((logits - taught) / self._spread) ** 2).mean(1)
+        assert self.units
+        return ((logits - self.units.without(taught)) ** 2).mean(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Mean and spread of values, (values,) each: a network learns them without, whatever they are measured in."""
+
+    mean: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, pictures: Pictures, device: torch.device) -> Units:
+        """Those of ``pictures``."""
+        wanted = torch.from_numpy(pictures.wanted).to(device)
+        return cls(wanted.mean(0), wanted.std(0, correction=0).clamp_min(1e-12))
+
+    def without(self, values: Tensor) -> Tensor:
+        """(N, values) as so many spreads from the mean."""
+        return (values - self.mean) / self.spread
+
+    @torch.no_grad()
+    def take_off(self, head: nn.Module) -> None:
+        """Makes ``head`` answer without units."""
+        assert isinstance(head, nn.Linear)
+        head.weight.div_(self.spread[:, None])
+        head.bias.sub_(self.mean).div_(self.spread)
+
+    @torch.no_grad()
+    def put_on(self, head: nn.Module) -> None:
+        """Makes ``head``, which answers without units, answer with them."""
+        assert isinstance(head, nn.Linear)
+        head.weight.mul_(self.spread[:, None])
+        head.bias.mul_(self.spread).add_(self.mean)
 
 
 def rarity(pictures: Pictures) -> np.ndarray:

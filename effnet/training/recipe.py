@@ -81,6 +81,7 @@ class Recipe(Record):
     stem_stride: int | None = None  # 1: the network does not halve the picture at once; None: as it is
     select_share: float = 0.2  # of the training pictures, held out for every choice
     patience: int = 0  # epochs without a better selection loss before it stops; 0: never
+    larger: bool = False  # in the end, try predicting at larger sizes than were trained at, and keep one if better
     probe: bool = False  # fit a linear head on the frozen network first
     minutes: float = 0.0  # without a GPU, and unless told otherwise: train as many epochs as take this long; 0: all
     teach: float = 0.5  # share of a teacher's answers in the loss, where there is a teacher

@@ -16,7 +16,6 @@ from effnet.evaluation import evaluate
 from effnet.exporting.choose import keep
 from effnet.net import EfficientNet
 from effnet.training import recipes
-from effnet.training.checkpoint import Checkpoints
 from effnet.training.folder import Result, RunFolder
 from effnet.training.judging import FIGURES
 from effnet.training.loop import Diverged
@@ -42,7 +41,7 @@ def train(
     epochs: int | None = None,
     minutes: float | None = None,
     batch: int | None = None,
-    learning_rate: float | None = None,
+    learning_rate: float | str | None = None,
     seed: int = 0,
     size: int | None = None,
     select_on: str = "holdout",
@@ -60,7 +59,8 @@ def train(
     weights, or None for the published ones of ``model`` (b0 unless said). Every choice is made on a part of the
     training pictures; validation and test pictures are only reported on unless ``select_on="val"``. ``epochs``,
     ``minutes`` (of fine-tuning), ``batch`` and ``learning_rate`` replace the recipe's; the rate is meant for the
-    recipe's ``rate_batch``, and goes with the batch. ``teacher``: a model of the same classes to learn from as well.
+    recipe's ``rate_batch``, and goes with the batch, or is "find": a sweep looks for it first. ``teacher``: a model of
+    the same classes to learn from as well.
     With ``resume`` a run that was stopped goes on and ends with the bits that it would have had; a finished one is
     returned as it is. Started by ``torchrun``, all its processes share the work. ``track``: who is told of each epoch
     beside ``watch``, by default TensorBoard where it is installed. ``command`` is named in the report.
@@ -90,6 +90,7 @@ def train(
         "seed": seed,
         "size": size,
         "select_on": select_on,
+        "find_rate": learning_rate == "find",
         "teacher": teacher and str(teacher),
         "precision": place.precision,
     }
@@ -116,7 +117,7 @@ def train(
         chosen = _with_norms(chosen, len(parts.fit), weights != "none", watch)
         stages = Stages(network.to(place.device), parts, chosen, seed, resources, place, watch, since)
         try:
-            name, final = stages.run(epochs, minutes, Checkpoints(folder.checkpoints), teacher)
+            name, final = stages.run(epochs, minutes, folder, teacher, finds_rate=learning_rate == "find")
         except Diverged as error:
             raise ValueError(f"{error}{_kept(stages, folder)}") from None
         if place.first:
@@ -132,13 +133,15 @@ def settled(
     weights: str | Path | None,
     epochs: int | None = None,
     batch: int | None = None,
-    learning_rate: float | None = None,
+    learning_rate: float | str | None = None,
 ) -> Recipe:
     """The recipe with what was asked in place of its own. Raises ``ValueError`` for what does not go together."""
     chosen = recipes.named(recipe, pretrained=weights != "none")
     if batch is not None:
         chosen = replace(chosen, batch=batch)
-    if learning_rate is not None:
+    if isinstance(learning_rate, str) and learning_rate != "find":
+        raise ValueError(f'the learning rate is a number, or "find", not {learning_rate!r}')
+    if isinstance(learning_rate, (int, float)):
         chosen = replace(chosen, learning_rate=learning_rate)
     if chosen.probe and weights == "none":
         raise ValueError(f"the recipe {chosen.name} starts from pretrained weights: give --weights FILE")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,24 @@ from effnet.data import PictureError, Pictures
 from effnet.data.ahead import ahead
 from effnet.data.augment import dice
 from effnet.data.loader import TrainingBatches
+from effnet.data.normalise import normalise
 from effnet.data.pixels import Fitted, Source, pixels
 from effnet.engines.eager import Eager, Floats
 from effnet.net import EfficientNet
 from effnet.prediction.pipeline import outputs
 from effnet.training.checkpoint import Checkpoints
-from effnet.training.judging import FIGURES, Score, Truth
-from effnet.training.loop import Epoch, State, Trainer
-from effnet.training.objective import Objective
+from effnet.training.examiner import examiner, scale_head
+from effnet.training.finder import find_rate
+from effnet.training.folder import RunFolder
+from effnet.training.judging import Score, Truth, told
+from effnet.training.loop import Epoch, State, Trainer, prepare
+from effnet.training.objective import Objective, Units
+from effnet.training.optimise import optimiser, set_rate
 from effnet.training.place import Place
 from effnet.training.plan import Plan
 from effnet.training.probe import Probe, fit_probe
 from effnet.training.recipe import Recipe, Stretch
+from effnet.training.resolution import best_size
 from effnet.training.resources import Resources
 from effnet.training.start import estimate_norms
 from effnet.training.teacher import Taught
@@ -58,25 +65,40 @@ class Stages:
         self.probe: Probe | None = None
         self._probe_losses = np.empty(0)  # of the probe on ``select``, by heads that have not seen the picture
         self.trainer: Trainer | None = None
+        self._units: Units | None = None  # of values, while the head answers without them
         self._before = {name: value.clone() for name, value in model.state_dict().items()}
 
     def run(
-        self, epochs: int | None, minutes: float | None, checkpoints: Checkpoints, teacher: str | Path | None
+        self,
+        epochs: int | None,
+        minutes: float | None,
+        folder: RunFolder,
+        teacher: str | Path | None = None,
+        finds_rate: bool = False,
     ) -> tuple[str, EfficientNet]:
         """All of them, from the newest checkpoint on: what was chosen, and the network that is left.
 
-        Raises `Diverged` where training fails.
+        Raises `Diverged` where training fails, `Unclear` where no learning rate can be found.
         """
+        checkpoints = Checkpoints(folder.checkpoints)
         state = self.place.agreed(checkpoints.latest() if self.place.first else None)
         if self.recipe.norms == "estimated" and state is None:
             self.estimate_norms()
         if self.recipe.probe:
             self.fit_probe()
         total = state["epochs"] if state else self.place.agreed(self.epochs(epochs, minutes))
+        if total and state:
+            self.recipe = replace(self.recipe, learning_rate=state["learning_rate"])
+        elif total and finds_rate:
+            self.find_rate(folder)
         if total:
             taught = Taught(teacher, self.model.labels, self.place.device) if teacher is not None else None
             self.fine_tune(total, checkpoints, state, taught)
-        return self.choose()
+        name, final = self.choose()
+        if self.recipe.larger:
+            final, tried = best_size(final, examiner(self.parts.select, str(self.place.device)), self.parts.fit)
+            self.watch.say(tried.in_words())
+        return name, final
 
     @property
     def history(self) -> tuple[Epoch, ...]:
@@ -93,6 +115,8 @@ class Stages:
         if self.trainer is None or not self.trainer.best:
             return None
         self.model.load_state_dict(self.trainer.best)
+        if self._units:
+            self._units.put_on(self.model.classifier)
         return self.model.cpu().eval()
 
     def batches(self, stretch: Stretch) -> TrainingBatches:
@@ -123,6 +147,34 @@ class Stages:
         while chunk := list(islice(prepared, batch)):
             yield torch.from_numpy(np.stack(chunk))
 
+    def find_rate(self, folder: RunFolder) -> None:
+        """Sweeps the learning rate on a copy, takes the one that is suggested, and leaves the curve beside the run."""
+        self._take_units_off()
+        trial, recipe = copy.deepcopy(self.model), self.recipe
+        prepare(trial, recipe)
+        trial.train()
+        mover = optimiser(trial, recipe)
+        objective = Objective(self.parts.fit, recipe, self.place.device)
+        batches = self.batches(recipe.stretches(max(recipe.epochs, 1))[0])
+        stream = chain.from_iterable(batches.epoch(epoch) for epoch in count())
+
+        def step(rate: float) -> float:
+            pictures, indices = next(stream)
+            set_rate(mover, rate)
+            mover.zero_grad(set_to_none=True)
+            logits = trial(normalise(pictures.to(self.place.device), trial.preprocess))
+            loss = objective(logits, objective.wanted(indices), indices) / len(indices)
+            loss.backward()  # type: ignore[no-untyped-call]
+            mover.step()
+            return loss.item()
+
+        found = find_rate(step)
+        rate = self.place.agreed(found.rate)
+        self.recipe = replace(recipe, learning_rate=rate * recipe.rate_batch / recipe.batch)
+        if self.place.first:
+            (folder.folder / "rates.svg").write_text(found.drawing(), encoding="utf-8")
+        self.watch.say(f"learning rate: {rate:.2g}, a tenth of where the loss was lowest in a sweep (rates.svg)")
+
     def fit_probe(self) -> None:
         """Fits a head on the frozen network: one on all the training pictures, and one on ``fit`` to go on from."""
         parts, truth, count = self.parts, Truth.of(self.parts.known), len(self.parts.fit)
@@ -136,7 +188,7 @@ class Stages:
             self._probe_losses = truth[count:].losses(start.logits(features[count:]))
         self.watch.say(
             f"probe: a linear head on the frozen {self.model.arch.name}, each picture judged by a head that has not "
-            f"seen it: {FIGURES[truth.kind]} {self.probe.top1:.1%}, loss {self.probe.loss:.3f}"
+            f"seen it: {told(truth.kind, self.probe.top1)}, loss {self.probe.loss:.3f}"
         )
         _set_head(self.model, start)
 
@@ -175,6 +227,7 @@ class Stages:
     def fine_tune(self, epochs: int, checkpoints: Checkpoints, state: State | None, teacher: Taught | None) -> None:
         """Trains the whole network, from ``state`` where there is one."""
         objective = Objective(self.parts.fit, self.recipe, self.place.device, teacher)
+        self._take_units_off()
         compiled = self.resources.compiled
         if compiled is None:
             compiled = compiling_pays(self.model, self.recipe, epochs, len(self.parts.fit), self.place, self.watch)
@@ -200,7 +253,16 @@ class Stages:
             self.trainer.save()
         self.trainer.run()
 
+    def _take_units_off(self) -> None:
+        """From here on until the choice the head answers without the values' units, once."""
+        if self.parts.fit.labels.kind == "value" and self._units is None:
+            self._units = Units.of(self.parts.fit, self.place.device)
+            self._units.take_off(self.model.classifier)
+
     def _judge(self, model: EfficientNet) -> Score:
+        if self._units:
+            model = copy.deepcopy(model)
+            self._units.put_on(model.classifier)
         logits = self._rows(self._engine(model).run, self.parts.select, "held out")
         return Truth.of(self.parts.select).score(logits.astype(np.float64))
 
@@ -216,7 +278,9 @@ class Stages:
             _set_head(self.model, self.probe)
             return "probe", self.model.cpu().eval()
         self.model.load_state_dict(self.trainer.best)
-        _scale_head(self.model, self.trainer.best_score.gain)
+        if self._units:
+            self._units.put_on(self.model.classifier)
+        scale_head(self.model, self.trainer.best_score.gain)
         return "fine-tuned", self.model.cpu().eval()
 
     def _tuning_pays(self, trainer: Trainer) -> bool:
@@ -237,11 +301,3 @@ def _set_head(model: EfficientNet, probe: Probe) -> None:
     with torch.no_grad():
         model.classifier.weight.copy_(torch.from_numpy(probe.weight))
         model.classifier.bias.copy_(torch.from_numpy(probe.bias))
-
-
-def _scale_head(model: EfficientNet, gain: float) -> None:
-    """Multiplies the logits, so that probabilities mean what they say; no prediction changes."""
-    assert isinstance(model.classifier, nn.Linear)
-    with torch.no_grad():
-        model.classifier.weight.mul_(gain)
-        model.classifier.bias.mul_(gain)

@@ -134,7 +134,7 @@ def test_pictures_are_decoded_once(photos: Path, home: Path, monkeypatch: pytest
     monkeypatch.undo()
     plain = epoch(pictures)
     apart = [float((a.float() - b.float()).abs().mean()) for (a, _), (b, _) in zip(first, plain, strict=True)]
-    assert max(apart) < 3  # resized twice: nearly the same
+    assert max(apart) < 5  # nearly the same: parts of smaller pictures begin and end at other pixels
 
 
 def test_kept_pictures_are_large_enough_for_every_crop(photos: Path) -> None:
@@ -176,7 +176,7 @@ def _filled(source: str) -> None:
 
 
 def test_several_processes_at_once(photos: Path, home: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     both = [context.Process(target=_filled, args=(str(photos),)) for _ in range(2)]
     for process in both:
         process.start()

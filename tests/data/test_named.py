@@ -68,7 +68,7 @@ def test_a_file_of_cifar_that_is_not_the_published_one(tmp_path: Path) -> None:
     folder = tmp_path / "cifar10" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     (folder / "data_batch_1").write_bytes(b"other")
-    with pytest.raises(OSError, match="cifar10 in .*cifar-10-batches-py is not whole: remove it, or bring it again"):
+    with pytest.raises(OSError, match=r"cifar10 in .*cifar-10-batches-py is not whole: remove it, or bring it again"):
         open_data("cifar10")
 
 

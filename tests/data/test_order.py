@@ -48,9 +48,9 @@ def test_only_seed_and_epoch_decide() -> None:
 
 
 def test_what_cannot_be_shared() -> None:
-    with pytest.raises(ValueError, match="a batch of 2 pictures cannot be shared among 3 processes: give a larger"):
+    with pytest.raises(ValueError, match="batches of 1 pictures cannot be shared among 3 processes: give larger"):
         Order(PLAIN, 2, 0, 0, 3)
-    with pytest.raises(ValueError, match="a batch of 3 pictures cannot be shared among 4"):
+    with pytest.raises(ValueError, match="batches of 3 pictures cannot be shared among 4 processes"):
         Order(pictures(0, 1, 2), 16, 0, 0, 4)
     with pytest.raises(ValueError, match="batch must be a whole number of at least 1"):
         Order(PLAIN, 0, 0)
@@ -83,9 +83,9 @@ def test_weights_count_within_a_class() -> None:
 
 def test_other_kinds_of_labels() -> None:
     several = pictures((0, 1), (0,), (0,), (), (0,), (2,), kind="any")
-    found = np.bincount(np.concatenate([Order(several, 6, 0, even=True).all(epoch) for epoch in range(300)]))
-    assert found[1] == pytest.approx(found[2], rel=0.1) == pytest.approx(found[4], rel=0.1)
-    assert found[5] == pytest.approx(found[3], rel=0.1)  # alone in its class, and in that of none
+    found = np.bincount(np.concatenate([Order(several, 6, 0, even=True).all(epoch) for epoch in range(600)]))
+    assert found[[1, 2, 4]] == pytest.approx(found[[1, 2, 4]].mean(), rel=0.2)
+    assert found[5] == pytest.approx(found[3], rel=0.15)  # alone in its class, and in that of none
     assert found[0] > found[5] > found[1] * 2
     values = pictures((0.5,), (1.5,), (9.0,), kind="value", weights=(1, 1, 4))
     found = np.bincount(np.concatenate([Order(values, 3, 0, even=True).all(epoch) for epoch in range(200)]))

@@ -93,6 +93,8 @@ def test_figures(done: tuple[FoldsResult, Heard]) -> None:
     assert (said["kind"], said["pictures"]) == ("one", 26)
     assert result.in_words().startswith(f"out of fold, 26 pictures: top-1 {result.whole['top1']:.1%} (folds ")
     assert heard.lines[-1] == result.in_words()
+    alone = result.folds[1]
+    assert heard.lines[-2] == f"fold 2/2: held out: top-1 {alone['top1']:.1%}, loss {alone['loss']:.3f}"
 
 
 def test_twins_stay_together_and_are_said(done: tuple[FoldsResult, Heard]) -> None:

@@ -61,8 +61,14 @@ def test_any_may_be_right() -> None:
 def test_values_in_units_of_their_spread() -> None:
     found = pictures("value", (1.0,), (3.0,), (5.0,), (11.0,))
     logits = torch.tensor([[1.0], [4.0], [5.0], [9.0]])
-    spread = np.std([1, 3, 5, 11], ddof=1)
-    assert loss(Objective(found, recipe(), CPU), logits) == pytest.approx((1 + 4) / spread**2)
+    objective = Objective(found, recipe(), CPU)
+    assert loss(objective, objective.units.without(logits)) == pytest.approx(5 / 14)
+    head = torch.nn.Linear(2, 1)
+    before = head(torch.ones(1, 2))
+    objective.units.take_off(head)
+    assert torch.allclose(head(torch.ones(1, 2)), objective.units.without(before), atol=1e-6)
+    objective.units.put_on(head)
+    assert torch.allclose(head(torch.ones(1, 2)), before, atol=1e-5)
     assert Truth.of(found).figure(logits.double().numpy()) == pytest.approx(1 - 5 / 56)
 
 

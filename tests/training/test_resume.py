@@ -28,7 +28,8 @@ from effnet.data.augment import Augment
 loop.CHECKPOINT_SECONDS, loop.LOOKED_EVERY = 0.02, 1
 recipe = Recipe(name="quick", epochs=4, batch=8, norm_momentum=0.3, average=0.9, augment=Augment(mixup=0.2, jitter=0.2))
 out, workers = sys.argv[2], int(sys.argv[3])
-train(sys.argv[1], recipe, out=out, model="nano", weights="none", seed=3, resume=True, resources=Resources(workers=workers))
+resources = Resources(workers=workers)
+train(sys.argv[1], recipe, out=out, model="nano", weights="none", seed=3, resume=True, resources=resources)
 """
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import effnet
-from effnet.data import PictureError
+from effnet.contract import Labels
+from effnet.data import PictureError, Pictures, Splits
+from effnet.data.pictures import Item
+from effnet.training import loop
+from effnet.training.loop import settle
 from effnet.training.objective import Objective
 from effnet.training.recipe import Recipe
 from effnet.training.resources import Resources
@@ -229,3 +234,52 @@ def test_validation_that_is_chosen_by_is_never_learned_from(photos: Path, tmp_pa
     paint(data / "val", "light", 20, 4, seed=9)
     without = effnet.load(run(data, tmp_path / "without", **settings).model)
     assert torch.equal(with_val.classifier.weight, without.classifier.weight)
+
+
+def test_a_rate_is_found_once(photos: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    wide = replace(QUICK, batch=8)
+    result = run(photos, tmp_path / "out", recipe=wide, learning_rate="find", watch=heard)
+    assert any(line.startswith("learning rate: ") for line in heard.lines)
+    assert (tmp_path / "out" / "rates.svg").read_text().startswith("<svg")
+    assert result.history[0].learning_rate != QUICK.learning_rate
+    with pytest.raises(ValueError, match='the learning rate is a number, or "find"'):
+        run(photos, tmp_path / "other", learning_rate="search")
+
+
+def test_larger_sizes_are_tried(photos: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    result = run(photos, tmp_path / "out", recipe=replace(QUICK, larger=True), watch=heard)
+    assert any("32×32" in line for line in heard.lines)
+    assert effnet.load(result.model).preprocess.size[0] in (32, 48)
+
+
+def test_parts_thaw_one_after_the_other(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+
+    def settled(model: effnet.EfficientNet, *rest: object) -> None:
+        settle(model, *rest)  # type: ignore[arg-type]
+        seen.append({name.partition(".")[0] for name, value in model.named_parameters() if value.requires_grad})
+
+    monkeypatch.setattr(loop, "settle", settled)
+    run(photos, tmp_path / "out", recipe=replace(QUICK, epochs=3, unfreeze=1.0))
+    assert seen == [{"classifier"}, {"classifier", "head"}, {"classifier", "head", "stage3"}]
+
+
+@pytest.mark.parametrize("kind", ["any", "value"])
+def test_labels_of_other_kinds(kind: str, photos: Path, tmp_path: Path) -> None:
+    paths = sorted(photos.rglob("*.png"))
+    dark = [path.parent.name == "dark" for path in paths]
+    labels = [(0,) if one else (0, 1) for one in dark] if kind == "any" else [(1.0 if one else 3.0,) for one in dark]
+    items = tuple(
+        Item(path, label, path.name + str(n)) for n, (path, label) in enumerate(zip(paths, labels, strict=True))
+    )
+    names = ("visible", "light") if kind == "any" else ("brightness",)
+    splits = Splits(Pictures(items, Labels(names, kind)), None, None)
+    recipe = replace(QUICK, epochs=10, learning_rate=0.005, label_smoothing=0.0)
+    result = run(splits, tmp_path / "out", recipe=recipe)  # type: ignore[arg-type]
+    assert result.evaluation.headline.value > 0.8
+    assert effnet.load(result.model).labels == Labels(names, kind)
+    assert (tmp_path / "out" / "report.html").exists()
+    probed = run(splits, tmp_path / "probed", weights=result.model, model=None, recipe="probe")  # type: ignore[arg-type]
+    assert probed.evaluation.headline.value > 0.8

@@ -76,9 +76,10 @@ class Graph:
 
 
 def nodes(arch: Arch, classes: int, channels: int, preprocess: Preprocess, kind: str = "one") -> list[Node]:
-    """Every layer from the picture of ``preprocess``'s size, as 0 … 255, to probabilities or values: of labels of ``kind``.
+    """Every layer from the picture of ``preprocess``'s size, as 0 … 255, to what labels of ``kind`` answer with.
 
-    What stands before the stem normalises as ``preprocess`` does; V1's mean and variance are weights, V2's are not.
+    They are probabilities, by softmax or sigmoid, or values. What stands before the stem normalises as ``preprocess``
+    does; V1's mean and variance are weights, V2's are not.
     """
     graph = Graph(keras.is_v2(arch))
     shape = (*preprocess.size, channels)
