@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +54,12 @@ def train(
     ] = None,
     size: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Side of the pictures, if not the network's.")
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Train N networks, each judged on the part it has not seen.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Of a .csv's labels: one, any (of several) or value (numbers).")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same model on this machine.")] = 0,
     select_on: Annotated[
@@ -108,13 +115,18 @@ def train(
         return
     if data is None:
         raise typer.BadParameter("say what to learn from: a folder, a .csv, shards, or digits", param_hint="DATA")
+    from effnet.cli.printing import show_json
     from effnet.cli.progress import Shown
+    from effnet.data.table import open_table
+    from effnet.training.folds import FoldsResult, train_folds
     from effnet.training.resources import Resources
     from effnet.training.run import train as run
 
+    given = open_table(data, kind) if kind else data
+    trained = partial(train_folds, folds=folds) if folds else run
     with Shown() as watch:
-        result = run(
-            data,
+        result = trained(
+            given,
             recipe,
             out=out or Path("runs") / Path(data).resolve().name,
             model=model,
@@ -137,9 +149,10 @@ def train(
     if os.environ.get("RANK", "0") != "0":  # of torchrun: one of the processes tells
         return
     if as_json:
-        from effnet.cli.printing import show_json
-
         show_json(result.to_dict())
+    elif isinstance(result, FoldsResult):
+        print(result.in_words())
+        print(f"try:    effnet predict test.csv --ensemble {result.out} --out submission.csv")
     else:
         _print(result)
 

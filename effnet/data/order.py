@@ -40,8 +40,8 @@ class Order:
         smallest = self.count // len(self)
         if smallest < ranks:
             raise ValueError(
-                f"batches of {smallest} pictures cannot be shared among {ranks} processes: give larger batches, or start "
-                f"at most {smallest} processes"
+                f"batches of {smallest} pictures cannot be shared among {ranks} processes: give larger batches, or "
+                f"start at most {smallest} processes"
             )
         self.archives = _archives(pictures)
         self.even = _Even(pictures) if even else None

@@ -35,6 +35,11 @@ class Item:
     group: str = ""
     fold: int | None = None
 
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The classes that are right: one, or of labels of which any may be, several or none."""
+        return (self.label,) if isinstance(self.label, int) else tuple(map(int, self.label))
+
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
@@ -50,7 +55,7 @@ class Pictures:
     @property
     def targets(self) -> NDArray[np.int64]:
         """The class of each picture, in order: int64 (N,). Of pictures whose labels are of the kind "one" only."""
-        return np.fromiter((item.label for item in self.items), np.int64, len(self.items))  # type: ignore[arg-type]
+        return np.fromiter((item.label for item in self.items), np.int64, len(self.items))
 
     @property
     def wanted(self) -> NDArray[np.float32]:
@@ -60,22 +65,21 @@ class Pictures:
             if self.labels.kind == "value":
                 row[:] = item.label
             else:
-                row[[item.label] if isinstance(item.label, int) else list(item.label)] = 1  # type: ignore[arg-type]
+                row[list(item.classes)] = 1
         return found
 
     def counts(self) -> tuple[int, ...]:
         """How many pictures each class has, in the order of ``labels``; of values, how many there are."""
         if self.labels.kind == "value":
             return (len(self.items),) * len(self.labels.names)
-        labels = self.targets if self.labels.kind == "one" else [one for item in self.items for one in item.label]  # type: ignore[union-attr]
+        labels = np.fromiter((one for item in self.items for one in item.classes), np.int64)
         return tuple(np.bincount(labels, minlength=len(self.labels.names)).tolist())
 
     def said(self, item: Item) -> str:
         """The label of ``item`` in words; several are separated by a bar."""
-        labels = (item.label,) if isinstance(item.label, int) else item.label
-        if self.labels.kind == "value":
-            return "|".join(f"{value:g}" for value in labels)
-        return "|".join(self.labels.name(int(label)) for label in labels)
+        if isinstance(item.label, tuple) and self.labels.kind == "value":
+            return "|".join(f"{value:g}" for value in item.label)
+        return "|".join(map(self.labels.name, item.classes))
 
     def take(self, indices: Iterable[int]) -> Pictures:
         """Those pictures, in that order, with the same labels."""
@@ -141,7 +145,7 @@ def check(pictures: Pictures, workers: int = 2) -> tuple[Pictures, list[PictureE
             first = next(
                 error
                 for item, error in zip(pictures.items, found, strict=True)
-                if error and pictures.labels.name(item.label) == name
+                if error and name in map(pictures.labels.name, item.classes)
             )
             raise ValueError(f"class {name!r} has no readable picture; the first of its {before}: {first}")
     return good, [error for error in found if error is not None]

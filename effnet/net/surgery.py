@@ -82,7 +82,7 @@ def set_channels(model: EfficientNet, channels: int, how: str = "tile") -> Effic
 
 
 def set_drop_path(model: EfficientNet, rate: float) -> EfficientNet:
-    """Sets stochastic depth to rise from 0 at the first block to nearly ``rate`` at the last, as the official code does.
+    """Sets stochastic depth to rise from 0 at the first block to nearly ``rate`` at the last, as officially.
 
     Raises ``ValueError`` for a rate outside of [0, 1).
     """

@@ -195,6 +195,8 @@ def _same(path: Path, asked: Mapping[str, Any], target: Path, what: str) -> dict
 
 
 _WORDS = {
+    "tta": "another --tta",
+    "weights": "other weights",
     "sha256": "another model",
     "inputs": "other inputs",
     "effnet": "another version of effnet",

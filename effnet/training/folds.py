@@ -24,7 +24,7 @@ from effnet.prediction import Predictor
 from effnet.prediction.ensemble import FOLDS
 from effnet.prediction.oof import OutOfFold
 from effnet.prediction.views import VIEWS
-from effnet.training.plan import training_pictures
+from effnet.training.plan import DECODED_MOST, training_pictures
 from effnet.training.recipe import Recipe
 from effnet.training.resources import Resources
 from effnet.training.run import settled, train
@@ -33,7 +33,6 @@ from effnet.training.watch import Watch
 if TYPE_CHECKING:
     from effnet.training.loop import Epoch
 
-DECODED_MOST = 20_000  # pictures that are decoded to find twins; of more, files of the same bytes are found
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def train_folds(
     epochs: int | None = None,
     minutes: float | None = None,
     batch: int | None = None,
-    learning_rate: float | None = None,
+    learning_rate: float | str | None = None,
     seed: int = 0,
     size: int | None = None,
     select_on: str = "holdout",
@@ -120,7 +119,9 @@ def train_folds(
     resume: bool = False,
     strict: bool = False,
     resources: Resources | None = None,
+    track: Sequence[str] | None = None,
     watch: Watch | None = None,
+    command: str = "",
 ) -> FoldsResult:
     """Trains a network for each of ``folds`` parts of the training pictures, on all the others.
 
@@ -177,7 +178,9 @@ def train_folds(
             resume=resume,
             strict=strict,
             resources=resources,
+            track=track,
             watch=heard,
+            command=command,
         )
         models.append(result.model)
         if _first():

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from effnet.data import Pictures
-from effnet.data.pictures import Item
 from effnet.training.recipe import Recipe
 
 Teacher = Callable[[Tensor], Tensor]  # uint8 (N, H, W, 3), as the student sees them -> logits (N, classes)
@@ -121,8 +120,4 @@ def rarity(pictures: Pictures) -> np.ndarray:
     share = len(pictures) / (len(counts) * counts)
     if pictures.labels.kind == "one":
         return share[pictures.targets]
-    return np.array([max((share[one] for one in _labels(item)), default=1.0) for item in pictures.items])
-
-
-def _labels(item: Item) -> list[int]:
-    return [int(label) for label in ((item.label,) if isinstance(item.label, int) else item.label)]
+    return np.array([max((share[one] for one in item.classes), default=1.0) for item in pictures.items])

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from effnet.arch.record import choice
 from effnet.data import Pictures, Splits, check, holdout
+from effnet.data.twins import overlap, together, twins
 from effnet.training.watch import Watch
 from effnet.weights.atomic import replacing
 
 REPORT_SHARE = 0.2  # of all pictures, where the data has no split of its own to report on
+DECODED_MOST = 5_000  # pictures that are compared by what they show; more by their bytes, which takes no time
 SELECT_ON = ("holdout", "val")
 
 
@@ -77,6 +79,10 @@ def plan(splits: Splits, seed: int, select_on: str, strict: bool, watch: Watch, 
     if left_out:
         count = "1 picture" if len(left_out) == 1 else f"{len(left_out)} pictures"
         watch.say(f"{count} cannot be read, left out: {'; '.join(left_out[:5])}")
+    decoded = len(train) <= DECODED_MOST
+    for sentence in overlap(Splits(train, given.get("val"), given.get("test")), decoded):
+        watch.say(sentence)
+    train = together(train, twins(train, decoded=decoded))  # or what is chosen by would have been learned
     if select_on == "val":
         if "val" not in given:
             raise ValueError("--select-on val needs a validation folder (val/) in the data")
