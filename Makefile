@@ -2,6 +2,7 @@
 PYTHON ?= python3
 DATA ?= digits
 OUT ?= runs/demo
+PHOTOS ?= photos
 
 BIN := .venv/bin
 READY := .venv/.installed
@@ -39,12 +40,14 @@ check: $(READY)  ## style, types, and whether the generated documents are up to 
 parity: $(READY)  ## the whole family against every ecosystem's own networks: long
 	$(BIN)/pytest -m sweep tests/parity
 
-bench: $(READY)  ## speed against the peers on this machine: predicting, starting, photos, loading, the paper's Table 4
-	$(BIN)/python benchmarks/predictor.py
+bench: $(READY)  ## speed against the peers on this machine: PHOTOS=folder with train/ and val/
+	$(BIN)/python benchmarks/predictor.py $(PHOTOS)
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/table4.py
 	$(BIN)/python benchmarks/against_timm.py
 	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/batches.py $(PHOTOS)
+	$(BIN)/python benchmarks/training.py photos $(PHOTOS)
 
 docs: $(READY)  ## write the generated parts of the documents
 	$(BIN)/python docs/make.py

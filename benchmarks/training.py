@@ -4,8 +4,8 @@
     python benchmarks/training.py scratch FOLDER --epochs 8         (from random weights, on small pictures)
 
 timm's side is its script's loop made of its package's functions: ``create_dataset``, ``create_loader`` with two
-workers, ``create_optimizer_v2``, ``create_scheduler_v2``, ``ModelEmaV3``, ``LabelSmoothingCrossEntropy``, channels-last,
-its own validation after every epoch. Ours is `effnet.train` with a recipe of the same settings, its check of every
+workers, ``create_optimizer_v2``, ``create_scheduler_v2``, ``ModelEmaV3``, ``LabelSmoothingCrossEntropy``, channels-last
+and its own validation after every epoch. Ours is `effnet.train` with a recipe of the same settings, its check of every
 picture, its report and its ONNX file included. Both choose their epoch by the validation set, as the script does, so
 the two accuracies are to be compared with each other and with nothing else. With ``--default`` ours are the defaults
 (no look at the validation set) and the time is that until timm's accuracy. Each run is a fresh process, sides in turns;

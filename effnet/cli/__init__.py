@@ -23,6 +23,7 @@ from effnet.cli.export import export
 from effnet.cli.models import models
 from effnet.cli.predict import predict
 from effnet.cli.scale import scale
+from effnet.cli.shard import shard
 from effnet.cli.show import show
 from effnet.cli.train import train
 
@@ -59,7 +60,7 @@ def _app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_effnet)
-    for verb in (models, show, scale, predict, train, evaluate, convert, export, bench, doctor):
+    for verb in (models, show, scale, predict, train, evaluate, convert, export, bench, shard, doctor):
         app.command()(verb)
     return app
 

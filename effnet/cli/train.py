@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import Device, Json, Offline, Strict
+from effnet.cli.options import Device, Json, Offline, Strict, vacant
 
 if TYPE_CHECKING:
+    from effnet.data import Splits
     from effnet.training.folder import Result
     from effnet.training.rehearsal import Rehearsal
 
@@ -69,6 +70,9 @@ def train(
     teacher: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A model of the same classes to learn from as well.")
     ] = None,
+    soup: Annotated[
+        str | None, typer.Option(metavar="RUNS", help="Train nothing: average the models of runs a,b,c where it helps.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what every epoch would be; with --out also as a drawing.")
@@ -123,6 +127,9 @@ def train(
     from effnet.training.run import train as run
 
     given = open_table(data, kind) if kind else data
+    if soup:
+        _cook(soup.split(","), given, out or Path("runs") / "soup", device)
+        return
     trained = partial(train_folds, folds=folds) if folds else run
     with Shown() as watch:
         result = trained(
@@ -155,6 +162,25 @@ def train(
         print(f"try:    effnet predict test.csv --ensemble {result.out} --out submission.csv")
     else:
         _print(result)
+
+
+def _cook(runs: list[str], data: str | Splits, out: Path, device: str | None) -> None:
+    """Leaves the soup of ``runs`` in ``out``, and says how it came to be."""
+    from effnet.data import Splits, open_data
+    from effnet.evaluation import evaluate
+    from effnet.training.brew import soup_of_runs
+    from effnet.weights import save
+
+    vacant(out / "model.safetensors", force=False)
+    model, found = soup_of_runs(runs, data, device=device)
+    out.mkdir(parents=True, exist_ok=True)
+    path = save(model, out / "model.safetensors")
+    print(found.in_words())
+    splits = data if isinstance(data, Splits) else open_data(data)
+    for name in splits.given.keys() - {"train"}:
+        judged = evaluate(model, splits.given[name], device=device)
+        print(f"{name}: {judged.in_words()}, {judged.pictures} pictures")
+    print(f"model:  {path}")
 
 
 def _rate(text: str | None) -> float | str | None:

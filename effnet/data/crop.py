@@ -81,7 +81,7 @@ def resized(pixels: Pixels, size: tuple[int, int], interpolation: str) -> Pixels
         height, width = size
         filter = Resampling[interpolation.upper()]
         return np.array(Image.fromarray(pixels).resize((width, height), filter))
-    batch = torch.from_numpy(np.require(pixels, requirements="CW"))[None].permute(
+    batch = torch.from_numpy(np.require(pixels, requirements=("C", "W")))[None].permute(
         0, 3, 1, 2
     )  # (H, W, 3) -> (1, 3, H, W)
     done: Tensor = functional.interpolate(batch, size, mode=interpolation, antialias=True)

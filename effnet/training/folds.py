@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from effnet.training.loop import Epoch
 
 
-
 @dataclass(frozen=True)
 class FoldsResult:
     """What the runs have made in ``out``. Figures are those of `OutOfFold.figures`, by the kind of the labels."""

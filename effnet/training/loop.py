@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -99,9 +99,9 @@ class Trainer:
         for stretch in self.recipe.stretches(self.epochs):
             if self.epoch >= stretch.end:
                 continue
-            batches = self._batches(stretch)
-            while self.epoch < stretch.end and not self._patience_is_over():
-                self._train_epoch(stretch, batches)
+            with closing(self._batches(stretch)) as batches:
+                while self.epoch < stretch.end and not self._patience_is_over():
+                    self._train_epoch(stretch, batches)
 
     def _train_epoch(self, stretch: Stretch, batches: TrainingBatches) -> None:
         schedule = Schedule(self.recipe, self.epochs, len(batches))
@@ -125,11 +125,16 @@ class Trainer:
     def _step(self, pictures: Tensor, indices: Tensor, stretch: Stretch) -> float:
         """One batch, of which this process has a share; the mean loss of all of it."""
         total = self.place.total(len(indices))
+        pictures, wanted = pictures.to(self.place.device), self.objective.wanted(indices)
+        torch.manual_seed(dice(self.seed, "mix", self.epoch, self.batch, self.place.rank))
+        if stretch.augment.mixup or stretch.augment.cutmix:
+            soft = self.objective.soft(indices)
+            pictures, wanted = mix(pictures, soft, stretch.augment.mixup, stretch.augment.cutmix)
         while True:
             try:
                 self.optimiser.zero_grad(set_to_none=True)
                 torch.manual_seed(dice(self.seed, "step", self.epoch, self.batch, self.place.rank))
-                loss = float(sum(self._parts(pictures, indices, stretch, total)))
+                loss = float(sum(self._parts(pictures, wanted, indices, total)))
                 break
             except RuntimeError as error:
                 self._smaller(error, len(indices))
@@ -143,22 +148,17 @@ class Trainer:
         self.average.update(self.model)
         return loss
 
-    def _parts(self, pictures: Tensor, indices: Tensor, stretch: Stretch, total: float) -> Iterator[float]:
+    def _parts(self, pictures: Tensor, wanted: Tensor, indices: Tensor, total: float) -> Iterator[float]:
         """The loss of each part of the batch, its gradients added."""
-        parts = list(zip(pictures.chunk(self.pieces), indices.chunk(self.pieces), strict=True))
-        for number, (seen, which) in enumerate(parts, start=1):
+        parts = list(zip(*(one.chunk(self.pieces) for one in (pictures, wanted, indices)), strict=True))
+        for number, part in enumerate(parts, start=1):
             shared = number == len(parts)
             with nullcontext() if shared else self.place.apart(self.called):
-                loss = self._loss(seen.to(self.place.device), which, stretch) * self.place.ranks / total
+                loss = self._loss(*part) * self.place.ranks / total
                 self.place.backward(loss)
             yield loss.item()
 
-    def _loss(self, pictures: Tensor, indices: Tensor, stretch: Stretch) -> Tensor:
-        wanted = self.objective.wanted(indices)
-        if stretch.augment.mixup or stretch.augment.cutmix:
-            pictures, wanted = mix(
-                pictures, self.objective.soft(indices), stretch.augment.mixup, stretch.augment.cutmix
-            )
+    def _loss(self, pictures: Tensor, wanted: Tensor, indices: Tensor) -> Tensor:
         taught = self.objective.teacher(pictures) if self.objective.teacher else None
         inputs = normalise(pictures, self.model.preprocess).to(self.model.stem.conv.weight.dtype)
         with self.place.numbers():

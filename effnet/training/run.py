@@ -93,6 +93,7 @@ def train(
         "find_rate": learning_rate == "find",
         "teacher": teacher and str(teacher),
         "precision": place.precision,
+        "cache": resources.cache,
     }
     folder = RunFolder(out)
     if place.first:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain, count, islice
 from pathlib import Path
@@ -155,7 +156,8 @@ class Stages:
         trial.train()
         mover = optimiser(trial, recipe)
         objective = Objective(self.parts.fit, recipe, self.place.device)
-        batches = self.batches(recipe.stretches(max(recipe.epochs, 1))[0])
+        stretch = recipe.stretches(max(recipe.epochs, 1))[0]
+        batches = self.batches(stretch)
         stream = chain.from_iterable(batches.epoch(epoch) for epoch in count())
 
         def step(rate: float) -> float:
@@ -168,7 +170,8 @@ class Stages:
             mover.step()
             return loss.item()
 
-        found = find_rate(step)
+        with closing(batches):
+            found = find_rate(step)
         rate = self.place.agreed(found.rate)
         self.recipe = replace(recipe, learning_rate=rate * recipe.rate_batch / recipe.batch)
         if self.place.first:
@@ -215,7 +218,8 @@ class Stages:
         if not limited or not self.recipe.epochs:
             return self.recipe.epochs
         last = self.recipe.stretches(self.recipe.epochs)[-1]
-        seconds = seconds_per_epoch(self.model, self.batches(last), self.recipe, self.place)
+        with closing(self.batches(last)) as batches:
+            seconds = seconds_per_epoch(self.model, batches, self.recipe, self.place)
         least = 0 if self.recipe.probe else 1
         total = max(least, min(int(limited * 60 / seconds), EPOCHS_MOST))
         self.watch.say(

@@ -182,7 +182,7 @@ def test_values(tmp_path: Path) -> None:
         ("path,label\n", None, "no rows below"),
         ("pathh,label\n1.jpg,a\n", None, r"no column path .*did you mean path\?"),
         ("1.jpg,a\n2.jpg,b\n", None, "has no headings: let its first line be path,label"),
-        ("path,lable,age\n1.jpg,a,3\n2.jpg,b,4\n", None, r"no column label .* it has path, lable, age; did you mean label\?"),
+        ("path,lable,age\n1.jpg,a,3\n2.jpg,b,4\n", None, r"no column label .* path, lable, age; did you mean label\?"),
         ("path,label,label\n1.jpg,a,b\n", None, "two columns 'label'"),
         ("path,label\n1.jpg,a,b\n", None, "line 2: 3 cells under 2 headings"),
         ("path,label\n1.jpg,a\n1.jpg,b\n", None, r"1\.jpg is in line 2 and in line 3"),
@@ -196,8 +196,8 @@ def test_values(tmp_path: Path) -> None:
         ("path,label,weight\n1.jpg,a,-1\n2.jpg,a,1\n3.jpg,b,1\n4.jpg,b,1\n", None, "line 2: a weight .* not '-1'"),
         ("path,label,fold\n1.jpg,a,one\n2.jpg,a,1\n3.jpg,b,1\n4.jpg,b,1\n", None, "line 2: a fold .* not 'one'"),
         ("path,label,split\n1.jpg,a,dev\n2.jpg,a,\n3.jpg,b,\n4.jpg,b,\n", None, "line 2: a split .* not 'dev'"),
-        ("path,label,split\n1.jpg,a,\n2.jpg,a,\n3.jpg,b,val\n4.jpg,b,val\n", None, "'b' is on no picture to learn from"),
-        ("path,label\n1.jpg,a\n9.jpg,a\n8.jpg,b\n7.jpg,b\n6.jpg,b\n", None, r"4 of the 5 .*: 9\.jpg, 8\.jpg, 7\.jpg, … "),
+        ("path,label,split\n1.jpg,a,\n2.jpg,a,\n3.jpg,b,val\n4.jpg,b,val\n", None, "'b' is on no picture to lea"),
+        ("path,label\n1.jpg,a\n9.jpg,a\n8.jpg,b\n7.jpg,b\n6.jpg,b\n", None, r"4 of the 5 .*: 9\.jpg, 8\.jpg, 7\.jpg, …"),
     ],
 )  # fmt: skip
 def test_refused_in_one_sentence(tmp_path: Path, text: str, kind: str | None, reason: str) -> None:

@@ -95,7 +95,8 @@ def test_groups_are_joined_through_twins() -> None:
     )
     joined = together(Pictures(items, LABELS), [(items[1], items[2]), (items[4], items[0])])
     groups = [item.group for item in joined.items]
-    assert groups[0] and len(set(groups[:5])) == 1
+    assert groups[0]
+    assert len(set(groups[:5])) == 1
     assert groups[5] == ""
 
 

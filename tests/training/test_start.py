@@ -13,7 +13,7 @@ from effnet.contract import Labels
 from effnet.data.normalise import normalise
 from effnet.net import create
 from effnet.training.recipe import Recipe
-from effnet.training.start import FEW, SOME, estimate_norms, norms, start
+from effnet.training.start import MANY, estimate_norms, norms, start
 from effnet.training.teacher import Taught
 
 RECIPE = Recipe(name="test", epochs=1)
@@ -56,7 +56,7 @@ def test_statistics_measured_anew() -> None:
 
 
 def test_what_is_done_about_norms_by_the_size_of_the_set() -> None:
-    assert [norms(count, True)[0] for count in (10, FEW, SOME)] == ["frozen", "estimated", "train"]
+    assert [norms(count, True)[0] for count in (10, MANY - 1, MANY)] == ["frozen", "frozen", "train"]
     assert norms(10, False)[0] == "train"
 
 
