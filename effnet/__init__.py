@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from effnet.net import create as create
     from effnet.prediction import Prediction as Prediction
     from effnet.prediction import Predictor as Predictor
+    from effnet.prediction.ensemble import Ensemble as Ensemble
+    from effnet.training.folds import train_folds as train_folds
     from effnet.training.recipe import Recipe as Recipe
+    from effnet.training.resources import Resources as Resources
     from effnet.training.run import train as train
     from effnet.weights import convert as convert
     from effnet.weights import load as load
@@ -51,7 +54,10 @@ _NAMES_OF = {
     "effnet.exporting.quantise": ("quantise",),
     "effnet.net": ("EfficientNet", "FusedMBConv", "MBConv", "SqueezeExcite", "create"),
     "effnet.prediction": ("Prediction", "Predictor"),
+    "effnet.prediction.ensemble": ("Ensemble",),
+    "effnet.training.folds": ("train_folds",),
     "effnet.training.recipe": ("Recipe",),
+    "effnet.training.resources": ("Resources",),
     "effnet.training.run": ("train",),
     "effnet.weights": ("convert", "load", "save"),
 }

@@ -17,6 +17,7 @@ PUBLIC = {
     "Count",
     "Diagnosis",
     "EfficientNet",
+    "Ensemble",
     "Evaluation",
     "FusedMBConv",
     "Labels",
@@ -28,6 +29,7 @@ PUBLIC = {
     "Preprocess",
     "Provenance",
     "Recipe",
+    "Resources",
     "SqueezeExcite",
     "Stage",
     "convert",
@@ -45,6 +47,7 @@ PUBLIC = {
     "save",
     "scale",
     "train",
+    "train_folds",
 }
 
 

@@ -24,7 +24,7 @@ def shard(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Write pictures as WebDataset shards, for training from large disks and from stores.
+    """Write pictures as WebDataset shards.
 
     OUT gets train-000000.tar, …, and an index with classes and counts. Splits are kept. After a kill the same command
     goes on. Train from them with `effnet train OUT`, or from where you put them: `effnet train s3://bucket/OUT`.

@@ -16,6 +16,7 @@ from effnet.cli.options import Device, Json, Offline, Strict, vacant
 if TYPE_CHECKING:
     from effnet.data import Splits
     from effnet.training.folder import Result
+    from effnet.training.recipe import Recipe
     from effnet.training.rehearsal import Rehearsal
 
 ROWS_MOST = 40  # epochs that a rehearsal lists, evenly spread
@@ -67,6 +68,10 @@ def train(
         str,
         typer.Option(metavar="SPLIT", help="What choices are made on: holdout (a part of the training set) or val."),
     ] = "holdout",
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any of the recipe: balance=sampler, augment.mixup=0.2 …"),
+    ] = None,
     teacher: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A model of the same classes to learn from as well.")
     ] = None,
@@ -104,13 +109,18 @@ def train(
 
     On several GPUs or machines: torchrun --nproc-per-node N -m effnet train …
     """
+    settings: str | Recipe | None = recipe
+    if change:
+        from effnet.training.recipes import changed, named
+
+        settings = changed(named(recipe, pretrained=weights != "none"), change)
     if dry_run:
         from effnet.arch import resolve
         from effnet.cli.printing import show_json
         from effnet.training.rehearsal import IMAGENET, rehearse
         from effnet.training.run import settled
 
-        asked = settled(recipe, weights, epochs, batch, _rate(lr))
+        asked = settled(settings, weights, epochs, batch, _rate(lr))
         rehearsal = rehearse(asked, resolve(model or "b0"), _count(data) if data else IMAGENET, epochs)
         if out:
             out.mkdir(parents=True, exist_ok=True)
@@ -134,7 +144,7 @@ def train(
     with Shown() as watch:
         result = trained(
             given,
-            recipe,
+            settings,
             out=out or Path("runs") / Path(data).resolve().name,
             model=model,
             weights=weights,

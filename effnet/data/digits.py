@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from effnet.contract import Labels
-from effnet.data.pictures import Item, Pictures, Splits, holdout
+from effnet.data.holdout import holdout
+from effnet.data.pictures import Item, Pictures, Splits
 
 TEST_SHARE = 0.2
 TEST_SEED = 1797  # never to change: every accuracy on these digits is of the same test pictures

@@ -16,8 +16,8 @@ from urllib.request import Request, urlopen
 
 from effnet.arch.record import number
 from effnet.data import video
+from effnet.data.folders import COMPANIONS, files_below
 from effnet.data.pixels import PictureError, Source
-from effnet.data.sources import COMPANIONS, files_below
 
 Named = tuple[str, Source | PictureError]
 

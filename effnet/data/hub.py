@@ -12,10 +12,10 @@ from typing import Any
 
 from effnet.contract import Labels
 from effnet.data.archive import Missing, Raw
+from effnet.data.folders import ROLES
 from effnet.data.meaning import Meaning
 from effnet.data.pictures import Item, Pictures, Splits
 from effnet.data.pixels import PictureError
-from effnet.data.sources import ROLES
 from effnet.data.storage.home import offline
 from effnet.data.storage.reasons import reason
 

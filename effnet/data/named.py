@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -59,11 +59,11 @@ def meant(source: str) -> str | None:
     return None
 
 
-def splits(name: str, source: str) -> Splits:
+def splits(name: str, source: str, otherwise: Callable[[Path], Splits]) -> Splits:
     """The pictures of the set ``name``, from ``source`` where that is a folder.
 
     Otherwise a copy is taken where it lies: in a folder of that name here, in ``$EFFNET_DATA`` or in a folder of that
-    name there, as torchvision lays it out or as a folder of class folders; or it is downloaded to the store. Raises
+    name there, as torchvision lays it out or whatever ``otherwise`` opens; or it is downloaded to the store. Raises
     ``OSError`` with one sentence where it is nowhere and cannot be had.
     """
     one = _SETS[name]
@@ -73,7 +73,7 @@ def splits(name: str, source: str) -> Splits:
         if one.maker and (place / one.folder).is_dir():
             return _read(name, place)
         if place.name == name and any(entry.is_dir() for entry in place.iterdir()):
-            return _as_folder(place)
+            return otherwise(place.resolve())
     by_hand = f"put it into a folder {name} and set {ROOT} to the folder around that"
     if not one.maker:
         raise OSError(f"{name} cannot be downloaded: ask its authors for it, {by_hand}; a folder a class is enough")
@@ -92,13 +92,6 @@ def _places(name: str, source: str) -> Iterator[Path]:
     for place in (Path(source), *beyond, store() / "data" / name):
         if place.is_dir():
             yield place
-
-
-def _as_folder(place: Path) -> Splits:
-    """Whatever else lies in a folder of the set's name: class folders, shards, a saved data set."""
-    from effnet.data.sources import open_data
-
-    return open_data(place.resolve())
 
 
 def _read(name: str, root: Path, download: bool = False) -> Splits:

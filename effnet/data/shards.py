@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from effnet.data.ahead import ahead
 from effnet.data.archive import Archive, Member, Missing, Raw
+from effnet.data.folders import ROLES
 from effnet.data.meaning import Meaning
 from effnet.data.pictures import Item, Pictures, Splits
-from effnet.data.sources import ROLES
 from effnet.data.storage.remote import fetched, is_remote, listed
 from effnet.data.storage.tar import is_shard, spelled_out
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from effnet.arch.record import number
 from effnet.data import video
 from effnet.data.ahead import ahead
+from effnet.data.folders import files_below
 from effnet.data.gather import STANDARD_INPUT, Named, matches
 from effnet.data.pixels import PictureError
-from effnet.data.sources import files_below
 from effnet.data.storage import remote
 from effnet.prediction import shards
 

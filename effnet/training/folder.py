@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from effnet.evaluation import Evaluation, Judged, read
-from effnet.training.loop import Epoch
+from effnet.training.history import Epoch
 from effnet.weights.atomic import replacing
 
 
@@ -108,7 +108,7 @@ class RunFolder:
             tuple(Epoch(**line) for line in found["history"]),
             found["probe_top1"],
             tuple(found["left_out"]),
-            found["seconds"],
+            found.get("seconds", 0.0),
         )
 
 

@@ -31,7 +31,7 @@ from effnet.training.run import settled, train
 from effnet.training.watch import Watch
 
 if TYPE_CHECKING:
-    from effnet.training.loop import Epoch
+    from effnet.training.history import Epoch
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from effnet.data.normalise import normalise
 from effnet.net import EfficientNet
 from effnet.net.surgery import freeze, set_drop_path
 from effnet.training.checkpoint import Checkpoints
+from effnet.training.history import Epoch
 from effnet.training.judging import Score, told
 from effnet.training.objective import Objective
 from effnet.training.optimise import Average, optimiser, set_rate
@@ -31,18 +32,6 @@ LOOKED_EVERY = 8  # batches at which the clock is looked at: all processes must 
 
 State = dict[str, Any]
 Batches = Callable[[Stretch], TrainingBatches]
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of the history. ``loss`` is of training, smoothed labels and all; the others of the selection split."""
-
-    epoch: int
-    loss: float
-    select_loss: float
-    select_top1: float
-    learning_rate: float
-    seconds: float = 0.0
 
 
 class Diverged(ValueError):

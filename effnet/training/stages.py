@@ -27,8 +27,9 @@ from effnet.training.checkpoint import Checkpoints
 from effnet.training.examiner import examiner, scale_head
 from effnet.training.finder import find_rate
 from effnet.training.folder import RunFolder
+from effnet.training.history import Epoch
 from effnet.training.judging import Score, Truth, told
-from effnet.training.loop import Epoch, State, Trainer, prepare
+from effnet.training.loop import State, Trainer, prepare
 from effnet.training.objective import Objective, Units
 from effnet.training.optimise import optimiser, set_rate
 from effnet.training.place import Place

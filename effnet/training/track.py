@@ -15,7 +15,7 @@ from effnet.training.watch import Watch
 from effnet.weights.atomic import replacing
 
 if TYPE_CHECKING:
-    from effnet.training.loop import Epoch
+    from effnet.training.history import Epoch
 
 TENSORBOARD = "tensorboard"
 # By the names that accelerate calls them, and their packages

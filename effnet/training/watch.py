@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from effnet.training.loop import Epoch
+from effnet.training.history import Epoch
 
 
 class Watch:

@@ -197,7 +197,7 @@ def test_values(tmp_path: Path) -> None:
         ("path,label,fold\n1.jpg,a,one\n2.jpg,a,1\n3.jpg,b,1\n4.jpg,b,1\n", None, "line 2: a fold .* not 'one'"),
         ("path,label,split\n1.jpg,a,dev\n2.jpg,a,\n3.jpg,b,\n4.jpg,b,\n", None, "line 2: a split .* not 'dev'"),
         ("path,label,split\n1.jpg,a,\n2.jpg,a,\n3.jpg,b,val\n4.jpg,b,val\n", None, "'b' is on no picture to lea"),
-        ("path,label\n1.jpg,a\n9.jpg,a\n8.jpg,b\n7.jpg,b\n6.jpg,b\n", None, r"4 of the 5 .*: 9\.jpg, 8\.jpg, 7\.jpg, …"),
+        ("path,label\n1.jpg,a\n9.jpg,a\n8.jpg,b\n7.jpg,b\n6.jpg,b\n", None, r"4 of the 5 .*: 9\.jpg, 8\.jpg"),
     ],
 )  # fmt: skip
 def test_refused_in_one_sentence(tmp_path: Path, text: str, kind: str | None, reason: str) -> None:

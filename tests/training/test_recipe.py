@@ -7,7 +7,7 @@ import pytest
 from effnet.arch import ARCHS
 from effnet.data.augment import Augment
 from effnet.training.recipe import Progress, Recipe
-from effnet.training.recipes import RECIPES, named
+from effnet.training.recipes import RECIPES, changed, named
 from effnet.training.rehearsal import rehearse
 
 
@@ -67,3 +67,19 @@ def test_refused(settings: dict[str, object], said: str) -> None:
 def test_an_unknown_name() -> None:
     with pytest.raises(ValueError, match="no recipe is called 'paper_b9'; did you mean"):
         named("paper_b9", pretrained=False)
+
+
+def test_settings_are_changed_by_their_names() -> None:
+    recipe = changed(RECIPES["scratch"], ["balance=sampler", "augment.mixup=0.2", "patience=3"])
+    assert recipe.balance == "sampler"
+    assert recipe.augment.mixup == 0.2
+    assert recipe.patience == 3
+    assert recipe.augment.crop == RECIPES["scratch"].augment.crop
+    for wrong, said in (
+        ("balanse=loss", "no field is called 'balanse'; did you mean"),
+        ("augment.mixup=-1", "mixup must be"),
+        ("balance", "changes nothing: write name=value"),
+        ("patience=soon", "patience must be"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            changed(recipe, [wrong])

@@ -23,7 +23,7 @@ from effnet.data.pixels import Source
 from effnet.evaluation import Evaluation, Judged, score, score_labels, score_values
 from effnet.net import EfficientNet, create
 from effnet.training.folder import Result
-from effnet.training.loop import Epoch
+from effnet.training.history import Epoch
 from effnet.training.recipes import FINETUNE, PROBE, SCRATCH
 from effnet.training.report import Cost, Data, write_report
 from effnet.training.report.classes import MISTAKES_MOST, PAIRS_MOST, UNCERTAIN_MOST, wilson

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from effnet.training.loop import Epoch
+from effnet.training.history import Epoch
 from effnet.training.track import Tracked, default, installed
 from effnet.training.watch import Watch
 

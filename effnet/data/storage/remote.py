@@ -12,9 +12,9 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
+from effnet.data.folders import COMPANIONS
 from effnet.data.gather import BYTES_MOST
 from effnet.data.pixels import PictureError
-from effnet.data.sources import COMPANIONS
 from effnet.data.storage.patience import Patience
 from effnet.data.storage.reasons import final, reason, unreachable
 

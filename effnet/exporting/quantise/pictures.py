@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from effnet.contract import Labels, Preprocess
 from effnet.data import open_data
 from effnet.data.ahead import ahead
+from effnet.data.folders import files_below
 from effnet.data.pictures import Item, Pictures
 from effnet.data.pixels import Fitted, PictureError, pixels
-from effnet.data.sources import files_below
 from effnet.net import EfficientNet
 
 LEAST = 8  # to take ranges from: fewer say nothing of the next picture

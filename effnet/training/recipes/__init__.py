@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+
 from effnet.arch.record import did_you_mean
 from effnet.training.recipe import Recipe
 from effnet.training.recipes.finetune import FINETUNE
@@ -30,3 +33,22 @@ def named(recipe: str | Recipe | None, pretrained: bool) -> Recipe:
         close = did_you_mean(recipe, list(RECIPES))
         raise ValueError(f"no recipe is called {recipe!r}{close or '; there are ' + ', '.join(RECIPES)}")
     return RECIPES[recipe]
+
+
+def changed(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """``recipe`` with some of its settings changed, each as ``name=value``: "balance=sampler", "augment.mixup=0.2".
+
+    Raises ``ValueError`` for a setting that it does not have, and for a value that it cannot take.
+    """
+    found = recipe.to_dict()
+    for setting in settings:
+        name, sign, text = setting.partition("=")
+        if not sign:
+            raise ValueError(f"{setting!r} changes nothing: write name=value, as balance=sampler")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        inner = found["augment"] if name.startswith("augment.") else found
+        inner[name.removeprefix("augment.")] = value
+    return Recipe.from_dict(found)

@@ -10,7 +10,7 @@ from statistics import median
 from effnet.arch import count
 from effnet.clock import machine, versions
 from effnet.net import EfficientNet
-from effnet.training.loop import Epoch
+from effnet.training.history import Epoch
 from effnet.training.report.page import duration, pairs, plain, short, tiles
 
 PACKAGES = ("effnet", "torch", "torchvision", "accelerate", "numpy", "pillow")
