@@ -98,8 +98,9 @@ def main() -> None:
         model = network("b0", paths)
         theirs = torchvisions(model, folder)
         save(model, folder / "b0.safetensors")
-        predictor = Predictor(folder / "b0.safetensors", batch=BATCH, threads=chosen.threads)
-        engines = {batch: predictor.settle(batch) for batch in (1, BATCH)}
+        predictor = Predictor(folder / "b0.safetensors", threads=chosen.threads)
+        predictor.settle()
+        engines = {batch: predictor.settle(batch) for batch in (1, predictor.batch)}
         print("; ".join(f"batch {size}: {one.kind}, {one.precision}" for size, one in engines.items()), end="\n\n")
         if "one" in chosen.only:
             large(theirs, predictor, paths[len(paths) // 3], folder, chosen.rounds)

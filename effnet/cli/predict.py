@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import Batch, Device, Engine, Json, Offline, Precision, Strict, Threads
+from effnet.cli.options import Device, Engine, Json, Offline, Precision, Strict, Threads
 
 if TYPE_CHECKING:
     from effnet.data.gather import Named
@@ -86,7 +86,9 @@ def predict(
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="With --out: on this Ray cluster; local, auto, ray://….")
     ] = None,
-    batch: Batch = 16,
+    batch: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Pictures computed at once; by default the engine's best.")
+    ] = None,
     every: Annotated[float, typer.Option(metavar="SECONDS", help="Of a video, take a frame this often.")] = 1.0,
     exact: Annotated[
         bool, typer.Option("--exact", help="Decode JPEGs at full scale: slower, and a little nearer to training.")
@@ -180,7 +182,7 @@ def predict(
 
 
 def _one(
-    engine: str, device: str | None, decode: str, batch: int, precision: str, threads: int | None, views: str
+    engine: str, device: str | None, decode: str, batch: int | None, precision: str, threads: int | None, views: str
 ) -> Callable[[str | Path], Predictor]:
     """What makes the predictor of one model."""
     from effnet.prediction import Predictor

@@ -104,10 +104,14 @@ class Throughput(Record):
     date: str
 
     @property
+    def most(self) -> float:
+        """The most pictures a second."""
+        return max(speed for _, speed in self.measured)
+
+    @property
     def best(self) -> int:
         """The smallest batch that reaches 97 % of the most pictures a second: more would take memory alone."""
-        most = max(speed for _, speed in self.measured)
-        return min(batch for batch, speed in self.measured if speed >= 0.97 * most)
+        return min(batch for batch, speed in self.measured if speed >= 0.97 * self.most)
 
 
 @dataclass(frozen=True)

@@ -113,18 +113,18 @@ def keep(model: EfficientNet, path: Path) -> bool:
         return False
 
 
-def best_batch(model: EfficientNet | str | Path | Origin, engine: Engine, size: Size | None = None) -> int:
-    """The batch at which ``engine``, made of ``model``, gives the most pictures a second; measured once."""
+def throughput(model: EfficientNet | str | Path | Origin, engine: Engine, size: Size | None = None) -> Throughput:
+    """How many pictures a second ``engine``, made of ``model``, gives at which batch; measured once, and remembered."""
     key = (model if isinstance(model, Origin) else Origin(model)).key
     question = Question.now(0, size, engine.precision, engine.threads)
     for one in read(key).throughputs:
         if (one.question, one.kind, one.precision) == (question, engine.kind, engine.precision):
-            return one.best
+            return one
     from effnet.exporting.contest import throughput
 
-    found: Throughput = throughput(engine, question, noise(1, size or engine.contract.preprocess.size, engine))
+    found = throughput(engine, question, noise(1, size or engine.contract.preprocess.size, engine))
     remember(key, found)
-    return found.best
+    return found
 
 
 def _chosen(origin: Origin, question: Question, max_drop: float | None, pictures: Pictures | None) -> Engine:

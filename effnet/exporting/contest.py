@@ -13,15 +13,16 @@ from effnet.clock import contest as timed
 from effnet.engines.engine import Engine, Floats, Pictures
 from effnet.exporting.choice import Choice, Contestant, LeftOut, Question, Throughput
 
-# The largest difference from eager in float32 that is let through, as a share of eager's largest answer
-TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 5e-3}
+# The largest difference from eager in float32 that is let through, as a share of eager's largest answer. In bfloat16 a
+# network of random numbers is off by .05 to .13 in every engine, eager itself among them; a wrong graph by more than .5.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2, "float16": 0.025}
 COMPARED = 4  # pictures: enough to show a wrong graph, few enough for the largest networks
 SECONDS = 2.5  # of timing
 CALL_MOST = 0.5  # seconds of one call; where the batch would take longer, a smaller one is timed
 BEHIND = 3.0  # times as slow as the fastest in the first calls: such are not timed further
 WORTH = 0.95  # fewer bits are chosen only where they take this share of float32's time, or less
 ROUNDS_MOST, CONSECUTIVE = 15, 3
-BATCHES = (1, 8, 16, 32)
+BATCHES = (1, 8, 16, 32, 64, 128)
 
 Opener = Callable[[], Engine]
 Ways = Mapping[tuple[str, str], Opener]  # (kind, precision) -> the engine, where it can be had
@@ -73,7 +74,7 @@ def differing(answers: Floats, expected: Floats) -> float:
 
 
 def throughput(engine: Engine, question: Question, picture: Pictures) -> Throughput:
-    """Pictures a second of ``engine`` in batches of 1, 8, 16 and 32, as long as they gain; a second or two.
+    """Pictures a second of ``engine`` in batches of `BATCHES`, as long as they gain; a second or two.
 
     ``picture``: uint8 (1, H, W, C).
     """

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Pictures after which a contest of engines pays: it takes a few seconds, and what is kept by then is rarely half as
 # fast as its winner.
 ENOUGH = 256
-
+MANY = 2_000  # after which it pays to find out how many at once are best
 
 GPUS = ("/dev/nvidiactl", "/dev/kfd")  # of NVIDIA's driver, of AMD's
 
@@ -126,13 +126,9 @@ class Predictor:
         Where the engine was named, or is PyTorch on a device, or a file, it stays, and is made ready for so many.
         """
         if batch is None:
-            many = self.settle(self.batch)
             if self._finds_batch:
-                self._finds_batch = False
-                self.batch = choose.best_batch(self._network, many)
-                many.prepare(self.batch)
-                self._settled[self.batch] = many
-            return many
+                self._find_batch()
+            return self.settle(self.batch)
         if batch not in self._settled:
             if self._open:
                 self._settled[batch] = choose.engine(self._network, batch=batch, **self._asked)
@@ -140,6 +136,16 @@ class Predictor:
                 self._engine.prepare(batch)
                 self._settled[batch] = self._engine
         return self._settled[batch]
+
+    def _find_batch(self) -> None:
+        """From here on so many pictures at once, in that engine, as gives the most a second; a few seconds, once."""
+        self._finds_batch = False
+        engines = [self.settle(batch) for batch in (1, self.batch)]  # what is best for one may be so for many
+        measured = [choose.throughput(self._network, engine) for engine in engines]
+        found, engine = max(zip(measured, engines, strict=True), key=lambda pair: pair[0].most)
+        self.batch = found.best
+        engine.prepare(self.batch)
+        self._settled[self.batch] = engine
 
     def keep(self) -> None:
         """Leaves a file of the network for engines, so that the next start needs no PyTorch."""
@@ -157,11 +163,12 @@ class Predictor:
     def _ready(self, batch: int, pictures: int) -> Engine:
         """The engine for the next ``pictures``, with ``batch`` at once, by how many there have been."""
         with self._lock:
-            if batch not in self._settled:
-                if self._seen >= ENOUGH:
-                    return self.settle(1 if batch == 1 else None)
-                if self._seen and self._engine.kind == "eager":
-                    self.keep()
+            if self._finds_batch and batch > 1 and self._seen >= MANY:
+                self._find_batch()
+            elif batch not in self._settled and self._seen >= ENOUGH:
+                self.settle(batch)
+            elif not self._settled and self._seen and self._engine.kind == "eager":
+                self.keep()
             self._seen += pictures
             return self._settled.get(batch, self._engine)
 

@@ -18,7 +18,7 @@ from effnet.engines.engine import Engine, Pictures
 from effnet.engines.interface import Interface
 from effnet.exporting import choice, choose, contest, kept, onnx, origin
 from effnet.exporting.choice import Choice, Contestant, Question, remembered
-from effnet.exporting.choose import at_hand, best_batch, engine, keep
+from effnet.exporting.choose import at_hand, engine, keep, throughput
 from effnet.weights import save
 from tests.exporting.networks import network
 
@@ -276,10 +276,11 @@ def test_an_origin_is_loaded_once(weights: Path) -> None:
 
 def test_the_best_batch(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = engine(weights, "onnxruntime")
-    best = best_batch(weights, made)
-    assert best in contest.BATCHES
+    found = throughput(weights, made)
+    assert found.best in contest.BATCHES
+    assert found.most == max(speed for _, speed in found.measured)
     monkeypatch.setattr(contest, "throughput", None)
-    assert best_batch(weights, made) == best
+    assert throughput(weights, made) == found
 
 
 def test_what_is_refused(model: EfficientNet) -> None:

@@ -17,6 +17,7 @@ import effnet
 from effnet import EfficientNet, Prediction, Predictor
 from effnet.data import PictureError, pixels
 from effnet.data.normalise import normalise
+from effnet.exporting.contest import BATCHES
 from effnet.prediction.pipeline import outputs, softmax
 
 LITE0 = Path(__file__).parents[3] / "shared" / "weights" / "lite0_imagenet_backbone_timm.pth"
@@ -265,6 +266,25 @@ class TestEngines:
         assert predictor.settle(2) is predictor.engine
         remembered = Predictor(path, batch=2, threads=1)
         assert remembered.settle().kind == predictor.engine.kind
+
+    def test_the_batch_is_found_when_it_pays(
+        self, path: Path, arrays: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("effnet.prediction.predictor.ENOUGH", 2)
+        monkeypatch.setattr("effnet.prediction.predictor.MANY", 4)
+        monkeypatch.setattr("effnet.prediction.predictor.BATCH", 2)
+        predictor = Predictor(path, threads=1)
+        assert predictor.batch == 2
+        expected = Predictor(path, engine="eager", batch=2)(arrays)
+        for one, right in zip(predictor.stream(enumerate_named(arrays)), expected, strict=True):
+            assert one.labels == right.labels
+        assert predictor.batch in BATCHES
+        assert predictor.settle() is predictor.engine
+        asked = Predictor(path, batch=3, threads=1)
+        asked.settle()
+        assert asked.batch == 3
+        with pytest.raises(ValueError, match="batch must be"):
+            Predictor(path, batch=0)
 
     def test_changes_of_the_network_do_not_reach_it(self, arrays: list[NDArray[np.uint8]]) -> None:
         network = effnet.create("nano", classes=7).eval()
