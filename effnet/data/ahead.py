@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from effnet.clock.machine import cores
 
+AHEAD = 64  # at the most: fewer than the next batch would leave cores idle while a network computes
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -21,7 +23,7 @@ def ahead(work: Callable[[In], Out], given: Iterable[In], workers: int | None = 
         try:
             for one in given:
                 pending.append(pool.submit(work, one))
-                if len(pending) > 4 * workers:
+                if len(pending) > AHEAD:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -98,7 +98,8 @@ def _cells(row: Prediction, names: tuple[str, ...]) -> tuple[Any, ...]:
 
 
 def _as_text(row: Prediction) -> Prediction:
-    return replace(row, picture=_text(row.picture), error=_text(row.error))
+    picture, error = _text(row.picture), _text(row.error)
+    return row if (picture, error) == (row.picture, row.error) else replace(row, picture=picture, error=error)
 
 
 def _text(text: str) -> str:
