@@ -131,11 +131,14 @@ def train(
         raise typer.BadParameter("say what to learn from: a folder, a .csv, shards, or digits", param_hint="DATA")
     from effnet.cli.printing import show_json
     from effnet.cli.progress import Shown
+    from effnet.data.columns import is_table
     from effnet.data.table import open_table
     from effnet.training.folds import FoldsResult, train_folds
     from effnet.training.resources import Resources
     from effnet.training.run import train as run
 
+    if kind and not is_table(data):
+        raise typer.BadParameter("is for a table of pictures and labels (.csv)", param_hint="--kind")
     given = open_table(data, kind) if kind else data
     if soup:
         _cook(soup.split(","), given, out or Path("runs") / "soup", device)

@@ -26,6 +26,7 @@ from effnet.training.report import Cost, Data, write_report
 from effnet.training.resources import Resources
 from effnet.training.stages import Stages
 from effnet.training.start import norms, start
+from effnet.training.teacher import Taught
 from effnet.training.track import Tracked, default, installed
 from effnet.training.watch import Watch
 from effnet.weights import save
@@ -103,6 +104,7 @@ def train(
         return finished
     network = start(model, weights, labels, chosen, size, seed)
     network.gradient_checkpointing = resources.checkpointing
+    taught = Taught(teacher, labels, place.device) if teacher is not None else None
     with ExitStack() as stack:
         if not place.first:
             watch = Watch()
@@ -118,7 +120,7 @@ def train(
         chosen = _with_norms(chosen, len(parts.fit), weights != "none", watch)
         stages = Stages(network.to(place.device), parts, chosen, seed, resources, place, watch, since)
         try:
-            name, final = stages.run(epochs, minutes, folder, teacher, finds_rate=learning_rate == "find")
+            name, final = stages.run(epochs, minutes, folder, taught, finds_rate=learning_rate == "find")
         except Diverged as error:
             raise ValueError(f"{error}{_kept(stages, folder)}") from None
         if place.first:

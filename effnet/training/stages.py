@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, count, islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -75,7 +74,7 @@ class Stages:
         epochs: int | None,
         minutes: float | None,
         folder: RunFolder,
-        teacher: str | Path | None = None,
+        taught: Taught | None = None,
         finds_rate: bool = False,
     ) -> tuple[str, EfficientNet]:
         """All of them, from the newest checkpoint on: what was chosen, and the network that is left.
@@ -94,7 +93,6 @@ class Stages:
         elif total and finds_rate:
             self.find_rate(folder)
         if total:
-            taught = Taught(teacher, self.model.labels, self.place.device) if teacher is not None else None
             self.fine_tune(total, checkpoints, state, taught)
         name, final = self.choose()
         if self.recipe.larger:

@@ -40,6 +40,12 @@ def test_nothing_to_learn_from(run: Run) -> None:
     assert "say what to learn from" in done.err
 
 
+def test_a_kind_is_for_tables(run: Run, photos: Path) -> None:
+    done = run("train", photos, "--kind", "value")
+    assert done.status == 2
+    assert "is for a table of pictures and labels (.csv)" in done.err
+
+
 def test_from_pictures_to_an_answer_in_another_process(tmp_path: Path) -> None:
     """As ``torchrun -m effnet train`` starts it: two processes, one of which tells."""
     paint(tmp_path / "photos", "dark", 70, 20)

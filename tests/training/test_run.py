@@ -157,6 +157,8 @@ def test_refused_in_one_sentence_and_nothing_made(
 def test_failed_start_does_not_occupy_the_folder(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         run(photos, tmp_path / "out", weights="nowhere.pth")
+    with pytest.raises(FileNotFoundError):
+        run(photos, tmp_path / "out", teacher="nowhere.pth")
     run(photos, tmp_path / "out")
 
 
