@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from effnet.data.ahead import ahead
+from effnet.data.ahead import AHEAD, ahead
 
 
 def test_in_order_whoever_is_done_first() -> None:
@@ -35,7 +35,7 @@ def test_only_a_little_ahead() -> None:
     results = ahead(abs, given(), workers=3)
     for asked in range(1, 100):
         next(results)
-        assert taken <= asked + 4 * 3 + 1
+        assert taken <= asked + AHEAD + 1
     results.close()  # type: ignore[attr-defined] – a generator, though nothing promises it
 
 

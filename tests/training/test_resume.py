@@ -83,7 +83,7 @@ def many(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_kills_change_no_bit(workers: int, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = killed(many, tmp_path, workers, 5)
+    told = killed(many, tmp_path, workers, 3)
     with capsys.disabled():
         print(f"\n{told}")
 
