@@ -44,4 +44,5 @@ def archs(draw: st.DrawFn) -> Arch:
         stem_stride=draw(st.integers(1, 2)),
         scale_ends=draw(st.booleans()),
         round_floor=draw(st.sampled_from([0.0, 0.9, 1.0])),
+        divisor=draw(st.sampled_from([1, 2, 8])),
     )

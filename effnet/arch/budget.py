@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import exp, log
 from types import MappingProxyType
 
@@ -152,17 +153,29 @@ def fitted(
 def nearest(arch: Arch) -> Arch:
     """The released network that costs most nearly the same, in MACs and parameters.
 
-    Among those of the same rows where several of them were released, or else among all.
+    Among those of the same rows where several of them were released, or else among all: its `kin`.
     """
-    released = [known for known in ARCHS.values() if known.name != "nano"]
-    kin = [known for known in released if known.stages == arch.stages]
-    own = count(arch)
+    macs, params = _logarithms(arch)
 
     def apart(known: Arch) -> float:
-        other = count(known)
-        return log(other.macs / own.macs) ** 2 + log(other.params / own.params) ** 2
+        other_macs, other_params = _logarithms(known)
+        return (other_macs - macs) ** 2 + (other_params - params) ** 2
 
-    return min(kin if len(kin) > 1 else released, key=apart)
+    return min(kin(arch), key=apart)
+
+
+def kin(arch: Arch) -> tuple[Arch, ...]:
+    """The released networks of ``arch``'s rows where there are several, or else all; in the order of their tables."""
+    released = tuple(known for known in ARCHS.values() if known.name != "nano")
+    alike = tuple(known for known in released if known.stages == arch.stages)
+    return alike if len(alike) > 1 else released
+
+
+@lru_cache(maxsize=64)
+def _logarithms(arch: Arch) -> tuple[float, float]:
+    """Of its MACs and of its parameters."""
+    counted = count(arch)
+    return log(counted.macs), log(counted.params)
 
 
 def _counted(along: Line, limits: Mapping[str, float]) -> Placed:

@@ -72,14 +72,15 @@ class Ladder:
 
 
 def width_ends(base: Arch, low: float, high: float) -> Iterator[float]:
-    """From 8k channels to 8k + 8 it goes at 8k + 4 wanted ones, or earlier where 8k would be too small a share."""
+    """From k channels to the next multiple it goes half-way, or earlier where k would be too small a share."""
     kinds = {stage.channels for stage in base.stages} | {stage.expand_from for stage in base.stages} - {0}
     if base.scale_ends:
         kinds |= {base.stem, base.head}
     for channels in kinds:
-        for eighth in range(max(1, floor(low * channels / 8) - 1), ceil(high * channels / 8) + 1):
-            middle, least = 8 * eighth + 4, base.round_floor
-            yield (min(middle, 8 * eighth / least) if least else middle) / channels
+        step, least = base.divisor, base.round_floor
+        for steps in range(max(1, floor(low * channels / step) - 1), ceil(high * channels / step) + 1):
+            middle = step * (steps + 0.5)
+            yield (min(middle, step * steps / least) if least else middle) / channels
 
 
 def depth_ends(base: Arch, low: float, high: float) -> Iterator[float]:

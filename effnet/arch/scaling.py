@@ -42,7 +42,7 @@ class StageRounding:
 
 @dataclass(frozen=True)
 class Rounding:
-    """What a φ asks for against what can be built: channels are multiples of 8, layers and pixels whole."""
+    """What a φ asks for against what can be built: channels are multiples of the divisor, layers and pixels whole."""
 
     base: Arch
     arch: Arch

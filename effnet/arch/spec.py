@@ -71,6 +71,7 @@ class Arch(Record):
     stem_stride: int = 2
     scale_ends: bool = True  # Lite: false. Stem and head keep their channels, first and last stage their layers
     round_floor: float = 0.9  # rounding never goes below this share of the wanted channels; V2-B: 0 (no such rule)
+    divisor: int = 8  # channels are multiples of it (the official ``depth_divisor``)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -87,6 +88,11 @@ class Arch(Record):
         choice("activation", self.activation, ACTIVATIONS)
         _kernel_and_stride(3, self.stem_stride)
         number("round_floor", self.round_floor, 0, 1)
+        whole("divisor", self.divisor, 1)
+
+    def wide(self, channels: int) -> int:
+        """So many ``channels`` of a row after scaling by ``width``."""
+        return round_channels(channels, self.width, self.round_floor, self.divisor)
 
 
 @dataclass(frozen=True)
@@ -161,13 +167,11 @@ def layers(arch: Arch, classes: int = 1000, channels: int = 3) -> Iterator[Layer
     """
     whole("classes", classes, 0)
     whole("channels", channels, 1)
-    stem = arch.stem if not arch.scale_ends else round_channels(arch.stem, arch.width, arch.round_floor)
-    head = arch.head if not arch.scale_ends else round_channels(arch.head, arch.width, arch.round_floor)
+    stem, head = (arch.wide(end) if arch.scale_ends else end for end in (arch.stem, arch.head))
     yield Layer("stem", "stem", 0, channels, stem, kernel=3, stride=arch.stem_stride)
     inputs, index, total = stem, 0, sum(stage_layers(arch))
     for number_, (stage, repeats) in enumerate(zip(arch.stages, stage_layers(arch), strict=True), start=1):
-        wide = round_channels(stage.channels, arch.width, arch.round_floor)
-        expand_from = stage.expand_from and round_channels(stage.expand_from, arch.width, arch.round_floor)
+        wide, expand_from = arch.wide(stage.channels), stage.expand_from and arch.wide(stage.expand_from)
         for position in range(repeats):
             yield block(
                 stage.block,
@@ -195,15 +199,15 @@ def stage_layers(arch: Arch) -> tuple[int, ...]:
     return tuple(s.layers if i in ends else ceil(s.layers * arch.depth) for i, s in enumerate(arch.stages))
 
 
-def round_channels(channels: int, width: float, floor: float = 0.9) -> int:
-    """``channels × width`` to the nearest multiple of 8, and not below ``floor`` of it.
+def round_channels(channels: int, width: float, floor: float = 0.9, divisor: int = 8) -> int:
+    """``channels × width`` to the nearest multiple of ``divisor``, and not below ``floor`` of it.
 
     Source: ``round_filters`` in tensorflow/tpu ``efficientnet_model.py`` (floor .9) and google/automl
     ``efficientnetv2`` (no floor).
     """
     want = channels * width
-    got = max(8, int(want + 4) // 8 * 8)
-    return got + 8 if got < floor * want else got
+    got = max(divisor, int(want + divisor / 2) // divisor * divisor)
+    return got + divisor if got < floor * want else got
 
 
 def _kernel_and_stride(kernel: int, stride: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli.options import Batch, Device, Json, Offline, Strict, vacant
+from effnet.cli.options import Batch, Device, Every, Json, Model, Offline, Strict, vacant
 
 if TYPE_CHECKING:
     from effnet.data.gather import Named
@@ -34,7 +34,7 @@ class Drop(StrEnum):
 
 
 def explain(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Any file of weights, a run's folder, or a name: b0.")],
+    model: Model,
     pictures: Annotated[
         list[str],
         typer.Argument(metavar="PICTURE", help="Files, folders, patterns, addresses, videos; - is standard input."),
@@ -70,7 +70,7 @@ def explain(
             metavar="MODEL", help="Draw one panel, MODEL beside this one; once for each. --classes: one a row."
         ),
     ] = None,
-    every: Annotated[float, typer.Option(metavar="SECONDS", help="Of a video, take a frame this often.")] = 1.0,
+    every: Every = 1.0,
     batch: Batch = 16,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier result in FOLDER.")] = False,
     strict: Strict = False,
@@ -83,8 +83,6 @@ def explain(
     Heat maps over the photos, in a page to look through. Pictures that cannot be read are named and left out; the
     status is 1 where none could be read.
     """
-    if not every > 0:
-        raise typer.BadParameter("must be above 0", param_hint="--every")
     how = (method or (Method.gradcam if at else Method.cam)).value
     if how != "occlusion" and (patch or stride or drop):
         raise typer.BadParameter("give them with --method occlusion", param_hint="--patch, --stride, --drop")

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from effnet.cli.options import Json, Offline, vacant
+from effnet.cli.options import Json, Model, Offline, vacant
 from effnet.cli.options import size as parsed
 from effnet.engines.interface import ANSWERS, Interface
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Any file of weights, a run's folder, or a name: b0.")],
+    model: Model,
     target: Annotated[
         Path, typer.Argument(metavar="OUT", help="The file to write: .onnx, .xml (OpenVINO), .tflite or .pt2 (torch).")
     ],

@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 Network = Annotated[str, typer.Argument(metavar="NETWORK", help="A name (b0), a file of weights, or an arch as JSON.")]
+MODEL = "Any file of weights, a run's folder, or a name: b0."
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps …; a GPU if there is one.")]
 Batch = Annotated[int, typer.Option(min=1, metavar="N", help="Pictures computed at once.")]
@@ -24,6 +26,17 @@ Precision = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(metavar="N", help="Threads of the engine: by default one a core.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail where a picture cannot be read.")]
+
+
+def _above_zero(seconds: float) -> float:
+    if not seconds > 0:
+        raise typer.BadParameter("must be above 0")
+    return seconds
+
+
+Every = Annotated[
+    float, typer.Option(metavar="SECONDS", callback=_above_zero, help="Of a video, take a frame this often.")
+]
 
 
 def _leave_the_network_alone(wanted: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import Device, Engine, Json, Offline, Precision, Strict, Threads
+from effnet.cli.options import MODEL, Device, Engine, Every, Json, Offline, Precision, Strict, Threads
 
 if TYPE_CHECKING:
     from effnet.data.gather import Named
@@ -44,7 +44,7 @@ def predict(
     ],
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="MODEL", help="Any file of weights, a run's folder, or a name: b0."),
+        typer.Option("--model", "-m", metavar="MODEL", help=MODEL),
     ] = None,
     ensemble: Annotated[
         list[str] | None,
@@ -89,7 +89,7 @@ def predict(
     batch: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Pictures computed at once; by default the engine's best.")
     ] = None,
-    every: Annotated[float, typer.Option(metavar="SECONDS", help="Of a video, take a frame this often.")] = 1.0,
+    every: Every = 1.0,
     exact: Annotated[
         bool, typer.Option("--exact", help="Decode JPEGs at full scale: slower, and a little nearer to training.")
     ] = False,
@@ -112,8 +112,6 @@ def predict(
         raise typer.BadParameter("networks have embeddings of their own: give one --model", param_hint="--ensemble")
     if as_json and as_csv:
         raise typer.BadParameter("give either --json or --csv", param_hint="--csv")
-    if not every > 0:
-        raise typer.BadParameter("must be above 0", param_hint="--every")
     if embeddings and embeddings.suffix not in (".npz", ".csv"):
         raise typer.BadParameter("the file must end in .npz or .csv", param_hint="--embeddings")
     if out and (as_json or as_csv or embeddings):

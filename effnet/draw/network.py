@@ -34,9 +34,7 @@ def network(
     Raises ``ValueError`` for a detail that there is none of, for ``narrow`` or ``beside`` with another than the
     stages, and for a size below one pixel.
     """
-    if detail not in DETAILS:
-        raise ValueError(f"no detail is called {detail!r}: there are {', '.join(DETAILS)}")
-    if detail != "stages" and (narrow or beside):
+    if known_detail(detail) != "stages" and (narrow or beside):
         raise ValueError(f"narrow and beside are for the detail stages, not for {detail}")
     counted = count(arch, size, classes, channels)
     if detail == "layers":
@@ -45,6 +43,13 @@ def network(
         return Diagram(cards(counted))
     scale = count(beside, None, classes, channels) if beside else None
     return Diagram(upright(counted, scale) if narrow else strip([counted], scale))
+
+
+def known_detail(detail: str) -> str:
+    """``detail`` itself. Raises ``ValueError`` where none is called so."""
+    if detail not in DETAILS:
+        raise ValueError(f"no detail is called {detail!r}: there are {', '.join(DETAILS)}")
+    return detail
 
 
 def modules(arch: str | Arch, size: Size | None = None, classes: int = 1000, channels: int = 3) -> Diagram:

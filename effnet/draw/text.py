@@ -13,7 +13,7 @@ from effnet.draw.diagram.header import settings, summary
 from effnet.draw.diagram.repeats import Repeat, module_words, repeats, used_modules
 from effnet.draw.diagram.subject import Subject
 from effnet.draw.diagram.words import ACTIVATIONS, operation_kind, operation_words, shape, short
-from effnet.draw.network import DETAILS
+from effnet.draw.network import known_detail
 
 _MAP, _COST = 24, 10  # letters that the largest map, and the largest cost, take
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -30,10 +30,9 @@ def text(
 
     Raises ``ValueError`` for a detail that there is none of, and for a size below one pixel.
     """
-    if detail not in DETAILS:
-        raise ValueError(f"no detail is called {detail!r}: there are {', '.join(DETAILS)}")
+    drawing = {"stages": _stages, "layers": _layers, "operations": _operations}[known_detail(detail)]
     counted = count(arch, size, classes, channels)
-    drawn = {"stages": _stages, "layers": _layers, "operations": _operations}[detail](counted)
+    drawn = drawing(counted)
     return "\n".join([summary(counted), ", ".join(settings(counted)), "", *drawn])
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from effnet.draw.page import page as whole
 from effnet.explanation.explanation import Explanation, scaled
 from effnet.explanation.overlay import STOPS
 
@@ -38,18 +39,13 @@ def page(
         f'<p class="legend"><span>speaks for it: a little</span><i style="background: '
         f'linear-gradient(to right, {stops})"></i><span>most</span></p>'
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body><main>\n"
+    body = (
         f"<header><h1>{escape(title)}</h1><p>{escape(_WORDS[method].format(at=at, what=what))} The brightest "
         f"colour is the largest {which}; without colour, nothing speaks for it. What is darker was cut away before the "
         "network saw it.</p>"
-        f"{legend}</header>\n{nav}{chr(10).join(articles)}\n{nav}</main></body></html>\n"
+        f"{legend}</header>\n{nav}{chr(10).join(articles)}\n{nav}"
     )
+    return whole(title, _STYLE, body)
 
 
 def article(found: Explanation, files: Sequence[str]) -> str:
@@ -82,13 +78,7 @@ def _data(image: Image.Image) -> str:
 
 
 _STYLE = """
-:root { --ink: #23272f; --soft: #636b78; --line: #e3e5e9; --back: #fcfcfa; --pale: #e9ebee; --mark: #3b7dd8 }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8ec; --soft: #9aa3b2; --line: #2c313a; --back: #15181d; --pale: #2a2f38; --mark: #6aa3ee } }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.5 system-ui, sans-serif;
-  -webkit-text-size-adjust: 100%; overflow-wrap: anywhere; font-variant-numeric: tabular-nums }
-main { max-width: 76rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem }
+@media screen { main { max-width: 76rem } }
 h1 { font-size: clamp(1.6rem, 5vw, 2.4rem); line-height: 1.15; font-weight: 650; letter-spacing: -.02em; margin: 0 }
 h2 { font-size: .95rem; font-weight: 560; margin: 0 0 .6rem }
 header p { color: var(--soft); max-width: 48rem; margin: .75rem 0 }
@@ -97,13 +87,11 @@ header p { color: var(--soft); max-width: 48rem; margin: .75rem 0 }
 article { border-top: 1px solid var(--line); padding-top: 1.1rem; margin-top: 1.75rem; break-inside: avoid }
 article > div { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)) }
 .unread p { color: var(--soft); margin: 0 }
-figure { margin: 0 } a { color: var(--mark) } a:focus-visible { outline: 3px solid var(--mark); outline-offset: 2px }
 figure a { display: block; border-radius: .5rem } img { display: block; width: 100%; border-radius: .5rem }
 figcaption { display: grid; grid-template-columns: 1fr auto; gap: 0 .8rem; font-size: .9rem; padding-top: .35rem }
 figcaption b { font-weight: 560 } figcaption span { color: var(--soft) }
-.bar { grid-column: 1 / -1; height: .35rem; border-radius: 1rem; background: var(--pale); overflow: hidden;
-  margin-top: .3rem } .bar i { display: block; height: 100%; background: var(--mark) }
+.bar { grid-column: 1 / -1; height: .35rem; margin-top: .3rem } .bar i { background: var(--mark) }
 nav { display: flex; gap: 1.5rem; margin-top: 1.75rem }
 @media (max-width: 40rem) { article > div { grid-template-columns: 1fr 1fr } }
-@media print { main { max-width: none; padding: 0 } .bar, .bar i, .legend i { print-color-adjust: exact } }
+@media print { .legend i { print-color-adjust: exact } }
 """

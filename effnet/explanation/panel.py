@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from effnet.data.pixels import Source
+from effnet.draw.diagram.font import font_of, readable, shortened
 from effnet.explanation.explain import explain
 from effnet.explanation.explanation import Explanation, scaled
-from effnet.explanation.lettering import font, shortened
 from effnet.net import EfficientNet
 
 SIDE = 256  # pixels: the width of a cell
@@ -106,21 +106,21 @@ def _framed(picture: Image.Image, side: int) -> Image.Image:
 
 def _assembled(heads: list[str], rows: list[list[Cell]], side: int) -> Image.Image:
     """The cells under their heads."""
-    head, small = font(15, *heads), font(12, *(word for row in rows for _, *words in row for word in words))
+    head, small = font_of(15, *heads), font_of(12, *(word for row in rows for _, *words in row for word in words))
     heights = [row[0][0].height + LINE for row in rows]
     width = 2 * EDGE + len(heads) * (side + GAP) - GAP
     made = Image.new("RGB", (width, 2 * EDGE + LINE + sum(heights) + GAP * (len(rows) - 1)), "white")
     draw = ImageDraw.Draw(made)
     for column, name in enumerate(heads):
         middle = EDGE + column * (side + GAP) + side / 2
-        draw.text((middle, EDGE), shortened(name, head, side), INK, head, anchor="mt")
+        draw.text((middle, EDGE + LINE / 2), shortened(readable(name), side, head.getlength), INK, head, anchor="ms")
     y = EDGE + LINE
     for row, high in zip(rows, heights, strict=True):
         for column, (picture, left, right) in enumerate(row):
             x, middle = EDGE + column * (side + GAP), y + picture.height + LINE / 2 - 3
             made.paste(picture, (x, y))
             room = side - (small.getlength(right) + 10 if right else 0)
-            draw.text((x, middle), shortened(left, small, room), INK, small, anchor="lm")
+            draw.text((x, middle), shortened(readable(left), room, small.getlength), INK, small, anchor="lm")
             draw.text((x + side, middle), right, SOFT, small, anchor="rm")
         y += high + GAP
     return made

@@ -126,8 +126,10 @@ class Scaled(BaseModel):
     asked: dict[str, float] = Field(description="Width, depth, resolution and MACs before rounding.")
     built: dict[str, float]
     stages: list[dict[str, float]]
-    nearest: str = Field(description="The released network whose MACs are nearest.")
-    released: list[Released] = Field(description="The released networks of the same rows, by their MACs.")
+    nearest: str = Field(description="The released network that costs most nearly the same, in MACs and parameters.")
+    released: list[Released] = Field(
+        description="The released networks of the same rows if there are several, or else all; by their MACs."
+    )
     svg: str = Field(description="The diagram; empty where it was not asked for.")
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, astuple, dataclass, replace
 from functools import lru_cache
-from math import log
 from typing import Any
 
 from effnet.arch import ARCHS, TOP1, Arch, canonical, count, rounding, scale
+from effnet.arch.budget import kin, nearest
 from effnet.arch.scaling import ALPHA, BETA, GAMMA
 from effnet.draw.network import network as drawn_network
 from effnet.serve.refusal import Refusal
@@ -16,7 +16,6 @@ PHI = (-6.0, 8.0)
 COEFFICIENTS = (1.0, 2.0)
 GROWTH_MOST = 8.0  # beyond it lies no network that anyone could run, and thousands of layers to count
 _WEIGHT_BYTES = 4  # float32
-_OWN = "nano"  # ours, for tests: no released network
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,6 @@ def scaled(
         raise Refusal(404, str(error)) from None
     report = rounding(base, *astuple(dials.at(dials.phi)))
     room = None if beside is None else scale(base, *astuple(dials.at(beside)))
-    kin = _kin(base)
-    counted = count(report.arch)
-    nearest = min(kin, key=lambda row: abs(log(row["macs"] / counted.macs)))
     return {
         "network": base.name,
         "phi": dials.phi,
@@ -65,8 +61,8 @@ def scaled(
         "asked": asdict(report.asked),
         "built": asdict(report.built),
         "stages": [asdict(stage) for stage in report.stages],
-        "nearest": nearest["name"],
-        "released": kin,
+        "nearest": nearest(report.arch).name,
+        "released": _released(base),
         "svg": _diagram(report.arch, narrow, room) if drawn else "",
     }
 
@@ -84,12 +80,11 @@ def facts(arch: Arch, classes: int = 1000, size: tuple[int, int] | None = None) 
 
 
 @lru_cache(maxsize=32)
-def _kin(base: Arch) -> list[dict[str, Any]]:
-    """The released networks of the same rows, or all where there is none, by their MACs."""
-    released = [arch for arch in ARCHS.values() if arch.name != _OWN]
-    kin = [arch for arch in released if arch.stages == base.stages] or released
+def _released(base: Arch) -> list[dict[str, Any]]:
+    """The released networks that ``base`` stands beside, by their MACs."""
     rows = [
-        {"name": arch.name, **facts(arch), "top1": TOP1[arch.name][0] if arch.name in TOP1 else None} for arch in kin
+        {"name": arch.name, **facts(arch), "top1": TOP1[arch.name][0] if arch.name in TOP1 else None}
+        for arch in kin(base)
     ]
     return sorted(rows, key=lambda row: row["macs"])
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.arch import ARCHS, Arch, Stage, count, fit, scale
-from effnet.arch.budget import fitted, nearest
+from effnet.arch.budget import fitted, kin, nearest
 from effnet.arch.line import Line, line
 from effnet.arch.scaling import RESOLUTION_STEP
 from effnet.arch.spec import round_channels, stage_layers
@@ -44,10 +44,9 @@ def values_in_a_row(rounded: Callable[[float], Hashable], low: float, high: floa
 
 def channels_of(arch: Arch) -> tuple[int, ...]:
     """Of stem, stages and head."""
-    rounded = [round_channels(stage.channels, arch.width, arch.round_floor) for stage in arch.stages]
-    ends = [
-        round_channels(end, arch.width, arch.round_floor) if arch.scale_ends else end for end in (arch.stem, arch.head)
-    ]
+    rule = arch.width, arch.round_floor, arch.divisor
+    rounded = [round_channels(stage.channels, *rule) for stage in arch.stages]
+    ends = [round_channels(end, *rule) if arch.scale_ends else end for end in (arch.stem, arch.head)]
     return ends[0], *rounded, ends[1]
 
 
@@ -101,12 +100,14 @@ ODD = Arch(
     head=100,
     round_floor=1.0,
 )
+FINE = replace(ODD, name="fine", divisor=3, round_floor=0.9)
 # base, coefficients, the part of the line that is looked at, the part that limits are drawn from, how many
 CASES: dict[str, tuple[Arch, tuple[float, float, float], tuple[float, float], tuple[float, float], int]] = {
     "b0": (ARCHS["b0"], COEFFICIENTS, (-2.5, 1.6), (-1.0, 0.3), 70),
     "nano": (ARCHS["nano"], COEFFICIENTS, (-6.0, 5.0), (-2.5, 2.0), 50),
     "lite0, Table 7's": (ARCHS["lite0"], (1.4, 1.2, 1.3), (-1.2, 1.0), (-0.3, 0.3), 40),
     "odd": (ODD, (1.3, 1.05, 1.1), (-8.0, 8.0), (-2.5, 2.5), 40),
+    "fine": (FINE, (1.3, 1.05, 1.1), (-4.0, 4.0), (-1.0, 1.0), 10),
     "nano by depth alone": (ARCHS["nano"], (1.2, 1.0, 1.0), (-5.0, 5.0), (-2.5, 2.5), 10),
     "nano by width alone": (ARCHS["nano"], (1.0, 1.2, 1.0), (-5.0, 5.0), (-2.5, 2.5), 10),
     "nano by resolution alone": (ARCHS["nano"], (1.0, 1.0, 1.2), (-5.0, 5.0), (-2.5, 2.5), 10),
@@ -328,3 +329,12 @@ def test_a_released_network_is_nearest_to_itself(arch: str, expected: str) -> No
 
 def test_the_nearest_of_other_rows_costs_alike() -> None:
     assert nearest(scale("v2_s", 2)).name in {"v2_m", "b6"}  # S was released in one size: all others are looked at
+
+
+def test_kin_are_the_released_networks_of_the_same_rows() -> None:
+    assert [arch.name for arch in kin(scale("lite0", 1))] == ["lite0", "lite1", "lite2", "lite3", "lite4"]
+    assert (
+        {arch.name for arch in kin(ARCHS["v2_s"])}
+        == set(ARCHS) - {"nano"}
+        == {arch.name for arch in kin(ARCHS["nano"])}
+    )

@@ -140,8 +140,8 @@ def test_rounding_at_phi_zero_changes_nothing() -> None:
 def test_rounding_goes_to_the_nearest(arch: Arch, phi: float) -> None:
     report = rounding(arch, phi)
     for stage in report.stages:
-        assert stage.channels % 8 == 0
-        assert stage.channels == 8 or abs(stage.channels - stage.channels_asked) <= 8
+        assert stage.channels % arch.divisor == 0
+        assert stage.channels == arch.divisor or abs(stage.channels - stage.channels_asked) <= arch.divisor
         assert 0 <= stage.layers - stage.layers_asked < 1 or not arch.scale_ends
 
 

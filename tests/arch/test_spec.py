@@ -89,6 +89,7 @@ def test_stage_refuses(wrong: dict[str, Any]) -> None:
         {"stem_stride": 3},
         {"stem_stride": True},
         {"round_floor": 1.1},
+        {"divisor": 0},
     ],
     ids=lambda wrong: str(wrong)[:40],
 )
@@ -161,19 +162,19 @@ def test_walk(arch: Arch, classes: int, channels: int) -> None:
         assert layer.kind == row.block
         assert layer.stride == (row.stride if first else 1)
         assert layer.residual == (row.residual and layer.stride == 1 and layer.inputs == layer.channels)
-        assert layer.channels == round_channels(row.channels, arch.width, arch.round_floor)
+        assert layer.channels == round_channels(row.channels, arch.width, arch.round_floor, arch.divisor)
         assert layer.squeezed == (max(1, int(layer.inputs * row.squeeze)) if row.squeeze else 0)
         if not row.expand_from:
             assert layer.expanded == (layer.inputs * row.expand if row.expand > 1 else 0)
 
 
-@given(st.integers(1, 4096), st.floats(0.05, 8), st.sampled_from([0.0, 0.9, 1.0]))
-def test_rounded_channels(channels: int, width: float, floor: float) -> None:
-    rounded = round_channels(channels, width, floor)
+@given(st.integers(1, 4096), st.floats(0.05, 8), st.sampled_from([0.0, 0.9, 1.0]), st.sampled_from([1, 2, 5, 8]))
+def test_rounded_channels(channels: int, width: float, floor: float, divisor: int) -> None:
+    rounded = round_channels(channels, width, floor, divisor)
     want = channels * width
-    assert rounded % 8 == 0
-    assert rounded >= max(8, floor * want)
-    assert abs(rounded - want) <= (8 if floor or want < 4 else 4)
+    assert rounded % divisor == 0
+    assert rounded >= max(divisor, floor * want)
+    assert abs(rounded - want) <= (divisor if floor or want < divisor / 2 else divisor / 2)
 
 
 def test_the_floor_matters_once() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from io import BytesIO
-from math import exp, log
+from math import exp
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -148,11 +148,15 @@ def test_scale(running: Running) -> None:
     assert grown["weight_bytes"] == 4 * grown["params"]
     assert grown["svg"] == ""
     assert [row["name"] for row in grown["released"]] == ["b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8", "l2"]
-    near = min(grown["released"], key=lambda row: abs(log(row["macs"] / grown["macs"])))
-    assert grown["nearest"] == near["name"]
+    assert grown["nearest"] == "b2"  # φ = 1: 9.1 M params, 860 M MACs; b1: 7.8 M, 687 M; b2: 9.1 M, 994 M
     wider = got(running, "/v1/scale?network=efficientnet-b0&phi=1&alpha=1&beta=1.4&gamma=1&svg=false")
     assert effnet.Arch.from_dict(wider["arch"]) == effnet.scale("b0", 1, 1.0, 1.4, 1.0)
     assert got(running, "/v1/scale?network=nano&phi=1&svg=false")["nearest"]  # no released network has its rows
+    alone = got(running, "/v1/scale?network=v2_s&phi=1&svg=false")  # only one has its rows: it stands beside all
+    macs = {row["name"]: row["macs"] for row in alone["released"]}
+    assert len(macs) == len(effnet.ARCHS) - 1
+    assert alone["nearest"] in macs
+    assert list(macs.values()) == sorted(macs.values())
 
 
 def test_models_of_several_labels_and_of_values(photos: list[tuple[bytes, str]]) -> None:

@@ -227,11 +227,24 @@ def test_a_server_that_is_started_again(browser: Browser, weights: Path, photos:
     chosen(page, photos[0][0])
     said = page.locator("#said")
     expect(said).to_have_text("The server does not answer. It is asked again until it does.")
-    with live(running_again := Running(running.desk.models, Limits()), first.port):
+    with live(Running(running.desk.models, Limits()), first.port):
         expect(page.locator("#labels button")).to_have_count(5, timeout=PATIENCE)  # without anything being done
         expect(said).to_contain_text("%")
+        page.get_by_role("tab", name="Models").click()
+        expect(page.locator("#both ol")).to_have_count(2)
+    page.locator("#other").select_option("squares")
+    expect(page.locator("#models-said")).to_have_text("The server does not answer. It is asked again until it does.")
+    with live(running_again := Running(running.desk.models, Limits()), first.port):
+        expect(page.locator("#both h2")).to_have_text(["squares", "squares"], timeout=PATIENCE)
+        expect(page.locator("#models-said")).to_be_empty()
     page.close()
     running_again.desk.close()
+
+
+def test_shares_in_percent(page: Page) -> None:
+    shares = [0.0004, 0.012, 0.0994, 0.42, 0.987, 0.9931, 0.9987, 1]
+    told = page.evaluate("(shares) => import('/page/words.js').then((words) => shares.map(words.percent))", shares)
+    assert told == ["0.0 %", "1.2 %", "9.9 %", "42 %", "99 %", "99.3 %", "99.9 %", "100.0 %"]
 
 
 def test_by_keyboard_and_by_ear(page: Page) -> None:

@@ -1,10 +1,11 @@
-"""How wide a text is: measured with DejaVu Sans, which comes with matplotlib.
+"""The font of drawings and captions, and how wide a text is in it: DejaVu Sans, which comes with matplotlib.
 
-It is among the widest sans-serif fonts, so that what fits in it fits in a page's own font too.
+So it is there everywhere. It is among the widest sans-serif fonts: what fits in it fits in a page's own font too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,11 +26,16 @@ def width(text: str, size: float, bold: bool = False) -> float:
 
 def cut(text: str, most: float, size: float, bold: bool = False) -> str:
     """The beginning of ``text`` that stays within ``most`` units, with an ellipsis where something is left out."""
-    if width(text, size, bold) <= most:
+    return shortened(text, most, lambda part: width(part, size, bold))
+
+
+def shortened(text: str, most: float, wide: Callable[[str], float]) -> str:
+    """`cut` where ``wide`` says how wide a text is, as the ``getlength`` of a font."""
+    if wide(text) <= most:
         return text
-    while text and width(text + "…", size, bold) > most:
+    while text and wide(f"{text}…") > most:
         text = text[:-1]
-    return text.rstrip() + "…"
+    return f"{text.rstrip()}…"
 
 
 def fitting(text: str, most: float, size: float, bold: bool = False) -> float:
@@ -55,15 +61,53 @@ def readable(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def font(pixels: int, bold: bool = False) -> FreeTypeFont:
-    """The font at a size in pixels. Raises ``ImportError`` where matplotlib, which brings it, is not installed."""
+    """The font at a size in pixels, without kerning, as `width` measures.
+
+    Raises ``ImportError`` where matplotlib, which brings it, is not installed.
+    """
     from PIL import ImageFont
 
+    return ImageFont.truetype(str(_usual(bold)), pixels, layout_engine=ImageFont.Layout.BASIC)
+
+
+def font_of(pixels: int, *texts: str) -> FreeTypeFont:
+    """A font with kerning that has the letters of ``texts``: the usual one, or else the first here that has all.
+
+    DejaVu Sans has Latin, Greek, Cyrillic, Arabic and more, but no Chinese; where nothing has all letters, it shows
+    boxes in the place of those that it lacks. Raises ``ImportError`` as `font` does.
+    """
+    from PIL import ImageFont
+
+    usual = _usual()
+    letters = {ord(letter) for letter in "".join(texts) if letter.isprintable()}
+    return ImageFont.truetype(usual if _has(usual, letters) else _found(letters) or usual, pixels)
+
+
+def _usual(bold: bool = False) -> Path:
     found = find_spec("matplotlib")
     if found is None or not found.origin:
-        raise ImportError("drawings need the font that comes with matplotlib: pip install matplotlib")
+        raise ImportError("drawings and captions need the font that comes with matplotlib: pip install matplotlib")
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / name
-    return ImageFont.truetype(str(path), pixels, layout_engine=ImageFont.Layout.BASIC)
+    return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / name
+
+
+def _found(letters: set[int]) -> Path | None:
+    """The first font on this machine that has all ``letters``."""
+    from matplotlib.font_manager import fontManager
+
+    # Unicode's Last Resort font, which matplotlib brings along, has a box for every letter
+    paths = sorted({Path(entry.fname) for entry in fontManager.ttflist if not entry.name.startswith("Last Resort")})
+    return next((path for path in paths if _has(path, letters)), None)
+
+
+def _has(path: Path, letters: set[int]) -> bool:
+    """Whether the font has all ``letters``; False where it cannot be read."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        return letters <= FT2Font(str(path)).get_charmap().keys()
+    except (RuntimeError, OSError):
+        return False
 
 
 @lru_cache(maxsize=4096)

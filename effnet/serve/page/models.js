@@ -1,6 +1,6 @@
 // The third tab: two models side by side, and what each says of the picture in the first tab.
 
-import { send, sentence } from "./server.js";
+import { Away, back, send, sentence } from "./server.js";
 import { state } from "./picture.js";
 import { bars, byId, fill, made, milliseconds, short } from "./words.js";
 
@@ -31,6 +31,7 @@ const answer = async (model, place) => {
       made("ol", { class: "labels" }, ...bars(found, null), ...values),
       made("p", { class: "soft" }, `${milliseconds((performance.now() - start) / 1e3)} in all, network ${milliseconds(found.seconds.network)}`));
   } catch (error) {
+    if (error instanceof Away) throw error;
     place.replaceChildren(made("h2", {}, model.name), made("p", { class: "said wrong" }, sentence(error.message)));
   }
 };
@@ -51,7 +52,17 @@ const compare = async () => {
   if (!state.picture) return byId("both").replaceChildren();
   const places = models.map(() => made("div"));
   byId("both").replaceChildren(...places);
-  for (const [index, model] of models.entries()) if (number === asked) await answer(model, places[index]);
+  try {
+    for (const [index, model] of models.entries()) if (number === asked) await answer(model, places[index]);
+  } catch (error) {
+    if (!(error instanceof Away)) throw error;
+    if (number !== asked) return;
+    byId("both").replaceChildren();
+    said.className = "said wrong";
+    said.textContent = error.message;
+    await back();
+    if (number === asked) await compare();
+  }
 };
 
 export const fillChoices = () => {

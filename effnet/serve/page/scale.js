@@ -39,17 +39,20 @@ const show = (found) => {
 const update = async () => {
   waiting?.abort();
   waiting = new AbortController();
+  const { signal } = waiting;
   const parameters = { network: byId("base").value };
   for (const id of ["phi", "alpha", "beta", "gamma"]) parameters[id] = byId(id).value;
   parameters.narrow = narrow.matches;
   parameters.beside = ROOM;
   try {
-    show(await ask(`/v1/scale?${new URLSearchParams(parameters)}`, { signal: waiting.signal }));
+    show(await ask(`/v1/scale?${new URLSearchParams(parameters)}`, { signal }));
   } catch (error) {
     if (error.name === "AbortError") return;
     byId("scale-said").className = "said wrong";
     byId("scale-said").textContent = sentence(error.message);
-    if (error instanceof Away) back().then(update);
+    if (!(error instanceof Away)) return;
+    await back();
+    if (!signal.aborted) await update();
   }
 };
 

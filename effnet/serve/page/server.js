@@ -24,8 +24,7 @@ export const send = (path, picture, parameters, signal) => {
   return ask(`${path}?${new URLSearchParams(parameters)}`, { method: "POST", body: form, signal });
 };
 
-/** Ends when the server is there again. */
-export const back = async () => {
+const waited = async () => {
   for (;;) {
     await new Promise((done) => setTimeout(done, 1000));
     try {
@@ -36,5 +35,10 @@ export const back = async () => {
     }
   }
 };
+
+let returning = null;
+
+/** Ends when the server is there again; however many wait for it, it is asked once a second. */
+export const back = () => (returning ??= waited().finally(() => (returning = null)));
 
 export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".");

@@ -6,7 +6,7 @@ export const short = (number, unit = "") => {
   return `${Number(number.toPrecision(3))} ${unit}`.trimEnd();
 };
 
-export const percent = (share) => `${(100 * share).toFixed(share > 0.9995 || share < 0.0995 ? 1 : 0)} %`;
+export const percent = (share) => `${(100 * share).toFixed(share > 0.9895 || share < 0.0995 ? 1 : 0)} %`;
 
 export const milliseconds = (seconds) => `${(1e3 * seconds).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
 
@@ -22,11 +22,14 @@ export const made = (name, attributes = {}, ...children) => {
 
 export const byId = (id) => document.getElementById(id);
 
+/** A text that may break after a slash, rather than within a number. */
+const breakable = (text) => text.split(/(?<=\/)/).flatMap((part, place) => (place ? [made("wbr"), part] : [part]));
+
 /** Rows of texts as a table; the first cell of each row is its heading. */
 export const fill = (table, head, rows) => {
   const line = (row, kind) => made("tr", row.kind ? { class: row.kind } : {},
     ...row.cells.map((cell, place) => made(place && kind === "td" ? "td" : "th",
-      { scope: kind === "th" ? "col" : "row" }, cell)));
+      { scope: kind === "th" ? "col" : "row" }, ...breakable(cell))));
   table.replaceChildren(
     made("thead", {}, line({ cells: head }, "th")),
     made("tbody", {}, ...rows.map((row) => line(row, "td"))));

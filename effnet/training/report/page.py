@@ -6,22 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import TypeVar
 
+from effnet.draw.page import page as whole
+
 ROWS_MOST = 40  # shown before the rest is folded away
 
 T = TypeVar("T")
 
 
 def page(title: str, parts: Iterable[str]) -> str:
-    """The whole page. It forbids itself the network."""
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-        f"<title>{plain(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body><main>\n{chr(10).join(filter(None, parts))}\n</main></body></html>\n"
-    )
+    """The whole page, of ``parts`` that are HTML already."""
+    return whole(title, _STYLE, "\n".join(filter(None, parts)))
 
 
 def section(title: str, body: str) -> str:
@@ -94,20 +88,14 @@ def plain(value: object) -> str:
     return escape(str(value))
 
 
-STYLE = """
-:root { --ink: #23272f; --soft: #636b78; --line: #e3e5e9; --back: #fcfcfa; --pale: #f2f3f5 }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8ec; --soft: #9aa3b2; --line: #2c313a; --back: #15181d; --pale: #1e2229 } }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.55 system-ui, sans-serif;
-  -webkit-text-size-adjust: 100%; overflow-wrap: anywhere; font-variant-numeric: tabular-nums }
-main { max-width: 58rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem }
+_STYLE = """
+@media screen { main { max-width: 58rem } }
 h1 { font-size: clamp(3rem, 12vw, 4.5rem); line-height: 1; font-weight: 650; letter-spacing: -.03em; margin: 0 }
 h1 small { font-size: .4em; font-weight: 400; letter-spacing: 0 } small { color: var(--soft) }
 h2 { font-size: 1.25rem; font-weight: 620; margin: 0 0 .75rem; break-after: avoid } h3 { font-size: .9rem; margin: 0 }
 section { margin-top: 2.75rem; padding-top: 1.5rem; border-top: 1px solid var(--line) }
 p { margin: .75rem 0; max-width: 44rem } section > p, .pair > p, .tiles dd, dt, th, summary { color: var(--soft) }
-.lead { font-size: 1.15rem } dl, dd, figure { margin: 0 }
+.lead { font-size: 1.15rem } dl, dd { margin: 0 }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin: 1.5rem 0 }
 .tiles div { background: var(--pale); border-radius: .6rem; padding: .8rem; font-size: .85rem; line-height: 1.4 }
 .tiles b { display: block; font-size: 1.25rem; font-weight: 620; color: var(--ink); letter-spacing: -.01em }
@@ -120,8 +108,7 @@ p { margin: .75rem 0; max-width: 44rem } section > p, .pair > p, .tiles dd, dt, 
 th, td { text-align: right; padding: .35rem 0 .35rem 1rem; border-bottom: 1px solid var(--line); white-space: nowrap }
 .name { text-align: left; white-space: normal; min-width: 7rem } .name:first-child { padding-left: 0 }
 .share, .bar { display: inline-block } .share { min-width: 3.4rem }
-.bar { width: 5rem; height: .5rem; border-radius: 1rem; background: var(--pale); overflow: hidden }
-.bar i { display: block; height: 100% } .right i { background: #3b7dd8 } .wrong i { background: #d9772b }
+.bar { width: 5rem; height: .5rem } .right i { background: #3b7dd8 } .wrong i { background: #d9772b }
 .cards { list-style: none; padding: 0; margin: 1rem 0 0; display: grid; gap: 1.5rem 1.25rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 16.5rem), 1fr)); font-size: .88rem; line-height: 1.4 }
 .cards .seen { display: grid; grid-template-columns: 1fr 1fr; gap: .3rem; margin-bottom: .4rem }
@@ -132,8 +119,7 @@ ul { padding-left: 1.2rem } summary { cursor: pointer; padding: .6rem 0 } svg { 
 @media (max-width: 34rem) { .facts div { grid-template-columns: 1fr; gap: 0 } .bar { display: none }
   .columns .facts div { grid-template-columns: 1fr 1fr } th, td { padding-left: .6rem } table { font-size: .85rem }
   .name { min-width: 5rem } }
-@media print { body { font-size: 10pt; background: none } section { margin-top: 1.5rem }
-  main { max-width: none; padding: 0 } svg { min-width: 0 !important } .scroll { overflow: visible } pre,
-  .bar, .bar i, .tiles div { print-color-adjust: exact } li, tr, figure { break-inside: avoid }
+@media print { body { font-size: 10pt } section { margin-top: 1.5rem } svg { min-width: 0 !important }
+  .scroll { overflow: visible } pre, .tiles div { print-color-adjust: exact } li, tr, figure { break-inside: avoid }
   ::details-content { content-visibility: visible } }
 """
