@@ -1,0 +1,178 @@
+"""The store of a search: which trainings are taken, by whom, and what came of those that are done.
+
+One table in SQLite, or in PostgreSQL where several machines take part. A training is taken by inserting its row, which
+only one process can do; whoever takes it keeps its row's beat going. A row whose process is dead, or whose beat has
+stood still, may be taken over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine, Table
+
+BEAT = 5.0  # seconds between two beats of who trains
+STALE = 60.0  # seconds without one after which a training is given to another
+PATIENCE = 60  # seconds that SQLite waits for another process's write
+
+Result = dict[str, Any]
+
+
+class Ledger:
+    """The results of the search ``about`` in ``store``: a file, or an address that SQLAlchemy takes.
+
+    Raises ``ValueError`` where the store holds another search, or is none.
+    """
+
+    def __init__(self, store: str | Path, about: dict[str, Any]) -> None:
+        try:
+            import sqlalchemy
+        except ImportError:
+            raise ImportError('a search keeps its results with SQLAlchemy: pip install "effnet[search]"') from None
+        self._sql = sqlalchemy
+        self.store = str(store)
+        meta = sqlalchemy.MetaData()
+        text = sqlalchemy.Text
+        self._search = sqlalchemy.Table(
+            "effnet_search",
+            meta,
+            sqlalchemy.Column("only", sqlalchemy.Integer, primary_key=True, autoincrement=False),
+            sqlalchemy.Column("about", text, nullable=False),
+        )
+        self._jobs = sqlalchemy.Table(
+            "effnet_training",
+            meta,
+            sqlalchemy.Column("job", sqlalchemy.String(64), primary_key=True),
+            sqlalchemy.Column("holder", sqlalchemy.String(255), nullable=False),
+            sqlalchemy.Column("beat", sqlalchemy.Integer, nullable=False),
+            sqlalchemy.Column("result", text),
+        )
+        self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._seen: dict[str, tuple[str, int, float]] = {}  # holder and beat of a training, and since when so
+        self._engine = self._opened()
+        try:
+            meta.create_all(self._engine)
+        except sqlalchemy.exc.OperationalError:
+            time.sleep(1)  # another process made the tables at the same moment
+            meta.create_all(self._engine)
+        except sqlalchemy.exc.DatabaseError as error:
+            raise ValueError(f"{self.store} is no store of a search ({error.orig}): give another --store") from None
+        self._agree(about)
+
+    def _opened(self) -> Engine:
+        if "://" in self.store:
+            try:
+                return self._sql.create_engine(self.store)
+            except (self._sql.exc.ArgumentError, ImportError) as error:
+                raise ValueError(f"{self.store} cannot be opened as a store: {error}") from None
+        path = Path(self.store)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return self._sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": PATIENCE})
+
+    def _agree(self, about: dict[str, Any]) -> None:
+        """Writes down which search this is, or compares it with what is written there."""
+        wanted = json.dumps(about, sort_keys=True)
+        if self._inserted(self._search, only=1, about=wanted):
+            return
+        with self._engine.connect() as at:
+            there = json.loads(at.execute(self._sql.select(self._search.c.about)).scalar_one())
+        mine = json.loads(wanted)
+        others = sorted(name for name in there.keys() | mine.keys() if there.get(name) != mine.get(name))
+        if others:
+            raise ValueError(
+                f"{self.store} holds another search: {', '.join(others)} {'differ' if len(others) > 1 else 'differs'}; "
+                "give another --store, or the same options to go on with that one"
+            )
+
+    def _inserted(self, table: Table, **values: object) -> bool:
+        """Whether the row is now there by this process, and not by another."""
+        try:
+            with self._engine.begin() as at:
+                at.execute(table.insert().values(**values))
+        except self._sql.exc.IntegrityError:
+            return False
+        return True
+
+    def results(self) -> dict[str, Result]:
+        """What came of each training that is done, by its key."""
+        jobs = self._jobs
+        with self._engine.connect() as at:
+            done = at.execute(self._sql.select(jobs.c.job, jobs.c.result).where(jobs.c.result.is_not(None)))
+            return {job: json.loads(result) for job, result in done}
+
+    def take(self, jobs: Iterable[str]) -> str | None:
+        """The first of ``jobs`` that nobody does or has done; from now on it is this process's. None: all are taken."""
+        rows = self._jobs
+        for job in jobs:
+            if self._inserted(rows, job=job, holder=self._holder, beat=0):
+                return job
+            with self._engine.begin() as at:
+                columns = self._sql.select(rows.c.holder, rows.c.beat, rows.c.result)
+                row = at.execute(columns.where(rows.c.job == job)).one_or_none()
+                if row is None or row.result is not None or not self._abandoned(job, row.holder, row.beat):
+                    continue
+                as_seen = (rows.c.job == job) & (rows.c.holder == row.holder) & (rows.c.beat == row.beat)
+                if at.execute(rows.update().where(as_seen).values(holder=self._holder, beat=0)).rowcount:
+                    return job
+        return None
+
+    def _abandoned(self, job: str, holder: str, beat: int) -> bool:
+        host, pid, _ = holder.rsplit(":", 2)
+        if host == socket.gethostname() and not _alive(int(pid)):
+            return True
+        now = time.monotonic()  # by this process's own clock: those of two machines differ
+        if self._seen.get(job, ("", 0, 0.0))[:2] != (holder, beat):
+            self._seen[job] = (holder, beat, now)
+        return now - self._seen[job][2] > STALE
+
+    @contextmanager
+    def beating(self, job: str) -> Iterator[None]:
+        """Keeps the beat of ``job`` going in this block."""
+        over, rows = Event(), self._jobs
+        mine = (rows.c.job == job) & (rows.c.holder == self._holder)
+
+        def beat() -> None:
+            while not over.wait(BEAT):
+                with self._engine.begin() as at:
+                    at.execute(rows.update().where(mine).values(beat=rows.c.beat + 1))
+
+        thread = Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def finish(self, job: str, result: Result) -> None:
+        """Writes what came of ``job``, unless another process has taken it over."""
+        rows = self._jobs
+        mine = (rows.c.job == job) & (rows.c.holder == self._holder)
+        with self._engine.begin() as at:
+            at.execute(rows.update().where(mine).values(result=json.dumps(result)))
+
+    def give_back(self, job: str) -> None:
+        """``job`` is not done after all: anyone may take it."""
+        rows = self._jobs
+        with self._engine.begin() as at:
+            at.execute(rows.delete().where((rows.c.job == job) & (rows.c.holder == self._holder)))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

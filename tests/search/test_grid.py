@@ -1,0 +1,72 @@
+"""The grid of α, β, γ: which points are in it, and what a base becomes by them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import product
+
+import pytest
+
+from effnet.arch import ARCHS, count, layers
+from effnet.arch.spec import stage_layers
+from effnet.search.grid import PAPER, Point, grid, grown
+
+
+def test_the_papers_grid() -> None:
+    whole = 20**5  # in whole numbers: twentieths
+    expected = {
+        Point(Fraction(a, 20), Fraction(b, 20), Fraction(c, 20))
+        for a, b, c in product(range(20, 41), repeat=3)
+        if 10 * abs(a * b * b * c * c - 2 * whole) < whole
+    }
+    points = grid()
+    assert set(points) == expected
+    assert len(points) == 108
+    assert PAPER in points
+    assert PAPER.total == Fraction("1.92027")
+    assert Point.of(1.9, 1, 1) not in points  # |1.9 − 2| is not below .1, whatever binary floats make of it
+    assert list(points) == sorted(points)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"low": "0.9"}, "at least 1"),
+        ({"low": "1.9"}, "smaller step"),
+        ({"step": "0"}, "above 0"),
+        ({"within": "-1"}, "above 0"),
+        ({"step": "0.7", "within": "0.01"}, "tolerance"),
+    ],
+)
+def test_bad_grids(given: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        grid(**given)
+
+
+@pytest.mark.parametrize("name", ["b0", "nano", "lite0"])
+def test_grown_networks_cost_what_the_triple_says(name: str) -> None:
+    base = ARCHS[name]
+    before = sum(stage_layers(base))
+    for point in grid(step="0.1"):
+        alpha, beta, gamma = map(float, (point.alpha, point.beta, point.gamma))
+        made = grown(base, alpha, beta, gamma)
+        fixed = 0 if base.scale_ends else base.stages[0].layers + base.stages[-1].layers
+        assert abs(sum(stage_layers(made)) - fixed - alpha * (before - fixed)) <= 0.5
+        assert made.resolution == pytest.approx(base.resolution * gamma, abs=0.5)
+        for row, wide in zip(base.stages, made.stages, strict=True):
+            assert abs(made.wide(wide.channels) - row.channels * beta) <= 0.5
+            assert row.layers <= wide.layers <= row.layers * 2
+        if name == "b0":
+            assert count(made).macs / count(base).macs == pytest.approx(float(point.total), rel=0.14)
+
+
+def test_depth_goes_to_who_lacks_most() -> None:
+    made = grown(ARCHS["nano"], 1.5, 1, 1)  # 1, 2, 3 layers become 1.5, 3, 4.5: nine in all
+    assert [stage.layers for stage in made.stages] == [2, 3, 4]
+    assert [layer.channels for layer in layers(made)] == [16, 16, 16, 24, 24, 24, 48, 48, 48, 48, 192, 1000]
+
+
+def test_one_is_the_base_itself() -> None:
+    made = grown(ARCHS["b0"], 1, 1, 1)
+    assert list(layers(made)) == list(layers(ARCHS["b0"]))
+    assert made.resolution == 224

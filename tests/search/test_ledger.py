@@ -1,0 +1,98 @@
+"""The store: who may train what, and what happens when somebody dies."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from threading import Barrier, Thread
+
+import pytest
+
+from effnet.search import ledger as module
+from effnet.search.ledger import Ledger
+
+ABOUT = {"search": "test", "seed": 0}
+
+
+def test_a_training_is_taken_once_and_kept(tmp_path: Path) -> None:
+    one, other = Ledger(tmp_path / "s.db", ABOUT), Ledger(tmp_path / "s.db", ABOUT)
+    assert one.take(["a", "b"]) == "a"
+    assert other.take(["a", "b"]) == "b"
+    assert one.take(["a", "b"]) is None
+    assert one.results() == {}
+    one.finish("a", {"selected": 0.5})
+    other.finish("a", {"selected": 0.9})  # it does not hold it
+    assert other.results() == {"a": {"selected": 0.5}}
+    assert other.take(["a"]) is None
+    other.give_back("b")
+    assert one.take(["a", "b"]) == "b"
+
+
+def test_many_at_once_take_each_once(tmp_path: Path) -> None:
+    jobs, taken, ready = [f"job{number}" for number in range(30)], [], Barrier(6)
+
+    def take() -> None:
+        mine = Ledger(tmp_path / "s.db", ABOUT)
+        ready.wait()
+        while (job := mine.take(jobs)) is not None:
+            taken.append(job)
+
+    threads = [Thread(target=take) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(jobs)
+
+
+def test_a_dead_process_loses_its_training(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom effnet.search.ledger import Ledger\n"
+        f"ledger = Ledger({str(tmp_path / 's.db')!r}, {ABOUT!r})\n"
+        "assert ledger.take(['a']) == 'a'\nos._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 9
+    assert Ledger(tmp_path / "s.db", ABOUT).take(["a"]) == "a"
+
+
+def test_a_beat_that_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere, here = Ledger(tmp_path / "s.db", ABOUT), Ledger(tmp_path / "s.db", ABOUT)
+    monkeypatch.setattr(module, "STALE", 0.2)
+    monkeypatch.setattr(module, "BEAT", 0.02)
+    assert elsewhere.take(["a"]) == "a"
+    with elsewhere.beating("a"):
+        for _ in range(5):
+            assert here.take(["a"]) is None
+            module.time.sleep(0.08)
+    assert here.take(["a"]) is None  # from now on it stands still
+    module.time.sleep(0.3)
+    assert here.take(["a"]) == "a"
+    elsewhere.finish("a", {"selected": 0.1})  # too late
+    assert here.results() == {}
+    here.finish("a", {"selected": 0.2})
+    assert here.results() == {"a": {"selected": 0.2}}
+
+
+def test_another_search_is_refused_and_left_alone(tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    first = Ledger(store, ABOUT)
+    assert first.take(["a"]) == "a"
+    first.finish("a", {"selected": 0.5})
+    with pytest.raises(ValueError, match=r"holds another search: base, seed differ; give another --store"):
+        Ledger(store, ABOUT | {"seed": 1, "base": "b0"})
+    assert Ledger(store, ABOUT).results() == {"a": {"selected": 0.5}}
+
+
+@pytest.mark.parametrize("address", ["nonsense://there", "postgresql+nothing://x/y"])
+def test_no_address_of_a_store(address: str) -> None:
+    with pytest.raises(ValueError, match="cannot be opened as a store"):
+        Ledger(address, ABOUT)
+
+
+def test_a_file_that_is_no_store(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"no database at all, but long enough to look at" * 50)
+    with pytest.raises(ValueError, match="is no store of a search"):
+        Ledger(path, ABOUT)
+    assert path.read_bytes().startswith(b"no database")
