@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -13,37 +12,49 @@ from pathlib import Path
 import numpy as np
 
 from effnet.arch.record import whole
-from effnet.data.pictures import Item, Pictures, Splits
-from effnet.data.pixels import PictureError, read
+from effnet.data.ahead import every
+from effnet.data.pictures import Item, Marks, Pictures, Splits, looked, mark_of
+from effnet.data.pixels import PictureError
 
 log = logging.getLogger("effnet")
 
-_BATCH = 1024  # pictures queued at once
 _NAMED = 3  # pairs that a message names
 
 Pair = tuple[Item, Item]
 
 
-def twins(pictures: Pictures, others: Pictures | None = None, decoded: bool = True, workers: int = 2) -> list[Pair]:
-    """Pairs of the same picture, one of ``pictures`` and one of ``others``; without these, the first of it and a later.
+def marks(of: Iterable[Pictures], decoded: bool = True, workers: int = 2) -> Marks:
+    """By what the same picture is known again, of each picture that may have a twin among all of these.
 
     ``decoded``: each is decoded (a JPEG at an eighth of its size), so that a copy with other metadata, or another
     lossless file of the same pixels, is found too; without it files of the same bytes are, and only files that are as
-    large as another are read. Pictures that cannot be read have no twins.
+    large as another are read. Pictures that cannot be read have no mark.
     """
     whole("workers", workers, 1)
-    given = [*pictures.items, *(others.items if others else ())]
-    marks = _seen(given, workers) if decoded else _stored(given, workers)
+    items = [item for pictures in of for item in pictures.items]
+    found = every(_seen, items, workers) if decoded else _stored(items, workers)
+    return {item: mark for item, mark in zip(items, found, strict=True) if mark is not None}
+
+
+def twins(
+    pictures: Pictures, others: Pictures | None = None, decoded: bool = True, known: Marks | None = None
+) -> list[Pair]:
+    """Pairs of the same picture, one of ``pictures`` and one of ``others``; without these, the first of it and a later.
+
+    ``known``: the `marks` of them all, or what `check` made of them; otherwise they are taken now, ``decoded`` or not.
+    """
+    if known is None:
+        known = marks((pictures, others) if others else (pictures,), decoded)
     found: list[Pair] = []
     first: dict[bytes, Item] = {}
-    for item, mark in zip(given[: len(pictures)], marks, strict=False):
-        if mark is None:
+    for item in pictures.items:
+        if (mark := known.get(item)) is None:
             continue
         if others is None and mark in first:
             found.append((first[mark], item))
         first.setdefault(mark, item)
-    for item, mark in zip(given[len(pictures) :], marks[len(pictures) :], strict=True):
-        if mark in first:
+    for item in others.items if others else ():
+        if (mark := known.get(item)) in first:
             found.append((first[mark], item))
     return found
 
@@ -72,13 +83,16 @@ def together(pictures: Pictures, pairs: Iterable[Pair]) -> Pictures:
     return replace(pictures, items=tuple(map(grouped, pictures.items)))
 
 
-def overlap(splits: Splits, decoded: bool = True) -> list[str]:
-    """A sentence for each held-out split that has pictures of the training set in it, and for labels that disagree."""
+def overlap(splits: Splits, decoded: bool = True, known: Marks | None = None) -> list[str]:
+    """A sentence for each held-out split that has pictures of the training set in it, and for labels that disagree.
+
+    ``decoded`` and ``known`` as in `twins`.
+    """
     if splits.train is None:
         return []
     said = []
     for name, held in (("val", splits.val), ("test", splits.test)):
-        pairs = twins(splits.train, held, decoded) if held is not None else []
+        pairs = twins(splits.train, held, decoded, known) if held is not None else []
         if pairs:
             again = dict.fromkeys(other.name for _, other in pairs)
             which = f"{_count(len(again))} of {name} {'is' if len(again) == 1 else 'are'} in train as well"
@@ -110,21 +124,12 @@ def _count(pairs: int) -> str:
     return "1 picture" if pairs == 1 else f"{pairs} pictures"
 
 
-def _seen(items: Sequence[Item], workers: int) -> list[bytes | None]:
-    """A digest of each picture's pixels."""
-
-    def mark(item: Item) -> bytes | None:
-        try:
-            image = read(item.picture, reduce_to=(1, 1))
-        except PictureError:
-            return None
-        return blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest()
-
-    found: list[bytes | None] = []
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(items), _BATCH):
-            found += pool.map(mark, items[start : start + _BATCH])
-    return found
+def _seen(item: Item) -> bytes | None:
+    """A digest of the picture's pixels; None where it cannot be read."""
+    try:
+        return mark_of(looked(item))
+    except PictureError:
+        return None
 
 
 def _stored(items: Sequence[Item], workers: int) -> list[bytes | None]:
@@ -132,7 +137,7 @@ def _stored(items: Sequence[Item], workers: int) -> list[bytes | None]:
     sizes = [_size(item) for item in items]
     shared = {size for size, count in zip(*np.unique(sizes, return_counts=True), strict=True) if count > 1 or size < 0}
 
-    def mark(at: int) -> bytes | None:
+    def digest(at: int) -> bytes | None:
         if sizes[at] not in shared:
             return None
         picture = items[at].picture
@@ -143,11 +148,7 @@ def _stored(items: Sequence[Item], workers: int) -> list[bytes | None]:
             return None
         return blake2b(content, digest_size=16).digest()
 
-    found: list[bytes | None] = []
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(items), _BATCH):
-            found += pool.map(mark, range(start, min(start + _BATCH, len(items))))
-    return found
+    return every(digest, range(len(items)), workers)
 
 
 def _size(item: Item) -> int:

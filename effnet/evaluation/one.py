@@ -84,14 +84,16 @@ def score(
     logits: NDArray[np.float64], targets: NDArray[np.int64], names: Sequence[str], pictures: Sequence[str]
 ) -> Evaluation:
     """The evaluation of ``logits`` (N, classes) against ``targets`` (N,), of pictures of these names."""
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-    shares, every = softmax(logits), list(range(len(names)))
+    shares = softmax(logits)
     order = np.argsort(-logits, axis=1, kind="stable")
     predicted = order[:, 0]
     right = predicted == targets
     confidence = shares.max(1)
-    scores = precision_recall_fscore_support(targets, predicted, labels=every, zero_division=0.0)
+    confusion = np.zeros((len(names), len(names)), np.int64)  # [true][predicted]
+    np.add.at(confusion, (targets, predicted), 1)
+    found, told, there = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
+    # Where there is nothing to divide by, nothing was found
+    scores = (found / np.maximum(told, 1), found / np.maximum(there, 1), 2 * found / np.maximum(told + there, 1))
     wrong = [index for index in np.argsort(-confidence, kind="stable") if not right[index]]
     return Evaluation(
         pictures=len(targets),
@@ -101,9 +103,9 @@ def score(
         calibration_error=calibration_error(confidence, right),
         classes=tuple(
             ClassScore(name, int(count), float(precision), float(recall), float(f1))
-            for name, precision, recall, f1, count in zip(names, *scores, strict=True)
+            for name, precision, recall, f1, count in zip(names, *scores, there, strict=True)
         ),
-        confusion=tuple(map(tuple, confusion_matrix(targets, predicted, labels=every).tolist())),
+        confusion=tuple(map(tuple, confusion.tolist())),
         mistakes=tuple(
             Mistake(pictures[index], names[targets[index]], names[predicted[index]], float(confidence[index]))
             for index in wrong

@@ -23,10 +23,12 @@ def outputs(
     named: Iterable[tuple[str, Source | PictureError]],
     preprocess: Preprocess,
     batch: int | Callable[[], int] = BATCH,
+    look: Callable[[Source, Preprocess], Fitted] = pixels,
 ) -> Iterator[tuple[str, NDArray[Number] | PictureError]]:
     """``compute`` of every picture, in order and in batches: (name, its row of the result, or why there is none).
 
-    ``batch`` may be asked anew each time: what is best may only be known after the first pictures.
+    ``batch`` may be asked anew each time: what is best may only be known after the first pictures. ``look`` makes the
+    network's input of a picture.
     """
 
     def prepare(one: tuple[str, Source | PictureError]) -> tuple[str, Fitted | PictureError]:
@@ -34,7 +36,7 @@ def outputs(
         if isinstance(source, PictureError):
             return name, source
         try:
-            return name, pixels(source, preprocess)
+            return name, look(source, preprocess)
         except PictureError as error:
             return name, error
 

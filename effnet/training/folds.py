@@ -18,8 +18,9 @@ from effnet.arch import Arch
 from effnet.arch.record import choice
 from effnet.data import PictureError, Pictures, Splits, holdout, open_data
 from effnet.data.folds import folds as split_into
+from effnet.data.pictures import Marks
 from effnet.data.storage.atomic import replacing
-from effnet.data.twins import disagreeing, named, overlap, together, twins
+from effnet.data.twins import disagreeing, marks, named, overlap, together, twins
 from effnet.prediction import Predictor
 from effnet.prediction.ensemble import FOLDS
 from effnet.prediction.oof import OutOfFold
@@ -136,8 +137,9 @@ def train_folds(
     choice("views", views, VIEWS)
     share = settled(recipe, weights, epochs, batch, learning_rate).select_share
     splits = data if isinstance(data, Splits) else open_data(data)
-    pictures = _apart(training_pictures(splits), watch)
-    for sentence in overlap(splits, _decoded(pictures)):
+    known = marks(splits.given.values(), len(training_pictures(splits)) <= DECODED_MOST)
+    pictures = _apart(training_pictures(splits), known, watch)
+    for sentence in overlap(splits, known=known):
         watch.say(sentence)
     parts = split_into(pictures, folds, seed)
     judged = splits.test if splits.test is not None else splits.val
@@ -201,9 +203,9 @@ def train_folds(
     return done
 
 
-def _apart(pictures: Pictures, watch: Watch) -> Pictures:
+def _apart(pictures: Pictures, known: Marks, watch: Watch) -> Pictures:
     """The pictures with twins in one group, so that no fold tears them apart."""
-    pairs = twins(pictures, decoded=_decoded(pictures))
+    pairs = twins(pictures, known=known)
     if not pairs:
         return pictures
     count = "1 picture is" if len(pairs) == 1 else f"{len(pairs)} pictures are"
@@ -211,10 +213,6 @@ def _apart(pictures: Pictures, watch: Watch) -> Pictures:
     for sentence in disagreeing(pictures, pairs):
         watch.say(sentence)
     return together(pictures, pairs)
-
-
-def _decoded(pictures: Pictures) -> bool:
-    return len(pictures) <= DECODED_MOST
 
 
 def _say_unlearned(kept: Pictures, pictures: Pictures, number: int, watch: Watch) -> None:

@@ -92,6 +92,13 @@ class Trainer:
                 while self.epoch < stretch.end and not self._patience_is_over():
                     self._train_epoch(stretch, batches)
 
+    def release(self) -> None:
+        """Lets go of what only training needs, once it is over and `best` was taken: the history stays."""
+        self.model.zero_grad(set_to_none=True)
+        self.best = {}
+        del self.optimiser, self.called, self.average
+        self.place.release()
+
     def _train_epoch(self, stretch: Stretch, batches: TrainingBatches) -> None:
         schedule = Schedule(self.recipe, self.epochs, len(batches))
         settle(self.model, self.recipe, stretch, self.epoch)

@@ -108,6 +108,10 @@ class Place:
         found: list[T] = broadcast_object_list([make() if self.first else None])
         return found[0]
 
+    def release(self) -> None:
+        """Lets go of the networks and optimisers that `ready` was given."""
+        self._accelerator.free_memory()
+
     def wait(self) -> None:
         """Until every process is here."""
         self._accelerator.wait_for_everyone()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from effnet.arch.record import choice
 from effnet.data import Pictures, Splits, check, holdout
-from effnet.data.twins import overlap, together, twins
+from effnet.data.pictures import Marks
+from effnet.data.twins import marks, overlap, together, twins
 from effnet.training.watch import Watch
 from effnet.weights.atomic import replacing
 
@@ -66,9 +67,10 @@ def plan(splits: Splits, seed: int, select_on: str, strict: bool, watch: Watch, 
     """
     choice("select_on", select_on, SELECT_ON)
     left_out: list[str] = []
+    decoded, known = len(training_pictures(splits)) <= DECODED_MOST, Marks()
 
     def readable(pictures: Pictures) -> Pictures:
-        good, errors = check(pictures)
+        good, errors = check(pictures, marks=known if decoded else None)
         if errors and strict:
             raise errors[0]
         left_out.extend(map(str, errors))
@@ -79,10 +81,11 @@ def plan(splits: Splits, seed: int, select_on: str, strict: bool, watch: Watch, 
     if left_out:
         count = "1 picture" if len(left_out) == 1 else f"{len(left_out)} pictures"
         watch.say(f"{count} cannot be read, left out: {'; '.join(left_out[:5])}")
-    decoded = len(train) <= DECODED_MOST
-    for sentence in overlap(Splits(train, given.get("val"), given.get("test")), decoded):
+    if not decoded:
+        known = marks((train, *given.values()), decoded=False)
+    for sentence in overlap(Splits(train, given.get("val"), given.get("test")), known=known):
         watch.say(sentence)
-    train = together(train, twins(train, decoded=decoded))  # or what is chosen by would have been learned
+    train = together(train, twins(train, known=known))  # or what is chosen by would have been learned
     if select_on == "val":
         if "val" not in given:
             raise ValueError("--select-on val needs a validation folder (val/) in the data")

@@ -17,6 +17,7 @@ from effnet.evaluation import evaluate
 from effnet.exporting.choose import keep
 from effnet.net import EfficientNet
 from effnet.training import recipes
+from effnet.training.examiner import BATCH
 from effnet.training.folder import Result, RunFolder
 from effnet.training.judging import FIGURES
 from effnet.training.loop import Diverged
@@ -184,7 +185,7 @@ def _leave(folder: RunFolder, final: EfficientNet, name: str, stages: Stages, so
     )
     path = save(final, folder.model)
     keep(final, path)  # so that its first prediction starts without torch
-    evaluations = {name: evaluate(final, found, decode="exact") for name, found in parts.report.items()}
+    evaluations = {name: evaluate(final, found, decode="exact", batch=BATCH) for name, found in parts.report.items()}
     probe = stages.probe.top1 if stages.probe else None
     result = Result(path, name, evaluations, stages.history, probe, parts.left_out, stages.spent)
     judged = {item.name: item.picture for item in parts.report[result.split].items}

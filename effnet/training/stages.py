@@ -13,16 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from effnet.clock import Stopwatch
+from effnet.contract import Preprocess
 from effnet.data import PictureError, Pictures
 from effnet.data.augment import dice
 from effnet.data.loader import TrainingBatches
 from effnet.data.normalise import normalise
-from effnet.data.pixels import Fitted, Source
+from effnet.data.once import Once
+from effnet.data.pixels import Fitted, Source, pixels
 from effnet.engines.eager import Eager, Floats
 from effnet.net import EfficientNet
 from effnet.prediction.pipeline import outputs
 from effnet.training.checkpoint import Checkpoints
-from effnet.training.examiner import examiner, scale_head
+from effnet.training.examiner import BATCH, examiner, scale_head
 from effnet.training.finder import find_rate
 from effnet.training.folder import RunFolder
 from effnet.training.history import Epoch
@@ -42,6 +44,7 @@ from effnet.training.trial import compiling_pays, is_large, parts_that_fit, seco
 from effnet.training.watch import Watch
 
 EPOCHS_MOST = 200  # however many minutes there are
+KEPT_MOST = 64 * 2**20  # bytes of the pictures that are judged by after every epoch
 
 
 class Stages:
@@ -62,11 +65,12 @@ class Stages:
         self.model, self.parts, self.recipe, self.seed, self.watch = model, parts, recipe, seed, watch
         self.resources, self.place = resources, place
         self.preprocess = replace(model.preprocess, decode="reduced")
+        self._look = Once(KEPT_MOST)
         self.probe: Probe | None = None
         self._probe_losses = np.empty(0)  # of the probe on ``select``, by heads that have not seen the picture
         self.trainer: Trainer | None = None
         self._units: Units | None = None  # of values, while the head answers without them
-        self._before = _copied(model)
+        self._before: dict[str, Tensor] = {}  # the frozen network that the probe belongs to
 
     def run(
         self,
@@ -96,6 +100,8 @@ class Stages:
         if total:
             self.fine_tune(total, checkpoints, state, taught)
         name, final = self.choose()
+        if self.trainer is not None:
+            self.trainer.release()
         if self.recipe.larger:
             final, tried = best_size(final, examiner(self.parts.select, str(self.place.device)), self.parts.fit)
             self.watch.say(tried.in_words())
@@ -141,7 +147,6 @@ class Stages:
     def estimate_norms(self) -> None:
         """Measures batch norm's statistics on the pictures to learn from."""
         estimate_norms(self.model, seen(self.parts.fit, self.preprocess))
-        self._before = _copied(self.model)  # a head that is fitted now belongs to these
 
     def find_rate(self, folder: RunFolder) -> None:
         """Sweeps the learning rate on a copy, takes the one that is suggested, and leaves the curve beside the run."""
@@ -188,16 +193,23 @@ class Stages:
             f"probe: a linear head on the frozen {self.model.arch.name}, each picture judged by a head that has not "
             f"seen it: {told(truth.kind, self.probe.top1)}, loss {self.probe.loss:.3f}"
         )
+        self._before = {name: value.clone() for name, value in self.model.state_dict().items()}
         _set_head(self.model, start)
 
     def _engine(self, model: EfficientNet) -> Eager:
         return Eager(model, str(next(model.parameters()).device))
 
-    def _rows(self, compute: Callable[[Fitted], Floats], pictures: Pictures, stage: str) -> Floats:
+    def _rows(
+        self,
+        compute: Callable[[Fitted], Floats],
+        pictures: Pictures,
+        stage: str,
+        look: Callable[[Source, Preprocess], Fitted] = pixels,
+    ) -> Floats:
         """``compute`` of every picture: (N, …)."""
         named: list[tuple[str, Source | PictureError]] = [(item.name, item.picture) for item in pictures.items]
         rows: list[Floats] = []
-        for _, row in outputs(compute, self.place.mine(named), self.preprocess, batch=32):
+        for _, row in outputs(compute, self.place.mine(named), self.preprocess, BATCH, look):
             if isinstance(row, PictureError):
                 raise row  # it could be read a moment ago
             rows.append(row)
@@ -262,7 +274,7 @@ class Stages:
         if self._units:
             model = copy.deepcopy(model)
             self._units.put_on(model.classifier)
-        logits = self._rows(self._engine(model).run, self.parts.select, "held out")
+        logits = self._rows(self._engine(model).run, self.parts.select, "held out", self._look)
         return Truth.of(self.parts.select).score(logits.astype(np.float64))
 
     def choose(self) -> tuple[str, EfficientNet]:
@@ -292,10 +304,6 @@ class Stages:
             f"of the probe, {tuned.mean():.3f} fine-tuned (a difference up to {chance:.3f} may be chance)"
         )
         return pays
-
-
-def _copied(model: EfficientNet) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 def _set_head(model: EfficientNet, probe: Probe) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from effnet.data.ahead import AHEAD, ahead
+from effnet.data.ahead import AHEAD, TOGETHER, ahead, every
 
 
 def test_in_order_whoever_is_done_first() -> None:
@@ -60,6 +60,23 @@ def test_works_beside_who_asks() -> None:
     for number in ahead(work, range(2), workers=1):
         assert begun[1].wait(30)
         assert number in (0, 1)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 100, 20 * TOGETHER + 1])
+def test_all_of_it_in_order(count: int) -> None:
+    assert every(abs, range(-count, 0), workers=2) == list(range(count, 0, -1))
+
+
+def test_all_of_it_stops_at_an_error() -> None:
+    begun = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        return 1 // (number - 3)
+
+    with pytest.raises(ZeroDivisionError):
+        every(work, range(100 * TOGETHER), workers=1)
+    assert len(begun) < 100 * TOGETHER
 
 
 def test_decoding_needs_no_torch() -> None:

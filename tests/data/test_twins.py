@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from effnet.contract import Labels
-from effnet.data import Item, Pictures, Splits
+from effnet.data import Item, Pictures, Splits, check
 from effnet.data.folds import folds
-from effnet.data.twins import disagreeing, overlap, together, twins
+from effnet.data.pictures import Marks
+from effnet.data.twins import disagreeing, marks, overlap, together, twins
 
 LABELS = Labels(("a", "b"))
 
@@ -50,6 +51,20 @@ def test_between_two_sets(root: Path) -> None:
     assert told(twins(train, val)) == [("1.jpg", "copy.jpg"), ("1.jpg", "tagged.jpg"), ("2.png", "2 again.png")]
     assert told(twins(train, val, decoded=False)) == [("1.jpg", "copy.jpg"), ("broken.jpg", "broken too.jpg")]
     assert twins(pictures(root, "1.jpg"), pictures(root, "2.jpg")) == []
+
+
+def test_what_the_check_has_seen_is_not_decoded_again(root: Path) -> None:
+    train = pictures(root, "1.jpg", "2.png", "3.jpg", "broken.jpg")
+    val = pictures(root, "copy.jpg", "tagged.jpg", "2 again.png", "3.png")
+    anew, by_bytes, known = twins(train, val), marks((train, val), decoded=False), Marks()
+    for each in (train, val):
+        check(each, marks=known)
+    assert known == marks((train, val))
+    for file in root.iterdir():
+        file.unlink()
+    assert twins(train, val, known=known) == anew
+    assert told(twins(train, val, known=by_bytes)) == [("1.jpg", "copy.jpg")]
+    assert overlap(Splits(train, val, None), known=known)[0].startswith("3 pictures of val are in train as well: ")
 
 
 def test_within_one(root: Path) -> None:

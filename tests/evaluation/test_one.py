@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,14 @@ def test_by_hand() -> None:
     assert mistake.probability == pytest.approx(0.6)
     # each in a bin of its own: |1 − .7|, |0 − .6|, |1 − .8|, |1 − .5|
     assert found.calibration_error == pytest.approx((0.3 + 0.6 + 0.2 + 0.5) / 4)
+
+
+def test_scikit_learn_is_not_imported() -> None:
+    """It takes two seconds and 140 MB, at the end of every training run."""
+    code = "import sys, numpy as np; from effnet.evaluation import score; "
+    code += "score(np.eye(3), np.arange(3), 'abc', 'abc'); print('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
 
 
 def test_against_scikit_learn() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from effnet.data.pictures import Item
 from effnet.training import loop
 from effnet.training.loop import settle
 from effnet.training.objective import Objective
+from effnet.training.optimise import Average
 from effnet.training.recipe import Recipe
 from effnet.training.resources import Resources
 from effnet.training.watch import Watch
@@ -68,6 +70,24 @@ def test_a_folder_becomes_a_model(photos: Path, tmp_path: Path) -> None:
     assert {"epoch 1/2", "epoch 2/2", "held out"} <= heard.stages
     assert json.loads((tmp_path / "out/result.json").read_text())["top1"] == result.evaluation.top1
     assert "</html>" in (tmp_path / "out/report.html").read_text()
+
+
+def test_what_only_training_needs_is_let_go(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[object]] = []
+
+    def averaged(model: effnet.EfficientNet, decay: float) -> Average:
+        made = Average(model, decay)
+        held.append(weakref.ref(made))
+        return made
+
+    def judged(model: effnet.EfficientNet, *args: object, **settings: object) -> object:
+        assert [one() for one in held] == [None]
+        assert all(parameter.grad is None for parameter in model.parameters())
+        return effnet.evaluate(model, *args, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "Average", averaged)
+    monkeypatch.setattr("effnet.training.run.evaluate", judged)
+    assert len(run(photos, tmp_path / "out").history) == 2
 
 
 def test_same_seed_same_file(photos: Path, tmp_path: Path) -> None:
