@@ -26,6 +26,8 @@ from effnet.cli.models import models
 from effnet.cli.predict import predict
 from effnet.cli.reproduce import reproduce
 from effnet.cli.scale import scale
+from effnet.cli.search_coefficients import coefficients
+from effnet.cli.search_network import network
 from effnet.cli.serve import serve
 from effnet.cli.shard import shard
 from effnet.cli.show import show
@@ -65,9 +67,19 @@ def _app() -> typer.Typer:
     )
     app.callback()(_effnet)
     first = (models, show, draw, scale, predict, explain, train, evaluate, convert, export)
-    for verb in (*first, bench, reproduce, shard, serve, doctor):
+    for verb in (*first, bench, reproduce):
+        app.command()(verb)
+    app.add_typer(_searches(), name="search")
+    for verb in (shard, serve, doctor):
         app.command()(verb)
     return app
+
+
+def _searches() -> typer.Typer:
+    searches = typer.Typer(no_args_is_help=True, help="Find coefficients or a network on your own pictures.")
+    searches.command()(coefficients)
+    searches.command()(network)
+    return searches
 
 
 def _print_version(wanted: bool) -> None:

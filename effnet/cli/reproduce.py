@@ -11,6 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from effnet.cli.options import Json, Offline, vacant
+from effnet.cli.reproduce_scaling import (
+    Asked,
+    Base,
+    Coefficients,
+    DryRun,
+    Epochs,
+    Processes,
+    Seeds,
+    Size,
+    Store,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table as Shown
@@ -37,14 +48,19 @@ class Place(StrEnum):
     table8 = "table8"
     fig1 = "fig1"
     fig7 = "fig7"
+    scaling = "scaling"
 
 
 def reproduce(
     what: Annotated[
-        Place, typer.Argument(metavar="WHAT", help="table1, table2, table3, table4, table5, table8, fig1 or fig7.")
+        Place,
+        typer.Argument(metavar="WHAT", help="table1, table2, table3, table4, table5, table8, fig1, fig7 or scaling."),
     ],
     pictures: Annotated[
-        list[str] | None, typer.Argument(metavar="PICTURES", help="Of fig7: what the models look at.")
+        list[str] | None,
+        typer.Argument(
+            metavar="PICTURES", help="Of fig7: what the models look at. Of scaling: labelled pictures to train on."
+        ),
     ] = None,
     models: Annotated[
         str | None,
@@ -59,6 +75,14 @@ def reproduce(
     core: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Of table4: the number of the core to stay on.")
     ] = None,
+    base: Base = None,
+    size: Size = None,
+    coefficients: Coefficients = None,
+    seeds: Seeds = None,
+    epochs: Epochs = None,
+    processes: Processes = None,
+    store: Store = None,
+    dry_run: DryRun = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -76,14 +100,24 @@ def reproduce(
     an hour where memory suffices for GPipe's network; all others take seconds.
     """
     listed = [each.strip() for each in models.split(",") if each.strip()] if models else []
-    _asked(what, pictures or [], listed, data, out)
+    asked = Asked(base, size, coefficients, seeds, epochs, processes, store, dry_run)
+    _asked(what, pictures or [], listed, data, out, asked)
     from effnet.compare.writing import paths
 
     panel = out / "fig7.png" if out and listed and what is Place.fig7 else None
-    if out:
-        for path in (*paths(what.value, out, what is Place.fig1), *([panel] if panel else [])):
+    if out and not dry_run:
+        for path in (*paths(what.value, out, what in (Place.fig1, Place.scaling)), *([panel] if panel else [])):
             vacant(path, force)
-    table, drawing = _made(what, listed, data, runs, core)
+    made: tuple[Table, Drawing | None] | None
+    if what is Place.scaling:
+        from effnet.cli.reproduce_scaling import scaling
+
+        made = scaling((pictures or [])[0], asked, out, as_json)
+    else:
+        made = _made(what, listed, data, runs, core)
+    if made is None:
+        return  # it was a dry run
+    table, drawing = made
     written: list[Path] = []
     if panel:
         _panel(listed, pictures or [], panel)
@@ -99,10 +133,18 @@ def reproduce(
         note(f"{', '.join(path.name for path in written)} are written to {out}")
 
 
-def _asked(what: Place, pictures: list[str], models: list[str], data: str | None, out: Path | None) -> None:
+def _asked(
+    what: Place, pictures: list[str], models: list[str], data: str | None, out: Path | None, asked: Asked
+) -> None:
     """Raises ``typer.BadParameter`` for what does not go together."""
-    if pictures and what is not Place.fig7:
-        raise typer.BadParameter(f"only fig7 looks at pictures, {what.value} does not", param_hint="PICTURES")
+    if pictures and what not in (Place.fig7, Place.scaling):
+        raise typer.BadParameter(
+            f"only fig7 and scaling look at pictures, {what.value} does not", param_hint="PICTURES"
+        )
+    if what is Place.scaling and len(pictures) != 1:
+        raise typer.BadParameter("give one source of labelled pictures: a folder, a table …", param_hint="PICTURES")
+    if asked.given() and what is not Place.scaling:
+        raise typer.BadParameter(f"only scaling has it, {what.value} does not", param_hint=", ".join(asked.given()))
     if models and what not in (Place.fig7, Place.table8):
         raise typer.BadParameter(f"only fig7 and table8 take models, {what.value} does not", param_hint="--models")
     if data and what is not Place.table8:
@@ -154,6 +196,8 @@ def _made(
             from effnet.compare.tables.table3 import table7
 
             return table7(), None
+        case Place.scaling:
+            raise AssertionError("made by itself")
 
 
 def _timed(runs: int, core: int | None) -> Table:

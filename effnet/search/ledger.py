@@ -62,19 +62,27 @@ class Ledger:
         self._engine = self._opened()
         try:
             meta.create_all(self._engine)
-        except sqlalchemy.exc.OperationalError:
-            time.sleep(1)  # another process made the tables at the same moment
-            meta.create_all(self._engine)
-        except sqlalchemy.exc.DatabaseError as error:
-            raise ValueError(f"{self.store} is no store of a search ({error.orig}): give another --store") from None
+        except sqlalchemy.exc.DatabaseError:
+            time.sleep(1)  # another process may have made the tables at the same moment
+            try:
+                meta.create_all(self._engine)
+            except sqlalchemy.exc.DatabaseError as error:
+                reason = str(error.orig).strip().splitlines()[-1]
+                raise ValueError(f"{self.store} is no store of a search ({reason}): give another --store") from None
         self._agree(about)
 
     def _opened(self) -> Engine:
         if "://" in self.store:
             try:
-                return self._sql.create_engine(self.store)
-            except (self._sql.exc.ArgumentError, ImportError) as error:
+                address = self._sql.make_url(self.store)
+                engine = self._sql.create_engine(address)
+                self.store = address.render_as_string(hide_password=True)  # as it is named to people
+                return engine
+            except self._sql.exc.ArgumentError as error:
                 raise ValueError(f"{self.store} cannot be opened as a store: {error}") from None
+            except ImportError as error:
+                driver = "psycopg[binary]" if error.name == "psycopg" else error.name
+                raise ValueError(f'this store needs a driver: pip install "{driver}"') from None
         path = Path(self.store)
         path.parent.mkdir(parents=True, exist_ok=True)
         return self._sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": PATIENCE})

@@ -84,9 +84,16 @@ def test_another_search_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert Ledger(store, ABOUT).results() == {"a": {"selected": 0.5}}
 
 
-@pytest.mark.parametrize("address", ["nonsense://there", "postgresql+nothing://x/y"])
-def test_no_address_of_a_store(address: str) -> None:
-    with pytest.raises(ValueError, match="cannot be opened as a store"):
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("nonsense://there", "cannot be opened as a store"),
+        ("postgresql+nothing://x/y", "cannot be opened as a store"),
+        ("mysql+pymysql://x/y", 'needs a driver: pip install "pymysql"'),
+    ],
+)
+def test_no_address_of_a_store(address: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
         Ledger(address, ABOUT)
 
 
