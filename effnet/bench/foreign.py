@@ -43,7 +43,9 @@ def foreign(model: nn.Module, size: int, folder: Path) -> tuple[list[Contestant]
         warnings.simplefilter("ignore")  # that it is the older exporter, and what tracing is not sure of
         # that exporter folds batch norm, and needs no further package
         torch.onnx.export(model, (x,), path, dynamo=False, input_names=["x"], output_names=["out"], opset_version=OPSET)
-    found = [_eager(_folded(model), x)]
+    folded = _folded(model)
+    del model  # of a large network two copies would stay in memory
+    found = [_eager(folded, x)]
     if "onnxruntime" in installed():
         found.append(_onnxruntime(path, x))
     if "openvino" in installed():

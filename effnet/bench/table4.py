@@ -28,7 +28,7 @@ from effnet.compare.value import Printed, Value, quoted
 from effnet.engines.engine import installed
 
 LOG = logging.getLogger("effnet")
-COPIES = 5  # of a network's weights in memory: itself, its file, and three engines with a folded one each
+COPIES = 7  # of a network's weights in memory, at the end: torch's folded one, two of either engine; a file's pages
 FLOAT_BYTES = 4
 COLUMNS = (
     Column("top1", "top-1", "%"),
@@ -135,9 +135,9 @@ def _measured(
     """The rival, and ours, through every engine."""
     rival, arch = RIVALS[pair.rival], ARCHS[pair.ours]
     with TemporaryDirectory() as folder:
-        model = rival.build()
-        macs = cost(model, rival.size).macs
-        theirs, right = foreign(model, rival.size, Path(folder))
+        with torch.device("meta"):
+            macs = cost(rival.build(), rival.size).macs
+        theirs, right = foreign(rival.build(), rival.size, Path(folder))
         network = random_network(arch)
         seen = pictures(1, network.preprocess.size)
         kinds = [kind for kind in installed() if kind != "compiled"]

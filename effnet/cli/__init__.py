@@ -67,11 +67,9 @@ def _app() -> typer.Typer:
     )
     app.callback()(_effnet)
     first = (models, show, draw, scale, predict, explain, train, evaluate, convert, export)
-    for verb in (*first, bench, reproduce):
+    for verb in (*first, bench, reproduce, shard, serve, doctor):
         app.command()(verb)
     app.add_typer(_searches(), name="search")
-    for verb in (shard, serve, doctor):
-        app.command()(verb)
     return app
 
 

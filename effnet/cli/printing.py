@@ -80,6 +80,13 @@ def figure(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
+def duration(seconds: float) -> str:
+    """``45 seconds``, ``12 minutes``, ``3.4 hours``."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
 def percent(share: float) -> str:
     """A fraction as ``97.3%``."""
     return f"{share:.1%}"

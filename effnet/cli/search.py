@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
     from effnet.arch import Arch
     from effnet.search.examples import Examples
+    from effnet.search.jobs import Job
+
+EVERY = 30.0  # seconds between two lines where there is no terminal
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help="Labelled pictures: all that `effnet train` takes.")]
 Base = Annotated[
@@ -59,10 +64,55 @@ def decoded(data: str, side: int, seed: int) -> Examples:
         return examples(data, side, seed, step)
 
 
-@contextmanager
-def following(expected: int) -> Iterator[Callable[[Mapping[str, Any], Sequence[Any]], None]]:
-    """What `effnet.search.jobs.perform` tells, as a bar of the ``expected`` trainings."""
-    from effnet.cli.printing import progress
+def told_apart(pictures: int) -> str:
+    """Which differences so many judged pictures can tell, in words. Raises ``ValueError`` for too few."""
+    from effnet.search.enough import verdict_possible
 
-    with progress("training networks") as step:
-        yield lambda results, jobs: step(len(results), max(expected, len(jobs)))
+    return (
+        f"judged by {pictures:,} pictures: differences below {100 * verdict_possible(pictures):.1f} points may be by "
+        "chance, though less so of networks that see the same pictures"
+    )
+
+
+@contextmanager
+def saying() -> Iterator[Callable[[str, bool], None]]:
+    """For (a text, whether it is the last): a line that is refreshed in a terminal; elsewhere one now and then."""
+    from rich.console import Console
+
+    from effnet.cli.printing import note
+
+    console, looked, before = Console(stderr=True, highlight=False), -EVERY, ""
+    terminal = sys.stderr.isatty()
+
+    def say(text: str, last: bool) -> None:
+        nonlocal looked, before
+        if terminal:
+            status.update(text)
+        elif text != before and (last or time.monotonic() - looked > EVERY):
+            looked, before = time.monotonic(), text
+            note(text)
+
+    with console.status("", spinner="dots") as status:
+        if not terminal:
+            status.stop()
+        yield say
+
+
+@contextmanager
+def following(expected: Sequence[Job]) -> Iterator[Callable[[Mapping[str, Any], Sequence[Job]], None]]:
+    """What `effnet.search.jobs.perform` tells, said: how many of the ``expected`` trainings are done, and time left."""
+    from effnet.cli.printing import duration
+
+    whole, begun, first = sum(job.epochs for job in expected), time.monotonic(), -1
+    with saying() as say:
+
+        def told(results: Mapping[str, Any], jobs: Sequence[Job]) -> None:
+            nonlocal first
+            done = [job.epochs for job in jobs if job.key in results]
+            first = sum(done) if first < 0 else first
+            left = max(whole, sum(job.epochs for job in jobs)) - sum(done)
+            pace = (time.monotonic() - begun) / (sum(done) - first) if sum(done) > first else 0.0
+            ahead = f", about {duration(pace * left)} left" if pace and left else ""
+            say(f"{len(done)} of {max(len(expected), len(jobs))} trainings{ahead}", not left)
+
+        yield told

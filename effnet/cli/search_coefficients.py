@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from effnet.cli.options import Json
-from effnet.cli.search import Base, Data, DryRun, Out, Processes, Seed, Side, Store, base, decoded, following
+from effnet.cli.search import (
+    Base,
+    Data,
+    DryRun,
+    Out,
+    Processes,
+    Seed,
+    Side,
+    Store,
+    base,
+    decoded,
+    following,
+    told_apart,
+)
 
 if TYPE_CHECKING:
     from effnet.search.coefficients import Coefficients, Found, Stand
@@ -44,9 +57,8 @@ def coefficients(
     trained fully and compared with the paper's 1.2 / 1.1 / 1.15 on pictures that nothing was chosen by. The same
     command again goes on where it was stopped, and takes part where it still runs.
     """
-    from effnet.cli.printing import note, show, show_json
+    from effnet.cli.printing import duration, note, show, show_json
     from effnet.search.coefficients import Coefficients, run
-    from effnet.search.enough import verdict_possible
     from effnet.search.estimate import estimate
     from effnet.search.grid import grid
 
@@ -61,22 +73,18 @@ def coefficients(
     plan = (
         f"{len(search.points)} triples grow {arch.name} to {len(search.halving.candidates)} different networks, which "
         f"take {len(jobs)} trainings, together {sum(job.epochs for job in jobs):,} epochs of "
-        f"{len(examples.fit):,} pictures: about {_duration(seconds)} without interruption"
+        f"{len(examples.fit):,} pictures: about {duration(seconds)} without interruption"
     )
-    apart = verdict_possible(len(examples.judge))
-    limit = (
-        f"judged by {len(examples.judge):,} pictures; differences below {100 * apart:.1f} points may be chance, if less "
-        "so between networks that see the same pictures"
-    )
+    limit = told_apart(len(examples.judge))
     if dry_run:
         if as_json:
-            show_json(_planned(search, examples, seconds) | {"told_apart": apart})
+            show_json(_planned(search, examples, seconds))
         else:
             show(plan, limit)
         return
     note(plan)
     note(limit)
-    with following(len(jobs)) as told:
+    with following(jobs) as told:
         found = run(search, examples, store or out / "search.db", processes, told)
     from effnet.search.writing import write_coefficients
 
@@ -99,6 +107,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _planned(search: Coefficients, examples: Examples, seconds: float) -> dict[str, Any]:
+    from effnet.search.enough import verdict_possible
+
     jobs = search.halving.expected()
     return {
         "points": len(search.points),
@@ -107,6 +117,7 @@ def _planned(search: Coefficients, examples: Examples, seconds: float) -> dict[s
         "epochs": sum(job.epochs for job in jobs),
         "pictures": {"fit": len(examples.fit), "select": len(examples.select), "judge": len(examples.judge)},
         "seconds": seconds,
+        "difference_told": verdict_possible(len(examples.judge)),
     }
 
 
@@ -135,9 +146,3 @@ def _row(stand: Stand) -> tuple[str, ...]:
         f"{stand.spread:.2%}",
         f"{stand.worth:.2%}",
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

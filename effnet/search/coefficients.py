@@ -199,7 +199,7 @@ class Found:
             f"{len(search.points)} triples grow {search.base.name} to {len(search.halving.candidates)} different "
             "networks: “1.2 / 1.1 / 1.15 + 2” stands for three that rounding makes equal. At equal MACs: "
             "accuracy × (MACs / twice the base's)^−.07.",
-            f"The seeds of one network differ by {100 * self.noise:.2f} points (standard deviation in the first round).",
+            f"The seeds of one network differ by {100 * self.noise:.2f} points (standard deviation, first round).",
         ]
         if self.surface:
             depth, width, resolution = self.surface.top()

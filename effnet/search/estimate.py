@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from effnet.arch import Arch, count
+from effnet.bench.run import torch_threads
 from effnet.clock.machine import cores
 from effnet.search.examples import Examples, Part
 from effnet.search.jobs import Job
@@ -53,13 +53,9 @@ def estimate(jobs: Sequence[Job], examples: Examples, recipe: Recipe = PROXY, pr
 
 def _pace(networks: dict[int, Arch], examples: Examples, recipe: Recipe) -> Pace:
     """The line through the times of ``networks``, by their MACs; through the origin where there is only one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        share = SECONDS / len(networks)
+    share = SECONDS / len(networks)
+    with torch_threads(1):
         timed = {macs: _seconds(arch, examples, recipe, share) for macs, arch in networks.items()}
-    finally:
-        torch.set_num_threads(threads)
     if len(timed) == 1:
         macs, seconds = timed.popitem()
         return Pace(0.0, seconds / macs)

@@ -12,9 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
 from effnet.arch import Arch
+from effnet.bench.run import torch_threads
 from effnet.clock.machine import cores
 from effnet.search.crew import POLL, crew
 from effnet.search.examples import Examples
@@ -71,12 +70,8 @@ def perform(
         told(found, wanted(found))
         return found
     if processes == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with torch_threads(1):
             return _work(ledger, wanted, examples, recipe, told)
-        finally:
-            torch.set_num_threads(threads)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "examples.safetensors"
         examples.save(path)

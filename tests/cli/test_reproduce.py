@@ -106,7 +106,7 @@ def test_table_8_refuses_other_networks(run: Run, weights: Path, photos: Path) -
     ("words", "sentence"),
     [
         (("table9",), "'table9' is not one of"),
-        (("table1", "a.jpg"), "only fig7 looks at pictures"),
+        (("table1", "a.jpg"), "only fig7 and scaling look at pictures"),
         (("table2", "--models", "b0"), "only fig7 and table8 take models"),
         (("table2", "--data", "photos"), "only table8 is measured on data"),
         (("table8", "--models", "b0"), "give both --models and --data"),

@@ -13,7 +13,10 @@ from effnet.arch import Arch
 from tests.cli.conftest import Run
 from tests.search.conftest import TINY, stripes
 
-QUICK = "--step 0.5 --within 0.6 --epochs 1 --seeds 1 --final 1 --final-epochs 1 --final-seeds 2 --processes 1".split()
+QUICK = (
+    *("--step", "0.5", "--within", "0.6", "--epochs", "1", "--seeds", "1"),
+    *("--final", "1", "--final-epochs", "1", "--final-seeds", "2", "--processes", "1"),
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,99 @@
+"""The plots of the searches: growth, front, history and surface."""
+
+from __future__ import annotations
+
+from math import inf, nan
+from xml.etree import ElementTree
+
+import pytest
+
+from effnet.draw.figure import Drawing
+from effnet.draw.front import Candidate, best, front
+from effnet.draw.growth import Mark, Way, growth
+from effnet.draw.history import history
+from effnet.draw.surface import Spot, surface
+
+BASE = Mark(1.0, 0.5, 0.01)
+WAYS = tuple(
+    Way(name, (BASE, Mark(2.0, 0.5 + gain, 0.01), Mark(4.1, 0.5 + 2 * gain, 0.02)))
+    for name, gain in (("compound", 0.03), ("depth", 0.01), ("width", 0.02), ("resolution", 0.02))
+)
+CANDIDATES = (
+    *(Candidate(cost, 0.3 + cost / 50, "candidate") for cost in (1.0, 2.5, 3.0, 6.0)),
+    Candidate(1.5, 0.4, "front"),
+    Candidate(4.0, 0.5, "answer"),
+    Candidate(3.5, 0.41, "base", "nano"),
+    Candidate(3.7, 0.35, "random"),
+)
+SPOTS = (
+    *(Spot(1 + alpha / 20, 1 + gamma / 20, 0.4 + alpha * gamma / 500) for alpha in range(9) for gamma in range(4)),
+    Spot(1.2, 1.15, 0.43, "the paper's"),
+)
+
+
+def texts(drawing: Drawing) -> list[str]:
+    assert drawing.png.startswith(b"\x89PNG")
+    return [
+        element.text or "" for element in ElementTree.fromstring(drawing.svg).iter() if element.tag.endswith("text")
+    ]
+
+
+def test_growth_names_ways_and_axes() -> None:
+    drawing = growth(WAYS, "MACs", "top-1", "a & b")
+    assert {"compound", "depth", "width", "resolution", "MACs", "top-1", "1", "2"} <= set(texts(drawing))
+    assert "50%" in texts(drawing)
+    assert drawing.svg == growth(WAYS, "MACs", "top-1", "a & b").svg
+
+
+def test_growth_of_a_single_network() -> None:
+    assert {"alone", "1"} <= set(texts(growth([Way("alone", (BASE,))], "MACs", "top-1", "t")))
+
+
+def test_the_best_are_those_that_none_beats() -> None:
+    points = [(3.0, 0.5), (1.0, 0.3), (2.0, 0.5), (2.0, 0.4), (4.0, 0.45), (1.0, 0.3), (5.0, 0.6)]
+    found = best(points)
+    assert found == [1, 2, 6]
+    for place, (cost, share) in enumerate(points):
+        beaten = any(c <= cost and s >= share and (c, s) != (cost, share) for c, s in points)
+        assert beaten == (place not in found) or points.index((cost, share)) != place
+    assert best([]) == []
+
+
+def test_front_names_the_answer_and_the_base() -> None:
+    found = texts(front(CANDIDATES, "million MACs", "t"))
+    assert {"million MACs", "the answer", "nano", "the front", "drawn at random", "a candidate", "top-1"} <= set(found)
+    assert found.count("the answer") == 2  # beside its point, and in the legend
+
+
+def test_front_of_a_single_candidate() -> None:
+    assert "the answer" in texts(front([Candidate(1.0, 0.4, "answer")], "MACs", "t"))
+
+
+@pytest.mark.parametrize("values", [(0.2, 0.5, 0.3), (0.4,), (nan, 0.4, inf), (nan,)], ids=str)
+def test_history(values: tuple[float, ...]) -> None:
+    drawing = history(values, "reward", "t")
+    assert {"reward", "the best so far"} <= set(texts(drawing))
+    assert "nan" not in drawing.svg.replace('"', " ").split()
+
+
+def test_history_of_plain_numbers() -> None:
+    assert not any(text.endswith("%") for text in texts(history((1.0, 2.0), "score", "t", percent=False)))
+
+
+def test_surface_with_and_without_a_fit() -> None:
+    bare = texts(surface(SPOTS, "t"))
+    assert {"α: depth", "γ: resolution", "β = 1.2", "the paper's", "top-1"} <= set(bare)
+    asked: list[tuple[float, float, float]] = []
+
+    def height(alpha: float, beta: float, gamma: float) -> float:
+        asked.append((alpha, beta, gamma))
+        return 0.4 + 0.1 * (alpha - 1) * (gamma - 1)
+
+    fitted = texts(surface(SPOTS, "t", height))
+    assert "top-1, fitted" in fitted
+    assert all(beta >= 1 for _, beta, _ in asked)
+    assert all(alpha * beta**2 * gamma**2 == pytest.approx(2) for alpha, beta, gamma in asked)
+
+
+def test_surface_where_all_are_alike() -> None:
+    assert "40%" in texts(surface([Spot(1.0, 1.0, 0.4), Spot(1.2, 1.1, 0.4)], "t", lambda *_: 0.4))

@@ -1,0 +1,247 @@
+"""The network search: resumable, the same from the same seed, and never mixed with another's."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from effnet.arch import Arch, Stage, count
+from effnet.search import candidates as candidates_module
+from effnet.search.candidates import Candidate, Plan, candidates, front, opened, trained
+from effnet.search.chance import Contest, against_random, alike
+from effnet.search.examples import Examples, Part
+from effnet.search.found import write_comparison, write_network
+from effnet.search.network import Found, Standing, search, weights_beside
+from effnet.search.prospect import prospect
+from effnet.search.space import apart, same
+
+BASE = Arch(
+    "tiny",
+    (Stage("mbconv", 2, 3, 2, 8, 1, 0.25), Stage("mbconv", 2, 3, 1, 8, 2)),
+    resolution=8,
+    dropout=0.0,
+    drop_path=0.0,
+    stem=8,
+    head=16,
+)
+PLAN = Plan(BASE, target=1.2 * count(BASE, classes=3).macs, epochs=1)
+
+
+POPULATION = 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_population() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidates_module, "POPULATION", POPULATION)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Examples:
+    """Three classes that differ in their colour, with noise."""
+    drawn = torch.Generator().manual_seed(0)
+
+    def part(number: int) -> Part:
+        classes = torch.arange(number) % 3
+        noise = torch.randint(0, 128, (number, 3, 8, 8), generator=drawn)
+        noise[torch.arange(number), classes] += 40
+        return Part(noise.to(torch.uint8), classes)
+
+    return Examples(part(128), part(120), part(120), ("red", "green", "blue"), True, "colours", True)
+
+
+def found_in(folder: Path, pictures: Examples, trials: int = 6, plan: Plan = PLAN, processes: int = 1) -> Found:
+    folder.mkdir(exist_ok=True)
+    store = str(folder / "search.db")
+    return search(plan, pictures, store, trials, processes=processes, final=1, final_epochs=1)
+
+
+def without_times(found: Found) -> list[Candidate]:
+    return [replace(one, seconds=0.0) for one in found.candidates]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, pictures: Examples) -> tuple[Path, Found]:
+    """A search beyond its first population, so that candidates inherit."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, found_in(folder, pictures, POPULATION + 3)
+
+
+def test_the_same_seed_gives_the_same_search_even_when_it_was_stopped(
+    whole: tuple[Path, Found], pictures: Examples, tmp_path: Path
+) -> None:
+    found_in(tmp_path, pictures, 3)
+    again = found_in(tmp_path, pictures, POPULATION + 3)
+    assert without_times(again) == without_times(whole[1])
+    assert again.answer == whole[1].answer
+
+
+def test_candidates_are_different_networks_and_the_first_is_the_base(whole: tuple[Path, Found]) -> None:
+    found = whole[1]
+    done = trained(found.candidates)
+    assert len(done) == POPULATION + 3
+    assert done[0].choices == PLAN.space.start
+    assert len({same(PLAN.space.arch(one.choices)) for one in done}) == len(done)
+    for one in done:
+        counted = count(PLAN.space.arch(one.choices), classes=3)
+        assert (one.macs, one.params, one.cost) == (counted.macs, counted.params, counted.macs)
+        assert one.reward == pytest.approx(one.accuracy * (one.macs / PLAN.target) ** -0.07)
+    assert all("costs over" in one.fate for one in found.candidates if one.macs > 1.5 * PLAN.target)
+
+
+def test_candidates_inherit_from_the_nearest_that_is_done(whole: tuple[Path, Found]) -> None:
+    folder, found = whole
+    done = trained(found.candidates)
+    assert all(one.parent is None for one in done[:POPULATION])
+    for place, one in enumerate(done[POPULATION:], start=POPULATION):
+        distances = {other.number: apart(one.choices, other.choices) for other in done[:place]}
+        assert one.parent is not None
+        assert distances[one.parent] == min(distances.values())
+        assert one.inherited > 0
+        tensors = load_file(weights_beside(str(folder / "search.db")) / f"{one.parent}.safetensors")
+        assert one.inherited <= len(tensors)
+        assert one.generation == 1 + next(other.generation for other in done if other.number == one.parent)
+
+
+def test_the_answer_is_the_best_of_those_trained_from_random_weights(whole: tuple[Path, Found]) -> None:
+    found = whole[1]
+    assert found.answer == found.finalists[0]
+    assert found.answer.reward == max(one.reward for one in found.finalists)
+    assert any(one.number is None and one.arch == BASE for one in found.finalists)
+    assert found.trust.networks == POPULATION + 3
+
+
+def test_what_is_written_can_be_used(whole: tuple[Path, Found], pictures: Examples, tmp_path: Path) -> None:
+    found = whole[1]
+    paths = write_network(found, PLAN, 3, tmp_path)
+    assert [path.name for path in paths] == [
+        *("network.json", "network.svg", "network.png", "trials.csv"),
+        *("front_macs.svg", "front_macs.png", "front_params.svg", "front_params.png", "history.svg", "history.png"),
+    ]
+    assert same(Arch.from_json(paths[0].read_text())) == same(found.answer.arch)
+    with (tmp_path / "trials.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(found.candidates)
+    assert [row["accuracy"] != "" for row in rows] == [one.accuracy is not None for one in found.candidates]
+    assert rows[0]["stage1.operation"] == "mbconv"
+
+
+def test_another_searchs_store_is_refused_and_left_alone(
+    whole: tuple[Path, Found], pictures: Examples, tmp_path: Path
+) -> None:
+    store = whole[0] / "search.db"
+    before = store.read_bytes()
+    others = (
+        (replace(PLAN, target=1e6), pictures, "target"),
+        (replace(PLAN, base=replace(BASE, head=24)), pictures, "base"),
+        (PLAN, replace(pictures, fingerprint="others"), "pictures"),
+    )
+    for plan, examples, what in others:
+        with pytest.raises(ValueError, match=f"holds another search.*{what}"):
+            search(plan, examples, str(store), 1, processes=1)
+    assert store.read_bytes() == before
+
+
+def test_a_target_that_nothing_meets_is_said(pictures: Examples, tmp_path: Path) -> None:
+    plan = replace(PLAN, target=1.0)
+    with pytest.raises(ValueError, match=r"no candidate was trained .*give a larger target"):
+        found_in(tmp_path, pictures, 1, plan)
+
+
+def test_a_candidate_of_a_killed_process_is_tried_again(
+    pictures: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates_module, "BEAT", 1)
+    monkeypatch.setattr(candidates_module, "STALE", 1)
+    found_in(tmp_path, pictures, 1)
+    with opened(str(tmp_path / "search.db"), PLAN) as study:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it expects a heartbeat, which is what is missing
+            lost = study.ask()  # as a process does that is killed then
+        for name, values in PLAN.space.options.items():
+            lost.suggest_categorical(name, values)
+        study._storage.record_heartbeat(lost._trial_id)  # type: ignore[attr-defined]
+        time.sleep(2.5)
+        choices = lost.params
+    found = found_in(tmp_path, pictures, 3)
+    assert choices in [one.choices for one in found.candidates]
+    with opened(str(tmp_path / "search.db"), PLAN) as study:
+        states = [trial.state for trial in study.trials]
+        assert states.count(optuna.trial.TrialState.FAIL) == 1
+        assert optuna.trial.TrialState.RUNNING not in states
+        assert len(candidates(study)) == len(found.candidates)
+
+
+def test_a_front_is_kept_in_pareto_mode(pictures: Examples, tmp_path: Path) -> None:
+    plan = replace(PLAN, pareto=True)
+    found = found_in(tmp_path, pictures, 5, plan)
+    edge = front(found.candidates)
+    assert [one.cost for one in edge] == sorted(one.cost for one in edge)
+    assert [one.accuracy for one in edge] == sorted({one.accuracy for one in edge})
+    for one in trained(found.candidates):
+        assert any(other.cost <= one.cost and other.accuracy >= one.accuracy for other in edge)
+
+
+def test_several_processes_share_a_search(pictures: Examples, tmp_path: Path) -> None:
+    told: list[Standing] = []
+    store = str(tmp_path / "search.db")
+    found = search(PLAN, pictures, store, 4, processes=2, final=1, final_epochs=1, told=told.append)
+    assert 4 <= len(trained(found.candidates)) <= 5  # each may have begun its last when the other ended its own
+    assert len(trained(told[-1].found)) == len(trained(found.candidates))
+
+
+def test_random_networks_cost_what_the_answer_costs(pictures: Examples, tmp_path: Path) -> None:
+    macs = count(BASE, classes=3).macs
+    others = alike(PLAN.space, BASE, 5, 3)
+    assert len(others) == 5
+    assert all(abs(count(arch, classes=3).macs - macs) <= 0.05 * macs for arch in others)
+    assert len({same(arch) for arch in (*others, BASE)}) == 6
+    assert others == alike(PLAN.space, BASE, 5, 3)
+
+    compared = against_random(PLAN, BASE, pictures, str(tmp_path / "search.db"), 2, 1, processes=1)
+    assert len(compared.ours) == len(compared.theirs) == 5
+    assert compared.difference.mean == pytest.approx((sum(compared.ours) - sum(compared.theirs)) / 5)
+    assert "the best of 2 random networks" in compared.verdict()
+    written = json.loads(write_comparison(compared, tmp_path).read_text())
+    assert written["difference"]["mean"] == compared.difference.mean
+    assert len(written["random"]) == 2
+
+
+def test_the_best_random_network_is_compared_once_all_are_known() -> None:
+    others = alike(PLAN.space, BASE, 3, 3)
+    contest = Contest(BASE, others, 1, 2, 0)
+    assert contest({}) == contest.short()
+    results = {
+        job.key: {"selected": 0.4 + 0.1 * place, "loss": 1.0, "judged": 0.9 - 0.1 * place}
+        for place, job in enumerate(contest.short())
+    }
+    assert contest.best(results) == others[2]  # by the pictures to choose by, not by the others
+    assert [(job.arch, job.epochs) for job in contest(results)[3:]] == [(BASE, 2)] * 5 + [(others[2], 2)] * 5
+
+
+def test_the_prospect_is_said_before(pictures: Examples) -> None:
+    ahead = prospect(PLAN, pictures, 10, 2, 3, processes=1)
+    assert ahead.combinations == PLAN.space.size
+    assert 0 < ahead.share <= 1
+    assert ahead.candidates > 0
+    assert ahead.finals > 0
+    few = replace(pictures, select=Part(pictures.select.pictures[:50], pictures.select.classes[:50]))
+    with pytest.raises(ValueError, match=r"50 pictures .*too few"):
+        prospect(PLAN, few, 10, 2, 3)
+
+
+def test_a_plan_is_told_from_others() -> None:
+    json.dumps(PLAN.about)
+    for other in (replace(PLAN, seed=1), replace(PLAN, pareto=True), replace(PLAN, epochs=2)):
+        assert other.about != PLAN.about
