@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from effnet.arch import Arch
 from effnet.contract import Numerics
+from effnet.data.normalise import normalise
 from effnet.net import EfficientNet, FusedMBConv, MBConv, create
 from effnet.net.layers import ConvNorm
 
@@ -32,7 +33,10 @@ def random_network(
                 last = module.project if isinstance(module.project, ConvNorm) else module.fused
                 assert isinstance(last.norm, nn.BatchNorm2d)
                 nn.init.constant_(last.norm.weight, BRANCH)
-        settle(model, torch.randn(PICTURES, channels, *[min(model.arch.resolution, SIDE)] * 2))
+        side = min(model.arch.resolution, SIDE)
+        # noise as it is then asked of: of another spread it would grow from block to block, and rounding with it
+        pictures = torch.randint(256, (PICTURES, side, side, channels), dtype=torch.uint8)
+        settle(model, normalise(pictures, model.preprocess))
     return model
 
 

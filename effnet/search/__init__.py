@@ -1,4 +1,4 @@
-"""Networks found by measuring: how long one takes here, as a cost that `effnet.fit` stays within."""
+"""Networks found by measuring or by training many: latency as a cost, coefficients, blocks, the claim of scaling."""
 
 from effnet.search.latency import Latency as Latency
 from effnet.search.latency import Measured as Measured
