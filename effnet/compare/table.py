@@ -45,7 +45,7 @@ class Column:
             case "×":
                 return f"{amount:.2f}×" if amount < 10 else f"{amount:.1f}×"
             case "ms":
-                return f"{amount * 1e3:#.3g} ms".replace(". ", " ")
+                return f"{amount:.2f} s" if amount >= 1 else f"{amount * 1e3:#.3g} ms".replace(". ", " ")
             case _:
                 return f"{amount:g}"
 

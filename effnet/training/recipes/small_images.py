@@ -4,6 +4,9 @@
 2×2 pixels. ``small_images_resized``: the network as it is, pictures enlarged to 96 pixels; nine times the pixels of
 the first, at a quarter of its maps' share.
 
+The rate is a quarter of the official one (.016 per 256). Lite0 with a stem of stride 1, five epochs of 4,000 pictures of CIFAR-10, one seed,
+2,000 unseen ones: RMSProp at .002 per 128 30.1 %, at .008 17.9 %; SGD at .1 22.7 %; AdamW at .002 19.8 %.
+
 Source: our own.
 """
 
@@ -17,7 +20,7 @@ SMALL_IMAGES = Recipe(
     epochs=30,
     batch=128,
     optimiser="rmsprop",
-    learning_rate=0.008,
+    learning_rate=0.002,
     rate_batch=128,
     schedule="cosine",
     warm_up=2.0,
