@@ -130,7 +130,7 @@ def _print(found: Found) -> None:
     finals = table("depth / width / resolution", "fully trained", "± sd", "against the paper's")
     for stand, difference in found.finals:
         against = difference.in_words() if difference else "is the paper's"
-        finals.add_row(stand.called(), f"{stand.mean:.2%}", f"{stand.spread:.2%}", against)
+        finals.add_row(stand.called(), f"{stand.accuracies.mean:.2%}", f"{stand.accuracies.spread:.2%}", against)
     show(*([rows, finals] if found.finals else [rows]), *found.remarks())
 
 
@@ -142,7 +142,7 @@ def _row(stand: Stand) -> tuple[str, ...]:
         short(stand.macs),
         str(stand.epochs),
         str(len(stand.accuracies)),
-        f"{stand.mean:.2%}",
-        f"{stand.spread:.2%}",
+        f"{stand.accuracies.mean:.2%}",
+        f"{stand.accuracies.spread:.2%}",
         f"{stand.worth:.2%}",
     )

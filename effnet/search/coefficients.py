@@ -16,7 +16,7 @@ from typing import Any
 
 from effnet.arch import Arch, count, layers
 from effnet.arch.record import whole
-from effnet.search.difference import Difference, paired
+from effnet.search.difference import Accuracies, Difference, paired
 from effnet.search.examples import Examples
 from effnet.search.grid import PAPER, Point, grid, grown
 from effnet.search.halving import Halving, Rung
@@ -123,7 +123,7 @@ class Stand:
     points: tuple[Point, ...]
     rung: int
     epochs: int
-    accuracies: tuple[float, ...]
+    accuracies: Accuracies
     macs: int
     worth: float
 
@@ -132,24 +132,14 @@ class Stand:
         named = PAPER if PAPER in self.points else middle(self.points)
         return named.in_words() + (f" + {len(self.points) - 1}" if len(self.points) > 1 else "")
 
-    @property
-    def mean(self) -> float:
-        """The mean accuracy."""
-        return mean(self.accuracies)
-
-    @property
-    def spread(self) -> float:
-        """The standard deviation over seeds; 0 of a single one."""
-        return stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
-
     def to_dict(self) -> dict[str, Any]:
         """The network, the triples that grow it, and its figures."""
         triples = [[float(each) for each in (one.alpha, one.beta, one.gamma)] for one in self.points]
         return asdict(replace(self, points=())) | {
             "arch": self.arch.to_dict(),
             "points": triples,
-            "mean": self.mean,
-            "spread": self.spread,
+            "mean": self.accuracies.mean,
+            "spread": self.accuracies.spread,
         }
 
 
@@ -262,7 +252,9 @@ def found(search: Coefficients, results: Mapping[str, Result]) -> Found:
     finals = []
     for stand in (one for one in stands if one.rung == last):
         theirs, ours = (halving.accuracies(last, arch, results, "judged") for arch in (paper, stand.arch))
-        finals.append((replace(stand, accuracies=tuple(ours)), None if stand.arch == paper else paired(ours, theirs)))
+        finals.append(
+            (replace(stand, accuracies=Accuracies(ours)), None if stand.arch == paper else paired(ours, theirs))
+        )
     smooth = surface([middle(search.of_network(arch)) for arch in heights], list(heights.values()))
     return Found(search, tuple(stands), heights, smooth, noise, tuple(finals))
 
@@ -274,7 +266,7 @@ def _stand(search: Coefficients, place: int, arch: Arch, results: Mapping[str, R
         search.of_network(arch),
         place,
         halving.rungs[place].epochs,
-        tuple(halving.accuracies(place, arch, results)),
+        Accuracies(halving.accuracies(place, arch, results)),
         count(arch, classes=search.classes).macs,
         halving.mean(place, arch, results),
     )

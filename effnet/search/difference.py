@@ -1,4 +1,4 @@
-"""Whether one network is better than another: paired differences of accuracies, with their interval."""
+"""Accuracies over seeds, and whether one network is better than another: paired differences with their interval."""
 
 from __future__ import annotations
 
@@ -8,6 +8,20 @@ from math import sqrt
 from statistics import mean, stdev
 
 LEVEL = 0.95
+
+
+class Accuracies(tuple[float, ...]):
+    """What one network reached, as fractions, a seed each."""
+
+    @property
+    def mean(self) -> float:
+        """Their mean."""
+        return mean(self)
+
+    @property
+    def spread(self) -> float:
+        """Their standard deviation; 0 of a single one."""
+        return stdev(self) if len(self) > 1 else 0.0
 
 
 @dataclass(frozen=True)

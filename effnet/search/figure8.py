@@ -78,8 +78,8 @@ def _row(found: Outcome, one: Scored) -> Row:
         "params": Value(count(arch, classes=found.study.classes).params),
         "macs": Value(grown.macs, note=note.replace("-", "−")),
         "times": Value(grown.macs / base.macs),
-        "top1": Value(measured=one.mean),
-        "spread": Value(measured=one.spread if len(one.accuracies) > 1 else None),
+        "top1": Value(measured=one.accuracies.mean),
+        "spread": Value(measured=one.accuracies.spread if len(one.accuracies) > 1 else None),
     }
     if lead:
         interval = f" ({points(lead.low)} to {points(lead.high)})" if lead.pairs > 1 else ""
@@ -124,7 +124,7 @@ def plot(found: Outcome) -> Drawing:
     unit, word = (1e9, "billions") if found.scored[-1].grown.macs >= 1e9 else (1e6, "millions")
 
     def mark(one: Scored) -> Mark:
-        return Mark(one.grown.macs / unit, one.mean, one.spread)
+        return Mark(one.grown.macs / unit, one.accuracies.mean, one.accuracies.spread)
 
     first = mark(found.scored[0])
     ways = [Way(way, (first, *(mark(one) for one in found.scored if one.grown.way == way))) for way in WAYS]

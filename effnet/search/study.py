@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from effnet.arch import Arch
-from effnet.search.difference import Difference, paired
+from effnet.search.difference import Accuracies, Difference, paired
 from effnet.search.directions import COMPOUND, WAYS, Grown, directions
 from effnet.search.examples import Examples
 from effnet.search.grid import PAPER, Point
@@ -91,21 +91,11 @@ class Study:
 
 @dataclass(frozen=True)
 class Scored:
-    """A network and its accuracies, fractions, a seed each."""
+    """A network, what it reached, and what that took."""
 
     grown: Grown
-    accuracies: tuple[float, ...]
+    accuracies: Accuracies
     seconds: float  # of one training, the mean
-
-    @property
-    def mean(self) -> float:
-        """The mean accuracy."""
-        return mean(self.accuracies)
-
-    @property
-    def spread(self) -> float:
-        """The standard deviation over seeds; 0 of a single one."""
-        return stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -165,7 +155,7 @@ def outcome(study: Study, results: Mapping[str, Result]) -> Outcome:
     scored = []
     for one in study.networks:
         rows = [results[Job(one.arch, study.epochs, seed).key] for seed in range(study.seeds)]
-        accuracies = tuple(float(row["judged"]) for row in rows)
+        accuracies = Accuracies(float(row["judged"]) for row in rows)
         scored.append(Scored(one, accuracies, mean(float(row["seconds"]) for row in rows)))
     at = {(one.grown.way, one.grown.times): one.accuracies for one in scored}
     sizes = sorted({one.times for one in study.networks if one.way == COMPOUND})

@@ -52,7 +52,7 @@ def _points(found: Found) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
         point, arch = search.points[number], search.networks[number]
         stand = by_arch[arch]
         triple = (float(each) for each in (point.alpha, point.beta, point.gamma, point.total))
-        reached = (stand.mean, stand.spread, stand.worth, found.first[arch])
+        reached = (stand.accuracies.mean, stand.accuracies.spread, stand.worth, found.first[arch])
         rung = (stand.macs, stand.rung + 1, stand.epochs, len(stand.accuracies))
         return *triple, place[arch], *rung, *(f"{value:.6f}" for value in reached)
 

@@ -111,12 +111,12 @@ def test_it_runs_and_goes_on_with_more_seeds(striped: Examples, tiny: Arch, tmp_
     study = Study.of(tiny, 3, epochs=1, seeds=1, times=(2,))
     found = run(study, striped, tmp_path / "s.db", processes=1)
     assert [one.grown.way for one in found.scored] == ["base", *WAYS]
-    assert all(0.2 < one.mean <= 1 for one in found.scored)
+    assert all(0.2 < one.accuracies.mean <= 1 for one in found.scored)
     heard: list[int] = []
     more = replace(study, seeds=2)
     again = run(more, striped, tmp_path / "s.db", 1, lambda results, jobs: heard.append(len(results)))
     assert heard == [5, 6, 7, 8, 9, 10]
-    assert [one.accuracies[0] for one in again.scored] == [one.mean for one in found.scored]
+    assert [one.accuracies[0] for one in again.scored] == [one.accuracies.mean for one in found.scored]
     with pytest.raises(ValueError, match="another search: epochs differs"):
         run(replace(study, epochs=2), striped, tmp_path / "s.db", 1)
 
