@@ -97,7 +97,8 @@ def reproduce(
 
     Each figure is computed (from the architecture), measured (here, now) or quoted (from which version of which paper),
     and never mixed; where computed and quoted disagree, it says so and why. table4 measures for some minutes, or half
-    an hour where memory suffices for GPipe's network; all others take seconds.
+    an hour where memory suffices for GPipe's network; scaling trains networks on PICTURES for an hour or more; all
+    others take seconds.
     """
     listed = [each.strip() for each in models.split(",") if each.strip()] if models else []
     asked = Asked(base, size, coefficients, seeds, epochs, processes, store, dry_run)

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from effnet.arch import Arch, count, layers
+from effnet.arch import Arch, count
 from effnet.arch.record import whole
 from effnet.search.difference import Accuracies, Difference, paired
 from effnet.search.examples import Examples
@@ -24,6 +24,7 @@ from effnet.search.jobs import Job, perform
 from effnet.search.ledger import Result
 from effnet.search.proxy import BASE
 from effnet.search.reward import reward
+from effnet.search.space import same
 from effnet.search.surface import Surface, surface
 
 SEEDS = 3
@@ -80,11 +81,11 @@ class Coefficients:
         """
         whole("final", final, 1)
         points = tuple(dict.fromkeys((*(points or grid()), PAPER)))
-        same: dict[tuple[object, ...], Arch] = {}
+        first: dict[tuple[object, ...], Arch] = {}
 
         def network(point: Point) -> Arch:
             arch = grown(base, *map(float, (point.alpha, point.beta, point.gamma)))
-            return same.setdefault((arch.resolution, *layers(arch)), arch)
+            return first.setdefault(same(arch), arch)
 
         always = (network(PAPER),)
         networks = tuple(map(network, points))
