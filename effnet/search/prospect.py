@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from statistics import mean
 
@@ -57,7 +57,7 @@ def prospect(
     return Prospect(
         combinations=plan.space.size,
         share=len(archs) / DRAWN,
-        candidates=estimate(jobs, examples, processes=processes),
+        candidates=estimate(jobs, replace(examples, unseen=False), processes=processes),  # they are not judged
         finals=estimate(finals, examples, processes=processes),
         kept=size * trials,
         apart=apart,

@@ -42,11 +42,12 @@ EVALUATED = 500  # pictures at once
 class Trained:
     """What a short training came to: top-1 accuracies as fractions, and its seconds.
 
-    ``selected`` is of the pictures that a search chooses by, ``judged`` of those it never looks at.
+    ``selected`` is of the pictures that a search chooses by, ``judged`` of those it never looks at; None where it was
+    not judged.
     """
 
     selected: float
-    judged: float
+    judged: float | None
     loss: float  # cross-entropy of the pictures chosen by
     seconds: float
 
@@ -58,12 +59,14 @@ def train(
     seed: int,
     recipe: Recipe = PROXY,
     inherited: Mapping[str, Tensor] | None = None,
+    judged: bool = True,
 ) -> tuple[Trained, EfficientNet]:
     """``arch`` trained for ``epochs`` on ``examples.fit`` and evaluated, on one thread of this process.
 
     All that is drawn depends on ``seed`` alone: weights, order, shifts and mirrors; networks of one seed see the same
     pictures in the same order. ``inherited`` tensors take the place of random ones of the same name and shape.
-    A training that diverges is broken off, and its accuracy is what it then is: chance.
+    A training that diverges is broken off, and its accuracy is what it then is: chance. Who is not to be ``judged``
+    saves the time of looking at those pictures.
     """
     begun = time.perf_counter()
     with torch.random.fork_rng(devices=()):
@@ -74,8 +77,10 @@ def train(
         _fit(model.train(), examples, replace(recipe, epochs=epochs), seed)
     model.eval()
     selected, loss = evaluate(model, examples.select)
-    judged = evaluate(model, examples.judge)[0] if examples.unseen else selected
-    return Trained(selected, judged, loss, time.perf_counter() - begun), model
+    unseen = None
+    if judged:
+        unseen = evaluate(model, examples.judge)[0] if examples.unseen else selected
+    return Trained(selected, unseen, loss, time.perf_counter() - begun), model
 
 
 def inherit(model: EfficientNet, tensors: Mapping[str, Tensor]) -> int:
