@@ -100,7 +100,8 @@ def explain(
     if beside:
         _panel([model, *beside], named, out, classes, how, at or "head", strict, device, as_json)
         return
-    from effnet.cli.printing import note, progress, show_json
+    from effnet.cli.printing import progress, show_json
+    from effnet.cli.tally import Tally
     from effnet.data.pixels import PictureError
     from effnet.explanation.album import PAGE, Album
     from effnet.explanation.explain import explain as explained
@@ -121,30 +122,28 @@ def explain(
         )
         told: list[dict[str, Any]] = []
         rows: list[Prediction] = []
-        unread = 0
         with progress("explaining") as step:
+            tally = Tally(step)
             for name, source in named:
                 try:
                     if isinstance(source, PictureError):
                         raise source
                     found = ask(source, name=name)
                 except PictureError as error:
-                    why = str(error)
-                    note(why if name in why else f"{name}: {why}")
-                    album.leave_out(name, why)
-                    told.append({"picture": name, "error": why})
-                    unread += 1
+                    tally.read_one(name, error)
+                    album.leave_out(name, str(error))
+                    told.append({"picture": name, "error": str(error)})
                 else:
                     told.append({**found.to_dict(), "files": album.add(found)})
                     rows.append(found.prediction)
-                step(album.pictures, None)
+                    tally.read_one(name, found)
     if as_json:
         show_json(told)
     elif rows:
         from effnet.cli.predictions import print_table
 
         print_table(rows, network.labels)
-    _end(unread, len(told), f"{len(rows):,} pictures are explained in {out / PAGE}" if rows else "", strict)
+    tally.end(f"{len(rows):,} pictures are explained in {out / PAGE}" if rows else "", strict)
 
 
 def _panel(
@@ -159,7 +158,8 @@ def _panel(
     as_json: bool,
 ) -> None:
     """Writes the models side by side."""
-    from effnet.cli.printing import note, show_json
+    from effnet.cli.printing import show_json
+    from effnet.cli.tally import Tally
     from effnet.data.pixels import PictureError, Source, read
     from effnet.data.storage.atomic import replacing
     from effnet.explanation.panel import panel
@@ -168,6 +168,7 @@ def _panel(
     heads = heads if len(set(heads)) == len(heads) else models
     networks = [(head, _opened(name, device)) for head, name in zip(heads, models, strict=True)]
     readable: list[Source] = []
+    tally = Tally()
     told: list[dict[str, Any]] = []
     for name, source in named:
         try:
@@ -175,10 +176,10 @@ def _panel(
                 raise source
             read(source)
         except PictureError as error:
-            why = str(error)
-            note(why if name in why else f"{name}: {why}")
-            told.append({"picture": name, "error": why})
+            tally.read_one(name, error)
+            told.append({"picture": name, "error": str(error)})
         else:
+            tally.read_one(name, None)
             readable.append(source)
             told.append({"picture": name})
     wanted = _split(classes, networks[0][1].labels.names)
@@ -193,8 +194,7 @@ def _panel(
             made.save(beside, "PNG")
     if as_json:
         show_json({"written": str(out) if readable else None, "models": models, "pictures": told})
-    done = f"{len(models)} models and {len(readable):,} pictures are in {out}" if readable else ""
-    _end(len(told) - len(readable), len(told), done, strict)
+    tally.end(f"{len(models)} models and {len(readable):,} pictures are in {out}" if readable else "", strict)
 
 
 def _opened(model: str, device: str | None) -> EfficientNet:
@@ -219,15 +219,3 @@ def _split(given: list[str] | None, names: Iterable[str]) -> list[str] | None:
         return None
     known = set(names)
     return [part for one in given for part in ([one] if one in known else map(str.strip, one.split(",")))]
-
-
-def _end(unread: int, total: int, done: str, strict: bool) -> None:
-    """Says what was done and what not. The status is 1 where no picture could be read, or with ``strict`` not all."""
-    from effnet.cli.printing import note
-
-    if done:
-        note(done)
-    if unread:
-        note(f"{unread} of {total} pictures could not be read")
-    if unread == total or (strict and unread):
-        raise typer.Exit(1)

@@ -141,7 +141,8 @@ def predict(
         predict_into(out, sources, make, asked, top, every, ray, force, strict)
         return
     from effnet.cli.predictions import print_csv, print_json, print_table
-    from effnet.cli.printing import note, progress
+    from effnet.cli.printing import progress
+    from effnet.cli.tally import Tally
     from effnet.data.gather import gather
 
     # Before torch is imported: a file that is not there is told at once
@@ -154,7 +155,7 @@ def predict(
     rows: list[Prediction] = []
     on_screen = (as_json or as_csv) and not embeddings and sys.stdout.isatty()
     with progress("predicting", hidden=on_screen) as step:
-        tally = _Tally(step)
+        tally = Tally(step)
         if embeddings:
             from effnet.cli.embeddings import write
 
@@ -170,13 +171,8 @@ def predict(
                 rows = list(found)
     if rows:
         print_table(rows, predictor.labels)
-    if embeddings:
-        note(f"{tally.read} embeddings are written to {embeddings}")
-    if tally.unread:
-        note(f"{tally.unread} of {tally.read + tally.unread} pictures could not be read")
     predictor.keep()
-    if not tally.read or (strict and tally.unread):
-        raise typer.Exit(1)
+    tally.end(f"{tally.read} embeddings are written to {embeddings}" if embeddings else "", strict)
 
 
 def _one(
@@ -202,21 +198,3 @@ def _listed(table: str) -> list[tuple[str, Path]]:
     from effnet.data.table import open_unlabelled
 
     return open_unlabelled(table)
-
-
-class _Tally:
-    """Counts pictures, and names on standard error those that could not be read."""
-
-    def __init__(self, step: Callable[[int, int | None], None]) -> None:
-        self.step, self.read, self.unread = step, 0, 0
-
-    def read_one(self, name: str, found: object) -> bool:
-        """Whether the picture was read: ``found`` is no error, nor a text that says why not."""
-        from effnet.cli.printing import note
-
-        why = str(found) if isinstance(found, (str, ValueError)) else ""
-        self.read, self.unread = (self.read, self.unread + 1) if why else (self.read + 1, self.unread)
-        self.step(self.read + self.unread, None)
-        if why:
-            note(why if name in why else f"{name}: {why}")
-        return not why

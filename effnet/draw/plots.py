@@ -65,7 +65,9 @@ def curves(
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             axes.set_ylim(top=min(axes.get_ylim()[1], 1.0))
-        figure.legend(loc="outside upper left", ncols=len(lines), frameon=False, handlelength=1.4, borderpad=0)
+        figure.legend(
+            loc="outside upper left", ncols=len(lines), frameon=False, handlelength=1.4, borderpad=0.8, borderaxespad=0
+        )
         return as_svg(figure, title, ("curves", title, dict(lines), percent, marked))
 
 
