@@ -69,6 +69,7 @@ class Asked:
 def scaling(data: str, asked: Asked, out: Path | None, as_json: bool) -> tuple[Table, Drawing] | None:
     """The study on ``data`` as a table and a plot; None after a dry run, which is told here."""
     from effnet.cli.printing import note, show, show_json
+    from effnet.search.ledger import shown
     from effnet.search.study import run
 
     study, examples, own = _prepared(data, asked)
@@ -77,12 +78,12 @@ def scaling(data: str, asked: Asked, out: Path | None, as_json: bool) -> tuple[T
         if as_json:
             show_json(plan)
         else:
-            show(_networks(study), *_told(plan, study))
+            show(_networks(study), *_told(plan, study, examples))
         return None
-    for line in _told(plan, study):
+    for line in _told(plan, study, examples):
         note(line)
     store = asked.store or str((out or Path()) / "scaling.db")
-    note(f"results are kept in {store}: the same command again goes on from there")
+    note(f"results are kept in {shown(store)}: the same command again goes on from there")
     with following(study.jobs) as told:
         found = run(study, examples, store, asked.processes, told)
     from effnet.clock.machine import machine
@@ -161,7 +162,7 @@ def _planned(study: Study, examples: Examples, own: int, processes: int | None) 
     }
 
 
-def _told(plan: Mapping[str, Any], study: Study) -> Iterator[str]:
+def _told(plan: Mapping[str, Any], study: Study, examples: Examples) -> Iterator[str]:
     """The plan in sentences."""
     from effnet.cli.printing import duration
     from effnet.search.study import enlarged
@@ -171,7 +172,7 @@ def _told(plan: Mapping[str, Any], study: Study) -> Iterator[str]:
         f"{plan['trainings']} trainings of {plan['epochs']} epochs of {pictures['fit']:,} pictures: about "
         f"{duration(plan['seconds'])} with {plan['processes']} at once"
     )
-    yield told_apart(pictures["judge"])
+    yield told_apart(examples, chooses=False)
     if study.seeds == 1:
         yield "one seed shows no spread, and so gives no verdict: --seeds 3"
     if remark := enlarged(study, pictures["side"]):

@@ -64,14 +64,23 @@ def decoded(data: str, side: int, seed: int) -> Examples:
         return examples(data, side, seed, step)
 
 
-def told_apart(pictures: int) -> str:
-    """Which differences so many judged pictures can tell, in words. Raises ``ValueError`` for too few."""
+def told_apart(examples: Examples, chooses: bool = True) -> str:
+    """Which differences the judged pictures can tell, in words.
+
+    Raises ``ValueError`` where they are too few, or where what ``chooses`` has too few to choose by.
+    """
     from effnet.search.enough import verdict_possible
 
-    return (
-        f"judged by {pictures:,} pictures: differences below {100 * verdict_possible(pictures):.1f} points may be by "
-        "chance, though less so of networks that see the same pictures"
+    if chooses:
+        verdict_possible(len(examples.select))
+    apart = 100 * verdict_possible(len(examples.judge))
+    told = (
+        f"judged by {len(examples.judge):,} pictures: differences below {apart:.1f} points may be by chance, though "
+        "less so of networks that see the same pictures"
     )
+    if chooses and not examples.unseen:
+        told += "; there is no val or test split, so that these are what was chosen by"
+    return told
 
 
 @contextmanager

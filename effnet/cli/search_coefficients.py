@@ -75,7 +75,7 @@ def coefficients(
         f"take {len(jobs)} trainings, together {sum(job.epochs for job in jobs):,} epochs of "
         f"{len(examples.fit):,} pictures: about {duration(seconds)} without interruption"
     )
-    limit = told_apart(len(examples.judge))
+    limit = told_apart(examples)
     if dry_run:
         if as_json:
             show_json(_planned(search, examples, seconds))

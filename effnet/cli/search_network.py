@@ -28,9 +28,7 @@ def network(
     size: Side = None,
     target: Annotated[
         str | None,
-        typer.Option(
-            metavar="AMOUNT", help="What a network should cost: 4M, or 2ms of latency; by default the base's."
-        ),
+        typer.Option(metavar="AMOUNT", help="What a network should cost: 4M; by default as the base. Of latency: 2ms."),
     ] = None,
     cost: Annotated[
         str, typer.Option(metavar="KIND", help="macs, params, or latency, which is measured here.")
@@ -67,13 +65,17 @@ def network(
     from effnet.search.found import write_comparison, write_network
     from effnet.search.network import search
     from effnet.search.prospect import prospect
-    from effnet.search.reward import COSTS, Cost
+    from effnet.search.reward import COSTS, Cost, amount
 
     choice("cost", cost, COSTS)
     start = base(base_network, size)
     wanted = None if target is None else (seconds if cost == "latency" else how_many)(target)
     examples = decoded(data, start.resolution, seed)
-    plan = Plan(start, wanted or Cost(cost, len(examples.names))(start), cost, pareto, epochs, seed)
+    own = wanted or Cost(cost, len(examples.names))(start)
+    if wanted is None and cost == "latency":  # measured again it would be another target, and another search
+        why = f"say how long a network may take: {start.name} takes {amount(own, cost)} on one core here"
+        raise typer.BadParameter(why, param_hint="--target")
+    plan = Plan(start, own if wanted is None else wanted, cost, pareto, epochs, seed)
     ahead = prospect(plan, examples, trials, final, final_epochs, processes)
     where = store or str(out / "search.db")
     if dry_run:
@@ -120,8 +122,9 @@ def _planned(
     plan: Plan, ahead: Prospect, examples: Examples, trials: int, minutes: float | None, store: str
 ) -> list[str]:
     from effnet.cli.printing import duration
-    from effnet.search.found import amount
+    from effnet.search.ledger import shown
     from effnet.search.network import weights_beside
+    from effnet.search.reward import amount
 
     first = min(ahead.candidates, 60 * minutes) if minutes is not None else ahead.candidates
     most = "at most " if minutes is not None else ""
@@ -131,9 +134,9 @@ def _planned(
         f"{most}{trials} candidates of {plan.epochs} epochs of {len(examples.fit):,} pictures take about "
         f"{duration(first)}, the finals {duration(ahead.finals)}; "
         f"together {duration(first + ahead.finals)} where nothing else runs",
-        told_apart(len(examples.judge))
-        + ("" if examples.unseen else "; there is no val or test split, so that no picture is left that chose nothing"),
-        f"kept: {store}, and tensors of all candidates in {weights_beside(store)} (about {ahead.kept / 1e6:,.0f} MB)",
+        told_apart(examples),
+        f"kept: {shown(store)}, and tensors of all candidates in {weights_beside(store)} (about "
+        f"{ahead.kept / 1e6:,.0f} MB)",
     ]
 
 
@@ -150,7 +153,7 @@ def _following(plan: Plan) -> Iterator[tuple[Callable[[Standing], None], Callabl
 def _standing(standing: Standing, plan: Plan) -> str:
     from effnet.cli.printing import duration
     from effnet.search.candidates import front, trained
-    from effnet.search.found import amount
+    from effnet.search.reward import amount
 
     done = trained(standing.found)
     parts = [f"{len(done)} of {max(standing.trials, len(done))} candidates"]
@@ -165,7 +168,7 @@ def _standing(standing: Standing, plan: Plan) -> str:
 
 def _print(plan: Plan, found: Found, compared: Compared | None) -> None:
     from effnet.cli.printing import show, table
-    from effnet.search.found import amount
+    from effnet.search.reward import amount
 
     rows = table("", "network", "cost", "reward", "chosen by", "unseen pictures", left=("network",))
     for place, one in enumerate(found.finalists, start=1):

@@ -119,12 +119,13 @@ def train(
         from effnet.cli.printing import show_json
         from effnet.training.rehearsal import IMAGENET, rehearse
         from effnet.training.run import settled
+        from effnet.weights.atomic import replacing
 
         asked = settled(settings, weights, epochs, batch, _rate(lr))
         rehearsal = rehearse(asked, resolve(model or "b0"), _count(data) if data else IMAGENET, epochs)
         if out:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "schedule.svg").write_text(rehearsal.to_svg(), encoding="utf-8")
+            with replacing(out / "schedule.svg") as beside:
+                beside.write_text(rehearsal.to_svg(), encoding="utf-8")
         show_json(rehearsal.to_dict()) if as_json else _print_rehearsal(rehearsal, out)
         return
     if data is None:
@@ -239,6 +240,7 @@ def _print_rehearsal(rehearsal: Rehearsal, out: Path | None) -> None:
         f"labels smoothed by {recipe.label_smoothing:g}; {recipe.select_share:.1%} of the pictures to choose by",
         f"stochastic depth from {drops[0][1]:.3f} ({drops[0][0]}) to {drops[-1][1]:.3f} ({drops[-1][0]})",
         shown,
+        *([f"one epoch in {every} is shown, and the last; --json has all"] if every > 1 else []),
         *([f"drawn in {out / 'schedule.svg'}"] if out else []),
     )
 

@@ -59,8 +59,8 @@ def own_folds(pictures: Pictures) -> list[int] | None:
     torn = [group for group, where in homes.items() if len(where) > 1]
     if torn:
         log.warning(
-            "%d groups are in several folds of the data, such as %r: figures will look better than they are",
-            len(torn),
+            "%s in several folds of the data, such as %r: figures will look better than they are",
+            "1 group is" if len(torn) == 1 else f"{len(torn)} groups are",
             torn[0],
         )
     return places

@@ -14,27 +14,39 @@ from effnet.draw.plane import accuracy_upwards, cost_across, ruled
 if TYPE_CHECKING:
     from matplotlib.text import Annotation
 
-Kind = Literal["candidate", "random", "front", "answer", "base"]
+Kind = Literal["candidate", "random", "answer", "base"]
 
 WIDE, TALL = 560, 380
 # colour, area in square points, mark, words of the legend
 STYLES: dict[Kind, tuple[str, float, str, str]] = {
     "candidate": ("#8b919c", 14, "o", "a candidate"),
     "random": ("#2f9e63", 18, "x", "drawn at random"),
-    "front": ("#3b7dd8", 24, "o", "the front"),
     "base": (INK, 40, "s", "the base"),
     "answer": ("#d9772b", 80, "*", "the answer"),
 }
 
 
+FRONT = ("#3b7dd8", 24, "o", "the front")
+ORDER = (STYLES["candidate"], STYLES["random"], FRONT, STYLES["base"], STYLES["answer"])  # the last on top
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """A network: its cost, its accuracy as a fraction, what it is in the search, and the name to write beside it."""
+    """A network: its cost, its accuracy as a fraction, what it is in the search, and the name to write beside it.
+
+    Whatever it is, it may be ``on_front``: no other is as cheap and as accurate.
+    """
 
     cost: float
     accuracy: float
     kind: Kind = "candidate"
     name: str = ""
+    on_front: bool = False
+
+    @property
+    def style(self) -> tuple[str, float, str, str]:
+        """How its point is drawn."""
+        return FRONT if self.on_front and self.kind == "candidate" else STYLES[self.kind]
 
 
 def best(candidates: Sequence[tuple[float, float]]) -> list[int]:
@@ -50,7 +62,7 @@ def best(candidates: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def front(candidates: Sequence[Candidate], label: str, title: str, accuracy: str = "top-1") -> Drawing:
-    """Every candidate as a point of its kind, and a line of steps through the front and the answer.
+    """Every candidate as a point of its kind, and a line of steps through the front.
 
     ``label`` and ``accuracy`` name the axes; costs are logarithmic. ``title`` is for those who cannot see. Which are
     the front is for the caller to say: see `best`. Base and answer are named by their kind where they have no name.
@@ -62,10 +74,10 @@ def front(candidates: Sequence[Candidate], label: str, title: str, accuracy: str
         cost_across(axes, label)
         accuracy_upwards(axes, accuracy)
         names: list[Annotation] = []
-        for level, (kind, (colour, area, mark, words)) in enumerate(STYLES.items()):
-            of = [one for one in candidates if one.kind == kind]
-            if not of:
-                continue
+        used = [style for style in ORDER if any(one.style == style for one in candidates)]
+        for level, style in enumerate(used):
+            colour, area, mark, words = style
+            of = [one for one in candidates if one.style == style]
             axes.scatter(
                 [one.cost for one in of],
                 [one.accuracy for one in of],
@@ -76,14 +88,14 @@ def front(candidates: Sequence[Candidate], label: str, title: str, accuracy: str
                 label=words,
                 zorder=3 + level,
             )
-            shown = [(one, one.name or (words if kind in ("base", "answer") else "")) for one in of]
-            names += [named(axes, name, (one.cost, one.accuracy), bold=kind == "answer") for one, name in shown if name]
-        line = _steps(sorted((one.cost, one.accuracy) for one in candidates if one.kind in ("front", "answer")))
-        axes.plot([cost for cost, _ in line], [share for _, share in line], color=STYLES["front"][0], linewidth=1.6)
+            for one in of:
+                if name := one.name or (words if one.kind in ("base", "answer") else ""):
+                    names.append(named(axes, name, (one.cost, one.accuracy), bold=one.kind == "answer"))
+        line = _steps(sorted((one.cost, one.accuracy) for one in candidates if one.on_front))
+        axes.plot([cost for cost, _ in line], [share for _, share in line], color=FRONT[0], linewidth=1.6)
         axes.margins(x=0.08, y=0.08)
-        kinds = {one.kind for one in candidates}
         figure.legend(
-            loc="outside upper left", ncols=len(kinds), frameon=False, handlelength=1, borderpad=0, columnspacing=1.4
+            loc="outside upper left", ncols=len(used), frameon=False, handlelength=1, borderpad=0, columnspacing=1.4
         )
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # names are placed in what it has laid out

@@ -15,6 +15,7 @@ from effnet.contract import Numerics
 from effnet.net.lean import activated, again, can, remade
 
 BATCH_NORM_MOMENTUM = 0.01  # the official .99 in TensorFlow's sense
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # of one device, of several: neither is the other's kind
 
 
 class Conv(nn.Conv2d):
@@ -120,7 +121,7 @@ def activate(name: str) -> nn.Module:
 @contextmanager
 def unmeasured(module: nn.Module) -> Iterator[None]:
     """In this block batch norm leaves its running statistics alone: a pass that is made again is not measured twice."""
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+    norms = [norm for norm in module.modules() if isinstance(norm, BATCH_NORMS)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

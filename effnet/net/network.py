@@ -14,7 +14,7 @@ from effnet.arch import Arch, Layer, layers, resolve
 from effnet.arch.record import whole
 from effnet.contract import Contract, Labels, Numerics, Preprocess, Provenance, crop_fraction
 from effnet.net.blocks import FusedMBConv, MBConv
-from effnet.net.layers import ConvNorm, unmeasured
+from effnet.net.layers import BATCH_NORMS, ConvNorm, unmeasured
 
 
 class EfficientNet(nn.Module):
@@ -117,7 +117,7 @@ class EfficientNet(nn.Module):
             self.get_submodule(name).eval()
         if self._frozen_norms:
             for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, BATCH_NORMS):
                     module.eval()
         return self
 

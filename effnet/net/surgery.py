@@ -9,7 +9,7 @@ from torch import nn
 
 from effnet.arch.record import choice, number, whole
 from effnet.contract import Labels
-from effnet.net.layers import ConvNorm, StochasticDepth
+from effnet.net.layers import BATCH_NORMS, ConvNorm, StochasticDepth
 from effnet.net.network import Classifier, EfficientNet
 
 
@@ -20,7 +20,7 @@ def fold(model: EfficientNet) -> EfficientNet:
     """
     folded = copy.deepcopy(model).eval()
     for module in folded.modules():
-        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
+        if isinstance(module, ConvNorm) and isinstance(module.norm, BATCH_NORMS):
             norm, weight = module.norm, module.conv.weight
             assert norm.running_mean is not None
             assert norm.running_var is not None

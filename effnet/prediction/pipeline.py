@@ -24,11 +24,12 @@ def outputs(
     preprocess: Preprocess,
     batch: int | Callable[[], int] = BATCH,
     look: Callable[[Source, Preprocess], Fitted] = pixels,
+    finite: bool = True,
 ) -> Iterator[tuple[str, NDArray[Number] | PictureError]]:
     """``compute`` of every picture, in order and in batches: (name, its row of the result, or why there is none).
 
     ``batch`` may be asked anew each time: what is best may only be known after the first pictures. ``look`` makes the
-    network's input of a picture.
+    network's input of a picture. Raises ``ValueError`` for results that are not ``finite`` but shall be.
     """
 
     def prepare(one: tuple[str, Source | PictureError]) -> tuple[str, Fitted | PictureError]:
@@ -44,7 +45,7 @@ def outputs(
     while chunk := list(islice(prepared, batch if isinstance(batch, int) else batch())):
         read = [picture for _, picture in chunk if not isinstance(picture, PictureError)]
         computed = compute(np.stack(read)) if read else None
-        if computed is not None and not np.isfinite(computed).all():
+        if finite and computed is not None and not np.isfinite(computed).all():
             raise ValueError("the network answers with numbers that are not finite: its weights are damaged")
         rows = iter(computed if computed is not None else ())
         for name, picture in chunk:

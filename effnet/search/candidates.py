@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from effnet.arch import Arch, count
+from effnet.arch.record import number
 from effnet.net import EfficientNet
 from effnet.search.examples import Examples
 from effnet.search.proxy import train
@@ -26,7 +27,9 @@ from effnet.weights.atomic import replacing
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.samplers import BaseSampler
     from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
 
 STUDY = "effnet network"
 POPULATION = 20  # NSGA-II's; as many are trained from random weights at first
@@ -39,7 +42,8 @@ TIRED = 20  # proposals for each that is trained, beyond which the space is take
 class Plan:
     """What a network search looks for, and how: stores of different plans do not mix.
 
-    ``target`` is in the unit of the ``cost``; ``epochs`` what each candidate is trained for.
+    ``target`` is in the unit of the ``cost``; ``epochs`` what each candidate is trained for. Raises ``ValueError`` for
+    a target that is not above 0.
     """
 
     base: Arch
@@ -48,6 +52,9 @@ class Plan:
     pareto: bool = False
     epochs: int = 3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        number("target", self.target, 0, float("inf"), above=True)
 
     @cached_property
     def space(self) -> Space:
@@ -141,7 +148,7 @@ def opened(store: str, plan: Plan) -> Iterator[Study]:
 
 
 def _storage(store: str) -> RDBStorage:
-    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from optuna.storages import RDBStorage
     from sqlalchemy import event
 
     own = "://" not in store
@@ -150,7 +157,6 @@ def _storage(store: str) -> RDBStorage:
         engine_kwargs={"connect_args": {"timeout": 60}} if own else {},
         heartbeat_interval=BEAT,
         grace_period=STALE,
-        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
     )
     if own:
         event.listen(storage.engine, "connect", _quickly)
@@ -169,29 +175,31 @@ class Searcher:
     """One process's part in a search: proposes and trains until ``trials`` candidates are trained, or time is up.
 
     ``weights`` is the folder in which those trained leave their tensors to be inherited. ``until`` is a time as
-    `time.time` gives it.
+    `time.time` gives it. Unless it works ``alone`` it leaves to others what they are training at the moment.
     """
 
     plan: Plan
     weights: Path
     trials: int
     until: float | None = None
+    alone: bool = True
 
     def search(
         self, study: Study, examples: Examples, told: Callable[[list[Candidate]], object] = lambda found: None
     ) -> None:
         """Works at ``study``, and tells all candidates each time one's fate is known."""
-        from optuna.samplers import NSGAIISampler
-
         while self.until is None or time.time() < self.until:
             found = candidates(study)
             told(found)
             done = len(trained(found))
             if done >= self.trials or len(found) >= TIRED * self.trials:
                 return
-            # What is drawn depends on what is there and not on who draws: a search goes on as if it had never stopped
-            drawn = Random(f"{self.plan.seed}/{len(study.get_trials(deepcopy=False))}").getrandbits(31)
-            study.sampler = NSGAIISampler(population_size=POPULATION, seed=drawn)
+            if not found:
+                study.enqueue_trial(self.plan.space.start)  # the base is the first
+            # What is drawn depends on whose fate is known, not on who draws, nor on what a kill has cut short: it is
+            # drawn again, and a search goes on as if it had never stopped
+            drawn = Random(f"{self.plan.seed}/{len(found)}").getrandbits(31)
+            study.sampler = _sampler(drawn)
             study.optimize(partial(self._judged, examples), n_trials=1)
 
     def _judged(self, examples: Examples, trial: Trial) -> float | tuple[float, float]:
@@ -199,18 +207,31 @@ class Searcher:
 
         options = self.plan.space.options.items()
         choices: Choices = {name: trial.suggest_categorical(name, values) for name, values in options}  # type: ignore[misc]
-        one = self._tried(examples, trial.number, choices, candidates(trial.study))
+        one = self._tried(examples, trial.number, choices, candidates(trial.study), self._elsewhere(trial))
         trial.set_user_attr("candidate", asdict(one))
         if one.accuracy is None:
             raise TrialPruned(one.fate)
         return (one.accuracy, one.cost) if self.plan.pareto else one.reward
 
-    def _tried(self, examples: Examples, number: int, choices: Choices, found: Sequence[Candidate]) -> Candidate:
+    def _elsewhere(self, trial: Trial) -> int | None:
+        """The number of the earlier candidate that is the same and in training now, by another process."""
+        from optuna.trial import TrialState
+
+        if self.alone:
+            return None
+        running = trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return next((one.number for one in running if one.number < trial.number and one.params == trial.params), None)
+
+    def _tried(
+        self, examples: Examples, number: int, choices: Choices, found: Sequence[Candidate], elsewhere: int | None
+    ) -> Candidate:
         """The candidate of ``choices``, trained, or with the reason why it is not worth it."""
         plan, classes = self.plan, len(examples.names)
         arch = plan.space.arch(choices, f"candidate_{number}")
         counted = count(arch, classes=classes)
         one = Candidate(number, choices, counted.macs, counted.params)
+        if elsewhere is not None:
+            return replace(one, fate=f"the same network as {elsewhere}")
         layers = same(arch)
         for other in trained(found):
             alike = (other.macs, other.params) == (counted.macs, counted.params)
@@ -260,6 +281,17 @@ class Searcher:
         self.weights.mkdir(parents=True, exist_ok=True)
         with replacing(self._file(number)) as beside:
             save_file({name: value.contiguous() for name, value in halved.items()}, beside)
+
+
+def _sampler(seed: int) -> BaseSampler:
+    from optuna.samplers import NSGAIISampler
+
+    class Sampler(NSGAIISampler):
+        def select_parent(self, study: Study, generation: int) -> list[FrozenTrial]:
+            """In the order in which they are found again later: else who is drawn again would have other parents."""
+            return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
+
+    return Sampler(population_size=POPULATION, seed=seed)
 
 
 def _limit(found: Sequence[Candidate]) -> float:

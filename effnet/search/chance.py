@@ -10,6 +10,7 @@ from statistics import mean
 from effnet.arch import Arch, count
 from effnet.search.candidates import Plan
 from effnet.search.difference import Difference, paired
+from effnet.search.enough import Judges
 from effnet.search.examples import Examples
 from effnet.search.jobs import Job, perform
 from effnet.search.ledger import Result
@@ -69,8 +70,8 @@ class Contest:
 class Compared:
     """How the answer did against the best of a ``field`` of random networks.
 
-    The field: each with its accuracy after the short training. ``ours`` and ``theirs`` are accuracies on pictures that
-    nothing was chosen by, a seed each. All as fractions.
+    The field: each with its accuracy after the short training. ``ours`` and ``theirs`` are accuracies as
+    ``judges`` have judged, a seed each. All as fractions.
     """
 
     field: tuple[tuple[Arch, float], ...]
@@ -78,9 +79,13 @@ class Compared:
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
     difference: Difference
+    judges: Judges
 
     def verdict(self) -> str:
         """What can honestly be said."""
+        return " ".join(filter(None, (self._verdict(), self.judges.caution(self.difference.mean))))
+
+    def _verdict(self) -> str:
         against = f"the best of {len(self.field)} random networks of the same MACs ({mean(self.theirs):.1%})"
         told = self.difference.in_words()
         if self.difference.low > 0:
@@ -123,4 +128,5 @@ def against_random(
     assert best is not None
     ours, theirs = (tuple(float(results[job.key]["judged"]) for job in contest.long(arch)) for arch in (answer, best))
     field = tuple((job.arch, float(results[job.key]["selected"])) for job in contest.short())
-    return Compared(field, replace(best, name="best_random"), ours, theirs, paired(ours, theirs))
+    judges = Judges(len(examples.judge), examples.unseen)
+    return Compared(field, replace(best, name="best_random"), ours, theirs, paired(ours, theirs), judges)

@@ -17,6 +17,7 @@ from typing import Any
 from effnet.arch import Arch, count
 from effnet.arch.record import whole
 from effnet.search.difference import Accuracies, Difference, paired
+from effnet.search.enough import Judges
 from effnet.search.examples import Examples
 from effnet.search.grid import PAPER, Point, grid, grown
 from effnet.search.halving import Halving, Rung
@@ -84,7 +85,7 @@ class Coefficients:
         first: dict[tuple[object, ...], Arch] = {}
 
         def network(point: Point) -> Arch:
-            arch = grown(base, *map(float, (point.alpha, point.beta, point.gamma)))
+            arch = grown(base, *point.triple)
             return first.setdefault(same(arch), arch)
 
         always = (network(PAPER),)
@@ -128,14 +129,18 @@ class Stand:
     macs: int
     worth: float
 
+    @property
+    def named(self) -> Point:
+        """The triple that it is named by: the paper's, or else the one in the middle of all that grow this network."""
+        return PAPER if PAPER in self.points else middle(self.points)
+
     def called(self) -> str:
-        """ "1.2 / 1.1 / 1.15 + 2": the paper's triple or else the one in the middle of all that grow this network."""
-        named = PAPER if PAPER in self.points else middle(self.points)
-        return named.in_words() + (f" + {len(self.points) - 1}" if len(self.points) > 1 else "")
+        """ "1.2 / 1.1 / 1.15 + 2": the triple that it is named by, and how many others there are."""
+        return self.named.in_words() + (f" + {len(self.points) - 1}" if len(self.points) > 1 else "")
 
     def to_dict(self) -> dict[str, Any]:
         """The network, the triples that grow it, and its figures."""
-        triples = [[float(each) for each in (one.alpha, one.beta, one.gamma)] for one in self.points]
+        triples = [list(one.triple) for one in self.points]
         return asdict(replace(self, points=())) | {
             "arch": self.arch.to_dict(),
             "points": triples,
@@ -150,7 +155,8 @@ class Found:
 
     ``first``: what each network was worth in the first round, which the surface is fitted to.
     ``noise``: the spread over seeds in the first rung, of all networks together. ``finals``: what the final rung's
-    networks reach on pictures that nothing was chosen by, against the paper's triple, from the same seeds.
+    networks reach as judged by ``judges``, and by how much each leads the paper's triple, from the same seeds and at
+    equal MACs; the intervals of all of them hold together, since the best is chosen among them.
     """
 
     search: Coefficients
@@ -159,33 +165,44 @@ class Found:
     surface: Surface | None
     noise: float
     finals: tuple[tuple[Stand, Difference | None], ...]
+    judges: Judges
 
     @property
     def best(self) -> Stand:
         """The network that came out first."""
         return self.stands[0]
 
+    @property
+    def lead(self) -> Difference | None:
+        """By how much the best leads the paper's triple; None where that is the best."""
+        return next(difference for stand, difference in self.finals if stand.arch == self.best.arch)
+
+    @property
+    def advice(self) -> Point:
+        """The triple to use: the best where it is clearly better, else the paper's."""
+        return self.best.named if self.lead and self.lead.low > 0 else PAPER
+
     def verdict(self) -> str:
         """What can honestly be said."""
-        first = self.stands[0]
-        named = middle(first.points).in_words()
-        against = next((difference for stand, difference in self.finals if stand.arch == first.arch), None)
-        if PAPER in first.points:
+        named, lead = self.best.named.in_words(), self.lead
+        if lead is None:
             return f"The paper's own triple, {PAPER.in_words()}, came out best."
-        assert against is not None, "all of the last rung are compared"
-        told = against.in_words()
-        if against.low > 0:
-            return f"{named} is better than the paper's {PAPER.in_words()}: {told}."
-        if against.high < 0:
-            return f"{named} was chosen, and is worse than the paper's {PAPER.in_words()}: {told}. Keep the paper's."
-        return (
-            f"{named} was chosen, but from the paper's {PAPER.in_words()} it cannot be told: {told}. The difference "
-            "lies within the noise; more pictures, epochs or seeds may show one. Until then keep the paper's."
-        )
+        told = f"{lead.in_words()}, at equal MACs"
+        if lead.low > 0:
+            said = f"{named} is better than the paper's {PAPER.in_words()}: {told}."
+        elif lead.high < 0:
+            said = f"{named} was chosen, and is worse than the paper's {PAPER.in_words()}: {told}. Keep the paper's."
+        else:
+            said = (
+                f"{named} was chosen, but from the paper's {PAPER.in_words()} it cannot be told: {told}. "
+                "The difference lies within the noise; more pictures, epochs or seeds may show one. Until then keep "
+                "the paper's."
+            )
+        return " ".join(filter(None, (said, self.judges.caution(lead.mean))))
 
     def remarks(self) -> list[str]:
         """What there is to say beside the figures, the verdict last."""
-        first, search = self.stands[0], self.search
+        search = self.search
         told = [
             f"{len(search.points)} triples grow {search.base.name} to {len(search.halving.candidates)} different "
             "networks: “1.2 / 1.1 / 1.15 + 2” stands for three that rounding makes equal. At equal MACs: "
@@ -200,9 +217,8 @@ class Found:
                 f"{depth:.0%}, width {width:.0%} and resolution {resolution:.0%} of the growth: α, β, γ = "
                 f"{GROWTH**depth:.2f}, {GROWTH ** (width / 2):.2f}, {GROWTH ** (resolution / 2):.2f}."
             )
-        best = middle(first.points)
         told.append(self.verdict())
-        alpha, beta, gamma = (f"{float(each):g}" for each in (best.alpha, best.beta, best.gamma))
+        alpha, beta, gamma = (f"{each:g}" for each in self.advice.triple)
         told.append(f"To use it: effnet scale NETWORK --phi 1 --alpha {alpha} --beta {beta} --gamma {gamma}")
         return told
 
@@ -219,6 +235,7 @@ class Found:
             ],
             "noise": self.noise,
             "surface": smooth,
+            "judges": asdict(self.judges),
             "verdict": self.verdict(),
         }
 
@@ -232,11 +249,11 @@ def run(
 ) -> Found:
     """Does what of ``search`` is not yet in ``store``; see `effnet.search.jobs.perform`."""
     results = perform(store, search.about, search.halving, examples, processes=processes, told=told)
-    return found(search, results)
+    return found(search, results, Judges(len(examples.judge), examples.unseen))
 
 
-def found(search: Coefficients, results: Mapping[str, Result]) -> Found:
-    """What the ``results`` of the whole search say."""
+def found(search: Coefficients, results: Mapping[str, Result], judges: Judges) -> Found:
+    """What the ``results`` of the whole search say, which were judged by ``judges``."""
     halving = search.halving
     stands: list[Stand] = []
     for place in reversed(range(len(halving.rungs))):
@@ -250,14 +267,16 @@ def found(search: Coefficients, results: Mapping[str, Result]) -> Found:
     heights = {arch: halving.mean(0, arch, results) for arch in halving.candidates}  # all took part
     last = len(halving.rungs) - 1
     paper = halving.always[0]
+    final = [stand for stand in stands if stand.rung == last]
+    judged = {stand.arch: halving.accuracies(last, stand.arch, results, "judged") for stand in final}
+    worth = {arch: [halving.value(arch, accuracy) for accuracy in each] for arch, each in judged.items()}
     finals = []
-    for stand in (one for one in stands if one.rung == last):
-        theirs, ours = (halving.accuracies(last, arch, results, "judged") for arch in (paper, stand.arch))
-        finals.append(
-            (replace(stand, accuracies=Accuracies(ours)), None if stand.arch == paper else paired(ours, theirs))
-        )
+    for stand in final:
+        own = replace(stand, accuracies=Accuracies(judged[stand.arch]), worth=mean(worth[stand.arch]))
+        against = None if stand.arch == paper else paired(worth[stand.arch], worth[paper], len(final) - 1)
+        finals.append((own, against))
     smooth = surface([middle(search.of_network(arch)) for arch in heights], list(heights.values()))
-    return Found(search, tuple(stands), heights, smooth, noise, tuple(finals))
+    return Found(search, tuple(stands), heights, smooth, noise, tuple(finals), judges)
 
 
 def _stand(search: Coefficients, place: int, arch: Arch, results: Mapping[str, Result]) -> Stand:

@@ -21,8 +21,8 @@ POLL = 0.5  # seconds between two looks at whether the others are still there
 def crew(work: Callable[..., None], arguments: tuple[Any, ...], processes: int) -> Iterator[Callable[[], bool]]:
     """So many ``processes`` that each do ``work(*arguments)``; they are ended with this block.
 
-    Gives a function that says, after a short wait, whether any of them still works. It raises ``RuntimeError`` where
-    one has failed.
+    Gives a function that says, after a short wait, whether any of them still works. It raises
+    ``ChildProcessError`` where one has failed.
     """
     context = get_context("spawn")
     started: list[BaseProcess] = [
@@ -33,7 +33,7 @@ def crew(work: Callable[..., None], arguments: tuple[Any, ...], processes: int) 
         next((one for one in started if one.is_alive()), started[0]).join(POLL)
         failed = next((one.exitcode for one in started if one.exitcode), None)
         if failed is not None:
-            raise RuntimeError(f"one of the processes of the search ended with status {failed}")
+            raise ChildProcessError(f"one of the processes of the search ended with status {failed}")
         return any(one.is_alive() for one in started)
 
     try:

@@ -42,8 +42,13 @@ class Difference:
         return f"{mean} points (95 % interval {low} to {high}, {self.pairs} seeds)"
 
 
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
-    """``ours`` − ``theirs``, a pair a seed, by Student's t. Raises ``ValueError`` where they are not pairs."""
+def paired(ours: Sequence[float], theirs: Sequence[float], among: int = 1) -> Difference:
+    """``ours`` − ``theirs``, a pair a seed, by Student's t.
+
+    Where the best of several is chosen by the same trainings, ``among`` says of how many: the interval is then as wide
+    as it must be for those of all of them to hold together (Bonferroni's). Raises ``ValueError`` where they are not
+    pairs.
+    """
     if not ours or len(ours) != len(theirs):
         raise ValueError(f"paired accuracies come in pairs: {len(ours)} and {len(theirs)}")
     apart = [one - other for one, other in zip(ours, theirs, strict=True)]
@@ -51,5 +56,5 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
         return Difference(apart[0], -1.0, 1.0, 1)
     from scipy.stats import t
 
-    half = float(t.ppf((1 + LEVEL) / 2, len(apart) - 1)) * stdev(apart) / sqrt(len(apart))
+    half = float(t.ppf(1 - (1 - LEVEL) / (2 * among), len(apart) - 1)) * stdev(apart) / sqrt(len(apart))
     return Difference(mean(apart), mean(apart) - half, mean(apart) + half, len(apart))

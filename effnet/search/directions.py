@@ -57,7 +57,7 @@ def directions(
 
     own = macs(base)
     found = [Grown("base", 1.0, base, own, own)]
-    alpha, beta, gamma = (float(each) for each in (point.alpha, point.beta, point.gamma))
+    alpha, beta, gamma = point.triple
     for each in times:
         largest = _nearest(lambda by: grown(base, 1, 1, by), each * own, 1, 2 * sqrt(each), macs)
         goal = macs(largest)

@@ -96,7 +96,7 @@ def to_dict(found: Outcome, pictures: Mapping[str, int]) -> dict[str, Any]:
 
     return {
         "base": study.base.to_dict(),
-        "alpha_beta_gamma": [float(each) for each in (study.point.alpha, study.point.beta, study.point.gamma)],
+        "alpha_beta_gamma": list(study.point.triple),
         "epochs": study.epochs,
         "seeds": study.seeds,
         "pictures": dict(pictures),

@@ -15,7 +15,6 @@ from effnet.draw.network import network
 from effnet.search.candidates import Plan, front, trained
 from effnet.search.chance import Compared
 from effnet.search.network import Found
-from effnet.search.reward import UNITS
 from effnet.search.writing import picture, rows
 from effnet.weights.atomic import replacing
 
@@ -38,9 +37,13 @@ def write_network(found: Found, plan: Plan, classes: int, folder: Path) -> list[
     path = folder / "network.json"
     with replacing(path) as beside:
         beside.write_text(found.answer.arch.to_json(indent=2) + "\n", encoding="utf-8")
-    names = list(plan.space.options)
+    names, edge = list(plan.space.options), {one.number for one in front(found.candidates)}
     lines = (
-        [*(_plain(getattr(one, column)) for column in COLUMNS), *(one.choices[name] for name in names)]
+        [
+            *(_plain(getattr(one, column)) for column in COLUMNS),
+            int(one.number in edge),
+            *(one.choices[name] for name in names),
+        ]
         for one in found.candidates
     )
     written = [path]
@@ -49,7 +52,7 @@ def write_network(found: Found, plan: Plan, classes: int, folder: Path) -> list[
         with replacing(path.with_suffix(suffix)) as beside:
             beside.write_bytes(content)
         written.append(path.with_suffix(suffix))
-    written.append(rows(folder / "trials.csv", (*COLUMNS, *names), lines))
+    written.append(rows(folder / "trials.csv", (*COLUMNS, "front", *names), lines))
     done = trained(found.candidates)
     for kind in dict.fromkeys(("macs", "params", plan.cost)):
         written += picture(folder / f"front_{kind}", _front(found, plan, kind))
@@ -64,12 +67,12 @@ def _front(found: Found, plan: Plan, cost: str) -> Drawing:
     edge = {one.number for one in front(done)}
     shown = []
     for one in trained(done):
-        kind: Kind = "front" if one.number in edge else "candidate"
+        kind: Kind = "candidate"
         if one.choices == plan.space.start:
             kind = "base"
         if one.number == found.answer.number:
             kind = "answer"
-        shown.append(Shown(one.cost / SCALES[cost], one.accuracy or 0.0, kind))
+        shown.append(Shown(one.cost / SCALES[cost], one.accuracy or 0.0, kind, on_front=one.number in edge))
     accuracy = f"top-1 after {plan.epochs} epochs" if plan.epochs > 1 else "top-1 after an epoch"
     return front_plot(shown, AXES[cost], f"Accuracy of all candidates against {AXES[cost]}", accuracy)
 
@@ -93,16 +96,6 @@ def comparison(compared: Compared) -> dict[str, object]:
         "difference": {"mean": apart.mean, "low": apart.low, "high": apart.high, "seeds": apart.pairs},
         "best_random": compared.best.to_dict(),
     }
-
-
-def amount(cost: float, kind: str) -> str:
-    """A cost with its unit: ``4.02 M MACs``, ``301 k params``, ``1.25 ms``."""
-    if kind == "latency":
-        return f"{cost * 1e3:.3g} ms"
-    for size, letter in ((1e9, "G "), (1e6, "M "), (1e3, "k ")):
-        if cost >= size:
-            return f"{cost / size:.3g} {letter}{UNITS[kind]}"
-    return f"{cost:.0f} {UNITS[kind]}"
 
 
 def _plain(value: object) -> object:

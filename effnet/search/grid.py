@@ -11,6 +11,16 @@ from effnet.arch import Arch
 from effnet.arch.spec import stage_layers
 
 TOTAL = Fraction(2)  # α·β²·γ² ≈ 2: a step of φ doubles the MACs
+TICKS_MOST = 100  # of one coefficient
+
+
+def _fraction(text: str) -> Fraction:
+    try:
+        found = Fraction(text)
+        float(found)
+        return found
+    except (ValueError, ArithmeticError):
+        raise ValueError(f"{text!r} is no decimal: write 0.05") from None
 
 
 @dataclass(frozen=True, order=True)
@@ -23,17 +33,22 @@ class Point:
 
     @classmethod
     def of(cls, alpha: float | str, beta: float | str, gamma: float | str) -> Point:
-        """The point of these decimals as they are written: 1.15 is 23/20."""
-        return cls(*(Fraction(str(each)) for each in (alpha, beta, gamma)))
+        """The point of these decimals as they are written: 1.15 is 23/20. Raises ``ValueError`` for what is none."""
+        return cls(*(_fraction(str(each)) for each in (alpha, beta, gamma)))
 
     @property
     def total(self) -> Fraction:
         """What MACs grow by before rounding: α·β²·γ²."""
         return self.alpha * self.beta**2 * self.gamma**2
 
+    @property
+    def triple(self) -> tuple[float, float, float]:
+        """α, β, γ as floats."""
+        return float(self.alpha), float(self.beta), float(self.gamma)
+
     def in_words(self) -> str:
         """ "1.2 / 1.1 / 1.15"."""
-        return " / ".join(f"{float(each):g}" for each in (self.alpha, self.beta, self.gamma))
+        return " / ".join(f"{each:g}" for each in self.triple)
 
 
 PAPER = Point.of("1.2", "1.1", "1.15")  # section 3.3 of arXiv:1905.11946, step 1
@@ -43,7 +58,8 @@ def grid(step: str = "0.05", low: str = "1", high: str = "2", within: str = "0.1
     """All (α, β, γ) in [low, high] by ``step`` with |α·β²·γ² − 2| < ``within``: 108 with the paper's numbers.
 
     Given as decimals and counted as fractions, since binary floats would let points on the border in or out by chance.
-    Raises ``ValueError`` for a coefficient below 1 and where no point meets the constraint.
+    Raises ``ValueError`` for a coefficient below 1, where no point meets the constraint, and where it is none: a
+    network that does not grow, or a step that makes more points than can be looked at.
     """
     by, least, most, tolerance = map(_fraction, (step, low, high, within))
     if by <= 0 or tolerance <= 0:
@@ -52,6 +68,10 @@ def grid(step: str = "0.05", low: str = "1", high: str = "2", within: str = "0.1
         raise ValueError(
             f"α, β and γ must be at least 1 (equation 3), got {low}: nothing shrinks where a network grows"
         )
+    if tolerance >= 1:
+        raise ValueError(f"the tolerance must be below 1, got {within}: α·β²·γ² = 1 is no growth at all")
+    if (most - least) / by > TICKS_MOST:
+        raise ValueError(f"a step of {step} makes more than {TICKS_MOST} values of each coefficient: take a larger one")
     ticks = [least + by * index for index in range(floor((most - least) / by) + 1)]
     found = tuple(point for each in product(ticks, repeat=3) if abs((point := Point(*each)).total - TOTAL) < tolerance)
     if not found:
@@ -60,13 +80,6 @@ def grid(step: str = "0.05", low: str = "1", high: str = "2", within: str = "0.1
             "tolerance"
         )
     return found
-
-
-def _fraction(text: str) -> Fraction:
-    try:
-        return Fraction(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no decimal: write 0.05") from None
 
 
 def grown(base: Arch, alpha: float, beta: float, gamma: float) -> Arch:

@@ -28,6 +28,19 @@ PATIENCE = 60  # seconds that SQLite waits for another process's write
 Result = dict[str, Any]
 
 
+def shown(store: str | Path) -> str:
+    """``store`` as it is named to people: an address without its password."""
+    if "://" not in str(store):
+        return str(store)
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(str(store)).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "an address that cannot be read"  # it may hold one
+
+
 class Ledger:
     """The results of the search ``about`` in ``store``: a file, or an address that SQLAlchemy takes.
 
@@ -74,9 +87,8 @@ class Ledger:
     def _opened(self) -> Engine:
         if "://" in self.store:
             try:
-                address = self._sql.make_url(self.store)
-                engine = self._sql.create_engine(address)
-                self.store = address.render_as_string(hide_password=True)  # as it is named to people
+                engine = self._sql.create_engine(self.store)
+                self.store = shown(self.store)
                 return engine
             except self._sql.exc.ArgumentError as error:
                 raise ValueError(f"{self.store} cannot be opened as a store: {error}") from None

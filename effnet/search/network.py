@@ -104,8 +104,8 @@ def search(
     be shared by several machines. ``processes``: one a core if None, each on one thread; with 1, the same seed gives
     the same result. The best candidates and the base are then trained from random weights, the ``final`` best of them
     for ``final_epochs`` from several seeds: that decides.
-    Raises ``ValueError`` for the store of another search and where no candidate could be trained; ``RuntimeError``
-    where a process fails.
+    Raises ``ValueError`` for the store of another search and where no candidate could be trained;
+    ``ChildProcessError`` where a process fails.
     """
     Ledger(store, identity(plan.about, examples, PROXY))  # refuses another search's before Optuna writes into it
     found = _candidates(plan, examples, store, trials, limit, processes or cores(), told)
@@ -115,9 +115,13 @@ def search(
         raise ValueError(f"no candidate was trained ({fates}): give a larger target, or more time")
     numbers: dict[Arch, int | None] = {plan.base: None}
     costs = {plan.base: Cost(plan.cost, len(examples.names))(plan.base)}
+    seen = {same(plan.base)}
     for one in sorted(done, key=lambda each: (-each.reward, each.number)):
         arch = plan.space.arch(one.choices, f"candidate_{one.number}")
-        if same(arch) != same(plan.base):
+        if one.choices == plan.space.start:
+            costs[plan.base] = one.cost  # as it was measured when the others were
+        if same(arch) not in seen:  # two processes may have trained the same one
+            seen.add(same(arch))
             numbers[arch], costs[arch] = one.number, one.cost
     halving = Halving(
         tuple(arch for arch in costs if arch != plan.base),
@@ -165,8 +169,7 @@ def _candidates(
 ) -> list[Candidate]:
     clock = _Clock(trials, limit, time.time())
     with opened(store, plan) as study:
-        study.enqueue_trial(plan.space.start, skip_if_exists=True)
-        searcher = Searcher(plan, weights_beside(store), trials, clock.until)
+        searcher = Searcher(plan, weights_beside(store), trials, clock.until, alone=processes == 1)
         if processes == 1:
             with torch_threads(1):
                 searcher.search(study, examples, lambda found: told(clock.standing(found)))

@@ -14,7 +14,7 @@ from effnet.search.examples import Examples
 from effnet.search.halving import Halving
 from effnet.search.jobs import Job
 from effnet.search.network import rungs
-from effnet.search.reward import TOO_DEAR, Cost
+from effnet.search.reward import TOO_DEAR, Cost, amount
 
 DRAWN = 1000
 HALF = 2  # bytes of a number that is kept
@@ -41,11 +41,17 @@ def prospect(
 ) -> Prospect:
     """What `effnet.search.network.search` would take here: a few steps of some networks of the space are timed.
 
-    Latency is not measured for it: with that as the cost, each candidate takes some seconds more. Raises ``ValueError``
-    where there are too few pictures for a verdict.
+    With latency as the cost each candidate takes some seconds more, which are not counted. Raises ``ValueError`` where
+    there are too few pictures for a verdict, and where all networks are too dear for the target.
     """
     apart = verdict_possible(len(examples.select))
     classes, drawn = len(examples.names), Random(plan.seed)
+    least = Cost(plan.cost, classes)(plan.space.smallest(Cost("params" if plan.cost == "params" else "macs", classes)))
+    if least > TOO_DEAR * plan.target:
+        raise ValueError(
+            f"no network around {plan.base.name} is that small: the smallest has {amount(least, plan.cost)}, and "
+            f"{TOO_DEAR:g} times the target of {amount(plan.target, plan.cost)} is the most that is trained"
+        )
     archs = [plan.space.arch(plan.space.random(drawn)) for _ in range(DRAWN)]
     if plan.cost != "latency":
         archs = [arch for arch in archs if Cost(plan.cost, classes)(arch) <= TOO_DEAR * plan.target]

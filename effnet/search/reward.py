@@ -24,17 +24,27 @@ def reward(accuracy: float, cost: float, target: float, exponent: float = EXPONE
     return float(accuracy * (cost / target) ** exponent)
 
 
+def amount(cost: float, kind: str) -> str:
+    """A cost with its unit: ``4.02 M MACs``, ``301 k params``, ``1.25 ms``."""
+    if kind == "latency":
+        return f"{cost * 1e3:.3g} ms"
+    for size, letter in ((1e9, "G "), (1e6, "M "), (1e3, "k ")):
+        if cost >= size:
+            return f"{cost / size:.3g} {letter}{UNITS[kind]}"
+    return f"{cost:.0f} {UNITS[kind]}"
+
+
 @dataclass(frozen=True)
 class Cost:
     """What is held against a network's accuracy: MACs or params of one picture, or seconds measured here.
 
-    Networks answer with ``classes``; latency is of one picture on so many ``threads``. Raises ``ValueError`` for
-    another ``kind``.
+    Networks answer with ``classes``; latency is of one picture on so many ``threads``: one, since the processes of a
+    search, each on one, measure beside each other. Raises ``ValueError`` for another ``kind``.
     """
 
     kind: str
     classes: int
-    threads: int | None = None
+    threads: int = 1
 
     def __post_init__(self) -> None:
         choice("cost", self.kind, COSTS)

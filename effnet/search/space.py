@@ -6,7 +6,7 @@ residual by pooling, this may only leave it out, since no `Stage` pools.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -86,6 +86,15 @@ class Space:
     def random(self, drawn: Random) -> Choices:
         """Choices ``drawn`` at random, each alike likely."""
         return {name: drawn.choice(values) for name, values in self.options.items()}
+
+    def smallest(self, cost: Callable[[Arch], float]) -> Arch:
+        """The network of the least ``cost``, found choice by choice until no other choice makes it smaller."""
+        choices, before = self.start, Choices()
+        while choices != before:
+            before = choices
+            for name, values in self.options.items():
+                choices = min(({**choices, name: value} for value in values), key=lambda one: cost(self.arch(one)))
+        return self.arch(choices, "smallest")
 
     def _stage(self, number: int, choices: Mapping[str, Choice]) -> Stage:
         base = self.base.stages[number - 1]

@@ -102,7 +102,8 @@ class Scored:
 class Outcome:
     """What came of a study: its networks in their order, and compound scaling's lead over each other way.
 
-    ``leads``: by way and times, from pairs of equal seeds. ``overall``: by way, from the pairs of all seeds and sizes.
+    ``leads``: by way and times, from pairs of equal seeds. ``overall``: by way, the mean over all sizes, from pairs of
+    equal seeds too, since the sizes differ by more than luck.
     """
 
     study: Study
@@ -117,6 +118,8 @@ class Outcome:
 
     def verdict(self) -> str:
         """What can honestly be said about the claim, on these pictures."""
+        if self.study.seeds < 2:
+            return "One seed shows no spread, so that nothing can be said of the paper's claim: give 2, better 3."
         better = [way for way, lead in self.overall.items() if lead.low > 0]
         worse = [way for way, lead in self.overall.items() if lead.high < 0]
         near = [way for way in self.overall if way not in (*better, *worse)]
@@ -130,7 +133,7 @@ class Outcome:
             claim = "The paper's claim is shown in part here"
         else:
             claim = "Whether the paper's claim holds here cannot be told, since the differences lie within the noise"
-        basis = f"the lead in points of top-1, with 95 % intervals over {self.study.seeds} seeds and all sizes"
+        basis = f"its lead in points of top-1, the mean of all sizes, with 95 % intervals over {self.study.seeds} seeds"
         return f"{claim}: compound scaling is {', '.join(parts)} ({basis})."
 
     def _named(self, way: str) -> str:
@@ -161,13 +164,8 @@ def outcome(study: Study, results: Mapping[str, Result]) -> Outcome:
     sizes = sorted({one.times for one in study.networks if one.way == COMPOUND})
     others = [way for way in WAYS if way != COMPOUND]
     leads = {(way, times): paired(at[COMPOUND, times], at[way, times]) for way in others for times in sizes}
-    overall = {
-        way: paired(
-            [share for times in sizes for share in at[COMPOUND, times]],
-            [share for times in sizes for share in at[way, times]],
-        )
-        for way in others
-    }
+    means = {way: [mean(each) for each in zip(*(at[way, times] for times in sizes), strict=True)] for way in WAYS}
+    overall = {way: paired(means[COMPOUND], means[way]) for way in others}
     return Outcome(study, tuple(scored), leads, overall)
 
 

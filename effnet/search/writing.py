@@ -51,10 +51,9 @@ def _points(found: Found) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
     def line(number: int) -> Sequence[object]:
         point, arch = search.points[number], search.networks[number]
         stand = by_arch[arch]
-        triple = (float(each) for each in (point.alpha, point.beta, point.gamma, point.total))
         reached = (stand.accuracies.mean, stand.accuracies.spread, stand.worth, found.first[arch])
         rung = (stand.macs, stand.rung + 1, stand.epochs, len(stand.accuracies))
-        return *triple, place[arch], *rung, *(f"{value:.6f}" for value in reached)
+        return *point.triple, float(point.total), place[arch], *rung, *(f"{value:.6f}" for value in reached)
 
     return heading, map(line, range(len(search.points)))
 
@@ -65,9 +64,9 @@ def _surface(found: Found) -> Drawing:
     spots = []
     for point, arch in zip(found.search.points, found.search.networks, strict=True):
         name = "the paper's" if point == PAPER else ""
-        if arch == best.arch and point.in_words() in best.called():
+        if arch == best.arch and point == best.named:
             name = "the best" if not name else "the paper's, the best"
-        spots.append(drawn.Spot(float(point.alpha), float(point.gamma), found.first[arch], name))
+        spots.append(drawn.Spot(point.triple[0], point.triple[2], found.first[arch], name))
 
     def height(alpha: float, beta: float, gamma: float) -> float:
         assert smooth

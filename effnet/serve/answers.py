@@ -137,4 +137,4 @@ class Health(BaseModel):
     """That the server is there."""
 
     status: str
-    accepted: int = Field(description="Pictures accepted and not answered yet.")
+    accepted: int = Field(description="Pictures that have come and are not answered yet.")

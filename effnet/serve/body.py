@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from python_multipart.exceptions import FormParserError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 FIELD = "file"
 _FORM = "multipart/form-data"
-_AROUND = 65_536  # bytes that a form may have beside its picture
+AROUND = 65_536  # bytes that a form may have beside its picture
 _HOW = f"send the picture as the field {FIELD!r} of a form, or as the body with an image content type"
 _NO_ADDRESS = "this server fetches no pictures from addresses: send the picture itself"
 
@@ -37,8 +38,11 @@ CONTENT: dict[str, Any] = {
 }
 
 
-async def picture_in(request: Request, limits: Limits) -> bytes:
-    """The picture's file. Raises `Refusal` for another content type, too many bytes, too little speed, no picture."""
+async def picture_in(request: Request, limits: Limits, arrived: Callable[[int], None]) -> bytes:
+    """The picture's file. ``arrived`` hears how many bytes came, each time, and may refuse them.
+
+    Raises `Refusal` for another content type, too many bytes, too little speed, no picture.
+    """
     kind, options = parse_options_header(request.headers.get("content-type"))
     form = kind == _FORM.encode()
     if "url" in request.query_params:
@@ -49,7 +53,7 @@ async def picture_in(request: Request, limits: Limits) -> bytes:
         raise Refusal(415, f"{shown}: {_HOW}{why}")
     if form and not options.get(b"boundary"):
         raise Refusal(400, "the form's content type names no boundary: let your HTTP library write that header")
-    body = await _read(request, limits.bytes_most + (_AROUND if form else 0), limits)
+    body = await _read(request, limits.bytes_most + (AROUND if form else 0), limits, arrived)
     picture = _field(body, options[b"boundary"]) if form else body
     if not picture:
         raise Refusal(400, f"there is no picture in the request: {_HOW}")
@@ -58,7 +62,7 @@ async def picture_in(request: Request, limits: Limits) -> bytes:
     return picture
 
 
-async def _read(request: Request, most: int, limits: Limits) -> bytes:
+async def _read(request: Request, most: int, limits: Limits, arrived: Callable[[int], None]) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
         raise _too_large(limits)
@@ -69,6 +73,7 @@ async def _read(request: Request, most: int, limits: Limits) -> bytes:
                 count += len(chunk)
                 if count > most:
                     raise _too_large(limits)
+                arrived(len(chunk))
                 chunks.append(chunk)
     except TimeoutError:
         raise Refusal(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from effnet.clock import Stopwatch
 from effnet.clock.machine import cores
 from effnet.data.pixels import Fitted
 from effnet.serve.batching import Computed
-from effnet.serve.body import picture_in
+from effnet.serve.body import AROUND, picture_in
 from effnet.serve.limits import Limits
 from effnet.serve.picture import Facts, looked_at
 from effnet.serve.refusal import GONE, RETRY, Refusal
@@ -39,7 +40,8 @@ class Desk:
 
     def __init__(self, models: Mapping[str, Served], limits: Limits) -> None:
         self.models, self.limits = models, limits
-        self.accepted = 0  # pictures that are not answered yet
+        self.accepted = 0  # pictures that have come and are not answered yet
+        self._bytes = 0  # of these, and of those that are still coming
         self._decoders = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
         self._explainer = ThreadPoolExecutor(1, thread_name_prefix="explain")
 
@@ -54,15 +56,18 @@ class Desk:
     async def served(self, request: Request, work: Callable[[bytes], Coroutine[Any, Any, T]]) -> T:
         """``work`` on the picture in the request, unless its client goes away or its time runs out.
 
+        While it is coming it takes bytes, but no place in the queue: slow clients keep nobody waiting.
         Raises `Refusal` for either, for a full queue, and for what is no picture.
         """
-        if self.accepted >= self.limits.queue:
-            raise Refusal(503, f"all {self.limits.queue} places in the queue are taken: try again in a second", RETRY)
-        self.accepted += 1
-        try:
-            return await self._unless_gone(request, work(await picture_in(request, self.limits)))
-        finally:
-            self.accepted -= 1
+        self._refuse_when_full()  # a client need not send what would be refused then
+        with self._holding() as arrived:
+            content = await picture_in(request, self.limits, arrived)
+            self._refuse_when_full()
+            self.accepted += 1
+            try:
+                return await self._unless_gone(request, work(content))
+            finally:
+                self.accepted -= 1
 
     async def answered(self, content: bytes, model: Served) -> Answered:
         """The picture's answer."""
@@ -82,6 +87,27 @@ class Desk:
             pool.shutdown()
         for model in self.models.values():
             model.close()
+
+    def _refuse_when_full(self) -> None:
+        if self.accepted >= self.limits.queue:
+            raise Refusal(503, f"all {self.limits.queue} places in the queue are taken: try again in a second", RETRY)
+
+    @contextmanager
+    def _holding(self) -> Iterator[Callable[[int], None]]:
+        """Counts the bytes that arrive, until the request has ended, and refuses what a full queue could not hold."""
+        held, most = 0, self.limits.queue * (self.limits.bytes_most + AROUND)
+
+        def arrived(count: int) -> None:
+            nonlocal held
+            if self._bytes + count > most:
+                raise Refusal(503, "the server holds as many bytes as it may: try again in a second", RETRY)
+            self._bytes += count
+            held += count
+
+        try:
+            yield arrived
+        finally:
+            self._bytes -= held
 
     def _decoded(self, content: bytes, model: Served) -> tuple[Facts, Fitted]:
         return looked_at(content, self.limits.pixels_most), model.prepared(content)

@@ -20,7 +20,7 @@ MEANINGS = {
     413: "The picture is too large.",
     415: "The content type is no picture's.",
     422: "A parameter is out of its range, or the file is no picture.",
-    503: "The queue is full, or the answer took too long: try again after Retry-After seconds.",
+    503: "The queue is full, the answer took too long, or a model's file is gone: try again after Retry-After seconds.",
 }
 
 

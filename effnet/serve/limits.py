@@ -11,9 +11,10 @@ from effnet.arch.record import number, whole
 class Limits:
     """What one server takes on, for all its models together.
 
-    ``queue``: pictures accepted and not answered yet. ``bytes_most``: of a picture's file. ``pixels_most``: of a
-    picture, read from its first bytes before anything is decoded. ``seconds``: in which a picture must have arrived,
-    and after that in which it must be answered. ``wait``: seconds that an idle network waits for a fuller batch.
+    ``queue``: pictures that have come and are not answered yet; with those that are still coming, they hold no more
+    bytes than so many of the largest. ``bytes_most``: of a picture's file. ``pixels_most``: of a picture, read from its
+    first bytes before anything is decoded. ``seconds``: in which a picture must have arrived, and after that in which
+    it must be answered. ``wait``: seconds that an idle network waits for a fuller batch.
     Raises ``ValueError`` for values that nothing could be served with.
     """
 

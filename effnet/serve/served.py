@@ -17,7 +17,7 @@ from effnet.data.pixels import Fitted, PictureError, pixels
 from effnet.engines.opening import is_exported
 from effnet.prediction import Predictor
 from effnet.serve.batching import Batcher, Computed, Row
-from effnet.serve.refusal import Refusal
+from effnet.serve.refusal import RETRY, Refusal
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
@@ -92,7 +92,7 @@ class Served:
     def map(self, picture: Fitted, wanted: int) -> NDArray[np.float32]:
         """Where class ``wanted`` is seen: (height, width), see `effnet.explanation.activation`.
 
-        The first call loads the network, and PyTorch with it.
+        The first call loads the network, and PyTorch with it. Raises `Refusal` where its file is no longer there.
         """
         from effnet.explanation import activation
 
@@ -105,7 +105,15 @@ class Served:
             if isinstance(self._source, (str, Path)):
                 from effnet.weights import load
 
-                self._network = load(self._source)
+                try:
+                    self._network = load(self._source)
+                except (OSError, ValueError) as error:  # its file was there when the server started
+                    raise Refusal(
+                        503,
+                        f"the weights of {self.name} cannot be read any more, so that there are no maps: put their "
+                        "file back, or start the server again",
+                        RETRY,
+                    ) from error
             else:
                 self._network = self._source
         return self._network

@@ -129,9 +129,9 @@ def train_folds(
     together. ``out/oof.csv`` then has every training picture once, with the answer of the network that has not learned
     from it (the mean over ``views``), ``out/folds.json`` the figures; ``out`` as a whole is an ensemble (see
     `effnet.prediction.ensemble`). The data's own folds are taken where it has them. The same picture in two files never
-    stands on both sides. Validation and test pictures of the data are only reported on. With ``resume`` it goes on in
-    the fold in which it stopped. Raises what `train` and `effnet.data.folds.folds` raise, before anything is trained
-    where that can be known.
+    stands on both sides, unless these folds tear it apart, which is said. Validation and test pictures of the data are
+    only reported on. With ``resume`` it goes on in the fold in which it stopped. Raises what `train` and
+    `effnet.data.folds.folds` raise, before anything is trained where that can be known.
     """
     watch, out = watch or Watch(), Path(out)
     choice("views", views, VIEWS)
@@ -204,15 +204,24 @@ def train_folds(
 
 
 def _apart(pictures: Pictures, known: Marks, watch: Watch) -> Pictures:
-    """The pictures with twins in one group, so that no fold tears them apart."""
+    """The pictures with twins in one group, so that no fold tears them apart but the data's own."""
     pairs = twins(pictures, known=known)
-    if not pairs:
-        return pictures
-    count = "1 picture is" if len(pairs) == 1 else f"{len(pairs)} pictures are"
-    watch.say(f"{count} there twice, and kept on the same side of every fold: {named(pairs)}")
+    torn = [(one, other) for one, other in pairs if one.fold != other.fold]
+    kept = [(one, other) for one, other in pairs if one.fold == other.fold]
+    if kept:
+        watch.say(f"{_twice(len(kept))}, and kept on the same side of every fold: {named(kept)}")
+    if torn:
+        watch.say(
+            f"{_twice(len(torn))}, torn apart by the data's own folds: {named(torn)}; figures will look better than "
+            "they are: give both files the same fold, or leave one out"
+        )
     for sentence in disagreeing(pictures, pairs):
         watch.say(sentence)
-    return together(pictures, pairs)
+    return together(pictures, kept)
+
+
+def _twice(pairs: int) -> str:
+    return "1 picture is there twice" if pairs == 1 else f"{pairs} pictures are there twice"
 
 
 def _say_unlearned(kept: Pictures, pictures: Pictures, number: int, watch: Watch) -> None:

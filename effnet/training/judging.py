@@ -36,6 +36,9 @@ class Score:
         return sum(self.losses) / len(self.losses)
 
 
+WORST = Score((float("inf"),), 0.0, 1.0)  # of a network that answers with no numbers
+
+
 @dataclass(frozen=True, eq=False)
 class Truth:
     """What is right about some pictures. ``wanted``: int64 (N,) classes for "one", else float (N, classes)."""
@@ -92,6 +95,8 @@ class Truth:
 
     def score(self, logits: Doubles) -> Score:
         """How good ``logits`` (N, classes) are."""
+        if not np.isfinite(logits).all():
+            return WORST
         gain, _ = self.best_gain(logits)
         return Score(tuple(self.losses(gain * logits).tolist()), self.figure(logits), gain)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from effnet.net import EfficientNet
 from effnet.net.surgery import freeze, set_drop_path
 from effnet.training.checkpoint import Checkpoints
 from effnet.training.history import Epoch
-from effnet.training.judging import Score, told
+from effnet.training.judging import WORST, Score, told
 from effnet.training.objective import Objective
 from effnet.training.optimise import Average, optimiser, set_rate
 from effnet.training.place import Place
@@ -36,6 +37,11 @@ Batches = Callable[[Stretch], TrainingBatches]
 
 class Diverged(ValueError):
     """Training came to numbers that are none; the last good weights are kept."""
+
+    def __init__(self, epoch: int, loss: str) -> None:
+        super().__init__(
+            f"training has failed in epoch {epoch}: {loss} is not a number; try a lower learning rate (--lr)"
+        )
 
 
 class Trainer:
@@ -73,7 +79,7 @@ class Trainer:
         self.average = Average(model, recipe.average)
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
-        self.best_epoch, self.best_score = -1, Score((float("inf"),), 0.0, 1.0)
+        self.best_epoch, self.best_score = -1, WORST
         self.epoch = self.batch = 0
         self.loss_sum = self.seconds = 0.0
         self._since, self._earlier = since or Stopwatch(), 0.0
@@ -145,11 +151,8 @@ class Trainer:
             except RuntimeError as error:
                 self._smaller(error, len(indices))
         loss = float(self.place.total(loss) / self.place.ranks)
-        if loss != loss or loss == float("inf"):
-            raise Diverged(
-                f"training has failed in epoch {self.epoch + 1}: the loss is not a number; "
-                "try a lower learning rate (--lr)"
-            )
+        if not isfinite(loss):
+            raise Diverged(self.epoch + 1, "the loss")
         self.optimiser.step()
         self.average.update(self.model)
         return loss
@@ -172,14 +175,23 @@ class Trainer:
         return self.objective(logits, wanted, indices, taught)
 
     def _smaller(self, error: RuntimeError, pictures: int) -> None:
-        """Halves the parts of a batch where ``error`` says that memory ran out; raises it where it does not."""
-        if not _memory_ran_out(error) or self.place.ranks > 1:
+        """Halves the parts of a batch where ``error`` says that memory ran out; raises it where it does not.
+
+        One of several processes cannot: the others wait for its gradients already.
+        """
+        if not memory_ran_out(error):
             raise error
         if self.pieces >= pictures:
             raise ValueError(
                 "there is not enough memory for a single picture: try --checkpointing, a smaller --size or network"
             ) from error
-        self.pieces = min(2 * self.pieces, pictures)
+        more = min(2 * self.pieces, pictures)
+        if self.place.ranks > 1:
+            raise ValueError(
+                f"there is not enough memory: go on with --resume --accumulate {more}, which computes the same batch "
+                "in more parts"
+            ) from error
+        self.pieces = more
         if self.place.device.type == "cuda":
             self.optimiser.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
@@ -189,6 +201,10 @@ class Trainer:
 
     def _close_epoch(self, batches: int) -> None:
         score = self.judge(self.average.model)
+        hopeless = self.epoch + 1 == self.epochs and not self.best
+        # Sound numbers may come right: while batch norm's statistics are young, maps can grow beyond float32
+        if not isfinite(score.loss) and (hopeless or not self.place.agreed(self.average.sound)):
+            raise Diverged(self.epoch + 1, "the loss of the pictures held out")
         rate = max(group["lr"] for group in self.optimiser.param_groups)
         line = Epoch(self.epoch + 1, self.loss_sum / batches, score.loss, score.top1, rate, self.seconds)
         if score.loss < self.best_score.loss:
@@ -267,5 +283,6 @@ def settle(model: EfficientNet, recipe: Recipe, stretch: Stretch, epoch: int) ->
         freeze(model, parts[still - 1] if still > 0 else None)
 
 
-def _memory_ran_out(error: RuntimeError) -> bool:
+def memory_ran_out(error: RuntimeError) -> bool:
+    """Whether this is what ``error`` says: torch has no one kind of error for it."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

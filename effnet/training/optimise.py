@@ -73,6 +73,11 @@ class Average:
             self._theirs = model, _floating(model)
         torch._foreach_lerp_(self._mine, self._theirs[1], 1 - decay)
 
+    @property
+    def sound(self) -> bool:
+        """Whether all of it is finite: what is not never will be again, whatever is taken in."""
+        return all(bool(value.isfinite().all()) for value in self._mine)
+
 
 def _floating(model: EfficientNet) -> list[Tensor]:
     """Weights and statistics, which are moved in place: found once, since finding them takes as long as moving them."""

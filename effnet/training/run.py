@@ -20,7 +20,7 @@ from effnet.training import recipes
 from effnet.training.examiner import BATCH
 from effnet.training.folder import Result, RunFolder
 from effnet.training.judging import FIGURES
-from effnet.training.loop import Diverged
+from effnet.training.loop import Diverged, memory_ran_out
 from effnet.training.place import Place
 from effnet.training.plan import plan, training_pictures
 from effnet.training.recipe import Recipe
@@ -129,6 +129,10 @@ def train(
                 name, final = stages.run(epochs, minutes, folder, taught, finds_rate=learning_rate == "find")
         except Diverged as error:
             raise ValueError(f"{error}{_kept(stages, folder)}") from None
+        except RuntimeError as error:  # not in a batch, which would have been computed in more parts
+            if not memory_ran_out(error):
+                raise
+            raise ValueError("there is not enough memory: try a smaller --size or network") from error
         if place.first:
             _leave(folder, final, name, stages, "" if isinstance(data, Splits) else str(data), command)
     place.wait()
@@ -168,12 +172,16 @@ def _with_norms(recipe: Recipe, pictures: int, pretrained: bool, watch: Watch) -
 
 
 def _kept(stages: Stages, folder: RunFolder) -> str:
-    """Saves the best weights of a run that failed, where there are any, and says where they lie."""
-    best = stages.best()
-    if best is None or stages.trainer is None or not stages.place.first:
+    """Saves the best weights of a run that failed, where there are any, and says where they lie, or why they do not."""
+    best = stages.best() if stages.place.first else None
+    if best is None:
         return ""
-    save(best, folder.model)
-    return f"; the weights after epoch {stages.trainer.best_epoch}, the best so far, are in {folder.model}"
+    what, model = best
+    try:
+        save(model, folder.model)
+    except OSError as error:
+        return f"; {error}"
+    return f"; {what}, the best so far, are in {folder.model}"
 
 
 def _leave(folder: RunFolder, final: EfficientNet, name: str, stages: Stages, source: str, command: str) -> None:

@@ -42,6 +42,7 @@ from effnet.training.start import estimate_norms, seen
 from effnet.training.teacher import Taught
 from effnet.training.trial import compiling_pays, is_large, parts_that_fit, seconds_per_epoch
 from effnet.training.watch import Watch
+from effnet.weights.atomic import replacing
 
 EPOCHS_MOST = 200  # however many minutes there are
 KEPT_MOST = 64 * 2**20  # bytes of the pictures that are judged by after every epoch
@@ -117,14 +118,12 @@ class Stages:
         """Seconds of the run so far."""
         return self.trainer.spent if self.trainer else self.since.seconds
 
-    def best(self) -> EfficientNet | None:
-        """The network with the best weights so far, where there are any."""
-        if self.trainer is None or not self.trainer.best:
+    def best(self) -> tuple[str, EfficientNet] | None:
+        """The best weights so far in words, and the network with them, where there are any."""
+        if self.trainer is None or not (self.probe or self.trainer.best):
             return None
-        self.model.load_state_dict(self.trainer.best)
-        if self._units:
-            self._units.put_on(self.model.classifier)
-        return self.model.cpu().eval()
+        name, model = self.choose()
+        return "the probe's weights" if name == "probe" else f"the weights after epoch {self.trainer.best_epoch}", model
 
     def batches(self, stretch: Stretch) -> TrainingBatches:
         """The training pictures, this process's share of every batch, as ``stretch`` wants them."""
@@ -175,7 +174,8 @@ class Stages:
         rate = self.place.agreed(found.rate)
         self.recipe = replace(recipe, learning_rate=rate * recipe.rate_batch / recipe.batch)
         if self.place.first:
-            (folder.folder / "rates.svg").write_text(found.drawing(), encoding="utf-8")
+            with replacing(folder.folder / "rates.svg") as beside:
+                beside.write_text(found.drawing(), encoding="utf-8")
         self.watch.say(f"learning rate: {rate:.2g}, a tenth of where the loss was lowest in a sweep (rates.svg)")
 
     def fit_probe(self) -> None:
@@ -205,11 +205,12 @@ class Stages:
         pictures: Pictures,
         stage: str,
         look: Callable[[Source, Preprocess], Fitted] = pixels,
+        finite: bool = True,
     ) -> Floats:
         """``compute`` of every picture: (N, …)."""
         named: list[tuple[str, Source | PictureError]] = [(item.name, item.picture) for item in pictures.items]
         rows: list[Floats] = []
-        for _, row in outputs(compute, self.place.mine(named), self.preprocess, BATCH, look):
+        for _, row in outputs(compute, self.place.mine(named), self.preprocess, BATCH, look, finite):
             if isinstance(row, PictureError):
                 raise row  # it could be read a moment ago
             rows.append(row)
@@ -259,6 +260,7 @@ class Stages:
         )
         if state:
             self.trainer.restore(state)
+            self.trainer.pieces = max(self.trainer.pieces, self.resources.pieces)  # asked for where memory ran out
             self.watch.say(f"going on from epoch {self.trainer.epoch + 1}, batch {self.trainer.batch + 1}")
         else:
             self.trainer.save()
@@ -274,7 +276,7 @@ class Stages:
         if self._units:
             model = copy.deepcopy(model)
             self._units.put_on(model.classifier)
-        logits = self._rows(self._engine(model).run, self.parts.select, "held out", self._look)
+        logits = self._rows(self._engine(model).run, self.parts.select, "held out", self._look, finite=False)
         return Truth.of(self.parts.select).score(logits.astype(np.float64))
 
     def choose(self) -> tuple[str, EfficientNet]:
@@ -283,15 +285,16 @@ class Stages:
         Both are judged on ``select``: the probe by heads that left each picture out. Clearly is by more than two
         standard errors of the pictures' differences, since the best of several epochs looks better than it is.
         """
-        if self.trainer is None or (self.probe is not None and not self._tuning_pays(self.trainer)):
+        tuned = self.trainer if self.trainer and self.trainer.best else None
+        if tuned is None or (self.probe is not None and not self._tuning_pays(tuned)):
             assert self.probe is not None
             self.model.load_state_dict(self._before)
             _set_head(self.model, self.probe)
             return "probe", self.model.cpu().eval()
-        self.model.load_state_dict(self.trainer.best)
+        self.model.load_state_dict(tuned.best)
         if self._units:
             self._units.put_on(self.model.classifier)
-        scale_head(self.model, self.trainer.best_score.gain)
+        scale_head(self.model, tuned.best_score.gain)
         return "fine-tuned", self.model.cpu().eval()
 
     def _tuning_pays(self, trainer: Trainer) -> bool:

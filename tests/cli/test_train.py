@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -20,9 +21,26 @@ def test_a_rehearsal_of_the_paper(run: Run, tmp_path: Path) -> None:
     assert "350 epochs of 307 batches of 4,096" in done.out
     assert "rmsprop, peak rate 0.256, exponential" in done.out
     assert "stochastic depth from 0.000 (stage1.0) to 0.188 (stage7.0)" in done.out
+    assert "one epoch in 9 is shown, and the last; --json has all" in done.out
     drawing = (tmp_path / "seen" / "schedule.svg").read_text()
     assert drawing.startswith("<svg")
     assert "learning rate" in drawing
+
+
+def test_a_rehearsal_that_shows_every_epoch_leaves_nothing_unsaid(run: Run) -> None:
+    done = run("train", "--recipe", "scratch", "--weights", "none", "--dry-run", "--epochs", 40)
+    assert done.status == 0, done.err
+    assert "is shown" not in done.out
+
+
+def test_a_rehearsal_on_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "replace", full)
+    done = run("train", "--recipe", "scratch", "--weights", "none", "--dry-run", "--out", tmp_path)
+    told = f"{tmp_path / 'schedule.svg'} could not be written: the disk is full; what was there before is untouched"
+    assert done == (1, "", f"effnet: {told}\n")
 
 
 def test_a_rehearsal_as_json(run: Run) -> None:

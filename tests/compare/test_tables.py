@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from effnet.arch import ARCHS, TOP1
+from effnet.clock import Stopwatch
 from effnet.compare import quoted as paper
 from effnet.compare.cost import cost
 from effnet.compare.scaled import scaled
@@ -29,9 +30,16 @@ WITHIN = {"params": 0.01, "macs": 0.03}
 
 
 @pytest.fixture(scope="module")
-def two() -> Table:
+def timed() -> tuple[Table, float]:
+    """Table 2, and the seconds that it took."""
+    watch = Stopwatch()
     pytest.importorskip("timm")
-    return table2()
+    return table2(), watch.seconds
+
+
+@pytest.fixture(scope="module")
+def two(timed: tuple[Table, float]) -> Table:
+    return timed[0]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +100,10 @@ def test_table_1_equals_the_papers() -> None:
             assert told.note == ""
     assert sum(row["params"].computed or 0 for row in found.rows) == 5_288_548  # type: ignore[misc]
     assert sum(row["macs"].computed or 0 for row in found.rows) == 385_814_752  # type: ignore[misc]
+
+
+def test_table_2_takes_less_than_a_minute(timed: tuple[Table, float]) -> None:
+    assert timed[1] < 60  # ten seconds of a busy core
 
 
 def test_table_2_has_all_networks_in_their_groups(two: Table) -> None:

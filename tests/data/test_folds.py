@@ -134,7 +134,7 @@ def test_the_data_s_own_folds(caplog: pytest.LogCaptureFixture) -> None:
     assert [sorted(names(val)) for _, val in found] == [["0", "3", "5"], ["1", "4"]]
     assert all("2" in names(train) for train, _ in found)
     assert "2 folds of its own" in caplog.text
-    assert "1 groups are in several folds of the data, such as 't'" in caplog.text
+    assert "1 group is in several folds of the data, such as 't'" in caplog.text
     lone = replace(pictures, items=tuple(replace(item, fold=1) for item in pictures.items))
     with pytest.raises(ValueError, match="at least two folds"):
         folds(lone, 5, seed=0)

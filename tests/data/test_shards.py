@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
 import subprocess
@@ -393,6 +394,27 @@ def test_a_kill_costs_no_more_than_a_shard(tmp_path: Path) -> None:
         written(root, out, resize=10)
     with pytest.raises(ValueError, match="is not empty: give a folder of its own"):
         written(root, root)
+
+
+def test_a_full_disk_is_said_and_costs_no_more_than_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, out = folder(tmp_path / "photos"), tmp_path / "out"
+    sound, left = tarfile.TarFile.addfile, iter(range(50))
+
+    def add(archive: tarfile.TarFile, header: tarfile.TarInfo, file: io.BytesIO) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sound(archive, header, file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tarfile.TarFile, "addfile", add)
+        with pytest.raises(OSError, match=r"train-\d+\.tar could not be written: the disk is full") as raised:
+            written(root, out)
+    assert "\n" not in str(raised.value)
+    assert not list(out.glob("*.part"))
+    partly = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert partly
+    assert written(root, out).pictures == 30
+    assert all((out / name).stat().st_mtime_ns == when for name, when in partly.items())
 
 
 def test_unreadable_pictures_are_left_out(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import inf, nan
 from xml.etree import ElementTree
 
@@ -20,8 +21,8 @@ WAYS = tuple(
 )
 CANDIDATES = (
     *(Candidate(cost, 0.3 + cost / 50, "candidate") for cost in (1.0, 2.5, 3.0, 6.0)),
-    Candidate(1.5, 0.4, "front"),
-    Candidate(4.0, 0.5, "answer"),
+    Candidate(1.5, 0.4, on_front=True),
+    Candidate(4.0, 0.5, "answer", on_front=True),
     Candidate(3.5, 0.41, "base", "nano"),
     Candidate(3.7, 0.35, "random"),
 )
@@ -63,6 +64,15 @@ def test_front_names_the_answer_and_the_base() -> None:
     found = texts(front(CANDIDATES, "million MACs", "t"))
     assert {"million MACs", "the answer", "nano", "the front", "drawn at random", "a candidate", "top-1"} <= set(found)
     assert found.count("the answer") == 2  # beside its point, and in the legend
+
+
+def test_the_line_goes_through_the_front_alone() -> None:
+    found = front([Candidate(1.0, 0.4, "base", on_front=True), Candidate(2.0, 0.5, on_front=True)], "MACs", "t")
+    beside = front([Candidate(1.0, 0.4, "base"), Candidate(2.0, 0.5, on_front=True)], "MACs", "t")
+    line = [drawing.svg.count("stroke: #3b7dd8") for drawing in (found, beside)]
+    assert line[0] > 0
+    path = [max(re.findall(r'd="(M[^"]*)"[^>]*stroke: #3b7dd8', drawing.svg), key=len) for drawing in (found, beside)]
+    assert [one.count("L") for one in path] == [2, 0]  # a step up from the base, or a single place
 
 
 def test_front_of_a_single_candidate() -> None:

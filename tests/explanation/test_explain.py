@@ -37,7 +37,8 @@ def nano() -> EfficientNet:
 def passed(model: EfficientNet, seen: Any) -> Any:
     """Logits (N, classes) of pictures (N, H, W, 3), by the network itself."""
     with torch.inference_mode():
-        return model(normalise(torch.from_numpy(np.array(seen)), model.preprocess)).double().numpy()
+        x = normalise(torch.from_numpy(np.array(seen)), model.preprocess)
+        return model(x.to(next(model.parameters()).dtype)).double().numpy()
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,21 @@ def test_a_map_sums_to_its_logit_without_the_bias(name: str, size: tuple[int, in
         logits[order] - bias.detach().numpy()[order], rel=1e-4, abs=1e-4
     )
     assert found.maps.astype(float).sum((1, 2)) + found.biases == pytest.approx(found.logits, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["nano", "b0", "b1", "lite1", "edge_s", "v2_b1"])
+def test_a_map_is_exact(name: str) -> None:
+    """Of a network in float64, whose logits are of an ordinary size, it sums to the logit to 1e-4."""
+    model = lively(name).double()
+    model.preprocess = replace(model.preprocess, size=(65, 97))
+    assert isinstance(model.classifier, torch.nn.Linear)
+    model.classifier.weight.data *= 20 / np.abs(passed(model, pictures(1, 65, 97, 3))).max()  # a million of random ones
+    found = explained(model, PHOTO, top=7)
+    (logits,) = passed(model, found.seen[None])
+    bias = model.classifier.bias
+    assert isinstance(bias, torch.Tensor)
+    expected = (logits - bias.detach().numpy())[list(found.classes)]
+    assert found.maps.astype(float).sum((1, 2)) == pytest.approx(expected, rel=0, abs=1e-4)
 
 
 def test_what_is_predicted_is_what_the_predictor_predicts(nano: EfficientNet) -> None:

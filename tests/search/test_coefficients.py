@@ -11,11 +11,14 @@ import pytest
 
 from effnet.arch import ARCHS, Arch, count, layers
 from effnet.search.coefficients import Coefficients, Found, Worth, found, run
+from effnet.search.enough import Judges
 from effnet.search.examples import Examples
 from effnet.search.grid import PAPER, Point, grid
 from effnet.search.ledger import Result
 from effnet.search.proxy import BASE
 from effnet.search.writing import write_coefficients
+
+JUDGES = Judges(10_000)
 
 
 def small(tiny: Arch, final: int = 2) -> Coefficients:
@@ -24,15 +27,19 @@ def small(tiny: Arch, final: int = 2) -> Coefficients:
     )
 
 
-def told(search: Coefficients, best: Arch, lead: Sequence[float]) -> Found:
-    """The outcome if all networks came to the same but ``best``, which leads fully trained by ``lead``, a seed each."""
+def told(search: Coefficients, best: Arch, lead: Sequence[float], judges: Judges = JUDGES) -> Found:
+    """The outcome if all networks were worth the same but ``best``, which is chosen, and judged to lead by ``lead``.
+
+    ``lead`` is of the full trainings, a seed each, at equal MACs.
+    """
     results: dict[str, Result] = {}
     while missing := [job for job in search.halving(results) if job.key not in results]:
         for job in missing:
-            ahead = lead[job.seed % 1000] if job.seed >= 1000 else 0.2
-            accuracy = 0.5 + (ahead if job.arch == best else 0.0) + job.seed % 2 / 100
-            results[job.key] = {"selected": accuracy, "judged": accuracy - 0.1}
-    return found(search, results)
+            worth = 0.5 + job.seed % 2 / 100
+            ahead = (0.2, lead[job.seed % 1000] if job.seed >= 1000 else 0.0) if job.arch == best else (0.0, 0.0)
+            gift = search.halving.value(job.arch, 1.0)  # what MACs beyond the target take from an accuracy
+            results[job.key] = {"selected": (worth + ahead[0]) / gift, "judged": (worth + ahead[1]) / gift}
+    return found(search, results, judges)
 
 
 def test_the_papers_grid_on_nano() -> None:
@@ -90,13 +97,29 @@ def test_verdicts(tiny: Arch) -> None:
     paper, other = search.halving.always[0], search.halving.candidates[0]
     assert other != paper
     clear = told(search, other, (0.05, 0.06, 0.055)).verdict()
-    assert "is better than the paper's 1.2 / 1.1 / 1.15: +5.50 points (95 % interval +4.2" in clear
+    assert "is better than the paper's 1.2 / 1.1 / 1.15: +5.50 points (95 % interval +3.71" in clear
     unclear = told(search, other, (0.05, -0.05, 0.02)).verdict()
     assert "it cannot be told" in unclear
     assert "keep the paper's" in unclear
-    worse = told(search, other, (-0.05, -0.06, -0.055)).verdict()
-    assert "is worse than the paper's" in worse or "it cannot be told" in worse
+    worse = told(search, other, (-0.05, -0.06, -0.055))
+    assert "is worse than the paper's 1.2 / 1.1 / 1.15: −5.50 points" in worse.verdict()
+    assert worse.advice == PAPER
+    assert worse.remarks()[-1].endswith("--alpha 1.2 --beta 1.1 --gamma 1.15")
     assert "came out best" in told(search, paper, (0.05, 0.06, 0.055)).verdict()
+    assert "flatters" in told(search, other, (0.05, 0.06, 0.055), Judges(10_000, unseen=False)).verdict()
+    assert "another draw of 120 pictures" in told(search, other, (0.05, 0.06, 0.055), Judges(120)).verdict()
+
+
+def test_more_macs_are_no_merit(tiny: Arch) -> None:
+    search = small(tiny)
+    paper = search.halving.always[0]
+    larger = max(search.halving.candidates, key=lambda arch: count(arch, classes=3).macs)
+    assert count(larger, classes=3).macs > count(paper, classes=3).macs
+    outcome = told(search, larger, (0.0, 0.0, 0.0))
+    stands = {stand.arch: stand for stand, _ in outcome.finals}
+    assert stands[larger].accuracies.mean > stands[paper].accuracies.mean
+    assert outcome.lead is not None
+    assert outcome.lead.mean == pytest.approx(0, abs=1e-12)
 
 
 def test_called_by_the_paper_or_the_middle(tiny: Arch) -> None:

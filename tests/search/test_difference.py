@@ -17,6 +17,13 @@ def test_the_interval_is_students() -> None:
     )
 
 
+def test_several_hold_together() -> None:
+    ours, theirs = [0.71, 0.70, 0.735, 0.72, 0.705], [0.70, 0.695, 0.71, 0.722, 0.69]
+    found = paired(ours, theirs, among=3)
+    expected = ttest_rel(ours, theirs).confidence_interval(1 - 0.05 / 3)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
 def test_one_pair_tells_nothing_and_none_is_refused() -> None:
     assert (paired([0.7], [0.5]).low, paired([0.7], [0.5]).high) == (-1, 1)
     with pytest.raises(ValueError, match="pairs"):

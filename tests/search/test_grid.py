@@ -36,6 +36,10 @@ def test_the_papers_grid() -> None:
         ({"step": "0"}, "above 0"),
         ({"within": "-1"}, "above 0"),
         ({"step": "0.7", "within": "0.01"}, "tolerance"),
+        ({"within": "1"}, "no growth at all"),
+        ({"step": "0.001"}, "more than 100 values"),
+        ({"step": "1/0"}, "no decimal"),
+        ({"within": "1e400"}, "no decimal"),
     ],
 )
 def test_bad_grids(given: dict[str, str], said: str) -> None:
@@ -48,7 +52,7 @@ def test_grown_networks_cost_what_the_triple_says(name: str) -> None:
     base = ARCHS[name]
     before = sum(stage_layers(base))
     for point in grid(step="0.1"):
-        alpha, beta, gamma = map(float, (point.alpha, point.beta, point.gamma))
+        alpha, beta, gamma = point.triple
         made = grown(base, alpha, beta, gamma)
         fixed = 0 if base.scale_ends else base.stages[0].layers + base.stages[-1].layers
         assert abs(sum(stage_layers(made)) - fixed - alpha * (before - fixed)) <= 0.5

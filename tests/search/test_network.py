@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import optuna
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from effnet.arch import Arch, Stage, count
 from effnet.search import candidates as candidates_module
-from effnet.search.candidates import Candidate, Plan, candidates, front, opened, trained
+from effnet.search import network as network_module
+from effnet.search.candidates import Candidate, Plan, Searcher, candidates, front, opened, trained
 from effnet.search.chance import Contest, against_random, alike
 from effnet.search.examples import Examples, Part
 from effnet.search.found import write_comparison, write_network
+from effnet.search.halving import Halving
+from effnet.search.ledger import Result
 from effnet.search.network import Found, Standing, search, weights_beside
 from effnet.search.prospect import prospect
 from effnet.search.space import apart, same
@@ -159,12 +161,42 @@ def test_a_target_that_nothing_meets_is_said(pictures: Examples, tmp_path: Path)
         found_in(tmp_path, pictures, 1, plan)
 
 
-def test_a_candidate_of_a_killed_process_is_tried_again(
-    pictures: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def without_numbers(found: Found) -> list[Candidate]:
+    """The candidates with their places in place of their numbers, which what was cut short leaves gaps in."""
+    place = {one.number: index for index, one in enumerate(found.candidates)}
+    return [
+        replace(one, number=place[one.number], parent=None if one.parent is None else place[one.parent])
+        for one in without_times(found)
+        if not one.fate.startswith("the same")  # as another, by its number
+    ]
+
+
+@pytest.mark.parametrize("cut", [0, 1, POPULATION + 1])
+def test_what_is_cut_short_is_drawn_again(
+    whole: tuple[Path, Found], pictures: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
-    monkeypatch.setattr(candidates_module, "BEAT", 1)
-    monkeypatch.setattr(candidates_module, "STALE", 1)
-    found_in(tmp_path, pictures, 1)
+    trains, begun = candidates_module.train, 0
+
+    def interrupted(*given: Any, **named: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        if begun == cut + 1:
+            raise KeyboardInterrupt
+        return trains(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(candidates_module, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            found_in(tmp_path, pictures, POPULATION + 3)
+    again = found_in(tmp_path, pictures, POPULATION + 3)
+    assert without_numbers(again) == without_numbers(whole[1])
+    assert replace(again.answer.arch, name="x") == replace(whole[1].answer.arch, name="x")
+
+
+def test_after_a_kill_it_goes_on_as_if_it_had_never_stopped(
+    whole: tuple[Path, Found], pictures: Examples, tmp_path: Path
+) -> None:
+    found_in(tmp_path, pictures, 2)
     with opened(str(tmp_path / "search.db"), PLAN) as study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # it expects a heartbeat, which is what is missing
@@ -172,15 +204,42 @@ def test_a_candidate_of_a_killed_process_is_tried_again(
         for name, values in PLAN.space.options.items():
             lost.suggest_categorical(name, values)
         study._storage.record_heartbeat(lost._trial_id)  # type: ignore[attr-defined]
-        time.sleep(2.5)
-        choices = lost.params
-    found = found_in(tmp_path, pictures, 3)
-    assert choices in [one.choices for one in found.candidates]
-    with opened(str(tmp_path / "search.db"), PLAN) as study:
-        states = [trial.state for trial in study.trials]
-        assert states.count(optuna.trial.TrialState.FAIL) == 1
-        assert optuna.trial.TrialState.RUNNING not in states
-        assert len(candidates(study)) == len(found.candidates)
+    again = found_in(tmp_path, pictures, POPULATION + 3)
+    assert without_numbers(again) == without_numbers(whole[1])
+
+
+def test_what_another_trains_is_left_to_it(pictures: Examples, tmp_path: Path) -> None:
+    store = str(tmp_path / "search.db")
+    with opened(store, PLAN) as study:
+        study.enqueue_trial(PLAN.space.start)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it expects a heartbeat
+            other = study.ask()  # another process, which is still at it
+        for name, values in PLAN.space.options.items():
+            other.suggest_categorical(name, values)
+        study._storage.record_heartbeat(other._trial_id)  # type: ignore[attr-defined]
+        Searcher(PLAN, weights_beside(store), 1, alone=False).search(study, pictures)
+        found = candidates(study)
+    assert found[0].fate == "the same network as 0"
+    assert [one.choices == PLAN.space.start for one in trained(found)] == [False]
+
+
+def test_one_network_takes_one_place_in_the_finals(
+    whole: tuple[Path, Found], pictures: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = [*whole[1].candidates]
+    twice = [*done, *(replace(one, number=one.number + 1000) for one in done)]
+    monkeypatch.setattr(network_module, "_candidates", lambda *_: twice)
+    seen: list[int] = []
+
+    def counted(store: str, about: object, rule: Halving, *_: Any, **__: Any) -> dict[str, Result]:
+        seen.append(len(rule.candidates))
+        raise InterruptedError
+
+    monkeypatch.setattr(network_module, "perform", counted)
+    with pytest.raises(InterruptedError):
+        found_in(whole[0], pictures, POPULATION + 3)
+    assert seen == [len(trained(done)) - 1]  # the base has a place of its own
 
 
 def test_a_front_is_kept_in_pareto_mode(pictures: Examples, tmp_path: Path) -> None:
@@ -236,12 +295,16 @@ def test_the_prospect_is_said_before(pictures: Examples) -> None:
     assert 0 < ahead.share <= 1
     assert ahead.candidates > 0
     assert ahead.finals > 0
+    with pytest.raises(ValueError, match=r"no network around tiny is that small: the smallest has [\d.]+ k MACs"):
+        prospect(replace(PLAN, target=1000.0), pictures, 10, 2, 3)
     few = replace(pictures, select=Part(pictures.select.pictures[:50], pictures.select.classes[:50]))
     with pytest.raises(ValueError, match=r"50 pictures .*too few"):
         prospect(PLAN, few, 10, 2, 3)
 
 
 def test_a_plan_is_told_from_others() -> None:
+    with pytest.raises(ValueError, match="target must be above 0"):
+        replace(PLAN, target=0.0)
     json.dumps(PLAN.about)
     for other in (replace(PLAN, seed=1), replace(PLAN, pareto=True), replace(PLAN, epochs=2)):
         assert other.about != PLAN.about

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from effnet.arch import ARCHS, count, layers
+from effnet.arch import ARCHS, Arch, count, layers
 from effnet.search.proxy import BASE
 from effnet.search.space import Space, apart, same
 
@@ -65,6 +65,17 @@ def test_networks_of_other_choices_may_be_the_same() -> None:
     assert same(space.arch(one)) == same(space.arch(two))
     assert same(space.arch(one)) != same(space.arch(space.start))
     assert same(space.arch(one)) != same(replace(space.arch(one), resolution=24))
+
+
+def test_the_smallest() -> None:
+    space, drawn = Space(BASE), Random(2)
+
+    def macs(arch: Arch) -> float:
+        return float(count(arch, classes=10).macs)
+
+    least = space.smallest(macs)
+    assert macs(least) <= min(macs(space.arch(space.random(drawn))) for _ in range(300))
+    assert all(stage.kernel == 3 and stage.squeeze == 0 for stage in least.stages)
 
 
 def test_what_is_no_choice_is_refused() -> None:

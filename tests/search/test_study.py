@@ -12,7 +12,7 @@ import pytest
 from effnet.arch import Arch
 from effnet.compare.writing import comma_separated, markdown
 from effnet.search.directions import WAYS
-from effnet.search.enough import verdict_possible
+from effnet.search.enough import Judges, by_chance, verdict_possible
 from effnet.search.examples import Examples
 from effnet.search.figure8 import plot, table, to_dict
 from effnet.search.jobs import Job
@@ -55,7 +55,7 @@ def test_the_claim_where_it_holds_and_where_it_does_not(study: Study) -> None:
     found = made_up(study, {"compound": 0.1})
     assert found.verdict().startswith("The paper's claim holds here: compound scaling is better than depth (+10.0, ")
     assert found.overall["depth"].mean == pytest.approx(0.1)
-    assert found.overall["depth"].pairs == 9
+    assert found.overall["depth"].pairs == 3  # a seed each: the sizes differ by more than luck
     assert found.leads["depth", 8.0].pairs == 3
     found = made_up(study, {"compound": 0.1, "resolution": 0.15})
     assert found.verdict().startswith("The paper's claim does not hold here: compound scaling is better than ")
@@ -69,7 +69,8 @@ def test_what_lies_within_the_noise_is_said_to(study: Study) -> None:
     assert found.verdict().startswith("The paper's claim is shown in part here")
     assert "not to be told from width (+1.0, " in found.verdict()
     alone = made_up(replace(study, seeds=1), {"compound": 0.1})
-    assert all(one.pairs == 1 and one.low == -1 for one in alone.leads.values())
+    assert all(one.pairs == 1 and one.low == -1 for one in (*alone.leads.values(), *alone.overall.values()))
+    assert alone.verdict().startswith("One seed shows no spread")
 
 
 def test_table_and_plot(study: Study) -> None:
@@ -129,6 +130,14 @@ def test_none_of_them(tiny: Arch, name: str) -> None:
 
 def test_too_few_pictures_for_a_verdict() -> None:
     assert verdict_possible(10_000) == pytest.approx(1.96 * (2 * 0.25 / 10_000) ** 0.5)
-    assert verdict_possible(100) > verdict_possible(100, accuracy=0.9)
+    assert by_chance(100) > by_chance(100, accuracy=0.9)
     with pytest.raises(ValueError, match="99 pictures to judge by are too few"):
         verdict_possible(99)
+
+
+def test_what_a_verdict_must_say_besides() -> None:
+    assert Judges(10_000).caution(0.02) == ""
+    assert "another draw of 2,000 pictures to judge by might move the difference by 3.1 points" in Judges(2000).caution(
+        -0.02
+    )
+    assert Judges(10_000, unseen=False).caution(0.02).endswith("which flatters what was chosen.")

@@ -201,6 +201,21 @@ def test_an_exported_file_gives_no_maps(weights: Path, tmp_path: Path) -> None:
     running.desk.close()
 
 
+def test_a_file_that_is_gone_since_the_start(tmp_path: Path, photos: list[tuple[bytes, str]]) -> None:
+    path = effnet.save(effnet.create("nano", classes=2).eval(), tmp_path / "x.safetensors")
+    content = path.read_bytes()
+    running = Running({"x": Served("x", path, "eager", 1)}, Limits())
+    path.unlink()
+    sentence = refused(running, 503, "POST", "/v1/explain", content=photos[0][0], headers=PNG)
+    assert sentence == (
+        "the weights of x cannot be read any more, so that there are no maps: put their file back, "
+        "or start the server again"
+    )
+    path.write_bytes(content)
+    assert running.desk.models["x"].map(np.zeros((32, 32, 3), np.uint8), 0).shape
+    running.desk.close()
+
+
 def test_a_full_queue_and_an_answer_that_takes_too_long(weights: Path, photos: list[tuple[bytes, str]]) -> None:
     limits = Limits(queue=3, seconds=0.5, wait=2.0)  # nobody is answered in time
 

@@ -1,6 +1,7 @@
 """The page in a real browser against a real server, at a telephone's width and at a desk's.
 
 Skipped where no Chromium is found: Playwright's own (``playwright install chromium``), or the system's.
+Where the environment variable EFFNET_SCREENSHOTS names a folder, a picture of every state is left there.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from .live import Live, live
 pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
-WIDTHS = {"phone": (390, 844), "desk": (1280, 800)}
+WINDOWS: dict[str, Any] = {
+    "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
+    "desk": {"viewport": {"width": 1280, "height": 800}},
+}
 PATIENCE = 20_000  # ms
 
 
@@ -68,25 +72,40 @@ def where(running: Running) -> Iterator[Live]:
         yield made
 
 
-@pytest.fixture(params=list(WIDTHS))
-def page(request: pytest.FixtureRequest, browser: Browser, where: Live) -> Iterator[Page]:
-    """The page, which must ask nobody else for anything, raise no error, and not be wider than its window."""
-    width, height = WIDTHS[request.param]
-    context = browser.new_context(viewport={"width": width, "height": height})
-    made = context.new_page()
-    made.set_default_timeout(PATIENCE)
+@pytest.fixture(params=list(WINDOWS))
+def window(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
+    """An empty window, in which no page may raise an error or be wider than it."""
     expect.set_options(timeout=PATIENCE)
-    asked: list[str] = []
     wrong: list[str] = []
-    made.on("request", lambda request: asked.append(request.url))
-    made.on("pageerror", lambda error: wrong.append(str(error)))
-    made.goto(where.address)
-    expect(made.locator("#model option")).to_have_count(2)
-    yield made
-    assert wrong == []
+    with browser.new_context(**WINDOWS[request.param]) as context:
+        made = context.new_page()
+        made.set_default_timeout(PATIENCE)
+        made.on("pageerror", lambda error: wrong.append(str(error)))
+        yield made
+        assert wrong == []
+        assert made.evaluate("document.documentElement.scrollWidth") <= WINDOWS[request.param]["viewport"]["width"]
+
+
+@pytest.fixture
+def page(window: Page, where: Live) -> Iterator[Page]:
+    """The page, which must ask nobody else for anything."""
+    asked: list[str] = []
+    window.on("request", lambda request: asked.append(request.url))
+    window.goto(where.address)
+    expect(window.locator("#model option")).to_have_count(2)
+    yield window
     assert [url for url in asked if not url.startswith((where.address, "blob:", "data:"))] == []
-    assert made.evaluate("document.documentElement.scrollWidth") <= width
-    context.close()
+
+
+def photographed(page: Page, state: str) -> None:
+    """Leaves a picture of the whole page, named by its state and width, in the folder that is named for it, if any."""
+    if folder := os.environ.get("EFFNET_SCREENSHOTS"):
+        size = page.viewport_size
+        assert size
+        whole = page.evaluate("document.documentElement.scrollHeight")
+        page.set_viewport_size({"width": size["width"], "height": whole})  # full_page would forget about touch
+        page.screenshot(path=Path(folder) / f"{state}-{size['width']}.png", animations="disabled")
+        page.set_viewport_size(size)
 
 
 def file(content: bytes, name: str = "x.png", kind: str = "image/png") -> Any:
@@ -130,14 +149,17 @@ def test_a_picture_its_classes_and_where_they_are_seen(
         page.reload()
     chosen(page, content)
     expect(page.locator("#labels button").first).to_contain_text(label)
+    photographed(page, "answered")
     heat = page.get_by_role("switch", name="Heat map")
     expect(page.locator("#map")).to_be_hidden()
     heat.check()
     expect(page.locator("#map")).to_be_visible()
     expect(page.locator("#map")).to_have_attribute("alt", f"Where “{label}” is seen")
+    photographed(page, "heat-map")
     frame, photo = page.locator("#map").bounding_box(), page.locator("#shown").bounding_box()
     assert frame
     assert photo
+    assert photo["width"] > 300  # of 64 pixels, on which no map could be read
     assert frame["x"] - photo["x"] == pytest.approx(5 / 42 * photo["width"], abs=1.5)  # as test_app has it
     assert frame["height"] == pytest.approx(0.8 * photo["height"], abs=1.5)
     first = page.locator("#map").get_attribute("src")
@@ -173,11 +195,13 @@ def test_phi_and_the_diagram(page: Page) -> None:
     expect(tiles).to_contain_text(f"{grown.macs / 1e6:.0f} M")
     expect(page.locator("#released .here")).to_contain_text("φ = 1")
     assert diagram.inner_html() != before
+    photographed(page, "phi-moved")
     page.locator("#base").select_option("v2_b0")
     expect(page.locator("#released")).to_contain_text("v2_b3")
     page.get_by_text("how fast depth").click()
     page.locator("#alpha").fill("9")
     expect(page.locator("#scale-said")).to_contain_text("Alpha should be less than or equal to 2")
+    photographed(page, "wrong-alpha")
     page.locator("#alpha").fill("1")
     expect(page.locator("#scale-said")).to_contain_text("params")
 
@@ -191,6 +215,7 @@ def test_two_models_compared(page: Page, running: Running, photos: list[tuple[by
     expect(page.locator("#both h2")).to_have_text(["squares", "other"])
     expect(page.locator("#both ol").nth(0)).to_contain_text(label)
     expect(page.locator("#both ol").nth(1)).to_contain_text(f"other {label}")
+    photographed(page, "models-compared")
 
 
 def test_wrong_files_and_what_comes_after_them(page: Page, running: Running, photos: list[tuple[bytes, str]]) -> None:
@@ -203,8 +228,10 @@ def test_wrong_files_and_what_comes_after_them(page: Page, running: Running, pho
         expect(page.locator("#unseen")).to_contain_text(f"{name}: your browser cannot show it")
         expect(page.locator("#labels li")).to_have_count(0)
         expect(page.get_by_role("switch", name="Heat map")).to_be_disabled()
+        photographed(page, f"wrong-{Path(name).stem}")
     chosen(page, noise * 2, name="large.jpg", kind="image/jpeg")
     expect(said).to_have_text("The file has 4 MB, and 3 MB is the most here.")
+    photographed(page, "too-large")
     chosen(page, content)
     expect(said).to_contain_text(label)
 
@@ -215,29 +242,31 @@ def test_a_photo_of_fifty_megapixels(page: Page) -> None:
     chosen(page, out.getvalue(), name="large.jpg", kind="image/jpeg")
     expect(page.locator("#labels button")).to_have_count(5)
     expect(page.locator("#took")).to_contain_text("on the server")
+    photographed(page, "fifty-megapixels")
 
 
-def test_a_server_that_is_started_again(browser: Browser, weights: Path, photos: list[tuple[bytes, str]]) -> None:
+def test_a_server_that_is_started_again(window: Page, weights: Path, photos: list[tuple[bytes, str]]) -> None:
     running = running_with(weights, Limits())
     first = Live(running)
-    page = browser.new_page()
-    page.goto(first.address)
-    expect(page.locator("#model option")).to_have_count(2)
+    window.goto(first.address)
+    expect(window.locator("#model option")).to_have_count(2)
     first.stop()
-    chosen(page, photos[0][0])
-    said = page.locator("#said")
+    chosen(window, photos[0][0])
+    said = window.locator("#said")
     expect(said).to_have_text("The server does not answer. It is asked again until it does.")
+    photographed(window, "server-away")
     with live(Running(running.desk.models, Limits()), first.port):
-        expect(page.locator("#labels button")).to_have_count(5, timeout=PATIENCE)  # without anything being done
+        expect(window.locator("#labels button")).to_have_count(5)  # without anything being done
         expect(said).to_contain_text("%")
-        page.get_by_role("tab", name="Models").click()
-        expect(page.locator("#both ol")).to_have_count(2)
-    page.locator("#other").select_option("squares")
-    expect(page.locator("#models-said")).to_have_text("The server does not answer. It is asked again until it does.")
+        photographed(window, "server-again")
+        window.get_by_role("tab", name="Models").click()
+        expect(window.locator("#both ol")).to_have_count(2)
+    window.locator("#other").select_option("squares")
+    expect(window.locator("#models-said")).to_have_text("The server does not answer. It is asked again until it does.")
+    photographed(window, "server-away-models")
     with live(running_again := Running(running.desk.models, Limits()), first.port):
-        expect(page.locator("#both h2")).to_have_text(["squares", "squares"], timeout=PATIENCE)
-        expect(page.locator("#models-said")).to_be_empty()
-    page.close()
+        expect(window.locator("#both h2")).to_have_text(["squares", "squares"])
+        expect(window.locator("#models-said")).to_be_empty()
     running_again.desk.close()
 
 
@@ -268,10 +297,10 @@ def test_by_keyboard_and_by_ear(page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_can_be_read(browser: Browser, where: Live, scheme: Any) -> None:
+def test_every_text_can_be_read(page: Page, photos: list[tuple[bytes, str]], scheme: Any) -> None:
     """The contrast of text and background is at least 4.5 (WCAG 2.2, 1.4.3)."""
-    page = browser.new_page(color_scheme=scheme)
-    page.goto(where.address)
+    page.emulate_media(color_scheme=scheme)
+    photographed(page, f"start-{scheme}")
     found = page.evaluate(
         """() => {
             const style = getComputedStyle(document.documentElement);
@@ -291,5 +320,10 @@ def test_every_text_can_be_read(browser: Browser, where: Live, scheme: Any) -> N
             });
         }"""
     )
-    page.close()
     assert [pair for pair in found if pair[1] < 4.5] == []
+    chosen(page, photos[0][0])
+    expect(page.locator("#labels button")).to_have_count(5)
+    photographed(page, f"answered-{scheme}")
+    page.get_by_role("tab", name="Scale").click()
+    expect(page.locator("#diagram svg")).to_have_count(1)
+    photographed(page, f"scale-{scheme}")

@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 from time import sleep
@@ -117,6 +118,30 @@ def test_a_client_that_waits_to_be_asked_never_sends(impatient: Live) -> None:
     with connected(impatient) as connection:
         connection.sendall(HEAD + b"expect: 100-continue\r\ncontent-length: 1000000000\r\n\r\n")
         assert answer(connection)[0] == 413  # and no 100 before it
+
+
+def test_slow_clients_take_bytes_and_no_places(weights: Path, photos: list[tuple[bytes, str]]) -> None:
+    with served(weights, Limits(queue=1, bytes_most=100_000)) as running, live(running) as where:
+
+        def slow(count: int) -> socket.socket:
+            connection = connected(where)
+            connection.sendall(HEAD + b"content-length: 100000\r\n\r\n" + b"x" * count)
+            return connection
+
+        with ExitStack() as stack:
+            for _ in range(8):
+                stack.enter_context(slow(100))
+            stack.enter_context(slow(90_000))
+            sleep(0.2)
+            well(where, photos[0][0])
+            with slow(90_000) as late:  # there is room for the bytes of one picture, and those around it in a form
+                assert answer(late) == (
+                    503,
+                    {"error": "the server holds as many bytes as it may: try again in a second"},
+                )
+        with slow(90_000):
+            sleep(0.2)
+            well(where, photos[0][0])
 
 
 def test_a_client_that_goes_away_is_not_computed_for(weights: Path, photos: list[tuple[bytes, str]]) -> None:

@@ -105,6 +105,28 @@ def test_twins_stay_together_and_are_said(done: tuple[FoldsResult, Heard]) -> No
     assert fold["1"] == fold["25"]
 
 
+def test_twins_that_the_data_s_own_folds_tear_apart_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures 0, 1 and 2 once more: in another fold, in the same one, and in none."""
+    path = written(tmp_path, [f"{('dark', 'light')[number % 2]},{number // 2 % 2}" for number in range(24)])
+    for number, of in ((24, 0), (25, 1), (26, 2)):
+        (tmp_path / f"train/{number}.png").write_bytes((tmp_path / f"train/{of}.png").read_bytes())
+    rows = path.read_text().partition("\n")[2]
+    path.write_text(f"image_id,label,fold\n{rows}24,dark,1\n25,light,0\n26,dark,\n")
+    heard = Heard()
+
+    def stopped(*_: object, **__: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, tmp_path / "out", watch=heard)
+    assert heard.lines[:2] == [
+        "1 picture is there twice, and kept on the same side of every fold: 1 = 25",
+        "2 pictures are there twice, torn apart by the data's own folds: 0 = 24, 2 = 26; figures will look better than "
+        "they are: give both files the same fold, or leave one out",
+    ]
+
+
 def test_the_folder_is_an_ensemble(done: tuple[FoldsResult, Heard], table: Path) -> None:
     result, _ = done
     picture = table.parent / "train/3.png"

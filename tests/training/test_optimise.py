@@ -3,9 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from effnet.arch import ARCHS
 from effnet.net import create
 from effnet.training.optimise import Average, optimiser, set_rate, young
 from effnet.training.recipe import Recipe
+from effnet.training.recipes.paper import PAPER
+from effnet.training.rehearsal import rehearse
 
 RECIPE = Recipe(name="test", epochs=10, learning_rate=0.01, backbone_rate=0.1, weight_decay=0.05)
 
@@ -62,7 +65,29 @@ def test_average_by_hand_with_norm_statistics() -> None:
     assert torch.allclose(average.model.classifier.bias, torch.full((5,), 2.0))
 
 
-def test_the_average_ages() -> None:
-    assert young(0.9999, 1) == 2 / 11
-    assert young(0.9999, 1000) == 1001 / 1010
-    assert young(0.9999, 10**6) == 0.9999
+def test_the_average_ages_as_the_official_code_has_it_at_every_step() -> None:
+    """``tf.train.ExponentialMovingAverage`` with ``num_updates``: of a dry run of the paper's, which grows old."""
+    rehearsal = rehearse(PAPER[0], ARCHS["b0"])
+
+    def official(step: int) -> float:
+        return min(0.9999, (1 + step) / (10 + step))
+
+    steps = rehearsal.batches * len(rehearsal.epochs)
+    assert official(1) == 2 / 11 < official(steps) == 0.9999
+    for step in range(1, steps + 1):
+        assert young(PAPER[0].average, step) == official(step), step
+    for one in rehearsal.epochs:
+        assert one.average == official(one.step + rehearsal.batches), one.epoch
+
+
+def test_the_average_takes_its_age_at_every_step() -> None:
+    model = torch.nn.Linear(1, 1).double()
+    average = Average(model, decay=0.99)  # type: ignore[arg-type]
+    expected = model.weight.item()
+    for step in range(1, 1001):
+        with torch.no_grad():
+            model.weight += 1
+        average.update(model)  # type: ignore[arg-type]
+        decay = min(0.99, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * model.weight.item()
+        assert average.model.weight.item() == pytest.approx(expected, rel=1e-12), step  # type: ignore[operator]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
 import weakref
 from dataclasses import replace
+from math import inf
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,11 +20,15 @@ import effnet
 from effnet.contract import Labels
 from effnet.data import PictureError, Pictures, Splits
 from effnet.data.pictures import Item
+from effnet.engines.eager import Eager
 from effnet.training import loop
+from effnet.training.checkpoint import Checkpoints
 from effnet.training.loop import settle
 from effnet.training.objective import Objective
 from effnet.training.optimise import Average
+from effnet.training.place import Place
 from effnet.training.recipe import Recipe
+from effnet.training.recipes import RECIPES
 from effnet.training.resources import Resources
 from effnet.training.watch import Watch
 from tests.training.conftest import paint
@@ -120,6 +128,19 @@ def test_validation_folder_is_only_reported_on(photos: Path, tmp_path: Path) -> 
     assert "chosen" in chosen.split
 
 
+def test_a_picture_that_is_in_train_and_in_validation_is_said(photos: Path, tmp_path: Path) -> None:
+    data, heard = tmp_path / "data", Heard()
+    shutil.copytree(photos, data / "train")
+    paint(data / "val", "dark", 70, 4, seed=9)
+    paint(data / "val", "light", 180, 4, seed=9)
+    shutil.copy(data / "train/dark/00.png", data / "val/dark/copy.png")
+    run(data, tmp_path / "out", epochs=1, watch=heard)
+    assert (
+        "1 picture of val is in train as well: dark/00.png = dark/copy.png; "
+        "figures on val will look better than they are"
+    ) in heard.lines
+
+
 def test_used_folder_resume_and_finished(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = run(photos, out, resume=True)  # nothing there: it starts
@@ -196,6 +217,94 @@ def test_loss_that_is_no_number_is_said(photos: Path, tmp_path: Path, monkeypatc
     ):
         run(photos, tmp_path / "out")
     assert effnet.load(tmp_path / "out" / "model.safetensors").labels.names == ("dark", "light")
+    calls.clear()
+    monkeypatch.setattr("effnet.weights.formats.write", lambda *_: no_space())
+    with pytest.raises(
+        ValueError, match=r"epoch 2: .* lower learning rate.*model\.safetensors could not be .* disk is full"
+    ):
+        run(photos, tmp_path / "full")
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_probe_outlives_a_loss_that_is_no_number(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"model": None, "weights": run(photos, tmp_path / "first").model}
+    probe = effnet.load(run(photos, tmp_path / "probe", recipe="probe", **settings).model)
+    monkeypatch.setattr(Objective, "_losses", lambda self, logits, wanted: logits.sum(1) * torch.nan)
+    with pytest.raises(ValueError, match=r"epoch 1: .* lower learning rate.*; the probe's weights, the best so far"):
+        run(photos, tmp_path / "out", recipe="finetune", epochs=1, **settings)
+    kept = effnet.load(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(kept.classifier.weight, probe.classifier.weight)
+
+
+def overflowing(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
+    """The first ``epochs`` are judged by logits beyond float32."""
+    sound, left = Eager.run, iter(range(epochs))
+
+    def run(self: Eager, pictures: np.ndarray) -> np.ndarray:
+        logits = sound(self, pictures)
+        return logits if next(left, None) is None else np.full_like(logits, np.inf)
+
+    monkeypatch.setattr(Eager, "run", run)
+
+
+def test_every_loss_held_out_is_no_number(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overflowing(monkeypatch, 2)
+    with pytest.raises(ValueError, match=r"failed in epoch 2: the loss of the pictures held out is not a number; try"):
+        run(photos, tmp_path / "out")
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_young_average_may_come_right(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overflowing(monkeypatch, 1)
+    first, second = run(photos, tmp_path / "out").history
+    assert first.select_loss == inf
+    assert f"{second.select_loss:.3f} after epoch 2 of 2" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_an_average_that_is_no_number_ends_the_run(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps before it had a loss; the best weights before it are kept."""
+    sound, calls = Average.update, []
+
+    def update(self: Average, model: effnet.EfficientNet) -> None:
+        calls.append(1)
+        sound(self, model)
+        if len(calls) == 4:
+            self.model.classifier.bias.fill_(torch.nan)
+
+    monkeypatch.setattr(Average, "update", update)
+    with pytest.raises(ValueError, match=r"epoch 2: the loss of the pictures held out .* after epoch 1, the best"):
+        run(photos, tmp_path / "out", epochs=4)
+    assert effnet.load(tmp_path / "out" / "model.safetensors").classifier.bias.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch"), [("00002-0000000.pt", 1), ("model.safetensors", 2), ("report.html", 2), ("rates.svg", None)]
+)
+def test_a_full_disk_is_said_and_costs_no_checkpoint(
+    name: str, epoch: int | None, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"learning_rate": "find", "recipe": replace(QUICK, batch=8)} if name == "rates.svg" else {}
+    moved, out = Path.replace, tmp_path / "out"
+
+    def replaced(path: Path, target: Path) -> Path:
+        return no_space() if target.name == name else moved(path, target)  # type: ignore[func-returns-value,return-value]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", replaced)
+        with pytest.raises(OSError, match=f"{name} could not be written: the disk is full") as raised:
+            run(photos, out, **settings)
+    assert "\n" not in str(raised.value)
+    assert not list(out.rglob("*.part"))
+    left = Checkpoints(out / "checkpoints").latest()
+    assert (left and left["epoch"]) == epoch
+    assert len(run(photos, out, resume=True, **settings).history) == 2
 
 
 def test_out_of_memory_halves_the_parts_and_keeps_the_batch(
@@ -219,6 +328,42 @@ def test_out_of_memory_halves_the_parts_and_keeps_the_batch(
         run(photos, tmp_path / "second")
 
 
+def test_out_of_memory_in_one_of_several_processes_names_the_parts(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, heard = Objective.__call__, Heard()
+
+    def call(self: Objective, logits: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        if len(logits) > 6:
+            raise torch.OutOfMemoryError("out of memory")
+        return sound(self, logits, *rest)
+
+    class OneOfTwo(Place):
+        def __init__(self, *settings: Any, **named: Any) -> None:
+            super().__init__(*settings, **named)
+            self.ranks = 2
+
+    monkeypatch.setattr(Objective, "__call__", call)
+    with monkeypatch.context() as patched:
+        patched.setattr("effnet.training.run.Place", OneOfTwo)
+        with pytest.raises(ValueError, match="--resume --accumulate 2, which computes the same batch in more parts"):
+            run(photos, tmp_path / "out")
+    run(photos, tmp_path / "out", resume=True, watch=heard, resources=Resources(workers=0, pieces=4))
+    assert not any("out of memory" in line for line in heard.lines)
+
+
+@pytest.mark.parametrize("where", ["torch.optim.AdamW.step", "effnet.training.stages.Stages._judge"])
+def test_out_of_memory_beside_the_batches(
+    where: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(where, fail)
+    with pytest.raises(ValueError, match="there is not enough memory: try a smaller --size or network"):
+        run(photos, tmp_path / "out")
+
+
 def test_minutes_become_epochs_once(photos: Path, tmp_path: Path) -> None:
     heard = Heard()
     result = run(photos, tmp_path / "out", minutes=0.02, watch=heard)
@@ -234,6 +379,20 @@ def test_probe_of_own_weights(photos: Path, tmp_path: Path) -> None:
     assert second.probe_top1 is not None
     assert second.history == ()
     assert any(line.startswith("probe:") for line in heard.lines)
+
+
+def test_finetuning_says_what_it_does_about_batch_norm(photos: Path, tmp_path: Path) -> None:
+    """And does the same as one that is told to."""
+    first, heard = run(photos, tmp_path / "first"), Heard()
+    auto, frozen = (
+        run(photos, tmp_path / name, model=None, weights=first.model, recipe=recipe, epochs=1, watch=heard)
+        for name, recipe in (("auto", "finetune"), ("frozen", replace(RECIPES["finetune"], norms="frozen")))
+    )
+    assert [line for line in heard.lines if line.startswith("batch norm")] == [
+        "batch norm: frozen, since those that the weights bring are better than any from fewer than 20,000 pictures"
+    ]
+    assert [replace(one, seconds=0.0) for one in auto.history] == [replace(one, seconds=0.0) for one in frozen.history]
+    assert auto.model.read_bytes() == frozen.model.read_bytes()
 
 
 def test_photos_with_the_real_lite0_probe(tmp_path: Path) -> None:

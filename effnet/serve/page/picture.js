@@ -121,6 +121,7 @@ const take = (picture) => {
   byId("invitation").hidden = byId("unseen").hidden = true;
   byId("photo").hidden = false;
   byId("place").classList.add("full");
+  shown.onload = () => byId("photo").style.setProperty("--shape", shown.naturalWidth / shown.naturalHeight); // small ones grow
   shown.onerror = () => {
     byId("photo").hidden = true;
     byId("unseen").hidden = false;

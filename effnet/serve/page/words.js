@@ -8,7 +8,7 @@ export const short = (number, unit = "") => {
 
 export const percent = (share) => `${(100 * share).toFixed(share > 0.9895 || share < 0.0995 ? 1 : 0)} %`;
 
-export const milliseconds = (seconds) => `${(1e3 * seconds).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
+export const milliseconds = (seconds) => `${(1e3 * seconds).toFixed(seconds < 0.01 ? 1 : 0)}\u00a0ms`;
 
 export const signed = (number) => (number < 0 ? `−${-number}` : `${number}`);
 

@@ -13,6 +13,4 @@ from dataclasses import replace
 
 from effnet.training.recipes.finetune import FINETUNE
 
-GRADUAL = replace(
-    FINETUNE, name="gradual", epochs=16, unfreeze=1.0, layer_rate=0.8, backbone_rate=1.0, norms="auto", minutes=0.0
-)
+GRADUAL = replace(FINETUNE, name="gradual", epochs=16, unfreeze=1.0, layer_rate=0.8, backbone_rate=1.0, minutes=0.0)
