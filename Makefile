@@ -6,6 +6,7 @@ PHOTOS ?= photos
 
 BIN := .venv/bin
 READY := .venv/.installed
+BROWSER := .venv/.browser
 PINS := requirements/constraints.txt
 
 .PHONY: help setup demo test check parity bench docs clean
@@ -28,7 +29,12 @@ $(READY): pyproject.toml $(PINS)
 demo: $(READY)  ## train, evaluate and predict: DATA=folder for your own photos, OUT=folder for the results
 	@DATA="$(DATA)" OUT="$(OUT)" $(BIN)/python scripts/demo.py
 
-test: $(READY)  ## the tests, as many at once as there are cores
+# Asked for once, not at every test: where there is no network, asking takes long
+$(BROWSER): $(READY)
+	$(BIN)/python -m tests.serve.chromium
+	touch $@
+
+test: $(READY) $(BROWSER)  ## the tests, as many at once as there are cores
 	$(BIN)/pytest -n auto --dist loadfile
 
 check: $(READY)  ## style, types, and whether the generated documents are up to date

@@ -7,7 +7,6 @@ Where the environment variable EFFNET_SCREENSHOTS names a folder, a picture of e
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -25,20 +24,15 @@ from .conftest import Running
 from .live import Live, live
 
 pytest.importorskip("playwright", reason="playwright is not installed")
-from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from .chromium import chromium
 
 WINDOWS: dict[str, Any] = {
     "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
     "desk": {"viewport": {"width": 1280, "height": 800}},
 }
 PATIENCE = 20_000  # ms
-
-
-def chromium(playwright: Playwright) -> str | None:
-    """Where a Chromium is, None if there is none."""
-    own = playwright.chromium.executable_path
-    found = [own, *filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))]
-    return next((path for path in found if os.path.exists(path)), None)
 
 
 @pytest.fixture(scope="module")
