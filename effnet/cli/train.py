@@ -89,7 +89,7 @@ def train(
         int, typer.Option(min=0, metavar="N", help="Parts that a batch is computed in; by default what memory needs.")
     ] = 0,
     checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Recompute blocks: half the memory, a third more time.")
+        bool, typer.Option("--checkpointing", help="Recompute blocks: half the memory, up to twice the time.")
     ] = False,
     compiled: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="torch.compile; by default where it pays.")

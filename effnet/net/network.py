@@ -21,7 +21,7 @@ class EfficientNet(nn.Module):
     """A network of the family. Its modules are named as its layers: ``stem``, ``stage1`` …, ``head``, ``classifier``.
 
     It carries its own contract: ``arch``, ``numerics``, ``preprocess``, ``labels``, ``provenance``.
-    ``gradient_checkpointing = True`` recomputes each block in the backward pass: less memory, about a third more time.
+    ``gradient_checkpointing = True`` recomputes each block in the backward pass: less memory, up to twice the time.
     ``lean = True`` makes activated maps again in the backward pass: half the memory, and hardly more time. Set
     one of the two: checkpointed blocks that are lean keep more than either.
     ``frozen_norms = True`` keeps batch norm's statistics in use and unchanged in training mode; so does

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effnet.arch.record import choice
+from effnet.clock.machine import cores
 from effnet.data import Pictures, Splits, check, holdout
 from effnet.data.pictures import Marks
 from effnet.data.twins import marks, overlap, together, twins
@@ -70,7 +71,7 @@ def plan(splits: Splits, seed: int, select_on: str, strict: bool, watch: Watch, 
     decoded, known = len(training_pictures(splits)) <= DECODED_MOST, Marks()
 
     def readable(pictures: Pictures) -> Pictures:
-        good, errors = check(pictures, marks=known if decoded else None)
+        good, errors = check(pictures, cores(), marks=known if decoded else None)
         if errors and strict:
             raise errors[0]
         left_out.extend(map(str, errors))

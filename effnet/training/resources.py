@@ -14,7 +14,7 @@ class Resources:
     ``device``: cpu, cuda, mps, or None for the fastest that is there. ``precision``: float32, bfloat16, float16, or
     None for what the device multiplies fastest. ``pieces``: parts that a batch is computed in, one after the other; 0
     for as few as fit into memory.
-    ``checkpointing``: blocks are recomputed in the backward pass, which takes half the memory and a third more time.
+    ``checkpointing``: blocks are recomputed in the backward pass: half the memory, up to twice the time.
     ``compiled``: by ``torch.compile``, None for where it pays. ``workers``: processes that read pictures.
     ``cache``: decoded pictures are kept on disk while they fit.
     """
