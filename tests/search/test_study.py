@@ -131,7 +131,7 @@ def test_none_of_them(tiny: Arch, name: str) -> None:
 def test_too_few_pictures_for_a_verdict() -> None:
     assert verdict_possible(10_000) == pytest.approx(1.96 * (2 * 0.25 / 10_000) ** 0.5)
     assert by_chance(100) > by_chance(100, accuracy=0.9)
-    with pytest.raises(ValueError, match="99 pictures to judge by are too few"):
+    with pytest.raises(ValueError, match="99 pictures to compare networks by are too few"):
         verdict_possible(99)
 
 
