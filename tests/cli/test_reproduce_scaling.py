@@ -98,4 +98,4 @@ def test_too_few_pictures_are_refused_at_once(run: Run, data: Path, base: Path, 
                 (tmp_path / split / name / f"{index}.png").symlink_to(data / "train" / name / f"{index}.png")
     done = run("reproduce", "scaling", tmp_path, "--base", base)
     assert done.status == 1
-    assert "40 pictures to judge by are too few for a verdict" in done.err
+    assert "40 pictures to compare networks by are too few for a verdict" in done.err
