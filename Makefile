@@ -9,7 +9,7 @@ READY := .venv/.installed
 BROWSER := .venv/.browser
 PINS := requirements/constraints.txt
 
-.PHONY: help setup demo test check parity bench docs clean
+.PHONY: help setup demo test check parity endure bench docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -45,6 +45,9 @@ check: $(READY)  ## style, types, and whether the generated documents are up to 
 
 parity: $(READY)  ## the whole family against every ecosystem's own networks: long
 	$(BIN)/pytest -m sweep tests/parity
+
+endure: $(READY)  ## kills by the dozen and requests by the thousand: half an hour
+	$(BIN)/pytest -m sweep tests --ignore=tests/parity
 
 bench: $(READY)  ## speed against the peers on this machine: PHOTOS=folder with train/ and val/
 	$(BIN)/python benchmarks/predictor.py $(PHOTOS)
