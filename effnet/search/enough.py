@@ -25,8 +25,8 @@ def verdict_possible(pictures: int) -> float:
     if pictures < PICTURES_LEAST:
         raise ValueError(
             f"{pictures:,} pictures to compare networks by are too few for a verdict, since chance alone would move an "
-            f"accuracy by {100 * SIGMAS * sqrt(0.25 / max(pictures, 1)):.0f} points: give at least {PICTURES_LEAST}, better "
-            "1,000"
+            f"accuracy by {100 * SIGMAS * sqrt(0.25 / max(pictures, 1)):.0f} points: give at least {PICTURES_LEAST}, "
+            "better 1,000"
         )
     return by_chance(pictures)
 
