@@ -36,7 +36,7 @@ def network(
     pareto: Annotated[
         bool, typer.Option("--pareto", help="Search the whole front of accuracy and cost, not around the target.")
     ] = False,
-    trials: Annotated[int, typer.Option(min=1, metavar="N", help="Candidates to train.")] = 350,
+    trials: Annotated[int, typer.Option(min=1, metavar="N", help="Candidates to train.")] = 150,
     minutes: Annotated[float | None, typer.Option(min=0, metavar="M", help="At most, for the candidates.")] = None,
     epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Of a candidate's training.")] = 3,
     final: Annotated[int, typer.Option(min=1, metavar="N", help="Best networks trained longest.")] = 3,

@@ -23,7 +23,7 @@ from effnet.search.reward import Cost, reward
 from effnet.search.score import Correlation
 from effnet.search.space import same
 
-TRIALS = 350
+TRIALS = 150
 FINAL, FINAL_EPOCHS, FINAL_SEEDS = 3, 20, 3
 ROUND, ROUND_SHARE = 5, 3  # before the finals, so many times as many networks take part, for a third of the epochs
 TOLD = 2.0  # seconds between two looks at what the processes have done
