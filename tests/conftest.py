@@ -1,9 +1,12 @@
 """For the whole suite: what must hold before anything else is imported or run."""
 
+import gc
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch
 
 from effnet.data.without_operators import declare_operators
@@ -14,3 +17,11 @@ os.environ |= {"EFFNET_OFFLINE": "1", "EFFNET_HOME": str(_NOWHERE), "HF_HUB_CACH
 
 declare_operators()  # timm imports torchvision
 torch.set_num_threads(1)  # these networks are small: threads that wait for each other take longer than one alone
+
+
+@pytest.fixture
+def unburdened() -> Iterator[None]:
+    """For a test that takes its own time: collecting what other tests have left is not counted in."""
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -24,7 +24,8 @@ from effnet.net.device import pick
 FLOAT32 = "float32"  # what `predict` answers in unless another precision is allowed
 SECONDS = 1.5  # of timing; a network whose call takes longer is called `clock.contest.LEAST` times all the same
 CALLS_MOST, WARM_UP = 200, 3
-CALM, TRIES = 0.1, 3  # a spread that is no disturbance, and how many goes are made to reach it
+CALM = 0.1  # a spread that is no disturbance
+TRIES = 2, 3  # goes that are always made, and at the most to reach it
 CLOSE = 1.5  # times the fastest engine's time: slower ones take no part in the next contest
 
 
@@ -48,8 +49,9 @@ class Latency:
 
     Each network gets random weights, which do not change its time. A contest finds the fastest engine whose answers
     are right, as it does for `effnet.engine`, in a folder of its own: the engine cache is left as it is. The winner's
-    calls are then timed alone, one after the other, and their median counts. Where calls spread widely there are up to
-    three goes, and the fastest counts, for what disturbs a machine only adds to a time. A few seconds a network.
+    calls are then timed alone, one after the other, and their median counts. There are two goes, where calls
+    spread widely three, and the fastest counts, for what disturbs a machine only adds to a time.
+    Some seconds a network.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class Latency:
             engine, pictures = self._fastest(model, Path(folder))
             engine.prepare(self.batch)
             times: list[Timing] = []
-            while len(times) < TRIES and (not times or times[-1].spread > CALM):
+            while len(times) < TRIES[0] or (len(times) < TRIES[1] and times[-1].spread > CALM):
                 times.append(contest({"": partial(engine.run, pictures)}, CALLS_MOST, WARM_UP, seconds=SECONDS)[""])
         return Measured(arch, engine.kind, min(times, key=lambda time: time.seconds))
 

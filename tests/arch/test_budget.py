@@ -147,6 +147,7 @@ def test_nothing_beside_the_line_comes_closer(case: str) -> None:
         assert where in beside or found.arch is base, (asked, found.arch.name)
 
 
+@pytest.mark.usefixtures("unburdened")
 @pytest.mark.parametrize("name", ["b0", "b8", "l2", "lite4", "edge_l", "v2_b3", "v2_xl", "nano"])
 def test_an_answer_takes_less_than_a_fifth_of_a_second(name: str) -> None:
     dice, taken = Random(name), []

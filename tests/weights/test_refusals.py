@@ -270,14 +270,15 @@ LIES = {
 }
 
 
+@pytest.mark.usefixtures("unburdened")
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lying_header_is_refused_at_once(lie: str, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(LIES[lie])
-    before, memory = time.perf_counter(), peak()
+    before, memory = time.process_time(), peak()
     with pytest.raises(ValueError, match=r"m\.safetensors: a damaged file of weights \([^\n]*\)$"):
         load(path)
-    assert time.perf_counter() - before < 0.5
+    assert time.process_time() - before < 0.5
     assert peak() - memory < 64 * 2**20
 
 
