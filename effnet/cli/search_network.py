@@ -71,11 +71,11 @@ def network(
     start = base(base_network, size)
     wanted = None if target is None else (seconds if cost == "latency" else how_many)(target)
     examples = decoded(data, start.resolution, seed)
-    own = wanted or Cost(cost, len(examples.names))(start)
+    goal = Cost(cost, len(examples.names))(start) if wanted is None else wanted
     if wanted is None and cost == "latency":  # measured again it would be another target, and another search
-        why = f"say how long a network may take: {start.name} takes {amount(own, cost)} on one core here"
+        why = f"say how long a network may take: {start.name} takes {amount(goal, cost)} on one core here"
         raise typer.BadParameter(why, param_hint="--target")
-    plan = Plan(start, own if wanted is None else wanted, cost, pareto, epochs, seed)
+    plan = Plan(start, goal, cost, pareto, epochs, seed)
     ahead = prospect(plan, examples, trials, final, final_epochs, processes)
     where = store or str(out / "search.db")
     if dry_run:

@@ -114,12 +114,12 @@ def search(
         fates = ", ".join(sorted({one.fate for one in found})) or "there was no time"
         raise ValueError(f"no candidate was trained ({fates}): give a larger target, or more time")
     numbers: dict[Arch, int | None] = {plan.base: None}
-    costs = {plan.base: Cost(plan.cost, len(examples.names))(plan.base)}
+    # As it was measured when the others were, where it was
+    own = next((one.cost for one in done if one.choices == plan.space.start), None)
+    costs = {plan.base: Cost(plan.cost, len(examples.names))(plan.base) if own is None else own}
     seen = {same(plan.base)}
     for one in sorted(done, key=lambda each: (-each.reward, each.number)):
         arch = plan.space.arch(one.choices, f"candidate_{one.number}")
-        if one.choices == plan.space.start:
-            costs[plan.base] = one.cost  # as it was measured when the others were
         if same(arch) not in seen:  # two processes may have trained the same one
             seen.add(same(arch))
             numbers[arch], costs[arch] = one.number, one.cost

@@ -105,13 +105,8 @@ def test_twins_stay_together_and_are_said(done: tuple[FoldsResult, Heard]) -> No
     assert fold["1"] == fold["25"]
 
 
-def test_twins_that_the_data_s_own_folds_tear_apart_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures 0, 1 and 2 once more: in another fold, in the same one, and in none."""
-    path = written(tmp_path, [f"{('dark', 'light')[number % 2]},{number // 2 % 2}" for number in range(24)])
-    for number, of in ((24, 0), (25, 1), (26, 2)):
-        (tmp_path / f"train/{number}.png").write_bytes((tmp_path / f"train/{of}.png").read_bytes())
-    rows = path.read_text().partition("\n")[2]
-    path.write_text(f"image_id,label,fold\n{rows}24,dark,1\n25,light,0\n26,dark,\n")
+def said_before_training(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a run of folds says of the table before the first of them is trained, where it is stopped."""
     heard = Heard()
 
     def stopped(*_: object, **__: object) -> object:
@@ -119,8 +114,18 @@ def test_twins_that_the_data_s_own_folds_tear_apart_are_said(tmp_path: Path, mon
 
     monkeypatch.setattr(module, "train", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run(path, tmp_path / "out", watch=heard)
-    assert heard.lines[:2] == [
+        run(path, path.parent / "out", watch=heard)
+    return heard.lines
+
+
+def test_twins_that_the_data_s_own_folds_tear_apart_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures 0, 1 and 2 once more: in another fold, in the same one, and in none."""
+    path = written(tmp_path, [f"{('dark', 'light')[number % 2]},{number // 2 % 2}" for number in range(24)])
+    for number, of in ((24, 0), (25, 1), (26, 2)):
+        (tmp_path / f"train/{number}.png").write_bytes((tmp_path / f"train/{of}.png").read_bytes())
+    rows = path.read_text().partition("\n")[2]
+    path.write_text(f"image_id,label,fold\n{rows}24,dark,1\n25,light,0\n26,dark,\n")
+    assert said_before_training(path, monkeypatch)[:2] == [
         "1 picture is there twice, and kept on the same side of every fold: 1 = 25",
         "2 pictures are there twice, torn apart by the data's own folds: 0 = 24, 2 = 26; figures will look better than "
         "they are: give both files the same fold, or leave one out",
@@ -234,12 +239,5 @@ def test_what_would_stop_the_last_fold_stops_the_first(tmp_path: Path) -> None:
 
 def test_a_group_that_has_all_of_a_class_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, ["a,", "b,"] * 6 + ["c,one"] * 3, "image_id,label,group")
-    heard = Heard()
-
-    def stopped(*_: object, **__: object) -> object:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "train", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        run(path, tmp_path / "out", watch=heard)
-    assert any("holds out all pictures of 'c', which are in one group" in line for line in heard.lines)
+    heard = said_before_training(path, monkeypatch)
+    assert any("holds out all pictures of 'c', which are in one group" in line for line in heard)
