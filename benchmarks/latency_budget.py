@@ -12,21 +12,25 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 from effnet.arch import Arch, count
 from effnet.arch.budget import Fitted, fitted
 from effnet.clock import Stopwatch, in_fresh_process, machine, versions
-from effnet.search.latency import Latency, Measured
+from effnet.engines.engine import installed
+from effnet.exporting.origin import FILES
+from effnet.search.latency import Asked, Latency, Measured, Raced, race
 
 WITHIN = 0.15
 
 
-def again(arch: Arch, threads: int) -> tuple[str, float, float]:
-    """The engine, the median seconds of a call, and the calls' spread."""
-    timer = Latency(threads)
-    seconds = timer(arch)
-    return timer.measured[0].kind, seconds, timer.measured[0].timing.spread
+def again(arch: Arch, threads: int) -> Raced:
+    """The contest and the timing anew, both in one fresh process."""
+    kinds = tuple(kind for kind in installed() if kind in FILES)
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return in_fresh_process(race, Asked(arch, 1000, 3, 1, threads, Path(folder)), kinds).value
 
 
 def found(base: str, limit: float, threads: int) -> tuple[Fitted, Latency, float]:
@@ -50,19 +54,19 @@ def main() -> None:
     chosen = options.parse_args()
     limits = [float(text) / 1e3 for text in chosen.limits.split(",")]
     answers = [found(chosen.base, limit, chosen.threads) for limit in limits]
-    times: list[list[tuple[str, float, float]]] = [[] for _ in limits]
+    times: list[list[Raced]] = [[] for _ in limits]
     for _ in range(chosen.rounds):
         for rows, (fit, _, _) in zip(times, answers, strict=True):
-            rows.append(in_fresh_process(again, fit.arch, chosen.threads).value)
+            rows.append(again(fit.arch, chosen.threads))
     print(f"{machine().in_words()}, {chosen.threads} threads; {versions()}\n")
     print("| limit | network | MACs | at φ | when found | again, median | each | engines | of the limit | found in |")
     print("|--:|---|--:|--:|--:|--:|---|---|--:|---|")
     failed = False
     for limit, rows, (fit, timer, seconds) in zip(limits, times, answers, strict=True):
-        middle = median(row[1] for row in rows)
+        middle = median(row.timing.seconds for row in rows)
         failed |= abs(middle / limit - 1) > WITHIN
-        each = " ".join(f"{row[1] * 1e3:.3g}" for row in rows)
-        kinds = ", ".join(sorted({row[0] for row in rows}))
+        each = " ".join(f"{row.timing.seconds * 1e3:.3g}" for row in rows)
+        kinds = ", ".join(sorted({row.kind for row in rows}))
         print(
             f"| {limit * 1e3:g} ms | `{fit.arch.name}` | {count(fit.arch).macs / 1e9:.3f} G | {fit.phi:g} "
             f"| {fit.binding.reached * 1e3:.3g} ms | {middle * 1e3:.3g} ms | {each} | {kinds} | {middle / limit:.2f} "

@@ -29,6 +29,8 @@ GROWTH_MOST = 16  # times the MACs of what was asked for before, that a wrong gu
 ASKED_MOST = 60  # networks: every fourth halves what is left of a line that has a few thousand
 BESIDE_MOST = 8  # networks beside the line
 REACH = 2.0  # of φ, to either side of a step of the line that is too large: what lies beside the line there fills it
+DOUBT = 0.1  # of a cost: what comes out less by more than this when it is asked for again was disturbed before
+DOUBTED_MOST = 3  # times that the search starts anew for that
 ALIKE = 0.015  # of the logarithm of MACs: of networks this near to the wanted ones the nearest to the line is asked for
 TINY = 1e-9  # a share whose logarithm stands for that of nothing
 
@@ -76,6 +78,39 @@ class Fitted:
         return max(self.limits, key=lambda limit: limit.share)
 
 
+class Spent:
+    """What the networks that were asked for cost, in ``of``. Each is asked for once, those that decide a second time."""
+
+    def __init__(self, costs: tuple[tuple[Cost, float], ...]) -> None:
+        self._costs = costs
+        self.of: dict[Arch, tuple[float, ...]] = {}
+        self._twice: set[Arch] = set()
+
+    def share(self, arch: Arch) -> float:
+        """The largest part of a cost's limit that ``arch`` takes."""
+        if arch not in self.of:
+            self.of[arch] = tuple(cost(arch) for cost, _ in self._costs)
+        return max(taken / limit for taken, (_, limit) in zip(self.of[arch], self._costs, strict=True))
+
+    def doubted(self, found: Arch) -> bool:
+        """Asks again for ``found`` and, unless that is close to its limit, for the one that is just too dear.
+
+        Whether one cost less than before by more than `DOUBT`. Only then it has another cost from now on: smaller
+        differences are in the nature of measuring, and there would be no end to them.
+        """
+        deciding = [found]
+        if self.share(found) < CLOSE:
+            deciding += sorted((arch for arch in self.of if self.share(arch) > 1), key=self.share)[:1]
+        changed = False
+        for arch in deciding:
+            if arch not in self._twice:
+                self._twice.add(arch)
+                before, now = self.of[arch], tuple(cost(arch) for cost, _ in self._costs)
+                if any(later < (1 - DOUBT) * first for later, first in zip(now, before, strict=True)):
+                    self.of[arch], changed = tuple(map(min, now, before)), True
+        return changed
+
+
 def fit(
     arch: str | Arch,
     macs: float | None = None,
@@ -98,7 +133,8 @@ def fit(
     arch can grow no further.
     Each of ``costs`` is a function of the arch and its limit, such as a measured latency in seconds. Being dear, it is
     asked for of a few networks on the line, until one is within 3 % of its limit and not above it; and where the line
-    steps over that, of a few beside it.
+    steps over that, of a few beside it. The network that is found, and where it is not as close the one that is just
+    too dear, are asked about twice: what is measured comes out too large while the machine is disturbed.
     Raises ``ValueError`` when nothing is limited or even the smallest network is too large.
     """
     return fitted(arch, macs, params, bytes, costs, alpha, beta, gamma, classes, channels).arch
@@ -129,21 +165,19 @@ def fitted(
     for name, coefficient in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         number(name, coefficient, 1, 100)
     along = line(base, alpha, beta, gamma, classes, channels)
-    spent: dict[Arch, tuple[float, ...]] = {}
-
-    def share(candidate: Arch) -> float:
-        """The largest part of a cost's limit."""
-        if candidate not in spent:
-            spent[candidate] = tuple(cost(candidate) for cost, _ in costs)
-        return max(taken / limit for taken, (_, limit) in zip(spent[candidate], costs, strict=True))
-
-    found = _counted(along, limits) if limits else None
-    if found is None or (costs and share(found.arch) > 1):
-        found = _asked(along, limits, share, found)
+    found = counted = _counted(along, limits) if limits else None
+    spent = Spent(costs)
+    if counted is None or (costs and spent.share(counted.arch) > 1):
+        found = _asked(along, limits, spent.share, counted)
+        for _ in range(DOUBTED_MOST):
+            if not spent.doubted(found.arch):
+                break
+            found = _asked(along, limits, spent.share, counted)  # asks for nothing that was asked for before
+    assert found is not None
     reached = [Limit(name, limit, getattr(found.cost, name)) for name, limit in limits.items()]
     if costs:
         reached += [
-            Limit(name, limit, each) for (name, limit), each in zip(dear.items(), spent[found.arch], strict=True)
+            Limit(name, limit, each) for (name, limit), each in zip(dear.items(), spent.of[found.arch], strict=True)
         ]
     report = compared(base, found.arch, found.phi, alpha, beta, gamma, classes, channels)
     ended = not costs and _fits(along.cost(along.at(along.highest)), limits)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import pickle
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Generic, TypeVar
 
 from effnet.clock.memory import peak_memory
 
 T = TypeVar("T")
+
+BEGIN = "import sys; sys.path[:] = sys.argv[3:]; from effnet.clock.fresh import _answer; _answer(*sys.argv[1:3])"
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,30 @@ class Fresh(Generic[T]):
 def in_fresh_process(call: Callable[..., T], *arguments: object) -> Fresh[T]:
     """``call(*arguments)`` in a new process that shares nothing with this one; seconds and bytes are of the call alone.
 
-    Both travel by pickle: ``call`` must be a function of a module. An error in the call is raised here.
-    A script that calls this needs its ``if __name__ == "__main__"``, since the new process imports it.
+    Both travel by pickle: ``call`` must be a function of a module other than the script that runs, which the new
+    process does not run again. An error in the call is raised here.
     Raises ``MemoryError`` where the process dies, as it does when the system has no memory left for it.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(_measured, call, arguments).result()
-        except BrokenProcessPool:
-            raise MemoryError("the process died at its work: the memory does not suffice, or it crashed") from None
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answered = Path(folder, "asked"), Path(folder, "answered")
+        asked.write_bytes(pickle.dumps((call, arguments)))
+        words = [sys.executable, "-c", BEGIN, str(asked), str(answered), *sys.path]
+        if subprocess.run(words, stdin=subprocess.DEVNULL).returncode:
+            raise MemoryError("the process died at its work: the memory does not suffice, or it crashed")
+        found: Fresh[T] | Exception = pickle.loads(answered.read_bytes())
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _answer(asked: str, answered: str) -> None:
+    """The new process's work: the call is read from one file, and what comes out of it is written into the other."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever waits for this process hears it too, and ends it
+    try:
+        content = pickle.dumps(_measured(*pickle.loads(Path(asked).read_bytes())))
+    except Exception as error:
+        content = pickle.dumps(error)
+    Path(answered).write_bytes(content)
 
 
 def _measured(call: Callable[..., T], arguments: tuple[object, ...]) -> Fresh[T]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -15,6 +17,7 @@ from effnet.engines.interface import CONTRACT, INTERFACE, OUTPUTS, said
 SUFFIXES = (".xml", ".onnx")
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}  # as its devices call them
+TELEMETRY = "openvino_telemetry"
 ANY: tuple[int, ...] = ()
 KEPT = 3  # shapes compiled for, ANY among them: each holds the weights once more
 PLACES = ((), ("framework",))  # of the metadata: in an IR, and in what is read from ONNX
@@ -28,10 +31,29 @@ def the_core() -> Any:
     that ends, then kills the process. One that stays does not.
     """
     try:
-        import openvino
+        with _unreported():
+            import openvino
     except ImportError:
         raise missing("openvino") from None
     return _made(openvino.Core)
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """In this block openvino is imported without its telemetry, which it does not need.
+
+    With it the import sends a report to a service for statistics, unless the user has once said no, from a process
+    that it forks while threads run. Where new processes are spawned, that one imports the program once more: for its
+    first second it takes one of the cores from the network.
+    """
+    if TELEMETRY in sys.modules:
+        yield
+        return
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # whoever imports it hears that it is not installed
+    try:
+        yield
+    finally:
+        del sys.modules[TELEMETRY]
 
 
 @cache

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 from effnet.arch import Arch
 from effnet.arch.record import whole
 from effnet.bench.network import random_network
-from effnet.clock import Timing, contest
+from effnet.clock import Timing, contest, in_fresh_process
 from effnet.engines.eager import Eager
-from effnet.engines.engine import PACKAGES, Engine, Pictures, granted, installed
+from effnet.engines.engine import PACKAGES, Engine, granted, installed
 from effnet.engines.opening import opened
 from effnet.exporting.choice import Question
 from effnet.exporting.contest import hold
@@ -24,8 +24,8 @@ from effnet.net.device import pick
 FLOAT32 = "float32"  # what `predict` answers in unless another precision is allowed
 SECONDS = 1.5  # of timing; a network whose call takes longer is called `clock.contest.LEAST` times all the same
 CALLS_MOST, WARM_UP = 200, 3
-CALM = 0.1  # a spread that is no disturbance
-TRIES = 2, 3  # goes that are always made, and at the most to reach it
+PROCESSES = 2, 3  # that always time a network, and at the most, where those differ
+ALIKE = 0.1  # of the faster time: processes that differ by less agree
 CLOSE = 1.5  # times the fastest engine's time: slower ones take no part in the next contest
 
 
@@ -49,9 +49,11 @@ class Latency:
 
     Each network gets random weights, which do not change its time. A contest finds the fastest engine whose answers
     are right, as it does for `effnet.engine`, in a folder of its own: the engine cache is left as it is. The winner's
-    calls are then timed alone, one after the other, and their median counts. There are two goes, where calls
-    spread widely three, and the fastest counts, for what disturbs a machine only adds to a time.
-    Some seconds a network.
+    calls are then timed alone, one after the other, and their median counts.
+
+    All this happens in a new process, for where in memory a network comes to lie changes its time, in a process that
+    has run others most of all. Another one opens the winner alone, as `effnet predict` does, and times it again; where
+    the two differ by a tenth, so does a third. The middle one counts, of two the faster. Some seconds a network.
     """
 
     def __init__(
@@ -77,33 +79,86 @@ class Latency:
         return found.timing.seconds
 
     def _measure(self, arch: Arch) -> Measured:
-        model = random_network(arch, *self._of)
-        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            engine, pictures = self._fastest(model, Path(folder))
-            engine.prepare(self.batch)
-            times: list[Timing] = []
-            while len(times) < TRIES[0] or (len(times) < TRIES[1] and times[-1].spread > CALM):
-                times.append(contest({"": partial(engine.run, pictures)}, CALLS_MOST, WARM_UP, seconds=SECONDS)[""])
-        return Measured(arch, engine.kind, min(times, key=lambda time: time.seconds))
+        with TemporaryDirectory(ignore_cleanup_errors=True) as name:
+            asked = Asked(arch, *self._of, self.batch, self.threads, Path(name))
+            raced = in_fresh_process(race, asked, self._kinds).value
+            self._kinds = raced.close
+            times = [raced.timing]
+            while len(times) < PROCESSES[0] or (len(times) < PROCESSES[1] and _differ(times)):
+                times.append(in_fresh_process(again, asked, raced.kind).value)
+        times.sort(key=lambda time: time.seconds)
+        return Measured(arch, raced.kind, times[(len(times) - 1) // 2])
 
-    def _fastest(self, model: EfficientNet, folder: Path) -> tuple[Engine, Pictures]:
-        """The engine that `effnet.engine` would choose, and noise for it."""
-        if pick().type != "cpu":
-            device = Eager(model, threads=self.threads)
-            return device, noise(self.batch, model.preprocess.size, device)
-        eager = Eager(model, "cpu", threads=self.threads)
-        pictures = noise(self.batch, model.preprocess.size, eager)
-        ways: dict[tuple[str, str], Callable[[], Engine]] = {("eager", FLOAT32): lambda: eager}
-        for kind in self._kinds:
-            ways[kind, FLOAT32] = partial(_filed, model, kind, folder, self.threads)
-        if len(ways) == 1:
-            return eager, pictures
-        found, winner = hold(ways, eager, Question.now(self.batch, None, FLOAT32, self.threads), pictures)
-        least = found.contestants[0].seconds
-        self._kinds = tuple(
-            one.kind for one in found.contestants if one.kind in PACKAGES and one.seconds <= CLOSE * least
-        )
-        return winner, pictures
+
+@dataclass(frozen=True)
+class Asked:
+    """What a process is to time: the network, so many pictures at once, and where its files lie."""
+
+    arch: Arch
+    classes: int
+    channels: int
+    batch: int
+    threads: int | None
+    folder: Path
+
+    def network(self) -> EfficientNet:
+        """With the same random weights each time."""
+        return random_network(self.arch, self.classes, self.channels)
+
+    def filed(self, kind: str, model: EfficientNet | None = None) -> Engine:
+        """The engine called ``kind`` with its file, which is written if it is not there."""
+        path = self.folder / FILES[kind]
+        if not path.exists():
+            if path.suffix == ".tflite":
+                from effnet.exporting.litert import write
+            else:
+                from effnet.exporting.onnx import write  # type: ignore[assignment]
+            write(path, model or self.network(), SERVED)
+        return opened(kind, path, FLOAT32, self.threads, self.folder / COMPILED)
+
+
+@dataclass(frozen=True)
+class Raced:
+    """The engine that won a contest, which were close to it, and what its calls took alone."""
+
+    kind: str
+    close: tuple[str, ...]
+    timing: Timing
+
+
+def race(asked: Asked, kinds: tuple[str, ...]) -> Raced:
+    """The engine that `effnet.engine` would choose, among eager and ``kinds``, and its time."""
+    model = asked.network()
+    if pick().type != "cpu":
+        return Raced(Eager.kind, kinds, _timed(Eager(model, threads=asked.threads), asked.batch))
+    eager = Eager(model, "cpu", threads=asked.threads)
+    ways: dict[tuple[str, str], Callable[[], Engine]] = {(Eager.kind, FLOAT32): lambda: eager}
+    for kind in kinds:
+        ways[kind, FLOAT32] = partial(asked.filed, kind, model)
+    if len(ways) == 1:
+        return Raced(Eager.kind, (), _timed(eager, asked.batch))
+    question = Question.now(asked.batch, None, FLOAT32, asked.threads)
+    found, winner = hold(ways, eager, question, noise(asked.batch, model.preprocess.size, eager))
+    close = CLOSE * found.contestants[0].seconds
+    near = tuple(one.kind for one in found.contestants if one.kind in PACKAGES and one.seconds <= close)
+    return Raced(winner.kind, near, _timed(winner, asked.batch))
+
+
+def again(asked: Asked, kind: str) -> Timing:
+    """The time of the engine called ``kind``, which is opened alone."""
+    on_torch = kind not in FILES
+    return _timed(Eager(asked.network(), threads=asked.threads) if on_torch else asked.filed(kind), asked.batch)
+
+
+def _timed(engine: Engine, batch: int) -> Timing:
+    pictures = noise(batch, engine.contract.preprocess.size, engine)
+    engine.prepare(batch)
+    return contest({"": partial(engine.run, pictures)}, CALLS_MOST, WARM_UP, seconds=SECONDS)[""]
+
+
+def _differ(times: list[Timing]) -> bool:
+    seconds = [time.seconds for time in times]
+    return max(seconds) > (1 + ALIKE) * min(seconds)
 
 
 def latency(threads: int | None = None, batch: int = 1, classes: int = 1000, channels: int = 3) -> Latency:
@@ -115,14 +170,3 @@ def latency(threads: int | None = None, batch: int = 1, classes: int = 1000, cha
     Raises ``ValueError`` for less than one thread or picture.
     """
     return Latency(threads, batch, classes, channels)
-
-
-def _filed(model: EfficientNet, kind: str, folder: Path, threads: int | None) -> Engine:
-    path = folder / FILES[kind]
-    if not path.exists():
-        if path.suffix == ".tflite":
-            from effnet.exporting.litert import write
-        else:
-            from effnet.exporting.onnx import write  # type: ignore[assignment]
-        write(path, model, SERVED)
-    return opened(kind, path, FLOAT32, threads, folder / COMPILED)

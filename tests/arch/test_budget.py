@@ -271,18 +271,21 @@ POWERS: dict[str, Callable[[Arch], float]] = {
 @pytest.mark.parametrize("power", POWERS)
 @pytest.mark.parametrize("limit", [0.02, 0.4, 10.0, 500.0])
 def test_dear_costs_are_asked_for_seldom(power: str, limit: float) -> None:
-    asked: dict[str, float] = {}
+    asked: dict[str, list[float]] = {}
 
     def seconds(arch: Arch) -> float:
-        assert arch.name not in asked
-        asked[arch.name] = POWERS[power](arch)
-        return asked[arch.name]
+        asked.setdefault(arch.name, []).append(POWERS[power](arch))
+        return asked[arch.name][0]
 
     if power == "as the params" and limit == 0.02:
         limit = 0.1  # the smallest has more
     found = fitted("b0", costs=[(seconds, limit)])
     assert len(asked) <= 15
-    assert asked[found.arch.name] == found.binding.reached <= limit
+    twice = {name for name, each in asked.items() if len(each) > 1}
+    assert found.arch.name in twice
+    assert len(twice) == (1 if found.binding.share >= 0.97 else 2)  # and the one just too dear
+    assert sum(map(len, asked.values())) == len(asked) + len(twice)
+    assert asked[found.arch.name][0] == found.binding.reached <= limit
     assert found.binding.share >= (
         0.9 if power == "as the params" else 0.95
     )  # also where the line itself steps over it
@@ -297,6 +300,21 @@ def noisy(arch: Arch) -> float:
 def test_costs_that_vary_end_the_search_all_the_same(limit: float) -> None:
     found = fitted("b0", costs=[(noisy, limit)])
     assert 0.7 * limit <= found.binding.reached <= limit
+
+
+@pytest.mark.parametrize(("limit", "disturbed"), [(1.0, {1, 2}), (1.0, {2}), (2.6, {1, 2}), (2.6, {2})])
+def test_what_is_measured_while_the_machine_is_disturbed_is_doubted(limit: float, disturbed: set[int]) -> None:
+    times = 0
+
+    def seconds(arch: Arch) -> float:
+        nonlocal times
+        times += 1
+        return count(arch).macs / 1e9 * (1.4 if times in disturbed else 1)
+
+    found = fitted("b0", costs=[(seconds, limit)])
+    assert found.binding.reached == count(found.arch).macs / 1e9
+    assert found.binding.share >= 0.95  # and not .70 to .91, as when each is believed
+    assert times <= 15
 
 
 def test_cost_and_limit_together() -> None:
