@@ -23,8 +23,8 @@ IN_WORDS = MappingProxyType({"macs": "MACs", "params": "params", "bytes": "bytes
 
 Point = tuple[float, float]  # logarithms of a network's MACs, and of the share of its limit that a cost takes
 
-CLOSE = 0.97  # a cost of this share of its limit is close enough: the next candidate would be asked for in vain
-AIM = 0.985  # of the limit: in the middle of what is close
+CLOSE = 0.95  # a cost of this share of its limit is close enough: the next candidate would be asked for in vain
+AIM = 0.975  # of the limit: in the middle of what is close
 GROWTH_MOST = 16  # times the MACs of what was asked for before, that a wrong guess costs no hour
 ASKED_MOST = 60  # networks: every fourth halves what is left of a line that has a few thousand
 BESIDE_MOST = 8  # networks beside the line
@@ -79,10 +79,13 @@ class Fitted:
 
 
 class Spent:
-    """What the networks that were asked for cost, in ``of``. Each is asked for once, those that decide a second time."""
+    """What the networks that were asked for cost, in ``of``. Each is asked for once, those that decide a second time.
+
+    ``close``: a network that takes this share of a limit is close enough.
+    """
 
     def __init__(self, costs: tuple[tuple[Cost, float], ...]) -> None:
-        self._costs = costs
+        self._costs, self.close = costs, CLOSE
         self.of: dict[Arch, tuple[float, ...]] = {}
         self._twice: set[Arch] = set()
 
@@ -96,10 +99,11 @@ class Spent:
         """Asks again for ``found`` and, unless that is close to its limit, for the one that is just too dear.
 
         Whether one cost less than before by more than `DOUBT`. Only then it has another cost from now on: smaller
-        differences are in the nature of measuring, and there would be no end to them.
+        differences are in the nature of measuring, and there would be no end to them. From then on, what is within
+        them of a limit is close enough.
         """
         deciding = [found]
-        if self.share(found) < CLOSE:
+        if self.share(found) < self.close:
             deciding += sorted((arch for arch in self.of if self.share(arch) > 1), key=self.share)[:1]
         changed = False
         for arch in deciding:
@@ -108,6 +112,7 @@ class Spent:
                 before, now = self.of[arch], tuple(cost(arch) for cost, _ in self._costs)
                 if any(later < (1 - DOUBT) * first for later, first in zip(now, before, strict=True)):
                     self.of[arch], changed = tuple(map(min, now, before)), True
+                    self.close = 1 - DOUBT
         return changed
 
 
@@ -132,7 +137,7 @@ def fit(
     nearest to the line, then the one of the most MACs. Both ends of the line are where φ is −20 and 20, or where an
     arch can grow no further.
     Each of ``costs`` is a function of the arch and its limit, such as a measured latency in seconds. Being dear, it is
-    asked for of a few networks on the line, until one is within 3 % of its limit and not above it; and where the line
+    asked for of a few networks on the line, until one is within 5 % of its limit and not above it; and where the line
     steps over that, of a few beside it. The network that is found, and where it is not as close the one that is just
     too dear, are asked about twice: what is measured comes out too large while the machine is disturbed.
     Raises ``ValueError`` when nothing is limited or even the smallest network is too large.
@@ -168,11 +173,11 @@ def fitted(
     found = counted = _counted(along, limits) if limits else None
     spent = Spent(costs)
     if counted is None or (costs and spent.share(counted.arch) > 1):
-        found = _asked(along, limits, spent.share, counted)
+        found = _asked(along, limits, spent, counted)
         for _ in range(DOUBTED_MOST):
             if not spent.doubted(found.arch):
                 break
-            found = _asked(along, limits, spent.share, counted)  # asks for nothing that was asked for before
+            found = _asked(along, limits, spent, counted)  # asks for nothing that was asked for before
     assert found is not None
     reached = [Limit(name, limit, getattr(found.cost, name)) for name, limit in limits.items()]
     if costs:
@@ -257,8 +262,8 @@ def _too_large(along: Line, limits: Mapping[str, float]) -> str:
     return f"no network on {along.base.name}'s line is that small: the smallest, of φ = {along.lowest:g}, has {over}"
 
 
-def _asked(along: Line, limits: Mapping[str, float], share: Callable[[Arch], float], first: Placed | None) -> Placed:
-    """The network on the line whose largest ``share`` of a cost's limit is close to 1 and not above it.
+def _asked(along: Line, limits: Mapping[str, float], spent: Spent, first: Placed | None) -> Placed:
+    """The network on the line whose largest share of a cost's limit is close to 1 and not above it.
 
     ``first``: the one that ``limits`` alone would give, known to be too dear. Costs are taken to grow as a power of the
     MACs, which is found on the way; each answer narrows the part of the line that is left.
@@ -271,17 +276,17 @@ def _asked(along: Line, limits: Mapping[str, float], share: Callable[[Arch], flo
     before: Point | None = None
     best, phi = None, min(max(0.0, floor), roof)
     if first is not None:
-        over = before = (log(first.cost.macs), log(share(first.arch)))
+        over = before = (log(first.cost.macs), log(spent.share(first.arch)))
         phi = along.phi_of(exp(over[0] - over[1]) * AIM)
     for turn in range(1, ASKED_MOST + 1):
         phi = min(max(phi, floor + MARGIN), roof - MARGIN)
         place = along.at(phi)
         here = along.placed(place)
-        taken = share(here.arch)
+        taken = spent.share(here.arch)
         point = (log(along.cost(place).macs), log(max(taken, TINY)))
         if taken <= 1:
             best, under, floor = here, point, along.span(place)[1]
-            if taken >= CLOSE:
+            if taken >= spent.close:
                 break
         else:
             over, roof = point, along.span(place)[0]
@@ -295,15 +300,15 @@ def _asked(along: Line, limits: Mapping[str, float], share: Callable[[Arch], flo
             f"takes {exp(point[1]):.3g} times what is allowed"
         )
     assert under is not None
-    if over is None or under[1] >= log(CLOSE):
+    if over is None or under[1] >= log(spent.close):
         return best
-    return _between(along, limits, share, best, floor, under, over)
+    return _between(along, limits, spent, best, floor, under, over)
 
 
 def _between(
     along: Line,
     limits: Mapping[str, float],
-    share: Callable[[Arch], float],
+    spent: Spent,
     best: Placed,
     phi: float,
     under: Point,
@@ -329,14 +334,14 @@ def _between(
             min(alike, key=lambda each: each[1]) if alike else min(beside, key=lambda each: abs(each[0] - target))
         )
         here = along.placed(place)
-        taken = share(here.arch)
+        taken = spent.share(here.arch)
         if taken > 1:
             over = macs, log(taken)
             continue
         if log(max(taken, TINY)) > under[1]:
             best = here
         under = macs, log(max(taken, TINY))
-        if taken >= CLOSE:
+        if taken >= spent.close:
             break
     return best
 

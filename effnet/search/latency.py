@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic, sleep
 
 from effnet.arch import Arch
 from effnet.arch.record import whole
@@ -26,6 +27,7 @@ SECONDS = 1.5  # of timing; a network whose call takes longer is called `clock.c
 CALLS_MOST, WARM_UP = 200, 3
 PROCESSES = 2, 3  # that always time a network, and at the most, where those differ
 ALIKE = 0.1  # of the faster time: processes that differ by less agree
+APART = 45.0  # seconds: spells in which other guests of the machine take its cache lasted up to 35
 CLOSE = 1.5  # times the fastest engine's time: slower ones take no part in the next contest
 
 
@@ -54,6 +56,9 @@ class Latency:
     All this happens in a new process, for where in memory a network comes to lie changes its time, in a process that
     has run others most of all. Another one opens the winner alone, as `effnet predict` does, and times it again; where
     the two differ by a tenth, so does a third. The middle one counts, of two the faster. Some seconds a network.
+
+    Whoever asks for a network again doubts its time. That may be due to a spell in which the whole machine is slower,
+    so the second measurement comes 45 seconds after the first.
     """
 
     def __init__(
@@ -68,12 +73,16 @@ class Latency:
         whole("batch", batch, 1)
         self.threads, self.batch = threads, batch
         self.measured: list[Measured] = []
+        self._ended: dict[Arch, float] = {}  # when each was measured
         self._of, self._told = (classes, channels), told
         self._kinds: tuple[str, ...] = tuple(kind for kind in installed() if kind in FILES)
 
     def __call__(self, arch: Arch) -> float:
         """The median of the seconds of one call. Raises ``MemoryError`` or ``RuntimeError`` for one too large."""
+        if arch in self._ended:
+            sleep(max(0.0, self._ended[arch] + APART - monotonic()))
         found = self._measure(arch)
+        self._ended[arch] = monotonic()
         self.measured.append(found)
         self._told(found)
         return found.timing.seconds

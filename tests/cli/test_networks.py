@@ -144,13 +144,14 @@ def test_scale_to_a_latency(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         return Measured(arch, "openvino", Timing(((effnet.count(arch).macs / 20e9,),)))
 
     monkeypatch.setattr(Latency, "_measure", measure)
+    monkeypatch.setattr("effnet.search.latency.APART", 0.0)
     words = ("scale", "--latency", "50 ms", "--params", "20M", "--threads", "2", "--batch", "4")
     done = run(*words, "--json")
     found = json.loads(done.out)
     assert found["binding"] == "seconds"
-    assert 0.97 * 0.05 <= found["limits"]["seconds"]["reached"] <= 0.05
+    assert 0.95 * 0.05 <= found["limits"]["seconds"]["reached"] <= 0.05
     assert found["limits"]["params"]["reached"] <= 20e6
-    (last,) = (one for one in found["measured"] if one["network"] == found["arch"]["name"])
+    _, last = (one for one in found["measured"] if one["network"] == found["arch"]["name"])  # it is measured twice
     assert last["seconds"] == found["limits"]["seconds"]["reached"]
     assert last["engine"] == "openvino"
     assert done.err.count("openvino") == len(found["measured"]) <= 6  # each is told as it is measured

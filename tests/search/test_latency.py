@@ -113,6 +113,26 @@ def test_processes_that_differ_are_asked_for_another(
     ]
 
 
+def test_a_network_that_is_asked_for_again_is_measured_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def pass_by(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def measure(self: Latency, arch: Arch) -> Measured:
+        pass_by(10)
+        return Measured(arch, "eager", Timing(((now,),)))
+
+    monkeypatch.setattr(MODULE, "monotonic", lambda: now)
+    monkeypatch.setattr(MODULE, "sleep", pass_by)
+    monkeypatch.setattr(Latency, "_measure", measure)
+    cost = latency()
+    assert [cost(arch) for arch in (NANO, ARCHS["b0"], NANO, ARCHS["b0"])] == [10, 20, 65, 75]
+    pass_by(100)
+    assert cost(NANO) == 185
+
+
 def test_the_winner_is_opened_alone_with_or_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MODULE, "SECONDS", 0.05)
     asked = Asked(NANO, 5, 3, 2, 1, tmp_path)
@@ -161,6 +181,7 @@ def test_fit_keeps_to_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None
         return Measured(arch, "eager", Timing(((0.001 + count(arch).macs / 20e9,),)))
 
     monkeypatch.setattr(Latency, "_measure", measure)
+    monkeypatch.setattr(MODULE, "APART", 0.0)
     cost = latency(threads=2)
     found = fit("b0", costs=[(cost, 0.020)])
     assert len(cost.measured) <= 7
