@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,7 @@ def test_scale_to_a_latency(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         return Measured(arch, "openvino", Timing(((effnet.count(arch).macs / 20e9,),)))
 
     monkeypatch.setattr(Latency, "_measure", measure)
-    monkeypatch.setattr("effnet.search.latency.APART", 0.0)
+    monkeypatch.setattr(sys.modules[Latency.__module__], "APART", 0.0)
     words = ("scale", "--latency", "50 ms", "--params", "20M", "--threads", "2", "--batch", "4")
     done = run(*words, "--json")
     found = json.loads(done.out)

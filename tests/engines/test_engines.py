@@ -281,3 +281,13 @@ def test_openvino_leaves_the_stack_of_signals_alone(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder / "network.onnx")], capture_output=True, text=True)
     assert done.stdout == "alive\n", done.stderr
+
+
+def test_openvino_is_imported_without_its_telemetry() -> None:
+    code = (
+        "import sys, threading; from effnet.engines.openvino import the_core; the_core(); "
+        "from openvino.tools.ovc import telemetry_utils; "
+        "print(telemetry_utils.tm.__name__, threading.active_count(), 'openvino_telemetry' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["openvino.tools.ovc.telemetry_stub", "1", "False"]
