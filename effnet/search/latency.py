@@ -53,8 +53,9 @@ class Latency:
     are right, as it does for `effnet.engine`, in a folder of its own: the engine cache is left as it is. The winner's
     calls are then timed alone, one after the other, and their median counts.
 
-    All this happens in a new process, for one that has run other networks tends to be slower. Another one opens the winner alone, as `effnet predict` does, and times it again; where
-    the two differ by a tenth, so does a third. The middle one counts, of two the faster. Some seconds a network.
+    All this happens in a new process, for one that has run other networks tends to be slower. Another one opens the
+    winner alone, as `effnet predict` does, and times it again; where the two differ by a tenth, so does a third. The
+    middle one counts, of two the faster. Some seconds a network.
 
     Whoever asks for a network again doubts its time. That may be due to a spell in which the whole machine is slower,
     so the second measurement comes 45 seconds after the first.
