@@ -19,18 +19,15 @@ from tempfile import TemporaryDirectory
 from effnet.arch import Arch, count
 from effnet.arch.budget import Fitted, fitted
 from effnet.clock import Stopwatch, in_fresh_process, machine, versions
-from effnet.engines.engine import installed
-from effnet.exporting.origin import FILES
-from effnet.search.latency import Asked, Latency, Measured, Raced, race
+from effnet.search.latency import Asked, Latency, Measured, Raced, filed, race
 
 WITHIN = 0.15
 
 
 def again(arch: Arch, threads: int) -> Raced:
     """The contest and the timing anew, both in one fresh process."""
-    kinds = tuple(kind for kind in installed() if kind in FILES)
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        return in_fresh_process(race, Asked(arch, 1000, 3, 1, threads, Path(folder)), kinds).value
+        return in_fresh_process(race, Asked(arch, 1000, 3, 1, threads, Path(folder)), filed()).value
 
 
 def found(base: str, limit: float, threads: int) -> tuple[Fitted, Latency, float]:

@@ -53,7 +53,7 @@ def _unreported() -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules[TELEMETRY]
+        sys.modules.pop(TELEMETRY, None)  # another thread may have been here too
 
 
 @cache

@@ -81,11 +81,7 @@ class Origin:
 
     def _file(self, name: str) -> Path | None:
         """The file of that name, written now; None where the disk does not take it."""
-        if name.endswith(".tflite"):
-            from effnet.exporting.litert import write
-        else:
-            from effnet.exporting.onnx import write  # type: ignore[assignment]
-        return kept.keep(self.key, name, lambda beside: write(beside, self.network, SERVED))
+        return kept.keep(self.key, name, lambda beside: write(name, beside, self.network))
 
     def remembered(self, question: Question) -> Engine | None:
         """The engine remembered for that use where it needs torch, or its file is gone and can be written again."""
@@ -124,6 +120,18 @@ class Origin:
         if not apart <= TOLERANCE[made.precision]:
             kept.drop(self.key, FILES[made.kind])
             raise ValueError(f"{made.kind} does not answer as the network does (they differ by {apart:.1e}): use eager")
+
+
+def write(name: str, path: Path, model: EfficientNet) -> None:
+    """Leaves at ``path`` what those engines open whose file is called ``name``, one of `FILES`."""
+    if name.endswith(".tflite"):
+        from effnet.exporting import litert
+
+        litert.write(path, model, SERVED)
+    else:
+        from effnet.exporting import onnx
+
+        onnx.write(path, model, SERVED)
 
 
 def noise(count: int, size: Size, engine: Engine) -> Pictures:

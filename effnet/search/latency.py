@@ -18,7 +18,7 @@ from effnet.engines.engine import PACKAGES, Engine, granted, installed
 from effnet.engines.opening import opened
 from effnet.exporting.choice import Question
 from effnet.exporting.contest import hold
-from effnet.exporting.origin import COMPILED, FILES, SERVED, noise
+from effnet.exporting.origin import COMPILED, FILES, noise, write
 from effnet.net import EfficientNet
 from effnet.net.device import pick
 
@@ -75,7 +75,7 @@ class Latency:
         self.measured: list[Measured] = []
         self._ended: dict[Arch, float] = {}  # when each was measured
         self._of, self._told = (classes, channels), told
-        self._kinds: tuple[str, ...] = tuple(kind for kind in installed() if kind in FILES)
+        self._kinds = filed()
 
     def __call__(self, arch: Arch) -> float:
         """The median of the seconds of one call. Raises ``MemoryError`` or ``RuntimeError`` for one too large."""
@@ -118,11 +118,7 @@ class Asked:
         """The engine called ``kind`` with its file, which is written if it is not there."""
         path = self.folder / FILES[kind]
         if not path.exists():
-            if path.suffix == ".tflite":
-                from effnet.exporting.litert import write
-            else:
-                from effnet.exporting.onnx import write  # type: ignore[assignment]
-            write(path, model or self.network(), SERVED)
+            write(path.name, path, model or self.network())
         return opened(kind, path, FLOAT32, self.threads, self.folder / COMPILED)
 
 
@@ -135,17 +131,20 @@ class Raced:
     timing: Timing
 
 
+def filed() -> tuple[str, ...]:
+    """The engines that are installed and run a file: those that may beat eager."""
+    return tuple(kind for kind in installed() if kind in FILES)
+
+
 def race(asked: Asked, kinds: tuple[str, ...]) -> Raced:
     """The engine that `effnet.engine` would choose, among eager and ``kinds``, and its time."""
     model = asked.network()
-    if pick().type != "cpu":
+    if not kinds or pick().type != "cpu":
         return Raced(Eager.kind, kinds, _timed(Eager(model, threads=asked.threads), asked.batch))
     eager = Eager(model, "cpu", threads=asked.threads)
     ways: dict[tuple[str, str], Callable[[], Engine]] = {(Eager.kind, FLOAT32): lambda: eager}
     for kind in kinds:
         ways[kind, FLOAT32] = partial(asked.filed, kind, model)
-    if len(ways) == 1:
-        return Raced(Eager.kind, (), _timed(eager, asked.batch))
     question = Question.now(asked.batch, None, FLOAT32, asked.threads)
     found, winner = hold(ways, eager, question, noise(asked.batch, model.preprocess.size, eager))
     close = CLOSE * found.contestants[0].seconds
@@ -155,8 +154,8 @@ def race(asked: Asked, kinds: tuple[str, ...]) -> Raced:
 
 def again(asked: Asked, kind: str) -> Timing:
     """The time of the engine called ``kind``, which is opened alone."""
-    on_torch = kind not in FILES
-    return _timed(Eager(asked.network(), threads=asked.threads) if on_torch else asked.filed(kind), asked.batch)
+    engine = asked.filed(kind) if kind in FILES else Eager(asked.network(), threads=asked.threads)
+    return _timed(engine, asked.batch)
 
 
 def _timed(engine: Engine, batch: int) -> Timing:
@@ -175,7 +174,7 @@ def latency(threads: int | None = None, batch: int = 1, classes: int = 1000, cha
 
     ``effnet.fit("b0", costs=[(effnet.latency(threads=2), 0.020)])`` is the largest network on B0's line that takes
     20 ms at most. It is measured in float32 in the engine that `effnet predict` would use, on so many ``threads`` (one
-    a core if None), and again each time that it is called.
+    a core if None), and again each time that it is called: for the same arch at the earliest 45 seconds later.
     Raises ``ValueError`` for less than one thread or picture.
     """
     return Latency(threads, batch, classes, channels)
