@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from effnet.clock import contest, peak_memory
-from effnet.contract import Numerics
-from effnet.data.without_operators import declare_operators
+from effnet.data.torchvision_compat import declare_operators
+from effnet.metadata import Numerics
 from effnet.net import create
+from effnet.timing import peak_memory, time_interleaved
 
 NUMERICS = {"symmetric": Numerics("symmetric", 1e-5), "same": Numerics("same", 1e-3)}
 TIMM = {"symmetric": "efficientnet_b0", "same": "tf_efficientnet_b0"}
@@ -99,7 +99,9 @@ def main() -> None:
         if wanted and f"{mode}-{batch}" not in wanted:
             continue
         runs = options.runs * 3 if (mode, batch) == ("inference", 1) else max(5, options.runs // 2)
-        timings = contest({side: contestant(side, *row) for side in ("effnet", "timm")}, runs=runs, warm_up=2)
+        timings = time_interleaved(
+            {side: contestant(side, *row) for side in ("effnet", "timm")}, runs=runs, warmup_runs=2
+        )
         ours, theirs = timings["effnet"], timings["timm"]
         ratio = ours.seconds / theirs.seconds
         spread = f"{ours.fastest / theirs.fastest:.2f} (fastest)"

@@ -21,12 +21,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from effnet.clock import contest, machine, versions
-from effnet.contract import Preprocess
-from effnet.data import open_data, read
+from effnet.data import open_data, read_image
 from effnet.data.augment import Augment
-from effnet.data.loader import TrainingBatches
-from effnet.data.without_operators import declare_operators
+from effnet.data.loader import TrainingLoader
+from effnet.data.torchvision_compat import declare_operators
+from effnet.metadata import Preprocess
+from effnet.timing import describe_machine, installed_versions, time_interleaved
 
 BATCH, SIDE, SHARE = 32, 224, 0.08
 THEIRS, OURS, CACHED = "ImageFolder, PIL", "effnet", "effnet, cached"
@@ -35,7 +35,7 @@ THEIRS, OURS, CACHED = "ImageFolder, PIL", "effnet", "effnet, cached"
 def enlarged(photos: Path, megapixels: float, into: Path) -> Path:
     """The same photos with so many megapixels each, as JPEG of quality 90."""
     for path in sorted(photos.glob("*/*")):
-        image = read(path)
+        image = read_image(path)
         scale = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
         place = into / path.parent.name / f"{path.stem}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -55,11 +55,11 @@ def torchvisions(photos: Path, workers: int, interpolation: str) -> Iterable[obj
     return DataLoader(folder, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
 
 
-def ours(photos: Path, workers: int, interpolation: str, cache: bool) -> TrainingBatches:
+def ours(photos: Path, workers: int, interpolation: str, cache: bool) -> TrainingLoader:
     train = open_data(photos).train
     assert train is not None
     preprocess = Preprocess((SIDE, SIDE), interpolation=interpolation, decode="reduced")
-    return TrainingBatches(train, preprocess, Augment(crop=SHARE), BATCH, 0, workers, cache=cache)
+    return TrainingLoader(train, preprocess, Augment(min_crop_area=SHARE), BATCH, 0, workers, cache=cache)
 
 
 def table(photos: Path, workers: int, interpolation: str, rounds: int) -> None:
@@ -69,11 +69,11 @@ def table(photos: Path, workers: int, interpolation: str, rounds: int) -> None:
     def theirs() -> int:
         return sum(1 for _ in loader)
 
-    def epochs(batches: TrainingBatches) -> Callable[[], int]:
+    def epochs(batches: TrainingLoader) -> Callable[[], int]:
         return lambda: sum(1 for _ in batches.epoch(0))
 
     count = sum(1 for _ in photos.glob("*/*"))
-    found = contest({THEIRS: theirs, OURS: epochs(plain), CACHED: epochs(cached)}, rounds, 1)
+    found = time_interleaved({THEIRS: theirs, OURS: epochs(plain), CACHED: epochs(cached)}, rounds, 1)
     for side, timing in found.items():
         ratio = found[THEIRS].seconds / timing.seconds
         print(f"| {side} | {count / timing.seconds:.0f} | {ratio:.2f} |")
@@ -89,7 +89,7 @@ def main() -> None:
     options.add_argument("--interpolation", choices=("bilinear", "bicubic"), default="bilinear")
     chosen = options.parse_args()
     torch.set_num_threads(1)
-    print(machine().in_words(), versions())
+    print(describe_machine().describe(), installed_versions())
     with TemporaryDirectory() as place:
         os.environ["EFFNET_HOME"] = f"{place}/home"
         large = enlarged(chosen.photos, chosen.megapixels, Path(place) / "large")

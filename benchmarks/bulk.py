@@ -29,12 +29,12 @@ import numpy as np
 from PIL import Image
 from pyarrow import parquet
 
-from effnet.clock import Stopwatch
-from effnet.clock.machine import cores
-from effnet.data.pixels import pixels
+from effnet.data.image_io import load_input
 from effnet.net import create
 from effnet.prediction import Predictor
-from effnet.prediction.folder import described, predict_into
+from effnet.prediction.bulk import describe_predictor, predict_to_file
+from effnet.timing import Stopwatch
+from effnet.timing.machine import count_cores
 from effnet.weights import save
 
 
@@ -50,10 +50,10 @@ def make_pictures(folder: Path, count: int) -> Path:
 
 def bare(predictor: Predictor, paths: list[Path], batch: int) -> None:
     """Every picture decoded and computed, and nothing else."""
-    engine = predictor.settle(batch)
-    with ThreadPoolExecutor(cores()) as pool:
+    engine = predictor.choose_engine(batch)
+    with ThreadPoolExecutor(count_cores()) as pool:
         for start in range(0, len(paths), batch):
-            read = list(pool.map(lambda path: pixels(path, predictor.preprocess), paths[start : start + batch]))
+            read = list(pool.map(lambda path: load_input(path, predictor.preprocess), paths[start : start + batch]))
             engine.run(np.stack(read))
 
 
@@ -137,9 +137,9 @@ def main() -> None:
         source = chosen.folder or make_pictures(folder / "pictures", chosen.pictures)
         paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
         model = save(create(chosen.model, classes=10), folder / "model.safetensors")
-        predictor = Predictor(model, chosen.engine, batch=chosen.batch)
-        engine = predictor.settle(chosen.batch)
-        said = f"{chosen.model} on {engine.kind} {engine.precision}, batch {chosen.batch}, {cores()} cores"
+        predictor = Predictor(model, chosen.engine, batch_size=chosen.batch)
+        engine = predictor.choose_engine(chosen.batch)
+        said = f"{chosen.model} on {engine.kind} {engine.precision}, batch {chosen.batch}, {count_cores()} cores"
         print(f"{len(paths)} pictures, {said}\n")
         bare(predictor, paths[: 4 * chosen.batch], chosen.batch)
         seconds: dict[str, list[float]] = {"bare": [], "bulk": []}
@@ -149,7 +149,9 @@ def main() -> None:
                 if side == "bare":
                     bare(predictor, paths, chosen.batch)
                 else:
-                    predict_into(folder / "bulk.parquet", [source], lambda: predictor, described(model), force=True)
+                    predict_to_file(
+                        folder / "bulk.parquet", [source], lambda: predictor, describe_predictor(model), force=True
+                    )
                 seconds[side].append(watch.seconds)
         middle = {side: sorted(taken)[len(taken) // 2] for side, taken in seconds.items()}
         if chosen.rounds:

@@ -15,13 +15,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from effnet.clock import contest
-from effnet.contract import Preprocess, crop_fraction
-from effnet.data import open_data, pixels
-from effnet.engines.eager import Eager
-from effnet.prediction.pipeline import outputs
-from effnet.training.judging import Truth
-from effnet.training.probe import fit_probe
+from effnet.data import load_input, open_data
+from effnet.metadata import Preprocess, default_crop_fraction
+from effnet.prediction.pipeline import run_batches
+from effnet.runtime.torch import EagerEngine
+from effnet.timing import time_interleaved
+from effnet.training.linear_probe import fit_linear_probe
+from effnet.training.metrics import Targets
 from effnet.weights import load
 
 SIZES = (224, 72, 64, 48)
@@ -35,29 +35,29 @@ def main(photos: str, weights: str) -> None:
     print("| size | photos reduced | top-1 differs | largest change of probability | exact ms | reduced ms | ratio |")
     print("|--:|--:|--:|--:|--:|--:|--:|")
     for size in SIZES:
-        exact = replace(model.preprocess, size=(size, size), crop=crop_fraction(size))
+        exact = replace(model.preprocess, size=(size, size), crop=default_crop_fraction(size))
         reduced = replace(exact, decode="reduced")
-        engine = Eager(model)
+        engine = EagerEngine(model)
 
-        def features(preprocess: Preprocess, engine: Eager = engine) -> np.ndarray:
-            named = ((item.name, item.picture) for item in items)
-            return np.stack([row for _, row in outputs(engine.embed, named, preprocess)])  # type: ignore[arg-type]
+        def features(preprocess: Preprocess, engine: EagerEngine = engine) -> np.ndarray:
+            named = ((item.name, item.image) for item in items)
+            return np.stack([row for _, row in run_batches(engine.embed, named, preprocess)])  # type: ignore[arg-type]
 
         rows = {"exact": features(exact), "reduced": features(reduced)}
         count = len(splits.train)
-        probe = fit_probe(rows["exact"][:count], Truth.of(splits.train))
+        probe = fit_linear_probe(rows["exact"][:count], Targets.from_dataset(splits.train))
         logits = {name: probe.logits(found) for name, found in rows.items()}
         shares = {name: np.exp(found) / np.exp(found).sum(1, keepdims=True) for name, found in logits.items()}
         differ = int((logits["exact"].argmax(1) != logits["reduced"].argmax(1)).sum())
         changed = int((rows["exact"] != rows["reduced"]).any(1).sum())
-        some = [item.picture for item in items[::8]]
-        timing = contest(
+        some = [item.image for item in items[::8]]
+        timing = time_interleaved(
             {
-                "exact": lambda exact=exact, some=some: [pixels(picture, exact) for picture in some],
-                "reduced": lambda reduced=reduced, some=some: [pixels(picture, reduced) for picture in some],
+                "exact": lambda exact=exact, some=some: [load_input(picture, exact) for picture in some],
+                "reduced": lambda reduced=reduced, some=some: [load_input(picture, reduced) for picture in some],
             },
             runs=7,
-            warm_up=1,
+            warmup_runs=1,
         )
         milliseconds = {name: found.seconds / len(some) * 1e3 for name, found in timing.items()}
         print(

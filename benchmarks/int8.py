@@ -3,7 +3,7 @@
     python benchmarks/int8.py MODEL PICTURES [--max-drop 0.5] [--count 128] [--threads 2] [--runs 40] [--table] [--nncf]
 
 MODEL is a file with a trained classifier, PICTURES a folder with train/ and val/ (or test/), a folder a class. Each
-format is written in float and in int8; every file is opened by `effnet.engines`, and judged on all pictures of val that
+format is written in float and in int8; every file is opened by `effnet.runtime`, and judged on all pictures of val that
 fit into half a gigabyte. Times are of one picture, all contestants taking turns, medians. --table prints what each
 layer costs alone. --runs 0 leaves the times out. Where NNCF is installed, --nncf adds what its own post-training
 quantisation of the same ONNX makes of the same pictures.
@@ -21,20 +21,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from effnet.exporting.quantise import format_sensitivities, measure_sensitivity, quantize
 from numpy.typing import NDArray
 
-from effnet.clock import contest
-from effnet.data.normalise import normalise
-from effnet.data.pixels import Fitted
-from effnet.engines.interface import Interface
-from effnet.engines.opening import open_file
-from effnet.exporting import litert, onnx, openvino
-from effnet.exporting.quantise import in_words, quantise, sensitivity
-from effnet.exporting.quantise.pictures import read
+from effnet.data.image_io import InputImage
+from effnet.data.preprocessing import normalize
+from effnet.exporting.calibration_images import load_quantization_data
 from effnet.net import EfficientNet
+from effnet.runtime import litert, onnx, openvino
+from effnet.runtime.base import open_exported
+from effnet.runtime.io_spec import IOSpec
+from effnet.timing import time_interleaved
 from effnet.weights import load
 
-FLOAT = {".onnx": onnx.write, ".xml": openvino.write, ".tflite": litert.write}
+FLOAT = {".onnx": onnx.write_onnx, ".xml": openvino.write_openvino, ".tflite": litert.write_litert}
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     given = options.parse_args()
     logging.getLogger("effnet").setLevel(logging.ERROR)
     model = load(given.model).eval()
-    interface = Interface(size=model.preprocess.size)
+    interface = IOSpec(size=model.preprocess.size)
     picture = np.random.default_rng(0).integers(0, 256, (1, *model.preprocess.size, 3), np.uint8)
     contestants: dict[str, Callable[[], object]] = {}
     rows: dict[str, list[str]] = {}
@@ -60,23 +60,23 @@ def main() -> None:
             plain, path = Path(place) / f"float{suffix}", Path(place) / f"int8{suffix}"
             write(plain, model, interface)
             try:
-                found = quantise(model, path, given.pictures, interface, given.max_drop, given.count)
+                found = quantize(model, path, given.pictures, interface, given.max_drop, given.count)
             except ValueError as error:
                 rows[suffix] = [str(error)]
                 continue
             size = plain.stat().st_size + (plain.with_suffix(".bin").stat().st_size if suffix == ".xml" else 0)
-            floats = [name for name in found.floats if "squeeze_excite" not in name]
+            floats = [name for name in found.float_layers if "squeeze_excite" not in name]
             rows[suffix] = [
-                f"{100 * found.before:.2f}",
-                f"{100 * found.after:.2f}",
-                f"{found.drop:+.2f} ({found.measure}, {found.pictures:,})",
+                f"{100 * found.float_score:.2f}",
+                f"{100 * found.int8_score:.2f}",
+                f"{found.drop:+.2f} ({found.metric}, {found.images:,})",
                 f"{len(floats)} of {found.layers}{': ' + ', '.join(floats) if floats else ''}",
                 f"{size / 1e6:.1f} → {found.bytes / 1e6:.1f}",
             ]
             for name, file in (("float", plain), ("int8", path)):
-                engine = open_file(file, threads=given.threads)
+                engine = open_exported(file, threads=given.threads)
                 contestants[f"{suffix} {name}"] = partial(engine.run, picture)
-        timing = contest(contestants, given.runs, 5) if given.runs else {}
+        timing = time_interleaved(contestants, given.runs, 5) if given.runs else {}
         print(f"{model.arch.name}, {given.threads} threads, calibrated on {given.count} pictures\n")
         print("| file | float % | int8 % | points lost | further layers in float | MB | float ms | int8 ms | ratio |")
         print("|:--|--:|--:|--:|:--|--:|--:|--:|--:|")
@@ -87,7 +87,7 @@ def main() -> None:
     if given.nncf:
         print(f"\n{nncf_in_words(model, given.pictures, given.count)}")
     if given.table:
-        print(f"\n```text\n{in_words(sensitivity(model, given.pictures))}\n```")
+        print(f"\n```text\n{format_sensitivities(measure_sensitivity(model, given.pictures))}\n```")
 
 
 def nncf_in_words(model: EfficientNet, folder: str, count: int) -> str:
@@ -98,16 +98,16 @@ def nncf_in_words(model: EfficientNet, folder: str, count: int) -> str:
     except ImportError:
         return "nncf: not installed"
     nncf.set_log_level(logging.ERROR)
-    taken = read(folder, model, count)
+    taken = load_quantization_data(folder, model, count)
     if taken.targets is None:
         return "nncf: left out, since the folder's classes are not the network's"
-    proto = onnx.made(model, Interface("normalised", "logits", size=model.preprocess.size))
+    proto = onnx.build_onnx_model(model, IOSpec("normalised", "logits", size=model.preprocess.size))
     plain = openvino.Core().read_model(model=proto.SerializeToString())
     calibration = nncf.Dataset([_normalised(picture[None], model) for picture in taken.calibration])
 
     def share(network: Any) -> float:
         run = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # not bfloat16
-        batches = (taken.judged[start : start + 16] for start in range(0, len(taken.judged), 16))
+        batches = (taken.evaluation[start : start + 16] for start in range(0, len(taken.evaluation), 16))
         answers = np.concatenate([run(_normalised(batch, model))[0] for batch in batches])
         return float((answers.argmax(1) == taken.targets).mean())
 
@@ -118,8 +118,8 @@ def nncf_in_words(model: EfficientNet, folder: str, count: int) -> str:
     return f"nncf {nncf.__version__}: {', '.join(said)}"
 
 
-def _normalised(pictures: Fitted, model: EfficientNet) -> NDArray[np.float32]:
-    out: NDArray[np.float32] = normalise(torch.from_numpy(pictures), model.preprocess).numpy()
+def _normalised(pictures: InputImage, model: EfficientNet) -> NDArray[np.float32]:
+    out: NDArray[np.float32] = normalize(torch.from_numpy(pictures), model.preprocess).numpy()
     return out
 
 

@@ -17,28 +17,37 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from effnet.arch import Arch, count
-from effnet.arch.budget import Fitted, fitted
-from effnet.clock import Stopwatch, in_fresh_process, machine, versions
-from effnet.search.latency import Asked, Latency, Measured, Raced, filed, race
+from effnet.arch.fitting import FitResult, fit_detailed
+from effnet.runtime.latency import (
+    FastestEngine,
+    Latency,
+    LatencyMeasurement,
+    LatencyTask,
+    file_engines,
+    time_fastest_engine,
+)
+from effnet.timing import Stopwatch, describe_machine, installed_versions, run_in_subprocess
 
 WITHIN = 0.15
 
 
-def again(arch: Arch, threads: int) -> Raced:
+def again(arch: Arch, threads: int) -> FastestEngine:
     """The contest and the timing anew, both in one fresh process."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        return in_fresh_process(race, Asked(arch, 1000, 3, 1, threads, Path(folder)), filed()).value
+        return run_in_subprocess(
+            time_fastest_engine, LatencyTask(arch, 1000, 3, 1, threads, Path(folder)), file_engines()
+        ).value
 
 
-def found(base: str, limit: float, threads: int) -> tuple[Fitted, Latency, float]:
+def found(base: str, limit: float, threads: int) -> tuple[FitResult, Latency, float]:
     """What `fit` answers, what it measured, and how long it took."""
     watch = Stopwatch()
 
-    def tell(one: Measured) -> None:
+    def tell(one: LatencyMeasurement) -> None:
         print(f"  {one.arch.name}: {one.in_words()}", file=sys.stderr, flush=True)
 
-    timer = Latency(threads, told=tell)
-    return fitted(base, costs=[(timer, limit)]), timer, watch.seconds
+    timer = Latency(threads, on_measured=tell)
+    return fit_detailed(base, costs=[(timer, limit)]), timer, watch.seconds
 
 
 def main() -> None:
@@ -51,11 +60,11 @@ def main() -> None:
     chosen = options.parse_args()
     limits = [float(text) / 1e3 for text in chosen.limits.split(",")]
     answers = [found(chosen.base, limit, chosen.threads) for limit in limits]
-    times: list[list[Raced]] = [[] for _ in limits]
+    times: list[list[FastestEngine]] = [[] for _ in limits]
     for _ in range(chosen.rounds):
         for rows, (fit, _, _) in zip(times, answers, strict=True):
             rows.append(again(fit.arch, chosen.threads))
-    print(f"{machine().in_words()}, {chosen.threads} threads; {versions()}\n")
+    print(f"{describe_machine().describe()}, {chosen.threads} threads; {installed_versions()}\n")
     print("| limit | network | MACs | at φ | when found | again, median | each | engines | of the limit | found in |")
     print("|--:|---|--:|--:|--:|--:|---|---|--:|---|")
     failed = False
@@ -63,11 +72,11 @@ def main() -> None:
         middle = median(row.timing.seconds for row in rows)
         failed |= abs(middle / limit - 1) > WITHIN
         each = " ".join(f"{row.timing.seconds * 1e3:.3g}" for row in rows)
-        kinds = ", ".join(sorted({row.kind for row in rows}))
+        kinds = ", ".join(sorted({row.engine for row in rows}))
         print(
             f"| {limit * 1e3:g} ms | `{fit.arch.name}` | {count(fit.arch).macs / 1e9:.3f} G | {fit.phi:g} "
             f"| {fit.binding.reached * 1e3:.3g} ms | {middle * 1e3:.3g} ms | {each} | {kinds} | {middle / limit:.2f} "
-            f"| {len(timer.measured)} networks, {seconds:.0f} s |"
+            f"| {len(timer.measurements)} networks, {seconds:.0f} s |"
         )
     print(f"\n{'NOT all' if failed else 'All'} within {WITHIN:.0%} of their limits")
     sys.exit(int(failed))

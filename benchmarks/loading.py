@@ -21,9 +21,9 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from effnet.clock import contest, peak_memory
-from effnet.data.without_operators import declare_operators
+from effnet.data.torchvision_compat import declare_operators
 from effnet.net import create
+from effnet.timing import peak_memory, time_interleaved
 from effnet.weights import load, save
 
 declare_operators()
@@ -76,7 +76,7 @@ def main() -> None:
         for side in SIDES:  # the same numbers everywhere, or there would be nothing to compare
             loaded = loader(side, chosen.name, folder)()
             assert sum(value.numel() for value in loaded.parameters()) == sum(p.numel() for p in model.parameters())
-        times = contest({side: loader(side, chosen.name, folder) for side in SIDES}, chosen.runs, 1)
+        times = time_interleaved({side: loader(side, chosen.name, folder) for side in SIDES}, chosen.runs, 1)
         print(f"{chosen.name}, file of {size / 1e6:.0f} MB; torch {torch.__version__}, timm {timm.__version__},")
         print(f"{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}\n")
         print("| loaded by | ms | ratio to timm | ratio of the fastest | peak memory / file |\n|---|--:|--:|--:|--:|")

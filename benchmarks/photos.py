@@ -23,10 +23,10 @@ from subjects import KINDS, large_photo, network, photos_of, torchvisions
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from effnet.clock import PAUSE, contest, machine, ratio, versions
-from effnet.data.pixels import pixels
-from effnet.data.without_operators import declare_operators
+from effnet.data.image_io import load_input
+from effnet.data.torchvision_compat import declare_operators
 from effnet.prediction import Predictor
+from effnet.timing import THREAD_POOL_PAUSE, describe_machine, installed_versions, time_interleaved, time_ratio
 from effnet.weights import save
 
 BATCH = 32
@@ -91,7 +91,9 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     declare_operators()
     paths = photos_of(chosen.photos)
-    print(f"{machine().in_words()}; {versions((*('torch', 'torchvision', 'pillow'), 'onnxruntime', 'openvino'))}\n")
+    print(
+        f"{describe_machine().describe()}; {installed_versions((*('torch', 'torchvision', 'pillow'), 'onnxruntime', 'openvino'))}\n"
+    )
     with TemporaryDirectory() as place:
         folder = Path(place)
         os.environ["EFFNET_HOME"] = str(folder / "home")
@@ -99,8 +101,8 @@ def main() -> None:
         theirs = torchvisions(model, folder)
         save(model, folder / "b0.safetensors")
         predictor = Predictor(folder / "b0.safetensors", threads=chosen.threads)
-        predictor.settle()
-        engines = {batch: predictor.settle(batch) for batch in (1, predictor.batch)}
+        predictor.choose_engine()
+        engines = {batch: predictor.choose_engine(batch) for batch in (1, predictor.batch_size)}
         print("; ".join(f"batch {size}: {one.kind}, {one.precision}" for size, one in engines.items()), end="\n\n")
         if "one" in chosen.only:
             large(theirs, predictor, paths[len(paths) // 3], folder, chosen.rounds)
@@ -110,7 +112,7 @@ def main() -> None:
 
 def large(theirs: nn.Module, predictor: Predictor, photo: Path, folder: Path, rounds: int) -> None:
     exact = Predictor(folder / "b0.safetensors", decode="exact", threads=predictor.engine.threads)
-    exact.settle(1)
+    exact.choose_engine(1)
     print("| 12 megapixels | MB | torchvision ms | effnet ms | torchvision / effnet | decoded exactly ms |", end="")
     print(" pixels alone ms | same top-1 | top-5 in common |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for kind in KINDS:
@@ -119,22 +121,22 @@ def large(theirs: nn.Module, predictor: Predictor, photo: Path, folder: Path, ro
         answers = one_by_one(theirs, [path]), ours(predictor, [path])
         assert one_by_one(theirs, [path])[0] == ours(exact, [path])[0], "exact pixels must give torchvision's answer"
         common = len(set(answers[0][0]) & set(answers[1][0]))
-        times = contest(
+        times = time_interleaved(
             {
                 "torchvision": lambda path=path: one_by_one(theirs, [path]),
                 "effnet": lambda path=path: ours(predictor, [path]),
                 "exact": lambda path=path: ours(exact, [path]),
-                "pixels": lambda path=path: pixels(path, predictor.preprocess),
+                "pixels": lambda path=path: load_input(path, predictor.preprocess),
             },
             rounds,
             2,
             3,
-            PAUSE,
+            THREAD_POOL_PAUSE,
         )
         found = {name: f"{timing.seconds * 1e3:.1f}" for name, timing in times.items()}
         print(
             f"| {kind} | {path.stat().st_size / 1e6:.1f} | {found['torchvision']} | {found['effnet']} "
-            f"| {ratio(times['torchvision'], times['effnet'])} | {found['exact']} | {found['pixels']} "
+            f"| {time_ratio(times['torchvision'], times['effnet'])} | {found['exact']} | {found['pixels']} "
             f"| {agreement(*answers)} | {common} |",
             flush=True,
         )
@@ -148,13 +150,13 @@ def many(theirs: nn.Module, predictor: Predictor, paths: list[Path], rounds: int
         "effnet": lambda: ours(predictor, paths),
     }
     answers = {name: call() for name, call in sides.items()}
-    times = contest(sides, rounds, 0, 1, PAUSE)
+    times = time_interleaved(sides, rounds, 0, 1, THREAD_POOL_PAUSE)
     print(
         f"| {len(paths)} photos | s | photos a second | that / effnet | same top-1 as effnet |\n|---|--:|--:|--:|--:|"
     )
     for name, timing in times.items():
         print(
-            f"| {name} | {timing.seconds:.2f} | {len(paths) / timing.seconds:.0f} | {ratio(timing, times['effnet'])} "
+            f"| {name} | {timing.seconds:.2f} | {len(paths) / timing.seconds:.0f} | {time_ratio(timing, times['effnet'])} "
             f"| {agreement(answers[name], answers['effnet'])} |"
         )
 

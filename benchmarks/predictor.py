@@ -30,14 +30,14 @@ from numpy.typing import NDArray
 from subjects import network, photos_of, timms, torchvisions
 
 import effnet
-from effnet.clock import PAUSE, contest, machine, ratio, versions
-from effnet.data.normalise import normalise
-from effnet.data.pixels import pixels
-from effnet.data.without_operators import declare_operators
-from effnet.engines.interface import Interface
-from effnet.exporting import choose, litert, onnx
+from effnet.data.image_io import load_input
+from effnet.data.preprocessing import normalize
+from effnet.data.torchvision_compat import declare_operators
 from effnet.net import EfficientNet
 from effnet.prediction import Predictor
+from effnet.runtime import autotune, litert, onnx
+from effnet.runtime.io_spec import IOSpec
+from effnet.timing import THREAD_POOL_PAUSE, describe_machine, installed_versions, time_interleaved, time_ratio
 from effnet.weights import save
 
 Logits = NDArray[np.float32]
@@ -111,7 +111,7 @@ def in_torch(model: torch.nn.Module, x: torch.Tensor, half: bool) -> Callable[[]
 
 def bare(model: EfficientNet, crops: NDArray[np.uint8], precision: str, threads: int, folder: Path) -> Sides:
     """Every runtime that is installed, on every graph that it may be given."""
-    x = np.ascontiguousarray(normalise(torch.from_numpy(crops), model.preprocess).numpy())
+    x = np.ascontiguousarray(normalize(torch.from_numpy(crops), model.preprocess).numpy())
     inputs = {"pixels": crops, "normalised": x}
     half = precision == "bfloat16"
     sides: Sides = {}
@@ -124,10 +124,10 @@ def bare(model: EfficientNet, crops: NDArray[np.uint8], precision: str, threads:
             missing.append(f"{name}: {error}")
 
     for kind, given in inputs.items():
-        interface = Interface(kind, "logits", size=model.preprocess.size)
+        interface = IOSpec(kind, "logits", size=model.preprocess.size)
         graph, flat = folder / f"{kind}.onnx", folder / f"{kind}.tflite"
-        onnx.write(graph, model, interface)
-        litert.write(flat, model, interface)
+        onnx.write_onnx(graph, model, interface)
+        litert.write_litert(flat, model, interface)
         enter(f"OpenVINO, {kind}", lambda g=graph, v=given: bare_openvino(g, v, threads, precision))
         if not half:  # neither of the two computes in bfloat16 on x86
             enter(f"onnxruntime, {kind}", lambda g=graph, v=given: bare_onnxruntime(g, v, threads))
@@ -156,7 +156,7 @@ def bare(model: EfficientNet, crops: NDArray[np.uint8], precision: str, threads:
 
 def eager(model: EfficientNet, crops: NDArray[np.uint8], half: bool, folder: Path) -> Sides:
     """timm and torchvision in PyTorch, their pictures normalised before."""
-    x = normalise(torch.from_numpy(crops), model.preprocess).contiguous()
+    x = normalize(torch.from_numpy(crops), model.preprocess).contiguous()
     last = x.to(memory_format=torch.channels_last)
     theirs = timms(model, folder)
     sides = {
@@ -186,14 +186,16 @@ def row(asked: str, photos: list[Path], rounds: int, threads: int, folder: Path)
     file = folder / f"{name}.safetensors"
     save(model, file)
     some = [photos[index % len(photos)] for index in range(batch)]
-    crops = np.stack([np.asarray(pixels(path, model.preprocess), np.uint8) for path in some])
-    chosen = choose.engine(file, "auto", batch=batch, precision=precision, threads=threads)
+    crops = np.stack([np.asarray(load_input(path, model.preprocess), np.uint8) for path in some])
+    chosen = autotune.engine(file, "auto", batch_size=batch, precision=precision, threads=threads)
     sides = {AUTO: lambda: chosen.run(crops), **bare(model, crops, precision, threads, folder)}
     runtimes = [each for each in sides if each != AUTO]
     sides |= eager(model, crops, half, folder)
     best = sides["timm, eager float32"]().argmax(1)
     agree = {each: int((call().argmax(1) == best).sum()) for each, call in sides.items()}
-    times = contest(sides, rounds if batch == 1 else max(5, rounds // 2), 3, 5 if batch == 1 else 2, PAUSE)
+    times = time_interleaved(
+        sides, rounds if batch == 1 else max(5, rounds // 2), 3, 5 if batch == 1 else 2, THREAD_POOL_PAUSE
+    )
     fastest = min(runtimes, key=lambda each: times[each].seconds, default=AUTO)
     same_job = [each for each in runtimes if each.endswith("pixels")]
     fair = min(same_job, key=lambda each: times[each].seconds, default=AUTO)
@@ -204,16 +206,16 @@ def row(asked: str, photos: list[Path], rounds: int, threads: int, folder: Path)
         low, high = (value / batch * 1e3 for value in (timing.p10, timing.p90))
         print(
             f"| {mark}{each}{mark} | {timing.seconds / batch * 1e3:.2f} | {low:.2f}–{high:.2f} "
-            f"| {ratio(timing, times[AUTO])} | {agree[each]} of {batch} |"
+            f"| {time_ratio(timing, times[AUTO])} | {agree[each]} of {batch} |"
         )
-    print(f"\nauto / best bare runtime on the same pixels ({fair}): {ratio(times[AUTO], times[fair])};", end=" ")
-    print(f"auto / best of all bare runtimes ({fastest}): {ratio(times[AUTO], times[fastest])}", flush=True)
+    print(f"\nauto / best bare runtime on the same pixels ({fair}): {time_ratio(times[AUTO], times[fair])};", end=" ")
+    print(f"auto / best of all bare runtimes ({fastest}): {time_ratio(times[AUTO], times[fastest])}", flush=True)
 
 
 def on_every_photo(model: EfficientNet, file: Path, photos: list[Path], threads: int) -> None:
     """How often auto's float32 has another likeliest class than eager."""
     auto, plain = Predictor(file, threads=threads), Predictor(file, engine="eager", threads=threads)
-    auto.settle()
+    auto.choose_engine()
     same = sum(a.label == b.label for a, b in zip(auto(photos), plain(photos), strict=True))
     print(
         f"\n{model.arch.name}: auto ({auto.engine.kind}) has eager's top-1 on {same} of {len(photos)} photos",
@@ -234,8 +236,11 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     declare_operators()
     photos = photos_of(chosen.photos)
-    print(f"{machine().in_words()}, {chosen.threads} threads; {versions(('torch', 'timm', 'torchvision'))}", end=" ")
-    print(versions(("onnxruntime", "openvino", "ai-edge-litert")))
+    print(
+        f"{describe_machine().describe()}, {chosen.threads} threads; {installed_versions(('torch', 'timm', 'torchvision'))}",
+        end=" ",
+    )
+    print(installed_versions(("onnxruntime", "openvino", "ai-edge-litert")))
     with TemporaryDirectory() as place:
         folder = Path(place)
         os.environ["EFFNET_HOME"] = str(folder / "home")
@@ -252,16 +257,16 @@ def main() -> None:
 def headed(weights: Path, photos: list[Path], folder: Path) -> tuple[EfficientNet, Path]:
     """A pretrained backbone with a head fitted to tell the photos' folders apart."""
     from effnet.net.surgery import set_classes
-    from effnet.training.judging import Truth
-    from effnet.training.probe import fit_probe
+    from effnet.training.linear_probe import fit_linear_probe
+    from effnet.training.metrics import Targets
 
     model = effnet.load(weights)
     names = sorted({path.parent.name for path in photos})
-    engine = choose.engine(model, "eager")
-    crops = (np.asarray(pixels(path, model.preprocess), np.uint8)[None] for path in photos)
-    probe = fit_probe(
+    engine = autotune.engine(model, "eager")
+    crops = (np.asarray(load_input(path, model.preprocess), np.uint8)[None] for path in photos)
+    probe = fit_linear_probe(
         np.concatenate([engine.embed(crop) for crop in crops]),
-        Truth(np.array([names.index(path.parent.name) for path in photos]), "one", len(names)),
+        Targets(np.array([names.index(path.parent.name) for path in photos]), "one", len(names)),
     )
     model = set_classes(model, len(names))
     with torch.no_grad():

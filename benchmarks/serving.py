@@ -31,9 +31,9 @@ import numpy as np
 import torch
 from subjects import network, photos_of
 
-from effnet.clock import Stopwatch, machine, versions
-from effnet.data.pixels import pixels
+from effnet.data.image_io import load_input
 from effnet.prediction import Predictor
+from effnet.timing import Stopwatch, describe_machine, installed_versions
 from effnet.weights import save
 
 CONCURRENCY = 16
@@ -148,13 +148,15 @@ def resident(process: int) -> float:
 
 def alone(predictor: Predictor, body: bytes) -> np.ndarray:
     """The picture's probabilities, computed alone."""
-    return predictor.compute(pixels(body, predictor.prepared)[None], alone=True)[0]
+    return predictor.compute(load_input(body, predictor.tta_preprocess)[None], single=True)[0]
 
 
 def without(predictor: Predictor, bodies: list[bytes], count: int) -> float:
     """Seconds in which ``count`` pictures are decoded and computed."""
     watch = Stopwatch()
-    done = sum(1 for _ in predictor.answers((str(number), bodies[number % len(bodies)]) for number in range(count)))
+    done = sum(
+        1 for _ in predictor.predict_scores((str(number), bodies[number % len(bodies)]) for number in range(count))
+    )
     assert done == count
     return watch.seconds
 
@@ -201,18 +203,20 @@ def main() -> None:
     options.add_argument("--many", type=int, default=10_000)
     chosen = options.parse_args()
     paths = photos_of(chosen.photos)
-    print(f"{machine().in_words()}; {versions(('torch', 'pillow', 'onnxruntime', 'openvino', 'fastapi', 'uvicorn'))}\n")
+    print(
+        f"{describe_machine().describe()}; {installed_versions(('torch', 'pillow', 'onnxruntime', 'openvino', 'fastapi', 'uvicorn'))}\n"
+    )
     with TemporaryDirectory() as place:
         os.environ["EFFNET_HOME"] = f"{place}/home"
         torch.set_num_threads(2)
         path = save(network(chosen.model, paths), Path(place) / f"{chosen.model}.safetensors")
         predictor = Predictor(path)
-        predictor.settle(1)
-        predictor.settle()
+        predictor.choose_engine(1)
+        predictor.choose_engine()
         bodies = [path.read_bytes() for path in paths]
         expected = [(int(row.argmax()), float(row.max())) for body in bodies for row in [alone(predictor, body)]]
         engine = predictor.engine
-        print(f"without HTTP: {engine.kind}, {engine.precision}, batches of {predictor.batch}")
+        print(f"without HTTP: {engine.kind}, {engine.precision}, batches of {predictor.batch_size}")
         with serving(path) as (port, process, line):
             print(f"{line}\n", flush=True)
             asyncio.run(measure(Client(port, bodies, expected), process, predictor, bodies, chosen))

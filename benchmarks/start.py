@@ -19,14 +19,14 @@ from tempfile import TemporaryDirectory
 
 from subjects import network, photos_of, timms
 
-from effnet.clock import contest, machine, ratio, run_command, versions
-from effnet.data.without_operators import declare_operators
+from effnet.data.torchvision_compat import declare_operators
+from effnet.timing import describe_machine, installed_versions, run_command, time_interleaved, time_ratio
 from effnet.weights import save
 
 SCRIPT = """
 import sys
 import torch
-from effnet.data.without_operators import declare_operators
+from effnet.data.torchvision_compat import declare_operators
 declare_operators()
 import timm
 from PIL import Image
@@ -83,13 +83,15 @@ def main() -> None:
             found = json.loads(predict(name))[0]["labels"][0]["label"]
             assert found == expected, f"effnet ({name}) says {found}, timm {expected}"
         kept = sorted(path.name for path in homes["warm"].rglob("*") if path.is_file())
-        times = contest(sides, chosen.rounds, 1)
-    print(f"{machine().in_words()}; {versions(('torch', 'timm', 'onnxruntime', 'openvino'))}; cache: {kept}\n")
+        times = time_interleaved(sides, chosen.rounds, 1)
+    print(
+        f"{describe_machine().describe()}; {installed_versions(('torch', 'timm', 'onnxruntime', 'openvino'))}; cache: {kept}\n"
+    )
     print("| from the shell | s | p10–p90 | that / timm |\n|---|--:|--:|--:|")
     for name, timing in times.items():
         print(
             f"| {name} | {timing.seconds:.2f} | {timing.p10:.2f}–{timing.p90:.2f} "
-            f"| {ratio(timing, times[next(iter(sides))])} |"
+            f"| {time_ratio(timing, times[next(iter(sides))])} |"
         )
 
 

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import nn
 
 from effnet import create
-from effnet.contract import Numerics
-from effnet.data.normalise import normalise
-from effnet.data.pixels import pixels
+from effnet.data.image_io import load_input
+from effnet.data.preprocessing import normalize
+from effnet.metadata import Numerics
 from effnet.net import EfficientNet
 from effnet.weights import save
 
@@ -47,7 +47,7 @@ def network(name: str, photos: list[Path]) -> EfficientNet:
     for norm in norms:
         norm.momentum = None  # type: ignore[assignment] – the plain mean over what is seen
     some = np.stack(
-        [np.asarray(pixels(path, model.preprocess), np.uint8) for path in photos[:: max(1, len(photos) // 8)][:8]]
+        [np.asarray(load_input(path, model.preprocess), np.uint8) for path in photos[:: max(1, len(photos) // 8)][:8]]
     )
     # noise too: through statistics that have never seen the like, random layers would magnify the last bit of it
     noise = np.random.default_rng(0).integers(0, 256, some[:4].shape, np.uint8)
@@ -56,10 +56,10 @@ def network(name: str, photos: list[Path]) -> EfficientNet:
         if type(module).__name__ in ("StochasticDepth", "Dropout"):
             module.eval()
     with torch.no_grad():
-        model(normalise(torch.from_numpy(np.concatenate([some, noise])), model.preprocess))
+        model(normalize(torch.from_numpy(np.concatenate([some, noise])), model.preprocess))
         for norm in norms:
             norm.momentum = 0.1
-        seen = normalise(torch.from_numpy(some), model.preprocess)
+        seen = normalize(torch.from_numpy(some), model.preprocess)
         model.eval().classifier.weight *= 3 / model(seen).std()  # clear answers, but no certain ones
     return model
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 
-from effnet.bench.table4 import table4
-from effnet.compare.quoted import TABLE4
-from effnet.compare.writing import markdown
+from effnet.lab.bench.paper_table4 import table4
+from effnet.lab.compare.paper_figures import TABLE4
+from effnet.lab.compare.table import to_markdown
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     options.add_argument("--core", type=int, help="the number of the core to stay on")
     options.add_argument("--all", action="store_true", help="both pairs")
     chosen = options.parse_args()
-    print(markdown(table4(TABLE4 if chosen.all else TABLE4[:1], chosen.runs, chosen.core)), end="")
+    print(to_markdown(table4(TABLE4 if chosen.all else TABLE4[:1], chosen.runs, chosen.core)), end="")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 
-from effnet.clock import Stopwatch, machine, peak_memory, versions
+from effnet.timing import Stopwatch, describe_machine, installed_versions, peak_memory
 
 SETTINGS = {
     "photos": {"name": "lite0", "epochs": 6, "batch": 32, "rate": 3e-4, "size": 224, "crop": 0.35, "warm_up": 1},
@@ -37,7 +37,7 @@ PROBED, DEFAULTS = "effnet, defaults, --epochs 0", "effnet, defaults"
 
 def theirs(data: Path, weights: Path | None, seed: int, asked: dict[str, float]) -> float:
     """The best top-1 of timm's loop, a fraction."""
-    from effnet.data.without_operators import declare_operators
+    from effnet.data.torchvision_compat import declare_operators
 
     declare_operators()
     import timm
@@ -107,8 +107,8 @@ def ours(data: Path, weights: Path | None, seed: int, asked: dict[str, float], s
     """The top-1 of our run on the validation set, a fraction."""
     import effnet
     from effnet.data.augment import Augment
-    from effnet.training.recipe import Recipe
-    from effnet.training.resources import Resources
+    from effnet.training.config import Resources
+    from effnet.training.recipes import Recipe
 
     if side in (PROBED, DEFAULTS):
         epochs = 0 if side == PROBED else None
@@ -119,17 +119,17 @@ def ours(data: Path, weights: Path | None, seed: int, asked: dict[str, float], s
     recipe = Recipe(
         name="as timm",
         epochs=int(asked["epochs"]),
-        batch=int(asked["batch"]),
-        rate_batch=int(asked["batch"]),
+        batch_size=int(asked["batch"]),
+        lr_reference_batch=int(asked["batch"]),
         learning_rate=asked["rate"],
-        warm_up=asked["warm_up"],
+        warmup_epochs=asked["warm_up"],
         weight_decay=DECAY,
         label_smoothing=SMOOTHING,
-        average=AVERAGE,
-        norm_momentum=0.1,
+        ema_decay=AVERAGE,
+        bn_momentum=0.1,
         dropout=0.0,
         drop_path=0.0,
-        augment=Augment(crop=asked["crop"]),
+        augment=Augment(min_crop_area=asked["crop"]),
     )
     result = effnet.train(
         data,
@@ -138,11 +138,11 @@ def ours(data: Path, weights: Path | None, seed: int, asked: dict[str, float], s
         model=str(asked["name"]),
         weights=(weights and seen_as_timm_sees(weights, out.with_name("start.safetensors"))) or "none",
         seed=seed,
-        size=int(asked["size"]),
+        image_size=int(asked["size"]),
         select_on="val",
-        resources=Resources(workers=2, checkpointing=side.endswith("checkpointing")),
+        resources=Resources(workers=2, gradient_checkpointing=side.endswith("checkpointing")),
     )
-    return max(line.select_top1 for line in result.history)
+    return max(line.selection_metric for line in result.history)
 
 
 def seen_as_timm_sees(weights: Path, start: Path) -> Path:
@@ -162,7 +162,7 @@ def one(side: str, data: Path, weights: Path | None, seed: int, asked: dict[str,
     torch.set_num_threads(2)
     with TemporaryDirectory() as place:
         os.environ["EFFNET_HOME"] = f"{place}/home"
-        import effnet.training.run  # its imports are not timed, as timm's are not
+        import effnet.training.train  # its imports are not timed, as timm's are not
 
         del effnet
         watch = Stopwatch()
@@ -193,7 +193,10 @@ def main() -> None:
         one(chosen.one[0], chosen.data, chosen.weights, int(chosen.one[1]), asked)
         return
     sides = chosen.sides or [*SIDES, *((PROBED, DEFAULTS) if chosen.defaults else ())]
-    print(f"{machine().in_words()}; {versions(('torch', 'timm', 'torchvision'))}; {asked}\n", flush=True)
+    print(
+        f"{describe_machine().describe()}; {installed_versions(('torch', 'timm', 'torchvision'))}; {asked}\n",
+        flush=True,
+    )
     found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for seed in range(chosen.seeds):
         for side in sides:

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from effnet.arch import ARCHS, TOP1, count
-from effnet.weights.cards import CARDS, DEFAULTS, PUBLISHERS, Card
+from effnet.arch import ARCHS, PUBLISHED_TOP1, count
+from effnet.weights.catalog import DEFAULTS, ENTRIES, PUBLISHERS, CatalogEntry
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -31,8 +31,8 @@ def archs_table() -> str:
     for name, arch in ARCHS.items():
         counted = count(arch)
         published = "–"
-        if name in TOP1:
-            top1, source = TOP1[name]
+        if name in PUBLISHED_TOP1:
+            top1, source = PUBLISHED_TOP1[name]
             if source not in sources:
                 sources.append(source)
             published = f"{top1} [{sources.index(source) + 1}]"
@@ -76,14 +76,14 @@ def weights_table() -> str:
     rows = [f"| network | {' | '.join(PUBLISHERS)} |", "|---" * (1 + len(PUBLISHERS)) + "|"]
     for arch in DEFAULTS:
         cells = (
-            ", ".join(_in_a_cell(card) for card in CARDS.values() if (card.arch, card.publisher) == (arch, publisher))
+            ", ".join(_in_a_cell(card) for card in ENTRIES.values() if (card.arch, card.publisher) == (arch, publisher))
             for publisher in PUBLISHERS
         )
         rows.append(f"| `{arch}` {ARCHS[arch].resolution} px | {' | '.join(cell or '–' for cell in cells)} |")
     return "\n".join(rows)
 
 
-def _in_a_cell(card: Card) -> str:
+def _in_a_cell(card: CatalogEntry) -> str:
     name = f"`{card.name.partition('/')[2]}`"
     size = card.preprocess.size[0]
     told = "" if card.top1 is None else f" {card.top1:.1f}"

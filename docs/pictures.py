@@ -8,12 +8,11 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from effnet.arch import ARCHS, TOP1, count
-from effnet.compare.figures import figure1
-from effnet.compare.tables.table2 import table2
-from effnet.draw.block import block
-from effnet.draw.diagram.diagram import Diagram
-from effnet.draw.network import against, modules, network
+from effnet.arch import ARCHS, PUBLISHED_TOP1, count
+from effnet.draw.block_diagram import draw_block
+from effnet.draw.network_diagram import draw_comparison, draw_modules, draw_network
+from effnet.draw.rendering import Diagram
+from effnet.lab.compare.paper_tables import figure1, table2
 
 # family: its networks, colour, and how far its names stand from their points
 FAMILIES = {
@@ -31,7 +30,7 @@ def family() -> Figure:
     axes = figure.subplots()
     for label, (names, colour, offset) in FAMILIES.items():
         counted = [count(ARCHS[name]) for name in names]
-        x, y = [found.macs / 1e9 for found in counted], [TOP1[name][0] for name in names]
+        x, y = [found.macs / 1e9 for found in counted], [PUBLISHED_TOP1[name][0] for name in names]
         axes.plot(x, y, color=colour, linewidth=1.5, alpha=0.6, zorder=1)
         axes.scatter(x, y, s=[4 * found.params / 1e6 for found in counted], color=colour, alpha=0.25, linewidths=0)
         axes.scatter(x, y, s=14, color=colour, label=label, zorder=2)
@@ -56,22 +55,22 @@ def family() -> Figure:
 def diagrams() -> dict[str, Diagram]:
     """The diagrams of docs/drawing.md by their names."""
     return {
-        "b0": network("b0"),
-        "b0-operations": network("b0", detail="operations"),
-        "b0-modules": modules("b0"),
-        "b0-b3": against(count("b0"), count("b3")),
-        "v2_s": network("v2_s"),
-        "mbconv": block("mbconv", 16, expand=6, size=56),
-        "fused": block("fused", 24, 48, stride=2, size=56),
+        "b0": draw_network("b0"),
+        "b0-operations": draw_network("b0", detail="operations"),
+        "b0-modules": draw_modules("b0"),
+        "b0-b3": draw_comparison(count("b0"), count("b3")),
+        "v2_s": draw_network("v2_s"),
+        "mbconv": draw_block("mbconv", 16, expand=6, size=56),
+        "fused": draw_block("fused", 24, 48, stride=2, size=56),
     }
 
 
 def main() -> None:
     """Writes the pictures beside this file."""
     for name, drawn in diagrams().items():
-        Path(__file__).with_name(f"{name}.svg").write_text(drawn.alone, encoding="utf-8")
+        Path(__file__).with_name(f"{name}.svg").write_text(drawn.standalone_svg, encoding="utf-8")
     _, rivals = figure1(table2())
-    Path(__file__).with_name("rivals.svg").write_text(rivals.alone, encoding="utf-8")
+    Path(__file__).with_name("rivals.svg").write_text(rivals.standalone_svg, encoding="utf-8")
     with matplotlib.rc_context({"svg.hashsalt": "effnet", "svg.fonttype": "path"}):
         family().savefig(Path(__file__).with_name("family.svg"), metadata={"Date": None})
 

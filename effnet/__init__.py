@@ -15,19 +15,18 @@ if TYPE_CHECKING:
     from effnet.arch import layers as layers
     from effnet.arch import rounding as rounding
     from effnet.arch import scale as scale
-    from effnet.contract import Labels as Labels
-    from effnet.contract import Numerics as Numerics
-    from effnet.contract import Preprocess as Preprocess
-    from effnet.contract import Provenance as Provenance
     from effnet.doctor import Diagnosis as Diagnosis
     from effnet.doctor import diagnose as diagnose
     from effnet.evaluation import Evaluation as Evaluation
     from effnet.evaluation import evaluate as evaluate
     from effnet.explanation import Explanation as Explanation
     from effnet.explanation import explain as explain
-    from effnet.exporting.choose import engine as engine
     from effnet.exporting.export import export as export
-    from effnet.exporting.quantise import quantise as quantise
+    from effnet.exporting.quantise import quantize as quantize
+    from effnet.metadata import Labels as Labels
+    from effnet.metadata import Numerics as Numerics
+    from effnet.metadata import Preprocess as Preprocess
+    from effnet.metadata import Provenance as Provenance
     from effnet.net import EfficientNet as EfficientNet
     from effnet.net import FusedMBConv as FusedMBConv
     from effnet.net import MBConv as MBConv
@@ -36,11 +35,12 @@ if TYPE_CHECKING:
     from effnet.prediction import Prediction as Prediction
     from effnet.prediction import Predictor as Predictor
     from effnet.prediction.ensemble import Ensemble as Ensemble
-    from effnet.search.latency import latency as latency
-    from effnet.training.folds import train_folds as train_folds
-    from effnet.training.recipe import Recipe as Recipe
-    from effnet.training.resources import Resources as Resources
-    from effnet.training.run import train as train
+    from effnet.runtime.autotune import engine as engine
+    from effnet.runtime.latency import latency as latency
+    from effnet.training.config import Resources as Resources
+    from effnet.training.cross_validation import train_folds as train_folds
+    from effnet.training.recipes import Recipe as Recipe
+    from effnet.training.train import train as train
     from effnet.weights import convert as convert
     from effnet.weights import load as load
     from effnet.weights import save as save
@@ -49,21 +49,21 @@ if TYPE_CHECKING:
 
 _NAMES_OF = {
     "effnet.arch": ("ARCHS", "Arch", "Count", "Layer", "Stage", "count", "fit", "layers", "rounding", "scale"),
-    "effnet.contract": ("Labels", "Numerics", "Preprocess", "Provenance"),
+    "effnet.metadata": ("Labels", "Numerics", "Preprocess", "Provenance"),
     "effnet.doctor": ("Diagnosis", "diagnose"),
     "effnet.evaluation": ("Evaluation", "evaluate"),
     "effnet.explanation": ("Explanation", "explain"),
-    "effnet.exporting.choose": ("engine",),
+    "effnet.runtime.autotune": ("engine",),
     "effnet.exporting.export": ("export",),
     "effnet.exporting.quantise": ("quantise",),
     "effnet.net": ("EfficientNet", "FusedMBConv", "MBConv", "SqueezeExcite", "create"),
     "effnet.prediction": ("Prediction", "Predictor"),
     "effnet.prediction.ensemble": ("Ensemble",),
-    "effnet.search.latency": ("latency",),
-    "effnet.training.folds": ("train_folds",),
-    "effnet.training.recipe": ("Recipe",),
-    "effnet.training.resources": ("Resources",),
-    "effnet.training.run": ("train",),
+    "effnet.runtime.latency": ("latency",),
+    "effnet.training.cross_validation": ("train_folds",),
+    "effnet.training.recipes": ("Recipe",),
+    "effnet.training.config": ("Resources",),
+    "effnet.training.train": ("train",),
     "effnet.weights": ("convert", "load", "save"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from effnet.data import Pictures, open_data, read
+from effnet.data import ImageDataset, open_data, read_image
 from effnet.evaluation import pick_split
 
 EFFNET = str(Path(sys.executable).with_name("effnet"))
@@ -38,13 +38,13 @@ def main() -> int:
     ).returncode
 
 
-def five(pictures: Pictures, folder: Path) -> Path:
+def five(pictures: ImageDataset, folder: Path) -> Path:
     """Writes five of ``pictures``, of classes as different as there are, to ``folder`` under their labels' names."""
     folder.mkdir(parents=True, exist_ok=True)
     step = max(len(pictures) // 5, 1)
     for number, item in enumerate(pictures.items[step // 2 :: step][:5], start=1):
         label = pictures.labels.name(item.label)
-        image: Image.Image = read(item.picture)
+        image: Image.Image = read_image(item.image)
         image.save(folder / f"{number} is {label}.png")
     return folder
 

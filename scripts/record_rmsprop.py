@@ -1,4 +1,4 @@
-"""Records a trajectory of TensorFlow's RMSProp for tests/training/test_rmsprop.py. Needs TensorFlow."""
+"""Records a trajectory of TensorFlow's RMSProp for tests/training/test_optim.py. Needs TensorFlow."""
 
 from __future__ import annotations
 

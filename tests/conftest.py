@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from effnet.data.without_operators import declare_operators
+from effnet.data.torchvision_compat import declare_operators
 
 # No published weights are found, cached or downloaded: a test that wants some makes a place of its own for them.
 _NOWHERE = Path(tempfile.gettempdir()) / f"effnet-tests-{os.getpid()}"

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 import effnet
-from effnet.contract import Labels, Preprocess
-from effnet.data import Item, Pictures, pixels
-from effnet.data.normalise import normalise
-from effnet.doctor.diagnosis import Reading
-from effnet.doctor.measure import remeasure
+from effnet.data import ImageDataset, Item, load_input
+from effnet.data.preprocessing import normalize
+from effnet.doctor.diagnosis import Configuration
+from effnet.doctor.search import recompute_statistics
+from effnet.metadata import Labels, Preprocess
 from effnet.net import EfficientNet
-from effnet.training.judging import Truth
-from effnet.training.probe import fit_probe
+from effnet.training.linear_probe import fit_linear_probe
+from effnet.training.metrics import Targets
 
 CLASSES = (
     "10 red",
@@ -30,7 +30,7 @@ CLASSES = (
 PREPROCESS = Preprocess((32, 32), 0.8, "crop", "bilinear", (0.5,) * 3, (0.5,) * 3)
 
 
-def squares(count: int, seed: int) -> Pictures:
+def squares(count: int, seed: int) -> ImageDataset:
     """Noisy grey pictures of 60×64 pixels with a square: its colour and its size are the class."""
     dice = np.random.default_rng(seed)
     items = []
@@ -43,7 +43,7 @@ def squares(count: int, seed: int) -> Pictures:
         colour[[[0], [1], [0, 1]][label % 3]] = dice.uniform(150, 230)
         picture[top : top + side, left : left + side] += 0.55 * (colour - 128)
         items.append(Item(picture.clip(0, 255).astype(np.uint8), label, f"{index}"))
-    return Pictures(tuple(items), Labels(CLASSES))
+    return ImageDataset(tuple(items), Labels(CLASSES))
 
 
 def knowing(twice: bool = False) -> EfficientNet:
@@ -56,12 +56,12 @@ def knowing(twice: bool = False) -> EfficientNet:
         model = effnet.create("nano", classes=len(CLASSES)).eval()
     model.preprocess, model.labels = PREPROCESS, Labels(CLASSES)
     pictures = squares(480, seed=1)
-    reading = Reading(PREPROCESS, model.numerics, twice=twice)
-    remeasure(model, reading, pictures, torch.device("cpu"))
-    x = torch.from_numpy(np.stack([pixels(item.picture, PREPROCESS) for item in pictures.items]))
+    reading = Configuration(PREPROCESS, model.numerics, rescaled_twice=twice)
+    recompute_statistics(model, reading, pictures, torch.device("cpu"))
+    x = torch.from_numpy(np.stack([load_input(item.image, PREPROCESS) for item in pictures.items]))
     with torch.inference_mode():
-        features = model.embed(normalise(x.float() / 255 if twice else x, PREPROCESS)).numpy()
-    head = fit_probe(features, Truth.of(pictures))
+        features = model.embed(normalize(x.float() / 255 if twice else x, PREPROCESS)).numpy()
+    head = fit_linear_probe(features, Targets.from_dataset(pictures))
     assert isinstance(model.classifier, nn.Linear)
     with torch.no_grad():
         model.classifier.weight.copy_(torch.from_numpy(head.weight))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from effnet.arch import Arch, Stage
-from effnet.arch.spec import ACTIVATIONS, BLOCKS
+from effnet.arch.spec import ACTIVATIONS, BLOCK_KINDS
 
 ratios = st.sampled_from([0.0, 0.01, 0.0625, 0.25, 0.5, 1.0])
 
@@ -15,7 +15,7 @@ def stages(draw: st.DrawFn) -> Stage:
     """A row with any block, kernel, stride, expansion and squeeze."""
     expand = draw(st.integers(1, 6))
     return Stage(
-        draw(st.sampled_from(BLOCKS)),
+        draw(st.sampled_from(BLOCK_KINDS)),
         expand,
         kernel=draw(st.sampled_from([1, 3, 5, 7])),
         stride=draw(st.integers(1, 2)),

@@ -15,20 +15,23 @@ from PIL import Image
 from torch import nn
 
 import effnet
-from effnet.contract import IMAGENET_MEAN, IMAGENET_STD, Labels, Numerics
-from effnet.data import Pictures, pixels
-from effnet.data.normalise import normalise
-from effnet.doctor import Diagnosis, diagnose, mend, rounds
-from effnet.doctor.diagnosis import Reading
-from effnet.doctor.dress import dressed
-from effnet.doctor.gain import gain, score
-from effnet.doctor.neighbours import neighbours
-from effnet.doctor.orders import matched, orders
+from effnet.data import ImageDataset, load_input
+from effnet.data.preprocessing import normalize
+from effnet.doctor import Diagnosis, diagnose, repair_model, search
+from effnet.doctor.diagnosis import Configuration
+from effnet.doctor.hypotheses import (
+    compare_scores,
+    label_order_hypotheses,
+    list_hypotheses,
+    match_label_order,
+    score_logits,
+)
+from effnet.doctor.search import apply_configuration
+from effnet.metadata import IMAGENET_MEAN, IMAGENET_STD, Labels, Numerics
 from effnet.net import EfficientNet
 from effnet.net.layers import ConvNorm
 from effnet.net.surgery import set_classes
-
-from .squares import CLASSES, PREPROCESS, knowing, squares
+from tests.squares import CLASSES, PREPROCESS, knowing, squares
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="real weights and pictures lie in ../shared")
@@ -40,11 +43,11 @@ def sound() -> EfficientNet:
 
 
 @pytest.fixture(scope="module")
-def seen() -> Pictures:
+def seen() -> ImageDataset:
     return squares(72, seed=7)
 
 
-def right(model: EfficientNet, pictures: Pictures) -> float:
+def right(model: EfficientNet, pictures: ImageDataset) -> float:
     return effnet.evaluate(model, pictures).top1
 
 
@@ -60,7 +63,7 @@ def test_sound_numbers(sound: EfficientNet) -> None:
     assert found.healthy
     assert found.trials == ()
     sound_mean = replace(PREPROCESS, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    usual = dressed(sound, Reading(sound_mean, sound.numerics))
+    usual = apply_configuration(sound, Configuration(sound_mean, sound.numerics))
     assert codes(diagnose(usual)) == []
     assert "unusual-mean-std" in codes(found)  # a remark
 
@@ -76,7 +79,7 @@ def test_damaged_numbers(sound: EfficientNet) -> None:
         broken.head.conv.weight[0] = float("nan")
     (finding, *_) = diagnose(broken).findings
     assert (finding.code, finding.severity) == ("not-finite", "wrong")
-    assert "head.conv.weight" in finding.seen
+    assert "head.conv.weight" in finding.observation
 
 
 def test_numbers_never_trained() -> None:
@@ -90,7 +93,7 @@ def test_dead_channels(sound: EfficientNet) -> None:
         broken.head.norm.weight[: broken.head.norm.num_features // 2 + 1] = 0
     (finding, *_) = diagnose(broken).findings
     assert finding.code == "dead-channels"
-    assert "head.norm" in finding.seen
+    assert "head.norm" in finding.observation
 
 
 def test_labels_that_do_not_fit(sound: EfficientNet) -> None:
@@ -102,7 +105,7 @@ def test_labels_that_do_not_fit(sound: EfficientNet) -> None:
 
 
 def test_an_odd_contract(sound: EfficientNet) -> None:
-    odd = dressed(sound, Reading(replace(PREPROCESS, size=(96, 96)), Numerics("symmetric", 1e-3)))
+    odd = apply_configuration(sound, Configuration(replace(PREPROCESS, size=(96, 96)), Numerics("symmetric", 1e-3)))
     assert codes(diagnose(odd)) == ["unusual-mean-std", "unusual-size", "unusual-numerics"]
 
 
@@ -110,7 +113,7 @@ def test_an_odd_contract(sound: EfficientNet) -> None:
 
 
 def other_pictures(**changes: object) -> Callable[[EfficientNet], EfficientNet]:
-    return lambda model: dressed(model, Reading(replace(PREPROCESS, **changes), model.numerics))  # type: ignore[arg-type]
+    return lambda model: apply_configuration(model, Configuration(replace(PREPROCESS, **changes), model.numerics))  # type: ignore[arg-type]
 
 
 def other_channels(model: EfficientNet) -> EfficientNet:
@@ -134,7 +137,7 @@ def other_epsilon(model: EfficientNet) -> EfficientNet:
                 module.conv.weight *= factor[:, None, None, None]
             norm.running_mean *= factor
             norm.running_var.fill_(0.05 * norm.eps)
-    return dressed(broken, Reading(broken.preprocess, Numerics(bn_eps=1e-5)))
+    return apply_configuration(broken, Configuration(broken.preprocess, Numerics(bn_eps=1e-5)))
 
 
 def other_labels(names: tuple[str, ...]) -> Callable[[EfficientNet], EfficientNet]:
@@ -149,13 +152,13 @@ def other_labels(names: tuple[str, ...]) -> Callable[[EfficientNet], EfficientNe
 def last_batch(model: EfficientNet) -> EfficientNet:
     """A momentum of .99 as PyTorch understands it: the statistics are those of one last batch, here of one picture."""
     broken = copy.deepcopy(model)
-    x = torch.from_numpy(np.stack([pixels(squares(1, 3).items[0].picture, PREPROCESS)]))
+    x = torch.from_numpy(np.stack([load_input(squares(1, 3).items[0].image, PREPROCESS)]))
     for norm in broken.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = 0.99
             norm.train()
     with torch.no_grad():
-        broken(normalise(x, PREPROCESS))
+        broken(normalize(x, PREPROCESS))
     return broken.eval()
 
 
@@ -175,7 +178,7 @@ BREAKS: dict[str, tuple[str, Callable[[EfficientNet], EfficientNet]]] = {
 }
 
 
-def test_nothing_is_found_in_a_sound_model(sound: EfficientNet, seen: Pictures) -> None:
+def test_nothing_is_found_in_a_sound_model(sound: EfficientNet, seen: ImageDataset) -> None:
     found = diagnose(sound, seen)
     assert found.findings == ()
     assert found.top1 == found.best_top1 == right(sound, seen)
@@ -185,13 +188,15 @@ def test_nothing_is_found_in_a_sound_model(sound: EfficientNet, seen: Pictures) 
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_the_cause_is_named(name: str, sound: EfficientNet, seen: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "MOST", 1)
+def test_the_cause_is_named(
+    name: str, sound: EfficientNet, seen: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "MAX_ROUNDS", 1)
     code, spoil = BREAKS[name]
     broken = spoil(sound)
     found = diagnose(broken, seen)
     assert codes(found)[:1] == [code]
-    mended = mend(broken, found, seen)
+    mended = repair_model(broken, found, seen)
     before, after = right(broken, seen), right(mended, seen)
     assert before + 0.1 < after
     assert after > right(sound, seen) - 0.12
@@ -199,25 +204,25 @@ def test_the_cause_is_named(name: str, sound: EfficientNet, seen: Pictures, monk
     assert found.findings[0].evidence["top1"] == pytest.approx(before)
 
 
-def test_two_causes_one_after_the_other(sound: EfficientNet, seen: Pictures) -> None:
+def test_two_causes_one_after_the_other(sound: EfficientNet, seen: ImageDataset) -> None:
     broken = other_labels((*CLASSES[1:], CLASSES[0]))(other_pictures(mean=IMAGENET_MEAN, std=IMAGENET_STD)(sound))
     found = diagnose(broken, seen)
     assert codes(found) == ["mean-std", "labels-shifted"]  # the stem tells the first, whose gain the second hides
     assert [finding.severity for finding in found.findings] == ["suspect", "wrong"]
-    assert found.best_top1 == right(mend(broken, found), seen)
+    assert found.best_top1 == right(repair_model(broken, found), seen)
     assert [trial.round for trial in found.trials] == sorted(trial.round for trial in found.trials)
     assert found.trials[-1].round == 3
 
 
-def test_values_divided_twice(seen: Pictures) -> None:
+def test_values_divided_twice(seen: ImageDataset) -> None:
     broken = knowing(twice=True)
     found = diagnose(broken, seen)
     assert codes(found) == ["rescaled-twice"]
-    assert found.best_top1 == right(mend(broken, found), seen)
+    assert found.best_top1 == right(repair_model(broken, found), seen)
 
 
-def test_a_background_class(sound: EfficientNet, seen: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "MOST", 1)
+def test_a_background_class(sound: EfficientNet, seen: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "MAX_ROUNDS", 1)
     broken = copy.deepcopy(sound)
     old = broken.classifier
     assert isinstance(old, nn.Linear)
@@ -230,16 +235,16 @@ def test_a_background_class(sound: EfficientNet, seen: Pictures, monkeypatch: py
         broken.labels = Labels(names)
         found = diagnose(broken, seen)
         assert codes(found)[0] == "labels-shifted"
-        assert "output after" in found.findings[0].seen
-        assert mend(broken, found).labels.names == ("background", *CLASSES)
+        assert "output after" in found.findings[0].observation
+        assert repair_model(broken, found).labels.names == ("background", *CLASSES)
 
 
-def test_pictures_that_do_not_fit(sound: EfficientNet, seen: Pictures) -> None:
+def test_pictures_that_do_not_fit(sound: EfficientNet, seen: ImageDataset) -> None:
     with pytest.raises(ValueError, match="only 12 pictures"):
-        diagnose(sound, seen.take(range(12)))
+        diagnose(sound, seen.subset(range(12)))
     with pytest.raises(ValueError, match="pictures must be"):
-        diagnose(sound, seen, pictures=5)
-    strange = Pictures(seen.items, Labels(("u", "v", "w", "x", "y", "z")))
+        diagnose(sound, seen, max_images=5)
+    strange = ImageDataset(seen.items, Labels(("u", "v", "w", "x", "y", "z")))
     with pytest.raises(ValueError, match="knows none of the pictures' classes"):
         diagnose(sound, strange)
     unnamed = effnet.create("nano", classes=9)
@@ -248,25 +253,25 @@ def test_pictures_that_do_not_fit(sound: EfficientNet, seen: Pictures) -> None:
 
 
 def test_classes_that_the_model_does_not_know(
-    sound: EfficientNet, seen: Pictures, monkeypatch: pytest.MonkeyPatch
+    sound: EfficientNet, seen: ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "MOST", 1)
-    renamed = Pictures(seen.items, Labels(("10 Red", *CLASSES[1:])))
+    monkeypatch.setattr(search, "MAX_ROUNDS", 1)
+    renamed = ImageDataset(seen.items, Labels(("10 Red", *CLASSES[1:])))
     found = diagnose(sound, renamed)
     assert codes(found) == ["labels-unknown"]
-    assert "'10 Red'" in found.findings[0].seen
-    assert found.pictures == 60
+    assert "'10 Red'" in found.findings[0].observation
+    assert found.images == 60
 
 
 # --- on pictures without labels
 
 
 @pytest.fixture
-def bare(seen: Pictures, tmp_path: Path) -> Path:
+def bare(seen: ImageDataset, tmp_path: Path) -> Path:
     """The squares in a folder without class folders."""
     for item in seen.items:
-        assert isinstance(item.picture, np.ndarray)
-        Image.fromarray(item.picture).save(tmp_path / f"{item.name}.png")
+        assert isinstance(item.image, np.ndarray)
+        Image.fromarray(item.image).save(tmp_path / f"{item.name}.png")
     return tmp_path
 
 
@@ -275,9 +280,9 @@ def test_the_stem_tells(sound: EfficientNet, bare: Path) -> None:
     for code, spoil in (BREAKS["mean and std"], BREAKS["BGR"]):
         broken = spoil(sound)
         found = diagnose(broken, bare)
-        assert (found.labelled, found.pictures) == (False, 72)
+        assert (found.labeled, found.images) == (False, 72)
         assert (found.findings[0].code, found.findings[0].severity) == (code, "suspect")
-        assert right(mend(broken, found), squares(72, 7)) == right(sound, squares(72, 7))
+        assert right(repair_model(broken, found), squares(72, 7)) == right(sound, squares(72, 7))
 
 
 def test_pictures_unlike_those_of_the_training(sound: EfficientNet, tmp_path: Path) -> None:
@@ -295,7 +300,7 @@ def test_real_weights_and_pictures() -> None:
     model.preprocess = replace(right_mean, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     found = diagnose(model, pictures, 24)
     assert codes(found)[0] == "mean-std"
-    assert mend(model, found).preprocess == right_mean
+    assert repair_model(model, found).preprocess == right_mean
     model.preprocess = right_mean
     assert codes(diagnose(other_channels(model), pictures, 24)) == ["channel-order"]
 
@@ -304,8 +309,10 @@ def test_real_weights_and_pictures() -> None:
 
 
 def test_labels_in_every_order(sound: EfficientNet) -> None:
-    reading = Reading(PREPROCESS, sound.numerics, order=tuple(range(6)))
-    found = {change.what: change.reading.order for change in orders(reading, CLASSES, 6)}
+    reading = Configuration(PREPROCESS, sound.numerics, label_order=tuple(range(6)))
+    found = {
+        change.description: change.configuration.label_order for change in label_order_hypotheses(reading, CLASSES, 6)
+    }
     assert found["each label for the output after its own"] == (1, 2, 3, 4, 5, 0)
     assert found["labels sorted as text"] == (0, 1, 2, 4, 3, 5)  # "C" comes before "b"
     assert found["labels sorted by their numbers"] == (2, 0, 1, 4, 3, 5)
@@ -315,11 +322,11 @@ def test_labels_in_every_order(sound: EfficientNet) -> None:
 def test_an_order_is_judged_on_other_pictures() -> None:
     dice = np.random.default_rng(0)
     labels = np.arange(60) % 3
-    assert matched(dice.normal(size=(9, 3)), labels[:9], (0, 1, 2)) is None
-    chance = matched(dice.normal(size=(60, 3)), labels, (0, 1, 2))
+    assert match_label_order(dice.normal(size=(9, 3)), labels[:9], (0, 1, 2)) is None
+    chance = match_label_order(dice.normal(size=(60, 3)), labels, (0, 1, 2))
     assert chance is not None
     assert chance[1].top1 < 0.6
-    clear = matched(5 * np.eye(4)[(labels + 1) % 3] + dice.normal(size=(60, 4)), labels, (0, 1, 2))
+    clear = match_label_order(5 * np.eye(4)[(labels + 1) % 3] + dice.normal(size=(60, 4)), labels, (0, 1, 2))
     assert clear is not None
     assert clear[0] == (1, 2, 0)
     assert clear[1].top1 == 1
@@ -329,20 +336,20 @@ def test_gains_are_paired_and_free_of_temperature() -> None:
     dice = np.random.default_rng(0)
     targets = dice.integers(0, 5, 300)
     logits = 2 * np.eye(5)[targets] + dice.normal(size=(300, 5))
-    sure, unsure = score(logits, targets), score(logits * 7, targets)
-    assert gain(sure, unsure).likelihood == pytest.approx(0, abs=1e-9)
-    assert not gain(unsure, sure).real()
-    better = score(logits + 0.5 * np.eye(5)[targets], targets)
-    assert gain(better, sure).real()
-    assert gain(better, sure.first(40)) == gain(better.first(40), sure)
-    worse = gain(sure, better)
-    assert worse.likelihood == pytest.approx(-gain(better, sure).likelihood)
-    assert not worse.real()
+    sure, unsure = score_logits(logits, targets), score_logits(logits * 7, targets)
+    assert compare_scores(sure, unsure).likelihood == pytest.approx(0, abs=1e-9)
+    assert not compare_scores(unsure, sure).is_significant()
+    better = score_logits(logits + 0.5 * np.eye(5)[targets], targets)
+    assert compare_scores(better, sure).is_significant()
+    assert compare_scores(better, sure.first(40)) == compare_scores(better.first(40), sure)
+    worse = compare_scores(sure, better)
+    assert worse.likelihood == pytest.approx(-compare_scores(better, sure).likelihood)
+    assert not worse.is_significant()
 
 
 def test_neighbours_differ_by_one_thing(sound: EfficientNet) -> None:
-    reading = Reading(PREPROCESS, sound.numerics)
-    found = list(neighbours(reading, sound.arch))
-    assert all(change.reading != reading for change in found)
-    assert len({change.reading for change in found}) == len(found)
+    reading = Configuration(PREPROCESS, sound.numerics)
+    found = list(list_hypotheses(reading, sound.arch))
+    assert all(change.configuration != reading for change in found)
+    assert len({change.configuration for change in found}) == len(found)
     assert {change.code for change in found} >= {code for code, _ in BREAKS.values() if not code.startswith("labels")}

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from effnet.arch.count import count
-from effnet.arch.record import number
-from effnet.arch.spec import Arch, layers, stage_layers
-from effnet.arch.tables import resolve
+from effnet.arch.counting import count
+from effnet.arch.serde import check_float
+from effnet.arch.spec import Arch, layers, stage_depths
+from effnet.arch.variants import resolve_arch
 
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15  # section 3.3, step 1, found for B0 by grid search
 
 RESOLUTION_STEP = 4  # our choice: B0–B7's sizes are all multiples of 4
 DROPOUT_STEP = 0.3 / 7  # section 5.2: dropout grows linearly from .2 for B0 to .5 for B7
-DROPOUT_MOST = 0.5
+MAX_DROPOUT = 0.5
 
 
 @dataclass(frozen=True)
-class Scales:
+class ScaleFactors:
     """Multipliers of the rows, the picture's side in pixels, and the MACs of one picture of that side."""
 
     width: float
@@ -34,21 +34,21 @@ class Scales:
 class StageRounding:
     """One stage before and after rounding."""
 
-    channels_asked: float
+    channels_requested: float
     channels: int
-    layers_asked: float
+    layers_requested: float
     layers: int
 
 
 @dataclass(frozen=True)
-class Rounding:
+class RoundingReport:
     """What a φ asks for against what can be built: channels are multiples of the divisor, layers and pixels whole."""
 
     base: Arch
     arch: Arch
     phi: float
-    asked: Scales
-    built: Scales
+    requested: ScaleFactors
+    actual: ScaleFactors
     stages: tuple[StageRounding, ...]
 
 
@@ -58,10 +58,10 @@ def scale(arch: str | Arch, phi: float, alpha: float = ALPHA, beta: float = BETA
     The resolution is rounded to the nearest multiple of 4, dropout moves by .3/7 a step within [0, .5] (B0 .2, B7 .5).
     φ = 0 gives ``arch`` itself. Raises ``ValueError`` unless φ is finite and α, β, γ are at least 1 (equation 3).
     """
-    base = resolve(arch)
-    number("phi", phi, -20, 20)
+    base = resolve_arch(arch)
+    check_float("phi", phi, -20, 20)
     for name, coefficient in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
-        number(name, coefficient, 1, 100)
+        check_float(name, coefficient, 1, 100)
     if phi == 0:
         return base
     pixels = base.resolution * gamma**phi
@@ -71,13 +71,13 @@ def scale(arch: str | Arch, phi: float, alpha: float = ALPHA, beta: float = BETA
         depth=base.depth * alpha**phi,
         width=base.width * beta**phi,
         resolution=max(RESOLUTION_STEP, round(pixels / RESOLUTION_STEP) * RESOLUTION_STEP),
-        dropout=dropout(base, phi),
+        dropout=scale_dropout(base, phi),
     )
 
 
-def dropout(base: Arch, phi: float) -> float:
+def scale_dropout(base: Arch, phi: float) -> float:
     """The rate before the classifier of ``base`` scaled by φ: .3/7 more a step, within [0, .5]."""
-    return round(min(max(base.dropout + DROPOUT_STEP * phi, 0.0), max(DROPOUT_MOST, base.dropout)), 3)
+    return round(min(max(base.dropout + DROPOUT_STEP * phi, 0.0), max(MAX_DROPOUT, base.dropout)), 3)
 
 
 def rounding(
@@ -89,36 +89,36 @@ def rounding(
     *,
     classes: int = 1000,
     channels: int = 3,
-) -> Rounding:
+) -> RoundingReport:
     """The rounding report of ``scale``: what was asked (width, depth, resolution, MACs) against what was built.
 
     The asked MACs are the base's times d·w²·r². Built width and depth are those of the stages together: channels and
     layers over the rows' own. ``classes`` and the picture's ``channels`` are those of `count`.
     Raises ``ValueError`` as ``scale`` does.
     """
-    base = resolve(arch)
-    return compared(base, scale(base, phi, alpha, beta, gamma), phi, alpha, beta, gamma, classes, channels)
+    base = resolve_arch(arch)
+    return compare_rounding(base, scale(base, phi, alpha, beta, gamma), phi, alpha, beta, gamma, classes, channels)
 
 
-def compared(
+def compare_rounding(
     base: Arch, built: Arch, phi: float, alpha: float, beta: float, gamma: float, classes: int = 1000, channels: int = 3
-) -> Rounding:
+) -> RoundingReport:
     """The report of ``built``, any network of the base's rows, against what φ asks for."""
     depth, width, side = alpha**phi, beta**phi, gamma**phi
-    rows = _built_rows(built)
+    rows = _actual_stages(built)
     wanted_channels = sum(stage.channels for stage in base.stages)
     wanted_layers = sum(stage.layers for stage in base.stages)
-    return Rounding(
+    return RoundingReport(
         base,
         built,
         phi,
-        asked=Scales(
+        requested=ScaleFactors(
             base.width * width,
             base.depth * depth,
             base.resolution * side,
             count(base, None, classes, channels).macs * depth * width**2 * side**2,
         ),
-        built=Scales(
+        actual=ScaleFactors(
             sum(channels for channels, _ in rows) / wanted_channels,
             sum(repeats for _, repeats in rows) / wanted_layers,
             built.resolution,
@@ -131,7 +131,7 @@ def compared(
     )
 
 
-def _built_rows(arch: Arch) -> list[tuple[int, int]]:
+def _actual_stages(arch: Arch) -> list[tuple[int, int]]:
     """(channels, layers) of every stage as built."""
     last = {layer.stage: layer.channels for layer in layers(arch, classes=0)}
-    return [(last[number_], repeats) for number_, repeats in enumerate(stage_layers(arch), start=1)]
+    return [(last[number_], repeats) for number_, repeats in enumerate(stage_depths(arch), start=1)]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from math import ceil
 from types import MappingProxyType
 
-from effnet.arch.record import Record, choice, number, whole
+from effnet.arch.serde import Record, check_choice, check_float, check_int
 
-BLOCKS = ("mbconv", "fused")
+BLOCK_KINDS = ("mbconv", "fused")
 ACTIVATIONS = ("silu", "relu", "relu6")
 
 
@@ -35,15 +35,15 @@ class Stage(Record):
     expand_from: int = 0  # expand this many channels (before scaling) in place of the input's; EdgeTPU's first row only
 
     def __post_init__(self) -> None:
-        choice("block", self.block, BLOCKS)
-        whole("expand", self.expand, 1)
-        _kernel_and_stride(self.kernel, self.stride)
-        whole("channels", self.channels, 1)
-        whole("layers", self.layers, 1)
-        number("squeeze", self.squeeze, 0, 1)
+        check_choice("block", self.block, BLOCK_KINDS)
+        check_int("expand", self.expand, 1)
+        _check_kernel_and_stride(self.kernel, self.stride)
+        check_int("channels", self.channels, 1)
+        check_int("layers", self.layers, 1)
+        check_float("squeeze", self.squeeze, 0, 1)
         if not isinstance(self.residual, bool):
             raise ValueError(f"residual must be true or false, got {self.residual!r}")
-        whole("expand_from", self.expand_from, 0)
+        check_int("expand_from", self.expand_from, 0)
         if self.expand_from and self.expand == 1:
             raise ValueError("expand_from needs an expand above 1: without an expansion there is nothing to widen")
 
@@ -78,19 +78,19 @@ class Arch(Record):
             raise ValueError(f"name must be a text, got {self.name!r}")
         if not isinstance(self.stages, tuple) or not self.stages or not all(isinstance(s, Stage) for s in self.stages):
             raise ValueError("stages must be a tuple of at least one Stage")
-        number("width", self.width, 0, 100, above=True)
-        number("depth", self.depth, 0, 100, above=True)
-        whole("resolution", self.resolution, 1)
-        number("dropout", self.dropout, 0, 0.99)
-        number("drop_path", self.drop_path, 0, 0.99)
-        whole("stem", self.stem, 1)
-        whole("head", self.head, 1)
-        choice("activation", self.activation, ACTIVATIONS)
-        _kernel_and_stride(3, self.stem_stride)
-        number("round_floor", self.round_floor, 0, 1)
-        whole("divisor", self.divisor, 1)
+        check_float("width", self.width, 0, 100, exclusive=True)
+        check_float("depth", self.depth, 0, 100, exclusive=True)
+        check_int("resolution", self.resolution, 1)
+        check_float("dropout", self.dropout, 0, 0.99)
+        check_float("drop_path", self.drop_path, 0, 0.99)
+        check_int("stem", self.stem, 1)
+        check_int("head", self.head, 1)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        _check_kernel_and_stride(3, self.stem_stride)
+        check_float("round_floor", self.round_floor, 0, 1)
+        check_int("divisor", self.divisor, 1)
 
-    def wide(self, channels: int) -> int:
+    def scale_channels(self, channels: int) -> int:
         """So many ``channels`` of a row after scaling by ``width``."""
         return round_channels(channels, self.width, self.round_floor, self.divisor)
 
@@ -112,17 +112,17 @@ class Layer:
     drop_path: float = 0.0  # its stochastic-depth rate
 
     def __post_init__(self) -> None:
-        whole("inputs", self.inputs, 1)
-        whole("channels", self.channels, 1)
-        _kernel_and_stride(self.kernel, self.stride)
-        whole("expanded", self.expanded, 0)
-        whole("squeezed", self.squeezed, 0)
-        number("drop_path", self.drop_path, 0, 0.99)
+        check_int("inputs", self.inputs, 1)
+        check_int("channels", self.channels, 1)
+        _check_kernel_and_stride(self.kernel, self.stride)
+        check_int("expanded", self.expanded, 0)
+        check_int("squeezed", self.squeezed, 0)
+        check_float("drop_path", self.drop_path, 0, 0.99)
         if self.residual and (self.stride != 1 or self.inputs != self.channels):
             raise ValueError("residual needs stride 1 and as many channels out as in")
 
 
-def block(
+def block_layer(
     kind: str,
     inputs: int,
     channels: int,
@@ -138,11 +138,11 @@ def block(
     stage: int = 1,
 ) -> Layer:
     """The block of these ratios at its true size. Raises ``ValueError`` for a size that no block can have."""
-    choice("block", kind, BLOCKS)
-    whole("inputs", inputs, 1)
-    whole("channels", channels, 1)
-    whole("expand", expand, 1)
-    number("squeeze", squeeze, 0, 1)
+    check_choice("block", kind, BLOCK_KINDS)
+    check_int("inputs", inputs, 1)
+    check_int("channels", channels, 1)
+    check_int("expand", expand, 1)
+    check_float("squeeze", squeeze, 0, 1)
     return Layer(
         name,
         kind,
@@ -165,15 +165,18 @@ def layers(arch: Arch, classes: int = 1000, channels: int = 3) -> Iterator[Layer
     ``round_filters`` and ``round_repeats``; stochastic depth grows linearly with the block's index (block i of N
     has ``arch.drop_path · i / N``), as in the official code.
     """
-    whole("classes", classes, 0)
-    whole("channels", channels, 1)
-    stem, head = (arch.wide(end) if arch.scale_ends else end for end in (arch.stem, arch.head))
+    check_int("classes", classes, 0)
+    check_int("channels", channels, 1)
+    stem, head = (arch.scale_channels(end) if arch.scale_ends else end for end in (arch.stem, arch.head))
     yield Layer("stem", "stem", 0, channels, stem, kernel=3, stride=arch.stem_stride)
-    inputs, index, total = stem, 0, sum(stage_layers(arch))
-    for number_, (stage, repeats) in enumerate(zip(arch.stages, stage_layers(arch), strict=True), start=1):
-        wide, expand_from = arch.wide(stage.channels), stage.expand_from and arch.wide(stage.expand_from)
+    inputs, index, total = stem, 0, sum(stage_depths(arch))
+    for number_, (stage, repeats) in enumerate(zip(arch.stages, stage_depths(arch), strict=True), start=1):
+        wide, expand_from = (
+            arch.scale_channels(stage.channels),
+            stage.expand_from and arch.scale_channels(stage.expand_from),
+        )
         for position in range(repeats):
-            yield block(
+            yield block_layer(
                 stage.block,
                 inputs,
                 wide,
@@ -193,7 +196,7 @@ def layers(arch: Arch, classes: int = 1000, channels: int = 3) -> Iterator[Layer
         yield Layer("classifier", "classifier", len(arch.stages) + 1, head, classes)
 
 
-def stage_layers(arch: Arch) -> tuple[int, ...]:
+def stage_depths(arch: Arch) -> tuple[int, ...]:
     """How many layers each stage has after scaling by ``arch.depth``."""
     ends = () if arch.scale_ends else (0, len(arch.stages) - 1)
     return tuple(s.layers if i in ends else ceil(s.layers * arch.depth) for i, s in enumerate(arch.stages))
@@ -210,10 +213,10 @@ def round_channels(channels: int, width: float, floor: float = 0.9, divisor: int
     return got + divisor if got < floor * want else got
 
 
-def _kernel_and_stride(kernel: int, stride: int) -> None:
-    whole("kernel", kernel, 1)
+def _check_kernel_and_stride(kernel: int, stride: int) -> None:
+    check_int("kernel", kernel, 1)
     if kernel % 2 == 0:
         raise ValueError(f"kernel must be odd (1, 3, 5, …) so that it has a centre, got {kernel}")
-    whole("stride", stride, 1)
+    check_int("stride", stride, 1)
     if stride > 2:
         raise ValueError(f"stride must be 1 or 2, got {stride}")

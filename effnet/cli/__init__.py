@@ -33,7 +33,7 @@ from effnet.cli.shard import shard
 from effnet.cli.show import show
 from effnet.cli.train import train
 
-INTERRUPTED = 130  # as shells have it: 128 + SIGINT
+EXIT_INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
 
 def main() -> int:
@@ -43,21 +43,21 @@ def main() -> int:
             stream.reconfigure(errors="backslashreplace")  # no file's name shall fail for the terminal's encoding
     status = 1
     try:
-        with _logged():
-            _app()(prog_name="effnet")
+        with _log_to_stderr():
+            _build_app()(prog_name="effnet")
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
-        status = INTERRUPTED
+        status = EXIT_INTERRUPTED
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        sentence = _sentence(error)
+        sentence = _error_message(error)
         if sentence is None:
             raise
         print(f"effnet: {sentence}", file=sys.stderr)
-    return _flushed(status)
+    return _flush_stdout(status)
 
 
-def _app() -> typer.Typer:
+def _build_app() -> typer.Typer:
     app = typer.Typer(
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -65,30 +65,30 @@ def _app() -> typer.Typer:
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_effnet)
+    app.callback()(_root_command)
     first = (models, show, draw, scale, predict, explain, train, evaluate, convert, export)
     for verb in (*first, bench, reproduce, shard, serve, doctor):
         app.command()(verb)
-    app.add_typer(_searches(), name="search")
+    app.add_typer(_build_search_app(), name="search")
     return app
 
 
-def _searches() -> typer.Typer:
+def _build_search_app() -> typer.Typer:
     searches = typer.Typer(no_args_is_help=True, help="Find coefficients or a network on your own pictures.")
     searches.command()(coefficients)
     searches.command()(network)
     return searches
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         print(f"effnet {version('effnet')}")
         raise typer.Exit
 
 
-def _effnet(
+def _root_command(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
@@ -96,7 +96,7 @@ def _effnet(
     """The EfficientNet family as a finished tool: exact, trainable on your own photos, explained."""
 
 
-def _sentence(error: Exception) -> str | None:
+def _error_message(error: Exception) -> str | None:
     """What went wrong in words; None for a fault of ours, which deserves its traceback."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -108,9 +108,9 @@ def _sentence(error: Exception) -> str | None:
 
 
 @contextmanager
-def _logged() -> Iterator[None]:
+def _log_to_stderr() -> Iterator[None]:
     """What the package logs is shown on standard error, one line each."""
-    log, handler = logging.getLogger("effnet"), _OnStandardError()
+    log, handler = logging.getLogger("effnet"), _StderrHandler()
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -121,12 +121,12 @@ def _logged() -> Iterator[None]:
         log.setLevel(level)
 
 
-class _OnStandardError(logging.Handler):
+class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         print(f"effnet: {record.getMessage()}", file=sys.stderr)
 
 
-def _flushed(status: int) -> int:
+def _flush_stdout(status: int) -> int:
     """``status``; or 1, quietly, where whoever read our output has gone away."""
     try:
         sys.stdout.flush()

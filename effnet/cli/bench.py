@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import Json, Offline, size
+from effnet.cli.options import JsonOption, OfflineOption, parse_image_size
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from effnet.arch.record import Record
-    from effnet.bench.row import Result
-    from effnet.bench.why.share import Share
-    from effnet.bench.why.why import Why
+    from effnet.arch.serde import Record
+    from effnet.lab.bench.benchmark import BenchmarkResult
+    from effnet.lab.bench.bottlenecks import BottleneckReport, StepTime
     from effnet.net import EfficientNet
 
-SLOWEST = 8  # steps that are named one by one
+MAX_SLOWEST_STEPS = 8  # steps that are named one by one
 
 
 def bench(
@@ -54,8 +53,8 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write JSON, CSV and plots (SVG, PNG) into this folder.")
     ] = None,
-    as_json: Json = False,
-    offline: Offline = False,
+    as_json: JsonOption = False,
+    offline: OfflineOption = False,
 ) -> None:
     """Measure how fast networks run here.
 
@@ -64,47 +63,57 @@ def bench(
     """
     if not seconds > 0:
         raise typer.BadParameter("must be above 0", param_hint="--seconds")
-    wanted, given, precisions, batches = size(at), networks or ["b0"], _words(precision), _numbers(batch, "--batch")
-    engines, counts = _words(engine) if engine else None, _numbers(threads, "--threads") if threads else None
+    wanted, given, precisions, batches = (
+        parse_image_size(at),
+        networks or ["b0"],
+        _split_list(precision),
+        _parse_int_list(batch, "--batch"),
+    )
+    engines, counts = (
+        _split_list(engine) if engine else None,
+        _parse_int_list(threads, "--threads") if threads else None,
+    )
     if why:
         if any(len(each) > 1 for each in (given, engines or (), precisions, batches, counts or ())):
             raise typer.BadParameter(
                 "looks at one network, engine, precision, batch and number of threads", param_hint="--why"
             )
-        from effnet.bench.files import write_why
-        from effnet.bench.why.why import why as explain
+        from effnet.lab.bench.bottlenecks import find_bottlenecks as explain
+        from effnet.lab.bench.bottlenecks import write_bottlenecks
 
         kind, number = engines[0] if engines else "auto", counts[0] if counts else None
-        explained = explain(_opened(given[0]), kind, precisions[0], batches[0], number, wanted, max(runs, 3), seconds)
-        _left(write_why(explained, out) if out else [])
+        explained = explain(
+            _load_network(given[0]), kind, precisions[0], batches[0], number, wanted, max(runs, 3), seconds
+        )
+        _report_written(write_bottlenecks(explained, out) if out else [])
         _print_json(explained) if as_json else _print_why(explained)
         return
-    from effnet.bench.files import write_result
-    from effnet.bench.run import bench as measure
-    from effnet.cli.printing import progress
+    from effnet.cli.printing import progress_bar
+    from effnet.lab.bench.benchmark import run_benchmark as measure
+    from effnet.lab.bench.benchmark import write_benchmark
 
-    rivals = None if against is None else () if against == "none" else _words(against)
-    with progress("measuring") as step:
+    rivals = None if against is None else () if against == "none" else _split_list(against)
+    with progress_bar("measuring") as step:
         measured = measure(
-            [_opened(each) for each in given],
+            [_load_network(each) for each in given],
             *(engines, precisions, batches, counts, wanted, rivals, runs, seconds, memory),
             progress=lambda _, done, total: step(done, total),
         )
     for each in given:
         for pictures in batches:
-            _chosen(each, pictures, wanted, precisions[0], counts)
-    _left(write_result(measured, out) if out else [])
+            _choose_engine(each, pictures, wanted, precisions[0], counts)
+    _report_written(write_benchmark(measured, out) if out else [])
     _print_json(measured) if as_json else _print_rows(measured)
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _split_list(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (word.strip() for word in text.split(","))))
 
 
-def _numbers(text: str, option: str) -> tuple[int, ...]:
+def _parse_int_list(text: str, option: str) -> tuple[int, ...]:
     """``1,32`` as numbers. Raises ``typer.BadParameter`` for anything else."""
     try:
-        found = tuple(int(word) for word in _words(text))
+        found = tuple(int(word) for word in _split_list(text))
     except ValueError:
         found = ()
     if not found or min(found) < 1:
@@ -112,39 +121,39 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
     return found
 
 
-def _opened(network: str) -> EfficientNet:
+def _load_network(network: str) -> EfficientNet:
     """A file's network; of a name, or an arch as JSON, one with random weights."""
-    from effnet.bench.network import random_network
-    from effnet.cli.networks import opened
+    from effnet.cli.options import resolve_network
+    from effnet.runtime.latency import random_network
 
-    if _is_file(network):
+    if _is_weights_file(network):
         from effnet.weights import load
 
         return load(network)
-    return random_network(opened(network).arch)
+    return random_network(resolve_network(network).arch)
 
 
-def _is_file(network: str) -> bool:
-    from effnet.cli.networks import SUFFIXES
+def _is_weights_file(network: str) -> bool:
+    from effnet.cli.options import WEIGHT_SUFFIXES
 
     path = Path(network)
-    return path.suffix != ".json" and (path.suffix in SUFFIXES or path.exists())
+    return path.suffix != ".json" and (path.suffix in WEIGHT_SUFFIXES or path.exists())
 
 
-def _chosen(
+def _choose_engine(
     network: str, batch: int, size: tuple[int, int] | None, precision: str, threads: tuple[int, ...] | None
 ) -> None:
     """Of a file, settles what predicting with it will take on this machine, and says it."""
-    if _is_file(network) and precision != "int8":
+    if _is_weights_file(network) and precision != "int8":
         from effnet.cli.printing import note
-        from effnet.exporting.choose import engine
+        from effnet.runtime.autotune import engine
 
         for number in threads or (None,):
             found = engine(network, "auto", batch, size, precision, number)
             note(f"predicting with {network}, batch {batch}, takes {found.kind} in {found.precision} from now on")
 
 
-def _left(paths: list[Path]) -> None:
+def _report_written(paths: list[Path]) -> None:
     from effnet.cli.printing import note
 
     for path in paths[:1]:
@@ -152,38 +161,38 @@ def _left(paths: list[Path]) -> None:
 
 
 def _print_json(record: Record) -> None:
-    from effnet.cli.printing import show_json
+    from effnet.cli.printing import print_json
 
-    show_json(record.to_dict())
+    print_json(record.to_dict())
 
 
-def _print_rows(result: Result) -> None:
-    from effnet.cli.printing import percent, short, show, table
+def _print_rows(result: BenchmarkResult) -> None:
+    from effnet.cli.printing import format_percent, format_si, new_table, print_results
 
     sizes = {row.size for row in result.rows}
     headings = ["network", "engine", "precision", "batch", "threads", "ms", "p10", "p99", "pictures/s", "GMAC/s"]
-    headings += ["of peak", "× fastest", "off by", *(("memory",) if any(row.bytes for row in result.rows) else ())]
-    shown = table(*headings, left=("network", "engine", "precision"))
+    headings += ["of peak", "× fastest", "off by", *(("memory",) if any(row.peak_bytes for row in result.rows) else ())]
+    shown = new_table(*headings, left=("network", "engine", "precision"))
     cell: object = None
     for row in result.rows:
-        here = (row.network, row.batch, row.threads)
+        here = (row.network, row.batch_size, row.threads)
         if cell not in (None, here):
             shown.add_section()
         cell = here
-        even = row.times == row.times_low == row.times_high
+        even = row.slowdown == row.slowdown_low == row.slowdown_high
         shown.add_row(
-            *(row.network, row.engine, row.precision, str(row.batch), str(row.threads)),
+            *(row.network, row.engine, row.precision, str(row.batch_size), str(row.threads)),
             *(f"{value * 1e3:#.3g}" for value in (row.seconds, row.p10, row.p99)),
-            f"{row.pictures_per_second:#.3g}".rstrip("."),
+            f"{row.images_per_second:#.3g}".rstrip("."),
             f"{row.macs_per_second / 1e9:#.3g}".rstrip("."),
-            "–" if row.share is None else percent(row.share),
-            "1" if even else f"{row.times:.2f} ({row.times_low:.2f}–{row.times_high:.2f})",
+            "–" if row.peak_fraction is None else format_percent(row.peak_fraction),
+            "1" if even else f"{row.slowdown:.2f} ({row.slowdown_low:.2f}–{row.slowdown_high:.2f})",
             "–" if row.difference is None else f"{row.difference:.0e}" if row.difference else "0",
-            *(("–" if row.bytes is None else short(row.bytes, "B"),) if "memory" in headings else ()),
+            *(("–" if row.peak_bytes is None else format_si(row.peak_bytes, "B"),) if "memory" in headings else ()),
         )
-    show(
-        result.machine.in_words(),
-        *(limits.in_words() for limits in result.peaks),
+    print_results(
+        result.machine.describe(),
+        *(limits.describe() for limits in result.peaks),
         ", ".join(f"{name} {version}" for name, version in result.versions),
         shown,
         f"Pictures of {', '.join(f'{high}×{wide}' for high, wide in sorted(sizes))}. Medians, in turns; of two that "
@@ -193,11 +202,11 @@ def _print_rows(result: Result) -> None:
     )
 
 
-def _print_why(why: Why) -> None:
-    from effnet.cli.printing import percent, short, show, sides, table
+def _print_why(why: BottleneckReport) -> None:
+    from effnet.cli.printing import format_percent, format_si, format_size, new_table, print_results
 
-    def told(parts: Iterable[Share], heading: str) -> Table:
-        shown = table(
+    def breakdown_table(parts: Iterable[StepTime], heading: str) -> Table:
+        shown = new_table(
             *(heading, "steps", "ms", "of time", "MACs", "of MACs", "moves", "MACs/byte", "GMAC/s", "× limit"),
             left=(heading,),
         )
@@ -206,28 +215,28 @@ def _print_why(why: Why) -> None:
                 part.name,
                 str(part.steps) if part.steps > 1 else "",
                 f"{part.seconds * 1e3:.2f}",
-                percent(part.time),
-                *((short(part.macs), percent(part.work)) if part.macs else ("", "")),
-                short(part.bytes, "B") if part.bytes else "",
+                format_percent(part.time_fraction),
+                *((format_si(part.macs), format_percent(part.macs_fraction)) if part.macs else ("", "")),
+                format_si(part.bytes, "B") if part.bytes else "",
                 *((f"{part.intensity:.2f}", f"{part.speed / 1e9:.1f}") if part.macs else ("", "")),
-                f"{part.seconds / part.least:.1f}" if part.least else "",
+                f"{part.seconds / part.roofline_seconds:.1f}" if part.roofline_seconds else "",
             )
         return shown
 
-    slowest = sorted(why.steps, key=lambda step: -step.seconds)[:SLOWEST]
+    slowest = sorted(why.steps, key=lambda step: -step.seconds)[:MAX_SLOWEST_STEPS]
     threads = f"{why.threads} thread{'s' if why.threads != 1 else ''}"
     peak = why.peaks.macs(why.precision)
-    reached = f", {percent(why.macs / why.seconds / peak)} of the peak" if peak else ""
-    show(
-        f"{why.network} at {sides(why.size)}, batch {why.batch}, {why.engine} in {why.precision}, {threads}: "
+    reached = f", {format_percent(why.macs / why.seconds / peak)} of the peak" if peak else ""
+    print_results(
+        f"{why.network} at {format_size(why.size)}, batch {why.batch_size}, {why.engine} in {why.precision}, {threads}: "
         f"{why.seconds * 1e3:.2f} ms, {why.macs / why.seconds / 1e9:.1f} GMAC/s{reached}",
-        why.machine.in_words(),
-        why.peaks.in_words(),
-        told(why.stages, "stage"),
-        told(why.groups, "kind of step"),
-        told(slowest, "slowest step"),
+        why.machine.describe(),
+        why.peaks.describe(),
+        breakdown_table(why.stages, "stage"),
+        breakdown_table(why.groups, "kind of step"),
+        breakdown_table(slowest, "slowest step"),
         *(f"{index}. {reason}." for index, reason in enumerate(why.reasons, start=1)),
         "",
-        f"The steps account for {percent(why.accounted)} of the time. × limit: the time over what this machine's peak "
+        f"The steps account for {format_percent(why.profiled_fraction)} of the time. × limit: the time over what this machine's peak "
         "and bandwidth allow.",
     )

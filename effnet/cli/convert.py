@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import Json, Offline, vacant
+from effnet.cli.options import JsonOption, OfflineOption, refuse_existing
 
 if TYPE_CHECKING:
-    from effnet.contract import Numerics, Preprocess
+    from effnet.metadata import Numerics, Preprocess
 
 
 def convert(
@@ -34,57 +34,57 @@ def convert(
         float | None, typer.Option(min=0, metavar="X", help="Largest difference allowed, over the largest logit.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT where it is already there.")] = False,
-    as_json: Json = False,
-    offline: Offline = False,
+    as_json: JsonOption = False,
+    offline: OfflineOption = False,
 ) -> None:
     """Convert weights to another ecosystem's layout.
 
     What was written is read back and asked the same as the original; where the answers differ, it is an error and no
     file is left.
     """
-    vacant(target, force)
+    refuse_existing(target, force)
     from dataclasses import replace
 
-    from effnet.arch.record import choice
-    from effnet.cli.printing import show, show_json
-    from effnet.exporting.choose import keep
-    from effnet.weights import cards, load
-    from effnet.weights.find import find
-    from effnet.weights.layouts import LAYOUTS
-    from effnet.weights.load import opened
-    from effnet.weights.transfer import TOLERANCE, transfer
+    from effnet.arch.serde import check_choice
+    from effnet.cli.printing import print_json, print_results
+    from effnet.runtime.autotune import cache_engine
+    from effnet.weights import catalog, load
+    from effnet.weights.key_maps import LAYOUTS
+    from effnet.weights.loading import read_weights
+    from effnet.weights.resolve import resolve_weights
+    from effnet.weights.saving import TOLERANCE, save_verified
 
-    choice("--to", to, tuple(LAYOUTS))
-    card = cards.card(like) if like else None
+    check_choice("--to", to, tuple(LAYOUTS))
+    card = catalog.find_entry(like) if like else None
     numerics, preprocess = (card.numerics, card.preprocess) if card else (None, None)
     if padding is not None or bn_eps is not None:
-        located = find(source)
-        before = numerics or opened(located.path, layout, arch, card=located.card).numerics
+        located = resolve_weights(source)
+        before = numerics or read_weights(located.path, layout, arch, entry=located.entry).numerics
         numerics = replace(before, padding=padding or before.padding, bn_eps=bn_eps or before.bn_eps)
     model = load(source, layout, arch, numerics, preprocess=preprocess)
-    done = transfer(model, target, to, TOLERANCE if tolerance is None else tolerance)
+    done = save_verified(model, target, to, TOLERANCE if tolerance is None else tolerance)
     if to == "effnet":  # what other layouts leave out is assumed when they are opened, perhaps otherwise than here
-        keep(model, target)
+        cache_engine(model, target)
     if as_json:
-        show_json(
+        print_json(
             {
                 "written": str(done.path),
                 "layout": done.layout,
                 "arch": model.arch.name,
                 "classes": model.classes,
-                "difference": done.difference,
+                "difference": done.max_difference,
                 "numerics": done.numerics.to_dict(),
                 "preprocess": model.preprocess.to_dict(),
             }
         )
         return
-    show(
+    print_results(
         f"{done.path}: {model.arch.name} with {model.classes or 'no'} classes in {to}'s layout",
-        f"read back and asked the same: largest difference {done.difference:.1e} of the largest logit",
-        *([] if to == "effnet" else [_expectations(done.numerics, model.preprocess)]),
+        f"read back and asked the same: largest difference {done.max_difference:.1e} of the largest logit",
+        *([] if to == "effnet" else [_describe_expectations(done.numerics, model.preprocess)]),
     )
 
 
-def _expectations(numerics: Numerics, preprocess: Preprocess) -> str:
+def _describe_expectations(numerics: Numerics, preprocess: Preprocess) -> str:
     """What whoever opens the file must know, because not every format can say so itself."""
-    return f"it expects {numerics.in_words()}; pictures {preprocess.in_words()}"
+    return f"it expects {numerics.describe()}; pictures {preprocess.describe()}"

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli.options import Json, size, vacant
+from effnet.cli.options import JsonOption, parse_image_size, refuse_existing
 
 if TYPE_CHECKING:
-    from effnet.cli.networks import Opened
-    from effnet.draw.diagram.diagram import Diagram
+    from effnet.cli.options import ResolvedNetwork
+    from effnet.draw.rendering import Diagram
 
-_BLOCKS = ("mbconv", "fused", "squeeze_excite")
+_BLOCK_KINDS = ("mbconv", "fused", "squeeze_excite")
 _SUFFIXES = (".svg", ".png")
 
 
-class Detail(StrEnum):
+class DetailLevel(StrEnum):
     """How far a network is opened."""
 
     stages = "stages"
@@ -27,19 +27,19 @@ class Detail(StrEnum):
     operations = "operations"
 
 
-class View(StrEnum):
+class NetworkView(StrEnum):
     """How a network is looked at."""
 
-    network = "network"
+    network_diagram = "network"
     modules = "modules"
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawOutputs:
     """A diagram in every form; each is made when it is called for."""
 
-    text: str
-    rows: dict[str, Any]
+    text_diagram: str
+    network_summary: dict[str, Any]
     diagram: Diagram
 
 
@@ -54,8 +54,8 @@ def draw(
     against: Annotated[
         str | None, typer.Option(metavar="NETWORK", help="Draw this network beside it, and mark what differs.")
     ] = None,
-    detail: Annotated[Detail, typer.Option(help="How far the network is opened.")] = Detail.stages,
-    view: Annotated[View, typer.Option("--as", help="modules: by what repeats in it.")] = View.network,
+    detail: Annotated[DetailLevel, typer.Option(help="How far the network is opened.")] = DetailLevel.stages,
+    view: Annotated[NetworkView, typer.Option("--as", help="modules: by what repeats in it.")] = NetworkView.network,
     block: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the network this block alone: stage3.0.")
     ] = None,
@@ -86,25 +86,25 @@ def draw(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is already there.")] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Draw a network or a block, to scale, with shapes and counts.
 
     As text in the terminal, or with --out into a file. From the arch alone: nothing is computed.
     """
-    files, channels = _outputs(out or [], force)
+    files, channels = _parse_outputs(out or [], force)
     ratios = {"--in": inputs, "--expand": expand, "--kernel": kernel, "--stride": stride, "--squeeze": squeeze}
     given = [name for name, value in ratios.items() if value is not None] + (["--out N"] if channels else [])
     whole = {"--against": against, "--block": block, "--narrow": narrow}
-    whole |= {"--detail": detail != Detail.stages, "--as modules": view == View.modules}
+    whole |= {"--detail": detail != DetailLevel.stages, "--as modules": view == NetworkView.modules}
     asked = [name for name, value in whole.items() if value]
-    wanted = size(at)
-    if what in _BLOCKS:
+    wanted = parse_image_size(at)
+    if what in _BLOCK_KINDS:
         if asked:
             raise typer.BadParameter(f"is of networks, not of a block such as {what}", param_hint=asked[0])
         if inputs is None:
             raise typer.BadParameter(f"how many channels enter the {what}? Say --in N", param_hint="--in")
-        drawn = _block(what, inputs, channels, expand, kernel, stride, squeeze, wanted)
+        drawn = _draw_block(what, inputs, channels, expand, kernel, stride, squeeze, wanted)
     else:
         if given:
             raise typer.BadParameter(
@@ -112,24 +112,24 @@ def draw(
             )
         if len(asked) > 1:
             raise typer.BadParameter(f"goes without {asked[1]}: one view at a time", param_hint=asked[0])
-        drawn = _network(what, against, detail.value, view == View.modules, block, narrow, wanted)
-    _hand_out(drawn, files, as_json)
+        drawn = _draw_network(what, against, detail.value, view == NetworkView.modules, block, narrow, wanted)
+    _write_outputs(drawn, files, as_json)
 
 
-def _outputs(out: list[str], force: bool) -> tuple[list[Path], int | None]:
+def _parse_outputs(out: list[str], force: bool) -> tuple[list[Path], int | None]:
     """Files to write, and a block's channels out. Raises ``typer.BadParameter`` for what is neither."""
     numbers = [int(each) for each in out if each.isdecimal()]
     files = [Path(each) for each in out if not each.isdecimal()]
     for file in files:
         if file.suffix.lower() not in _SUFFIXES:
             raise typer.BadParameter(f"{file} is neither .svg nor .png, nor a number of channels", param_hint="--out")
-        vacant(file, force)
+        refuse_existing(file, force)
     if len(numbers) > 1 or 0 in numbers:
         raise typer.BadParameter("give one number of channels, above 0", param_hint="--out")
     return files, numbers[0] if numbers else None
 
 
-def _block(
+def _draw_block(
     kind: str,
     inputs: int,
     channels: int | None,
@@ -138,17 +138,16 @@ def _block(
     stride: int | None,
     squeeze: float | None,
     wanted: tuple[int, int] | None,
-) -> Drawn:
-    from effnet.draw import rows, text
-    from effnet.draw.block import block
-    from effnet.draw.diagram.subject import subject
+) -> DrawOutputs:
+    from effnet.draw import network_summary, text_diagram
+    from effnet.draw.block_diagram import draw_block, make_block_spec
 
     made = (kind, inputs, channels, expand, kernel or 3, stride or 1, squeeze, wanted or 56)
-    found = subject(*made)
-    return Drawn(text.block(found), rows.block(found), block(*made))
+    found = make_block_spec(*made)
+    return DrawOutputs(text_diagram.block_text(found), network_summary.block_to_json(found), draw_block(*made))
 
 
-def _network(
+def _draw_network(
     what: str,
     other: str | None,
     detail: str,
@@ -156,56 +155,64 @@ def _network(
     name: str | None,
     narrow: bool,
     wanted: tuple[int, int] | None,
-) -> Drawn:
+) -> DrawOutputs:
     from effnet.arch import count
-    from effnet.cli.networks import opened
-    from effnet.draw import network, rows, text
+    from effnet.cli.options import resolve_network
+    from effnet.draw import network_diagram, network_summary, text_diagram
 
-    found = opened(what)
+    found = resolve_network(what)
     if name is not None:
-        return _block_of(found, name, wanted)
+        return _draw_block_of_network(found, name, wanted)
     shape = (wanted, found.classes, found.channels)
     counted = count(found.arch, *shape)
     whole = {"arch": found.arch.to_dict(), "size": counted.size, "params": counted.params, "macs": counted.macs}
     if other is not None:
-        second = opened(other)
+        second = resolve_network(other)
         pair = [counted, count(second.arch, wanted, second.classes, second.channels)]
         both = {
-            "networks": [{"name": each.arch.name, "size": each.size, "stages": rows.stages(each)} for each in pair],
-            "differences": rows.differences(*pair),
+            "networks": [
+                {"name": each.arch.name, "size": each.size, "stages": network_summary.stages_to_json(each)}
+                for each in pair
+            ],
+            "differences": network_summary.differences_to_json(*pair),
         }
-        return Drawn(text.against(*pair), both, network.against(*pair))
+        return DrawOutputs(text_diagram.comparison_text(*pair), both, network_diagram.draw_comparison(*pair))
     if by_modules:
-        return Drawn(
-            text.modules(found.arch, *shape), whole | rows.modules(counted), network.modules(found.arch, *shape)
+        return DrawOutputs(
+            text_diagram.modules_text(found.arch, *shape),
+            whole | network_summary.modules_to_json(counted),
+            network_diagram.draw_modules(found.arch, *shape),
         )
-    told = {"stages": rows.stages(counted)} if detail == "stages" else {}
-    told = told or {"layers": rows.layers(counted, operations=detail == "operations")}
-    diagram = network.network(found.arch, *shape, detail, narrow)
-    return Drawn(text.text(found.arch, *shape, detail), whole | told, diagram)
+    told = {"stages": network_summary.stages_to_json(counted)} if detail == "stages" else {}
+    told = told or {"layers": network_summary.layers_to_json(counted, operations=detail == "operations")}
+    diagram = network_diagram.draw_network(found.arch, *shape, detail, narrow)
+    return DrawOutputs(text_diagram.network_text(found.arch, *shape, detail), whole | told, diagram)
 
 
-def _block_of(found: Opened, name: str, wanted: tuple[int, int] | None) -> Drawn:
-    from effnet.draw import rows, text
-    from effnet.draw.block import block_of
-    from effnet.draw.diagram.subject import subject_of
+def _draw_block_of_network(found: ResolvedNetwork, name: str, wanted: tuple[int, int] | None) -> DrawOutputs:
+    from effnet.draw import network_summary, text_diagram
+    from effnet.draw.block_diagram import draw_block_of, find_block_spec
 
-    one = subject_of(found.arch, name, wanted)
-    return Drawn(text.block(one), {"name": name} | rows.block(one), block_of(found.arch, name, wanted))
+    one = find_block_spec(found.arch, name, wanted)
+    return DrawOutputs(
+        text_diagram.block_text(one),
+        {"name": name} | network_summary.block_to_json(one),
+        draw_block_of(found.arch, name, wanted),
+    )
 
 
-def _hand_out(drawn: Drawn, files: list[Path], as_json: bool) -> None:
+def _write_outputs(drawn: DrawOutputs, files: list[Path], as_json: bool) -> None:
     """The files that are wanted; else, or with JSON, standard output."""
-    from effnet.cli.printing import note, show, show_json
+    from effnet.cli.printing import note, print_json, print_results
 
     for file in files:
-        from effnet.weights.atomic import replacing
+        from effnet.data.storage.atomic_write import atomic_write
 
-        data = drawn.diagram.png if file.suffix.lower() == ".png" else drawn.diagram.alone.encode()
-        with replacing(file) as beside:
+        data = drawn.diagram.png if file.suffix.lower() == ".png" else drawn.diagram.standalone_svg.encode()
+        with atomic_write(file) as beside:
             beside.write_bytes(data)
         note(f"{drawn.diagram.scene.title} is drawn in {file}")
     if as_json:
-        show_json(drawn.rows)
+        print_json(drawn.rows)
     elif not files:
-        show(drawn.text)
+        print_results(drawn.text)

@@ -10,15 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli.options import Batch, Device, Every, Json, Model, Offline, Strict, vacant
+from effnet.cli.options import (
+    BatchSizeOption,
+    DeviceOption,
+    FrameIntervalOption,
+    JsonOption,
+    ModelArgument,
+    OfflineOption,
+    StrictOption,
+    refuse_existing,
+)
 
 if TYPE_CHECKING:
-    from effnet.data.gather import Named
+    from effnet.data.inputs import NamedImage
     from effnet.net import EfficientNet
     from effnet.prediction import Prediction
 
 
-class Method(StrEnum):
+class ExplainMethod(StrEnum):
     """How it is found out."""
 
     cam = "cam"
@@ -26,7 +35,7 @@ class Method(StrEnum):
     occlusion = "occlusion"
 
 
-class Drop(StrEnum):
+class OcclusionMeasure(StrEnum):
     """What occlusion measures."""
 
     logit = "logit"
@@ -34,7 +43,7 @@ class Drop(StrEnum):
 
 
 def explain(
-    model: Model,
+    model: ModelArgument,
     pictures: Annotated[
         list[str],
         typer.Argument(metavar="PICTURE", help="Files, folders, patterns, addresses, videos; - is standard input."),
@@ -48,7 +57,7 @@ def explain(
     ] = None,
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Without --classes: explain so many likeliest.")] = 3,
     method: Annotated[
-        Method | None,
+        ExplainMethod | None,
         typer.Option(
             help="cam is exact, and the default; gradcam is of any part; occlusion covers parts of the picture."
         ),
@@ -62,7 +71,9 @@ def explain(
     stride: Annotated[
         int | None, typer.Option(min=1, metavar="PIXELS", help="occlusion: half the patch by default.")
     ] = None,
-    drop: Annotated[Drop | None, typer.Option(help="occlusion: what is lost, of the logit by default.")] = None,
+    drop: Annotated[
+        OcclusionMeasure | None, typer.Option(help="occlusion: what is lost, of the logit by default.")
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Write the maps as .npy, too.")] = False,
     beside: Annotated[
         list[str] | None,
@@ -70,20 +81,20 @@ def explain(
             metavar="MODEL", help="Draw one panel, MODEL beside this one; once for each. --classes: one a row."
         ),
     ] = None,
-    every: Every = 1.0,
-    batch: Batch = 16,
+    every: FrameIntervalOption = 1.0,
+    batch: BatchSizeOption = 16,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier result in FOLDER.")] = False,
-    strict: Strict = False,
-    device: Device = None,
-    as_json: Json = False,
-    offline: Offline = False,
+    strict: StrictOption = False,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+    offline: OfflineOption = False,
 ) -> None:
     """Show which parts of pictures speak for a class.
 
     Heat maps over the photos, in a page to look through. Pictures that cannot be read are named and left out; the
     status is 1 where none could be read.
     """
-    how = (method or (Method.gradcam if at else Method.cam)).value
+    how = (method or (ExplainMethod.gradcam if at else ExplainMethod.cam)).value
     if how != "occlusion" and (patch or stride or drop):
         raise typer.BadParameter("give them with --method occlusion", param_hint="--patch, --stride, --drop")
     if at and how != "gradcam":
@@ -93,62 +104,61 @@ def explain(
             raise typer.BadParameter("a panel is one picture: give a name that ends in .png", param_hint="--out")
         if raw or how == "occlusion":
             raise typer.BadParameter("a panel goes without --raw and occlusion", param_hint="--beside")
-        vacant(out, force)
-    from effnet.data.gather import gather
+        refuse_existing(out, force)
+    from effnet.data.inputs import open_inputs
 
-    named = gather(pictures, every)  # before torch is imported: a file that is not there is told at once
+    named = open_inputs(pictures, every)  # before torch is imported: a file that is not there is told at once
     if beside:
-        _panel([model, *beside], named, out, classes, how, at or "head", strict, device, as_json)
+        _write_panel([model, *beside], named, out, classes, how, at or "head", strict, device, as_json)
         return
-    from effnet.cli.printing import progress, show_json
-    from effnet.cli.tally import Tally
-    from effnet.data.pixels import PictureError
-    from effnet.explanation.album import PAGE, Album
-    from effnet.explanation.explain import explain as explained
+    from effnet.cli.printing import ReadCounter, print_json, progress_bar
+    from effnet.data.image_io import ImageError
+    from effnet.explanation.explainer import explain as explained
+    from effnet.explanation.gallery import PAGE_FILE, Gallery
 
-    with Album(out, f"Where {_called(model)} looks", how, at or "head", raw, force) as album:
-        network = _opened(model, device)
+    with Gallery(out, f"Where {_display_name(model)} looks", how, at or "head", raw, force) as album:
+        network = _load_on_device(model, device)
         ask = partial(
             explained,
             network,
-            classes=_split(classes, network.labels.names),
+            classes=_split_class_names(classes, network.labels.names),
             top=top,
             method=how,
-            at=at or "head",
+            layer=at or "head",
             patch=patch,
             stride=stride,
             drop=drop.value if drop else "logit",
-            batch=batch,
+            batch_size=batch,
         )
         told: list[dict[str, Any]] = []
         rows: list[Prediction] = []
-        with progress("explaining") as step:
-            tally = Tally(step)
+        with progress_bar("explaining") as step:
+            tally = ReadCounter(step)
             for name, source in named:
                 try:
-                    if isinstance(source, PictureError):
+                    if isinstance(source, ImageError):
                         raise source
                     found = ask(source, name=name)
-                except PictureError as error:
-                    tally.read_one(name, error)
-                    album.leave_out(name, str(error))
+                except ImageError as error:
+                    tally.add(name, error)
+                    album.add_unreadable(name, str(error))
                     told.append({"picture": name, "error": str(error)})
                 else:
                     told.append({**found.to_dict(), "files": album.add(found)})
                     rows.append(found.prediction)
-                    tally.read_one(name, found)
+                    tally.add(name, found)
     if as_json:
-        show_json(told)
+        print_json(told)
     elif rows:
-        from effnet.cli.predictions import print_table
+        from effnet.cli.predict import print_predictions_table
 
-        print_table(rows, network.labels)
-    tally.end(f"{len(rows):,} pictures are explained in {out / PAGE}" if rows else "", strict)
+        print_predictions_table(rows, network.labels)
+    tally.finish(f"{len(rows):,} pictures are explained in {out / PAGE_FILE}" if rows else "", strict)
 
 
-def _panel(
+def _write_panel(
     models: list[str],
-    named: Iterable[Named],
+    named: Iterable[NamedImage],
     out: Path,
     classes: list[str] | None,
     method: str,
@@ -158,54 +168,53 @@ def _panel(
     as_json: bool,
 ) -> None:
     """Writes the models side by side."""
-    from effnet.cli.printing import show_json
-    from effnet.cli.tally import Tally
-    from effnet.data.pixels import PictureError, Source, read
-    from effnet.data.storage.atomic import replacing
-    from effnet.explanation.panel import panel
+    from effnet.cli.printing import ReadCounter, print_json
+    from effnet.data.image_io import ImageError, ImageSource, read_image
+    from effnet.data.storage.atomic_write import atomic_write
+    from effnet.explanation.panel import draw_panel
 
-    heads = list(map(_called, models))
+    heads = list(map(_display_name, models))
     heads = heads if len(set(heads)) == len(heads) else models
-    networks = [(head, _opened(name, device)) for head, name in zip(heads, models, strict=True)]
-    readable: list[Source] = []
-    tally = Tally()
+    networks = [(head, _load_on_device(name, device)) for head, name in zip(heads, models, strict=True)]
+    readable: list[ImageSource] = []
+    tally = ReadCounter()
     told: list[dict[str, Any]] = []
     for name, source in named:
         try:
-            if isinstance(source, PictureError):
+            if isinstance(source, ImageError):
                 raise source
-            read(source)
-        except PictureError as error:
-            tally.read_one(name, error)
+            read_image(source)
+        except ImageError as error:
+            tally.add(name, error)
             told.append({"picture": name, "error": str(error)})
         else:
-            tally.read_one(name, None)
+            tally.add(name, None)
             readable.append(source)
             told.append({"picture": name})
-    wanted = _split(classes, networks[0][1].labels.names)
+    wanted = _split_class_names(classes, networks[0][1].labels.names)
     if wanted is not None:
         if len(wanted) != len(told):
             why = f"{len(told)} pictures need as many classes, not {len(wanted)}: give one a picture, or none"
             raise typer.BadParameter(why, param_hint="--classes")
         wanted = [label for label, one in zip(wanted, told, strict=True) if "error" not in one]
     if readable:
-        made = panel(networks, readable, wanted, method, at)
-        with replacing(out) as beside:
+        made = draw_panel(networks, readable, wanted, method, at)
+        with atomic_write(out) as beside:
             made.save(beside, "PNG")
     if as_json:
-        show_json({"written": str(out) if readable else None, "models": models, "pictures": told})
-    tally.end(f"{len(models)} models and {len(readable):,} pictures are in {out}" if readable else "", strict)
+        print_json({"written": str(out) if readable else None, "models": models, "pictures": told})
+    tally.finish(f"{len(models)} models and {len(readable):,} pictures are in {out}" if readable else "", strict)
 
 
-def _opened(model: str, device: str | None) -> EfficientNet:
-    from effnet.explanation.explain import opened
-    from effnet.net.device import pick
+def _load_on_device(model: str, device: str | None) -> EfficientNet:
+    from effnet.explanation.explainer import load_network
+    from effnet.runtime.torch import select_device
 
-    network = opened(model)
-    return network.to(pick(device))
+    network = load_network(model)
+    return network.to(select_device(device))
 
 
-def _called(model: str) -> str:
+def _display_name(model: str) -> str:
     """What stands above its maps: of a path the last part, but that all runs call their model the same."""
     path = Path(model)
     if not path.exists():
@@ -213,7 +222,7 @@ def _called(model: str) -> str:
     return path.parent.name if path.name == "model.safetensors" and path.parent.name else path.resolve().name
 
 
-def _split(given: list[str] | None, names: Iterable[str]) -> list[str] | None:
+def _split_class_names(given: list[str] | None, names: Iterable[str]) -> list[str] | None:
     """``a,b`` as two classes, unless one is called that."""
     if given is None:
         return None

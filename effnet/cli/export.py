@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from effnet.cli.options import Json, Model, Offline, vacant
-from effnet.cli.options import size as parsed
-from effnet.engines.interface import ANSWERS, Interface
+from effnet.cli.options import JsonOption, ModelArgument, OfflineOption, refuse_existing
+from effnet.cli.options import parse_image_size as parsed
+from effnet.runtime.io_spec import DEFAULT_OUTPUTS, IOSpec
 
 
 def export(
-    model: Model,
+    model: ModelArgument,
     target: Annotated[
         Path, typer.Argument(metavar="OUT", help="The file to write: .onnx, .xml (OpenVINO), .tflite or .pt2 (torch).")
     ],
@@ -50,17 +50,17 @@ def export(
         float | None, typer.Option(min=0, metavar="X", help="Largest difference allowed, over the largest logit.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT where it is already there.")] = False,
-    as_json: Json = False,
-    offline: Offline = False,
+    as_json: JsonOption = False,
+    offline: OfflineOption = False,
 ) -> None:
     """Export a network as a file for another runtime.
 
     Normalisation and softmax are inside, labels and preprocessing in its metadata. What was written is opened in that
     runtime and compared with the network; where the answers differ, it is an error and no file is left.
     """
-    vacant(target, force)
+    refuse_existing(target, force)
     if target.suffix.lower() == ".xml":
-        vacant(target.with_suffix(".bin"), force)
+        refuse_existing(target.with_suffix(".bin"), force)
     sides = size if size == "any" else parsed(size) or "own"
     if precision == "int8":
         if pictures is None:
@@ -69,40 +69,38 @@ def export(
             raise typer.BadParameter(
                 "int8 goes without --to, --size, --embedding, --tolerance", param_hint="--precision"
             )
-        _in_int8(model, target, given, output, pictures, count, max_drop, as_json)
+        _export_int8(model, target, given, output, pictures, count, max_drop, as_json)
         return
     if max_drop is not None:
         raise typer.BadParameter("goes with --precision int8", param_hint="--max-drop")
-    from effnet.cli.printing import show, show_json
+    from effnet.cli.printing import print_json, print_results
     from effnet.exporting.export import export as written
 
-    done = written(
-        model, target, to, given, output, sides, embedding, precision, pictures=pictures, tolerance=tolerance
-    )
+    done = written(model, target, to, given, output, sides, embedding, precision, images=pictures, tolerance=tolerance)
     if as_json:
-        show_json(
+        print_json(
             {
                 "written": str(done.path),
                 "format": done.format,
-                "interface": done.interface.to_dict(),
+                "interface": done.io_spec.to_dict(),
                 "bytes": done.bytes,
                 "difference": done.difference,
-                "pictures": done.pictures,
+                "pictures": done.images,
                 "same_top1": done.same_top1,
             }
         )
         return
-    what = {"one": "logit", "any": "logit", "value": "value"}.get(done.kind, "number")
-    alike = "top-1" if done.kind == "one" else "labels"
+    what = {"one": "logit", "any": "logit", "value": "value"}.get(done.label_kind, "number")
+    alike = "top-1" if done.label_kind == "one" else "labels"
     agreed = f", the same {alike} on {done.same_top1}" if done.same_top1 is not None else ""
-    show(
-        f"{done.path}: {done.format}, {done.bytes / 1e6:.1f} MB, {done.interface.in_words(classified=bool(done.kind))}",
-        f"compared with the network on {done.pictures} pictures: "
+    print_results(
+        f"{done.path}: {done.format}, {done.bytes / 1e6:.1f} MB, {done.io_spec.in_words(has_classifier=bool(done.label_kind))}",
+        f"compared with the network on {done.images} pictures: "
         f"largest difference {done.difference:.1e} of the largest {what}{agreed}",
     )
 
 
-def _in_int8(
+def _export_int8(
     model: str,
     target: Path,
     given: str,
@@ -113,21 +111,21 @@ def _in_int8(
     as_json: bool,
 ) -> None:
     """Calibrates, writes, judges in the file's own runtime, and tells."""
-    from effnet.cli.printing import progress, show, show_json
-    from effnet.exporting.quantise import in_words, quantise
+    from effnet.cli.printing import print_json, print_results, progress_bar
+    from effnet.exporting.quantise import format_sensitivities, quantize
     from effnet.weights import load
 
     network = load(model)
-    wanted = ANSWERS[network.labels.kind] if output is None else output
-    interface = Interface(given, wanted, size=network.preprocess.size)
-    with progress("measuring layers") as step:
-        done = quantise(network, target, pictures, interface, max_drop, count, step_done=step)
+    wanted = DEFAULT_OUTPUTS[network.labels.kind] if output is None else output
+    interface = IOSpec(given, wanted, size=network.preprocess.size)
+    with progress_bar("measuring layers") as step:
+        done = quantize(network, target, pictures, interface, max_drop, count, step_done=step)
     if as_json:
         told = {**asdict(done), "path": str(done.path), "drop": done.drop}
-        show_json({**told, "written": told.pop("path")})
+        print_json({**told, "written": told.pop("path")})
         return
-    show(
+    print_results(
         f"{done.path}: {done.format}, int8, {done.bytes / 1e6:.1f} MB, {interface.in_words()}",
         done.in_words(),
-        *([in_words(done.table, done.kind)] if done.table else []),
+        *([format_sensitivities(done.sensitivities, done.label_kind)] if done.sensitivities else []),
     )

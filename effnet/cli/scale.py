@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli.limits import how_many, seconds
-from effnet.cli.options import Json, quantity
+from effnet.cli.options import JsonOption, parse_count, parse_quantity, parse_seconds
 
 if TYPE_CHECKING:
-    from effnet.arch import Arch, Count, Rounding
-    from effnet.arch.budget import Fitted
-    from effnet.cli.networks import Opened
-    from effnet.search.latency import Latency
+    from effnet.arch import Arch, Count, RoundingReport
+    from effnet.arch.fitting import FitResult
+    from effnet.cli.options import ResolvedNetwork
+    from effnet.runtime.latency import Latency
 
 _COEFFICIENTS = (1.2, 1.1, 1.15)
-_CALLED = {"macs": "MACs", "params": "params", "bytes": "peak memory", "costs[0]": "latency"}
+_LIMIT_NAMES = {"macs": "MACs", "params": "params", "bytes": "peak memory", "costs[0]": "latency"}
 
 
 def scale(
@@ -30,29 +29,29 @@ def scale(
     beta: Annotated[float, typer.Option(help="Width grows by beta^phi; 1: it stays.")] = _COEFFICIENTS[1],
     gamma: Annotated[float, typer.Option(help="Resolution grows by gamma^phi; 1: it stays.")] = _COEFFICIENTS[2],
     macs: Annotated[
-        float | None, typer.Option(parser=how_many, metavar="AMOUNT", help="At most these MACs: 1G, 5e8.")
+        float | None, typer.Option(parser=parse_count, metavar="AMOUNT", help="At most these MACs: 1G, 5e8.")
     ] = None,
     params: Annotated[
-        float | None, typer.Option(parser=how_many, metavar="AMOUNT", help="At most these parameters: 8M.")
+        float | None, typer.Option(parser=parse_count, metavar="AMOUNT", help="At most these parameters: 8M.")
     ] = None,
     memory: Annotated[
         float | None,
         typer.Option(
-            parser=quantity,
+            parser=parse_quantity,
             metavar="AMOUNT",
             help="At most this peak memory: 50MB. Of a picture's maps; weights, 4 bytes each, come on top.",
         ),
     ] = None,
     latency: Annotated[
         float | None,
-        typer.Option(parser=seconds, metavar="TIME", help="At most this long for a call, measured here: 20ms."),
+        typer.Option(parser=parse_seconds, metavar="TIME", help="At most this long for a call, measured here: 20ms."),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Threads of --latency: by default one a core.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Pictures at once of --latency.")] = 1,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the network as JSON.")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Scale a network, or fit it to limits.
 
@@ -70,132 +69,132 @@ def scale(
     if latency is None and (threads is not None or batch != 1):
         raise typer.BadParameter("they are for measuring: give --latency too", param_hint="--threads, --batch")
     from effnet.arch import count, rounding
-    from effnet.arch.budget import fitted, nearest
-    from effnet.cli.networks import opened
-    from effnet.cli.printing import note, show_json
+    from effnet.arch.fitting import fit_detailed, nearest_released
+    from effnet.cli.options import resolve_network
+    from effnet.cli.printing import note, print_json
 
-    base = opened(network)
+    base = resolve_network(network)
     coefficients, of = (alpha, beta, gamma), (base.classes, base.channels)
     fit, timer = None, None
     if phi is None:
-        timer = None if latency is None else _timer(threads, batch, base)
-        fit = fitted(
+        timer = None if latency is None else _latency_cost(threads, batch, base)
+        fit = fit_detailed(
             base.arch, macs, params, memory, [(timer, latency)] if timer and latency else (), *coefficients, *of
         )
         report = fit.rounding
     else:
         report = rounding(base.arch, phi, *coefficients, classes=base.classes, channels=base.channels)
-    built, close = count(report.arch, None, *of), nearest(report.arch)
+    built, close = count(report.arch, None, *of), nearest_released(report.arch)
     if out:
-        _write(report.arch, out)
+        _write_arch(report.arch, out)
         note(f"{report.arch.name} is written to {out}")
     if as_json:
-        show_json(_told(report, built, close) | (_of_limits(fit, timer) if fit else {}))
+        print_json(_scaled_to_dict(report, built, close) | (_limits_to_dict(fit, timer) if fit else {}))
     else:
         _print(report, built, close, fit, timer)
 
 
-def _timer(threads: int | None, batch: int, base: Opened) -> Latency:
+def _latency_cost(threads: int | None, batch: int, base: ResolvedNetwork) -> Latency:
     """Measures, and says of each network what came out."""
     from effnet.cli.printing import note
-    from effnet.search.latency import Latency
+    from effnet.runtime.latency import Latency
 
     return Latency(
         threads, batch, base.classes, base.channels, lambda found: note(f"{found.arch.name}: {found.in_words()}")
     )
 
 
-def _told(report: Rounding, built: Count, close: Arch) -> dict[str, Any]:
+def _scaled_to_dict(report: RoundingReport, built: Count, close: Arch) -> dict[str, Any]:
     cost = {name: getattr(built, name) for name in ("size", "params", "macs", "activations", "bytes")}
     sides = {name: asdict(getattr(report, name)) for name in ("asked", "built")}
     stages = {"stages": [asdict(stage) for stage in report.stages]}
     return {"arch": report.arch.to_dict(), "phi": report.phi, **cost, "nearest": close.name, **sides, **stages}
 
 
-def _of_limits(fit: Fitted, timer: Latency | None) -> dict[str, Any]:
-    def called(name: str) -> str:
+def _limits_to_dict(fit: FitResult, timer: Latency | None) -> dict[str, Any]:
+    def limit_name(name: str) -> str:
         return "seconds" if name == "costs[0]" else name
 
     found: dict[str, Any] = {
         "limits": {
-            called(limit.name): {"allowed": limit.allowed, "reached": limit.reached, "share": limit.share}
+            limit_name(limit.name): {"allowed": limit.allowed, "reached": limit.reached, "share": limit.share}
             for limit in fit.limits
         },
-        "binding": None if fit.ended else called(fit.binding.name),
-        "off": fit.off,
+        "binding": None if fit.reached_line_end else limit_name(fit.binding.name),
+        "off": fit.line_distance,
     }
     if timer:
         found["measured"] = [
             {
                 "network": one.arch.name,
-                "engine": one.kind,
+                "engine": one.engine,
                 "seconds": one.timing.seconds,
                 "p10": one.timing.p10,
                 "p90": one.timing.p90,
                 "calls": one.timing.runs,
             }
-            for one in timer.measured
+            for one in timer.measurements
         ]
     return found
 
 
-def _print(report: Rounding, built: Count, close: Arch, fit: Fitted | None, timer: Latency | None) -> None:
+def _print(report: RoundingReport, built: Count, close: Arch, fit: FitResult | None, timer: Latency | None) -> None:
     from effnet.arch import count
-    from effnet.cli.printing import percent, short, show, table
+    from effnet.cli.printing import format_percent, format_si, new_table, print_results
 
     above = []
     if fit:
-        limits = table("limit", "allowed", "reached", "used", "", left=("limit", ""))
+        limits = new_table("limit", "allowed", "reached", "used", "", left=("limit", ""))
         for limit in fit.limits:
-            binds = "binds" if limit == fit.binding and not fit.ended else ""
-            values = (_amount(limit.name, limit.allowed), _amount(limit.name, limit.reached))
-            limits.add_row(_CALLED[limit.name], *values, percent(limit.share), binds)
+            binds = "binds" if limit == fit.binding and not fit.reached_line_end else ""
+            values = (_format_limit(limit.name, limit.allowed), _format_limit(limit.name, limit.reached))
+            limits.add_row(_LIMIT_NAMES[limit.name], *values, format_percent(limit.share), binds)
         above.append(limits)
-    whole = table("", "asked", "built", "difference", left=("",))
+    whole = new_table("", "asked", "built", "difference", left=("",))
     for name, digits in (("width", 3), ("depth", 3), ("resolution", 1), ("macs", 0)):
-        asked, got = getattr(report.asked, name), getattr(report.built, name)
-        written = [short(value) if name == "macs" else f"{value:.{digits}f}" for value in (asked, got)]
+        asked, got = getattr(report.requested, name), getattr(report.actual, name)
+        written = [format_si(value) if name == "macs" else f"{value:.{digits}f}" for value in (asked, got)]
         whole.add_row("MACs" if name == "macs" else name, *written, f"{got / asked - 1:+.1%}")
-    stages = table("stage", "channels asked", "built", "layers asked", "built", left=("stage",))
+    stages = new_table("stage", "channels asked", "built", "layers asked", "built", left=("stage",))
     for number, row in enumerate(report.stages, start=1):
-        channels = (f"{row.channels_asked:.1f}", str(row.channels))
-        stages.add_row(f"stage{number}", *channels, f"{row.layers_asked:.2f}", str(row.layers))
-    notes = [_where(report, fit), f"nearest released network: {_line(count(close))}"]
+        channels = (f"{row.channels_requested:.1f}", str(row.channels))
+        stages.add_row(f"stage{number}", *channels, f"{row.layers_requested:.2f}", str(row.layers))
+    notes = [_describe_position(report, fit), f"nearest released network: {_summary_line(count(close))}"]
     if timer:
-        measured = next(one for one in timer.measured if one.arch == report.arch)
+        measured = next(one for one in timer.measurements if one.arch == report.arch)
         threads = "a thread each core" if timer.threads is None else f"threads: {timer.threads}"
-        notes.insert(0, f"latency {measured.in_words()}; {threads}, pictures at once: {timer.batch}")
-    show(_line(built), *above, whole, stages, *notes)
+        notes.insert(0, f"latency {measured.in_words()}; {threads}, pictures at once: {timer.batch_size}")
+    print_results(_summary_line(built), *above, whole, stages, *notes)
 
 
-def _where(report: Rounding, fit: Fitted | None) -> str:
+def _describe_position(report: RoundingReport, fit: FitResult | None) -> str:
     """Where the network lies beside the compound line."""
-    if fit is None or not fit.off:
+    if fit is None or not fit.line_distance:
         place = f"on the compound line, at φ = {report.phi:g}"
     else:
-        place = f"{fit.off:.2%} off the compound line, which is nearest at φ = {report.phi:g}"
-    return f"{place}; no limit binds: the line ends here" if fit and fit.ended else place
+        place = f"{fit.line_distance:.2%} off the compound line, which is nearest at φ = {report.phi:g}"
+    return f"{place}; no limit binds: the line ends here" if fit and fit.reached_line_end else place
 
 
-def _amount(name: str, value: float) -> str:
-    from effnet.cli.printing import short
+def _format_limit(name: str, value: float) -> str:
+    from effnet.cli.printing import format_si
 
     if name == "costs[0]":
         return f"{value * 1e3:.3g} ms"
-    return short(value, "B" if name == "bytes" else "")
+    return format_si(value, "B" if name == "bytes" else "")
 
 
-def _line(built: Count) -> str:
-    from effnet.cli.printing import short
+def _summary_line(built: Count) -> str:
+    from effnet.cli.printing import format_si
 
     return (
-        f"{built.arch.name}: {short(built.params)} params, {short(built.macs)} MACs, "
-        f"peak memory {short(built.bytes, 'B')}, {built.arch.resolution} px"
+        f"{built.arch.name}: {format_si(built.params)} params, {format_si(built.macs)} MACs, "
+        f"peak memory {format_si(built.bytes, 'B')}, {built.arch.resolution} px"
     )
 
 
-def _write(arch: Arch, path: Path) -> None:
-    from effnet.weights.atomic import replacing
+def _write_arch(arch: Arch, path: Path) -> None:
+    from effnet.data.storage.atomic_write import atomic_write
 
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(arch.to_json(indent=2) + "\n", encoding="utf-8")

@@ -10,22 +10,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli.limits import how_many, seconds
-from effnet.cli.options import Json
-from effnet.cli.search import Base, Data, DryRun, Out, Processes, Seed, Side, Store, base, decoded, saying, told_apart
+from effnet.cli.options import JsonOption, parse_count, parse_seconds
+from effnet.cli.search import (
+    BaseOption,
+    DataArgument,
+    DryRunOption,
+    ImageSizeOption,
+    OutOption,
+    ProcessesOption,
+    SeedOption,
+    StoreOption,
+    describe_resolution,
+    load_examples,
+    resolve_base,
+    status_line,
+)
 
 if TYPE_CHECKING:
-    from effnet.search.candidates import Plan
-    from effnet.search.chance import Compared
-    from effnet.search.examples import Examples
-    from effnet.search.network import Found, Standing
-    from effnet.search.prospect import Prospect
+    from effnet.lab.search.cost_estimate import NASEstimate
+    from effnet.lab.search.dataset import SearchDataset
+    from effnet.lab.search.nas import NASConfig, NASProgress, NASResult
+    from effnet.lab.search.random_baseline import RandomComparison
 
 
 def network(
-    data: Data,
-    base_network: Base = None,
-    size: Side = None,
+    data: DataArgument,
+    base_network: BaseOption = None,
+    size: ImageSizeOption = None,
     target: Annotated[
         str | None,
         typer.Option(metavar="AMOUNT", help="What a network should cost: 4M; by default as the base. Of latency: 2ms."),
@@ -44,12 +55,12 @@ def network(
     random: Annotated[
         int, typer.Option(min=0, metavar="N", help="Then compare with the best of N random networks of the same MACs.")
     ] = 0,
-    processes: Processes = None,
-    store: Store = None,
-    out: Out = Path("network"),
-    seed: Seed = 0,
-    dry_run: DryRun = False,
-    as_json: Json = False,
+    processes: ProcessesOption = None,
+    store: StoreOption = None,
+    out: OutOption = Path("network"),
+    seed: SeedOption = 0,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Find a network for your own pictures.
 
@@ -59,140 +70,148 @@ def network(
     are trained longer from random weights, and the best of these is written as an arch that every verb takes. The same
     command again goes on where it was stopped, and takes part where it still runs.
     """
-    from effnet.arch.record import choice
-    from effnet.cli.printing import note, show, show_json
-    from effnet.search.candidates import Plan
-    from effnet.search.found import write_comparison, write_network
-    from effnet.search.network import search
-    from effnet.search.prospect import prospect
-    from effnet.search.reward import COSTS, Cost, amount
+    from effnet.arch.serde import check_choice
+    from effnet.cli.printing import note, print_json, print_results
+    from effnet.lab.search.cost_estimate import estimate_nas
+    from effnet.lab.search.nas import NASConfig, run_nas
+    from effnet.lab.search.report import write_nas, write_random_comparison
+    from effnet.lab.search.scoring import COST_KINDS, CostFunction, format_cost
 
-    choice("cost", cost, COSTS)
-    start = base(base_network, size)
-    wanted = None if target is None else (seconds if cost == "latency" else how_many)(target)
-    examples = decoded(data, start.resolution, seed)
-    goal = Cost(cost, len(examples.names))(start) if wanted is None else wanted
+    check_choice("cost", cost, COST_KINDS)
+    start = resolve_base(base_network, size)
+    wanted = None if target is None else (parse_seconds if cost == "latency" else parse_count)(target)
+    examples = load_examples(data, start.resolution, seed)
+    goal = CostFunction(cost, len(examples.class_names))(start) if wanted is None else wanted
     if wanted is None and cost == "latency":  # measured again it would be another target, and another search
-        why = f"say how long a network may take: {start.name} takes {amount(goal, cost)} on one core here"
+        why = f"say how long a network may take: {start.name} takes {format_cost(goal, cost)} on one core here"
         raise typer.BadParameter(why, param_hint="--target")
-    plan = Plan(start, goal, cost, pareto, epochs, seed)
-    ahead = prospect(plan, examples, trials, final, final_epochs, processes)
+    plan = NASConfig(start, goal, cost, pareto, epochs, seed)
+    ahead = estimate_nas(plan, examples, trials, final, final_epochs, processes)
     where = store or str(out / "search.db")
     if dry_run:
         if as_json:
-            show_json(
-                asdict(ahead) | {"seconds": ahead.candidates + ahead.finals, "trials": trials, "target": plan.target}
+            print_json(
+                asdict(ahead)
+                | {"seconds": ahead.candidates_seconds + ahead.finals_seconds, "trials": trials, "target": plan.target}
             )
         else:
-            show(*_planned(plan, ahead, examples, trials, minutes, where))
+            print_results(*_describe_plan(plan, ahead, examples, trials, minutes, where))
         return
-    for line in _planned(plan, ahead, examples, trials, minutes, where):
+    for line in _describe_plan(plan, ahead, examples, trials, minutes, where):
         note(line)
-    with _following(plan) as (told, told_finals):
+    with _search_progress(plan) as (told, told_finals):
         limit = None if minutes is None else 60 * minutes
-        found = search(plan, examples, where, trials, limit, processes, final, final_epochs, told, told_finals)
-    written = write_network(found, plan, len(examples.names), out)
+        found = run_nas(plan, examples, where, trials, limit, processes, final, final_epochs, told, told_finals)
+    written = write_nas(found, plan, len(examples.class_names), out)
     compared = None
     if random:
-        compared = _compared(plan, found, examples, where, random, final_epochs, processes)
+        compared = _compare_with_random(plan, found, examples, where, random, final_epochs, processes)
         if compared:
-            written.append(write_comparison(compared, out))
+            written.append(write_random_comparison(compared, out))
     if as_json:
-        show_json(_plain(plan, found, compared))
+        print_json(_results_to_dict(plan, found, compared))
     else:
-        _print(plan, found, compared)
+        _print_results(plan, found, compared)
     note(f"{', '.join(path.name for path in written)} are written to {out}")
 
 
-def _compared(
-    plan: Plan, found: Found, examples: Examples, store: str, many: int, epochs: int, processes: int | None
-) -> Compared | None:
-    from effnet.cli.printing import note, progress
-    from effnet.search.chance import against_random
+def _compare_with_random(
+    plan: NASConfig,
+    found: NASResult,
+    examples: SearchDataset,
+    store: str,
+    many: int,
+    epochs: int,
+    processes: int | None,
+) -> RandomComparison | None:
+    from effnet.cli.printing import note, progress_bar
+    from effnet.lab.search.random_baseline import compare_with_random
 
     if found.answer.number is None:
         note("the base itself came out best: random networks have nothing to be compared with")
         return None
     arch = plan.space.arch(found.candidates_by_number[found.answer.number].choices)
-    with progress("random networks") as step:
-        return against_random(plan, arch, examples, store, many, epochs, processes, step)
+    with progress_bar("random networks") as step:
+        return compare_with_random(plan, arch, examples, store, many, epochs, processes, step)
 
 
-def _planned(
-    plan: Plan, ahead: Prospect, examples: Examples, trials: int, minutes: float | None, store: str
+def _describe_plan(
+    plan: NASConfig, ahead: NASEstimate, examples: SearchDataset, trials: int, minutes: float | None, store: str
 ) -> list[str]:
-    from effnet.cli.printing import duration
-    from effnet.search.ledger import shown
-    from effnet.search.network import weights_beside
-    from effnet.search.reward import amount
+    from effnet.cli.printing import format_duration
+    from effnet.lab.search.nas import weights_folder
+    from effnet.lab.search.scoring import format_cost
+    from effnet.lab.search.store import hide_password
 
-    first = min(ahead.candidates, 60 * minutes) if minutes is not None else ahead.candidates
+    first = min(ahead.candidates_seconds, 60 * minutes) if minutes is not None else ahead.candidates_seconds
     most = "at most " if minutes is not None else ""
     return [
-        f"{plan.base.name} has {ahead.combinations:,} networks around it; {ahead.share:.0%} of them are near enough to "
-        f"the target of {amount(plan.target, plan.cost)} to be trained",
-        f"{most}{trials} candidates of {plan.epochs} epochs of {len(examples.fit):,} pictures take about "
-        f"{duration(first)}, the finals {duration(ahead.finals)}; "
-        f"together {duration(first + ahead.finals)} where nothing else runs",
-        told_apart(examples),
-        f"kept: {shown(store)}, and tensors of all candidates in {weights_beside(store)} (about "
-        f"{ahead.kept / 1e6:,.0f} MB)",
+        f"{plan.base.name} has {ahead.combinations:,} networks around it; {ahead.affordable_fraction:.0%} of them are near enough to "
+        f"the target of {format_cost(plan.target, plan.cost)} to be trained",
+        f"{most}{trials} candidates of {plan.epochs} epochs of {len(examples.train):,} pictures take about "
+        f"{format_duration(first)}, the finals {format_duration(ahead.finals_seconds)}; "
+        f"together {format_duration(first + ahead.finals_seconds)} where nothing else runs",
+        describe_resolution(examples),
+        f"kept: {hide_password(store)}, and tensors of all candidates in {weights_folder(store)} (about "
+        f"{ahead.stored_bytes / 1e6:,.0f} MB)",
     ]
 
 
 @contextmanager
-def _following(plan: Plan) -> Iterator[tuple[Callable[[Standing], None], Callable[[int, int], None]]]:
+def _search_progress(plan: NASConfig) -> Iterator[tuple[Callable[[NASProgress], None], Callable[[int, int], None]]]:
     """How a search goes on: its candidates with the front so far, then its finals."""
-    with saying() as say:
+    with status_line() as say:
         yield (
-            lambda standing: say(_standing(standing, plan), standing.left == 0),
+            lambda standing: say(_describe_progress(standing, plan), standing.seconds_left == 0),
             lambda done, total: say(f"finals: {done} of {total} trainings", done == total),
         )
 
 
-def _standing(standing: Standing, plan: Plan) -> str:
-    from effnet.cli.printing import duration
-    from effnet.search.candidates import front, trained
-    from effnet.search.reward import amount
+def _describe_progress(standing: NASProgress, plan: NASConfig) -> str:
+    from effnet.cli.printing import format_duration
+    from effnet.lab.search.nas import pareto_front, trained_candidates
+    from effnet.lab.search.scoring import format_cost
 
-    done = trained(standing.found)
+    done = trained_candidates(standing.candidates)
     parts = [f"{len(done)} of {max(standing.trials, len(done))} candidates"]
-    if standing.left:
-        parts.append(f"{duration(standing.left)} left")
+    if standing.seconds_left:
+        parts.append(f"{format_duration(standing.seconds_left)} left")
     if done:
-        best, edge = max(done, key=lambda one: one.reward), front(done)
-        parts.append(f"best {best.accuracy:.1%} at {amount(best.cost, plan.cost)} (reward {best.reward:.3f})")
-        parts.append("front " + ", ".join(f"{one.accuracy:.1%} at {amount(one.cost, plan.cost)}" for one in edge[-3:]))
+        best, edge = max(done, key=lambda one: one.reward), pareto_front(done)
+        parts.append(f"best {best.accuracy:.1%} at {format_cost(best.cost, plan.cost)} (reward {best.reward:.3f})")
+        parts.append(
+            "front " + ", ".join(f"{one.accuracy:.1%} at {format_cost(one.cost, plan.cost)}" for one in edge[-3:])
+        )
     return "; ".join(parts)
 
 
-def _print(plan: Plan, found: Found, compared: Compared | None) -> None:
-    from effnet.cli.printing import show, table
-    from effnet.search.reward import amount
+def _print_results(plan: NASConfig, found: NASResult, compared: RandomComparison | None) -> None:
+    from effnet.cli.printing import new_table, print_results
+    from effnet.lab.search.scoring import format_cost
 
-    rows = table("", "network", "cost", "reward", "chosen by", "unseen pictures", left=("network",))
+    rows = new_table("", "network", "cost", "reward", "chosen by", "unseen pictures", left=("network",))
     for place, one in enumerate(found.finalists, start=1):
         name = "the base" if one.number is None else f"candidate {one.number}"
-        figures = f"{one.reward:.4f}", f"{one.accuracy:.2%}", f"{one.judged:.2%}"
-        rows.add_row(str(place), name, amount(one.cost, plan.cost), *figures)
+        figures = f"{one.reward:.4f}", f"{one.selection_accuracy:.2%}", f"{one.test_accuracy:.2%}"
+        rows.add_row(str(place), name, format_cost(one.cost, plan.cost), *figures)
     skipped: dict[str, int] = {}
     for candidate in found.candidates:
         if candidate.accuracy is None:
-            fate = "the same network as another" if candidate.fate.startswith("the same") else candidate.fate
+            fate = "the same network as another" if candidate.status.startswith("the same") else candidate.status
             skipped[fate] = skipped.get(fate, 0) + 1
     told = "; ".join(f"{many} {fate}" for fate, many in sorted(skipped.items()))
     lines = [
         f"Not trained of {len(found.candidates)} proposed: {told or 'none'}.",
-        f"Rank correlation of the untrained networks' score with accuracy: {found.trust.in_words()}.",
+        f"Rank correlation of the untrained networks' score with accuracy: {found.score_correlation.in_words()}.",
     ]
     if compared:
         lines.append(compared.verdict())
-    show(rows, *lines)
+    print_results(rows, *lines)
 
 
-def _plain(plan: Plan, found: Found, compared: Compared | None) -> dict[str, Any]:
-    from effnet.search.candidates import front
-    from effnet.search.found import comparison
+def _results_to_dict(plan: NASConfig, found: NASResult, compared: RandomComparison | None) -> dict[str, Any]:
+    from effnet.lab.search.nas import pareto_front
+    from effnet.lab.search.report import comparison_to_dict
 
     return {
         "answer": found.answer.arch.to_dict(),
@@ -202,9 +221,9 @@ def _plain(plan: Plan, found: Found, compared: Compared | None) -> dict[str, Any
             {name: value for name, value in asdict(one).items() if name != "arch"} | {"arch": one.arch.to_dict()}
             for one in found.finalists
         ],
-        "front": [asdict(one) for one in front(found.candidates)],
+        "front": [asdict(one) for one in pareto_front(found.candidates)],
         "trained": sum(one.accuracy is not None for one in found.candidates),
         "proposed": len(found.candidates),
-        "score": asdict(found.trust),
-        "random": comparison(compared) if compared else None,
+        "score": asdict(found.score_correlation),
+        "random": comparison_to_dict(compared) if compared else None,
     }

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from effnet.cli.options import Engine, Offline
+from effnet.cli.options import EngineOption, OfflineOption
 
 
 def serve(
@@ -21,7 +21,7 @@ def serve(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="0.0.0.0 to be reached from other machines.")
     ] = "127.0.0.1",
-    engine: Engine = "auto",
+    engine: EngineOption = "auto",
     batch: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Pictures computed at once, at the most; by default the engine's best."),
@@ -37,15 +37,17 @@ def serve(
         float,
         typer.Option(min=0.1, metavar="SECONDS", help="For a picture to arrive, and again for it to be answered."),
     ] = 30.0,
-    offline: Offline = False,
+    offline: OfflineOption = False,
 ) -> None:
     """Serve models over HTTP, with a page.
 
     Stopped by Ctrl+C or SIGTERM, it answers what it has accepted, and then ends.
     """
     from effnet.cli.printing import note
-    from effnet.serve.limits import Limits
-    from effnet.serve.run import serve as run
+    from effnet.serve.launch import serve as run
+    from effnet.serve.limits import ServerLimits
 
-    limits = Limits(queue=queue, bytes_most=round(max_mb * 1e6), seconds=timeout, wait=wait_ms / 1e3)
+    limits = ServerLimits(
+        queue_size=queue, max_bytes=round(max_mb * 1e6), timeout_seconds=timeout, batch_wait_seconds=wait_ms / 1e3
+    )
     run(models, host, port, engine, batch, limits, ready=note)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from effnet.cli.options import Json, Strict
+from effnet.cli.options import JsonOption, StrictOption
 
-SHOWN = 10  # pictures that were left out, by name
+MAX_UNREADABLE_SHOWN = 10  # pictures that were left out, by name
 
 
 def shard(
@@ -21,8 +21,8 @@ def shard(
     resize: Annotated[
         int | None, typer.Option(min=1, metavar="SIDE", help="Make the short side of larger pictures so many pixels.")
     ] = None,
-    strict: Strict = False,
-    as_json: Json = False,
+    strict: StrictOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write pictures as WebDataset shards.
 
@@ -31,23 +31,23 @@ def shard(
     """
     from dataclasses import asdict
 
-    from effnet.cli.printing import note, progress, show_json
+    from effnet.cli.printing import note, print_json, progress_bar
     from effnet.data import open_data
-    from effnet.data.sharding import write_shards
+    from effnet.data.webdataset_writer import write_shards
 
     splits = open_data(data)
-    with progress("writing") as step:
+    with progress_bar("writing") as step:
         written = write_shards(
             splits, out, megabytes, resize, strict, progress=lambda split, done, total: step(done, total)
         )
     if as_json:
-        show_json(asdict(written))
+        print_json(asdict(written))
         return
     note(
-        f"{written.pictures:,} pictures are in {len(written.shards)} shards in {out}"
-        f"{', and were there before' * written.before}"
+        f"{written.num_images:,} pictures are in {len(written.shards)} shards in {out}"
+        f"{', and were there before' * written.already_complete}"
     )
-    if written.left_out:
-        note(f"left out, since they could not be read: {len(written.left_out)}")
-        for why in written.left_out[:SHOWN]:
+    if written.skipped:
+        note(f"left out, since they could not be read: {len(written.skipped)}")
+        for why in written.skipped[:MAX_UNREADABLE_SHOWN]:
             note(f"  {why}")

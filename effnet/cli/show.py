@@ -7,32 +7,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli.options import Json, Network, size
+from effnet.cli.options import JsonOption, NetworkArgument, parse_image_size
 
 if TYPE_CHECKING:
     from effnet.arch import Count, LayerCount
-    from effnet.cli.networks import Opened
+    from effnet.cli.options import ResolvedNetwork
 
 
 def show(
-    network: Network,
+    network: NetworkArgument,
     at: Annotated[
         str | None,
         typer.Option("--size", metavar="HEIGHTxWIDTH", help="Of the picture, if not the network's own."),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="One row a layer in place of one a stage.")] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a network as its paper's table.
 
     Table 1 of the paper, with what each stage costs.
     """
-    wanted = size(at)
+    wanted = parse_image_size(at)
     from effnet.arch import count
-    from effnet.cli.networks import opened
-    from effnet.cli.printing import short, show, show_json, sides, table
+    from effnet.cli.options import resolve_network
+    from effnet.cli.printing import format_si, format_size, new_table, print_json, print_results
 
-    found = opened(network)
+    found = resolve_network(network)
     counted = count(found.arch, wanted, found.classes, found.channels)
     rows = _layer_rows(counted) if layers else _stage_rows(counted)
     total = {"params": counted.params, "macs": counted.macs, "activations": counted.activations}
@@ -40,10 +40,10 @@ def show(
     if as_json:
         what = "layers" if layers else "stages"
         labels = {"labels": found.labels.to_dict()} if found.labels else {}
-        show_json({"arch": found.arch.to_dict(), "size": counted.size, **labels, **total, what: rows})
+        print_json({"arch": found.arch.to_dict(), "size": counted.size, **labels, **total, what: rows})
         return
     first, repeats = ("layer", ()) if layers else ("stage", ("layers",))
-    shown = table(
+    shown = new_table(
         *(first, "operator", "size in", "channels", *repeats, "params", "MACs", "memory", "sees (px)"),
         left=(first, "operator"),
     )
@@ -51,33 +51,33 @@ def show(
         shown.add_row(
             row["name"],
             row["operator"],
-            sides(row["size"]),
+            format_size(row["size"]),
             str(row["channels"]),
             *(str(row[name]) for name in repeats),
-            short(row["params"]),
-            short(row["macs"]),
-            short(row["bytes"], "B"),
+            format_si(row["params"]),
+            format_si(row["macs"]),
+            format_si(row["bytes"], "B"),
             str(row["receptive_field"]),
         )
-    show(
-        f"{found.arch.name} at {sides(counted.size)}{_answers(found)}",
+    print_results(
+        f"{found.arch.name} at {format_size(counted.size)}{_describe_outputs(found)}",
         shown,
-        f"{short(counted.params)} params, {short(counted.macs)} MACs, {short(counted.activations)} activations; "
-        f"peak memory {short(counted.bytes, 'B')}; receptive field {counted.receptive_field} px",
+        f"{format_si(counted.params)} params, {format_si(counted.macs)} MACs, {format_si(counted.activations)} activations; "
+        f"peak memory {format_si(counted.bytes, 'B')}; receptive field {counted.receptive_field} px",
         "For one picture; memory is of float32 maps alive at once, without the weights.",
     )
 
 
-def _answers(found: Opened) -> str:
+def _describe_outputs(found: ResolvedNetwork) -> str:
     """What a network that was read from a file answers with: ", 3 labels, any of them"."""
     if found.labels is None:
         return ""
-    return f", {found.labels.in_words(found.classes)}" if found.classes else ", no classifier"
+    return f", {found.labels.describe(found.classes)}" if found.classes else ", no classifier"
 
 
 def _stage_rows(counted: Count) -> list[dict[str, Any]]:
     """One row a stage; the classifier belongs to the head's, as in the papers."""
-    from effnet.compare.tables.table1 import operator
+    from effnet.lab.compare.paper_tables import operator_name
 
     rows = []
     for stage, members in groupby(counted.layers, lambda row: row.layer.stage):
@@ -86,7 +86,7 @@ def _stage_rows(counted: Count) -> list[dict[str, Any]]:
         name = f"stage{stage}" if kind in ("mbconv", "fused") else kind
         body = [row for row in group if row.layer.kind != "classifier"]
         rows.append({
-            **_row(name, operator(counted.arch, group[0].layer), group),
+            **_row(name, operator_name(counted.arch, group[0].layer), group),
             "channels": body[-1].layer.channels,
             "layers": len(body),
         })  # fmt: skip
@@ -94,9 +94,11 @@ def _stage_rows(counted: Count) -> list[dict[str, Any]]:
 
 
 def _layer_rows(counted: Count) -> list[dict[str, Any]]:
-    from effnet.compare.tables.table1 import operator
+    from effnet.lab.compare.paper_tables import operator_name
 
-    return [_row(row.name, operator(counted.arch, row.layer, alone=True), [row]) for row in counted.layers]
+    return [
+        _row(row.name, operator_name(counted.arch, row.layer, without_classifier=True), [row]) for row in counted.layers
+    ]
 
 
 def _row(name: str, operator: str, group: list[LayerCount]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``effnet train``: from labelled pictures to a model."""
+"""Progress on stderr: a bar where somebody is looking, plain lines where nobody is."""
 
 from __future__ import annotations
 
@@ -7,19 +7,52 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from effnet.cli.options import Device, Json, Offline, Strict, vacant
+from effnet.cli.options import DeviceOption, JsonOption, OfflineOption, StrictOption, refuse_existing
+from effnet.cli.printing import progress_bars
+from effnet.training.callbacks import Callback
 
 if TYPE_CHECKING:
     from effnet.data import Splits
-    from effnet.training.folder import Result
-    from effnet.training.recipe import Recipe
-    from effnet.training.rehearsal import Rehearsal
+    from effnet.training.dry_run import DryRun
+    from effnet.training.recipes import Recipe
+    from effnet.training.run_dir import TrainResult
 
-ROWS_MOST = 40  # epochs that a rehearsal lists, evenly spread
+
+class ProgressCallback(Callback):
+    """Shows what a `Watch` hears; use as a context."""
+
+    def __init__(self) -> None:
+        self._progress = progress_bars()
+        self._phase: str | None = None
+        self._task = self._progress.add_task("", total=None, visible=False)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def on_progress(self, phase: str, done: int, total: int) -> None:
+        """Moves the bar of ``stage``."""
+        if phase != self._phase:
+            self._progress.reset(self._task, description=phase, total=total, visible=True)
+            self._phase = phase
+        self._progress.update(self._task, completed=done)
+
+    def on_message(self, text: str) -> None:
+        """A line above the bar."""
+        self._progress.console.print(text, markup=False)
+
+
+# ``effnet train``: from labelled pictures to a model.
+
+
+MAX_EPOCH_ROWS = 40  # epochs that a rehearsal lists, evenly spread
 
 
 def train(
@@ -100,10 +133,10 @@ def train(
         str | None,
         typer.Option(metavar="NAMES", help="tensorboard (default), wandb, mlflow …, or none: who is told each epoch."),
     ] = None,
-    strict: Strict = False,
-    device: Device = None,
-    as_json: Json = False,
-    offline: Offline = False,
+    strict: StrictOption = False,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+    offline: OfflineOption = False,
 ) -> None:
     """Train a classifier on your pictures.
 
@@ -111,41 +144,41 @@ def train(
     """
     settings: str | Recipe | None = recipe
     if change:
-        from effnet.training.recipes import changed, named
+        from effnet.training.recipes import get_recipe, override_settings
 
-        settings = changed(named(recipe, pretrained=weights != "none"), change)
+        settings = override_settings(get_recipe(recipe, pretrained=weights != "none"), change)
     if dry_run:
-        from effnet.arch import resolve
-        from effnet.cli.printing import show_json
-        from effnet.training.rehearsal import IMAGENET, rehearse
-        from effnet.training.run import settled
-        from effnet.weights.atomic import replacing
+        from effnet.arch import resolve_arch
+        from effnet.cli.printing import print_json
+        from effnet.data.storage.atomic_write import atomic_write
+        from effnet.training.dry_run import IMAGENET_TRAIN_IMAGES, simulate_recipe
+        from effnet.training.recipes import resolve_recipe
 
-        asked = settled(settings, weights, epochs, batch, _rate(lr))
-        rehearsal = rehearse(asked, resolve(model or "b0"), _count(data) if data else IMAGENET, epochs)
+        asked = resolve_recipe(settings, weights, epochs, batch, _parse_learning_rate(lr))
+        rehearsal = simulate_recipe(
+            asked, resolve_arch(model or "b0"), _count_training_images(data) if data else IMAGENET_TRAIN_IMAGES, epochs
+        )
         if out:
-            with replacing(out / "schedule.svg") as beside:
+            with atomic_write(out / "schedule.svg") as beside:
                 beside.write_text(rehearsal.to_svg(), encoding="utf-8")
-        show_json(rehearsal.to_dict()) if as_json else _print_rehearsal(rehearsal, out)
+        print_json(rehearsal.to_dict()) if as_json else _print_dry_run(rehearsal, out)
         return
     if data is None:
         raise typer.BadParameter("say what to learn from: a folder, a .csv, shards, or digits", param_hint="DATA")
-    from effnet.cli.printing import show_json
-    from effnet.cli.progress import Shown
-    from effnet.data.columns import is_table
-    from effnet.data.table import open_table
-    from effnet.training.folds import FoldsResult, train_folds
-    from effnet.training.resources import Resources
-    from effnet.training.run import train as run
+    from effnet.cli.printing import print_json
+    from effnet.data.table import is_table, open_table
+    from effnet.training.config import Resources
+    from effnet.training.cross_validation import CrossValidationResult, train_folds
+    from effnet.training.train import train as run
 
     if kind and not is_table(data):
         raise typer.BadParameter("is for a table of pictures and labels (.csv)", param_hint="--kind")
     given = open_table(data, kind) if kind else data
     if soup:
-        _cook(soup.split(","), given, out or Path("runs") / "soup", device)
+        _make_soup(soup.split(","), given, out or Path("runs") / "soup", device)
         return
     trained = partial(train_folds, folds=folds) if folds else run
-    with Shown() as watch:
+    with ProgressCallback() as watch:
         result = trained(
             given,
             settings,
@@ -154,50 +187,50 @@ def train(
             weights=weights,
             epochs=epochs,
             minutes=minutes,
-            batch=batch,
-            learning_rate=_rate(lr),
+            batch_size=batch,
+            learning_rate=_parse_learning_rate(lr),
             seed=seed,
-            size=size,
+            image_size=size,
             select_on=select_on,
             teacher=teacher,
             resume=resume,
             strict=strict,
             resources=Resources(device, precision, accumulate, checkpointing, compiled, workers, cache),
-            track=track if track is None else [] if track == "none" else track.split(","),
-            watch=watch,
+            loggers=track if track is None else [] if track == "none" else track.split(","),
+            callback=watch,
             command=shlex.join(["effnet", *sys.argv[1:]]),
         )
     if os.environ.get("RANK", "0") != "0":  # of torchrun: one of the processes tells
         return
     if as_json:
-        show_json(result.to_dict())
-    elif isinstance(result, FoldsResult):
+        print_json(result.to_dict())
+    elif isinstance(result, CrossValidationResult):
         print(result.in_words())
         print(f"try:    effnet predict test.csv --ensemble {result.out} --out submission.csv")
     else:
-        _print(result)
+        _print_result(result)
 
 
-def _cook(runs: list[str], data: str | Splits, out: Path, device: str | None) -> None:
+def _make_soup(runs: list[str], data: str | Splits, out: Path, device: str | None) -> None:
     """Leaves the soup of ``runs`` in ``out``, and says how it came to be."""
     from effnet.data import Splits, open_data
     from effnet.evaluation import evaluate
-    from effnet.training.brew import soup_of_runs
+    from effnet.training.model_soup import soup_runs
     from effnet.weights import save
 
-    vacant(out / "model.safetensors", force=False)
-    model, found = soup_of_runs(runs, data, device=device)
+    refuse_existing(out / "model.safetensors", force=False)
+    model, found = soup_runs(runs, data, device=device)
     out.mkdir(parents=True, exist_ok=True)
     path = save(model, out / "model.safetensors")
     print(found.in_words())
     splits = data if isinstance(data, Splits) else open_data(data)
-    for name in splits.given.keys() - {"train"}:
-        judged = evaluate(model, splits.given[name], device=device)
-        print(f"{name}: {judged.in_words()}, {judged.pictures} pictures")
+    for name in splits.available.keys() - {"train"}:
+        judged = evaluate(model, splits.available[name], device=device)
+        print(f"{name}: {judged.summary()}, {judged.images} pictures")
     print(f"model:  {path}")
 
 
-def _rate(text: str | None) -> float | str | None:
+def _parse_learning_rate(text: str | None) -> float | str | None:
     """The learning rate as a number, or "find". Raises ``typer.BadParameter`` for anything else."""
     if text is None or text == "find":
         return text
@@ -207,37 +240,51 @@ def _rate(text: str | None) -> float | str | None:
         raise typer.BadParameter(f"{text!r} is no number: write 0.001, or find", param_hint="--lr") from None
 
 
-def _count(data: str) -> int:
+def _count_training_images(data: str) -> int:
     """How many pictures there are to learn from."""
     from effnet.data import open_data
-    from effnet.training.plan import training_pictures
+    from effnet.training.data_plan import training_images
 
-    return len(training_pictures(open_data(data)))
+    return len(training_images(open_data(data)))
 
 
-def _print_rehearsal(rehearsal: Rehearsal, out: Path | None) -> None:
-    from effnet.cli.printing import show, table
+def _print_dry_run(rehearsal: DryRun, out: Path | None) -> None:
+    from effnet.cli.printing import new_table, print_results
 
     recipe = rehearsal.recipe
-    shown = table("epoch", "step", "rate from", "to", "average", "size", "dropout", "augment", left=("augment",))
-    every = max(1, -(-len(rehearsal.epochs) // ROWS_MOST))
+    shown = new_table("epoch", "step", "rate from", "to", "average", "size", "dropout", "augment", left=("augment",))
+    every = max(1, -(-len(rehearsal.epochs) // MAX_EPOCH_ROWS))
     for one in (*rehearsal.epochs[:-1:every], rehearsal.epochs[-1]):
         changes = one.augment
-        told = [f"crop {changes.crop:g}"]
+        told = [f"crop {changes.min_crop_area:g}"]
         if changes.policy != "none":
-            strength = f" {changes.layers}×{changes.magnitude:.3g}" if changes.policy == "randaugment" else ""
+            strength = (
+                f" {changes.randaugment_ops}×{changes.randaugment_magnitude:.3g}"
+                if changes.policy == "randaugment"
+                else ""
+            )
             told.append(changes.policy + strength)
         told += [f"{name} {getattr(changes, name):g}" for name in ("mixup", "cutmix") if getattr(changes, name)]
         shown.add_row(
-            *(str(one.epoch), f"{one.step:,}", f"{one.first_rate:.4g}", f"{one.last_rate:.4g}", f"{one.average:.5f}"),
-            *(str(one.size), f"{one.dropout:.2f}", ", ".join(told) + (f"; {one.frozen} frozen" if one.frozen else "")),
+            *(
+                str(one.epoch),
+                f"{one.step:,}",
+                f"{one.first_learning_rate:.4g}",
+                f"{one.last_learning_rate:.4g}",
+                f"{one.ema_decay:.5f}",
+            ),
+            *(
+                str(one.image_size),
+                f"{one.dropout:.2f}",
+                ", ".join(told) + (f"; {one.frozen_up_to} frozen" if one.frozen_up_to else ""),
+            ),
         )
     drops = rehearsal.drop_path
-    show(
-        f"{recipe.name}: {rehearsal.network} on {rehearsal.pictures:,} pictures, {recipe.epochs} epochs of "
-        f"{rehearsal.batches:,} batches of {recipe.batch:,}",
-        f"{recipe.optimiser}, peak rate {rehearsal.peak:.4g}, {recipe.schedule}; weight decay {recipe.weight_decay:g}; "
-        f"labels smoothed by {recipe.label_smoothing:g}; {recipe.select_share:.1%} of the pictures to choose by",
+    print_results(
+        f"{recipe.name}: {rehearsal.network} on {rehearsal.images:,} pictures, {recipe.epochs} epochs of "
+        f"{rehearsal.steps_per_epoch:,} batches of {recipe.batch_size:,}",
+        f"{recipe.optimizer}, peak rate {rehearsal.peak_learning_rate:.4g}, {recipe.schedule}; weight decay {recipe.weight_decay:g}; "
+        f"labels smoothed by {recipe.label_smoothing:g}; {recipe.selection_fraction:.1%} of the pictures to choose by",
         f"stochastic depth from {drops[0][1]:.3f} ({drops[0][0]}) to {drops[-1][1]:.3f} ({drops[-1][0]})",
         shown,
         *([f"one epoch in {every} is shown, and the last; --json has all"] if every > 1 else []),
@@ -245,10 +292,10 @@ def _print_rehearsal(rehearsal: Rehearsal, out: Path | None) -> None:
     )
 
 
-def _print(result: Result) -> None:
+def _print_result(result: TrainResult) -> None:
     """The figures on what no choice has seen, and where everything lies."""
     for name, found in result.evaluations.items():
-        print(f"{name}: {found.in_words()}, {found.pictures} pictures")
+        print(f"{name}: {found.summary()}, {found.images} pictures")
     print(f"model:  {result.model}")
     print(f"report: {result.model.with_name('report.html')}")
     print(f"try:    effnet predict PICTURE --model {result.model}")

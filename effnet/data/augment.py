@@ -1,4 +1,4 @@
-"""Random changes of training pictures, by torchvision; every picture's dice come from seed, epoch and index."""
+"""A random part of a picture at the network's size: drawn first, so that no more is decoded than will be seen."""
 
 from __future__ import annotations
 
@@ -6,19 +6,158 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import exp, log
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.Image import Resampling
+from torch import Tensor
+from torch.distributions import Beta
+from torch.nn import functional
 
-from effnet.arch.record import Record, choice, number, whole
-from effnet.contract import Preprocess
-from effnet.data.crop import random_crop
-from effnet.data.pixels import Pixels, Source, read
-from effnet.data.policy import autoaugment, randaugment
-from effnet.data.without_operators import transforms
+from effnet.arch.serde import Record, check_choice, check_float, check_int
+from effnet.data.autoaugment import build_autoaugment, build_randaugment
+from effnet.data.image_io import CropRegion, ImageSource, Pixels, read_image, read_region
+from effnet.data.preprocessing import Box
+from effnet.data.torchvision_compat import import_transforms
+from effnet.metadata import Preprocess
 
-POLICIES = ("none", "autoaugment", "randaugment")
+CROP_ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a crop's width to its height (Szegedy et al., arXiv:1409.4842, section 6)
+
+
+_MAX_CROP_ATTEMPTS = 10
+
+
+_TORCH_INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+def random_resized_crop(preprocess: Preprocess, min_area: float) -> Callable[[ImageSource], Pixels]:
+    """A function from a picture to a random part of it, uint8 (H, W, 3) of ``preprocess.size``.
+
+    At least the share ``least`` of its area is kept, as torchvision's ``RandomResizedCrop`` does it; the dice are
+    torch's own. With ``decode="reduced"`` a JPEG is decoded at the smallest scale at which no pixel has to be made up.
+    It raises ``PictureError`` as `effnet.data.image_io.read` does.
+    """
+
+    size, interpolation = preprocess.size, preprocess.interpolation
+
+    def draw(height: int, width: int) -> CropRegion:
+        return sample_crop(height, width, min_area), size
+
+    def crop(source: ImageSource) -> Pixels:
+        if isinstance(source, np.ndarray) and source.shape[2:] == (3,) and source.dtype == np.uint8:
+            left, top, right, bottom = sample_crop(source.shape[0], source.shape[1], min_area)
+            return resize_array(source[top:bottom, left:right], size, interpolation)
+        return resize_array(
+            crop_to_box(*read_region(source, draw, preprocess.decode == "reduced")), size, interpolation
+        )
+
+    return crop
+
+
+def crop_to_box(image: Image.Image, box: Box) -> Pixels:
+    """The part of an RGB image, uint8 (H, W, 3), to whole pixels that belong to it at least by half."""
+    left, top, right, bottom = map(round, box)
+    return np.array(image.crop((left, top, max(right, left + 1), max(bottom, top + 1))))
+
+
+def sample_crop(height: int, width: int, min_area: float) -> tuple[int, int, int, int]:
+    """A part of a picture of so many pixels, of a share between ``least`` and 1 of its area and one of `RATIOS`.
+
+    Where ten throws do not fit, it is the middle, as much of it as has such a ratio.
+    """
+    area = height * width
+    low, high = map(log, CROP_ASPECT_RATIOS)
+    for share, ratio, across, down in torch.rand(_MAX_CROP_ATTEMPTS, 4, dtype=torch.float64).tolist():
+        aimed = area * (min_area + share * (1 - min_area))
+        slope = exp(low + ratio * (high - low))
+        wide, tall = round((aimed * slope) ** 0.5), round((aimed / slope) ** 0.5)
+        if 0 < wide <= width and 0 < tall <= height:
+            left, top = int(across * (width - wide + 1)), int(down * (height - tall + 1))
+            return left, top, left + wide, top + tall
+    wide = min(width, round(height * CROP_ASPECT_RATIOS[1]))
+    tall = min(height, round(width / CROP_ASPECT_RATIOS[0]))
+    left, top = (width - wide) // 2, (height - tall) // 2
+    return left, top, left + wide, top + tall
+
+
+def resize_array(pixels: Pixels, size: tuple[int, int], interpolation: str) -> Pixels:
+    """Uint8 (H, W, 3) of ``size`` (height, width), with antialiasing.
+
+    Torch computes in whole numbers as PIL does, several times as fast; between the two, one value in twenty differs by
+    a step. What torch has not (lanczos, box, nearest), PIL does.
+    """
+    if pixels.shape[:2] == size:
+        return pixels
+    if interpolation not in _TORCH_INTERPOLATIONS:
+        height, width = size
+        filter = Resampling[interpolation.upper()]
+        return np.array(Image.fromarray(pixels).resize((width, height), filter))
+    batch = torch.from_numpy(np.require(pixels, requirements=("C", "W")))[None].permute(
+        0, 3, 1, 2
+    )  # (H, W, 3) -> (1, 3, H, W)
+    done: Tensor = functional.interpolate(batch, size, mode=interpolation, antialias=True)
+    return done[0].permute(1, 2, 0).numpy()  # (1, 3, H, W) -> (H, W, 3)
+
+
+# Training pictures mixed with each other, labels and all: MixUp (arXiv:1710.09412) and CutMix (arXiv:1905.04899).
+
+
+def mix_batch(images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float) -> tuple[Tensor, Tensor]:
+    """Each picture mixed with the one before it in the batch, and what is wanted of it in the same share.
+
+    ``pictures``: (N, H, W, C) of 0 to 255; ``wanted``: floating (N, classes). ``mixup`` and ``cutmix`` are α of the
+    distribution Beta(α, α) of a picture's own share, drawn for every picture anew; 0: not this one. Where both are
+    above 0, a fair coin chooses one of them for the batch. MixUp gives float32, CutMix the type that it was given.
+    All random numbers are torch's own, on the CPU: the same on every device.
+    """
+    if mixup_alpha and (not cutmix_alpha or torch.rand(()) < 0.5):
+        return _apply_mixup(images, targets, _sample_shares(len(images), mixup_alpha))
+    if cutmix_alpha:
+        return _apply_cutmix(images, targets, _sample_shares(len(images), cutmix_alpha))
+    return images, targets
+
+
+def _sample_shares(count: int, alpha: float) -> Tensor:
+    """(N,): how much of each picture stays."""
+    return Beta(alpha, alpha).sample((count,))
+
+
+def _apply_mixup(images: Tensor, targets: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    weights = shares.to(images.device)[:, None, None, None]
+    mixed = images.float()
+    return torch.lerp(mixed.roll(1, 0), mixed, weights), _mix_targets(targets, shares)
+
+
+def _apply_cutmix(images: Tensor, targets: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """A box of the other picture, of the area 1 − share, about a point anywhere; what lies outside is cut off."""
+    _, height, width, _ = images.shape
+    half = (1 - shares).sqrt() / 2
+    inside_rows, rows = _sample_interval(half, height)
+    inside_columns, columns = _sample_interval(half, width)
+    box = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]  # (N, H, W, 1)
+    mixed = torch.where(box.to(images.device), images.roll(1, 0), images)
+    return mixed, _mix_targets(targets, 1 - rows * columns / (height * width))
+
+
+def _sample_interval(half: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """(N, side) which pixels lie within ``half`` × side of a random middle, and (N,) how many they are."""
+    middle = torch.randint(side, half.shape)
+    reach = (half * side).int()
+    place = torch.arange(side)
+    inside = (place >= (middle - reach)[:, None]) & (place < (middle + reach)[:, None])
+    return inside, inside.sum(1)
+
+
+def _mix_targets(targets: Tensor, shares: Tensor) -> Tensor:
+    return torch.lerp(targets.roll(1, 0), targets, shares.to(targets)[:, None])
+
+
+# Random changes of training pictures, by torchvision; every picture's dice come from seed, epoch and index.
+
+
+AUGMENT_POLICIES = ("none", "autoaugment", "randaugment")
 
 
 @dataclass(frozen=True)
@@ -29,64 +168,68 @@ class Augment(Record):
     where a mirrored picture keeps its label). ``jitter``: brightness, contrast and saturation by up to this share.
     ``rotate``: degrees either way; ``shift``: share of the side either way. ``erase``: probability of a blank box.
     ``policy``: "autoaugment" (v0) or "randaugment", of ``layers`` operations of ``magnitude`` (0 to 30) each, as in the
-    official EfficientNet code (see `effnet.data.policy`). ``mixup`` and ``cutmix``: α with which batches are mixed, 0
-    for not at all (see `effnet.data.mixing`).
+    official EfficientNet code (see `effnet.data.autoaugment`). ``mixup`` and ``cutmix``: α with which batches are mixed, 0
+    for not at all (see `effnet.data.augment`).
     """
 
-    crop: float = 0.5
-    mirror: bool = True
-    jitter: float = 0.0
-    rotate: float = 0.0
-    shift: float = 0.0
-    erase: float = 0.0
+    min_crop_area: float = 0.5
+    horizontal_flip: bool = True
+    color_jitter: float = 0.0
+    rotation: float = 0.0
+    translation: float = 0.0
+    random_erasing: float = 0.0
     policy: str = "none"
-    layers: int = 2
-    magnitude: float = 9.0
+    randaugment_ops: int = 2
+    randaugment_magnitude: float = 9.0
     mixup: float = 0.0
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        number("crop", self.crop, 0, 1, above=True)
-        number("jitter", self.jitter, 0, 1)
-        number("rotate", self.rotate, 0, 180)
-        number("shift", self.shift, 0, 0.9)
-        number("erase", self.erase, 0, 1)
-        choice("policy", self.policy, POLICIES)
-        whole("layers", self.layers, 1)
-        number("magnitude", self.magnitude, 0, 30)
-        number("mixup", self.mixup, 0)
-        number("cutmix", self.cutmix, 0)
+        check_float("crop", self.min_crop_area, 0, 1, exclusive=True)
+        check_float("jitter", self.color_jitter, 0, 1)
+        check_float("rotate", self.rotation, 0, 180)
+        check_float("shift", self.translation, 0, 0.9)
+        check_float("erase", self.random_erasing, 0, 1)
+        check_choice("policy", self.policy, AUGMENT_POLICIES)
+        check_int("layers", self.randaugment_ops, 1)
+        check_float("magnitude", self.randaugment_magnitude, 0, 30)
+        check_float("mixup", self.mixup, 0)
+        check_float("cutmix", self.cutmix, 0)
 
 
-def augmenter(augment: Augment, preprocess: Preprocess) -> Callable[[Source], Pixels]:
+def build_augmentation(augment: Augment, preprocess: Preprocess) -> Callable[[ImageSource], Pixels]:
     """A function from a picture to its randomly changed uint8 (H, W, 3), by torch's own random numbers.
 
-    It raises ``PictureError`` as `effnet.data.pixels.read` does.
+    It raises ``PictureError`` as `effnet.data.image_io.read` does.
     """
-    after, crop = _after(augment), random_crop(preprocess, augment.crop)
-    if not (augment.rotate or augment.shift):
+    after, crop = _build_augmentation_steps(augment), random_resized_crop(preprocess, augment.min_crop_area)
+    if not (augment.rotation or augment.translation):
         return lambda picture: after(crop(picture))
-    v2 = transforms()
+    v2 = import_transforms()
     interpolation = getattr(v2.InterpolationMode, preprocess.interpolation.upper())
     whole = v2.Resize(preprocess.size, interpolation)  # first, so that shifts are finer than a source pixel
-    turn = v2.RandomAffine(augment.rotate, (augment.shift,) * 2, interpolation=v2.InterpolationMode.BILINEAR)
-    reduce_to = preprocess.resized if preprocess.decode == "reduced" else None
-    return lambda picture: after(crop(turn(whole(read(picture, reduce_to)))))
+    turn = v2.RandomAffine(augment.rotation, (augment.translation,) * 2, interpolation=v2.InterpolationMode.BILINEAR)
+    reduce_to = preprocess.resize_size if preprocess.decode == "reduced" else None
+    return lambda picture: after(crop(turn(whole(read_image(picture, reduce_to)))))
 
 
-def _after(augment: Augment) -> Callable[[Pixels], Pixels]:
+def _build_augmentation_steps(augment: Augment) -> Callable[[Pixels], Pixels]:
     """What is done to a picture that is cut out and has the network's size: uint8 (H, W, 3) both."""
     steps: list[Callable[[Image.Image], Image.Image]] = []
     if augment.policy == "autoaugment":
-        steps.append(autoaugment())
+        steps.append(build_autoaugment())
     if augment.policy == "randaugment":
-        steps.append(randaugment(augment.layers, augment.magnitude))
-    if augment.jitter:
-        steps.append(transforms().ColorJitter(augment.jitter, augment.jitter, augment.jitter))
-    erase = transforms().RandomErasing(augment.erase, (0.02, 0.2), value=127) if augment.erase else None
+        steps.append(build_randaugment(augment.randaugment_ops, augment.randaugment_magnitude))
+    if augment.color_jitter:
+        steps.append(import_transforms().ColorJitter(augment.color_jitter, augment.color_jitter, augment.color_jitter))
+    erase = (
+        import_transforms().RandomErasing(augment.random_erasing, (0.02, 0.2), value=127)
+        if augment.random_erasing
+        else None
+    )
 
     def change(pixels: Pixels) -> Pixels:
-        if augment.mirror and torch.rand(1).item() < 0.5:
+        if augment.horizontal_flip and torch.rand(1).item() < 0.5:
             pixels = torch.from_numpy(pixels).flip(1).numpy()  # ten times as fast as numpy's
         if steps:
             image = Image.fromarray(pixels)
@@ -100,14 +243,14 @@ def _after(augment: Augment) -> Callable[[Pixels], Pixels]:
     return change
 
 
-def dice(*parts: int | str) -> int:
+def stable_seed(*parts: int | str) -> int:
     """A seed made of ``parts`` (seed, epoch, index, …): the same on every machine, unlike for unlike parts."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1  # torch takes 63 bits
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def temporary_seed(seed: int) -> Iterator[None]:
     """In this block torch's random numbers come from ``seed``; after it they go on as if it had not been."""
     before = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)

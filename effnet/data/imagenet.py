@@ -11,30 +11,30 @@ import os
 import re
 from pathlib import Path
 
-from effnet.contract import Labels
-from effnet.data.pictures import Item, Pictures
+from effnet.data.dataset import ImageDataset, Item
+from effnet.metadata import Labels
 
-_VALIDATION = re.compile(r"ILSVRC2012_val_(\d+)\.")
-_TEST = re.compile(r"ILSVRC2012_test_\d+\.")
+_VALIDATION_PATTERN = re.compile(r"ILSVRC2012_val_(\d+)\.")
+_TEST_PATTERN = re.compile(r"ILSVRC2012_test_\d+\.")
 
-KAGGLE = "LOC_val_solution.csv"
-SYNSETS = "imagenet_2012_validation_synset_labels.txt"
-NUMBERS = "ILSVRC2012_validation_ground_truth.txt"
-META = "meta.mat"
-DEVKIT = Path("ILSVRC2012_devkit_t12", "data")
+KAGGLE_SOLUTION_FILE = "LOC_val_solution.csv"
+SYNSET_LABELS_FILE = "imagenet_2012_validation_synset_labels.txt"
+DEVKIT_GROUND_TRUTH_FILE = "ILSVRC2012_validation_ground_truth.txt"
+DEVKIT_META_FILE = "meta.mat"
+DEVKIT_FOLDER = Path("ILSVRC2012_devkit_t12", "data")
 
 
-def is_validation(folder: Path) -> bool:
+def is_imagenet_validation(folder: Path) -> bool:
     """Whether pictures named as ImageNet's validation pictures lie directly in ``folder``."""
-    return _holds(folder, _VALIDATION)
+    return _contains_match(folder, _VALIDATION_PATTERN)
 
 
-def is_test(folder: Path) -> bool:
+def is_imagenet_test(folder: Path) -> bool:
     """Whether pictures named as ImageNet's test pictures, whose labels are not public, lie directly in ``folder``."""
-    return _holds(folder, _TEST)
+    return _contains_match(folder, _TEST_PATTERN)
 
 
-def validation(folder: Path, root: Path, labels: Labels | None = None) -> Pictures:
+def open_imagenet_validation(folder: Path, root: Path, labels: Labels | None = None) -> ImageDataset:
     """The validation pictures in ``folder``, each with the class that the ground truth gives it.
 
     The truth is searched in ``folder``, ``root`` and the devkit in either: Kaggle's ``LOC_val_solution.csv``, a text
@@ -42,9 +42,13 @@ def validation(folder: Path, root: Path, labels: Labels | None = None) -> Pictur
     pictures; without them, all synsets of the truth, sorted. Raises ``ValueError`` where the truth is missing, does
     not fit the pictures, or has a class that ``labels`` has not.
     """
-    numbered = sorted((int(match[1]), Path(folder, match.string)) for match in _matches(folder, _VALIDATION))
-    source, truth = _truth(folder, root)
-    if source.name != KAGGLE and len(truth) != len(numbered):  # Kaggle's rows name their pictures: more do no harm
+    numbered = sorted(
+        (int(match[1]), Path(folder, match.string)) for match in _list_matches(folder, _VALIDATION_PATTERN)
+    )
+    source, truth = _read_ground_truth(folder, root)
+    if source.name != KAGGLE_SOLUTION_FILE and len(truth) != len(
+        numbered
+    ):  # Kaggle's rows name their pictures: more do no harm
         raise ValueError(
             f"{source} has {len(truth):,} lines and {folder} has {len(numbered):,} pictures: bring the two that belong "
             f"together (50,000 each)"
@@ -58,41 +62,47 @@ def validation(folder: Path, root: Path, labels: Labels | None = None) -> Pictur
         if truth[number] not in index:
             raise ValueError(f"{folder} has a class {truth[number]!r} that train has not")
         items.append(Item(file, index[truth[number]], file.name))
-    return Pictures(tuple(items), Labels(names))
+    return ImageDataset(tuple(items), Labels(names))
 
 
-def _truth(folder: Path, root: Path) -> tuple[Path, dict[int, str]]:
+def _read_ground_truth(folder: Path, root: Path) -> tuple[Path, dict[int, str]]:
     """The file found first, and its synset for the number of each picture, from 1."""
-    places = (folder, root, folder / DEVKIT, root / DEVKIT)
-    for name, parse in ((KAGGLE, _kaggle), (SYNSETS, _synsets), (NUMBERS, _numbers)):
+    places = (folder, root, folder / DEVKIT_FOLDER, root / DEVKIT_FOLDER)
+    for name, parse in (
+        (KAGGLE_SOLUTION_FILE, _read_kaggle_solution),
+        (SYNSET_LABELS_FILE, _read_synset_labels),
+        (DEVKIT_GROUND_TRUTH_FILE, _read_devkit_ground_truth),
+    ):
         for place in places:
             if (place / name).is_file():
                 return place / name, parse(place / name)
     raise ValueError(
-        f"{folder} has ImageNet's validation pictures without their classes: put {KAGGLE}, {SYNSETS}, or {NUMBERS} "
-        f"with {META} beside them or into {root}"
+        f"{folder} has ImageNet's validation pictures without their classes: put {KAGGLE_SOLUTION_FILE}, {SYNSET_LABELS_FILE}, or {DEVKIT_GROUND_TRUTH_FILE} "
+        f"with {DEVKIT_META_FILE} beside them or into {root}"
     )
 
 
-def _kaggle(path: Path) -> dict[int, str]:
+def _read_kaggle_solution(path: Path) -> dict[int, str]:
     truth = {}
     with path.open(newline="") as file:
         for row in csv.reader(file):
-            match = _VALIDATION.match(f"{row[0]}.") if row else None
+            match = _VALIDATION_PATTERN.match(f"{row[0]}.") if row else None
             if match and len(row) > 1 and row[1].split():
                 truth[int(match[1])] = row[1].split()[0]  # "n03995372 85 1 499 272": the rest is a box
     return truth
 
 
-def _synsets(path: Path) -> dict[int, str]:
+def _read_synset_labels(path: Path) -> dict[int, str]:
     return dict(enumerate(path.read_text().split(), 1))
 
 
-def _numbers(path: Path) -> dict[int, str]:
+def _read_devkit_ground_truth(path: Path) -> dict[int, str]:
     """The devkit's numbers are its own (ILSVRC2012_ID), not the sorted order of synsets: ``meta.mat`` has the key."""
-    meta = path.with_name(META)
+    meta = path.with_name(DEVKIT_META_FILE)
     if not meta.is_file():
-        raise ValueError(f"{path} needs {META}, which says what its numbers mean: put the devkit's beside it")
+        raise ValueError(
+            f"{path} needs {DEVKIT_META_FILE}, which says what its numbers mean: put the devkit's beside it"
+        )
     from scipy.io import loadmat
 
     synsets = loadmat(meta, squeeze_me=True)["synsets"]
@@ -100,13 +110,13 @@ def _numbers(path: Path) -> dict[int, str]:
     try:
         return {line: ids[int(number)] for line, number in enumerate(path.read_text().split(), 1)}
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} must have one number of {META} a line: {error}") from None
+        raise ValueError(f"{path} must have one number of {DEVKIT_META_FILE} a line: {error}") from None
 
 
-def _holds(folder: Path, pattern: re.Pattern[str]) -> bool:
+def _contains_match(folder: Path, pattern: re.Pattern[str]) -> bool:
     with os.scandir(folder) as entries:
         return any(pattern.match(entry.name) for entry in entries)
 
 
-def _matches(folder: Path, pattern: re.Pattern[str]) -> list[re.Match[str]]:
+def _list_matches(folder: Path, pattern: re.Pattern[str]) -> list[re.Match[str]]:
     return [match for match in map(pattern.match, os.listdir(folder)) if match]

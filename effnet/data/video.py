@@ -7,19 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from effnet.data.pixels import PictureError, Pixels
+from effnet.data.image_io import ImageError, Pixels
 
-SUFFIXES = frozenset((
+VIDEO_SUFFIXES = frozenset((
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".mts", ".m2ts",
 ))  # fmt: skip
 
 
 def is_video(name: str) -> bool:
     """Whether ``name`` ends as a video's does."""
-    return Path(name).suffix.lower() in SUFFIXES
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
-def frames(path: Path, every: float) -> Iterator[tuple[float, Pixels]]:
+def read_frames(path: Path, interval: float) -> Iterator[tuple[float, Pixels]]:
     """(seconds since the start, uint8 (H, W, 3), upright) of one frame in every ``every`` seconds, the first included.
 
     Raises ``ImportError`` at once where PyAV is not installed; while it is read, ``PictureError`` where the file is no
@@ -29,17 +29,17 @@ def frames(path: Path, every: float) -> Iterator[tuple[float, Pixels]]:
         import av  # noqa: F401
     except ImportError:
         raise ImportError(f"{path} is a video, for which PyAV is missing: pip install 'effnet[video]'") from None
-    return _sampled(path, every)
+    return _sample_frames(path, interval)
 
 
-def _sampled(path: Path, every: float) -> Iterator[tuple[float, Pixels]]:
+def _sample_frames(path: Path, interval: float) -> Iterator[tuple[float, Pixels]]:
     import av
 
     start, taken = None, 0
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise PictureError(f"{path} has no pictures in it: it is sound only")
+                raise ImageError(f"{path} has no pictures in it: it is sound only")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
@@ -47,12 +47,12 @@ def _sampled(path: Path, every: float) -> Iterator[tuple[float, Pixels]]:
                     continue
                 start = frame.time if start is None else start
                 seconds = frame.time - start
-                if seconds + 1e-6 >= taken * every:
-                    taken = int((seconds + 1e-6) / every) + 1
+                if seconds + 1e-6 >= taken * interval:
+                    taken = int((seconds + 1e-6) / interval) + 1
                     # PyAV gives the turn that a phone notes beside the frames; it does not make it.
                     upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
                     yield seconds, np.ascontiguousarray(upright)  # (H, W, 3)
     except av.FFmpegError as error:
-        raise PictureError(f"{path} is not a video, or is damaged: {error.strerror}") from None
+        raise ImageError(f"{path} is not a video, or is damaged: {error.strerror}") from None
     if not taken:
-        raise PictureError(f"{path} has no frames")
+        raise ImageError(f"{path} has no frames")

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from effnet.arch.record import Record, choice
-from effnet.contract import Numerics, Preprocess
+from effnet.arch.serde import Record, check_choice
+from effnet.metadata import Numerics, Preprocess
 
 SEVERITIES = ("wrong", "suspect", "remark")  # it costs accuracy; it probably does; it is worth knowing
 
 
 @dataclass(frozen=True)
-class Reading(Record):
+class Configuration(Record):
     """One way to run the weights: their contract, and what no contract can say.
 
     ``order``: for each class of the pictures, the output that is taken for it; empty: as the model's labels have it.
@@ -24,9 +24,9 @@ class Reading(Record):
     preprocess: Preprocess
     numerics: Numerics
     bgr: bool = False  # the network is shown blue, green, red
-    twice: bool = False  # values are divided by 255 once more
-    remeasured: bool = False  # batch norm's statistics are taken anew, of the given pictures
-    order: tuple[int, ...] = ()
+    rescaled_twice: bool = False  # values are divided by 255 once more
+    recomputed_statistics: bool = False  # batch norm's statistics are taken anew, of the given pictures
+    label_order: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class Finding(Record):
 
     code: str
     severity: str
-    seen: str
+    observation: str
     remedy: str
     evidence: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        choice("severity", self.severity, SEVERITIES)
+        check_choice("severity", self.severity, SEVERITIES)
 
 
 @dataclass(frozen=True)
-class Trial(Record):
+class ConfigurationTrial(Record):
     """One reading that was tried, against the best one known before it, on the same pictures.
 
     ``top1`` is a fraction and ``log_likelihood`` the mean log p of the true class, at the temperature that suits the
@@ -54,8 +54,8 @@ class Trial(Record):
 
     round: int  # 1: one change of the model's contract; 2: one more on top of the best of round 1, …
     code: str
-    what: str
-    pictures: int  # fewer than all where it was soon clear that it is worse
+    description: str
+    images: int  # fewer than all where it was soon clear that it is worse
     shift: float
     top1: float | None = None
     top1_gain: float | None = None
@@ -69,16 +69,16 @@ class Trial(Record):
 class Diagnosis(Record):
     """Findings, the gravest first, and the trials they rest on. ``best``: the reading that the remedies lead to."""
 
-    RECORDS = MappingProxyType({"findings": Finding, "trials": Trial, "best": Reading})
+    RECORDS = MappingProxyType({"findings": Finding, "trials": ConfigurationTrial, "best": Configuration})
 
     findings: tuple[Finding, ...]
-    best: Reading
-    trials: tuple[Trial, ...] = ()  # the first is the contract as it is
-    pictures: int = 0
-    labelled: bool = False
+    best: Configuration
+    trials: tuple[ConfigurationTrial, ...] = ()  # the first is the contract as it is
+    images: int = 0
+    labeled: bool = False
     top1: float | None = None  # as the model is, and as `best` would be
     best_top1: float | None = None
-    left_out: tuple[str, ...] = ()  # pictures that could not be read, and why
+    skipped: tuple[str, ...] = ()  # pictures that could not be read, and why
     labels: tuple[str, ...] = ()  # that ``best.order`` is of: the model's, or without such the pictures'
 
     @property

@@ -8,26 +8,25 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from effnet.data.pixels import Source
-from effnet.draw.diagram.font import font_of, readable, shortened
-from effnet.explanation.explain import explain
-from effnet.explanation.explanation import Explanation, scaled
+from effnet.data.image_io import ImageSource
+from effnet.draw.font import clean_text, load_font_for, truncate_measured
+from effnet.explanation.explainer import Explanation, explain, scale_photo
 from effnet.net import EfficientNet
 
-SIDE = 256  # pixels: the width of a cell
-TALLEST = 1.25  # a cell's height over its width, at most
+CELL_WIDTH = 256  # pixels: the width of a cell
+MAX_CELL_ASPECT = 1.25  # a cell's height over its width, at most
 GAP, EDGE, LINE = 10, 20, 26
-INK, SOFT = "#1b1e23", "#636b78"
-Cell = tuple[Image.Image, str, str]  # a picture, and on the left and on the right below it
+TEXT_COLOR, SOFT_TEXT_COLOR = "#1b1e23", "#636b78"
+PanelCell = tuple[Image.Image, str, str]  # a picture, and on the left and on the right below it
 
 
-def panel(
+def draw_panel(
     models: Sequence[tuple[str, EfficientNet]],
-    pictures: Source | Sequence[Source],
+    images: ImageSource | Sequence[ImageSource],
     classes: Sequence[str | int] | None = None,
     method: str = "cam",
-    at: str = "head",
-    side: int = SIDE,
+    layer: str = "head",
+    side: int = CELL_WIDTH,
 ) -> Image.Image:
     """A row a picture: the photo, and over it where each of ``models``, (name, network), looks; the names above.
 
@@ -37,23 +36,23 @@ def panel(
     says. ``side`` is the width of a picture in pixels. Raises ``ValueError`` without models or pictures, for models
     whose classes differ, and what `explain` raises.
     """
-    if isinstance(pictures, (str, Path, bytes, Image.Image)) or (
-        isinstance(pictures, np.ndarray) and pictures.ndim < 4
-    ):
-        pictures = [pictures]
-    given = list(pictures)  # type: ignore[arg-type]
+    if isinstance(images, (str, Path, bytes, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        images = [images]
+    given = list(images)  # type: ignore[arg-type]
     if not models or not given:
         raise ValueError("a panel needs at least one model and one picture")
     if classes is not None and len(classes) != len(given):
         raise ValueError(f"{len(given)} pictures need as many classes, not {len(classes)}: give one a picture, or none")
-    _alike(models)
+    _require_same_classes(models)
     wanted = [None] * len(given) if classes is None else [[one] for one in classes]
     networks = [network for _, network in models]
-    rows = [_row(networks, picture, one, method, at, side) for picture, one in zip(given, wanted, strict=True)]
-    return _assembled(["photo", *(name for name, _ in models)], rows, side)
+    rows = [
+        _explain_row(networks, picture, one, method, layer, side) for picture, one in zip(given, wanted, strict=True)
+    ]
+    return _assemble(["photo", *(name for name, _ in models)], rows, side)
 
 
-def _alike(models: Sequence[tuple[str, EfficientNet]]) -> None:
+def _require_same_classes(models: Sequence[tuple[str, EfficientNet]]) -> None:
     """Raises ``ValueError`` unless all have the same classes."""
     (first, one), *others = models
     for name, other in others:
@@ -62,65 +61,81 @@ def _alike(models: Sequence[tuple[str, EfficientNet]]) -> None:
             raise ValueError(f"{first} and {name} have different classes: a panel compares models of the same ones")
 
 
-def _row(
-    networks: Sequence[EfficientNet], picture: Source, wanted: list[str | int] | None, method: str, at: str, side: int
-) -> list[Cell]:
-    found = _explained(networks, picture, wanted, method, at)
-    photo, name = found[0].photo, found[0].picture
-    cells: list[Cell] = [(_framed(scaled(photo, 2 * side), side), Path(name).stem or name, "")]
+def _explain_row(
+    networks: Sequence[EfficientNet],
+    image: ImageSource,
+    wanted: list[str | int] | None,
+    method: str,
+    layer: str,
+    side: int,
+) -> list[PanelCell]:
+    found = _explain_same_class(networks, image, wanted, method, layer)
+    photo, name = found[0].photo, found[0].image
+    cells: list[PanelCell] = [(_fit_to_cell(scale_photo(photo, 2 * side), side), Path(name).stem or name, "")]
     for one in found:
-        cells.append((_framed(one.overlay(0, 2 * side), side), one.names[0], one.told()))
+        cells.append((_fit_to_cell(one.overlay(0, 2 * side), side), one.names[0], one.format_score()))
     return cells
 
 
-def _explained(
-    networks: Sequence[EfficientNet], picture: Source, wanted: list[str | int] | None, method: str, at: str
+def _explain_same_class(
+    networks: Sequence[EfficientNet], image: ImageSource, wanted: list[str | int] | None, method: str, layer: str
 ) -> list[Explanation]:
     """The picture by each network, of one class."""
     if wanted is None:
-        first = [explain(network, picture, top=1) for network in networks]
+        first = [explain(network, image, top=1) for network in networks]
         candidates = sorted({one.classes[0] for one in first})
         wanted = [candidates[0]]
         if len(candidates) > 1:
-            answers = [explain(network, picture, candidates).answers for network in networks]
+            answers = [explain(network, image, candidates).scores for network in networks]
             wanted = [candidates[int(np.mean(answers, axis=0).argmax())]]
         if method == "cam":
             return [
-                one if list(one.classes) == wanted else explain(network, picture, wanted)
+                one if list(one.classes) == wanted else explain(network, image, wanted)
                 for network, one in zip(networks, first, strict=True)
             ]
-    return [explain(network, picture, wanted, method=method, at=at) for network in networks]
+    return [explain(network, image, wanted, method=method, layer=layer) for network in networks]
 
 
-def _framed(picture: Image.Image, side: int) -> Image.Image:
+def _fit_to_cell(image: Image.Image, side: int) -> Image.Image:
     """The picture ``side`` pixels wide, or narrower in the middle of that where it would become too tall."""
-    width, height = side, round(side * picture.height / picture.width)
-    most = round(TALLEST * side)
+    width, height = side, round(side * image.height / image.width)
+    most = round(MAX_CELL_ASPECT * side)
     if height > most:
         width, height = max(1, round(side * most / height)), most
-    shown = picture.resize((width, max(1, height)), Image.Resampling.LANCZOS)
+    shown = image.resize((width, max(1, height)), Image.Resampling.LANCZOS)
     framed = Image.new("RGB", (side, shown.height), "white")
     framed.paste(shown, ((side - width) // 2, 0))
     return framed
 
 
-def _assembled(heads: list[str], rows: list[list[Cell]], side: int) -> Image.Image:
+def _assemble(heads: list[str], rows: list[list[PanelCell]], side: int) -> Image.Image:
     """The cells under their heads."""
-    head, small = font_of(15, *heads), font_of(12, *(word for row in rows for _, *words in row for word in words))
+    head, small = (
+        load_font_for(15, *heads),
+        load_font_for(12, *(word for row in rows for _, *words in row for word in words)),
+    )
     heights = [row[0][0].height + LINE for row in rows]
     width = 2 * EDGE + len(heads) * (side + GAP) - GAP
     made = Image.new("RGB", (width, 2 * EDGE + LINE + sum(heights) + GAP * (len(rows) - 1)), "white")
     draw = ImageDraw.Draw(made)
     for column, name in enumerate(heads):
         middle = EDGE + column * (side + GAP) + side / 2
-        draw.text((middle, EDGE + LINE / 2), shortened(readable(name), side, head.getlength), INK, head, anchor="ms")
+        draw.text(
+            (middle, EDGE + LINE / 2),
+            truncate_measured(clean_text(name), side, head.getlength),
+            TEXT_COLOR,
+            head,
+            anchor="ms",
+        )
     y = EDGE + LINE
     for row, high in zip(rows, heights, strict=True):
         for column, (picture, left, right) in enumerate(row):
             x, middle = EDGE + column * (side + GAP), y + picture.height + LINE / 2 - 3
             made.paste(picture, (x, y))
             room = side - (small.getlength(right) + 10 if right else 0)
-            draw.text((x, middle), shortened(readable(left), room, small.getlength), INK, small, anchor="lm")
-            draw.text((x + side, middle), right, SOFT, small, anchor="rm")
+            draw.text(
+                (x, middle), truncate_measured(clean_text(left), room, small.getlength), TEXT_COLOR, small, anchor="lm"
+            )
+            draw.text((x + side, middle), right, SOFT_TEXT_COLOR, small, anchor="rm")
         y += high + GAP
     return made

@@ -19,10 +19,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from effnet.arch import Layer, block
-from effnet.contract import Numerics
-from effnet.net.layers import Conv, ConvNorm, StochasticDepth, activate
-from effnet.net.lean import again, remade
+from effnet.arch import Layer, block_layer
+from effnet.metadata import Numerics
+from effnet.net.layers import Conv, ConvNorm, StochasticDepth, make_activation
+from effnet.net.memory_efficient import recompute_of, with_recomputed_input
 
 
 class SqueezeExcite(nn.Module):
@@ -35,7 +35,7 @@ class SqueezeExcite(nn.Module):
         super().__init__()
         self.inplace = inplace  # where no gradient is wanted: the blocks have no more use for what they hand over
         self.reduce = Conv(channels, squeezed, bias=True)
-        self.activation = activate(activation)
+        self.activation = make_activation(activation)
         self.expand = Conv(squeezed, channels, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,10 +44,10 @@ class SqueezeExcite(nn.Module):
         gate: Tensor = self.expand(squeezed).sigmoid()  # (N, channels, 1, 1)
         if self.inplace and not torch.is_grad_enabled():
             return x.mul_(gate)
-        how = again(x)
+        how = recompute_of(x)
         if not how:
             return x * gate
-        out: Tensor = remade(lambda: x * gate, x, how)
+        out: Tensor = with_recomputed_input(lambda: x * gate, x, how)
         weights = gate.detach()
         out.again = lambda: how() * weights  # type: ignore[attr-defined]
         return out
@@ -71,11 +71,11 @@ class _Block(nn.Module):
         activation: str = "silu",
         numerics: Numerics | None = None,
     ) -> None:
-        layer = block(self.kind, inputs, channels, kernel, stride, expand, squeeze, residual, drop_path)
+        layer = block_layer(self.kind, inputs, channels, kernel, stride, expand, squeeze, residual, drop_path)
         self._build(layer, activation, numerics or Numerics())
 
     @classmethod
-    def of(cls, layer: Layer, activation: str = "silu", numerics: Numerics | None = None) -> Self:
+    def from_layer(cls, layer: Layer, activation: str = "silu", numerics: Numerics | None = None) -> Self:
         """The block at exactly the sizes of ``layer``."""
         made = cls.__new__(cls)
         made._build(layer, activation, numerics or Numerics())
@@ -87,7 +87,7 @@ class _Block(nn.Module):
     def _squeeze_excite(self, channels: int, layer: Layer, activation: str) -> nn.Module:
         return SqueezeExcite(channels, layer.squeezed, activation, inplace=True) if layer.squeezed else nn.Identity()
 
-    def _add(self, x: Tensor, out: Tensor) -> Tensor:
+    def _add_residual(self, x: Tensor, out: Tensor) -> Tensor:
         """The residual, where there is one."""
         if not self.layer.residual:
             return out
@@ -121,7 +121,7 @@ class MBConv(_Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))."""
-        return self._add(x, self.project(self.squeeze_excite(self.depthwise(self.expand(x)))))
+        return self._add_residual(x, self.project(self.squeeze_excite(self.depthwise(self.expand(x)))))
 
 
 class FusedMBConv(_Block):
@@ -143,4 +143,4 @@ class FusedMBConv(_Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))."""
-        return self._add(x, self.project(self.squeeze_excite(self.fused(x))))
+        return self._add_residual(x, self.project(self.squeeze_excite(self.fused(x))))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from effnet.contract import Numerics
-from effnet.net.lean import activated, again, can, remade
+from effnet.metadata import Numerics
+from effnet.net.memory_efficient import can_recompute, norm_activation, recompute_of, with_recomputed_input
 
 BATCH_NORM_MOMENTUM = 0.01  # the official .99 in TensorFlow's sense
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # of one device, of several: neither is the other's kind
@@ -49,36 +49,36 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))."""
-        how, padding = again(x), self.padding
+        how, padding = recompute_of(x), self.padding
         if self.same and self.stride[0] > 1:
-            high, wide = (_missing(x.shape[-2 + i], self.kernel_size[i], self.stride[i]) for i in (0, 1))
+            high, wide = (_same_padding(x.shape[-2 + i], self.kernel_size[i], self.stride[i]) for i in (0, 1))
             padding = (high // 2, wide // 2)
             if high % 2 or wide % 2:
                 edges, padding = (wide // 2, wide - wide // 2, high // 2, high - high // 2), (0, 0)
-                x, how = F.pad(x, edges), how and partial(_padded, how, edges)
+                x, how = F.pad(x, edges), how and partial(_pad_output, how, edges)
 
         def convolved() -> Tensor:
             return F.conv2d(x, self.weight, self.bias, self.stride, padding, 1, self.groups)
 
-        return remade(convolved, x, how) if how else convolved()
+        return with_recomputed_input(convolved, x, how) if how else convolved()
 
 
-def _missing(size: int, kernel: int, stride: int) -> int:
+def _same_padding(size: int, kernel: int, stride: int) -> int:
     """Rows to add in all so that the map leaves at ceil(size / stride)."""
     return max((ceil(size / stride) - 1) * stride + kernel - size, 0)
 
 
-def _padded(make: Callable[[], Tensor], edges: tuple[int, ...]) -> Tensor:
+def _pad_output(make: Callable[[], Tensor], edges: tuple[int, ...]) -> Tensor:
     return F.pad(make(), edges)
 
 
 class ConvNorm(nn.Module):
     """Convolution, batch norm, and an activation unless it is None.
 
-    ``lean = True`` makes the activated map again in the backward pass in place of keeping it (`effnet.net.lean`).
+    ``lean = True`` makes the activated map again in the backward pass in place of keeping it (`effnet.net.memory_efficient`).
     """
 
-    lean = False
+    memory_efficient = False
 
     def __init__(
         self,
@@ -94,19 +94,19 @@ class ConvNorm(nn.Module):
         numerics = numerics or Numerics()
         self.conv = Conv(inputs, channels, kernel, stride, groups, numerics.padding)
         self.norm: nn.Module = nn.BatchNorm2d(channels, eps=numerics.bn_eps, momentum=BATCH_NORM_MOMENTUM)
-        self.activation = activate(activation) if activation else nn.Identity()
+        self.activation = make_activation(activation) if activation else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))."""
         x = self.conv(x)
-        if self.lean and can(self.norm, self.activation, x):
+        if self.memory_efficient and can_recompute(self.norm, self.activation, x):
             assert isinstance(self.norm, nn.BatchNorm2d)
-            return activated(x, self.norm, self.activation)
+            return norm_activation(x, self.norm, self.activation)
         out: Tensor = self.activation(self.norm(x))
         return out
 
 
-def activate(name: str) -> nn.Module:
+def make_activation(name: str) -> nn.Module:
     """The activation called ``name``, working in place. Raises ``ValueError`` for an unknown one."""
     match name:
         case "silu":
@@ -119,7 +119,7 @@ def activate(name: str) -> nn.Module:
 
 
 @contextmanager
-def unmeasured(module: nn.Module) -> Iterator[None]:
+def freeze_running_stats(module: nn.Module) -> Iterator[None]:
     """In this block batch norm leaves its running statistics alone: a pass that is made again is not measured twice."""
     norms = [norm for norm in module.modules() if isinstance(norm, BATCH_NORMS)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
@@ -138,18 +138,18 @@ class StochasticDepth(nn.Module):
     Source: arXiv:1603.09382, as the official code applies it ("drop connect").
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, drop_prob: float) -> None:
         super().__init__()
-        self.rate = rate
+        self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, …) -> (N, …)."""
-        if not self.training or self.rate == 0:
+        if not self.training or self.drop_prob == 0:
             return x
-        keep = 1 - self.rate
+        keep = 1 - self.drop_prob
         kept = torch.empty(x.shape[0], *(1,) * (x.ndim - 1), dtype=x.dtype, device=x.device).bernoulli_(keep)
         return x * kept.div_(keep)
 
     def extra_repr(self) -> str:
         """The rate, for ``print(model)``."""
-        return f"rate={self.rate:g}"
+        return f"rate={self.drop_prob:g}"

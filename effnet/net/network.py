@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from effnet.arch import Arch, Layer, layers, resolve
-from effnet.arch.record import whole
-from effnet.contract import Contract, Labels, Numerics, Preprocess, Provenance, crop_fraction
+from effnet.arch import Arch, Layer, layers, resolve_arch
+from effnet.arch.serde import check_int
+from effnet.metadata import Labels, ModelMetadata, Numerics, Preprocess, Provenance, default_crop_fraction
 from effnet.net.blocks import FusedMBConv, MBConv
-from effnet.net.layers import BATCH_NORMS, ConvNorm, unmeasured
+from effnet.net.layers import BATCH_NORMS, ConvNorm, freeze_running_stats
 
 
 class EfficientNet(nn.Module):
@@ -43,19 +43,21 @@ class EfficientNet(nn.Module):
         self.classes = classes
         self.channels = channels
         self.numerics = numerics or Numerics()
-        whole("channels", channels, 1)
-        seen = preprocess or Preprocess((arch.resolution, arch.resolution), crop=crop_fraction(arch.resolution))
+        check_int("channels", channels, 1)
+        seen = preprocess or Preprocess(
+            (arch.resolution, arch.resolution), crop_fraction=default_crop_fraction(arch.resolution)
+        )
         # Of weights for other channels than RGB nobody says what their mean is
         self.preprocess = seen if len(seen.mean) == channels else seen.with_channels(channels)
         self.labels = labels or Labels()
         self.provenance = provenance or Provenance("random weights")
         self.gradient_checkpointing = False
         self.frozen_until: str | None = None
-        self._frozen_norms = False
+        self._frozen_batch_norm = False
         for layer in layers(arch, classes, channels):
             match layer.kind:
                 case "stem" | "head":
-                    self.add_module(layer.kind, self._convolution(layer))
+                    self.add_module(layer.kind, self._conv_norm(layer))
                 case "classifier":
                     self.classifier = Classifier(layer.inputs, layer.channels)
                 case _:
@@ -65,7 +67,7 @@ class EfficientNet(nn.Module):
                         self.add_module(stage, nn.Sequential())
                     blocks = self.get_submodule(stage)
                     assert isinstance(blocks, nn.Sequential)
-                    blocks.append(block.of(layer, arch.activation, self.numerics))
+                    blocks.append(block.from_layer(layer, arch.activation, self.numerics))
         if not classes:
             self.classifier = nn.Identity()
         self.dropout = nn.Dropout(arch.dropout)
@@ -75,11 +77,11 @@ class EfficientNet(nn.Module):
     classifier: nn.Module
 
     @property
-    def contract(self) -> Contract:
+    def metadata(self) -> ModelMetadata:
         """All that the network says of itself beside its numbers, as it goes into every file."""
-        return Contract(self.arch, self.numerics, self.preprocess, self.labels, self.provenance)
+        return ModelMetadata(self.arch, self.numerics, self.preprocess, self.labels, self.provenance)
 
-    def _convolution(self, layer: Layer) -> ConvNorm:
+    def _conv_norm(self, layer: Layer) -> ConvNorm:
         return ConvNorm(
             layer.inputs,
             layer.channels,
@@ -90,60 +92,60 @@ class EfficientNet(nn.Module):
         )
 
     @property
-    def lean(self) -> bool:
+    def memory_efficient(self) -> bool:
         """Whether activated maps are made again in the backward pass in place of being kept."""
-        return self.stem.lean
+        return self.stem.memory_efficient
 
-    @lean.setter
-    def lean(self, lean: bool) -> None:
+    @memory_efficient.setter
+    def memory_efficient(self, lean: bool) -> None:
         for module in self.modules():
             if isinstance(module, ConvNorm):
-                module.lean = lean
+                module.memory_efficient = lean
 
     @property
-    def frozen_norms(self) -> bool:
+    def frozen_batch_norm(self) -> bool:
         """Whether batch norm uses its statistics, and leaves them as they are, in training mode too."""
-        return self._frozen_norms
+        return self._frozen_batch_norm
 
-    @frozen_norms.setter
-    def frozen_norms(self, frozen: bool) -> None:
-        self._frozen_norms = frozen
+    @frozen_batch_norm.setter
+    def frozen_batch_norm(self, frozen: bool) -> None:
+        self._frozen_batch_norm = frozen
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, or with ``False`` evaluation mode; what is frozen stays in evaluation mode."""
         super().train(mode)
-        for name in self.frozen_parts():
+        for name in self.frozen_names():
             self.get_submodule(name).eval()
-        if self._frozen_norms:
+        if self._frozen_batch_norm:
             for module in self.modules():
                 if isinstance(module, BATCH_NORMS):
                     module.eval()
         return self
 
-    def frozen_parts(self) -> tuple[str, ...]:
+    def frozen_names(self) -> tuple[str, ...]:
         """The parts up to and with ``frozen_until``."""
-        parts = self.parts()
+        parts = self.feature_names()
         return parts[: parts.index(self.frozen_until) + 1] if self.frozen_until else ()
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """(N, C, H, W) -> the maps after "stem", "stage1" …, "head", each (N, channels, height, width)."""
         maps: dict[str, Tensor] = {}
-        for name in self.parts():
+        for name in self.feature_names():
             for block in self._blocks(name):
-                x = self._step(block, x)
+                x = self._run_block(block, x)
             maps[name] = x
         return maps
 
-    def parts(self) -> tuple[str, ...]:
+    def feature_names(self) -> tuple[str, ...]:
         """The names of the parts that ``features`` walks through: "stem", "stage1" …, "head"."""
         return ("stem", *(f"stage{number}" for number in range(1, len(self.arch.stages) + 1)), "head")
 
     def embed(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, head channels): the map of the head, averaged over its pixels."""
-        for name in self.parts():
+        for name in self.feature_names():
             for block in self._blocks(name):
-                x = self._step(block, x)
+                x = self._run_block(block, x)
         return x.mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,10 +158,10 @@ class EfficientNet(nn.Module):
         part = self.get_submodule(name)
         return tuple(part) if isinstance(part, nn.Sequential) else (part,)
 
-    def _step(self, block: nn.Module, x: Tensor) -> Tensor:
+    def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
             out: Tensor = checkpoint(
-                block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), unmeasured(block))
+                block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), freeze_running_stats(block))
             )
         else:
             out = block(x)
@@ -182,4 +184,4 @@ def create(arch: str | Arch, classes: int = 1000, channels: int = 3, numerics: N
     ``classes=0`` builds no classifier: the network then answers with its embedding. Raises ``ValueError`` for an
     unknown name or a size that no network can have.
     """
-    return EfficientNet(resolve(arch), classes, channels, numerics)
+    return EfficientNet(resolve_arch(arch), classes, channels, numerics)

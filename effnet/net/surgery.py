@@ -7,13 +7,13 @@ import copy
 import torch
 from torch import nn
 
-from effnet.arch.record import choice, number, whole
-from effnet.contract import Labels
+from effnet.arch.serde import check_choice, check_float, check_int
+from effnet.metadata import Labels
 from effnet.net.layers import BATCH_NORMS, ConvNorm, StochasticDepth
 from effnet.net.network import Classifier, EfficientNet
 
 
-def fold(model: EfficientNet) -> EfficientNet:
+def fold_batch_norm(model: EfficientNet) -> EfficientNet:
     """A copy for inference in which every batch norm is folded into its convolution: the same outputs, fewer passes.
 
     W' = W · γ/√(σ² + ε), b' = β − μ · γ/√(σ² + ε), worked out in float64. The copy cannot be trained or saved.
@@ -34,7 +34,7 @@ def fold(model: EfficientNet) -> EfficientNet:
     return folded.requires_grad_(False)
 
 
-def folded(model: EfficientNet) -> bool:
+def is_folded(model: EfficientNet) -> bool:
     """Whether batch norm was folded away."""
     return isinstance(model.stem.norm, nn.Identity)
 
@@ -44,7 +44,7 @@ def set_classes(model: EfficientNet, classes: int, labels: Labels | None = None)
 
     Raises ``ValueError`` where ``labels`` are of another number.
     """
-    whole("classes", classes, 0)
+    check_int("classes", classes, 0)
     labels = labels or Labels()
     if labels.names and len(labels.names) != classes:
         raise ValueError(f"{len(labels.names)} labels do not fit {classes} classes")
@@ -54,7 +54,7 @@ def set_classes(model: EfficientNet, classes: int, labels: Labels | None = None)
     return model
 
 
-def set_channels(model: EfficientNet, channels: int, how: str = "tile") -> EfficientNet:
+def set_input_channels(model: EfficientNet, channels: int, mode: str = "tile") -> EfficientNet:
     """Lets ``model`` see pictures of ``channels`` channels, keeping what its stem has learned, and returns it.
 
     "sum": every new channel gets the mean of the old kernels, scaled so that equal channels give the old response.
@@ -62,13 +62,13 @@ def set_channels(model: EfficientNet, channels: int, how: str = "tile") -> Effic
     the old kernels: a preprocessed grey picture answers exactly as its copy in three equal channels did.
     Mean and std of ``preprocess`` follow (averaged, or repeated). Raises ``ValueError`` for less than one channel.
     """
-    whole("channels", channels, 1)
-    choice("how", how, ("sum", "tile"))
+    check_int("channels", channels, 1)
+    check_choice("how", mode, ("sum", "tile"))
     stem = model.stem.conv
     old, before = stem.weight, stem.in_channels
     with torch.no_grad():
         total = old.sum(1, keepdim=True)  # (out, 1, 3, 3)
-        if how == "sum" or channels == 1:
+        if mode == "sum" or channels == 1:
             weight = total.repeat(1, channels, 1, 1) / channels
         else:
             turn = [index % before for index in range(channels)]
@@ -77,19 +77,19 @@ def set_channels(model: EfficientNet, channels: int, how: str = "tile") -> Effic
             weight = weight + (total - weight.sum(1, keepdim=True)) / channels
     stem.weight = nn.Parameter(weight.contiguous(), requires_grad=old.requires_grad)
     stem.in_channels = model.channels = channels
-    model.preprocess = model.preprocess.with_channels(channels, averaged=how == "sum" or channels == 1)
+    model.preprocess = model.preprocess.with_channels(channels, average=mode == "sum" or channels == 1)
     return model
 
 
-def set_drop_path(model: EfficientNet, rate: float) -> EfficientNet:
+def set_drop_path(model: EfficientNet, drop_path: float) -> EfficientNet:
     """Sets stochastic depth to rise from 0 at the first block to nearly ``rate`` at the last, as officially.
 
     Raises ``ValueError`` for a rate outside of [0, 1).
     """
-    number("rate", rate, 0, 0.99)
+    check_float("rate", drop_path, 0, 0.99)
     depths = [module for module in model.modules() if isinstance(module, StochasticDepth)]
     for index, depth in enumerate(depths):
-        depth.rate = rate * index / len(depths)
+        depth.drop_prob = drop_path * index / len(depths)
     return model
 
 
@@ -100,9 +100,9 @@ def freeze(model: EfficientNet, until: str | None) -> EfficientNet:
     rests. Raises ``ValueError`` for a part that the network does not have.
     """
     if until is not None:
-        choice("until", until, model.parts())
+        check_choice("until", until, model.feature_names())
     model.frozen_until = until
     model.requires_grad_(True)
-    for name in model.frozen_parts():
+    for name in model.frozen_names():
         model.get_submodule(name).requires_grad_(False)
     return model.train(model.training)

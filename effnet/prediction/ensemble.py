@@ -1,9 +1,10 @@
-"""Several models that answer as one: the weighted mean of their probabilities."""
+"""How much each of several models should count in an ensemble, found on out-of-fold predictions."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
 from pathlib import Path
@@ -11,48 +12,189 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from effnet.arch.record import whole
-from effnet.contract import Labels, Preprocess
-from effnet.data.pixels import Fitted, PictureError, Source
-from effnet.prediction.oof import OutOfFold
-from effnet.prediction.pipeline import outputs
-from effnet.prediction.prediction import Prediction, likeliest, told
-from effnet.prediction.predictor import Predictor, named_sources
-from effnet.prediction.weighing import Weighing, fit_weights
-
-FOLDS = "folds.json"  # what a run of folds leaves in its folder, with the names of its models
-_CHUNK = 128  # pictures that are prepared anew for each way of preparing them
-
-Named = Iterable[tuple[str, Source | PictureError]]
+from effnet.arch.serde import check_int
+from effnet.data.image_io import ImageError, ImageSource, InputImage
+from effnet.metadata import Labels, Preprocess
+from effnet.prediction.oof import MIN_PROBABILITY, OutOfFold, per_image_losses
+from effnet.prediction.pipeline import run_batches
+from effnet.prediction.predictor import Prediction, Predictor, name_images, to_prediction, top_k
 
 
-def models_of(member: str | Path) -> list[str | Path]:
+@dataclass(frozen=True)
+class EnsembleWeights:
+    """``weights`` (sum 1) to use, and what led to them.
+
+    ``fitted``: the weights of the least loss on all pictures. ``gain``: by how much they beat equal weights on pictures
+    that they were not fitted on, ± ``chance`` (two standard errors). They are used only where that is more than chance.
+    Losses are as `effnet.prediction.oof.losses` has them.
+    """
+
+    weights: tuple[float, ...]
+    fitted: tuple[float, ...]
+    member_losses: tuple[float, ...]  # each model's own loss
+    equal_loss: float
+    fitted_loss: float  # on the very pictures that they were fitted on: better than it is
+    gain: float
+    noise_level: float
+    images: int
+
+    @property
+    def uses_fitted(self) -> bool:
+        """Whether the fitted weights are used."""
+        return self.gain > self.noise_level
+
+    def summary(self) -> str:
+        """One line for a person."""
+        told = ", ".join(f"{weight:.2f}" for weight in self.fitted)
+        why = (
+            f"on {self.images} out-of-fold pictures, fitted on some and judged on others, weights of {told} change "
+            f"the loss of equal ones, {self.equal_loss:.4f}, by {-self.gain:+.4f} (up to {self.noise_level:.4f} may be "
+            f"chance); the best model alone has {min(self.member_losses):.4f}"
+        )
+        return f"{'fitted' if self.uses_fitted else 'equal'} weights are used: {why}"
+
+
+def fit_weights_on_oof(oof: Sequence[OutOfFold]) -> EnsembleWeights:
+    """The weights of the models that made ``oof``, on the same pictures: at least 0, 1 in sum, of the least loss.
+
+    The problem is convex, and solved by SLSQP. Whether they are better than equal ones is asked of pictures that they
+    were not fitted on, fold by fold; where that may be chance, as with few pictures or models that are alike, equal
+    ones are used. Raises ``ValueError`` where pictures, their labels or the classes differ.
+    """
+    first, *_ = aligned = _align(oof)
+    answers = np.stack([each.predictions for each in aligned])  # (models, N, classes)
+    wanted, kind = first.targets, first.labels.kind
+    count = len(aligned)
+    equal = np.full(count, 1 / count)
+    if kind == "value":  # in units of all pictures' spread, whichever of them are looked at
+        spread = np.where(wanted.std(0) > 0, wanted.std(0), 1)
+        answers, wanted = answers / spread, wanted / spread
+    fitted = _minimize_loss(answers, wanted, kind)
+    base = _mixture_losses(equal, answers, wanted, kind)
+    unseen = base.copy()
+    folds = sorted(set(first.folds.tolist()))
+    for fold in folds if len(folds) > 1 else ():
+        held = first.folds == fold
+        weights = _minimize_loss(answers[:, ~held], wanted[~held], kind)
+        unseen[held] = _mixture_losses(weights, answers[:, held], wanted[held], kind)
+    gained = base - unseen
+    chance = 2 * gained.std(ddof=1) / len(gained) ** 0.5 if len(gained) > 1 else 0.0
+    gain = float(gained.mean())
+    used = fitted if gain > chance else equal
+    return EnsembleWeights(
+        tuple(used.tolist()),
+        tuple(fitted.tolist()),
+        tuple(float(_mixture_losses(one, answers, wanted, kind).mean()) for one in np.eye(count)),
+        float(base.mean()),
+        float(_mixture_losses(fitted, answers, wanted, kind).mean()),
+        gain,
+        float(chance),
+        len(first),
+    )
+
+
+def _mixture_losses(
+    weights: NDArray[np.float64], answers: NDArray[np.float64], wanted: NDArray[np.float64], kind: str
+) -> NDArray[np.float64]:
+    mixed = np.tensordot(weights, answers, 1)  # (N, classes)
+    return np.asarray(((mixed - wanted) ** 2).mean(1)) if kind == "value" else per_image_losses(mixed, wanted, kind)
+
+
+def _minimize_loss(answers: NDArray[np.float64], wanted: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
+    """The weights (models,) of the least mean loss."""
+    from scipy.optimize import minimize
+
+    count = len(answers)
+    if kind == "one":  # only the right class's column matters
+        shares = (answers * wanted).sum(2).reshape(count, -1)
+    elif kind == "any":
+        shares = np.where(wanted > 0.5, answers, 1 - answers).reshape(count, -1)
+    else:
+        shares = (answers - wanted).reshape(count, -1)  # errors: weights of sum 1 mix them as they mix answers
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        mixed = weights @ shares
+        if kind == "value":
+            return float((mixed**2).mean()), 2 * shares @ mixed / shares.shape[1]
+        mixed = np.maximum(mixed, MIN_PROBABILITY)
+        return float(-np.log(mixed).mean()), -(shares / mixed).mean(1)
+
+    found = minimize(
+        loss,
+        np.full(count, 1 / count),
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * count,
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": np.ones_like},
+        options={"maxiter": 500, "ftol": 1e-10},
+    )
+    weights = np.clip(found.x, 0, None)
+    return np.asarray(weights / weights.sum())
+
+
+def _align(oof: Sequence[OutOfFold]) -> list[OutOfFold]:
+    """All with the pictures and classes in the order of the first."""
+    if len(oof) < 2:
+        raise ValueError("weights are fitted between several models: give at least two")
+    first = oof[0]
+    found = [first]
+    for number, other in enumerate(oof[1:], start=2):
+        if (set(other.labels.names), other.labels.kind) != (set(first.labels.names), first.labels.kind):
+            raise ValueError(f"the out-of-fold predictions number {number} are of other classes than the first")
+        if set(other.ids) != set(first.ids) or len(other) != len(first):
+            raise ValueError(
+                f"the out-of-fold predictions number {number} are of other pictures than the first: train both on the "
+                "same data"
+            )
+        place = {name: row for row, name in enumerate(other.ids)}
+        rows = other.take([place[name] for name in first.ids])
+        columns = [other.labels.names.index(name) for name in first.labels.names]
+        moved = OutOfFold(first.labels, rows.ids, rows.folds, rows.targets[:, columns], rows.predictions[:, columns])
+        if not np.allclose(moved.targets, first.targets, rtol=1e-5):
+            raise ValueError(f"the out-of-fold predictions number {number} have other labels for the same pictures")
+        found.append(moved)
+    return found
+
+
+# Several models that answer as one: the weighted mean of their probabilities.
+
+
+FOLDS_FILE = "folds.json"  # what a run of folds leaves in its folder, with the names of its models
+
+
+_IMAGES_PER_CHUNK = 128  # pictures that are prepared anew for each way of preparing them
+
+
+NamedImages = Iterable[tuple[str, ImageSource | ImageError]]
+
+
+def member_models(member: str | Path) -> list[str | Path]:
     """The models that ``member`` stands for: those of a run of folds, whose folder it may be, or else itself.
 
     Raises ``ValueError`` for a run of folds that is not finished.
     """
     folder = Path(member)
-    if not (folder / FOLDS).is_file():
+    if not (folder / FOLDS_FILE).is_file():
         if (folder / "folds.csv").is_file():
             raise ValueError(f"{member} is a run of folds that is not finished: go on with it by --resume")
         return [member]
-    return [folder / name for name in json.loads((folder / FOLDS).read_text("utf-8"))["models"]]
+    return [folder / name for name in json.loads((folder / FOLDS_FILE).read_text("utf-8"))["models"]]
 
 
-def weigh(members: Sequence[str | Path]) -> Weighing:
+def fit_ensemble_weights(members: Sequence[str | Path]) -> EnsembleWeights:
     """The weights of runs of folds by their out-of-fold predictions (see `fit_weights`).
 
     Raises ``ValueError`` where one is no such run, and as `fit_weights` does.
     """
     found = []
     for member in members:
-        record = Path(member, FOLDS)
+        record = Path(member, FOLDS_FILE)
         if not record.is_file():
             raise ValueError(
                 f"{member} has no out-of-fold predictions to fit weights on: it is no finished run of folds"
             )
         found.append(OutOfFold.read(Path(member, "oof.csv"), json.loads(record.read_text("utf-8"))["kind"]))
-    return fit_weights(found)
+    return fit_weights_on_oof(found)
 
 
 class Ensemble:
@@ -69,74 +211,74 @@ class Ensemble:
         self,
         members: Sequence[str | Path | Predictor],
         weights: Sequence[float] | None = None,
-        make: Callable[[str | Path], Predictor] = Predictor,
+        make_predictor: Callable[[str | Path], Predictor] = Predictor,
     ) -> None:
-        shares = _shares(len(members), weights)
+        shares = _normalize_weights(len(members), weights)
         self.members: list[Predictor] = []
         self.weights: list[float] = []  # of each of `members`, 1 in sum
         for member, share in zip(members, shares, strict=True):
-            parts = [member] if isinstance(member, Predictor) else models_of(member)
-            self.members += (part if isinstance(part, Predictor) else make(part) for part in parts)
+            parts = [member] if isinstance(member, Predictor) else member_models(member)
+            self.members += (part if isinstance(part, Predictor) else make_predictor(part) for part in parts)
             self.weights += [share / len(parts)] * len(parts)
         first = self.members[0]
         self.labels: Labels = first.labels
         self.classes, self.preprocess = first.classes, first.preprocess
-        self._columns = [_columns(first, member) for member in self.members]
+        self._columns = [_output_columns(first, member) for member in self.members]
 
-    def __call__(self, pictures: Source | Iterable[Source], top: int = 5) -> list[Prediction]:
+    def __call__(self, images: ImageSource | Iterable[ImageSource], top: int = 5) -> list[Prediction]:
         """The predictions of paths, PIL images, files' bytes or uint8 arrays (H, W, 3), in order."""
-        return list(self.stream(named_sources(pictures), top))
+        return list(self.stream(name_images(images), top))
 
-    def stream(self, named: Named, top: int = 5) -> Iterator[Prediction]:
+    def stream(self, named_images: NamedImages, top: int = 5) -> Iterator[Prediction]:
         """The same one by one, of (name, picture) pairs, for as many as there are: memory stays bounded."""
-        whole("top", top, 1)
-        for name, row in self.answers(named):
-            if isinstance(row, PictureError):
+        check_int("top", top, 1)
+        for name, row in self.predict_scores(named_images):
+            if isinstance(row, ImageError):
                 yield Prediction(name, error=str(row))
             else:
-                yield told(name, likeliest(row[None], self.labels.kind, top)[0], self.labels)
+                yield to_prediction(name, top_k(row[None], self.labels.kind, top)[0], self.labels)
 
-    def answers(self, named: Named) -> Iterator[tuple[str, NDArray[np.float64] | PictureError]]:
+    def predict_scores(self, named_images: NamedImages) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
         """(name, float64 (classes,)) of (name, picture) pairs: the members' mean, by their weights."""
         alike: dict[Preprocess, list[int]] = {}
         for number, member in enumerate(self.members):
             if self.weights[number]:
-                alike.setdefault(member.prepared, []).append(number)
+                alike.setdefault(member.tta_preprocess, []).append(number)
         if len(alike) == 1:
             ((preprocess, numbers),) = alike.items()
-            yield from self._of(numbers, preprocess, named)
+            yield from self._weighted_scores(numbers, preprocess, named_images)
             return
-        coming = iter(named)
-        while chunk := list(islice(coming, _CHUNK)):
-            found = [self._of(numbers, preprocess, chunk) for preprocess, numbers in alike.items()]
+        coming = iter(named_images)
+        while chunk := list(islice(coming, _IMAGES_PER_CHUNK)):
+            found = [self._weighted_scores(numbers, preprocess, chunk) for preprocess, numbers in alike.items()]
             for rows in zip(*found, strict=True):
                 summed = np.zeros(self.classes)
-                error = next((row for _, row in rows if isinstance(row, PictureError)), None)
+                error = next((row for _, row in rows if isinstance(row, ImageError)), None)
                 for _, row in rows if error is None else ():
                     summed += row
                 yield rows[0][0], error or summed
 
-    def keep(self) -> None:
+    def cache_for_engines(self) -> None:
         """Leaves a file of each network for engines, so that the next start needs no PyTorch."""
         for member in self.members:
-            member.keep()
+            member.cache_for_engines()
 
-    def _of(
-        self, numbers: Sequence[int], preprocess: Preprocess, named: Named
-    ) -> Iterator[tuple[str, NDArray[np.float64] | PictureError]]:
+    def _weighted_scores(
+        self, numbers: Sequence[int], preprocess: Preprocess, named_images: NamedImages
+    ) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
         """What the members of these ``numbers``, who see pictures alike, add to the answers."""
 
-        def compute(pictures: Fitted) -> NDArray[np.float64]:
+        def compute(pictures: InputImage) -> NDArray[np.float64]:
             found = np.zeros((len(pictures), self.classes))
             for number in numbers:
                 answers = self.members[number].compute(pictures)
                 found += self.weights[number] * answers[:, self._columns[number]]
             return found
 
-        return outputs(compute, named, preprocess, lambda: self.members[numbers[0]].batch)
+        return run_batches(compute, named_images, preprocess, lambda: self.members[numbers[0]].batch_size)
 
 
-def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
+def _normalize_weights(count: int, weights: Sequence[float] | None) -> list[float]:
     """The weights with a sum of 1."""
     if not count:
         raise ValueError("an ensemble needs at least one model")
@@ -148,7 +290,7 @@ def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
     return [weight / sum(given) for weight in given]
 
 
-def _columns(first: Predictor, member: Predictor) -> list[int]:
+def _output_columns(first: Predictor, member: Predictor) -> list[int]:
     """The outputs of ``member`` in the order of the first one's labels."""
     ours, theirs = first.labels, member.labels
     if (len(ours.names), first.classes, ours.kind) != (len(theirs.names), member.classes, theirs.kind):

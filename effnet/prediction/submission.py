@@ -10,42 +10,41 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from effnet.arch.record import did_you_mean
-from effnet.contract import Labels
-from effnet.data.columns import Table, read_table
-from effnet.data.pixels import PictureError
-from effnet.data.storage.atomic import replacing
-from effnet.data.table import open_unlabelled
+from effnet.arch.serde import did_you_mean
+from effnet.data.image_io import ImageError
+from effnet.data.storage.atomic_write import atomic_write
+from effnet.data.table import LabelTable, open_unlabeled_table, read_table
+from effnet.metadata import Labels
 from effnet.prediction.ensemble import Ensemble
-from effnet.prediction.prediction import RIGHT
 from effnet.prediction.predictor import Predictor
+from effnet.tasks import MULTI_LABEL_THRESHOLD
 
-SAMPLES = ("sample_submission.csv", "sampleSubmission.csv", "SampleSubmission.csv")
+SAMPLE_FILES = ("sample_submission.csv", "sampleSubmission.csv", "SampleSubmission.csv")
 
-Cells = Callable[[NDArray[np.float32]], list[str]]  # (classes,) -> what stands beside the id
+RowFormatter = Callable[[NDArray[np.float32]], list[str]]  # (classes,) -> what stands beside the id
 
 
 @dataclass(frozen=True)
-class Shape:
+class SubmissionFormat:
     """How a submission looks: its headings, the ids from top to bottom, and what an answer becomes."""
 
     columns: tuple[str, ...]
     ids: tuple[str, ...]
-    cells: Cells
+    format_row: RowFormatter
     sample: Path | None = None
 
 
 @dataclass(frozen=True)
-class Submitted:
+class SubmissionResult:
     """What was written: ``unread`` names the pictures that could not be read, and why."""
 
     rows: int
     columns: tuple[str, ...]
     sample: Path | None
-    unread: tuple[str, ...]
+    unreadable: tuple[str, ...]
 
 
-def submit(
+def write_submission(
     table: str | Path,
     predictor: Predictor | Ensemble,
     out: str | Path,
@@ -53,7 +52,7 @@ def submit(
     probabilities: bool = False,
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> Submitted:
+) -> SubmissionResult:
     """Predicts the pictures of ``table`` (see `open_unlabelled`) into the CSV ``out``, a row each.
 
     The first column is called as the table's, then comes ``label`` (several have spaces between them; values are by
@@ -64,14 +63,14 @@ def submit(
     ``ValueError`` for a sample that does not fit, and where no picture can be read.
     """
     out = Path(out)
-    refuse(out, force)
+    check_output_path(out, force)
     given = read_table(table)
-    pairs = open_unlabelled(table)
-    wanted = shape(given, predictor.labels, predictor.classes, probabilities)
+    pairs = open_unlabeled_table(table)
+    wanted = submission_format(given, predictor.labels, predictor.classes, probabilities)
     found: dict[str, NDArray[np.float32]] = {}
     unread: dict[str, str] = {}
-    for done, (name, row) in enumerate(predictor.answers(pairs), start=1):
-        if isinstance(row, PictureError):
+    for done, (name, row) in enumerate(predictor.predict_scores(pairs), start=1):
+        if isinstance(row, ImageError):
             unread[name] = str(row)
         else:
             found[name] = row.astype(np.float32)
@@ -80,17 +79,17 @@ def submit(
     if not found:
         raise ValueError(f"none of the {len(pairs)} pictures could be read; the first: {next(iter(unread.values()))}")
     mean = np.asarray(np.stack(list(found.values())).mean(0, dtype=np.float64), np.float32)
-    with replacing(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         write = csv.writer(file, lineterminator="\n").writerow
         write(wanted.columns)
         for name, shown in zip(
-            _matched(wanted.ids, [name for name, _ in pairs], wanted.sample), wanted.ids, strict=True
+            _match_ids(wanted.ids, [name for name, _ in pairs], wanted.sample), wanted.ids, strict=True
         ):
-            write((shown, *wanted.cells(found.get(name, mean))))
-    return Submitted(len(wanted.ids), wanted.columns, wanted.sample, tuple(unread.values()))
+            write((shown, *wanted.format_row(found.get(name, mean))))
+    return SubmissionResult(len(wanted.ids), wanted.columns, wanted.sample, tuple(unread.values()))
 
 
-def refuse(out: Path, force: bool) -> None:
+def check_output_path(out: Path, force: bool) -> None:
     """Raises ``ValueError`` for what is no ``.csv``, ``FileExistsError`` for what is there, unless with ``force``."""
     if out.suffix.lower() != ".csv":
         raise ValueError(f"a submission ends in .csv, not in {out.suffix or 'nothing'}")
@@ -98,7 +97,7 @@ def refuse(out: Path, force: bool) -> None:
         raise FileExistsError(f"{out} is there already: --force replaces it, another --out leaves it as it is")
 
 
-def shape(table: Table, labels: Labels, classes: int, probabilities: bool = False) -> Shape:
+def submission_format(table: LabelTable, labels: Labels, classes: int, probabilities: bool = False) -> SubmissionFormat:
     """The shape of a submission for ``table`` by a model of these labels.
 
     A sample's first column has the ids. The others, where they are named as the model's classes are, hold their
@@ -107,24 +106,28 @@ def shape(table: Table, labels: Labels, classes: int, probabilities: bool = Fals
     value that value. Raises ``ValueError`` for columns that mean none of this.
     """
     names = tuple(labels.name(index) for index in range(classes))
-    sample = _sample(table)
+    sample = _find_sample(table)
     if sample is None:
         if probabilities or labels.kind == "value":
-            return Shape((table.key, *names), tuple(table.column(table.key)), _numbers(range(classes)))
-        return Shape((table.key, "label"), tuple(table.column(table.key)), _label(labels, names))
+            return SubmissionFormat(
+                (table.image_column, *names), tuple(table.column(table.image_column)), _format_numbers(range(classes))
+            )
+        return SubmissionFormat(
+            (table.image_column, "label"), tuple(table.column(table.image_column)), _format_label(labels, names)
+        )
     key, *columns = sample.columns
     ids = tuple(sample.column(key))
     if columns and set(columns) <= set(names):
         places = [names.index(column) for column in columns]
-        return Shape(sample.columns, ids, _numbers(places), sample.path)
+        return SubmissionFormat(sample.columns, ids, _format_numbers(places), sample.path)
     if len(columns) == 1:
         if labels.kind == "value" and classes == 1:
-            return Shape(sample.columns, ids, _numbers([0]), sample.path)
+            return SubmissionFormat(sample.columns, ids, _format_numbers([0]), sample.path)
         fraction = any(map(_is_fraction, sample.column(columns[0])))
         if labels.kind == "one" and classes == 2 and (probabilities or fraction):
-            return Shape(sample.columns, ids, _numbers([1]), sample.path)
+            return SubmissionFormat(sample.columns, ids, _format_numbers([1]), sample.path)
         if labels.kind != "value" and not probabilities:
-            return Shape(sample.columns, ids, _label(labels, names), sample.path)
+            return SubmissionFormat(sample.columns, ids, _format_label(labels, names), sample.path)
     odd = [column for column in columns if column not in names]
     raise ValueError(
         f"{sample.path} has {', '.join(columns) or 'no columns beside the id'}, which the model's answers "
@@ -134,14 +137,14 @@ def shape(table: Table, labels: Labels, classes: int, probabilities: bool = Fals
     )
 
 
-def _sample(table: Table) -> Table | None:
+def _find_sample(table: LabelTable) -> LabelTable | None:
     """The sample beside the table, or the table itself where it is called so."""
-    if table.path.name in SAMPLES:
+    if table.path.name in SAMPLE_FILES:
         return table
-    return next((read_table(path) for name in SAMPLES if (path := table.path.with_name(name)).is_file()), None)
+    return next((read_table(path) for name in SAMPLE_FILES if (path := table.path.with_name(name)).is_file()), None)
 
 
-def _matched(ids: Sequence[str], names: Sequence[str], sample: Path | None) -> list[str]:
+def _match_ids(ids: Sequence[str], names: Sequence[str], sample: Path | None) -> list[str]:
     """The table's name for each id of the submission; a sample may leave endings out, or have them.
 
     Raises ``ValueError`` for ids that the table has not.
@@ -158,13 +161,15 @@ def _matched(ids: Sequence[str], names: Sequence[str], sample: Path | None) -> l
     return found
 
 
-def _numbers(places: Sequence[int]) -> Cells:
+def _format_numbers(places: Sequence[int]) -> RowFormatter:
     return lambda row: [f"{row[place]:.7g}" for place in places]
 
 
-def _label(labels: Labels, names: Sequence[str]) -> Cells:
+def _format_label(labels: Labels, names: Sequence[str]) -> RowFormatter:
     if labels.kind == "any":
-        return lambda row: [" ".join(name for name, share in zip(names, row, strict=True) if share >= RIGHT)]
+        return lambda row: [
+            " ".join(name for name, share in zip(names, row, strict=True) if share >= MULTI_LABEL_THRESHOLD)
+        ]
     return lambda row: [names[int(row.argmax())]]
 
 

@@ -12,47 +12,54 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from effnet.arch.scaling import ALPHA, BETA, GAMMA
-from effnet.serve import answers, errors, heat, scaling, telling
-from effnet.serve.body import CONTENT
-from effnet.serve.desk import Desk
-from effnet.serve.edge import Edge
+from effnet.serve import errors, heatmap, scaling, schemas
 from effnet.serve.metrics import CONTENT_TYPE_LATEST, Metrics
+from effnet.serve.middleware import ResponseMiddleware
+from effnet.serve.request_queue import RequestQueue
+from effnet.serve.upload import REQUEST_CONTENT
 
-PAGE = Path(__file__).parent / "page"
+PAGE_DIR = Path(__file__).parent / "page"
 
-_OF_PICTURES = errors.problems(*errors.MEANINGS)
-_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": CONTENT}}
-_PNG = {
+_IMAGE_ERRORS = errors.error_responses(*errors.STATUS_DESCRIPTIONS)
+_IMAGE_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": REQUEST_CONTENT}}
+_PNG_RESPONSE = {
     "description": "The map over what the network saw, as a PNG; or as JSON, with its values.",
     "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
 }
-_TEXT = {"description": "In Prometheus's text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+_TEXT_RESPONSE = {
+    "description": "In Prometheus's text format.",
+    "content": {"text/plain": {"schema": {"type": "string"}}},
+}
 
-Model = Annotated[str | None, Query(description="A served model's name; the first one where it is left out.")]
-Top = Annotated[int, Query(ge=1, le=1000, description="How many labels.")]
-Class = Annotated[str | None, Query(alias="class", description="A label or its number; the likeliest if left out.")]
-Format = Annotated[Literal["png", "json"], Query(description="A picture, or the map with its values.")]
-Network = Annotated[str, Query(description="A published network's name.", examples=["b0"])]
-Phi = Annotated[float, Query(ge=scaling.PHI[0], le=scaling.PHI[1], description="The dial; 0: the network itself.")]
-Beside = Annotated[
+ModelQuery = Annotated[str | None, Query(description="A served model's name; the first one where it is left out.")]
+TopQuery = Annotated[int, Query(ge=1, le=1000, description="How many labels.")]
+ClassQuery = Annotated[
+    str | None, Query(alias="class", description="A label or its number; the likeliest if left out.")
+]
+FormatQuery = Annotated[Literal["png", "json"], Query(description="A picture, or the map with its values.")]
+NetworkQuery = Annotated[str, Query(description="A published network's name.", examples=["b0"])]
+PhiQuery = Annotated[
+    float, Query(ge=scaling.PHI_RANGE[0], le=scaling.PHI_RANGE[1], description="The dial; 0: the network itself.")
+]
+BesideQuery = Annotated[
     float | None,
     Query(
-        ge=scaling.PHI[0],
-        le=scaling.PHI[1],
+        ge=scaling.PHI_RANGE[0],
+        le=scaling.PHI_RANGE[1],
         description="The diagram's scale is one on which the network would have room at this phi, too.",
     ),
 ]
-Coefficient = Annotated[
+CoefficientQuery = Annotated[
     float,
     Query(
-        ge=scaling.COEFFICIENTS[0],
-        le=scaling.COEFFICIENTS[1],
+        ge=scaling.COEFFICIENT_RANGE[0],
+        le=scaling.COEFFICIENT_RANGE[1],
         description="Depth grows by alpha^phi, width by beta^phi, resolution by gamma^phi.",
     ),
 ]
 
 
-def create_app(desk: Desk, metrics: Metrics) -> FastAPI:
+def create_app(desk: RequestQueue, metrics: Metrics) -> FastAPI:
     """The application. The desk is closed by whoever made it, after the last answer."""
     app = FastAPI(
         title="effnet",
@@ -61,88 +68,92 @@ def create_app(desk: Desk, metrics: Metrics) -> FastAPI:
         docs_url=None,  # its page comes from another host
         redoc_url=None,
     )
-    metrics.accepted(lambda: desk.accepted)
-    _pictures(app, desk)
-    _facts(app, desk)
-    _watching(app, desk, metrics)
-    _page(app)
-    errors.tell(app)
-    app.add_middleware(Edge, metrics=metrics)
+    metrics.set_accepted_source(lambda: desk.accepted)
+    _add_image_routes(app, desk)
+    _add_info_routes(app, desk)
+    _add_monitoring_routes(app, desk, metrics)
+    _add_page(app)
+    errors.add_error_handlers(app)
+    app.add_middleware(ResponseMiddleware, metrics=metrics)
     return app
 
 
-def _pictures(app: FastAPI, desk: Desk) -> None:
-    @app.post("/v1/predict", response_model=answers.Prediction, responses=_OF_PICTURES, openapi_extra=_BODY)
-    async def predict(request: Request, top: Top = 5, model: Model = None) -> Response:
+def _add_image_routes(app: FastAPI, desk: RequestQueue) -> None:
+    @app.post("/v1/predict", response_model=schemas.PredictResponse, responses=_IMAGE_ERRORS, openapi_extra=_IMAGE_BODY)
+    async def predict(request: Request, top: TopQuery = 5, model: ModelQuery = None) -> Response:
         """What a picture shows."""
         served = desk.model(model)
-        found = await desk.served(request, lambda content: desk.answered(content, served))
-        return JSONResponse(telling.prediction(served, found, top))
+        found = await desk.process(request, lambda content: desk.predict(content, served))
+        return JSONResponse(schemas.predict_response(served, found, top))
 
     @app.post(
         "/v1/explain",
-        response_model=answers.Explanation,
-        responses={**_OF_PICTURES, 200: _PNG},
-        openapi_extra=_BODY,
+        response_model=schemas.ExplainResponse,
+        responses={**_IMAGE_ERRORS, 200: _PNG_RESPONSE},
+        openapi_extra=_IMAGE_BODY,
     )
-    async def explain(request: Request, wanted: Class = None, model: Model = None, format: Format = "png") -> Response:
+    async def explain(
+        request: Request, wanted: ClassQuery = None, model: ModelQuery = None, format: FormatQuery = "png"
+    ) -> Response:
         """Where in a picture a class is seen: the class activation map, which is exact for this family."""
         served = desk.model(model)
-        served.to_explain()
-        chosen = None if wanted is None else served.number(wanted)
+        served.require_explanations()
+        chosen = None if wanted is None else served.class_index(wanted)
 
         async def work(content: bytes) -> Response:
-            found = await desk.answered(content, served)
-            index = int(found.computed.row.argmax()) if chosen is None else chosen
+            found = await desk.predict(content, served)
+            index = int(found.output.row.argmax()) if chosen is None else chosen
 
             def shown() -> Response:
-                values = served.map(found.picture, index)
+                values = served.activation_map(found.image, index)
                 if format == "png":
-                    return Response(heat.over(found.picture, values), media_type="image/png")
-                return JSONResponse(telling.explanation(served, found, index, values))
+                    return Response(heatmap.overlay_png(found.image, values), media_type="image/png")
+                return JSONResponse(schemas.explain_response(served, found, index, values))
 
-            return await desk.explained(shown)
+            return await desk.run_explanation(shown)
 
-        return await desk.served(request, work)
+        return await desk.process(request, work)
 
 
-def _facts(app: FastAPI, desk: Desk) -> None:
-    @app.get("/v1/models", response_model=answers.Models)
+def _add_info_routes(app: FastAPI, desk: RequestQueue) -> None:
+    @app.get("/v1/models", response_model=schemas.ModelsResponse)
     def models() -> Response:
         """The models that are served, and what this server takes on."""
-        served = [telling.facts(one) for one in desk.models.values()]
+        served = [schemas.model_info(one) for one in desk.models.values()]
         return JSONResponse({"models": served, "limits": asdict(desk.limits)})
 
-    @app.get("/v1/scale", response_model=answers.Scaled, responses=errors.problems(404, 422))
+    @app.get("/v1/scale", response_model=schemas.ScaleResponse, responses=errors.error_responses(404, 422))
     def scale(
-        network: Network = "b0",
-        phi: Phi = 0.0,
-        alpha: Coefficient = ALPHA,
-        beta: Coefficient = BETA,
-        gamma: Coefficient = GAMMA,
+        network: NetworkQuery = "b0",
+        phi: PhiQuery = 0.0,
+        alpha: CoefficientQuery = ALPHA,
+        beta: CoefficientQuery = BETA,
+        gamma: CoefficientQuery = GAMMA,
         svg: Annotated[bool, Query(description="With the diagram.")] = True,
         narrow: Annotated[bool, Query(description="The diagram downwards, for a telephone.")] = False,
-        beside: Beside = None,
+        beside: BesideQuery = None,
     ) -> Response:
         """A network grown or shrunk by compound scaling, what it costs, and its diagram."""
-        return JSONResponse(scaling.scaled(network, scaling.Dials(phi, alpha, beta, gamma), svg, narrow, beside))
+        return JSONResponse(
+            scaling.scale_network(network, scaling.ScalingFactors(phi, alpha, beta, gamma), svg, narrow, beside)
+        )
 
 
-def _watching(app: FastAPI, desk: Desk, metrics: Metrics) -> None:
-    @app.get("/healthz", response_model=answers.Health)
+def _add_monitoring_routes(app: FastAPI, desk: RequestQueue, metrics: Metrics) -> None:
+    @app.get("/healthz", response_model=schemas.HealthResponse)
     async def health() -> Response:
         """That the server is there."""
         return JSONResponse({"status": "ok", "accepted": desk.accepted})
 
-    @app.get("/metrics", response_class=Response, responses={200: _TEXT})
-    def told() -> Response:
+    @app.get("/metrics", response_class=Response, responses={200: _TEXT_RESPONSE})
+    def metrics_text() -> Response:
         """What Prometheus is told."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _page(app: FastAPI) -> None:
+def _add_page(app: FastAPI) -> None:
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> Response:
-        return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+        return FileResponse(PAGE_DIR / "index.html", headers={"cache-control": "no-cache"})
 
-    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    app.mount("/page", StaticFiles(directory=PAGE_DIR), name="page")

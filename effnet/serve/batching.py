@@ -11,28 +11,28 @@ from threading import Condition, Thread
 import numpy as np
 from numpy.typing import NDArray
 
-from effnet.arch.record import number, whole
-from effnet.clock import Stopwatch
-from effnet.data.pixels import Fitted
+from effnet.arch.serde import check_float, check_int
+from effnet.data.image_io import InputImage
+from effnet.timing import Stopwatch
 
-Row = NDArray[np.float64]
+OutputRow = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Computed:
+class BatchedOutput:
     """One picture's answer (classes,), how many seconds it waited, and how long its batch of so many took."""
 
-    row: Row
+    row: OutputRow
     waited: float
     seconds: float
-    batch: int
+    batch_size: int
 
 
 @dataclass(frozen=True)
 class _Job:
-    picture: Fitted
-    answer: Future[Computed]
-    since: Stopwatch
+    image: InputImage
+    future: Future[BatchedOutput]
+    queued: Stopwatch
 
 
 class Batcher:
@@ -45,33 +45,33 @@ class Batcher:
 
     def __init__(
         self,
-        compute: Callable[[Fitted], Row],
-        most: int,
+        compute: Callable[[InputImage], OutputRow],
+        max_batch_size: int,
         wait: float = 0.0,
-        told: Callable[[int, float], None] = lambda size, seconds: None,
+        on_batch: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
-        whole("most", most, 1)
-        number("wait", wait, 0)
-        self.most = most
-        self._compute, self._wait, self._told = compute, wait, told
+        check_int("most", max_batch_size, 1)
+        check_float("wait", wait, 0)
+        self.max_batch_size = max_batch_size
+        self._compute, self._wait, self._told = compute, wait, on_batch
         self._jobs: deque[_Job] = deque()
         self._changed = Condition()
         self._closed = False
         self._thread = Thread(target=self._work, name="batches", daemon=True)
         self._thread.start()
 
-    def submit(self, picture: Fitted) -> Future[Computed]:
+    def submit(self, image: InputImage) -> Future[BatchedOutput]:
         """The answer to come. Cancelled before its batch begins, it is not computed.
 
         Raises ``RuntimeError`` once the queue is closed.
         """
-        job = _Job(picture, Future(), Stopwatch())
+        job = _Job(image, Future(), Stopwatch())
         with self._changed:
             if self._closed:
                 raise RuntimeError("the queue is closed")
             self._jobs.append(job)
             self._changed.notify()
-        return job.answer
+        return job.future
 
     def close(self) -> None:
         """Answers all that waits, and ends the thread."""
@@ -81,28 +81,28 @@ class Batcher:
         self._thread.join()
 
     def _work(self) -> None:
-        while jobs := self._gathered():
-            alive = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
+        while jobs := self._next_batch():
+            alive = [job for job in jobs if job.future.set_running_or_notify_cancel()]
             if alive:
-                self._answer(alive)
+                self._compute_batch(alive)
 
-    def _gathered(self) -> list[_Job]:
+    def _next_batch(self) -> list[_Job]:
         """The next batch; empty when the queue is closed and worked off."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closed)
             if self._wait:
-                self._changed.wait_for(lambda: len(self._jobs) >= self.most or self._closed, self._wait)
-            return [self._jobs.popleft() for _ in range(min(self.most, len(self._jobs)))]
+                self._changed.wait_for(lambda: len(self._jobs) >= self.max_batch_size or self._closed, self._wait)
+            return [self._jobs.popleft() for _ in range(min(self.max_batch_size, len(self._jobs)))]
 
-    def _answer(self, jobs: list[_Job]) -> None:
-        waited, watch = [job.since.seconds for job in jobs], Stopwatch()
+    def _compute_batch(self, jobs: list[_Job]) -> None:
+        waited, watch = [job.queued.seconds for job in jobs], Stopwatch()
         try:
-            rows = self._compute(np.stack([job.picture for job in jobs]))  # (N, H, W, 3) -> (N, classes)
+            rows = self._compute(np.stack([job.image for job in jobs]))  # (N, H, W, 3) -> (N, classes)
         except BaseException as error:  # whoever asked must hear of it, and the thread must live on
             for job in jobs:
-                job.answer.set_exception(error)
+                job.future.set_exception(error)
             return
         seconds = watch.seconds
         self._told(len(jobs), seconds)
         for job, row, time in zip(jobs, rows, waited, strict=True):
-            job.answer.set_result(Computed(row, time, seconds, len(jobs)))
+            job.future.set_result(BatchedOutput(row, time, seconds, len(jobs)))

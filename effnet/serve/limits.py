@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from effnet.arch.record import number, whole
+from effnet.arch.serde import check_float, check_int
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """What one server takes on, for all its models together.
 
     ``queue``: pictures that have come and are not answered yet; with those that are still coming, they hold no more
@@ -18,15 +18,15 @@ class Limits:
     Raises ``ValueError`` for values that nothing could be served with.
     """
 
-    queue: int = 64
-    bytes_most: int = 32_000_000
-    pixels_most: int = 100_000_000  # 300 MB as RGB: every telephone's photo, and no decompression bomb
-    seconds: float = 30.0
-    wait: float = 0.0
+    queue_size: int = 64
+    max_bytes: int = 32_000_000
+    max_pixels: int = 100_000_000  # 300 MB as RGB: every telephone's photo, and no decompression bomb
+    timeout_seconds: float = 30.0
+    batch_wait_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        whole("queue", self.queue, 1)
-        whole("bytes_most", self.bytes_most, 1)
-        whole("pixels_most", self.pixels_most, 1)
-        number("seconds", self.seconds, 0, above=True)
-        number("wait", self.wait, 0, 10)
+        check_int("queue", self.queue_size, 1)
+        check_int("bytes_most", self.max_bytes, 1)
+        check_int("pixels_most", self.max_pixels, 1)
+        check_float("seconds", self.timeout_seconds, 0, exclusive=True)
+        check_float("wait", self.batch_wait_seconds, 0, 10)

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from effnet.weights.atomic import replacing
+from effnet.data.storage.atomic_write import atomic_write
 
-KEPT = 2
+MAX_CHECKPOINTS = 2
 
 
 class Checkpoints:
@@ -26,9 +26,9 @@ class Checkpoints:
 
         Raises ``OSError`` where the disk is full; the last good checkpoint stays.
         """
-        with replacing(self.folder / f"{epoch:05d}-{batch:07d}.pt") as beside, beside.open("wb") as file:
+        with atomic_write(self.folder / f"{epoch:05d}-{batch:07d}.pt") as beside, beside.open("wb") as file:
             torch.save(state, file)
-        for old in self._newest_first()[KEPT:]:
+        for old in self._newest_first()[MAX_CHECKPOINTS:]:
             old.unlink()
 
     def latest(self) -> dict[str, Any] | None:

@@ -11,31 +11,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effnet.clock import Stopwatch
-from effnet.data.augment import dice
-from effnet.data.loader import TrainingBatches
-from effnet.data.mixing import mix
-from effnet.data.normalise import normalise
+from effnet.data.augment import mix_batch, stable_seed
+from effnet.data.loader import TrainingLoader
+from effnet.data.preprocessing import normalize
 from effnet.net import EfficientNet
 from effnet.net.surgery import freeze, set_drop_path
+from effnet.timing import Stopwatch
+from effnet.training.callbacks import Callback, EpochMetrics
 from effnet.training.checkpoint import Checkpoints
-from effnet.training.history import Epoch
-from effnet.training.judging import WORST, Score, told
-from effnet.training.objective import Objective
-from effnet.training.optimise import Average, optimiser, set_rate
-from effnet.training.place import Place
-from effnet.training.recipe import Recipe, Stretch
-from effnet.training.schedule import Schedule
-from effnet.training.watch import Watch
+from effnet.training.distributed import Distributed
+from effnet.training.ema import ExponentialMovingAverage
+from effnet.training.losses import TrainingLoss
+from effnet.training.metrics import WORST_SCORE, SelectionScore, format_metric
+from effnet.training.optim import make_optimizer
+from effnet.training.recipes import Phase, Recipe
+from effnet.training.schedule import LRSchedule, set_learning_rate
 
 CHECKPOINT_SECONDS = 300  # between two checkpoints
-LOOKED_EVERY = 8  # batches at which the clock is looked at: all processes must agree on what it says
+CLOCK_CHECK_BATCHES = 8  # batches at which the clock is looked at: all processes must agree on what it says
 
 State = dict[str, Any]
-Batches = Callable[[Stretch], TrainingBatches]
+MakeBatches = Callable[[Phase], TrainingLoader]
 
 
-class Diverged(ValueError):
+class TrainingDiverged(ValueError):
     """Training came to numbers that are none; the last good weights are kept."""
 
     def __init__(self, epoch: int, loss: str) -> None:
@@ -56,233 +55,251 @@ class Trainer:
     def __init__(
         self,
         model: EfficientNet,
-        batches: Batches,
-        objective: Objective,
-        judge: Callable[[EfficientNet], Score],
+        make_batches: MakeBatches,
+        loss: TrainingLoss,
+        score_model: Callable[[EfficientNet], SelectionScore],
         recipe: Recipe,
         epochs: int,
         seed: int,
         checkpoints: Checkpoints,
-        watch: Watch,
-        place: Place,
-        pieces: int = 1,
-        compiled: bool = False,
-        since: Stopwatch | None = None,
+        callback: Callback,
+        distributed: Distributed,
+        accumulation_steps: int = 1,
+        torch_compile: bool = False,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
-        self.model, self._batches, self.objective, self.judge, self.recipe = model, batches, objective, judge, recipe
-        self.epochs, self.seed, self.checkpoints, self.watch, self.place = epochs, seed, checkpoints, watch, place
-        self.pieces = pieces
-        prepare(model, recipe)
-        each = -(-recipe.batch // (place.ranks * pieces))
-        called, self.optimiser = place.ready(model, optimiser(model, recipe), each)
-        self.called: nn.Module = torch.compile(called) if compiled else called  # type: ignore[assignment]
-        self.average = Average(model, recipe.average)
-        self.history: list[Epoch] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_epoch, self.best_score = -1, WORST
-        self.epoch = self.batch = 0
+        self.model, self._make_batches, self.loss, self.score_model, self.recipe = (
+            model,
+            make_batches,
+            loss,
+            score_model,
+            recipe,
+        )
+        self.epochs, self.seed, self.checkpoints, self.callback, self.distributed = (
+            epochs,
+            seed,
+            checkpoints,
+            callback,
+            distributed,
+        )
+        self.accumulation_steps = accumulation_steps
+        prepare_model(model, recipe)
+        each = -(-recipe.batch_size // (distributed.world_size * accumulation_steps))
+        called, self.optimizer = distributed.prepare(model, make_optimizer(model, recipe), each)
+        self.wrapped_model: nn.Module = torch.compile(called) if torch_compile else called  # type: ignore[assignment]
+        self.ema = ExponentialMovingAverage(model, recipe.ema_decay)
+        self.history: list[EpochMetrics] = []
+        self.best_state: dict[str, Tensor] = {}
+        self.best_epoch, self.best_score = -1, WORST_SCORE
+        self.epoch = self.batch_index = 0
         self.loss_sum = self.seconds = 0.0
-        self._since, self._earlier = since or Stopwatch(), 0.0
+        self._stopwatch, self._seconds_before_resume = stopwatch or Stopwatch(), 0.0
 
     @property
-    def spent(self) -> float:
+    def elapsed_seconds(self) -> float:
         """Seconds of the run so far, those before it was resumed among them."""
-        return self._earlier + self._since.seconds
+        return self._seconds_before_resume + self._stopwatch.seconds
 
     def run(self) -> None:
         """Trains to the end, or until ``patience`` epochs brought nothing better; `best` holds the best weights."""
-        for stretch in self.recipe.stretches(self.epochs):
-            if self.epoch >= stretch.end:
+        for stretch in self.recipe.phases(self.epochs):
+            if self.epoch >= stretch.end_epoch:
                 continue
-            with closing(self._batches(stretch)) as batches:
-                while self.epoch < stretch.end and not self._patience_is_over():
+            with closing(self._make_batches(stretch)) as batches:
+                while self.epoch < stretch.end_epoch and not self._should_stop_early():
                     self._train_epoch(stretch, batches)
 
     def release(self) -> None:
         """Lets go of what only training needs, once it is over and `best` was taken: the history stays."""
         self.model.zero_grad(set_to_none=True)
-        self.best = {}
-        del self.optimiser, self.called, self.average
-        self.place.release()
+        self.best_state = {}
+        del self.optimizer, self.wrapped_model, self.ema
+        self.distributed.free_memory()
 
-    def _train_epoch(self, stretch: Stretch, batches: TrainingBatches) -> None:
-        schedule = Schedule(self.recipe, self.epochs, len(batches))
-        settle(self.model, self.recipe, stretch, self.epoch)
-        self._place_gradients()
+    def _train_epoch(self, phase: Phase, batches: TrainingLoader) -> None:
+        schedule = LRSchedule(self.recipe, self.epochs, len(batches))
+        apply_phase(self.model, self.recipe, phase, self.epoch)
+        self._preallocate_gradients()
         self.model.train()
         since = watch = Stopwatch()
         before = self.seconds
-        for pictures, indices in batches.epoch(self.epoch, self.batch):
-            set_rate(self.optimiser, schedule.at(self.epoch * len(batches) + self.batch))
-            self.loss_sum += self._step(pictures, indices, stretch)
-            self.batch += 1
+        for pictures, indices in batches.epoch(self.epoch, self.batch_index):
+            set_learning_rate(self.optimizer, schedule.learning_rate_at(self.epoch * len(batches) + self.batch_index))
+            self.loss_sum += self._train_step(pictures, indices, phase)
+            self.batch_index += 1
             self.seconds = before + watch.seconds
-            self.watch.progress(f"epoch {self.epoch + 1}/{self.epochs}", self.batch, len(batches))
-            due = self.batch % LOOKED_EVERY == 0 and self.place.agreed(since.seconds > CHECKPOINT_SECONDS)
-            if due and self.batch < len(batches):
-                self.save()
+            self.callback.on_progress(f"epoch {self.epoch + 1}/{self.epochs}", self.batch_index, len(batches))
+            due = self.batch_index % CLOCK_CHECK_BATCHES == 0 and self.distributed.broadcast(
+                since.seconds > CHECKPOINT_SECONDS
+            )
+            if due and self.batch_index < len(batches):
+                self.save_checkpoint()
                 since = Stopwatch()
-        self._close_epoch(len(batches))
-        self.save()
+        self._finish_epoch(len(batches))
+        self.save_checkpoint()
 
-    def _place_gradients(self) -> None:
+    def _preallocate_gradients(self) -> None:
         """Makes room for the gradients before there are maps: among these they would keep memory in pieces."""
-        if self.place.device.type == "cpu":
+        if self.distributed.device.type == "cpu":
             for parameter in self.model.parameters():
                 if not parameter.requires_grad:
                     parameter.grad = None
                 elif parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
 
-    def _step(self, pictures: Tensor, indices: Tensor, stretch: Stretch) -> float:
+    def _train_step(self, images: Tensor, indices: Tensor, phase: Phase) -> float:
         """One batch, of which this process has a share; the mean loss of all of it."""
-        total = self.place.total(len(indices))
-        pictures, wanted = pictures.to(self.place.device), self.objective.wanted(indices)
-        if stretch.augment.mixup or stretch.augment.cutmix:
-            torch.manual_seed(dice(self.seed, "mix", self.epoch, self.batch, self.place.rank))
-            soft = self.objective.soft(indices)
-            pictures, wanted = mix(pictures, soft, stretch.augment.mixup, stretch.augment.cutmix)
+        total = self.distributed.all_reduce_sum(len(indices))
+        images, wanted = images.to(self.distributed.device), self.loss.targets(indices)
+        if phase.augment.mixup or phase.augment.cutmix:
+            torch.manual_seed(stable_seed(self.seed, "mix", self.epoch, self.batch_index, self.distributed.rank))
+            soft = self.loss.soft_targets(indices)
+            images, wanted = mix_batch(images, soft, phase.augment.mixup, phase.augment.cutmix)
         while True:
             try:
-                self.optimiser.zero_grad(set_to_none=self.place.device.type != "cpu")
-                torch.manual_seed(dice(self.seed, "step", self.epoch, self.batch, self.place.rank))
-                loss = float(sum(self._parts(pictures, wanted, indices, total)))
+                self.optimizer.zero_grad(set_to_none=self.distributed.device.type != "cpu")
+                torch.manual_seed(stable_seed(self.seed, "step", self.epoch, self.batch_index, self.distributed.rank))
+                loss = float(sum(self._micro_batch_losses(images, wanted, indices, total)))
                 break
             except RuntimeError as error:
-                self._smaller(error, len(indices))
-        loss = float(self.place.total(loss) / self.place.ranks)
+                self._increase_accumulation(error, len(indices))
+        loss = float(self.distributed.all_reduce_sum(loss) / self.distributed.world_size)
         if not isfinite(loss):
-            raise Diverged(self.epoch + 1, "the loss")
-        self.optimiser.step()
-        self.average.update(self.model)
+            raise TrainingDiverged(self.epoch + 1, "the loss")
+        self.optimizer.step()
+        self.ema.update(self.model)
         return loss
 
-    def _parts(self, pictures: Tensor, wanted: Tensor, indices: Tensor, total: float) -> Iterator[float]:
+    def _micro_batch_losses(self, images: Tensor, targets: Tensor, indices: Tensor, total: float) -> Iterator[float]:
         """The loss of each part of the batch, its gradients added."""
-        parts = list(zip(*(one.chunk(self.pieces) for one in (pictures, wanted, indices)), strict=True))
+        parts = list(zip(*(one.chunk(self.accumulation_steps) for one in (images, targets, indices)), strict=True))
         for number, part in enumerate(parts, start=1):
             shared = number == len(parts)
-            with nullcontext() if shared else self.place.apart(self.called):
-                loss = self._loss(*part) * self.place.ranks / total
-                self.place.backward(loss)
+            with nullcontext() if shared else self.distributed.no_sync(self.wrapped_model):
+                loss = self._compute_loss(*part) * self.distributed.world_size / total
+                self.distributed.backward(loss)
             yield loss.item()
 
-    def _loss(self, pictures: Tensor, wanted: Tensor, indices: Tensor) -> Tensor:
-        taught = self.objective.teacher(pictures) if self.objective.teacher else None
-        inputs = normalise(pictures, self.model.preprocess).to(self.model.stem.conv.weight.dtype)
-        with self.place.numbers():
-            logits = self.called(inputs)
-        return self.objective(logits, wanted, indices, taught)
+    def _compute_loss(self, images: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
+        taught = self.loss.teacher(images) if self.loss.teacher else None
+        inputs = normalize(images, self.model.preprocess).to(self.model.stem.conv.weight.dtype)
+        with self.distributed.autocast():
+            logits = self.wrapped_model(inputs)
+        return self.loss(logits, targets, indices, taught)
 
-    def _smaller(self, error: RuntimeError, pictures: int) -> None:
+    def _increase_accumulation(self, error: RuntimeError, image_count: int) -> None:
         """Halves the parts of a batch where ``error`` says that memory ran out; raises it where it does not.
 
         One of several processes cannot: the others wait for its gradients already.
         """
-        if not memory_ran_out(error):
+        if not is_out_of_memory(error):
             raise error
-        if self.pieces >= pictures:
+        if self.accumulation_steps >= image_count:
             raise ValueError(
                 "there is not enough memory for a single picture: try --checkpointing, a smaller --size or network"
             ) from error
-        more = min(2 * self.pieces, pictures)
-        if self.place.ranks > 1:
+        more = min(2 * self.accumulation_steps, image_count)
+        if self.distributed.world_size > 1:
             raise ValueError(
                 f"there is not enough memory: go on with --resume --accumulate {more}, which computes the same batch "
                 "in more parts"
             ) from error
-        self.pieces = more
-        if self.place.device.type == "cuda":
-            self.optimiser.zero_grad(set_to_none=True)
+        self.accumulation_steps = more
+        if self.distributed.device.type == "cuda":
+            self.optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
-        self.watch.say(
-            f"out of memory: from here on a batch is computed in {self.pieces} parts, and stays {pictures} pictures"
+        self.callback.on_message(
+            f"out of memory: from here on a batch is computed in {self.accumulation_steps} parts, and stays {image_count} pictures"
         )
 
-    def _close_epoch(self, batches: int) -> None:
-        score = self.judge(self.average.model)
-        hopeless = self.epoch + 1 == self.epochs and not self.best
+    def _finish_epoch(self, batches: int) -> None:
+        score = self.score_model(self.ema.model)
+        hopeless = self.epoch + 1 == self.epochs and not self.best_state
         # Sound numbers may come right: while batch norm's statistics are young, maps can grow beyond float32
-        if not isfinite(score.loss) and (hopeless or not self.place.agreed(self.average.sound)):
-            raise Diverged(self.epoch + 1, "the loss of the pictures held out")
-        rate = max(group["lr"] for group in self.optimiser.param_groups)
-        line = Epoch(self.epoch + 1, self.loss_sum / batches, score.loss, score.top1, rate, self.seconds)
+        if not isfinite(score.loss) and (hopeless or not self.distributed.broadcast(self.ema.is_finite)):
+            raise TrainingDiverged(self.epoch + 1, "the loss of the pictures held out")
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
+        line = EpochMetrics(self.epoch + 1, self.loss_sum / batches, score.loss, score.metric, rate, self.seconds)
         if score.loss < self.best_score.loss:
-            self.best = {name: value.clone() for name, value in self.average.model.state_dict().items()}
+            self.best_state = {name: value.clone() for name, value in self.ema.model.state_dict().items()}
             self.best_epoch, self.best_score = line.epoch, score
         self.history.append(line)
-        self.watch.epoch(line)
-        self.watch.say(
-            f"epoch {line.epoch}/{self.epochs}: training loss {line.loss:.3f}, "
-            f"held out: loss {line.select_loss:.3f}, {told(self.objective.kind, line.select_top1)}"
+        self.callback.on_epoch_end(line)
+        self.callback.on_message(
+            f"epoch {line.epoch}/{self.epochs}: training loss {line.train_loss:.3f}, "
+            f"held out: loss {line.selection_loss:.3f}, {format_metric(self.loss.kind, line.selection_metric)}"
         )
-        self.epoch, self.batch, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
+        self.epoch, self.batch_index, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
 
-    def _patience_is_over(self) -> bool:
+    def _should_stop_early(self) -> bool:
         return 0 < self.recipe.patience <= self.epoch - self.best_epoch and self.best_epoch > 0
 
-    def save(self) -> None:
+    def save_checkpoint(self) -> None:
         """Leaves a checkpoint of where the run is."""
-        if self.place.first:
-            self.checkpoints.save(self.state(), self.epoch, self.batch)
+        if self.distributed.is_main:
+            self.checkpoints.save(self.state_dict(), self.epoch, self.batch_index)
 
-    def state(self) -> State:
+    def state_dict(self) -> State:
         """Everything that the run needs to go on as if it had never stopped."""
         return {
             "model": self.model.state_dict(),
-            "average": self.average.model.state_dict(),
-            "updates": self.average.updates,
-            "optimiser": self.optimiser.state_dict(),
-            "scale": self.place.scale(),
+            "average": self.ema.model.state_dict(),
+            "updates": self.ema.updates,
+            "optimiser": self.optimizer.state_dict(),
+            "scale": self.distributed.scaler_state_dict(),
             "history": [asdict(line) for line in self.history],
-            "best": self.best,
+            "best": self.best_state,
             "best_epoch": self.best_epoch,
             "best_score": asdict(self.best_score),
             "epochs": self.epochs,
             "epoch": self.epoch,
-            "batch": self.batch,
+            "batch": self.batch_index,
             "loss_sum": self.loss_sum,
             "seconds": self.seconds,
             "learning_rate": self.recipe.learning_rate,
-            "pieces": self.pieces,
-            "spent": self.spent,
+            "pieces": self.accumulation_steps,
+            "spent": self.elapsed_seconds,
         }
 
-    def restore(self, state: State) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Goes back to where ``state`` was taken."""
         self.model.load_state_dict(state["model"])
-        self.average.model.load_state_dict(state["average"])
-        self.average.updates = state["updates"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.place.rescale(state["scale"])
-        self.history = [Epoch(**line) for line in state["history"]]
-        self.best, self.best_epoch, self.best_score = state["best"], state["best_epoch"], Score(**state["best_score"])
-        self.epochs, self.epoch, self.batch = state["epochs"], state["epoch"], state["batch"]
-        self.loss_sum, self.seconds, self.pieces = state["loss_sum"], state["seconds"], state["pieces"]
-        self._earlier = state["spent"]
+        self.ema.model.load_state_dict(state["average"])
+        self.ema.updates = state["updates"]
+        self.optimizer.load_state_dict(state["optimiser"])
+        self.distributed.load_scaler_state_dict(state["scale"])
+        self.history = [EpochMetrics(**line) for line in state["history"]]
+        self.best_state, self.best_epoch, self.best_score = (
+            state["best"],
+            state["best_epoch"],
+            SelectionScore(**state["best_score"]),
+        )
+        self.epochs, self.epoch, self.batch_index = state["epochs"], state["epoch"], state["batch"]
+        self.loss_sum, self.seconds, self.accumulation_steps = state["loss_sum"], state["seconds"], state["pieces"]
+        self._seconds_before_resume = state["spent"]
 
 
-def prepare(model: EfficientNet, recipe: Recipe) -> None:
+def prepare_model(model: EfficientNet, recipe: Recipe) -> None:
     """Sets batch norm and the memory format as the recipe and the convolutions like them."""
-    model.frozen_norms = recipe.norms in ("frozen", "estimated")
+    model.frozen_batch_norm = recipe.batch_norm in ("frozen", "estimated")
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = recipe.norm_momentum
+            module.momentum = recipe.bn_momentum
     if recipe.drop_path is not None:
         set_drop_path(model, recipe.drop_path)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def settle(model: EfficientNet, recipe: Recipe, stretch: Stretch, epoch: int) -> None:
+def apply_phase(model: EfficientNet, recipe: Recipe, phase: Phase, epoch: int) -> None:
     """What holds in ``epoch``: dropout, and which parts are frozen yet."""
-    if stretch.dropout is not None:
-        model.dropout.p = stretch.dropout
-    if recipe.unfreeze:
-        parts = model.parts()
-        still = len(parts) - int(epoch / recipe.unfreeze)
+    if phase.dropout is not None:
+        model.dropout.p = phase.dropout
+    if recipe.unfreeze_every_epochs:
+        parts = model.feature_names()
+        still = len(parts) - int(epoch / recipe.unfreeze_every_epochs)
         freeze(model, parts[still - 1] if still > 0 else None)
 
 
-def memory_ran_out(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether this is what ``error`` says: torch has no one kind of error for it."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

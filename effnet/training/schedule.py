@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import cos, floor, pi
 
-from effnet.training.recipe import Recipe
+from torch.optim import Optimizer
+
+from effnet.training.recipes import Recipe
 
 
 @dataclass(frozen=True)
-class Schedule:
+class LRSchedule:
     """The learning rate of ``recipe`` over ``epochs`` of ``steps`` batches each.
 
     Sources: exponential, as the official ``build_learning_rate``: decay in stairs from the very first step, and during
@@ -18,21 +20,29 @@ class Schedule:
 
     recipe: Recipe
     epochs: int
-    steps: float  # in an epoch; no whole number where pictures do not fill the last batch
+    steps_per_epoch: float  # in an epoch; no whole number where pictures do not fill the last batch
 
-    def at(self, step: int) -> float:
+    def learning_rate_at(self, step: int) -> float:
         """The learning rate of the batch after ``step`` others."""
-        return self.recipe.peak * self._share(step)
+        return self.recipe.peak_learning_rate * self._factor_at(step)
 
-    def _share(self, step: int) -> float:
+    def _factor_at(self, step: int) -> float:
         recipe = self.recipe
-        warm_up = recipe.warm_up if recipe.schedule == "exponential" else min(recipe.warm_up, self.epochs / 2)
-        rising = int(warm_up * self.steps)
+        warm_up = (
+            recipe.warmup_epochs if recipe.schedule == "exponential" else min(recipe.warmup_epochs, self.epochs / 2)
+        )
+        rising = int(warm_up * self.steps_per_epoch)
         if step < rising:
             return step / rising
         if recipe.schedule == "exponential":
-            return recipe.decay ** floor(step / (recipe.decay_epochs * self.steps))
+            return recipe.lr_decay ** floor(step / (recipe.lr_decay_epochs * self.steps_per_epoch))
         if recipe.schedule == "constant":
             return 1.0
-        rest = self.epochs * self.steps - rising
+        rest = self.epochs * self.steps_per_epoch - rising
         return (1 + cos(pi * min((step - rising) / rest, 1))) / 2 if rest > 0 else 1.0
+
+
+def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+    """Sets the learning rate of every group, each by its share."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group["share"]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from effnet.weights.conversion import convert as convert
-    from effnet.weights.load import load as load
-    from effnet.weights.save import save as save
+    from effnet.weights.loading import load as load
+    from effnet.weights.saving import save as save
 
 
 if not TYPE_CHECKING:
@@ -16,8 +16,8 @@ if not TYPE_CHECKING:
         if name not in ("convert", "load", "save"):
             raise AttributeError(f"effnet.weights has no {name!r}")
         from effnet.weights.conversion import convert
-        from effnet.weights.load import load
-        from effnet.weights.save import save
+        from effnet.weights.loading import load
+        from effnet.weights.saving import save
 
         globals().update(convert=convert, load=load, save=save)
         return globals()[name]

@@ -7,20 +7,19 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from effnet.arch import Arch, tensors
-from effnet.arch.record import choice
-from effnet.contract import Numerics
-from effnet.weights.layouts import LAYOUTS
-from effnet.weights.layouts.rows import NORM
+from effnet.arch import Arch, tensor_shapes
+from effnet.arch.serde import check_choice
+from effnet.metadata import Numerics
+from effnet.weights.key_maps import BATCH_NORM_TENSORS, LAYOUTS
 
 Tensors = Mapping[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
 
 
-def names(layout: str, arch: Arch, classes: int = 1000) -> dict[str, str]:
+def key_map(layout: str, arch: Arch, classes: int = 1000) -> dict[str, str]:
     """Our tensor name → the layout's. Raises ``ValueError`` for an unknown layout."""
-    choice("layout", layout, tuple(LAYOUTS))
-    return LAYOUTS[layout].names(arch, classes)
+    check_choice("layout", layout, tuple(LAYOUTS))
+    return LAYOUTS[layout].key_map(arch, classes)
 
 
 def convert(
@@ -38,27 +37,27 @@ def convert(
     such network.
     """
     for layout in (source, target):
-        choice("layout", layout, tuple(LAYOUTS))
-        if not LAYOUTS[layout].has(arch):
+        check_choice("layout", layout, tuple(LAYOUTS))
+        if not LAYOUTS[layout].supports(arch):
             raise ValueError(f"{layout} has no {arch.name}: it has {', '.join(LAYOUTS[layout].archs)}")
-    given = counted(given)
+    given = drop_batch_counters(given)
     classes, channels = read_sizes(given, arch, source)
-    complain(differences(shapes(source, arch, classes, channels), given), arch, source)
+    raise_differences(list_differences(layout_shapes(source, arch, classes, channels), given), arch, source)
     eps = (numerics or Numerics()).bn_eps
-    ours = _from_theirs(given, arch, source, classes, eps)
-    return ours if target == "effnet" else _to_theirs(ours, arch, target, classes, eps)
+    ours = _to_effnet(given, arch, source, classes, eps)
+    return ours if target == "effnet" else _from_effnet(ours, arch, target, classes, eps)
 
 
-def counted(given: Tensors) -> dict[str, Tensor]:
+def drop_batch_counters(tensors_by_name: Tensors) -> dict[str, Tensor]:
     """``given`` without batch norm's batch counters, which no computation here reads."""
-    return {name: tensor for name, tensor in given.items() if not name.endswith("num_batches_tracked")}
+    return {name: tensor for name, tensor in tensors_by_name.items() if not name.endswith("num_batches_tracked")}
 
 
-def shapes(layout: str, arch: Arch, classes: int = 1000, channels: int = 3) -> Shapes:
+def layout_shapes(layout: str, arch: Arch, classes: int = 1000, channels: int = 3) -> Shapes:
     """The layout's tensor name → shape, of every tensor that it has."""
-    theirs, axes = names(layout, arch, classes), LAYOUTS[layout].axes
+    theirs, axes = key_map(layout, arch, classes), LAYOUTS[layout].axes
     found = {}
-    for ours, shape in tensors(arch, classes, channels).items():
+    for ours, shape in tensor_shapes(arch, classes, channels).items():
         if ours in theirs:
             found[theirs[ours]] = tuple(shape[axis] for axis in axes.order(ours, len(shape)))
     return found
@@ -66,7 +65,7 @@ def shapes(layout: str, arch: Arch, classes: int = 1000, channels: int = 3) -> S
 
 def read_sizes(given: Tensors, arch: Arch, layout: str) -> tuple[int, int]:
     """How many classes (0: no classifier) and input channels the tensors are for, if they are ``arch``'s."""
-    theirs = names(layout, arch)
+    theirs = key_map(layout, arch)
     axes = LAYOUTS[layout].axes
     classifier, stem = given.get(theirs["classifier.weight"]), given.get(theirs["stem.conv.weight"])
     classes, channels = 0, 3
@@ -77,19 +76,19 @@ def read_sizes(given: Tensors, arch: Arch, layout: str) -> tuple[int, int]:
     return classes, channels
 
 
-def differences(expected: Mapping[str, tuple[int, ...]], given: Tensors) -> list[str]:
+def list_differences(expected: Mapping[str, tuple[int, ...]], given: Tensors) -> list[str]:
     """Every missing, extra and misshapen tensor, one line each."""
-    found = [f"missing {name} {_shape(shape)}" for name, shape in expected.items() if name not in given]
-    found += [f"extra {name} {_shape(tensor.shape)}" for name, tensor in given.items() if name not in expected]
+    found = [f"missing {name} {_format_shape(shape)}" for name, shape in expected.items() if name not in given]
+    found += [f"extra {name} {_format_shape(tensor.shape)}" for name, tensor in given.items() if name not in expected]
     found += [
-        f"misshapen {name}: {_shape(given[name].shape)} in place of {_shape(shape)}"
+        f"misshapen {name}: {_format_shape(given[name].shape)} in place of {_format_shape(shape)}"
         for name, shape in expected.items()
         if name in given and tuple(given[name].shape) != shape
     ]
     return found
 
 
-def complain(found: list[str], arch: Arch, layout: str) -> None:
+def raise_differences(found: list[str], arch: Arch, layout: str) -> None:
     """Raises ``ValueError`` with all of ``found`` unless it is empty."""
     if found:
         lines = "\n  ".join(found)
@@ -98,13 +97,13 @@ def complain(found: list[str], arch: Arch, layout: str) -> None:
         )
 
 
-def _from_theirs(given: Tensors, arch: Arch, source: str, classes: int, eps: float) -> dict[str, Tensor]:
-    theirs, axes = names(source, arch, classes), LAYOUTS[source].axes
+def _to_effnet(given: Tensors, arch: Arch, source: str, classes: int, eps: float) -> dict[str, Tensor]:
+    theirs, axes = key_map(source, arch, classes), LAYOUTS[source].axes
     found = {}
-    for ours, shape in tensors(arch, classes).items():
+    for ours, shape in tensor_shapes(arch, classes).items():
         if ours in theirs:
             order = axes.order(ours, len(shape))
-            found[ours] = given[theirs[ours]].permute(_inverse(order)).contiguous()
+            found[ours] = given[theirs[ours]].permute(_invert_axes(order)).contiguous()
         else:  # a folded batch norm: no scale, no shift but the bias
             like = found[ours.rpartition(".norm.")[0] + ".conv.weight"]
             value = {"weight": 1.0, "running_mean": 0.0, "running_var": 1 - eps}[ours.rpartition(".")[2]]
@@ -112,10 +111,10 @@ def _from_theirs(given: Tensors, arch: Arch, source: str, classes: int, eps: flo
     return found
 
 
-def _to_theirs(ours: Tensors, arch: Arch, target: str, classes: int, eps: float) -> dict[str, Tensor]:
-    theirs, axes = names(target, arch, classes), LAYOUTS[target].axes
-    if LAYOUTS[target].folded:
-        ours = _folded(ours, eps)
+def _from_effnet(ours: Tensors, arch: Arch, target: str, classes: int, eps: float) -> dict[str, Tensor]:
+    theirs, axes = key_map(target, arch, classes), LAYOUTS[target].axes
+    if LAYOUTS[target].folds_batch_norm:
+        ours = _fold_batch_norm(ours, eps)
     found = {}
     for name, tensor in ours.items():
         if name in theirs:
@@ -123,22 +122,22 @@ def _to_theirs(ours: Tensors, arch: Arch, target: str, classes: int, eps: float)
     return found
 
 
-def _folded(ours: Tensors, eps: float) -> dict[str, Tensor]:
+def _fold_batch_norm(ours: Tensors, eps: float) -> dict[str, Tensor]:
     """Batch norm inside weights and biases, the bias where batch norm's was: computed in float64, rounded once."""
     found = dict(ours)
     for name, kernel in ours.items():
         if name.endswith(".conv.weight"):
             norm = name.removesuffix("conv.weight") + "norm."
-            scale, bias, mean, variance = (ours[norm + part].double() for part in NORM)
+            scale, bias, mean, variance = (ours[norm + part].double() for part in BATCH_NORM_TENSORS)
             scale = scale / (variance + eps).sqrt()
             found[name] = (kernel.double() * scale[:, None, None, None]).to(kernel.dtype)
             found[norm + "bias"] = (bias - mean * scale).to(kernel.dtype)
     return found
 
 
-def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+def _invert_axes(order: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(order.index(axis) for axis in range(len(order)))
 
 
-def _shape(shape: Iterable[int]) -> str:
+def _format_shape(shape: Iterable[int]) -> str:
     return "×".join(str(side) for side in shape) or "scalar"

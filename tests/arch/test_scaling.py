@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from effnet.arch import ARCHS, Arch, count, layers, rounding, scale
 from effnet.arch.scaling import ALPHA, BETA, GAMMA
-from effnet.arch.spec import stage_layers
+from effnet.arch.spec import stage_depths
 from tests.strategies import archs
 
 phis = st.floats(-4, 4)
@@ -45,7 +45,7 @@ def test_dropout_follows_the_paper() -> None:
 def test_half_and_minus_two() -> None:
     small = scale("b0", -2)
     assert small.resolution == 168  # 224 / 1.15² = 169.4
-    assert stage_layers(small) == (1, 2, 2, 3, 3, 3, 1)
+    assert stage_depths(small) == (1, 2, 2, 3, 3, 3, 1)
     walk = list(layers(small))
     assert [next(layer.channels for layer in walk if layer.stage == stage) for stage in range(1, 8)] == [
         *(16, 24, 32, 64, 96, 160, 264),
@@ -106,7 +106,7 @@ def test_scale_refuses(wrong: dict[str, Any]) -> None:
 def test_single_dimensions() -> None:
     deep = scale("b0", 1, alpha=2, beta=1, gamma=1)
     assert (deep.depth, deep.width, deep.resolution) == (2, 1, 224)
-    assert stage_layers(deep) == (2, 4, 4, 6, 6, 8, 2)
+    assert stage_depths(deep) == (2, 4, 4, 6, 6, 8, 2)
     large = scale("b0", 1, alpha=1, beta=1, gamma=2)
     assert (large.depth, large.width, large.resolution) == (1, 1, 448)
 
@@ -116,23 +116,23 @@ def test_rounding_report() -> None:
     assert report.base is ARCHS["b0"]
     assert report.arch == scale("b0", 1)
     assert report.phi == 1
-    assert report.asked.width == pytest.approx(1.1)
-    assert report.asked.depth == pytest.approx(1.2)
-    assert report.asked.resolution == pytest.approx(257.6)
-    assert report.asked.macs / count(ARCHS["b0"]).macs == pytest.approx(1.2 * 1.1**2 * 1.15**2)
-    assert report.built.resolution == 256
-    assert report.built.depth == (2 + 3 + 3 + 4 + 4 + 5 + 2) / 16
-    assert report.built.width == (16 + 24 + 48 + 88 + 120 + 208 + 352) / (16 + 24 + 40 + 80 + 112 + 192 + 320)
-    assert report.built.macs == count(report.arch).macs
+    assert report.requested.width == pytest.approx(1.1)
+    assert report.requested.depth == pytest.approx(1.2)
+    assert report.requested.resolution == pytest.approx(257.6)
+    assert report.requested.macs / count(ARCHS["b0"]).macs == pytest.approx(1.2 * 1.1**2 * 1.15**2)
+    assert report.actual.resolution == 256
+    assert report.actual.depth == (2 + 3 + 3 + 4 + 4 + 5 + 2) / 16
+    assert report.actual.width == (16 + 24 + 48 + 88 + 120 + 208 + 352) / (16 + 24 + 40 + 80 + 112 + 192 + 320)
+    assert report.actual.macs == count(report.arch).macs
     first = report.stages[0]
-    assert (first.channels_asked, first.channels) == (pytest.approx(17.6), 16)
-    assert (first.layers_asked, first.layers) == (1.2, 2)
+    assert (first.channels_requested, first.channels) == (pytest.approx(17.6), 16)
+    assert (first.layers_requested, first.layers) == (1.2, 2)
 
 
 def test_rounding_at_phi_zero_changes_nothing() -> None:
     report = rounding("b0", 0)
-    assert report.built == report.asked
-    assert all((s.channels, s.layers) == (s.channels_asked, s.layers_asked) for s in report.stages)
+    assert report.actual == report.requested
+    assert all((s.channels, s.layers) == (s.channels_requested, s.layers_requested) for s in report.stages)
 
 
 @given(archs(), phis)
@@ -141,8 +141,8 @@ def test_rounding_goes_to_the_nearest(arch: Arch, phi: float) -> None:
     report = rounding(arch, phi)
     for stage in report.stages:
         assert stage.channels % arch.divisor == 0
-        assert stage.channels == arch.divisor or abs(stage.channels - stage.channels_asked) <= arch.divisor
-        assert 0 <= stage.layers - stage.layers_asked < 1 or not arch.scale_ends
+        assert stage.channels == arch.divisor or abs(stage.channels - stage.channels_requested) <= arch.divisor
+        assert 0 <= stage.layers - stage.layers_requested < 1 or not arch.scale_ends
 
 
 @pytest.mark.parametrize("phi", [0, 0.5, 1, 2, 3.5, 5, 6, 7])  # B0 to B7's, as a community fit has them

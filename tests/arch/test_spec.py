@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effnet.arch import ARCHS, Arch, Layer, Stage, block, layers
-from effnet.arch.spec import round_channels, stage_layers
+from effnet.arch import ARCHS, Arch, Layer, Stage, block_layer, layers
+from effnet.arch.spec import round_channels, stage_depths
 from tests.strategies import archs
 
 ROW = Stage("mbconv", 6, 3, 2, 24, 2, squeeze=0.25)
@@ -115,7 +115,7 @@ def test_arch_refuses(wrong: dict[str, Any]) -> None:
 )
 def test_block_refuses(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        block(**{"kind": "mbconv", "inputs": 16, "channels": 16, **wrong})
+        block_layer(**{"kind": "mbconv", "inputs": 16, "channels": 16, **wrong})
 
 
 def test_layer_refuses_a_residual_that_cannot_be_added() -> None:
@@ -152,7 +152,7 @@ def test_walk(arch: Arch, classes: int, channels: int) -> None:
     assert len({layer.name for layer in walk}) == len(walk)
     assert not classes or walk[-1].channels == classes
     blocks = [layer for layer in walk if layer.kind in ("mbconv", "fused")]
-    assert len(blocks) == sum(stage_layers(arch))
+    assert len(blocks) == sum(stage_depths(arch))
     assert [layer.drop_path for layer in blocks] == sorted(layer.drop_path for layer in blocks)
     assert blocks[0].drop_path == 0
     assert blocks[-1].drop_path == pytest.approx(arch.drop_path * (len(blocks) - 1) / len(blocks))
@@ -193,18 +193,18 @@ def test_the_floor_matters_once() -> None:
 def test_ends_stay_when_they_are_not_scaled() -> None:
     grown = Arch("net", (ROW, ROW, ROW), width=2.0, depth=3.0, scale_ends=False)
     walk = list(layers(grown))
-    assert stage_layers(grown) == (2, 6, 2)
+    assert stage_depths(grown) == (2, 6, 2)
     assert walk[0].channels == 32
     assert walk[-1].inputs == 1280
     assert walk[1].channels == 48
 
 
 def test_squeeze_is_of_the_blocks_input() -> None:
-    assert block("mbconv", 40, 80, expand=6, squeeze=0.25).squeezed == 10
-    assert block("mbconv", 3, 80, expand=6, squeeze=0.25).squeezed == 1
+    assert block_layer("mbconv", 40, 80, expand=6, squeeze=0.25).squeezed == 10
+    assert block_layer("mbconv", 3, 80, expand=6, squeeze=0.25).squeezed == 1
 
 
 def test_edge_row_expands_its_outputs_and_never_skips() -> None:
     first = next(layer for layer in layers(ARCHS["edge_s"]) if layer.stage == 1)
     assert (first.inputs, first.expanded, first.channels, first.residual) == (32, 96, 24, False)
-    assert not block("fused", 24, 24, expand=4, residual=False, expand_from=24).residual
+    assert not block_layer("fused", 24, 24, expand=4, residual=False, expand_from=24).residual

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Run
+from tests.cli.conftest import Run
 
 QUICK = ("--engine", "eager", "--threads", 1, "--runs", 3, "--seconds", 1)
 

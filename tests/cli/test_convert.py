@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import effnet
-
-from .conftest import Run
+from tests.cli.conftest import Run
 
 
 def test_there_and_back(run: Run, weights: Path, tmp_path: Path) -> None:

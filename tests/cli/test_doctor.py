@@ -9,11 +9,10 @@ import pytest
 from PIL import Image
 
 import effnet
-from effnet.contract import IMAGENET_MEAN, IMAGENET_STD
-from effnet.doctor import Diagnosis, rounds
-
-from ..squares import CLASSES, PREPROCESS, knowing, squares
-from .conftest import Run
+from effnet.doctor import Diagnosis, search
+from effnet.metadata import IMAGENET_MEAN, IMAGENET_STD
+from tests.cli.conftest import Run
+from tests.squares import CLASSES, PREPROCESS, knowing, squares
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +22,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for item in squares(60, seed=7).items:
         path = root / CLASSES[item.label] / f"{item.name}.png"
         path.parent.mkdir(exist_ok=True)
-        assert isinstance(item.picture, np.ndarray)
-        Image.fromarray(item.picture).save(path)
+        assert isinstance(item.image, np.ndarray)
+        Image.fromarray(item.image).save(path)
     return root
 
 
@@ -51,7 +50,7 @@ def test_numbers_alone(run: Run, sound: Path) -> None:
 def test_finds_and_mends(
     run: Run, sound: Path, broken: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "MOST", 1)
+    monkeypatch.setattr(search, "MAX_ROUNDS", 1)
     mended = tmp_path / "mended.safetensors"
     done = run("doctor", broken, folder, "--fix", mended)
     assert done.status == 0

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 import effnet
-
-from .conftest import Run
+from tests.cli.conftest import Run
 
 
 def test_text_where_no_file_is_named(run: Run) -> None:

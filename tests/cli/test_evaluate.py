@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import effnet
-
-from .conftest import Run
+from tests.cli.conftest import Run
 
 
 @pytest.fixture

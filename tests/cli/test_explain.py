@@ -10,8 +10,7 @@ from PIL import Image
 
 import effnet
 from effnet.explanation import explain
-
-from .conftest import Run
+from tests.cli.conftest import Run
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 import effnet
-
-from .conftest import Run
-from .test_main import EFFNET
+from tests.cli.conftest import Run
+from tests.cli.test_app import EFFNET
 
 
 @pytest.fixture

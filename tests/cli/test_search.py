@@ -11,7 +11,7 @@ from PIL import Image
 
 from effnet.arch import Arch
 from tests.cli.conftest import Run
-from tests.search.conftest import TINY, stripes
+from tests.lab.search.conftest import TINY, stripes
 
 QUICK = (
     *("--step", "0.5", "--within", "0.6", "--epochs", "1", "--seeds", "1"),
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("stripes")
     for split, many, seed in (("train", 510, 0), ("val", 102, 1)):
         part = stripes(many, seed)
-        for number, (picture, label) in enumerate(zip(part.pictures, part.classes.tolist(), strict=True)):
+        for number, (picture, label) in enumerate(zip(part.images, part.classes.tolist(), strict=True)):
             path = root / split / "abc"[label] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)

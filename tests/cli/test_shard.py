@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 from effnet.data import open_data
-
-from .conftest import Run
+from tests.cli.conftest import Run
 
 
 def test_shard(run: Run, photos: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effnet.data import Pictures, open_data
+from effnet.data import ImageDataset, open_data
 
 Folders = Callable[..., Path]
 
@@ -47,7 +47,7 @@ def devkit(root: Path) -> None:
     meta(folder)
 
 
-def labels(pictures: Pictures | None) -> list[tuple[str, str]]:
+def labels(pictures: ImageDataset | None) -> list[tuple[str, str]]:
     assert pictures is not None
     return [(item.name[-9:-5], pictures.labels.name(item.label)) for item in pictures.items]
 
@@ -81,7 +81,7 @@ def test_sorted_validation_is_class_folders(folders: Folders) -> None:
     root = folders(*TRAIN, *(f"val/{synset}/ILSVRC2012_val_0000000{i}.JPEG" for i, synset in enumerate(SYNSETS)))
     splits = open_data(root)
     assert splits.val is not None
-    assert splits.val.counts() == (1, 1, 1)
+    assert splits.val.class_counts() == (1, 1, 1)
 
 
 def test_kaggle_rows_may_be_more_than_pictures(folders: Folders) -> None:

@@ -4,6 +4,8 @@ import io
 import logging
 import multiprocessing
 import tarfile
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from effnet.contract import Preprocess
-from effnet.data import PictureError, Pictures, open_data
+from effnet.data import ImageDataset, ImageError, Item, open_data
 from effnet.data import cache as caching
 from effnet.data.augment import Augment
-from effnet.data.cache import Cache
-from effnet.data.loader import TrainingBatches
+from effnet.data.cache import DiskCache
+from effnet.data.loader import SHARD_SHUFFLE_WINDOW, EpochSampler, TrainingLoader
+from effnet.metadata import Labels, Preprocess
 
 SMALL = Preprocess((32, 32), decode="reduced")
 
@@ -48,14 +50,14 @@ def shard(photos: Path, tmp_path: Path) -> Path:
     return tmp_path / "photos.tar"
 
 
-def train(source: Path) -> Pictures:
+def train(source: Path) -> ImageDataset:
     pictures = open_data(source).train
     assert pictures is not None
     return pictures
 
 
-def epoch(pictures: Pictures, number: int = 0, start: int = 0, **options: object) -> list[tuple[Tensor, Tensor]]:
-    made = TrainingBatches(pictures, SMALL, Augment(crop=0.2), 6, 3, **({"workers": 0} | options))  # type: ignore[arg-type]
+def epoch(pictures: ImageDataset, number: int = 0, start: int = 0, **options: object) -> list[tuple[Tensor, Tensor]]:
+    made = TrainingLoader(pictures, SMALL, Augment(min_crop_area=0.2), 6, 3, **({"workers": 0} | options))  # type: ignore[arg-type]
     assert len(made) == 4
     return list(made.epoch(number, start))
 
@@ -97,7 +99,7 @@ def test_a_picture_changes_alike_on_every_rank(photos: Path) -> None:
 
 def test_an_epoch_left_in_the_middle(photos: Path) -> None:
     pictures = train(photos)
-    batches = TrainingBatches(pictures, SMALL, Augment(crop=0.2), 6, 3, workers=2)
+    batches = TrainingLoader(pictures, SMALL, Augment(min_crop_area=0.2), 6, 3, num_workers=2)
     given = batches.epoch(0)
     next(given)
     del given
@@ -108,13 +110,11 @@ def test_a_picture_that_is_gone_is_named(photos: Path) -> None:
     pictures = train(photos)
     (photos / "a" / "00.jpg").unlink()
     for workers in (0, 2):
-        with pytest.raises(PictureError, match=r"00\.jpg does not exist"):
+        with pytest.raises(ImageError, match=r"00\.jpg does not exist"):
             epoch(pictures, workers=workers)
 
 
 # The cache --------------------------------------------------------------------------------------------------------
-
-
 def kept(home: Path) -> list[Path]:
     return sorted(path for path in (home / "decoded").glob("*/??/*") if path.is_file())
 
@@ -138,12 +138,12 @@ def test_pictures_are_decoded_once(photos: Path, home: Path, monkeypatch: pytest
 
 
 def test_kept_pictures_are_large_enough_for_every_crop(photos: Path) -> None:
-    cache = Cache(SMALL, 0.2)
+    cache = DiskCache(SMALL, 0.2)
     assert cache.side == 83  # 32 / √(0.2 · 3/4), rounded up
     for item in train(photos).items:
-        assert isinstance(item.picture, Path)
-        with Image.open(item.picture) as whole:
-            high, wide = cache.picture(item).shape[:2]
+        assert isinstance(item.image, Path)
+        with Image.open(item.image) as whole:
+            high, wide = cache.get_image(item).shape[:2]
             assert min(high, wide) == 83
             assert wide / high == pytest.approx(whole.width / whole.height, rel=0.02)
 
@@ -198,7 +198,7 @@ def test_a_disk_without_room(
     left = len(kept(home))
     monkeypatch.setattr(caching, "LEFT_FREE", 2**80)
     with caplog.at_level(logging.INFO, "effnet"):
-        batches = TrainingBatches(pictures, SMALL, Augment(crop=0.2), 6, 3, workers=workers, cache=True)
+        batches = TrainingLoader(pictures, SMALL, Augment(min_crop_area=0.2), 6, 3, num_workers=workers, cache=True)
         assert same(list(batches.epoch(0)), expected)
         list(batches.epoch(1))
     assert len(kept(home)) == left
@@ -221,6 +221,130 @@ def test_pictures_in_memory(home: Path) -> None:
     Image.new("L", (9, 9)).save(file, "PNG")
     pictures = open_data("digits").train
     assert pictures is not None
-    batches = TrainingBatches(pictures.take(range(12)), SMALL, Augment(mirror=False), 6, 0, cache=True)
+    batches = TrainingLoader(pictures.subset(range(12)), SMALL, Augment(horizontal_flip=False), 6, 0, cache=True)
     assert len(list(batches.epoch(0))) == 2
     assert not kept(home)
+
+
+GREY = np.zeros((4, 4, 3), np.uint8)
+
+
+def pictures(*labels: object, kind: str = "one", weights: tuple[float, ...] = ()) -> ImageDataset:
+    given = weights or (1.0,) * len(labels)
+    items = (Item(GREY, label, str(n), weight) for n, (label, weight) in enumerate(zip(labels, given, strict=True)))  # type: ignore[arg-type]
+    return ImageDataset(tuple(items), Labels(("a", "b", "c"), kind))
+
+
+PLAIN = pictures(*[0, 1, 2] * 34, 0)  # 103
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+def test_no_picture_twice_and_none_missing(ranks: int) -> None:
+    orders = [EpochSampler(PLAIN, 16, 7, rank, ranks) for rank in range(ranks)]
+    alone = list(EpochSampler(PLAIN, 16, 7).batches(3))
+    shares = [list(order.batches(3)) for order in orders]
+    assert {len(order) for order in orders} == {len(alone)} == {7}
+    for number, batch in enumerate(alone):
+        parts = [share[number] for share in shares]
+        assert np.array_equal(np.concatenate(parts), batch)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert sorted(np.concatenate(alone)) == list(range(103))
+    assert {len(batch) for batch in alone} == {14, 15}
+
+
+def test_only_seed_and_epoch_decide() -> None:
+    def all(seed: int, epoch: int) -> list[int]:
+        found: list[int] = EpochSampler(PLAIN, 16, seed).epoch_indices(epoch).tolist()
+        return found
+
+    assert all(1, 2) == all(1, 2)
+    assert all(1, 2) != all(1, 3) != all(2, 3)
+    later = [batch.tolist() for batch in EpochSampler(PLAIN, 16, 1).batches(2, start=4)]
+    assert later == [batch.tolist() for batch in EpochSampler(PLAIN, 16, 1).batches(2)][4:]
+
+
+def test_what_cannot_be_shared() -> None:
+    with pytest.raises(ValueError, match="batches of 1 pictures cannot be shared among 3 processes: give larger"):
+        EpochSampler(PLAIN, 2, 0, 0, 3)
+    with pytest.raises(ValueError, match="batches of 3 pictures cannot be shared among 4 processes"):
+        EpochSampler(pictures(0, 1, 2), 16, 0, 0, 4)
+    with pytest.raises(ValueError, match="batch must be a whole number of at least 1"):
+        EpochSampler(PLAIN, 0, 0)
+
+
+# Even -------------------------------------------------------------------------------------------------------------
+def test_classes_come_equally_often() -> None:
+    labels = [0] * 89 + [1] * 10 + [2]
+    order = EpochSampler(pictures(*labels), 10, 0, class_balanced=True)
+    rounds = [order.epoch_indices(epoch) for epoch in range(4)]
+    for drawn in rounds:
+        assert len(drawn) == 100
+        assert set(np.bincount(np.array(labels)[drawn])) <= {33, 34}
+        times = Counter(drawn.tolist())
+        assert {times[n] for n in range(89, 99)} <= {3, 4}  # each of its class as often as the others
+        assert max(times[n] for n in range(89)) == 1
+    assert not np.array_equal(rounds[0], rounds[1])
+    assert len({int(n) for drawn in rounds for n in drawn if n < 89}) > 60  # others every time
+
+
+def test_weights_count_within_a_class() -> None:
+    weighted = pictures(0, 0, 0, 1, 1, 1, weights=(1, 0, 3, 1, 1, 1))
+    found = np.bincount(
+        np.concatenate([EpochSampler(weighted, 6, 0, class_balanced=True).epoch_indices(epoch) for epoch in range(400)])
+    )
+    assert found[1] == 0
+    assert found[:3].sum() == found[3:].sum() == 1200
+    assert found[2] / found[0] == pytest.approx(3, rel=0.1)
+
+
+def test_other_kinds_of_labels() -> None:
+    several = pictures((0, 1), (0,), (0,), (), (0,), (2,), kind="any")
+    found = np.bincount(
+        np.concatenate([EpochSampler(several, 6, 0, class_balanced=True).epoch_indices(epoch) for epoch in range(600)])
+    )
+    assert found[[1, 2, 4]] == pytest.approx(found[[1, 2, 4]].mean(), rel=0.2)
+    assert found[5] == pytest.approx(found[3], rel=0.15)  # alone in its class, and in that of none
+    assert found[0] > found[5] > found[1] * 2
+    values = pictures((0.5,), (1.5,), (9.0,), kind="value", weights=(1, 1, 4))
+    found = np.bincount(
+        np.concatenate([EpochSampler(values, 3, 0, class_balanced=True).epoch_indices(epoch) for epoch in range(200)])
+    )
+    assert found.tolist() == [pytest.approx(100, rel=0.2), pytest.approx(100, rel=0.2), 400]
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0), (1.0, -1.0), (1.0, float("nan"))])
+def test_weights_that_are_none(weights: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="the weights of pictures must be numbers of 0 or more, and not all of them 0"):
+        EpochSampler(pictures(0, 1, weights=weights), 2, 0, class_balanced=True)
+
+
+# Archives ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class Stored:
+    archive: object
+    name: str = ""
+
+    def read(self) -> bytes:
+        return b""
+
+
+@pytest.mark.parametrize("even", [False, True])
+def test_pictures_of_an_archive_come_together(even: bool) -> None:
+    archives = [object() for _ in range(10)]
+    numbers = np.repeat(np.arange(10), 20)
+    items = tuple(Item(Stored(archives[number]), int(number) % 3, str(number)) for number in numbers)
+    order = EpochSampler(ImageDataset(items, Labels(("a", "b", "c"))), 7, 0, class_balanced=even)
+    for epoch in range(3):
+        drawn = order.epoch_indices(epoch)
+        if not even:
+            assert sorted(drawn) == list(range(200))
+            windows = [
+                set(numbers[drawn[start : start + 20 * SHARD_SHUFFLE_WINDOW]])
+                for start in range(0, 200, 20 * SHARD_SHUFFLE_WINDOW)
+            ]
+            assert [len(window) for window in windows] == [4, 4, 2]
+        turns = numbers[drawn]
+        spans = [np.flatnonzero(turns == number) for number in range(10)]
+        assert max(span[-1] - span[0] for span in spans) < 20 * SHARD_SHUFFLE_WINDOW * (1.6 if even else 1)
+        assert np.mean(turns[1:] != turns[:-1]) > 0.5  # shuffled among each other
+    assert not np.array_equal(order.epoch_indices(0), order.epoch_indices(1))

@@ -6,24 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effnet.contract import Labels
-from effnet.data import Item, Pictures, check, holdout, open_data
-
-from .conftest import SHARED
+from effnet.data import ImageDataset, Item, check_images, holdout, open_data
+from effnet.metadata import Labels
+from tests.data.conftest import SHARED
 
 Folders = Callable[..., Path]
 
 
-def names(pictures: Pictures | None) -> list[str]:
+def names(pictures: ImageDataset | None) -> list[str]:
     assert pictures is not None
     return [item.name for item in pictures.items]
 
 
-def made(counts: dict[str, int]) -> Pictures:
+def made(counts: dict[str, int]) -> ImageDataset:
     """Pictures without pictures: for what depends on names and labels only."""
     blank = np.zeros((4, 4, 3), np.uint8)
     items = [Item(blank, label, f"{name}/{i}") for label, name in enumerate(counts) for i in range(counts[name])]
-    return Pictures(tuple(items), Labels(tuple(counts)))
+    return ImageDataset(tuple(items), Labels(tuple(counts)))
 
 
 # --- layouts
@@ -37,8 +36,8 @@ def test_class_folders_are_all_to_learn_from(folders: Folders) -> None:
     assert splits.train.labels.names == ("cat", "dog")
     assert names(splits.train) == ["cat/4.jpeg", "cat/deep/er/3.png", "dog/1.JPG", "dog/2.jpg"]
     assert splits.train.targets.tolist() == [0, 0, 1, 1]
-    assert splits.train.counts() == (2, 2)
-    assert splits.train.mirror
+    assert splits.train.class_counts() == (2, 2)
+    assert splits.train.allow_flip
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
@@ -49,7 +48,7 @@ def test_train_val_test(folders: Folders, val: str) -> None:
     assert names(splits.val) == ["b/3.jpg"]
     assert splits.val is not None
     assert splits.val.targets.tolist() == [1]
-    assert splits.val.counts() == (0, 1)
+    assert splits.val.class_counts() == (0, 1)
     assert names(splits.test) == ["a/4.jpg"]
 
 
@@ -81,9 +80,9 @@ def test_hymenoptera() -> None:
     assert splits.train is not None
     assert splits.val is not None
     assert splits.train.labels.names == splits.val.labels.names == ("ants", "bees")
-    assert splits.train.counts() == (124, 121)
-    assert splits.val.counts() == (70, 83)
-    good, errors = check(splits.val)
+    assert splits.train.class_counts() == (124, 121)
+    assert splits.val.class_counts() == (70, 83)
+    good, errors = check_images(splits.val)
     assert len(good) == 153
     assert errors == []
 
@@ -126,8 +125,8 @@ def test_no_folder(tmp_path: Path) -> None:
 def test_holdout_is_stratified_and_complete() -> None:
     pictures = made({"a": 100, "b": 10, "c": 2, "d": 3})
     kept, held = holdout(pictures, 0.2, seed=3)
-    assert held.counts() == (20, 2, 1, 1)
-    assert kept.counts() == (80, 8, 1, 2)
+    assert held.class_counts() == (20, 2, 1, 1)
+    assert kept.class_counts() == (80, 8, 1, 2)
     order = names(pictures)
     for part in (kept, held):
         assert [order.index(name) for name in names(part)] == sorted(order.index(name) for name in names(part))
@@ -140,14 +139,14 @@ def test_holdout_depends_on_seed_and_names_alone() -> None:
     held = names(holdout(pictures, 0.3, seed=0)[1])
     assert held == names(holdout(pictures, 0.3, seed=0)[1])
     assert held != names(holdout(pictures, 0.3, seed=1)[1])
-    assert set(held) == set(names(holdout(pictures.take(range(99, -1, -1)), 0.3, seed=0)[1]))
+    assert set(held) == set(names(holdout(pictures.subset(range(99, -1, -1)), 0.3, seed=0)[1]))
 
 
 @pytest.mark.parametrize("share", [0.001, 0.999])
 def test_both_sides_have_every_class(share: float) -> None:
     kept, held = holdout(made({"a": 9, "b": 2}), share, seed=0)
-    assert min(kept.counts()) >= 1
-    assert min(held.counts()) >= 1
+    assert min(kept.class_counts()) >= 1
+    assert min(held.class_counts()) >= 1
 
 
 def test_holdout_refuses() -> None:
@@ -166,7 +165,7 @@ def test_check_finds_the_broken_ones(folders: Folders) -> None:
     (root / "a/2.jpg").write_bytes((root / "a/2.jpg").read_bytes()[:-200])
     train = open_data(root).train
     assert train is not None
-    good, errors = check(train)
+    good, errors = check_images(train)
     assert names(good) == ["a/1.jpg", "a/3.jpg", "b/4.png"]
     assert good.labels == train.labels
     assert [str(error).partition(" is ")[0] for error in errors] == [str(root / "a/2.jpg"), str(root / "b/movie.mp4")]
@@ -176,13 +175,13 @@ def test_check_refuses_a_class_without_readable_pictures(folders: Folders) -> No
     train = open_data(folders("a/1.jpg", "b/2.heic", "b/3.mp4")).train
     assert train is not None
     with pytest.raises(ValueError, match=r"class 'b' has no readable picture; the first of its 2: .*2\.heic is empty"):
-        check(train)
+        check_images(train)
 
 
 def test_check_takes_arrays_and_absent_classes() -> None:
     pictures = made({"a": 2, "absent": 0, "c": 2})
-    good, errors = check(pictures, workers=1)
+    good, errors = check_images(pictures, num_workers=1)
     assert len(good) == 4
     assert errors == []
     with pytest.raises(ValueError, match="workers"):
-        check(pictures, workers=0)
+        check_images(pictures, num_workers=0)

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from effnet.contract import Labels
-from effnet.data.columns import is_table
-from effnet.data.pictures import Pictures
-from effnet.data.table import open_table, open_unlabelled
+from effnet.data.dataset import ImageDataset
+from effnet.data.table import is_table, open_table, open_unlabeled_table
+from effnet.metadata import Labels
 
 
 def touched(root: Path, *names: str) -> None:
@@ -25,7 +24,7 @@ def table(root: Path, text: str, name: str = "train.csv") -> Path:
     return path
 
 
-def train_of(path: Path, kind: str | None = None) -> Pictures:
+def train_of(path: Path, kind: str | None = None) -> ImageDataset:
     train = open_table(path, kind).train
     assert train is not None
     return train
@@ -42,7 +41,7 @@ def test_paths_and_labels(tmp_path: Path) -> None:
     assert splits.train.labels == Labels(("ant", "wasp"))
     assert splits.train.targets.tolist() == [1, 0, 1, 0]
     assert [item.name for item in splits.train.items] == list(FOUR)
-    assert [item.picture for item in splits.train.items] == [tmp_path / name for name in FOUR]
+    assert [item.image for item in splits.train.items] == [tmp_path / name for name in FOUR]
     assert [(item.weight, item.group, item.fold) for item in splits.train.items] == [(1.0, "", None)] * 4
 
 
@@ -66,7 +65,7 @@ def test_names_that_competitions_use(tmp_path: Path, head: str, caplog: pytest.L
     with caplog.at_level(logging.INFO, "effnet"):
         train = train_of(table(tmp_path, f"{head}\n1,a\n2,b\n3,a\n4,b\n"))
     assert train.labels.names == ("a", "b")
-    assert [item.picture for item in train.items] == [tmp_path / "train" / name for name in FOUR]
+    assert [item.image for item in train.items] == [tmp_path / "train" / name for name in FOUR]
     assert [item.name for item in train.items] == ["1", "2", "3", "4"]
     assert ("'breed'" in caplog.text) == head.endswith("breed")
 
@@ -75,7 +74,7 @@ def test_names_that_competitions_use(tmp_path: Path, head: str, caplog: pytest.L
 def test_a_folder_beside_it_and_endings(tmp_path: Path, folder: str) -> None:
     touched(tmp_path, f"{folder}/1.png", f"{folder}/sub/2.JPEG", f"{folder}/3.v2.jpg", "4.tiff")
     train = train_of(table(tmp_path, "path,label\n1,a\nsub/2,b\n3.v2,a\n4,b\n"))
-    found = [item.picture.relative_to(tmp_path).as_posix() for item in train.items]  # type: ignore[union-attr]
+    found = [item.image.relative_to(tmp_path).as_posix() for item in train.items]  # type: ignore[union-attr]
     assert found == [f"{folder}/1.png", f"{folder}/sub/2.JPEG", f"{folder}/3.v2.jpg", "4.tiff"]
 
 
@@ -134,7 +133,7 @@ def test_several_labels_in_a_cell(tmp_path: Path, head: str, cells: tuple[str, .
     train = train_of(table(tmp_path, f"path,{head}\n{rows}"), kind)
     assert train.labels == Labels(("a", "b", "c"), "any")
     assert [item.label for item in train.items] == [(0, 1), (1,), (), (0, 2)]
-    assert train.wanted.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1]]
+    assert train.target_matrix.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1]]
 
 
 def test_a_name_may_have_spaces(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -232,6 +231,6 @@ def test_where_any_may_be_right_a_lone_label_is_said(tmp_path: Path, caplog: pyt
 def test_unlabelled(tmp_path: Path) -> None:
     touched(tmp_path, "train/1.jpg", "train/2.jpg", "test/1.jpg", "test/2.png")
     path = table(tmp_path, "image_id,width\n2,30\n1,40\n", "sample_submission.csv")
-    assert open_unlabelled(path) == [("2", tmp_path / "test/2.png"), ("1", tmp_path / "test/1.jpg")]
+    assert open_unlabeled_table(path) == [("2", tmp_path / "test/2.png"), ("1", tmp_path / "test/1.jpg")]
     with pytest.raises(ValueError, match="1 of the 1 pictures"):
-        open_unlabelled(table(tmp_path, "id\n3\n", "test.csv"))
+        open_unlabeled_table(table(tmp_path, "id\n3\n", "test.csv"))

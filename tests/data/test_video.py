@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effnet.data import PictureError
-from effnet.data.gather import gather
-from effnet.data.video import frames, is_video
+from effnet.data import ImageError
+from effnet.data.inputs import open_inputs
+from effnet.data.video import is_video, read_frames
 
 av = pytest.importorskip("av")
 
@@ -33,7 +33,7 @@ def film(path: Path, seconds: float = 3, turn: int = 0) -> Path:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".avi", ".mkv"])
 def test_frames(tmp_path: Path, suffix: str) -> None:
-    found = list(frames(film(tmp_path / f"clip{suffix}"), 0.5))
+    found = list(read_frames(film(tmp_path / f"clip{suffix}"), 0.5))
     assert [seconds for seconds, _ in found] == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5], abs=0.01)
     for index, (_, picture) in enumerate(found):
         assert picture.shape == (48, 64, 3)
@@ -44,12 +44,12 @@ def test_frames(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize(("every", "count"), [(0.01, 30), (1, 3), (0.35, 9), (60, 1)])
 def test_distances(tmp_path: Path, every: float, count: int) -> None:
-    assert len(list(frames(film(tmp_path / "clip.mp4"), every))) == count
+    assert len(list(read_frames(film(tmp_path / "clip.mp4"), every))) == count
 
 
 def test_upright(tmp_path: Path) -> None:
     path = film(tmp_path / "phone.mp4", seconds=0.2, turn=90)  # a quarter against the clock: left goes to the bottom
-    ((_, picture),) = frames(path, 1)
+    ((_, picture),) = read_frames(path, 1)
     assert picture.shape == (64, 48, 3)
     assert picture[40:].mean() > 30
     assert picture[:28].mean() < 10
@@ -58,7 +58,7 @@ def test_upright(tmp_path: Path) -> None:
 def test_gathered(tmp_path: Path) -> None:
     film(tmp_path / "films" / "b.MP4", seconds=1.5)
     (tmp_path / "films" / "a.jpg").touch()
-    found = list(gather([tmp_path / "films", tmp_path / "films" / "b.MP4"], every=1))
+    found = list(open_inputs([tmp_path / "films", tmp_path / "films" / "b.MP4"], frame_interval=1))
     clip = str(tmp_path / "films" / "b.MP4")
     assert [name for name, _ in found] == [
         str(tmp_path / "films" / "a.jpg"),
@@ -70,9 +70,9 @@ def test_damaged(tmp_path: Path) -> None:
     path = tmp_path / "no.mp4"
     for content in (b"", b"not a film" * 100):
         path.write_bytes(content)
-        ((name, error),) = gather([path])
+        ((name, error),) = open_inputs([path])
         assert name == str(path)
-        assert isinstance(error, PictureError)
+        assert isinstance(error, ImageError)
         assert "is not a video, or is damaged" in str(error)
 
 
@@ -84,7 +84,7 @@ def test_sound_only(tmp_path: Path) -> None:
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    ((_, error),) = gather([path])
+    ((_, error),) = open_inputs([path])
     assert "sound only" in str(error)
 
 
@@ -93,9 +93,9 @@ def test_without_av(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.jpg").touch()
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ImportError, match=r"pip install 'effnet\[video\]'"):
-        gather([path])
-    (_, error), (_, picture) = gather([tmp_path])
-    assert isinstance(error, PictureError)
+        open_inputs([path])
+    (_, error), (_, picture) = open_inputs([tmp_path])
+    assert isinstance(error, ImageError)
     assert picture == tmp_path / "x.jpg"
 
 

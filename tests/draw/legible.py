@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from effnet.draw.diagram.scene import Box, Line, Rect, Scene
+from effnet.draw.scene import Box, Line, Rect, Scene
 
 
 def faults(scene: Scene) -> list[str]:
@@ -14,17 +14,17 @@ def faults(scene: Scene) -> list[str]:
     canvas, texts = Box(0, 0, scene.width, scene.height), scene.texts()
     boxes = [text.box for text in texts]
     found = [
-        f"{text.text!r} leaves the canvas" for text, box in zip(texts, boxes, strict=True) if not canvas.holds(box)
+        f"{text.text!r} leaves the canvas" for text, box in zip(texts, boxes, strict=True) if not canvas.contains(box)
     ]
     found += [
         f"{text.text!r} leaves its box"
         for text, box in zip(texts, boxes, strict=True)
-        if text.inside and not text.inside.holds(box, 0.01)
+        if text.bounds and not text.bounds.contains(box, 0.01)
     ]
     corners = np.array([(box.x, box.y, box.right, box.bottom) for box in boxes])
     for first, second in np.argwhere(np.triu(_meet(corners, corners), 1)):
         found.append(f"{texts[first].text!r} meets {texts[second].text!r}")
-    edges = [item.box for item in scene.flat() if isinstance(item, Rect)]
+    edges = [item.box for item in scene.primitives() if isinstance(item, Rect)]
     rects = np.array([(box.x, box.y, box.right, box.bottom) for box in edges])
     for first, second in np.argwhere(_meet(corners, rects)):
         if not edges[second].holds(boxes[first], 0.5):
@@ -32,7 +32,7 @@ def faults(scene: Scene) -> list[str]:
     # upright and level lines alone: as boxes without an area, a little wider
     segments = [
         (min(x0, x1) - 0.1, min(y0, y1) - 0.1, max(x0, x1) + 0.1, max(y0, y1) + 0.1)
-        for item in scene.flat()
+        for item in scene.primitives()
         if isinstance(item, Line)
         for (x0, y0), (x1, y1) in pairwise(item.points)
         if abs(x0 - x1) < 0.01 or abs(y0 - y1) < 0.01

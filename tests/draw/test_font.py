@@ -9,8 +9,8 @@ import pytest
 from matplotlib.ft2font import FT2Font
 from PIL import ImageFont
 
-from effnet.draw.diagram import font as module
-from effnet.draw.diagram.font import cut, font, font_of, shortened, width
+from effnet.draw import font as module
+from effnet.draw.font import load_font, load_font_for, text_width, truncate, truncate_measured
 
 FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")
 
@@ -20,35 +20,35 @@ def name(found: ImageFont.FreeTypeFont) -> str:
 
 
 def test_the_same_font_everywhere() -> None:
-    assert name(font_of(12, "ant", "αβγ", "муравей")) == name(font(12)) == "DejaVuSans.ttf"
-    assert Path(str(font(12).path)) == FONTS / "DejaVuSans.ttf"
-    assert name(font(12, bold=True)) == "DejaVuSans-Bold.ttf"
-    assert font_of(20).size == font(20).size == 20
+    assert name(load_font_for(12, "ant", "αβγ", "муравей")) == name(load_font(12)) == "DejaVuSans.ttf"
+    assert Path(str(load_font(12).path)) == FONTS / "DejaVuSans.ttf"
+    assert name(load_font(12, bold=True)) == "DejaVuSans-Bold.ttf"
+    assert load_font_for(20).size == load_font(20).size == 20
 
 
 def test_letters_that_it_lacks_are_looked_for() -> None:
     usual, other = (set(FT2Font(str(FONTS / file)).get_charmap()) for file in ("DejaVuSans.ttf", "STIXGeneral.ttf"))
     lacking = next(chr(code) for code in sorted(other - usual) if chr(code).isprintable())
-    found = font_of(12, "bee", lacking)
+    found = load_font_for(12, "bee", lacking)
     assert name(found) != "DejaVuSans.ttf"
     assert {ord(letter) for letter in f"bee{lacking}"} <= set(FT2Font(str(found.path)).get_charmap())
 
 
 def test_letters_that_no_font_has() -> None:
-    assert name(font_of(12, "\N{EGYPTIAN HIEROGLYPH A001}蜂\N{CUNEIFORM SIGN A}")) == "DejaVuSans.ttf"
+    assert name(load_font_for(12, "\N{EGYPTIAN HIEROGLYPH A001}蜂\N{CUNEIFORM SIGN A}")) == "DejaVuSans.ttf"
 
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install matplotlib"):
-        font_of(12, "ant")
+        load_font_for(12, "ant")
 
 
 def test_what_does_not_fit_is_shortened() -> None:
-    face, long = font_of(12), "a name that is much too long for the place"
-    assert shortened("ant", 100, face.getlength) == "ant"
-    short = shortened(long, 100, face.getlength)
+    face, long = load_font_for(12), "a name that is much too long for the place"
+    assert truncate_measured("ant", 100, face.getlength) == "ant"
+    short = truncate_measured(long, 100, face.getlength)
     assert short.endswith("…")
     assert 80 < face.getlength(short) <= 100
-    assert shortened("ant", 0, face.getlength) == cut("ant", 0, 12) == "…"
-    assert cut(long, 100, 12) == shortened(long, 100, lambda text: width(text, 12))
+    assert truncate_measured("ant", 0, face.getlength) == truncate("ant", 0, 12) == "…"
+    assert truncate(long, 100, 12) == truncate_measured(long, 100, lambda text: text_width(text, 12))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effnet.draw.diagram.diagram import Diagram
-from effnet.draw.diagram.font import cut, fitting, readable, width, wrapped
-from effnet.draw.diagram.scene import Box, Group, Line, Rect, Scene, Shape, Text, centred, fitted
+from effnet.draw.font import clean_text, fit_font_size, text_width, truncate, wrap_text
+from effnet.draw.rendering import Diagram
+from effnet.draw.scene import Box, Group, Line, Rect, Scene, Shape, Text, centered_text, shrink_to_width
 
 BLUE = "#3b7dd8"
 
@@ -35,33 +35,33 @@ def test_widths_are_matplotlibs(text: str, bold: bool) -> None:
     theirs, _, _ = TextToPath().get_text_width_height_descent(
         text, FontProperties(family="DejaVu Sans", size=20, weight=weight), False
     )
-    assert width(text, 20, bold) == pytest.approx(theirs, rel=0.03)
+    assert text_width(text, 20, bold) == pytest.approx(theirs, rel=0.03)
 
 
 def test_texts_are_cut_wrapped_and_made_smaller() -> None:
-    assert cut("classifier", 1000, 10) == "classifier"
-    short = cut("a long name of a network", 60, 10)
+    assert truncate("classifier", 1000, 10) == "classifier"
+    short = truncate("a long name of a network", 60, 10)
     assert short.endswith("…")
-    assert width(short, 10) <= 60
-    lines = wrapped("one two three four five", 60, 10)
+    assert text_width(short, 10) <= 60
+    lines = wrap_text("one two three four five", 60, 10)
     assert " ".join(lines) == "one two three four five"
-    assert all(width(line, 10) <= 60 for line in lines)
-    assert wrapped("indivisible", 5, 10) == ["indivisible"]
-    assert fitting("abc", 1000, 10) == 10
-    assert width("abc", fitting("abc", 7, 10)) == pytest.approx(7)
-    assert fitted(Text(0, 0, "a text that is too long", 12), 50).box.width == pytest.approx(50)
-    assert readable("a\n b\x07\udcff猫") == "a b??猫"
-    assert width("猫", 10) == pytest.approx(10.5)
+    assert all(text_width(line, 10) <= 60 for line in lines)
+    assert wrap_text("indivisible", 5, 10) == ["indivisible"]
+    assert fit_font_size("abc", 1000, 10) == 10
+    assert text_width("abc", fit_font_size("abc", 7, 10)) == pytest.approx(7)
+    assert shrink_to_width(Text(0, 0, "a text that is too long", 12), 50).box.width == pytest.approx(50)
+    assert clean_text("a\n b\x07\udcff猫") == "a b??猫"
+    assert text_width("猫", 10) == pytest.approx(10.5)
 
 
 def test_text_boxes() -> None:
-    wide = width("abc", 10)
+    wide = text_width("abc", 10)
     for anchor, left in (("start", 50.0), ("middle", 50 - wide / 2), ("end", 50 - wide)):
         box = Text(50, 20, "abc", 10, anchor).box
         assert (box.x, box.width) == (pytest.approx(left), pytest.approx(wide))
         assert box.y < 20 < box.bottom
     place = Box(10, 10, 80, 20)
-    assert place.holds(centred(place, "in the middle of it, and far too long for it").box)
+    assert place.contains(centered_text(place, "in the middle of it, and far too long for it").box)
 
 
 def test_svg_is_one_safe_element() -> None:
@@ -73,10 +73,10 @@ def test_svg_is_one_safe_element() -> None:
     assert re.findall(r"https?://[^\"]*", drawn.svg) == ["http://www.w3.org/2000/svg"]
     assert not re.search(r" id=|<style|<script|font-family|#000|#fff", drawn.svg)
     assert "currentColor" in drawn.svg
-    alone = ElementTree.fromstring(drawn.alone)
+    alone = ElementTree.fromstring(drawn.standalone_svg)
     assert [alone.get(name) for name in ("viewBox", "width", "height")] == ["0 0 100 50", "100", "50"]
     assert (alone[0].get("fill"), alone.get("color")) == ("white", "#1b1e23")
-    assert "style=" not in drawn.alone  # which drawing programs do not all read
+    assert "style=" not in drawn.standalone_svg  # which drawing programs do not all read
 
 
 def test_png_has_two_pixels_a_unit_and_paints_where_it_should() -> None:
@@ -107,8 +107,8 @@ def test_png_of_lines() -> None:
 
 
 def test_a_huge_scene_stays_within_its_pixels() -> None:
-    from effnet.draw.diagram.png import png
+    from effnet.draw.rendering import render_png
 
-    found = Image.open(BytesIO(png(Scene(1000, 8000, "tall", (Rect(Box(0, 0, 10, 10), BLUE),)))))
+    found = Image.open(BytesIO(render_png(Scene(1000, 8000, "tall", (Rect(Box(0, 0, 10, 10), BLUE),)))))
     assert found.width * found.height <= 12.1e6
     assert found.height / found.width == pytest.approx(8, rel=0.01)

@@ -12,9 +12,8 @@ from PIL import Image
 import effnet
 from effnet import EfficientNet, Labels
 from effnet.explanation import explain
-from effnet.explanation.panel import EDGE, GAP, LINE, panel
-
-from .test_activation import lively, pictures
+from effnet.explanation.panel import EDGE, GAP, LINE, draw_panel
+from tests.explanation.test_attribution import lively, pictures
 
 SIDE = 128
 WIDE, TALL = pictures(60, 120, 3), pictures(400, 100, 3)
@@ -35,7 +34,7 @@ def cell(made: Image.Image, row_top: int, column: int, height: int) -> Image.Ima
 
 
 def test_rows_and_columns(models: list[tuple[str, EfficientNet]]) -> None:
-    made = panel(models, [WIDE, TALL], ["wasp", 0], side=SIDE)
+    made = draw_panel(models, [WIDE, TALL], ["wasp", 0], side=SIDE)
     heights = [SIDE // 2, round(1.25 * SIDE)]  # as the picture is, and not too tall
     assert made.size == (2 * EDGE + 3 * SIDE + 2 * GAP, 2 * EDGE + LINE + sum(heights) + 2 * LINE + GAP)
     top = EDGE + LINE
@@ -61,27 +60,27 @@ def test_rows_and_columns(models: list[tuple[str, EfficientNet]]) -> None:
 
 
 def test_all_of_a_row_explain_the_class_that_is_likeliest_in_the_mean(models: list[tuple[str, EfficientNet]]) -> None:
-    answers = np.mean([explain(model, WIDE, [0, 1, 2]).answers for _, model in models], axis=0)
-    expected = panel(models, [WIDE], [int(answers.argmax())], side=SIDE)
-    assert panel(models, WIDE, side=SIDE).tobytes() == expected.tobytes()
-    other = panel(models, [WIDE], [int(answers.argmin())], side=SIDE)
+    answers = np.mean([explain(model, WIDE, [0, 1, 2]).scores for _, model in models], axis=0)
+    expected = draw_panel(models, [WIDE], [int(answers.argmax())], side=SIDE)
+    assert draw_panel(models, WIDE, side=SIDE).tobytes() == expected.tobytes()
+    other = draw_panel(models, [WIDE], [int(answers.argmin())], side=SIDE)
     assert other.tobytes() != expected.tobytes()
-    assert panel(models, WIDE, method="gradcam", at="stage2", side=SIDE).tobytes() != expected.tobytes()
+    assert draw_panel(models, WIDE, method="gradcam", layer="stage2", side=SIDE).tobytes() != expected.tobytes()
 
 
 def test_refusals(models: list[tuple[str, EfficientNet]], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one model"):
-        panel([], [WIDE])
+        draw_panel([], [WIDE])
     with pytest.raises(ValueError, match="one picture"):
-        panel(models, [])
+        draw_panel(models, [])
     with pytest.raises(ValueError, match="2 pictures need as many classes, not 1"):
-        panel(models, [WIDE, TALL], ["ant"])
+        draw_panel(models, [WIDE, TALL], ["ant"])
     with pytest.raises(ValueError, match="one and larger have different classes"):
-        panel([models[0], ("larger", lively("nano", 4))], WIDE)
+        draw_panel([models[0], ("larger", lively("nano", 4))], WIDE)
     renamed = lively("nano", 3)
-    panel([models[0], ("unnamed", renamed)], WIDE, side=32)  # whose classes nobody knows
+    draw_panel([models[0], ("unnamed", renamed)], WIDE, side=32)  # whose classes nobody knows
     renamed.labels = Labels(("cat", "dog", "elk"))
     with pytest.raises(ValueError, match="different classes"):
-        panel([models[0], ("renamed", renamed)], WIDE)
+        draw_panel([models[0], ("renamed", renamed)], WIDE)
     with pytest.raises(ValueError, match="does not exist"):
-        panel(models, tmp_path / "no.jpg")
+        draw_panel(models, tmp_path / "no.jpg")

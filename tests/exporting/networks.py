@@ -7,11 +7,10 @@ from dataclasses import replace
 import torch
 
 from effnet.arch import ARCHS, Arch, Stage
-from effnet.contract import Labels, Numerics, Preprocess
-from effnet.engines.interface import Interface
-from effnet.exporting.check import Agreement, Run, compare
-from effnet.exporting.pictures import own
+from effnet.exporting.verify import Agreement, FileRunner, compare_outputs, sample_images
+from effnet.metadata import Labels, Numerics, Preprocess
 from effnet.net import EfficientNet, create
+from effnet.runtime.io_spec import IOSpec
 
 MIXED = Numerics("same", 1e-3, "symmetric")
 SYMMETRIC = Numerics("symmetric", 1e-5)
@@ -53,7 +52,7 @@ def network(
     return model
 
 
-def agreement(run: Run, model: EfficientNet, interface: Interface, *sizes: tuple[int, int]) -> Agreement:
+def agreement(run: FileRunner, model: EfficientNet, interface: IOSpec, *sizes: tuple[int, int]) -> Agreement:
     """How ``run`` answers beside ``model`` to our own pictures at these sizes."""
-    pictures = [own(replace(model.preprocess, size=size), model.channels) for size in sizes]
-    return compare(run, model, interface, pictures)
+    pictures = [sample_images(replace(model.preprocess, size=size), model.channels) for size in sizes]
+    return compare_outputs(run, model, interface, pictures)

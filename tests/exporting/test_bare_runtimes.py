@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effnet.contract import Labels, crop_fraction
 from effnet.exporting.export import export
+from effnet.metadata import Labels, default_crop_fraction
 from effnet.prediction import Predictor
-
-from .networks import network
+from tests.exporting.networks import network
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "exporting.md"
 PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "photos"
@@ -52,7 +51,7 @@ def test_every_format_has_its_lines() -> None:
 def test_the_same_five_labels(runtime: str, tmp_path: Path) -> None:
     pytest.importorskip(PACKAGES[runtime])
     model = network(size=(64, 64), classes=20)
-    model.preprocess = replace(model.preprocess, crop=crop_fraction(224))
+    model.preprocess = replace(model.preprocess, crop=default_crop_fraction(224))
     model.labels = Labels(tuple(f"Käfer {index}" for index in range(20)))
     export(model, tmp_path / f"model{SUFFIXES[runtime]}")
     shown = photos(tmp_path)
@@ -69,7 +68,7 @@ def test_the_same_five_labels(runtime: str, tmp_path: Path) -> None:
     expected = Predictor(model, engine="eager", decode="exact")(shown)
     assert len(printed) == len(shown)
     for got, one in zip(printed, expected, strict=True):
-        assert [label for label, _ in got] == list(one.labels), one.picture
+        assert [label for label, _ in got] == list(one.labels), one.image
         assert [share for _, share in got] == pytest.approx(one.probabilities, abs=1e-5)
 
 

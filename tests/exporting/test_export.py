@@ -16,16 +16,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from effnet.contract import Labels, Preprocess
-from effnet.engines.interface import Interface, said
-from effnet.exporting import litert, onnx, openvino
-from effnet.exporting.check import Agreement
-from effnet.exporting.export import Exported, export
+from effnet.exporting.export import ExportedFile, export
+from effnet.exporting.verify import Agreement
+from effnet.metadata import Labels, Preprocess
 from effnet.net import EfficientNet
-from effnet.net.surgery import fold
+from effnet.net.surgery import fold_batch_norm
+from effnet.runtime import litert, onnx, openvino
+from effnet.runtime.io_spec import IOSpec, read_metadata
 from effnet.weights import save
-
-from .networks import network
+from tests.exporting.networks import network
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -49,13 +48,13 @@ def test_what_is_written_and_what_is_told(name: str, to: str, model: EfficientNe
     files = ["m.bin", "m.xml"] if to == "openvino" else [name]
     assert left(tmp_path / "new") == files
     assert done.difference < 1e-5
-    assert replace(done, difference=0) == Exported(
+    assert replace(done, difference=0) == ExportedFile(
         path=tmp_path / "new" / name,
         format=to,
-        interface=Interface(size=(32, 32)),
+        io_spec=IOSpec(size=(32, 32)),
         bytes=sum((tmp_path / "new" / file).stat().st_size for file in files),
         difference=0,
-        pictures=6,
+        images=6,
         same_top1=6,
     )
 
@@ -64,7 +63,7 @@ def test_what_is_written_and_what_is_told(name: str, to: str, model: EfficientNe
 @pytest.mark.parametrize("size", ["any", None])
 def test_any_size_is_compared_at_two(name: str, size: str | None, model: EfficientNet, tmp_path: Path) -> None:
     done = export(model, tmp_path / name, input="floats", output="logits", size=size, embedding=True)
-    assert (done.interface, done.pictures) == (Interface("floats", "logits", True, None), 12)
+    assert (done.io_spec, done.images) == (IOSpec("floats", "logits", True, None), 12)
 
 
 def test_another_size_is_the_contracts_too(model: EfficientNet, tmp_path: Path) -> None:
@@ -72,16 +71,16 @@ def test_another_size_is_the_contracts_too(model: EfficientNet, tmp_path: Path) 
     import onnxruntime
 
     metadata = onnxruntime.InferenceSession(tmp_path / "m.onnx").get_modelmeta().custom_metadata_map
-    contract, interface = said(metadata, "m.onnx")
+    contract, interface = read_metadata(metadata, "m.onnx")
     assert contract.preprocess.size == interface.size == (41, 30)
     assert model.preprocess.size == (32, 32)
-    assert export(model, tmp_path / "m.onnx", size=24).interface.size == (24, 24)
+    assert export(model, tmp_path / "m.onnx", size=24).io_spec.size == (24, 24)
 
 
 def changed(model: EfficientNet, how: str) -> EfficientNet:
     match how:
         case "folded":
-            return fold(model)
+            return fold_batch_norm(model)
         case "training":
             return network().train()
         case "float16":
@@ -104,9 +103,9 @@ def test_networks_of_every_kind(how: str, name: str, model: EfficientNet, tmp_pa
     kinds = {each.dtype for each in given.parameters()}, given.training
     done = export(given, tmp_path / name)
     assert done.difference < 1e-5
-    assert done.pictures == (4 if how.endswith(("channel", "channels")) else 6)
-    assert done.same_top1 == (None if how == "without a classifier" else done.pictures)
-    assert done.interface.embedding == (how == "without a classifier")
+    assert done.images == (4 if how.endswith(("channel", "channels")) else 6)
+    assert done.same_top1 == (None if how == "without a classifier" else done.images)
+    assert done.io_spec.embedding == (how == "without a classifier")
     assert ({each.dtype for each in given.parameters()}, given.training) == kinds
 
 
@@ -123,18 +122,18 @@ def test_pictures_of_ones_own(model: EfficientNet, tmp_path: Path) -> None:
     for index in range(5):
         Image.fromarray(noise.integers(0, 256, (40, 50, 3), np.uint8)).save(photos / f"{index}.png")
     (photos / "damaged.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    done = export(model, tmp_path / "m.onnx", pictures=photos)
-    assert (done.pictures, done.same_top1) == (5, 5)
+    done = export(model, tmp_path / "m.onnx", images=photos)
+    assert (done.images, done.same_top1) == (5, 5)
     listed = [photos / "1.png", noise.integers(0, 256, (60, 60, 3), np.uint8)]
-    assert export(model, tmp_path / "m.onnx", pictures=listed, size="any").pictures == 4
+    assert export(model, tmp_path / "m.onnx", images=listed, size="any").images == 4
     many = [photos / "1.png"] * 100
-    assert export(model, tmp_path / "m.onnx", pictures=many).pictures == 25  # evenly spread, at most 32
+    assert export(model, tmp_path / "m.onnx", images=many).images == 25  # evenly spread, at most 32
     with pytest.raises(ValueError, match="none of the pictures to compare by can be read"):
-        export(model, tmp_path / "m.onnx", pictures=[photos / "damaged.jpg"])
+        export(model, tmp_path / "m.onnx", images=[photos / "damaged.jpg"])
     with pytest.raises(ValueError, match="there are no pictures to compare by"):
-        export(model, tmp_path / "m.onnx", pictures=[])
+        export(model, tmp_path / "m.onnx", images=[])
     with pytest.raises(ValueError, match="sees 4 channels, and pictures are read as RGB"):
-        export(network(channels=4), tmp_path / "m.onnx", pictures=photos)
+        export(network(channels=4), tmp_path / "m.onnx", images=photos)
 
 
 def test_weights_of_16_bits(model: EfficientNet, tmp_path: Path) -> None:
@@ -197,7 +196,7 @@ def test_a_disk_that_fills_while_openvino_writes(
         raise RuntimeError("basic_ios::clear: iostream error")
 
     monkeypatch.setattr("openvino.save_model", full)
-    monkeypatch.setattr("effnet.exporting.openvino.disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr("effnet.runtime.openvino.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(OSError, match=r"m\.xml could not be written: the disk is full"):
         export(model, tmp_path / "m.xml")
     assert left(tmp_path) == []
@@ -279,11 +278,15 @@ def test_a_runtime_that_is_not_here(
 def test_labels_that_are_hard_to_write(tmp_path: Path) -> None:
     model = network(classes=3)
     model.labels = Labels(("蜂", 'a "quoted"\nname', "<&>"))
-    for name, opened in (("m.onnx", onnx.opened), ("m.xml", openvino.opened), ("m.tflite", litert.opened)):
+    for name, opened in (
+        ("m.onnx", onnx.run_onnx_file),
+        ("m.xml", openvino.run_openvino_file),
+        ("m.tflite", litert.run_litert_file),
+    ):
         export(model, tmp_path / name)
         assert opened(tmp_path / name)
     import openvino as runtime
 
     read = runtime.Core().read_model(tmp_path / "m.xml").get_rt_info("effnet").astype(str)
-    assert said({"effnet": read, "effnet.interface": "{}"}, "")[0].labels == model.labels
+    assert read_metadata({"effnet": read, "effnet.interface": "{}"}, "")[0].labels == model.labels
     shutil.rmtree(tmp_path)

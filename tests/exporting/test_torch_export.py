@@ -9,28 +9,27 @@ import pytest
 import torch
 
 from effnet.arch import ARCHS
-from effnet.contract import Numerics
-from effnet.engines.interface import Interface, said
-from effnet.exporting.torch_export import least, opened, write
-
-from .networks import DEEP, MIXED, SYMMETRIC, agreement, network
+from effnet.exporting.torch_export import min_side, run_torch_file, write_torch_export
+from effnet.metadata import Numerics
+from effnet.runtime.io_spec import IOSpec, read_metadata
+from tests.exporting.networks import DEEP, MIXED, SYMMETRIC, agreement, network
 
 
 def test_any_size_from_33_pixels_on(tmp_path: Path) -> None:
-    model, interface, path = network(DEEP, MIXED), Interface(output="logits", embedding=True), tmp_path / "m.pt2"
-    write(path, model, interface)
-    run = opened(path)
+    model, interface, path = network(DEEP, MIXED), IOSpec(output="logits", embedding=True), tmp_path / "m.pt2"
+    write_torch_export(path, model, interface)
+    run = run_torch_file(path)
     assert agreement(run, model, interface, (64, 64), (33, 70), (61, 48)).difference < 1e-5
-    assert least(DEEP) == least(ARCHS["b7"]) == 33
+    assert min_side(DEEP) == min_side(ARCHS["b7"]) == 33
     with pytest.raises(AssertionError, match="33"):
         run(np.zeros((1, 32, 64, 3), np.uint8))
 
 
 @pytest.mark.parametrize(("input", "numerics"), [("pixels", Numerics()), ("normalised", SYMMETRIC)])
 def test_a_fixed_size_and_any_number_of_pictures(input: str, numerics: Numerics, tmp_path: Path) -> None:
-    model, interface, path = network(DEEP, numerics), Interface(input, size=(21, 30)), tmp_path / "m.pt2"
-    write(path, model, interface)
-    assert agreement(opened(path), model, interface, (21, 30)).difference < 1e-5
+    model, interface, path = network(DEEP, numerics), IOSpec(input, size=(21, 30)), tmp_path / "m.pt2"
+    write_torch_export(path, model, interface)
+    assert agreement(run_torch_file(path), model, interface, (21, 30)).difference < 1e-5
     files = dict.fromkeys(("effnet", "effnet.interface"), "")
     torch.export.load(path, extra_files=files)
-    assert said(files, path) == (model.contract, interface)
+    assert read_metadata(files, path) == (model.metadata, interface)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from effnet.arch import block
-from effnet.contract import Numerics
+from effnet.arch import block_layer
+from effnet.metadata import Numerics
 from effnet.net import FusedMBConv, MBConv, SqueezeExcite
 from effnet.net.layers import ConvNorm
 
@@ -53,10 +53,12 @@ def test_blocks_that_cannot_be(made: type[MBConv], wrong: dict[str, int], messag
 
 @pytest.mark.parametrize("made", BLOCKS)
 def test_of_builds_what_the_arguments_build(made: type[MBConv]) -> None:
-    layer = block(made.kind, 8, 8, 5, 1, 3, 0.25, drop_path=0.1)
+    layer = block_layer(made.kind, 8, 8, 5, 1, 3, 0.25, drop_path=0.1)
     arguments = made(8, 8, kernel=5, expand=3, squeeze=0.25, drop_path=0.1)
     assert arguments.layer == layer
-    shapes = [{name: value.shape for name, value in b.state_dict().items()} for b in (made.of(layer), arguments)]
+    shapes = [
+        {name: value.shape for name, value in b.state_dict().items()} for b in (made.from_layer(layer), arguments)
+    ]
     assert shapes[0] == shapes[1]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from effnet.net import create
-from effnet.net.layers import Conv, ConvNorm, StochasticDepth, activate
+from effnet.net.layers import Conv, ConvNorm, StochasticDepth, make_activation
 from effnet.net.network import Classifier
 
 KERNELS = (1, 3, 5, 7)
@@ -154,9 +154,9 @@ def test_convolution_norm_activation_in_that_order() -> None:
 def test_activations(name: str, reference: object) -> None:
     x = torch.linspace(-8, 8, 33)
     expected = reference(x.clone())  # type: ignore[operator]
-    torch.testing.assert_close(activate(name)(x), expected)
+    torch.testing.assert_close(make_activation(name)(x), expected)
 
 
 def test_an_unknown_activation_is_refused() -> None:
     with pytest.raises(ValueError, match="activation must be one of silu, relu, relu6, got 'gelu'"):
-        activate("gelu")
+        make_activation("gelu")

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from effnet.arch import ARCHS, Arch, Stage, count, tensors
-from effnet.contract import Labels, Numerics, Preprocess
+from effnet.arch import ARCHS, Arch, Stage, count, tensor_shapes
+from effnet.metadata import Labels, Numerics, Preprocess
 from effnet.net import EfficientNet, create
-from effnet.net.surgery import fold
+from effnet.net.surgery import fold_batch_norm
 from tests.net.live import peak_bytes
 from tests.strategies import archs
 
@@ -46,7 +46,7 @@ def macs(model: nn.Module, size: tuple[int, int]) -> float:
 def test_a_variant_is_what_its_rows_say(name: str) -> None:
     arch = ARCHS[name]
     model = described(arch)
-    assert shapes(model) == list(tensors(arch).items())  # names, shapes and order
+    assert shapes(model) == list(tensor_shapes(arch).items())  # names, shapes and order
     assert sum(value.numel() for value in model.parameters()) == count(arch).params
     for size in ((arch.resolution, arch.resolution), (197, 251)):
         assert macs(model, size) == count(arch, size).macs
@@ -56,7 +56,7 @@ def test_a_variant_is_what_its_rows_say(name: str) -> None:
 @settings(max_examples=200, deadline=None)
 def test_any_network_is_what_its_rows_say(arch: Arch) -> None:
     model = described(arch, classes=7, channels=4)
-    assert shapes(model) == list(tensors(arch, 7, 4).items())
+    assert shapes(model) == list(tensor_shapes(arch, 7, 4).items())
     assert sum(value.numel() for value in model.parameters()) == count(arch, classes=7, channels=4).params
 
 
@@ -78,7 +78,7 @@ def test_macs_of_a_network_that_really_runs(size: tuple[int, int]) -> None:
 
 def measured_and_counted(name: str, size: tuple[int, int]) -> tuple[int, int]:
     """Bytes really alive at the worst moment, the caller's picture aside, and bytes counted."""
-    model = fold(create(name, numerics=Numerics("symmetric")))
+    model = fold_batch_norm(create(name, numerics=Numerics("symmetric")))
     return peak_bytes(model, size) - 3 * math.prod(size) * 4, count(ARCHS[name], size).bytes
 
 
@@ -101,7 +101,11 @@ def test_features_have_the_names_and_shapes_of_the_count(name: str) -> None:
     model = create(name, classes=0).eval()
     with torch.no_grad():
         maps = model.features(torch.rand(2, 3, 65, 50))
-    assert tuple(maps) == ("stem", *(f"stage{i + 1}" for i in range(len(ARCHS[name].stages))), "head") == model.parts()
+    assert (
+        tuple(maps)
+        == ("stem", *(f"stage{i + 1}" for i in range(len(ARCHS[name].stages))), "head")
+        == model.feature_names()
+    )
     last = {row.name.split(".")[0]: row for row in count(ARCHS[name], (65, 50), classes=0).layers}
     for part, x in maps.items():
         assert x.shape == (2, last[part].layer.channels, *last[part].size_out), part
@@ -121,10 +125,10 @@ def test_features_are_not_overwritten_by_what_follows() -> None:
     model, x = create("nano").eval(), torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         found = model.features(x)
-        for name in model.parts():
+        for name in model.feature_names():
             torch.testing.assert_close(found[name], model.features(x)[name])
     with_gradients = model.features(x)
-    for name in model.parts():
+    for name in model.feature_names():
         torch.testing.assert_close(found[name], with_gradients[name].detach())
 
 
@@ -147,7 +151,7 @@ def test_no_classifier() -> None:
 def test_dropout_acts_before_the_classifier_and_in_training_only() -> None:
     torch.manual_seed(0)
     model = create(replace(ARCHS["nano"], dropout=0.5, drop_path=0.0), classes=0)
-    model.frozen_norms = True
+    model.frozen_batch_norm = True
     x = torch.rand(2, 3, 32, 32)
     trained, evaluated = model.train()(x), model.eval()(x)
     dropped = trained == 0
@@ -159,7 +163,7 @@ def test_the_contract_that_a_new_network_carries() -> None:
     model = create("b3", classes=0)
     assert model.arch is ARCHS["b3"]
     assert model.numerics == Numerics("same", 1e-3)
-    assert model.preprocess == Preprocess((300, 300), crop=300 / 332)
+    assert model.preprocess == Preprocess((300, 300), crop_fraction=300 / 332)
     assert model.labels == Labels()
     assert (model.classes, model.channels, model.training) == (0, 3, True)
 
@@ -231,19 +235,19 @@ def test_gradient_checkpointing_keeps_fewer_maps() -> None:
 
 def test_frozen_norms_keep_their_statistics() -> None:
     model = nano()
-    model.frozen_norms = True
+    model.frozen_batch_norm = True
     before = {name: value.clone() for name, value in model.named_buffers()}
     gradients = step(model, torch.rand(4, 3, 32, 32))
     assert all(torch.equal(value.to(before[name]), before[name]) for name, value in model.named_buffers())
     assert gradients["stem.norm.weight"].abs().sum() > 0
-    model.frozen_norms = False
+    model.frozen_batch_norm = False
     step(model, torch.rand(4, 3, 32, 32))
     assert not torch.equal(model.stem.norm.running_mean, before["stem.norm.running_mean"].double())
 
 
 def test_frozen_norms_take_effect_at_once() -> None:
     model = nano().train()
-    model.frozen_norms = True
+    model.frozen_batch_norm = True
     assert not model.stem.norm.training
 
 

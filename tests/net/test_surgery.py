@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from effnet.contract import Labels, Preprocess
+from effnet.metadata import Labels, Preprocess
 from effnet.net import EfficientNet, create
-from effnet.net.surgery import fold, folded, freeze, set_channels, set_classes
+from effnet.net.surgery import fold_batch_norm, freeze, is_folded, set_classes, set_input_channels
 
 SIZE = (33, 40)
 
@@ -39,31 +39,31 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
 def test_folding_changes_no_answer(name: str) -> None:
     model, x = lively(name), pictures()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    expected, copy = logits(model, x), fold(model)
+    expected, copy = logits(model, x), fold_batch_norm(model)
     assert ((logits(copy, x) - expected).abs().max() / expected.abs().max()).item() <= 1e-10
     assert not any(isinstance(module, nn.BatchNorm2d) for module in copy.modules())
     assert not any(value.requires_grad for value in copy.parameters())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert (folded(copy), folded(model)) == (True, False)
+    assert (is_folded(copy), is_folded(model)) == (True, False)
 
 
 def test_folding_happens_in_evaluation_mode_and_twice_is_once() -> None:
     model = lively("nano").train()
-    once = fold(model)
+    once = fold_batch_norm(model)
     assert model.training
     assert not once.training
-    assert torch.equal(logits(fold(once), pictures()), logits(once, pictures()))
+    assert torch.equal(logits(fold_batch_norm(once), pictures()), logits(once, pictures()))
 
 
 def test_folding_keeps_the_precision_of_the_weights() -> None:
-    assert {value.dtype for value in fold(create("nano").bfloat16()).parameters()} == {torch.bfloat16}
+    assert {value.dtype for value in fold_batch_norm(create("nano").bfloat16()).parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("how", ["tile", "sum"])
 def test_one_channel_answers_grey_as_three_equal_channels_did(how: str) -> None:
     model, grey = lively("nano"), pictures(1)
     expected = logits(model, grey.expand(-1, 3, -1, -1))
-    set_channels(model, 1, how)
+    set_input_channels(model, 1, how)
     torch.testing.assert_close(logits(model, grey), expected, rtol=0, atol=1e-12)
     assert (model.channels, model.stem.conv.in_channels) == (1, 1)
 
@@ -73,24 +73,24 @@ def test_one_channel_answers_grey_as_three_equal_channels_did(how: str) -> None:
 def test_equal_channels_answer_as_before(channels: int, how: str) -> None:
     model, grey = lively("nano"), pictures(1)
     expected = logits(model, grey.expand(-1, 3, -1, -1))
-    set_channels(model, channels, how)
+    set_input_channels(model, channels, how)
     torch.testing.assert_close(logits(model, grey.expand(-1, channels, -1, -1)), expected, rtol=0, atol=1e-12)
 
 
 def test_three_tiled_channels_are_the_old_ones() -> None:
     model, x = lively("nano"), pictures()
     expected = logits(model, x)
-    torch.testing.assert_close(logits(set_channels(model, 3), x), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(logits(set_input_channels(model, 3), x), expected, rtol=0, atol=1e-12)
 
 
 def test_six_tiled_channels_are_the_three_twice() -> None:
     model, x = lively("nano"), pictures()
     expected = logits(model, x)
-    torch.testing.assert_close(logits(set_channels(model, 6), x.repeat(1, 2, 1, 1)), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(logits(set_input_channels(model, 6), x.repeat(1, 2, 1, 1)), expected, rtol=0, atol=1e-12)
 
 
 def test_summed_channels_all_count_alike() -> None:
-    weight = set_channels(lively("nano"), 5, "sum").stem.conv.weight
+    weight = set_input_channels(lively("nano"), 5, "sum").stem.conv.weight
     assert all(torch.equal(weight[:, 0], weight[:, index]) for index in range(5))
 
 
@@ -103,7 +103,7 @@ def test_summed_channels_all_count_alike() -> None:
     ],
 )
 def test_preprocessing_follows_the_channels(channels: int, how: str, mean: tuple[float, ...]) -> None:
-    model = set_channels(create("nano"), channels, how)
+    model = set_input_channels(create("nano"), channels, how)
     assert model.preprocess.mean == pytest.approx(mean, abs=1e-3)
     assert len(model.preprocess.std) == channels
     assert model.preprocess.size == Preprocess((32, 32)).size
@@ -112,7 +112,7 @@ def test_preprocessing_follows_the_channels(channels: int, how: str, mean: tuple
 @pytest.mark.parametrize(("channels", "how"), [(0, "tile"), (-1, "sum"), (3, "mean"), (1.5, "tile")])
 def test_channels_that_cannot_be(channels: int, how: str) -> None:
     with pytest.raises(ValueError, match=r"(channels|how) must be"):
-        set_channels(create("nano"), channels, how)
+        set_input_channels(create("nano"), channels, how)
 
 
 def test_a_new_head_is_fresh_and_the_rest_stays() -> None:
@@ -153,7 +153,7 @@ def trained(model: EfficientNet) -> tuple[set[str], set[str]]:
 
 def test_everything_trains_unless_it_is_frozen() -> None:
     model = lively("nano")
-    parts = set(model.parts())
+    parts = set(model.feature_names())
     assert trained(model) == (parts | {"classifier"}, parts)
 
 
@@ -161,10 +161,10 @@ def test_everything_trains_unless_it_is_frozen() -> None:
 def test_frozen_parts_neither_learn_nor_measure(until: str) -> None:
     model = lively("nano").train()
     assert freeze(model, until) is model
-    parts = model.parts()
+    parts = model.feature_names()
     rest = set(parts[parts.index(until) + 1 :])
     assert trained(model) == (rest | {"classifier"}, rest)
-    for name in model.frozen_parts():
+    for name in model.frozen_names():
         part = model.get_submodule(name)
         assert all(value.grad is None for value in part.parameters())
         assert not any(module.training for module in part.modules())
@@ -181,14 +181,14 @@ def test_frozen_parts_stay_frozen_through_evaluation() -> None:
 
 def test_unfreezing_frees_everything() -> None:
     model = freeze(freeze(lively("nano").train(), "head"), None)
-    parts = set(model.parts())
-    assert model.frozen_parts() == ()
+    parts = set(model.feature_names())
+    assert model.frozen_names() == ()
     assert trained(model) == (parts | {"classifier"}, parts)
 
 
 def test_freezing_less_frees_the_rest() -> None:
     model = freeze(freeze(lively("nano").train(), "head"), "stem")
-    assert trained(model)[1] == set(model.parts()) - {"stem"}
+    assert trained(model)[1] == set(model.feature_names()) - {"stem"}
 
 
 def test_a_part_that_is_not_there() -> None:

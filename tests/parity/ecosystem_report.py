@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from effnet.arch import ARCHS
-from effnet.data.without_operators import declare_operators
+from effnet.data.torchvision_compat import declare_operators
 
 declare_operators()  # timm imports torchvision
 

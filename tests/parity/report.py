@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from effnet.data.without_operators import declare_operators
+from effnet.data.torchvision_compat import declare_operators
 
 declare_operators()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from effnet.contract import PADDINGS
+from effnet.metadata import PADDINGS
 from tests.parity import twins
 
 SMALL = ("b0", "lite0", "edge_s", "v2_b0", "v2_s")

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from effnet.arch import ARCHS
-from effnet.contract import IMAGENET_MEAN, IMAGENET_STD, PADDINGS, Numerics
+from effnet.metadata import IMAGENET_MEAN, IMAGENET_STD, PADDINGS, Numerics
 from effnet.net import EfficientNet
 from effnet.weights import convert
-from effnet.weights.conversion import counted, names
+from effnet.weights.conversion import drop_batch_counters, key_map
 
 PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "photos"
 
@@ -60,7 +60,7 @@ def build(name: str, padding: str) -> EfficientNet:
 
 def copy_weights(model: EfficientNet, peer: nn.Module) -> None:
     """Ours into timm's, strictly: every tensor has its place."""
-    peer.load_state_dict(convert(counted(model.state_dict()), model.arch, "effnet", "timm"), strict=True)
+    peer.load_state_dict(convert(drop_batch_counters(model.state_dict()), model.arch, "effnet", "timm"), strict=True)
 
 
 def photos(count: int, size: tuple[int, int]) -> Tensor:
@@ -153,7 +153,7 @@ def apart(ours: Tensor, theirs: Tensor) -> float:
 
 def gradients_apart(ours: dict[str, Tensor], theirs: dict[str, Tensor], name: str) -> float:
     """Norm of the difference over all parameters, over the norm of the whole gradient."""
-    called = {ours_: theirs_ for ours_, theirs_ in names("timm", ARCHS[name]).items() if theirs_ in theirs}
+    called = {ours_: theirs_ for ours_, theirs_ in key_map("timm", ARCHS[name]).items() if theirs_ in theirs}
     assert set(called) == set(ours)
     assert set(called.values()) == set(theirs)
     difference = sum((ours[key] - theirs[value]).square().sum().item() for key, value in called.items())

@@ -15,10 +15,11 @@ from PIL import Image
 
 import effnet
 from effnet import EfficientNet, Prediction, Predictor
-from effnet.data import PictureError, pixels
-from effnet.data.normalise import normalise
-from effnet.exporting.contest import BATCHES
-from effnet.prediction.pipeline import outputs, softmax
+from effnet.data import ImageError, load_input
+from effnet.data.preprocessing import normalize
+from effnet.prediction.pipeline import run_batches
+from effnet.runtime.autotune import BATCH_SIZES
+from effnet.tasks import softmax
 
 LITE0 = Path(__file__).parents[3] / "shared" / "weights" / "lite0_imagenet_backbone_timm.pth"
 
@@ -48,15 +49,15 @@ def paths(tmp_path: Path, arrays: list[NDArray[np.uint8]]) -> list[Path]:
 
 def direct(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> torch.Tensor:
     """What the network itself says, one picture after the other."""
-    x = np.stack([pixels(array, model.preprocess) for array in arrays])
+    x = np.stack([load_input(array, model.preprocess) for array in arrays])
     with torch.inference_mode():
-        logits: torch.Tensor = model(normalise(torch.from_numpy(x), model.preprocess))
+        logits: torch.Tensor = model(normalize(torch.from_numpy(x), model.preprocess))
     return logits
 
 
 def test_equals_the_network_itself(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> None:
     expected = direct(model, arrays).softmax(1)
-    for one, shares in zip(Predictor(model, batch=2)(arrays), expected, strict=True):
+    for one, shares in zip(Predictor(model, batch_size=2)(arrays), expected, strict=True):
         values, indices = shares.topk(5)
         assert one.labels == tuple("abcdefg"[int(index)] for index in indices)
         assert one.probabilities == pytest.approx(values.numpy(), abs=1e-5)
@@ -72,8 +73,8 @@ def test_all_kinds_of_pictures(model: EfficientNet, arrays: list[NDArray[np.uint
     for sources in (paths, list(map(str, paths)), images, contents, iter(arrays)):
         found = predictor(sources)
         assert [replace(one, picture="") for one in found] == [replace(one, picture="") for one in expected]
-    assert [one.picture for one in predictor(paths)] == [str(path) for path in paths]
-    assert [one.picture for one in predictor(images)] == [f"picture {number}" for number in range(1, 6)]
+    assert [one.image for one in predictor(paths)] == [str(path) for path in paths]
+    assert [one.image for one in predictor(images)] == [f"picture {number}" for number in range(1, 6)]
 
 
 def test_one_picture_is_a_list_of_one(model: EfficientNet, arrays: list[NDArray[np.uint8]], paths: list[Path]) -> None:
@@ -95,27 +96,27 @@ def test_from_a_file(model: EfficientNet, arrays: list[NDArray[np.uint8]], tmp_p
 def test_errors_keep_their_place(model: EfficientNet, paths: list[Path], tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(paths[0].read_bytes()[:500])
     sources = [paths[0], tmp_path / "cut.png", tmp_path / "no.png", paths[1], tmp_path / "no.png"]
-    found = Predictor(model, engine="eager", batch=1)(sources)  # another batch, other last bits
-    assert [one.picture for one in found] == [str(path) for path in sources]
+    found = Predictor(model, engine="eager", batch_size=1)(sources)  # another batch, other last bits
+    assert [one.image for one in found] == [str(path) for path in sources]
     assert [bool(one.error) for one in found] == [False, True, True, False, True]
     assert "is damaged" in found[1].error
     assert "does not exist" in found[2].error
     assert (found[1].label, found[1].probability) == ("", 0)
-    assert [found[0], found[3]] == Predictor(model, engine="eager", batch=1)(paths[:2])
+    assert [found[0], found[3]] == Predictor(model, engine="eager", batch_size=1)(paths[:2])
 
 
 def test_streams_in_bounded_memory(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> None:
     asked = 0
 
-    def endless() -> Iterator[tuple[str, NDArray[np.uint8] | PictureError]]:
+    def endless() -> Iterator[tuple[str, NDArray[np.uint8] | ImageError]]:
         nonlocal asked
         while True:
             asked += 1
-            yield f"{asked}", arrays[0] if asked % 3 else PictureError(f"{asked} is no picture")
+            yield f"{asked}", arrays[0] if asked % 3 else ImageError(f"{asked} is no picture")
 
-    stream = Predictor(model, batch=4).stream(endless())
+    stream = Predictor(model, batch_size=4).stream(endless())
     first = [next(stream) for _ in range(20)]
-    assert [one.picture for one in first] == [str(number) for number in range(1, 21)]
+    assert [one.image for one in first] == [str(number) for number in range(1, 21)]
     assert [one.error for one in first[:3]] == ["", "", "3 is no picture"]
     assert asked < 20 + 4 * 64 + 8  # a little ahead: a few a core
     stream.close()  # type: ignore[attr-defined]
@@ -137,10 +138,10 @@ def test_without_labels(arrays: list[NDArray[np.uint8]]) -> None:
 def test_embeddings(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> None:
     named = [("good", arrays[0]), ("bad", np.zeros((3, 3), np.float32)), ("last", arrays[1])]
     (_, first), (name, error), (_, last) = Predictor(model).embeddings(named)  # type: ignore[arg-type]
-    x = normalise(torch.from_numpy(np.stack([pixels(a, model.preprocess) for a in arrays[:2]])), model.preprocess)
+    x = normalize(torch.from_numpy(np.stack([load_input(a, model.preprocess) for a in arrays[:2]])), model.preprocess)
     with torch.inference_mode():
         expected = model.embed(x).numpy()
-    assert isinstance(error, PictureError)
+    assert isinstance(error, ImageError)
     assert name == "bad"
     assert first == pytest.approx(expected[0], abs=1e-5)
     assert last == pytest.approx(expected[1], abs=1e-5)
@@ -170,7 +171,7 @@ def test_what_cannot_be_used(model: EfficientNet) -> None:
     with pytest.raises(ValueError, match="engine must be one of"):
         Predictor(model, engine="warp")
     with pytest.raises(ValueError, match="batch must be"):
-        Predictor(model, batch=0)
+        Predictor(model, batch_size=0)
     with pytest.raises(ValueError, match="no device"):
         Predictor(model, device="tpu9")
     with pytest.raises(ValueError, match="decode must be"):
@@ -189,7 +190,7 @@ def test_outputs_of_errors_alone(model: EfficientNet) -> None:
     def never(_: object) -> NDArray[np.float32]:
         raise AssertionError("nothing to compute")
 
-    found = list(outputs(never, [("a", PictureError("so")), ("b", PictureError("no"))], model.preprocess, batch=1))
+    found = list(run_batches(never, [("a", ImageError("so")), ("b", ImageError("no"))], model.preprocess, batch_size=1))
     assert [name for name, _ in found] == ["a", "b"]
 
 
@@ -238,7 +239,7 @@ class TestEngines:
     def test_what_was_kept_starts_without_torch(self, path: Path, paths: list[Path]) -> None:
         first = Predictor(path)
         expected = first(paths)
-        first.keep()
+        first.cache_for_engines()
         code = (
             "import sys; from effnet import Predictor\n"
             "found = Predictor(sys.argv[1]); print(found.engine.kind)\n"
@@ -253,9 +254,9 @@ class TestEngines:
     def test_the_contest_is_held_when_it_pays(
         self, path: Path, arrays: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("effnet.prediction.predictor.ENOUGH", 4)
-        predictor = Predictor(path, batch=2, threads=1)
-        expected = Predictor(path, engine="eager", batch=2)(arrays)
+        monkeypatch.setattr("effnet.prediction.predictor.AUTOTUNE_AFTER_IMAGES", 4)
+        predictor = Predictor(path, batch_size=2, threads=1)
+        expected = Predictor(path, engine="eager", batch_size=2)(arrays)
         kinds = []
         for one, right in zip(predictor.stream(enumerate_named(arrays)), expected, strict=True):
             kinds.append(predictor.engine.kind)
@@ -263,28 +264,28 @@ class TestEngines:
             assert one.probabilities == pytest.approx(right.probabilities, abs=1e-5)
         assert kinds[0] == "eager"
         assert kinds[2] != "eager"  # the file that was written after the first batch
-        assert predictor.settle(2) is predictor.engine
-        remembered = Predictor(path, batch=2, threads=1)
-        assert remembered.settle().kind == predictor.engine.kind
+        assert predictor.choose_engine(2) is predictor.engine
+        remembered = Predictor(path, batch_size=2, threads=1)
+        assert remembered.choose_engine().kind == predictor.engine.kind
 
     def test_the_batch_is_found_when_it_pays(
         self, path: Path, arrays: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("effnet.prediction.predictor.ENOUGH", 2)
-        monkeypatch.setattr("effnet.prediction.predictor.MANY", 4)
+        monkeypatch.setattr("effnet.prediction.predictor.AUTOTUNE_AFTER_IMAGES", 2)
+        monkeypatch.setattr("effnet.prediction.predictor.TUNE_BATCH_AFTER_IMAGES", 4)
         monkeypatch.setattr("effnet.prediction.predictor.BATCH", 2)
         predictor = Predictor(path, threads=1)
-        assert predictor.batch == 2
-        expected = Predictor(path, engine="eager", batch=2)(arrays)
+        assert predictor.batch_size == 2
+        expected = Predictor(path, engine="eager", batch_size=2)(arrays)
         for one, right in zip(predictor.stream(enumerate_named(arrays)), expected, strict=True):
             assert one.labels == right.labels
-        assert predictor.batch in BATCHES
-        assert predictor.settle() is predictor.engine
-        asked = Predictor(path, batch=3, threads=1)
-        asked.settle()
-        assert asked.batch == 3
+        assert predictor.batch_size in BATCH_SIZES
+        assert predictor.choose_engine() is predictor.engine
+        asked = Predictor(path, batch_size=3, threads=1)
+        asked.choose_engine()
+        assert asked.batch_size == 3
         with pytest.raises(ValueError, match="batch must be"):
-            Predictor(path, batch=0)
+            Predictor(path, batch_size=0)
 
     def test_changes_of_the_network_do_not_reach_it(self, arrays: list[NDArray[np.uint8]]) -> None:
         network = effnet.create("nano", classes=7).eval()
@@ -293,7 +294,7 @@ class TestEngines:
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.zero_()
-        predictor.keep()
+        predictor.cache_for_engines()
         for one, same in zip(before, predictor(arrays), strict=True):
             assert one.probabilities == pytest.approx(same.probabilities, abs=1e-5)
 

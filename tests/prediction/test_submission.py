@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effnet.contract import Labels
-from effnet.data import PictureError, read
-from effnet.data.columns import read_table
-from effnet.prediction.submission import shape, submit
+from effnet.data import ImageError, read_image
+from effnet.data.table import read_table
+from effnet.metadata import Labels
+from effnet.prediction.submission import submission_format, write_submission
 
 
 class Known:
@@ -22,11 +22,11 @@ class Known:
     def __init__(self, names: tuple[str, ...] = ("dark", "middle", "light"), kind: str = "one") -> None:
         self.labels, self.classes = Labels(names, kind), len(names)
 
-    def answers(self, named: list[tuple[str, Path]]) -> Iterator[tuple[str, np.ndarray | PictureError]]:
+    def answers(self, named: list[tuple[str, Path]]) -> Iterator[tuple[str, np.ndarray | ImageError]]:
         for name, path in named:
             try:
-                bright = np.asarray(read(path)).mean() / 255
-            except PictureError as error:
+                bright = np.asarray(read_image(path)).mean() / 255
+            except ImageError as error:
                 yield name, error
                 continue
             yield name, np.array({1: [bright], 2: [1 - bright, bright]}.get(self.classes) or [
@@ -49,13 +49,13 @@ def rows(path: Path) -> list[list[str]]:
 
 
 def submitted(root: Path, model: Known | None = None, **options: bool) -> list[list[str]]:
-    submit(root / "test.csv", model or Known(), root / "out.csv", force=True, **options)  # type: ignore[arg-type]
+    write_submission(root / "test.csv", model or Known(), root / "out.csv", force=True, **options)  # type: ignore[arg-type]
     return rows(root / "out.csv")
 
 
 def test_ids_and_labels(root: Path) -> None:
     steps: list[tuple[int, int]] = []
-    done = submit(root / "test.csv", Known(), root / "new.csv", progress=lambda *step: steps.append(step))  # type: ignore[arg-type]
+    done = write_submission(root / "test.csv", Known(), root / "new.csv", progress=lambda *step: steps.append(step))  # type: ignore[arg-type]
     assert rows(root / "new.csv") == [
         ["image_id", "label"],
         ["3", "light"],
@@ -63,7 +63,7 @@ def test_ids_and_labels(root: Path) -> None:
         ["2", "middle"],
         ["0", "dark"],
     ]
-    assert (done.rows, done.columns, done.sample, done.unread) == (4, ("image_id", "label"), None, ())
+    assert (done.rows, done.columns, done.sample, done.unreadable) == (4, ("image_id", "label"), None, ())
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -105,18 +105,18 @@ def test_the_sample_decides(root: Path) -> None:
 def test_the_sample_may_be_the_table(root: Path) -> None:
     sample = root / "sample_submission.csv"
     sample.write_text("id,label\n2,x\n3,x\n")
-    done = submit(sample, Known(), root / "out.csv")  # type: ignore[arg-type]
+    done = write_submission(sample, Known(), root / "out.csv")  # type: ignore[arg-type]
     assert rows(root / "out.csv") == [["id", "label"], ["2", "middle"], ["3", "light"]]
     assert done.sample == sample
 
 
 def test_a_picture_that_cannot_be_read_has_a_row_and_is_named(root: Path) -> None:
     (root / "test/0.png").write_bytes(b"nothing")
-    done = submit(root / "test.csv", Known(), root / "out.csv", probabilities=True)  # type: ignore[arg-type]
+    done = write_submission(root / "test.csv", Known(), root / "out.csv", probabilities=True)  # type: ignore[arg-type]
     found = {name: [float(cell) for cell in cells] for name, *cells in rows(root / "out.csv")[1:]}
     assert found["0"] == pytest.approx(np.mean([found["1"], found["2"], found["3"]], 0), abs=1e-6)
-    assert len(done.unread) == 1
-    assert "0.png is not a picture" in done.unread[0]
+    assert len(done.unreadable) == 1
+    assert "0.png is not a picture" in done.unreadable[0]
     for number in range(1, 4):
         (root / f"test/{number}.png").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="none of the 4 pictures could be read"):
@@ -126,10 +126,10 @@ def test_a_picture_that_cannot_be_read_has_a_row_and_is_named(root: Path) -> Non
 def test_refusals(root: Path) -> None:
     (root / "there.csv").write_text("mine")
     with pytest.raises(FileExistsError, match="--force"):
-        submit(root / "test.csv", Known(), root / "there.csv")  # type: ignore[arg-type]
+        write_submission(root / "test.csv", Known(), root / "there.csv")  # type: ignore[arg-type]
     assert (root / "there.csv").read_text() == "mine"
     with pytest.raises(ValueError, match=r"ends in \.csv, not in \.txt"):
-        submit(root / "test.csv", Known(), root / "out.txt")  # type: ignore[arg-type]
+        write_submission(root / "test.csv", Known(), root / "out.txt")  # type: ignore[arg-type]
     sample = root / "sample_submission.csv"
     for text, reason in (
         (
@@ -145,4 +145,4 @@ def test_refusals(root: Path) -> None:
     assert not (root / "out.csv").exists()
     sample.write_text("id,score\n1,0\n")
     with pytest.raises(ValueError, match="score, which the model's answers"):
-        shape(read_table(root / "test.csv"), Labels(("a", "b", "c")), 3, probabilities=True)
+        submission_format(read_table(root / "test.csv"), Labels(("a", "b", "c")), 3, probabilities=True)

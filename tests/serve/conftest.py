@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import effnet
-from effnet.data.pixels import read
+from effnet.data.image_io import read_image
 
 pytest.importorskip("fastapi", reason="serving needs fastapi")
 import httpx
 
 from effnet.serve.app import create_app
-from effnet.serve.desk import Desk
-from effnet.serve.limits import Limits
+from effnet.serve.limits import ServerLimits
 from effnet.serve.metrics import Metrics
-from effnet.serve.served import Served
+from effnet.serve.models import ServedModel
+from effnet.serve.request_queue import RequestQueue
 from tests.squares import knowing, squares
 
 Client = httpx.AsyncClient
@@ -30,9 +30,9 @@ Serving = Callable[..., "Running"]
 class Running:
     """An application with what it is made of."""
 
-    def __init__(self, models: dict[str, Served], limits: Limits) -> None:
+    def __init__(self, models: dict[str, ServedModel], limits: ServerLimits) -> None:
         self.metrics = Metrics()
-        self.desk = Desk(models, limits)
+        self.desk = RequestQueue(models, limits)
         self.app = create_app(self.desk, self.metrics)
 
     @asynccontextmanager
@@ -50,8 +50,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def served(weights: Path, limits: Limits = Limits(), batch: int = 4) -> Iterator[Running]:  # noqa: B008 – frozen
-    running = Running({"squares": Served("squares", weights, "eager", batch, limits.wait)}, limits)
+def served(weights: Path, limits: ServerLimits = ServerLimits(), batch: int = 4) -> Iterator[Running]:  # noqa: B008 – frozen
+    running = Running({"squares": ServedModel("squares", weights, "eager", batch, limits.batch_wait_seconds)}, limits)
     try:
         yield running
     finally:
@@ -74,4 +74,4 @@ def as_bytes(array: NDArray[np.uint8], format: str = "PNG") -> bytes:
 def photos() -> list[tuple[bytes, str]]:
     """Pictures, as PNG files, and what each of them shows."""
     made = squares(24, seed=7)
-    return [(as_bytes(np.asarray(read(item.picture))), made.labels.names[int(item.label)]) for item in made.items]
+    return [(as_bytes(np.asarray(read_image(item.image))), made.labels.names[int(item.label)]) for item in made.items]

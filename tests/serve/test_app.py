@@ -13,10 +13,9 @@ from PIL import Image
 
 import effnet
 from effnet import Predictor
-from effnet.serve.limits import Limits
-from effnet.serve.served import Served
-
-from .conftest import Client, Running, as_bytes, served
+from effnet.serve.limits import ServerLimits
+from effnet.serve.models import ServedModel
+from tests.serve.conftest import Client, Running, as_bytes, served
 
 T = TypeVar("T")
 PNG = {"content-type": "image/png"}
@@ -75,7 +74,7 @@ def test_each_answer_belongs_to_its_own_picture(weights: Path, photos: list[tupl
         calls = [client.post("/v1/predict", content=content, headers=PNG) for content, _ in photos * 3]
         return [found.json() for found in await asyncio.gather(*calls)]
 
-    with served(weights, Limits(queue=100), batch=5) as running:
+    with served(weights, ServerLimits(queue_size=100), batch=5) as running:
         found = answered(running, work)
     for one, other in zip(found, expected * 3, strict=True):
         shares = {row["label"]: row["probability"] for row in one["labels"]}
@@ -165,7 +164,7 @@ def test_models_of_several_labels_and_of_values(photos: list[tuple[bytes, str]])
         model.labels = effnet.Labels(("age", "height"), kind)
         model.classifier.weight.data.zero_()  # type: ignore[union-attr]
         model.classifier.bias.data[:] = effnet_bias = model.classifier.bias.data.new_tensor([2.0, -1.0])  # type: ignore[union-attr]
-        running = Running({"x": Served("x", model, "eager", 1)}, Limits())
+        running = Running({"x": ServedModel("x", model, "eager", 1)}, ServerLimits())
         found = posted(running, "/v1/predict", photos[0][0])
         where = posted(running, "/v1/explain?format=json&class=height", photos[0][0])
         running.desk.close()
@@ -192,9 +191,9 @@ def test_metrics_are_each_servers_own(weights: Path, photos: list[tuple[bytes, s
     model = effnet.load(weights)
     made: list[Running] = []
     for _ in range(2):
-        running = Running({}, Limits())
-        heard = running.metrics.of("squares")
-        running.desk.models = {"squares": Served("squares", model, "eager", 4, told=heard)}
+        running = Running({}, ServerLimits())
+        heard = running.metrics.batch_observer("squares")
+        running.desk.models = {"squares": ServedModel("squares", model, "eager", 4, on_batch=heard)}
         made.append(running)
     one, other = made
     posted(one, "/v1/predict", photos[0][0])

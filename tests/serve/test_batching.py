@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from effnet.data.pixels import Fitted
-from effnet.serve.batching import Batcher, Computed
+from effnet.data.image_io import InputImage
+from effnet.serve.batching import BatchedOutput, Batcher
 
 PATIENCE = 20.0
 
@@ -21,7 +21,7 @@ class Network:
         self.begun, self.free = Event(), Event()
         self.free.set()
 
-    def __call__(self, pictures: Fitted) -> NDArray[np.float64]:
+    def __call__(self, pictures: InputImage) -> NDArray[np.float64]:
         self.batches.append(len(pictures))
         self.begun.set()
         assert self.free.wait(PATIENCE)
@@ -31,11 +31,11 @@ class Network:
         return np.stack([first, 2 * first], 1)
 
 
-def picture(value: int) -> Fitted:
+def picture(value: int) -> InputImage:
     return np.full((2, 2, 3), value, np.uint8)
 
 
-def held(network: Network, batcher: Batcher) -> Future[Computed]:
+def held(network: Network, batcher: Batcher) -> Future[BatchedOutput]:
     """The network is busy with this picture until ``network.free`` is set."""
     network.free.clear()
     first = batcher.submit(picture(0))
@@ -46,14 +46,14 @@ def held(network: Network, batcher: Batcher) -> Future[Computed]:
 def test_what_comes_while_the_network_is_busy_is_its_next_batch() -> None:
     network = Network()
     told: list[int] = []
-    batcher = Batcher(network, most=4, told=lambda size, seconds: told.append(size))
+    batcher = Batcher(network, max_batch_size=4, on_batch=lambda size, seconds: told.append(size))
     first = held(network, batcher)
     others = [batcher.submit(picture(value)) for value in range(1, 11)]
     network.free.set()
     assert first.result(PATIENCE).row.tolist() == [0, 0]
     assert [one.result(PATIENCE).row.tolist() for one in others] == [[value, 2 * value] for value in range(1, 11)]
     assert network.batches == [1, 4, 4, 2]
-    assert others[0].result().batch == 4
+    assert others[0].result().batch_size == 4
     assert others[0].result().waited > 0
     batcher.close()
     assert told == network.batches
@@ -61,13 +61,13 @@ def test_what_comes_while_the_network_is_busy_is_its_next_batch() -> None:
 
 def test_an_idle_network_begins_at_once_and_one_that_is_to_wait_does_not() -> None:
     network = Network()
-    batcher = Batcher(network, most=8)
+    batcher = Batcher(network, max_batch_size=8)
     for value in range(3):
         batcher.submit(picture(value)).result(PATIENCE)
     assert network.batches == [1, 1, 1]
     batcher.close()
     patient = Network()
-    batcher = Batcher(patient, most=3, wait=PATIENCE)  # full before that, it does not wait for the end of it
+    batcher = Batcher(patient, max_batch_size=3, wait=PATIENCE)  # full before that, it does not wait for the end of it
     wait([batcher.submit(picture(value)) for value in range(3)], PATIENCE / 2)
     assert patient.batches == [3]
     batcher.close()
@@ -75,7 +75,7 @@ def test_an_idle_network_begins_at_once_and_one_that_is_to_wait_does_not() -> No
 
 def test_what_is_cancelled_is_not_computed() -> None:
     network = Network()
-    batcher = Batcher(network, most=4)
+    batcher = Batcher(network, max_batch_size=4)
     first = held(network, batcher)
     kept, dropped = batcher.submit(picture(1)), batcher.submit(picture(2))
     assert dropped.cancel()
@@ -88,7 +88,7 @@ def test_what_is_cancelled_is_not_computed() -> None:
 
 def test_a_failure_is_told_to_its_batch_alone() -> None:
     network = Network()
-    batcher = Batcher(network, most=2)
+    batcher = Batcher(network, max_batch_size=2)
     held(network, batcher)
     bad = [batcher.submit(picture(99)), batcher.submit(picture(5))]
     good = batcher.submit(picture(6))
@@ -102,7 +102,7 @@ def test_a_failure_is_told_to_its_batch_alone() -> None:
 
 def test_closing_answers_what_waits_and_takes_no_more() -> None:
     network = Network()
-    batcher = Batcher(network, most=2)
+    batcher = Batcher(network, max_batch_size=2)
     held(network, batcher)
     waiting = [batcher.submit(picture(value)) for value in range(5)]
     network.free.set()
@@ -114,6 +114,6 @@ def test_closing_answers_what_waits_and_takes_no_more() -> None:
 
 def test_limits_of_a_queue() -> None:
     with pytest.raises(ValueError, match="most must be"):
-        Batcher(Network(), most=0)
+        Batcher(Network(), max_batch_size=0)
     with pytest.raises(ValueError, match="wait must be"):
-        Batcher(Network(), most=1, wait=-1)
+        Batcher(Network(), max_batch_size=1, wait=-1)

@@ -17,16 +17,15 @@ import pytest
 from PIL import Image
 
 import effnet
-from effnet.serve.limits import Limits
-from effnet.serve.served import Served
-
-from .conftest import Running
-from .live import Live, live
+from effnet.serve.limits import ServerLimits
+from effnet.serve.models import ServedModel
+from tests.serve.conftest import Running
+from tests.serve.live_server import Live, live
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from .chromium import chromium
+from tests.serve.chromium import chromium
 
 WINDOWS: dict[str, Any] = {
     "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
@@ -46,16 +45,16 @@ def browser() -> Iterator[Browser]:
         made.close()
 
 
-def running_with(weights: Path, limits: Limits) -> Running:
+def running_with(weights: Path, limits: ServerLimits) -> Running:
     other = effnet.load(weights)
     other.labels = effnet.Labels(tuple(f"other {name}" for name in other.labels.names))
-    models = {"squares": Served("squares", weights, "eager", 4), "other": Served("other", other, "eager", 4)}
+    models = {"squares": ServedModel("squares", weights, "eager", 4), "other": ServedModel("other", other, "eager", 4)}
     return Running(models, limits)
 
 
 @pytest.fixture(scope="module")
 def running(weights: Path) -> Iterator[Running]:
-    made = running_with(weights, Limits(bytes_most=3_000_000))
+    made = running_with(weights, ServerLimits(max_bytes=3_000_000))
     yield made
     made.desk.close()
 
@@ -240,7 +239,7 @@ def test_a_photo_of_fifty_megapixels(page: Page) -> None:
 
 
 def test_a_server_that_is_started_again(window: Page, weights: Path, photos: list[tuple[bytes, str]]) -> None:
-    running = running_with(weights, Limits())
+    running = running_with(weights, ServerLimits())
     first = Live(running)
     window.goto(first.address)
     expect(window.locator("#model option")).to_have_count(2)
@@ -249,7 +248,7 @@ def test_a_server_that_is_started_again(window: Page, weights: Path, photos: lis
     said = window.locator("#said")
     expect(said).to_have_text("The server does not answer. It is asked again until it does.")
     photographed(window, "server-away")
-    with live(Running(running.desk.models, Limits()), first.port):
+    with live(Running(running.desk.models, ServerLimits()), first.port):
         expect(window.locator("#labels button")).to_have_count(5)  # without anything being done
         expect(said).to_contain_text("%")
         photographed(window, "server-again")
@@ -258,7 +257,7 @@ def test_a_server_that_is_started_again(window: Page, weights: Path, photos: lis
     window.locator("#other").select_option("squares")
     expect(window.locator("#models-said")).to_have_text("The server does not answer. It is asked again until it does.")
     photographed(window, "server-away-models")
-    with live(running_again := Running(running.desk.models, Limits()), first.port):
+    with live(running_again := Running(running.desk.models, ServerLimits()), first.port):
         expect(window.locator("#both h2")).to_have_text(["squares", "squares"])
         expect(window.locator("#models-said")).to_be_empty()
     running_again.desk.close()

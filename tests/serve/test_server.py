@@ -16,11 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
-from effnet.clock import Stopwatch
-from effnet.serve.limits import Limits
-
-from .conftest import served
-from .live import Live, live
+from effnet.serve.limits import ServerLimits
+from effnet.timing import Stopwatch
+from tests.serve.conftest import served
+from tests.serve.live_server import Live, live
 
 HEAD = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n"
 
@@ -28,7 +27,7 @@ HEAD = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n"
 @pytest.fixture(scope="module")
 def impatient(weights: Path) -> Iterator[Live]:
     """A server that waits for a second only."""
-    with served(weights, Limits(seconds=1.0, bytes_most=1_000_000)) as running, live(running) as made:
+    with served(weights, ServerLimits(timeout_seconds=1.0, max_bytes=1_000_000)) as running, live(running) as made:
         yield made
 
 
@@ -129,7 +128,7 @@ def test_a_client_that_waits_to_be_asked_never_sends(impatient: Live) -> None:
 
 
 def test_slow_clients_take_bytes_and_no_places(weights: Path, photos: list[tuple[bytes, str]]) -> None:
-    with served(weights, Limits(queue=1, bytes_most=100_000)) as running, live(running) as where:
+    with served(weights, ServerLimits(queue_size=1, max_bytes=100_000)) as running, live(running) as where:
 
         def slow(count: int) -> socket.socket:
             connection = connected(where)
@@ -154,7 +153,7 @@ def test_slow_clients_take_bytes_and_no_places(weights: Path, photos: list[tuple
 
 def test_a_client_that_goes_away_is_not_computed_for(weights: Path, photos: list[tuple[bytes, str]]) -> None:
     content = photos[0][0]
-    with served(weights, Limits(wait=1.0), batch=8) as running, live(running) as where:
+    with served(weights, ServerLimits(batch_wait_seconds=1.0), batch=8) as running, live(running) as where:
         batches: list[int] = []
         model = running.desk.models["squares"]
         model._batcher._told = lambda size, seconds: batches.append(size)
@@ -168,7 +167,7 @@ def test_a_client_that_goes_away_is_not_computed_for(weights: Path, photos: list
         well(where, content)
         assert batches == [1]
         assert running.desk.accepted == 0
-        told = running.metrics.text().decode()
+        told = running.metrics.render().decode()
         assert 'effnet_requests_total{path="/v1/predict",status="499"} 2.0' in told
 
 
@@ -223,5 +222,5 @@ def test_many_at_once_each_get_their_own(weights: Path, photos: list[tuple[bytes
             assert label == alone[number % len(photos)][0]
             assert share == pytest.approx(alone[number % len(photos)][1], abs=1e-5)
 
-    with served(weights, Limits(queue=64)) as running, live(running) as where:
+    with served(weights, ServerLimits(queue_size=64)) as running, live(running) as where:
         asyncio.run(work(where))

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from effnet.contract import Labels
 from effnet.data.augment import Augment
-from effnet.data.loader import TrainingBatches
-from effnet.data.pictures import Item, Pictures
+from effnet.data.dataset import ImageDataset, Item
+from effnet.data.loader import TrainingLoader
+from effnet.metadata import Labels
 from effnet.net import create
+from effnet.training.callbacks import Callback
 from effnet.training.checkpoint import Checkpoints
-from effnet.training.judging import Score
+from effnet.training.distributed import Distributed
 from effnet.training.loop import Trainer
-from effnet.training.objective import Objective
-from effnet.training.place import Place
-from effnet.training.recipe import Recipe
-from effnet.training.watch import Watch
+from effnet.training.losses import TrainingLoss
+from effnet.training.metrics import SelectionScore
+from effnet.training.recipes import Recipe
 
 COUNT = 13  # no multiple of two: the last batch is not even
 
@@ -30,27 +30,36 @@ def main(out: Path, pieces: int = 1) -> None:
         Item(dice.integers(0, 256, (32, 32, 3), np.uint8), index % 3, str(index), weight=1 + index % 2)
         for index in range(COUNT)
     )
-    pictures = Pictures(items, Labels(("a", "b", "c")))
+    pictures = ImageDataset(items, Labels(("a", "b", "c")))
     torch.manual_seed(1)
     model = create("nano", 3).double()
     for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
         norm.running_mean.normal_(0, 0.1)
         norm.running_var.uniform_(0.5, 1.5)
-    augment = Augment(crop=0.8)
-    recipe = Recipe(name="test", epochs=1, batch=COUNT, norms="frozen", dropout=0.0, drop_path=0.0, augment=augment)
-    place = Place("cpu")
-    batches = TrainingBatches(pictures, model.preprocess, augment, COUNT, 0, rank=place.rank, ranks=place.ranks)
-    trainer = Trainer(
-        *(model, lambda stretch: batches, Objective(pictures, recipe, place.device), lambda model: Score((0.0,), 0, 1)),
-        *(recipe, 1, 0, Checkpoints(out), Watch(), place, pieces),
+    augment = Augment(min_crop_area=0.8)
+    recipe = Recipe(
+        name="test", epochs=1, batch_size=COUNT, batch_norm="frozen", dropout=0.0, drop_path=0.0, augment=augment
     )
-    (stretch,) = recipe.stretches(1)
+    place = Distributed("cpu")
+    batches = TrainingLoader(
+        pictures, model.preprocess, augment, COUNT, 0, rank=place.rank, world_size=place.world_size
+    )
+    trainer = Trainer(
+        *(
+            model,
+            lambda stretch: batches,
+            TrainingLoss(pictures, recipe, place.device),
+            lambda model: SelectionScore((0.0,), 0, 1),
+        ),
+        *(recipe, 1, 0, Checkpoints(out), Callback(), place, pieces),
+    )
+    (stretch,) = recipe.phases(1)
     seen, indices = next(batches.epoch(0))
     model.train().dropout.p = 0
-    loss = trainer._step(seen, indices, stretch)
-    mine = place.mine(list(range(COUNT)))
-    whole = place.gathered(mine)
-    if place.first:
+    loss = trainer._train_step(seen, indices, stretch)
+    mine = place.shard(list(range(COUNT)))
+    whole = place.gather(mine)
+    if place.is_main:
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
         torch.save({"loss": loss, "gradients": gradients, "judged": whole, "mine": mine}, out / "step.pt")
 

@@ -16,24 +16,24 @@ import torch
 from PIL import Image
 
 from effnet.arch import count
-from effnet.contract import Labels
-from effnet.data import Item, Pictures
-from effnet.data.normalise import normalise
-from effnet.data.pixels import Source
-from effnet.evaluation import Evaluation, Judged, score, score_labels, score_values
+from effnet.data import ImageDataset, Item
+from effnet.data.image_io import ImageSource
+from effnet.data.preprocessing import normalize
+from effnet.evaluation import AnyEvaluation, Evaluation, score_classes, score_multilabel, score_regression
+from effnet.metadata import Labels
 from effnet.net import EfficientNet, create
-from effnet.training.folder import Result
-from effnet.training.history import Epoch
+from effnet.training.callbacks import EpochMetrics
 from effnet.training.recipes import FINETUNE, PROBE, SCRATCH
-from effnet.training.report import Cost, Data, write_report
-from effnet.training.report.classes import MISTAKES_MOST, PAIRS_MOST, UNCERTAIN_MOST, wilson
-from effnet.training.report.page import ROWS_MOST, duration, short
+from effnet.training.report import DataSummary, RunCost, write_report
+from effnet.training.report.evaluation_sections import MAX_CONFUSED_PAIRS, MAX_MISTAKES, MAX_UNCERTAIN, wilson_interval
+from effnet.training.report.html import MAX_ROWS, format_count, format_duration
+from effnet.training.run_dir import TrainResult
 
 VOID = {"meta", "img", "br"}
 HISTORY = (
-    Epoch(1, 2.5, 1.75, 0.5, 1e-3, 90.0),
-    Epoch(2, 1.5, 0.625, 0.8125, 5e-4, 61.0),
-    Epoch(3, 1.2, 0.75, 0.75, 0.0, 62.0),
+    EpochMetrics(1, 2.5, 1.75, 0.5, 1e-3, 90.0),
+    EpochMetrics(2, 1.5, 0.625, 0.8125, 5e-4, 61.0),
+    EpochMetrics(3, 1.2, 0.75, 0.75, 0.0, 62.0),
 )
 
 
@@ -76,18 +76,20 @@ def evaluation(names: list[str], pictures: int = 60, strength: float = 1.5, abse
         targets[targets == absent] = (absent + 1) % len(names)
     logits = dice.normal(0, 1, (pictures, len(names)))
     logits[np.arange(pictures), targets] += strength
-    return score(logits, targets, names, [f"{names[label]}/{index}.jpg" for index, label in enumerate(targets)])
+    return score_classes(logits, targets, names, [f"{names[label]}/{index}.jpg" for index, label in enumerate(targets)])
 
 
-def result(found: Judged, chosen: str = "fine-tuned", history: tuple[Epoch, ...] = HISTORY) -> Result:
-    return Result(Path("my runs/one/model.safetensors"), chosen, {"holdout": found}, history, None, ())
+def result(
+    found: AnyEvaluation, chosen: str = "fine-tuned", history: tuple[EpochMetrics, ...] = HISTORY
+) -> TrainResult:
+    return TrainResult(Path("my runs/one/model.safetensors"), chosen, {"holdout": found}, history, None, ())
 
 
 @pytest.fixture(scope="module")
 def model() -> EfficientNet:
     made = create("nano", 3)
     made.labels = Labels(("cat", "dog", "owl"))
-    made.provenance = made.provenance.then("made <by> a test")
+    made.provenance = made.provenance.with_event("made <by> a test")
     return made
 
 
@@ -97,16 +99,16 @@ def test_tells_what_happened(tmp_path: Path, model: EfficientNet) -> None:
     write_report(tmp_path / "report.html", run, model, FINETUNE)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     right = round(found.top1 * 60)
-    low, high = wilson(right, 60)
+    low, high = wilson_interval(right, 60)
     for text in (
         *(f"{found.top1:.2%}", f"{right} of 60 pictures", f"{100 * low:.1f}–{high:.1%}", f"{found.loss:.3f}"),
         *(f"{found.calibration_error:.3f}", "nano", "random weights", "made <by> a test", "32 × 32"),
         *("0.625 after epoch 2 of 3", "71.25%", "late.jpg is gone", "a/<b>.jpg is not a picture"),
         *("effnet predict photo.jpg --model 'my runs/one/model.safetensors'", "learning rate", "0.0003"),
         *(f"{one.recall:.1%}" for one in found.classes),
-        *(f"{one.probability:.1%} sure" for one in found.mistakes[:MISTAKES_MOST]),
-        *(f"{one.other_probability:.1%}" for one in found.uncertain[:UNCERTAIN_MOST]),
-        *("3 min 33 s", "1 min 2 s", short(count("nano", classes=3).macs), "python 3."),
+        *(f"{one.probability:.1%} sure" for one in found.mistakes[:MAX_MISTAKES]),
+        *(f"{one.other_probability:.1%}" for one in found.uncertain[:MAX_UNCERTAIN]),
+        *("3 min 33 s", "1 min 2 s", format_count(count("nano", classes=3).macs), "python 3."),
     ):
         assert text in page.said, text
     for text in ("Top-5", "Command", "Fingerprint", "Peak memory", "Computed on"):  # not told, so not shown
@@ -119,7 +121,7 @@ def test_tells_what_happened(tmp_path: Path, model: EfficientNet) -> None:
 
 def test_reaches_for_nothing_outside(tmp_path: Path, model: EfficientNet) -> None:
     found = evaluation(["cat", "dog", "owl"])
-    pictures = {one.picture: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes}
+    pictures = {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes}
     write_report(tmp_path / "report.html", result(found), model, SCRATCH, pictures)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert set(re.findall(r"\w+://[^\"\s<]*", text)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
@@ -156,8 +158,8 @@ def test_many_classes_one_of_them_empty(tmp_path: Path, model: EfficientNet) -> 
     write_report(tmp_path / "report.html", result(found), model, SCRATCH)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert f"{found.top5:.2%}" in page.said
-    assert f"{120 - ROWS_MOST} more" in page.said
-    assert [tag for tag, _ in page.tags].count("tr") == 1 + PAIRS_MOST + 2 + 120
+    assert f"{120 - MAX_ROWS} more" in page.said
+    assert [tag for tag, _ in page.tags].count("tr") == 1 + MAX_CONFUSED_PAIRS + 2 + 120
     assert page.said.count("– ") == 3
     assert "confusion matrix" not in str(page.tags)
     assert all(name in page.said for name in names)
@@ -184,10 +186,10 @@ def test_pictures_with_their_maps(tmp_path: Path, model: EfficientNet) -> None:
     found = replace(evaluation(["cat", "dog", "owl"], strength=1.0), uncertain=())
     large, tiny, gone = found.mistakes[:3]
     Image.new("RGB", (1200, 600), "red").save(tmp_path / "large.jpg")
-    pictures: dict[str, Source] = {
-        large.picture: tmp_path / "large.jpg",
-        tiny.picture: np.full((8, 8, 3), 200, np.uint8),
-        gone.picture: tmp_path / "gone.jpg",
+    pictures: dict[str, ImageSource] = {
+        large.image: tmp_path / "large.jpg",
+        tiny.image: np.full((8, 8, 3), 200, np.uint8),
+        gone.image: tmp_path / "gone.jpg",
     }
     write_report(tmp_path / "report.html", result(found), model, SCRATCH, pictures)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -204,12 +206,12 @@ def test_the_map_lies_where_the_class_is(tmp_path: Path) -> None:
     left = np.full((32, 32, 3), 10, np.uint8)
     left[:, :16] = 250
     with torch.no_grad():
-        maps = model.features(normalise(torch.from_numpy(left[None]), model.preprocess))["head"][0]
+        maps = model.features(normalize(torch.from_numpy(left[None]), model.preprocess))["head"][0]
         half = maps.shape[2] // 2
         towards = (maps[:, :, :half] - maps[:, :, half:]).mean((1, 2))
         model.classifier.weight[1] = towards / towards.norm()
         model.classifier.weight[0] = -model.classifier.weight[1]
-    found = score(np.array([[0.0, 1.0]]), np.array([0]), ["dark", "bright"], ["a.jpg"])
+    found = score_classes(np.array([[0.0, 1.0]]), np.array([0]), ["dark", "bright"], ["a.jpg"])
     write_report(tmp_path / "report.html", result(found), model, SCRATCH, {"a.jpg": left})
     images = decoded(Page((tmp_path / "report.html").read_text(encoding="utf-8")))
     assert len(images) == 4  # as a mistake, and as one of the most uncertain
@@ -220,11 +222,13 @@ def test_the_map_lies_where_the_class_is(tmp_path: Path) -> None:
 
 def test_what_is_told_is_shown(tmp_path: Path, model: EfficientNet) -> None:
     items = tuple(Item(np.full((8, 8, 3), index, np.uint8), index % 3, f"{index}.png") for index in range(12))
-    pictures = Pictures(items, model.labels)
+    pictures = ImageDataset(items, model.labels)
     names = [item.name for item in items[6:]]
-    found = score(np.eye(3)[[1, 0, 2, 0, 1, 2]] * 2.0, pictures.targets[6:], model.labels.names, names)
-    data = Data("photos & more", {part: pictures.take(which) for part, which in zip(PARTS, SHARES, strict=True)})
-    cost = Cost(5025, 2_100_000_000, 7_000_000_000, "A <fast> GPU", 4, "bfloat16")
+    found = score_classes(np.eye(3)[[1, 0, 2, 0, 1, 2]] * 2.0, pictures.targets[6:], model.labels.names, names)
+    data = DataSummary(
+        "photos & more", {part: pictures.subset(which) for part, which in zip(PARTS, SHARES, strict=True)}
+    )
+    cost = RunCost(5025, 2_100_000_000, 7_000_000_000, "A <fast> GPU", 4, "bfloat16")
     write_report(
         tmp_path / "report.html", result(found), model, FINETUNE, cost=cost, data=data, command="effnet train 'a b'"
     )
@@ -249,21 +253,21 @@ SHARES = (range(3), range(3, 6), range(6, 12))
 def test_fingerprint() -> None:
     items = [Item(np.zeros((8, 8, 3), np.uint8), label, name) for label, name in ((0, "b"), (1, "a"))]
     labels = Labels(("cat", "dog"))
-    data = Data("", {"fit": Pictures(tuple(items), labels), "val": Pictures((), labels)})
+    data = DataSummary("", {"fit": ImageDataset(tuple(items), labels), "val": ImageDataset((), labels)})
     assert data.fingerprint == sha256(b"fit\ta\tdog\nfit\tb\tcat\n").hexdigest()
-    assert Data("elsewhere", {"fit": Pictures(tuple(items[::-1]), labels)}).fingerprint == data.fingerprint
+    assert DataSummary("elsewhere", {"fit": ImageDataset(tuple(items[::-1]), labels)}).fingerprint == data.fingerprint
     others = [
-        Data("", {"select": Pictures(tuple(items), labels)}),
-        Data("", {"fit": Pictures(tuple(items), Labels(("cat", "owl")))}),
-        Data("", {"fit": Pictures((items[0], replace(items[1], name="c")), labels)}),
+        DataSummary("", {"select": ImageDataset(tuple(items), labels)}),
+        DataSummary("", {"fit": ImageDataset(tuple(items), Labels(("cat", "owl")))}),
+        DataSummary("", {"fit": ImageDataset((items[0], replace(items[1], name="c")), labels)}),
     ]
     assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 4
-    several = Pictures((replace(items[0], label=(0, 1)), replace(items[1], label=())), Labels(labels.names, "any"))
-    assert Data("", {"fit": several}).fingerprint == sha256(b"fit\ta\t\nfit\tb\tcat|dog\n").hexdigest()
-    values = Pictures((replace(items[0], label=(0.5, -2.0)),), Labels(labels.names, "value"))
-    assert Data("", {"fit": values}).fingerprint == sha256(b"fit\tb\t0.5|-2.0\n").hexdigest()
-    broken = Pictures((replace(items[0], name="\udcff\ud800"),), labels)
-    assert len(Data("", {"fit": broken}).fingerprint) == 64
+    several = ImageDataset((replace(items[0], label=(0, 1)), replace(items[1], label=())), Labels(labels.names, "any"))
+    assert DataSummary("", {"fit": several}).fingerprint == sha256(b"fit\ta\t\nfit\tb\tcat|dog\n").hexdigest()
+    values = ImageDataset((replace(items[0], label=(0.5, -2.0)),), Labels(labels.names, "value"))
+    assert DataSummary("", {"fit": values}).fingerprint == sha256(b"fit\tb\t0.5|-2.0\n").hexdigest()
+    broken = ImageDataset((replace(items[0], name="\udcff\ud800"),), labels)
+    assert len(DataSummary("", {"fit": broken}).fingerprint) == 64
 
 
 def test_any_of_the_labels(tmp_path: Path, model: EfficientNet) -> None:
@@ -271,19 +275,21 @@ def test_any_of_the_labels(tmp_path: Path, model: EfficientNet) -> None:
     dice = np.random.default_rng(0)
     wanted = dice.random((40, 4)) < 0.4
     wanted[:, 3] = False
-    found = score_labels(dice.normal(0, 1, (40, 4)) + 2 * wanted - 1, wanted, names, [f"{n}.jpg" for n in range(40)])
-    pictures = {one.picture: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes}
+    found = score_multilabel(
+        dice.normal(0, 1, (40, 4)) + 2 * wanted - 1, wanted, names, [f"{n}.jpg" for n in range(40)]
+    )
+    pictures = {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes}
     other = replace(model.labels, kind="any")
     before, model.labels = model.labels, other
     write_report(tmp_path / "report.html", result(found), model, FINETUNE, pictures)
     model.labels = before
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     for text in (
-        *(f"{found.mean_average_precision:.2%}", "mean average precision", f"{found.labels_right:.2%}"),
-        *(f"{found.pictures_right:.2%}", "Labels right", "was missed", "is not there", "3 labels, any of which"),
+        *(f"{found.mean_average_precision:.2%}", "mean average precision", f"{found.label_accuracy:.2%}"),
+        *(f"{found.exact_match:.2%}", "Labels right", "was missed", "is not there", "3 labels, any of which"),
         *(f"{one.average_precision:.1%}" for one in found.labels if one.average_precision is not None),
-        *(f"{one.recall:.1%}" for one in found.labels if one.pictures),
-        *(f"{one.probability:.1%}" for one in found.mistakes[:MISTAKES_MOST]),
+        *(f"{one.recall:.1%}" for one in found.labels if one.images),
+        *(f"{one.probability:.1%}" for one in found.mistakes[:MAX_MISTAKES]),
         *("labels right 81.25% after epoch 2", "[0].labels"),
     ):
         assert text in page.said, text
@@ -297,10 +303,10 @@ def test_any_of_the_labels(tmp_path: Path, model: EfficientNet) -> None:
 def test_values(tmp_path: Path, model: EfficientNet) -> None:
     dice = np.random.default_rng(0)
     wanted = dice.normal(50, 10, (40, 3))
-    found = score_values(
+    found = score_regression(
         wanted + dice.normal(0, 3, (40, 3)), wanted, model.labels.names, [f"{n}.jpg" for n in range(40)]
     )
-    pictures = {one.picture: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes}
+    pictures = {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes}
     before, model.labels = model.labels, replace(model.labels, kind="value")
     write_report(tmp_path / "report.html", replace(result(found), probe_top1=0.875), model, FINETUNE, pictures)
     model.labels = before
@@ -308,7 +314,7 @@ def test_values(tmp_path: Path, model: EfficientNet) -> None:
     for text in (
         *(f"{found.r2:.3f}", f"{found.rmse:.4g}", f"{found.mae:.4g}", "RMSE", "R²", "3 values", "R² 0.875"),
         *(f"{one.rmse:.4g}" for one in found.values),
-        *(f"{one.predicted:.4g}" for one in found.mistakes[:MISTAKES_MOST]),
+        *(f"{one.predicted:.4g}" for one in found.mistakes[:MAX_MISTAKES]),
         *("R² 0.812 after epoch 2", "[0].values"),
     ):
         assert text in page.said, text
@@ -324,10 +330,10 @@ def test_values(tmp_path: Path, model: EfficientNet) -> None:
     [(0.25, "0.25 s"), (31.4, "31.4 s"), (59.97, "1 min 0 s"), (93, "1 min 33 s"), (86399, "23 h 59 min")],
 )
 def test_durations(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
+    assert format_duration(seconds) == told
 
 
 def test_wilson() -> None:
-    assert wilson(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)  # as in Newcombe (1998)
-    assert wilson(10, 10) == pytest.approx((0.7225, 1), abs=1e-4)
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson_interval(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)  # as in Newcombe (1998)
+    assert wilson_interval(10, 10) == pytest.approx((0.7225, 1), abs=1e-4)
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)

@@ -21,9 +21,9 @@ from tests.training.conftest import paint
 COMMAND = """
 import sys
 from effnet.training import loop
-from effnet.training.recipe import Recipe
-from effnet.training.resources import Resources
-from effnet.training.run import train
+from effnet.training.recipes import Recipe
+from effnet.training.config import Resources
+from effnet.training.train import train
 from effnet.data.augment import Augment
 loop.CHECKPOINT_SECONDS, loop.LOOKED_EVERY = 0.02, 1
 recipe = Recipe(name="quick", epochs=4, batch=8, norm_momentum=0.3, average=0.9, augment=Augment(mixup=0.2, jitter=0.2))

@@ -16,15 +16,15 @@ import pytest
 import torch
 
 import effnet
-from effnet.weights import cards
-from effnet.weights.bundle import Packed, bundle
-from effnet.weights.fetch import DownloadError, Origin
-from effnet.weights.fetch.bundles import MANIFEST
-from effnet.weights.find import find
+from effnet.weights import catalog
+from effnet.weights.bundle_writer import BundledWeights, write_bundle
+from effnet.weights.fetch import DownloadError, RemoteFile
+from effnet.weights.fetch.bundle import MANIFEST
+from effnet.weights.resolve import resolve_weights
 from tests.weights.server import Shelf, serving
 
-B0 = cards.card("b0")
-CHECKPOINT = cards.card("b0/google")
+B0 = catalog.find_entry("b0")
+CHECKPOINT = catalog.find_entry("b0/google")
 
 
 @pytest.fixture(autouse=True)
@@ -64,9 +64,9 @@ def weights(mirror: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
         patch.setenv("EFFNET_OFFLINE", "0")
         patch.setenv("EFFNET_MIRROR", mirror.url)
         patch.setenv("EFFNET_HOME", str(tmp_path / "elsewhere"))
-        packed = bundle(["b0", "b0/google", "me/mine"], tmp_path / "weights.zip")
+        packed = write_bundle(["b0", "b0/google", "me/mine"], tmp_path / "weights.zip")
     assert [(one.name, one.card) for one in packed] == [(B0.name, B0), ("b0/google", CHECKPOINT), ("me/mine", None)]
-    assert packed[0] == Packed(B0.name, B0, len(b"b0's weights"))
+    assert packed[0] == BundledWeights(B0.name, B0, len(b"b0's weights"))
     return tmp_path / "weights.zip"
 
 
@@ -94,12 +94,12 @@ def test_what_is_in_it(weights: Path) -> None:
         f"{google}model.ckpt.index",
         f"{google}model.ckpt.data-00000-of-00001",
     }
-    assert cards.Card.from_dict(said["cards"][B0.name]) == B0
+    assert catalog.CatalogEntry.from_dict(said["cards"][B0.name]) == B0
 
 
 def test_the_same_weights_give_the_same_bytes(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EFFNET_HOME", str(tmp_path / "elsewhere"))
-    bundle(["me/mine", "b0/google", "b0"], tmp_path / "again.zip")
+    write_bundle(["me/mine", "b0/google", "b0"], tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == weights.read_bytes()
 
 
@@ -122,34 +122,34 @@ def test_it_is_found_without_a_network(
         unpack(weights, folder / "weights_zip" if how == "unpacked below" else folder)
         monkeypatch.setenv("EFFNET_HOME" if how == "home itself" else "EFFNET_BUNDLE", str(folder))
     weights.unlink(missing_ok=True) if "unpacked" in how else None
-    located = find("b0")
-    assert (located.card, located.path.read_bytes()) == (B0, b"b0's weights")
-    checkpoint = find("b0/google").path
+    located = resolve_weights("b0")
+    assert (located.entry, located.path.read_bytes()) == (B0, b"b0's weights")
+    checkpoint = resolve_weights("b0/google").path
     assert checkpoint.name == "model.ckpt.index"
     assert checkpoint.with_name("model.ckpt.data-00000-of-00001").is_file()
-    mine = find("me/mine").path
+    mine = resolve_weights("me/mine").path
     assert mine.read_bytes() == b"mine"
     assert mine.with_name("config.json").is_file()
-    assert find("b0") == located
+    assert resolve_weights("b0") == located
     with pytest.raises(DownloadError):
-        find("b1")
+        resolve_weights("b1")
 
 
 def test_several_are_named_as_in_a_path(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = unpack(weights, tmp_path / "other")
     (other / MANIFEST).write_text(json.dumps({"files": {}, "cards": {}}))
     monkeypatch.setenv("EFFNET_BUNDLE", f"{other}{os.pathsep}{weights}")
-    assert find("b0").path.read_bytes() == b"b0's weights"
+    assert resolve_weights("b0").path.read_bytes() == b"b0's weights"
 
 
 def test_a_network_comes_out_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, lite0 = effnet.create("lite0"), cards.card("lite0")
+    model, lite0 = effnet.create("lite0"), catalog.find_entry("lite0")
     with monkeypatch.context() as patch:
         patch.setenv("EFFNET_HOME", str(tmp_path / "elsewhere"))
-        path = tmp_path / "elsewhere" / Origin.of(lite0).key
+        path = tmp_path / "elsewhere" / RemoteFile.from_entry(lite0).key
         path.parent.mkdir(parents=True)
         effnet.save(model, path, layout="timm")
-        bundle(["lite0"], tmp_path / "weights.zip")
+        write_bundle(["lite0"], tmp_path / "weights.zip")
     loaded = effnet.load(tmp_path / "weights.zip")
     assert (loaded.arch, loaded.preprocess) == (model.arch, lite0.preprocess)
     assert torch.equal(loaded.stem.conv.weight, model.stem.conv.weight)
@@ -159,28 +159,28 @@ def test_a_network_comes_out_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("name", ["b0", "EfficientNetB0", B0.name])
 def test_a_path_into_it(name: str, unpacked: bool, weights: Path, tmp_path: Path) -> None:
     place = unpack(weights, tmp_path / "input") if unpacked else weights
-    located = find(f"{place}/{name}")
-    assert (located.card, located.path.read_bytes()) == (B0, b"b0's weights")
+    located = resolve_weights(f"{place}/{name}")
+    assert (located.entry, located.path.read_bytes()) == (B0, b"b0's weights")
 
 
 def test_a_path_into_a_folder_with_it(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "input").mkdir()
     weights.rename(tmp_path / "input" / "weights.zip")
-    assert find("input/b0").path.read_bytes() == b"b0's weights"
+    assert resolve_weights("input/b0").path.read_bytes() == b"b0's weights"
     with pytest.raises(ValueError, match=r"^input: say which weights"):
-        find("input")
+        resolve_weights("input")
 
 
 def test_what_lies_about_of_another_bundle_is_not_taken_for_this_ones(weights: Path) -> None:
-    path = find(f"{weights}/b0").path
+    path = resolve_weights(f"{weights}/b0").path
     path.write_bytes(b"others")
-    assert find(f"{weights}/b0").path.read_bytes() == b"b0's weights"
+    assert resolve_weights(f"{weights}/b0").path.read_bytes() == b"b0's weights"
 
 
 def test_it_says_what_it_has(weights: Path) -> None:
     for wanted in (str(weights), f"{weights}/b1", f"{weights}/b0/nope"):
         with pytest.raises(ValueError, match=rf"say which weights, as .*/NAME; there are b0/google, {B0.name}$"):
-            find(wanted)
+            resolve_weights(wanted)
 
 
 def test_a_read_only_place_is_enough(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_a_read_only_place_is_enough(weights: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert find("b0").path.is_relative_to(folder)
+    assert resolve_weights("b0").path.is_relative_to(folder)
     assert sorted(folder.rglob("*")) == before
     assert not [one for one in (tmp_path / "temporary").rglob("*") if one.is_file()]
 
@@ -201,7 +201,7 @@ def test_a_bundle_in_a_read_only_home(weights: Path, tmp_path: Path, monkeypatch
     weights.rename(tmp_path / "home" / "weights.zip")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(os, "access", lambda *_: False)
-    path = find("b0").path
+    path = resolve_weights("b0").path
     assert path.read_bytes() == b"b0's weights"
     assert [one.name for one in (tmp_path / "home").iterdir()] == ["weights.zip"]
 
@@ -218,7 +218,7 @@ def test_damage_is_found_when_a_file_is_taken_out(
         weights.write_bytes(weights.read_bytes().replace(b"b0's weights", b"b0's weighty"))
     monkeypatch.setenv("EFFNET_BUNDLE", str(damaged))
     with pytest.raises(ValueError, match=r"is damaged \(weights/huggingface.*: bring it here again$"):
-        find("b0")
+        resolve_weights("b0")
     assert not [one for one in (tmp_path / "home").rglob("*") if one.is_file()]
 
 
@@ -227,7 +227,7 @@ def test_a_file_that_is_missing_is_named(weights: Path, tmp_path: Path, monkeypa
     next(folder.rglob("*.data-*")).unlink()
     monkeypatch.setenv("EFFNET_BUNDLE", str(folder))
     with pytest.raises(ValueError, match=r"is not complete \(.*data-00000-of-00001 is missing\)"):
-        find("b0/google")
+        resolve_weights("b0/google")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"files": {}}', '{"files": {"a": 1}, "cards": {}}'])
@@ -235,7 +235,7 @@ def test_a_manifest_that_is_none(content: str, tmp_path: Path, monkeypatch: pyte
     (tmp_path / MANIFEST).write_text(content)
     monkeypatch.setenv("EFFNET_BUNDLE", str(tmp_path))
     with pytest.raises(ValueError, match=f"its {MANIFEST} cannot be read"):
-        find("b0")
+        resolve_weights("b0")
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_manifest_that_leads_elsewhere_is_refused(name: str, tmp_path: Path, m
         zipped.writestr(MANIFEST, json.dumps({"files": {name: {"sha256": ""}}, "cards": {}}))
     monkeypatch.setenv("EFFNET_BUNDLE", "weights.zip")
     with pytest.raises(ValueError, match="is no name of a file in it"):
-        find("b0")
+        resolve_weights("b0")
 
 
 def test_a_card_without_its_file(weights: Path, tmp_path: Path) -> None:
@@ -254,13 +254,13 @@ def test_a_card_without_its_file(weights: Path, tmp_path: Path) -> None:
     said = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(said | {"files": {}}))
     with pytest.raises(ValueError, match="is not complete"):
-        find("input/b0")
+        resolve_weights("input/b0")
 
 
 def test_a_bundle_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EFFNET_BUNDLE", str(tmp_path / "none.zip"))
     with pytest.raises(ValueError, match=r"^EFFNET_BUNDLE=.*none\.zip: there is no bundle of weights there$"):
-        find("b0")
+        resolve_weights("b0")
 
 
 def test_a_card_that_the_catalogue_has_not_is_found_by_its_name(
@@ -272,7 +272,7 @@ def test_a_card_that_the_catalogue_has_not_is_found_by_its_name(
     said = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(said | {"cards": {"b0/later": later.to_dict()}}))
     monkeypatch.setenv("EFFNET_BUNDLE", str(folder))
-    assert find("b0/later").card == later
+    assert resolve_weights("b0/later").entry == later
 
 
 @pytest.mark.parametrize(("names", "path", "sentence"), [
@@ -284,11 +284,11 @@ def test_a_card_that_the_catalogue_has_not_is_found_by_its_name(
 def test_what_cannot_be_packed(names: list[str], path: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "m.pth").write_bytes(b"x")
     with pytest.raises(ValueError, match=sentence):
-        bundle(names, path)
+        write_bundle(names, path)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["m.pth"]
 
 
 def test_nothing_is_written_where_one_cannot_be_had(tmp_path: Path) -> None:
     with pytest.raises(DownloadError):
-        bundle(["b0"], tmp_path / "weights.zip")
+        write_bundle(["b0"], tmp_path / "weights.zip")
     assert not (tmp_path / "weights.zip").exists()

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from effnet.arch import ARCHS, tensors
-from effnet.contract import Numerics
+from effnet.arch import ARCHS, tensor_shapes
+from effnet.metadata import Numerics
 from effnet.net import EfficientNet, create
 from effnet.weights import convert, load, save
-from effnet.weights.conversion import counted, names, shapes
-from effnet.weights.layouts import LAYOUTS
-from effnet.weights.recognition import recognise
+from effnet.weights.conversion import drop_batch_counters, key_map, layout_shapes
+from effnet.weights.detect import detect_layouts
+from effnet.weights.key_maps import LAYOUTS
 
 OTHERS = [name for name in LAYOUTS if name != "effnet"]
-EXACT = [name for name in LAYOUTS if not LAYOUTS[name].folded]
-FOLDED = [name for name in LAYOUTS if LAYOUTS[name].folded]
+EXACT = [name for name in LAYOUTS if not LAYOUTS[name].folds_batch_norm]
+FOLDED = [name for name in LAYOUTS if LAYOUTS[name].folds_batch_norm]
 
 
 def drawn(arch: str, classes: int, channels: int = 3) -> dict[str, Tensor]:
@@ -27,7 +27,7 @@ def drawn(arch: str, classes: int, channels: int = 3) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     return {
         name: torch.rand(shape, generator=generator) + 0.5
-        for name, shape in tensors(ARCHS[arch], classes, channels).items()
+        for name, shape in tensor_shapes(ARCHS[arch], classes, channels).items()
     }
 
 
@@ -39,7 +39,7 @@ PAIRS = [
     (first, second, arch)
     for first, second in permutations(EXACT, 2)
     for arch in ("b0", "v2_b0", "lite0", "edge_s")
-    if LAYOUTS[first].has(ARCHS[arch]) and LAYOUTS[second].has(ARCHS[arch])
+    if LAYOUTS[first].supports(ARCHS[arch]) and LAYOUTS[second].supports(ARCHS[arch])
 ]
 
 
@@ -47,7 +47,7 @@ PAIRS = [
 def test_a_round_trip_through_any_two_layouts_gives_back_the_same_bits(first: str, second: str, arch: str) -> None:
     ours = drawn(arch, classes=7)
     there = convert(convert(ours, ARCHS[arch], "effnet", first), ARCHS[arch], first, second)
-    assert {name: tuple(value.shape) for name, value in there.items()} == shapes(second, ARCHS[arch], 7)
+    assert {name: tuple(value.shape) for name, value in there.items()} == layout_shapes(second, ARCHS[arch], 7)
     assert equal(convert(there, ARCHS[arch], second, "effnet"), ours)
 
 
@@ -65,17 +65,17 @@ def test_a_folded_layout_is_stable_after_the_first_time(layout: str, eps: float)
 def test_any_number_of_classes_and_channels(layout: str, classes: int, channels: int) -> None:
     arch = ARCHS[(LAYOUTS[layout].archs or ("b0",))[0]]
     theirs = convert(drawn(arch.name, classes, channels), arch, "effnet", layout)
-    (found,) = recognise(theirs)
+    (found,) = detect_layouts(theirs)
     assert (found.layout, found.arch, found.classes, found.channels) == (layout, arch, classes, channels)
 
 
 @pytest.mark.parametrize("layout", OTHERS)
 def test_every_variant_has_names_of_its_own(layout: str) -> None:
     for arch in ARCHS.values():
-        if LAYOUTS[layout].has(arch):
-            theirs = names(layout, arch)
+        if LAYOUTS[layout].supports(arch):
+            theirs = key_map(layout, arch)
             assert len(set(theirs.values())) == len(theirs)
-            assert set(theirs) <= set(tensors(arch))
+            assert set(theirs) <= set(tensor_shapes(arch))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def model() -> EfficientNet:
     torch.manual_seed(0)
     made = create("b0", classes=7).eval()
     with torch.no_grad():
-        for name, value in counted(made.state_dict()).items():
+        for name, value in drop_batch_counters(made.state_dict()).items():
             if ".norm." in name or name.endswith("bias"):
                 value.uniform_(0.8, 1.2)
     return made
@@ -99,7 +99,7 @@ def test_a_file_of_every_kind_comes_back(layout: str, model: EfficientNet, tmp_p
         assert (found.arch, found.classes) == (model.arch, 7)
         carried = layout == "tflite"  # with the whole contract in its metadata
         assert found.provenance == model.provenance if carried else found.provenance.layout == layout
-        if LAYOUTS[layout].folded:
+        if LAYOUTS[layout].folds_batch_norm:
             torch.testing.assert_close(found(x), model(x), rtol=1e-4, atol=1e-4)
         else:
-            assert equal(counted(dict(found.state_dict())), counted(dict(model.state_dict())))
+            assert equal(drop_batch_counters(dict(found.state_dict())), drop_batch_counters(dict(model.state_dict())))

@@ -19,16 +19,16 @@ from typing import Any
 
 import pytest
 
-from effnet.contract import Numerics, Preprocess
-from effnet.weights.cards.card import Card
-from effnet.weights.fetch import DownloadError, Origin, Patience, fetch
-from effnet.weights.fetch.download import download
-from effnet.weights.fetch.places import home, key, mirrored, store
+from effnet.metadata import Numerics, Preprocess
+from effnet.weights.catalog.entry import CatalogEntry
+from effnet.weights.fetch import DownloadError, RemoteFile, RetryPolicy, fetch
+from effnet.weights.fetch.download import download_file
+from effnet.weights.fetch.remote_file import apply_mirror, cache_key, configured_cache_dir, writable_cache_dir
 from tests.weights.server import Shelf, serving
 
 CONTENT = bytes(range(256)) * 800  # 204,800 bytes
 HASH = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
-QUICK = Patience(stall=0.3, tries=3, pause=0.01)
+QUICK = RetryPolicy(timeout=0.3, attempts=3, backoff=0.01)
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def card(**fields: Any) -> Card:
+def card(**fields: Any) -> CatalogEntry:
     about = {"name": "b0/test", "arch": "b0", "layout": "timm", "publisher": "timm", "cites": "here"}
-    return Card(**about, numerics=Numerics(), preprocess=Preprocess(), **fields)
+    return CatalogEntry(**about, numerics=Numerics(), preprocess=Preprocess(), **fields)
 
 
 def get(server: Shelf, path: Path, hash: str | None = HASH, **more: Any) -> Path:
-    return download(f"{server.url}/models/b0.pth", path, hash, QUICK, **more)
+    return download_file(f"{server.url}/models/b0.pth", path, hash, QUICK, **more)
 
 
 def left(path: Path) -> set[str]:
@@ -87,7 +87,7 @@ def test_hashes_as_publishers_write_them(server: Shelf, tmp_path: Path, hash: st
 
 
 def test_a_redirect_is_followed(server: Shelf, tmp_path: Path) -> None:
-    assert download(f"{server.url}/moved/models/b0.pth", tmp_path / "f", HASH, QUICK).read_bytes() == CONTENT
+    assert download_file(f"{server.url}/moved/models/b0.pth", tmp_path / "f", HASH, QUICK).read_bytes() == CONTENT
     assert [path for path, _ in server.asked] == ["/moved/models/b0.pth", "/models/b0.pth"]
 
 
@@ -109,7 +109,7 @@ def test_what_breaks_off_is_continued(server: Shelf, tmp_path: Path, fault: str,
 
 def test_a_redirect_is_continued_too(server: Shelf, tmp_path: Path) -> None:
     server.faults = [None, "drop"]  # an answer for the redirect, one for the file
-    assert download(f"{server.url}/moved/models/b0.pth", tmp_path / "f", HASH, QUICK).read_bytes() == CONTENT
+    assert download_file(f"{server.url}/moved/models/b0.pth", tmp_path / "f", HASH, QUICK).read_bytes() == CONTENT
     assert server.asked[2:] == [("/moved/models/b0.pth", "bytes=102400-"), ("/models/b0.pth", "bytes=102400-")]
 
 
@@ -213,7 +213,7 @@ def test_bad_answers_are_told_in_one_sentence(
         get(server, path)
     assert len(server.asked) == asked
     assert left(path) == set()
-    assert raised.value.absent is (fault == 404)
+    assert raised.value.not_found is (fault == 404)
 
 
 @pytest.mark.parametrize("fault", ["drop", "stall", "chunked drop"])
@@ -245,7 +245,7 @@ def test_a_length_that_nobody_knows_needs_a_hash(server: Shelf, tmp_path: Path) 
 def test_nobody_there_is_told_at_once(tmp_path: Path, url: str, reason: str) -> None:
     begun = time.monotonic()
     with pytest.raises(DownloadError, match=f"^{reason}$"):
-        download(url, tmp_path / "x", patience=Patience(pause=60))
+        download_file(url, tmp_path / "x", patience=RetryPolicy(backoff=60))
     assert time.monotonic() - begun < 30
 
 
@@ -255,7 +255,7 @@ def test_a_server_that_never_answers(server: Shelf, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
         with pytest.raises(DownloadError, match=r"^the server has stalled$"):
-            download(url, tmp_path / "x", patience=Patience(stall=0.1, tries=2, pause=0.01))
+            download_file(url, tmp_path / "x", patience=RetryPolicy(timeout=0.1, attempts=2, backoff=0.01))
 
 
 def test_a_full_disk_is_told_before(server: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,9 +371,9 @@ def test_the_log_tells_of_what_takes_long(
 
 def test_publishers_do_not_clash() -> None:
     urls = ("https://a.org/m/x.pth", "https://b.org/m/x.pth", "https://a.org/n/x.pth", "https://a.org/m/x.pth?v=1")
-    assert len({str(key(url)) for url in urls}) == len(urls)
-    assert {key(url).name for url in urls} == {"x.pth"}
-    assert str(key("https://me:secret@a.org:8443/m//%78.pth#top")) == "weights/a.org_8443/m/x.pth"
+    assert len({str(cache_key(url)) for url in urls}) == len(urls)
+    assert {cache_key(url).name for url in urls} == {"x.pth"}
+    assert str(cache_key("https://me:secret@a.org:8443/m//%78.pth#top")) == "weights/a.org_8443/m/x.pth"
 
 
 @pytest.mark.parametrize(
@@ -381,15 +381,15 @@ def test_publishers_do_not_clash() -> None:
 )
 def test_addresses_that_lead_elsewhere_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="not the address of a file"):
-        key(url)
+        cache_key(url)
 
 
 def test_the_home_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("EFFNET_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert home() == tmp_path / ".cache" / "effnet"
+    assert configured_cache_dir() == tmp_path / ".cache" / "effnet"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    assert home() == tmp_path / "caches" / "effnet"
+    assert configured_cache_dir() == tmp_path / "caches" / "effnet"
 
 
 def test_a_home_that_cannot_be_written_gives_way_to_a_folder_of_ones_own(
@@ -400,9 +400,9 @@ def test_a_home_that_cannot_be_written_gives_way_to_a_folder_of_ones_own(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(os, "access", lambda *_: False)
     path = fetch(card(url=f"{server.url}/models/b0.pth", hash=HASH))
-    assert path.is_relative_to(store())
-    assert store().parent == tmp_path
-    assert store().stat().st_mode & 0o777 == 0o700
+    assert path.is_relative_to(writable_cache_dir())
+    assert writable_cache_dir().parent == tmp_path
+    assert writable_cache_dir().stat().st_mode & 0o777 == 0o700
     assert fetch(card(url=f"{server.url}/models/b0.pth"), offline=True) == path
     assert not own_home.exists()
 
@@ -420,7 +420,7 @@ def test_offline_nobody_is_asked(
     url = f"{server.url}/models/b0.pth"
     with pytest.raises(DownloadError) as raised:
         fetch(card(url=url), offline=said)
-    place = own_home / key(url)
+    place = own_home / cache_key(url)
     assert str(raised.value) == (
         f"b0/test: {url} cannot be had (it is not on this disk, and the network is to be left alone); bring it to "
         f"{place} by hand, or pack it where there is a network (effnet models b0/test --bundle weights.zip) and set "
@@ -438,7 +438,7 @@ def test_the_answer_of_a_bad_server_is_in_the_sentence(server: Shelf) -> None:
         DownloadError, match=r"^b0/test: http.*/none\.pth cannot be had \(the server has no such file"
     ) as e:
         fetch(card(url=f"{server.url}/none.pth"))
-    assert e.value.absent
+    assert e.value.not_found
 
 
 # Mirrors ---------------------------------------------------------------------------------------------------------
@@ -459,7 +459,7 @@ def test_a_mirror_is_asked_in_the_publishers_place(
 def test_a_filled_home_is_a_mirror(server: Shelf, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = "https://example.org/m/b0.pth"
     monkeypatch.setenv("EFFNET_MIRROR", f"{server.url}/weights")
-    assert mirrored(url) == f"{server.url}/{key(url)}"
+    assert apply_mirror(url) == f"{server.url}/{cache_key(url)}"
 
 
 def test_a_mirror_must_be_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -601,7 +601,7 @@ def test_what_the_hub_sends_is_checked(hub: Shelf) -> None:
 def test_what_the_hub_has_not(hub: Shelf, fields: dict[str, str], reason: str) -> None:
     with pytest.raises(DownloadError, match=reason) as raised:
         fetch(card(**fields))
-    assert raised.value.absent
+    assert raised.value.not_found
 
 
 def test_without_a_network_the_hub_is_given_up_at_once(hub: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -617,5 +617,5 @@ def test_without_a_network_the_hub_is_given_up_at_once(hub: Shelf, monkeypatch: 
 
 def test_what_belongs_beside_is_brought_too(hub: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.files["/timm/b0.x/resolve/main/config.json"] = b"{}"
-    origin = Origin("timm/b0.x", **ON_THE_HUB, beside=("config.json", "preprocessor_config.json"))
+    origin = RemoteFile("timm/b0.x", **ON_THE_HUB, companions=("config.json", "preprocessor_config.json"))
     assert sorted(one.name for one in fetch(origin).parent.iterdir()) == ["config.json", "model.safetensors"]

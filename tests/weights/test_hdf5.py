@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from effnet.weights import load
-from effnet.weights.formats import hdf5, read
+from effnet.weights.formats import hdf5, read_checkpoint
 
 SUFFIXES = (".h5", ".weights.h5", ".keras")
 
@@ -45,11 +45,11 @@ def small(kind: str) -> bytes:
 def test_a_file_cut_off_anywhere(suffix: str, tmp_path: Path) -> None:
     path, whole, chance = tmp_path / f"m{suffix}", small(suffix), random.Random(0)
     path.write_bytes(whole)
-    assert list(read(path).tensors) == ["stem_conv/kernel"]
+    assert list(read_checkpoint(path).tensors) == ["stem_conv/kernel"]
     for length in (0, len(whole) - 1, *(chance.randrange(len(whole)) for _ in range(100))):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=rf"m\{suffix}: "):
-            read(path)
+            read_checkpoint(path)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -62,7 +62,7 @@ def test_flipped_bytes_never_end_in_anything_but_a_sentence(suffix: str, tmp_pat
             damaged[place] = chance.randrange(256)
         path.write_bytes(damaged)
         try:
-            read(path)
+            read_checkpoint(path)
         except ValueError as error:
             complaints.append(str(error))
     assert complaints
@@ -70,7 +70,7 @@ def test_flipped_bytes_never_end_in_anything_but_a_sentence(suffix: str, tmp_pat
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, ".hdf5"])
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04" + bytes(60), hdf5.MAGIC + bytes(99)])
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04" + bytes(60), hdf5.HDF5_MAGIC + bytes(99)])
 def test_a_file_of_something_else(suffix: str, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / f"m{suffix}"
     path.write_bytes(content)
@@ -165,8 +165,8 @@ def test_numbers_of_every_kind(tmp_path: Path) -> None:
         file["brain"] = np.array([0x3F80, 0xC000], "u2").view("V2")
         file["brain"].attrs["dtype"] = "bfloat16"
         file.attrs["names0"], file.attrs["names1"] = [b"one", b"two"], [b"three"]
-    with hdf5.opened(tmp_path / "m.h5", tmp_path / "m.h5") as tree:
+    with hdf5.open_hdf5(tmp_path / "m.h5", tmp_path / "m.h5") as tree:
         assert torch.equal(tree.tensor("zeros"), torch.zeros(100, 100))
         assert torch.equal(tree.tensor("other"), torch.tensor([0.0, 1, 2]))
         assert torch.equal(tree.tensor("brain"), torch.tensor([1, -2], dtype=torch.bfloat16))
-        assert tree.texts("", "names") == ("one", "two", "three")
+        assert tree.string_list("", "names") == ("one", "two", "three")

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from effnet.arch import ARCHS
-from effnet.contract import Labels, Numerics, Preprocess
-from effnet.data.without_operators import declare_operators
+from effnet.data.torchvision_compat import declare_operators
+from effnet.metadata import Labels, Numerics, Preprocess
 from effnet.net import EfficientNet, create
 from effnet.weights import load, save
-from effnet.weights.formats.huggingface import companions, depthwise_padding
+from effnet.weights.formats.huggingface import config_files, depthwise_padding
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -137,7 +137,7 @@ def test_sizes_that_transformers_cannot_pad_for(size: tuple[int, int], model: Ef
     with pytest.raises(ValueError, match=f"cannot pad pictures of {size[0]}×{size[1]} pixels"):
         save(model, tmp_path / "model.safetensors", "huggingface")
     assert not list(tmp_path.iterdir())
-    assert not companions(tmp_path / "other.safetensors", model)
+    assert not config_files(tmp_path / "other.safetensors", model)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_middle_that_is_cut_out(tmp_path: Path) -> None:
     change = {"do_center_crop": True, "size": {"height": 320, "width": 320}, "crop_size": {"height": 256, "width": 256}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**GOOGLES, **change}))
     found = load(tmp_path).preprocess
-    assert (found.size, found.crop, found.resize, found.resized) == ((256, 256), 0.8, "squash", (320, 320))
+    assert (found.size, found.crop_fraction, found.resize, found.resize_size) == ((256, 256), 0.8, "squash", (320, 320))
 
 
 def test_names_that_come_twice_get_their_numbers(model: EfficientNet, tmp_path: Path) -> None:

@@ -18,17 +18,16 @@ import torch
 from torch import Tensor
 
 from effnet.arch import ARCHS
-from effnet.contract import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from effnet.data.normalise import normalise
+from effnet.data.preprocessing import normalize
+from effnet.metadata import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from effnet.net import EfficientNet, create
 from effnet.weights import load, save
-from effnet.weights.conversion import counted, names, shapes
-from effnet.weights.formats.keras.config import Config
-from effnet.weights.formats.keras.counted import Group, kind_of, named
-from effnet.weights.formats.keras.graph import nodes
-from effnet.weights.layouts import keras
-from effnet.weights.official import preprocess
-from effnet.weights.recognition import recognise
+from effnet.weights.conversion import drop_batch_counters, key_map, layout_shapes
+from effnet.weights.default_preprocessing import default_preprocess
+from effnet.weights.detect import detect_layouts
+from effnet.weights.formats.keras_reader import KerasConfig, LayerGroup, layer_class, name_groups
+from effnet.weights.formats.keras_writer import build_nodes
+from effnet.weights.key_maps import keras
 
 SUFFIXES = (".h5", ".weights.h5", ".keras")
 SIZE = (64, 96)
@@ -50,7 +49,7 @@ def network(name: str, classes: int = 5, channels: int = 3) -> EfficientNet:
     torch.manual_seed(0)
     made = create(name, classes=classes, channels=channels).eval()
     with torch.no_grad():
-        for key, value in counted(made.state_dict()).items():
+        for key, value in drop_batch_counters(made.state_dict()).items():
             if "norm" in key:
                 value.uniform_(0.8, 1.2)
     made.preprocess = Preprocess(SIZE, 0.9, "squash", "bilinear", MEAN[:channels], STD[:channels])
@@ -70,8 +69,8 @@ def files(ours: EfficientNet, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def same(found: EfficientNet, expected: EfficientNet) -> bool:
-    theirs = counted(expected.state_dict())
-    return all(torch.equal(value, theirs[key]) for key, value in counted(found.state_dict()).items())
+    theirs = drop_batch_counters(expected.state_dict())
+    return all(torch.equal(value, theirs[key]) for key, value in drop_batch_counters(found.state_dict()).items())
 
 
 def pictures(size: tuple[int, int] = SIZE, channels: int = 3) -> Tensor:
@@ -86,7 +85,7 @@ def agree(found: EfficientNet, theirs: Any, peer: Any) -> None:
     pixels = pictures(size, channels)
     with peer.quiet():
         expected = torch.from_numpy(np.array(theirs(pixels.numpy().astype(np.float32), training=False)))
-    got = found(normalise(pixels, found.preprocess))
+    got = found(normalize(pixels, found.preprocess))
     torch.testing.assert_close(got.softmax(dim=1), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -97,7 +96,7 @@ def agree(found: EfficientNet, theirs: Any, peer: Any) -> None:
 def test_the_layers_are_those_that_keras_builds(name: str, peer: Any) -> None:
     arch = ARCHS[name]
     theirs = peer.made(name, SIZE, classes=7, classifier_activation="softmax")
-    ours = nodes(arch, 7, 3, replace(preprocess(arch), size=SIZE))
+    ours = build_nodes(arch, 7, 3, replace(default_preprocess(arch), size=SIZE))
     assert [(node.kind, node.shape) for node in ours] == [
         (type(layer).__name__, tuple(layer.output.shape[1:])) for layer in theirs.layers
     ]
@@ -111,16 +110,16 @@ def test_the_layers_are_those_that_keras_builds(name: str, peer: Any) -> None:
             close = isinstance(value, float) or key in ("mean", "variance")
             assert value == (pytest.approx(expected) if close else expected), (node.name, key)
     variables = {each.path: tuple(each.shape) for layer in theirs.layers for each in layer.weights}
-    table = shapes("keras", arch, 7)
+    table = layout_shapes("keras", arch, 7)
     assert {key: shape for key, shape in variables.items() if not key.startswith("normalization")} == table
     if keras.is_v2(arch):
-        stated = Config.read(theirs.to_json(), Path("m.json")).preprocess({}, [])
-        assert stated["mean"] == pytest.approx(preprocess(arch).mean, rel=1e-6)
-        assert stated["std"] == pytest.approx(preprocess(arch).std, rel=1e-6)
+        stated = KerasConfig.from_json(theirs.to_json(), Path("m.json")).preprocess({}, [])
+        assert stated["mean"] == pytest.approx(default_preprocess(arch).mean, rel=1e-6)
+        assert stated["std"] == pytest.approx(default_preprocess(arch).std, rel=1e-6)
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("name", [name for name in keras.ARCHS if name not in ("b0", "v2_b0")])
+@pytest.mark.parametrize("name", [name for name in keras.KERAS_ARCHS if name not in ("b0", "v2_b0")])
 def test_the_layers_of_the_others_too(name: str, peer: Any) -> None:
     test_the_layers_are_those_that_keras_builds(name, peer)
 
@@ -161,7 +160,7 @@ def test_a_network_inside_a_model_with_its_own_head(
         found = load(paths[suffix])
     assert (found.arch.name, found.classes) == ("b0", 5)
     assert (found.preprocess.mean, found.preprocess.std) == (MEAN, STD)
-    assert (found.preprocess.resize, found.preprocess.crop) == ("squash", 1)
+    assert (found.preprocess.resize, found.preprocess.crop_fraction) == ("squash", 1)
     assert "its optimiser's 6 tensors are left out" in caplog.text
     assert "taken to be squashed" in caplog.text
     if suffix != ".weights.h5":  # which says nothing of sizes
@@ -228,7 +227,7 @@ def test_weights_alone_as_keras_3_writes_them_in_keras_2s_way(backbone: Any, pee
     with peer.quiet(), h5py.File(tmp_path / "m.h5", "w") as file:
         save_weights_to_hdf5_group(file, backbone)
     found = load(tmp_path / "m.h5")
-    assert (found.arch.name, found.classes, found.preprocess.crop) == ("b0", 0, 0.875)
+    assert (found.arch.name, found.classes, found.preprocess.crop_fraction) == ("b0", 0, 0.875)
     assert (found.preprocess.mean, found.preprocess.std) == (MEAN, STD)
     assert same(found, network("b0", 0))
 
@@ -288,31 +287,37 @@ def test_what_v2s_weights_cannot_carry_is_said(tmp_path: Path, caplog: pytest.Lo
 # Names and counts, without Keras ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", keras.ARCHS)
+@pytest.mark.parametrize("name", keras.KERAS_ARCHS)
 @pytest.mark.parametrize("classes", [0, 11])
 def test_every_variant_is_recognised_as_itself_alone(name: str, classes: int) -> None:
-    given = {key: torch.empty(shape, device="meta") for key, shape in shapes("keras", ARCHS[name], classes).items()}
-    assert [(found.layout, found.arch.name, found.classes) for found in recognise(given)] == [("keras", name, classes)]
+    given = {
+        key: torch.empty(shape, device="meta") for key, shape in layout_shapes("keras", ARCHS[name], classes).items()
+    }
+    assert [(found.layout, found.arch.name, found.classes) for found in detect_layouts(given)] == [
+        ("keras", name, classes)
+    ]
 
 
-@pytest.mark.parametrize("name", keras.ARCHS)
+@pytest.mark.parametrize("name", keras.KERAS_ARCHS)
 @pytest.mark.parametrize("classes", [0, 11])
 def test_groups_without_names_are_named_by_their_order(name: str, classes: int) -> None:
     """Keras counts each class in the order of the layers."""
-    expected = shapes("keras", ARCHS[name], classes)
+    expected = layout_shapes("keras", ARCHS[name], classes)
     counts: dict[str, int] = {}
     groups = []
-    for node in nodes(ARCHS[name], classes, 3, Preprocess()):
+    for node in build_nodes(ARCHS[name], classes, 3, Preprocess()):
         variables = {key.partition("/")[2]: shape for key, shape in expected.items() if key.startswith(f"{node.name}/")}
         if variables:
-            kind = kind_of(node.name)
+            kind = layer_class(node.name)
             counts[kind] = counts.get(kind, -1) + 1
             sides = tuple(variables.values())
-            groups.append(Group("layers", kind, counts[kind], "", dict.fromkeys(variables, node.name), sides, False))
+            groups.append(
+                LayerGroup("layers", kind, counts[kind], "", dict.fromkeys(variables, node.name), sides, False)
+            )
     groups.sort(key=lambda group: (group.kind, group.count))
-    found = {group.name: set(group.variables.values()) for group in named(groups, Path("m.weights.h5"))}
+    found = {group.name: set(group.variables.values()) for group in name_groups(groups, Path("m.weights.h5"))}
     assert found == {
-        layer: {layer} for layer in {key.partition("/")[0] for key in names("keras", ARCHS[name], classes).values()}
+        layer: {layer} for layer in {key.partition("/")[0] for key in key_map("keras", ARCHS[name], classes).values()}
     }
 
 

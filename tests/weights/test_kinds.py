@@ -11,7 +11,7 @@ import pytest
 import effnet
 from effnet import EfficientNet, Labels
 from effnet.weights import load, save
-from effnet.weights.layouts import LAYOUTS
+from effnet.weights.key_maps import LAYOUTS
 
 NAMES = ("cat", "dog", "night")
 PROBLEMS = {"any": "multi_label_classification", "value": "regression"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from effnet.arch import ARCHS, tensors
-from effnet.contract import Numerics
+from effnet.arch import ARCHS, tensor_shapes
+from effnet.metadata import Numerics
 from effnet.net import EfficientNet, FusedMBConv, create
 from effnet.weights import convert, load, save
-from effnet.weights.conversion import counted, names, shapes
-from effnet.weights.formats import read
-from effnet.weights.layouts import tensorflow as layout
-from effnet.weights.recognition import recognise
+from effnet.weights.conversion import drop_batch_counters, key_map, layout_shapes
+from effnet.weights.detect import detect_layouts
+from effnet.weights.formats import read_checkpoint, sstable
+from effnet.weights.formats.tensorflow import bytes_field, fixed32_field, varint_field
+from effnet.weights.key_maps import tensorflow as layout
 from tests.quiet_tensorflow import tensorflow
 
 tf = tensorflow()
+
 
 NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
@@ -48,14 +52,14 @@ def model() -> EfficientNet:
     torch.manual_seed(0)
     made = create("nano", classes=3).eval()
     with torch.no_grad():
-        for value in counted(made.state_dict()).values():
+        for value in drop_batch_counters(made.state_dict()).values():
             value.uniform_(0.1, 0.9)
     return made
 
 
 def same(found: EfficientNet, expected: EfficientNet) -> bool:
-    theirs = counted(expected.state_dict())
-    return all(torch.equal(value, theirs[name]) for name, value in counted(found.state_dict()).items())
+    theirs = drop_batch_counters(expected.state_dict())
+    return all(torch.equal(value, theirs[name]) for name, value in drop_batch_counters(found.state_dict()).items())
 
 
 # Names -----------------------------------------------------------------------------------------------------------
@@ -84,6 +88,8 @@ B0 = {
     "head/dense/kernel": (1280, 1000),
     "head/dense/bias": (1000,),
 }
+
+
 # the same file's MBConvBlockWithoutDepthwise, as mmpretrain's efficientnet_to_mmpretrain.py expects it
 EDGE_S = {
     "blocks_0/conv2d/kernel": (3, 3, 32, 96),
@@ -94,6 +100,8 @@ EDGE_S = {
     "blocks_7/depthwise_conv2d/depthwise_kernel": (5, 5, 384, 1),
     "blocks_7/conv2d_1/kernel": (1, 1, 384, 96),
 }
+
+
 # google/automl effnetv2_model.py FusedMBConvBlock, as sebastian-sz' convert_weights.py expects it
 V2_S = {
     "blocks_0/conv2d/kernel": (3, 3, 24, 24),
@@ -108,7 +116,7 @@ V2_S = {
 
 @pytest.mark.parametrize(("name", "facts"), [("b0", B0), ("edge_s", EDGE_S), ("v2_s", V2_S)])
 def test_variables_are_called_as_in_the_official_code(name: str, facts: dict[str, tuple[int, ...]]) -> None:
-    found = shapes("tensorflow", ARCHS[name])
+    found = layout_shapes("tensorflow", ARCHS[name])
     assert {variable: found.get(variable) for variable in facts} == facts
 
 
@@ -116,7 +124,7 @@ def test_blocks_have_no_other_variables() -> None:
     def of(name: str, block: int) -> set[str]:
         start = f"blocks_{block}/"
         found = {
-            each.removeprefix(start) for each in names("tensorflow", ARCHS[name]).values() if each.startswith(start)
+            each.removeprefix(start) for each in key_map("tensorflow", ARCHS[name]).values() if each.startswith(start)
         }
         return {each for each in found if each.rpartition("/")[2] not in NORM[1:]}
 
@@ -144,7 +152,7 @@ def test_blocks_have_no_other_variables() -> None:
     ],
 )
 def test_as_many_variables_as_the_official_network(name: str, count: int) -> None:
-    assert len(set(names("tensorflow", ARCHS[name]).values())) == count == len(tensors(ARCHS[name]))
+    assert len(set(key_map("tensorflow", ARCHS[name]).values())) == count == len(tensor_shapes(ARCHS[name]))
 
 
 @pytest.mark.parametrize(
@@ -160,25 +168,28 @@ def test_as_many_variables_as_the_official_network(name: str, count: int) -> Non
     ],
 )
 def test_networks_are_called_as_the_official_ones(name: str, scope: str) -> None:
-    assert layout.scope(name) == scope
+    assert layout.tensorflow_scope(name) == scope
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHS if name != "nano"])
 def test_every_network_is_recognised_by_its_variables(name: str) -> None:
-    variables = shapes("tensorflow", ARCHS[name], 1001)
-    given = {f"{layout.scope(name)}/{each}": torch.empty(shape, device="meta") for each, shape in variables.items()}
-    assert [(each.layout, each.arch.name, each.classes) for each in recognise(given)] == [("tensorflow", name, 1001)]
+    variables = layout_shapes("tensorflow", ARCHS[name], 1001)
+    given = {
+        f"{layout.tensorflow_scope(name)}/{each}": torch.empty(shape, device="meta")
+        for each, shape in variables.items()
+    }
+    assert [(each.layout, each.arch.name, each.classes) for each in detect_layouts(given)] == [
+        ("tensorflow", name, 1001)
+    ]
 
 
 # TensorFlow writes -----------------------------------------------------------------------------------------------
-
-
 def test_a_checkpoint_of_a_training_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A real graph of TensorFlow 1, with its own averages, optimiser, counter and Saver."""
     path, v1 = tmp_path / "model.ckpt-7.index", tf.compat.v1
     fused, *_, mbconv = ARCHS["nano"].stages
     model = create(replace(ARCHS["nano"], name="tiny", stages=(fused, replace(mbconv, layers=1)))).eval()
-    tensors = convert(counted(model.state_dict()), model.arch, "effnet", "tensorflow")
+    tensors = convert(drop_batch_counters(model.state_dict()), model.arch, "effnet", "tensorflow")
     v1.logging.set_verbosity(v1.logging.ERROR)
     with tf.Graph().as_default(), v1.Session() as session:
         zeros, variables = v1.zeros_initializer(), {}
@@ -213,25 +224,29 @@ def test_averages_are_taken_where_there_are_any() -> None:
         "n/stem/conv2d/kernel/ExponentialMovingAverage": average,
         "n/head/dense/bias": raw,
     }
-    tidied = layout.tidy({**given, "n/head/dense/bias/Momentum": average, "n/beta1_power": raw, "global_step": raw})
+    tidied = layout.clean_tensorflow(
+        {**given, "n/head/dense/bias/Momentum": average, "n/beta1_power": raw, "global_step": raw}
+    )
     assert {name: tensor.sum().item() for name, tensor in tidied.tensors.items()} == {
         "stem/conv2d/kernel": 2,
         "head/dense/bias": 0,
     }
-    assert tidied.remarks == ("the moving averages of 1 of its 2 variables are taken in place of these",)
-    assert not layout.tidy({"n/head/dense/bias": raw}).remarks
-    assert list(layout.tidy({"n/head/dense/bias/ExponentialMovingAverage": raw}).tensors) == ["head/dense/bias"]
+    assert tidied.notes == ("the moving averages of 1 of its 2 variables are taken in place of these",)
+    assert not layout.clean_tensorflow({"n/head/dense/bias": raw}).notes
+    assert list(layout.clean_tensorflow({"n/head/dense/bias/ExponentialMovingAverage": raw}).tensors) == [
+        "head/dense/bias"
+    ]
 
 
 @pytest.mark.parametrize("before", ["", "efficientnet-b0/", "model/encoder/net/"])
 def test_any_scope_and_any_batch_norm(before: str, model: EfficientNet, tmp_path: Path) -> None:
-    given = convert(counted(model.state_dict()), model.arch, "effnet", "tensorflow")
+    given = convert(drop_batch_counters(model.state_dict()), model.arch, "effnet", "tensorflow")
     plain = {before + name.replace("tpu_batch", "batch"): tensor.numpy() for name, tensor in given.items()}
     assert same(load(put(tmp_path / "m.index", plain)), model)
 
 
 def test_variables_that_are_no_networks_are_complained_about(model: EfficientNet, tmp_path: Path) -> None:
-    given = convert(counted(model.state_dict()), model.arch, "effnet", "tensorflow")
+    given = convert(drop_batch_counters(model.state_dict()), model.arch, "effnet", "tensorflow")
     given = {f"n/{name}": tensor.numpy() for name, tensor in given.items()} | {"box_net/kernel": numpy.zeros(3, "f")}
     with pytest.raises(ValueError, match=r"1 differ:\n  extra box_net/kernel 3"):
         load(put(tmp_path / "m.index", given), arch="nano")
@@ -262,7 +277,7 @@ def test_all_kinds_of_numbers_in_several_files(tmp_path: Path) -> None:
         checkpoint_prefixes=[prefix(part) for part in parts], destination_prefix=prefix(path), allow_missing_files=False
     )
     assert len(list(tmp_path.glob("m.data-*-of-00003"))) == 3
-    found, theirs = read(path).tensors, tf.train.load_checkpoint(prefix(path))
+    found, theirs = read_checkpoint(path).tensors, tf.train.load_checkpoint(prefix(path))
     assert set(found) == {*second, *(name for name in first if name.startswith("b/"))}
     for name, tensor in found.items():
         expected = theirs.get_tensor(name)
@@ -272,14 +287,12 @@ def test_all_kinds_of_numbers_in_several_files(tmp_path: Path) -> None:
 
 
 # We write --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_tensorflow_reads_what_we_write(dtype: torch.dtype, model: EfficientNet, tmp_path: Path) -> None:
     path = save(model.to(dtype), tmp_path / "new" / "model.ckpt.index", "tensorflow")
     assert sorted(each.name for each in path.parent.iterdir()) == ["model.ckpt.data-00000-of-00001", path.name]
     reader = tf.train.load_checkpoint(prefix(path))
-    given = convert(counted(model.state_dict()), model.arch, "effnet", "tensorflow")
+    given = convert(drop_batch_counters(model.state_dict()), model.arch, "effnet", "tensorflow")
     assert set(reader.get_variable_to_shape_map()) == {f"efficientnet-nano/{name}" for name in given}
     for name, tensor in given.items():
         variable = reader.get_tensor(f"efficientnet-nano/{name}")  # TensorFlow compares the checksum
@@ -288,7 +301,7 @@ def test_tensorflow_reads_what_we_write(dtype: torch.dtype, model: EfficientNet,
 
 
 def test_a_network_of_the_family_round(tmp_path: Path) -> None:
-    made = create("edge_s", classes=1001, numerics=layout.numerics(ARCHS["edge_s"])).eval()
+    made = create("edge_s", classes=1001, numerics=layout.tensorflow_numerics(ARCHS["edge_s"])).eval()
     path = save(made, tmp_path / "m.index", "tensorflow")
     found = load(path)
     assert (found.arch.name, found.classes, found.numerics) == ("edge_s", 1001, Numerics(fused_padding="symmetric"))
@@ -305,14 +318,14 @@ def test_a_network_of_the_family_round(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["b0", "v2_b0", "edge_s", "lite0"])
 def test_there_and_back_again_changes_no_bit(name: str) -> None:
     torch.manual_seed(0)
-    given = {each: torch.randn(shape) for each, shape in shapes("timm", ARCHS[name], 4).items()}
+    given = {each: torch.randn(shape) for each, shape in layout_shapes("timm", ARCHS[name], 4).items()}
     there = convert(given, ARCHS[name], "timm", "tensorflow")
     back = convert(there, ARCHS[name], "tensorflow", "timm")
     assert set(back) == set(given)
     assert all(torch.equal(back[each], given[each]) for each in given)
 
 
-@pytest.mark.parametrize("place", ["effnet.weights.formats.sstable.packed", "os.fsync"])
+@pytest.mark.parametrize("place", ["effnet.weights.formats.tensorflow.write_table", "os.fsync"])
 def test_a_failing_write_keeps_the_earlier_checkpoint(
     place: str, model: EfficientNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,14 +348,152 @@ def test_only_an_index_is_written(model: EfficientNet, tmp_path: Path) -> None:
 
 
 # Numerics --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("size", [(12, 16), (11, 16), (13, 9)])
 def test_edgetpus_fused_blocks_stride_in_their_projection(size: tuple[int, int]) -> None:
     """A 3×3 convolution at every pixel, then the projection of every other one."""
-    assert layout.numerics(ARCHS["edge_m"]) == Numerics(fused_padding="symmetric")
-    assert layout.numerics(ARCHS["v2_m"]) == layout.numerics(ARCHS["b0"]) == Numerics()
-    fused = FusedMBConv(4, 8, 3, 2, 4, numerics=layout.numerics(ARCHS["edge_m"])).eval().fused
+    assert layout.tensorflow_numerics(ARCHS["edge_m"]) == Numerics(fused_padding="symmetric")
+    assert layout.tensorflow_numerics(ARCHS["v2_m"]) == layout.tensorflow_numerics(ARCHS["b0"]) == Numerics()
+    fused = FusedMBConv(4, 8, 3, 2, 4, numerics=layout.tensorflow_numerics(ARCHS["edge_m"])).eval().fused
     x = torch.randn(1, 4, *size)
     expected = fused.activation(fused.norm(F.conv2d(x, fused.conv.weight, padding=1)))[..., ::2, ::2]
     torch.testing.assert_close(fused(x), expected)
+
+
+# TensorFlow's checkpoints that are cut off, damaged, lie, or are of a kind that is not opened: one sentence each.
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+    """Index and data of a good checkpoint."""
+    path = save(create("nano", classes=3), tmp_path_factory.mktemp("whole") / "m.index", "tensorflow")
+    return path.read_bytes(), Path(f"{prefix(path)}.data-00000-of-00001").read_bytes()
+
+
+def placed(folder: Path, index: bytes, data: bytes | None) -> Path:
+    path = folder / "m.index"
+    path.write_bytes(index)
+    if data is not None:
+        (folder / "m.data-00000-of-00001").write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("part", [0, 1], ids=["index", "data"])
+def test_cut_off_anywhere(part: int, whole: tuple[bytes, bytes], tmp_path: Path) -> None:
+    chance, size = random.Random(0), len(whole[part])
+    for cut in (0, 1, size - 1, *(chance.randrange(size) for _ in range(100))):
+        files = [*whole]
+        files[part] = files[part][:cut]
+        with pytest.raises(ValueError, match=r"m\.index: not a checkpoint that can be read: "):
+            read_checkpoint(placed(tmp_path, *files))
+
+
+@pytest.mark.parametrize("part", [0, 1], ids=["index", "data"])
+def test_flipped_anywhere(part: int, whole: tuple[bytes, bytes], tmp_path: Path) -> None:
+    chance = random.Random(0)
+    for _ in range(200):
+        place = chance.randrange(len(whole[part]))
+        files = [bytearray(each) for each in whole]
+        files[part][place] ^= 1 << chance.randrange(8)
+        if part == 0 and len(files[0]) - 48 <= place < len(files[0]) - 8:
+            continue  # most of the footer is filling
+        with pytest.raises(ValueError, match=r"m\.index: not a checkpoint that can be read: "):
+            read_checkpoint(placed(tmp_path, bytes(files[0]), bytes(files[1])))
+
+
+def described(dtype: int = 1, sides: tuple[int, ...] = (2,), offset: int = 0, size: int = 8, shard: int = 0) -> bytes:
+    shape = b"".join(bytes_field(2, varint_field(1, side)) for side in sides)
+    return (
+        varint_field(1, dtype)
+        + bytes_field(2, shape)
+        + varint_field(3, shard)
+        + varint_field(4, offset)
+        + varint_field(5, size)
+        + fixed32_field(6, 0)
+    )
+
+
+HEADER = varint_field(1, 1) + bytes_field(3, varint_field(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("header", "entry", "reason"),
+    [
+        (HEADER, described(size=2**40, sides=(2**38,)), "x is cut off"),
+        (HEADER, described(size=2**64 - 8), "x is cut off"),
+        (HEADER, described(offset=2**64 - 8), "x is cut off"),
+        (HEADER, described(dtype=9, size=2**40), "x is cut off"),
+        (HEADER, described(sides=(2**40,)), "another number of bytes than its shape"),
+        (HEADER, described(sides=(2**63, 2**63)), "another number of bytes than its shape"),
+        (HEADER, described(sides=(1,) * 1000), "another number of bytes than its shape"),
+        (HEADER, described(sides=(2, 1) * 4 + (1,)), "another number of bytes than its shape"),
+        (HEADER, described(), "the checksum of x is wrong"),
+        (HEADER, described(shard=1), r"m\.data-00001-of-00001 is missing"),
+        (varint_field(1, 10**9), described(shard=10**8), r"m\.data-100000000-of-1000000000 is missing"),
+        (varint_field(1, 2), described(), r"m\.data-00000-of-00002 is missing"),
+        (HEADER, bytes_field(1, b"?"), "what is said of x makes no sense"),
+        (HEADER, varint_field(2, 5), "what is said of x makes no sense"),
+        (HEADER, b"\xff" * 20, "a number in it has no end"),
+        (HEADER, b"\x0b", "of the unknown kind 3"),
+        (HEADER, described()[:-2], "a field in it is cut off"),
+        (varint_field(1, 1) + varint_field(2, 1), described(), "big-endian"),
+    ],
+)
+def test_an_index_that_lies(header: bytes, entry: bytes, reason: str, tmp_path: Path) -> None:
+    path = placed(tmp_path, sstable.write_table([(b"", header), (b"x", entry)]), bytes(16))
+    with pytest.raises(ValueError, match=rf"m\.index: not a checkpoint that can be read: .*{reason}"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ([(b"", HEADER), (b"y", b""), (b"x", b"")], "out of order"),
+        ([(b"", HEADER), (b"x" * 5000, b"")], "makes no sense"),
+    ],
+)
+def test_keys_that_make_no_sense(given: list[tuple[bytes, bytes]], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"m\.index: .*{reason}"):
+        read_checkpoint(placed(tmp_path, sstable.write_table(given), bytes(16)))
+
+
+def test_a_compressed_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sealed(block: bytes) -> bytes:
+        block += b"\x01"
+        return block + sstable.mask_checksum(sstable.google_crc32c.value(block)).to_bytes(4, "little")
+
+    monkeypatch.setattr(sstable, "_seal_block", sealed)
+    with pytest.raises(ValueError, match="its index is compressed"):
+        read_checkpoint(placed(tmp_path, sstable.write_table([(b"", HEADER)]), bytes(16)))
+
+
+def test_an_index_without_its_data(whole: tuple[bytes, bytes], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"its data file m\.data-00000-of-00001 is missing beside it"):
+        load(placed(tmp_path, whole[0], None))
+
+
+def first_format(path: Path) -> Path:
+    path = path.with_name("model.ckpt-7")
+    tf.raw_ops.Save(filename=str(path), tensor_names=["n/stem/conv2d/kernel"], data=[tf.zeros((3, 3, 3, 8))])
+    return path
+
+
+def objects(path: Path) -> Path:
+    tf.train.Checkpoint(kernel=tf.Variable(tf.zeros(3))).write(prefix(path))
+    return path
+
+
+def slices(path: Path) -> Path:
+    return put(path, {"n/stem/conv2d/kernel": numpy.zeros((2, 2), "f")}, {"n/stem/conv2d/kernel": "4 2 0,2:0,2"})
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (first_format, r"TensorFlow's first format.* save it again by tf\.compat\.v1\.train\.Saver"),
+        (objects, r"a graph of Python objects .* save the network's weights as \.h5"),
+        (slices, r"stem/conv2d/kernel lies in slices \(a partitioned variable\)"),
+    ],
+)
+def test_other_kinds_of_checkpoint_are_refused(made: Callable[[Path], Path], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=reason):
+        read_checkpoint(made(tmp_path / "m.index"))

@@ -13,18 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from effnet.arch import ARCHS, Arch, tensors
-from effnet.contract import Labels, Numerics, Preprocess, Provenance
-from effnet.data.normalise import normalise
+from effnet.arch import ARCHS, Arch, tensor_shapes
+from effnet.data.preprocessing import normalize
+from effnet.metadata import Labels, Numerics, Preprocess, Provenance
 from effnet.net import EfficientNet, create
 from effnet.weights import load, save
-from effnet.weights.conversion import counted, names
-from effnet.weights.formats import read
-from effnet.weights.formats.tflite import metadata
-from effnet.weights.formats.tflite.normalisation import UNCLEAR, stated
-from effnet.weights.formats.tflite.schema import Graph, Operator, Tensor, decode, encode
-from effnet.weights.formats.tflite.walk import Picture
-from effnet.weights.recognition import recognise
+from effnet.weights.conversion import drop_batch_counters, key_map
+from effnet.weights.detect import detect_layouts
+from effnet.weights.formats import read_checkpoint, tflite_schema
+from effnet.weights.formats.tflite_reader import UNCLEAR_INPUT, InputTransform, infer_preprocess
+from effnet.weights.formats.tflite_schema import TfliteGraph, TfliteOperator, TfliteTensor, decode_tflite, encode_tflite
 
 SE = replace(ARCHS["nano"].stages[0], squeeze=0.25)  # squeeze-excite in a fused block that does not expand
 NANOS = {
@@ -39,15 +37,15 @@ def made(arch: str | Arch = "nano", classes: int = 3, numerics: Numerics | None 
     torch.manual_seed(0)
     model = create(arch, classes, numerics=numerics).eval()
     with torch.no_grad():
-        for name, value in counted(model.state_dict()).items():
+        for name, value in drop_batch_counters(model.state_dict()).items():
             if ".norm." in name or name.endswith("bias"):
                 value.uniform_(0.5, 1.5) if name.endswith(("norm.weight", "var")) else value.normal_(0, 0.1)
     return model
 
 
 def same(found: EfficientNet, expected: EfficientNet) -> bool:
-    theirs = counted(expected.state_dict())
-    return all(torch.equal(value, theirs[name]) for name, value in counted(found.state_dict()).items())
+    theirs = drop_batch_counters(expected.state_dict())
+    return all(torch.equal(value, theirs[name]) for name, value in drop_batch_counters(found.state_dict()).items())
 
 
 def interpreted(path: Path, pictures: torch.Tensor) -> torch.Tensor:
@@ -80,7 +78,7 @@ def test_the_interpreter_answers_as_we_do(name: str, numerics: Numerics, tmp_pat
     path = save(model, tmp_path / "m.tflite", "tflite")
     for size in ((1, 64, 96, 3), (2, 37, 59, 3)):
         pictures = torch.randint(0, 256, size, dtype=torch.uint8)
-        assert apart(interpreted(path, pictures), model(normalise(pictures, model.preprocess))) < 1e-5
+        assert apart(interpreted(path, pictures), model(normalize(pictures, model.preprocess))) < 1e-5
 
 
 @torch.no_grad()
@@ -88,7 +86,7 @@ def test_without_a_classifier_it_answers_with_the_embedding(tmp_path: Path) -> N
     model = made(classes=0)
     pictures = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
     path = save(model, tmp_path / "m.tflite", "tflite")
-    assert apart(interpreted(path, pictures), model(normalise(pictures, model.preprocess))) < 1e-5
+    assert apart(interpreted(path, pictures), model(normalize(pictures, model.preprocess))) < 1e-5
     assert load(path).classes == 0
 
 
@@ -118,17 +116,19 @@ def test_other_tools_find_labels_and_the_range_of_pixels(tmp_path: Path) -> None
     path = save(model, tmp_path / "m.tflite", "tflite")
     assert zipfile.ZipFile(path).read("labels.txt").decode().splitlines() == ["ant", "bee or wasp", "Käfer"]
     content = path.read_bytes()
-    facts = metadata.read(decode(content).metadata["TFLITE_METADATA"], content)
+    facts = tflite_schema.read_metadata(decode_tflite(content).metadata["TFLITE_METADATA"], content)
     assert facts.labels == ("ant", "bee or wasp", "Käfer")
-    assert facts.normalised is not None
-    assert [value.tolist() for value in facts.normalised] == [[0], [1]]
+    assert facts.mean_std is not None
+    assert [value.tolist() for value in facts.mean_std] == [[0], [1]]
 
 
 def test_buffers_lie_where_the_interpreter_may_compute_in_place(tmp_path: Path) -> None:
     content = save(made(), tmp_path / "m.tflite", "tflite").read_bytes()
     start = np.frombuffer(content, np.uint8).__array_interface__["data"][0]
     places = [
-        each.data.__array_interface__["data"][0] - start for each in decode(content).tensors if each.data is not None
+        each.data.__array_interface__["data"][0] - start
+        for each in decode_tflite(content).tensors
+        if each.data is not None
     ]
     assert places
     assert all(0 < place < len(content) and place % 16 == 0 for place in places)
@@ -144,63 +144,63 @@ def test_a_network_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("name", ARCHS)
 def test_every_variant_is_recognised_as_itself_alone(name: str) -> None:
     arch = ARCHS[name]
-    table = names("tflite", arch)
-    shapes = tensors(arch)
+    table = key_map("tflite", arch)
+    shapes = tensor_shapes(arch)
     given = {table[ours]: torch.empty(shapes[ours], device="meta") for ours in table}
     for ours, theirs in table.items():
         if given[theirs].ndim == 4:
             order = (1, 2, 3, 0) if "depthwise" in ours else (0, 2, 3, 1)
             given[theirs] = given[theirs].permute(order)
-    found = recognise(given)
+    found = detect_layouts(given)
     assert [(each.layout, each.arch.name, each.classes) for each in found] == [("tflite", arch.name, 1000)]
 
 
 # What others write: our own graph, spelled as they spell it ------------------------------------------------------
 
-Change = Callable[[list[Tensor], list[Operator]], None]
+Change = Callable[[list[TfliteTensor], list[TfliteOperator]], None]
 
 
 def foreign(model: EfficientNet, path: Path, change: Change | None = None) -> Path:
     """``model`` as a file of no particular origin: without our header, its picture normalised elsewhere."""
-    graph = decode(save(model, path, "tflite").read_bytes())
+    graph = decode_tflite(save(model, path, "tflite").read_bytes())
     tensors, operators = list(graph.tensors), list(graph.operators)
     before = operators[2].outputs[0]  # behind the three operators that normalise
     tensors[before] = replace(tensors[before], name="input")
     del operators[:3]
     if change:
         change(tensors, operators)
-    path.write_bytes(encode(Graph(tuple(tensors), tuple(operators), (before,), graph.outputs)))
+    path.write_bytes(encode_tflite(TfliteGraph(tuple(tensors), tuple(operators), (before,), graph.outputs)))
     return path
 
 
-def add(tensors: list[Tensor], tensor: Tensor) -> int:
+def add(tensors: list[TfliteTensor], tensor: TfliteTensor) -> int:
     tensors.append(tensor)
     return len(tensors) - 1
 
 
-def constant(tensors: list[Tensor], numbers: Any) -> int:
+def constant(tensors: list[TfliteTensor], numbers: Any) -> int:
     numbers = np.asarray(numbers, np.float32)
-    return add(tensors, Tensor("constant", numbers.shape, "FLOAT32", numbers))
+    return add(tensors, TfliteTensor("constant", numbers.shape, "FLOAT32", numbers))
 
 
-def convolutions(operators: list[Operator]) -> Iterator[tuple[int, Operator]]:
+def convolutions(operators: list[TfliteOperator]) -> Iterator[tuple[int, TfliteOperator]]:
     """Each convolution with its place, from the last to the first, so that others may be put behind it."""
     for place in reversed(range(len(operators))):
         if operators[place].kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             yield place, operators[place]
 
 
-def behind(tensors: list[Tensor], operators: list[Operator], place: int, kind: str, by: int) -> None:
+def behind(tensors: list[TfliteTensor], operators: list[TfliteOperator], place: int, kind: str, by: int) -> None:
     """Puts an operator with a constant behind the one at ``place``, whose fused activation moves to it."""
     operator = operators[place]
     (out,) = operator.outputs
     between = add(tensors, replace(tensors[out], name="between"))
     fused = operator.options["FusedActivationFunction"]
     operators[place] = replace(operator, outputs=(between,), options={**operator.options, "FusedActivationFunction": 0})
-    operators.insert(place + 1, Operator(kind, (between, by), (out,), {"FusedActivationFunction": fused}))
+    operators.insert(place + 1, TfliteOperator(kind, (between, by), (out,), {"FusedActivationFunction": fused}))
 
 
-def batch_norm_beside(tensors: list[Tensor], operators: list[Operator]) -> None:
+def batch_norm_beside(tensors: list[TfliteTensor], operators: list[TfliteOperator]) -> None:
     for place, operator in convolutions(operators):
         x, weight, bias = operator.inputs
         kernel, numbers = tensors[weight].data, tensors[bias].data
@@ -215,7 +215,7 @@ def batch_norm_beside(tensors: list[Tensor], operators: list[Operator]) -> None:
         behind(tensors, operators, place, "MUL", constant(tensors, scale[None]))
 
 
-def biases_beside(tensors: list[Tensor], operators: list[Operator]) -> None:
+def biases_beside(tensors: list[TfliteTensor], operators: list[TfliteOperator]) -> None:
     for index, (place, operator) in enumerate(convolutions(operators)):
         x, weight, bias = operator.inputs
         operators[place] = replace(operator, inputs=(x, weight, -1) if index % 2 else (x, weight))
@@ -225,7 +225,7 @@ def biases_beside(tensors: list[Tensor], operators: list[Operator]) -> None:
         behind(tensors, operators, place, kind, constant(tensors, by))
 
 
-def squeezed_by_linear_maps(tensors: list[Tensor], operators: list[Operator]) -> None:
+def squeezed_by_linear_maps(tensors: list[TfliteTensor], operators: list[TfliteOperator]) -> None:
     """Squeeze-excite of 1×1 convolutions as linear maps, the classifier as a convolution."""
     for place, operator in convolutions(operators):
         x, weight, bias = operator.inputs
@@ -235,43 +235,43 @@ def squeezed_by_linear_maps(tensors: list[Tensor], operators: list[Operator]) ->
             kernel = kernel[:, None, None, :]
             options = {"Padding": 1, "StrideW": 1, "StrideH": 1, "DilationWFactor": 1, "DilationHFactor": 1}
             inputs = x, constant(tensors, kernel), bias
-            operators[place] = Operator("CONV_2D", inputs, operator.outputs, options)
+            operators[place] = TfliteOperator("CONV_2D", inputs, operator.outputs, options)
         elif "squeeze_excite" in tensors[weight].name:
             inputs = x, constant(tensors, kernel[:, 0, 0, :]), bias
             options = {"FusedActivationFunction": operator.options["FusedActivationFunction"]}
-            operators[place] = Operator("FULLY_CONNECTED", inputs, operator.outputs, options)
+            operators[place] = TfliteOperator("FULLY_CONNECTED", inputs, operator.outputs, options)
 
 
-def activations_apart(tensors: list[Tensor], operators: list[Operator]) -> None:
+def activations_apart(tensors: list[TfliteTensor], operators: list[TfliteOperator]) -> None:
     """RELU6 as RELU and a MINIMUM, as Qualcomm's exporter writes it."""
     for place, operator in convolutions(operators):
         if operator.options["FusedActivationFunction"]:
             options = {**operator.options, "FusedActivationFunction": 1}
             between = add(tensors, replace(tensors[operator.outputs[0]], name="between"))
             operators[place] = replace(operator, outputs=(between,), options=options)
-            operators.insert(place + 1, Operator("MINIMUM", (between, constant(tensors, 6)), operator.outputs))
+            operators.insert(place + 1, TfliteOperator("MINIMUM", (between, constant(tensors, 6)), operator.outputs))
 
 
-def padded_by_hand(tensors: list[Tensor], operators: list[Operator]) -> None:
+def padded_by_hand(tensors: list[TfliteTensor], operators: list[TfliteOperator]) -> None:
     """'Same' padding as Keras writes it: one row less at the top of an even map."""
     for place, operator in convolutions(operators):
         options = operator.options
         if options.get("StrideW") == 2:
             numbers = np.array([[0, 0], [0, 1], [0, 1], [0, 0]], np.int32)
-            around = add(tensors, Tensor("around", (4, 2), "INT32", numbers))
-            padded = add(tensors, Tensor("padded", (1, 0, 0, 0)))
+            around = add(tensors, TfliteTensor("around", (4, 2), "INT32", numbers))
+            padded = add(tensors, TfliteTensor("padded", (1, 0, 0, 0)))
             valid = {**options, "Padding": 1}
             operators[place] = replace(operator, inputs=(padded, *operator.inputs[1:]), options=valid)
-            operators.insert(place, Operator("PAD", (operator.inputs[0], around), (padded,)))
+            operators.insert(place, TfliteOperator("PAD", (operator.inputs[0], around), (padded,)))
 
 
-def in_half_precision(tensors: list[Tensor], operators: list[Operator]) -> None:
+def in_half_precision(tensors: list[TfliteTensor], operators: list[TfliteOperator]) -> None:
     """Weights of float16, each behind an operator that widens it."""
     for index, tensor in enumerate(list(tensors)):
         if tensor.data is not None and tensor.type == "FLOAT32":
-            stored = add(tensors, Tensor("half", tensor.shape, "FLOAT16", tensor.data.astype(np.float16)))
+            stored = add(tensors, TfliteTensor("half", tensor.shape, "FLOAT16", tensor.data.astype(np.float16)))
             tensors[index] = replace(tensor, data=None)
-            operators.insert(0, Operator("DEQUANTIZE", (stored,), (index,)))
+            operators.insert(0, TfliteOperator("DEQUANTIZE", (stored,), (index,)))
 
 
 @pytest.mark.parametrize(
@@ -295,8 +295,8 @@ def test_other_spellings_are_the_same_network(arch: str, change: Change | None, 
     found = load(foreign(model, tmp_path / "m.tflite", change), arch=NANOS[arch])
     assert found.numerics == Numerics()
     assert found.preprocess.size == (32, 32)
-    for name, value in counted(model.state_dict()).items():
-        assert apart(counted(found.state_dict())[name], value) <= limit if value.any() else True, name
+    for name, value in drop_batch_counters(model.state_dict()).items():
+        assert apart(drop_batch_counters(found.state_dict())[name], value) <= limit if value.any() else True, name
 
 
 def test_symmetric_padding_is_seen(tmp_path: Path) -> None:
@@ -306,33 +306,33 @@ def test_symmetric_padding_is_seen(tmp_path: Path) -> None:
 
 
 def replaced(kind: str, by: str) -> Change:
-    def change(tensors: list[Tensor], operators: list[Operator]) -> None:
+    def change(tensors: list[TfliteTensor], operators: list[TfliteOperator]) -> None:
         operators[:] = [replace(each, kind=by) if each.kind == kind else each for each in operators]
 
     return change
 
 
 def with_option(**options: int) -> Change:
-    def change(tensors: list[Tensor], operators: list[Operator]) -> None:
+    def change(tensors: list[TfliteTensor], operators: list[TfliteOperator]) -> None:
         operators[0] = replace(operators[0], options={**operators[0].options, **options})
 
     return change
 
 
 def with_stored(kind: str) -> Change:
-    def change(tensors: list[Tensor], operators: list[Operator]) -> None:
+    def change(tensors: list[TfliteTensor], operators: list[TfliteOperator]) -> None:
         index = operators[0].inputs[1]
         tensors[index] = replace(tensors[index], type=kind)
 
     return change
 
 
-def scaled_behind_the_activation(tensors: list[Tensor], operators: list[Operator]) -> None:
+def scaled_behind_the_activation(tensors: list[TfliteTensor], operators: list[TfliteOperator]) -> None:
     behind(tensors, operators, 0, "MUL", constant(tensors, [2.0]))
     operators[:2] = [with_fused(operators[0], 1), with_fused(operators[1], 0)]
 
 
-def with_fused(operator: Operator, activation: int) -> Operator:
+def with_fused(operator: TfliteOperator, activation: int) -> TfliteOperator:
     return replace(operator, options={**operator.options, "FusedActivationFunction": activation})
 
 
@@ -361,12 +361,12 @@ def test_another_network_is_refused_with_a_sentence(change: Change, sentence: st
 # What a file says of its pictures --------------------------------------------------------------------------------
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-FLOAT, BYTES = Tensor("x", (1, 20, 30, 3)), Tensor("x", (1, 20, 30, 3), "UINT8", None, (1 / 128,), (127,))
+FLOAT, BYTES = TfliteTensor("x", (1, 20, 30, 3)), TfliteTensor("x", (1, 20, 30, 3), "UINT8", None, (1 / 128,), (127,))
 
 
-def seen(*operators: tuple[str, Any]) -> Picture:
+def seen(*operators: tuple[str, Any]) -> InputTransform:
     """What the stem sees behind these operators and their constants."""
-    picture = Picture()
+    picture = InputTransform()
     for kind, by in operators:
         picture = picture.then(kind, np.atleast_1d(np.float32(by)))
     return picture
@@ -392,34 +392,36 @@ def seen(*operators: tuple[str, Any]) -> Picture:
     ],
 )
 def test_normalisation_is_read(
-    source: Tensor, picture: Picture, normalised: Any, mean: Any, std: Any, factor: Any
+    source: TfliteTensor, picture: InputTransform, normalised: Any, mean: Any, std: Any, factor: Any
 ) -> None:
     given = normalised and (np.atleast_1d(np.float64(normalised[0])), np.atleast_1d(np.float64(normalised[1])))
-    found = stated(source, picture, given, 3)
+    found = infer_preprocess(source, picture, given, 3)
     assert found.preprocess["size"] == (20, 30)
     assert found.preprocess["mean"] == tuple(np.broadcast_to(mean, 3))  # exactly: .485, not a float32 near it
     assert found.preprocess["std"] == pytest.approx(tuple(np.broadcast_to(std, 3)), rel=1e-7)
-    np.testing.assert_allclose(found.factor, factor, 1e-6)
-    assert len(found.remarks) == int(np.any(found.factor != 1))
+    np.testing.assert_allclose(found.stem_factor, factor, 1e-6)
+    assert len(found.notes) == int(np.any(found.stem_factor != 1))
 
 
 @pytest.mark.parametrize("picture", [None, seen(("MUL", 3)), seen(("MUL", 0))])
-def test_a_normalisation_that_is_not_understood_is_said_to_be(picture: Picture | None) -> None:
-    found = stated(FLOAT, picture, None, 3)
-    assert (found.preprocess, found.remarks) == ({"size": (20, 30)} if picture else {}, (UNCLEAR,))
+def test_a_normalisation_that_is_not_understood_is_said_to_be(picture: InputTransform | None) -> None:
+    found = infer_preprocess(FLOAT, picture, None, 3)
+    assert (found.preprocess, found.notes) == ({"size": (20, 30)} if picture else {}, (UNCLEAR_INPUT,))
 
 
 def test_a_plain_input_says_nothing_but_its_size() -> None:
     for shape in ((1, 20, 30, 3), (1, 3, 20, 30)):
-        assert stated(replace(FLOAT, shape=shape), Picture(), None, 3).preprocess == {"size": (20, 30)}
-    assert stated(replace(FLOAT, shape=(1, 1, 1, 3)), Picture(), None, 3).preprocess == {}
+        assert infer_preprocess(replace(FLOAT, shape=shape), InputTransform(), None, 3).preprocess == {"size": (20, 30)}
+    assert infer_preprocess(replace(FLOAT, shape=(1, 1, 1, 3)), InputTransform(), None, 3).preprocess == {}
 
 
 def labelled(path: Path, count: int, labels: tuple[str, ...]) -> Path:
-    graph = decode(foreign(made(classes=count), path).read_bytes())
-    content = encode(replace(graph, metadata={metadata.NAME: metadata.written("nano", labels)}))
+    graph = decode_tflite(foreign(made(classes=count), path).read_bytes())
+    content = encode_tflite(
+        replace(graph, metadata={tflite_schema.METADATA_NAME: tflite_schema.build_metadata("nano", labels)})
+    )
     path.write_bytes(content)
-    metadata.append(labels, path)
+    tflite_schema.append_labels(labels, path)
     return path
 
 
@@ -427,8 +429,8 @@ def test_labels_are_read_from_behind_the_network(tmp_path: Path) -> None:
     path = labelled(tmp_path / "m.tflite", 4, ("crane", "ant", "crane", "bee"))
     assert load(path).labels.names == ("crane (0)", "ant", "crane (2)", "bee")
     path = labelled(tmp_path / "m.tflite", 4, ("ant", "bee"))
-    assert read(path).labels == Labels()
-    assert "its 2 labels are not those of its outputs, and are left out" in read(path).remarks
+    assert read_checkpoint(path).labels == Labels()
+    assert "its 2 labels are not those of its outputs, and are left out" in read_checkpoint(path).notes
 
 
 # What is damaged -------------------------------------------------------------------------------------------------
@@ -441,12 +443,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_file_that_is_cut_off_anywhere_is_refused(whole: Path, tmp_path: Path) -> None:
     content, path = whole.read_bytes(), tmp_path / "m.tflite"
-    assert read(whole).labels.names == ("ant", "bee")
+    assert read_checkpoint(whole).labels.names == ("ant", "bee")
     chance = random.Random(0)
     for place in (*(chance.randrange(len(content)) for _ in range(100)), *range(len(content) - 250, len(content), 3)):
         path.write_bytes(content[:place])
         with pytest.raises(ValueError, match=r"m\.tflite: (damaged or cut off|cut off or damaged|not a TFLite file)"):
-            read(path)
+            read_checkpoint(path)
 
 
 @pytest.mark.parametrize("number", [2**31 - 1, 2**32 - 1, 2**20, 2**30, 0])
@@ -458,7 +460,7 @@ def test_lengths_and_offsets_that_lie_end_in_a_sentence(number: int, whole: Path
         place = 4 * chance.randrange(start // 4 + 3000)
         path.write_bytes(content[:place] + number.to_bytes(4, "little") + content[place + 4 :])
         try:
-            read(path)
+            read_checkpoint(path)
         except ValueError as error:
             complaints.append(str(error))
     assert complaints

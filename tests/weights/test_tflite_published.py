@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from effnet.data.pixels import Pixels, pixels
-from effnet.engines.eager import Eager
+from effnet.data.image_io import Pixels, load_input
 from effnet.net import EfficientNet
-from effnet.net.surgery import fold
-from effnet.prediction.pipeline import softmax
+from effnet.net.surgery import fold_batch_norm
+from effnet.runtime.torch import EagerEngine
+from effnet.tasks import softmax
 from effnet.weights import load
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -41,7 +41,7 @@ def pictures(networks: dict[str, EfficientNet]) -> Pixels:
     """uint8 (398, 224, 224, 3): what the interpreter takes."""
     files = sorted(file for file in PHOTOS.rglob("*") if file.is_file())
     preprocess = replace(networks["flowers"].preprocess, resampling="pil")  # TensorFlow's leaves fractions
-    return np.stack([pixels(file, preprocess) for file in files])
+    return np.stack([load_input(file, preprocess) for file in files])
 
 
 def test_both_say_what_they_are(networks: dict[str, EfficientNet], caplog: pytest.LogCaptureFixture) -> None:
@@ -73,7 +73,7 @@ def test_the_interpreter_sees_the_same_flowers(networks: dict[str, EfficientNet]
         interpreter.set_tensor(source["index"], picture[None])  # bytes, as they are
         interpreter.invoke()
         answers.append(interpreter.get_tensor(out["index"])[0] * out["quantization"][0])
-    engine = Eager(networks["flowers"])
+    engine = EagerEngine(networks["flowers"])
     ours = softmax(np.concatenate([engine.run(pictures[start : start + 32]) for start in range(0, len(pictures), 32)]))
     theirs = np.stack(answers)
     assert np.abs(ours - theirs).mean() < 0.004
@@ -88,7 +88,7 @@ def test_the_interpreter_sees_the_same_flowers(networks: dict[str, EfficientNet]
 def test_the_three_are_one_backbone(networks: dict[str, EfficientNet], pictures: Pixels) -> None:
     """49 convolutions, correlated to int8's rounding; embeddings of photos in the same direction."""
     folded = {name: folded_kernels(network) for name, network in networks.items()}
-    embedded = {name: Eager(network).embed(pictures[::EVERY]) for name, network in networks.items()}
+    embedded = {name: EagerEngine(network).embed(pictures[::EVERY]) for name, network in networks.items()}
     for one, other, kernels, direction in (
         ("flowers", "encoder", 0.99993, 0.97),
         ("flowers", "timm", 0.99998, 0.99),
@@ -103,6 +103,6 @@ def test_the_three_are_one_backbone(networks: dict[str, EfficientNet], pictures:
 
 def folded_kernels(network: EfficientNet) -> dict[str, torch.Tensor]:
     """Each convolution's kernel with batch norm folded into it, in float64, as a vector."""
-    state = fold(network.double()).state_dict()
+    state = fold_batch_norm(network.double()).state_dict()
     network.float()
     return {name: value.flatten() for name, value in state.items() if name.endswith("conv.weight")}

@@ -12,24 +12,22 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
-from effnet.data.folders import COMPANIONS
-from effnet.data.gather import BYTES_MOST
-from effnet.data.pixels import PictureError
-from effnet.data.storage.patience import Patience
-from effnet.data.storage.reasons import final, reason, unreachable
+from effnet.data.folders import NON_IMAGE_SUFFIXES
+from effnet.data.image_io import MAX_IMAGE_BYTES, ImageError
+from effnet.data.storage.errors import RetryPolicy, describe_error, is_permanent, is_unreachable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 Out = TypeVar("Out")
 
-PATIENCE = Patience()
-_NEVER = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
-_VERSION = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
-_WEB = ("http://", "https://")
+DEFAULT_RETRY = RetryPolicy()
+_PERMANENT_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
+_VERSION_KEYS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+_WEB_SCHEMES = ("http://", "https://")
 
 
-class StoreError(OSError):
+class RemoteStoreError(OSError):
     """A store could not be asked, though it was asked several times: another day it may answer."""
 
 
@@ -39,63 +37,63 @@ def is_remote(name: str) -> bool:
     return bool(found) and len(scheme) > 1 and scheme.isascii() and scheme.replace("+", "").isalnum()
 
 
-def listed(address: str) -> Iterator[str]:
+def list_remote_files(address: str) -> Iterator[str]:
     """The addresses that ``address`` means: itself, what matches it, or all that lies below it, sorted.
 
     A folder's names are held while it is read, and no others. Raises ``FileNotFoundError`` where there is nothing,
     ``ImportError`` for a store whose package is missing, `StoreError` for one that does not answer.
     """
-    if address.lower().startswith(_WEB):
+    if address.lower().startswith(_WEB_SCHEMES):
         yield address
         return
-    files, path = _store(address)
+    files, path = _get_filesystem(address)
     if any(sign in path for sign in "*?["):
-        found = _patiently(address, lambda: sorted(files.glob(path)))
-        yield from (files.unstrip_protocol(name) for name in found if not _passed_over(name))
-    elif not address.endswith("/") and _patiently(address, lambda: files.isfile(path)):
+        found = _with_retries(address, lambda: sorted(files.glob(path)))
+        yield from (files.unstrip_protocol(name) for name in found if not _is_not_image(name))
+    elif not address.endswith("/") and _with_retries(address, lambda: files.isfile(path)):
         yield address
     else:
-        yield from _below(files, path.rstrip("/"), address)
+        yield from _walk(files, path.rstrip("/"), address)
 
 
-def version(address: str) -> str:
+def remote_version(address: str) -> str:
     """What tells one content of the file from another, as far as its server says; "" where it says nothing."""
     with suppress(Exception):  # reading it will say what is wrong
-        if not address.lower().startswith(_WEB):
-            files, path = _store(address)
+        if not address.lower().startswith(_WEB_SCHEMES):
+            files, path = _get_filesystem(address)
             said = files.info(path)
-            return " ".join(str(said[key]) for key in ("size", *_VERSION) if key in said)
-        with urlopen(_request(address, "HEAD"), timeout=PATIENCE.stall) as answer:
+            return " ".join(str(said[key]) for key in ("size", *_VERSION_KEYS) if key in said)
+        with urlopen(_request(address, "HEAD"), timeout=DEFAULT_RETRY.timeout) as answer:
             said = answer.headers
             return " ".join(filter(None, (said[key] for key in ("Content-Length", "ETag", "Last-Modified"))))
     return ""
 
 
-def fetched(address: str, patience: Patience | None = None) -> bytes | PictureError:
+def read_remote_image(address: str, retry: RetryPolicy | None = None) -> bytes | ImageError:
     """The content of a picture, or why there is none. Raises `StoreError` where a store, no web server, is down."""
 
     def read() -> bytes:
-        with _opened(address, 0) as file:
-            return file.read(BYTES_MOST + 1)
+        with _open_remote(address, 0) as file:
+            return file.read(MAX_IMAGE_BYTES + 1)
 
     try:
-        content = _patiently(address, read, patience)
-    except StoreError as error:
-        if not address.lower().startswith(_WEB):
+        content = _with_retries(address, read, retry)
+    except RemoteStoreError as error:
+        if not address.lower().startswith(_WEB_SCHEMES):
             raise
-        return PictureError(str(error))
+        return ImageError(str(error))
     except (OSError, ValueError) as error:
-        return PictureError(str(error))
-    if len(content) > BYTES_MOST:
-        return PictureError(f"{address} is larger than {BYTES_MOST // 2**20} MiB: no picture is expected to be")
+        return ImageError(str(error))
+    if len(content) > MAX_IMAGE_BYTES:
+        return ImageError(f"{address} is larger than {MAX_IMAGE_BYTES // 2**20} MiB: no picture is expected to be")
     return content
 
 
-class Steady(io.RawIOBase):
+class ResumingReader(io.RawIOBase):
     """A file elsewhere, read once from end to end; where the connection breaks off it is opened there again."""
 
-    def __init__(self, address: str, patience: Patience | None = None) -> None:
-        self.address, self.patience, self.position = address, patience, 0
+    def __init__(self, address: str, retry: RetryPolicy | None = None) -> None:
+        self.address, self.retry, self.position = address, retry, 0
         self._file: IO[bytes] | None = None
 
     def readable(self) -> bool:
@@ -105,41 +103,41 @@ class Steady(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int:
         """As of any raw file. Raises `StoreError` where it cannot be read on."""
         view = memoryview(buffer)
-        content = _patiently(self.address, lambda: self._piece(len(view)), self.patience)
+        content = _with_retries(self.address, lambda: self._read_chunk(len(view)), self.retry)
         view[: len(content)] = content
         self.position += len(content)
         return len(content)
 
     def close(self) -> None:
         """Lets go of the connection."""
-        self._drop()
+        self._disconnect()
         super().close()
 
-    def _piece(self, most: int) -> bytes:
+    def _read_chunk(self, most: int) -> bytes:
         try:
             if self._file is None:
-                self._file = _opened(self.address, self.position)
+                self._file = _open_remote(self.address, self.position)
             return self._file.read(most)
         except BaseException:
-            self._drop()
+            self._disconnect()
             raise
 
-    def _drop(self) -> None:
+    def _disconnect(self) -> None:
         with suppress(Exception):
             if self._file is not None:
                 self._file.close()
         self._file = None
 
 
-class _Answer(io.RawIOBase):
+class _HttpResponse(io.RawIOBase):
     """What a web server sends, which must be as long as it said."""
 
     def __init__(self, address: str, start: int) -> None:
-        self._answer = urlopen(_request(address, start=start), timeout=PATIENCE.stall)
-        self._left = self._answer.length  # None where it is not told
-        if start and self._answer.status != 206:  # it sends all of it again
+        self._response = urlopen(_request(address, start=start), timeout=DEFAULT_RETRY.timeout)
+        self._remaining = self._response.length  # None where it is not told
+        if start and self._response.status != 206:  # it sends all of it again
             while start:
-                start -= len(self.read(min(start, 2**20)) or self._broken_off())
+                start -= len(self.read(min(start, 2**20)) or self._raise_disconnected())
 
     def readable(self) -> bool:
         """Always."""
@@ -147,26 +145,26 @@ class _Answer(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """Up to ``size`` bytes. Raises ``ConnectionError`` where fewer come than were promised."""
-        content: bytes = self._answer.read(size if size >= 0 else None)
-        if self._left is not None:
-            self._left -= len(content)
-            if self._left and (size < 0 or (size and not content)):
-                self._broken_off()
+        content: bytes = self._response.read(size if size >= 0 else None)
+        if self._remaining is not None:
+            self._remaining -= len(content)
+            if self._remaining and (size < 0 or (size and not content)):
+                self._raise_disconnected()
         return content
 
     def close(self) -> None:
         """Lets go of the connection."""
-        self._answer.close()
+        self._response.close()
         super().close()
 
-    def _broken_off(self) -> bytes:
+    def _raise_disconnected(self) -> bytes:
         raise ConnectionError("the connection broke off")
 
 
-def _opened(address: str, start: int) -> IO[bytes]:
-    if address.lower().startswith(_WEB):
-        return _Answer(address, start)  # type: ignore[return-value]
-    files, path = _store(address)
+def _open_remote(address: str, start: int) -> IO[bytes]:
+    if address.lower().startswith(_WEB_SCHEMES):
+        return _HttpResponse(address, start)  # type: ignore[return-value]
+    files, path = _get_filesystem(address)
     file: IO[bytes] = files.open(path, "rb")
     file.seek(start)
     return file
@@ -177,7 +175,7 @@ def _request(address: str, method: str = "GET", start: int = 0) -> Request:
     return Request(quote(address, safe="%/:=&?~#+!$,;'@()*[]"), headers=headers, method=method)
 
 
-def _store(address: str) -> tuple[Any, str]:
+def _get_filesystem(address: str) -> tuple[Any, str]:
     """The file system of ``address``, and the path in it."""
     try:
         import fsspec
@@ -194,39 +192,39 @@ def _store(address: str) -> tuple[Any, str]:
     return found
 
 
-def _below(files: Any, path: str, address: str) -> Iterator[str]:
+def _walk(files: Any, path: str, address: str) -> Iterator[str]:
     """All below a folder that is not hidden, nor a text or a table: its own files first, then its folders."""
-    entries = _patiently(address, lambda: files.ls(path, detail=True))
+    entries = _with_retries(address, lambda: files.ls(path, detail=True))
     found = sorted((entry["name"].rstrip("/"), entry["type"]) for entry in entries)
     del entries  # a store tells much of each file
     inside = [(name, kind) for name, kind in found if name != path and not os.path.basename(name).startswith(".")]
     for name, kind in inside:
-        if kind == "file" and not _passed_over(name):
+        if kind == "file" and not _is_not_image(name):
             yield files.unstrip_protocol(name)
     for name, kind in inside:
         if kind == "directory":
-            yield from _below(files, name, address)
+            yield from _walk(files, name, address)
 
 
-def _passed_over(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in COMPANIONS
+def _is_not_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in NON_IMAGE_SUFFIXES
 
 
-def _patiently(address: str, call: Callable[[], Out], patience: Patience | None = None) -> Out:
+def _with_retries(address: str, call: Callable[[], Out], retry: RetryPolicy | None = None) -> Out:
     """``call()``, again and again while that may help; its errors become sentences, `StoreError` once it did not."""
-    patience = patience or PATIENCE
-    for left in reversed(range(patience.tries)):
+    retry = retry or DEFAULT_RETRY
+    for left in reversed(range(retry.attempts)):
         try:
             return call()
         except (ImportError, MemoryError):
             raise
         except Exception as error:  # every store has its own kinds
-            why = f"{address} cannot be read: {reason(error)}"
+            why = f"{address} cannot be read: {describe_error(error)}"
             if isinstance(error, FileNotFoundError):
                 raise FileNotFoundError(f"{address} does not exist") from None
-            if final(error) or isinstance(error, _NEVER):
+            if is_permanent(error) or isinstance(error, _PERMANENT_ERRORS):
                 raise OSError(why) from None
-            if not left or unreachable(error) or not isinstance(error, (OSError, HTTPException, RuntimeError)):
-                raise StoreError(why) from None
-            time.sleep(patience.pause * 2 ** (patience.tries - 1 - left))
+            if not left or is_unreachable(error) or not isinstance(error, (OSError, HTTPException, RuntimeError)):
+                raise RemoteStoreError(why) from None
+            time.sleep(retry.backoff * 2 ** (retry.attempts - 1 - left))
     raise AssertionError("a try returns or raises")

@@ -6,27 +6,33 @@ import logging
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from effnet.data.storage.patience import Patience as Patience
-from effnet.weights.cards.card import Card
+from effnet.data.storage.errors import RetryPolicy as RetryPolicy
+from effnet.weights.catalog.entry import CatalogEntry
 from effnet.weights.fetch import hub
-from effnet.weights.fetch.archive import extract
-from effnet.weights.fetch.bundles import bundles
+from effnet.weights.fetch.bundle import list_bundles
 from effnet.weights.fetch.download import DownloadError as DownloadError
-from effnet.weights.fetch.download import download
-from effnet.weights.fetch.origin import Origin as Origin
-from effnet.weights.fetch.origin import Progress as Progress
-from effnet.weights.fetch.places import home, key, mirror, mirrored, offline, store
+from effnet.weights.fetch.download import download_file, extract_member
+from effnet.weights.fetch.remote_file import ProgressCallback as ProgressCallback
+from effnet.weights.fetch.remote_file import RemoteFile as RemoteFile
+from effnet.weights.fetch.remote_file import (
+    apply_mirror,
+    cache_key,
+    configured_cache_dir,
+    is_offline,
+    mirror_url,
+    writable_cache_dir,
+)
 
-_LINE = 25 * 10**6  # bytes that are worth a line in the log
+_LOG_EVERY_BYTES = 25 * 10**6  # bytes that are worth a line in the log
 
 log = logging.getLogger("effnet")
 
 
 def fetch(
-    wanted: Card | Origin,
+    source: CatalogEntry | RemoteFile,
     offline: bool | None = None,
-    progress: Progress | None = None,
-    patience: Patience | None = None,
+    progress: ProgressCallback | None = None,
+    patience: RetryPolicy | None = None,
 ) -> Path:
     """The file of a card on this disk, downloaded if it is not there; of a TensorFlow checkpoint its ``.index``.
 
@@ -35,84 +41,96 @@ def fetch(
     (None: as the environment says): the network is left alone. Raises `DownloadError`: one sentence on what was
     wanted, from where, and how to bring it by hand.
     """
-    origin = wanted if isinstance(wanted, Origin) else Origin.of(wanted)
-    return at_hand(origin) or _brought(origin, offline, progress, patience)
+    origin = source if isinstance(source, RemoteFile) else RemoteFile.from_entry(source)
+    return find_local(origin) or _fetch_remote(origin, offline, progress, patience)
 
 
-def at_hand(origin: Origin) -> Path | None:
+def find_local(remote: RemoteFile) -> Path | None:
     """The file, if it is on this disk already. Raises ``ValueError`` if it is in a bundle that is damaged."""
-    for bundle in bundles():
-        taken = bundle.take(origin)
+    for bundle in list_bundles():
+        taken = bundle.extract_file(remote)
         if taken is not None:
             return taken
-    for folder in dict.fromkeys((home(), store())):
-        names = origin.among(_names(folder, origin))
+    for folder in dict.fromkeys((configured_cache_dir(), writable_cache_dir())):
+        names = remote.match_names(_list_names(folder, remote))
         if names:
             return folder / names[-1]
-    return hub.cached(origin) if origin.hub else None
+    return hub.find_in_hub_cache(remote) if remote.hub else None
 
 
-def belonging(origin: Origin, path: Path) -> dict[str, Path]:
+def bundle_members(remote: RemoteFile, path: Path) -> dict[str, Path]:
     """Name in a bundle → file, of everything that belongs to the file ``path`` of ``origin``."""
-    if not origin.archived:
-        near = {name: path.with_name(name) for name in (*origin.beside, path.name)}
-        return {str(PurePosixPath(origin.key).with_name(name)): file for name, file in near.items() if file.is_file()}
-    inside = next(folder for folder in path.parents if folder.as_posix().endswith(origin.unpacked))
-    names = {f"{origin.unpacked}/{one.relative_to(inside).as_posix()}": one for one in inside.rglob("*")}
-    return {name: names[name] for name in origin.among(names)}
+    if not remote.is_archived:
+        near = {name: path.with_name(name) for name in (*remote.companions, path.name)}
+        return {str(PurePosixPath(remote.key).with_name(name)): file for name, file in near.items() if file.is_file()}
+    inside = next(folder for folder in path.parents if folder.as_posix().endswith(remote.unpacked_folder))
+    names = {f"{remote.unpacked_folder}/{one.relative_to(inside).as_posix()}": one for one in inside.rglob("*")}
+    return {name: names[name] for name in remote.match_names(names)}
 
 
-def by_hand(origin: Origin) -> str:
+def describe_manual_download(remote: RemoteFile) -> str:
     """What a user can do where there is no network, as the end of a sentence."""
     return (
-        f"bring it to {home() / origin.key} by hand, or pack it where there is a network (effnet models {origin.name} "
+        f"bring it to {configured_cache_dir() / remote.key} by hand, or pack it where there is a network (effnet models {remote.name} "
         "--bundle weights.zip) and set EFFNET_BUNDLE=weights.zip here, or give a file (--model FILE; to train: "
         "--weights FILE, or --weights none to start from random ones)"
     )
 
 
-def _names(folder: Path, origin: Origin) -> list[str]:
+def _list_names(folder: Path, remote: RemoteFile) -> list[str]:
     """What lies in ``folder`` near where ``origin`` would."""
-    near = folder / origin.unpacked if origin.archived else (folder / origin.key).parent
-    paths = near.rglob("*") if origin.archived else near.glob("*")
+    near = folder / remote.unpacked_folder if remote.is_archived else (folder / remote.key).parent
+    paths = near.rglob("*") if remote.is_archived else near.glob("*")
     return [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
 
 
-def _brought(origin: Origin, left_alone: bool | None, progress: Progress | None, patience: Patience | None) -> Path:
-    place = next((one for one in (home() / origin.key, store() / origin.key) if one.is_file()), None)  # of an archive
+def _fetch_remote(
+    remote: RemoteFile, offline_requested: bool | None, progress: ProgressCallback | None, patience: RetryPolicy | None
+) -> Path:
+    place = next(
+        (one for one in (configured_cache_dir() / remote.key, writable_cache_dir() / remote.key) if one.is_file()), None
+    )  # of an archive
     try:
         if place is None:
-            if offline(left_alone):
+            if is_offline(offline_requested):
                 raise DownloadError("it is not on this disk, and the network is to be left alone")
-            if origin.hub and not mirror():
-                log.info("%s: downloading %s of %s from the hub", origin.name, origin.file, origin.hub)
-                return hub.download(origin)
-            place = _downloaded(origin, progress, patience)
-        return extract(place, origin.file, store() / origin.unpacked) if origin.archived else place
+            if remote.hub and not mirror_url():
+                log.info("%s: downloading %s of %s from the hub", remote.name, remote.file, remote.hub)
+                return hub.download_from_hub(remote)
+            place = _download_with_companions(remote, progress, patience)
+        return (
+            extract_member(place, remote.file, writable_cache_dir() / remote.unpacked_folder)
+            if remote.is_archived
+            else place
+        )
     except DownloadError as error:
-        named = f"{origin.name}: " * (origin.name != origin.address)
-        said = f"{named}{mirrored(origin.address)} cannot be had ({error}); {by_hand(origin)}"
-        raise DownloadError(said, error.absent, why=str(error)) from None
+        named = f"{remote.name}: " * (remote.name != remote.download_url)
+        said = f"{named}{apply_mirror(remote.download_url)} cannot be had ({error}); {describe_manual_download(remote)}"
+        raise DownloadError(said, error.not_found, cause=str(error)) from None
 
 
-def _downloaded(origin: Origin, progress: Progress | None, patience: Patience | None) -> Path:
+def _download_with_companions(
+    remote: RemoteFile, progress: ProgressCallback | None, patience: RetryPolicy | None
+) -> Path:
     """The file from the mirror or the publisher, after whatever belongs beside it."""
-    for name in origin.beside:
+    for name in remote.companions:
         with suppress(DownloadError):  # not everyone publishes it
-            other = origin.address.rpartition("/")[0] + f"/{name}"
-            download(mirrored(other), store() / key(other), patience=patience)
-    url = mirrored(origin.address)
-    log.info("%s: downloading %s", origin.name, url)
-    return download(url, store() / origin.key, origin.hash, patience, progress or _logged(origin.name))
+            other = remote.download_url.rpartition("/")[0] + f"/{name}"
+            download_file(apply_mirror(other), writable_cache_dir() / cache_key(other), patience=patience)
+    url = apply_mirror(remote.download_url)
+    log.info("%s: downloading %s", remote.name, url)
+    return download_file(
+        url, writable_cache_dir() / remote.key, remote.hash, patience, progress or _log_progress(remote.name)
+    )
 
 
-def _logged(name: str) -> Progress:
+def _log_progress(name: str) -> ProgressCallback:
     """Progress for whoever only reads the log: a line for every tenth, of what takes long enough to wonder."""
     told = 0
 
     def hear(here: int, total: int | None) -> None:
         nonlocal told
-        if here - told >= max(_LINE, (total or 0) // 10):
+        if here - told >= max(_LOG_EVERY_BYTES, (total or 0) // 10):
             told = here
             log.info("%s: %d%s MB", name, here // 10**6, f" of {total // 10**6}" if total else "")
 

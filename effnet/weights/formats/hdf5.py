@@ -16,49 +16,51 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAGIC = b"\x89HDF\r\n\x1a\n"
-MOST_COMPRESSION = 100  # bytes in memory to one in the file: weights hardly compress at all
-SMALL = 2**20  # bytes, below which any compression is believed
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+MAX_COMPRESSION_RATIO = 100  # bytes in memory to one in the file: weights hardly compress at all
+MIN_CHECKED_BYTES = 2**20  # bytes, below which any compression is believed
 # What h5py raises of a damaged file, beside its OSError
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
+READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
-class Tree:
+class Hdf5Tree:
     """An open file, walked once: its groups and datasets by path, "" for the file itself."""
 
     def __init__(self, file: h5py.File, path: Path) -> None:
         self.path = path  # of the file, for complaints
         self.groups: dict[str, h5py.Group] = {"": file}
         self.datasets: dict[str, h5py.Dataset] = {}
-        self._walk("", file, {_address(file)})
+        self._walk("", file, {_object_address(file)})
 
     def tensor(self, name: str) -> Tensor:
         """The dataset ``name`` in memory, in its own precision."""
         dataset = self.datasets[name]
-        self._believe(name, dataset)
-        if _text(dataset.attrs.get("dtype", "")) == "bfloat16":  # as Keras marks two bytes that numpy has no name for
+        self._check_size(name, dataset)
+        if (
+            _decode_text(dataset.attrs.get("dtype", "")) == "bfloat16"
+        ):  # as Keras marks two bytes that numpy has no name for
             return torch.from_numpy(dataset[()].view(np.int16)).view(torch.bfloat16)
         if dataset.dtype.kind not in "fiu":
             raise ValueError(f"{self.path}: {name} holds no numbers ({dataset.dtype})")
         array = np.asarray(dataset[()])
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True))
 
-    def texts(self, group: str, attribute: str) -> tuple[str, ...]:
+    def string_list(self, group: str, attribute: str) -> tuple[str, ...]:
         """A list of texts in an attribute, or in as many (``attribute`` 0, 1 …) as Keras had to split it into."""
         attributes = self.groups[group].attrs
         if attribute in attributes:
-            return tuple(_text(text) for text in attributes[attribute])
+            return tuple(_decode_text(text) for text in attributes[attribute])
         found: list[str] = []
         part = 0
         while f"{attribute}{part}" in attributes:
-            found += (_text(text) for text in attributes[f"{attribute}{part}"])
+            found += (_decode_text(text) for text in attributes[f"{attribute}{part}"])
             part += 1
         return tuple(found)
 
-    def text(self, group: str, attribute: str) -> str | None:
+    def string(self, group: str, attribute: str) -> str | None:
         """A text in an attribute; None where it is missing."""
         value = self.groups[group].attrs.get(attribute)
-        return None if value is None else _text(value)
+        return None if value is None else _decode_text(value)
 
     def _walk(self, at: str, group: h5py.Group, seen: set[Any]) -> None:
         for name in group:
@@ -66,43 +68,45 @@ class Tree:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(f"{self.path}: {path} is a link, which no file of weights needs")
             child = group[name]
-            if _address(child) in seen:
+            if _object_address(child) in seen:
                 continue
-            seen.add(_address(child))
+            seen.add(_object_address(child))
             if isinstance(child, h5py.Group):
                 self.groups[path] = child
                 self._walk(path, child, seen)
             elif isinstance(child, h5py.Dataset):
                 self.datasets[path] = child
 
-    def _believe(self, name: str, dataset: h5py.Dataset) -> None:
+    def _check_size(self, name: str, dataset: h5py.Dataset) -> None:
         """Raises ``ValueError`` for a dataset that claims more than the file holds."""
         if dataset.external or dataset.is_virtual:
             raise ValueError(f"{self.path}: {name} keeps its numbers in another file")
         stored = dataset.id.get_storage_size()
-        most = max(MOST_COMPRESSION * stored, SMALL if stored else 0) if dataset.compression else stored
+        most = (
+            max(MAX_COMPRESSION_RATIO * stored, MIN_CHECKED_BYTES if stored else 0) if dataset.compression else stored
+        )
         if dataset.nbytes > most:
             raise ValueError(f"{self.path}: {name} claims {dataset.nbytes} bytes and holds {stored}")
 
 
 @contextmanager
-def opened(source: Path | IO[bytes], path: Path) -> Iterator[Tree]:
+def open_hdf5(source: Path | IO[bytes], path: Path) -> Iterator[Hdf5Tree]:
     """The tree of ``source``. Raises ``ValueError``, which names ``path``, for whatever is wrong with the file."""
     try:
         with h5py.File(source, "r") as file:
-            yield Tree(file, path)
+            yield Hdf5Tree(file, path)
     except RecursionError:
         raise ValueError(f"{path}: not a whole HDF5 file (groups without end)") from None
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: not a whole HDF5 file ({reason})") from None
 
 
-def _address(found: h5py.Group | h5py.Dataset) -> Any:
+def _object_address(found: h5py.Group | h5py.Dataset) -> Any:
     return h5py.h5o.get_info(found.id).addr
 
 
-def _text(value: Any) -> str:
+def _decode_text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -15,45 +15,51 @@ from pathlib import Path
 from typing import Any
 
 from effnet.arch import Arch, layers
-from effnet.contract import Labels, Numerics, Preprocess
+from effnet.metadata import Labels, Numerics, Preprocess
 from effnet.net import EfficientNet
 from effnet.net.layers import BATCH_NORM_MOMENTUM
-from effnet.weights.formats.content import Content
-from effnet.weights.formats.safetensors import HEADER
+from effnet.weights.formats.checkpoint import Checkpoint
+from effnet.weights.formats.safetensors import METADATA_KEY
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the names under which transformers looks for weights
-CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
-RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box")  # PIL's numbers
-PROBLEMS = {"one": "single_label_classification", "any": "multi_label_classification", "value": "regression"}
-UNNAMED = "LABEL_{}"  # what transformers calls a class without a name
+HUB_WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")  # the names under which transformers looks for weights
+CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
+PIL_RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box")  # PIL's numbers
+PROBLEM_TYPES = {"one": "single_label_classification", "any": "multi_label_classification", "value": "regression"}
+DEFAULT_LABEL = "LABEL_{}"  # what transformers calls a class without a name
 
 
-def read_beside(path: Path, content: Content) -> Content:
+def add_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
     """``content`` of the file ``path`` with what transformers' files in the same folder say of it, if there are any."""
-    config = _json(path.with_name(CONFIG)) if path.name in WEIGHTS and HEADER not in content.header else {}
+    config = (
+        _read_json(path.with_name(CONFIG_FILE))
+        if path.name in HUB_WEIGHTS_NAMES and METADATA_KEY not in checkpoint.header
+        else {}
+    )
     if config.get("model_type") != "efficientnet":
-        return content
+        return checkpoint
     try:
         return replace(
-            content,
+            checkpoint,
             layout="huggingface",
             numerics=Numerics(bn_eps=config.get("batch_norm_eps", Numerics.bn_eps)),
-            labels=_labels(config.get("id2label") or {}, config.get("problem_type")),
-            preprocess=_preprocess(_json(path.with_name(PROCESSOR))),
+            labels=_read_labels(config.get("id2label") or {}, config.get("problem_type")),
+            preprocess=_read_preprocess(_read_json(path.with_name(PROCESSOR_FILE))),
         )
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        raise ValueError(f"{path}: what {CONFIG} and {PROCESSOR} beside it say makes no sense ({error})") from None
+        raise ValueError(
+            f"{path}: what {CONFIG_FILE} and {PROCESSOR_FILE} beside it say makes no sense ({error})"
+        ) from None
 
 
-def companions(path: Path, model: EfficientNet) -> dict[str, str]:
+def config_files(path: Path, model: EfficientNet) -> dict[str, str]:
     """Name → text of the files to put beside ``path``: with them the folder opens with ``from_pretrained``.
 
     Nothing where ``path`` is not called as transformers' weights are. Raises ``ValueError`` for a size of pictures at
     which transformers would pad otherwise than the network needs.
     """
-    if path.name not in WEIGHTS:
+    if path.name not in HUB_WEIGHTS_NAMES:
         return {}
-    files = {CONFIG: _config(model), PROCESSOR: _processor(model.preprocess)}
+    files = {CONFIG_FILE: _build_config(model), PROCESSOR_FILE: _build_processor_config(model.preprocess)}
     return {name: json.dumps(said, indent=2, ensure_ascii=False) + "\n" for name, said in files.items()}
 
 
@@ -69,7 +75,7 @@ def depthwise_padding(arch: Arch, side: int) -> list[int]:
     return found
 
 
-def _config(model: EfficientNet) -> dict[str, Any]:
+def _build_config(model: EfficientNet) -> dict[str, Any]:
     arch, (high, wide) = model.arch, model.preprocess.size
     padding = depthwise_padding(arch, high)
     if high % 2 or wide % 2 or padding != depthwise_padding(arch, wide):
@@ -77,9 +83,9 @@ def _config(model: EfficientNet) -> dict[str, Any]:
             f"transformers cannot pad pictures of {high}×{wide} pixels as this network does: choose an even, square "
             "model.preprocess.size"
         )
-    names = [model.labels.name(i) if model.labels.names else UNNAMED.format(i) for i in range(model.classes)]
+    names = [model.labels.name(i) if model.labels.names else DEFAULT_LABEL.format(i) for i in range(model.classes)]
     # It takes its loss by it; without, it guesses single-label classification
-    problem = {"problem_type": PROBLEMS[model.labels.kind]} if model.labels.kind != "one" else {}
+    problem = {"problem_type": PROBLEM_TYPES[model.labels.kind]} if model.labels.kind != "one" else {}
     return {
         **problem,
         "architectures": ["EfficientNetForImageClassification" if model.classes else "EfficientNetModel"],
@@ -99,8 +105,8 @@ def _config(model: EfficientNet) -> dict[str, Any]:
     }
 
 
-def _processor(preprocess: Preprocess) -> dict[str, Any]:
-    high, wide = preprocess.resized
+def _build_processor_config(preprocess: Preprocess) -> dict[str, Any]:
+    high, wide = preprocess.resize_size
     squash = {"height": high, "width": wide}
     return {
         # EfficientNet's own can do no more than squash in transformers 4; this one does the same, and crops
@@ -108,7 +114,7 @@ def _processor(preprocess: Preprocess) -> dict[str, Any]:
         "do_convert_rgb": True,
         "do_resize": True,
         "size": squash if preprocess.resize == "squash" else {"shortest_edge": max(high, wide)},
-        "resample": RESAMPLE.index(preprocess.interpolation),
+        "resample": PIL_RESAMPLING.index(preprocess.interpolation),
         "do_center_crop": True,
         "crop_size": {"height": preprocess.size[0], "width": preprocess.size[1]},
         "do_rescale": True,
@@ -119,49 +125,49 @@ def _processor(preprocess: Preprocess) -> dict[str, Any]:
     }
 
 
-def _preprocess(said: Mapping[str, Any]) -> dict[str, Any]:
+def _read_preprocess(processor: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `Preprocess` that a processor's file states."""
     found: dict[str, Any] = {}
-    size, crop = said.get("size"), said.get("crop_size")
-    if said.get("do_resize", True) and isinstance(size, Mapping):
+    size, crop = processor.get("size"), processor.get("crop_size")
+    if processor.get("do_resize", True) and isinstance(size, Mapping):
         edge = size.get("shortest_edge")
         resized = (edge, edge) if edge else (size["height"], size["width"])
-        cut = crop if said.get("do_center_crop") and isinstance(crop, Mapping) else None
+        cut = crop if processor.get("do_center_crop") and isinstance(crop, Mapping) else None
         found["size"] = (cut["height"], cut["width"]) if cut else resized
         found["crop"] = min(1.0, found["size"][0] / resized[0])
         found["resize"] = "crop" if edge else "squash"
-    if isinstance(said.get("resample"), int):
-        found["interpolation"] = RESAMPLE[said["resample"]]
-    if "image_mean" in said and "image_std" in said:
-        found["mean"], found["std"] = _normalisation(said)
+    if isinstance(processor.get("resample"), int):
+        found["interpolation"] = PIL_RESAMPLING[processor["resample"]]
+    if "image_mean" in processor and "image_std" in processor:
+        found["mean"], found["std"] = _read_mean_std(processor)
     return found
 
 
-def _normalisation(said: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _read_mean_std(processor: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std for values in [0, 1], from those that EfficientNet's processor applies after its own scaling.
 
     With ``include_top``, its default, it divides by std a second time: its files hold roots, rounded ones.
     """
-    scale = 255 * said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 255.0
-    shift = 1.0 if said.get("rescale_offset") else 0.0
-    normalised = said.get("do_normalize", True)
-    twice = said.get("include_top", said.get("image_processor_type", "").startswith("EfficientNet"))
-    mean = tuple(round(((value if normalised else 0.0) + shift) / scale, 6) for value in said["image_mean"])
-    std = tuple(round(value ** (normalised + twice) / scale, 6) for value in said["image_std"])
+    scale = 255 * processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 255.0
+    shift = 1.0 if processor.get("rescale_offset") else 0.0
+    normalised = processor.get("do_normalize", True)
+    twice = processor.get("include_top", processor.get("image_processor_type", "").startswith("EfficientNet"))
+    mean = tuple(round(((value if normalised else 0.0) + shift) / scale, 6) for value in processor["image_mean"])
+    std = tuple(round(value ** (normalised + twice) / scale, 6) for value in processor["image_std"])
     return mean, std
 
 
-def _labels(said: Mapping[str, str], problem: str | None) -> Labels:
+def _read_labels(id2label: Mapping[str, str], problem: str | None) -> Labels:
     """The classes' names in order; one that comes twice (ImageNet has two cranes) gets its number."""
-    kind = next((kind for kind, name in PROBLEMS.items() if name == problem), "one")
-    names = [said[str(index)] for index in range(len(said))]
-    if all(name == UNNAMED.format(index) for index, name in enumerate(names)):
+    kind = next((kind for kind, name in PROBLEM_TYPES.items() if name == problem), "one")
+    names = [id2label[str(index)] for index in range(len(id2label))]
+    if all(name == DEFAULT_LABEL.format(index) for index, name in enumerate(names)):
         return Labels(kind=kind)
     often = Counter(names)
     return Labels(tuple(f"{name} ({i})" if often[name] > 1 else name for i, name in enumerate(names)), kind)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     """What the file says; nothing where there is none. Raises ``ValueError`` where it is no JSON object."""
     if not path.is_file():
         return {}

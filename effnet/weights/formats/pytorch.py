@@ -13,14 +13,13 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from effnet.net import EfficientNet
-from effnet.weights.formats.content import Content
-from effnet.weights.formats.wrappings import unwrap
+from effnet.weights.formats.checkpoint import Checkpoint, unwrap_state_dict
 
 
-class Ignored:
+class Placeholder:
     """Stands for an object that is no tensor: made in place of it, keeps nothing, runs nothing."""
 
-    def __new__(cls, *state: Any) -> Ignored:
+    def __new__(cls, *state: Any) -> Placeholder:
         """For whatever the other would be made from."""
         return super().__new__(cls)
 
@@ -30,12 +29,12 @@ class Ignored:
         """Forgets what it is told."""
 
 
-def _dictionary(*default: Any) -> dict[Any, Any]:
+def _make_dict(*default: Any) -> dict[Any, Any]:
     return {}
 
 
 # What training scripts keep beside the weights: arguments, paths, scores, dates. Names are as files ask for them.
-_FORGOTTEN = """
+_PLACEHOLDER_TYPES = """
 argparse.Namespace types.SimpleNamespace typing.Any datetime.datetime datetime.timedelta
 builtins.bool builtins.dict builtins.float builtins.int builtins.list builtins.str builtins.tuple
 pathlib.Path pathlib.PosixPath pathlib.WindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath
@@ -45,22 +44,22 @@ omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig omegaconf.base.C
 omegaconf.nodes.AnyNode omegaconf.nodes.StringNode omegaconf.nodes.IntegerNode omegaconf.nodes.FloatNode
 omegaconf.nodes.BooleanNode omegaconf.nodes.PathNode
 """
-_DICTIONARIES = """
+_DICT_TYPES = """
 pytorch_lightning.utilities.parsing.AttributeDict lightning.pytorch.utilities.parsing.AttributeDict
 lightning_fabric.utilities.data.AttributeDict lightning.fabric.utilities.data.AttributeDict
 """
 # The name that a file asks for → what it gets. None of the real ones is looked up, so none is trusted or must be there.
-HARMLESS: dict[str, Any] = {
-    **dict.fromkeys(_FORGOTTEN.split(), Ignored),
-    **dict.fromkeys(_DICTIONARIES.split(), dict),
-    "collections.defaultdict": _dictionary,
+SAFE_GLOBALS: dict[str, Any] = {
+    **dict.fromkeys(_PLACEHOLDER_TYPES.split(), Placeholder),
+    **dict.fromkeys(_DICT_TYPES.split(), dict),
+    "collections.defaultdict": _make_dict,
 }
 
 
-def read(path: Path) -> Content:
+def read_pytorch(path: Path) -> Checkpoint:
     """The tensors of a ``.pth`` file, out of their wrappings. Raises ``ValueError`` where it holds no weights."""
     try:
-        with warnings.catch_warnings(), safe_globals([(taken, name) for name, taken in HARMLESS.items()]):
+        with warnings.catch_warnings(), safe_globals([(taken, name) for name, taken in SAFE_GLOBALS.items()]):
             warnings.simplefilter("ignore")  # of a plain pickle torch would say more than its refusal
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
@@ -74,10 +73,10 @@ def read(path: Path) -> Content:
         ) from None
     except Exception as error:  # a damaged pickle can fail in any way
         raise ValueError(f"{path}: not a file of weights ({str(error).partition(chr(10))[0]})") from None
-    return unwrap(content, path)
+    return unwrap_state_dict(content, path)
 
 
-def write(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
+def write_pytorch(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
     """``tensors`` as PyTorch's own file."""
     with path.open("wb") as file:  # given a path, torch would write its name into the file
         torch.save(tensors, file)

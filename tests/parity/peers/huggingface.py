@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from effnet.arch import ARCHS
-from effnet.data.without_operators import declare_operators
+from effnet.data.torchvision_compat import declare_operators
 from tests.parity.peers import drawing
 
 VARIANTS = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from effnet.arch import ARCHS
-from effnet.data.without_operators import declare_operators
+from effnet.data.torchvision_compat import declare_operators
 from tests.parity.ecosystems import ODD
 from tests.parity.peers import drawing
 

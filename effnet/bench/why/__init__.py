@@ -1,1 +1,0 @@
-"""Why a network takes as long as it does."""

@@ -1,1 +1,0 @@
-"""Diagrams as data: a scene of rectangles, lines and texts, read as SVG or as PNG."""

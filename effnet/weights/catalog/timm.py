@@ -1,0 +1,164 @@
+"""timm's weights: its own, and Google's ported (``tf_…``).
+
+Facts: timm 1.0.31 ``models/efficientnet.py`` (tags, sizes, crop, mean and standard deviation; padding and ε are
+arguments of its networks) and huggingface/pytorch-image-models ``results/results-imagenet.csv`` (accuracies), but for
+the two ``ra4`` tags, whose accuracies are in its README of August 2024. Where timm has a size to test at beside the one
+it trained at, the card has the former, as the accuracies do.
+
+Left out, since no network here is theirs: ``efficientnetv2_rw_*`` and ``gc_efficientnetv2_rw_t``, ``efficientnet_x_*``
+and ``efficientnet_h_*``, the pruned networks, CondConv (``tf_efficientnet_cc_*``), and those with group norm.
+"""
+
+from __future__ import annotations
+
+from effnet.arch import canonical_name
+from effnet.metadata import Numerics, Preprocess
+from effnet.weights.catalog.entry import HALF_MEAN_STD, IMAGENET_MEAN_STD, CatalogEntry, MeanStd
+
+NATIVE_NUMERICS = Numerics("symmetric", 1e-5)
+PORTED_NUMERICS = Numerics("same", 1e-3)
+
+_LABEL_SETS = {1000: "imagenet-1k", 11821: "imagenet-12k", 21843: "imagenet-21k"}
+_SOURCE = "timm 1.0.31 models/efficientnet.py; pytorch-image-models "
+
+
+def _entry(
+    model: str,
+    tag: str,
+    size: int,
+    crop: float,
+    top1: float | None,
+    mean_std: MeanStd = IMAGENET_MEAN_STD,
+    *,
+    train_size: int = 0,
+    resize: str = "crop",
+    interpolation: str = "bicubic",
+    classes: int = 1000,
+    note: str = "",
+) -> CatalogEntry:
+    ported = model.startswith("tf_")
+    arch = canonical_name(model)
+    return CatalogEntry(
+        name=f"{arch}/{'tf_' * ported}{tag}",
+        arch=arch,
+        layout="timm",
+        publisher="timm",
+        numerics=PORTED_NUMERICS if ported else NATIVE_NUMERICS,
+        preprocess=Preprocess((size, size), crop, resize, interpolation, *mean_std),
+        citation=_SOURCE + ("README.md" if tag.startswith("ra4_") else "results/results-imagenet.csv"),
+        classes=classes,
+        label_set=_LABEL_SETS[classes],
+        top1=top1,
+        test_size=None if top1 is None else size,
+        license="apache-2.0",
+        hub=f"timm/{model}.{tag}",
+        file="model.safetensors",
+        note=note or (f"trained at {train_size} px" if train_size else ""),
+    )
+
+
+# Of each network, the tag that timm itself takes by default stands first.
+# fmt: off – rows are laid out to be read beside timm's
+ENTRIES = (
+    #     timm's model        tag                  px   crop   top-1
+    _entry("efficientnet_b0", "ra_in1k", 224, 0.875, 77.694),
+    _entry("efficientnet_b0", "ra4_e3600_r224_in1k", 256, 1.0, 79.364, HALF_MEAN_STD, train_size=224),
+    _entry("efficientnet_b1", "ra4_e3600_r240_in1k", 288, 1.0, 81.440, HALF_MEAN_STD, train_size=240),
+    _entry("efficientnet_b1", "ft_in1k", 256, 1.0, 78.800, train_size=224),
+    _entry("efficientnet_b2", "ra_in1k", 288, 1.0, 80.610, train_size=256),
+    _entry("efficientnet_b3", "ra2_in1k", 320, 1.0, 82.242, train_size=288),
+    _entry("efficientnet_b4", "ra2_in1k", 384, 1.0, 83.414, train_size=320),
+    _entry("efficientnet_b5", "sw_in12k_ft_in1k", 448, 1.0, 85.892, resize="squash"),
+    _entry("efficientnet_b5", "sw_in12k", 416, 0.95, None, classes=11821),
+    _entry("efficientnet_lite0", "ra_in1k", 224, 0.875, 75.480),
+    _entry("efficientnet_es", "ra_in1k", 224, 0.875, 78.054),
+    _entry("efficientnet_em", "ra2_in1k", 240, 0.882, 79.240),
+    _entry("efficientnet_el", "ra_in1k", 300, 0.904, 81.312),
+    # Google's, ported: Noisy Student (learnt from JFT-300M too), AdvProp, AutoAugment, RandAugment, or none of these
+    _entry("tf_efficientnet_b0", "ns_jft_in1k", 224, 0.875, 78.670),
+    _entry("tf_efficientnet_b0", "ap_in1k", 224, 0.875, 77.090, HALF_MEAN_STD),
+    _entry("tf_efficientnet_b0", "aa_in1k", 224, 0.875, 76.834),
+    _entry("tf_efficientnet_b0", "in1k", 224, 0.875, 76.532),
+    _entry("tf_efficientnet_b1", "ns_jft_in1k", 240, 0.882, 81.394),
+    _entry("tf_efficientnet_b1", "ap_in1k", 240, 0.882, 79.280, HALF_MEAN_STD),
+    _entry("tf_efficientnet_b1", "aa_in1k", 240, 0.882, 78.830),
+    _entry("tf_efficientnet_b1", "in1k", 240, 0.882, 78.560),
+    _entry("tf_efficientnet_b2", "ns_jft_in1k", 260, 0.890, 82.378),
+    _entry("tf_efficientnet_b2", "ap_in1k", 260, 0.890, 80.308, HALF_MEAN_STD),
+    _entry("tf_efficientnet_b2", "aa_in1k", 260, 0.890, 80.084),
+    _entry("tf_efficientnet_b2", "in1k", 260, 0.890, 79.604),
+    _entry("tf_efficientnet_b3", "ns_jft_in1k", 300, 0.904, 84.056),
+    _entry("tf_efficientnet_b3", "ap_in1k", 300, 0.904, 81.826, HALF_MEAN_STD),
+    _entry("tf_efficientnet_b3", "aa_in1k", 300, 0.904, 81.644),
+    _entry("tf_efficientnet_b3", "in1k", 300, 0.904, 80.878),
+    _entry("tf_efficientnet_b4", "ns_jft_in1k", 380, 0.922, 85.162),
+    _entry("tf_efficientnet_b4", "ap_in1k", 380, 0.922, 83.250, HALF_MEAN_STD),
+    _entry("tf_efficientnet_b4", "aa_in1k", 380, 0.922, 83.018),
+    _entry("tf_efficientnet_b4", "in1k", 380, 0.922, 82.608),
+    _entry("tf_efficientnet_b5", "ns_jft_in1k", 456, 0.934, 86.088),
+    _entry("tf_efficientnet_b5", "ap_in1k", 456, 0.934, 84.258, HALF_MEAN_STD),
+    _entry("tf_efficientnet_b5", "ra_in1k", 456, 0.934, 83.810),
+    _entry("tf_efficientnet_b5", "aa_in1k", 456, 0.934, 83.688),
+    _entry("tf_efficientnet_b5", "in1k", 456, 0.934, 83.176),
+    _entry("tf_efficientnet_b6", "ns_jft_in1k", 528, 0.942, 86.456),
+    _entry("tf_efficientnet_b6", "ap_in1k", 528, 0.942, 84.786, HALF_MEAN_STD),
+    _entry("tf_efficientnet_b6", "aa_in1k", 528, 0.942, 84.116),
+    _entry("tf_efficientnet_b7", "ns_jft_in1k", 600, 0.949, 86.840),
+    _entry("tf_efficientnet_b7", "ap_in1k", 600, 0.949, 85.122, HALF_MEAN_STD),
+    _entry("tf_efficientnet_b7", "ra_in1k", 600, 0.949, 84.932),
+    _entry("tf_efficientnet_b7", "aa_in1k", 600, 0.949, 84.414),
+    _entry("tf_efficientnet_b8", "ap_in1k", 672, 0.954, 85.364, HALF_MEAN_STD),
+    _entry("tf_efficientnet_b8", "ra_in1k", 672, 0.954, 85.368),
+    _entry("tf_efficientnet_l2", "ns_jft_in1k_475", 475, 0.936, 88.234),
+    _entry("tf_efficientnet_l2", "ns_jft_in1k", 800, 0.960, 88.352),
+    _entry("tf_efficientnet_lite0", "in1k", 224, 0.875, 74.830, HALF_MEAN_STD),
+    _entry("tf_efficientnet_lite1", "in1k", 240, 0.882, 76.644, HALF_MEAN_STD),
+    _entry("tf_efficientnet_lite2", "in1k", 260, 0.890, 77.464, HALF_MEAN_STD),
+    _entry(
+        "tf_efficientnet_lite3",
+        "in1k",
+        300,
+        0.904,
+        79.808,
+        HALF_MEAN_STD,
+        interpolation="bilinear",
+        note="timm tests at 300 px, Google's builder says 280",
+    ),
+    _entry(
+        "tf_efficientnet_lite4",
+        "in1k",
+        380,
+        0.920,
+        81.532,
+        HALF_MEAN_STD,
+        interpolation="bilinear",
+        note="timm tests at 380 px, Google's builder says 300",
+    ),
+    _entry("tf_efficientnet_es", "in1k", 224, 0.875, 76.600, HALF_MEAN_STD),
+    _entry("tf_efficientnet_em", "in1k", 240, 0.882, 78.122, HALF_MEAN_STD),
+    _entry("tf_efficientnet_el", "in1k", 300, 0.904, 80.252, HALF_MEAN_STD),
+    _entry("tf_efficientnetv2_b0", "in1k", 224, 0.875, 78.358, train_size=192),
+    _entry("tf_efficientnetv2_b1", "in1k", 240, 0.882, 79.462, train_size=192),
+    _entry("tf_efficientnetv2_b2", "in1k", 260, 0.890, 80.194, train_size=208),
+    _entry("tf_efficientnetv2_b3", "in21k_ft_in1k", 300, 0.900, 82.670, HALF_MEAN_STD, resize="squash", train_size=240),
+    _entry("tf_efficientnetv2_b3", "in1k", 300, 0.904, 81.970, train_size=240),
+    _entry("tf_efficientnetv2_b3", "in21k", 300, 0.904, None, HALF_MEAN_STD, classes=21843, train_size=240),
+    _entry("tf_efficientnetv2_s", "in21k_ft_in1k", 384, 1.0, 84.288, HALF_MEAN_STD, train_size=300),
+    _entry("tf_efficientnetv2_s", "in1k", 384, 1.0, 83.900, HALF_MEAN_STD, train_size=300),
+    _entry("tf_efficientnetv2_s", "in21k", 384, 1.0, None, HALF_MEAN_STD, classes=21843, train_size=300),
+    _entry("tf_efficientnetv2_m", "in21k_ft_in1k", 480, 1.0, 86.000, HALF_MEAN_STD, resize="squash", train_size=384),
+    _entry("tf_efficientnetv2_m", "in1k", 480, 1.0, 85.204, HALF_MEAN_STD, resize="squash", train_size=384),
+    _entry(
+        "tf_efficientnetv2_m", "in21k", 480, 1.0, None, HALF_MEAN_STD, resize="squash", classes=21843, train_size=384
+    ),
+    _entry("tf_efficientnetv2_l", "in21k_ft_in1k", 480, 1.0, 86.802, HALF_MEAN_STD, resize="squash", train_size=384),
+    _entry("tf_efficientnetv2_l", "in1k", 480, 1.0, 85.664, HALF_MEAN_STD, resize="squash", train_size=384),
+    _entry(
+        "tf_efficientnetv2_l", "in21k", 480, 1.0, None, HALF_MEAN_STD, resize="squash", classes=21843, train_size=384
+    ),
+    _entry("tf_efficientnetv2_xl", "in21k_ft_in1k", 512, 1.0, 86.748, HALF_MEAN_STD, resize="squash", train_size=384),
+    _entry(
+        "tf_efficientnetv2_xl", "in21k", 512, 1.0, None, HALF_MEAN_STD, resize="squash", classes=21843, train_size=384
+    ),
+)
+# fmt: on

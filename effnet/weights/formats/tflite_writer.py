@@ -1,0 +1,256 @@
+"""From a network to a ``.tflite`` that any TFLite interpreter runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tflite
+import torch
+from numpy.typing import NDArray
+
+from effnet.arch import Layer, Operation, layers, operations
+from effnet.net import EfficientNet
+from effnet.weights.formats import tflite_schema
+from effnet.weights.formats.safetensors import METADATA_KEY
+from effnet.weights.formats.tflite_schema import TfliteGraph, TfliteOperator, TfliteTensor, encode_tflite
+from effnet.weights.key_maps import tflite_key_map
+
+NONE, RELU, RELU6 = (getattr(tflite.ActivationFunctionType, name) for name in ("NONE", "RELU", "RELU6"))
+FUSED_CODES = {"relu": RELU, "relu6": RELU6}
+SAME, VALID = tflite.Padding.SAME, tflite.Padding.VALID
+NO_ACTIVATION = {"FusedActivationFunction": NONE}
+IO_SPEC_KEY = "effnet.interface"  # what an exported file takes and gives, as `effnet.runtime.io_spec` writes it
+
+
+def write_tflite(path: Path, suffix: str, tensors: dict[str, torch.Tensor], model: EfficientNet) -> None:
+    """``tensors``, folded and named as in the layout "tflite", and the graph of ``model`` around them.
+
+    Input: (1, height, width, channels) float32, pixels of 0 … 255 in RGB; the normalisation is inside, step by step as
+    in ``model.preprocess``. Output: (1, classes) logits, without a softmax; without a classifier the embedding. Both
+    sides of the input may be resized. The whole contract lies in the metadata under "effnet", as in our own files; the
+    labels and the range of pixels also where TFLite's own tools look for them.
+    Raises ``ValueError`` for a network above 2 GiB.
+    """
+    plan = _GraphBuilder(model, {name: tensor.float().numpy() for name, tensor in tensors.items()})
+    said = {
+        METADATA_KEY: model.metadata.to_json().encode(),
+        tflite_schema.METADATA_NAME: tflite_schema.build_metadata(model.arch.name, model.labels.names),
+    }
+    path.write_bytes(encode_tflite(plan.build(said)))
+    if model.labels.names:
+        tflite_schema.append_labels(model.labels.names, path)
+
+
+@dataclass(frozen=True)
+class TfliteIO:
+    """What stands before and behind the network in an exported file.
+
+    ``input``: "pixels", uint8 (1, H, W, C) of 0 … 255; "floats", the same as float32; "normalised", float32
+    (1, C, H, W) that has been through mean and std. ``output``: "probabilities", "logits" or "values"; ``embedding``:
+    whether it is given too. ``half``: weights are stored in 16 bits, and are float32 again when the file is opened.
+    """
+
+    input: str = "pixels"
+    output: str = "probabilities"
+    embedding: bool = False
+    float16: bool = False
+
+
+def write_tflite_export(
+    path: Path, tensors: dict[str, torch.Tensor], model: EfficientNet, io: TfliteIO, texts: Mapping[str, str]
+) -> None:
+    """A file for those who only run it: as `write` does, between ``ends``, and with ``texts`` by name as its metadata.
+
+    The texts also lie in the archive behind the flatbuffer, beside the labels: Python's ``zipfile`` reads them.
+    ``texts`` must have "effnet.interface", by which `read` finds the stem's weights again.
+    """
+    plan = _GraphBuilder(model, {name: tensor.float().numpy() for name, tensor in tensors.items()}, io)
+    graph = plan.build({name: text.encode() for name, text in texts.items()})
+    outputs = [graph.tensors[index].name for index in graph.outputs]
+    labels = model.labels.names
+    told = tflite_schema.build_metadata(model.arch.name, labels, io.input, outputs, ranged=io.input != "normalised")
+    path.write_bytes(encode_tflite(replace(graph, metadata={**graph.metadata, tflite_schema.METADATA_NAME: told})))
+    if labels:
+        tflite_schema.append_labels(labels, path)
+    tflite_schema.append_files(texts, path)
+
+
+@dataclass(frozen=True)
+class _FeatureMap:
+    """A map in the graph: the index of its tensor, and (height, width, channels)."""
+
+    index: int
+    size: tuple[int, int, int]
+
+
+@dataclass
+class _GraphBuilder:
+    """Tensors and operators as they are laid out, one layer after the other."""
+
+    model: EfficientNet
+    weights: dict[str, NDArray[Any]]
+    io: TfliteIO | None = None  # None: as `write` has them
+    tensors: list[TfliteTensor] = field(default_factory=list)
+    operators: list[TfliteOperator] = field(default_factory=list)
+
+    def build(self, said: Mapping[str, bytes]) -> TfliteGraph:
+        """The whole network; ``said``: its metadata."""
+        model = self.model
+        self.names = tflite_key_map(model.arch, model.classes)
+        x = self._normalize_step_by_step() if self.io is None else self._normalize(self.io.input)
+        for layer in layers(model.arch, model.classes, model.channels):
+            if layer.kind != "classifier":
+                x = self._block(layer, x)
+        outputs = [self._mean("embedding", x, keep=False)]
+        if model.classes:
+            answer = self._classify(outputs[0])
+            if self.io and self.io.output == "probabilities":
+                shape = self.tensors[answer].shape
+                kind, options = ("LOGISTIC", {}) if model.labels.kind == "any" else ("SOFTMAX", {"Beta": 1})
+                answer = self._add_operator("probabilities", shape, kind, (answer,), options)
+            outputs = [answer, *(outputs if self.io and self.io.embedding else ())]
+        return TfliteGraph(tuple(self.tensors), tuple(self.operators), (0,), tuple(outputs), said)
+
+    def _normalize_step_by_step(self) -> _FeatureMap:
+        """Pictures of 0 … 255, step by step as in the contract, so that whoever reads the file sees all of it."""
+        model = self.model
+        x = self._add_activation("image", (*model.preprocess.size, model.channels))
+        for name, kind, values in (
+            ("scaled", "DIV", (255.0,)),
+            ("centred", "SUB", model.preprocess.mean),
+            ("normalised", "DIV", model.preprocess.std),
+        ):
+            constant = self._add_constant(f"{name}/by", np.array(values, np.float32))
+            x = self._add_map(name, kind, (x.index, constant), x.size, NO_ACTIVATION)
+        return x
+
+    def _normalize(self, given: str) -> _FeatureMap:
+        """Pictures less their mean; what remains, 1 / (255 · std), goes into the stem and costs nothing there.
+
+        The mean cannot: the stem pads with zeros what the mean has been taken from.
+        """
+        seen, channels = self.model.preprocess, self.model.channels
+        size = (*seen.size, channels)
+        if given == "normalised":
+            self.tensors.append(TfliteTensor(given, (1, channels, *seen.size)))
+            order = self._add_constant("channels_last/order", np.array([0, 2, 3, 1], np.int32))
+            return self._add_map("channels_last", "TRANSPOSE", (0, order), size, {})
+        x = self._add_activation(given, size, "UINT8" if given == "pixels" else "FLOAT32")
+        if given == "pixels":
+            x = self._add_map("floats", "CAST", (x.index,), size, {})
+        mean, std = (np.array(values, np.float64) * 255 for values in (seen.mean, seen.std))
+        stem = self.names["stem.conv.weight"]
+        self.weights[stem] = (self.weights[stem] / std).astype(np.float32)  # (out, height, width, in)
+        if (mean == mean[0]).all():
+            mean = mean[:1]  # one number is subtracted faster than three in turn
+        by = self._add_constant("centred/by", mean.astype(np.float32))
+        return self._add_map("centred", "SUB", (x.index, by), size, NO_ACTIVATION)
+
+    def _block(self, layer: Layer, x: _FeatureMap) -> _FeatureMap:
+        """The operations of one layer, and its residual."""
+        start = x
+        for operation in operations(layer):
+            if operation.name.endswith("squeeze_excite.reduce"):
+                whole, mean = x, self._mean(f"{operation.name}/mean", x, keep=True)
+                x = self._convolve(operation, _FeatureMap(mean, (1, 1, x.size[2])))
+            elif operation.activation == "sigmoid":
+                gate = self._convolve(operation, x)
+                x = self._add_map(
+                    f"{operation.name}/gated", "MUL", (whole.index, gate.index), whole.size, NO_ACTIVATION
+                )
+            else:
+                x = self._convolve(operation, x)
+        return (
+            self._add_map(f"{layer.name}/add", "ADD", (x.index, start.index), x.size, NO_ACTIVATION)
+            if layer.residual
+            else x
+        )
+
+    def _convolve(self, operation: Operation, x: _FeatureMap) -> _FeatureMap:
+        """A convolution with its bias and its activation."""
+        activation = self.model.arch.activation if operation.activation == "act" else operation.activation
+        stride, depthwise = operation.stride, operation.groups > 1
+        size = ceil(x.size[0] / stride), ceil(x.size[1] / stride), operation.channels
+        numerics, padding = self.model.numerics, SAME
+        wanted = (operation.name.endswith(".fused") and numerics.fused_padding) or numerics.padding
+        if wanted == "symmetric" and stride > 1:  # at stride 1 both are the same
+            x, padding = self._pad(operation, x), VALID
+        options = {
+            "Padding": padding,
+            "StrideW": stride,
+            "StrideH": stride,
+            "FusedActivationFunction": FUSED_CODES.get(activation, NONE),
+            **({"DepthMultiplier": 1} if depthwise else {}),
+        }
+        kind = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
+        y = self._add_map(operation.name, kind, (x.index, *self._weights(operation)), size, options)
+        if activation not in ("silu", "sigmoid"):
+            return y
+        gate = self._add_map(f"{operation.name}/sigmoid", "LOGISTIC", (y.index,), size, {})
+        if activation == "sigmoid":
+            return gate
+        return self._add_map(f"{operation.name}/silu", "MUL", (y.index, gate.index), size, NO_ACTIVATION)
+
+    def _pad(self, operation: Operation, x: _FeatureMap) -> _FeatureMap:
+        """Rows and columns of zeros on all four sides."""
+        half = operation.kernel // 2
+        around = self._add_constant(
+            f"{operation.name}/around", np.array([[0, 0], [half] * 2, [half] * 2, [0, 0]], np.int32)
+        )
+        height, width, channels = x.size
+        size = height + 2 * half, width + 2 * half, channels
+        return self._add_map(f"{operation.name}/padded", "PAD", (x.index, around), size, {})
+
+    def _mean(self, name: str, x: _FeatureMap, keep: bool) -> int:
+        """The index of the mean over the map: (1, 1, 1, channels), or (1, channels)."""
+        axes = self._add_constant(f"{name}/axes", np.array([1, 2], np.int32))
+        shape = (1, 1, 1, x.size[2]) if keep else (1, x.size[2])
+        return self._add_operator(name, shape, "MEAN", (x.index, axes), {"KeepDims": int(keep)})
+
+    def _classify(self, embedding: int) -> int:
+        operation = Operation("classifier", 1, self.model.classes, norm=False)
+        inputs = embedding, *self._weights(operation)
+        name = "values" if self.io and self.io.output == "values" else "logits"
+        return self._add_operator(name, (1, self.model.classes), "FULLY_CONNECTED", inputs, NO_ACTIVATION)
+
+    def _weights(self, operation: Operation) -> tuple[int, int]:
+        """The indices of its weight and its bias."""
+        weight, bias = (".conv.weight", ".norm.bias") if operation.norm else (".weight", ".bias")
+        half = self.io is not None and self.io.float16
+        kernel = self.weights[self.names[operation.name + weight]]
+        index = (
+            self._float16_constant(operation.name + weight, kernel)
+            if half
+            else self._add_constant(operation.name + weight, kernel)
+        )
+        return index, self._add_constant(operation.name + bias, self.weights[self.names[operation.name + bias]])
+
+    def _float16_constant(self, name: str, data: NDArray[Any]) -> int:
+        stored = self._add_constant(f"{name}/half", data.astype(np.float16))
+        return self._add_operator(name, data.shape, "DEQUANTIZE", (stored,), {})
+
+    def _add_activation(self, name: str, size: tuple[int, int, int], kind: str = "FLOAT32") -> _FeatureMap:
+        self.tensors.append(TfliteTensor(name, (1, *size), kind))
+        return _FeatureMap(len(self.tensors) - 1, size)
+
+    def _add_constant(self, name: str, data: NDArray[Any]) -> int:
+        self.tensors.append(TfliteTensor(name, data.shape, data.dtype.name.upper(), data))
+        return len(self.tensors) - 1
+
+    def _add_map(
+        self, name: str, kind: str, inputs: tuple[int, ...], size: tuple[int, int, int], options: dict[str, int]
+    ) -> _FeatureMap:
+        return _FeatureMap(self._add_operator(name, (1, *size), kind, inputs, options), size)
+
+    def _add_operator(
+        self, name: str, shape: tuple[int, ...], kind: str, inputs: tuple[int, ...], options: Mapping[str, int]
+    ) -> int:
+        """One operator and the tensor that it makes."""
+        self.tensors.append(TfliteTensor(name, shape))
+        self.operators.append(TfliteOperator(kind, inputs, (len(self.tensors) - 1,), options))
+        return len(self.tensors) - 1

@@ -1,0 +1,155 @@
+"""What all verbs share: help, versions, errors and how they end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import effnet
+from effnet import cli
+from effnet.cli.options import parse_image_size, parse_quantity
+from effnet.cli.printing import format_si
+from tests.cli.conftest import Run
+
+VERBS = ("models", "show", "scale", "predict", "train", "evaluate", "convert", "export", "bench", "doctor")
+EFFNET = (sys.executable, "-c", "import sys; from effnet.cli import main; sys.exit(main())")
+
+
+def test_help(run: Run) -> None:
+    done = run("--help")
+    assert done.status == 0
+    assert done.err == ""
+    assert all(f"  {verb} " in done.out for verb in VERBS)
+    assert "…" not in done.out
+    assert "..." not in done.out.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_verbs(run: Run, verb: str) -> None:
+    done = run(verb, "-h")
+    assert done.status == 0
+    assert "--json" in done.out
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"effnet {effnet.__version__}\n", "")
+
+
+def test_help_comes_at_once() -> None:
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        done = subprocess.run([*EFFNET, "--help"], capture_output=True, text=True, check=True, timeout=60)
+        times.append(time.perf_counter() - start)
+    assert done.stdout.startswith("Usage: ")
+    print(f"effnet --help: {min(times):.3f} s")
+    assert min(times) < 1
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['effnet', '--help']; from effnet.cli import main; main(); "
+        "print({'torch', 'numpy', 'PIL', 'rich', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("words", [(), ("shwo",), ("models", "--nonsense"), ("show",), ("show", "b0", "--size", "big")])
+def test_a_wrong_command_is_2(run: Run, words: tuple[str, ...]) -> None:
+    done = run(*words)
+    assert done.status == 2
+    assert "Usage: " in done.out + done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("words", [("show", "b33"), ("predict", ".", "-m", "b33"), ("evaluate", "b33", "digits")])
+def test_a_mistyped_model(run: Run, words: tuple[str, ...], photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    done = run(*words)
+    assert done == (1, "", "effnet: no EfficientNet is called 'b33'; did you mean b3?\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("so it is"), "so it is"),
+        (FileNotFoundError(2, "No such file or directory", "x.csv"), "x.csv: No such file or directory"),
+        (OSError("the disk is full"), "the disk is full"),
+        (ImportError("pip install it"), "pip install it"),
+        (MemoryError(), "the memory does not suffice: try a smaller --batch"),
+        (RuntimeError("CUDA out of memory. Tried"), "the memory does not suffice: try a smaller --batch"),
+    ],
+)
+def test_failures_are_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("effnet.arch.counting", fail)
+    assert run("show", "b0") == (1, "", f"effnet: {told}\n")
+
+
+def test_a_fault_of_ours_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr("effnet.arch.counting", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run("show", "b0")
+
+
+def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("effnet.arch.counting", interrupt)
+    assert run("show", "b0").status == cli.EXIT_INTERRUPTED == 130
+
+
+def test_a_reader_that_goes_away() -> None:
+    process = subprocess.Popen([*EFFNET, "show", "b7", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("8M", 8e6), ("1.5g", 1.5e9), ("500MB", 5e8), ("64MiB", 2**26), ("1e9", 1e9), ("300", 300), (".5 kB", 500)],
+)
+def test_quantities(text: str, value: float) -> None:
+    assert parse_quantity(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "M", "8X", "-3", "8iB", "1,5G"])
+def test_wrong_quantities(text: str) -> None:
+    with pytest.raises(Exception, match="no amount"):
+        parse_quantity(text)
+
+
+def test_sizes() -> None:
+    assert parse_image_size("240") == (240, 240)
+    assert parse_image_size("197x251") == (197, 251)
+    assert parse_image_size(None) is None
+    for wrong in ("0", "12x", "x12", "1x2x3", "-1"):
+        with pytest.raises(Exception, match="no size"):
+            parse_image_size(wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (928, "928"), (1448, "1.45 k"), (386e6, "386 M"), (999_900, "1.00 M"), (1.0e9, "1.00 G")],
+)
+def test_short(value: float, text: str) -> None:
+    assert format_si(value) == text
+
+
+def test_short_with_a_unit() -> None:
+    assert format_si(6_823_936, "B") == "6.82 MB"

@@ -1,0 +1,308 @@
+"""AutoAugment and RandAugment beside timm's operations, and beside TensorFlow's own where the official code differs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from effnet.data import autoaugment
+from effnet.data.augment import Augment, build_augmentation, temporary_seed
+from effnet.metadata import Preprocess
+from tests.quiet_tensorflow import tensorflow
+
+Array = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def photo(photos: list[Path]) -> Image.Image:
+    return Image.open(photos[-1]).convert("RGB").resize((224, 176))
+
+
+def array(picture: Image.Image) -> Array:
+    return np.asarray(picture)
+
+
+def timms(name: str, photo: Image.Image, *arguments: float) -> Array:
+    auto_augment = pytest.importorskip("timm.data.auto_augment")
+    settings = {"fillcolor": (128, 128, 128), "resample": Image.Resampling.NEAREST}
+    return array(auto_augment.NAME_TO_OP[name](photo, *arguments, **settings))
+
+
+# --- timm: to the bit, given the same numbers
+
+COLOURS: dict[str, tuple[Callable[..., Image.Image], tuple[tuple[float, ...], ...]]] = {
+    "AutoContrast": (autoaugment.autocontrast, ((),)),
+    "Equalize": (autoaugment.equalize, ((),)),
+    "Invert": (autoaugment.invert, ((),)),
+    "Posterize": (autoaugment.posterize, ((1,), (2,), (4,), (6,), (8,))),
+    "Solarize": (autoaugment.solarize, ((0,), (51,), (179,), (230,))),
+    "SolarizeAdd": (autoaugment.solarize_add, ((0,), (33,), (77,), (110,), (187,))),
+    "Color": (autoaugment.color, ((0.1,), (0.28,), (1.0,), (1.72,), (3.16,))),
+    "Brightness": (autoaugment.brightness, ((0.1,), (1.0,), (1.72,), (3.16,))),
+    "Sharpness": (autoaugment.sharpness, ((0.1,), (1.0,), (1.72,), (3.16,))),
+    "Rotate": (autoaugment.rotate, ((0,), (21,), (-27,), (51,), (-84,))),
+    "TranslateX": (autoaugment.translate_x, ((40,), (-90,), (170,), (37.5,))),
+    "TranslateY": (autoaugment.translate_y, ((40,), (-90,), (225,), (37.5,))),
+}
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_operation_is_timms(name: str, photo: Image.Image) -> None:
+    ours, settings = COLOURS[name]
+    for arguments in settings:
+        assert np.array_equal(array(ours(photo, *arguments)), timms(name, photo, *arguments)), arguments
+
+
+def test_the_numbers_of_v0_are_timms() -> None:
+    auto_augment = pytest.importorskip("timm.data.auto_augment")
+    theirs = auto_augment.auto_augment_policy_v0(auto_augment._HPARAMS_DEFAULT)
+    named = [[(op.name.removesuffix("Rel"), op.prob, op.magnitude) for op in line] for line in theirs]
+    assert named == [list(line) for line in autoaugment.AUTOAUGMENT_V0]
+    assert len(autoaugment.AUTOAUGMENT_V0) == 25
+
+
+def test_arguments_of_magnitudes_are_timms() -> None:
+    auto_augment = pytest.importorskip("timm.data.auto_augment")
+    level = {
+        name: auto_augment.LEVEL_TO_ARG[name]
+        for name in autoaugment.RANDAUGMENT_OPS
+        if name not in ("Cutout", "Contrast")
+    }
+    for magnitude in range(10):  # from 10 on timm's wrap no longer, and stop at a byte
+        for name, of in level.items():
+            given: list[float] = []
+            spy = recording(given)
+            with pytest.MonkeyPatch.context() as patched:
+                for function in vars(autoaugment).copy():
+                    if not function.startswith("_") and function.islower():
+                        patched.setattr(autoaugment, function, spy)
+                autoaugment.build_operation(name, magnitude, 250)(Image.new("RGB", (96, 96)))
+            theirs = of(magnitude, {"translate_const": 250}) if of else ()
+            assert [abs(value) for value in given] == pytest.approx([abs(value) for value in theirs]), name
+
+
+def recording(given: list[float]) -> Callable[..., Image.Image]:
+    def operation(picture: Image.Image, *arguments: float) -> Image.Image:
+        given.extend(arguments)
+        return picture
+
+    return operation
+
+
+def test_both_directions() -> None:
+    gradient = np.broadcast_to(np.arange(96, dtype=np.uint8)[None, :, None], (96, 96, 3)).copy()
+    moved = autoaugment.build_operation("TranslateX", 2, 100)
+    torch.manual_seed(0)
+    seen = Counter(int(array(moved(Image.fromarray(gradient)))[0, 32, 0]) for _ in range(400))
+    assert set(seen) == {12, 52}
+    assert 150 < seen[12] < 250
+
+
+# --- TensorFlow: what the official code computes, also where it surprises
+
+
+def by_nearest(photo: Image.Image, back: tuple[float, ...]) -> Array:
+    """TensorFlow's ``ImageProjectiveTransform``: ``back`` takes a pixel's centre to where it was, rounded."""
+    tf = tensorflow()
+    filled = np.concatenate([array(photo), np.ones((*array(photo).shape[:2], 1), np.uint8)], 2)[None]
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=filled,
+        transforms=np.array([[*back, 0, 0]], np.float32),
+        output_shape=filled.shape[1:3],
+        fill_value=0.0,
+        interpolation="NEAREST",
+        fill_mode="CONSTANT",
+    ).numpy()[0]
+    return np.where(moved[..., 3:] == 0, np.uint8(128), moved[..., :3])
+
+
+def by_rotation(photo: Image.Image, degrees: float) -> Array:
+    right, bottom = photo.width - 1, photo.height - 1
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    x = (right - (cosine * right - sine * bottom)) / 2
+    y = (bottom - (sine * right + cosine * bottom)) / 2
+    return by_nearest(photo, (cosine, -sine, x, sine, cosine, y))
+
+
+@pytest.mark.parametrize("share", [0.4, -0.9, 1.7, -2.8])
+def test_geometry_is_tensorflows(share: float, photo: Image.Image) -> None:
+    pairs = {
+        "rotate": (autoaugment.rotate(photo, 30 * share), by_rotation(photo, 30 * share)),
+        "shear_x": (autoaugment.shear_x(photo, 0.3 * share), by_nearest(photo, (1, 0.3 * share, 0, 0, 1, 0))),
+        "shear_y": (autoaugment.shear_y(photo, 0.3 * share), by_nearest(photo, (1, 0, 0, 0.3 * share, 1, 0))),
+        "translate_x": (autoaugment.translate_x(photo, 90 * share), by_nearest(photo, (1, 0, 90 * share, 0, 1, 0))),
+        "translate_y": (autoaugment.translate_y(photo, 90 * share), by_nearest(photo, (1, 0, 0, 0, 1, 90 * share))),
+    }
+    for name, (ours, theirs) in pairs.items():
+        differ = float((array(ours) != theirs).any(2).mean())
+        assert differ < (0.002 if name == "rotate" else 0.012), f"{name}: {differ:.2%} of the pixels"  # ties
+
+
+def by_blending(first: Any, second: Any, factor: float) -> Array:
+    mixed = first.astype(np.float32) + np.float32(factor) * (second.astype(np.float32) - first.astype(np.float32))
+    return mixed.clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(224, 176), (256, 256), (40, 33)])
+@pytest.mark.parametrize("factor", [0.1, 1.72, 3.16])
+def test_contrast_is_the_official_one(factor: float, size: tuple[int, int], photo: Image.Image) -> None:
+    tf = tensorflow()
+    picture = photo.resize(size)
+    grey = tf.cast(tf.image.rgb_to_grayscale(array(picture)), tf.int32)
+    counts = tf.histogram_fixed_width(grey, [0, 255], nbins=256)
+    level = np.clip(tf.reduce_sum(tf.cast(counts, tf.float32)).numpy() / 256, 0, 255).astype(np.uint8)
+    wanted = by_blending(np.full_like(array(picture), level), array(picture), factor)
+    assert np.array_equal(array(autoaugment.contrast(picture, factor)), wanted)
+
+
+@pytest.mark.parametrize("magnitude", [0, 2, 5, 9, 10, 15, 17, 20, 25, 28, 30])
+def test_bytes_wrap_as_tensorflows_constants(magnitude: int, photo: Image.Image) -> None:
+    tf = tensorflow()
+    x = tf.constant(array(photo))
+    threshold = tf.constant(np.array(int(magnitude / 10 * 256)).astype(np.uint8))
+    wanted = tf.where(x < threshold, x, 255 - x).numpy()
+    assert np.array_equal(array(autoaugment.build_operation("Solarize", magnitude, 100)(photo)), wanted)
+    shift = tf.constant(np.array(8 - int(magnitude / 10 * 4)).astype(np.uint8))
+    wanted = tf.bitwise.left_shift(tf.bitwise.right_shift(x, shift), shift).numpy()
+    assert np.array_equal(array(autoaugment.build_operation("Posterize", magnitude, 100)(photo)), wanted)
+
+
+def test_tensorflows_constants_wrap() -> None:
+    tf = tensorflow()
+    assert [int(tf.constant(value, tf.uint8)) for value in (256, 435, -3)] == [0, 179, 253]
+
+
+@pytest.mark.parametrize("factor", [0.1, 1.72, 3.16])
+def test_colours_are_tensorflows_within_rounding(factor: float, photo: Image.Image) -> None:
+    tf = tensorflow()
+    x = array(photo)
+    grey = np.repeat(tf.image.rgb_to_grayscale(x).numpy(), 3, 2)
+    assert most(autoaugment.color(photo, factor), by_blending(grey, x, factor)) <= math.ceil(abs(1 - factor))
+    assert most(autoaugment.brightness(photo, factor), by_blending(np.zeros_like(x), x, factor)) == 0
+    kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)[:, :, None, None] / 13
+    inner = tf.nn.depthwise_conv2d(x[None].astype(np.float32), np.tile(kernel, (1, 1, 3, 1)), [1] * 4, "VALID")
+    smooth = x.copy()
+    smooth[1:-1, 1:-1] = inner.numpy()[0].clip(0, 255).astype(np.uint8)
+    assert most(autoaugment.sharpness(photo, factor), by_blending(smooth, x, factor)) <= math.ceil(abs(1 - factor)) + 1
+
+
+def most(ours: Image.Image, theirs: Array) -> int:
+    return int(np.abs(array(ours).astype(int) - theirs).max())
+
+
+def test_cutout_is_cut_off_at_the_edges() -> None:
+    black = Image.new("RGB", (50, 40))
+    covered = array(autoaugment.cutout(black, 10, 45, 3))
+    assert (covered[:13, 35:] == 128).all()
+    assert int((covered == 128).all(2).sum()) == 13 * 15
+    assert not array(black).any()
+    torch.manual_seed(0)
+    cut = autoaugment.build_operation("Cutout", 5, 100)  # 40 pixels a side
+    large = Image.new("RGB", (96, 120))
+    assert max(int((array(cut(large)) == 128).all(2).sum()) for _ in range(20)) == 1600
+
+
+def test_small_pictures_move_less() -> None:
+    gradient = np.broadcast_to(np.arange(56, dtype=np.uint8)[:, None, None], (56, 56, 3)).copy()
+    moved = autoaugment.build_operation("TranslateY", 4, 100)  # 40 pixels, a quarter of them: 10
+    torch.manual_seed(0)
+    assert {int(array(moved(Image.fromarray(gradient)))[28, 0, 0]) for _ in range(20)} == {18, 38}
+    cut = autoaugment.build_operation("Cutout", 8, 100)  # 64 pixels a side, a quarter of them: 16
+    found = {int((array(cut(Image.fromarray(gradient))) == 128).all(2).sum()) for _ in range(60)}
+    assert max(found) == 256
+
+
+# --- the policies
+
+
+def test_autoaugment_takes_every_line_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With operations that only write down their names: the lines' frequencies and each operation's probability."""
+    done: list[tuple[str, float]] = []
+
+    def written(name: str, magnitude: float, furthest: float) -> autoaugment.ImageTransform:
+        assert furthest == 250
+
+        def apply(picture: Image.Image) -> Image.Image:
+            done.append((name, magnitude))
+            return picture
+
+        return apply
+
+    monkeypatch.setattr(autoaugment, "build_operation", written)
+    change = autoaugment.build_autoaugment()
+    torch.manual_seed(0)
+    runs = 20_000
+    for _ in range(runs):
+        change(Image.new("RGB", (1, 1)))
+    expected: Counter[tuple[str, float]] = Counter()
+    for line in autoaugment.AUTOAUGMENT_V0:
+        for name, probability, magnitude in line:
+            expected[name, magnitude] += probability * runs / 25  # type: ignore[assignment]
+    counted = Counter(done)
+    assert set(counted) == {key for key, count in expected.items() if count}
+    for key, count in counted.items():
+        assert abs(count - expected[key]) < 5 * math.sqrt(expected[key]), key
+
+
+def test_randaugment_applies_as_many_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def written(name: str, magnitude: float, furthest: float) -> autoaugment.ImageTransform:
+        assert (magnitude, furthest) == (17, 100)
+
+        def apply(picture: Image.Image) -> Image.Image:
+            done.append(name)
+            return picture
+
+        return apply
+
+    monkeypatch.setattr(autoaugment, "build_operation", written)
+    change = autoaugment.build_randaugment(3, 17)
+    torch.manual_seed(0)
+    for _ in range(4000):
+        change(Image.new("RGB", (1, 1)))
+    counted = Counter(done)
+    assert len(done) == 12_000
+    assert set(counted) == set(autoaugment.RANDAUGMENT_OPS)
+    assert len(autoaugment.RANDAUGMENT_OPS) == 16
+    assert all(abs(count - 750) < 5 * math.sqrt(750) for count in counted.values())
+
+
+@pytest.mark.parametrize("name", ["autoaugment", "randaugment"])
+def test_the_augmenters_dice_are_the_seeds(name: str, photo: Image.Image) -> None:
+    preprocess = Preprocess((64, 64))
+    plain = build_augmentation(Augment(min_crop_area=0.08), preprocess)
+    change = build_augmentation(Augment(min_crop_area=0.08, policy=name, randaugment_magnitude=28), preprocess)
+
+    def one(function: Callable[[Image.Image], Array], seed: int) -> Array:
+        with temporary_seed(seed):
+            return function(photo)
+
+    for seed in range(40):
+        assert one(change, seed).shape == (64, 64, 3)
+        assert np.array_equal(one(change, seed), one(change, seed))
+    assert sum(not np.array_equal(one(change, seed), one(plain, seed)) for seed in range(40)) > 20
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"policy": "trivial"}, "policy must be one of none, autoaugment, randaugment"),
+        ({"layers": 0}, "layers must be a whole number of at least 1"),
+        ({"magnitude": 31}, "magnitude must be at least 0 and at most 30"),
+        ({"mixup": -0.1}, "mixup must be at least 0"),
+        ({"cutmix": float("nan")}, "cutmix must be at least 0"),
+    ],
+)
+def test_augment_refuses(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Augment(**given)

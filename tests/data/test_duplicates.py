@@ -1,0 +1,151 @@
+"""The same picture twice is found by its bytes and by its pixels, and never torn apart by folds."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effnet.data import ImageDataset, Item, Splits, check_images
+from effnet.data.dataset import Fingerprints
+from effnet.data.duplicates import (
+    compute_fingerprints,
+    describe_label_conflicts,
+    describe_split_overlap,
+    find_duplicates,
+    group_duplicates,
+)
+from effnet.data.splits import make_folds
+from effnet.metadata import Labels
+
+LABELS = Labels(("a", "b"))
+
+
+def noise(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 48, 3), np.uint8))
+
+
+def pictures(root: Path, *names: str, label: int = 0) -> ImageDataset:
+    return ImageDataset(tuple(Item(root / name, label, name) for name in names), LABELS)
+
+
+def told(pairs: list[tuple[Item, Item]]) -> list[tuple[str, str]]:
+    return [(one.name, other.name) for one, other in pairs]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """1 and its copies: as it is, with other metadata, and among PNGs with another compression."""
+    for seed in range(1, 4):
+        noise(seed).save(tmp_path / f"{seed}.jpg")
+        noise(seed).save(tmp_path / f"{seed}.png")
+    (tmp_path / "copy.jpg").write_bytes((tmp_path / "1.jpg").read_bytes())
+    plain = (tmp_path / "1.jpg").read_bytes()
+    (tmp_path / "tagged.jpg").write_bytes(plain[:2] + b"\xff\xfe\x00\x08my own" + plain[2:])  # a comment
+    noise(2).save(tmp_path / "2 again.png", compress_level=1)
+    (tmp_path / "broken.jpg").write_bytes(b"nothing")
+    (tmp_path / "broken too.jpg").write_bytes(b"nothing")
+    return tmp_path
+
+
+def test_between_two_sets(root: Path) -> None:
+    train = pictures(root, "1.jpg", "2.png", "3.jpg", "broken.jpg")
+    val = pictures(root, "copy.jpg", "tagged.jpg", "2 again.png", "3.png", "broken too.jpg", "no such file.jpg")
+    assert told(find_duplicates(train, val)) == [
+        ("1.jpg", "copy.jpg"),
+        ("1.jpg", "tagged.jpg"),
+        ("2.png", "2 again.png"),
+    ]
+    assert told(find_duplicates(train, val, decoded=False)) == [("1.jpg", "copy.jpg"), ("broken.jpg", "broken too.jpg")]
+    assert find_duplicates(pictures(root, "1.jpg"), pictures(root, "2.jpg")) == []
+
+
+def test_what_the_check_has_seen_is_not_decoded_again(root: Path) -> None:
+    train = pictures(root, "1.jpg", "2.png", "3.jpg", "broken.jpg")
+    val = pictures(root, "copy.jpg", "tagged.jpg", "2 again.png", "3.png")
+    anew, by_bytes, known = (
+        find_duplicates(train, val),
+        compute_fingerprints((train, val), decoded=False),
+        Fingerprints(),
+    )
+    for each in (train, val):
+        check_images(each, fingerprints=known)
+    assert known == compute_fingerprints((train, val))
+    for file in root.iterdir():
+        file.unlink()
+    assert find_duplicates(train, val, fingerprints=known) == anew
+    assert told(find_duplicates(train, val, fingerprints=by_bytes)) == [("1.jpg", "copy.jpg")]
+    assert describe_split_overlap(Splits(train, val, None), fingerprints=known)[0].startswith(
+        "3 pictures of val are in train as well: "
+    )
+
+
+def test_within_one(root: Path) -> None:
+    given = pictures(root, "copy.jpg", "1.jpg", "2.jpg", "tagged.jpg")
+    assert told(find_duplicates(given)) == [("copy.jpg", "1.jpg"), ("copy.jpg", "tagged.jpg")]
+    assert told(find_duplicates(given, decoded=False)) == [("copy.jpg", "1.jpg")]
+
+
+def test_pictures_that_are_no_files() -> None:
+    class Packed:
+        name = "in a tar"
+
+        def read(self) -> bytes:
+            file = BytesIO()
+            noise(1).save(file, "PNG")
+            return file.getvalue()
+
+    given = ImageDataset(
+        (Item(np.asarray(noise(1)), 0, "array"), Item(Packed(), 0, "tar"), Item(Packed(), 0, "tar 2")), LABELS
+    )
+    assert told(find_duplicates(given)) == [("array", "tar"), ("array", "tar 2")]
+    assert told(find_duplicates(given, decoded=False)) == [("tar", "tar 2")]
+
+
+def test_in_folds_they_are_one_group(root: Path) -> None:
+    for seed in range(10, 30):
+        noise(seed).save(root / f"{seed}.png")
+        (root / f"{seed}b.png").write_bytes((root / f"{seed}.png").read_bytes())
+    given = pictures(root, *(f"{seed}{which}.png" for which in ("", "b") for seed in range(10, 30)))
+    pairs = find_duplicates(given, decoded=False)
+    assert len(pairs) == 20
+    for train, val in make_folds(group_duplicates(given, pairs), 5, seed=0):
+        assert not {item.name.rstrip("b.png") for item in train.items} & {
+            item.name.rstrip("b.png") for item in val.items
+        }
+    assert group_duplicates(given, []) is given
+
+
+def test_groups_are_joined_through_twins() -> None:
+    blank = np.zeros((4, 4, 3), np.uint8)
+    items = tuple(
+        Item(blank, 0, name, group=group) for name, group in zip("abcdef", ("g", "g", "h", "h", "", ""), strict=True)
+    )
+    joined = group_duplicates(ImageDataset(items, LABELS), [(items[1], items[2]), (items[4], items[0])])
+    groups = [item.group for item in joined.items]
+    assert groups[0]
+    assert len(set(groups[:5])) == 1
+    assert groups[5] == ""
+
+
+def test_what_is_said(root: Path) -> None:
+    splits = Splits(
+        pictures(root, "1.jpg", "2.jpg"), pictures(root, "3.jpg", "copy.jpg"), pictures(root, "2.jpg", label=1)
+    )
+    assert describe_split_overlap(splits) == [
+        "1 picture of val is in train as well: 1.jpg = copy.jpg; figures on val will look better than they are",
+        "1 picture of test is in train as well: 2.jpg = 2.jpg; figures on test will look better than they are",
+        "1 picture has another label the second time: 2.jpg = 2.jpg",
+    ]
+    assert (
+        describe_split_overlap(Splits(None, splits.val, None))
+        == describe_split_overlap(Splits(splits.train, None, None))
+        == []
+    )
+    many = find_duplicates(
+        pictures(root, "1.jpg", "copy.jpg", "tagged.jpg"), pictures(root, "1.jpg", "copy.jpg", "tagged.jpg")
+    )
+    assert describe_label_conflicts(splits.train, many) == []  # type: ignore[arg-type]

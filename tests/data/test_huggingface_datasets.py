@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effnet.data import ImageDataset, check_images, open_data, read_image
+from effnet.metadata import Labels
+
+datasets = pytest.importorskip("datasets")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def jpeg(shade: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (9, 7), (shade, 90, 30)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def table(count: int = 6, **columns: tuple[Any, list[Any]]) -> Any:
+    """Pictures of the shades 0, 10, …, beside ``columns``, each a feature and its values."""
+    held = [{"bytes": jpeg(10 * n), "path": None} for n in range(count)]
+    features = {"img": datasets.Image()} | {name: feature for name, (feature, _) in columns.items()}
+    values = {"img": held} | {name: given for name, (_, given) in columns.items()}
+    return datasets.Dataset.from_dict(values, features=datasets.Features(features))
+
+
+def classes() -> Any:
+    return datasets.ClassLabel(names=["wasp", "ant", "bee"])
+
+
+def shades(pictures: ImageDataset | None) -> list[int]:
+    assert pictures is not None
+    return [round(float(np.asarray(read_image(item.image))[..., 0].mean()), -1) for item in pictures.items]
+
+
+@pytest.mark.parametrize("layout", ["save_to_disk", "parquet", "parquet in data"])
+def test_a_folder(tmp_path: Path, layout: str) -> None:
+    train = table(label=(classes(), [0, 1, 2, 2, 1, 0]))
+    val = table(2, label=(classes(), [1, 0]))
+    root = tmp_path / "set"
+    if layout == "save_to_disk":
+        datasets.DatasetDict({"train": train, "validation": val}).save_to_disk(root)
+    else:
+        place = root / "data" if "data" in layout else root
+        place.mkdir(parents=True)
+        train.to_parquet(place / "train-00000-of-00001.parquet")
+        val.to_parquet(place / "validation-00000-of-00001.parquet")
+    splits = open_data(root)
+    assert splits.train is not None
+    assert splits.val is not None
+    assert splits.test is None
+    assert splits.train.labels == splits.val.labels == Labels(("wasp", "ant", "bee"))
+    assert splits.train.targets.tolist() == [0, 1, 2, 2, 1, 0]
+    assert splits.val.targets.tolist() == [1, 0]
+    assert shades(splits.train) == [0, 10, 20, 30, 40, 50]
+    assert splits.train.items[1].image.read() == jpeg(10)  # type: ignore[union-attr]
+    assert not check_images(splits.train)[1]
+
+
+def test_one_split_is_to_learn_from(tmp_path: Path) -> None:
+    table(label=(classes(), [0, 1, 2, 2, -1, 0])).save_to_disk(tmp_path / "set")
+    train = open_data(tmp_path / "set").train
+    assert train is not None
+    good, errors = check_images(train)
+    assert good.targets.tolist() == [0, 1, 2, 2, 0]
+    assert [str(error) for error in errors] == [f"{tmp_path / 'set'}, train, row 4 has no label"]
+
+
+def test_labels_that_are_secret(tmp_path: Path) -> None:
+    tables = {"train": table(2, label=(classes(), [0, 1])), "test": table(2, label=(classes(), [-1, -1]))}
+    datasets.DatasetDict(tables).save_to_disk(tmp_path / "set")
+    splits = open_data(tmp_path / "set")
+    assert splits.train is not None
+    assert splits.test is None
+
+
+def test_other_labels(tmp_path: Path) -> None:
+    several = datasets.Sequence(classes())
+    table(3, tags=(several, [[0, 2], [], [1]])).save_to_disk(tmp_path / "a")
+    train = open_data(tmp_path / "a").train
+    assert train is not None
+    assert train.labels == Labels(("wasp", "ant", "bee"), "any")
+    assert [item.label for item in train.items] == [(0, 2), (), (1,)]
+    table(2, target=(datasets.Value("float32"), [0.5, 2.0])).save_to_disk(tmp_path / "b")
+    train = open_data(tmp_path / "b").train
+    assert train is not None
+    assert train.labels.kind == "value"
+    assert [item.label for item in train.items] == [(0.5,), (2.0,)]
+    table(2, label=(datasets.Value("string"), ["x", "b"])).save_to_disk(tmp_path / "c")
+    train = open_data(tmp_path / "c").train
+    assert train is not None
+    assert train.labels == Labels(("b", "x"))
+
+
+def test_which_column_is_the_label(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    table(2, coarse=(classes(), [0, 1]), fine=(classes(), [2, 1])).save_to_disk(root)
+    with pytest.raises(ValueError, match=f"which of its columns coarse, fine is the label: write {root}#fine"):
+        open_data(root)
+    train = open_data(f"{root}#coarse").train
+    assert train is not None
+    assert train.targets.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="has no column shape: it has img, coarse, fine"):
+        open_data(f"{root}#shape")
+    datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}).save_to_disk(tmp_path / "texts")
+    with pytest.raises(ValueError, match="has no column of pictures, only text, label"):
+        open_data(tmp_path / "texts")
+
+
+def test_what_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match=r"^hub:nobody/nothing is not on this disk, and the network is to be"):
+        open_data("hub:nobody/nothing")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match=r'pip install "effnet\[hub\]"'):
+        open_data("hub:cifar10")

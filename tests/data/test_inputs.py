@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from effnet.data import ImageError, load_input
+from effnet.data import inputs as module
+from effnet.data.inputs import NamedImage, open_inputs
+from effnet.metadata import Preprocess
+
+Folders = Callable[..., Path]
+
+
+def names(found: Iterator[NamedImage], root: Path) -> list[str]:
+    return [str(Path(name).relative_to(root)) for name, _ in found]
+
+
+def test_files_in_the_order_given(folders: Folders) -> None:
+    root = folders("b.jpg", "a.jpg")
+    found = list(open_inputs([str(root / "b.jpg"), root / "a.jpg", root / "b.jpg"]))
+    assert [name for name, _ in found] == [str(root / "b.jpg"), str(root / "a.jpg"), str(root / "b.jpg")]
+    assert [source for _, source in found] == [root / "b.jpg", root / "a.jpg", root / "b.jpg"]
+
+
+def test_folders_to_the_bottom(folders: Folders) -> None:
+    root = folders("b/2.jpg", "a/deep/1.png", "a/.hidden.jpg", "a/notes.txt", ".git/x.jpg", "__MACOSX/y.jpg", "c.weird")
+    assert names(open_inputs([root]), root) == ["c.weird", "a/deep/1.png", "b/2.jpg"]
+
+
+def test_patterns(folders: Folders) -> None:
+    root = folders("a/1.jpg", "a/deep/2.jpg", "a/3.png", "a/notes.txt", "b/4.jpg", "a/.5.jpg")
+    assert names(open_inputs([f"{root}/a/*.jpg"]), root) == ["a/1.jpg"]
+    assert names(open_inputs([f"{root}/**/*.jpg"]), root) == ["a/1.jpg", "a/deep/2.jpg", "b/4.jpg"]
+    assert names(open_inputs([f"{root}/**"]), root) == ["a/1.jpg", "a/3.png", "a/deep/2.jpg", "b/4.jpg"]
+    assert names(open_inputs([f"{root}/*"]), root) == ["a/1.jpg", "a/3.png", "a/deep/2.jpg", "b/4.jpg"]
+    assert names(open_inputs([f"{root}/a/[13].*"]), root) == ["a/1.jpg", "a/3.png"]
+
+
+def test_a_file_with_the_signs_of_a_pattern_in_its_name(folders: Folders) -> None:
+    root = folders("photo[1].jpg", "photo1.jpg")
+    assert names(open_inputs([root / "photo[1].jpg"]), root) == ["photo[1].jpg"]
+
+
+def test_what_is_not_there_is_told_before_anything_runs(folders: Folders) -> None:
+    root = folders("a.jpg", "empty/", "texts/notes.txt")
+    with pytest.raises(FileNotFoundError, match=r"b\.jpg does not exist"):
+        open_inputs([root / "a.jpg", root / "b.jpg"])
+    for nothing in ("empty", "texts"):
+        with pytest.raises(ValueError, match="has no pictures in it"):
+            open_inputs([root / nothing])
+    with pytest.raises(ValueError, match="nothing matches"):
+        open_inputs([f"{root}/*.tiff"])
+    with pytest.raises(ValueError, match="every must be above 0"):
+        open_inputs([root], frame_interval=0)
+
+
+def test_folders_are_walked_as_they_are_asked_for(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folders(*(f"{number}/x.jpg" for number in range(8)))
+    found = open_inputs([root])
+    assert len(list(islice(found, 2))) == 2
+    for folder in sorted(root.iterdir())[4:]:
+        (folder / "x.jpg").rename(folder / "y.jpg")
+    assert [Path(name).name for name, _ in found][-1] == "y.jpg"
+
+
+# --- standard input
+
+
+def put_in(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    stream = io.TextIOWrapper(io.BufferedReader(io.BytesIO(content)))  # type: ignore[arg-type]
+    monkeypatch.setattr("sys.stdin", stream)
+
+
+def test_a_picture_on_standard_input(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folders("a.jpg", "b.png", "c.gif")
+    for name in ("a.jpg", "b.png", "c.gif"):
+        content = (root / name).read_bytes()
+        put_in(monkeypatch, content)
+        assert list(open_inputs(["-"])) == [("standard input", content)]
+    put_in(monkeypatch, b"P3\n2 2\n255\n" + b"9 " * 12)
+    ((_, source),) = open_inputs(["-"])
+    assert not isinstance(source, ImageError)
+    assert load_input(source, Preprocess((4, 4))).shape == (4, 4, 3)
+
+
+def test_a_list_on_standard_input(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folders("a b.jpg", "c/1.jpg", "c/2.jpg", "é[1].png")
+    lines = (f"{root}/a b.jpg", f"{root}/c", "", f"{root}/é[1].png\r", f"{root}/no.jpg", f"{root}/no.mp4")
+    put_in(monkeypatch, "\n".join(lines).encode())
+    assert names(open_inputs(["-"]), root) == ["a b.jpg", "c/1.jpg", "c/2.jpg", "é[1].png", "no.jpg", "no.mp4"]
+
+
+def test_nothing_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    for nothing in (b"", b"\n\n"):
+        put_in(monkeypatch, nothing)
+        with pytest.raises(ValueError, match="nothing came in"):
+            open_inputs(["-"])
+
+
+def test_too_much_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BYTES_MOST", 10)
+    put_in(monkeypatch, b"\0" * 11)
+    ((_, error),) = open_inputs(["-"])
+    assert isinstance(error, ImageError)
+    assert "is larger than" in str(error)
+
+
+# --- addresses
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path.startswith("/slow"):
+            stopped.wait(5)
+            return
+        good = self.path in ("/a.jpg", "/caf%C3%A9%20.jpg?x=1")
+        self.send_response(200 if good else 404)
+        self.end_headers()
+        self.wfile.write(b"\xff\xd8 a picture")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+stopped = threading.Event()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    stopped.clear()
+    served = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{served.server_port}"
+    stopped.set()
+    served.shutdown()
+    served.server_close()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def test_addresses(server: str) -> None:
+    found = list(open_inputs([f"{server}/a.jpg", f"{server}/café .jpg?x=1"]))
+    assert found == [(f"{server}/a.jpg", b"\xff\xd8 a picture"), (f"{server}/café .jpg?x=1", b"\xff\xd8 a picture")]
+
+
+def test_addresses_in_a_list(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_in(monkeypatch, f"{server}/a.jpg\n".encode())
+    assert list(open_inputs(["-"])) == [(f"{server}/a.jpg", b"\xff\xd8 a picture")]
+
+
+def test_addresses_that_give_nothing(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SECONDS_MOST", 0.2)
+    expected = {
+        f"{server}/no.jpg": "the server says 404 Not Found",
+        f"{server}/slow.jpg": "no answer within 0.2 seconds",
+        "http://127.0.0.1:1/a.jpg": "Connection refused",
+        "http://127.0.0.1:x/a.jpg": "nonnumeric port",
+        "https:///a.jpg": "no host given",
+        f"{server}/clip.mp4": "is a video: download it first",
+    }
+    found = list(open_inputs(expected))
+    for (name, error), (address, reason) in zip(found, expected.items(), strict=True):
+        assert name == address
+        assert isinstance(error, ImageError)
+        assert address in str(error)
+        assert reason in str(error)
+
+
+def test_too_much_from_an_address(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BYTES_MOST", 5)
+    ((_, error),) = open_inputs([f"{server}/a.jpg"])
+    assert isinstance(error, ImageError)
+    assert "is larger than" in str(error)

@@ -1,0 +1,70 @@
+"""Accuracy against cost: what is in the plot, and that no name covers another."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+from effnet.arch import ARCHS
+from effnet.draw.benchmark_plots import AccuracyPoint, plot_accuracy
+from effnet.lab.compare.paper_figures import TABLE2
+from effnet.lab.compare.table import PrintedFigure
+
+SIZE = 8.5
+
+
+def networks(key: str) -> list[AccuracyPoint]:
+    found = []
+    for line in TABLE2:
+        cost, top1 = PrintedFigure(getattr(line, key)).value, PrintedFigure(line.top1).value
+        if isinstance(cost, float) and isinstance(top1, float):
+            found.append(AccuracyPoint(line.title, cost, top1, line.key in ARCHS, counted=line.key != "gpipe"))
+    return found
+
+
+def test_every_network_is_named_in_both_panels_and_none_covers_another() -> None:
+    panels = [("params", 1e6, networks("params")), ("MACs", 1e9, networks("macs"))]
+    drawn = plot_accuracy(panels, "a & b")
+    root = ElementTree.fromstring(drawn.svg)
+    texts = [element for element in root.iter() if element.tag.endswith("}text")]
+    told = [element.text for element in texts]
+    for label, _, points in panels:
+        assert label in told
+        for one in points:
+            assert one.name in told
+    assert "cost quoted only" in told
+    boxes = [box for element in texts if (box := around(element)) and element.text in {each.title for each in TABLE2}]
+    assert len(boxes) == 24 + 23
+    for index, (left, top, right, bottom) in enumerate(boxes):
+        for other_left, other_top, other_right, other_bottom in boxes[:index]:
+            apart = right <= other_left or other_right <= left or bottom <= other_top or other_bottom <= top
+            assert apart
+
+
+def around(element: ElementTree.Element) -> tuple[float, float, float, float] | None:
+    """A box that the text fills, in the SVG's units: its letters are narrower than .62 of their height."""
+    place = re.search(r"translate\(([-\d.]+) ([-\d.]+)\)", element.get("transform", ""))
+    x, y = (float(place[1]), float(place[2])) if place else (float(element.get("x", 0)), float(element.get("y", 0)))
+    wide = 0.56 * SIZE * len(element.text or "")
+    anchor = re.search(r"text-anchor: (\w+)", element.get("style", ""))
+    shift = {"middle": wide / 2, "end": wide}.get(anchor[1], 0.0) if anchor else 0.0
+    return x - shift, y - 0.72 * SIZE, x - shift + wide, y
+
+
+def test_hollow_only_where_a_cost_is_only_quoted() -> None:
+    all_counted = plot_accuracy(
+        [("params", 1e6, [AccuracyPoint("B0", 5e6, 0.77, True), AccuracyPoint("C", 9e6, 0.76, False)])], "t"
+    )
+    assert "cost quoted only" not in all_counted.svg
+    assert all_counted.png.startswith(b"\x89PNG")
+
+
+def test_the_same_numbers_give_the_same_svg() -> None:
+    points = [
+        AccuracyPoint("B0", 5e6, 0.77, True),
+        AccuracyPoint("B1", 7e6, 0.79, True),
+        AccuracyPoint("C", 9e6, 0.76, False),
+    ]
+    first, second = (plot_accuracy([("params", 1e6, points)], "t").svg for _ in range(2))
+    assert first == second
+    assert "currentColor" in first

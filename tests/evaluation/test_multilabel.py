@@ -1,0 +1,149 @@
+"""Labels of which any may be right, judged."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    hamming_loss,
+    log_loss,
+    precision_score,
+    recall_score,
+)
+
+import effnet
+from effnet import EfficientNet, Labels, evaluate
+from effnet.data import ImageDataset, Item
+from effnet.evaluation import MultiLabelEvaluation, calibration_error, class_columns, read_evaluation, score_multilabel
+from effnet.tasks import sigmoid
+
+
+def logit(*shares: tuple[float, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    p = np.array(shares)
+    return np.log(p / (1 - p))
+
+
+def test_by_hand() -> None:
+    wanted = np.array([[1, 0, 0], [1, 1, 0]], bool)
+    found = score_multilabel(logit((0.9, 0.2, 0.1), (0.4, 0.8, 0.7)), wanted, ("a", "b", "c"), ("1", "2"))
+    assert (found.images, found.kind) == (2, "any")
+    assert found.label_accuracy == pytest.approx(4 / 6)
+    assert found.exact_match == 0.5
+    assert found.loss == pytest.approx(-np.log([0.9, 0.8, 0.9, 0.4, 0.8, 0.3]).mean())
+    a, b, c = found.labels
+    assert (a.name, a.images, a.precision, a.recall, a.average_precision) == ("a", 2, 1, 0.5, 1)
+    assert (b.f1, b.average_precision) == (1, 1)
+    assert (c.images, c.precision, c.average_precision) == (0, 0, None)
+    assert found.mean_average_precision == 1  # over a and b
+    assert found.primary_metric == ("mean average precision", 1)
+    assert [(one.image, one.label, one.missed) for one in found.mistakes] == [("2", "c", False), ("2", "a", True)]
+    assert [one.probability for one in found.mistakes] == pytest.approx([0.7, 0.4])
+    assert found.summary() == "mean average precision 100.0%, labels right 66.7%, all of a picture's 50.0%"
+
+
+@pytest.mark.filterwarnings("error")
+def test_against_scikit_learn() -> None:
+    dice = np.random.default_rng(3)
+    values, wanted = dice.normal(size=(300, 8)), dice.random((300, 8)) < 0.3
+    wanted[:, 7] = False
+    found = score_multilabel(values, wanted, [str(c) for c in range(8)], [str(n) for n in range(300)])
+    told, shares = values >= 0, sigmoid(values)
+    assert found.label_accuracy == pytest.approx(1 - hamming_loss(wanted, told))
+    assert found.exact_match == accuracy_score(wanted, told)
+    assert found.loss == pytest.approx(np.mean([log_loss(wanted[:, c], shares[:, c], labels=[0, 1]) for c in range(8)]))
+    options = {"average": None, "zero_division": 0.0}
+    for name, measure in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
+        assert [getattr(row, name) for row in found.labels] == pytest.approx(measure(wanted, told, **options))
+    precisions = average_precision_score(wanted[:, :7], values[:, :7], average=None)
+    assert [row.average_precision for row in found.labels[:7]] == pytest.approx(precisions)
+    assert found.mean_average_precision == pytest.approx(precisions.mean())
+    assert found.calibration_error == calibration_error(shares.ravel(), wanted.ravel())
+    assert sum(one.images for one in found.bins) == 2400
+    assert round(2400 * (1 - found.label_accuracy)) > len(found.mistakes) == 1000
+    assert all(one.missed == (one.probability < 0.5) for one in found.mistakes)
+    back = read_evaluation(json.loads(found.to_json()))
+    assert isinstance(back, MultiLabelEvaluation)
+    assert back == found
+
+
+def test_one_label_alone_and_none_that_is_right() -> None:
+    found = score_multilabel(np.array([[-2.0], [3.0]]), np.zeros((2, 1), bool), ("a",), ("1", "2"))
+    assert (found.label_accuracy, found.mean_average_precision) == (0.5, 0)
+    assert [one.image for one in found.mistakes] == ["2"]
+
+
+def test_certain_mistakes_have_a_finite_loss() -> None:
+    found = score_multilabel(np.array([[1e4, -1e4]]), np.array([[False, True]]), ("a", "b"), ("x",))
+    assert found.loss == pytest.approx(1e4)
+    assert [one.probability for one in found.mistakes] == [1, 0]
+
+
+# --- a model on pictures
+
+
+def network(kind: str, names: tuple[str, ...] = ("cat", "dog", "owl")) -> EfficientNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = effnet.create("nano", classes=len(names))
+    made.labels = Labels(names, kind)
+    return made.eval()
+
+
+def pictures(kind: str, names: tuple[str, ...], labels: list[tuple[float, ...]]) -> ImageDataset:
+    dice = np.random.default_rng(1)
+    items = (Item(dice.integers(0, 256, (32, 32, 3), np.uint8), label, f"{n}") for n, label in enumerate(labels))
+    return ImageDataset(tuple(items), Labels(names, kind))
+
+
+def test_only_labels_that_the_pictures_know_are_judged() -> None:
+    model, given = network("any"), pictures("any", ("owl", "cat"), [(0,), (), (0, 1), (1,)])
+    found = evaluate(model, given, batch_size=3)
+    assert isinstance(found, MultiLabelEvaluation)
+    assert [(row.name, row.images) for row in found.labels] == [("owl", 2), ("cat", 2)]
+    said = [set(one.labels) for one in effnet.Predictor(model)([item.image for item in given.items])]
+    truth = [{"owl"}, set(), {"owl", "cat"}, {"cat"}]
+    right = [
+        (name in told) == (name in real) for told, real in zip(said, truth, strict=True) for name in ("owl", "cat")
+    ]
+    assert found.label_accuracy == np.mean(right)
+
+
+KINDS = {"one": [0, 1], "any": [(0,), (0, 1)], "value": [(1.0, 2.0), (3.0, 4.0)]}
+
+
+@pytest.mark.parametrize(("models", "given"), [(a, b) for a in KINDS for b in KINDS if a != b])
+def test_another_kind_is_one_sentence(models: str, given: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"labels are of the kind '{given}' .*, the model's of the kind '{models}' .*:"
+    ):
+        evaluate(network(models), pictures(given, ("cat", "dog"), KINDS[given]))  # type: ignore[arg-type]
+
+
+def test_a_label_that_the_model_does_not_know() -> None:
+    with pytest.raises(ValueError, match="does not know the class 'eel'"):
+        evaluate(network("any"), pictures("any", ("cat", "eel"), [(0,), (1,)]))
+    assert class_columns(Labels((), "any"), 2, Labels(("x", "y"), "any")) == [0, 1]
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".tflite"])
+def test_exported_files_are_evaluated_in_their_runtimes(suffix: str, tmp_path: object) -> None:
+    model, given = network("any"), pictures("any", ("cat", "dog", "owl"), [(0,), (), (0, 1), (2, 1)])
+    path = effnet.export(model, f"{tmp_path}/m{suffix}").path
+    found, expected = evaluate(path, given), evaluate(model, given)
+    assert isinstance(found, MultiLabelEvaluation)
+    assert isinstance(expected, MultiLabelEvaluation)
+    assert found.loss == pytest.approx(expected.loss, abs=1e-5)
+    assert found.mean_average_precision == pytest.approx(expected.mean_average_precision)
+
+
+def test_what_is_no_evaluation() -> None:
+    with pytest.raises(ValueError, match="kind must be one of one, any, value"):
+        read_evaluation({"kind": "some"})
+    with pytest.raises(ValueError, match="expected an object"):
+        read_evaluation([])

@@ -1,0 +1,114 @@
+"""int8 where any label may be right, and of values: judged by labels or R², against the truth or against float."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from effnet.exporting.quantise import format_sensitivities, measure_sensitivity, quantize
+
+from effnet.data import ImageDataset, Item, Splits
+from effnet.data.image_io import load_input
+from effnet.metadata import Labels
+from effnet.net import EfficientNet
+from effnet.runtime.base import open_exported
+from effnet.runtime.io_spec import IOSpec
+from effnet.tasks import predict_labels, score_predictions
+from tests.exporting.test_quantize import CLASSES, FORMATS, float_answers, network, pictures
+
+__all__ = ["pictures"]  # the fixture
+
+
+def of_kind(kind: str, activation: str = "relu6") -> EfficientNet:
+    model = network(activation, 0.0)
+    model.labels = Labels(CLASSES, kind)
+    return model
+
+
+def stack(model: EfficientNet, pictures: Path) -> np.ndarray:
+    return np.stack([load_input(file, model.preprocess) for file in sorted(pictures.rglob("*.png"))])
+
+
+def labelled(model: EfficientNet, pictures: Path) -> ImageDataset:
+    """What the network answers, as if it were the truth; the classes in another order."""
+    files, kind = sorted(pictures.rglob("*.png")), model.labels.kind
+    found = predict_labels(float_answers(model, stack(model, pictures)), kind)
+    order = (2, 0, 1)
+    items = [
+        Item(file, tuple(map(float, row[list(order)])) if kind == "value" else right(row, order), file.name)
+        for file, row in zip(files, found, strict=True)
+    ]
+    return ImageDataset(tuple(items), Labels(tuple(CLASSES[place] for place in order), kind))
+
+
+def right(row: np.ndarray, order: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(place for place, ours in enumerate(order) if row[ours])
+
+
+@pytest.mark.parametrize("kind", ["any", "value"])
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_without_labels_it_is_judged_by_what_float_answers(
+    suffix: str, kind: str, pictures: Path, tmp_path: Path
+) -> None:
+    model = of_kind(kind)
+    done = quantize(model, tmp_path / f"m{suffix}", pictures, threads=1)  # whose folders say nothing of such labels
+    assert (done.metric, done.float_score, done.label_kind, done.images) == ("agreement", 1.0, kind, 18)
+    engine = open_exported(tmp_path / f"m{suffix}", threads=1)
+    assert engine.metadata.labels == model.labels
+    given = stack(model, pictures)
+    expected = float_answers(model, given)
+    got = engine.run(given)
+    assert done.int8_score == pytest.approx(score_predictions(got, predict_labels(expected, kind), kind), abs=1e-5)
+    assert done.int8_score > 0.9
+    assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize(("kind", "measure"), [("any", "labels right"), ("value", "R²")])
+def test_labels_that_are_the_networks_are_judged_by(
+    kind: str, measure: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = of_kind(kind)
+    truth = labelled(model, pictures)
+    monkeypatch.setattr("effnet.exporting.calibration_images.open_data", lambda _: Splits(truth, None, None))
+    done = quantize(model, tmp_path / "m.onnx", pictures, threads=1)
+    assert (done.metric, done.float_score) == (measure, pytest.approx(1, abs=1e-6))
+    assert 0.9 < done.int8_score <= 1
+    assert done.in_words().startswith(f"every layer in int8; {measure} ")
+    fewer = ImageDataset(
+        tuple(Item(one.image, one.label[:1] if kind == "value" else (), one.name) for one in truth.items),  # type: ignore[index]
+        Labels(truth.labels.names[:1], kind),
+    )
+    monkeypatch.setattr("effnet.exporting.calibration_images.open_data", lambda _: Splits(fewer, None, None))
+    assert quantize(model, tmp_path / "m.onnx", pictures, threads=1).metric == "agreement"
+
+
+@pytest.mark.parametrize("kind", ["any", "value"])
+def test_a_budget_and_the_table_behind_it(kind: str, pictures: Path, tmp_path: Path) -> None:
+    model = of_kind(kind, "silu")
+    rows = measure_sensitivity(model, pictures)
+    assert all(row.divergence >= 0 and row.agreement <= 1 for row in rows)
+    assert max(row.divergence for row in rows) > 0
+    if kind == "value":
+        assert all(row.agreement == pytest.approx(1 - row.divergence, abs=1e-5) for row in rows)
+    assert {"any": "same labels", "value": "R²"}[kind] in format_sensitivities(rows, kind).splitlines()[0]
+    done = quantize(model, tmp_path / "m.onnx", pictures, max_drop=20, threads=1)
+    assert done.drop <= 20
+
+
+def test_an_output_that_the_labels_do_not_have(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="this network gives values, no probabilities"):
+        quantize(of_kind("value"), tmp_path / "m.onnx", pictures, IOSpec(size=(32, 32)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_shares_by_hand() -> None:
+    wanted = np.array([[0.0, 10], [2, 30]])
+    assert score_predictions(wanted, wanted, "value") == 1
+    assert score_predictions(np.array([[1.0, 20], [1, 20]]), wanted, "value") == 0  # the mean
+    assert score_predictions(np.array([[0.0, 20], [2, 20]]), wanted, "value") == 0.5
+    logits = np.array([[1.0, -1, 2], [0, -3, -2]])
+    assert score_predictions(logits, np.array([[True, False, True], [False, False, True]]), "any") == pytest.approx(
+        4 / 6
+    )
+    assert score_predictions(logits, np.array([2, 1]), "one") == 0.5

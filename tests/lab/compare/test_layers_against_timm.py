@@ -1,0 +1,49 @@
+"""The layers of B0–B7, one by one: ours as arithmetic, timm's as modules that it built."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from effnet.arch import ARCHS, layers, operations
+from effnet.data.torchvision_compat import declare_operators
+
+declare_operators()
+timm = pytest.importorskip("timm")
+
+# (kind, input channels, output channels, kernel, stride, groups, whether it has a bias)
+Shape = tuple[str, int, int, int, int, int, bool]
+
+
+def walked(name: str) -> list[Shape]:
+    """The convolutions and linear maps of our walk, in order. No torch takes part."""
+    found: list[Shape] = []
+    for layer in layers(ARCHS[name]):
+        for one in operations(layer):
+            kind = "linear" if layer.kind == "classifier" else "convolution"
+            found.append((kind, one.inputs, one.channels, one.kernel, one.stride, one.groups, not one.norm))
+    return found
+
+
+def built(name: str) -> list[Shape]:
+    """Those of timm's network, in the order in which its modules are registered, which is that of computing."""
+    with torch.device("meta"):
+        network = timm.create_model(f"tf_efficientnet_{name}")
+    found: list[Shape] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.kernel_size[0] == module.kernel_size[1]
+            assert module.stride[0] == module.stride[1]
+            sizes = (module.in_channels, module.out_channels, module.kernel_size[0], module.stride[0], module.groups)
+            found.append(("convolution", *sizes, module.bias is not None))
+        elif isinstance(module, nn.Linear):
+            found.append(("linear", module.in_features, module.out_features, 1, 1, 1, module.bias is not None))
+    return found
+
+
+@pytest.mark.parametrize("name", [f"b{number}" for number in range(8)])
+def test_every_layer_is_timms(name: str) -> None:
+    ours, theirs = walked(name), built(name)
+    assert len(ours) > 80
+    assert ours == theirs

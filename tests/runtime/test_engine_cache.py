@@ -1,0 +1,185 @@
+"""The engine cache."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from effnet.metadata import Labels, ModelMetadata
+from effnet.runtime import engine_cache
+from tests.exporting.networks import network
+
+OLD = 100.0  # seconds
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EFFNET_HOME", str(tmp_path / "home"))
+    engine_cache._warn_once.cache_clear()
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"weights")
+    age(path)
+    return path
+
+
+def age(path: Path, seconds: float = OLD) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def write(content: bytes = b"graph"):  # type: ignore[no-untyped-def]
+    return lambda path: path.write_bytes(content)
+
+
+def test_a_key_is_of_what_decides_how_a_file_is_read(weights: Path, tmp_path: Path) -> None:
+    first = engine_cache.file_key(weights)
+    assert len(first) == 64
+    other = tmp_path / "copy.safetensors"
+    other.write_bytes(b"weights")
+    assert engine_cache.file_key(other) == first
+    assert engine_cache.file_key(weights, "b0/ra_in1k") != first
+    (tmp_path / "config.json").write_text("{}")
+    assert engine_cache.file_key(weights) != first
+    (tmp_path / "config.json").unlink()
+    weights.write_bytes(b"changed")
+    assert engine_cache.file_key(weights) != first
+    with pytest.raises(FileNotFoundError):
+        engine_cache.file_key(tmp_path / "nothing")
+
+
+def test_another_version_keeps_apart(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = engine_cache.file_key(weights)
+    monkeypatch.setattr(engine_cache, "CACHE_VERSION", engine_cache.CACHE_VERSION + 1)
+    assert engine_cache.file_key(weights) != first
+
+
+def test_a_file_is_hashed_once(weights: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = engine_cache.file_key(weights)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine_cache, "file_digest", None)
+        assert engine_cache.file_key(weights) == first
+        weights.write_bytes(b"longer weights")
+        age(weights)
+        with pytest.raises(TypeError):
+            engine_cache.file_key(weights)
+    second = engine_cache.file_key(weights)
+    assert second != first
+    weights.write_bytes(b"LONGER WEIGHTS")  # the same size, inode and second: the hash of this is not remembered
+    assert engine_cache.file_key(weights) != second
+    assert len(json.loads((home / "engines" / "hashes.json").read_text())) == 1
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"a": 1}', '{"PATH": [1, 2]}', '{"PATH": [1, 2, 3, "wrong"]}'])
+def test_a_damaged_note_of_hashes(damage: str, weights: Path, home: Path) -> None:
+    first = engine_cache.file_key(weights)
+    (home / "engines" / "hashes.json").write_text(damage.replace("PATH", str(weights)))
+    assert engine_cache.file_key(weights) == first
+
+
+def test_hashes_are_bounded(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_cache, "MAX_HASHES", 2)
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+        age(tmp_path / name)
+        engine_cache.file_key(tmp_path / name)
+    assert [Path(path).name for path in json.loads((home / "engines" / "hashes.json").read_text())] == ["b", "c"]
+
+
+def test_a_network_in_memory() -> None:
+    model = network("nano")
+
+    def key(contract: ModelMetadata = model.metadata, **changed: np.ndarray) -> str:
+        state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        return engine_cache.model_key({**state, **changed}, contract)
+
+    first = key()
+    assert key() == first
+    assert key(replace(model.metadata, labels=Labels(tuple("abcde")))) != first
+    bias = model.state_dict()["classifier.bias"].numpy()
+    assert key(**{"classifier.bias": bias + 1}) != first
+    assert key(**{"stem.norm.num_batches_tracked": np.array(7)}) == first
+
+
+def test_what_is_kept_is_found(home: Path) -> None:
+    assert engine_cache.find_cached("k", "network.onnx") is None
+    path = engine_cache.write_cached("k", "network.onnx", write())
+    assert path == home / "engines" / "k" / "network.onnx" == engine_cache.find_cached("k", "network.onnx")
+    assert path.read_bytes() == b"graph"
+    engine_cache.remove_cached("k", "network.onnx")
+    assert engine_cache.find_cached("k", "network.onnx") is None
+    engine_cache.remove_cached("k", "network.onnx")
+
+
+def test_a_file_is_whole_or_not_there(home: Path) -> None:
+    engine_cache.write_cached("k", "network.onnx", write(b"before"))
+
+    def broken(path: Path) -> None:
+        path.write_bytes(b"hal")
+        raise ValueError("a network that cannot be written")
+
+    with pytest.raises(ValueError, match="cannot be written"):
+        engine_cache.write_cached("k", "network.onnx", broken)
+    assert [each.read_bytes() for each in (home / "engines" / "k").iterdir()] == [b"before"]
+
+
+def test_a_full_disk_is_said_once(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with caplog.at_level(logging.WARNING, "effnet"):
+        for _ in range(3):
+            assert engine_cache.write_cached("k", "network.onnx", full) is None
+    (said,) = caplog.messages
+    assert said.startswith("engines cannot be kept for the next time:")
+    assert "the disk is full" in said
+    assert not list((home / "engines" / "k").iterdir())
+
+
+def test_no_place_for_a_cache(weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def nowhere() -> Path:
+        raise OSError("it cannot be written to: set EFFNET_HOME to a folder that can")
+
+    expected = engine_cache.file_key(weights)
+    monkeypatch.setattr(engine_cache, "store", nowhere)
+    assert engine_cache.file_key(weights) == expected
+    assert engine_cache.find_cached("k", "network.onnx") is None
+    with caplog.at_level(logging.WARNING, "effnet"):
+        assert engine_cache.write_cached("k", "network.onnx", write()) is None
+    assert "set EFFNET_HOME" in caplog.text
+    engine_cache.remove_cached("k", "network.onnx")
+
+
+def test_what_was_not_used_for_longest_goes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_cache, "MAX_CACHE_BYTES", 250)
+    for index, name in enumerate("abc"):
+        engine_cache.write_cached(name, "network.onnx", write(bytes(80)))
+        age(home / "engines" / name, OLD - index)
+    assert engine_cache.find_cached("a", "network.onnx")  # now the newest
+    engine_cache.write_cached("d", "network.onnx", write(bytes(80)))
+    assert sorted(each.name for each in (home / "engines").iterdir()) == ["a", "c", "d"]
+    engine_cache.write_cached("e", "network.onnx", write(bytes(1000)))  # more than all of it: stays alone
+    assert sorted(each.name for each in (home / "engines").iterdir()) == ["e"]
+
+
+def test_no_torch(weights: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from effnet.exporting import choice, choose, kept; "
+        "key = kept.key(Path(sys.argv[1])); choice.remembered(key); choose.at_hand(key); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, weights], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["False"]

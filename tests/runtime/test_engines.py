@@ -1,0 +1,303 @@
+"""What engines are refused, and what they leave alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import effnet
+from effnet.metadata import ModelMetadata, Preprocess
+from effnet.runtime import base, litert, onnx, onnxruntime
+from effnet.runtime import torch as compiled
+from effnet.runtime.base import (
+    ENGINE_KINDS,
+    installed_engines,
+    not_installed_error,
+    open_exported,
+    resolve_precision,
+    resolve_threads,
+    to_normalized,
+    to_pixels,
+)
+from effnet.runtime.io_spec import IOSpec, to_file_input, to_logits
+from effnet.runtime.litert import LiteRTEngine, _dequantize, _quantize
+from effnet.runtime.onnxruntime import ONNXRuntimeEngine
+from effnet.runtime.openvino import OpenVINOEngine
+from effnet.runtime.torch import CompiledEngine, EagerEngine
+from effnet.timing import describe_machine
+from effnet.timing.machine import count_cores
+from tests.exporting.networks import network
+from tests.runtime.test_agreement import pictures, through
+
+SERVED = IOSpec("floats", "logits", embedding=True, size=None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """network.onnx and network.tflite."""
+    place = tmp_path_factory.mktemp("exported")
+    onnx.write_onnx(place / "network.onnx", network("nano"), SERVED)
+    litert.write_litert(place / "network.tflite", network("nano"), SERVED)
+    return place
+
+
+def test_threads(folder: Path) -> None:
+    assert resolve_threads(None) == count_cores()
+    for opened in (ONNXRuntimeEngine, OpenVINOEngine):
+        assert opened(folder / "network.onnx", threads=2).threads == 2
+        with pytest.raises(ValueError, match="threads must be a whole number of at least 1, got 0"):
+            opened(folder / "network.onnx", threads=0)
+    with pytest.raises(ValueError, match="threads must be"):
+        LiteRTEngine(folder / "network.tflite", threads=-1)
+    with pytest.raises(ValueError, match="threads must be"):
+        EagerEngine(network("nano"), threads=0)
+
+
+def test_eagers_threads_are_its_own() -> None:
+    model, x = network("nano"), pictures(2)
+    before = torch.get_num_threads()
+    alone, several = EagerEngine(model), EagerEngine(model, threads=before + 1)
+    assert (alone.threads, several.threads) == (before, before + 1)
+    assert several.run(x) == pytest.approx(alone.run(x), abs=1e-5)
+    assert several._pool is not None
+    assert several._pool.submit(torch.get_num_threads).result() == before + 1
+    assert torch.get_num_threads() == before
+    with pytest.raises(ValueError, match="pictures must be"):
+        several.run(x[0])
+
+
+def test_eager_is_a_copy() -> None:
+    model, x = network("nano"), pictures(1)
+    made = EagerEngine(model)
+    before = made.run(x)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert np.array_equal(made.run(x), before)
+
+
+def test_precisions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_precision("eager", "int8", ("float32",), quantized=True) == "int8"
+    assert resolve_precision("eager", "float32", ("float32",), quantized=True) == "int8"
+    with pytest.raises(ValueError, match="int8 is a property of a file"):
+        ONNXRuntimeEngine(folder / "network.onnx", "int8")
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16"):
+        LiteRTEngine(folder / "network.tflite", "double")
+    with pytest.raises(ValueError, match=r"litert does not compute in bfloat16 on this machine: it has float32$"):
+        LiteRTEngine(folder / "network.tflite", "bfloat16")
+    plain = describe_machine().__class__(**{**describe_machine().to_dict(), "instructions": ("avx2",)})
+    monkeypatch.setattr("effnet.runtime.torch.machine", lambda: plain)
+    with pytest.raises(ValueError, match=r"eager does not compute in bfloat16 on this machine: it has float32$"):
+        EagerEngine(network("nano"), "cpu", "bfloat16")
+    rich = describe_machine().__class__(**{**describe_machine().to_dict(), "instructions": ("amx_bf16", "amx_fp16")})
+    monkeypatch.setattr("effnet.runtime.torch.machine", lambda: rich)
+    assert EagerEngine(network("nano"), "cpu", "float16").precision == "float16"
+
+
+def test_pictures_that_are_none(folder: Path) -> None:
+    for made in (
+        EagerEngine(network("nano")),
+        open_exported(folder / "network.onnx"),
+        open_exported(folder / "network.tflite"),
+    ):
+        for shape in ((33, 47, 3), (1, 33, 47, 4), (1, 1, 33, 47, 3)):
+            with pytest.raises(ValueError, match=r"pictures must be \(N, H, W, 3\) of 0 … 255 or normalised"):
+                made.run(np.zeros(shape, np.uint8))
+        with pytest.raises(ValueError, match=r"uint8 pictures must be \(N, H, W, 3\)"):
+            made.run(np.zeros((1, 3, 33, 47), np.uint8))
+        with pytest.raises(ValueError, match="there are no pictures"):
+            made.run(np.zeros((0, 33, 47, 3), np.uint8))
+
+
+def test_there_and_back() -> None:
+    model, x = network("nano"), pictures(2)
+    seen = model.preprocess
+    normalised = through(x, model)
+    assert np.array_equal(to_pixels(x, seen), x)
+    assert to_pixels(normalised, seen) == pytest.approx(x.astype(np.float32), abs=1e-3)
+    assert to_normalized(x, seen) == pytest.approx(normalised, abs=1e-6)
+    assert np.array_equal(to_normalized(normalised, seen), normalised)
+    asked = to_file_input(normalised, model.metadata, IOSpec("pixels"), Path("a.onnx"))
+    assert asked.dtype == np.uint8
+    assert np.array_equal(asked, x)
+
+
+def test_probabilities_of_zero_have_a_logarithm() -> None:
+    out = to_logits(np.array([[0, 1]], np.float32), IOSpec(output="probabilities"), "one")
+    assert np.isfinite(out).all()
+    assert out[0, 1] == 0
+
+
+def test_quantised_tensors() -> None:
+    for kind, zero in ((np.int8, -128), (np.uint8, 0)):
+        tensor = {"dtype": kind, "quantization": (0.5, zero)}
+        stored = _quantize(np.array([0, 0.5, 100, 1000], np.float32), tensor)
+        assert stored.dtype == kind
+        assert (stored.astype(int) - zero).tolist() == [0, 1, 200, 255]
+        assert _dequantize(stored, tensor).tolist() == [0, 0.5, 100, 127.5]
+    for scale in (0.0, 1.0):
+        pixels = pictures(1)
+        assert _quantize(pixels, {"dtype": np.uint8, "quantization": (scale, 0)}) is pixels
+
+
+def test_opening(folder: Path) -> None:
+    assert open_exported(folder / "network.onnx").kind == "onnxruntime"
+    assert open_exported(folder / "network.onnx", "openvino").kind == "openvino"
+    assert open_exported(folder / "network.tflite").kind == "litert"
+    with pytest.raises(ValueError, match=r"is no exported file: their names end in \.onnx, \.xml, \.tflite"):
+        open_exported(folder / "network.pth")
+    with pytest.raises(ValueError, match=r"litert does not open \.onnx files: onnxruntime and openvino do"):
+        open_exported(folder / "network.onnx", "litert")
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.xml", "a.tflite"])
+def test_files_that_are_none(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no such exported file"):
+        open_exported(tmp_path / name)
+    for content in (b"", b"no network\n" * 1000):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=name):
+            open_exported(tmp_path / name)
+    if name == "a.onnx":
+        with pytest.raises(ValueError, match="cannot be opened by openvino"):
+            open_exported(tmp_path / name, "openvino")
+
+
+def test_files_cut_off(folder: Path, tmp_path: Path) -> None:
+    for name in ("network.onnx", "network.tflite"):
+        content = (folder / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match=name):
+            open_exported(tmp_path / name)
+
+
+def test_files_of_others_and_of_other_versions(tmp_path: Path) -> None:
+    import onnx as onnx_package
+
+    model = network("nano")
+    path = tmp_path / "network.onnx"
+    onnx.write_onnx(path, model, SERVED)
+    proto = onnx_package.load(path)
+    for entry in proto.metadata_props:
+        if entry.key == "effnet.interface":
+            entry.value = '{"input": "pixels", "colours": "all"}'
+    onnx_package.save(proto, path)
+    for kind in ("onnxruntime", "openvino"):
+        with pytest.raises(ValueError, match="was exported by another version of effnet: export it again"):
+            open_exported(path, kind)
+    del proto.metadata_props[:]
+    onnx_package.save(proto, path)
+    for kind in ("onnxruntime", "openvino"):
+        with pytest.raises(ValueError, match="only files that effnet exported can be run"):
+            open_exported(path, kind)
+
+
+def test_not_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "eager" in installed_engines()
+    assert set(installed_engines()) <= set(ENGINE_KINDS)
+    for name in ("onnxruntime", "openvino", "ai_edge_litert", "ai_edge_litert.interpreter"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name, kind in (("network.onnx", "onnxruntime"), ("network.onnx", "openvino"), ("network.tflite", "litert")):
+        package = "ai-edge-litert" if kind == "litert" else kind
+        said = f"the engine {kind} is not installed here: pip install {package}; eager works without"
+        with pytest.raises(ImportError, match=said):
+            open_exported(folder / name, kind)
+    monkeypatch.setattr(base, "find_spec", lambda name: None)
+    assert installed_engines() == ("eager", "compiled")
+    monkeypatch.setattr("effnet.runtime.base.installed", lambda: ("eager", "compiled"))
+    with pytest.raises(ImportError, match=str(not_installed_error("litert")).split(":")[0]):
+        open_exported(folder / "network.tflite")
+
+
+def test_onnx_files_fall_to_openvino(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("effnet.runtime.base.installed", lambda: ("eager", "openvino"))
+    assert open_exported(folder / "network.onnx").kind == "openvino"
+
+
+def test_quantised_onnx_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    for content, quantised in ((b"", False), (b"Conv", False), (b"..DequantizeLinear..", True)):
+        path.write_bytes(content)
+        assert onnxruntime._is_quantized(path) is quantised
+
+
+def test_litert_says_nothing(folder: Path) -> None:
+    code = (
+        "import sys, numpy; from effnet.runtime.litert import Litert; "
+        "Litert(sys.argv[1]).run(numpy.zeros((1, 32, 32, 3), numpy.uint8)); print('still', file=sys.stderr)"
+    )
+    words = [sys.executable, "-c", code, folder / "network.tflite"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("", "still\n")
+
+
+def test_files_need_no_torch(folder: Path) -> None:
+    code = (
+        "import sys, numpy; from effnet.runtime.base import open_file; "
+        "x = numpy.zeros((1, 32, 32, 3), numpy.uint8); "
+        "[open_file(path, kind).run(x) for kind, path in zip(sys.argv[1::2], sys.argv[2::2])]; "
+        "print('torch' in sys.modules)"
+    )
+    named = (("onnxruntime", "network.onnx"), ("openvino", "network.onnx"), ("litert", "network.tflite"))
+    words = [sys.executable, "-c", code, *(part for kind, name in named for part in (kind, str(folder / name)))]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["False"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is around the compiler: with it, one small network takes half a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    model, x = network("nano"), pictures(2)
+    made = CompiledEngine(model, "cpu")
+    assert made.kind == "compiled"
+    assert made.run(x) == pytest.approx(EagerEngine(model).run(x), abs=1e-5)
+
+
+def test_compiled_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert compiled.find_cxx_compiler() is None
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler, and there is none: install g\+\+, or use eager"):
+        CompiledEngine(network("nano"), "cpu")
+
+
+def test_one_channel(tmp_path: Path) -> None:
+    model = effnet.create("nano", classes=4, channels=1).eval()
+    model.preprocess = Preprocess((32, 32), mean=(0.5,), std=(0.25,))
+    onnx.write_onnx(tmp_path / "grey.onnx", model, SERVED)
+    x = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 1), np.uint8)
+    made = open_exported(tmp_path / "grey.onnx")
+    assert made.metadata == ModelMetadata.from_json(model.metadata.to_json())
+    assert made.run(x) == pytest.approx(EagerEngine(model).run(x), abs=1e-4)
+
+
+def test_openvino_leaves_the_stack_of_signals_alone(folder: Path) -> None:
+    """Two of its cores that overlap would leave signals a stack that is gone."""
+    code = (
+        "import faulthandler, gc, os, signal, sys\n"
+        "faulthandler.enable()\n"
+        "from effnet.runtime.openvino import Openvino\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: None)\n"
+        "first, second = (Openvino(sys.argv[1]) for _ in range(2))\n"
+        "first.prepare(1); second.prepare(1)\n"
+        "del first; gc.collect(); del second; gc.collect()\n"
+        "os.kill(os.getpid(), signal.SIGCHLD); print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder / "network.onnx")], capture_output=True, text=True)
+    assert done.stdout == "alive\n", done.stderr
+
+
+def test_openvino_is_imported_without_its_telemetry() -> None:
+    code = (
+        "import sys, threading; from effnet.runtime.openvino import the_core; the_core(); "
+        "from openvino.tools.ovc import telemetry_utils; "
+        "print(telemetry_utils.tm.__name__, threading.active_count(), 'openvino_telemetry' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["openvino.tools.ovc.telemetry_stub", "1", "False"]

@@ -1,0 +1,159 @@
+"""What a model carries: numerics, preprocessing, labels, provenance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from effnet.arch.serde import Record
+from effnet.metadata import (
+    DECODE_MODES,
+    INTERPOLATIONS,
+    PADDINGS,
+    RESAMPLING_LIBRARIES,
+    RESIZE_MODES,
+    Labels,
+    Numerics,
+    Preprocess,
+    Provenance,
+    default_crop_fraction,
+)
+
+sides = st.integers(1, 1024)
+means = st.floats(-1, 1)
+records = st.one_of(
+    st.builds(Numerics, st.sampled_from(PADDINGS), st.floats(1e-9, 1)),
+    st.builds(
+        Preprocess,
+        st.tuples(sides, sides),
+        st.floats(0.01, 1),
+        st.sampled_from(RESIZE_MODES),
+        st.sampled_from(INTERPOLATIONS),
+        st.tuples(means, means, means),
+        st.tuples(*[st.floats(0.01, 2)] * 3),
+        st.sampled_from(DECODE_MODES),
+    ),
+    st.builds(
+        Preprocess,
+        interpolation=st.sampled_from(("bicubic", "bilinear")),
+        resampling=st.sampled_from(RESAMPLING_LIBRARIES),
+    ),
+    st.builds(Labels, st.lists(st.text(), unique=True).map(tuple)),
+    st.builds(Provenance, st.text(), st.text(), st.text(), st.lists(st.text()).map(tuple)),
+)
+
+
+@given(records)
+def test_json_both_ways(record: Record) -> None:
+    back = type(record).from_json(record.to_json())
+    assert back == record
+    assert hash(back) == hash(record)
+
+
+@pytest.mark.parametrize("kind", [Numerics, Preprocess, Labels, Provenance])
+def test_defaults_and_wrong_json(kind: type[Record]) -> None:
+    assert kind.from_json("{}") == kind()
+    for text in ("", "nonsense", "null", "[]", '"same"', '{"nonsense": 1}'):
+        with pytest.raises(ValueError, match=kind.__name__):
+            kind.from_json(text)
+
+
+def test_did_you_mean() -> None:
+    with pytest.raises(ValueError, match="did you mean padding"):
+        Numerics.from_json('{"pading": "same"}')
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (Numerics, {"padding": "valid"}),
+        (Numerics, {"padding": True}),
+        (Numerics, {"bn_eps": 0}),
+        (Numerics, {"bn_eps": float("nan")}),
+        (Numerics, {"bn_eps": "1e-3"}),
+        (Numerics, {"fused_padding": "valid"}),
+        (Preprocess, {"size": 224}),
+        (Preprocess, {"size": (224,)}),
+        (Preprocess, {"size": (224, 0)}),
+        (Preprocess, {"size": (224, 224.0)}),
+        (Preprocess, {"size": (True, True)}),
+        (Preprocess, {"crop": 0}),
+        (Preprocess, {"crop": 1.1}),
+        (Preprocess, {"crop": float("nan")}),
+        (Preprocess, {"resize": "stretch"}),
+        (Preprocess, {"interpolation": "cubic"}),
+        (Preprocess, {"decode": "fast"}),
+        (Preprocess, {"resampling": "tensorflow2"}),
+        (Preprocess, {"interpolation": "lanczos", "resampling": "tensorflow"}),
+        (Preprocess, {"interpolation": "nearest", "resampling": "tensorflow1"}),
+        (Preprocess, {"mean": (0.5,)}),
+        (Preprocess, {"mean": (), "std": ()}),
+        (Preprocess, {"mean": 0.5}),
+        (Preprocess, {"mean": ("0", "0", "0")}),
+        (Preprocess, {"std": (1, 1, 0)}),
+        (Preprocess, {"std": (1, 1, float("inf"))}),
+        (Labels, {"names": ("cat", "cat")}),
+        (Labels, {"names": "cat"}),
+        (Labels, {"names": ("cat", 1)}),
+        (Labels, {"names": ["cat"]}),
+        (Provenance, {"source": None}),
+        (Provenance, {"history": (1,)}),
+        (Provenance, {"history": "trained"}),
+        (Provenance, {"history": ["trained"]}),
+        (Provenance, {"history": 5}),
+    ],
+    ids=str,
+)
+def test_refused(kind: type[Record], wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        kind(**wrong)
+
+
+def test_official_numerics_are_the_default() -> None:
+    assert Numerics() == Numerics(padding="same", bn_eps=1e-3)
+
+
+def test_crop() -> None:
+    assert default_crop_fraction(224) == 0.875
+    assert Preprocess().resize_size == (256, 256)
+    assert Preprocess((240, 320), crop_fraction=1.0).resize_size == (240, 320)
+    assert Preprocess((300, 300), crop_fraction=default_crop_fraction(300)).resize_size == (332, 332)
+    assert Preprocess((384, 384), crop_fraction=1.0, resize="squash").resize_size == (384, 384)
+    assert Preprocess((300, 300), crop_fraction=0.9, resize="squash").resize_size == (333, 333)
+
+
+def test_contracts_without_resampling_are_pils() -> None:
+    old = Preprocess().to_dict()
+    del old["resampling"]
+    assert Preprocess.from_dict(old) == Preprocess(resampling="pil")
+
+
+def test_the_legacy_crop_adds_32_pixels() -> None:
+    # floating point must not put the quotient just below the whole number
+    off = [
+        s
+        for s in range(96, 1001)
+        if Preprocess((s, s), crop_fraction=default_crop_fraction(s)).resize_size != (s + 32, s + 32)
+    ]
+    assert off == []
+
+
+def test_small_pictures_are_not_cropped() -> None:
+    assert {default_crop_fraction(side) for side in range(1, 96)} == {1.0}
+
+
+def test_labels() -> None:
+    assert Labels(("cat", "dog")).name(1) == "dog"
+    assert Labels().name(7) == "class 7"
+    assert Labels(("cat", "dog")).name(2) == "class 2"
+
+
+def test_provenance_grows() -> None:
+    start = Provenance("b0/ra", "timm", "apache-2.0")
+    later = start.with_event("fine-tuned").with_event("folded")
+    assert later.history == ("fine-tuned", "folded")
+    assert (later.source, later.layout, later.license) == (start.source, start.layout, start.license)
+    assert start.history == ()

@@ -1,0 +1,248 @@
+"""Cross-validation of small pictures: every one judged once, by a network that has not seen it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effnet import Predictor
+from effnet.data.splits import make_folds as split_into
+from effnet.data.table import open_table
+from effnet.prediction.ensemble import Ensemble
+from effnet.prediction.oof import OutOfFold
+from effnet.training import cross_validation as module
+from effnet.training.callbacks import Callback
+from effnet.training.config import Resources
+from effnet.training.cross_validation import CrossValidationResult, train_folds
+
+HERE = Resources(device="cpu", workers=0)
+
+
+class Heard(Callback):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def written(root: Path, labels: list[str], head: str = "image_id,label") -> Path:
+    """A table of noisy pictures, every second one light, with these cells beside their ids."""
+    dice = np.random.default_rng(0)
+    (root / "train").mkdir(parents=True, exist_ok=True)
+    for number in range(len(labels)):
+        noise = dice.normal((70, 180)[number % 2], 25, (36, 40, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(noise).save(root / f"train/{number}.png")
+    rows = "".join(f"{number},{label}\n" for number, label in enumerate(labels))
+    (root / "train.csv").write_text(f"{head}\n{rows}")
+    return root / "train.csv"
+
+
+def run(data: Path, out: Path, **settings: object) -> CrossValidationResult:
+    given = {"folds": 2, "model": "nano", "weights": "none", "epochs": 1, "size": 32, "batch": 8, "resources": HERE}
+    return train_folds(data, "scratch", out=out, **(given | settings))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve dark, twelve light, and of each one twin: a copy of its file."""
+    root = tmp_path_factory.mktemp("data")
+    path = written(root, ["dark", "light"] * 12)
+    for number, of in ((24, 0), (25, 1)):
+        (root / f"train/{number}.png").write_bytes((root / f"train/{of}.png").read_bytes())
+    path.write_text(path.read_text() + "24,dark\n25,light\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CrossValidationResult, Heard]:
+    heard = Heard()
+    return run(table, tmp_path_factory.mktemp("runs") / "folds", watch=heard), heard
+
+
+def test_every_picture_once_by_a_network_that_has_not_seen_it(
+    done: tuple[CrossValidationResult, Heard], table: Path
+) -> None:
+    result, _ = done
+    oof = OutOfFold.read(result.oof_path)
+    assert Counter(oof.ids) == Counter(str(number) for number in range(26))
+    assert [oof.labels.names[place] for place in oof.targets.argmax(1)] == ["dark", "light"] * 13
+    for number, model in enumerate(result.models):
+        learned = {line.split(",")[0] for line in (model.parent / "split.csv").read_text().splitlines()
+                   if line.endswith((",fit", ",select"))}  # fmt: skip
+        held = oof.select_fold(number)
+        assert len(learned) + len(held) == 26
+        assert not learned & set(held.ids)
+        again = Predictor(model, "eager", "cpu").predict_scores(
+            (name, table.parent / f"train/{name}.png") for name in held.ids
+        )
+        assert held.predictions == pytest.approx(np.stack([row for _, row in again]), abs=1e-5)  # type: ignore[arg-type]
+
+
+def test_figures(done: tuple[CrossValidationResult, Heard]) -> None:
+    result, heard = done
+    oof = OutOfFold.read(result.oof_path)
+    assert result.metrics == pytest.approx(oof.metrics(), abs=1e-5)
+    assert [fold["top1"] for fold in result.fold_metrics] == [
+        oof.select_fold(number).metrics()["top1"] for number in (0, 1)
+    ]
+    assert CrossValidationResult.read(result.out) == result
+    said = json.loads((result.out / "folds.json").read_text())
+    assert said["models"] == ["fold0/model.safetensors", "fold1/model.safetensors"]
+    assert (said["kind"], said["pictures"]) == ("one", 26)
+    assert result.in_words().startswith(f"out of fold, 26 pictures: top-1 {result.metrics['top1']:.1%} (folds ")
+    assert heard.lines[-1] == result.in_words()
+    alone = result.fold_metrics[1]
+    assert heard.lines[-2] == f"fold 2/2: held out: top-1 {alone['top1']:.1%}, loss {alone['loss']:.3f}"
+
+
+def test_twins_stay_together_and_are_said(done: tuple[CrossValidationResult, Heard]) -> None:
+    result, heard = done
+    assert heard.lines[0] == "2 pictures are there twice, and kept on the same side of every fold: 0 = 24, 1 = 25"
+    fold = dict(zip(*((oof := OutOfFold.read(result.oof_path)).ids, oof.folds.tolist()), strict=True))  # type: ignore[misc]
+    assert fold["0"] == fold["24"]
+    assert fold["1"] == fold["25"]
+
+
+def said_before_training(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a run of folds says of the table before the first of them is trained, where it is stopped."""
+    heard = Heard()
+
+    def stopped(*_: object, **__: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, path.parent / "out", watch=heard)
+    return heard.lines
+
+
+def test_twins_that_the_data_s_own_folds_tear_apart_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures 0, 1 and 2 once more: in another fold, in the same one, and in none."""
+    path = written(tmp_path, [f"{('dark', 'light')[number % 2]},{number // 2 % 2}" for number in range(24)])
+    for number, of in ((24, 0), (25, 1), (26, 2)):
+        (tmp_path / f"train/{number}.png").write_bytes((tmp_path / f"train/{of}.png").read_bytes())
+    rows = path.read_text().partition("\n")[2]
+    path.write_text(f"image_id,label,fold\n{rows}24,dark,1\n25,light,0\n26,dark,\n")
+    assert said_before_training(path, monkeypatch)[:2] == [
+        "1 picture is there twice, and kept on the same side of every fold: 1 = 25",
+        "2 pictures are there twice, torn apart by the data's own folds: 0 = 24, 2 = 26; figures will look better than "
+        "they are: give both files the same fold, or leave one out",
+    ]
+
+
+def test_the_folder_is_an_ensemble(done: tuple[CrossValidationResult, Heard], table: Path) -> None:
+    result, _ = done
+    picture = table.parent / "train/3.png"
+    shares = [dict(zip(one.labels, one.probabilities, strict=True)) for model in result.models
+              for one in Predictor(model, "eager")(picture)]  # fmt: skip
+    (found,) = Ensemble([result.out])(picture)
+    for label, share in zip(found.labels, found.probabilities, strict=True):
+        assert share == pytest.approx((shares[0][label] + shares[1][label]) / 2, abs=1e-5)
+
+
+def test_used_finished_and_other_folds(done: tuple[CrossValidationResult, Heard], table: Path, tmp_path: Path) -> None:
+    result, _ = done
+    with pytest.raises(FileExistsError, match="--resume"):
+        run(table, result.out)
+    before = result.oof_path.stat().st_mtime_ns
+    assert run(table, result.out, resume=True) == result
+    assert result.oof_path.stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="another --folds or --seed"):
+        run(table, result.out, resume=True, folds=3)
+    with pytest.raises(ValueError, match="another --folds or --seed"):
+        run(table, result.out, resume=True, seed=1)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").touch()
+    with pytest.raises(FileExistsError, match="holds no folds to resume"):
+        run(table, tmp_path / "mine", resume=True)
+    with pytest.raises(FileExistsError, match="is a file"):
+        run(table, tmp_path / "mine/letter.txt")
+
+
+def test_it_goes_on_in_the_fold_where_it_stopped(
+    done: tuple[CrossValidationResult, Heard], table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = module.train, []
+
+    def interrupted(*args: object, **settings: object) -> object:
+        calls.append(Path(str(settings["out"])).name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(table, tmp_path / "out")
+    assert not (tmp_path / "out/folds.json").exists()
+    kept = (tmp_path / "out/fold0/model.safetensors").stat().st_mtime_ns
+    again = run(table, tmp_path / "out", resume=True)
+    assert calls == ["fold0", "fold1", "fold0", "fold1"]
+    assert (tmp_path / "out/fold0/model.safetensors").stat().st_mtime_ns == kept
+    assert again.oof_path.read_bytes() == done[0].oof_path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["any", "value"])
+def test_other_kinds_of_labels(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table, its folds and figures, around a train that makes random networks."""
+    import torch
+
+    import effnet
+
+    cells = {"any": ["a|b", "b", "", "a"] * 5, "value": [f"{number}.5" for number in range(20)]}[kind]
+    splits = open_table(written(tmp_path, cells), kind)
+    seen = []
+
+    def made(data: object, recipe: object, *, out: Path, **_: object) -> object:
+        with torch.random.fork_rng():
+            torch.manual_seed(len(seen))
+            model = effnet.create("nano", classes=len(splits.train.labels.names))  # type: ignore[union-attr]
+        model.labels = splits.train.labels  # type: ignore[union-attr]
+        out.mkdir(parents=True)
+        seen.append(data)
+        return type("Made", (), {"model": effnet.save(model, out / "model.safetensors")})
+
+    monkeypatch.setattr(module, "train", made)
+    result = run(splits, tmp_path / "out", folds=4, views="mirror")  # type: ignore[arg-type]
+    oof = OutOfFold.read(result.oof_path, kind)
+    assert oof.ids == tuple(map(str, range(20)))
+    assert oof.targets == pytest.approx(splits.train.target_matrix)  # type: ignore[union-attr]
+    assert (
+        set(result.metrics)
+        == {"any": {"mean_average_precision", "labels_right", "loss"}, "value": {"rmse", "r2"}}[kind]
+    )
+    assert result.metrics == pytest.approx(oof.metrics(), rel=1e-4)
+    assert result.kind == kind
+    expected = split_into(splits.train, 4, 0)  # type: ignore[arg-type]
+    for (kept, held), given in zip(expected, seen, strict=True):
+        assert [item.name for item in given.train.items] == [item.name for item in kept.items]
+        assert [item.name for item in given.val.items] == [item.name for item in held.items]
+    if kind == "any":
+        assert "mean average precision" in result.in_words()
+    else:
+        assert "RMSE" in result.in_words()
+
+
+def test_what_would_stop_the_last_fold_stops_the_first(tmp_path: Path) -> None:
+    few = written(tmp_path, ["a", "b"] * 5 + ["rare"] * 2)
+    with pytest.raises(ValueError, match="class 'rare' has only one picture"):
+        run(few, tmp_path / "out")
+    for settings, reason in (
+        ({"views": "all"}, "views must be"),
+        ({"folds": 1}, "folds must be"),
+        ({"epochs": 0}, "epochs"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            run(few, tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_group_that_has_all_of_a_class_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, ["a,", "b,"] * 6 + ["c,one"] * 3, "image_id,label,group")
+    heard = said_before_training(path, monkeypatch)
+    assert any("holds out all pictures of 'c', which are in one group" in line for line in heard)

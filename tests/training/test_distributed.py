@@ -1,0 +1,98 @@
+"""Where training runs: what several devices share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import effnet
+from effnet.net import create
+from effnet.runtime.torch import EagerEngine
+from effnet.training.distributed import MIN_BATCH_FOR_LOCAL_BATCH_NORM, Distributed
+from effnet.training.optim import make_optimizer
+from effnet.training.recipes import Recipe
+
+RECIPE = Recipe(name="test", epochs=1)
+
+
+def ready(model: effnet.EfficientNet, ranks: int, device: str, batch: int) -> nn.Module:
+    """``model`` as it would be called on so many devices, of which none need be there."""
+    place = Distributed("cpu")
+    place.world_size, place.device = ranks, torch.device(device)
+    called, _ = place.prepare(model, make_optimizer(model, RECIPE), batch)
+    return called
+
+
+@pytest.mark.parametrize(
+    ("ranks", "device", "batch", "shared"),
+    [
+        (2, "cuda", MIN_BATCH_FOR_LOCAL_BATCH_NORM - 1, True),
+        (2, "cuda", MIN_BATCH_FOR_LOCAL_BATCH_NORM, False),
+        (1, "cuda", MIN_BATCH_FOR_LOCAL_BATCH_NORM - 1, False),
+        (2, "cpu", MIN_BATCH_FOR_LOCAL_BATCH_NORM - 1, False),
+    ],
+)
+def test_statistics_are_taken_over_all_devices_where_each_has_few_pictures(
+    ranks: int, device: str, batch: int, shared: bool
+) -> None:
+    called = ready(create("nano", 5), ranks, device, batch)
+    norms = [module for module in called.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert all(isinstance(norm, nn.SyncBatchNorm) == shared for norm in norms)
+
+
+def test_shared_batch_norm_is_frozen_folded_and_exported_as_any(tmp_path: Path) -> None:
+    model = create("nano", 5).eval()
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    expected = EagerEngine(model, "cpu").run(pictures)
+    ready(model, 2, "cuda", MIN_BATCH_FOR_LOCAL_BATCH_NORM - 1)
+    model.frozen_batch_norm = True
+    assert not any(norm.training for norm in model.train().modules() if isinstance(norm, nn.SyncBatchNorm))
+    assert np.array_equal(EagerEngine(model, "cpu").run(pictures), expected)
+    assert effnet.export(model.eval(), tmp_path / "model.onnx").same_top1 == 6
+
+
+# Several processes train as one does.
+
+
+SCRIPT = Path(__file__).with_name("one_step.py")
+
+
+def stepped(out: Path, processes: int, pieces: int = 1) -> dict[str, Any]:
+    out.mkdir()
+    command = [sys.executable, "-W", "ignore"]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    done = subprocess.run(
+        [*command, str(SCRIPT), str(out), str(pieces)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = torch.load(out / "step.pt")
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return stepped(tmp_path_factory.mktemp("alone") / "one", 1)
+
+
+@pytest.mark.parametrize(("processes", "pieces"), [(2, 1), (1, 3), (2, 2)])
+def test_the_same_gradients(processes: int, pieces: int, alone: dict[str, Any], tmp_path: Path) -> None:
+    """Of one process with the whole batch, of two with a share each, and of a batch in parts."""
+    found = stepped(tmp_path / "many", processes, pieces)
+    assert found["loss"] == pytest.approx(alone["loss"], rel=1e-12)
+    for name, gradient in alone["gradients"].items():
+        assert (found["gradients"][name] - gradient).abs().max() <= 1e-10, name
+    assert found["judged"] == list(range(13))
+    assert found["mine"] == list(range(0, 13, processes))

@@ -1,0 +1,83 @@
+"""What training begins with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import effnet
+from effnet.data.preprocessing import normalize
+from effnet.metadata import Labels
+from effnet.net import create
+from effnet.training.distillation import Teacher
+from effnet.training.init_model import (
+    MIN_IMAGES_TO_UPDATE_BATCH_NORM,
+    build_model,
+    choose_batch_norm,
+    estimate_batch_norm,
+)
+from effnet.training.recipes import Recipe
+
+RECIPE = Recipe(name="test", epochs=1)
+LABELS = Labels(("a", "b", "c"))
+
+
+def saved(folder: Path, labels: Labels = LABELS) -> Path:
+    torch.manual_seed(5)
+    model = create("nano", len(labels.names)).eval()
+    model.labels = labels
+    for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        norm.running_mean.normal_(0, 0.1)
+    return effnet.save(model, folder / "model.safetensors")
+
+
+def test_another_stem_keeps_the_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    given = effnet.load(path)
+    found = build_model(None, path, LABELS, replace(RECIPE, stem_stride=2, size=64), None, 0)
+    assert found.arch.stem_stride == 2
+    assert found.preprocess.size == (64, 64)
+    assert torch.equal(found.stem.conv.weight, given.stem.conv.weight)
+    x = torch.randn(1, 3, 32, 32)
+    assert found.features(x)["stem"].shape[2:] == (16, 16)
+
+
+def test_statistics_measured_anew() -> None:
+    torch.manual_seed(0)
+    model = create("nano", 3)
+    batches = [torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8) for _ in range(3)]
+    estimate_batch_norm(model, batches)
+    assert all(module.training for module in model.modules())
+    with torch.no_grad():
+        maps = [model.stem.conv(normalize(batch, model.preprocess)) for batch in batches]
+    means = torch.stack([each.mean((0, 2, 3)) for each in maps]).mean(0)
+    variances = torch.stack([each.var((0, 2, 3)) for each in maps]).mean(0)
+    assert torch.allclose(model.stem.norm.running_mean, means, atol=1e-5)
+    assert torch.allclose(model.stem.norm.running_var, variances, atol=1e-4)
+    assert model.stem.norm.momentum == create("nano", 3).stem.norm.momentum
+
+
+def test_what_is_done_about_norms_by_the_size_of_the_set() -> None:
+    assert [
+        choose_batch_norm(count, True)[0]
+        for count in (10, MIN_IMAGES_TO_UPDATE_BATCH_NORM - 1, MIN_IMAGES_TO_UPDATE_BATCH_NORM)
+    ] == ["frozen", "frozen", "train"]
+    assert choose_batch_norm(10, False)[0] == "train"
+
+
+def test_a_teacher_with_its_labels_in_another_order(tmp_path: Path) -> None:
+    path = saved(tmp_path, Labels(("c", "d", "a", "b")))
+    taught = Teacher(path, LABELS, torch.device("cpu"))
+    pictures = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    model = effnet.load(path)
+    with torch.no_grad():
+        expected = model(normalize(pictures, model.preprocess))[:, [2, 3, 0]]
+    assert torch.allclose(taught(pictures), expected, atol=1e-4)
+    assert taught(torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8)).shape == (2, 3)
+    with pytest.raises(ValueError, match="does not know 'x' and 1 more: a teacher must have all the classes"):
+        Teacher(path, Labels(("a", "x", "y")), torch.device("cpu"))
+    with pytest.raises(ValueError, match="labels of the kind 'one', not 'any'"):
+        Teacher(path, Labels(("a", "b"), "any"), torch.device("cpu"))

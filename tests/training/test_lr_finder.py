@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+from effnet.training.lr_finder import LRFinderError, find_learning_rate, smooth_losses
+
+
+def bowl(noise: float, seed: int = 0, edge: float = 0.1) -> tuple[list[float], object]:
+    """A loss that falls from 2.3 while the rate rises, is lowest at ``edge``, and explodes beyond it."""
+    dice = np.random.default_rng(seed)
+    seen: list[float] = []
+
+    def step(rate: float) -> float:
+        seen.append(rate)
+        fallen = 1.5 / (1 + (edge / 20 / rate) ** 1.5)
+        return float(2.3 - fallen + (rate / edge) ** 3 * 0.2 + noise * dice.normal())
+
+    return seen, step
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.2])
+def test_a_tenth_of_where_the_loss_is_lowest(noise: float) -> None:
+    for seed in range(5):
+        seen, step = bowl(noise, seed)
+        found = find_learning_rate(step, 1e-5, 10)  # type: ignore[arg-type]
+        assert 0.002 < found.suggested < 0.012  # lowest near 0.06
+        assert found.learning_rates == tuple(seen[: len(found.learning_rates)])
+        assert len(found.losses) == len(found.learning_rates) < 100  # it stopped where training fell apart
+        ratios = np.diff(np.log(found.learning_rates))
+        assert np.allclose(ratios, ratios[0])
+        assert found.learning_rates[0] == pytest.approx(1e-5)
+
+
+def test_on_a_model_that_learns() -> None:
+    """Least squares by gradient descent: beyond 2 / (largest curvature) it diverges."""
+    torch.manual_seed(0)
+    x = torch.randn(64, 8)
+    y = x @ torch.randn(8)
+    weight = torch.zeros(8, requires_grad=True)
+
+    def step(rate: float) -> float:
+        loss = ((x @ weight - y) ** 2).mean()
+        (gradient,) = torch.autograd.grad(loss, weight)
+        with torch.no_grad():
+            weight.sub_(rate * gradient)
+        return loss.item()
+
+    edge = 2 / torch.linalg.eigvalsh(2 * x.T @ x / 64).max().item()
+    found = find_learning_rate(step, 1e-5, 100)
+    assert 0.02 * edge < found.suggested < edge
+    again = torch.zeros(8, requires_grad=True)
+    weight.data = again.data
+    assert step(found.suggested) > step(found.suggested) > step(found.suggested)
+
+
+def test_no_number_ends_the_sweep() -> None:
+    _, step = bowl(0.05, edge=0.1)
+    found = find_learning_rate(lambda rate: step(rate) if rate < 0.3 else float("nan"), 1e-5, 10)  # type: ignore[operator]
+    assert found.learning_rates[-1] < 0.3
+    assert 0.002 < found.suggested < 0.012
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (lambda rate: float("nan"), "fell apart after 0 batches, below a learning rate of 1e-06 already.*lower rate"),
+        (lambda rate: 2.3, "made the loss fall clearly.*larger batches"),
+        (lambda rate: 1 + rate, "made the loss fall clearly"),
+        (lambda rate: 2.3 - 2 * rate / (1 + rate), "still falling at a learning rate of 1: sweep to a higher rate"),
+    ],
+)
+def test_refused_in_one_sentence(step: object, said: str) -> None:
+    with pytest.raises(LRFinderError, match=said) as raised:
+        find_learning_rate(step)  # type: ignore[arg-type]
+    assert len(raised.value.learning_rates) == len(raised.value.losses)
+    assert "\n" not in str(raised.value)
+
+
+def test_noise_alone_is_refused() -> None:
+    refused = 0
+    for seed in range(40):
+        dice = np.random.default_rng(seed)
+        try:
+            find_learning_rate(lambda rate, dice=dice: float(2.3 + 0.2 * dice.normal()))  # type: ignore[misc]
+        except LRFinderError:
+            refused += 1
+    assert refused >= 34
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"lowest": 0.0}, "lowest must be above 0"),
+        ({"lowest": 1.0, "highest": 0.1}, "highest must be"),
+        ({"batches": 5}, "batches must be a whole number of at least 20"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        find_learning_rate(lambda rate: 1.0, **settings)  # type: ignore[arg-type]
+
+
+def test_smoothing_shifts_nothing() -> None:
+    line = tuple(float(value) for value in range(100))
+    assert np.allclose(smooth_losses(line)[15:-15], line[15:-15], atol=1e-3)
+    peak = np.zeros(100)
+    peak[40] = 1
+    assert smooth_losses(tuple(peak.tolist())).argmax() == 40
+
+
+def test_the_drawing_is_one_svg() -> None:
+    _, step = bowl(0.05)
+    found = find_learning_rate(step, 1e-5, 10)  # type: ignore[arg-type]
+    root = ElementTree.fromstring(found.to_svg())
+    assert root.tag.endswith("svg")
+    texts = ["".join(node.itertext()).strip() for node in root.iter() if node.tag.endswith("text")]
+    assert {"learning rate", "loss", "0.001", "0.1"} <= set(texts)
+    assert f"{found.suggested:.2g}" in texts
+    assert found.to_svg() == found.to_svg()

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import effnet
+from effnet.data import ImageDataset, Item, Splits
+from effnet.data.preprocessing import normalize
+from effnet.metadata import Labels, Numerics
+from effnet.net import EfficientNet
+from effnet.net.surgery import fold_batch_norm
+from effnet.training.metrics import make_scorer
+from effnet.training.model_soup import make_soup, soup_runs
+from effnet.weights import save
+from tests.squares import CLASSES, knowing, squares
+
+
+def network(seed: int = 0) -> EfficientNet:
+    torch.manual_seed(seed)
+    return effnet.create("nano", classes=3).eval()
+
+
+def shifted(model: EfficientNet, amount: float) -> EfficientNet:
+    """``model`` with ``amount`` added to its classifier's first bias, and to batch norm's first mean."""
+    other = fresh(model)
+    with torch.no_grad():
+        assert isinstance(other.classifier, nn.Linear)
+        other.classifier.bias[0] += amount
+        norm = next(module for module in other.modules() if isinstance(module, nn.BatchNorm2d))
+        assert norm.running_mean is not None
+        norm.running_mean[0] += amount
+    return other
+
+
+def fresh(model: EfficientNet) -> EfficientNet:
+    other = EfficientNet(model.arch, model.classes, model.channels, model.numerics, model.preprocess, model.labels)
+    other.load_state_dict(model.state_dict())
+    return other.eval()
+
+
+def bias(model: EfficientNet) -> float:
+    assert isinstance(model.classifier, nn.Linear)
+    return float(model.classifier.bias[0].detach())
+
+
+def test_all_are_averaged_weights_and_statistics() -> None:
+    base = network()
+    models = [shifted(base, amount) for amount in (1.0, 2.0, -6.0)]
+    made, found = make_soup(models, lambda model: abs(bias(model) + 1) - 10, greedy=False)
+    assert found.members == (0, 1, 2)
+    assert found.model_losses == pytest.approx((-8, -7, -5))
+    assert found.loss == pytest.approx(-10)
+    assert [taste.accepted for taste in found.candidates] == [True]
+    for name, value in made.state_dict().items():
+        if value.is_floating_point():
+            mean = sum(model.state_dict()[name].double() for model in models) / 3
+            assert torch.allclose(value, mean.float(), atol=1e-6), name  # type: ignore[union-attr]
+        else:
+            assert torch.equal(value, base.state_dict()[name]), name
+    assert [bias(model) for model in models] == pytest.approx([1, 2, -6])  # untouched
+    assert not made.training
+    assert "averaged with 2 others" in made.provenance.history[-1]
+    assert "average of networks 1, 2, 3" in found.in_words()
+
+
+def test_greedy_keeps_what_helps() -> None:
+    base = network()
+    models = [shifted(base, amount) for amount in (3.0, -1.0, 50.0, -2.0)]
+    made, found = make_soup(models, lambda model: abs(bias(model)))
+    # From the best on: −1; with −2 it is −1.5, worse; with 3 it is 1, no better; with 50 it is far off
+    assert found.members == (1,)
+    assert [(taste.members, taste.accepted) for taste in found.candidates] == [
+        ((1, 3), False),
+        ((1, 0), False),
+        ((1, 2), False),
+    ]
+    assert "no soup of these 4 networks is better than number 2 alone" in found.in_words()
+    assert bias(made) == pytest.approx(-1)
+    made, found = make_soup([*models, shifted(base, 1.2)], lambda model: abs(bias(model)))
+    assert found.members == (1, 4)
+    assert found.loss == pytest.approx(0.1)
+    assert bias(made) == pytest.approx(0.1)
+    assert "networks 2, 5: loss 0.1000, the best of them alone 1.0000" in found.in_words()
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_never_worse_than_the_best_alone(greedy: bool) -> None:
+    base = network()
+    for seed in range(6):
+        torch.manual_seed(seed)
+        models = [shifted(base, float(amount)) for amount in torch.randn(4) * 3]
+        made, found = make_soup(models, lambda model: abs(bias(model) - 0.3), greedy)
+        assert abs(bias(made) - 0.3) == pytest.approx(found.loss)
+        assert found.loss <= min(found.model_losses)
+
+
+def test_what_is_no_number_is_left_out() -> None:
+    base = network()
+    models = [shifted(base, amount) for amount in (2.0, float("nan"), -1.0)]
+    made, found = make_soup(models, lambda model: abs(bias(model)))
+    assert found.members == (2, 0)
+    assert bias(made) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="weights are damaged"):
+        make_soup([shifted(base, float("nan"))] * 2, lambda model: abs(bias(model)))
+
+
+def test_networks_must_agree() -> None:
+    base = network()
+    other = fresh(base)
+    for what, changed in {
+        "architecture": effnet.create(replace(base.arch, name="other"), classes=3),
+        "classes": effnet.create("nano", classes=4),
+        "numerics": effnet.create("nano", classes=3, numerics=Numerics("symmetric")),
+    }.items():
+        with pytest.raises(ValueError, match=f"network 3 differs from the first in its {what}") as raised:
+            make_soup([base, other, changed], lambda model: 0.0)
+        assert "\n" not in str(raised.value)
+    other.labels = Labels(("a", "b", "c"))
+    with pytest.raises(ValueError, match="differs from the first in its labels"):
+        make_soup([base, other], lambda model: 0.0)
+    with pytest.raises(ValueError, match="at least two networks, and there is one"):
+        make_soup([base], lambda model: 0.0)
+    with pytest.raises(ValueError, match="batch norm was folded"):
+        make_soup([fold_batch_norm(base), fold_batch_norm(base)], lambda model: 0.0)
+
+
+def test_the_examiner_judges_as_the_network_answers() -> None:
+    model, pictures = knowing(), squares(60, seed=7)
+    found = make_scorer(pictures, "cpu")(model)
+    from effnet.data import load_input
+
+    seen = torch.stack([torch.from_numpy(load_input(item.image, model.preprocess)) for item in pictures.items])
+    with torch.inference_mode():
+        logits = model(normalize(seen, model.preprocess)).double() * found.logit_scale
+    losses = nn.functional.cross_entropy(logits, torch.from_numpy(pictures.targets), reduction="none")
+    assert torch.allclose(torch.tensor(found.losses).double(), losses, atol=1e-3)
+    assert found.metric == float((logits.argmax(1).numpy() == pictures.targets).mean())
+
+
+# --- finished runs
+
+
+def finished(
+    folder: Path, model: EfficientNet, select: list[str], chosen: str = "fine-tuned", on: str = "holdout"
+) -> Path:
+    folder.mkdir()
+    save(model, folder / "model.safetensors")
+    with (folder / "split.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("picture", "label", "part"))
+        rows.writerows((name, "x", "select") for name in select)
+        rows.writerow(("elsewhere", "x", "fit"))
+    (folder / "run.json").write_text(json.dumps({"select_on": on}))
+    result = {"chosen": chosen, "evaluations": {}, "history": [], "probe_top1": None, "left_out": []}
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def noisy(model: EfficientNet, seed: int) -> EfficientNet:
+    other = fresh(model)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        assert isinstance(other.classifier, nn.Linear)
+        other.classifier.weight += torch.randn_like(other.classifier.weight) * other.classifier.weight.std()
+    return other
+
+
+def test_runs_become_a_soup(tmp_path: Path) -> None:
+    base, pictures = knowing(), squares(120, seed=7)
+    names = [item.name for item in pictures.items[:60]]
+    runs = [finished(tmp_path / str(seed), noisy(base, seed), names) for seed in range(3)]
+    splits = Splits(pictures, None, None)
+    made, found = soup_runs(runs, splits, device="cpu")
+    assert len(found.members) > 1  # errors of their own, which an average loses
+    assert found.loss < min(found.model_losses)
+    score = make_scorer(pictures.subset(range(60)), "cpu")(made)
+    assert score.loss == pytest.approx(found.loss, rel=1e-3)
+    assert score.logit_scale == pytest.approx(1, rel=0.2)  # the logits are scaled already
+    assert made.labels.names == CLASSES
+
+
+def test_runs_that_cannot_be_judged_alike(tmp_path: Path) -> None:
+    base, pictures = knowing(), squares(40, seed=7)
+    splits = Splits(pictures, None, None)
+    names = [item.name for item in pictures.items]
+    one = finished(tmp_path / "one", base, names[:20])
+    for folder, said in {
+        finished(tmp_path / "other", base, names[15:35]): r"different pictures \(5 in common\).*one --seed",
+        finished(tmp_path / "probe", base, names[:20], chosen="probe"): "kept its probe",
+        finished(tmp_path / "val", base, names[:20], on="val"): "give runs that agree",
+        tmp_path / "none": "holds no finished run",
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            soup_runs([one, folder], splits, device="cpu")
+    two = finished(tmp_path / "two", base, names[:20])
+    with pytest.raises(ValueError, match="has 10 of the 20 pictures"):
+        soup_runs([one, two], Splits(pictures.subset(range(10)), None, None), device="cpu")
+
+
+def test_pictures_of_the_validation_set(tmp_path: Path) -> None:
+    base, pictures = knowing(), squares(60, seed=7)
+    names = [item.name for item in pictures.items]
+    runs = [finished(tmp_path / str(seed), noisy(base, seed), names, on="val") for seed in range(2)]
+    wrong = ImageDataset(tuple(Item(item.image, 0, item.name) for item in pictures.items), pictures.labels)
+    _, found = soup_runs(runs, Splits(wrong, pictures, None), device="cpu")
+    assert found.model_losses[0] == pytest.approx(make_scorer(pictures, "cpu")(noisy(base, 0)).loss, rel=1e-3)

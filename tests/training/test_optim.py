@@ -1,0 +1,141 @@
+"""RMSProp along a trajectory that TensorFlow's own optimiser took."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from effnet.arch import ARCHS
+from effnet.net import create
+from effnet.training.dry_run import simulate_recipe
+from effnet.training.ema import ExponentialMovingAverage, ema_decay_at
+from effnet.training.optim import RMSProp, make_optimizer
+from effnet.training.recipes import PAPER_RECIPES, Recipe
+from effnet.training.schedule import set_learning_rate
+
+RECORDED = Path(__file__).with_name("rmsprop_tensorflow.json")
+
+
+def test_as_tensorflow_for_200_steps() -> None:
+    """A quadratic with noise; weights, every 20 steps, as ``tf.compat.v1.train.RMSPropOptimizer`` had them.
+
+    Recorded by ``scripts/record_rmsprop.py``.
+    """
+    recorded = json.loads(RECORDED.read_text())
+    weight = torch.nn.Parameter(torch.tensor(recorded["start"], dtype=torch.float32))
+    optimiser = RMSProp([weight], **recorded["settings"])
+    dice = np.random.default_rng(recorded["seed"])
+    curvature = torch.tensor(recorded["curvature"], dtype=torch.float32)
+    seen = []
+    for step in range(200):
+        noise = torch.from_numpy(dice.standard_normal(len(weight)).astype(np.float32))
+        weight.grad = curvature * weight.detach() + noise
+        optimiser.step()
+        if step % 20 == 19:
+            seen.append(weight.detach().tolist())
+    for ours, theirs in zip(seen, recorded["weights"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+
+
+def test_l2_is_added_to_the_gradient() -> None:
+    one, two = (torch.nn.Parameter(torch.tensor([3.0])) for _ in range(2))
+    decayed, plain = RMSProp([one], lr=0.1, weight_decay=0.01), RMSProp([two], lr=0.1)
+    one.grad, two.grad = torch.tensor([1.0]), torch.tensor([1.03])
+    decayed.step()
+    plain.step()
+    assert one.item() == pytest.approx(two.item(), rel=1e-6)
+
+
+def test_what_has_no_gradient_stays() -> None:
+    weight = torch.nn.Parameter(torch.tensor([3.0]))
+    optimiser = RMSProp([weight], lr=0.1, weight_decay=0.01)
+    optimiser.step()
+    assert weight.item() == 3
+    assert not optimiser.state[weight]
+
+
+RECIPE = Recipe(name="test", epochs=10, learning_rate=0.01, backbone_lr_mult=0.1, weight_decay=0.05)
+
+
+def test_every_parameter_once_and_no_decay_of_norms_and_biases() -> None:
+    model = create("nano", 5)
+    groups = make_optimizer(model, RECIPE).param_groups
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    for group in groups:
+        for parameter in group["params"]:
+            assert (group["weight_decay"] > 0) == (parameter.ndim > 1)
+
+
+def test_the_official_code_decays_all_but_batch_norm() -> None:
+    model = create("nano", 5)
+    groups = make_optimizer(model, Recipe(name="test", epochs=1, optimizer="rmsprop", weight_decay=1e-5)).param_groups
+    decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in decayed) == (".norm." not in name), name
+
+
+def test_backbone_has_its_own_rate() -> None:
+    model = create("nano", 5)
+    found = make_optimizer(model, RECIPE)
+    set_learning_rate(found, 0.02)
+    rates = {id(parameter): group["lr"] for group in found.param_groups for parameter in group["params"]}
+    assert rates[id(model.classifier.weight)] == 0.02
+    assert rates[id(model.stem.conv.weight)] == pytest.approx(0.002)
+
+
+def test_each_part_has_less_than_the_one_above_it() -> None:
+    model = create("nano", 5)
+    found = make_optimizer(model, Recipe(name="test", epochs=1, layer_lr_decay=0.5))
+    set_learning_rate(found, 1.0)
+    rates = {id(parameter): group["lr"] for group in found.param_groups for parameter in group["params"]}
+    parts = [model.get_submodule(name) for name in (*model.feature_names(), "classifier")]
+    assert [rates[id(next(part.parameters()))] for part in parts] == [
+        0.5**index for index in reversed(range(len(parts)))
+    ]
+
+
+def test_average_by_hand_with_norm_statistics() -> None:
+    model = create("nano", 5)
+    average = ExponentialMovingAverage(model, decay=0.5)
+    before = average.model.stem.norm.running_mean.clone()
+    with torch.no_grad():
+        model.stem.norm.running_mean += 1
+        model.classifier.bias += 2
+    average.update(model)  # after the first step the decay is (1 + 1) / (10 + 1)
+    assert torch.allclose(average.model.stem.norm.running_mean, before + 9 / 11)
+    assert torch.allclose(average.model.classifier.bias, torch.full((5,), 18 / 11))
+    for _ in range(100):
+        average.update(model)
+    assert torch.allclose(average.model.classifier.bias, torch.full((5,), 2.0))
+
+
+def test_the_average_ages_as_the_official_code_has_it_at_every_step() -> None:
+    """``tf.train.ExponentialMovingAverage`` with ``num_updates``: of a dry run of the paper's, which grows old."""
+    rehearsal = simulate_recipe(PAPER_RECIPES[0], ARCHS["b0"])
+
+    def official(step: int) -> float:
+        return min(0.9999, (1 + step) / (10 + step))
+
+    steps = rehearsal.steps_per_epoch * len(rehearsal.epochs)
+    assert official(1) == 2 / 11 < official(steps) == 0.9999
+    for step in range(1, steps + 1):
+        assert ema_decay_at(PAPER_RECIPES[0].ema_decay, step) == official(step), step
+    for one in rehearsal.epochs:
+        assert one.ema_decay == official(one.step + rehearsal.steps_per_epoch), one.epoch
+
+
+def test_the_average_takes_its_age_at_every_step() -> None:
+    model = torch.nn.Linear(1, 1).double()
+    average = ExponentialMovingAverage(model, decay=0.99)  # type: ignore[arg-type]
+    expected = model.weight.item()
+    for step in range(1, 1001):
+        with torch.no_grad():
+            model.weight += 1
+        average.update(model)  # type: ignore[arg-type]
+        decay = min(0.99, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * model.weight.item()
+        assert average.model.weight.item() == pytest.approx(expected, rel=1e-12), step  # type: ignore[operator]

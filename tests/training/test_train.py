@@ -1,0 +1,465 @@
+"""Runs from folders of small pictures: what is made, what is refused, what is kept."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import shutil
+import weakref
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import effnet
+from effnet.data import ImageDataset, ImageError, Splits
+from effnet.data.dataset import Item
+from effnet.metadata import Labels
+from effnet.runtime.torch import EagerEngine
+from effnet.training import loop
+from effnet.training.callbacks import Callback
+from effnet.training.checkpoint import Checkpoints
+from effnet.training.config import Resources
+from effnet.training.distributed import Distributed
+from effnet.training.ema import ExponentialMovingAverage
+from effnet.training.loop import apply_phase
+from effnet.training.losses import TrainingLoss
+from effnet.training.recipes import RECIPES, Recipe
+from tests.training.conftest import paint
+
+QUICK = Recipe(name="quick", epochs=2, batch_size=16, learning_rate=0.01, bn_momentum=0.3, ema_decay=0.5)
+SHARED = Path(__file__).parents[2].parent / "shared"
+
+
+class Heard(Callback):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.stages: set[str] = set()
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        assert 0 < done <= total
+        self.stages.add(stage)
+
+
+def run(data: Path, out: Path, **settings: object) -> effnet.training.run_dir.Result:  # type: ignore[name-defined]
+    given = {"model": "nano", "weights": "none", "resources": Resources(workers=0), **settings}
+    return effnet.train(data, given.pop("recipe", QUICK), out=out, **given)  # type: ignore[arg-type]
+
+
+def parts(out: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    with (out / "split.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["part"], []).append(row["picture"])
+    return found
+
+
+def test_a_folder_becomes_a_model(photos: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    result = run(photos, tmp_path / "out", watch=heard)
+    assert result.evaluation.pictures == 8
+    assert result.split == "holdout"
+    model = effnet.load(tmp_path / "out")
+    assert model.labels.names == ("dark", "light")
+    assert model.arch == effnet.ARCHS["nano"]
+    assert "recipe quick" in model.provenance.history[0]
+    found = parts(tmp_path / "out")
+    assert {part: len(names) for part, names in found.items()} == {"holdout": 8, "select": 6, "fit": 26}
+    assert sum(map(len, found.values())) == len(set().union(*found.values()))
+    assert {"epoch 1/2", "epoch 2/2", "held out"} <= heard.stages
+    assert json.loads((tmp_path / "out/result.json").read_text())["top1"] == result.evaluation.top1
+    assert "</html>" in (tmp_path / "out/report.html").read_text()
+
+
+def test_what_only_training_needs_is_let_go(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[object]] = []
+
+    def averaged(model: effnet.EfficientNet, decay: float) -> ExponentialMovingAverage:
+        made = ExponentialMovingAverage(model, decay)
+        held.append(weakref.ref(made))
+        return made
+
+    def judged(model: effnet.EfficientNet, *args: object, **settings: object) -> object:
+        assert [one() for one in held] == [None]
+        assert all(parameter.grad is None for parameter in model.parameters())
+        return effnet.evaluate(model, *args, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "Average", averaged)
+    monkeypatch.setattr("effnet.training.train.evaluate", judged)
+    assert len(run(photos, tmp_path / "out").history) == 2
+
+
+def test_same_seed_same_file(photos: Path, tmp_path: Path) -> None:
+    made = [run(photos, tmp_path / name, seed=seed).model.read_bytes() for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    assert made[0] == made[1] != made[2]
+
+
+def test_worker_processes_change_nothing(photos: Path, tmp_path: Path) -> None:
+    assert (
+        run(photos, tmp_path / "0").model.read_bytes()
+        == run(photos, tmp_path / "2", resources=Resources(workers=2)).model.read_bytes()
+    )
+
+
+def test_validation_folder_is_only_reported_on(photos: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(photos, data / "train")
+    paint(data / "val", "dark", 70, 4, seed=9)
+    paint(data / "val", "light", 180, 4, seed=9)
+    result = run(data, tmp_path / "out")
+    assert result.split == "val"
+    assert {part: len(names) for part, names in parts(tmp_path / "out").items()} == {"val": 8, "select": 8, "fit": 32}
+    # Other validation pictures, even wrongly labelled ones, give the same model: nothing was chosen on them.
+    (data / "val/dark").rename(data / "val/x")
+    (data / "val/light").rename(data / "val/dark")
+    (data / "val/x").rename(data / "val/light")
+    assert run(data, tmp_path / "other").model.read_bytes() == result.model.read_bytes()
+    chosen = run(data, tmp_path / "chosen", select_on="val")
+    assert {part: len(names) for part, names in parts(tmp_path / "chosen").items()}["fit"] == 40
+    assert "chosen" in chosen.split
+
+
+def test_a_picture_that_is_in_train_and_in_validation_is_said(photos: Path, tmp_path: Path) -> None:
+    data, heard = tmp_path / "data", Heard()
+    shutil.copytree(photos, data / "train")
+    paint(data / "val", "dark", 70, 4, seed=9)
+    paint(data / "val", "light", 180, 4, seed=9)
+    shutil.copy(data / "train/dark/00.png", data / "val/dark/copy.png")
+    run(data, tmp_path / "out", epochs=1, watch=heard)
+    assert (
+        "1 picture of val is in train as well: dark/00.png = dark/copy.png; "
+        "figures on val will look better than they are"
+    ) in heard.lines
+
+
+def test_used_folder_resume_and_finished(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = run(photos, out, resume=True)  # nothing there: it starts
+    before = first.model.stat().st_mtime_ns
+    with pytest.raises(FileExistsError, match="--resume"):
+        run(photos, out)
+    again = run(photos, out, resume=True)
+    assert again.evaluations == first.evaluations
+    assert again.model.stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match=r"other settings.*seed was 0"):
+        run(photos, out, resume=True, seed=5)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("dear")
+    with pytest.raises(FileExistsError, match="no run to resume"):
+        run(photos, tmp_path / "mine", resume=True)
+
+
+def test_unreadable_pictures_are_named_and_left_out(photos: Path, tmp_path: Path) -> None:
+    (photos / "dark/broken.jpg").write_bytes(b"no picture at all")
+    heard = Heard()
+    result = run(photos, tmp_path / "out", watch=heard)
+    assert len(result.left_out) == 1
+    assert "broken.jpg" in result.left_out[0]
+    assert any("1 picture" in line and "broken.jpg" in line for line in heard.lines)
+    with pytest.raises(ImageError, match=r"broken\.jpg"):
+        run(photos, tmp_path / "strict", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 1, "minutes": 1.0}, "either epochs or minutes"),
+        ({"minutes": -1.0}, "above 0"),
+        ({"epochs": 0}, "train nothing"),
+        ({"recipe": "finetune"}, "--weights FILE"),
+        ({"recipe": "finetun"}, "did you mean finetune"),
+        ({"model": "b33"}, "did you mean b3"),
+        ({"weights": None}, "--weights FILE.*--weights none"),
+        ({"weights": "nowhere.pth"}, "no such file"),
+        ({"select_on": "val"}, "validation folder"),
+        ({"select_on": "test"}, "one of holdout, val"),
+        ({"batch": 0}, "batch must be"),
+        ({"resources": Resources(device="warp9")}, "no device"),
+    ],
+)
+def test_refused_in_one_sentence_and_nothing_made(
+    photos: Path, tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises((ValueError, OSError), match=message) as raised:
+        run(photos, tmp_path / "out", **settings)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out/model.safetensors").exists()
+
+
+def test_failed_start_does_not_occupy_the_folder(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        run(photos, tmp_path / "out", weights="nowhere.pth")
+    with pytest.raises(FileNotFoundError):
+        run(photos, tmp_path / "out", teacher="nowhere.pth")
+    run(photos, tmp_path / "out")
+
+
+def test_loss_that_is_no_number_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the best weights before it are kept."""
+    sound, calls = TrainingLoss._image_losses, []
+
+    def losses(self: TrainingLoss, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return sound(self, logits, wanted) * (torch.nan if len(calls) > 3 else 1)
+
+    monkeypatch.setattr(TrainingLoss, "_losses", losses)
+    with pytest.raises(
+        ValueError, match=r"epoch 2: .* lower learning rate.* weights after epoch 1, the best so far, are"
+    ):
+        run(photos, tmp_path / "out")
+    assert effnet.load(tmp_path / "out" / "model.safetensors").labels.names == ("dark", "light")
+    calls.clear()
+    monkeypatch.setattr("effnet.weights.formats.write", lambda *_: no_space())
+    with pytest.raises(
+        ValueError, match=r"epoch 2: .* lower learning rate.*model\.safetensors could not be .* disk is full"
+    ):
+        run(photos, tmp_path / "full")
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_probe_outlives_a_loss_that_is_no_number(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"model": None, "weights": run(photos, tmp_path / "first").model}
+    probe = effnet.load(run(photos, tmp_path / "probe", recipe="probe", **settings).model)
+    monkeypatch.setattr(TrainingLoss, "_losses", lambda self, logits, wanted: logits.sum(1) * torch.nan)
+    with pytest.raises(ValueError, match=r"epoch 1: .* lower learning rate.*; the probe's weights, the best so far"):
+        run(photos, tmp_path / "out", recipe="finetune", epochs=1, **settings)
+    kept = effnet.load(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(kept.classifier.weight, probe.classifier.weight)
+
+
+def overflowing(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
+    """The first ``epochs`` are judged by logits beyond float32."""
+    sound, left = EagerEngine.run, iter(range(epochs))
+
+    def run(self: EagerEngine, pictures: np.ndarray) -> np.ndarray:
+        logits = sound(self, pictures)
+        return logits if next(left, None) is None else np.full_like(logits, np.inf)
+
+    monkeypatch.setattr(EagerEngine, "run", run)
+
+
+def test_every_loss_held_out_is_no_number(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overflowing(monkeypatch, 2)
+    with pytest.raises(ValueError, match=r"failed in epoch 2: the loss of the pictures held out is not a number; try"):
+        run(photos, tmp_path / "out")
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_young_average_may_come_right(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overflowing(monkeypatch, 1)
+    first, second = run(photos, tmp_path / "out").history
+    assert first.select_loss == inf
+    assert f"{second.select_loss:.3f} after epoch 2 of 2" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_an_average_that_is_no_number_ends_the_run(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps before it had a loss; the best weights before it are kept."""
+    sound, calls = ExponentialMovingAverage.update, []
+
+    def update(self: ExponentialMovingAverage, model: effnet.EfficientNet) -> None:
+        calls.append(1)
+        sound(self, model)
+        if len(calls) == 4:
+            self.model.classifier.bias.fill_(torch.nan)
+
+    monkeypatch.setattr(ExponentialMovingAverage, "update", update)
+    with pytest.raises(ValueError, match=r"epoch 2: the loss of the pictures held out .* after epoch 1, the best"):
+        run(photos, tmp_path / "out", epochs=4)
+    assert effnet.load(tmp_path / "out" / "model.safetensors").classifier.bias.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch"), [("00002-0000000.pt", 1), ("model.safetensors", 2), ("report.html", 2), ("rates.svg", None)]
+)
+def test_a_full_disk_is_said_and_costs_no_checkpoint(
+    name: str, epoch: int | None, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"learning_rate": "find", "recipe": replace(QUICK, batch=8)} if name == "rates.svg" else {}
+    moved, out = Path.replace, tmp_path / "out"
+
+    def replaced(path: Path, target: Path) -> Path:
+        return no_space() if target.name == name else moved(path, target)  # type: ignore[func-returns-value,return-value]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", replaced)
+        with pytest.raises(OSError, match=f"{name} could not be written: the disk is full") as raised:
+            run(photos, out, **settings)
+    assert "\n" not in str(raised.value)
+    assert not list(out.rglob("*.part"))
+    left = Checkpoints(out / "checkpoints").latest()
+    assert (left and left["epoch"]) == epoch
+    assert len(run(photos, out, resume=True, **settings).history) == 2
+
+
+def test_out_of_memory_halves_the_parts_and_keeps_the_batch(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, seen = TrainingLoss.__call__, []
+
+    def call(self: TrainingLoss, logits: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        if len(logits) > 6:
+            raise torch.OutOfMemoryError("out of memory")
+        seen.append(len(logits))
+        return sound(self, logits, *rest)
+
+    monkeypatch.setattr(TrainingLoss, "__call__", call)
+    heard = Heard()
+    run(photos, tmp_path / "out", watch=heard)
+    assert max(seen) <= 6
+    assert any("out of memory: from here on a batch is computed in 2 parts" in line for line in heard.lines)
+    monkeypatch.setattr(TrainingLoss, "__call__", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
+    with pytest.raises(ValueError, match="not enough memory for a single picture: try --checkpointing"):
+        run(photos, tmp_path / "second")
+
+
+def test_out_of_memory_in_one_of_several_processes_names_the_parts(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, heard = TrainingLoss.__call__, Heard()
+
+    def call(self: TrainingLoss, logits: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        if len(logits) > 6:
+            raise torch.OutOfMemoryError("out of memory")
+        return sound(self, logits, *rest)
+
+    class OneOfTwo(Distributed):
+        def __init__(self, *settings: Any, **named: Any) -> None:
+            super().__init__(*settings, **named)
+            self.ranks = 2
+
+    monkeypatch.setattr(TrainingLoss, "__call__", call)
+    with monkeypatch.context() as patched:
+        patched.setattr("effnet.training.train.Place", OneOfTwo)
+        with pytest.raises(ValueError, match="--resume --accumulate 2, which computes the same batch in more parts"):
+            run(photos, tmp_path / "out")
+    run(photos, tmp_path / "out", resume=True, watch=heard, resources=Resources(workers=0, accumulation_steps=4))
+    assert not any("out of memory" in line for line in heard.lines)
+
+
+@pytest.mark.parametrize("where", ["torch.optim.AdamW.step", "effnet.training.train.Stages._score_on_selection"])
+def test_out_of_memory_beside_the_batches(
+    where: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(where, fail)
+    with pytest.raises(ValueError, match="there is not enough memory: try a smaller --size or network"):
+        run(photos, tmp_path / "out")
+
+
+def test_minutes_become_epochs_once(photos: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    result = run(photos, tmp_path / "out", minutes=0.02, watch=heard)
+    assert 1 <= len(result.history) <= 200
+    assert any("an epoch takes about" in line for line in heard.lines)
+
+
+def test_probe_of_own_weights(photos: Path, tmp_path: Path) -> None:
+    first = run(photos, tmp_path / "first")
+    heard = Heard()
+    second = run(photos, tmp_path / "second", model=None, weights=first.model, recipe="probe", watch=heard)
+    assert second.chosen == "probe"
+    assert second.probe_top1 is not None
+    assert second.history == ()
+    assert any(line.startswith("probe:") for line in heard.lines)
+
+
+def test_finetuning_says_what_it_does_about_batch_norm(photos: Path, tmp_path: Path) -> None:
+    """And does the same as one that is told to."""
+    first, heard = run(photos, tmp_path / "first"), Heard()
+    auto, frozen = (
+        run(photos, tmp_path / name, model=None, weights=first.model, recipe=recipe, epochs=1, watch=heard)
+        for name, recipe in (("auto", "finetune"), ("frozen", replace(RECIPES["finetune"], norms="frozen")))
+    )
+    assert [line for line in heard.lines if line.startswith("batch norm")] == [
+        "batch norm: frozen, since those that the weights bring are better than any from fewer than 20,000 pictures"
+    ]
+    assert [replace(one, seconds=0.0) for one in auto.history] == [replace(one, seconds=0.0) for one in frozen.history]
+    assert auto.model.read_bytes() == frozen.model.read_bytes()
+
+
+def test_photos_with_the_real_lite0_probe(tmp_path: Path) -> None:
+    weights, data = SHARED / "weights/lite0_imagenet_backbone_timm.pth", SHARED / "data/hymenoptera"
+    if not weights.is_file() or not data.is_dir():
+        pytest.skip(f"{weights} or {data} is missing")
+    result = effnet.train(data, "probe", weights=weights, out=tmp_path / "out")
+    assert result.evaluation.images == 153
+    assert result.evaluation.top1 >= 0.93
+
+
+def test_validation_that_is_chosen_by_is_never_learned_from(photos: Path, tmp_path: Path) -> None:
+    start = run(photos, tmp_path / "start").model
+    data = tmp_path / "data"
+    shutil.copytree(photos, data / "train")
+    paint(data / "val", "dark", 70, 4, seed=9)
+    paint(data / "val", "light", 180, 4, seed=9)
+    settings = {"model": None, "weights": start, "recipe": "probe", "select_on": "val"}
+    with_val = effnet.load(run(data, tmp_path / "with", **settings).model)
+    paint(data / "val", "light", 20, 4, seed=9)
+    without = effnet.load(run(data, tmp_path / "without", **settings).model)
+    assert torch.equal(with_val.classifier.weight, without.classifier.weight)
+
+
+def test_a_rate_is_found_once(photos: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    wide = replace(QUICK, batch=8)
+    result = run(photos, tmp_path / "out", recipe=wide, learning_rate="find", watch=heard)
+    assert any(line.startswith("learning rate: ") for line in heard.lines)
+    assert (tmp_path / "out" / "rates.svg").read_text().startswith("<svg")
+    assert result.history[0].learning_rate != QUICK.learning_rate
+    with pytest.raises(ValueError, match='the learning rate is a number, or "find"'):
+        run(photos, tmp_path / "other", learning_rate="search")
+
+
+def test_larger_sizes_are_tried(photos: Path, tmp_path: Path) -> None:
+    heard = Heard()
+    result = run(photos, tmp_path / "out", recipe=replace(QUICK, larger=True), watch=heard)
+    assert any("32×32" in line for line in heard.lines)
+    assert effnet.load(result.model).preprocess.size[0] in (32, 48)
+
+
+def test_parts_thaw_one_after_the_other(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+
+    def settled(model: effnet.EfficientNet, *rest: object) -> None:
+        apply_phase(model, *rest)  # type: ignore[arg-type]
+        seen.append({name.partition(".")[0] for name, value in model.named_parameters() if value.requires_grad})
+
+    monkeypatch.setattr(loop, "apply_phase", settled)
+    run(photos, tmp_path / "out", recipe=replace(QUICK, epochs=3, unfreeze=1.0))
+    assert seen == [{"classifier"}, {"classifier", "head"}, {"classifier", "head", "stage3"}]
+
+
+@pytest.mark.parametrize("kind", ["any", "value"])
+def test_labels_of_other_kinds(kind: str, photos: Path, tmp_path: Path) -> None:
+    paths = sorted(photos.rglob("*.png"))
+    dark = [path.parent.name == "dark" for path in paths]
+    labels = [(0,) if one else (0, 1) for one in dark] if kind == "any" else [(1.0 if one else 3.0,) for one in dark]
+    items = tuple(
+        Item(path, label, path.name + str(n)) for n, (path, label) in enumerate(zip(paths, labels, strict=True))
+    )
+    names = ("visible", "light") if kind == "any" else ("brightness",)
+    splits = Splits(ImageDataset(items, Labels(names, kind)), None, None)
+    recipe = replace(QUICK, epochs=10, learning_rate=0.005, label_smoothing=0.0)
+    result = run(splits, tmp_path / "out", recipe=recipe)  # type: ignore[arg-type]
+    assert result.evaluation.headline.value > 0.8
+    assert effnet.load(result.model).labels == Labels(names, kind)
+    assert (tmp_path / "out" / "report.html").exists()
+    probed = run(splits, tmp_path / "probed", weights=result.model, model=None, recipe="probe")  # type: ignore[arg-type]
+    assert probed.evaluation.headline.value > 0.8
