@@ -17,8 +17,8 @@ from effnet.weights.catalog import DEFAULTS, ENTRIES, PUBLISHERS, CatalogEntry
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 # The rooms in their one-way order, as tests/test_rooms.py holds them.
-ROOMS = ["arch", "contract", "clock", "net", "draw", "data", "weights", "engines", "exporting", "prediction"]
-ROOMS += ["evaluation", "explanation", "doctor", "training", "compare", "bench", "search", "serve", "cli"]
+ROOMS = ["arch", "metadata", "tasks", "timing", "net", "draw", "data", "weights", "runtime", "exporting", "prediction"]
+ROOMS += ["evaluation", "explanation", "doctor", "training", "serve", "lab", "cli"]
 
 
 def archs_table() -> str:
@@ -46,29 +46,15 @@ def archs_table() -> str:
 
 def rooms() -> str:
     """The rooms in their order, each with the first line of its docstring."""
-    return _listed([_files(room)[0] for room in ROOMS])
-
-
-def files() -> str:
-    """The package's files, room by room in their order, each with the first line of its docstring."""
-    return _listed([path for room in ROOMS for path in _files(room)])
-
-
-def _files(room: str) -> list[Path]:
-    package = ROOT / "effnet" / room
-    if not package.is_dir():
-        return [package.with_suffix(".py")]
-    return sorted(package.rglob("*.py"), key=lambda path: (path.parent, path))
-
-
-def _listed(paths: list[Path]) -> str:
-    lines = ["```text"]
-    for path in paths:
-        name = path.relative_to(ROOT / "effnet")
-        shown = f"{name.parent}/" if name.name == "__init__.py" else f"{'  ' * (len(name.parts) - 1)}{name.name}"
+    lines = ["| room | holds |", "|---|---|"]
+    for room in ROOMS:
+        package = ROOT / "effnet" / room
+        path, shown = (
+            (package / "__init__.py", f"{room}/") if package.is_dir() else (package.with_suffix(".py"), f"{room}.py")
+        )
         document = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        lines.append(f"{shown:<26} {document.splitlines()[0].rstrip('.') if document else ''}".rstrip())
-    return "\n".join([*lines, "```"])
+        lines.append(f"| `{shown}` | {document.partition(chr(10))[0].rstrip('.')} |")
+    return "\n".join(lines)
 
 
 def weights_table() -> str:
@@ -95,8 +81,7 @@ def _in_a_cell(card: CatalogEntry) -> str:
 PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (DOCS / "architectures.md", "table", archs_table),
     (DOCS / "weights.md", "table", weights_table),
-    (DOCS / "rooms.md", "files", files),
-    (ROOT / "README.md", "rooms", rooms),
+    (DOCS / "design.md", "rooms", rooms),
 )
 
 

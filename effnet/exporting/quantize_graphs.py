@@ -267,4 +267,6 @@ class _TFLiteRewriter:
     def _set_constant(self, index: int, kind: str, data: NDArray[Any], scales: NDArray[np.float32], axis: int) -> None:
         zero = (0,) * len(scales)
         scale = tuple(scales.tolist())
-        self.tensors[index] = replace(self.tensors[index], type=kind, data=data, scale=scale, zero_point=zero, axis=axis)
+        self.tensors[index] = replace(
+            self.tensors[index], type=kind, data=data, scale=scale, zero_point=zero, axis=axis
+        )

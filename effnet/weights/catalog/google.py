@@ -107,7 +107,9 @@ def _entry(
 def _v1_entry(name: str, arch: str, size: int, archive: str, top1: float, note: str) -> CatalogEntry:
     """A card of V1, whose pictures differ by their size; AdvProp's are normalised in another way."""
     preprocess = replace(
-        default_preprocessing.tensorflow_preprocess(ARCHS["b0"]), size=(size, size), crop_fraction=default_crop_fraction(size)
+        default_preprocessing.tensorflow_preprocess(ARCHS["b0"]),
+        size=(size, size),
+        crop_fraction=default_crop_fraction(size),
     )
     if name == "google_ap":
         preprocess = replace(preprocess, mean=HALF_MEAN_STD[0], std=HALF_MEAN_STD[1])
