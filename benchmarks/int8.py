@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from effnet.exporting.quantise import format_sensitivities, measure_sensitivity, quantize
 from numpy.typing import NDArray
 
 from effnet.data.image_io import InputImage
 from effnet.data.preprocessing import normalize
 from effnet.exporting.calibration_images import load_quantization_data
+from effnet.exporting.quantize import format_sensitivities, measure_sensitivity, quantize
 from effnet.net import EfficientNet
 from effnet.runtime import litert, onnx, openvino
 from effnet.runtime.base import open_exported

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from effnet.explanation import Explanation as Explanation
     from effnet.explanation import explain as explain
     from effnet.exporting.export import export as export
-    from effnet.exporting.quantise import quantize as quantize
+    from effnet.exporting.quantize import quantize as quantize
     from effnet.metadata import Labels as Labels
     from effnet.metadata import Numerics as Numerics
     from effnet.metadata import Preprocess as Preprocess
@@ -55,7 +55,7 @@ _NAMES_OF = {
     "effnet.explanation": ("Explanation", "explain"),
     "effnet.runtime.autotune": ("engine",),
     "effnet.exporting.export": ("export",),
-    "effnet.exporting.quantise": ("quantise",),
+    "effnet.exporting.quantize": ("quantize",),
     "effnet.net": ("EfficientNet", "FusedMBConv", "MBConv", "SqueezeExcite", "create"),
     "effnet.prediction": ("Prediction", "Predictor"),
     "effnet.prediction.ensemble": ("Ensemble",),

@@ -112,7 +112,7 @@ def _export_int8(
 ) -> None:
     """Calibrates, writes, judges in the file's own runtime, and tells."""
     from effnet.cli.printing import print_json, print_results, progress_bar
-    from effnet.exporting.quantise import format_sensitivities, quantize
+    from effnet.exporting.quantize import format_sensitivities, quantize
     from effnet.weights import load
 
     network = load(model)

@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from effnet.exporting.quantise import format_sensitivities, measure_sensitivity, quantize
 from PIL import Image
 
 from effnet import ARCHS
 from effnet.data.preprocessing import normalize
 from effnet.exporting.calibration import QuantizationRange, calibrate, equalize, measure_channel_scales, traced_forward
 from effnet.exporting.calibration_images import sample_by_class
-from effnet.exporting.quantize import find_float_layers
+from effnet.exporting.quantize import find_float_layers, format_sensitivities, measure_sensitivity, quantize
 from effnet.metadata import Labels, Preprocess
 from effnet.net import EfficientNet
 from effnet.net.surgery import fold_batch_norm

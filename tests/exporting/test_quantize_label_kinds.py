@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from effnet.exporting.quantise import format_sensitivities, measure_sensitivity, quantize
 
 from effnet.data import ImageDataset, Item, Splits
 from effnet.data.image_io import load_input
+from effnet.exporting.quantize import format_sensitivities, measure_sensitivity, quantize
 from effnet.metadata import Labels
 from effnet.net import EfficientNet
 from effnet.runtime.base import open_exported
