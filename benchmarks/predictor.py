@@ -266,7 +266,7 @@ def headed(weights: Path, photos: list[Path], folder: Path) -> tuple[EfficientNe
     crops = (np.asarray(load_input(path, model.preprocess), np.uint8)[None] for path in photos)
     probe = fit_linear_probe(
         np.concatenate([engine.embed(crop) for crop in crops]),
-        Targets(np.array([names.index(path.parent.name) for path in photos]), "one", len(names)),
+        Targets(np.array([names.index(path.parent.name) for path in photos]), "classification", len(names)),
     )
     model = set_classes(model, len(names))
     with torch.no_grad():

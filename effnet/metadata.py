@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import floor
 from types import MappingProxyType
+from typing import Any
 
 from effnet.arch import Arch
 from effnet.arch.serde import Record, check_choice, check_float, check_int
@@ -131,22 +132,31 @@ def default_crop_fraction(resolution: int) -> float:
     return resolution / (resolution + 32) if resolution >= 96 else 1.0
 
 
-LABEL_KINDS = ("one", "any", "value")
+TASKS = ("classification", "multilabel", "regression")
+_OLD_KINDS = {"one": "classification", "any": "multilabel", "value": "regression"}
 
 
 @dataclass(frozen=True)
 class Labels(Record):
     """What the classifier's outputs mean, in order. Empty: not known.
 
-    ``kind``: "one", exactly one class is right, and a softmax gives the probabilities; "any", each may be right by
-    itself, and a sigmoid gives them; "value", the outputs are numbers, as they are.
+    ``task``: "classification", exactly one class per image (softmax); "multilabel", any number of labels per image
+    (sigmoid); "regression", numeric values (no activation). See `effnet.tasks`.
     """
 
     names: tuple[str, ...] = ()
-    kind: str = "one"
+    task: str = "classification"
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Labels:
+        """As of any record; also reads the headers of the first model files, which spell it ``"kind": "any"``."""
+        if isinstance(data, dict) and "kind" in data:
+            kind = data["kind"]
+            data = {key: value for key, value in data.items() if key != "kind"} | {"task": _OLD_KINDS.get(kind, kind)}
+        return super().from_dict(data)
 
     def __post_init__(self) -> None:
-        check_choice("kind", self.kind, LABEL_KINDS)
+        check_choice("task", self.task, TASKS)
         if not isinstance(self.names, tuple) or not all(isinstance(name, str) for name in self.names):
             raise ValueError("labels must be texts, one a class")
         if len(set(self.names)) != len(self.names):
@@ -158,9 +168,9 @@ class Labels(Record):
 
     def describe(self, outputs: int) -> str:
         """Of a network of so many ``outputs``, for a person: "1,000 classes", "3 labels, any of them", "2 values"."""
-        thing = {"one": "class", "any": "label", "value": "value"}[self.kind]
+        thing = {"classification": "class", "multilabel": "label", "regression": "value"}[self.task]
         many = {"class": "classes"}.get(thing, f"{thing}s")
-        return f"{outputs:,} {thing if outputs == 1 else many}{', any of them' if self.kind == 'any' else ''}"
+        return f"{outputs:,} {thing if outputs == 1 else many}{', any of them' if self.task == 'any' else ''}"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import typer
 
 from effnet.cli.options import JsonOption, ModelArgument, OfflineOption, refuse_existing
 from effnet.cli.options import parse_image_size as parsed
-from effnet.runtime.io_spec import DEFAULT_OUTPUTS, IOSpec
+from effnet.runtime.io_spec import IOSpec
+from effnet.tasks import task_of
 
 
 def export(
@@ -90,11 +91,10 @@ def export(
             }
         )
         return
-    what = {"one": "logit", "any": "logit", "value": "value"}.get(done.label_kind, "number")
-    alike = "top-1" if done.label_kind == "one" else "labels"
-    agreed = f", the same {alike} on {done.same_top1}" if done.same_top1 is not None else ""
+    what = "number" if not done.task else "logit" if task_of(done.task).has_probabilities else "value"
+    agreed = f", the {task_of(done.task).agreement} on {done.same_top1}" if done.same_top1 is not None else ""
     print_results(
-        f"{done.path}: {done.format}, {done.bytes / 1e6:.1f} MB, {done.io_spec.in_words(has_classifier=bool(done.label_kind))}",
+        f"{done.path}: {done.format}, {done.bytes / 1e6:.1f} MB, {done.io_spec.in_words(has_classifier=bool(done.task))}",
         f"compared with the network on {done.images} pictures: "
         f"largest difference {done.difference:.1e} of the largest {what}{agreed}",
     )
@@ -116,7 +116,7 @@ def _export_int8(
     from effnet.weights import load
 
     network = load(model)
-    wanted = DEFAULT_OUTPUTS[network.labels.kind] if output is None else output
+    wanted = task_of(network.labels.task).output if output is None else output
     interface = IOSpec(given, wanted, size=network.preprocess.size)
     with progress_bar("measuring layers") as step:
         done = quantize(network, target, pictures, interface, max_drop, count, step_done=step)
@@ -127,5 +127,5 @@ def _export_int8(
     print_results(
         f"{done.path}: {done.format}, int8, {done.bytes / 1e6:.1f} MB, {interface.in_words()}",
         done.in_words(),
-        *([format_sensitivities(done.sensitivities, done.label_kind)] if done.sensitivities else []),
+        *([format_sensitivities(done.sensitivities, done.task)] if done.sensitivities else []),
     )

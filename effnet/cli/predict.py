@@ -229,9 +229,9 @@ def print_predictions_csv(found: Iterable[Prediction], labels: Labels, outputs: 
     """A line a label; a picture of which none is right has one line without; of values a line a picture."""
     write = csv.writer(sys.stdout, lineterminator="\n").writerow
     names = [labels.name(index) for index in range(outputs)]
-    write(("picture", *names) if labels.kind == "value" else ("picture", "rank", "label", "probability"))
+    write(("picture", *names) if labels.task == "regression" else ("picture", "rank", "label", "probability"))
     for one in found:
-        if labels.kind == "value":
+        if labels.task == "regression":
             write((one.image, *(one.values[name] for name in names)))
             continue
         for rank, (label, share) in enumerate(zip(one.labels, one.probabilities, strict=True), start=1):
@@ -244,12 +244,12 @@ def print_predictions_table(found: list[Prediction], labels: Labels) -> None:
     """A row a picture."""
     from effnet.cli.printing import format_number, format_percent, new_table, print_results
 
-    if labels.kind == "value":
+    if labels.task == "regression":
         names = tuple(found[0].values)
         shown = new_table("picture", *names, left=("picture",))
         for one in found:
             shown.add_row(one.image, *(format_number(one.values[name]) for name in names))
-    elif labels.kind == "any":
+    elif labels.task == "multilabel":
         shown = new_table("picture", "labels", left=("picture", "labels"))
         for one in found:
             pairs = zip(one.labels, one.probabilities, strict=True)

@@ -93,8 +93,9 @@ def train(
     folds: Annotated[
         int | None, typer.Option(min=2, metavar="N", help="Train N networks, each judged on the part it has not seen.")
     ] = None,
-    kind: Annotated[
-        str | None, typer.Option(metavar="KIND", help="Of a .csv's labels: one, any (of several) or value (numbers).")
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="TASK", help="What the labels of a .csv mean: classification, multilabel or regression."),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same model on this machine.")] = 0,
     select_on: Annotated[
@@ -171,9 +172,9 @@ def train(
     from effnet.training.cross_validation import CrossValidationResult, train_folds
     from effnet.training.train import train as run
 
-    if kind and not is_table(data):
-        raise typer.BadParameter("is for a table of pictures and labels (.csv)", param_hint="--kind")
-    given = open_table(data, kind) if kind else data
+    if task and not is_table(data):
+        raise typer.BadParameter("is for a table of pictures and labels (.csv)", param_hint="--task")
+    given = open_table(data, task) if task else data
     if soup:
         _make_soup(soup.split(","), given, out or Path("runs") / "soup", device)
         return

@@ -52,7 +52,7 @@ class ImageDataset:
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """The class of each picture, in order: int64 (N,). Of pictures whose labels are of the kind "one" only."""
+        """The class of each picture, in order: int64 (N,). Of pictures whose labels are of the kind "classification" only."""
         return np.fromiter((item.label for item in self.items), np.int64, len(self.items))
 
     @property
@@ -60,7 +60,7 @@ class ImageDataset:
         """What the outputs should be, float32 (N, classes): 1 for what is right and 0 for the rest, or the values."""
         found = np.zeros((len(self.items), len(self.labels.names)), np.float32)
         for row, item in zip(found, self.items, strict=True):
-            if self.labels.kind == "value":
+            if self.labels.task == "regression":
                 row[:] = item.label
             else:
                 row[list(item.classes)] = 1
@@ -68,14 +68,14 @@ class ImageDataset:
 
     def class_counts(self) -> tuple[int, ...]:
         """How many pictures each class has, in the order of ``labels``; of values, how many there are."""
-        if self.labels.kind == "value":
+        if self.labels.task == "regression":
             return (len(self.items),) * len(self.labels.names)
         labels = np.fromiter((one for item in self.items for one in item.classes), np.int64)
         return tuple(np.bincount(labels, minlength=len(self.labels.names)).tolist())
 
     def format_label(self, item: Item) -> str:
         """The label of ``item`` in words; several are separated by a bar."""
-        if isinstance(item.label, tuple) and self.labels.kind == "value":
+        if isinstance(item.label, tuple) and self.labels.task == "regression":
             return "|".join(f"{value:g}" for value in item.label)
         return "|".join(map(self.labels.name, item.classes))
 

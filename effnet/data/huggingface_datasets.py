@@ -100,7 +100,7 @@ def _build_dataset(table: Any, column: str, labels: list[RawLabel], encoder: Lab
             items.append(Item(row, encoder.encode(label, row.name), name))
         else:
             items.append(Item(UnreadableImage(row.name, f"{row.name} has no label"), encoder.placeholder(), name))
-    return ImageDataset(tuple(items), Labels(encoder.labels.names, encoder.labels.kind))
+    return ImageDataset(tuple(items), Labels(encoder.labels.names, encoder.labels.task))
 
 
 def _has_label(label: RawLabel) -> bool:

@@ -38,35 +38,35 @@ class LabelEncoder:
         if float in kinds:
             width = len(given[0]) if isinstance(given[0], list) else 1
             chosen = tuple(names) if names and len(names) == width else tuple(f"value {n + 1}" for n in range(width))
-            return cls(Labels(chosen if width > 1 or names else ("value",), "value"), {}, named_by)
+            return cls(Labels(chosen if width > 1 or names else ("value",), "regression"), {}, named_by)
         if names is None:
             numeric = kinds <= {int, bool}
             chosen = tuple(map(str, range(max(flat, default=0) + 1) if numeric else sorted(set(map(str, flat)))))
         else:
             chosen = tuple(names)
-        kind = "any" if any(several) else "one"
-        if kind == "one" and len(chosen) < 2:
+        kind = "multilabel" if any(several) else "classification"
+        if kind == "classification" and len(chosen) < 2:
             raise ValueError(f"{found_in} has only one class, {chosen[0]!r}: a classifier needs at least two")
         source = named_by if names is not None else found_in
         return cls(Labels(chosen, kind), {name: number for number, name in enumerate(chosen)}, source)
 
     def encode(self, raw: RawLabel, name: str) -> Label:
         """The label of an item whose file ``name`` says ``raw``. Raises ``ValueError`` where it is none of those."""
-        if self.labels.kind == "value":
+        if self.labels.task == "regression":
             values = tuple(float(one) for one in (raw if isinstance(raw, list) else [raw]))  # type: ignore[arg-type]
             if len(values) != len(self.labels.names):
                 raise ValueError(f"{name} has {len(values)} values, others have {len(self.labels.names)}")
             return values
-        if self.labels.kind == "any":
+        if self.labels.task == "multilabel":
             assert isinstance(raw, list)
             return tuple(sorted({self._encode_class(one, name) for one in raw}))
         return self._encode_class(raw, name)
 
     def placeholder(self) -> Label:
         """Some label of the kind, for what stands in a picture's place."""
-        if self.labels.kind == "value":
+        if self.labels.task == "regression":
             return (0.0,) * len(self.labels.names)
-        return () if self.labels.kind == "any" else 0
+        return () if self.labels.task == "multilabel" else 0
 
     def _encode_class(self, raw: Any, name: str) -> int:
         if isinstance(raw, str):

@@ -110,7 +110,7 @@ class _ClassBalancer:
         weights = np.array([item.weight for item in dataset.items], np.float64)
         if not np.isfinite(weights).all() or weights.min() < 0 or not weights.max() > 0:
             raise ValueError("the weights of pictures must be numbers of 0 or more, and not all of them 0")
-        if dataset.labels.kind == "value":
+        if dataset.labels.task == "regression":
             self.first_classes, shares = np.zeros(len(dataset), np.int64), weights
         else:
             none = len(dataset.labels.names)

@@ -27,7 +27,7 @@ Strata = Sequence[tuple[Hashable, ...]]
 
 def compute_strata(dataset: ImageDataset) -> Strata:
     """What must be spread evenly, of each picture: its labels, or the quantiles that its values are in."""
-    if dataset.labels.kind != "value":
+    if dataset.labels.task != "regression":
         return [(item.label,) if isinstance(item.label, int) else item.label for item in dataset.items]
     wanted = dataset.target_matrix  # (N, values)
     bins = max(1, min(QUANTILE_BINS, len(wanted) // _MIN_IMAGES_PER_BIN))
@@ -106,7 +106,7 @@ def choose_stratified_holdout(dataset: ImageDataset, fraction: float, seed: int)
 
     free = sorted(range(len(together)), key=lambda at: len(together[at]))  # small ones first
     for one in sorted(kept, key=repr):
-        for at in free if not held[one] and dataset.labels.kind != "value" else ():
+        for at in free if not held[one] and dataset.labels.task != "regression" else ():
             small = len(together[at]) <= max(1, fraction * len(dataset))
             if small and not parts[at] and counts[at][one] and all(kept[each] > n for each, n in counts[at].items()):
                 give(at)
@@ -137,7 +137,7 @@ def holdout(dataset: ImageDataset, fraction: float, seed: int) -> tuple[ImageDat
     """
     if not 0 < fraction < 1:
         raise ValueError(f"share must be above 0 and below 1, got {fraction!r}")
-    if dataset.labels.kind != "one" or any(item.group for item in dataset.items):
+    if dataset.labels.task != "classification" or any(item.group for item in dataset.items):
         held = choose_stratified_holdout(dataset, fraction, seed)
         return dataset.subset(index for index in range(len(dataset)) if index not in held), dataset.subset(sorted(held))
     members: dict[int, list[int]] = {}

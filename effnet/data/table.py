@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from effnet.arch.serde import check_choice, did_you_mean
 from effnet.data.dataset import ImageDataset, Item, Splits
-from effnet.metadata import LABEL_KINDS, Labels
+from effnet.metadata import TASKS, Labels
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 
@@ -185,42 +185,42 @@ _LABEL_SEPARATORS = re.compile(r"[|;]")
 
 
 def parse_table_labels(
-    table: LabelTable, kind: str | None, unused_columns: Sequence[str]
+    table: LabelTable, task: str | None, unused_columns: Sequence[str]
 ) -> tuple[Labels, list[_TableLabel | None]]:
     """The labels of ``table``, and that of each row; None for a row whose cells are empty.
 
     ``spare``: the columns that have no other role. ``kind`` None: as `effnet.data.table.open_table` says. Raises
     ``ValueError`` where there is no column of labels, or it cannot be understood.
     """
-    if kind is not None:
-        check_choice("kind", kind, LABEL_KINDS)
+    if task is not None:
+        check_choice("task", task, TASKS)
     single = table.find_column("label") or (unused_columns[0] if len(unused_columns) == 1 else None)
     if single is None:
-        return _parse_label_columns(table, kind, unused_columns)
+        return _parse_label_columns(table, task, unused_columns)
     if table.find_column("label") is None:
         log.info("%s: the labels are taken from the column %r", table.path.name, single)
     cells = table.column(single)
-    if kind == "value":
-        return Labels((single,), "value"), [
+    if task == "regression":
+        return Labels((single,), "regression"), [
             None if not cell else (_parse_value(table, cell, row),) for row, cell in enumerate(cells)
         ]
-    apart = _detect_separator(single, cells, kind)
+    apart = _detect_separator(single, cells, task)
     if apart is not None:
         return _parse_multi_label(cells, apart)
-    return _parse_single_label(table, single, cells, kind)
+    return _parse_single_label(table, single, cells, task)
 
 
 def _parse_single_label(
-    table: LabelTable, column: str, cells: Sequence[str], kind: str | None
+    table: LabelTable, column: str, cells: Sequence[str], task: str | None
 ) -> tuple[Labels, list[_TableLabel | None]]:
     """A column of classes; of numbers only those that are whole, unless ``kind`` says that they are classes."""
     numbers = [number for cell in cells if cell and (number := _parse_number(cell)) is not None]
-    if numbers and len(numbers) == sum(map(bool, cells)) and kind is None:
+    if numbers and len(numbers) == sum(map(bool, cells)) and task is None:
         rough = [number for number in numbers if not number.is_integer()]
         if rough:
             raise ValueError(
                 f"{table.path}: the column {column!r} holds numbers such as {rough[0]:g}, {len(set(numbers))} different"
-                " ones: --kind value learns to predict them, --kind one takes each for a class"
+                " ones: --task regression predicts them, --task classification takes each as a class"
             )
         written = next((cell for cell in cells if cell and not cell.lstrip("+-").isdigit()), None)
         if written is not None:
@@ -237,20 +237,20 @@ def _parse_multi_label(cells: Sequence[str], separator: re.Pattern[str]) -> tupl
     found = [sorted({name for part in separator.split(cell) if (name := part.strip())}) for cell in cells]
     names = _sort_label_names({name for row in found for name in row})
     index = {name: label for label, name in enumerate(names)}
-    return Labels(names, "any"), [tuple(sorted(index[name] for name in row)) for row in found]
+    return Labels(names, "multilabel"), [tuple(sorted(index[name] for name in row)) for row in found]
 
 
-def _detect_separator(column: str, cells: Sequence[str], kind: str | None) -> re.Pattern[str] | None:
+def _detect_separator(column: str, cells: Sequence[str], task: str | None) -> re.Pattern[str] | None:
     """What stands between the labels of a cell; None where each has one.
 
     A space is no separator by itself, since names have spaces in them, but in a column that is called ``labels``.
     """
-    if kind == "one":
+    if task == "classification":
         return None
     if any(_LABEL_SEPARATORS.search(cell) for cell in cells):
         return _LABEL_SEPARATORS
     spaced = any(" " in cell for cell in cells)
-    if kind == "any":
+    if task == "multilabel":
         return re.compile(r"\s")
     if spaced and column.lower() in _MULTI_LABEL_HEADINGS:
         return re.compile(r"\s")
@@ -258,37 +258,37 @@ def _detect_separator(column: str, cells: Sequence[str], kind: str | None) -> re
         alone = {cell for cell in cells if " " not in cell}
         mixed = next((cell for cell in cells if " " in cell and alone.issuperset(cell.split())), None)
         if mixed:
-            log.warning("%r is taken for one label; where its words are several, say --kind any", mixed)
+            log.warning("%r is taken for one label; where its words are several, say --task multilabel", mixed)
     return None
 
 
 def _parse_label_columns(
-    table: LabelTable, kind: str | None, unused_columns: Sequence[str]
+    table: LabelTable, task: str | None, unused_columns: Sequence[str]
 ) -> tuple[Labels, list[_TableLabel | None]]:
-    """A column a class with 0 and 1 in it, or with ``kind`` "value" a column a value."""
+    """A column a class with 0 and 1 in it, or with ``kind`` "regression" a column a value."""
     numbers = {column: [_parse_number(cell) for cell in table.column(column)] for column in unused_columns}
     wanted = {
         column: cells
         for column, cells in numbers.items()
-        if all(cell is not None and (kind == "value" or cell in (0, 1)) for cell in cells)
+        if all(cell is not None and (task == "regression" or cell in (0, 1)) for cell in cells)
     }
-    if len(wanted) < (1 if kind == "value" else 2):
+    if len(wanted) < (1 if task == "regression" else 2):
         raise ValueError(_no_label_column_message(table, unused_columns))
     passed = [column for column in unused_columns if column not in wanted]
     if passed:
         log.info("%s: passed over: %s", table.path.name, ", ".join(passed))
     rows = list(zip(*wanted.values(), strict=True))
     names = tuple(wanted)
-    if kind == "value":
-        return Labels(names, "value"), [tuple(float(cell) for cell in row if cell is not None) for row in rows]
-    if kind != "any" and all(sum(map(bool, row)) == 1 for row in rows):
+    if task == "regression":
+        return Labels(names, "regression"), [tuple(float(cell) for cell in row if cell is not None) for row in rows]
+    if task != "multilabel" and all(sum(map(bool, row)) == 1 for row in rows):
         log.info(
             "%s: one of the columns %s is 1 in every row: each picture has one label", table.path.name, ", ".join(names)
         )
         return Labels(names), [next(index for index, cell in enumerate(row) if cell) for row in rows]
-    if kind == "one":
-        raise ValueError(f"{table.path}: several of the columns {', '.join(names)} are 1 in a row: --kind any")
-    return Labels(names, "any"), [tuple(index for index, cell in enumerate(row) if cell) for row in rows]
+    if task == "classification":
+        raise ValueError(f"{table.path}: several of the columns {', '.join(names)} are 1 in a row: --task multilabel")
+    return Labels(names, "multilabel"), [tuple(index for index, cell in enumerate(row) if cell) for row in rows]
 
 
 def _no_label_column_message(table: LabelTable, unused_columns: Sequence[str]) -> str:
@@ -306,12 +306,12 @@ def check_images_per_label(table: LabelTable, labels: Labels, row_labels: Sequen
     if not lone:
         return
     which = ", ".join(map(repr, lone[:3])) + (", …" if len(lone) > 3 else "")
-    if labels.kind == "any":
+    if labels.task == "multilabel":
         log.warning("%s: %s occur only once: they can be learned or judged, not both", table.path.name, which)
         return
     numbers = all(_parse_number(name) is not None for name in labels.names)
     told = f"the labels {which} occur" if len(lone) > 1 else f"the label {which} occurs"
-    remedy = ", or say --kind value where the numbers are to be predicted as such" if numbers else ""
+    remedy = ", or say --task regression where the numbers are to be predicted as such" if numbers else ""
     raise ValueError(
         f"{table.path}: {told} only once, and a picture "
         f"to learn from and one to judge by are needed: add another, or take the row out{remedy}"
@@ -329,7 +329,9 @@ def _parse_number(cell: str) -> float | None:
 def _parse_value(table: LabelTable, cell: str, row: int) -> float:
     number = _parse_number(cell)
     if number is None:
-        raise ValueError(f"{table.path}, line {table.line_numbers[row]}: {cell!r} is no number, as --kind value needs")
+        raise ValueError(
+            f"{table.path}, line {table.line_numbers[row]}: {cell!r} is no number, as --task regression needs"
+        )
     return number
 
 
@@ -360,16 +362,16 @@ _SPLIT_NAMES = {
 }
 
 
-def open_table(path: str | Path, kind: str | None = None) -> Splits:
+def open_table(path: str | Path, task: str | None = None) -> Splits:
     """The labelled pictures of a ``.csv`` or ``.tsv``, a row a picture; the columns may be called as `ALIASES` says.
 
     - ``path``: the file, from the table's folder on or from ``train/``, ``train_images/`` or ``images/`` beside it; its
       ending may be left out;
-    - ``label``: a class; or several with ``|`` or ``;`` between them, or spaces (kind "any", or a column that is called
+    - ``label``: a class; or several with ``|`` or ``;`` between them, or spaces (task "multilabel", or a column that is called
       ``labels`` or ``tags``). Where no column is called so: the only one that is left, or a column a class of 0 and 1;
     - ``fold``, ``group``, ``weight``: as in `Item`; ``split``: train, val or test.
 
-    ``kind`` is that of the labels (see `Labels`); None finds "one" or "any". With "value" the labels are numbers to be
+    ``kind`` is that of the labels (see `Labels`); None finds "classification" or "multilabel". With "regression" the labels are numbers to be
     predicted, from the label column or else from every column of numbers that has no other role. Labels are sorted by
     name, numbers by number; columns of 0 and 1 stay in their order.
     Raises ``ValueError`` for what cannot be understood, pictures that do not exist or come twice, a label that occurs
@@ -384,14 +386,14 @@ def open_table(path: str | Path, kind: str | None = None) -> Splits:
     spare = [column for column in table.columns if column not in taken]
     if roles["label"] is not None:
         _log_unused_columns(table, spare)
-    labels, found = parse_table_labels(table, kind, spare)
+    labels, found = parse_table_labels(table, task, spare)
     parts = _parse_splits(table, roles["split"])
     found_by_part = {part: [row for row, at in enumerate(parts) if at == part] for part in ("train", "val", "test")}
-    if not any(found[row] for row in found_by_part["test"]) and labels.kind == "any":  # empty cells: not known
+    if not any(found[row] for row in found_by_part["test"]) and labels.task == "multilabel":  # empty cells: not known
         found = [None if at == "test" else label for at, label in zip(parts, found, strict=True)]
-    if labels.kind == "one" and len(labels.names) < 2:
+    if labels.task == "classification" and len(labels.names) < 2:
         raise ValueError(f"{table.path} has only one label, {', '.join(labels.names)}: a classifier needs at least two")
-    if labels.kind != "value":
+    if labels.task != "regression":
         check_images_per_label(table, labels, [found[row] for row in found_by_part["train"] or range(len(found))])
     unlabelled = [row for row, label in enumerate(found) if label is None]
     if any(parts[row] != "test" for row in unlabelled):
@@ -512,7 +514,7 @@ def _check_unique_images(table: LabelTable, names: Sequence[str]) -> None:
 def _check_labels_in_train(
     table: LabelTable, labels: Labels, train: ImageDataset | None, others: Sequence[ImageDataset | None]
 ) -> None:
-    if train is None or labels.kind == "value":
+    if train is None or labels.task == "regression":
         return
     known = train.class_counts()
     for other in filter(None, others):

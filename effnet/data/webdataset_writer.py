@@ -78,7 +78,7 @@ def write_shards(
             left_out += shard["left_out"]
             total += np.array(shard["counts"])
         counts[role] = total.tolist()
-    index = {"plan": plan, "classes": labels.names, "kind": labels.kind, "counts": counts, "shards": shards}
+    index = {"plan": plan, "classes": labels.names, "task": labels.task, "counts": counts, "shards": shards}
     with atomic_write(out / CLASS_NAMES_FILE) as beside:
         beside.write_text("".join(f"{name}\n" for name in labels.names), encoding="utf-8")
     with atomic_write(out / SHARDS_INDEX_FILE) as beside:  # last: whoever finds it finds everything
@@ -145,8 +145,8 @@ def _write_split(
                             raise content
                         left_out.append(str(content))
                     else:
-                        samples.append(_add_sample(archive, f"{done - 1:09}", item, *content, dataset.labels.kind))
-                        counts[_classes_to_count(item, dataset.labels.kind)] += 1
+                        samples.append(_add_sample(archive, f"{done - 1:09}", item, *content, dataset.labels.task))
+                        counts[_classes_to_count(item, dataset.labels.task)] += 1
                     if progress is not None:
                         progress(role, done, len(items))
                     if archive.offset >= most:
@@ -173,7 +173,7 @@ def _add_sample(archive: tarfile.TarFile, key: str, item: Item, content: bytes, 
     """Adds a picture and what belongs to it; where it is, for the index."""
     label = item.label if isinstance(item.label, int) else list(item.label)
     offset = _add_file(archive, f"{key}.{ending}", content)
-    if kind == "one":
+    if kind == "classification":
         _add_file(archive, f"{key}.cls", str(label).encode())
     _add_file(archive, f"{key}.json", json.dumps({"label": label, "name": item.name}, ensure_ascii=False).encode())
     return ShardSample(f"{key}.{ending}", offset, len(content), label)
@@ -231,7 +231,7 @@ def _encode(image: Image.Image, kind: str, quality: int | None = None) -> bytes:
 
 def _classes_to_count(item: Item, kind: str) -> list[int] | slice:
     """The classes of an item, to be counted."""
-    if kind == "value":
+    if kind == "regression":
         return slice(None)
     return [item.label] if isinstance(item.label, int) else [int(one) for one in item.label]
 

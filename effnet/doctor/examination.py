@@ -54,7 +54,7 @@ def sample_images(
     if given is None or not network.classes:
         chosen, errors = check_images(_sample_balanced(given or _open_unlabeled(data), max_images, seed))
         found = SampledImages(chosen, tuple(map(str, errors)))
-    elif {network.labels.kind, given.labels.kind} != {"one"}:
+    elif {network.labels.task, given.labels.task} != {"classification"}:
         raise ValueError(
             "the doctor judges by the one class that is right, which these labels do not say: give it pictures without "
             "labels, and it goes by the statistics of the network's stem"

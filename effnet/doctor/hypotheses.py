@@ -157,7 +157,9 @@ def list_hypotheses(configuration: Configuration, arch: Arch) -> Iterator[Hypoth
     )
     times = "once" if configuration.rescaled_twice else "twice"
     yield Hypothesis(
-        "rescaled-twice", f"divided by 255 {times}", replace(configuration, rescaled_twice=not configuration.rescaled_twice)
+        "rescaled-twice",
+        f"divided by 255 {times}",
+        replace(configuration, rescaled_twice=not configuration.rescaled_twice),
     )
     for code, what, changed in (*_size_hypotheses(now, arch), *_crop_hypotheses(now), *_resize_hypotheses(now)):
         yield Hypothesis(code, what, replace(configuration, preprocess=replace(now, **changed)))
@@ -173,7 +175,9 @@ def list_hypotheses(configuration: Configuration, arch: Arch) -> Iterator[Hypoth
         "padding", f"{padding} padding", replace(configuration, numerics=replace(numerics, padding=padding))
     )
     if not configuration.recomputed_statistics:  # last: it hides whatever is wrong with mean and std
-        yield Hypothesis("statistics", "batch norm measured on these pictures", replace(configuration, recomputed_statistics=True))
+        yield Hypothesis(
+            "statistics", "batch norm measured on these pictures", replace(configuration, recomputed_statistics=True)
+        )
 
 
 def _normalization_hypotheses(now: Preprocess, arch: Arch) -> Iterator[tuple[str, Values, Values]]:

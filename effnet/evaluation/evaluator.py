@@ -20,31 +20,31 @@ from effnet.evaluation.metrics import (
     score_multilabel,
     score_regression,
 )
-from effnet.metadata import LABEL_KINDS, Labels
+from effnet.metadata import TASKS, Labels
 from effnet.net import EfficientNet
 from effnet.prediction.pipeline import DEFAULT_BATCH_SIZE, require_rgb, run_batches
 from effnet.runtime import autotune
 from effnet.runtime.base import Engine
 from effnet.runtime.io_spec import is_exported
 from effnet.runtime.torch import EagerEngine
-from effnet.tasks import KIND_MEANINGS
+from effnet.tasks import task_of
 from effnet.weights import load
 
-# By the labels' kind: "one", "any", "value". All have ``pictures``, ``headline``, ``in_words()``, ``to_dict()``,
+# By the labels' kind: "classification", "multilabel", "regression". All have ``pictures``, ``headline``, ``in_words()``, ``to_dict()``,
 # ``mistakes``, ``left_out``, ``split`` and ``kind``.
 AnyEvaluation = Evaluation | MultiLabelEvaluation | RegressionEvaluation
 
 
 def read_evaluation(data: Any) -> AnyEvaluation:
     """The evaluation that its ``to_dict()`` described. Raises ``ValueError`` where it is none."""
-    kind = data.get("kind", "one") if isinstance(data, dict) else "one"
-    check_choice("kind", kind, LABEL_KINDS)
+    task = data.get("task", "classification") if isinstance(data, dict) else "classification"
+    check_choice("task", task, TASKS)
     records: dict[str, type[AnyEvaluation]] = {
-        "one": Evaluation,
-        "any": MultiLabelEvaluation,
-        "value": RegressionEvaluation,
+        "classification": Evaluation,
+        "multilabel": MultiLabelEvaluation,
+        "regression": RegressionEvaluation,
     }
-    return records[kind].from_dict(data)
+    return records[task].from_dict(data)
 
 
 def evaluate(
@@ -100,10 +100,10 @@ def _score_logits(
 ) -> AnyEvaluation:
     """The evaluation of a model's logits (N, classes) for ``pictures``, whose classes are its outputs ``columns``."""
     names = [item.name for item in dataset.items]
-    match dataset.labels.kind:
-        case "any":
+    match dataset.labels.task:
+        case "multilabel":
             return score_multilabel(logits[:, columns], dataset.target_matrix > 0, dataset.labels.names, names)
-        case "value":
+        case "regression":
             wanted = dataset.target_matrix.astype(np.float64)
             return score_regression(logits[:, columns], wanted, dataset.labels.names, names)
     classes = [labels.name(index) for index in range(logits.shape[1])]
@@ -134,10 +134,10 @@ def class_columns(known: Labels, classes: int, given: Labels) -> list[int]:
 
     Raises ``ValueError`` where it has none, or means its outputs otherwise.
     """
-    if known.kind != given.kind:
+    if known.task != given.task:
         raise ValueError(
-            f"the pictures' labels are of the kind {given.kind!r} ({KIND_MEANINGS[given.kind]}), the model's of the kind "
-            f"{known.kind!r} ({KIND_MEANINGS[known.kind]}): evaluate it on pictures that are labelled as it answers"
+            f"the pictures' labels are of the kind {given.task!r} ({task_of(given.task).description}), the model's of the kind "
+            f"{known.task!r} ({task_of(known.task).description}): evaluate it on pictures that are labelled as it answers"
         )
     if not known.names:
         if len(given.names) != classes:

@@ -118,7 +118,7 @@ class Evaluation(Record):
     split: str = ""
     bins: tuple[CalibrationBin, ...] = ()  # the 15 bins of ``calibration_error``, the least sure first
     uncertain: tuple[UncertainImage, ...] = ()  # the nearest to a tie between two classes, nearest first
-    kind: str = "one"  # of the labels
+    task: str = "classification"  # of the labels
 
     @property
     def primary_metric(self) -> PrimaryMetric:
@@ -222,7 +222,7 @@ class LabelMistake(Record):
 
 @dataclass(frozen=True)
 class MultiLabelEvaluation(Record):
-    """The result on one set of pictures, for labels of the kind "any". Fractions, not percent.
+    """The result on one set of pictures, for labels of the kind "multilabel". Fractions, not percent.
 
     It is of the labels that the pictures' source knows: of the model's others nobody says whether they are right.
     """
@@ -240,7 +240,7 @@ class MultiLabelEvaluation(Record):
     skipped: tuple[str, ...] = ()  # pictures that could not be read, and why
     split: str = ""
     bins: tuple[CalibrationBin, ...] = ()
-    kind: str = "any"
+    task: str = "multilabel"
 
     @property
     def primary_metric(self) -> PrimaryMetric:
@@ -335,7 +335,7 @@ class LargeError(Record):
 
 @dataclass(frozen=True)
 class RegressionEvaluation(Record):
-    """The result on one set of pictures, for labels of the kind "value". The overall figures are means of the values'.
+    """The result on one set of pictures, for labels of the kind "regression". The overall figures are means of the values'.
 
     R² is 1 where every value is met, 0 where their mean would do as well, and below where it would do better; of values
     that are all alike it is 1 or 0.
@@ -351,7 +351,7 @@ class RegressionEvaluation(Record):
     mistakes: tuple[LargeError, ...]  # the largest errors first, in units of each value's spread; at most `ERRORS_MOST`
     skipped: tuple[str, ...] = ()  # pictures that could not be read, and why
     split: str = ""
-    kind: str = "value"
+    task: str = "regression"
 
     @property
     def primary_metric(self) -> PrimaryMetric:

@@ -15,7 +15,7 @@ from effnet.arch.serde import check_choice, check_int, did_you_mean
 from effnet.data.image_io import InputImage
 from effnet.data.preprocessing import normalize
 from effnet.net import EfficientNet
-from effnet.tasks import apply_activation
+from effnet.tasks import task_of
 
 # What every method gives: logits (N, all classes), and a function from classes to their maps (N, classes, h, w)
 LogitsAndMaps = tuple[Tensor, Callable[[Sequence[int]], Tensor]]
@@ -173,14 +173,14 @@ def compute_occlusion(
         raise ValueError(f"the network sees {height}×{width} pixels: a patch of {patch} does not fit into them")
     if stride > patch:
         raise ValueError(f"a stride of {stride} would leave gaps between patches of {patch}: at most {patch}")
-    if drop == "probability" and model.labels.kind == "value":
+    if drop == "probability" and not task_of(model.labels.task).has_probabilities:
         raise ValueError("values have no probability: measure the drop of the logit, which is the value")
-    kind = model.labels.kind if drop == "probability" else "value"
+    task = task_of(model.labels.task if drop == "probability" else "regression")
     require_classifier(model)
     logits: Tensor = model(x)
 
     def answered(given: Tensor) -> NDArray[np.float64]:
-        return apply_activation(given.float().cpu().numpy(), kind)
+        return task.activate(given.float().cpu().numpy())
 
     @torch.no_grad()
     def maps(classes: Sequence[int]) -> Tensor:

@@ -31,9 +31,9 @@ from effnet.metadata import Labels
 from effnet.net import EfficientNet
 from effnet.prediction import Prediction
 from effnet.prediction.pipeline import require_rgb
-from effnet.prediction.predictor import name_images, to_prediction, top_k
+from effnet.prediction.predictor import name_images, to_prediction
 from effnet.runtime.io_spec import is_exported
-from effnet.tasks import apply_activation
+from effnet.tasks import task_of
 from effnet.weights import load
 
 OVERLAY_SIDE = 1024  # most pixels of an overlay's longer side
@@ -47,7 +47,7 @@ class Explanation:
     """Why a network answers to a picture as it does: for some of its classes, which parts of the picture speak for it.
 
     ``maps`` is float32 (classes, height, width); map ``i`` is of the class ``classes[i]``, whose answer is
-    ``answers[i]``: a probability, or of labels whose kind is "value" the value. ``method`` is "cam", "gradcam" or
+    ``answers[i]``: a probability, or of labels whose kind is "regression" the value. ``method`` is "cam", "gradcam" or
     "occlusion", ``at`` the part of the network whose map it is ("head", "stage3"; "input" for occlusion).
 
     With "cam", ``maps[i].sum() + biases[i]`` is ``logits[i]``. ``seen`` is the picture as the network saw it, (H, W, 3)
@@ -81,14 +81,14 @@ class Explanation:
     def format_score(self, index: int = 0) -> str:
         """The answer of class number ``index`` among these, for a person: ``97.3%``, of a value ``41.2``."""
         answer = self.scores[index]
-        return f"{answer:.4g}" if self.labels.kind == "value" else f"{answer:.1%}"
+        return task_of(self.labels.task).format_score(answer)
 
     def map_maximum(self, index: int = 0) -> float:
         """The value of the brightest colour: the largest of all maps, so that they compare; of a value, of its own.
 
         Values have units of their own.
         """
-        found = self.maps[index] if self.labels.kind == "value" else self.maps
+        found = self.maps[index] if self.labels.task == "regression" else self.maps
         return float(found.max())
 
     def overlay(self, index: int = 0, side: int | None = OVERLAY_SIDE) -> Image.Image:
@@ -114,7 +114,7 @@ class Explanation:
 
         ``size`` is the photo's (height, width), ``seen`` the part of it that the network saw: left, top, right, bottom.
         """
-        answer = "value" if self.labels.kind == "value" else "probability"
+        answer = "value" if self.labels.task == "regression" else "probability"
         rows = zip(self.names, self.classes, self.scores, self.logits, strict=True)
         return {
             **self.prediction.to_dict(),
@@ -160,7 +160,7 @@ def explain(
     """Which parts of ``picture`` speak for the ``classes``, by name or number; without, for the ``top`` likeliest.
 
     ``model`` is a network, or what `load` opens; ``picture`` a path, a file's bytes, a PIL image or a uint8 array
-    (H, W, 3), which is read at full scale; ``name`` is what to call it. Of labels whose kind is "value", every value is
+    (H, W, 3), which is read at full scale; ``name`` is what to call it. Of labels whose kind is "regression", every value is
     explained unless ``classes`` are given.
 
     - ``method="cam"``: the class activation map of the head (arXiv:1512.04150). Exact: it sums to the logit without its
@@ -187,7 +187,7 @@ def explain(
     require_rgb(network.channels)
     bias = require_classifier(network).bias
     chosen = None if classes is None else class_indices(network, classes)
-    named, kind = name or name_images(image)[0][0], network.labels.kind
+    named, task = name or name_images(image)[0][0], task_of(network.labels.task)
 
     photo = read_image(image)
     shown = resize_and_crop(photo, network.preprocess)
@@ -203,8 +203,8 @@ def explain(
         row = logits.double().cpu().numpy()  # (1, classes)
         if not np.isfinite(row).all():
             raise ValueError("the network answers with numbers that are not finite: its weights are damaged")
-        answered = apply_activation(row, kind)
-        best = top_k(answered, kind, top)[0]  # (2, top)
+        answered = task.activate(row)
+        best = task.top_k(answered, top)[0]  # (2, top)
         chosen = [int(one) for one in best[0]] if chosen is None else chosen
         found = maps(chosen)[0].float().cpu().numpy()
     return Explanation(

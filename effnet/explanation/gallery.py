@@ -58,10 +58,10 @@ _METHOD_DESCRIPTIONS = {
 
 
 def render_page(
-    title: str, method: str, layer: str, kind: str, articles: Iterable[str], before: str = "", after: str = ""
+    title: str, method: str, layer: str, task: str, articles: Iterable[str], before: str = "", after: str = ""
 ) -> str:
     """The whole page, for labels of that ``kind``; ``before`` and ``after``: files of its neighbours, if there are."""
-    what, which = ("value", "of a map") if kind == "value" else ("class’s logit", "of all maps of a picture")
+    what, which = ("value", "of a map") if task == "regression" else ("class’s logit", "of all maps of a picture")
     links = [
         f'<a href="{quote(file)}">{escape(words)}</a>'
         for file, words in ((before, "← pictures before"), (after, "more pictures →"))
@@ -96,7 +96,11 @@ def render_unreadable(image: str, why: str) -> str:
 
 def _render_figure(found: Explanation, index: int, file: str) -> str:
     name, image = found.names[index], _data_url(found.overlay(index, PAGE_IMAGE_SIDE))
-    bar = "" if found.labels.kind == "value" else f'<i class="bar"><i style="width: {found.scores[index]:.1%}"></i></i>'
+    bar = (
+        ""
+        if found.labels.task == "regression"
+        else f'<i class="bar"><i style="width: {found.scores[index]:.1%}"></i></i>'
+    )
     return (
         f'<figure><a href="{quote(file)}"><img alt="what speaks for {escape(name)}" src="{image}"></a>'
         f"<figcaption><b>{escape(name)}</b><span>{found.format_score(index)}</span>{bar}</figcaption></figure>"
@@ -176,7 +180,7 @@ class Gallery:
         self, folder: Path, title: str, method: str, layer: str, raw: bool = False, force: bool = False
     ) -> None:
         self.folder, self.title, self.method, self.layer, self.raw = folder, title, method, layer, raw
-        self.images, self._kind = 0, "one"
+        self.images, self._kind = 0, "classification"
         self._articles: list[str] = []
         self._page = 1
         self._file: TextIO | None = None
@@ -193,7 +197,7 @@ class Gallery:
     def add(self, found: Explanation) -> list[str]:
         """Writes one explanation. The names of its files: one a map, and with ``raw`` that of the maps."""
         self._start_image()
-        self._kind = found.labels.kind
+        self._kind = found.labels.task
         stem = f"{self.images:04}-{_safe_file_name(Path(found.image).stem or found.image)}"
         files = [f"{stem}-{rank}-{_safe_file_name(name)}.png" for rank, name in enumerate(found.names, start=1)]
         raw = f"{stem}.npy" if self.raw else ""

@@ -57,7 +57,7 @@ def _require_same_classes(models: Sequence[tuple[str, EfficientNet]]) -> None:
     (first, one), *others = models
     for name, other in others:
         renamed = one.labels.names and other.labels.names and other.labels.names != one.labels.names
-        if renamed or (other.classes, other.labels.kind) != (one.classes, one.labels.kind):
+        if renamed or (other.classes, other.labels.task) != (one.classes, one.labels.task):
             raise ValueError(f"{first} and {name} have different classes: a panel compares models of the same ones")
 
 

@@ -77,18 +77,20 @@ def _find_items(root: Path, model: EfficientNet) -> tuple[list[Item], ImageDatas
 def _match_labels(dataset: ImageDataset, known: Labels, classes: int) -> ImageDataset | None:
     """The same with the network's labels; None where theirs are others, or of another kind."""
     found = dataset.labels
-    if found.kind != known.kind:
+    if found.task != known.task:
         return None
     if not known.names:
         return dataset if len(found.names) == classes else None
-    if not set(found.names) <= set(known.names) or (known.kind != "one" and len(found.names) < len(known.names)):
+    if not set(found.names) <= set(known.names) or (
+        known.task != "classification" and len(found.names) < len(known.names)
+    ):
         return None
     order = [known.names.index(name) for name in found.names]
 
     def place(label: int | tuple[int, ...] | tuple[float, ...]) -> int | tuple[int, ...] | tuple[float, ...]:
         if isinstance(label, int):
             return order[label]
-        if known.kind == "value":
+        if known.task == "regression":
             return tuple(label[order.index(index)] for index in range(len(order)))
         return tuple(order[int(index)] for index in label)
 
@@ -96,10 +98,10 @@ def _match_labels(dataset: ImageDataset, known: Labels, classes: int) -> ImageDa
 
 
 def _target_array(dataset: ImageDataset) -> NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float32]:
-    match dataset.labels.kind:
-        case "one":
+    match dataset.labels.task:
+        case "classification":
             return dataset.targets
-        case "any":
+        case "multilabel":
             return dataset.target_matrix > 0
     return dataset.target_matrix
 

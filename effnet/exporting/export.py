@@ -17,7 +17,8 @@ from effnet.exporting.verify import Agreement, FileRunner, compare_outputs, load
 from effnet.net import EfficientNet
 from effnet.net.surgery import fold_batch_norm
 from effnet.runtime import litert, onnx, openvino
-from effnet.runtime.io_spec import DEFAULT_OUTPUTS, IOSpec
+from effnet.runtime.io_spec import IOSpec
+from effnet.tasks import task_of
 from effnet.weights import load
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite", "torch": ".pt2"}
@@ -36,7 +37,7 @@ class ExportedFile:
     difference: float  # the largest of an output over the output's largest: see `effnet.exporting.verify.compare`
     images: int  # compared
     same_top1: int | None  # of these, see `effnet.exporting.verify.Agreement`; None without a classifier, and of values
-    label_kind: str = "one"  # of the labels, as in `Labels`; "" without a classifier
+    task: str = "classification"  # of the labels, as in `Labels`; "" without a classifier
 
 
 def export(
@@ -78,7 +79,7 @@ def export(
     check_float("tolerance", allowed, 0)
     model = deepcopy(model).cpu() if isinstance(model, EfficientNet) else load(model)
     model = model.float().eval().requires_grad_(False)
-    output = DEFAULT_OUTPUTS[model.labels.kind] if output is None else output
+    output = task_of(model.labels.task).output if output is None else output
     interface = IOSpec(input, output, embedding or not model.classes, _resolve_size(size, model))
     interface.check_labels(model.labels)
     if interface.size:  # so that whoever reads the file's contract makes pictures of that size
@@ -101,7 +102,7 @@ def export(
         agreement.difference,
         agreement.images,
         agreement.same_top1,
-        model.labels.kind if model.classes else "",
+        model.labels.task if model.classes else "",
     )
 
 

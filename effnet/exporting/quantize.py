@@ -25,9 +25,9 @@ from effnet.net.surgery import fold_batch_norm
 from effnet.runtime import litert as float_litert
 from effnet.runtime import onnx as float_onnx
 from effnet.runtime.base import FloatArray, open_exported
-from effnet.runtime.io_spec import DEFAULT_OUTPUTS, IOSpec
+from effnet.runtime.io_spec import IOSpec
 from effnet.runtime.openvino import get_core
-from effnet.tasks import METRIC_NAMES, predict_labels, score_predictions
+from effnet.tasks import task_of
 
 MAX_FLOAT_SHARE = 0.5  # of the layers: a file of more floats than that is no int8 file
 
@@ -151,7 +151,7 @@ class QuantizedFile:
     bytes: int  # of all its files
     sensitivities: tuple[LayerSensitivity, ...] = ()  # empty where nothing had to be left in float
     unreadable: int = 0  # pictures that were left out
-    label_kind: str = "one"  # of the labels
+    task: str = "classification"  # of the labels
 
     @property
     def drop(self) -> float:
@@ -191,8 +191,8 @@ def quantize(
     Raises ``ValueError`` where the budget cannot be kept (no file is left), for too few pictures, an unknown layer, no
     classifier; ``ImportError`` without the format's packages.
     """
-    path, kind = Path(path), model.labels.kind
-    io_spec = io_spec or IOSpec(output=DEFAULT_OUTPUTS[kind], size=model.preprocess.size)
+    path, task = Path(path), task_of(model.labels.task)
+    io_spec = io_spec or IOSpec(output=task.output, size=model.preprocess.size)
     io_spec.check_labels(model.labels)
     if path.suffix not in QUANTIZED_FORMATS:
         raise ValueError(f"{path}: int8 files end in {', '.join(QUANTIZED_FORMATS)}")
@@ -210,8 +210,8 @@ def quantize(
     batches = _normalized_batches(read_.calibration, folded)
     calibration = calibrate(folded, batches)
     plain = _float_logits(folded, read_.evaluation)
-    wanted = predict_labels(plain, kind) if read_.targets is None else read_.targets
-    before = score_predictions(plain, wanted, kind)
+    wanted = task.predict(plain) if read_.targets is None else read_.targets
+    before = task.score(plain, wanted)
     always = {name for name in names if "squeeze_excite" in name.split(".") or name in keep_float}
     table: tuple[LayerSensitivity, ...] = ()
     with atomic_write(path) as beside, TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -222,9 +222,7 @@ def quantize(
             chosen = [name for name in names if name not in always and name not in floats]
             write_quantized(made, folded, io_spec, calibration, chosen)
             engine = open_exported(made, threads=threads)
-            after = score_predictions(
-                np.concatenate([engine.run(part) for part in _split_batches(read_.evaluation)]), wanted, kind
-            )
+            after = task.score(np.concatenate([engine.run(part) for part in _split_batches(read_.evaluation)]), wanted)
             return 100 * (before - after)
 
         def order() -> list[str]:
@@ -240,7 +238,7 @@ def quantize(
         written = sum(file.stat().st_size for file in Path(folder).iterdir())
         move_with_companions(made, path, beside)
     kept = tuple(name for name in names if name in always or name in floats)
-    measure = "agreement" if read_.targets is None else METRIC_NAMES[kind]
+    measure = "agreement" if read_.targets is None else task.metric
     return QuantizedFile(
         path,
         QUANTIZED_FORMATS[path.suffix],
@@ -253,7 +251,7 @@ def quantize(
         written,
         table,
         read_.unreadable,
-        kind,
+        task.name,
     )
 
 

@@ -44,13 +44,13 @@ def layer_sensitivities(
     should be (N, classes). Only what follows the layer is computed again, so that all rows together cost about half as
     many passes as there are layers.
     """
-    kind = model.labels.kind
+    kind = model.labels.task
     names = [each.name for _, each in all_operations(model) if names is None or each.name in names]
     around = _operation_maps(model)
     total = {name: torch.zeros(3) for name in names}  # divergence, agreement, correct
     correct, pictures, done = 0.0, sum(len(batch) for batch in batches), 0
     with torch.inference_mode():
-        spreads = _target_std(model, batches, targets) if kind == "value" else (torch.ones(1), torch.ones(1))
+        spreads = _target_std(model, batches, targets) if kind == "regression" else (torch.ones(1), torch.ones(1))
         for number, batch in enumerate(batches):
             wanted = traced_forward(model, batch)
             own = _predict_labels(wanted, kind)
@@ -81,30 +81,30 @@ def layer_sensitivities(
     )
 
 
-def _predict_labels(logits: Tensor, kind: str) -> Tensor:
+def _predict_labels(logits: Tensor, task: str) -> Tensor:
     """As `effnet.tasks.answer`."""
-    if kind == "one":
+    if task == "classification":
         return logits.argmax(1)
-    return logits >= 0 if kind == "any" else logits
+    return logits >= 0 if task == "multilabel" else logits
 
 
-def _divergence(got: Tensor, expected: Tensor, kind: str, std: Tensor) -> float:
+def _divergence(got: Tensor, expected: Tensor, task: str, std: Tensor) -> float:
     """Summed over the pictures."""
-    if kind == "one":
+    if task == "classification":
         return float(F.kl_div(got.log_softmax(1), expected.log_softmax(1), log_target=True, reduction="sum"))
-    if kind == "any":
+    if task == "multilabel":
         shares = expected.sigmoid()
         of, from_ = (F.binary_cross_entropy_with_logits(each, shares, reduction="sum") for each in (expected, got))
         return float(from_ - of)
     return float(((got - expected) / std).square().mean(1).sum())
 
 
-def _count_correct(got: Tensor, expected: Tensor, kind: str, std: Tensor) -> float:
+def _count_correct(got: Tensor, expected: Tensor, task: str, std: Tensor) -> float:
     """How much of ``wanted``, as `_answer` has it, ``got`` says, summed over the pictures."""
-    if kind == "value":
+    if task == "regression":
         return len(got) - float(((got - expected) / std).square().mean(1).sum())
-    same = (_predict_labels(got, kind) == expected).float()
-    return float(same.sum() if kind == "one" else same.mean(1).sum())
+    same = (_predict_labels(got, task) == expected).float()
+    return float(same.sum() if task == "classification" else same.mean(1).sum())
 
 
 def _target_std(
@@ -121,9 +121,9 @@ def rank_by_divergence(table: Sequence[LayerSensitivity]) -> list[str]:
     return [row.layer for row in sorted(table, key=lambda row: -row.divergence)]
 
 
-def format_sensitivities(table: Sequence[LayerSensitivity], kind: str = "one") -> str:
+def format_sensitivities(table: Sequence[LayerSensitivity], task: str = "classification") -> str:
     """The table for a person, the most harmful layer first; ``kind``: the labels'."""
-    same = {"one": "same top-1", "any": "same labels", "value": "R²"}[kind]
+    same = {"classification": "same top-1", "multilabel": "same labels", "regression": "R²"}[task]
     width = max(len("layer"), *(len(row.layer) for row in table))
     labelled = any(row.accuracy_drop is not None for row in table)
     lines = [f"{'layer':{width}}  divergence  {same:>10}{'  lost' if labelled else ''}"]

@@ -99,7 +99,7 @@ class _Program(nn.Module):
         logits = self.network.classifier(embedding)
         wanted = self.io_spec.output
         if wanted == "probabilities":
-            logits = logits.sigmoid() if self.network.labels.kind == "any" else logits.softmax(1)
+            logits = logits.sigmoid() if self.network.labels.task == "multilabel" else logits.softmax(1)
         answer = {wanted: logits}
         return {**answer, "embedding": embedding} if self.io_spec.embedding else answer
 

@@ -59,8 +59,8 @@ def compare_outputs(run: FileRunner, model: EfficientNet, io_spec: IOSpec, image
     or of labels of which any may be right by the logits that they mean, beside the largest logit too: of a thousand
     classes that are all unlikely none would differ by much otherwise.
     """
-    kind = model.labels.kind
-    answered = bool(model.classes) and kind != "value"
+    kind = model.labels.task
+    answered = bool(model.classes) and kind != "regression"
     apart: dict[str, float] = {}  # by output: the largest difference, and the largest number
     most: dict[str, float] = {}
     seen = same = 0
@@ -106,22 +106,22 @@ def _expected_outputs(
     return given, {name: tensor.numpy() for name, tensor in wanted.items()}
 
 
-def _max_difference(got: NDArray[np.float32], expected: NDArray[np.float32], label_kind: str) -> float:
+def _max_difference(got: NDArray[np.float32], expected: NDArray[np.float32], task: str) -> float:
     """The largest difference. ``by``: of labels of which kind ``got`` are probabilities; ``expected`` are logits."""
-    if label_kind == "one":
+    if task == "classification":
         shifted = expected.astype(np.float64) - expected.max(1, keepdims=True)
         expected = np.maximum(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)), np.log(MIN_PROBABILITY))
         got = np.log(np.maximum(got.astype(np.float64), MIN_PROBABILITY))
-    elif label_kind == "any":
+    elif task == "multilabel":
         expected = expected.astype(np.float64).clip(-MAX_SIGMOID_LOGIT, MAX_SIGMOID_LOGIT)
         shares = got.astype(np.float64).clip(1e-12, 1 - 1e-12)
         got = (np.log(shares) - np.log1p(-shares)).clip(-MAX_SIGMOID_LOGIT, MAX_SIGMOID_LOGIT)
     return float(np.abs(got - expected).max())
 
 
-def _count_same(got: NDArray[np.float32], expected: NDArray[np.float32], kind: str, name: str) -> int:
+def _count_same(got: NDArray[np.float32], expected: NDArray[np.float32], task: str, name: str) -> int:
     """How many rows of ``got`` say what the logits ``expected`` do."""
-    if kind == "one":
+    if task == "classification":
         return int((got.argmax(1) == expected.argmax(1)).sum())
     least = 0.5 if name == "probabilities" else 0
     return int(((got >= least) == (expected >= 0)).all(1).sum())
@@ -210,6 +210,8 @@ def run_onnx_file(path: Path) -> FileRunner:
 
 def run_openvino_file(path: Path) -> FileRunner:
     """The file at ``path`` in OpenVINO, on the CPU. Raises ``ImportError`` without it."""
+    from effnet.runtime.openvino import get_core
+
     # In float32: where a CPU has bfloat16, OpenVINO would take that by itself.
     compiled = get_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = [output.any_name for output in compiled.outputs]
@@ -218,6 +220,8 @@ def run_openvino_file(path: Path) -> FileRunner:
 
 def run_litert_file(path: Path) -> FileRunner:
     """The file at ``path`` in LiteRT's interpreter. Raises ``ImportError`` without it."""
+    from effnet.runtime.litert import silence_xnnpack
+
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:

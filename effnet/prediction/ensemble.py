@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from effnet.arch.serde import check_int
 from effnet.data.image_io import ImageError, ImageSource, InputImage
 from effnet.metadata import Labels, Preprocess
-from effnet.prediction.oof import MIN_PROBABILITY, OutOfFold, per_image_losses
+from effnet.prediction.oof import OutOfFold
 from effnet.prediction.pipeline import run_batches
-from effnet.prediction.predictor import Prediction, Predictor, name_images, to_prediction, top_k
+from effnet.prediction.predictor import Prediction, Predictor, name_images, to_prediction
+from effnet.tasks import MIN_WRITTEN_PROBABILITY, Task, task_of
 
 
 @dataclass(frozen=True)
@@ -62,65 +63,52 @@ def fit_weights_on_oof(oof: Sequence[OutOfFold]) -> EnsembleWeights:
     ones are used. Raises ``ValueError`` where pictures, their labels or the classes differ.
     """
     first, *_ = aligned = _align(oof)
-    answers = np.stack([each.predictions for each in aligned])  # (models, N, classes)
-    wanted, kind = first.targets, first.labels.kind
+    task = task_of(first.labels.task)
+    terms = task.loss_terms(np.stack([each.predictions for each in aligned]), first.targets)  # (models, N, terms)
     count = len(aligned)
-    equal = np.full(count, 1 / count)
-    if kind == "value":  # in units of all pictures' spread, whichever of them are looked at
-        spread = np.where(wanted.std(0) > 0, wanted.std(0), 1)
-        answers, wanted = answers / spread, wanted / spread
-    fitted = _minimize_loss(answers, wanted, kind)
-    base = _mixture_losses(equal, answers, wanted, kind)
-    unseen = base.copy()
+
+    def losses(weights: NDArray[np.float64], terms: NDArray[np.float64]) -> NDArray[np.float64]:
+        return task.term_losses(np.tensordot(weights, terms, 1))  # (N,)
+
+    fitted = _minimize_loss(terms, task)
+    equal_losses = losses(np.full(count, 1 / count), terms)
+    held_out_losses = equal_losses.copy()
     folds = sorted(set(first.folds.tolist()))
     for fold in folds if len(folds) > 1 else ():
-        held = first.folds == fold
-        weights = _minimize_loss(answers[:, ~held], wanted[~held], kind)
-        unseen[held] = _mixture_losses(weights, answers[:, held], wanted[held], kind)
-    gained = base - unseen
-    chance = 2 * gained.std(ddof=1) / len(gained) ** 0.5 if len(gained) > 1 else 0.0
-    gain = float(gained.mean())
-    used = fitted if gain > chance else equal
+        held_out = first.folds == fold
+        held_out_losses[held_out] = losses(_minimize_loss(terms[:, ~held_out], task), terms[:, held_out])
+    gains = equal_losses - held_out_losses
+    noise_level = 2 * gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+    gain = float(gains.mean())
+    used = fitted if gain > noise_level else np.full(count, 1 / count)
     return EnsembleWeights(
         tuple(used.tolist()),
         tuple(fitted.tolist()),
-        tuple(float(_mixture_losses(one, answers, wanted, kind).mean()) for one in np.eye(count)),
-        float(base.mean()),
-        float(_mixture_losses(fitted, answers, wanted, kind).mean()),
+        tuple(float(losses(alone, terms).mean()) for alone in np.eye(count)),
+        float(equal_losses.mean()),
+        float(losses(fitted, terms).mean()),
         gain,
-        float(chance),
+        float(noise_level),
         len(first),
     )
 
 
-def _mixture_losses(
-    weights: NDArray[np.float64], answers: NDArray[np.float64], wanted: NDArray[np.float64], kind: str
-) -> NDArray[np.float64]:
-    mixed = np.tensordot(weights, answers, 1)  # (N, classes)
-    return np.asarray(((mixed - wanted) ** 2).mean(1)) if kind == "value" else per_image_losses(mixed, wanted, kind)
-
-
-def _minimize_loss(answers: NDArray[np.float64], wanted: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
-    """The weights (models,) of the least mean loss."""
+def _minimize_loss(terms: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
+    """Return the weights (models,) of the lowest mean loss."""
     from scipy.optimize import minimize
 
-    count = len(answers)
-    if kind == "one":  # only the right class's column matters
-        shares = (answers * wanted).sum(2).reshape(count, -1)
-    elif kind == "any":
-        shares = np.where(wanted > 0.5, answers, 1 - answers).reshape(count, -1)
-    else:
-        shares = (answers - wanted).reshape(count, -1)  # errors: weights of sum 1 mix them as they mix answers
+    count = len(terms)
+    flat = terms.reshape(count, -1)
 
-    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        mixed = weights @ shares
-        if kind == "value":
-            return float((mixed**2).mean()), 2 * shares @ mixed / shares.shape[1]
-        mixed = np.maximum(mixed, MIN_PROBABILITY)
-        return float(-np.log(mixed).mean()), -(shares / mixed).mean(1)
+    def loss_and_gradient(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        mixed = weights @ flat
+        if not task.has_probabilities:
+            return float((mixed**2).mean()), 2 * flat @ mixed / flat.shape[1]
+        mixed = np.maximum(mixed, MIN_WRITTEN_PROBABILITY)
+        return float(-np.log(mixed).mean()), -(flat / mixed).mean(1)
 
     found = minimize(
-        loss,
+        loss_and_gradient,
         np.full(count, 1 / count),
         jac=True,
         method="SLSQP",
@@ -139,7 +127,7 @@ def _align(oof: Sequence[OutOfFold]) -> list[OutOfFold]:
     first = oof[0]
     found = [first]
     for number, other in enumerate(oof[1:], start=2):
-        if (set(other.labels.names), other.labels.kind) != (set(first.labels.names), first.labels.kind):
+        if (set(other.labels.names), other.labels.task) != (set(first.labels.names), first.labels.task):
             raise ValueError(f"the out-of-fold predictions number {number} are of other classes than the first")
         if set(other.ids) != set(first.ids) or len(other) != len(first):
             raise ValueError(
@@ -193,7 +181,7 @@ def fit_ensemble_weights(members: Sequence[str | Path]) -> EnsembleWeights:
             raise ValueError(
                 f"{member} has no out-of-fold predictions to fit weights on: it is no finished run of folds"
             )
-        found.append(OutOfFold.read(Path(member, "oof.csv"), json.loads(record.read_text("utf-8"))["kind"]))
+        found.append(OutOfFold.read(Path(member, "oof.csv"), json.loads(record.read_text("utf-8"))["task"]))
     return fit_weights_on_oof(found)
 
 
@@ -236,7 +224,7 @@ class Ensemble:
             if isinstance(row, ImageError):
                 yield Prediction(name, error=str(row))
             else:
-                yield to_prediction(name, top_k(row[None], self.labels.kind, top)[0], self.labels)
+                yield to_prediction(name, task_of(self.labels.task).top_k(row[None], top)[0], self.labels)
 
     def predict_scores(self, named_images: NamedImages) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
         """(name, float64 (classes,)) of (name, picture) pairs: the members' mean, by their weights."""
@@ -293,10 +281,10 @@ def _normalize_weights(count: int, weights: Sequence[float] | None) -> list[floa
 def _output_columns(first: Predictor, member: Predictor) -> list[int]:
     """The outputs of ``member`` in the order of the first one's labels."""
     ours, theirs = first.labels, member.labels
-    if (len(ours.names), first.classes, ours.kind) != (len(theirs.names), member.classes, theirs.kind):
+    if (len(ours.names), first.classes, ours.task) != (len(theirs.names), member.classes, theirs.task):
         raise ValueError(
-            f"the members of an ensemble must have the same labels: the first has {first.classes} (kind {ours.kind!r})"
-            f", another {member.classes} (kind {theirs.kind!r})"
+            f"the members of an ensemble must have the same labels: the first has {first.classes} (kind {ours.task!r})"
+            f", another {member.classes} (kind {theirs.task!r})"
         )
     unknown = [name for name in ours.names if name not in theirs.names]
     if unknown:

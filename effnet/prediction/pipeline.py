@@ -16,7 +16,7 @@ from effnet.metadata import Preprocess
 DEFAULT_BATCH_SIZE = 16
 
 
-FloatT = TypeVar("Number", np.float32, np.float64)
+FloatT = TypeVar("FloatT", np.float32, np.float64)
 
 
 def run_batches(

@@ -24,7 +24,7 @@ from effnet.runtime import autotune
 from effnet.runtime.autotune import ENGINE_FILES, LazyModel
 from effnet.runtime.base import ENGINE_KINDS, PRECISIONS, Engine, FloatArray, installed_engines, resolve_threads
 from effnet.runtime.io_spec import is_exported
-from effnet.tasks import MULTI_LABEL_THRESHOLD, apply_activation
+from effnet.tasks import task_of
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 class Prediction:
     """What one picture shows, by the kind of the model's labels, or why it could not be read.
 
-    "one": the likeliest labels with their probabilities. "any": the labels whose own probability is `RIGHT` or more,
-    likeliest first, and none where none is. "value": ``values`` by their names, and no labels.
+    "classification": the likeliest labels with their probabilities. "multilabel": the labels whose own probability is `RIGHT` or more,
+    likeliest first, and none where none is. "regression": ``values`` by their names, and no labels.
     """
 
     image: str
@@ -67,28 +67,15 @@ class Prediction:
         return {"picture": self.image, "labels": [{"label": name, "probability": share} for name, share in pairs]}
 
 
-def top_k(scores: NDArray[np.float64], kind: str, top: int) -> NDArray[np.float64]:
-    """(N, classes) -> (N, 2, top): the likeliest classes and their probabilities; of values all, in their order."""
-    if kind == "value":
-        return np.stack([np.broadcast_to(np.arange(scores.shape[1]), scores.shape), scores], 1)
-    less = -scores
-    if top < scores.shape[1]:  # sorting all of a thousand classes takes longer than a small network
-        some = np.sort(np.argpartition(less, top - 1, axis=1)[:, :top], axis=1)
-    else:
-        some = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
-    order = np.argsort(np.take_along_axis(less, some, 1), axis=1, kind="stable")
-    best = np.take_along_axis(some, order, 1)
-    return np.stack([best, np.take_along_axis(scores, best, 1)], 1)
-
-
 def to_prediction(image: str, row: NDArray[np.float64], labels: Labels) -> Prediction:
     """The prediction that a row (2, top) of `likeliest` means."""
     names = [labels.name(int(index)) for index in row[0]]
-    if labels.kind == "value":
+    task = task_of(labels.task)
+    if not task.has_probabilities:
         return Prediction(
             image, values={name: _shortest_float(value) for name, value in zip(names, row[1], strict=True)}
         )
-    count = len(names) if labels.kind == "one" else int((row[1] >= MULTI_LABEL_THRESHOLD).sum())
+    count = task.count_predicted(row[1])
     return Prediction(image, tuple(names[:count]), tuple(row[1, :count].tolist()))
 
 
@@ -279,7 +266,7 @@ class Predictor:
         found = np.zeros((len(images), self.classes))
         for seen in views:
             logits = run(seen)
-            found += apply_activation(logits, self.labels.kind)
+            found += task_of(self.labels.task).activate(logits)
             found[~np.isfinite(logits).all(1)] = np.nan
         return found / len(views)
 
@@ -291,7 +278,7 @@ class Predictor:
             raise ValueError("this network has no classifier: ask for embeddings, or train a head on your pictures")
 
         def compute(pictures: InputImage) -> NDArray[np.float64]:
-            return top_k(self.compute(pictures, single), self.labels.kind, top)
+            return task_of(self.labels.task).top_k(self.compute(pictures, single), top)
 
         for name, row in run_batches(compute, named_images, self.tta_preprocess, lambda: self.batch_size):
             yield (

@@ -108,7 +108,7 @@ def submission_format(table: LabelTable, labels: Labels, classes: int, probabili
     names = tuple(labels.name(index) for index in range(classes))
     sample = _find_sample(table)
     if sample is None:
-        if probabilities or labels.kind == "value":
+        if probabilities or labels.task == "regression":
             return SubmissionFormat(
                 (table.image_column, *names), tuple(table.column(table.image_column)), _format_numbers(range(classes))
             )
@@ -121,12 +121,12 @@ def submission_format(table: LabelTable, labels: Labels, classes: int, probabili
         places = [names.index(column) for column in columns]
         return SubmissionFormat(sample.columns, ids, _format_numbers(places), sample.path)
     if len(columns) == 1:
-        if labels.kind == "value" and classes == 1:
+        if labels.task == "regression" and classes == 1:
             return SubmissionFormat(sample.columns, ids, _format_numbers([0]), sample.path)
         fraction = any(map(_is_fraction, sample.column(columns[0])))
-        if labels.kind == "one" and classes == 2 and (probabilities or fraction):
+        if labels.task == "classification" and classes == 2 and (probabilities or fraction):
             return SubmissionFormat(sample.columns, ids, _format_numbers([1]), sample.path)
-        if labels.kind != "value" and not probabilities:
+        if labels.task != "regression" and not probabilities:
             return SubmissionFormat(sample.columns, ids, _format_label(labels, names), sample.path)
     odd = [column for column in columns if column not in names]
     raise ValueError(
@@ -166,7 +166,7 @@ def _format_numbers(places: Sequence[int]) -> RowFormatter:
 
 
 def _format_label(labels: Labels, names: Sequence[str]) -> RowFormatter:
-    if labels.kind == "any":
+    if labels.task == "multilabel":
         return lambda row: [
             " ".join(name for name, share in zip(names, row, strict=True) if share >= MULTI_LABEL_THRESHOLD)
         ]

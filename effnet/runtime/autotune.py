@@ -39,7 +39,7 @@ from effnet.runtime.engine_cache import (
     save_record,
 )
 from effnet.runtime.io_spec import IOSpec, is_exported
-from effnet.tasks import predict_labels, score_predictions
+from effnet.tasks import task_of
 from effnet.timing import THREAD_POOL_PAUSE, Stopwatch, Timing
 from effnet.timing import time_interleaved as timed
 
@@ -439,7 +439,7 @@ def _autotuned_engine(
     }
     if max_drop is not None:
         assert images is not None
-        expected = predict_labels(reference.run(images), reference.metadata.labels.kind)
+        expected = task_of(reference.metadata.labels.task).predict(reference.run(images))
         ways = {
             (kind, precision): way
             if precision == "float32"
@@ -461,10 +461,8 @@ def _open_within_drop(
 ) -> Engine:
     """The engine, if it changes no more than ``max_drop`` percent of the answers ``expected``."""
     made = open_engine_file()
-    kind = made.metadata.labels.kind
-    changed = 100 * (1 - score_predictions(made.run(images), expected, kind))
+    task = task_of(made.metadata.labels.task)
+    changed = 100 * (1 - task.score(made.run(images), expected))
     if changed > max_drop:
-        what = {"one": "answer to", "any": "answer to", "value": "values by"}[kind]
-        of = {"one": "pictures", "any": "labels", "value": "variance"}[kind]
-        raise ValueError(f"it changes the {what} {changed:.1f} % of the {of}")
+        raise ValueError(f"it changes {changed:.1f} % of the {task.metric_unit}")
     return made

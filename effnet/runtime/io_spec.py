@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,12 @@ from numpy.typing import NDArray
 from effnet.arch.serde import Record, check_choice, check_int
 from effnet.metadata import Labels, ModelMetadata
 from effnet.runtime.base import ENGINES_BY_SUFFIX, FloatArray, ImageBatch, to_normalized, to_pixels
+from effnet.tasks import task_of
 
 INPUTS = ("pixels", "floats", "normalised")
 
 
 OUTPUTS = ("probabilities", "logits", "values")
-
-
-DEFAULT_OUTPUTS = MappingProxyType(
-    {"one": "probabilities", "any": "probabilities", "value": "values"}
-)  # by the labels' kind
 
 
 METADATA_KEY, IO_SPEC_KEY = "effnet", "effnet.interface"  # the keys of a file's metadata; both values are JSON
@@ -64,10 +59,9 @@ class IOSpec(Record):
 
     def check_labels(self, labels: Labels) -> None:
         """Raises ``ValueError`` where labels of that kind have no such output."""
-        if self.output not in ("logits", DEFAULT_OUTPUTS[labels.kind]):
-            raise ValueError(
-                f"this network gives {DEFAULT_OUTPUTS[labels.kind]}, no {self.output}: ask for {DEFAULT_OUTPUTS[labels.kind]} or logits"
-            )
+        expected = task_of(labels.task).output
+        if self.output not in ("logits", expected):
+            raise ValueError(f"this network gives {expected}, no {self.output}: ask for {expected} or logits")
 
     def input_tensor(self, channels: int = 3) -> tuple[str, tuple[int | str, ...]]:
         """Type and shape of the input; what is open has a name in place of a number."""
@@ -101,9 +95,6 @@ def read_metadata(texts: Mapping[str, str], path: object) -> tuple[ModelMetadata
 
 
 # An exported file on this disk, and pictures and answers on their way into it and out of it.
-
-
-MIN_PROBABILITY = 2**-24  # to 0 and to 1 that a probability comes
 
 
 MAX_ROUNDING_ERROR = (
@@ -167,19 +158,12 @@ def _to_uint8(pixels: ImageBatch, path: Path) -> NDArray[np.uint8]:
     return rounded.astype(np.uint8)
 
 
-def to_logits(outputs: NDArray[Any], io_spec: IOSpec, kind: str) -> FloatArray:
-    """What the file gives as logits, for labels of that ``kind``; values are such.
-
-    Of a probability that was rounded to 0 it is the logarithm of the least above it; of one of several labels the logit
-    lies within ±16.6, which is as near as float32 comes to 1, and runtimes' sigmoids to 0.
-    """
+def to_logits(outputs: NDArray[Any], io_spec: IOSpec, task: str) -> FloatArray:
+    """Return the file's outputs as logits. Values are logits already."""
     floats: FloatArray = outputs.astype(np.float32, copy=False)
     if io_spec.output != "probabilities":
         return floats
-    if kind == "any":
-        shares = np.clip(floats.astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-        return (np.log(shares) - np.log1p(-shares)).astype(np.float32)
-    return np.log(np.maximum(floats, np.finfo(np.float32).tiny))
+    return task_of(task).invert(floats)
 
 
 def no_embedding_error(path: Path) -> ValueError:

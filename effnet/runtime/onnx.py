@@ -105,7 +105,7 @@ class _GraphBuilder:
             weight, bias = (self._add_constant(f"classifier.{part}") for part in ("weight", "bias"))
             asked = wanted.output
             out = self._add_node("Gemm", "values" if asked == "values" else "logits", embedding, weight, bias, transB=1)
-            if asked == "probabilities" and model.labels.kind == "any":
+            if asked == "probabilities" and model.labels.task == "multilabel":
                 out = self._add_node("Sigmoid", asked, out)
             elif asked == "probabilities":
                 out = self._add_node("Softmax", asked, out, axis=-1)

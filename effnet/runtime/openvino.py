@@ -136,7 +136,7 @@ class OpenVINOEngine:
     def run(self, images: ImageBatch) -> FloatArray:
         """As `Engine.run`."""
         out = self._run(self._output, images)
-        return to_logits(out, self._io_spec, self.metadata.labels.kind) if self.classes else out
+        return to_logits(out, self._io_spec, self.metadata.labels.task) if self.classes else out
 
     def embed(self, images: ImageBatch) -> FloatArray:
         """As `Engine.embed`."""

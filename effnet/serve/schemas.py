@@ -9,10 +9,11 @@ from typing import Any
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from effnet.prediction.predictor import to_prediction, top_k
+from effnet.prediction.predictor import to_prediction
 from effnet.serve import heatmap, scaling
 from effnet.serve.models import ServedModel
 from effnet.serve.request_queue import ImageOutput
+from effnet.tasks import task_of
 
 
 class LabelProbability(BaseModel):
@@ -79,7 +80,7 @@ class ModelInfo(BaseModel):
     name: str
     arch: str
     classes: int
-    kind: str = Field(description="one: one class is right; any: any may be; value: values.")
+    task: str = Field(description="classification, multilabel or regression")
     resolution: int = Field(description="Side in pixels that the arch is made for.")
     size: tuple[int, int] = Field(description="Height and width that pictures are resized and cropped to.")
     preprocess: str
@@ -148,7 +149,7 @@ class HealthResponse(BaseModel):
 def predict_response(served: ServedModel, found: ImageOutput, top: int) -> dict[str, Any]:
     """As `effnet.serve.schemas.Prediction`."""
     labels, computed = served.predictor.labels, found.output
-    row = top_k(computed.row[None], labels.kind, top)[0]  # (classes,) -> (2, top)
+    row = task_of(labels.task).top_k(computed.row[None], top)[0]  # (classes,) -> (2, top)
     one = to_prediction("", row, labels)
     shares = zip(one.labels, row[0].astype(int).tolist(), one.probabilities, strict=False)
     return {
@@ -174,7 +175,7 @@ def explain_response(served: ServedModel, found: ImageOutput, index: int, values
         "model": served.name,
         "label": labels.name(index),
         "index": index,
-        "probability": None if labels.kind == "value" else float(found.output.row[index]),
+        "probability": float(found.output.row[index]) if task_of(labels.task).has_probabilities else None,
         "size": values.shape,
         "values": values.tolist(),
         "box": heatmap.visible_box(found.header, preprocess),
@@ -192,7 +193,7 @@ def model_info(served: ServedModel) -> dict[str, Any]:
         "name": served.name,
         "arch": predictor.arch.name,
         "classes": predictor.classes,
-        "kind": predictor.labels.kind,
+        "task": predictor.labels.task,
         "size": predictor.preprocess.size,
         "preprocess": predictor.preprocess.describe(),
         **scaling.network_costs(predictor.arch, predictor.classes, predictor.preprocess.size),

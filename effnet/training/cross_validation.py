@@ -47,7 +47,7 @@ class CrossValidationResult:
     """What the runs have made in ``out``. Figures are those of `OutOfFold.figures`, by the kind of the labels."""
 
     out: Path
-    kind: str
+    task: str
     models: tuple[Path, ...]
     fold_metrics: tuple[dict[str, float], ...]  # of each fold's held-out pictures
     metrics: dict[str, float]  # of all pictures, each judged by the network that has not learned from it
@@ -63,7 +63,7 @@ class CrossValidationResult:
     def to_dict(self) -> dict[str, Any]:
         """The result as plain data, for JSON; the models' files are named from ``out`` on."""
         return {
-            "kind": self.kind,
+            "task": self.task,
             "pictures": self.images,
             "whole": self.metrics,
             "folds": list(self.fold_metrics),
@@ -79,7 +79,7 @@ class CrossValidationResult:
         said = json.loads((out / FOLDS_FILE).read_text("utf-8"))
         models = tuple(out / name for name in said["models"])
         folds, left_out = tuple(said["folds"]), tuple(said["left_out"])
-        return cls(out, said["kind"], models, folds, said["whole"], said["pictures"], left_out, said["views"])
+        return cls(out, said["task"], models, folds, said["whole"], said["pictures"], left_out, said["views"])
 
     def in_words(self) -> str:
         """One line for a person: "out of fold, 244 pictures: top-1 95.1% (folds 91.8% to 98.0%), loss 0.161 (…)"."""
@@ -95,7 +95,7 @@ _METRIC_FORMATS = {
     "top1": ("top-1", ".1%"),
     "loss": ("loss", ".3f"),
     "mean_average_precision": ("mean average precision", ".1%"),
-    "labels_right": ("labels right", ".1%"),
+    "label_accuracy": ("label accuracy", ".1%"),
     "rmse": ("RMSE", ".4g"),
     "r2": ("R²", ".3f"),
 }
@@ -203,11 +203,11 @@ def train_folds(
             )
         of_fold |= {item.name: number for item in held.items}
     if not _is_main_process():
-        return CrossValidationResult(out, pictures.labels.kind, tuple(models), (), {}, 0)
+        return CrossValidationResult(out, pictures.labels.task, tuple(models), (), {}, 0)
     oof = _make_out_of_fold(pictures, of_fold, found)
     figures = tuple(oof.select_fold(number).metrics() for number in range(len(parts)))
     done = CrossValidationResult(
-        out, oof.labels.kind, tuple(models), figures, oof.metrics(), len(oof), tuple(left_out), tta
+        out, oof.labels.task, tuple(models), figures, oof.metrics(), len(oof), tuple(left_out), tta
     )
     oof.write(done.oof_path)
     with atomic_write(out / FOLDS_FILE) as beside:  # last of all: a run of folds that has it is finished
@@ -240,7 +240,7 @@ def _count_duplicates(pairs: int) -> str:
 
 
 def _warn_missing_classes(fold_images: ImageDataset, images: ImageDataset, number: int, callback: Callback) -> None:
-    if images.labels.kind == "value":
+    if images.labels.task == "regression":
         return
     counts = zip(images.labels.names, fold_images.class_counts(), images.class_counts(), strict=True)
     lost = [name for name, here, there in counts if there and not here]

@@ -23,8 +23,8 @@ class Teacher:
 
     def __init__(self, model: str | Path, labels: Labels, device: torch.device) -> None:
         teacher = load(model)
-        if teacher.labels.kind != labels.kind:
-            raise ValueError(f"the teacher {model} has labels of the kind {teacher.labels.kind!r}, not {labels.kind!r}")
+        if teacher.labels.task != labels.task:
+            raise ValueError(f"the teacher {model} has labels of the kind {teacher.labels.task!r}, not {labels.task!r}")
         unknown = [name for name in labels.names if name not in teacher.labels.names]
         if unknown:
             raise ValueError(

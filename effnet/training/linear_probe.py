@@ -51,7 +51,9 @@ def fit_linear_probe(features: NDArray[np.float32], targets: Targets) -> LinearP
     """
     x = features.astype(np.float64)
     y = targets.to_matrix()  # (N, classes)
-    border = 0.5 if targets.kind == "any" else 0.0  # a score between 0, not so, and 1, so, becomes a logit around 0
+    border = (
+        0.5 if targets.task == "multilabel" else 0.0
+    )  # a score between 0, not so, and 1, so, becomes a logit around 0
     mean, share = x.mean(0), y.mean(0)
     x, y = x - mean, y - share
     left, variances = _left_singular_vectors(x)  # (N, R), (R,)

@@ -227,7 +227,7 @@ class Trainer:
         self.callback.on_epoch_end(line)
         self.callback.on_message(
             f"epoch {line.epoch}/{self.epochs}: training loss {line.train_loss:.3f}, "
-            f"held out: loss {line.selection_loss:.3f}, {format_metric(self.loss.kind, line.selection_metric)}"
+            f"held out: loss {line.selection_loss:.3f}, {format_metric(self.loss.task, line.selection_metric)}"
         )
         self.epoch, self.batch_index, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
 

@@ -19,7 +19,7 @@ TeacherFunction = Callable[[Tensor], Tensor]  # uint8 (N, H, W, 3), as the stude
 class TrainingLoss:
     """The loss on ``pictures``, by the kind of their labels.
 
-    "one": cross-entropy with smoothed labels; "any": binary cross-entropy a class; "value": the squared error, of
+    "classification": cross-entropy with smoothed labels; "multilabel": binary cross-entropy a class; "regression": the squared error, of
     logits without the values' `Units`. Pictures count by their weight and, with ``recipe.balance`` "loss", as much as
     makes every class count the same; on average a picture counts once. With a ``teacher`` (arXiv:1503.02531) its share
     of the loss is the divergence from its answers at ``recipe.temperature``, times that squared.
@@ -28,16 +28,16 @@ class TrainingLoss:
     def __init__(
         self, images: ImageDataset, recipe: Recipe, device: torch.device, teacher: TeacherFunction | None = None
     ) -> None:
-        self.kind, self.recipe, self.teacher = images.labels.kind, recipe, teacher
+        self.task, self.recipe, self.teacher = images.labels.task, recipe, teacher
         self.classes = len(images.labels.names)
-        wanted = images.targets if self.kind == "one" else images.target_matrix
+        wanted = images.targets if self.task == "classification" else images.target_matrix
         self._targets = torch.from_numpy(wanted).to(device)
         weights = torch.tensor([item.weight for item in images.items], dtype=torch.float64)
         if recipe.balance == "loss":
             weights = weights * torch.from_numpy(class_weights(images))
         self._image_weights = (weights / weights.mean()).float().to(device)
         self._weights_are_equal = bool((self._image_weights == 1).all())
-        self.target_scaler = TargetScaler.from_dataset(images, device) if self.kind == "value" else None
+        self.target_scaler = TargetScaler.from_dataset(images, device) if self.task == "regression" else None
         if self.target_scaler:
             self._targets = self.target_scaler.standardize(self._targets)
 
@@ -48,7 +48,7 @@ class TrainingLoss:
     def soft_targets(self, indices: Tensor) -> Tensor:
         """The same as float32 (N, classes), which can be mixed."""
         wanted = self.targets(indices)
-        return F.one_hot(wanted, self.classes).float() if self.kind == "one" else wanted
+        return F.one_hot(wanted, self.classes).float() if self.task == "classification" else wanted
 
     def __call__(
         self, logits: Tensor, targets: Tensor, indices: Tensor, teacher_logits: Tensor | None = None
@@ -67,18 +67,18 @@ class TrainingLoss:
 
     def _image_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         smoothing = self.recipe.label_smoothing
-        if self.kind == "one":
+        if self.task == "classification":
             return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
-        if self.kind == "any":
+        if self.task == "multilabel":
             smoothed = targets * (1 - smoothing) + smoothing / 2
             return F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none").mean(1)
         return ((logits - targets) ** 2).mean(1)
 
     def _distillation_losses(self, logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-        if self.kind == "one":
+        if self.task == "classification":
             theirs, ours = (F.log_softmax(each / temperature, 1) for each in (teacher_logits, logits))
             return F.kl_div(ours, theirs, log_target=True, reduction="none").sum(1) * temperature**2
-        if self.kind == "any":
+        if self.task == "multilabel":
             return F.binary_cross_entropy_with_logits(logits, teacher_logits.sigmoid(), reduction="none").mean(1)
         assert self.target_scaler
         return ((logits - self.target_scaler.standardize(teacher_logits)) ** 2).mean(1)
@@ -118,10 +118,10 @@ class TargetScaler:
 
 def class_weights(images: ImageDataset) -> np.ndarray:
     """What makes every class count the same, a picture: float64 (N,); of several labels, that of the rarest."""
-    if images.labels.kind == "value":
+    if images.labels.task == "regression":
         return np.ones(len(images))
     counts = np.maximum(np.array(images.class_counts(), np.float64), 1)
     share = len(images) / (len(counts) * counts)
-    if images.labels.kind == "one":
+    if images.labels.task == "classification":
         return share[images.targets]
     return np.array([max((share[one] for one in item.classes), default=1.0) for item in images.items])

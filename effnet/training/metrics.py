@@ -25,12 +25,12 @@ LOGIT_SCALES = tuple(float(gain) for gain in np.geomspace(0.25, 100, 64))  # of 
 MIN_PROBABILITY = 1e-12  # no probability is taken to be lower
 
 
-METRIC_NAMES = {"one": "top-1", "any": "labels right", "value": "R²"}
+METRIC_NAMES = {"classification": "top-1", "multilabel": "labels right", "regression": "R²"}
 
 
-def format_metric(kind: str, value: float) -> str:
+def format_metric(task: str, value: float) -> str:
     """ "top-1 93.1%"."""
-    return f"{METRIC_NAMES[kind]} {value:.3f}" if kind == "value" else f"{METRIC_NAMES[kind]} {value:.1%}"
+    return f"{METRIC_NAMES[task]} {value:.3f}" if task == "regression" else f"{METRIC_NAMES[task]} {value:.1%}"
 
 
 @dataclass(frozen=True)
@@ -52,27 +52,27 @@ WORST_SCORE = SelectionScore((float("inf"),), 0.0, 1.0)  # of a network that ans
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What is right about some pictures. ``wanted``: int64 (N,) classes for "one", else float (N, classes)."""
+    """What is right about some pictures. ``wanted``: int64 (N,) classes for "classification", else float (N, classes)."""
 
     values: NDArray[np.int64] | NDArray[np.float32]
-    kind: str
+    task: str
     classes: int
 
     @classmethod
     def from_dataset(cls, images: ImageDataset) -> Targets:
         """That of ``pictures``."""
-        kind = images.labels.kind
-        return cls(images.targets if kind == "one" else images.target_matrix, kind, len(images.labels.names))
+        kind = images.labels.task
+        return cls(images.targets if kind == "classification" else images.target_matrix, kind, len(images.labels.names))
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, part: slice) -> Targets:
-        return Targets(self.values[part], self.kind, self.classes)
+        return Targets(self.values[part], self.task, self.classes)
 
     def to_matrix(self) -> Doubles:
         """As (N, classes): 1 for what is right and 0 for the rest, or the values."""
-        return np.eye(self.classes)[self.values] if self.kind == "one" else self.values.astype(np.float64)
+        return np.eye(self.classes)[self.values] if self.task == "classification" else self.values.astype(np.float64)
 
     def losses(self, logits: Doubles) -> Doubles:
         """(N, classes) -> (N,): −log p of the class, or the mean of −log p over labels, or of squared errors.
@@ -80,10 +80,10 @@ class Targets:
         Errors are in units of the values' spread.
         """
         found: Doubles
-        if self.kind == "one":
+        if self.task == "classification":
             right = softmax(logits)[np.arange(len(self)), self.values]
             found = -np.log(np.maximum(right, MIN_PROBABILITY))
-        elif self.kind == "any":
+        elif self.task == "multilabel":
             signed = np.where(self.values > 0, logits, -logits)
             found = np.logaddexp(0, -signed).mean(1)
         else:
@@ -98,9 +98,9 @@ class Targets:
 
     def metric(self, logits: Doubles) -> float:
         """The share of pictures whose class is right; of labels that are; or of the variance that is explained."""
-        if self.kind == "one":
+        if self.task == "classification":
             return float((logits.argmax(1) == self.values).mean())
-        if self.kind == "any":
+        if self.task == "multilabel":
             return float(((logits > 0) == (self.values > 0)).mean())
         return 1 - float(self.losses(logits).mean())
 
@@ -116,7 +116,7 @@ class Targets:
 
         Its inverse is the temperature of arXiv:1706.04599. Values are left as they are.
         """
-        if self.kind == "value":
+        if self.task == "regression":
             return 1.0, float(self.losses(logits).mean())
         losses = [float(self.losses(gain * logits).mean()) for gain in LOGIT_SCALES]
         best = int(np.argmin(losses))

@@ -151,7 +151,11 @@ class Recipe(Record):
                 round(epochs * (step + 1) / progress.steps),
                 round(between(progress.image_size, step)),
                 between(progress.dropout, step),
-                replace(self.augment, randaugment_magnitude=between(progress.magnitude, step), mixup=between(progress.mixup, step)),
+                replace(
+                    self.augment,
+                    randaugment_magnitude=between(progress.magnitude, step),
+                    mixup=between(progress.mixup, step),
+                ),
             )
             for step in range(progress.steps)
         )
@@ -198,7 +202,15 @@ FINETUNE = Recipe(
 # Command: ``effnet train PHOTOS --weights FILE --recipe gradual``
 
 
-GRADUAL = replace(FINETUNE, name="gradual", epochs=16, unfreeze_every_epochs=1.0, layer_lr_decay=0.8, backbone_lr_mult=1.0, minutes=0.0)
+GRADUAL = replace(
+    FINETUNE,
+    name="gradual",
+    epochs=16,
+    unfreeze_every_epochs=1.0,
+    layer_lr_decay=0.8,
+    backbone_lr_mult=1.0,
+    minutes=0.0,
+)
 
 
 # A linear head on the frozen network, nothing more: seconds of fitting after one pass over the pictures.

@@ -217,7 +217,7 @@ class TrainingRun:
             self._probe_losses = truth[count:].losses(start.logits(features[count:]))
         self.callback.on_message(
             f"probe: a linear head on the frozen {self.model.arch.name}, each picture judged by a head that has not "
-            f"seen it: {format_metric(truth.kind, self.probe.metric)}, loss {self.probe.loss:.3f}"
+            f"seen it: {format_metric(truth.task, self.probe.metric)}, loss {self.probe.loss:.3f}"
         )
         self._probe_state = {name: value.clone() for name, value in self.model.state_dict().items()}
         set_head(self.model, start)
@@ -303,7 +303,7 @@ class TrainingRun:
 
     def _standardize_head(self) -> None:
         """From here on until the choice the head answers without the values' units, once."""
-        if self.plan.train.labels.kind == "value" and self._target_scaler is None:
+        if self.plan.train.labels.task == "regression" and self._target_scaler is None:
             self._target_scaler = TargetScaler.from_dataset(self.plan.train, self.distributed.device)
             self._target_scaler.standardize_head(self.model.classifier)
 
@@ -428,7 +428,7 @@ def train(
         else:
             folder.write_settings(settings)
             if trackers:
-                told = LoggingCallback(callback, folder.logs, trackers, out.name, settings, METRIC_NAMES[labels.kind])
+                told = LoggingCallback(callback, folder.logs, trackers, out.name, settings, METRIC_NAMES[labels.task])
                 callback = stack.enter_context(closing(told))
         # Every picture is read for it: by one process, for all of them
         parts = place.run_on_main(

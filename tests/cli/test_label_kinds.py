@@ -23,7 +23,7 @@ NAMES = ("ant", "bee", "night")
 @pytest.fixture
 def models(tmp_path: Path) -> dict[str, Path]:
     found = {}
-    for kind in ("any", "value"):
+    for kind in ("multilabel", "regression"):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = effnet.create("nano", classes=3)
@@ -39,20 +39,20 @@ def answers(model: Path, photos: Path) -> list[effnet.Prediction]:
 
 
 def test_labels_of_which_any_may_be_right(run: Run, models: dict[str, Path], photos: Path) -> None:
-    lines = run("predict", photos, "-m", models["any"], "--engine", "eager").out.splitlines()
+    lines = run("predict", photos, "-m", models["multilabel"], "--engine", "eager").out.splitlines()
     assert lines[0].split() == ["picture", "labels"]
     assert lines[2].split()[1:3] == ["ant", f"{answers(models['any'], photos)[0].probability:.1%}"]
-    rows = list(csv.reader(io.StringIO(run("predict", photos, "-m", models["any"], "--csv").out)))
+    rows = list(csv.reader(io.StringIO(run("predict", photos, "-m", models["multilabel"], "--csv").out)))
     assert rows[0] == ["picture", "rank", "label", "probability"]
     assert {row[2] for row in rows[1:]} <= {"ant", "bee"}
-    found = json.loads(run("predict", photos, "-m", models["any"], "--json").out)
+    found = json.loads(run("predict", photos, "-m", models["multilabel"], "--json").out)
     assert found[0]["labels"][0]["label"] == "ant"
 
 
 def test_a_picture_without_a_right_label_has_a_line(
     run: Run, models: dict[str, Path], photos: Path, tmp_path: Path
 ) -> None:
-    model = effnet.load(models["any"])
+    model = effnet.load(models["multilabel"])
     with torch.no_grad():
         model.classifier.bias -= 10  # type: ignore[operator]
     path = effnet.save(model, tmp_path / "none.safetensors")
@@ -63,15 +63,15 @@ def test_a_picture_without_a_right_label_has_a_line(
 
 
 def test_values(run: Run, models: dict[str, Path], photos: Path) -> None:
-    first = answers(models["value"], photos)[0]
-    lines = run("predict", photos, "-m", models["value"], "--engine", "eager").out.splitlines()
+    first = answers(models["regression"], photos)[0]
+    lines = run("predict", photos, "-m", models["regression"], "--engine", "eager").out.splitlines()
     assert lines[0].split() == ["picture", *NAMES]
     assert lines[2].split()[1:] == [format_number(first.values[name]) for name in NAMES]
-    rows = list(csv.reader(io.StringIO(run("predict", photos, "-m", models["value"], "--csv").out)))
+    rows = list(csv.reader(io.StringIO(run("predict", photos, "-m", models["regression"], "--csv").out)))
     assert rows[0] == ["picture", *NAMES]
     assert len(rows) == 5
     assert list(map(float, rows[1][1:])) == pytest.approx(list(first.values.values()), rel=1e-5)
-    found = json.loads(run("predict", photos, "-m", models["value"], "--json").out)
+    found = json.loads(run("predict", photos, "-m", models["regression"], "--json").out)
     assert found[0]["values"] == pytest.approx(dict(first.values), rel=1e-5)
 
 
@@ -82,41 +82,48 @@ def test_figures() -> None:
 
 
 def test_show_says_what_the_outputs_mean(run: Run, models: dict[str, Path], weights: Path) -> None:
-    heads = [run("show", path).out.splitlines()[0] for path in (models["any"], models["value"], weights)]
+    heads = [run("show", path).out.splitlines()[0] for path in (models["multilabel"], models["regression"], weights)]
     assert [head.partition(", ")[2] for head in heads] == ["3 labels, any of them", "3 values", "3 classes"]
-    assert json.loads(run("show", models["any"], "--json").out)["labels"] == {"names": list(NAMES), "kind": "any"}
+    assert json.loads(run("show", models["multilabel"], "--json").out)["labels"] == {
+        "names": list(NAMES),
+        "task": "multilabel",
+    }
     assert run("show", "nano").out.splitlines()[0] == "nano at 32×32"
 
 
-@pytest.mark.parametrize(("kind", "output"), [("any", "probabilities"), ("value", "values")])
+@pytest.mark.parametrize(("kind", "output"), [("multilabel", "probabilities"), ("regression", "values")])
 def test_export(kind: str, output: str, run: Run, models: dict[str, Path], photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     done = run("export", models[kind], tmp_path / "m.onnx")
     assert f"→ {output}" in done.out
     assert done.out.strip().endswith(
-        {"any": "of the largest logit, the same labels on 6", "value": "largest value"}[kind]
+        {"multilabel": "of the largest logit, the same labels on 6", "regression": "largest value"}[kind]
     )
     shown = run("show", tmp_path / "m.onnx").out.splitlines()[0]
-    assert shown.endswith({"any": "3 labels, any of them", "value": "3 values"}[kind])
+    assert shown.endswith({"multilabel": "3 labels, any of them", "regression": "3 values"}[kind])
     refused = run(
-        "export", models[kind], tmp_path / "n.onnx", "--output", {"any": "values", "value": "probabilities"}[kind]
+        "export",
+        models[kind],
+        tmp_path / "n.onnx",
+        "--output",
+        {"multilabel": "values", "regression": "probabilities"}[kind],
     )
     assert refused.status == 1
     assert f"this network gives {output}" in refused.err
 
 
-@pytest.mark.parametrize("kind", ["any", "value"])
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
 def test_evaluate(kind: str, run: Run, models: dict[str, Path], photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = sorted(photos.rglob("*.[jp]*g"))
     right: list[tuple[float, ...]] = [(0,), (0, 1), (), (2,)]
-    if kind == "value":
+    if kind == "regression":
         right = [(1.0, 2.0, 1200.5), (2.0, 2.0, 0.0), (3.0, 2.0, 0.0), (4.0, 2.0, 0.0)]
     items = tuple(Item(file, label, file.name) for file, label in zip(files, right, strict=True))
     splits = Splits(ImageDataset(items, Labels(NAMES, kind)), None, None)
     monkeypatch.setattr("effnet.evaluation.evaluator.open_data", lambda _: splits)
     done = run("evaluate", models[kind], photos)
     assert done.status == 0
-    if kind == "any":
+    if kind == "multilabel":
         assert done.out.startswith("mean average precision ")
         assert "of 4 pictures of the split train" in done.out
         assert "labels right" in done.out
@@ -126,8 +133,8 @@ def test_evaluate(kind: str, run: Run, models: dict[str, Path], photos: Path, mo
         assert "the 5 largest errors:" in done.out
         assert "1,200" in done.out or "1,201" in done.out
     told = json.loads(run("evaluate", models[kind], photos, "--json").out)
-    assert (told["kind"], told["pictures"]) == (kind, 4)
-    other = {"any": "value", "value": "any"}[kind]
+    assert (told["task"], told["pictures"]) == (kind, 4)
+    other = {"multilabel": "regression", "regression": "multilabel"}[kind]
     assert f"labels are of the kind '{kind}'" in run("evaluate", models[other], photos).err
 
 
@@ -136,6 +143,6 @@ def test_the_doctor_says_what_it_needs(models: dict[str, Path]) -> None:
     items = tuple(Item(dice.integers(0, 256, (32, 32, 3), np.uint8), (n % 3,), f"{n}") for n in range(30))
     from effnet.doctor.examination import sample_images
 
-    model: EfficientNet = effnet.load(models["any"])
+    model: EfficientNet = effnet.load(models["multilabel"])
     with pytest.raises(ValueError, match="the doctor judges by the one class that is right"):
-        sample_images(model, ImageDataset(items, Labels(NAMES, "any")), 20, 0, None)
+        sample_images(model, ImageDataset(items, Labels(NAMES, "multilabel")), 20, 0, None)

@@ -30,7 +30,7 @@ def folds_run(root: Path, seed: int, sure: float) -> Path:
         (root / f"fold{number}").mkdir(parents=True)
         effnet.save(model, root / f"fold{number}/model.safetensors")
     models = [f"fold{number}/model.safetensors" for number in range(2)]
-    (root / "folds.json").write_text(json.dumps({"models": models, "kind": "one"}))
+    (root / "folds.json").write_text(json.dumps({"models": models, "task": "classification"}))
     truth = np.arange(90) % 3
     logits = sure * np.eye(3)[truth] + np.random.default_rng(seed).normal(size=(90, 3))
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

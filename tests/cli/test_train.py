@@ -59,7 +59,7 @@ def test_nothing_to_learn_from(run: Run) -> None:
 
 
 def test_a_kind_is_for_tables(run: Run, photos: Path) -> None:
-    done = run("train", photos, "--kind", "value")
+    done = run("train", photos, "--task", "regression")
     assert done.status == 2
     assert "is for a table of pictures and labels (.csv)" in done.err
 

@@ -89,12 +89,12 @@ def test_other_labels(tmp_path: Path) -> None:
     table(3, tags=(several, [[0, 2], [], [1]])).save_to_disk(tmp_path / "a")
     train = open_data(tmp_path / "a").train
     assert train is not None
-    assert train.labels == Labels(("wasp", "ant", "bee"), "any")
+    assert train.labels == Labels(("wasp", "ant", "bee"), "multilabel")
     assert [item.label for item in train.items] == [(0, 2), (), (1,)]
     table(2, target=(datasets.Value("float32"), [0.5, 2.0])).save_to_disk(tmp_path / "b")
     train = open_data(tmp_path / "b").train
     assert train is not None
-    assert train.labels.kind == "value"
+    assert train.labels.task == "regression"
     assert [item.label for item in train.items] == [(0.5,), (2.0,)]
     table(2, label=(datasets.Value("string"), ["x", "b"])).save_to_disk(tmp_path / "c")
     train = open_data(tmp_path / "c").train

@@ -229,7 +229,7 @@ def test_pictures_in_memory(home: Path) -> None:
 GREY = np.zeros((4, 4, 3), np.uint8)
 
 
-def pictures(*labels: object, kind: str = "one", weights: tuple[float, ...] = ()) -> ImageDataset:
+def pictures(*labels: object, kind: str = "classification", weights: tuple[float, ...] = ()) -> ImageDataset:
     given = weights or (1.0,) * len(labels)
     items = (Item(GREY, label, str(n), weight) for n, (label, weight) in enumerate(zip(labels, given, strict=True)))  # type: ignore[arg-type]
     return ImageDataset(tuple(items), Labels(("a", "b", "c"), kind))
@@ -298,14 +298,14 @@ def test_weights_count_within_a_class() -> None:
 
 
 def test_other_kinds_of_labels() -> None:
-    several = pictures((0, 1), (0,), (0,), (), (0,), (2,), kind="any")
+    several = pictures((0, 1), (0,), (0,), (), (0,), (2,), kind="multilabel")
     found = np.bincount(
         np.concatenate([EpochSampler(several, 6, 0, class_balanced=True).epoch_indices(epoch) for epoch in range(600)])
     )
     assert found[[1, 2, 4]] == pytest.approx(found[[1, 2, 4]].mean(), rel=0.2)
     assert found[5] == pytest.approx(found[3], rel=0.15)  # alone in its class, and in that of none
     assert found[0] > found[5] > found[1] * 2
-    values = pictures((0.5,), (1.5,), (9.0,), kind="value", weights=(1, 1, 4))
+    values = pictures((0.5,), (1.5,), (9.0,), kind="regression", weights=(1, 1, 4))
     found = np.bincount(
         np.concatenate([EpochSampler(values, 3, 0, class_balanced=True).epoch_indices(epoch) for epoch in range(200)])
     )

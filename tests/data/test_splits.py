@@ -32,13 +32,13 @@ def several(count: int, classes: int, seed: int = 0) -> ImageDataset:
     dice = np.random.default_rng(seed)
     rows = dice.random((count, classes)) < 1 / (np.arange(classes) + 2)
     items = (Item(BLANK, tuple(np.flatnonzero(row).tolist()), f"{at}") for at, row in enumerate(rows))
-    return ImageDataset(tuple(items), Labels(tuple(f"c{label}" for label in range(classes)), "any"))
+    return ImageDataset(tuple(items), Labels(tuple(f"c{label}" for label in range(classes)), "multilabel"))
 
 
 def values(count: int) -> ImageDataset:
     dice = np.random.default_rng(0)
     items = (Item(BLANK, (float(value),), f"{at}") for at, value in enumerate(dice.lognormal(size=count)))
-    return ImageDataset(tuple(items), Labels(("price",), "value"))
+    return ImageDataset(tuple(items), Labels(("price",), "regression"))
 
 
 def names(pictures: ImageDataset) -> set[str]:

@@ -81,7 +81,9 @@ def test_a_folder_beside_it_and_endings(tmp_path: Path, folder: str) -> None:
 def test_test_pictures_are_not_taken_for_training_ones(tmp_path: Path) -> None:
     touched(tmp_path, "train/1.jpg", "test/1.jpg", "test/2.jpg")
     with pytest.raises(ValueError, match=r"2 of the 3 pictures that .*train\.csv names do not exist: 2, 3 \(looked"):
-        open_table(table(tmp_path, "path,label\n1,a\n2,a\n3,a\n1x,b\n".replace("1x,b\n", ""), "train.csv"), "any")
+        open_table(
+            table(tmp_path, "path,label\n1,a\n2,a\n3,a\n1x,b\n".replace("1x,b\n", ""), "train.csv"), "multilabel"
+        )
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_numbers_are_sorted_by_number(tmp_path: Path, caplog: pytest.LogCaptureF
     [
         ("label", ("a|b", "b", "", "c|a"), None),
         ("label", ("b;a", "b", "", "a; c"), None),
-        ("label", ("a b", "b", "", "a c"), "any"),
+        ("label", ("a b", "b", "", "a c"), "multilabel"),
         ("tags", ("a b", "b", "", "c a"), None),
     ],
 )
@@ -131,7 +133,7 @@ def test_several_labels_in_a_cell(tmp_path: Path, head: str, cells: tuple[str, .
     touched(tmp_path, *FOUR)
     rows = "".join(f"{name},{cell}\n" for name, cell in zip(FOUR, cells, strict=True))
     train = train_of(table(tmp_path, f"path,{head}\n{rows}"), kind)
-    assert train.labels == Labels(("a", "b", "c"), "any")
+    assert train.labels == Labels(("a", "b", "c"), "multilabel")
     assert [item.label for item in train.items] == [(0, 1), (1,), (), (0, 2)]
     assert train.target_matrix.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1]]
 
@@ -146,28 +148,33 @@ def test_a_name_may_have_spaces(tmp_path: Path, caplog: pytest.LogCaptureFixture
     touched(tmp_path, "5.jpg", "6.jpg", "7.jpg")
     text = "path,label\n1.jpg,a b\n2.jpg,a\n3.jpg,b\n4.jpg,a b\n5.jpg,a\n6.jpg,b\n"
     assert train_of(table(tmp_path, text)).labels.names == ("a", "a b", "b")
-    assert "--kind any" in caplog.text
+    assert "--task multilabel" in caplog.text
 
 
 def test_a_column_a_class(tmp_path: Path) -> None:
     touched(tmp_path, *FOUR)
     head = "image_id,rust,scab,age\n"
     several = train_of(table(tmp_path, head + "1,1,0,7\n2,1,1,7\n3,0,0,8\n4,0,1,8\n"))
-    assert several.labels == Labels(("rust", "scab"), "any")
+    assert several.labels == Labels(("rust", "scab"), "multilabel")
     assert [item.label for item in several.items] == [(0,), (0, 1), (), (1,)]
     one = train_of(table(tmp_path, head + "1,1.0,0.0,7\n2,1,0,7\n3,0,1,8\n4,0,1,8\n"))
     assert one.labels == Labels(("rust", "scab"))
     assert one.targets.tolist() == [0, 0, 1, 1]
-    assert train_of(table(tmp_path, head + "1,1,0,7\n2,1,0,7\n3,0,1,8\n4,0,1,8\n"), "any").labels.kind == "any"
+    assert (
+        train_of(table(tmp_path, head + "1,1,0,7\n2,1,0,7\n3,0,1,8\n4,0,1,8\n"), "multilabel").labels.task
+        == "multilabel"
+    )
 
 
 def test_values(tmp_path: Path) -> None:
     touched(tmp_path, *FOUR)
-    one = train_of(table(tmp_path, "path,label\n1.jpg,1.5\n2.jpg,-2\n3.jpg,1e3\n4.jpg,0\n"), "value")
-    assert one.labels == Labels(("label",), "value")
+    one = train_of(table(tmp_path, "path,label\n1.jpg,1.5\n2.jpg,-2\n3.jpg,1e3\n4.jpg,0\n"), "regression")
+    assert one.labels == Labels(("label",), "regression")
     assert [item.label for item in one.items] == [(1.5,), (-2.0,), (1000.0,), (0.0,)]
-    two = train_of(table(tmp_path, "path,x,y,site\n1.jpg,1,2,a\n2.jpg,3,4,a\n3.jpg,5,6,b\n4.jpg,7,8.5,b\n"), "value")
-    assert two.labels == Labels(("x", "y"), "value")
+    two = train_of(
+        table(tmp_path, "path,x,y,site\n1.jpg,1,2,a\n2.jpg,3,4,a\n3.jpg,5,6,b\n4.jpg,7,8.5,b\n"), "regression"
+    )
+    assert two.labels == Labels(("x", "y"), "regression")
     assert two.items[3].label == (7.0, 8.5)
 
 
@@ -187,9 +194,9 @@ def test_values(tmp_path: Path) -> None:
         ("path,label\n1.jpg,a\n1.jpg,b\n", None, r"1\.jpg is in line 2 and in line 3"),
         ("path,label\n1.jpg,a\n2.jpg,a\n", None, "only one label, a"),
         ("path,label\n1.jpg,a\n2.jpg,a\n3.jpg,b\n", None, "the label 'b' occurs only once"),
-        ("path,label\n1.jpg,1\n2.jpg,2\n3.jpg,3\n", None, "labels '1', '2', '3' occur only once.*--kind value"),
-        ("path,label\n1.jpg,0.25\n2.jpg,0.5\n3.jpg,7\n", None, r"such as 0\.25, 3 different ones: --kind value"),
-        ("path,label\n1.jpg,0.25\n2.jpg,high\n", "value", "line 3: 'high' is no number"),
+        ("path,label\n1.jpg,1\n2.jpg,2\n3.jpg,3\n", None, "labels '1', '2', '3' occur only once.*--task regression"),
+        ("path,label\n1.jpg,0.25\n2.jpg,0.5\n3.jpg,7\n", None, r"such as 0\.25, 3 different ones: --task regression"),
+        ("path,label\n1.jpg,0.25\n2.jpg,high\n", "regression", "line 3: 'high' is no number"),
         ("path,label\n1.jpg,a\n2.jpg,\n3.jpg,a\n4.jpg,b\n1x.jpg,b\n", None, r"line 3: 2\.jpg has no label"),
         ("path,label\n1.jpg,a\n2.jpg,b\n", "many", "kind must be one of one, any, value"),
         ("path,label,weight\n1.jpg,a,-1\n2.jpg,a,1\n3.jpg,b,1\n4.jpg,b,1\n", None, "line 2: a weight .* not '-1'"),

@@ -180,16 +180,18 @@ def test_labels_of_every_kind(tmp_path: Path) -> None:
     )
     train = open_data(several).train
     assert train is not None
-    assert train.labels == Labels(("sea", "sun"), "any")
+    assert train.labels == Labels(("sea", "sun"), "multilabel")
     assert [item.label for item in train.items] == [(0, 1), ()]
     values = tar(tmp_path / "c.tar", {"1.jpg": jpeg(1), "1.json": b"2.5", "2.jpg": jpeg(2), "2.json": b"3"})
     train = open_data(values).train
     assert train is not None
-    assert train.labels == Labels(("value",), "value")
+    assert train.labels == Labels(("value",), "regression")
     assert [item.label for item in train.items] == [(2.5,), (3.0,)]
 
 
-@pytest.mark.parametrize(("kind", "labels"), [("any", [(0, 2), ()]), ("value", [(0.5, 1.0, 2.0), (0.0, 0.0, -1.0)])])
+@pytest.mark.parametrize(
+    ("kind", "labels"), [("multilabel", [(0, 2), ()]), ("regression", [(0.5, 1.0, 2.0), (0.0, 0.0, -1.0)])]
+)
 def test_labels_of_every_kind_are_kept(tmp_path: Path, kind: str, labels: list[tuple[float, ...]]) -> None:
     grey = [np.full((9, 7, 3), shade, np.uint8) for shade in (10, 90)]
     items = tuple(Item(grey[n], label, str(n)) for n, label in enumerate(labels))

@@ -32,7 +32,7 @@ def logit(*shares: tuple[float, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np
 def test_by_hand() -> None:
     wanted = np.array([[1, 0, 0], [1, 1, 0]], bool)
     found = score_multilabel(logit((0.9, 0.2, 0.1), (0.4, 0.8, 0.7)), wanted, ("a", "b", "c"), ("1", "2"))
-    assert (found.images, found.kind) == (2, "any")
+    assert (found.images, found.task) == (2, "multilabel")
     assert found.label_accuracy == pytest.approx(4 / 6)
     assert found.exact_match == 0.5
     assert found.loss == pytest.approx(-np.log([0.9, 0.8, 0.9, 0.4, 0.8, 0.3]).mean())
@@ -102,7 +102,7 @@ def pictures(kind: str, names: tuple[str, ...], labels: list[tuple[float, ...]])
 
 
 def test_only_labels_that_the_pictures_know_are_judged() -> None:
-    model, given = network("any"), pictures("any", ("owl", "cat"), [(0,), (), (0, 1), (1,)])
+    model, given = network("multilabel"), pictures("multilabel", ("owl", "cat"), [(0,), (), (0, 1), (1,)])
     found = evaluate(model, given, batch_size=3)
     assert isinstance(found, MultiLabelEvaluation)
     assert [(row.name, row.images) for row in found.labels] == [("owl", 2), ("cat", 2)]
@@ -114,7 +114,7 @@ def test_only_labels_that_the_pictures_know_are_judged() -> None:
     assert found.label_accuracy == np.mean(right)
 
 
-KINDS = {"one": [0, 1], "any": [(0,), (0, 1)], "value": [(1.0, 2.0), (3.0, 4.0)]}
+KINDS = {"classification": [0, 1], "multilabel": [(0,), (0, 1)], "regression": [(1.0, 2.0), (3.0, 4.0)]}
 
 
 @pytest.mark.parametrize(("models", "given"), [(a, b) for a in KINDS for b in KINDS if a != b])
@@ -127,13 +127,13 @@ def test_another_kind_is_one_sentence(models: str, given: str) -> None:
 
 def test_a_label_that_the_model_does_not_know() -> None:
     with pytest.raises(ValueError, match="does not know the class 'eel'"):
-        evaluate(network("any"), pictures("any", ("cat", "eel"), [(0,), (1,)]))
-    assert class_columns(Labels((), "any"), 2, Labels(("x", "y"), "any")) == [0, 1]
+        evaluate(network("multilabel"), pictures("multilabel", ("cat", "eel"), [(0,), (1,)]))
+    assert class_columns(Labels((), "multilabel"), 2, Labels(("x", "y"), "multilabel")) == [0, 1]
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml", ".tflite"])
 def test_exported_files_are_evaluated_in_their_runtimes(suffix: str, tmp_path: object) -> None:
-    model, given = network("any"), pictures("any", ("cat", "dog", "owl"), [(0,), (), (0, 1), (2, 1)])
+    model, given = network("multilabel"), pictures("multilabel", ("cat", "dog", "owl"), [(0,), (), (0, 1), (2, 1)])
     path = effnet.export(model, f"{tmp_path}/m{suffix}").path
     found, expected = evaluate(path, given), evaluate(model, given)
     assert isinstance(found, MultiLabelEvaluation)
@@ -144,6 +144,6 @@ def test_exported_files_are_evaluated_in_their_runtimes(suffix: str, tmp_path: o
 
 def test_what_is_no_evaluation() -> None:
     with pytest.raises(ValueError, match="kind must be one of one, any, value"):
-        read_evaluation({"kind": "some"})
+        read_evaluation({"task": "some"})
     with pytest.raises(ValueError, match="expected an object"):
         read_evaluation([])

@@ -19,7 +19,7 @@ from tests.evaluation.test_multilabel import network, pictures
 def test_by_hand() -> None:
     wanted, got = np.array([[1.0, 100], [3, 300]]), np.array([[1.0, 200], [4, 300]])
     found = score_regression(got, wanted, ("age", "weight"), ("a", "b"))
-    assert (found.images, found.kind) == (2, "value")
+    assert (found.images, found.task) == (2, "regression")
     age, weight = found.values
     assert (age.name, age.rmse, age.mae, age.r2) == ("age", pytest.approx(np.sqrt(0.5)), 0.5, 0.5)
     assert (weight.rmse, weight.mae, weight.r2) == (pytest.approx(np.sqrt(5000)), 50, 0.5)
@@ -65,9 +65,9 @@ def test_one_picture_and_values_all_alike() -> None:
 
 @pytest.mark.parametrize("suffix", ["", ".onnx", ".tflite"])
 def test_a_model_on_pictures(suffix: str, tmp_path: Path) -> None:
-    model = network("value", ("age", "weight"))
-    answers = effnet.Predictor(model)([item.image for item in pictures("value", ("weight",), [(0.0,)] * 4).items])
-    given = pictures("value", ("weight",), [(one.values["weight"] + 0.5,) for one in answers])
+    model = network("regression", ("age", "weight"))
+    answers = effnet.Predictor(model)([item.image for item in pictures("regression", ("weight",), [(0.0,)] * 4).items])
+    given = pictures("regression", ("weight",), [(one.values["weight"] + 0.5,) for one in answers])
     found = evaluate(effnet.export(model, tmp_path / f"m{suffix}").path if suffix else model, given)
     assert isinstance(found, RegressionEvaluation)
     (weight,) = found.values

@@ -162,7 +162,7 @@ def test_covering_what_has_the_mean_colour_already_loses_nothing(nano: Efficient
 
 
 def test_labels_of_which_any_may_be_right(nano: EfficientNet) -> None:
-    before, nano.labels = nano.labels, Labels(NAMES, "any")
+    before, nano.labels = nano.labels, Labels(NAMES, "multilabel")
     try:
         found = explained(nano, PHOTO, top=7)
         assert found.scores == pytest.approx(1 / (1 + np.exp(-np.array(found.logits))))
@@ -175,7 +175,7 @@ def test_labels_of_which_any_may_be_right(nano: EfficientNet) -> None:
 
 
 def test_values(nano: EfficientNet) -> None:
-    before, nano.labels = nano.labels, Labels(("age", "height"), "value")
+    before, nano.labels = nano.labels, Labels(("age", "height"), "regression")
     classes, nano.classes = nano.classes, 7
     try:
         found = explained(nano, PHOTO, top=1)

@@ -111,7 +111,7 @@ def test_a_page_is_turned(model: EfficientNet, tmp_path: Path, monkeypatch: pyte
 
 def test_values_are_told_as_such(tmp_path: Path) -> None:
     model = lively("nano", 2)
-    model.labels = Labels(("age", "height"), "value")
+    model.labels = Labels(("age", "height"), "regression")
     with Gallery(tmp_path, "values", "cam", "head") as album:
         album.add(explain(model, PHOTO))
     text = " ".join(Links(tmp_path / "index.html").texts)

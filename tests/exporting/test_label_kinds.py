@@ -26,7 +26,7 @@ pytest.importorskip("openvino")
 pytest.importorskip("ai_edge_litert")
 
 NAMES = ("cat", "dog", "night", "rain", "snow")
-OUTPUTS = {"one": "probabilities", "any": "probabilities", "value": "values"}
+OUTPUTS = {"classification": "probabilities", "multilabel": "probabilities", "regression": "values"}
 
 
 def of_kind(kind: str) -> EfficientNet:
@@ -41,7 +41,11 @@ def of_kind(kind: str) -> EfficientNet:
 
 def meant(logits: torch.Tensor, kind: str) -> NDArray[np.float32]:
     with torch.inference_mode():
-        found: NDArray[np.float32] = {"one": logits.softmax(1), "any": logits.sigmoid(), "value": logits}[kind].numpy()
+        found: NDArray[np.float32] = {
+            "classification": logits.softmax(1),
+            "multilabel": logits.sigmoid(),
+            "regression": logits,
+        }[kind].numpy()
     return found
 
 
@@ -55,15 +59,15 @@ def logits(model: EfficientNet, pictures: NDArray[np.uint8]) -> torch.Tensor:
     return model(normalize(torch.from_numpy(pictures), model.preprocess))
 
 
-@pytest.mark.parametrize("kind", ["any", "value"])
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
 @pytest.mark.parametrize("suffix", [".onnx", ".xml", ".tflite", ".pt2"])
 def test_bare_files_answer_as_their_labels_mean(
     suffix: str, kind: str, pictures: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     model = of_kind(kind)
     done = export(model, tmp_path / f"m{suffix}")
-    assert (done.io_spec.output, done.label_kind) == (OUTPUTS[kind], kind)
-    assert done.same_top1 == (None if kind == "value" else 6)
+    assert (done.io_spec.output, done.task) == (OUTPUTS[kind], kind)
+    assert done.same_top1 == (None if kind == "regression" else 6)
     assert done.difference < 1e-5
     from effnet.exporting import torch_export
     from effnet.runtime import litert, openvino
@@ -75,7 +79,7 @@ def test_bare_files_answer_as_their_labels_mean(
     np.testing.assert_allclose(answer[1], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["any", "value"])
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
 @pytest.mark.parametrize(("suffix", "engine"), [(".onnx", "onnxruntime"), (".onnx", "openvino"), (".tflite", "litert")])
 @pytest.mark.parametrize("output", [None, "logits"])
 def test_engines_give_logits_whatever_the_file_gives(
@@ -88,17 +92,17 @@ def test_engines_give_logits_whatever_the_file_gives(
     np.testing.assert_allclose(made.run(pictures), logits(model, pictures), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["any", "value"])
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
 def test_the_cached_file_of_an_engine_serves_every_kind(kind: str, pictures: NDArray[np.uint8], tmp_path: Path) -> None:
     model = of_kind(kind)
     for engine in ("onnxruntime", "openvino", "litert", "eager"):
         made = autotune.engine(model, engine, threads=1)
-        assert made.metadata.labels.kind == kind
+        assert made.metadata.labels.task == kind
         np.testing.assert_allclose(made.run(pictures), logits(model, pictures), rtol=1e-4, atol=1e-4)
 
 
 def test_an_exported_tflite_is_read_back_as_weights(tmp_path: Path) -> None:
-    for kind in ("any", "value"):
+    for kind in ("multilabel", "regression"):
         model = of_kind(kind)
         found = load(export(model, tmp_path / f"{kind}.tflite").path)
         assert found.labels == model.labels
@@ -107,14 +111,16 @@ def test_an_exported_tflite_is_read_back_as_weights(tmp_path: Path) -> None:
 
 def test_the_exact_probability_is_turned_back() -> None:
     interface, shares = IOSpec(), np.array([[0.5, 1e-6, 0.999, 0, 1]], np.float32)
-    found = to_logits(shares, interface, "any")[0]
+    found = to_logits(shares, interface, "multilabel")[0]
     np.testing.assert_allclose(found[:3], [0, np.log(1e-6), np.log(999)], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(found[3:], [-24 * np.log(2), 24 * np.log(2)], rtol=1e-6)
     values = np.array([[-3.5, 1e9]], np.float32)
-    assert to_logits(values, IOSpec(output="values"), "value") is values
+    assert to_logits(values, IOSpec(output="values"), "regression") is values
 
 
-@pytest.mark.parametrize(("kind", "output"), [("value", "probabilities"), ("any", "values"), ("one", "values")])
+@pytest.mark.parametrize(
+    ("kind", "output"), [("regression", "probabilities"), ("multilabel", "values"), ("classification", "values")]
+)
 def test_an_output_that_the_labels_do_not_have(kind: str, output: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"this network gives {OUTPUTS[kind]}, no {output}: ask for {OUTPUTS[kind]}"):
         export(of_kind(kind), tmp_path / "m.onnx", output=output)
@@ -129,25 +135,28 @@ def answering(model: EfficientNet, how: str, output: str) -> FileRunner:
 
 
 def test_the_comparison_sees_a_softmax_where_a_sigmoid_belongs() -> None:
-    model = of_kind("any")
+    model = of_kind("multilabel")
     seen = [sample_images(model.preprocess)]
     right, wrong = (
-        compare_outputs(answering(model, how, "probabilities"), model, IOSpec(), seen) for how in ("any", "one")
+        compare_outputs(answering(model, how, "probabilities"), model, IOSpec(), seen)
+        for how in ("multilabel", "classification")
     )
     assert right.difference < 1e-5
     assert right.same_top1 == 6
     assert wrong.difference > 0.1
-    other = of_kind("any")
+    other = of_kind("multilabel")
     with torch.no_grad():
         other.classifier.bias[2] += 0.05  # type: ignore[index, operator]
-    assert compare_outputs(answering(other, "any", "probabilities"), model, IOSpec(), seen).difference > 1e-3
-    off = compare_outputs(answering(other, "value", "values"), of_kind("value"), IOSpec(output="values"), seen)
+    assert compare_outputs(answering(other, "multilabel", "probabilities"), model, IOSpec(), seen).difference > 1e-3
+    off = compare_outputs(
+        answering(other, "regression", "values"), of_kind("regression"), IOSpec(output="values"), seen
+    )
     assert off.difference > 1e-3
     assert off.same_top1 is None
 
 
 def test_logits_that_a_probability_cannot_tell_are_not_held_against_a_file(tmp_path: Path) -> None:
-    model = of_kind("any")
+    model = of_kind("multilabel")
     with torch.no_grad():
         model.classifier.weight *= 15  # type: ignore[operator]
     for suffix in (".onnx", ".xml", ".tflite"):
@@ -156,14 +165,17 @@ def test_logits_that_a_probability_cannot_tell_are_not_held_against_a_file(tmp_p
 
 def test_a_faster_engine_may_change_so_many_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     given = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
-    for kind, said in (("any", "changes the answer to .* % of the labels"), ("value", "changes the values by .* % of")):
+    for kind, said in (
+        ("multilabel", "changes .* % of the labels"),
+        ("regression", "changes .* % of the variance"),
+    ):
         model, off = of_kind(kind), of_kind(kind)
         with torch.no_grad():
             off.classifier.weight *= -1  # type: ignore[operator]
         from effnet.runtime.torch import EagerEngine
-        from effnet.tasks import predict_labels
+        from effnet.tasks import task_of
 
-        expected = predict_labels(EagerEngine(model, "cpu").run(given), kind)
+        expected = task_of(kind).predict(EagerEngine(model, "cpu").run(given))
         held: Any = autotune._open_within_drop
         assert held(lambda model=model: EagerEngine(model, "cpu"), given, expected, 0.5)
         with pytest.raises(ValueError, match=said):

@@ -14,7 +14,7 @@ from effnet.metadata import Labels
 from effnet.net import EfficientNet
 from effnet.runtime.base import open_exported
 from effnet.runtime.io_spec import IOSpec
-from effnet.tasks import predict_labels, score_predictions
+from effnet.tasks import task_of
 from tests.exporting.test_quantize import CLASSES, FORMATS, float_answers, network, pictures
 
 __all__ = ["pictures"]  # the fixture
@@ -32,11 +32,11 @@ def stack(model: EfficientNet, pictures: Path) -> np.ndarray:
 
 def labelled(model: EfficientNet, pictures: Path) -> ImageDataset:
     """What the network answers, as if it were the truth; the classes in another order."""
-    files, kind = sorted(pictures.rglob("*.png")), model.labels.kind
-    found = predict_labels(float_answers(model, stack(model, pictures)), kind)
+    files, kind = sorted(pictures.rglob("*.png")), model.labels.task
+    found = task_of(kind).predict(float_answers(model, stack(model, pictures)))
     order = (2, 0, 1)
     items = [
-        Item(file, tuple(map(float, row[list(order)])) if kind == "value" else right(row, order), file.name)
+        Item(file, tuple(map(float, row[list(order)])) if kind == "regression" else right(row, order), file.name)
         for file, row in zip(files, found, strict=True)
     ]
     return ImageDataset(tuple(items), Labels(tuple(CLASSES[place] for place in order), kind))
@@ -46,7 +46,7 @@ def right(row: np.ndarray, order: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(place for place, ours in enumerate(order) if row[ours])
 
 
-@pytest.mark.parametrize("kind", ["any", "value"])
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_without_labels_it_is_judged_by_what_float_answers(
     suffix: str, kind: str, pictures: Path, tmp_path: Path
@@ -59,12 +59,12 @@ def test_without_labels_it_is_judged_by_what_float_answers(
     given = stack(model, pictures)
     expected = float_answers(model, given)
     got = engine.run(given)
-    assert done.int8_score == pytest.approx(score_predictions(got, predict_labels(expected, kind), kind), abs=1e-5)
+    assert done.int8_score == pytest.approx(task_of(kind).score(got, task_of(kind).predict(expected)), abs=1e-5)
     assert done.int8_score > 0.9
     assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.98
 
 
-@pytest.mark.parametrize(("kind", "measure"), [("any", "labels right"), ("value", "R²")])
+@pytest.mark.parametrize(("kind", "measure"), [("multilabel", "label accuracy"), ("regression", "R²")])
 def test_labels_that_are_the_networks_are_judged_by(
     kind: str, measure: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,22 +76,22 @@ def test_labels_that_are_the_networks_are_judged_by(
     assert 0.9 < done.int8_score <= 1
     assert done.in_words().startswith(f"every layer in int8; {measure} ")
     fewer = ImageDataset(
-        tuple(Item(one.image, one.label[:1] if kind == "value" else (), one.name) for one in truth.items),  # type: ignore[index]
+        tuple(Item(one.image, one.label[:1] if kind == "regression" else (), one.name) for one in truth.items),  # type: ignore[index]
         Labels(truth.labels.names[:1], kind),
     )
     monkeypatch.setattr("effnet.exporting.calibration_images.open_data", lambda _: Splits(fewer, None, None))
     assert quantize(model, tmp_path / "m.onnx", pictures, threads=1).metric == "agreement"
 
 
-@pytest.mark.parametrize("kind", ["any", "value"])
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
 def test_a_budget_and_the_table_behind_it(kind: str, pictures: Path, tmp_path: Path) -> None:
     model = of_kind(kind, "silu")
     rows = measure_sensitivity(model, pictures)
     assert all(row.divergence >= 0 and row.agreement <= 1 for row in rows)
     assert max(row.divergence for row in rows) > 0
-    if kind == "value":
+    if kind == "regression":
         assert all(row.agreement == pytest.approx(1 - row.divergence, abs=1e-5) for row in rows)
-    assert {"any": "same labels", "value": "R²"}[kind] in format_sensitivities(rows, kind).splitlines()[0]
+    assert {"multilabel": "same labels", "regression": "R²"}[kind] in format_sensitivities(rows, kind).splitlines()[0]
     done = quantize(model, tmp_path / "m.onnx", pictures, max_drop=20, threads=1)
     assert done.drop <= 20
 
@@ -104,11 +104,10 @@ def test_an_output_that_the_labels_do_not_have(pictures: Path, tmp_path: Path) -
 
 def test_shares_by_hand() -> None:
     wanted = np.array([[0.0, 10], [2, 30]])
-    assert score_predictions(wanted, wanted, "value") == 1
-    assert score_predictions(np.array([[1.0, 20], [1, 20]]), wanted, "value") == 0  # the mean
-    assert score_predictions(np.array([[0.0, 20], [2, 20]]), wanted, "value") == 0.5
+    assert task_of("regression").score(wanted, wanted) == 1
+    assert task_of("regression").score(np.array([[1.0, 20], [1, 20]]), wanted) == 0  # the mean
+    assert task_of("regression").score(np.array([[0.0, 20], [2, 20]]), wanted) == 0.5
     logits = np.array([[1.0, -1, 2], [0, -3, -2]])
-    assert score_predictions(logits, np.array([[True, False, True], [False, False, True]]), "any") == pytest.approx(
-        4 / 6
-    )
-    assert score_predictions(logits, np.array([2, 1]), "one") == 0.5
+    present = np.array([[True, False, True], [False, False, True]])
+    assert task_of("multilabel").score(logits, present) == pytest.approx(4 / 6)
+    assert task_of("classification").score(logits, np.array([2, 1])) == 0.5

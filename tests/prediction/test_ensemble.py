@@ -25,7 +25,7 @@ EAGER = partial(Predictor, engine="eager")
 LABELS = ("ant", "bee", "wasp")
 
 
-def network(seed: int, labels: Sequence[str] = LABELS, kind: str = "one", size: int = 32) -> EfficientNet:
+def network(seed: int, labels: Sequence[str] = LABELS, kind: str = "classification", size: int = 32) -> EfficientNet:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made = effnet.create("nano", classes=len(labels))
@@ -55,14 +55,14 @@ def test_the_weighted_mean_by_labels_names(arrays: list[np.ndarray]) -> None:
     assert best.probabilities == pytest.approx(np.sort(expected[0])[::-1][:2])
 
 
-@pytest.mark.parametrize("kind", ["any", "value"])
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
 def test_other_kinds(arrays: list[np.ndarray], kind: str) -> None:
     one, other = EAGER(network(1, kind=kind)), EAGER(network(2, kind=kind))
     expected = (answered(one, arrays) + answered(other, arrays)) / 2
     both = Ensemble([one, other])
     assert answered(both, arrays) == pytest.approx(expected, abs=1e-12)
     told = both(arrays)[0]
-    if kind == "value":
+    if kind == "regression":
         assert [told.values[name] for name in LABELS] == pytest.approx(expected[0], rel=1e-5)
     else:
         assert set(told.labels) == {name for name, share in zip(LABELS, expected[0], strict=True) if share >= 0.5}
@@ -91,7 +91,7 @@ def test_a_run_of_folds_counts_as_one(arrays: list[np.ndarray], tmp_path: Path) 
     with pytest.raises(ValueError, match="not finished: go on with it by --resume"):
         member_models(run)
     models = ["fold0/model.safetensors", "fold1/model.safetensors"]
-    (run / "folds.json").write_text(json.dumps({"models": models, "kind": "one"}))
+    (run / "folds.json").write_text(json.dumps({"models": models, "task": "classification"}))
     assert member_models(run) == [run / name for name in models]
     third = EAGER(network(7))
     mixed = Ensemble([run, third], make_predictor=EAGER)
@@ -113,7 +113,7 @@ def test_refusals() -> None:
     for other, reason in (
         (network(2, ("ant", "bee", "fly")), "one of them has no 'wasp'"),
         (network(2, ("ant", "bee")), "the first has 3 .* another 2"),
-        (network(2, kind="any"), "kind 'one'.*kind 'any'"),
+        (network(2, kind="multilabel"), "classification.*multilabel"),
     ):
         with pytest.raises(ValueError, match=reason):
             Ensemble([one, EAGER(other)])
@@ -130,7 +130,7 @@ def test_refusals() -> None:
 AB = Labels(("a", "b"))
 
 
-def oof(answers: object, wanted: object, kind: str = "one", folds: object = None) -> OutOfFold:
+def oof(answers: object, wanted: object, kind: str = "classification", folds: object = None) -> OutOfFold:
     rows, right = np.array(answers, np.float64), np.array(wanted, np.float64)
     names = tuple("abcdefg"[: rows.shape[1]])
     places = np.arange(len(rows)) % 5 if folds is None else np.array(folds)
@@ -145,9 +145,11 @@ def guessing(count: int, sure: float, seed: int) -> OutOfFold:
     return oof(np.stack([1 - share, share], 1), np.eye(2)[truth])
 
 
-@pytest.mark.parametrize("kind", ["one", "any", "value"])
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression"])
 def test_there_and_back(tmp_path: Path, kind: str) -> None:
-    wanted = {"one": [[1, 0], [0, 1]], "any": [[1, 1], [0, 0]], "value": [[1.5, -2], [3, 1e6]]}[kind]
+    wanted = {"classification": [[1, 0], [0, 1]], "multilabel": [[1, 1], [0, 0]], "regression": [[1.5, -2], [3, 1e6]]}[
+        kind
+    ]
     given = OutOfFold(Labels(("a, b", "c"), kind), ("x.jpg", "é,1"), np.array([1, 0]),
                       np.array(wanted, np.float64), np.array([[0.25, 0.75], [1e-9, 0.1234567]]))  # fmt: skip
     given.write(tmp_path / "oof.csv")
@@ -158,7 +160,11 @@ def test_there_and_back(tmp_path: Path, kind: str) -> None:
     assert found.predictions.tolist() == given.predictions.tolist()
     head, first = (tmp_path / "oof.csv").read_text().splitlines()[:2]
     assert head == 'id,label,fold,"a, b",c'
-    assert first.startswith({"one": 'x.jpg,"a, b",1,0.25', "any": 'x.jpg,"a, b|c",1', "value": "x.jpg,1.5|-2,1"}[kind])
+    assert first.startswith(
+        {"classification": 'x.jpg,"a, b",1,0.25', "multilabel": 'x.jpg,"a, b|c",1', "regression": "x.jpg,1.5|-2,1"}[
+            kind
+        ]
+    )
 
 
 def test_tables_that_are_none(tmp_path: Path) -> None:
@@ -179,14 +185,14 @@ def test_figures_by_hand() -> None:
     assert one["top1"] == 0.75
     assert one["loss"] == pytest.approx(-np.log([0.5, 0.8, 0.1, 0.6]).mean())
     several = oof(
-        [[0.9, 0.1, 0.3], [0.6, 0.8, 0.3], [0.7, 0.2, 0.3]], [[1, 0, 0], [0, 1, 0], [1, 1, 0]], "any"
+        [[0.9, 0.1, 0.3], [0.6, 0.8, 0.3], [0.7, 0.2, 0.3]], [[1, 0, 0], [0, 1, 0], [1, 1, 0]], "multilabel"
     ).metrics()
     assert several["mean_average_precision"] == pytest.approx((1 + 1) / 2)  # class c has no picture
-    assert several["labels_right"] == pytest.approx(7 / 9)
-    values = oof([[1.0, 5], [3, 5], [5, 5]], [[2.0, 5], [3, 5], [4, 5]], "value").metrics()
+    assert several["label_accuracy"] == pytest.approx(7 / 9)
+    values = oof([[1.0, 5], [3, 5], [5, 5]], [[2.0, 5], [3, 5], [4, 5]], "regression").metrics()
     assert values["rmse"] == pytest.approx(np.sqrt(2 / 3) / 2)
     assert values["r2"] == pytest.approx(0)
-    assert oof([[1.0], [2]], [[1.0], [2]], "value").metrics() == {"rmse": 0.0, "r2": 1.0}
+    assert oof([[1.0], [2]], [[1.0], [2]], "regression").metrics() == {"rmse": 0.0, "r2": 1.0}
 
 
 def test_better_models_count_more_and_sums_are_one() -> None:
@@ -225,7 +231,7 @@ def test_values_and_several_labels() -> None:
     assert found.weights[0] == pytest.approx(1 / 1.01, abs=0.02)  # by their variances: 1 / 0.01 against 1 / 1
     wanted = dice.integers(0, 2, (300, 3))
     sharp, dull = (
-        oof(np.clip(wanted + dice.normal(0, s, wanted.shape), 0.01, 0.99), wanted, "any") for s in (0.3, 0.8)
+        oof(np.clip(wanted + dice.normal(0, s, wanted.shape), 0.01, 0.99), wanted, "multilabel") for s in (0.3, 0.8)
     )
     assert fit_weights_on_oof([dull, sharp]).weights[1] > 0.6
 

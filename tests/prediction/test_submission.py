@@ -19,7 +19,7 @@ from effnet.prediction.submission import submission_format, write_submission
 class Known:
     """Answers with what the picture's brightness says: dark, middle or light."""
 
-    def __init__(self, names: tuple[str, ...] = ("dark", "middle", "light"), kind: str = "one") -> None:
+    def __init__(self, names: tuple[str, ...] = ("dark", "middle", "light"), kind: str = "classification") -> None:
         self.labels, self.classes = Labels(names, kind), len(names)
 
     def answers(self, named: list[tuple[str, Path]]) -> Iterator[tuple[str, np.ndarray | ImageError]]:
@@ -74,11 +74,11 @@ def test_probabilities(root: Path) -> None:
 
 
 def test_several_labels_and_values(root: Path) -> None:
-    assert submitted(root, Known(kind="any")) == [
+    assert submitted(root, Known(kind="multilabel")) == [
         ["image_id", "label"], ["3", "light"], ["1", "dark"], ["2", "middle"], ["0", "dark"]
     ]  # fmt: skip
-    assert submitted(root, Known(("x", "y"), "any"))[2:] == [["1", "x"], ["2", "x"], ["0", "x"]]
-    head, *found = submitted(root, Known(("age",), "value"))
+    assert submitted(root, Known(("x", "y"), "multilabel"))[2:] == [["1", "x"], ["2", "x"], ["0", "x"]]
+    head, *found = submitted(root, Known(("age",), "regression"))
     assert head == ["image_id", "age"]
     assert [float(cell) for _, cell in found] == pytest.approx([1, 0.2, 127 / 255, 0], abs=1e-6)
 
@@ -99,7 +99,7 @@ def test_the_sample_decides(root: Path) -> None:
     assert submitted(root, two) == [["image_id", "target"], ["1", "0"], ["3", "1"]]
     assert submitted(root, two, probabilities=True)[1][1] == "0.2"
     sample.write_text("image_id,target\n3,0\n")
-    assert submitted(root, Known(("age",), "value")) == [["image_id", "target"], ["3", "1"]]
+    assert submitted(root, Known(("age",), "regression")) == [["image_id", "target"], ["3", "1"]]
 
 
 def test_the_sample_may_be_the_table(root: Path) -> None:

@@ -17,8 +17,8 @@ import effnet
 from effnet import EfficientNet, Labels, Prediction, Predictor
 from effnet.data.preprocessing import normalize
 from effnet.prediction.bulk import TABLE_COLUMNS, describe_predictor, predict_to_file, table_columns, table_writer
-from effnet.prediction.predictor import to_prediction, top_k
-from effnet.tasks import apply_activation, sigmoid, softmax
+from effnet.prediction.predictor import to_prediction
+from effnet.tasks import sigmoid, softmax, task_of
 
 NAMES = ("cat", "dog", "night", "rain", "snow")
 
@@ -47,7 +47,7 @@ def logits(model: EfficientNet, given: list[np.ndarray]) -> torch.Tensor:
 
 
 def test_one_is_what_it_was() -> None:
-    model = network("one")
+    model = network("classification")
     shares = softmax(logits(model, pictures()).numpy())
     for found, row in zip(Predictor(model)(pictures(), top=3), shares, strict=True):
         assert found.labels == tuple(NAMES[place] for place in np.argsort(-row)[:3])
@@ -57,7 +57,7 @@ def test_one_is_what_it_was() -> None:
 
 
 def test_any_tells_those_of_a_half_and_above() -> None:
-    model = network("any")
+    model = network("multilabel")
     shares = logits(model, pictures()).sigmoid().numpy()
     found = Predictor(model)(pictures())
     assert [set(one.labels) for one in found] == [{NAMES[at] for at in np.flatnonzero(row >= 0.5)} for row in shares]
@@ -72,19 +72,19 @@ def test_any_tells_those_of_a_half_and_above() -> None:
 
 
 def test_values_have_names_and_few_digits() -> None:
-    model = network("value")
+    model = network("regression")
     found = Predictor(model)(pictures(), top=1)
     for one, row in zip(found, logits(model, pictures()).numpy(), strict=True):
         assert tuple(one.values) == NAMES
         assert list(one.values.values()) == pytest.approx(row, rel=1e-5, abs=1e-5)
         assert (one.labels, one.label, one.probability) == ((), "", 0)
         assert one.to_dict() == {"picture": one.image, "values": dict(one.values)}
-    told_ = to_prediction("x", np.array([[0], [np.float32(41.2)]]), Labels(("age",), "value"))
+    told_ = to_prediction("x", np.array([[0], [np.float32(41.2)]]), Labels(("age",), "regression"))
     assert told_.values == {"age": 41.2}
     assert hash(told_) == hash(Prediction("x"))
 
 
-@pytest.mark.parametrize("kind", ["any", "value"])
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".onnx", ".xml", ".tflite"])
 def test_files_predict_as_the_network(kind: str, suffix: str, tmp_path: Path) -> None:
     model, path = network(kind), tmp_path / f"m{suffix}"
@@ -104,13 +104,13 @@ def test_the_sigmoid_neither_overflows_nor_loses_what_is_small() -> None:
         found = sigmoid(given)[0]
     assert found[[0, 3, 5]].tolist() == [0, 0.5, 1]
     assert found[1:3] == pytest.approx(np.exp([-700, -40]))
-    assert apply_activation(given, "value").tolist() == given.tolist()
-    assert top_k(apply_activation(given, "any"), "any", 2)[0, 0].tolist() == [4, 5]
+    assert task_of("regression").activate(given).tolist() == given.tolist()
+    assert task_of("multilabel").top_k(task_of("multilabel").activate(given), 2)[0, 0].tolist() == [4, 5]
 
 
 def test_labels_that_are_not_known_have_numbers() -> None:
     model = effnet.create("nano", classes=2).eval()
-    model.labels = Labels(kind="value")
+    model.labels = Labels(task="regression")
     assert tuple(Predictor(model)(pictures()[0])[0].values) == ("class 0", "class 1")
 
 
@@ -150,7 +150,7 @@ def test_a_picture_without_a_right_label_is_no_error(tmp_path: Path) -> None:
     assert parquet.read_table(tmp_path / "r.parquet").to_pylist()[1] == lines[1]
 
 
-@pytest.mark.parametrize("kind", ["any", "value"])
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
 def test_a_folder_into_a_table_through_its_parts(kind: str, tmp_path: Path) -> None:
     model, files = network(kind), []
     for index, picture in enumerate(pictures()):
@@ -162,7 +162,7 @@ def test_a_folder_into_a_table_through_its_parts(kind: str, tmp_path: Path) -> N
     predict_to_file(out, [tmp_path / "photos"], partial(Predictor, path, "eager"), describe_predictor(path))
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     expected = Predictor(model, "eager")(files)
-    if kind == "value":
+    if kind == "regression":
         assert list(rows[0]) == ["path", *NAMES, "error"]
         assert [[row[name] for name in NAMES] for row in rows] == [list(one.values.values()) for one in expected]
     else:

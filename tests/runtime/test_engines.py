@@ -129,7 +129,7 @@ def test_there_and_back() -> None:
 
 
 def test_probabilities_of_zero_have_a_logarithm() -> None:
-    out = to_logits(np.array([[0, 1]], np.float32), IOSpec(output="probabilities"), "one")
+    out = to_logits(np.array([[0, 1]], np.float32), IOSpec(output="probabilities"), "classification")
     assert np.isfinite(out).all()
     assert out[0, 1] == 0
 

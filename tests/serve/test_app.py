@@ -130,7 +130,7 @@ def test_an_animation_is_its_first_frame_and_says_so(running: Running, photos: l
 def test_models(running: Running) -> None:
     (found,) = got(running, "/v1/models")["models"]
     counted = effnet.count("nano", 32, classes=6)
-    assert (found["name"], found["arch"], found["classes"], found["kind"]) == ("squares", "nano", 6, "one")
+    assert (found["name"], found["arch"], found["classes"], found["task"]) == ("squares", "nano", 6, "classification")
     assert (found["params"], found["macs"]) == (counted.params, counted.macs)
     assert (found["engine"], found["batch"], found["explains"]) == ("eager", 4, True)
     assert got(running, "/v1/models")["limits"]["queue"] == 64
@@ -159,7 +159,7 @@ def test_scale(running: Running) -> None:
 
 
 def test_models_of_several_labels_and_of_values(photos: list[tuple[bytes, str]]) -> None:
-    for kind in ("any", "value"):
+    for kind in ("multilabel", "regression"):
         model = effnet.create("nano", classes=2).eval()
         model.labels = effnet.Labels(("age", "height"), kind)
         model.classifier.weight.data.zero_()  # type: ignore[union-attr]
@@ -168,7 +168,7 @@ def test_models_of_several_labels_and_of_values(photos: list[tuple[bytes, str]])
         found = posted(running, "/v1/predict", photos[0][0])
         where = posted(running, "/v1/explain?format=json&class=height", photos[0][0])
         running.desk.close()
-        if kind == "any":
+        if kind == "multilabel":
             (row,) = found["labels"]  # the other's own probability is below a half
             assert (row["label"], row["probability"]) == ("age", pytest.approx(1 / (1 + exp(-2))))
             assert where["probability"] == pytest.approx(1 / (1 + exp(1)))

@@ -94,7 +94,7 @@ def test_figures(done: tuple[CrossValidationResult, Heard]) -> None:
     assert CrossValidationResult.read(result.out) == result
     said = json.loads((result.out / "folds.json").read_text())
     assert said["models"] == ["fold0/model.safetensors", "fold1/model.safetensors"]
-    assert (said["kind"], said["pictures"]) == ("one", 26)
+    assert (said["task"], said["pictures"]) == ("classification", 26)
     assert result.in_words().startswith(f"out of fold, 26 pictures: top-1 {result.metrics['top1']:.1%} (folds ")
     assert heard.lines[-1] == result.in_words()
     alone = result.fold_metrics[1]
@@ -187,14 +187,14 @@ def test_it_goes_on_in_the_fold_where_it_stopped(
     assert again.oof_path.read_bytes() == done[0].oof_path.read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["any", "value"])
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
 def test_other_kinds_of_labels(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The table, its folds and figures, around a train that makes random networks."""
     import torch
 
     import effnet
 
-    cells = {"any": ["a|b", "b", "", "a"] * 5, "value": [f"{number}.5" for number in range(20)]}[kind]
+    cells = {"multilabel": ["a|b", "b", "", "a"] * 5, "regression": [f"{number}.5" for number in range(20)]}[kind]
     splits = open_table(written(tmp_path, cells), kind)
     seen = []
 
@@ -214,15 +214,15 @@ def test_other_kinds_of_labels(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert oof.targets == pytest.approx(splits.train.target_matrix)  # type: ignore[union-attr]
     assert (
         set(result.metrics)
-        == {"any": {"mean_average_precision", "labels_right", "loss"}, "value": {"rmse", "r2"}}[kind]
+        == {"multilabel": {"mean_average_precision", "label_accuracy", "loss"}, "regression": {"rmse", "r2"}}[kind]
     )
     assert result.metrics == pytest.approx(oof.metrics(), rel=1e-4)
-    assert result.kind == kind
+    assert result.task == kind
     expected = split_into(splits.train, 4, 0)  # type: ignore[arg-type]
     for (kept, held), given in zip(expected, seen, strict=True):
         assert [item.name for item in given.train.items] == [item.name for item in kept.items]
         assert [item.name for item in given.val.items] == [item.name for item in held.items]
-    if kind == "any":
+    if kind == "multilabel":
         assert "mean average precision" in result.in_words()
     else:
         assert "RMSE" in result.in_words()

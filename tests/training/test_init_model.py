@@ -80,4 +80,4 @@ def test_a_teacher_with_its_labels_in_another_order(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not know 'x' and 1 more: a teacher must have all the classes"):
         Teacher(path, Labels(("a", "x", "y")), torch.device("cpu"))
     with pytest.raises(ValueError, match="labels of the kind 'one', not 'any'"):
-        Teacher(path, Labels(("a", "b"), "any"), torch.device("cpu"))
+        Teacher(path, Labels(("a", "b"), "multilabel"), torch.device("cpu"))

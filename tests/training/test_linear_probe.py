@@ -24,7 +24,7 @@ def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.
 @pytest.mark.parametrize(("pictures", "width"), [(30, 8), (18, 40)], ids=["tall", "wide"])
 def test_left_one_out_is_what_leaving_one_out_gives(pictures: int, width: int) -> None:
     features, targets = blobs(pictures, width, 3)
-    found = fit_linear_probe(features, Targets(targets, "one", 3))
+    found = fit_linear_probe(features, Targets(targets, "classification", 3))
     x, y = features.astype(float), np.eye(3)[targets]
     penalty = found.regularization * ((x - x.mean(0)) ** 2).sum() / len(x)
     scores = np.empty_like(y)
@@ -34,12 +34,14 @@ def test_left_one_out_is_what_leaving_one_out_gives(pictures: int, width: int) -
         weight, bias = ridge(x[rest], y[rest], penalty)
         scores[left] = x[left] @ weight + bias
     assert found.metric == pytest.approx((scores.argmax(1) == targets).mean())
-    assert found.loss == pytest.approx(Targets(targets, "one", 3).losses(found.logit_scale * scores).mean(), rel=1e-6)
+    assert found.loss == pytest.approx(
+        Targets(targets, "classification", 3).losses(found.logit_scale * scores).mean(), rel=1e-6
+    )
 
 
 def test_head_is_the_ridge_solution() -> None:
     features, targets = blobs(60, 12, 4)
-    found = fit_linear_probe(features, Targets(targets, "one", 4))
+    found = fit_linear_probe(features, Targets(targets, "classification", 4))
     x, y = features.astype(float), np.eye(4)[targets]
     weight, bias = ridge(x, y, found.regularization * ((x - x.mean(0)) ** 2).sum() / len(x))
     np.testing.assert_allclose(found.weight, found.logit_scale * weight.T, atol=1e-9)
@@ -48,11 +50,11 @@ def test_head_is_the_ridge_solution() -> None:
 
 def test_no_other_strength_leaves_less_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     features, targets = blobs(40, 60, 2)
-    chosen = fit_linear_probe(features, Targets(targets, "one", 2))
+    chosen = fit_linear_probe(features, Targets(targets, "classification", 2))
     losses = []
     for strength in REGULARIZATION_STRENGTHS:
         monkeypatch.setattr("effnet.training.linear_probe.REGULARIZATION_STRENGTHS", (strength,))
-        losses.append(fit_linear_probe(features, Targets(targets, "one", 2)).loss)
+        losses.append(fit_linear_probe(features, Targets(targets, "classification", 2)).loss)
     assert chosen.loss == min(losses)
     assert chosen.regularization == REGULARIZATION_STRENGTHS[int(np.argmin(losses))]
 
@@ -60,13 +62,13 @@ def test_no_other_strength_leaves_less_loss(monkeypatch: pytest.MonkeyPatch) -> 
 def test_gain_makes_sure_logits_humble() -> None:
     targets = np.array([0, 1, 0, 1])
     overconfident = np.array([[9.0, 0], [0, 9], [9, 0], [9, 0]])  # the last one is wrong
-    gain, loss = Targets(targets, "one", 2).fit_logit_scale(overconfident)
+    gain, loss = Targets(targets, "classification", 2).fit_logit_scale(overconfident)
     assert gain < 1
-    assert loss < Targets(targets, "one", 2).losses(overconfident).mean()
+    assert loss < Targets(targets, "classification", 2).losses(overconfident).mean()
 
 
 def test_one_class_absent_from_the_pictures() -> None:
     features, targets = blobs(30, 8, 2)
-    found = fit_linear_probe(features, Targets(targets, "one", 3))
+    found = fit_linear_probe(features, Targets(targets, "classification", 3))
     assert found.weight.shape == (3, 8)
     assert (found.logits(features).argmax(1) < 2).all()

@@ -22,7 +22,7 @@ def recipe(**settings: object) -> Recipe:
 
 
 def pictures(kind: str, *labels: object, weights: tuple[float, ...] = ()) -> ImageDataset:
-    names = ("a", "b", "c") if kind != "value" else ("height",)
+    names = ("a", "b", "c") if kind != "regression" else ("height",)
     given = weights or (1.0,) * len(labels)
     items = (
         Item(BLANK, label, str(n), weight=weight)  # type: ignore[arg-type]
@@ -40,7 +40,7 @@ LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0], [0.3, 0.3, 0.1], [1.0
 
 
 def test_one_right_class() -> None:
-    found = pictures("one", 0, 1, 2, 0)
+    found = pictures("classification", 0, 1, 2, 0)
     targets = torch.tensor([0, 1, 2, 0])
     for smoothing in (0.0, 0.1):
         expected = F.cross_entropy(LOGITS, targets, label_smoothing=smoothing, reduction="sum").item()
@@ -50,7 +50,7 @@ def test_one_right_class() -> None:
 
 
 def test_any_may_be_right() -> None:
-    found = pictures("any", (0, 2), (), (1,), (0, 1, 2))
+    found = pictures("multilabel", (0, 2), (), (1,), (0, 1, 2))
     wanted = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1.0]])
     expected = F.binary_cross_entropy_with_logits(LOGITS, wanted, reduction="none").mean(1).sum().item()
     assert loss(TrainingLoss(found, recipe(), CPU), LOGITS) == pytest.approx(expected)
@@ -59,7 +59,7 @@ def test_any_may_be_right() -> None:
 
 
 def test_values_in_units_of_their_spread() -> None:
-    found = pictures("value", (1.0,), (3.0,), (5.0,), (11.0,))
+    found = pictures("regression", (1.0,), (3.0,), (5.0,), (11.0,))
     logits = torch.tensor([[1.0], [4.0], [5.0], [9.0]])
     objective = TrainingLoss(found, recipe(), CPU)
     assert loss(objective, objective.target_scaler.standardize(logits)) == pytest.approx(5 / 14)
@@ -73,7 +73,10 @@ def test_values_in_units_of_their_spread() -> None:
 
 
 def test_weights_and_rare_classes() -> None:
-    even, weighted = pictures("one", 0, 0, 0, 1), pictures("one", 0, 0, 0, 1, weights=(1, 1, 1, 3))
+    even, weighted = (
+        pictures("classification", 0, 0, 0, 1),
+        pictures("classification", 0, 0, 0, 1, weights=(1, 1, 1, 3)),
+    )
     each = F.cross_entropy(LOGITS, torch.tensor([0, 0, 0, 1]), reduction="none")
     expected = (each * torch.tensor([1, 1, 1, 3]) / 1.5).sum().item()
     assert loss(TrainingLoss(weighted, recipe(), CPU), LOGITS) == pytest.approx(expected)
@@ -83,7 +86,7 @@ def test_weights_and_rare_classes() -> None:
 
 
 def test_a_teacher_is_listened_to() -> None:
-    found = pictures("one", 0, 1, 2, 0)
+    found = pictures("classification", 0, 1, 2, 0)
     objective = TrainingLoss(found, recipe(teach=1.0, temperature=2.0), CPU)
     assert loss(objective, LOGITS, taught=LOGITS) == pytest.approx(0, abs=1e-6)
     other = LOGITS.flip(0)

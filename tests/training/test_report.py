@@ -262,9 +262,11 @@ def test_fingerprint() -> None:
         DataSummary("", {"fit": ImageDataset((items[0], replace(items[1], name="c")), labels)}),
     ]
     assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 4
-    several = ImageDataset((replace(items[0], label=(0, 1)), replace(items[1], label=())), Labels(labels.names, "any"))
+    several = ImageDataset(
+        (replace(items[0], label=(0, 1)), replace(items[1], label=())), Labels(labels.names, "multilabel")
+    )
     assert DataSummary("", {"fit": several}).fingerprint == sha256(b"fit\ta\t\nfit\tb\tcat|dog\n").hexdigest()
-    values = ImageDataset((replace(items[0], label=(0.5, -2.0)),), Labels(labels.names, "value"))
+    values = ImageDataset((replace(items[0], label=(0.5, -2.0)),), Labels(labels.names, "regression"))
     assert DataSummary("", {"fit": values}).fingerprint == sha256(b"fit\tb\t0.5|-2.0\n").hexdigest()
     broken = ImageDataset((replace(items[0], name="\udcff\ud800"),), labels)
     assert len(DataSummary("", {"fit": broken}).fingerprint) == 64
@@ -279,7 +281,7 @@ def test_any_of_the_labels(tmp_path: Path, model: EfficientNet) -> None:
         dice.normal(0, 1, (40, 4)) + 2 * wanted - 1, wanted, names, [f"{n}.jpg" for n in range(40)]
     )
     pictures = {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes}
-    other = replace(model.labels, kind="any")
+    other = replace(model.labels, task="multilabel")
     before, model.labels = model.labels, other
     write_report(tmp_path / "report.html", result(found), model, FINETUNE, pictures)
     model.labels = before
@@ -307,7 +309,7 @@ def test_values(tmp_path: Path, model: EfficientNet) -> None:
         wanted + dice.normal(0, 3, (40, 3)), wanted, model.labels.names, [f"{n}.jpg" for n in range(40)]
     )
     pictures = {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes}
-    before, model.labels = model.labels, replace(model.labels, kind="value")
+    before, model.labels = model.labels, replace(model.labels, task="regression")
     write_report(tmp_path / "report.html", replace(result(found), probe_top1=0.875), model, FINETUNE, pictures)
     model.labels = before
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))

@@ -27,4 +27,4 @@ def test_there_and_back(found: AnyEvaluation, tmp_path: Path) -> None:
     assert folder.read_result() == result
     said = json.loads((tmp_path / "result.json").read_text())
     assert (said["figure"], said["pictures"]) == (list(found.primary_metric), 3)
-    assert ("top1" in said) == (found.kind == "one")
+    assert ("top1" in said) == (found.task == "classification")

@@ -446,15 +446,17 @@ def test_parts_thaw_one_after_the_other(photos: Path, tmp_path: Path, monkeypatc
     assert seen == [{"classifier"}, {"classifier", "head"}, {"classifier", "head", "stage3"}]
 
 
-@pytest.mark.parametrize("kind", ["any", "value"])
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
 def test_labels_of_other_kinds(kind: str, photos: Path, tmp_path: Path) -> None:
     paths = sorted(photos.rglob("*.png"))
     dark = [path.parent.name == "dark" for path in paths]
-    labels = [(0,) if one else (0, 1) for one in dark] if kind == "any" else [(1.0 if one else 3.0,) for one in dark]
+    labels = (
+        [(0,) if one else (0, 1) for one in dark] if kind == "multilabel" else [(1.0 if one else 3.0,) for one in dark]
+    )
     items = tuple(
         Item(path, label, path.name + str(n)) for n, (path, label) in enumerate(zip(paths, labels, strict=True))
     )
-    names = ("visible", "light") if kind == "any" else ("brightness",)
+    names = ("visible", "light") if kind == "multilabel" else ("brightness",)
     splits = Splits(ImageDataset(items, Labels(names, kind)), None, None)
     recipe = replace(QUICK, epochs=10, learning_rate=0.005, label_smoothing=0.0)
     result = run(splits, tmp_path / "out", recipe=recipe)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from effnet.weights import load, save
 from effnet.weights.key_maps import LAYOUTS
 
 NAMES = ("cat", "dog", "night")
-PROBLEMS = {"any": "multi_label_classification", "value": "regression"}
+PROBLEMS = {"multilabel": "multi_label_classification", "regression": "regression"}
 
 
 def network(kind: str, arch: str = "nano") -> EfficientNet:
@@ -23,7 +23,7 @@ def network(kind: str, arch: str = "nano") -> EfficientNet:
     return model
 
 
-@pytest.mark.parametrize("kind", ["one", "any", "value"])
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression"])
 def test_our_files(kind: str, tmp_path: Path) -> None:
     for name, layout in (("m.safetensors", "effnet"), ("m.tflite", "tflite")):
         assert load(save(network(kind), tmp_path / name, layout)).labels == Labels(NAMES, kind)
@@ -31,32 +31,34 @@ def test_our_files(kind: str, tmp_path: Path) -> None:
 
 def test_a_file_that_says_no_kind_is_of_classes(tmp_path: Path) -> None:
     # As ours were before there were others
-    path = save(network("one"), tmp_path / "m.safetensors")
+    path = save(network("classification"), tmp_path / "m.safetensors")
     said, before = rb", \"kind\": \"one\"", path.read_bytes()
     assert before.count(said) == 1
     length = int.from_bytes(before[:8], "little")
     header = before[8 : 8 + length].replace(said, b"")
     path.write_bytes(len(header).to_bytes(8, "little") + header + before[8 + length :])
-    assert load(path).labels == Labels(NAMES, "one")
+    assert load(path).labels == Labels(NAMES, "classification")
 
 
-@pytest.mark.parametrize("kind", ["any", "value"])
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
 def test_transformers_files(kind: str, tmp_path: Path) -> None:
     save(network(kind, "b0"), tmp_path / "model.safetensors", "huggingface")
     assert json.loads((tmp_path / "config.json").read_text())["problem_type"] == PROBLEMS[kind]
     assert load(tmp_path / "model.safetensors").labels == Labels(NAMES, kind)
     unnamed = network(kind, "b0")
-    unnamed.labels = Labels(kind=kind)
+    unnamed.labels = Labels(task=kind)
     save(unnamed, tmp_path / "model.safetensors", "huggingface")
     assert load(tmp_path / "model.safetensors").labels == unnamed.labels
 
 
 def test_transformers_files_of_classes_say_what_they_did(tmp_path: Path) -> None:
-    save(network("one", "b0"), tmp_path / "model.safetensors", "huggingface")
+    save(network("classification", "b0"), tmp_path / "model.safetensors", "huggingface")
     assert "problem_type" not in json.loads((tmp_path / "config.json").read_text())
 
 
-@pytest.mark.parametrize(("kind", "activation"), [("one", "softmax"), ("any", "sigmoid"), ("value", "linear")])
+@pytest.mark.parametrize(
+    ("kind", "activation"), [("classification", "softmax"), ("multilabel", "sigmoid"), ("regression", "linear")]
+)
 def test_keras_models_end_as_their_labels_mean(kind: str, activation: str, tmp_path: Path) -> None:
     assert ".keras" in LAYOUTS["keras"].suffixes
     save(network(kind, "b0"), tmp_path / "m.keras", "keras")

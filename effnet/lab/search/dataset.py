@@ -97,7 +97,7 @@ def load_dataset(
     splits = source if isinstance(source, Splits) else open_data(source)
     if splits.train is None:
         raise ValueError("the data has no training pictures: give a folder with train/, or with one folder a class")
-    if splits.train.labels.kind != "one":
+    if splits.train.labels.task != "classification":
         raise ValueError("a search compares top-1 accuracies: it needs pictures of one class each")
     fit, select = holdout(splits.train, SELECTION_FRACTION, seed)
     judge = splits.val or splits.test

@@ -4,10 +4,10 @@ import { Away, back, send, sentence } from "./server.js";
 import { state } from "./picture.js";
 import { bars, byId, fill, made, milliseconds, short } from "./words.js";
 
-const KINDS = { one: "one class is right", any: "any label may be", value: "values" };
+const TASKS = { classification: "one class per image", multilabel: "any number of labels", regression: "values" };
 const FACTS = [
   ["architecture", (one) => one.arch],
-  ["answers", (one) => `${one.classes.toLocaleString("en")}, ${KINDS[one.kind]}`],
+  ["answers", (one) => `${one.classes.toLocaleString("en")}, ${TASKS[one.task]}`],
   ["picture", (one) => `${one.size[0]}×${one.size[1]}`],
   ["params", (one) => short(one.params)],
   ["MACs", (one) => short(one.macs)],

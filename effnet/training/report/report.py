@@ -62,12 +62,12 @@ def write_report(
     headline, judged = _evaluation_sections(found, seen, ImageGallery(model, images))
     sections = [
         ("What was trained", model_section(result, model, recipe, command)),
-        ("Training", curves_section(result, found.kind)),
+        ("Training", curves_section(result, found.task)),
         *judged,
         ("What it cost", cost_section(cost or RunCost(), result.history, model)),
         ("The pictures", data_section(data) if data else ""),
         ("Pictures left out", unreadable_section(result)),
-        ("Use the model", usage_section(result.model, found.kind)),
+        ("Use the model", usage_section(result.model, found.task)),
         ("The recipe’s settings", recipe_section(recipe)),
     ]
     parts = [f"<header>{headline}{others}</header>", *(section(*one) for one in sections)]

@@ -40,7 +40,9 @@ def model_section(result: TrainResult, model: EfficientNet, recipe: Recipe, comm
     high, wide = model.preprocess.size
     cost = count(model.arch, (high, wide), model.classes, model.channels)
     came = [text for text in (model.provenance.source, model.provenance.layout, model.provenance.license) if text]
-    what = {"one": "classes", "any": "labels, any of which may be right", "value": "values"}[model.labels.kind]
+    what = {"classification": "classes", "multilabel": "labels, any of which may be right", "regression": "values"}[
+        model.labels.task
+    ]
     rows = [
         ("Network", f"<b>{escape_html(model.arch.name)}</b>, {model.classes:,} {what}"),
         (
@@ -53,16 +55,16 @@ def model_section(result: TrainResult, model: EfficientNet, recipe: Recipe, comm
         ("Chosen", f"<b>{escape_html(result.chosen)}</b>: {_selection_reason(result, recipe)}"),
     ]
     if result.probe_metric is not None:
-        figure = _format_metric(result.probe_metric, model.labels.kind)
+        figure = _format_metric(result.probe_metric, model.labels.task)
         rows.append(("Probe", f"{figure}, each training picture judged by a head without it"))
     if command:
         rows.append(("Command", f"<code>{escape_html(command)}</code>"))
     return definition_list(rows)
 
 
-def _format_metric(value: float, kind: str) -> str:
+def _format_metric(value: float, task: str) -> str:
     """As "top-1 92.1%"."""
-    return f"{METRIC_NAMES[kind]} " + (f"{value:.3f}" if kind == "value" else f"{value:.2%}")
+    return f"{METRIC_NAMES[task]} " + (f"{value:.3f}" if task == "regression" else f"{value:.2%}")
 
 
 def _selection_reason(result: TrainResult, recipe: Recipe) -> str:
@@ -76,7 +78,7 @@ def _selection_reason(result: TrainResult, recipe: Recipe) -> str:
     return f"its loss {where} was {after}, " + ("clearly below the probe’s." if recipe.linear_probe else "the lowest.")
 
 
-def curves_section(result: TrainResult, kind: str) -> str:
+def curves_section(result: TrainResult, task: str) -> str:
     """The learning curves; empty where nothing but a head was fitted."""
     lines = result.history
     if not lines:
@@ -84,10 +86,10 @@ def curves_section(result: TrainResult, kind: str) -> str:
     best = min(lines, key=lambda line: line.selection_loss)
     marked = (best.epoch, "kept" if result.chosen != "probe" else "best")
     losses = {"training": [line.train_loss for line in lines], "held out": [line.selection_loss for line in lines]}
-    figure = METRIC_NAMES[kind]
+    figure = METRIC_NAMES[task]
     held_out, rates = {"held out": [line.selection_metric for line in lines]}, [line.learning_rate for line in lines]
-    percent = kind != "value"
-    changed = "changed pictures" if kind == "value" else "changed pictures and smoothed labels"
+    percent = task != "regression"
+    changed = "changed pictures" if task == "regression" else "changed pictures and smoothed labels"
     drawn = [
         ("Loss", plot_curves(losses, "loss of each epoch", marked=marked)),
         (
@@ -98,7 +100,7 @@ def curves_section(result: TrainResult, kind: str) -> str:
     ]
     return plot_grid(
         drawn,
-        f"Held out: the pictures to choose by, {_format_metric(best.selection_metric, kind)} after epoch {best.epoch}. "
+        f"Held out: the pictures to choose by, {_format_metric(best.selection_metric, task)} after epoch {best.epoch}. "
         f"The training loss is of {changed}, so it may well lie above the other.",
     )
 
@@ -111,10 +113,10 @@ def unreadable_section(result: TrainResult) -> str:
     return f"<p>{len(every):,} could not be read:</p>{collapsible(every, bullet_list)}"
 
 
-def usage_section(model: Path, kind: str) -> str:
+def usage_section(model: Path, task: str) -> str:
     """How the model is asked about other pictures."""
     command = f"effnet predict photo.jpg --model {shlex.quote(str(model))}"
-    answer = {"one": "label", "any": "labels", "value": "values"}[kind]
+    answer = {"classification": "label", "multilabel": "labels", "regression": "values"}[task]
     code = f"""\
         import effnet
         predict = effnet.Predictor({str(model)!r})
@@ -235,19 +237,19 @@ class DataSummary:
 def data_section(data: DataSummary) -> str:
     """The section's body: where the pictures came from, their fingerprint, and how many of each class are where."""
     pictures = next(iter(data.splits.values()))
-    names, kind = pictures.labels.names, pictures.labels.kind
+    names, kind = pictures.labels.names, pictures.labels.task
     rows = [
         ("Source", escape_html(data.source) or "given as pictures"),
         ("Fingerprint", f"<code>{data.fingerprint}</code><br><small>SHA-256 over names, labels and parts</small>"),
         *((_capitalize(_split_name(part)), f"{len(found):,} pictures") for part, found in data.splits.items()),
     ]
-    if kind == "value":
+    if kind == "regression":
         return definition_list(rows)
     counts = [found.class_counts() for found in data.splits.values()]
     lines = list(zip(names, *counts, strict=True))
 
     def shown(part: Iterable[tuple[str, *tuple[int, ...]]]) -> str:
-        head = ("class" if kind == "one" else "label", *map(_split_name, data.splits))
+        head = ("class" if kind == "classification" else "label", *map(_split_name, data.splits))
         return table(head, ((escape_html(name), *(f"{number:,}" for number in numbers)) for name, *numbers in part))
 
     return definition_list(rows) + collapsible(lines, shown)
@@ -264,6 +266,6 @@ def _capitalize(text: str) -> str:
 def _format_label(label: int | tuple[int, ...] | tuple[float, ...], pictures: ImageDataset) -> str:
     if isinstance(label, int):
         return pictures.labels.name(label)
-    if pictures.labels.kind == "value":
+    if pictures.labels.task == "regression":
         return "|".join(map(repr, label))
     return "|".join(pictures.labels.name(int(one)) for one in label)

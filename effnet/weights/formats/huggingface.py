@@ -24,7 +24,11 @@ from effnet.weights.formats.safetensors import METADATA_KEY
 HUB_WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")  # the names under which transformers looks for weights
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 PIL_RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box")  # PIL's numbers
-PROBLEM_TYPES = {"one": "single_label_classification", "any": "multi_label_classification", "value": "regression"}
+PROBLEM_TYPES = {
+    "classification": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regression": "regression",
+}
 DEFAULT_LABEL = "LABEL_{}"  # what transformers calls a class without a name
 
 
@@ -85,7 +89,7 @@ def _build_config(model: EfficientNet) -> dict[str, Any]:
         )
     names = [model.labels.name(i) if model.labels.names else DEFAULT_LABEL.format(i) for i in range(model.classes)]
     # It takes its loss by it; without, it guesses single-label classification
-    problem = {"problem_type": PROBLEM_TYPES[model.labels.kind]} if model.labels.kind != "one" else {}
+    problem = {"problem_type": PROBLEM_TYPES[model.labels.task]} if model.labels.task != "classification" else {}
     return {
         **problem,
         "architectures": ["EfficientNetForImageClassification" if model.classes else "EfficientNetModel"],
@@ -159,10 +163,10 @@ def _read_mean_std(processor: Mapping[str, Any]) -> tuple[tuple[float, ...], tup
 
 def _read_labels(id2label: Mapping[str, str], problem: str | None) -> Labels:
     """The classes' names in order; one that comes twice (ImageNet has two cranes) gets its number."""
-    kind = next((kind for kind, name in PROBLEM_TYPES.items() if name == problem), "one")
+    kind = next((kind for kind, name in PROBLEM_TYPES.items() if name == problem), "classification")
     names = [id2label[str(index)] for index in range(len(id2label))]
     if all(name == DEFAULT_LABEL.format(index) for index, name in enumerate(names)):
-        return Labels(kind=kind)
+        return Labels(task=kind)
     often = Counter(names)
     return Labels(tuple(f"{name} ({i})" if often[name] > 1 else name for i, name in enumerate(names)), kind)
 

@@ -28,7 +28,11 @@ from effnet.net import EfficientNet
 from effnet.weights import default_preprocessing
 from effnet.weights.key_maps import keras
 
-HEAD_ACTIVATIONS = {"one": "softmax", "any": "sigmoid", "value": "linear"}  # of the answers, by the labels' kind
+HEAD_ACTIVATIONS = {
+    "classification": "softmax",
+    "multilabel": "sigmoid",
+    "regression": "linear",
+}  # of the answers, by the labels' kind
 
 
 KERAS_BN_MOMENTUM = {False: 0.99, True: 0.9}  # of batch norm, in V1 and in V2
@@ -94,7 +98,9 @@ class KerasGraph:
         )
 
 
-def build_nodes(arch: Arch, classes: int, channels: int, preprocess: Preprocess, kind: str = "one") -> list[KerasNode]:
+def build_nodes(
+    arch: Arch, classes: int, channels: int, preprocess: Preprocess, task: str = "classification"
+) -> list[KerasNode]:
     """Every layer from the picture of ``preprocess``'s size, as 0 … 255, to what labels of ``kind`` answer with.
 
     They are probabilities, by softmax or sigmoid, or values. What stands before the stem normalises as ``preprocess``
@@ -106,7 +112,7 @@ def build_nodes(arch: Arch, classes: int, channels: int, preprocess: Preprocess,
     _add_normalization(graph, shape, preprocess)
     for layer in layers(arch, classes, channels):
         if layer.kind == "classifier":
-            _add_classifier(graph, layer, arch.dropout, HEAD_ACTIVATIONS[kind])
+            _add_classifier(graph, layer, arch.dropout, HEAD_ACTIVATIONS[task])
         else:
             _add_block(graph, layer, arch.activation)
     return graph.nodes
@@ -177,7 +183,7 @@ log = logging.getLogger("effnet")
 
 def write_keras(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
     """``tensors`` as Keras' own file of the kind that ``suffix`` means: ".h5", ".weights.h5" or ".keras"."""
-    graph = build_nodes(model.arch, model.classes, model.channels, model.preprocess, model.labels.kind)
+    graph = build_nodes(model.arch, model.classes, model.channels, model.preprocess, model.labels.task)
     weights = _collect_weights(graph, tensors, model)
     if suffix == ".keras":
         path.write_bytes(_write_archive(graph, weights, model))

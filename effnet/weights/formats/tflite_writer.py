@@ -111,7 +111,7 @@ class _GraphBuilder:
             answer = self._classify(outputs[0])
             if self.io and self.io.output == "probabilities":
                 shape = self.tensors[answer].shape
-                kind, options = ("LOGISTIC", {}) if model.labels.kind == "any" else ("SOFTMAX", {"Beta": 1})
+                kind, options = ("LOGISTIC", {}) if model.labels.task == "multilabel" else ("SOFTMAX", {"Beta": 1})
                 answer = self._add_operator("probabilities", shape, kind, (answer,), options)
             outputs = [answer, *(outputs if self.io and self.io.embedding else ())]
         return TfliteGraph(tuple(self.tensors), tuple(self.operators), (0,), tuple(outputs), said)

@@ -81,7 +81,7 @@ def test_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="no training pictures"):
         load_dataset(replace(splits, train=None), 12)
     assert splits.train
-    several = replace(splits.train, labels=replace(splits.train.labels, kind="any"))
+    several = replace(splits.train, labels=replace(splits.train.labels, task="multilabel"))
     with pytest.raises(ValueError, match="one class each"):
         load_dataset(replace(splits, train=several), 12)
     monkeypatch.setattr(module, "MEMORY_MOST", 1000)
