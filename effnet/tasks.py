@@ -23,6 +23,10 @@ Float64Array = NDArray[np.float64]
 MULTI_LABEL_THRESHOLD = 0.5  # a label is predicted at this probability or above
 MIN_PROBABILITY = 1e-12  # lower bound of a probability whose logarithm is taken
 MIN_WRITTEN_PROBABILITY = 1e-7  # the same for probabilities that were rounded to seven digits in a file
+MIN_COMPARED_PROBABILITY = 1e-30  # a smaller one only says that the logit is very small
+# Beyond this logit, to both sides, how near a sigmoid is to 0 or 1 is lost in rounding. The limit is set by onnxruntime,
+# whose sigmoid is right to 6e-8, and 0 below −16.
+MAX_COMPARED_LOGIT = 7.0
 MIN_INVERTIBLE_PROBABILITY = 2.0**-24  # distance from 0 and 1 at which a sigmoid in float32 is still inverted
 
 
@@ -68,6 +72,10 @@ class Task(ABC):
     @abstractmethod
     def invert(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return logits that give ``scores``; probabilities of 0 and 1 become the nearest finite ones."""
+
+    @abstractmethod
+    def max_difference(self, scores: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
+        """Return how far ``scores`` are from those of ``logits``, at most, in logits or logarithms of probabilities."""
 
     @abstractmethod
     def predict(self, logits: NDArray[Any]) -> NDArray[Any]:
@@ -157,6 +165,13 @@ class Classification(Task):
         """Logarithm."""
         return np.asarray(np.log(np.maximum(scores, np.finfo(np.float32).tiny)))
 
+    def max_difference(self, scores: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
+        """By logarithms: of a thousand unlikely classes none would differ by much otherwise."""
+        shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+        expected = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+        got = np.log(np.maximum(scores.astype(np.float64), MIN_COMPARED_PROBABILITY))
+        return float(np.abs(got - np.maximum(expected, np.log(MIN_COMPARED_PROBABILITY))).max())
+
     def predict(self, logits: NDArray[Any]) -> NDArray[Any]:
         """Most likely class."""
         return np.asarray(logits.argmax(1))
@@ -216,6 +231,13 @@ class MultiLabel(Task):
         """Logit, within ±16.6: as near as float32 comes to 1, and the sigmoids of runtimes to 0."""
         clipped = np.clip(scores.astype(np.float64), MIN_INVERTIBLE_PROBABILITY, 1 - MIN_INVERTIBLE_PROBABILITY)
         return np.asarray((np.log(clipped) - np.log1p(-clipped)).astype(np.float32))
+
+    def max_difference(self, scores: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
+        """By logits up to `MAX_COMPARED_LOGIT`."""
+        probabilities = scores.astype(np.float64).clip(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+        got = np.log(probabilities) - np.log1p(-probabilities)
+        clipped = (each.clip(-MAX_COMPARED_LOGIT, MAX_COMPARED_LOGIT) for each in (got, logits.astype(np.float64)))
+        return float(np.abs(np.subtract(*clipped)).max())
 
     def predict(self, logits: NDArray[Any]) -> NDArray[Any]:
         """Labels of a probability of at least one half."""
@@ -285,6 +307,10 @@ class Regression(Task):
     def invert(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """The values as they are."""
         return scores
+
+    def max_difference(self, scores: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
+        """By the values."""
+        return float(np.abs(scores - logits).max())
 
     def predict(self, logits: NDArray[Any]) -> NDArray[Any]:
         """The values as they are."""

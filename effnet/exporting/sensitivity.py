@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from effnet.arch import Layer, layers
 from effnet.arch.serde import Record
 from effnet.exporting.calibration import Calibration, activation_of, all_operations, forward_layer, traced_forward
 from effnet.net import EfficientNet
+from effnet.tasks import Task, task_of
 
 MIN_STD = 1e-6  # the least spread of a value
 
@@ -44,27 +44,29 @@ def layer_sensitivities(
     should be (N, classes). Only what follows the layer is computed again, so that all rows together cost about half as
     many passes as there are layers.
     """
-    kind = model.labels.task
+    task = task_of(model.labels.task)
     names = [each.name for _, each in all_operations(model) if names is None or each.name in names]
     around = _operation_maps(model)
     total = {name: torch.zeros(3) for name in names}  # divergence, agreement, correct
     correct, pictures, done = 0.0, sum(len(batch) for batch in batches), 0
     with torch.inference_mode():
-        spreads = _target_std(model, batches, targets) if kind == "regression" else (torch.ones(1), torch.ones(1))
+        own_std, target_std = torch.ones(1), torch.ones(1)
+        if not task.has_probabilities:
+            own_std, target_std = _target_std(model, batches, targets)
         for number, batch in enumerate(batches):
             wanted = traced_forward(model, batch)
-            own = _predict_labels(wanted, kind)
+            own = torch.from_numpy(task.predict(wanted.numpy()))
             labels = targets[number] if targets is not None else own
-            correct += _count_correct(wanted, labels, kind, spreads[1])
+            correct += _count_correct(task, wanted, labels, target_std)
             x = batch
             whole = tuple(layers(model.arch, model.classes, model.channels))
             for at, layer in enumerate(whole):
                 for name in (name for name in names if name == layer.name or name.startswith(f"{layer.name}.")):
                     got = _run_with_int8_operation(model, calibration, name, around[name], x, whole[at:])
-                    loss = _divergence(got, wanted, kind, spreads[0])
+                    loss = _divergence(task, got / own_std, wanted / own_std)
                     same, right = (
-                        _count_correct(got, own, kind, spreads[0]),
-                        _count_correct(got, labels, kind, spreads[1]),
+                        _count_correct(task, got, own, own_std),
+                        _count_correct(task, got, labels, target_std),
                     )
                     total[name] += torch.tensor([loss, same, right])
                     done += 1
@@ -81,30 +83,17 @@ def layer_sensitivities(
     )
 
 
-def _predict_labels(logits: Tensor, task: str) -> Tensor:
-    """As `effnet.tasks.answer`."""
-    if task == "classification":
-        return logits.argmax(1)
-    return logits >= 0 if task == "multilabel" else logits
+def _divergence(task: Task, got: Tensor, expected: Tensor) -> float:
+    """Return the divergence of ``got`` from ``expected``, summed over the images."""
+    losses = [task.torch_distillation_losses(logits, expected, temperature=1.0) for logits in (got, expected)]
+    return float((losses[0] - losses[1]).sum())
 
 
-def _divergence(got: Tensor, expected: Tensor, task: str, std: Tensor) -> float:
-    """Summed over the pictures."""
-    if task == "classification":
-        return float(F.kl_div(got.log_softmax(1), expected.log_softmax(1), log_target=True, reduction="sum"))
-    if task == "multilabel":
-        shares = expected.sigmoid()
-        of, from_ = (F.binary_cross_entropy_with_logits(each, shares, reduction="sum") for each in (expected, got))
-        return float(from_ - of)
-    return float(((got - expected) / std).square().mean(1).sum())
-
-
-def _count_correct(got: Tensor, expected: Tensor, task: str, std: Tensor) -> float:
-    """How much of ``wanted``, as `_answer` has it, ``got`` says, summed over the pictures."""
-    if task == "regression":
-        return len(got) - float(((got - expected) / std).square().mean(1).sum())
-    same = (_predict_labels(got, task) == expected).float()
-    return float(same.sum() if task == "classification" else same.mean(1).sum())
+def _count_correct(task: Task, got: Tensor, targets: Tensor, std: Tensor) -> float:
+    """Return the number of right predictions, or of values the share of the variance that is explained, times N."""
+    if task.has_probabilities:
+        return len(got) * task.score(got.numpy(), targets.numpy())
+    return len(got) - float(task.torch_losses(got / std, targets / std).sum())
 
 
 def _target_std(
@@ -123,7 +112,7 @@ def rank_by_divergence(table: Sequence[LayerSensitivity]) -> list[str]:
 
 def format_sensitivities(table: Sequence[LayerSensitivity], task: str = "classification") -> str:
     """The table for a person, the most harmful layer first; ``kind``: the labels'."""
-    same = {"classification": "same top-1", "multilabel": "same labels", "regression": "R²"}[task]
+    same = task_of(task).agreement
     width = max(len("layer"), *(len(row.layer) for row in table))
     labelled = any(row.accuracy_drop is not None for row in table)
     lines = [f"{'layer':{width}}  divergence  {same:>10}{'  lost' if labelled else ''}"]

@@ -18,6 +18,7 @@ from effnet.net import EfficientNet
 from effnet.net.layers import Conv
 from effnet.net.surgery import fold_batch_norm
 from effnet.runtime.io_spec import IOSpec
+from effnet.tasks import task_of
 
 
 def write_torch_export(path: Path, model: EfficientNet, io_spec: IOSpec) -> None:
@@ -99,7 +100,7 @@ class _Program(nn.Module):
         logits = self.network.classifier(embedding)
         wanted = self.io_spec.output
         if wanted == "probabilities":
-            logits = logits.sigmoid() if self.network.labels.task == "multilabel" else logits.softmax(1)
+            logits = task_of(self.network.labels.task).torch_activate(logits)
         answer = {wanted: logits}
         return {**answer, "embedding": embedding} if self.io_spec.embedding else answer
 

@@ -20,6 +20,7 @@ from effnet.data.preprocessing import normalize
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
 from effnet.runtime.io_spec import IOSpec
+from effnet.tasks import MIN_COMPARED_PROBABILITY, task_of
 
 FileRunner = Callable[
     [NDArray[Any]], dict[str, NDArray[np.float32]]
@@ -27,14 +28,6 @@ FileRunner = Callable[
 
 
 COMPARED_BATCH_SIZE = 3  # pictures at once, where it is not one
-
-
-MIN_PROBABILITY = 1e-30  # a smaller probability says no more about the logit than that it is very small
-
-
-# Of a sigmoid's logit, to both sides: beyond, how near its probability is to 0 or 1 is lost in the rounding. The border
-# is set by onnxruntime, whose sigmoid is right to 6e-8, and 0 below −16
-MAX_SIGMOID_LOGIT = 7.0
 
 
 # Logits as small as an untrained network's are lost in the rounding of their probabilities: beside this, not themselves
@@ -59,8 +52,8 @@ def compare_outputs(run: FileRunner, model: EfficientNet, io_spec: IOSpec, image
     or of labels of which any may be right by the logits that they mean, beside the largest logit too: of a thousand
     classes that are all unlikely none would differ by much otherwise.
     """
-    kind = model.labels.task
-    answered = bool(model.classes) and kind != "regression"
+    task = task_of(model.labels.task)
+    answered = bool(model.classes) and task.has_probabilities
     apart: dict[str, float] = {}  # by output: the largest difference, and the largest number
     most: dict[str, float] = {}
     seen = same = 0
@@ -75,13 +68,15 @@ def compare_outputs(run: FileRunner, model: EfficientNet, io_spec: IOSpec, image
             if {name: one.shape for name, one in got.items()} != {name: one.shape for name, one in expected.items()}:
                 return Agreement(float("nan"), len(whole), 0 if answered else None)
             for name, wanted in expected.items():
-                by = kind if name == "probabilities" else ""
-                apart[name] = float(np.maximum(apart.get(name, 0), _max_difference(got[name], wanted, by)))  # NaN stays
-                least = MIN_LOGIT_SCALE if name == "probabilities" else MIN_PROBABILITY
+                scores = name == "probabilities"
+                difference = task.max_difference(got[name], wanted) if scores else np.abs(got[name] - wanted).max()
+                apart[name] = float(np.maximum(apart.get(name, 0), difference))  # NaN stays
+                least = MIN_LOGIT_SCALE if scores else MIN_COMPARED_PROBABILITY
                 most[name] = max(most.get(name, least), float(np.abs(wanted).max()))
             if index and answered:
                 answer = next(iter(expected))
-                same += _count_same(got[answer], expected[answer], kind, answer)
+                logits = task.invert(got[answer]) if answer == "probabilities" else got[answer]
+                same += task.count_equal_rows(logits, expected[answer])
         seen += len(whole)
     difference = float(np.max([apart[name] / most[name] for name in apart]))
     return Agreement(difference, seen, same if answered else None)
@@ -104,27 +99,6 @@ def _expected_outputs(
     if io_spec.embedding or not model.classes:
         wanted["embedding"] = embedding
     return given, {name: tensor.numpy() for name, tensor in wanted.items()}
-
-
-def _max_difference(got: NDArray[np.float32], expected: NDArray[np.float32], task: str) -> float:
-    """The largest difference. ``by``: of labels of which kind ``got`` are probabilities; ``expected`` are logits."""
-    if task == "classification":
-        shifted = expected.astype(np.float64) - expected.max(1, keepdims=True)
-        expected = np.maximum(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)), np.log(MIN_PROBABILITY))
-        got = np.log(np.maximum(got.astype(np.float64), MIN_PROBABILITY))
-    elif task == "multilabel":
-        expected = expected.astype(np.float64).clip(-MAX_SIGMOID_LOGIT, MAX_SIGMOID_LOGIT)
-        shares = got.astype(np.float64).clip(1e-12, 1 - 1e-12)
-        got = (np.log(shares) - np.log1p(-shares)).clip(-MAX_SIGMOID_LOGIT, MAX_SIGMOID_LOGIT)
-    return float(np.abs(got - expected).max())
-
-
-def _count_same(got: NDArray[np.float32], expected: NDArray[np.float32], task: str, name: str) -> int:
-    """How many rows of ``got`` say what the logits ``expected`` do."""
-    if task == "classification":
-        return int((got.argmax(1) == expected.argmax(1)).sum())
-    least = 0.5 if name == "probabilities" else 0
-    return int(((got >= least) == (expected >= 0)).all(1).sum())
 
 
 # Pictures to compare by: those that the user gives, or else some that need no data of theirs.

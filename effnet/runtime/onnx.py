@@ -13,6 +13,7 @@ from effnet.arch import Layer, Operation, layers, operations
 from effnet.net import EfficientNet
 from effnet.net.surgery import fold_batch_norm
 from effnet.runtime.io_spec import IOSpec
+from effnet.tasks import task_of
 
 # Not the newest that runtimes read: it would say nothing more of these graphs, and onnxruntime 1.23, of 2025, fuses
 # only the older convolution. Of opset 22 or 23 the same B0 takes it nearly twice the time (29 ms for 16, one thread).
@@ -105,10 +106,11 @@ class _GraphBuilder:
             weight, bias = (self._add_constant(f"classifier.{part}") for part in ("weight", "bias"))
             asked = wanted.output
             out = self._add_node("Gemm", "values" if asked == "values" else "logits", embedding, weight, bias, transB=1)
-            if asked == "probabilities" and model.labels.task == "multilabel":
-                out = self._add_node("Sigmoid", asked, out)
-            elif asked == "probabilities":
-                out = self._add_node("Softmax", asked, out, axis=-1)
+            if asked == "probabilities":
+                activation = task_of(model.labels.task).activation
+                out = self._add_node(
+                    activation.title(), asked, out, **({"axis": -1} if activation == "softmax" else {})
+                )
             self.outputs.insert(0, (out, model.classes))
 
     def _add_preprocessing(self) -> _FeatureMap:

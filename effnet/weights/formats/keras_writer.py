@@ -25,15 +25,9 @@ from torch import Tensor
 from effnet.arch import Arch, Layer, Operation, layers, operations
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
+from effnet.tasks import task_of
 from effnet.weights import default_preprocessing
 from effnet.weights.key_maps import keras
-
-HEAD_ACTIVATIONS = {
-    "classification": "softmax",
-    "multilabel": "sigmoid",
-    "regression": "linear",
-}  # of the answers, by the labels' kind
-
 
 KERAS_BN_MOMENTUM = {False: 0.99, True: 0.9}  # of batch norm, in V1 and in V2
 
@@ -112,7 +106,7 @@ def build_nodes(
     _add_normalization(graph, shape, preprocess)
     for layer in layers(arch, classes, channels):
         if layer.kind == "classifier":
-            _add_classifier(graph, layer, arch.dropout, HEAD_ACTIVATIONS[task])
+            _add_classifier(graph, layer, arch.dropout, task_of(task).activation)
         else:
             _add_block(graph, layer, arch.activation)
     return graph.nodes
