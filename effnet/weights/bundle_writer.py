@@ -36,7 +36,7 @@ def write_bundle(
 ) -> list[BundledWeights]:
     """Packs published weights, downloaded where they are not here yet, into ``path``, a ``.zip``; says what is in it.
 
-    ``names`` are whatever `effnet.weights.resolve.find` would download: cards, archs, addresses, the hub's repositories.
+    ``names``: anything that `resolve_weights` would download: catalog names, archs, addresses, the hub's repositories.
     The manifest holds each card and the sha256 of each file. The same weights give the same bytes. Raises
     ``ValueError`` for a wrong suffix or name, `DownloadError` for what cannot be downloaded, ``OSError`` where ``path``
     cannot be written; then nothing is.

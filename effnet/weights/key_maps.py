@@ -495,7 +495,7 @@ def _tensorflow_rows(layer: Layer, blocks: int) -> tuple[KeyRows, str]:
 # The names of keras.applications' EfficientNets: one row an operation, read from left to right and back.
 #
 # A layer and its tensor, as Keras 3 calls them: "block1a_dwconv/kernel"; Keras 2 adds ":0" to every name and calls the
-# depthwise kernel "depthwise_kernel". Stages count from 1, blocks from "a". V2 calls its depthwise convolution "dwconv2".
+# depthwise kernel "depthwise_kernel". Stages count from 1, blocks from "a". V2 has "dwconv2".
 #
 # V1 pads by hand before every stride, for the input size that it was built with: then it is TensorFlow's 'same' at any
 # size. Built for no size (``input_shape=(None, None, 3)``) it pads as for even maps, and is 'same' only where every map
@@ -573,7 +573,7 @@ def keras_rows(layer: Layer, v2: bool) -> tuple[KeyRows, str]:
 
 # TFLite's layout: folded convolutions in the order in which they run.
 #
-# Names of tensors say nothing reliable in a ``.tflite``; its operators do. So the reader names every convolution by what
+# Names of tensors say nothing reliable in a ``.tflite``; its operators do. So the reader names a convolution by what
 # the graph does with it, ``7_depthwise_stride2_relu6``, and these are the names of the rows: a network that is shaped
 # like ours but strides or activates otherwise is another one.
 

@@ -232,7 +232,7 @@ def check_values(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     if broken:
         rest = f" and {len(broken) - MAX_NAMED_TENSORS} more" if len(broken) > MAX_NAMED_TENSORS else ""
         found.append(
-            f"NaN or infinite values in {', '.join(broken[:MAX_NAMED_TENSORS])}{rest}: no answer of this network is sound"
+            f"NaN or infinite values in {', '.join(broken[:MAX_NAMED_TENSORS])}{rest}: no output of it is sound"
         )
     return tuple(found)
 

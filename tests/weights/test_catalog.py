@@ -349,5 +349,5 @@ def test_labels() -> None:
 def test_cards_are_checked() -> None:
     said = find_entry("b0").to_dict()
     assert set(said) == {field.name for field in fields(CatalogEntry)}
-    with pytest.raises(ValueError, match="labels must be one of"):
-        CatalogEntry.from_dict(said | {"labels": "cats"})
+    with pytest.raises(ValueError, match="label_set must be one of"):
+        CatalogEntry.from_dict(said | {"label_set": "cats"})

@@ -48,7 +48,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def card(**fields: Any) -> CatalogEntry:
-    about = {"name": "b0/test", "arch": "b0", "layout": "timm", "publisher": "timm", "cites": "here"}
+    about = {"name": "b0/test", "arch": "b0", "layout": "timm", "publisher": "timm", "citation": "here"}
     return CatalogEntry(**about, numerics=Numerics(), preprocess=Preprocess(), **fields)
 
 
@@ -281,8 +281,8 @@ def test_a_disk_that_fills_up_meanwhile(server: Shelf, tmp_path: Path) -> None:
 # Several processes -----------------------------------------------------------------------------------------------
 
 FETCHING = (
-    "import sys; from pathlib import Path; from effnet.weights.fetch.download import download; "
-    "print('ready', flush=True); sys.stdin.readline(); download(sys.argv[1], Path(sys.argv[2]), sys.argv[3])"
+    "import sys; from pathlib import Path; from effnet.weights.fetch.download import download_file; "
+    "print('ready', flush=True); sys.stdin.readline(); download_file(sys.argv[1], Path(sys.argv[2]), sys.argv[3])"
 )
 
 
@@ -361,7 +361,7 @@ def test_a_card_is_fetched_into_the_home_under_its_publishers_name(
 def test_the_log_tells_of_what_takes_long(
     server: Shelf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("effnet.weights.fetch._LINE", 0)
+    monkeypatch.setattr("effnet.weights.fetch._LOG_EVERY_BYTES", 0)
     server.files["/models/b0.pth"] = bytes(3_000_000)
     with caplog.at_level(logging.INFO, "effnet"):
         fetch(card(url=f"{server.url}/models/b0.pth"))

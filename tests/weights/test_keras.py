@@ -21,13 +21,12 @@ from effnet.arch import ARCHS
 from effnet.data.preprocessing import normalize
 from effnet.metadata import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from effnet.net import EfficientNet, create
-from effnet.weights import load, save
+from effnet.weights import key_maps, load, save
 from effnet.weights.conversion import drop_batch_counters, key_map, layout_shapes
 from effnet.weights.default_preprocessing import default_preprocess
 from effnet.weights.detect import detect_layouts
 from effnet.weights.formats.keras_reader import KerasConfig, LayerGroup, layer_class, name_groups
 from effnet.weights.formats.keras_writer import build_nodes
-from effnet.weights.key_maps import keras
 
 SUFFIXES = (".h5", ".weights.h5", ".keras")
 SIZE = (64, 96)
@@ -104,7 +103,7 @@ def test_the_layers_are_those_that_keras_builds(name: str, peer: Any) -> None:
         said = json.loads(json.dumps(layer.get_config()))  # tuples become lists
         assert node.name == re.sub(r"(?<=(.ation|caling|_layer))_\d+$", "", layer.name)
         for key, value in node.config.items():
-            if key == "rate" and keras.is_v2(arch):
+            if key == "rate" and key_maps.is_v2(arch):
                 continue  # Keras drops at B0's rates in V2 of any size; the arch has the published ones
             expected = "silu" if said[key] == "swish" else said[key]
             close = isinstance(value, float) or key in ("mean", "variance")
@@ -112,14 +111,14 @@ def test_the_layers_are_those_that_keras_builds(name: str, peer: Any) -> None:
     variables = {each.path: tuple(each.shape) for layer in theirs.layers for each in layer.weights}
     table = layout_shapes("keras", arch, 7)
     assert {key: shape for key, shape in variables.items() if not key.startswith("normalization")} == table
-    if keras.is_v2(arch):
+    if key_maps.is_v2(arch):
         stated = KerasConfig.from_json(theirs.to_json(), Path("m.json")).preprocess({}, [])
         assert stated["mean"] == pytest.approx(default_preprocess(arch).mean, rel=1e-6)
         assert stated["std"] == pytest.approx(default_preprocess(arch).std, rel=1e-6)
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("name", [name for name in keras.KERAS_ARCHS if name not in ("b0", "v2_b0")])
+@pytest.mark.parametrize("name", [name for name in key_maps.KERAS_ARCHS if name not in ("b0", "v2_b0")])
 def test_the_layers_of_the_others_too(name: str, peer: Any) -> None:
     test_the_layers_are_those_that_keras_builds(name, peer)
 
@@ -287,7 +286,7 @@ def test_what_v2s_weights_cannot_carry_is_said(tmp_path: Path, caplog: pytest.Lo
 # Names and counts, without Keras ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", keras.KERAS_ARCHS)
+@pytest.mark.parametrize("name", key_maps.KERAS_ARCHS)
 @pytest.mark.parametrize("classes", [0, 11])
 def test_every_variant_is_recognised_as_itself_alone(name: str, classes: int) -> None:
     given = {
@@ -298,7 +297,7 @@ def test_every_variant_is_recognised_as_itself_alone(name: str, classes: int) ->
     ]
 
 
-@pytest.mark.parametrize("name", keras.KERAS_ARCHS)
+@pytest.mark.parametrize("name", key_maps.KERAS_ARCHS)
 @pytest.mark.parametrize("classes", [0, 11])
 def test_groups_without_names_are_named_by_their_order(name: str, classes: int) -> None:
     """Keras counts each class in the order of the layers."""

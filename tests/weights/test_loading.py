@@ -112,13 +112,13 @@ def test_a_card_says_what_the_file_cannot(
         test_size=240,
         license="apache-2.0",
     )
-    monkeypatch.setattr(loading, "find", lambda source: WeightsFile(path, card))
+    monkeypatch.setattr(loading, "resolve_weights", lambda source: WeightsFile(path, card))
     with caplog.at_level(logging.INFO, "effnet"):
         found = load("b0")
     assert (found.numerics, found.preprocess, found.labels) == (card.numerics, card.preprocess, Labels())
     assert (found.provenance.source, found.provenance.license) == ("b0/some_in1k", "apache-2.0")
     assert "b0/some_in1k: weights of timm, 77.7 % on ImageNet at 240 pixels as published" in caplog.text
-    monkeypatch.setattr(loading, "find", lambda source: WeightsFile(path, replace(card, arch="b1")))
+    monkeypatch.setattr(loading, "resolve_weights", lambda source: WeightsFile(path, replace(card, arch="b1")))
     with pytest.raises(ValueError, match=r"holds b0 .*not b1"):
         load("b1")
 
@@ -147,7 +147,7 @@ def test_values_that_are_no_numbers_are_named(value: float, kind: torch.dtype) -
     given = {f"layer{index}.weight": torch.ones(4, 4, dtype=kind) for index in range(7)}
     given["layer3.weight"][2, 1] = value
     said = check_values(given)[-1]
-    assert said == "NaN or infinite values in layer3.weight: no answer of this network is sound"
+    assert said == "NaN or infinite values in layer3.weight: no output of it is sound"
     for index in (1, 2, 5, 6):
         given[f"layer{index}.weight"][0, 0] = value
     said = check_values(given)[-1]

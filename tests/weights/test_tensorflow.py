@@ -18,11 +18,12 @@ from effnet.arch import ARCHS, tensor_shapes
 from effnet.metadata import Numerics
 from effnet.net import EfficientNet, FusedMBConv, create
 from effnet.weights import convert, load, save
+from effnet.weights import key_maps as layout
 from effnet.weights.conversion import drop_batch_counters, key_map, layout_shapes
 from effnet.weights.detect import detect_layouts
-from effnet.weights.formats import read_checkpoint, sstable
+from effnet.weights.formats import read_checkpoint
+from effnet.weights.formats import tensorflow as formatted
 from effnet.weights.formats.tensorflow import bytes_field, fixed32_field, varint_field
-from effnet.weights.key_maps import tensorflow as layout
 from tests.quiet_tensorflow import tensorflow
 
 tf = tensorflow()
@@ -439,7 +440,7 @@ HEADER = varint_field(1, 1) + bytes_field(3, varint_field(1, 1))
     ],
 )
 def test_an_index_that_lies(header: bytes, entry: bytes, reason: str, tmp_path: Path) -> None:
-    path = placed(tmp_path, sstable.write_table([(b"", header), (b"x", entry)]), bytes(16))
+    path = placed(tmp_path, formatted.write_table([(b"", header), (b"x", entry)]), bytes(16))
     with pytest.raises(ValueError, match=rf"m\.index: not a checkpoint that can be read: .*{reason}"):
         read_checkpoint(path)
 
@@ -453,17 +454,17 @@ def test_an_index_that_lies(header: bytes, entry: bytes, reason: str, tmp_path: 
 )
 def test_keys_that_make_no_sense(given: list[tuple[bytes, bytes]], reason: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"m\.index: .*{reason}"):
-        read_checkpoint(placed(tmp_path, sstable.write_table(given), bytes(16)))
+        read_checkpoint(placed(tmp_path, formatted.write_table(given), bytes(16)))
 
 
 def test_a_compressed_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def sealed(block: bytes) -> bytes:
         block += b"\x01"
-        return block + sstable.mask_checksum(sstable.google_crc32c.value(block)).to_bytes(4, "little")
+        return block + formatted.mask_checksum(formatted.google_crc32c.value(block)).to_bytes(4, "little")
 
-    monkeypatch.setattr(sstable, "_seal_block", sealed)
+    monkeypatch.setattr(formatted, "_seal_block", sealed)
     with pytest.raises(ValueError, match="its index is compressed"):
-        read_checkpoint(placed(tmp_path, sstable.write_table([(b"", HEADER)]), bytes(16)))
+        read_checkpoint(placed(tmp_path, formatted.write_table([(b"", HEADER)]), bytes(16)))
 
 
 def test_an_index_without_its_data(whole: tuple[bytes, bytes], tmp_path: Path) -> None:

@@ -387,8 +387,8 @@ def seen(*operators: tuple[str, Any]) -> InputTransform:
         (FLOAT, seen(("MUL", 255), ("ADD", -127)), (0, 255), 127 / 255, 128 / 255, 128),
         # In the quantisation of the input
         (BYTES, seen(), None, 127 / 255, 128 / 255, 1),
-        (replace(BYTES, type="INT8", zero=(-1,)), seen(), None, 127 / 255, 128 / 255, 1),
-        (replace(BYTES, scale=(), zero=()), seen(("SUB", 100)), None, 100 / 255, 1 / 255, 1),
+        (replace(BYTES, type="INT8", zero_point=(-1,)), seen(), None, 127 / 255, 128 / 255, 1),
+        (replace(BYTES, scale=(), zero_point=()), seen(("SUB", 100)), None, 100 / 255, 1 / 255, 1),
     ],
 )
 def test_normalisation_is_read(

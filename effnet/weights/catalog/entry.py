@@ -57,7 +57,7 @@ class CatalogEntry(Record):
 
     def __post_init__(self) -> None:
         check_int("classes", self.classes, 0)
-        check_choice("labels", self.label_set, LABEL_SETS)
+        check_choice("label_set", self.label_set, LABEL_SETS)
 
 
 # What the outputs of a card's classifier are called.

@@ -13,7 +13,7 @@ from effnet.metadata import Preprocess
 from effnet.weights.catalog.entry import HALF_MEAN_STD, IMAGENET_MEAN_STD, CatalogEntry, MeanStd
 from effnet.weights.key_maps import torchvision_numerics
 
-_SAME_PADDING_NOTE = "trained with 'same' padding, evaluated with symmetric"
+_SAME = "trained with 'same' padding, evaluated with symmetric"
 
 
 def _entry(
@@ -54,11 +54,11 @@ ENTRIES = (
     _entry("b2", 1, "efficientnet_b2_rwightman", "c35c1473", 288, 288, "bicubic", 80.608),
     _entry("b3", 1, "efficientnet_b3_rwightman", "b3899882", 320, 300, "bicubic", 82.008),
     _entry("b4", 1, "efficientnet_b4_rwightman", "23ab8bcd", 384, 380, "bicubic", 83.384),
-    _entry("b5", 1, "efficientnet_b5_lukemelas", "1a07897c", 456, 456, "bicubic", 83.444, note=_SAME_PADDING_NOTE),
-    _entry("b6", 1, "efficientnet_b6_lukemelas", "24a108a5", 528, 528, "bicubic", 84.008, note=_SAME_PADDING_NOTE),
-    _entry("b7", 1, "efficientnet_b7_lukemelas", "c5b4e57e", 600, 600, "bicubic", 84.122, note=_SAME_PADDING_NOTE),
+    _entry("b5", 1, "efficientnet_b5_lukemelas", "1a07897c", 456, 456, "bicubic", 83.444, note=_SAME),
+    _entry("b6", 1, "efficientnet_b6_lukemelas", "24a108a5", 528, 528, "bicubic", 84.008, note=_SAME),
+    _entry("b7", 1, "efficientnet_b7_lukemelas", "c5b4e57e", 600, 600, "bicubic", 84.122, note=_SAME),
     _entry("v2_s", 1, "efficientnet_v2_s", "dd5fe13b", 384, 384, "bilinear", 84.228),
     _entry("v2_m", 1, "efficientnet_v2_m", "dc08266a", 480, 480, "bilinear", 85.112),
-    _entry("v2_l", 1, "efficientnet_v2_l", "59c71312", 480, 480, "bicubic", 85.808, HALF_MEAN_STD, note=_SAME_PADDING_NOTE),
+    _entry("v2_l", 1, "efficientnet_v2_l", "59c71312", 480, 480, "bicubic", 85.808, HALF_MEAN_STD, note=_SAME),
 )
 # fmt: on

@@ -8,10 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from effnet.data.storage.errors import RetryPolicy as RetryPolicy
 from effnet.weights.catalog.entry import CatalogEntry
-from effnet.weights.fetch import hub
 from effnet.weights.fetch.bundle import list_bundles
 from effnet.weights.fetch.download import DownloadError as DownloadError
-from effnet.weights.fetch.download import download_file, extract_member
+from effnet.weights.fetch.download import download_file, download_from_hub, extract_member, find_in_hub_cache
 from effnet.weights.fetch.remote_file import ProgressCallback as ProgressCallback
 from effnet.weights.fetch.remote_file import RemoteFile as RemoteFile
 from effnet.weights.fetch.remote_file import (
@@ -55,7 +54,7 @@ def find_local(remote: RemoteFile) -> Path | None:
         names = remote.match_names(_list_names(folder, remote))
         if names:
             return folder / names[-1]
-    return hub.find_in_hub_cache(remote) if remote.hub else None
+    return find_in_hub_cache(remote) if remote.hub else None
 
 
 def bundle_members(remote: RemoteFile, path: Path) -> dict[str, Path]:
@@ -71,8 +70,9 @@ def bundle_members(remote: RemoteFile, path: Path) -> dict[str, Path]:
 def describe_manual_download(remote: RemoteFile) -> str:
     """What a user can do where there is no network, as the end of a sentence."""
     return (
-        f"bring it to {configured_cache_dir() / remote.key} by hand, or pack it where there is a network (effnet models {remote.name} "
-        "--bundle weights.zip) and set EFFNET_BUNDLE=weights.zip here, or give a file (--model FILE; to train: "
+        f"bring it to {configured_cache_dir() / remote.key} by hand, or pack it where there is a network "
+        f"(effnet models {remote.name} --bundle weights.zip) and set EFFNET_BUNDLE=weights.zip here, or give a file "
+        "(--model FILE; to train: "
         "--weights FILE, or --weights none to start from random ones)"
     )
 
@@ -96,7 +96,7 @@ def _fetch_remote(
                 raise DownloadError("it is not on this disk, and the network is to be left alone")
             if remote.hub and not mirror_url():
                 log.info("%s: downloading %s of %s from the hub", remote.name, remote.file, remote.hub)
-                return hub.download_from_hub(remote)
+                return download_from_hub(remote)
             place = _download_with_companions(remote, progress, patience)
         return (
             extract_member(place, remote.file, writable_cache_dir() / remote.unpacked_folder)

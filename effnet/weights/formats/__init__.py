@@ -21,19 +21,19 @@ EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2")
 
 
 def _readers() -> dict[str, Reader]:
-    from effnet.weights.formats import keras, safetensors, tensorflow
+    from effnet.weights.formats import keras_reader, safetensors, tensorflow
     from effnet.weights.formats.tflite_reader import read_tflite
 
     return {
         ".safetensors": safetensors.read_safetensors,
         ".index": tensorflow.read_tensorflow,
         ".tflite": read_tflite,
-        **dict.fromkeys((".h5", ".hdf5", ".keras"), keras.read_keras),
+        **dict.fromkeys((".h5", ".hdf5", ".keras"), keras_reader.read_keras),
     }
 
 
 def _writers() -> dict[str, Writer]:
-    from effnet.weights.formats import keras, pytorch, safetensors, tensorflow
+    from effnet.weights.formats import keras_writer, pytorch, safetensors, tensorflow
     from effnet.weights.formats.tflite_writer import write_tflite
 
     return {
@@ -41,13 +41,13 @@ def _writers() -> dict[str, Writer]:
         **dict.fromkeys((".pth", ".pt", ".bin"), pytorch.write_pytorch),
         ".index": tensorflow.write_tensorflow,
         ".tflite": write_tflite,
-        **dict.fromkeys((".h5", ".weights.h5", ".keras"), keras.write_keras),
+        **dict.fromkeys((".h5", ".weights.h5", ".keras"), keras_writer.write_keras),
     }
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """What is in the file ``path``. Raises ``ValueError`` for a file that holds no weights, or not all of them."""
-    from effnet.weights.formats import huggingface, pytorch, sstable, tensorflow
+    from effnet.weights.formats import huggingface, pytorch, tensorflow
     from effnet.weights.formats.checkpoint import strip_prefixes
 
     if path.suffix in EXPORTED_SUFFIXES:
@@ -55,7 +55,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path} was exported for another runtime: it predicts and is evaluated, but weights are not read"
         )
     reader = _readers().get(path.suffix) or (
-        tensorflow.read_tensorflow if sstable.is_table(path) else pytorch.read_pytorch
+        tensorflow.read_tensorflow if tensorflow.is_table(path) else pytorch.read_pytorch
     )
     return huggingface.add_config(path, strip_prefixes(reader(path)))
 

@@ -138,7 +138,7 @@ def _read_preprocess(processor: Mapping[str, Any]) -> dict[str, Any]:
         resized = (edge, edge) if edge else (size["height"], size["width"])
         cut = crop if processor.get("do_center_crop") and isinstance(crop, Mapping) else None
         found["size"] = (cut["height"], cut["width"]) if cut else resized
-        found["crop"] = min(1.0, found["size"][0] / resized[0])
+        found["crop_fraction"] = min(1.0, found["size"][0] / resized[0])
         found["resize"] = "crop" if edge else "squash"
     if isinstance(processor.get("resample"), int):
         found["interpolation"] = PIL_RESAMPLING[processor["resample"]]

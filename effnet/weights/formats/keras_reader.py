@@ -26,8 +26,8 @@ from effnet.weights.conversion import layout_shapes
 from effnet.weights.formats import hdf5
 from effnet.weights.formats.checkpoint import Checkpoint
 from effnet.weights.formats.hdf5 import Hdf5Tree
-from effnet.weights.formats.keras_writer import LAYER_VARIABLES, write_keras
-from effnet.weights.key_maps import keras
+from effnet.weights.formats.keras_writer import LAYER_VARIABLES
+from effnet.weights.key_maps import KERAS_ARCHS
 
 Floats = NDArray[np.float64]
 
@@ -309,7 +309,7 @@ def _read_group(tree: Hdf5Tree, path: str, container: str, group: str) -> LayerG
 
 def _name_by_order(inside: list[LayerGroup], path: Path) -> Iterator[LayerGroup]:
     """The layers of the one network in keras.applications whose classes and shapes these are."""
-    for arch in (ARCHS[name] for name in keras.KERAS_ARCHS):
+    for arch in (ARCHS[name] for name in KERAS_ARCHS):
         for classes in sorted({0, *(group.shapes[0][-1] for group in inside if group.kind == "dense")}, reverse=True):
             expected: dict[str, dict[str, tuple[int, ...]]] = {}
             for name, shape in layout_shapes("keras", arch, classes).items():
@@ -363,7 +363,12 @@ PUBLISHED_CLASSES = 1000  # classes of the published heads
 
 
 # What keras.utils.image_dataset_from_directory does by default
-IMAGE_FOLDER_PREPROCESS = {"resize": "squash", "crop": 1.0, "interpolation": "bilinear", "resampling": "tensorflow"}
+IMAGE_FOLDER_PREPROCESS = {
+    "resize": "squash",
+    "crop_fraction": 1.0,
+    "interpolation": "bilinear",
+    "resampling": "tensorflow",
+}
 
 
 OPTIMIZER_GROUPS = ("optimizer_weights", "optimizer")
@@ -502,6 +507,3 @@ def _list_some_layers(held: LayerTensors) -> str:
 
 
 # Keras' files: ``.h5`` of Keras 2 and 3, ``.weights.h5`` and ``.keras``, read and written without Keras.
-
-
-__all__ = ["read_keras", "write_keras"]

@@ -27,7 +27,7 @@ from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
 from effnet.tasks import task_of
 from effnet.weights import default_preprocessing
-from effnet.weights.key_maps import keras
+from effnet.weights.key_maps import is_v2, keras_rows
 
 KERAS_BN_MOMENTUM = {False: 0.99, True: 0.9}  # of batch norm, in V1 and in V2
 
@@ -100,7 +100,7 @@ def build_nodes(
     They are probabilities, by softmax or sigmoid, or values. What stands before the stem normalises as ``preprocess``
     does; V1's mean and variance are weights, V2's are not.
     """
-    graph = KerasGraph(keras.is_v2(arch))
+    graph = KerasGraph(is_v2(arch))
     shape = (*preprocess.size, channels)
     graph.add("InputLayer", "input_layer", shape, batch_shape=[None, *shape])
     _add_normalization(graph, shape, preprocess)
@@ -123,7 +123,7 @@ def _add_normalization(graph: KerasGraph, shape: tuple[int, ...], preprocess: Pr
 
 
 def _add_block(graph: KerasGraph, layer: Layer, activation: str) -> None:
-    rows, prefix = keras.keras_rows(layer, graph.v2)
+    rows, prefix = keras_rows(layer, graph.v2)
     start = graph.last
     squeezed: list[Operation] = []
     for operation in operations(layer):
@@ -192,7 +192,7 @@ def _collect_weights(
     """Layer → its variables by name, in Keras' order."""
     found: dict[str, dict[str, Array]] = {}
     for node in graph:
-        if node.name == "normalization" and not keras.is_v2(model.arch):
+        if node.name == "normalization" and not is_v2(model.arch):
             mean, std = (np.array(values, np.float64) for values in (model.preprocess.mean, model.preprocess.std))
             found[node.name] = {
                 "mean": mean.astype(np.float32),
@@ -301,7 +301,7 @@ def _warn_fixed_preprocessing(model: EfficientNet, suffix: str) -> None:
     """A file of weights cannot change what keras.applications' V2 does to pictures: logs where that is not ours."""
     theirs, ours = default_preprocessing.default_preprocess(model.arch), model.preprocess
     same = all(np.allclose(getattr(theirs, part), getattr(ours, part), atol=1e-6) for part in ("mean", "std"))
-    if keras.is_v2(model.arch) and not same:
+    if is_v2(model.arch) and not same:
         log.warning(
             "%s: Keras' own %s normalises by mean %s and std %s inside, these weights expect %s and %s: "
             'build it with include_preprocessing=False and normalise before it, or save a ".keras", which carries them',

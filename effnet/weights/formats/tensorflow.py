@@ -19,7 +19,6 @@ from torch import Tensor
 
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.net import EfficientNet
-from effnet.weights.formats import sstable
 from effnet.weights.formats.checkpoint import Checkpoint
 from effnet.weights.key_maps import tensorflow_scope
 
@@ -272,13 +271,13 @@ def write_tensorflow(path: Path, suffix: str, tensors: dict[str, Tensor], model:
                 entries.append((name, _write_entry(tensor, offset, _masked_checksum(data))))
                 offset += data.size
         with path.open("wb") as file:  # all of it before the data file moves: what may fail has failed by then
-            file.write(sstable.write_table(entries))
+            file.write(write_table(entries))
             os.fsync(file.fileno())
 
 
 def _masked_checksum(data: numpy.ndarray) -> int:
     """The checksum of the bytes, as the format stores it."""
-    return sstable.mask_checksum(google_crc32c.value(data))
+    return mask_checksum(google_crc32c.value(data))
 
 
 def _data_file(path: Path, shard: int, shards: int) -> Path:
@@ -290,7 +289,7 @@ def _data_file(path: Path, shard: int, shards: int) -> Path:
 
 def _read_index(table: bytes) -> tuple[int, dict[str, _BundleEntry]]:
     """The number of data files, and every variable by its name."""
-    pairs = sstable.read_table(table)
+    pairs = read_table(table)
     key, value = next(pairs, (b"", b""))
     header = dict(read_fields(value))
     shards = header.get(1, 1)
