@@ -162,14 +162,20 @@ AUGMENT_POLICIES = ("none", "autoaugment", "randaugment")
 
 @dataclass(frozen=True)
 class Augment(Record):
-    """How much training pictures are changed. All zero, with a crop of 1: not at all.
+    """Random changes of training images. With all at zero and ``min_crop_area`` at 1 there are none.
 
-    ``crop``: the smallest share of the picture's area that a random crop keeps. ``mirror``: flip half of them (only
-    where a mirrored picture keeps its label). ``jitter``: brightness, contrast and saturation by up to this share.
-    ``rotate``: degrees either way; ``shift``: share of the side either way. ``erase``: probability of a blank box.
-    ``policy``: "autoaugment" (v0) or "randaugment", of ``layers`` operations of ``magnitude`` (0 to 30) each, as in the
-    official EfficientNet code (see `effnet.data.autoaugment`). ``mixup`` and ``cutmix``: α with which batches are mixed, 0
-    for not at all (see `effnet.data.augment`).
+    Args:
+        min_crop_area: smallest fraction of the image's area that a random crop keeps.
+        horizontal_flip: flip half of the images, if the dataset allows it.
+        color_jitter: largest relative change of brightness, contrast and saturation.
+        rotation: largest angle in degrees, either way.
+        translation: largest shift as a fraction of the side, either way.
+        random_erasing: probability of a blank box.
+        policy: "none", "autoaugment" (v0) or "randaugment", as in the official EfficientNet code (see
+            `effnet.data.autoaugment`).
+        randaugment_ops: operations that RandAugment applies to an image.
+        randaugment_magnitude: their strength, 0 to 30.
+        mixup, cutmix: α with which the images of a batch are mixed, 0 for not at all (see `mix_batch`).
     """
 
     min_crop_area: float = 0.5
@@ -185,14 +191,14 @@ class Augment(Record):
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        check_float("crop", self.min_crop_area, 0, 1, exclusive=True)
-        check_float("jitter", self.color_jitter, 0, 1)
-        check_float("rotate", self.rotation, 0, 180)
-        check_float("shift", self.translation, 0, 0.9)
-        check_float("erase", self.random_erasing, 0, 1)
+        check_float("min_crop_area", self.min_crop_area, 0, 1, exclusive=True)
+        check_float("color_jitter", self.color_jitter, 0, 1)
+        check_float("rotation", self.rotation, 0, 180)
+        check_float("translation", self.translation, 0, 0.9)
+        check_float("random_erasing", self.random_erasing, 0, 1)
         check_choice("policy", self.policy, AUGMENT_POLICIES)
-        check_int("layers", self.randaugment_ops, 1)
-        check_float("magnitude", self.randaugment_magnitude, 0, 30)
+        check_int("randaugment_ops", self.randaugment_ops, 1)
+        check_float("randaugment_magnitude", self.randaugment_magnitude, 0, 30)
         check_float("mixup", self.mixup, 0)
         check_float("cutmix", self.cutmix, 0)
 

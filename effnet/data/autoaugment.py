@@ -113,14 +113,13 @@ def _affine(image: Image.Image, inverse_matrix: tuple[float, ...]) -> Image.Imag
     return image.transform(image.size, Image.Transform.AFFINE, inverse_matrix, _NEAREST, fillcolor=GRAY)
 
 
-# AutoAugment's policy v0 and RandAugment, as the official EfficientNet code applies them after crop and mirror.
+# Policies, which the official code applies after crop and flip
 #
-# Source: ``autoaugment.py`` of tensorflow/tpu, models/official/efficientnet, and of google/automl, efficientnetv2, which
-# is the same. v0 is not the policy of the AutoAugment paper (arXiv:1805.09501). RandAugment (arXiv:1909.13719) applies
-# every operation that it chooses, all at one magnitude. A magnitude of 10 is the far end of AutoAugment's scale, and
-# RandAugment goes beyond it without a stop. Not all grow with it: posterize and solarize do less up to 10, and something
-# else above. Pictures move by pixels, whatever their size; only where a side is shorter than 96, for which that code was
-# never meant, do distances shrink as from 224.
+# v0 is not the policy of the AutoAugment paper (arXiv:1805.09501). RandAugment (arXiv:1909.13719) applies all that it
+# draws at one magnitude. A magnitude of 10 is the end of AutoAugment's scale; RandAugment goes beyond it without a
+# limit. Not every operation grows with it: posterize and solarize do less up to 10, and something else above.
+# Images move by pixels, at any size; only below a side of 96, for which that code was never meant, do distances shrink
+# in proportion to 224.
 
 
 ImageTransform = Callable[[Image.Image], Image.Image]

@@ -107,7 +107,7 @@ def check_images(
 ) -> tuple[ImageDataset, list[ImageError]]:
     """The pictures that can be read, and an error for each that cannot. Every file is decoded once, to its end.
 
-    Into ``marks`` goes what is to be seen in each, as a digest, so that `effnet.data.duplicates` need not decode it again.
+    ``fingerprints`` is filled with a digest of each image's pixels, so that `find_duplicates` need not decode it again.
     Raises ``ValueError`` where a class has no readable picture left.
     """
     check_int("workers", num_workers, 1)

@@ -110,7 +110,8 @@ def describe_label_conflicts(dataset: ImageDataset, pairs: Sequence[DuplicatePai
     if not torn:
         return []
     return [
-        f"{_format_image_count(len(torn))} {'has' if len(torn) == 1 else 'have'} another label the second time: {format_pairs(torn)}"
+        f"{_format_image_count(len(torn))} {'has' if len(torn) == 1 else 'have'} another label the second time: "
+        f"{format_pairs(torn)}"
     ]
 
 

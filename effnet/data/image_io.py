@@ -51,6 +51,7 @@ MAX_IMAGE_PIXELS = 178_956_970
 
 
 MIN_IMAGE_SIDE = 2
+MAX_IMAGE_BYTES = 256 * 2**20  # of a file that is not on this disk
 
 
 _EXIF_ORIENTATION = 0x0112
@@ -77,7 +78,24 @@ _VECTOR_FORMATS = ("EPS", "WMF")  # no pixels yet: PIL would start another progr
 
 
 class ImageError(ValueError):
-    """This one picture cannot be used; the message is a sentence that names it and says why."""
+    """This one image cannot be used; the message is a sentence that names it and says why."""
+
+
+def too_large_error(name: str) -> ImageError:
+    """Return the error of an image file larger than `MAX_IMAGE_BYTES`."""
+    return ImageError(f"{name} is larger than {MAX_IMAGE_BYTES // 2**20} MiB, the limit for an image file")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class UnreadableImage:
+    """A `LazyImage` that cannot be read: it stands in a dataset so that the reason is reported, not lost."""
+
+    name: str
+    reason: str
+
+    def read(self) -> bytes:
+        """Raise ``ImageError``."""
+        raise ImageError(self.reason)
 
 
 def load_input(source: ImageSource, preprocess: Preprocess) -> InputImage:
@@ -107,10 +125,9 @@ def read_image(source: ImageSource, reduce_to: tuple[int, int] | None = None) ->
 def resize_and_crop(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> InputImage:
     """An RGB image resized and cropped to ``preprocess.size``: uint8 (H, W, 3), by TensorFlow's resampling float32.
 
-    By PIL the numbers are those of torchvision's ``Resize`` and ``CenterCrop`` and of timm's evaluation, bit for bit,
-    but for long strips (`effnet.data.preprocessing.LONGEST`) and with ``box``, which is for a picture decoded at reduced
-    scale: the part of the image that is picture. By TensorFlow's resampling they are its own, rounded and clipped to
-    0 … 255; it starts from the whole picture.
+    With PIL, values equal torchvision's ``Resize`` and ``CenterCrop`` and timm's evaluation to the last bit, except for
+    long strips (`MAX_RESIZE_RATIO`) and with ``box``: the part that is image in an image decoded at reduced scale. With
+    TensorFlow's resampling they are its own, neither rounded nor clipped; it starts from the whole image.
     """
     assert image.mode == "RGB"
     if preprocess.resampling == "pil":
@@ -309,18 +326,3 @@ class _MutedPILWarnings:
 
 
 MUTED_PIL_WARNINGS = _MutedPILWarnings()
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class UnreadableImage:
-    """In the place of pictures that cannot be had: a `Held` whose reading says why."""
-
-    name: str
-    reason: str
-
-    def read(self) -> bytes:
-        """Raises ``PictureError``."""
-        raise ImageError(self.reason)
-
-
-MAX_IMAGE_BYTES = 256 * 2**20  # of a picture that comes from elsewhere

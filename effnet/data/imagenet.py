@@ -77,7 +77,8 @@ def _read_ground_truth(folder: Path, root: Path) -> tuple[Path, dict[int, str]]:
             if (place / name).is_file():
                 return place / name, parse(place / name)
     raise ValueError(
-        f"{folder} has ImageNet's validation pictures without their classes: put {KAGGLE_SOLUTION_FILE}, {SYNSET_LABELS_FILE}, or {DEVKIT_GROUND_TRUTH_FILE} "
+        f"{folder} has ImageNet's validation pictures without their classes: put {KAGGLE_SOLUTION_FILE}, "
+        f"{SYNSET_LABELS_FILE}, or {DEVKIT_GROUND_TRUTH_FILE} "
         f"with {DEVKIT_META_FILE} beside them or into {root}"
     )
 

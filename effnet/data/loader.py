@@ -63,8 +63,8 @@ class EpochSampler:
         smallest = self.count // len(self)
         if smallest < world_size:
             raise ValueError(
-                f"batches of {smallest} pictures cannot be shared among {world_size} processes: give larger batches, or "
-                f"start at most {smallest} processes"
+                f"batches of {smallest} images cannot be shared among {world_size} processes: use a larger batch size, "
+                f"or start at most {smallest} processes"
             )
         self.shard_indices = _shard_indices(dataset)
         self.balancer = _ClassBalancer(dataset) if class_balanced else None

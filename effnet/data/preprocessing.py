@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.Image import Resampling
-from torch import Tensor
 
 from effnet.metadata import Preprocess
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -79,10 +80,10 @@ def _scale_long_side(long: float, short: float, target: int, max_side: int, squa
     return (resized, long) if resized <= max_side else (max_side, max_side * short / target)
 
 
-# TensorFlow's way from a picture to the network's size, in numpy: cut first, then resize without antialiasing.
+# TensorFlow: crop first, then resize without antialiasing, in numpy
 #
-# Sources: tensorflow/tpu efficientnet ``preprocessing.py`` and google/automl efficientnetv2 ``preprocessing.py`` (what is
-# cut out, and with which resize); TensorFlow ``core/kernels/image/resize_bicubic_op.cc`` and ``resize_bilinear_op.cc``.
+# Sources: ``preprocessing.py`` of tensorflow/tpu efficientnet and of google/automl efficientnetv2 (crop and resize);
+# TensorFlow's ``core/kernels/image/resize_bicubic_op.cc`` and ``resize_bilinear_op.cc``.
 
 
 Floats = NDArray[np.float32]
@@ -173,15 +174,16 @@ def visible_region(height: int, width: int, preprocess: Preprocess) -> Box:
     return left, top, left + wide, top + tall
 
 
-# From pictures of 0 to 255 to the network's float input.
+# Normalization
 
 
 def normalize(images: Tensor, preprocess: Preprocess) -> Tensor:
-    """Pictures of 0 to 255 (N, H, W, C) -> float32 (N, C, H, W) by ``preprocess``'s mean and std.
+    """Turn images of 0 to 255 (N, H, W, C) into the network's float32 input (N, C, H, W), channels last in memory.
 
-    In memory it lies as channels-last.
-    Divided, subtracted, divided, in torchvision's order (``ToTensor``, ``Normalize``): bit for bit the same numbers.
+    Divided, subtracted, divided in the order of torchvision's ``ToTensor`` and ``Normalize``: equal to the last bit.
     """
+    import torch  # images are read and resized without it
+
     mean = torch.tensor(preprocess.mean, device=images.device)
     std = torch.tensor(preprocess.std, device=images.device)
     return (images / 255).sub_(mean).div_(std).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)

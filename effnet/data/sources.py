@@ -22,7 +22,8 @@ def open_data(source: str | Path) -> Splits:
     - ``cifar10``, ``pets`` and other sets by their names, or a folder of such a set as it is handed out
       (`effnet.data.builtin_datasets`);
     - ``photos-{000..031}.tar``, a folder or an address of such: shards (`effnet.data.webdataset_reader`);
-    - ``hub:NAME``, or a folder of parquet files or of ``save_to_disk``: a Hugging Face data set (`effnet.data.huggingface_datasets`);
+    - ``hub:NAME``, or a folder of parquet files or of ``save_to_disk``: a Hugging Face dataset
+      (`effnet.data.huggingface_datasets`);
     - a file ``.csv`` or ``.tsv``: a table (`effnet.data.table`).
 
     Raises ``ValueError`` where the layout is none of these, a class is empty, there are fewer than two, or val or test

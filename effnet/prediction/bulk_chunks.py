@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from effnet.arch.serde import check_float
-from effnet.data import video
+from effnet.data import inputs
 from effnet.data.folders import list_image_files
-from effnet.data.image_io import MAX_IMAGE_BYTES, ImageError
+from effnet.data.image_io import MAX_IMAGE_BYTES, ImageError, too_large_error
 from effnet.data.inputs import STANDARD_INPUT, NamedImage, glob_image_files
 from effnet.data.prefetch import prefetch_map
 from effnet.data.storage import remote
@@ -73,9 +73,7 @@ def _open_tar(file: IO[bytes]) -> tarfile.TarFile:
 
 def _read_member(members: tarfile.TarFile, member: tarfile.TarInfo, shard: str) -> bytes | ImageError:
     if member.size > MAX_IMAGE_BYTES:
-        return ImageError(
-            f"{shard}/{member.name} is larger than {MAX_IMAGE_BYTES // 2**20} MiB: no picture is that large"
-        )
+        return too_large_error(f"{shard}/{member.name}")
     content = members.extractfile(member)
     assert content is not None, member.name
     return content.read()
@@ -174,7 +172,7 @@ def _cut_into_chunks(names: Iterable[str], frame_interval: float) -> Iterator[Ch
 
 def _is_video(name: str) -> bool:
     """Whether it can be taken apart here; an address's cannot. Asked of every name: a Path would take its time."""
-    return os.path.splitext(name)[1].lower() in video.VIDEO_SUFFIXES and not remote.is_remote(name)
+    return os.path.splitext(name)[1].lower() in inputs.VIDEO_SUFFIXES and not remote.is_remote(name)
 
 
 def _hash(*texts: str) -> str:
@@ -234,7 +232,7 @@ def _read_name_list(stream: BufferedReader) -> Iterator[str]:
 
 def _video_frames(path: str, frame_interval: float) -> Iterator[NamedImage]:
     try:
-        for seconds, frame in video.read_frames(Path(path), frame_interval):
+        for seconds, frame in inputs.read_frames(Path(path), frame_interval):
             yield f"{path}@{seconds:.1f}s", frame
     except (ImageError, ImportError) as error:
         yield path, error if isinstance(error, ImageError) else ImageError(str(error))
@@ -243,7 +241,7 @@ def _video_frames(path: str, frame_interval: float) -> Iterator[NamedImage]:
 def _fetch(name: str) -> NamedImage:
     if not remote.is_remote(name):
         return name, Path(name)
-    if video.is_video(name):
+    if inputs.is_video(name):
         return name, ImageError(f"{name} is a video: download it first")
     return name, remote.read_remote_image(name)
 

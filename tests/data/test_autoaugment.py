@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -70,6 +71,13 @@ def test_the_numbers_of_v0_are_timms() -> None:
     assert len(autoaugment.AUTOAUGMENT_V0) == 25
 
 
+OPERATIONS = [
+    name
+    for name, value in vars(autoaugment).items()
+    if inspect.isfunction(value) and value.__module__ == autoaugment.__name__ and not name.startswith(("_", "build_"))
+]
+
+
 def test_arguments_of_magnitudes_are_timms() -> None:
     auto_augment = pytest.importorskip("timm.data.auto_augment")
     level = {
@@ -82,9 +90,8 @@ def test_arguments_of_magnitudes_are_timms() -> None:
             given: list[float] = []
             spy = recording(given)
             with pytest.MonkeyPatch.context() as patched:
-                for function in vars(autoaugment).copy():
-                    if not function.startswith("_") and function.islower():
-                        patched.setattr(autoaugment, function, spy)
+                for function in OPERATIONS:
+                    patched.setattr(autoaugment, function, spy)
                 autoaugment.build_operation(name, magnitude, 250)(Image.new("RGB", (96, 96)))
             theirs = of(magnitude, {"translate_const": 250}) if of else ()
             assert [abs(value) for value in given] == pytest.approx([abs(value) for value in theirs]), name
@@ -297,8 +304,8 @@ def test_the_augmenters_dice_are_the_seeds(name: str, photo: Image.Image) -> Non
     ("given", "said"),
     [
         ({"policy": "trivial"}, "policy must be one of none, autoaugment, randaugment"),
-        ({"layers": 0}, "layers must be a whole number of at least 1"),
-        ({"magnitude": 31}, "magnitude must be at least 0 and at most 30"),
+        ({"randaugment_ops": 0}, "randaugment_ops must be a whole number of at least 1"),
+        ({"randaugment_magnitude": 31}, "randaugment_magnitude must be at least 0 and at most 30"),
         ({"mixup": -0.1}, "mixup must be at least 0"),
         ({"cutmix": float("nan")}, "cutmix must be at least 0"),
     ],

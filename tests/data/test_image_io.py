@@ -418,7 +418,7 @@ def test_squash(photos: list[Path]) -> None:
     image = Image.open(photos[0]).convert("RGB")
     expected = np.asarray(image.resize((130, 90), Image.Resampling.BILINEAR))
     assert np.array_equal(resize_and_crop(image, preprocess), expected)
-    cut = resize_and_crop(image, replace(preprocess, size=(45, 65), crop=0.5))
+    cut = resize_and_crop(image, replace(preprocess, size=(45, 65), crop_fraction=0.5))
     assert np.array_equal(cut, expected[22:67, 32:97])  # (90 − 45) / 2 = 22.5 and 32.5, rounded to even
 
 

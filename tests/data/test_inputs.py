@@ -12,6 +12,8 @@ import pytest
 from effnet.data import ImageError, load_input
 from effnet.data import inputs as module
 from effnet.data.inputs import NamedImage, open_inputs
+from effnet.data.storage import remote
+from effnet.data.storage.errors import RetryPolicy
 from effnet.metadata import Preprocess
 
 Folders = Callable[..., Path]
@@ -52,11 +54,11 @@ def test_what_is_not_there_is_told_before_anything_runs(folders: Folders) -> Non
     with pytest.raises(FileNotFoundError, match=r"b\.jpg does not exist"):
         open_inputs([root / "a.jpg", root / "b.jpg"])
     for nothing in ("empty", "texts"):
-        with pytest.raises(ValueError, match="has no pictures in it"):
+        with pytest.raises(ValueError, match="contains no images"):
             open_inputs([root / nothing])
     with pytest.raises(ValueError, match="nothing matches"):
         open_inputs([f"{root}/*.tiff"])
-    with pytest.raises(ValueError, match="every must be above 0"):
+    with pytest.raises(ValueError, match="frame_interval must be above 0"):
         open_inputs([root], frame_interval=0)
 
 
@@ -99,12 +101,12 @@ def test_a_list_on_standard_input(folders: Folders, monkeypatch: pytest.MonkeyPa
 def test_nothing_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     for nothing in (b"", b"\n\n"):
         put_in(monkeypatch, nothing)
-        with pytest.raises(ValueError, match="nothing came in"):
+        with pytest.raises(ValueError, match="standard input is empty"):
             open_inputs(["-"])
 
 
 def test_too_much_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BYTES_MOST", 10)
+    monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 10)
     put_in(monkeypatch, b"\0" * 11)
     ((_, error),) = open_inputs(["-"])
     assert isinstance(error, ImageError)
@@ -160,13 +162,13 @@ def test_addresses_in_a_list(server: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_addresses_that_give_nothing(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS_MOST", 0.2)
+    monkeypatch.setattr(module, "RETRY", RetryPolicy(timeout=0.2, attempts=1))
     expected = {
-        f"{server}/no.jpg": "the server says 404 Not Found",
-        f"{server}/slow.jpg": "no answer within 0.2 seconds",
-        "http://127.0.0.1:1/a.jpg": "Connection refused",
-        "http://127.0.0.1:x/a.jpg": "nonnumeric port",
-        "https:///a.jpg": "no host given",
+        f"{server}/no.jpg": "does not exist",
+        f"{server}/slow.jpg": "the server stopped responding",
+        "http://127.0.0.1:1/a.jpg": "the server refuses connections",
+        "http://127.0.0.1:x/a.jpg": "cannot be read: not a valid URL",
+        "https:///a.jpg": "cannot be read: not a valid URL",
         f"{server}/clip.mp4": "is a video: download it first",
     }
     found = list(open_inputs(expected))
@@ -178,7 +180,7 @@ def test_addresses_that_give_nothing(server: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_too_much_from_an_address(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BYTES_MOST", 5)
+    monkeypatch.setattr(remote, "MAX_IMAGE_BYTES", 5)
     ((_, error),) = open_inputs([f"{server}/a.jpg"])
     assert isinstance(error, ImageError)
     assert "is larger than" in str(error)

@@ -57,7 +57,7 @@ def train(source: Path) -> ImageDataset:
 
 
 def epoch(pictures: ImageDataset, number: int = 0, start: int = 0, **options: object) -> list[tuple[Tensor, Tensor]]:
-    made = TrainingLoader(pictures, SMALL, Augment(min_crop_area=0.2), 6, 3, **({"workers": 0} | options))  # type: ignore[arg-type]
+    made = TrainingLoader(pictures, SMALL, Augment(min_crop_area=0.2), 6, 3, **({"num_workers": 0} | options))  # type: ignore[arg-type]
     assert len(made) == 4
     return list(made.epoch(number, start))
 
@@ -72,7 +72,7 @@ def test_workers_change_nothing(photos: Path, shard: Path, cache: bool) -> None:
     for source in (photos, shard):
         pictures = train(source)
         alone = epoch(pictures, 1, cache=cache)
-        assert same(alone, epoch(pictures, 1, cache=cache, workers=2))
+        assert same(alone, epoch(pictures, 1, cache=cache, num_workers=2))
         assert same(alone[2:], epoch(pictures, 1, 2, cache=cache))
         assert not same(alone, epoch(pictures, 2, cache=cache))
     assert {tuple(batch.shape[1:]) for batch, _ in alone} == {(32, 32, 3)}
@@ -83,14 +83,14 @@ def test_the_dice_of_the_run_are_left_alone(photos: Path) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     epoch(train(photos))
-    epoch(train(photos), workers=2)
+    epoch(train(photos), num_workers=2)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_a_picture_changes_alike_on_every_rank(photos: Path) -> None:
     pictures = train(photos)
     alone = {int(index): picture for batch, indices in epoch(pictures) for picture, index in zip(batch, indices)}  # noqa: B905
-    shared = [one for rank in range(3) for one in epoch(pictures, rank=rank, ranks=3)]
+    shared = [one for rank in range(3) for one in epoch(pictures, rank=rank, world_size=3)]
     assert sorted(int(index) for _, indices in shared for index in indices) == list(range(21))
     for batch, indices in shared:
         for picture, index in zip(batch, indices, strict=True):
@@ -111,7 +111,7 @@ def test_a_picture_that_is_gone_is_named(photos: Path) -> None:
     (photos / "a" / "00.jpg").unlink()
     for workers in (0, 2):
         with pytest.raises(ImageError, match=r"00\.jpg does not exist"):
-            epoch(pictures, workers=workers)
+            epoch(pictures, num_workers=workers)
 
 
 # The cache --------------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_pictures_are_decoded_once(photos: Path, home: Path, monkeypatch: pytest
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(caching, "part", never)
+    monkeypatch.setattr(caching, "read_region", never)
     assert same(first, epoch(pictures, cache=True))
     assert {path: path.stat().st_mtime_ns for path in kept(home)} == made
     monkeypatch.undo()
@@ -167,7 +167,7 @@ def test_what_a_kill_may_leave(photos: Path, home: Path, how: str) -> None:
         path.write_bytes({"cut": content[:-100], "empty": b"", "other": b"x" * len(content)}[how])
     (home / "decoded" / "left").mkdir()
     assert same(before, epoch(pictures, cache=True))
-    assert same(before, epoch(pictures, cache=True, workers=2))
+    assert same(before, epoch(pictures, cache=True, num_workers=2))
 
 
 def _filled(source: str) -> None:
@@ -196,7 +196,7 @@ def test_a_disk_without_room(
     for path in kept(home)[::2]:
         path.unlink()
     left = len(kept(home))
-    monkeypatch.setattr(caching, "LEFT_FREE", 2**80)
+    monkeypatch.setattr(caching, "MIN_FREE_DISK_BYTES", 2**80)
     with caplog.at_level(logging.INFO, "effnet"):
         batches = TrainingLoader(pictures, SMALL, Augment(min_crop_area=0.2), 6, 3, num_workers=workers, cache=True)
         assert same(list(batches.epoch(0)), expected)
@@ -238,7 +238,7 @@ def pictures(*labels: object, kind: str = "classification", weights: tuple[float
 PLAIN = pictures(*[0, 1, 2] * 34, 0)  # 103
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_no_picture_twice_and_none_missing(ranks: int) -> None:
     orders = [EpochSampler(PLAIN, 16, 7, rank, ranks) for rank in range(ranks)]
     alone = list(EpochSampler(PLAIN, 16, 7).batches(3))
@@ -264,7 +264,7 @@ def test_only_seed_and_epoch_decide() -> None:
 
 
 def test_what_cannot_be_shared() -> None:
-    with pytest.raises(ValueError, match="batches of 1 pictures cannot be shared among 3 processes: give larger"):
+    with pytest.raises(ValueError, match="batches of 1 images cannot be shared among 3 processes: use a larger"):
         EpochSampler(PLAIN, 2, 0, 0, 3)
     with pytest.raises(ValueError, match="batches of 3 pictures cannot be shared among 4 processes"):
         EpochSampler(pictures(0, 1, 2), 16, 0, 0, 4)

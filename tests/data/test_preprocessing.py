@@ -276,7 +276,7 @@ def test_tensorflow_never_decodes_reduced() -> None:
         Preprocess((64, 64), resampling="tensorflow"),
         Preprocess((80, 64), resampling="tensorflow1", interpolation="bilinear"),
     ],
-    ids=lambda preprocess: preprocess.in_words()[:40],
+    ids=lambda preprocess: preprocess.describe()[:40],
 )
 def test_the_part_that_is_seen(size: tuple[int, int], preprocess: Preprocess) -> None:
     height, width = size

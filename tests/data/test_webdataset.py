@@ -112,7 +112,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_the_same_pictures_make_the_same_bytes(tmp_path: Path) -> None:
     root = folder(tmp_path / "photos")
     for out in ("a", "b"):
-        written(root, tmp_path / out, resize=24)
+        written(root, tmp_path / out, max_short_side=24)
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert files == sorted(path.name for path in (tmp_path / "b").iterdir())
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
@@ -362,16 +362,16 @@ def test_copies_are_bounded(server: Shelf, home: Path, monkeypatch: pytest.Monke
 KILLED = """
 import os, sys
 from pathlib import Path
-from effnet.data import open_data, sharding
-add, left = sharding._add, int(sys.argv[3])
+from effnet.data import open_data, webdataset_writer
+add, left = webdataset_writer._add_sample, int(sys.argv[3])
 def counted(*given):
     global left
     left -= 1
     if left < 0:
         os.kill(os.getpid(), 9)
     return add(*given)
-sharding._add = counted
-sharding.write_shards(open_data(sys.argv[1]), Path(sys.argv[2]), megabytes=0.02)
+webdataset_writer._add_sample = counted
+webdataset_writer.write_shards(open_data(sys.argv[1]), Path(sys.argv[2]), megabytes=0.02)
 """
 
 
@@ -392,7 +392,7 @@ def test_a_kill_costs_no_more_than_a_shard(tmp_path: Path) -> None:
     assert len(list(out.iterdir())) == len(list((tmp_path / "at once").iterdir()))
     assert written(root, out) == ShardSummary(done.shards, 30, (), already_complete=True)
     with pytest.raises(ValueError, match="has shards of other pictures, or of these by other options"):
-        written(root, out, resize=10)
+        written(root, out, max_short_side=10)
     with pytest.raises(ValueError, match="is not empty: give a folder of its own"):
         written(root, root)
 

@@ -1,4 +1,4 @@
-"""How long to go on asking a server that does not answer, or that is busy."""
+"""Why reading, writing or downloading failed, in words, and whether to try again."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPException, InvalidURL
-from urllib.error import HTTPError
+from http.client import HTTPException
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How much waiting a server is worth.
+    """How long to wait for a server.
 
-    ``stall`` seconds without a byte end a try; ``tries`` in a row that bring nothing new end the download; between two
-    there are ``pause`` seconds, doubled each time.
+    An attempt ends after ``timeout`` seconds without a byte. ``attempts`` in a row without progress end the download;
+    between two of them there are ``backoff`` seconds, doubled each time.
     """
 
     timeout: float = 20.0
@@ -24,71 +23,85 @@ class RetryPolicy:
     backoff: float = 1.0
 
 
-# Why reading, writing or a download failed, in words.
+class HTTPStatusError(OSError):
+    """A web server answered with an error status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"{_HTTP_STATUS_MESSAGES.get(status, 'the server failed')} (status {status})")
+        self.status = status
 
 
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota of disk space is used up",
+    errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file is too large for this disk",
     errno.EROFS: "the disk is read-only",
-    errno.EACCES: "the folder does not allow it",
-    errno.EPERM: "the folder does not allow it",
+    errno.EACCES: "permission denied for the folder",
+    errno.EPERM: "permission denied for the folder",
 }
-
-
 _HTTP_STATUS_MESSAGES = {
-    401: "the server wants a login",
-    403: "the server does not allow it",
+    401: "the server requires a login",
+    403: "the server denies access",
     404: "the server has no such file",
-    410: "the server has no such file any more",
-    429: "the server has had too many requests",
+    410: "the server no longer has the file",
+    429: "the server received too many requests",
 }
-
-
-_RETRYABLE_STATUS = (408, 416, 425, 429)  # and 5xx: another time the answer may differ
+_RETRYABLE_STATUS = (408, 416, 425, 429)  # and 5xx
+_PERMANENT_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
+_UNREACHABLE_ERRORS = (socket.gaierror, ConnectionRefusedError, ssl.SSLCertVerificationError)
+_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
 def describe_error(error: BaseException) -> str:
-    """What happened, without a full stop: of whatever lies at the bottom of ``error``."""
+    """Return the root cause of ``error`` as a phrase without a full stop."""
     for cause in _iter_causes(error):
-        if isinstance(cause, HTTPError):
-            return f"{_HTTP_STATUS_MESSAGES.get(cause.code, 'the server failed')} (status {cause.code})"
+        if (status := _http_status(cause)) is not None:
+            return str(HTTPStatusError(status))
         if isinstance(cause, ssl.SSLCertVerificationError):
             return "the server's certificate cannot be verified"
         if isinstance(cause, socket.gaierror):
-            return "its host cannot be found; there may be no network"
+            return "host not found; there may be no network"
         if isinstance(cause, ConnectionRefusedError):
             return "the server refuses connections"
         if isinstance(cause, TimeoutError):
-            return "the server has stalled"
+            return "the server stopped responding"
         if isinstance(cause, OSError) and cause.errno in _DISK_ERRORS:
             return _DISK_ERRORS[cause.errno]
-        if isinstance(cause, OSError) and cause.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
-            return "there is no way to its host; there may be no network"
+        if isinstance(cause, OSError) and cause.errno in _NO_ROUTE:
+            return "no route to the host; there may be no network"
     if isinstance(error, (ConnectionError, HTTPException)):
         return "the connection broke off"
     return " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether there was nobody to ask: asking again soon would only take time."""
-    kinds = (socket.gaierror, ConnectionRefusedError, ssl.SSLCertVerificationError)
-    numbers = (errno.ENETUNREACH, errno.EHOSTUNREACH)
-    return any(isinstance(cause, kinds) or getattr(cause, "errno", None) in numbers for cause in _iter_causes(error))
+    """Return whether no server was reached at all, so that asking again soon is useless."""
+    return any(
+        isinstance(cause, _UNREACHABLE_ERRORS) or getattr(cause, "errno", None) in _NO_ROUTE
+        for cause in _iter_causes(error)
+    )
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether another try cannot help: the server means no, or the disk does."""
-    if isinstance(error, HTTPError):
-        return error.code < 500 and error.code not in _RETRYABLE_STATUS
-    if isinstance(error, InvalidURL):
-        return True
-    return any(isinstance(cause, OSError) and cause.errno in _DISK_ERRORS for cause in _iter_causes(error))
+    """Return whether another attempt cannot help: the server refuses, or the disk does."""
+    status = _http_status(error)
+    if status is not None:
+        return status < 500 and status not in _RETRYABLE_STATUS
+    return isinstance(error, _PERMANENT_ERRORS) or any(
+        isinstance(cause, OSError) and cause.errno in _DISK_ERRORS for cause in _iter_causes(error)
+    )
+
+
+def _http_status(error: BaseException) -> int | None:
+    """Return the status code in an error of ours, of aiohttp (``status``) or of the hub's client (``response``)."""
+    for status in (getattr(error, "status", None), getattr(getattr(error, "response", None), "status_code", None)):
+        if isinstance(status, int) and status >= 400:
+            return status
+    return None
 
 
 def _iter_causes(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and what it came from, nearest first."""
+    """Yield ``error`` and the errors that it was raised from, nearest first."""
     seen: set[int] = set()
     following: BaseException | None = error
     while following is not None and id(following) not in seen:

@@ -1,20 +1,17 @@
-"""Files elsewhere: ``http(s)://`` by the standard library, ``s3://``, ``gs://`` and all others through fsspec."""
+"""Remote files: ``http(s)://``, ``s3://``, ``gs://`` and every other protocol that fsspec knows."""
 
 from __future__ import annotations
 
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from http.client import HTTPException
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
-from urllib.request import Request, urlopen
 
 from effnet.data.folders import NON_IMAGE_SUFFIXES
-from effnet.data.image_io import MAX_IMAGE_BYTES, ImageError
-from effnet.data.storage.errors import RetryPolicy, describe_error, is_permanent, is_unreachable
+from effnet.data.image_io import MAX_IMAGE_BYTES, ImageError, too_large_error
+from effnet.data.storage.errors import HTTPStatusError, RetryPolicy, describe_error, is_permanent, is_unreachable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -22,102 +19,222 @@ if TYPE_CHECKING:
 Out = TypeVar("Out")
 
 DEFAULT_RETRY = RetryPolicy()
-_PERMANENT_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
-_VERSION_KEYS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+_VERSION_KEYS = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
 _WEB_SCHEMES = ("http://", "https://")
+_SKIP_BYTES = 2**20
 
 
 class RemoteStoreError(OSError):
-    """A store could not be asked, though it was asked several times: another day it may answer."""
+    """A remote store did not answer, although it was asked several times; it may do so later."""
 
 
 def is_remote(name: str) -> bool:
-    """Whether ``name`` is an address: ``https://…``, ``s3://…``, ``memory://…``."""
+    """Return whether ``name`` is a URL: ``https://…``, ``s3://…``, ``memory://…``."""
     scheme, found, _ = name.partition("://")
     return bool(found) and len(scheme) > 1 and scheme.isascii() and scheme.replace("+", "").isalnum()
 
 
-def list_remote_files(address: str) -> Iterator[str]:
-    """The addresses that ``address`` means: itself, what matches it, or all that lies below it, sorted.
+def is_web(url: str) -> bool:
+    """Return whether ``url`` is read over HTTP, where folders cannot be listed."""
+    return url.lower().startswith(_WEB_SCHEMES)
 
-    A folder's names are held while it is read, and no others. Raises ``FileNotFoundError`` where there is nothing,
-    ``ImportError`` for a store whose package is missing, `StoreError` for one that does not answer.
+
+def list_remote_files(url: str) -> Iterator[str]:
+    """Yield the URLs that ``url`` stands for, sorted: itself, the matches of a pattern, or all files below a folder.
+
+    Only one folder's names are held in memory at a time. Raises ``FileNotFoundError`` if there is nothing,
+    ``ImportError`` if the store's package is not installed, `RemoteStoreError` if the store does not answer.
     """
-    if address.lower().startswith(_WEB_SCHEMES):
-        yield address
+    if is_web(url):
+        yield url
         return
-    files, path = _get_filesystem(address)
+    files, path = _get_filesystem(url)
     if any(sign in path for sign in "*?["):
-        found = _with_retries(address, lambda: sorted(files.glob(path)))
-        yield from (files.unstrip_protocol(name) for name in found if not _is_not_image(name))
-    elif not address.endswith("/") and _with_retries(address, lambda: files.isfile(path)):
-        yield address
+        matches = retry_remote(url, lambda: sorted(files.glob(path)))
+        yield from (files.unstrip_protocol(name) for name in matches if not _is_not_image(name))
+    elif not url.endswith("/") and retry_remote(url, lambda: files.isfile(path)):
+        yield url
     else:
-        yield from _walk(files, path.rstrip("/"), address)
+        yield from _walk(files, path.rstrip("/"), url)
 
 
-def remote_version(address: str) -> str:
-    """What tells one content of the file from another, as far as its server says; "" where it says nothing."""
-    with suppress(Exception):  # reading it will say what is wrong
-        if not address.lower().startswith(_WEB_SCHEMES):
-            files, path = _get_filesystem(address)
-            said = files.info(path)
-            return " ".join(str(said[key]) for key in ("size", *_VERSION_KEYS) if key in said)
-        with urlopen(_request(address, "HEAD"), timeout=DEFAULT_RETRY.timeout) as answer:
-            said = answer.headers
-            return " ".join(filter(None, (said[key] for key in ("Content-Length", "ETag", "Last-Modified"))))
+def remote_version(url: str) -> str:
+    """Return what tells two contents of the file apart (size, ETag, date), or "" if the server does not say."""
+    with suppress(Exception):  # reading the file will say what is wrong
+        if is_web(url):
+            with open_http(url, method="HEAD") as response:
+                names = ("Content-Length", "ETag", "Last-Modified")
+                return " ".join(response.headers[name] for name in names if name in response.headers)
+        files, path = _get_filesystem(url)
+        info = files.info(path)
+        return " ".join(str(info[key]) for key in _VERSION_KEYS if key in info)
     return ""
 
 
-def read_remote_image(address: str, retry: RetryPolicy | None = None) -> bytes | ImageError:
-    """The content of a picture, or why there is none. Raises `StoreError` where a store, no web server, is down."""
+def read_remote_image(url: str, retry: RetryPolicy | None = None) -> bytes | ImageError:
+    """Return an image file's bytes, or the error that explains why there are none.
+
+    Raises `RemoteStoreError` if a store (not a web server) is down: then the image is not to blame.
+    """
 
     def read() -> bytes:
-        with _open_remote(address, 0) as file:
-            return file.read(MAX_IMAGE_BYTES + 1)
+        with open_remote(url, retry=retry) as file:
+            return _read_up_to(file, MAX_IMAGE_BYTES + 1)
 
     try:
-        content = _with_retries(address, read, retry)
+        content = retry_remote(url, read, retry)
     except RemoteStoreError as error:
-        if not address.lower().startswith(_WEB_SCHEMES):
+        if not is_web(url):
             raise
         return ImageError(str(error))
     except (OSError, ValueError) as error:
         return ImageError(str(error))
-    if len(content) > MAX_IMAGE_BYTES:
-        return ImageError(f"{address} is larger than {MAX_IMAGE_BYTES // 2**20} MiB: no picture is expected to be")
-    return content
+    return too_large_error(url) if len(content) > MAX_IMAGE_BYTES else content
+
+
+def open_remote(url: str, offset: int = 0, retry: RetryPolicy | None = None) -> IO[bytes]:
+    """Open a remote file for reading from byte ``offset`` on, without retries.
+
+    Over HTTP it is one request for the rest of the file; a server that ignores the range has the bytes before skipped.
+    """
+    if not is_web(url):
+        files, path = _get_filesystem(url)
+        file: IO[bytes] = files.open(path, "rb")
+        file.seek(offset)
+        return file
+    response = open_http(
+        url, {"Range": f"bytes={offset}-"} if offset else None, timeout=(retry or DEFAULT_RETRY).timeout
+    )
+    skip = offset if response.status != 206 else 0
+    while skip:
+        skipped = len(response.read(min(skip, _SKIP_BYTES)))
+        if not skipped:
+            raise ConnectionError("the file has become shorter")
+        skip -= skipped
+    return response  # type: ignore[return-value]
+
+
+def open_http(
+    url: str, headers: Mapping[str, str] | None = None, *, method: str = "GET", timeout: float | None = None
+) -> HTTPResponse:
+    """Send one request and return the response, whose body has not been read yet.
+
+    Redirects are followed, and proxies taken from the environment. ``timeout``: seconds to wait for a connection and
+    for each further byte. Raises ``FileNotFoundError`` for status 404, `HTTPStatusError` for other errors of the
+    server, ``ValueError`` for an invalid URL, ``TimeoutError`` and ``ConnectionError``.
+    """
+    import aiohttp
+    from fsspec.asyn import sync
+
+    files, _ = _get_filesystem(url)
+    seconds = timeout or DEFAULT_RETRY.timeout
+
+    async def request() -> Any:
+        session = await files.set_session()
+        response = await session.request(
+            method,
+            files.encode_url(url),
+            headers={"User-Agent": "effnet", "Accept-Encoding": "identity", **(headers or {})},
+            allow_redirects=True,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds),
+        )
+        if response.status >= 400:
+            response.close()
+        return response
+
+    with _translate_http_errors(url):
+        response = sync(files.loop, request)
+    if response.status == 404:
+        raise FileNotFoundError(f"{url} does not exist")
+    if response.status >= 400:
+        raise HTTPStatusError(response.status)
+    return HTTPResponse(url, response, files.loop)
+
+
+class HTTPResponse(io.RawIOBase):
+    """The body of an HTTP response as a file that is read once, with its ``status`` and ``headers``."""
+
+    def __init__(self, url: str, response: Any, loop: Any) -> None:
+        self.url, self.status, self.headers = url, int(response.status), response.headers
+        self._response, self._loop = response, loop
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body, or None if the server does not say."""
+        length = self.headers.get("Content-Length")
+        return int(length) if length and length.isdigit() else None
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to ``size`` bytes, b"" at the end. Raises ``ConnectionError`` if the body breaks off."""
+        from fsspec.asyn import sync
+
+        with _translate_http_errors(self.url):
+            content: bytes = sync(self._loop, self._response.content.read, size)
+        return content
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill ``buffer`` as any raw file does."""
+        view = memoryview(buffer).cast("B")
+        content = self.read(len(view))
+        view[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        """Close the connection, unless the body has been read to its end."""
+        if not self.closed:
+            with suppress(RuntimeError):  # the loop is gone when the interpreter exits
+                self._loop.call_soon_threadsafe(self._response.close)
+        super().close()
+
+
+@contextmanager
+def _translate_http_errors(url: str) -> Iterator[None]:
+    """Turn aiohttp's errors, some of which are no ``OSError``, into Python's own."""
+    import aiohttp
+
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"not a valid URL: {error}") from error
+    except aiohttp.TooManyRedirects as error:
+        raise OSError("the server redirects in circles") from error
+    except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, aiohttp.ClientResponseError) as error:
+        raise ConnectionError("the connection broke off") from error
 
 
 class ResumingReader(io.RawIOBase):
-    """A file elsewhere, read once from end to end; where the connection breaks off it is opened there again."""
+    """A remote file read once from start to end; if the connection breaks off, it is reopened at the same place."""
 
-    def __init__(self, address: str, retry: RetryPolicy | None = None) -> None:
-        self.address, self.retry, self.position = address, retry, 0
+    def __init__(self, url: str, retry: RetryPolicy | None = None) -> None:
+        self.url, self.retry, self.position = url, retry, 0
         self._file: IO[bytes] | None = None
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """As of any raw file. Raises `StoreError` where it cannot be read on."""
+        """Fill ``buffer`` as any raw file does. Raises `RemoteStoreError` if the file cannot be read on."""
         view = memoryview(buffer)
-        content = _with_retries(self.address, lambda: self._read_chunk(len(view)), self.retry)
+        content = retry_remote(self.url, lambda: self._read_chunk(len(view)), self.retry)
         view[: len(content)] = content
         self.position += len(content)
         return len(content)
 
     def close(self) -> None:
-        """Lets go of the connection."""
+        """Close the connection."""
         self._disconnect()
         super().close()
 
-    def _read_chunk(self, most: int) -> bytes:
+    def _read_chunk(self, size: int) -> bytes:
         try:
             if self._file is None:
-                self._file = _open_remote(self.address, self.position)
-            return self._file.read(most)
+                self._file = open_remote(self.url, self.position, self.retry)
+            return self._file.read(size)
         except BaseException:
             self._disconnect()
             raise
@@ -129,102 +246,68 @@ class ResumingReader(io.RawIOBase):
         self._file = None
 
 
-class _HttpResponse(io.RawIOBase):
-    """What a web server sends, which must be as long as it said."""
+def retry_remote(url: str, call: Callable[[], Out], retry: RetryPolicy | None = None) -> Out:
+    """Return ``call()``, repeated while that may help.
 
-    def __init__(self, address: str, start: int) -> None:
-        self._response = urlopen(_request(address, start=start), timeout=DEFAULT_RETRY.timeout)
-        self._remaining = self._response.length  # None where it is not told
-        if start and self._response.status != 206:  # it sends all of it again
-            while start:
-                start -= len(self.read(min(start, 2**20)) or self._raise_disconnected())
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """Up to ``size`` bytes. Raises ``ConnectionError`` where fewer come than were promised."""
-        content: bytes = self._response.read(size if size >= 0 else None)
-        if self._remaining is not None:
-            self._remaining -= len(content)
-            if self._remaining and (size < 0 or (size and not content)):
-                self._raise_disconnected()
-        return content
-
-    def close(self) -> None:
-        """Lets go of the connection."""
-        self._response.close()
-        super().close()
-
-    def _raise_disconnected(self) -> bytes:
-        raise ConnectionError("the connection broke off")
+    Errors become one sentence that names ``url``: `RemoteStoreError` if another day may help, otherwise ``OSError``.
+    """
+    retry = retry or DEFAULT_RETRY
+    for attempt in range(retry.attempts):
+        try:
+            return call()
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:  # each store has errors of its own
+            if isinstance(error, FileNotFoundError):
+                raise FileNotFoundError(f"{url} does not exist") from None
+            message = f"{url} cannot be read: {describe_error(error)}"
+            if is_permanent(error):
+                raise OSError(message) from None
+            last = attempt == retry.attempts - 1
+            if last or is_unreachable(error) or not isinstance(error, (OSError, RuntimeError)):
+                raise RemoteStoreError(message) from None
+            time.sleep(retry.backoff * 2**attempt)
+    raise AssertionError("an attempt returns or raises")
 
 
-def _open_remote(address: str, start: int) -> IO[bytes]:
-    if address.lower().startswith(_WEB_SCHEMES):
-        return _HttpResponse(address, start)  # type: ignore[return-value]
-    files, path = _get_filesystem(address)
-    file: IO[bytes] = files.open(path, "rb")
-    file.seek(start)
-    return file
-
-
-def _request(address: str, method: str = "GET", start: int = 0) -> Request:
-    headers = {"User-Agent": "effnet"} | ({"Range": f"bytes={start}-"} if start else {})
-    return Request(quote(address, safe="%/:=&?~#+!$,;'@()*[]"), headers=headers, method=method)
-
-
-def _get_filesystem(address: str) -> tuple[Any, str]:
-    """The file system of ``address``, and the path in it."""
+def _get_filesystem(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system for ``url`` and the path in it."""
     try:
         import fsspec
     except ImportError:
-        raise ImportError(
-            f'{address} is read through fsspec, which is not here: pip install "effnet[remote]"'
-        ) from None
+        raise ImportError('remote files require fsspec: pip install "effnet[remote]"') from None
+    options = {"client_kwargs": {"trust_env": True}} if is_web(url) else {}
     try:
-        found: tuple[Any, str] = fsspec.core.url_to_fs(address, use_listings_cache=False)
+        files, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
     except ImportError as error:  # "Install s3fs to access S3"
-        raise ImportError(f"{address} cannot be read: {str(error).lower()}, with pip") from None
+        raise ImportError(f"{url} cannot be read: {str(error).lower()}, with pip") from None
     except ValueError as error:
-        raise ValueError(f"{address} is no address that can be read: {error}") from None
-    return found
+        raise ValueError(f"{url} is not a URL that can be read: {error}") from None
+    return files, path
 
 
-def _walk(files: Any, path: str, address: str) -> Iterator[str]:
-    """All below a folder that is not hidden, nor a text or a table: its own files first, then its folders."""
-    entries = _with_retries(address, lambda: files.ls(path, detail=True))
+def _walk(files: Any, path: str, url: str) -> Iterator[str]:
+    """Yield the files below a folder except hidden ones, texts and tables: its own first, then its folders'."""
+    entries = retry_remote(url, lambda: files.ls(path, detail=True))
     found = sorted((entry["name"].rstrip("/"), entry["type"]) for entry in entries)
-    del entries  # a store tells much of each file
+    del entries  # some stores send much about each file
     inside = [(name, kind) for name, kind in found if name != path and not os.path.basename(name).startswith(".")]
     for name, kind in inside:
         if kind == "file" and not _is_not_image(name):
             yield files.unstrip_protocol(name)
     for name, kind in inside:
         if kind == "directory":
-            yield from _walk(files, name, address)
+            yield from _walk(files, name, url)
 
 
 def _is_not_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in NON_IMAGE_SUFFIXES
 
 
-def _with_retries(address: str, call: Callable[[], Out], retry: RetryPolicy | None = None) -> Out:
-    """``call()``, again and again while that may help; its errors become sentences, `StoreError` once it did not."""
-    retry = retry or DEFAULT_RETRY
-    for left in reversed(range(retry.attempts)):
-        try:
-            return call()
-        except (ImportError, MemoryError):
-            raise
-        except Exception as error:  # every store has its own kinds
-            why = f"{address} cannot be read: {describe_error(error)}"
-            if isinstance(error, FileNotFoundError):
-                raise FileNotFoundError(f"{address} does not exist") from None
-            if is_permanent(error) or isinstance(error, _PERMANENT_ERRORS):
-                raise OSError(why) from None
-            if not left or is_unreachable(error) or not isinstance(error, (OSError, HTTPException, RuntimeError)):
-                raise RemoteStoreError(why) from None
-            time.sleep(retry.backoff * 2 ** (retry.attempts - 1 - left))
-    raise AssertionError("a try returns or raises")
+def _read_up_to(file: IO[bytes], size: int) -> bytes:
+    """Read until the end or ``size`` bytes: a raw file may return fewer than it is asked for."""
+    parts = []
+    while size and (part := file.read(min(size, _SKIP_BYTES))):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
