@@ -63,7 +63,7 @@ def command(source: Path, model: Path, out: Path, chosen: argparse.Namespace) ->
     return [
         sys.executable,
         "-c",
-        "from effnet.cli import main; raise SystemExit(main())",
+        "from effnet.cli.app import main; raise SystemExit(main())",
         *words,
         "--engine",
         chosen.engine,

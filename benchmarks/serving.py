@@ -123,7 +123,7 @@ class Client:
 @contextmanager
 def serving(model: Path) -> Iterator[tuple[int, int, str]]:
     """A server's port, its process, and what it says of itself."""
-    command = "from effnet.cli import main; raise SystemExit(main())"
+    command = "from effnet.cli.app import main; raise SystemExit(main())"
     words = [sys.executable, "-c", command, "serve", str(model), "--port", "0"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

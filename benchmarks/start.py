@@ -59,7 +59,7 @@ def main() -> None:
         script = folder / "predict.py"
         script.write_text(SCRIPT)
         # the console script and timm's run with the same interpreter, and without a bar on standard error
-        command = [sys.executable, "-c", "import sys; from effnet.cli import main; sys.exit(main())", "predict"]
+        command = [sys.executable, "-c", "import sys; from effnet.cli.app import main; sys.exit(main())", "predict"]
         ours = [*command, chosen.photo, "--model", folder / "b0.safetensors", "--json"]
         homes = {name: folder / name for name in ("cold", "warm")}
 

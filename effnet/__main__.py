@@ -2,6 +2,6 @@
 
 import sys
 
-from effnet.cli import main
+from effnet.cli.app import main
 
 sys.exit(main())

@@ -35,7 +35,7 @@ def test_python_sessions(text: str) -> None:
 
 @pytest.mark.parametrize("text", blocks("console"))
 def test_shell_sessions(text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from effnet.cli import main
+    from effnet.cli.app import main
 
     for session in filter(None, text.split("$ ")):
         command, _, expected = session.partition("\n")

@@ -30,7 +30,7 @@ class DetailLevel(StrEnum):
 class NetworkView(StrEnum):
     """How a network is looked at."""
 
-    network_diagram = "network"
+    network = "network"
     modules = "modules"
 
 
@@ -38,8 +38,8 @@ class NetworkView(StrEnum):
 class DrawOutputs:
     """A diagram in every form; each is made when it is called for."""
 
-    text_diagram: str
-    network_summary: dict[str, Any]
+    text: str
+    rows: dict[str, Any]
     diagram: Diagram
 
 
@@ -139,12 +139,12 @@ def _draw_block(
     squeeze: float | None,
     wanted: tuple[int, int] | None,
 ) -> DrawOutputs:
-    from effnet.draw import network_summary, text_diagram
-    from effnet.draw.block_diagram import draw_block, make_block_spec
+    from effnet.draw import text_diagram
+    from effnet.draw.block_diagram import block_to_json, draw_block, make_block_spec
 
     made = (kind, inputs, channels, expand, kernel or 3, stride or 1, squeeze, wanted or 56)
     found = make_block_spec(*made)
-    return DrawOutputs(text_diagram.block_text(found), network_summary.block_to_json(found), draw_block(*made))
+    return DrawOutputs(text_diagram.block_text(found), block_to_json(found), draw_block(*made))
 
 
 def _draw_network(
@@ -190,13 +190,13 @@ def _draw_network(
 
 
 def _draw_block_of_network(found: ResolvedNetwork, name: str, wanted: tuple[int, int] | None) -> DrawOutputs:
-    from effnet.draw import network_summary, text_diagram
-    from effnet.draw.block_diagram import draw_block_of, find_block_spec
+    from effnet.draw import text_diagram
+    from effnet.draw.block_diagram import block_to_json, draw_block_of, find_block_spec
 
     one = find_block_spec(found.arch, name, wanted)
     return DrawOutputs(
         text_diagram.block_text(one),
-        {"name": name} | network_summary.block_to_json(one),
+        {"name": name} | block_to_json(one),
         draw_block_of(found.arch, name, wanted),
     )
 

@@ -112,7 +112,8 @@ def _export_int8(
 ) -> None:
     """Calibrates, writes, judges in the file's own runtime, and tells."""
     from effnet.cli.printing import print_json, print_results, progress_bar
-    from effnet.exporting.quantize import format_sensitivities, quantize
+    from effnet.exporting.quantize import quantize
+    from effnet.exporting.sensitivity import format_sensitivities
     from effnet.weights import load
 
     network = load(model)

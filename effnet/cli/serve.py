@@ -44,8 +44,8 @@ def serve(
     Stopped by Ctrl+C or SIGTERM, it answers what it has accepted, and then ends.
     """
     from effnet.cli.printing import note
-    from effnet.serve.launch import serve as run
-    from effnet.serve.limits import ServerLimits
+    from effnet.serve.server import ServerLimits
+    from effnet.serve.server import serve as run
 
     limits = ServerLimits(
         queue_size=queue, max_bytes=round(max_mb * 1e6), timeout_seconds=timeout, batch_wait_seconds=wait_ms / 1e3

@@ -1,1 +1,1 @@
-"""Models over HTTP, and a page to look at them with. Importing it imports neither torch nor a web framework."""
+"""HTTP server: a prediction API and a web page. Importing it imports neither PyTorch nor a web framework."""

@@ -12,9 +12,10 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from effnet.arch.scaling import ALPHA, BETA, GAMMA
-from effnet.serve import errors, heatmap, scaling, schemas
+from effnet.serve import errors, scaling, schemas
 from effnet.serve.metrics import CONTENT_TYPE_LATEST, Metrics
 from effnet.serve.middleware import ResponseMiddleware
+from effnet.serve.models import overlay_png
 from effnet.serve.request_queue import RequestQueue
 from effnet.serve.upload import REQUEST_CONTENT
 
@@ -23,31 +24,23 @@ PAGE_DIR = Path(__file__).parent / "page"
 _IMAGE_ERRORS = errors.error_responses(*errors.STATUS_DESCRIPTIONS)
 _IMAGE_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": REQUEST_CONTENT}}
 _PNG_RESPONSE = {
-    "description": "The map over what the network saw, as a PNG; or as JSON, with its values.",
+    "description": "The map over the image that the network saw, as a PNG; or its values as JSON.",
     "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
 }
 _TEXT_RESPONSE = {
-    "description": "In Prometheus's text format.",
+    "description": "Prometheus's text format.",
     "content": {"text/plain": {"schema": {"type": "string"}}},
 }
 
-ModelQuery = Annotated[str | None, Query(description="A served model's name; the first one where it is left out.")]
-TopQuery = Annotated[int, Query(ge=1, le=1000, description="How many labels.")]
-ClassQuery = Annotated[
-    str | None, Query(alias="class", description="A label or its number; the likeliest if left out.")
-]
-FormatQuery = Annotated[Literal["png", "json"], Query(description="A picture, or the map with its values.")]
-NetworkQuery = Annotated[str, Query(description="A published network's name.", examples=["b0"])]
-PhiQuery = Annotated[
-    float, Query(ge=scaling.PHI_RANGE[0], le=scaling.PHI_RANGE[1], description="The dial; 0: the network itself.")
-]
+ModelQuery = Annotated[str | None, Query(description="Name of a served model (default: the first).")]
+TopQuery = Annotated[int, Query(ge=1, le=1000, description="Number of labels.")]
+ClassQuery = Annotated[str | None, Query(alias="class", description="A label or class index (default: the top label).")]
+FormatQuery = Annotated[Literal["png", "json"], Query(description="An image, or the map with its values.")]
+NetworkQuery = Annotated[str, Query(description="Name of a published network.", examples=["b0"])]
+_PHI_BOUNDS = {"ge": scaling.PHI_RANGE[0], "le": scaling.PHI_RANGE[1]}
+PhiQuery = Annotated[float, Query(**_PHI_BOUNDS, description="Compound coefficient; 0: the network itself.")]
 BesideQuery = Annotated[
-    float | None,
-    Query(
-        ge=scaling.PHI_RANGE[0],
-        le=scaling.PHI_RANGE[1],
-        description="The diagram's scale is one on which the network would have room at this phi, too.",
-    ),
+    float | None, Query(**_PHI_BOUNDS, description="Draw the diagram to a scale that fits the network at this phi too.")
 ]
 CoefficientQuery = Annotated[
     float,
@@ -59,32 +52,32 @@ CoefficientQuery = Annotated[
 ]
 
 
-def create_app(desk: RequestQueue, metrics: Metrics) -> FastAPI:
-    """The application. The desk is closed by whoever made it, after the last answer."""
+def create_app(queue: RequestQueue, metrics: Metrics) -> FastAPI:
+    """Return the application. The caller closes ``queue`` after the last response."""
     app = FastAPI(
         title="effnet",
-        summary="EfficientNets over HTTP: what a picture shows, where, and what scaling makes of a network.",
+        summary="EfficientNets over HTTP: predictions, class activation maps and compound scaling.",
         version=version("effnet"),
-        docs_url=None,  # its page comes from another host
+        docs_url=None,  # its page loads scripts from another host
         redoc_url=None,
     )
-    metrics.set_accepted_source(lambda: desk.accepted)
-    _add_image_routes(app, desk)
-    _add_info_routes(app, desk)
-    _add_monitoring_routes(app, desk, metrics)
+    metrics.set_accepted_source(lambda: queue.accepted)
+    _add_image_routes(app, queue)
+    _add_info_routes(app, queue)
+    _add_monitoring_routes(app, queue, metrics)
     _add_page(app)
     errors.add_error_handlers(app)
     app.add_middleware(ResponseMiddleware, metrics=metrics)
     return app
 
 
-def _add_image_routes(app: FastAPI, desk: RequestQueue) -> None:
+def _add_image_routes(app: FastAPI, queue: RequestQueue) -> None:
     @app.post("/v1/predict", response_model=schemas.PredictResponse, responses=_IMAGE_ERRORS, openapi_extra=_IMAGE_BODY)
     async def predict(request: Request, top: TopQuery = 5, model: ModelQuery = None) -> Response:
-        """What a picture shows."""
-        served = desk.model(model)
-        found = await desk.process(request, lambda content: desk.predict(content, served))
-        return JSONResponse(schemas.predict_response(served, found, top))
+        """Predict the labels of an image."""
+        served = queue.model(model)
+        result = await queue.process(request, lambda content: queue.predict(content, served))
+        return JSONResponse(schemas.predict_response(served, result, top))
 
     @app.post(
         "/v1/explain",
@@ -93,34 +86,34 @@ def _add_image_routes(app: FastAPI, desk: RequestQueue) -> None:
         openapi_extra=_IMAGE_BODY,
     )
     async def explain(
-        request: Request, wanted: ClassQuery = None, model: ModelQuery = None, format: FormatQuery = "png"
+        request: Request, label: ClassQuery = None, model: ModelQuery = None, format: FormatQuery = "png"
     ) -> Response:
-        """Where in a picture a class is seen: the class activation map, which is exact for this family."""
-        served = desk.model(model)
+        """Compute the class activation map of an image, which is exact for this family."""
+        served = queue.model(model)
         served.require_explanations()
-        chosen = None if wanted is None else served.class_index(wanted)
+        requested = None if label is None else served.class_index(label)
 
         async def work(content: bytes) -> Response:
-            found = await desk.predict(content, served)
-            index = int(found.output.row.argmax()) if chosen is None else chosen
+            result = await queue.predict(content, served)
+            index = int(result.output.row.argmax()) if requested is None else requested
 
-            def shown() -> Response:
-                values = served.activation_map(found.image, index)
+            def respond() -> Response:
+                values = served.activation_map(result.image, index)
                 if format == "png":
-                    return Response(heatmap.overlay_png(found.image, values), media_type="image/png")
-                return JSONResponse(schemas.explain_response(served, found, index, values))
+                    return Response(overlay_png(result.image, values), media_type="image/png")
+                return JSONResponse(schemas.explain_response(served, result, index, values))
 
-            return await desk.run_explanation(shown)
+            return await queue.run_explanation(respond)
 
-        return await desk.process(request, work)
+        return await queue.process(request, work)
 
 
-def _add_info_routes(app: FastAPI, desk: RequestQueue) -> None:
+def _add_info_routes(app: FastAPI, queue: RequestQueue) -> None:
     @app.get("/v1/models", response_model=schemas.ModelsResponse)
     def models() -> Response:
-        """The models that are served, and what this server takes on."""
-        served = [schemas.model_info(one) for one in desk.models.values()]
-        return JSONResponse({"models": served, "limits": asdict(desk.limits)})
+        """List the served models and the limits of the server."""
+        infos = [schemas.model_info(model) for model in queue.models.values()]
+        return JSONResponse({"models": infos, "limits": asdict(queue.limits)})
 
     @app.get("/v1/scale", response_model=schemas.ScaleResponse, responses=errors.error_responses(404, 422))
     def scale(
@@ -129,25 +122,24 @@ def _add_info_routes(app: FastAPI, desk: RequestQueue) -> None:
         alpha: CoefficientQuery = ALPHA,
         beta: CoefficientQuery = BETA,
         gamma: CoefficientQuery = GAMMA,
-        svg: Annotated[bool, Query(description="With the diagram.")] = True,
-        narrow: Annotated[bool, Query(description="The diagram downwards, for a telephone.")] = False,
+        svg: Annotated[bool, Query(description="Include the diagram.")] = True,
+        narrow: Annotated[bool, Query(description="A vertical diagram, for phones.")] = False,
         beside: BesideQuery = None,
     ) -> Response:
-        """A network grown or shrunk by compound scaling, what it costs, and its diagram."""
-        return JSONResponse(
-            scaling.scale_network(network, scaling.ScalingFactors(phi, alpha, beta, gamma), svg, narrow, beside)
-        )
+        """Scale a network by compound scaling: its costs and its diagram."""
+        factors = scaling.ScalingFactors(phi, alpha, beta, gamma)
+        return JSONResponse(scaling.scale_network(network, factors, svg, narrow, beside))
 
 
-def _add_monitoring_routes(app: FastAPI, desk: RequestQueue, metrics: Metrics) -> None:
+def _add_monitoring_routes(app: FastAPI, queue: RequestQueue, metrics: Metrics) -> None:
     @app.get("/healthz", response_model=schemas.HealthResponse)
     async def health() -> Response:
-        """That the server is there."""
-        return JSONResponse({"status": "ok", "accepted": desk.accepted})
+        """Answer while the server is up."""
+        return JSONResponse({"status": "ok", "accepted": queue.accepted})
 
     @app.get("/metrics", response_class=Response, responses={200: _TEXT_RESPONSE})
     def metrics_text() -> Response:
-        """What Prometheus is told."""
+        """Return metrics for Prometheus."""
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -1,4 +1,4 @@
-"""Pictures that come one by one, computed in batches: whatever arrives while the network is busy is its next batch."""
+"""Dynamic batching: whatever arrives while the network is busy is its next batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OutputRow = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class BatchedOutput:
-    """One picture's answer (classes,), how many seconds it waited, and how long its batch of so many took."""
+    """One image's output (classes,), how long it waited, and the seconds and size of the batch that it was in."""
 
     row: OutputRow
     waited: float
@@ -36,11 +36,16 @@ class _Job:
 
 
 class Batcher:
-    """One network's queue, and the thread that works it off.
+    """One network's queue, and the thread that works through it.
 
-    ``compute``: pictures (N, H, W, 3) to rows (N, classes), never called twice at once; all pictures are of one size.
-    An idle network begins at once, unless it is to ``wait`` seconds for a fuller batch; a busy one takes up to ``most``
-    of what has come in the meantime. ``told`` hears the size and the seconds of each batch.
+    An idle network starts at once, unless it may ``wait`` for a fuller batch; a busy one next takes up to
+    ``max_batch_size`` of the images that have arrived in the meantime.
+
+    Args:
+        compute: Maps images (N, H, W, 3) of one size to rows (N, classes); never called concurrently.
+        max_batch_size: Largest batch.
+        wait: Seconds an idle network waits for a fuller batch.
+        on_batch: Called after every batch with its size and its seconds.
     """
 
     def __init__(
@@ -50,10 +55,10 @@ class Batcher:
         wait: float = 0.0,
         on_batch: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
-        check_int("most", max_batch_size, 1)
+        check_int("max_batch_size", max_batch_size, 1)
         check_float("wait", wait, 0)
         self.max_batch_size = max_batch_size
-        self._compute, self._wait, self._told = compute, wait, on_batch
+        self._compute, self._wait, self._on_batch = compute, wait, on_batch
         self._jobs: deque[_Job] = deque()
         self._changed = Condition()
         self._closed = False
@@ -61,7 +66,7 @@ class Batcher:
         self._thread.start()
 
     def submit(self, image: InputImage) -> Future[BatchedOutput]:
-        """The answer to come. Cancelled before its batch begins, it is not computed.
+        """Return a future of the image's output. One cancelled before its batch starts is not computed.
 
         Raises ``RuntimeError`` once the queue is closed.
         """
@@ -74,7 +79,7 @@ class Batcher:
         return job.future
 
     def close(self) -> None:
-        """Answers all that waits, and ends the thread."""
+        """Compute everything that is queued, then end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -87,7 +92,7 @@ class Batcher:
                 self._compute_batch(alive)
 
     def _next_batch(self) -> list[_Job]:
-        """The next batch; empty when the queue is closed and worked off."""
+        """Return the next batch; an empty one when the queue is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closed)
             if self._wait:
@@ -98,11 +103,11 @@ class Batcher:
         waited, watch = [job.queued.seconds for job in jobs], Stopwatch()
         try:
             rows = self._compute(np.stack([job.image for job in jobs]))  # (N, H, W, 3) -> (N, classes)
-        except BaseException as error:  # whoever asked must hear of it, and the thread must live on
+        except BaseException as error:  # the callers must get it, and the thread must survive
             for job in jobs:
                 job.future.set_exception(error)
             return
         seconds = watch.seconds
-        self._told(len(jobs), seconds)
+        self._on_batch(len(jobs), seconds)
         for job, row, time in zip(jobs, rows, waited, strict=True):
             job.future.set_result(BatchedOutput(row, time, seconds, len(jobs)))

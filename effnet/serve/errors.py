@@ -1,4 +1,4 @@
-"""Why a request is not answered: a status and one sentence."""
+"""Errors as ``{"error": "one sentence"}`` with the right status code, and never a traceback."""
 
 from __future__ import annotations
 
@@ -12,41 +12,40 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-STATUS_CLIENT_CLOSED = 499  # as nginx writes it down: nobody is there to read this answer
-
-
+STATUS_CLIENT_CLOSED = 499  # nginx's status for a client that has closed the connection: nobody reads this response
 RETRY_AFTER = MappingProxyType({"Retry-After": "1"})
+STATUS_DESCRIPTIONS = {
+    400: "The request contains no image.",
+    404: "No model or network has this name.",
+    408: "The image arrived too slowly.",
+    413: "The image is too large.",
+    415: "The content type is not an image type.",
+    422: "A parameter is out of range, or the file is not an image.",
+    503: "The queue is full, the prediction timed out, or a model file is missing: retry after Retry-After seconds.",
+}
 
 
 class RequestError(Exception):
-    """Ends a request with ``status`` and ``{"error": sentence}``."""
+    """Ends a request with ``status`` and ``{"error": message}``."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.headers = status, message, dict(headers or {})
 
 
-# Whatever goes wrong is told as ``{"error": one sentence}``, and never as a trace.
+class ErrorResponse(BaseModel):
+    """The body of every error response."""
 
-
-STATUS_DESCRIPTIONS = {
-    400: "There is no picture in the request.",
-    404: "No model or network has that name.",
-    408: "The picture came too slowly.",
-    413: "The picture is too large.",
-    415: "The content type is no picture's.",
-    422: "A parameter is out of its range, or the file is no picture.",
-    503: "The queue is full, the answer took too long, or a model's file is gone: try again after Retry-After seconds.",
-}
+    error: str = Field(description="One sentence that says what went wrong and what to do.")
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """These refusals for OpenAPI."""
+    """Return the OpenAPI description of these error statuses."""
     return {status: {"model": ErrorResponse, "description": STATUS_DESCRIPTIONS[status]} for status in statuses}
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Lets ``app`` tell all errors so."""
+    """Make ``app`` answer every error in the same shape."""
 
     @app.exception_handler(RequestError)
     async def on_request_error(request: Request, error: RequestError) -> Response:
@@ -62,23 +61,17 @@ def add_error_handlers(app: FastAPI) -> None:
     async def on_http_error(request: Request, error: HTTPException) -> Response:
         path, headers = request.url.path[:200], dict(error.headers or {})
         if error.status_code == 405:
-            sentence = f"{path} takes {headers.get('Allow', 'another method')}, not {request.method}"
+            message = f"{path} accepts {headers.get('Allow', 'other methods')}, not {request.method}"
         elif error.status_code == 404:
-            sentence = f"there is nothing at {path}: /openapi.json says what there is"
+            message = f"{path} does not exist: see /openapi.json"
         else:
-            sentence = str(error.detail)
-        return _error_response(error.status_code, sentence, headers)
+            message = str(error.detail)
+        return _error_response(error.status_code, message, headers)
 
     @app.exception_handler(Exception)
     async def on_exception(request: Request, error: Exception) -> Response:
-        return _error_response(500, "the server has failed at this, and its log says where: please report it")
+        return _error_response(500, "internal server error; the server's log has the traceback: please report it")
 
 
-def _error_response(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse({"error": sentence}, status, dict(headers or {}))
-
-
-class ErrorResponse(BaseModel):
-    """Why there is no answer."""
-
-    error: str = Field(description="One sentence that says what to do.")
+def _error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"error": message}, status, dict(headers or {}))

@@ -1,4 +1,4 @@
-"""What Prometheus is told of a server. Each server has a registry of its own."""
+"""Prometheus metrics. Every server has a registry of its own."""
 
 from __future__ import annotations
 
@@ -12,47 +12,46 @@ BATCH_SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Requests by path and status, how long they take, and how full batches and the queue are."""
+    """Requests by path and status, their duration, batch sizes and queue length."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        here = self._registry
-        self._requests = Counter("effnet_requests", "Requests answered.", ["path", "status"], registry=here)
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter("effnet_requests", "Requests answered.", ["path", "status"], registry=registry)
         self._seconds = Histogram(
             "effnet_request_seconds",
-            "From a request's head to its answer.",
+            "Seconds from a request's headers to its response.",
             ["path"],
             buckets=SECONDS_BUCKETS,
-            registry=here,
+            registry=registry,
         )
-        self._batches = Histogram(
-            "effnet_batch_pictures", "Pictures computed at once.", ["model"], buckets=BATCH_SIZE_BUCKETS, registry=here
+        self._batch_sizes = Histogram(
+            "effnet_batch_images", "Images per batch.", ["model"], buckets=BATCH_SIZE_BUCKETS, registry=registry
         )
-        self._network = Histogram(
-            "effnet_network_seconds", "A batch through the network.", ["model"], buckets=SECONDS_BUCKETS, registry=here
+        self._batch_seconds = Histogram(
+            "effnet_network_seconds", "Seconds per batch.", ["model"], buckets=SECONDS_BUCKETS, registry=registry
         )
-        self._accepted = Gauge("effnet_accepted_pictures", "Pictures accepted and not answered yet.", registry=here)
+        self._accepted = Gauge("effnet_accepted_images", "Images accepted and not answered yet.", registry=registry)
 
     def count_request(self, path: str, status: int, seconds: float) -> None:
-        """One request was answered; ``path`` is the route's, so that strangers cannot make up new ones."""
+        """Count an answered request; ``path`` is the route's, so that strangers cannot create new ones."""
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
     def batch_observer(self, model: str) -> Callable[[int, float], None]:
-        """What hears of each batch of ``model``: how many pictures, how many seconds."""
-        sizes, seconds = self._batches.labels(model), self._network.labels(model)
+        """Return a function of a batch's size and seconds that records it for ``model``."""
+        sizes, seconds = self._batch_sizes.labels(model), self._batch_seconds.labels(model)
 
-        def observe_batch(size: int, took: float) -> None:
+        def observe_batch(size: int, elapsed: float) -> None:
             sizes.observe(size)
-            seconds.observe(took)
+            seconds.observe(elapsed)
 
         return observe_batch
 
     def set_accepted_source(self, count: Callable[[], float]) -> None:
-        """Where the number of pictures that are accepted and not answered is to be asked."""
+        """Set the function that returns the number of accepted, unanswered images."""
         self._accepted.set_function(count)
 
     def render(self) -> bytes:
-        """All of it as Prometheus reads it."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)

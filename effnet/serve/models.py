@@ -1,19 +1,22 @@
-"""The models of a server: each with its name, its queue, and its network for maps where there is one."""
+"""Served models: name, predictor and queue of each, and its network for class activation maps."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from effnet.arch.serde import did_you_mean
 from effnet.data.image_io import ImageError, InputImage, load_input
+from effnet.explanation import heatmap
 from effnet.prediction import Predictor
 from effnet.runtime.io_spec import is_exported
 from effnet.serve.batching import BatchedOutput, Batcher, OutputRow
@@ -22,15 +25,20 @@ from effnet.serve.errors import RETRY_AFTER, RequestError
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
 
-_RUN_FILE_STEMS = ("model",)  # what the file in a run's folder is called, where the folder says more
-
 
 class ServedModel:
-    """A model ready for requests, called ``name``. Its engine is settled, and its best batch known, when it is made.
+    """A model ready for requests: its engine and batch size are chosen when it is created. Thread-safe.
 
-    ``source``: as of `Predictor`; ``batch``: pictures computed at once at the most, None for the engine's best.
-    ``told`` hears of every batch: how many pictures, how many seconds. Several threads may call it.
-    Raises ``ValueError`` for a network without a classifier, and what `Predictor` raises.
+    Args:
+        name: What requests call it.
+        source: As of `Predictor`.
+        engine: As of `Predictor`.
+        batch_size: Largest batch; None for the one with the highest throughput.
+        wait: Seconds an idle network waits for a fuller batch.
+        on_batch: Called after every batch with its size and its seconds.
+
+    Raises:
+        ValueError: If the network has no classifier, and what `Predictor` raises.
     """
 
     def __init__(
@@ -45,7 +53,7 @@ class ServedModel:
         self.name, self._source = name, source
         self.predictor = Predictor(source, engine=engine, batch_size=batch_size)
         if not self.predictor.classes:
-            raise ValueError(f"{name} has no classifier, and so no answers to serve: train a head on your pictures")
+            raise ValueError(f"{name} has no classifier to serve: train a head on your images first")
         self.predictor.choose_engine(1)
         self.predictor.choose_engine(batch_size)
         self._batcher = Batcher(self._compute, self.predictor.batch_size, wait, on_batch)
@@ -53,22 +61,22 @@ class ServedModel:
         self._network: EfficientNet | None = None
 
     def preprocess(self, content: bytes) -> InputImage:
-        """The picture's file as the network wants it. Raises `Refusal` where it cannot be decoded."""
+        """Decode, resize and crop an image file. Raises `RequestError` if it cannot be decoded."""
         try:
             return load_input(content, self.predictor.tta_preprocess)
         except ImageError as error:
-            raise RequestError(422, str(error).replace("the given file", "the picture", 1)) from None
+            raise RequestError(422, str(error).replace("the given file", "the image", 1)) from None
 
     def submit(self, image: InputImage) -> Future[BatchedOutput]:
-        """The answer to come, of a picture that is `prepared`."""
+        """Return a future of the output of a preprocessed image."""
         return self._batcher.submit(image)
 
     def close(self) -> None:
-        """Answers all that waits, and ends."""
+        """Compute everything that is queued, then stop."""
         self._batcher.close()
 
     def class_index(self, label: str) -> int:
-        """The class of that label or number. Raises `Refusal` for one that there is not."""
+        """Return the index of a class, given by its label or number. Raises `RequestError` if there is none."""
         names, classes = self.predictor.labels.names[: self.predictor.classes], self.predictor.classes
         if label in names:
             return names.index(label)
@@ -77,27 +85,25 @@ class ServedModel:
         near = did_you_mean(label, list(names)) or f": there are {classes}, from 0 to {classes - 1}"
         raise RequestError(422, f"{self.name} has no class {label[:80]!r}{near}")
 
-    def require_explanations(self) -> None:
-        """Raises `Refusal` where it gives no maps."""
-        if not self.can_explain:
-            raise RequestError(
-                422, f"{self.name} is an exported file, which gives no maps: serve the weights that it was made of"
-            )
-
     @property
     def can_explain(self) -> bool:
-        """Whether there is a network whose maps can be looked at: an exported file gives answers only."""
+        """Whether it has activation maps: an exported file has outputs only."""
         return not (isinstance(self._source, (str, Path)) and is_exported(Path(self._source)))
 
-    def activation_map(self, picture: InputImage, wanted: int) -> NDArray[np.float32]:
-        """Where class ``wanted`` is seen: (height, width), see `effnet.explanation.attribution`.
+    def require_explanations(self) -> None:
+        """Raise `RequestError` if it has no activation maps."""
+        if not self.can_explain:
+            raise RequestError(422, f"{self.name} is an exported file without activation maps: serve its weights")
 
-        The first call loads the network, and PyTorch with it. Raises `Refusal` where its file is no longer there.
+    def activation_map(self, image: InputImage, index: int) -> NDArray[np.float32]:
+        """Return the class activation map (height, width) of class ``index``.
+
+        The first call loads the network, and PyTorch with it. Raises `RequestError` if its file no longer exists.
         """
         from effnet.explanation import class_activation_maps
 
-        with self._lock:  # one at a time: it would only take the cores from those who predict
-            maps = class_activation_maps(self._load_network(), picture, [wanted])  # (1, height, width)
+        with self._lock:  # one at a time: more would only take cores from predictions
+            maps = class_activation_maps(self._load_network(), image, [index])  # (1, height, width)
         return np.asarray(maps[0])
 
     def _load_network(self) -> EfficientNet:
@@ -107,37 +113,35 @@ class ServedModel:
 
                 try:
                     self._network = load(self._source)
-                except (OSError, ValueError) as error:  # its file was there when the server started
-                    raise RequestError(
-                        503,
-                        f"the weights of {self.name} cannot be read any more, so that there are no maps: put their "
-                        "file back, or start the server again",
-                        RETRY_AFTER,
-                    ) from error
+                except (OSError, ValueError) as error:  # the file was there when the server started
+                    message = (
+                        f"the weights of {self.name} can no longer be read: restore the file or restart the server"
+                    )
+                    raise RequestError(503, message, RETRY_AFTER) from error
             else:
                 self._network = self._source
         return self._network
 
-    def _compute(self, pictures: InputImage) -> OutputRow:
-        rows = self.predictor.compute(pictures, single=len(pictures) == 1)
+    def _compute(self, images: InputImage) -> OutputRow:
+        rows = self.predictor.compute(images, single=len(images) == 1)
         if not np.isfinite(rows).all():
-            raise ValueError("the network answers with numbers that are not finite: its weights are damaged")
+            raise ValueError("the model's output contains NaN or Inf: its weights are damaged")
         return rows
 
 
 def name_models(sources: Sequence[str]) -> dict[str, str]:
-    """Names of models and where each comes from, in order: ``NAME=MODEL``, or ``MODEL`` with a name of its own.
+    """Return name -> source, in order, of ``NAME=MODEL`` or ``MODEL``, which is named after its file or run.
 
-    Raises ``ValueError`` where two would have the same.
+    Raises ``ValueError`` if two names are the same.
     """
-    found: dict[str, str] = {}
+    models: dict[str, str] = {}
     for text in sources:
-        spelled = re.fullmatch(r"([\w.-]+)=(.+)", text) if not Path(text).exists() else None
-        name, source = (spelled[1], spelled[2]) if spelled else (_default_name(text), text)
-        if name in found:
-            raise ValueError(f"two models would be called {name}: give one another name, as other={source}")
-        found[name] = source
-    return found
+        match = re.fullmatch(r"([\w.-]+)=(.+)", text) if not Path(text).exists() else None
+        name, source = (match[1], match[2]) if match else (_default_name(text), text)
+        if name in models:
+            raise ValueError(f"two models are named {name}: rename one, as other={source}")
+        models[name] = source
+    return models
 
 
 def _default_name(source: str) -> str:
@@ -145,5 +149,25 @@ def _default_name(source: str) -> str:
     if not path.exists():
         return source
     path = path.resolve()
-    stem = path.stem if path.is_file() else path.name
-    return path.parent.name if path.is_file() and stem in _RUN_FILE_STEMS else stem
+    if path.is_file() and path.stem == "model":  # all runs call their file the same
+        return path.parent.name
+    return path.stem if path.is_file() else path.name
+
+
+def overlay_png(image: InputImage, values: NDArray[np.float32]) -> bytes:
+    """Return the map over the grayscale image (H, W, 3) that the network saw, as a PNG."""
+    return _encode_png(heatmap.overlay(image, values))
+
+
+def layer_png(size: tuple[int, int], values: NDArray[np.float32]) -> bytes:
+    """Return the map alone, of ``size`` (height, width), transparent where it is not positive, as a PNG."""
+    height, width = size
+    placed = heatmap.place_map(values, size, (0, 0, width, height))
+    color, alpha = heatmap.colorize(placed, float(values.max()))
+    return _encode_png(Image.fromarray(np.concatenate([color, 255 * alpha], -1).round().astype(np.uint8), "RGBA"))
+
+
+def _encode_png(image: Image.Image) -> bytes:
+    out = BytesIO()
+    image.save(out, "PNG", compress_level=1)
+    return out.getvalue()

@@ -1,4 +1,4 @@
-"""What compound scaling makes of a network, beside those that were released, with its diagram."""
+"""Compound scaling for the page: a scaled network, its costs and diagram, next to the released networks."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from effnet.arch import ARCHS, PUBLISHED_TOP1, Arch, canonical_name, count, rounding, scale
 from effnet.arch.fitting import nearest_released, released_family
 from effnet.arch.scaling import ALPHA, BETA, GAMMA
-from effnet.draw.network_diagram import draw_network as drawn_network
+from effnet.draw.network_diagram import draw_network
 from effnet.serve.errors import RequestError
 
 PHI_RANGE = (-6.0, 8.0)
 COEFFICIENT_RANGE = (1.0, 2.0)
-MAX_GROWTH = 8.0  # beyond it lies no network that anyone could run, and thousands of layers to count
+MAX_GROWTH = 8.0  # beyond it are networks that nobody can run, with thousands of layers to count
 _BYTES_PER_WEIGHT = 4  # float32
 
 
 @dataclass(frozen=True)
 class ScalingFactors:
-    """How far a network is grown: depth by alpha^phi, width by beta^phi, resolution by gamma^phi."""
+    """Depth grows by alpha^phi, width by beta^phi, resolution by gamma^phi."""
 
     phi: float
     alpha: float = ALPHA
@@ -28,38 +28,36 @@ class ScalingFactors:
     gamma: float = GAMMA
 
     def at_phi(self, phi: float) -> ScalingFactors:
-        """The same at another φ. Raises `Refusal` for what nobody could run."""
+        """Return the same at another φ. Raises `RequestError` beyond `MAX_GROWTH`."""
         for name in ("alpha", "beta", "gamma"):
-            grown = getattr(self, name) ** phi
-            if grown > MAX_GROWTH:
-                raise RequestError(
-                    422, f"{name}^phi is {grown:.3g}: give values by which nothing grows {MAX_GROWTH:g} times"
-                )
+            growth = getattr(self, name) ** phi
+            if growth > MAX_GROWTH:
+                raise RequestError(422, f"{name}^phi is {growth:.3g}: choose values that keep it below {MAX_GROWTH:g}")
         return replace(self, phi=phi)
 
 
 def scale_network(
-    network: str, dials: ScalingFactors, with_svg: bool = True, narrow: bool = False, beside: float | None = None
+    network: str, factors: ScalingFactors, with_svg: bool = True, narrow: bool = False, beside: float | None = None
 ) -> dict[str, Any]:
-    """The network of that name scaled, as data for JSON, with its diagram if it is to be ``drawn``.
+    """Return a scaled published network as data for JSON (`effnet.serve.schemas.ScaleResponse`).
 
-    ``narrow``: for a telephone; ``beside``: on a scale on which the network would have room at that φ. Raises `Refusal`
-    for a name that no network has, and for what nobody could run.
+    ``narrow``: a vertical diagram, for phones. ``beside``: draw it to a scale that leaves room for the network at this
+    φ. Raises `RequestError` for an unknown name and for factors beyond `MAX_GROWTH`.
     """
     try:
-        base = ARCHS[canonical_name(network)]  # and no file: `resolve` would open what a stranger names
+        base = ARCHS[canonical_name(network)]  # a name only: strangers must not make the server open files
     except ValueError as error:
         raise RequestError(404, str(error)) from None
-    report = rounding(base, *astuple(dials.at_phi(dials.phi)))
-    room = None if beside is None else scale(base, *astuple(dials.at_phi(beside)))
+    report = rounding(base, *astuple(factors.at_phi(factors.phi)))
+    room = None if beside is None else scale(base, *astuple(factors.at_phi(beside)))
     return {
         "network": base.name,
-        "phi": dials.phi,
-        "coefficients": {"alpha": dials.alpha, "beta": dials.beta, "gamma": dials.gamma},
+        "phi": factors.phi,
+        "coefficients": {"alpha": factors.alpha, "beta": factors.beta, "gamma": factors.gamma},
         "arch": report.arch.to_dict(),
         **network_costs(report.arch),
-        "asked": asdict(report.requested),
-        "built": asdict(report.actual),
+        "requested": asdict(report.requested),
+        "actual": asdict(report.actual),
         "stages": [asdict(stage) for stage in report.stages],
         "nearest": nearest_released(report.arch).name,
         "released": _released_networks(base),
@@ -68,7 +66,7 @@ def scale_network(
 
 
 def network_costs(arch: Arch, classes: int = 1000, size: tuple[int, int] | None = None) -> dict[str, Any]:
-    """What a network costs for one picture: ``bytes`` is the peak of its maps, ``weight_bytes`` its size in float32."""
+    """Return the costs of one image: ``bytes`` is peak activation memory, ``weight_bytes`` the weights in float32."""
     counted = count(arch, size, classes)
     return {
         "resolution": arch.resolution,
@@ -81,13 +79,9 @@ def network_costs(arch: Arch, classes: int = 1000, size: tuple[int, int] | None 
 
 @lru_cache(maxsize=32)
 def _released_networks(base: Arch) -> list[dict[str, Any]]:
-    """The released networks that ``base`` stands beside, by their MACs."""
+    """Return the released networks to compare ``base`` with, sorted by MACs."""
     rows = [
-        {
-            "name": arch.name,
-            **network_costs(arch),
-            "top1": PUBLISHED_TOP1[arch.name][0] if arch.name in PUBLISHED_TOP1 else None,
-        }
+        {"name": arch.name, **network_costs(arch), "top1": PUBLISHED_TOP1.get(arch.name, (None,))[0]}
         for arch in released_family(base)
     ]
     return sorted(rows, key=lambda row: row["macs"])
@@ -95,4 +89,4 @@ def _released_networks(base: Arch) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=64)
 def _diagram(arch: Arch, narrow: bool, room: Arch | None) -> str:
-    return drawn_network(arch, narrow=narrow, scale_with=room).svg
+    return draw_network(arch, narrow=narrow, scale_with=room).svg

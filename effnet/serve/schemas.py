@@ -1,4 +1,4 @@
-"""What the server answers, as OpenAPI tells of it."""
+"""Response schemas of the API, as OpenAPI describes them, and the functions that fill them."""
 
 from __future__ import annotations
 
@@ -9,80 +9,81 @@ from typing import Any
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from effnet.data.preprocessing import visible_region
+from effnet.metadata import Preprocess
 from effnet.prediction.predictor import to_prediction
-from effnet.serve import heatmap, scaling
-from effnet.serve.models import ServedModel
+from effnet.serve import scaling
+from effnet.serve.models import ServedModel, layer_png
 from effnet.serve.request_queue import ImageOutput
+from effnet.serve.upload import ImageHeader
 from effnet.tasks import task_of
 
 
 class LabelProbability(BaseModel):
-    """A class and how likely it is."""
+    """A class and its probability."""
 
     label: str
-    index: int = Field(description="The class's number.")
+    index: int = Field(description="Class index.")
     probability: float
 
 
 class ImageInfo(BaseModel):
-    """What the file said of itself."""
+    """The header of the image file."""
 
-    width: int = Field(description="Pixels of the upright picture.")
+    width: int = Field(description="In pixels, after EXIF rotation.")
     height: int
     format: str
-    remark: str = Field(description="What was left out of account, as an animation's other frames; else empty.")
+    remark: str = Field(description="What is ignored, such as further frames of an animation; else empty.")
 
 
 class Timings(BaseModel):
-    """Where the time went, on the server."""
+    """Seconds on the server."""
 
     decoding: float
-    waiting: float = Field(description="For the network, which was busy with others.")
-    network: float = Field(description="Of the whole batch that the picture was in.")
-    whole: float = Field(description="From the last byte of the picture on.")
+    waiting: float = Field(description="For the network, while it was busy.")
+    network: float = Field(description="Of the batch that the image was in.")
+    total: float = Field(description="From the last byte of the image on.")
 
 
 class PredictResponse(BaseModel):
-    """What a picture shows."""
+    """The prediction for an image."""
 
     model: str
     labels: list[LabelProbability] = Field(
-        description="Likeliest first; of a model with several labels, those of 0.5 or more."
+        description="Most probable first; of a multi-label model those with a probability of 0.5 or more."
     )
-    values: dict[str, float] = Field(description="Of a model that gives values; else empty.")
+    values: dict[str, float] = Field(description="Of a regression model; else empty.")
     image: ImageInfo
-    batch: int = Field(description="Pictures that were computed together.")
+    batch_size: int = Field(description="Images computed together.")
     seconds: Timings
 
 
 class ExplainResponse(BaseModel):
-    """Where in the picture a class is seen."""
+    """The class activation map of an image."""
 
     model: str
     label: str
     index: int
-    probability: float | None = Field(description="None of a model that gives values.")
+    probability: float | None = Field(description="None for a regression model.")
     size: tuple[int, int] = Field(description="Height and width of the map.")
-    values: list[list[float]] = Field(
-        description="The map: shares of the class's logit, which they are in sum but for its bias."
-    )
+    values: list[list[float]] = Field(description="The map; it sums to the class's logit, except for the bias.")
     box: tuple[float, float, float, float] = Field(
-        description="What the network sees of the upright picture: left, top, right, bottom as shares of its sides."
+        description="The part of the image that the network sees: left, top, right, bottom as fractions of its sides."
     )
-    layer: str = Field(description="The map as a transparent PNG to lay over the box, as a data URL.")
+    layer: str = Field(description="The map as a transparent PNG to place over the box, as a data URL.")
     image: ImageInfo
     seconds: float
 
 
 class ModelInfo(BaseModel):
-    """A model that is served."""
+    """A served model."""
 
     name: str
     arch: str
     classes: int
     task: str = Field(description="classification, multilabel or regression")
-    resolution: int = Field(description="Side in pixels that the arch is made for.")
-    size: tuple[int, int] = Field(description="Height and width that pictures are resized and cropped to.")
+    resolution: int = Field(description="Side in pixels that the architecture is designed for.")
+    size: tuple[int, int] = Field(description="Height and width that images are resized and cropped to.")
     preprocess: str
     params: int
     macs: int
@@ -91,12 +92,12 @@ class ModelInfo(BaseModel):
     engine: str
     precision: str
     threads: int
-    batch: int = Field(description="Pictures computed at once, at the most.")
-    explains: bool = Field(description="Whether /v1/explain has maps of it.")
+    batch_size: int = Field(description="Largest batch.")
+    can_explain: bool = Field(description="Whether /v1/explain has maps of it.")
 
 
 class ModelsResponse(BaseModel):
-    """The models that are served; the first is used where none is named."""
+    """The served models; the first is the default."""
 
     models: list[ModelInfo]
     limits: dict[str, float]
@@ -111,86 +112,88 @@ class ReleasedNetwork(BaseModel):
     macs: int
     bytes: int
     weight_bytes: int
-    top1: float | None = Field(description="ImageNet top-1 in percent, as published.")
+    top1: float | None = Field(description="ImageNet top-1 accuracy in percent, as published.")
 
 
 class ScaleResponse(BaseModel):
-    """A scaled network beside those that were released."""
+    """A scaled network and the released networks to compare it with."""
 
     network: str
     phi: float
     coefficients: dict[str, float]
-    arch: dict[str, Any] = Field(description="The network as data: what `effnet show` and `effnet train` take as JSON.")
+    arch: dict[str, Any] = Field(description="The architecture: the JSON that `effnet show` and `effnet train` take.")
     resolution: int
     params: int
-    macs: int = Field(description="Multiply-accumulates of one picture.")
-    bytes: int = Field(description="Peak of float32 maps alive at once, for one picture.")
+    macs: int = Field(description="Multiply-accumulates per image.")
+    bytes: int = Field(description="Peak memory of float32 activations, for one image.")
     weight_bytes: int = Field(description="Of the weights in float32.")
-    asked: dict[str, float] = Field(description="Width, depth, resolution and MACs before rounding.")
-    built: dict[str, float]
+    requested: dict[str, float] = Field(description="Width, depth, resolution and MACs before rounding.")
+    actual: dict[str, float]
     stages: list[dict[str, float]]
-    nearest: str = Field(description="The released network that costs most nearly the same, in MACs and parameters.")
+    nearest: str = Field(description="The released network of the most similar cost, in MACs and parameters.")
     released: list[ReleasedNetwork] = Field(
-        description="The released networks of the same rows if there are several, or else all; by their MACs."
+        description="The released networks of the same family if there are several, otherwise all; by MACs."
     )
-    svg: str = Field(description="The diagram; empty where it was not asked for.")
+    svg: str = Field(description="The diagram; empty if it was not requested.")
 
 
 class HealthResponse(BaseModel):
-    """That the server is there."""
+    """The state of the server."""
 
     status: str
-    accepted: int = Field(description="Pictures that have come and are not answered yet.")
+    accepted: int = Field(description="Images that have arrived and are not answered yet.")
 
 
-# What has been found out, as JSON.
-
-
-def predict_response(served: ServedModel, found: ImageOutput, top: int) -> dict[str, Any]:
-    """As `effnet.serve.schemas.Prediction`."""
-    labels, computed = served.predictor.labels, found.output
-    row = task_of(labels.task).top_k(computed.row[None], top)[0]  # (classes,) -> (2, top)
-    one = to_prediction("", row, labels)
-    shares = zip(one.labels, row[0].astype(int).tolist(), one.probabilities, strict=False)
+def predict_response(model: ServedModel, result: ImageOutput, top: int) -> dict[str, Any]:
+    """Return the data of a `PredictResponse`."""
+    labels, output = model.predictor.labels, result.output
+    row = task_of(labels.task).top_k(output.row[None], top)[0]  # (classes,) -> (2, top)
+    prediction = to_prediction("", row, labels)
+    entries = zip(prediction.labels, row[0].astype(int).tolist(), prediction.probabilities, strict=False)
     return {
-        "model": served.name,
-        "labels": [{"label": label, "index": index, "probability": share} for label, index, share in shares],
-        "values": dict(one.values),
-        "picture": asdict(found.header),
-        "batch": computed.batch_size,
+        "model": model.name,
+        "labels": [{"label": label, "index": index, "probability": p} for label, index, p in entries],
+        "values": dict(prediction.values),
+        "image": asdict(result.header),
+        "batch_size": output.batch_size,
         "seconds": {
-            "decoding": found.decoding,
-            "waiting": computed.waited,
-            "network": computed.seconds,
-            "whole": found.watch.seconds,
+            "decoding": result.decoding,
+            "waiting": output.waited,
+            "network": output.seconds,
+            "total": result.watch.seconds,
         },
     }
 
 
-def explain_response(served: ServedModel, found: ImageOutput, index: int, values: NDArray[Any]) -> dict[str, Any]:
-    """As `effnet.serve.schemas.Explanation`, of a map (height, width)."""
-    labels, preprocess = served.predictor.labels, served.predictor.preprocess
-    layer = heatmap.layer_png(preprocess.size, values)
+def explain_response(model: ServedModel, result: ImageOutput, index: int, values: NDArray[Any]) -> dict[str, Any]:
+    """Return the data of an `ExplainResponse` for a map (height, width)."""
+    labels, preprocess = model.predictor.labels, model.predictor.preprocess
+    layer = layer_png(preprocess.size, values)
     return {
-        "model": served.name,
+        "model": model.name,
         "label": labels.name(index),
         "index": index,
-        "probability": float(found.output.row[index]) if task_of(labels.task).has_probabilities else None,
+        "probability": float(result.output.row[index]) if task_of(labels.task).has_probabilities else None,
         "size": values.shape,
         "values": values.tolist(),
-        "box": heatmap.visible_box(found.header, preprocess),
+        "box": _visible_box(result.header, preprocess),
         "layer": f"data:image/png;base64,{base64.b64encode(layer).decode()}",
-        "picture": asdict(found.header),
-        "seconds": found.watch.seconds,
+        "image": asdict(result.header),
+        "seconds": result.watch.seconds,
     }
 
 
-def model_info(served: ServedModel) -> dict[str, Any]:
-    """As `effnet.serve.schemas.ModelFacts`."""
-    predictor = served.predictor
+def _visible_box(header: ImageHeader, preprocess: Preprocess) -> tuple[float, float, float, float]:
+    left, top, right, bottom = visible_region(header.height, header.width, preprocess)
+    return left / header.width, top / header.height, right / header.width, bottom / header.height
+
+
+def model_info(model: ServedModel) -> dict[str, Any]:
+    """Return the data of a `ModelInfo`."""
+    predictor = model.predictor
     engine = predictor.engine
     return {
-        "name": served.name,
+        "name": model.name,
         "arch": predictor.arch.name,
         "classes": predictor.classes,
         "task": predictor.labels.task,
@@ -200,6 +203,6 @@ def model_info(served: ServedModel) -> dict[str, Any]:
         "engine": engine.kind,
         "precision": engine.precision,
         "threads": engine.threads,
-        "batch": predictor.batch_size,
-        "explains": served.can_explain,
+        "batch_size": predictor.batch_size,
+        "can_explain": model.can_explain,
     }

@@ -1,4 +1,4 @@
-"""From a request to the bytes of the picture in it: counted while they come, and within a time."""
+"""Uploaded images: read from the request within limits, and their header checked before anything is decoded."""
 
 from __future__ import annotations
 
@@ -6,41 +6,37 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
+from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import Field, File, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from effnet.data.image_io import MUTED_PIL_WARNINGS
 from effnet.serve.errors import STATUS_CLIENT_CLOSED, RequestError
-from effnet.serve.limits import ServerLimits
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
+from effnet.serve.server import ServerLimits
 
 FORM_FIELD = "file"
-
-
+FORM_OVERHEAD_BYTES = 65_536  # of a form, beside its image
 _FORM_TYPE = "multipart/form-data"
+_UPLOAD_HINT = f"send the image as the form field {FORM_FIELD!r}, or as the body with an image content type"
+_NO_URLS = "this server does not fetch URLs: send the image itself"
 
+# Every other parser of PIL is one more that strangers can feed
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_FORMAT_NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF"
+_HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
+_MAX_JPEG_SCANS = 100  # of a progressive JPEG; ten are usual, and each is a pass over the whole image
+_EXIF_ORIENTATION, _ROTATED_ORIENTATIONS = 0x0112, (5, 6, 7, 8)
 
-FORM_OVERHEAD_BYTES = 65_536  # bytes that a form may have beside its picture
-
-
-_UPLOAD_HINT = f"send the picture as the field {FORM_FIELD!r} of a form, or as the body with an image content type"
-
-
-_NO_URLS = "this server fetches no pictures from addresses: send the picture itself"
-
-
-# What a request may look like, for OpenAPI
+# The request bodies that are accepted, for OpenAPI
 REQUEST_CONTENT: dict[str, Any] = {
     _FORM_TYPE: {
         "schema": {
             "type": "object",
-            "properties": {FORM_FIELD: {"type": "string", "format": "binary", "description": "The picture's file."}},
+            "properties": {FORM_FIELD: {"type": "string", "format": "binary", "description": "The image file."}},
             "required": [FORM_FIELD],
         }
     },
@@ -51,139 +47,9 @@ REQUEST_CONTENT: dict[str, Any] = {
 }
 
 
-async def read_image_bytes(request: Request, limits: ServerLimits, on_bytes: Callable[[int], None]) -> bytes:
-    """The picture's file. ``arrived`` hears how many bytes came, each time, and may refuse them.
-
-    Raises `Refusal` for another content type, too many bytes, too little speed, no picture.
-    """
-    kind, options = parse_options_header(request.headers.get("content-type"))
-    form = kind == _FORM_TYPE.encode()
-    if "url" in request.query_params:
-        raise RequestError(400, _NO_URLS)
-    if not form and not kind.startswith(b"image/"):
-        shown = f"the content type is {kind.decode('latin-1')[:80]}" if kind else "there is no content type"
-        why = f"; {_NO_URLS}" if kind in (b"application/json", b"text/uri-list") else ""
-        raise RequestError(415, f"{shown}: {_UPLOAD_HINT}{why}")
-    if form and not options.get(b"boundary"):
-        raise RequestError(400, "the form's content type names no boundary: let your HTTP library write that header")
-    body = await _read_body(request, limits.max_bytes + (FORM_OVERHEAD_BYTES if form else 0), limits, on_bytes)
-    picture = _form_file(body, options[b"boundary"]) if form else body
-    if not picture:
-        raise RequestError(400, f"there is no picture in the request: {_UPLOAD_HINT}")
-    if len(picture) > limits.max_bytes:
-        raise _too_large_error(limits)
-    return picture
-
-
-async def _read_body(request: Request, max_bytes: int, limits: ServerLimits, on_bytes: Callable[[int], None]) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
-        raise _too_large_error(limits)
-    chunks, count = [], 0
-    try:
-        async with asyncio.timeout(limits.timeout_seconds):
-            async for chunk in request.stream():
-                count += len(chunk)
-                if count > max_bytes:
-                    raise _too_large_error(limits)
-                on_bytes(len(chunk))
-                chunks.append(chunk)
-    except TimeoutError:
-        raise RequestError(
-            408, f"the picture did not arrive within {limits.timeout_seconds:g} seconds: send a smaller one, or again"
-        ) from None
-    except ClientDisconnect:
-        raise RequestError(STATUS_CLIENT_CLOSED, "the client went away") from None
-    return b"".join(chunks)
-
-
-def _too_large_error(limits: ServerLimits) -> RequestError:
-    return RequestError(413, f"the request has more than {limits.max_bytes / 1e6:g} MB: send a smaller picture")
-
-
-class _FormFields:
-    """What a form's parser tells of its fields: the names of all, the content of the one that is wanted."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.chunks: list[bytes] = []
-        self._header, self._value = b"", b""
-        self._wanted = False
-
-    def begin(self) -> None:
-        self._wanted = False
-
-    def header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            name = parse_options_header(self._value)[1].get(b"name", b"").decode("utf-8", "replace")
-            self.names.append(name)
-            self._wanted = name == FORM_FIELD
-        self._header, self._value = b"", b""
-
-    def data(self, data: bytes, start: int, end: int) -> None:
-        if self._wanted:
-            self.chunks.append(data[start:end])
-
-
-def _form_file(body: bytes, boundary: bytes) -> bytes:
-    """The content of the form's only `FIELD`. Raises `Refusal` where there is none, or several, or no form."""
-    fields, ended = _FormFields(), []
-    heard: MultipartCallbacks = {
-        "on_part_begin": fields.begin,
-        "on_header_field": fields.header_field,
-        "on_header_value": fields.header_value,
-        "on_header_end": fields.header_end,
-        "on_part_data": fields.data,
-        "on_end": lambda: ended.append(True),
-    }
-    try:
-        parser = MultipartParser(boundary, heard)
-        parser.write(body)
-        parser.finalize()
-    except (FormParserError, ValueError):
-        raise RequestError(400, f"the form cannot be read: {_UPLOAD_HINT}") from None
-    if "url" in fields.names and FORM_FIELD not in fields.names:
-        raise RequestError(400, _NO_URLS)
-    if FORM_FIELD not in fields.names:
-        there = f"it has {', '.join(map(repr, fields.names))}" if fields.names else "it is empty"
-        raise RequestError(400, f"the form has no field {FORM_FIELD!r} ({there}): {_UPLOAD_HINT}")
-    if fields.names.count(FORM_FIELD) > 1:
-        raise RequestError(
-            400, f"the form has the field {FORM_FIELD!r} {fields.names.count(FORM_FIELD)} times: send one picture"
-        )
-    if not ended:
-        raise RequestError(400, "the form ends before its last boundary: send it again")
-    return b"".join(fields.chunks)
-
-
-# What a picture's first bytes say of it, before anything is decoded.
-
-
-# Every other parser that PIL has is one more that strangers can feed
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-
-
-_FORMAT_NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF"
-
-
-_HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
-
-
-_MAX_JPEG_SCANS = 100  # of a JPEG that comes in passes; usual are ten, and each is a walk over the whole picture
-
-
-_EXIF_ORIENTATION, _ROTATED_ORIENTATIONS = 0x0112, (5, 6, 7, 8)
-
-
 @dataclass(frozen=True)
 class ImageHeader:
-    """Height and width of the upright picture, its format, and a remark where not all of the file is looked at."""
+    """Height and width of the upright image, its format, and a remark if part of the file is ignored."""
 
     height: int
     width: int
@@ -191,45 +57,131 @@ class ImageHeader:
     remark: str = ""
 
 
+async def read_image_bytes(request: Request, limits: ServerLimits, on_bytes: Callable[[int], None]) -> bytes:
+    """Return the image file in the request: the form field ``file``, or the body itself.
+
+    ``on_bytes`` gets the number of bytes of every chunk, and may refuse them. Raises `RequestError` for another content
+    type, too many bytes, a body that is too slow, and where there is no image.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    is_form = kind == _FORM_TYPE.encode()
+    if "url" in request.query_params:
+        raise RequestError(400, _NO_URLS)
+    if not is_form and not kind.startswith(b"image/"):
+        found = f"the content type is {kind.decode('latin-1')[:80]}" if kind else "there is no content type"
+        why = f"; {_NO_URLS}" if kind in (b"application/json", b"text/uri-list") else ""
+        raise RequestError(415, f"{found}: {_UPLOAD_HINT}{why}")
+    if is_form and not options.get(b"boundary"):
+        raise RequestError(400, "the content type of the form has no boundary: let your HTTP library set that header")
+    body = await _read_body(request, limits.max_bytes + (FORM_OVERHEAD_BYTES if is_form else 0), limits, on_bytes)
+    content = _form_file(body, options[b"boundary"]) if is_form else body
+    if not content:
+        raise RequestError(400, f"there is no image in the request: {_UPLOAD_HINT}")
+    if len(content) > limits.max_bytes:
+        raise _too_large_error(limits)
+    return content
+
+
+async def _read_body(request: Request, max_bytes: int, limits: ServerLimits, on_bytes: Callable[[int], None]) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise _too_large_error(limits)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.timeout_seconds):
+            async for chunk in request.stream():
+                if len(body) + len(chunk) > max_bytes:
+                    raise _too_large_error(limits)
+                on_bytes(len(chunk))
+                body += chunk
+    except TimeoutError:
+        raise RequestError(
+            408, f"the image did not arrive within {limits.timeout_seconds:g} seconds: retry, or send a smaller one"
+        ) from None
+    except ClientDisconnect:
+        raise RequestError(STATUS_CLIENT_CLOSED, "the client closed the connection") from None
+    return bytes(body)
+
+
+def _too_large_error(limits: ServerLimits) -> RequestError:
+    return RequestError(413, f"the request is larger than {limits.max_bytes / 1e6:g} MB: send a smaller image")
+
+
+def _form_file(body: bytes, boundary: bytes) -> bytes:
+    """Return the content of the form's only `FORM_FIELD`; raise `RequestError` if there is none, or several."""
+    parts: list[tuple[str, bytes]] = []
+    complete: list[bool] = []
+
+    def add(name: bytes | None, content: bytes | None) -> None:
+        parts.append(((name or b"").decode("utf-8", "replace"), content or b""))
+
+    def add_file(part: File) -> None:
+        part.file_object.seek(0)
+        add(part.field_name, part.file_object.read())
+
+    def add_field(part: Field) -> None:
+        add(part.field_name, part.value)
+
+    try:
+        in_memory = {"MAX_MEMORY_FILE_SIZE": len(body)}
+        parser = FormParser(_FORM_TYPE, add_field, add_file, lambda: complete.append(True), boundary, config=in_memory)
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, ValueError):
+        raise RequestError(400, f"the form is malformed: {_UPLOAD_HINT}") from None
+    names = [name for name, _ in parts]
+    if FORM_FIELD not in names and "url" in names:
+        raise RequestError(400, _NO_URLS)
+    if not complete:
+        raise RequestError(400, "the form is truncated, its last boundary is missing: send it again")
+    if FORM_FIELD not in names:
+        found = f"it has {', '.join(map(repr, names))}" if names else "it is empty"
+        raise RequestError(400, f"the form has no field {FORM_FIELD!r} ({found}): {_UPLOAD_HINT}")
+    if names.count(FORM_FIELD) > 1:
+        raise RequestError(400, f"the form has {names.count(FORM_FIELD)} fields {FORM_FIELD!r}: send one image")
+    return dict(parts)[FORM_FIELD]
+
+
 def read_image_header(content: bytes, max_pixels: int) -> ImageHeader:
-    """What the file says of itself. Raises `Refusal` for what is no picture, of no known format, or too large."""
+    """Read size, format and orientation of an image file without decoding it.
+
+    Raises `RequestError` for what is not an image, an unsupported format, and an image that is too large.
+    """
     try:
         with MUTED_PIL_WARNINGS:
             Image.init()
-            image = Image.open(BytesIO(content), formats=[one for one in IMAGE_FORMATS if one in Image.OPEN])
+            image = Image.open(BytesIO(content), formats=[name for name in IMAGE_FORMATS if name in Image.OPEN])
     except Image.DecompressionBombError:
-        raise RequestError(413, f"the picture has more than {max_pixels:,} pixels: make it smaller first") from None
-    except Exception:  # whatever the parser of some format stumbled over
+        raise RequestError(413, f"the image has more than {max_pixels:,} pixels: resize it first") from None
+    except Exception:  # PIL's parsers raise anything
         if content[4:12] in _HEIC_BRANDS:
-            raise RequestError(422, "this is a HEIC picture, which is not read here: save it as JPEG") from None
-        raise RequestError(422, f"this is no picture: the formats that are read are {_FORMAT_NAMES}") from None
+            raise RequestError(422, "HEIC images are not supported: convert it to JPEG") from None
+        raise RequestError(422, f"the file is not an image: supported formats are {_FORMAT_NAMES}") from None
     width, height = image.size
     if width * height > max_pixels:
-        raise RequestError(
-            413, f"the picture has {height:,}×{width:,} pixels, more than {max_pixels:,}: make it smaller first"
-        )
+        raise RequestError(413, f"the image has {height:,}×{width:,} pixels, more than {max_pixels:,}: resize it first")
     if image.info.get("progressive") and content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
-        raise RequestError(422, f"this JPEG comes in more than {_MAX_JPEG_SCANS} passes: save it anew")
+        raise RequestError(422, f"this JPEG has more than {_MAX_JPEG_SCANS} scans: save it again")
     with MUTED_PIL_WARNINGS:
         remark = _describe_ignored_frames(image)
-        sideways = _is_rotated(image)
-    return ImageHeader(*((width, height) if sideways else (height, width)), image.format or "", remark)
+        rotated = _is_rotated(image)
+    return ImageHeader(*((width, height) if rotated else (height, width)), image.format or "", remark)
 
 
 def _is_rotated(image: Image.Image) -> bool:
     try:
         return image.getexif().get(_EXIF_ORIENTATION) in _ROTATED_ORIENTATIONS
-    except Exception:  # a damaged EXIF is no reason to refuse the picture
+    except Exception:  # damaged EXIF is no reason to refuse the image
         return False
 
 
 def _describe_ignored_frames(image: Image.Image) -> str:
-    """What is left out of account of a file with several pictures in it; telephones put previews behind a JPEG."""
+    """Say what is ignored of a file with several images; phones put previews (MPO) behind a JPEG."""
     try:
         several = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
-    except Exception:  # damaged behind the first picture, which is the one that is used
+    except Exception:  # damaged behind the first image, which is the one that is used
         return ""
     if not several:
         return ""
-    what = "the file has several pages" if image.format == "TIFF" else "the picture is an animation"
-    return f"{what}: only the first {'page' if image.format == 'TIFF' else 'frame'} was looked at"
+    what, part = ("has several pages", "page") if image.format == "TIFF" else ("is an animation", "frame")
+    return f"the image {what}: only the first {part} is used"

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import effnet
-from effnet.cli import main
+from effnet.cli.app import main
 
 
 class Done(NamedTuple):

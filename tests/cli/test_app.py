@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 import effnet
-from effnet import cli
+from effnet.cli import app as cli
 from effnet.cli.options import parse_image_size, parse_quantity
 from effnet.cli.printing import format_si
 from tests.cli.conftest import Run
 
 VERBS = ("models", "show", "scale", "predict", "train", "evaluate", "convert", "export", "bench", "doctor")
-EFFNET = (sys.executable, "-c", "import sys; from effnet.cli import main; sys.exit(main())")
+EFFNET = (sys.executable, "-c", "import sys; from effnet.cli.app import main; sys.exit(main())")
 
 
 def test_help(run: Run) -> None:
@@ -52,7 +52,7 @@ def test_help_comes_at_once() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; sys.argv = ['effnet', '--help']; from effnet.cli import main; main(); "
+        "import sys; sys.argv = ['effnet', '--help']; from effnet.cli.app import main; main(); "
         "print({'torch', 'numpy', 'PIL', 'rich', 'sklearn'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -122,7 +122,7 @@ def test_refusals(run: Run, words: tuple[str, ...], said: str) -> None:
 def test_neither_torch_nor_matplotlib_is_imported(tmp_path: Path) -> None:
     words = ["effnet", "draw", "b0", "--out", str(tmp_path / "b0.svg"), "--out", str(tmp_path / "b0.png")]
     code = (
-        f"import sys; from effnet.cli import main; sys.argv = {words!r}; "
+        f"import sys; from effnet.cli.app import main; sys.argv = {words!r}; "
         "assert main() == 0; print({'torch', 'matplotlib'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

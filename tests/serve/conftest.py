@@ -17,10 +17,10 @@ pytest.importorskip("fastapi", reason="serving needs fastapi")
 import httpx
 
 from effnet.serve.app import create_app
-from effnet.serve.limits import ServerLimits
 from effnet.serve.metrics import Metrics
 from effnet.serve.models import ServedModel
 from effnet.serve.request_queue import RequestQueue
+from effnet.serve.server import ServerLimits
 from tests.squares import knowing, squares
 
 Client = httpx.AsyncClient
@@ -28,12 +28,12 @@ Serving = Callable[..., "Running"]
 
 
 class Running:
-    """An application with what it is made of."""
+    """An application with its parts."""
 
     def __init__(self, models: dict[str, ServedModel], limits: ServerLimits) -> None:
         self.metrics = Metrics()
-        self.desk = RequestQueue(models, limits)
-        self.app = create_app(self.desk, self.metrics)
+        self.queue = RequestQueue(models, limits)
+        self.app = create_app(self.queue, self.metrics)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
@@ -44,27 +44,27 @@ class Running:
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that tells six kinds of squares apart."""
+    """A network that classifies six kinds of squares."""
     path: Path = effnet.save(knowing(), tmp_path_factory.mktemp("squares") / "model.safetensors")
     return path
 
 
 @contextmanager
-def served(weights: Path, limits: ServerLimits = ServerLimits(), batch: int = 4) -> Iterator[Running]:  # noqa: B008 – frozen
+def serve_model(weights: Path, limits: ServerLimits = ServerLimits(), batch: int = 4) -> Iterator[Running]:  # noqa: B008 – frozen
     running = Running({"squares": ServedModel("squares", weights, "eager", batch, limits.batch_wait_seconds)}, limits)
     try:
         yield running
     finally:
-        running.desk.close()
+        running.queue.close()
 
 
 @pytest.fixture(scope="session")
 def running(weights: Path) -> Iterator[Running]:
-    with served(weights) as made:
+    with serve_model(weights) as made:
         yield made
 
 
-def as_bytes(array: NDArray[np.uint8], format: str = "PNG") -> bytes:
+def encode_image(array: NDArray[np.uint8], format: str = "PNG") -> bytes:
     out = BytesIO()
     Image.fromarray(array).save(out, format)
     return out.getvalue()
@@ -72,6 +72,8 @@ def as_bytes(array: NDArray[np.uint8], format: str = "PNG") -> bytes:
 
 @pytest.fixture(scope="session")
 def photos() -> list[tuple[bytes, str]]:
-    """Pictures, as PNG files, and what each of them shows."""
+    """PNG files and their labels."""
     made = squares(24, seed=7)
-    return [(as_bytes(np.asarray(read_image(item.image))), made.labels.names[int(item.label)]) for item in made.items]
+    return [
+        (encode_image(np.asarray(read_image(item.image))), made.labels.names[int(item.label)]) for item in made.items
+    ]

@@ -31,24 +31,24 @@ class Network:
         return np.stack([first, 2 * first], 1)
 
 
-def picture(value: int) -> InputImage:
+def image(value: int) -> InputImage:
     return np.full((2, 2, 3), value, np.uint8)
 
 
-def held(network: Network, batcher: Batcher) -> Future[BatchedOutput]:
+def start_busy(network: Network, batcher: Batcher) -> Future[BatchedOutput]:
     """The network is busy with this picture until ``network.free`` is set."""
     network.free.clear()
-    first = batcher.submit(picture(0))
+    first = batcher.submit(image(0))
     assert network.begun.wait(PATIENCE)
     return first
 
 
-def test_what_comes_while_the_network_is_busy_is_its_next_batch() -> None:
+def test_arrivals_during_a_batch_are_the_next_batch() -> None:
     network = Network()
     told: list[int] = []
     batcher = Batcher(network, max_batch_size=4, on_batch=lambda size, seconds: told.append(size))
-    first = held(network, batcher)
-    others = [batcher.submit(picture(value)) for value in range(1, 11)]
+    first = start_busy(network, batcher)
+    others = [batcher.submit(image(value)) for value in range(1, 11)]
     network.free.set()
     assert first.result(PATIENCE).row.tolist() == [0, 0]
     assert [one.result(PATIENCE).row.tolist() for one in others] == [[value, 2 * value] for value in range(1, 11)]
@@ -59,25 +59,25 @@ def test_what_comes_while_the_network_is_busy_is_its_next_batch() -> None:
     assert told == network.batches
 
 
-def test_an_idle_network_begins_at_once_and_one_that_is_to_wait_does_not() -> None:
+def test_idle_network_starts_at_once_unless_told_to_wait() -> None:
     network = Network()
     batcher = Batcher(network, max_batch_size=8)
     for value in range(3):
-        batcher.submit(picture(value)).result(PATIENCE)
+        batcher.submit(image(value)).result(PATIENCE)
     assert network.batches == [1, 1, 1]
     batcher.close()
     patient = Network()
     batcher = Batcher(patient, max_batch_size=3, wait=PATIENCE)  # full before that, it does not wait for the end of it
-    wait([batcher.submit(picture(value)) for value in range(3)], PATIENCE / 2)
+    wait([batcher.submit(image(value)) for value in range(3)], PATIENCE / 2)
     assert patient.batches == [3]
     batcher.close()
 
 
-def test_what_is_cancelled_is_not_computed() -> None:
+def test_cancelled_is_not_computed() -> None:
     network = Network()
     batcher = Batcher(network, max_batch_size=4)
-    first = held(network, batcher)
-    kept, dropped = batcher.submit(picture(1)), batcher.submit(picture(2))
+    first = start_busy(network, batcher)
+    kept, dropped = batcher.submit(image(1)), batcher.submit(image(2))
     assert dropped.cancel()
     network.free.set()
     assert kept.result(PATIENCE).row.tolist() == [1, 2]
@@ -86,12 +86,12 @@ def test_what_is_cancelled_is_not_computed() -> None:
     assert first.done()
 
 
-def test_a_failure_is_told_to_its_batch_alone() -> None:
+def test_error_reaches_only_its_batch() -> None:
     network = Network()
     batcher = Batcher(network, max_batch_size=2)
-    held(network, batcher)
-    bad = [batcher.submit(picture(99)), batcher.submit(picture(5))]
-    good = batcher.submit(picture(6))
+    start_busy(network, batcher)
+    bad = [batcher.submit(image(99)), batcher.submit(image(5))]
+    good = batcher.submit(image(6))
     network.free.set()
     for one in bad:
         with pytest.raises(ValueError, match="no nineties"):
@@ -100,20 +100,20 @@ def test_a_failure_is_told_to_its_batch_alone() -> None:
     batcher.close()
 
 
-def test_closing_answers_what_waits_and_takes_no_more() -> None:
+def test_close_finishes_the_queue_and_refuses_more() -> None:
     network = Network()
     batcher = Batcher(network, max_batch_size=2)
-    held(network, batcher)
-    waiting = [batcher.submit(picture(value)) for value in range(5)]
+    start_busy(network, batcher)
+    waiting = [batcher.submit(image(value)) for value in range(5)]
     network.free.set()
     batcher.close()
     assert all(one.done() for one in waiting)
     with pytest.raises(RuntimeError, match="closed"):
-        batcher.submit(picture(1))
+        batcher.submit(image(1))
 
 
-def test_limits_of_a_queue() -> None:
-    with pytest.raises(ValueError, match="most must be"):
+def test_invalid_arguments() -> None:
+    with pytest.raises(ValueError, match="max_batch_size must be"):
         Batcher(Network(), max_batch_size=0)
     with pytest.raises(ValueError, match="wait must be"):
         Batcher(Network(), max_batch_size=1, wait=-1)

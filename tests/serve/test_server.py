@@ -1,12 +1,18 @@
-"""What only a real connection shows: slow clients, those that go away, those that send too much, and the end."""
+"""Behavior over real connections: slow clients, disconnects, oversized bodies, start and shutdown."""
 
 from __future__ import annotations
 
 import asyncio
 import http.client
 import json
+import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
@@ -16,30 +22,36 @@ from typing import Any
 import httpx
 import pytest
 
-from effnet.serve.limits import ServerLimits
+import effnet
+from effnet.serve.models import name_models
+from effnet.serve.server import ServerLimits, serve
 from effnet.timing import Stopwatch
-from tests.serve.conftest import served
-from tests.serve.live_server import Live, live
+from tests.cli.conftest import Run, run  # noqa: F401 – a fixture
+from tests.serve.conftest import serve_model
+from tests.serve.live_server import LiveServer, live_server
 
 HEAD = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n"
 
 
 @pytest.fixture(scope="module")
-def impatient(weights: Path) -> Iterator[Live]:
-    """A server that waits for a second only."""
-    with served(weights, ServerLimits(timeout_seconds=1.0, max_bytes=1_000_000)) as running, live(running) as made:
+def impatient(weights: Path) -> Iterator[LiveServer]:
+    """A server with a timeout of one second."""
+    with (
+        serve_model(weights, ServerLimits(timeout_seconds=1.0, max_bytes=1_000_000)) as running,
+        live_server(running) as made,
+    ):
         yield made
 
 
-def connected(where: Live) -> socket.socket:
+def connect(where: LiveServer) -> socket.socket:
     return socket.create_connection(("127.0.0.1", where.port), timeout=20)
 
 
-def answer(connection: socket.socket, sending: bool = False) -> tuple[int, Any]:
-    """Status and JSON of what comes; the connection is then closed by the server.
+def read_response(connection: socket.socket, sending: bool = False) -> tuple[int, Any]:
+    """Return status and JSON of the response, after which the server closes the connection.
 
-    ``sending``: while this side still sends. A byte that comes when the server has closed is answered by a reset,
-    which this side may hear of instead of the end.
+    ``sending``: this side may still be sending. A byte that arrives after the server has closed is answered by a reset,
+    which this side may see instead of the end of the stream.
     """
     found = b""
     try:
@@ -53,13 +65,13 @@ def answer(connection: socket.socket, sending: bool = False) -> tuple[int, Any]:
     return int(head.split()[1]), json.loads(body)
 
 
-def well(where: Live, content: bytes) -> None:
+def assert_works(where: LiveServer, content: bytes) -> None:
     found = httpx.post(f"{where.address}/v1/predict", content=content, headers={"content-type": "image/png"})
     assert found.status_code == 200, found.text
 
 
-def test_a_body_of_one_byte_at_a_time(impatient: Live, photos: list[tuple[bytes, str]]) -> None:
-    with connected(impatient) as connection:
+def test_slow_body(impatient: LiveServer, photos: list[tuple[bytes, str]]) -> None:
+    with connect(impatient) as connection:
         connection.sendall(HEAD + b"content-length: 5000\r\n\r\n")
 
         def drip() -> None:
@@ -68,70 +80,70 @@ def test_a_body_of_one_byte_at_a_time(impatient: Live, photos: list[tuple[bytes,
                     connection.sendall(b"x")
                     sleep(0.1)
             except OSError:
-                pass  # nobody listens any more
+                pass  # the server has closed
 
         slow = Thread(target=drip)
         slow.start()
         watch = Stopwatch()
-        assert answer(connection, sending=True) == (
+        assert read_response(connection, sending=True) == (
             408,
-            {"error": "the picture did not arrive within 1 seconds: send a smaller one, or again"},
+            {"error": "the image did not arrive within 1 seconds: retry, or send a smaller one"},
         )
         assert watch.seconds < 8
     slow.join()
-    well(impatient, photos[0][0])
+    assert_works(impatient, photos[0][0])
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HT", HEAD])
-def test_a_head_that_does_not_come(impatient: Live, begun: bytes) -> None:
-    with connected(impatient) as connection:
+def test_missing_headers(impatient: LiveServer, begun: bytes) -> None:
+    with connect(impatient) as connection:
         connection.sendall(begun)
-        assert answer(connection) == (408, {"error": "the request's head did not come within 1 seconds"})
+        assert read_response(connection) == (408, {"error": "the request's headers did not arrive within 1 seconds"})
 
 
-def test_what_is_no_http(impatient: Live) -> None:
-    with connected(impatient) as connection:
+def test_not_http(impatient: LiveServer) -> None:
+    with connect(impatient) as connection:
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
-        assert answer(connection) == (400, {"error": "this is no HTTP request"})
+        assert read_response(connection) == (400, {"error": "malformed HTTP request"})
 
 
 @pytest.mark.parametrize("path", [b"/v1/predict", b"/nowhere"])
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_gigabyte_is_refused_before_it_is_read(
-    impatient: Live, path: bytes, declared: bool, photos: list[tuple[bytes, str]]
+def test_gigabyte_is_refused_before_it_is_read(
+    impatient: LiveServer, path: bytes, declared: bool, photos: list[tuple[bytes, str]]
 ) -> None:
     length = b"content-length: 1000000000\r\n" if declared else b"transfer-encoding: chunked\r\n"
     sent, chunk = 0, b"x" * 100_000
     piece = chunk if declared else b"%x\r\n%b\r\n" % (len(chunk), chunk)
-    with connected(impatient) as connection:
+    with connect(impatient) as connection:
         connection.sendall(HEAD.replace(b"/v1/predict", path) + length + b"\r\n")
         try:
             while sent < 10**9:
                 connection.sendall(piece)
                 sent += len(chunk)
         except OSError:
-            pass  # closed against us
+            pass  # closed by the server
         assert sent < 50_000_000
-    # A client that listens while it sends, as browsers and curl do, is told why
-    with connected(impatient) as connection:
+    # A client that reads while it sends, as browsers and curl do, gets the reason
+    with connect(impatient) as connection:
         connection.sendall(HEAD.replace(b"/v1/predict", path) + length + b"\r\n" + piece * 15)
-        status, problem = answer(connection)
+        status, problem = read_response(connection)
         assert status == (413 if path == b"/v1/predict" else 404)
         assert problem["error"]
-    well(impatient, photos[0][0])
+    assert_works(impatient, photos[0][0])
 
 
-def test_a_client_that_waits_to_be_asked_never_sends(impatient: Live) -> None:
-    with connected(impatient) as connection:
+def test_expect_continue_client_never_sends(impatient: LiveServer) -> None:
+    with connect(impatient) as connection:
         connection.sendall(HEAD + b"expect: 100-continue\r\ncontent-length: 1000000000\r\n\r\n")
-        assert answer(connection)[0] == 413  # and no 100 before it
+        assert read_response(connection)[0] == 413  # and no 100 before it
 
 
-def test_slow_clients_take_bytes_and_no_places(weights: Path, photos: list[tuple[bytes, str]]) -> None:
-    with served(weights, ServerLimits(queue_size=1, max_bytes=100_000)) as running, live(running) as where:
+def test_slow_clients_do_not_fill_the_queue(weights: Path, photos: list[tuple[bytes, str]]) -> None:
+    with serve_model(weights, ServerLimits(queue_size=1, max_bytes=100_000)) as running, live_server(running) as where:
 
         def slow(count: int) -> socket.socket:
-            connection = connected(where)
+            connection = connect(where)
             connection.sendall(HEAD + b"content-length: 100000\r\n\r\n" + b"x" * count)
             return connection
 
@@ -140,49 +152,49 @@ def test_slow_clients_take_bytes_and_no_places(weights: Path, photos: list[tuple
                 stack.enter_context(slow(100))
             stack.enter_context(slow(90_000))
             sleep(0.2)
-            well(where, photos[0][0])
-            with slow(90_000) as late:  # there is room for the bytes of one picture, and those around it in a form
-                assert answer(late) == (
+            assert_works(where, photos[0][0])
+            with slow(90_000) as late:  # there is room for the bytes of one image in a form
+                assert read_response(late) == (
                     503,
-                    {"error": "the server holds as many bytes as it may: try again in a second"},
+                    {"error": "the server's upload memory is full: retry in a second"},
                 )
         with slow(90_000):
             sleep(0.2)
-            well(where, photos[0][0])
+            assert_works(where, photos[0][0])
 
 
-def test_a_client_that_goes_away_is_not_computed_for(weights: Path, photos: list[tuple[bytes, str]]) -> None:
+def test_disconnected_client_is_not_computed(weights: Path, photos: list[tuple[bytes, str]]) -> None:
     content = photos[0][0]
-    with served(weights, ServerLimits(batch_wait_seconds=1.0), batch=8) as running, live(running) as where:
+    with serve_model(weights, ServerLimits(batch_wait_seconds=1.0), batch=8) as running, live_server(running) as where:
         batches: list[int] = []
-        model = running.desk.models["squares"]
-        model._batcher._told = lambda size, seconds: batches.append(size)
+        model = running.queue.models["squares"]
+        model._batcher._on_batch = lambda size, seconds: batches.append(size)
         for whole in (True, False):
-            with connected(where) as connection:
+            with connect(where) as connection:
                 connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(content))
                 connection.sendall(content if whole else content[:100])
                 sleep(0.2)
-        with connected(where) as connection:  # what it did send is read, and then it is gone
+        with connect(where) as connection:  # it sends part of a request and disconnects
             connection.sendall(HEAD)
-        well(where, content)
+        assert_works(where, content)
         assert batches == [1]
-        assert running.desk.accepted == 0
-        told = running.metrics.render().decode()
-        assert 'effnet_requests_total{path="/v1/predict",status="499"} 2.0' in told
+        assert running.queue.accepted == 0
+        text = running.metrics.render().decode()
+        assert 'effnet_requests_total{path="/v1/predict",status="499"} 2.0' in text
 
 
-def test_a_stop_answers_what_was_accepted(weights: Path, photos: list[tuple[bytes, str]]) -> None:
-    """Clients ask again and again on connections that are kept open; the server is stopped in the midst of it."""
+def test_stop_answers_accepted_requests(weights: Path, photos: list[tuple[bytes, str]]) -> None:
+    """Clients send requests on keep-alive connections while the server is stopped."""
     sent, got, lost = [0], [0], []
 
-    def client(where: Live) -> None:
+    def client(where: LiveServer) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", where.port, timeout=30)
         connection.connect()
         while True:
             try:
                 connection.request("POST", "/v1/predict", photos[0][0], {"content-type": "image/png"})
             except ConnectionRefusedError:
-                return  # the last answer said that the connection is closed, and nobody takes a new one
+                return  # the last response closed the connection, and no new one is accepted
             sent[0] += 1
             try:
                 found = connection.getresponse()
@@ -192,8 +204,8 @@ def test_a_stop_answers_what_was_accepted(weights: Path, photos: list[tuple[byte
                 return
             got[0] += found.status == 200
 
-    with served(weights) as running:
-        where = Live(running)
+    with serve_model(weights) as running:
+        where = LiveServer(running)
         clients = [Thread(target=client, args=(where,)) for _ in range(8)]
         for one in clients:
             one.start()
@@ -206,8 +218,8 @@ def test_a_stop_answers_what_was_accepted(weights: Path, photos: list[tuple[byte
     assert got[0] > 16
 
 
-def test_many_at_once_each_get_their_own(weights: Path, photos: list[tuple[bytes, str]]) -> None:
-    async def work(where: Live) -> None:
+def test_concurrent_clients_get_their_own_predictions(weights: Path, photos: list[tuple[bytes, str]]) -> None:
+    async def work(where: LiveServer) -> None:
         limits = httpx.Limits(max_connections=16)
         async with httpx.AsyncClient(limits=limits, timeout=60) as client:
 
@@ -222,5 +234,82 @@ def test_many_at_once_each_get_their_own(weights: Path, photos: list[tuple[bytes
             assert label == alone[number % len(photos)][0]
             assert share == pytest.approx(alone[number % len(photos)][1], abs=1e-5)
 
-    with served(weights, ServerLimits(queue_size=64)) as running, live(running) as where:
+    with serve_model(weights, ServerLimits(queue_size=64)) as running, live_server(running) as where:
         asyncio.run(work(where))
+
+
+def test_model_names(tmp_path: Path) -> None:
+    folder = tmp_path / "flowers"
+    folder.mkdir()
+    for name in ("model.safetensors", "small.onnx"):
+        (folder / name).write_bytes(b"")
+    sources = [str(folder), str(folder / "small.onnx"), "b0", f"mine={folder}"]
+    assert name_models(sources) == dict(
+        zip(("flowers", "small", "b0", "mine"), [*sources[:3], str(folder)], strict=True)
+    )
+    assert list(name_models([str(folder / "model.safetensors")])) == ["flowers"]
+    with pytest.raises(ValueError, match=f"two models are named b0: rename one, as other={folder}"):
+        name_models(["b0", f"b0={folder}"])
+
+
+def test_taken_port_is_reported_before_models_are_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"cannot bind 127.0.0.1:{port} .*: choose another --port"):
+            serve(["no/such/model"], port=port)
+    with pytest.raises(ValueError, match=r"cannot resolve no\.such\.host\.invalid"):
+        serve(["b0"], host="no.such.host.invalid")
+
+
+def test_model_without_classifier(tmp_path: Path) -> None:
+    path = effnet.save(effnet.create("nano", classes=0), tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="x has no classifier to serve"):
+        serve([str(path)], port=0, engine="eager", limits=ServerLimits())
+
+
+def test_missing_package(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setitem(sys.modules, "effnet.serve.app", None)
+    done = run("serve", "b0")
+    assert done.status == 1
+    assert 'pip install "effnet[serve]"' in done.err
+
+
+def test_invalid_options(run: Run) -> None:  # noqa: F811
+    for words in (["serve"], ["serve", "b0", "--port", "99999"], ["serve", "b0", "--queue", "0"]):
+        assert run(*words).status == 2
+    assert "no/such/model.pth" in run("serve", "no/such/model.pth", "--port", "0").err
+
+
+def test_sigterm_exits_after_the_last_response(weights: Path, photos: list[tuple[bytes, str]]) -> None:
+    command = "from effnet.cli.app import main; raise SystemExit(main())"
+    words = ["serve", str(weights), "--port", "0", "--engine", "eager", "--batch", "32", "--wait-ms", "1500"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, *words], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        found = re.fullmatch(
+            r"effnet: serving (.+) \(eager, batches of up to 32\) at (http://\S+); stop with Ctrl\+C\n", line
+        )
+        assert found, line
+        address = found[2]
+
+        def ask(number: int) -> int:
+            files = {"file": ("x.png", photos[number][0])}
+            return httpx.post(f"{address}/v1/predict", files=files, timeout=30).status_code
+
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(ask, number) for number in range(8)]
+            while 'accepted":8' not in httpx.get(f"{address}/healthz").text:
+                sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            assert [one.result() for one in asked] == [200] * 8
+        assert process.wait(30) == 0
+        assert process.stderr.read() == ""
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(address)
+    finally:
+        process.kill()
+        process.communicate()

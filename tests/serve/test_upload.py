@@ -1,4 +1,4 @@
-"""Every bad request gets the right status and one sentence in JSON, and the next one is served."""
+"""Every bad request gets the right status and one message as JSON, and the next one is served."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from PIL import Image
 
 import effnet
 from effnet.serve.errors import RequestError
-from effnet.serve.limits import ServerLimits
 from effnet.serve.models import ServedModel
+from effnet.serve.server import ServerLimits
 from effnet.serve.upload import read_image_header
-from tests.serve.conftest import Client, Running, as_bytes, served
+from tests.serve.conftest import Client, Running, encode_image, serve_model
 
 PNG = {"content-type": "image/png"}
 
 
-def refused(running: Running, status: int, method: str, path: str, **request: Any) -> str:
-    """The sentence; afterwards a good picture is answered."""
+def assert_refused(running: Running, status: int, method: str, path: str, **request: Any) -> str:
+    """Return the error message, and check that a good image is still predicted afterwards."""
 
     async def work() -> str:
         async with running.client() as client:
             found = await client.request(method, path, **request)
             assert found.status_code == status, found.text
             assert list(found.json()) == ["error"]
-            sentence = found.json()["error"]
-            assert "Traceback" not in sentence
-            assert "\n" not in sentence
-            await served_still(client)
-            return str(sentence)
+            message = found.json()["error"]
+            assert "Traceback" not in message
+            assert "\n" not in message
+            await assert_still_serving(client)
+            return str(message)
 
     return asyncio.run(work())
 
 
-async def served_still(client: Client) -> None:
-    content = as_bytes(np.zeros((40, 40, 3), np.uint8))
+async def assert_still_serving(client: Client) -> None:
+    content = encode_image(np.zeros((40, 40, 3), np.uint8))
     found = await client.post("/v1/predict", content=content, headers=PNG)
     assert found.status_code == 200, found.text
     assert (await client.get("/healthz")).json()["accepted"] == 0
 
 
 def header_only(width: int, height: int) -> bytes:
-    """A PNG that says it has so many pixels."""
+    """A PNG whose header claims this size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -61,62 +61,65 @@ def header_only(width: int, height: int) -> bytes:
     )
 
 
-def test_no_picture(running: Running) -> None:
+def test_no_image(running: Running) -> None:
     for path in ("/v1/predict", "/v1/explain"):
-        assert "there is no content type: send the picture as" in refused(running, 415, "POST", path)
-        assert "no picture in the request" in refused(running, 400, "POST", path, content=b"", headers=PNG)
-        assert "no picture" in refused(running, 400, "POST", path, files={"file": ("x.png", b"")})
-        assert "no field 'file' (it has 'image')" in refused(
+        assert "there is no content type: send the image as" in assert_refused(running, 415, "POST", path)
+        assert "no image in the request" in assert_refused(running, 400, "POST", path, content=b"", headers=PNG)
+        assert "no image" in assert_refused(running, 400, "POST", path, files={"file": ("x.png", b"")})
+        assert "no field 'file' (it has 'image')" in assert_refused(
             running, 400, "POST", path, files={"image": ("x.png", b"x")}
         )
         twice = [("file", ("x.png", b"x")), ("file", ("y.png", b"y"))]
-        assert "2 times" in refused(running, 400, "POST", path, files=twice)
+        assert "2 fields" in assert_refused(running, 400, "POST", path, files=twice)
 
 
-def test_forms_that_are_none(running: Running) -> None:
+def test_malformed_forms(running: Running) -> None:
     def sent(content: bytes, kind: str) -> str:
-        return refused(running, 400, "POST", "/v1/predict", content=content, headers={"content-type": kind})
+        return assert_refused(running, 400, "POST", "/v1/predict", content=content, headers={"content-type": kind})
 
     form = "multipart/form-data"
-    assert "names no boundary" in sent(b"x", form)
-    assert "cannot be read" in sent(b"no form at all", f"{form}; boundary=abc")
+    assert "has no boundary" in sent(b"x", form)
+    assert "is malformed" in sent(b"no form at all", f"{form}; boundary=abc")
     part = b'--abc\r\ncontent-disposition: form-data; name="file"; filename="x"\r\n\r\n' + b"x" * 50
-    assert "ends before its last boundary" in sent(part, f"{form}; boundary=abc")
-    assert "cannot be read" in sent(b"--abc\r\n" + b"y" * 9000, f"{form}; boundary=abc")
+    assert "form is truncated" in sent(part, f"{form}; boundary=abc")
+    assert "is malformed" in sent(b"--abc\r\n" + b"y" * 9000, f"{form}; boundary=abc")
     assert sent(b"--abc--\r\n", f"{form}; boundary=abc")
     assert sent(part, f"{form}; boundary=" + "a" * 500)
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/octet-stream", "video/mp4", "image"])
-def test_another_content_type(running: Running, kind: str) -> None:
-    sentence = refused(running, 415, "POST", "/v1/predict", content=b"x", headers={"content-type": kind})
-    assert sentence.startswith(f"the content type is {kind}: send the picture")
+def test_wrong_content_type(running: Running, kind: str) -> None:
+    message = assert_refused(running, 415, "POST", "/v1/predict", content=b"x", headers={"content-type": kind})
+    assert message.startswith(f"the content type is {kind}: send the image")
 
 
-def test_addresses_are_not_fetched(running: Running) -> None:
+def test_urls_are_not_fetched(running: Running) -> None:
     private = "http://169.254.169.254/latest/meta-data/"
-    sentence = "this server fetches no pictures from addresses: send the picture itself"
-    assert refused(running, 415, "POST", "/v1/predict", json={"url": private}).endswith(sentence)
-    assert refused(running, 400, "POST", "/v1/predict", files={"url": (None, private)}) == sentence
-    assert refused(running, 400, "POST", "/v1/predict", params={"url": private}, content=b"x", headers=PNG) == sentence
+    message = "this server does not fetch URLs: send the image itself"
+    assert assert_refused(running, 415, "POST", "/v1/predict", json={"url": private}).endswith(message)
+    assert assert_refused(running, 400, "POST", "/v1/predict", files={"url": (None, private)}) == message
+    assert (
+        assert_refused(running, 400, "POST", "/v1/predict", params={"url": private}, content=b"x", headers=PNG)
+        == message
+    )
 
 
 @pytest.mark.parametrize("form", [False, True])
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/explain"])
-def test_what_is_no_picture(running: Running, form: bool, path: str) -> None:
+def test_not_an_image(running: Running, form: bool, path: str) -> None:
     def sent(content: bytes, status: int = 422) -> str:
         how: dict[str, Any] = {"files": {"file": ("x", content)}} if form else {"content": content, "headers": PNG}
-        return refused(running, status, "POST", path, **how)
+        return assert_refused(running, status, "POST", path, **how)
 
     noise = np.random.default_rng(0).bytes(2_000_000)
-    none = "this is no picture: the formats that are read are JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF"
+    none = "the file is not an image: supported formats are JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF"
     assert sent(noise) == none
     assert sent(b"<svg xmlns='http://www.w3.org/2000/svg'/>") == none
     assert sent(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n") == none
-    assert "save it as JPEG" in sent(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
-    whole = as_bytes(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
-    assert "the picture is damaged" in sent(whole[: len(whole) // 2])
-    assert "too small" in sent(as_bytes(np.zeros((1, 9, 3), np.uint8)))
+    assert "convert it to JPEG" in sent(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    whole = encode_image(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    assert "the image is damaged" in sent(whole[: len(whole) // 2])
+    assert "too small" in sent(encode_image(np.zeros((1, 9, 3), np.uint8)))
     assert "whose white is not known" in sent(tiff_of_floats())
 
 
@@ -127,21 +130,21 @@ def tiff_of_floats() -> bytes:
 
 
 def test_decompression_bombs(running: Running) -> None:
-    for width, height in ((20_000, 20_000), (12_000, 12_000)):  # beyond PIL's own border, and beyond ours alone
+    for width, height in ((20_000, 20_000), (12_000, 12_000)):  # beyond PIL's own limit, and beyond ours alone
         content = header_only(width, height)
-        sentence = refused(running, 413, "POST", "/v1/predict", content=content, headers=PNG)
-        assert "more than 100,000,000" in sentence
-        assert "pixels" in sentence
+        message = assert_refused(running, 413, "POST", "/v1/predict", content=content, headers=PNG)
+        assert "more than 100,000,000" in message
+        assert "pixels" in message
     read_image_header(header_only(10_000, 10_000), ServerLimits().max_pixels)
 
 
-def test_a_jpeg_in_too_many_passes() -> None:
+def test_jpeg_with_too_many_scans() -> None:
     out = BytesIO()
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(out, "JPEG", progressive=True)
     content = out.getvalue()
     assert read_image_header(content, 10_000).format == "JPEG"
     place = content.rindex(b"\xff\xda")
-    with pytest.raises(RequestError, match="more than 100 passes"):
+    with pytest.raises(RequestError, match="more than 100 scans"):
         read_image_header(content[:-2] + content[place:-2] * 100 + content[-2:], 10_000)
 
 
@@ -153,70 +156,75 @@ def test_too_many_bytes(weights: Path) -> None:
             sent.append(100_000)
             yield b"x" * 100_000
 
-    with served(weights, small) as running:
+    with serve_model(weights, small) as running:
         content = b"x" * (most + 1)
-        sentence = "the request has more than 0.2 MB: send a smaller picture"
-        assert refused(running, 413, "POST", "/v1/predict", content=content, headers=PNG) == sentence
-        assert refused(running, 413, "POST", "/v1/predict", files={"file": ("x", content)}) == sentence
-        assert refused(running, 413, "POST", "/v1/predict", files={"file": ("x", content * 2)}) == sentence
+        message = "the request is larger than 0.2 MB: send a smaller image"
+        assert assert_refused(running, 413, "POST", "/v1/predict", content=content, headers=PNG) == message
+        assert assert_refused(running, 413, "POST", "/v1/predict", files={"file": ("x", content)}) == message
+        assert assert_refused(running, 413, "POST", "/v1/predict", files={"file": ("x", content * 2)}) == message
         sent: list[int] = []
-        assert refused(running, 413, "POST", "/v1/predict", content=chunks(sent), headers=PNG) == sentence
+        assert assert_refused(running, 413, "POST", "/v1/predict", content=chunks(sent), headers=PNG) == message
 
 
 def test_parameters(running: Running) -> None:
     content = {"content": b"x", "headers": PNG}
     where = "/v1/predict"
-    assert refused(running, 422, "POST", f"{where}?top=0", **content) == (
+    assert assert_refused(running, 422, "POST", f"{where}?top=0", **content) == (
         "top should be greater than or equal to 1, got '0'"
     )
-    assert refused(running, 422, "POST", f"{where}?top=many", **content) == "top should be a valid integer, got 'many'"
-    assert refused(running, 404, "POST", f"{where}?model=b7", **content) == "no model is called 'b7': there are squares"
-    assert "format should be 'png' or 'json'" in refused(running, 422, "POST", "/v1/explain?format=gif", **content)
-    assert "squares has no class '2 gren'; did you mean 2 green?" in refused(
+    assert (
+        assert_refused(running, 422, "POST", f"{where}?top=many", **content)
+        == "top should be a valid integer, got 'many'"
+    )
+    assert (
+        assert_refused(running, 404, "POST", f"{where}?model=b7", **content)
+        == "no model is named 'b7': there are squares"
+    )
+    assert "format should be 'png' or 'json'" in assert_refused(
+        running, 422, "POST", "/v1/explain?format=gif", **content
+    )
+    assert "squares has no class '2 gren'; did you mean 2 green?" in assert_refused(
         running, 422, "POST", "/v1/explain?class=2%20gren", **content
     )
-    assert "there are 6, from 0 to 5" in refused(running, 422, "POST", "/v1/explain?class=6", **content)
+    assert "there are 6, from 0 to 5" in assert_refused(running, 422, "POST", "/v1/explain?class=6", **content)
     for phi in ("nan", "inf", "1e9", "x", ""):
-        assert refused(running, 422, "GET", f"/v1/scale?phi={phi}").startswith("phi should be")
-    assert refused(running, 422, "GET", "/v1/scale?phi=8&alpha=2").startswith("alpha^phi is 256: give values")
+        assert assert_refused(running, 422, "GET", f"/v1/scale?phi={phi}").startswith("phi should be")
+    assert assert_refused(running, 422, "GET", "/v1/scale?phi=8&alpha=2").startswith("alpha^phi is 256: choose values")
     for network in ("b99", "/etc/passwd", "x.json", ""):
-        assert refused(running, 404, "GET", f"/v1/scale?network={network}").startswith("no EfficientNet is called")
+        assert assert_refused(running, 404, "GET", f"/v1/scale?network={network}").startswith(
+            "no EfficientNet is called"
+        )
 
 
-def test_elsewhere(running: Running) -> None:
-    assert refused(running, 404, "GET", "/v2/predict") == (
-        "there is nothing at /v2/predict: /openapi.json says what there is"
-    )
-    assert refused(running, 405, "GET", "/v1/predict") == "/v1/predict takes POST, not GET"
+def test_unknown_paths(running: Running) -> None:
+    assert assert_refused(running, 404, "GET", "/v2/predict") == ("/v2/predict does not exist: see /openapi.json")
+    assert assert_refused(running, 405, "GET", "/v1/predict") == "/v1/predict accepts POST, not GET"
     for path in ("/page/none.js", "/page/../app.py", "/page/%2e%2e/app.py", "/docs", "/redoc"):
-        refused(running, 404, "GET", path)
+        assert_refused(running, 404, "GET", path)
 
 
-def test_an_exported_file_gives_no_maps(weights: Path, tmp_path: Path) -> None:
+def test_exported_file_has_no_maps(weights: Path, tmp_path: Path) -> None:
     exported = effnet.export(weights, tmp_path / "squares.onnx")
     running = Running({"squares": ServedModel("squares", exported.path, batch_size=1)}, ServerLimits())
-    sentence = refused(running, 422, "POST", "/v1/explain", content=b"x", headers=PNG)
-    assert sentence == "squares is an exported file, which gives no maps: serve the weights that it was made of"
-    running.desk.close()
+    message = assert_refused(running, 422, "POST", "/v1/explain", content=b"x", headers=PNG)
+    assert message == "squares is an exported file without activation maps: serve its weights"
+    running.queue.close()
 
 
-def test_a_file_that_is_gone_since_the_start(tmp_path: Path, photos: list[tuple[bytes, str]]) -> None:
+def test_weights_deleted_after_start(tmp_path: Path, photos: list[tuple[bytes, str]]) -> None:
     path = effnet.save(effnet.create("nano", classes=2).eval(), tmp_path / "x.safetensors")
     content = path.read_bytes()
     running = Running({"x": ServedModel("x", path, "eager", 1)}, ServerLimits())
     path.unlink()
-    sentence = refused(running, 503, "POST", "/v1/explain", content=photos[0][0], headers=PNG)
-    assert sentence == (
-        "the weights of x cannot be read any more, so that there are no maps: put their file back, "
-        "or start the server again"
-    )
+    message = assert_refused(running, 503, "POST", "/v1/explain", content=photos[0][0], headers=PNG)
+    assert message == ("the weights of x can no longer be read: restore the file or restart the server")
     path.write_bytes(content)
-    assert running.desk.models["x"].activation_map(np.zeros((32, 32, 3), np.uint8), 0).shape
-    running.desk.close()
+    assert running.queue.models["x"].activation_map(np.zeros((32, 32, 3), np.uint8), 0).shape
+    running.queue.close()
 
 
-def test_a_full_queue_and_an_answer_that_takes_too_long(weights: Path, photos: list[tuple[bytes, str]]) -> None:
-    limits = ServerLimits(queue_size=3, timeout_seconds=0.5, batch_wait_seconds=2.0)  # nobody is answered in time
+def test_full_queue_and_timeout(weights: Path, photos: list[tuple[bytes, str]]) -> None:
+    limits = ServerLimits(queue_size=3, timeout_seconds=0.5, batch_wait_seconds=2.0)  # every request times out
 
     async def work(running: Running) -> None:
         async with running.client() as client:
@@ -224,36 +232,42 @@ def test_a_full_queue_and_an_answer_that_takes_too_long(weights: Path, photos: l
             found = await asyncio.gather(*calls)
             assert [one.status_code for one in found] == [503] * 5
             assert all(one.headers["retry-after"] == "1" for one in found)
-            told = sorted(one.json()["error"] for one in found)
-            assert told[:2] == ["all 3 places in the queue are taken: try again in a second"] * 2
-            assert told[2:] == ["no answer within 0.5 seconds: try again later"] * 3
-            assert running.desk.accepted == 0
+            errors = sorted(one.json()["error"] for one in found)
+            assert errors[:3] == ["no prediction within 0.5 seconds: retry later"] * 3
+            assert errors[3:] == ["the queue of 3 is full: retry in a second"] * 2
+            assert running.queue.accepted == 0
 
-    with served(weights, limits, batch=50) as running:
+    with serve_model(weights, limits, batch=50) as running:
         asyncio.run(work(running))
 
 
-def test_a_network_whose_answers_are_not_finite(photos: list[tuple[bytes, str]]) -> None:
+def test_output_with_nan(photos: list[tuple[bytes, str]]) -> None:
     model = effnet.create("nano", classes=2).eval()
     model.classifier.weight.data.fill_(float("nan"))  # type: ignore[union-attr]
     running = Running({"x": ServedModel("x", model, "eager", 1)}, ServerLimits())
 
     async def work() -> None:
-        # As uvicorn does, httpx is to have the answer, and not the error that is on its way to the log
+        # Like uvicorn, return the response instead of raising the error that goes to the log
         import httpx
 
         transport = httpx.ASGITransport(running.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
             found = await client.post("/v1/predict", content=photos[0][0], headers=PNG)
             assert found.status_code == 500
-            assert found.json()["error"].startswith("the server has failed at this")
+            assert found.json()["error"].startswith("internal server error")
             assert (await client.get("/healthz")).status_code == 200
 
     asyncio.run(work())
-    running.desk.close()
+    running.queue.close()
 
 
-def test_limits() -> None:
-    for name, value in (("queue", 0), ("bytes_most", 0), ("pixels_most", 0), ("seconds", 0), ("wait", -1)):
+def test_invalid_limits() -> None:
+    for name, value in (
+        ("queue_size", 0),
+        ("max_bytes", 0),
+        ("max_pixels", 0),
+        ("timeout_seconds", 0),
+        ("batch_wait_seconds", -1),
+    ):
         with pytest.raises(ValueError, match=name):
             replace(ServerLimits(), **{name: value})  # type: ignore[arg-type]

@@ -1,44 +1,46 @@
-// The server as this page asks it: an answer, a sentence that says why there is none, or nobody there.
+// Requests to the server: JSON, an error with the server's message, or a server that does not answer.
 
-export class Refused extends Error {}
-export class Away extends Error {}
+export class RequestError extends Error {}
+export class ServerUnavailable extends Error {}
 
-/** JSON from `path`; throws Refused with the server's sentence, or Away. */
-export const ask = async (path, options = {}) => {
-  let answer;
+/** Fetches JSON; throws RequestError with the server's message, or ServerUnavailable. */
+export const fetchJson = async (path, options = {}) => {
+  let response;
   try {
-    answer = await fetch(path, options);
+    response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Away("The server does not answer. It is asked again until it does.");
+    throw new ServerUnavailable("The server is not responding. Retrying …");
   }
-  const found = await answer.json().catch(() => ({ error: `the server answers with ${answer.status}` }));
-  if (!answer.ok) throw new Refused(found.error ?? `the server answers with ${answer.status}`);
-  return found;
+  const fallback = `the server responded with status ${response.status}`;
+  const data = await response.json().catch(() => ({ error: fallback }));
+  if (!response.ok) throw new RequestError(data.error ?? fallback);
+  return data;
 };
 
-/** A picture's answer. */
-export const send = (path, picture, parameters, signal) => {
+/** Posts an image and fetches the JSON. */
+export const postImage = (path, image, parameters, signal) => {
   const form = new FormData();
-  form.append("file", picture, "picture");
-  return ask(`${path}?${new URLSearchParams(parameters)}`, { method: "POST", body: form, signal });
+  form.append("file", image, "image");
+  return fetchJson(`${path}?${new URLSearchParams(parameters)}`, { method: "POST", body: form, signal });
 };
 
-const waited = async () => {
+const pollServer = async () => {
   for (;;) {
-    await new Promise((done) => setTimeout(done, 1000));
+    await new Promise((resolve) => setTimeout(resolve, 1000));
     try {
-      await ask("/healthz");
+      await fetchJson("/healthz");
       return;
     } catch (error) {
-      if (!(error instanceof Away)) throw error;
+      if (!(error instanceof ServerUnavailable)) throw error;
     }
   }
 };
 
-let returning = null;
+let polling = null;
 
-/** Ends when the server is there again; however many wait for it, it is asked once a second. */
-export const back = () => (returning ??= waited().finally(() => (returning = null)));
+/** Resolves when the server is back; it is polled once per second, whatever the number of waiting callers. */
+export const serverIsBack = () => (polling ??= pollServer().finally(() => (polling = null)));
 
+/** A message as a sentence: capitalized, with a full stop. */
 export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".");

@@ -1,81 +1,84 @@
-// The third tab: two models side by side, and what each says of the picture in the first tab.
+// The Models tab: two models side by side, and what each predicts for the image of the Predict tab.
 
-import { Away, back, send, sentence } from "./server.js";
-import { state } from "./picture.js";
-import { bars, byId, fill, made, milliseconds, short } from "./words.js";
+import { ServerUnavailable, postImage, sentence, serverIsBack } from "./api.js";
+import { byId, createElement, fillTable, formatMilliseconds, formatSI, labelBars } from "./dom.js";
+import { state } from "./predict.js";
 
 const TASKS = { classification: "one class per image", multilabel: "any number of labels", regression: "values" };
-const FACTS = [
-  ["architecture", (one) => one.arch],
-  ["answers", (one) => `${one.classes.toLocaleString("en")}, ${TASKS[one.task]}`],
-  ["picture", (one) => `${one.size[0]}×${one.size[1]}`],
-  ["params", (one) => short(one.params)],
-  ["MACs", (one) => short(one.macs)],
-  ["size in float32", (one) => short(one.weight_bytes, "B")],
-  ["peak of its maps", (one) => short(one.bytes, "B")],
-  ["engine", (one) => `${one.engine}, ${one.precision}`],
-  ["at once", (one) => `up to ${one.batch}`],
-  ["preprocessing", (one) => one.preprocess],
+const PROPERTIES = [
+  ["architecture", (model) => model.arch],
+  ["outputs", (model) => `${model.classes.toLocaleString("en")}, ${TASKS[model.task]}`],
+  ["input size", (model) => `${model.size[0]}×${model.size[1]}`],
+  ["parameters", (model) => formatSI(model.params)],
+  ["MACs", (model) => formatSI(model.macs)],
+  ["weights in float32", (model) => formatSI(model.weight_bytes, "B")],
+  ["peak memory", (model) => formatSI(model.bytes, "B")],
+  ["engine", (model) => `${model.engine}, ${model.precision}`],
+  ["batch size", (model) => `up to ${model.batch_size}`],
+  ["preprocessing", (model) => model.preprocess],
 ];
-let asked = 0;
+let latest = 0;
 
-const chosen = () => ["one", "other"].map((id) => state.models.find((one) => one.name === byId(id).value));
+const selectedModels = () =>
+  ["model-a", "model-b"].map((id) => state.models.find((model) => model.name === byId(id).value));
 
-const answer = async (model, place) => {
+const showPrediction = async (model, column) => {
+  const heading = createElement("h2", {}, model.name);
   try {
     const start = performance.now();
-    const found = await send("/v1/predict", state.picture, { model: model.name });
-    const values = Object.entries(found.values).map(([name, value]) => made("li", {}, made("div", {}, name, made("span", {}, `${value}`))));
-    place.replaceChildren(
-      made("h2", {}, model.name),
-      made("ol", { class: "labels" }, ...bars(found, null), ...values),
-      made("p", { class: "soft" }, `${milliseconds((performance.now() - start) / 1e3)} in all, network ${milliseconds(found.seconds.network)}`));
+    const prediction = await postImage("/v1/predict", state.image, { model: model.name });
+    const seconds = (performance.now() - start) / 1e3;
+    const values = Object.entries(prediction.values).map(([name, value]) =>
+      createElement("li", {}, createElement("div", {}, name, createElement("span", {}, `${value}`))));
+    const timing = `${formatMilliseconds(seconds)} in total, network ${formatMilliseconds(prediction.seconds.network)}`;
+    column.replaceChildren(
+      heading,
+      createElement("ol", { class: "labels" }, ...labelBars(prediction, null), ...values),
+      createElement("p", { class: "muted" }, timing));
   } catch (error) {
-    if (error instanceof Away) throw error;
-    place.replaceChildren(made("h2", {}, model.name), made("p", { class: "said wrong" }, sentence(error.message)));
+    if (error instanceof ServerUnavailable) throw error;
+    column.replaceChildren(heading, createElement("p", { class: "status error" }, sentence(error.message)));
   }
 };
 
-const compare = async () => {
-  const number = ++asked;
-  const models = chosen();
+export const compare = async () => {
+  const number = ++latest;
+  const models = selectedModels();
   if (!models.every(Boolean)) return;
-  const said = byId("models-said");
-  said.className = "said soft";
-  said.textContent = state.models.length < 2
-    ? "One model is served. Start the server with two to compare them: effnet serve b0 b3."
-    : state.picture ? "" : "Choose a picture in the first tab, and both say here what it shows.";
-  fill(byId("compared"), ["", ...models.map((one) => one.name)], FACTS.map(([name, of]) => {
-    const cells = models.map(of);
+  const status = byId("compare-status");
+  status.className = "status muted";
+  status.textContent = state.models.length < 2
+    ? "Only one model is served. Start the server with two to compare them: effnet serve b0 b3."
+    : state.image ? "" : "Choose an image in the Predict tab to see what both models predict.";
+  fillTable(byId("properties"), ["", ...models.map((model) => model.name)], PROPERTIES.map(([name, format]) => {
+    const cells = models.map(format);
     return { kind: cells[0] === cells[1] ? "" : "differs", cells: [name, ...cells] };
   }));
-  if (!state.picture) return byId("both").replaceChildren();
-  const places = models.map(() => made("div"));
-  byId("both").replaceChildren(...places);
+  if (!state.image) return byId("predictions").replaceChildren();
+  const columns = models.map(() => createElement("div"));
+  byId("predictions").replaceChildren(...columns);
   try {
-    for (const [index, model] of models.entries()) if (number === asked) await answer(model, places[index]);
+    for (const [index, model] of models.entries()) if (number === latest) await showPrediction(model, columns[index]);
   } catch (error) {
-    if (!(error instanceof Away)) throw error;
-    if (number !== asked) return;
-    byId("both").replaceChildren();
-    said.className = "said wrong";
-    said.textContent = error.message;
-    await back();
-    if (number === asked) await compare();
+    if (!(error instanceof ServerUnavailable)) throw error;
+    if (number !== latest) return;
+    byId("predictions").replaceChildren();
+    status.className = "status error";
+    status.textContent = error.message;
+    await serverIsBack();
+    if (number === latest) await compare();
   }
 };
 
-export const fillChoices = () => {
-  for (const [id, place] of [["model", 0], ["one", 0], ["other", 1]]) {
+export const fillModelMenus = () => {
+  const names = state.models.map((model) => model.name);
+  for (const [id, index] of [["model", 0], ["model-a", 0], ["model-b", 1]]) {
     const before = byId(id).value;
-    byId(id).replaceChildren(...state.models.map((one) => made("option", { value: one.name }, one.name)));
-    const names = state.models.map((one) => one.name);
-    byId(id).value = names.includes(before) ? before : names[Math.min(place, names.length - 1)];
+    byId(id).replaceChildren(...names.map((name) => createElement("option", { value: name }, name)));
+    byId(id).value = names.includes(before) ? before : names[Math.min(index, names.length - 1)];
   }
 };
 
-export const start = () => {
-  for (const id of ["one", "other"]) byId(id).addEventListener("change", compare);
+export const initialize = () => {
+  for (const id of ["model-a", "model-b"]) byId(id).addEventListener("change", compare);
 };
-
-export const open = compare;

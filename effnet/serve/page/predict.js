@@ -1,170 +1,170 @@
-// The first tab: a picture comes in, its classes come out, and where in it each is seen.
+// The Predict tab: an image, its classes, and where in the image each of them is seen.
 
-import { Away, Refused, back, send, sentence } from "./server.js";
-import { bars, byId, milliseconds, percent } from "./words.js";
+import { RequestError, ServerUnavailable, postImage, sentence, serverIsBack } from "./api.js";
+import { byId, formatMilliseconds, formatPercent, labelBars } from "./dom.js";
 
-export const state = { picture: null, models: [], limits: {} };
+export const state = { image: null, models: [], limits: {} };
 
-let asked = 0; // answers to all but the latest question are thrown away
-let waiting = null;
-let address = "";
+let latest = 0; // responses to all but the latest request are discarded
+let controller = null;
+let imageUrl = "";
 
-const say = (text, kind = "") => {
-  const said = byId("said");
-  said.textContent = text;
-  said.className = `said ${kind}`;
+const setStatus = (text, kind = "") => {
+  byId("status").textContent = text;
+  byId("status").className = `status ${kind}`;
 };
 
-const model = () => state.models.find((one) => one.name === byId("model").value);
+const selectedModel = () => state.models.find((model) => model.name === byId("model").value);
 
-const question = () => {
-  waiting?.abort();
-  waiting = new AbortController();
-  return [++asked, waiting.signal];
+const newRequest = () => {
+  controller?.abort();
+  controller = new AbortController();
+  return [++latest, controller.signal];
 };
 
 const clearMap = () => {
   byId("map").hidden = true;
-  byId("photo").classList.remove("hot");
+  byId("photo").classList.remove("explained");
   for (const button of byId("labels").querySelectorAll("[aria-pressed]")) button.setAttribute("aria-pressed", "false");
 };
 
 const clear = () => {
   clearMap();
   byId("labels").replaceChildren();
-  byId("took").textContent = "";
+  byId("timing").textContent = "";
   byId("hint").hidden = true;
-  byId("heat").disabled = true;
+  byId("heatmap").disabled = true;
 };
 
-/** Says what went wrong; if nobody was there, asks once more when somebody is. */
-const failed = async (error, number, again) => {
-  if (number !== asked || error.name === "AbortError") return;
-  if (!(error instanceof Refused || error instanceof Away)) throw error;
-  say(error instanceof Refused ? sentence(error.message) : error.message, "wrong");
-  if (error instanceof Away) {
-    await back();
-    if (number === asked) await again();
+/** Shows an error; if the server did not respond, retries when it is back. */
+const handleError = async (error, number, retry) => {
+  if (number !== latest || error.name === "AbortError") return;
+  if (!(error instanceof RequestError || error instanceof ServerUnavailable)) throw error;
+  setStatus(sentence(error.message), "error");
+  if (error instanceof ServerUnavailable) {
+    await serverIsBack();
+    if (number === latest) await retry();
   }
 };
 
 const showMap = async (index) => {
-  if (!model()?.explains) return;
-  const [number, signal] = question();
+  const model = selectedModel();
+  if (!model?.can_explain) return;
+  const [number, signal] = newRequest();
   try {
-    const found = await send("/v1/explain", state.picture, { model: model().name, class: index, format: "json" }, signal);
-    if (number !== asked) return;
-    const [left, top, right, bottom] = found.box.map((share) => 100 * share);
+    const parameters = { model: model.name, class: index, format: "json" };
+    const explanation = await postImage("/v1/explain", state.image, parameters, signal);
+    if (number !== latest) return;
+    const [left, top, right, bottom] = explanation.box.map((fraction) => 100 * fraction);
     const map = byId("map");
-    map.src = found.layer;
-    map.alt = `Where “${found.label}” is seen`;
+    map.src = explanation.layer;
+    map.alt = `Where “${explanation.label}” is seen`;
     Object.assign(map.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
     map.hidden = false;
-    byId("photo").classList.add("hot");
-    byId("heat").checked = true;
+    byId("photo").classList.add("explained");
+    byId("heatmap").checked = true;
     for (const button of byId("labels").querySelectorAll("button"))
       button.setAttribute("aria-pressed", String(button.dataset.index === String(index)));
-    byId("hint").textContent = `The map shows where “${found.label}” is seen; the dashed frame is what the network sees.`;
+    byId("hint").textContent = `The map shows where “${explanation.label}” is seen; the dashed frame is what the network sees.`;
   } catch (error) {
-    byId("heat").checked = false;
+    byId("heatmap").checked = false;
     clearMap();
-    await failed(error, number, () => showMap(index));
+    await handleError(error, number, () => showMap(index));
   }
 };
 
-const told = (found, seconds) => {
-  const values = Object.entries(found.values);
-  const first = found.labels[0];
-  if (first) say(`${first.label}, ${percent(first.probability)}`);
-  else say(values.length ? values.map(([name, value]) => `${name} ${value}`).join(", ") : "None of its labels.");
-  const shown = bars(found, model().explains ? showMap : null);
-  byId("labels").replaceChildren(...shown);
-  shown.forEach((row, place) => (row.firstChild.dataset.index = found.labels[place].index));
-  const { decoding, waiting: idle, network, whole } = found.seconds;
-  const remark = found.picture.remark ? `${sentence(found.picture.remark)} ` : "";
-  byId("took").textContent =
-    `${remark}${milliseconds(seconds)} in all, ${milliseconds(whole)} of them on the server: decoding ` +
-    `${milliseconds(decoding)}, waiting ${milliseconds(idle)}, network ${milliseconds(network)}.`;
-  byId("heat").disabled = !(model().explains && first);
-  byId("hint").hidden = byId("heat").disabled;
-  byId("hint").textContent = "Choose a class to see where in the picture it is seen.";
+const showPrediction = (prediction, seconds) => {
+  const values = Object.entries(prediction.values);
+  const canExplain = selectedModel().can_explain;
+  const first = prediction.labels[0];
+  if (first) setStatus(`${first.label}, ${formatPercent(first.probability)}`);
+  else setStatus(values.map(([name, value]) => `${name} ${value}`).join(", ") || "None of its labels.");
+  byId("labels").replaceChildren(...labelBars(prediction, canExplain ? showMap : null));
+  const { decoding, waiting, network, total } = prediction.seconds;
+  const remark = prediction.image.remark ? `${sentence(prediction.image.remark)} ` : "";
+  byId("timing").textContent =
+    `${remark}${formatMilliseconds(seconds)} in total, ${formatMilliseconds(total)} on the server: decoding ` +
+    `${formatMilliseconds(decoding)}, waiting ${formatMilliseconds(waiting)}, network ${formatMilliseconds(network)}.`;
+  byId("heatmap").disabled = !(canExplain && first);
+  byId("hint").hidden = byId("heatmap").disabled;
+  byId("hint").textContent = "Choose a class to see where in the image it is seen.";
 };
 
 export const predict = async () => {
-  if (!state.picture || !model()) return;
-  const heated = byId("heat").checked;
+  if (!state.image || !selectedModel()) return;
+  const showsMap = byId("heatmap").checked;
   clear();
-  if (state.picture.size > state.limits.bytes_most) {
-    question();
-    say(`The file has ${(state.picture.size / 1e6).toFixed(0)} MB, and ${state.limits.bytes_most / 1e6} MB is the most here.`, "wrong");
+  const [number, signal] = newRequest();
+  if (state.image.size > state.limits.max_bytes) {
+    const [size, limit] = [state.image.size, state.limits.max_bytes].map((bytes) => `${Math.round(bytes / 1e5) / 10} MB`);
+    setStatus(`The file is ${size}; the limit is ${limit}.`, "error");
     return;
   }
-  const [number, signal] = question();
-  say("Looking …", "soft");
+  setStatus("Predicting …", "muted");
   const start = performance.now();
   try {
-    const found = await send("/v1/predict", state.picture, { model: model().name }, signal);
-    if (number !== asked) return;
-    told(found, (performance.now() - start) / 1e3);
-    if (heated && found.labels.length) await showMap(found.labels[0].index);
+    const prediction = await postImage("/v1/predict", state.image, { model: selectedModel().name }, signal);
+    if (number !== latest) return;
+    showPrediction(prediction, (performance.now() - start) / 1e3);
+    if (showsMap && prediction.labels.length) await showMap(prediction.labels[0].index);
   } catch (error) {
-    await failed(error, number, predict);
+    await handleError(error, number, predict);
   }
 };
 
-const take = (picture) => {
-  state.picture = picture;
-  byId("heat").checked = false;
-  if (address) URL.revokeObjectURL(address);
-  address = URL.createObjectURL(picture);
-  const shown = byId("shown");
-  byId("invitation").hidden = byId("unseen").hidden = true;
+const setImage = (image) => {
+  state.image = image;
+  byId("heatmap").checked = false;
+  if (imageUrl) URL.revokeObjectURL(imageUrl);
+  imageUrl = URL.createObjectURL(image);
+  const preview = byId("preview");
+  byId("placeholder").hidden = byId("no-preview").hidden = true;
   byId("photo").hidden = false;
-  byId("place").classList.add("full");
-  shown.onload = () => byId("photo").style.setProperty("--shape", shown.naturalWidth / shown.naturalHeight); // small ones grow
-  shown.onerror = () => {
+  byId("drop-zone").classList.add("full");
+  preview.onload = () => byId("photo").style.setProperty("--shape", preview.naturalWidth / preview.naturalHeight); // small ones grow
+  preview.onerror = () => {
     byId("photo").hidden = true;
-    byId("unseen").hidden = false;
-    byId("unseen").textContent = `${picture.name || "This file"}: your browser cannot show it.`;
+    byId("no-preview").hidden = false;
+    byId("no-preview").textContent = `${image.name || "This file"}: your browser cannot display it.`;
   };
-  shown.alt = `Your picture${picture.name ? `, ${picture.name}` : ""}`;
-  shown.src = address;
+  preview.alt = `Your image${image.name ? `, ${image.name}` : ""}`;
+  preview.src = imageUrl;
   predict();
 };
 
-const files = (list) => [...(list ?? [])][0];
+const firstFile = (list) => [...(list ?? [])][0];
 
-export const start = () => {
-  const place = document.documentElement;
+export const initialize = () => {
+  const root = document.documentElement;
   for (const id of ["file", "camera"])
     byId(id).addEventListener("change", ({ target }) => {
-      const picture = files(target.files);
-      if (picture) take(picture);
+      const image = firstFile(target.files);
+      if (image) setImage(image);
       target.value = ""; // the same file may be chosen again
     });
-  place.addEventListener("dragover", (event) => {
+  root.addEventListener("dragover", (event) => {
     event.preventDefault();
-    byId("place").classList.add("over");
+    byId("drop-zone").classList.add("over");
   });
-  place.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) byId("place").classList.remove("over");
+  root.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) byId("drop-zone").classList.remove("over");
   });
-  place.addEventListener("drop", (event) => {
+  root.addEventListener("drop", (event) => {
     event.preventDefault();
-    byId("place").classList.remove("over");
-    const picture = files(event.dataTransfer.files);
-    if (picture) take(picture);
-    else say("That was no file: save the picture first, then drop the file.", "wrong");
+    byId("drop-zone").classList.remove("over");
+    const image = firstFile(event.dataTransfer.files);
+    if (image) setImage(image);
+    else setStatus("That is not a file: save the image first, then drop the file.", "error");
   });
   document.addEventListener("paste", (event) => {
-    const picture = files(event.clipboardData?.files);
-    if (picture) take(picture);
+    const image = firstFile(event.clipboardData?.files);
+    if (image) setImage(image);
   });
-  byId("heat").addEventListener("change", ({ target }) => {
+  byId("heatmap").addEventListener("change", ({ target }) => {
     const first = byId("labels").querySelector("button");
     if (target.checked && first) showMap(first.dataset.index);
     else {
-      question();
+      newRequest();
       clearMap();
     }
   });

@@ -1,72 +1,70 @@
-// The second tab: φ as a dial, and the network that it makes.
+// The Scale tab: φ as a slider, and the network it produces.
 
-import { Away, ask, back, sentence } from "./server.js";
-import { byId, fill, made, short, signed } from "./words.js";
+import { ServerUnavailable, fetchJson, sentence, serverIsBack } from "./api.js";
+import { byId, createElement, fillTable, formatSI, formatSigned } from "./dom.js";
 
-const ROOM = 3; // φ that the diagram has room for: up to it the scale stays, and the network grows in it
+const DIAGRAM_PHI = 3; // up to this φ the diagram's scale stays, and the network grows within it
+const DEBOUNCE_MS = 40; // the slider moves faster than anything can be drawn
+const COLUMNS = ["network", "input", "params", "MACs", "size", "top-1, published"];
 const narrow = matchMedia("(max-width: 40rem)");
-const PAUSE = 40; // ms: the dial moves faster than anything can be drawn
 let timer = 0;
-let waiting = null;
+let controller = null;
 
-const columns = ["network", "picture", "params", "MACs", "size", "top-1, published"];
-const row = (name, one, kind = "") => ({
-  kind,
-  cells: [name, `${one.resolution}²`, short(one.params), short(one.macs), short(one.weight_bytes, "B"), one.top1 ? `${one.top1.toLocaleString("en", { minimumFractionDigits: 1 })} %` : "–"],
-});
+const tableRow = (name, network, kind = "") => {
+  const top1 = network.top1 ? `${network.top1.toLocaleString("en", { minimumFractionDigits: 1 })} %` : "–";
+  const cells = [name, `${network.resolution}²`, formatSI(network.params), formatSI(network.macs), formatSI(network.weight_bytes, "B"), top1];
+  return { kind, cells };
+};
 
-const show = (found) => {
+const showNetwork = (scaled) => {
   const tiles = [
-    ["picture", `${found.resolution}×${found.resolution}`],
-    ["params", short(found.params)],
-    ["MACs", short(found.macs)],
-    ["size in float32", short(found.weight_bytes, "B")],
-    ["peak of its maps", short(found.bytes, "B")],
+    ["input size", `${scaled.resolution}×${scaled.resolution}`],
+    ["parameters", formatSI(scaled.params)],
+    ["MACs", formatSI(scaled.macs)],
+    ["weights in float32", formatSI(scaled.weight_bytes, "B")],
+    ["peak memory", formatSI(scaled.bytes, "B")],
   ];
-  byId("tiles").replaceChildren(...tiles.map(([name, value]) => made("div", {}, made("dt", {}, name), made("dd", {}, value))));
-  byId("scale-said").className = "said soft";
-  const itself = found.released.some((one) => one.name === found.arch.name);
-  byId("scale-said").textContent = `${found.arch.name}: ${short(found.params)} params, ${short(found.macs)} MACs; ` +
-    (itself ? "as it was released." : `the nearest released network is ${found.nearest}.`);
-  byId("diagram").innerHTML = found.svg; // made by our own server, of numbers and of the names of published networks
-  const after = found.released.filter((one) => one.macs <= found.macs).length;
-  const rows = found.released.map((one) => row(one.name, one));
-  if (itself) rows[after - 1].kind = "here";
-  else rows.splice(after, 0, row(`φ = ${signed(found.phi)}`, found, "here"));
-  fill(byId("released"), columns, rows);
+  byId("tiles").replaceChildren(...tiles.map(([name, value]) =>
+    createElement("div", {}, createElement("dt", {}, name), createElement("dd", {}, value))));
+  const isReleased = scaled.released.some((network) => network.name === scaled.arch.name);
+  byId("scale-status").className = "status muted";
+  byId("scale-status").textContent = `${scaled.arch.name}: ${formatSI(scaled.params)} params, ${formatSI(scaled.macs)} MACs; ` +
+    (isReleased ? "as released." : `the nearest released network is ${scaled.nearest}.`);
+  byId("diagram").innerHTML = scaled.svg; // made by our own server, of numbers and names of published networks
+  const position = scaled.released.filter((network) => network.macs <= scaled.macs).length;
+  const rows = scaled.released.map((network) => tableRow(network.name, network));
+  if (isReleased) rows[position - 1].kind = "current";
+  else rows.splice(position, 0, tableRow(`φ = ${formatSigned(scaled.phi)}`, scaled, "current"));
+  fillTable(byId("released"), COLUMNS, rows);
 };
 
 const update = async () => {
-  waiting?.abort();
-  waiting = new AbortController();
-  const { signal } = waiting;
-  const parameters = { network: byId("base").value };
+  controller?.abort();
+  controller = new AbortController();
+  const { signal } = controller;
+  const parameters = { network: byId("base").value, narrow: narrow.matches, beside: DIAGRAM_PHI };
   for (const id of ["phi", "alpha", "beta", "gamma"]) parameters[id] = byId(id).value;
-  parameters.narrow = narrow.matches;
-  parameters.beside = ROOM;
   try {
-    show(await ask(`/v1/scale?${new URLSearchParams(parameters)}`, { signal }));
+    showNetwork(await fetchJson(`/v1/scale?${new URLSearchParams(parameters)}`, { signal }));
   } catch (error) {
     if (error.name === "AbortError") return;
-    byId("scale-said").className = "said wrong";
-    byId("scale-said").textContent = sentence(error.message);
-    if (!(error instanceof Away)) return;
-    await back();
+    byId("scale-status").className = "status error";
+    byId("scale-status").textContent = sentence(error.message);
+    if (!(error instanceof ServerUnavailable)) return;
+    await serverIsBack();
     if (!signal.aborted) await update();
   }
 };
 
-const moved = () => {
-  const phi = signed(Number(byId("phi").value));
-  byId("phi-said").textContent = phi;
+export const scheduleUpdate = () => {
+  const phi = formatSigned(Number(byId("phi").value));
+  byId("phi-value").textContent = phi;
   byId("phi").setAttribute("aria-valuetext", `φ ${phi}`);
   clearTimeout(timer);
-  timer = setTimeout(update, PAUSE);
+  timer = setTimeout(update, DEBOUNCE_MS);
 };
 
-export const start = () => {
-  for (const id of ["base", "phi", "alpha", "beta", "gamma"]) byId(id).addEventListener("input", moved);
-  narrow.addEventListener("change", moved);
+export const initialize = () => {
+  for (const id of ["base", "phi", "alpha", "beta", "gamma"]) byId(id).addEventListener("input", scheduleUpdate);
+  narrow.addEventListener("change", scheduleUpdate);
 };
-
-export const open = moved;

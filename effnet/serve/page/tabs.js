@@ -1,53 +1,50 @@
-// Tabs, and what is asked of the server first.
+// Starts the page: the tabs, and the list of models from the server.
 
-import * as models from "./models.js";
-import * as picture from "./picture.js";
-import * as scale from "./scale.js";
-import { Away, ask, back, sentence } from "./server.js";
-import { byId } from "./words.js";
+import { ServerUnavailable, fetchJson, sentence, serverIsBack } from "./api.js";
+import * as compareTab from "./compare.js";
+import { byId } from "./dom.js";
+import * as predictTab from "./predict.js";
+import * as scaleTab from "./scale.js";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
-const opened = { scale: scale.open, models: models.open };
+const onOpen = { scale: scaleTab.scheduleUpdate, models: compareTab.compare };
 
-const choose = (tab, focus) => {
-  for (const one of tabs) {
-    const here = one === tab;
-    one.setAttribute("aria-selected", String(here));
-    one.tabIndex = here ? 0 : -1;
-    byId(one.getAttribute("aria-controls")).hidden = !here;
+const selectTab = (selected, focus) => {
+  for (const tab of tabs) {
+    tab.setAttribute("aria-selected", String(tab === selected));
+    tab.tabIndex = tab === selected ? 0 : -1;
+    byId(tab.getAttribute("aria-controls")).hidden = tab !== selected;
   }
-  if (focus) tab.focus();
-  const name = tab.getAttribute("aria-controls");
-  history.replaceState(null, "", name === "picture" ? location.pathname : `#${name}`);
-  opened[name]?.();
+  if (focus) selected.focus();
+  const name = selected.getAttribute("aria-controls");
+  history.replaceState(null, "", name === "predict" ? location.pathname : `#${name}`);
+  onOpen[name]?.();
 };
 
-tabs.forEach((tab, place) => {
-  tab.addEventListener("click", () => choose(tab));
+tabs.forEach((tab, index) => {
+  tab.addEventListener("click", () => selectTab(tab));
   tab.addEventListener("keydown", (event) => {
-    const to = { ArrowRight: place + 1, ArrowLeft: place - 1, Home: 0, End: tabs.length - 1 }[event.key];
-    if (to === undefined) return;
+    const target = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: tabs.length - 1 }[event.key];
+    if (target === undefined) return;
     event.preventDefault();
-    choose(tabs[(to + tabs.length) % tabs.length], true);
+    selectTab(tabs[(target + tabs.length) % tabs.length], true);
   });
 });
 
-const begin = async () => {
+const loadModels = async () => {
   try {
-    Object.assign(picture.state, await ask("/v1/models"));
+    Object.assign(predictTab.state, await fetchJson("/v1/models"));
   } catch (error) {
-    byId("said").className = "said wrong";
-    byId("said").textContent = sentence(error.message);
-    if (!(error instanceof Away)) throw error;
-    await back();
-    return begin();
+    byId("status").className = "status error";
+    byId("status").textContent = sentence(error.message);
+    if (!(error instanceof ServerUnavailable)) throw error;
+    await serverIsBack();
+    return loadModels();
   }
-  models.fillChoices();
-  const tab = tabs.find((one) => `#${one.getAttribute("aria-controls")}` === location.hash);
-  if (tab) choose(tab);
+  compareTab.fillModelMenus();
+  const tab = tabs.find((each) => `#${each.getAttribute("aria-controls")}` === location.hash);
+  if (tab) selectTab(tab);
 };
 
-picture.start();
-scale.start();
-models.start();
-begin();
+for (const tab of [predictTab, scaleTab, compareTab]) tab.initialize();
+loadModels();
