@@ -140,7 +140,7 @@ def _create_timm(name: str) -> nn.Module:
     try:
         import timm
     except ImportError:
-        raise ImportError(f'{name} is a network of timm, which is missing here: pip install "effnet[rivals]"') from None
+        raise ImportError(f'{name} is a network of timm, which is missing here: pip install "effnet[peers]"') from None
     network: nn.Module = timm.create_model(name)
     return network
 
