@@ -148,7 +148,7 @@ def resident(process: int) -> float:
 
 def alone(predictor: Predictor, body: bytes) -> np.ndarray:
     """The picture's probabilities, computed alone."""
-    return predictor.compute(load_input(body, predictor.tta_preprocess)[None], single=True)[0]
+    return predictor.compute(load_input(body, predictor.input_preprocess)[None], batch_size=1)[0]
 
 
 def without(predictor: Predictor, bodies: list[bytes], count: int) -> float:

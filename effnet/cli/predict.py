@@ -183,7 +183,7 @@ def predict(
                 rows = list(found)
     if rows:
         print_predictions_table(rows, predictor.labels)
-    predictor.cache_for_engines()
+    predictor.cache_engine_file()
     tally.finish(f"{tally.read} embeddings are written to {embeddings}" if embeddings else "", strict)
 
 
@@ -387,7 +387,7 @@ def write_submission(
     with progress_bar("predicting") as step:
         predictor = make()
         done = write_submission(table, predictor, out, probabilities=probabilities, force=force, progress=step)
-    predictor.cache_for_engines()
+    predictor.cache_engine_file()
     for why in done.unreadable:
         note(why)
     if done.unreadable:

@@ -1,4 +1,4 @@
-"""How much each of several models should count in an ensemble, found on out-of-fold predictions."""
+"""Ensembles: the weighted mean of several models' scores, and weights fitted on out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -16,25 +16,162 @@ from effnet.arch.serde import check_int
 from effnet.data.image_io import ImageError, ImageSource, InputImage
 from effnet.metadata import Labels, Preprocess
 from effnet.prediction.oof import OutOfFold
-from effnet.prediction.pipeline import run_batches
+from effnet.prediction.pipeline import NamedImages, run_batches
 from effnet.prediction.predictor import Prediction, Predictor, name_images, to_prediction
 from effnet.tasks import MIN_WRITTEN_PROBABILITY, Task, task_of
+
+FOLDS_FILE = "folds.json"  # in the directory of a finished cross-validation run; names its models
+
+_IMAGES_PER_CHUNK = 128  # decoded together where members need different preprocessing
+
+
+class Ensemble:
+    """Several models that predict together; used like `Predictor`, but without embeddings.
+
+    The scores are the weighted mean of the members' scores, in the order of the first member's labels. An image is
+    decoded once for all members of the same preprocessing.
+
+    Args:
+        members: Weights files, model names, run directories or `Predictor` objects. The directory of a
+            cross-validation run counts as one member, however many folds it has.
+        weights: One weight per member; default: equal.
+        make_predictor: Makes a predictor of weights.
+
+    Raises:
+        ValueError: If the members' labels differ or the number of weights is wrong, and as `Predictor` does.
+
+    Example:
+        >>> effnet.Ensemble(["runs/a", "runs/b/model.safetensors"])(["cat.jpg"])[0].label
+        'cat'
+    """
+
+    def __init__(
+        self,
+        members: Sequence[str | Path | Predictor],
+        weights: Sequence[float] | None = None,
+        make_predictor: Callable[[str | Path], Predictor] = Predictor,
+    ) -> None:
+        self.members: list[Predictor] = []
+        self.weights: list[float] = []  # one per predictor, sum 1
+        for member, weight in zip(members, _normalize_weights(len(members), weights), strict=True):
+            models = [member] if isinstance(member, Predictor) else member_models(member)
+            self.members += (model if isinstance(model, Predictor) else make_predictor(model) for model in models)
+            self.weights += [weight / len(models)] * len(models)
+        first = self.members[0]
+        self.labels: Labels = first.labels
+        self.classes, self.preprocess = first.classes, first.preprocess
+        self._columns = [_output_columns(first, member) for member in self.members]
+
+    def __call__(self, images: ImageSource | Iterable[ImageSource], top: int = 5) -> list[Prediction]:
+        """Predict paths, PIL images, contents of image files or uint8 arrays (H, W, 3), in order."""
+        return list(self.stream(name_images(images), top))
+
+    def stream(self, named_images: NamedImages, top: int = 5) -> Iterator[Prediction]:
+        """Predict (name, image) pairs one by one, any number of them in bounded memory."""
+        check_int("top", top, 1)
+        task = task_of(self.labels.task)
+        for name, row in self.predict_scores(named_images):
+            if isinstance(row, ImageError):
+                yield Prediction(name, error=str(row))
+            else:
+                yield to_prediction(name, task.top_k(row[None], top)[0], self.labels)
+
+    def predict_scores(self, named_images: NamedImages) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
+        """Yield (name, float64 (classes,)) for (name, image) pairs: probabilities, or values."""
+        groups: dict[Preprocess, list[int]] = {}
+        for index, member in enumerate(self.members):
+            if self.weights[index]:
+                groups.setdefault(member.input_preprocess, []).append(index)
+        if len(groups) == 1:
+            ((preprocess, indices),) = groups.items()
+            yield from self._weighted_scores(indices, preprocess, named_images)
+            return
+        remaining = iter(named_images)
+        while chunk := list(islice(remaining, _IMAGES_PER_CHUNK)):
+            by_group = [self._weighted_scores(indices, preprocess, chunk) for preprocess, indices in groups.items()]
+            for rows in zip(*by_group, strict=True):
+                error = next((row for _, row in rows if isinstance(row, ImageError)), None)
+                yield rows[0][0], error or sum((row for _, row in rows), np.zeros(self.classes))
+
+    def cache_engine_file(self) -> None:
+        """Export each network into the engine cache, so that the next start does not need PyTorch."""
+        for member in self.members:
+            member.cache_engine_file()
+
+    def _weighted_scores(
+        self, indices: Sequence[int], preprocess: Preprocess, named_images: NamedImages
+    ) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
+        """Yield the part of the scores that comes from these members, all of the same preprocessing."""
+
+        def compute(images: InputImage) -> NDArray[np.float64]:
+            total = np.zeros((len(images), self.classes))
+            for index in indices:
+                total += self.weights[index] * self.members[index].compute(images)[:, self._columns[index]]
+            return total
+
+        return run_batches(compute, named_images, preprocess, lambda: self.members[indices[0]].batch_size)
+
+
+def member_models(member: str | Path) -> list[str | Path]:
+    """Return the models of a cross-validation run if ``member`` is its directory, else ``member`` itself.
+
+    Raises:
+        ValueError: If the cross-validation run is not finished.
+    """
+    folder = Path(member)
+    if not (folder / FOLDS_FILE).is_file():
+        if (folder / "folds.csv").is_file():
+            raise ValueError(f"{member} is an unfinished cross-validation run: finish it with --resume")
+        return [member]
+    return [folder / name for name in json.loads((folder / FOLDS_FILE).read_text("utf-8"))["models"]]
+
+
+def _normalize_weights(count: int, weights: Sequence[float] | None) -> list[float]:
+    if not count:
+        raise ValueError("an ensemble needs at least one model")
+    given = [1.0] * count if weights is None else list(weights)
+    if len(given) != count:
+        raise ValueError(f"there are {count} members and {len(given)} weights: give one weight per member")
+    if not all(isfinite(weight) and weight >= 0 for weight in given) or not sum(given):
+        raise ValueError(f"weights must be at least 0, and not all of them 0, got {given}")
+    return [weight / sum(given) for weight in given]
+
+
+def _output_columns(first: Predictor, member: Predictor) -> list[int]:
+    """Return the outputs of ``member`` in the order of the first member's labels."""
+    ours, theirs = first.labels, member.labels
+    if (len(ours.names), first.classes, ours.task) != (len(theirs.names), member.classes, theirs.task):
+        raise ValueError(
+            f"the members of an ensemble must have the same labels: the first has {first.classes} ({ours.task})"
+            f", another {member.classes} ({theirs.task})"
+        )
+    unknown = [name for name in ours.names if name not in theirs.names]
+    if unknown:
+        raise ValueError(f"the members of an ensemble must have the same labels: one of them has no {unknown[0]!r}")
+    column = {name: index for index, name in enumerate(theirs.names)}
+    return [column[name] for name in ours.names] if ours.names else list(range(first.classes))
 
 
 @dataclass(frozen=True)
 class EnsembleWeights:
-    """``weights`` (sum 1) to use, and what led to them.
+    """Weights of an ensemble's members, and how they were chosen.
 
-    ``fitted``: the weights of the least loss on all pictures. ``gain``: by how much they beat equal weights on pictures
-    that they were not fitted on, ± ``chance`` (two standard errors). They are used only where that is more than chance.
-    Losses are as `effnet.prediction.oof.losses` has them.
+    Attributes:
+        weights: The weights to use, sum 1: the fitted ones if ``gain`` exceeds ``noise_level``, else equal ones.
+        fitted: The weights of the lowest loss on all images.
+        member_losses: The loss of each model alone, as `effnet.tasks.Task.term_losses`.
+        equal_loss: The loss of equal weights.
+        fitted_loss: The loss of the fitted weights on the images that they were fitted on, so an optimistic one.
+        gain: By how much fitted weights lower the loss of equal ones, on images that they were not fitted on.
+        noise_level: Two standard errors of ``gain``.
+        images: Number of images.
     """
 
     weights: tuple[float, ...]
     fitted: tuple[float, ...]
-    member_losses: tuple[float, ...]  # each model's own loss
+    member_losses: tuple[float, ...]
     equal_loss: float
-    fitted_loss: float  # on the very pictures that they were fitted on: better than it is
+    fitted_loss: float
     gain: float
     noise_level: float
     images: int
@@ -45,22 +182,41 @@ class EnsembleWeights:
         return self.gain > self.noise_level
 
     def summary(self) -> str:
-        """One line for a person."""
-        told = ", ".join(f"{weight:.2f}" for weight in self.fitted)
-        why = (
-            f"on {self.images} out-of-fold pictures, fitted on some and judged on others, weights of {told} change "
-            f"the loss of equal ones, {self.equal_loss:.4f}, by {-self.gain:+.4f} (up to {self.noise_level:.4f} may be "
-            f"chance); the best model alone has {min(self.member_losses):.4f}"
+        """Return one line for people."""
+        weights = ", ".join(f"{weight:.2f}" for weight in self.fitted)
+        return (
+            f"using {'fitted' if self.uses_fitted else 'equal'} weights: on {self.images} out-of-fold images, weights "
+            f"of {weights} change the loss of equal weights, {self.equal_loss:.4f}, by {-self.gain:+.4f} (noise level "
+            f"{self.noise_level:.4f}, measured on held-out folds); the best model alone has {min(self.member_losses):.4f}"
         )
-        return f"{'fitted' if self.uses_fitted else 'equal'} weights are used: {why}"
+
+
+def fit_ensemble_weights(members: Sequence[str | Path]) -> EnsembleWeights:
+    """Fit the weights of cross-validation runs, given by their directories, as `fit_weights_on_oof` does.
+
+    Raises:
+        ValueError: If one of them is no finished cross-validation run.
+    """
+    oof = []
+    for member in members:
+        record = Path(member, FOLDS_FILE)
+        if not record.is_file():
+            raise ValueError(
+                f"{member} is no finished cross-validation run, so it has no out-of-fold predictions to fit weights on"
+            )
+        oof.append(OutOfFold.read(Path(member, "oof.csv"), json.loads(record.read_text("utf-8"))["task"]))
+    return fit_weights_on_oof(oof)
 
 
 def fit_weights_on_oof(oof: Sequence[OutOfFold]) -> EnsembleWeights:
-    """The weights of the models that made ``oof``, on the same pictures: at least 0, 1 in sum, of the least loss.
+    """Fit the weights of the models that made ``oof`` on the same images: non-negative, sum 1, lowest loss.
 
-    The problem is convex, and solved by SLSQP. Whether they are better than equal ones is asked of pictures that they
-    were not fitted on, fold by fold; where that may be chance, as with few pictures or models that are alike, equal
-    ones are used. Raises ``ValueError`` where pictures, their labels or the classes differ.
+    The problem is convex and solved by SLSQP. Fitted weights are compared with equal ones on images that they were not
+    fitted on, fold by fold; equal weights are used where the difference may be noise, as with few images or similar
+    models.
+
+    Raises:
+        ValueError: If images, their labels or the classes differ.
     """
     first, *_ = aligned = _align(oof)
     task = task_of(first.labels.task)
@@ -121,173 +277,23 @@ def _minimize_loss(terms: NDArray[np.float64], task: Task) -> NDArray[np.float64
 
 
 def _align(oof: Sequence[OutOfFold]) -> list[OutOfFold]:
-    """All with the pictures and classes in the order of the first."""
+    """Return all with the images and classes in the order of the first."""
     if len(oof) < 2:
         raise ValueError("weights are fitted between several models: give at least two")
     first = oof[0]
-    found = [first]
+    aligned = [first]
     for number, other in enumerate(oof[1:], start=2):
         if (set(other.labels.names), other.labels.task) != (set(first.labels.names), first.labels.task):
-            raise ValueError(f"the out-of-fold predictions number {number} are of other classes than the first")
+            raise ValueError(f"out-of-fold predictions {number} have other classes than the first")
         if set(other.ids) != set(first.ids) or len(other) != len(first):
             raise ValueError(
-                f"the out-of-fold predictions number {number} are of other pictures than the first: train both on the "
-                "same data"
+                f"out-of-fold predictions {number} are not of the same images: train on the same data"
             )
-        place = {name: row for row, name in enumerate(other.ids)}
-        rows = other.take([place[name] for name in first.ids])
+        row_of = {name: row for row, name in enumerate(other.ids)}
+        rows = other.take([row_of[name] for name in first.ids])
         columns = [other.labels.names.index(name) for name in first.labels.names]
         moved = OutOfFold(first.labels, rows.ids, rows.folds, rows.targets[:, columns], rows.predictions[:, columns])
         if not np.allclose(moved.targets, first.targets, rtol=1e-5):
-            raise ValueError(f"the out-of-fold predictions number {number} have other labels for the same pictures")
-        found.append(moved)
-    return found
-
-
-# Several models that answer as one: the weighted mean of their probabilities.
-
-
-FOLDS_FILE = "folds.json"  # what a run of folds leaves in its folder, with the names of its models
-
-
-_IMAGES_PER_CHUNK = 128  # pictures that are prepared anew for each way of preparing them
-
-
-NamedImages = Iterable[tuple[str, ImageSource | ImageError]]
-
-
-def member_models(member: str | Path) -> list[str | Path]:
-    """The models that ``member`` stands for: those of a run of folds, whose folder it may be, or else itself.
-
-    Raises ``ValueError`` for a run of folds that is not finished.
-    """
-    folder = Path(member)
-    if not (folder / FOLDS_FILE).is_file():
-        if (folder / "folds.csv").is_file():
-            raise ValueError(f"{member} is a run of folds that is not finished: go on with it by --resume")
-        return [member]
-    return [folder / name for name in json.loads((folder / FOLDS_FILE).read_text("utf-8"))["models"]]
-
-
-def fit_ensemble_weights(members: Sequence[str | Path]) -> EnsembleWeights:
-    """The weights of runs of folds by their out-of-fold predictions (see `fit_weights`).
-
-    Raises ``ValueError`` where one is no such run, and as `fit_weights` does.
-    """
-    found = []
-    for member in members:
-        record = Path(member, FOLDS_FILE)
-        if not record.is_file():
-            raise ValueError(
-                f"{member} has no out-of-fold predictions to fit weights on: it is no finished run of folds"
-            )
-        found.append(OutOfFold.read(Path(member, "oof.csv"), json.loads(record.read_text("utf-8"))["task"]))
-    return fit_weights_on_oof(found)
-
-
-class Ensemble:
-    """``Ensemble(["runs/a", "runs/b/model.safetensors"])(["cat.jpg"])``: as `Predictor`, but for embeddings.
-
-    Each member is a file or name of weights, the folder of a run or of a run of folds, which counts as one whatever
-    its folds, or a `Predictor`. ``weights``: how much each counts, equally unless said. ``make`` makes a predictor of
-    weights. A picture is decoded once for all members that see it alike. Answers are in the first member's order of
-    labels. Raises ``ValueError`` where the members' labels differ or weights are not one a member, and what `Predictor`
-    raises.
-    """
-
-    def __init__(
-        self,
-        members: Sequence[str | Path | Predictor],
-        weights: Sequence[float] | None = None,
-        make_predictor: Callable[[str | Path], Predictor] = Predictor,
-    ) -> None:
-        shares = _normalize_weights(len(members), weights)
-        self.members: list[Predictor] = []
-        self.weights: list[float] = []  # of each of `members`, 1 in sum
-        for member, share in zip(members, shares, strict=True):
-            parts = [member] if isinstance(member, Predictor) else member_models(member)
-            self.members += (part if isinstance(part, Predictor) else make_predictor(part) for part in parts)
-            self.weights += [share / len(parts)] * len(parts)
-        first = self.members[0]
-        self.labels: Labels = first.labels
-        self.classes, self.preprocess = first.classes, first.preprocess
-        self._columns = [_output_columns(first, member) for member in self.members]
-
-    def __call__(self, images: ImageSource | Iterable[ImageSource], top: int = 5) -> list[Prediction]:
-        """The predictions of paths, PIL images, files' bytes or uint8 arrays (H, W, 3), in order."""
-        return list(self.stream(name_images(images), top))
-
-    def stream(self, named_images: NamedImages, top: int = 5) -> Iterator[Prediction]:
-        """The same one by one, of (name, picture) pairs, for as many as there are: memory stays bounded."""
-        check_int("top", top, 1)
-        for name, row in self.predict_scores(named_images):
-            if isinstance(row, ImageError):
-                yield Prediction(name, error=str(row))
-            else:
-                yield to_prediction(name, task_of(self.labels.task).top_k(row[None], top)[0], self.labels)
-
-    def predict_scores(self, named_images: NamedImages) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
-        """(name, float64 (classes,)) of (name, picture) pairs: the members' mean, by their weights."""
-        alike: dict[Preprocess, list[int]] = {}
-        for number, member in enumerate(self.members):
-            if self.weights[number]:
-                alike.setdefault(member.tta_preprocess, []).append(number)
-        if len(alike) == 1:
-            ((preprocess, numbers),) = alike.items()
-            yield from self._weighted_scores(numbers, preprocess, named_images)
-            return
-        coming = iter(named_images)
-        while chunk := list(islice(coming, _IMAGES_PER_CHUNK)):
-            found = [self._weighted_scores(numbers, preprocess, chunk) for preprocess, numbers in alike.items()]
-            for rows in zip(*found, strict=True):
-                summed = np.zeros(self.classes)
-                error = next((row for _, row in rows if isinstance(row, ImageError)), None)
-                for _, row in rows if error is None else ():
-                    summed += row
-                yield rows[0][0], error or summed
-
-    def cache_for_engines(self) -> None:
-        """Leaves a file of each network for engines, so that the next start needs no PyTorch."""
-        for member in self.members:
-            member.cache_for_engines()
-
-    def _weighted_scores(
-        self, numbers: Sequence[int], preprocess: Preprocess, named_images: NamedImages
-    ) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
-        """What the members of these ``numbers``, who see pictures alike, add to the answers."""
-
-        def compute(pictures: InputImage) -> NDArray[np.float64]:
-            found = np.zeros((len(pictures), self.classes))
-            for number in numbers:
-                answers = self.members[number].compute(pictures)
-                found += self.weights[number] * answers[:, self._columns[number]]
-            return found
-
-        return run_batches(compute, named_images, preprocess, lambda: self.members[numbers[0]].batch_size)
-
-
-def _normalize_weights(count: int, weights: Sequence[float] | None) -> list[float]:
-    """The weights with a sum of 1."""
-    if not count:
-        raise ValueError("an ensemble needs at least one model")
-    given = [1.0] * count if weights is None else list(weights)
-    if len(given) != count:
-        raise ValueError(f"there are {count} members and {len(given)} weights: give one weight a member")
-    if not all(isfinite(weight) and weight >= 0 for weight in given) or not sum(given):
-        raise ValueError(f"weights must be at least 0, and not all of them 0, got {given}")
-    return [weight / sum(given) for weight in given]
-
-
-def _output_columns(first: Predictor, member: Predictor) -> list[int]:
-    """The outputs of ``member`` in the order of the first one's labels."""
-    ours, theirs = first.labels, member.labels
-    if (len(ours.names), first.classes, ours.task) != (len(theirs.names), member.classes, theirs.task):
-        raise ValueError(
-            f"the members of an ensemble must have the same labels: the first has {first.classes} (kind {ours.task!r})"
-            f", another {member.classes} (kind {theirs.task!r})"
-        )
-    unknown = [name for name in ours.names if name not in theirs.names]
-    if unknown:
-        raise ValueError(f"the members of an ensemble must have the same labels: one of them has no {unknown[0]!r}")
-    place = {name: index for index, name in enumerate(theirs.names)}
-    return [place[name] for name in ours.names] if ours.names else list(range(first.classes))
+            raise ValueError(f"out-of-fold predictions {number} have other labels for the same images")
+        aligned.append(moved)
+    return aligned

@@ -1,4 +1,4 @@
-"""Out-of-fold predictions: each picture's answer by the network that has not learned from it, as a table."""
+"""Out-of-fold predictions: each image predicted by the network that was not trained on it, as a table."""
 
 from __future__ import annotations
 
@@ -14,19 +14,24 @@ from effnet.data.storage.atomic_write import atomic_write
 from effnet.metadata import Labels
 from effnet.tasks import task_of
 
-OOF_COLUMNS = ("id", "label", "fold")  # then one a class
+OOF_COLUMNS = ("id", "label", "fold")  # followed by one column per class
 
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """Every picture once: ``wanted`` (N, classes) is 1 for what is right, ``answers`` (N, classes) are probabilities.
+    """Out-of-fold predictions for N images.
 
-    Of labels that are values both are the values.
+    Attributes:
+        labels: The classes.
+        ids: Name of each image.
+        folds: int64 (N,), the fold whose network predicted the image.
+        targets: (N, classes), the target matrix (see `effnet.tasks.Task`).
+        predictions: (N, classes), the scores: probabilities, or values.
     """
 
     labels: Labels
     ids: tuple[str, ...]
-    folds: NDArray[np.int64]  # (N,)
+    folds: NDArray[np.int64]
     targets: NDArray[np.float64]
     predictions: NDArray[np.float64]
 
@@ -34,11 +39,11 @@ class OutOfFold:
         return len(self.ids)
 
     def select_fold(self, fold: int) -> OutOfFold:
-        """That fold alone."""
+        """Return that fold alone."""
         return self.take(np.flatnonzero(self.folds == fold))
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> OutOfFold:
-        """Those pictures, in that order."""
+        """Return those images, in that order."""
         rows = np.asarray(rows, np.int64)
         ids = tuple(self.ids[row] for row in rows)
         return OutOfFold(self.labels, ids, self.folds[rows], self.targets[rows], self.predictions[rows])
@@ -48,42 +53,50 @@ class OutOfFold:
         return task_of(self.labels.task).score_metrics(self.predictions, self.targets)
 
     def write(self, path: Path) -> None:
-        """``id,label,fold`` and a column a class: probabilities of seven digits. Several labels have | between them."""
+        """Write a CSV: ``id,label,fold`` and a column per class. Several labels of an image are separated by ``|``."""
         with (
-            atomic_write(path) as beside,
-            beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+            atomic_write(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
         ):
-            write = csv.writer(file, lineterminator="\n").writerow
-            write((*OOF_COLUMNS, *self.labels.names))
-            for name, fold, wanted, row in zip(self.ids, self.folds, self.targets, self.predictions, strict=True):
-                write((name, self._format_target(wanted), fold, *(f"{value:.7g}" for value in row)))
+            write_row = csv.writer(file, lineterminator="\n").writerow
+            write_row((*OOF_COLUMNS, *self.labels.names))
+            for name, fold, target, row in zip(self.ids, self.folds, self.targets, self.predictions, strict=True):
+                write_row((name, self._format_target(target), fold, *(f"{value:.7g}" for value in row)))
 
-    def _format_target(self, wanted: NDArray[np.float64]) -> str:
-        if self.labels.task == "regression":
-            return "|".join(f"{value:.7g}" for value in wanted)
-        return "|".join(self.labels.names[place] for place in np.flatnonzero(wanted))
+    def _format_target(self, target: NDArray[np.float64]) -> str:
+        if not task_of(self.labels.task).has_probabilities:
+            return "|".join(f"{value:.7g}" for value in target)
+        return "|".join(self.labels.names[index] for index in np.flatnonzero(target))
 
     @classmethod
     def read(cls, path: str | Path, task: str = "classification") -> OutOfFold:
-        """What `write` has written of labels of this ``kind``. Raises ``ValueError`` where it is no such table."""
+        """Read what `write` has written.
+
+        Raises:
+            ValueError: If the file is no such table.
+        """
         with Path(path).open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             head, *rows = list(csv.reader(file)) or [[]]
         if tuple(head[:3]) != OOF_COLUMNS or len(head) < 4 or not rows or any(len(row) != len(head) for row in rows):
             raise ValueError(
-                f"{path} holds no out-of-fold predictions: its columns must be id,label,fold and the classes"
+                f"{path} has no out-of-fold predictions: its columns must be id,label,fold and the classes"
             )
         labels = Labels(tuple(head[3:]), task)
-        place = {name: index for index, name in enumerate(labels.names)}
-        wanted = np.zeros((len(rows), len(place)))
+        index_of = {name: index for index, name in enumerate(labels.names)}
         try:
-            for at, row in enumerate(rows):
-                if task == "regression":
-                    wanted[at] = [float(part) for part in row[1].split("|")]
-                else:
-                    whole = task == "classification" or row[1] in place
-                    wanted[at, [place[name] for name in ([row[1]] if whole else filter(None, row[1].split("|")))]] = 1
-            answers = np.array([[float(cell) for cell in row[3:]] for row in rows])
+            targets = np.array([_parse_target(row[1], task, index_of) for row in rows])
+            predictions = np.array([[float(cell) for cell in row[3:]] for row in rows])
             folds = np.array([int(row[2]) for row in rows], np.int64)
         except (ValueError, KeyError) as error:
-            raise ValueError(f"{path} is damaged, or its labels are not of the kind {task!r}: {error}") from None
-        return cls(labels, tuple(row[0] for row in rows), folds, wanted, answers)
+            raise ValueError(f"{path} is damaged, or is not of the task {task}: {error}") from None
+        return cls(labels, tuple(row[0] for row in rows), folds, targets, predictions)
+
+
+def _parse_target(cell: str, task: str, index_of: dict[str, int]) -> NDArray[np.float64]:
+    target = np.zeros(len(index_of))
+    if not task_of(task).has_probabilities:
+        target[:] = [float(value) for value in cell.split("|")]
+        return target
+    one_name = task == "classification" or cell in index_of  # a name may have a bar in it
+    target[[index_of[name] for name in ([cell] if one_name else filter(None, cell.split("|")))]] = 1
+    return target

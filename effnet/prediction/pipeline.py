@@ -1,4 +1,4 @@
-"""Pictures through a network: read ahead in threads, computed in batches, answered in order."""
+"""Images through a network: decoded ahead in threads, computed in batches, returned in order."""
 
 from __future__ import annotations
 
@@ -15,26 +15,32 @@ from effnet.metadata import Preprocess
 
 DEFAULT_BATCH_SIZE = 16
 
-
 FloatT = TypeVar("FloatT", np.float32, np.float64)
+NamedImages = Iterable[tuple[str, ImageSource | ImageError]]
 
 
 def run_batches(
     compute: Callable[[InputImage], NDArray[FloatT]],
-    named_images: Iterable[tuple[str, ImageSource | ImageError]],
+    named_images: NamedImages,
     preprocess: Preprocess,
     batch_size: int | Callable[[], int] = DEFAULT_BATCH_SIZE,
     to_input: Callable[[ImageSource, Preprocess], InputImage] = load_input,
     require_finite: bool = True,
 ) -> Iterator[tuple[str, NDArray[FloatT] | ImageError]]:
-    """``compute`` of every picture, in order and in batches: (name, its row of the result, or why there is none).
+    """Yield (name, row of ``compute``'s result) for each image in order, or the error of an unreadable image.
 
-    ``batch`` may be asked anew each time: what is best may only be known after the first pictures. ``look`` makes the
-    network's input of a picture. Raises ``ValueError`` for results that are not ``finite`` but shall be.
+    Args:
+        compute: Maps images (N, H, W, 3) to an array of N rows.
+        named_images: (name, image) pairs; an error in place of an image is passed through.
+        preprocess: Given to ``to_input``.
+        batch_size: Images per call of ``compute``; a function is called before each batch, since the best size may be
+            known only after the first images.
+        to_input: Makes the network's input (H, W, 3) from an image.
+        require_finite: Raise ``ValueError`` if a result is NaN or infinite.
     """
 
-    def prepare(one: tuple[str, ImageSource | ImageError]) -> tuple[str, InputImage | ImageError]:
-        name, source = one
+    def prepare(pair: tuple[str, ImageSource | ImageError]) -> tuple[str, InputImage | ImageError]:
+        name, source = pair
         if isinstance(source, ImageError):
             return name, source
         try:
@@ -43,17 +49,17 @@ def run_batches(
             return name, error
 
     prepared = prefetch_map(prepare, named_images)
-    while chunk := list(islice(prepared, batch_size if isinstance(batch_size, int) else batch_size())):
-        read = [picture for _, picture in chunk if not isinstance(picture, ImageError)]
-        computed = compute(np.stack(read)) if read else None
-        if require_finite and computed is not None and not np.isfinite(computed).all():
-            raise ValueError("the network answers with numbers that are not finite: its weights are damaged")
-        rows = iter(computed if computed is not None else ())
-        for name, picture in chunk:
-            yield name, picture if isinstance(picture, ImageError) else next(rows)
+    while batch := list(islice(prepared, batch_size if isinstance(batch_size, int) else batch_size())):
+        readable = [image for _, image in batch if not isinstance(image, ImageError)]
+        results = compute(np.stack(readable)) if readable else None
+        if require_finite and results is not None and not np.isfinite(results).all():
+            raise ValueError("the model's output contains NaN or Inf: its weights are damaged")
+        rows = iter(results if results is not None else ())
+        for name, image in batch:
+            yield name, image if isinstance(image, ImageError) else next(rows)
 
 
 def require_rgb(channels: int) -> None:
-    """Raises ``ValueError`` for a network that is not for pictures of three channels."""
+    """Raise ``ValueError`` unless the network takes three channels."""
     if channels != 3:
-        raise ValueError(f"this network sees {channels} channels; pictures are read as RGB, which has 3")
+        raise ValueError(f"this network takes {channels} channels, but images are read as RGB, which has 3")

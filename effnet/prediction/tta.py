@@ -1,4 +1,4 @@
-"""Test-time augmentation: several views of a picture, whose answers are averaged."""
+"""Test-time augmentation: the scores of several views of an image are averaged."""
 
 from __future__ import annotations
 
@@ -11,36 +11,32 @@ from effnet.data.image_io import InputImage
 from effnet.metadata import Preprocess
 
 TTA_MODES = ("none", "mirror", "crops")
-CROP_MARGIN = 8 / 7  # of a picture over its crops, where preprocessing leaves less: 256 to 224
+CROP_MARGIN = 8 / 7  # of the image over its crops if preprocessing leaves less: 256 to 224
 
 
 def tta_preprocess(preprocess: Preprocess, tta: str) -> Preprocess:
-    """How a picture must be prepared for its ``views`` to be taken by `each`.
+    """Return the preprocessing from whose images `tta_views` takes its views.
 
-    For "crops" it keeps what preprocessing cuts off, but for the ends of long pictures; where little or nothing is
-    cut off, the picture becomes larger in its place.
+    For "crops" it keeps what the center crop would cut off, except the ends of long images; where that is little or
+    nothing, the image is made larger instead.
     """
     if tta != "crops":
         return preprocess
-    (high, wide), (least_high, least_wide) = (
-        preprocess.resize_size,
-        (round(CROP_MARGIN * side) for side in preprocess.size),
-    )
-    return replace(preprocess, size=(max(high, least_high), max(wide, least_wide)), crop_fraction=1.0)
+    (height, width), (min_height, min_width) = preprocess.resize_size, (round(CROP_MARGIN * s) for s in preprocess.size)
+    return replace(preprocess, size=(max(height, min_height), max(width, min_width)), crop_fraction=1.0)
 
 
 def tta_views(images: InputImage, preprocess: Preprocess, tta: str) -> Iterator[InputImage]:
-    """The views of pictures (N, H, W, 3) that were `prepared`: (N, *preprocess.size, 3) each.
+    """Yield views (N, *preprocess.size, 3) of images that went through `tta_preprocess`.
 
-    "none": themselves. "mirror": also from right to left. "crops": the middle, which is what is seen without, and the
-    four corners.
+    "none": the images. "mirror": the images, and mirrored left to right. "crops": center crop and the four corners.
     """
     if tta != "crops":
         yield images
         if tta == "mirror":
             yield np.ascontiguousarray(images[:, :, ::-1])
         return
-    high, wide = preprocess.size
-    down, right = images.shape[1] - high, images.shape[2] - wide
-    for top, left in ((round(down / 2), round(right / 2)), (0, 0), (0, right), (down, 0), (down, right)):
-        yield np.ascontiguousarray(images[:, top : top + high, left : left + wide])
+    height, width = preprocess.size
+    bottom, right = images.shape[1] - height, images.shape[2] - width
+    for y, x in ((round(bottom / 2), round(right / 2)), (0, 0), (0, right), (bottom, 0), (bottom, right)):
+        yield np.ascontiguousarray(images[:, y : y + height, x : x + width])

@@ -63,7 +63,7 @@ class ServedModel:
     def preprocess(self, content: bytes) -> InputImage:
         """Decode, resize and crop an image file. Raises `RequestError` if it cannot be decoded."""
         try:
-            return load_input(content, self.predictor.tta_preprocess)
+            return load_input(content, self.predictor.input_preprocess)
         except ImageError as error:
             raise RequestError(422, str(error).replace("the given file", "the image", 1)) from None
 
@@ -123,7 +123,7 @@ class ServedModel:
         return self._network
 
     def _compute(self, images: InputImage) -> OutputRow:
-        rows = self.predictor.compute(images, single=len(images) == 1)
+        rows = self.predictor.compute(images, batch_size=1 if len(images) == 1 else None)
         if not np.isfinite(rows).all():
             raise ValueError("the model's output contains NaN or Inf: its weights are damaged")
         return rows

@@ -239,7 +239,7 @@ class TestEngines:
     def test_what_was_kept_starts_without_torch(self, path: Path, paths: list[Path]) -> None:
         first = Predictor(path)
         expected = first(paths)
-        first.cache_for_engines()
+        first.cache_engine_file()
         code = (
             "import sys; from effnet import Predictor\n"
             "found = Predictor(sys.argv[1]); print(found.engine.kind)\n"
@@ -294,7 +294,7 @@ class TestEngines:
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.zero_()
-        predictor.cache_for_engines()
+        predictor.cache_engine_file()
         for one, same in zip(before, predictor(arrays), strict=True):
             assert one.probabilities == pytest.approx(same.probabilities, abs=1e-5)
 
