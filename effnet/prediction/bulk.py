@@ -1,4 +1,8 @@
-"""Predictions as a table in a file, a row a picture: ``.parquet``, ``.csv`` or ``.jsonl``, written as they come."""
+"""Prediction of whole folders, shards and stores into one table, resumable after a kill at any moment.
+
+Rows are predicted in parts of at most 256 images, which lie in a directory beside the result until all are there. So a
+kill costs seconds of work, and no image is predicted twice or missing.
+"""
 
 from __future__ import annotations
 
@@ -20,324 +24,223 @@ from effnet.arch.serde import check_int
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.data.storage.errors import describe_error
 from effnet.data.storage.remote import is_remote
-from effnet.prediction.bulk_chunks import (
-    BROKEN_SUFFIX,
-    LAST_SUFFIX,
-    MIDDLE_SUFFIX,
-    Chunk,
-    PartialResult,
-    list_chunks,
-    predict_parts,
-)
-from effnet.prediction.ensemble import Ensemble
-from effnet.prediction.predictor import Prediction, Predictor
+from effnet.prediction import bulk_chunks as parts
+from effnet.prediction.bulk_chunks import Chunk, PartialResult, PredictorFactory
+from effnet.prediction.predictor import Prediction
 from effnet.prediction.ray import predict_on_cluster
 from effnet.weights.resolve import resolve_weights
 
 TABLE_COLUMNS = ("path", "label", "probability", "labels", "probabilities", "error")
 
+_ROWS_PER_GROUP = 2**16  # of a Parquet row group: what is held in memory
 
-_ROWS_PER_GROUP = 2**16  # of a row group: what is held at once
-
-
-def table_columns(value_names: Iterable[str] = ()) -> tuple[str, ...]:
-    """A table's columns: `COLUMNS`, or for a model of values a column for each, called as it is, in the labels' place.
-
-    A value that is called as another column is becomes "error (value)".
-    """
-    names = tuple(f"{name} (value)" if name in ("path", "error") else name for name in value_names)
-    return ("path", *names, "error") if names else TABLE_COLUMNS
-
-
-def table_writer(suffix: str) -> Callable[[Path, Iterable[Prediction]], None]:
-    """What writes such a file. Raises ``ValueError`` for any other, ``ImportError`` for parquet without pyarrow."""
-    if suffix not in TABLE_WRITERS:
-        raise ValueError(f"a result ends in {', '.join(TABLE_WRITERS)}, not in {suffix or 'nothing'}")
-    if suffix == ".parquet":
-        _import_pyarrow()
-    return TABLE_WRITERS[suffix]
-
-
-def _write_csv(path: Path, rows: Iterable[Prediction]) -> None:
-    """Comma-separated, UTF-8; the two lists as JSON, for labels have commas in them."""
-    names, rows = _peek_value_names(rows)
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        write = csv.writer(file, lineterminator="\n").writerow
-        write(table_columns(names))
-        for row in rows:
-            if names:
-                write(_row_cells(row, names))  # None is written as nothing, a float in as few digits as mean it
-                continue
-            share = f"{row.probability:.7g}" if row.labels else ""
-            lists = (json.dumps(list(row.labels), ensure_ascii=False), json.dumps(row.probabilities))
-            write((row.image, row.label, share, *(("", "") if row.error else lists), row.error))
-
-
-def _write_jsonl(path: Path, rows: Iterable[Prediction]) -> None:
-    """An object a line."""
-    names, rows = _peek_value_names(rows)
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(dict(zip(table_columns(names), _row_cells(row, names), strict=True))) + "\n")
-
-
-def _write_parquet(path: Path, rows: Iterable[Prediction]) -> None:
-    """float32 probabilities, float64 values; lists are lists."""
-    pa, parquet = _import_pyarrow()
-    names, rows = _peek_value_names(rows)
-    text, one, several = pa.string(), pa.float32(), pa.list_(pa.string())
-    kinds = (text, text, one, several, pa.list_(one), text)
-    if names:
-        kinds = (text, *(pa.float64() for _ in names), text)
-    schema = pa.schema(list(zip(table_columns(names), kinds, strict=True)))
-    coming = iter(rows)
-    with parquet.ParquetWriter(path, schema) as file:
-        while group := [_with_printable_text(row) for row in islice(coming, _ROWS_PER_GROUP)]:
-            cells = zip(*(_row_cells(row, names) for row in group), strict=True)
-            arrays = [pa.array(column, kind) for column, kind in zip(cells, kinds, strict=True)]
-            file.write_batch(pa.record_batch(arrays, schema=schema))
-
-
-TABLE_WRITERS = MappingProxyType({".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl})
-
-
-def _peek_value_names(rows: Iterable[Prediction]) -> tuple[tuple[str, ...], Iterable[Prediction]]:
-    """The names of the model's values, none where it has labels; and all the rows again."""
-    coming, unread = iter(rows), list[Prediction]()
-    for row in coming:
-        unread.append(row)
-        if not row.error:
-            break
-    names = tuple(unread[-1].values) if unread else ()
-    return names, chain(unread, coming)
-
-
-def _row_cells(row: Prediction, names: tuple[str, ...]) -> tuple[Any, ...]:
-    """What stands in a row's columns; None where nothing does."""
-    if names:
-        return (row.image, *(row.values.get(name) for name in names), row.error)
-    share = row.probability if row.labels else None
-    return (row.image, row.label, share, row.labels, row.probabilities, row.error)
-
-
-def _with_printable_text(row: Prediction) -> Prediction:
-    picture, error = _escape_undecodable(row.image), _escape_undecodable(row.error)
-    return row if (picture, error) == (row.image, row.error) else replace(row, image=picture, error=error)
-
-
-def _escape_undecodable(text: str) -> str:
-    """A file's name that is no text, of bytes that are not UTF-8, with these as ``\\xff``."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _import_pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError:
-        raise ImportError(
-            'parquet is written by pyarrow, which is not here: pip install "effnet[tables]", or ask for .csv or .jsonl'
-        ) from None
-    return pa, parquet
-
-
-# Whole folders into one file of results: a kill costs seconds of work, no picture comes twice and none is missing.
-
-
-PredictorFactory = Callable[[], Predictor | Ensemble]
-
-
-Progress = Callable[[int], None]  # pictures done so far by this process
-
-
-@dataclass(frozen=True)
-class BulkResult:
-    """What is in a result: ``broken`` shards could not be read to their end, which another run tries again."""
-
-    images: int
-    unreadable: int
-    broken_shards: int = 0
-    already_done: bool = False  # it was there already, and nothing has been done
-
-
-def predict_to_file(
-    out: str | Path,
-    sources: Iterable[str | Path],
-    make_predictor: PredictorFactory,
-    config: Mapping[str, Any],
-    *,
-    top: int = 5,
-    frame_interval: float = 1.0,
-    ray_address: str | None = None,
-    force: bool = False,
-    progress: Progress | None = None,
-) -> BulkResult:
-    """Predicts all that ``sources`` mean (see `chunks`) into the table ``out``: .parquet, .csv or .jsonl.
-
-    ``make`` makes the predictor (``functools.partial(Predictor, "model.safetensors")``), called where there is
-    something to do; ``asked`` is what tells its predictions from another's (see `described`), as JSON. A row a picture,
-    in the order of the listing: path, label, probability, the ``top`` labels and probabilities, and the error of a
-    picture that could not be read. Until all is there, parts of it lie in ``.NAME.parts`` beside ``out``, from which
-    the same call goes on; ``NAME.json`` then says what made the result. With ``cluster`` the work is done by Ray there
-    ("local": a cluster of this machine).
-
-    Raises ``ValueError`` where ``out`` is finished with other inputs or another model or is no result of this function,
-    unless ``force`` is given, and where another process writes it; ``OSError`` with what to do where the disk is full
-    or a store out of reach; and whatever `chunks` and `make` raise.
-    """
-    check_int("top", top, 1)
-    target = Path(out)
-    write = table_writer(target.suffix.lower())
-    given = [str(source) for source in sources]
-    waiting = list_chunks(given, frame_interval)
-    config = {
-        "effnet": version("effnet"),
-        "inputs": [source if is_remote(source) or source == "-" else abspath(source) for source in given],
-        "every": frame_interval,
-        "top": top,
-        **config,
-    }
-    parts = PartialResults(target)
-    record = target.with_name(f"{target.name}.json")
-    with parts.lock():
-        if force:
-            parts.clear()
-        else:
-            _require_same_config(parts.manifest, config, target, "was begun")
-            if finished := _read_finished(record, config, target, parts):
-                if finished["listing"] != _hash_keys(chunk.key for chunk in waiting):
-                    raise ValueError(
-                        f"{target} is finished, and what is in {', '.join(given)} has changed since: --force predicts "
-                        "all of it again, another --out leaves this one as it is"
-                    )
-                parts.clear()  # a kill may have come before
-                return BulkResult(finished["pictures"], finished["unread"], already_done=True)
-        parts.begin(config)
-        record.unlink(missing_ok=True)
-        keys = _predict_missing(parts, waiting, make_predictor, top, ray_address, progress)
-        return _merge_parts(parts, keys, write, record, config)
-
-
-def describe_predictor(model: str | Path, **options: str) -> dict[str, Any]:
-    """What tells one predictor's answers from another's: the model file's sha256, and ``options`` such as decode."""
-    path = resolve_weights(model).path
-    with path.open("rb") as file:
-        return {"model": str(model), "sha256": file_digest(file, "sha256").hexdigest(), **options}
-
-
-def _predict_missing(
-    parts: PartialResults,
-    chunks: Iterable[Chunk],
-    make_predictor: PredictorFactory,
-    top: int,
-    ray_address: str | None,
-    progress: Progress | None,
-) -> list[str]:
-    """Writes every part that is not there yet; the keys of all chunks, in order."""
-    keys: list[str] = []
-
-    def missing() -> Iterator[tuple[Chunk, int]]:
-        for chunk in chunks:
-            keys.append(chunk.key)
-            done, all_of_it = parts.count_complete(chunk)
-            if not all_of_it:
-                yield chunk, done
-
-    todo = missing()
-    first = next(todo, None)
-    if first is None:
-        return keys
-    following = chain([first], todo)
-    made = (
-        predict_parts(make_predictor(), following, top)
-        if ray_address is None
-        else predict_on_cluster(ray_address, make_predictor, following, top)
-    )
-    done = 0
-    for part in made:
-        parts.write(part.file_name, part.text)
-        done += len(part.rows)
-        if progress:
-            progress(done)
-    return keys
-
-
-def _merge_parts(
-    parts: PartialResults,
-    keys: list[str],
-    write: Callable[[Path, Iterable[Prediction]], None],
-    record: Path,
-    config: Mapping[str, Any],
-) -> BulkResult:
-    """Puts the result in its place whole; then what made it beside it, and then the parts away."""
-    pictures = unread = 0
-
-    def counted() -> Iterator[Prediction]:
-        nonlocal pictures, unread
-        for row in parts.read_rows(keys):
-            pictures, unread = pictures + 1, unread + bool(row.error)
-            yield row
-
-    broken = parts.count_broken(keys)
-    merged = parts.folder / f"merged{parts.target.suffix}"
-    try:
-        with atomic_write(merged) as beside:
-            write(beside, counted())
-        size = merged.stat().st_size
-        merged.replace(parts.target)
-        said = {"pictures": pictures, "unread": unread, "broken": broken, "bytes": size, "listing": _hash_keys(keys)}
-        parts.write(record.name, json.dumps({**config, **said}, indent=2) + "\n")
-        (parts.folder / record.name).replace(record)
-    except OSError as error:
-        raise parts.write_error(error) from error
-    if not broken:
-        parts.clear()
-    return BulkResult(pictures, unread, broken)
-
-
-def _read_finished(
-    record: Path, config: Mapping[str, Any], target: Path, parts: PartialResults
-) -> dict[str, Any] | None:
-    """What was noted of a result that is there and as it was left; None where there is work to do."""
-    if not target.exists():
-        return None
-    if not record.exists() and parts.manifest.exists():
-        return None  # killed between the two
-    said = _require_same_config(record, config, target, "was made")
-    if said is None or said.get("bytes") != target.stat().st_size:
-        raise ValueError(
-            f"{target} is there already, and is not what this command has left there: --force replaces it, another "
-            "--out leaves it as it is"
-        )
-    return None if said["broken"] else said
-
-
-def _require_same_config(path: Path, config: Mapping[str, Any], target: Path, what: str) -> dict[str, Any] | None:
-    """What ``path`` notes; None where there is none. Raises ``ValueError`` where something else was asked."""
-    if not path.exists():
-        return None
-    try:
-        said: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        other = sorted(key for key in config if key != "model" and said.get(key) != config[key])
-    except (ValueError, AttributeError):
-        raise ValueError(f"{path} is damaged: --force starts {target} anew") from None
-    if other:
-        what = f"{what} with {' and '.join(_CONFIG_WORDS.get(key, f'another {key}') for key in other)}"
-        raise ValueError(f"{target} {what}: --force starts it anew, another --out leaves it as it is")
-    return said
-
-
-_CONFIG_WORDS = {
+# How settings are called in messages
+_SETTING_NAMES = {
     "tta": "another --tta",
     "weights": "other weights",
     "sha256": "another model",
     "inputs": "other inputs",
     "effnet": "another version of effnet",
     "top": "another --top",
-    "every": "another --every",
+    "frame_interval": "another --every",
     "decode": "another way of decoding (--exact)",
     "precision": "another --precision",
 }
+
+
+@dataclass(frozen=True)
+class BulkResult:
+    """Counts of a finished result.
+
+    Attributes:
+        images: Rows of the table.
+        unreadable: Rows of images that could not be read.
+        broken_shards: Shards that could not be read to their end; the same call tries them again.
+        already_done: Whether the result was there already, so that nothing was done.
+    """
+
+    images: int
+    unreadable: int
+    broken_shards: int = 0
+    already_done: bool = False
+
+
+def predict_to_file(
+    out: str | Path,
+    sources: Iterable[str | Path],
+    make_predictor: PredictorFactory,
+    settings: Mapping[str, Any],
+    *,
+    top: int = 5,
+    frame_interval: float = 1.0,
+    ray_address: str | None = None,
+    force: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> BulkResult:
+    """Predict everything in ``sources`` into the table ``out``, one row per image in the order of the listing.
+
+    Until the table is complete, its parts lie in ``.NAME.parts`` beside it, from which the same call resumes.
+    ``NAME.json`` then records how it was made.
+
+    Args:
+        out: Path of a .parquet, .csv or .jsonl file.
+        sources: Files, folders, patterns, shards, videos and URLs, as `effnet.prediction.bulk_chunks.list_chunks`.
+        make_predictor: Called if there is anything to predict: ``functools.partial(Predictor, "model.safetensors")``.
+        settings: What distinguishes this predictor from others (see `describe_predictor`); JSON.
+        top: Number of labels per image.
+        frame_interval: Seconds between two frames of a video.
+        ray_address: Predict on a Ray cluster: "local", "auto" or "ray://host:10001"; default: in this process.
+        force: Start over, replacing a result.
+        progress: Called with the number of images predicted so far by this process.
+
+    Raises:
+        ValueError: If ``out`` was made from other inputs or by another model, is no result of this function, or is
+            being written by another process.
+        OSError: If the disk is full or a store is unreachable.
+
+    Example:
+        >>> make = functools.partial(Predictor, "model.safetensors")
+        >>> predict_to_file("photos.csv", ["photos"], make, describe_predictor("model.safetensors"))
+        BulkResult(images=12000, unreadable=3, broken_shards=0, already_done=False)
+    """
+    check_int("top", top, 1)
+    target = Path(out)
+    write_table = table_writer(target.suffix.lower())
+    given = [str(source) for source in sources]
+    chunks = parts.list_chunks(given, frame_interval)
+    settings = {
+        "effnet": version("effnet"),
+        "inputs": [source if is_remote(source) or source == "-" else abspath(source) for source in given],
+        "frame_interval": frame_interval,
+        "top": top,
+        **settings,
+    }
+    results = PartialResults(target)
+    record = target.with_name(f"{target.name}.json")
+    with results.lock():
+        if force:
+            results.clear()
+        else:
+            _require_same_settings(results.manifest, settings, target, "was begun")
+            if finished := _read_finished(record, settings, target, results):
+                if finished["listing"] != _hash_keys(chunk.key for chunk in chunks):
+                    raise ValueError(
+                        f"{target} is finished, and the contents of {', '.join(given)} have changed since: predict all "
+                        "again with --force, or choose another --out"
+                    )
+                results.clear()  # a kill may have left some
+                return BulkResult(finished["images"], finished["unreadable"], already_done=True)
+        results.begin(settings)
+        record.unlink(missing_ok=True)
+        keys = _predict_missing(results, chunks, make_predictor, top, ray_address, progress)
+        return _merge(results, keys, write_table, record, settings)
+
+
+def describe_predictor(model: str | Path, **options: str) -> dict[str, Any]:
+    """Return what distinguishes a predictor from others: the SHA-256 of its weights file, and ``options``."""
+    path = resolve_weights(model).path
+    with path.open("rb") as file:
+        return {"model": str(model), "sha256": file_digest(file, "sha256").hexdigest(), **options}
+
+
+def _predict_missing(
+    results: PartialResults,
+    chunks: Iterable[Chunk],
+    make_predictor: PredictorFactory,
+    top: int,
+    ray_address: str | None,
+    progress: Callable[[int], None] | None,
+) -> list[str]:
+    """Write every part that is missing; return the keys of all chunks, in order."""
+    keys: list[str] = []
+
+    def list_incomplete() -> Iterator[tuple[Chunk, int]]:
+        for chunk in chunks:
+            keys.append(chunk.key)
+            done, complete = results.count_parts(chunk)
+            if not complete:
+                yield chunk, done
+
+    incomplete = list_incomplete()
+    first = next(incomplete, None)
+    if first is None:
+        return keys
+    pending = chain([first], incomplete)
+    if ray_address is None:
+        predicted = parts.predict_parts(make_predictor(), pending, top)
+    else:
+        predicted = predict_on_cluster(ray_address, make_predictor, pending, top)
+    images = 0
+    for part in predicted:
+        results.write(part.file_name, part.text)
+        images += len(part.rows)
+        if progress:
+            progress(images)
+    return keys
+
+
+def _merge(
+    results: PartialResults,
+    keys: list[str],
+    write_table: Callable[[Path, Iterable[Prediction]], None],
+    record: Path,
+    settings: Mapping[str, Any],
+) -> BulkResult:
+    """Put the complete table in its place, then its record, then remove the parts."""
+    images = unreadable = 0
+
+    def count_rows() -> Iterator[Prediction]:
+        nonlocal images, unreadable
+        for row in results.read_rows(keys):
+            images, unreadable = images + 1, unreadable + bool(row.error)
+            yield row
+
+    broken = results.count_broken(keys)
+    merged = results.folder / f"merged{results.target.suffix}"
+    try:
+        with atomic_write(merged) as temporary:
+            write_table(temporary, count_rows())
+        counts = {"images": images, "unreadable": unreadable, "broken_shards": broken}
+        summary = {**settings, **counts, "bytes": merged.stat().st_size, "listing": _hash_keys(keys)}
+        merged.replace(results.target)
+        results.write(record.name, json.dumps(summary, indent=2) + "\n")
+        (results.folder / record.name).replace(record)
+    except OSError as error:
+        raise results.write_error(error) from error
+    if not broken:
+        results.clear()
+    return BulkResult(images, unreadable, broken)
+
+
+def _read_finished(
+    record: Path, settings: Mapping[str, Any], target: Path, results: PartialResults
+) -> dict[str, Any] | None:
+    """Return the record of a complete, unchanged result; None if there is work to do."""
+    if not target.exists():
+        return None
+    if not record.exists() and results.manifest.exists():
+        return None  # killed between the two
+    recorded = _require_same_settings(record, settings, target, "was made")
+    if recorded is None or recorded.get("bytes") != target.stat().st_size:
+        raise ValueError(
+            f"{target} exists and was not written by this command: replace it with --force, or choose another --out"
+        )
+    return None if recorded["broken_shards"] else recorded
+
+
+def _require_same_settings(path: Path, settings: Mapping[str, Any], target: Path, verb: str) -> dict[str, Any] | None:
+    """Return the contents of a record, None if there is none; raise ``ValueError`` if its settings are others."""
+    if not path.exists():
+        return None
+    try:
+        recorded: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        different = sorted(key for key in settings if key != "model" and recorded.get(key) != settings[key])
+    except (ValueError, AttributeError):
+        raise ValueError(f"{path} is damaged: start {target} over with --force") from None
+    if different:
+        names = " and ".join(_SETTING_NAMES.get(key, f"another {key}") for key in different)
+        raise ValueError(f"{target} {verb} with {names}: start it over with --force, or choose another --out")
+    return recorded
 
 
 def _hash_keys(keys: Iterable[str]) -> str:
@@ -345,7 +248,7 @@ def _hash_keys(keys: Iterable[str]) -> str:
 
 
 class PartialResults:
-    """The parts of the result ``target``: ``.NAME.parts`` beside it, with the manifest of what was asked."""
+    """The parts of the table ``target`` in ``.NAME.parts`` beside it, with a manifest of the settings."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -354,7 +257,7 @@ class PartialResults:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """No other process works on the same result meanwhile. Raises ``ValueError`` where one does already."""
+        """Keep other processes from the same result; raise ``ValueError`` if one is working on it."""
         from filelock import FileLock, Timeout
 
         try:
@@ -363,7 +266,7 @@ class PartialResults:
             lock.acquire(timeout=0)
         except Timeout:
             raise ValueError(
-                f"{self.target} is being written by another process: wait for it, or give another file"
+                f"{self.target} is being written by another process: wait for it, or choose another file"
             ) from None
         except OSError as error:
             raise OSError(f"{self.target} cannot be written: {describe_error(error)}") from error
@@ -371,75 +274,179 @@ class PartialResults:
             yield
         finally:
             lock.release()
-            if not (self.manifest.exists() and any(self.folder.glob("*.jsonl"))):  # nothing of worth is left
+            if not (self.manifest.exists() and any(self.folder.glob("*.jsonl"))):  # nothing worth resuming
                 shutil.rmtree(self.folder, ignore_errors=True)
 
-    def begin(self, config: Mapping[str, Any]) -> None:
-        """Notes what was asked, and clears away what a kill has left half written."""
-        for half in self.folder.glob(".*.part"):
-            half.unlink()
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Write the manifest, and remove files that a kill has left half written."""
+        for unfinished in self.folder.glob(".*.part"):
+            unfinished.unlink()
         if not self.manifest.exists():
             self.clear()
-            self.write(self.manifest.name, json.dumps(config, indent=2) + "\n")
+            self.write(self.manifest.name, json.dumps(settings, indent=2) + "\n")
 
     def clear(self) -> None:
-        """Removes all of it, the manifest first: without it the others mean nothing."""
+        """Remove all parts, the manifest first: without it they mean nothing."""
         self.manifest.unlink(missing_ok=True)
         for path in self.folder.glob("*.jsonl"):
             path.unlink(missing_ok=True)
 
-    def count_complete(self, chunk: Chunk) -> tuple[int, bool]:
-        """How many whole parts of ``chunk`` there are from its start on, and whether these are all."""
+    def count_parts(self, chunk: Chunk) -> tuple[int, bool]:
+        """Return the number of parts of ``chunk`` there are from its start on, and whether these are all."""
         for number in count():
-            if self._path(chunk.key, number, LAST_SUFFIX).exists():
+            if self._path(chunk.key, number, parts.LAST_SUFFIX).exists():
                 return number + 1, True
-            if not self._path(chunk.key, number, MIDDLE_SUFFIX).exists():
+            if not self._path(chunk.key, number, parts.MIDDLE_SUFFIX).exists():
                 return number, False
-        raise AssertionError("counting has no end")
+        raise AssertionError("count() has no end")
 
     def write(self, name: str, text: str) -> None:
-        """A file here, whole or not at all; one of the same name makes way.
-
-        Raises ``OSError`` with one sentence where the disk is full.
-        """
+        """Write a file here, completely or not at all."""
         try:
-            with atomic_write(self.folder / name) as beside:
-                beside.write_text(text, encoding="utf-8")
+            with atomic_write(self.folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
         except OSError as error:
             raise self.write_error(error) from error
 
     def write_error(self, error: OSError) -> OSError:
-        """``error`` as the sentence of a result that could not be finished for it."""
+        """Return the error of a result that cannot be written any further."""
         return OSError(
-            f"{self.target} cannot be written on: {describe_error(error)}; what is predicted so far is kept in {self.folder}: "
-            "start the same command again to go on"
+            f"{self.target} cannot be written: {describe_error(error)}; the predictions so far are in {self.folder}: "
+            "run the same command again to resume"
         )
 
     def read_rows(self, keys: Iterable[str]) -> Iterator[Prediction]:
-        """Every prediction of these chunks, in order."""
+        """Yield the predictions of these chunks, in order."""
         for key in keys:
             for path in self._files_of(key):
                 with path.open(encoding="utf-8") as lines:
                     for line in lines:
-                        picture, labels, shares, error, *values = json.loads(line)
-                        yield Prediction(picture, tuple(labels), tuple(shares), error, *values)
+                        image, labels, probabilities, error, *values = json.loads(line)
+                        yield Prediction(image, tuple(labels), tuple(probabilities), error, *values)
 
     def count_broken(self, keys: Iterable[str]) -> int:
-        """How many of these chunks could not be read to their end."""
-        return sum(self._files_of(key)[-1].name.endswith(f"{BROKEN_SUFFIX}.jsonl") for key in keys)
+        """Return how many of these chunks could not be read to their end."""
+        return sum(self._files_of(key)[-1].name.endswith(f"{parts.BROKEN_SUFFIX}.jsonl") for key in keys)
 
     def _files_of(self, key: str) -> list[Path]:
-        """The files of a chunk, whose last was chosen over what an earlier, worse try has left."""
-        found: list[Path] = []
+        """Return the files of a chunk; a complete last part is preferred to a broken one of an earlier try."""
+        files: list[Path] = []
         for number in count():
-            endings = [self._path(key, number, ending) for ending in (LAST_SUFFIX, MIDDLE_SUFFIX, BROKEN_SUFFIX)]
-            path = next((path for path in endings if path.exists()), None)
+            last, middle, broken = (
+                self._path(key, number, suffix)
+                for suffix in (parts.LAST_SUFFIX, parts.MIDDLE_SUFFIX, parts.BROKEN_SUFFIX)
+            )
+            path = next((path for path in (last, middle, broken) if path.exists()), None)
             if path is None:
-                raise ValueError(f"{self.target}: a shard has changed while it was read: start again with --force")
-            found.append(path)
-            if path != endings[1]:
-                return found
-        raise AssertionError("counting has no end")
+                raise ValueError(f"{self.target}: a shard changed while it was read: start over with --force")
+            files.append(path)
+            if path != middle:
+                return files
+        raise AssertionError("count() has no end")
 
-    def _path(self, key: str, number: int, ending: str) -> Path:
-        return self.folder / PartialResult(key, number, ending).file_name
+    def _path(self, key: str, number: int, suffix: str) -> Path:
+        return self.folder / PartialResult(key, number, suffix).file_name
+
+
+def table_columns(value_names: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the columns of a table: `TABLE_COLUMNS`, or for regression "path", one column per value, and "error".
+
+    A value called "path" or "error" becomes "path (value)" or "error (value)".
+    """
+    names = tuple(f"{name} (value)" if name in ("path", "error") else name for name in value_names)
+    return ("path", *names, "error") if names else TABLE_COLUMNS
+
+
+def table_writer(suffix: str) -> Callable[[Path, Iterable[Prediction]], None]:
+    """Return the function that writes such a file.
+
+    Raises:
+        ValueError: If the suffix is not one of `TABLE_WRITERS`.
+        ImportError: If it is .parquet and pyarrow is not installed.
+    """
+    if suffix not in TABLE_WRITERS:
+        raise ValueError(f"the output must end in {', '.join(TABLE_WRITERS)}, not in {suffix or 'nothing'}")
+    if suffix == ".parquet":
+        _import_pyarrow()
+    return TABLE_WRITERS[suffix]
+
+
+def _write_csv(path: Path, rows: Iterable[Prediction]) -> None:
+    """UTF-8, separated by commas; the two lists as JSON, since labels may contain commas."""
+    names, rows = _peek_value_names(rows)
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        write_row = csv.writer(file, lineterminator="\n").writerow
+        write_row(table_columns(names))
+        for row in rows:
+            if names:
+                write_row(_row_cells(row, names))  # None becomes an empty cell, a float its shortest form
+                continue
+            probability = f"{row.probability:.7g}" if row.labels else ""
+            lists = (json.dumps(list(row.labels), ensure_ascii=False), json.dumps(row.probabilities))
+            write_row((row.image, row.label, probability, *(("", "") if row.error else lists), row.error))
+
+
+def _write_jsonl(path: Path, rows: Iterable[Prediction]) -> None:
+    """One JSON object per line."""
+    names, rows = _peek_value_names(rows)
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(dict(zip(table_columns(names), _row_cells(row, names), strict=True))) + "\n")
+
+
+def _write_parquet(path: Path, rows: Iterable[Prediction]) -> None:
+    """float32 probabilities, float64 values, lists as lists."""
+    pa, parquet = _import_pyarrow()
+    names, rows = _peek_value_names(rows)
+    text, probability = pa.string(), pa.float32()
+    types = (text, text, probability, pa.list_(text), pa.list_(probability), text)
+    if names:
+        types = (text, *(pa.float64() for _ in names), text)
+    schema = pa.schema(list(zip(table_columns(names), types, strict=True)))
+    remaining = iter(rows)
+    with parquet.ParquetWriter(path, schema) as file:
+        while group := [_with_printable_text(row) for row in islice(remaining, _ROWS_PER_GROUP)]:
+            cells = zip(*(_row_cells(row, names) for row in group), strict=True)
+            arrays = [pa.array(column, kind) for column, kind in zip(cells, types, strict=True)]
+            file.write_batch(pa.record_batch(arrays, schema=schema))
+
+
+TABLE_WRITERS = MappingProxyType({".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl})
+
+
+def _peek_value_names(rows: Iterable[Prediction]) -> tuple[tuple[str, ...], Iterable[Prediction]]:
+    """Return the names of a regression model's values, else (), and all the rows."""
+    remaining, head = iter(rows), list[Prediction]()
+    for row in remaining:
+        head.append(row)
+        if not row.error:
+            break
+    names = tuple(head[-1].values) if head else ()
+    return names, chain(head, remaining)
+
+
+def _row_cells(row: Prediction, names: tuple[str, ...]) -> tuple[Any, ...]:
+    if names:
+        return (row.image, *(row.values.get(name) for name in names), row.error)
+    probability = row.probability if row.labels else None
+    return (row.image, row.label, probability, row.labels, row.probabilities, row.error)
+
+
+def _with_printable_text(row: Prediction) -> Prediction:
+    image, error = _escape_undecodable(row.image), _escape_undecodable(row.error)
+    return row if (image, error) == (row.image, row.error) else replace(row, image=image, error=error)
+
+
+def _escape_undecodable(text: str) -> str:
+    """Write the bytes of a file name that are not UTF-8 as ``\\xff``."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _import_pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        message = 'Parquet files require pyarrow: pip install "effnet[tables]", or use .csv or .jsonl'
+        raise ImportError(message) from None
+    return pa, parquet

@@ -1,4 +1,7 @@
-"""Tar archives of pictures, as WebDataset keeps them: read as a stream, to the last member that is whole."""
+"""Units of bulk prediction: chunks of the inputs, and the parts that their predictions are written in.
+
+The same listing always gives the same chunks, and few are in memory at a time.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import os
 import sys
 import tarfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -19,148 +22,103 @@ from typing import IO, Any
 
 from effnet.arch.serde import check_float
 from effnet.data import inputs
+from effnet.data import webdataset_reader as shards
 from effnet.data.folders import list_image_files
 from effnet.data.image_io import MAX_IMAGE_BYTES, ImageError, too_large_error
-from effnet.data.inputs import STANDARD_INPUT, NamedImage, glob_image_files
+from effnet.data.inputs import STANDARD_INPUT, NamedImage
 from effnet.data.prefetch import prefetch_map
 from effnet.data.storage import remote
 from effnet.data.storage.errors import RetryPolicy
-from effnet.data.storage.remote import ResumingReader, is_remote
-from effnet.data.webdataset_reader import StrictTarInfo, is_image_member, truncated_shard_error
-from effnet.data.webdataset_reader import TruncatedShardError as TruncatedShardError
-from effnet.data.webdataset_reader import expand_braces as expand_braces
-from effnet.data.webdataset_reader import is_shard as is_shard
 from effnet.prediction.ensemble import Ensemble
 from effnet.prediction.predictor import Prediction, Predictor
 
+# Chunks end after names whose own hash says so, on average this many: adding or removing a file changes only the chunk
+# that it is in (content-defined chunking: Muthitacharoen et al., LBFS, 2001).
+NAMES_PER_CHUNK = 256
+_MAX_NAMES_PER_CHUNK = 4 * NAMES_PER_CHUNK
+_CONCURRENT_FETCHES = 16  # stores answer slowly, but many requests at a time
+_PEEK_BYTES = 4096
 _BUFFER_BYTES = 2**20
 
+IMAGES_PER_PART = 256  # at most; what a kill can cost
+# Of a part's file: more parts of the chunk follow; it is the last; the rest of the shard could not be read
+MIDDLE_SUFFIX, LAST_SUFFIX, BROKEN_SUFFIX = "", ".last", ".broken"
 
-def read_shard_images(shard: str, start: int = 0, patience: RetryPolicy | None = None) -> Iterator[NamedImage]:
-    """(``shard.tar/member.jpg``, its bytes) of every member whose ending is a picture's, from number ``start`` on.
-
-    A shard that is cut, damaged or out of reach ends with (its name, `BrokenOff`); one without any picture is an error
-    as well. Compressed or not, it is read once, forwards, and never held.
-    """
-    number = 0
-    try:
-        with closing(_open_shard(shard, patience)) as file, _open_tar(file) as members:
-            while (member := members.next()) is not None:
-                members.members = []  # type: ignore[attr-defined]  # or they would pile up
-                if not is_image_member(member):
-                    continue
-                number += 1
-                if number > start:
-                    yield f"{shard}/{member.name}", _read_member(members, member, shard)
-    except Exception as error:  # tarfile and the decompressors stumble in many ways
-        if isinstance(error, MemoryError):
-            raise
-        yield shard, truncated_shard_error(shard, number, error)
-        return
-    if not number:
-        yield shard, ImageError(f"{shard} has no pictures in it")
-
-
-def _open_shard(shard: str, patience: RetryPolicy | None) -> IO[bytes]:
-    if is_remote(shard):
-        return io.BufferedReader(ResumingReader(shard, patience), _BUFFER_BYTES)
-    return open(shard, "rb")
-
-
-def _open_tar(file: IO[bytes]) -> tarfile.TarFile:
-    return tarfile.open(fileobj=file, mode="r|*", bufsize=_BUFFER_BYTES, tarinfo=StrictTarInfo)
-
-
-def _read_member(members: tarfile.TarFile, member: tarfile.TarInfo, shard: str) -> bytes | ImageError:
-    if member.size > MAX_IMAGE_BYTES:
-        return too_large_error(f"{shard}/{member.name}")
-    content = members.extractfile(member)
-    assert content is not None, member.name
-    return content.read()
-
-
-# What is to be predicted, as chunks: the same whenever the same is listed, and few at a time in memory.
-
-
-# Names are cut into chunks of about this many after those whose own hash says so: a file that is added or removed
-# changes the chunk that it is in, and no other (as in content-defined chunking: Muthitacharoen et al., LBFS, 2001).
-NAMES_PER_CHUNK = 256
-
-
-_MAX_NAMES_PER_CHUNK = 4 * NAMES_PER_CHUNK
-
-
-_CONCURRENT_FETCHES = 16  # at once: a store answers slowly, and many at a time
-
-
-_PEEK_BYTES = 4096
+PredictorFactory = Callable[[], Predictor | Ensemble]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some pictures that are listed together: names of files and addresses, or one shard or video.
+    """Images that are listed together: names of files and URLs, or one shard or video.
 
-    ``key`` is of the names, and of a shard's or video's size and date, so that another content has another key.
+    Attributes:
+        key: 32 hexadecimal digits, a hash of the names, and of the size and date of a shard or video.
+        names: Paths and URLs.
+        frame_interval: Seconds between two frames of a video.
     """
 
-    key: str  # 32 hexadecimal digits
+    key: str
     names: tuple[str, ...]
-    frame_interval: float = 1.0  # seconds between two frames of a video
+    frame_interval: float = 1.0
 
     def images(self, start: int = 0) -> Iterator[NamedImage]:
-        """(name, picture) from number ``start`` on, or the error in the picture's place; read as they are asked for.
+        """Yield (name, image), or the error in place of an image, from number ``start`` on; read lazily.
 
-        Raises `remote.StoreError` where a store is out of reach.
+        Raises:
+            RemoteStoreError: If a store is unreachable.
         """
         first = self.names[0]
-        if is_shard(first):
+        if shards.is_shard(first):
             return read_shard_images(first, start)
-        if _is_video(first):
-            return islice(_video_frames(first, self.frame_interval), start, None)
+        if _is_local_video(first):
+            return islice(_read_video(first, self.frame_interval), start, None)
         if any(map(remote.is_remote, self.names)):
             return prefetch_map(_fetch, self.names[start:], _CONCURRENT_FETCHES)
         return ((name, Path(name)) for name in self.names[start:])
 
 
 def list_chunks(sources: Iterable[str | Path], frame_interval: float = 1.0) -> Iterator[Chunk]:
-    """The chunks of everything that ``sources`` mean, in order, each source and each chunk once.
+    """Yield the chunks of ``sources`` in order, each source and each chunk once.
 
-    - a file, a folder or a pattern, as `effnet.data.inputs.gather` takes them, and tar shards among them;
-    - ``shard-{000..146}.tar``, wherever they lie: so many shards;
-    - an address: a picture or shard over ``http(s)://``; in a store (``s3://``, ``gs://``, whatever fsspec knows) also
-      a folder or a pattern;
-    - ``-``: a list of files, folders and addresses on standard input, one a line.
+    - a file, a folder or a pattern, as `effnet.data.inputs.open_inputs`; shards too;
+    - ``shard-{000..146}.tar``, local or remote: that many shards;
+    - a URL: an image or shard over ``http(s)://``; in a store (``s3://``, ``gs://``, any that fsspec knows) also a
+      folder or a pattern;
+    - ``-``: a list of files, folders and URLs on standard input, one per line.
 
-    What the sources are is looked up now, what lies in them as it is asked for. Raises ``FileNotFoundError`` for a file
-    that does not exist, ``ValueError`` for a source with nothing in it, ``ImportError`` for a store whose package is
-    missing, `remote.StoreError` for one out of reach.
+    The sources are looked up now, their contents lazily.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a source contains no images.
+        ImportError: If the package for a store is not installed.
+        RemoteStoreError: If a store is unreachable.
     """
-    check_float("every", frame_interval, 0, exclusive=True)
-    meant = [name for source in sources for name in expand_braces(str(source))]
-    names = chain.from_iterable([_require_first(_list_names(source), source) for source in dict.fromkeys(meant)])
+    check_float("frame_interval", frame_interval, 0, exclusive=True)
+    expanded = [name for source in sources for name in shards.expand_braces(str(source))]
+    names = chain.from_iterable([_require_first(_list_names(source), source) for source in dict.fromkeys(expanded)])
     return _drop_duplicates(_cut_into_chunks(names, frame_interval))
 
 
-def _drop_duplicates(found: Iterator[Chunk]) -> Iterator[Chunk]:
-    seen: set[str] = set()
-    for chunk in found:
-        if chunk.key not in seen:
-            seen.add(chunk.key)
+def _drop_duplicates(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    keys: set[str] = set()
+    for chunk in chunks:
+        if chunk.key not in keys:
+            keys.add(chunk.key)
             yield chunk
 
 
 def _cut_into_chunks(names: Iterable[str], frame_interval: float) -> Iterator[Chunk]:
-    """The names in chunks; a shard and a video are one each."""
+    """Yield the names in chunks; a shard and a video are one each."""
     run: list[str] = []
     for name in names:
-        film = _is_video(name)
-        if film or is_shard(name):
+        is_video = _is_local_video(name)
+        if is_video or shards.is_shard(name):
             if run:
                 yield Chunk(_hash(*run), tuple(run))
             run = []
-            yield Chunk(
-                _hash(name, _content_version(name), str(frame_interval) if film else ""), (name,), frame_interval
-            )
+            key = _hash(name, _content_version(name), str(frame_interval) if is_video else "")
+            yield Chunk(key, (name,), frame_interval)
             continue
         run.append(name)
         if len(run) == _MAX_NAMES_PER_CHUNK or int(_hash(name)[:8], 16) % NAMES_PER_CHUNK == 0:
@@ -170,8 +128,8 @@ def _cut_into_chunks(names: Iterable[str], frame_interval: float) -> Iterator[Ch
         yield Chunk(_hash(*run), tuple(run))
 
 
-def _is_video(name: str) -> bool:
-    """Whether it can be taken apart here; an address's cannot. Asked of every name: a Path would take its time."""
+def _is_local_video(name: str) -> bool:
+    """Return whether frames can be read of it. Called for every name, so without the cost of a Path."""
     return os.path.splitext(name)[1].lower() in inputs.VIDEO_SUFFIXES and not remote.is_remote(name)
 
 
@@ -180,22 +138,22 @@ def _hash(*texts: str) -> str:
 
 
 def _content_version(name: str) -> str:
-    """What tells one content of a shard or a video from another."""
+    """Return what changes when the content of a shard or video does."""
     if remote.is_remote(name):
         return remote.remote_version(name)
     try:
-        here = os.stat(name)
+        status = os.stat(name)
     except OSError:
         return ""
-    return f"{here.st_size} {here.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _require_first(names: Iterator[str], source: str) -> Iterator[str]:
-    """The same names, of which the first has been found."""
+    """Return the same names after the first was found."""
     first = next(names, None)
     if first is None:
-        lacking = "nothing matches" if any(sign in source for sign in "*?[") else "there are no pictures in"
-        raise ValueError(f"{lacking} {STANDARD_INPUT if source == '-' else source}")
+        problem = "nothing matches" if any(sign in source for sign in "*?[") else "there are no images in"
+        raise ValueError(f"{problem} {STANDARD_INPUT if source == '-' else source}")
     return chain([first], names)
 
 
@@ -210,14 +168,14 @@ def _list_names(source: str) -> Iterator[str]:
     if path.exists():
         return iter([str(path)])
     if any(sign in source for sign in "*?["):
-        return map(str, glob_image_files(source))
+        return map(str, inputs.glob_image_files(source))
     raise FileNotFoundError(f"{source} does not exist")
 
 
 def _read_name_list(stream: BufferedReader) -> Iterator[str]:
-    """The names that a list means; a file that does not exist is found out when it is read."""
+    """Yield the names in a list; a missing file is noticed when it is read."""
     if b"\0" in stream.peek(_PEEK_BYTES):
-        raise ValueError(f"{STANDARD_INPUT} is no list of names: a single picture needs no --out")
+        raise ValueError(f"{STANDARD_INPUT} is no list of names: for a single image, leave out --out")
     for line in stream:
         name = os.fsdecode(line).strip("\r\n")
         if not name.strip():
@@ -230,7 +188,7 @@ def _read_name_list(stream: BufferedReader) -> Iterator[str]:
             yield str(Path(name))
 
 
-def _video_frames(path: str, frame_interval: float) -> Iterator[NamedImage]:
+def _read_video(path: str, frame_interval: float) -> Iterator[NamedImage]:
     try:
         for seconds, frame in inputs.read_frames(Path(path), frame_interval):
             yield f"{path}@{seconds:.1f}s", frame
@@ -246,22 +204,52 @@ def _fetch(name: str) -> NamedImage:
     return name, remote.read_remote_image(name)
 
 
-# The folder beside a result in which it grows, part by part, so that a kill costs no more than the last of them.
+def read_shard_images(shard: str, start: int = 0, retry: RetryPolicy | None = None) -> Iterator[NamedImage]:
+    """Yield (``shard.tar/member.jpg``, its bytes) for each image member from number ``start`` on, in one pass.
+
+    A shard that is truncated, damaged or unreachable ends with (its name, `TruncatedShardError`); a shard without
+    images gives an error too.
+    """
+    number = 0
+    try:
+        with closing(_open_shard(shard, retry)) as file, _open_tar(file) as members:
+            while (member := members.next()) is not None:
+                members.members = []  # type: ignore[attr-defined]  # or they would pile up
+                if not shards.is_image_member(member):
+                    continue
+                number += 1
+                if number > start:
+                    yield f"{shard}/{member.name}", _read_member(members, member, shard)
+    except Exception as error:  # tarfile and the decompressors fail in many ways
+        if isinstance(error, MemoryError):
+            raise
+        yield shard, shards.truncated_shard_error(shard, number, error)
+        return
+    if not number:
+        yield shard, ImageError(f"{shard} contains no images")
 
 
-IMAGES_PER_PART = 256  # of a part, at the most: what a kill can cost
+def _open_shard(shard: str, retry: RetryPolicy | None) -> IO[bytes]:
+    if remote.is_remote(shard):
+        return io.BufferedReader(remote.ResumingReader(shard, retry), _BUFFER_BYTES)
+    return open(shard, "rb")
 
 
-MIDDLE_SUFFIX, LAST_SUFFIX, BROKEN_SUFFIX = (
-    "",
-    ".last",
-    ".broken",
-)  # of a chunk: more parts follow; none does; none could be read
+def _open_tar(file: IO[bytes]) -> tarfile.TarFile:
+    return tarfile.open(fileobj=file, mode="r|*", bufsize=_BUFFER_BYTES, tarinfo=shards.StrictTarInfo)
+
+
+def _read_member(members: tarfile.TarFile, member: tarfile.TarInfo, shard: str) -> bytes | ImageError:
+    if member.size > MAX_IMAGE_BYTES:
+        return too_large_error(f"{shard}/{member.name}")
+    content = members.extractfile(member)
+    assert content is not None, member.name
+    return content.read()
 
 
 @dataclass
 class PartialResult:
-    """The predictions of pictures ``number * PICTURES`` onwards of a chunk; always the same pictures."""
+    """A part: the predictions of images ``number * IMAGES_PER_PART`` and following of a chunk, always the same ones."""
 
     key: str
     number: int
@@ -270,53 +258,54 @@ class PartialResult:
 
     @property
     def file_name(self) -> str:
-        """The file's."""
+        """Name of the part's file."""
         return f"{self.key}-{self.number:06}{self.suffix}.jsonl"
 
     @property
     def text(self) -> str:
-        """The file's content: ``[picture, labels, probabilities, error]`` a line, and values where there are some."""
+        """Content of the part's file: ``[image, labels, probabilities, error]`` per line, for regression values too."""
         return "".join(json.dumps(_to_json_row(row)) + "\n" for row in self.rows)
 
 
 def _to_json_row(row: Prediction) -> list[Any]:
-    line = [row.image, row.labels, [float(f"{share:.7g}") for share in row.probabilities], row.error]
-    return [*line, row.values] if row.values else line
+    cells = [row.image, row.labels, [float(f"{share:.7g}") for share in row.probabilities], row.error]
+    return [*cells, row.values] if row.values else cells
 
 
 def predict_parts(
     predictor: Predictor | Ensemble, pending: Iterable[tuple[Chunk, int]], top: int
 ) -> Iterator[PartialResult]:
-    """The parts of all ``waiting`` (chunk, parts of it that are there already), in order, through one pipeline."""
-    owners: deque[PartialResult] = deque()  # of the pictures that are on their way
+    """Yield the missing parts of ``pending``, pairs (chunk, number of its finished parts), in order."""
+    parts_in_flight: deque[PartialResult] = deque()  # one entry per image
 
-    def named() -> Iterator[NamedImage]:
+    def list_images() -> Iterator[NamedImage]:
         for chunk, done in pending:
-            for part, one in _assign_parts(chunk, done):
-                owners.append(part)
-                yield one
+            for part, named_image in _assign_parts(chunk, done):
+                parts_in_flight.append(part)
+                yield named_image
 
-    part = None
-    for row in predictor.stream(named(), top):
-        owner = owners.popleft()
-        if part is not None and owner is not part:
-            yield part
-        part = owner
-        part.rows.append(row)
-    if part is not None:
-        yield part
+    current = None
+    for row in predictor.stream(list_images(), top):
+        part = parts_in_flight.popleft()
+        if current is not None and part is not current:
+            yield current
+        current = part
+        current.rows.append(row)
+    if current is not None:
+        yield current
 
 
 def _assign_parts(chunk: Chunk, done: int) -> Iterator[tuple[PartialResult, NamedImage]]:
-    """The pictures after the first ``done`` parts, each with its part, whose ending is known with its last one."""
-    pictures = chunk.images(done * IMAGES_PER_PART)
-    following = next(pictures, None)
+    """Yield the images after the first ``done`` parts with their part, whose suffix is set with its last image."""
+    images = chunk.images(done * IMAGES_PER_PART)
+    following = next(images, None)
     for number in count(done):
         part = PartialResult(chunk.key, number)
         for _ in range(IMAGES_PER_PART):
             if following is None:
                 return
-            one, following = following, next(pictures, None)
+            current, following = following, next(images, None)
             if following is None:
-                part.suffix = BROKEN_SUFFIX if isinstance(one[1], TruncatedShardError) else LAST_SUFFIX
-            yield part, one
+                broken = isinstance(current[1], shards.TruncatedShardError)
+                part.suffix = BROKEN_SUFFIX if broken else LAST_SUFFIX
+            yield part, current

@@ -187,7 +187,7 @@ class EnsembleWeights:
         return (
             f"using {'fitted' if self.uses_fitted else 'equal'} weights: on {self.images} out-of-fold images, weights "
             f"of {weights} change the loss of equal weights, {self.equal_loss:.4f}, by {-self.gain:+.4f} (noise level "
-            f"{self.noise_level:.4f}, measured on held-out folds); the best model alone has {min(self.member_losses):.4f}"
+            f"{self.noise_level:.4f}, on held-out folds); the best model alone has {min(self.member_losses):.4f}"
         )
 
 
@@ -286,9 +286,7 @@ def _align(oof: Sequence[OutOfFold]) -> list[OutOfFold]:
         if (set(other.labels.names), other.labels.task) != (set(first.labels.names), first.labels.task):
             raise ValueError(f"out-of-fold predictions {number} have other classes than the first")
         if set(other.ids) != set(first.ids) or len(other) != len(first):
-            raise ValueError(
-                f"out-of-fold predictions {number} are not of the same images: train on the same data"
-            )
+            raise ValueError(f"out-of-fold predictions {number} are not of the same images: train on the same data")
         row_of = {name: row for row, name in enumerate(other.ids)}
         rows = other.take([row_of[name] for name in first.ids])
         columns = [other.labels.names.index(name) for name in first.labels.names]

@@ -1,70 +1,74 @@
-"""The same on a Ray cluster, through Ray Data: chunks go out, parts come back, those of lost workers go out again."""
+"""Bulk prediction on a Ray cluster, through Ray Data: chunks are sent out, and those of lost workers again."""
 
 from __future__ import annotations
 
 import logging
 import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
 from effnet.data.storage.remote import is_remote
-from effnet.prediction.bulk_chunks import Chunk, PartialResult, predict_parts
-from effnet.prediction.ensemble import Ensemble
-from effnet.prediction.predictor import Predictor
+from effnet.prediction.bulk_chunks import Chunk, PartialResult, PredictorFactory, predict_parts
 
-_MAX_CHUNKS_SUBMITTED = (
-    4096  # chunks, a million pictures, that Ray is told of at once: the listing may be longer than memory
-)
-PredictorFactory = Callable[[], Predictor | Ensemble]
+# Chunks submitted at once, about a million images: the listing may be larger than memory
+_MAX_CHUNKS_SUBMITTED = 4096
 
 
 class _RayWorker:
-    """An actor: a predictor that takes chunks."""
+    """An actor that predicts chunks."""
 
     def __init__(self, make_predictor: PredictorFactory, top: int, folder: str) -> None:
-        with suppress(OSError):  # names may be relative to where the command was given; addresses do not need it
+        with suppress(OSError):  # names may be relative to the driver's directory; URLs do not need it
             os.chdir(folder)
         self.predictor, self.top = make_predictor(), top
 
     def __call__(self, batch: dict[str, list[bytes]]) -> Iterator[dict[str, list[bytes]]]:
-        """Pickled (chunk, parts that are there, a file of it) -> pickled parts, each as soon as it is done."""
-        given: list[tuple[Chunk, int, str | None]] = [pickle.loads(one) for one in batch["chunk"]]
-        for _, _, seen in given:
-            if seen is not None and not os.path.lexists(seen):
+        """Pickled (chunk, number of its finished parts, one of its files) -> pickled parts, each when it is done."""
+        tasks: list[tuple[Chunk, int, str | None]] = [pickle.loads(task) for task in batch["chunk"]]
+        for _, _, file in tasks:
+            if file is not None and not os.path.lexists(file):
                 raise OSError(
-                    f"{seen} is not to be seen from every node of the cluster: put the pictures where all nodes find "
-                    "them under the same path, or into a store (s3://…)"
+                    f"{file} is not visible from every node of the cluster: put the images where all nodes see them "
+                    "under the same path, or into a store (s3://…)"
                 )
-        for part in predict_parts(self.predictor, ((chunk, done) for chunk, done, _ in given), self.top):
+        for part in predict_parts(self.predictor, ((chunk, done) for chunk, done, _ in tasks), self.top):
             yield {"part": [pickle.dumps(part)]}
 
 
 def predict_on_cluster(
     address: str, make_predictor: PredictorFactory, pending: Iterable[tuple[Chunk, int]], top: int
 ) -> Iterator[PartialResult]:
-    """The parts of all ``waiting`` (chunk, parts of it that are there already), in any order, made on a Ray cluster.
+    """Yield the missing parts of chunks, in any order, predicted on a Ray cluster.
 
-    ``address``: "local" for a cluster of this machine, "auto" for the one it belongs to, "ray://host:10001", …. An
-    actor a processor, or a GPU where the cluster has some, holds what ``make`` makes. An actor that is lost is started
-    again, and its chunks given out again; a part may then come twice, and is the same picture for picture. Raises
-    ``ImportError`` without ray, ``OSError`` where the cluster is out of reach, and what the work itself raised.
+    One actor per CPU core, or per GPU if the cluster has any, holds a predictor. A lost actor is restarted and its
+    chunks are sent out again; a part may then come twice, with the same rows.
+
+    Args:
+        address: "local" for a cluster on this machine, "auto" for the one it belongs to, or "ray://host:10001".
+        make_predictor: Makes the predictor of an actor.
+        pending: (chunk, number of its finished parts) pairs.
+        top: Number of labels per image.
+
+    Raises:
+        ImportError: If ray is not installed.
+        OSError: If the cluster is unreachable.
     """
-    coming = iter(pending)
+    remaining = iter(pending)
     with _connect(address) as ray:
         from ray.data import ActorPoolStrategy
 
-        gpus, processors = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
+        gpus, cores = (int(ray.cluster_resources().get(resource, 0)) for resource in ("GPU", "CPU"))
         needs: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
-        while window := list(islice(coming, _MAX_CHUNKS_SUBMITTED)):
-            pool = ActorPoolStrategy(min_size=1, max_size=max(1, min(gpus or processors, len(window))))
+        while window := list(islice(remaining, _MAX_CHUNKS_SUBMITTED)):
+            pool = ActorPoolStrategy(min_size=1, max_size=max(1, min(gpus or cores, len(window))))
             items = [{"chunk": pickle.dumps((chunk, done, _local_file(chunk)))} for chunk, done in window]
             dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 _RayWorker, fn_constructor_args=(make_predictor, top, os.getcwd()), compute=pool, batch_size=1, **needs
             )
-            dataset.context.target_max_block_size = 1  # each part at once, not the 128 MiB of them
+            dataset.context.target_max_block_size = 1  # return each part at once, not 128 MiB of them
             dataset.context.enable_progress_bars = False
             try:
                 for row in dataset.iter_rows():
@@ -82,7 +86,7 @@ def _connect(address: str) -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError:
-        raise ImportError('--ray needs ray, which is not here: pip install "effnet[ray]"') from None
+        raise ImportError('--ray requires ray: pip install "effnet[ray]"') from None
     if ray.is_initialized():
         yield ray
         return
@@ -98,17 +102,16 @@ def _connect(address: str) -> Iterator[Any]:
 
 
 def _local_file(chunk: Chunk) -> str | None:
-    """A file of the chunk that is here, and must be on whichever node reads it."""
+    """Return a file of the chunk on this machine, which every node must see."""
     return next((name for name in chunk.names if not is_remote(name) and os.path.lexists(name)), None)
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """What the work raised, below what Ray wraps around it."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, (ValueError, OSError, ImportError, MemoryError)) and not type(inner).__module__.startswith(
-            "ray"
-        ):
-            return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return OSError(f"Ray has given up: {' '.join(str(error).split())[:300]}; start the same command again to go on")
+    """Return the error that the worker raised, without what Ray wraps around it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        ours = isinstance(cause, (ValueError, OSError, ImportError, MemoryError))
+        if ours and not type(cause).__module__.startswith("ray"):
+            return cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return OSError(f"Ray failed: {' '.join(str(error).split())[:300]}; run the same command again to resume")

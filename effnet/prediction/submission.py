@@ -1,4 +1,4 @@
-"""``submission.csv``: a model's answers to the pictures of a test table, in the shape that a competition wants."""
+"""Submissions: predictions of a test table as ``submission.csv``, in the format that a competition asks for."""
 
 from __future__ import annotations
 
@@ -17,16 +17,23 @@ from effnet.data.table import LabelTable, open_unlabeled_table, read_table
 from effnet.metadata import Labels
 from effnet.prediction.ensemble import Ensemble
 from effnet.prediction.predictor import Predictor
-from effnet.tasks import MULTI_LABEL_THRESHOLD
+from effnet.tasks import MULTI_LABEL_THRESHOLD, task_of
 
 SAMPLE_FILES = ("sample_submission.csv", "sampleSubmission.csv", "SampleSubmission.csv")
 
-RowFormatter = Callable[[NDArray[np.float32]], list[str]]  # (classes,) -> what stands beside the id
+RowFormatter = Callable[[NDArray[np.float32]], list[str]]  # scores (classes,) -> the cells beside the id
 
 
 @dataclass(frozen=True)
 class SubmissionFormat:
-    """How a submission looks: its headings, the ids from top to bottom, and what an answer becomes."""
+    """Format of a submission.
+
+    Attributes:
+        columns: The headings.
+        ids: First column, from top to bottom.
+        format_row: Makes the other cells from an image's scores.
+        sample: The sample submission that the format was taken from.
+    """
 
     columns: tuple[str, ...]
     ids: tuple[str, ...]
@@ -36,7 +43,7 @@ class SubmissionFormat:
 
 @dataclass(frozen=True)
 class SubmissionResult:
-    """What was written: ``unread`` names the pictures that could not be read, and why."""
+    """What was written; ``unreadable`` has an error message per image that could not be read."""
 
     rows: int
     columns: tuple[str, ...]
@@ -53,124 +60,129 @@ def write_submission(
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> SubmissionResult:
-    """Predicts the pictures of ``table`` (see `open_unlabelled`) into the CSV ``out``, a row each.
+    """Predict the images of a table into the CSV ``out``, one row each.
 
-    The first column is called as the table's, then comes ``label`` (several have spaces between them; values are by
-    their names), or with ``probabilities`` a column a class. Where a ``sample_submission.csv`` lies beside the table,
-    or is the table, its columns and the order of its rows decide (see `shape`). A picture that cannot be read gets the
-    mean answer of all others, since a submission must not lack a row; it is named in what is returned. ``out`` is
-    written whole, at the end. Raises ``FileExistsError`` where it is there, unless ``force`` is given, and
-    ``ValueError`` for a sample that does not fit, and where no picture can be read.
+    The first column is the table's; it is followed by ``label`` (several labels are separated by spaces; values have
+    their names), or with ``probabilities`` by one column per class. If the table is a sample submission, or one lies
+    beside it, that decides the columns and the order of the rows (see `submission_format`). An image that cannot be
+    read gets the mean scores of all others, since no row may be missing.
+
+    Args:
+        table: A CSV of images, as `effnet.data.table.open_unlabeled_table`.
+        predictor: The model.
+        out: Path of the submission, written at the end, completely or not at all.
+        probabilities: Write probabilities instead of the label.
+        force: Replace an existing file.
+        progress: Called with (images done, all images).
+
+    Raises:
+        FileExistsError: If ``out`` exists, unless ``force``.
+        ValueError: If the sample submission does not fit the model, or no image can be read.
     """
     out = Path(out)
     check_output_path(out, force)
-    given = read_table(table)
-    pairs = open_unlabeled_table(table)
-    wanted = submission_format(given, predictor.labels, predictor.classes, probabilities)
-    found: dict[str, NDArray[np.float32]] = {}
-    unread: dict[str, str] = {}
-    for done, (name, row) in enumerate(predictor.predict_scores(pairs), start=1):
+    images = open_unlabeled_table(table)
+    form = submission_format(read_table(table), predictor.labels, predictor.classes, probabilities)
+    scores: dict[str, NDArray[np.float32]] = {}
+    errors: dict[str, str] = {}
+    for done, (name, row) in enumerate(predictor.predict_scores(images), start=1):
         if isinstance(row, ImageError):
-            unread[name] = str(row)
+            errors[name] = str(row)
         else:
-            found[name] = row.astype(np.float32)
+            scores[name] = row.astype(np.float32)
         if progress:
-            progress(done, len(pairs))
-    if not found:
-        raise ValueError(f"none of the {len(pairs)} pictures could be read; the first: {next(iter(unread.values()))}")
-    mean = np.asarray(np.stack(list(found.values())).mean(0, dtype=np.float64), np.float32)
-    with atomic_write(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        write = csv.writer(file, lineterminator="\n").writerow
-        write(wanted.columns)
-        for name, shown in zip(
-            _match_ids(wanted.ids, [name for name, _ in pairs], wanted.sample), wanted.ids, strict=True
-        ):
-            write((shown, *wanted.format_row(found.get(name, mean))))
-    return SubmissionResult(len(wanted.ids), wanted.columns, wanted.sample, tuple(unread.values()))
+            progress(done, len(images))
+    if not scores:
+        raise ValueError(f"none of the {len(images)} images could be read; the first: {next(iter(errors.values()))}")
+    mean = np.asarray(np.stack(list(scores.values())).mean(0, dtype=np.float64), np.float32)
+    names = _match_ids(form.ids, [name for name, _ in images], form.sample)
+    with atomic_write(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        write_row = csv.writer(file, lineterminator="\n").writerow
+        write_row(form.columns)
+        for name, id_ in zip(names, form.ids, strict=True):
+            write_row((id_, *form.format_row(scores.get(name, mean))))
+    return SubmissionResult(len(form.ids), form.columns, form.sample, tuple(errors.values()))
 
 
 def check_output_path(out: Path, force: bool) -> None:
-    """Raises ``ValueError`` for what is no ``.csv``, ``FileExistsError`` for what is there, unless with ``force``."""
+    """Raise ``ValueError`` unless ``out`` is a .csv, ``FileExistsError`` if it exists, unless ``force``."""
     if out.suffix.lower() != ".csv":
-        raise ValueError(f"a submission ends in .csv, not in {out.suffix or 'nothing'}")
+        raise ValueError(f"a submission must end in .csv, not in {out.suffix or 'nothing'}")
     if out.exists() and not force:
-        raise FileExistsError(f"{out} is there already: --force replaces it, another --out leaves it as it is")
+        raise FileExistsError(f"{out} already exists: replace it with --force, or choose another --out")
 
 
 def submission_format(table: LabelTable, labels: Labels, classes: int, probabilities: bool = False) -> SubmissionFormat:
-    """The shape of a submission for ``table`` by a model of these labels.
+    """Return the format of a submission for ``table`` by a model with these labels.
 
-    A sample's first column has the ids. The others, where they are named as the model's classes are, hold their
-    probabilities (or values) in the sample's order. A single column of another name holds the label; of two classes the
-    probability of the second, where ``probabilities`` are asked for or the sample has a fraction in it; of a single
-    value that value. Raises ``ValueError`` for columns that mean none of this.
+    In a sample submission the first column has the ids. If the others are called as classes, they get the probabilities
+    (or values) of these. A single column of another name gets the label; with two classes the probability of the
+    second, if ``probabilities`` are asked for or the sample contains a fraction; with a single value that value.
+
+    Raises:
+        ValueError: If the columns are none of this.
     """
+    task = task_of(labels.task)
     names = tuple(labels.name(index) for index in range(classes))
     sample = _find_sample(table)
     if sample is None:
-        if probabilities or labels.task == "regression":
-            return SubmissionFormat(
-                (table.image_column, *names), tuple(table.column(table.image_column)), _format_numbers(range(classes))
-            )
-        return SubmissionFormat(
-            (table.image_column, "label"), tuple(table.column(table.image_column)), _format_label(labels, names)
-        )
-    key, *columns = sample.columns
-    ids = tuple(sample.column(key))
+        ids = tuple(table.column(table.image_column))
+        if probabilities or not task.has_probabilities:
+            return SubmissionFormat((table.image_column, *names), ids, _format_scores(range(classes)))
+        return SubmissionFormat((table.image_column, "label"), ids, _format_labels(labels, names))
+    id_column, *columns = sample.columns
+    ids = tuple(sample.column(id_column))
     if columns and set(columns) <= set(names):
-        places = [names.index(column) for column in columns]
-        return SubmissionFormat(sample.columns, ids, _format_numbers(places), sample.path)
+        indices = [names.index(column) for column in columns]
+        return SubmissionFormat(sample.columns, ids, _format_scores(indices), sample.path)
     if len(columns) == 1:
-        if labels.task == "regression" and classes == 1:
-            return SubmissionFormat(sample.columns, ids, _format_numbers([0]), sample.path)
-        fraction = any(map(_is_fraction, sample.column(columns[0])))
-        if labels.task == "classification" and classes == 2 and (probabilities or fraction):
-            return SubmissionFormat(sample.columns, ids, _format_numbers([1]), sample.path)
-        if labels.task != "regression" and not probabilities:
-            return SubmissionFormat(sample.columns, ids, _format_label(labels, names), sample.path)
-    odd = [column for column in columns if column not in names]
+        if not task.has_probabilities and classes == 1:
+            return SubmissionFormat(sample.columns, ids, _format_scores([0]), sample.path)
+        has_fraction = any(map(_is_fraction, sample.column(columns[0])))
+        if labels.task == "classification" and classes == 2 and (probabilities or has_fraction):
+            return SubmissionFormat(sample.columns, ids, _format_scores([1]), sample.path)
+        if task.has_probabilities and not probabilities:
+            return SubmissionFormat(sample.columns, ids, _format_labels(labels, names), sample.path)
+    unknown = [column for column in columns if column not in names]
     raise ValueError(
-        f"{sample.path} has {', '.join(columns) or 'no columns beside the id'}, which the model's answers "
-        f"({', '.join(names[:5])}{', …' if len(names) > 5 else ''}) do not fill"
-        + (did_you_mean(odd[0], list(names)) if odd else "")
-        + ": rename the columns, or move the sample away"
+        f"{sample.path} has {', '.join(columns) or 'no columns beside the id'}, but the model predicts "
+        f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+        + (did_you_mean(unknown[0], list(names)) if unknown else "")
+        + ": rename the columns, or move the sample submission away"
     )
 
 
 def _find_sample(table: LabelTable) -> LabelTable | None:
-    """The sample beside the table, or the table itself where it is called so."""
+    """Return the sample submission: the table itself if it is called so, or the one beside it."""
     if table.path.name in SAMPLE_FILES:
         return table
     return next((read_table(path) for name in SAMPLE_FILES if (path := table.path.with_name(name)).is_file()), None)
 
 
 def _match_ids(ids: Sequence[str], names: Sequence[str], sample: Path | None) -> list[str]:
-    """The table's name for each id of the submission; a sample may leave endings out, or have them.
-
-    Raises ``ValueError`` for ids that the table has not.
-    """
+    """Return the table's name for each id of the submission; file extensions may be missing on either side."""
     known = set(names)
     by_stem = {Path(name).stem: name for name in names}
-    found = [name if name in known else by_stem.get(Path(name).stem, "") for name in ids]
-    lost = [name for name, there in zip(ids, found, strict=True) if not there]
-    if lost:
+    matches = [id_ if id_ in known else by_stem.get(Path(id_).stem, "") for id_ in ids]
+    unmatched = [id_ for id_, match in zip(ids, matches, strict=True) if not match]
+    if unmatched:
         raise ValueError(
-            f"{len(lost)} of the {len(ids)} rows of {sample} are not in the table of pictures, such as {lost[0]}: "
-            "give the sample itself as the table, or move it away"
+            f"{len(unmatched)} of the {len(ids)} rows of {sample} are not in the table of images, such as "
+            f"{unmatched[0]}: give the sample submission itself as the table, or move it away"
         )
-    return found
+    return matches
 
 
-def _format_numbers(places: Sequence[int]) -> RowFormatter:
-    return lambda row: [f"{row[place]:.7g}" for place in places]
+def _format_scores(indices: Sequence[int]) -> RowFormatter:
+    return lambda row: [f"{row[index]:.7g}" for index in indices]
 
 
-def _format_label(labels: Labels, names: Sequence[str]) -> RowFormatter:
-    if labels.task == "multilabel":
-        return lambda row: [
-            " ".join(name for name, share in zip(names, row, strict=True) if share >= MULTI_LABEL_THRESHOLD)
-        ]
-    return lambda row: [names[int(row.argmax())]]
+def _format_labels(labels: Labels, names: Sequence[str]) -> RowFormatter:
+    if labels.task == "classification":
+        return lambda row: [names[int(row.argmax())]]
+    return lambda row: [
+        " ".join(name for name, score in zip(names, row, strict=True) if score >= MULTI_LABEL_THRESHOLD)
+    ]
 
 
 def _is_fraction(cell: str) -> bool:

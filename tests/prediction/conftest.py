@@ -23,7 +23,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def jpegs() -> list[bytes]:
-    """Different small pictures, as the bytes of their files."""
+    """Different small images, as the bytes of their files."""
     from io import BytesIO
 
     noise, made = np.random.default_rng(0), []

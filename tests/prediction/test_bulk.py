@@ -15,9 +15,7 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from effnet.prediction import Prediction, Predictor, bulk
-from effnet.prediction import bulk_chunks as chunking
-from effnet.prediction import bulk_chunks as parting
+from effnet.prediction import Prediction, Predictor, bulk, bulk_chunks
 from effnet.prediction.bulk import (
     TABLE_COLUMNS,
     BulkResult,
@@ -33,32 +31,32 @@ Into = Callable[..., BulkResult]
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of about 8 names, parts of 4 pictures: many of them in few pictures."""
-    monkeypatch.setattr(chunking, "NAMES", 8)
-    monkeypatch.setattr(chunking, "_NAMES_MOST", 32)
-    monkeypatch.setattr(parting, "PICTURES", 4)
+    """Chunks of about 8 names, parts of 4 images: many of them in few images."""
+    monkeypatch.setattr(bulk_chunks, "NAMES_PER_CHUNK", 8)
+    monkeypatch.setattr(bulk_chunks, "_MAX_NAMES_PER_CHUNK", 32)
+    monkeypatch.setattr(bulk_chunks, "IMAGES_PER_PART", 4)
 
 
 @pytest.fixture
 def photos(tmp_path: Path, jpegs: list[bytes]) -> Path:
-    """150 pictures in nested folders, two of which cannot be read."""
+    """150 images in nested folders, two of which cannot be read."""
     root = tmp_path / "photos"
     for number in range(150):
         path = root / f"{number % 3}" / ("deep" if number % 2 else "") / f"{number:03}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(jpegs[number % 8][: 900 if number in (7, 80) else None])
-    (root / "notes.txt").write_text("passed over")
+    (root / "notes.txt").write_text("ignored")
     return root
 
 
 @pytest.fixture
 def into(weights: Path, tmp_path: Path) -> Into:
-    """`predict_into` with the tiny model."""
+    """`predict_to_file` with the tiny model."""
 
     def call(name: str, *sources: object, **options: Any) -> BulkResult:
         make = options.pop("make", partial(Predictor, weights, batch_size=8))
-        asked = describe_predictor(options.pop("model", weights), decode="reduced")
-        return predict_to_file(tmp_path / name, [str(one) for one in sources], make, asked, **options)
+        settings = describe_predictor(options.pop("model", weights), decode="reduced")
+        return predict_to_file(tmp_path / name, [str(one) for one in sources], make, settings, **options)
 
     return call
 
@@ -75,7 +73,7 @@ def never() -> Predictor:
     raise AssertionError("there is nothing to predict")
 
 
-def test_a_row_a_picture(into: Into, photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_one_row_per_image(into: Into, photos: Path, weights: Path, tmp_path: Path) -> None:
     assert into("result.jsonl", photos, top=2) == BulkResult(150, 2)
     rows = [json.loads(line) for line in (tmp_path / "result.jsonl").read_text().splitlines()]
     expected = {one.image: one for one in Predictor(weights)(files(photos), top=2)}
@@ -88,40 +86,40 @@ def test_a_row_a_picture(into: Into, photos: Path, weights: Path, tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "result.jsonl", "result.jsonl.json"]
 
 
-def test_a_finished_result_is_left_alone(into: Into, photos: Path, jpegs: list[bytes], tmp_path: Path) -> None:
+def test_finished_result_is_kept(into: Into, photos: Path, jpegs: list[bytes], tmp_path: Path) -> None:
     done = into("result.csv", photos)
     before = (tmp_path / "result.csv").read_bytes()
     assert into("result.csv", photos, make=never) == BulkResult(done.images, done.unreadable, already_done=True)
     (photos / "new.jpg").write_bytes(jpegs[0])
-    with pytest.raises(ValueError, match="has changed since: --force"):
+    with pytest.raises(ValueError, match="have changed since: predict all again with --force"):
         into("result.csv", photos, make=never)
     assert (tmp_path / "result.csv").read_bytes() == before
     assert into("result.csv", photos, force=True).images == 151
     assert not (tmp_path / ".result.csv.parts").exists()
 
 
-def test_what_was_asked_otherwise_is_refused(into: Into, photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_other_settings_are_refused(into: Into, photos: Path, weights: Path, tmp_path: Path) -> None:
     into("result.jsonl", photos)
     other = tmp_path / "other.safetensors"
     other.write_bytes(weights.read_bytes() + b" ")
-    with pytest.raises(ValueError, match="was made with another --top: --force"):
+    with pytest.raises(ValueError, match="was made with another --top: start it over with --force"):
         into("result.jsonl", photos, top=3, make=never)
     with pytest.raises(ValueError, match="was made with other inputs"):
         into("result.jsonl", photos / "0", make=never)
     with pytest.raises(ValueError, match="was made with another model"):
         into("result.jsonl", photos, model=other, make=never)
     (tmp_path / "mine.csv").write_text("a,b\n")
-    with pytest.raises(ValueError, match="is there already, and is not what this command"):
+    with pytest.raises(ValueError, match="exists and was not written by this command"):
         into("mine.csv", photos, make=never)
     assert (tmp_path / "mine.csv").read_text() == "a,b\n"
     with (tmp_path / "result.jsonl").open("a") as file:
         file.write("\n")
-    with pytest.raises(ValueError, match="is not what this command has left there"):
+    with pytest.raises(ValueError, match="exists and was not written by this command"):
         into("result.jsonl", photos, make=never)
     assert not list(tmp_path.glob(".*.parts"))
 
 
-def test_a_failed_start_binds_nobody(into: Into, photos: Path, weights: Path, tmp_path: Path) -> None:
+def test_failed_start_leaves_no_settings(into: Into, photos: Path, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(Stops):
         into("result.jsonl", photos, make=stopping(weights, 0), top=1)
     assert into("result.jsonl", photos, top=2).images == 150
@@ -132,11 +130,11 @@ class Stops(Exception):
 
 
 def stopping(weights: Path, after: int) -> Callable[[], Predictor]:
-    """Makes a predictor that stops after so many pictures."""
+    """Return a factory of predictors that stop after that many images."""
 
     class Stopping(Predictor):
-        def stream(self, named: Any, top: int = 5) -> Iterator[Prediction]:
-            for index, one in enumerate(super().stream(named, top)):
+        def stream(self, named_images: Any, *args: Any, **options: Any) -> Iterator[Prediction]:
+            for index, one in enumerate(super().stream(named_images, *args, **options)):
                 if index == after:
                     raise Stops
                 yield one
@@ -144,7 +142,7 @@ def stopping(weights: Path, after: int) -> Callable[[], Predictor]:
     return lambda: Stopping(weights, batch_size=8)
 
 
-def test_goes_on_where_it_stopped(into: Into, photos: Path, weights: Path, jpegs: list[bytes], tmp_path: Path) -> None:
+def test_resume(into: Into, photos: Path, weights: Path, jpegs: list[bytes], tmp_path: Path) -> None:
     with pytest.raises(Stops):
         into("result.jsonl", photos, make=stopping(weights, 90))
     there = {path.name: path.stat().st_mtime_ns for path in (tmp_path / ".result.jsonl.parts").glob("*.jsonl")}
@@ -156,24 +154,24 @@ def test_goes_on_where_it_stopped(into: Into, photos: Path, weights: Path, jpegs
     (photos / "0" / "000a.jpg").write_bytes(jpegs[0])  # into what is done already
     (photos / "2" / "zzz.jpg").write_bytes(jpegs[0])
     (photos / "1" / "004.jpg").unlink()
-    told: list[int] = []
-    assert into("result.jsonl", photos, progress=told.append).images == 151
-    assert told[-1] <= 151 - kept + 2 * 32 + 2  # the chunks with a change in them, and no others
+    progress: list[int] = []
+    assert into("result.jsonl", photos, progress=progress.append).images == 151
+    assert progress[-1] <= 151 - kept + 2 * 32 + 2  # the chunks with a change in them, and no others
     found = listed(tmp_path / "result.jsonl")
     assert sorted(found) == files(photos)
     assert len(there) > 10
     assert not (tmp_path / ".result.jsonl.parts").exists()
 
 
-def test_two_at_once(into: Into, photos: Path, tmp_path: Path) -> None:
+def test_two_processes(into: Into, photos: Path, tmp_path: Path) -> None:
     with (
-        parting.PartialResults(tmp_path / "result.csv").lock(),
+        PartialResults(tmp_path / "result.csv").lock(),
         pytest.raises(ValueError, match="is being written by another process"),
     ):
         into("result.csv", photos, make=never)
 
 
-def test_a_full_disk(into: Into, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(into: Into, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = Path.write_text
     written = 0
 
@@ -185,9 +183,7 @@ def test_a_full_disk(into: Into, photos: Path, tmp_path: Path, monkeypatch: pyte
         return write(path, text, *rest, **named)
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(
-        OSError, match=r"the disk is full; what is predicted so far is kept in .*start the same command"
-    ):
+    with pytest.raises(OSError, match=r"the disk is full; the predictions so far are in .*run the same command"):
         into("result.jsonl", photos)
     monkeypatch.undo()
     assert len(list((tmp_path / ".result.jsonl.parts").glob("*.jsonl"))) == 19
@@ -195,27 +191,27 @@ def test_a_full_disk(into: Into, photos: Path, tmp_path: Path, monkeypatch: pyte
     assert sorted(listed(tmp_path / "result.jsonl")) == files(photos)
 
 
-def test_a_full_disk_while_merging(into: Into, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_while_merging(into: Into, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, rows: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr(bulk.results, "table_writer", lambda suffix: full)
-        with pytest.raises(OSError, match=r"the disk is full; what is predicted so far is kept in "):
+        patched.setattr(bulk, "table_writer", lambda suffix: full)
+        with pytest.raises(OSError, match=r"the disk is full; the predictions so far are in "):
             into("result.jsonl", photos)
     assert not (tmp_path / "result.jsonl").exists()
     assert into("result.jsonl", photos, make=never).images == 150
 
 
-def test_what_cannot_be(into: Into, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"ends in \.parquet, \.csv, \.jsonl, not in \.txt"):
+def test_invalid_arguments(into: Into, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must end in \.parquet, \.csv, \.jsonl, not in \.txt"):
         into("result.txt", photos)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         into("result.csv", tmp_path / "no")
     with pytest.raises(ValueError, match="nothing matches"):
         into("result.csv", tmp_path / "*.png")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="there are no pictures in"):
+    with pytest.raises(ValueError, match="there are no images in"):
         into("result.csv", tmp_path / "empty")
     with pytest.raises(ValueError, match="top must be"):
         into("result.csv", photos, top=0)
@@ -229,10 +225,10 @@ import json, os, random, signal, sys
 from functools import partial
 from pathlib import Path
 import torch
-from effnet.prediction import Predictor, chunks, folder, parts
+from effnet.prediction import Predictor, bulk, bulk_chunks
 
 torch.set_num_threads(1)
-chunks.NAMES, chunks._NAMES_MOST, parts.PICTURES = 8, 32, 4
+bulk_chunks.NAMES_PER_CHUNK, bulk_chunks._MAX_NAMES_PER_CHUNK, bulk_chunks.IMAGES_PER_PART = 8, 32, 4
 model, source, out = sys.argv[1:]
 left = None  # steps to live
 
@@ -252,13 +248,13 @@ def stepping(owner, name):
 
 for name in ("replace", "unlink", "write_text", "mkdir", "touch"):
     stepping(Path, name)  # every moment at which the disk is about to change
-real_rows = parts.Parts.rows
-def rows(self, keys):
-    for index, row in enumerate(real_rows(self, keys)):
+real_read_rows = bulk.PartialResults.read_rows
+def read_rows(self, keys):
+    for index, row in enumerate(real_read_rows(self, keys)):
         if index % 60 == 0:
             step()
         yield row
-parts.Parts.rows = rows
+bulk.PartialResults.read_rows = read_rows
 
 def run(steps, merging):
     "Status of a process that is killed after so many steps, counted from the merge on if that is what is tried."
@@ -267,15 +263,15 @@ def run(steps, merging):
         return os.waitpid(child, 0)[1]
     global left
     left = None if merging else steps
-    real_merged = folder._merged
-    def merged(*arguments):
+    real_merge = bulk._merge
+    def merge(*arguments):
         global left
         left = steps
-        return real_merged(*arguments)
+        return real_merge(*arguments)
     if merging:
-        folder._merged = merged
-    done = folder.predict_into(out, [source], partial(Predictor, model, batch=8), folder.described(model), top=2)
-    print(json.dumps([done.pictures, done.unread, done.before]), flush=True)
+        bulk._merge = merge
+    done = bulk.predict_to_file(out, [source], partial(Predictor, model, batch_size=8), bulk.describe_predictor(model), top=2)
+    print(json.dumps([done.images, done.unreadable, done.already_done]), flush=True)
     os._exit(0)
 
 dice = random.Random(0)
@@ -288,8 +284,8 @@ print(json.dumps(kills))
 """
 
 
-def test_killed_at_every_kind_of_step(weights: Path, photos: Path, tmp_path: Path) -> None:
-    """SIGKILL at random steps of the work, then at every step of the merge and after; every time started again."""
+def test_kill_at_every_step(weights: Path, photos: Path, tmp_path: Path) -> None:
+    """SIGKILL at random steps of the work, then at every step of merging; restarted every time."""
     out = tmp_path / "result.jsonl"
     command = [sys.executable, "-c", KILLED, str(weights), str(photos), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
@@ -344,14 +340,14 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parquet.read_table(tmp_path / "none.parquet").num_rows == 0
 
 
-def test_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ImportError, match=r'pip install "effnet\[tables\]", or ask for \.csv'):
+    with pytest.raises(ImportError, match=r'pip install "effnet\[tables\]", or use \.csv'):
         table_writer(".parquet")
     assert table_writer(".csv")
 
 
-def test_parts_keep_every_row(tmp_path: Path) -> None:
+def test_partial_results_keep_every_row(tmp_path: Path) -> None:
     parts = PartialResults(tmp_path / "r.csv")
     with parts.lock():
         parts.begin({})

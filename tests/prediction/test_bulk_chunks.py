@@ -15,10 +15,10 @@ import pytest
 from effnet.data import ImageError
 from effnet.data.storage import remote
 from effnet.data.storage.errors import RetryPolicy
+from effnet.data.webdataset_reader import TruncatedShardError, expand_braces
 from effnet.prediction import Predictor, bulk_chunks
-from effnet.prediction import bulk_chunks as parting
 from effnet.prediction.bulk import BulkResult, describe_predictor, predict_to_file
-from effnet.prediction.bulk_chunks import TruncatedShardError, list_chunks, read_shard_images
+from effnet.prediction.bulk_chunks import list_chunks, read_shard_images
 
 QUICK = RetryPolicy(timeout=5, attempts=5, backoff=0.01)
 
@@ -26,7 +26,7 @@ QUICK = RetryPolicy(timeout=5, attempts=5, backoff=0.01)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "DEFAULT_RETRY", QUICK)
-    monkeypatch.setattr(parting, "PICTURES", 4)
+    monkeypatch.setattr(bulk_chunks, "IMAGES_PER_PART", 4)
 
 
 def archive(jpegs: list[bytes], count: int, mode: str = "w") -> bytes:
@@ -79,7 +79,7 @@ def test_members(tmp_path: Path, jpegs: list[bytes], mode: str, ending: str) -> 
     assert list(read_shard_images(str(path), start=4)) == list(zip(names(path, 6)[4:], jpegs[4:6], strict=True))
 
 
-def test_a_shard_that_is_cut(shard: Path, jpegs: list[bytes]) -> None:
+def test_truncated_shard(shard: Path, jpegs: list[bytes]) -> None:
     whole = shard.read_bytes()
     with tarfile.open(shard) as opened:
         members = opened.getmembers()
@@ -92,7 +92,7 @@ def test_a_shard_that_is_cut(shard: Path, jpegs: list[bytes]) -> None:
         assert [content for _, content in good] == jpegs[:3]
         assert name == str(shard)
         assert isinstance(error, TruncatedShardError)
-        assert str(error) == f"{shard} breaks off after {4 if cut == in_data else 3} pictures: it is cut there"
+        assert str(error) == f"{shard} breaks off after {4 if cut == in_data else 3} images: it is cut there"
     damaged = bytearray(whole)
     damaged[between : between + 512] = b"\xff" * 512
     shard.write_bytes(damaged)
@@ -101,7 +101,7 @@ def test_a_shard_that_is_cut(shard: Path, jpegs: list[bytes]) -> None:
     assert "it is damaged there, or no tar archive" in str(error)
 
 
-def test_compressed_and_cut(tmp_path: Path, jpegs: list[bytes]) -> None:
+def test_truncated_compressed_shard(tmp_path: Path, jpegs: list[bytes]) -> None:
     path = tmp_path / "a.tar.gz"
     content = archive(jpegs, 10, "w:gz")
     path.write_bytes(content[: len(content) // 2])
@@ -110,7 +110,7 @@ def test_compressed_and_cut(tmp_path: Path, jpegs: list[bytes]) -> None:
     assert isinstance(error, TruncatedShardError)
 
 
-def test_what_is_no_shard(tmp_path: Path) -> None:
+def test_files_that_are_no_shards(tmp_path: Path) -> None:
     for name, content in (("text.tar", b"<html>" * 200), ("short.tar.gz", b"\x1f\x8b\x08"), ("empty.tar", b"")):
         (tmp_path / name).write_bytes(content)
         ((found, error),) = read_shard_images(str(tmp_path / name))
@@ -123,16 +123,16 @@ def test_what_is_no_shard(tmp_path: Path) -> None:
     ((_, error),) = read_shard_images(str(tmp_path / "none.tar"))
     assert isinstance(error, ImageError)
     assert not isinstance(error, TruncatedShardError)
-    assert str(error) == f"{tmp_path / 'none.tar'} has no pictures in it"
+    assert str(error) == f"{tmp_path / 'none.tar'} contains no images"
 
 
-def test_spelled_out() -> None:
-    assert bulk_chunks.expand_braces("s3://b/x-{008..010}.tar") == [f"s3://b/x-{n}.tar" for n in ("008", "009", "010")]
-    assert bulk_chunks.expand_braces("{0..1}-{5..6}.tar") == ["0-5.tar", "0-6.tar", "1-5.tar", "1-6.tar"]
-    assert bulk_chunks.expand_braces("{0..1}.jpg") == ["{0..1}.jpg"]
+def test_expand_braces() -> None:
+    assert expand_braces("s3://b/x-{008..010}.tar") == [f"s3://b/x-{n}.tar" for n in ("008", "009", "010")]
+    assert expand_braces("{0..1}-{5..6}.tar") == ["0-5.tar", "0-6.tar", "1-5.tar", "1-6.tar"]
+    assert expand_braces("{0..1}.jpg") == ["{0..1}.jpg"]
 
 
-def test_a_cut_shard_is_named_and_tried_again(into: Into, shard: Path, jpegs: list[bytes], tmp_path: Path) -> None:
+def test_truncated_shard_is_reported_and_retried(into: Into, shard: Path, jpegs: list[bytes], tmp_path: Path) -> None:
     (tmp_path / "shard-001.tar").write_bytes(archive(jpegs, 9))
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) * 4 // 10])
@@ -205,33 +205,33 @@ def server() -> Iterator[Server]:
 
 def test_over_http(into: Into, server: Server, jpegs: list[bytes], tmp_path: Path) -> None:
     server.files = {"/a.tar": archive(jpegs, 10), "/one.jpg": jpegs[0]}
-    shard, picture, absent = (f"{server.url}/{name}" for name in ("a.tar", "one.jpg", "no.jpg"))
-    assert into("result.jsonl", shard, picture, absent) == BulkResult(12, 1)
+    shard, image, absent = (f"{server.url}/{name}" for name in ("a.tar", "one.jpg", "no.jpg"))
+    assert into("result.jsonl", shard, image, absent) == BulkResult(12, 1)
     found = rows(tmp_path / "result.jsonl")
-    assert list(found) == [*names(shard, 10), picture, absent]
+    assert list(found) == [*names(shard, 10), image, absent]
     assert found[absent] == f"{absent} does not exist"
 
 
-def test_a_server_that_is_busy(server: Server, jpegs: list[bytes]) -> None:
+def test_busy_server(server: Server, jpegs: list[bytes]) -> None:
     server.files = {"/a.tar": archive(jpegs, 10), "/one.jpg": jpegs[0]}
     server.moods = [503] * 3
-    assert [name for name, _ in read_shard_images(f"{server.url}/a.tar", patience=QUICK)] == names(
+    assert [name for name, _ in read_shard_images(f"{server.url}/a.tar", retry=QUICK)] == names(
         f"{server.url}/a.tar", 10
     )
     assert len(server.asked) == 4
     server.moods = [503] * 3
     assert remote.read_remote_image(f"{server.url}/one.jpg", QUICK) == jpegs[0]
     server.moods = [503] * 5
-    ((_, error),) = read_shard_images(f"{server.url}/a.tar", patience=QUICK)
+    ((_, error),) = read_shard_images(f"{server.url}/a.tar", retry=QUICK)
     assert isinstance(error, TruncatedShardError)
     assert str(error) == f"{server.url}/a.tar cannot be read: the server failed (status 503)"
     server.moods = [503] * 5
     assert "the server failed (status 503)" in str(remote.read_remote_image(f"{server.url}/one.jpg", QUICK))
 
 
-def test_a_connection_that_breaks_off_is_taken_up_there(server: Server, jpegs: list[bytes]) -> None:
+def test_broken_connection_is_resumed(server: Server, jpegs: list[bytes]) -> None:
     server.files, server.most = {"/a.tar": archive(jpegs, 10)}, 9000
-    found = list(read_shard_images(f"{server.url}/a.tar", patience=QUICK))
+    found = list(read_shard_images(f"{server.url}/a.tar", retry=QUICK))
     assert [content for _, content in found] == [jpegs[number % 8] for number in range(10)]
     assert "bytes=9000-" in server.asked
 
@@ -260,7 +260,7 @@ def test_stores(into: Into, jpegs: list[bytes], tmp_path: Path) -> None:
     assert into("v.jsonl", f"file://{tmp_path}/here").images == 1
 
 
-def test_a_store_that_is_down_stops_the_work(into: Into, jpegs: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_store_stops_the_work(into: Into, jpegs: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     store = fsspec.filesystem("memory")
     store.pipe("/bucket/1.jpg", jpegs[0])
 

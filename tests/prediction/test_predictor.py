@@ -48,14 +48,14 @@ def paths(tmp_path: Path, arrays: list[NDArray[np.uint8]]) -> list[Path]:
 
 
 def direct(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> torch.Tensor:
-    """What the network itself says, one picture after the other."""
+    """What the network itself says, one image after the other."""
     x = np.stack([load_input(array, model.preprocess) for array in arrays])
     with torch.inference_mode():
         logits: torch.Tensor = model(normalize(torch.from_numpy(x), model.preprocess))
     return logits
 
 
-def test_equals_the_network_itself(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> None:
+def test_equals_the_network(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> None:
     expected = direct(model, arrays).softmax(1)
     for one, shares in zip(Predictor(model, batch_size=2)(arrays), expected, strict=True):
         values, indices = shares.topk(5)
@@ -65,19 +65,19 @@ def test_equals_the_network_itself(model: EfficientNet, arrays: list[NDArray[np.
         assert one.probability == one.probabilities[0]
 
 
-def test_all_kinds_of_pictures(model: EfficientNet, arrays: list[NDArray[np.uint8]], paths: list[Path]) -> None:
+def test_image_sources(model: EfficientNet, arrays: list[NDArray[np.uint8]], paths: list[Path]) -> None:
     predictor = Predictor(model)
     expected = predictor(arrays)
     images = [Image.fromarray(array) for array in arrays]
     contents = [path.read_bytes() for path in paths]
     for sources in (paths, list(map(str, paths)), images, contents, iter(arrays)):
         found = predictor(sources)
-        assert [replace(one, picture="") for one in found] == [replace(one, picture="") for one in expected]
+        assert [replace(one, image="") for one in found] == [replace(one, image="") for one in expected]
     assert [one.image for one in predictor(paths)] == [str(path) for path in paths]
-    assert [one.image for one in predictor(images)] == [f"picture {number}" for number in range(1, 6)]
+    assert [one.image for one in predictor(images)] == [f"image {number}" for number in range(1, 6)]
 
 
-def test_one_picture_is_a_list_of_one(model: EfficientNet, arrays: list[NDArray[np.uint8]], paths: list[Path]) -> None:
+def test_single_image(model: EfficientNet, arrays: list[NDArray[np.uint8]], paths: list[Path]) -> None:
     predictor = Predictor(model)
     (expected,) = predictor(arrays[:1])
     for one in (arrays[0], paths[0], str(paths[0]), paths[0].read_bytes(), Image.fromarray(arrays[0])):
@@ -87,13 +87,13 @@ def test_one_picture_is_a_list_of_one(model: EfficientNet, arrays: list[NDArray[
     assert predictor([]) == []
 
 
-def test_from_a_file(model: EfficientNet, arrays: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+def test_weights_file(model: EfficientNet, arrays: list[NDArray[np.uint8]], tmp_path: Path) -> None:
     path = effnet.save(model, tmp_path / "model.safetensors")
     first, *others = (Predictor(each, engine="eager")(arrays) for each in (path, str(tmp_path), model))
     assert others == [first, first]
 
 
-def test_errors_keep_their_place(model: EfficientNet, paths: list[Path], tmp_path: Path) -> None:
+def test_unreadable_images(model: EfficientNet, paths: list[Path], tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(paths[0].read_bytes()[:500])
     sources = [paths[0], tmp_path / "cut.png", tmp_path / "no.png", paths[1], tmp_path / "no.png"]
     found = Predictor(model, engine="eager", batch_size=1)(sources)  # another batch, other last bits
@@ -105,20 +105,20 @@ def test_errors_keep_their_place(model: EfficientNet, paths: list[Path], tmp_pat
     assert [found[0], found[3]] == Predictor(model, engine="eager", batch_size=1)(paths[:2])
 
 
-def test_streams_in_bounded_memory(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> None:
+def test_stream_in_bounded_memory(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> None:
     asked = 0
 
     def endless() -> Iterator[tuple[str, NDArray[np.uint8] | ImageError]]:
         nonlocal asked
         while True:
             asked += 1
-            yield f"{asked}", arrays[0] if asked % 3 else ImageError(f"{asked} is no picture")
+            yield f"{asked}", arrays[0] if asked % 3 else ImageError(f"{asked} is no image")
 
     stream = Predictor(model, batch_size=4).stream(endless())
     first = [next(stream) for _ in range(20)]
     assert [one.image for one in first] == [str(number) for number in range(1, 21)]
-    assert [one.error for one in first[:3]] == ["", "", "3 is no picture"]
-    assert asked < 20 + 4 * 64 + 8  # a little ahead: a few a core
+    assert [one.error for one in first[:3]] == ["", "", "3 is no image"]
+    assert asked < 20 + 4 * 64 + 8  # a few per core ahead
     stream.close()  # type: ignore[attr-defined]
 
 
@@ -130,7 +130,7 @@ def test_top(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> None:
         predictor(arrays, top=0)
 
 
-def test_without_labels(arrays: list[NDArray[np.uint8]]) -> None:
+def test_unknown_labels(arrays: list[NDArray[np.uint8]]) -> None:
     found = Predictor(effnet.create("nano", classes=3))(arrays[:1])
     assert set(found[0].labels) == {"class 0", "class 1", "class 2"}
 
@@ -147,7 +147,7 @@ def test_embeddings(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> Non
     assert last == pytest.approx(expected[1], abs=1e-5)
 
 
-def test_without_a_classifier(arrays: list[NDArray[np.uint8]]) -> None:
+def test_missing_classifier(arrays: list[NDArray[np.uint8]]) -> None:
     predictor = Predictor(effnet.create("nano", classes=0))
     with pytest.raises(ValueError, match="has no classifier"):
         predictor(arrays)
@@ -165,12 +165,12 @@ def test_decode(model: EfficientNet, tmp_path: Path) -> None:
     assert exact.probability == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_what_cannot_be_used(model: EfficientNet) -> None:
-    with pytest.raises(ValueError, match="sees 1 channels"):
+def test_invalid_arguments(model: EfficientNet) -> None:
+    with pytest.raises(ValueError, match="takes 1 channels"):
         Predictor(effnet.create("nano", channels=1))
     with pytest.raises(ValueError, match="engine must be one of"):
         Predictor(model, engine="warp")
-    with pytest.raises(ValueError, match="batch must be"):
+    with pytest.raises(ValueError, match="batch_size must be"):
         Predictor(model, batch_size=0)
     with pytest.raises(ValueError, match="no device"):
         Predictor(model, device="tpu9")
@@ -178,7 +178,7 @@ def test_what_cannot_be_used(model: EfficientNet) -> None:
         Predictor(model, decode="half")
 
 
-def test_damaged_weights_are_told(arrays: list[NDArray[np.uint8]]) -> None:
+def test_damaged_weights(arrays: list[NDArray[np.uint8]]) -> None:
     broken = effnet.create("nano", classes=3)
     assert isinstance(broken.classifier, torch.nn.Linear)
     torch.nn.init.constant_(broken.classifier.bias, float("nan"))
@@ -186,7 +186,7 @@ def test_damaged_weights_are_told(arrays: list[NDArray[np.uint8]]) -> None:
         Predictor(broken)(arrays)
 
 
-def test_outputs_of_errors_alone(model: EfficientNet) -> None:
+def test_only_unreadable_images(model: EfficientNet) -> None:
     def never(_: object) -> NDArray[np.float32]:
         raise AssertionError("nothing to compute")
 
@@ -197,10 +197,10 @@ def test_outputs_of_errors_alone(model: EfficientNet) -> None:
 def test_to_dict() -> None:
     one = Prediction("a.jpg", ("cat", "dog"), (0.75, 0.25))
     assert json.loads(json.dumps(one.to_dict())) == {
-        "picture": "a.jpg",
+        "image": "a.jpg",
         "labels": [{"label": "cat", "probability": 0.75}, {"label": "dog", "probability": 0.25}],
     }
-    assert Prediction("b.jpg", error="b.jpg is empty").to_dict() == {"picture": "b.jpg", "error": "b.jpg is empty"}
+    assert Prediction("b.jpg", error="b.jpg is empty").to_dict() == {"image": "b.jpg", "error": "b.jpg is empty"}
 
 
 def test_softmax() -> None:
@@ -230,13 +230,13 @@ class TestEngines:
     def path(self, model: EfficientNet, tmp_path: Path) -> Path:
         return effnet.save(model, tmp_path / "model.safetensors")
 
-    def test_a_single_picture_is_answered_by_torch(self, path: Path, arrays: list[NDArray[np.uint8]]) -> None:
+    def test_first_image_in_torch(self, path: Path, arrays: list[NDArray[np.uint8]]) -> None:
         predictor = Predictor(path)
         (one,) = predictor(arrays[0])
         assert predictor.engine.kind == "eager"
         assert one.label == Predictor(path, engine="eager")(arrays[0])[0].label
 
-    def test_what_was_kept_starts_without_torch(self, path: Path, paths: list[Path]) -> None:
+    def test_cached_engine_starts_without_torch(self, path: Path, paths: list[Path]) -> None:
         first = Predictor(path)
         expected = first(paths)
         first.cache_engine_file()
@@ -251,7 +251,7 @@ class TestEngines:
         assert kind != "eager"
         assert labels.split() == [one.label for one in expected]
 
-    def test_the_contest_is_held_when_it_pays(
+    def test_autotunes_when_it_pays(
         self, path: Path, arrays: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("effnet.prediction.predictor.AUTOTUNE_AFTER_IMAGES", 4)
@@ -268,12 +268,12 @@ class TestEngines:
         remembered = Predictor(path, batch_size=2, threads=1)
         assert remembered.choose_engine().kind == predictor.engine.kind
 
-    def test_the_batch_is_found_when_it_pays(
+    def test_tunes_the_batch_size_when_it_pays(
         self, path: Path, arrays: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("effnet.prediction.predictor.AUTOTUNE_AFTER_IMAGES", 2)
         monkeypatch.setattr("effnet.prediction.predictor.TUNE_BATCH_AFTER_IMAGES", 4)
-        monkeypatch.setattr("effnet.prediction.predictor.BATCH", 2)
+        monkeypatch.setattr("effnet.prediction.predictor.DEFAULT_BATCH_SIZE", 2)
         predictor = Predictor(path, threads=1)
         assert predictor.batch_size == 2
         expected = Predictor(path, engine="eager", batch_size=2)(arrays)
@@ -284,10 +284,10 @@ class TestEngines:
         asked = Predictor(path, batch_size=3, threads=1)
         asked.choose_engine()
         assert asked.batch_size == 3
-        with pytest.raises(ValueError, match="batch must be"):
+        with pytest.raises(ValueError, match="batch_size must be"):
             Predictor(path, batch_size=0)
 
-    def test_changes_of_the_network_do_not_reach_it(self, arrays: list[NDArray[np.uint8]]) -> None:
+    def test_later_changes_of_the_network(self, arrays: list[NDArray[np.uint8]]) -> None:
         network = effnet.create("nano", classes=7).eval()
         predictor = Predictor(network)
         before = predictor(arrays)
@@ -299,7 +299,7 @@ class TestEngines:
             assert one.probabilities == pytest.approx(same.probabilities, abs=1e-5)
 
     @pytest.mark.parametrize("suffix", [".onnx", ".xml", ".tflite"])
-    def test_an_exported_file_is_a_model(
+    def test_exported_files(
         self, model: EfficientNet, arrays: list[NDArray[np.uint8]], tmp_path: Path, suffix: str
     ) -> None:
         exported = effnet.export(model, tmp_path / f"model{suffix}").path
@@ -309,12 +309,12 @@ class TestEngines:
             assert one.labels == right.labels
             assert one.probabilities == pytest.approx(right.probabilities, abs=1e-4)
 
-    def test_a_device_is_for_torch(self, path: Path) -> None:
+    def test_device(self, path: Path) -> None:
         with pytest.raises(ValueError, match="onnxruntime runs on the CPU"):
             Predictor(path, engine="onnxruntime", device="cpu")
         assert Predictor(path, device="cpu").engine.kind == "eager"
 
-    def test_no_threads(self, path: Path) -> None:
+    def test_invalid_threads(self, path: Path) -> None:
         with pytest.raises(ValueError, match="threads"):
             Predictor(path, threads=0)
 

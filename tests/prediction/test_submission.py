@@ -1,4 +1,4 @@
-"""Submissions in the shape that competitions want: ids, rows and columns are the sample's where there is one."""
+"""Submissions: ids, rows and columns are those of the sample submission if there is one."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from effnet.prediction.submission import submission_format, write_submission
 
 
 class Known:
-    """Answers with what the picture's brightness says: dark, middle or light."""
+    """Predicts by the image's brightness: dark, middle or light."""
 
-    def __init__(self, names: tuple[str, ...] = ("dark", "middle", "light"), kind: str = "classification") -> None:
-        self.labels, self.classes = Labels(names, kind), len(names)
+    def __init__(self, names: tuple[str, ...] = ("dark", "middle", "light"), task: str = "classification") -> None:
+        self.labels, self.classes = Labels(names, task), len(names)
 
-    def answers(self, named: list[tuple[str, Path]]) -> Iterator[tuple[str, np.ndarray | ImageError]]:
+    def predict_scores(self, named: list[tuple[str, Path]]) -> Iterator[tuple[str, np.ndarray | ImageError]]:
         for name, path in named:
             try:
                 bright = np.asarray(read_image(path)).mean() / 255
@@ -35,7 +35,7 @@ class Known:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Four grey pictures: 0 and 1 dark, 2 of the middle, 3 light."""
+    """Four grey images: 0 and 1 dark, 2 of the middle, 3 light."""
     (tmp_path / "test").mkdir()
     for number, grey in enumerate((0, 51, 127, 255)):
         Image.new("RGB", (8, 8), (grey,) * 3).save(tmp_path / f"test/{number}.png")
@@ -53,7 +53,7 @@ def submitted(root: Path, model: Known | None = None, **options: bool) -> list[l
     return rows(root / "out.csv")
 
 
-def test_ids_and_labels(root: Path) -> None:
+def test_labels(root: Path) -> None:
     steps: list[tuple[int, int]] = []
     done = write_submission(root / "test.csv", Known(), root / "new.csv", progress=lambda *step: steps.append(step))  # type: ignore[arg-type]
     assert rows(root / "new.csv") == [
@@ -73,8 +73,8 @@ def test_probabilities(root: Path) -> None:
     assert [float(cell) for cell in found[1][1:]] == pytest.approx([0.6, 0.4, 0])
 
 
-def test_several_labels_and_values(root: Path) -> None:
-    assert submitted(root, Known(kind="multilabel")) == [
+def test_multilabel_and_regression(root: Path) -> None:
+    assert submitted(root, Known(task="multilabel")) == [
         ["image_id", "label"], ["3", "light"], ["1", "dark"], ["2", "middle"], ["0", "dark"]
     ]  # fmt: skip
     assert submitted(root, Known(("x", "y"), "multilabel"))[2:] == [["1", "x"], ["2", "x"], ["0", "x"]]
@@ -83,7 +83,7 @@ def test_several_labels_and_values(root: Path) -> None:
     assert [float(cell) for _, cell in found] == pytest.approx([1, 0.2, 127 / 255, 0], abs=1e-6)
 
 
-def test_the_sample_decides(root: Path) -> None:
+def test_sample_decides_the_format(root: Path) -> None:
     sample = root / "sample_submission.csv"
     sample.write_text("id,light,dark\n0.png,0,1\n1.png,0,1\n2.png,0,1\n3.png,0,1\n")
     head, *found = submitted(root)
@@ -102,7 +102,7 @@ def test_the_sample_decides(root: Path) -> None:
     assert submitted(root, Known(("age",), "regression")) == [["image_id", "target"], ["3", "1"]]
 
 
-def test_the_sample_may_be_the_table(root: Path) -> None:
+def test_sample_as_the_table(root: Path) -> None:
     sample = root / "sample_submission.csv"
     sample.write_text("id,label\n2,x\n3,x\n")
     done = write_submission(sample, Known(), root / "out.csv")  # type: ignore[arg-type]
@@ -110,39 +110,39 @@ def test_the_sample_may_be_the_table(root: Path) -> None:
     assert done.sample == sample
 
 
-def test_a_picture_that_cannot_be_read_has_a_row_and_is_named(root: Path) -> None:
+def test_unreadable_image_gets_the_mean(root: Path) -> None:
     (root / "test/0.png").write_bytes(b"nothing")
     done = write_submission(root / "test.csv", Known(), root / "out.csv", probabilities=True)  # type: ignore[arg-type]
     found = {name: [float(cell) for cell in cells] for name, *cells in rows(root / "out.csv")[1:]}
     assert found["0"] == pytest.approx(np.mean([found["1"], found["2"], found["3"]], 0), abs=1e-6)
     assert len(done.unreadable) == 1
-    assert "0.png is not a picture" in done.unreadable[0]
+    assert "0.png is not a" in done.unreadable[0]
     for number in range(1, 4):
         (root / f"test/{number}.png").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="none of the 4 pictures could be read"):
+    with pytest.raises(ValueError, match="none of the 4 images could be read"):
         submitted(root)
 
 
-def test_refusals(root: Path) -> None:
+def test_errors(root: Path) -> None:
     (root / "there.csv").write_text("mine")
     with pytest.raises(FileExistsError, match="--force"):
         write_submission(root / "test.csv", Known(), root / "there.csv")  # type: ignore[arg-type]
     assert (root / "there.csv").read_text() == "mine"
-    with pytest.raises(ValueError, match=r"ends in \.csv, not in \.txt"):
+    with pytest.raises(ValueError, match=r"must end in \.csv, not in \.txt"):
         write_submission(root / "test.csv", Known(), root / "out.txt")  # type: ignore[arg-type]
     sample = root / "sample_submission.csv"
     for text, reason in (
         (
             "id,dark,lihgt\n1,0,0\n",
-            r"dark, lihgt, which the model's answers \(dark, middle, light\) .*did you mean light",
+            r"dark, lihgt, but the model predicts dark, middle, light; did you mean light",
         ),
         ("id\n1\n", "no columns beside the id"),
-        ("id,label\n1,x\n7,x\n", "1 of the 2 rows of .* not in the table of pictures, such as 7"),
+        ("id,label\n1,x\n7,x\n", "1 of the 2 rows of .* not in the table of images, such as 7"),
     ):
         sample.write_text(text)
         with pytest.raises(ValueError, match=reason):
             submitted(root)
     assert not (root / "out.csv").exists()
     sample.write_text("id,score\n1,0\n")
-    with pytest.raises(ValueError, match="score, which the model's answers"):
+    with pytest.raises(ValueError, match="score, but the model predicts a, b, c"):
         submission_format(read_table(root / "test.csv"), Labels(("a", "b", "c")), 3, probabilities=True)

@@ -1,4 +1,4 @@
-"""Predictions of every kind of labels: in memory, from exported files, in tables, and in parts that a kill leaves."""
+"""Predictions for the three tasks: in memory, from exported files, in tables."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ NAMES = ("cat", "dog", "night", "rain", "snow")
 
 
 @torch.inference_mode()
-def network(kind: str) -> EfficientNet:
-    """Labels on both sides of a half in most pictures; in the last one none is right."""
+def network(task: str) -> EfficientNet:
+    """Labels on both sides of a half in most images; in the last one none is right."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = effnet.create("nano", classes=5)
-    model.labels = Labels(NAMES, kind)
-    seen = logits(model.eval(), pictures())
+    model.labels = Labels(NAMES, task)
+    seen = logits(model.eval(), images())
     model.classifier.weight *= 10 / float(seen.std(0).mean())  # type: ignore[operator]
-    model.classifier.bias -= logits(model, pictures()).numpy()[4].max() + 0.1  # type: ignore[operator]
+    model.classifier.bias -= logits(model, images()).numpy()[4].max() + 0.1  # type: ignore[operator]
     return model
 
 
-def pictures() -> list[np.ndarray]:
+def images() -> list[np.ndarray]:
     dice = np.random.default_rng(1)
-    return [np.full((32, 32, 3), colour, np.uint8) for colour in dice.integers(0, 256, (5, 3), np.uint8)]
+    return [np.full((32, 32, 3), color, np.uint8) for color in dice.integers(0, 256, (5, 3), np.uint8)]
 
 
 @torch.inference_mode()
@@ -46,59 +46,59 @@ def logits(model: EfficientNet, given: list[np.ndarray]) -> torch.Tensor:
     return model(normalize(torch.from_numpy(np.stack(given)), model.preprocess))
 
 
-def test_one_is_what_it_was() -> None:
+def test_classification() -> None:
     model = network("classification")
-    shares = softmax(logits(model, pictures()).numpy())
-    for found, row in zip(Predictor(model)(pictures(), top=3), shares, strict=True):
+    shares = softmax(logits(model, images()).numpy())
+    for found, row in zip(Predictor(model)(images(), top=3), shares, strict=True):
         assert found.labels == tuple(NAMES[place] for place in np.argsort(-row)[:3])
         assert found.probabilities == pytest.approx(np.sort(row)[::-1][:3], abs=1e-6)
         assert found.values == {}
-        assert list(found.to_dict()) == ["picture", "labels"]
+        assert list(found.to_dict()) == ["image", "labels"]
 
 
-def test_any_tells_those_of_a_half_and_above() -> None:
+def test_multilabel() -> None:
     model = network("multilabel")
-    shares = logits(model, pictures()).sigmoid().numpy()
-    found = Predictor(model)(pictures())
+    shares = logits(model, images()).sigmoid().numpy()
+    found = Predictor(model)(images())
     assert [set(one.labels) for one in found] == [{NAMES[at] for at in np.flatnonzero(row >= 0.5)} for row in shares]
     for one, row in zip(found, shares, strict=True):
         assert list(one.probabilities) == sorted(one.probabilities, reverse=True)
         assert one.probabilities == pytest.approx([row[NAMES.index(label)] for label in one.labels], abs=1e-5)
     assert max(len(one.labels) for one in found) > 1
-    assert max(len(one.labels) for one in Predictor(model)(pictures(), top=1)) == 1
+    assert max(len(one.labels) for one in Predictor(model)(images(), top=1)) == 1
     none = found[4]
     assert (none.labels, none.label, none.probability, none.error) == ((), "", 0, "")
-    assert none.to_dict() == {"picture": "picture 5", "labels": []}
+    assert none.to_dict() == {"image": "image 5", "labels": []}
 
 
-def test_values_have_names_and_few_digits() -> None:
+def test_regression() -> None:
     model = network("regression")
-    found = Predictor(model)(pictures(), top=1)
-    for one, row in zip(found, logits(model, pictures()).numpy(), strict=True):
+    found = Predictor(model)(images(), top=1)
+    for one, row in zip(found, logits(model, images()).numpy(), strict=True):
         assert tuple(one.values) == NAMES
         assert list(one.values.values()) == pytest.approx(row, rel=1e-5, abs=1e-5)
         assert (one.labels, one.label, one.probability) == ((), "", 0)
-        assert one.to_dict() == {"picture": one.image, "values": dict(one.values)}
-    told_ = to_prediction("x", np.array([[0], [np.float32(41.2)]]), Labels(("age",), "regression"))
-    assert told_.values == {"age": 41.2}
-    assert hash(told_) == hash(Prediction("x"))
+        assert one.to_dict() == {"image": one.image, "values": dict(one.values)}
+    prediction = to_prediction("x", np.array([[0], [np.float32(41.2)]]), Labels(("age",), "regression"))
+    assert prediction.values == {"age": 41.2}
+    assert hash(prediction) == hash(Prediction("x"))
 
 
-@pytest.mark.parametrize("kind", ["multilabel", "regression"])
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".onnx", ".xml", ".tflite"])
-def test_files_predict_as_the_network(kind: str, suffix: str, tmp_path: Path) -> None:
-    model, path = network(kind), tmp_path / f"m{suffix}"
+def test_exported_files(task: str, suffix: str, tmp_path: Path) -> None:
+    model, path = network(task), tmp_path / f"m{suffix}"
     effnet.save(model, path) if suffix == ".safetensors" else effnet.export(model, path)
-    expected = Predictor(model, "eager")(pictures())
+    expected = Predictor(model, "eager")(images())
     predictor = Predictor(path)
     assert predictor.labels == model.labels
-    for one, other in zip(predictor(pictures()), expected, strict=True):
+    for one, other in zip(predictor(images()), expected, strict=True):
         assert (one.labels, tuple(one.values)) == (other.labels, tuple(other.values))
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
         assert list(one.values.values()) == pytest.approx(list(other.values.values()), rel=1e-3, abs=1e-3)
 
 
-def test_the_sigmoid_neither_overflows_nor_loses_what_is_small() -> None:
+def test_sigmoid_is_exact_and_does_not_overflow() -> None:
     given = np.array([[-1e4, -700, -40, 0, 40, 1e4]], np.float32)
     with np.errstate(all="raise", under="ignore"):
         found = sigmoid(given)[0]
@@ -108,13 +108,13 @@ def test_the_sigmoid_neither_overflows_nor_loses_what_is_small() -> None:
     assert task_of("multilabel").top_k(task_of("multilabel").activate(given), 2)[0, 0].tolist() == [4, 5]
 
 
-def test_labels_that_are_not_known_have_numbers() -> None:
+def test_unknown_value_names() -> None:
     model = effnet.create("nano", classes=2).eval()
     model.labels = Labels(task="regression")
-    assert tuple(Predictor(model)(pictures()[0])[0].values) == ("class 0", "class 1")
+    assert tuple(Predictor(model)(images()[0])[0].values) == ("class 0", "class 1")
 
 
-# --- tables
+# Tables
 
 VALUES = [
     Prediction("cut.jpg", error="cut.jpg is damaged"),
@@ -124,7 +124,7 @@ VALUES = [
 LABELS = [Prediction("a.jpg", ("cat", "dog"), (0.9, 0.5)), Prediction("none.jpg"), Prediction("c", error="c is empty")]
 
 
-def test_values_have_a_column_each(tmp_path: Path) -> None:
+def test_tables_of_values(tmp_path: Path) -> None:
     for suffix in (".csv", ".jsonl", ".parquet"):
         table_writer(suffix)(tmp_path / f"r{suffix}", VALUES)
     names = ["path", "age", "error (value)", "error"]
@@ -138,7 +138,7 @@ def test_values_have_a_column_each(tmp_path: Path) -> None:
     assert parquet.read_table(tmp_path / "r.parquet").to_pylist() == lines
 
 
-def test_a_picture_without_a_right_label_is_no_error(tmp_path: Path) -> None:
+def test_tables_of_images_without_labels(tmp_path: Path) -> None:
     for suffix in (".csv", ".jsonl", ".parquet"):
         table_writer(suffix)(tmp_path / f"r{suffix}", LABELS)
     rows = list(csv.reader((tmp_path / "r.csv").read_text().splitlines()))
@@ -150,19 +150,19 @@ def test_a_picture_without_a_right_label_is_no_error(tmp_path: Path) -> None:
     assert parquet.read_table(tmp_path / "r.parquet").to_pylist()[1] == lines[1]
 
 
-@pytest.mark.parametrize("kind", ["multilabel", "regression"])
-def test_a_folder_into_a_table_through_its_parts(kind: str, tmp_path: Path) -> None:
-    model, files = network(kind), []
-    for index, picture in enumerate(pictures()):
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_folder_to_table(task: str, tmp_path: Path) -> None:
+    model, files = network(task), []
+    for index, image in enumerate(images()):
         files.append(tmp_path / "photos" / f"{index}.png")
         files[-1].parent.mkdir(exist_ok=True)
-        Image.fromarray(picture).save(files[-1])
+        Image.fromarray(image).save(files[-1])
     path = effnet.save(model, tmp_path / "m.safetensors")
     out = tmp_path / "r.jsonl"
     predict_to_file(out, [tmp_path / "photos"], partial(Predictor, path, "eager"), describe_predictor(path))
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     expected = Predictor(model, "eager")(files)
-    if kind == "regression":
+    if task == "regression":
         assert list(rows[0]) == ["path", *NAMES, "error"]
         assert [[row[name] for name in NAMES] for row in rows] == [list(one.values.values()) for one in expected]
     else:
