@@ -1,12 +1,13 @@
-"""What all pages share: a whole document that forbids itself the network, in colours that can be read."""
+"""The page frame: a whole document without scripts or network, in colors with enough contrast."""
 
 from __future__ import annotations
 
 import re
 
 import pytest
+from jinja2 import DictLoader
 
-from effnet.draw.html_page import render_page
+from effnet.draw.html_page import make_environment, render_page
 
 PAGE = render_page("a <b> & c", "\nh1 { margin: 0 }\n", "<h1>x</h1>")
 
@@ -17,6 +18,16 @@ def test_the_frame() -> None:
     assert "<body><main>\n<h1>x</h1>\n</main></body></html>" in PAGE
     assert "default-src 'none'" in PAGE
     assert PAGE.index(":root") < PAGE.index("h1 { margin: 0 }") < PAGE.index("</style>")
+
+
+def test_a_template_fills_the_frame_and_escapes() -> None:
+    template = (
+        '{% extends "page.html" %}{% block style %}p { margin: 0 }{% endblock %}'
+        "{% block body %}<p>{{ x }}</p>{% endblock %}"
+    )
+    page = make_environment(DictLoader({"own.html": template})).get_template("own.html").render(title="t", x="<i>")
+    assert "<p>&lt;i&gt;</p>" in page
+    assert page.index(":root") < page.index("p { margin: 0 }") < page.index("</style>")
 
 
 @pytest.mark.parametrize("scheme", [0, 1])
