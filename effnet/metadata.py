@@ -1,4 +1,4 @@
-"""What a model carries beside its numbers, so that everyone who runs it runs it as it was meant."""
+"""What travels with a model beside its weights: numerics, preprocessing, labels and provenance."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from types import MappingProxyType
 from typing import Any
 
 from effnet.arch import Arch
-from effnet.arch.serde import Record, check_choice, check_float, check_int
+from effnet.arch.serde import Record, check_choice, check_float, check_size
 
 PADDINGS = ("same", "symmetric")
 RESIZE_MODES = ("crop", "squash")
 INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "box", "nearest")
 RESAMPLING_LIBRARIES = ("pil", "tensorflow", "tensorflow1")
 DECODE_MODES = ("exact", "reduced")
+TASKS = ("classification", "multilabel", "regression")
+_FORMER_TASKS = {"one": "classification", "any": "multilabel", "value": "regression"}
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -22,11 +24,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Numerics(Record):
-    """What the weights expect of the arithmetic: facts about weights, not about an architecture.
+    """The arithmetic that weights were trained with: a property of the weights, not of the architecture.
 
-    ``padding``: "same" as TensorFlow pads (what is odd goes to the bottom and the right), or "symmetric" as PyTorch
-    does. ``bn_eps``: batch norm's ε. The defaults are the official networks'. ``fused_padding``: that of the fused
-    convolutions where it is another than ``padding``, as in the official EdgeTPU networks; "" where it is not.
+    Args:
+        padding: "same" as in TensorFlow (an odd pixel goes to the bottom and right), or "symmetric" as in PyTorch.
+        bn_eps: Batch norm's ε. The defaults are those of the official networks.
+        fused_padding: Padding of the fused convolutions if it differs, as in the official EdgeTPU networks, else "".
+
+    Raises:
+        ValueError: A value is out of range.
     """
 
     padding: str = "same"
@@ -39,35 +45,42 @@ class Numerics(Record):
         check_float("bn_eps", self.bn_eps, 0, 1, exclusive=True)
 
     def describe(self) -> str:
-        """One line for a person: "same padding, batch-norm ε 0.001"."""
-        other = self.fused_padding not in ("", self.padding)
-        fused = f" ({self.fused_padding} where fused)" if other else ""
+        """Return one line such as "same padding, batch-norm ε 0.001"."""
+        differs = self.fused_padding not in ("", self.padding)
+        fused = f" ({self.fused_padding} in fused convolutions)" if differs else ""
         return f"{self.padding} padding{fused}, batch-norm ε {self.bn_eps:g}"
 
 
 @dataclass(frozen=True)
 class Preprocess(Record):
-    """How a picture becomes the network's input: the one contract of training, evaluation, prediction and export.
+    """How an image becomes the network's input, in training, evaluation, prediction and exported files alike.
 
-    ``resize="crop"``: the short side becomes ``floor(size / crop)``, then the middle is cut out; "squash": both sides
-    become that, whatever the picture's shape, before the middle is cut out (all of it with a ``crop`` of 1).
-    ``mean`` and ``std`` are for values in [0, 1].
+    Args:
+        size: Input size (height, width); an int is a square.
+        crop_fraction: Side of the center crop as a fraction of the resized side.
+        resize: "crop" resizes the short side to ``floor(size / crop_fraction)``, then crops the center. "squash"
+            resizes both sides to that, ignoring the aspect ratio (with a ``crop_fraction`` of 1 nothing is cropped).
+        interpolation: The resampling filter.
+        mean: Mean of each channel, for values in [0, 1].
+        std: Standard deviation of each channel.
+        decode: "reduced" lets a JPEG be decoded at 1/2, 1/4 or 1/8 scale as long as it stays at least twice the size
+            needed: faster, slightly inexact. It has no effect under TensorFlow's resampling, where it would be far off.
+        resampling: The library whose arithmetic resizes. They differ by far more than rounding: TensorFlow does not
+            antialias (it reads two or four pixels a side, wherever they fall) and crops before it resizes.
 
-    ``resampling``: whose arithmetic resizes. They differ by far more than rounding, since TensorFlow does not average
-    when it makes a picture smaller: it takes two or four pixels a side, wherever they fall, and cuts before it resizes.
+            - "pil": PIL with antialiasing, as in torchvision, timm and transformers.
+            - "tensorflow": TensorFlow 2's ``tf.image.resize``, as in Keras, and in google/automl efficientnetv2 for
+              S–XL: half-pixel centers, Keys' cubic (a = −0.5).
+            - "tensorflow1": ``tf.compat.v1.image``, as in tensorflow/tpu efficientnet for V1, Lite and EdgeTPU, and in
+              automl for V2-B0–B3: pixels at their upper left corners, a = −0.75.
 
-    - "pil": PIL with antialiasing, as torchvision, timm and transformers do;
-    - "tensorflow": TensorFlow 2's ``tf.image.resize``, which Keras calls too, as google/automl efficientnetv2 does for
-      S–XL: pixels are at their centres, the cubic is Keys' (a = −0.5);
-    - "tensorflow1": ``tf.compat.v1.image``, as tensorflow/tpu efficientnet does for V1, Lite and EdgeTPU, and automl
-      for V2-B0–B3: pixels are at their upper left corners, and a = −0.75.
-
-    ``decode="reduced"`` lets a JPEG be decoded at 1/2, 1/4 or 1/8 while it stays at least twice the size needed:
-    faster, and a little off. Under TensorFlow's resampling it never is: averaging beforehand would be far off.
-    Raises ``ValueError`` for any value out of its range, and for an interpolation that TensorFlow's has not.
+    Raises:
+        ValueError: A value is out of range, or TensorFlow does not have the interpolation.
     """
 
-    size: tuple[int, int] = (224, 224)  # height, width
+    FORMER_NAMES = MappingProxyType({"crop": "crop_fraction"})
+
+    size: tuple[int, int] = (224, 224)
     crop_fraction: float = 0.875
     resize: str = "crop"
     interpolation: str = "bicubic"
@@ -77,35 +90,32 @@ class Preprocess(Record):
     resampling: str = "pil"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, tuple) or len(self.size) != 2:
-            raise ValueError(f"size must be (height, width), got {self.size!r}")
-        for side in self.size:
-            check_int("size", side, 1)
-        check_float("crop", self.crop_fraction, 0.01, 1)
+        object.__setattr__(self, "size", check_size(self.size))
+        check_float("crop_fraction", self.crop_fraction, 0.01, 1)
         check_choice("resize", self.resize, RESIZE_MODES)
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         check_choice("decode", self.decode, DECODE_MODES)
         check_choice("resampling", self.resampling, RESAMPLING_LIBRARIES)
         if self.resampling != "pil" and self.interpolation not in ("bicubic", "bilinear"):
-            raise ValueError(f'{self.interpolation} is PIL\'s only: use bicubic or bilinear, or resampling="pil"')
+            raise ValueError(f'only PIL has {self.interpolation}: use bicubic or bilinear, or resampling="pil"')
         if (
             not isinstance(self.mean, tuple)
             or not isinstance(self.std, tuple)
             or not 0 < len(self.mean) == len(self.std)
         ):
-            raise ValueError("mean and std must be one number a channel each")
+            raise ValueError("mean and std must each have one number per channel")
         for mean, std in zip(self.mean, self.std, strict=True):
-            check_float("mean", mean, -1000, 1000)  # far beyond 1 where values were divided by 255 twice in training
+            check_float("mean", mean, -1000, 1000)  # far above 1 for weights trained on values divided by 255 twice
             check_float("std", std, 0, 1000, exclusive=True)
 
     @property
     def resize_size(self) -> tuple[int, int]:
-        """Height and width before the crop: what the picture must cover, or with "squash" what it becomes."""
-        high, wide = (floor(side / self.crop_fraction + 1e-6) for side in self.size)  # 83 / (83 / 115) is 114.999…
-        return high, wide
+        """Height and width before the crop: a lower bound for "crop", the exact size for "squash"."""
+        height, width = (floor(side / self.crop_fraction + 1e-6) for side in self.size)  # 83 / (83 / 115) is 114.999…
+        return height, width
 
     def with_channels(self, channels: int, average: bool = True) -> Preprocess:
-        """The same for pictures of ``channels`` channels: mean and std are averaged, or else repeated in turn."""
+        """Return a copy for images with ``channels`` channels: mean and std averaged, or else repeated cyclically."""
 
         def spread(values: tuple[float, ...]) -> tuple[float, ...]:
             if average:
@@ -115,33 +125,35 @@ class Preprocess(Record):
         return replace(self, mean=spread(self.mean), std=spread(self.std))
 
     def describe(self) -> str:
-        """One line for a person: "224×224, crop 0.875, bicubic, mean 0.485/0.456/0.406, std 0.229/0.224/0.225"."""
-        high, wide = self.size
-        squashed = ["squashed"] if self.resize == "squash" else []
-        cropped = [f"crop {self.crop_fraction:.3g}"] if self.crop_fraction < 1 or not squashed else []
-        resized = f"{self.interpolation}{'' if self.resampling == 'pil' else f' as {self.resampling} does'}"
+        """Return a line such as "224×224, crop 0.875, bicubic, mean 0.485/0.456/0.406, std 0.229/0.224/0.225"."""
+        height, width = self.size
+        parts = [f"{height}×{width}", *(["squashed"] if self.resize == "squash" else [])]
+        if self.crop_fraction < 1 or self.resize == "crop":
+            parts.append(f"crop {self.crop_fraction:.3g}")
+        library = "" if self.resampling == "pil" else f" as in {self.resampling}"
         mean, std = ("/".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
-        return ", ".join([f"{high}×{wide}", *squashed, *cropped, resized, f"mean {mean}", f"std {std}"])
+        return ", ".join([*parts, f"{self.interpolation}{library}", f"mean {mean}", f"std {std}"])
 
 
 def default_crop_fraction(resolution: int) -> float:
-    """r / (r + 32), the crop that the published V1 accuracies were taken with (tensorflow/tpu until November 2021).
+    """Return r / (r + 32), the crop of the published V1 accuracies (tensorflow/tpu until November 2021).
 
-    Below 96 pixels it is 1: our choice, since the rule would cut a 32-pixel picture to a quarter of its area.
+    Below 96 pixels it is 1: our choice, since the rule would crop a 32-pixel image to a quarter of its area.
     """
     return resolution / (resolution + 32) if resolution >= 96 else 1.0
 
 
-TASKS = ("classification", "multilabel", "regression")
-_OLD_KINDS = {"one": "classification", "any": "multilabel", "value": "regression"}
-
-
 @dataclass(frozen=True)
 class Labels(Record):
-    """What the classifier's outputs mean, in order. Empty: not known.
+    """What the classifier's outputs mean, in order.
 
-    ``task``: "classification", exactly one class per image (softmax); "multilabel", any number of labels per image
-    (sigmoid); "regression", numeric values (no activation). See `effnet.tasks`.
+    Args:
+        names: One name per output; empty if unknown.
+        task: "classification" (exactly one class is right: softmax), "multilabel" (each label is independent: sigmoid)
+            or "regression" (the outputs are the values).
+
+    Raises:
+        ValueError: The task is unknown, or the names are not distinct strings.
     """
 
     names: tuple[str, ...] = ()
@@ -149,33 +161,39 @@ class Labels(Record):
 
     @classmethod
     def from_dict(cls, data: Any) -> Labels:
-        """As of any record; also reads the headers of the first model files, which spell it ``"kind": "any"``."""
+        """Restore labels; files written earlier call the task ``kind``, with the values one, any and value."""
         if isinstance(data, dict) and "kind" in data:
             kind = data["kind"]
-            data = {key: value for key, value in data.items() if key != "kind"} | {"task": _OLD_KINDS.get(kind, kind)}
+            data = {key: value for key, value in data.items() if key != "kind"}
+            data["task"] = _FORMER_TASKS.get(kind, kind) if isinstance(kind, str) else kind
         return super().from_dict(data)
 
     def __post_init__(self) -> None:
         check_choice("task", self.task, TASKS)
         if not isinstance(self.names, tuple) or not all(isinstance(name, str) for name in self.names):
-            raise ValueError("labels must be texts, one a class")
+            raise ValueError("labels must be strings, one per class")
         if len(set(self.names)) != len(self.names):
-            raise ValueError("labels must differ from each other")
+            raise ValueError("labels must be distinct")
 
     def name(self, index: int) -> str:
-        """The label of class ``index``, or ``class 7`` where it is not known."""
+        """Return the label of output ``index``, or ``class 7`` if it is unknown."""
         return self.names[index] if index < len(self.names) else f"class {index}"
 
     def describe(self, outputs: int) -> str:
-        """Of a network of so many ``outputs``, for a person: "1,000 classes", "3 labels, any of them", "2 values"."""
-        thing = {"classification": "class", "multilabel": "label", "regression": "value"}[self.task]
-        many = {"class": "classes"}.get(thing, f"{thing}s")
-        return f"{outputs:,} {thing if outputs == 1 else many}{', any of them' if self.task == 'any' else ''}"
+        """Describe a network with that many outputs: "1,000 classes", "3 labels (multi-label)", "2 values"."""
+        noun, plural, note = {
+            "classification": ("class", "classes", ""),
+            "multilabel": ("label", "labels", " (multi-label)"),
+            "regression": ("value", "values", ""),
+        }[self.task]
+        return f"{outputs:,} {noun if outputs == 1 else plural}{note}"
 
 
 @dataclass(frozen=True)
 class Provenance(Record):
-    """Where the numbers come from: the file or card, its layout, and what was done since, oldest first."""
+    """Where the weights come from: file or catalog entry, layout, license, and what was done since, oldest first."""
+
+    FORMER_NAMES = MappingProxyType({"licence": "license"})
 
     source: str = ""
     layout: str = ""
@@ -184,18 +202,18 @@ class Provenance(Record):
 
     def __post_init__(self) -> None:
         if not isinstance(self.history, tuple):
-            raise ValueError(f"history must be a tuple of texts, got {self.history!r}")
+            raise ValueError(f"history must be a tuple of strings, got {self.history!r}")
         if not all(isinstance(text, str) for text in (self.source, self.layout, self.license, *self.history)):
-            raise ValueError("provenance must be texts")
+            raise ValueError("provenance must consist of strings")
 
     def with_event(self, event: str) -> Provenance:
-        """The same, with ``event`` added to the history."""
-        return Provenance(self.source, self.layout, self.license, (*self.history, event))
+        """Return a copy with ``event`` added to the history."""
+        return replace(self, history=(*self.history, event))
 
 
 @dataclass(frozen=True)
 class ModelMetadata(Record):
-    """All that a file of weights, or an exported one, says of itself beside its numbers."""
+    """All that a weights file or an exported file says about its model, as JSON in its header."""
 
     RECORDS = MappingProxyType(
         {

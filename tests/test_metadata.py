@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from effnet.arch import ARCHS
 from effnet.arch.serde import Record
 from effnet.metadata import (
     DECODE_MODES,
@@ -16,6 +18,7 @@ from effnet.metadata import (
     RESAMPLING_LIBRARIES,
     RESIZE_MODES,
     Labels,
+    ModelMetadata,
     Numerics,
     Preprocess,
     Provenance,
@@ -61,6 +64,23 @@ def test_defaults_and_wrong_json(kind: type[Record]) -> None:
             kind.from_json(text)
 
 
+def test_an_int_is_a_square_size() -> None:
+    assert Preprocess(224) == Preprocess((224, 224))  # type: ignore[arg-type]
+
+
+def test_former_field_names_are_read() -> None:
+    """Headers of files from before the fields were renamed."""
+    assert Preprocess.from_json('{"size": [300, 300], "crop": 0.904}') == Preprocess((300, 300), crop_fraction=0.904)
+    assert Provenance.from_json('{"licence": "MIT"}') == Provenance(license="MIT")
+    assert Labels.from_json('{"kind": "any"}') == Labels(task="multilabel")
+    metadata = ModelMetadata(ARCHS["b0"], Numerics(), Preprocess((300, 300)), Labels(), Provenance(license="MIT"))
+    data = metadata.to_dict()
+    data["preprocess"]["crop"] = data["preprocess"].pop("crop_fraction")
+    data["provenance"]["licence"] = data["provenance"].pop("license")
+    data["labels"]["kind"] = {"classification": "one"}[data["labels"].pop("task")]
+    assert ModelMetadata.from_json(json.dumps(data)) == metadata
+
+
 def test_did_you_mean() -> None:
     with pytest.raises(ValueError, match="did you mean padding"):
         Numerics.from_json('{"pading": "same"}')
@@ -75,14 +95,15 @@ def test_did_you_mean() -> None:
         (Numerics, {"bn_eps": float("nan")}),
         (Numerics, {"bn_eps": "1e-3"}),
         (Numerics, {"fused_padding": "valid"}),
-        (Preprocess, {"size": 224}),
+        (Preprocess, {"size": 224.0}),
+        (Preprocess, {"size": 0}),
         (Preprocess, {"size": (224,)}),
         (Preprocess, {"size": (224, 0)}),
         (Preprocess, {"size": (224, 224.0)}),
         (Preprocess, {"size": (True, True)}),
-        (Preprocess, {"crop": 0}),
-        (Preprocess, {"crop": 1.1}),
-        (Preprocess, {"crop": float("nan")}),
+        (Preprocess, {"crop_fraction": 0}),
+        (Preprocess, {"crop_fraction": 1.1}),
+        (Preprocess, {"crop_fraction": float("nan")}),
         (Preprocess, {"resize": "stretch"}),
         (Preprocess, {"interpolation": "cubic"}),
         (Preprocess, {"decode": "fast"}),
@@ -125,14 +146,14 @@ def test_crop() -> None:
     assert Preprocess((300, 300), crop_fraction=0.9, resize="squash").resize_size == (333, 333)
 
 
-def test_contracts_without_resampling_are_pils() -> None:
+def test_metadata_without_resampling_means_pil() -> None:
     old = Preprocess().to_dict()
     del old["resampling"]
     assert Preprocess.from_dict(old) == Preprocess(resampling="pil")
 
 
 def test_the_legacy_crop_adds_32_pixels() -> None:
-    # floating point must not put the quotient just below the whole number
+    # floating point must not put the quotient just below the integer
     off = [
         s
         for s in range(96, 1001)
@@ -141,7 +162,7 @@ def test_the_legacy_crop_adds_32_pixels() -> None:
     assert off == []
 
 
-def test_small_pictures_are_not_cropped() -> None:
+def test_small_images_are_not_cropped() -> None:
     assert {default_crop_fraction(side) for side in range(1, 96)} == {1.0}
 
 

@@ -44,7 +44,7 @@ PUBLIC = {
     "fit",
     "latency",
     "layers",
-    "quantise",
+    "quantize",
     "load",
     "rounding",
     "save",

@@ -284,7 +284,7 @@ def fit(
 
     ``macs`` and ``bytes`` (peak of the maps of inference, without the weights, as in ``count``) are for one picture at
     the network's own resolution, ``params`` with a classifier of so many ``classes``. Of all networks within one
-    rounding step of the line (see `effnet.arch.compound_line.Line`) it is the one that comes closest to a limit; of equals the
+    rounding step of the line (see `CompoundLine`) it is the one that comes closest to a limit; of equals the
     nearest to the line, then the one of the most MACs. Both ends of the line are where φ is −20 and 20, or where an
     arch can grow no further.
     Each of ``costs`` is a function of the arch and its limit, such as a measured latency in seconds. Being dear, it is

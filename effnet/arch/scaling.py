@@ -1,7 +1,7 @@
-"""Compound scaling for any real φ, and what rounding makes of it (section 3.3 of arXiv:1905.11946).
+"""Compound scaling for any real φ, and the effect of rounding (section 3.3 of arXiv:1905.11946).
 
 Depth grows by α^φ, width by β^φ, resolution by γ^φ; the paper's α·β²·γ² is 1.92, so that each step of φ costs about
-twice the MACs. B1–B7 are not exact powers of one φ: they are data in `tables`, and this is the tool beside them.
+twice the MACs. B1–B7 are not exact powers of one φ: they are data in `effnet.arch.variants`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from effnet.arch.serde import check_float
 from effnet.arch.spec import Arch, layers, stage_depths
 from effnet.arch.variants import resolve_arch
 
-ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15  # section 3.3, step 1, found for B0 by grid search
+ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15  # section 3.3, step 1: found for B0 by grid search
 
-RESOLUTION_STEP = 4  # our choice: B0–B7's sizes are all multiples of 4
+RESOLUTION_STEP = 4  # our choice: the resolutions of B0–B7 are all multiples of 4
 DROPOUT_STEP = 0.3 / 7  # section 5.2: dropout grows linearly from .2 for B0 to .5 for B7
 MAX_DROPOUT = 0.5
 
 
 @dataclass(frozen=True)
 class ScaleFactors:
-    """Multipliers of the rows, the picture's side in pixels, and the MACs of one picture of that side."""
+    """Multipliers of width and depth, the resolution in pixels, and the MACs for one image of that resolution."""
 
     width: float
     depth: float
@@ -32,7 +32,7 @@ class ScaleFactors:
 
 @dataclass(frozen=True)
 class StageRounding:
-    """One stage before and after rounding."""
+    """Channels and layers of one stage before and after rounding."""
 
     channels_requested: float
     channels: int
@@ -42,7 +42,7 @@ class StageRounding:
 
 @dataclass(frozen=True)
 class RoundingReport:
-    """What a φ asks for against what can be built: channels are multiples of the divisor, layers and pixels whole."""
+    """What φ requests against what can be built: channels are multiples of the divisor, layers and pixels integers."""
 
     base: Arch
     arch: Arch
@@ -53,10 +53,24 @@ class RoundingReport:
 
 
 def scale(arch: str | Arch, phi: float, alpha: float = ALPHA, beta: float = BETA, gamma: float = GAMMA) -> Arch:
-    """``arch`` grown (φ > 0) or shrunk (φ < 0): depth × α^φ, width × β^φ, resolution × γ^φ.
+    """Scale a network by φ: depth × α^φ, width × β^φ, resolution × γ^φ (equation 3 of arXiv:1905.11946).
 
-    The resolution is rounded to the nearest multiple of 4, dropout moves by .3/7 a step within [0, .5] (B0 .2, B7 .5).
-    φ = 0 gives ``arch`` itself. Raises ``ValueError`` unless φ is finite and α, β, γ are at least 1 (equation 3).
+    Args:
+        arch: The base network, or the name of a published one.
+        phi: Any real number in [−20, 20]; negative shrinks, 0 returns ``arch`` itself.
+        alpha: Growth of the depth per step of φ, at least 1.
+        beta: Growth of the width.
+        gamma: Growth of the resolution, which is rounded to the nearest multiple of 4.
+
+    Returns:
+        The scaled network. Its dropout changes by .3/7 per step within [0, .5] (B0 has .2, B7 .5).
+
+    Raises:
+        ValueError: φ is not in range, or a coefficient is below 1.
+
+    Example:
+        >>> effnet.scale("b0", 1).resolution
+        256
     """
     base = resolve_arch(arch)
     check_float("phi", phi, -20, 20)
@@ -76,7 +90,7 @@ def scale(arch: str | Arch, phi: float, alpha: float = ALPHA, beta: float = BETA
 
 
 def scale_dropout(base: Arch, phi: float) -> float:
-    """The rate before the classifier of ``base`` scaled by φ: .3/7 more a step, within [0, .5]."""
+    """Return the dropout of ``base`` scaled by φ: .3/7 more per step, within [0, .5]."""
     return round(min(max(base.dropout + DROPOUT_STEP * phi, 0.0), max(MAX_DROPOUT, base.dropout)), 3)
 
 
@@ -90,11 +104,15 @@ def rounding(
     classes: int = 1000,
     channels: int = 3,
 ) -> RoundingReport:
-    """The rounding report of ``scale``: what was asked (width, depth, resolution, MACs) against what was built.
+    """Report the effect of rounding in `scale`: width, depth, resolution and MACs as requested and as built.
 
-    The asked MACs are the base's times d·w²·r². Built width and depth are those of the stages together: channels and
-    layers over the rows' own. ``classes`` and the picture's ``channels`` are those of `count`.
-    Raises ``ValueError`` as ``scale`` does.
+    The requested MACs are the base's times d·w²·r². Actual width and depth are those of all stages together: channels
+    and layers over those of the rows. ``classes`` and ``channels`` are as in `count`; the other arguments and the
+    errors raised are those of `scale`.
+
+    Example:
+        >>> effnet.rounding("b0", 1).actual.macs
+        859853760
     """
     base = resolve_arch(arch)
     return compare_rounding(base, scale(base, phi, alpha, beta, gamma), phi, alpha, beta, gamma, classes, channels)
@@ -103,11 +121,11 @@ def rounding(
 def compare_rounding(
     base: Arch, built: Arch, phi: float, alpha: float, beta: float, gamma: float, classes: int = 1000, channels: int = 3
 ) -> RoundingReport:
-    """The report of ``built``, any network of the base's rows, against what φ asks for."""
+    """Compare ``built``, any network with the rows of ``base``, with what φ requests."""
     depth, width, side = alpha**phi, beta**phi, gamma**phi
-    rows = _actual_stages(built)
-    wanted_channels = sum(stage.channels for stage in base.stages)
-    wanted_layers = sum(stage.layers for stage in base.stages)
+    actual_stages = _actual_stages(built)
+    base_channels = sum(stage.channels for stage in base.stages)
+    base_layers = sum(stage.layers for stage in base.stages)
     return RoundingReport(
         base,
         built,
@@ -119,19 +137,19 @@ def compare_rounding(
             count(base, None, classes, channels).macs * depth * width**2 * side**2,
         ),
         actual=ScaleFactors(
-            sum(channels for channels, _ in rows) / wanted_channels,
-            sum(repeats for _, repeats in rows) / wanted_layers,
+            sum(channels for channels, _ in actual_stages) / base_channels,
+            sum(repeats for _, repeats in actual_stages) / base_layers,
             built.resolution,
             count(built, None, classes, channels).macs,
         ),
         stages=tuple(
             StageRounding(stage.channels * base.width * width, channels, stage.layers * base.depth * depth, repeats)
-            for stage, (channels, repeats) in zip(base.stages, rows, strict=True)
+            for stage, (channels, repeats) in zip(base.stages, actual_stages, strict=True)
         ),
     )
 
 
 def _actual_stages(arch: Arch) -> list[tuple[int, int]]:
-    """(channels, layers) of every stage as built."""
-    last = {layer.stage: layer.channels for layer in layers(arch, classes=0)}
-    return [(last[number_], repeats) for number_, repeats in enumerate(stage_depths(arch), start=1)]
+    """Return (channels, layers) of every stage as built."""
+    channels = {layer.stage: layer.channels for layer in layers(arch, classes=0)}
+    return [(channels[index], repeats) for index, repeats in enumerate(stage_depths(arch), start=1)]

@@ -1,4 +1,4 @@
-"""Frozen records that go to JSON and back: the base of everything that is data here."""
+"""Frozen records that serialize to JSON and back, and the checks that their fields share."""
 
 from __future__ import annotations
 
@@ -11,35 +11,39 @@ from typing import Any, ClassVar, Self
 
 
 class Record:
-    """A frozen dataclass with JSON both ways. Subclasses validate in ``__post_init__``.
+    """Base class of frozen dataclasses that serialize to JSON. Subclasses validate in ``__post_init__``.
 
-    ``RECORDS`` names the fields that hold a record, or a tuple of records, and of which class.
+    ``RECORDS`` maps each field that holds a record, or a tuple of records, to its class. ``FORMER_NAMES`` maps the
+    names that fields had in earlier files to today's; both are read.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     RECORDS: ClassVar[Mapping[str, type[Record]]] = MappingProxyType({})
+    FORMER_NAMES: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain dicts, tuples, numbers and strings."""
+        """Return the record as plain dicts, tuples, numbers and strings."""
         return asdict(self)
 
     def to_json(self, indent: int | None = None) -> str:
-        """The record as JSON text. ``from_json`` gives an equal record back."""
+        """Return the record as JSON text, from which `from_json` restores an equal record."""
         return json.dumps(self.to_dict(), indent=indent)
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
-        """The record that ``to_dict`` described; fields left out take their defaults.
+        """Restore a record from the output of `to_dict`. Missing fields take their defaults.
 
-        Raises ``ValueError`` for a field that does not exist, is missing, or is out of range.
+        Raises:
+            ValueError: A field is unknown, required but missing, or out of range.
         """
         what = cls.__name__
         if not isinstance(data, dict):
             raise ValueError(f"{what}: expected an object with named fields, got {type(data).__name__}")
+        data = {cls.FORMER_NAMES.get(name, name): value for name, value in data.items()}
         known = [field.name for field in fields(cls)]
         for name in data:
             if name not in known:
-                raise ValueError(f"{what}: no field is called {name!r}{did_you_mean(name, known)}")
+                raise ValueError(f"{what}: unknown field {name!r}{did_you_mean(name, known)}")
         try:
             return cls(**{name: cls._field(name, value) for name, value in data.items()})
         except TypeError as error:
@@ -58,43 +62,59 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The record in ``text``. Raises ``ValueError`` where the text is not such a record."""
+        """Restore a record from JSON text. Raises ``ValueError`` if the text does not hold such a record."""
         try:
             data = json.loads(text)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{cls.__name__}: not JSON ({error})") from None
+            raise ValueError(f"{cls.__name__}: invalid JSON ({error})") from None
         return cls.from_dict(data)
 
 
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
-    """``'; did you mean b3?'`` when something in ``known`` is close to ``name``, else ``''``."""
+    """Return ``"; did you mean b3?"`` if something in ``known`` is close to ``name``, else ``""``."""
     close = get_close_matches(str(name), known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def check_int(name: str, value: Any, minimum: int) -> None:
-    """Raises ``ValueError`` unless ``value`` is an int of at least ``least``."""
+    """Raise ``ValueError`` unless ``value`` is an int of at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
 
 
 def check_float(
     name: str, value: Any, minimum: float, maximum: float = float("inf"), *, exclusive: bool = False
 ) -> None:
-    """Raises ``ValueError`` unless ``value`` is finite and in [low, high], or in (low, high] with ``above``."""
+    """Raise ``ValueError`` unless ``value`` is finite and in [minimum, maximum], or (minimum, …] if ``exclusive``."""
     fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-    fits = fits and abs(value) < float("inf") and minimum <= value <= maximum  # NaN compares with nothing
+    fits = fits and abs(value) < float("inf") and minimum <= value <= maximum  # False for NaN
     if not fits or (exclusive and value == minimum):
-        bounds = f"above {minimum:g}" if exclusive else f"at least {minimum:g}"
+        lower = f"above {minimum:g}" if exclusive else f"at least {minimum:g}"
         upper = "" if maximum == float("inf") else f" and at most {maximum:g}"
-        raise ValueError(f"{name} must be {bounds}{upper}, got {value!r}")
+        raise ValueError(f"{name} must be {lower}{upper}, got {value!r}")
 
 
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Raises ``ValueError`` unless ``value`` is one of ``allowed``."""
+    """Raise ``ValueError`` unless ``value`` is one of ``allowed``."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
-def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+def check_size(size: Any, name: str = "size") -> tuple[int, int]:
+    """Return ``size``, an int for a square or (height, width), as (height, width) in pixels.
+
+    Every function that takes a size calls this one, so that all of them accept both forms.
+
+    Raises:
+        ValueError: ``size`` is neither an int nor a pair of ints, or a side is below 1.
+    """
+    sides = size if isinstance(size, (tuple, list)) else (size, size)
+    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
+        raise ValueError(
+            f"{name} must be a side in pixels or (height, width), each an integer of at least 1, got {size!r}"
+        )
+    return sides[0], sides[1]

@@ -1,7 +1,7 @@
-"""What a network is: rows (`Stage`), a table of rows (`Arch`), and the one walk over it (`layers`).
+"""Architectures as data: rows (`Stage`), a network of rows (`Arch`), and the one walk over them (`layers`).
 
-Everything else in this package is a reading of that walk: the network in torch, the count, the drawing,
-the names of the weights. Nobody else loops over stages to find out how large a layer is.
+The PyTorch network, the count, the diagrams and the names of the weights are all derived from that walk; no other
+module loops over stages to compute the size of a layer.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ ACTIVATIONS = ("silu", "relu", "relu6")
 
 @dataclass(frozen=True)
 class Stage(Record):
-    """One row of the paper's table: a run of equal blocks (Table 1 of arXiv:1905.11946).
+    """One row of the paper's table: consecutive equal blocks (Table 1 of arXiv:1905.11946).
 
-    ``channels`` and ``layers`` are before scaling by the width and depth of the `Arch`.
+    ``channels`` and ``layers`` are before scaling by the width and depth of the `Arch`. Raises ``ValueError`` for a
+    value out of range.
     """
 
     block: str  # "mbconv" or "fused"
-    expand: int  # inner channels / input channels; 1: no expansion
+    expand: int  # expansion ratio: inner channels / input channels; 1: no expansion
     kernel: int  # of the depthwise (mbconv) or of the fused convolution
-    stride: int  # of the first layer; the others have 1
-    channels: int  # out
+    stride: int  # of the first layer; the others have stride 1
+    channels: int  # output channels
     layers: int
-    squeeze: float = 0.0  # squeezed channels / the block's *input* channels; 0: no squeeze-excite
-    residual: bool = True  # add the input where stride is 1 and the channels stay; EdgeTPU's first row never does
-    expand_from: int = 0  # expand this many channels (before scaling) in place of the input's; EdgeTPU's first row only
+    squeeze: float = 0.0  # squeeze-excite channels / the block's *input* channels; 0: no squeeze-excite
+    residual: bool = True  # add the input if the stride is 1 and the channels match; False in EdgeTPU's first row
+    expand_from: int = 0  # expand this many channels (before scaling) instead of the input's; EdgeTPU's first row only
 
     def __post_init__(self) -> None:
         check_choice("block", self.block, BLOCK_KINDS)
@@ -45,15 +46,20 @@ class Stage(Record):
             raise ValueError(f"residual must be true or false, got {self.residual!r}")
         check_int("expand_from", self.expand_from, 0)
         if self.expand_from and self.expand == 1:
-            raise ValueError("expand_from needs an expand above 1: without an expansion there is nothing to widen")
+            raise ValueError("expand_from requires an expand above 1")
 
 
 @dataclass(frozen=True)
 class Arch(Record):
-    """A network as data: its rows and how they are scaled. Hashable; JSON both ways.
+    """A network as data: its rows and how they are scaled. Frozen, hashable, serializable to JSON.
 
-    ``resolution`` is the side in pixels that the published weights are evaluated at, ``dropout`` the rate before
-    the classifier, ``drop_path`` the stochastic-depth rate that the last block nearly reaches.
+    ``resolution`` is the side in pixels at which the published weights are evaluated, ``dropout`` the rate before the
+    classifier, ``drop_path`` the stochastic-depth rate, which grows linearly over the blocks and which the last one
+    nearly reaches. Raises ``ValueError`` for a value out of range.
+
+    Example:
+        >>> effnet.Arch.from_json(effnet.ARCHS["b0"].to_json()) == effnet.ARCHS["b0"]
+        True
     """
 
     RECORDS = MappingProxyType({"stages": Stage})
@@ -69,13 +75,13 @@ class Arch(Record):
     head: int = 1280
     activation: str = "silu"
     stem_stride: int = 2
-    scale_ends: bool = True  # Lite: false. Stem and head keep their channels, first and last stage their layers
-    round_floor: float = 0.9  # rounding never goes below this share of the wanted channels; V2-B: 0 (no such rule)
-    divisor: int = 8  # channels are multiples of it (the official ``depth_divisor``)
+    scale_ends: bool = True  # False (Lite): stem and head keep their channels, the first and last stage their layers
+    round_floor: float = 0.9  # rounded channels are at least this fraction of the unrounded; 0 (no such rule) in V2-B
+    divisor: int = 8  # of all channels (the official ``depth_divisor``)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"name must be a text, got {self.name!r}")
+            raise ValueError(f"name must be a non-empty string, got {self.name!r}")
         if not isinstance(self.stages, tuple) or not self.stages or not all(isinstance(s, Stage) for s in self.stages):
             raise ValueError("stages must be a tuple of at least one Stage")
         check_float("width", self.width, 0, 100, exclusive=True)
@@ -91,25 +97,25 @@ class Arch(Record):
         check_int("divisor", self.divisor, 1)
 
     def scale_channels(self, channels: int) -> int:
-        """So many ``channels`` of a row after scaling by ``width``."""
+        """Return a row's ``channels`` scaled by ``width`` and rounded."""
         return round_channels(channels, self.width, self.round_floor, self.divisor)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer at its true size. ``name`` is also the module's path in the network and the prefix of its tensors."""
+    """One layer at its actual size. ``name`` is the module's path in the network and the prefix of its tensors."""
 
     name: str  # "stem", "stage1.0" … "stage7.0", "head", "classifier"
     kind: str  # "stem", "mbconv", "fused", "head", "classifier"
-    stage: int  # 1 … for blocks, as in features(); 0 for the stem, one past the last for head and classifier
-    inputs: int
-    channels: int  # out
+    stage: int  # from 1 for blocks, as in features(); 0 for the stem, one past the last for head and classifier
+    inputs: int  # input channels
+    channels: int  # output channels
     kernel: int = 1
     stride: int = 1
-    expanded: int = 0  # inner channels of a block that expands; 0: it does not
-    squeezed: int = 0  # inner channels of its squeeze-excite; 0: none
-    residual: bool = False  # whether the input is really added
-    drop_path: float = 0.0  # its stochastic-depth rate
+    expanded: int = 0  # inner channels of a block with expansion; 0: no expansion
+    squeezed: int = 0  # inner channels of the squeeze-excite; 0: none
+    residual: bool = False  # whether the input is added
+    drop_path: float = 0.0  # stochastic-depth rate
 
     def __post_init__(self) -> None:
         check_int("inputs", self.inputs, 1)
@@ -119,7 +125,7 @@ class Layer:
         check_int("squeezed", self.squeezed, 0)
         check_float("drop_path", self.drop_path, 0, 0.99)
         if self.residual and (self.stride != 1 or self.inputs != self.channels):
-            raise ValueError("residual needs stride 1 and as many channels out as in")
+            raise ValueError("a residual requires stride 1 and as many output as input channels")
 
 
 def block_layer(
@@ -137,7 +143,7 @@ def block_layer(
     name: str = "block",
     stage: int = 1,
 ) -> Layer:
-    """The block of these ratios at its true size. Raises ``ValueError`` for a size that no block can have."""
+    """Return a block with these ratios at its actual size. Raises ``ValueError`` for an impossible size."""
     check_choice("block", kind, BLOCK_KINDS)
     check_int("inputs", inputs, 1)
     check_int("channels", channels, 1)
@@ -152,71 +158,81 @@ def block_layer(
         kernel,
         stride,
         expanded=0 if expand == 1 else (expand_from or inputs) * expand,
-        squeezed=max(1, int(inputs * squeeze)) if squeeze else 0,  # of the input, not of the expanded channels
+        squeezed=max(1, int(inputs * squeeze)) if squeeze else 0,  # of the input channels, not of the expanded ones
         residual=residual and stride == 1 and inputs == channels,
         drop_path=drop_path,
     )
 
 
 def layers(arch: Arch, classes: int = 1000, channels: int = 3) -> Iterator[Layer]:
-    """Every layer of ``arch`` at its true size, from the stem to the classifier: the only walk over the rows.
+    """Yield every layer of a network at its actual size, from the stem to the classifier.
 
-    ``classes`` is the classifier's output, 0 for none; ``channels`` the picture's. Sizes follow the official
-    ``round_filters`` and ``round_repeats``; stochastic depth grows linearly with the block's index (block i of N
-    has ``arch.drop_path · i / N``), as in the official code.
+    Channels and repeats are rounded as in the official ``round_filters`` and ``round_repeats``. Stochastic depth grows
+    linearly with the block's index, as in the official code: block i of N has ``arch.drop_path · i / N``.
+
+    Args:
+        arch: The network.
+        classes: Outputs of the classifier, 0 for none.
+        channels: Input channels.
+
+    Raises:
+        ValueError: ``classes`` is negative or ``channels`` below 1.
+
+    Example:
+        >>> [layer.name for layer in effnet.layers(effnet.ARCHS["b0"])][:3]
+        ['stem', 'stage1.0', 'stage2.0']
     """
     check_int("classes", classes, 0)
     check_int("channels", channels, 1)
     stem, head = (arch.scale_channels(end) if arch.scale_ends else end for end in (arch.stem, arch.head))
     yield Layer("stem", "stem", 0, channels, stem, kernel=3, stride=arch.stem_stride)
-    inputs, index, total = stem, 0, sum(stage_depths(arch))
-    for number_, (stage, repeats) in enumerate(zip(arch.stages, stage_depths(arch), strict=True), start=1):
-        wide, expand_from = (
-            arch.scale_channels(stage.channels),
-            stage.expand_from and arch.scale_channels(stage.expand_from),
-        )
+    depths = stage_depths(arch)
+    inputs, block_index, blocks = stem, 0, sum(depths)
+    for stage_index, (stage, repeats) in enumerate(zip(arch.stages, depths, strict=True), start=1):
+        outputs = arch.scale_channels(stage.channels)
+        expand_from = stage.expand_from and arch.scale_channels(stage.expand_from)
         for position in range(repeats):
             yield block_layer(
                 stage.block,
                 inputs,
-                wide,
+                outputs,
                 stage.kernel,
                 stage.stride if position == 0 else 1,
                 stage.expand,
                 stage.squeeze,
                 stage.residual,
-                arch.drop_path * index / total,
+                arch.drop_path * block_index / blocks,
                 expand_from=expand_from,
-                name=f"stage{number_}.{position}",
-                stage=number_,
+                name=f"stage{stage_index}.{position}",
+                stage=stage_index,
             )
-            inputs, index = wide, index + 1
+            inputs, block_index = outputs, block_index + 1
     yield Layer("head", "head", len(arch.stages) + 1, inputs, head)
     if classes:
         yield Layer("classifier", "classifier", len(arch.stages) + 1, head, classes)
 
 
 def stage_depths(arch: Arch) -> tuple[int, ...]:
-    """How many layers each stage has after scaling by ``arch.depth``."""
+    """Return the number of layers of each stage after scaling by ``arch.depth`` (the official ``round_repeats``)."""
     ends = () if arch.scale_ends else (0, len(arch.stages) - 1)
     return tuple(s.layers if i in ends else ceil(s.layers * arch.depth) for i, s in enumerate(arch.stages))
 
 
 def round_channels(channels: int, width: float, floor: float = 0.9, divisor: int = 8) -> int:
-    """``channels × width`` to the nearest multiple of ``divisor``, and not below ``floor`` of it.
+    """Round ``channels × width`` to the nearest multiple of ``divisor``, but not below ``floor`` times the product.
 
     Source: ``round_filters`` in tensorflow/tpu ``efficientnet_model.py`` (floor .9) and google/automl
     ``efficientnetv2`` (no floor).
     """
-    want = channels * width
-    got = max(divisor, int(want + divisor / 2) // divisor * divisor)
-    return got + divisor if got < floor * want else got
+    exact = channels * width
+    rounded = max(divisor, int(exact + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < floor * exact else rounded
 
 
 def _check_kernel_and_stride(kernel: int, stride: int) -> None:
     check_int("kernel", kernel, 1)
     if kernel % 2 == 0:
-        raise ValueError(f"kernel must be odd (1, 3, 5, …) so that it has a centre, got {kernel}")
+        raise ValueError(f"kernel must be odd (1, 3, 5, …), got {kernel}")
     check_int("stride", stride, 1)
     if stride > 2:
         raise ValueError(f"stride must be 1 or 2, got {stride}")

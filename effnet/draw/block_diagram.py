@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from math import ceil
 
 from effnet.arch import Arch, Layer, Operation, count, operations, resolve_arch
-from effnet.arch.counting import Size, height_and_width
+from effnet.arch.counting import Size
+from effnet.arch.serde import check_size
 from effnet.arch.spec import BLOCK_KINDS, block_layer
 from effnet.draw.font import wrap_text
 from effnet.draw.formatting import (
@@ -134,7 +135,7 @@ def make_block_spec(
     made = block_layer(
         "mbconv" if alone else kind, inputs, inputs if channels is None else channels, kernel, stride, wide, ratio
     )
-    return BlockSpec(made, wide, ratio, height_and_width(size), activation, "squeeze_excite" if alone else "")
+    return BlockSpec(made, wide, ratio, check_size(size), activation, "squeeze_excite" if alone else "")
 
 
 def find_block_spec(arch: Arch, name: str, size: Size | None = None) -> BlockSpec:

@@ -1,4 +1,4 @@
-"""The network in torch."""
+"""The network in PyTorch."""
 
 from effnet.net.blocks import FusedMBConv as FusedMBConv
 from effnet.net.blocks import MBConv as MBConv

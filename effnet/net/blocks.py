@@ -1,9 +1,9 @@
-"""The family's blocks, usable alone. Shapes are (N, channels, height, width).
+"""Blocks of the family, usable on their own. Shapes are (N, channels, height, width).
 
 MBConv (arXiv:1801.04381, with squeeze-excite)        Fused-MBConv (arXiv:2104.00298)
 
     x ── expand 1×1, norm, act      c → c·t               x ── fused k×k / s, norm, act   c → c·t
-    │    depthwise k×k / s, norm, act                     │    squeeze-excite (seldom)
+    │    depthwise k×k / s, norm, act                     │    squeeze-excite (rare)
     │    squeeze-excite: × sigmoid(W₂ act(W₁ mean))       │    project 1×1, norm        c·t → out
     │    project 1×1, norm          c·t → out             │
     └──────────────── + (stride 1 and out = c)            └──────────────── + (stride 1 and out = c)
@@ -26,14 +26,24 @@ from effnet.net.memory_efficient import recompute_of, with_recomputed_input
 
 
 class SqueezeExcite(nn.Module):
-    """Weighs each channel by what the whole map holds: x · σ(expand(act(reduce(mean(x))))) (arXiv:1709.01507).
+    """Scales each channel by a gate computed from the whole map: x · σ(expand(act(reduce(mean(x))))).
 
-    ``squeezed`` is the inner width; in this family a quarter of the *block's input* channels, not of ``channels``.
+    Args:
+        channels: Channels of the map.
+        squeezed: Inner width; in this family a quarter of the *block's input* channels, not of ``channels``.
+        activation: "silu", "relu" or "relu6".
+        inplace: Overwrite the input if no gradient is needed, as the blocks do.
+
+    Source: arXiv:1709.01507.
+
+    Example:
+        >>> effnet.SqueezeExcite(96, 4)(torch.zeros(1, 96, 56, 56)).shape
+        torch.Size([1, 96, 56, 56])
     """
 
     def __init__(self, channels: int, squeezed: int, activation: str = "silu", inplace: bool = False) -> None:
         super().__init__()
-        self.inplace = inplace  # where no gradient is wanted: the blocks have no more use for what they hand over
+        self.inplace = inplace
         self.reduce = Conv(channels, squeezed, bias=True)
         self.activation = make_activation(activation)
         self.expand = Conv(squeezed, channels, bias=True)
@@ -44,17 +54,17 @@ class SqueezeExcite(nn.Module):
         gate: Tensor = self.expand(squeezed).sigmoid()  # (N, channels, 1, 1)
         if self.inplace and not torch.is_grad_enabled():
             return x.mul_(gate)
-        how = recompute_of(x)
-        if not how:
+        recompute = recompute_of(x)
+        if not recompute:
             return x * gate
-        out: Tensor = with_recomputed_input(lambda: x * gate, x, how)
+        out: Tensor = with_recomputed_input(lambda: x * gate, x, recompute)
         weights = gate.detach()
-        out.again = lambda: how() * weights  # type: ignore[attr-defined]
+        out.recompute = lambda: recompute() * weights  # type: ignore[attr-defined]
         return out
 
 
 class _Block(nn.Module):
-    """What both blocks share: they are built from a `Layer`, and add their input where the layer says so."""
+    """Base class of both blocks: built from a `Layer`, with a residual if the layer has one."""
 
     kind: str
 
@@ -76,10 +86,10 @@ class _Block(nn.Module):
 
     @classmethod
     def from_layer(cls, layer: Layer, activation: str = "silu", numerics: Numerics | None = None) -> Self:
-        """The block at exactly the sizes of ``layer``."""
-        made = cls.__new__(cls)
-        made._build(layer, activation, numerics or Numerics())
-        return made
+        """Build the block with exactly the sizes of ``layer``."""
+        block = cls.__new__(cls)
+        block._build(layer, activation, numerics or Numerics())
+        return block
 
     def _build(self, layer: Layer, activation: str, numerics: Numerics) -> None:
         raise NotImplementedError
@@ -88,7 +98,7 @@ class _Block(nn.Module):
         return SqueezeExcite(channels, layer.squeezed, activation, inplace=True) if layer.squeezed else nn.Identity()
 
     def _add_residual(self, x: Tensor, out: Tensor) -> Tensor:
-        """The residual, where there is one."""
+        """Add the residual, if there is one."""
         if not self.layer.residual:
             return out
         out = self.stochastic_depth(out)
@@ -99,11 +109,28 @@ class _Block(nn.Module):
 
 
 class MBConv(_Block):
-    """The mobile inverted bottleneck: expand, depthwise, squeeze-excite, project; drawn at the top of this file.
+    """Mobile inverted bottleneck: expand, depthwise, squeeze-excite, project; drawn at the top of this file.
 
-    ``expand`` is inner over input channels, ``squeeze`` the squeeze-excite's width over input channels (0: none),
-    ``drop_path`` the stochastic-depth rate of the residual. Raises ``ValueError`` for an even kernel, a stride other
-    than 1 or 2, or no channels.
+    Args:
+        inputs: Input channels.
+        channels: Output channels.
+        kernel: Kernel size of the depthwise convolution, odd.
+        stride: 1 or 2.
+        expand: Expansion ratio, inner over input channels; 1: no expansion.
+        squeeze: Width of the squeeze-excite over input channels; 0: none.
+        residual: Add the input if the stride is 1 and ``channels`` equals ``inputs``.
+        drop_path: Stochastic-depth rate of the residual branch.
+        activation: "silu", "relu" or "relu6".
+        numerics: Padding and batch norm's ε.
+
+    Raises:
+        ValueError: An even kernel, another stride, or no channels.
+
+    Source: arXiv:1801.04381, with the squeeze-excite of arXiv:1905.11946.
+
+    Example:
+        >>> effnet.MBConv(16, 24, stride=2)(torch.zeros(1, 16, 112, 112)).shape
+        torch.Size([1, 24, 56, 56])
     """
 
     kind = "mbconv"
@@ -125,9 +152,15 @@ class MBConv(_Block):
 
 
 class FusedMBConv(_Block):
-    """Fused-MBConv: one k×k convolution in place of expansion and depthwise; drawn at the top of this file.
+    """Fused-MBConv: one k×k convolution instead of expansion and depthwise; drawn at the top of this file.
 
-    Arguments as for `MBConv`; with ``expand=1`` the k×k convolution alone, followed by its activation.
+    Arguments are those of `MBConv`; with ``expand=1`` it is the k×k convolution alone, followed by its activation.
+
+    Source: arXiv:2104.00298.
+
+    Example:
+        >>> effnet.FusedMBConv(24, 48, stride=2, expand=4)(torch.zeros(1, 24, 64, 64)).shape
+        torch.Size([1, 48, 32, 32])
     """
 
     kind = "fused"

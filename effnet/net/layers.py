@@ -1,4 +1,4 @@
-"""The parts of every block: a convolution with exact padding, batch norm, activation, stochastic depth."""
+"""Layers of every block: convolution with exact padding, batch norm and activation, stochastic depth."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch.nn import functional as F
 from effnet.metadata import Numerics
 from effnet.net.memory_efficient import can_recompute, norm_activation, recompute_of, with_recomputed_input
 
-BATCH_NORM_MOMENTUM = 0.01  # the official .99 in TensorFlow's sense
-BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # of one device, of several: neither is the other's kind
+BATCH_NORM_MOMENTUM = 0.01  # the official .99 in TensorFlow's definition
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # neither is a subclass of the other
 
 
 class Conv(nn.Conv2d):
-    """A convolution whose padding is exact at any size: "same" as TensorFlow's, or "symmetric" (kernel // 2).
+    """A convolution whose padding is exact at any size: "same" as in TensorFlow, or "symmetric" (kernel // 2).
 
-    Both give ceil(size / stride). 'Same' padding that comes out even is left to the convolution; only a lopsided one,
-    as at stride 2 on even sizes, costs a copy of the map.
+    Both give ceil(size / stride). Symmetric 'same' padding is left to the convolution; only an asymmetric one, as at
+    stride 2 on even sizes, costs a copy of the map.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Conv(nn.Conv2d):
         super().__init__(inputs, channels, kernel, stride, kernel // 2, groups=groups, bias=bias)
 
     def reset_parameters(self) -> None:
-        """N(0, √(2 / (k·k·out))), the official one: for a depthwise kernel ``out`` is its last dimension, 1. Bias 0."""
+        """Initialize as officially: N(0, √(2 / (k·k·out))), where ``out`` of a depthwise kernel is 1; bias 0."""
         if self.weight.is_meta:
-            return  # torch would think long about numbers that are nowhere
+            return  # torch would take long to initialize tensors without storage
         if self.bias is not None:
             nn.init.zeros_(self.bias)
         out = 1 if self.groups > 1 else self.out_channels
@@ -49,22 +49,22 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))."""
-        how, padding = recompute_of(x), self.padding
+        recompute, padding = recompute_of(x), self.padding
         if self.same and self.stride[0] > 1:
             high, wide = (_same_padding(x.shape[-2 + i], self.kernel_size[i], self.stride[i]) for i in (0, 1))
             padding = (high // 2, wide // 2)
             if high % 2 or wide % 2:
                 edges, padding = (wide // 2, wide - wide // 2, high // 2, high - high // 2), (0, 0)
-                x, how = F.pad(x, edges), how and partial(_pad_output, how, edges)
+                x, recompute = F.pad(x, edges), recompute and partial(_pad_output, recompute, edges)
 
-        def convolved() -> Tensor:
+        def convolve() -> Tensor:
             return F.conv2d(x, self.weight, self.bias, self.stride, padding, 1, self.groups)
 
-        return with_recomputed_input(convolved, x, how) if how else convolved()
+        return with_recomputed_input(convolve, x, recompute) if recompute else convolve()
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> int:
-    """Rows to add in all so that the map leaves at ceil(size / stride)."""
+    """Return the total padding of one dimension for an output of ceil(size / stride)."""
     return max((ceil(size / stride) - 1) * stride + kernel - size, 0)
 
 
@@ -75,7 +75,7 @@ def _pad_output(make: Callable[[], Tensor], edges: tuple[int, ...]) -> Tensor:
 class ConvNorm(nn.Module):
     """Convolution, batch norm, and an activation unless it is None.
 
-    ``lean = True`` makes the activated map again in the backward pass in place of keeping it (`effnet.net.memory_efficient`).
+    ``memory_efficient = True`` recomputes the activated map in the backward pass (see `effnet.net.memory_efficient`).
     """
 
     memory_efficient = False
@@ -107,7 +107,7 @@ class ConvNorm(nn.Module):
 
 
 def make_activation(name: str) -> nn.Module:
-    """The activation called ``name``, working in place. Raises ``ValueError`` for an unknown one."""
+    """Return the in-place activation called ``name``. Raises ``ValueError`` for an unknown name."""
     match name:
         case "silu":
             return nn.SiLU(inplace=True)
@@ -120,7 +120,7 @@ def make_activation(name: str) -> nn.Module:
 
 @contextmanager
 def freeze_running_stats(module: nn.Module) -> Iterator[None]:
-    """In this block batch norm leaves its running statistics alone: a pass that is made again is not measured twice."""
+    """Keep batch norm from updating its running statistics, so that a recomputed pass is not counted twice."""
     norms = [norm for norm in module.modules() if isinstance(norm, BATCH_NORMS)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -133,9 +133,9 @@ def freeze_running_stats(module: nn.Module) -> Iterator[None]:
 
 
 class StochasticDepth(nn.Module):
-    """Drops whole samples of a residual branch in training, and divides the rest by the keep probability.
+    """Drops whole samples of a residual branch in training, and divides the others by the keep probability.
 
-    Source: arXiv:1603.09382, as the official code applies it ("drop connect").
+    Source: arXiv:1603.09382, as in the official code ("drop connect").
     """
 
     def __init__(self, drop_prob: float) -> None:
@@ -146,10 +146,10 @@ class StochasticDepth(nn.Module):
         """(N, …) -> (N, …)."""
         if not self.training or self.drop_prob == 0:
             return x
-        keep = 1 - self.drop_prob
-        kept = torch.empty(x.shape[0], *(1,) * (x.ndim - 1), dtype=x.dtype, device=x.device).bernoulli_(keep)
-        return x * kept.div_(keep)
+        keep_prob = 1 - self.drop_prob
+        mask = torch.empty(x.shape[0], *(1,) * (x.ndim - 1), dtype=x.dtype, device=x.device).bernoulli_(keep_prob)
+        return x * mask.div_(keep_prob)
 
     def extra_repr(self) -> str:
-        """The rate, for ``print(model)``."""
-        return f"rate={self.drop_prob:g}"
+        """The drop probability, for ``print(model)``."""
+        return f"drop_prob={self.drop_prob:g}"

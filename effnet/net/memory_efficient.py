@@ -1,11 +1,12 @@
-"""Training in less memory: what a convolution, batch norm and an activation keep for the backward pass, halved.
+"""Memory-efficient batch norm + activation: half of the maps that a convolution block keeps for the backward pass.
 
-Batch norm wants the convolution's map for its gradients; the next convolution wants the activated one, and SiLU a third
-in between. The latter are the first, normalised and activated: two cheap passes. Here the first alone is kept, and the
-others are made again when the backward pass comes by: the same numbers, about half of the memory.
-(The idea of In-Place Activated BatchNorm, arXiv:1712.02616, turned round: nothing has to be inverted.)
+Batch norm needs the convolution's output for its gradients, the next convolution the activated map, and SiLU a third
+one in between. The latter two are the first, normalized and activated: two cheap passes. Here only the first is kept,
+and the others are recomputed in the backward pass: the same gradients in about half of the memory.
+(The idea of In-Place Activated BatchNorm, arXiv:1712.02616, reversed: nothing has to be inverted.)
 
-An activated map carries how it is made again, as its attribute ``again``; whoever would keep the map asks for it.
+An activated map carries a function that recomputes it as its attribute ``recompute``; an operation that would keep the
+map for its backward pass uses it.
 """
 
 from __future__ import annotations
@@ -22,27 +23,27 @@ Recompute = Callable[[], Tensor]
 
 
 def recompute_of(x: Tensor) -> Recompute | None:
-    """How ``x`` is made again, where it need not be kept; None where it must be."""
-    found: Recompute | None = getattr(x, "again", None)
-    return found
+    """Return the function that recomputes ``x``, or None if ``x`` must be kept."""
+    recompute: Recompute | None = getattr(x, "recompute", None)
+    return recompute
 
 
 def with_recomputed_input(make: Callable[[], Tensor], x: Tensor, recompute: Recompute) -> Tensor:
-    """What ``make`` computes from ``x``; for its backward pass, ``how`` gives ``x`` again, which is not kept."""
-    place = x.data_ptr()  # not ``x`` itself: the hooks live as long as the graph
+    """Return ``make()``, which reads ``x``; its backward pass recomputes ``x`` instead of keeping it."""
+    address = x.data_ptr()  # not ``x`` itself: the hooks live as long as the graph
 
-    def pack(kept: Tensor) -> Tensor | None:
-        return None if kept.data_ptr() == place else kept
+    def pack(saved: Tensor) -> Tensor | None:
+        return None if saved.data_ptr() == address else saved
 
-    def unpack(kept: Tensor | None) -> Tensor:
-        return recompute() if kept is None else kept
+    def unpack(saved: Tensor | None) -> Tensor:
+        return recompute() if saved is None else saved
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         return make()
 
 
 def can_recompute(norm: nn.Module, activation: nn.Module, x: Tensor) -> bool:
-    """Whether `activated` may stand for ``activation(norm(x))``."""
+    """Whether `norm_activation` can replace ``activation(norm(x))``."""
     return (
         type(norm) is nn.BatchNorm2d
         and norm.momentum is not None
@@ -54,100 +55,103 @@ def can_recompute(norm: nn.Module, activation: nn.Module, x: Tensor) -> bool:
 
 
 def norm_activation(x: Tensor, norm: nn.BatchNorm2d, activation: nn.Module) -> Tensor:
-    """``activation(norm(x))``, (N, C, H, W), of which nothing but ``x`` is kept; it can be differentiated once."""
-    made = _RecomputedActivation(x.detach(), norm, activation)
-    out: Tensor = _NormActivationFunction.apply(x, norm.weight, norm.bias, made)  # type: ignore[no-untyped-call]
-    out.again = made  # type: ignore[attr-defined]
+    """Return ``activation(norm(x))``, (N, C, H, W), keeping only ``x``; it can be differentiated once."""
+    recompute = _RecomputedActivation(x.detach(), norm, activation)
+    out: Tensor = _NormActivationFunction.apply(x, norm.weight, norm.bias, recompute)  # type: ignore[no-untyped-call]
+    out.recompute = recompute  # type: ignore[attr-defined]
     return out
 
 
 class _RecomputedActivation:
-    """A map that is made again: the convolution's ``x`` normalised, and activated."""
+    """Computes, recomputes and differentiates the normalized, activated output ``x`` of a convolution."""
 
     def __init__(self, x: Tensor, norm: nn.BatchNorm2d, activation: nn.Module) -> None:
         self.norm, self.activation = norm, activation
         self._x: Tensor | None = x
         self.uses_batch_stats = norm.training
-        self.mean = self.inverse = x.new_empty(0)  # of the batch: (C,), and 1 / √(variance + ε)
+        self.mean = self.inverse_std = x.new_empty(0)  # of the batch: (C,), and 1 / √(variance + ε)
         self._normalized: Tensor | None = None
 
     @property
     def x(self) -> Tensor:
-        """The map of the convolution; gone once its gradients are known: ``RuntimeError`` where it is wanted again."""
+        """The convolution's output; a ``RuntimeError`` after its gradients have been computed."""
         if self._x is None:
-            raise RuntimeError("a lean network goes back through its maps once: set its lean = False to do it again")
+            raise RuntimeError(
+                "a memory-efficient network supports one backward pass per forward pass: "
+                "set model.memory_efficient = False for several"
+            )
         return self._x
 
     def forward(self) -> Tensor:
-        """The activated map, the first time: the batch is measured, where batch norm is in training."""
+        """Compute the activated map for the first time, updating batch norm's statistics in training mode."""
         norm, x = self.norm, self.x
         if self.uses_batch_stats and norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
         momentum = norm.momentum
         assert momentum is not None
-        normalised, self.mean, self.inverse = torch.native_batch_norm(
+        normalized, self.mean, self.inverse_std = torch.native_batch_norm(
             x, norm.weight, norm.bias, norm.running_mean, norm.running_var, self.uses_batch_stats, momentum, norm.eps
         )
-        return self._activate(normalised)
+        return self._activate(normalized)
 
     def __call__(self) -> Tensor:
-        """The activated map, once more."""
-        normalised = self.normalized()
-        if isinstance(self.activation, nn.SiLU):  # its gradient wants the map before it
-            return F.silu(normalised)
-        return self._activate(normalised)  # that of a clamp is content with the one after it
+        """Recompute the activated map."""
+        normalized = self.normalized()
+        if isinstance(self.activation, nn.SiLU):  # its gradient needs the map before it
+            return F.silu(normalized)
+        return self._activate(normalized)  # a clamp's gradient can use the map after it
 
     def normalized(self) -> Tensor:
-        """The normalised map, which `gradients` will want next; or the activated one, where that does as well."""
+        """The normalized map, which `backward` needs next; or the activated one, if that serves as well."""
         if self._normalized is None:
             norm = self.norm
             mean, variance = norm.running_mean, norm.running_var
             if self.uses_batch_stats:
-                mean, variance = self.mean, self.inverse.pow(-2) - norm.eps
+                mean, variance = self.mean, self.inverse_std.pow(-2) - norm.eps
             self._normalized = F.batch_norm(self.x, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)
         return self._normalized
 
-    def backward(self, of_output: Tensor, wanted: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
-        """Of ``x``, batch norm's weight and its bias, as far as ``wanted``."""
-        norm, x, normalised = self.norm, self.x, self.normalized()
-        self._normalized = self._x = None  # the graph holds on to this object to its own end
+    def backward(self, grad_output: Tensor, needs_grad: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
+        """Return the gradients of ``x``, batch norm's weight and its bias, if needed."""
+        norm, x, normalized = self.norm, self.x, self.normalized()
+        self._normalized = self._x = None  # the graph keeps this object until it is freed
         if isinstance(self.activation, nn.SiLU):
-            of_output = torch.ops.aten.silu_backward(of_output, normalised)
+            grad_output = torch.ops.aten.silu_backward(grad_output, normalized)
         elif isinstance(self.activation, nn.ReLU6):
-            of_output = torch.ops.aten.hardtanh_backward(of_output, normalised, 0.0, 6.0)
+            grad_output = torch.ops.aten.hardtanh_backward(grad_output, normalized, 0.0, 6.0)
         else:
-            of_output = torch.ops.aten.threshold_backward(of_output, normalised, 0.0)
-        del normalised
-        found: tuple[Tensor | None, ...] = torch.ops.aten.native_batch_norm_backward(
-            of_output,
+            grad_output = torch.ops.aten.threshold_backward(grad_output, normalized, 0.0)
+        del normalized
+        gradients: tuple[Tensor | None, ...] = torch.ops.aten.native_batch_norm_backward(
+            grad_output,
             x,
             norm.weight,
             norm.running_mean,
             norm.running_var,
             self.mean,
-            self.inverse,
+            self.inverse_std,
             self.uses_batch_stats,
             norm.eps,
-            wanted,
+            needs_grad,
         )
-        return found
+        return gradients
 
-    def _activate(self, normalised: Tensor) -> Tensor:
+    def _activate(self, normalized: Tensor) -> Tensor:
         if isinstance(self.activation, nn.SiLU):
-            return F.silu(normalised, inplace=True)
+            return F.silu(normalized, inplace=True)
         if isinstance(self.activation, nn.ReLU6):
-            return normalised.clamp_(0.0, 6.0)
-        return normalised.relu_()
+            return normalized.clamp_(0.0, 6.0)
+        return normalized.relu_()
 
 
 class _NormActivationFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, made: _RecomputedActivation) -> Tensor:
-        ctx.made = made
-        ctx.save_for_backward(x)  # held by ``made`` as well; here is where those look who count what is kept
-        return made.forward()
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, recompute: _RecomputedActivation) -> Tensor:
+        ctx.recompute = recompute
+        ctx.save_for_backward(x)  # kept by ``recompute`` too; here tools that inspect saved tensors find it
+        return recompute.forward()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_output: Tensor) -> tuple[Tensor | None, ...]:
-        return (*ctx.made.gradients(of_output, ctx.needs_input_grad[:3]), None)
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return (*ctx.recompute.backward(grad_output, ctx.needs_input_grad[:3]), None)

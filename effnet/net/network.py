@@ -1,4 +1,4 @@
-"""The network in torch: one walk over `layers(arch)`, and a module for each layer."""
+"""The network in PyTorch: one module for each layer of `effnet.arch.layers`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,27 @@ from effnet.net.layers import BATCH_NORMS, ConvNorm, freeze_running_stats
 
 
 class EfficientNet(nn.Module):
-    """A network of the family. Its modules are named as its layers: ``stem``, ``stage1`` …, ``head``, ``classifier``.
+    """An EfficientNet. Its modules are named like its layers: ``stem``, ``stage1``, …, ``head``, ``classifier``.
 
-    It carries its own contract: ``arch``, ``numerics``, ``preprocess``, ``labels``, ``provenance``.
-    ``gradient_checkpointing = True`` recomputes each block in the backward pass: less memory, up to twice the time.
-    ``lean = True`` makes activated maps again in the backward pass: half the memory, and hardly more time. Set
-    one of the two: checkpointed blocks that are lean keep more than either.
-    ``frozen_norms = True`` keeps batch norm's statistics in use and unchanged in training mode; so does
-    `surgery.freeze` for the parts that it freezes.
+    It carries its metadata: ``arch``, ``numerics``, ``preprocess``, ``labels``, ``provenance``. Settings for training:
+
+    - ``gradient_checkpointing = True`` recomputes each block in the backward pass: less memory, up to twice the time.
+    - ``memory_efficient = True`` recomputes activated maps in the backward pass: half the memory in hardly more time.
+      Use one of the two: checkpointed blocks that are memory-efficient keep more than either.
+    - ``frozen_batch_norm = True`` uses batch norm's running statistics in training mode and leaves them unchanged, as
+      `effnet.net.surgery.freeze` does for the stages that it freezes.
+
+    Args:
+        arch: The architecture.
+        classes: Outputs of the classifier; 0: no classifier, the network returns embeddings.
+        channels: Input channels.
+        numerics: Padding and batch norm's ε. Default: those of the official networks.
+        preprocess: How images become inputs. Default: the arch's resolution and ImageNet's mean and std.
+        labels: Names of the classes.
+        provenance: Where the weights come from.
+
+    Raises:
+        ValueError: ``classes`` is negative or ``channels`` below 1.
     """
 
     def __init__(
@@ -44,11 +57,10 @@ class EfficientNet(nn.Module):
         self.channels = channels
         self.numerics = numerics or Numerics()
         check_int("channels", channels, 1)
-        seen = preprocess or Preprocess(
-            (arch.resolution, arch.resolution), crop_fraction=default_crop_fraction(arch.resolution)
-        )
-        # Of weights for other channels than RGB nobody says what their mean is
-        self.preprocess = seen if len(seen.mean) == channels else seen.with_channels(channels)
+        side = arch.resolution
+        preprocess = preprocess or Preprocess((side, side), crop_fraction=default_crop_fraction(side))
+        # There is no published mean and std for inputs other than RGB
+        self.preprocess = preprocess if len(preprocess.mean) == channels else preprocess.with_channels(channels)
         self.labels = labels or Labels()
         self.provenance = provenance or Provenance("random weights")
         self.gradient_checkpointing = False
@@ -78,7 +90,7 @@ class EfficientNet(nn.Module):
 
     @property
     def metadata(self) -> ModelMetadata:
-        """All that the network says of itself beside its numbers, as it goes into every file."""
+        """All metadata of the network, as written to every file."""
         return ModelMetadata(self.arch, self.numerics, self.preprocess, self.labels, self.provenance)
 
     def _conv_norm(self, layer: Layer) -> ConvNorm:
@@ -93,7 +105,7 @@ class EfficientNet(nn.Module):
 
     @property
     def memory_efficient(self) -> bool:
-        """Whether activated maps are made again in the backward pass in place of being kept."""
+        """Whether activated maps are recomputed in the backward pass instead of kept."""
         return self.stem.memory_efficient
 
     @memory_efficient.setter
@@ -104,7 +116,7 @@ class EfficientNet(nn.Module):
 
     @property
     def frozen_batch_norm(self) -> bool:
-        """Whether batch norm uses its statistics, and leaves them as they are, in training mode too."""
+        """Whether batch norm uses its running statistics, unchanged, in training mode."""
         return self._frozen_batch_norm
 
     @frozen_batch_norm.setter
@@ -113,7 +125,7 @@ class EfficientNet(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode, or with ``False`` evaluation mode; what is frozen stays in evaluation mode."""
+        """Set training mode, or with ``False`` evaluation mode; frozen modules stay in evaluation mode."""
         super().train(mode)
         for name in self.frozen_names():
             self.get_submodule(name).eval()
@@ -124,12 +136,12 @@ class EfficientNet(nn.Module):
         return self
 
     def frozen_names(self) -> tuple[str, ...]:
-        """The parts up to and with ``frozen_until``."""
-        parts = self.feature_names()
-        return parts[: parts.index(self.frozen_until) + 1] if self.frozen_until else ()
+        """Return the names in `feature_names` up to and including ``frozen_until``."""
+        names = self.feature_names()
+        return names[: names.index(self.frozen_until) + 1] if self.frozen_until else ()
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, C, H, W) -> the maps after "stem", "stage1" …, "head", each (N, channels, height, width)."""
+        """(N, C, H, W) -> the maps after "stem", "stage1", …, "head", each (N, channels, height, width)."""
         maps: dict[str, Tensor] = {}
         for name in self.feature_names():
             for block in self._blocks(name):
@@ -138,25 +150,25 @@ class EfficientNet(nn.Module):
         return maps
 
     def feature_names(self) -> tuple[str, ...]:
-        """The names of the parts that ``features`` walks through: "stem", "stage1" …, "head"."""
+        """Return the keys of `features`: "stem", "stage1", …, "head"."""
         return ("stem", *(f"stage{number}" for number in range(1, len(self.arch.stages) + 1)), "head")
 
     def embed(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, head channels): the map of the head, averaged over its pixels."""
+        """(N, C, H, W) -> (N, head channels): global average pooling of the head's map."""
         for name in self.feature_names():
             for block in self._blocks(name):
                 x = self._run_block(block, x)
         return x.mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) float, preprocessed -> (N, classes) logits; the embedding where there is no classifier."""
+        """(N, C, H, W) float, preprocessed -> (N, classes) logits; without a classifier, the embedding."""
         logits: Tensor = self.classifier(self.dropout(self.embed(x)))
         return logits
 
     def _blocks(self, name: str) -> tuple[nn.Module, ...]:
-        """The modules of a part, to be run one by one: nothing then keeps a stage's input alive to the stage's end."""
-        part = self.get_submodule(name)
-        return tuple(part) if isinstance(part, nn.Sequential) else (part,)
+        """Return the blocks of a stage, to be run one by one so that the stage's input is freed early."""
+        stage = self.get_submodule(name)
+        return tuple(stage) if isinstance(stage, nn.Sequential) else (stage,)
 
     def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -169,19 +181,30 @@ class EfficientNet(nn.Module):
 
 
 class Classifier(nn.Linear):
-    """The last linear map, with the official initialisation: U(±1/√out), bias zero."""
+    """The final linear layer, with the official initialization: U(±1/√out), bias zero."""
 
     def reset_parameters(self) -> None:
-        """TensorFlow's ``VARIANCE_SCALING``, scale 1/3, fan out, uniform."""
+        """Initialize as TensorFlow's ``VARIANCE_SCALING``, scale 1/3, fan out, uniform."""
         bound = 1 / sqrt(self.out_features)
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.zeros_(self.bias)
 
 
 def create(arch: str | Arch, classes: int = 1000, channels: int = 3, numerics: Numerics | None = None) -> EfficientNet:
-    """A network with random weights (the official initialisation), in training mode as every new torch module.
+    """Create a network with random weights (the official initialization), in training mode.
 
-    ``classes=0`` builds no classifier: the network then answers with its embedding. Raises ``ValueError`` for an
-    unknown name or a size that no network can have.
+    Args:
+        arch: A network, the name of a published one, or a JSON file.
+        classes: Outputs of the classifier; 0: no classifier, the network returns embeddings.
+        channels: Input channels.
+        numerics: Padding and batch norm's ε. Default: those of the official networks.
+
+    Raises:
+        ValueError: The name is unknown, ``classes`` is negative or ``channels`` below 1.
+
+    Example:
+        >>> model = effnet.create("b0", classes=10).eval()
+        >>> model(torch.zeros(1, 3, 224, 224)).shape
+        torch.Size([1, 10])
     """
     return EfficientNet(resolve_arch(arch), classes, channels, numerics)

@@ -1,4 +1,4 @@
-"""What is done to a network after it is built: fold batch norm, new head, other input channels, drop rates, freeze."""
+"""Changes to an existing network: fold batch norm, new classifier or input channels, drop path, freezing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from effnet.net.network import Classifier, EfficientNet
 
 
 def fold_batch_norm(model: EfficientNet) -> EfficientNet:
-    """A copy for inference in which every batch norm is folded into its convolution: the same outputs, fewer passes.
+    """Return a copy for inference with every batch norm folded into its convolution: same outputs, fewer passes.
 
-    W' = W · γ/√(σ² + ε), b' = β − μ · γ/√(σ² + ε), worked out in float64. The copy cannot be trained or saved.
+    W' = W · γ/√(σ² + ε), b' = β − μ · γ/√(σ² + ε), computed in float64. The copy cannot be trained or saved.
     """
     folded = copy.deepcopy(model).eval()
     for module in folded.modules():
@@ -35,35 +35,42 @@ def fold_batch_norm(model: EfficientNet) -> EfficientNet:
 
 
 def is_folded(model: EfficientNet) -> bool:
-    """Whether batch norm was folded away."""
+    """Whether batch norm has been folded."""
     return isinstance(model.stem.norm, nn.Identity)
 
 
 def set_classes(model: EfficientNet, classes: int, labels: Labels | None = None) -> EfficientNet:
-    """Gives ``model`` a new, freshly initialised classifier with ``classes`` outputs (0: none) and returns it.
+    """Replace the classifier in place by a newly initialized one with ``classes`` outputs (0: none); return ``model``.
 
-    Raises ``ValueError`` where ``labels`` are of another number.
+    Raises ``ValueError`` if the number of ``labels`` differs from ``classes``.
     """
     check_int("classes", classes, 0)
     labels = labels or Labels()
     if labels.names and len(labels.names) != classes:
-        raise ValueError(f"{len(labels.names)} labels do not fit {classes} classes")
-    like = model.head.conv.weight
-    model.classifier = Classifier(model.head.conv.out_channels, classes).to(like) if classes else nn.Identity()
+        raise ValueError(f"{len(labels.names)} labels do not match {classes} classes")
+    weight = model.head.conv.weight
+    model.classifier = Classifier(model.head.conv.out_channels, classes).to(weight) if classes else nn.Identity()
     model.classes, model.labels = classes, labels
     return model
 
 
 def set_input_channels(model: EfficientNet, channels: int, mode: str = "tile") -> EfficientNet:
-    """Lets ``model`` see pictures of ``channels`` channels, keeping what its stem has learned, and returns it.
+    """Change the number of input channels in place, keeping what the stem has learned; return ``model``.
 
-    "sum": every new channel gets the mean of the old kernels, scaled so that equal channels give the old response.
-    "tile": old kernels are repeated in turn (r g b r …) under the same scaling. With one channel both are the sum of
-    the old kernels: a preprocessed grey picture answers exactly as its copy in three equal channels did.
-    Mean and std of ``preprocess`` follow (averaged, or repeated). Raises ``ValueError`` for less than one channel.
+    Under both modes equal channels give the old response, and a single channel the sum of the old kernels: a
+    preprocessed gray image gives exactly the output of its copy in three equal channels. Mean and std of
+    ``preprocess`` follow.
+
+    Args:
+        model: The network.
+        channels: The new number of input channels.
+        mode: "tile" repeats the old kernels cyclically (r g b r …), scaled; "sum" gives every channel their mean.
+
+    Raises:
+        ValueError: ``channels`` is below 1 or the mode unknown.
     """
     check_int("channels", channels, 1)
-    check_choice("how", mode, ("sum", "tile"))
+    check_choice("mode", mode, ("sum", "tile"))
     stem = model.stem.conv
     old, before = stem.weight, stem.in_channels
     with torch.no_grad():
@@ -71,9 +78,8 @@ def set_input_channels(model: EfficientNet, channels: int, mode: str = "tile") -
         if mode == "sum" or channels == 1:
             weight = total.repeat(1, channels, 1, 1) / channels
         else:
-            turn = [index % before for index in range(channels)]
-            weight = old[:, turn] * (before / channels)
-            # Where the turns do not come out even, equal channels would answer otherwise: spread what is missing.
+            weight = old[:, [index % before for index in range(channels)]] * (before / channels)
+            # Unless the repeats come out even, equal channels would give another response: spread the difference
             weight = weight + (total - weight.sum(1, keepdim=True)) / channels
     stem.weight = nn.Parameter(weight.contiguous(), requires_grad=old.requires_grad)
     stem.in_channels = model.channels = channels
@@ -82,22 +88,22 @@ def set_input_channels(model: EfficientNet, channels: int, mode: str = "tile") -
 
 
 def set_drop_path(model: EfficientNet, drop_path: float) -> EfficientNet:
-    """Sets stochastic depth to rise from 0 at the first block to nearly ``rate`` at the last, as officially.
+    """Let stochastic depth grow from 0 at the first block to nearly ``drop_path`` at the last, in place.
 
-    Raises ``ValueError`` for a rate outside of [0, 1).
+    Raises ``ValueError`` unless the rate is in [0, 1).
     """
-    check_float("rate", drop_path, 0, 0.99)
-    depths = [module for module in model.modules() if isinstance(module, StochasticDepth)]
-    for index, depth in enumerate(depths):
-        depth.drop_prob = drop_path * index / len(depths)
+    check_float("drop_path", drop_path, 0, 0.99)
+    modules = [module for module in model.modules() if isinstance(module, StochasticDepth)]
+    for index, module in enumerate(modules):
+        module.drop_prob = drop_path * index / len(modules)
     return model
 
 
 def freeze(model: EfficientNet, until: str | None) -> EfficientNet:
-    """Stops training of all parts up to and with ``until`` ("stem", "stage3", "head"), frees the rest; returns it.
+    """Freeze everything up to and including ``until`` ("stem", "stage3", "head"), unfreeze the rest; in place.
 
-    None frees everything. Frozen parts stay in evaluation mode: batch norm keeps its statistics, stochastic depth
-    rests. Raises ``ValueError`` for a part that the network does not have.
+    None unfreezes everything. Frozen modules stay in evaluation mode: batch norm keeps its statistics and stochastic
+    depth is off. Raises ``ValueError`` if the network has no such stage.
     """
     if until is not None:
         check_choice("until", until, model.feature_names())

@@ -1,6 +1,6 @@
-"""How a time or a memory peak is taken: warm-up, interleaving, medians, spread. The only timer in the program.
+"""How times and memory peaks are measured: warm-up, interleaving, medians, confidence intervals.
 
-Importing it imports neither torch nor numpy; what measures the machine's limits brings torch when it is called.
+Importing it imports neither torch nor numpy; `measure_peaks` imports torch when called.
 """
 
 from effnet.timing.child_process import ProcessResult as ProcessResult

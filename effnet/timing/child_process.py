@@ -1,4 +1,4 @@
-"""What something takes in a process of its own: start-up, time and memory, with nothing left from before."""
+"""Running a function or a command in a process of its own, and measuring its time and memory."""
 
 from __future__ import annotations
 
@@ -19,47 +19,56 @@ from effnet.timing.memory import peak_memory
 T = TypeVar("T")
 
 CHILD_COMMAND = (
-    "import sys; sys.path[:] = sys.argv[3:]; from effnet.timing.child_process import _answer; _answer(*sys.argv[1:3])"
+    "import sys; sys.path[:] = sys.argv[3:]; "
+    "from effnet.timing.child_process import _run_child; _run_child(*sys.argv[1:3])"
 )
 
 
 @dataclass(frozen=True)
 class ProcessResult(Generic[T]):
-    """What came out of a process of its own, and what it took."""
+    """What a child process returned or printed, its time, and its memory."""
 
     value: T
     seconds: float
-    peak_bytes: int  # the most that the process held
-    peak_growth: int  # of it, what came on top of the most that it held before
+    peak_bytes: int
+    peak_growth: int  # bytes by which the peak exceeds that before the call
 
 
 def run_in_subprocess(call: Callable[..., T], *arguments: object) -> ProcessResult[T]:
-    """``call(*arguments)`` in a new process that shares nothing with this one; seconds and bytes are of the call alone.
+    """Run ``call(*arguments)`` in a new Python process; seconds and bytes are those of the call alone.
 
-    Both travel by pickle: ``call`` must be a function of a module other than the script that runs, which the new
-    process does not run again. An error in the call is raised here.
-    Raises ``MemoryError`` where the process dies, as it does when the system has no memory left for it.
+    Both travel by pickle: ``call`` must be a function of a module other than the main script, which the child process
+    does not run again.
+
+    Raises:
+        MemoryError: The process was killed, as the system does when it runs out of memory.
+        RuntimeError: The process crashed.
+        Exception: Any error that the call raised.
     """
     with tempfile.TemporaryDirectory() as folder:
-        asked, answered = Path(folder, "asked"), Path(folder, "answered")
-        asked.write_bytes(pickle.dumps((call, arguments)))
-        words = [sys.executable, "-c", CHILD_COMMAND, str(asked), str(answered), *sys.path]
-        if subprocess.run(words, stdin=subprocess.DEVNULL).returncode:
-            raise MemoryError("the process died at its work: the memory does not suffice, or it crashed")
-        found: ProcessResult[T] | Exception = pickle.loads(answered.read_bytes())
-    if isinstance(found, Exception):
-        raise found
-    return found
+        request, response = Path(folder, "request"), Path(folder, "response")
+        request.write_bytes(pickle.dumps((call, arguments)))
+        command = [sys.executable, "-c", CHILD_COMMAND, str(request), str(response), *sys.path]
+        status = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
+        if status == -signal.SIGKILL:
+            raise MemoryError("the child process was killed, probably because the system ran out of memory")
+        if status:
+            how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
+            raise RuntimeError(f"the child process crashed ({how})")
+        result: ProcessResult[T] | Exception = pickle.loads(response.read_bytes())
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
-def _run_child(asked: str, answered: str) -> None:
-    """The new process's work: the call is read from one file, and what comes out of it is written into the other."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever waits for this process hears it too, and ends it
+def _run_child(request: str, response: str) -> None:
+    """Read the call from one file and write its result to the other: the main function of the child process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too, and ends the child
     try:
-        content = pickle.dumps(_measure_call(*pickle.loads(Path(asked).read_bytes())))
+        content = pickle.dumps(_measure_call(*pickle.loads(Path(request).read_bytes())))
     except Exception as error:
         content = pickle.dumps(error)
-    Path(answered).write_bytes(content)
+    Path(response).write_bytes(content)
 
 
 def _measure_call(call: Callable[..., T], arguments: tuple[object, ...]) -> ProcessResult[T]:
@@ -70,32 +79,36 @@ def _measure_call(call: Callable[..., T], arguments: tuple[object, ...]) -> Proc
 
 
 def run_command(command: Sequence[str | os.PathLike[str]], env: Mapping[str, str] | None = None) -> ProcessResult[str]:
-    """A command from its start to its end, as from a shell: what it prints, its wall time and its peak of memory.
+    """Run a command as a shell would: its output, wall time, and peak memory, which is sampled every 5 ms.
 
-    ``environment`` is added to this process's. Memory is read while the command runs, every 5 ms.
-    Raises ``ValueError`` with the end of what it wrote on standard error where it does not end with 0.
+    Args:
+        command: The program and its arguments.
+        env: Environment variables to add to those of this process.
+
+    Raises:
+        ValueError: The exit status is not 0; the message ends with the end of its standard error.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = perf_counter()
         process = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, **(env or {})})
-        peak, ended = 0, None
+        peak, status = 0, None
         try:
-            while ended is None:
+            while status is None:
                 try:
-                    ended = process.wait(0.005)
+                    status = process.wait(0.005)
                 except subprocess.TimeoutExpired:
                     peak = max(peak, _peak_or_zero(process.pid))
             seconds = perf_counter() - start
         finally:
-            if ended is None:
+            if status is None:
                 process.kill()
                 process.wait()
         texts = []
         for file in (out, err):
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
-    if ended:
-        raise ValueError(f"{command[0]} ended with {ended}: {texts[1].strip()[-500:]}")
+    if status:
+        raise ValueError(f"{command[0]} exited with status {status}: {texts[1].strip()[-500:]}")
     return ProcessResult(texts[0], seconds, peak, peak)
 
 

@@ -1,4 +1,7 @@
-"""Which of the machine's cores this process may use, and keeping it on some of them."""
+"""The machine: CPU, cores, instruction sets, package versions, and its measured peak throughput and bandwidth.
+
+Only `measure_peaks` needs torch; everything else is the standard library.
+"""
 
 from __future__ import annotations
 
@@ -21,34 +24,67 @@ from effnet.arch.serde import Record, check_int
 
 LOG = logging.getLogger("effnet")
 
+# Instruction sets that convolutions use, by Linux's names (including those that only arm64 has).
+INSTRUCTION_SETS = (
+    *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
+    *("neon", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
+)
+# Instruction sets that multiply bfloat16 directly; elsewhere it is widened first, and no faster than float32.
+BFLOAT16_INSTRUCTION_SETS = ("avx512_bf16", "amx_bf16", "bf16")
+RUNTIME_PACKAGES = ("torch", "onnxruntime", "openvino", "ai-edge-litert")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+MATRIX_SIDES = (512, 1024)  # small enough for the caches, large enough for the kernels
+CACHED_BYTES = 4 * 2**20  # size of an array that stays in the caches, as a network's maps do
+MIN_TRIES, MIN_SECONDS = 10, 0.1  # of each measurement
+
+
+# --- Cores -------------------------------------------------------------------------------------------------------
+
 
 def usable_cores() -> tuple[int, ...]:
-    """The numbers of the cores that this process may use."""
+    """Return the ids of the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
 
 
+def count_cores() -> int:
+    """Return the number of cores that this process may use, within its container's CPU quota."""
+    allowed = len(usable_cores())
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return allowed
+    return allowed if quota == "max" else max(1, min(allowed, round(int(quota) / int(period))))
+
+
 @contextmanager
 def pin_to_cores(cores: int | Collection[int]) -> Iterator[tuple[int, ...]]:
-    """In this block the whole process stays on ``cores``: on so many of those it may use, or on these by their numbers.
+    """Pin the whole process, running threads included, to some cores inside this context.
 
-    Yields their numbers. Threads that run already are moved too, and back at the end. Where the system cannot pin
-    (macOS, Windows) nothing changes, and a line of the log says so.
-    Raises ``ValueError`` for no core, or for one that this process may not use.
+    Args:
+        cores: A number of cores, or their ids.
+
+    Yields:
+        The ids of the cores. On systems without pinning (macOS, Windows) nothing changes, with a warning in the log.
+
+    Raises:
+        ValueError: No core is given, or one that this process may not use.
     """
     allowed = usable_cores()
     if isinstance(cores, int):
         check_int("cores", cores, 1)
         wanted = allowed[:cores]
         if cores > len(allowed):
-            raise ValueError(f"this process may use {len(allowed)} cores, not {cores}: pin it to fewer")
+            raise ValueError(f"cannot pin to {cores} cores: this process may use only {len(allowed)}")
     else:
         wanted = tuple(sorted(set(cores)))
         if not wanted or not set(wanted) <= set(allowed):
             raise ValueError(f"cores must be among {', '.join(map(str, allowed))}, got {list(cores)}")
     if not hasattr(os, "sched_setaffinity"):
-        LOG.warning("this system cannot pin a process to cores: times are taken on whichever it gives")
+        LOG.warning("this system cannot pin a process to cores: times are measured on any core")
         yield wanted
         return
     before = {thread: os.sched_getaffinity(thread) for thread in _thread_ids()}
@@ -60,64 +96,50 @@ def pin_to_cores(cores: int | Collection[int]) -> Iterator[tuple[int, ...]]:
 
 
 def _thread_ids() -> list[int]:
-    """The system's numbers of this process's threads; 0 is the one that asks."""
+    """Return the system's ids of this process's threads; 0 is the calling thread."""
     tasks = Path("/proc/self/task")
     return [int(task.name) for task in tasks.iterdir()] if tasks.exists() else [0]
 
 
 def _set_affinity(threads: dict[int, set[int]]) -> None:
     for thread, cores in threads.items():
-        with suppress(ProcessLookupError):  # it has ended since it was listed
+        with suppress(ProcessLookupError):  # the thread has ended since it was listed
             os.sched_setaffinity(thread, cores)
 
 
-# The machine on which something was measured, as far as it matters for speed. The standard library only.
-
-
-# What convolutions are written in, by the names that Linux gives them (arm64's where they differ from everybody's).
-INSTRUCTION_SETS = (
-    *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-    *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
-    *("neon", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
-)
-
-
-RUNTIME_PACKAGES = ("torch", "onnxruntime", "openvino", "ai-edge-litert")
-
-
-_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+# --- Description -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Machine(Record):
-    """What a figure was taken on. ``bytes`` and ``cache`` are 0 where the system does not tell."""
+    """The machine that something was measured on. ``bytes`` and ``cache`` are 0 if the system does not report them."""
 
     cpu: str
     system: str
     cores: int  # that this process may use
-    instructions: tuple[str, ...]  # of INSTRUCTIONS
+    instructions: tuple[str, ...]  # among INSTRUCTION_SETS
     bytes: int  # of memory
-    cache: int  # bytes of the last level of a core's caches
+    cache: int  # bytes of the last-level cache
 
     def describe(self) -> str:
-        """One line for a person: "AMD EPYC, 2 cores, avx2 avx512f, 25.2 GB"."""
-        known = " ".join(self.instructions)
-        memory = f"{self.bytes / 1e9:.1f} GB" if self.bytes else ""
+        """Return one line such as "AMD EPYC, 2 cores, avx2 avx512f, 25.2 GB, Linux x86_64"."""
         cores = f"{self.cores} core{'s' if self.cores != 1 else ''}"
-        return ", ".join(filter(None, (self.cpu, cores, known, memory, self.system)))
+        memory = f"{self.bytes / 1e9:.1f} GB" if self.bytes else ""
+        return ", ".join(filter(None, (self.cpu, cores, " ".join(self.instructions), memory, self.system)))
 
 
 @cache
 def describe_machine() -> Machine:
-    """This machine; asked once."""
-    told = _read_cpuinfo()
-    flags = set(f"{told.get('flags', '')} {told.get('Features', '')}".lower().split())
+    """Return a description of this machine."""
+    cpuinfo = _read_cpuinfo()
+    flags = set(f"{cpuinfo.get('flags', '')} {cpuinfo.get('Features', '')}".lower().split())
     if "asimd" in flags or (sys.platform == "darwin" and platform.machine() == "arm64"):
         flags.add("neon")
     if sys.platform == "darwin":
         flags |= _mac_instruction_sets()
+    cpu = cpuinfo.get("model name") or _sysctl("machdep.cpu.brand_string") or platform.processor()
     return Machine(
-        cpu=told.get("model name") or _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine(),
+        cpu=cpu or platform.machine(),
         system=f"{platform.system()} {platform.machine()}",
         cores=count_cores(),
         instructions=tuple(name for name in INSTRUCTION_SETS if name in flags),
@@ -127,32 +149,17 @@ def describe_machine() -> Machine:
 
 
 def installed_versions(packages: tuple[str, ...] = RUNTIME_PACKAGES) -> dict[str, str]:
-    """The versions of those of ``packages`` that are installed."""
-    found = {}
+    """Return the version of each installed package of ``packages``."""
+    versions = {}
     for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def count_cores() -> int:
-    """How many cores this process may use: those it may be put on, within the share that its container is given."""
-    allowed = len(usable_cores())
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return allowed
-    return allowed if quota == "max" else max(1, min(allowed, round(int(quota) / int(period))))
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def _read_cpuinfo() -> dict[str, str]:
-    """What Linux says of the first core."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return {}
+    """Return Linux's description of the first core."""
+    text = _read_or_empty(Path("/proc/cpuinfo"))
     lines = (line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, value in lines}
 
@@ -167,12 +174,12 @@ def _sysctl(name: str) -> str:
 
 
 def _mac_instruction_sets() -> set[str]:
-    """Its instruction sets under Linux's names."""
+    """Return a Mac's instruction sets under Linux's names."""
     intel = _sysctl("machdep.cpu.features") + " " + _sysctl("machdep.cpu.leaf7_features")
-    named = {"AVX1.0": "avx", "AVX2": "avx2", "FMA": "fma", "F16C": "f16c", "AVX512F": "avx512f"}
-    found = {ours for theirs, ours in named.items() if theirs in intel.split()}
-    arm = {"FP16": "asimdhp", "DotProd": "asimddp", "I8MM": "i8mm", "BF16": "bf16", "SME": "sme"}
-    return found | {ours for theirs, ours in arm.items() if _sysctl(f"hw.optional.arm.FEAT_{theirs}") == "1"}
+    intel_names = {"AVX1.0": "avx", "AVX2": "avx2", "FMA": "fma", "F16C": "f16c", "AVX512F": "avx512f"}
+    arm_names = {"FP16": "asimdhp", "DotProd": "asimddp", "I8MM": "i8mm", "BF16": "bf16", "SME": "sme"}
+    names = {linux for mac, linux in intel_names.items() if mac in intel.split()}
+    return names | {linux for mac, linux in arm_names.items() if _sysctl(f"hw.optional.arm.FEAT_{mac}") == "1"}
 
 
 def _total_memory() -> int:
@@ -185,8 +192,8 @@ def _total_memory() -> int:
 def _last_level_cache() -> int:
     sizes = [_read_or_empty(path) for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
     sizes += [_sysctl("hw.l3cachesize"), _sysctl("hw.l2cachesize")]
-    found = [re.fullmatch(r"(\d+)([KMG]?)", size) for size in sizes]
-    return max((int(one[1]) * _UNITS.get(one[2], 1) for one in found if one), default=0)
+    matches = (re.fullmatch(r"(\d+)([KMG]?)", size) for size in sizes)
+    return max((int(match[1]) * _UNITS.get(match[2], 1) for match in matches if match), default=0)
 
 
 def _read_or_empty(path: Path) -> str:
@@ -196,108 +203,91 @@ def _read_or_empty(path: Path) -> str:
         return ""
 
 
-# The machine's limits, measured: how fast it multiplies, and how fast it moves numbers.
-
-
-MATRIX_SIDES = (512, 1024)  # of the matrices: small enough for the caches, large enough for the kernels
-
-
-CACHED_BYTES = 4 * 2**20  # bytes of an array that stays in the caches, as a network's maps do
-
-
-MIN_TRIES, MIN_SECONDS = 10, 0.1  # of each measurement, at least
-
-
-# Instruction sets that multiply bfloat16 themselves; elsewhere it is widened first, and no faster than float32
-BFLOAT16_INSTRUCTION_SETS = ("avx512_bf16", "amx_bf16", "bf16")
+# --- Peak throughput and bandwidth -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class MachinePeaks(Record):
-    """What ``threads`` threads of this machine reach at most.
+    """Peak throughput and bandwidth of this machine with ``threads`` threads, as the roofline model needs them.
 
-    Speeds are of matrix products, in multiply-accumulates a second; bandwidths of copying, in bytes read and written
-    a second: of arrays within the caches, and of arrays far beyond them. They are torch's: a runtime whose kernels are
-    better than those of torch's library can reach a little more.
+    Throughputs are of matrix products, in multiply-accumulates per second; bandwidths of copying, in bytes read and
+    written per second: of arrays within the caches, and of arrays far larger. They are measured with torch: a runtime
+    with better kernels than torch's library can exceed them slightly.
     """
 
     threads: int
     float32: float
-    bfloat16: float  # 0: not in hardware here
+    bfloat16: float  # 0: not supported by the hardware
     cache: float
     memory: float
 
     def macs(self, precision: str) -> float:
-        """Multiply-accumulates a second in ``precision``; 0 where its limit was not measured."""
+        """Return the multiply-accumulates per second in ``precision``; 0 if it was not measured."""
         return {"float32": self.float32, "bfloat16": self.bfloat16}.get(precision, 0.0)
 
     def bandwidth(self, bytes_: float) -> float:
-        """Bytes a second for work on so many bytes: the caches' where they hold them."""
+        """Return the bandwidth for a working set of that many bytes: the caches' if it fits."""
         return self.cache if bytes_ <= describe_machine().cache else self.memory
 
     def describe(self) -> str:
-        """One line for a person."""
-        narrow = f", {self.bfloat16 / 1e9:.0f} in bfloat16" if self.bfloat16 else ""
+        """Return one line for people."""
+        bfloat16 = f", {self.bfloat16 / 1e9:.0f} in bfloat16" if self.bfloat16 else ""
         return (
-            f"{self.float32 / 1e9:.0f} GMAC/s in float32{narrow}; {self.cache / 1e9:.0f} GB/s within the caches, "
+            f"{self.float32 / 1e9:.0f} GMAC/s in float32{bfloat16}; {self.cache / 1e9:.0f} GB/s within the caches, "
             f"{self.memory / 1e9:.0f} GB/s beyond; {self.threads} thread{'s' if self.threads != 1 else ''}"
         )
 
 
 @cache
 def measure_peaks(threads: int) -> MachinePeaks:
-    """The limits of ``threads`` threads, by torch: the best of many tries, measured once, in about a second.
+    """Measure the peaks of ``threads`` threads with torch, in about a second: the best of many tries, cached.
 
-    They are at least those of one thread, which nothing keeps from working alone.
-
-    Raises ``ValueError`` for no threads.
+    They are at least those of a single thread. Raises ``ValueError`` if ``threads`` is below 1.
     """
     check_int("threads", threads, 1)
     import torch
 
-    alone = measure_peaks(1) if threads > 1 else MachinePeaks(1, 0.0, 0.0, 0.0, 0.0)
+    single = measure_peaks(1) if threads > 1 else MachinePeaks(1, 0.0, 0.0, 0.0, 0.0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with torch.inference_mode():
-            narrow = any(name in describe_machine().instructions for name in BFLOAT16_INSTRUCTION_SETS)
+            has_bfloat16 = any(name in describe_machine().instructions for name in BFLOAT16_INSTRUCTION_SETS)
             return MachinePeaks(
                 threads,
-                float32=max(alone.float32, _measure_matmul(torch.float32)),
-                bfloat16=max(alone.bfloat16, _measure_matmul(torch.bfloat16)) if narrow else 0.0,
-                cache=max(alone.cache, _measure_copy(CACHED_BYTES)),
-                memory=max(alone.memory, _measure_copy(max(4 * describe_machine().cache, 2**27))),
+                float32=max(single.float32, _measure_matmul(torch.float32)),
+                bfloat16=max(single.bfloat16, _measure_matmul(torch.bfloat16)) if has_bfloat16 else 0.0,
+                cache=max(single.cache, _measure_copy(CACHED_BYTES)),
+                memory=max(single.memory, _measure_copy(max(4 * describe_machine().cache, 2**27))),
             )
     finally:
         torch.set_num_threads(before)
 
 
 def _measure_matmul(dtype: Any) -> float:
-    """Multiply-accumulates a second of square matrix products."""
+    """Return the multiply-accumulates per second of square matrix products."""
     import torch
 
-    found = 0.0
+    best = 0.0
     for side in MATRIX_SIDES:
-        one, other = (torch.rand(side, side).to(dtype) for _ in range(2))
-        out = torch.empty_like(one)
-        found = max(found, side**3 / _fastest_call(partial(torch.mm, one, other, out=out)))
-    return found
+        a, b = (torch.rand(side, side).to(dtype) for _ in range(2))
+        best = max(best, side**3 / _fastest_call(partial(torch.mm, a, b, out=torch.empty_like(a))))
+    return best
 
 
 def _measure_copy(size: int) -> float:
-    """Bytes read and written a second when an array is copied into another, ``size`` bytes in all."""
+    """Return the bytes read and written per second when copying an array, ``size`` bytes in all."""
     import torch
 
-    one = torch.ones(size // 8)
-    other = torch.empty_like(one)
-    return size / _fastest_call(partial(other.copy_, one))
+    source = torch.ones(size // 8)
+    return size / _fastest_call(partial(torch.empty_like(source).copy_, source))
 
 
 def _fastest_call(call: Callable[[], object]) -> float:
     call()
-    taken: list[float] = []
-    while len(taken) < MIN_TRIES or sum(taken) < MIN_SECONDS:
+    times: list[float] = []
+    while len(times) < MIN_TRIES or sum(times) < MIN_SECONDS:
         start = perf_counter()
         call()
-        taken.append(perf_counter() - start)
-    return min(taken)
+        times.append(perf_counter() - start)
+    return min(times)

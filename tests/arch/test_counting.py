@@ -90,7 +90,7 @@ def test_tiny_by_hand() -> None:
     assert (head.params, head.macs) == (64 + 16, 64 * 16)
     assert (classifier.params, classifier.macs, classifier.activations) == (80 + 10, 80, 10)
     assert (counted.params, counted.macs, counted.activations) == (964, 11_024, 924)
-    # float32, 4 bytes each. Stem: picture 3·64 and map 8·16. Block: at the depthwise its input of 8·16 is kept for
+    # float32, 4 bytes each. Stem: image 3·64 and map 8·16. Block: at the depthwise its input of 8·16 is kept for
     # the addition while 16·16 are read and 16·16 written
     assert (stem.bytes, block.bytes) == (4 * (192 + 128), 4 * (128 + 256 + 256))
     assert counted.bytes == block.bytes
@@ -118,10 +118,10 @@ def test_count_is_consistent(arch: Arch, height: int, width: int, classes: int, 
     # parameters once more, from the shapes of the tensors
     learned = {name: shape for name, shape in tensor_shapes(arch, classes, channels).items() if ".running_" not in name}
     assert counted.params == sum(map(prod, learned.values()))
-    # turned on its side, a picture costs the same
+    # turned on its side, a image costs the same
     turned = count(arch, (width, height), classes, channels)
     assert (turned.macs, turned.params, turned.bytes) == (counted.macs, counted.params, counted.bytes)
-    # a larger picture never costs less
+    # a larger image never costs less
     assert count(arch, (height + 1, width), classes, channels).macs >= counted.macs
     at = (height, width)
     for row in counted.layers:

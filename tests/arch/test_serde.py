@@ -46,16 +46,16 @@ def with_row(**fields: object) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not JSON"),
-        ("{", "not JSON"),
-        ("nonsense", "not JSON"),
+        ("", "invalid JSON"),
+        ("{", "invalid JSON"),
+        ("nonsense", "invalid JSON"),
         ("null", "expected an object"),
         ("[]", "expected an object"),
         ('"b0"', "expected an object"),
         ("{}", "name"),
         ('{"name": "x"}', "stages"),
         (changed(widht=1.1), "did you mean width"),
-        (changed(zzz=1), "no field is called 'zzz'$"),
+        (changed(zzz=1), "unknown field 'zzz'$"),
         (changed(width="1.0"), "width"),
         (changed(width=float("nan")), "width"),
         (changed(width=float("inf")), "width"),
@@ -94,7 +94,7 @@ def test_checks() -> None:
     check_float("x", 0.5, 0, 1)
     check_float("x", 1, 0, 1, exclusive=True)
     check_choice("c", "a", ("a", "b"))
-    with pytest.raises(ValueError, match=r"n must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"n must be an integer of at least 1, got 0"):
         check_int("n", 0, 1)
     with pytest.raises(ValueError, match=r"x must be above 0 and at most 1, got 0"):
         check_float("x", 0, 0, 1, exclusive=True)

@@ -167,7 +167,7 @@ def test_the_nearest_name_is_offered() -> None:
 
 
 def test_a_long_wrong_name_is_refused_at_once() -> None:
-    code = "from effnet.arch import canonical; canonical('.' * 60 + chr(10) + 'x')"
+    code = "from effnet.arch import canonical_name; canonical_name('.' * 60 + chr(10) + 'x')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
     assert "ValueError: no EfficientNet is called" in done.stderr
 

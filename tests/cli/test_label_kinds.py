@@ -83,7 +83,7 @@ def test_figures() -> None:
 
 def test_show_says_what_the_outputs_mean(run: Run, models: dict[str, Path], weights: Path) -> None:
     heads = [run("show", path).out.splitlines()[0] for path in (models["multilabel"], models["regression"], weights)]
-    assert [head.partition(", ")[2] for head in heads] == ["3 labels, any of them", "3 values", "3 classes"]
+    assert [head.partition(", ")[2] for head in heads] == ["3 labels (multi-label)", "3 values", "3 classes"]
     assert json.loads(run("show", models["multilabel"], "--json").out)["labels"] == {
         "names": list(NAMES),
         "task": "multilabel",
@@ -100,7 +100,7 @@ def test_export(kind: str, output: str, run: Run, models: dict[str, Path], photo
         {"multilabel": "of the largest logit, the same labels on 6", "regression": "largest value"}[kind]
     )
     shown = run("show", tmp_path / "m.onnx").out.splitlines()[0]
-    assert shown.endswith({"multilabel": "3 labels, any of them", "regression": "3 values"}[kind])
+    assert shown.endswith({"multilabel": "3 labels (multi-label)", "regression": "3 values"}[kind])
     refused = run(
         "export",
         models[kind],

@@ -304,7 +304,7 @@ def test_the_augmenters_dice_are_the_seeds(name: str, photo: Image.Image) -> Non
     ("given", "said"),
     [
         ({"policy": "trivial"}, "policy must be one of none, autoaugment, randaugment"),
-        ({"randaugment_ops": 0}, "randaugment_ops must be a whole number of at least 1"),
+        ({"randaugment_ops": 0}, "randaugment_ops must be an integer of at least 1"),
         ({"randaugment_magnitude": 31}, "randaugment_magnitude must be at least 0 and at most 30"),
         ({"mixup": -0.1}, "mixup must be at least 0"),
         ({"cutmix": float("nan")}, "cutmix must be at least 0"),

@@ -268,7 +268,7 @@ def test_what_cannot_be_shared() -> None:
         EpochSampler(PLAIN, 2, 0, 0, 3)
     with pytest.raises(ValueError, match="batches of 3 pictures cannot be shared among 4 processes"):
         EpochSampler(pictures(0, 1, 2), 16, 0, 0, 4)
-    with pytest.raises(ValueError, match="batch must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="batch must be an integer of at least 1"):
         EpochSampler(PLAIN, 0, 0)
 
 

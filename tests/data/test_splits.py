@@ -141,7 +141,7 @@ def test_the_data_s_own_folds(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ValueError, match="folds must be a whole number of at least 2"):
+    with pytest.raises(ValueError, match="folds must be an integer of at least 2"):
         make_folds(single(5, 5), 1, seed=0)
     with pytest.raises(ValueError, match="4 pictures are too few for 5 folds"):
         make_folds(single(2, 2), 5, seed=0)

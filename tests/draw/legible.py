@@ -27,7 +27,7 @@ def faults(scene: Scene) -> list[str]:
     edges = [item.box for item in scene.primitives() if isinstance(item, Rect)]
     rects = np.array([(box.x, box.y, box.right, box.bottom) for box in edges])
     for first, second in np.argwhere(_meet(corners, rects)):
-        if not edges[second].holds(boxes[first], 0.5):
+        if not edges[second].contains(boxes[first], 0.5):
             found.append(f"an edge of {edges[second]} runs through {texts[first].text!r}")
     # upright and level lines alone: as boxes without an area, a little wider
     segments = [

@@ -40,8 +40,8 @@ class LiveBytes(TorchDispatchMode):
 
 
 def peak_bytes(model: nn.Module, size: tuple[int, int]) -> int:
-    """The peak of one picture's forward pass, the picture itself included."""
-    pictures = [torch.rand(1, 3, *size)]
-    with torch.inference_mode(), LiveBytes(*pictures) as live:
-        model(pictures.pop())
+    """The peak of one image's forward pass, the image itself included."""
+    images = [torch.rand(1, 3, *size)]
+    with torch.inference_mode(), LiveBytes(*images) as live:
+        model(images.pop())
     return live.peak

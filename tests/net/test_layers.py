@@ -24,7 +24,7 @@ def same_padded(x: Tensor, kernel: int, stride: int) -> Tensor:
     return F.pad(x, sides)
 
 
-def picture(height: int, width: int, channels: int = 2, batch: int = 1) -> Tensor:
+def image(height: int, width: int, channels: int = 2, batch: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(height * 100 + width)
     return torch.randn(batch, channels, height, width, generator=generator, dtype=torch.double)
 
@@ -38,7 +38,7 @@ def test_same_padding_is_tensorflows_at_every_size(kernel: int, stride: int, gro
         conv.bias.normal_()
         for height in SIZES:
             for width in {height, 41 - height, max(1, height // 3)}:
-                x = picture(height, width)
+                x = image(height, width)
                 expected = F.conv2d(same_padded(x, kernel, stride), conv.weight, conv.bias, stride, 0, 1, groups)
                 found = conv(x)
                 assert found.shape[2:] == (ceil(height / stride), ceil(width / stride))
@@ -51,7 +51,7 @@ def test_symmetric_padding_is_half_the_kernel_on_every_side(kernel: int, stride:
     conv = Conv(2, 3, kernel, stride, padding="symmetric").double()
     with torch.no_grad():
         for height in SIZES:
-            x, half = picture(height, 41 - height), kernel // 2
+            x, half = image(height, 41 - height), kernel // 2
             found = conv(x)
             assert found.shape[2:] == (ceil(height / stride), ceil((41 - height) / stride))
             expected = F.conv2d(F.pad(x, (half,) * 4), conv.weight, None, stride)
@@ -141,7 +141,7 @@ def test_stochastic_depth_keeps_the_precision(dtype: torch.dtype) -> None:
 def test_convolution_norm_activation_in_that_order() -> None:
     part = ConvNorm(3, 8, 3, 2, activation="relu6").double().eval()
     part.norm.running_mean.normal_()
-    x = picture(9, 12, 3)
+    x = image(9, 12, 3)
     with torch.no_grad():
         norm = part.norm
         expected = F.relu6(

@@ -30,10 +30,10 @@ def random_network(name: str) -> EfficientNet:
     return model.to(torch.float64, memory_format=torch.channels_last)
 
 
-def trained(model: EfficientNet, pictures: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def trained(model: EfficientNet, images: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """The answers, the gradients and the statistics after a step's two passes."""
     torch.manual_seed(1)
-    answers = model(pictures)
+    answers = model(images)
     answers.pow(2).sum().backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     return answers.detach(), gradients, list(model.buffers())
@@ -47,8 +47,8 @@ def test_the_same_numbers(name: str, frozen: bool) -> None:
     usual.frozen_batch_norm = frozen
     lean = copy.deepcopy(usual)
     lean.memory_efficient = True
-    pictures = torch.randn(3, 3, 65, 64, dtype=torch.float64)
-    for found, wanted in zip(trained(lean, pictures), trained(usual, pictures), strict=True):
+    images = torch.randn(3, 3, 65, 64, dtype=torch.float64)
+    for found, wanted in zip(trained(lean, images), trained(usual, images), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
 
 
@@ -57,8 +57,8 @@ def test_frozen_parts_stay_frozen() -> None:
     freeze(usual, "stage3")
     lean = copy.deepcopy(usual)
     lean.memory_efficient = True
-    pictures = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    found, wanted = trained(lean, pictures), trained(usual, pictures)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    found, wanted = trained(lean, images), trained(usual, images)
     assert len(found[1]) == len(wanted[1]) < len(list(usual.parameters()))
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
 
@@ -78,15 +78,15 @@ def test_half_of_the_maps() -> None:
         assert kept(lean) < share * kept(usual)
 
 
-def test_maps_are_let_go_on_the_way_back() -> None:
+def test_maps_are_freed_in_the_backward_pass() -> None:
     model = random_network("lite0")
     model.memory_efficient = True
     loss = model(torch.randn(2, 3, 64, 64, dtype=torch.float64)).sum()
-    made = [node.made for node in walk(loss.grad_fn) if hasattr(node, "made")]
-    assert len(made) == sum(isinstance(module, nn.ReLU6) for module in model.modules())
+    nodes = [node.recompute for node in walk(loss.grad_fn) if hasattr(node, "recompute")]
+    assert len(nodes) == sum(isinstance(module, nn.ReLU6) for module in model.modules())
     loss.backward(retain_graph=True)
-    assert all(one._x is None for one in made)
-    with pytest.raises(RuntimeError, match="lean = False"):
+    assert all(node._x is None for node in nodes)
+    with pytest.raises(RuntimeError, match="memory_efficient = False"):
         loss.backward()
 
 
@@ -102,11 +102,11 @@ def walk(node: Any) -> Iterator[Any]:
 
 def test_evaluation_is_as_it_was() -> None:
     model = random_network("b0").eval()
-    pictures = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
-        usual = model(pictures)
+        usual = model(images)
         model.memory_efficient = True
-        assert torch.equal(model(pictures), usual)
+        assert torch.equal(model(images), usual)
 
 
 def test_beside_checkpointing_the_numbers_stay() -> None:

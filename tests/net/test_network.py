@@ -35,7 +35,7 @@ def shapes(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def macs(model: nn.Module, size: tuple[int, int]) -> float:
-    """Multiply-accumulates of one picture by torch's own counter, which calls each two operations."""
+    """Multiply-accumulates of one image by torch's own counter, which calls each two operations."""
     device = next(model.parameters()).device
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.eval()(torch.empty(1, 3, *size, device=device))
@@ -77,7 +77,7 @@ def test_macs_of_a_network_that_really_runs(size: tuple[int, int]) -> None:
 
 
 def measured_and_counted(name: str, size: tuple[int, int]) -> tuple[int, int]:
-    """Bytes really alive at the worst moment, the caller's picture aside, and bytes counted."""
+    """Bytes really alive at the worst moment, the caller's image aside, and bytes counted."""
     model = fold_batch_norm(create(name, numerics=Numerics("symmetric")))
     return peak_bytes(model, size) - 3 * math.prod(size) * 4, count(ARCHS[name], size).bytes
 
@@ -180,7 +180,7 @@ def test_numerics_reach_every_layer() -> None:
 
 @pytest.mark.parametrize("wrong", [{"classes": -1}, {"channels": 0}, {"classes": 2.5}])
 def test_networks_that_cannot_be(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="must be a whole number of at least"):
+    with pytest.raises(ValueError, match="must be an integer of at least"):
         create("nano", **wrong)
 
 

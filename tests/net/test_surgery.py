@@ -26,7 +26,7 @@ def lively(name: str, **arguments: int) -> EfficientNet:
     return model.eval()
 
 
-def pictures(channels: int = 3, batch: int = 2) -> Tensor:
+def images(channels: int = 3, batch: int = 2) -> Tensor:
     return torch.rand(batch, channels, *SIZE, generator=torch.Generator().manual_seed(3), dtype=torch.double)
 
 
@@ -37,7 +37,7 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", ["b0", "lite0", "edge_s", "v2_b0", "nano"])
 def test_folding_changes_no_answer(name: str) -> None:
-    model, x = lively(name), pictures()
+    model, x = lively(name), images()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     expected, copy = logits(model, x), fold_batch_norm(model)
     assert ((logits(copy, x) - expected).abs().max() / expected.abs().max()).item() <= 1e-10
@@ -52,7 +52,7 @@ def test_folding_happens_in_evaluation_mode_and_twice_is_once() -> None:
     once = fold_batch_norm(model)
     assert model.training
     assert not once.training
-    assert torch.equal(logits(fold_batch_norm(once), pictures()), logits(once, pictures()))
+    assert torch.equal(logits(fold_batch_norm(once), images()), logits(once, images()))
 
 
 def test_folding_keeps_the_precision_of_the_weights() -> None:
@@ -61,7 +61,7 @@ def test_folding_keeps_the_precision_of_the_weights() -> None:
 
 @pytest.mark.parametrize("how", ["tile", "sum"])
 def test_one_channel_answers_grey_as_three_equal_channels_did(how: str) -> None:
-    model, grey = lively("nano"), pictures(1)
+    model, grey = lively("nano"), images(1)
     expected = logits(model, grey.expand(-1, 3, -1, -1))
     set_input_channels(model, 1, how)
     torch.testing.assert_close(logits(model, grey), expected, rtol=0, atol=1e-12)
@@ -71,20 +71,20 @@ def test_one_channel_answers_grey_as_three_equal_channels_did(how: str) -> None:
 @pytest.mark.parametrize("how", ["tile", "sum"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6, 12])
 def test_equal_channels_answer_as_before(channels: int, how: str) -> None:
-    model, grey = lively("nano"), pictures(1)
+    model, grey = lively("nano"), images(1)
     expected = logits(model, grey.expand(-1, 3, -1, -1))
     set_input_channels(model, channels, how)
     torch.testing.assert_close(logits(model, grey.expand(-1, channels, -1, -1)), expected, rtol=0, atol=1e-12)
 
 
 def test_three_tiled_channels_are_the_old_ones() -> None:
-    model, x = lively("nano"), pictures()
+    model, x = lively("nano"), images()
     expected = logits(model, x)
     torch.testing.assert_close(logits(set_input_channels(model, 3), x), expected, rtol=0, atol=1e-12)
 
 
 def test_six_tiled_channels_are_the_three_twice() -> None:
-    model, x = lively("nano"), pictures()
+    model, x = lively("nano"), images()
     expected = logits(model, x)
     torch.testing.assert_close(logits(set_input_channels(model, 6), x.repeat(1, 2, 1, 1)), expected, rtol=0, atol=1e-12)
 
@@ -111,12 +111,12 @@ def test_preprocessing_follows_the_channels(channels: int, how: str, mean: tuple
 
 @pytest.mark.parametrize(("channels", "how"), [(0, "tile"), (-1, "sum"), (3, "mean"), (1.5, "tile")])
 def test_channels_that_cannot_be(channels: int, how: str) -> None:
-    with pytest.raises(ValueError, match=r"(channels|how) must be"):
+    with pytest.raises(ValueError, match=r"(channels|mode) must be"):
         set_input_channels(create("nano"), channels, how)
 
 
 def test_a_new_head_is_fresh_and_the_rest_stays() -> None:
-    model, x = lively("nano"), pictures()
+    model, x = lively("nano"), images()
     expected = model.embed(x)
     assert set_classes(model, 7, Labels(tuple("abcdefg"))) is model
     assert model(x).shape == (2, 7)
@@ -128,14 +128,14 @@ def test_a_new_head_is_fresh_and_the_rest_stays() -> None:
 
 
 def test_a_head_can_be_taken_off_and_put_on_again() -> None:
-    model, x = lively("nano"), pictures()
+    model, x = lively("nano"), images()
     assert torch.equal(logits(set_classes(model, 0), x), model.embed(x))
     assert model.labels == Labels()
     assert set_classes(model, 3)(x).shape == (2, 3)
 
 
 def test_labels_must_be_as_many_as_classes() -> None:
-    with pytest.raises(ValueError, match="2 labels do not fit 3 classes"):
+    with pytest.raises(ValueError, match="2 labels do not match 3 classes"):
         set_classes(create("nano"), 3, Labels(("ant", "bee")))
 
 
@@ -144,7 +144,7 @@ def trained(model: EfficientNet) -> tuple[set[str], set[str]]:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimiser = torch.optim.SGD((value for value in model.parameters() if value.requires_grad), lr=0.1)
     model.train()
-    nn.functional.cross_entropy(model(pictures(batch=4)), torch.tensor([0, 1, 2, 3])).backward()
+    nn.functional.cross_entropy(model(images(batch=4)), torch.tensor([0, 1, 2, 3])).backward()
     optimiser.step()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     statistics = {name for name, _ in model.named_buffers()}

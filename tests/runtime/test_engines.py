@@ -51,7 +51,7 @@ def test_threads(folder: Path) -> None:
     assert resolve_threads(None) == count_cores()
     for opened in (ONNXRuntimeEngine, OpenVINOEngine):
         assert opened(folder / "network.onnx", threads=2).threads == 2
-        with pytest.raises(ValueError, match="threads must be a whole number of at least 1, got 0"):
+        with pytest.raises(ValueError, match="threads must be an integer of at least 1, got 0"):
             opened(folder / "network.onnx", threads=0)
     with pytest.raises(ValueError, match="threads must be"):
         LiteRTEngine(folder / "network.tflite", threads=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -31,8 +32,8 @@ def test_machine_goes_to_json_and_back() -> None:
     assert "torch" in installed_versions()
 
 
-def test_the_clock_needs_no_torch() -> None:
-    code = "import sys, effnet.timing as c; c.machine(); print({'torch', 'numpy'} & set(sys.modules))"
+def test_describing_the_machine_needs_no_torch() -> None:
+    code = "import sys, effnet.timing as c; c.describe_machine(); print({'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"
 
@@ -50,7 +51,7 @@ def test_peaks_are_measured_once() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin")
-def test_pinned_moves_threads_that_run_already() -> None:
+def test_pinning_moves_running_threads() -> None:
     ready, done = threading.Event(), threading.Event()
     numbers: list[int] = []
 
@@ -68,7 +69,7 @@ def test_pinned_moves_threads_that_run_already() -> None:
             assert len(cores) == 1
             assert usable_cores() == cores
             assert os.sched_getaffinity(numbers[0]) == set(cores)
-            with pytest.raises(ValueError, match="may use 1 cores, not 2"), pin_to_cores(2):
+            with pytest.raises(ValueError, match="cannot pin to 2 cores: this process may use only 1"), pin_to_cores(2):
                 pass
         assert usable_cores() == before
         assert os.sched_getaffinity(numbers[0]) == set(before)
@@ -80,14 +81,14 @@ def test_pinned_moves_threads_that_run_already() -> None:
             pass
 
 
-def test_a_system_that_cannot_pin_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_pinning_a_warning_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     with pin_to_cores(1) as cores:
         assert len(cores) == 1
     assert "cannot pin" in caplog.text
 
 
-def test_a_fresh_process_tells_its_own_time_and_memory() -> None:
+def test_a_child_process_reports_its_time_and_memory() -> None:
     slept = run_in_subprocess(time.sleep, 0.2)
     assert slept.seconds >= 0.2
     held = run_in_subprocess(bytearray, 10**8)
@@ -95,21 +96,29 @@ def test_a_fresh_process_tells_its_own_time_and_memory() -> None:
     assert held.peak_bytes > held.peak_growth >= 0.9e8
     with pytest.raises(ValueError, match="sleep"):
         run_in_subprocess(time.sleep, -1)
-    with pytest.raises(MemoryError, match="died"):
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_crash_is_not_reported_as_out_of_memory() -> None:
+    with pytest.raises(RuntimeError, match=r"crashed \(with exit status 3\)"):
         run_in_subprocess(os._exit, 3)
+    with pytest.raises(RuntimeError, match=r"crashed \(by SIGABRT\)"):
+        run_in_subprocess(os.abort)
+    with pytest.raises(MemoryError, match="killed"):
+        run_in_subprocess(signal.raise_signal, signal.SIGKILL)
 
 
-def test_a_command_tells_its_time_and_memory() -> None:
+def test_a_command_reports_its_time_and_memory() -> None:
     code = "import os, time; x = bytearray(os.urandom(10**6) * 80); time.sleep(0.1); print(os.environ['WORD'])"
     done = run_command([sys.executable, "-c", code], {"WORD": "said"})
     assert done.value.strip() == "said"
     assert done.seconds > 0.1
     assert sys.platform != "linux" or done.peak_bytes > 8e7
-    with pytest.raises(ValueError, match="ended with 3: no"):
+    with pytest.raises(ValueError, match="exited with status 3: no"):
         run_command([sys.executable, "-c", "import sys; print('no', file=sys.stderr); sys.exit(3)"])
 
 
-def test_peak_memory_of_a_process_that_is_gone() -> None:
+def test_peak_memory_of_an_ended_process() -> None:
     assert peak_memory() > 1e7
     if sys.platform == "linux":
         with pytest.raises(ProcessLookupError):

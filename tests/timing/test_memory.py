@@ -1,4 +1,4 @@
-"""Freed memory that is kept, and given back in the end."""
+"""Freed memory is retained inside the context and returned at its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MEGABYTES = 64
 
 
 def faults() -> int:
-    """Pages that the system has had to find while a large block was made and freed ten times."""
+    """Page faults while a large block is allocated and freed ten times."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
         torch.empty(MEGABYTES * 2**20, dtype=torch.uint8).fill_(1)
@@ -23,13 +23,13 @@ def faults() -> int:
 
 
 def both() -> tuple[int, int]:
-    usual = faults()
+    default = faults()
     with retain_freed_memory():
-        faults()  # until there is room
-        return faults(), usual
+        faults()  # until the heap has grown
+        return faults(), default
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
-def test_blocks_come_again_without_new_pages() -> None:
-    kept, usual = run_in_subprocess(both).value  # the main thread's, whatever runs the tests: others have small heaps
-    assert 3 * kept < usual
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc's mallopt")
+def test_blocks_are_reused_without_page_faults() -> None:
+    retained, default = run_in_subprocess(both).value  # in a main thread: other threads have small heaps
+    assert 3 * retained < default

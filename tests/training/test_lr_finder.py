@@ -96,7 +96,7 @@ def test_noise_alone_is_refused() -> None:
     [
         ({"lowest": 0.0}, "lowest must be above 0"),
         ({"lowest": 1.0, "highest": 0.1}, "highest must be"),
-        ({"batches": 5}, "batches must be a whole number of at least 20"),
+        ({"batches": 5}, "batches must be an integer of at least 20"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, float], said: str) -> None:

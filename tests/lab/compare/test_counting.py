@@ -79,5 +79,5 @@ def test_another_way_of_counting_agrees(key: str) -> None:
 def test_what_cannot_be_counted() -> None:
     with pytest.raises(ValueError, match=r"training mode .* eval\(\)"):
         count_module(small().train(), 9)
-    with pytest.raises(ValueError, match="size must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="size must be"):
         count_module(small(), 0)
