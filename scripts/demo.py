@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from effnet.data import ImageDataset, open_data, read_image
-from effnet.evaluation import pick_split
+from effnet.evaluation.evaluator import pick_split
 
 EFFNET = str(Path(sys.executable).with_name("effnet"))
 

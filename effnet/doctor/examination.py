@@ -16,7 +16,7 @@ from effnet.doctor import hypotheses, weight_checks
 from effnet.doctor.diagnosis import Configuration, Diagnosis, Finding
 from effnet.doctor.hypotheses import IntArray
 from effnet.doctor.search import ConfigurationSearch
-from effnet.evaluation import pick_split
+from effnet.evaluation.evaluator import pick_split
 from effnet.metadata import Labels
 from effnet.net import EfficientNet
 from effnet.prediction.pipeline import require_rgb

@@ -1,4 +1,4 @@
-"""The one figure by which an evaluation is quoted."""
+"""Metrics: accuracy, precision, recall, average precision, errors of values, calibration; one record per task."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effnet.arch.serde import Record
-from effnet.tasks import MULTI_LABEL_THRESHOLD, sigmoid, softmax
+from effnet.tasks import MIN_PROBABILITY, MULTI_LABEL_THRESHOLD, sigmoid, softmax
+
+CALIBRATION_BINS = 15
+MAX_UNCERTAIN = 24  # most uncertain images that are kept
+MAX_MISTAKES = 1000  # of multi-label, where there may be more mistakes than images
+MAX_LARGEST_ERRORS, MAX_PAIRS = 100, 2000  # of regression
 
 
 class PrimaryMetric(NamedTuple):
-    """The higher, the better, and 1 at the most, whatever the kind of labels."""
+    """The one number by which an evaluation is quoted; higher is better, at most 1."""
 
     name: str  # "top-1", "mean average precision", "R²"
     value: float
 
 
-# Whether probabilities mean what they say: of those told 0.8, are 8 in 10 right?
-
-
-CALIBRATION_BINS = 15
+# Calibration
 
 
 @dataclass(frozen=True)
 class CalibrationBin(Record):
-    """Predictions that are about equally sure: how many, how sure on average, and what share of them is right.
+    """Predictions of similar confidence: their number, mean confidence and accuracy, or zeros if there are none.
 
-    Zeros where there are none. Of 15 bins the first holds probabilities up to 1/15, the last those from 14/15. Where
-    any label may be right it is not pictures that are counted but each one's labels.
+    Of 15 bins the first holds probabilities below 1/15, the last those from 14/15. For multi-label every label of every
+    image counts.
     """
 
     images: int
@@ -41,33 +43,29 @@ class CalibrationBin(Record):
 
 
 def calibration_bins(confidence: NDArray[np.float64], right: NDArray[Any]) -> tuple[CalibrationBin, ...]:
-    """The reliability diagram's numbers (arXiv:1706.04599): 15 equal bins of ``confidence``, the lowest first."""
-    places = _bin_indices(confidence)
-    counts = np.bincount(places, minlength=CALIBRATION_BINS)
-    sums = (np.bincount(places, of, CALIBRATION_BINS) / np.maximum(counts, 1) for of in (confidence, right))
-    return tuple(CalibrationBin(*values) for values in zip(counts.tolist(), *(of.tolist() for of in sums), strict=True))
+    """Return the reliability diagram (arXiv:1706.04599): 15 bins of equal width, the least confident first."""
+    indices = _bin_indices(confidence)
+    counts = np.bincount(indices, minlength=CALIBRATION_BINS)
+    means = (np.bincount(indices, of, CALIBRATION_BINS) / np.maximum(counts, 1) for of in (confidence, right))
+    return tuple(CalibrationBin(*row) for row in zip(counts.tolist(), *(of.tolist() for of in means), strict=True))
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[Any]) -> float:
-    """Expected calibration error: |accuracy − confidence| averaged over 15 equal bins, by their pictures."""
+    """Return the expected calibration error: |accuracy − confidence| averaged over the bins, weighted by images."""
     gaps = np.bincount(_bin_indices(confidence), right - confidence, CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(confidence))
 
 
 def _bin_indices(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The bin of each, the first being 0."""
     return np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
 
 
-# How good answers are where exactly one class is right.
-
-
-MAX_UNCERTAIN = 24  # pictures that are kept as the least certain ones
+# Classification
 
 
 @dataclass(frozen=True)
 class ClassMetrics(Record):
-    """One class: how many pictures it has, and how well they are found (fractions)."""
+    """One class: its number of images, precision, recall and F1 (fractions)."""
 
     name: str
     images: int
@@ -78,7 +76,7 @@ class ClassMetrics(Record):
 
 @dataclass(frozen=True)
 class Mistake(Record):
-    """A picture taken for another class, with the probability given to the wrong one."""
+    """A misclassified image, with the probability of the predicted class."""
 
     image: str
     label: str
@@ -88,19 +86,19 @@ class Mistake(Record):
 
 @dataclass(frozen=True)
 class UncertainImage(Record):
-    """A picture between two classes, with the probabilities given to both; right or wrong."""
+    """An image between two classes, with the probabilities of both; right or wrong."""
 
     image: str
     label: str
     predicted: str
     probability: float
-    other: str  # the second likeliest class
+    other: str  # the second most likely class
     other_probability: float
 
 
 @dataclass(frozen=True)
 class Evaluation(Record):
-    """The result on one set of pictures. Fractions, not percent; ``top5`` is over min(5, classes)."""
+    """Result of a classification model. Fractions, not percent."""
 
     RECORDS = MappingProxyType(
         {"classes": ClassMetrics, "mistakes": Mistake, "bins": CalibrationBin, "uncertain": UncertainImage}
@@ -108,74 +106,74 @@ class Evaluation(Record):
 
     images: int
     top1: float
-    top5: float
-    loss: float  # mean −log p of the true class
-    calibration_error: float  # expected calibration error, 15 equal bins (arXiv:1706.04599)
+    top5: float  # over min(5, classes)
+    loss: float  # cross-entropy
+    calibration_error: float  # expected calibration error, 15 bins (arXiv:1706.04599)
     classes: tuple[ClassMetrics, ...]
-    confusion: tuple[tuple[int, ...], ...]  # [true][predicted], pictures
-    mistakes: tuple[Mistake, ...]  # surest first
-    skipped: tuple[str, ...] = ()  # pictures that could not be read, and why
+    confusion: tuple[tuple[int, ...], ...]  # [true][predicted], images
+    mistakes: tuple[Mistake, ...]  # most confident first
+    skipped: tuple[str, ...] = ()  # error messages of images that could not be read
     split: str = ""
-    bins: tuple[CalibrationBin, ...] = ()  # the 15 bins of ``calibration_error``, the least sure first
-    uncertain: tuple[UncertainImage, ...] = ()  # the nearest to a tie between two classes, nearest first
-    task: str = "classification"  # of the labels
+    bins: tuple[CalibrationBin, ...] = ()
+    uncertain: tuple[UncertainImage, ...] = ()  # closest to a tie first
+    task: str = "classification"
 
     @property
     def primary_metric(self) -> PrimaryMetric:
-        """Top-1."""
+        """Top-1 accuracy."""
         return PrimaryMetric("top-1", self.top1)
 
     def summary(self) -> str:
-        """One line for a person: "top-1 97.4%, top-5 99.9%"."""
+        """Return one line for people: "top-1 97.4%, top-5 99.9%"."""
         return f"top-1 {self.top1:.1%}" + (f", top-5 {self.top5:.1%}" if len(self.classes) > 5 else "")
 
 
 def score_classes(
     logits: NDArray[np.float64], targets: NDArray[np.int64], names: Sequence[str], image_names: Sequence[str]
 ) -> Evaluation:
-    """The evaluation of ``logits`` (N, classes) against ``targets`` (N,), of pictures of these names."""
-    shares = softmax(logits)
+    """Score logits (N, classes) against class indices (N,)."""
+    probabilities = softmax(logits)
     order = np.argsort(-logits, axis=1, kind="stable")
     predicted = order[:, 0]
     right = predicted == targets
-    confidence = shares.max(1)
-    confusion = np.zeros((len(names), len(names)), np.int64)  # [true][predicted]
+    confidence = probabilities.max(1)
+    confusion = np.zeros((len(names), len(names)), np.int64)
     np.add.at(confusion, (targets, predicted), 1)
-    found, told, there = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
-    # Where there is nothing to divide by, nothing was found
-    scores = (found / np.maximum(told, 1), found / np.maximum(there, 1), 2 * found / np.maximum(told + there, 1))
+    hits, predictions, images = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
+    # A class without predictions or images gets zeros
+    precision = hits / np.maximum(predictions, 1)
+    recall = hits / np.maximum(images, 1)
+    f1 = 2 * hits / np.maximum(predictions + images, 1)
     wrong = [index for index in np.argsort(-confidence, kind="stable") if not right[index]]
+    true_probabilities = probabilities[np.arange(len(targets)), targets]
     return Evaluation(
         images=len(targets),
         top1=float(right.mean()),
         top5=float((order[:, : min(5, len(names))] == targets[:, None]).any(1).mean()),
-        loss=float(-np.log(np.maximum(shares[np.arange(len(targets)), targets], 1e-12)).mean()),
+        loss=float(-np.log(np.maximum(true_probabilities, MIN_PROBABILITY)).mean()),
         calibration_error=calibration_error(confidence, right),
-        classes=tuple(
-            ClassMetrics(name, int(count), float(precision), float(recall), float(f1))
-            for name, precision, recall, f1, count in zip(names, *scores, there, strict=True)
-        ),
+        classes=tuple(map(ClassMetrics, names, images.tolist(), precision.tolist(), recall.tolist(), f1.tolist())),
         confusion=tuple(map(tuple, confusion.tolist())),
         mistakes=tuple(
             Mistake(image_names[index], names[targets[index]], names[predicted[index]], float(confidence[index]))
             for index in wrong
         ),
         bins=calibration_bins(confidence, right),
-        uncertain=_most_uncertain(shares, order, targets, names, image_names),
+        uncertain=_most_uncertain(probabilities, order, targets, names, image_names),
     )
 
 
 def _most_uncertain(
-    shares: NDArray[np.float64],
+    probabilities: NDArray[np.float64],
     order: NDArray[np.int64],
     targets: NDArray[np.int64],
     names: Sequence[str],
     image_names: Sequence[str],
 ) -> tuple[UncertainImage, ...]:
-    """The pictures whose two likeliest classes are nearest to each other."""
+    """Return the images whose two most likely classes are closest to each other."""
     if len(names) < 2:
         return ()
-    first, second = np.take_along_axis(shares, order[:, :2], 1).T
+    first, second = np.take_along_axis(probabilities, order[:, :2], 1).T
     return tuple(
         UncertainImage(
             image_names[index],
@@ -189,17 +187,14 @@ def _most_uncertain(
     )
 
 
-# How good answers are where each label may be right by itself.
-
-
-MAX_MISTAKES = 1000  # listed: of many labels there may be more mistakes than pictures
+# Multi-label classification
 
 
 @dataclass(frozen=True)
 class LabelMetrics(Record):
-    """One label: how many pictures have it, and how well they are found (fractions; told at a probability of 0.5).
+    """One label: its number of images; precision, recall and F1 at a probability of 0.5 (fractions).
 
-    ``average_precision``: over all probabilities at which it could be told; None where no picture has the label.
+    ``average_precision`` is over all thresholds; None if no image has the label.
     """
 
     name: str
@@ -212,7 +207,7 @@ class LabelMetrics(Record):
 
 @dataclass(frozen=True)
 class LabelMistake(Record):
-    """A label that was told and is not right, or is right (``missed``) and was not told; with its probability."""
+    """A label that was predicted and is not there, or is there and was ``missed``; with its probability."""
 
     image: str
     label: str
@@ -222,22 +217,19 @@ class LabelMistake(Record):
 
 @dataclass(frozen=True)
 class MultiLabelEvaluation(Record):
-    """The result on one set of pictures, for labels of the kind "multilabel". Fractions, not percent.
-
-    It is of the labels that the pictures' source knows: of the model's others nobody says whether they are right.
-    """
+    """Result of a multi-label model, for the labels that the data knows. Fractions, not percent."""
 
     RECORDS = MappingProxyType({"labels": LabelMetrics, "mistakes": LabelMistake, "bins": CalibrationBin})
 
     images: int
-    mean_average_precision: float  # over the labels that a picture has
-    label_accuracy: float  # share of all pictures' labels that are rightly told or rightly not
-    exact_match: float  # share of the pictures of which all labels are right
-    loss: float  # binary cross-entropy, mean over labels and pictures
-    calibration_error: float  # of every label's probability, 15 equal bins
+    mean_average_precision: float  # over the labels that an image has
+    label_accuracy: float  # share of right decisions over all labels and images
+    exact_match: float  # share of images with all labels right
+    loss: float  # binary cross-entropy, mean over labels and images
+    calibration_error: float  # of every label's probability, 15 bins
     labels: tuple[LabelMetrics, ...]
-    mistakes: tuple[LabelMistake, ...]  # surest first, at most `MISTAKES_MOST`
-    skipped: tuple[str, ...] = ()  # pictures that could not be read, and why
+    mistakes: tuple[LabelMistake, ...]  # most confident first, at most `MAX_MISTAKES`
+    skipped: tuple[str, ...] = ()  # error messages of images that could not be read
     split: str = ""
     bins: tuple[CalibrationBin, ...] = ()
     task: str = "multilabel"
@@ -248,72 +240,72 @@ class MultiLabelEvaluation(Record):
         return PrimaryMetric("mean average precision", self.mean_average_precision)
 
     def summary(self) -> str:
-        """One line for a person: "mean average precision 91.3%, labels right 97.0%, all of a picture's 81.2%"."""
-        shares = f"labels right {self.label_accuracy:.1%}, all of a picture's {self.exact_match:.1%}"
+        """Return one line for people: "mean average precision 91.3%, label accuracy 97.0%, exact match 81.2%"."""
+        shares = f"label accuracy {self.label_accuracy:.1%}, exact match {self.exact_match:.1%}"
         return f"mean average precision {self.mean_average_precision:.1%}, {shares}"
 
 
 def score_multilabel(
     logits: NDArray[np.float64], targets: NDArray[np.bool_], names: Sequence[str], image_names: Sequence[str]
 ) -> MultiLabelEvaluation:
-    """The evaluation of ``logits`` (N, labels) against ``wanted`` (N, labels), of pictures of these names."""
+    """Score logits (N, labels) against the labels that are present (N, labels)."""
     from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-    shares = sigmoid(logits)
-    told = shares >= MULTI_LABEL_THRESHOLD
-    right = told == targets
-    # One by one: of a single column scikit-learn would tell of two classes
+    probabilities = sigmoid(logits)
+    predicted = probabilities >= MULTI_LABEL_THRESHOLD
+    right = predicted == targets
+    # One label at a time: of a single column scikit-learn would make two classes
     scores = [
-        precision_recall_fscore_support(truth, said, average="binary", zero_division=0.0)[:3]
-        for truth, said in zip(targets.T, told.T, strict=True)
+        precision_recall_fscore_support(present, column, average="binary", zero_division=0.0)[:3]
+        for present, column in zip(targets.T, predicted.T, strict=True)
     ]
-    precisions = [
-        float(average_precision_score(truth, share)) if truth.any() else None
-        for truth, share in zip(targets.T, logits.T, strict=True)
+    average_precisions = [
+        float(average_precision_score(present, column)) if present.any() else None
+        for present, column in zip(targets.T, logits.T, strict=True)
     ]
-    known = [each for each in precisions if each is not None]
+    known = [value for value in average_precisions if value is not None]
     return MultiLabelEvaluation(
         images=len(targets),
         mean_average_precision=float(np.mean(known)) if known else 0.0,
         label_accuracy=float(right.mean()),
         exact_match=float(right.all(1).mean()),
         loss=float(np.logaddexp(0, np.where(targets, -logits, logits)).mean()),
-        calibration_error=calibration_error(shares.ravel(), targets.ravel()),
+        calibration_error=calibration_error(probabilities.ravel(), targets.ravel()),
         labels=tuple(
-            LabelMetrics(name, int(truth.sum()), float(precision), float(recall), float(f1), average)
-            for name, truth, (precision, recall, f1), average in zip(names, targets.T, scores, precisions, strict=True)
+            LabelMetrics(name, int(present.sum()), float(precision), float(recall), float(f1), average)
+            for name, present, (precision, recall, f1), average in zip(
+                names, targets.T, scores, average_precisions, strict=True
+            )
         ),
-        mistakes=_label_mistakes(shares, targets, right, names, image_names),
-        bins=calibration_bins(shares.ravel(), targets.ravel()),
+        mistakes=_label_mistakes(probabilities, targets, right, names, image_names),
+        bins=calibration_bins(probabilities.ravel(), targets.ravel()),
     )
 
 
 def _label_mistakes(
-    shares: NDArray[np.float64],
+    probabilities: NDArray[np.float64],
     targets: NDArray[np.bool_],
     right: NDArray[np.bool_],
     names: Sequence[str],
     image_names: Sequence[str],
 ) -> tuple[LabelMistake, ...]:
     rows, columns = np.nonzero(~right)
-    surest = np.argsort(-np.abs(shares[rows, columns] - MULTI_LABEL_THRESHOLD), kind="stable")[:MAX_MISTAKES]
+    confidence = np.abs(probabilities[rows, columns] - MULTI_LABEL_THRESHOLD)
+    order = np.argsort(-confidence, kind="stable")[:MAX_MISTAKES]
     return tuple(
-        LabelMistake(image_names[row], names[column], bool(targets[row, column]), float(shares[row, column]))
-        for row, column in zip(rows[surest], columns[surest], strict=True)
+        LabelMistake(image_names[row], names[column], bool(targets[row, column]), float(probabilities[row, column]))
+        for row, column in zip(rows[order], columns[order], strict=True)
     )
 
 
-# How near answers are where they are values.
-
-
-MAX_LARGEST_ERRORS, MAX_PAIRS = 100, 2000
+# Regression
 
 
 @dataclass(frozen=True)
 class ValueMetrics(Record):
-    """One value: the errors in its own unit, and the share of its variance that is explained.
+    """One value: errors in its own unit, and R².
 
-    ``pairs``: (true, predicted) of the pictures, or of `PAIRS_MOST` of them, evenly chosen.
+    ``pairs``: (true, predicted) of the images, or of `MAX_PAIRS` of them, evenly sampled.
     """
 
     name: str
@@ -325,7 +317,7 @@ class ValueMetrics(Record):
 
 @dataclass(frozen=True)
 class LargeError(Record):
-    """A value of a picture that was predicted far from what it is."""
+    """A value of an image that was predicted far off."""
 
     image: str
     value: str
@@ -335,21 +327,20 @@ class LargeError(Record):
 
 @dataclass(frozen=True)
 class RegressionEvaluation(Record):
-    """The result on one set of pictures, for labels of the kind "regression". The overall figures are means of the values'.
+    """Result of a regression model. The overall metrics are means over the values.
 
-    R² is 1 where every value is met, 0 where their mean would do as well, and below where it would do better; of values
-    that are all alike it is 1 or 0.
+    R² of a value that never varies is 1 or 0.
     """
 
     RECORDS = MappingProxyType({"values": ValueMetrics, "mistakes": LargeError})
 
     images: int
-    rmse: float  # root of the mean squared error
+    rmse: float  # root mean squared error
     mae: float  # mean absolute error
     r2: float
     values: tuple[ValueMetrics, ...]
-    mistakes: tuple[LargeError, ...]  # the largest errors first, in units of each value's spread; at most `ERRORS_MOST`
-    skipped: tuple[str, ...] = ()  # pictures that could not be read, and why
+    mistakes: tuple[LargeError, ...]  # largest first, in standard deviations of the value; at most `MAX_LARGEST_ERRORS`
+    skipped: tuple[str, ...] = ()  # error messages of images that could not be read
     split: str = ""
     task: str = "regression"
 
@@ -359,35 +350,33 @@ class RegressionEvaluation(Record):
         return PrimaryMetric("R²", self.r2)
 
     def summary(self) -> str:
-        """One line for a person: "R² 0.912, RMSE 4.13, mean absolute error 3.02"."""
+        """Return one line for people: "R² 0.912, RMSE 4.13, mean absolute error 3.02"."""
         return f"R² {self.r2:.3f}, RMSE {self.rmse:.4g}, mean absolute error {self.mae:.4g}"
 
 
 def score_regression(
     predictions: NDArray[np.float64], targets: NDArray[np.float64], names: Sequence[str], image_names: Sequence[str]
 ) -> RegressionEvaluation:
-    """The evaluation of ``answers`` (N, values) against ``wanted`` (N, values), of pictures of these names."""
+    """Score predictions (N, values) against targets (N, values)."""
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-    rmse, mae = (
-        each(targets, predictions, multioutput="raw_values") for each in (root_mean_squared_error, mean_absolute_error)
-    )
-    # It needs two pictures, of which the second may be the first
-    r2 = r2_score(*(np.repeat(each, 2, 0) for each in (targets, predictions)), multioutput="raw_values")
+    rmse = root_mean_squared_error(targets, predictions, multioutput="raw_values")
+    mae = mean_absolute_error(targets, predictions, multioutput="raw_values")
+    # r2_score needs two images; repeating each leaves the result as it is
+    r2 = r2_score(np.repeat(targets, 2, 0), np.repeat(predictions, 2, 0), multioutput="raw_values")
     step = -(-len(targets) // MAX_PAIRS)
-    spread = targets.std(0)
-    apart = np.abs(predictions - targets) / np.where(spread > 0, spread, 1)
-    rows, columns = np.unravel_index(np.argsort(-apart, axis=None, kind="stable")[:MAX_LARGEST_ERRORS], apart.shape)
+    pairs = np.stack([targets, predictions], 2)[::step].swapaxes(0, 1)  # (values, images, 2)
+    std = targets.std(0)
+    errors = np.abs(predictions - targets) / np.where(std > 0, std, 1)
+    rows, columns = np.unravel_index(np.argsort(-errors, axis=None, kind="stable")[:MAX_LARGEST_ERRORS], errors.shape)
     return RegressionEvaluation(
         images=len(targets),
         rmse=float(rmse.mean()),
         mae=float(mae.mean()),
         r2=float(r2.mean()),
         values=tuple(
-            ValueMetrics(name, float(one), float(two), float(three), tuple(map(tuple, both.tolist())))
-            for name, one, two, three, both in zip(
-                names, rmse, mae, r2, np.stack([targets, predictions], 2)[::step].swapaxes(0, 1), strict=True
-            )
+            ValueMetrics(name, float(of_rmse), float(of_mae), float(of_r2), tuple(map(tuple, of_pairs.tolist())))
+            for name, of_rmse, of_mae, of_r2, of_pairs in zip(names, rmse, mae, r2, pairs, strict=True)
         ),
         mistakes=tuple(
             LargeError(image_names[row], names[column], float(targets[row, column]), float(predictions[row, column]))

@@ -1,4 +1,4 @@
-"""Labels of which any may be right, judged."""
+"""Multi-label metrics and evaluations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from sklearn.metrics import (
 import effnet
 from effnet import EfficientNet, Labels, evaluate
 from effnet.data import ImageDataset, Item
-from effnet.evaluation import MultiLabelEvaluation, calibration_error, class_columns, read_evaluation, score_multilabel
+from effnet.evaluation import MultiLabelEvaluation, read_evaluation
+from effnet.evaluation.evaluator import class_columns
+from effnet.evaluation.metrics import calibration_error, score_multilabel
 from effnet.tasks import sigmoid
 
 
@@ -29,9 +31,9 @@ def logit(*shares: tuple[float, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np
     return np.log(p / (1 - p))
 
 
-def test_by_hand() -> None:
-    wanted = np.array([[1, 0, 0], [1, 1, 0]], bool)
-    found = score_multilabel(logit((0.9, 0.2, 0.1), (0.4, 0.8, 0.7)), wanted, ("a", "b", "c"), ("1", "2"))
+def test_small_example() -> None:
+    targets = np.array([[1, 0, 0], [1, 1, 0]], bool)
+    found = score_multilabel(logit((0.9, 0.2, 0.1), (0.4, 0.8, 0.7)), targets, ("a", "b", "c"), ("1", "2"))
     assert (found.images, found.task) == (2, "multilabel")
     assert found.label_accuracy == pytest.approx(4 / 6)
     assert found.exact_match == 0.5
@@ -44,26 +46,28 @@ def test_by_hand() -> None:
     assert found.primary_metric == ("mean average precision", 1)
     assert [(one.image, one.label, one.missed) for one in found.mistakes] == [("2", "c", False), ("2", "a", True)]
     assert [one.probability for one in found.mistakes] == pytest.approx([0.7, 0.4])
-    assert found.summary() == "mean average precision 100.0%, labels right 66.7%, all of a picture's 50.0%"
+    assert found.summary() == "mean average precision 100.0%, label accuracy 66.7%, exact match 50.0%"
 
 
 @pytest.mark.filterwarnings("error")
 def test_against_scikit_learn() -> None:
     dice = np.random.default_rng(3)
-    values, wanted = dice.normal(size=(300, 8)), dice.random((300, 8)) < 0.3
-    wanted[:, 7] = False
-    found = score_multilabel(values, wanted, [str(c) for c in range(8)], [str(n) for n in range(300)])
+    values, targets = dice.normal(size=(300, 8)), dice.random((300, 8)) < 0.3
+    targets[:, 7] = False
+    found = score_multilabel(values, targets, [str(c) for c in range(8)], [str(n) for n in range(300)])
     told, shares = values >= 0, sigmoid(values)
-    assert found.label_accuracy == pytest.approx(1 - hamming_loss(wanted, told))
-    assert found.exact_match == accuracy_score(wanted, told)
-    assert found.loss == pytest.approx(np.mean([log_loss(wanted[:, c], shares[:, c], labels=[0, 1]) for c in range(8)]))
+    assert found.label_accuracy == pytest.approx(1 - hamming_loss(targets, told))
+    assert found.exact_match == accuracy_score(targets, told)
+    assert found.loss == pytest.approx(
+        np.mean([log_loss(targets[:, c], shares[:, c], labels=[0, 1]) for c in range(8)])
+    )
     options = {"average": None, "zero_division": 0.0}
     for name, measure in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
-        assert [getattr(row, name) for row in found.labels] == pytest.approx(measure(wanted, told, **options))
-    precisions = average_precision_score(wanted[:, :7], values[:, :7], average=None)
+        assert [getattr(row, name) for row in found.labels] == pytest.approx(measure(targets, told, **options))
+    precisions = average_precision_score(targets[:, :7], values[:, :7], average=None)
     assert [row.average_precision for row in found.labels[:7]] == pytest.approx(precisions)
     assert found.mean_average_precision == pytest.approx(precisions.mean())
-    assert found.calibration_error == calibration_error(shares.ravel(), wanted.ravel())
+    assert found.calibration_error == calibration_error(shares.ravel(), targets.ravel())
     assert sum(one.images for one in found.bins) == 2400
     assert round(2400 * (1 - found.label_accuracy)) > len(found.mistakes) == 1000
     assert all(one.missed == (one.probability < 0.5) for one in found.mistakes)
@@ -72,37 +76,37 @@ def test_against_scikit_learn() -> None:
     assert back == found
 
 
-def test_one_label_alone_and_none_that_is_right() -> None:
+def test_single_label_that_no_image_has() -> None:
     found = score_multilabel(np.array([[-2.0], [3.0]]), np.zeros((2, 1), bool), ("a",), ("1", "2"))
     assert (found.label_accuracy, found.mean_average_precision) == (0.5, 0)
     assert [one.image for one in found.mistakes] == ["2"]
 
 
-def test_certain_mistakes_have_a_finite_loss() -> None:
+def test_confident_mistakes_have_a_finite_loss() -> None:
     found = score_multilabel(np.array([[1e4, -1e4]]), np.array([[False, True]]), ("a", "b"), ("x",))
     assert found.loss == pytest.approx(1e4)
     assert [one.probability for one in found.mistakes] == [1, 0]
 
 
-# --- a model on pictures
+# Models
 
 
-def network(kind: str, names: tuple[str, ...] = ("cat", "dog", "owl")) -> EfficientNet:
+def network(task: str, names: tuple[str, ...] = ("cat", "dog", "owl")) -> EfficientNet:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = effnet.create("nano", classes=len(names))
-    made.labels = Labels(names, kind)
+    made.labels = Labels(names, task)
     return made.eval()
 
 
-def pictures(kind: str, names: tuple[str, ...], labels: list[tuple[float, ...]]) -> ImageDataset:
+def make_dataset(task: str, names: tuple[str, ...], labels: list[tuple[float, ...]]) -> ImageDataset:
     dice = np.random.default_rng(1)
     items = (Item(dice.integers(0, 256, (32, 32, 3), np.uint8), label, f"{n}") for n, label in enumerate(labels))
-    return ImageDataset(tuple(items), Labels(names, kind))
+    return ImageDataset(tuple(items), Labels(names, task))
 
 
-def test_only_labels_that_the_pictures_know_are_judged() -> None:
-    model, given = network("multilabel"), pictures("multilabel", ("owl", "cat"), [(0,), (), (0, 1), (1,)])
+def test_only_labels_of_the_data_are_scored() -> None:
+    model, given = network("multilabel"), make_dataset("multilabel", ("owl", "cat"), [(0,), (), (0, 1), (1,)])
     found = evaluate(model, given, batch_size=3)
     assert isinstance(found, MultiLabelEvaluation)
     assert [(row.name, row.images) for row in found.labels] == [("owl", 2), ("cat", 2)]
@@ -114,26 +118,24 @@ def test_only_labels_that_the_pictures_know_are_judged() -> None:
     assert found.label_accuracy == np.mean(right)
 
 
-KINDS = {"classification": [0, 1], "multilabel": [(0,), (0, 1)], "regression": [(1.0, 2.0), (3.0, 4.0)]}
+LABELS = {"classification": [0, 1], "multilabel": [(0,), (0, 1)], "regression": [(1.0, 2.0), (3.0, 4.0)]}
 
 
-@pytest.mark.parametrize(("models", "given"), [(a, b) for a in KINDS for b in KINDS if a != b])
-def test_another_kind_is_one_sentence(models: str, given: str) -> None:
-    with pytest.raises(
-        ValueError, match=f"labels are of the kind '{given}' .*, the model's of the kind '{models}' .*:"
-    ):
-        evaluate(network(models), pictures(given, ("cat", "dog"), KINDS[given]))  # type: ignore[arg-type]
+@pytest.mark.parametrize(("models", "given"), [(a, b) for a in LABELS for b in LABELS if a != b])
+def test_other_task(models: str, given: str) -> None:
+    with pytest.raises(ValueError, match=f"the labels of the data are for {given} .*, the model is for {models} "):
+        evaluate(network(models), make_dataset(given, ("cat", "dog"), LABELS[given]))  # type: ignore[arg-type]
 
 
-def test_a_label_that_the_model_does_not_know() -> None:
+def test_unknown_label() -> None:
     with pytest.raises(ValueError, match="does not know the class 'eel'"):
-        evaluate(network("multilabel"), pictures("multilabel", ("cat", "eel"), [(0,), (1,)]))
+        evaluate(network("multilabel"), make_dataset("multilabel", ("cat", "eel"), [(0,), (1,)]))
     assert class_columns(Labels((), "multilabel"), 2, Labels(("x", "y"), "multilabel")) == [0, 1]
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml", ".tflite"])
-def test_exported_files_are_evaluated_in_their_runtimes(suffix: str, tmp_path: object) -> None:
-    model, given = network("multilabel"), pictures("multilabel", ("cat", "dog", "owl"), [(0,), (), (0, 1), (2, 1)])
+def test_exported_files(suffix: str, tmp_path: object) -> None:
+    model, given = network("multilabel"), make_dataset("multilabel", ("cat", "dog", "owl"), [(0,), (), (0, 1), (2, 1)])
     path = effnet.export(model, f"{tmp_path}/m{suffix}").path
     found, expected = evaluate(path, given), evaluate(model, given)
     assert isinstance(found, MultiLabelEvaluation)
@@ -142,8 +144,8 @@ def test_exported_files_are_evaluated_in_their_runtimes(suffix: str, tmp_path: o
     assert found.mean_average_precision == pytest.approx(expected.mean_average_precision)
 
 
-def test_what_is_no_evaluation() -> None:
-    with pytest.raises(ValueError, match="kind must be one of one, any, value"):
+def test_invalid_records() -> None:
+    with pytest.raises(ValueError, match="task must be one of classification, multilabel, regression"):
         read_evaluation({"task": "some"})
     with pytest.raises(ValueError, match="expected an object"):
         read_evaluation([])

@@ -1,4 +1,4 @@
-"""Values, judged."""
+"""Regression metrics and evaluations."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 import effnet
 from effnet import evaluate
-from effnet.evaluation import RegressionEvaluation, read_evaluation, score_regression
-from tests.evaluation.test_multilabel import network, pictures
+from effnet.evaluation import RegressionEvaluation, read_evaluation
+from effnet.evaluation.metrics import score_regression
+from tests.evaluation.test_multilabel import make_dataset, network
 
 
 @pytest.mark.filterwarnings("error")
-def test_by_hand() -> None:
-    wanted, got = np.array([[1.0, 100], [3, 300]]), np.array([[1.0, 200], [4, 300]])
-    found = score_regression(got, wanted, ("age", "weight"), ("a", "b"))
+def test_small_example() -> None:
+    targets, got = np.array([[1.0, 100], [3, 300]]), np.array([[1.0, 200], [4, 300]])
+    found = score_regression(got, targets, ("age", "weight"), ("a", "b"))
     assert (found.images, found.task) == (2, "regression")
     age, weight = found.values
     assert (age.name, age.rmse, age.mae, age.r2) == ("age", pytest.approx(np.sqrt(0.5)), 0.5, 0.5)
@@ -36,17 +37,17 @@ def test_by_hand() -> None:
 
 def test_against_scikit_learn() -> None:
     dice = np.random.default_rng(0)
-    wanted = dice.normal(5, (1, 20), (3000, 2))
-    got = wanted + dice.normal(0, (0.5, 5), (3000, 2))
-    found = score_regression(got, wanted, ("a", "b"), [str(n) for n in range(3000)])
-    assert found.r2 == pytest.approx(r2_score(wanted, got))
+    targets = dice.normal(5, (1, 20), (3000, 2))
+    got = targets + dice.normal(0, (0.5, 5), (3000, 2))
+    found = score_regression(got, targets, ("a", "b"), [str(n) for n in range(3000)])
+    assert found.r2 == pytest.approx(r2_score(targets, got))
     assert [one.rmse**2 for one in found.values] == pytest.approx(
-        mean_squared_error(wanted, got, multioutput="raw_values")
+        mean_squared_error(targets, got, multioutput="raw_values")
     )
-    assert found.mae == pytest.approx(mean_absolute_error(wanted, got))
+    assert found.mae == pytest.approx(mean_absolute_error(targets, got))
     assert len(found.mistakes) == 100
     assert [len(one.pairs) for one in found.values] == [1500, 1500]
-    apart = [abs(one.true - one.predicted) / wanted[:, "ab".index(one.value)].std() for one in found.mistakes]
+    apart = [abs(one.true - one.predicted) / targets[:, "ab".index(one.value)].std() for one in found.mistakes]
     assert apart == sorted(apart, reverse=True)
     back = read_evaluation(json.loads(found.to_json()))
     assert isinstance(back, RegressionEvaluation)
@@ -54,7 +55,7 @@ def test_against_scikit_learn() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_one_picture_and_values_all_alike() -> None:
+def test_single_image_and_constant_values() -> None:
     one = np.array([[2.0]])
     assert score_regression(one, one, ("a",), ("x",)).r2 == 1
     assert score_regression(one + 1, one, ("a",), ("x",)).r2 == 0
@@ -64,10 +65,12 @@ def test_one_picture_and_values_all_alike() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", ".onnx", ".tflite"])
-def test_a_model_on_pictures(suffix: str, tmp_path: Path) -> None:
+def test_models_and_exported_files(suffix: str, tmp_path: Path) -> None:
     model = network("regression", ("age", "weight"))
-    answers = effnet.Predictor(model)([item.image for item in pictures("regression", ("weight",), [(0.0,)] * 4).items])
-    given = pictures("regression", ("weight",), [(one.values["weight"] + 0.5,) for one in answers])
+    answers = effnet.Predictor(model)(
+        [item.image for item in make_dataset("regression", ("weight",), [(0.0,)] * 4).items]
+    )
+    given = make_dataset("regression", ("weight",), [(one.values["weight"] + 0.5,) for one in answers])
     found = evaluate(effnet.export(model, tmp_path / f"m{suffix}").path if suffix else model, given)
     assert isinstance(found, RegressionEvaluation)
     (weight,) = found.values

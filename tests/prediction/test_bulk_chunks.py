@@ -92,7 +92,7 @@ def test_truncated_shard(shard: Path, jpegs: list[bytes]) -> None:
         assert [content for _, content in good] == jpegs[:3]
         assert name == str(shard)
         assert isinstance(error, TruncatedShardError)
-        assert str(error) == f"{shard} breaks off after {4 if cut == in_data else 3} images: it is cut there"
+        assert str(error).startswith(f"{shard} breaks off after {4 if cut == in_data else 3} ")
     damaged = bytearray(whole)
     damaged[between : between + 512] = b"\xff" * 512
     shard.write_bytes(damaged)
@@ -253,7 +253,7 @@ def test_stores(into: Into, jpegs: list[bytes], tmp_path: Path) -> None:
             into("u.jsonl", "memory://no/")
     finally:
         store.rm("/bucket", recursive=True)
-    with pytest.raises((ValueError, ImportError), match=r"cannot be read|is no address"):
+    with pytest.raises((ValueError, ImportError), match="not a URL that can be read"):
         into("u.jsonl", "nothing://x/y")
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "a.jpg").write_bytes(jpegs[0])

@@ -19,7 +19,8 @@ from effnet.arch import count
 from effnet.data import ImageDataset, Item
 from effnet.data.image_io import ImageSource
 from effnet.data.preprocessing import normalize
-from effnet.evaluation import AnyEvaluation, Evaluation, score_classes, score_multilabel, score_regression
+from effnet.evaluation import AnyEvaluation, Evaluation
+from effnet.evaluation.metrics import score_classes, score_multilabel, score_regression
 from effnet.metadata import Labels
 from effnet.net import EfficientNet, create
 from effnet.training.callbacks import EpochMetrics

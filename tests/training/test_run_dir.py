@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effnet.evaluation import AnyEvaluation, score_classes, score_multilabel, score_regression
+from effnet.evaluation import AnyEvaluation
+from effnet.evaluation.metrics import score_classes, score_multilabel, score_regression
 from effnet.training.run_dir import RunDir, TrainResult
 
 LOGITS = np.array([[1.0, -2.0], [-1.0, 3.0], [2.0, 1.0]])

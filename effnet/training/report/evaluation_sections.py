@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import sqrt
 
 from effnet.draw.training_plots import plot_confusion_matrix, plot_reliability, plot_true_vs_predicted
-from effnet.evaluation import (
+from effnet.evaluation.metrics import (
     CalibrationBin,
     ClassMetrics,
     Evaluation,
