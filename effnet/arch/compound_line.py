@@ -1,4 +1,8 @@
-"""The roundings of one dimension in order: which there are, and where φ passes from one on to the next."""
+"""The compound line after rounding: the networks on and beside it, and the cost of each.
+
+Width, depth and resolution are rounded. `RoundingSteps` lists the roundings of one dimension and the φ at which each
+gives way to the next; `CompoundLine` combines the three.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +18,26 @@ from effnet.arch.counting import LayerOperations, count, count_layers, layers_wi
 from effnet.arch.scaling import RESOLUTION_STEP, scale, scale_dropout
 from effnet.arch.spec import Arch, stage_depths
 
-EQUAL_TOLERANCE = 1e-9  # of φ, and of multipliers as a share: what lies closer together is the same
+EQUAL_TOLERANCE = 1e-9  # of φ, and relative of multipliers: closer values are equal
+PHI_TOLERANCE = 0.003  # of φ in a search along the line: finer than most roundings
+MAX_PHI = 20.0  # on either side, as in `scale`
+MAX_MULTIPLIER = 99.99  # of width and depth: an `Arch` allows 100, and powers are rounded
+MAX_RESOLUTION = 8192  # pixels; a larger base is the largest of its line
 
-
-ThresholdFunction = Callable[
-    [Arch, float, float], Iterable[float]
-]  # of a base's roundings, at least those between two values
+ThresholdFunction = Callable[[Arch, float, float], Iterable[float]]  # thresholds of a base between two values
 
 
 @dataclass(frozen=True)
 class RoundingSteps:
-    """One dimension's roundings in order. It starts at the base's value and grows by ``coefficient`` to the φ.
+    """The roundings of one dimension in order: ``start`` at φ = 0, growing by ``coefficient`` per φ.
 
-    ``ends``: the values at which one rounding gives way to the next. A coefficient of 1 has none: that dimension stays.
+    ``thresholds`` are the values at which one rounding gives way to the next. With a coefficient of 1 there are none:
+    the dimension is constant. ``lowest`` and ``highest`` are the φ at which the line ends.
     """
 
     start: float
     coefficient: float
-    lowest: float  # φ, and the highest: where the line begins and ends
+    lowest: float
     highest: float
     thresholds: tuple[float, ...]
 
@@ -45,39 +51,39 @@ class RoundingSteps:
         highest: float,
         find_thresholds: ThresholdFunction,
     ) -> Self:
-        """The ladder with those of ``ends`` that φ comes by, each once."""
-        found: list[float] = []
+        """Return the steps with the distinct thresholds between both ends of the line."""
+        thresholds: list[float] = []
         if coefficient > 1:
             low, high = (start * coefficient**phi for phi in (lowest, highest))
-            for end in sorted(find_thresholds(base, low, high)):
-                if low < end < high and end > (found[-1] if found else 0) * (1 + EQUAL_TOLERANCE):
-                    found.append(end)
-        return cls(start, coefficient, lowest, highest, tuple(found))
+            for value in sorted(find_thresholds(base, low, high)):
+                if low < value < high and value > (thresholds[-1] if thresholds else 0) * (1 + EQUAL_TOLERANCE):
+                    thresholds.append(value)
+        return cls(start, coefficient, lowest, highest, tuple(thresholds))
 
     def value(self, phi: float) -> float:
-        """What φ asks for."""
+        """Return the unrounded value at φ."""
         value: float = self.start * self.coefficient**phi
         return value
 
     def step_at(self, phi: float) -> int:
-        """Which rounding φ gets."""
+        """Return the index of the rounding at φ."""
         return bisect_left(self.thresholds, self.value(phi))
 
     def value_range(self, step: int) -> tuple[float, float]:
-        """The values that are rounded to that step."""
+        """Return the lowest and highest value that are rounded to ``step``."""
         low = self.thresholds[step - 1] if step > 0 else self.value(self.lowest)
         high = self.thresholds[step] if step < len(self.thresholds) else self.value(self.highest)
         return low, high
 
     def phi_range(self, step: int, beside: int = 0) -> tuple[float, float]:
-        """From where to where φ gets that rounding, or one at most ``beside`` steps from it."""
+        """Return the lowest and highest φ whose rounding is at most ``beside`` steps from ``step``."""
         last = len(self.thresholds)
         low = self._phi(self.thresholds[step - beside - 1]) if step - beside > 0 else self.lowest
         high = self._phi(self.thresholds[step + beside]) if step + beside < last else self.highest
         return low, high
 
     def typical_value(self, step: int) -> float:
-        """A value well within that rounding."""
+        """Return a value well inside the range of ``step``."""
         low, high = self.value_range(step)
         return sqrt(low * high) if self.thresholds else self.start
 
@@ -86,59 +92,44 @@ class RoundingSteps:
 
 
 def width_thresholds(base: Arch, low: float, high: float) -> Iterator[float]:
-    """From k channels to the next multiple it goes half-way, or earlier where k would be too small a share."""
-    kinds = {stage.channels for stage in base.stages} | {stage.expand_from for stage in base.stages} - {0}
+    """Yield widths at which some channels are rounded up: half-way to the next multiple, or earlier by the floor."""
+    channel_counts = {stage.channels for stage in base.stages} | {stage.expand_from for stage in base.stages} - {0}
     if base.scale_ends:
-        kinds |= {base.stem, base.head}
-    for channels in kinds:
-        step, least = base.divisor, base.round_floor
+        channel_counts |= {base.stem, base.head}
+    for channels in channel_counts:
+        step, round_floor = base.divisor, base.round_floor
         for steps in range(max(1, floor(low * channels / step) - 1), ceil(high * channels / step) + 1):
             middle = step * (steps + 0.5)
-            yield (min(middle, step * steps / least) if least else middle) / channels
+            yield (min(middle, step * steps / round_floor) if round_floor else middle) / channels
 
 
 def depth_thresholds(base: Arch, low: float, high: float) -> Iterator[float]:
-    """A row of n layers goes from m of them to m + 1 at a depth of m / n."""
+    """Yield depths at which some row of n layers goes from m to m + 1: m / n."""
     for stage in base.stages if base.scale_ends else base.stages[1:-1]:
         for repeats in range(max(1, floor(low * stage.layers)), ceil(high * stage.layers) + 1):
             yield repeats / stage.layers
 
 
 def resolution_thresholds(base: Arch, low: float, high: float) -> Iterator[float]:
-    """Half-way from a multiple of the step to the next; the step itself is the smallest size."""
+    """Yield the resolutions half-way between multiples of the step, which is the smallest resolution."""
     for steps in range(max(1, floor(low / RESOLUTION_STEP)), ceil(high / RESOLUTION_STEP) + 1):
         yield (steps + 0.5) * RESOLUTION_STEP
 
 
 def shortest_decimal(low: float, high: float, near: float) -> float:
-    """The number of the fewest digits between two others; of several the nearest to ``near``."""
-    margin = (high - low) / 100  # a rounding's very end is nobody's
+    """Return the number with the fewest digits between ``low`` and ``high``; of several the one closest to ``near``."""
+    margin = (high - low) / 100  # keeps a distance from the thresholds themselves
     low, high = low + margin, high - margin
     near = min(max(near, low), high)
     for digits in range(15):
-        for found in (round(near, digits), floor(high * 10**digits) / 10**digits, ceil(low * 10**digits) / 10**digits):
-            if low <= found <= high:
-                return found
+        for value in (round(near, digits), floor(high * 10**digits) / 10**digits, ceil(low * 10**digits) / 10**digits):
+            if low <= value <= high:
+                return value
     return near
 
 
-# The compound line after rounding: networks that φ passes through, those a step beside them, and what each costs.
-
-
-MAX_PHI = 20.0  # φ to either side, as `scale` takes it
-
-
-MAX_MULTIPLIER = 99.99  # of width and depth: an `Arch` takes 100, and powers are rounded
-
-
-MAX_RESOLUTION = 8192  # pixels; a base that is larger is its line's largest
-
-
-PHI_TOLERANCE = 0.003  # of φ, where the line is searched: finer than most roundings
-
-
 class LinePlace(NamedTuple):
-    """A network beside the line: how many roundings of each dimension are smaller, from the line's lowest on."""
+    """A network near the line: the index of the rounding of each dimension, from the line's lowest end."""
 
     width: int
     depth: int
@@ -146,55 +137,66 @@ class LinePlace(NamedTuple):
 
 
 class NetworkCost(NamedTuple):
-    """What `count` says of a network."""
+    """The cost of a network as in `count`."""
 
     macs: int
     params: int
     bytes: int
 
 
-LayerRowCost = tuple[
-    int, bool, NetworkCost
-]  # a layer's stage, whether it is there once however deep the network, its cost
+LayerRowCost = tuple[int, bool, NetworkCost]  # a layer's stage, whether it occurs once at any depth, its cost
 
 
 class LinePoint(NamedTuple):
-    """A place as a network. ``off``: how far width, depth or resolution must leave what φ asks for, as a share."""
+    """A `LinePlace` as a network.
+
+    ``distance``: the largest relative deviation of width, depth or resolution from their values at ``phi``, the nearest
+    φ; 0 if `scale` returns this network.
+    """
 
     arch: Arch
-    phi: float  # the one that it is nearest to
-    distance: float  # 0: `scale` makes it of ``phi``
+    phi: float
+    distance: float
     cost: NetworkCost
 
 
 class CompoundLine:
-    """``base`` scaled by every φ, with what rounding makes of it. A dimension whose coefficient is 1 stays as it is.
+    """``base`` scaled by every φ, after rounding. A dimension with a coefficient of 1 is constant.
 
-    A *rounding step*: the distinct roundings of each dimension stand in a row. Of width these are the channels of stem,
-    stages and head together, of depth the layers of all stages together, of resolution the multiples of 4 pixels. A
-    network is *within one rounding step of the line* where there is a φ such that in each of the three rows it stands
-    where φ does, or beside it.
-    Raises ``ValueError`` where all three coefficients are 1.
+    A *rounding step*: the distinct roundings of each dimension are numbered in order. For width these are the channels
+    of stem, stages and head together, for depth the layers of all stages together, for resolution the multiples of 4
+    pixels. A network is *within one rounding step of the line* if there is a φ such that in each of the three
+    dimensions its number differs from that of φ by at most 1.
+
+    Args:
+        base: The network at φ = 0.
+        alpha: Growth of the depth per φ.
+        beta: Growth of the width.
+        gamma: Growth of the resolution.
+        classes: Outputs of the classifier, which count as parameters.
+        channels: Input channels.
+
+    Raises:
+        ValueError: All three coefficients are 1.
     """
 
     def __init__(
         self, base: Arch, alpha: float, beta: float, gamma: float, classes: int = 1000, channels: int = 3
     ) -> None:
         if alpha == beta == gamma == 1:
-            raise ValueError("alpha, beta and gamma are all 1, so that nothing grows: give one of them more")
+            raise ValueError("nothing grows if alpha, beta and gamma are all 1: increase one of them")
         self.base, self.coefficients = base, (alpha, beta, gamma)
         self._count_arguments = (classes, channels)
-        side_most = max(MAX_RESOLUTION, base.resolution)
-        room = [
-            log(most / start) / log(coefficient)
-            for coefficient, start, most in (
+        highest = [
+            log(maximum / start) / log(coefficient)
+            for coefficient, start, maximum in (
                 (beta, base.width, MAX_MULTIPLIER),
                 (alpha, base.depth, MAX_MULTIPLIER),
-                (gamma, base.resolution, side_most),
+                (gamma, base.resolution, max(MAX_RESOLUTION, base.resolution)),
             )
             if coefficient > 1
         ]
-        self.lowest, self.highest = -MAX_PHI, min(MAX_PHI, *room)
+        self.lowest, self.highest = -MAX_PHI, min(MAX_PHI, *highest)
         ends = self.lowest, self.highest
         self.width = RoundingSteps.of(base, base.width, beta, *ends, width_thresholds)
         self.depth = RoundingSteps.of(base, base.depth, alpha, *ends, depth_thresholds)
@@ -206,42 +208,42 @@ class CompoundLine:
 
     @property
     def dimensions(self) -> tuple[RoundingSteps, RoundingSteps, RoundingSteps]:
-        """Those of width, depth and resolution."""
+        """The rounding steps of width, depth and resolution."""
         return self.width, self.depth, self.resolution
 
     @cached_property
     def base_cost(self) -> NetworkCost:
-        """What the base itself costs, which need not be rounded as its line is."""
+        """The cost of the base itself, which need not be rounded like its line."""
         counted = count(self.base, None, *self._count_arguments)
         return NetworkCost(counted.macs, counted.params, counted.bytes)
 
     def place_at(self, phi: float, beside: int = 0) -> LinePlace:
-        """Where the line is at φ, or ``beside`` steps larger in every dimension (smaller, if negative)."""
-        return LinePlace(
-            *(min(max(ladder.step_at(phi) + beside, 0), len(ladder.thresholds)) for ladder in self.dimensions)
-        )
+        """Return the place of the line at φ, or the one ``beside`` steps larger in every dimension."""
+        steps = ((dimension.step_at(phi) + beside, len(dimension.thresholds)) for dimension in self.dimensions)
+        return LinePlace(*(min(max(step, 0), last) for step, last in steps))
 
     def phi_range(self, place: LinePlace, beside: int = 0) -> tuple[float, float]:
-        """From which φ to which the line is at ``place``, or within ``beside`` steps; the wrong way round: never."""
-        found = [ladder.phi_range(step, beside) for ladder, step in zip(self.dimensions, place, strict=True)]
-        return max(low for low, _ in found), min(high for _, high in found)
+        """Return the φ between which the line is within ``beside`` steps of ``place``; reversed if it never is."""
+        ranges = [dimension.phi_range(step, beside) for dimension, step in zip(self.dimensions, place, strict=True)]
+        return max(low for low, _ in ranges), min(high for _, high in ranges)
 
     def places_between(self, begin: float, end: float) -> Iterator[LinePlace]:
-        """Every place within one rounding step of where the line is between two φ."""
+        """Yield every place within one rounding step of the line between two φ."""
         first, last = self.place_at(begin, -1), self.place_at(end, 1)
-        steps = [[(step, ladder.phi_range(step, 1)) for step in range(low, high + 1)]
-                 for ladder, low, high in zip(self.dimensions, first, last, strict=True)]  # fmt: skip
-        widths, depths, sides = steps
-        for width, (low, high) in widths:
-            for side, (from_, to) in sides:
-                later, sooner = max(begin, low, from_), min(end, high, to)
-                if later < sooner:
-                    for depth, (from_, to) in depths:
-                        if max(later, from_) < min(sooner, to):
+        widths, depths, sides = (
+            [(step, dimension.phi_range(step, 1)) for step in range(low, high + 1)]
+            for dimension, low, high in zip(self.dimensions, first, last, strict=True)
+        )
+        for width, (width_low, width_high) in widths:
+            for side, (side_low, side_high) in sides:
+                low, high = max(begin, width_low, side_low), min(end, width_high, side_high)
+                if low < high:
+                    for depth, (depth_low, depth_high) in depths:
+                        if max(low, depth_low) < min(high, depth_high):
                             yield LinePlace(width, depth, side)
 
     def last_phi(self, holds: Callable[[float], bool]) -> float:
-        """The largest φ at which it ``holds``, less at most `PRECISION`; it must hold below that φ and not above."""
+        """Return the largest φ for which ``holds`` is true, to `PHI_TOLERANCE` below; it must be monotonic."""
         low, high = self.lowest, self.highest
         if holds(high):
             return high
@@ -251,44 +253,43 @@ class CompoundLine:
         return low
 
     def phi_for_macs(self, macs: float) -> float:
-        """About where on the line a network has so many MACs; the line's end where none has."""
+        """Return about the φ at which the line reaches that many MACs, or the end of the line."""
         return self.last_phi(lambda phi: self.cost(self.place_at(phi)).macs <= macs)
 
     def cost(self, place: LinePlace) -> NetworkCost:
-        """What the network there costs: exactly as `count` has it, but one count serves all depths."""
+        """Return the cost of the network at ``place``: the same as `count`'s, but one count serves all depths."""
         repeats = self._repeats.get(place.depth)
         if repeats is None:
             repeats = stage_depths(replace(self.base, depth=self.depth.typical_value(place.depth)))
             self._repeats[place.depth] = repeats
         macs = params = bytes_ = 0
-        for stage, first, cost in self._rows(place):
-            times = 1 if first else repeats[stage - 1] - 1
+        for stage, occurs_once, cost in self._two_layer_costs(place):
+            times = 1 if occurs_once else repeats[stage - 1] - 1
             if times:
                 macs += times * cost.macs
                 params += times * cost.params
                 bytes_ = max(bytes_, cost.bytes)
         return NetworkCost(macs, params, bytes_)
 
-    def _rows(self, place: LinePlace) -> tuple[LayerRowCost, ...]:
-        """Every layer of the network there, if each stage had two: the others of a stage cost what the second does."""
-        known = self._row_costs.get((place.width, place.resolution))
-        if known is None:
+    def _two_layer_costs(self, place: LinePlace) -> tuple[LayerRowCost, ...]:
+        """Return the cost of every layer if each stage had two: further layers of a stage cost what the second does."""
+        rows = self._row_costs.get((place.width, place.resolution))
+        if rows is None:
             network = self._layer_operations.get(place.width)
             if network is None:
-                pairs = replace(self._two_layer_base, width=self.width.typical_value(place.width))
-                network = self._layer_operations[place.width] = tuple(
-                    layers_with_operations(pairs, *self._count_arguments)
-                )
+                arch = replace(self._two_layer_base, width=self.width.typical_value(place.width))
+                network = tuple(layers_with_operations(arch, *self._count_arguments))
+                self._layer_operations[place.width] = network
             side = self._side(place)
-            known = tuple(
+            rows = tuple(
                 (row.layer.stage, not row.name.endswith(".1"), NetworkCost(row.macs, row.params, row.bytes))
                 for row in count_layers(network, (side, side))
             )
-            self._row_costs[place.width, place.resolution] = known
-        return known
+            self._row_costs[place.width, place.resolution] = rows
+        return rows
 
     def point_at(self, place: LinePlace) -> LinePoint:
-        """The network there, with the shortest numbers that give it."""
+        """Return the network at ``place``, with the shortest numbers that give it."""
         alpha, beta, gamma = self.coefficients
         low, high = self.phi_range(place)
         if high - low > EQUAL_TOLERANCE:
@@ -298,45 +299,51 @@ class CompoundLine:
                 low, high = (low, -EQUAL_TOLERANCE) if -low > high else (EQUAL_TOLERANCE, high)
             phi = shortest_decimal(low, high, (low + high) / 2)
             return LinePoint(scale(self.base, phi, alpha, beta, gamma), phi, 0.0, self.cost(place))
-        off, phi = self._nearest(place)
+        distance, phi = self._nearest(place)
         phi = round(phi, 4)
         width, depth = (
-            shortest_decimal(*ladder.value_range(step), ladder.value(phi)) if ladder.thresholds else ladder.start
-            for ladder, step in ((self.width, place.width), (self.depth, place.depth))
+            shortest_decimal(*dimension.value_range(step), dimension.value(phi))
+            if dimension.thresholds
+            else dimension.start
+            for dimension, step in ((self.width, place.width), (self.depth, place.depth))
         )
         side = self._side(place)
-        name = f"{self.base.name}_w{width:g}_d{depth:g}_r{side}"
         arch = replace(
-            self.base, name=name, width=width, depth=depth, resolution=side, dropout=scale_dropout(self.base, phi)
+            self.base,
+            name=f"{self.base.name}_w{width:g}_d{depth:g}_r{side}",
+            width=width,
+            depth=depth,
+            resolution=side,
+            dropout=scale_dropout(self.base, phi),
         )
-        return LinePoint(arch, phi, off, self.cost(place))
+        return LinePoint(arch, phi, distance, self.cost(place))
 
     def distance(self, place: LinePlace) -> float:
-        """By what share width, depth or resolution there leaves what the nearest φ asks for; 0 on the line."""
+        """Return the distance from the line as in `LinePoint`; 0 on the line."""
         low, high = self.phi_range(place)
         return 0.0 if high - low > EQUAL_TOLERANCE else self._nearest(place)[0]
 
     def _nearest(self, place: LinePlace) -> tuple[float, float]:
-        """How far from the line a place beside it is, and from which φ.
+        """Return the distance of a place beside the line, and the nearest φ.
 
-        A value is within δ (of logarithms) of what φ asks for where φ lies between (low − δ) / growth and
-        (high + δ) / growth. These intervals of all dimensions have a φ in common where every two of them have.
+        A value is within δ (in logarithms) of that of φ for φ between (low − δ) / growth and (high + δ) / growth. The
+        intervals of all dimensions have a φ in common if every two of them do.
         """
-        rows = []
-        for ladder, step in zip(self.dimensions, place, strict=True):
-            if ladder.coefficient > 1:
-                low, high = ladder.value_range(step)
-                rows.append((log(low / ladder.start), log(high / ladder.start), log(ladder.coefficient)))
-        off = max(
-            ((low / growth - high / other) / (1 / growth + 1 / other)
-             for (low, _, growth), (_, high, other) in permutations(rows, 2)),
-            default=0.0,
-        )  # fmt: skip
-        begin, end = (
-            max((low - off) / growth for low, _, growth in rows),
-            min((high + off) / growth for _, high, growth in rows),
+        ranges = []
+        for dimension, step in zip(self.dimensions, place, strict=True):
+            if dimension.coefficient > 1:
+                low, high = dimension.value_range(step)
+                ranges.append(
+                    (log(low / dimension.start), log(high / dimension.start), log(dimension.coefficient)),
+                )
+        deltas = (
+            (low / growth - high / other_growth) / (1 / growth + 1 / other_growth)
+            for (low, _, growth), (_, high, other_growth) in permutations(ranges, 2)
         )
-        return exp(off) - 1, (begin + end) / 2
+        delta = max(deltas, default=0.0)
+        begin = max((low - delta) / growth for low, _, growth in ranges)
+        end = min((high + delta) / growth for _, high, growth in ranges)
+        return exp(delta) - 1, (begin + end) / 2
 
     def _side(self, place: LinePlace) -> int:
         if not self.resolution.thresholds:
@@ -349,5 +356,5 @@ class CompoundLine:
 def make_line(
     base: Arch, alpha: float, beta: float, gamma: float, classes: int = 1000, channels: int = 3
 ) -> CompoundLine:
-    """The line of that base and those coefficients, with what was counted on it before."""
+    """Return the (cached) line of a base and coefficients, with the costs counted so far."""
     return CompoundLine(base, alpha, beta, gamma, classes, channels)

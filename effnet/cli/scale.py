@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from effnet.runtime.latency import Latency
 
 _COEFFICIENTS = (1.2, 1.1, 1.15)
-_LIMIT_NAMES = {"macs": "MACs", "params": "params", "bytes": "peak memory", "costs[0]": "latency"}
+_LIMIT_NAMES = {"macs": "MACs", "params": "params", "memory": "peak memory", "costs[0]": "latency"}
 
 
 def scale(
@@ -58,7 +58,7 @@ def scale(
     By --phi; or to the largest within --macs, --params, --memory and --latency. Rounding is reported: what was asked,
     what is built.
     """
-    limits = {"macs": macs, "params": params, "bytes": memory}
+    limits = {"macs": macs, "params": params, "memory": memory}
     limited = latency is not None or any(limit is not None for limit in limits.values())
     if phi is None and not limited:
         raise typer.BadParameter(
@@ -106,7 +106,7 @@ def _latency_cost(threads: int | None, batch: int, base: ResolvedNetwork) -> Lat
 
 def _scaled_to_dict(report: RoundingReport, built: Count, close: Arch) -> dict[str, Any]:
     cost = {name: getattr(built, name) for name in ("size", "params", "macs", "activations", "bytes")}
-    sides = {name: asdict(getattr(report, name)) for name in ("asked", "built")}
+    sides = {name: asdict(getattr(report, name)) for name in ("requested", "actual")}
     stages = {"stages": [asdict(stage) for stage in report.stages]}
     return {"arch": report.arch.to_dict(), "phi": report.phi, **cost, "nearest": close.name, **sides, **stages}
 
@@ -121,7 +121,7 @@ def _limits_to_dict(fit: FitResult, timer: Latency | None) -> dict[str, Any]:
             for limit in fit.limits
         },
         "binding": None if fit.reached_line_end else limit_name(fit.binding.name),
-        "off": fit.line_distance,
+        "line_distance": fit.line_distance,
     }
     if timer:
         found["measured"] = [
@@ -150,12 +150,12 @@ def _print(report: RoundingReport, built: Count, close: Arch, fit: FitResult | N
             values = (_format_limit(limit.name, limit.allowed), _format_limit(limit.name, limit.reached))
             limits.add_row(_LIMIT_NAMES[limit.name], *values, format_percent(limit.share), binds)
         above.append(limits)
-    whole = new_table("", "asked", "built", "difference", left=("",))
+    whole = new_table("", "requested", "actual", "difference", left=("",))
     for name, digits in (("width", 3), ("depth", 3), ("resolution", 1), ("macs", 0)):
         asked, got = getattr(report.requested, name), getattr(report.actual, name)
         written = [format_si(value) if name == "macs" else f"{value:.{digits}f}" for value in (asked, got)]
         whole.add_row("MACs" if name == "macs" else name, *written, f"{got / asked - 1:+.1%}")
-    stages = new_table("stage", "channels asked", "built", "layers asked", "built", left=("stage",))
+    stages = new_table("stage", "channels requested", "actual", "layers requested", "actual", left=("stage",))
     for number, row in enumerate(report.stages, start=1):
         channels = (f"{row.channels_requested:.1f}", str(row.channels))
         stages.add_row(f"stage{number}", *channels, f"{row.layers_requested:.2f}", str(row.layers))
@@ -168,12 +168,12 @@ def _print(report: RoundingReport, built: Count, close: Arch, fit: FitResult | N
 
 
 def _describe_position(report: RoundingReport, fit: FitResult | None) -> str:
-    """Where the network lies beside the compound line."""
+    """Describe where the network lies relative to the compound line."""
     if fit is None or not fit.line_distance:
         place = f"on the compound line, at φ = {report.phi:g}"
     else:
-        place = f"{fit.line_distance:.2%} off the compound line, which is nearest at φ = {report.phi:g}"
-    return f"{place}; no limit binds: the line ends here" if fit and fit.reached_line_end else place
+        place = f"{fit.line_distance:.2%} off the compound line, nearest at φ = {report.phi:g}"
+    return f"{place}; no limit is binding: the line ends here" if fit and fit.reached_line_end else place
 
 
 def _format_limit(name: str, value: float) -> str:
@@ -181,7 +181,7 @@ def _format_limit(name: str, value: float) -> str:
 
     if name == "costs[0]":
         return f"{value * 1e3:.3g} ms"
-    return format_si(value, "B" if name == "bytes" else "")
+    return format_si(value, "B" if name == "memory" else "")
 
 
 def _summary_line(built: Count) -> str:

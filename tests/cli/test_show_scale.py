@@ -98,7 +98,7 @@ def test_scale(run: Run, phi: str) -> None:
     report = effnet.rounding("b0", float(phi))
     assert effnet.Arch.from_dict(found["arch"]) == report.arch == effnet.scale("b0", float(phi))
     assert found["macs"] == report.actual.macs
-    assert found["asked"]["macs"] == report.requested.macs
+    assert found["requested"]["macs"] == report.requested.macs
     assert [row["channels"] for row in found["stages"]] == [row.channels for row in report.stages]
     assert found["nearest"] in effnet.ARCHS
     assert "nearest released network" in run("scale", "b0", "--phi", phi).out
@@ -115,17 +115,19 @@ def test_scale_by_coefficients(run: Run) -> None:
 def test_scale_to_limits(run: Run, base: str) -> None:
     words = ("scale", base, "--macs", "1G", "--params", "8M", "--memory", "50MB")
     found = json.loads(run(*words, "--json").out)
-    assert effnet.Arch.from_dict(found["arch"]) == effnet.fit(base, macs=1e9, params=8e6, bytes=50e6)
+    assert effnet.Arch.from_dict(found["arch"]) == effnet.fit(base, macs=1e9, params=8e6, memory=50e6)
     assert found["macs"] <= 1e9
     assert found["params"] <= 8e6
     limits = found["limits"]
-    assert list(limits) == ["macs", "params", "bytes"]
-    assert all(limits[name]["reached"] == found[name] for name in limits)
+    assert list(limits) == ["macs", "params", "memory"]
+    assert all(limits[name]["reached"] == found["bytes" if name == "memory" else name] for name in limits)
     assert found["binding"] == max(limits, key=lambda name: limits[name]["share"])
     told = run(*words).out
     (binds,) = (line for line in told.splitlines() if line.rstrip().endswith("binds"))
-    assert binds.split()[0] == {"macs": "MACs", "params": "params", "bytes": "peak"}[found["binding"]]
-    assert ("on the compound line" if not found["off"] else f"{found['off']:.2%} off the compound line") in told
+    assert binds.split()[0] == {"macs": "MACs", "params": "params", "memory": "peak"}[found["binding"]]
+    assert (
+        "on the compound line" if not found["line_distance"] else f"{found['line_distance']:.2%} off the compound line"
+    ) in told
 
 
 def test_scale_to_limits_by_other_coefficients(run: Run) -> None:
@@ -144,7 +146,7 @@ def test_scale_to_a_latency(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         return LatencyMeasurement(arch, "openvino", Timing(((effnet.count(arch).macs / 20e9,),)))
 
     monkeypatch.setattr(Latency, "_measure", measure)
-    monkeypatch.setattr(sys.modules[Latency.__module__], "APART", 0.0)
+    monkeypatch.setattr(sys.modules[Latency.__module__], "SECONDS_BETWEEN_MEASUREMENTS", 0.0)
     words = ("scale", "--latency", "50 ms", "--params", "20M", "--threads", "2", "--batch", "4")
     done = run(*words, "--json")
     found = json.loads(done.out)
@@ -179,7 +181,7 @@ def test_scale_says_how_far(run: Run) -> None:
         assert done.status == 2, words
         assert "Error" in done.err
     for words, said in (
-        (("--macs", "3"), "no network on b0's line is that small: the smallest, of φ = -20, has"),
+        (("--macs", "3"), "even the smallest scaled b0 (φ = -20) exceeds the limit: it has"),
         (("--macs", "0"), "macs must be above 0"),
         (("--macs", "1G", "--beta", "0.9"), "beta must be at least 1"),
         (("--phi", "20", "--alpha", "5"), "depth must be above 0 and at most 100"),
@@ -219,7 +221,7 @@ def test_no_seconds(text: str) -> None:
 
 def test_a_line_that_ends_before_its_limit(run: Run) -> None:
     done = run("scale", "nano", "--macs", "1e30")
-    assert "no limit binds: the line ends here" in done.out
+    assert "no limit is binding: the line ends here" in done.out
     assert "binds " not in done.out
     assert json.loads(run("scale", "nano", "--macs", "1e30", "--json").out)["binding"] is None
 
