@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from effnet.data.image_io import InputImage
 from effnet.data.preprocessing import normalize
-from effnet.exporting.calibration_images import load_quantization_data
-from effnet.exporting.quantize import format_sensitivities, measure_sensitivity, quantize
+from effnet.exporting.quantize import load_quantization_data, measure_sensitivity, quantize
+from effnet.exporting.sensitivity import format_sensitivities
 from effnet.net import EfficientNet
 from effnet.runtime import litert, onnx, openvino
 from effnet.runtime.base import open_exported
@@ -101,7 +101,7 @@ def nncf_in_words(model: EfficientNet, folder: str, count: int) -> str:
     taken = load_quantization_data(folder, model, count)
     if taken.targets is None:
         return "nncf: left out, since the folder's classes are not the network's"
-    proto = onnx.build_onnx_model(model, IOSpec("normalised", "logits", size=model.preprocess.size))
+    proto = onnx.build_onnx_model(model, IOSpec("normalized", "logits", size=model.preprocess.size))
     plain = openvino.Core().read_model(model=proto.SerializeToString())
     calibration = nncf.Dataset([_normalised(picture[None], model) for picture in taken.calibration])
 

@@ -23,7 +23,7 @@ from effnet.runtime.latency import (
     Latency,
     LatencyMeasurement,
     LatencyTask,
-    file_engines,
+    installed_file_engines,
     time_fastest_engine,
 )
 from effnet.timing import Stopwatch, describe_machine, installed_versions, run_in_subprocess
@@ -35,7 +35,7 @@ def again(arch: Arch, threads: int) -> FastestEngine:
     """The contest and the timing anew, both in one fresh process."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         return run_in_subprocess(
-            time_fastest_engine, LatencyTask(arch, 1000, 3, 1, threads, Path(folder)), file_engines()
+            time_fastest_engine, LatencyTask(arch, 1000, 3, 1, threads, Path(folder)), installed_file_engines()
         ).value
 
 
@@ -44,7 +44,7 @@ def found(base: str, limit: float, threads: int) -> tuple[FitResult, Latency, fl
     watch = Stopwatch()
 
     def tell(one: LatencyMeasurement) -> None:
-        print(f"  {one.arch.name}: {one.in_words()}", file=sys.stderr, flush=True)
+        print(f"  {one.arch.name}: {one.describe()}", file=sys.stderr, flush=True)
 
     timer = Latency(threads, on_measured=tell)
     return fit_detailed(base, costs=[(timer, limit)]), timer, watch.seconds

@@ -23,7 +23,7 @@ def export(
         str | None, typer.Option("--to", metavar="FORMAT", help="onnx, openvino, litert, torch: if OUT does not say.")
     ] = None,
     given: Annotated[
-        str, typer.Option("--input", metavar="KIND", help="pixels (uint8 N,H,W,3), floats (the same), normalised.")
+        str, typer.Option("--input", metavar="KIND", help="pixels (uint8 N,H,W,3), floats (the same), normalized.")
     ] = "pixels",
     output: Annotated[
         str | None, typer.Option(metavar="KIND", help="probabilities or logits; of a model of values, values.")
@@ -87,14 +87,16 @@ def export(
                 "bytes": done.bytes,
                 "difference": done.difference,
                 "pictures": done.images,
-                "same_top1": done.same_top1,
+                "same_predictions": done.same_predictions,
             }
         )
         return
     what = "number" if not done.task else "logit" if task_of(done.task).has_probabilities else "value"
-    agreed = f", the {task_of(done.task).agreement} on {done.same_top1}" if done.same_top1 is not None else ""
+    agreed = (
+        f", the {task_of(done.task).agreement} on {done.same_predictions}" if done.same_predictions is not None else ""
+    )
     print_results(
-        f"{done.path}: {done.format}, {done.bytes / 1e6:.1f} MB, {done.io_spec.in_words(has_classifier=bool(done.task))}",
+        f"{done.path}: {done.format}, {done.bytes / 1e6:.1f} MB, {done.io_spec.describe(has_classifier=bool(done.task))}",
         f"compared with the network on {done.images} pictures: "
         f"largest difference {done.difference:.1e} of the largest {what}{agreed}",
     )
@@ -126,7 +128,7 @@ def _export_int8(
         print_json({**told, "written": told.pop("path")})
         return
     print_results(
-        f"{done.path}: {done.format}, int8, {done.bytes / 1e6:.1f} MB, {interface.in_words()}",
-        done.in_words(),
+        f"{done.path}: {done.format}, int8, {done.bytes / 1e6:.1f} MB, {interface.describe()}",
+        done.describe(),
         *([format_sensitivities(done.sensitivities, done.task)] if done.sensitivities else []),
     )

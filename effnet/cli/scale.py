@@ -100,7 +100,7 @@ def _latency_cost(threads: int | None, batch: int, base: ResolvedNetwork) -> Lat
     from effnet.runtime.latency import Latency
 
     return Latency(
-        threads, batch, base.classes, base.channels, lambda found: note(f"{found.arch.name}: {found.in_words()}")
+        threads, batch, base.classes, base.channels, lambda found: note(f"{found.arch.name}: {found.describe()}")
     )
 
 
@@ -163,7 +163,7 @@ def _print(report: RoundingReport, built: Count, close: Arch, fit: FitResult | N
     if timer:
         measured = next(one for one in timer.measurements if one.arch == report.arch)
         threads = "a thread each core" if timer.threads is None else f"threads: {timer.threads}"
-        notes.insert(0, f"latency {measured.in_words()}; {threads}, pictures at once: {timer.batch_size}")
+        notes.insert(0, f"latency {measured.describe()}; {threads}, pictures at once: {timer.batch_size}")
     print_results(_summary_line(built), *above, whole, stages, *notes)
 
 

@@ -1,1 +1,1 @@
-"""Networks as files that other runtimes open: written, compared with the network, quantised; and the fastest chosen."""
+"""Exporting networks to files for other runtimes, verified and optionally quantized."""

@@ -1,35 +1,179 @@
-"""Which layers stay in float so that a written file keeps within a loss of accuracy."""
+"""`effnet.quantize`: an int8 file, calibrated on images and scored in its own runtime, within an allowed loss.
+
+Its own code rather than NNCF or ai-edge-quantizer: one calibration serves three formats, and on B0 it loses least
+(see docs/quantizing.md).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from effnet.arch.serde import check_choice, check_float, check_int
-from effnet.data.image_io import InputImage
+from effnet.data import open_data
+from effnet.data.dataset import ImageDataset, Item
+from effnet.data.folders import list_image_files
+from effnet.data.image_io import ImageError, InputImage, load_input
+from effnet.data.prefetch import prefetch_map
 from effnet.data.preprocessing import normalize
 from effnet.data.storage.atomic_write import atomic_write, move_with_companions
-from effnet.exporting import quantize_graphs
-from effnet.exporting.calibration import Calibration, all_operations, calibrate, equalize, file_ranges, weight_module
-from effnet.exporting.calibration_images import QuantizationData, load_quantization_data
-from effnet.exporting.sensitivity import LayerSensitivity, layer_sensitivities, rank_by_divergence
+from effnet.exporting import sensitivity
+from effnet.exporting.calibration import Calibration, all_operations, calibrate
+from effnet.exporting.quantize_graphs import QUANTIZED_FORMATS, write_quantized
+from effnet.metadata import Labels, Preprocess
 from effnet.net import EfficientNet
 from effnet.net.surgery import fold_batch_norm
-from effnet.runtime import litert as float_litert
-from effnet.runtime import onnx as float_onnx
 from effnet.runtime.base import FloatArray, open_exported
 from effnet.runtime.io_spec import IOSpec
-from effnet.runtime.openvino import get_core
 from effnet.tasks import task_of
+from effnet.weights import load
 
-MAX_FLOAT_SHARE = 0.5  # of the layers: a file of more floats than that is no int8 file
+BATCH_SIZE = 16
+MIN_CALIBRATION_IMAGES = 8
+MAX_EVALUATION_BYTES = 2**29  # of images held in memory
+SENSITIVITY_IMAGES = 32  # enough to rank layers
+MAX_FLOAT_FRACTION = 0.5  # of the layers: with more it is no longer an int8 file
+
+
+@dataclass(frozen=True)
+class QuantizedFile:
+    """A written int8 file, the layers that stay in float, and the loss on the evaluation images."""
+
+    path: Path
+    format: str  # "onnx", "openvino" or "litert"
+    float_layers: tuple[str, ...]  # names of operations, see `effnet.arch.operations`
+    layers: int  # in total
+    metric: str  # the task's, against labels; or "agreement", the same against the network's own predictions
+    float_score: float  # the network's
+    int8_score: float  # the file's, in its own runtime
+    images: int  # that were evaluated
+    bytes: int  # of all its files
+    sensitivities: tuple[sensitivity.LayerSensitivity, ...] = ()  # empty if no layer had to stay in float
+    unreadable: int = 0  # images that were skipped
+    task: str = "classification"
+
+    @property
+    def drop(self) -> float:
+        """Percentage points lost; negative if the file is better."""
+        return 100 * (self.float_score - self.int8_score)
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        floats = f"{len(self.float_layers)} of {self.layers} layers in float"
+        skipped = f"; skipped {self.unreadable:,} unreadable" if self.unreadable else ""
+        return (
+            f"{floats if self.float_layers else 'every layer in int8'}; "
+            f"{self.metric} {100 * self.int8_score:.2f} % (float {100 * self.float_score:.2f} %) "
+            f"on {self.images:,} images{skipped}"
+        )
+
+
+def quantize(
+    model: EfficientNet | str | Path,
+    path: str | Path,
+    images: str | Path,
+    io_spec: IOSpec | None = None,
+    max_drop: float | None = None,
+    calibration_images: int = 128,
+    keep_float: tuple[str, ...] = (),
+    threads: int | None = None,
+    step_done: Callable[[int, int], None] = lambda done, total: None,
+) -> QuantizedFile:
+    """Write ``model`` to ``path`` in int8.
+
+    The file is run in its own runtime and scored: against labels if the data has the network's classes, otherwise by
+    agreement with the network. Squeeze-excite always stays in float.
+
+    Args:
+        model: a network, or anything `effnet.load` accepts.
+        path: ``.onnx`` (QDQ), ``.xml`` (OpenVINO) or ``.tflite`` (LiteRT).
+        images: folder of images, or a file that `effnet.data.open_data` accepts. With train and val splits, the first
+            is for calibration and the second for scoring.
+        io_spec: input and output of the file, by default pixels in, probabilities (or values) out.
+        max_drop: percentage points of the metric that may be lost. As many of the most sensitive layers as necessary
+            stay in float. By default every layer is quantized.
+        calibration_images: number of images to calibrate on, spread over the classes.
+        keep_float: names of layers that stay in float.
+        threads: by default one per core.
+        step_done: called with (done, total) while sensitivities are measured.
+
+    Returns:
+        What was written, and its scores.
+
+    Raises:
+        ValueError: ``max_drop`` cannot be met (no file is left), too few images, unknown layer, or no classifier.
+        ImportError: the format's packages are not installed.
+
+    Example:
+        >>> effnet.quantize("model.safetensors", "model.onnx", "photos", max_drop=0.5).describe()
+    """
+    path = Path(path)
+    model = model if isinstance(model, EfficientNet) else load(model)
+    task = task_of(model.labels.task)
+    io_spec = io_spec or IOSpec(output=task.output, size=model.preprocess.size)
+    io_spec.check_labels(model.labels)
+    if path.suffix not in QUANTIZED_FORMATS:
+        raise ValueError(f"{path}: int8 files end in {', '.join(QUANTIZED_FORMATS)}")
+    check_int("calibration_images", calibration_images, 1)
+    if max_drop is not None:
+        check_float("max_drop", max_drop, 0, 100)
+    if not model.classes:
+        raise ValueError("int8 files are scored by their predictions, but this network has no classifier")
+    folded = fold_batch_norm(model).float().cpu()
+    folded.preprocess = model.preprocess
+    names = [operation.name for operation in all_operations(folded)]
+    for name in keep_float:
+        check_choice("keep_float", name, tuple(names))
+    data = load_quantization_data(images, model, calibration_images)
+    calibration = calibrate(folded, _normalized_batches(data.calibration, folded))
+    logits = _float_logits(folded, data.evaluation)
+    targets = task.predict(logits) if data.targets is None else data.targets
+    float_score = int8_score = task.score(logits, targets)
+    always_float = {name for name in names if "squeeze_excite" in name.split(".") or name in keep_float}
+    table: tuple[sensitivity.LayerSensitivity, ...] = ()
+    with atomic_write(path) as target, TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        written = Path(folder) / path.name
+
+        def measure_drop(float_layers: frozenset[str]) -> float:
+            nonlocal int8_score
+            int8_operations = [name for name in names if name not in always_float and name not in float_layers]
+            write_quantized(written, folded, io_spec, calibration, int8_operations)
+            engine = open_exported(written, threads=threads)
+            outputs = np.concatenate([engine.run(batch) for batch in _split_batches(data.evaluation)])
+            int8_score = task.score(outputs, targets)
+            return 100 * (float_score - int8_score)
+
+        def rank_layers() -> list[str]:
+            nonlocal table
+            table = _sensitivity_table(folded, calibration, data, always_float, step_done)
+            return [row.layer for row in sensitivity.rank_by_divergence(table)]
+
+        allowed = float("inf") if max_drop is None else max_drop
+        float_layers = find_float_layers(allowed, measure_drop, rank_layers, len(names) - len(always_float))
+        size_in_bytes = sum(file.stat().st_size for file in Path(folder).iterdir())
+        move_with_companions(written, path, target)
+    return QuantizedFile(
+        path=path,
+        format=QUANTIZED_FORMATS[path.suffix],
+        float_layers=tuple(name for name in names if name in always_float or name in float_layers),
+        layers=len(names),
+        metric="agreement" if data.targets is None else task.metric,
+        float_score=float_score,
+        int8_score=int8_score,
+        images=len(data.evaluation),
+        bytes=size_in_bytes,
+        sensitivities=table,
+        unreadable=data.unreadable,
+        task=task.name,
+    )
 
 
 def find_float_layers(
@@ -38,235 +182,53 @@ def find_float_layers(
     rank_layers: Callable[[], Sequence[str]],
     layers: int,
 ) -> frozenset[str]:
-    """The layers that stay in float: as few of the most harmful ones as keep the drop within ``max_drop``.
+    """Return the layers to leave in float: as few of the most sensitive ones as keep the drop within ``max_drop``.
 
-    ``drop`` writes a file with those layers in float, runs it and answers with what it loses, in percentage points;
-    its last call is with what is returned. ``ranked`` gives the layers, most harmful first; it is only asked where
-    leaving none in float is too much. Their number is doubled until the budget is kept, then halved back as far as it
-    stays kept. Raises ``ValueError`` where half of the ``layers`` in float is not enough.
+    ``measure_drop`` writes and scores a file with those layers in float; its last call is for the returned ones.
+    ``rank_layers`` returns layers, the most sensitive first, and is called only if some must stay in float. Their
+    number is doubled until the drop is small enough, then bisected. Raises ``ValueError`` if half of all ``layers`` in
+    float are not enough.
     """
     first = measure_drop(frozenset())
     if first <= max_drop:
         return frozenset()
-    order = list(rank_layers())
-    most = min(int(layers * MAX_FLOAT_SHARE), len(order))
-    kept, count, lost = 0, 1, first
-    while kept < most:
+    ranked = list(rank_layers())
+    most = min(int(layers * MAX_FLOAT_FRACTION), len(ranked))
+    too_few, count, drop = 0, 1, first
+    while too_few < most:
         count = min(count, most)
-        lost = measure_drop(frozenset(order[:count]))
-        if lost <= max_drop:
+        drop = measure_drop(frozenset(ranked[:count]))
+        if drop <= max_drop:
             break
-        kept, count = count, count * 2
+        too_few, count = count, count * 2
     else:
         raise ValueError(
-            f"int8 would lose {first:.2f} percentage points, and still {lost:.2f} with the {most} most harmful of "
-            f"{layers} layers in float, where {max_drop:g} are allowed: allow more, or give more pictures"
+            f"int8 loses {first:.2f} percentage points, and {drop:.2f} with the {most} most sensitive of {layers} "
+            f"layers in float, but max_drop is {max_drop:g}: raise it, or give more images"
         )
-    last = count  # with which `drop` was called last
-    while count - kept > 1:
-        middle = (kept + count) // 2
-        last = middle
-        kept, count = (kept, middle) if measure_drop(frozenset(order[:middle])) <= max_drop else (middle, count)
-    if last != count:
-        measure_drop(frozenset(order[:count]))
-    return frozenset(order[:count])
-
-
-# An int8 file in each of the formats: our float one, rewritten by the same calibration.
-
-
-QUANTIZED_FORMATS = {".onnx": "onnx", ".xml": "openvino", ".tflite": "litert"}
-
-
-def write_quantized(
-    path: Path, model: EfficientNet, io_spec: IOSpec, calibration: Calibration, int8_operations: Collection[str]
-) -> None:
-    """``model``, folded, at ``path`` in the format of its suffix, with the operations ``chosen`` in int8.
-
-    OpenVINO reads the graph that ONNX gets: its own optimiser turns the QDQ pairs into its own form of them.
-    Raises ``ImportError`` without the format's packages.
-    """
-    shifted = equalize(correct_bias(model, calibration, int8_operations), calibration.channel_scales)
-    ranges = file_ranges(calibration.ranges, model.preprocess)
-    sizes = {name: size.numpy() for name, size in calibration.channel_scales.items()}
-    texts = io_spec.to_file_metadata(model.metadata)
-    if path.suffix == ".tflite":
-        from effnet.weights.formats import tflite_schema
-        from effnet.weights.formats.tflite_schema import decode_tflite, encode_tflite
-
-        with TemporaryDirectory() as folder:
-            plain = Path(folder) / "float.tflite"
-            float_litert.write_litert(plain, shifted, io_spec)
-            graph = decode_tflite(plain.read_bytes())
-        path.write_bytes(encode_tflite(quantize_graphs.quantize_tflite(graph, ranges, int8_operations, sizes)))
-        if model.labels.names:
-            tflite_schema.append_labels(model.labels.names, path)
-        tflite_schema.append_files(texts, path)
-        return
-    proto = float_onnx.build_onnx_model(shifted, io_spec)
-    quantize_graphs.quantize_onnx(proto, ranges, int8_operations, sizes)
-    if path.suffix == ".onnx":
-        path.write_bytes(proto.SerializeToString())
-        return
-    read = get_core().read_model(model=proto.SerializeToString())
-    for name, text in texts.items():
-        read.set_rt_info(text, [name])
-    import openvino
-
-    openvino.save_model(read, path, compress_to_fp16=False)
-
-
-def correct_bias(model: EfficientNet, calibration: Calibration, int8_operations: Collection[str]) -> EfficientNet:
-    """A copy whose biases take back by how much rounding its weights shifts the operations ``chosen``."""
-    copy = deepcopy(model)
-    with torch.no_grad():
-        for name in int8_operations:
-            bias = weight_module(copy, name).bias
-            assert bias is not None
-            bias -= calibration.shifts[name]
-    return copy
-
-
-# A network as an int8 file: calibrated on pictures, judged in its own runtime, within a loss that is allowed.
-
-
-BATCH_SIZE = 16
-
-
-SENSITIVITY_IMAGES = 32  # by which layers are compared with each other: enough for an order
-
-
-@dataclass(frozen=True)
-class QuantizedFile:
-    """What was written, what of it stays in float, and what that costs on the pictures that it was judged by."""
-
-    path: Path
-    format: str  # "onnx", "openvino" or "litert"
-    float_layers: tuple[str, ...]  # layers in float, as in `effnet.arch.counting`
-    layers: int  # in all
-    metric: str  # "top-1", "labels right" or "R²", against labels; or "agreement", the same with the network's own
-    float_score: float  # shares: the network's
-    int8_score: float  # and the file's, run in its own runtime
-    images: int  # judged
-    bytes: int  # of all its files
-    sensitivities: tuple[LayerSensitivity, ...] = ()  # empty where nothing had to be left in float
-    unreadable: int = 0  # pictures that were left out
-    task: str = "classification"  # of the labels
-
-    @property
-    def drop(self) -> float:
-        """Percentage points lost; below 0 where the file is better."""
-        return 100 * (self.float_score - self.int8_score)
-
-    def in_words(self) -> str:
-        """One line for a person."""
-        kept = (
-            f"{len(self.float_layers)} of {self.layers} layers in float" if self.float_layers else "every layer in int8"
-        )
-        left_out = f"; {self.unreadable:,} could not be read" if self.unreadable else ""
-        return (
-            f"{kept}; {self.metric} {100 * self.int8_score:.2f} % (float {100 * self.float_score:.2f} %) "
-            f"on {self.images:,} pictures{left_out}"
-        )
-
-
-def quantize(
-    model: EfficientNet,
-    path: str | Path,
-    images: str | Path,
-    io_spec: IOSpec | None = None,
-    max_drop: float | None = None,
-    calibration_images: int = 128,
-    keep_float: tuple[str, ...] = (),
-    threads: int | None = None,
-    step_done: Callable[[int, int], None] = lambda done, of: None,
-) -> QuantizedFile:
-    """Writes ``model`` to ``path`` in int8: ``.onnx`` (QDQ), ``.xml`` (OpenVINO) or ``.tflite`` (LiteRT).
-
-    Ranges come from ``count`` pictures of the folder ``pictures``, see `effnet.exporting.calibration_images.read`. The
-    file is run in its own runtime and judged by top-1 where the folder's classes are the network's, by agreement with
-    the network where not; of labels of which any may be right by the share of them that is, of values by R².
-    Squeeze-excite stays in float, and so does ``keep``. With ``max_drop``, in percentage points, so many of the layers
-    that harm most stay in float too; a sensitivity table says which those are.
-    Raises ``ValueError`` where the budget cannot be kept (no file is left), for too few pictures, an unknown layer, no
-    classifier; ``ImportError`` without the format's packages.
-    """
-    path, task = Path(path), task_of(model.labels.task)
-    io_spec = io_spec or IOSpec(output=task.output, size=model.preprocess.size)
-    io_spec.check_labels(model.labels)
-    if path.suffix not in QUANTIZED_FORMATS:
-        raise ValueError(f"{path}: int8 files end in {', '.join(QUANTIZED_FORMATS)}")
-    check_int("count", calibration_images, 1)
-    if max_drop is not None:
-        check_float("max_drop", max_drop, 0, 100)
-    if not model.classes:
-        raise ValueError("int8 is judged by what a network answers, and this one has no classifier: train a head first")
-    folded = fold_batch_norm(model).float().cpu()
-    folded.preprocess = model.preprocess
-    names = [each.name for _, each in all_operations(folded)]
-    for name in keep_float:
-        check_choice("keep", name, tuple(names))
-    read_ = load_quantization_data(images, model, calibration_images)
-    batches = _normalized_batches(read_.calibration, folded)
-    calibration = calibrate(folded, batches)
-    plain = _float_logits(folded, read_.evaluation)
-    wanted = task.predict(plain) if read_.targets is None else read_.targets
-    before = task.score(plain, wanted)
-    always = {name for name in names if "squeeze_excite" in name.split(".") or name in keep_float}
-    table: tuple[LayerSensitivity, ...] = ()
-    with atomic_write(path) as beside, TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        made, after = Path(folder) / path.name, before
-
-        def drop(floats: frozenset[str]) -> float:
-            nonlocal after
-            chosen = [name for name in names if name not in always and name not in floats]
-            write_quantized(made, folded, io_spec, calibration, chosen)
-            engine = open_exported(made, threads=threads)
-            after = task.score(np.concatenate([engine.run(part) for part in _split_batches(read_.evaluation)]), wanted)
-            return 100 * (before - after)
-
-        def order() -> list[str]:
-            nonlocal table
-            table = _sensitivity_table(folded, calibration, read_, always, step_done)
-            return rank_by_divergence(table)
-
-        if max_drop is None:
-            floats = frozenset[str]()
-            drop(floats)
+    measured = count  # in the latest call
+    while count - too_few > 1:
+        measured = (too_few + count) // 2
+        if measure_drop(frozenset(ranked[:measured])) <= max_drop:
+            count = measured
         else:
-            floats = find_float_layers(max_drop, drop, order, len(names) - len(always))
-        written = sum(file.stat().st_size for file in Path(folder).iterdir())
-        move_with_companions(made, path, beside)
-    kept = tuple(name for name in names if name in always or name in floats)
-    measure = "agreement" if read_.targets is None else task.metric
-    return QuantizedFile(
-        path,
-        QUANTIZED_FORMATS[path.suffix],
-        kept,
-        len(names),
-        measure,
-        before,
-        after,
-        len(read_.evaluation),
-        written,
-        table,
-        read_.unreadable,
-        task.name,
-    )
+            too_few = measured
+    if measured != count:
+        measure_drop(frozenset(ranked[:count]))
+    return frozenset(ranked[:count])
 
 
 def measure_sensitivity(
     model: EfficientNet,
     images: str | Path,
     count: int = SENSITIVITY_IMAGES,
-    step_done: Callable[[int, int], None] = lambda done, of: None,
-) -> tuple[LayerSensitivity, ...]:
-    """What each layer of ``model`` loses when it alone is in int8, on ``count`` pictures of the folder ``pictures``."""
+    step_done: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[sensitivity.LayerSensitivity, ...]:
+    """Return what each layer of ``model`` loses if it alone is in int8, on ``count`` images of a folder."""
     folded = fold_batch_norm(model).float().cpu()
-    read_ = load_quantization_data(images, model, count)
-    return _sensitivity_table(
-        folded, calibrate(folded, _normalized_batches(read_.calibration, folded)), read_, set(), step_done, count
-    )
+    data = load_quantization_data(images, model, count)
+    calibration = calibrate(folded, _normalized_batches(data.calibration, folded))
+    return _sensitivity_table(folded, calibration, data, set(), step_done, count)
 
 
 def _sensitivity_table(
@@ -276,27 +238,150 @@ def _sensitivity_table(
     always_float: set[str],
     step_done: Callable[[int, int], None],
     count: int = SENSITIVITY_IMAGES,
-) -> tuple[LayerSensitivity, ...]:
-    some = np.linspace(0, len(data.evaluation) - 1, min(count, len(data.evaluation))).astype(int)  # they lie by class
+) -> tuple[sensitivity.LayerSensitivity, ...]:
+    total = len(data.evaluation)
+    chosen = np.linspace(0, total - 1, min(count, total)).astype(int)  # they are sorted by class
     targets = None
     if data.targets is not None:
-        targets = [torch.from_numpy(part) for part in _split_batches(data.targets[some])]
-    chosen = [each.name for _, each in all_operations(model) if each.name not in always_float]
-    return layer_sensitivities(
-        model, calibration, _normalized_batches(data.evaluation[some], model), targets, chosen, step_done
-    )
+        targets = [torch.from_numpy(batch) for batch in _split_batches(data.targets[chosen])]
+    names = [operation.name for operation in all_operations(model) if operation.name not in always_float]
+    batches = _normalized_batches(data.evaluation[chosen], model)
+    return sensitivity.layer_sensitivities(model, calibration, batches, targets, names, step_done)
 
 
-def _split_batches(images: InputImage) -> list[InputImage]:
-    return [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
+def _split_batches(array: NDArray[Any]) -> list[NDArray[Any]]:
+    return [array[start : start + BATCH_SIZE] for start in range(0, len(array), BATCH_SIZE)]
 
 
 def _normalized_batches(images: InputImage, model: EfficientNet) -> list[Tensor]:
-    return [normalize(torch.from_numpy(part), model.preprocess) for part in _split_batches(images)]
+    return [normalize(torch.from_numpy(batch), model.preprocess) for batch in _split_batches(images)]
 
 
+@torch.inference_mode()
 def _float_logits(model: EfficientNet, images: InputImage) -> FloatArray:
-    with torch.inference_mode():
-        parts = [model(normalize(torch.from_numpy(part), model.preprocess)).numpy() for part in _split_batches(images)]
-    out: FloatArray = np.concatenate(parts)
-    return out
+    logits: FloatArray = torch.cat([model(batch) for batch in _normalized_batches(images, model)]).numpy()
+    return logits
+
+
+# Images for calibration and evaluation
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizationData:
+    """Images with values 0 … 255, (N, H, W, C), and the ``targets`` of the evaluation images.
+
+    ``targets`` are those of `effnet.tasks.Task`, None if not known. ``unreadable``: number of images skipped.
+    """
+
+    calibration: InputImage
+    evaluation: InputImage
+    targets: NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float32] | None
+    unreadable: int
+
+
+def load_quantization_data(source: str | Path, model: EfficientNet, count: int) -> QuantizationData:
+    """Load ``count`` calibration images, spread over the classes, and as many evaluation images as fit into memory.
+
+    ``source``: a folder, or a file that `open_data` accepts. Labels are used if they are the network's. Raises
+    ``ValueError`` for fewer than `MIN_CALIBRATION_IMAGES` images.
+    """
+    root = Path(source)
+    if not root.exists():
+        raise ValueError(f"{root} does not exist: int8 requires a folder of images like those it will be used on")
+    train, evaluation, labels_match = _find_items(root, model)
+    calibration, _, unreadable = _load_items(sample_by_class(train, count), model.preprocess)
+    if len(calibration) < MIN_CALIBRATION_IMAGES:
+        raise ValueError(
+            f"{root} has {len(calibration)} readable images, but calibration requires {MIN_CALIBRATION_IMAGES}"
+        )
+    limit = max(MAX_EVALUATION_BYTES // calibration[0].nbytes, 1)
+    images, items, also_unreadable = _load_items(sample_by_class(list(evaluation.items), limit), model.preprocess)
+    targets = _target_array(ImageDataset(items, evaluation.labels)) if labels_match else None
+    return QuantizationData(calibration, images, targets, len(unreadable | also_unreadable))
+
+
+def _find_items(root: Path, model: EfficientNet) -> tuple[list[Item], ImageDataset, bool]:
+    """Return items to calibrate on, images to evaluate on, and whether their labels are the network's, in its order."""
+    try:
+        splits = open_data(root)
+    except ValueError:  # no class folders
+        if not root.is_dir():
+            raise
+        items = tuple(Item(path, 0, path.name) for path in list_image_files(root))
+        return list(items), ImageDataset(items, Labels()), False
+    train = splits.train or splits.val or splits.test
+    assert train is not None
+    evaluation = splits.val or splits.test or train
+    matched = _match_labels(evaluation, model.labels, model.classes)
+    return list(train.items), matched or evaluation, matched is not None
+
+
+def _match_labels(dataset: ImageDataset, known: Labels, classes: int) -> ImageDataset | None:
+    """Return ``dataset`` with the network's labels, or None if it has others, or another task."""
+    found = dataset.labels
+    if found.task != known.task:
+        return None
+    if not known.names:
+        return dataset if len(found.names) == classes else None
+    partial = known.task == "classification"  # only some of the classes may occur
+    if not set(found.names) <= set(known.names) or (not partial and len(found.names) < len(known.names)):
+        return None
+    order = [known.names.index(name) for name in found.names]
+
+    def reorder(label: int | tuple[int, ...] | tuple[float, ...]) -> int | tuple[int, ...] | tuple[float, ...]:
+        if isinstance(label, int):
+            return order[label]
+        if known.task == "regression":
+            return tuple(label[order.index(index)] for index in range(len(order)))
+        return tuple(order[int(index)] for index in label)
+
+    return ImageDataset(tuple(replace(item, label=reorder(item.label)) for item in dataset.items), known)
+
+
+def _target_array(dataset: ImageDataset) -> NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float32]:
+    match dataset.labels.task:
+        case "classification":
+            return dataset.targets
+        case "multilabel":
+            return dataset.target_matrix > 0
+    return dataset.target_matrix
+
+
+def sample_by_class(items: list[Item], count: int) -> list[Item]:
+    """Return ``count`` of ``items``, as many of each class as possible, evenly spaced within a class.
+
+    Items with several labels, or values, count as one class.
+    """
+    if len(items) <= count:
+        return items
+    members: dict[int, list[Item]] = {}
+    for item in items:
+        members.setdefault(item.label if isinstance(item.label, int) else 0, []).append(item)
+    quota = dict.fromkeys(members, 0)
+    left = count
+    while left:  # one for each class in turn, until the smaller ones are used up
+        open_classes = [label for label in members if quota[label] < len(members[label])][:left]
+        for label in open_classes:
+            quota[label] += 1
+        left -= len(open_classes)
+    return [
+        of_class[index * len(of_class) // quota[label]]
+        for label, of_class in members.items()
+        for index in range(quota[label])
+    ]
+
+
+def _load_items(items: list[Item], preprocess: Preprocess) -> tuple[InputImage, tuple[Item, ...], set[str]]:
+    """Return the readable images, their items, and the names of the unreadable ones."""
+
+    def load_item(item: Item) -> InputImage | None:
+        try:
+            return load_input(item.image, preprocess)
+        except ImageError:
+            return None
+
+    loaded = list(zip(items, prefetch_map(load_item, items), strict=True))
+    unreadable = {item.name for item, image in loaded if image is None}
+    images = [image for _, image in loaded if image is not None]
+    readable = tuple(item for item, image in loaded if image is not None)
+    return np.stack(images) if images else np.empty((0, *preprocess.size, 3), np.uint8), readable, unreadable

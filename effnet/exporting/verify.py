@@ -1,4 +1,4 @@
-"""Whether a written file answers as the network that it was made from: asked in its bare runtime, always."""
+"""Comparing an exported file, in its bare runtime, with the network it was made from; and the images for that."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,193 +23,225 @@ from effnet.net import EfficientNet
 from effnet.runtime.io_spec import IOSpec
 from effnet.tasks import MIN_COMPARED_PROBABILITY, task_of
 
-FileRunner = Callable[
-    [NDArray[Any]], dict[str, NDArray[np.float32]]
-]  # pictures as the file takes them -> its outputs by name
+# Runs a file in its own runtime: images as the file takes them -> outputs by name
+FileRunner = Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]
 
-
-COMPARED_BATCH_SIZE = 3  # pictures at once, where it is not one
-
-
-# Logits as small as an untrained network's are lost in the rounding of their probabilities: beside this, not themselves
+BATCH_SIZE = 3  # besides single images
+# Lower bound of the scale for probabilities: logits of untrained networks are so small that they drown in rounding
 MIN_LOGIT_SCALE = 0.1
+MAX_IMAGES = 32
+MAX_SCANNED_SOURCES = 10_000  # of a folder, to choose those from
+SKLEARN_PHOTOS = ("china.jpg", "flower.jpg")
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a file answers from the network."""
+    """How closely a file agrees with its network."""
 
-    difference: float  # the largest of a logit over the largest logit, or of an embedding; NaN: no such outputs
+    difference: float  # largest difference relative to the largest logit or embedding value; NaN: other outputs
     images: int
-    # Pictures whose likeliest class is the network's or, where any label may be right, all labels of 0.5 and above;
-    # None without a classifier, and of values
-    same_top1: int | None
+    # Images with the same prediction: top class, or all labels if multi-label; None without classifier, for regression
+    same_predictions: int | None
 
 
 def compare_outputs(run: FileRunner, model: EfficientNet, io_spec: IOSpec, images: Iterable[InputImage]) -> Agreement:
-    """What ``run`` answers beside ``model``, in evaluation mode: each of ``pictures`` is one size, (N, H, W, C).
+    """Compare ``run`` with ``model``, which is in evaluation mode.
 
-    Of every size the first picture is asked alone, then all in threes. Probabilities are compared by their logarithms,
-    or of labels of which any may be right by the logits that they mean, beside the largest logit too: of a thousand
-    classes that are all unlikely none would differ by much otherwise.
+    ``images``: batches (N, H, W, C), one per size. The first image of each is run alone, then all in batches of three.
+    Probabilities are compared as `Task.max_difference` does, relative to the largest logit.
     """
     task = task_of(model.labels.task)
-    answered = bool(model.classes) and task.has_probabilities
-    apart: dict[str, float] = {}  # by output: the largest difference, and the largest number
-    most: dict[str, float] = {}
-    seen = same = 0
-    for whole in images:
-        batches = [
-            whole[:1],
-            *(whole[start : start + COMPARED_BATCH_SIZE] for start in range(0, len(whole), COMPARED_BATCH_SIZE)),
-        ]
+    comparable = bool(model.classes) and task.has_probabilities
+    difference: dict[str, float] = {}  # by output
+    scale: dict[str, float] = {}
+    total = same = 0
+    for stack in images:
+        batches = [stack[:1], *(stack[start : start + BATCH_SIZE] for start in range(0, len(stack), BATCH_SIZE))]
         for index, batch in enumerate(batches):
-            given, expected = _expected_outputs(model, io_spec, batch)
-            got = run(given)
-            if {name: one.shape for name, one in got.items()} != {name: one.shape for name, one in expected.items()}:
-                return Agreement(float("nan"), len(whole), 0 if answered else None)
-            for name, wanted in expected.items():
+            x, expected = _expected_outputs(model, io_spec, batch)
+            got = run(x)
+            if {name: out.shape for name, out in got.items()} != {name: out.shape for name, out in expected.items()}:
+                return Agreement(float("nan"), len(stack), 0 if comparable else None)
+            for name, out in expected.items():
                 scores = name == "probabilities"
-                difference = task.max_difference(got[name], wanted) if scores else np.abs(got[name] - wanted).max()
-                apart[name] = float(np.maximum(apart.get(name, 0), difference))  # NaN stays
-                least = MIN_LOGIT_SCALE if scores else MIN_COMPARED_PROBABILITY
-                most[name] = max(most.get(name, least), float(np.abs(wanted).max()))
-            if index and answered:
-                answer = next(iter(expected))
-                logits = task.invert(got[answer]) if answer == "probabilities" else got[answer]
-                same += task.count_equal_rows(logits, expected[answer])
-        seen += len(whole)
-    difference = float(np.max([apart[name] / most[name] for name in apart]))
-    return Agreement(difference, seen, same if answered else None)
+                largest = task.max_difference(got[name], out) if scores else np.abs(got[name] - out).max()
+                difference[name] = float(np.maximum(difference.get(name, 0), largest))  # NaN stays
+                smallest = MIN_LOGIT_SCALE if scores else MIN_COMPARED_PROBABILITY
+                scale[name] = max(scale.get(name, smallest), float(np.abs(out).max()))
+            if index and comparable:
+                name = next(iter(expected))
+                logits = task.invert(got[name]) if name == "probabilities" else got[name]
+                same += task.count_equal_rows(logits, expected[name])
+        total += len(stack)
+    relative = float(np.max([difference[name] / scale[name] for name in difference]))
+    return Agreement(relative, total, same if comparable else None)
 
 
 @torch.inference_mode()
 def _expected_outputs(
     model: EfficientNet, io_spec: IOSpec, images: InputImage
 ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    """The pictures as the file takes them, and what the network answers: logits where the file gives probabilities."""
-    given = np.rint(images).astype(np.uint8) if io_spec.input == "pixels" else images.astype(np.float32)
-    x = normalize(torch.from_numpy(given), model.preprocess)
-    if io_spec.input == "normalised":
+    """Return the file's input and the network's outputs, with logits in the place of probabilities."""
+    pixels = np.rint(images).astype(np.uint8) if io_spec.input == "pixels" else images.astype(np.float32)
+    x = normalize(torch.from_numpy(pixels), model.preprocess)
+    if io_spec.input == "normalized":
         x = x.contiguous()
-        given = x.numpy()
+        pixels = x.numpy()
     embedding = model.embed(x)
-    wanted: dict[str, torch.Tensor] = {}
+    outputs: dict[str, torch.Tensor] = {}
     if model.classes:
-        wanted[io_spec.output] = model.classifier(embedding)
+        outputs[io_spec.output] = model.classifier(embedding)
     if io_spec.embedding or not model.classes:
-        wanted["embedding"] = embedding
-    return given, {name: tensor.numpy() for name, tensor in wanted.items()}
+        outputs["embedding"] = embedding
+    return pixels, {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
-# Pictures to compare by: those that the user gives, or else some that need no data of theirs.
+# Bare runtimes, as a program without this package would use them
 
 
-MAX_IMAGES = 32  # more would tell no more
-
-
-MAX_SOURCES = 10_000  # of a folder, to take those from
-
-
-SKLEARN_PHOTOS = ("china.jpg", "flower.jpg")  # scikit-learn's two sample images
-
-
-def select_images(images: str | Path | Iterable[ImageSource]) -> list[ImageSource]:
-    """Up to `MOST` of the pictures that a folder, a pattern or a list means, evenly spread.
-
-    Raises ``FileNotFoundError``, and ``ValueError`` where there are none.
-    """
-    if isinstance(images, (str, Path)):
-        images = (source for _, source in open_inputs([images]) if not isinstance(source, ImageError))
-    found = list(islice(images, MAX_SOURCES))
-    if not found:
-        raise ValueError("there are no pictures to compare by: leave them out, and some of our own are taken")
-    return found[:: -(-len(found) // MAX_IMAGES)]
-
-
-def load_images(images: list[ImageSource], preprocess: Preprocess) -> InputImage:
-    """(N, H, W, 3) of ``preprocess.size``; what is no readable picture is passed over.
-
-    Raises ``ValueError`` where none can be read.
-    """
-    read, why = [], ""
-    for source in images:
-        try:
-            read.append(load_input(source, preprocess))
-        except ImageError as error:
-            why = str(error)
-    if not read:
-        raise ValueError(f"none of the pictures to compare by can be read: {why}")
-    return np.stack(read)
-
-
-def sample_images(preprocess: Preprocess, channels: int = 3) -> InputImage:
-    """(N, H, W, channels) of ``preprocess.size``, always the same: gradients, a texture, blots and noise.
-
-    With three channels also the two photos that come with scikit-learn, by the network's own preprocessing.
-    """
-    drawn = _synthetic_images(*preprocess.size, channels)
-    package = find_spec("sklearn")
-    places = [Path(place) / "datasets" / "images" for place in (package and package.submodule_search_locations) or ()]
-    photos: list[ImageSource] = [
-        place / name for place in places for name in SKLEARN_PHOTOS if (place / name).is_file()
-    ]
-    if channels != 3 or not photos:
-        return drawn
-    return np.concatenate([load_images(photos, replace(preprocess, decode="exact")), drawn])
-
-
-def _synthetic_images(height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """(4, height, width, channels)."""
-    chance = np.random.default_rng(0)
-    down, along = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[None, :, None]
-    turn = np.arange(channels) / channels
-    gradient = (down * (1 - turn) + along * turn) * 255
-    waves = np.sin(40 * along + 6 * turn) * np.sin(25 * down + 9 * down * along) * 127.5 + 127.5
-    coarse = [Image.fromarray(chance.integers(0, 256, (7, 9), np.uint8)) for _ in range(channels)]
-    blots = np.stack([np.asarray(each.resize((width, height), Image.Resampling.BICUBIC)) for each in coarse], -1)
-    noise = chance.integers(0, 256, (height, width, channels))
-    return np.stack([np.rint(each).astype(np.uint8) for each in (gradient, waves, blots, noise)])
-
-
-def run_onnx_file(path: Path) -> FileRunner:
-    """The file at ``path`` in onnxruntime. Raises ``ImportError`` without it."""
+def open_onnx_runner(path: Path) -> FileRunner:
+    """Open ``path`` in onnxruntime. Raises ``ImportError`` without it."""
     try:
         import onnxruntime
     except ImportError:
-        raise ImportError("ONNX files are checked by onnxruntime: pip install onnxruntime") from None
+        raise ImportError('verifying ONNX files requires onnxruntime: pip install "effnet[export]"') from None
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (given,), names = session.get_inputs(), [output.name for output in session.get_outputs()]
-    return lambda pictures: dict(zip(names, session.run(names, {given.name: pictures}), strict=True))
+    (source,), names = session.get_inputs(), [output.name for output in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(names, {source.name: images}), strict=True))
 
 
-def run_openvino_file(path: Path) -> FileRunner:
-    """The file at ``path`` in OpenVINO, on the CPU. Raises ``ImportError`` without it."""
+def open_openvino_runner(path: Path) -> FileRunner:
+    """Open ``path`` in OpenVINO, on the CPU. Raises ``ImportError`` without it."""
     from effnet.runtime.openvino import get_core
 
-    # In float32: where a CPU has bfloat16, OpenVINO would take that by itself.
+    # float32 explicitly: on a CPU with bfloat16 OpenVINO would use that
     compiled = get_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = [output.any_name for output in compiled.outputs]
-    return lambda pictures: dict(zip(names, compiled([pictures]).to_tuple(), strict=True))
+    return lambda images: dict(zip(names, compiled([images]).to_tuple(), strict=True))
 
 
-def run_litert_file(path: Path) -> FileRunner:
-    """The file at ``path`` in LiteRT's interpreter. Raises ``ImportError`` without it."""
+def open_litert_runner(path: Path) -> FileRunner:
+    """Open ``path`` in LiteRT's interpreter. Raises ``ImportError`` without it."""
     from effnet.runtime.litert import silence_xnnpack
 
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
-        raise ImportError("TFLite files are checked by ai-edge-litert: pip install ai-edge-litert") from None
+        raise ImportError('verifying TFLite files requires ai-edge-litert: pip install "effnet[litert]"') from None
     interpreter = Interpreter(str(path))
-    (given,), outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    (source,), outputs = interpreter.get_input_details(), interpreter.get_output_details()
 
-    def run(pictures: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+    def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         with silence_xnnpack():
-            interpreter.resize_tensor_input(given["index"], pictures.shape)
+            interpreter.resize_tensor_input(source["index"], images.shape)
             interpreter.allocate_tensors()
-        interpreter.set_tensor(given["index"], pictures)
+        interpreter.set_tensor(source["index"], images)
         interpreter.invoke()
-        return {each["name"]: interpreter.get_tensor(each["index"]) for each in outputs}
+        return {output["name"]: interpreter.get_tensor(output["index"]) for output in outputs}
 
     return run
+
+
+def open_torch_runner(path: Path) -> FileRunner:
+    """Open a ``.pt2`` in torch."""
+    program = torch.export.load(path).module()
+
+    def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        with torch.inference_mode():
+            return {name: out.numpy() for name, out in program(torch.from_numpy(images)).items()}
+
+    return run
+
+
+OPEN_RUNNER = MappingProxyType(
+    {
+        "onnx": open_onnx_runner,
+        "openvino": open_openvino_runner,
+        "litert": open_litert_runner,
+        "torch": open_torch_runner,
+    }
+)
+
+
+# Images to compare on
+
+
+def comparison_images(
+    model: EfficientNet, io_spec: IOSpec, images: str | Path | Iterable[ImageSource] | None
+) -> list[InputImage]:
+    """Return ``images``, by default `sample_images`, as one batch (N, H, W, C) per size to compare at.
+
+    If the size is open, a second size is compared as well. Raises as `select_images` and `load_images` do.
+    """
+    preprocess = replace(model.preprocess, size=io_spec.size or model.preprocess.size)
+    others = [] if io_spec.size else [replace(preprocess, size=_second_size(preprocess.size))]
+    if images is None:
+        return [sample_images(each, model.channels) for each in (preprocess, *others)]
+    if model.channels != 3:
+        raise ValueError(f"images are read as RGB, but this network takes {model.channels} channels: omit images")
+    sources = select_images(images)
+    return [load_images(sources, preprocess), *(load_images(sources[:BATCH_SIZE], each) for each in others)]
+
+
+def _second_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return a slightly larger size, odd by even, so that padding differs."""
+    height, width = size
+    return (height | 1) + 2, width + width % 2 + 10
+
+
+def select_images(images: str | Path | Iterable[ImageSource]) -> list[ImageSource]:
+    """Return up to `MAX_IMAGES` images of a folder, pattern or list, evenly spread.
+
+    Raises ``FileNotFoundError``, and ``ValueError`` if there are none.
+    """
+    if isinstance(images, (str, Path)):
+        images = (source for _, source in open_inputs([images]) if not isinstance(source, ImageError))
+    found = list(islice(images, MAX_SCANNED_SOURCES))
+    if not found:
+        raise ValueError("no images to compare on: give some, or omit images to use built-in ones")
+    return found[:: -(-len(found) // MAX_IMAGES)]
+
+
+def load_images(sources: list[ImageSource], preprocess: Preprocess) -> InputImage:
+    """Return (N, H, W, 3) of ``preprocess.size``, skipping unreadable images.
+
+    Raises ``ValueError`` if none is readable.
+    """
+    loaded, reason = [], ""
+    for source in sources:
+        try:
+            loaded.append(load_input(source, preprocess))
+        except ImageError as error:
+            reason = str(error)
+    if not loaded:
+        raise ValueError(f"none of the images to compare on is readable: {reason}")
+    return np.stack(loaded)
+
+
+def sample_images(preprocess: Preprocess, channels: int = 3) -> InputImage:
+    """Return built-in images, (N, H, W, channels) of ``preprocess.size``: gradient, texture, blobs and noise.
+
+    With three channels, also the two photos that come with scikit-learn, if it is installed.
+    """
+    synthetic = _synthetic_images(*preprocess.size, channels)
+    package = find_spec("sklearn")
+    folders = [Path(path) / "datasets" / "images" for path in (package and package.submodule_search_locations) or ()]
+    photos: list[ImageSource] = [
+        folder / name for folder in folders for name in SKLEARN_PHOTOS if (folder / name).is_file()
+    ]
+    if channels != 3 or not photos:
+        return synthetic
+    return np.concatenate([load_images(photos, replace(preprocess, decode="exact")), synthetic])
+
+
+def _synthetic_images(height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    """Return (4, height, width, channels)."""
+    random = np.random.default_rng(0)
+    y, x = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[None, :, None]
+    phase = np.arange(channels) / channels
+    gradient = (y * (1 - phase) + x * phase) * 255
+    waves = np.sin(40 * x + 6 * phase) * np.sin(25 * y + 9 * y * x) * 127.5 + 127.5
+    coarse = [Image.fromarray(random.integers(0, 256, (7, 9), np.uint8)) for _ in range(channels)]
+    blobs = np.stack([np.asarray(each.resize((width, height), Image.Resampling.BICUBIC)) for each in coarse], -1)
+    noise = random.integers(0, 256, (height, width, channels))
+    return np.stack([np.rint(each).astype(np.uint8) for each in (gradient, waves, blobs, noise)])

@@ -1,1 +1,1 @@
-"""Run a network on pictures."""
+"""Running networks: engines, the choice of the fastest one, and its cache."""

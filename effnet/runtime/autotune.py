@@ -1,4 +1,7 @@
-"""The contest behind a choice: engines that are installed, each compared with eager, then timed in turn."""
+"""Choosing the fastest engine that runs a network correctly on this machine, and remembering it.
+
+Imports torch only if the network itself is needed.
+"""
 
 from __future__ import annotations
 
@@ -11,71 +14,291 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effnet.arch.serde import check_choice, check_int
-from effnet.runtime import engine_cache
-from effnet.runtime.base import (
-    ENGINE_KINDS,
-    ENGINE_PACKAGES,
-    PRECISIONS,
-    Engine,
-    FloatArray,
-    ImageBatch,
-    installed_engines,
-    not_installed_error,
-    open_engine,
-    open_exported,
-    resolve_threads,
-)
-from effnet.runtime.engine_cache import (
-    EngineChoice,
-    EngineThroughput,
-    EngineTiming,
-    ExcludedEngine,
-    TuningKey,
-    find_choice,
-    is_verified,
-    mark_verified,
-    read_records,
-    save_record,
-)
+from effnet.arch.serde import check_choice, check_int, check_size
+from effnet.runtime import base, engine_cache
+from effnet.runtime.base import Engine, FloatArray, ImageBatch
+from effnet.runtime.engine_cache import EngineChoice, EngineThroughput, EngineTiming, ExcludedEngine, TuningKey
 from effnet.runtime.io_spec import IOSpec, is_exported
 from effnet.tasks import task_of
-from effnet.timing import THREAD_POOL_PAUSE, Stopwatch, Timing
-from effnet.timing import time_interleaved as timed
+from effnet.timing import THREAD_POOL_PAUSE, Stopwatch, Timing, time_interleaved
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
 
-# The largest difference from eager in float32 that is let through, as a share of eager's largest answer. In bfloat16 a
-# network of random numbers is off by .05 to .13, in eager itself as in OpenVINO.
+# Files in the engine cache. One IOSpec serves every use
+ENGINE_FILES = {"onnxruntime": "network.onnx", "openvino": "network.onnx", "litert": "network.tflite"}
+CACHED_IO_SPEC = IOSpec("floats", "logits", embedding=True, size=None)
+OPENVINO_CACHE_DIR = "openvino"  # where OpenVINO keeps compiled models
+
+# Largest accepted difference from eager in float32, relative to eager's largest output. In bfloat16 a network of random
+# weights is off by 0.05 to 0.13, in eager as in OpenVINO.
 ENGINE_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.2, "float16": 0.025}
+COMPARED_IMAGES = 4  # enough to show a wrong graph, few enough for the largest networks
 
-
-COMPARED_IMAGES = 4  # pictures: enough to show a wrong graph, few enough for the largest networks
-
-
-TIMING_SECONDS = 2.5  # of timing
-
-
-MAX_CALL_SECONDS = 0.5  # seconds of one call; where the batch would take longer, a smaller one is timed
-
-
-MAX_SLOWDOWN = 3.0  # times as slow as the fastest in the first calls: such are not timed further
-
-
-MAX_LOW_PRECISION_TIME = 0.95  # fewer bits are chosen only where they take this share of float32's time, or less
-
-
+TIMING_SECONDS = 2.5
+MAX_CALL_SECONDS = 0.5  # if the batch would take longer, a smaller one is timed
+MAX_SLOWDOWN = 3.0  # engines slower than this times the fastest are timed once only
+MAX_LOW_PRECISION_TIME = 0.95  # a lower precision is chosen only below this share of float32's time
 MAX_ROUNDS, CONSECUTIVE_CALLS = 15, 3
-
-
-BATCH_SIZES = (1, 8, 16, 32, 64, 128)
-
+BATCH_SIZES = (1, 8, 16, 32, 64, 128)  # tried for throughput
 
 EngineOpener = Callable[[], Engine]
+EngineOpeners = Mapping[tuple[str, str], EngineOpener]  # by (kind, precision)
+
+LOG = logging.getLogger("effnet")
 
 
-EngineOpeners = Mapping[tuple[str, str], EngineOpener]  # (kind, precision) -> the engine, where it can be had
+def engine(
+    model: EfficientNet | str | Path | LazyModel,
+    kind: str = "auto",
+    batch_size: int = 1,
+    size: int | tuple[int, int] | None = None,
+    precision: str = "float32",
+    threads: int | None = None,
+    max_drop: float | None = None,
+    images: ImageBatch | None = None,
+) -> Engine:
+    """Return an engine that runs ``model`` on this machine.
+
+    "auto" takes the engine that was fastest here for this use. If none is known yet, the installed engines whose
+    outputs agree with eager's are timed, which takes a few seconds, and the result is remembered.
+
+    Args:
+        model: a network, anything `effnet.load` accepts, or an exported file, which the first suitable engine opens.
+        kind: "auto", "eager", "compiled", "onnxruntime", "openvino" or "litert".
+        batch_size: number of images per call to optimize for; others run too.
+        size: side or (height, width) in pixels to optimize for, by default the network's own.
+        precision: "float32", or "bfloat16" or "float16" to allow that as well where it is faster.
+        threads: by default one per core.
+        max_drop: percentage points of predictions that a lower precision may change on ``images``: the top class of
+            images, single labels if multi-label, or R² for regression.
+        images: cropped images for ``max_drop``, uint8 (N, H, W, C).
+
+    Raises:
+        ImportError: the engine is not installed.
+        ValueError: unknown or failing engine, outputs that disagree with eager's, or an unsupported size, number of
+            threads or precision.
+
+    Example:
+        >>> runner = effnet.engine("model.safetensors", size=224)
+        >>> logits = runner.run(images)  # uint8 (N, 224, 224, 3) -> float32 (N, classes)
+    """
+    check_choice("kind", kind, ("auto", *base.ENGINE_KINDS))
+    check_choice("precision", precision, base.PRECISIONS)
+    check_int("batch_size", batch_size, 1)
+    base.resolve_threads(threads)
+    size = None if size is None else check_size(size)
+    if max_drop is not None and (images is None or precision == "float32"):
+        raise ValueError("max_drop requires images and a precision other than float32, such as precision='bfloat16'")
+    if kind in base.ENGINE_PACKAGES and kind not in base.installed_engines():
+        raise base.not_installed_error(kind)
+    found: Engine | None
+    if isinstance(model, (str, Path)) and is_exported(Path(model)):
+        found = base.open_exported(model, None if kind == "auto" else kind, precision, threads)
+    elif precision == "int8":
+        raise ValueError("this network is not quantized: export it with effnet.quantize, and open that file")
+    else:
+        lazy_model = model if isinstance(model, LazyModel) else LazyModel(model)
+        key = TuningKey.for_this_machine(batch_size, size, precision, threads)
+        if kind != "auto":
+            found = lazy_model.verified_engine(kind, precision, threads)
+        else:
+            found = lazy_model.remembered_engine(key) if max_drop is None else None
+        found = found or _autotuned_engine(lazy_model, key, max_drop, images)
+    found.prepare(batch_size, size)
+    return found
+
+
+def open_cached_engine(
+    key: str,
+    batch_size: int = 1,
+    size: tuple[int, int] | None = None,
+    precision: str = "float32",
+    threads: int | None = None,
+) -> Engine | None:
+    """Open the network with that cache key without torch; return None if only torch can run it.
+
+    The engine is the one remembered for this use, otherwise any that opens a cached file, in float32. Damaged and
+    outdated files are removed.
+    """
+    choice = engine_cache.find_choice(key, batch_size, size, precision, threads)
+    precision = choice.precision if choice else "float32"
+    for kind in (choice.kind,) if choice else tuple(ENGINE_FILES):
+        name = ENGINE_FILES.get(kind, "")
+        path = engine_cache.find_cached(key, name) if name and kind in base.installed_engines() else None
+        if path:
+            try:
+                return base.open_engine(kind, path, precision, threads, path.with_name(OPENVINO_CACHE_DIR))
+            except ValueError:
+                engine_cache.remove_cached(key, name)
+            except ImportError:  # installed, but fails to import
+                continue
+    return None
+
+
+def cache_engine(model: EfficientNet, path: Path) -> bool:
+    """Cache a file with which ``path``, to which ``model`` was saved, starts without torch the next time.
+
+    Return False if the disk does not accept it, or no engine for it is installed. Raises as `engine` does.
+    """
+    kind = next((kind for kind in ENGINE_FILES if kind in base.installed_engines()), None)
+    if kind is None:
+        return False
+    try:
+        return bool(LazyModel(model, engine_cache.file_key(path)).verified_engine(kind, "float32", None))
+    except OSError:
+        return False
+
+
+class LazyModel:
+    """A network that is loaded when it is needed; its cache key is known without torch."""
+
+    def __init__(self, model: EfficientNet | str | Path, key: str | None = None) -> None:
+        self._model, self._key = model, key
+
+    @cached_property
+    def key(self) -> str:
+        """Key in the engine cache."""
+        if self._key:
+            return self._key
+        if isinstance(self._model, (str, Path)):
+            from effnet.weights.resolve import resolve_weights
+
+            weights = resolve_weights(self._model)
+            return engine_cache.file_key(weights.path, weights.entry.name if weights.entry else "")
+        tensors = {name: tensor.detach().cpu().numpy() for name, tensor in self._model.state_dict().items()}
+        return engine_cache.model_key(tensors, self._model.metadata)
+
+    @cached_property
+    def network(self) -> EfficientNet:
+        """The network, loaded on first access."""
+        if not isinstance(self._model, (str, Path)):
+            return self._model
+        from effnet.weights import load
+
+        return load(self._model)
+
+    def verified_engine(self, kind: str, precision: str, threads: int | None) -> Engine:
+        """Return the engine, compared with eager unless it was before. Raises ``ValueError`` if it disagrees."""
+        opened = self.open_engine(kind, precision, threads)
+        if kind in ENGINE_FILES and not engine_cache.is_verified(self.key, kind, precision):
+            self._verify(opened)
+            engine_cache.mark_verified(self.key, kind, precision)
+        return opened
+
+    def remembered_engine(self, key: TuningKey) -> Engine | None:
+        """Return the engine that was fastest for this use, with its file written again if it is missing, or None."""
+        choice = engine_cache.find_choice(self.key, key.batch_size, key.size, key.precision, key.threads)
+        if choice is None or (choice.kind in base.ENGINE_PACKAGES and choice.kind not in base.installed_engines()):
+            return None
+        try:
+            return self.verified_engine(choice.kind, choice.precision, key.threads)
+        except (ValueError, OSError, ImportError):
+            return None
+
+    def open_engine(self, kind: str, precision: str, threads: int | None) -> Engine:
+        """Return the engine. Its file is written if it is missing or damaged."""
+        if kind not in ENGINE_FILES:
+            from effnet.runtime.torch import CompiledEngine, EagerEngine
+
+            torch_engine = CompiledEngine if kind == "compiled" else EagerEngine
+            return torch_engine(self.network, precision=precision, threads=threads)
+        name = ENGINE_FILES[kind]
+        path = engine_cache.find_cached(self.key, name)
+        if path:
+            try:
+                return base.open_engine(kind, path, precision, threads, path.with_name(OPENVINO_CACHE_DIR))
+            except ValueError:
+                engine_cache.remove_cached(self.key, name)
+        path = engine_cache.write_cached(self.key, name, lambda target: write_engine_file(name, target, self.network))
+        if path is None:
+            raise OSError(
+                f"no space for the file that {kind} opens: free some, set EFFNET_HOME, or use the eager engine"
+            )
+        return base.open_engine(kind, path, precision, threads, path.with_name(OPENVINO_CACHE_DIR))
+
+    @cached_property
+    def _reference(self) -> tuple[ImageBatch, FloatArray]:
+        """An image and eager's output for it."""
+        from effnet.runtime.torch import EagerEngine
+
+        eager = EagerEngine(self.network, "cpu")
+        image = noise_images(1, self.network.preprocess.size, eager)
+        return image, eager.run(image)
+
+    def _verify(self, candidate: Engine) -> None:
+        image, expected = self._reference
+        difference = max_relative_difference(candidate.run(image), expected)
+        if not difference <= ENGINE_TOLERANCES[candidate.precision]:
+            engine_cache.remove_cached(self.key, ENGINE_FILES[candidate.kind])
+            raise ValueError(
+                f"the outputs of {candidate.kind} differ from the network's (by {difference:.1e}): use the eager engine"
+            )
+
+
+def write_engine_file(name: str, path: Path, model: EfficientNet) -> None:
+    """Write the file called ``name`` in `ENGINE_FILES` to ``path``."""
+    if name.endswith(".tflite"):
+        from effnet.runtime.litert import write_litert
+
+        write_litert(path, model, CACHED_IO_SPEC)
+    else:
+        from effnet.runtime.onnx import write_onnx
+
+        write_onnx(path, model, CACHED_IO_SPEC)
+
+
+def noise_images(count: int, size: tuple[int, int], engine: Engine) -> ImageBatch:
+    """Return random images for ``engine``, uint8 (N, H, W, C), the same ones in every call."""
+    shape = (count, *size, len(engine.metadata.preprocess.mean))
+    images: ImageBatch = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    return images
+
+
+def _autotuned_engine(
+    lazy_model: LazyModel, key: TuningKey, max_drop: float | None, images: ImageBatch | None
+) -> Engine:
+    """Find the fastest engine for this use, and log and remember why."""
+    from effnet.runtime.torch import EagerEngine, select_device
+
+    if select_device().type != "cpu":  # the other engines run on the CPU, and a GPU may not be there the next time
+        return EagerEngine(lazy_model.network, precision=key.precision, threads=key.threads)
+    reference = EagerEngine(lazy_model.network, "cpu", threads=key.threads)
+    installed = base.installed_engines()
+    excluded = tuple(
+        ExcludedEngine(kind, "", str(base.not_installed_error(kind)))
+        for kind in base.ENGINE_PACKAGES
+        if kind not in installed
+    )
+    openers: dict[tuple[str, str], EngineOpener] = {("eager", "float32"): lambda: reference}
+    for kind in ("eager", *base.ENGINE_PACKAGES):
+        for precision in dict.fromkeys(("float32", key.precision)):
+            if kind in installed and (kind, precision) not in openers:
+                openers[kind, precision] = partial(lazy_model.open_engine, kind, precision, key.threads)
+    if max_drop is not None:
+        assert images is not None
+        expected = task_of(reference.metadata.labels.task).predict(reference.run(images))
+        for (kind, precision), opener in openers.items():
+            if precision != "float32":
+                openers[kind, precision] = partial(_open_within_drop, opener, images, expected, max_drop)
+    sample = noise_images(key.batch_size, key.size or lazy_model.network.preprocess.size, reference)
+    choice, fastest = autotune(openers, reference, key, sample, excluded)
+    LOG.info("%s", choice.describe())
+    for one in choice.excluded:
+        LOG.info("excluded: %s", " ".join(filter(None, (one.kind, one.precision))) + f": {one.reason}")
+    if max_drop is None:
+        engine_cache.save_record(lazy_model.key, choice)
+    return fastest
+
+
+def _open_within_drop(opener: EngineOpener, images: ImageBatch, expected: np.ndarray, max_drop: float) -> Engine:
+    """Open the engine. Raises ``ValueError`` if it changes more than ``max_drop`` percent of the predictions."""
+    opened = opener()
+    task = task_of(opened.metadata.labels.task)
+    changed = 100 * (1 - task.score(opened.run(images), expected))
+    if changed > max_drop:
+        raise ValueError(f"it changes {changed:.1f} % of the {task.metric_unit}")
+    return opened
 
 
 def autotune(
@@ -85,384 +308,96 @@ def autotune(
     images: ImageBatch,
     excluded: tuple[ExcludedEngine, ...] = (),
 ) -> tuple[EngineChoice, Engine]:
-    """The fastest of ``ways`` that agrees with ``reference``, and why: a few seconds for all but the largest networks.
+    """Return the fastest engine that agrees with ``reference``, and why, in a few seconds for most networks.
 
-    ``pictures``: uint8 (N, H, W, C), as many as are to be asked at once. What cannot be opened, or disagrees, is left
-    out, and the choice says so. ``ways`` must contain ``reference``'s own kind in float32.
+    ``images``: a batch of the size to optimize for, uint8 (N, H, W, C). Engines that fail or disagree are excluded.
+    ``openers`` must contain the reference's own kind in float32.
     """
-    some = images[:COMPARED_IMAGES]
     watch = Stopwatch()
-    expected = reference.run(some)
-    each = watch.seconds / len(some)
-    batch = max(1, min(len(images), int(MAX_CALL_SECONDS / max(each, 1e-9))))
-    images = images[:batch]
+    expected = reference.run(images[:COMPARED_IMAGES])
+    seconds_per_image = watch.seconds / len(expected)
+    batch_size = max(1, min(len(images), int(MAX_CALL_SECONDS / max(seconds_per_image, 1e-9))))
+    images = images[:batch_size]
     engines: dict[tuple[str, str], Engine] = {}
-    apart: dict[tuple[str, str], float] = {}
-    excluded = list(excluded)
-    for (kind, precision), opened in openers.items():
+    differences: dict[tuple[str, str], float] = {}
+    failed: list[ExcludedEngine] = []
+    for (kind, precision), opener in openers.items():
         try:
-            engine = opened()
-            engine.prepare(batch, images.shape[1:3])
-            apart[kind, precision] = max_relative_difference(engine.run(images)[:COMPARED_IMAGES], expected[:batch])
-        except Exception as error:  # whatever ails one of them, the others run
-            excluded.append(ExcludedEngine(kind, precision, str(error) or type(error).__name__))
+            opened = opener()
+            opened.prepare(batch_size, images.shape[1:3])
+            difference = max_relative_difference(opened.run(images)[:COMPARED_IMAGES], expected[:batch_size])
+        except Exception as error:  # whatever is wrong with one of them, the others run
+            failed.append(ExcludedEngine(kind, precision, str(error) or type(error).__name__))
+            continue
+        if difference <= ENGINE_TOLERANCES[precision]:
+            engines[kind, precision], differences[kind, precision] = opened, difference
         else:
-            if apart[kind, precision] <= ENGINE_TOLERANCES[precision]:
-                engines[kind, precision] = engine
-            else:
-                excluded.append(ExcludedEngine(kind, precision, f"its answers differ by {apart[kind, precision]:.1e}"))
+            failed.append(ExcludedEngine(kind, precision, f"its outputs differ by {difference:.1e}"))
     times = _time_engines(engines, images)
-    chosen = _select_fastest(times)
-    contestants = tuple(
-        EngineTiming(*name, time.seconds, time.p10, time.p90, time.runs, apart[name])
+    fastest = _select_fastest(times)
+    timings = tuple(
+        EngineTiming(*name, time.seconds, time.p10, time.p90, time.runs, differences[name])
         for name, time in sorted(times.items(), key=lambda pair: pair[1].seconds)
     )
-    return EngineChoice(key, *chosen, contestants, tuple(excluded), batch, _timestamp()), engines[chosen]
+    choice = EngineChoice(key, *fastest, timings, (*excluded, *failed), batch_size, _timestamp())
+    return choice, engines[fastest]
 
 
 def max_relative_difference(outputs: FloatArray, expected: FloatArray) -> float:
-    """The largest difference over the largest of ``expected``; infinite where an answer is no number."""
+    """Return the largest difference relative to the largest ``expected`` value; infinite if an output is not finite."""
     if outputs.shape != expected.shape or not np.isfinite(outputs).all():
         return float("inf")
     return float(np.abs(outputs - expected).max() / max(float(np.abs(expected).max()), 1e-30))
 
 
-def measure_throughput(engine: Engine, key: TuningKey, image: ImageBatch) -> EngineThroughput:
-    """Pictures a second of ``engine`` in batches of `BATCHES`, as long as they gain; a second or two.
+def _time_engines(engines: Mapping[tuple[str, str], Engine], images: ImageBatch) -> dict[tuple[str, str], Timing]:
+    """Time each engine; much slower ones by their first call only."""
+    names = {" ".join(name): name for name in engines}
+    calls = {text: partial(engines[name].run, images) for text, name in names.items()}
+    first = time_interleaved(calls, runs=1, warmup_runs=0)  # each has run once already
+    fastest = min(time.seconds for time in first.values())
+    calls = {text: call for text, call in calls.items() if first[text].seconds <= MAX_SLOWDOWN * fastest}
+    round_seconds = sum(THREAD_POOL_PAUSE + (1 + CONSECUTIVE_CALLS) * first[text].seconds for text in calls)
+    runs = min(max(int(TIMING_SECONDS / round_seconds), 3), MAX_ROUNDS)
+    times = first | time_interleaved(
+        calls, runs, warmup_runs=0, calls_per_round=CONSECUTIVE_CALLS, pause=THREAD_POOL_PAUSE, seconds=TIMING_SECONDS
+    )
+    return {names[text]: time for text, time in times.items()}
 
-    ``picture``: uint8 (1, H, W, C).
+
+def _select_fastest(timings: Mapping[tuple[str, str], Timing]) -> tuple[str, str]:
+    exact = [name for name in timings if name[1] == "float32"]
+    best, best_exact = (min(names, key=lambda name: timings[name].seconds) for names in (timings, exact or timings))
+    return best if timings[best].seconds <= MAX_LOW_PRECISION_TIME * timings[best_exact].seconds else best_exact
+
+
+def get_throughput(model: LazyModel, engine: Engine, size: tuple[int, int] | None = None) -> EngineThroughput:
+    """Return the images per second of an engine of ``model`` by batch size; measured once and remembered."""
+    key = TuningKey.for_this_machine(0, size, engine.precision, engine.threads)
+    for record in engine_cache.read_records(model.key).throughputs:
+        if (record.key, record.kind, record.precision) == (key, engine.kind, engine.precision):
+            return record
+    record = measure_throughput(engine, key, noise_images(1, size or engine.metadata.preprocess.size, engine))
+    engine_cache.save_record(model.key, record)
+    return record
+
+
+def measure_throughput(engine: Engine, key: TuningKey, image: ImageBatch) -> EngineThroughput:
+    """Measure images per second for growing `BATCH_SIZES`, as long as they gain, in one or two seconds.
+
+    ``image``: uint8 (1, H, W, C).
     """
     measured: list[tuple[int, float]] = []
-    for batch in BATCH_SIZES:
-        pictures = np.repeat(image, batch, axis=0)
-        engine.prepare(batch, pictures.shape[1:3])
-        time = timed({"": partial(engine.run, pictures)}, runs=5, warmup_runs=1, seconds=TIMING_SECONDS / 5)[""]
-        measured.append((batch, batch / time.seconds))
+    for batch_size in BATCH_SIZES:
+        images = np.repeat(image, batch_size, axis=0)
+        engine.prepare(batch_size, images.shape[1:3])
+        call = partial(engine.run, images)
+        time = time_interleaved({"": call}, runs=5, warmup_runs=1, seconds=TIMING_SECONDS / 5)[""]
+        measured.append((batch_size, batch_size / time.seconds))
         if len(measured) > 1 and (measured[-1][1] < measured[-2][1] or time.seconds > 2 * MAX_CALL_SECONDS):
             break
     return EngineThroughput(key, engine.kind, engine.precision, tuple(measured), _timestamp())
 
 
-def _time_engines(engines: Mapping[tuple[str, str], Engine], images: ImageBatch) -> dict[tuple[str, str], Timing]:
-    """What each took; of those far behind, only a first call."""
-    names = {" ".join(name): name for name in engines}
-    calls = {text: partial(engines[name].run, images) for text, name in names.items()}
-    first = timed(calls, runs=1, warmup_runs=0)  # all have answered once already
-    least = min(time.seconds for time in first.values())
-    ahead = {text: call for text, call in calls.items() if first[text].seconds <= MAX_SLOWDOWN * least}
-    rounds = TIMING_SECONDS / sum(THREAD_POOL_PAUSE + (1 + CONSECUTIVE_CALLS) * first[text].seconds for text in ahead)
-    runs = min(max(int(rounds), 3), MAX_ROUNDS)
-    found = first | timed(
-        ahead, runs, warmup_runs=0, calls_per_round=CONSECUTIVE_CALLS, pause=THREAD_POOL_PAUSE, seconds=TIMING_SECONDS
-    )
-    return {names[text]: time for text, time in found.items()}
-
-
-def _select_fastest(timings: Mapping[tuple[str, str], Timing]) -> tuple[str, str]:
-    exact = [name for name in timings if name[1] == "float32"]
-    best, exactly = (min(among, key=lambda name: timings[name].seconds) for among in (timings, exact or timings))
-    return best if timings[best].seconds <= MAX_LOW_PRECISION_TIME * timings[exactly].seconds else exactly
-
-
 def _timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-# Where an engine's network comes from: the key it is kept by, its files in the cache, itself only where needed.
-
-
-ENGINE_FILES = {"onnxruntime": "network.onnx", "openvino": "network.onnx", "litert": "network.tflite"}
-
-
-CACHED_IO_SPEC = IOSpec("floats", "logits", embedding=True, size=None)  # of these files: they serve every use
-
-
-OPENVINO_CACHE_DIR = "openvino"  # the folder in which OpenVINO keeps what it compiled
-
-
-ImageSize = tuple[int, int]  # height, width
-
-
-class LazyModel:
-    """A network that may still lie in a file: its key is known without torch, itself it is loaded when it is needed."""
-
-    def __init__(self, model: EfficientNet | str | Path, key: str | None = None) -> None:
-        self._model, self._key = model, key
-
-    @cached_property
-    def key(self) -> str:
-        """What it is kept by."""
-        if self._key:
-            return self._key
-        if isinstance(self._model, (str, Path)):
-            from effnet.weights.resolve import resolve_weights
-
-            located = resolve_weights(self._model)
-            return engine_cache.file_key(located.path, located.entry.name if located.entry else "")
-        state = self._model.state_dict()
-        return engine_cache.model_key(
-            {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}, self._model.metadata
-        )
-
-    @cached_property
-    def network(self) -> EfficientNet:
-        """The network, loaded if it is not yet."""
-        if not isinstance(self._model, (str, Path)):
-            return self._model
-        from effnet.weights import load
-
-        return load(self._model)
-
-    def verified_engine(self, kind: str, precision: str, threads: int | None) -> Engine:
-        """The engine called ``kind``, compared with eager unless it was before. Raises ``ValueError`` if it differs."""
-        made = self.open_engine(kind, precision, threads)
-        if kind in ENGINE_FILES and not is_verified(self.key, kind, precision):
-            self._verify(made)
-            mark_verified(self.key, kind, precision)
-        return made
-
-    def open_engine(self, kind: str, precision: str, threads: int | None) -> Engine:
-        """The engine called ``kind``; its file is written where it is not kept yet, or damaged."""
-        if kind not in ENGINE_FILES:
-            return self._open_torch(kind, precision, threads)
-        path = engine_cache.find_cached(self.key, ENGINE_FILES[kind])
-        if path:
-            try:
-                return open_engine(kind, path, precision, threads, path.with_name(OPENVINO_CACHE_DIR))
-            except ValueError:
-                engine_cache.remove_cached(self.key, ENGINE_FILES[kind])
-        path = self._write_file(ENGINE_FILES[kind])
-        if path is None:
-            raise OSError(
-                f"there is no room for the file that {kind} opens: free some, or set EFFNET_HOME, or use eager"
-            )
-        return open_engine(kind, path, precision, threads, path.with_name(OPENVINO_CACHE_DIR))
-
-    def _write_file(self, name: str) -> Path | None:
-        """The file of that name, written now; None where the disk does not take it."""
-        return engine_cache.write_cached(self.key, name, lambda beside: write_engine_file(name, beside, self.network))
-
-    def remembered_engine(self, key: TuningKey) -> Engine | None:
-        """The engine remembered for that use where it needs torch, or its file is gone and can be written again."""
-        known = find_choice(self.key, key.batch_size, key.size, key.precision, key.threads)
-        if known is None or (known.kind in ENGINE_PACKAGES and known.kind not in installed_engines()):
-            return None
-        try:
-            return self.verified_engine(known.kind, known.precision, key.threads)
-        except (ValueError, OSError, ImportError):
-            return None
-
-    def _open_torch(self, kind: str, precision: str, threads: int | None) -> Engine:
-        if kind == "compiled":
-            from effnet.runtime.torch import CompiledEngine
-
-            return CompiledEngine(self.network, precision=precision, threads=threads)
-        from effnet.runtime.torch import EagerEngine
-
-        return EagerEngine(self.network, precision=precision, threads=threads)
-
-    @cached_property
-    def _reference(self) -> tuple[ImageBatch, FloatArray]:
-        """A picture, and what the network answers to it."""
-        from effnet.runtime.torch import EagerEngine
-
-        eager = EagerEngine(self.network, "cpu")
-        picture = noise_images(1, self.network.preprocess.size, eager)
-        return picture, eager.run(picture)
-
-    def _verify(self, candidate: Engine) -> None:
-        """Raises ``ValueError``, and removes its file, where the engine does not answer as the network does."""
-
-        picture, answer = self._reference
-        apart = max_relative_difference(candidate.run(picture), answer)
-        if not apart <= ENGINE_TOLERANCES[candidate.precision]:
-            engine_cache.remove_cached(self.key, ENGINE_FILES[candidate.kind])
-            raise ValueError(
-                f"{candidate.kind} does not answer as the network does (they differ by {apart:.1e}): use eager"
-            )
-
-
-def write_engine_file(name: str, path: Path, model: EfficientNet) -> None:
-    """Leaves at ``path`` what those engines open whose file is called ``name``, one of `FILES`."""
-    if name.endswith(".tflite"):
-        from effnet.runtime import litert
-
-        litert.write_litert(path, model, CACHED_IO_SPEC)
-    else:
-        from effnet.runtime import onnx
-
-        onnx.write_onnx(path, model, CACHED_IO_SPEC)
-
-
-def noise_images(count: int, size: ImageSize, engine: Engine) -> ImageBatch:
-    """So many pictures of that (height, width) for ``engine``: uint8 (N, H, W, C), the same ones each time."""
-    channels = len(engine.metadata.preprocess.mean)
-    made: ImageBatch = np.random.default_rng(0).integers(0, 256, (count, *size, channels), np.uint8)
-    return made
-
-
-# The fastest correct way to run a network on this machine. Imports torch only where the network itself is needed.
-
-
-log = logging.getLogger("effnet")
-
-
-def engine(
-    model: EfficientNet | str | Path | LazyModel,
-    kind: str = "auto",
-    batch_size: int = 1,
-    size: ImageSize | None = None,
-    precision: str = "float32",
-    threads: int | None = None,
-    max_drop: float | None = None,
-    images: ImageBatch | None = None,
-) -> Engine:
-    """``model`` ready to run: a network, a file or a name of weights, or an exported file.
-
-    "auto": what was fastest here for so many pictures of that (height, width), None being the network's own, on so many
-    threads. Where that is not known yet, a contest finds it in a few seconds and it is remembered: engines that are
-    installed run in float32, and in ``precision`` too where that is another; each must agree with eager. With
-    ``max_drop``, percentage points, another precision takes part only where it changes the likeliest class of no more
-    of ``pictures``, which are cropped ones, uint8 (N, H, W, C); of several labels so many of these, of values so much
-    of their variance.
-    An exported file is opened by the first engine that can.
-    Raises ``ImportError`` for an engine that is not installed, and ``ValueError`` for one that is unknown, fails or
-    disagrees, and for sizes, threads, or a precision that are not to be had.
-    """
-    check_choice("kind", kind, ("auto", *ENGINE_KINDS))
-    check_choice("precision", precision, PRECISIONS)
-    check_int("batch", batch_size, 1)
-    resolve_threads(threads)
-    for side in size or ():
-        check_int("size", side, 1)
-    if max_drop is not None and (images is None or precision == "float32"):
-        raise ValueError("max_drop holds another precision to pictures: give both, as precision='bfloat16', pictures=…")
-    if kind in ENGINE_PACKAGES and kind not in installed_engines():
-        raise not_installed_error(kind)
-    found: Engine | None
-    if isinstance(model, (str, Path)) and is_exported(Path(model)):
-        found = open_exported(model, None if kind == "auto" else kind, precision, threads)
-    elif precision == "int8":
-        raise ValueError("int8 is a property of a file: export the network as int8, and give that file")
-    else:
-        origin = model if isinstance(model, LazyModel) else LazyModel(model)
-        question = TuningKey.for_this_machine(batch_size, size, precision, threads)
-        if kind != "auto":
-            found = origin.verified_engine(kind, precision, threads)
-        else:
-            found = origin.remembered_engine(question) if max_drop is None else None
-        found = found or _autotuned_engine(origin, question, max_drop, images)
-    found.prepare(batch_size, size)
-    return found
-
-
-def open_cached_engine(
-    key: str,
-    batch_size: int = 1,
-    size: ImageSize | None = None,
-    precision: str = "float32",
-    threads: int | None = None,
-) -> Engine | None:
-    """The engine that starts without torch, of the network with that key in the cache; None where only torch can.
-
-    It is the one remembered for this use or, where nothing is, whichever opens what is kept, in float32. Files that are
-    damaged, or of another version, are removed.
-    """
-    known = find_choice(key, batch_size, size, precision, threads)
-    kinds = (known.kind,) if known else tuple(ENGINE_FILES)
-    for kind in kinds:
-        name = ENGINE_FILES.get(kind, "")
-        path = engine_cache.find_cached(key, name) if name and kind in installed_engines() else None
-        if path:
-            try:
-                return open_engine(
-                    kind, path, known.precision if known else "float32", threads, path.with_name(OPENVINO_CACHE_DIR)
-                )
-            except ValueError:
-                engine_cache.remove_cached(key, name)
-            except ImportError:  # it is there and does not load
-                continue
-    return None
-
-
-def cache_engine(model: EfficientNet, path: Path) -> bool:
-    """Leaves in the cache what lets ``path``, to which ``model`` was written, start without torch next time.
-
-    False where the disk does not take it, or no engine that is installed opens it. Raises as `engine` does.
-    """
-    kind = next((kind for kind in ENGINE_FILES if kind in installed_engines()), None)
-    if kind is None:
-        return False
-    try:
-        return bool(LazyModel(model, engine_cache.file_key(path)).verified_engine(kind, "float32", None))
-    except OSError:
-        return False
-
-
-def get_throughput(
-    model: EfficientNet | str | Path | LazyModel, engine: Engine, size: ImageSize | None = None
-) -> EngineThroughput:
-    """How many pictures a second ``engine``, made of ``model``, gives at which batch; measured once, and remembered."""
-    key = (model if isinstance(model, LazyModel) else LazyModel(model)).key
-    question = TuningKey.for_this_machine(0, size, engine.precision, engine.threads)
-    for one in read_records(key).throughputs:
-        if (one.key, one.kind, one.precision) == (question, engine.kind, engine.precision):
-            return one
-
-    found = measure_throughput(engine, question, noise_images(1, size or engine.metadata.preprocess.size, engine))
-    save_record(key, found)
-    return found
-
-
-def _autotuned_engine(
-    lazy_model: LazyModel, key: TuningKey, max_drop: float | None, images: ImageBatch | None
-) -> Engine:
-    """The winner of the contest that ``question`` asks for; its reasons are told, and remembered."""
-    from effnet.runtime.torch import EagerEngine, select_device
-
-    if (
-        select_device().type != "cpu"
-    ):  # the others compute on the CPU, and what a GPU is there changes from start to start
-        return EagerEngine(lazy_model.network, precision=key.precision, threads=key.threads)
-    reference = EagerEngine(lazy_model.network, "cpu", threads=key.threads)
-    precisions = tuple(dict.fromkeys(("float32", key.precision)))
-    left_out = tuple(
-        ExcludedEngine(kind, "", str(not_installed_error(kind)))
-        for kind in ENGINE_PACKAGES
-        if kind not in installed_engines()
-    )
-    ways = {
-        (kind, precision): partial(lazy_model.open_engine, kind, precision, key.threads)
-        for kind in ("eager", *ENGINE_PACKAGES)
-        for precision in precisions
-        if kind in installed_engines() and (kind, precision) != ("eager", "float32")
-    }
-    if max_drop is not None:
-        assert images is not None
-        expected = task_of(reference.metadata.labels.task).predict(reference.run(images))
-        ways = {
-            (kind, precision): way
-            if precision == "float32"
-            else partial(_open_within_drop, way, images, expected, max_drop)
-            for (kind, precision), way in ways.items()
-        }
-    asked = noise_images(key.batch_size, key.size or lazy_model.network.preprocess.size, reference)
-    found, winner = autotune({("eager", "float32"): lambda: reference, **ways}, reference, key, asked, left_out)
-    log.info("%s", found.in_words())
-    for one in found.excluded:
-        log.info("left out: %s", " ".join(filter(None, (one.kind, one.precision))) + f": {one.reason}")
-    if max_drop is None:
-        save_record(lazy_model.key, found)
-    return winner
-
-
-def _open_within_drop(
-    open_engine_file: partial[Engine], images: ImageBatch, expected: np.ndarray, max_drop: float
-) -> Engine:
-    """The engine, if it changes no more than ``max_drop`` percent of the answers ``expected``."""
-    made = open_engine_file()
-    task = task_of(made.metadata.labels.task)
-    changed = 100 * (1 - task.score(made.run(images), expected))
-    if changed > max_drop:
-        raise ValueError(f"it changes {changed:.1f} % of the {task.metric_unit}")
-    return made

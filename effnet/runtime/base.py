@@ -1,4 +1,7 @@
-"""What every way of running a network offers, and which of them this machine has."""
+"""The engine interface, the engines installed here, and opening an exported file with one of them.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +17,21 @@ from effnet.metadata import ModelMetadata, Preprocess
 from effnet.timing.machine import count_cores
 
 ENGINE_KINDS = ("eager", "compiled", "onnxruntime", "openvino", "litert")
-
-
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
-
-
+# Optional packages: the module to import and the extra that installs it
 ENGINE_PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
-
+ENGINE_EXTRAS = {"onnxruntime": "export", "openvino": "openvino", "litert": "litert"}
+ENGINES_BY_SUFFIX = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",), ".tflite": ("litert",)}
 
 FloatArray = NDArray[np.float32]
-
-
 ImageBatch = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.uint8 | np.float32]
 
 
 class Engine(Protocol):
-    """A network ready to run. Several threads may call it.
+    """A network ready to run. Thread-safe.
 
-    ``precision`` is what it computes in ("int8" where its weights are quantised), ``threads`` how many it uses;
-    ``classes`` is 0 where the network has no classifier.
+    ``precision`` is what it computes in ("int8" if its weights are quantized) and ``threads`` how many it uses.
+    ``classes`` is 0 for a network without a classifier.
     """
 
     kind: str
@@ -42,40 +41,47 @@ class Engine(Protocol):
     classes: int
 
     def run(self, images: ImageBatch) -> FloatArray:
-        """Pictures already cropped -> float32 (N, classes) logits; the embedding where there is no classifier.
+        """Return logits, float32 (N, classes), or the embedding if there is no classifier.
 
-        ``pictures``: 0 … 255 as (N, H, W, C), uint8 or float32; or float32 (N, C, H, W) that have been through mean and
-        std. Where the file gives probabilities only, those that they are made of: their logarithms where exactly one
-        label is right, or else the log of their odds. Values are given as they are.
-        Raises ``ValueError`` for another shape, and for a size that the file cannot take.
+        Args:
+            images: cropped images with values 0 … 255, uint8 or float32 (N, H, W, C); or normalized images,
+                float32 (N, C, H, W).
+
+        If a file returns probabilities, they are converted back: to log-probabilities for single-label models and to
+        log-odds for multi-label ones. Regression values are returned unchanged.
+
+        Raises ``ValueError`` for any other shape and for a size that the file does not accept.
         """
 
     def embed(self, images: ImageBatch) -> FloatArray:
-        """The same pictures -> float32 (N, head channels), the pooled features.
+        """Return the pooled features, float32 (N, head channels), of the same ``images`` as in `run`.
 
-        Raises ``ValueError`` as `run` does, and where the file does not give them.
+        Raises ``ValueError`` as `run` does, and if the file has no embedding output.
         """
 
     def prepare(self, batch_size: int, size: tuple[int, int] | None = None) -> None:
-        """Makes ready for so many pictures at once of that (height, width), None being the network's own.
+        """Optimize for this batch size and (height, width), by default the network's own.
 
-        Others still run, in some engines a little slower. Raises ``ValueError`` for a size that the file cannot take.
+        Other shapes still run, a little slower in some engines. Raises ``ValueError`` for a size that the file does not
+        accept.
         """
 
 
 def installed_engines() -> tuple[str, ...]:
-    """The kinds of engine whose packages are here."""
+    """Return the kinds of engine whose packages are installed."""
     return tuple(kind for kind in ENGINE_KINDS if kind not in ENGINE_PACKAGES or find_spec(ENGINE_PACKAGES[kind]))
 
 
 def not_installed_error(kind: str) -> ImportError:
-    """What is said where the package of ``kind`` is not here."""
+    """Return the error to raise if the package of engine ``kind`` is missing."""
     package = ENGINE_PACKAGES[kind].replace("_", "-")
-    return ImportError(f"the engine {kind} is not installed here: pip install {package}; eager works without")
+    return ImportError(
+        f'the {kind} engine requires {package}: pip install "effnet[{ENGINE_EXTRAS[kind]}]", or use the eager engine'
+    )
 
 
 def resolve_threads(threads: int | None) -> int:
-    """How many threads an engine gets: as many as asked for, with None one for each core this process may use.
+    """Return the number of threads an engine uses: by default one per core this process may use.
 
     Raises ``ValueError`` for less than one.
     """
@@ -85,41 +91,41 @@ def resolve_threads(threads: int | None) -> int:
 
 
 def resolve_precision(kind: str, precision: str, supported: tuple[str, ...], quantized: bool = False) -> str:
-    """What an engine that was asked for ``precision`` computes in, where it offers ``offered`` on this machine.
+    """Return the precision that engine ``kind`` computes in when ``precision`` is requested.
 
-    Quantised weights stay so, whatever is asked. Raises ``ValueError``, which says what there is, for another.
+    Quantized weights stay int8 whatever is requested. Raises ``ValueError`` if ``precision`` is not ``supported``.
     """
     check_choice("precision", precision, PRECISIONS)
     if quantized:
         return "int8"
     if precision == "int8":
-        raise ValueError("int8 is a property of a file, and this network is not quantised: export it as int8 first")
+        raise ValueError("this network is not quantized: export it with effnet.quantize, and open that file")
     if precision not in supported:
-        raise ValueError(f"{kind} does not compute in {precision} on this machine: it has {' and '.join(supported)}")
+        raise ValueError(f"{kind} does not support {precision} on this machine: use {' or '.join(supported)}")
     return precision
 
 
 def is_normalized(images: ImageBatch, channels: int) -> bool:
-    """Whether ``pictures`` are (N, C, H, W) that have been through mean and std, or else (N, H, W, C) of 0 … 255.
+    """Return whether ``images`` are normalized (N, C, H, W) rather than 0 … 255 (N, H, W, C).
 
-    Raises ``ValueError`` where they are neither, or none at all.
+    Raises ``ValueError`` if they are neither, or empty.
     """
     if images.ndim != 4 or channels not in (images.shape[1], images.shape[3]):
         raise ValueError(
-            f"pictures must be (N, H, W, {channels}) of 0 … 255 or normalised (N, {channels}, H, W), "
-            f"got the shape {images.shape}"
+            f"images must be (N, H, W, {channels}) with values 0 … 255, or normalized (N, {channels}, H, W): "
+            f"got shape {images.shape}"
         )
     if not images.size:
-        raise ValueError(f"there are no pictures in the shape {images.shape}")
+        raise ValueError(f"images must not be empty: got shape {images.shape}")
     if images.shape[3] == channels:
         return False
     if images.dtype == np.uint8:
-        raise ValueError(f"uint8 pictures must be (N, H, W, {channels}), got the shape {images.shape}")
+        raise ValueError(f"uint8 images must be (N, H, W, {channels}): got shape {images.shape}")
     return True
 
 
 def to_pixels(images: ImageBatch, preprocess: Preprocess) -> ImageBatch:
-    """``pictures`` as 0 … 255 (N, H, W, C), whichever of the two forms of `Engine.run` they came in."""
+    """Return ``images`` of either form accepted by `Engine.run` as 0 … 255, (N, H, W, C)."""
     if not is_normalized(images, len(preprocess.mean)):
         return images if images.dtype == np.uint8 else np.asarray(images, np.float32)
     mean, std = (np.array(values, np.float32) * 255 for values in (preprocess.mean, preprocess.std))
@@ -127,7 +133,7 @@ def to_pixels(images: ImageBatch, preprocess: Preprocess) -> ImageBatch:
 
 
 def to_normalized(images: ImageBatch, preprocess: Preprocess) -> FloatArray:
-    """``pictures`` as float32 (N, C, H, W) through mean and std, whichever of the two forms they came in."""
+    """Return ``images`` of either form accepted by `Engine.run` normalized, float32 (N, C, H, W)."""
     if is_normalized(images, len(preprocess.mean)):
         return np.ascontiguousarray(images, np.float32)
     mean, std = (np.array(values, np.float32) for values in (preprocess.mean, preprocess.std))
@@ -135,38 +141,34 @@ def to_normalized(images: ImageBatch, preprocess: Preprocess) -> FloatArray:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))  # (N, H, W, C) -> (N, C, H, W)
 
 
-# From an exported file to the engine that runs it. Imports no torch.
-
-
-ENGINES_BY_SUFFIX = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",), ".tflite": ("litert",)}
-
-
 def open_exported(
     path: str | Path, kind: str | None = None, precision: str = "float32", threads: int | None = None
 ) -> Engine:
-    """The engine of an exported file: onnxruntime's or OpenVINO's ``.onnx``, OpenVINO's ``.xml``, LiteRT's ``.tflite``.
+    """Open an exported file: ``.onnx`` with onnxruntime or OpenVINO, ``.xml`` with OpenVINO, ``.tflite`` with LiteRT.
 
-    ``kind=None`` takes the first of these whose package is here and which has the precision.
-    Raises ``ValueError`` for another suffix, a kind that does not open it, a damaged file, one that is not ours, and a
-    precision that is not to be had; ``FileNotFoundError``; ``ImportError`` where the package is not here.
+    With ``kind=None`` the first installed engine that supports ``precision`` is used.
+
+    Raises ``ValueError`` for another suffix, an engine that does not open it, an unsupported precision, and a file that
+    is damaged or was not exported by effnet; ``FileNotFoundError``; ``ImportError`` if the engine is not installed.
     """
-    kinds = ENGINES_BY_SUFFIX.get(Path(path).suffix)
+    path = Path(path)
+    kinds = ENGINES_BY_SUFFIX.get(path.suffix)
     if kinds is None:
-        raise ValueError(f"{path} is no exported file: their names end in {', '.join(ENGINES_BY_SUFFIX)}")
-    if kind is not None:
-        if kind not in kinds:
-            raise ValueError(f"{kind} does not open {Path(path).suffix} files: {' and '.join(kinds)} do")
-        return open_engine(kind, Path(path), precision, threads)
-    here = [each for each in kinds if each in installed_engines()]
-    if not here:
-        raise not_installed_error(kinds[0])
-    if precision not in ("float32", "int8") and "openvino" in here:  # the only one that may have it
-        here = ["openvino"]
-    return open_engine(here[0], Path(path), precision, threads)
+        raise ValueError(f"{path} is not an exported file: expected a name ending in {', '.join(ENGINES_BY_SUFFIX)}")
+    if kind is None:
+        candidates = [each for each in kinds if each in installed_engines()]
+        if not candidates:
+            raise not_installed_error(kinds[0])
+        # Of the engines for .onnx only OpenVINO may support 16 bits
+        narrow = precision not in ("float32", "int8") and "openvino" in candidates
+        kind = "openvino" if narrow else candidates[0]
+    elif kind not in kinds:
+        raise ValueError(f"{kind} does not open {path.suffix} files: use {' or '.join(kinds)}")
+    return open_engine(kind, path, precision, threads)
 
 
 def open_engine(kind: str, path: Path, precision: str, threads: int | None, cache: Path | None = None) -> Engine:
-    """The engine called ``kind`` with the file. ``cache``: where it may keep what it compiled, if it does."""
+    """Open ``path`` with the engine ``kind``. ``cache``: folder for compiled models, used by OpenVINO only."""
     match kind:
         case "onnxruntime":
             from effnet.runtime.onnxruntime import ONNXRuntimeEngine

@@ -1,7 +1,7 @@
-"""The engine cache: what was made of a network so that engines open it at once. Imports no torch.
+"""The engine cache: files that engines open, and which engine was fastest here, per network. Imports no torch.
 
-``EFFNET_HOME/engines/KEY/`` holds ``network.onnx``, ``network.tflite``, ``choices.json``, and OpenVINO's own folder.
-All of it can be made anew at any time: what is damaged or of another version is, and a full disk costs time alone.
+``EFFNET_HOME/engines/KEY/`` holds ``network.onnx``, ``network.tflite``, ``choices.json`` and OpenVINO's own folder.
+All of it can be recreated: damaged or outdated files are replaced, and a full disk only costs time.
 """
 
 from __future__ import annotations
@@ -29,62 +29,52 @@ from effnet.metadata import ModelMetadata
 from effnet.timing.machine import describe_machine, installed_versions
 from effnet.weights.fetch.remote_file import writable_cache_dir
 
-CACHE_VERSION = (
-    1  # of what lies here: raised when files are written otherwise, or foreign weights are understood otherwise
-)
-
-
+CACHE_VERSION = 2  # increase when files are written differently, or foreign weights are interpreted differently
 MAX_CACHE_BYTES = 2 * 2**30
-
-
-SIDECAR_FILES = ("config.json", "preprocessor_config.json")  # that loading reads beside a file of weights
-
-
+SIDECAR_FILES = ("config.json", "preprocessor_config.json")  # read beside a weights file when it is loaded
 HASHES_FILE, MAX_HASHES = "hashes.json", 500
+MIN_FILE_AGE_SECONDS = 2.0  # a younger file may change again without a new timestamp: file systems' clocks are coarse
+CHOICES_FILE, MAX_RECORDS = "choices.json", 50
+SHORT_PRECISIONS = {"bfloat16": "bf16", "float16": "f16"}
+
+LOG = logging.getLogger("effnet")
 
 
-MIN_FILE_AGE_SECONDS = (
-    2.0  # seconds after which a file's time tells whether it was written again: file systems' clocks are coarse
-)
+def file_key(path: Path, entry: str = "") -> str:
+    """Return the cache key of the network in ``path``: a hash of the file and of all else that decides how it is read.
 
-
-log = logging.getLogger("effnet")
-
-
-def file_key(path: Path, card: str = "") -> str:
-    """What a network from the file ``path`` is kept by: the file's sha256, and whatever else decides how it is read.
-
-    ``card``: the catalogue's name for the file, where it was asked for by that. Hashes are remembered by path, size,
-    time and inode: a file that did not change is not read again. Raises ``OSError`` where it cannot be read.
+    ``entry``: name in the catalog, if the file was requested by that. Hashes are stored by path, size, time and inode,
+    so that an unchanged file is not read again. Raises ``OSError`` if the file cannot be read.
     """
-    beside = [(path.with_name(name).read_bytes() if path.with_name(name).is_file() else b"") for name in SIDECAR_FILES]
-    told = [str(CACHE_VERSION).encode(), _file_hash(path).encode(), card.encode(), *beside]
-    return sha256(b"".join(len(each).to_bytes(8, "little") + each for each in told)).hexdigest()
+    sidecars = [path.with_name(name) for name in SIDECAR_FILES]
+    contents = [sidecar.read_bytes() if sidecar.is_file() else b"" for sidecar in sidecars]
+    parts = [str(CACHE_VERSION).encode(), _file_hash(path).encode(), entry.encode(), *contents]
+    return sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).hexdigest()
 
 
 def model_key(tensors: Mapping[str, NDArray[Any]], metadata: ModelMetadata) -> str:
-    """What a network in memory is kept by: its tensors and its contract."""
-    found = sha256(f"{CACHE_VERSION} {metadata.to_json()}".encode())
+    """Return the cache key of a network in memory: a hash of its tensors and its metadata."""
+    digest = sha256(f"{CACHE_VERSION} {metadata.to_json()}".encode())
     for name in sorted(tensors):
         if not name.endswith("num_batches_tracked"):
             data = np.ascontiguousarray(tensors[name])
-            found.update(f"\0{name} {data.dtype} {data.shape}\0".encode())
-            found.update(data.reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
+            digest.update(f"\0{name} {data.dtype} {data.shape}\0".encode())
+            digest.update(data.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def engine_folder(key: str) -> Path:
-    """Where what belongs to a key lies, or would lie. Raises ``OSError`` where there is no place for a cache."""
+    """Return the folder of ``key``, which may not exist yet. Raises ``OSError`` if there is no place for a cache."""
     return writable_cache_dir() / "engines" / key
 
 
 def find_cached(key: str, name: str) -> Path | None:
-    """The kept file of that name, None where there is none; it counts as used now."""
+    """Return the path of a cached file and mark it as used, or None."""
     try:
         path = engine_folder(key) / name
         if not path.is_file():
             return None
-        with suppress(OSError):  # a cache that is read-only serves as well
+        with suppress(OSError):  # read-only caches work too
             os.utime(path.parent)
         return path
     except OSError:
@@ -92,21 +82,21 @@ def find_cached(key: str, name: str) -> Path | None:
 
 
 def write_cached(key: str, name: str, write: Callable[[Path], object]) -> Path | None:
-    """Has ``write`` make the file, whole or not at all; None where the disk does not take it, which is said once."""
+    """Create a cached file with ``write``, atomically. Warn once and return None if the disk does not accept it."""
     try:
         path = engine_folder(key) / name
-        with atomic_write(path) as beside:
-            write(beside)
+        with atomic_write(path) as temporary:
+            write(temporary)
         os.utime(path.parent)
         _evict(path.parent)
     except OSError as error:
-        _warn_once(f"engines cannot be kept for the next time: {error}")
+        _warn_once(f"cannot write to the engine cache: {error}")
         return None
     return path
 
 
 def remove_cached(key: str, name: str) -> None:
-    """Removes the kept file of that name, which turned out to be of no use."""
+    """Remove a cached file that turned out to be unusable."""
     with suppress(OSError):
         (engine_folder(key) / name).unlink(missing_ok=True)
 
@@ -114,22 +104,22 @@ def remove_cached(key: str, name: str) -> None:
 def _file_hash(path: Path) -> str:
     path = path.absolute()
     status = path.stat()
-    now = [status.st_size, status.st_mtime_ns, status.st_ino]
+    stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
     known = _read_hashes()
-    if known.get(str(path), [])[:3] == now:
+    if known.get(str(path), [])[:3] == stamp:
         return str(known[str(path)][3])
     with path.open("rb") as file:
-        found = file_digest(file, "sha256").hexdigest()
+        digest = file_digest(file, "sha256").hexdigest()
     if abs(time.time() - status.st_mtime) > MIN_FILE_AGE_SECONDS:
         known.pop(str(path), None)
-        newest = dict([*known.items(), (str(path), [*now, found])][-MAX_HASHES:])
-        with suppress(OSError), atomic_write(writable_cache_dir() / "engines" / HASHES_FILE) as beside:
-            beside.write_text(json.dumps(newest))
-    return found
+        newest = dict([*known.items(), (str(path), [*stamp, digest])][-MAX_HASHES:])
+        with suppress(OSError), atomic_write(writable_cache_dir() / "engines" / HASHES_FILE) as temporary:
+            temporary.write_text(json.dumps(newest))
+    return digest
 
 
 def _read_hashes() -> dict[str, list[Any]]:
-    """Path → size, time, inode and sha256; nothing where the note is damaged."""
+    """Return path → [size, time, inode, sha256]; empty if the file is damaged."""
     try:
         found = json.loads((writable_cache_dir() / "engines" / HASHES_FILE).read_text())
     except (OSError, ValueError):
@@ -139,7 +129,7 @@ def _read_hashes() -> dict[str, list[Any]]:
 
 
 def _evict(newest: Path) -> None:
-    """Removes the networks that were not used for longest, never ``newest``, until all take `BYTES_MOST` at most."""
+    """Remove the least recently used networks, but not ``newest``, until `MAX_CACHE_BYTES` are kept."""
     others = sorted((each for each in newest.parent.iterdir() if each.is_dir() and each != newest), key=_last_used)
     left = _folder_bytes(newest) + sum(map(_folder_bytes, others))
     for each in others:
@@ -152,7 +142,7 @@ def _evict(newest: Path) -> None:
 def _last_used(folder: Path) -> float:
     try:
         return folder.stat().st_mtime
-    except OSError:  # another process has just removed it
+    except OSError:  # removed by another process
         return 0.0
 
 
@@ -166,27 +156,18 @@ def _folder_bytes(folder: Path) -> int:
 
 @cache
 def _warn_once(text: str) -> None:
-    log.warning("%s", text)
+    LOG.warning("%s", text)
 
 
-# Which engine a machine's contest chose for a network, and why: records, remembered as JSON. Imports no torch.
-
-
-CHOICES_FILE = "choices.json"
-
-
-MAX_RECORDS = 50  # choices that are remembered of a network
-
-
-SHORT_PRECISIONS = {"bfloat16": "bf16", "float16": "f16"}
+# Records of what was measured, in choices.json
 
 
 @dataclass(frozen=True)
 class TuningKey(Record):
-    """What a choice depends on beside the network: another machine, version or use is another question.
+    """What the fastest engine depends on besides the network: machine, package versions and use.
 
-    ``batch``: pictures at once; ``size``: their (height, width), None for the network's own; ``precision``: what was
-    allowed; ``threads``: None for a thread each core.
+    ``size``: (height, width), None for the network's own. ``precision``: the lowest allowed. ``threads``: None for one
+    per core.
     """
 
     cpu: str
@@ -202,16 +183,17 @@ class TuningKey(Record):
     def for_this_machine(
         cls, batch_size: int, size: tuple[int, int] | None, precision: str, threads: int | None
     ) -> Self:
-        """The question as this machine asks it today."""
-        here, found = describe_machine(), _package_versions()
-        return cls(here.cpu, here.cores, here.instructions, found, batch_size, size, precision, threads)
+        """Return the key for this machine with the versions installed now."""
+        machine = describe_machine()
+        versions = _package_versions()
+        return cls(machine.cpu, machine.cores, machine.instructions, versions, batch_size, size, precision, threads)
 
 
 @dataclass(frozen=True)
 class EngineTiming(Record):
-    """An engine that was timed. Seconds are of one call, its median, first and last decile.
+    """Time of one call of an engine: median, first and last decile.
 
-    ``apart``: by how much its answers differ from eager's in float32, as a share of the largest of these.
+    ``max_difference``: from eager in float32, relative to the largest output.
     """
 
     kind: str
@@ -225,7 +207,7 @@ class EngineTiming(Record):
 
 @dataclass(frozen=True)
 class ExcludedEngine(Record):
-    """An engine that was not timed, or whose answers differ, and why."""
+    """An engine that was not timed, or whose outputs differ, and why."""
 
     kind: str
     precision: str
@@ -234,37 +216,36 @@ class ExcludedEngine(Record):
 
 @dataclass(frozen=True)
 class EngineChoice(Record):
-    """What was chosen, and its reasons: ``contestants`` from the fastest to the slowest."""
+    """The fastest engine, with all ``timings`` from the fastest to the slowest."""
 
-    RECORDS = MappingProxyType({"question": TuningKey, "contestants": EngineTiming, "left_out": ExcludedEngine})
+    RECORDS = MappingProxyType({"key": TuningKey, "timings": EngineTiming, "excluded": ExcludedEngine})
 
     key: TuningKey
     kind: str
     precision: str
     timings: tuple[EngineTiming, ...]
     excluded: tuple[ExcludedEngine, ...]
-    batch_size: int  # that was timed: fewer than asked for where a call would have taken long
+    batch_size: int  # that was timed: smaller than requested if a call would have taken long
     date: str
 
-    def in_words(self) -> str:
-        """One line for a person: "openvino, bf16, 4.9 ms; onnxruntime 6.6; eager 16.2"."""
+    def describe(self) -> str:
+        """Return one line such as "openvino, bf16, 4.9 ms; onnxruntime 6.6; eager 16.2"."""
         chosen, *others = sorted(self.timings, key=lambda one: (one.kind, one.precision) != (self.kind, self.precision))
-        told = [
-            f"{chosen.kind}, {SHORT_PRECISIONS.get(chosen.precision, chosen.precision)}, {chosen.seconds * 1e3:.1f} ms"
-        ]
+        precision = SHORT_PRECISIONS.get(chosen.precision, chosen.precision)
+        parts = [f"{chosen.kind}, {precision}, {chosen.seconds * 1e3:.1f} ms"]
         for one in others:
-            narrow = f" {SHORT_PRECISIONS[one.precision]}" if one.precision in SHORT_PRECISIONS else ""
-            told.append(f"{one.kind}{narrow} {one.seconds * 1e3:.1f}")
-        return "; ".join(told)
+            suffix = f" {SHORT_PRECISIONS[one.precision]}" if one.precision in SHORT_PRECISIONS else ""
+            parts.append(f"{one.kind}{suffix} {one.seconds * 1e3:.1f}")
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True)
 class EngineThroughput(Record):
-    """What an engine makes of batches. ``measured``: (pictures at once, pictures a second), in order."""
+    """Images per second of an engine. ``measured``: (batch size, images per second), in ascending order."""
 
-    RECORDS = MappingProxyType({"question": TuningKey})
+    RECORDS = MappingProxyType({"key": TuningKey})
 
-    key: TuningKey  # its batch is 0: it is what is asked for
+    key: TuningKey  # with batch_size 0
     kind: str
     precision: str
     measured: tuple[tuple[int, float], ...]
@@ -272,18 +253,18 @@ class EngineThroughput(Record):
 
     @property
     def max_images_per_second(self) -> float:
-        """The most pictures a second."""
+        """Images per second at the fastest batch size."""
         return max(speed for _, speed in self.measured)
 
     @property
     def best_batch_size(self) -> int:
-        """The smallest batch that reaches 97 % of the most pictures a second: more would take memory alone."""
+        """The smallest batch size that reaches 97 % of the maximum; larger ones only take more memory."""
         return min(batch for batch, speed in self.measured if speed >= 0.97 * self.max_images_per_second)
 
 
 @dataclass(frozen=True)
 class VerifiedEngine(Record):
-    """An engine that was asked for by its name, and answered as eager does."""
+    """An engine whose outputs were compared with eager's and agreed."""
 
     kind: str
     precision: str
@@ -292,9 +273,9 @@ class VerifiedEngine(Record):
 
 @dataclass(frozen=True)
 class TuningRecords(Record):
-    """All that is remembered of a network, oldest first."""
+    """All records of a network, oldest first."""
 
-    RECORDS = MappingProxyType({"choices": EngineChoice, "throughputs": EngineThroughput, "proofs": VerifiedEngine})
+    RECORDS = MappingProxyType({"choices": EngineChoice, "throughputs": EngineThroughput, "verified": VerifiedEngine})
 
     choices: tuple[EngineChoice, ...] = ()
     throughputs: tuple[EngineThroughput, ...] = ()
@@ -302,7 +283,7 @@ class TuningRecords(Record):
 
 
 def read_records(key: str) -> TuningRecords:
-    """What is remembered of the network with that key; nothing where the note is damaged or of another version."""
+    """Return the records of the network with that key; none if the file is damaged or outdated."""
     path = find_cached(key, CHOICES_FILE)
     try:
         return TuningRecords.from_json(path.read_text(encoding="utf-8")) if path else TuningRecords()
@@ -311,16 +292,16 @@ def read_records(key: str) -> TuningRecords:
 
 
 def save_record(key: str, record: EngineChoice | EngineThroughput | VerifiedEngine) -> None:
-    """Notes what was found, in place of an older answer to the same question."""
+    """Add a record, replacing an older one for the same use."""
     before = read_records(key)
     match record:
         case EngineChoice():
-            others = tuple(one for one in before.choices if one.key != record.key)
-            now = replace(before, choices=(*others, record)[-MAX_RECORDS:])
+            choices = tuple(one for one in before.choices if one.key != record.key)
+            now = replace(before, choices=(*choices, record)[-MAX_RECORDS:])
         case EngineThroughput():
             same = (record.key, record.kind, record.precision)
-            rest = tuple(one for one in before.throughputs if (one.key, one.kind, one.precision) != same)
-            now = replace(before, throughputs=(*rest, record)[-MAX_RECORDS:])
+            throughputs = tuple(one for one in before.throughputs if (one.key, one.kind, one.precision) != same)
+            now = replace(before, throughputs=(*throughputs, record)[-MAX_RECORDS:])
         case VerifiedEngine():
             now = replace(before, verified=(*before.verified, record)[-MAX_RECORDS:])
     text = json.dumps(now.to_dict(), indent=1, ensure_ascii=False)
@@ -328,14 +309,14 @@ def save_record(key: str, record: EngineChoice | EngineThroughput | VerifiedEngi
 
 
 def is_verified(key: str, kind: str, precision: str) -> bool:
-    """Whether that engine, in the versions that are installed, is known to answer as eager does."""
-    known, now = read_records(key), _package_versions()
-    timed = ((one.kind, one.precision, choice.key.versions) for choice in known.choices for one in choice.timings)
-    return VerifiedEngine(kind, precision, now) in known.verified or (kind, precision, now) in timed
+    """Return whether that engine, in the installed versions, is known to agree with eager."""
+    records, versions = read_records(key), _package_versions()
+    timed = ((one.kind, one.precision, choice.key.versions) for choice in records.choices for one in choice.timings)
+    return VerifiedEngine(kind, precision, versions) in records.verified or (kind, precision, versions) in timed
 
 
 def mark_verified(key: str, kind: str, precision: str) -> None:
-    """Notes that the engine was seen to answer as eager does."""
+    """Record that the engine, in the installed versions, agrees with eager."""
     save_record(key, VerifiedEngine(kind, precision, _package_versions()))
 
 
@@ -346,9 +327,9 @@ def find_choice(
     precision: str = "float32",
     threads: int | None = None,
 ) -> EngineChoice | None:
-    """The choice for this machine as it is today, with the versions that are installed; None where there is none."""
-    question = TuningKey.for_this_machine(batch_size, size, precision, threads)
-    return next((one for one in read_records(key).choices if one.key == question), None)
+    """Return the choice recorded for this machine, the installed versions and this use, or None."""
+    tuning_key = TuningKey.for_this_machine(batch_size, size, precision, threads)
+    return next((one for one in read_records(key).choices if one.key == tuning_key), None)
 
 
 def _package_versions() -> tuple[tuple[str, str], ...]:

@@ -1,4 +1,7 @@
-"""What an exported file takes and gives, and how it says so in its metadata."""
+"""Inputs and outputs of exported files, the metadata that describes them, and the base class of engines that run them.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -10,34 +13,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effnet.arch.serde import Record, check_choice, check_int
+from effnet.arch.serde import Record, check_choice, check_size
 from effnet.metadata import Labels, ModelMetadata
 from effnet.runtime.base import ENGINES_BY_SUFFIX, FloatArray, ImageBatch, to_normalized, to_pixels
 from effnet.tasks import task_of
 
-INPUTS = ("pixels", "floats", "normalised")
-
-
+INPUTS = ("pixels", "floats", "normalized")
 OUTPUTS = ("probabilities", "logits", "values")
+METADATA_KEY, IO_SPEC_KEY = "effnet", "effnet.interface"  # keys in a file's metadata; the values are JSON
+MAX_SIDE = 8192  # pixels: larger feature maps do not fit into memory
 
-
-METADATA_KEY, IO_SPEC_KEY = "effnet", "effnet.interface"  # the keys of a file's metadata; both values are JSON
-
-
-MAX_SIDE = 8192  # pixels: maps of more would fill any memory
+MAX_ROUNDING_ERROR = 0.01  # in pixel values: float32 error after mean and std were applied and removed again
 
 
 @dataclass(frozen=True)
 class IOSpec(Record):
-    """What an exported file takes and gives.
+    """Inputs and outputs of an exported file. In every format, tensors have these values as names.
 
-    ``input``: "pixels", uint8 (N, H, W, 3) of 0 … 255, as pictures come; "floats", the same as float32; "normalised",
-    float32 (N, 3, H, W) that has been through mean and std. ``size``: (height, width), None for any.
-    ``output``: float32 (N, classes): "probabilities", by a softmax where exactly one label is right and by a sigmoid
-    each where any may be; "logits", of which they are made; or "values", for labels that are such: logits as they are.
-    ``embedding``: whether a second output "embedding", float32 (N, head channels), is given. A network without a
-    classifier gives the embedding alone.
-    Input and outputs are named as these values, in every format. Raises ``ValueError`` for any other value.
+    Args:
+        input: "pixels", uint8 (N, H, W, C) with values 0 … 255; "floats", the same as float32; or "normalized",
+            float32 (N, C, H, W) after mean and std.
+        output: float32 (N, classes): "probabilities" (softmax for single-label models, sigmoid for multi-label ones),
+            "logits", or "values" for regression.
+        embedding: add a second output "embedding", float32 (N, head channels). It is the only output of a network
+            without a classifier.
+        size: (height, width), an int for a square, or None for any size.
+
+    Raises ``ValueError`` for any other value.
     """
 
     input: str = "pixels"
@@ -46,107 +48,148 @@ class IOSpec(Record):
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.input == "normalised":  # as older files spell it
+            object.__setattr__(self, "input", "normalized")
         check_choice("input", self.input, INPUTS)
         check_choice("output", self.output, OUTPUTS)
         if self.size is None:
             return
-        if not isinstance(self.size, tuple) or len(self.size) != 2:
-            raise ValueError(f"size must be (height, width), or None for any, got {self.size!r}")
-        for side in self.size:
-            check_int("size", side, 1)
-            if side > MAX_SIDE:
-                raise ValueError(f"size must be at most {MAX_SIDE} pixels a side, got {side}")
+        object.__setattr__(self, "size", check_size(self.size))
+        if max(self.size) > MAX_SIDE:
+            raise ValueError(f"size must be at most {MAX_SIDE} pixels per side, got {max(self.size)}")
 
     def check_labels(self, labels: Labels) -> None:
-        """Raises ``ValueError`` where labels of that kind have no such output."""
+        """Raise ``ValueError`` if a network with these labels has no such output."""
         expected = task_of(labels.task).output
         if self.output not in ("logits", expected):
-            raise ValueError(f"this network gives {expected}, no {self.output}: ask for {expected} or logits")
+            raise ValueError(f"this network outputs {expected}, not {self.output}: use output={expected!r} or 'logits'")
 
     def input_tensor(self, channels: int = 3) -> tuple[str, tuple[int | str, ...]]:
-        """Type and shape of the input; what is open has a name in place of a number."""
+        """Return dtype and shape of the input; open dimensions are names."""
         height, width = self.size or ("height", "width")
-        if self.input == "normalised":
-            return "float32", ("pictures", channels, height, width)
-        return "uint8" if self.input == "pixels" else "float32", ("pictures", height, width, channels)
+        if self.input == "normalized":
+            return "float32", ("batch", channels, height, width)
+        return "uint8" if self.input == "pixels" else "float32", ("batch", height, width, channels)
 
-    def in_words(self, channels: int = 3, has_classifier: bool = True) -> str:
-        """One line for a person: "uint8 pixels (pictures, 224, 224, 3) → probabilities"."""
-        kind, shape = self.input_tensor(channels)
+    def describe(self, channels: int = 3, has_classifier: bool = True) -> str:
+        """Return one line such as "uint8 pixels (batch, 224, 224, 3) → probabilities"."""
+        dtype, shape = self.input_tensor(channels)
         outputs = [self.output] * has_classifier + ["embedding"] * (self.embedding or not has_classifier)
-        return f"{kind} {self.input} ({', '.join(map(str, shape))}) → {' and '.join(outputs)}"
+        return f"{dtype} {self.input} ({', '.join(map(str, shape))}) → {' and '.join(outputs)}"
 
     def to_file_metadata(self, metadata: ModelMetadata) -> dict[str, str]:
-        """The texts that go into an exported file: ONNX's metadata, an IR's ``rt_info``, ``extra_files`` of a ``.pt2``.
+        """Return the JSON texts stored in an exported file.
 
-        In a ``.tflite`` they are files in the archive behind the flatbuffer, and entries of its own metadata as well.
+        They are ONNX metadata, ``rt_info`` of an OpenVINO IR and ``extra_files`` of a ``.pt2``. In a ``.tflite`` they
+        are files in the archive appended to the flatbuffer, and entries of its own metadata as well.
         """
         return {METADATA_KEY: metadata.to_json(), IO_SPEC_KEY: self.to_json()}
 
 
 def read_metadata(texts: Mapping[str, str], path: object) -> tuple[ModelMetadata, IOSpec]:
-    """Contract and interface from a file's metadata. Raises ``ValueError`` where ``where`` is not a file of ours."""
+    """Parse a file's metadata. Raises ``ValueError`` if the file was not exported by this package."""
     if METADATA_KEY not in texts or IO_SPEC_KEY not in texts:
-        raise ValueError(f"{path} does not say how it is to be used: only files that effnet exported can be run")
+        raise ValueError(f"{path} has no effnet metadata: only files exported by effnet can be run")
     try:
         return ModelMetadata.from_json(texts[METADATA_KEY]), IOSpec.from_json(texts[IO_SPEC_KEY])
     except ValueError as error:
         raise ValueError(f"{path} was exported by another version of effnet: export it again ({error})") from None
 
 
-# An exported file on this disk, and pictures and answers on their way into it and out of it.
+def is_exported(path: Path) -> bool:
+    """Return whether ``path`` is an exported file: ``.onnx``, ``.xml``, or a ``.tflite`` with an `IOSpec`.
+
+    Any other ``.tflite`` holds weights to load.
+    """
+    if path.suffix != ".tflite" or not path.is_file():
+        return path.suffix in ENGINES_BY_SUFFIX and path.suffix != ".tflite"
+    from effnet.runtime.litert import read_tflite_metadata
+
+    try:
+        return IO_SPEC_KEY in read_tflite_metadata(path)
+    except ValueError:  # loading its weights will report what is wrong
+        return False
 
 
-MAX_ROUNDING_ERROR = (
-    0.01  # of a pixel's value: what is left of float32 after mean and std were applied and taken off again
-)
+class FileEngine:
+    """Base class of the engines that run an exported file; see `effnet.runtime.base.Engine`.
+
+    A subclass sets the attributes and implements `_infer`.
+    """
+
+    kind: str
+    precision: str
+    threads: int
+    path: Path
+    metadata: ModelMetadata
+    classes: int
+    _io_spec: IOSpec
+    _outputs: Mapping[str, Any]  # name -> the runtime's handle; the classifier's output comes first
+
+    def run(self, images: ImageBatch) -> FloatArray:
+        """See `Engine.run`."""
+        out = self._infer(next(iter(self._outputs)), self._to_file_input(images))
+        return to_logits(out, self._io_spec, self.metadata.labels.task) if self.classes else out
+
+    def embed(self, images: ImageBatch) -> FloatArray:
+        """See `Engine.embed`."""
+        if "embedding" not in self._outputs:
+            raise ValueError(f"{self.path} has no embedding output: export the network with embedding=True")
+        return self._infer("embedding", self._to_file_input(images))
+
+    def _infer(self, output: str, x: NDArray[Any]) -> FloatArray:
+        """Run the file on ``x``, which has the form of its input, and return the output of that name."""
+        raise NotImplementedError
+
+    def _to_file_input(self, images: ImageBatch) -> NDArray[Any]:
+        return to_file_input(images, self.metadata, self._io_spec, self.path)
+
+    def _input_shape(self, batch_size: int, size: tuple[int, int] | None) -> tuple[int, ...]:
+        """Return the input shape for such a batch. Raises ``ValueError`` for a size that the file does not accept."""
+        size = size or self._io_spec.size or self.metadata.preprocess.size
+        _check_size(size, self._io_spec, self.path)
+        channels = len(self.metadata.preprocess.mean)
+        return (batch_size, channels, *size) if self._io_spec.input == "normalized" else (batch_size, *size, channels)
+
+
+def classifier_first(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``outputs`` with "embedding" last."""
+    return dict(sorted(outputs.items(), key=lambda item: item[0] == "embedding"))
 
 
 def check_file_exists(path: str | Path) -> Path:
-    """``path``. Raises ``FileNotFoundError`` where there is no such file."""
+    """Return ``path``. Raises ``FileNotFoundError`` if there is no such file."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: there is no such exported file")
+        raise FileNotFoundError(f"{path}: no such file")
     return Path(path)
 
 
 def unreadable_file_error(path: Path, kind: str, error: Exception) -> ValueError:
-    """What is said where ``kind`` does not open the file."""
-    why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ValueError(f"{path} cannot be opened by {kind}: it is damaged, or of another version ({why})")
+    """Return the error to raise if engine ``kind`` cannot open the file."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ValueError(f"{kind} cannot open {path}: the file is damaged, or of another version ({reason})")
 
 
 def to_file_input(images: ImageBatch, metadata: ModelMetadata, io_spec: IOSpec, path: Path) -> NDArray[Any]:
-    """``pictures`` in the form that the file takes. Raises ``ValueError`` for those that it cannot take."""
-    asked: NDArray[Any]
-    if io_spec.input == "normalised":
-        asked = to_normalized(images, metadata.preprocess)
-        size = asked.shape[2:]
+    """Convert ``images`` to the form of the file's input. Raises ``ValueError`` if it does not accept them."""
+    x: NDArray[Any]
+    if io_spec.input == "normalized":
+        x = to_normalized(images, metadata.preprocess)
+        _check_size(x.shape[2:], io_spec, path)
     else:
-        asked = to_pixels(images, metadata.preprocess)
-        size = asked.shape[1:3]
-        asked = _to_uint8(asked, path) if io_spec.input == "pixels" else asked.astype(np.float32, copy=False)
-    _check_size(size, io_spec, path)
-    return np.ascontiguousarray(asked)
-
-
-def input_shape(
-    batch_size: int, size: tuple[int, int] | None, metadata: ModelMetadata, io_spec: IOSpec, path: Path
-) -> tuple[int, ...]:
-    """The shape of what the file takes for so many pictures. Raises ``ValueError`` for a size that it cannot take."""
-    size = size or io_spec.size or metadata.preprocess.size
-    _check_size(size, io_spec, path)
-    channels = len(metadata.preprocess.mean)
-    return (batch_size, channels, *size) if io_spec.input == "normalised" else (batch_size, *size, channels)
+        x = to_pixels(images, metadata.preprocess)
+        _check_size(x.shape[1:3], io_spec, path)
+        x = _to_uint8(x, path) if io_spec.input == "pixels" else x.astype(np.float32, copy=False)
+    return np.ascontiguousarray(x)
 
 
 def _check_size(size: tuple[int, ...], io_spec: IOSpec, path: Path) -> None:
-    if io_spec.size in (None, size):
-        return
-    (high, wide), (got_high, got_wide) = io_spec.size or size, size
-    raise ValueError(
-        f"{path} takes pictures of {high}×{wide} only, these are {got_high}×{got_wide}: "
-        "resize them, or export the network at this size or at any"
-    )
+    if io_spec.size not in (None, size):
+        (height, width), (given_height, given_width) = io_spec.size or size, size
+        raise ValueError(
+            f"{path} accepts images of {height}×{width} only, got {given_height}×{given_width}: "
+            "resize the images, or export the network with this size or size='any'"
+        )
 
 
 def _to_uint8(pixels: ImageBatch, path: Path) -> NDArray[np.uint8]:
@@ -154,30 +197,13 @@ def _to_uint8(pixels: ImageBatch, path: Path) -> NDArray[np.uint8]:
         return pixels.astype(np.uint8, copy=False)
     rounded = np.rint(pixels)
     if rounded.min() < 0 or rounded.max() > 255 or np.abs(pixels - rounded).max() > MAX_ROUNDING_ERROR:
-        raise ValueError(f"{path} takes whole pixels of 0 … 255, and these are not: round them, or export with floats")
+        raise ValueError(
+            f"{path} accepts integer pixels 0 … 255 only: round the images, or export the network with input='floats'"
+        )
     return rounded.astype(np.uint8)
 
 
 def to_logits(outputs: NDArray[Any], io_spec: IOSpec, task: str) -> FloatArray:
-    """Return the file's outputs as logits. Values are logits already."""
+    """Convert a file's outputs to logits; logits and regression values are returned unchanged."""
     floats: FloatArray = outputs.astype(np.float32, copy=False)
-    if io_spec.output != "probabilities":
-        return floats
-    return task_of(task).invert(floats)
-
-
-def no_embedding_error(path: Path) -> ValueError:
-    """What is said where the file gives no embedding."""
-    return ValueError(f"{path} gives no embedding: export the network with embedding=True")
-
-
-def is_exported(path: Path) -> bool:
-    """Whether the file is one to run as it is: an IR or ONNX, or a ``.tflite`` that says how it is to be used."""
-    if path.suffix != ".tflite" or not path.is_file():
-        return path.suffix in ENGINES_BY_SUFFIX and path.suffix != ".tflite"
-    from effnet.runtime.litert import read_tflite_metadata
-
-    try:
-        return IO_SPEC_KEY in read_tflite_metadata(path)
-    except ValueError:  # whoever reads its weights says what is wrong with it
-        return False
+    return task_of(task).invert(floats) if io_spec.output == "probabilities" else floats

@@ -1,11 +1,12 @@
-"""PyTorch as it is: batch norm folded, channels-last, no gradients."""
+"""Running a network with PyTorch: eagerly, or compiled with ``torch.compile``. Devices and threads."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -14,29 +15,27 @@ from torch import Tensor
 from effnet.data.preprocessing import normalize
 from effnet.net import EfficientNet
 from effnet.net.surgery import fold_batch_norm
-from effnet.runtime.base import FloatArray as FloatArray
-from effnet.runtime.base import ImageBatch, is_normalized, resolve_precision, resolve_threads
+from effnet.runtime.base import FloatArray, ImageBatch, is_normalized, resolve_precision, resolve_threads
 from effnet.timing.machine import describe_machine
 
 Compute = Callable[[Tensor], Tensor]
 
-
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-# Instruction sets that multiply the type itself; elsewhere torch widens every number first, and is slower than float32
+# Instruction sets that multiply the dtype natively; without them torch widens every number first, slower than float32
 NATIVE_INSTRUCTION_SETS = {
     "bfloat16": ("avx512_bf16", "amx_bf16", "bf16"),
     "float16": ("avx512_fp16", "amx_fp16", "asimdhp"),
 }
+CXX_COMPILERS = ("g++", "clang++", "c++", "cl")
 
 
 class EagerEngine:
-    """A network ready to run, made from a copy: what is done to ``model`` later does not reach it.
+    """A network in plain PyTorch: batch norm folded, channels-last, no gradients. Thread-safe.
 
-    In bfloat16 and float16 the weights and maps are, the pictures are normalised in float32, and sums are float32's.
-    ``threads=None`` leaves torch's own setting. Several threads may call it at once.
-    Raises ``ValueError`` for a device that is not there, less than one thread, or a precision that the CPU has not.
+    It is a copy: later changes to ``model`` do not affect it. In bfloat16 and float16, weights and feature maps have
+    that dtype; normalization and accumulation stay in float32. ``threads=None`` keeps torch's own setting.
+
+    Raises ``ValueError`` for an unavailable device, less than one thread, or a precision that the CPU does not support.
     """
 
     kind = "eager"
@@ -55,15 +54,15 @@ class EagerEngine:
         self._pool = _make_pool(self.threads) if self.threads != torch.get_num_threads() else None
 
     def run(self, images: ImageBatch) -> FloatArray:
-        """As `Engine.run`."""
+        """See `Engine.run`."""
         return self._run_in_pool(self._logits, images)
 
     def embed(self, images: ImageBatch) -> FloatArray:
-        """As `Engine.embed`."""
+        """See `Engine.embed`."""
         return self._run_in_pool(self._features, images)
 
     def prepare(self, batch_size: int, size: tuple[int, int] | None = None) -> None:
-        """As `Engine.prepare`: any shape takes the same time here."""
+        """See `Engine.prepare`. Nothing to do: every shape runs equally well."""
 
     def _run_in_pool(self, compute: Compute, images: ImageBatch) -> FloatArray:
         if self._pool:
@@ -84,40 +83,10 @@ class EagerEngine:
         return normalize(torch.from_numpy(images).to(self.device), self.metadata.preprocess)
 
 
-def _supported_precisions(device: torch.device) -> tuple[str, ...]:
-    if device.type != "cpu":
-        return tuple(TORCH_DTYPES)
-    here = describe_machine().instructions
-    return ("float32", *(name for name, sets in NATIVE_INSTRUCTION_SETS.items() if any(one in here for one in sets)))
-
-
-def _make_pool(threads: int) -> ThreadPoolExecutor:
-    """A thread in which torch computes with ``threads`` threads of its own.
-
-    torch counts for each thread that calls it: in any other nothing changes, nor does anything between two calls.
-    """
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="eager")
-    pool.submit(_set_threads, threads).result()
-    torch.set_num_threads(before)  # what threads that are yet to come begin with
-    return pool
-
-
-def _set_threads(threads: int) -> None:
-    torch.set_num_threads(threads)
-    torch.get_num_threads()  # a new thread takes the common number when it first asks, whatever it was set to before
-
-
-# PyTorch's compiler: every shape of pictures is compiled when it first comes, which takes half a minute and more.
-
-
-CXX_COMPILERS = ("g++", "clang++", "c++", "cl")
-
-
 class CompiledEngine(EagerEngine):
-    """As `Eager`, through ``torch.compile``.
+    """As `EagerEngine`, through ``torch.compile``. Each input shape compiles on first use, for half a minute or more.
 
-    Raises ``ValueError`` as `Eager` does, and where there is no C++ compiler, or it does not compile.
+    Raises ``ValueError`` as `EagerEngine` does, and if there is no working C++ compiler.
     """
 
     kind = "compiled"
@@ -127,12 +96,12 @@ class CompiledEngine(EagerEngine):
     ) -> None:
         super().__init__(model, device, precision, threads)
         if self.device.type == "cpu" and not find_cxx_compiler():
-            raise ValueError("torch.compile needs a C++ compiler, and there is none: install g++, or use eager")
+            raise ValueError("torch.compile requires a C++ compiler: install g++, or use the eager engine")
         self._logits = torch.compile(self.model, dynamic=False)
         self._features = torch.compile(self.model.embed, dynamic=False)
 
     def prepare(self, batch_size: int, size: tuple[int, int] | None = None) -> None:
-        """As `Engine.prepare`."""
+        """See `Engine.prepare`."""
         preprocess = self.metadata.preprocess
         self.run(np.zeros((batch_size, *(size or preprocess.size), len(preprocess.mean)), np.uint8))
 
@@ -143,23 +112,58 @@ class CompiledEngine(EagerEngine):
         try:
             return super()._compute(compute, images)
         except (BackendCompilerFailed, InductorError) as error:
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"torch.compile fails here ({why}): use eager") from None
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"torch.compile failed ({reason}): use the eager engine") from None
 
 
 def find_cxx_compiler() -> str | None:
-    """The C++ compiler that torch would call, if there is one."""
-    named = os.environ.get("CXX")
-    return next(filter(None, map(shutil.which, (named,) if named else CXX_COMPILERS)), None)
+    """Return the path of the C++ compiler that torch would call, or None."""
+    cxx = os.environ.get("CXX")
+    return next(filter(None, map(shutil.which, (cxx,) if cxx else CXX_COMPILERS)), None)
 
 
 def select_device(name: str | None = None) -> torch.device:
-    """The device called ``name``; None takes a GPU where there is one. Raises ``ValueError`` for one not there."""
+    """Return the device ``name``, by default a GPU if there is one. Raises ``ValueError`` if it is not available."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise ValueError(f"there is no device {name!r} on this machine: leave --device out, or say cpu") from None
+        raise ValueError(f"device {name!r} is not available on this machine: omit --device, or use cpu") from None
     return device
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Make torch compute with ``count`` threads in this block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _supported_precisions(device: torch.device) -> tuple[str, ...]:
+    if device.type != "cpu":
+        return tuple(TORCH_DTYPES)
+    available = set(describe_machine().instructions)
+    return ("float32", *(name for name, sets in NATIVE_INSTRUCTION_SETS.items() if available & set(sets)))
+
+
+def _make_pool(threads: int) -> ThreadPoolExecutor:
+    """Return a pool of one thread, in which torch computes with ``threads`` threads.
+
+    torch keeps this number per calling thread: nothing changes in other threads, or between calls.
+    """
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="eager")
+    pool.submit(_set_threads, threads).result()
+    torch.set_num_threads(before)  # the number that threads created later start with
+    return pool
+
+
+def _set_threads(threads: int) -> None:
+    torch.set_num_threads(threads)
+    torch.get_num_threads()  # a new thread adopts the global number on its first query, even if it was set before

@@ -26,7 +26,8 @@ from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
 from effnet.prediction.pipeline import run_batches
 from effnet.runtime.autotune import cache_engine
-from effnet.runtime.torch import EagerEngine, FloatArray
+from effnet.runtime.base import FloatArray
+from effnet.runtime.torch import EagerEngine
 from effnet.timing import Stopwatch, peak_memory
 from effnet.timing.memory import retain_freed_memory
 from effnet.training.autotune import (

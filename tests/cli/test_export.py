@@ -28,7 +28,7 @@ def test_every_option_as_json(run: Run, weights: Path, photos: Path, tmp_path: P
     assert (told["written"], told["format"], told["pictures"]) == (str(tmp_path / "m"), "onnx", 4)
     assert told["bytes"] == (tmp_path / "m").stat().st_size
     assert 0 <= told["difference"] < 1e-5
-    assert told["same_top1"] == 4
+    assert told["same_predictions"] == 4
 
 
 def test_any_size_of_a_runs_folder(run: Run, weights: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_every_format_has_its_lines() -> None:
 def test_the_same_five_labels(runtime: str, tmp_path: Path) -> None:
     pytest.importorskip(PACKAGES[runtime])
     model = network(size=(64, 64), classes=20)
-    model.preprocess = replace(model.preprocess, crop=default_crop_fraction(224))
+    model.preprocess = replace(model.preprocess, crop_fraction=default_crop_fraction(224))
     model.labels = Labels(tuple(f"Käfer {index}" for index in range(20)))
     export(model, tmp_path / f"model{SUFFIXES[runtime]}")
     shown = photos(tmp_path)

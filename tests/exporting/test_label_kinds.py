@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from effnet.data.preprocessing import normalize
 from effnet.exporting.export import export
-from effnet.exporting.verify import FileRunner, compare_outputs, sample_images
+from effnet.exporting.verify import OPEN_RUNNER, FileRunner, compare_outputs, sample_images
 from effnet.metadata import Labels
 from effnet.net import EfficientNet
-from effnet.runtime import autotune, onnx
+from effnet.runtime import autotune
 from effnet.runtime.base import open_exported
 from effnet.runtime.io_spec import IOSpec, to_logits
 from effnet.weights import load
@@ -67,13 +67,9 @@ def test_bare_files_answer_as_their_labels_mean(
     model = of_kind(kind)
     done = export(model, tmp_path / f"m{suffix}")
     assert (done.io_spec.output, done.task) == (OUTPUTS[kind], kind)
-    assert done.same_top1 == (None if kind == "regression" else 6)
+    assert done.same_predictions == (None if kind == "regression" else 6)
     assert done.difference < 1e-5
-    from effnet.exporting import torch_export
-    from effnet.runtime import litert, openvino
-
-    opened: Any = {".onnx": onnx, ".xml": openvino, ".tflite": litert, ".pt2": torch_export}[suffix]
-    (answer,) = opened.opened(done.path)(pictures).items()
+    (answer,) = OPEN_RUNNER[done.format](done.path)(pictures).items()
     expected = meant(logits(model, pictures), kind)
     assert answer[0] == OUTPUTS[kind]
     np.testing.assert_allclose(answer[1], expected, rtol=1e-4, atol=1e-5)
@@ -122,7 +118,9 @@ def test_the_exact_probability_is_turned_back() -> None:
     ("kind", "output"), [("regression", "probabilities"), ("multilabel", "values"), ("classification", "values")]
 )
 def test_an_output_that_the_labels_do_not_have(kind: str, output: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"this network gives {OUTPUTS[kind]}, no {output}: ask for {OUTPUTS[kind]}"):
+    with pytest.raises(
+        ValueError, match=f"this network outputs {OUTPUTS[kind]}, not {output}: use output='{OUTPUTS[kind]}'"
+    ):
         export(of_kind(kind), tmp_path / "m.onnx", output=output)
     assert not list(tmp_path.iterdir())
 
@@ -142,7 +140,7 @@ def test_the_comparison_sees_a_softmax_where_a_sigmoid_belongs() -> None:
         for how in ("multilabel", "classification")
     )
     assert right.difference < 1e-5
-    assert right.same_top1 == 6
+    assert right.same_predictions == 6
     assert wrong.difference > 0.1
     other = of_kind("multilabel")
     with torch.no_grad():
@@ -152,7 +150,7 @@ def test_the_comparison_sees_a_softmax_where_a_sigmoid_belongs() -> None:
         answering(other, "regression", "values"), of_kind("regression"), IOSpec(output="values"), seen
     )
     assert off.difference > 1e-3
-    assert off.same_top1 is None
+    assert off.same_predictions is None
 
 
 def test_logits_that_a_probability_cannot_tell_are_not_held_against_a_file(tmp_path: Path) -> None:
@@ -160,7 +158,7 @@ def test_logits_that_a_probability_cannot_tell_are_not_held_against_a_file(tmp_p
     with torch.no_grad():
         model.classifier.weight *= 15  # type: ignore[operator]
     for suffix in (".onnx", ".xml", ".tflite"):
-        assert export(model, tmp_path / f"m{suffix}").same_top1 == 6
+        assert export(model, tmp_path / f"m{suffix}").same_predictions == 6
 
 
 def test_a_faster_engine_may_change_so_many_labels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from PIL import Image
 from effnet import ARCHS
 from effnet.data.preprocessing import normalize
 from effnet.exporting.calibration import QuantizationRange, calibrate, equalize, measure_channel_scales, traced_forward
-from effnet.exporting.calibration_images import sample_by_class
-from effnet.exporting.quantize import find_float_layers, format_sensitivities, measure_sensitivity, quantize
+from effnet.exporting.quantize import find_float_layers, measure_sensitivity, quantize, sample_by_class
+from effnet.exporting.sensitivity import format_sensitivities
 from effnet.metadata import Labels, Preprocess
 from effnet.net import EfficientNet
 from effnet.net.surgery import fold_batch_norm
@@ -97,7 +97,7 @@ def test_answers_as_float_does(suffix: str, activation: str, squeeze: float, pic
 def test_every_interface_and_padding(suffix: str, padding: str, pictures: Path, tmp_path: Path) -> None:
     model = network("relu6", 0.0, padding)
     given = stack(pictures)
-    for taken in ("floats", "normalised"):
+    for taken in ("floats", "normalized"):
         path = tmp_path / f"{taken}{suffix}"
         interface = IOSpec(taken, "probabilities", embedding=True, size=(32, 32))
         quantize(model, path, pictures, interface, threads=1)
@@ -130,7 +130,7 @@ def test_what_is_kept_in_float_is_float_in_the_onnx_file(pictures: Path, tmp_pat
         found.float_layers
     )
     stored = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
-    assert stored["head.conv.weight.quantised"].dtype == np.int8
+    assert stored["head.conv.weight.quantized"].dtype == np.int8
     assert len(stored["head.conv.weight.scale"]) == model.head.conv.out_channels
 
 
@@ -170,7 +170,7 @@ def test_pictures_without_the_networks_labels_are_judged_by_agreement(pictures: 
     found = quantize(model, tmp_path / "net.onnx", pictures, threads=1)
     assert (found.metric, found.float_score) == ("agreement", 1.0)
     assert found.int8_score > 0.8
-    assert "agreement" in found.in_words()
+    assert "agreement" in found.describe()
 
 
 def test_unreadable_pictures_are_counted(pictures: Path, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_unreadable_pictures_are_counted(pictures: Path, tmp_path: Path) -> None
     (tmp_path / "some" / CLASSES[0] / "damaged.png").write_bytes(b"no picture")
     found = quantize(network("relu6", 0.0), tmp_path / "net.onnx", tmp_path / "some", threads=1)
     assert (found.images, found.unreadable) == (18, 1)
-    assert found.in_words().endswith("on 18 pictures; 1 could not be read")
+    assert found.describe().endswith("on 18 images; skipped 1 unreadable")
 
 
 def test_walk_is_the_network() -> None:
@@ -263,7 +263,7 @@ def test_budget_keeps_as_few_in_float_as_suffice(enough: int) -> None:
 
 
 def test_budget_that_cannot_be_kept_says_so() -> None:
-    with pytest.raises(ValueError, match=r"int8 would lose 5\.00 percentage points, and still 5\.00 with the 8 most"):
+    with pytest.raises(ValueError, match=r"int8 loses 5\.00 percentage points, and 5\.00 with the 8 most"):
         find_float_layers(0.5, Losses([5.0] * 20), lambda: "abcdefghijklmnop", 16)
 
 
@@ -280,7 +280,7 @@ def test_no_file_is_left_where_the_budget_is_not_kept(
     model.labels = Labels(("oak", "elm", "fir"))
     with torch.no_grad():
         model.classifier.bias[0] = 1e3  # never what `_answers` says
-    with pytest.raises(ValueError, match="int8 would lose 100"):
+    with pytest.raises(ValueError, match="int8 loses 100"):
         quantize(model, path, pictures, max_drop=0.5, threads=1)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == b"before"
@@ -312,16 +312,16 @@ def test_budget_finds_the_layers_that_cannot_be_in_int8(hard: EfficientNet, pict
 
 def test_refusals(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = network("relu6", 0.0)
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="does not exist"):
         quantize(model, tmp_path / "a.onnx", tmp_path / "nothing")
     (tmp_path / "few").mkdir()
     Image.new("RGB", (40, 40)).save(tmp_path / "few" / "one.png")
     (tmp_path / "few" / "damaged.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="has 1 readable pictures, and int8 needs 8"):
+    with pytest.raises(ValueError, match="has 1 readable images, but calibration requires 8"):
         quantize(model, tmp_path / "a.onnx", tmp_path / "few")
     with pytest.raises(ValueError, match=r"int8 files end in \.onnx, \.xml, \.tflite"):
         quantize(model, tmp_path / "a.pt2", pictures)
-    with pytest.raises(ValueError, match="keep must be one of stem"):
+    with pytest.raises(ValueError, match="keep_float must be one of stem"):
         quantize(model, tmp_path / "a.onnx", pictures, keep_float=("stage9",))
     with pytest.raises(ValueError, match="max_drop must be"):
         quantize(model, tmp_path / "a.onnx", pictures, max_drop=-1)

@@ -9,7 +9,8 @@ import pytest
 
 from effnet.data import ImageDataset, Item, Splits
 from effnet.data.image_io import load_input
-from effnet.exporting.quantize import format_sensitivities, measure_sensitivity, quantize
+from effnet.exporting.quantize import measure_sensitivity, quantize
+from effnet.exporting.sensitivity import format_sensitivities
 from effnet.metadata import Labels
 from effnet.net import EfficientNet
 from effnet.runtime.base import open_exported
@@ -53,7 +54,7 @@ def test_without_labels_it_is_judged_by_what_float_answers(
 ) -> None:
     model = of_kind(kind)
     done = quantize(model, tmp_path / f"m{suffix}", pictures, threads=1)  # whose folders say nothing of such labels
-    assert (done.metric, done.float_score, done.label_kind, done.images) == ("agreement", 1.0, kind, 18)
+    assert (done.metric, done.float_score, done.task, done.images) == ("agreement", 1.0, kind, 18)
     engine = open_exported(tmp_path / f"m{suffix}", threads=1)
     assert engine.metadata.labels == model.labels
     given = stack(model, pictures)
@@ -70,16 +71,16 @@ def test_labels_that_are_the_networks_are_judged_by(
 ) -> None:
     model = of_kind(kind)
     truth = labelled(model, pictures)
-    monkeypatch.setattr("effnet.exporting.calibration_images.open_data", lambda _: Splits(truth, None, None))
+    monkeypatch.setattr("effnet.exporting.quantize.open_data", lambda _: Splits(truth, None, None))
     done = quantize(model, tmp_path / "m.onnx", pictures, threads=1)
     assert (done.metric, done.float_score) == (measure, pytest.approx(1, abs=1e-6))
     assert 0.9 < done.int8_score <= 1
-    assert done.in_words().startswith(f"every layer in int8; {measure} ")
+    assert done.describe().startswith(f"every layer in int8; {measure} ")
     fewer = ImageDataset(
         tuple(Item(one.image, one.label[:1] if kind == "regression" else (), one.name) for one in truth.items),  # type: ignore[index]
         Labels(truth.labels.names[:1], kind),
     )
-    monkeypatch.setattr("effnet.exporting.calibration_images.open_data", lambda _: Splits(fewer, None, None))
+    monkeypatch.setattr("effnet.exporting.quantize.open_data", lambda _: Splits(fewer, None, None))
     assert quantize(model, tmp_path / "m.onnx", pictures, threads=1).metric == "agreement"
 
 
@@ -97,8 +98,8 @@ def test_a_budget_and_the_table_behind_it(kind: str, pictures: Path, tmp_path: P
 
 
 def test_an_output_that_the_labels_do_not_have(pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="this network gives values, no probabilities"):
-        quantize(of_kind("value"), tmp_path / "m.onnx", pictures, IOSpec(size=(32, 32)))
+    with pytest.raises(ValueError, match="this network outputs values, not probabilities"):
+        quantize(of_kind("regression"), tmp_path / "m.onnx", pictures, IOSpec(size=(32, 32)))
     assert not list(tmp_path.iterdir())
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from effnet.arch import ARCHS
-from effnet.exporting.torch_export import min_side, run_torch_file, write_torch_export
+from effnet.exporting.torch_export import min_side, write_torch_export
+from effnet.exporting.verify import open_torch_runner
 from effnet.metadata import Numerics
 from effnet.runtime.io_spec import IOSpec, read_metadata
 from tests.exporting.networks import DEEP, MIXED, SYMMETRIC, agreement, network
@@ -18,18 +19,18 @@ from tests.exporting.networks import DEEP, MIXED, SYMMETRIC, agreement, network
 def test_any_size_from_33_pixels_on(tmp_path: Path) -> None:
     model, interface, path = network(DEEP, MIXED), IOSpec(output="logits", embedding=True), tmp_path / "m.pt2"
     write_torch_export(path, model, interface)
-    run = run_torch_file(path)
+    run = open_torch_runner(path)
     assert agreement(run, model, interface, (64, 64), (33, 70), (61, 48)).difference < 1e-5
     assert min_side(DEEP) == min_side(ARCHS["b7"]) == 33
     with pytest.raises(AssertionError, match="33"):
         run(np.zeros((1, 32, 64, 3), np.uint8))
 
 
-@pytest.mark.parametrize(("input", "numerics"), [("pixels", Numerics()), ("normalised", SYMMETRIC)])
+@pytest.mark.parametrize(("input", "numerics"), [("pixels", Numerics()), ("normalized", SYMMETRIC)])
 def test_a_fixed_size_and_any_number_of_pictures(input: str, numerics: Numerics, tmp_path: Path) -> None:
     model, interface, path = network(DEEP, numerics), IOSpec(input, size=(21, 30)), tmp_path / "m.pt2"
     write_torch_export(path, model, interface)
-    assert agreement(run_torch_file(path), model, interface, (21, 30)).difference < 1e-5
+    assert agreement(open_torch_runner(path), model, interface, (21, 30)).difference < 1e-5
     files = dict.fromkeys(("effnet", "effnet.interface"), "")
     torch.export.load(path, extra_files=files)
     assert read_metadata(files, path) == (model.metadata, interface)

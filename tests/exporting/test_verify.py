@@ -42,7 +42,7 @@ def test_a_faithful_file(output: str) -> None:
     model, asked = network(), list[tuple[int, ...]]()
     found = compare_outputs(faithful(model, output, asked), model, IOSpec(output=output), PICTURES)
     assert found.difference < 1e-6
-    assert (found.images, found.same_top1) == (9, 9)
+    assert (found.images, found.same_predictions) == (9, 9)
     assert [shape[:3] for shape in asked] == [(1, 32, 32), (3, 32, 32), (3, 32, 32), (1, 33, 40), (3, 33, 40)]
 
 
@@ -93,7 +93,7 @@ def test_the_embedding_alone() -> None:
         return {"embedding": model(normalize(torch.from_numpy(pictures), model.preprocess)).numpy()}
 
     found = compare_outputs(run, model, IOSpec(embedding=True), PICTURES)
-    assert (found.difference, found.same_top1) == (0, None)
+    assert (found.difference, found.same_predictions) == (0, None)
 
 
 def test_tensorflows_resampling_is_rounded_for_pixels() -> None:

@@ -117,10 +117,10 @@ def test_prepared(name: str, symmetric: EfficientNet, folder: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
         for x, got in zip(given * 2, threads.map(engine.run, given * 2), strict=True):
             assert got == pytest.approx(direct(symmetric, x)[0], abs=1e-4)
-    fixed = opened(made(folder, suffix, symmetric, IOSpec("normalised", size=SIZES[0])))
+    fixed = opened(made(folder, suffix, symmetric, IOSpec("normalized", size=SIZES[0])))
     fixed.prepare(2)
     assert fixed.run(given[3]).argmax(1).tolist() == direct(symmetric, given[3])[0].argmax(1).tolist()
-    with pytest.raises(ValueError, match="takes pictures of 33×47 only, these are 48×31"):
+    with pytest.raises(ValueError, match="accepts images of 33×47 only, got 48×31"):
         fixed.prepare(2, SIZES[1])
 
 
@@ -134,7 +134,7 @@ def test_symmetric_padding(name: str, symmetric: EfficientNet, folder: Path) -> 
 
 
 @pytest.mark.parametrize("name", list(OPENERS))
-@pytest.mark.parametrize("asked", ["pixels", "normalised"])
+@pytest.mark.parametrize("asked", ["pixels", "normalized"])
 def test_files_of_every_interface(asked: str, name: str, symmetric: EfficientNet, folder: Path) -> None:
     suffix, opened = OPENERS[name]
     path = made(folder, suffix, symmetric, IOSpec(asked, "probabilities", embedding=False, size=SIZES[0]))
@@ -143,12 +143,12 @@ def test_files_of_every_interface(asked: str, name: str, symmetric: EfficientNet
     logits = torch.from_numpy(direct(symmetric, x)[0]).log_softmax(1).numpy()
     for given in (x, x.astype(np.float32), through(x, symmetric)):
         assert engine.run(given) == pytest.approx(logits, abs=1e-4)
-    with pytest.raises(ValueError, match="gives no embedding: export the network with embedding=True"):
+    with pytest.raises(ValueError, match="has no embedding output: export the network with embedding=True"):
         engine.embed(x)
-    with pytest.raises(ValueError, match="takes pictures of 33×47 only, these are 48×31: resize them"):
+    with pytest.raises(ValueError, match="accepts images of 33×47 only, got 48×31: resize the images"):
         engine.run(pictures(1, SIZES[1]))
     if asked == "pixels":
-        with pytest.raises(ValueError, match="takes whole pixels of 0 … 255, and these are not: round them"):
+        with pytest.raises(ValueError, match="accepts integer pixels 0 … 255 only: round the images"):
             engine.run(x + np.float32(0.4))
 
 
@@ -170,7 +170,7 @@ def test_a_saved_tflite(symmetric: EfficientNet, folder: Path) -> None:
     for size in SIZES:
         x = pictures(2, size)
         assert engine.run(x) == pytest.approx(direct(symmetric, x)[0], abs=1e-4)
-    with pytest.raises(ValueError, match="gives no embedding"):
+    with pytest.raises(ValueError, match="has no embedding output"):
         engine.embed(x)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from effnet import EfficientNet
-from effnet.runtime import autotune, engine_cache, onnx
+from effnet.runtime import autotune, base, engine_cache, onnx
 from effnet.runtime.autotune import cache_engine, engine, get_throughput, open_cached_engine
 from effnet.runtime.base import Engine, ImageBatch
 from effnet.runtime.engine_cache import EngineChoice, EngineTiming, TuningKey, find_choice
@@ -73,7 +73,7 @@ def test_the_fastest_that_agrees(
     assert {one.precision for one in found.timings} == {"float32"}
     assert all(one.max_difference <= 1e-4 for one in found.timings)
     assert found.excluded == ()
-    assert found.in_words() in caplog.messages
+    assert found.describe() in caplog.messages
     assert made.run(noise(3)) == pytest.approx(EagerEngine(model).run(noise(3)), abs=1e-4)
 
 
@@ -82,8 +82,9 @@ def test_remembered(model: EfficientNet, weights: Path, held: list[EngineChoice]
     again = engine(model)
     assert len(held) == 1
     assert again.kind == first.kind
-    for other in ({"batch": 2}, {"size": (48, 40)}, {"threads": 1}):
+    for other in ({"batch_size": 2}, {"size": (48, 48)}, {"threads": 1}):
         engine(model, **other)  # type: ignore[arg-type]
+    engine(model, size=48)  # a side
     assert len(held) == 4
     engine(weights)  # another key: the file's own
     assert len(held) == 5
@@ -98,11 +99,11 @@ def test_measured_anew_when_something_changed(
 ) -> None:
     engine(model)
     with monkeypatch.context() as patched:
-        patched.setattr(engine_cache, "versions", lambda: {"torch": "99"})
+        patched.setattr(engine_cache, "installed_versions", lambda: {"torch": "99"})
         engine(model)
         assert held[-1].key.versions == (("torch", "99"),)
     with monkeypatch.context() as patched:
-        patched.setattr(engine_cache, "machine", lambda: replace(describe_machine(), cpu="another"))
+        patched.setattr(engine_cache, "describe_machine", lambda: replace(describe_machine(), cpu="another"))
         engine(model)
     assert len(held) == 3
     engine(model)
@@ -136,15 +137,17 @@ def test_who_disagrees_is_left_out(
             made.run = lambda pictures: np.full((len(pictures), 5), np.nan, np.float32)  # type: ignore[method-assign]
         return made
 
-    opened = autotune.open_engine
-    monkeypatch.setattr(autotune, "opened", off)
+    opened = base.open_engine
+    monkeypatch.setattr(base, "open_engine", off)
     engine(model)
     assert {one.kind for one in held[0].timings} == {"eager", "onnxruntime"}
     assert [one.kind for one in held[0].excluded] == ["openvino", "litert"]
-    assert held[0].excluded[0].reason == "its answers differ by 1.0e-03"
+    assert held[0].excluded[0].reason == "its outputs differ by 1.0e-03"
     for kind in ("openvino", "litert"):  # nor by its name, though its file is there
         for _ in range(2):
-            with pytest.raises(ValueError, match=rf"{kind} does not answer as the network does .* use eager"):
+            with pytest.raises(
+                ValueError, match=rf"the outputs of {kind} differ from the network's .* use the eager engine"
+            ):
                 engine(model, kind)
 
 
@@ -157,9 +160,9 @@ def test_other_precisions_only_where_allowed(model: EfficientNet, held: list[Eng
     assert {(one.kind, one.precision) for one in held[0].excluded} == {
         *(("onnxruntime", "bfloat16"), ("litert", "bfloat16"))
     }
-    assert "does not compute in bfloat16 on this machine: it has float32" in held[0].excluded[0].reason
+    assert "does not support bfloat16 on this machine: use float32" in held[0].excluded[0].reason
     assert engine(model, "openvino", precision="bfloat16").precision == "bfloat16"
-    with pytest.raises(ValueError, match="litert does not compute in bfloat16"):
+    with pytest.raises(ValueError, match="litert does not support bfloat16"):
         engine(model, "litert", precision="bfloat16")
 
 
@@ -178,34 +181,34 @@ def test_a_drop_is_held_to_pictures(
             made.run = lambda x: run(x)[:, ::-1] if len(x) == 40 else run(x)  # type: ignore[method-assign]
         return made
 
-    opened = autotune.open_engine
-    monkeypatch.setattr(autotune, "opened", turned)
+    opened = base.open_engine
+    monkeypatch.setattr(base, "open_engine", turned)
     engine(model, precision="bfloat16", max_drop=1.0, images=some)
     why = {one.kind: one.reason for one in held[1].excluded}
-    assert why["openvino"].startswith("it changes the answer to ")
-    with pytest.raises(ValueError, match="max_drop holds another precision to pictures: give both"):
+    assert why["openvino"].startswith("it changes ")
+    with pytest.raises(ValueError, match="max_drop requires images and a precision other than float32"):
         engine(model, precision="bfloat16", max_drop=1.0)
 
 
 def test_not_installed(model: EfficientNet, held: list[EngineChoice], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autotune, "installed", lambda: ("eager", "compiled", "litert"))
+    monkeypatch.setattr(base, "installed_engines", lambda: ("eager", "compiled", "litert"))
     engine(model)
     assert {one.kind for one in held[0].timings} == {"eager", "litert"}
     why = {one.kind: one.reason for one in held[0].excluded}
     assert set(why) == {"onnxruntime", "openvino"}
-    assert "pip install openvino; eager works without" in why["openvino"]
-    with pytest.raises(ImportError, match="the engine openvino is not installed here"):
+    assert 'requires openvino: pip install "effnet[openvino]"' in why["openvino"]
+    with pytest.raises(ImportError, match="the openvino engine requires openvino"):
         engine(model, "openvino")
 
 
 def test_a_full_disk_costs_time_alone(
     model: EfficientNet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(engine_cache, "store", lambda: Path("/dev/null/nowhere"))
+    monkeypatch.setattr(engine_cache, "writable_cache_dir", lambda: Path("/dev/null/nowhere"))
     with caplog.at_level(logging.WARNING, "effnet"):
         assert engine(model).kind == "eager"
-    assert "engines cannot be kept for the next time" in caplog.text
-    with pytest.raises(OSError, match="there is no room for the file that onnxruntime opens: free some"):
+    assert "cannot write to the engine cache" in caplog.text
+    with pytest.raises(OSError, match="no space for the file that onnxruntime opens: free some"):
         engine(model, "onnxruntime")
 
 
@@ -219,11 +222,11 @@ def test_a_kind_by_name(kind: str, weights: Path, model: EfficientNet) -> None:
 
 def test_compared_with_eager_once(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine(weights, "openvino")
-    monkeypatch.setattr(autotune.LazyModel, "_prove", None)
+    monkeypatch.setattr(autotune.LazyModel, "_verify", None)
     assert engine(weights, "openvino").kind == "openvino"
     with pytest.raises(TypeError):
         engine(weights, "onnxruntime")
-    monkeypatch.setattr(engine_cache, "versions", lambda: {"openvino": "99"})
+    monkeypatch.setattr(engine_cache, "installed_versions", lambda: {"openvino": "99"})
     with pytest.raises(TypeError):
         engine(weights, "openvino")
 
@@ -242,8 +245,8 @@ def test_kept_for_a_start_without_torch(model: EfficientNet, tmp_path: Path) -> 
     assert open_cached_engine(engine_cache.file_key(path)) is None
     assert cache_engine(model, path)
     code = (
-        "import sys; from pathlib import Path; import numpy; from effnet.exporting import choose; "
-        "made = choose.at_hand(choose.Origin(Path(sys.argv[1])).key); "
+        "import sys; from pathlib import Path; import numpy; from effnet.runtime import autotune; "
+        "made = autotune.open_cached_engine(autotune.LazyModel(Path(sys.argv[1])).key); "
         "print(made.kind, made.run(numpy.zeros((1, 32, 32, 3), numpy.uint8)).shape, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True, timeout=60)
@@ -284,21 +287,23 @@ def test_an_origin_is_loaded_once(weights: Path) -> None:
 
 def test_the_best_batch(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = engine(weights, "onnxruntime")
-    found = get_throughput(weights, made)
+    model = autotune.LazyModel(weights)
+    found = get_throughput(model, made)
     assert found.best_batch_size in autotune.BATCH_SIZES
     assert found.max_images_per_second == max(speed for _, speed in found.measured)
     monkeypatch.setattr(autotune, "measure_throughput", None)
-    assert get_throughput(weights, made) == found
+    assert get_throughput(model, made) == found
 
 
 def test_what_is_refused(model: EfficientNet) -> None:
     for wrong, said in (
         ({"kind": "warp"}, "kind must be one of auto, eager"),
-        ({"batch": 0}, "batch must be"),
+        ({"batch_size": 0}, "batch_size must be"),
         ({"threads": 0}, "threads must be"),
         ({"size": (0, 32)}, "size must be"),
+        ({"size": 0}, "size must be"),
         ({"precision": "double"}, "precision must be one of"),
-        ({"precision": "int8"}, "int8 is a property of a file"),
+        ({"precision": "int8"}, "this network is not quantized: export it with effnet.quantize"),
     ):
         with pytest.raises(ValueError, match=said):
             engine(model, **wrong)  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ def noise(count: int = 1) -> ImageBatch:
 class Stub:
     """An engine that answers what it is told to, and is said to take so many seconds."""
 
-    contract = network("nano").metadata
+    metadata = network("nano").metadata
     threads, classes = 1, 3
 
     def __init__(self, kind: str, precision: str, seconds: float, answer: FloatArray) -> None:
@@ -59,7 +59,7 @@ def by_their_word(monkeypatch: pytest.MonkeyPatch) -> None:
             for name, call in contestants.items()
         }
 
-    monkeypatch.setattr(autotune, "timed", timed)
+    monkeypatch.setattr(autotune, "time_interleaved", timed)
 
 
 @pytest.mark.usefixtures("by_their_word")
@@ -77,7 +77,7 @@ def test_who_is_far_behind_or_off_is_not_timed() -> None:
     assert (found.kind, found.precision) == ("openvino", "float32")  # fewer bits for 2 % of the time: not worth it
     assert winner.precision == "float32"
     assert [one.kind for one in found.excluded] == ["x", "onnxruntime"]
-    assert found.excluded[1].reason == "its answers differ by 2.5e-04"
+    assert found.excluded[1].reason == "its outputs differ by 2.5e-04"
     calls = {(one.kind, one.precision): one.calls for one in found.timings}
     assert calls["litert", "float32"] == 1  # far behind
     assert calls["openvino", "float32"] >= 9
@@ -94,14 +94,14 @@ def test_fewer_bits_where_they_are_worth_it() -> None:
     }
     found, winner = autotune.autotune(ways, reference, QUESTION, noise())
     assert winner.precision == found.precision == "bfloat16"
-    assert found.in_words() == "openvino, bf16, 2.0 ms; eager 4.0"
+    assert found.describe() == "openvino, bf16, 2.0 ms; eager 4.0"
 
 
 def test_long_calls_are_timed_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autotune, "MAX_CALL_SECONDS", 0.01)
     slow = Stub("eager", "float32", 0.02, np.ones((1, 3), np.float32))
     monkeypatch.setattr(slow, "run", lambda pictures: sleep(0.01) or np.ones((len(pictures), 3), np.float32))
-    found, _ = autotune.autotune({("eager", "float32"): lambda: slow}, slow, replace(QUESTION, batch=8), noise(8))
+    found, _ = autotune.autotune({("eager", "float32"): lambda: slow}, slow, replace(QUESTION, batch_size=8), noise(8))
     assert found.batch_size < 8
 
 
@@ -118,7 +118,7 @@ def test_records_go_to_json_and_back() -> None:
     made = EngineChoice(
         QUESTION, "openvino", "bfloat16", others, (ExcludedEngine("litert", "", "not here"),), 1, "today"
     )
-    assert made.in_words() == "openvino, bf16, 4.9 ms; eager 16.2"
+    assert made.describe() == "openvino, bf16, 4.9 ms; eager 16.2"
     all_ = TuningRecords(
         (made,),
         (EngineThroughput(QUESTION, "eager", "float32", ((1, 50.0),), "today"),),

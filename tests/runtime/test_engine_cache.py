@@ -145,7 +145,7 @@ def test_a_full_disk_is_said_once(home: Path, caplog: pytest.LogCaptureFixture) 
         for _ in range(3):
             assert engine_cache.write_cached("k", "network.onnx", full) is None
     (said,) = caplog.messages
-    assert said.startswith("engines cannot be kept for the next time:")
+    assert said.startswith("cannot write to the engine cache:")
     assert "the disk is full" in said
     assert not list((home / "engines" / "k").iterdir())
 
@@ -155,7 +155,7 @@ def test_no_place_for_a_cache(weights: Path, monkeypatch: pytest.MonkeyPatch, ca
         raise OSError("it cannot be written to: set EFFNET_HOME to a folder that can")
 
     expected = engine_cache.file_key(weights)
-    monkeypatch.setattr(engine_cache, "store", nowhere)
+    monkeypatch.setattr(engine_cache, "writable_cache_dir", nowhere)
     assert engine_cache.file_key(weights) == expected
     assert engine_cache.find_cached("k", "network.onnx") is None
     with caplog.at_level(logging.WARNING, "effnet"):
@@ -178,8 +178,9 @@ def test_what_was_not_used_for_longest_goes(home: Path, monkeypatch: pytest.Monk
 
 def test_no_torch(weights: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from effnet.exporting import choice, choose, kept; "
-        "key = kept.key(Path(sys.argv[1])); choice.remembered(key); choose.at_hand(key); print('torch' in sys.modules)"
+        "import sys; from pathlib import Path; from effnet.runtime import autotune, engine_cache; "
+        "key = engine_cache.file_key(Path(sys.argv[1])); engine_cache.find_choice(key); "
+        "autotune.open_cached_engine(key); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, weights], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["False"]

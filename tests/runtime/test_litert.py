@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from effnet.exporting.verify import run_litert_file
+from effnet.exporting.verify import open_litert_runner
 from effnet.metadata import Numerics
 from effnet.runtime.io_spec import IOSpec, read_metadata
 from effnet.runtime.litert import write_litert
@@ -20,14 +20,14 @@ from effnet.weights.formats.tflite_schema import decode_tflite
 from tests.exporting.networks import NETWORKS, agreement, network
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")
-INPUTS = ("pixels", "floats", "normalised")
+INPUTS = ("pixels", "floats", "normalized")
 
 
 @pytest.mark.parametrize(("name", "numerics"), NETWORKS)
 def test_it_answers_as_the_network_at_any_size(name: str, numerics: Numerics, tmp_path: Path) -> None:
     model, interface = network(name, numerics, (48, 61)), IOSpec(embedding=True)
     write_litert(tmp_path / "m.tflite", model, interface)
-    assert agreement(run_litert_file(tmp_path / "m.tflite"), model, interface, (48, 61), (37, 32)).difference < 1e-5
+    assert agreement(open_litert_runner(tmp_path / "m.tflite"), model, interface, (48, 61), (37, 32)).difference < 1e-5
 
 
 @pytest.mark.parametrize("input", INPUTS)
@@ -35,10 +35,10 @@ def test_it_answers_as_the_network_at_any_size(name: str, numerics: Numerics, tm
 def test_every_interface(input: str, output: str, tmp_path: Path) -> None:
     model, interface = network(), IOSpec(input, output, size=(37, 50))
     write_litert(tmp_path / "m.tflite", model, interface)
-    assert agreement(run_litert_file(tmp_path / "m.tflite"), model, interface, (37, 50)).difference < 1e-5
+    assert agreement(open_litert_runner(tmp_path / "m.tflite"), model, interface, (37, 50)).difference < 1e-5
     (given,) = litert.Interpreter(str(tmp_path / "m.tflite")).get_input_details()
     assert given["name"] == input
-    assert given["shape"].tolist() == ([1, 3, 37, 50] if input == "normalised" else [1, 37, 50, 3])
+    assert given["shape"].tolist() == ([1, 3, 37, 50] if input == "normalized" else [1, 37, 50, 3])
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -87,10 +87,10 @@ def test_weights_of_16_bits_take_half_the_room(tmp_path: Path) -> None:
         write_litert(path, model, interface, half)
         sizes.append(path.stat().st_size)
     assert sizes[1] < 0.55 * sizes[0]
-    assert 1e-6 < agreement(run_litert_file(path), model, interface, (64, 64)).difference < 3e-3
+    assert 1e-6 < agreement(open_litert_runner(path), model, interface, (64, 64)).difference < 3e-3
 
 
 def test_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(ImportError, match="pip install ai-edge-litert"):
-        run_litert_file(Path("m.tflite"))
+    with pytest.raises(ImportError, match="requires ai-edge-litert: pip install"):
+        open_litert_runner(Path("m.tflite"))

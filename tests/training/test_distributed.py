@@ -57,7 +57,7 @@ def test_shared_batch_norm_is_frozen_folded_and_exported_as_any(tmp_path: Path) 
     model.frozen_batch_norm = True
     assert not any(norm.training for norm in model.train().modules() if isinstance(norm, nn.SyncBatchNorm))
     assert np.array_equal(EagerEngine(model, "cpu").run(pictures), expected)
-    assert effnet.export(model.eval(), tmp_path / "model.onnx").same_top1 == 6
+    assert effnet.export(model.eval(), tmp_path / "model.onnx").same_predictions == 6
 
 
 # Several processes train as one does.

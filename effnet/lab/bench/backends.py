@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -302,14 +301,3 @@ def _openvino_backend(path: str, x: Tensor) -> Backend:
         return out
 
     return Backend("openvino", "float32", run, run)
-
-
-@contextmanager
-def torch_threads(number: int) -> Iterator[None]:
-    """In this block torch computes with so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

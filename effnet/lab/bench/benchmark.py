@@ -24,11 +24,11 @@ from effnet.lab.bench.backends import (
     max_relative_difference,
     random_images,
     reference_logits,
-    torch_threads,
 )
 from effnet.lab.bench.peak_memory import measure_peak_memory
 from effnet.net import EfficientNet
 from effnet.runtime.base import ENGINE_KINDS, PRECISIONS, installed_engines
+from effnet.runtime.torch import torch_threads
 from effnet.timing import (
     RUNTIME_PACKAGES,
     THREAD_POOL_PAUSE,
@@ -294,12 +294,14 @@ def _plot_benchmark(result: BenchmarkResult) -> RenderedPlot:
 
 
 def write_record(record: Record, path: Path) -> Path:
+    """Write ``record`` as JSON."""
     with atomic_write(path) as beside:
         beside.write_text(record.to_json(indent=2) + "\n", encoding="utf-8")
     return path
 
 
 def write_records(rows: Sequence[Record], kind: type[Record], path: Path) -> Path:
+    """Write ``rows`` as CSV."""
     names = [field.name for field in fields(kind)]
     with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         write = csv.writer(file, lineterminator="\n").writerow
@@ -312,6 +314,7 @@ def write_records(rows: Sequence[Record], kind: type[Record], path: Path) -> Pat
 
 
 def write_drawing_files(drawing: RenderedPlot, folder: Path, name: str) -> Iterator[Path]:
+    """Write ``drawing`` as SVG and PNG."""
     with atomic_write(folder / f"{name}.svg") as vector:
         vector.write_text(drawing.standalone_svg, encoding="utf-8")
     with atomic_write(folder / f"{name}.png") as bitmap:

@@ -20,7 +20,6 @@ from effnet.lab.bench.backends import (
     module_backends,
     random_images,
     reference_logits,
-    torch_threads,
 )
 from effnet.lab.bench.benchmark import CALLS_PER_ROUND, LOGITS_TOLERANCE
 from effnet.lab.compare import paper_figures as paper
@@ -29,6 +28,7 @@ from effnet.lab.compare.counting import count_module
 from effnet.lab.compare.table import Column, PrintedFigure, Table, TableRow, TableValue, quoted_value
 from effnet.runtime.base import installed_engines
 from effnet.runtime.latency import random_network
+from effnet.runtime.torch import torch_threads
 from effnet.timing import (
     THREAD_POOL_PAUSE,
     Timing,

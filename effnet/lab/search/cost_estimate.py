@@ -10,7 +10,6 @@ from statistics import mean
 import numpy as np
 
 from effnet.arch import Arch, count
-from effnet.lab.bench.backends import torch_threads
 from effnet.lab.search.dataset import LabeledImages, SearchDataset
 from effnet.lab.search.nas import NASConfig, final_rungs
 from effnet.lab.search.proxy_training import PROXY_RECIPE, train_proxy
@@ -18,6 +17,7 @@ from effnet.lab.search.scheduler import TrainingJob
 from effnet.lab.search.scoring import MAX_COST_FACTOR, CostFunction, format_cost
 from effnet.lab.search.statistics import detectable_difference
 from effnet.lab.search.successive_halving import SuccessiveHalving
+from effnet.runtime.torch import torch_threads
 from effnet.timing.machine import count_cores
 from effnet.training.recipes import Recipe
 

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from effnet.arch import Arch, count
 from effnet.arch.serde import check_float
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.lab.bench.backends import torch_threads
 from effnet.lab.search.dataset import SearchDataset
 from effnet.lab.search.proxy_training import PROXY_RECIPE, train_proxy
 from effnet.lab.search.scheduler import TrainingJob, run_jobs, search_identity, worker_processes
@@ -36,6 +35,7 @@ from effnet.lab.search.search_space import Choices, SearchSpace, count_different
 from effnet.lab.search.store import SearchStore, TrainingResult
 from effnet.lab.search.successive_halving import Rung, SuccessiveHalving
 from effnet.net import EfficientNet
+from effnet.runtime.torch import torch_threads
 from effnet.timing.machine import count_cores
 
 if TYPE_CHECKING:

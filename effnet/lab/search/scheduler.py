@@ -21,10 +21,10 @@ from typing import Any
 import torch
 
 from effnet.arch import Arch
-from effnet.lab.bench.backends import torch_threads
 from effnet.lab.search.dataset import SearchDataset
 from effnet.lab.search.proxy_training import PROXY_RECIPE, train_proxy
 from effnet.lab.search.store import SearchStore, TrainingResult
+from effnet.runtime.torch import torch_threads
 from effnet.timing.machine import count_cores
 from effnet.training.recipes import Recipe
 

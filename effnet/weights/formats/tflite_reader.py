@@ -440,7 +440,7 @@ def _decode_checkpoint(content: bytes) -> Checkpoint:
 
 def _unscale_stem(weight: NDArray[Any], header: bytes, interface: bytes) -> NDArray[Any]:
     """The stem's kernels of an exported file, into which the division by std was moved unless others are to do it."""
-    if json.loads(interface)["input"] == "normalised":
+    if json.loads(interface)["input"] in ("normalized", "normalised"):
         return weight
     std = np.array(json.loads(header)["preprocess"]["std"])
     whole: NDArray[Any] = (weight.astype(np.float64) * std * 255).astype(np.float32)

@@ -50,7 +50,7 @@ def write_tflite(path: Path, suffix: str, tensors: dict[str, torch.Tensor], mode
 class TfliteIO:
     """What stands before and behind the network in an exported file.
 
-    ``input``: "pixels", uint8 (1, H, W, C) of 0 … 255; "floats", the same as float32; "normalised", float32
+    ``input``: "pixels", uint8 (1, H, W, C) of 0 … 255; "floats", the same as float32; "normalized", float32
     (1, C, H, W) that has been through mean and std. ``output``: "probabilities", "logits" or "values"; ``embedding``:
     whether it is given too. ``half``: weights are stored in 16 bits, and are float32 again when the file is opened.
     """
@@ -73,7 +73,7 @@ def write_tflite_export(
     graph = plan.build({name: text.encode() for name, text in texts.items()})
     outputs = [graph.tensors[index].name for index in graph.outputs]
     labels = model.labels.names
-    told = tflite_schema.build_metadata(model.arch.name, labels, io.input, outputs, ranged=io.input != "normalised")
+    told = tflite_schema.build_metadata(model.arch.name, labels, io.input, outputs, ranged=io.input != "normalized")
     path.write_bytes(encode_tflite(replace(graph, metadata={**graph.metadata, tflite_schema.METADATA_NAME: told})))
     if labels:
         tflite_schema.append_labels(labels, path)
@@ -122,8 +122,8 @@ class _GraphBuilder:
         x = self._add_activation("image", (*model.preprocess.size, model.channels))
         for name, kind, values in (
             ("scaled", "DIV", (255.0,)),
-            ("centred", "SUB", model.preprocess.mean),
-            ("normalised", "DIV", model.preprocess.std),
+            ("centered", "SUB", model.preprocess.mean),
+            ("normalized", "DIV", model.preprocess.std),
         ):
             constant = self._add_constant(f"{name}/by", np.array(values, np.float32))
             x = self._add_map(name, kind, (x.index, constant), x.size, NO_ACTIVATION)
@@ -136,7 +136,7 @@ class _GraphBuilder:
         """
         seen, channels = self.model.preprocess, self.model.channels
         size = (*seen.size, channels)
-        if given == "normalised":
+        if given == "normalized":
             self.tensors.append(TfliteTensor(given, (1, channels, *seen.size)))
             order = self._add_constant("channels_last/order", np.array([0, 2, 3, 1], np.int32))
             return self._add_map("channels_last", "TRANSPOSE", (0, order), size, {})
@@ -148,8 +148,8 @@ class _GraphBuilder:
         self.weights[stem] = (self.weights[stem] / std).astype(np.float32)  # (out, height, width, in)
         if (mean == mean[0]).all():
             mean = mean[:1]  # one number is subtracted faster than three in turn
-        by = self._add_constant("centred/by", mean.astype(np.float32))
-        return self._add_map("centred", "SUB", (x.index, by), size, NO_ACTIVATION)
+        by = self._add_constant("centered/by", mean.astype(np.float32))
+        return self._add_map("centered", "SUB", (x.index, by), size, NO_ACTIVATION)
 
     def _block(self, layer: Layer, x: _FeatureMap) -> _FeatureMap:
         """The operations of one layer, and its residual."""
