@@ -116,7 +116,7 @@ def explain(
     from effnet.explanation.explainer import explain as explained
     from effnet.explanation.gallery import PAGE_FILE, Gallery
 
-    with Gallery(out, f"Where {_display_name(model)} looks", how, at or "head", raw, force) as album:
+    with Gallery(out, f"Where {_display_name(model)} looks", how, at or "head", raw, force) as gallery:
         network = _load_on_device(model, device)
         ask = partial(
             explained,
@@ -141,10 +141,10 @@ def explain(
                     found = ask(source, name=name)
                 except ImageError as error:
                     tally.add(name, error)
-                    album.add_unreadable(name, str(error))
+                    gallery.add_unreadable(name, str(error))
                     told.append({"picture": name, "error": str(error)})
                 else:
-                    told.append({**found.to_dict(), "files": album.add(found)})
+                    told.append({**found.to_dict(), "files": gallery.add(found)})
                     rows.append(found.prediction)
                     tally.add(name, found)
     if as_json:

@@ -1,6 +1,8 @@
-"""Why a network answers as it does: which parts of a picture spoke for a class."""
+"""Explanations of predictions: which parts of an image support a class."""
 
-from effnet.explanation.attribution import class_activation_maps as class_activation_maps
-from effnet.explanation.explainer import Explanation as Explanation
-from effnet.explanation.explainer import explain as explain
-from effnet.explanation.heatmap import overlay as overlay
+from effnet.explanation import attribution, explainer, heatmap
+
+Explanation = explainer.Explanation
+class_activation_maps = attribution.class_activation_maps
+explain = explainer.explain
+overlay = heatmap.overlay

@@ -1,4 +1,4 @@
-"""A network made ready to be asked why: in evaluation mode, its pictures normalised, its classes known."""
+"""Attribution methods: class activation maps, Grad-CAM and occlusion."""
 
 from __future__ import annotations
 
@@ -17,130 +17,91 @@ from effnet.data.preprocessing import normalize
 from effnet.net import EfficientNet
 from effnet.tasks import task_of
 
-# What every method gives: logits (N, all classes), and a function from classes to their maps (N, classes, h, w)
+# Result of every method: logits (N, all classes), and a function from class indices to their maps (N, classes, h, w)
 LogitsAndMaps = tuple[Tensor, Callable[[Sequence[int]], Tensor]]
 
-
-@contextmanager
-def evaluation_mode(model: EfficientNet) -> Iterator[None]:
-    """Within it ``model`` answers as in prediction, whatever mode it is in; afterwards it is as it was."""
-    before = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(before)
-
-
-def require_classifier(model: EfficientNet) -> nn.Linear:
-    """The classifier. Raises ``ValueError`` for a network without one."""
-    if not isinstance(model.classifier, nn.Linear):
-        raise ValueError("this network has no classifier, and so no class to explain: give it a head first")
-    return model.classifier
-
-
-def to_input(model: EfficientNet, images: InputImage) -> Tensor:
-    """(N, H, W, 3) of 0 to 255 -> (N, 3, H, W) as ``model`` takes them, where it is."""
-    weight = require_classifier(model).weight
-    batch = torch.from_numpy(np.array(images)).to(weight.device)
-    return normalize(batch, model.preprocess).to(weight.dtype)
-
-
-def class_indices(model: EfficientNet, classes: Sequence[str | int]) -> list[int]:
-    """The numbers of classes that are given by name or number. Raises ``ValueError`` for one that there is not."""
-    known = model.labels.names[: model.classes]
-    return [known.index(one) if one in known else _class_index(model, one) for one in classes]
-
-
-def _class_index(model: EfficientNet, one: str | int) -> int:
-    if isinstance(one, str) and not one.isdecimal():
-        raise ValueError(f"there is no class {one!r}{did_you_mean(one, list(model.labels.names))}")
-    if not 0 <= int(one) < model.classes:
-        raise ValueError(f"there is no class {one}: the network has {model.classes}, from 0 to {model.classes - 1}")
-    return int(one)
-
-
-# Class activation maps (arXiv:1512.04150): how much each part of a picture speaks for a class.
-#
-# The family ends in a mean over the head's map and one linear layer. Weighing that map's channels before the mean instead
-# of after it gives the same sum: the map is exact, with no gradient and nothing approximated.
+DROP_MEASURES = ("logit", "probability")
+PATCHES_PER_SIDE = 7  # along the shorter side, the default size of an occluding patch
 
 
 @torch.no_grad()
 def class_activation_maps(
     model: EfficientNet, images: InputImage, classes: Sequence[int] | None = None
 ) -> NDArray[np.float32]:
-    """Class activation maps of ``pictures``: float32 (N, classes, height, width) of the head's map.
+    """Compute class activation maps (arXiv:1512.04150) of the head.
 
-    ``pictures``: (N, H, W, 3) of 0 to 255, as `effnet.data.image_io.pixels` gives them, of any size; or a single one
-    (H, W, 3), whose maps are (classes, height, width). ``classes``: which, in this order; None for all.
-    A map's sum is the class's logit without its bias, so that its values are shares of the logit: map_c = Σ_k w_ck A_k
-    divided by the number of its pixels. Of a network whose labels are values, they are shares of the value.
-    ``model`` answers as in prediction, whatever mode it is in, and is left as it was.
-    Raises ``ValueError`` for a network without a classifier, and for a class that it does not have.
+    The family ends in a mean over the head's feature map and one linear layer. Weighting the channels before the mean
+    instead of after it gives the same sum, map_c = Σ_k w_ck A_k / pixels: without gradients and without approximation a
+    map sums to the class's logit, except for the bias (for regression, to the value).
+
+    Args:
+        model: The network, which is run in evaluation mode and left as it was.
+        images: (N, H, W, 3), or a single image (H, W, 3), as `effnet.data.image_io.load_input` returns them; any size.
+        classes: Class indices; default: all.
+
+    Returns:
+        float32 (N, classes, height, width), or (classes, height, width) for a single image.
+
+    Raises:
+        ValueError: If the network has no classifier, or no such class.
+
+    Example:
+        >>> class_activation_maps(effnet.load("b0"), image, [281]).shape
+        (1, 7, 7)
     """
     require_classifier(model)
-    chosen = class_indices(model, range(model.classes) if classes is None else classes)
+    indices = class_indices(model, range(model.classes) if classes is None else classes)
     with evaluation_mode(model):
         _, maps = compute_cam(model, to_input(model, images if images.ndim == 4 else images[None]))
-    found: NDArray[np.float32] = maps(chosen).float().cpu().numpy()  # (N, classes, h, w)
-    return found if images.ndim == 4 else found[0]
+    result: NDArray[np.float32] = maps(indices).float().cpu().numpy()
+    return result if images.ndim == 4 else result[0]
 
 
 @torch.no_grad()
 def compute_cam(model: EfficientNet, x: Tensor) -> LogitsAndMaps:
-    """Of pictures (N, C, H, W), normalised, with ``model`` in evaluation mode: logits, and exact maps of the head."""
+    """Return logits and class activation maps of normalized images (N, C, H, W); ``model`` is in evaluation mode."""
     classifier = require_classifier(model)
-    last = model.features(x)["head"]  # (N, K, h, w)
+    features = model.features(x)["head"]  # (N, K, h, w)
 
     @torch.no_grad()
     def maps(classes: Sequence[int]) -> Tensor:
-        return torch.einsum("ck,nkhw->nchw", classifier.weight[list(classes)], last) / last[0, 0].numel()
+        return torch.einsum("ck,nkhw->nchw", classifier.weight[list(classes)], features) / features[0, 0].numel()
 
-    return classifier(last.mean((2, 3))), maps
-
-
-# Grad-CAM (arXiv:1610.02391): what a class's logit would gain if a part's map grew, at any part of the network.
+    return classifier(features.mean((2, 3))), maps
 
 
 def compute_gradcam(model: EfficientNet, x: Tensor, layer: str = "head") -> LogitsAndMaps:
-    """Of pictures (N, C, H, W), normalised, with ``model`` in evaluation mode: logits, and maps of the part ``at``.
+    """Return logits and Grad-CAM maps (arXiv:1610.02391) of normalized images; ``model`` is in evaluation mode.
 
-    ``at``: "stem", "stage1" … "head". A map is ReLU(Σ_k α_k A_k), with α_k the mean over pixels of the logit's
-    derivative by the channel A_k: a first-order estimate, whose sum means nothing. At the head it is the class
-    activation map where that is positive. Raises ``ValueError`` for a part that the network does not have.
+    A map is ReLU(Σ_k α_k A_k), with α_k the mean over pixels of the logit's derivative by channel A_k: to first order,
+    what the logit would gain from stronger features. Its sum has no meaning. At the head it is the positive part of the
+    class activation map.
+
+    Raises:
+        ValueError: If there is no ``layer`` of this name ("stem", "stage1" … "head").
     """
-    classifier, parts = require_classifier(model), model.feature_names()
-    if layer not in parts:
-        raise ValueError(f"there is no part {layer!r}: {model.arch.name} has {', '.join(parts)}")
-    below, above = parts[: parts.index(layer) + 1], parts[parts.index(layer) + 1 :]
+    classifier, layers = require_classifier(model), model.feature_names()
+    if layer not in layers:
+        raise ValueError(f"there is no layer {layer!r}: {model.arch.name} has {', '.join(layers)}")
+    split = layers.index(layer) + 1
     with torch.no_grad():
-        for name in below:
+        for name in layers[:split]:
             x = model.get_submodule(name)(x)
-    here = x.requires_grad_()  # (N, K, h, w)
+    features = x.requires_grad_()  # (N, K, h, w)
     with torch.enable_grad():
-        for name in above:
+        for name in layers[split:]:
             x = model.get_submodule(name)(x)
         logits: Tensor = classifier(x.mean((2, 3)))
 
     def maps(classes: Sequence[int]) -> Tensor:
-        found = here.new_zeros((len(here), len(classes), *here.shape[2:]))
-        for index, one in enumerate(classes):
-            (slope,) = torch.autograd.grad(logits[:, one].sum(), here, retain_graph=True)
-            weight = slope.mean((2, 3), keepdim=True)  # (N, K, 1, 1)
-            found[:, index] = (weight * here.detach()).sum(1).relu()
-        return found
+        result = features.new_zeros((len(features), len(classes), *features.shape[2:]))
+        for row, index in enumerate(classes):
+            (gradient,) = torch.autograd.grad(logits[:, index].sum(), features, retain_graph=True)
+            weights = gradient.mean((2, 3), keepdim=True)  # (N, K, 1, 1)
+            result[:, row] = (weights * features.detach()).sum(1).relu()
+        return result
 
     return logits.detach(), maps
-
-
-# Occlusion (arXiv:1311.2901, section 4.2): what a class loses when a part of the picture is covered.
-
-
-DROP_MEASURES = ("logit", "probability")
-
-
-PATCHES_PER_SIDE = 7  # along the shorter side, where nobody says how large a patch is
 
 
 @torch.no_grad()
@@ -152,13 +113,21 @@ def compute_occlusion(
     drop: str = "logit",
     batch_size: int = 16,
 ) -> LogitsAndMaps:
-    """Of one picture (1, C, H, W), normalised, with ``model`` in evaluation mode: logits, and maps of its own size.
+    """Return logits and occlusion maps (arXiv:1311.2901, section 4.2) of one normalized image (1, C, H, W).
 
-    A square of ``patch`` pixels a side in the mean colour is slid over the picture in steps of ``stride`` pixels, up to
-    its last row and column; a pixel of a map is the mean ``drop`` of the class over all squares that cover it: of its
-    "logit" (of values, the value), or of its "probability". Without ``patch`` it is a seventh of the shorter side, and
-    without ``stride`` half the patch. ``batch`` squares are computed at once. One pass of the network a square.
-    Raises ``ValueError`` for a patch or a stride that does not fit, and for the probability of a value.
+    A square in the mean color slides over the image up to its last row and column. A map has the size of the image; a
+    pixel is the mean drop of the class over all squares that cover it. One forward pass per square.
+
+    Args:
+        model: The network, in evaluation mode.
+        x: The image.
+        patch: Side of the square in pixels; default: a seventh of the image's shorter side.
+        stride: Step in pixels; default: half the patch.
+        drop: Measure the drop of the "logit" (for regression, the value) or of the "probability".
+        batch_size: Squares computed at once.
+
+    Raises:
+        ValueError: If patch and stride do not fit, and for the probability of a value.
     """
     assert len(x) == 1
     height, width = x.shape[2:]
@@ -167,40 +136,79 @@ def compute_occlusion(
     stride = max(1, patch // 2) if stride is None else stride
     check_int("patch", patch, 1)
     check_int("stride", stride, 1)
-    check_int("batch", batch_size, 1)
+    check_int("batch_size", batch_size, 1)
     check_choice("drop", drop, DROP_MEASURES)
     if patch > side:
-        raise ValueError(f"the network sees {height}×{width} pixels: a patch of {patch} does not fit into them")
+        raise ValueError(f"the network sees {height}×{width} pixels, which is too small for a patch of {patch}")
     if stride > patch:
         raise ValueError(f"a stride of {stride} would leave gaps between patches of {patch}: at most {patch}")
     if drop == "probability" and not task_of(model.labels.task).has_probabilities:
-        raise ValueError("values have no probability: measure the drop of the logit, which is the value")
+        raise ValueError('values have no probability: use drop="logit", which is the value')
     task = task_of(model.labels.task if drop == "probability" else "regression")
     require_classifier(model)
     logits: Tensor = model(x)
 
-    def answered(given: Tensor) -> NDArray[np.float64]:
-        return task.activate(given.float().cpu().numpy())
+    def measure(outputs: Tensor) -> NDArray[np.float64]:
+        return task.activate(outputs.float().cpu().numpy())
 
     @torch.no_grad()
     def maps(classes: Sequence[int]) -> Tensor:
-        before = answered(logits)[:, list(classes)]  # (1, classes)
-        total, times = np.zeros((len(classes), height, width)), np.zeros((height, width))
+        before = measure(logits)[:, list(classes)]  # (1, classes)
+        total, counts = np.zeros((len(classes), height, width)), np.zeros((height, width))
         corners = product(_patch_starts(height, patch, stride), _patch_starts(width, patch, stride))
-        while chunk := list(islice(corners, batch_size)):
-            covered = x.repeat(len(chunk), 1, 1, 1)
-            for one, (top, left) in zip(covered, chunk, strict=True):
-                one[:, top : top + patch, left : left + patch] = 0  # what the mean colour is after normalisation
-            lost = before - answered(model(covered))[:, list(classes)]  # (squares, classes)
-            for (top, left), row in zip(chunk, lost, strict=True):
+        while batch := list(islice(corners, batch_size)):
+            occluded = x.repeat(len(batch), 1, 1, 1)
+            for image, (top, left) in zip(occluded, batch, strict=True):
+                image[:, top : top + patch, left : left + patch] = 0  # the mean color, after normalization
+            drops = before - measure(model(occluded))[:, list(classes)]  # (squares, classes)
+            for (top, left), row in zip(batch, drops, strict=True):
                 total[:, top : top + patch, left : left + patch] += row[:, None, None]
-                times[top : top + patch, left : left + patch] += 1
-        return torch.from_numpy(total / times)[None]
+                counts[top : top + patch, left : left + patch] += 1
+        return torch.from_numpy(total / counts)[None]
 
     return logits, maps
 
 
 def _patch_starts(length: int, patch: int, stride: int) -> list[int]:
-    """Where patches begin along a side: every ``stride`` pixels, and the last one at the edge."""
+    """Return where patches begin along a side: every ``stride`` pixels, and the last one at the edge."""
     last = length - patch
     return sorted({*range(0, last, stride), last})
+
+
+@contextmanager
+def evaluation_mode(model: EfficientNet) -> Iterator[None]:
+    """Put the network into evaluation mode, and back."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def require_classifier(model: EfficientNet) -> nn.Linear:
+    """Return the classifier. Raises ``ValueError`` if there is none."""
+    if not isinstance(model.classifier, nn.Linear):
+        raise ValueError("this network has no classifier, so there is no class to explain: add a head first")
+    return model.classifier
+
+
+def to_input(model: EfficientNet, images: InputImage) -> Tensor:
+    """Normalize images (N, H, W, 3) of 0 to 255 to (N, 3, H, W), on the network's device and in its dtype."""
+    weight = require_classifier(model).weight
+    batch = torch.from_numpy(np.array(images)).to(weight.device)
+    return normalize(batch, model.preprocess).to(weight.dtype)
+
+
+def class_indices(model: EfficientNet, classes: Sequence[str | int]) -> list[int]:
+    """Return the indices of classes given by name or index. Raises ``ValueError`` for an unknown one."""
+    known = model.labels.names[: model.classes]
+    return [known.index(one) if one in known else _class_index(model, one) for one in classes]
+
+
+def _class_index(model: EfficientNet, one: str | int) -> int:
+    if isinstance(one, str) and not one.isdecimal():
+        raise ValueError(f"there is no class {one!r}{did_you_mean(one, list(model.labels.names))}")
+    if not 0 <= int(one) < model.classes:
+        raise ValueError(f"there is no class {one}: the network has {model.classes}, from 0 to {model.classes - 1}")
+    return int(one)

@@ -1,110 +1,191 @@
-"""A caption below a picture."""
+"""A directory of explanations: an image per map, HTML pages to look through, a table, and the maps themselves."""
 
 from __future__ import annotations
 
 import csv
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 from urllib.parse import quote
 
 import numpy as np
+from jinja2 import DictLoader
 from PIL import Image, ImageDraw
 
-from effnet.draw.font import clean_text, load_font_for, truncate_measured
-from effnet.draw.html_page import render_page as whole
+from effnet.draw import font, html_page
 from effnet.explanation.explainer import Explanation, scale_photo
 from effnet.explanation.heatmap import COLOR_STOPS
+from effnet.tasks import task_of
 
-CAPTION_BACKGROUND, CAPTION_COLOR, CAPTION_SOFT_COLOR = (
-    "#15181d",
-    "#f2f3f5",
-    "#9aa3b2",
-)  # it goes with light pages and dark ones
+PAGE_FILE, TABLE_FILE = "index.html", "index.csv"
+GALLERY_COLUMNS = (
+    *("image", "rank", "label", "score", "logit", "overlay", "maps"),
+    *("left", "top", "right", "bottom", "error"),
+)
+IMAGES_PER_PAGE = 100  # a browser would have to hold hundreds of megabytes otherwise
+PAGE_IMAGE_SIDE = 400  # pixels of an image's longer side
+
+# Captions go with light and dark pages
+CAPTION_BACKGROUND, CAPTION_COLOR, CAPTION_SOFT_COLOR = "#15181d", "#f2f3f5", "#9aa3b2"
+
+_MAX_NAME_BYTES = 60  # of an image's or a label's name within a file name
+_OWN_FILES = re.compile(r"index(-\d+)?\.html|index\.csv|\d{4,}-.*\.(png|npy)")
+
+
+class Gallery:
+    """Writes explanations into ``folder`` as they are added; a context manager, at whose end the pages are complete.
+
+    - ``0001-NAME-1-LABEL.png`` …: a map over the photo, with the label and the score below;
+    - ``0001-NAME.npy`` with ``raw``: the maps, float32 (classes, height, width);
+    - ``index.html``, and ``index-2.html`` … for every further 100 images: self-contained pages;
+    - ``index.csv``: a row of `GALLERY_COLUMNS` per map, or a row with the error of an unreadable image.
+
+    The folder is created, and an earlier gallery in it removed, with the first image.
+
+    Raises:
+        FileExistsError: If the folder is a file or not empty; with ``force`` only if it contains anything other than an
+            earlier gallery.
+
+    Example:
+        >>> with Gallery(Path("why"), "Where b0 looks", "cam", "head") as gallery:
+        ...     gallery.add(explain("b0", "cat.jpg"))
+    """
+
+    def __init__(
+        self, folder: Path, title: str, method: str, layer: str, raw: bool = False, force: bool = False
+    ) -> None:
+        self.folder, self.title, self.method, self.layer, self.raw = folder, title, method, layer, raw
+        self.images, self._task = 0, "classification"
+        self._entries: list[dict[str, Any]] = []  # of the current page
+        self._page = 1
+        self._table: TextIO | None = None
+        self._earlier_files = _check_folder(folder, force)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._table:
+            self._table.close()
+            self._write_page(last=True)
+
+    def add(self, explanation: Explanation) -> list[str]:
+        """Write an explanation; return the names of its files: one per map, and that of the raw maps."""
+        self._start_image()
+        self._task = explanation.labels.task
+        stem = f"{self.images:04}-{_safe_file_name(Path(explanation.image).stem or explanation.image)}"
+        names = explanation.names
+        files = [f"{stem}-{rank}-{_safe_file_name(name)}.png" for rank, name in enumerate(names, start=1)]
+        raw = f"{stem}.npy" if self.raw else ""
+        box = [f"{side:.2f}" for side in explanation.box]
+        for index, (name, file) in enumerate(zip(names, files, strict=True)):
+            captioned = add_caption(explanation.overlay(index), name, explanation.format_score(index))
+            captioned.save(self.folder / file)
+            numbers = (f"{explanation.scores[index]:.6g}", f"{explanation.logits[index]:.6g}")
+            self._write_row(explanation.image, index + 1, name, *numbers, file, raw, *box, "")
+        if raw:
+            np.save(self.folder / raw, explanation.maps)
+        self._entries.append(_page_entry(explanation, files))
+        return [*files, *([raw] if raw else [])]
+
+    def add_unreadable(self, image: str, error: str) -> None:
+        """Report on the page and in the table that an image could not be read."""
+        self._start_image()
+        self._write_row(image, *[""] * (len(GALLERY_COLUMNS) - 2), error)
+        self._entries.append({"image": image, "error": error})
+
+    def _start_image(self) -> None:
+        if self._table is None:
+            for path in self._earlier_files:
+                path.unlink()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._table = (self.folder / TABLE_FILE).open("w", newline="", encoding="utf-8", errors="backslashreplace")
+            self._write_row(*GALLERY_COLUMNS)
+        if self.images and self.images % IMAGES_PER_PAGE == 0:
+            self._write_page(last=False)
+        self.images += 1
+
+    def _write_row(self, *cells: object) -> None:
+        assert self._table
+        csv.writer(self._table, lineterminator="\n").writerow(cells)
+        self._table.flush()
+
+    def _write_page(self, last: bool) -> None:
+        template = html_page.make_environment(DictLoader({"gallery.html": _TEMPLATE})).get_template("gallery.html")
+        html = template.render(
+            title=self.title,
+            method=self.method,
+            layer=self.layer,
+            has_probabilities=task_of(self._task).has_probabilities,
+            color_stops=", ".join(f"rgb{color} {stop:.0%}" for stop, color in COLOR_STOPS),
+            entries=self._entries,
+            previous=_page_file(self._page - 1),
+            following="" if last else _page_file(self._page + 1),
+        )
+        (self.folder / _page_file(self._page)).write_text(html, encoding="utf-8", errors="backslashreplace")
+        self._entries, self._page = [], self._page + 1
+
+
+def _check_folder(folder: Path, force: bool) -> list[Path]:
+    """Return the files of an earlier gallery in ``folder``, to be removed; raise if there is anything else."""
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file: give a directory that is empty or does not exist")
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    if paths and not force:
+        raise FileExistsError(f"{folder} is not empty: give another directory, or --force to replace an earlier result")
+    others = [path.name for path in paths if not _OWN_FILES.fullmatch(path.name) or not path.is_file()]
+    if others or (paths and not (folder / TABLE_FILE).is_file()):
+        other = others[0] if others else paths[0].name
+        raise FileExistsError(f"{folder} contains {other}, which is no earlier result: give another directory")
+    return paths
+
+
+def _page_file(number: int) -> str:
+    """Return the file name of a page, "" for the one before the first."""
+    return {0: "", 1: PAGE_FILE}.get(number, f"index-{number}.html")
+
+
+def _safe_file_name(name: str) -> str:
+    """Return ``name`` as part of a file name on any system."""
+    plain = re.sub(r"[^\w.@+-]+", "_", name).encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
+    return plain.strip("._") or "image"
 
 
 def add_caption(image: Image.Image, left: str, right: str = "") -> Image.Image:
-    """``picture`` with a line below it: ``left`` is shortened where there is no room for both."""
+    """Return the image with a line of text below it; ``left`` is shortened if there is no room for both."""
     size = max(11, min(22, image.width // 26))
-    face, edge = load_font_for(size, left, right), size // 2
-    high = round(size * 2)
-    made = Image.new("RGB", (image.width, image.height + high), CAPTION_BACKGROUND)
-    made.paste(image, (0, 0))
-    draw, middle = ImageDraw.Draw(made), image.height + high / 2
-    room = image.width - 2 * edge - (face.getlength(right) + size if right else 0)
-    draw.text(
-        (edge, middle), truncate_measured(clean_text(left), room, face.getlength), CAPTION_COLOR, face, anchor="lm"
-    )
-    draw.text((image.width - edge, middle), right, CAPTION_SOFT_COLOR, face, anchor="rm")
-    return made
+    face, margin, height = font.load_font_for(size, left, right), size // 2, size * 2
+    captioned = Image.new("RGB", (image.width, image.height + height), CAPTION_BACKGROUND)
+    captioned.paste(image, (0, 0))
+    draw, middle = ImageDraw.Draw(captioned), image.height + height / 2
+    room = image.width - 2 * margin - (face.getlength(right) + size if right else 0)
+    left = font.truncate_measured(font.clean_text(left), room, face.getlength)
+    draw.text((margin, middle), left, CAPTION_COLOR, face, anchor="lm")
+    draw.text((image.width - margin, middle), right, CAPTION_SOFT_COLOR, face, anchor="rm")
+    return captioned
 
 
-# Explanations as a self-contained page: every picture with its maps. No script, and nothing from a network.
-
-
-PAGE_IMAGE_SIDE = 400  # pixels of a picture's longer side
-
-
-_METHOD_DESCRIPTIONS = {
-    "cam": "Class activation maps: a map sums to the {what} without its bias, so each colour is a share of it.",
-    "gradcam": "Grad-CAM of the part {at}: where stronger features would raise the {what}, to first order.",
-    "occlusion": "Occlusion: how much is lost where that part of the picture is covered.",
-}
-
-
-def render_page(
-    title: str, method: str, layer: str, task: str, articles: Iterable[str], before: str = "", after: str = ""
-) -> str:
-    """The whole page, for labels of that ``kind``; ``before`` and ``after``: files of its neighbours, if there are."""
-    what, which = ("value", "of a map") if task == "regression" else ("class’s logit", "of all maps of a picture")
-    links = [
-        f'<a href="{quote(file)}">{escape(words)}</a>'
-        for file, words in ((before, "← pictures before"), (after, "more pictures →"))
-        if file
+def _page_entry(explanation: Explanation, files: Sequence[str]) -> dict[str, Any]:
+    """Return what the page shows of one image."""
+    has_probabilities = task_of(explanation.labels.task).has_probabilities
+    maps = [
+        {
+            "label": explanation.names[index],
+            "link": quote(file),
+            "source": _data_url(explanation.overlay(index, PAGE_IMAGE_SIDE)),
+            "score": explanation.format_score(index),
+            "bar": f"{explanation.scores[index]:.1%}" if has_probabilities else "",
+        }
+        for index, file in enumerate(files)
     ]
-    nav = f"<nav>{''.join(links)}</nav>" if links else ""
-    stops = ", ".join(f"rgb{colour} {place:.0%}" for place, colour in COLOR_STOPS)
-    legend = (
-        f'<p class="legend"><span>speaks for it: a little</span><i style="background: '
-        f'linear-gradient(to right, {stops})"></i><span>most</span></p>'
-    )
-    body = (
-        f"<header><h1>{escape(title)}</h1><p>{escape(_METHOD_DESCRIPTIONS[method].format(at=layer, what=what))} The brightest "
-        f"colour is the largest {which}; without colour, nothing speaks for it. What is darker was cut away before the "
-        "network saw it.</p>"
-        f"{legend}</header>\n{nav}{chr(10).join(articles)}\n{nav}"
-    )
-    return whole(title, _PAGE_STYLE, body)
-
-
-def render_article(found: Explanation, files: Sequence[str]) -> str:
-    """A picture and its maps, each a link to its file."""
-    photo = f'<figure><img alt="the photo" src="{_data_url(scale_photo(found.photo, PAGE_IMAGE_SIDE))}"></figure>'
-    shown = "".join(_render_figure(found, index, file) for index, file in enumerate(files))
-    return f"<article><h2>{escape(found.image)}</h2><div>{photo}{shown}</div></article>"
-
-
-def render_unreadable(image: str, why: str) -> str:
-    """A picture that could not be read, and why."""
-    return f'<article class="unread"><h2>{escape(image)}</h2><p>{escape(why)}</p></article>'
-
-
-def _render_figure(found: Explanation, index: int, file: str) -> str:
-    name, image = found.names[index], _data_url(found.overlay(index, PAGE_IMAGE_SIDE))
-    bar = (
-        ""
-        if found.labels.task == "regression"
-        else f'<i class="bar"><i style="width: {found.scores[index]:.1%}"></i></i>'
-    )
-    return (
-        f'<figure><a href="{quote(file)}"><img alt="what speaks for {escape(name)}" src="{image}"></a>'
-        f"<figcaption><b>{escape(name)}</b><span>{found.format_score(index)}</span>{bar}</figcaption></figure>"
-    )
+    photo = _data_url(scale_photo(explanation.photo, PAGE_IMAGE_SIDE))
+    return {"image": explanation.image, "photo": photo, "maps": maps, "error": ""}
 
 
 def _data_url(image: Image.Image) -> str:
@@ -113,7 +194,9 @@ def _data_url(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{b64encode(out.getvalue()).decode()}"
 
 
-_PAGE_STYLE = """
+_TEMPLATE = """\
+{% extends "page.html" %}
+{% block style %}
 @media screen { main { max-width: 76rem } }
 h1 { font-size: clamp(1.6rem, 5vw, 2.4rem); line-height: 1.15; font-weight: 650; letter-spacing: -.02em; margin: 0 }
 h2 { font-size: .95rem; font-weight: 560; margin: 0 0 .6rem }
@@ -122,7 +205,7 @@ header p { color: var(--soft); max-width: 48rem; margin: .75rem 0 }
 .legend i { flex: 0 1 9rem; height: .6rem; border-radius: 1rem }
 article { border-top: 1px solid var(--line); padding-top: 1.1rem; margin-top: 1.75rem; break-inside: avoid }
 article > div { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)) }
-.unread p { color: var(--soft); margin: 0 }
+.unreadable p { color: var(--soft); margin: 0 }
 figure a { display: block; border-radius: .5rem } img { display: block; width: 100%; border-radius: .5rem }
 figcaption { display: grid; grid-template-columns: 1fr auto; gap: 0 .8rem; font-size: .9rem; padding-top: .35rem }
 figcaption b { font-weight: 560 } figcaption span { color: var(--soft) }
@@ -130,137 +213,43 @@ figcaption b { font-weight: 560 } figcaption span { color: var(--soft) }
 nav { display: flex; gap: 1.5rem; margin-top: 1.75rem }
 @media (max-width: 40rem) { article > div { grid-template-columns: 1fr 1fr } }
 @media print { .legend i { print-color-adjust: exact } }
+{% endblock %}
+{% macro navigation() %}
+{% if previous or following %}
+<nav>
+{% if previous %}<a href="{{ previous }}">← previous images</a>{% endif %}
+{% if following %}<a href="{{ following }}">more images →</a>{% endif %}
+</nav>
+{% endif %}
+{% endmacro %}
+{% block body %}
+{% set output = "class’s logit" if has_probabilities else "value" %}
+<header><h1>{{ title }}</h1><p>
+{% if method == "cam" %}
+Class activation maps: a map sums to the {{ output }} without its bias, so each color is a share of it.
+{% elif method == "gradcam" %}
+Grad-CAM of {{ layer }}: where stronger features would raise the {{ output }}, to first order.
+{% else %}
+Occlusion: how much is lost where that part of the image is covered.
+{% endif %}
+The brightest color is the maximum {{ "of all maps of an image" if has_probabilities else "of a map" }}; where there
+is no color, nothing supports it. Darkened parts were cropped before the network saw the image.</p>
+<p class="legend"><span>supports it: a little</span>
+<i style="background: linear-gradient(to right, {{ color_stops }})"></i><span>most</span></p></header>
+{{ navigation() }}
+{% for entry in entries %}
+{% if entry.error %}
+<article class="unreadable"><h2>{{ entry.image }}</h2><p>{{ entry.error }}</p></article>
+{% else %}
+<article><h2>{{ entry.image }}</h2><div><figure><img alt="the photo" src="{{ entry.photo }}"></figure>
+{% for map in entry.maps %}
+<figure><a href="{{ map.link }}"><img alt="what supports {{ map.label }}" src="{{ map.source }}"></a>
+<figcaption><b>{{ map.label }}</b><span>{{ map.score }}</span>
+{% if map.bar %}<i class="bar"><i style="width: {{ map.bar }}"></i></i>{% endif %}</figcaption></figure>
+{% endfor %}
+</div></article>
+{% endif %}
+{% endfor %}
+{{ navigation() }}
+{% endblock %}
 """
-
-
-# A folder of explanations: a picture for each map, a page to look through, a table, and the maps themselves.
-
-
-PAGE_FILE, TABLE_FILE = "index.html", "index.csv"
-
-
-IMAGES_PER_PAGE = 100  # or a browser would have to hold hundreds of megabytes
-
-
-GALLERY_COLUMNS = (
-    "picture",
-    "rank",
-    "label",
-    "answer",
-    "logit",
-    "overlay",
-    "maps",
-    "left",
-    "top",
-    "right",
-    "bottom",
-    "error",
-)
-
-
-_MAX_NAME_BYTES = 60  # bytes of a picture's or a label's name in a file's
-
-
-_GALLERY_FILES = re.compile(r"index(-\d+)?\.html|index\.csv|\d{4,}-.*\.(png|npy)")
-
-
-class Gallery:
-    """Writes explanations into ``folder`` as they are added; to be used in a ``with`` block, at whose end it is whole.
-
-    - ``0001-NAME-1-LABEL.png`` …: the map over the photo, with the label and the answer below it;
-    - ``0001-NAME.npy`` with ``raw``: the maps, float32 (classes, height, width);
-    - ``index.html``, and for every further 100 pictures ``index-2.html`` …: all of them, self-contained;
-    - ``index.csv``: a line a map, by `COLUMNS`, or a line that says why a picture could not be read.
-
-    Raises ``FileExistsError`` at once where the folder is a file, or is not empty; with ``force`` only where not all
-    that is in it was left there by an album. With the first picture the folder is made, and an earlier album removed.
-    """
-
-    def __init__(
-        self, folder: Path, title: str, method: str, layer: str, raw: bool = False, force: bool = False
-    ) -> None:
-        self.folder, self.title, self.method, self.layer, self.raw = folder, title, method, layer, raw
-        self.images, self._kind = 0, "classification"
-        self._articles: list[str] = []
-        self._page = 1
-        self._file: TextIO | None = None
-        self._earlier = _check_folder(folder, force)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._file:
-            self._file.close()
-            self._write_page(last=True)
-
-    def add(self, found: Explanation) -> list[str]:
-        """Writes one explanation. The names of its files: one a map, and with ``raw`` that of the maps."""
-        self._start_image()
-        self._kind = found.labels.task
-        stem = f"{self.images:04}-{_safe_file_name(Path(found.image).stem or found.image)}"
-        files = [f"{stem}-{rank}-{_safe_file_name(name)}.png" for rank, name in enumerate(found.names, start=1)]
-        raw = f"{stem}.npy" if self.raw else ""
-        for index, file in enumerate(files):
-            add_caption(found.overlay(index), found.names[index], found.format_score(index)).save(self.folder / file)
-            row = (found.image, index + 1, found.names[index], f"{found.scores[index]:.6g}")
-            box = (f"{side:.2f}" for side in found.box)
-            self._write_row(*row, f"{found.logits[index]:.6g}", file, raw, *box, "")
-        if raw:
-            np.save(self.folder / raw, found.maps)
-        self._articles.append(render_article(found, files))
-        return [*files, *([raw] if raw else [])]
-
-    def add_unreadable(self, image: str, why: str) -> None:
-        """Says in the page and in the table that a picture could not be read."""
-        self._start_image()
-        self._write_row(image, *[""] * (len(GALLERY_COLUMNS) - 2), why)
-        self._articles.append(render_unreadable(image, why))
-
-    def _start_image(self) -> None:
-        """Counts a picture; begins with the first, and turns the page where it is full."""
-        if self._file is None:
-            for one in self._earlier:
-                one.unlink()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._file = (self.folder / TABLE_FILE).open("w", newline="", encoding="utf-8", errors="backslashreplace")
-            self._write_row(*GALLERY_COLUMNS)
-        if self.images and self.images % IMAGES_PER_PAGE == 0:
-            self._write_page(last=False)
-        self.images += 1
-
-    def _write_row(self, *cells: object) -> None:
-        assert self._file
-        csv.writer(self._file, lineterminator="\n").writerow(cells)
-        self._file.flush()
-
-    def _write_page(self, last: bool) -> None:
-        before, after = _page_file(self._page - 1), "" if last else _page_file(self._page + 1)
-        text = render_page(self.title, self.method, self.layer, self._kind, self._articles, before, after)
-        (self.folder / _page_file(self._page)).write_text(text, encoding="utf-8", errors="backslashreplace")
-        self._articles, self._page = [], self._page + 1
-
-
-def _check_folder(folder: Path, force: bool) -> list[Path]:
-    """The files of an earlier album in ``folder``, to be removed; raises unless there is nothing else in it."""
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file: give a folder that is empty or does not exist")
-    within = sorted(folder.iterdir()) if folder.is_dir() else []
-    if within and not force:
-        raise FileExistsError(f"{folder} is not empty: give another folder, or --force to replace an earlier result")
-    others = [one.name for one in within if not _GALLERY_FILES.fullmatch(one.name) or not one.is_file()]
-    if others or (within and not (folder / TABLE_FILE).is_file()):
-        other = others[0] if others else within[0].name
-        raise FileExistsError(f"{folder} holds {other}, which is no earlier result of this: give another folder")
-    return within
-
-
-def _page_file(number: int) -> str:
-    """The file of page ``number``; empty for the one before the first."""
-    return {0: "", 1: PAGE_FILE}.get(number, f"index-{number}.html")
-
-
-def _safe_file_name(name: str) -> str:
-    """``name`` as a part of a file's name on any system."""
-    plain = re.sub(r"[^\w.@+-]+", "_", name).encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
-    return plain.strip("._") or "picture"

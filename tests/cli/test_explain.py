@@ -60,7 +60,7 @@ def test_json(run: Run, weights: Path, spoiled: Path, tmp_path: Path) -> None:
     for one in found:
         if "error" in one:
             continue
-        assert (one["method"], one["at"]) == ("gradcam", "stage2")  # a part is Grad-CAM's
+        assert (one["method"], one["layer"]) == ("gradcam", "stage2")  # a part is Grad-CAM's
         assert [each["label"] for each in one["explained"]] == ["[wasp]", "ant"]
         assert [each["class"] for each in one["explained"]] == [2, 0]
         assert all((out / name).exists() for name in one["files"])
@@ -82,7 +82,7 @@ def test_occlusion(run: Run, weights: Path, photos: Path, tmp_path: Path) -> Non
     words = ("--method", "occlusion", "--patch", 16, "--stride", 16, "--drop", "probability", "--raw", "--classes", 1)
     done = run("explain", weights, photo, "--out", out, "--json", *words)
     (found,) = json.loads(done.out)
-    assert (found["method"], found["at"]) == ("occlusion", "input")
+    assert (found["method"], found["layer"]) == ("occlusion", "input")
     expected = explain(weights, photo, [1], method="occlusion", patch=16, stride=16, drop="probability")
     assert np.load(out / found["files"][-1]) == pytest.approx(expected.maps, rel=1e-3, abs=1e-6)
 
@@ -102,14 +102,14 @@ def test_a_result_is_replaced_only_when_told(run: Run, weights: Path, photos: Pa
     assert run("explain", weights, photos / "ant", "--out", out).status == 0
     done = run("explain", weights, photos / "bee", "--out", out)
     assert done.status == 1
-    assert "is not empty: give another folder, or --force" in done.err
+    assert "is not empty: give another directory, or --force" in done.err
     assert run("explain", tmp_path / "no.safetensors", photos / "bee", "--out", out, "--force").status == 1
     assert len(list(out.glob("0001-1-*.png"))) == 3  # nothing is lost for a model that is not there
     assert run("explain", weights, photos / "bee", "--out", out, "--force").status == 0
     assert not list(out.glob("0001-1-*.png"))
     done = run("explain", weights, photos / "bee", "--out", photos, "--force")
     assert done.status == 1
-    assert "which is no earlier result of this" in done.err
+    assert "which is no earlier result" in done.err
 
 
 def test_a_panel(run: Run, weights: Path, spoiled: Path, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_what_cannot_be_done_is_one_sentence(run: Run, weights: Path, photos: Pa
         ((tmp_path / "no.safetensors", photos), "no such file of weights"),
         ((weights, tmp_path / "no.jpg"), "does not exist"),
         ((weights, photos, "--classes", "beee"), "there is no class 'beee'; did you mean bee?"),
-        ((weights, photos, "--at", "stage7"), "there is no part 'stage7': nano has stem"),
+        ((weights, photos, "--at", "stage7"), "there is no layer 'stage7': nano has stem"),
         ((tmp_path / "model.onnx", photos), "is an exported file"),
         ((weights, photos, "--device", "tpu9"), "no device"),
     ):

@@ -16,11 +16,11 @@ from effnet.explanation import class_activation_maps
 from effnet.net.surgery import fold_batch_norm, freeze
 
 
-def pictures(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def random_images(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def lively(name: str, classes: int = 7) -> EfficientNet:
+def random_network(name: str, classes: int = 7) -> EfficientNet:
     """A network in which no batch norm is idle and no bias zero."""
     torch.manual_seed(1)
     model = effnet.create(name, classes).eval()
@@ -50,8 +50,8 @@ def without_bias(model: EfficientNet, seen: np.ndarray[tuple[int, ...], np.dtype
     [("nano", (32, 32)), ("nano", (40, 67)), ("b0", (96, 64)), ("lite0", (64, 100)), ("v2_b0", (65, 97))],
     ids=str,
 )
-def test_a_map_sums_to_its_logit(name: str, size: tuple[int, int]) -> None:
-    model, seen = lively(name), pictures(2, *size, 3)
+def test_map_sums_to_its_logit(name: str, size: tuple[int, int]) -> None:
+    model, seen = random_network(name), random_images(2, *size, 3)
     for network in (model, fold_batch_norm(model)):
         maps, logits = class_activation_maps(network, seen), without_bias(network, seen)
         assert maps.dtype == np.float32
@@ -63,9 +63,9 @@ def test_a_map_sums_to_its_logit(name: str, size: tuple[int, int]) -> None:
         assert maps.std((2, 3)).min() > 0  # a map, not the logit spread evenly
 
 
-def test_by_hand() -> None:
-    """Of a single picture: the head's map weighed by the classifier's row, divided by the pixels."""
-    model, seen = lively("nano"), pictures(48, 32, 3)
+def test_single_image_by_hand() -> None:
+    """Of a single image: the head's map weighed by the classifier's row, divided by the pixels."""
+    model, seen = random_network("nano"), random_images(48, 32, 3)
     with torch.inference_mode():
         last = model.features(normalize(torch.from_numpy(seen[None]), model.preprocess))["head"][0].double().numpy()
     assert isinstance(model.classifier, nn.Linear)
@@ -77,26 +77,26 @@ def test_by_hand() -> None:
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-def test_classes_in_the_order_asked_for() -> None:
-    model, seen = lively("nano"), pictures(2, 32, 32, 3)
+def test_order_of_classes() -> None:
+    model, seen = random_network("nano"), random_images(2, 32, 32, 3)
     every = class_activation_maps(model, seen)
     assert class_activation_maps(model, seen, [4, 0, 4]) == pytest.approx(every[:, [4, 0, 4]], rel=1e-4, abs=1e-6)
     assert class_activation_maps(model, seen, []).shape == (2, 0, *every.shape[2:])
 
 
-def test_what_a_part_of_the_picture_adds_is_where_it_is() -> None:
-    model = lively("nano")
+def test_map_is_where_the_image_changed() -> None:
+    model = random_network("nano")
     plain = np.full((128, 128, 3), 90, np.uint8)
     spotted = plain.copy()
-    spotted[88:120, 8:40] = pictures(32, 32, 3)  # at the lower left
+    spotted[88:120, 8:40] = random_images(32, 32, 3)  # at the lower left
     changed = np.abs(class_activation_maps(model, spotted) - class_activation_maps(model, plain)).sum(0)
     high, wide = changed.shape
     corner = changed[high // 2 :, : wide // 2].sum()
     assert corner > 0.8 * changed.sum()
 
 
-def test_answers_as_in_prediction_and_leaves_the_network_as_it_was() -> None:
-    model, seen = lively("nano"), pictures(2, 32, 32, 3)
+def test_network_is_left_as_it_was() -> None:
+    model, seen = random_network("nano"), random_images(2, 32, 32, 3)
     expected = class_activation_maps(model, seen)
     freeze(model, "stage1").train()
     model.dropout.p = 0.9
@@ -107,8 +107,8 @@ def test_answers_as_in_prediction_and_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_other_numbers() -> None:
-    model, seen = lively("nano"), pictures(1, 32, 32, 3)
+def test_dtypes() -> None:
+    model, seen = random_network("nano"), random_images(1, 32, 32, 3)
     expected = class_activation_maps(model, seen)
     assert np.array_equal(
         class_activation_maps(model, seen.astype(np.float32)), expected
@@ -120,10 +120,10 @@ def test_other_numbers() -> None:
     assert not np.allclose(class_activation_maps(model, seen), expected)
 
 
-def test_refusals() -> None:
+def test_errors() -> None:
     with pytest.raises(ValueError, match="no classifier"):
-        class_activation_maps(effnet.create("nano", 0), pictures(32, 32, 3))
+        class_activation_maps(effnet.create("nano", 0), random_images(32, 32, 3))
     with pytest.raises(ValueError, match="there is no class 3: the network has 3, from 0 to 2"):
-        class_activation_maps(effnet.create("nano", 3), pictures(32, 32, 3), [0, 3])
+        class_activation_maps(effnet.create("nano", 3), random_images(32, 32, 3), [0, 3])
     with pytest.raises(ValueError, match="there is no class -1"):
-        class_activation_maps(effnet.create("nano", 3), pictures(32, 32, 3), [-1])
+        class_activation_maps(effnet.create("nano", 3), random_images(32, 32, 3), [-1])

@@ -1,4 +1,4 @@
-"""Explanations: what they claim, against other ways of finding the same out."""
+"""Explanations, compared with independent ways to compute the same."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ import effnet
 from effnet import EfficientNet, Labels, Preprocess
 from effnet.data import ImageError
 from effnet.data.preprocessing import normalize
-from effnet.explanation import Explanation
-from effnet.explanation import explain as explained
+from effnet.explanation import Explanation, explain
 from effnet.explanation.explainer import scale_photo
-from tests.explanation.test_attribution import lively, pictures
+from tests.explanation.test_attribution import random_images, random_network
 
-PHOTO = pictures(60, 90, 3)
+PHOTO = random_images(60, 90, 3)
 NAMES = ("ant", "bee", "7", "cat, small", "dog", "elk", "fox")
 
 
 @pytest.fixture(scope="module")
 def nano() -> EfficientNet:
-    model = lively("nano")
+    model = random_network("nano")
     model.labels = Labels(NAMES)
     model.preprocess = replace(model.preprocess, size=(40, 48))
     return model
 
 
-def passed(model: EfficientNet, seen: Any) -> Any:
-    """Logits (N, classes) of pictures (N, H, W, 3), by the network itself."""
+def logits_of(model: EfficientNet, seen: Any) -> Any:
+    """Logits (N, classes) of images (N, H, W, 3), by the network itself."""
     with torch.inference_mode():
         x = normalize(torch.from_numpy(np.array(seen)), model.preprocess)
         return model(x.to(next(model.parameters()).dtype)).double().numpy()
@@ -52,11 +51,11 @@ def passed(model: EfficientNet, seen: Any) -> Any:
     ],
     ids=str,
 )
-def test_a_map_sums_to_its_logit_without_the_bias(name: str, size: tuple[int, int]) -> None:
-    model = lively(name)
+def test_map_sums_to_its_logit_without_the_bias(name: str, size: tuple[int, int]) -> None:
+    model = random_network(name)
     model.preprocess = replace(model.preprocess, size=size)
-    found = explained(model, PHOTO, top=7)
-    (logits,) = passed(model, found.input_image[None])
+    found = explain(model, PHOTO, top=7)
+    (logits,) = logits_of(model, found.input_image[None])
     assert sorted(found.classes) == list(range(7))
     assert found.maps.shape[1] * found.maps.shape[2] > 1
     order, bias = list(found.classes), model.classifier.bias
@@ -69,45 +68,47 @@ def test_a_map_sums_to_its_logit_without_the_bias(name: str, size: tuple[int, in
 
 
 @pytest.mark.parametrize("name", ["nano", "b0", "b1", "lite1", "edge_s", "v2_b1"])
-def test_a_map_is_exact(name: str) -> None:
+def test_map_is_exact_in_float64(name: str) -> None:
     """Of a network in float64, whose logits are of an ordinary size, it sums to the logit to 1e-4."""
-    model = lively(name).double()
+    model = random_network(name).double()
     model.preprocess = replace(model.preprocess, size=(65, 97))
     assert isinstance(model.classifier, torch.nn.Linear)
-    model.classifier.weight.data *= 20 / np.abs(passed(model, pictures(1, 65, 97, 3))).max()  # a million of random ones
-    found = explained(model, PHOTO, top=7)
-    (logits,) = passed(model, found.input_image[None])
+    model.classifier.weight.data *= (
+        20 / np.abs(logits_of(model, random_images(1, 65, 97, 3))).max()
+    )  # a million of random ones
+    found = explain(model, PHOTO, top=7)
+    (logits,) = logits_of(model, found.input_image[None])
     bias = model.classifier.bias
     assert isinstance(bias, torch.Tensor)
     expected = (logits - bias.detach().numpy())[list(found.classes)]
     assert found.maps.astype(float).sum((1, 2)) == pytest.approx(expected, rel=0, abs=1e-4)
 
 
-def test_what_is_predicted_is_what_the_predictor_predicts(nano: EfficientNet) -> None:
+def test_same_prediction_as_the_predictor(nano: EfficientNet) -> None:
     (expected,) = effnet.Predictor(nano, decode="exact")([PHOTO], top=3)
     for way in ({}, {"method": "gradcam"}, {"method": "occlusion", "patch": 20}):
-        found = explained(nano, PHOTO, **way)
+        found = explain(nano, PHOTO, **way)
         assert found.prediction.labels == expected.labels == found.names
         assert found.scores == pytest.approx(expected.probabilities, rel=1e-4)
         assert found.prediction.probabilities == pytest.approx(expected.probabilities, rel=1e-4)
 
 
-def test_gradcam_at_the_head_is_the_class_activation_map_where_that_is_positive(nano: EfficientNet) -> None:
-    cam, gradient = (explained(nano, PHOTO, NAMES, method=method) for method in ("cam", "gradcam"))
+def test_gradcam_of_the_head_is_the_positive_part_of_cam(nano: EfficientNet) -> None:
+    cam, gradient = (explain(nano, PHOTO, NAMES, method=method) for method in ("cam", "gradcam"))
     assert (cam.maps < 0).any()
     assert gradient.maps == pytest.approx(cam.maps.clip(0), rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("at", ["stem", "stage2", "stage3"])
-def test_gradcam_as_hooks_find_it(nano: EfficientNet, at: str) -> None:
-    found = explained(nano, PHOTO, ["bee", "fox"], method="gradcam", layer=at)
+@pytest.mark.parametrize("layer", ["stem", "stage2", "stage3"])
+def test_gradcam_by_hooks(nano: EfficientNet, layer: str) -> None:
+    found = explain(nano, PHOTO, ["bee", "fox"], method="gradcam", layer=layer)
     kept: dict[str, torch.Tensor] = {}
 
     def keep(module: object, given: object, out: torch.Tensor) -> None:
         out.retain_grad()
         kept["map"] = out
 
-    part = nano.get_submodule(at)
+    part = nano.get_submodule(layer)
     last_block = part[-1] if isinstance(part, torch.nn.Sequential) else part
     hook = last_block.register_forward_hook(keep)
     try:
@@ -123,23 +124,23 @@ def test_gradcam_as_hooks_find_it(nano: EfficientNet, at: str) -> None:
     finally:
         hook.remove()
         nano.zero_grad(set_to_none=True)
-    assert found.layer == at
+    assert found.layer == layer
 
 
 @pytest.mark.parametrize("drop", ["logit", "probability"])
-def test_occlusion_as_painted_over_by_hand(nano: EfficientNet, drop: str) -> None:
-    found = explained(nano, PHOTO, [4, 1], method="occlusion", patch=16, stride=10, drop=drop, batch_size=5)
-    colour = np.array(nano.preprocess.mean, np.float32) * 255
+def test_occlusion_by_hand(nano: EfficientNet, drop: str) -> None:
+    found = explain(nano, PHOTO, [4, 1], method="occlusion", patch=16, stride=10, drop=drop, batch_size=5)
+    color = np.array(nano.preprocess.mean, np.float32) * 255
 
     def answer(seen: Any) -> Any:
-        logits = passed(nano, seen[None].astype(np.float32))[0]
+        logits = logits_of(nano, seen[None].astype(np.float32))[0]
         return (logits if drop == "logit" else np.exp(logits) / np.exp(logits).sum())[[4, 1]]
 
     total, times = np.zeros((2, 40, 48)), np.zeros((40, 48))
     for top in (0, 10, 20, 24):
         for left in (0, 10, 20, 30, 32):
             painted = found.input_image.astype(np.float32)
-            painted[top : top + 16, left : left + 16] = colour
+            painted[top : top + 16, left : left + 16] = color
             total[:, top : top + 16, left : left + 16] += (answer(found.input_image) - answer(painted))[:, None, None]
             times[top : top + 16, left : left + 16] += 1
     assert times.min() > 0
@@ -147,13 +148,13 @@ def test_occlusion_as_painted_over_by_hand(nano: EfficientNet, drop: str) -> Non
     assert found.layer == "input"
 
 
-def test_covering_what_has_the_mean_colour_already_loses_nothing(nano: EfficientNet) -> None:
-    plain = replace(nano.preprocess, mean=(100 / 255,) * 3, std=(0.25,) * 3, size=(48, 48), crop=1.0)
+def test_occluding_the_mean_color_changes_nothing(nano: EfficientNet) -> None:
+    plain = replace(nano.preprocess, mean=(100 / 255,) * 3, std=(0.25,) * 3, size=(48, 48), crop_fraction=1.0)
     spotted = np.full((48, 48, 3), 100, np.uint8)
-    spotted[32:, :16] = pictures(16, 16, 3)
+    spotted[32:, :16] = random_images(16, 16, 3)
     before, nano.preprocess = nano.preprocess, plain
     try:
-        (lost,) = explained(nano, spotted, ["ant"], method="occlusion", patch=8, stride=8).maps
+        (lost,) = explain(nano, spotted, ["ant"], method="occlusion", patch=8, stride=8).maps
     finally:
         nano.preprocess = before
     assert np.abs(lost[32:, :16]).min() > 1e-4
@@ -161,10 +162,10 @@ def test_covering_what_has_the_mean_colour_already_loses_nothing(nano: Efficient
     assert np.abs(lost).max() < 1e-5
 
 
-def test_labels_of_which_any_may_be_right(nano: EfficientNet) -> None:
+def test_multilabel(nano: EfficientNet) -> None:
     before, nano.labels = nano.labels, Labels(NAMES, "multilabel")
     try:
-        found = explained(nano, PHOTO, top=7)
+        found = explain(nano, PHOTO, top=7)
         assert found.scores == pytest.approx(1 / (1 + np.exp(-np.array(found.logits))))
         assert list(found.scores) == sorted(found.scores, reverse=True)
         assert found.prediction.labels == tuple(
@@ -174,55 +175,55 @@ def test_labels_of_which_any_may_be_right(nano: EfficientNet) -> None:
         nano.labels = before
 
 
-def test_values(nano: EfficientNet) -> None:
+def test_regression(nano: EfficientNet) -> None:
     before, nano.labels = nano.labels, Labels(("age", "height"), "regression")
     classes, nano.classes = nano.classes, 7
     try:
-        found = explained(nano, PHOTO, top=1)
+        found = explain(nano, PHOTO, top=1)
         assert found.names[:2] == ("age", "height")  # all of them, in their order
         assert len(found.names) == 7
         assert found.scores == found.logits
         assert found.format_score(0) == f"{found.logits[0]:.4g}"
         assert found.map_maximum(1) == found.maps[1].max()  # values have units of their own
-        assert explained(nano, PHOTO, ["height"]).classes == (1,)
+        assert explain(nano, PHOTO, ["height"]).classes == (1,)
         with pytest.raises(ValueError, match="values have no probability"):
-            explained(nano, PHOTO, method="occlusion", drop="probability")
+            explain(nano, PHOTO, method="occlusion", drop="probability")
     finally:
         nano.labels, nano.classes = before, classes
 
 
-def test_classes_by_name_and_by_number(nano: EfficientNet) -> None:
-    found = explained(nano, PHOTO, ["cat, small", 0, "5", "7"])
+def test_classes_by_name_and_index(nano: EfficientNet) -> None:
+    found = explain(nano, PHOTO, ["cat, small", 0, "5", "7"])
     assert found.classes == (3, 0, 5, 2)  # "7" is a name here
     assert found.names == ("cat, small", "ant", "elk", "7")
     assert len(found.prediction.labels) == 3
-    assert found.maps == pytest.approx(explained(nano, PHOTO, range(7)).maps[[3, 0, 5, 2]], rel=1e-4, abs=1e-6)
+    assert found.maps == pytest.approx(explain(nano, PHOTO, range(7)).maps[[3, 0, 5, 2]], rel=1e-4, abs=1e-6)
 
 
-def test_whatever_a_predictor_accepts(nano: EfficientNet, tmp_path: Path) -> None:
+def test_image_sources(nano: EfficientNet, tmp_path: Path) -> None:
     path, file = tmp_path / "photo.png", BytesIO()
     Image.fromarray(PHOTO).save(path)
     Image.fromarray(PHOTO).save(file, "PNG")
     weights = effnet.save(nano, tmp_path / "model.safetensors")
-    expected = explained(nano, PHOTO)
-    assert expected.image == "picture 1"
-    for picture in (path, str(path), Image.fromarray(PHOTO), file.getvalue()):
-        assert np.array_equal(explained(nano, picture).maps, expected.maps)
-    found = explained(weights, path)
+    expected = explain(nano, PHOTO)
+    assert expected.image == "image 1"
+    for image in (path, str(path), Image.fromarray(PHOTO), file.getvalue()):
+        assert np.array_equal(explain(nano, image).maps, expected.maps)
+    found = explain(weights, path)
     assert found.maps == pytest.approx(expected.maps, rel=1e-4, abs=1e-6)
     assert found.image == str(path)
-    assert explained(nano, PHOTO, name="mine").image == "mine"
+    assert explain(nano, PHOTO, name="mine").image == "mine"
 
 
-def test_the_network_is_left_as_it_was(nano: EfficientNet) -> None:
-    ways: list[dict[str, Any]] = [{}, {"method": "gradcam", "at": "stage1"}, {"method": "occlusion", "patch": 20}]
-    expected = [explained(nano, PHOTO, **way).maps for way in ways]
+def test_network_is_left_as_it_was(nano: EfficientNet) -> None:
+    ways: list[dict[str, Any]] = [{}, {"method": "gradcam", "layer": "stage1"}, {"method": "occlusion", "patch": 20}]
+    expected = [explain(nano, PHOTO, **way).maps for way in ways]
     nano.train()
     state = {name: value.clone() for name, value in nano.state_dict().items()}
     try:
         for way, maps in zip(ways, expected, strict=True):
             with torch.inference_mode():  # Grad-CAM needs derivatives, wherever it is asked for
-                assert np.array_equal(explained(nano, PHOTO, **way).maps, maps)
+                assert np.array_equal(explain(nano, PHOTO, **way).maps, maps)
         assert all(module.training for module in nano.modules())
         assert all(torch.equal(value, state[name]) for name, value in nano.state_dict().items())
         assert all(one.grad is None for one in nano.parameters())
@@ -231,16 +232,16 @@ def test_the_network_is_left_as_it_was(nano: EfficientNet) -> None:
 
 
 def overlaid(found: Explanation, side: int | None) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """How far each pixel of the overlay is from grey."""
+    """How far each pixel of the overlay is from gray."""
     shown: np.ndarray[tuple[int, ...], np.dtype[np.int64]] = np.ptp(np.asarray(found.overlay(0, side)).astype(int), 2)
     return shown
 
 
-def test_the_overlay_is_over_the_photo_and_leaves_what_was_cut_away_without_colour(nano: EfficientNet) -> None:
-    photo = pictures(300, 600, 3)
+def test_overlay_darkens_what_was_cropped(nano: EfficientNet) -> None:
+    photo = random_images(300, 600, 3)
     before, nano.preprocess = nano.preprocess, Preprocess((64, 64), crop_fraction=0.5)
     try:
-        found = explained(nano, photo)
+        found = explain(nano, photo)
     finally:
         nano.preprocess = before
     assert found.box == (225, 75, 375, 225)  # the middle half of the short side
@@ -260,17 +261,17 @@ def test_the_overlay_is_over_the_photo_and_leaves_what_was_cut_away_without_colo
         found.overlay(3)
 
 
-def test_a_turned_photo_is_explained_upright(nano: EfficientNet) -> None:
+def test_rotated_photo(nano: EfficientNet) -> None:
     file = BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
-    Image.fromarray(pictures(60, 90, 3)).save(file, "JPEG", exif=exif)
-    found = explained(nano, file.getvalue())
+    Image.fromarray(random_images(60, 90, 3)).save(file, "JPEG", exif=exif)
+    found = explain(nano, file.getvalue())
     assert found.photo.size == (60, 90)
     assert found.overlay(0, None).size == (2 * 60, 2 * 90)
 
 
-def test_small_and_large_photos() -> None:
+def test_scale_photo() -> None:
     assert scale_photo(Image.new("RGB", (8, 4)), 1024).size == (256, 128)
     assert scale_photo(Image.new("RGB", (8, 4)), 100).size == (96, 48)
     assert scale_photo(Image.new("RGB", (300, 2)), 1024).size == (300, 2)
@@ -278,15 +279,15 @@ def test_small_and_large_photos() -> None:
     assert scale_photo(Image.new("RGB", (4000, 2)), None).size == (4000, 2)
 
 
-def test_as_json(nano: EfficientNet) -> None:
-    found = explained(nano, PHOTO, ["fox"], name="photo")
-    told = found.to_dict()
-    assert told["picture"] == "photo"
-    assert [one["label"] for one in told["labels"]] == list(found.prediction.labels)
-    assert told["explained"] == [{"label": "fox", "class": 6, "probability": found.scores[0], "logit": found.logits[0]}]
-    assert told["size"] == [60, 90]
-    assert told["seen"] == pytest.approx(found.box, abs=0.01)
-    assert (told["method"], told["at"]) == ("cam", "head")
+def test_to_dict(nano: EfficientNet) -> None:
+    found = explain(nano, PHOTO, ["fox"], name="photo")
+    data = found.to_dict()
+    assert data["image"] == "photo"
+    assert [one["label"] for one in data["labels"]] == list(found.prediction.labels)
+    assert data["explained"] == [{"label": "fox", "class": 6, "probability": found.scores[0], "logit": found.logits[0]}]
+    assert data["size"] == [60, 90]
+    assert data["box"] == pytest.approx(found.box, abs=0.01)
+    assert (data["method"], data["layer"]) == ("cam", "head")
 
 
 @pytest.mark.parametrize(
@@ -297,35 +298,35 @@ def test_as_json(nano: EfficientNet) -> None:
         ({"classes": ["12"]}, "there is no class 12"),
         ({"top": 0}, "top must be"),
         ({"method": "saliency"}, "method must be"),
-        ({"at": "stage2"}, 'use method="gradcam" for stage2'),
-        ({"method": "occlusion", "at": "stem"}, "occlusion has no map of a part"),
+        ({"layer": "stage2"}, 'layer requires method="gradcam", not cam'),
+        ({"method": "occlusion", "layer": "stem"}, 'layer requires method="gradcam", not occlusion'),
         (
-            {"method": "gradcam", "at": "stage9"},
-            "there is no part 'stage9': nano has stem, stage1, stage2, stage3, head",
+            {"method": "gradcam", "layer": "stage9"},
+            "there is no layer 'stage9': nano has stem, stage1, stage2, stage3, head",
         ),
-        ({"patch": 8}, 'patch, stride and drop are of method="occlusion"'),
-        ({"method": "occlusion", "patch": 41}, "a patch of 41 does not fit"),
+        ({"patch": 8}, 'patch, stride and drop require method="occlusion", not cam'),
+        ({"method": "occlusion", "patch": 41}, "too small for a patch of 41"),
         ({"method": "occlusion", "patch": 0}, "patch must be"),
         ({"method": "occlusion", "patch": 8, "stride": 9}, "would leave gaps"),
         ({"method": "occlusion", "drop": "loss"}, "drop must be"),
     ],
     ids=lambda given: str(given)[:40],
 )
-def test_refusals(nano: EfficientNet, words: dict[str, Any], why: str) -> None:
+def test_invalid_arguments(nano: EfficientNet, words: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why.replace("(", r"\(")):
-        explained(nano, PHOTO, **words)
+        explain(nano, PHOTO, **words)
 
 
-def test_what_cannot_be_explained(nano: EfficientNet, tmp_path: Path) -> None:
+def test_errors(nano: EfficientNet, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no classifier"):
-        explained(effnet.create("nano", 0), PHOTO)
-    with pytest.raises(ValueError, match="sees 1 channels"):
-        explained(effnet.create("nano", 2, 1), PHOTO)
+        explain(effnet.create("nano", 0), PHOTO)
+    with pytest.raises(ValueError, match="takes 1 channels"):
+        explain(effnet.create("nano", 2, 1), PHOTO)
     with pytest.raises(ImageError, match="does not exist"):
-        explained(nano, tmp_path / "no.jpg")
+        explain(nano, tmp_path / "no.jpg")
     with pytest.raises(ValueError, match=r"model\.onnx is an exported file"):
-        explained(tmp_path / "model.onnx", PHOTO)
-    damaged = lively("nano")
+        explain(tmp_path / "model.onnx", PHOTO)
+    damaged = random_network("nano")
     damaged.get_parameter("classifier.bias").data[0] = torch.nan
-    with pytest.raises(ValueError, match="not finite"):
-        explained(damaged, PHOTO)
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        explain(damaged, PHOTO)

@@ -1,4 +1,4 @@
-"""The panel: a row a picture, a column a network, each with its own map of the same class."""
+"""Panels: one row per image, one column per network, maps of the same class."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import effnet
 from effnet import EfficientNet, Labels
 from effnet.explanation import explain
 from effnet.explanation.panel import EDGE, GAP, LINE, draw_panel
-from tests.explanation.test_attribution import lively, pictures
+from tests.explanation.test_attribution import random_images, random_network
 
 SIDE = 128
-WIDE, TALL = pictures(60, 120, 3), pictures(400, 100, 3)
+WIDE, TALL = random_images(60, 120, 3), random_images(400, 100, 3)
 
 
 @pytest.fixture(scope="module")
 def models() -> list[tuple[str, EfficientNet]]:
-    first, second = lively("nano", 3), lively("nano", 3)
+    first, second = random_network("nano", 3), random_network("nano", 3)
     first.labels = second.labels = Labels(("ant", "bee", "wasp"))
-    second.preprocess = replace(second.preprocess, size=(48, 48), crop=0.6)
+    second.preprocess = replace(second.preprocess, size=(48, 48), crop_fraction=0.6)
     second.get_parameter("classifier.bias").data += effnet.create("nano", 3).get_parameter("classifier.weight")[:, 0]
     return [("one", first), ("a second one whose name is too long for its column", second)]
 
@@ -35,17 +35,17 @@ def cell(made: Image.Image, row_top: int, column: int, height: int) -> Image.Ima
 
 def test_rows_and_columns(models: list[tuple[str, EfficientNet]]) -> None:
     made = draw_panel(models, [WIDE, TALL], ["wasp", 0], side=SIDE)
-    heights = [SIDE // 2, round(1.25 * SIDE)]  # as the picture is, and not too tall
+    heights = [SIDE // 2, round(1.25 * SIDE)]  # as the image is, and not too tall
     assert made.size == (2 * EDGE + 3 * SIDE + 2 * GAP, 2 * EDGE + LINE + sum(heights) + 2 * LINE + GAP)
     top = EDGE + LINE
-    for row, (picture, name) in enumerate([(WIDE, "wasp"), (TALL, "ant")]):
+    for row, (image, name) in enumerate([(WIDE, "wasp"), (TALL, "ant")]):
         high = heights[row]
         width = SIDE if row == 0 else round(SIDE / 4 * 1.25)
         for column in range(3):
             if column:
-                shown = explain(models[column - 1][1], picture, [name]).overlay(0, 2 * SIDE)
+                shown = explain(models[column - 1][1], image, [name]).overlay(0, 2 * SIDE)
             else:
-                shown = Image.fromarray(picture)
+                shown = Image.fromarray(image)
             shown = shown.resize((width, high), Image.Resampling.BOX)
             found = cell(made, top, column, high)
             left = (SIDE - width) // 2
@@ -59,7 +59,7 @@ def test_rows_and_columns(models: list[tuple[str, EfficientNet]]) -> None:
     assert (names < 128).any()
 
 
-def test_all_of_a_row_explain_the_class_that_is_likeliest_in_the_mean(models: list[tuple[str, EfficientNet]]) -> None:
+def test_row_explains_the_most_likely_class_on_average(models: list[tuple[str, EfficientNet]]) -> None:
     answers = np.mean([explain(model, WIDE, [0, 1, 2]).scores for _, model in models], axis=0)
     expected = draw_panel(models, [WIDE], [int(answers.argmax())], side=SIDE)
     assert draw_panel(models, WIDE, side=SIDE).tobytes() == expected.tobytes()
@@ -68,16 +68,16 @@ def test_all_of_a_row_explain_the_class_that_is_likeliest_in_the_mean(models: li
     assert draw_panel(models, WIDE, method="gradcam", layer="stage2", side=SIDE).tobytes() != expected.tobytes()
 
 
-def test_refusals(models: list[tuple[str, EfficientNet]], tmp_path: Path) -> None:
+def test_errors(models: list[tuple[str, EfficientNet]], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one model"):
         draw_panel([], [WIDE])
-    with pytest.raises(ValueError, match="one picture"):
+    with pytest.raises(ValueError, match="one image"):
         draw_panel(models, [])
-    with pytest.raises(ValueError, match="2 pictures need as many classes, not 1"):
+    with pytest.raises(ValueError, match="2 images need as many classes, not 1"):
         draw_panel(models, [WIDE, TALL], ["ant"])
     with pytest.raises(ValueError, match="one and larger have different classes"):
-        draw_panel([models[0], ("larger", lively("nano", 4))], WIDE)
-    renamed = lively("nano", 3)
+        draw_panel([models[0], ("larger", random_network("nano", 4))], WIDE)
+    renamed = random_network("nano", 3)
     draw_panel([models[0], ("unnamed", renamed)], WIDE, side=32)  # whose classes nobody knows
     renamed.labels = Labels(("cat", "dog", "elk"))
     with pytest.raises(ValueError, match="different classes"):
