@@ -1,11 +1,12 @@
-"""Labelled pictures: what a source gives, how some are held out, and which of them cannot be read."""
+"""Labeled images: `ImageDataset`, its items and splits, the encoding of labels, and the check for unreadable files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +16,27 @@ from effnet.arch.serde import check_int
 from effnet.data.image_io import ImageError, LazyImage, Pixels, read_image
 from effnet.data.prefetch import parallel_map
 from effnet.metadata import Labels
+from effnet.tasks import task_of
+
+Label = int | tuple[int, ...] | tuple[float, ...]  # a class; multi-label: all that are present; regression: the values
+RawLabel = int | float | str | list[Any] | None  # a label as it stands in a file; None if it has none
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Item:
-    """One labelled picture: a file, something that `Held` reads, or uint8 (H, W, 3).
+    """One labeled image.
 
-    ``label``: the class; of labels of which any may be right, all that are; of values, the values. ``name`` tells it
-    apart wherever its folder lies. ``weight``: how much it counts in training. Pictures of one ``group`` (a patient,
-    a camera) must not stand on both sides of a split; ``fold``: the fold that the data itself puts it into.
+    Args:
+        image: a file, a `LazyImage` (a file inside an archive or a table), or uint8 (H, W, 3).
+        label: the class index; for multi-label all indices that are present; for regression the values.
+        name: identifies the image wherever its folder lies.
+        weight: how much it counts in training.
+        group: images of one group (a patient, a camera) are never on both sides of a split.
+        fold: the cross-validation fold that the data itself puts it into.
     """
 
     image: Path | LazyImage | Pixels
-    label: int | tuple[int, ...] | tuple[float, ...]
+    label: Label
     name: str
     weight: float = 1.0
     group: str = ""
@@ -35,13 +44,13 @@ class Item:
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """The classes that are right: one, or of labels of which any may be, several or none."""
+        """The class indices that are present: one, or for multi-label several or none."""
         return (self.label,) if isinstance(self.label, int) else tuple(map(int, self.label))
 
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """Labelled pictures in a fixed order. ``mirror``: a mirrored picture keeps its label (not so for digits)."""
+    """Labeled images in a fixed order. ``allow_flip``: a mirrored image keeps its label (a digit does not)."""
 
     items: tuple[Item, ...]
     labels: Labels
@@ -52,41 +61,42 @@ class ImageDataset:
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """The class of each picture, in order: int64 (N,). Of pictures whose labels are of the kind "classification" only."""
+        """The class of each image, int64 (N,). For classification only."""
         return np.fromiter((item.label for item in self.items), np.int64, len(self.items))
 
     @property
     def target_matrix(self) -> NDArray[np.float32]:
-        """What the outputs should be, float32 (N, classes): 1 for what is right and 0 for the rest, or the values."""
-        found = np.zeros((len(self.items), len(self.labels.names)), np.float32)
-        for row, item in zip(found, self.items, strict=True):
-            if self.labels.task == "regression":
-                row[:] = item.label
-            else:
+        """The ideal outputs, float32 (N, classes): 1 for labels that are present and 0 for others, or the values."""
+        matrix = np.zeros((len(self.items), len(self.labels.names)), np.float32)
+        has_classes = task_of(self.labels.task).has_probabilities
+        for row, item in zip(matrix, self.items, strict=True):
+            if has_classes:
                 row[list(item.classes)] = 1
-        return found
+            else:
+                row[:] = item.label
+        return matrix
 
     def class_counts(self) -> tuple[int, ...]:
-        """How many pictures each class has, in the order of ``labels``; of values, how many there are."""
-        if self.labels.task == "regression":
+        """Return the number of images of each class, in the order of ``labels``; for regression of each value."""
+        if not task_of(self.labels.task).has_probabilities:
             return (len(self.items),) * len(self.labels.names)
-        labels = np.fromiter((one for item in self.items for one in item.classes), np.int64)
-        return tuple(np.bincount(labels, minlength=len(self.labels.names)).tolist())
+        present = np.fromiter((index for item in self.items for index in item.classes), np.int64)
+        return tuple(np.bincount(present, minlength=len(self.labels.names)).tolist())
 
     def format_label(self, item: Item) -> str:
-        """The label of ``item`` in words; several are separated by a bar."""
-        if isinstance(item.label, tuple) and self.labels.task == "regression":
+        """Return the label of ``item`` as text; several are separated by a bar."""
+        if isinstance(item.label, tuple) and not task_of(self.labels.task).has_probabilities:
             return "|".join(f"{value:g}" for value in item.label)
         return "|".join(map(self.labels.name, item.classes))
 
     def subset(self, indices: Iterable[int]) -> ImageDataset:
-        """Those pictures, in that order, with the same labels."""
+        """Return a dataset of these images, in this order, with the same labels."""
         return replace(self, items=tuple(self.items[index] for index in indices))
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The pictures to learn from, to choose by and to judge by; None where a source has none."""
+    """The training, validation and test images of a source; None for those that it does not have."""
 
     train: ImageDataset | None
     val: ImageDataset | None
@@ -94,25 +104,32 @@ class Splits:
 
     @property
     def available(self) -> dict[str, ImageDataset]:
-        """Those that there are, by name."""
-        every = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: found for name, found in every.items() if found is not None}
+        """The splits that exist, by name."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: dataset for name, dataset in splits.items() if dataset is not None}
 
 
-Fingerprints = dict[Item, bytes]  # the same for two pictures that are the same
+Fingerprints = dict[Item, bytes]  # equal for two files of the same image
 
 
 def check_images(
     dataset: ImageDataset, num_workers: int = 2, fingerprints: Fingerprints | None = None
 ) -> tuple[ImageDataset, list[ImageError]]:
-    """The pictures that can be read, and an error for each that cannot. Every file is decoded once, to its end.
+    """Decode every image once, to the end of its file.
 
-    ``fingerprints`` is filled with a digest of each image's pixels, so that `find_duplicates` need not decode it again.
-    Raises ``ValueError`` where a class has no readable picture left.
+    Args:
+        fingerprints: is filled with a digest of each image's pixels, so that `effnet.data.duplicates` need not decode
+            it again.
+
+    Returns:
+        The images that can be read, and an error for each of the others.
+
+    Raises:
+        ValueError: if a class has no readable image left.
     """
-    check_int("workers", num_workers, 1)
+    check_int("num_workers", num_workers, 1)
 
-    def looked_at(item: Item) -> ImageError | None:
+    def check(item: Item) -> ImageError | None:
         try:
             image = read_reduced(item)
         except ImageError as error:
@@ -121,24 +138,94 @@ def check_images(
             fingerprints[item] = fingerprint_image(image)
         return None
 
-    found = parallel_map(looked_at, dataset.items, num_workers)
-    good = dataset.subset(index for index, error in enumerate(found) if error is None)
+    errors = parallel_map(check, dataset.items, num_workers)
+    good = dataset.subset(index for index, error in enumerate(errors) if error is None)
     for name, before, after in zip(dataset.labels.names, dataset.class_counts(), good.class_counts(), strict=True):
         if before and not after:
             first = next(
                 error
-                for item, error in zip(dataset.items, found, strict=True)
+                for item, error in zip(dataset.items, errors, strict=True)
                 if error and name in map(dataset.labels.name, item.classes)
             )
-            raise ValueError(f"class {name!r} has no readable picture; the first of its {before}: {first}")
-    return good, [error for error in found if error is not None]
+            raise ValueError(f"none of the {before} images of class {name!r} can be read; the first: {first}")
+    return good, [error for error in errors if error is not None]
 
 
 def read_reduced(item: Item) -> Image.Image:
-    """The picture, a JPEG at an eighth of its size: still read to its end, and several times faster."""
+    """Read an image, a JPEG at an eighth of its size: still to the end of the file, and several times as fast."""
     return read_image(item.image, reduce_to=(1, 1))
 
 
 def fingerprint_image(image: Image.Image) -> bytes:
-    """A digest of what is to be seen."""
+    """Return a digest of the pixels."""
     return blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class LabelEncoder:
+    """Turns labels as they stand in shards and tables into class indices or values.
+
+    ``labels`` are the classes' names, ``class_to_index`` their indices, ``source`` the file or split that defines them.
+    """
+
+    labels: Labels
+    class_to_index: dict[str, int]
+    source: str
+
+    @classmethod
+    def fit(
+        cls, raw_labels: Iterable[RawLabel], names: Sequence[str] | None, named_by: str, found_in: str
+    ) -> LabelEncoder:
+        """Find out what ``raw_labels``, all from ``found_in``, mean.
+
+        Integers and strings are classes, lists of them are multi-label; floats and lists of floats are values.
+        ``names`` of the classes are given if the file ``named_by`` has them.
+
+        Raises:
+            ValueError: for a mixture, for an integer without a name, and for fewer than two classes.
+        """
+        given = [label for label in raw_labels if label is not None]
+        is_list = [isinstance(label, list) for label in given]
+        flat: list[Any] = [part for label in given for part in (label if isinstance(label, list) else [label])]
+        types = {type(part) for part in flat}
+        if any(is_list) != all(is_list) or not types <= {int, float, str, bool} or types >= {float, str}:
+            raise ValueError(f"the labels in {found_in} are of several types: use one type for all images")
+        if float in types:
+            width = len(given[0]) if isinstance(given[0], list) else 1
+            chosen = tuple(names) if names and len(names) == width else tuple(f"value {n + 1}" for n in range(width))
+            return cls(Labels(chosen if width > 1 or names else ("value",), "regression"), {}, named_by)
+        if names is not None:
+            chosen = tuple(names)
+        elif types <= {int, bool}:
+            chosen = tuple(map(str, range(max(flat, default=0) + 1)))
+        else:
+            chosen = tuple(sorted(set(map(str, flat))))
+        if not any(is_list) and len(chosen) < 2:
+            raise ValueError(f"{found_in} has only one class, {chosen[0]!r}: a classifier needs at least two")
+        labels = Labels(chosen, "multilabel" if any(is_list) else "classification")
+        return cls(labels, {name: index for index, name in enumerate(chosen)}, found_in if names is None else named_by)
+
+    def encode(self, raw: RawLabel, name: str) -> Label:
+        """Return the label of the image ``name``. Raises ``ValueError`` if it is not one of ``labels``."""
+        if not task_of(self.labels.task).has_probabilities:
+            values = tuple(float(value) for value in (raw if isinstance(raw, list) else [raw]))  # type: ignore[arg-type]
+            if len(values) != len(self.labels.names):
+                raise ValueError(f"{name} has {len(values)} values, others have {len(self.labels.names)}")
+            return values
+        if isinstance(raw, list):
+            return tuple(sorted({self._encode_class(part, name) for part in raw}))
+        return self._encode_class(raw, name)
+
+    def placeholder(self) -> Label:
+        """Return a label of the right form for an item without one."""
+        if self.labels.task == "classification":
+            return 0
+        return () if self.labels.task == "multilabel" else (0.0,) * len(self.labels.names)
+
+    def _encode_class(self, raw: Any, name: str) -> int:
+        if isinstance(raw, str):
+            if raw in self.class_to_index:
+                return self.class_to_index[raw]
+        elif 0 <= raw < len(self.labels.names):
+            return int(raw)
+        raise ValueError(f"{name} has the label {raw!r}, which {self.source} does not have")

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, and folders as its library keeps them, through ``datasets`` (``effnet[hub]``)."""
+"""Hugging Face datasets, from the hub or from a folder, through ``datasets`` (``effnet[hub]``)."""
 
 from __future__ import annotations
 
@@ -10,48 +10,46 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from effnet.data.dataset import ImageDataset, Item, Splits
+from effnet.data.dataset import ImageDataset, Item, LabelEncoder, RawLabel, Splits
 from effnet.data.folders import SPLIT_FOLDER_NAMES
 from effnet.data.image_io import ImageError, UnreadableImage
-from effnet.data.labels import LabelEncoder, RawLabel
 from effnet.data.storage.cache_dir import is_offline
 from effnet.data.storage.errors import describe_error
-from effnet.metadata import Labels
 
 HUB_SCHEME = "hub:"
-_IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png")  # columns by their usual names, the first that there is
+_IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png")  # words: allow. The first one that exists is used
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "targets", "cls", "category")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class HubRowImage:
-    """A picture's file in a row of a table: a `Held`."""
+    """The image file in a row of a table: a `LazyImage`."""
 
-    table: Any  # a ``datasets.Dataset`` of one column, whose pictures are not decoded
+    table: Any  # a ``datasets.Dataset`` of one column, whose images are not decoded
     number: int
     source: str
 
     @property
     def name(self) -> str:
-        """The data set's and the row's."""
+        """The dataset and the row."""
         return f"{self.source}, row {self.number}"
 
     def read(self) -> bytes:
-        """The file's bytes. Raises ``PictureError`` where the row has none."""
-        (held,) = self.table[self.number].values()
-        content = held.get("bytes") if isinstance(held, dict) else held
-        if content is None and isinstance(held, dict) and held.get("path"):
+        """Return the file's bytes. Raises ``ImageError`` if the row has none."""
+        (cell,) = self.table[self.number].values()
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if content is None and isinstance(cell, dict) and cell.get("path"):
             try:
-                content = Path(held["path"]).read_bytes()
+                content = Path(cell["path"]).read_bytes()
             except OSError as error:
                 raise ImageError(f"{self.name} cannot be read: {describe_error(error)}") from None
         if not isinstance(content, bytes):
-            raise ImageError(f"{self.name} has no picture")
+            raise ImageError(f"{self.name} has no image")
         return content
 
 
 def is_huggingface_dataset(source: str) -> bool:
-    """Whether ``source`` is ``hub:NAME``, a folder that ``save_to_disk`` has written, or one of parquet files."""
+    """Return whether ``source`` is ``hub:NAME``, a folder written by ``save_to_disk``, or one of parquet files."""
     if source.startswith(HUB_SCHEME):
         return True
     root = Path(source.partition("#")[0])
@@ -59,52 +57,57 @@ def is_huggingface_dataset(source: str) -> bool:
 
 
 def open_huggingface_dataset(source: str) -> Splits:
-    """The labelled pictures of ``hub:NAME``, ``hub:NAME:CONFIG`` or a folder, each perhaps with ``#COLUMN`` of labels.
+    """Open ``hub:NAME``, ``hub:NAME:CONFIG`` or a folder, each with ``#COLUMN`` appended to choose the label column.
 
-    Its splits ``train``, ``validation`` and ``test`` are ours, any other alone is to learn from. Pictures stay files
-    until they are needed; classes keep the names that the data set gives them. Raises ``ValueError`` where it has no
-    column of pictures or not one of labels, ``OSError`` where it cannot be had, ``ImportError`` without ``datasets``.
+    The splits ``train``, ``validation`` and ``test`` are ours; a single split of another name is for training. Images
+    stay encoded until they are needed; classes keep the dataset's names.
+
+    Raises:
+        ValueError: if there is no image column or no unique label column.
+        OSError: if the dataset is not available.
+        ImportError: if ``datasets`` is not installed.
     """
     text, _, column = source.partition("#")
     tables = _load_tables(_import_datasets(source), text)
-    roles = {
+    splits = {
         SPLIT_FOLDER_NAMES[name.lower()]: table for name, table in tables.items() if name.lower() in SPLIT_FOLDER_NAMES
     }
-    if not roles:
+    if not splits:
         if len(tables) != 1:
             raise ValueError(f"{text} has the splits {', '.join(tables)}: none of them is called train, val or test")
-        roles = {"train": next(iter(tables.values()))}
-    first = roles.get("train") or next(iter(roles.values()))
-    shown, said = _find_image_column(first.features, text), _find_label_column(first.features, text, column)
-    raw = {role: list(table.select_columns([said])[said]) for role, table in roles.items()}
-    raw = {role: labels for role, labels in raw.items() if any(_has_label(label) for label in labels)}
+        splits = {"train": next(iter(tables.values()))}
+    features = (splits.get("train") or next(iter(splits.values()))).features
+    image_column, label_column = _find_image_column(features, text), _find_label_column(features, text, column)
+    raw = {split: list(table.select_columns([label_column])[label_column]) for split, table in splits.items()}
+    raw = {split: labels for split, labels in raw.items() if any(map(_has_label, labels))}
     if not raw:
-        raise ValueError(f"{text} has no labels in its column {said}")
-    feature = first.features[said]
+        raise ValueError(f"{text} has no labels in its column {label_column}")
+    feature = features[label_column]
     names = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
-    lead = next(role for role in ("train", "val", "test") if role in raw)
-    meaning = LabelEncoder.fit(filter(_has_label, raw[lead]), names, f"its column {said}", f"{text} ({lead})")
-    made = {
-        role: _build_dataset(roles[role], shown, labels, meaning, f"{text}, {role}") for role, labels in raw.items()
+    lead = next(split for split in ("train", "val", "test") if split in raw)
+    encoder = LabelEncoder.fit(filter(_has_label, raw[lead]), names, f"its column {label_column}", f"{text} ({lead})")
+    built = {
+        split: _build_dataset(splits[split], image_column, labels, encoder, f"{text}, {split}")
+        for split, labels in raw.items()
     }
-    return Splits(made.get("train"), made.get("val"), made.get("test"))
+    return Splits(built.get("train"), built.get("val"), built.get("test"))
 
 
 def _build_dataset(table: Any, column: str, labels: list[RawLabel], encoder: LabelEncoder, source: str) -> ImageDataset:
-    held = _disable_decoding(table.select_columns([column]), column)
+    images = _disable_decoding(table.select_columns([column]), column)
     items = []
     for number, label in enumerate(labels):
-        row = HubRowImage(held, number, source)
+        row = HubRowImage(images, number, source)
         name = f"{number:08}"
         if _has_label(label):
             items.append(Item(row, encoder.encode(label, row.name), name))
         else:
             items.append(Item(UnreadableImage(row.name, f"{row.name} has no label"), encoder.placeholder(), name))
-    return ImageDataset(tuple(items), Labels(encoder.labels.names, encoder.labels.task))
+    return ImageDataset(tuple(items), encoder.labels)
 
 
 def _has_label(label: RawLabel) -> bool:
-    """-1 is what the hub's data sets have where labels are kept secret."""
+    """Datasets on the hub use -1 for labels that are kept secret."""
     return label is not None and label != -1
 
 
@@ -112,13 +115,13 @@ def _import_datasets(source: str) -> ModuleType:
     try:
         import datasets
     except ImportError:
-        raise ImportError(f'{source} is read through datasets, which is not here: pip install "effnet[hub]"') from None
+        raise ImportError(f'{source}: Hugging Face datasets require datasets: pip install "effnet[hub]"') from None
     module: ModuleType = datasets
     return module
 
 
 def _load_tables(library: ModuleType, source: str) -> dict[str, Any]:
-    """Split → table."""
+    """Return split → table."""
     try:
         if source.startswith(HUB_SCHEME):
             name, _, config = source.removeprefix(HUB_SCHEME).partition(":")
@@ -128,29 +131,29 @@ def _load_tables(library: ModuleType, source: str) -> dict[str, Any]:
             found = library.load_from_disk(source)
         else:
             found = library.load_dataset("parquet", data_files=_find_parquet_files(Path(source)))
-    except ValueError as error:  # of a config that there is not, with the names of those that there are
+    except ValueError as error:  # an unknown config, with the names of the known ones
         raise ValueError(f"{source} cannot be opened: {' '.join(str(error).split())}") from None
     except Exception as error:  # what the library raises has changed with each of its HTTP clients
         if is_offline() and isinstance(error, ConnectionError):
-            raise OSError(f"{source} is not on this disk, and the network is to be left alone") from None
-        raise OSError(f"{source} cannot be had: {' '.join(str(error).split())}") from None
+            raise OSError(f"{source} is not cached and offline mode is on") from None
+        raise OSError(f"{source} is not available: {' '.join(str(error).split())}") from None
     return dict(found) if isinstance(found, dict) else {str(found.split or "train"): found}
 
 
 @contextmanager
 def _offline_mode(library: ModuleType) -> Iterator[None]:
-    """The network is not asked: both libraries look at the environment once, when they are imported."""
+    """Switch both libraries offline: they read the environment only once, when they are imported."""
     from huggingface_hub import constants
 
-    settings: tuple[Any, ...] = (library.config, constants)
-    before = [one.HF_HUB_OFFLINE for one in settings]
+    modules: tuple[Any, ...] = (library.config, constants)
+    before = [module.HF_HUB_OFFLINE for module in modules]
     try:
-        for one in settings:
-            one.HF_HUB_OFFLINE = True
+        for module in modules:
+            module.HF_HUB_OFFLINE = True
         yield
     finally:
-        for one, value in zip(settings, before, strict=True):
-            one.HF_HUB_OFFLINE = value
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value
 
 
 def _is_saved_dataset(root: Path) -> bool:
@@ -160,7 +163,7 @@ def _is_saved_dataset(root: Path) -> bool:
 
 
 def _find_parquet_files(root: Path) -> dict[str, list[str]]:
-    """Split → its files, by how their names begin; in ``root`` or in its folder ``data``."""
+    """Return split → files, by the beginnings of their names, in ``root`` or its folder ``data``."""
     found: dict[str, list[str]] = {}
     for file in sorted((*root.glob("*.parquet"), *root.glob("data/*.parquet"))):
         start = file.name.lower().split("-")[0].split(".")[0].split("_")[0]
@@ -177,13 +180,13 @@ def _disable_decoding(table: Any, column: str) -> Any:
 def _find_image_column(features: Any, source: str) -> str:
     from datasets import Image
 
-    def holds(feature: Any) -> bool:
-        bare = isinstance(feature, dict) and "bytes" in feature
-        return bare or isinstance(feature, Image) or getattr(feature, "dtype", "") in ("binary", "large_binary")
+    def is_image(feature: Any) -> bool:
+        undecoded = isinstance(feature, dict) and "bytes" in feature
+        return undecoded or isinstance(feature, Image) or getattr(feature, "dtype", "") in ("binary", "large_binary")
 
-    found = [name for name, feature in features.items() if holds(feature)]
+    found = [name for name, feature in features.items() if is_image(feature)]
     if not found:
-        raise ValueError(f"{source} has no column of pictures, only {', '.join(features)}")
+        raise ValueError(f"{source} has no image column, only {', '.join(features)}")
     return next((name for name in _IMAGE_COLUMNS if name in found), found[0])
 
 
@@ -192,17 +195,20 @@ def _find_label_column(features: Any, source: str, requested: str) -> str:
 
     if requested:
         if requested not in features:
-            raise ValueError(f"{source} has no column {requested}: it has {', '.join(features)}")
+            raise ValueError(f"{source} has no column {requested}, only {', '.join(features)}")
         return requested
-    named = [
+    class_columns: list[str] = [
         name
         for name, feature in features.items()
         if isinstance(feature, ClassLabel) or isinstance(getattr(feature, "feature", None), ClassLabel)
     ]
-    usual = [name for name in _LABEL_COLUMNS if name in (named or features)]
-    if len(named) == 1 or usual:
-        return named[0] if len(named) == 1 else usual[0]
-    columns = named or list(features)
-    raise ValueError(
-        f"{source} does not say which of its columns {', '.join(columns)} is the label: write {source}#{columns[-1]}"
-    )
+    if len(class_columns) == 1:
+        return class_columns[0]
+    columns: list[str] = class_columns or list(features)
+    usual = next((name for name in _LABEL_COLUMNS if name in columns), None)
+    if usual is None:
+        raise ValueError(
+            f"{source} has several columns that may be the label ({', '.join(columns)}): choose one, as in "
+            f"{source}#{columns[-1]}"
+        )
+    return usual

@@ -1,4 +1,4 @@
-"""Work done in threads, in order: all of it, or a little ahead of who asks, as pictures decoded beside the network."""
+"""Ordered thread-pool maps: with bounded prefetch for streams, in chunks for lists."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ from typing import TypeVar
 
 from effnet.timing.machine import count_cores
 
-MAX_PREFETCH = 64  # at the most: fewer than the next batch would leave cores idle while a network computes
-MAX_CHUNK_SIZE = (
-    64  # that a thread takes at once of what is all there: handing one over takes as long as a small picture
-)
+MAX_PREFETCH = 64  # with fewer items than the next batch, cores would be idle while a network computes
+MAX_CHUNK_SIZE = 64  # items that a thread takes at once: handing one over costs as much as decoding a small image
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 
 def prefetch_map(function: Callable[[In], Out], items: Iterable[In], num_workers: int | None = None) -> Iterator[Out]:
-    """``work`` of each of ``given``, in order, done in threads a little ahead of who asks: memory stays bounded."""
+    """Yield ``function`` of each item, in order, computed in threads up to `MAX_PREFETCH` items ahead."""
     num_workers = num_workers or count_cores()
     pending: deque[Future[Out]] = deque()
     with ThreadPoolExecutor(num_workers) as pool:
         try:
-            for one in items:
-                pending.append(pool.submit(function, one))
+            for item in items:
+                pending.append(pool.submit(function, item))
                 if len(pending) > MAX_PREFETCH:
                     yield pending.popleft().result()
             while pending:
@@ -36,8 +34,8 @@ def prefetch_map(function: Callable[[In], Out], items: Iterable[In], num_workers
 
 
 def parallel_map(function: Callable[[In], Out], items: Sequence[In], num_workers: int) -> list[Out]:
-    """``work`` of each of ``given``, in order, done in so many threads, each of which takes several at once."""
-    several = max(1, min(MAX_CHUNK_SIZE, len(items) // (8 * num_workers)))
-    parts = [items[start : start + several] for start in range(0, len(items), several)]
+    """Return ``function`` of each item, in order, computed in threads that take several items at a time."""
+    size = max(1, min(MAX_CHUNK_SIZE, len(items) // (8 * num_workers)))
+    chunks = [items[start : start + size] for start in range(0, len(items), size)]
     with ThreadPoolExecutor(num_workers) as pool:
-        return [done for part in pool.map(lambda part: [function(one) for one in part], parts) for done in part]
+        return [result for part in pool.map(lambda chunk: list(map(function, chunk)), chunks) for result in part]

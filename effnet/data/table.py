@@ -1,4 +1,4 @@
-"""A table as text: its separator, its columns by the names that people give them, and the pictures that it names."""
+"""Labeled images from a CSV or TSV file, as competitions hand them out: ``path,label[,fold,group,weight,split]``."""
 
 from __future__ import annotations
 
@@ -16,24 +16,20 @@ from pathlib import Path
 from types import MappingProxyType
 
 from effnet.arch.serde import check_choice, did_you_mean
-from effnet.data.dataset import ImageDataset, Item, Splits
+from effnet.data.dataset import ImageDataset, Item, Label, Splits
 from effnet.metadata import TASKS, Labels
 
+log = logging.getLogger("effnet")
+
 TABLE_SUFFIXES = (".csv", ".tsv")
-
-
 IMAGE_EXTENSIONS = ("", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".JPG", ".JPEG", ".PNG")
 
-
-_MAX_NAMES_SHOWN = 3  # of many, in a message
-
-
-# What a column may be called, whatever its case; where there are several, the first of these is meant.
+# Names of a column by its role, in lower case; if a table has several of them, the first in this list counts.
 COLUMN_ALIASES = MappingProxyType(
     {
         "path": (
             *("path", "image_path", "filepath", "file_path", "filename", "file_name", "file", "image", "image_id"),
-            *("image_name", "img", "picture", "id_code", "id"),
+            *("image_name", "img", "picture", "id_code", "id"),  # words: allow
         ),
         "label": ("label", "target", "class", "labels", "targets", "classes", "tags", "class_name", "category"),
         "fold": ("fold", "folds", "kfold"),
@@ -42,11 +38,103 @@ COLUMN_ALIASES = MappingProxyType(
         "split": ("split", "subset"),
     }
 )
+_IMAGE_FOLDERS = ("images", "imgs", "pictures")  # words: allow
+_TRAIN_FOLDERS = ("train", "train_images", "training", *_IMAGE_FOLDERS)
+_TEST_FOLDERS = ("test", "test_images", "testing", *_IMAGE_FOLDERS)
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", ""), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_MULTI_LABEL_HEADINGS = frozenset(("labels", "targets", "classes", "tags"))  # cells may well hold several labels
+_LABEL_SEPARATORS = re.compile(r"[|;]")
+_MAX_NAMES_SHOWN = 3  # in a message
+
+
+def is_table(source: str | Path) -> bool:
+    """Return whether ``source`` ends in ``.csv`` or ``.tsv``."""
+    return Path(source).suffix.lower() in TABLE_SUFFIXES
+
+
+def open_table(path: str | Path, task: str | None = None) -> Splits:
+    """Open the labeled images of a ``.csv`` or ``.tsv`` file with one image per row.
+
+    The columns, under these names or those in `COLUMN_ALIASES`:
+
+    - ``path``: the image file, relative to the table's folder or to ``train/``, ``train_images/`` or ``images/`` beside
+      the table; the extension may be omitted;
+    - ``label``: a class, or several separated by ``|``, ``;`` or spaces (spaces only with ``task="multilabel"`` or in a
+      column called ``labels`` or ``tags``). Without such a column: the only one left, or a column of 0 and 1 per class;
+    - ``fold``, ``group``, ``weight``: as in `Item`;
+    - ``split``: train, val or test.
+
+    Class names are sorted, numbers as numbers; columns of 0 and 1 keep their order.
+
+    Args:
+        task: "classification", "multilabel" or "regression" (see `Labels`); None decides between the first two. For
+            "regression" the values come from the label column, or else from every numeric column without another role.
+
+    Raises:
+        ValueError: for a table that cannot be understood, images that do not exist or occur twice, a label that occurs
+            once, and fractional numbers as labels without ``task``.
+
+    Example:
+        >>> splits = open_table("train.csv")
+        >>> splits.train.labels.names
+        ('ant', 'wasp')
+    """
+    table = read_table(path)
+    names = table.column(table.image_column)
+    _check_unique_images(table, names)
+    roles = {role: table.find_column(role) for role in COLUMN_ALIASES if role != "path"}
+    used = {table.image_column, *filter(None, roles.values())}
+    unused = [column for column in table.columns if column not in used]
+    if roles["label"] is not None:
+        _log_unused_columns(table, unused)
+    labels, row_labels = parse_table_labels(table, task, unused)
+    split_of_row = _parse_splits(table, roles["split"])
+    rows = {name: [row for row, split in enumerate(split_of_row) if split == name] for name in ("train", "val", "test")}
+    if labels.task == "multilabel" and not any(row_labels[row] for row in rows["test"]):  # empty cells: not known
+        row_labels = [None if at == "test" else label for at, label in zip(split_of_row, row_labels, strict=True)]
+    if labels.task == "classification" and len(labels.names) < 2:
+        raise ValueError(f"{table.path} has only one label, {', '.join(labels.names)}: a classifier needs at least two")
+    if labels.task != "regression":
+        check_images_per_label(table, labels, [row_labels[row] for row in rows["train"] or range(len(table))])
+    unlabeled = [row for row, label in enumerate(row_labels) if label is None]
+    for row in unlabeled:
+        if split_of_row[row] != "test":
+            raise ValueError(f"{table.place(row)}: {names[row]} has no label: add one or delete the row")
+    if unlabeled:
+        log.info("%s: skipping %d test images without a label", table.path.name, len(unlabeled))
+    items = _build_items(table, names, _find_image_files(table, names, _TRAIN_FOLDERS), row_labels, roles)
+
+    def build_split(name: str) -> ImageDataset | None:
+        chosen = [items[row] for row in rows[name] if row_labels[row] is not None]
+        return ImageDataset(tuple(chosen), labels) if chosen else None
+
+    splits = Splits(*map(build_split, ("train", "val", "test")))
+    _check_labels_in_train(table, splits)
+    return splits
+
+
+def open_unlabeled_table(path: str | Path) -> list[tuple[str, Path]]:
+    """Return (name in the table, file) for every image of a table whose labels do not matter.
+
+    The files lie beside it or in ``test/``, ``test_images/`` or ``images/`` there. Raises ``ValueError`` as
+    `open_table` does for columns and files.
+    """
+    table = read_table(path)
+    names = table.column(table.image_column)
+    _check_unique_images(table, names)
+    return list(zip(names, _find_image_files(table, names, _TEST_FOLDERS), strict=True))
+
+
+# The table as text
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """A table with a line of headings: ``rows`` are as long as ``columns``; ``lines`` are the rows' lines in it."""
+    """A table with headings: ``rows`` are as long as ``columns``; ``line_numbers`` are the rows' lines in the file."""
 
     path: Path
     columns: tuple[str, ...]
@@ -57,89 +145,91 @@ class LabelTable:
         return len(self.rows)
 
     def find_column(self, role: str) -> str | None:
-        """The heading of the column that has this role (a key of `ALIASES`), or None."""
+        """Return the heading of the column with this role (a key of `COLUMN_ALIASES`), or None."""
         by_name = {column.lower(): column for column in reversed(self.columns)}
         return next((by_name[alias] for alias in COLUMN_ALIASES[role] if alias in by_name), None)
 
     def column(self, name: str) -> list[str]:
-        """The cells of the column with this heading, from top to bottom."""
-        place = self.columns.index(name)
-        return [row[place] for row in self.rows]
+        """Return the cells below this heading, from top to bottom."""
+        index = self.columns.index(name)
+        return [row[index] for row in self.rows]
+
+    def place(self, row: int) -> str:
+        """Return ``table.csv, line 3`` for a message."""
+        return f"{self.path}, line {self.line_numbers[row]}"
 
     @property
     def image_column(self) -> str:
-        """The heading of the column that names the pictures. Raises ``ValueError`` where there is none."""
+        """The heading of the column that names the images. Raises ``ValueError`` if there is none."""
         found = self.find_column("path")
         if found is not None:
             return found
         if _find_file(self.path.parent, self.columns[0], IMAGE_EXTENSIONS[:1]):
-            raise ValueError(f"{self.path} has no headings: let its first line be path,label")
-        nearest = [near for column in self.columns if (near := did_you_mean(column, list(COLUMN_ALIASES["path"])))]
+            raise ValueError(f"{self.path} has no headings: its first line should be path,label")
         raise ValueError(
-            f"{self.path} has no column path (or image, image_id, filename, id); it has {', '.join(self.columns)}"
-            + (nearest[0] if nearest else "")
+            f"{self.path} has no column path (or image, image_id, filename, id), only {', '.join(self.columns)}"
+            + _suggest(self.columns, "path")
         )
 
 
-def is_table(source: str | Path) -> bool:
-    """Whether ``source`` is called as a table is: ``.csv`` or ``.tsv``."""
-    return Path(source).suffix.lower() in TABLE_SUFFIXES
-
-
 def read_table(path: str | Path) -> LabelTable:
-    """The table in a file of UTF-8 text, its cells without the spaces around them; empty lines are passed over.
+    """Read a UTF-8 table, without blank lines and spaces around cells.
 
     Cells are separated by commas, semicolons or tabs, whichever the first line has most of. Raises ``ValueError`` for
-    an empty table, a row that is shorter or longer than the headings, and headings that occur twice;
-    ``FileNotFoundError`` where there is no such file.
+    an empty table, rows of another length than the headings, and repeated headings; ``FileNotFoundError`` if there is
+    no such file.
     """
     path = Path(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is no UTF-8 text: save it as UTF-8 with commas") from None
-    head = text.lstrip().partition("\n")[0]
-    separator = max(",;\t", key=head.count)
-    found: list[tuple[str, ...]] = []
+        raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8 with commas") from None
+    first_line = text.lstrip().partition("\n")[0]
+    reader = csv.reader(StringIO(text, newline=""), delimiter=max(",;\t", key=first_line.count))
+    rows: list[tuple[str, ...]] = []
     lines: list[int] = []
-    reader = csv.reader(StringIO(text, newline=""), delimiter=separator)
     try:
         for row in reader:
             if any(cell.strip() for cell in row):
-                found.append(tuple(cell.strip() for cell in row))
+                rows.append(tuple(cell.strip() for cell in row))
                 lines.append(reader.line_num)
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
-    if not found:
-        raise ValueError(f"{path} is empty: its first line should be path,label, with a line a picture below")
-    columns, rows = found[0], found[1:]
     if not rows:
-        raise ValueError(f"{path} has headings ({', '.join(columns)}) and no rows below them")
-    for line, cells in zip(lines[1:], rows, strict=True):
+        raise ValueError(f"{path} is empty: its first line should be path,label, with one line per image below")
+    columns = rows[0]
+    if not rows[1:]:
+        raise ValueError(f"{path} has headings ({', '.join(columns)}) but no rows below them")
+    for line, cells in zip(lines, rows, strict=True):
         if len(cells) != len(columns):
             raise ValueError(f"{path}, line {line}: {len(cells)} cells under {len(columns)} headings")
-    if twice := _find_repeated(columns):
-        raise ValueError(f"{path} has two columns {twice[0]!r}: rename one of them")
-    return LabelTable(path, columns, tuple(rows), tuple(lines[1:]))
+    if repeated := sorted({name for name in columns if columns.count(name) > 1}):
+        raise ValueError(f"{path} has two columns {repeated[0]!r}: rename one of them")
+    return LabelTable(path, columns, tuple(rows[1:]), tuple(lines[1:]))
 
 
-def find_image_files(table: LabelTable, names: Sequence[str], folders: Iterable[str]) -> list[Path]:
-    """The file of every picture in ``names``, whose ending may be left out.
+def _suggest(columns: Iterable[str], role: str) -> str:
+    return next((near for column in columns if (near := did_you_mean(column, list(COLUMN_ALIASES[role])))), "")
 
-    They are looked for beside the table and in those of ``folders`` that lie there too, or, where none of these does,
-    in every folder there. Raises ``ValueError`` for those that are nowhere.
+
+def _find_image_files(table: LabelTable, names: Sequence[str], folders: Sequence[str]) -> list[Path]:
+    """Return the file of every image in ``names``, whose extension may be missing.
+
+    They are searched beside the table and in those of ``folders`` that exist there, or, if none of them does, in every
+    folder there. Raises ``ValueError`` for files that are not found.
     """
     root = table.path.parent
-    places = [place for place in (root / name for name in dict.fromkeys(folders)) if place.is_dir()]
-    places = [root, *(places or _list_subfolders(root))]
+    candidates = dict.fromkeys((table.path.stem, f"{table.path.stem}_images", *folders))
+    known = [folder for folder in map(root.joinpath, candidates) if folder.is_dir()]
+    searched = [root, *(known or _list_subfolders(root))]
     found: list[Path] = []
     missing: list[str] = []
-    likely, ending = root, ""  # where the last one was: most lie together
+    likely, extension = root, ""  # where the last one was: most lie together
     for name in names:
-        file = _find_file(likely, name, (ending,)) if name else None
-        for place in places if name and file is None else ():
-            if file := _find_file(place, name):
-                likely, ending = place, file.name[len(Path(name).name) :]
+        file = _find_file(likely, name, (extension,)) if name else None
+        for folder in searched if name and file is None else ():
+            if file := _find_file(folder, name):
+                likely, extension = folder, file.name[len(Path(name).name) :]
                 break
         if file is None:
             missing.append(name or "(an empty cell)")
@@ -148,173 +238,144 @@ def find_image_files(table: LabelTable, names: Sequence[str], folders: Iterable[
     if missing:
         which = ", ".join(missing[:_MAX_NAMES_SHOWN]) + (", …" if len(missing) > _MAX_NAMES_SHOWN else "")
         raise ValueError(
-            f"{len(missing)} of the {len(names)} pictures that {table.path} names do not exist: {which} "
-            f"(looked for in {', '.join(map(str, places))}, also with .jpg or .png at the end)"
+            f"{len(missing)} of the {len(names)} images that {table.path} names do not exist: {which} "
+            f"(searched in {', '.join(map(str, searched))}, also with .jpg or .png appended)"
         )
     return found
 
 
 def _find_file(folder: Path, name: str, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> Path | None:
     base = os.path.join(folder, name)
-    return next((Path(base + ending) for ending in extensions if os.path.isfile(base + ending)), None)
+    return next((Path(base + extension) for extension in extensions if os.path.isfile(base + extension)), None)
 
 
 def _list_subfolders(root: Path) -> list[Path]:
     return sorted(Path(entry.path) for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _find_repeated(names: Sequence[str]) -> list[str]:
-    return sorted({name for name in names if names.count(name) > 1})
-
-
-# What the label columns of a table mean: one label a picture, several, or values.
-
-
-_TableLabel = int | tuple[int, ...] | tuple[float, ...]
-
-
-log = logging.getLogger("effnet")
-
-
-_MULTI_LABEL_HEADINGS = frozenset(
-    ("labels", "targets", "classes", "tags")
-)  # headings whose cells may well hold several labels
-
-
-_LABEL_SEPARATORS = re.compile(r"[|;]")
+# Labels
 
 
 def parse_table_labels(
     table: LabelTable, task: str | None, unused_columns: Sequence[str]
-) -> tuple[Labels, list[_TableLabel | None]]:
-    """The labels of ``table``, and that of each row; None for a row whose cells are empty.
+) -> tuple[Labels, list[Label | None]]:
+    """Return the labels of ``table`` and that of each row, None for an empty cell.
 
-    ``spare``: the columns that have no other role. ``kind`` None: as `effnet.data.table.open_table` says. Raises
-    ``ValueError`` where there is no column of labels, or it cannot be understood.
+    ``unused_columns`` are those without another role; ``task`` is as in `open_table`. Raises ``ValueError`` if there is
+    no column of labels, or if it cannot be understood.
     """
     if task is not None:
         check_choice("task", task, TASKS)
-    single = table.find_column("label") or (unused_columns[0] if len(unused_columns) == 1 else None)
-    if single is None:
+    column = table.find_column("label") or (unused_columns[0] if len(unused_columns) == 1 else None)
+    if column is None:
         return _parse_label_columns(table, task, unused_columns)
     if table.find_column("label") is None:
-        log.info("%s: the labels are taken from the column %r", table.path.name, single)
-    cells = table.column(single)
+        log.info("%s: using the column %r as label", table.path.name, column)
+    cells = table.column(column)
     if task == "regression":
-        return Labels((single,), "regression"), [
-            None if not cell else (_parse_value(table, cell, row),) for row, cell in enumerate(cells)
-        ]
-    apart = _detect_separator(single, cells, task)
-    if apart is not None:
-        return _parse_multi_label(cells, apart)
-    return _parse_single_label(table, single, cells, task)
+        values = [(_parse_value(table, cell, row),) if cell else None for row, cell in enumerate(cells)]
+        return Labels((column,), "regression"), values  # type: ignore[return-value]
+    separator = _detect_separator(column, cells, task)
+    if separator is not None:
+        return _parse_multi_label(cells, separator)
+    return _parse_single_label(table, column, cells, task)
 
 
 def _parse_single_label(
     table: LabelTable, column: str, cells: Sequence[str], task: str | None
-) -> tuple[Labels, list[_TableLabel | None]]:
-    """A column of classes; of numbers only those that are whole, unless ``kind`` says that they are classes."""
+) -> tuple[Labels, list[Label | None]]:
+    """Read a column of classes. Fractional numbers are classes only if ``task`` says so."""
     numbers = [number for cell in cells if cell and (number := _parse_number(cell)) is not None]
     if numbers and len(numbers) == sum(map(bool, cells)) and task is None:
-        rough = [number for number in numbers if not number.is_integer()]
-        if rough:
+        fractions = [number for number in numbers if not number.is_integer()]
+        if fractions:
             raise ValueError(
-                f"{table.path}: the column {column!r} holds numbers such as {rough[0]:g}, {len(set(numbers))} different"
-                " ones: --task regression predicts them, --task classification takes each as a class"
+                f"{table.path}: the column {column!r} holds numbers such as {fractions[0]:g}, {len(set(numbers))} "
+                "different ones: --task regression predicts them, --task classification makes each a class"
             )
         written = next((cell for cell in cells if cell and not cell.lstrip("+-").isdigit()), None)
         if written is not None:
-            whole = "%s: the column %r holds whole numbers, written as %s: they are taken for classes"
-            log.info(whole, table.path.name, column, written)
+            log.info("%s: the whole numbers in %r, written as %s, are classes", table.path.name, column, written)
             cells = [cell and f"{int(float(cell))}" for cell in cells]
     names = _sort_label_names(set(cells) - {""})
     index = {name: label for label, name in enumerate(names)}
     return Labels(names), [index.get(cell) for cell in cells]
 
 
-def _parse_multi_label(cells: Sequence[str], separator: re.Pattern[str]) -> tuple[Labels, list[_TableLabel | None]]:
-    """A column with several labels a cell: of an empty one none is right."""
-    found = [sorted({name for part in separator.split(cell) if (name := part.strip())}) for cell in cells]
-    names = _sort_label_names({name for row in found for name in row})
+def _parse_multi_label(cells: Sequence[str], separator: re.Pattern[str]) -> tuple[Labels, list[Label | None]]:
+    """Read a column with several labels per cell; an empty cell means that none is present."""
+    present = [{name for part in separator.split(cell) if (name := part.strip())} for cell in cells]
+    names = _sort_label_names(set().union(*present))
     index = {name: label for label, name in enumerate(names)}
-    return Labels(names, "multilabel"), [tuple(sorted(index[name] for name in row)) for row in found]
+    return Labels(names, "multilabel"), [tuple(sorted(index[name] for name in row)) for row in present]
 
 
 def _detect_separator(column: str, cells: Sequence[str], task: str | None) -> re.Pattern[str] | None:
-    """What stands between the labels of a cell; None where each has one.
+    """Return what separates the labels in a cell, or None if each cell has one label.
 
-    A space is no separator by itself, since names have spaces in them, but in a column that is called ``labels``.
+    Names contain spaces, so a space separates them only in a column called ``labels`` or the like.
     """
     if task == "classification":
         return None
     if any(_LABEL_SEPARATORS.search(cell) for cell in cells):
         return _LABEL_SEPARATORS
-    spaced = any(" " in cell for cell in cells)
-    if task == "multilabel":
+    has_spaces = any(" " in cell for cell in cells)
+    if task == "multilabel" or (has_spaces and column.lower() in _MULTI_LABEL_HEADINGS):
         return re.compile(r"\s")
-    if spaced and column.lower() in _MULTI_LABEL_HEADINGS:
-        return re.compile(r"\s")
-    if spaced:
-        alone = {cell for cell in cells if " " not in cell}
-        mixed = next((cell for cell in cells if " " in cell and alone.issuperset(cell.split())), None)
-        if mixed:
-            log.warning("%r is taken for one label; where its words are several, say --task multilabel", mixed)
+    single_words = {cell for cell in cells if " " not in cell}
+    ambiguous = next((cell for cell in cells if " " in cell and single_words.issuperset(cell.split())), None)
+    if ambiguous:
+        log.warning("%r is read as one label; if it is several, use --task multilabel", ambiguous)
     return None
 
 
 def _parse_label_columns(
     table: LabelTable, task: str | None, unused_columns: Sequence[str]
-) -> tuple[Labels, list[_TableLabel | None]]:
-    """A column a class with 0 and 1 in it, or with ``kind`` "regression" a column a value."""
-    numbers = {column: [_parse_number(cell) for cell in table.column(column)] for column in unused_columns}
-    wanted = {
-        column: cells
-        for column, cells in numbers.items()
-        if all(cell is not None and (task == "regression" or cell in (0, 1)) for cell in cells)
+) -> tuple[Labels, list[Label | None]]:
+    """Read one column of 0 and 1 per class, or for regression one column per value."""
+    columns = {name: [_parse_number(cell) for cell in table.column(name)] for name in unused_columns}
+    regression = task == "regression"
+    chosen = {
+        name: cells
+        for name, cells in columns.items()
+        if all(cell is not None and (regression or cell in (0, 1)) for cell in cells)
     }
-    if len(wanted) < (1 if task == "regression" else 2):
-        raise ValueError(_no_label_column_message(table, unused_columns))
-    passed = [column for column in unused_columns if column not in wanted]
-    if passed:
-        log.info("%s: passed over: %s", table.path.name, ", ".join(passed))
-    rows = list(zip(*wanted.values(), strict=True))
-    names = tuple(wanted)
-    if task == "regression":
+    if len(chosen) < (1 if regression else 2):
+        raise ValueError(
+            f"{table.path} has no column label (or target, class), nor one column of 0 and 1 per class, only "
+            f"{', '.join(table.columns)}{_suggest(unused_columns, 'label')}"
+        )
+    ignored = [name for name in unused_columns if name not in chosen]
+    if ignored:
+        log.info("%s: ignoring the columns %s", table.path.name, ", ".join(ignored))
+    rows = list(zip(*chosen.values(), strict=True))
+    names = tuple(chosen)
+    if regression:
         return Labels(names, "regression"), [tuple(float(cell) for cell in row if cell is not None) for row in rows]
     if task != "multilabel" and all(sum(map(bool, row)) == 1 for row in rows):
-        log.info(
-            "%s: one of the columns %s is 1 in every row: each picture has one label", table.path.name, ", ".join(names)
-        )
+        log.info("%s: exactly one of %s is 1 in every row: one label per image", table.path.name, ", ".join(names))
         return Labels(names), [next(index for index, cell in enumerate(row) if cell) for row in rows]
     if task == "classification":
         raise ValueError(f"{table.path}: several of the columns {', '.join(names)} are 1 in a row: --task multilabel")
     return Labels(names, "multilabel"), [tuple(index for index, cell in enumerate(row) if cell) for row in rows]
 
 
-def _no_label_column_message(table: LabelTable, unused_columns: Sequence[str]) -> str:
-    nearest = [near for column in unused_columns if (near := did_you_mean(column, list(COLUMN_ALIASES["label"])))]
-    return (
-        f"{table.path} has no column label (or target, class), nor columns of 0 and 1, one a class; it has "
-        f"{', '.join(table.columns)}" + (nearest[0] if nearest else "")
-    )
-
-
-def check_images_per_label(table: LabelTable, labels: Labels, row_labels: Sequence[_TableLabel | None]) -> None:
-    """Raises ``ValueError`` for a class of one picture; where any label may be right it is only said."""
-    counts = Counter(one for label in row_labels for one in (label if isinstance(label, tuple) else (label,)))
-    lone = [name for index, name in enumerate(labels.names) if counts[index] == 1]
-    if not lone:
+def check_images_per_label(table: LabelTable, labels: Labels, row_labels: Sequence[Label | None]) -> None:
+    """Raise ``ValueError`` for a class with one image; for multi-label only warn."""
+    counts = Counter(part for label in row_labels for part in (label if isinstance(label, tuple) else (label,)))
+    single = [name for index, name in enumerate(labels.names) if counts[index] == 1]
+    if not single:
         return
-    which = ", ".join(map(repr, lone[:3])) + (", …" if len(lone) > 3 else "")
+    which = ", ".join(map(repr, single[:_MAX_NAMES_SHOWN])) + (", …" if len(single) > _MAX_NAMES_SHOWN else "")
+    subject = f"the labels {which} occur" if len(single) > 1 else f"the label {which} occurs"
     if labels.task == "multilabel":
-        log.warning("%s: %s occur only once: they can be learned or judged, not both", table.path.name, which)
+        log.warning("%s: %s only once: for training or for validation, not for both", table.path.name, subject)
         return
-    numbers = all(_parse_number(name) is not None for name in labels.names)
-    told = f"the labels {which} occur" if len(lone) > 1 else f"the label {which} occurs"
-    remedy = ", or say --task regression where the numbers are to be predicted as such" if numbers else ""
+    numeric = all(_parse_number(name) is not None for name in labels.names)
+    remedy = ", or use --task regression to predict the numbers as such" if numeric else ""
     raise ValueError(
-        f"{table.path}: {told} only once, and a picture "
-        f"to learn from and one to judge by are needed: add another, or take the row out{remedy}"
+        f"{table.path}: {subject} only once, but training and validation need an image each: add another image or "
+        f"delete the row{remedy}"
     )
 
 
@@ -329,122 +390,34 @@ def _parse_number(cell: str) -> float | None:
 def _parse_value(table: LabelTable, cell: str, row: int) -> float:
     number = _parse_number(cell)
     if number is None:
-        raise ValueError(
-            f"{table.path}, line {table.line_numbers[row]}: {cell!r} is no number, as --task regression needs"
-        )
+        raise ValueError(f"{table.place(row)}: {cell!r} is not a number, which --task regression needs")
     return number
 
 
 def _sort_label_names(names: set[str]) -> tuple[str, ...]:
-    """By name; where all are numbers, by number."""
+    """Sort by name, or by number if all are numbers."""
     numbers = {name: _parse_number(name) for name in names}
     if all(number is not None for number in numbers.values()):
         return tuple(sorted(names, key=lambda name: (numbers[name], name)))
     return tuple(sorted(names))
 
 
-# Labelled pictures from a CSV, as competitions hand them out: ``path,label[,fold,group,weight,split]``.
-
-
-log = logging.getLogger("effnet")
-
-
-_TRAIN_FOLDERS = ("train", "train_images", "training", "images", "imgs", "pictures")
-
-
-_TEST_FOLDERS = ("test", "test_images", "testing", "images", "imgs", "pictures")
-
-
-_SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training", ""), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-
-
-def open_table(path: str | Path, task: str | None = None) -> Splits:
-    """The labelled pictures of a ``.csv`` or ``.tsv``, a row a picture; the columns may be called as `ALIASES` says.
-
-    - ``path``: the file, from the table's folder on or from ``train/``, ``train_images/`` or ``images/`` beside it; its
-      ending may be left out;
-    - ``label``: a class; or several with ``|`` or ``;`` between them, or spaces (task "multilabel", or a column that is called
-      ``labels`` or ``tags``). Where no column is called so: the only one that is left, or a column a class of 0 and 1;
-    - ``fold``, ``group``, ``weight``: as in `Item`; ``split``: train, val or test.
-
-    ``kind`` is that of the labels (see `Labels`); None finds "classification" or "multilabel". With "regression" the labels are numbers to be
-    predicted, from the label column or else from every column of numbers that has no other role. Labels are sorted by
-    name, numbers by number; columns of 0 and 1 stay in their order.
-    Raises ``ValueError`` for what cannot be understood, pictures that do not exist or come twice, a label that occurs
-    once, and labels that are numbers with fractions while ``kind`` does not say what they are.
-    """
-    table = read_table(path)
-    key = table.image_column
-    names = table.column(key)
-    _check_unique_images(table, names)
-    roles = {role: table.find_column(role) for role in COLUMN_ALIASES if role != "path"}
-    taken = {key, *filter(None, roles.values())}
-    spare = [column for column in table.columns if column not in taken]
-    if roles["label"] is not None:
-        _log_unused_columns(table, spare)
-    labels, found = parse_table_labels(table, task, spare)
-    parts = _parse_splits(table, roles["split"])
-    found_by_part = {part: [row for row, at in enumerate(parts) if at == part] for part in ("train", "val", "test")}
-    if not any(found[row] for row in found_by_part["test"]) and labels.task == "multilabel":  # empty cells: not known
-        found = [None if at == "test" else label for at, label in zip(parts, found, strict=True)]
-    if labels.task == "classification" and len(labels.names) < 2:
-        raise ValueError(f"{table.path} has only one label, {', '.join(labels.names)}: a classifier needs at least two")
-    if labels.task != "regression":
-        check_images_per_label(table, labels, [found[row] for row in found_by_part["train"] or range(len(found))])
-    unlabelled = [row for row, label in enumerate(found) if label is None]
-    if any(parts[row] != "test" for row in unlabelled):
-        row = next(row for row in unlabelled if parts[row] != "test")
-        raise ValueError(
-            f"{table.path}, line {table.line_numbers[row]}: {names[row]} has no label: give it one or take it out"
-        )
-    if unlabelled:
-        log.info("%s: %d pictures of test have no label and are passed over", table.path.name, len(unlabelled))
-    paths = find_image_files(table, names, (table.path.stem, f"{table.path.stem}_images", *_TRAIN_FOLDERS))
-    items = _build_items(table, names, paths, found, roles)
-
-    def part(name: str) -> ImageDataset | None:
-        rows = [items[row] for row in found_by_part[name] if found[row] is not None]
-        return ImageDataset(tuple(rows), labels) if rows else None
-
-    _check_labels_in_train(table, labels, part("train"), [part("val"), part("test")])
-    return Splits(part("train"), part("val"), part("test"))
-
-
-def open_unlabeled_table(path: str | Path) -> list[tuple[str, Path]]:
-    """(what the table calls it, its file) of every picture of a table whose labels are not asked for.
-
-    The files lie beside it or in ``test/``, ``test_images/`` or ``images/`` there. Raises ``ValueError`` as
-    `open_table` does for columns and files.
-    """
-    table = read_table(path)
-    names = table.column(table.image_column)
-    _check_unique_images(table, names)
-    return list(
-        zip(
-            names,
-            find_image_files(table, names, (table.path.stem, f"{table.path.stem}_images", *_TEST_FOLDERS)),
-            strict=True,
-        )
-    )
+# Other columns
 
 
 def _build_items(
     table: LabelTable,
     names: Sequence[str],
     paths: Sequence[Path],
-    labels: Sequence[_TableLabel | None],
+    row_labels: Sequence[Label | None],
     roles: dict[str, str | None],
 ) -> list[Item]:
-    """An item a row; one without a label gets a label that nobody sees."""
+    """Build an item per row; one without a label gets a placeholder."""
     cells = {role: table.column(name) if name else [""] * len(table) for role, name in roles.items()}
     return [
         Item(
             paths[row],
-            0 if (label := labels[row]) is None else label,
+            0 if (label := row_labels[row]) is None else label,
             names[row],
             _parse_weight(table, row, cells["weight"][row]),
             cells["group"][row],
@@ -455,71 +428,58 @@ def _build_items(
 
 
 def _parse_weight(table: LabelTable, row: int, cell: str) -> float:
-    try:
-        value = float(cell) if cell else 1.0
-    except ValueError:
-        value = -1.0
-    if not (isfinite(value) and value >= 0):
-        raise ValueError(
-            f"{table.path}, line {table.line_numbers[row]}: a weight is a number of at least 0, not {cell!r}"
-        )
+    value = _parse_number(cell) if cell else 1.0
+    if value is None or value < 0:
+        raise ValueError(f"{table.place(row)}: a weight must be a number of at least 0, not {cell!r}")
     return value
 
 
 def _parse_fold(table: LabelTable, row: int, cell: str) -> int | None:
-    """Its number; None for an empty cell or −1, as competitors mark what is always learned from."""
-    try:
-        value = float(cell) if cell else -1.0
-        fold = int(value)
-    except (ValueError, OverflowError):
-        value, fold = 0.5, -2
-    if fold != value or fold < -1:
-        raise ValueError(f"{table.path}, line {table.line_numbers[row]}: a fold is a whole number, not {cell!r}")
-    return None if fold == -1 else fold
+    """Return the fold, or None for an empty cell and for −1, by which competitors mark what is always trained on."""
+    value = _parse_number(cell) if cell else -1.0
+    if value is None or not value.is_integer() or value < -1:
+        raise ValueError(f"{table.place(row)}: a fold must be a whole number, not {cell!r}")
+    return None if value == -1 else int(value)
 
 
 def _parse_splits(table: LabelTable, column: str | None) -> list[str]:
-    """The split of every row."""
+    """Return the split of every row."""
     if column is None:
         return ["train"] * len(table)
     cells = [cell.lower() for cell in table.column(column)]
-    for line, cell in zip(table.line_numbers, cells, strict=True):
+    for row, cell in enumerate(cells):
         if cell not in _SPLIT_NAMES:
-            raise ValueError(f"{table.path}, line {line}: a split is train, val or test, not {cell!r}")
+            raise ValueError(f"{table.place(row)}: a split must be train, val or test, not {cell!r}")
     return [_SPLIT_NAMES[cell] for cell in cells]
 
 
 def _log_unused_columns(table: LabelTable, unused_columns: Sequence[str]) -> None:
-    if unused_columns:
-        known = [role for role in COLUMN_ALIASES if table.find_column(role) is None]
-        near = {column: get_close_matches(column.lower(), known, 1, 0.8) for column in unused_columns}
-        told = (
-            f"{column} (rename it where it is meant as {found[0]})" if found else column
-            for column, found in near.items()
-        )
-        log.info("%s: passed over: %s", table.path.name, ", ".join(told))
+    free_roles = [role for role in COLUMN_ALIASES if table.find_column(role) is None]
+    notes = []
+    for column in unused_columns:
+        near = get_close_matches(column.lower(), free_roles, 1, 0.8)
+        notes.append(f"{column} (rename it if it is meant to be {near[0]})" if near else column)
+    if notes:
+        log.info("%s: ignoring the columns %s", table.path.name, ", ".join(notes))
 
 
 def _check_unique_images(table: LabelTable, names: Sequence[str]) -> None:
-    seen: dict[str, int] = {}
-    for line, name in zip(table.line_numbers, names, strict=True):
-        if name in seen:
+    first_row: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if name in first_row:
+            lines = table.line_numbers[first_row[name]], table.line_numbers[row]
             raise ValueError(
-                f"{table.path}: {name} is in line {seen[name]} and in line {line}: keep one of them; several labels of "
-                "a picture stand in one cell, with | between them"
+                f"{table.path}: {name} is in line {lines[0]} and in line {lines[1]}: keep one; several labels of an "
+                "image go into one cell, separated by |"
             )
-        seen[name] = line
+        first_row[name] = row
 
 
-def _check_labels_in_train(
-    table: LabelTable, labels: Labels, train: ImageDataset | None, others: Sequence[ImageDataset | None]
-) -> None:
-    if train is None or labels.task == "regression":
+def _check_labels_in_train(table: LabelTable, splits: Splits) -> None:
+    if splits.train is None or splits.train.labels.task == "regression":
         return
-    known = train.class_counts()
-    for other in filter(None, others):
-        for name, here, there in zip(labels.names, known, other.class_counts(), strict=True):
-            if there and not here:
-                raise ValueError(
-                    f"{table.path}: the label {name!r} is on no picture to learn from, only on held-out ones"
-                )
+    train_counts = splits.train.class_counts()
+    for other in filter(None, (splits.val, splits.test)):
+        for name, in_train, in_other in zip(other.labels.names, train_counts, other.class_counts(), strict=True):
+            if in_other and not in_train:
+                raise ValueError(f"{table.path}: the label {name!r} is on no training image, only on held-out ones")

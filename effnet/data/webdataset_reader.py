@@ -19,10 +19,9 @@ from typing import IO, Any, NamedTuple
 
 from PIL import Image
 
-from effnet.data.dataset import ImageDataset, Item, Splits
+from effnet.data.dataset import ImageDataset, Item, LabelEncoder, RawLabel, Splits
 from effnet.data.folders import SPLIT_FOLDER_NAMES
 from effnet.data.image_io import MAX_IMAGE_BYTES, ImageError, UnreadableImage
-from effnet.data.labels import LabelEncoder, RawLabel
 from effnet.data.prefetch import prefetch_map
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.data.storage.cache_dir import writable_cache_dir

@@ -230,7 +230,7 @@ def _group_duplicates(images: ImageDataset, known: Fingerprints, callback: Callb
             f"{_count_duplicates(len(torn))}, torn apart by the data's own folds: {format_pairs(torn)}; figures will look better than "
             "they are: give both files the same fold, or leave one out"
         )
-    for sentence in describe_label_conflicts(images, pairs):
+    for sentence in describe_label_conflicts(pairs):
         callback.on_message(sentence)
     return group_duplicates(images, kept)
 

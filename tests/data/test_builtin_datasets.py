@@ -14,7 +14,7 @@ from effnet.data import ImageDataset, open_data, read_image
 from effnet.metadata import Labels
 
 
-def test_digits_are_all_there_as_pictures() -> None:
+def test_digits() -> None:
     splits = open_data("digits")
     assert splits.train is not None
     assert splits.val is None
@@ -33,7 +33,7 @@ def test_digits_are_all_there_as_pictures() -> None:
     assert read_image(splits.train.items[0].image).size == (8, 8)
 
 
-def test_the_test_pictures_never_change() -> None:
+def test_the_test_split_of_digits_never_changes() -> None:
     test = open_data("digits").test
     assert test is not None
     assert all(30 <= count <= 40 for count in test.class_counts())
@@ -56,7 +56,7 @@ def photo(path: Path, shade: int = 7) -> None:
 
 
 def cifar(root: Path, hundred: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files of CIFAR as they are handed out, with other numbers in them."""
+    """The files of CIFAR as they are distributed, with other contents."""
     kind = datasets.CIFAR100 if hundred else datasets.CIFAR10
     key, count = ("fine_labels", 100) if hundred else ("labels", 10)
     folder = root / kind.base_folder
@@ -94,11 +94,13 @@ def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hundred: bool) -
         assert np.asarray(splits.train.items[-1].image).shape == (32, 32, 3)
 
 
-def test_a_file_of_cifar_that_is_not_the_published_one(tmp_path: Path) -> None:
+def test_a_wrong_file_of_cifar(tmp_path: Path) -> None:
     folder = tmp_path / "cifar10" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     (folder / "data_batch_1").write_bytes(b"other")
-    with pytest.raises(OSError, match=r"cifar10 in .*cifar-10-batches-py is not whole: remove it, or bring it again"):
+    with pytest.raises(
+        OSError, match=r"cifar10 in .*cifar-10-batches-py is incomplete: remove it, or download it again"
+    ):
         open_data("cifar10")
 
 
@@ -178,7 +180,7 @@ def test_cars(tmp_path: Path) -> None:
     assert splits.train.labels == Labels(("Acura", "BMW"))
 
 
-def test_a_folder_of_class_folders_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_class_folders_instead_of_the_distributed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("Acadian_Flycatcher", "American_Crow"):
         photo(tmp_path / "sets" / "birdsnap" / name / "1.jpg")
     monkeypatch.setenv("EFFNET_DATA", str(tmp_path / "sets"))
@@ -187,12 +189,14 @@ def test_a_folder_of_class_folders_will_do(tmp_path: Path, monkeypatch: pytest.M
     assert train.labels == Labels(("Acadian_Flycatcher", "American_Crow"))
 
 
-def test_what_is_nowhere() -> None:
-    with pytest.raises(OSError, match="birdsnap cannot be downloaded: ask its authors for it, put it into a folder"):
+def test_not_available() -> None:
+    with pytest.raises(
+        OSError, match="birdsnap cannot be downloaded: ask its authors for it, and put it into a folder"
+    ):
         open_data("birdsnap")
     with pytest.raises(
         OSError,
-        match="cifar10 is not on this disk, and the network is to be left alone: put it into a folder cifar10 and set "
-        "EFFNET_DATA to the folder around that",
+        match="cifar10 is not on this disk and offline mode is on: put it into a folder cifar10 and set EFFNET_DATA to the "
+        "folder that contains it",
     ):
         open_data("cifar10")

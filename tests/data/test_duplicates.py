@@ -1,4 +1,4 @@
-"""The same picture twice is found by its bytes and by its pixels, and never torn apart by folds."""
+"""Duplicates are found by bytes and by pixels, and folds never separate them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def noise(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 48, 3), np.uint8))
 
 
-def pictures(root: Path, *names: str, label: int = 0) -> ImageDataset:
+def dataset(root: Path, *names: str, label: int = 0) -> ImageDataset:
     return ImageDataset(tuple(Item(root / name, label, name) for name in names), LABELS)
 
 
-def told(pairs: list[tuple[Item, Item]]) -> list[tuple[str, str]]:
+def pair_names(pairs: list[tuple[Item, Item]]) -> list[tuple[str, str]]:
     return [(one.name, other.name) for one, other in pairs]
 
 
@@ -51,22 +51,25 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_between_two_sets(root: Path) -> None:
-    train = pictures(root, "1.jpg", "2.png", "3.jpg", "broken.jpg")
-    val = pictures(root, "copy.jpg", "tagged.jpg", "2 again.png", "3.png", "broken too.jpg", "no such file.jpg")
-    assert told(find_duplicates(train, val)) == [
+def test_between_two_datasets(root: Path) -> None:
+    train = dataset(root, "1.jpg", "2.png", "3.jpg", "broken.jpg")
+    val = dataset(root, "copy.jpg", "tagged.jpg", "2 again.png", "3.png", "broken too.jpg", "no such file.jpg")
+    assert pair_names(find_duplicates(train, val)) == [
         ("1.jpg", "copy.jpg"),
         ("1.jpg", "tagged.jpg"),
         ("2.png", "2 again.png"),
     ]
-    assert told(find_duplicates(train, val, decoded=False)) == [("1.jpg", "copy.jpg"), ("broken.jpg", "broken too.jpg")]
-    assert find_duplicates(pictures(root, "1.jpg"), pictures(root, "2.jpg")) == []
+    assert pair_names(find_duplicates(train, val, decoded=False)) == [
+        ("1.jpg", "copy.jpg"),
+        ("broken.jpg", "broken too.jpg"),
+    ]
+    assert find_duplicates(dataset(root, "1.jpg"), dataset(root, "2.jpg")) == []
 
 
-def test_what_the_check_has_seen_is_not_decoded_again(root: Path) -> None:
-    train = pictures(root, "1.jpg", "2.png", "3.jpg", "broken.jpg")
-    val = pictures(root, "copy.jpg", "tagged.jpg", "2 again.png", "3.png")
-    anew, by_bytes, known = (
+def test_fingerprints_of_the_check_are_used(root: Path) -> None:
+    train = dataset(root, "1.jpg", "2.png", "3.jpg", "broken.jpg")
+    val = dataset(root, "copy.jpg", "tagged.jpg", "2 again.png", "3.png")
+    expected, by_bytes, known = (
         find_duplicates(train, val),
         compute_fingerprints((train, val), decoded=False),
         Fingerprints(),
@@ -76,20 +79,20 @@ def test_what_the_check_has_seen_is_not_decoded_again(root: Path) -> None:
     assert known == compute_fingerprints((train, val))
     for file in root.iterdir():
         file.unlink()
-    assert find_duplicates(train, val, fingerprints=known) == anew
-    assert told(find_duplicates(train, val, fingerprints=by_bytes)) == [("1.jpg", "copy.jpg")]
+    assert find_duplicates(train, val, fingerprints=known) == expected
+    assert pair_names(find_duplicates(train, val, fingerprints=by_bytes)) == [("1.jpg", "copy.jpg")]
     assert describe_split_overlap(Splits(train, val, None), fingerprints=known)[0].startswith(
-        "3 pictures of val are in train as well: "
+        "3 images of val are in train as well: "
     )
 
 
-def test_within_one(root: Path) -> None:
-    given = pictures(root, "copy.jpg", "1.jpg", "2.jpg", "tagged.jpg")
-    assert told(find_duplicates(given)) == [("copy.jpg", "1.jpg"), ("copy.jpg", "tagged.jpg")]
-    assert told(find_duplicates(given, decoded=False)) == [("copy.jpg", "1.jpg")]
+def test_within_a_dataset(root: Path) -> None:
+    given = dataset(root, "copy.jpg", "1.jpg", "2.jpg", "tagged.jpg")
+    assert pair_names(find_duplicates(given)) == [("copy.jpg", "1.jpg"), ("copy.jpg", "tagged.jpg")]
+    assert pair_names(find_duplicates(given, decoded=False)) == [("copy.jpg", "1.jpg")]
 
 
-def test_pictures_that_are_no_files() -> None:
+def test_images_that_are_not_files() -> None:
     class Packed:
         name = "in a tar"
 
@@ -101,15 +104,15 @@ def test_pictures_that_are_no_files() -> None:
     given = ImageDataset(
         (Item(np.asarray(noise(1)), 0, "array"), Item(Packed(), 0, "tar"), Item(Packed(), 0, "tar 2")), LABELS
     )
-    assert told(find_duplicates(given)) == [("array", "tar"), ("array", "tar 2")]
-    assert told(find_duplicates(given, decoded=False)) == [("tar", "tar 2")]
+    assert pair_names(find_duplicates(given)) == [("array", "tar"), ("array", "tar 2")]
+    assert pair_names(find_duplicates(given, decoded=False)) == [("tar", "tar 2")]
 
 
-def test_in_folds_they_are_one_group(root: Path) -> None:
+def test_folds_keep_duplicates_together(root: Path) -> None:
     for seed in range(10, 30):
         noise(seed).save(root / f"{seed}.png")
         (root / f"{seed}b.png").write_bytes((root / f"{seed}.png").read_bytes())
-    given = pictures(root, *(f"{seed}{which}.png" for which in ("", "b") for seed in range(10, 30)))
+    given = dataset(root, *(f"{seed}{which}.png" for which in ("", "b") for seed in range(10, 30)))
     pairs = find_duplicates(given, decoded=False)
     assert len(pairs) == 20
     for train, val in make_folds(group_duplicates(given, pairs), 5, seed=0):
@@ -119,7 +122,7 @@ def test_in_folds_they_are_one_group(root: Path) -> None:
     assert group_duplicates(given, []) is given
 
 
-def test_groups_are_joined_through_twins() -> None:
+def test_groups_are_joined_through_duplicates() -> None:
     blank = np.zeros((4, 4, 3), np.uint8)
     items = tuple(
         Item(blank, 0, name, group=group) for name, group in zip("abcdef", ("g", "g", "h", "h", "", ""), strict=True)
@@ -131,14 +134,14 @@ def test_groups_are_joined_through_twins() -> None:
     assert groups[5] == ""
 
 
-def test_what_is_said(root: Path) -> None:
+def test_sentences(root: Path) -> None:
     splits = Splits(
-        pictures(root, "1.jpg", "2.jpg"), pictures(root, "3.jpg", "copy.jpg"), pictures(root, "2.jpg", label=1)
+        dataset(root, "1.jpg", "2.jpg"), dataset(root, "3.jpg", "copy.jpg"), dataset(root, "2.jpg", label=1)
     )
     assert describe_split_overlap(splits) == [
-        "1 picture of val is in train as well: 1.jpg = copy.jpg; figures on val will look better than they are",
-        "1 picture of test is in train as well: 2.jpg = 2.jpg; figures on test will look better than they are",
-        "1 picture has another label the second time: 2.jpg = 2.jpg",
+        "1 image of val is in train as well: 1.jpg = copy.jpg; results on val will look better than they are",
+        "1 image of test is in train as well: 2.jpg = 2.jpg; results on test will look better than they are",
+        "1 image has a duplicate with another label: 2.jpg = 2.jpg",
     ]
     assert (
         describe_split_overlap(Splits(None, splits.val, None))
@@ -146,6 +149,6 @@ def test_what_is_said(root: Path) -> None:
         == []
     )
     many = find_duplicates(
-        pictures(root, "1.jpg", "copy.jpg", "tagged.jpg"), pictures(root, "1.jpg", "copy.jpg", "tagged.jpg")
+        dataset(root, "1.jpg", "copy.jpg", "tagged.jpg"), dataset(root, "1.jpg", "copy.jpg", "tagged.jpg")
     )
-    assert describe_label_conflicts(splits.train, many) == []  # type: ignore[arg-type]
+    assert describe_label_conflicts(many) == []

@@ -27,7 +27,7 @@ def jpeg(shade: int) -> bytes:
 
 
 def table(count: int = 6, **columns: tuple[Any, list[Any]]) -> Any:
-    """Pictures of the shades 0, 10, …, beside ``columns``, each a feature and its values."""
+    """Images of the shades 0, 10, …, beside ``columns``, each a feature and its values."""
     held = [{"bytes": jpeg(10 * n), "path": None} for n in range(count)]
     features = {"img": datasets.Image()} | {name: feature for name, (feature, _) in columns.items()}
     values = {"img": held} | {name: given for name, (_, given) in columns.items()}
@@ -67,7 +67,7 @@ def test_a_folder(tmp_path: Path, layout: str) -> None:
     assert not check_images(splits.train)[1]
 
 
-def test_one_split_is_to_learn_from(tmp_path: Path) -> None:
+def test_one_split_is_for_training(tmp_path: Path) -> None:
     table(label=(classes(), [0, 1, 2, 2, -1, 0])).save_to_disk(tmp_path / "set")
     train = open_data(tmp_path / "set").train
     assert train is not None
@@ -76,7 +76,7 @@ def test_one_split_is_to_learn_from(tmp_path: Path) -> None:
     assert [str(error) for error in errors] == [f"{tmp_path / 'set'}, train, row 4 has no label"]
 
 
-def test_labels_that_are_secret(tmp_path: Path) -> None:
+def test_secret_labels(tmp_path: Path) -> None:
     tables = {"train": table(2, label=(classes(), [0, 1])), "test": table(2, label=(classes(), [-1, -1]))}
     datasets.DatasetDict(tables).save_to_disk(tmp_path / "set")
     splits = open_data(tmp_path / "set")
@@ -105,20 +105,20 @@ def test_other_labels(tmp_path: Path) -> None:
 def test_which_column_is_the_label(tmp_path: Path) -> None:
     root = tmp_path / "set"
     table(2, coarse=(classes(), [0, 1]), fine=(classes(), [2, 1])).save_to_disk(root)
-    with pytest.raises(ValueError, match=f"which of its columns coarse, fine is the label: write {root}#fine"):
+    with pytest.raises(ValueError, match=rf"may be the label \(coarse, fine\): choose one, as in {root}#fine"):
         open_data(root)
     train = open_data(f"{root}#coarse").train
     assert train is not None
     assert train.targets.tolist() == [0, 1]
-    with pytest.raises(ValueError, match="has no column shape: it has img, coarse, fine"):
+    with pytest.raises(ValueError, match="has no column shape, only img, coarse, fine"):
         open_data(f"{root}#shape")
     datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}).save_to_disk(tmp_path / "texts")
-    with pytest.raises(ValueError, match="has no column of pictures, only text, label"):
+    with pytest.raises(ValueError, match="has no image column, only text, label"):
         open_data(tmp_path / "texts")
 
 
-def test_what_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OSError, match=r"^hub:nobody/nothing is not on this disk, and the network is to be"):
+def test_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match=r"^hub:nobody/nothing is not cached and offline mode is on"):
         open_data("hub:nobody/nothing")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match=r'pip install "effnet\[hub\]"'):

@@ -111,7 +111,7 @@ def test_truth_of_another_length(folders: Folders) -> None:
     root = folders(*TRAIN, *FLAT[:3])
     synsets(root)
     assert "has 4 lines" in refused(root)
-    assert "has 3 pictures" in refused(root)
+    assert "has 3 images" in refused(root)
 
 
 def test_truth_of_other_pictures(folders: Folders) -> None:
@@ -126,10 +126,10 @@ def test_devkit_without_its_key(folders: Folders) -> None:
     assert "needs meta.mat" in refused(root)
     meta(root)
     (root / "ILSVRC2012_validation_ground_truth.txt").write_text("449\n450\nfish\n442\n")
-    assert "one number of meta.mat a line" in refused(root)
+    assert "one number of meta.mat per line" in refused(root)
 
 
 def test_class_that_train_has_not(folders: Folders) -> None:
     root = folders(*TRAIN[:2], *FLAT)
     kaggle(root)
-    assert "a class 'n01484850' that train has not" in refused(root)
+    assert "a class 'n01484850' that train does not have" in refused(root)

@@ -238,7 +238,7 @@ def pictures(*labels: object, kind: str = "classification", weights: tuple[float
 PLAIN = pictures(*[0, 1, 2] * 34, 0)  # 103
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
 def test_no_picture_twice_and_none_missing(ranks: int) -> None:
     orders = [EpochSampler(PLAIN, 16, 7, rank, ranks) for rank in range(ranks)]
     alone = list(EpochSampler(PLAIN, 16, 7).batches(3))

@@ -13,13 +13,13 @@ from tests.data.conftest import SHARED
 Folders = Callable[..., Path]
 
 
-def names(pictures: ImageDataset | None) -> list[str]:
-    assert pictures is not None
-    return [item.name for item in pictures.items]
+def names(dataset: ImageDataset | None) -> list[str]:
+    assert dataset is not None
+    return [item.name for item in dataset.items]
 
 
-def made(counts: dict[str, int]) -> ImageDataset:
-    """Pictures without pictures: for what depends on names and labels only."""
+def blanks(counts: dict[str, int]) -> ImageDataset:
+    """Blank images, for what depends on names and labels only."""
     blank = np.zeros((4, 4, 3), np.uint8)
     items = [Item(blank, label, f"{name}/{i}") for label, name in enumerate(counts) for i in range(counts[name])]
     return ImageDataset(tuple(items), Labels(tuple(counts)))
@@ -28,7 +28,7 @@ def made(counts: dict[str, int]) -> ImageDataset:
 # --- layouts
 
 
-def test_class_folders_are_all_to_learn_from(folders: Folders) -> None:
+def test_class_folders_are_all_for_training(folders: Folders) -> None:
     splits = open_data(folders("dog/2.jpg", "dog/1.JPG", "cat/deep/er/3.png", "cat/4.jpeg"))
     assert splits.val is None
     assert splits.test is None
@@ -66,7 +66,7 @@ def test_a_class_may_be_called_train(folders: Folders) -> None:
     assert train.labels.names == ("car", "train")
 
 
-def test_companions_are_passed_over_and_unknown_files_are_not(folders: Folders) -> None:
+def test_texts_and_tables_are_skipped_but_not_unknown_files(folders: Folders) -> None:
     root = folders("a/1.jpg", "a/Thumbs.db", "a/.DS_Store", "a/.hidden/2.jpg", "a/labels.TXT", "a/x.csv", "a/y.json",
                    "b/photo", "b/raw.heic", "__MACOSX/b/3.jpg", ".cache/4.jpg", "notes.txt", "lying.jpg")  # fmt: skip
     assert names(open_data(root).train) == ["a/1.jpg", "b/photo", "b/raw.heic"]
@@ -97,15 +97,15 @@ def test_hymenoptera() -> None:
         (("1.jpg", "2.jpg"), "no class folders"),
         (("train/1.jpg", "test/2.jpg"), "train has no class folders"),
         (("train/1.jpg",), "train has no class folders"),
-        (("a/1.jpg", "b/"), "class 'b' in .* has no pictures"),
-        (("a/1.jpg", "b/notes.txt"), "class 'b' in .* has no pictures"),
+        (("a/1.jpg", "b/"), "class 'b' in .* has no images"),
+        (("a/1.jpg", "b/notes.txt"), "class 'b' in .* has no images"),
         (("a/1.jpg", "a/2.jpg"), "only one class, 'a': .* at least two"),
-        (("train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"), "val has a class 'c' that train has not"),
-        (("train/a/1.jpg", "train/b/1.jpg", "val/b/"), "val has no pictures"),
+        (("train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"), "val has a class 'c' that train does not have"),
+        (("train/a/1.jpg", "train/b/1.jpg", "val/b/"), "val has no images"),
         (("train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"), "both val/ and valid/"),
     ],
 )
-def test_refused_in_one_sentence(folders: Folders, files: tuple[str, ...], reason: str) -> None:
+def test_refusals(folders: Folders, files: tuple[str, ...], reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as caught:
         open_data(folders(*files))
     assert "\n" not in str(caught.value)
@@ -115,7 +115,7 @@ def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere does not exist"):
         open_data(tmp_path / "nowhere")
     (tmp_path / "a.zip").touch()
-    with pytest.raises(ValueError, match=r"a\.zip is a file: give a folder"):
+    with pytest.raises(ValueError, match=r"a\.zip is a file: use a folder"):
         open_data(tmp_path / "a.zip")
 
 
@@ -123,44 +123,44 @@ def test_no_folder(tmp_path: Path) -> None:
 
 
 def test_holdout_is_stratified_and_complete() -> None:
-    pictures = made({"a": 100, "b": 10, "c": 2, "d": 3})
-    kept, held = holdout(pictures, 0.2, seed=3)
+    dataset = blanks({"a": 100, "b": 10, "c": 2, "d": 3})
+    kept, held = holdout(dataset, 0.2, seed=3)
     assert held.class_counts() == (20, 2, 1, 1)
     assert kept.class_counts() == (80, 8, 1, 2)
-    order = names(pictures)
+    order = names(dataset)
     for part in (kept, held):
         assert [order.index(name) for name in names(part)] == sorted(order.index(name) for name in names(part))
     assert sorted(names(kept) + names(held)) == sorted(order)
-    assert kept.labels is held.labels is pictures.labels
+    assert kept.labels is held.labels is dataset.labels
 
 
 def test_holdout_depends_on_seed_and_names_alone() -> None:
-    pictures = made({"a": 50, "b": 50})
-    held = names(holdout(pictures, 0.3, seed=0)[1])
-    assert held == names(holdout(pictures, 0.3, seed=0)[1])
-    assert held != names(holdout(pictures, 0.3, seed=1)[1])
-    assert set(held) == set(names(holdout(pictures.subset(range(99, -1, -1)), 0.3, seed=0)[1]))
+    dataset = blanks({"a": 50, "b": 50})
+    held = names(holdout(dataset, 0.3, seed=0)[1])
+    assert held == names(holdout(dataset, 0.3, seed=0)[1])
+    assert held != names(holdout(dataset, 0.3, seed=1)[1])
+    assert set(held) == set(names(holdout(dataset.subset(range(99, -1, -1)), 0.3, seed=0)[1]))
 
 
 @pytest.mark.parametrize("share", [0.001, 0.999])
 def test_both_sides_have_every_class(share: float) -> None:
-    kept, held = holdout(made({"a": 9, "b": 2}), share, seed=0)
+    kept, held = holdout(blanks({"a": 9, "b": 2}), share, seed=0)
     assert min(kept.class_counts()) >= 1
     assert min(held.class_counts()) >= 1
 
 
 def test_holdout_refuses() -> None:
-    with pytest.raises(ValueError, match="class 'lone' has only one picture"):
-        holdout(made({"a": 9, "lone": 1}), 0.2, seed=0)
+    with pytest.raises(ValueError, match="class 'lone' has only one image"):
+        holdout(blanks({"a": 9, "lone": 1}), 0.2, seed=0)
     for share in (0, 1, -0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match="share must be"):
-            holdout(made({"a": 9, "b": 9}), share, seed=0)
+        with pytest.raises(ValueError, match="fraction must be"):
+            holdout(blanks({"a": 9, "b": 9}), share, seed=0)
 
 
 # --- checking
 
 
-def test_check_finds_the_broken_ones(folders: Folders) -> None:
+def test_check_finds_damaged_files(folders: Folders) -> None:
     root = folders("a/1.jpg", "a/2.jpg", "a/3.jpg", "b/4.png", "b/movie.mp4")
     (root / "a/2.jpg").write_bytes((root / "a/2.jpg").read_bytes()[:-200])
     train = open_data(root).train
@@ -171,17 +171,17 @@ def test_check_finds_the_broken_ones(folders: Folders) -> None:
     assert [str(error).partition(" is ")[0] for error in errors] == [str(root / "a/2.jpg"), str(root / "b/movie.mp4")]
 
 
-def test_check_refuses_a_class_without_readable_pictures(folders: Folders) -> None:
+def test_check_refuses_a_class_without_readable_images(folders: Folders) -> None:
     train = open_data(folders("a/1.jpg", "b/2.heic", "b/3.mp4")).train
     assert train is not None
-    with pytest.raises(ValueError, match=r"class 'b' has no readable picture; the first of its 2: .*2\.heic is empty"):
+    with pytest.raises(ValueError, match=r"none of the 2 images of class 'b' can be read; .*2\.heic is empty"):
         check_images(train)
 
 
 def test_check_takes_arrays_and_absent_classes() -> None:
-    pictures = made({"a": 2, "absent": 0, "c": 2})
-    good, errors = check_images(pictures, num_workers=1)
+    dataset = blanks({"a": 2, "absent": 0, "c": 2})
+    good, errors = check_images(dataset, num_workers=1)
     assert len(good) == 4
     assert errors == []
     with pytest.raises(ValueError, match="workers"):
-        check_images(pictures, num_workers=0)
+        check_images(dataset, num_workers=0)

@@ -1,4 +1,4 @@
-"""Tables as competitions hand them out, and as people write them by hand."""
+"""Tables as competitions hand them out and as people write them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from effnet.data.table import is_table, open_table, open_unlabeled_table
 from effnet.metadata import Labels
 
 
-def touched(root: Path, *names: str) -> None:
+def touch_files(root: Path, *names: str) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -24,8 +24,8 @@ def table(root: Path, text: str, name: str = "train.csv") -> Path:
     return path
 
 
-def train_of(path: Path, kind: str | None = None) -> ImageDataset:
-    train = open_table(path, kind).train
+def train_of(path: Path, task: str | None = None) -> ImageDataset:
+    train = open_table(path, task).train
     assert train is not None
     return train
 
@@ -34,7 +34,7 @@ FOUR = ("1.jpg", "2.jpg", "3.jpg", "4.jpg")
 
 
 def test_paths_and_labels(tmp_path: Path) -> None:
-    touched(tmp_path, *FOUR)
+    touch_files(tmp_path, *FOUR)
     splits = open_table(table(tmp_path, "path,label\n1.jpg,wasp\n2.jpg,ant\n\n3.jpg,wasp\n4.jpg,ant\n"))
     assert splits.val is splits.test is None
     assert splits.train is not None
@@ -46,7 +46,7 @@ def test_paths_and_labels(tmp_path: Path) -> None:
 
 
 def test_every_column(tmp_path: Path) -> None:
-    touched(tmp_path, *FOUR, "5.jpg", "6.jpg")
+    touch_files(tmp_path, *FOUR, "5.jpg", "6.jpg")
     rows = ("1.jpg,a,0,p1,0.5,train", "2.jpg,a,1.0,p2,,", "3.jpg,b,-1,,2,training", "4.jpg,b,,p2,1,Train")
     text = "\n".join(("path,label,fold,patient_id,weight,split", *rows, "5.jpg,a,,,,valid", "6.jpg,,,,,test"))
     splits = open_table(table(tmp_path, text))
@@ -61,7 +61,7 @@ def test_every_column(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("head", ["image,target", "image_id,class", "Filename,Label", "id,label", "id,breed"])
 def test_names_that_competitions_use(tmp_path: Path, head: str, caplog: pytest.LogCaptureFixture) -> None:
-    touched(tmp_path, *(f"train/{name}" for name in FOUR))
+    touch_files(tmp_path, *(f"train/{name}" for name in FOUR))
     with caplog.at_level(logging.INFO, "effnet"):
         train = train_of(table(tmp_path, f"{head}\n1,a\n2,b\n3,a\n4,b\n"))
     assert train.labels.names == ("a", "b")
@@ -72,15 +72,15 @@ def test_names_that_competitions_use(tmp_path: Path, head: str, caplog: pytest.L
 
 @pytest.mark.parametrize("folder", ["images", "train_images", "jpegs"])
 def test_a_folder_beside_it_and_endings(tmp_path: Path, folder: str) -> None:
-    touched(tmp_path, f"{folder}/1.png", f"{folder}/sub/2.JPEG", f"{folder}/3.v2.jpg", "4.tiff")
+    touch_files(tmp_path, f"{folder}/1.png", f"{folder}/sub/2.JPEG", f"{folder}/3.v2.jpg", "4.tiff")
     train = train_of(table(tmp_path, "path,label\n1,a\nsub/2,b\n3.v2,a\n4,b\n"))
     found = [item.image.relative_to(tmp_path).as_posix() for item in train.items]  # type: ignore[union-attr]
     assert found == [f"{folder}/1.png", f"{folder}/sub/2.JPEG", f"{folder}/3.v2.jpg", "4.tiff"]
 
 
-def test_test_pictures_are_not_taken_for_training_ones(tmp_path: Path) -> None:
-    touched(tmp_path, "train/1.jpg", "test/1.jpg", "test/2.jpg")
-    with pytest.raises(ValueError, match=r"2 of the 3 pictures that .*train\.csv names do not exist: 2, 3 \(looked"):
+def test_test_images_are_not_used_as_training_images(tmp_path: Path) -> None:
+    touch_files(tmp_path, "train/1.jpg", "test/1.jpg", "test/2.jpg")
+    with pytest.raises(ValueError, match=r"2 of the 3 images that .*train\.csv names do not exist: 2, 3 \(searched"):
         open_table(
             table(tmp_path, "path,label\n1,a\n2,a\n3,a\n1x,b\n".replace("1x,b\n", ""), "train.csv"), "multilabel"
         )
@@ -97,7 +97,7 @@ def test_test_pictures_are_not_taken_for_training_ones(tmp_path: Path) -> None:
     ids=["BOM and CRLF", "semicolons", "tabs", "quotes and spaces"],
 )
 def test_ways_of_writing_it(tmp_path: Path, content: bytes, name: str) -> None:
-    touched(tmp_path, *FOUR)
+    touch_files(tmp_path, *FOUR)
     (tmp_path / name).write_bytes(content)
     train = train_of(tmp_path / name)
     assert (train.labels.names, train.targets.tolist()) == (("a", "b"), [0, 1, 0, 1])
@@ -105,7 +105,7 @@ def test_ways_of_writing_it(tmp_path: Path, content: bytes, name: str) -> None:
 
 
 def test_numbers_are_sorted_by_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    touched(tmp_path, *FOUR, "5.jpg", "6.jpg")
+    touch_files(tmp_path, *FOUR, "5.jpg", "6.jpg")
     cells = ("10", "2", "10", "2", "1", "1")
     rows = "".join(f"{number}.jpg,{cell}\n" for number, cell in enumerate(cells, start=1))
     train = train_of(table(tmp_path, "path,label\n" + rows))
@@ -114,14 +114,14 @@ def test_numbers_are_sorted_by_number(tmp_path: Path, caplog: pytest.LogCaptureF
     with caplog.at_level(logging.INFO, "effnet"):
         floats = train_of(table(tmp_path, "path,label\n" + rows.replace("\n", ".0\n")))
     assert floats.labels.names == ("1", "2", "10")
-    assert "whole numbers, written as 10.0: they are taken for classes" in caplog.text
+    assert "the whole numbers in 'label', written as 10.0, are classes" in caplog.text
 
 
 # --- several labels, and values
 
 
 @pytest.mark.parametrize(
-    ("head", "cells", "kind"),
+    ("head", "cells", "task"),
     [
         ("label", ("a|b", "b", "", "c|a"), None),
         ("label", ("b;a", "b", "", "a; c"), None),
@@ -129,30 +129,30 @@ def test_numbers_are_sorted_by_number(tmp_path: Path, caplog: pytest.LogCaptureF
         ("tags", ("a b", "b", "", "c a"), None),
     ],
 )
-def test_several_labels_in_a_cell(tmp_path: Path, head: str, cells: tuple[str, ...], kind: str | None) -> None:
-    touched(tmp_path, *FOUR)
+def test_several_labels_in_a_cell(tmp_path: Path, head: str, cells: tuple[str, ...], task: str | None) -> None:
+    touch_files(tmp_path, *FOUR)
     rows = "".join(f"{name},{cell}\n" for name, cell in zip(FOUR, cells, strict=True))
-    train = train_of(table(tmp_path, f"path,{head}\n{rows}"), kind)
+    train = train_of(table(tmp_path, f"path,{head}\n{rows}"), task)
     assert train.labels == Labels(("a", "b", "c"), "multilabel")
     assert [item.label for item in train.items] == [(0, 1), (1,), (), (0, 2)]
     assert train.target_matrix.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1]]
 
 
 def test_a_name_may_have_spaces(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    touched(tmp_path, *FOUR)
+    touch_files(tmp_path, *FOUR)
     train = train_of(
         table(tmp_path, "path,label\n1.jpg,golden retriever\n2.jpg,pug\n3.jpg,golden retriever\n4.jpg,pug")
     )
     assert train.labels == Labels(("golden retriever", "pug"))
     assert caplog.text == ""
-    touched(tmp_path, "5.jpg", "6.jpg", "7.jpg")
+    touch_files(tmp_path, "5.jpg", "6.jpg", "7.jpg")
     text = "path,label\n1.jpg,a b\n2.jpg,a\n3.jpg,b\n4.jpg,a b\n5.jpg,a\n6.jpg,b\n"
     assert train_of(table(tmp_path, text)).labels.names == ("a", "a b", "b")
     assert "--task multilabel" in caplog.text
 
 
 def test_a_column_a_class(tmp_path: Path) -> None:
-    touched(tmp_path, *FOUR)
+    touch_files(tmp_path, *FOUR)
     head = "image_id,rust,scab,age\n"
     several = train_of(table(tmp_path, head + "1,1,0,7\n2,1,1,7\n3,0,0,8\n4,0,1,8\n"))
     assert several.labels == Labels(("rust", "scab"), "multilabel")
@@ -167,7 +167,7 @@ def test_a_column_a_class(tmp_path: Path) -> None:
 
 
 def test_values(tmp_path: Path) -> None:
-    touched(tmp_path, *FOUR)
+    touch_files(tmp_path, *FOUR)
     one = train_of(table(tmp_path, "path,label\n1.jpg,1.5\n2.jpg,-2\n3.jpg,1e3\n4.jpg,0\n"), "regression")
     assert one.labels == Labels(("label",), "regression")
     assert [item.label for item in one.items] == [(1.5,), (-2.0,), (1000.0,), (0.0,)]
@@ -182,12 +182,12 @@ def test_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "reason"),
+    ("text", "task", "reason"),
     [
         ("", None, "is empty: its first line should be path,label"),
-        ("path,label\n", None, "no rows below"),
+        ("path,label\n", None, "but no rows below"),
         ("pathh,label\n1.jpg,a\n", None, r"no column path .*did you mean path\?"),
-        ("1.jpg,a\n2.jpg,b\n", None, "has no headings: let its first line be path,label"),
+        ("1.jpg,a\n2.jpg,b\n", None, "has no headings: its first line should be path,label"),
         ("path,lable,age\n1.jpg,a,3\n2.jpg,b,4\n", None, r"no column label .* path, lable, age; did you mean label\?"),
         ("path,label,label\n1.jpg,a,b\n", None, "two columns 'label'"),
         ("path,label\n1.jpg,a,b\n", None, "line 2: 3 cells under 2 headings"),
@@ -196,20 +196,20 @@ def test_values(tmp_path: Path) -> None:
         ("path,label\n1.jpg,a\n2.jpg,a\n3.jpg,b\n", None, "the label 'b' occurs only once"),
         ("path,label\n1.jpg,1\n2.jpg,2\n3.jpg,3\n", None, "labels '1', '2', '3' occur only once.*--task regression"),
         ("path,label\n1.jpg,0.25\n2.jpg,0.5\n3.jpg,7\n", None, r"such as 0\.25, 3 different ones: --task regression"),
-        ("path,label\n1.jpg,0.25\n2.jpg,high\n", "regression", "line 3: 'high' is no number"),
+        ("path,label\n1.jpg,0.25\n2.jpg,high\n", "regression", "line 3: 'high' is not a number"),
         ("path,label\n1.jpg,a\n2.jpg,\n3.jpg,a\n4.jpg,b\n1x.jpg,b\n", None, r"line 3: 2\.jpg has no label"),
-        ("path,label\n1.jpg,a\n2.jpg,b\n", "many", "kind must be one of one, any, value"),
+        ("path,label\n1.jpg,a\n2.jpg,b\n", "many", "task must be one of classification, multilabel, regression"),
         ("path,label,weight\n1.jpg,a,-1\n2.jpg,a,1\n3.jpg,b,1\n4.jpg,b,1\n", None, "line 2: a weight .* not '-1'"),
         ("path,label,fold\n1.jpg,a,one\n2.jpg,a,1\n3.jpg,b,1\n4.jpg,b,1\n", None, "line 2: a fold .* not 'one'"),
         ("path,label,split\n1.jpg,a,dev\n2.jpg,a,\n3.jpg,b,\n4.jpg,b,\n", None, "line 2: a split .* not 'dev'"),
-        ("path,label,split\n1.jpg,a,\n2.jpg,a,\n3.jpg,b,val\n4.jpg,b,val\n", None, "'b' is on no picture to lea"),
+        ("path,label,split\n1.jpg,a,\n2.jpg,a,\n3.jpg,b,val\n4.jpg,b,val\n", None, "'b' is on no training image"),
         ("path,label\n1.jpg,a\n9.jpg,a\n8.jpg,b\n7.jpg,b\n6.jpg,b\n", None, r"4 of the 5 .*: 9\.jpg, 8\.jpg"),
     ],
 )  # fmt: skip
-def test_refused_in_one_sentence(tmp_path: Path, text: str, kind: str | None, reason: str) -> None:
-    touched(tmp_path, *FOUR)
+def test_refusals(tmp_path: Path, text: str, task: str | None, reason: str) -> None:
+    touch_files(tmp_path, *FOUR)
     with pytest.raises(ValueError, match=reason) as caught:
-        open_table(table(tmp_path, text), kind)
+        open_table(table(tmp_path, text), task)
     assert "\n" not in str(caught.value)
 
 
@@ -217,27 +217,27 @@ def test_other_refusals(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     with pytest.raises(FileNotFoundError):
         open_table(tmp_path / "no.csv")
     (tmp_path / "latin.csv").write_bytes("path,label\nä.jpg,a\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="no UTF-8 text"):
+    with pytest.raises(ValueError, match="not UTF-8 text"):
         open_table(tmp_path / "latin.csv")
-    touched(tmp_path, *FOUR)
+    touch_files(tmp_path, *FOUR)
     text = "path,label,wieght,site\n1.jpg,a,1,x\n2.jpg,a,1,x\n3.jpg,b,1,x\n4.jpg,b,1,x\n"
     with caplog.at_level(logging.INFO, "effnet"):
         train_of(table(tmp_path, text))
-    assert "passed over: wieght (rename it where it is meant as weight), site" in caplog.text
+    assert "ignoring the columns wieght (rename it if it is meant to be weight), site" in caplog.text
 
 
-def test_where_any_may_be_right_a_lone_label_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    touched(tmp_path, *FOUR)
+def test_multilabel_warns_of_a_label_that_occurs_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch_files(tmp_path, *FOUR)
     train_of(table(tmp_path, "path,label\n1.jpg,a|b\n2.jpg,a|c\n3.jpg,a|b\n4.jpg,a\n"))
-    assert "'c' occur only once" in caplog.text
+    assert "'c' occurs only once" in caplog.text
 
 
 # --- without labels
 
 
-def test_unlabelled(tmp_path: Path) -> None:
-    touched(tmp_path, "train/1.jpg", "train/2.jpg", "test/1.jpg", "test/2.png")
+def test_unlabeled(tmp_path: Path) -> None:
+    touch_files(tmp_path, "train/1.jpg", "train/2.jpg", "test/1.jpg", "test/2.png")
     path = table(tmp_path, "image_id,width\n2,30\n1,40\n", "sample_submission.csv")
     assert open_unlabeled_table(path) == [("2", tmp_path / "test/2.png"), ("1", tmp_path / "test/1.jpg")]
-    with pytest.raises(ValueError, match="1 of the 1 pictures"):
+    with pytest.raises(ValueError, match="1 of the 1 images"):
         open_unlabeled_table(table(tmp_path, "id\n3\n", "test.csv"))
