@@ -1,4 +1,4 @@
-"""Pictures in: where they come from, and how each becomes the network's input."""
+"""Labeled images: where they come from, and how each becomes the network's input."""
 
 from effnet.data.dataset import ImageDataset as ImageDataset
 from effnet.data.dataset import Item as Item

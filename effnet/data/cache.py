@@ -108,7 +108,7 @@ class DiskCache:
                 raise ImageError(f"{source} does not exist") from None
             said = f"{place} {here.st_size} {here.st_mtime_ns}".encode("utf-8", "surrogatepass")
         elif isinstance(source, ShardMember):
-            said = f"{source.shard.address} {source.shard.version} {source.offset} {source.size}".encode()
+            said = f"{source.shard.url} {source.shard.version} {source.offset} {source.size}".encode()
         else:
             said = source.read()
         name = blake2b(said, digest_size=16).hexdigest()

@@ -35,9 +35,10 @@ def compute_fingerprints(datasets: Iterable[ImageDataset], decoded: bool = True,
     """
     check_int("num_workers", num_workers, 1)
     items = [item for dataset in datasets for item in dataset.items]
-    digests = (
-        parallel_map(_fingerprint_pixels, items, num_workers) if decoded else _fingerprint_bytes(items, num_workers)
-    )
+    if decoded:
+        digests = parallel_map(_fingerprint_pixels, items, num_workers)
+    else:
+        digests = _fingerprint_bytes(items, num_workers)
     return {item: digest for item, digest in zip(items, digests, strict=True) if digest is not None}
 
 

@@ -47,8 +47,8 @@ class EpochSampler:
         world_size: int = 1,
         class_balanced: bool = False,
     ) -> None:
-        check_int("batch", batch_size, 1)
-        check_int("ranks", world_size, 1)
+        check_int("batch_size", batch_size, 1)
+        check_int("world_size", world_size, 1)
         check_int("rank", rank, 0)
         assert rank < world_size, (rank, world_size)
         if not len(dataset):
@@ -93,7 +93,7 @@ class EpochSampler:
 def _shard_indices(dataset: ImageDataset) -> Indices | None:
     """The number of the archive that holds each picture; None where none is in one."""
     numbers: dict[object, int] = {}
-    found = [getattr(item.image, "archive", None) for item in dataset.items]
+    found = [getattr(item.image, "shard", None) for item in dataset.items]
     if not any(found):
         return None
     return np.array([numbers.setdefault(archive, len(numbers)) for archive in found], np.int64)

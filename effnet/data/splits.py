@@ -29,9 +29,9 @@ def holdout(dataset: ImageDataset, fraction: float, seed: int) -> tuple[ImageDat
     """Split ``dataset`` in two, (kept, held out).
 
     About ``fraction`` of every class is held out, of every label for multi-label, and of every tenth of the values for
-    regression; at least one image. Groups stay whole. The choice depends on the seed and a hash of the images' names: it
-    is the same on every machine and with every version and, for classes without groups, changes little when images are
-    added.
+    regression; at least one image. Groups stay whole. The choice depends on the seed and a hash of the images' names:
+    it is the same on every machine and with every version and, for classes without groups, changes little when images
+    are added.
 
     Raises:
         ValueError: for a class of one image, and if no group can be held out.
@@ -192,9 +192,10 @@ def _assign_to_parts(
     """Return the part of each unit, such that part p has about ``fractions[p]`` of every stratum.
 
     Large units come first, then those with rare strata. Each goes where the squares of all parts' counts, divided by
-    the counts they should have, grow least: Webster's method of apportionment if a unit is one image with one label; for
-    several labels in the manner of Sechidis et al., "On the stratification of multi-label data", 2011. Ties go to the
-    part that is smallest for its fraction. ``cover_strata``: the first unit of every stratum goes into part 0.
+    the counts they should have, grow least: Webster's method of apportionment if a unit is one image with one label,
+    and for several labels in the manner of Sechidis et al., "On the stratification of multi-label data", 2011.
+    Ties go to the part that is smallest for its fraction. ``cover_strata``: the first unit of every stratum goes into
+    part 0.
     """
     totals = Counter(stratum for row in strata for stratum in row)
     held: list[Counter[Hashable]] = [Counter() for _ in fractions]

@@ -5,30 +5,26 @@ The same listing always gives the same chunks, and few are in memory at a time.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
-import tarfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from io import BufferedReader
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from effnet.arch.serde import check_float
 from effnet.data import inputs
 from effnet.data import webdataset_reader as shards
 from effnet.data.folders import list_image_files
-from effnet.data.image_io import MAX_IMAGE_BYTES, ImageError, too_large_error
+from effnet.data.image_io import ImageError
 from effnet.data.inputs import STANDARD_INPUT, NamedImage
 from effnet.data.prefetch import prefetch_map
 from effnet.data.storage import remote
-from effnet.data.storage.errors import RetryPolicy
 from effnet.prediction.ensemble import Ensemble
 from effnet.prediction.predictor import Prediction, Predictor
 
@@ -38,7 +34,6 @@ NAMES_PER_CHUNK = 256
 _MAX_NAMES_PER_CHUNK = 4 * NAMES_PER_CHUNK
 _CONCURRENT_FETCHES = 16  # stores answer slowly, but many requests at a time
 _PEEK_BYTES = 4096
-_BUFFER_BYTES = 2**20
 
 IMAGES_PER_PART = 256  # at most; what a kill can cost
 # Of a part's file: more parts of the chunk follow; it is the last; the rest of the shard could not be read
@@ -69,7 +64,7 @@ class Chunk:
         """
         first = self.names[0]
         if shards.is_shard(first):
-            return read_shard_images(first, start)
+            return shards.read_shard_images(first, start)
         if _is_local_video(first):
             return islice(_read_video(first, self.frame_interval), start, None)
         if any(map(remote.is_remote, self.names)):
@@ -202,49 +197,6 @@ def _fetch(name: str) -> NamedImage:
     if inputs.is_video(name):
         return name, ImageError(f"{name} is a video: download it first")
     return name, remote.read_remote_image(name)
-
-
-def read_shard_images(shard: str, start: int = 0, retry: RetryPolicy | None = None) -> Iterator[NamedImage]:
-    """Yield (``shard.tar/member.jpg``, its bytes) for each image member from number ``start`` on, in one pass.
-
-    A shard that is truncated, damaged or unreachable ends with (its name, `TruncatedShardError`); a shard without
-    images gives an error too.
-    """
-    number = 0
-    try:
-        with closing(_open_shard(shard, retry)) as file, _open_tar(file) as members:
-            while (member := members.next()) is not None:
-                members.members = []  # type: ignore[attr-defined]  # or they would pile up
-                if not shards.is_image_member(member):
-                    continue
-                number += 1
-                if number > start:
-                    yield f"{shard}/{member.name}", _read_member(members, member, shard)
-    except Exception as error:  # tarfile and the decompressors fail in many ways
-        if isinstance(error, MemoryError):
-            raise
-        yield shard, shards.truncated_shard_error(shard, number, error)
-        return
-    if not number:
-        yield shard, ImageError(f"{shard} contains no images")
-
-
-def _open_shard(shard: str, retry: RetryPolicy | None) -> IO[bytes]:
-    if remote.is_remote(shard):
-        return io.BufferedReader(remote.ResumingReader(shard, retry), _BUFFER_BYTES)
-    return open(shard, "rb")
-
-
-def _open_tar(file: IO[bytes]) -> tarfile.TarFile:
-    return tarfile.open(fileobj=file, mode="r|*", bufsize=_BUFFER_BYTES, tarinfo=shards.StrictTarInfo)
-
-
-def _read_member(members: tarfile.TarFile, member: tarfile.TarInfo, shard: str) -> bytes | ImageError:
-    if member.size > MAX_IMAGE_BYTES:
-        return too_large_error(f"{shard}/{member.name}")
-    content = members.extractfile(member)
-    assert content is not None, member.name
-    return content.read()
 
 
 @dataclass

@@ -39,7 +39,7 @@ def test_a_rehearsal_on_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Path, "replace", full)
     done = run("train", "--recipe", "scratch", "--weights", "none", "--dry-run", "--out", tmp_path)
-    told = f"{tmp_path / 'schedule.svg'} could not be written: the disk is full; what was there before is untouched"
+    told = f"{tmp_path / 'schedule.svg'} could not be written: the disk is full; the previous file is unchanged"
     assert done == (1, "", f"effnet: {told}\n")
 
 

@@ -266,9 +266,9 @@ def test_only_seed_and_epoch_decide() -> None:
 def test_what_cannot_be_shared() -> None:
     with pytest.raises(ValueError, match="batches of 1 images cannot be shared among 3 processes: use a larger"):
         EpochSampler(PLAIN, 2, 0, 0, 3)
-    with pytest.raises(ValueError, match="batches of 3 pictures cannot be shared among 4 processes"):
+    with pytest.raises(ValueError, match="batches of 3 images cannot be shared among 4 processes"):
         EpochSampler(pictures(0, 1, 2), 16, 0, 0, 4)
-    with pytest.raises(ValueError, match="batch must be an integer of at least 1"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
         EpochSampler(PLAIN, 0, 0)
 
 
@@ -321,7 +321,7 @@ def test_weights_that_are_none(weights: tuple[float, ...]) -> None:
 # Archives ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Stored:
-    archive: object
+    shard: object
     name: str = ""
 
     def read(self) -> bytes:

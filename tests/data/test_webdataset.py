@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from effnet.data import ImageDataset, ImageError, check_images, open_data, read_image
-from effnet.data import webdataset_reader as archives
+from effnet.data import webdataset_reader as reader
 from effnet.data.dataset import Item, Splits
 from effnet.data.storage import file_cache, remote
 from effnet.data.storage.errors import RetryPolicy
@@ -64,28 +64,28 @@ def folder(root: Path, count: int = 30) -> Path:
     return root
 
 
-def written(root: Path, out: Path, **options: object) -> ShardSummary:
+def write(root: Path, out: Path, **options: object) -> ShardSummary:
     return write_shards(open_data(root), out, **{"megabytes": 0.02, **options})  # type: ignore[arg-type]
 
 
-def content(pictures: ImageDataset | None) -> dict[bytes, str]:
-    """The bytes of every picture, and its class."""
-    assert pictures is not None
+def content(dataset: ImageDataset | None) -> dict[bytes, str]:
+    """The bytes of every image, and its class."""
+    assert dataset is not None
     found = {}
-    for item in pictures.items:
+    for item in dataset.items:
         assert not isinstance(item.image, np.ndarray)
         bytes = item.image.read_bytes() if isinstance(item.image, Path) else item.image.read()
         assert isinstance(item.label, int)
-        found[bytes] = pictures.labels.name(item.label)
+        found[bytes] = dataset.labels.name(item.label)
     return found
 
 
 # Written and read -------------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_round_trip(tmp_path: Path) -> None:
     root, out = folder(tmp_path / "photos"), tmp_path / "shards"
-    done = written(root, out)
+    done = write(root, out)
     assert done == ShardSummary(done.shards, 30, ())
     assert len(done.shards) > 3
     assert {name.split("-")[0] for name in done.shards} == {"train", "val"}
@@ -109,10 +109,10 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert not list(out.glob(".*"))
 
 
-def test_the_same_pictures_make_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_images_give_the_same_bytes(tmp_path: Path) -> None:
     root = folder(tmp_path / "photos")
     for out in ("a", "b"):
-        written(root, tmp_path / out, max_short_side=24)
+        write(root, tmp_path / out, max_short_side=24)
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert files == sorted(path.name for path in (tmp_path / "b").iterdir())
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
@@ -120,14 +120,14 @@ def test_the_same_pictures_make_the_same_bytes(tmp_path: Path) -> None:
     assert sides == {20, 24}
 
 
-def test_the_index_beside_a_shard_says_what_is_found_in_it(tmp_path: Path) -> None:
+def test_the_index_beside_a_shard_equals_a_scan(tmp_path: Path) -> None:
     out = tmp_path / "shards"
-    for name in written(folder(tmp_path / "photos"), out).shards:
-        beside = archives.Shard.from_address(str(out / name)).read_index()
-        found = archives.scan_shard(out / name, str(out / name))
+    for name in write(folder(tmp_path / "photos"), out).shards:
+        beside = reader.Shard.from_url(str(out / name)).read_index()
+        found = reader.scan_shard(out / name, str(out / name))
         assert beside == found
-    (out / name).write_bytes((out / name).read_bytes()[:-1024])  # it is not of this shard any more
-    assert archives.Shard.from_address(str(out / name)).read_index().bytes == beside.bytes - 1024
+    (out / name).write_bytes((out / name).read_bytes()[:-1024])  # it no longer belongs to this shard
+    assert reader.Shard.from_url(str(out / name)).read_index().bytes == beside.bytes - 1024
 
 
 READING = """
@@ -140,7 +140,7 @@ print(json.dumps([[one["jpg"].hex(), one["cls"].decode(), json.loads(one["json"]
 def test_webdataset_reads_ours(tmp_path: Path) -> None:
     pytest.importorskip("webdataset")
     out = tmp_path / "shards"
-    done = written(folder(tmp_path / "photos"), out)
+    done = write(folder(tmp_path / "photos"), out)
     shards = [str(out / name) for name in done.shards if name.startswith("train")]
     words = [sys.executable, "-c", READING, *shards]  # in a process of its own: it leaves files open
     said = subprocess.run(words, check=True, timeout=120, capture_output=True, text=True).stdout
@@ -169,7 +169,7 @@ def test_ours_reads_what_webdataset_writes(tmp_path: Path, named: bool) -> None:
 # Labels -----------------------------------------------------------------------------------------------------------
 
 
-def test_labels_of_every_kind(tmp_path: Path) -> None:
+def test_labels_of_every_task(tmp_path: Path) -> None:
     one = tar(tmp_path / "a.tar", {"1.jpg": jpeg(1), "1.txt": b"wasp\n", "2.jpg": jpeg(2), "2.txt": b"ant"})
     train = open_data(one).train
     assert train is not None
@@ -192,7 +192,7 @@ def test_labels_of_every_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "labels"), [("multilabel", [(0, 2), ()]), ("regression", [(0.5, 1.0, 2.0), (0.0, 0.0, -1.0)])]
 )
-def test_labels_of_every_kind_are_kept(tmp_path: Path, kind: str, labels: list[tuple[float, ...]]) -> None:
+def test_written_labels_of_every_task(tmp_path: Path, kind: str, labels: list[tuple[float, ...]]) -> None:
     grey = [np.full((9, 7, 3), shade, np.uint8) for shade in (10, 90)]
     items = tuple(Item(grey[n], label, str(n)) for n, label in enumerate(labels))
     write_shards(Splits(ImageDataset(items, Labels(NAMES, kind)), None, None), tmp_path / "out")
@@ -218,33 +218,33 @@ def test_an_archive_of_class_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "said"),
     [
-        ({"1.jpg": jpeg(1), "2.jpg": jpeg(2)}, "has no labels: beside each picture"),
-        ({"1.txt": b"ant"}, "has no pictures in it"),
+        ({"1.jpg": jpeg(1), "2.jpg": jpeg(2)}, "has no labels: beside each image"),
+        ({"1.txt": b"ant"}, "contains no images"),
         ({"1.jpg": jpeg(1), "1.cls": b"0"}, "has only one class, '0': a classifier needs at least two"),
-        ({"1.jpg": jpeg(1), "1.json": b"[1]", "2.jpg": jpeg(1), "2.json": b"1"}, "are of several kinds"),
+        ({"1.jpg": jpeg(1), "1.json": b"[1]", "2.jpg": jpeg(1), "2.json": b"1"}, "are of several types"),
         ({"1.jpg": jpeg(1), "1.cls": b"-1", "2.jpg": jpeg(1), "2.cls": b"1"}, "1.jpg has the label -1, which"),
     ],
 )
-def test_what_makes_no_sense(tmp_path: Path, members: dict[str, bytes], said: str) -> None:
+def test_refused_labels(tmp_path: Path, members: dict[str, bytes], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         open_data(tar(tmp_path / "a.tar", members))
 
 
-def test_numbers_beyond_the_names(tmp_path: Path) -> None:
+def test_integers_beyond_the_names(tmp_path: Path) -> None:
     shard = tar(tmp_path / "a.tar", {"1.jpg": jpeg(1), "1.cls": b"0", "2.jpg": jpeg(1), "2.cls": b"3"})
     (tmp_path / "classes.txt").write_text("ant\nbee\n")
-    with pytest.raises(ValueError, match=r"2\.jpg has the label 3, which .*classes\.txt has not$"):
+    with pytest.raises(ValueError, match=r"2\.jpg has the label 3, which .*classes\.txt does not have$"):
         open_data(shard)
 
 
 def test_a_class_that_only_val_has(tmp_path: Path) -> None:
     tar(tmp_path / "train-0.tar", {"1.jpg": jpeg(1), "1.txt": b"ant", "2.jpg": jpeg(1), "2.txt": b"bee"})
     tar(tmp_path / "val-0.tar", {"1.jpg": jpeg(1), "1.txt": b"wasp"})
-    with pytest.raises(ValueError, match=r"val-0\.tar/1\.jpg has the label 'wasp', which .* \(train\) has not"):
+    with pytest.raises(ValueError, match=r"val-0\.tar/1\.jpg has the label 'wasp', which .* \(train\) does not have"):
         open_data(tmp_path)
 
 
-def test_what_is_not_there(tmp_path: Path) -> None:
+def test_not_found(tmp_path: Path) -> None:
     tar(tmp_path / "a-0.tar", {})
     with pytest.raises(FileNotFoundError, match=r"a-1\.tar does not exist"):
         open_data(tmp_path / "a-{0..1}.tar")
@@ -255,14 +255,14 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         open_data(tmp_path / "c.tar.gz")
     (tmp_path / "photos" / "cats").mkdir(parents=True)
     tar(tmp_path / "photos" / "old.tar", {})
-    with pytest.raises(ValueError, match=r"class 'cats' in .* has no pictures"):  # a folder of class folders after all
+    with pytest.raises(ValueError, match=r"class 'cats' in .* has no images"):  # a folder of class folders after all
         open_data(tmp_path / "photos")
 
 
 # Damaged ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_shard_cut_in_the_middle(tmp_path: Path) -> None:
+def test_a_truncated_shard(tmp_path: Path) -> None:
     members = {}
     for index in range(10):
         members |= {f"{index}.jpg": jpeg(index), f"{index}.cls": str(index % 2).encode()}
@@ -273,17 +273,17 @@ def test_a_shard_cut_in_the_middle(tmp_path: Path) -> None:
     assert train is not None
     good, errors = check_images(train)
     assert good.targets.tolist() == [0, 1, 0, 1, 0, 1]
-    assert [str(error) for error in errors] == [f"{shard} breaks off after 6 pictures: it is cut there"]
-    shard.write_bytes(whole)  # brought again
+    assert [str(error) for error in errors] == [f"{shard} breaks off after 6 images: it is truncated"]
+    shard.write_bytes(whole)  # downloaded again
     train = open_data(shard).train
     assert train is not None
     assert len(train) == 10
     shard.write_bytes(whole[:3000])  # behind the index's back
-    with pytest.raises(ImageError, match=r"train-0\.tar/9\.jpg is not whole: the shard has become shorter"):
+    with pytest.raises(ImageError, match=r"train-0\.tar/9\.jpg is incomplete: the shard has become shorter"):
         train.items[9].image.read()  # type: ignore[union-attr]
 
 
-def test_a_picture_without_a_label(tmp_path: Path) -> None:
+def test_an_image_without_a_label(tmp_path: Path) -> None:
     shard = tar(tmp_path / "a.tar", {f"{n}.jpg": jpeg(n) for n in range(3)} | {"0.cls": b"0", "2.cls": b"1"})
     train = open_data(shard).train
     assert train is not None
@@ -302,7 +302,7 @@ def put(server: Shelf, out: Path) -> None:
 @pytest.mark.parametrize("beside", [True, False])
 def test_over_http_with_a_busy_server(server: Shelf, tmp_path: Path, home: Path, beside: bool) -> None:
     root, out = folder(tmp_path / "photos"), tmp_path / "shards"
-    done = written(root, out)
+    done = write(root, out)
     put(server, out)
     source = f"{server.url}/shards"
     if not beside:
@@ -318,7 +318,7 @@ def test_over_http_with_a_busy_server(server: Shelf, tmp_path: Path, home: Path,
     asked = len(server.asked)
     again = open_data(f"{source}/train-{{000000..{sum(n[0] == 't' for n in done.shards) - 1:06}}}.tar")
     assert content(again.train) == content(open_data(root).train)
-    assert not [path for path, _ in server.asked[asked:] if path.endswith(".tar")]  # what is here is not asked for
+    assert not [path for path, _ in server.asked[asked:] if path.endswith(".tar")]  # cached
     server.faults = [503] * 99
     with pytest.raises(OSError, match="the server failed"):
         open_data(f"{server.url}/shards/train-000000.tar?v=2")
@@ -326,7 +326,7 @@ def test_over_http_with_a_busy_server(server: Shelf, tmp_path: Path, home: Path,
 
 def test_a_store(tmp_path: Path) -> None:
     out, store = tmp_path / "shards", fsspec.filesystem("memory")
-    written(folder(tmp_path / "photos"), out)
+    write(folder(tmp_path / "photos"), out)
     try:
         for path in out.iterdir():
             store.pipe(f"/bucket/shards/{path.name}", path.read_bytes())
@@ -341,7 +341,7 @@ def test_a_store(tmp_path: Path) -> None:
         store.rm("/bucket", recursive=True)
 
 
-def test_copies_are_bounded(server: Shelf, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_cache_is_bounded(server: Shelf, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.files = {f"/{n}.tar": bytes([n]) * 1000 for n in range(6)}
 
     class Usage:
@@ -383,21 +383,21 @@ def test_a_kill_costs_no_more_than_a_shard(tmp_path: Path) -> None:
         assert not (out / "index.json").exists()
     partly = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     assert partly
-    done = written(root, out)
+    done = write(root, out)
     assert done.num_images == 30
     assert all((out / name).stat().st_mtime_ns == when for name, when in partly.items())
-    written(root, tmp_path / "at once")
+    write(root, tmp_path / "at once")
     for path in (tmp_path / "at once").iterdir():
         assert (out / path.name).read_bytes() == path.read_bytes()
     assert len(list(out.iterdir())) == len(list((tmp_path / "at once").iterdir()))
-    assert written(root, out) == ShardSummary(done.shards, 30, (), already_complete=True)
-    with pytest.raises(ValueError, match="has shards of other pictures, or of these by other options"):
-        written(root, out, max_short_side=10)
-    with pytest.raises(ValueError, match="is not empty: give a folder of its own"):
-        written(root, root)
+    assert write(root, out) == ShardSummary(done.shards, 30, (), already_complete=True)
+    with pytest.raises(ValueError, match="has shards of other images or with other options"):
+        write(root, out, max_short_side=10)
+    with pytest.raises(ValueError, match="is not empty: use a new folder"):
+        write(root, root)
 
 
-def test_a_full_disk_is_said_and_costs_no_more_than_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_costs_no_more_than_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, out = folder(tmp_path / "photos"), tmp_path / "out"
     sound, left = tarfile.TarFile.addfile, iter(range(50))
 
@@ -409,22 +409,22 @@ def test_a_full_disk_is_said_and_costs_no_more_than_a_shard(tmp_path: Path, monk
     with monkeypatch.context() as patched:
         patched.setattr(tarfile.TarFile, "addfile", add)
         with pytest.raises(OSError, match=r"train-\d+\.tar could not be written: the disk is full") as raised:
-            written(root, out)
+            write(root, out)
     assert "\n" not in str(raised.value)
     assert not list(out.glob("*.part"))
     partly = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     assert partly
-    assert written(root, out).num_images == 30
+    assert write(root, out).num_images == 30
     assert all((out / name).stat().st_mtime_ns == when for name, when in partly.items())
 
 
-def test_unreadable_pictures_are_left_out(tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped(tmp_path: Path) -> None:
     root = folder(tmp_path / "photos")
     (root / "train" / "ant" / "no.jpg").write_bytes(b"nothing")
-    done = written(root, tmp_path / "out")
+    done = write(root, tmp_path / "out")
     assert (done.num_images, done.skipped) == (
         30,
         (f"{root / 'train' / 'ant' / 'no.jpg'} is not a picture, or of no known format",),
     )
     with pytest.raises(ImageError, match=r"no\.jpg is not a picture"):
-        written(root, tmp_path / "strict", strict=True)
+        write(root, tmp_path / "strict", strict=True)

@@ -15,10 +15,10 @@ import pytest
 from effnet.data import ImageError
 from effnet.data.storage import remote
 from effnet.data.storage.errors import RetryPolicy
-from effnet.data.webdataset_reader import TruncatedShardError, expand_braces
+from effnet.data.webdataset_reader import TruncatedShardError, expand_braces, read_shard_images
 from effnet.prediction import Predictor, bulk_chunks
 from effnet.prediction.bulk import BulkResult, describe_predictor, predict_to_file
-from effnet.prediction.bulk_chunks import list_chunks, read_shard_images
+from effnet.prediction.bulk_chunks import list_chunks
 
 QUICK = RetryPolicy(timeout=5, attempts=5, backoff=0.01)
 
@@ -98,7 +98,7 @@ def test_truncated_shard(shard: Path, jpegs: list[bytes]) -> None:
     shard.write_bytes(damaged)
     *good, (_, error) = read_shard_images(str(shard))
     assert len(good) == 3
-    assert "it is damaged there, or no tar archive" in str(error)
+    assert "it is damaged, or not a tar archive" in str(error)
 
 
 def test_truncated_compressed_shard(tmp_path: Path, jpegs: list[bytes]) -> None:

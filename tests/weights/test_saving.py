@@ -188,8 +188,8 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
     [
         (WRITING, FULL, "the disk is full"),
         ("os.fsync", FULL, "the disk is full"),
-        ("pathlib.Path.touch", OSError(errno.EROFS, "Read-only file system"), "the folder does not allow it"),
-        ("pathlib.Path.touch", PermissionError(errno.EACCES, "Permission denied"), "the folder does not allow it"),
+        ("pathlib.Path.touch", OSError(errno.EROFS, "Read-only file system"), "permission denied for the folder"),
+        ("pathlib.Path.touch", PermissionError(errno.EACCES, "Permission denied"), "permission denied for the folder"),
         ("pathlib.Path.replace", OSError(errno.EIO, "Input/output error"), "Input/output error"),
     ],
 )
@@ -199,7 +199,7 @@ def test_a_failing_write_keeps_the_earlier_file(
     path, content = earlier
     with monkeypatch.context() as broken:
         broken.setattr(place, raises(error))
-        with pytest.raises(OSError, match=f"could not be written: .*{reason}; what was there before is untouched"):
+        with pytest.raises(OSError, match=f"could not be written: .*{reason}; the previous file is unchanged"):
             save(create("nano"), path)
     assert path.read_bytes() == content
     assert leftovers(path.parent) == [path.name]
@@ -242,7 +242,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_really_full(model: EfficientNet, small_disk: Path, layout: str, name: str) -> None:
     path = save(model, small_disk / name, layout)
     content = path.read_bytes()
-    with pytest.raises(OSError, match="could not be written: the disk is full; what was there before is untouched"):
+    with pytest.raises(OSError, match="could not be written: the disk is full; the previous file is unchanged"):
         save(create("nano"), path, layout)
     assert path.read_bytes() == content
     assert leftovers(small_disk) == [name]
@@ -251,5 +251,5 @@ def test_a_disk_that_is_really_full(model: EfficientNet, small_disk: Path, layou
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not bind the superuser")
 def test_a_folder_that_may_not_be_written(model: EfficientNet, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(OSError, match="the folder does not allow it"):
+    with pytest.raises(OSError, match="permission denied for the folder"):
         save(model, tmp_path / "m.safetensors")

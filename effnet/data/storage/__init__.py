@@ -1,1 +1,1 @@
-"""Where files lie and how they are read and written there: this disk, a web server, a store in the cloud."""
+"""Where files are and how they are read and written: the local disk, a web server, a cloud store."""

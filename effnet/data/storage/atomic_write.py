@@ -1,4 +1,4 @@
-"""A file is written whole or not at all."""
+"""Atomic writes: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; it takes ``path``'s place when the block ends well, and is gone otherwise.
+    """Give a temporary path to write to, which replaces ``path`` if the block succeeds and is deleted otherwise.
 
-    Raises ``OSError`` with one clear sentence where the disk is full or the folder is not to be written.
+    Raises ``OSError`` if the disk is full or the folder is not writable.
+
+    Example:
+        >>> with atomic_write(Path("model.onnx")) as temporary:
+        ...     temporary.write_bytes(content)
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -29,31 +33,28 @@ def atomic_write(path: Path) -> Iterator[Path]:
         reason = _write_error_reason(error)
         if reason is None:
             raise
-        raise OSError(f"{path} could not be written: {reason}; what was there before is untouched") from error
+        raise OSError(f"{path} could not be written: {reason}; the previous file is unchanged") from error
     finally:
         beside.unlink(missing_ok=True)
 
 
 def _write_error_reason(error: Exception) -> str | None:
-    """Why a write failed, in words; None where it was not the writing that failed."""
+    """Return why a write failed, or None if something else than the writing failed."""
     cause: BaseException | None = error
-    while cause is not None:  # torch and safetensors put errors of their own over the system's, or its text into them
+    while cause is not None:  # torch and safetensors wrap the system's error in their own, or copy its text
         number = cause.errno if isinstance(cause, OSError) else None
         if number == errno.ENOSPC or "No space left" in str(cause):
             return "the disk is full"
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return "the folder does not allow it"
+            return "permission denied for the folder"
         cause = cause.__context__
     return (error.strerror or str(error)) if isinstance(error, OSError) else None
 
 
-# A file and its companions take their places together.
-
-
 def move_with_companions(source: Path, path: Path, temporary: Path) -> None:
-    """Moves the file ``made`` to ``beside``, which is about to become ``path``, and all else in its folder next to it.
+    """Move ``source`` to ``temporary``, which is about to become ``path``, and the other files of its folder beside it.
 
-    What lies with ``made``, as weights beside a graph, takes its places just before what names it does.
+    The companions, such as weights beside a graph, reach their places just before the file that refers to them.
     """
     with ExitStack() as companions:
         for file in source.parent.iterdir():

@@ -1,4 +1,7 @@
-"""Copies of large files that lie elsewhere, each brought here whole when it is needed, in a folder of bounded size."""
+"""Local copies of large remote files, each downloaded whole when it is needed, in a folder of bounded size.
+
+Not fsspec's ``filecache``: several processes must share one download, and old files be evicted.
+"""
 
 from __future__ import annotations
 
@@ -15,59 +18,58 @@ from effnet.data.storage.atomic_write import atomic_write
 from effnet.data.storage.cache_dir import writable_cache_dir
 from effnet.data.storage.remote import ResumingReader
 
-MAX_DISK_FRACTION = 0.5  # of what the disk has free, or is taken by copies, that they may take together
+MAX_DISK_FRACTION = 0.5  # of the disk's free space and the cached files together
 _CHUNK_BYTES = 2**20
-_STALE_NANOSECONDS = 3600 * 10**9  # nanoseconds without a byte
+_EVICTION_INTERVAL_BYTES = 64 * _CHUNK_BYTES
+_STALE_NANOSECONDS = 3600 * 10**9  # without a byte
 
 
 def file_cache_dir() -> Path:
-    """The folder of the copies. What lies in it may be deleted at any time: it is brought again."""
+    """Return the folder of the cached files, which may be deleted at any time."""
     return writable_cache_dir() / "copies"
 
 
-def cached_file(address: str, version: str) -> Path:
-    """The file at ``address``, of that ``version``, on this disk: brought if it is not here yet.
+def cached_file(url: str, version: str) -> Path:
+    """Return the path of a local copy of this ``version`` of ``url``, downloaded if it does not exist yet.
 
-    Of several processes one brings it and the others wait. Copies that nobody has used for longest go first when there
-    are too many. Raises ``OSError`` with one sentence where it cannot be read or the disk is full.
+    One of several processes downloads it and the others wait. If there are too many copies, those that were not used
+    for longest are deleted. Raises ``OSError`` if the file cannot be read or the disk is full.
     """
-    path = file_cache_dir() / f"{sha256(f'{address} {version}'.encode()).hexdigest()[:32]}.tar"
+    path = file_cache_dir() / f"{sha256(f'{url} {version}'.encode()).hexdigest()[:32]}.tar"
     if not _touch(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             if not _touch(path):
-                _download(address, path)
+                _download(url, path)
     return path
 
 
 def _touch(path: Path) -> bool:
-    """Whether the copy is here; it is the youngest then."""
+    """Mark the file as used now; return whether it exists."""
     with suppress(OSError):
         os.utime(path)
         return True
     return False
 
 
-def _download(address: str, path: Path) -> None:
-    with atomic_write(path) as beside, beside.open("wb") as file, ResumingReader(address) as there:
-        while piece := there.read(_CHUNK_BYTES):
-            if file.tell() % (64 * _CHUNK_BYTES) == 0:
+def _download(url: str, path: Path) -> None:
+    with atomic_write(path) as temporary, temporary.open("wb") as file, ResumingReader(url) as reader:
+        while chunk := reader.read(_CHUNK_BYTES):
+            if file.tell() % _EVICTION_INTERVAL_BYTES < _CHUNK_BYTES:
                 _evict(path.parent)
-            file.write(piece)
+            file.write(chunk)
 
 
 def _evict(folder: Path) -> None:
-    """Deletes the copies that were used longest ago while all of them take more than their share of the disk."""
-    here = []
+    """Delete the files that were used longest ago while all take more than their share of the disk."""
+    files = []
     for entry in os.scandir(folder):
         with suppress(OSError):  # another process has just deleted it
-            here.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
-    taken = sum(size for _, size, _ in here)
-    most = MAX_DISK_FRACTION * (taken + shutil.disk_usage(folder).free)
-    for when, size, name in sorted(here):
-        left_over = (
-            name.endswith(".part") and time.time_ns() - when > _STALE_NANOSECONDS
-        )  # by a process that was killed
-        if left_over or (name.endswith(".tar") and taken > most):
+            files.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+    total = sum(size for _, size, _ in files)
+    limit = MAX_DISK_FRACTION * (total + shutil.disk_usage(folder).free)
+    for modified, size, name in sorted(files):
+        is_stale = name.endswith(".part") and time.time_ns() - modified > _STALE_NANOSECONDS  # of a killed process
+        if is_stale or (name.endswith(".tar") and total > limit):
             Path(name).unlink(missing_ok=True)
-            taken -= size
+            total -= size
