@@ -1,1 +1,6 @@
-"""A network or a result as a drawing: SVG text, for a page or a file of its own."""
+"""Plots and diagrams, as SVG for a page and as files of their own.
+
+Every drawing has ``svg`` (to embed in a page: it takes the page's text color and font), ``standalone_svg`` and ``png``:
+plots of numbers are `effnet.draw.figure.RenderedPlot`, drawn by matplotlib; networks and blocks are
+`effnet.draw.rendering.Diagram`, drawn by our own scene of boxes, lines and texts.
+"""

@@ -1,4 +1,4 @@
-"""Accuracy against what networks cost: a line for a family, points for its rivals, each with its name."""
+"""Plots of comparisons and benchmarks: accuracy against cost, latency bars, shares of time, roofline."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from effnet.draw.figure import (
+    BLUE,
+    GREY,
     INK,
-    POINTS_PER_INCH,
+    ORANGE,
     RenderedPlot,
     add_label,
-    matplotlib_figure,
+    new_figure,
     place_labels,
     render_figure,
     set_accuracy_axis,
     set_cost_axis,
+    set_plain_ticks,
     style_axes,
-    style_axes_with_grid,
 )
 
 if TYPE_CHECKING:
@@ -25,17 +27,20 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from matplotlib.text import Annotation
 
-FAMILY_COLOR, OTHERS_COLOR = "#3b7dd8", "#d9772b"  # blue, orange
+BAR_HEIGHT = 24
+PLOT_WIDTH = 560
+# After Okabe and Ito, distinguishable by color-blind people; the last ones are grays
+GROUP_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5d636e", "#a3a9b3", "#c9cdd3")
 
 
-ACCURACY_WIDTH, ACCURACY_HEIGHT = 820, 430
+# --- Accuracy against cost ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class AccuracyPoint:
-    """A point: its cost, its accuracy as a fraction, and whether it is of the family.
+    """A network: its cost, its accuracy as a fraction, and whether it belongs to the family.
 
-    ``counted``: whether the cost was computed; where it is only quoted, the point is hollow.
+    ``counted``: whether the cost was computed; if it is only quoted, the point is hollow.
     """
 
     name: str
@@ -46,88 +51,74 @@ class AccuracyPoint:
 
 
 def plot_accuracy(panels: Sequence[tuple[str, float, Sequence[AccuracyPoint]]], title: str) -> RenderedPlot:
-    """A panel for each (label of the x axis, what its unit is worth, networks), side by side; costs are logarithmic.
+    """Plot accuracy against (logarithmic) cost: a line for the family, points for other networks, each labeled.
 
-    ``title`` is for those who cannot see. No name stands upon another, upon a point or upon the family's line.
+    Args:
+        panels: (label of the x axis, its unit, networks) for each panel, from left to right.
+        title: Description for screen readers.
     """
-    with matplotlib_figure() as figure_class:
-        figure = figure_class(
-            figsize=(ACCURACY_WIDTH / POINTS_PER_INCH, ACCURACY_HEIGHT / POINTS_PER_INCH), layout="constrained"
-        )
+    with new_figure(820, 430) as figure:
         all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-        names: list[list[Annotation]] = []
+        panel_labels: list[list[Annotation]] = []
         for axes, (label, unit, networks) in zip(all_axes, panels, strict=True):
-            style_axes_with_grid(axes)
+            style_axes(axes, grid="both", alpha=0.1)
             set_cost_axis(axes, label)
             set_accuracy_axis(axes, "ImageNet top-1, quoted" if axes is all_axes[0] else "")
-            names.append(_plot_networks(axes, unit, networks))
-        handles = _legend_handles(any(not one.counted for _, _, networks in panels for one in networks))
-        figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False, handlelength=1.6, borderpad=0)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # names are placed in what it has laid out
-        for axes, (_, unit, networks), found in zip(all_axes, panels, names, strict=True):
-            place_labels(
-                axes, found, [(one.cost / unit, one.accuracy) for one in networks], _family_line(networks, unit)
-            )
-        return render_figure(
-            figure, title, ("accuracy", title, [(label, list(networks)) for label, _, networks in panels])
+            panel_labels.append(_plot_networks(axes, unit, networks))
+        has_quoted = any(not point.counted for _, _, networks in panels for point in networks)
+        figure.legend(
+            handles=_legend_handles(has_quoted),
+            loc="outside upper left",
+            ncols=3,
+            frameon=False,
+            handlelength=1.6,
+            borderpad=0,
         )
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # labels are placed in the final layout
+        for axes, (_, unit, networks), labels in zip(all_axes, panels, panel_labels, strict=True):
+            points = [(point.cost / unit, point.accuracy) for point in networks]
+            place_labels(axes, labels, points, _family_line(networks, unit))
+        numbers = ("accuracy", title, [(label, list(networks)) for label, _, networks in panels])
+        return render_figure(figure, title, numbers)
 
 
 def _plot_networks(axes: Axes, unit: float, networks: Sequence[AccuracyPoint]) -> list[Annotation]:
     line = _family_line(networks, unit)
-    axes.plot([cost for cost, _ in line], [share for _, share in line], color=FAMILY_COLOR, linewidth=2)
-    made = []
-    for one in sorted(networks, key=lambda each: (not each.ours, -each.accuracy)):
-        colour = FAMILY_COLOR if one.ours else OTHERS_COLOR
-        face = colour if one.counted else "none"
-        at = (one.cost / unit, one.accuracy)
-        axes.scatter([at[0]], [at[1]], s=26, linewidth=1.3, zorder=3, facecolor=face, edgecolor=colour)
-        made.append(add_label(axes, one.name, at, colour if one.ours else INK, bold=one.ours))
+    axes.plot([cost for cost, _ in line], [accuracy for _, accuracy in line], color=BLUE, linewidth=2)
+    labels = []
+    for network in sorted(networks, key=lambda network: (not network.ours, -network.accuracy)):
+        color = BLUE if network.ours else ORANGE
+        face = color if network.counted else "none"
+        x, y = network.cost / unit, network.accuracy
+        axes.scatter([x], [y], s=26, linewidth=1.3, zorder=3, facecolor=face, edgecolor=color)
+        labels.append(add_label(axes, network.name, (x, y), color if network.ours else INK, bold=network.ours))
     axes.margins(x=0.1, y=0.08)
-    return made
+    return labels
 
 
 def _family_line(networks: Sequence[AccuracyPoint], unit: float) -> list[tuple[float, float]]:
-    """The corners of the family's line."""
-    return sorted((one.cost / unit, one.accuracy) for one in networks if one.ours)
+    """Return the corners of the family's line."""
+    return sorted((network.cost / unit, network.accuracy) for network in networks if network.ours)
 
 
-def _legend_handles(hollow: bool) -> list[Line2D]:
+def _legend_handles(has_quoted: bool) -> list[Line2D]:
     from matplotlib.lines import Line2D
 
-    ours = Line2D((), (), color=FAMILY_COLOR, linewidth=2, marker="o", markersize=5, label="EfficientNet")
-    theirs = Line2D(
-        (), (), color=OTHERS_COLOR, linewidth=0, marker="o", markersize=5, label="the networks it was compared with"
+    family = Line2D((), (), color=BLUE, linewidth=2, marker="o", markersize=5, label="EfficientNet")
+    others = Line2D((), (), color=ORANGE, linewidth=0, marker="o", markersize=5, label="other networks")
+    quoted = Line2D(
+        (), (), color=ORANGE, linewidth=0, marker="o", markersize=5, fillstyle="none", label="cost quoted only"
     )
-    only = Line2D(
-        (), (), color=OTHERS_COLOR, linewidth=0, marker="o", markersize=5, fillstyle="none", label="cost quoted only"
-    )
-    return [ours, theirs, *([only] if hollow else [])]
+    return [family, others, *([quoted] if has_quoted else [])]
 
 
-# Plots of speed: who takes how long, where the time goes, and how far that is from the machine's limits.
-
-
-OUR_BAR_COLOR, OTHER_BAR_COLOR = "#3b7dd8", "#8b919c"  # blue, grey
-
-
-TIME_COLOR, MACS_COLOR = "#d9772b", "#8b919c"  # orange, grey
-
-
-# After Okabe and Ito, whose colours those who are colour-blind can tell apart; the last ones are greys
-GROUP_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5d636e", "#a3a9b3", "#c9cdd3")
-
-
-BAR_HEIGHT = 24  # units that a bar takes
-
-
-SPEED_WIDTH = 560
+# --- Latency -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class LatencyBar:
-    """A contestant's milliseconds: the median, and what one call in ten and one in a hundred stay within."""
+    """Milliseconds per call: median, 10th and 99th percentile."""
 
     name: str
     median: float
@@ -137,69 +128,51 @@ class LatencyBar:
 
 
 def plot_latency(panels: Sequence[tuple[str, Sequence[LatencyBar]]], title: str) -> RenderedPlot:
-    """A panel for each contest, with its heading, and a bar for each contestant, the fastest first."""
-    sorted_ = [(heading, sorted(bars, key=lambda bar: bar.median)) for heading, bars in panels]
-    rows = sum(len(bars) for _, bars in sorted_)
-    tall = BAR_HEIGHT * rows + 44 * len(sorted_) + 24
-    with matplotlib_figure() as figure_class:
-        figure = figure_class(figsize=(SPEED_WIDTH / POINTS_PER_INCH, tall / POINTS_PER_INCH), layout="constrained")
-        heights = [len(bars) for _, bars in sorted_]
-        all_axes = figure.subplots(len(sorted_), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for axes, (heading, bars) in zip(all_axes, sorted_, strict=True):
+    """Plot a panel with a heading for each comparison, and in it a bar for each entry, the fastest first."""
+    sorted_panels = [(heading, sorted(bars, key=lambda bar: bar.median)) for heading, bars in panels]
+    rows = [len(bars) for _, bars in sorted_panels]
+    with new_figure(PLOT_WIDTH, BAR_HEIGHT * sum(rows) + 44 * len(rows) + 24) as figure:
+        all_axes = figure.subplots(len(rows), 1, squeeze=False, height_ratios=rows)[:, 0]
+        for axes, (heading, bars) in zip(all_axes, sorted_panels, strict=True):
             style_axes(axes)
             axes.spines["bottom"].set_visible(False)
-            places = range(len(bars))
-            axes.barh(
-                places,
-                [b.median for b in bars],
-                0.66,
-                color=[OUR_BAR_COLOR if b.ours else OTHER_BAR_COLOR for b in bars],
-            )
-            furthest = max(bar.median for bar in bars)
-            for place, bar in zip(places, bars, strict=True):
-                slow = min(bar.p99, 1.25 * furthest)  # a call that was interrupted would flatten all others
-                axes.plot((bar.p10, slow), (place, place), color=INK, alpha=0.45, linewidth=1, solid_capstyle="butt")
-                end = max(slow, bar.median)
-                axes.annotate(
-                    f"{bar.median:.3g} ms", (end, place), xytext=(5, 0), textcoords="offset points", va="center"
-                )
-            axes.set_yticks(list(places), [bar.name for bar in bars])
+            positions = range(len(bars))
+            axes.barh(positions, [bar.median for bar in bars], 0.66, color=[BLUE if bar.ours else GREY for bar in bars])
+            longest = max(bar.median for bar in bars)
+            for y, bar in zip(positions, bars, strict=True):
+                slow = min(bar.p99, 1.25 * longest)  # an interrupted call would compress all others
+                axes.plot((bar.p10, slow), (y, y), color=INK, alpha=0.45, linewidth=1, solid_capstyle="butt")
+                end = (max(slow, bar.median), y)
+                axes.annotate(f"{bar.median:.3g} ms", end, xytext=(5, 0), textcoords="offset points", va="center")
+            axes.set_yticks(list(positions), [bar.name for bar in bars])
             axes.set_ylim(len(bars) - 0.55, -0.45)
-            axes.set_xlim(0, 1.5 * furthest)
+            axes.set_xlim(0, 1.5 * longest)
             axes.set_xticks([])
             axes.set_title(heading, loc="left", fontsize=11, fontweight="bold", color=INK)
-        figure.supxlabel("median; the line goes from p10 to p99", fontsize=10, alpha=0.75)
-        return render_figure(figure, title, ("race", title, panels))
+        figure.supxlabel("median; lines from p10 to p99", fontsize=10, alpha=0.75)
+        return render_figure(figure, title, ("latency", title, panels))
 
 
 def plot_time_shares(rows: Sequence[tuple[str, float, float]], title: str) -> RenderedPlot:
-    """A pair of bars for each (name, share of the time, share of the MACs), both as fractions, in their order."""
-    with matplotlib_figure() as figure_class:
+    """Plot a pair of bars for each (name, share of the time, share of the MACs), as fractions, in the given order."""
+    with new_figure(PLOT_WIDTH, 32 * len(rows) + 70) as figure:
         from matplotlib.ticker import PercentFormatter
 
-        figure = figure_class(
-            figsize=(SPEED_WIDTH / POINTS_PER_INCH, (32 * len(rows) + 70) / POINTS_PER_INCH), layout="constrained"
-        )
         axes = figure.subplots()
-        style_axes(axes)
-        for offset, which, colour, label in (
-            (-0.19, 1, TIME_COLOR, "of the time"),
-            (0.19, 2, MACS_COLOR, "of the MACs"),
-        ):
-            places = [index + offset for index in range(len(rows))]
-            axes.barh(places, [row[which] for row in rows], 0.36, color=colour, label=label)
+        style_axes(axes, grid="x")
+        for offset, column, color, label in ((-0.19, 1, ORANGE, "share of time"), (0.19, 2, GREY, "share of MACs")):
+            positions = [index + offset for index in range(len(rows))]
+            axes.barh(positions, [row[column] for row in rows], 0.36, color=color, label=label)
         axes.set_yticks(range(len(rows)), [row[0] for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.grid(axis="x", color=INK, alpha=0.12, linewidth=1)
-        axes.set_axisbelow(True)
         figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=1.0, borderpad=0)
         return render_figure(figure, title, ("shares", title, rows))
 
 
 @dataclass(frozen=True)
 class RooflinePoint:
-    """A step: what kind it is, its MACs a byte, its GMAC/s, and its share of the time."""
+    """A step of a network: its kind, its MACs per byte, its GMAC/s, and its share of the time."""
 
     group: str
     intensity: float
@@ -210,61 +183,59 @@ class RooflinePoint:
 def plot_roofline(
     points: Sequence[RooflinePoint], peak: float, bandwidths: Sequence[tuple[str, float]], title: str
 ) -> RenderedPlot:
-    """Each step under the machine's limits: ``peak`` in GMAC/s, and (name, GB/s) of its bandwidths, the widest first.
+    """Plot each step under the machine's limits. Both axes are logarithmic; a point's area is its share of the time.
 
-    A point's area is its share of the time. Both axes are logarithmic; steps without MACs have no place on them.
+    Args:
+        points: The steps that have MACs.
+        peak: Peak throughput in GMAC/s.
+        bandwidths: (name, GB/s) of the bandwidths, the largest first.
+        title: Description for screen readers.
     """
-    with matplotlib_figure() as figure_class:
-        from matplotlib.ticker import FuncFormatter, NullFormatter
-
-        figure = figure_class(figsize=(SPEED_WIDTH / POINTS_PER_INCH, 380 / POINTS_PER_INCH), layout="constrained")
+    with new_figure(PLOT_WIDTH, 380) as figure:
         axes = figure.subplots()
-        style_axes(axes)
+        style_axes(axes, grid="both", alpha=0.1)
         axes.spines["left"].set_visible(True)
-        axes.spines["left"].set(color=INK, alpha=0.35)
         left = min((point.intensity for point in points), default=0.1) / 1.8
         right = max([*(point.intensity for point in points), *(2 * peak / width for _, width in bandwidths)]) * 1.8
         low = min((point.speed for point in points), default=1.0) / 2
         for index, (name, width) in enumerate(bandwidths):
-            ridge = peak / width
-            begin = max(left, low / width)
-            style = "-" if index == 0 else (0, (4, 3))
-            end = right if index == 0 else ridge
+            ridge, begin = peak / width, max(left, low / width)
             axes.plot(
-                (begin, ridge, end),
+                (begin, ridge, ridge if index else right),
                 (begin * width, peak, peak),
                 color=INK,
                 alpha=0.55,
                 linewidth=1.3,
-                linestyle=style,
+                linestyle=(0, (4, 3)) if index else "-",
                 label=f"{width:.0f} GB/s {name}",
             )
         axes.annotate(
-            f"{peak:.0f} GMAC/s", (right, peak), xytext=(0, 4), textcoords="offset points",
-            ha="right", va="bottom", fontsize=9, alpha=0.8,
-        )  # fmt: skip
-        for colour, group in zip(GROUP_COLORS, dict.fromkeys(point.group for point in points), strict=False):
-            of = [point for point in points if point.group == group]
+            f"{peak:.0f} GMAC/s",
+            (right, peak),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=9,
+            alpha=0.8,
+        )
+        for color, group in zip(GROUP_COLORS, dict.fromkeys(point.group for point in points), strict=False):
+            members = [point for point in points if point.group == group]
             axes.scatter(
-                [point.intensity for point in of],
-                [point.speed for point in of],
-                [12 + 1600 * point.time for point in of],
-                color=colour,
+                [point.intensity for point in members],
+                [point.speed for point in members],
+                [12 + 1600 * point.time for point in members],
+                color=color,
                 alpha=0.7,
                 linewidth=0,
             )
-            axes.plot([], [], "o", color=colour, label=group)  # for the legend, where all dots are of one size
+            axes.plot([], [], "o", color=color, label=group)  # for the legend, where all dots have one size
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlim(left, right)
         axes.set_ylim(low, 1.6 * max([1.4 * peak, *(point.speed for point in points)]))
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(NullFormatter())
-        axes.tick_params(which="minor", length=0)
-        axes.grid(color=INK, alpha=0.1, linewidth=1)
-        axes.set_axisbelow(True)
-        axes.set_xlabel("MACs a byte")
+        set_plain_ticks(axes, "x", "y")
+        axes.set_xlabel("MACs per byte")
         axes.set_ylabel("GMAC/s")
         figure.legend(
             *axes.get_legend_handles_labels(),

@@ -61,7 +61,9 @@ class DryRun(Record):
         changing = {name: values for name, values in changing.items() if len(set(values)) > 1}
         rates = [(one.epoch - 1, one.first_learning_rate) for one in self.epochs]
         last = self.epochs[-1]
-        return drawn([*rates, (last.epoch, last.last_learning_rate)], changing, f"{self.recipe.name}, {self.network}")
+        return drawn(
+            [*rates, (last.epoch, last.last_learning_rate)], changing, f"{self.recipe.name}, {self.network}"
+        ).svg
 
 
 def simulate_recipe(

@@ -33,7 +33,7 @@ class LRSweep:
     def to_svg(self) -> str:
         """The curve as SVG text."""
         title = f"Loss over the learning rate: {self.suggested:.2g} is a tenth of where it is lowest"
-        return drawn(self.learning_rates, self.losses, smooth_losses(self.losses).tolist(), title, self.suggested)
+        return drawn(self.learning_rates, self.losses, smooth_losses(self.losses).tolist(), title, self.suggested).svg
 
 
 class LRFinderError(ValueError):

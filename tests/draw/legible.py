@@ -1,16 +1,22 @@
-"""What is wrong with a scene, by the measured boxes of its texts: the reader that the tests have instead of eyes."""
+"""Legibility of scenes, from the measured boxes of their texts; texts of plots."""
 
 from __future__ import annotations
 
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import numpy as np
 
+from effnet.draw.figure import RenderedPlot
 from effnet.draw.scene import Box, Line, Rect, Scene
 
 
+def svg_texts(plot: RenderedPlot) -> list[str]:
+    return [element.text or "" for element in ElementTree.fromstring(plot.svg).iter() if element.tag.endswith("text")]
+
+
 def faults(scene: Scene) -> list[str]:
-    """Texts that leave the canvas or their box, that meet each other, or that an edge or a line runs through."""
+    """Describe texts that leave the canvas or their box, overlap each other, or are crossed by an edge or a line."""
     canvas, texts = Box(0, 0, scene.width, scene.height), scene.texts()
     boxes = [text.box for text in texts]
     found = [
@@ -22,14 +28,14 @@ def faults(scene: Scene) -> list[str]:
         if text.bounds and not text.bounds.contains(box, 0.01)
     ]
     corners = np.array([(box.x, box.y, box.right, box.bottom) for box in boxes])
-    for first, second in np.argwhere(np.triu(_meet(corners, corners), 1)):
-        found.append(f"{texts[first].text!r} meets {texts[second].text!r}")
+    for first, second in np.argwhere(np.triu(_overlap(corners, corners), 1)):
+        found.append(f"{texts[first].text!r} overlaps {texts[second].text!r}")
     edges = [item.box for item in scene.primitives() if isinstance(item, Rect)]
     rects = np.array([(box.x, box.y, box.right, box.bottom) for box in edges])
-    for first, second in np.argwhere(_meet(corners, rects)):
+    for first, second in np.argwhere(_overlap(corners, rects)):
         if not edges[second].contains(boxes[first], 0.5):
             found.append(f"an edge of {edges[second]} runs through {texts[first].text!r}")
-    # upright and level lines alone: as boxes without an area, a little wider
+    # only horizontal and vertical lines: boxes without area, slightly enlarged
     segments = [
         (min(x0, x1) - 0.1, min(y0, y1) - 0.1, max(x0, x1) + 0.1, max(y0, y1) + 0.1)
         for item in scene.primitives()
@@ -37,12 +43,12 @@ def faults(scene: Scene) -> list[str]:
         for (x0, y0), (x1, y1) in pairwise(item.points)
         if abs(x0 - x1) < 0.01 or abs(y0 - y1) < 0.01
     ]
-    for first, _ in np.argwhere(_meet(corners, np.array(segments))) if segments else ():
+    for first, _ in np.argwhere(_overlap(corners, np.array(segments))) if segments else ():
         found.append(f"a line runs through {texts[first].text!r}")
     return found
 
 
-def _meet(ours: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _overlap(ours: np.ndarray, others: np.ndarray) -> np.ndarray:
     a, b = ours[:, None, :], others[None, :, :]
     across = (a[..., 0] < b[..., 2] - 1e-6) & (b[..., 0] < a[..., 2] - 1e-6)
     return across & (a[..., 1] < b[..., 3] - 1e-6) & (b[..., 1] < a[..., 3] - 1e-6)

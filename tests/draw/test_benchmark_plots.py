@@ -1,4 +1,4 @@
-"""Accuracy against cost: what is in the plot, and that no name covers another."""
+"""Accuracy against cost: what the plot shows, and that labels do not overlap."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def networks(key: str) -> list[AccuracyPoint]:
     return found
 
 
-def test_every_network_is_named_in_both_panels_and_none_covers_another() -> None:
+def test_every_network_is_labeled_in_both_panels_without_overlap() -> None:
     panels = [("params", 1e6, networks("params")), ("MACs", 1e9, networks("macs"))]
     drawn = plot_accuracy(panels, "a & b")
     root = ElementTree.fromstring(drawn.svg)
     texts = [element for element in root.iter() if element.tag.endswith("}text")]
-    told = [element.text for element in texts]
+    shown = [element.text for element in texts]
     for label, _, points in panels:
-        assert label in told
+        assert label in shown
         for one in points:
-            assert one.name in told
-    assert "cost quoted only" in told
-    boxes = [box for element in texts if (box := around(element)) and element.text in {each.title for each in TABLE2}]
+            assert one.name in shown
+    assert "cost quoted only" in shown
+    boxes = [box for element in texts if (box := text_box(element)) and element.text in {each.title for each in TABLE2}]
     assert len(boxes) == 24 + 23
     for index, (left, top, right, bottom) in enumerate(boxes):
         for other_left, other_top, other_right, other_bottom in boxes[:index]:
@@ -41,8 +41,8 @@ def test_every_network_is_named_in_both_panels_and_none_covers_another() -> None
             assert apart
 
 
-def around(element: ElementTree.Element) -> tuple[float, float, float, float] | None:
-    """A box that the text fills, in the SVG's units: its letters are narrower than .62 of their height."""
+def text_box(element: ElementTree.Element) -> tuple[float, float, float, float] | None:
+    """About the box of the text in SVG units: letters are narrower than .62 of their height."""
     place = re.search(r"translate\(([-\d.]+) ([-\d.]+)\)", element.get("transform", ""))
     x, y = (float(place[1]), float(place[2])) if place else (float(element.get("x", 0)), float(element.get("y", 0)))
     wide = 0.56 * SIZE * len(element.text or "")
@@ -51,7 +51,7 @@ def around(element: ElementTree.Element) -> tuple[float, float, float, float] | 
     return x - shift, y - 0.72 * SIZE, x - shift + wide, y
 
 
-def test_hollow_only_where_a_cost_is_only_quoted() -> None:
+def test_the_legend_mentions_quoted_costs_only_if_there_are_any() -> None:
     all_counted = plot_accuracy(
         [("params", 1e6, [AccuracyPoint("B0", 5e6, 0.77, True), AccuracyPoint("C", 9e6, 0.76, False)])], "t"
     )

@@ -288,7 +288,7 @@ def regression_sections(found: RegressionEvaluation, gallery: ImageGallery) -> l
 
 def _scatter_plots(found: RegressionEvaluation) -> str:
     drawn = [
-        (escape_html(one.name), plot_true_vs_predicted(one.pairs, f"predicted against true: {one.name}"))
+        (escape_html(one.name), plot_true_vs_predicted(one.pairs, f"predicted against true: {one.name}").svg)
         for one in sorted(found.values, key=lambda one: one.r2)[:MAX_PLOTS]
         if one.pairs
     ]

@@ -91,12 +91,12 @@ def curves_section(result: TrainResult, task: str) -> str:
     percent = task != "regression"
     changed = "changed pictures" if task == "regression" else "changed pictures and smoothed labels"
     drawn = [
-        ("Loss", plot_curves(losses, "loss of each epoch", marked=marked)),
+        ("Loss", plot_curves(losses, "loss of each epoch", marked=marked).svg),
         (
             figure[0].upper() + figure[1:],
-            plot_curves(held_out, f"{figure} of each epoch", percent=percent, marked=marked),
+            plot_curves(held_out, f"{figure} of each epoch", percent=percent, marked=marked).svg,
         ),
-        ("Learning rate", plot_curves({"at the end of the epoch": rates}, "learning rate of each epoch")),
+        ("Learning rate", plot_curves({"at the end of the epoch": rates}, "learning rate of each epoch").svg),
     ]
     return plot_grid(
         drawn,
