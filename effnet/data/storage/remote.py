@@ -156,7 +156,7 @@ class HTTPResponse(io.RawIOBase):
 
     def __init__(self, url: str, response: Any, loop: Any) -> None:
         self.url, self.status, self.headers = url, int(response.status), response.headers
-        self._response, self._loop = response, loop
+        self._response, self._loop, self._is_at_end = response, loop, False
 
     @property
     def length(self) -> int | None:
@@ -172,9 +172,23 @@ class HTTPResponse(io.RawIOBase):
         """Read up to ``size`` bytes, b"" at the end. Raises ``ConnectionError`` if the body breaks off."""
         from fsspec.asyn import sync
 
+        body = self._response.content
+
+        async def receive() -> bytes:
+            try:
+                content: bytes = await body.read(size)
+            except Exception:  # aiohttp raises this before it gives out what has arrived, which is then lost
+                content = body._read_nowait(size)
+                if not content:
+                    raise
+            return content
+
+        if self._is_at_end:
+            return b""
         with _translate_http_errors(self.url):
-            content: bytes = sync(self._loop, self._response.content.read, size)
-        return content
+            received: bytes = sync(self._loop, receive)
+        self._is_at_end = bool(size) and not received
+        return received
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill ``buffer`` as any raw file does."""
