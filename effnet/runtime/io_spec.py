@@ -48,7 +48,7 @@ class IOSpec(Record):
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.input == "normalised":  # as older files spell it
+        if self.input == "normalised":  # as older files spell it; words: allow
             object.__setattr__(self, "input", "normalized")
         check_choice("input", self.input, INPUTS)
         check_choice("output", self.output, OUTPUTS)

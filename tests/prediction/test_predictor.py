@@ -20,6 +20,7 @@ from effnet.data.preprocessing import normalize
 from effnet.prediction.pipeline import run_batches
 from effnet.runtime.autotune import BATCH_SIZES
 from effnet.tasks import softmax
+from tests.prediction.compare import assert_same_prediction
 
 LITE0 = Path(__file__).parents[3] / "shared" / "weights" / "lite0_imagenet_backbone_timm.pth"
 
@@ -260,8 +261,7 @@ class TestEngines:
         kinds = []
         for one, right in zip(predictor.stream(enumerate_named(arrays)), expected, strict=True):
             kinds.append(predictor.engine.kind)
-            assert one.labels == right.labels
-            assert one.probabilities == pytest.approx(right.probabilities, abs=1e-5)
+            assert_same_prediction(one, right, 1e-5)
         assert kinds[0] == "eager"
         assert kinds[2] != "eager"  # the file that was written after the first batch
         assert predictor.choose_engine(2) is predictor.engine
@@ -278,7 +278,7 @@ class TestEngines:
         assert predictor.batch_size == 2
         expected = Predictor(path, engine="eager", batch_size=2)(arrays)
         for one, right in zip(predictor.stream(enumerate_named(arrays)), expected, strict=True):
-            assert one.labels == right.labels
+            assert_same_prediction(one, right)
         assert predictor.batch_size in BATCH_SIZES
         assert predictor.choose_engine() is predictor.engine
         asked = Predictor(path, batch_size=3, threads=1)
@@ -306,8 +306,7 @@ class TestEngines:
         predictor = Predictor(exported)
         assert predictor.labels == model.labels
         for one, right in zip(predictor(arrays), Predictor(model, engine="eager")(arrays), strict=True):
-            assert one.labels == right.labels
-            assert one.probabilities == pytest.approx(right.probabilities, abs=1e-4)
+            assert_same_prediction(one, right)
 
     def test_device(self, path: Path) -> None:
         with pytest.raises(ValueError, match="onnxruntime runs on the CPU"):

@@ -19,6 +19,7 @@ from effnet.data.preprocessing import normalize
 from effnet.prediction.bulk import TABLE_COLUMNS, describe_predictor, predict_to_file, table_columns, table_writer
 from effnet.prediction.predictor import to_prediction
 from effnet.tasks import sigmoid, softmax, task_of
+from tests.prediction.compare import assert_same_prediction
 
 NAMES = ("cat", "dog", "night", "rain", "snow")
 
@@ -93,9 +94,7 @@ def test_exported_files(task: str, suffix: str, tmp_path: Path) -> None:
     predictor = Predictor(path)
     assert predictor.labels == model.labels
     for one, other in zip(predictor(images()), expected, strict=True):
-        assert (one.labels, tuple(one.values)) == (other.labels, tuple(other.values))
-        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
-        assert list(one.values.values()) == pytest.approx(list(other.values.values()), rel=1e-3, abs=1e-3)
+        assert_same_prediction(one, other)
 
 
 def test_sigmoid_is_exact_and_does_not_overflow() -> None:
