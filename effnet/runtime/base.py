@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from effnet.arch.serde import check_choice, check_int
 from effnet.metadata import ModelMetadata, Preprocess
-from effnet.timing.machine import count_cores
+from effnet.timing import machine
 
 ENGINE_KINDS = ("eager", "compiled", "onnxruntime", "openvino", "litert")
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
@@ -87,7 +87,7 @@ def resolve_threads(threads: int | None) -> int:
     """
     if threads is not None:
         check_int("threads", threads, 1)
-    return threads or count_cores()
+    return threads or machine.count_cores()
 
 
 def resolve_precision(kind: str, precision: str, supported: tuple[str, ...], quantized: bool = False) -> str:

@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effnet.arch.serde import Record
+from effnet.data.storage import cache_dir
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.metadata import ModelMetadata
-from effnet.timing.machine import describe_machine, installed_versions
-from effnet.weights.fetch.remote_file import writable_cache_dir
+from effnet.timing import machine
 
 CACHE_VERSION = 2  # increase when files are written differently, or foreign weights are interpreted differently
 MAX_CACHE_BYTES = 2 * 2**30
@@ -65,7 +65,7 @@ def model_key(tensors: Mapping[str, NDArray[Any]], metadata: ModelMetadata) -> s
 
 def engine_folder(key: str) -> Path:
     """Return the folder of ``key``, which may not exist yet. Raises ``OSError`` if there is no place for a cache."""
-    return writable_cache_dir() / "engines" / key
+    return cache_dir.writable_cache_dir() / "engines" / key
 
 
 def find_cached(key: str, name: str) -> Path | None:
@@ -113,7 +113,7 @@ def _file_hash(path: Path) -> str:
     if abs(time.time() - status.st_mtime) > MIN_FILE_AGE_SECONDS:
         known.pop(str(path), None)
         newest = dict([*known.items(), (str(path), [*stamp, digest])][-MAX_HASHES:])
-        with suppress(OSError), atomic_write(writable_cache_dir() / "engines" / HASHES_FILE) as temporary:
+        with suppress(OSError), atomic_write(cache_dir.writable_cache_dir() / "engines" / HASHES_FILE) as temporary:
             temporary.write_text(json.dumps(newest))
     return digest
 
@@ -121,7 +121,7 @@ def _file_hash(path: Path) -> str:
 def _read_hashes() -> dict[str, list[Any]]:
     """Return path → [size, time, inode, sha256]; empty if the file is damaged."""
     try:
-        found = json.loads((writable_cache_dir() / "engines" / HASHES_FILE).read_text())
+        found = json.loads((cache_dir.writable_cache_dir() / "engines" / HASHES_FILE).read_text())
     except (OSError, ValueError):
         return {}
     entries = found.items() if isinstance(found, dict) else ()
@@ -184,9 +184,9 @@ class TuningKey(Record):
         cls, batch_size: int, size: tuple[int, int] | None, precision: str, threads: int | None
     ) -> Self:
         """Return the key for this machine with the versions installed now."""
-        machine = describe_machine()
+        here = machine.describe_machine()
         versions = _package_versions()
-        return cls(machine.cpu, machine.cores, machine.instructions, versions, batch_size, size, precision, threads)
+        return cls(here.cpu, here.cores, here.instructions, versions, batch_size, size, precision, threads)
 
 
 @dataclass(frozen=True)
@@ -333,4 +333,4 @@ def find_choice(
 
 
 def _package_versions() -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(installed_versions().items()))
+    return tuple(sorted(machine.installed_versions().items()))

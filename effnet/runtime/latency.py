@@ -18,19 +18,11 @@ from effnet.data.preprocessing import normalize
 from effnet.metadata import Numerics
 from effnet.net import EfficientNet, FusedMBConv, MBConv, create
 from effnet.net.layers import ConvNorm
-from effnet.runtime import base
-from effnet.runtime.autotune import (
-    ENGINE_FILES,
-    OPENVINO_CACHE_DIR,
-    EngineOpener,
-    autotune,
-    noise_images,
-    write_engine_file,
-)
+from effnet.runtime import autotune, base
 from effnet.runtime.base import Engine
 from effnet.runtime.engine_cache import TuningKey
 from effnet.runtime.torch import EagerEngine, select_device
-from effnet.timing import Timing, run_in_subprocess, time_interleaved
+from effnet.timing import Timing, child_process, time_interleaved
 
 FLOAT32 = "float32"  # what `predict` uses unless another precision is allowed
 TIMING_SECONDS = 1.5  # a network with longer calls still gets `effnet.timing.timer.MIN_ROUNDS` of them
@@ -123,11 +115,11 @@ class Latency:
     def _measure(self, arch: Arch) -> LatencyMeasurement:
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             task = LatencyTask(arch, *self._classes_channels, self.batch_size, self.threads, Path(folder))
-            fastest = run_in_subprocess(time_fastest_engine, task, self._engines).value
+            fastest = child_process.run_in_subprocess(time_fastest_engine, task, self._engines).value
             self._engines = fastest.close_kinds
             times = [fastest.timing]
             while len(times) < MIN_PROCESSES or (len(times) < MAX_PROCESSES and _times_differ(times)):
-                times.append(run_in_subprocess(time_engine, task, fastest.engine).value)
+                times.append(child_process.run_in_subprocess(time_engine, task, fastest.engine).value)
         times.sort(key=lambda time: time.seconds)
         return LatencyMeasurement(arch, fastest.engine, times[(len(times) - 1) // 2])
 
@@ -149,10 +141,10 @@ class LatencyTask:
 
     def open_engine(self, kind: str, model: EfficientNet | None = None) -> Engine:
         """Open the engine ``kind``, writing its file first if necessary."""
-        path = self.folder / ENGINE_FILES[kind]
+        path = self.folder / autotune.ENGINE_FILES[kind]
         if not path.exists():
-            write_engine_file(path.name, path, model or self.network())
-        return base.open_engine(kind, path, FLOAT32, self.threads, self.folder / OPENVINO_CACHE_DIR)
+            autotune.write_engine_file(path.name, path, model or self.network())
+        return base.open_engine(kind, path, FLOAT32, self.threads, self.folder / autotune.OPENVINO_CACHE_DIR)
 
 
 @dataclass(frozen=True)
@@ -166,7 +158,7 @@ class FastestEngine:
 
 def installed_file_engines() -> tuple[str, ...]:
     """Return the installed engines that run a file, which may beat eager."""
-    return tuple(kind for kind in base.installed_engines() if kind in ENGINE_FILES)
+    return tuple(kind for kind in base.installed_engines() if kind in autotune.ENGINE_FILES)
 
 
 def time_fastest_engine(task: LatencyTask, kinds: tuple[str, ...]) -> FastestEngine:
@@ -176,11 +168,13 @@ def time_fastest_engine(task: LatencyTask, kinds: tuple[str, ...]) -> FastestEng
         timing = _time_calls(EagerEngine(model, threads=task.threads), task.batch_size)
         return FastestEngine(EagerEngine.kind, kinds, timing)
     eager = EagerEngine(model, "cpu", threads=task.threads)
-    openers: dict[tuple[str, str], EngineOpener] = {(EagerEngine.kind, FLOAT32): lambda: eager}
+    openers: dict[tuple[str, str], autotune.EngineOpener] = {(EagerEngine.kind, FLOAT32): lambda: eager}
     for kind in kinds:
         openers[kind, FLOAT32] = partial(task.open_engine, kind, model)
     key = TuningKey.for_this_machine(task.batch_size, None, FLOAT32, task.threads)
-    choice, fastest = autotune(openers, eager, key, noise_images(task.batch_size, model.preprocess.size, eager))
+    choice, fastest = autotune.autotune(
+        openers, eager, key, autotune.noise_images(task.batch_size, model.preprocess.size, eager)
+    )
     limit = MAX_SLOWDOWN * choice.timings[0].seconds
     close = tuple(one.kind for one in choice.timings if one.kind in base.ENGINE_PACKAGES and one.seconds <= limit)
     return FastestEngine(fastest.kind, close, _time_calls(fastest, task.batch_size))
@@ -188,12 +182,14 @@ def time_fastest_engine(task: LatencyTask, kinds: tuple[str, ...]) -> FastestEng
 
 def time_engine(task: LatencyTask, kind: str) -> Timing:
     """Open the engine ``kind`` alone and time it."""
-    engine = task.open_engine(kind) if kind in ENGINE_FILES else EagerEngine(task.network(), threads=task.threads)
+    engine = (
+        task.open_engine(kind) if kind in autotune.ENGINE_FILES else EagerEngine(task.network(), threads=task.threads)
+    )
     return _time_calls(engine, task.batch_size)
 
 
 def _time_calls(engine: Engine, batch_size: int) -> Timing:
-    images = noise_images(batch_size, engine.metadata.preprocess.size, engine)
+    images = autotune.noise_images(batch_size, engine.metadata.preprocess.size, engine)
     engine.prepare(batch_size)
     return time_interleaved({"": partial(engine.run, images)}, MAX_CALLS, WARMUP_CALLS, seconds=TIMING_SECONDS)[""]
 

@@ -16,7 +16,7 @@ from effnet.data.preprocessing import normalize
 from effnet.net import EfficientNet
 from effnet.net.surgery import fold_batch_norm
 from effnet.runtime.base import FloatArray, ImageBatch, is_normalized, resolve_precision, resolve_threads
-from effnet.timing.machine import describe_machine
+from effnet.timing import machine
 
 Compute = Callable[[Tensor], Tensor]
 
@@ -130,7 +130,7 @@ def select_device(name: str | None = None) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise ValueError(f"device {name!r} is not available on this machine: omit --device, or use cpu") from None
+        raise ValueError(f"there is no device {name!r} on this machine: omit --device, or use cpu") from None
     return device
 
 
@@ -148,7 +148,7 @@ def torch_threads(count: int) -> Iterator[None]:
 def _supported_precisions(device: torch.device) -> tuple[str, ...]:
     if device.type != "cpu":
         return tuple(TORCH_DTYPES)
-    available = set(describe_machine().instructions)
+    available = set(machine.describe_machine().instructions)
     return ("float32", *(name for name, sets in NATIVE_INSTRUCTION_SETS.items() if available & set(sets)))
 
 

@@ -99,11 +99,11 @@ def test_measured_anew_when_something_changed(
 ) -> None:
     engine(model)
     with monkeypatch.context() as patched:
-        patched.setattr(engine_cache, "installed_versions", lambda: {"torch": "99"})
+        patched.setattr("effnet.timing.machine.installed_versions", lambda: {"torch": "99"})
         engine(model)
         assert held[-1].key.versions == (("torch", "99"),)
     with monkeypatch.context() as patched:
-        patched.setattr(engine_cache, "describe_machine", lambda: replace(describe_machine(), cpu="another"))
+        patched.setattr("effnet.timing.machine.describe_machine", lambda: replace(describe_machine(), cpu="another"))
         engine(model)
     assert len(held) == 3
     engine(model)
@@ -204,7 +204,7 @@ def test_not_installed(model: EfficientNet, held: list[EngineChoice], monkeypatc
 def test_a_full_disk_costs_time_alone(
     model: EfficientNet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(engine_cache, "writable_cache_dir", lambda: Path("/dev/null/nowhere"))
+    monkeypatch.setattr("effnet.data.storage.cache_dir.writable_cache_dir", lambda: Path("/dev/null/nowhere"))
     with caplog.at_level(logging.WARNING, "effnet"):
         assert engine(model).kind == "eager"
     assert "cannot write to the engine cache" in caplog.text
@@ -226,7 +226,7 @@ def test_compared_with_eager_once(weights: Path, monkeypatch: pytest.MonkeyPatch
     assert engine(weights, "openvino").kind == "openvino"
     with pytest.raises(TypeError):
         engine(weights, "onnxruntime")
-    monkeypatch.setattr(engine_cache, "installed_versions", lambda: {"openvino": "99"})
+    monkeypatch.setattr("effnet.timing.machine.installed_versions", lambda: {"openvino": "99"})
     with pytest.raises(TypeError):
         engine(weights, "openvino")
 

@@ -155,7 +155,7 @@ def test_no_place_for_a_cache(weights: Path, monkeypatch: pytest.MonkeyPatch, ca
         raise OSError("it cannot be written to: set EFFNET_HOME to a folder that can")
 
     expected = engine_cache.file_key(weights)
-    monkeypatch.setattr(engine_cache, "writable_cache_dir", nowhere)
+    monkeypatch.setattr("effnet.data.storage.cache_dir.writable_cache_dir", nowhere)
     assert engine_cache.file_key(weights) == expected
     assert engine_cache.find_cached("k", "network.onnx") is None
     with caplog.at_level(logging.WARNING, "effnet"):

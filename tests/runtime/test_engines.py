@@ -92,11 +92,11 @@ def test_precisions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"litert does not support bfloat16 on this machine: use float32$"):
         LiteRTEngine(folder / "network.tflite", "bfloat16")
     plain = describe_machine().__class__(**{**describe_machine().to_dict(), "instructions": ("avx2",)})
-    monkeypatch.setattr("effnet.runtime.torch.describe_machine", lambda: plain)
+    monkeypatch.setattr("effnet.timing.machine.describe_machine", lambda: plain)
     with pytest.raises(ValueError, match=r"eager does not support bfloat16 on this machine: use float32$"):
         EagerEngine(network("nano"), "cpu", "bfloat16")
     rich = describe_machine().__class__(**{**describe_machine().to_dict(), "instructions": ("amx_bf16", "amx_fp16")})
-    monkeypatch.setattr("effnet.runtime.torch.describe_machine", lambda: rich)
+    monkeypatch.setattr("effnet.timing.machine.describe_machine", lambda: rich)
     assert EagerEngine(network("nano"), "cpu", "float16").precision == "float16"
 
 

@@ -46,7 +46,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def here(call: Callable[..., object], *arguments: object) -> ProcessResult[object]:
         return ProcessResult(call(*arguments), 0.0, 0, 0)
 
-    monkeypatch.setattr(MODULE, "run_in_subprocess", here)
+    monkeypatch.setattr("effnet.timing.child_process.run_in_subprocess", here)
     monkeypatch.setattr(autotune, "TIMING_SECONDS", 0.05)
     monkeypatch.setattr(MODULE, "TIMING_SECONDS", 0.05)
 
@@ -72,7 +72,7 @@ def test_a_network_is_timed_in_the_fastest_engine(monkeypatch: pytest.MonkeyPatc
         held.append(chosen[0])
         return chosen
 
-    monkeypatch.setattr(MODULE, "autotune", watched)
+    monkeypatch.setattr(autotune, "autotune", watched)
     cost = latency(threads=1)
     seconds = cost(NANO)
     (choice,) = held
@@ -115,7 +115,7 @@ def test_processes_that_differ_are_asked_for_another(
             FastestEngine("litert", ("litert",), timing) if call is time_fastest_engine else timing, 0.0, 0, 0
         )
 
-    monkeypatch.setattr(MODULE, "run_in_subprocess", process)
+    monkeypatch.setattr("effnet.timing.child_process.run_in_subprocess", process)
     cost = Latency(2, batch_size=3, classes=5, channels=1)
     assert cost(NANO) == counts
     assert left == []
@@ -180,7 +180,7 @@ def test_engines_that_are_far_behind_stay_away(monkeypatch: pytest.MonkeyPatch) 
         tried.append({kind for kind, _ in ways})
         return hold(ways, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(MODULE, "autotune", watched)
+    monkeypatch.setattr(autotune, "autotune", watched)
     monkeypatch.setattr(MODULE, "MAX_SLOWDOWN", 1.0)
     cost = latency(threads=1)
     cost(NANO)
