@@ -10,8 +10,6 @@ import typer
 
 from effnet.cli.options import JsonOption, ModelArgument, OfflineOption, refuse_existing
 from effnet.cli.options import parse_image_size as parsed
-from effnet.runtime.io_spec import IOSpec
-from effnet.tasks import task_of
 
 
 def export(
@@ -76,6 +74,7 @@ def export(
         raise typer.BadParameter("goes with --precision int8", param_hint="--max-drop")
     from effnet.cli.printing import print_json, print_results
     from effnet.exporting.export import export as written
+    from effnet.tasks import task_of
 
     done = written(model, target, to, given, output, sides, embedding, precision, images=pictures, tolerance=tolerance)
     if as_json:
@@ -116,6 +115,8 @@ def _export_int8(
     from effnet.cli.printing import print_json, print_results, progress_bar
     from effnet.exporting.quantize import quantize
     from effnet.exporting.sensitivity import format_sensitivities
+    from effnet.runtime.io_spec import IOSpec
+    from effnet.tasks import task_of
     from effnet.weights import load
 
     network = load(model)

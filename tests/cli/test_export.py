@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime")
 def test_what_is_told(run: Run, weights: Path, tmp_path: Path) -> None:
     done = run("export", weights, tmp_path / "m.onnx")
     assert done.status == 0
-    assert "m.onnx: onnx, 0.4 MB, uint8 pixels (pictures, 32, 32, 3) → probabilities" in done.out
+    assert "m.onnx: onnx, 0.4 MB, uint8 pixels (batch, 32, 32, 3) → probabilities" in done.out
     assert "compared with the network on 6 pictures: largest difference" in done.out
     assert "of the largest logit, the same top-1 on 6" in done.out
 
@@ -33,7 +33,7 @@ def test_every_option_as_json(run: Run, weights: Path, photos: Path, tmp_path: P
 
 def test_any_size_of_a_runs_folder(run: Run, weights: Path, tmp_path: Path) -> None:
     done = run("export", weights.parent, tmp_path / "m.onnx", "--size", "any")
-    assert "(pictures, height, width, 3)" in done.out
+    assert "(batch, height, width, 3)" in done.out
     assert "on 12 pictures" in done.out
 
 
@@ -71,8 +71,8 @@ def test_int8(run: Run, weights: Path, photos: Path, tmp_path: Path) -> None:
     assert "m.onnx: onnx, int8, " in done.out
     assert "6 of 23 layers in float; agreement " in done.out
     told = json.loads(run("export", weights, tmp_path / "j.onnx", *words, "--max-drop", "100", "--json").out)
-    assert (told["written"], told["format"], told["pictures"]) == (str(tmp_path / "j.onnx"), "onnx", 10)
-    assert told["drop"] == pytest.approx(100 * (told["before"] - told["after"]))
+    assert (told["written"], told["format"], told["images"]) == (str(tmp_path / "j.onnx"), "onnx", 10)
+    assert told["drop"] == pytest.approx(100 * (told["float_score"] - told["int8_score"]))
     assert run("predict", next(photos.rglob("*.jpg")), "--model", tmp_path / "m.onnx").status == 0
 
 
@@ -95,7 +95,7 @@ def test_int8_refused(run: Run, weights: Path, tmp_path: Path, words: tuple[str,
     ("name", "words", "status", "said"),
     [
         ("m.h5", (), 1, ".onnx (onnx), .xml (openvino), .tflite (litert), .pt2 (torch)"),
-        ("m.onnx", ("--to", "litert"), 1, ".onnx is not that of litert"),
+        ("m.onnx", ("--to", "litert"), 1, ".onnx' does not fit litert"),
         ("m.onnx", ("--size", "0"), 2, "is no size"),
         ("m.onnx", ("--size", "large"), 2, "is no size"),
         ("m.onnx", ("--pictures", "nowhere"), 1, "nowhere does not exist"),
