@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from effnet.data import ImageDataset
     from effnet.draw.figure import RenderedPlot
     from effnet.lab.compare.table import Table
-    from effnet.lab.search.coefficients import CompoundCoefficients
-    from effnet.lab.search.dataset import SearchDataset
+    from effnet.lab.search.grid_search import CompoundCoefficients
+    from effnet.lab.search.proxy_task import SearchDataset
     from effnet.lab.search.scaling_study import ScalingStudy
 
 ScalingBase = Annotated[
@@ -87,8 +87,8 @@ class ScalingOptions:
 def run_scaling(data: str, asked: ScalingOptions, out: Path | None, as_json: bool) -> tuple[Table, RenderedPlot] | None:
     """The study on ``data`` as a table and a plot; None after a dry run, which is told here."""
     from effnet.cli.printing import note, print_json, print_results
+    from effnet.lab.search.job_store import hide_password
     from effnet.lab.search.scaling_study import run_study
-    from effnet.lab.search.store import hide_password
 
     study, examples, own = _prepare_study(data, asked)
     plan = _plan_to_dict(study, examples, own, asked.processes)
@@ -107,7 +107,7 @@ def run_scaling(data: str, asked: ScalingOptions, out: Path | None, as_json: boo
     from effnet.lab.search.scaling_study import plot_study, study_table
     from effnet.timing.machine import describe_machine
 
-    return study_table(found, plan["pictures"], {"machine": describe_machine().to_dict()}), plot_study(found)
+    return study_table(found, plan["images"], {"machine": describe_machine().to_dict()}), plot_study(found)
 
 
 def _prepare_study(data: str, asked: ScalingOptions) -> tuple[ScalingStudy, SearchDataset, int]:
@@ -116,8 +116,8 @@ def _prepare_study(data: str, asked: ScalingOptions) -> tuple[ScalingStudy, Sear
     from effnet.cli.options import resolve_network
     from effnet.cli.printing import progress_bar
     from effnet.data import open_data
-    from effnet.lab.search.coefficients import PAPER_COEFFICIENTS
-    from effnet.lab.search.dataset import load_dataset
+    from effnet.lab.search.grid_search import PAPER_COEFFICIENTS
+    from effnet.lab.search.proxy_task import load_dataset
     from effnet.lab.search.scaling_study import EPOCHS, SEEDS, SMALL_BASE, ScalingStudy
     from effnet.lab.search.statistics import detectable_difference
 
@@ -147,7 +147,7 @@ def _typical_side(pictures: ImageDataset) -> int:
 
 
 def _parse_coefficients(text: str) -> CompoundCoefficients:
-    from effnet.lab.search.coefficients import CompoundCoefficients
+    from effnet.lab.search.grid_search import CompoundCoefficients
 
     try:
         point = CompoundCoefficients.parse(*(each.strip() for each in text.split(",")))
@@ -168,10 +168,10 @@ def _plan_to_dict(study: ScalingStudy, examples: SearchDataset, own: int, proces
     return {
         "networks": [
             {
-                "way": one.method,
-                "times": one.macs_factor,
+                "method": one.method,
+                "macs_factor": one.macs_factor,
                 "macs": one.macs,
-                "off": one.macs_error,
+                "macs_error": one.macs_error,
                 "arch": one.arch.to_dict(),
             }
             for one in study.networks
@@ -179,8 +179,8 @@ def _plan_to_dict(study: ScalingStudy, examples: SearchDataset, own: int, proces
         "trainings": len(study.jobs),
         "epochs": study.epochs,
         "seeds": study.seeds,
-        "pictures": {"fit": len(examples.train), "judge": len(examples.test), "side": own},
-        "difference_told": detectable_difference(len(examples.test)),
+        "images": {"train": len(examples.train), "test": len(examples.test), "size": own},
+        "detectable_difference": detectable_difference(len(examples.test)),
         "processes": processes or count_cores(),
         "seconds": estimate_seconds(study.jobs, examples, processes=processes),
     }
@@ -191,15 +191,15 @@ def _describe_plan(plan: Mapping[str, Any], study: ScalingStudy, examples: Searc
     from effnet.cli.printing import format_duration
     from effnet.lab.search.scaling_study import upsampling_warning
 
-    pictures = plan["pictures"]
+    pictures = plan["images"]
     yield (
-        f"{plan['trainings']} trainings of {plan['epochs']} epochs of {pictures['fit']:,} pictures: about "
+        f"{plan['trainings']} trainings of {plan['epochs']} epochs of {pictures['train']:,} pictures: about "
         f"{format_duration(plan['seconds'])} with {plan['processes']} at once"
     )
     yield describe_resolution(examples, chooses=False)
     if study.seeds == 1:
         yield "one seed shows no spread, and so gives no verdict: --seeds 3"
-    if remark := upsampling_warning(study, pictures["side"]):
+    if remark := upsampling_warning(study, pictures["size"]):
         yield remark
 
 
@@ -209,7 +209,7 @@ def _networks_table(study: ScalingStudy) -> Shown:
 
     shown = new_table("", "layers", "channels ×", "size (px)", "MACs", "off", left=("",))
     for one in study.networks:
-        name = one.method if one.method == "base" else f"{one.method} ×{one.macs_factor:g}"
+        name = one.title
         layers, width = str(sum(stage_depths(one.arch))), f"{one.arch.width / study.base.width:.2f}"
         shown.add_row(name, layers, width, str(one.arch.resolution), format_si(one.macs), f"{one.macs_error:+.1%}")
     return shown

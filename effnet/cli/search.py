@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from effnet.arch import Arch
     from effnet.lab.search.cost_estimate import NASEstimate
-    from effnet.lab.search.dataset import SearchDataset
     from effnet.lab.search.grid_search import GridSearch, GridSearchResult, GridSearchStanding
+    from effnet.lab.search.job_store import TrainingJob
     from effnet.lab.search.nas import NASConfig, NASProgress, NASResult
+    from effnet.lab.search.proxy_task import SearchDataset
     from effnet.lab.search.random_baseline import RandomComparison
-    from effnet.lab.search.scheduler import TrainingJob
 
 PROGRESS_LINE_SECONDS = 30.0  # seconds between two lines where there is no terminal
 
@@ -59,7 +59,7 @@ OutOption = Annotated[
 def resolve_base(name: str | None, side: int | None) -> Arch:
     """The network that a search starts from."""
     from effnet.cli.options import resolve_network
-    from effnet.lab.search.proxy_training import BASE_ARCH
+    from effnet.lab.search.proxy_task import BASE_ARCH
 
     arch = BASE_ARCH if name is None else replace(resolve_network(name).arch, dropout=0.0, drop_path=0.0)
     return arch if side is None else replace(arch, name=f"{arch.name}_{side}", resolution=side)
@@ -68,7 +68,7 @@ def resolve_base(name: str | None, side: int | None) -> Arch:
 def load_examples(data: str, side: int, seed: int) -> SearchDataset:
     """The pictures of ``data``, with a bar."""
     from effnet.cli.printing import progress_bar
-    from effnet.lab.search.dataset import load_dataset
+    from effnet.lab.search.proxy_task import load_dataset
 
     with progress_bar("reading pictures") as step:
         return load_dataset(data, side, seed, step)
@@ -170,9 +170,8 @@ def coefficients(
     command again goes on where it was stopped, and takes part where it still runs.
     """
     from effnet.cli.printing import format_duration, note, print_json, print_results
-    from effnet.lab.search.coefficients import coefficient_grid
     from effnet.lab.search.cost_estimate import estimate_seconds
-    from effnet.lab.search.grid_search import GridSearch, run_grid_search
+    from effnet.lab.search.grid_search import GridSearch, coefficient_grid, run_grid_search
 
     arch = resolve_base(base_network, size)
     points = coefficient_grid(step, tolerance=within)
@@ -227,9 +226,9 @@ def _coefficients_plan(search: GridSearch, examples: SearchDataset, seconds: flo
         "networks": len(search.halving.candidates),
         "trainings": len(jobs),
         "epochs": sum(job.epochs for job in jobs),
-        "pictures": {"fit": len(examples.train), "select": len(examples.selection), "judge": len(examples.test)},
+        "images": {"train": len(examples.train), "selection": len(examples.selection), "test": len(examples.test)},
         "seconds": seconds,
-        "difference_told": detectable_difference(len(examples.test)),
+        "detectable_difference": detectable_difference(len(examples.test)),
     }
 
 
@@ -241,7 +240,7 @@ def _print_coefficients(found: GridSearchResult) -> None:
         rows.add_row(str(place), *_coefficients_row(stand))
     finals = new_table("depth / width / resolution", "fully trained", "± sd", "against the paper's")
     for stand, difference in found.finalists:
-        against = difference.in_words() if difference else "is the paper's"
+        against = difference.describe() if difference else "is the paper's"
         finals.add_row(stand.label(), f"{stand.accuracies.mean:.2%}", f"{stand.accuracies.spread:.2%}", against)
     print_results(*([rows, finals] if found.finalists else [rows]), *found.notes())
 
@@ -366,9 +365,9 @@ def _describe_network_plan(
     plan: NASConfig, ahead: NASEstimate, examples: SearchDataset, trials: int, minutes: float | None, store: str
 ) -> list[str]:
     from effnet.cli.printing import format_duration
+    from effnet.lab.search.job_store import hide_password
     from effnet.lab.search.nas import weights_folder
     from effnet.lab.search.scoring import format_cost
-    from effnet.lab.search.store import hide_password
 
     first = min(ahead.candidates_seconds, 60 * minutes) if minutes is not None else ahead.candidates_seconds
     most = "at most " if minutes is not None else ""
@@ -429,7 +428,7 @@ def _print_network(plan: NASConfig, found: NASResult, compared: RandomComparison
     told = "; ".join(f"{many} {fate}" for fate, many in sorted(skipped.items()))
     lines = [
         f"Not trained of {len(found.candidates)} proposed: {told or 'none'}.",
-        f"Rank correlation of the untrained networks' score with accuracy: {found.score_correlation.in_words()}.",
+        f"Rank correlation of the untrained networks' score with accuracy: {found.score_correlation.describe()}.",
     ]
     if compared:
         lines.append(compared.verdict())
@@ -438,7 +437,6 @@ def _print_network(plan: NASConfig, found: NASResult, compared: RandomComparison
 
 def _network_to_dict(plan: NASConfig, found: NASResult, compared: RandomComparison | None) -> dict[str, Any]:
     from effnet.lab.search.nas import pareto_front
-    from effnet.lab.search.report import comparison_to_dict
 
     return {
         "answer": found.answer.arch.to_dict(),
@@ -452,5 +450,5 @@ def _network_to_dict(plan: NASConfig, found: NASResult, compared: RandomComparis
         "trained": sum(one.accuracy is not None for one in found.candidates),
         "proposed": len(found.candidates),
         "score": asdict(found.score_correlation),
-        "random": comparison_to_dict(compared) if compared else None,
+        "random": compared.to_dict() if compared else None,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -26,6 +25,7 @@ from effnet.lab.bench.backends import (
     reference_logits,
 )
 from effnet.lab.bench.peak_memory import measure_peak_memory
+from effnet.lab.compare.table import write_csv, write_drawing
 from effnet.net import EfficientNet
 from effnet.runtime.base import ENGINE_KINDS, PRECISIONS, installed_engines
 from effnet.runtime.torch import torch_threads
@@ -269,7 +269,7 @@ def write_benchmark(result: BenchmarkResult, folder: Path) -> list[Path]:
     return [
         write_record(result, folder / "bench.json"),
         write_records(result.rows, BenchmarkRow, folder / "bench.csv"),
-        *write_drawing_files(_plot_benchmark(result), folder, "bench"),
+        *write_drawing(folder / "bench", _plot_benchmark(result)),
     ]
 
 
@@ -301,22 +301,12 @@ def write_record(record: Record, path: Path) -> Path:
 
 
 def write_records(rows: Sequence[Record], kind: type[Record], path: Path) -> Path:
-    """Write ``rows`` as CSV."""
+    """Write ``rows`` as a CSV with a column for each field of ``kind``; sizes as "224x224"."""
     names = [field.name for field in fields(kind)]
-    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        write = csv.writer(file, lineterminator="\n").writerow
-        write(names)
-        for row in rows:
-            values = row.to_dict()
-            values |= {"size": "x".join(map(str, values["size"]))} if "size" in values else {}
-            write(["" if values[name] is None else values[name] for name in names])
-    return path
 
+    def line(row: Record) -> list[object]:
+        values = row.to_dict()
+        values |= {"size": "x".join(map(str, values["size"]))} if "size" in values else {}
+        return ["" if values[name] is None else values[name] for name in names]
 
-def write_drawing_files(drawing: RenderedPlot, folder: Path, name: str) -> Iterator[Path]:
-    """Write ``drawing`` as SVG and PNG."""
-    with atomic_write(folder / f"{name}.svg") as vector:
-        vector.write_text(drawing.standalone_svg, encoding="utf-8")
-    with atomic_write(folder / f"{name}.png") as bitmap:
-        bitmap.write_bytes(drawing.png)
-    yield from (folder / f"{name}.svg", folder / f"{name}.png")
+    return write_csv(path, names, map(line, rows))

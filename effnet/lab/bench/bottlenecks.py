@@ -12,9 +12,10 @@ from types import MappingProxyType
 from effnet.arch import Count, count
 from effnet.arch.serde import Record, check_choice, check_int
 from effnet.draw.benchmark_plots import RooflinePoint, plot_roofline, plot_time_shares
-from effnet.lab.bench.backends import random_images
-from effnet.lab.bench.benchmark import check_threads, write_drawing_files, write_record, write_records
+from effnet.lab.bench.backends import random_images, torch_threads
+from effnet.lab.bench.benchmark import check_threads, write_record, write_records
 from effnet.lab.bench.profilers import BETWEEN, INPUT, PROFILE_RUNS, Profile, Profiler, StepCost, StepKey, step_costs
+from effnet.lab.compare.table import write_drawing
 from effnet.net import EfficientNet
 from effnet.runtime.autotune import engine as chosen
 from effnet.runtime.base import ENGINE_KINDS, installed_engines
@@ -354,5 +355,5 @@ def write_bottlenecks(why: BottleneckReport, folder: Path) -> list[Path]:
     return [
         write_record(why, folder / "why.json"),
         write_records(why.steps, StepTime, folder / "steps.csv"),
-        *(path for name, plot in plots.items() for path in write_drawing_files(plot, folder, name)),
+        *(path for name, plot in plots.items() for path in write_drawing(folder / name, plot)),
     ]

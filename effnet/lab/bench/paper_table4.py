@@ -23,8 +23,7 @@ from effnet.lab.bench.backends import (
 )
 from effnet.lab.bench.benchmark import CALLS_PER_ROUND, LOGITS_TOLERANCE
 from effnet.lab.compare import paper_figures as paper
-from effnet.lab.compare.baselines import BASELINES, Baseline
-from effnet.lab.compare.counting import count_module
+from effnet.lab.compare.baselines import BASELINES, Baseline, count_module
 from effnet.lab.compare.table import Column, PrintedFigure, Table, TableRow, TableValue, quoted_value
 from effnet.runtime.base import installed_engines
 from effnet.runtime.latency import random_network

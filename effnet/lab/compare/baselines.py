@@ -1,23 +1,32 @@
-"""Why a rival costs something else than Table 2 of arXiv:1905.11946 quotes, beyond rounding: arithmetic and sources."""
+"""Baselines of the paper's Table 2, and what they cost: networks built on the meta device, params and MACs counted.
+
+Each is counted at the resolution of its figures in that table (arXiv:1905.11946). Those that timm has are timm's; the
+others are in `effnet.lab.compare.baseline_networks`. ResNet-RS, a later baseline, is here too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from math import ceil
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
 
+from effnet.arch import Arch, Operation, Stage, count
+from effnet.arch.serde import check_int
+from effnet.arch.spec import round_channels
 from effnet.data.torchvision_compat import declare_operators
-from effnet.lab.compare.amoebanet import amoebanet_a, amoebanet_c, gpipe
-from effnet.lab.compare.polynet import polynet
+from effnet.lab.compare.baseline_networks import amoebanet_a, amoebanet_c, densenet264, gpipe, polynet
 
-# key of RIVALS → the reason
+# Why a baseline costs something else than Table 2 quotes, beyond rounding: key -> arithmetic and sources
 PARAMS_NOTES = {
     "densenet264": (
         "Table 1 of arXiv:1608.06993 with growth rate 32 comes to 33.34 M, and that paper prints no count; with the "
-        "running means and variances of batch norm, which are no parameters, it is 33.74 M"
+        "running means and variances of batch norm, which are not parameters, it is 33.74 M"
     ),
     "inception_v4": (
         "the released network (TF-slim) has 42.7 M, and 46.0 M with the auxiliary classifier of training; "
@@ -30,74 +39,44 @@ PARAMS_NOTES = {
         "and counted once, they are 95.4 M. How 92.0 M shares them is not in print"
     ),
     "senet154": (
-        "arXiv:1707.07012 prints 145.8 M. The released network ends in a 7×7 average pool, which leaves one number a "
-        "channel of a map of 224 pixels, but 4×4 of the 10×10 map of 320. A classifier of all of them has 16 × 2048 × "
-        "1000 weights in place of 2048 × 1000: 115.09 + 30.72 = 145.81 M (our arithmetic). With global pooling, as in "
+        "arXiv:1707.07012 prints 145.8 M. The released network ends in a 7×7 average pool, which leaves one value "
+        "per channel at 224 pixels, but 4×4 of the 10×10 map at 320. A classifier on all of them has 16 × 2048 × "
+        "1000 weights instead of 2048 × 1000: 115.09 + 30.72 = 145.81 M (our arithmetic). With global pooling, as in "
         "arXiv:1709.01507, it is 115.1 M"
     ),
 }
-
-
 MACS_NOTES = {
     "resnet152": (
-        "a stage strides in its first 3×3 convolution here, as in torchvision and timm; with the stride in the 1×1 "
+        "stages stride in their first 3×3 convolution here, as in torchvision and timm; with the stride in the 1×1 "
         "before it, as in arXiv:1512.03385, it is 11.28 G, and that paper prints 11.3"
     ),
     "densenet169": (
-        "Table 1 of arXiv:1608.06993 comes to 3.36 G at 224 pixels. That paper only plots costs (figure 3), and where "
-        "3.5 B is from is not in print; DenseNet-264 is as far off"
+        "Table 1 of arXiv:1608.06993 comes to 3.36 G at 224 pixels. That paper only plots costs (figure 3), and "
+        "where 3.5 B comes from is not in print; DenseNet-264 is as far off"
     ),
     "densenet264": (
-        "Table 1 of arXiv:1608.06993 comes to 5.75 G at 224 pixels. That paper only plots costs (figure 3), and where "
-        "6.0 B is from is not in print; DenseNet-169 is as far off"
+        "Table 1 of arXiv:1608.06993 comes to 5.75 G at 224 pixels. That paper only plots costs (figure 3), and "
+        "where 6.0 B comes from is not in print; DenseNet-169 is as far off"
     ),
     "inception_v4": (
         "at its published 299 pixels it is 12.25 G; arXiv:1602.07261 prints no count. 13 B is right for the row below, "
         "Inception-ResNet-v2 (13.16 G)"
     ),
     "pnasnet5": (
-        "arXiv:1712.00559 prints 25.0 B, and the ratio beside 23 B fits that: 6.0 × 4.2 B = 25.2 B. 23 B is what the "
-        "row of AmoebaNet-A has"
+        "arXiv:1712.00559 prints 25.0 B, and the ratio printed with 23 B fits that: 6.0 × 4.2 B = 25.2 B. 23 B is the "
+        "figure of AmoebaNet-A's row"
     ),
 }
-
-
-# DenseNet-264: a row of Table 1 of arXiv:1608.06993 that neither torchvision nor timm gives a name to.
-#
-# timm's ``densenet264d`` is another network: its stem has three convolutions in place of one.
-
-
-DENSENET264_LAYERS = (6, 12, 64, 48)  # of the four dense blocks
-
-
-DENSENET264_GROWTH_RATE = 32  # channels that each layer adds
-
-
-DENSENET264_STEM = 64  # channels: twice the growth rate
-
-
-def densenet264() -> nn.Module:
-    """DenseNet-264 (k = 32), by torchvision's ``DenseNet``: (N, 3, H, W) -> (N, 1000) logits."""
-    declare_operators()
-    from torchvision.models import DenseNet
-
-    network: nn.Module = DenseNet(DENSENET264_GROWTH_RATE, DENSENET264_LAYERS, DENSENET264_STEM)
-    return network
-
-
-# The networks that EfficientNet was measured against in Table 2 of arXiv:1905.11946, and ResNet-RS, as networks.
-#
-# Each at the size that its figures in that table are for. Those that timm keeps are timm's; the others are in `nets`.
-
 
 BaselineSource = Literal["timm", "here", "quoted"]
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A network of 1000 classes. ``size``: the side in pixels that its published accuracy and MACs are for.
+    """A network with 1000 classes.
 
-    ``source``: the paper. ``origin``: who builds it; ``why``: why they do, or why nobody can ("quoted").
+    ``size``: the resolution of its published accuracy and MACs. ``source``: its paper. ``origin``: who builds it, and
+    ``origin_note`` why, or why it is only "quoted".
     """
 
     key: str
@@ -110,25 +89,25 @@ class Baseline:
 
     @property
     def params_note(self) -> str:
-        """Why its params differ from what Table 2 quotes; "" where only rounding does."""
+        """Why its params differ from Table 2; "" if only by rounding."""
         return PARAMS_NOTES.get(self.key, "")
 
     @property
     def macs_note(self) -> str:
-        """Why its MACs differ from what Table 2 quotes; "" where only rounding does."""
+        """Why its MACs differ from Table 2; "" if only by rounding."""
         return MACS_NOTES.get(self.key, "")
 
     @property
     def note(self) -> str:
-        """Both notes; "" where there is none."""
+        """Both notes; "" if there are none."""
         notes = (("Params", self.params_note), ("MACs", self.macs_note))
-        return " ".join(f"{what}: {text}." for what, text in notes if text)
+        return " ".join(f"{name}: {text}." for name, text in notes if text)
 
     def build(self) -> nn.Module:
-        """The network in evaluation mode, with random weights: (N, 3, H, W) -> (N, 1000) logits.
+        """Build it with random weights, in evaluation mode: (N, 3, H, W) -> (N, 1000) logits.
 
-        On the meta device, where it takes no memory, under ``with torch.device("meta")``. Raises ``ImportError`` where
-        it is timm's and timm is missing, ``ValueError`` where it is only quoted.
+        Under ``with torch.device("meta")`` it takes no memory. Raises ``ImportError`` if it is timm's and timm is not
+        installed, ``ValueError`` if it is only quoted.
         """
         if self.factory is None:
             raise ValueError(f"{self.title} is not built, only quoted: {self.origin_note}")
@@ -140,24 +119,18 @@ def _create_timm(name: str) -> nn.Module:
     try:
         import timm
     except ImportError:
-        raise ImportError(f'{name} is a network of timm, which is missing here: pip install "effnet[peers]"') from None
+        raise ImportError(f'the baseline {name} requires timm: pip install "effnet[peers]"') from None
     network: nn.Module = timm.create_model(name)
     return network
 
 
 def _timm_baseline(name: str, key: str, title: str, size: int, source: str, remark: str = "") -> Baseline:
-    """The rival that timm keeps as ``name``."""
-    return Baseline(key, title, size, source, "timm", f"timm keeps it as {name}{remark}", partial(_create_timm, name))
+    return Baseline(key, title, size, source, "timm", f"timm has it as {name}{remark}", partial(_create_timm, name))
 
 
-EVOLVED_NOTE = "no library keeps it; its cells are in its authors' code (tensorflow/tpu, amoeba_net)"
-
-
-RELEASED_NOTE = "no library keeps it; built as its authors released it"
-
-
+EVOLVED_NOTE = "in no library; its cells are in its authors' code (tensorflow/tpu, amoeba_net)"
+RELEASED_NOTE = "in no library; built as its authors released it"
 DENSENET264_NOTE = "torchvision's DenseNet with the row of Table 1; timm's densenet264d has another stem"
-
 
 # The largest size of each depth in tensorflow/tpu's list of checkpoints
 RESNET_RS_SIZES = {50: 160, 101: 192, 152: 256, 200: 256, 270: 256, 350: 320, 420: 320}
@@ -170,7 +143,7 @@ _BASELINES = (
     _timm_baseline("resnet152", "resnet152", "ResNet-152", 224, "arXiv:1512.03385"),
     Baseline("densenet264", "DenseNet-264", 224, "arXiv:1608.06993", "here", DENSENET264_NOTE, densenet264),
     _timm_baseline("inception_v3", "inception_v3", "Inception-v3", 299, "arXiv:1512.00567"),
-    _timm_baseline("legacy_xception", "xception", "Xception", 299, "arXiv:1610.02357", "; xception41 to 71 are later networks"),
+    _timm_baseline("legacy_xception", "xception", "Xception", 299, "arXiv:1610.02357", "; xception41 … 71 are later"),
     _timm_baseline("inception_v4", "inception_v4", "Inception-v4", 299, "arXiv:1602.07261"),
     _timm_baseline("inception_resnet_v2", "inception_resnet_v2", "Inception-ResNet-v2", 299, "arXiv:1602.07261"),
     _timm_baseline("resnext101_64x4d", "resnext101", "ResNeXt-101 (64×4d)", 320, "arXiv:1611.05431"),
@@ -189,4 +162,148 @@ _BASELINES = (
 
 
 # fmt: on
-BASELINES: dict[str, Baseline] = {rival.key: rival for rival in _BASELINES}
+BASELINES: dict[str, Baseline] = {baseline.key: baseline for baseline in _BASELINES}
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """Parameters, including frozen ones, and multiply-accumulates of one image."""
+
+    params: int
+    macs: int
+
+
+def count_module(model: nn.Module, size: int) -> ModelCost:
+    """Count ``model`` for one RGB image of ``size`` × ``size`` pixels, on the meta device: nothing is computed.
+
+    As in `effnet.count`, a multiply-accumulate of an ``nn.Conv2d`` or an ``nn.Linear`` is 1; pooling, batch norm,
+    activations, additions and biases are not counted. ``model`` may be on any device and is not changed.
+    Raises ``ValueError`` for a size below one pixel, and for a network in training mode.
+    """
+    check_int("size", size, 1)
+    if model.training:
+        raise ValueError("cannot count a network in training mode: call its eval() first")
+    macs: list[int] = []
+
+    def add(module: nn.Module, _: tuple[Tensor, ...], out: Tensor) -> None:
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        macs.append(weight[0].numel() * out.numel())  # each output is a product with one row of the weight
+
+    counted = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    hooks = [module.register_forward_hook(add) for module in counted]
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    try:
+        with torch.no_grad():
+            functional_call(model, on_meta, (torch.empty(1, 3, size, size, device="meta"),))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ModelCost(sum(parameter.numel() for parameter in model.parameters()), sum(macs))
+
+
+@dataclass(frozen=True)
+class BaselineCost:
+    """Params, those of the classifier among them, and MACs of one image of ``size`` × ``size`` pixels.
+
+    Notes: why they differ from Table 2; "" if only by rounding.
+    """
+
+    params: int
+    classifier_params: int
+    macs: int
+    size: int
+    params_note: str = ""
+    macs_note: str = ""
+
+
+@cache
+def count_baseline(key: str) -> BaselineCost | str:
+    """Count the baseline ``key``; if it is only quoted, return the reason.
+
+    Raises ``ImportError`` if it is timm's and timm is not installed.
+    """
+    baseline = BASELINES[key]
+    if baseline.origin == "quoted":
+        return f"not built: {baseline.origin_note}"
+    with torch.device("meta"):
+        model = baseline.build()
+    cost = count_module(model, baseline.size)
+    classifier = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    classifier_params = sum(parameter.numel() for parameter in classifier.parameters())
+    return BaselineCost(
+        cost.params, classifier_params, cost.macs, baseline.size, baseline.params_note, baseline.macs_note
+    )
+
+
+# MobileNetV1, MobileNetV2 and ResNet-50 of Table 3 as rows, scaled by the rules of the official EfficientNet code:
+# channels × width to the nearest multiple of 8, layers × depth rounded up. Which rules the paper used is not in print.
+BASE_RESOLUTION = 224
+# Channels, stride of the first layer, layers
+MOBILENET_V1 = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 2, 6), (1024, 2, 2))  # Table 1 of arXiv:1704.04861
+
+
+RESNET50 = ((64, 1, 3), (128, 2, 4), (256, 2, 6), (512, 2, 3))  # Table 1 of arXiv:1512.03385; four times that leave
+
+
+# Table 2 of arXiv:1801.04381
+MOBILENET_V2 = Arch(
+    "mobilenet_v2",
+    tuple(
+        Stage("mbconv", expand, 3, stride, channels, repeats)
+        for expand, channels, repeats, stride in (
+            *((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2)),
+            *((6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)),
+        )
+    ),
+    activation="relu6",
+)
+
+SizedOperations = Iterator[tuple[Operation, int]]  # each with the size of its output
+
+
+def count_scaled(base: str, depth: float = 1.0, width: float = 1.0, resolution: float = 1.0) -> tuple[int, int]:
+    """Return params, and MACs of one image, of "mobilenet_v1", "mobilenet_v2" or "resnet50" scaled by these factors.
+
+    ResNet-50 as nearly everyone builds it: with the stride in the 3×3 convolution, not in the 1×1 before it.
+    """
+    size = round(BASE_RESOLUTION * resolution)
+    if base == "mobilenet_v2":
+        counted = count(Arch("mobilenet_v2", MOBILENET_V2.stages, width, depth, size, activation="relu6"))
+        return counted.params, counted.macs
+    walk = {"mobilenet_v1": _walk_mobilenet_v1, "resnet50": _walk_resnet50}[base]
+    operations = list(walk(depth, width, size))
+    return sum(each.params for each, _ in operations), sum(each.macs(out, out) for each, out in operations)
+
+
+def _walk_mobilenet_v1(depth: float, width: float, side: int) -> SizedOperations:
+    inputs, side = round_channels(32, width), ceil(side / 2)
+    yield Operation("stem", 3, inputs, 3, 2), side
+    for channels, first, repeats in MOBILENET_V1:
+        wide = round_channels(channels, width)
+        for position in range(ceil(repeats * depth)):
+            stride = first if position == 0 else 1
+            side = ceil(side / stride)
+            yield Operation("depthwise", inputs, inputs, 3, stride, groups=inputs), side
+            yield Operation("project", inputs, wide), side
+            inputs = wide
+    yield Operation("classifier", inputs, 1000, norm=False, pooled=True), 1
+
+
+def _walk_resnet50(depth: float, width: float, side: int) -> SizedOperations:
+    inputs, side = round_channels(64, width), ceil(side / 2)
+    yield Operation("stem", 3, inputs, 7, 2), side
+    side = ceil(side / 2)  # pooled
+    for channels, first, repeats in RESNET50:
+        inner, wide = round_channels(channels, width), round_channels(4 * channels, width)
+        for position in range(ceil(repeats * depth)):
+            stride = first if position == 0 else 1
+            yield Operation("reduce", inputs, inner), side
+            side = ceil(side / stride)
+            yield Operation("convolve", inner, inner, 3, stride), side
+            yield Operation("expand", inner, wide), side
+            if position == 0:
+                yield Operation("shortcut", inputs, wide, 1, stride), side
+            inputs = wide
+    yield Operation("classifier", inputs, 1000, norm=False, pooled=True), 1

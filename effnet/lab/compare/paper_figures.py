@@ -1,6 +1,6 @@
-"""The papers' figures as data, as they are printed. Nothing here was computed or measured by us.
+"""Figures of the EfficientNet paper as data, exactly as printed; nothing here is computed or measured.
 
-Of arXiv:1905.11946 the last version (v5, September 2020) unless another is named; its "FLOPs" are multiply-adds.
+They are from the last version of arXiv:1905.11946 (v5, September 2020) unless noted; its "FLOPs" are multiply-adds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 PAPER_V1, PAPER_V5 = "arXiv:1905.11946v1", "arXiv:1905.11946v5"
 
-# Table 1: operator, resolution, channels, layers. The resolution is that of the stage's input.
+# Table 1: operator, resolution (of the stage's input), channels, layers
 TABLE1_STAGES = (
     ("Conv3x3", "224 × 224", "32", "1"),
     ("MBConv1, k3x3", "112 × 112", "16", "1"),
@@ -25,9 +25,9 @@ TABLE1_STAGES = (
 
 @dataclass(frozen=True)
 class Table2Row:
-    """A line of Table 2. ``group``: the EfficientNet that it is compared with, and that its ratios are to."""
+    """A row of Table 2. ``group``: the EfficientNet that it is compared with and its ratios refer to."""
 
-    key: str  # of ARCHS, or of RIVALS
+    key: str  # of ARCHS or BASELINES
     title: str
     group: str
     top1: str
@@ -66,7 +66,7 @@ TABLE2 = (
     Table2Row("gpipe", "GPipe", "b7", "84.3%", "97.0%", "557M", "-", "8.4x", "-"),
 )
 
-# Table 2 of v1 (May 2019): top-1 and top-5 before the networks were trained anew for v5
+# Table 2 of v1 (May 2019): top-1 and top-5 before the networks were retrained for v5
 TABLE2_V1 = {
     "b0": ("76.3%", "93.2%"),
     "b1": ("78.8%", "94.4%"),
@@ -81,7 +81,7 @@ TABLE2_V1 = {
 
 @dataclass(frozen=True)
 class ScaledRow:
-    """A line of Table 3 or 7: which network, by which factors where they are printed, its "FLOPS" and top-1."""
+    """A row of Table 3 or 7: the network, its scaling factors, "FLOPS" and top-1."""
 
     base: str  # "mobilenet_v1", "mobilenet_v2", "resnet50", "b0"
     title: str
@@ -90,7 +90,7 @@ class ScaledRow:
     depth: float = 1.0
     width: float = 1.0
     resolution: float = 1.0
-    factors_printed: bool = True  # whether the factors are printed
+    factors_printed: bool = True
 
 
 TABLE3 = (
@@ -122,7 +122,7 @@ TABLE7 = (
 
 @dataclass(frozen=True)
 class Table4Pair:
-    """Two networks of Table 4: accuracy and seconds of each, and how many times as fast the EfficientNet is."""
+    """Two networks of Table 4: their accuracies and seconds, and the speed-up of the EfficientNet."""
 
     baseline: str
     ours: str
@@ -135,7 +135,7 @@ class Table4Pair:
     speedup: str
 
 
-# Batch 1 on one core of an Intel Xeon E5-2690, means of 20 runs; the accuracies are v1's, in v5 too
+# Batch 1 on one core of an Intel Xeon E5-2690, means of 20 runs; accuracies are those of v1, in v5 too
 TABLE4 = (
     Table4Pair("resnet152", "b1", "ResNet-152", "EfficientNet-B1", "77.8%", "78.8%", "0.554s", "0.098s", "5.7x"),
     Table4Pair("gpipe", "b7", "GPipe", "EfficientNet-B7", "84.3%", "84.4%", "19.0s", "3.1s", "6.1x"),
@@ -144,10 +144,10 @@ TABLE4 = (
 
 @dataclass(frozen=True)
 class Table5Row:
-    """A half of a line of Table 5: a rival and ours on a data set. Params are without the classifier."""
+    """Half a row of Table 5: a baseline and ours on one dataset. Params are without the classifier."""
 
     dataset: str
-    baseline: str  # its key in RIVALS; "" for DAT, which is a way of training
+    baseline: str  # of BASELINES; "" for DAT, which is a training method
     baseline_title: str
     baseline_top1: str
     baseline_params: str
@@ -179,7 +179,7 @@ TABLE5_REPORTED = (
 )
 TABLE5_GEOMETRIC_MEANS = ("4.7x", "9.6x")
 
-# Table 6: pictures to train on and to test on, classes
+# Table 6: training images, test images, classes
 TABLE6_DATASETS = {
     "CIFAR-10": (50_000, 10_000, 10),
     "CIFAR-100": (50_000, 10_000, 100),
@@ -191,7 +191,7 @@ TABLE6_DATASETS = {
     "Food-101": (75_750, 25_250, 101),
 }
 
-# Table 8: on ImageNet's validation and test pictures, top-1 of either, and top-5 of either
+# Table 8: top-1 on ImageNet's validation and test images, then top-5
 TABLE8 = {
     "b0": ("77.11%", "77.23%", "93.35%", "93.45%"),
     "b1": ("79.13%", "79.17%", "94.47%", "94.43%"),

@@ -1,4 +1,4 @@
-"""One figure of a table: what was computed, what was measured, and what is quoted, side by side and never mixed."""
+"""A paper's table reproduced, with computed, measured and quoted figures, as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -10,47 +10,42 @@ from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.draw.figure import RenderedPlot
 
 FigureKind = Literal["computed", "measured", "quoted"]
-
-
+Unit = Literal["", "M", "G", "%", "×", "ms"]
 Amount = float | str
-
-
 FIGURE_KINDS: tuple[FigureKind, ...] = ("computed", "measured", "quoted")
-
+TEXT_SUFFIXES = ("md", "csv", "json")
+IMAGE_SUFFIXES = ("svg", "png")
 
 _UNIT_FACTORS = {"": 1.0, "M": 1e6, "B": 1e9, "%": 0.01, "x": 1.0, "s": 1.0}
-
-
 _PRINTED_NUMBER = re.compile(r"(\d+)(?:\.(\d+))?\s*([MBxs%]?)")
 
 
 @dataclass(frozen=True)
 class PrintedFigure:
-    """A figure as a paper prints it, "26M", "0.39B", "77.1%", "4.9x" or "0.554s"; or words."""
+    """A figure as a paper prints it: "26M", "0.39B", "77.1%", "4.9x", "0.554s", or words."""
 
     text: str
 
     @property
     def value(self) -> Amount:
-        """As a number, shares as fractions; words stay words."""
-        found = _PRINTED_NUMBER.fullmatch(self.text)
-        # through text: 77.1 × 0.01 is 0.7709999999999999
-        return float(f"{float(self.text.rstrip('MBxs%')) * _UNIT_FACTORS[found[3]]:.12g}") if found else self.text
+        """The number, percentages as fractions; words as they are."""
+        match = _PRINTED_NUMBER.fullmatch(self.text)
+        # Through text, since 77.1 × 0.01 is 0.7709999999999999
+        return float(f"{float(self.text.rstrip('MBxs%')) * _UNIT_FACTORS[match[3]]:.12g}") if match else self.text
 
     @property
     def last_digit(self) -> float:
-        """What one in its last digit is worth; 0 for words."""
-        found = _PRINTED_NUMBER.fullmatch(self.text)
-        return _UNIT_FACTORS[found[3]] * 10.0 ** -len(found[2] or "") if found else 0.0
+        """The value of one in its last digit; 0 for words."""
+        match = _PRINTED_NUMBER.fullmatch(self.text)
+        return _UNIT_FACTORS[match[3]] * 10.0 ** -len(match[2] or "") if match else 0.0
 
     def matches(self, amount: Amount, tolerance: float) -> bool:
-        """Whether ``amount`` rounds to what is printed, or is as near to it as the share ``within``."""
+        """Return whether ``amount`` rounds to the printed figure, or is within a relative ``tolerance`` of it."""
         value = self.value
         if isinstance(value, str) or isinstance(amount, str):
             return value == amount
@@ -59,7 +54,10 @@ class PrintedFigure:
 
 @dataclass(frozen=True)
 class TableValue:
-    """One figure. ``note``: why what is computed and what is quoted disagree, or why one of them is not there."""
+    """One figure of a table, of up to three kinds.
+
+    ``note``: why the computed and the quoted figure disagree, or why one is missing.
+    """
 
     computed: Amount | None = None
     measured: Amount | None = None
@@ -67,54 +65,48 @@ class TableValue:
     note: str = ""
 
     def amount(self, kind: FigureKind) -> Amount | None:
-        """The figure of that kind; None where there is none."""
+        """Return the figure of that kind; None if there is none."""
         if kind == "quoted":
             return self.quoted.value if self.quoted else None
         return self.computed if kind == "computed" else self.measured
 
     def to_dict(self, kinds: tuple[FigureKind, ...]) -> dict[str, Any]:
-        """The figures of ``kinds``, None where there is none, and the note where there is one."""
+        """Return the figures of ``kinds``, and the note if there is one."""
         return {kind: self.amount(kind) for kind in kinds} | ({"note": self.note} if self.note else {})
 
 
+NO_VALUE = TableValue()
+
+
 def quoted_value(text: str | None) -> TableValue:
-    """A figure that is only in print; ``None`` and "-" for one that is not."""
+    """Return a figure that is only quoted; ``None`` and "-" mean that it is not printed."""
     return TableValue(quoted=PrintedFigure(text) if text and text != "-" else None)
 
 
 def compare_values(
     computed: Amount | None, text: str | None, tolerance: float = 0.0, reason: str = "", note: str = ""
 ) -> TableValue:
-    """What is computed beside what is printed; ``text`` None or "-" where nothing is.
+    """Return a computed figure beside a printed one; ``text`` None or "-" if nothing is printed.
 
-    Where they disagree by more than the share ``within`` and more than rounding does, the note says by how much, and
-    ``why``. ``note`` stands there anyway.
+    If they differ by more than ``tolerance`` (relative) and more than rounding, a note says by how much, and the
+    ``reason``. ``note`` is added in any case.
     """
-    printed = PrintedFigure(text) if text and text != "-" else None
+    printed = quoted_value(text).quoted
     if computed is None or printed is None or printed.matches(computed, tolerance):
         return TableValue(computed, quoted=printed, note=note)
-    value, far = printed.value, ""
+    value, deviation = printed.value, ""
     if not isinstance(computed, str) and not isinstance(value, str):
-        share = computed / value - 1
-        far = f"{abs(share):.1%} {'above' if share > 0 else 'below'} what is quoted; "
-    told = (far + (reason or "no reason is known")).rstrip(".")
-    return TableValue(computed, quoted=printed, note="; ".join(filter(None, (told, note))))
-
-
-# A table of a paper, reproduced: rows of figures, each computed, measured or quoted.
-
-
-Unit = Literal["", "M", "G", "%", "×", "ms"]
-
-
-NO_VALUE = TableValue()
+        relative = computed / value - 1
+        deviation = f"{abs(relative):.1%} {'above' if relative > 0 else 'below'} the quoted figure; "
+    explanation = (deviation + (reason or "no reason is known")).rstrip(".")
+    return TableValue(computed, quoted=printed, note="; ".join(filter(None, (explanation, note))))
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its ``key`` in JSON and CSV, its heading, and which kinds of figures it holds.
+    """A column: its ``key`` in JSON and CSV, its heading, the unit to show numbers in, and the kinds of its figures.
 
-    ``unit`` says how numbers are shown; they are kept as numbers, shares as fractions, and times in seconds.
+    Stored numbers are plain: percentages are fractions, and times are in seconds.
     """
 
     key: str
@@ -123,7 +115,7 @@ class Column:
     kinds: tuple[FigureKind, ...] = ("quoted",)
 
     def format(self, value: TableValue, kind: FigureKind) -> str:
-        """The figure of that kind for a person; what is quoted stands as it is printed. A dash where there is none."""
+        """Format a figure for people; quoted ones as printed, missing ones as a dash."""
         if kind == "quoted" and value.quoted:
             return value.quoted.text
         amount = value.amount(kind)
@@ -149,7 +141,7 @@ class Column:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row: its name, and a figure for each column's key; keys that are left out have none."""
+    """A row: its name, and a figure for each column's key; missing keys have none."""
 
     name: str
     values: Mapping[str, TableValue]
@@ -160,7 +152,11 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a paper. ``source``: the paper, its version and the place in it that the quoted figures are from."""
+    """A table of a paper.
+
+    ``source``: the paper, its version and where in it the quoted figures are. ``environment``: what else to store, such
+    as the machine that measured.
+    """
 
     name: str
     title: str
@@ -168,12 +164,10 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = ()
-    environment: Mapping[str, Any] = field(
-        default_factory=lambda: MappingProxyType({})
-    )  # the machine of what is measured
+    environment: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: ``rows`` of ``{"name": …, KEY: {"computed": …, "quoted": …, "note": …}, …}``."""
+        """Return plain data: ``rows`` of ``{"name": …, KEY: {"computed": …, "quoted": …, "note": …}, …}``."""
         return {
             "table": self.name,
             "title": self.title,
@@ -187,7 +181,7 @@ class Table:
         }
 
     def printed_columns(self) -> tuple[tuple[Column, FigureKind], ...]:
-        """One for each column and each kind that some row has of it: what stands beside each other on paper."""
+        """Return the columns as printed: one for each column and kind that any row has."""
         return tuple(
             (column, kind)
             for column in self.columns
@@ -196,39 +190,37 @@ class Table:
         )
 
     def is_text_column(self, column: Column) -> bool:
-        """Whether the column holds no number."""
+        """Return whether the column has no numbers."""
         amounts = [row[column.key].amount(kind) for row in self.rows for kind in column.kinds]
         return all(amount is None or isinstance(amount, str) for amount in amounts)
 
     def headings(self) -> tuple[str, ...]:
-        """The heading of each part: with its kind."""
+        """Return the headings of the printed columns, with their kinds."""
         return tuple(f"{column.title}, {kind}" for column, kind in self.printed_columns())
 
     def format_rows(self) -> Iterator[tuple[str, ...]]:
-        """Each row as shown: its name, then each part; "[3]" behind a figure that the third remark is on."""
+        """Yield each row as printed: its name, then the printed columns, with "[3]" after a figure with note 3."""
         numbers = {key: number for number, key in enumerate(self._rows_by_note(), start=1)}
-        last = {
-            column.key: kind for column, kind in self.printed_columns()
-        }  # the number stands at a column's last part
+        last = {column.key: kind for column, kind in self.printed_columns()}  # where a column's number goes
         for row in self.rows:
-            shown = [row.name]
+            cells = [row.name]
             for column, kind in self.printed_columns():
                 value = row[column.key]
                 number = numbers.get((column.key, value.note)) if last[column.key] == kind else None
-                shown.append(column.format(value, kind) + (f" [{number}]" if number else ""))
-            yield tuple(shown)
+                cells.append(column.format(value, kind) + (f" [{number}]" if number else ""))
+            yield tuple(cells)
 
     def footnotes(self) -> tuple[str, ...]:
-        """The notes on single figures, in their order, each once; and then those on the whole table."""
+        """Return the notes on single figures, each once, and then those on the whole table."""
         titles = {column.key: column.title for column in self.columns}
-        of: list[str] = []
-        for (key, note), names in self._rows_by_note().items():
-            name = f"{names[0]}, {titles[key]}" if len(names) == 1 else titles[key]
-            of.append(f"[{len(of) + 1}] {name}: {note}.")
-        return (*of, *self.notes)
+        footnotes = []
+        for number, ((key, note), names) in enumerate(self._rows_by_note().items(), start=1):
+            subject = f"{names[0]}, {titles[key]}" if len(names) == 1 else titles[key]
+            footnotes.append(f"[{number}] {subject}: {note}.")
+        return (*footnotes, *self.notes)
 
     def _rows_by_note(self) -> dict[tuple[str, str], list[str]]:
-        """The notes that are shown, (column's key, text), in their order, and the rows that each is on."""
+        """Return (column's key, note) of the printed columns, with the rows of each."""
         found: dict[tuple[str, str], list[str]] = {}
         keys = list(dict.fromkeys(column.key for column, _ in self.printed_columns()))
         for row in self.rows:
@@ -238,17 +230,8 @@ class Table:
         return found
 
 
-# Tables and figures as files: Markdown, CSV, JSON, and drawings as SVG and PNG.
-
-
-TEXT_SUFFIXES = ("md", "csv", "json")
-
-
-IMAGE_SUFFIXES = ("svg", "png")
-
-
 def to_markdown(table: Table) -> str:
-    """The table with its source, each kind of figure in a column of its own, and the remarks below it."""
+    """Return the table as Markdown, with its source above and its footnotes below."""
     lines = [
         f"### {table.title}",
         "",
@@ -256,71 +239,82 @@ def to_markdown(table: Table) -> str:
         "",
         "| " + " | ".join(("", *table.headings())) + " |",
         "|---|" + "".join("---|" if table.is_text_column(column) else "--:|" for column, _ in table.printed_columns()),
-        *("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in table.format_rows()),
+        *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.format_rows()),
         "",
-        *(f"- {remark}" for remark in table.footnotes()),
+        *(f"- {note}" for note in table.footnotes()),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def to_csv(table: Table) -> str:
-    """A line for each row; a column KEY_KIND for each kind of figure, plain numbers, and KEY_note."""
-    out = StringIO()
-    write = csv.writer(out, lineterminator="\n").writerow
-    noted = {column.key for column in table.columns for row in table.rows if row[column.key].note}
-    heading, fields = ["name"], []
+    """Return the table as CSV: a column KEY_KIND of plain numbers for each kind of figure, and KEY_note."""
+    with_notes = {column.key for column in table.columns for row in table.rows if row[column.key].note}
+    heading = ["name"]
     for column in table.columns:
         heading += [f"{column.key}_{kind}" for kind in column.kinds]
-        heading += [f"{column.key}_note"] if column.key in noted else []
-        fields.append((column, column.key in noted))
-    write(heading)
-    for row in table.rows:
-        line: list[object] = [row.name]
-        for column, with_note in fields:
-            amounts = [row[column.key].amount(kind) for kind in column.kinds]
-            line += ["" if amount is None else amount for amount in amounts]
-            line += [row[column.key].note] if with_note else []
-        write(line)
-    return out.getvalue()
+        heading += [f"{column.key}_note"] if column.key in with_notes else []
+
+    def cells(row: TableRow) -> Iterator[object]:
+        yield row.name
+        for column in table.columns:
+            for kind in column.kinds:
+                amount = row[column.key].amount(kind)
+                yield "" if amount is None else amount
+            if column.key in with_notes:
+                yield row[column.key].note
+
+    text = StringIO()
+    write = csv.writer(text, lineterminator="\n")
+    write.writerow(heading)
+    write.writerows(map(cells, table.rows))
+    return text.getvalue()
+
+
+class Drawing(Protocol):
+    """A plot or a diagram that can be written."""
+
+    @property
+    def standalone_svg(self) -> str:
+        """The drawing as an SVG file."""
+
+    @property
+    def png(self) -> bytes:
+        """The drawing as a PNG file."""
 
 
 def table_paths(name: str, folder: Path, with_drawing: bool) -> list[Path]:
-    """What `write` writes."""
+    """Return the paths that `write_table` writes."""
     return [folder / f"{name}.{suffix}" for suffix in (*TEXT_SUFFIXES, *(IMAGE_SUFFIXES if with_drawing else ()))]
 
 
-def write_table(table: Table, folder: Path, drawing: RenderedPlot | None = None) -> list[Path]:
-    """The table as ``.md``, ``.csv`` and ``.json`` in ``folder``, and its drawing as ``.svg`` and ``.png``; the paths.
+def write_table(table: Table, folder: Path, drawing: Drawing | None = None) -> list[Path]:
+    """Write the table as ``.md``, ``.csv`` and ``.json``, and its drawing as ``.svg`` and ``.png``; return the paths.
 
-    Raises ``OSError`` with one sentence where they cannot be written.
+    Raises ``OSError`` if they cannot be written.
     """
-    contents = {
-        "md": to_markdown(table).encode(),
-        "csv": to_csv(table).encode(),
-        "json": (json.dumps(table.to_dict(), indent=2, ensure_ascii=False) + "\n").encode(),
-    }
+    content = json.dumps(table.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    texts = dict(zip(TEXT_SUFFIXES, (to_markdown(table), to_csv(table), content), strict=True))
+    for suffix, text in texts.items():
+        with atomic_write(folder / f"{table.name}.{suffix}") as partial_path:
+            partial_path.write_bytes(text.encode())
     if drawing:
-        contents |= {"svg": drawing.standalone_svg.encode(), "png": drawing.png}
-    written = table_paths(table.name, folder, drawing is not None)
-    for path in written:
-        with atomic_write(path) as beside:
-            beside.write_bytes(contents[path.suffix[1:]])
-    return written
+        write_drawing(folder / table.name, drawing)
+    return table_paths(table.name, folder, drawing is not None)
 
 
-def write_csv(path: Path, heading: Sequence[str], lines: Iterable[Sequence[object]]) -> Path:
-    """Writes a CSV."""
-    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+def write_csv(path: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    """Write a CSV file."""
+    with atomic_write(path) as partial_path, partial_path.open("w", newline="", encoding="utf-8") as file:
         write = csv.writer(file, lineterminator="\n")
         write.writerow(heading)
-        write.writerows(lines)
+        write.writerows(rows)
     return path
 
 
-def write_drawing(stem: Path, drawing: RenderedPlot) -> list[Path]:
-    """Writes ``stem.svg`` and ``stem.png``."""
+def write_drawing(stem: Path, drawing: Drawing) -> list[Path]:
+    """Write ``stem.svg`` and ``stem.png``; return the paths."""
     contents = {".svg": drawing.standalone_svg.encode(), ".png": drawing.png}
     for suffix, content in contents.items():
-        with atomic_write(stem.with_suffix(suffix)) as beside:
-            beside.write_bytes(content)
+        with atomic_write(stem.with_suffix(suffix)) as partial_path:
+            partial_path.write_bytes(content)
     return [stem.with_suffix(suffix) for suffix in contents]

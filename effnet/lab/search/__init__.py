@@ -1,1 +1,1 @@
-"""Searches that train or measure many networks: coefficients, blocks, the claim of compound scaling."""
+"""Searches by training many small networks: architectures, scaling coefficients, a study of compound scaling."""

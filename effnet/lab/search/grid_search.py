@@ -1,11 +1,17 @@
-"""Accuracy as a smooth function of how a doubling of MACs is divided among depth, width and resolution."""
+"""Grid search for the compound coefficients α, β, γ: the paper's first step (section 3.3), on your own images.
+
+Every point of the grid grows a small base to about twice its MACs. The networks that differ are trained briefly from
+several seeds, the better ones longer, and the best fully, along with the paper's own triple, and tested on images that
+no choice was made on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
-from math import log, sqrt
+from fractions import Fraction
+from itertools import combinations, product
+from math import floor, log, sqrt
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -14,35 +20,128 @@ import numpy as np
 
 from effnet.arch import Arch, count
 from effnet.arch.serde import check_int
-from effnet.lab.search.coefficients import PAPER_COEFFICIENTS, CompoundCoefficients, coefficient_grid, grow
-from effnet.lab.search.dataset import SearchDataset
-from effnet.lab.search.proxy_training import BASE_ARCH
-from effnet.lab.search.scheduler import TrainingJob, run_jobs
+from effnet.arch.spec import stage_depths
+from effnet.lab.search.job_store import ProgressCallback, TrainingResult, run_jobs
+from effnet.lab.search.proxy_task import BASE_ARCH, SearchDataset
 from effnet.lab.search.scoring import mnasnet_reward
 from effnet.lab.search.search_space import layers_key
 from effnet.lab.search.statistics import Accuracies, HeldOutImages, PairedDifference, paired_difference
-from effnet.lab.search.store import TrainingResult
 from effnet.lab.search.successive_halving import Rung, SuccessiveHalving
 
+MACS_GROWTH = 2.0  # α·β²·γ² ≈ 2: one step of φ doubles the MACs
+MAX_TICKS = 100  # values of one coefficient
 SURFACE_TERMS = 6
+SURFACE_STEPS = 200  # per side, to find the surface's maximum
+SEEDS = 3
+RUNG_EPOCHS = (1, 3, 9)  # each rung keeps a third of the one before
+FINALISTS, FINAL_EPOCHS, FINAL_SEEDS = 3, 27, 5
 
 
-SURFACE_STEPS = 200  # steps a side in which the surface's top is looked for
+def _parse_fraction(text: str) -> Fraction:
+    try:
+        fraction = Fraction(text)
+        float(fraction)
+        return fraction
+    except (ValueError, ArithmeticError):
+        raise ValueError(f"{text!r} is not a decimal number such as 0.05") from None
+
+
+@dataclass(frozen=True, order=True)
+class CompoundCoefficients:
+    """One triple: the growth of depth (α), width (β) and resolution (γ)."""
+
+    alpha: Fraction
+    beta: Fraction
+    gamma: Fraction
+
+    @classmethod
+    def parse(cls, alpha: float | str, beta: float | str, gamma: float | str) -> CompoundCoefficients:
+        """Read decimals exactly: 1.15 is 23/20. Raises ``ValueError`` for anything else."""
+        return cls(*(_parse_fraction(str(each)) for each in (alpha, beta, gamma)))
+
+    @property
+    def growth(self) -> Fraction:
+        """The growth of the MACs before rounding: α·β²·γ²."""
+        return self.alpha * self.beta**2 * self.gamma**2
+
+    @property
+    def triple(self) -> tuple[float, float, float]:
+        """α, β, γ as floats."""
+        return float(self.alpha), float(self.beta), float(self.gamma)
+
+    def describe(self) -> str:
+        """Return "1.2 / 1.1 / 1.15"."""
+        return " / ".join(f"{each:g}" for each in self.triple)
+
+
+PAPER_COEFFICIENTS = CompoundCoefficients.parse("1.2", "1.1", "1.15")  # section 3.3 of arXiv:1905.11946, step 1
+
+
+def coefficient_grid(
+    step: str = "0.05", low: str = "1", high: str = "2", tolerance: str = "0.1"
+) -> tuple[CompoundCoefficients, ...]:
+    """Return all (α, β, γ) in [low, high] with |α·β²·γ² − 2| < ``tolerance``: 108 with the paper's numbers.
+
+    Decimals are read as exact fractions, since rounding of floats would include or exclude points on the border by
+    chance. Raises ``ValueError`` for a coefficient below 1, a grid without points, or one with too many.
+    """
+    tick, first, last, allowed = map(_parse_fraction, (step, low, high, tolerance))
+    if tick <= 0 or allowed <= 0:
+        raise ValueError(f"the step and the tolerance of the grid must be above 0, got {step} and {tolerance}")
+    if first < 1:
+        raise ValueError(f"α, β and γ must be at least 1 (equation 3), got {low}: growing a network shrinks nothing")
+    if allowed >= 1:
+        raise ValueError(f"the tolerance must be below 1, got {tolerance}: α·β²·γ² = 1 is no growth")
+    if (last - first) / tick > MAX_TICKS:
+        raise ValueError(f"a step of {step} gives more than {MAX_TICKS} values of each coefficient: use a larger one")
+    ticks = [first + tick * index for index in range(floor((last - first) / tick) + 1)]
+    points = (CompoundCoefficients(*triple) for triple in product(ticks, repeat=3))
+    grid = tuple(point for point in points if abs(point.growth - Fraction(MACS_GROWTH)) < allowed)
+    if not grid:
+        raise ValueError(
+            f"no α, β, γ from {low} to {high} in steps of {step} has α·β²·γ² within {tolerance} of 2: use a smaller "
+            "step or a larger tolerance"
+        )
+    return grid
+
+
+def grow(base: Arch, alpha: float, beta: float, gamma: float) -> Arch:
+    """Grow ``base`` as finely as possible: by single channels, single pixels and single layers.
+
+    `effnet.scale` rounds as the paper does: channels to multiples of eight and the layers of each stage up. For a small
+    base that makes one network of many points of the grid, and moves MACs by half. Here the number of layers is α times
+    the base's, rounded; the stages that lack most get the layers first.
+    """
+    fixed = {0, len(base.stages) - 1} if not base.scale_ends else set()
+    exact = [layers if index in fixed else layers * alpha for index, layers in enumerate(stage_depths(base))]
+    depths = [floor(layers + 1e-9) for layers in exact]
+    missing = floor(sum(exact) - sum(depths) + 0.5)
+    for index in sorted(range(len(exact)), key=lambda index: (depths[index] - exact[index], index))[:missing]:
+        depths[index] += 1
+    return replace(
+        base,
+        name=f"{base.name}_d{alpha:g}_w{beta:g}_r{gamma:g}",
+        stages=tuple(replace(stage, layers=layers) for stage, layers in zip(base.stages, depths, strict=True)),
+        depth=1.0,
+        width=base.width * beta,
+        resolution=floor(base.resolution * gamma + 0.5),
+        divisor=1,
+    )
 
 
 def growth_fractions(point: CompoundCoefficients) -> tuple[float, float, float]:
-    """The parts of the growth that depth, width and resolution have, of one: ln α, 2 ln β, 2 ln γ over their sum."""
-    parts = [log(point.alpha), 2 * log(point.beta), 2 * log(point.gamma)]
-    depth, width, resolution = (part / sum(parts) for part in parts)
+    """Return the parts of the growth due to depth, width and resolution: ln α, 2 ln β, 2 ln γ over their sum."""
+    logs = [log(point.alpha), 2 * log(point.beta), 2 * log(point.gamma)]
+    depth, width, resolution = (each / sum(logs) for each in logs)
     return depth, width, resolution
 
 
 @dataclass(frozen=True)
 class ResponseSurface:
-    """A quadratic in the three shares, which sum to one: a term for each, and one for each two of them.
+    """Accuracy as a quadratic in the three growth fractions, which sum to 1 (Scheffé's mixture polynomial, 1958).
 
-    (The mixture polynomial of Scheffé, 1958.) ``explained``: R², the part of the values' variance that it explains;
-    ``chance``: how often values without any pattern would let it explain as much (the F-test against a constant).
+    One term for each fraction, and one for each pair. ``p_value``: how often values without any pattern would reach
+    this R² (F-test against a constant).
     """
 
     terms: tuple[float, ...]
@@ -50,80 +149,62 @@ class ResponseSurface:
     p_value: float
 
     def predict(self, depth: float, width: float, resolution: float) -> float:
-        """Its height at these shares."""
+        """Return the surface's value at these fractions."""
         return float(np.dot(self.terms, _surface_row((depth, width, resolution))))
 
     def maximum(self) -> tuple[float, float, float]:
-        """The shares at which it is highest."""
-        every = (
+        """Return the fractions at which it is highest."""
+        fractions = (
             (depth / SURFACE_STEPS, width / SURFACE_STEPS, 1 - (depth + width) / SURFACE_STEPS)
             for depth in range(SURFACE_STEPS + 1)
             for width in range(SURFACE_STEPS + 1 - depth)
         )
-        return max(every, key=lambda at: self.predict(*at))
+        return max(fractions, key=lambda each: self.predict(*each))
 
 
 def fit_surface(points: Sequence[CompoundCoefficients], values: Sequence[float]) -> ResponseSurface | None:
-    """The surface that fits ``values`` at ``points`` best, by least squares; None of so few that it fits anything."""
+    """Fit a surface by least squares; None for so few points that it would fit anything."""
     if len(points) <= SURFACE_TERMS + 1:
         return None
     from scipy.stats import f
 
-    wanted = np.array(values)
+    target = np.array(values)
     rows = np.array([_surface_row(growth_fractions(point)) for point in points])
-    terms, _, rank, _ = np.linalg.lstsq(rows, wanted, rcond=None)
-    left, whole = float(((wanted - rows @ terms) ** 2).sum()), float(((wanted - wanted.mean()) ** 2).sum())
-    if not whole or rank < SURFACE_TERMS:
+    terms, _, rank, _ = np.linalg.lstsq(rows, target, rcond=None)
+    residual, total = float(((target - rows @ terms) ** 2).sum()), float(((target - target.mean()) ** 2).sum())
+    if not total or rank < SURFACE_TERMS:
         return None
     freedom = len(points) - SURFACE_TERMS
-    ratio = ((whole - left) / (SURFACE_TERMS - 1)) / (left / freedom) if left else float("inf")
-    return ResponseSurface(tuple(map(float, terms)), 1 - left / whole, float(f.sf(ratio, SURFACE_TERMS - 1, freedom)))
+    ratio = ((total - residual) / (SURFACE_TERMS - 1)) / (residual / freedom) if residual else float("inf")
+    p_value = float(f.sf(ratio, SURFACE_TERMS - 1, freedom))
+    return ResponseSurface(tuple(map(float, terms)), 1 - residual / total, p_value)
 
 
-def _surface_row(parts: tuple[float, float, float]) -> list[float]:
-    return [*parts, *(one * other for one, other in combinations(parts, 2))]
-
-
-# The paper's step 1 on one's own pictures: which α, β, γ make the best of twice the MACs (section 3.3).
-#
-# Every point of the grid grows a small base. The networks that differ are trained shortly from several seeds, the better
-# ones longer, and the best are at last trained fully beside the paper's own triple, judged on pictures that nothing was
-# chosen by.
-
-
-SEEDS = 3
-
-
-RUNG_EPOCHS = (1, 3, 9)  # of the rungs; each keeps a third of the one before
-
-
-FINALISTS, FINAL_EPOCHS, FINAL_SEEDS = 3, 27, 5
-
-
-MACS_GROWTH = 2.0  # α·β²·γ²
+def _surface_row(fractions: tuple[float, float, float]) -> list[float]:
+    return [*fractions, *(one * other for one, other in combinations(fractions, 2))]
 
 
 @dataclass(frozen=True)
 class EqualMacsAccuracy:
-    """What a grown network is chosen by: its accuracy at the cost of exactly ``target`` MACs.
+    """Accuracy at exactly ``target`` MACs, by which grown networks are ranked.
 
-    Rounding gives some networks more MACs than others, and more MACs more accuracy; the exchange rate is that of the
-    search that found B0, ACC × (MACs / target)^−.07.
+    Rounding gives some networks more MACs than others, and more MACs give more accuracy; the exchange rate is that of
+    the search that found B0, ACC × (MACs / target)^−.07.
     """
 
     target: float
     classes: int
 
     def __call__(self, arch: Arch, accuracy: float) -> float:
-        """The worth of ``arch``, which has this accuracy (a fraction)."""
+        """Return the value of ``arch`` for this accuracy (a fraction)."""
         return mnasnet_reward(accuracy, count(arch, classes=self.classes).macs, self.target)
 
 
 @dataclass(frozen=True)
 class GridSearch:
-    """The search as a rule: the points, the network of each, and who is trained how long.
+    """The points of a search, the network of each, and how long which are trained.
 
-    Networks that differ in name alone are one: ``networks`` has as many entries as ``points``, with repetitions.
+    Points that build the same network share it: ``networks`` has one entry per point, with repetitions.
     """
 
     base: Arch
@@ -145,52 +226,49 @@ class GridSearch:
         final_seeds: int = FINAL_SEEDS,
         seed: int = 0,
     ) -> GridSearch:
-        """The search over ``points`` (the paper's grid if None), with a rung of each of ``epochs`` and a final one.
+        """Set up a search over ``coefficients`` (default: the paper's grid), with a rung for each of ``epochs``.
 
         The paper's own triple takes part in every rung. Raises ``ValueError`` for a number below 1.
         """
-        check_int("final", finalists, 1)
-        coefficients = tuple(dict.fromkeys((*(coefficients or coefficient_grid()), PAPER_COEFFICIENTS)))
-        first: dict[tuple[object, ...], Arch] = {}
+        check_int("finalists", finalists, 1)
+        points = tuple(dict.fromkeys((*(coefficients or coefficient_grid()), PAPER_COEFFICIENTS)))
+        built: dict[tuple[object, ...], Arch] = {}
 
         def network(point: CompoundCoefficients) -> Arch:
             arch = grow(base, *point.triple)
-            return first.setdefault(layers_key(arch), arch)
+            return built.setdefault(layers_key(arch), arch)
 
-        always = (network(PAPER_COEFFICIENTS),)
-        networks = tuple(map(network, coefficients))
-        different = tuple(dict.fromkeys(networks))
-        keep = len(different)
-        rungs = []
+        paper = network(PAPER_COEFFICIENTS)
+        networks = tuple(map(network, points))
+        candidates = tuple(dict.fromkeys(networks))
+        keep, rungs = len(candidates), []
         for each in epochs:
             rungs.append(Rung(keep, each, seeds))
             keep = max(finalists, round(keep / 3))
         rungs.append(Rung(finalists, final_epochs, final_seeds))
-        worth = EqualMacsAccuracy(MACS_GROWTH * count(base, classes=classes).macs, classes)
-        return cls(
-            base, coefficients, networks, SuccessiveHalving(different, tuple(rungs), worth, always, seed), classes
-        )
+        value = EqualMacsAccuracy(MACS_GROWTH * count(base, classes=classes).macs, classes)
+        halving = SuccessiveHalving(candidates, tuple(rungs), value, (paper,), seed)
+        return cls(base, points, networks, halving, classes)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells this search from another: its store takes no other."""
-        halving = self.halving
+        """The search as plain data, by which a store is recognized."""
         return {
             "search": "coefficients",
             "base": self.base.to_dict(),
-            "points": [point.in_words() for point in self.coefficients],
-            "rungs": [list(rung) for rung in halving.rungs],
-            "seed": halving.seed,
+            "points": [point.describe() for point in self.coefficients],
+            "rungs": [list(rung) for rung in self.halving.rungs],
+            "seed": self.halving.seed,
         }
 
     def coefficients_of(self, arch: Arch) -> tuple[CompoundCoefficients, ...]:
-        """The points that grow the base to ``arch``."""
-        return tuple(point for point, one in zip(self.coefficients, self.networks, strict=True) if one == arch)
+        """Return the points that build ``arch``."""
+        return tuple(point for point, built in zip(self.coefficients, self.networks, strict=True) if built == arch)
 
 
 @dataclass(frozen=True)
 class GridSearchStanding:
-    """How a network did in the last rung that it took part in: accuracies as fractions, a seed each."""
+    """A network's outcome in the last rung that it took part in; accuracies are fractions, one per seed."""
 
     arch: Arch
     coefficients: tuple[CompoundCoefficients, ...]
@@ -202,21 +280,19 @@ class GridSearchStanding:
 
     @property
     def representative(self) -> CompoundCoefficients:
-        """The triple that it is named by: the paper's, or else the one in the middle of all that grow this network."""
+        """The triple that stands for all that build this network: the paper's, or else the middle one."""
         return PAPER_COEFFICIENTS if PAPER_COEFFICIENTS in self.coefficients else middle_coefficients(self.coefficients)
 
     def label(self) -> str:
-        """ "1.2 / 1.1 / 1.15 + 2": the triple that it is named by, and how many others there are."""
-        return self.representative.in_words() + (
-            f" + {len(self.coefficients) - 1}" if len(self.coefficients) > 1 else ""
-        )
+        """Return "1.2 / 1.1 / 1.15 + 2": the representative triple, and how many others there are."""
+        others = len(self.coefficients) - 1
+        return self.representative.describe() + (f" + {others}" if others else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """The network, the triples that grow it, and its figures."""
-        triples = [list(one.triple) for one in self.coefficients]
+        """Return the network, its triples and figures as plain data."""
         return asdict(replace(self, coefficients=())) | {
             "arch": self.arch.to_dict(),
-            "points": triples,
+            "coefficients": [list(one.triple) for one in self.coefficients],
             "mean": self.accuracies.mean,
             "spread": self.accuracies.spread,
         }
@@ -224,12 +300,12 @@ class GridSearchStanding:
 
 @dataclass(frozen=True)
 class GridSearchResult:
-    """The outcome. ``stands``: every network, those who came furthest first, among them the best first.
+    """The outcome of a grid search.
 
-    ``first``: what each network was worth in the first round, which the surface is fitted to.
-    ``noise``: the spread over seeds in the first rung, of all networks together. ``finals``: what the final rung's
-    networks reach as judged by ``judges``, and by how much each leads the paper's triple, from the same seeds and at
-    equal MACs; the intervals of all of them hold together, since the best is chosen among them.
+    ``standings``: every network; those that came furthest first, the best of them first. ``first_round``: each
+    network's value in the first rung, which the surface is fitted to. ``noise``: the spread over seeds in the first
+    rung, pooled over networks. ``finalists``: test accuracies in the last rung, and each lead over the paper's triple
+    at equal MACs, from the same seeds; their intervals hold together, since the best is chosen among them.
     """
 
     search: GridSearch
@@ -242,73 +318,73 @@ class GridSearchResult:
 
     @property
     def best(self) -> GridSearchStanding:
-        """The network that came out first."""
+        """The winner."""
         return self.standings[0]
 
     @property
     def lead(self) -> PairedDifference | None:
-        """By how much the best leads the paper's triple; None where that is the best."""
-        return next(difference for stand, difference in self.finalists if stand.arch == self.best.arch)
+        """The lead of the best over the paper's triple; None if that is the best."""
+        return next(difference for standing, difference in self.finalists if standing.arch == self.best.arch)
 
     @property
     def recommended(self) -> CompoundCoefficients:
-        """The triple to use: the best where it is clearly better, else the paper's."""
+        """The triple to use: the best if it is significantly better, else the paper's."""
         return self.best.representative if self.lead and self.lead.low > 0 else PAPER_COEFFICIENTS
 
     def verdict(self) -> str:
-        """What can honestly be said."""
-        named, lead = self.best.representative.in_words(), self.lead
+        """Return what the search shows, with its caveats."""
+        best, paper, lead = self.best.representative.describe(), PAPER_COEFFICIENTS.describe(), self.lead
         if lead is None:
-            return f"The paper's own triple, {PAPER_COEFFICIENTS.in_words()}, came out best."
-        told = f"{lead.in_words()}, at equal MACs"
+            return f"The paper's own triple, {paper}, came out best."
+        difference = f"{lead.describe()}, at equal MACs"
         if lead.low > 0:
-            said = f"{named} is better than the paper's {PAPER_COEFFICIENTS.in_words()}: {told}."
+            verdict = f"{best} is better than the paper's {paper}: {difference}."
         elif lead.high < 0:
-            said = f"{named} was chosen, and is worse than the paper's {PAPER_COEFFICIENTS.in_words()}: {told}. Keep the paper's."
+            verdict = f"{best} was selected, and is worse than the paper's {paper}: {difference}. Keep the paper's."
         else:
-            said = (
-                f"{named} was chosen, but from the paper's {PAPER_COEFFICIENTS.in_words()} it cannot be told: {told}. "
-                "The difference lies within the noise; more pictures, epochs or seeds may show one. Until then keep "
-                "the paper's."
+            verdict = (
+                f"{best} was selected, but does not differ significantly from the paper's {paper}: {difference}. "
+                "The difference is within the noise; more images, epochs or seeds may show one. Until then keep the "
+                "paper's."
             )
-        return " ".join(filter(None, (said, self.held_out.caution(lead.mean))))
+        return " ".join(filter(None, (verdict, self.held_out.caution(lead.mean))))
 
     def notes(self) -> list[str]:
-        """What there is to say beside the figures, the verdict last."""
+        """Return remarks on the figures, the verdict among them."""
         search = self.search
-        told = [
+        notes = [
             f"{len(search.coefficients)} triples grow {search.base.name} to {len(search.halving.candidates)} different "
             "networks: “1.2 / 1.1 / 1.15 + 2” stands for three that rounding makes equal. At equal MACs: "
             "accuracy × (MACs / twice the base's)^−.07.",
-            f"The seeds of one network differ by {100 * self.noise:.2f} points (standard deviation, first round).",
+            f"Seeds of one network differ by {100 * self.noise:.2f} points (standard deviation, first round).",
         ]
         if self.surface:
             depth, width, resolution = self.surface.maximum()
-            told.append(
-                f"A smooth surface explains {self.surface.r_squared:.0%} of what the networks differ by in the first "
-                f"round (by chance as much in {self.surface.p_value:.1g} of cases); it is highest where depth has "
-                f"{depth:.0%}, width {width:.0%} and resolution {resolution:.0%} of the growth: α, β, γ = "
-                f"{MACS_GROWTH**depth:.2f}, {MACS_GROWTH ** (width / 2):.2f}, {MACS_GROWTH ** (resolution / 2):.2f}."
+            notes.append(
+                f"A smooth surface explains {self.surface.r_squared:.0%} of the variance between networks in the first "
+                f"round (p = {self.surface.p_value:.1g}); its maximum gives depth {depth:.0%}, width {width:.0%} and "
+                f"resolution {resolution:.0%} of the growth: α, β, γ = {MACS_GROWTH**depth:.2f}, "
+                f"{MACS_GROWTH ** (width / 2):.2f}, {MACS_GROWTH ** (resolution / 2):.2f}."
             )
-        told.append(self.verdict())
         alpha, beta, gamma = (f"{each:g}" for each in self.recommended.triple)
-        told.append(f"To use it: effnet scale NETWORK --phi 1 --alpha {alpha} --beta {beta} --gamma {gamma}")
-        return told
+        return [
+            *notes,
+            self.verdict(),
+            f"To use it: effnet scale NETWORK --phi 1 --alpha {alpha} --beta {beta} --gamma {gamma}",
+        ]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain data: what ``coefficients.json`` holds."""
-        search = self.search
-        smooth = self.surface and asdict(self.surface) | {"top": self.surface.maximum()}
+        """Return plain data, as in ``coefficients.json``."""
         return {
-            **search.identity,
-            "networks": [stand.to_dict() for stand in self.standings],
+            **self.search.identity,
+            "networks": [standing.to_dict() for standing in self.standings],
             "finals": [
-                stand.to_dict() | {"against_paper": difference and asdict(difference)}
-                for stand, difference in self.finalists
+                standing.to_dict() | {"against_paper": difference and asdict(difference)}
+                for standing, difference in self.finalists
             ],
             "noise": self.noise,
-            "surface": smooth,
-            "judges": asdict(self.held_out),
+            "surface": self.surface and asdict(self.surface) | {"maximum": self.surface.maximum()},
+            "test": asdict(self.held_out),
             "verdict": self.verdict(),
         }
 
@@ -318,9 +394,9 @@ def run_grid_search(
     dataset: SearchDataset,
     store: str | Path,
     processes: int | None = None,
-    on_progress: Callable[[Mapping[str, TrainingResult], Sequence[TrainingJob]], None] = lambda results, jobs: None,
+    on_progress: ProgressCallback = lambda results, jobs: None,
 ) -> GridSearchResult:
-    """Does what of ``search`` is not yet in ``store``; see `effnet.lab.search.scheduler.perform`."""
+    """Run what ``store`` does not contain yet of ``search``; see `effnet.lab.search.job_store.run_jobs`."""
     results = run_jobs(store, search.identity, search.halving, dataset, processes=processes, on_progress=on_progress)
     return summarize_grid_search(search, results, HeldOutImages(len(dataset.test), dataset.has_test))
 
@@ -328,49 +404,49 @@ def run_grid_search(
 def summarize_grid_search(
     search: GridSearch, results: Mapping[str, TrainingResult], held_out: HeldOutImages
 ) -> GridSearchResult:
-    """What the ``results`` of the whole search say, which were judged by ``judges``."""
+    """Rank the networks by the results of the whole search."""
     halving = search.halving
-    stands: list[GridSearchStanding] = []
-    for place in reversed(range(len(halving.rungs))):
-        taking = halving.participants(place, results)
-        assert taking is not None
-        here = [_make_standing(search, place, arch, results) for arch in taking]
-        before = {stand.arch for stand in stands}
-        stands += sorted((one for one in here if one.arch not in before), key=lambda one: -one.equal_macs_accuracy)
-    every = [halving.accuracies(0, arch, results) for arch in halving.participants(0, results) or ()]
-    noise = sqrt(mean(stdev(some) ** 2 for some in every)) if halving.rungs[0].seeds > 1 else 0.0
-    heights = {arch: halving.mean_value(0, arch, results) for arch in halving.candidates}  # all took part
-    last = len(halving.rungs) - 1
-    paper = halving.always_include[0]
-    final = [stand for stand in stands if stand.rung == last]
-    judged = {stand.arch: halving.accuracies(last, stand.arch, results, "judged") for stand in final}
-    worth = {arch: [halving.value(arch, accuracy) for accuracy in each] for arch, each in judged.items()}
-    finals = []
-    for stand in final:
-        own = replace(stand, accuracies=Accuracies(judged[stand.arch]), equal_macs_accuracy=mean(worth[stand.arch]))
-        against = None if stand.arch == paper else paired_difference(worth[stand.arch], worth[paper], len(final) - 1)
-        finals.append((own, against))
-    smooth = fit_surface(
-        [middle_coefficients(search.coefficients_of(arch)) for arch in heights], list(heights.values())
-    )
-    return GridSearchResult(search, tuple(stands), heights, smooth, noise, tuple(finals), held_out)
+    standings: dict[Arch, GridSearchStanding] = {}
+    for index in reversed(range(len(halving.rungs))):
+        participants = halving.participants(index, results)
+        assert participants is not None
+        rung = [_make_standing(search, index, arch, results) for arch in participants if arch not in standings]
+        standings |= {each.arch: each for each in sorted(rung, key=lambda each: -each.equal_macs_accuracy)}
+    seeds = [halving.accuracies(0, arch, results) for arch in halving.participants(0, results) or ()]
+    noise = sqrt(mean(stdev(accuracies) ** 2 for accuracies in seeds)) if halving.rungs[0].seeds > 1 else 0.0
+    first_round = {arch: halving.mean_value(0, arch, results) for arch in halving.candidates}  # all took part
+    last, paper = len(halving.rungs) - 1, halving.always_include[0]
+    final = [standing for standing in standings.values() if standing.rung == last]
+    tested = {each.arch: halving.accuracies(last, each.arch, results, "test_accuracy") for each in final}
+    values = {arch: [halving.value(arch, accuracy) for accuracy in each] for arch, each in tested.items()}
+
+    def finalist(standing: GridSearchStanding) -> tuple[GridSearchStanding, PairedDifference | None]:
+        arch = standing.arch
+        lead = None if arch == paper else paired_difference(values[arch], values[paper], len(final) - 1)
+        accuracies = Accuracies(tested[arch])
+        return replace(standing, accuracies=accuracies, equal_macs_accuracy=mean(values[arch])), lead
+
+    points = [middle_coefficients(search.coefficients_of(arch)) for arch in first_round]
+    surface = fit_surface(points, list(first_round.values()))
+    finalists = tuple(map(finalist, final))
+    return GridSearchResult(search, tuple(standings.values()), first_round, surface, noise, finalists, held_out)
 
 
 def _make_standing(
-    search: GridSearch, place: int, arch: Arch, results: Mapping[str, TrainingResult]
+    search: GridSearch, rung_index: int, arch: Arch, results: Mapping[str, TrainingResult]
 ) -> GridSearchStanding:
     halving = search.halving
     return GridSearchStanding(
         arch,
         search.coefficients_of(arch),
-        place,
-        halving.rungs[place].epochs,
-        Accuracies(halving.accuracies(place, arch, results)),
+        rung_index,
+        halving.rungs[rung_index].epochs,
+        Accuracies(halving.accuracies(rung_index, arch, results)),
         count(arch, classes=search.classes).macs,
-        halving.mean_value(place, arch, results),
+        halving.mean_value(rung_index, arch, results),
     )
 
 
 def middle_coefficients(points: Sequence[CompoundCoefficients]) -> CompoundCoefficients:
-    """Of several points that grow the same network the one in their middle."""
+    """Return the middle one of several points that build the same network."""
     return sorted(points)[len(points) // 2]

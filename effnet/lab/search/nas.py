@@ -1,38 +1,35 @@
-"""The candidates of a network search: proposed by Optuna, each trained for a short time, all kept in one store."""
+"""Network architecture search: candidates proposed by NSGA-II, trained on a proxy task, the best of them retrained.
+
+The search space and the reward are MnasNet's (arXiv:1807.11626). Candidates may start from the weights of a similar
+one; the finalists are trained longer, from random weights and several seeds, which decides.
+"""
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
+from math import inf
 from pathlib import Path
 from random import Random
 from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors.torch import load_file, save_file
 
 from effnet.arch import Arch, count
 from effnet.arch.serde import check_float
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.lab.search.dataset import SearchDataset
-from effnet.lab.search.proxy_training import PROXY_RECIPE, train_proxy
-from effnet.lab.search.scheduler import TrainingJob, run_jobs, search_identity, worker_processes
-from effnet.lab.search.scoring import (
-    MAX_COST_FACTOR,
-    CostFunction,
-    RankCorrelation,
-    mnasnet_reward,
-    rank_correlation,
-    synflow_score,
-)
+from effnet.draw import search_plots
+from effnet.lab.bench.backends import torch_threads
+from effnet.lab.search import job_store
+from effnet.lab.search.proxy_task import PROXY_RECIPE, SearchDataset, matching_weights, train_proxy
+from effnet.lab.search.scoring import MAX_COST_FACTOR, CostFunction, mnasnet_reward, synflow_score
 from effnet.lab.search.search_space import Choices, SearchSpace, count_different_choices, layers_key
-from effnet.lab.search.store import SearchStore, TrainingResult
+from effnet.lab.search.statistics import RankCorrelation, rank_correlation
 from effnet.lab.search.successive_halving import Rung, SuccessiveHalving
 from effnet.net import EfficientNet
 from effnet.runtime.torch import torch_threads
@@ -41,35 +38,23 @@ from effnet.timing.machine import count_cores
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.samplers import BaseSampler
-    from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
-STUDY_NAME = "effnet network"
-
-
-POPULATION_SIZE = 20  # NSGA-II's; as many are trained from random weights at first
-
-
-HEARTBEAT_SECONDS, STALE_SECONDS = (
-    5,
-    30,
-)  # seconds: how often a process says that it trains, and when one that does not is given up
-
-
-SKIPPED_SCORE_FRACTION = (
-    1 / 3
-)  # of the scores so far: a candidate among these is not trained, once the score is worth it
-
-
-MAX_PROPOSALS_PER_TRAINING = 20  # proposals for each that is trained, beyond which the space is taken to be exhausted
+CANDIDATES = "effnet candidates"  # the Optuna study
+POPULATION_SIZE = 20  # of NSGA-II; the first so many candidates start from random weights
+SKIPPED_SCORE_FRACTION = 1 / 3  # of the scores so far: below, a candidate is not trained, once scores are trusted
+MAX_PROPOSALS_PER_TRAINING = 20  # beyond, the search space counts as exhausted
+DEFAULT_TRIALS = 150
+FINALISTS, FINAL_EPOCHS, FINAL_SEEDS = 3, 20, 3
+SEMIFINALISTS_FACTOR, SEMIFINAL_EPOCHS_DIVISOR = 5, 3  # the round before: 5 × as many networks, a third of the epochs
+PROGRESS_SECONDS = 2.0  # between two progress reports of worker processes
 
 
 @dataclass(frozen=True)
 class NASConfig:
-    """What a network search looks for, and how: stores of different plans do not mix.
+    """What a network search looks for. A store belongs to one config; ``target`` is in the unit of the ``cost``.
 
-    ``target`` is in the unit of the ``cost``; ``epochs`` what each candidate is trained for. Raises ``ValueError`` for
-    a target that is not above 0.
+    ``epochs`` are those of a candidate. Raises ``ValueError`` unless ``target`` is above 0.
     """
 
     base: Arch
@@ -80,30 +65,28 @@ class NASConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_float("target", self.target, 0, float("inf"), exclusive=True)
+        check_float("target", self.target, 0, inf, exclusive=True)
 
     @cached_property
     def space(self) -> SearchSpace:
-        """All networks that there are to find."""
+        """The networks to search."""
         return SearchSpace(self.base)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The same as plain data: what a store is recognised by."""
-        plain = {"search": "network", "space": {name: list(values) for name, values in self.space.options.items()}}
-        return {**plain, "base": self.base.to_dict(), **{name: getattr(self, name) for name in _CONFIG_FIELDS}}
-
-
-_CONFIG_FIELDS = ("target", "cost", "pareto", "epochs", "seed")
+        """The config as plain data, by which a store is recognized."""
+        space = {name: list(values) for name, values in self.space.options.items()}
+        fields = {name: getattr(self, name) for name in ("target", "cost", "pareto", "epochs", "seed")}
+        return {"search": "network", "space": space, "base": self.base.to_dict(), **fields}
 
 
 @dataclass(frozen=True)
 class NASCandidate:
-    """A network that was proposed, and what became of it.
+    """A proposed network and its outcome.
 
-    ``accuracy`` is top-1 on the pictures that the search chooses by, as a fraction; None where it was not trained, and
-    then ``fate`` says why. ``parent`` is the number of the candidate that it began with the tensors of, of which
-    ``inherited`` had its shapes; ``generation`` is how many ancestors it has, whose training it profits by too.
+    ``accuracy`` is top-1 on the selection images as a fraction, None if it was not trained: then ``status`` says why.
+    ``parent`` is the number of the candidate whose weights it started from, ``inherited`` how many tensors of these had
+    the same shape, and ``generation`` the number of its ancestors.
     """
 
     number: int
@@ -122,245 +105,9 @@ class NASCandidate:
     seconds: float = 0.0
 
 
-def read_candidates(study: Study) -> list[NASCandidate]:
-    """All whose fate is known, in the order proposed."""
-    found = (
-        trial.user_attrs.get("candidate") for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()
-    )
-    return [NASCandidate(**one) for one in found if one]
-
-
-def trained_candidates(found: Sequence[NASCandidate]) -> list[NASCandidate]:
-    """Those that have an accuracy."""
-    return [one for one in found if one.accuracy is not None]
-
-
-def score_correlation(found: Sequence[NASCandidate]) -> RankCorrelation:
-    """How well the scores of all that were trained agree with their accuracies."""
-    scored = [(one.score, one.accuracy) for one in found if one.score is not None and one.accuracy is not None]
-    return rank_correlation([score for score, _ in scored], [accuracy for _, accuracy in scored])
-
-
-def pareto_front(found: Sequence[NASCandidate]) -> list[NASCandidate]:
-    """Those trained that no other beats in accuracy without costing more; the cheapest first."""
-    best, kept = -1.0, []
-    for one in sorted(trained_candidates(found), key=lambda each: (each.cost, -(each.accuracy or 0), each.number)):
-        if (one.accuracy or 0) > best:
-            best = one.accuracy or 0
-            kept.append(one)
-    return kept
-
-
-@contextmanager
-def open_study(store: str, plan: NASConfig) -> Iterator[Study]:
-    """The study in ``store``, made if it is not there. Whose store it is has been seen to before."""
-    try:
-        import optuna
-    except ImportError:
-        raise ImportError('a network search needs Optuna: pip install "effnet[search]"') from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        verbosity = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = _open_storage(store)
-        try:
-            towards = optuna.study.StudyDirection
-            directions = [towards.MAXIMIZE, towards.MINIMIZE] if plan.pareto else [towards.MAXIMIZE]
-            yield optuna.create_study(
-                storage=storage, study_name=STUDY_NAME, load_if_exists=True, directions=directions
-            )
-        finally:
-            optuna.logging.set_verbosity(verbosity)
-            storage.remove_session()
-            storage.engine.dispose()
-
-
-def _open_storage(store: str) -> RDBStorage:
-    from optuna.storages import RDBStorage
-    from sqlalchemy import event
-
-    own = "://" not in store
-    storage = RDBStorage(
-        f"sqlite:///{store}" if own else store,
-        engine_kwargs={"connect_args": {"timeout": 60}} if own else {},
-        heartbeat_interval=HEARTBEAT_SECONDS,
-        grace_period=STALE_SECONDS,
-    )
-    if own:
-        event.listen(storage.engine, "connect", _set_sqlite_pragmas)
-        storage.engine.dispose()  # the connection that it was made with
-    return storage
-
-
-def _set_sqlite_pragmas(connection: Any, _: object) -> None:
-    """Optuna commits every choice by itself: with this they need not wait for the disk, and are as safe."""
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-
-
-@dataclass
-class NASWorker:
-    """One process's part in a search: proposes and trains until ``trials`` candidates are trained, or time is up.
-
-    ``weights`` is the folder in which those trained leave their tensors to be inherited. ``until`` is a time as
-    `time.time` gives it. Unless it works ``alone`` it leaves to others what they are training at the moment.
-    """
-
-    plan: NASConfig
-    weights_dir: Path
-    trials: int
-    deadline: float | None = None
-    is_single: bool = True
-
-    def run(
-        self,
-        study: Study,
-        dataset: SearchDataset,
-        on_update: Callable[[list[NASCandidate]], object] = lambda found: None,
-    ) -> None:
-        """Works at ``study``, and tells all candidates each time one's fate is known."""
-        while self.deadline is None or time.time() < self.deadline:
-            found = read_candidates(study)
-            on_update(found)
-            done = len(trained_candidates(found))
-            if done >= self.trials or len(found) >= MAX_PROPOSALS_PER_TRAINING * self.trials:
-                return
-            if not found:
-                study.enqueue_trial(self.plan.space.base_choices)  # the base is the first
-            # What is drawn depends on whose fate is known, not on who draws, nor on what a kill has cut short: it is
-            # drawn again, and a search goes on as if it had never stopped
-            drawn = Random(f"{self.plan.seed}/{len(found)}").getrandbits(31)
-            study.sampler = _make_sampler(drawn)
-            study.optimize(partial(self._objective, dataset), n_trials=1)
-
-    def _objective(self, dataset: SearchDataset, trial: Trial) -> float | tuple[float, float]:
-        from optuna.exceptions import TrialPruned
-
-        options = self.plan.space.options.items()
-        choices: Choices = {name: trial.suggest_categorical(name, values) for name, values in options}  # type: ignore[misc]
-        one = self._evaluate_candidate(
-            dataset, trial.number, choices, read_candidates(trial.study), self._find_running_duplicate(trial)
-        )
-        trial.set_user_attr("candidate", asdict(one))
-        if one.accuracy is None:
-            raise TrialPruned(one.status)
-        return (one.accuracy, one.cost) if self.plan.pareto else one.reward
-
-    def _find_running_duplicate(self, trial: Trial) -> int | None:
-        """The number of the earlier candidate that is the same and in training now, by another process."""
-        from optuna.trial import TrialState
-
-        if self.is_single:
-            return None
-        running = trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return next((one.number for one in running if one.number < trial.number and one.params == trial.params), None)
-
-    def _evaluate_candidate(
-        self,
-        dataset: SearchDataset,
-        number: int,
-        choices: Choices,
-        found: Sequence[NASCandidate],
-        elsewhere: int | None,
-    ) -> NASCandidate:
-        """The candidate of ``choices``, trained, or with the reason why it is not worth it."""
-        plan, classes = self.plan, len(dataset.class_names)
-        arch = plan.space.arch(choices, f"candidate_{number}")
-        counted = count(arch, classes=classes)
-        one = NASCandidate(number, choices, counted.macs, counted.params)
-        if elsewhere is not None:
-            return replace(one, status=f"the same network as {elsewhere}")
-        layers = layers_key(arch)
-        for other in trained_candidates(found):
-            alike = (other.macs, other.params) == (counted.macs, counted.params)
-            if alike and layers_key(plan.space.arch(other.choices)) == layers:
-                return replace(one, cost=other.cost, status=f"the same network as {other.number}")
-        cost = CostFunction(plan.cost, classes)(arch)
-        if cost > MAX_COST_FACTOR * plan.target:
-            return replace(one, cost=cost, status=f"costs over {MAX_COST_FACTOR:g} times the target")
-        score = synflow_score(arch, classes)
-        if score_correlation(found).is_clear and score < _min_score(found):
-            return replace(one, cost=cost, score=score, status="low score")
-        parent = self._find_parent(choices, found)
-        tensors = load_file(self._weights_path(parent.number)) if parent else None
-        result, model = train_proxy(arch, dataset, plan.epochs, plan.seed, initial_weights=tensors, evaluate_test=False)
-        self._save_weights(number, model)
-        mine = model.state_dict()
-        return replace(
-            one,
-            cost=cost,
-            score=score,
-            parent=parent.number if parent else None,
-            generation=parent.generation + 1 if parent else 0,
-            inherited=sum(name in mine and mine[name].shape == value.shape for name, value in (tensors or {}).items()),
-            accuracy=result.selection_accuracy,
-            loss=result.loss,
-            reward=mnasnet_reward(result.selection_accuracy, cost, plan.target),
-            seconds=result.seconds,
-        )
-
-    def _find_parent(self, choices: Choices, found: Sequence[NASCandidate]) -> NASCandidate | None:
-        """The nearest whose tensors are here, once so many are trained; of several the best."""
-        done = trained_candidates(found)
-        if len(done) < POPULATION_SIZE:
-            return None
-        here = [one for one in done if self._weights_path(one.number).exists()]
-        return min(
-            here, key=lambda one: (count_different_choices(choices, one.choices), -one.reward, one.number), default=None
-        )
-
-    def _weights_path(self, number: int) -> Path:
-        return self.weights_dir / f"{number}.safetensors"
-
-    def _save_weights(self, number: int, model: EfficientNet) -> None:
-        """Leaves the tensors for others, in half the bytes."""
-        halved = {
-            name: value.to(torch.bfloat16) if value.is_floating_point() else value
-            for name, value in model.state_dict().items()
-        }
-        self.weights_dir.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self._weights_path(number)) as beside:
-            save_file({name: value.contiguous() for name, value in halved.items()}, beside)
-
-
-def _make_sampler(seed: int) -> BaseSampler:
-    from optuna.samplers import NSGAIISampler
-
-    class Sampler(NSGAIISampler):
-        def select_parent(self, study: Study, generation: int) -> list[FrozenTrial]:
-            """In the order in which they are found again later: else who is drawn again would have other parents."""
-            return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
-
-    return Sampler(population_size=POPULATION_SIZE, seed=seed)
-
-
-def _min_score(found: Sequence[NASCandidate]) -> float:
-    """The score below which a candidate is not worth its training."""
-    scores = sorted(one.score for one in found if one.score is not None)
-    return scores[int(len(scores) * SKIPPED_SCORE_FRACTION)]
-
-
-# The search for a network: candidates, the best of them trained longer from random weights, and the answer.
-
-
-DEFAULT_TRIALS = 150
-
-
-FINALISTS, FINAL_EPOCHS, FINAL_SEEDS = 3, 20, 3
-
-
-SEMIFINALISTS_FACTOR, SEMIFINAL_EPOCHS_DIVISOR = (
-    5,
-    3,
-)  # before the finals, so many times as many networks take part, for a third of the epochs
-
-
-PROGRESS_SECONDS = 2.0  # seconds between two looks at what the processes have done
-
-
 @dataclass(frozen=True)
 class NASProgress:
-    """Where a search stands: all candidates so far, how many are to be trained, seconds left (None: not known yet)."""
+    """All candidates so far, how many are to be trained, and the estimated seconds left; None if not known yet."""
 
     candidates: list[NASCandidate]
     trials: int
@@ -369,10 +116,9 @@ class NASProgress:
 
 @dataclass(frozen=True)
 class Finalist:
-    """A network trained longer from random weights, means over seeds.
+    """A network trained longer from random weights; accuracies are means over seeds, as fractions.
 
-    ``accuracy`` is what it is chosen by, ``judged`` of pictures that nothing was chosen by, as fractions; ``number`` is
-    its candidate's, None for the base.
+    ``number`` is that of its candidate, None for the base.
     """
 
     number: int | None
@@ -385,7 +131,7 @@ class Finalist:
 
 @dataclass(frozen=True)
 class NASResult:
-    """What a search came to. ``finalists``: the best first, the base among them; ``candidates``: all, as proposed."""
+    """The outcome: ``finalists``, best first, the base among them; all ``candidates``, in the order proposed."""
 
     answer: Finalist
     finalists: tuple[Finalist, ...]
@@ -394,27 +140,20 @@ class NASResult:
 
     @property
     def candidates_by_number(self) -> dict[int, NASCandidate]:
-        """The candidates by their numbers, which retries leave gaps in."""
-        return {one.number: one for one in self.candidates}
+        """The candidates by their numbers, which have gaps where trials failed."""
+        return {candidate.number: candidate for candidate in self.candidates}
 
 
 @dataclass(frozen=True)
 class NASReward:
-    """The reward of an accuracy, as the value that successive halving chooses by."""
+    """The reward of a network's accuracy, which successive halving ranks by."""
 
     target: float
     costs: Mapping[Arch, float]
 
     def __call__(self, arch: Arch, accuracy: float) -> float:
-        """The reward of ``arch``."""
+        """Return the reward of ``arch`` for this accuracy."""
         return mnasnet_reward(accuracy, self.costs[arch], self.target)
-
-
-def final_rungs(final: int, epochs: int) -> tuple[Rung, Rung]:
-    """The last two rounds, both from random weights."""
-    return Rung(SEMIFINALISTS_FACTOR * final, max(1, epochs // SEMIFINAL_EPOCHS_DIVISOR), 1), Rung(
-        final, epochs, FINAL_SEEDS
-    )
 
 
 def run_nas(
@@ -426,36 +165,39 @@ def run_nas(
     processes: int | None = None,
     final: int = FINALISTS,
     final_epochs: int = FINAL_EPOCHS,
-    on_progress: Callable[[NASProgress], object] = lambda standing: None,
+    on_progress: Callable[[NASProgress], object] = lambda progress: None,
     on_finals_progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> NASResult:
-    """The best network that ``trials`` candidates lead to, or those that can be trained within ``limit`` seconds.
+    """Search for the best network.
 
-    ``store`` is a file, or an address that SQLAlchemy takes; what it holds of this search is gone on from, and it may
-    be shared by several machines. ``processes``: one a core if None, each on one thread; with 1, the same seed gives
-    the same result. The best candidates and the base are then trained from random weights, the ``final`` best of them
-    for ``final_epochs`` from several seeds: that decides.
-    Raises ``ValueError`` for the store of another search and where no candidate could be trained;
-    ``ChildProcessError`` where a process fails.
+    Args:
+        store: an SQLite file, or the address of a database, which several machines may share. A search that was
+            interrupted continues from it.
+        trials: candidates to train.
+        max_seconds: limit for training candidates; the finals come on top.
+        processes: worker processes with one thread each; default: one per core. With 1, results are reproducible.
+        final: the best candidates to train, with the base, for ``final_epochs`` from several seeds.
+
+    Raises:
+        ValueError: the store belongs to another search, or no candidate could be trained.
+        ChildProcessError: a worker process failed.
     """
-    SearchStore(
-        store, search_identity(config.identity, dataset, PROXY_RECIPE)
-    )  # refuses another search's before Optuna writes into it
-    found = _run_candidates(config, dataset, store, trials, max_seconds, processes or count_cores(), on_progress)
-    done = trained_candidates(found)
-    if not done:
-        fates = ", ".join(sorted({one.status for one in found})) or "there was no time"
-        raise ValueError(f"no candidate was trained ({fates}): give a larger target, or more time")
+    candidates = _run_candidates(config, dataset, store, trials, max_seconds, processes or count_cores(), on_progress)
+    trained = trained_candidates(candidates)
+    if not trained:
+        reasons = ", ".join(sorted({candidate.status for candidate in candidates})) or "there was no time"
+        raise ValueError(f"no candidate was trained ({reasons}): choose a larger target, or allow more time")
+    # The base's cost as it was measured along with the others, if it was
+    base_cost = next((candidate.cost for candidate in trained if candidate.choices == config.space.base_choices), None)
+    if base_cost is None:
+        base_cost = CostFunction(config.cost, len(dataset.class_names))(config.base)
     numbers: dict[Arch, int | None] = {config.base: None}
-    # As it was measured when the others were, where it was
-    own = next((one.cost for one in done if one.choices == config.space.base_choices), None)
-    costs = {config.base: CostFunction(config.cost, len(dataset.class_names))(config.base) if own is None else own}
-    seen = {layers_key(config.base)}
-    for one in sorted(done, key=lambda each: (-each.reward, each.number)):
-        arch = config.space.arch(one.choices, f"candidate_{one.number}")
-        if layers_key(arch) not in seen:  # two processes may have trained the same one
-            seen.add(layers_key(arch))
-            numbers[arch], costs[arch] = one.number, one.cost
+    costs, keys = {config.base: base_cost}, {layers_key(config.base)}
+    for candidate in sorted(trained, key=lambda candidate: (-candidate.reward, candidate.number)):
+        arch = config.space.arch(candidate.choices, f"candidate_{candidate.number}")
+        if layers_key(arch) not in keys:  # two processes may have trained the same one
+            keys.add(layers_key(arch))
+            numbers[arch], costs[arch] = candidate.number, candidate.cost
     halving = SuccessiveHalving(
         tuple(arch for arch in costs if arch != config.base),
         final_rungs(final, final_epochs),
@@ -464,10 +206,10 @@ def run_nas(
         config.seed,
     )
 
-    def heard(results: Mapping[str, TrainingResult], jobs: Sequence[TrainingJob]) -> None:
+    def report(results: Mapping[str, Any], jobs: Sequence[job_store.TrainingJob]) -> None:
         on_finals_progress(sum(job.key in results for job in jobs), max(len(jobs), len(halving.expected_jobs())))
 
-    results = run_jobs(store, config.identity, halving, dataset, processes=processes, on_progress=heard)
+    results = job_store.run_jobs(store, config.identity, halving, dataset, processes=processes, on_progress=report)
     last = len(halving.rungs) - 1
     finalists = [
         Finalist(
@@ -475,20 +217,58 @@ def run_nas(
             arch if arch == config.base else replace(arch, name=f"{config.base.name}_found_{numbers[arch]}"),
             costs[arch],
             mean(halving.accuracies(last, arch, results)),
-            mean(halving.accuracies(last, arch, results, "judged")),
+            mean(halving.accuracies(last, arch, results, "test_accuracy")),
             halving.mean_value(last, arch, results),
         )
         for arch in halving.participants(last, results) or ()
     ]
-    finalists.sort(key=lambda one: -one.reward)
-    return NASResult(finalists[0], tuple(finalists), tuple(found), score_correlation(found))
+    finalists.sort(key=lambda finalist: -finalist.reward)
+    return NASResult(finalists[0], tuple(finalists), tuple(candidates), score_correlation(candidates))
+
+
+def final_rungs(final: int, epochs: int) -> tuple[Rung, Rung]:
+    """Return the last two rounds, both from random weights."""
+    semifinal = Rung(SEMIFINALISTS_FACTOR * final, max(1, epochs // SEMIFINAL_EPOCHS_DIVISOR), 1)
+    return semifinal, Rung(final, epochs, FINAL_SEEDS)
 
 
 def weights_folder(store: str) -> Path:
-    """The folder of the candidates' tensors: beside a file, and of an address in the working folder."""
+    """Return the folder of the candidates' weights: beside a store file, or in the working directory for an address."""
     if "://" in store:
         return Path(store.rpartition("/")[2].partition("?")[0] + ".weights")
     return Path(f"{store}.weights")
+
+
+@contextmanager
+def open_candidates(store: str, config: NASConfig, dataset: SearchDataset) -> Iterator[Study]:
+    """Open the candidates' study in ``store``. Raises ``ValueError`` if the store belongs to another search."""
+    identity = job_store.search_identity(config.identity, dataset, PROXY_RECIPE)
+    directions: Sequence[job_store.Direction] = ("maximize", "minimize") if config.pareto else ("maximize",)
+    with job_store.open_study(store, identity, CANDIDATES, directions) as study:
+        yield study
+
+
+def read_candidates(study: Study) -> list[NASCandidate]:
+    """Return all finished candidates, in the order proposed."""
+    trials = (trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished())
+    return [NASCandidate(**trial.user_attrs["candidate"]) for trial in trials if "candidate" in trial.user_attrs]
+
+
+def trained_candidates(candidates: Sequence[NASCandidate]) -> list[NASCandidate]:
+    """Return those that were trained."""
+    return [candidate for candidate in candidates if candidate.accuracy is not None]
+
+
+def score_correlation(candidates: Sequence[NASCandidate]) -> RankCorrelation:
+    """Return how well scores predict the accuracies of those that were trained."""
+    scored = [(one.score, one.accuracy) for one in candidates if one.score is not None and one.accuracy is not None]
+    return rank_correlation([score for score, _ in scored], [accuracy for _, accuracy in scored])
+
+
+def pareto_front(candidates: Sequence[NASCandidate]) -> list[NASCandidate]:
+    """Return the trained candidates that none other beats in accuracy at the same or a lower cost, cheapest first."""
+    trained = trained_candidates(candidates)
+    return [trained[index] for index in search_plots.pareto_front([(one.cost, one.accuracy or 0.0) for one in trained])]
 
 
 def _run_candidates(
@@ -501,35 +281,178 @@ def _run_candidates(
     on_progress: Callable[[NASProgress], object],
 ) -> list[NASCandidate]:
     clock = _RemainingTime(trials, max_seconds, time.time())
-    with open_study(store, config) as study:
-        searcher = NASWorker(config, weights_folder(store), trials, clock.deadline, is_single=processes == 1)
+    worker = NASWorker(config, weights_folder(store), trials, clock.deadline, is_single=processes == 1)
+    with open_candidates(store, config, dataset) as study:
         if processes == 1:
             with torch_threads(1):
-                searcher.run(study, dataset, lambda found: on_progress(clock.progress(found)))
+                worker.run(study, dataset, lambda candidates: on_progress(clock.progress(candidates)))
         else:
             with TemporaryDirectory() as folder:
-                path = Path(folder) / "examples.safetensors"
+                path = Path(folder) / "dataset.safetensors"
                 dataset.save(path)
-                with worker_processes(_run_worker, (store, searcher, path), processes) as working:
-                    looked = 0.0
-                    while working():
-                        if time.monotonic() - looked > PROGRESS_SECONDS:
-                            looked = time.monotonic()
+                with job_store.worker_processes(_run_worker, (store, worker, path), processes) as are_running:
+                    reported = 0.0
+                    while are_running():
+                        if time.monotonic() - reported > PROGRESS_SECONDS:
+                            reported = time.monotonic()
                             on_progress(clock.progress(read_candidates(study)))
-        found = read_candidates(study)
-        on_progress(NASProgress(found, trials, 0.0))
-        return found
+        candidates = read_candidates(study)
+    on_progress(NASProgress(candidates, trials, 0.0))
+    return candidates
 
 
 def _run_worker(store: str, worker: NASWorker, path: Path) -> None:
-    """What each process does."""
-    with open_study(store, worker.plan) as study:
-        worker.run(study, SearchDataset.load(path))
+    dataset = SearchDataset.load(path)
+    with open_candidates(store, worker.config, dataset) as study:
+        worker.run(study, dataset)
+
+
+@dataclass
+class NASWorker:
+    """One process of a search: proposes and trains until ``trials`` candidates are trained, or the time is up.
+
+    ``weights_dir`` receives the trained weights for others to start from; ``deadline`` is on the clock of `time.time`.
+    Unless it is the only worker, it leaves to others what they are training at the moment.
+    """
+
+    config: NASConfig
+    weights_dir: Path
+    trials: int
+    deadline: float | None = None
+    is_single: bool = True
+
+    def run(
+        self,
+        study: Study,
+        dataset: SearchDataset,
+        on_update: Callable[[list[NASCandidate]], object] = lambda candidates: None,
+    ) -> None:
+        """Search, calling ``on_update`` with all candidates after each one."""
+        while self.deadline is None or time.time() < self.deadline:
+            job_store.fail_abandoned_trials(study)
+            candidates = read_candidates(study)
+            on_update(candidates)
+            done = len(trained_candidates(candidates))
+            if done >= self.trials or len(candidates) >= MAX_PROPOSALS_PER_TRAINING * self.trials:
+                return
+            if not candidates:
+                study.enqueue_trial(self.config.space.base_choices)  # the base comes first
+            # The proposal depends on the finished candidates, not on which process proposes, nor on what a kill has cut
+            # short: that is proposed again, and the search continues as if it had never stopped
+            study.sampler = _make_sampler(Random(f"{self.config.seed}/{len(candidates)}").getrandbits(31))
+            job_store.run_trial(study, partial(self._objective, dataset))
+
+    def _objective(self, dataset: SearchDataset, trial: Trial) -> float | tuple[float, float]:
+        from optuna.exceptions import TrialPruned
+
+        options = self.config.space.options.items()
+        choices: Choices = {name: trial.suggest_categorical(name, values) for name, values in options}  # type: ignore[misc]
+        candidates, duplicate = read_candidates(trial.study), self._find_running_duplicate(trial)
+        candidate = self._evaluate_candidate(dataset, trial.number, choices, candidates, duplicate)
+        trial.set_user_attr("candidate", asdict(candidate))
+        if candidate.accuracy is None:
+            raise TrialPruned(candidate.status)
+        return (candidate.accuracy, candidate.cost) if self.config.pareto else candidate.reward
+
+    def _find_running_duplicate(self, trial: Trial) -> int | None:
+        """Return the number of an earlier, equal candidate that another process is training now."""
+        from optuna.trial import TrialState
+
+        if self.is_single:
+            return None
+        running = trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return next((one.number for one in running if one.number < trial.number and one.params == trial.params), None)
+
+    def _evaluate_candidate(
+        self,
+        dataset: SearchDataset,
+        number: int,
+        choices: Choices,
+        candidates: Sequence[NASCandidate],
+        running_duplicate: int | None,
+    ) -> NASCandidate:
+        """Train the network of ``choices``, or say why it is not worth it."""
+        config, classes = self.config, len(dataset.class_names)
+        arch = config.space.arch(choices, f"candidate_{number}")
+        counted = count(arch, classes=classes)
+        candidate = NASCandidate(number, choices, counted.macs, counted.params)
+        if running_duplicate is not None:
+            return replace(candidate, status=f"the same network as {running_duplicate}")
+        key = layers_key(arch)
+        for other in trained_candidates(candidates):
+            may_be_equal = (other.macs, other.params) == (counted.macs, counted.params)
+            if may_be_equal and layers_key(config.space.arch(other.choices)) == key:
+                return replace(candidate, cost=other.cost, status=f"the same network as {other.number}")
+        cost = CostFunction(config.cost, classes)(arch)
+        if cost > MAX_COST_FACTOR * config.target:
+            return replace(candidate, cost=cost, status=f"costs over {MAX_COST_FACTOR:g} times the target")
+        score = synflow_score(arch, classes)
+        if score_correlation(candidates).is_clear and score < _min_score(candidates):
+            return replace(candidate, cost=cost, score=score, status="low score")
+        parent = self._find_parent(choices, candidates)
+        weights = load_file(self._weights_path(parent.number)) if parent else {}
+        result, model = train_proxy(
+            arch, dataset, config.epochs, config.seed, initial_weights=weights, evaluate_test=False
+        )
+        self._save_weights(number, model)
+        return replace(
+            candidate,
+            cost=cost,
+            score=score,
+            parent=parent.number if parent else None,
+            generation=parent.generation + 1 if parent else 0,
+            inherited=len(matching_weights(model, weights)),
+            accuracy=result.selection_accuracy,
+            loss=result.loss,
+            reward=mnasnet_reward(result.selection_accuracy, cost, config.target),
+            seconds=result.seconds,
+        )
+
+    def _find_parent(self, choices: Choices, candidates: Sequence[NASCandidate]) -> NASCandidate | None:
+        """Return the most similar candidate with saved weights, the best of equals, once the population is complete."""
+        trained = trained_candidates(candidates)
+        if len(trained) < POPULATION_SIZE:
+            return None
+
+        def distance(candidate: NASCandidate) -> tuple[float, ...]:
+            return count_different_choices(choices, candidate.choices), -candidate.reward, candidate.number
+
+        return min((one for one in trained if self._weights_path(one.number).exists()), key=distance, default=None)
+
+    def _weights_path(self, number: int) -> Path:
+        return self.weights_dir / f"{number}.safetensors"
+
+    def _save_weights(self, number: int, model: EfficientNet) -> None:
+        """Save the weights for others to start from, in bfloat16 to halve the size."""
+        weights = {
+            name: (value.bfloat16() if value.is_floating_point() else value).contiguous()
+            for name, value in model.state_dict().items()
+        }
+        self.weights_dir.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self._weights_path(number)) as partial_path:
+            save_file(weights, partial_path)
+
+
+def _make_sampler(seed: int) -> BaseSampler:
+    from optuna.samplers import NSGAIISampler
+
+    class OrderedNSGAIISampler(NSGAIISampler):
+        def select_parent(self, study: Study, generation: int) -> list[FrozenTrial]:
+            """Sort the parents as they are read back later: a repeated proposal would else have other parents."""
+            return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
+
+    return OrderedNSGAIISampler(population_size=POPULATION_SIZE, seed=seed)
+
+
+def _min_score(candidates: Sequence[NASCandidate]) -> float:
+    """Return the score below which a candidate is not trained."""
+    scores = sorted(candidate.score for candidate in candidates if candidate.score is not None)
+    return scores[int(len(scores) * SKIPPED_SCORE_FRACTION)]
 
 
 @dataclass
 class _RemainingTime:
-    """How much longer the candidates will take, by how long those of this run took."""
+    """Estimates how long the remaining candidates will take, from those trained in this run."""
 
     trials: int
     max_seconds: float | None
@@ -540,11 +463,11 @@ class _RemainingTime:
     def deadline(self) -> float | None:
         return None if self.max_seconds is None else self.started_at + self.max_seconds
 
-    def progress(self, found: list[NASCandidate]) -> NASProgress:
-        done, now = len(trained_candidates(found)), time.time()
+    def progress(self, candidates: list[NASCandidate]) -> NASProgress:
+        trained, now = len(trained_candidates(candidates)), time.time()
         if self.trained_at_start < 0:
-            self.trained_at_start = done
-        guesses = [] if self.deadline is None else [self.deadline - now]
-        if done > self.trained_at_start:
-            guesses.append((now - self.started_at) / (done - self.trained_at_start) * (self.trials - done))
-        return NASProgress(found, self.trials, max(0.0, min(guesses)) if guesses else None)
+            self.trained_at_start = trained
+        estimates = [] if self.deadline is None else [self.deadline - now]
+        if trained > self.trained_at_start:
+            estimates.append((now - self.started_at) / (trained - self.trained_at_start) * (self.trials - trained))
+        return NASProgress(candidates, self.trials, max(0.0, min(estimates)) if estimates else None)

@@ -1,4 +1,4 @@
-"""Whether a search was worth it: its answer against the best of random networks that cost the same."""
+"""Random baseline of a network search: its answer against the best of random networks with the same MACs."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from random import Random
 from statistics import mean
 
 from effnet.arch import Arch, count
-from effnet.lab.search.dataset import SearchDataset
+from effnet.lab.search.job_store import TrainingJob, TrainingResult, run_jobs
 from effnet.lab.search.nas import NASConfig
-from effnet.lab.search.scheduler import TrainingJob, run_jobs
+from effnet.lab.search.proxy_task import SearchDataset
 from effnet.lab.search.search_space import SearchSpace, layers_key
 from effnet.lab.search.statistics import HeldOutImages, PairedDifference, paired_difference
-from effnet.lab.search.store import TrainingResult
 
-MACS_TOLERANCE = 0.05  # of the answer's MACs
+MACS_TOLERANCE = 0.05  # relative to the answer's MACs
 MAX_DRAWS = 200_000
 FINAL_SEEDS = 5
-FIRST_FINAL_SEED = 2000  # beyond those of the search and of its finals
+FIRST_FINAL_SEED = 2000  # beyond those of the search and its finals
 
 
-def random_networks(space: SearchSpace, to: Arch, number: int, classes: int, seed: int = 0) -> tuple[Arch, ...]:
-    """Random networks of ``space`` with the MACs of ``to`` within 5 %: ``many`` that differ, or all that are found."""
-    drawn, macs = Random(f"chance {seed}"), count(to, classes=classes).macs
-    found: dict[object, Arch] = {layers_key(to): to}
+def random_networks(space: SearchSpace, answer: Arch, number: int, classes: int, seed: int = 0) -> tuple[Arch, ...]:
+    """Draw ``number`` different networks with the MACs of ``answer`` within 5 %, or as many as can be found."""
+    rng, macs = Random(f"chance {seed}"), count(answer, classes=classes).macs
+    found: dict[object, Arch] = {layers_key(answer): answer}
     for _ in range(MAX_DRAWS):
         if len(found) > number:
             break
-        arch = space.arch(space.random_choices(drawn), f"random_{len(found)}")
+        arch = space.arch(space.random_choices(rng), f"random_{len(found)}")
         if abs(count(arch, classes=classes).macs - macs) <= MACS_TOLERANCE * macs:
             found.setdefault(layers_key(arch), arch)
     return tuple(list(found.values())[1:])
@@ -36,7 +35,7 @@ def random_networks(space: SearchSpace, to: Arch, number: int, classes: int, see
 
 @dataclass(frozen=True)
 class RandomBaselineJobs:
-    """The rule: all ``others`` for ``epochs``, then the best of them and ``ours`` for ``full``, from five seeds."""
+    """The job rule: all ``others`` for ``epochs``, then their best and ``ours`` for ``final_epochs``, five seeds."""
 
     ours: Arch
     others: tuple[Arch, ...]
@@ -45,34 +44,33 @@ class RandomBaselineJobs:
     seed: int
 
     def __call__(self, results: Mapping[str, TrainingResult]) -> Sequence[TrainingJob]:
-        """All trainings up to those that are not done."""
+        """Return all jobs up to those that are not done."""
         best = self.best(results)
         return [*self.selection_jobs(), *(self.final_jobs(self.ours) + self.final_jobs(best) if best else ())]
 
     def selection_jobs(self) -> list[TrainingJob]:
-        """The trainings that the best is found by: as a candidate's, but always from random weights."""
+        """Return the short trainings that select the best, always from random weights."""
         return [TrainingJob(arch, self.epochs, self.seed) for arch in self.others]
 
     def final_jobs(self, arch: Arch) -> list[TrainingJob]:
-        """The trainings that are compared."""
-        return [
-            TrainingJob(arch, self.final_epochs, FIRST_FINAL_SEED + self.seed + number) for number in range(FINAL_SEEDS)
-        ]
+        """Return the trainings that are compared."""
+        first = FIRST_FINAL_SEED + self.seed
+        return [TrainingJob(arch, self.final_epochs, first + number) for number in range(FINAL_SEEDS)]
 
     def best(self, results: Mapping[str, TrainingResult]) -> Arch | None:
-        """The best of the others, once all are trained."""
+        """Return the best of the others; None until all are trained."""
         jobs = self.selection_jobs()
         if any(job.key not in results for job in jobs):
             return None
-        return max(jobs, key=lambda job: (results[job.key]["selected"], -results[job.key]["loss"])).arch
+        return max(jobs, key=lambda job: (results[job.key]["selection_accuracy"], -results[job.key]["loss"])).arch
 
 
 @dataclass(frozen=True)
 class RandomComparison:
-    """How the answer did against the best of a ``field`` of random networks.
+    """The answer against the best of ``random_networks``; all accuracies are fractions.
 
-    The field: each with its accuracy after the short training. ``ours`` and ``theirs`` are accuracies as
-    ``judges`` have judged, a seed each. All as fractions.
+    ``random_networks`` come with their accuracy after the short training; ``ours`` and ``theirs`` are test accuracies,
+    one per seed.
     """
 
     random_networks: tuple[tuple[Arch, float], ...]
@@ -83,20 +81,35 @@ class RandomComparison:
     held_out: HeldOutImages
 
     def verdict(self) -> str:
-        """What can honestly be said."""
-        return " ".join(filter(None, (self._verdict(), self.held_out.caution(self.difference.mean))))
-
-    def _verdict(self) -> str:
-        against = f"the best of {len(self.random_networks)} random networks of the same MACs ({mean(self.theirs):.1%})"
-        told = self.difference.in_words()
+        """Return what the comparison shows, with its caveats."""
+        others = f"the best of {len(self.random_networks)} random networks of the same MACs ({mean(self.theirs):.1%})"
+        answer, difference = f"The answer ({mean(self.ours):.1%})", self.difference.describe()
         if self.difference.low > 0:
-            return f"The answer ({mean(self.ours):.1%}) is better than {against}: {told}."
-        if self.difference.high < 0:
-            return f"The answer ({mean(self.ours):.1%}) is worse than {against}: {told}. Take that one."
-        return (
-            f"The answer ({mean(self.ours):.1%}) cannot be told from {against}: {told}. The search was not worth it on "
-            "these pictures, or they are too few to show it."
-        )
+            verdict = f"{answer} is better than {others}: {difference}."
+        elif self.difference.high < 0:
+            verdict = f"{answer} is worse than {others}: {difference}. Use that one."
+        else:
+            verdict = (
+                f"{answer} does not differ significantly from {others}: {difference}. The search did not pay off on "
+                "these images, or they are too few to show it."
+            )
+        return " ".join(filter(None, (verdict, self.held_out.caution(self.difference.mean))))
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data, as in ``random.json``."""
+        difference = self.difference
+        return {
+            "random": [{"arch": arch.to_dict(), "accuracy": accuracy} for arch, accuracy in self.random_networks],
+            "ours": self.ours,
+            "theirs": self.theirs,
+            "difference": {
+                "mean": difference.mean,
+                "low": difference.low,
+                "high": difference.high,
+                "seeds": difference.pairs,
+            },
+            "best_random": self.best.to_dict(),
+        }
 
 
 def compare_with_random(
@@ -109,31 +122,32 @@ def compare_with_random(
     processes: int | None = None,
     on_progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> RandomComparison:
-    """``answer`` of the search ``plan`` against the best of ``many`` random networks of its MACs.
+    """Compare ``answer`` with the best of ``number`` random networks of its MACs.
 
-    The random networks are trained as a candidate is, from random weights; the best of them and the answer then for
-    ``epochs``, from five seeds. All is kept in ``store``, which must be the search's own. Raises ``ValueError`` where
-    no other network costs the same.
+    The random networks are trained like candidates, from random weights; the best of them and the answer then for
+    ``epochs``, from five seeds. ``store`` must be the one of the search. Raises ``ValueError`` if no other network has
+    the same MACs.
     """
     others = random_networks(config.space, answer, number, len(dataset.class_names), config.seed)
     if not others:
-        raise ValueError(
-            f"no other network of the space has the answer's MACs within {MACS_TOLERANCE:.0%}: nothing to compare"
-        )
-    contest = RandomBaselineJobs(answer, others, config.epochs, epochs, config.seed)
+        raise ValueError(f"no other network of the search space has the answer's MACs within {MACS_TOLERANCE:.0%}")
+    rule = RandomBaselineJobs(answer, others, config.epochs, epochs, config.seed)
     total = len(others) + 2 * FINAL_SEEDS
 
-    def heard(results: Mapping[str, TrainingResult], _: Sequence[TrainingJob]) -> None:
-        on_progress(sum(job.key in results for job in contest(results)), total)
+    def report(results: Mapping[str, TrainingResult], jobs: Sequence[TrainingJob]) -> None:
+        on_progress(sum(job.key in results for job in jobs), total)
 
-    results = run_jobs(store, config.identity, contest, dataset, processes=processes, on_progress=heard)
-    best = contest.best(results)
+    results = run_jobs(store, config.identity, rule, dataset, processes=processes, on_progress=report)
+    best = rule.best(results)
     assert best is not None
     ours, theirs = (
-        tuple(float(results[job.key]["judged"]) for job in contest.final_jobs(arch)) for arch in (answer, best)
+        tuple(float(results[job.key]["test_accuracy"]) for job in rule.final_jobs(arch)) for arch in (answer, best)
     )
-    field = tuple((job.arch, float(results[job.key]["selected"])) for job in contest.selection_jobs())
-    judges = HeldOutImages(len(dataset.test), dataset.has_test)
     return RandomComparison(
-        field, replace(best, name="best_random"), ours, theirs, paired_difference(ours, theirs), judges
+        tuple((job.arch, float(results[job.key]["selection_accuracy"])) for job in rule.selection_jobs()),
+        replace(best, name="best_random"),
+        ours,
+        theirs,
+        paired_difference(ours, theirs),
+        HeldOutImages(len(dataset.test), dataset.has_test),
     )

@@ -1,167 +1,146 @@
-"""What a search found, as files."""
+"""Results of a search as files: architectures, tables and plots."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import log
 from pathlib import Path
 
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.draw import search_plots as drawn
+from effnet.draw import search_plots
 from effnet.draw.figure import RenderedPlot
 from effnet.draw.network_diagram import draw_network
-from effnet.draw.search_plots import CandidateKind, plot_search_history
-from effnet.draw.search_plots import PlottedCandidate as Shown
-from effnet.draw.search_plots import plot_pareto_front as front_plot
 from effnet.lab.compare.table import write_csv, write_drawing
-from effnet.lab.search.coefficients import PAPER_COEFFICIENTS
-from effnet.lab.search.grid_search import MACS_GROWTH, GridSearchResult
-from effnet.lab.search.nas import NASConfig, NASResult, pareto_front, trained_candidates
+from effnet.lab.search import nas
+from effnet.lab.search.grid_search import MACS_GROWTH, PAPER_COEFFICIENTS, GridSearchResult
 from effnet.lab.search.random_baseline import RandomComparison
 
-
-def write_grid_search(found: GridSearchResult, folder: Path) -> list[Path]:
-    """Writes ``coefficients.json``, ``points.csv`` (a line a triple), ``surface.svg`` and ``.png``; gives the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "coefficients.json"
-    with atomic_write(path) as beside:
-        beside.write_text(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return [
-        path,
-        write_csv(folder / "points.csv", *_coefficient_rows(found)),
-        *write_drawing(folder / "surface", _plot_surface(found)),
-    ]
-
-
-def _coefficient_rows(found: GridSearchResult) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
-    search, by_arch = found.search, {stand.arch: stand for stand in found.standings}
-    place = {stand.arch: number for number, stand in enumerate(found.standings, start=1)}
-    triple = ("alpha", "beta", "gamma", "growth", "network", "macs")
-    heading = (*triple, "round", "epochs", "seeds", "accuracy", "spread", "at_equal_macs", "first_round")
-
-    def line(number: int) -> Sequence[object]:
-        point, arch = search.coefficients[number], search.networks[number]
-        stand = by_arch[arch]
-        reached = (stand.accuracies.mean, stand.accuracies.spread, stand.equal_macs_accuracy, found.first_round[arch])
-        rung = (stand.macs, stand.rung + 1, stand.epochs, len(stand.accuracies))
-        return *point.triple, float(point.growth), place[arch], *rung, *(f"{value:.6f}" for value in reached)
-
-    return heading, map(line, range(len(search.coefficients)))
-
-
-def _plot_surface(found: GridSearchResult) -> RenderedPlot:
-    """The first round, which all networks took part in, and who came out best."""
-    best, smooth = found.best, found.surface
-    spots = []
-    for point, arch in zip(found.search.coefficients, found.search.networks, strict=True):
-        name = "the paper's" if point == PAPER_COEFFICIENTS else ""
-        if arch == best.arch and point == best.representative:
-            name = "the best" if not name else "the paper's, the best"
-        spots.append(drawn.CoefficientPoint(point.triple[0], point.triple[2], found.first_round[arch], name))
-
-    def height(alpha: float, beta: float, gamma: float) -> float:
-        assert smooth
-        whole = log(MACS_GROWTH)
-        return smooth.predict(log(alpha) / whole, 2 * log(beta) / whole, 2 * log(gamma) / whole)
-
-    return drawn.plot_coefficient_surface(
-        spots, "Accuracy by α and γ, after the first round", height if smooth else None, "top-1 at equal MACs"
-    )
-
-
-# What a network search found, as files: the network, its drawing, every candidate, and plots of both.
-
-
-COST_SCALES = {"macs": 1e6, "params": 1e3, "latency": 1e-3}  # units of the plots' axes
-
-
-COST_LABELS = {"macs": "million MACs", "params": "thousand params", "latency": "ms a picture, on this machine"}
-
-
+COST_SCALES = {"macs": 1e6, "params": 1e3, "latency": 1e-3}  # units of the axes
+COST_LABELS = {"macs": "million MACs", "params": "thousand params", "latency": "ms per image, on this machine"}
+COEFFICIENT_COLUMNS = (
+    *("alpha", "beta", "gamma", "growth", "network", "macs"),
+    *("round", "epochs", "seeds", "accuracy", "spread", "at_equal_macs", "first_round"),
+)
 CANDIDATE_COLUMNS = (
-    *("number", "fate", "macs", "params", "cost", "accuracy", "reward"),
+    *("number", "status", "macs", "params", "cost", "accuracy", "reward"),
     *("score", "parent", "inherited", "generation", "loss", "seconds"),
 )
 
 
-def write_nas(result: NASResult, config: NASConfig, classes: int, folder: Path) -> list[Path]:
-    """Writes ``found`` into ``folder``; the paths, the arch's first.
+def write_grid_search(result: GridSearchResult, folder: Path) -> list[Path]:
+    """Write ``coefficients.json``, ``points.csv`` (one row per triple), ``surface.svg`` and ``.png``."""
+    return [
+        _write_text(folder / "coefficients.json", json.dumps(result.to_dict(), indent=2, ensure_ascii=False)),
+        write_csv(folder / "points.csv", COEFFICIENT_COLUMNS, _coefficient_rows(result)),
+        *write_drawing(folder / "surface", _plot_surface(result)),
+    ]
 
-    ``network.json``, an arch as every verb takes it; ``network.svg`` and ``.png``, the same drawn; ``trials.csv``, a
-    line a candidate; ``front_macs``, ``front_params`` and ``history`` as ``.svg`` and ``.png``, which show what
-    stands in it; ``front_latency`` besides where that was the cost.
+
+def _coefficient_rows(result: GridSearchResult) -> Iterator[Sequence[object]]:
+    ranked = {standing.arch: (rank, standing) for rank, standing in enumerate(result.standings, start=1)}
+    for coefficients, arch in zip(result.search.coefficients, result.search.networks, strict=True):
+        rank, one = ranked[arch]
+        figures = (one.accuracies.mean, one.accuracies.spread, one.equal_macs_accuracy, result.first_round[arch])
+        training = (one.macs, one.rung + 1, one.epochs, len(one.accuracies))
+        growth = float(coefficients.growth)
+        yield *coefficients.triple, growth, rank, *training, *(f"{figure:.6f}" for figure in figures)
+
+
+def _plot_surface(result: GridSearchResult) -> RenderedPlot:
+    """Plot the first round, in which all networks took part, and which came out best."""
+    best, surface = result.best, result.surface
+    points = []
+    for coefficients, arch in zip(result.search.coefficients, result.search.networks, strict=True):
+        names = ["the paper's"] if coefficients == PAPER_COEFFICIENTS else []
+        if arch == best.arch and coefficients == best.representative:
+            names.append("the best")
+        alpha, _, gamma = coefficients.triple
+        points.append(search_plots.CoefficientPoint(alpha, gamma, result.first_round[arch], ", ".join(names)))
+
+    def height(alpha: float, beta: float, gamma: float) -> float:
+        assert surface
+        total = log(MACS_GROWTH)
+        return surface.predict(log(alpha) / total, 2 * log(beta) / total, 2 * log(gamma) / total)
+
+    return search_plots.plot_coefficient_surface(
+        points, "Accuracy by α and γ, after the first round", height if surface else None, "top-1 at equal MACs"
+    )
+
+
+def write_nas(result: nas.NASResult, config: nas.NASConfig, classes: int, folder: Path) -> list[Path]:
+    """Write the result of a network search and return the paths, that of the architecture first.
+
+    ``network.json``, an architecture that every command accepts, and its diagram as ``network.svg`` and ``.png``;
+    ``trials.csv`` with one row per candidate; ``front_macs``, ``front_params``, ``front_latency`` if that was the cost,
+    and ``history``, as ``.svg`` and ``.png``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "network.json"
-    with atomic_write(path) as beside:
-        beside.write_text(result.answer.arch.to_json(indent=2) + "\n", encoding="utf-8")
-    names, edge = list(config.space.options), {one.number for one in pareto_front(result.candidates)}
-    lines = (
+    front = {candidate.number for candidate in nas.pareto_front(result.candidates)}
+    choices = list(config.space.options)
+    rows = (
         [
-            *(_format_value(getattr(one, column)) for column in CANDIDATE_COLUMNS),
-            int(one.number in edge),
-            *(one.choices[name] for name in names),
+            *(_format_value(getattr(candidate, column)) for column in CANDIDATE_COLUMNS),
+            int(candidate.number in front),
+            *(candidate.choices[name] for name in choices),
         ]
-        for one in result.candidates
+        for candidate in result.candidates
     )
-    written = [path]
-    drawing = draw_network(result.answer.arch, classes=classes)
-    for suffix, content in ((".svg", drawing.standalone_svg.encode()), (".png", drawing.png)):
-        with atomic_write(path.with_suffix(suffix)) as beside:
-            beside.write_bytes(content)
-        written.append(path.with_suffix(suffix))
-    written.append(write_csv(folder / "trials.csv", (*CANDIDATE_COLUMNS, "front", *names), lines))
-    done = trained_candidates(result.candidates)
-    for kind in dict.fromkeys(("macs", "params", config.cost)):
-        written += write_drawing(folder / f"front_{kind}", _plot_front(result, config, kind))
-    rewards = [one.reward for one in done]
-    written += write_drawing(
-        folder / "history", plot_search_history(rewards, "reward", "The candidates' rewards", percent=False)
-    )
-    return written
+    rewards = [candidate.reward for candidate in nas.trained_candidates(result.candidates)]
+    history = search_plots.plot_search_history(rewards, "reward", "The candidates' rewards", percent=False)
+    costs = dict.fromkeys(("macs", "params", config.cost))
+    return [
+        _write_text(folder / "network.json", result.answer.arch.to_json(indent=2)),
+        *write_drawing(folder / "network", draw_network(result.answer.arch, classes=classes)),
+        write_csv(folder / "trials.csv", (*CANDIDATE_COLUMNS, "front", *choices), rows),
+        *(
+            path
+            for cost in costs
+            for path in write_drawing(folder / f"front_{cost}", _plot_front(result, config, cost))
+        ),
+        *write_drawing(folder / "history", history),
+    ]
 
 
-def _plot_front(found: NASResult, plan: NASConfig, cost: str) -> RenderedPlot:
-    """All that were trained by one of their costs, with the front by that cost."""
-    done = [replace(one, cost=one.cost if cost == plan.cost else float(getattr(one, cost))) for one in found.candidates]
-    edge = {one.number for one in pareto_front(done)}
-    shown = []
-    for one in trained_candidates(done):
-        kind: CandidateKind = "candidate"
-        if one.choices == plan.space.base_choices:
-            kind = "base"
-        if one.number == found.answer.number:
+def _plot_front(result: nas.NASResult, config: nas.NASConfig, cost: str) -> RenderedPlot:
+    """Plot all trained candidates by one of their costs, with the Pareto front of that cost."""
+    trained = [
+        one if cost == config.cost else replace(one, cost=float(getattr(one, cost)))
+        for one in nas.trained_candidates(result.candidates)
+    ]
+    front = {candidate.number for candidate in nas.pareto_front(trained)}
+
+    def plotted(one: nas.NASCandidate) -> search_plots.PlottedCandidate:
+        kind: search_plots.CandidateKind = "candidate"
+        if one.number == result.answer.number:
             kind = "answer"
-        shown.append(Shown(one.cost / COST_SCALES[cost], one.accuracy or 0.0, kind, on_front=one.number in edge))
-    accuracy = f"top-1 after {plan.epochs} epochs" if plan.epochs > 1 else "top-1 after an epoch"
-    return front_plot(shown, COST_LABELS[cost], f"Accuracy of all candidates against {COST_LABELS[cost]}", accuracy)
+        elif one.choices == config.space.base_choices:
+            kind = "base"
+        return search_plots.PlottedCandidate(
+            one.cost / COST_SCALES[cost], one.accuracy or 0.0, kind, on_front=one.number in front
+        )
+
+    label = COST_LABELS[cost]
+    epochs = f"{config.epochs} epochs" if config.epochs > 1 else "one epoch"
+    return search_plots.plot_pareto_front(
+        [plotted(one) for one in trained], label, f"Accuracy of all candidates against {label}", f"top-1 after {epochs}"
+    )
 
 
-def write_random_comparison(compared: RandomComparison, folder: Path) -> Path:
-    """Writes ``random.json``: the best random network, both networks' accuracies and their difference."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "random.json"
-    with atomic_write(path) as beside:
-        beside.write_text(json.dumps(comparison_to_dict(compared), indent=2) + "\n", encoding="utf-8")
+def write_random_comparison(comparison: RandomComparison, folder: Path) -> Path:
+    """Write ``random.json``: the best random network, both networks' accuracies and their difference."""
+    return _write_text(folder / "random.json", json.dumps(comparison.to_dict(), indent=2))
+
+
+def _write_text(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as partial_path:
+        partial_path.write_text(text + "\n", encoding="utf-8")
     return path
 
 
-def comparison_to_dict(compared: RandomComparison) -> dict[str, object]:
-    """The same as plain data."""
-    apart = compared.difference
-    return {
-        "random": [{"arch": arch.to_dict(), "accuracy": accuracy} for arch, accuracy in compared.random_networks],
-        "ours": compared.ours,
-        "theirs": compared.theirs,
-        "difference": {"mean": apart.mean, "low": apart.low, "high": apart.high, "seeds": apart.pairs},
-        "best_random": compared.best.to_dict(),
-    }
-
-
 def _format_value(value: object) -> object:
-    """A number as a table has it: six decimals, and nothing for what is not known."""
+    """Format a number with six digits, and None as an empty cell."""
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else value

@@ -1,10 +1,9 @@
-"""What a network is worth to a search: its accuracy, and what it costs beside a target."""
+"""What a search rates networks by: MnasNet's reward of accuracy and cost, and SynFlow before training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import atanh, log, sqrt, tanh
+from math import inf, log
 
 import torch
 
@@ -14,29 +13,23 @@ from effnet.net import create
 from effnet.runtime.latency import Latency
 
 COST_KINDS = ("macs", "params", "latency")
-
-
 COST_UNITS = {"macs": "MACs", "params": "params", "latency": "s"}
-
-
-REWARD_EXPONENT = -0.07  # twice the cost is worth it for about 5 % more accuracy (arXiv:1807.11626, section 3)
-
-
-MAX_COST_FACTOR = 1.5  # times the target: not even trained, for then accuracy would have to be 3 % more
+REWARD_EXPONENT = -0.07  # twice the cost is worth about 5 % more accuracy (arXiv:1807.11626, section 3)
+MAX_COST_FACTOR = 1.5  # times the target: more expensive networks would need 3 % more accuracy, and are not trained
 
 
 def mnasnet_reward(accuracy: float, cost: float, target: float, exponent: float = REWARD_EXPONENT) -> float:
-    """ACC × (cost / target)^w, equation 2 of arXiv:1807.11626, with one w on either side of the target.
+    """Return ACC × (cost / target)^w, equation 2 of arXiv:1807.11626, with the same w on both sides of the target.
 
-    ``accuracy`` is a fraction; ``cost`` and ``target`` are of one unit. Raises ``ValueError`` unless both are above 0.
+    ``accuracy`` is a fraction; ``cost`` and ``target`` share a unit. Raises ``ValueError`` unless both are above 0.
     """
-    check_float("cost", cost, 0, float("inf"), exclusive=True)
-    check_float("target", target, 0, float("inf"), exclusive=True)
+    check_float("cost", cost, 0, inf, exclusive=True)
+    check_float("target", target, 0, inf, exclusive=True)
     return float(accuracy * (cost / target) ** exponent)
 
 
 def format_cost(cost: float, kind: str) -> str:
-    """A cost with its unit: ``4.02 M MACs``, ``301 k params``, ``1.25 ms``."""
+    """Return a cost with its unit: ``4.02 M MACs``, ``301 k params``, ``1.25 ms``."""
     if kind == "latency":
         return f"{cost * 1e3:.3g} ms"
     for size, letter in ((1e9, "G "), (1e6, "M "), (1e3, "k ")):
@@ -47,10 +40,10 @@ def format_cost(cost: float, kind: str) -> str:
 
 @dataclass(frozen=True)
 class CostFunction:
-    """What is held against a network's accuracy: MACs or params of one picture, or seconds measured here.
+    """The cost of an architecture for one image: MACs, params, or seconds measured on this machine.
 
-    Networks answer with ``classes``; latency is of one picture on so many ``threads``: one, since the processes of a
-    search, each on one, measure beside each other. Raises ``ValueError`` for another ``kind``.
+    Latency is measured on one thread by default, since the processes of a search, with one thread each, measure side by
+    side. Raises ``ValueError`` for an unknown ``kind``.
     """
 
     kind: str
@@ -61,31 +54,17 @@ class CostFunction:
         check_choice("cost", self.kind, COST_KINDS)
 
     def __call__(self, arch: Arch) -> float:
-        """The cost of ``arch``."""
+        """Return the cost of ``arch``."""
         if self.kind == "latency":
             return Latency(self.threads, classes=self.classes)(arch)
         return float(getattr(count(arch, classes=self.classes), self.kind))
 
 
-# A guess at how good a network will be before it is trained, and how far such guesses can be trusted.
-
-
-MIN_NETWORKS = 20  # trained networks before a correlation is believed
-
-
-MIN_CORRELATION = (
-    0.2  # the least that a correlation must be, at the lower end of its interval, for the score to be used
-)
-
-
-Z_95 = 1.96
-
-
 def synflow_score(arch: Arch, classes: int) -> float:
-    """The logarithm of SynFlow (arXiv:2006.05467, equation 1 with all weights positive), of the untrained network.
+    """Return the logarithm of SynFlow for the untrained network (arXiv:2006.05467, equation 1, all weights positive).
 
-    How much all weights together pass on from a picture of ones to the outputs, with the signs of all weights left
-    out: Σ |θ · ∂R/∂θ|. No data are needed; in float64, since it grows by orders of magnitude with depth.
+    Σ |θ · ∂R/∂θ|: how much all weights together pass on from an image of ones to the outputs, ignoring the signs of the
+    weights. It needs no data, and float64, since it grows by orders of magnitude with depth.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
@@ -99,41 +78,3 @@ def synflow_score(arch: Arch, classes: int) -> float:
     with torch.no_grad():
         total = sum(float((value * value.grad).abs().sum()) for value in model.parameters() if value.grad is not None)
     return log(max(total, 1e-300))
-
-
-@dataclass(frozen=True)
-class RankCorrelation:
-    """Spearman's rank correlation over so many ``networks``, with its 95 % interval; None while there are too few."""
-
-    networks: int
-    value: float | None = None
-    low: float = -1.0
-    high: float = 1.0
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether it is clearly positive."""
-        return self.value is not None and self.networks >= MIN_NETWORKS and self.low > MIN_CORRELATION
-
-    def in_words(self) -> str:
-        """One line for a person: "0.61 (95 % interval 0.45 to 0.73, 80 networks)"."""
-        if self.value is None:
-            return f"not known yet ({self.networks} networks)"
-        return f"{self.value:.2f} (95 % interval {self.low:.2f} to {self.high:.2f}, {self.networks} networks)"
-
-
-def rank_correlation(scores: Sequence[float], accuracies: Sequence[float]) -> RankCorrelation:
-    """Spearman's ρ of two equally long sequences, with the interval of Bonett and Wright (2000) by Fisher's z.
-
-    Known from five networks on, unless all scores or all accuracies are the same.
-    """
-    from scipy.stats import spearmanr
-
-    many = len(scores)
-    if many < 5 or len(set(scores)) == 1 or len(set(accuracies)) == 1:
-        return RankCorrelation(many)
-    value = float(spearmanr(scores, accuracies).statistic)
-    if abs(value) > 1 - 1e-12:
-        return RankCorrelation(many, value, value, value)
-    off = Z_95 * sqrt((1 + value**2 / 2) / (many - 3))
-    return RankCorrelation(many, value, tanh(atanh(value) - off), tanh(atanh(value) + off))

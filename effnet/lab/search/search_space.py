@@ -1,7 +1,7 @@
-"""MnasNet's search space around a base network, as data: what each of its stages may be in place of what it is.
+"""MnasNet's search space around a base network, as data: the alternatives for each of its stages.
 
-Source: arXiv:1807.11626, section 4.1. One choice a stage, which all its layers share. Where the paper may replace a
-residual by pooling, this may only leave it out, since no `Stage` pools.
+Source: arXiv:1807.11626, section 4.1. All layers of a stage share one choice. Where the paper may replace a residual by
+pooling, this space can only drop it, since no `Stage` pools.
 """
 
 from __future__ import annotations
@@ -15,90 +15,93 @@ from random import Random
 from effnet.arch import Arch, Stage, layers
 
 Choice = str | int | float | bool
-Choices = dict[str, Choice]  # "stage2.kernel": 5, … one for each of `Space.options`
+Choices = dict[str, Choice]  # "stage2.kernel": 5, … one for each of `SearchSpace.options`
 
-NEW_EXPAND_RATIO = 4  # of an MBConv in place of a stage that does not expand
+NEW_EXPAND_RATIO = 4  # of an MBConv that replaces a stage without expansion
 KERNEL_SIZES = (3, 5)
 SQUEEZE_RATIOS = (0.0, 0.25)
 CHANNEL_FACTORS = (0.75, 1.0, 1.25)  # times the base's
 LAYER_CHANGES = (-1, 0, 1)  # more than the base's
-# What a stage may be, and the `block` and whether it expands that this comes to
+# Operation -> `Stage.block`, and whether it expands
 OPERATIONS = {
     "mbconv": ("mbconv", True),
     "fused": ("fused", True),
     "separable": ("mbconv", False),
     "plain": ("fused", False),
 }
+CHOICE_NAMES = ("operation", "kernel", "squeeze", "residual", "channels", "layers")
 CANDIDATE_NAME = "candidate"
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All networks that the choices make of ``base``, itself among them.
+    """All networks that the choices make of ``base``, including itself.
 
-    What two choices of a stage would build alike, as channels rounded to the same multiple of 8, is one choice. Values
-    of the base's own that the paper's lists lack, as a kernel of 7, are added to them.
+    Choices of a stage that build the same, such as channels rounded to the same multiple of 8, count as one. Values of
+    the base that the paper's lists lack, such as a kernel of 7, are added.
     """
 
     base: Arch
 
     @cached_property
     def options(self) -> dict[str, tuple[Choice, ...]]:
-        """What there is to choose from, by the choice's name: ``stage1.operation``, ``stage1.kernel``, …"""
-        found: dict[str, tuple[Choice, ...]] = {}
+        """The values of every choice: ``stage1.operation``, ``stage1.kernel``, …"""
+        options: dict[str, tuple[Choice, ...]] = {}
         for number, stage in enumerate(self.base.stages, start=1):
-            name = f"stage{number}"
-            found[f"{name}.operation"] = tuple(OPERATIONS)
-            found[f"{name}.kernel"] = tuple(sorted({*KERNEL_SIZES, stage.kernel}))
-            found[f"{name}.squeeze"] = tuple(sorted({*SQUEEZE_RATIOS, stage.squeeze}))
-            found[f"{name}.residual"] = (True, False)
-            found[f"{name}.channels"] = self._distinct_values(number, "channels", CHANNEL_FACTORS)
-            found[f"{name}.layers"] = self._distinct_values(number, "layers", LAYER_CHANGES)
-        return found
+            values: tuple[tuple[Choice, ...], ...] = (
+                tuple(OPERATIONS),
+                tuple(sorted({*KERNEL_SIZES, stage.kernel})),
+                tuple(sorted({*SQUEEZE_RATIOS, stage.squeeze})),
+                (True, False),
+                self._distinct_values(number, "channels", CHANNEL_FACTORS),
+                self._distinct_values(number, "layers", LAYER_CHANGES),
+            )
+            options |= {f"stage{number}.{name}": each for name, each in zip(CHOICE_NAMES, values, strict=True)}
+        return options
 
     @property
     def size(self) -> int:
-        """How many combinations of choices there are."""
+        """The number of combinations."""
         return prod(map(len, self.options.values()))
 
     @property
     def base_choices(self) -> Choices:
         """The choices that build the base itself."""
-        found: Choices = {}
+        choices: Choices = {}
         for number, stage in enumerate(self.base.stages, start=1):
-            operation = next(name for name, way in OPERATIONS.items() if way == (stage.block, stage.expand > 1))
-            own: tuple[Choice, ...] = (operation, stage.kernel, stage.squeeze, stage.residual, 1.0, 0)
-            names = ("operation", "kernel", "squeeze", "residual", "channels", "layers")
-            found |= {f"stage{number}.{name}": value for name, value in zip(names, own, strict=True)}
-        return found
+            operation = next(name for name, block in OPERATIONS.items() if block == (stage.block, stage.expand > 1))
+            values: tuple[Choice, ...] = (operation, stage.kernel, stage.squeeze, stage.residual, 1.0, 0)
+            choices |= {f"stage{number}.{name}": value for name, value in zip(CHOICE_NAMES, values, strict=True)}
+        return choices
 
     def arch(self, choices: Mapping[str, Choice], name: str = CANDIDATE_NAME) -> Arch:
-        """The network of ``choices``. Raises ``ValueError`` where one is missing, unknown, or none of the options."""
+        """Build the network of ``choices``. Raises ``ValueError`` for a missing or unknown choice or value."""
         if choices.keys() != self.options.keys():
-            other = sorted(choices.keys() ^ self.options.keys())
-            raise ValueError(f"not the choices of this space: {', '.join(other)}")
+            raise ValueError(
+                f"not the choices of this space: {', '.join(sorted(choices.keys() ^ self.options.keys()))}"
+            )
         for choice, value in choices.items():
             if value not in self.options[choice]:
-                raise ValueError(f"{choice} cannot be {value!r}: it is one of {self.options[choice]}")
+                raise ValueError(f"{choice} must be one of {self.options[choice]}, got {value!r}")
         stages = (self._stage(number, choices) for number in range(1, len(self.base.stages) + 1))
         return replace(self.base, name=name, stages=tuple(stages))
 
     def random_choices(self, rng: Random) -> Choices:
-        """Choices ``drawn`` at random, each alike likely."""
+        """Draw uniformly from the options."""
         return {name: rng.choice(values) for name, values in self.options.items()}
 
     def smallest_arch(self, cost: Callable[[Arch], float]) -> Arch:
-        """The network of the least ``cost``, found choice by choice until no other choice makes it smaller."""
+        """Return the network of the lowest ``cost``, found by changing one choice at a time."""
         choices, before = self.base_choices, Choices()
         while choices != before:
             before = choices
             for name, values in self.options.items():
-                choices = min(({**choices, name: value} for value in values), key=lambda one: cost(self.arch(one)))
+                choices = min(({**choices, name: value} for value in values), key=lambda each: cost(self.arch(each)))
         return self.arch(choices, "smallest")
 
     def _stage(self, number: int, choices: Mapping[str, Choice]) -> Stage:
         base = self.base.stages[number - 1]
-        chosen = {name: choices[f"stage{number}.{name}"] for name in _STAGE_CHOICES}
+        chosen = {name: choices[f"stage{number}.{name}"] for name in CHOICE_NAMES}
         block, expands = OPERATIONS[str(chosen["operation"])]
         return replace(
             base,
@@ -113,24 +116,21 @@ class SearchSpace:
         )
 
     def _distinct_values(self, number: int, choice: str, values: tuple[Choice, ...]) -> tuple[Choice, ...]:
-        """Of ``values``, one for each thing built; the base's own, or else the first, stands for those built alike."""
+        """Of values that build the same stage keep one: the base's own, or else the first."""
         kept: dict[object, Choice] = {}
         own = 1.0 if choice == "channels" else 0
-        for value in sorted(values, key=lambda one: one != own):
+        for value in sorted(values, key=lambda each: each != own):
             stage = self._stage(number, {**self.base_choices, f"stage{number}.{choice}": value})
             arch = replace(self.base, stages=(*self.base.stages[: number - 1], stage, *self.base.stages[number:]))
             kept.setdefault(tuple(layer.channels for layer in layers(arch) if layer.stage == number), value)
         return tuple(sorted(kept.values()))
 
 
-_STAGE_CHOICES = ("operation", "kernel", "squeeze", "residual", "channels", "layers")
-
-
 def layers_key(arch: Arch) -> tuple[object, ...]:
-    """What is equal of two networks if and only if they have the same layers: one is as good as the other."""
+    """Return a key that is equal for two networks if and only if they have the same layers."""
     return (arch.resolution, arch.activation, *(replace(layer, drop_path=0.0) for layer in layers(arch)))
 
 
 def count_different_choices(one: Mapping[str, Choice], other: Mapping[str, Choice]) -> int:
-    """In how many choices two networks differ."""
+    """Return in how many choices two networks differ."""
     return sum(value != other[name] for name, value in one.items())

@@ -1,17 +1,22 @@
-"""Accuracies over seeds, and whether one network is better than another: paired differences with their interval."""
+"""Statistics of a search: paired differences over seeds, how many test images a verdict needs, rank correlation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import atanh, sqrt, tanh
 from statistics import mean, stdev
 
 CONFIDENCE_LEVEL = 0.95
+Z_95 = 1.96  # of the standard normal distribution
+MIN_TEST_IMAGES = 100
+WORST_CASE_ACCURACY = 0.5  # where chance moves an accuracy most
+MIN_NETWORKS = 20  # before a correlation is trusted
+MIN_CORRELATION = 0.2  # at the lower end of its interval, for a score to be used
 
 
 class Accuracies(tuple[float, ...]):
-    """What one network reached, as fractions, a seed each."""
+    """The accuracies of one network as fractions, one per seed."""
 
     @property
     def mean(self) -> float:
@@ -20,15 +25,15 @@ class Accuracies(tuple[float, ...]):
 
     @property
     def spread(self) -> float:
-        """Their standard deviation; 0 of a single one."""
+        """Their standard deviation; 0 for a single seed."""
         return stdev(self) if len(self) > 1 else 0.0
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The mean difference of two accuracies over ``pairs`` of equal seeds, and its 95 % interval; fractions.
+    """Mean difference of two accuracies (fractions) over ``pairs`` of equal seeds, with its 95 % interval.
 
-    From a single pair there is no interval: it reaches from −1 to 1.
+    A single pair has no interval: it is −1 to 1.
     """
 
     mean: float
@@ -36,80 +41,104 @@ class PairedDifference:
     high: float
     pairs: int
 
-    def in_words(self) -> str:
-        """ "+0.52 points (95 % interval −0.31 to +1.35, 5 seeds)"."""
+    def describe(self) -> str:
+        """Return "+0.52 points (95 % interval −0.31 to +1.35, 5 seeds)"."""
         mean, low, high = (f"{100 * value:+.2f}".replace("-", "−") for value in (self.mean, self.low, self.high))
         return f"{mean} points (95 % interval {low} to {high}, {self.pairs} seeds)"
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float], comparisons: int = 1) -> PairedDifference:
-    """``ours`` − ``theirs``, a pair a seed, by Student's t.
+    """Return ``ours`` − ``theirs``, one pair per seed, with Student's t interval.
 
-    Where the best of several is chosen by the same trainings, ``among`` says of how many: the interval is then as wide
-    as it must be for those of all of them to hold together (Bonferroni's). Raises ``ValueError`` where they are not
-    pairs.
+    If the best of several is chosen from the same trainings, pass their number as ``comparisons``: the interval is then
+    wide enough for all of them to hold together (Bonferroni). Raises ``ValueError`` if the lengths differ.
     """
     if not ours or len(ours) != len(theirs):
-        raise ValueError(f"paired accuracies come in pairs: {len(ours)} and {len(theirs)}")
-    apart = [one - other for one, other in zip(ours, theirs, strict=True)]
-    if len(apart) < 2:
-        return PairedDifference(apart[0], -1.0, 1.0, 1)
+        raise ValueError(f"paired accuracies must come in pairs, got {len(ours)} and {len(theirs)}")
+    differences = [one - other for one, other in zip(ours, theirs, strict=True)]
+    count, center = len(differences), mean(differences)
+    if count < 2:
+        return PairedDifference(center, -1.0, 1.0, 1)
     from scipy.stats import t
 
-    half = (
-        float(t.ppf(1 - (1 - CONFIDENCE_LEVEL) / (2 * comparisons), len(apart) - 1)) * stdev(apart) / sqrt(len(apart))
-    )
-    return PairedDifference(mean(apart), mean(apart) - half, mean(apart) + half, len(apart))
-
-
-# Whether a search's pictures suffice for a verdict: said before hours are spent on it, and with the verdict.
-
-
-MIN_TEST_IMAGES = 100
-
-
-WORST_CASE_ACCURACY = 0.5  # where chance moves an accuracy most
-
-
-Z_95 = 1.96  # 95 % of a normal distribution
+    quantile = float(t.ppf(1 - (1 - CONFIDENCE_LEVEL) / (2 * comparisons), count - 1))
+    half_width = quantile * stdev(differences) / sqrt(count)
+    return PairedDifference(center, center - half_width, center + half_width, count)
 
 
 def chance_difference(images: int, accuracy: float = WORST_CASE_ACCURACY) -> float:
-    """The difference of two networks' top-1 (fractions) below which so many judged ``pictures`` may mislead.
+    """Return the difference of two networks' top-1 (fractions) that chance may produce on ``images`` test images.
 
-    Drawn anew, n pictures give an accuracy p with the standard error √(p(1−p)/n), and the difference of two with √2
-    times that; 95 of 100 draws stay within 1.96 of these. That is cautious: the networks are judged on the same
-    pictures, and mostly fail on the same ones.
+    An accuracy p on n random images has the standard error √(p(1−p)/n), and the difference of two √2 times that; 95 %
+    of draws stay within 1.96 of these. This is cautious: both networks are tested on the same images, and mostly fail
+    on the same ones.
     """
     return Z_95 * sqrt(2 * accuracy * (1 - accuracy) / images)
 
 
 def detectable_difference(images: int) -> float:
-    """What `by_chance` says of so many ``pictures``. Raises ``ValueError`` below 100, which are too few."""
+    """Return `chance_difference` of ``images``. Raises ``ValueError`` for fewer than 100, too few for a verdict."""
     if images < MIN_TEST_IMAGES:
         raise ValueError(
-            f"{images:,} pictures to compare networks by are too few for a verdict, since chance alone would move an "
-            f"accuracy by {100 * Z_95 * sqrt(0.25 / max(images, 1)):.0f} points: give at least {MIN_TEST_IMAGES}, "
-            "better 1,000"
+            f"{images:,} images are too few to compare networks on: chance alone moves an accuracy by "
+            f"{100 * Z_95 * sqrt(0.25 / max(images, 1)):.0f} points. Use at least {MIN_TEST_IMAGES}, better 1,000"
         )
     return chance_difference(images)
 
 
 @dataclass(frozen=True)
 class HeldOutImages:
-    """How many pictures networks were finally judged by, and whether nothing had been chosen by these."""
+    """The images of the final comparison: how many, and whether no choice was made on them."""
 
     images: int
     unseen: bool = True
 
     def caution(self, difference: float) -> str:
-        """What a verdict on such a ``difference`` (a fraction) must say besides, as sentences; "" where nothing."""
-        told = []
+        """Return what a verdict on this ``difference`` (a fraction) must add, as sentences; "" if nothing."""
+        sentences = []
         if not self.unseen:
-            told.append("They were judged by the pictures that they were chosen by, which flatters what was chosen.")
-        if 0 < abs(difference) < (apart := chance_difference(self.images)):
-            told.append(
-                f"The interval is over seeds: another draw of {self.images:,} pictures to judge by might move the "
-                f"difference by {100 * apart:.1f} points."
+            sentences.append("They were tested on the images that were used for selection, which favors the selected.")
+        if 0 < abs(difference) < (chance := chance_difference(self.images)):
+            sentences.append(
+                f"The interval is over seeds: {self.images:,} other test images might move the difference by "
+                f"{100 * chance:.1f} points."
             )
-        return " ".join(told)
+        return " ".join(sentences)
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rank correlation over ``networks``, with its 95 % interval; ``value`` is None if there are too few."""
+
+    networks: int
+    value: float | None = None
+    low: float = -1.0
+    high: float = 1.0
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it is clearly positive."""
+        return self.value is not None and self.networks >= MIN_NETWORKS and self.low > MIN_CORRELATION
+
+    def describe(self) -> str:
+        """Return "0.61 (95 % interval 0.45 to 0.73, 80 networks)"."""
+        if self.value is None:
+            return f"not known yet ({self.networks} networks)"
+        return f"{self.value:.2f} (95 % interval {self.low:.2f} to {self.high:.2f}, {self.networks} networks)"
+
+
+def rank_correlation(scores: Sequence[float], accuracies: Sequence[float]) -> RankCorrelation:
+    """Return Spearman's ρ, with the interval of Bonett and Wright (2000) by Fisher's z.
+
+    It takes at least five networks whose scores and accuracies are not all equal.
+    """
+    from scipy.stats import spearmanr
+
+    count = len(scores)
+    if count < 5 or len(set(scores)) == 1 or len(set(accuracies)) == 1:
+        return RankCorrelation(count)
+    value = float(spearmanr(scores, accuracies).statistic)
+    if abs(value) > 1 - 1e-12:
+        return RankCorrelation(count, value, value, value)
+    half_width = Z_95 * sqrt((1 + value**2 / 2) / (count - 3))
+    return RankCorrelation(count, value, tanh(atanh(value) - half_width), tanh(atanh(value) + half_width))

@@ -1,4 +1,4 @@
-"""The networks written here: against their papers' counts, against hand arithmetic, and run."""
+"""Baseline networks: against their papers' counts, against arithmetic, and run."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from effnet.lab.compare import amoebanet as evolved
-from effnet.lab.compare.amoebanet import (
+from effnet.lab.compare import baseline_networks as networks
+from effnet.lab.compare.baseline_networks import (
+    BLOCK_A,
+    POLY_ORDER,
     Cell,
     CellBlock,
     CellNetwork,
     FactorizedReduction,
+    PolyThree,
     SameConv,
     SamePool,
+    TwoWay,
     amoebanet_a,
     amoebanet_c,
     build_operation,
+    densenet264,
     gpipe,
+    polynet,
 )
-from effnet.lab.compare.baselines import densenet264
-from effnet.lab.compare.counting import count_module
-from effnet.lab.compare.polynet import BLOCK_A, POLY_ORDER, PolyThree, TwoWay, polynet
+from effnet.lab.compare.baselines import count_module
 from effnet.net.layers import Conv
 
-CELLS = {name: cell for name, cell in vars(evolved).items() if isinstance(cell, Cell)}
+CELLS = {name: cell for name, cell in vars(networks).items() if isinstance(cell, Cell)}
 OPERATIONS = (
     *("none", "conv1", "conv3", "conv1x7", "sep3", "sep5", "sep7", "sep5_dilated"),
     *("avg3", "max2", "max3"),
@@ -51,12 +55,12 @@ def numbered(height: int, width: int, channels: int = 1) -> Tensor:
 class TestCounts:
     def test_the_largest_amoebanet_a(self) -> None:
         """469 M params, and 104 B multiply-adds, which fit the 299 pixels that are the default of the authors' code."""
-        model = on_meta(lambda: CellNetwork(evolved.A_NORMAL, evolved.A_REDUCTION, layers=6, channels=448))
+        model = on_meta(lambda: CellNetwork(networks.A_NORMAL, networks.A_REDUCTION, layers=6, channels=448))
         assert params(model) / 1e6 == pytest.approx(469, rel=0.002)
         assert round(count_module(model, 299).macs / 1e9) == 104
 
     def test_eighteen_cells_are_in_all_and_not_a_stack(self) -> None:
-        model = on_meta(lambda: CellNetwork(evolved.B_NORMAL, evolved.B_REDUCTION, layers=18, channels=512))
+        model = on_meta(lambda: CellNetwork(networks.B_NORMAL, networks.B_REDUCTION, layers=18, channels=512))
         assert [round(params(network) / 1e6) for network in (on_meta(gpipe), model)] == [557, 1617]
 
     def test_every_unused_state_and_no_other_would_be_another_network(self) -> None:
@@ -64,7 +68,7 @@ class TestCounts:
             used = {state for _, state in cell.steps}
             return Cell(cell.steps, tuple(state for state in range(7) if state not in used))
 
-        cells = map(unused, (evolved.A_NORMAL, evolved.A_REDUCTION))
+        cells = map(unused, (networks.A_NORMAL, networks.A_REDUCTION))
         assert round(params(on_meta(lambda: CellNetwork(*cells, layers=6, channels=190))) / 1e6, 1) == 75.1
 
     def test_densenet264_by_hand(self) -> None:
@@ -109,14 +113,14 @@ class TestCells:
         for number, pair in enumerate(cell.pairs):
             assert all(kind in OPERATIONS and state < number + 2 for kind, state in pair)
         states = {state for _, state in cell.steps} | set(cell.outputs)
-        assert set(range(2, 7)) <= states <= set(range(7))  # what is made is also used
+        assert set(range(2, 7)) <= states <= set(range(7))  # every state is used
         assert list(cell.outputs) == sorted(set(cell.outputs))
 
     @pytest.mark.parametrize(
         ("make", "states", "wide"), [(amoebanet_a, 4, 760), (amoebanet_c, 5, 912), (gpipe, 4, 2048)]
     )
     def test_widths(self, make: Callable[[], nn.Module], states: int, wide: int) -> None:
-        """After two reductions 4F, and the classifier sees every state that the last cell hands on."""
+        """After two reductions 4F, and the classifier sees every output state of the last cell."""
         model = on_meta(make)
         assert model.classifier.in_features == states * wide
         assert len(model.cells) == 2 + 3 * 6 + 2
@@ -144,12 +148,12 @@ class TestCells:
 
     def test_gradients_reach_every_weight(self) -> None:
         torch.manual_seed(0)
-        model = CellNetwork(evolved.C_NORMAL, evolved.C_REDUCTION, layers=1, channels=16, classes=5)
+        model = CellNetwork(networks.C_NORMAL, networks.C_REDUCTION, layers=1, channels=16, classes=5)
         model(torch.rand(4, 3, 64, 64)).square().sum().backward()
         assert [name for name, value in model.named_parameters() if value.grad is None] == []
 
     def test_a_cell_by_hand(self) -> None:
-        """State 2 = max(0) + 1, state 3 = 2 + 2; both and state 0 are handed on."""
+        """State 2 = max(0) + 1, state 3 = 2 + 2; both and state 0 are output."""
         torch.manual_seed(0)
         cell = Cell((("max3", 0), ("none", 1), ("none", 2), ("none", 2)), (0, 2, 3))
         block = CellBlock(cell, current=4, previous=6, channels=6, stride=1, halved=False).eval()
@@ -159,15 +163,15 @@ class TestCells:
             two = F.max_pool2d(zero, 3, 1, 1) + previous  # the previous map fits: 6 channels, the same size
             assert torch.equal(block(current, previous), torch.cat((zero, two, two + two), 1))
 
-    def test_a_striding_cell_strides_what_it_is_given_and_nothing_else(self) -> None:
+    def test_a_striding_cell_strides_only_its_inputs(self) -> None:
         cell = Cell((("max3", 0), ("none", 1), ("sep3", 2), ("none", 0)), (1, 3))
         block = CellBlock(cell, current=4, previous=3, channels=6, stride=2, halved=True).eval()
         with torch.no_grad():
             out = block(torch.rand(1, 4, 9, 10), torch.rand(1, 3, 17, 20))
         assert out.shape == (1, 12, 5, 5)
 
-    def test_the_first_cell_takes_its_input_twice(self) -> None:
-        block = CellBlock(evolved.A_REDUCTION, current=32, previous=None, channels=4, stride=2, halved=False).eval()
+    def test_the_first_cell_gets_its_input_twice(self) -> None:
+        block = CellBlock(networks.A_REDUCTION, current=32, previous=None, channels=4, stride=2, halved=False).eval()
         assert isinstance(block.fit_previous, nn.Identity)
         x = torch.rand(1, 32, 8, 8)
         with torch.no_grad():
@@ -195,13 +199,13 @@ class TestCells:
         assert {name: params(build_operation(name, 8, 8, 1)) for name in expected} == expected
 
     def test_an_unknown_operation(self) -> None:
-        with pytest.raises(ValueError, match="no operation of cells is called 'conv9'"):
+        with pytest.raises(ValueError, match="unknown cell operation 'conv9'"):
             build_operation("conv9", 8, 8, 1)
 
 
-class TestFactorisedReduction:
+class TestFactorizedReduction:
     @pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 7), (5, 6)])
-    def test_every_other_pixel_and_those_between(self, height: int, width: int) -> None:
+    def test_no_pixel_is_skipped(self, height: int, width: int) -> None:
         reduction = FactorizedReduction(1, 3).eval()  # an odd number of channels: one and two
         with torch.no_grad():
             reduction.conv.weight.fill_(1)
@@ -218,7 +222,9 @@ class TestSamePadding:
     @pytest.mark.parametrize("stride", [1, 2])
     @pytest.mark.parametrize("size", [(6, 7), (9, 12)])
     @pytest.mark.parametrize("kernel", [1, 3, 5, 7])
-    def test_square_kernels_are_the_familys(self, kernel: int, size: tuple[int, int], stride: int) -> None:
+    def test_square_kernels_agree_with_those_of_the_family(
+        self, kernel: int, size: tuple[int, int], stride: int
+    ) -> None:
         torch.manual_seed(0)
         ours, known = SameConv(4, 4, (kernel, kernel), (stride, stride), groups=4), Conv(4, 4, kernel, stride, groups=4)
         known.weight.data.copy_(ours.weight.data)
@@ -227,7 +233,7 @@ class TestSamePadding:
             assert torch.equal(ours(x), known(x))
 
     def test_long_kernels(self) -> None:
-        """7 wide at stride 2 on 8 pixels: 5 are missing, 2 on the left and 3 on the right."""
+        """7 wide at stride 2 on 8 pixels: 5 of padding, 2 left and 3 right."""
         wide = SameConv(1, 1, (1, 7), (1, 2))
         wide.weight.data.fill_(1)
         row = torch.arange(1.0, 9).reshape(1, 1, 1, 8)
@@ -237,17 +243,17 @@ class TestSamePadding:
             high.weight.data.fill_(1)
             assert high(row.mT).flatten().tolist() == [15, 28, 33, 26]
 
-    def test_dilated_kernels_keep_the_size_and_reach_further(self) -> None:
+    def test_dilated_kernels_keep_the_size(self) -> None:
         dilated = SameConv(1, 1, (5, 5), dilation=2)
         dilated.weight.data.zero_()
-        dilated.weight.data[0, 0, 0, 0] = 1  # what lies four up and four to the left
+        dilated.weight.data[0, 0, 0, 0] = 1  # four up and four to the left
         x = numbered(6, 6)
         with torch.no_grad():
             out = dilated(x)
         assert out[0, 0, 4:, 4:].tolist() == x[0, 0, :2, :2].tolist()
         assert out[0, 0, :4].abs().sum() == 0
 
-    def test_pools_leave_out_what_is_not_there(self) -> None:
+    def test_pools_ignore_padding(self) -> None:
         for stride in (1, 2):
             below = -torch.ones(1, 1, 5, 8)
             for kind, kernel in (("max", 3), ("max", 2), ("avg", 3)):
@@ -262,7 +268,7 @@ class TestSamePadding:
 
 
 class _Twice(nn.Module):
-    """2x, as blocks are called: with the number of the time."""
+    """2x, called like a block, with the number of the use."""
 
     def forward(self, x: Tensor, time: int = 0) -> Tensor:
         return 2 * x

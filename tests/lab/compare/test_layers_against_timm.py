@@ -1,4 +1,4 @@
-"""The layers of B0–B7, one by one: ours as arithmetic, timm's as modules that it built."""
+"""The layers of B0–B7, one by one: ours as arithmetic, timm's as the modules that it builds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from effnet.data.torchvision_compat import declare_operators
 declare_operators()
 timm = pytest.importorskip("timm")
 
-# (kind, input channels, output channels, kernel, stride, groups, whether it has a bias)
+# (kind, input channels, output channels, kernel, stride, groups, has a bias)
 Shape = tuple[str, int, int, int, int, int, bool]
 
 
-def walked(name: str) -> list[Shape]:
-    """The convolutions and linear maps of our walk, in order. No torch takes part."""
+def our_shapes(name: str) -> list[Shape]:
+    """List the convolutions and linear maps of our walk, in order, without torch."""
     found: list[Shape] = []
     for layer in layers(ARCHS[name]):
         for one in operations(layer):
@@ -26,8 +26,8 @@ def walked(name: str) -> list[Shape]:
     return found
 
 
-def built(name: str) -> list[Shape]:
-    """Those of timm's network, in the order in which its modules are registered, which is that of computing."""
+def timm_shapes(name: str) -> list[Shape]:
+    """List those of timm's network, in the order of registration, which is that of computation."""
     with torch.device("meta"):
         network = timm.create_model(f"tf_efficientnet_{name}")
     found: list[Shape] = []
@@ -43,7 +43,7 @@ def built(name: str) -> list[Shape]:
 
 
 @pytest.mark.parametrize("name", [f"b{number}" for number in range(8)])
-def test_every_layer_is_timms(name: str) -> None:
-    ours, theirs = walked(name), built(name)
+def test_every_layer_is_that_of_timm(name: str) -> None:
+    ours, theirs = our_shapes(name), timm_shapes(name)
     assert len(ours) > 80
     assert ours == theirs

@@ -1,10 +1,10 @@
-"""Pictures that a tiny network learns in a second: coloured stripes, one direction a class."""
+"""Images that a tiny network learns in a second: colored stripes, one direction per class."""
 
 import pytest
 import torch
 
 from effnet.arch import Arch, Stage
-from effnet.lab.search.dataset import LabeledImages, SearchDataset
+from effnet.lab.search.proxy_task import LabeledImages, SearchDataset
 
 TINY = Arch(
     "tiny",
@@ -18,13 +18,13 @@ TINY = Arch(
 )
 
 
-def stripes(pictures: int, seed: int, side: int = 16) -> LabeledImages:
-    drawn = torch.Generator().manual_seed(seed)
-    classes = torch.arange(pictures) % 3
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    ways = torch.stack((rows, columns, rows + columns)) // 4 % 2 * 150
-    noise = torch.randint(0, 100, (pictures, 3, side, side), generator=drawn)
-    return LabeledImages((ways[classes][:, None] + noise).to(torch.uint8), classes)
+def stripes(images: int, seed: int, size: int = 16) -> LabeledImages:
+    generator = torch.Generator().manual_seed(seed)
+    classes = torch.arange(images) % 3
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    patterns = torch.stack((rows, columns, rows + columns)) // 4 % 2 * 150
+    noise = torch.randint(0, 100, (images, 3, size, size), generator=generator)
+    return LabeledImages((patterns[classes][:, None] + noise).to(torch.uint8), classes)
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,5 @@
+"""The search space: what it contains, how choices become stages, and what it refuses."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -6,7 +8,7 @@ from random import Random
 import pytest
 
 from effnet.arch import ARCHS, Arch, count, layers
-from effnet.lab.search.proxy_training import BASE_ARCH
+from effnet.lab.search.proxy_task import BASE_ARCH
 from effnet.lab.search.search_space import SearchSpace, count_different_choices, layers_key
 
 
@@ -16,17 +18,17 @@ def test_the_base_is_in_its_space(name: str) -> None:
     assert layers_key(space.arch(space.base_choices)) == layers_key(ARCHS[name])
 
 
-def test_the_space_of_b0_is_mnasnets() -> None:
-    # seven stages of 4 operations, 2 kernels, 2 squeezes, 2 residuals, 3 channels; layers cannot be fewer than one.
-    # Of channels the first stage's 16 x .75 = 12 is rounded to 16 again, as is the second's 24 x .75 = 18 to 24.
+def test_the_space_of_b0_is_that_of_mnasnet() -> None:
+    # Seven stages with 4 operations, 2 kernels, 2 squeeze ratios, residual or not, 3 channels and 3 depths. One layer
+    # cannot become fewer; 16 × .75 = 12 channels of the first stage are rounded to 16 again, 18 of the second to 24.
     space = SearchSpace(ARCHS["b0"])
-    a_stage = 4 * 2 * 2 * 2
-    channels, repeats = (2, 2, 3, 3, 3, 3, 3), (2, 3, 3, 3, 3, 3, 2)
+    per_stage = 4 * 2 * 2 * 2
+    channels, depths = (2, 2, 3, 3, 3, 3, 3), (2, 3, 3, 3, 3, 3, 2)
     assert [len(space.options[f"stage{number}.channels"]) for number in range(1, 8)] == list(channels)
-    assert [len(space.options[f"stage{number}.layers"]) for number in range(1, 8)] == list(repeats)
+    assert [len(space.options[f"stage{number}.layers"]) for number in range(1, 8)] == list(depths)
     expected = 1
-    for wide, deep in zip(channels, repeats, strict=True):
-        expected *= a_stage * wide * deep
+    for wide, deep in zip(channels, depths, strict=True):
+        expected *= per_stage * wide * deep
     assert space.size == expected
 
 
@@ -51,13 +53,13 @@ def test_choices_become_stages() -> None:
 
 
 def test_random_choices_can_be_built_and_counted() -> None:
-    space, drawn = SearchSpace(BASE_ARCH), Random(1)
-    macs = {count(space.arch(space.random_choices(drawn)), classes=10).macs for _ in range(50)}
+    space, random = SearchSpace(BASE_ARCH), Random(1)
+    macs = {count(space.arch(space.random_choices(random)), classes=10).macs for _ in range(50)}
     assert len(macs) > 40
 
 
-def test_networks_of_other_choices_may_be_the_same() -> None:
-    # one layer of stride 2 adds nothing to its output, whether it may or not
+def test_different_choices_may_build_the_same_network() -> None:
+    # A single layer of stride 2 has no residual, allowed or not
     space = SearchSpace(BASE_ARCH)
     one = space.base_choices | {"stage2.layers": -1}
     two = one | {"stage2.residual": False}
@@ -67,23 +69,23 @@ def test_networks_of_other_choices_may_be_the_same() -> None:
     assert layers_key(space.arch(one)) != layers_key(replace(space.arch(one), resolution=24))
 
 
-def test_the_smallest() -> None:
-    space, drawn = SearchSpace(BASE_ARCH), Random(2)
+def test_the_smallest_network() -> None:
+    space, random = SearchSpace(BASE_ARCH), Random(2)
 
     def macs(arch: Arch) -> float:
         return float(count(arch, classes=10).macs)
 
     least = space.smallest_arch(macs)
-    assert macs(least) <= min(macs(space.arch(space.random_choices(drawn))) for _ in range(300))
+    assert macs(least) <= min(macs(space.arch(space.random_choices(random))) for _ in range(300))
     assert all(stage.kernel == 3 and stage.squeeze == 0 for stage in least.stages)
 
 
-def test_what_is_no_choice_is_refused() -> None:
+def test_unknown_choices_are_refused() -> None:
     space = SearchSpace(BASE_ARCH)
-    with pytest.raises(ValueError, match=r"stage2.kernel cannot be 7: it is one of \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"stage2.kernel must be one of \(3, 5\), got 7"):
         space.arch(space.base_choices | {"stage2.kernel": 7})
     with pytest.raises(ValueError, match=r"stage9.kernel"):
         space.arch(space.base_choices | {"stage9.kernel": 3})
-    # a kernel of the base's own is a choice
+    # The base's own kernel is an option
     wide = replace(BASE_ARCH, stages=(replace(BASE_ARCH.stages[0], kernel=7), *BASE_ARCH.stages[1:]))
     assert SearchSpace(wide).options["stage1.kernel"] == (3, 5, 7)

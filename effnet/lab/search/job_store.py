@@ -1,0 +1,381 @@
+"""Training jobs of a search: stored in Optuna's database, run by one or several processes.
+
+Every job is an Optuna trial. It waits in the queue until a worker claims it, sends heartbeats while it trains, and is
+queued again if its worker dies. SQLite serves one machine, PostgreSQL (or any other address that SQLAlchemy takes)
+several at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from hashlib import sha256
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from effnet.arch import Arch
+from effnet.lab.bench.backends import torch_threads
+from effnet.lab.search.proxy_task import PROXY_RECIPE, SearchDataset, train_proxy
+from effnet.timing.machine import count_cores
+from effnet.training.recipes import Recipe
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.storages import RDBStorage
+
+TRAININGS = "effnet trainings"  # the study that `run_jobs` keeps its jobs in
+HEARTBEAT_SECONDS, STALE_SECONDS = 5, 30  # between two heartbeats; without one, until a job is given to another worker
+SQLITE_TIMEOUT_SECONDS = 60  # for another process's write
+POLL_SECONDS = 0.5
+ANONYMOUS_NAME = "network"  # networks that differ in name only are trained once
+
+Direction = Literal["minimize", "maximize"]
+TrainingResult = dict[str, Any]  # the fields of `ProxyResult`
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One short training of ``arch``; everything random depends on ``seed``."""
+
+    arch: Arch
+    epochs: int
+    seed: int
+
+    @cached_property
+    def key(self) -> str:
+        """The job's name in the store."""
+        content = [replace(self.arch, name=ANONYMOUS_NAME).to_dict(), self.epochs, self.seed]
+        return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+# The rule of a search: from the results so far, by `TrainingJob.key`, to all jobs wanted up to now, done or not. Once
+# all of them are done it may want more; when it does not, the search is over. It must depend on nothing but the
+# results, so that all processes agree.
+JobRule = Callable[[Mapping[str, TrainingResult]], Sequence[TrainingJob]]
+ProgressCallback = Callable[[Mapping[str, TrainingResult], Sequence[TrainingJob]], object]
+
+
+def run_jobs(
+    store: str | Path,
+    settings: Mapping[str, Any],
+    rule: JobRule,
+    dataset: SearchDataset,
+    recipe: Recipe = PROXY_RECIPE,
+    processes: int | None = None,
+    on_progress: ProgressCallback = lambda results, jobs: None,
+) -> dict[str, TrainingResult]:
+    """Run every job that ``rule`` wants and return all results; jobs already done in ``store`` are not repeated.
+
+    Args:
+        store: an SQLite file, or the address of a database. Other processes, also on other machines, may work on the
+            same store at the same time.
+        settings: what identifies the search, beside its images and its recipe.
+        processes: worker processes with one thread each; default: one per core. With 1, jobs run in this process, in
+            the order of the rule.
+        on_progress: called with the results and the jobs wanted whenever one is done.
+
+    Raises:
+        ValueError: the store belongs to another search.
+        ChildProcessError: a worker process failed.
+    """
+    identity = search_identity(settings, dataset, recipe)
+    processes = processes or count_cores()
+    with open_study(store, identity, TRAININGS) as study:
+        if processes == 1 or not _enqueue_missing(study, rule):
+            with torch_threads(1):
+                return _work(study, rule, dataset, recipe, on_progress)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "dataset.safetensors"
+            dataset.save(path)
+            with worker_processes(_run_worker, (str(store), identity, rule, path, recipe), processes) as are_running:
+                reported = -1
+                while are_running():
+                    _enqueue_missing(study, rule)
+                    results = read_results(study)
+                    if len(results) != reported:
+                        reported = len(results)
+                        on_progress(results, rule(results))
+        return read_results(study)
+
+
+def search_identity(settings: Mapping[str, Any], dataset: SearchDataset, recipe: Recipe) -> dict[str, Any]:
+    """Return what tells a search from every other: ``settings``, its images and its recipe."""
+    return {**settings, "images": dataset.fingerprint, "recipe": asdict(recipe)}
+
+
+def read_results(study: Study) -> dict[str, TrainingResult]:
+    """Return the result of every finished job, by its key."""
+    return {trial.user_attrs["job"]: trial.user_attrs["result"] for trial in _trials(study, "COMPLETE")}
+
+
+def _trials(study: Study, *states: str) -> list[Any]:
+    from optuna.trial import TrialState
+
+    return study.get_trials(deepcopy=False, states=tuple(TrialState[state] for state in states))
+
+
+def _enqueue_missing(study: Study, rule: JobRule) -> bool:
+    """Queue the jobs that are neither done nor pending; return whether any is not done."""
+    fail_abandoned_trials(study)
+    results = read_results(study)
+    missing = {job.key: job for job in rule(results) if job.key not in results}
+    if missing:
+        pending = {trial.user_attrs.get("job") for trial in _trials(study, "WAITING", "RUNNING")}
+        for key, job in missing.items():
+            if key not in pending:
+                attributes = {"job": key, "network": job.arch.name, "epochs": job.epochs, "seed": job.seed}
+                study.enqueue_trial({}, user_attrs=attributes)
+    return bool(missing)
+
+
+def _work(
+    study: Study,
+    rule: JobRule,
+    dataset: SearchDataset,
+    recipe: Recipe,
+    on_progress: ProgressCallback = lambda results, jobs: None,
+    enqueue: bool = True,
+) -> dict[str, TrainingResult]:
+    """Train until nothing is missing; ``enqueue`` what is missing, unless a parent process does so."""
+    while True:
+        results = read_results(study)
+        jobs = rule(results)
+        on_progress(results, jobs)
+        if all(job.key in results for job in jobs):
+            return results
+        if enqueue:
+            _enqueue_missing(study, rule)
+        if _trials(study, "WAITING"):
+            run_trial(study, partial(_train, rule, dataset, recipe))
+        else:
+            time.sleep(POLL_SECONDS)
+
+
+def _train(rule: JobRule, dataset: SearchDataset, recipe: Recipe, trial: Trial) -> float:
+    """Train the job of ``trial``; it is pruned if it is a duplicate or no longer wanted."""
+    from optuna.exceptions import TrialPruned
+
+    key, study = trial.user_attrs.get("job", ""), trial.study
+    job = {job.key: job for job in rule(read_results(study))}.get(key)
+    # Two parties may have queued the same job at the same moment: the lowest number counts
+    rivals = (other for other in _trials(study, "WAITING", "RUNNING", "COMPLETE") if other.number < trial.number)
+    if job is None or any(other.user_attrs.get("job") == key for other in rivals):
+        raise TrialPruned
+    result, _ = train_proxy(job.arch, dataset, job.epochs, job.seed, recipe)
+    trial.set_user_attr("result", asdict(result))
+    return result.selection_accuracy
+
+
+def _run_worker(store: str, identity: dict[str, Any], rule: JobRule, path: Path, recipe: Recipe) -> None:
+    with open_study(store, identity, TRAININGS) as study:
+        _work(study, rule, SearchDataset.load(path), recipe, enqueue=False)
+
+
+def run_trial(study: Study, objective: Callable[[Trial], Any]) -> None:
+    """Run ``objective`` on the next trial of ``study``, and record which process works on it.
+
+    A worker that stood still for so long that its trial was given to another one drops its result.
+    """
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    overtaken = False
+
+    def run(trial: Trial) -> Any:
+        nonlocal overtaken
+        trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
+        try:
+            return objective(trial)
+        except UpdateFinishedTrialError:
+            overtaken = True
+            raise
+
+    try:
+        study.optimize(run, n_trials=1)
+    except ValueError:  # it cannot be told the result of a trial that has failed
+        if not overtaken:
+            raise
+
+
+def fail_abandoned_trials(study: Study) -> None:
+    """Mark trials as failed whose process is dead, or whose heartbeat has stopped."""
+    from optuna.storages import fail_stale_trials
+    from optuna.trial import TrialState
+
+    fail_stale_trials(study)
+    for trial in _trials(study, "RUNNING"):
+        host, _, pid = trial.user_attrs.get("worker", "").rpartition(":")
+        if host == socket.gethostname() and not _is_alive(int(pid)):
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def hide_password(store: str | Path) -> str:
+    """Return ``store`` as it is shown to users: an address without its password."""
+    if "://" not in str(store):
+        return str(store)
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(str(store)).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "(an invalid address)"  # which may contain one
+
+
+@contextmanager
+def open_study(
+    store: str | Path, identity: Mapping[str, Any], name: str, directions: Sequence[Direction] = ("maximize",)
+) -> Iterator[Study]:
+    """Open the study ``name``, created if missing. Raises ``ValueError`` if ``store`` belongs to another search."""
+    try:
+        import optuna
+    except ImportError:
+        raise ImportError('searches require optuna: pip install "effnet[search]"') from None
+    recorded = json.loads(json.dumps(identity))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        storage = _open_storage(str(store))
+        try:
+            _check_identity(storage, recorded, store)
+            study = optuna.create_study(
+                storage=storage, study_name=name, load_if_exists=True, directions=list(directions)
+            )
+            if "search" not in study.user_attrs:
+                study.set_user_attr("search", recorded)
+            yield study
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def _check_identity(storage: RDBStorage, identity: dict[str, Any], store: str | Path) -> None:
+    for study in storage.get_all_studies():
+        there = study.user_attrs.get("search", identity)
+        others = sorted(name for name in there.keys() | identity.keys() if there.get(name) != identity.get(name))
+        if others:
+            raise ValueError(
+                f"{hide_password(store)} contains another search: {', '.join(others)} "
+                f"{'differ' if len(others) > 1 else 'differs'}; choose another --store, or repeat the options of that "
+                "search to continue it"
+            )
+
+
+def _open_storage(store: str) -> RDBStorage:
+    import sqlalchemy
+    from optuna.exceptions import StorageInternalError
+    from optuna.storages import RDBStorage
+
+    is_file, shown = "://" not in store, hide_password(store)
+    if is_file:
+        Path(store).parent.mkdir(parents=True, exist_ok=True)
+    open_database = partial(
+        RDBStorage,
+        f"sqlite:///{store}" if is_file else store,
+        engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}} if is_file else {},
+        heartbeat_interval=HEARTBEAT_SECONDS,
+        grace_period=STALE_SECONDS,
+    )
+    try:
+        try:
+            storage = open_database()
+        except (sqlalchemy.exc.DatabaseError, StorageInternalError):
+            time.sleep(1)  # another process may have created the tables at the same moment
+            storage = open_database()
+    except sqlalchemy.exc.ArgumentError as error:
+        raise ValueError(f"cannot open the store {shown}: {error}") from None
+    except ImportError as error:
+        missing = getattr(error.__cause__, "name", None) or "a database driver"
+        driver = "psycopg[binary]" if missing == "psycopg" else missing
+        raise ValueError(f'{shown} requires a database driver: pip install "{driver}"') from None
+    except (sqlalchemy.exc.DatabaseError, StorageInternalError) as error:
+        reason = str(getattr(error, "orig", error)).strip().splitlines()[-1]
+        raise ValueError(f"{shown} is not the store of a search ({reason}): choose another --store") from None
+    except RuntimeError as error:  # written by another version of Optuna
+        raise ValueError(f"cannot open the store {shown}: {error}") from None
+    if is_file:
+        sqlalchemy.event.listen(storage.engine, "connect", _configure_sqlite)
+        sqlalchemy.event.listen(storage.engine, "begin", _begin_immediately)
+        storage.engine.dispose()  # the connection that the tables were created with
+    return storage
+
+
+def _configure_sqlite(connection: Any, _: object) -> None:
+    """Optuna commits every parameter separately: in this mode commits need not wait for the disk, and are as safe."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.isolation_level = None  # transactions begin as below
+
+
+def _begin_immediately(connection: Any) -> None:
+    """SQLite has no row locks: without the write lock from the start, two workers could claim the same trial."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def worker_processes(
+    work: Callable[..., None], arguments: tuple[Any, ...], processes: int
+) -> Iterator[Callable[[], bool]]:
+    """Start ``processes`` that each call ``work(*arguments)`` on one thread; they are killed at the end of the block.
+
+    Yields a function that waits a moment and returns whether any of them is still running; it raises
+    ``ChildProcessError`` if one has failed.
+    """
+    context = get_context("spawn")
+    workers = [
+        context.Process(target=_run_child, args=(work, arguments, os.getpid()), daemon=True) for _ in range(processes)
+    ]
+
+    def are_running() -> bool:
+        next((worker for worker in workers if worker.is_alive()), workers[0]).join(POLL_SECONDS)
+        failed = next((worker.exitcode for worker in workers if worker.exitcode), None)
+        if failed is not None:
+            raise ChildProcessError(f"a worker process of the search exited with status {failed}")
+        return any(worker.is_alive() for worker in workers)
+
+    try:
+        for worker in workers:
+            worker.start()
+        yield are_running
+    finally:
+        for worker in workers:
+            if worker.pid is not None:
+                worker.kill()
+                worker.join()
+
+
+def _run_child(work: Callable[..., None], arguments: tuple[Any, ...], parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it, and kills this process
+    Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
+    torch.set_num_threads(1)
+    work(*arguments)
+
+
+def _exit_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os._exit(1)
