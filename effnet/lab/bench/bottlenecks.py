@@ -12,7 +12,7 @@ from types import MappingProxyType
 from effnet.arch import Count, count
 from effnet.arch.serde import Record, check_choice, check_int
 from effnet.draw.benchmark_plots import RooflinePoint, plot_roofline, plot_time_shares
-from effnet.lab.bench.backends import random_images, torch_threads
+from effnet.lab.bench.backends import random_images
 from effnet.lab.bench.benchmark import check_threads, write_record, write_records
 from effnet.lab.bench.profilers import BETWEEN, INPUT, PROFILE_RUNS, Profile, Profiler, StepCost, StepKey, step_costs
 from effnet.lab.compare.table import write_drawing

@@ -10,7 +10,6 @@ from statistics import mean
 import numpy as np
 
 from effnet.arch import Arch, count
-from effnet.lab.bench.backends import torch_threads
 from effnet.lab.search.job_store import TrainingJob
 from effnet.lab.search.nas import NASConfig, final_rungs
 from effnet.lab.search.proxy_task import PROXY_RECIPE, LabeledImages, SearchDataset, train_proxy

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from effnet.arch import Arch
-from effnet.lab.bench.backends import torch_threads
 from effnet.lab.search.proxy_task import PROXY_RECIPE, SearchDataset, train_proxy
+from effnet.runtime.torch import torch_threads
 from effnet.timing.machine import count_cores
 from effnet.training.recipes import Recipe
 

@@ -24,7 +24,6 @@ from effnet.arch import Arch, count
 from effnet.arch.serde import check_float
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.draw import search_plots
-from effnet.lab.bench.backends import torch_threads
 from effnet.lab.search import job_store
 from effnet.lab.search.proxy_task import PROXY_RECIPE, SearchDataset, matching_weights, train_proxy
 from effnet.lab.search.scoring import MAX_COST_FACTOR, CostFunction, mnasnet_reward, synflow_score
