@@ -1,6 +1,6 @@
-"""A small world in which everything that the doctor looks at matters: squares of three colours and two sizes.
+"""A small world in which everything that the doctor looks at matters: squares of three colors and two sizes.
 
-None of the colours becomes another when red and blue change places: that would be a change of labels.
+None of the colors becomes another when red and blue change places: that would be a change of labels.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ PREPROCESS = Preprocess((32, 32), 0.8, "crop", "bilinear", (0.5,) * 3, (0.5,) * 
 
 
 def squares(count: int, seed: int) -> ImageDataset:
-    """Noisy grey pictures of 60×64 pixels with a square: its colour and its size are the class."""
-    dice = np.random.default_rng(seed)
+    """Noisy gray images of 60×64 pixels with a square: its color and its size are the class."""
+    rng = np.random.default_rng(seed)
     items = []
     for index in range(count):
         label = index % len(CLASSES)
-        picture = dice.normal(dice.uniform(90, 170), 25, (60, 64, 3))
+        image = rng.normal(rng.uniform(90, 170), 25, (60, 64, 3))
         side = 16 if label < 3 else 30
-        top, left = dice.integers(12, 48 - side, 2)
-        colour = dice.uniform(20, 70, 3)
-        colour[[[0], [1], [0, 1]][label % 3]] = dice.uniform(150, 230)
-        picture[top : top + side, left : left + side] += 0.55 * (colour - 128)
-        items.append(Item(picture.clip(0, 255).astype(np.uint8), label, f"{index}"))
+        top, left = rng.integers(12, 48 - side, 2)
+        color = rng.uniform(20, 70, 3)
+        color[[[0], [1], [0, 1]][label % 3]] = rng.uniform(150, 230)
+        image[top : top + side, left : left + side] += 0.55 * (color - 128)
+        items.append(Item(image.clip(0, 255).astype(np.uint8), label, f"{index}"))
     return ImageDataset(tuple(items), Labels(CLASSES))
 
 
-def knowing(twice: bool = False) -> EfficientNet:
+def trained_on_squares(twice: bool = False) -> EfficientNet:
     """A nano network that tells the squares apart: random convolutions, measured batch norm, a head in closed form.
 
     ``twice``: it saw values divided by 255 once more.
@@ -55,13 +55,13 @@ def knowing(twice: bool = False) -> EfficientNet:
         torch.manual_seed(0)
         model = effnet.create("nano", classes=len(CLASSES)).eval()
     model.preprocess, model.labels = PREPROCESS, Labels(CLASSES)
-    pictures = squares(480, seed=1)
-    reading = Configuration(PREPROCESS, model.numerics, rescaled_twice=twice)
-    recompute_statistics(model, reading, pictures, torch.device("cpu"))
-    x = torch.from_numpy(np.stack([load_input(item.image, PREPROCESS) for item in pictures.items]))
+    images = squares(480, seed=1)
+    configuration = Configuration(PREPROCESS, model.numerics, rescaled_twice=twice)
+    recompute_statistics(model, configuration, images, torch.device("cpu"))
+    x = torch.from_numpy(np.stack([load_input(item.image, PREPROCESS) for item in images.items]))
     with torch.inference_mode():
         features = model.embed(normalize(x.float() / 255 if twice else x, PREPROCESS)).numpy()
-    head = fit_linear_probe(features, Targets.from_dataset(pictures))
+    head = fit_linear_probe(features, Targets.from_dataset(images))
     assert isinstance(model.classifier, nn.Linear)
     with torch.no_grad():
         model.classifier.weight.copy_(torch.from_numpy(head.weight))

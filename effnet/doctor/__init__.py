@@ -1,7 +1,9 @@
-"""What makes accuracy silently low."""
+"""Diagnosis of silently low accuracy: wrong preprocessing, label order, damaged weights."""
 
-from effnet.doctor.diagnosis import ConfigurationTrial as ConfigurationTrial
-from effnet.doctor.diagnosis import Diagnosis as Diagnosis
-from effnet.doctor.diagnosis import Finding as Finding
-from effnet.doctor.examination import diagnose as diagnose
-from effnet.doctor.repair import repair_model as repair_model
+from effnet.doctor import diagnosis, examination, repair
+
+ConfigurationTrial = diagnosis.ConfigurationTrial
+Diagnosis = diagnosis.Diagnosis
+Finding = diagnosis.Finding
+diagnose = examination.diagnose
+repair_model = repair.repair_model

@@ -1,4 +1,4 @@
-"""What the doctor hands back: findings with remedies, and everything that was tried."""
+"""Results of the doctor: findings with remedies, and every configuration that was tried."""
 
 from __future__ import annotations
 
@@ -14,24 +14,30 @@ SEVERITIES = ("wrong", "suspect", "remark")  # it costs accuracy; it probably do
 
 @dataclass(frozen=True)
 class Configuration(Record):
-    """One way to run the weights: their contract, and what no contract can say.
+    """One way to run the weights: their metadata, and what metadata cannot say.
 
-    ``order``: for each class of the pictures, the output that is taken for it; empty: as the model's labels have it.
+    Attributes:
+        preprocess: The preprocessing.
+        numerics: Padding and batch-norm epsilon.
+        bgr: The network gets its channels as blue, green, red.
+        rescaled_twice: Values are divided by 255 once more.
+        recomputed_statistics: Batch-norm statistics are recomputed on the given images.
+        label_order: The output that is taken for each class of the data; empty: as in the model's labels.
     """
 
     RECORDS = MappingProxyType({"preprocess": Preprocess, "numerics": Numerics})
 
     preprocess: Preprocess
     numerics: Numerics
-    bgr: bool = False  # the network is shown blue, green, red
-    rescaled_twice: bool = False  # values are divided by 255 once more
-    recomputed_statistics: bool = False  # batch norm's statistics are taken anew, of the given pictures
+    bgr: bool = False
+    rescaled_twice: bool = False
+    recomputed_statistics: bool = False
     label_order: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Finding(Record):
-    """One cause: a stable ``code``, what was seen, the numbers it rests on, what to do, in a sentence each."""
+    """One cause: a stable code, the severity, what was observed, what to do, and the numbers behind it."""
 
     code: str
     severity: str
@@ -45,17 +51,28 @@ class Finding(Record):
 
 @dataclass(frozen=True)
 class ConfigurationTrial(Record):
-    """One reading that was tried, against the best one known before it, on the same pictures.
+    """One configuration that was tried, compared with the best one known before, on the same images.
 
-    ``top1`` is a fraction and ``log_likelihood`` the mean log p of the true class, at the temperature that suits the
-    reading best. ``*_gain`` are mean differences and ``*_error`` their standard errors. ``shift`` is how far the stem's
-    batch-norm statistics lie from those measured on the pictures. What needs labels is None without them.
+    Metrics are None without labels.
+
+    Attributes:
+        round: 1: one change of the model's configuration; 2: one more on top of the best of round 1, …
+        code: Code of the cause.
+        description: What was tried.
+        images: Number of images; fewer than all if it was soon clear that it is worse.
+        shift: Distance of the stem's batch-norm statistics from those measured on the images.
+        top1: A fraction.
+        top1_gain: Mean difference.
+        top1_error: Its standard error.
+        log_likelihood: Mean log p of the true class, at the temperature that suits the configuration best.
+        gain: Mean difference of the log-likelihood.
+        error: Its standard error.
     """
 
-    round: int  # 1: one change of the model's contract; 2: one more on top of the best of round 1, …
+    round: int
     code: str
     description: str
-    images: int  # fewer than all where it was soon clear that it is worse
+    images: int
     shift: float
     top1: float | None = None
     top1_gain: float | None = None
@@ -67,21 +84,33 @@ class ConfigurationTrial(Record):
 
 @dataclass(frozen=True)
 class Diagnosis(Record):
-    """Findings, the gravest first, and the trials they rest on. ``best``: the reading that the remedies lead to."""
+    """Result of `effnet.diagnose`.
+
+    Attributes:
+        findings: Most severe first.
+        best: The configuration that the remedies lead to.
+        trials: All configurations that were tried; the first is the model's own.
+        images: Number of images.
+        labeled: Whether they have labels.
+        top1: Accuracy of the model as it is.
+        best_top1: Accuracy under `best`.
+        skipped: Error messages of images that could not be read.
+        labels: The labels that ``best.label_order`` is of: the model's, or if it has none the data's.
+    """
 
     RECORDS = MappingProxyType({"findings": Finding, "trials": ConfigurationTrial, "best": Configuration})
 
     findings: tuple[Finding, ...]
     best: Configuration
-    trials: tuple[ConfigurationTrial, ...] = ()  # the first is the contract as it is
+    trials: tuple[ConfigurationTrial, ...] = ()
     images: int = 0
     labeled: bool = False
-    top1: float | None = None  # as the model is, and as `best` would be
+    top1: float | None = None
     best_top1: float | None = None
-    skipped: tuple[str, ...] = ()  # pictures that could not be read, and why
-    labels: tuple[str, ...] = ()  # that ``best.order`` is of: the model's, or without such the pictures'
+    skipped: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing was found that costs accuracy; remarks aside."""
+        """Whether nothing was found that costs accuracy."""
         return all(finding.severity == "remark" for finding in self.findings)

@@ -1,4 +1,4 @@
-"""Which pictures the doctor looks at, and which of the model's labels each has."""
+"""`diagnose`: checks of the weights first, then trials on a balanced sample of the images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from effnet.data import ImageDataset, ImageError, Item, check_images, open_data,
 from effnet.data.inputs import open_inputs
 from effnet.doctor import hypotheses, weight_checks
 from effnet.doctor.diagnosis import Configuration, Diagnosis, Finding
-from effnet.doctor.hypotheses import IntArray
 from effnet.doctor.search import ConfigurationSearch
 from effnet.evaluation.evaluator import pick_split
 from effnet.metadata import Labels
@@ -24,101 +23,8 @@ from effnet.runtime.torch import select_device
 from effnet.weights import load
 
 DEFAULT_IMAGES = 200
-
-
-MIN_IMAGES = 20  # below, differences drown in chance
-
-
-_MAX_GATHERED_IMAGES = 10_000  # pictures without labels that are chosen from
-
-
-@dataclass(frozen=True, eq=False)
-class SampledImages:
-    """Pictures that can be read, one of each class in turn. ``labels`` (N,) are places in ``names``, None without."""
-
-    dataset: ImageDataset
-    skipped: tuple[str, ...]
-    names: tuple[str, ...] = ()  # the model's labels, or without such the pictures'
-    labels: IntArray | None = None
-    findings: tuple[Finding, ...] = ()
-
-
-def sample_images(
-    network: EfficientNet, data: ImageDataset | str | Path, max_images: int, seed: int, split: str | None
-) -> SampledImages:
-    """At most ``pictures`` of ``data``, balanced over the classes; which ones the seed says.
-
-    Raises ``ValueError`` where there are too few, or their classes cannot be those of the network's outputs.
-    """
-    given = _open_labeled(data, split)
-    if given is None or not network.classes:
-        chosen, errors = check_images(_sample_balanced(given or _open_unlabeled(data), max_images, seed))
-        found = SampledImages(chosen, tuple(map(str, errors)))
-    elif {network.labels.task, given.labels.task} != {"classification"}:
-        raise ValueError(
-            "the doctor judges by the one class that is right, which these labels do not say: give it pictures without "
-            "labels, and it goes by the statistics of the network's stem"
-        )
-    else:
-        names, places, findings = _match_labels(network, given)
-        known = given.subset(index for index, label in enumerate(given.targets) if places[label] >= 0)
-        chosen, errors = check_images(_sample_balanced(known, max_images, seed))
-        labels = np.array(places)[chosen.targets]
-        found = SampledImages(chosen, tuple(map(str, errors)), names, labels, findings)
-    if len(found.dataset) < MIN_IMAGES:
-        raise ValueError(f"only {len(found.dataset)} pictures can be used: the doctor needs at least {MIN_IMAGES}")
-    return found
-
-
-def _sample_balanced(dataset: ImageDataset, max_images: int, seed: int) -> ImageDataset:
-    shuffled = np.random.default_rng(seed).permutation(len(dataset))
-    labels = dataset.targets[shuffled]
-    turn = np.zeros(len(labels), np.int64)  # how many of its class come before
-    for label in np.unique(labels):
-        turn[labels == label] = np.arange((labels == label).sum())
-    return dataset.subset(shuffled[np.argsort(turn, kind="stable")][:max_images].tolist())
-
-
-def _open_labeled(data: ImageDataset | str | Path, split: str | None) -> ImageDataset | None:
-    """The labelled pictures of ``data``; None where it holds pictures and no class folders."""
-    if isinstance(data, ImageDataset):
-        return data
-    if data != "digits" and not any(path.is_dir() for path in Path(data).glob("*")):
-        return None
-    return pick_split(open_data(data), split)[1]
-
-
-def _open_unlabeled(data: ImageDataset | str | Path) -> ImageDataset:
-    assert not isinstance(data, ImageDataset)
-    return ImageDataset(tuple(islice(_iter_items(data), _MAX_GATHERED_IMAGES)), Labels(("picture",)))
-
-
-def _iter_items(data: str | Path) -> Iterator[Item]:
-    for name, picture in open_inputs([data]):
-        if isinstance(picture, (str, Path)):
-            yield Item(Path(picture), 0, name)
-        elif not isinstance(picture, ImageError):
-            yield Item(np.asarray(read_image(picture)), 0, name)
-
-
-def _match_labels(network: EfficientNet, given: ImageDataset) -> tuple[tuple[str, ...], list[int], tuple[Finding, ...]]:
-    """The model's labels, the place among them of each class of the pictures (−1: none), and what does not fit."""
-    known, classes, outputs = network.labels.names[: network.classes], given.labels.names, network.classes
-    if not known:
-        if len(classes) not in (outputs, outputs - 1):
-            raise ValueError(f"the model has {outputs} outputs without names, the pictures have {len(classes)} classes")
-        return classes, list(range(len(classes))), ()
-    places = {name: place for place, name in enumerate(known)}
-    missing = [name for name in classes if name not in places]
-    if len(missing) == len(classes):
-        raise ValueError(
-            f"the model knows none of the pictures' classes ({', '.join(classes[:5])}); it knows {', '.join(known[:5])}"
-        )
-    findings = (hypotheses.unknown_labels_finding(missing, known),) if missing else ()
-    return known, [places.get(name, -1) for name in classes], findings
-
-
-# The examination: the numbers first, then pictures of either kind.
+MIN_IMAGES = 20  # with fewer, differences are lost in noise
+_MAX_LISTED_IMAGES = 10_000  # unlabeled images that are sampled from
 
 
 def diagnose(
@@ -130,43 +36,155 @@ def diagnose(
     device: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Diagnosis:
-    """What makes ``model``'s accuracy silently low, and what to do about it.
+    """Find what makes a model's accuracy silently low, and what to do about it.
 
-    Without ``data`` the numbers alone are looked at. With pictures that have no labels (a folder without class folders,
-    a pattern) the stem's batch-norm statistics tell whether mean, std and the order of channels are those of the
-    training. With labelled pictures (as `effnet.evaluate` takes them) every neighbour of the contract is tried on at
-    most ``pictures`` of them, balanced over the classes; the best that is surely better is kept, and its neighbours
-    tried in turn. ``progress`` is called with the pictures done in a round, and how many there are.
-    Raises ``ValueError`` where the model is not for RGB, or the pictures' classes cannot be those of its outputs.
+    Without data only the weights and labels are checked. With unlabeled images (a folder without class folders, a
+    pattern) the stem's batch-norm statistics show whether mean, std and channel order are those of the training. With
+    labeled images, every neighbor of the model's configuration is tried; the best that is significantly better is kept,
+    and its neighbors are tried in turn.
+
+    Args:
+        model: A network, or whatever `effnet.load` takes.
+        data: Labeled images as for `effnet.evaluate`, or unlabeled ones.
+        max_images: Number of images to try, balanced over the classes.
+        seed: Decides which images.
+        split: "train", "val" or "test"; default: as for `effnet.evaluate`.
+        device: PyTorch device; default: the GPU if there is one.
+        progress: Called with (images done in this round, all images).
+
+    Raises:
+        ValueError: If the model is not for RGB, the classes of the data do not match its outputs, or there are too few
+            images.
+
+    Example:
+        >>> [finding.code for finding in effnet.diagnose("model.pth", "photos").findings]
+        ['mean-std', 'labels-shifted']
     """
-    check_int("pictures", max_images, MIN_IMAGES)
+    check_int("max_images", max_images, MIN_IMAGES)
     network = model if isinstance(model, EfficientNet) else load(model)
-    reading = Configuration(network.preprocess, network.numerics)
-    found = tuple(weight_checks.check_weights(network))
-    if data is None or any(finding.code == "not-finite" for finding in found):
-        return Diagnosis((*found, *weight_checks.find_unusual(network)), reading)
+    configuration = Configuration(network.preprocess, network.numerics)
+    findings = tuple(weight_checks.check_weights(network))
+    if data is None or any(finding.code == "not-finite" for finding in findings):
+        return Diagnosis((*findings, *weight_checks.find_unusual(network)), configuration)
     require_rgb(network.channels)
-    chosen = sample_images(network, data, max_images, seed, split)
-    reading = replace(reading, label_order=tuple(range(len(chosen.names))))
+    sample = sample_images(network, data, max_images, seed, split)
+    configuration = replace(configuration, label_order=tuple(range(len(sample.names))))
+    has_statistics = weight_checks.has_statistics(network)
     search = ConfigurationSearch(
-        network, chosen.dataset, select_device(device), progress, reading, weight_checks.has_statistics(network)
+        network, sample.dataset, select_device(device), progress, configuration, has_statistics
     )
     top1 = best_top1 = None
-    if chosen.labels is not None:
-        top1, best_top1 = search.search_by_labels(chosen.names, chosen.labels)
-        found = tuple(finding for finding in found if finding.code != "labels-shifted")  # it was tried
+    if sample.labels is not None:
+        top1, best_top1 = search.search_by_labels(sample.names, sample.labels)
+        findings = tuple(finding for finding in findings if finding.code != "labels-shifted")  # it was tried
     else:
-        if search.has_statistics:
+        if has_statistics:
             search.search_by_stem()
-        found = (*found, *weight_checks.find_unusual(network))
+        findings = (*findings, *weight_checks.find_unusual(network))
     return Diagnosis(
-        (*search.findings, *chosen.findings, *found),
+        (*search.findings, *sample.findings, *findings),
         search.configuration,
         tuple(search.trials),
-        len(chosen.dataset),
-        chosen.labels is not None,
+        len(sample.dataset),
+        sample.labels is not None,
         top1,
         best_top1,
-        chosen.skipped,
-        chosen.names,
+        sample.skipped,
+        sample.names,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class SampledImages:
+    """Readable images, one of each class in turn.
+
+    Attributes:
+        dataset: The images.
+        skipped: Error messages of images that could not be read.
+        names: The model's labels, or if it has none the data's.
+        labels: (N,) indices into ``names``; None if the images are unlabeled.
+        findings: What does not match between the labels of model and data.
+    """
+
+    dataset: ImageDataset
+    skipped: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    labels: hypotheses.IntArray | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def sample_images(
+    network: EfficientNet, data: ImageDataset | str | Path, max_images: int, seed: int, split: str | None
+) -> SampledImages:
+    """Sample at most ``max_images``, balanced over the classes.
+
+    Raises:
+        ValueError: If there are too few, or their classes do not match the network's outputs.
+    """
+    labeled = _open_labeled(data, split)
+    if labeled is None or not network.classes:
+        chosen, errors = check_images(_sample_balanced(labeled or _open_unlabeled(data), max_images, seed))
+        sample = SampledImages(chosen, tuple(map(str, errors)))
+    elif {network.labels.task, labeled.labels.task} != {"classification"}:
+        raise ValueError(
+            "with labels, the doctor needs a classification model and one class per image: give it images without "
+            "labels to use the stem's statistics instead"
+        )
+    else:
+        names, indices, findings = _match_labels(network, labeled)
+        known = labeled.subset(row for row, label in enumerate(labeled.targets) if indices[label] >= 0)
+        chosen, errors = check_images(_sample_balanced(known, max_images, seed))
+        sample = SampledImages(chosen, tuple(map(str, errors)), names, np.array(indices)[chosen.targets], findings)
+    if len(sample.dataset) < MIN_IMAGES:
+        raise ValueError(f"only {len(sample.dataset)} usable images: the doctor needs at least {MIN_IMAGES}")
+    return sample
+
+
+def _sample_balanced(dataset: ImageDataset, max_images: int, seed: int) -> ImageDataset:
+    shuffled = np.random.default_rng(seed).permutation(len(dataset))
+    labels = dataset.targets[shuffled]
+    turn = np.zeros(len(labels), np.int64)  # number of images of the same class before
+    for label in np.unique(labels):
+        turn[labels == label] = np.arange((labels == label).sum())
+    return dataset.subset(shuffled[np.argsort(turn, kind="stable")][:max_images].tolist())
+
+
+def _open_labeled(data: ImageDataset | str | Path, split: str | None) -> ImageDataset | None:
+    """Return the labeled images, or None if there are no class folders."""
+    if isinstance(data, ImageDataset):
+        return data
+    if data != "digits" and not any(path.is_dir() for path in Path(data).glob("*")):
+        return None
+    return pick_split(open_data(data), split)[1]
+
+
+def _open_unlabeled(data: ImageDataset | str | Path) -> ImageDataset:
+    assert not isinstance(data, ImageDataset)
+    return ImageDataset(tuple(islice(_iter_items(data), _MAX_LISTED_IMAGES)), Labels(("image",)))
+
+
+def _iter_items(data: str | Path) -> Iterator[Item]:
+    for name, image in open_inputs([data]):
+        if isinstance(image, (str, Path)):
+            yield Item(Path(image), 0, name)
+        elif not isinstance(image, ImageError):
+            yield Item(np.asarray(read_image(image)), 0, name)
+
+
+def _match_labels(
+    network: EfficientNet, dataset: ImageDataset
+) -> tuple[tuple[str, ...], list[int], tuple[Finding, ...]]:
+    """Return the model's labels, the index among them of each class of the data (−1: none), and what does not match."""
+    known, classes, outputs = network.labels.names[: network.classes], dataset.labels.names, network.classes
+    if not known:
+        if len(classes) not in (outputs, outputs - 1):
+            raise ValueError(f"the model has {outputs} outputs without names, the data has {len(classes)} classes")
+        return classes, list(range(len(classes))), ()
+    index_of = {name: index for index, name in enumerate(known)}
+    missing = [name for name in classes if name not in index_of]
+    if len(missing) == len(classes):
+        raise ValueError(
+            f"the model knows none of the classes {', '.join(classes[:5])}; it knows {', '.join(known[:5])}"
+        )
+    findings = (hypotheses.unknown_labels_finding(missing, known),) if missing else ()
+    return known, [index_of.get(name, -1) for name in classes], findings

@@ -1,4 +1,4 @@
-"""Whether one reading is better than another: differences on the same pictures, with their standard errors."""
+"""Hypotheses of what is wrong with a configuration, how their scores are compared, and the findings they become."""
 
 from __future__ import annotations
 
@@ -13,45 +13,227 @@ from numpy.typing import NDArray
 from effnet.arch import Arch
 from effnet.doctor.diagnosis import Configuration, Finding
 from effnet.metadata import IMAGENET_MEAN, IMAGENET_STD, RESAMPLING_LIBRARIES, Preprocess, default_crop_fraction
-from effnet.tasks import softmax
-from effnet.weights import default_preprocessing
+from effnet.tasks import Float64Array, softmax
+from effnet.weights.default_preprocessing import default_preprocess
 
-Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+ChannelValues = tuple[float, ...]
+LabelOrder = tuple[int, ...]  # for each label, the output that is taken for it
 
-
-# About twenty readings are tried: at three standard errors one in forty healthy models would hear of a false cause.
+# About twenty configurations are tried: at three standard errors one in forty healthy models would get a false finding
 SURE_SIGMAS = 3.0
-
-
-LIKELY_SIGMAS = 2.0  # enough where batch norm's statistics say the same
-
-
+LIKELY_SIGMAS = 2.0  # enough if the batch-norm statistics agree
 MIN_LIKELIHOOD_GAIN = 0.01  # of log-likelihood, in nats: less is not worth a change
-
-
 TEMPERATURES = np.geomspace(0.01, 1000, 76)  # in standard deviations of the logits
+
+# Usual normalizations, for values in [0, 1]; the architecture's official one is tried before these
+NORMALIZATIONS: tuple[tuple[str, ChannelValues, ChannelValues], ...] = (
+    ("ImageNet's mean and std", IMAGENET_MEAN, IMAGENET_STD),
+    ("mean 0.5, std 0.5: −1 to 1", (0.5,) * 3, (0.5,) * 3),
+    ("mean 0, std 1: 0 to 1", (0.0,) * 3, (1.0,) * 3),
+    ("no rescaling: 0 to 255", (0.0,) * 3, (1 / 255,) * 3),
+    (
+        "ImageNet's mean and std on 0 to 255",
+        tuple(mean / 255 for mean in IMAGENET_MEAN),
+        tuple(std / 255 for std in IMAGENET_STD),
+    ),
+)
+NORMALIZATION_TOLERANCE = 0.02  # normalizations this close, in standard deviations, are the same
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+TENSORFLOW_INTERPOLATIONS = ("bicubic", "bilinear")
+RESAMPLING_NAMES = {"pil": "PIL", "tensorflow": "TensorFlow 2", "tensorflow1": "TensorFlow 1"}
+EPSILONS = (1e-3, 1e-5)  # of TensorFlow and this family, of PyTorch
+SIZE_STEP = 8 / 7  # 224 to 256: what FixRes (arXiv:1906.06423) finds best for training at 224
+
+MIN_IMAGES_PER_CLASS = 4  # to derive a label order from the predictions
+# How outputs are commonly sorted; digits split a name into texts and numbers in turn
+_SORT_KEYS: tuple[tuple[str, Callable[[str], Any]], ...] = (
+    ("as text", str),
+    ("as text, ignoring case", str.casefold),
+    ("by their numbers", lambda name: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]),
+)
+_MAX_LISTED_LABELS = 4  # of a label order, in a message
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One change of a configuration; ``code`` names the cause that it would repair."""
+
+    code: str
+    description: str
+    configuration: Configuration
+
+
+def list_hypotheses(configuration: Configuration, arch: Arch) -> Iterator[Hypothesis]:
+    """Yield configurations that differ in one thing, likely causes first. See also `label_order_hypotheses`."""
+    current, numerics = configuration.preprocess, configuration.numerics
+    for what, mean, std in _normalization_hypotheses(current, arch):
+        yield Hypothesis("mean-std", what, replace(configuration, preprocess=replace(current, mean=mean, std=std)))
+    order = "RGB" if configuration.bgr else "BGR"
+    yield Hypothesis("channel-order", f"channels as {order}", replace(configuration, bgr=not configuration.bgr))
+    times, twice = ("once", False) if configuration.rescaled_twice else ("twice", True)
+    yield Hypothesis("rescaled-twice", f"divided by 255 {times}", replace(configuration, rescaled_twice=twice))
+    for code, what, changes in (
+        *_size_hypotheses(current, arch),
+        *_crop_hypotheses(current),
+        *_resize_hypotheses(current),
+    ):
+        yield Hypothesis(code, what, replace(configuration, preprocess=replace(current, **changes)))
+    for epsilon in EPSILONS:
+        if epsilon != numerics.bn_eps:
+            changed = replace(configuration, numerics=replace(numerics, bn_eps=epsilon))
+            yield Hypothesis("epsilon", f"batch-norm ε {epsilon:g}", changed)
+    padding = "symmetric" if numerics.padding == "same" else "same"
+    changed = replace(configuration, numerics=replace(numerics, padding=padding))
+    yield Hypothesis("padding", f"{padding} padding", changed)
+    if not configuration.recomputed_statistics:  # last: it hides any wrong mean and std
+        changed = replace(configuration, recomputed_statistics=True)
+        yield Hypothesis("statistics", "batch-norm statistics of these images", changed)
+
+
+def _normalization_hypotheses(current: Preprocess, arch: Arch) -> Iterator[tuple[str, ChannelValues, ChannelValues]]:
+    """Yield (description, mean, std), without near-duplicates."""
+    official = default_preprocess(arch)
+    tried = [(current.mean, current.std)]
+    candidates = ((f"the official {arch.name}'s mean and std", official.mean, official.std), *NORMALIZATIONS)
+    for what, mean, std in candidates:
+        if not any(same_normalization(mean, std, *other) for other in tried):
+            tried.append((mean, std))
+            names = [name for name, *values in NORMALIZATIONS if values == [mean, std]]
+            yield (names[0] if names else what), mean, std
+
+
+def same_normalization(
+    mean: ChannelValues, std: ChannelValues, other_mean: ChannelValues, other_std: ChannelValues
+) -> bool:
+    """Return whether two normalizations give nearly the same input."""
+    return all(
+        abs(a - b) < NORMALIZATION_TOLERANCE * std_a and abs(std_a / std_b - 1) < NORMALIZATION_TOLERANCE
+        for a, std_a, b, std_b in zip(mean, std, other_mean, other_std, strict=True)
+    )
+
+
+def _size_hypotheses(current: Preprocess, arch: Arch) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the architecture's own resolution, one step smaller, one step larger."""
+    smaller, larger = (
+        (_round_to_eight(current.size[0] * step), _round_to_eight(current.size[1] * step))
+        for step in (1 / SIZE_STEP, SIZE_STEP)
+    )
+    for size in dict.fromkeys(((arch.resolution, arch.resolution), smaller, larger)):
+        if size != current.size:
+            yield "size", f"{size[0]}×{size[1]} pixels", {"size": size}
+
+
+def _round_to_eight(side: float) -> int:
+    return max(round(side / 8), 1) * 8
+
+
+def _crop_hypotheses(current: Preprocess) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    tried = [current.crop_fraction] if current.resize == "crop" else []
+    for fraction in (default_crop_fraction(min(current.size)), 0.875, 1.0):
+        if all(abs(fraction - other) > 0.005 for other in tried):
+            tried.append(fraction)
+            yield "crop", f"crop {fraction:.3g}", {"crop_fraction": fraction, "resize": "crop"}
+    if current.resize == "crop":
+        yield "crop", "squashed, not cropped", {"crop_fraction": 1.0, "resize": "squash"}
+
+
+def _resize_hypotheses(current: Preprocess) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for interpolation in INTERPOLATIONS:
+        if interpolation != current.interpolation:
+            library = current.resampling if interpolation in TENSORFLOW_INTERPOLATIONS else "pil"
+            changes = {"interpolation": interpolation, "resampling": library}
+            yield "interpolation", f"{interpolation} interpolation", changes
+    for library in RESAMPLING_LIBRARIES:
+        if library != current.resampling and (library == "pil" or current.interpolation in TENSORFLOW_INTERPOLATIONS):
+            yield "resampling", f"the resize of {RESAMPLING_NAMES[library]}", {"resampling": library}
+
+
+def label_order_hypotheses(configuration: Configuration, names: Sequence[str], outputs: int) -> Iterator[Hypothesis]:
+    """Yield common label orders: every label shifted by one output, or outputs in sorted order."""
+    current = configuration.label_order
+    for step, where in ((1, "after"), (-1, "before")):
+        changed = replace(configuration, label_order=tuple((output + step) % outputs for output in current))
+        yield Hypothesis("labels-shifted", f"each label for the output {where} its own", changed)
+    tried, positions = {current}, sorted(current)
+    for how, key in _SORT_KEYS:
+        ranked = sorted(range(len(names)), key=lambda index: key(names[index]))
+        order = tuple(positions[rank] for rank in np.argsort(ranked).tolist())
+        if order not in tried:
+            tried.add(order)
+            yield Hypothesis("labels-order", f"labels sorted {how}", replace(configuration, label_order=order))
+
+
+def match_label_order(
+    logits: Float64Array, labels: IntArray, current: LabelOrder
+) -> tuple[LabelOrder, LikelihoodScore] | None:
+    """Return the label order that the predictions suggest, and its score on images that it was not derived from.
+
+    Each half of the images is scored by the order derived from the other half.
+
+    Args:
+        logits: (N, outputs).
+        labels: (N,), indices into ``current``.
+        current: The present order. Labels without images keep their output, or get one that is left.
+
+    Returns:
+        None if a class has too few images.
+    """
+    counts = np.bincount(labels, minlength=len(current))
+    if counts[counts > 0].min() < MIN_IMAGES_PER_CLASS:
+        return None
+    halves = np.zeros(len(labels), np.int64)
+    for label in np.flatnonzero(counts):
+        halves[labels == label] = np.arange(counts[label]) % 2
+    probabilities, targets = softmax(logits), np.zeros(len(labels), np.int64)
+    for half in (0, 1):
+        order = np.array(_assign_outputs(probabilities[halves != half], labels[halves != half], current))
+        targets[halves == half] = order[labels[halves == half]]
+    return _assign_outputs(probabilities, labels, current), score_logits(logits, targets)
+
+
+def _assign_outputs(probabilities: Float64Array, labels: IntArray, current: LabelOrder) -> LabelOrder:
+    """Assign one output to each label, such that the total probability of the labels' outputs is the largest."""
+    from scipy.optimize import linear_sum_assignment
+
+    present = np.unique(labels)
+    totals = np.stack([probabilities[labels == label].sum(0) for label in present])  # (present labels, outputs)
+    rows, columns = linear_sum_assignment(totals, maximize=True)
+    order = dict(zip(present[rows].tolist(), columns.tolist(), strict=True))
+    free = [output for output in range(probabilities.shape[1]) if output not in order.values()]
+    for label, output in enumerate(current):
+        if label not in order and output in free:
+            order[label] = output
+            free.remove(output)
+    for label in range(len(current)):
+        if label not in order:
+            order[label] = free.pop(0)
+    return tuple(order[label] for label in range(len(current)))
+
+
+# Significance
 
 
 @dataclass(frozen=True, eq=False)
 class LikelihoodScore:
-    """How well logits fit: per picture, whether the likeliest class is the true one, and log p of the true class."""
+    """Per image, whether the most likely class is the true one, and log p of the true class."""
 
     right: NDArray[np.bool_]
     likelihood: Float64Array
 
     @property
     def top1(self) -> float:
-        """The share of pictures whose likeliest class is the true one."""
+        """Top-1 accuracy."""
         return float(self.right.mean())
 
     def first(self, count: int) -> LikelihoodScore:
-        """Of the first ``count`` pictures."""
+        """Return the score of the first ``count`` images."""
         return LikelihoodScore(self.right[:count], self.likelihood[:count])
 
 
 @dataclass(frozen=True)
 class ScoreGain:
-    """Mean differences of top-1 and log-likelihood, with the standard errors of these means."""
+    """Mean differences of top-1 accuracy and log-likelihood, with their standard errors."""
 
     top1: float
     top1_error: float
@@ -60,19 +242,19 @@ class ScoreGain:
 
     @property
     def sigmas(self) -> float:
-        """The gain in likelihood in standard errors."""
+        """The gain of log-likelihood in standard errors."""
         return self.likelihood / max(self.likelihood_error, 1e-9)
 
     def is_significant(self, min_sigmas: float = SURE_SIGMAS, min_gain: float = MIN_LIKELIHOOD_GAIN) -> bool:
-        """Whether it is above chance by ``least`` standard errors, in one measure or both, and worth a change."""
+        """Return whether accuracy or log-likelihood gains enough standard errors, and enough to be worth a change."""
         by_top1 = self.top1 > min_sigmas * max(self.top1_error, 1e-9) and self.likelihood > -MIN_LIKELIHOOD_GAIN
         return by_top1 or (self.likelihood > min_gain and self.sigmas > min_sigmas and self.top1 > -self.top1_error)
 
 
-def score_logits(logits: Float64Array, targets: NDArray[np.int64]) -> LikelihoodScore:
-    """(N, classes) and the true outputs (N,), at the temperature under which the targets are least surprising.
+def score_logits(logits: Float64Array, targets: IntArray) -> LikelihoodScore:
+    """Score logits (N, classes) against the true outputs (N,), at the temperature of the highest likelihood.
 
-    So a reading that only makes the network surer or less sure of itself gains nothing (arXiv:1706.04599).
+    So a configuration gains nothing from making the network more or less confident (arXiv:1706.04599).
     """
     rows = np.arange(len(targets))
     shifted = (logits - logits.max(1, keepdims=True)) / max(float(logits.std()), 1e-9)
@@ -87,7 +269,7 @@ def score_logits(logits: Float64Array, targets: NDArray[np.int64]) -> Likelihood
 
 
 def compare_scores(new: LikelihoodScore, old: LikelihoodScore) -> ScoreGain:
-    """What ``new`` has over ``old`` on the pictures that both have seen: the first ones."""
+    """Return the gain of ``new`` over ``old`` on the images that both have seen: the first ones."""
     count = min(len(new.right), len(old.right))
     new, old = new.first(count), old.first(count)
     top1, top1_error = _mean_and_error(new.right.astype(float) - old.right.astype(float))
@@ -95,333 +277,114 @@ def compare_scores(new: LikelihoodScore, old: LikelihoodScore) -> ScoreGain:
 
 
 def _mean_and_error(differences: Float64Array) -> tuple[float, float]:
-    """The mean and its standard error."""
     return float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(differences)))
 
 
-# The readings next to one: each differs by one thing that is commonly wrong.
-
-
-Values = tuple[float, ...]
-
-
-# What people normalise with, for values in [0, 1]; the arch's own official way is tried before these
-NORMALIZATIONS: tuple[tuple[str, Values, Values], ...] = (
-    ("ImageNet's mean and std", IMAGENET_MEAN, IMAGENET_STD),
-    ("mean 0.5, std 0.5: −1 to 1", (0.5,) * 3, (0.5,) * 3),
-    ("mean 0, std 1: 0 to 1", (0.0,) * 3, (1.0,) * 3),
-    ("no rescaling: 0 to 255", (0.0,) * 3, (1 / 255,) * 3),
-    (
-        "ImageNet's mean and std on 0 to 255",
-        tuple(mean / 255 for mean in IMAGENET_MEAN),
-        tuple(std / 255 for std in IMAGENET_STD),
-    ),
-)
-
-
-INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
-
-
-TENSORFLOW_INTERPOLATIONS = ("bicubic", "bilinear")
-
-
-RESAMPLING_NAMES = {"pil": "PIL", "tensorflow": "TensorFlow 2", "tensorflow1": "TensorFlow 1"}
-
-
-EPSILONS = (1e-3, 1e-5)  # TensorFlow's and this family's, PyTorch's
-
-
-SIZE_STEP = 8 / 7  # 224 to 256: what FixRes (arXiv:1906.06423) finds best when training saw 224
-
-
-_SAME_TOLERANCE = 0.02  # normalisations this close, in standard deviations, are one
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One step away from a reading. ``code`` names the cause that it would mend, ``what`` what is tried."""
-
-    code: str
-    description: str
-    configuration: Configuration
-
-
-def list_hypotheses(configuration: Configuration, arch: Arch) -> Iterator[Hypothesis]:
-    """The readings that differ from this one by one thing, the likelier causes first. Labels are `orders`' matter."""
-    now, numerics = configuration.preprocess, configuration.numerics
-    for what, mean, std in _normalization_hypotheses(now, arch):
-        yield Hypothesis("mean-std", what, replace(configuration, preprocess=replace(now, mean=mean, std=std)))
-    order = "RGB" if configuration.bgr else "BGR"
-    yield Hypothesis(
-        "channel-order", f"channels in the order {order}", replace(configuration, bgr=not configuration.bgr)
-    )
-    times = "once" if configuration.rescaled_twice else "twice"
-    yield Hypothesis(
-        "rescaled-twice",
-        f"divided by 255 {times}",
-        replace(configuration, rescaled_twice=not configuration.rescaled_twice),
-    )
-    for code, what, changed in (*_size_hypotheses(now, arch), *_crop_hypotheses(now), *_resize_hypotheses(now)):
-        yield Hypothesis(code, what, replace(configuration, preprocess=replace(now, **changed)))
-    for epsilon in EPSILONS:
-        if epsilon != numerics.bn_eps:
-            yield Hypothesis(
-                "epsilon",
-                f"batch-norm ε {epsilon:g}",
-                replace(configuration, numerics=replace(numerics, bn_eps=epsilon)),
-            )
-    padding = "symmetric" if numerics.padding == "same" else "same"
-    yield Hypothesis(
-        "padding", f"{padding} padding", replace(configuration, numerics=replace(numerics, padding=padding))
-    )
-    if not configuration.recomputed_statistics:  # last: it hides whatever is wrong with mean and std
-        yield Hypothesis(
-            "statistics", "batch norm measured on these pictures", replace(configuration, recomputed_statistics=True)
-        )
-
-
-def _normalization_hypotheses(now: Preprocess, arch: Arch) -> Iterator[tuple[str, Values, Values]]:
-    """Mean and std to try, in words too; none that is nearly another."""
-    usual = default_preprocessing.default_preprocess(arch)
-    tried = [(now.mean, now.std)]
-    for what, mean, std in ((f"the official {arch.name}'s mean and std", usual.mean, usual.std), *NORMALIZATIONS):
-        if not any(same_normalization(mean, std, *other) for other in tried):
-            tried.append((mean, std))
-            named = [name for name, *values in NORMALIZATIONS if values == [mean, std]]
-            yield (named[0] if named else what), mean, std
-
-
-def same_normalization(mean: Values, std: Values, other_mean: Values, other_std: Values) -> bool:
-    """Whether two normalisations give nearly the same input."""
-    return all(
-        abs(one - two) < _SAME_TOLERANCE * spread and abs(spread / other - 1) < _SAME_TOLERANCE
-        for one, spread, two, other in zip(mean, std, other_mean, other_std, strict=True)
-    )
-
-
-def _size_hypotheses(now: Preprocess, arch: Arch) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """The arch's own resolution, one step smaller, one larger."""
-    smaller, larger = (
-        (_round_to_eight(now.size[0] * step), _round_to_eight(now.size[1] * step))
-        for step in (1 / SIZE_STEP, SIZE_STEP)
-    )
-    for size in dict.fromkeys(((arch.resolution, arch.resolution), smaller, larger)):
-        if size != now.size:
-            yield "size", f"{size[0]}×{size[1]} pixels", {"size": size}
-
-
-def _round_to_eight(side: float) -> int:
-    return max(round(side / 8), 1) * 8
-
-
-def _crop_hypotheses(now: Preprocess) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    tried = [now.crop_fraction] if now.resize == "crop" else []
-    for crop in (default_crop_fraction(min(now.size)), 0.875, 1.0):
-        if all(abs(crop - other) > 0.005 for other in tried):
-            tried.append(crop)
-            yield "crop", f"crop {crop:.3g}", {"crop": crop, "resize": "crop"}
-    if now.resize == "crop":
-        yield "crop", "squashed, not cropped", {"crop": 1.0, "resize": "squash"}
-
-
-def _resize_hypotheses(now: Preprocess) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for interpolation in INTERPOLATIONS:
-        if interpolation != now.interpolation:
-            whose = now.resampling if interpolation in TENSORFLOW_INTERPOLATIONS else "pil"
-            changed = {"interpolation": interpolation, "resampling": whose}
-            yield "interpolation", f"{interpolation} interpolation", changed
-    for resampling in RESAMPLING_LIBRARIES:
-        if resampling != now.resampling and (resampling == "pil" or now.interpolation in TENSORFLOW_INTERPOLATIONS):
-            yield "resampling", f"the resize of {RESAMPLING_NAMES[resampling]}", {"resampling": resampling}
-
-
-# Labels in another order: shifted by one, sorted another way, or in an order that only the confusions tell.
-
-
-IntArray = NDArray[np.int64]
-
-
-LabelOrder = tuple[int, ...]  # for each label, the output that is taken for it
-
-
-MIN_IMAGES_PER_CLASS = 4  # pictures a class, before confusions may tell an order
-
-
-# How outputs are commonly numbered; digits in a name split it into texts and numbers in turn
-_SORT_KEYS: tuple[tuple[str, Callable[[str], Any]], ...] = (
-    ("as text", str),
-    ("as text, small letters and capitals alike", str.casefold),
-    ("by their numbers", lambda name: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]),
-)
-
-
-def label_order_hypotheses(configuration: Configuration, names: Sequence[str], outputs: int) -> Iterator[Hypothesis]:
-    """The orders that are commonly meant: every label one output further or one back, or outputs in sorted order."""
-    now = configuration.label_order
-    for step, where in ((1, "after"), (-1, "before")):
-        shifted = tuple((output + step) % outputs for output in now)
-        yield Hypothesis(
-            "labels-shifted", f"each label for the output {where} its own", replace(configuration, label_order=shifted)
-        )
-    tried, places = {now}, sorted(now)
-    for how, key in _SORT_KEYS:
-        ranked = sorted(range(len(names)), key=lambda index: key(names[index]))
-        order = tuple(places[place] for place in np.argsort(ranked).tolist())
-        if order not in tried:
-            tried.add(order)
-            yield Hypothesis("labels-order", f"labels sorted {how}", replace(configuration, label_order=order))
-
-
-def match_label_order(
-    logits: Float64Array, labels: IntArray, now: LabelOrder
-) -> tuple[LabelOrder, LikelihoodScore] | None:
-    """The order under which the network is most often right, and its score on pictures that did not choose it.
-
-    Each half of the pictures (N,) is judged by the order found on the other half. None where there are too few of a
-    class for that. ``labels`` are indices into ``now``; labels without pictures keep their output, or get a spare one.
-    """
-    counts = np.bincount(labels, minlength=len(now))
-    if counts[counts > 0].min() < MIN_IMAGES_PER_CLASS:
-        return None
-    turn = np.zeros(len(labels), np.int64)
-    for label in np.flatnonzero(counts):
-        turn[labels == label] = np.arange(counts[label]) % 2
-    shares, targets = softmax(logits), np.zeros(len(labels), np.int64)
-    for half in (0, 1):
-        order = np.array(_assign_outputs(shares[turn != half], labels[turn != half], now))
-        targets[turn == half] = order[labels[turn == half]]
-    return _assign_outputs(shares, labels, now), score_logits(logits, targets)
-
-
-def _assign_outputs(shares: Float64Array, labels: IntArray, now: LabelOrder) -> LabelOrder:
-    """One output for each label, so that the probability given to the labels' outputs is the largest in all."""
-    from scipy.optimize import linear_sum_assignment
-
-    seen = np.unique(labels)
-    given = np.stack([shares[labels == label].sum(0) for label in seen])  # (seen labels, outputs)
-    rows, columns = linear_sum_assignment(given, maximize=True)
-    order = dict(zip(seen[rows].tolist(), columns.tolist(), strict=True))
-    free = [output for output in range(shares.shape[1]) if output not in order.values()]
-    for label, output in enumerate(now):
-        if label not in order and output in free:
-            order[label] = output
-            free.remove(output)
-    for label in range(len(now)):
-        if label not in order:
-            order[label] = free.pop(0)
-    return tuple(order[label] for label in range(len(now)))
-
-
-# What is said of each cause: what was seen, and what to do about it.
-
-
-_MAX_LISTED_LABELS = 4  # labels of an order that are listed
+# Findings
 
 
 def score_finding(
     change: Hypothesis,
-    now: Configuration,
+    current: Configuration,
     new: LikelihoodScore,
     old: LikelihoodScore,
-    better: ScoreGain,
+    gain: ScoreGain,
     names: Sequence[str],
 ) -> Finding:
-    """The finding that ``change`` of ``now`` scores surely better."""
-    seen = (
-        f"{_describe_change(change, now)}: on {len(new.right)} pictures top-1 goes from {old.top1:.1%} to {new.top1:.1%} "
-        f"({format_points(better.top1, better.top1_error)}), log-likelihood from {old.likelihood.mean():.3f} to "
-        f"{new.likelihood.mean():.3f} ({better.likelihood:+.3f} ± {better.likelihood_error:.3f})"
+    """Return the finding that ``change`` of the current configuration scores significantly better."""
+    observation = (
+        f"{_describe_change(change, current)}: on {len(new.right)} images top-1 goes from {old.top1:.1%} to "
+        f"{new.top1:.1%} ({format_points(gain.top1, gain.top1_error)}), log-likelihood from "
+        f"{old.likelihood.mean():.3f} to {new.likelihood.mean():.3f} ({gain.likelihood:+.3f} ± "
+        f"{gain.likelihood_error:.3f})"
     )
     evidence = {
         "top1": old.top1,
         "new_top1": new.top1,
-        "top1_gain": better.top1,
-        "top1_error": better.top1_error,
-        "gain": better.likelihood,
-        "error": better.likelihood_error,
-        "pictures": len(new.right),
+        "top1_gain": gain.top1,
+        "top1_error": gain.top1_error,
+        "gain": gain.likelihood,
+        "error": gain.likelihood_error,
+        "images": len(new.right),
     }
-    return Finding(change.code, "wrong", seen, suggest_remedy(change, now, names), evidence)
+    return Finding(change.code, "wrong", observation, suggest_remedy(change, current, names), evidence)
 
 
-def stem_finding(change: Hypothesis, now: Configuration, new: float, old: float, images: int) -> Finding:
-    """The finding that under ``change`` of ``now`` the stem's statistics lie nearer to the stored ones."""
-    seen = (
-        f"{_describe_change(change, now)}: on {images} pictures the stem's batch-norm statistics then lie {new:.2f} standard "
-        f"deviations from the stored ones, not {old:.2f}"
+def stem_finding(change: Hypothesis, current: Configuration, shift: float, old_shift: float, images: int) -> Finding:
+    """Return the finding that ``change`` brings the stem's statistics closer to the stored ones."""
+    observation = (
+        f"{_describe_change(change, current)}: on {images} images the stem's batch-norm statistics are then {shift:.2f}"
+        f" standard deviations off the stored ones, instead of {old_shift:.2f}"
     )
-    evidence = {"shift": old, "new_shift": new, "pictures": images}
-    return Finding(change.code, "suspect", seen, suggest_remedy(change, now, ()), evidence)
+    evidence = {"shift": old_shift, "new_shift": shift, "images": images}
+    return Finding(change.code, "suspect", observation, suggest_remedy(change, current, ()), evidence)
 
 
 def unlike_training_finding(shift: float, images: int) -> Finding:
-    """The finding that no reading brings the stem's statistics near the stored ones."""
+    """Return the finding that no configuration brings the stem's statistics close to the stored ones."""
     return Finding(
         "unlike-training",
         "suspect",
-        f"on {images} pictures the stem's batch-norm statistics lie {shift:.2f} standard deviations from the stored "
-        "ones, and no usual mean, std or order of channels brings them near",
-        "look whether these pictures are like those of the training; labelled ones tell more",
-        {"shift": shift, "pictures": images},
+        f"on {images} images the stem's batch-norm statistics are {shift:.2f} standard deviations off the stored ones, "
+        "and no usual mean, std or channel order brings them closer",
+        "check whether these images are like the training images; labeled images show more",
+        {"shift": shift, "images": images},
     )
 
 
 def unknown_labels_finding(missing: Sequence[str], known: Sequence[str]) -> Finding:
-    """The finding that the pictures have classes which the model's labels do not name."""
+    """Return the finding that the data has classes which the model does not know."""
     return Finding(
         "labels-unknown",
         "wrong",
-        f"{len(missing)} classes of the pictures are not among the model's labels: {_join_names(missing)}; "
-        f"among these are {_join_names(known)}",
-        "call folders and labels the same; the pictures of these classes were left out",
+        f"{len(missing)} classes of the data are not among the model's labels: {_join_names(missing)}; the model's "
+        f"labels include {_join_names(known)}",
+        "use the same names for folders and labels; images of these classes were skipped",
         {"classes": len(missing)},
     )
 
 
 def format_points(gain: float, error: float) -> str:
-    """A difference of two shares with its standard error: ``+2.1 ± 0.7 points``."""
+    """Return a difference of fractions with its standard error: ``+2.1 ± 0.7 points``."""
     return f"{100 * gain:+.1f} ± {100 * error:.1f} points"
 
 
-def _describe_change(change: Hypothesis, now: Configuration) -> str:
-    """What was wrong, in words."""
-    new, preprocess = change.configuration, now.preprocess
+def _describe_change(change: Hypothesis, current: Configuration) -> str:
+    """Say what was wrong."""
+    new, preprocess = change.configuration, current.preprocess
     match change.code:
         case "mean-std":
-            return f"mean and std are wrong: the weights fit {change.description}"
+            return f"mean and std are wrong: the weights match {change.description}"
         case "channel-order":
-            return f"the weights are for channels in the order {'BGR' if new.bgr else 'RGB'}"
+            return f"the weights expect channels as {'BGR' if new.bgr else 'RGB'}"
         case "rescaled-twice":
             return f"the weights were trained on values divided by 255 {'twice' if new.rescaled_twice else 'once'}"
         case "size":
-            return f"{_format_size(new)} pixels suit better than {_format_size(now)}"
+            return f"{_format_size(new)} pixels are better than {_format_size(current)}"
         case "crop":
-            return f"{change.description} suits better than {_format_crop(now)}"
+            return f"{change.description} is better than {_format_crop(current)}"
         case "interpolation":
-            return f"{change.description} suits better than {preprocess.interpolation}"
+            return f"{change.description} is better than {preprocess.interpolation}"
         case "resampling":
-            return f"{change.description} suits better than that of {RESAMPLING_NAMES[preprocess.resampling]}"
+            return f"{change.description} is better than that of {RESAMPLING_NAMES[preprocess.resampling]}"
         case "epsilon":
-            return f"batch norm's ε is wrong: {new.numerics.bn_eps:g} fits, not {now.numerics.bn_eps:g}"
+            return f"batch-norm ε is wrong: {new.numerics.bn_eps:g} matches, not {current.numerics.bn_eps:g}"
         case "padding":
-            return f"the padding is wrong: {new.numerics.padding} fits, not {now.numerics.padding}"
+            return f"padding is wrong: {new.numerics.padding} matches, not {current.numerics.padding}"
         case "statistics":
-            return "batch norm's statistics do not fit the weights: measured anew on these pictures they do"
+            return "the batch-norm statistics do not match the weights: those of these images do"
         case "labels-shifted":
-            where = (
-                "after"
-                if new.label_order[0]
-                == (now.label_order[0] + 1) % (max(max(now.label_order), max(new.label_order)) + 1)
-                else "before"
-            )
+            first, old_first = new.label_order[0], current.label_order[0]
+            outputs = max(*current.label_order, *new.label_order) + 1
+            where = "after" if first == (old_first + 1) % outputs else "before"
             return f"the labels are shifted by one: each belongs to the output {where} its own"
         case "labels-order":
             return f"the labels are in another order than the outputs ({change.description})"
     raise AssertionError(change.code)
 
 
-def suggest_remedy(change: Hypothesis, now: Configuration, names: Sequence[str]) -> str:
-    """What to do."""
+def suggest_remedy(change: Hypothesis, current: Configuration, names: Sequence[str]) -> str:
+    """Say what to do."""
     new = change.configuration
     preprocess, numerics = new.preprocess, new.numerics
     match change.code:
@@ -430,46 +393,42 @@ def suggest_remedy(change: Hypothesis, now: Configuration, names: Sequence[str])
         case "channel-order":
             return "swap the first and the last input channel of the stem's convolution"
         case "rescaled-twice":
-            return f"preprocess: mean and std {'255 times as large' if new.rescaled_twice else '255 times smaller'}"
+            return f"preprocess: {'multiply' if new.rescaled_twice else 'divide'} mean and std by 255"
         case "size":
             return f"preprocess: size {preprocess.size}"
         case "crop":
-            return f"preprocess: resize {preprocess.resize!r}" + (
-                f", crop {preprocess.crop_fraction:.4g}" if preprocess.resize == "crop" else ""
-            )
+            fraction = f", crop_fraction {preprocess.crop_fraction:.4g}" if preprocess.resize == "crop" else ""
+            return f"preprocess: resize {preprocess.resize!r}{fraction}"
         case "interpolation" | "resampling":
             return f"preprocess: {change.code} {getattr(preprocess, change.code)!r}"
-        case "epsilon":
-            return f"load the weights with Numerics({numerics.padding!r}, bn_eps={numerics.bn_eps:g})"
-        case "padding":
+        case "epsilon" | "padding":
             return f"load the weights with Numerics({numerics.padding!r}, bn_eps={numerics.bn_eps:g})"
         case "statistics":
-            return (
-                "measure them on pictures of the training; a momentum of .99 meant TensorFlow's way is .01 in PyTorch"
-            )
+            return "recompute them on training images; TensorFlow's momentum of 0.99 is 0.01 in PyTorch"
         case "labels-shifted":
             return f"move the labels by one: output {new.label_order[0]} is {names[0]!r}"
         case "labels-order":
             moved = [
-                f"output {new} is {name!r}"
-                for name, old, new in zip(names, now.label_order, new.label_order, strict=True)
-                if old != new
+                f"output {output} is {name!r}"
+                for name, old, output in zip(names, current.label_order, new.label_order, strict=True)
+                if old != output
             ]
             more = f" and {len(moved) - _MAX_LISTED_LABELS} more" if len(moved) > _MAX_LISTED_LABELS else ""
             return f"reorder the labels: {', '.join(moved[:_MAX_LISTED_LABELS])}{more}"
     raise AssertionError(change.code)
 
 
-def _format_values(values: tuple[float, ...]) -> str:
+def _format_values(values: ChannelValues) -> str:
     return f"({', '.join(f'{value:.4g}' for value in values)})"
 
 
-def _format_size(reading: Configuration) -> str:
-    return "×".join(map(str, reading.preprocess.size))
+def _format_size(configuration: Configuration) -> str:
+    return "×".join(map(str, configuration.preprocess.size))
 
 
-def _format_crop(reading: Configuration) -> str:
-    return f"crop {reading.preprocess.crop_fraction:.3g}" if reading.preprocess.resize == "crop" else "squashed"
+def _format_crop(configuration: Configuration) -> str:
+    preprocess = configuration.preprocess
+    return f"crop {preprocess.crop_fraction:.3g}" if preprocess.resize == "crop" else "squashing"
 
 
 def _join_names(names: Sequence[str]) -> str:

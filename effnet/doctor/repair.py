@@ -1,4 +1,4 @@
-"""The cure: a model under the reading that the doctor found best."""
+"""Repairing a model: applying the configuration that the doctor found best."""
 
 from __future__ import annotations
 
@@ -26,38 +26,50 @@ def repair_model(
     seed: int = 0,
     split: str | None = None,
 ) -> EfficientNet:
-    """A copy of ``model`` under the reading that ``diagnosis`` found best; its provenance says what was changed.
+    """Return a copy of the model under ``diagnosis.best``; its provenance says what was changed.
 
-    Blue, green, red is undone in the stem's weights. Batch norm's statistics are measured anew on ``data``, chosen as
-    `diagnose` chooses. Values that were divided by 255 twice are said as a mean and std 255 times as large. Raises
-    ``ValueError`` where pictures would be needed and are not given.
+    BGR is undone in the stem's weights. Values that were divided by 255 twice become a mean and std 255 times as large.
+
+    Args:
+        model: The network that was diagnosed.
+        diagnosis: Result of `diagnose`.
+        data: Images to recompute batch-norm statistics on, sampled as `diagnose` does; only needed for that.
+        max_images: As for `diagnose`.
+        seed: As for `diagnose`.
+        split: As for `diagnose`.
+
+    Raises:
+        ValueError: If statistics have to be recomputed and there is no data.
+
+    Example:
+        >>> effnet.save(repair_model(model, diagnose(model, "photos"), "photos"), "repaired.safetensors")
     """
     best = diagnosis.best
-    mended = apply_configuration(model, best)
-    mended.load_state_dict({name: tensor.clone() for name, tensor in mended.state_dict().items()}, assign=True)
+    repaired = apply_configuration(model, best)
+    repaired.load_state_dict({name: tensor.clone() for name, tensor in repaired.state_dict().items()}, assign=True)
     if best.recomputed_statistics:
         if data is None:
-            raise ValueError("to measure batch norm's statistics anew, give the pictures")
-        recompute_statistics(
-            mended, best, sample_images(mended, data, max_images, seed, split).dataset, select_device("cpu")
-        )
+            raise ValueError("batch-norm statistics have to be recomputed: pass the images")
+        sample = sample_images(repaired, data, max_images, seed, split)
+        recompute_statistics(repaired, best, sample.dataset, select_device("cpu"))
+    preprocess = best.preprocess
     if best.bgr:
-        stem, seen = mended.stem.conv, best.preprocess
+        stem = repaired.stem.conv
         stem.weight = nn.Parameter(stem.weight.detach().flip(1).contiguous())
-        mended.preprocess = replace(seen, mean=seen.mean[::-1], std=seen.std[::-1])
+        preprocess = replace(preprocess, mean=preprocess.mean[::-1], std=preprocess.std[::-1])
     if best.rescaled_twice:  # (x / 255 − mean) / std is (x − 255 mean) / (255 std)
-        seen = mended.preprocess
-        mean, std = (tuple(255 * value for value in values) for values in (seen.mean, seen.std))
-        mended.preprocess = replace(seen, mean=mean, std=std)
+        mean, std = (tuple(255 * value for value in values) for values in (preprocess.mean, preprocess.std))
+        preprocess = replace(preprocess, mean=mean, std=std)
+    repaired.preprocess = preprocess
     if best.label_order != tuple(range(len(best.label_order))):
-        mended.labels = Labels(_reorder_names(diagnosis.labels, best.label_order, model.classes))
+        repaired.labels = Labels(_reorder_names(diagnosis.labels, best.label_order, model.classes))
     for finding in diagnosis.findings:
         if finding.severity != "remark":
-            mended.provenance = mended.provenance.with_event(f"doctor, {finding.code}: {finding.remedy}")
-    return mended
+            repaired.provenance = repaired.provenance.with_event(f"doctor, {finding.code}: {finding.remedy}")
+    return repaired
 
 
 def _reorder_names(names: tuple[str, ...], order: tuple[int, ...], outputs: int) -> tuple[str, ...]:
-    """A name for each output; the first, where it has none, is the background."""
-    of = {output: name for name, output in zip(names, order, strict=True)}
-    return tuple(of.get(output, f"class {output}" if output else BACKGROUND_LABEL) for output in range(outputs))
+    """Return a name for each output; the first, if it has none, is the background."""
+    name_of = {output: name for name, output in zip(names, order, strict=True)}
+    return tuple(name_of.get(output, f"class {output}" if output else BACKGROUND_LABEL) for output in range(outputs))

@@ -1,4 +1,4 @@
-"""What a model tells without pictures: damaged numbers, statistics never measured, labels that do not fit."""
+"""Checks without images: damaged weights, statistics that were never measured, labels that do not match."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor, nn
 from effnet.doctor.diagnosis import Finding
 from effnet.doctor.hypotheses import same_normalization
 from effnet.net import EfficientNet
-from effnet.weights import default_preprocessing
 from effnet.weights.conversion import drop_batch_counters
+from effnet.weights.default_preprocessing import default_preprocess
 
-DEAD_CHANNEL_SCALE = 1e-8  # a batch-norm gain or variance below this: the channel says the same of every picture
+DEAD_CHANNEL_SCALE = 1e-8  # batch-norm weight or variance below which a channel is constant
 _MAX_LISTED_LAYERS = 3
 
 
 def check_weights(model: EfficientNet) -> Iterator[Finding]:
-    """What is wrong with the numbers and the labels."""
+    """Yield what is wrong with the weights and the labels."""
     damaged = [name for name, tensor in drop_batch_counters(model.state_dict()).items() if not tensor.isfinite().all()]
     if damaged:
         yield Finding(
             "not-finite",
             "wrong",
-            f"{_join_names(damaged)} hold NaN or infinity",
-            "train again with a lower learning rate or from an earlier checkpoint: these numbers are lost",
+            f"{_join_names(damaged)} contain NaN or Inf",
+            "train again with a lower learning rate or from an earlier checkpoint: these weights are lost",
             {"tensors": len(damaged)},
         )
         return
@@ -35,7 +35,7 @@ def check_weights(model: EfficientNet) -> Iterator[Finding]:
 
 
 def has_statistics(model: EfficientNet) -> bool:
-    """Whether batch norm holds statistics; not so where it was folded away and only its bias came back."""
+    """Return whether batch norm has statistics; not so if it was folded and only its bias was restored."""
     return any(bool(norm.running_mean.any()) for _, norm in _batch_norms(model) if norm.running_mean is not None)
 
 
@@ -44,52 +44,51 @@ def _batch_norms(model: EfficientNet) -> list[tuple[str, nn.BatchNorm2d]]:
 
 
 def _norm_tensors(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean, variance, gain, bias."""
+    """Return mean, variance, weight, bias."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     return norm.running_mean, norm.running_var, norm.weight.detach(), norm.bias.detach()
 
 
 def _check_statistics(model: EfficientNet) -> Iterator[Finding]:
-    negative, never, dead = [], [], []
+    negative, initial, dead = [], [], []
     norms = _batch_norms(model)
     for name, norm in norms:
-        mean, variance, gain, bias = _norm_tensors(norm)
+        mean, variance, weight, bias = _norm_tensors(norm)
         if (variance < 0).any():
             negative.append(name)
-        untouched = not mean.any() and bool((variance == variance[0]).all())
-        folded = bool((gain == 1).all()) and bool(bias.any())
-        if untouched and not folded:
-            never.append(name)
-        elif (
-            ((gain.abs() < DEAD_CHANNEL_SCALE) | (variance < DEAD_CHANNEL_SCALE)).float().mean() > 0.5
-        ) and not untouched:
+        is_initial = not mean.any() and bool((variance == variance[0]).all())
+        was_folded = bool((weight == 1).all()) and bool(bias.any())
+        constant = (weight.abs() < DEAD_CHANNEL_SCALE) | (variance < DEAD_CHANNEL_SCALE)
+        if is_initial and not was_folded:
+            initial.append(name)
+        elif constant.float().mean() > 0.5 and not is_initial:
             dead.append(name)
     if negative:
         yield Finding(
             "negative-variance",
             "wrong",
             f"batch norm has negative variances in {_join_names(negative)}",
-            "convert the weights again: these tensors are damaged, or others under the wrong names",
+            "convert the weights again: these tensors are damaged, or have wrong names",
             {"layers": len(negative)},
         )
-    if never:
-        every = len(never) == len(norms)
+    if initial:
+        all_initial = len(initial) == len(norms)
         yield Finding(
             "never-measured",
             "wrong",
-            f"{'every batch norm' if every else _join_names(never)} still has mean 0 and one variance for all channels: "
-            "its statistics were never measured",
+            f"{'every batch norm' if all_initial else _join_names(initial)} still has mean 0 and the same variance for "
+            "all channels: its statistics were never measured",
             "train the model, or load its statistics with its weights"
-            + (" (a file without running_mean and running_var?)" if every else ""),
-            {"layers": len(never), "of": len(norms)},
+            + (" (a file without running_mean and running_var?)" if all_initial else ""),
+            {"layers": len(initial), "of": len(norms)},
         )
     if dead:
         yield Finding(
             "dead-channels",
             "suspect",
-            f"more than half of the channels say nothing in {_join_names(dead)}",
-            "compare the file with its source: weights pruned or damaged look like this",
+            f"more than half of the channels are constant in {_join_names(dead)}",
+            "compare the file with its source: pruned or damaged weights look like this",
             {"layers": len(dead)},
         )
 
@@ -111,46 +110,43 @@ def _check_classifier(model: EfficientNet) -> Iterator[Finding]:
 
 
 def _check_labels(model: EfficientNet) -> Iterator[Finding]:
-    named = len(model.labels.names)
-    if not named or named == model.classes:
+    labels, outputs = len(model.labels.names), model.classes
+    if not labels or labels == outputs:
         return
-    if model.classes == named + 1:
-        seen = f"{model.classes} outputs and {named} labels: the first output may be a background class"
-        remedy = 'put "background" before the labels, if labelled pictures say that each belongs to the next output'
-        yield Finding("labels-shifted", "suspect", seen, remedy, {"outputs": model.classes, "labels": named})
+    observation, evidence = f"{outputs} outputs and {labels} labels", {"outputs": outputs, "labels": labels}
+    if outputs == labels + 1:
+        observation += ": the first output may be a background class"
+        remedy = 'put "background" before the labels, if labeled images show that each belongs to the next output'
+        yield Finding("labels-shifted", "suspect", observation, remedy, evidence)
     else:
-        yield Finding(
-            "labels-count",
-            "wrong",
-            f"{model.classes} outputs and {named} labels",
-            "give the labels of these very weights, one an output",
-            {"outputs": model.classes, "labels": named},
-        )
+        remedy = "use the labels of these weights, one per output"
+        yield Finding("labels-count", "wrong", observation, remedy, evidence)
 
 
 def find_unusual(model: EfficientNet) -> Iterator[Finding]:
-    """What differs from the official weights of this architecture: no fault, but where to look first."""
-    now, usual, name = model.preprocess, default_preprocessing.default_preprocess(model.arch), model.arch.name
-    if len(now.mean) == len(usual.mean) and not same_normalization(now.mean, now.std, usual.mean, usual.std):
+    """Yield differences from the architecture's official weights: not wrong, but where to look first."""
+    current, official, name = model.preprocess, default_preprocess(model.arch), model.arch.name
+    mean, std = current.mean, current.std
+    if len(mean) == len(official.mean) and not same_normalization(mean, std, official.mean, official.std):
         yield _make_remark(
             "mean-std",
-            f"mean {_format_values(now.mean)}, std {_format_values(now.std)}; official {name}: {_format_values(usual.mean)}, {_format_values(usual.std)}",
+            f"mean {_format_values(mean)}, std {_format_values(std)}; official {name}: "
+            f"{_format_values(official.mean)}, {_format_values(official.std)}",
         )
-    ratio = sqrt(now.size[0] * now.size[1]) / model.arch.resolution
-    if not 0.7 <= ratio <= 1.6:
-        yield _make_remark(
-            "size", f"pictures of {now.size[0]}×{now.size[1]} pixels for a network made for {model.arch.resolution}"
-        )
-    if (model.numerics.padding == "same") != (model.numerics.bn_eps > 1e-4):
+    height, width = current.size
+    if not 0.7 <= sqrt(height * width) / model.arch.resolution <= 1.6:
+        yield _make_remark("size", f"images of {height}×{width} for a network designed for {model.arch.resolution}")
+    numerics = model.numerics
+    if (numerics.padding == "same") != (numerics.bn_eps > 1e-4):
         yield _make_remark(
             "numerics",
-            f"{model.numerics.padding} padding with a batch-norm ε of {model.numerics.bn_eps:g}: those from TensorFlow "
-            "have same and 0.001, those trained in PyTorch symmetric and 1e-05",
+            f"{numerics.padding} padding with a batch-norm ε of {numerics.bn_eps:g}: weights from TensorFlow have same "
+            "and 0.001, those trained in PyTorch symmetric and 1e-05",
         )
 
 
-def _make_remark(code: str, seen: str) -> Finding:
-    return Finding(f"unusual-{code}", "remark", seen, "try it on labelled pictures: effnet doctor MODEL DATA")
+def _make_remark(code: str, observation: str) -> Finding:
+    return Finding(f"unusual-{code}", "remark", observation, "try labeled images: effnet doctor MODEL DATA")
 
 
 def _format_values(values: tuple[float, ...]) -> str:

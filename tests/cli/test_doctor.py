@@ -12,7 +12,7 @@ import effnet
 from effnet.doctor import Diagnosis, search
 from effnet.metadata import IMAGENET_MEAN, IMAGENET_STD
 from tests.cli.conftest import Run
-from tests.squares import CLASSES, PREPROCESS, knowing, squares
+from tests.squares import CLASSES, PREPROCESS, squares, trained_on_squares
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return effnet.save(knowing(), tmp_path_factory.mktemp("sound") / "model.safetensors")
+    return effnet.save(trained_on_squares(), tmp_path_factory.mktemp("sound") / "model.safetensors")
 
 
 @pytest.fixture(scope="module")

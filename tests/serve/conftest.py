@@ -21,7 +21,7 @@ from effnet.serve.metrics import Metrics
 from effnet.serve.models import ServedModel
 from effnet.serve.request_queue import RequestQueue
 from effnet.serve.server import ServerLimits
-from tests.squares import knowing, squares
+from tests.squares import squares, trained_on_squares
 
 Client = httpx.AsyncClient
 Serving = Callable[..., "Running"]
@@ -45,7 +45,7 @@ class Running:
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that classifies six kinds of squares."""
-    path: Path = effnet.save(knowing(), tmp_path_factory.mktemp("squares") / "model.safetensors")
+    path: Path = effnet.save(trained_on_squares(), tmp_path_factory.mktemp("squares") / "model.safetensors")
     return path
 
 

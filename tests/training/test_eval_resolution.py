@@ -12,12 +12,12 @@ from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
 from effnet.training.eval_resolution import _candidate_sizes, tune_resolution
 from effnet.training.metrics import SelectionScore, make_scorer
-from tests.squares import knowing, squares
+from tests.squares import squares, trained_on_squares
 
 
 @pytest.fixture(scope="module")
 def model() -> EfficientNet:
-    return knowing()
+    return trained_on_squares()
 
 
 def judge_by(size: int, count: int = 200, noise: float = 0.1) -> object:

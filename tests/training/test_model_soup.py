@@ -18,7 +18,7 @@ from effnet.net.surgery import fold_batch_norm
 from effnet.training.metrics import make_scorer
 from effnet.training.model_soup import make_soup, soup_runs
 from effnet.weights import save
-from tests.squares import CLASSES, knowing, squares
+from tests.squares import CLASSES, squares, trained_on_squares
 
 
 def network(seed: int = 0) -> EfficientNet:
@@ -131,7 +131,7 @@ def test_networks_must_agree() -> None:
 
 
 def test_the_examiner_judges_as_the_network_answers() -> None:
-    model, pictures = knowing(), squares(60, seed=7)
+    model, pictures = trained_on_squares(), squares(60, seed=7)
     found = make_scorer(pictures, "cpu")(model)
     from effnet.data import load_input
 
@@ -172,7 +172,7 @@ def noisy(model: EfficientNet, seed: int) -> EfficientNet:
 
 
 def test_runs_become_a_soup(tmp_path: Path) -> None:
-    base, pictures = knowing(), squares(120, seed=7)
+    base, pictures = trained_on_squares(), squares(120, seed=7)
     names = [item.name for item in pictures.items[:60]]
     runs = [finished(tmp_path / str(seed), noisy(base, seed), names) for seed in range(3)]
     splits = Splits(pictures, None, None)
@@ -186,7 +186,7 @@ def test_runs_become_a_soup(tmp_path: Path) -> None:
 
 
 def test_runs_that_cannot_be_judged_alike(tmp_path: Path) -> None:
-    base, pictures = knowing(), squares(40, seed=7)
+    base, pictures = trained_on_squares(), squares(40, seed=7)
     splits = Splits(pictures, None, None)
     names = [item.name for item in pictures.items]
     one = finished(tmp_path / "one", base, names[:20])
@@ -204,7 +204,7 @@ def test_runs_that_cannot_be_judged_alike(tmp_path: Path) -> None:
 
 
 def test_pictures_of_the_validation_set(tmp_path: Path) -> None:
-    base, pictures = knowing(), squares(60, seed=7)
+    base, pictures = trained_on_squares(), squares(60, seed=7)
     names = [item.name for item in pictures.items]
     runs = [finished(tmp_path / str(seed), noisy(base, seed), names, on="val") for seed in range(2)]
     wrong = ImageDataset(tuple(Item(item.image, 0, item.name) for item in pictures.items), pictures.labels)
