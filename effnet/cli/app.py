@@ -1,7 +1,4 @@
-"""The command line: a file a verb, and what they have in common when they end.
-
-Verbs import what they work with when they run, so that help is there at once.
-"""
+"""The ``effnet`` program: its commands, usage errors, logging and exit status."""
 
 from __future__ import annotations
 
@@ -11,35 +8,45 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from effnet.cli.bench import bench
-from effnet.cli.convert import convert
-from effnet.cli.doctor import doctor
-from effnet.cli.draw import draw
-from effnet.cli.evaluate import evaluate
-from effnet.cli.explain import explain
-from effnet.cli.export import export
-from effnet.cli.models import models
-from effnet.cli.predict import predict
-from effnet.cli.reproduce import reproduce
-from effnet.cli.scale import scale
-from effnet.cli.search import coefficients, network
-from effnet.cli.serve import serve
-from effnet.cli.shard import shard
-from effnet.cli.show import show
-from effnet.cli.train import train
+from effnet.cli import (
+    bench,
+    convert,
+    doctor,
+    draw,
+    evaluate,
+    explain,
+    export,
+    models,
+    predict,
+    reproduce,
+    scale,
+    search,
+    serve,
+    shard,
+    show,
+    train,
+)
+from effnet.cli.options import UsageError
 
-EXIT_INTERRUPTED = 130  # as shells have it: 128 + SIGINT
+EXIT_INTERRUPTED = 130  # as in shells: 128 + SIGINT
+_COMMANDS = (
+    *(models.models, show.show, draw.draw, scale.scale, predict.predict, explain.explain, train.train),
+    *(evaluate.evaluate, convert.convert, export.export, bench.bench, reproduce.reproduce, shard.shard),
+    *(serve.serve, doctor.doctor),
+)
+_IMPLIED_VALUES = {"--ray": "local"}  # options that may be given without a value
 
 
 def main() -> int:
-    """The console script ``effnet``: runs a verb and returns 0 done, 1 the work failed, 2 the command was wrong."""
+    """Run a command and return its exit status: 0 done, 1 the work failed, 2 the command was wrong."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # no file's name shall fail for the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")  # any file name can be printed in any encoding
     status = 1
     try:
         with _log_to_stderr():
@@ -49,34 +56,52 @@ def main() -> int:
     except KeyboardInterrupt:
         status = EXIT_INTERRUPTED
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        sentence = _error_message(error)
-        if sentence is None:
+        message = _error_message(error)
+        if message is None:
             raise
-        print(f"effnet: {sentence}", file=sys.stderr)
+        print(f"effnet: {message}", file=sys.stderr)
     return _flush_stdout(status)
+
+
+class _Command(TyperCommand):
+    """A command that notices when an option would take the next option for its value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        options = {
+            name: param
+            for param in self.get_params(ctx)
+            if param.param_type_name == "option"
+            for name in (*param.opts, *param.secondary_opts)
+        }
+        words = []
+        for word, following in zip(args[:end], [*args[1:end], ""], strict=False):
+            words.append(word)
+            takes_value = word in options and not getattr(options[word], "is_flag", False)
+            if takes_value and (not following or following in options):
+                if word in _IMPLIED_VALUES:
+                    words.append(_IMPLIED_VALUES[word])
+                elif not ctx.resilient_parsing:  # as shell completion parses
+                    raise UsageError(f"Option '{word}' requires a value", ctx=ctx)
+        return super().parse_args(ctx, words + args[end:])
 
 
 def _build_app() -> typer.Typer:
     app = typer.Typer(
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        add_completion=False,
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root_command)
-    first = (models, show, draw, scale, predict, explain, train, evaluate, convert, export)
-    for verb in (*first, bench, reproduce, shard, serve, doctor):
-        app.command()(verb)
-    app.add_typer(_build_search_app(), name="search")
+    for command in _COMMANDS:
+        app.command(cls=_Command)(command)
+    searches = typer.Typer(no_args_is_help=True, help="Search for a network on your own images.")
+    searches.command(cls=_Command)(search.coefficients)
+    searches.command(cls=_Command)(search.network)
+    app.add_typer(searches, name="search")
+    app.command(name="version")(_version_command)
     return app
-
-
-def _build_search_app() -> typer.Typer:
-    searches = typer.Typer(no_args_is_help=True, help="Find coefficients or a network on your own pictures.")
-    searches.command()(coefficients)
-    searches.command()(network)
-    return searches
 
 
 def _print_version(requested: bool) -> None:
@@ -89,26 +114,31 @@ def _print_version(requested: bool) -> None:
 
 def _root_command(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """The EfficientNet family as a finished tool: exact, trainable on your own photos, explained."""
+    """EfficientNets: published weights, training on your own images, export and fast inference."""
+
+
+def _version_command() -> None:
+    """Print the version."""
+    _print_version(True)
 
 
 def _error_message(error: Exception) -> str | None:
-    """What went wrong in words; None for a fault of ours, which deserves its traceback."""
+    """Return an error as one sentence; None for a bug, which deserves its traceback."""
+    text = str(error)
+    # torch has no single kind of error for a lack of memory
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return "out of memory; try a smaller --batch-size"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    text = str(error)
-    # torch has no one kind of error for a lack of memory
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
-        return "the memory does not suffice: try a smaller --batch"
     return None if isinstance(error, RuntimeError) else text
 
 
 @contextmanager
 def _log_to_stderr() -> Iterator[None]:
-    """What the package logs is shown on standard error, one line each."""
+    """Show the package's log on standard error, one line per message."""
     log, handler = logging.getLogger("effnet"), _StderrHandler()
     level = log.level
     log.addHandler(handler)
@@ -126,10 +156,10 @@ class _StderrHandler(logging.Handler):
 
 
 def _flush_stdout(status: int) -> int:
-    """``status``; or 1, quietly, where whoever read our output has gone away."""
+    """Return ``status``; or 1, quietly, if the reader of a pipe has closed it."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return 1
     return status

@@ -1,4 +1,4 @@
-"""``effnet bench``: how fast networks run here, and why a network takes as long as it does."""
+"""``effnet bench``: how fast networks run on this machine, and why a network takes as long as it does."""
 
 from __future__ import annotations
 
@@ -8,122 +8,99 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import JsonOption, OfflineOption, parse_image_size
+from effnet.cli import options
+from effnet.cli.options import UsageError, parse_image_size, parse_int_list, resolve_network, split_list
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from effnet.arch.serde import Record
     from effnet.lab.bench.benchmark import BenchmarkResult
     from effnet.lab.bench.bottlenecks import BottleneckReport, StepTime
     from effnet.net import EfficientNet
 
-MAX_SLOWEST_STEPS = 8  # steps that are named one by one
+MAX_SLOWEST_STEPS = 8
 
 
 def bench(
     networks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NETWORK", help="Names (b0), files of weights, archs as JSON; b0 if none is given."),
+        typer.Argument(metavar="NETWORK", help="Names such as b0, weights files or JSON architectures (default: b0)."),
     ] = None,
-    why: Annotated[bool, typer.Option("--why", help="Of one network: where its time goes, and why.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Profile one network: where its time goes, and why.")] = False,
     engine: Annotated[
         str | None,
         typer.Option(metavar="LIST", help="eager,compiled,onnxruntime,openvino,litert; with --why also auto."),
     ] = None,
     precision: Annotated[str, typer.Option(metavar="LIST", help="float32,bfloat16,float16,int8.")] = "float32",
-    batch: Annotated[str, typer.Option(metavar="LIST", help="Pictures at once, as 1,32.")] = "1",
+    batch_size: Annotated[
+        str, typer.Option(*options.BATCH_SIZE, metavar="LIST", help="Images per batch, such as 1,32.")
+    ] = "1",
     threads: Annotated[
-        str | None, typer.Option(metavar="LIST", help="As 1,2; as many as there are cores if not given.")
+        str | None, typer.Option(metavar="LIST", help="Numbers of threads, such as 1,2 (default: one per core).")
     ] = None,
-    at: Annotated[
-        str | None,
-        typer.Option("--size", metavar="HEIGHTxWIDTH", help="Of the pictures, if not the network's own."),
-    ] = None,
+    image_size: options.ImageSizeOption = None,
     against: Annotated[
-        str | None, typer.Option(metavar="LIST", help="timm,torchvision, or none; those that are installed.")
+        str | None, typer.Option(metavar="LIST", help="Libraries to compare with: timm,torchvision, or none.")
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, metavar="N", help="Rounds in which all contestants take turns.")] = 20,
+    runs: Annotated[int, typer.Option(min=1, metavar="N", help="Rounds in which all candidates take turns.")] = 20,
     seconds: Annotated[
-        float, typer.Option(metavar="S", help="No further round of a contest begins after so many.")
+        float, typer.Option(metavar="S", help="Time limit of a comparison; the round in progress is completed.")
     ] = 30,
     memory: Annotated[
-        bool, typer.Option("--memory", help="Also the peak of memory, each in a process of its own: slow.")
+        bool, typer.Option("--memory", help="Also measure peak memory, each in its own process: slow.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write JSON, CSV and plots (SVG, PNG) into this folder.")
+        Path | None,
+        typer.Option(*options.OUTPUT, metavar="FOLDER", help="Write JSON, CSV and plots (SVG, PNG) to this folder."),
     ] = None,
-    as_json: JsonOption = False,
-    offline: OfflineOption = False,
+    as_json: options.JsonOption = False,
+    offline: options.OfflineOption = False,
 ) -> None:
-    """Measure how fast networks run here.
+    """Measure how fast networks run on this machine.
 
-    Every engine that is installed, timm and torchvision, in turns, beside the machine's limits. A network that is
-    given by its name has random weights. With --why: where the time of one network goes, and why.
+    All installed engines, timm and torchvision take turns, compared with the machine's peak. A network given by name
+    has random weights. With --why: where the time of one network goes, and why.
     """
     if not seconds > 0:
-        raise typer.BadParameter("must be above 0", param_hint="--seconds")
-    wanted, given, precisions, batches = (
-        parse_image_size(at),
-        networks or ["b0"],
-        _split_list(precision),
-        _parse_int_list(batch, "--batch"),
-    )
-    engines, counts = (
-        _split_list(engine) if engine else None,
-        _parse_int_list(threads, "--threads") if threads else None,
-    )
+        raise typer.BadParameter("must be above 0", param_hint="'--seconds'")
+    size, names, precisions = parse_image_size(image_size), networks or ["b0"], split_list(precision)
+    batch_sizes = parse_int_list(batch_size, "--batch-size")
+    engines = split_list(engine) if engine else None
+    thread_counts = parse_int_list(threads, "--threads") if threads else None
+    from effnet.cli.printing import note_written, print_json, progress_bar
+
     if why:
-        if any(len(each) > 1 for each in (given, engines or (), precisions, batches, counts or ())):
-            raise typer.BadParameter(
-                "looks at one network, engine, precision, batch and number of threads", param_hint="--why"
-            )
-        from effnet.lab.bench.bottlenecks import find_bottlenecks as explain
-        from effnet.lab.bench.bottlenecks import write_bottlenecks
+        single = {"NETWORK": names, "--engine": engines, "--precision": precisions, "--batch-size": batch_sizes}
+        for name, values in {**single, "--threads": thread_counts}.items():
+            if values and len(values) > 1:
+                raise UsageError(f"--why takes one value of {name}, got {len(values)}")
+        from effnet.lab.bench import bottlenecks
 
-        kind, number = engines[0] if engines else "auto", counts[0] if counts else None
-        explained = explain(
-            _load_network(given[0]), kind, precisions[0], batches[0], number, wanted, max(runs, 3), seconds
+        kind, count = engines[0] if engines else "auto", thread_counts[0] if thread_counts else None
+        report = bottlenecks.find_bottlenecks(
+            _load_network(names[0]), kind, precisions[0], batch_sizes[0], count, size, max(runs, 3), seconds
         )
-        _report_written(write_bottlenecks(explained, out) if out else [])
-        _print_json(explained) if as_json else _print_why(explained)
+        note_written(bottlenecks.write_bottlenecks(report, out) if out else [])
+        print_json(report.to_dict()) if as_json else _print_bottlenecks(report)
         return
-    from effnet.cli.printing import progress_bar
-    from effnet.lab.bench.benchmark import run_benchmark as measure
-    from effnet.lab.bench.benchmark import write_benchmark
+    from effnet.lab.bench import benchmark
 
-    rivals = None if against is None else () if against == "none" else _split_list(against)
+    libraries = None if against is None else () if against == "none" else split_list(against)
     with progress_bar("measuring") as step:
-        measured = measure(
-            [_load_network(each) for each in given],
-            *(engines, precisions, batches, counts, wanted, rivals, runs, seconds, memory),
+        result = benchmark.run_benchmark(
+            [_load_network(name) for name in names],
+            *(engines, precisions, batch_sizes, thread_counts, size, libraries, runs, seconds, memory),
             progress=lambda _, done, total: step(done, total),
         )
-    for each in given:
-        for pictures in batches:
-            _choose_engine(each, pictures, wanted, precisions[0], counts)
-    _report_written(write_benchmark(measured, out) if out else [])
-    _print_json(measured) if as_json else _print_rows(measured)
-
-
-def _split_list(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, (word.strip() for word in text.split(","))))
-
-
-def _parse_int_list(text: str, option: str) -> tuple[int, ...]:
-    """``1,32`` as numbers. Raises ``typer.BadParameter`` for anything else."""
-    try:
-        found = tuple(int(word) for word in _split_list(text))
-    except ValueError:
-        found = ()
-    if not found or min(found) < 1:
-        raise typer.BadParameter(f"{text!r} is no list of whole numbers above 0: write 1,32", param_hint=option)
-    return found
+    for name in names:
+        for each in batch_sizes:
+            _autotune(name, each, size, precisions[0], thread_counts)
+    note_written(benchmark.write_benchmark(result, out) if out else [])
+    print_json(result.to_dict()) if as_json else _print_benchmark(result)
 
 
 def _load_network(network: str) -> EfficientNet:
-    """A file's network; of a name, or an arch as JSON, one with random weights."""
-    from effnet.cli.options import resolve_network
+    """Return the network of a file; for a name or JSON, one with random weights."""
     from effnet.runtime.latency import random_network
 
     if _is_weights_file(network):
@@ -134,109 +111,92 @@ def _load_network(network: str) -> EfficientNet:
 
 
 def _is_weights_file(network: str) -> bool:
-    from effnet.cli.options import WEIGHT_SUFFIXES
-
     path = Path(network)
-    return path.suffix != ".json" and (path.suffix in WEIGHT_SUFFIXES or path.exists())
+    return path.suffix != ".json" and (path.suffix in options.WEIGHT_SUFFIXES or path.exists())
 
 
-def _choose_engine(
-    network: str, batch: int, size: tuple[int, int] | None, precision: str, threads: tuple[int, ...] | None
+def _autotune(
+    network: str, batch_size: int, size: tuple[int, int] | None, precision: str, threads: tuple[int, ...] | None
 ) -> None:
-    """Of a file, settles what predicting with it will take on this machine, and says it."""
+    """Choose the engine that predictions with a weights file will use on this machine, and print it."""
     if _is_weights_file(network) and precision != "int8":
         from effnet.cli.printing import note
         from effnet.runtime.autotune import engine
 
-        for number in threads or (None,):
-            found = engine(network, "auto", batch, size, precision, number)
-            note(f"predicting with {network}, batch {batch}, takes {found.kind} in {found.precision} from now on")
+        for count in threads or (None,):
+            chosen = engine(network, "auto", batch_size, size, precision, count)
+            note(f"predict will use {chosen.kind} in {chosen.precision} for {network}, batch size {batch_size}")
 
 
-def _report_written(paths: list[Path]) -> None:
-    from effnet.cli.printing import note
-
-    for path in paths[:1]:
-        note(f"{', '.join(each.name for each in paths)} are written to {path.parent}")
-
-
-def _print_json(record: Record) -> None:
-    from effnet.cli.printing import print_json
-
-    print_json(record.to_dict())
-
-
-def _print_rows(result: BenchmarkResult) -> None:
+def _print_benchmark(result: BenchmarkResult) -> None:
     from effnet.cli.printing import format_percent, format_si, new_table, print_results
 
-    sizes = {row.size for row in result.rows}
-    headings = ["network", "engine", "precision", "batch", "threads", "ms", "p10", "p99", "pictures/s", "GMAC/s"]
+    headings = ["network", "engine", "precision", "batch", "threads", "ms", "p10", "p99", "images/s", "GMAC/s"]
     headings += ["of peak", "× fastest", "off by", *(("memory",) if any(row.peak_bytes for row in result.rows) else ())]
-    shown = new_table(*headings, left=("network", "engine", "precision"))
-    cell: object = None
+    table = new_table(*headings, left=("network", "engine", "precision"))
+    section: object = None
     for row in result.rows:
-        here = (row.network, row.batch_size, row.threads)
-        if cell not in (None, here):
-            shown.add_section()
-        cell = here
-        even = row.slowdown == row.slowdown_low == row.slowdown_high
-        shown.add_row(
+        previous, section = section, (row.network, row.batch_size, row.threads)
+        if previous not in (None, section):
+            table.add_section()
+        is_fastest = row.slowdown == row.slowdown_low == row.slowdown_high
+        table.add_row(
             *(row.network, row.engine, row.precision, str(row.batch_size), str(row.threads)),
             *(f"{value * 1e3:#.3g}" for value in (row.seconds, row.p10, row.p99)),
             f"{row.images_per_second:#.3g}".rstrip("."),
             f"{row.macs_per_second / 1e9:#.3g}".rstrip("."),
             "–" if row.peak_fraction is None else format_percent(row.peak_fraction),
-            "1" if even else f"{row.slowdown:.2f} ({row.slowdown_low:.2f}–{row.slowdown_high:.2f})",
+            "1" if is_fastest else f"{row.slowdown:.2f} ({row.slowdown_low:.2f}–{row.slowdown_high:.2f})",
             "–" if row.difference is None else f"{row.difference:.0e}" if row.difference else "0",
             *(("–" if row.peak_bytes is None else format_si(row.peak_bytes, "B"),) if "memory" in headings else ()),
         )
+    sizes = ", ".join(f"{height}×{width}" for height, width in sorted({row.size for row in result.rows}))
     print_results(
         result.machine.describe(),
-        *(limits.describe() for limits in result.peaks),
+        *(peaks.describe() for peaks in result.peaks),
         ", ".join(f"{name} {version}" for name, version in result.versions),
-        shown,
-        f"Pictures of {', '.join(f'{high}×{wide}' for high, wide in sorted(sizes))}. Medians, in turns; of two that "
-        "took turns the ratio with its 95 % interval.",
-        "Ours start from pixels, the peers from normalised numbers. Off by: the largest difference from torch's own "
-        "float32 logits, over the largest of them.",
+        table,
+        f"Images of {sizes}. Medians of interleaved runs; of two that took turns, the ratio with its 95 % interval.",
+        "Ours start from pixels, the others from normalized floats. Off by: the largest difference from the float32 "
+        "logits of torch, relative to the largest logit.",
     )
 
 
-def _print_why(why: BottleneckReport) -> None:
-    from effnet.cli.printing import format_percent, format_si, format_size, new_table, print_results
+def _print_bottlenecks(report: BottleneckReport) -> None:
+    from effnet.cli.printing import format_percent, format_size, print_results
 
-    def breakdown_table(parts: Iterable[StepTime], heading: str) -> Table:
-        shown = new_table(
-            *(heading, "steps", "ms", "of time", "MACs", "of MACs", "moves", "MACs/byte", "GMAC/s", "× limit"),
-            left=(heading,),
-        )
-        for part in parts:
-            shown.add_row(
-                part.name,
-                str(part.steps) if part.steps > 1 else "",
-                f"{part.seconds * 1e3:.2f}",
-                format_percent(part.time_fraction),
-                *((format_si(part.macs), format_percent(part.macs_fraction)) if part.macs else ("", "")),
-                format_si(part.bytes, "B") if part.bytes else "",
-                *((f"{part.intensity:.2f}", f"{part.speed / 1e9:.1f}") if part.macs else ("", "")),
-                f"{part.seconds / part.roofline_seconds:.1f}" if part.roofline_seconds else "",
-            )
-        return shown
-
-    slowest = sorted(why.steps, key=lambda step: -step.seconds)[:MAX_SLOWEST_STEPS]
-    threads = f"{why.threads} thread{'s' if why.threads != 1 else ''}"
-    peak = why.peaks.macs(why.precision)
-    reached = f", {format_percent(why.macs / why.seconds / peak)} of the peak" if peak else ""
+    slowest = sorted(report.steps, key=lambda step: -step.seconds)[:MAX_SLOWEST_STEPS]
+    threads = f"{report.threads} thread{'s' if report.threads != 1 else ''}"
+    peak = report.peaks.macs(report.precision)
+    of_peak = f", {format_percent(report.macs / report.seconds / peak)} of the peak" if peak else ""
     print_results(
-        f"{why.network} at {format_size(why.size)}, batch {why.batch_size}, {why.engine} in {why.precision}, {threads}: "
-        f"{why.seconds * 1e3:.2f} ms, {why.macs / why.seconds / 1e9:.1f} GMAC/s{reached}",
-        why.machine.describe(),
-        why.peaks.describe(),
-        breakdown_table(why.stages, "stage"),
-        breakdown_table(why.groups, "kind of step"),
-        breakdown_table(slowest, "slowest step"),
-        *(f"{index}. {reason}." for index, reason in enumerate(why.reasons, start=1)),
+        f"{report.network} at {format_size(report.size)}, batch size {report.batch_size}, {report.engine} in "
+        f"{report.precision}, {threads}: {report.seconds * 1e3:.2f} ms, "
+        f"{report.macs / report.seconds / 1e9:.1f} GMAC/s{of_peak}",
+        report.machine.describe(),
+        report.peaks.describe(),
+        _step_table(report.stages, "stage"),
+        _step_table(report.groups, "kind of step"),
+        _step_table(slowest, "slowest step"),
+        *(f"{index}. {reason}." for index, reason in enumerate(report.reasons, start=1)),
         "",
-        f"The steps account for {format_percent(why.profiled_fraction)} of the time. × limit: the time over what this machine's peak "
-        "and bandwidth allow.",
+        f"The steps account for {format_percent(report.profiled_fraction)} of the time. × limit: the time relative to "
+        "what this machine's peak and bandwidth allow.",
     )
+
+
+def _step_table(steps: Iterable[StepTime], heading: str) -> Table:
+    from effnet.cli.printing import format_percent, format_si, new_table
+
+    headings = (heading, "steps", "ms", "of time", "MACs", "of MACs", "moves", "MACs/byte", "GMAC/s", "× limit")
+    table = new_table(*headings, left=(heading,))
+    for step in steps:
+        table.add_row(
+            *(step.name, str(step.steps) if step.steps > 1 else ""),
+            *(f"{step.seconds * 1e3:.2f}", format_percent(step.time_fraction)),
+            *((format_si(step.macs), format_percent(step.macs_fraction)) if step.macs else ("", "")),
+            format_si(step.bytes, "B") if step.bytes else "",
+            *((f"{step.intensity:.2f}", f"{step.speed / 1e9:.1f}") if step.macs else ("", "")),
+            f"{step.seconds / step.roofline_seconds:.1f}" if step.roofline_seconds else "",
+        )
+    return table

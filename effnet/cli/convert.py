@@ -1,46 +1,46 @@
-"""``effnet convert``: weights into another ecosystem's layout, checked."""
+"""``effnet convert``: weights in another library's layout, verified."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from effnet.cli.options import JsonOption, OfflineOption, refuse_existing
-
-if TYPE_CHECKING:
-    from effnet.metadata import Numerics, Preprocess
+from effnet.cli import options
+from effnet.cli.options import refuse_existing
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="IN", help="A file of weights of any ecosystem, or a card.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; its suffix says the format.")],
+    source: Annotated[str, typer.Argument(metavar="IN", help="A weights file of any library, or a published one.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; its suffix gives the format.")],
     to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help="timm, torchvision, keras, tflite, effnet, …")],
     layout: Annotated[
-        str | None, typer.Option("--from", metavar="LAYOUT", help="What IN is, where it cannot be recognised.")
+        str | None, typer.Option("--from", metavar="LAYOUT", help="Layout of IN, if it is not detected.")
     ] = None,
-    arch: Annotated[str | None, typer.Option(metavar="ARCH", help="Which network IN is, likewise.")] = None,
+    arch: Annotated[str | None, typer.Option(metavar="ARCH", help="Architecture of IN, if it is not detected.")] = None,
     padding: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="same or symmetric: what IN's weights expect, where assumed wrong."),
+        typer.Option(metavar="KIND", help="same or symmetric: padding that IN was trained with, if assumed wrongly."),
     ] = None,
-    bn_eps: Annotated[float | None, typer.Option(metavar="E", help="Their batch-norm ε, likewise.")] = None,
+    bn_eps: Annotated[
+        float | None, typer.Option(metavar="EPS", help="Batch-norm epsilon of IN, if assumed wrongly.")
+    ] = None,
     like: Annotated[
         str | None,
-        typer.Option(metavar="CARD", help="IN expects what this card does, as b5/tf_ap: numerics and preprocessing."),
+        typer.Option(metavar="NAME", help="Take numerics and preprocessing from these weights, such as b5/tf_ap."),
     ] = None,
     tolerance: Annotated[
-        float | None, typer.Option(min=0, metavar="X", help="Largest difference allowed, over the largest logit.")
+        float | None,
+        typer.Option(min=0, metavar="X", help="Largest allowed difference, relative to the largest logit."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT where it is already there.")] = False,
-    as_json: JsonOption = False,
-    offline: OfflineOption = False,
+    force: options.ForceOption = False,
+    as_json: options.JsonOption = False,
+    offline: options.OfflineOption = False,
 ) -> None:
-    """Convert weights to another ecosystem's layout.
+    """Convert weights to another library's layout.
 
-    What was written is read back and asked the same as the original; where the answers differ, it is an error and no
-    file is left.
+    The result is read back and compared with the original; if the outputs differ, it is an error and no file is left.
     """
     refuse_existing(target, force)
     from dataclasses import replace
@@ -55,36 +55,32 @@ def convert(
     from effnet.weights.saving import TOLERANCE, save_verified
 
     check_choice("--to", to, tuple(LAYOUTS))
-    card = catalog.find_entry(like) if like else None
-    numerics, preprocess = (card.numerics, card.preprocess) if card else (None, None)
+    entry = catalog.find_entry(like) if like else None
+    numerics, preprocess = (entry.numerics, entry.preprocess) if entry else (None, None)
     if padding is not None or bn_eps is not None:
-        located = resolve_weights(source)
-        before = numerics or read_weights(located.path, layout, arch, entry=located.entry).numerics
-        numerics = replace(before, padding=padding or before.padding, bn_eps=bn_eps or before.bn_eps)
+        resolved = resolve_weights(source)
+        assumed = numerics or read_weights(resolved.path, layout, arch, entry=resolved.entry).numerics
+        numerics = replace(assumed, padding=padding or assumed.padding, bn_eps=bn_eps or assumed.bn_eps)
     model = load(source, layout, arch, numerics, preprocess=preprocess)
-    done = save_verified(model, target, to, TOLERANCE if tolerance is None else tolerance)
-    if to == "effnet":  # what other layouts leave out is assumed when they are opened, perhaps otherwise than here
+    result = save_verified(model, target, to, TOLERANCE if tolerance is None else tolerance)
+    if to == "effnet":  # other layouts leave things out, which a later load may assume otherwise
         cache_engine(model, target)
     if as_json:
         print_json(
             {
-                "written": str(done.path),
-                "layout": done.layout,
+                "written": str(result.path),
+                "layout": result.layout,
                 "arch": model.arch.name,
                 "classes": model.classes,
-                "difference": done.max_difference,
-                "numerics": done.numerics.to_dict(),
+                "difference": result.max_difference,
+                "numerics": result.numerics.to_dict(),
                 "preprocess": model.preprocess.to_dict(),
             }
         )
         return
+    expected = f"it expects {result.numerics.describe()}; images {model.preprocess.describe()}"
     print_results(
-        f"{done.path}: {model.arch.name} with {model.classes or 'no'} classes in {to}'s layout",
-        f"read back and asked the same: largest difference {done.max_difference:.1e} of the largest logit",
-        *([] if to == "effnet" else [_describe_expectations(done.numerics, model.preprocess)]),
+        f"{result.path}: {model.arch.name} with {model.classes or 'no'} classes in the layout of {to}",
+        f"verified by reading it back: largest difference {result.max_difference:.1e} of the largest logit",
+        *([] if to == "effnet" else [expected]),  # which not every format can store
     )
-
-
-def _describe_expectations(numerics: Numerics, preprocess: Preprocess) -> str:
-    """What whoever opens the file must know, because not every format can say so itself."""
-    return f"it expects {numerics.describe()}; pictures {preprocess.describe()}"

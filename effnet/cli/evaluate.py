@@ -1,4 +1,4 @@
-"""``effnet evaluate``: how good a model is on labelled pictures."""
+"""``effnet evaluate``: metrics of a model on labeled images."""
 
 from __future__ import annotations
 
@@ -6,157 +6,164 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.options import BatchSizeOption, DeviceOption, JpegDecode, JsonOption, OfflineOption, StrictOption
+from effnet.cli import options
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from effnet.evaluation import AnyEvaluation, Evaluation, MultiLabelEvaluation, RegressionEvaluation
 
-MAX_CLASSES_SHOWN = 40  # in the table of classes; beyond, the weakest
+MAX_CLASSES_SHOWN = 40  # of more, those with the lowest F1
 MAX_CONFUSION_CLASSES = 20
 MAX_MISTAKES_SHOWN = 5
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A file of weights, a run's folder, or a name: b0.")],
+    model: options.ModelArgument,
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A folder with one folder of pictures a class, or the word digits.")
+        str, typer.Argument(metavar="DATA", help="A folder with one subfolder per class, or the word digits.")
     ],
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="train, val or test; by default the last of these there is.")
+        str | None, typer.Option(metavar="NAME", help="train, val or test (default: the last one that exists).")
     ] = None,
     decode: Annotated[
-        JpegDecode, typer.Option(help="How JPEGs are decoded; reduced is what predict does.")
-    ] = JpegDecode.exact,
-    batch: BatchSizeOption = 16,
-    strict: StrictOption = False,
-    device: DeviceOption = None,
-    as_json: JsonOption = False,
-    offline: OfflineOption = False,
+        options.JpegDecode, typer.Option(help="How JPEGs are decoded; predict uses reduced.")
+    ] = options.JpegDecode.exact,
+    batch_size: options.BatchSizeOption = 16,
+    strict: options.StrictOption = False,
+    device: options.DeviceOption = None,
+    as_json: options.JsonOption = False,
+    offline: options.OfflineOption = False,
 ) -> None:
-    """Evaluate a model on labelled pictures.
+    """Evaluate a model on labeled images.
 
-    Accuracy, calibration, every class, what is taken for what, and the surest mistakes; of values the errors.
+    Accuracy, calibration, metrics per class, the confusion matrix and the most confident mistakes; for regression R²
+    and errors.
     """
     from effnet.cli.printing import print_json, progress_bar
-    from effnet.evaluation import evaluate as run
+    from effnet.evaluation import evaluator
 
     with progress_bar("evaluating") as step:
-        found = run(model, data, split, decode.value, device, batch, strict, progress=step)
+        result = evaluator.evaluate(model, data, split, decode.value, device, batch_size, strict, progress=step)
     if as_json:
-        print_json(found.to_dict())
+        print_json(result.to_dict())
     else:
-        _print(found)
+        _print_evaluation(result)
 
 
-def _print(found: AnyEvaluation) -> None:
+def _print_evaluation(result: AnyEvaluation) -> None:
     from effnet.cli.printing import print_results
     from effnet.evaluation import MultiLabelEvaluation, RegressionEvaluation
 
-    seen = f"of {found.images:,} pictures" + (f" of the split {found.split}" if found.split else "")
-    if isinstance(found, MultiLabelEvaluation):
-        parts = _multilabel_report(found, seen)
-    elif isinstance(found, RegressionEvaluation):
-        parts = _regression_report(found, seen)
+    images = f"on {result.images:,} images" + (f" of the {result.split} split" if result.split else "")
+    if isinstance(result, MultiLabelEvaluation):
+        parts = _multilabel_report(result, images)
+    elif isinstance(result, RegressionEvaluation):
+        parts = _regression_report(result, images)
     else:
-        parts = _classification_report(found, seen)
-    if found.skipped:
-        parts += [f"left out, since they could not be read: {len(found.skipped)}"]
-        parts += [f"  {why}" for why in found.skipped]
+        parts = _classification_report(result, images)
+    if result.skipped:
+        parts += [f"skipped, because they could not be read: {len(result.skipped)}"]
+        parts += [f"  {reason}" for reason in result.skipped]
     print_results(*parts)
 
 
-def _classification_report(found: Evaluation, seen: str) -> list[Table | str]:
+def _classification_report(result: Evaluation, images: str) -> list[Table | str]:
     from effnet.cli.printing import format_percent
 
     parts: list[Table | str] = [
-        f"{found.summary()} {seen}",
-        f"loss {found.loss:.3f}, calibration error {format_percent(found.calibration_error)}",
-        *_class_table(found),
+        f"{result.summary()} {images}",
+        f"loss {result.loss:.3f}, calibration error {format_percent(result.calibration_error)}",
+        *_class_table(result),
     ]
-    if len(found.classes) <= MAX_CONFUSION_CLASSES:
-        parts.append(_confusion_table(found))
-    return parts + (_mistakes_table(found) if found.mistakes else [])
+    if len(result.classes) <= MAX_CONFUSION_CLASSES:
+        parts.append(_confusion_table(result))
+    return parts + (_mistakes_table(result) if result.mistakes else [])
 
 
-def _multilabel_report(found: MultiLabelEvaluation, seen: str) -> list[Table | str]:
+def _class_table(result: Evaluation) -> list[Table | str]:
     from effnet.cli.printing import format_percent, new_table
 
-    shown = sorted(found.labels, key=lambda one: one.f1)[:MAX_CLASSES_SHOWN]
-    shown = [one for one in found.labels if one in shown]
-    listed = new_table("label", "pictures", "precision", "recall", "F1", "average precision", left=("label",))
-    for one in shown:
-        average = "–" if one.average_precision is None else format_percent(one.average_precision)
-        shares = (format_percent(share) for share in (one.precision, one.recall, one.f1))
-        listed.add_row(one.name, str(one.images), *shares, average)
+    present = [metrics for metrics in result.classes if metrics.images]
+    shown = present
+    if len(present) > MAX_CLASSES_SHOWN:
+        shown = sorted(present, key=lambda metrics: metrics.f1)[:MAX_CLASSES_SHOWN]
+    table = new_table("class", "images", "precision", "recall", "F1", left=("class",))
+    for metrics in shown:
+        fractions = map(format_percent, (metrics.precision, metrics.recall, metrics.f1))
+        table.add_row(metrics.name, str(metrics.images), *fractions)
+    if len(shown) == len(present):
+        return [table]
+    return [f"the {len(shown)} of {len(present)} classes with the lowest F1:", table]
+
+
+def _confusion_table(result: Evaluation) -> Table:
+    from effnet.cli.printing import new_table
+
+    names = [metrics.name for metrics in result.classes]
+    table = new_table("true ↓  predicted →", *names, left=("true ↓  predicted →",))
+    for name, row in zip(names, result.confusion, strict=True):
+        table.add_row(name, *(str(count) if count else "·" for count in row))
+    return table
+
+
+def _mistakes_table(result: Evaluation) -> list[Table | str]:
+    from effnet.cli.printing import format_percent, new_table
+
+    shown = result.mistakes[:MAX_MISTAKES_SHOWN]
+    table = new_table("image", "true", "predicted", "probability", left=("image", "true", "predicted"))
+    for mistake in shown:
+        table.add_row(mistake.image, mistake.label, mistake.predicted, format_percent(mistake.probability))
+    which = f", the {len(shown)} most confident" if len(result.mistakes) > len(shown) else ""
+    return [f"mistakes: {len(result.mistakes):,}{which}", table]
+
+
+def _multilabel_report(result: MultiLabelEvaluation, images: str) -> list[Table | str]:
+    from effnet.cli.printing import format_percent, new_table
+
+    shown = result.labels
+    if len(shown) > MAX_CLASSES_SHOWN:
+        weakest = sorted(result.labels, key=lambda metrics: metrics.f1)[:MAX_CLASSES_SHOWN]
+        shown = tuple(metrics for metrics in result.labels if metrics in weakest)
+    table = new_table("label", "images", "precision", "recall", "F1", "average precision", left=("label",))
+    for metrics in shown:
+        average = "–" if metrics.average_precision is None else format_percent(metrics.average_precision)
+        fractions = map(format_percent, (metrics.precision, metrics.recall, metrics.f1))
+        table.add_row(metrics.name, str(metrics.images), *fractions, average)
+    heading = f"the {len(shown)} of {len(result.labels)} labels with the lowest F1:"
     parts: list[Table | str] = [
-        f"mean average precision {format_percent(found.mean_average_precision)} {seen}",
-        f"labels right {format_percent(found.label_accuracy)}, all of a picture's right in {format_percent(found.exact_match)}",
-        f"loss {found.loss:.3f}, calibration error {format_percent(found.calibration_error)}",
-        *([f"the {len(shown)} weakest of {len(found.labels)} labels:"] if len(shown) < len(found.labels) else []),
-        listed,
+        f"mean average precision {format_percent(result.mean_average_precision)} {images}",
+        f"label accuracy {format_percent(result.label_accuracy)}, exact match {format_percent(result.exact_match)}",
+        f"loss {result.loss:.3f}, calibration error {format_percent(result.calibration_error)}",
+        *([heading] if len(shown) < len(result.labels) else []),
+        table,
     ]
-    if found.mistakes:
-        first = found.mistakes[:MAX_MISTAKES_SHOWN]
-        surest = new_table("picture", "label", "", "probability", left=("picture", "label", ""))
-        for wrong in first:
-            surest.add_row(
-                wrong.image, wrong.label, "missed" if wrong.missed else "told", format_percent(wrong.probability)
-            )
-        parts += [f"wrong labels, the {len(first)} surest:", surest]
+    if result.mistakes:
+        first = result.mistakes[:MAX_MISTAKES_SHOWN]
+        mistakes = new_table("image", "label", "", "probability", left=("image", "label", ""))
+        for mistake in first:
+            kind = "missed" if mistake.missed else "predicted"
+            mistakes.add_row(mistake.image, mistake.label, kind, format_percent(mistake.probability))
+        parts += [f"wrong labels, the {len(first)} most confident:", mistakes]
     return parts
 
 
-def _regression_report(found: RegressionEvaluation, seen: str) -> list[Table | str]:
+def _regression_report(result: RegressionEvaluation, images: str) -> list[Table | str]:
     from effnet.cli.printing import format_number, new_table
 
-    listed = new_table("value", "R²", "RMSE", "mean absolute error", left=("value",))
-    for one in found.values:
-        listed.add_row(one.name, f"{one.r2:.3f}", format_number(one.rmse), format_number(one.mae))
-    several = [f"in the mean of {len(found.values)} values:"] if len(found.values) > 1 else []
-    first = found.mistakes[:MAX_MISTAKES_SHOWN]
-    largest = new_table("picture", "value", "is", "taken for", left=("picture", "value"))
-    for wrong in first:
-        largest.add_row(wrong.image, wrong.value, format_number(wrong.true), format_number(wrong.predicted))
+    table = new_table("value", "R²", "RMSE", "mean absolute error", left=("value",))
+    for metrics in result.values:
+        table.add_row(metrics.name, f"{metrics.r2:.3f}", format_number(metrics.rmse), format_number(metrics.mae))
+    first = result.mistakes[:MAX_MISTAKES_SHOWN]
+    mistakes = new_table("image", "value", "true", "predicted", left=("image", "value"))
+    for mistake in first:
+        numbers = map(format_number, (mistake.true, mistake.predicted))
+        mistakes.add_row(mistake.image, mistake.value, *numbers)
     return [
-        *several,
-        f"R² {found.r2:.3f} {seen}",
-        f"RMSE {format_number(found.rmse)}, mean absolute error {format_number(found.mae)}",
-        listed,
+        *([f"averages over {len(result.values)} values:"] if len(result.values) > 1 else []),
+        f"R² {result.r2:.3f} {images}",
+        f"RMSE {format_number(result.rmse)}, mean absolute error {format_number(result.mae)}",
+        table,
         f"the {len(first)} largest errors:",
-        largest,
+        mistakes,
     ]
-
-
-def _class_table(found: Evaluation) -> list[Table | str]:
-    from effnet.cli.printing import format_percent, new_table
-
-    seen = [score for score in found.classes if score.images]
-    shown = seen if len(seen) <= MAX_CLASSES_SHOWN else sorted(seen, key=lambda score: score.f1)[:MAX_CLASSES_SHOWN]
-    listed = new_table("class", "pictures", "precision", "recall", "F1", left=("class",))
-    for score in shown:
-        shares = (format_percent(share) for share in (score.precision, score.recall, score.f1))
-        listed.add_row(score.name, str(score.images), *shares)
-    return [listed] if len(shown) == len(seen) else [f"the {len(shown)} weakest of {len(seen)} classes:", listed]
-
-
-def _confusion_table(found: Evaluation) -> Table:
-    from effnet.cli.printing import new_table
-
-    names = [score.name for score in found.classes]
-    shown = new_table("is ↓  taken for →", *names, left=("is ↓  taken for →",))
-    for name, row in zip(names, found.confusion, strict=True):
-        shown.add_row(name, *(str(count) if count else "·" for count in row))
-    return shown
-
-
-def _mistakes_table(found: Evaluation) -> list[Table | str]:
-    from effnet.cli.printing import format_percent, new_table
-
-    first = found.mistakes[:MAX_MISTAKES_SHOWN]
-    shown = new_table("picture", "is", "taken for", "probability", left=("picture", "is", "taken for"))
-    for one in first:
-        shown.add_row(one.image, one.label, one.predicted, format_percent(one.probability))
-    which = f", the {len(first)} surest" if len(found.mistakes) > len(first) else ""
-    return [f"mistakes: {len(found.mistakes):,}{which}", shown]

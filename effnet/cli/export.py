@@ -1,4 +1,4 @@
-"""``effnet export``: a network as a file for another runtime, checked."""
+"""``effnet export``: a network as a file for another runtime, verified."""
 
 from __future__ import annotations
 
@@ -8,110 +8,122 @@ from typing import Annotated
 
 import typer
 
-from effnet.cli.options import JsonOption, ModelArgument, OfflineOption, refuse_existing
-from effnet.cli.options import parse_image_size as parsed
+from effnet.cli import options
+from effnet.cli.options import UsageError, parse_image_size, refuse_existing
 
 
 def export(
-    model: ModelArgument,
+    model: options.ModelArgument,
     target: Annotated[
         Path, typer.Argument(metavar="OUT", help="The file to write: .onnx, .xml (OpenVINO), .tflite or .pt2 (torch).")
     ],
     to: Annotated[
-        str | None, typer.Option("--to", metavar="FORMAT", help="onnx, openvino, litert, torch: if OUT does not say.")
+        str | None,
+        typer.Option(
+            "--to", metavar="FORMAT", help="onnx, openvino, litert or torch, if the suffix of OUT is unclear."
+        ),
     ] = None,
-    given: Annotated[
-        str, typer.Option("--input", metavar="KIND", help="pixels (uint8 N,H,W,3), floats (the same), normalized.")
+    input_type: Annotated[
+        str,
+        typer.Option(metavar="TYPE", help="pixels (uint8 N,H,W,3), floats (the same as float32) or normalized."),
     ] = "pixels",
-    output: Annotated[
-        str | None, typer.Option(metavar="KIND", help="probabilities or logits; of a model of values, values.")
+    output_type: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="probabilities or logits; values of a regression model.")
     ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="224, 197x251 (height x width), or any; else the network's own.")
+    image_size: Annotated[
+        str | None,
+        typer.Option(*options.IMAGE_SIZE, metavar="SIZE", help="224, HEIGHTxWIDTH, or any (default: the network's)."),
     ] = None,
-    embedding: Annotated[bool, typer.Option("--embedding", help="Give the pooled features as well.")] = False,
+    embedding: Annotated[bool, typer.Option("--embedding", help="Also output the pooled features.")] = False,
     precision: Annotated[
         str,
         typer.Option(
-            metavar="KIND", help="float32; float16 stores weights in 16 bits (.xml, .tflite); int8 needs --pictures."
+            metavar="DTYPE", help="float32; float16 stores weights in 16 bits (.xml, .tflite); int8 needs --images."
         ),
     ] = "float32",
-    pictures: Annotated[
+    images: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Compare by pictures in it, in place of our own; int8: calibrate by them."),
+        typer.Option(metavar="FOLDER", help="Images to verify with, and to calibrate int8 with."),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, metavar="N", help="int8: how many pictures to calibrate by.")] = 128,
+    calibration_images: Annotated[
+        int, typer.Option(min=1, metavar="N", help="int8: number of images to calibrate with.")
+    ] = 128,
     max_drop: Annotated[
         float | None,
-        typer.Option(min=0, metavar="POINTS", help="int8: leave so many layers in float that top-1 loses no more."),
+        typer.Option(min=0, metavar="POINTS", help="int8: keep layers in float so that top-1 drops by no more."),
     ] = None,
     tolerance: Annotated[
-        float | None, typer.Option(min=0, metavar="X", help="Largest difference allowed, over the largest logit.")
+        float | None,
+        typer.Option(min=0, metavar="X", help="Largest allowed difference, relative to the largest logit."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT where it is already there.")] = False,
-    as_json: JsonOption = False,
-    offline: OfflineOption = False,
+    force: options.ForceOption = False,
+    as_json: options.JsonOption = False,
+    offline: options.OfflineOption = False,
 ) -> None:
     """Export a network as a file for another runtime.
 
-    Normalisation and softmax are inside, labels and preprocessing in its metadata. What was written is opened in that
-    runtime and compared with the network; where the answers differ, it is an error and no file is left.
+    Normalization and softmax are part of the graph, labels and preprocessing of its metadata. The file is opened in
+    its runtime and compared with the network; if the outputs differ, it is an error and no file is left.
     """
     refuse_existing(target, force)
     if target.suffix.lower() == ".xml":
         refuse_existing(target.with_suffix(".bin"), force)
-    sides = size if size == "any" else parsed(size) or "own"
+    size = image_size if image_size == "any" else parse_image_size(image_size) or "own"
     if precision == "int8":
-        if pictures is None:
-            raise typer.BadParameter("int8 needs a folder of pictures like those it will see", param_hint="--pictures")
-        if to or size or embedding or tolerance is not None:
-            raise typer.BadParameter(
-                "int8 goes without --to, --size, --embedding, --tolerance", param_hint="--precision"
-            )
-        _export_int8(model, target, given, output, pictures, count, max_drop, as_json)
+        if images is None:
+            raise UsageError("--precision int8 requires --images: pass a folder of images like those it will see")
+        conflicts = {"--to": to, "--image-size": image_size, "--embedding": embedding, "--tolerance": tolerance}
+        for name, value in conflicts.items():
+            if value:
+                raise UsageError(f"{name} cannot be combined with --precision int8")
+        _export_int8(model, target, input_type, output_type, images, calibration_images, max_drop, as_json)
         return
     if max_drop is not None:
-        raise typer.BadParameter("goes with --precision int8", param_hint="--max-drop")
+        raise UsageError("--max-drop requires --precision int8")
     from effnet.cli.printing import print_json, print_results
-    from effnet.exporting.export import export as written
+    from effnet.exporting.export import export as export_file
     from effnet.tasks import task_of
 
-    done = written(model, target, to, given, output, sides, embedding, precision, images=pictures, tolerance=tolerance)
+    result = export_file(
+        *(model, target, to, input_type, output_type, size, embedding, precision), images=images, tolerance=tolerance
+    )
     if as_json:
         print_json(
             {
-                "written": str(done.path),
-                "format": done.format,
-                "interface": done.io_spec.to_dict(),
-                "bytes": done.bytes,
-                "difference": done.difference,
-                "pictures": done.images,
-                "same_predictions": done.same_predictions,
+                "written": str(result.path),
+                "format": result.format,
+                "interface": result.io_spec.to_dict(),
+                "bytes": result.bytes,
+                "difference": result.difference,
+                "images": result.images,
+                "same_predictions": result.same_predictions,
             }
         )
         return
-    what = "number" if not done.task else "logit" if task_of(done.task).has_probabilities else "value"
-    agreed = (
-        f", the {task_of(done.task).agreement} on {done.same_predictions}" if done.same_predictions is not None else ""
-    )
+    unit, agreement = "feature", ""
+    if result.task:
+        task = task_of(result.task)
+        unit = "logit" if task.has_probabilities else "value"
+        agreement = f", {task.agreement} on {result.same_predictions}" if result.same_predictions is not None else ""
+    interface = result.io_spec.describe(has_classifier=bool(result.task))
     print_results(
-        f"{done.path}: {done.format}, {done.bytes / 1e6:.1f} MB, {done.io_spec.describe(has_classifier=bool(done.task))}",
-        f"compared with the network on {done.images} pictures: "
-        f"largest difference {done.difference:.1e} of the largest {what}{agreed}",
+        f"{result.path}: {result.format}, {result.bytes / 1e6:.1f} MB, {interface}",
+        f"verified with {result.images} images: largest difference {result.difference:.1e} of the largest {unit}"
+        f"{agreement}",
     )
 
 
 def _export_int8(
     model: str,
     target: Path,
-    given: str,
-    output: str | None,
-    pictures: str,
+    input_type: str,
+    output_type: str | None,
+    images: str,
     count: int,
     max_drop: float | None,
     as_json: bool,
 ) -> None:
-    """Calibrates, writes, judges in the file's own runtime, and tells."""
+    """Calibrate, write, evaluate in the file's own runtime, and print the result."""
     from effnet.cli.printing import print_json, print_results, progress_bar
     from effnet.exporting.quantize import quantize
     from effnet.exporting.sensitivity import format_sensitivities
@@ -120,16 +132,17 @@ def _export_int8(
     from effnet.weights import load
 
     network = load(model)
-    wanted = task_of(network.labels.task).output if output is None else output
-    interface = IOSpec(given, wanted, size=network.preprocess.size)
+    output = task_of(network.labels.task).output if output_type is None else output_type
+    io_spec = IOSpec(input_type, output, size=network.preprocess.size)
     with progress_bar("measuring layers") as step:
-        done = quantize(network, target, pictures, interface, max_drop, count, step_done=step)
+        result = quantize(network, target, images, io_spec, max_drop, count, step_done=step)
     if as_json:
-        told = {**asdict(done), "path": str(done.path), "drop": done.drop}
-        print_json({**told, "written": told.pop("path")})
+        data = asdict(result)
+        del data["path"]
+        print_json({"written": str(result.path), **data, "drop": result.drop})
         return
     print_results(
-        f"{done.path}: {done.format}, int8, {done.bytes / 1e6:.1f} MB, {interface.describe()}",
-        done.describe(),
-        *([format_sensitivities(done.sensitivities, done.task)] if done.sensitivities else []),
+        f"{result.path}: {result.format}, int8, {result.bytes / 1e6:.1f} MB, {io_spec.describe()}",
+        result.describe(),
+        *([format_sensitivities(result.sensitivities, result.task)] if result.sensitivities else []),
     )

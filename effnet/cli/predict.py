@@ -1,4 +1,4 @@
-"""``effnet predict``: what pictures show."""
+"""``effnet predict``: labels of images, printed or written to files; embeddings; competition submissions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
-from effnet.cli.options import (
-    MODEL_HELP,
-    DeviceOption,
-    EngineOption,
-    FrameIntervalOption,
-    JsonOption,
-    OfflineOption,
-    PrecisionOption,
-    StrictOption,
-    ThreadsOption,
-)
-from effnet.data.storage.atomic_write import atomic_write
+from effnet.cli import options
+from effnet.cli.options import UsageError
 
 if TYPE_CHECKING:
     from effnet.data.inputs import NamedImage
@@ -36,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class TTA(StrEnum):
-    """The views of a picture that are averaged."""
+    """The views of an image that are averaged."""
 
     none = "none"
     mirror = "mirror"
@@ -44,357 +33,348 @@ class TTA(StrEnum):
 
 
 class Weighting(StrEnum):
-    """How much each member of an ensemble counts."""
+    """How the members of an ensemble are weighted."""
 
     equal = "equal"
     fitted = "fitted"
 
 
 def predict(
-    pictures: Annotated[
+    images: Annotated[
         list[str],
         typer.Argument(
-            metavar="PICTURE",
-            help="Files, folders, patterns, addresses, videos, or one table (.csv, .tsv) that names pictures; - is "
-            "standard input: a picture, or a list of these.",
+            metavar="IMAGE",
+            help="Files, folders, glob patterns, URLs, videos, or one table (.csv, .tsv) of image names; - reads an "
+            "image, or a list of these, from standard input.",
         ),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP),
-    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", metavar="MODEL", help=options.MODEL_HELP)] = None,
     ensemble: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="MODEL",
-            help="In place of --model, once for each: the folder of a run of folds, or a model; their mean answers.",
-        ),
+        typer.Option(metavar="MODEL", help="Average several models: repeat it, or give a cross-validation run."),
     ] = None,
     weighting: Annotated[
-        Weighting,
-        typer.Option(help="How much each --ensemble counts; fitted: by the out-of-fold predictions, where that helps."),
+        Weighting, typer.Option(help="Weights of --ensemble; fitted: on out-of-fold predictions, if that helps.")
     ] = Weighting.equal,
     tta: Annotated[
-        TTA, typer.Option(help="Test-time augmentation: the mean over views of a picture, for twice or 5 × the time.")
+        TTA, typer.Option(help="Test-time augmentation: average over views, at 2 (mirror) or 5 (crops) times the cost.")
     ] = TTA.none,
-    top: Annotated[int, typer.Option(min=1, metavar="N", help="How many labels a picture gets.")] = 5,
-    as_json: JsonOption = False,
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Number of predictions per image.")] = 5,
+    as_json: options.JsonOption = False,
     as_csv: Annotated[
-        bool,
-        typer.Option("--csv", help="Print picture,rank,label,probability: one line a label; of values one a picture."),
+        bool, typer.Option("--csv", help="Print image,rank,label,probability; for regression one line per image.")
     ] = False,
     embeddings: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the pictures' embeddings to a .npz or .csv, and predict nothing."),
+        Path | None, typer.Option(metavar="FILE", help="Write embeddings to a .npz or .csv file instead of predicting.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
+            *options.OUTPUT,
             metavar="FILE",
-            help="Write a table of all (.parquet, .csv, .jsonl), killed and started again as often as you like; then "
-            "PICTURE may be tar shards and folders of a store (s3://…), too. Of a table (test.csv), a .csv as "
-            "competitions want it: its ids and the label, or as sample_submission.csv beside it has it.",
+            help="Write all predictions to a .parquet, .csv or .jsonl file; resumes after a crash, and IMAGE may also "
+            "be tar shards or an object store (s3://…). With one table and a .csv: a competition submission, in the "
+            "format of sample_submission.csv if that lies next to the table.",
         ),
     ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="With --out, of a table: a column a class in place of the label.")
+        bool, typer.Option("--probabilities", help="In a submission, a column per class instead of the label.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="With --out: start anew, whatever is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="With --output: start over, overwriting what exists.")] = False,
     ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="With --out: on this Ray cluster; local, auto, ray://….")
+        str | None,
+        typer.Option(metavar="ADDRESS", help="With --output: use this Ray cluster; local (if no value), auto, ray://…"),
     ] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Pictures computed at once; by default the engine's best.")
+    batch_size: Annotated[
+        int | None,
+        typer.Option(*options.BATCH_SIZE, min=1, metavar="N", help="Images per batch (default: the engine's fastest)."),
     ] = None,
-    every: FrameIntervalOption = 1.0,
+    frame_interval: options.FrameIntervalOption = 1.0,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Decode JPEGs at full scale: slower, and a little nearer to training.")
+        bool, typer.Option("--exact", help="Decode JPEGs at full resolution: slower, slightly closer to training.")
     ] = False,
-    strict: StrictOption = False,
-    device: DeviceOption = None,
-    engine: EngineOption = "auto",
-    precision: PrecisionOption = "float32",
-    threads: ThreadsOption = None,
-    offline: OfflineOption = False,
+    strict: options.StrictOption = False,
+    device: options.DeviceOption = None,
+    engine: options.EngineOption = "auto",
+    precision: options.PrecisionOption = "float32",
+    threads: options.ThreadsOption = None,
+    offline: options.OfflineOption = False,
 ) -> None:
-    """Predict what pictures show.
+    """Predict the labels of images.
 
-    Those that cannot be read are named and left out; the status is 1 where none could be read.
+    Images that cannot be read are reported and skipped; the exit status is 1 if none could be read.
     """
     if model is None and not ensemble:
-        raise typer.BadParameter("say with which: a file, a run's folder, or a name as b0", param_hint="--model")
+        raise UsageError("Missing option '--model': pass a weights file, a run directory or a model name such as b0")
     if model is not None and ensemble:
-        raise typer.BadParameter("give it without --model", param_hint="--ensemble")
+        raise UsageError("--model cannot be combined with --ensemble: pass every model with --ensemble")
     if ensemble and embeddings:
-        raise typer.BadParameter("networks have embeddings of their own: give one --model", param_hint="--ensemble")
+        raise UsageError("--embeddings cannot be combined with --ensemble: pass one --model")
     if as_json and as_csv:
-        raise typer.BadParameter("give either --json or --csv", param_hint="--csv")
+        raise UsageError("--json cannot be combined with --csv")
     if embeddings and embeddings.suffix not in (".npz", ".csv"):
-        raise typer.BadParameter("the file must end in .npz or .csv", param_hint="--embeddings")
+        raise UsageError(f"--embeddings {embeddings}: the file name must end in .npz or .csv")
     if out and (as_json or as_csv or embeddings):
-        raise typer.BadParameter("give it without --json, --csv and --embeddings", param_hint="--out")
+        other = "--json" if as_json else "--csv" if as_csv else "--embeddings"
+        raise UsageError(f"--output cannot be combined with {other}")
     if not out and (force or ray):
-        raise typer.BadParameter("goes with --out", param_hint="--force" if force else "--ray")
+        raise UsageError(f"{'--force' if force else '--ray'} requires --output")
     from effnet.data.table import is_table
 
-    of_table = len(pictures) == 1 and is_table(pictures[0])
-    submission = out is not None and of_table and out.suffix.lower() == ".csv"
-    if probabilities and not submission:
-        raise typer.BadParameter("goes with a table of pictures and --out FILE.csv", param_hint="--probabilities")
-    decode = "exact" if exact else "reduced"
+    table = images[0] if len(images) == 1 and is_table(images[0]) else None
+    is_submission = out is not None and table is not None and out.suffix.lower() == ".csv"
+    if probabilities and not is_submission:
+        raise UsageError("--probabilities requires a submission: one table of images and --output FILE.csv")
+    if is_submission and ray:
+        raise UsageError("--ray cannot be combined with a submission: use another suffix than .csv")
     members = ensemble or [str(model)]
-    if out:
-        if submission and ray:
-            raise typer.BadParameter("does not go with a table of pictures", param_hint="--ray")
-        one = _single_predictor(engine, device, decode, batch, precision, threads, tta)
-        make = predictor_factory(members, one, weighting == Weighting.fitted)
-        if submission:
-            write_submission(out, pictures[0], make, probabilities, force, strict)
-            return
-        sources = [str(path) for _, path in _read_table(pictures[0])] if of_table else pictures
-        asked = describe_request(members, make, decode=decode, precision=precision, tta=tta)
-        predict_to_file(out, sources, make, asked, top, every, ray, force, strict)
-        return
+    decode = "exact" if exact else "reduced"
+    settings = {
+        "engine": engine,
+        "device": device,
+        "decode": decode,
+        "batch_size": batch_size,
+        "precision": precision,
+        "threads": threads,
+        "tta": str(tta),
+    }
+    fit_weights = weighting == Weighting.fitted
+    if out and is_submission and table:
+        _write_submission(out, table, _predictor_factory(members, settings, fit_weights), probabilities, force, strict)
+    elif out:
+        sources = [str(path) for _, path in _read_table(table)] if table else images
+        factory = _predictor_factory(members, settings, fit_weights)
+        config = _describe_predictor(members, factory, decode=decode, precision=precision, tta=str(tta))
+        _predict_to_file(out, sources, factory, config, top, frame_interval, ray, force, strict)
+    else:
+        from effnet.data.inputs import open_inputs
 
-    from effnet.cli.printing import ReadCounter, progress_bar
-    from effnet.data.inputs import open_inputs
-
-    # Before torch is imported: a file that is not there is told at once
-    named: Iterable[NamedImage] = _read_table(pictures[0]) if of_table else open_inputs(pictures, every)
-
-    from effnet.prediction import Predictor
-
-    one = _single_predictor(engine, device, decode, batch, precision, threads, tta)
-    predictor = predictor_factory(members, one, weighting == Weighting.fitted)()
-    rows: list[Prediction] = []
-    on_screen = (as_json or as_csv) and not embeddings and sys.stdout.isatty()
-    with progress_bar("predicting", hidden=on_screen) as step:
-        tally = ReadCounter(step)
+        # Before torch is imported, so that a missing file is reported at once
+        named: Iterable[NamedImage] = _read_table(table) if table else open_inputs(images, frame_interval)
+        predictor = _predictor_factory(members, settings, fit_weights)()
         if embeddings:
-            assert isinstance(predictor, Predictor)
-            write_embeddings(embeddings, (pair for pair in predictor.embeddings(named) if tally.add(*pair)))
+            _embed(predictor, named, embeddings, strict)
         else:
-            found = (one for one in predictor.stream(named, top) if tally.add(one.image, one.error) or as_json)
-            if as_json:
-                print_predictions_json(found)
-            elif as_csv:
-                print_predictions_csv(found, predictor.labels, predictor.classes)
-            else:
-                rows = list(found)
-    if rows:
-        print_predictions_table(rows, predictor.labels)
-    predictor.cache_engine_file()
-    tally.finish(f"{tally.read} embeddings are written to {embeddings}" if embeddings else "", strict)
-
-
-def _single_predictor(
-    engine: str, device: str | None, decode: str, batch: int | None, precision: str, threads: int | None, views: str
-) -> Callable[[str | Path], Predictor]:
-    """What makes the predictor of one model."""
-    from effnet.prediction import Predictor
-
-    return partial(
-        Predictor,
-        engine=engine,
-        device=device,
-        decode=decode,
-        batch_size=batch,
-        precision=precision,
-        threads=threads,
-        tta=str(views),
-    )
+            _predict(predictor, named, top, "json" if as_json else "csv" if as_csv else "table", strict)
 
 
 def _read_table(table: str) -> list[tuple[str, Path]]:
-    """The pictures of a table, by what it calls them."""
+    """Return (name, path) of the images in a table."""
     from effnet.data.table import open_unlabeled_table
 
     return open_unlabeled_table(table)
 
 
-# How predictions are printed: as JSON, as CSV, or as a table, by the kind of the model's labels.
+def _predictor_factory(
+    members: Sequence[str], settings: Mapping[str, Any], fit_weights: bool
+) -> Callable[[], Predictor | Ensemble]:
+    """Return a function that creates the predictor: of one model, or an ensemble of several or of a run's folds."""
+    from effnet.cli.printing import note
+    from effnet.prediction import Predictor
+    from effnet.prediction.ensemble import Ensemble, fit_ensemble_weights, member_models
+
+    make_predictor = partial(Predictor, **settings)
+    if len(members) == 1 and not fit_weights and member_models(members[0]) == [members[0]]:
+        return partial(make_predictor, members[0])
+    weights = None
+    if fit_weights:
+        fitted = fit_ensemble_weights(members)
+        weights = fitted.weights
+        note(fitted.summary())
+    return partial(Ensemble, list(members), weights, make_predictor)
 
 
-def print_predictions_json(found: Iterable[Prediction]) -> None:
-    """One array, an element a line, whole even where the work ends before its time."""
+def _predict(predictor: Predictor | Ensemble, named: Iterable[NamedImage], top: int, format: str, strict: bool) -> None:
+    """Predict and print."""
+    from effnet.cli.printing import ReadCounter, progress_bar
+
+    rows: list[Prediction] = []
+    with progress_bar("predicting", hidden=format != "table" and sys.stdout.isatty()) as step:
+        counter = ReadCounter(step)
+        predictions = (
+            prediction
+            for prediction in predictor.stream(named, top)
+            if counter.add(prediction.image, prediction.error) or format == "json"
+        )
+        if format == "json":
+            print_predictions_json(predictions)
+        elif format == "csv":
+            print_predictions_csv(predictions, predictor.labels, predictor.classes)
+        else:
+            rows = list(predictions)
+    if rows:
+        print_predictions_table(rows, predictor.labels)
+    predictor.cache_engine_file()
+    counter.finish(strict=strict)
+
+
+def print_predictions_json(predictions: Iterable[Prediction]) -> None:
+    """Print an array, one element per line, complete even if the work is interrupted."""
     print("[", end="")
     try:
-        for index, one in enumerate(found):
-            print(",\n " if index else "", json.dumps(one.to_dict()), sep="", end="", flush=True)
+        for index, prediction in enumerate(predictions):
+            print(",\n " if index else "", json.dumps(prediction.to_dict()), sep="", end="", flush=True)
     finally:
         print("]")
 
 
-def print_predictions_csv(found: Iterable[Prediction], labels: Labels, outputs: int) -> None:
-    """A line a label; a picture of which none is right has one line without; of values a line a picture."""
+def print_predictions_csv(predictions: Iterable[Prediction], labels: Labels, outputs: int) -> None:
+    """Print a line per label, and one for an image without labels; for regression a line per image."""
     write = csv.writer(sys.stdout, lineterminator="\n").writerow
     names = [labels.name(index) for index in range(outputs)]
-    write(("picture", *names) if labels.task == "regression" else ("picture", "rank", "label", "probability"))
-    for one in found:
+    write(("image", *names) if labels.task == "regression" else ("image", "rank", "label", "probability"))
+    for prediction in predictions:
         if labels.task == "regression":
-            write((one.image, *(one.values[name] for name in names)))
+            write((prediction.image, *(prediction.values[name] for name in names)))
             continue
-        for rank, (label, share) in enumerate(zip(one.labels, one.probabilities, strict=True), start=1):
-            write((one.image, rank, label, f"{share:.6g}"))
-        if not one.labels:
-            write((one.image, "", "", ""))
+        pairs = zip(prediction.labels, prediction.probabilities, strict=True)
+        for rank, (label, probability) in enumerate(pairs, start=1):
+            write((prediction.image, rank, label, f"{probability:.6g}"))
+        if not prediction.labels:
+            write((prediction.image, "", "", ""))
 
 
-def print_predictions_table(found: list[Prediction], labels: Labels) -> None:
-    """A row a picture."""
+def print_predictions_table(predictions: list[Prediction], labels: Labels) -> None:
+    """Print a row per image."""
     from effnet.cli.printing import format_number, format_percent, new_table, print_results
 
+    def join(prediction: Prediction, start: int) -> str:
+        pairs = zip(prediction.labels[start:], prediction.probabilities[start:], strict=True)
+        return ", ".join(f"{label} {format_percent(probability)}" for label, probability in pairs)
+
     if labels.task == "regression":
-        names = tuple(found[0].values)
-        shown = new_table("picture", *names, left=("picture",))
-        for one in found:
-            shown.add_row(one.image, *(format_number(one.values[name]) for name in names))
+        names = tuple(predictions[0].values)
+        table = new_table("image", *names, left=("image",))
+        for prediction in predictions:
+            table.add_row(prediction.image, *(format_number(prediction.values[name]) for name in names))
     elif labels.task == "multilabel":
-        shown = new_table("picture", "labels", left=("picture", "labels"))
-        for one in found:
-            pairs = zip(one.labels, one.probabilities, strict=True)
-            shown.add_row(one.image, ", ".join(f"{label} {format_percent(share)}" for label, share in pairs) or "none")
+        table = new_table("image", "labels", left=("image", "labels"))
+        for prediction in predictions:
+            table.add_row(prediction.image, join(prediction, 0) or "none")
     else:
-        several = len(found[0].labels) > 1
-        headings = ("picture", "label", "probability", *(("runners-up",) if several else ()))
-        shown = new_table(*headings, left=("picture", "label", "runners-up"))
-        for one in found:
-            others = zip(one.labels[1:], one.probabilities[1:], strict=True)
-            told = ", ".join(f"{label} {format_percent(share)}" for label, share in others)
-            shown.add_row(one.image, one.label, format_percent(one.probability), *((told,) if several else ()))
-    print_results(shown)
+        others = ("runners-up",) if len(predictions[0].labels) > 1 else ()
+        table = new_table("image", "label", "probability", *others, left=("image", "label", "runners-up"))
+        for prediction in predictions:
+            first = (prediction.image, prediction.label, format_percent(prediction.probability))
+            table.add_row(*first, *((join(prediction, 1),) if others else ()))
+    print_results(table)
 
 
-# Embeddings into a file: NumPy's ``.npz`` (``names``, ``embeddings``) or ``.csv`` (a line a picture).
+def _embed(predictor: Predictor | Ensemble, named: Iterable[NamedImage], path: Path, strict: bool) -> None:
+    """Write embeddings to ``path``."""
+    from effnet.cli.printing import ReadCounter, progress_bar
+    from effnet.prediction import Predictor
+
+    assert isinstance(predictor, Predictor)
+    with progress_bar("embedding") as step:
+        counter = ReadCounter(step)
+        write_embeddings(path, (pair for pair in predictor.embeddings(named) if counter.add(*pair)))
+    predictor.cache_engine_file()
+    counter.finish(f"wrote {counter.read} embeddings to {path}", strict)
 
 
 def write_embeddings(path: Path, rows: Iterable[tuple[str, Any]]) -> None:
-    """Writes (name, float32 vector) pairs to ``path``, whole or not at all; a ``.csv`` as they come."""
-    with atomic_write(path) as beside:
+    """Write (name, float32 vector) pairs atomically: NumPy's ``.npz`` (names, embeddings), or ``.csv`` as they come."""
+    import numpy as np
+
+    from effnet.data.storage.atomic_write import atomic_write
+
+    with atomic_write(path) as temporary:
         if path.suffix == ".csv":
-            with beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.writer(file, lineterminator="\n")
-                for index, (name, row) in enumerate(rows):
+                for index, (name, vector) in enumerate(rows):
                     if not index:
-                        writer.writerow(("picture", *(f"e{number}" for number in range(len(row)))))
-                    writer.writerow((name, *(f"{value:.8g}" for value in row)))
-        else:
-            pairs = list(rows)
-            with beside.open("wb") as binary:  # given a name, NumPy would add a suffix to it
-                np.savez(
-                    binary,
-                    names=np.array([name for name, _ in pairs], dtype=np.str_),
-                    embeddings=np.array([row for _, row in pairs], dtype=np.float32),
-                )
+                        writer.writerow(("image", *(f"e{number}" for number in range(len(vector)))))
+                    writer.writerow((name, *(f"{value:.8g}" for value in vector)))
+            return
+        names, vectors = [], []
+        for name, vector in rows:
+            names.append(name)
+            vectors.append(vector)
+        with temporary.open("wb") as binary:  # given a name, NumPy would append a suffix
+            arrays = {"names": np.array(names, np.str_), "embeddings": np.array(vectors, np.float32)}
+            np.savez(binary, **arrays)  # type: ignore[arg-type]
 
 
-# ``effnet predict … --out FILE``: whole folders, shards and stores into one table, a test table into a submission.
-
-
-def predict_to_file(
-    out: Path,
-    sources: list[str],
-    make: Callable[[], Predictor | Ensemble],
-    asked: Mapping[str, Any],
-    top: int,
-    every: float,
-    cluster: str | None,
-    force: bool,
-    strict: bool,
-) -> None:
-    """Does the work under a bar and says what is in the result.
-
-    The status is 1 where no picture could be read, where a shard could not be read to its end, and, if ``strict``,
-    where any picture could not.
-    """
-    from effnet.cli.printing import note, progress_bar
-    from effnet.prediction.bulk import predict_to_file
-
-    with progress_bar("predicting") as step:
-        done = predict_to_file(
-            out,
-            sources,
-            make,
-            asked,
-            top=top,
-            frame_interval=every,
-            ray_address=cluster,
-            force=force,
-            progress=lambda pictures: step(pictures, None),
-        )
-    unread = f"; {done.unreadable} of them could not be read, and their rows say why" if done.unreadable else ""
-    if done.already_done:
-        note(f"{out} is finished already, with {done.images} pictures{unread}; --force predicts them again")
-        return
-    note(f"{done.images} pictures are in {out}{unread}")
-    if done.broken_shards:
-        note(
-            f"{done.broken_shards} shards could not be read to their end: the same command tries them, and only them, again"
-        )
-    if done.broken_shards or done.unreadable == done.images or (strict and done.unreadable):
-        raise typer.Exit(1)
-
-
-def predictor_factory(
-    members: Sequence[str], one: Callable[[str | Path], Predictor], fitted: bool
-) -> Callable[[], Predictor | Ensemble]:
-    """What makes the predictor: of a single model by ``one``, of a run of folds or several members an ensemble.
-
-    ``fitted``: each member counts as its out-of-fold predictions say.
-    """
-    from effnet.cli.printing import note
-    from effnet.prediction.ensemble import Ensemble, fit_ensemble_weights, member_models
-
-    if len(members) == 1 and not fitted and member_models(members[0]) == [members[0]]:
-        return partial(one, members[0])
-    weights = None
-    if fitted:
-        weighed = fit_ensemble_weights(members)
-        weights = weighed.weights
-        note(weighed.summary())
-    return partial(Ensemble, list(members), weights, one)
-
-
-def describe_request(members: Sequence[str], make: Callable[[], Any], **options: str) -> dict[str, Any]:
-    """What tells these predictions from others (see `described`): an ensemble by all its files and their weights."""
+def _describe_predictor(members: Sequence[str], factory: Callable[[], Any], **settings: str) -> dict[str, Any]:
+    """Return what distinguishes these predictions from others: settings, and the sha256 of all weights."""
     from effnet.prediction.bulk import describe_predictor
     from effnet.prediction.ensemble import member_models
 
-    if options.get("tta") == "none":
-        del options["tta"]  # as results were noted before there was any
+    if settings.get("tta") == "none":
+        del settings["tta"]
     models = [model for member in members for model in member_models(member)]
-    each = [describe_predictor(model, **options) for model in models]
-    if len(each) == 1:
-        return each[0]
-    weights = make.args[1] if isinstance(make, partial) else None
-    mixed = sha256("".join(found["sha256"] for found in each).encode()).hexdigest()
-    return {
-        **each[0],
-        "model": " ".join(members),
-        "sha256": mixed,
-        "weights": weights and [f"{w:.6f}" for w in weights],
-    }
+    descriptions = [describe_predictor(model, **settings) for model in models]
+    if len(descriptions) == 1:
+        return descriptions[0]
+    weights = factory.args[1] if isinstance(factory, partial) else None
+    combined = sha256("".join(each["sha256"] for each in descriptions).encode()).hexdigest()
+    shown_weights = weights and [f"{weight:.6f}" for weight in weights]
+    return {**descriptions[0], "model": " ".join(members), "sha256": combined, "weights": shown_weights}
 
 
-def write_submission(
-    out: Path, table: str, make: Callable[[], Predictor | Ensemble], probabilities: bool, force: bool, strict: bool
+def _predict_to_file(
+    out: Path,
+    sources: list[str],
+    factory: Callable[[], Predictor | Ensemble],
+    config: Mapping[str, Any],
+    top: int,
+    frame_interval: float,
+    ray_address: str | None,
+    force: bool,
+    strict: bool,
 ) -> None:
-    """Writes the submission for the pictures of ``table`` and says what is in it; ``strict``: as of `predict_into`."""
-    from effnet.cli.printing import note, progress_bar
-    from effnet.prediction.submission import check_output_path, write_submission
+    """Predict whole folders, shards and stores into one table.
 
-    check_output_path(out, force)  # before models are opened
+    Exits with 1 if no image could be read, a shard is broken, or with ``strict`` any image was unreadable.
+    """
+    from effnet.cli.printing import note, progress_bar
+    from effnet.prediction import bulk
+
     with progress_bar("predicting") as step:
-        predictor = make()
-        done = write_submission(table, predictor, out, probabilities=probabilities, force=force, progress=step)
-    predictor.cache_engine_file()
-    for why in done.unreadable:
-        note(why)
-    if done.unreadable:
-        note(
-            f"{len(done.unreadable)} of {done.rows} pictures could not be read: they have the mean answer of the others"
+        result = bulk.predict_to_file(
+            out,
+            sources,
+            factory,
+            config,
+            top=top,
+            frame_interval=frame_interval,
+            ray_address=ray_address,
+            force=force,
+            progress=lambda images: step(images, None),
         )
-    columns = ", ".join(done.columns[:4]) + (", …" if len(done.columns) > 4 else "")
-    note(f"{done.rows} rows of {columns} are in {out}{f', as {done.sample} has it' if done.sample else ''}")
-    if done.unreadable and strict:
+    unreadable = f"; {result.unreadable} could not be read, and their rows say why" if result.unreadable else ""
+    if result.already_done:
+        note(f"{out} is already complete, with {result.images} images{unreadable}; --force starts over")
+        return
+    note(f"wrote {result.images} images to {out}{unreadable}")
+    if result.broken_shards:
+        note(f"{result.broken_shards} shards could not be read completely: the same command retries only them")
+    if result.broken_shards or result.unreadable == result.images or (strict and result.unreadable):
+        raise typer.Exit(1)
+
+
+def _write_submission(
+    out: Path, table: str, factory: Callable[[], Predictor | Ensemble], probabilities: bool, force: bool, strict: bool
+) -> None:
+    """Write the submission for the images of ``table``; exits with 1 if ``strict`` and an image was unreadable."""
+    from effnet.cli.printing import note, progress_bar
+    from effnet.prediction import submission
+
+    submission.check_output_path(out, force)  # before models are loaded
+    with progress_bar("predicting") as step:
+        predictor = factory()
+        result = submission.write_submission(
+            table, predictor, out, probabilities=probabilities, force=force, progress=step
+        )
+    predictor.cache_engine_file()
+    for reason in result.unreadable:
+        note(reason)
+    if result.unreadable:
+        note(f"{len(result.unreadable)} of {result.rows} images could not be read: they get the mean prediction")
+    columns = ", ".join(result.columns[:4]) + (", …" if len(result.columns) > 4 else "")
+    sample = f", in the format of {result.sample}" if result.sample else ""
+    note(f"wrote {result.rows} rows of {columns} to {out}{sample}")
+    if result.unreadable and strict:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""``effnet shard``: labelled pictures into WebDataset shards."""
+"""``effnet shard``: labeled images as WebDataset shards."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Annotated
 
 import typer
 
-from effnet.cli.options import JsonOption, StrictOption
+from effnet.cli import options
 
-MAX_UNREADABLE_SHOWN = 10  # pictures that were left out, by name
+MAX_UNREADABLE_SHOWN = 10
 
 
 def shard(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A folder with one folder of pictures a class, or any other source.")
+        str, typer.Argument(metavar="DATA", help="A folder with one subfolder per class, or any other data source.")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the shards: a new one, or to go on in.")],
-    megabytes: Annotated[float, typer.Option("--size", min=0.01, metavar="MB", help="Of a shard, about.")] = 256,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the shards: a new one, or one to resume.")],
+    shard_size: Annotated[float, typer.Option(min=0.01, metavar="MB", help="Approximate size of a shard.")] = 256,
     resize: Annotated[
-        int | None, typer.Option(min=1, metavar="SIDE", help="Make the short side of larger pictures so many pixels.")
+        int | None, typer.Option(min=1, metavar="PIXELS", help="Downscale larger images to this short side.")
     ] = None,
-    strict: StrictOption = False,
-    as_json: JsonOption = False,
+    strict: options.StrictOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Write pictures as WebDataset shards.
+    """Write images as WebDataset shards.
 
-    OUT gets train-000000.tar, …, and an index with classes and counts. Splits are kept. After a kill the same command
-    goes on. Train from them with `effnet train OUT`, or from where you put them: `effnet train s3://bucket/OUT`.
+    OUT gets train-000000.tar, …, and an index with classes and counts. Splits are kept. After a crash the same command
+    resumes. Train from them with `effnet train OUT`, or from an object store: `effnet train s3://bucket/OUT`.
     """
     from dataclasses import asdict
 
@@ -37,17 +37,15 @@ def shard(
 
     splits = open_data(data)
     with progress_bar("writing") as step:
-        written = write_shards(
-            splits, out, megabytes, resize, strict, progress=lambda split, done, total: step(done, total)
+        result = write_shards(
+            splits, out, shard_size, resize, strict, progress=lambda split, done, total: step(done, total)
         )
     if as_json:
-        print_json(asdict(written))
+        print_json(asdict(result))
         return
-    note(
-        f"{written.num_images:,} pictures are in {len(written.shards)} shards in {out}"
-        f"{', and were there before' * written.already_complete}"
-    )
-    if written.skipped:
-        note(f"left out, since they could not be read: {len(written.skipped)}")
-        for why in written.skipped[:MAX_UNREADABLE_SHOWN]:
-            note(f"  {why}")
+    existing = " (they already existed)" if result.already_complete else ""
+    note(f"{result.num_images:,} images in {len(result.shards)} shards in {out}{existing}")
+    if result.skipped:
+        note(f"skipped, because they could not be read: {len(result.skipped)}")
+        for reason in result.skipped[:MAX_UNREADABLE_SHOWN]:
+            note(f"  {reason}")

@@ -1,4 +1,4 @@
-"""``effnet show``: one network as its paper's table."""
+"""``effnet show``: one network as the table in its paper."""
 
 from __future__ import annotations
 
@@ -7,76 +7,61 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli.options import JsonOption, NetworkArgument, parse_image_size
+from effnet.cli import options
+from effnet.cli.options import parse_image_size, resolve_network
 
 if TYPE_CHECKING:
     from effnet.arch import Count, LayerCount
-    from effnet.cli.options import ResolvedNetwork
 
 
 def show(
-    network: NetworkArgument,
-    at: Annotated[
-        str | None,
-        typer.Option("--size", metavar="HEIGHTxWIDTH", help="Of the picture, if not the network's own."),
-    ] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="One row a layer in place of one a stage.")] = False,
-    as_json: JsonOption = False,
+    network: options.NetworkArgument,
+    image_size: options.ImageSizeOption = None,
+    layers: Annotated[bool, typer.Option("--layers", help="One row per layer instead of one per stage.")] = False,
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Show a network as its paper's table.
+    """Show a network as the table in its paper.
 
-    Table 1 of the paper, with what each stage costs.
+    Table 1 of the paper, with the cost of each stage.
     """
-    wanted = parse_image_size(at)
+    size = parse_image_size(image_size)
     from effnet.arch import count
-    from effnet.cli.options import resolve_network
     from effnet.cli.printing import format_si, format_size, new_table, print_json, print_results
 
-    found = resolve_network(network)
-    counted = count(found.arch, wanted, found.classes, found.channels)
+    resolved = resolve_network(network)
+    counted = count(resolved.arch, size, resolved.classes, resolved.channels)
     rows = _layer_rows(counted) if layers else _stage_rows(counted)
-    total = {"params": counted.params, "macs": counted.macs, "activations": counted.activations}
-    total |= {"bytes": counted.bytes, "receptive_field": counted.receptive_field}
     if as_json:
-        what = "layers" if layers else "stages"
-        labels = {"labels": found.labels.to_dict()} if found.labels else {}
-        print_json({"arch": found.arch.to_dict(), "size": counted.size, **labels, **total, what: rows})
+        totals = {"params": counted.params, "macs": counted.macs, "activations": counted.activations}
+        totals |= {"bytes": counted.bytes, "receptive_field": counted.receptive_field}
+        labels = {"labels": resolved.labels.to_dict()} if resolved.labels else {}
+        key = "layers" if layers else "stages"
+        print_json({"arch": resolved.arch.to_dict(), "size": counted.size, **labels, **totals, key: rows})
         return
     first, repeats = ("layer", ()) if layers else ("stage", ("layers",))
-    shown = new_table(
-        *(first, "operator", "size in", "channels", *repeats, "params", "MACs", "memory", "sees (px)"),
-        left=(first, "operator"),
-    )
+    headings = (first, "operator", "size in", "channels", *repeats, "params", "MACs", "memory", "receptive field (px)")
+    table = new_table(*headings, left=(first, "operator"))
     for row in rows:
-        shown.add_row(
-            row["name"],
-            row["operator"],
-            format_size(row["size"]),
-            str(row["channels"]),
+        table.add_row(
+            *(row["name"], row["operator"], format_size(row["size"]), str(row["channels"])),
             *(str(row[name]) for name in repeats),
-            format_si(row["params"]),
-            format_si(row["macs"]),
-            format_si(row["bytes"], "B"),
+            *(format_si(row["params"]), format_si(row["macs"]), format_si(row["bytes"], "B")),
             str(row["receptive_field"]),
         )
+    outputs = ""
+    if resolved.labels is not None:
+        outputs = f", {resolved.labels.describe(resolved.classes)}" if resolved.classes else ", no classifier"
     print_results(
-        f"{found.arch.name} at {format_size(counted.size)}{_describe_outputs(found)}",
-        shown,
-        f"{format_si(counted.params)} params, {format_si(counted.macs)} MACs, {format_si(counted.activations)} activations; "
-        f"peak memory {format_si(counted.bytes, 'B')}; receptive field {counted.receptive_field} px",
-        "For one picture; memory is of float32 maps alive at once, without the weights.",
+        f"{resolved.arch.name} at {format_size(counted.size)}{outputs}",
+        table,
+        f"{format_si(counted.params)} params, {format_si(counted.macs)} MACs, {format_si(counted.activations)} "
+        f"activations; peak memory {format_si(counted.bytes, 'B')}; receptive field {counted.receptive_field} px",
+        "For one image; memory is of float32 activations alive at once, without the weights.",
     )
-
-
-def _describe_outputs(found: ResolvedNetwork) -> str:
-    """What a network that was read from a file answers with: ", 3 labels, any of them"."""
-    if found.labels is None:
-        return ""
-    return f", {found.labels.describe(found.classes)}" if found.classes else ", no classifier"
 
 
 def _stage_rows(counted: Count) -> list[dict[str, Any]]:
-    """One row a stage; the classifier belongs to the head's, as in the papers."""
+    """Return a row per stage; the classifier belongs to the head's, as in the papers."""
     from effnet.lab.compare.paper_tables import operator_name
 
     rows = []

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar where somebody is looking, plain lines where nobody is."""
+"""``effnet train``: train a classifier on labeled images, preview a recipe, or average trained models."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from effnet.cli.options import DeviceOption, JsonOption, OfflineOption, StrictOption, refuse_existing
-from effnet.cli.printing import progress_bars
+from effnet.cli import options
+from effnet.cli.options import UsageError, parse_image_size, refuse_existing
 from effnet.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from effnet.training.recipes import Recipe
     from effnet.training.run_dir import TrainResult
 
+MAX_EPOCH_ROWS = 40  # of a dry run, evenly spaced
+
 
 class ProgressCallback(Callback):
-    """Shows what a `Watch` hears; use as a context."""
+    """Shows training progress on standard error: a bar, and messages above it. Use as a context manager."""
 
     def __init__(self) -> None:
+        from effnet.cli.printing import progress_bars
+
         self._progress = progress_bars()
         self._phase: str | None = None
         self._task = self._progress.add_task("", total=None, visible=False)
@@ -38,21 +42,15 @@ class ProgressCallback(Callback):
         self._progress.stop()
 
     def on_progress(self, phase: str, done: int, total: int) -> None:
-        """Moves the bar of ``stage``."""
+        """Move the bar of ``phase``."""
         if phase != self._phase:
             self._progress.reset(self._task, description=phase, total=total, visible=True)
             self._phase = phase
         self._progress.update(self._task, completed=done)
 
     def on_message(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         self._progress.console.print(text, markup=False)
-
-
-# ``effnet train``: from labelled pictures to a model.
-
-
-MAX_EPOCH_ROWS = 40  # epochs that a rehearsal lists, evenly spread
 
 
 def train(
@@ -60,243 +58,270 @@ def train(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="A folder with one folder of pictures a class, a .csv, shards, hub:NAME, a set's name, or digits.",
+            help="A folder with one subfolder per class, a .csv, WebDataset shards, hub:NAME, a torchvision dataset, "
+            "or digits.",
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="NAME", help="The network, such as b0 or lite0.")
+        str | None, typer.Option("--model", "-m", metavar="NAME", help="The network, such as b0 (default) or lite0.")
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE", help="A file or a card to start from (default: the model's own), or none: random."
-        ),
+        typer.Option(metavar="FILE", help="Initial weights: a file, a published name (default), or none for random."),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="finetune (default with weights), scratch (default without), paper_b0 …"),
+        typer.Option(metavar="NAME", help="finetune (default with weights), scratch (default without), paper_b0, …"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the results go; by default runs/NAME-OF-DATA.")
+        Path | None, typer.Option(*options.OUTPUT, metavar="FOLDER", help="Run directory (default: runs/NAME).")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs, in place of the recipe's.")] = None,
-    minutes: Annotated[float | None, typer.Option(metavar="M", help="As many epochs as take about this long.")] = None,
-    batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Pictures a batch, on all devices together; the rate follows.")
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the run directory in runs/ (default: DATA's name).")
     ] = None,
-    lr: Annotated[
-        str | None, typer.Option(metavar="RATE", help="Peak learning rate, in place of the recipe's; or find.")
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Number of epochs (default: the recipe's).")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="M", help="Train for as many epochs as take about this long.")
     ] = None,
-    size: Annotated[
-        int | None, typer.Option(metavar="PIXELS", help="Side of the pictures, if not the network's.")
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            *options.BATCH_SIZE, metavar="N", help="Global batch size; the learning rate is scaled linearly with it."
+        ),
     ] = None,
+    learning_rate: Annotated[
+        str | None,
+        typer.Option("--learning-rate", "--lr", metavar="LR", help="Peak learning rate, or find to search for it."),
+    ] = None,
+    image_size: options.ImageSizeOption = None,
     folds: Annotated[
-        int | None, typer.Option(min=2, metavar="N", help="Train N networks, each judged on the part it has not seen.")
+        int | None, typer.Option(min=2, metavar="N", help="Cross-validation: train N models, each tested on its fold.")
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(metavar="TASK", help="What the labels of a .csv mean: classification, multilabel or regression."),
+        typer.Option(metavar="TASK", help="Of a .csv: classification, multilabel or regression (default: detected)."),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same model on this machine.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed; a run is reproducible on the same machine.")] = 0,
     select_on: Annotated[
         str,
-        typer.Option(metavar="SPLIT", help="What choices are made on: holdout (a part of the training set) or val."),
+        typer.Option(
+            metavar="SPLIT", help="Split used for model selection: holdout (part of the training set) or val."
+        ),
     ] = "holdout",
     change: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any of the recipe: balance=sampler, augment.mixup=0.2 …"),
+        typer.Option("--set", metavar="NAME=VALUE", help="Override a recipe setting: balance=sampler, …; repeatable."),
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A model of the same classes to learn from as well.")
+        str | None, typer.Option(metavar="MODEL", help="Distill from this model of the same classes.")
     ] = None,
     soup: Annotated[
-        str | None, typer.Option(metavar="RUNS", help="Train nothing: average the models of runs a,b,c where it helps.")
+        str | None, typer.Option(metavar="RUNS", help="Average the weights of finished runs a,b,c instead of training.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --output, or start it.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what every epoch would be; with --out also as a drawing.")
+        bool, typer.Option("--dry-run", help="Show every epoch's settings without training; --output adds a plot.")
     ] = False,
     precision: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="float32, bfloat16, float16: by default the device's fastest.")
+        str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16 or float16 (default: the device's fastest).")
     ] = None,
-    accumulate: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Parts that a batch is computed in; by default what memory needs.")
+    accumulation_steps: Annotated[
+        int,
+        typer.Option(
+            *("--accumulation-steps", "--accumulate"),
+            min=0,
+            metavar="N",
+            help="Gradient accumulation steps (default: as many as needed to fit in memory).",
+        ),
     ] = 0,
     checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Recompute blocks: half the memory, up to twice the time.")
+        bool,
+        typer.Option("--checkpointing", help="Activation checkpointing: half the memory, up to twice the time."),
     ] = False,
     compiled: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="torch.compile; by default where it pays.")
+        bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile (default: where it pays off).")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, metavar="N", help="Processes that read pictures.")] = None,
-    cache: Annotated[bool, typer.Option("--cache", help="Keep decoded pictures on disk while they fit.")] = False,
+    workers: Annotated[int | None, typer.Option(min=0, metavar="N", help="Data loading processes.")] = None,
+    cache: Annotated[bool, typer.Option("--cache", help="Cache decoded images on disk while they fit.")] = False,
     track: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="tensorboard (default), wandb, mlflow …, or none: who is told each epoch."),
+        typer.Option(metavar="LIST", help="Experiment trackers: tensorboard (default), wandb, mlflow, … or none."),
     ] = None,
-    strict: StrictOption = False,
-    device: DeviceOption = None,
-    as_json: JsonOption = False,
-    offline: OfflineOption = False,
+    strict: options.StrictOption = False,
+    device: options.DeviceOption = None,
+    as_json: options.JsonOption = False,
+    offline: options.OfflineOption = False,
 ) -> None:
-    """Train a classifier on your pictures.
+    """Train a classifier on your images.
 
     On several GPUs or machines: torchrun --nproc-per-node N -m effnet train …
     """
+    if out and name:
+        raise UsageError("--name cannot be combined with --output")
     settings: str | Recipe | None = recipe
     if change:
         from effnet.training.recipes import get_recipe, override_settings
 
         settings = override_settings(get_recipe(recipe, pretrained=weights != "none"), change)
+    peak_learning_rate = _parse_learning_rate(learning_rate)
     if dry_run:
-        from effnet.arch import resolve_arch
-        from effnet.cli.printing import print_json
-        from effnet.data.storage.atomic_write import atomic_write
-        from effnet.training.dry_run import IMAGENET_TRAIN_IMAGES, simulate_recipe
-        from effnet.training.recipes import resolve_recipe
-
-        asked = resolve_recipe(settings, weights, epochs, batch, _parse_learning_rate(lr))
-        rehearsal = simulate_recipe(
-            asked, resolve_arch(model or "b0"), _count_training_images(data) if data else IMAGENET_TRAIN_IMAGES, epochs
-        )
-        if out:
-            with atomic_write(out / "schedule.svg") as beside:
-                beside.write_text(rehearsal.to_svg(), encoding="utf-8")
-        print_json(rehearsal.to_dict()) if as_json else _print_dry_run(rehearsal, out)
+        _dry_run(settings, data, model, weights, epochs, batch_size, peak_learning_rate, out, as_json)
         return
     if data is None:
-        raise typer.BadParameter("say what to learn from: a folder, a .csv, shards, or digits", param_hint="DATA")
+        raise UsageError("Missing argument 'DATA': pass a folder, a .csv, shards or digits")
     from effnet.cli.printing import print_json
     from effnet.data.table import is_table, open_table
     from effnet.training.config import Resources
     from effnet.training.cross_validation import CrossValidationResult, train_folds
-    from effnet.training.train import train as run
+    from effnet.training.train import train as train_once
 
     if task and not is_table(data):
-        raise typer.BadParameter("is for a table of pictures and labels (.csv)", param_hint="--task")
-    given = open_table(data, task) if task else data
+        raise UsageError("--task requires a table of images and labels (.csv)")
+    dataset = open_table(data, task) if task else data
     if soup:
-        _make_soup(soup.split(","), given, out or Path("runs") / "soup", device)
+        _make_soup(soup.split(","), dataset, out or Path("runs") / (name or "soup"), device)
         return
-    trained = partial(train_folds, folds=folds) if folds else run
-    with ProgressCallback() as watch:
-        result = trained(
-            given,
+    size = parse_image_size(image_size)
+    run = partial(train_folds, folds=folds) if folds else train_once
+    with ProgressCallback() as callback:
+        result = run(
+            dataset,
             settings,
-            out=out or Path("runs") / Path(data).resolve().name,
+            out=out or Path("runs") / (name or Path(data).resolve().name),
             model=model,
             weights=weights,
             epochs=epochs,
             minutes=minutes,
-            batch_size=batch,
-            learning_rate=_parse_learning_rate(lr),
+            batch_size=batch_size,
+            learning_rate=peak_learning_rate,
             seed=seed,
-            image_size=size,
+            image_size=size[0] if size else None,
             select_on=select_on,
             teacher=teacher,
             resume=resume,
             strict=strict,
-            resources=Resources(device, precision, accumulate, checkpointing, compiled, workers, cache),
+            resources=Resources(device, precision, accumulation_steps, checkpointing, compiled, workers, cache),
             loggers=track if track is None else [] if track == "none" else track.split(","),
-            callback=watch,
             command=shlex.join(["effnet", *sys.argv[1:]]),
+            callback=callback,
         )
-    if os.environ.get("RANK", "0") != "0":  # of torchrun: one of the processes tells
+    if os.environ.get("RANK", "0") != "0":  # with torchrun, one of the processes prints
         return
     if as_json:
         print_json(result.to_dict())
     elif isinstance(result, CrossValidationResult):
         print(result.in_words())
-        print(f"try:    effnet predict test.csv --ensemble {result.out} --out submission.csv")
+        print(f"try:    effnet predict test.csv --ensemble {result.out} --output submission.csv")
     else:
         _print_result(result)
 
 
-def _make_soup(runs: list[str], data: str | Splits, out: Path, device: str | None) -> None:
-    """Leaves the soup of ``runs`` in ``out``, and says how it came to be."""
-    from effnet.data import Splits, open_data
-    from effnet.evaluation import evaluate
-    from effnet.training.model_soup import soup_runs
-    from effnet.weights import save
-
-    refuse_existing(out / "model.safetensors", force=False)
-    model, found = soup_runs(runs, data, device=device)
-    out.mkdir(parents=True, exist_ok=True)
-    path = save(model, out / "model.safetensors")
-    print(found.in_words())
-    splits = data if isinstance(data, Splits) else open_data(data)
-    for name in splits.available.keys() - {"train"}:
-        judged = evaluate(model, splits.available[name], device=device)
-        print(f"{name}: {judged.summary()}, {judged.images} pictures")
-    print(f"model:  {path}")
-
-
 def _parse_learning_rate(text: str | None) -> float | str | None:
-    """The learning rate as a number, or "find". Raises ``typer.BadParameter`` for anything else."""
+    """Return the learning rate as a number, or "find"; raise ``typer.BadParameter`` otherwise."""
     if text is None or text == "find":
         return text
     try:
         return float(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no number: write 0.001, or find", param_hint="--lr") from None
+        hint = "'--learning-rate'"
+        raise typer.BadParameter(f"{text!r} is not a number such as 0.001, nor find", param_hint=hint) from None
+
+
+def _dry_run(
+    settings: str | Recipe | None,
+    data: str | None,
+    model: str | None,
+    weights: str | None,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Print what every epoch would be, and plot it to ``out``."""
+    from effnet.arch import resolve_arch
+    from effnet.cli.printing import print_json
+    from effnet.data.storage.atomic_write import atomic_write
+    from effnet.training.dry_run import IMAGENET_TRAIN_IMAGES, simulate_recipe
+    from effnet.training.recipes import resolve_recipe
+
+    recipe = resolve_recipe(settings, weights, epochs, batch_size, learning_rate)
+    images = _count_training_images(data) if data else IMAGENET_TRAIN_IMAGES
+    simulation = simulate_recipe(recipe, resolve_arch(model or "b0"), images, epochs)
+    if out:
+        with atomic_write(out / "schedule.svg") as temporary:
+            temporary.write_text(simulation.to_svg(), encoding="utf-8")
+    if as_json:
+        print_json(simulation.to_dict())
+    else:
+        _print_dry_run(simulation, out)
 
 
 def _count_training_images(data: str) -> int:
-    """How many pictures there are to learn from."""
     from effnet.data import open_data
     from effnet.training.data_plan import training_images
 
     return len(training_images(open_data(data)))
 
 
-def _print_dry_run(rehearsal: DryRun, out: Path | None) -> None:
+def _print_dry_run(simulation: DryRun, out: Path | None) -> None:
     from effnet.cli.printing import new_table, print_results
 
-    recipe = rehearsal.recipe
-    shown = new_table("epoch", "step", "rate from", "to", "average", "size", "dropout", "augment", left=("augment",))
-    every = max(1, -(-len(rehearsal.epochs) // MAX_EPOCH_ROWS))
-    for one in (*rehearsal.epochs[:-1:every], rehearsal.epochs[-1]):
-        changes = one.augment
-        told = [f"crop {changes.min_crop_area:g}"]
-        if changes.policy != "none":
-            strength = (
-                f" {changes.randaugment_ops}×{changes.randaugment_magnitude:.3g}"
-                if changes.policy == "randaugment"
-                else ""
-            )
-            told.append(changes.policy + strength)
-        told += [f"{name} {getattr(changes, name):g}" for name in ("mixup", "cutmix") if getattr(changes, name)]
-        shown.add_row(
-            *(
-                str(one.epoch),
-                f"{one.step:,}",
-                f"{one.first_learning_rate:.4g}",
-                f"{one.last_learning_rate:.4g}",
-                f"{one.ema_decay:.5f}",
-            ),
-            *(
-                str(one.image_size),
-                f"{one.dropout:.2f}",
-                ", ".join(told) + (f"; {one.frozen_up_to} frozen" if one.frozen_up_to else ""),
-            ),
+    recipe = simulation.recipe
+    headings = ("epoch", "step", "lr from", "to", "EMA decay", "size", "dropout", "augmentation")
+    table = new_table(*headings, left=("augmentation",))
+    every = max(1, -(-len(simulation.epochs) // MAX_EPOCH_ROWS))
+    for epoch in (*simulation.epochs[:-1:every], simulation.epochs[-1]):
+        augment = epoch.augment
+        parts = [f"crop {augment.min_crop_area:g}"]
+        if augment.policy == "randaugment":
+            parts.append(f"randaugment {augment.randaugment_ops}×{augment.randaugment_magnitude:.3g}")
+        elif augment.policy != "none":
+            parts.append(augment.policy)
+        parts += [f"{name} {getattr(augment, name):g}" for name in ("mixup", "cutmix") if getattr(augment, name)]
+        frozen = f"; {epoch.frozen_up_to} frozen" if epoch.frozen_up_to else ""
+        table.add_row(
+            *(str(epoch.epoch), f"{epoch.step:,}"),
+            *(f"{epoch.first_learning_rate:.4g}", f"{epoch.last_learning_rate:.4g}", f"{epoch.ema_decay:.5f}"),
+            *(str(epoch.image_size), f"{epoch.dropout:.2f}", ", ".join(parts) + frozen),
         )
-    drops = rehearsal.drop_path
+    (first_block, first_rate), (last_block, last_rate) = simulation.drop_path[0], simulation.drop_path[-1]
     print_results(
-        f"{recipe.name}: {rehearsal.network} on {rehearsal.images:,} pictures, {recipe.epochs} epochs of "
-        f"{rehearsal.steps_per_epoch:,} batches of {recipe.batch_size:,}",
-        f"{recipe.optimizer}, peak rate {rehearsal.peak_learning_rate:.4g}, {recipe.schedule}; weight decay {recipe.weight_decay:g}; "
-        f"labels smoothed by {recipe.label_smoothing:g}; {recipe.selection_fraction:.1%} of the pictures to choose by",
-        f"stochastic depth from {drops[0][1]:.3f} ({drops[0][0]}) to {drops[-1][1]:.3f} ({drops[-1][0]})",
-        shown,
-        *([f"one epoch in {every} is shown, and the last; --json has all"] if every > 1 else []),
-        *([f"drawn in {out / 'schedule.svg'}"] if out else []),
+        f"{recipe.name}: {simulation.network} on {simulation.images:,} images, {recipe.epochs} epochs of "
+        f"{simulation.steps_per_epoch:,} steps, batch size {recipe.batch_size:,}",
+        f"{recipe.optimizer}, peak learning rate {simulation.peak_learning_rate:.4g}, {recipe.schedule} schedule, "
+        f"weight decay {recipe.weight_decay:g}, label smoothing {recipe.label_smoothing:g}, "
+        f"{recipe.selection_fraction:.1%} of the images for model selection",
+        f"stochastic depth from {first_rate:.3f} ({first_block}) to {last_rate:.3f} ({last_block})",
+        table,
+        *([f"every {every}th epoch and the last are shown; --json prints all"] if every > 1 else []),
+        *([f"wrote {out / 'schedule.svg'}"] if out else []),
     )
 
 
+def _make_soup(runs: list[str], data: str | Splits, out: Path, device: str | None) -> None:
+    """Write the averaged model of ``runs`` to ``out``, and print how it was chosen."""
+    from effnet.data import Splits, open_data
+    from effnet.evaluation import evaluate
+    from effnet.training.model_soup import soup_runs
+    from effnet.weights import save
+
+    refuse_existing(out / "model.safetensors", force=False)
+    model, soup = soup_runs(runs, data, device=device)
+    out.mkdir(parents=True, exist_ok=True)
+    path = save(model, out / "model.safetensors")
+    print(soup.in_words())
+    splits = data if isinstance(data, Splits) else open_data(data)
+    for split in splits.available.keys() - {"train"}:
+        evaluation = evaluate(model, splits.available[split], device=device)
+        print(f"{split}: {evaluation.summary()}, {evaluation.images} images")
+    print(f"model:  {path}")
+
+
 def _print_result(result: TrainResult) -> None:
-    """The figures on what no choice has seen, and where everything lies."""
-    for name, found in result.evaluations.items():
-        print(f"{name}: {found.summary()}, {found.images} pictures")
+    """Print the metrics on data that no choice has seen, and where everything is."""
+    for split, evaluation in result.evaluations.items():
+        print(f"{split}: {evaluation.summary()}, {evaluation.images} images")
     print(f"model:  {result.model}")
     print(f"report: {result.model.with_name('report.html')}")
-    print(f"try:    effnet predict PICTURE --model {result.model}")
+    print(f"try:    effnet predict IMAGE --model {result.model}")

@@ -1,4 +1,4 @@
-"""What all verbs share: help, versions, errors and how they end."""
+"""What all commands share: help, version, usage errors, exit status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from effnet.cli.options import parse_image_size, parse_quantity
 from effnet.cli.printing import format_si
 from tests.cli.conftest import Run
 
-VERBS = ("models", "show", "scale", "predict", "train", "evaluate", "convert", "export", "bench", "doctor")
+COMMANDS = ("models", "show", "scale", "predict", "train", "evaluate", "convert", "export", "bench", "doctor")
 EFFNET = (sys.executable, "-c", "import sys; from effnet.cli.app import main; sys.exit(main())")
 
 
@@ -23,23 +23,23 @@ def test_help(run: Run) -> None:
     done = run("--help")
     assert done.status == 0
     assert done.err == ""
-    assert all(f"  {verb} " in done.out for verb in VERBS)
+    assert all(f"  {command} " in done.out for command in COMMANDS)
     assert "…" not in done.out
-    assert "..." not in done.out.partition("Commands:")[2]
+    assert "..." not in done.out.partition("Commands:")[2]  # no help text is cut off
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_of_verbs(run: Run, verb: str) -> None:
-    done = run(verb, "-h")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_commands(run: Run, command: str) -> None:
+    done = run(command, "-h")
     assert done.status == 0
     assert "--json" in done.out
 
 
 def test_version(run: Run) -> None:
-    assert run("--version") == (0, f"effnet {effnet.__version__}\n", "")
+    assert run("--version") == run("version") == (0, f"effnet {effnet.__version__}\n", "")
 
 
-def test_help_comes_at_once() -> None:
+def test_help_is_fast() -> None:
     times = []
     for _ in range(2):
         start = time.perf_counter()
@@ -60,7 +60,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("words", [(), ("shwo",), ("models", "--nonsense"), ("show",), ("show", "b0", "--size", "big")])
-def test_a_wrong_command_is_2(run: Run, words: tuple[str, ...]) -> None:
+def test_usage_error_exits_with_2(run: Run, words: tuple[str, ...]) -> None:
     done = run(*words)
     assert done.status == 2
     assert "Usage: " in done.out + done.err
@@ -68,49 +68,49 @@ def test_a_wrong_command_is_2(run: Run, words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("words", [("show", "b33"), ("predict", ".", "-m", "b33"), ("evaluate", "b33", "digits")])
-def test_a_mistyped_model(run: Run, words: tuple[str, ...], photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistyped_model(run: Run, words: tuple[str, ...], photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos)
     done = run(*words)
     assert done == (1, "", "effnet: no EfficientNet is called 'b33'; did you mean b3?\n")
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
-        (ValueError("so it is"), "so it is"),
+        (ValueError("it is so"), "it is so"),
         (FileNotFoundError(2, "No such file or directory", "x.csv"), "x.csv: No such file or directory"),
         (OSError("the disk is full"), "the disk is full"),
         (ImportError("pip install it"), "pip install it"),
-        (MemoryError(), "the memory does not suffice: try a smaller --batch"),
-        (RuntimeError("CUDA out of memory. Tried"), "the memory does not suffice: try a smaller --batch"),
+        (MemoryError(), "out of memory; try a smaller --batch-size"),
+        (RuntimeError("CUDA out of memory. Tried"), "out of memory; try a smaller --batch-size"),
     ],
 )
-def test_failures_are_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str) -> None:
+def test_errors_are_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str) -> None:
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("effnet.arch.counting", fail)
-    assert run("show", "b0") == (1, "", f"effnet: {told}\n")
+    monkeypatch.setattr("effnet.arch.count", fail)
+    assert run("show", "b0") == (1, "", f"effnet: {message}\n")
 
 
-def test_a_fault_of_ours_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bugs_keep_their_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr("effnet.arch.counting", fail)
+    monkeypatch.setattr("effnet.arch.count", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
         run("show", "b0")
 
 
-def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("effnet.arch.counting", interrupt)
+    monkeypatch.setattr("effnet.arch.count", interrupt)
     assert run("show", "b0").status == cli.EXIT_INTERRUPTED == 130
 
 
-def test_a_reader_that_goes_away() -> None:
+def test_closed_pipe() -> None:
     process = subprocess.Popen([*EFFNET, "show", "b7", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -129,8 +129,8 @@ def test_quantities(text: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "M", "8X", "-3", "8iB", "1,5G"])
-def test_wrong_quantities(text: str) -> None:
-    with pytest.raises(Exception, match="no amount"):
+def test_invalid_quantities(text: str) -> None:
+    with pytest.raises(Exception, match="not an amount"):
         parse_quantity(text)
 
 
@@ -139,7 +139,7 @@ def test_sizes() -> None:
     assert parse_image_size("197x251") == (197, 251)
     assert parse_image_size(None) is None
     for wrong in ("0", "12x", "x12", "1x2x3", "-1"):
-        with pytest.raises(Exception, match="no size"):
+        with pytest.raises(Exception, match="not a size"):
             parse_image_size(wrong)
 
 
@@ -147,9 +147,9 @@ def test_sizes() -> None:
     ("value", "text"),
     [(0, "0"), (928, "928"), (1448, "1.45 k"), (386e6, "386 M"), (999_900, "1.00 M"), (1.0e9, "1.00 G")],
 )
-def test_short(value: float, text: str) -> None:
+def test_si_prefix(value: float, text: str) -> None:
     assert format_si(value) == text
 
 
-def test_short_with_a_unit() -> None:
+def test_si_prefix_with_unit() -> None:
     assert format_si(6_823_936, "B") == "6.82 MB"

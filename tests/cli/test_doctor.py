@@ -39,37 +39,37 @@ def broken(sound: Path) -> Path:
     return effnet.save(model, sound.with_name("broken.safetensors"))
 
 
-def test_numbers_alone(run: Run, sound: Path) -> None:
+def test_weights_only(run: Run, sound: Path) -> None:
     done = run("doctor", sound)
     assert done.status == 0
-    assert done.out.startswith("nothing found in the numbers; labelled pictures tell much more")
+    assert done.out.startswith("no problems found in the weights; labeled images reveal much more")
     done = run("doctor", sound, "--json")
     assert Diagnosis.from_dict(json.loads(done.out)).healthy
 
 
-def test_finds_and_mends(
+def test_finds_and_repairs(
     run: Run, sound: Path, broken: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "MAX_ROUNDS", 1)
-    mended = tmp_path / "mended.safetensors"
-    done = run("doctor", broken, folder, "--fix", mended)
+    repaired = tmp_path / "repaired.safetensors"
+    done = run("doctor", broken, folder, "--fix", repaired)
     assert done.status == 0
     assert "1. mean-std: mean and std are wrong" in done.out
     assert "remedy: preprocess: mean (0.5, 0.5, 0.5)" in done.out
-    assert "in all: top-1 " in done.out
+    assert "total: top-1 " in done.out
     assert "better" in done.out
-    assert f"written: {mended}" in done.err
-    found = effnet.load(mended)
+    assert f"wrote {repaired}" in done.err
+    found = effnet.load(repaired)
     assert found.preprocess == PREPROCESS
     assert effnet.evaluate(found, folder).top1 == effnet.evaluate(sound, folder).top1
 
 
-def test_nothing_to_mend(run: Run, sound: Path, folder: Path, tmp_path: Path) -> None:
-    done = run("doctor", sound, folder, "--fix", tmp_path / "mended.safetensors")
+def test_nothing_to_repair(run: Run, sound: Path, folder: Path, tmp_path: Path) -> None:
+    done = run("doctor", sound, folder, "--fix", tmp_path / "repaired.safetensors")
     assert done.status == 0
-    assert "nothing found: nothing that was tried is surely better on 60 pictures" in done.out
-    assert "nothing to mend" in done.err
-    assert not (tmp_path / "mended.safetensors").exists()
+    assert "no problems found: no variation is significantly better on 60 images" in done.out
+    assert "nothing to repair" in done.err
+    assert not (tmp_path / "repaired.safetensors").exists()
 
 
 def test_without_labels(run: Run, broken: Path, folder: Path) -> None:
@@ -81,8 +81,8 @@ def test_without_labels(run: Run, broken: Path, folder: Path) -> None:
 
 def test_failures(run: Run, sound: Path, folder: Path, tmp_path: Path) -> None:
     assert run("doctor").status == 2
-    assert run("doctor", sound, folder, "--fix", tmp_path / "mended.pth").status == 2
-    assert run("doctor", sound, folder, "--pictures", 3).status == 2
+    assert run("doctor", sound, folder, "--fix", tmp_path / "repaired.pth").status == 2
+    assert run("doctor", sound, folder, "--max-images", 3).status == 2
     done = run("doctor", sound, tmp_path / "no")
     assert done.status == 1
     assert "does not exist" in done.err

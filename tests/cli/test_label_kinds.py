@@ -1,4 +1,4 @@
-"""Labels of which any may be right, and values, on the terminal."""
+"""Multi-label and regression models on the command line."""
 
 from __future__ import annotations
 
@@ -34,24 +34,22 @@ def models(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
-def answers(model: Path, photos: Path) -> list[effnet.Prediction]:
+def predictions(model: Path, photos: Path) -> list[effnet.Prediction]:
     return effnet.Predictor(model, "eager")(sorted(photos.rglob("*.[jp]*g")))
 
 
-def test_labels_of_which_any_may_be_right(run: Run, models: dict[str, Path], photos: Path) -> None:
+def test_multilabel(run: Run, models: dict[str, Path], photos: Path) -> None:
     lines = run("predict", photos, "-m", models["multilabel"], "--engine", "eager").out.splitlines()
-    assert lines[0].split() == ["picture", "labels"]
-    assert lines[2].split()[1:3] == ["ant", f"{answers(models['any'], photos)[0].probability:.1%}"]
+    assert lines[0].split() == ["image", "labels"]
+    assert lines[2].split()[1:3] == ["ant", f"{predictions(models['multilabel'], photos)[0].probability:.1%}"]
     rows = list(csv.reader(io.StringIO(run("predict", photos, "-m", models["multilabel"], "--csv").out)))
-    assert rows[0] == ["picture", "rank", "label", "probability"]
+    assert rows[0] == ["image", "rank", "label", "probability"]
     assert {row[2] for row in rows[1:]} <= {"ant", "bee"}
     found = json.loads(run("predict", photos, "-m", models["multilabel"], "--json").out)
     assert found[0]["labels"][0]["label"] == "ant"
 
 
-def test_a_picture_without_a_right_label_has_a_line(
-    run: Run, models: dict[str, Path], photos: Path, tmp_path: Path
-) -> None:
+def test_image_without_labels_has_a_line(run: Run, models: dict[str, Path], photos: Path, tmp_path: Path) -> None:
     model = effnet.load(models["multilabel"])
     with torch.no_grad():
         model.classifier.bias -= 10  # type: ignore[operator]
@@ -62,28 +60,28 @@ def test_a_picture_without_a_right_label_has_a_line(
     assert json.loads(run("predict", photos, "-m", path, "--json").out)[0]["labels"] == []
 
 
-def test_values(run: Run, models: dict[str, Path], photos: Path) -> None:
-    first = answers(models["regression"], photos)[0]
+def test_regression(run: Run, models: dict[str, Path], photos: Path) -> None:
+    first = predictions(models["regression"], photos)[0]
     lines = run("predict", photos, "-m", models["regression"], "--engine", "eager").out.splitlines()
-    assert lines[0].split() == ["picture", *NAMES]
+    assert lines[0].split() == ["image", *NAMES]
     assert lines[2].split()[1:] == [format_number(first.values[name]) for name in NAMES]
     rows = list(csv.reader(io.StringIO(run("predict", photos, "-m", models["regression"], "--csv").out)))
-    assert rows[0] == ["picture", *NAMES]
+    assert rows[0] == ["image", *NAMES]
     assert len(rows) == 5
     assert list(map(float, rows[1][1:])) == pytest.approx(list(first.values.values()), rel=1e-5)
     found = json.loads(run("predict", photos, "-m", models["regression"], "--json").out)
     assert found[0]["values"] == pytest.approx(dict(first.values), rel=1e-5)
 
 
-def test_figures() -> None:
+def test_number_format() -> None:
     given = (41.2345, -0.00123456, 12345.6, 9999.96, 0, 1, 1e-9, 3.2e14, float("nan"), 0.99999)
     shown = ("41.23", "-0.001235", "12,346", "10,000", "0", "1.000", "1e-09", "3.2e+14", "nan", "1.0000")
     assert tuple(map(format_number, given)) == shown
 
 
-def test_show_says_what_the_outputs_mean(run: Run, models: dict[str, Path], weights: Path) -> None:
-    heads = [run("show", path).out.splitlines()[0] for path in (models["multilabel"], models["regression"], weights)]
-    assert [head.partition(", ")[2] for head in heads] == ["3 labels (multi-label)", "3 values", "3 classes"]
+def test_show_describes_outputs(run: Run, models: dict[str, Path], weights: Path) -> None:
+    headings = [run("show", path).out.splitlines()[0] for path in (models["multilabel"], models["regression"], weights)]
+    assert [heading.partition(", ")[2] for heading in headings] == ["3 labels (multi-label)", "3 values", "3 classes"]
     assert json.loads(run("show", models["multilabel"], "--json").out)["labels"] == {
         "names": list(NAMES),
         "task": "multilabel",
@@ -97,7 +95,7 @@ def test_export(kind: str, output: str, run: Run, models: dict[str, Path], photo
     done = run("export", models[kind], tmp_path / "m.onnx")
     assert f"→ {output}" in done.out
     assert done.out.strip().endswith(
-        {"multilabel": "of the largest logit, the same labels on 6", "regression": "largest value"}[kind]
+        {"multilabel": "of the largest logit, same labels on 6", "regression": "largest value"}[kind]
     )
     shown = run("show", tmp_path / "m.onnx").out.splitlines()[0]
     assert shown.endswith({"multilabel": "3 labels (multi-label)", "regression": "3 values"}[kind])
@@ -105,42 +103,42 @@ def test_export(kind: str, output: str, run: Run, models: dict[str, Path], photo
         "export",
         models[kind],
         tmp_path / "n.onnx",
-        "--output",
+        "--output-type",
         {"multilabel": "values", "regression": "probabilities"}[kind],
     )
     assert refused.status == 1
-    assert f"this network gives {output}" in refused.err
+    assert f"this network outputs {output}" in refused.err
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "regression"])
 def test_evaluate(kind: str, run: Run, models: dict[str, Path], photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = sorted(photos.rglob("*.[jp]*g"))
-    right: list[tuple[float, ...]] = [(0,), (0, 1), (), (2,)]
+    targets: list[tuple[float, ...]] = [(0,), (0, 1), (), (2,)]
     if kind == "regression":
-        right = [(1.0, 2.0, 1200.5), (2.0, 2.0, 0.0), (3.0, 2.0, 0.0), (4.0, 2.0, 0.0)]
-    items = tuple(Item(file, label, file.name) for file, label in zip(files, right, strict=True))
+        targets = [(1.0, 2.0, 1200.5), (2.0, 2.0, 0.0), (3.0, 2.0, 0.0), (4.0, 2.0, 0.0)]
+    items = tuple(Item(file, label, file.name) for file, label in zip(files, targets, strict=True))
     splits = Splits(ImageDataset(items, Labels(NAMES, kind)), None, None)
     monkeypatch.setattr("effnet.evaluation.evaluator.open_data", lambda _: splits)
     done = run("evaluate", models[kind], photos)
     assert done.status == 0
     if kind == "multilabel":
         assert done.out.startswith("mean average precision ")
-        assert "of 4 pictures of the split train" in done.out
-        assert "labels right" in done.out
+        assert "on 4 images of the train split" in done.out
+        assert "label accuracy" in done.out
         assert "wrong labels, the " in done.out
     else:
-        assert done.out.startswith("in the mean of 3 values:\nR² ")
+        assert done.out.startswith("averages over 3 values:\nR² ")
         assert "the 5 largest errors:" in done.out
         assert "1,200" in done.out or "1,201" in done.out
-    told = json.loads(run("evaluate", models[kind], photos, "--json").out)
-    assert (told["task"], told["pictures"]) == (kind, 4)
+    data = json.loads(run("evaluate", models[kind], photos, "--json").out)
+    assert (data["task"], data["images"]) == (kind, 4)
     other = {"multilabel": "regression", "regression": "multilabel"}[kind]
-    assert f"labels are of the kind '{kind}'" in run("evaluate", models[other], photos).err
+    assert f"the labels of the data are for {kind}" in run("evaluate", models[other], photos).err
 
 
-def test_the_doctor_says_what_it_needs(models: dict[str, Path]) -> None:
-    dice = np.random.default_rng(0)
-    items = tuple(Item(dice.integers(0, 256, (32, 32, 3), np.uint8), (n % 3,), f"{n}") for n in range(30))
+def test_doctor_requires_classification(models: dict[str, Path]) -> None:
+    random = np.random.default_rng(0)
+    items = tuple(Item(random.integers(0, 256, (32, 32, 3), np.uint8), (n % 3,), f"{n}") for n in range(30))
     from effnet.doctor.examination import sample_images
 
     model: EfficientNet = effnet.load(models["multilabel"])

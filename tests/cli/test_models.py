@@ -1,4 +1,4 @@
-"""models --weights: the catalogue, printed."""
+"""``effnet models``: networks, published weights, bundles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from effnet.weights.fetch.remote_file import cache_key
 from tests.cli.conftest import Run
 
 
-def test_all(run: Run) -> None:
+def test_weights(run: Run) -> None:
     done = run("models", "--weights")
     assert done.status == 0
     assert done.err == ""
@@ -25,42 +25,44 @@ def test_all(run: Run) -> None:
     assert rows["b7/torchvision_v1"] == ["600", "84.1", "600", "1000", "–", "torchvision"]
 
 
-def test_fits_a_narrow_terminal(run: Run) -> None:
+def test_weights_fit_a_narrow_terminal(run: Run) -> None:
     table = run("models", "--weights").out.partition("\n*")[0]
     assert max(len(line.rstrip()) for line in table.splitlines()) <= 80
 
 
-def test_by_name_and_publisher(run: Run) -> None:
+def test_weights_by_name_and_publisher(run: Run) -> None:
     found = json.loads(run("models", "lite", "--weights", "--publisher", "google", "--json").out)
-    assert [row["name"] for row in found] == [card.name for card in search_entries("lite", "google")]
+    assert [row["name"] for row in found] == [entry.name for entry in search_entries("lite", "google")]
     assert {row["arch"] for row in found} == {f"lite{number}" for number in range(5)}
-    assert run("models", "EfficientNetB8", "--weights", "--publisher", "keras").out.startswith("no such weights")
+    assert run("models", "EfficientNetB8", "--weights", "--publisher", "keras").out.startswith(
+        "no published weights match"
+    )
     assert run("models", "nano", "--weights", "--json").out == "[]\n"
 
 
-def test_json_says_all(run: Run) -> None:
+def test_weights_json(run: Run) -> None:
     found = {row["name"]: row for row in json.loads(run("models", "--weights", "--json").out)}
     assert list(found) == list(ENTRIES)
     b0 = found["b0/google_ns"]
     assert b0["top1"] == 0.788
-    said = find_entry("b0/google_ns").to_dict() | {"top1": 0.788}
-    assert b0 == json.loads(json.dumps(said))
+    expected = find_entry("b0/google_ns").to_dict() | {"top1": 0.788}
+    assert b0 == json.loads(json.dumps(expected))
     assert found["b0/keras_notop"]["top1"] is None
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [(["--publisher", "tim"], ", ".join(PUBLISHERS)), (["b9", "--weights"], "did you mean b8?")],
 )
-def test_what_is_not_there(run: Run, words: list[str], says: str) -> None:
+def test_unknown_names(run: Run, words: list[str], message: str) -> None:
     done = run("models", *words)
     assert done.status == 1
-    assert says in done.err
+    assert message in done.err
 
 
 @pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home with two published files in it, and no network."""
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with two published files, offline."""
     for name in ("EFFNET_MIRROR", "EFFNET_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("EFFNET_OFFLINE", "1")
@@ -78,7 +80,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_weights_are_packed_and_the_line_to_use_is_told(run: Run, tmp_path: Path) -> None:
+def test_bundle(run: Run, tmp_path: Path) -> None:
     done = run("models", "b0", "lite0", "--bundle", "weights.zip")
     assert (done.status, done.err) == (0, "")
     assert done.out.splitlines()[2].split() == [find_entry("b0").name, "21.0", "kB"]
@@ -87,19 +89,19 @@ def test_weights_are_packed_and_the_line_to_use_is_told(run: Run, tmp_path: Path
     assert (tmp_path / "weights.zip").stat().st_size > 42_000
 
 
-def test_as_json(run: Run, tmp_path: Path) -> None:
-    said = json.loads(run("models", "b0", "--bundle", "weights.zip", "--json").out)
-    assert said["weights"] == [{"name": find_entry("b0").name, "bytes": 21_000}]
-    assert said["bytes"] == (tmp_path / "weights.zip").stat().st_size
+def test_bundle_json(run: Run, tmp_path: Path) -> None:
+    result = json.loads(run("models", "b0", "--bundle", "weights.zip", "--json").out)
+    assert result["weights"] == [{"name": find_entry("b0").name, "bytes": 21_000}]
+    assert result["bytes"] == (tmp_path / "weights.zip").stat().st_size
 
 
-def test_without_names_the_command_is_wrong(run: Run) -> None:
+def test_bundle_requires_names(run: Run) -> None:
     done = run("models", "--bundle", "weights.zip")
     assert done.status == 2
-    assert "say which weights to pack" in done.err
+    assert "Missing argument 'NAME' of --bundle" in done.err
 
 
-def test_what_cannot_be_had_is_one_sentence(run: Run, tmp_path: Path) -> None:
+def test_bundle_of_unavailable_weights(run: Run, tmp_path: Path) -> None:
     done = run("models", "b1", "--bundle", "weights.zip")
     assert (done.status, done.out) == (1, "")
     assert done.err.startswith(f"effnet: {find_entry('b1').name}: https://huggingface.co/")
@@ -107,5 +109,5 @@ def test_what_cannot_be_had_is_one_sentence(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "weights.zip").exists()
 
 
-def test_several_names_can_be_listed(run: Run) -> None:
+def test_several_names(run: Run) -> None:
     assert [row["name"] for row in json.loads(run("models", "b0", "nano", "--json").out)] == ["b0", "v2_b0", "nano"]

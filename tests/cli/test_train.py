@@ -1,4 +1,4 @@
-"""``effnet train`` as people type it."""
+"""``effnet train``."""
 
 from __future__ import annotations
 
@@ -15,53 +15,53 @@ from tests.cli.conftest import Run
 from tests.training.conftest import paint
 
 
-def test_a_rehearsal_of_the_paper(run: Run, tmp_path: Path) -> None:
-    done = run("train", "--recipe", "paper_b0", "--weights", "none", "--dry-run", "--out", tmp_path / "seen")
+def test_dry_run_of_the_paper(run: Run, tmp_path: Path) -> None:
+    done = run("train", "--recipe", "paper_b0", "--weights", "none", "--dry-run", "--output", tmp_path / "run")
     assert done.status == 0, done.err
-    assert "350 epochs of 307 batches of 4,096" in done.out
-    assert "rmsprop, peak rate 0.256, exponential" in done.out
+    assert "350 epochs of 307 steps, batch size 4,096" in done.out
+    assert "rmsprop, peak learning rate 0.256, exponential schedule" in done.out
     assert "stochastic depth from 0.000 (stage1.0) to 0.188 (stage7.0)" in done.out
-    assert "one epoch in 9 is shown, and the last; --json has all" in done.out
-    drawing = (tmp_path / "seen" / "schedule.svg").read_text()
+    assert "every 9th epoch and the last are shown; --json prints all" in done.out
+    drawing = (tmp_path / "run" / "schedule.svg").read_text()
     assert drawing.startswith("<svg")
     assert "learning rate" in drawing
 
 
-def test_a_rehearsal_that_shows_every_epoch_leaves_nothing_unsaid(run: Run) -> None:
+def test_dry_run_of_few_epochs(run: Run) -> None:
     done = run("train", "--recipe", "scratch", "--weights", "none", "--dry-run", "--epochs", 40)
     assert done.status == 0, done.err
-    assert "is shown" not in done.out
+    assert "are shown" not in done.out
 
 
-def test_a_rehearsal_on_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run_on_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, *_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(Path, "replace", full)
-    done = run("train", "--recipe", "scratch", "--weights", "none", "--dry-run", "--out", tmp_path)
-    told = f"{tmp_path / 'schedule.svg'} could not be written: the disk is full; the previous file is unchanged"
-    assert done == (1, "", f"effnet: {told}\n")
+    done = run("train", "--recipe", "scratch", "--weights", "none", "--dry-run", "--output", tmp_path)
+    message = f"{tmp_path / 'schedule.svg'} could not be written: the disk is full; the previous file is unchanged"
+    assert done == (1, "", f"effnet: {message}\n")
 
 
-def test_a_rehearsal_as_json(run: Run) -> None:
+def test_dry_run_json(run: Run) -> None:
     words = ("train", "digits", "--recipe", "v2_s", "--model", "v2_s", "--weights", "none", "--dry-run", "--json")
-    done = run(*words, "--epochs", 8, "--batch", 64)
+    done = run(*words, "--epochs", 8, "--batch-size", 64)
     found = json.loads(done.out)
     assert [one["size"] for one in found["epochs"]] == [128, 128, 185, 185, 243, 243, 300, 300]
     assert found["peak"] == pytest.approx(0.004)
-    assert found["pictures"] == 1438
+    assert found["images"] == 1438
 
 
-def test_nothing_to_learn_from(run: Run) -> None:
+def test_missing_data(run: Run) -> None:
     done = run("train")
     assert done.status == 2
-    assert "say what to learn from" in done.err
+    assert "Missing argument 'DATA'" in done.err
 
 
-def test_a_kind_is_for_tables(run: Run, photos: Path) -> None:
+def test_task_requires_a_table(run: Run, photos: Path) -> None:
     done = run("train", photos, "--task", "regression")
     assert done.status == 2
-    assert "is for a table of pictures and labels (.csv)" in done.err
+    assert "--task requires a table of images and labels" in done.err
 
 
 def test_from_pictures_to_an_answer_in_another_process(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_from_pictures_to_an_answer_in_another_process(tmp_path: Path) -> None:
     paint(tmp_path / "photos", "dark", 70, 20)
     paint(tmp_path / "photos", "light", 180, 20)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "effnet"]
-    words = ["train", "photos", "--model", "nano", "--weights", "none", "--epochs", "1", "--out", "out", "--json"]
+    words = ["train", "photos", "--model", "nano", "--weights", "none", "--epochs", "1", "--output", "out", "--json"]
     done = subprocess.run(
         [*command, *words, "--workers", "0"],
         cwd=tmp_path,
@@ -78,5 +78,5 @@ def test_from_pictures_to_an_answer_in_another_process(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["pictures"] == 8
+    assert json.loads(done.stdout)["images"] == 8
     assert (tmp_path / "out" / "report.html").exists()
