@@ -10,8 +10,8 @@ from matplotlib.ticker import FuncFormatter
 
 from effnet.arch import ARCHS, PUBLISHED_TOP1, count
 from effnet.draw.block_diagram import draw_block
+from effnet.draw.diagram import Diagram
 from effnet.draw.network_diagram import draw_comparison, draw_modules, draw_network
-from effnet.draw.rendering import Diagram
 from effnet.lab.compare.paper_tables import figure1, table2
 
 # family: its networks, colour, and how far its names stand from their points

@@ -14,7 +14,7 @@ from effnet.cli.options import UsageError, parse_image_size, refuse_existing, re
 
 if TYPE_CHECKING:
     from effnet.cli.options import ResolvedNetwork
-    from effnet.draw.rendering import Diagram
+    from effnet.draw.diagram import Diagram
 
 _BLOCK_KINDS = ("mbconv", "fused", "squeeze_excite")
 _DEFAULT_MAP_SIZE = 56

@@ -1,4 +1,4 @@
-"""A block to be drawn by itself: of given ratios, or one of a network's."""
+"""Diagram of one block: its operations, the shape on every arrow, counts, and the conditions for each of its parts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,23 @@ from effnet.arch import Arch, Layer, Operation, count, operations, resolve_arch
 from effnet.arch.counting import Size
 from effnet.arch.serde import check_size
 from effnet.arch.spec import BLOCK_KINDS, block_layer
+from effnet.draw import network_summary
+from effnet.draw.diagram import (
+    GREEN,
+    GREY,
+    INK,
+    OPERATION_COLORS,
+    PINK,
+    Box,
+    Diagram,
+    Group,
+    Item,
+    Line,
+    Rect,
+    Scene,
+    Text,
+    centered_text,
+)
 from effnet.draw.font import wrap_text
 from effnet.draw.formatting import (
     ACTIVATION_NAMES,
@@ -18,32 +35,20 @@ from effnet.draw.formatting import (
     operation_kind,
     operator_name,
 )
-from effnet.draw.network_summary import JsonRow, operation_to_json
-from effnet.draw.network_summary import expand_ratio as expand_of
-from effnet.draw.rendering import Diagram
-from effnet.draw.scene import (
-    GREEN,
-    GREY,
-    INK,
-    OPERATION_COLORS,
-    PINK,
-    Box,
-    Group,
-    Item,
-    Line,
-    Rect,
-    Scene,
-    Text,
-    centered_text,
-)
 
 DRAWABLE_KINDS = (*BLOCK_KINDS, "squeeze_excite")
-
-
-_DEFAULT_EXPAND = {"mbconv": 6, "fused": 4, "squeeze_excite": 1}  # where none is given: as most stages have it
-
-
+_DEFAULT_EXPAND = {"mbconv": 6, "fused": 4, "squeeze_excite": 1}  # that of most stages
 _DEFAULT_SQUEEZE = {"mbconv": 0.25, "fused": 0.0, "squeeze_excite": 0.25}
+
+_AXIS, _HALF_WIDTH, _BOX_HEIGHT = 186.0, 100.0, 42.0  # x of the main line, half the width and the height of its boxes
+_BRANCH_LEFT, _BRANCH_WIDTH = 226.0, 190.0  # of the squeeze-excite's boxes
+_COUNTS_X, _BRANCH_COUNTS_X = _AXIS + _HALF_WIDTH + 14, 440.0  # where the counts start
+_CONDITIONS_WIDTH = 330.0
+_RESIDUAL_X = 66.0
+_ARROW_LENGTH = 34.0
+
+
+# --- Specification -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -59,47 +64,44 @@ class BlockSpec:
 
     @property
     def operations(self) -> tuple[tuple[Operation, tuple[int, int]], ...]:
-        """Its operations, each with the size of the map that it writes."""
-        found, size = [], self.size
+        """Its operations, each with the size of its output map."""
+        pairs, size = [], self.size
         for operation in operations(self.layer):
             size = (ceil(size[0] / operation.stride), ceil(size[1] / operation.stride))
-            found.append((operation, (1, 1) if operation.pooled else size))
-        wanted = ("reduce", "excite")
-        return tuple(pair for pair in found if not self.part or operation_kind(pair[0]) in wanted)
+            pairs.append((operation, (1, 1) if operation.pooled else size))
+        return tuple(pair for pair in pairs if not self.part or operation_kind(pair[0]) in ("reduce", "excite"))
 
     @property
     def size_out(self) -> tuple[int, int]:
-        """Of the map that leaves it."""
+        """Size of the output map."""
         stride = 1 if self.part else self.layer.stride
         return ceil(self.size[0] / stride), ceil(self.size[1] / stride)
 
     @property
-    def inner(self) -> int:
-        """Channels of the map that a squeeze-excite weighs."""
-        return self.layer.expanded or (self.layer.inputs if self.layer.kind == "mbconv" else self.layer.channels)
-
-    @property
     def channels(self) -> tuple[int, int]:
-        """Channels that enter and leave."""
-        return (self.inner, self.inner) if self.part else (self.layer.inputs, self.layer.channels)
+        """Input and output channels."""
+        if self.part:
+            inner = self.layer.expanded or (self.layer.inputs if self.layer.kind == "mbconv" else self.layer.channels)
+            return inner, inner
+        return self.layer.inputs, self.layer.channels
 
     @property
     def params(self) -> int:
-        """Of all its operations."""
+        """Parameters of all its operations."""
         return sum(operation.params for operation, _ in self.operations)
 
     @property
     def macs(self) -> int:
-        """Of all its operations, for one picture."""
+        """MACs of all its operations for one image."""
         return sum(operation.macs(*size) for operation, size in self.operations)
 
     @property
     def title(self) -> str:
-        """What it is: ``MBConv4 3×3``, with its name where it comes from a network."""
+        """``MBConv4 3×3``, preceded by its name if it is part of a network."""
         if self.part:
             return "Squeeze-excite"
-        made = f"{operator_name(self.layer, self.expand)} {self.layer.kernel}×{self.layer.kernel}"
-        return made if self.layer.name == "block" else f"{self.layer.name}: {made}"
+        operator = f"{operator_name(self.layer, self.expand)} {self.layer.kernel}×{self.layer.kernel}"
+        return operator if self.layer.name == "block" else f"{self.layer.name}: {operator}"
 
 
 def make_block_spec(
@@ -113,46 +115,56 @@ def make_block_spec(
     size: Size = 56,
     activation: str = "silu",
 ) -> BlockSpec:
-    """A block of these ratios; ``channels`` that leave are as many as enter if None.
+    """Return a block with these ratios.
 
-    Where None, ``expand`` is 6 of an MBConv and 4 of a Fused-MBConv, and ``squeeze`` 0.25 of an MBConv and 0 of a
-    Fused-MBConv. Of a "squeeze_excite", ``expand`` is that of the block around it, 1 if None: ``inputs × expand``
-    channels are weighed. Raises ``ValueError`` for a kind or a size that there is none of.
+    Args:
+        kind: "mbconv", "fused" or "squeeze_excite".
+        inputs: Input channels.
+        channels: Output channels. Default: ``inputs``.
+        expand: Expansion ratio. Default: 6 for MBConv, 4 for Fused-MBConv. For a squeeze-excite that of the block
+            around it (default 1): it has ``inputs × expand`` channels.
+        kernel: Kernel size.
+        stride: 1 or 2.
+        squeeze: Squeeze-excite ratio. Default: 0.25 for MBConv, 0 for Fused-MBConv, as in most rows of the papers.
+        size: Size of the input map, a side or (height, width).
+        activation: "silu", "relu" or "relu6".
+
+    Raises:
+        ValueError: The kind is unknown or a size impossible.
     """
     if kind not in DRAWABLE_KINDS:
-        raise ValueError(f"no block is called {kind!r}: there are {', '.join(DRAWABLE_KINDS)}")
-    alone = kind == "squeeze_excite"
-    if alone and (stride != 1 or kernel != 3 or channels is not None):
-        raise ValueError("a squeeze-excite has no stride, kernel or other channels: it leaves the map's shape alone")
-    wide, ratio = (
-        _DEFAULT_EXPAND[kind] if expand is None else expand,
-        _DEFAULT_SQUEEZE[kind] if squeeze is None else squeeze,
-    )
-    if alone and not ratio:
-        raise ValueError("a squeeze of 0 means no squeeze-excite: give one above 0, such as 0.25")
+        raise ValueError(f"unknown block {kind!r}: use one of {', '.join(DRAWABLE_KINDS)}")
+    is_part = kind == "squeeze_excite"
+    if is_part and (stride != 1 or kernel != 3 or channels is not None):
+        raise ValueError("a squeeze-excite has no stride, kernel or output channels: it keeps the shape of the map")
+    expand = _DEFAULT_EXPAND[kind] if expand is None else expand
+    squeeze = _DEFAULT_SQUEEZE[kind] if squeeze is None else squeeze
+    if is_part and not squeeze:
+        raise ValueError("a squeeze of 0 means no squeeze-excite: use a value above 0, such as 0.25")
     if activation not in ACTIVATION_NAMES:
-        raise ValueError(f"no activation is called {activation!r}: there are {', '.join(ACTIVATION_NAMES)}")
-    made = block_layer(
-        "mbconv" if alone else kind, inputs, inputs if channels is None else channels, kernel, stride, wide, ratio
-    )
-    return BlockSpec(made, wide, ratio, check_size(size), activation, "squeeze_excite" if alone else "")
+        raise ValueError(f"unknown activation {activation!r}: use one of {', '.join(ACTIVATION_NAMES)}")
+    outputs = inputs if channels is None else channels
+    layer = block_layer("mbconv" if is_part else kind, inputs, outputs, kernel, stride, expand, squeeze)
+    return BlockSpec(layer, expand, squeeze, check_size(size), activation, "squeeze_excite" if is_part else "")
 
 
 def find_block_spec(arch: Arch, name: str, size: Size | None = None) -> BlockSpec:
-    """The block ``name`` (as ``stage3.0``) of ``arch`` on a picture of ``size``; its own resolution if None.
+    """Return the block ``name`` (such as ``stage3.0``) of ``arch``.
 
-    Raises ``ValueError`` where the network has no block of that name.
+    ``size`` is the input size of the network, by default its own resolution. Raises ``ValueError`` if the network has
+    no such block.
     """
     rows = {row.name: row for row in count(arch, size).layers if row.layer.kind in BLOCK_KINDS}
     if name not in rows:
-        raise ValueError(f"{arch.name} has no block {name!r}: its blocks are {', '.join(_format_ranges(list(rows)))}")
+        raise ValueError(f"{arch.name} has no block {name!r}: available are {', '.join(_format_ranges(list(rows)))}")
     row = rows[name]
     squeeze = arch.stages[row.layer.stage - 1].squeeze
-    return BlockSpec(row.layer, expand_of(arch, row.layer), squeeze, row.size_in, arch.activation)
+    expand = network_summary.expand_ratio(arch, row.layer)
+    return BlockSpec(row.layer, expand, squeeze, row.size_in, arch.activation)
 
 
 def _format_ranges(names: list[str]) -> list[str]:
-    """``stage1.0``, ``stage2.0–1`` …"""
+    """Return ``stage1.0``, ``stage2.0–1``, …"""
     last: dict[str, str] = {}
     for name in names:
         stage, _, index = name.partition(".")
@@ -160,7 +172,27 @@ def _format_ranges(names: list[str]) -> list[str]:
     return [f"{stage}.0" if index == "0" else f"{stage}.0–{index}" for stage, index in last.items()]
 
 
-# In words: which parts a block has, and under which conditions (section 3 of arXiv:1801.04381, arXiv:1905.11946).
+def block_to_json(spec: BlockSpec) -> network_summary.JsonRow:
+    """Return a block with its operations, shapes and conditions."""
+    return {
+        "block": spec.part or spec.layer.kind,
+        "expand": spec.expand,
+        "squeeze": spec.squeeze,
+        "kernel": spec.layer.kernel,
+        "stride": spec.layer.stride,
+        "residual": spec.layer.residual,
+        "size_in": spec.size,
+        "size_out": spec.size_out,
+        "inputs": spec.channels[0],
+        "channels": spec.channels[1],
+        "params": spec.params,
+        "macs": spec.macs,
+        "operations": [network_summary.operation_to_json(*pair) for pair in spec.operations],
+        "conditions": [asdict(condition) for condition in block_conditions(spec)],
+    }
+
+
+# --- Conditions (section 3 of arXiv:1801.04381, arXiv:1905.11946) ------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -173,12 +205,15 @@ class Condition:
     because: str
 
 
-def block_conditions(subject: BlockSpec) -> tuple[Condition, ...]:
-    """What the block has and has not, each with the reason in a sentence."""
-    if subject.part:
-        kept = "The map keeps its size and its channels: each channel is multiplied by one number between 0 and 1, "
-        return (_squeeze(subject), Condition("shape", True, "The same shape", kept + "found from the averages of all."))
-    return (_expansion(subject), _stride(subject), _squeeze(subject), _residual(subject), *_activation(subject))
+def block_conditions(spec: BlockSpec) -> tuple[Condition, ...]:
+    """Return which parts the block has and which not, each with the reason in a sentence."""
+    if spec.part:
+        because = (
+            "The map keeps its size and channels: each channel is multiplied by a number between 0 and 1, which is "
+            "computed from the averages of all channels."
+        )
+        return (_squeeze(spec), Condition("shape", True, "Same shape", because))
+    return (_expansion(spec), _stride(spec), _squeeze(spec), _residual(spec), *_activation(spec))
 
 
 def _present(part: str, because: str) -> Condition:
@@ -189,242 +224,63 @@ def _absent(part: str, because: str) -> Condition:
     return Condition(part, False, f"No {part}", because)
 
 
-def _expansion(subject: BlockSpec) -> Condition:
-    layer, fused = subject.layer, subject.layer.kind == "fused"
+def _expansion(spec: BlockSpec) -> Condition:
+    layer, is_fused = spec.layer, spec.layer.kind == "fused"
     if not layer.expanded:
-        without = (
-            "one convolution takes the place of expansion and projection"
-            if fused
-            else "the block begins with its depthwise convolution"
+        instead = (
+            "one convolution replaces expansion and projection"
+            if is_fused
+            else "the block starts with its depthwise convolution"
         )
-        return _absent("expansion", f"Expand is 1: {without}. There is an expansion where expand is above 1.")
-    of = layer.expanded // subject.expand
-    other = "" if of == layer.inputs else f" (this row expands {of} channels, not the {layer.inputs} that enter)"
-    by = f"the fused {layer.kernel}×{layer.kernel} convolution" if fused else "a 1×1 convolution"
-    return _present(
-        "expansion",
-        f"Expand is {subject.expand}: {by} makes {of} × {subject.expand} = {layer.expanded} channels{other}.",
-    )
+        return _absent("expansion", f"Expand is 1: {instead}. There is an expansion if expand is above 1.")
+    base = layer.expanded // spec.expand
+    note = "" if base == layer.inputs else f" (this row expands {base} channels, not the {layer.inputs} input channels)"
+    convolution = f"the fused {layer.kernel}×{layer.kernel} convolution" if is_fused else "a 1×1 convolution"
+    sizes = f"{base} × {spec.expand} = {layer.expanded}"
+    return _present("expansion", f"Expand is {spec.expand}: {convolution} gives {sizes} channels{note}.")
 
 
-def _stride(subject: BlockSpec) -> Condition:
-    layer = subject.layer
-    which = "fused" if layer.kind == "fused" else "depthwise"
-    does = "keeps the map's size" if layer.stride == 1 else "halves the map's sides, rounded up"
-    return Condition("stride", layer.stride > 1, f"Stride {layer.stride}", f"The {which} convolution {does}.")
+def _stride(spec: BlockSpec) -> Condition:
+    layer = spec.layer
+    convolution = "fused" if layer.kind == "fused" else "depthwise"
+    effect = "keeps the map's size" if layer.stride == 1 else "halves the map's sides, rounded up"
+    return Condition("stride", layer.stride > 1, f"Stride {layer.stride}", f"The {convolution} convolution {effect}.")
 
 
-def _squeeze(subject: BlockSpec) -> Condition:
-    layer = subject.layer
+def _squeeze(spec: BlockSpec) -> Condition:
+    layer = spec.layer
     if not layer.squeezed:
-        return _absent("squeeze-excite", "Squeeze is 0. There is a squeeze-excite where squeeze is above 0.")
-    wanted = layer.inputs * subject.squeeze
-    rounded = "" if wanted == int(wanted) else ", rounded down but at least 1"
-    expanded = f", not of the expanded {layer.expanded}" if layer.expanded else ""
-    of = f"of the {layer.inputs} channels that enter the block{expanded}"
-    return _present("squeeze-excite", f"Squeeze is {subject.squeeze:g} {of}: that makes {layer.squeezed}{rounded}.")
+        return _absent("squeeze-excite", "Squeeze is 0. There is a squeeze-excite if squeeze is above 0.")
+    exact = layer.inputs * spec.squeeze
+    rounded = "" if exact == int(exact) else ", rounded down but at least 1"
+    expanded = f", not of the {layer.expanded} expanded ones" if layer.expanded else ""
+    inputs = f"of the block's {layer.inputs} input channels{expanded}"
+    return _present("squeeze-excite", f"Squeeze is {spec.squeeze:g} {inputs}: {layer.squeezed}{rounded}.")
 
 
-def _residual(subject: BlockSpec) -> Condition:
-    layer = subject.layer
-    needs = "stride 1 and as many channels out as in"
+def _residual(spec: BlockSpec) -> Condition:
+    layer = spec.layer
+    requirement = "the stride is 1 and there are as many output as input channels"
     if layer.residual:
-        rate = f" In training it is all that is left of the block for {layer.drop_path:.1%} of the pictures: drop path."
-        return _present("residual", f"There is {needs}: the input is added.{rate if layer.drop_path else ''}")
-    against = ["the stride is 2"] if layer.stride > 1 else []
+        rate = f" In training, drop path leaves only the residual for {layer.drop_path:.1%} of the images."
+        return _present("residual", f"Since {requirement}, the input is added.{rate if layer.drop_path else ''}")
+    reasons = ["the stride is 2"] if layer.stride > 1 else []
     if layer.inputs != layer.channels:
-        against.append(f"{layer.inputs} channels enter and {layer.channels} leave")
-    if not against:
+        reasons.append(f"there are {layer.inputs} input and {layer.channels} output channels")
+    if not reasons:
         return _absent("residual", "Its row in the network's table has none, though the shapes would allow it.")
-    why = " and ".join(against)
-    return _absent("residual", f"{why[0].upper()}{why[1:]}. There is a residual where there is {needs}.")
+    reason = " and ".join(reasons)
+    return _absent("residual", f"{reason[0].upper()}{reason[1:]}. There is a residual if {requirement}.")
 
 
-def _activation(subject: BlockSpec) -> tuple[Condition, ...]:
-    if subject.layer.kind == "fused" and not subject.layer.expanded:
+def _activation(spec: BlockSpec) -> tuple[Condition, ...]:
+    if spec.layer.kind == "fused" and not spec.layer.expanded:
         return ()
-    end = "The projection stays linear: the bottleneck loses nothing to an activation."
-    return (Condition("activation", False, "No activation at the end", end),)
+    because = "The projection is linear, so that the bottleneck loses no information in an activation."
+    return (Condition("activation", False, "No activation at the end", because),)
 
 
-# A block as a flow from the top down: its operations with shapes on every arrow, counts, and conditions in words.
-
-
-_AXIS, _HALF, _TALL = 186.0, 100.0, 42.0  # of the main line: its x, half a box's width, a box's height
-
-
-_BRANCH_BOX = Box(226, 0, 190, 34)  # a box of the squeeze-excite's branch
-
-
-_BESIDE, _BRANCHED = _AXIS + _HALF + 14, 440.0  # where counts stand: beside a box, and beside the branch
-
-
-_CONDITIONS_WIDTH = 330.0  # units that the conditions are wide
-
-
-_RESIDUAL_X = 66.0  # x of the residual's line
-
-
-_ARROW_LENGTH = 34.0
-
-
-@dataclass
-class _FlowBuilder:
-    """What is drawn so far, and how far down."""
-
-    at: float
-    items: list[Item] = field(default_factory=list)
-
-    def arrow(self, label: str, bare: bool = False) -> None:
-        """Down by one arrow, with the map's shape beside it."""
-        ends = ((_AXIS, self.at), (_AXIS, self.at + _ARROW_LENGTH))
-        self.items.append(Line(ends, arrow=not bare))
-        self.items.append(Text(_AXIS + 9, self.at + _ARROW_LENGTH / 2 + 3, label, 10.5, opacity=0.85))
-        self.at += _ARROW_LENGTH
-
-    def box(self, operation: Operation, size: tuple[int, int], activation: str) -> None:
-        """An operation with what follows it, and its counts at the side."""
-        colour = OPERATION_COLORS[operation_kind(operation)]
-        place = Box(_AXIS - _HALF, self.at, 2 * _HALF, _TALL)
-        follows = ", ".join(filter(None, ("batch norm", ACTIVATION_NAMES[activation] if operation.activation else "")))
-        self.items.append(
-            Group(
-                f"{describe_operation(operation)}: weights {' × '.join(map(str, operation.weight))}",
-                (
-                    Rect(place, colour, 0.25, 0.8, radius=7),
-                    centered_text(
-                        Box(place.x, place.y + 4, place.width, 18), describe_operation(operation), 12, bold=True
-                    ),
-                    centered_text(Box(place.x, place.y + 21, place.width, 16), follows, 10.5, opacity=0.85),
-                    *_count_texts(operation, size, _BESIDE, place.y + _TALL / 2),
-                ),
-            )
-        )
-        self.at += _TALL
-
-    def joint(self, sign: str) -> float:
-        """A circle on the main line; and the y of its centre."""
-        place = Box(_AXIS - 10, self.at, 20, 20)
-        self.items += [Rect(place, GREY, 0.2, 0.9, radius=10), centered_text(place, sign, 14, bold=True)]
-        self.at += 20
-        return place.y + 10
-
-
-def block_scene(subject: BlockSpec) -> Scene:
-    """The whole drawing of a block, or of a squeeze-excite by itself."""
-    entering, leaving = subject.channels
-    activation = subject.activation
-    drawn = _FlowBuilder(74)
-    drawn.items += [
-        Text(24, 34, subject.title, 20, bold=True),
-        Text(24, 55, f"{format_si(subject.params)} params · {format_si(subject.macs)} MACs", 12, opacity=0.85),
-    ]
-    _draw_end(drawn, "in")
-    split = drawn.at + 9
-    size, channels = subject.size, entering
-    opened = list(subject.operations)
-    while opened:
-        operation, after = opened.pop(0)
-        drawn.arrow(format_shape(size, channels), bare=operation_kind(operation) == "reduce")
-        if operation_kind(operation) == "reduce":
-            _draw_squeeze_excite(drawn, operation, opened.pop(0)[0], format_shape(size, channels), activation)
-        else:
-            drawn.box(operation, after, activation)
-            size, channels = after, operation.channels
-    drawn.arrow(format_shape(size, channels))
-    if subject.layer.residual and not subject.part:
-        y = drawn.joint("+")
-        around = ((_AXIS, split), (_RESIDUAL_X, split), (_RESIDUAL_X, y), (_AXIS - 10, y))
-        drawn.items += [Line(around, arrow=True), Text(_RESIDUAL_X + 6, y - 8, "residual", 10.5, opacity=0.85)]
-        drawn.arrow(format_shape(size, channels))
-    _draw_end(drawn, "out")
-    left = (_BRANCHED if subject.layer.squeezed else _BESIDE) + 130
-    words, end = _conditions_panel(block_conditions(subject), left)
-    tall = max(drawn.at, end) + 20
-    words.insert(0, Line(((left - 22, 26), (left - 22, tall - 20)), INK, 0.15, 0.8))
-    title = f"{subject.title}: {format_shape(subject.size, entering)} → {format_shape(subject.size_out, leaving)}"
-    return Scene(left + _CONDITIONS_WIDTH, tall, title, (*drawn.items, *words))
-
-
-def _draw_end(drawn: _FlowBuilder, word: str) -> None:
-    place = Box(_AXIS - 26, drawn.at, 52, 20)
-    drawn.items += [Rect(place, INK, 0.06, 0.3, radius=10), centered_text(place, word, 11)]
-    drawn.at += 20
-
-
-def _count_texts(operation: Operation, size: tuple[int, int], x: float, middle: float) -> tuple[Text, Text]:
-    return (
-        Text(x, middle - 2, f"{format_si(operation.params)} params", 10.5, opacity=0.85),
-        Text(x, middle + 12, f"{format_si(operation.macs(*size))} MACs", 10.5, opacity=0.85),
-    )
-
-
-def _draw_squeeze_excite(
-    drawn: _FlowBuilder, reduce: Operation, excite: Operation, label: str, activation: str
-) -> None:
-    """The branch beside the main line: the average over the map, two linear maps, and a weight for each channel."""
-    top, left = drawn.at, _BRANCH_BOX.x
-    boxes = (
-        ("average over the map", "", None),
-        ("squeeze: linear", ACTIVATION_NAMES[activation], reduce),
-        ("excite: linear", "sigmoid", excite),
-    )
-    shapes = (
-        format_shape((1, 1), reduce.inputs),
-        format_shape((1, 1), reduce.channels),
-        format_shape((1, 1), excite.channels),
-    )
-    y = top + 24
-    items: list[Item] = [Text(left - 2, top + 15, "squeeze-excite", 10.5, bold=True, opacity=0.85)]
-    first = y + 15
-    for index, ((name, follows, operation), after) in enumerate(zip(boxes, shapes, strict=True)):
-        tall = 34.0 if operation else 26.0
-        place = Box(left, y, _BRANCH_BOX.width, tall)
-        items.append(Rect(place, PINK, 0.22, 0.7, radius=6))
-        if operation:
-            items.append(centered_text(Box(left, y + 2, place.width, 16), name, 11, bold=True))
-            items.append(centered_text(Box(left, y + 17, place.width, 15), follows, 10, opacity=0.85))
-            items += _count_texts(operation, (1, 1), _BRANCHED, y + tall / 2)
-        else:
-            items.append(centered_text(place, name, 11, bold=True))
-        y += tall
-        if index < 2:
-            items.append(Line(((place.middle, y), (place.middle, y + 26)), arrow=True))
-            items.append(Text(place.middle + 9, y + 16, after, 10.5, opacity=0.85))
-            y += 26
-    low = y + 30
-    frame = Rect(
-        Box(_AXIS + 18, top, left + _BRANCH_BOX.width + 12 - _AXIS - 18, y + 10 - top), PINK, 0.0, 0.6, 8, dashed=True
-    )
-    middle = left + _BRANCH_BOX.width / 2
-    drawn.items += [
-        frame,
-        *items,
-        Line(((_AXIS, top), (_AXIS, low - 10)), arrow=True),
-        Line(((_AXIS, first), (left, first)), arrow=True),
-        Line(((middle, y), (middle, low), (_AXIS + 10, low)), arrow=True),
-        Text(middle + 9, y + 25, shapes[-1], 10.5, opacity=0.85),
-    ]
-    drawn.at = low - 10
-    drawn.joint("×")
-
-
-def _conditions_panel(found: tuple[Condition, ...], left: float) -> tuple[list[Item], float]:
-    """The conditions, each with a mark that is filled where the block has the part; and where they end."""
-    items: list[Item] = []
-    at, most = 34.0, _CONDITIONS_WIDTH - 24 - 18
-    for condition in found:
-        colour, fill = (GREEN, 0.8) if condition.holds else (GREY, 0.0)
-        items.append(Rect(Box(left, at - 9, 10, 10), colour, fill, 0.9, radius=5))
-        items.append(Text(left + 18, at, condition.heading, 12, bold=True))
-        for line in wrap_text(condition.because, most, 11):
-            at += 16
-            items.append(Text(left + 18, at, line, 11, opacity=0.85))
-        at += 28
-    return items, at - 20
-
-
-# A block as a diagram: its operations, shapes on every arrow, counts, and under which conditions it has its parts.
+# --- Drawing -----------------------------------------------------------------------------------------------------
 
 
 def draw_block(
@@ -438,41 +294,154 @@ def draw_block(
     size: Size = 56,
     activation: str = "silu",
 ) -> Diagram:
-    """An "mbconv", a "fused" or a "squeeze_excite" with ``inputs`` channels on a map of ``size`` pixels.
-
-    As many ``channels`` leave as enter if None. Where None, ``expand`` is 6 of an MBConv and 4 of a Fused-MBConv, and
-    ``squeeze`` 0.25 of an MBConv and 0 of a Fused-MBConv, as in most of the papers' rows. Of a "squeeze_excite",
-    ``expand`` is that of the block around it, 1 if None: ``inputs × expand`` channels are weighed.
-    Raises ``ValueError`` for a kind or a size that there is none of.
-    """
-    return Diagram(
-        block_scene(make_block_spec(kind, inputs, channels, expand, kernel, stride, squeeze, size, activation))
-    )
+    """Draw a block with these ratios; arguments and errors are those of `make_block_spec`."""
+    spec = make_block_spec(kind, inputs, channels, expand, kernel, stride, squeeze, size, activation)
+    return Diagram(block_scene(spec))
 
 
 def draw_block_of(arch: str | Arch, name: str, size: Size | None = None) -> Diagram:
-    """The block ``name``, such as ``stage3.0``, of a network on a picture of ``size``; its own resolution if None.
-
-    Raises ``ValueError`` where the network has no block of that name.
-    """
+    """Draw a block of a network; arguments and errors are those of `find_block_spec`."""
     return Diagram(block_scene(find_block_spec(resolve_arch(arch), name, size)))
 
 
-def block_to_json(subject: BlockSpec) -> JsonRow:
-    """A block with its operations, its shapes, and its conditions in words."""
-    return {
-        "block": subject.part or subject.layer.kind,
-        "expand": subject.expand,
-        "squeeze": subject.squeeze,
-        "kernel": subject.layer.kernel,
-        "stride": subject.layer.stride,
-        "residual": subject.layer.residual,
-        "size_in": subject.size,
-        "size_out": subject.size_out,
-        "inputs": subject.channels[0],
-        "channels": subject.channels[1],
-        "params": subject.params,
-        "macs": subject.macs,
-        "operations": [operation_to_json(*each) for each in subject.operations],
-        "conditions": [asdict(condition) for condition in block_conditions(subject)],
-    }
+def block_scene(spec: BlockSpec) -> Scene:
+    """Lay out a block, or a squeeze-excite by itself, from top to bottom, with the conditions on the right."""
+    inputs, outputs = spec.channels
+    flow = _Flow(74, spec.activation)
+    flow.items += [
+        Text(24, 34, spec.title, 20, bold=True),
+        Text(24, 55, f"{format_si(spec.params)} params · {format_si(spec.macs)} MACs", 12, opacity=0.85),
+    ]
+    flow.end("in")
+    split = flow.y + 9
+    size, channels = spec.size, inputs
+    remaining = list(spec.operations)
+    while remaining:
+        operation, size_out = remaining.pop(0)
+        is_squeeze = operation_kind(operation) == "reduce"
+        flow.arrow(format_shape(size, channels), head=not is_squeeze)
+        if is_squeeze:
+            flow.squeeze_excite(operation, remaining.pop(0)[0])
+        else:
+            flow.box(operation, size_out)
+            size, channels = size_out, operation.channels
+    flow.arrow(format_shape(size, channels))
+    if spec.layer.residual and not spec.part:
+        y = flow.joint("+")
+        path = ((_AXIS, split), (_RESIDUAL_X, split), (_RESIDUAL_X, y), (_AXIS - 10, y))
+        flow.items += [Line(path, arrow=True), Text(_RESIDUAL_X + 6, y - 8, "residual", 10.5, opacity=0.85)]
+        flow.arrow(format_shape(size, channels))
+    flow.end("out")
+    left = (_BRANCH_COUNTS_X if spec.layer.squeezed else _COUNTS_X) + 130
+    panel, bottom = _conditions_panel(block_conditions(spec), left)
+    height = max(flow.y, bottom) + 20
+    separator = Line(((left - 22, 26), (left - 22, height - 20)), INK, 0.15, 0.8)
+    title = f"{spec.title}: {format_shape(spec.size, inputs)} → {format_shape(spec.size_out, outputs)}"
+    return Scene(left + _CONDITIONS_WIDTH, height, title, (*flow.items, separator, *panel))
+
+
+@dataclass
+class _Flow:
+    """The items drawn so far along the main line, and their bottom ``y``."""
+
+    y: float
+    activation: str
+    items: list[Item] = field(default_factory=list)
+
+    def arrow(self, label: str, head: bool = True) -> None:
+        """Draw an arrow with the map's shape next to it."""
+        self.items.append(Line(((_AXIS, self.y), (_AXIS, self.y + _ARROW_LENGTH)), arrow=head))
+        self.items.append(Text(_AXIS + 9, self.y + _ARROW_LENGTH / 2 + 3, label, 10.5, opacity=0.85))
+        self.y += _ARROW_LENGTH
+
+    def box(self, operation: Operation, size: tuple[int, int]) -> None:
+        """Draw an operation with the batch norm and activation that follow, and its counts at the side."""
+        box = Box(_AXIS - _HALF_WIDTH, self.y, 2 * _HALF_WIDTH, _BOX_HEIGHT)
+        after = f"batch norm, {ACTIVATION_NAMES[self.activation]}" if operation.activation else "batch norm"
+        name = describe_operation(operation)
+        self.items.append(
+            Group(
+                f"{name}: weights {' × '.join(map(str, operation.weight))}",
+                (
+                    Rect(box, OPERATION_COLORS[operation_kind(operation)], 0.25, 0.8, radius=7),
+                    centered_text(Box(box.x, box.y + 4, box.width, 18), name, 12, bold=True),
+                    centered_text(Box(box.x, box.y + 21, box.width, 16), after, 10.5, opacity=0.85),
+                    *_count_texts(operation, size, _COUNTS_X, box.y + _BOX_HEIGHT / 2),
+                ),
+            )
+        )
+        self.y += _BOX_HEIGHT
+
+    def joint(self, sign: str) -> float:
+        """Draw a circle on the main line; return the y of its center."""
+        box = Box(_AXIS - 10, self.y, 20, 20)
+        self.items += [Rect(box, GREY, 0.2, 0.9, radius=10), centered_text(box, sign, 14, bold=True)]
+        self.y += 20
+        return box.y + 10
+
+    def end(self, word: str) -> None:
+        """Draw the input or output of the block."""
+        box = Box(_AXIS - 26, self.y, 52, 20)
+        self.items += [Rect(box, INK, 0.06, 0.3, radius=10), centered_text(box, word, 11)]
+        self.y += 20
+
+    def squeeze_excite(self, reduce: Operation, excite: Operation) -> None:
+        """Draw the branch next to the main line: global average, two linear layers, a factor for each channel."""
+        top, left, width = self.y, _BRANCH_LEFT, _BRANCH_WIDTH
+        middle = left + width / 2
+        boxes = (
+            ("average over the map", "", None, reduce.inputs),
+            ("squeeze: linear", ACTIVATION_NAMES[self.activation], reduce, reduce.channels),
+            ("excite: linear", "sigmoid", excite, excite.channels),
+        )
+        items: list[Item] = [Text(left - 2, top + 15, "squeeze-excite", 10.5, bold=True, opacity=0.85)]
+        y = top + 24
+        entry = y + 15
+        for index, (name, after, operation, channels) in enumerate(boxes):
+            box = Box(left, y, width, 34.0 if operation else 26.0)
+            items.append(Rect(box, PINK, 0.22, 0.7, radius=6))
+            if operation:
+                items.append(centered_text(Box(left, y + 2, width, 16), name, 11, bold=True))
+                items.append(centered_text(Box(left, y + 17, width, 15), after, 10, opacity=0.85))
+                items += _count_texts(operation, (1, 1), _BRANCH_COUNTS_X, y + box.height / 2)
+            else:
+                items.append(centered_text(box, name, 11, bold=True))
+            y += box.height
+            if index < 2:
+                items.append(Line(((middle, y), (middle, y + 26)), arrow=True))
+                items.append(Text(middle + 9, y + 16, format_shape((1, 1), channels), 10.5, opacity=0.85))
+                y += 26
+        bottom = y + 30
+        frame = Box(_AXIS + 18, top, left + width + 12 - _AXIS - 18, y + 10 - top)
+        self.items += [
+            Rect(frame, PINK, 0.0, 0.6, 8, dashed=True),
+            *items,
+            Line(((_AXIS, top), (_AXIS, bottom - 10)), arrow=True),
+            Line(((_AXIS, entry), (left, entry)), arrow=True),
+            Line(((middle, y), (middle, bottom), (_AXIS + 10, bottom)), arrow=True),
+            Text(middle + 9, y + 25, format_shape((1, 1), excite.channels), 10.5, opacity=0.85),
+        ]
+        self.y = bottom - 10
+        self.joint("×")
+
+
+def _count_texts(operation: Operation, size: tuple[int, int], x: float, middle: float) -> tuple[Text, Text]:
+    return (
+        Text(x, middle - 2, f"{format_si(operation.params)} params", 10.5, opacity=0.85),
+        Text(x, middle + 12, f"{format_si(operation.macs(*size))} MACs", 10.5, opacity=0.85),
+    )
+
+
+def _conditions_panel(conditions: tuple[Condition, ...], left: float) -> tuple[list[Item], float]:
+    """Draw the conditions, each with a dot that is filled if the block has the part; return their bottom too."""
+    items: list[Item] = []
+    y, width = 34.0, _CONDITIONS_WIDTH - 24 - 18
+    for condition in conditions:
+        color, opacity = (GREEN, 0.8) if condition.holds else (GREY, 0.0)
+        items.append(Rect(Box(left, y - 9, 10, 10), color, opacity, 0.9, radius=5))
+        items.append(Text(left + 18, y, condition.heading, 12, bold=True))
+        for line in wrap_text(condition.because, width, 11):
+            y += 16
+            items.append(Text(left + 18, y, line, 11, opacity=0.85))
+        y += 28
+    return items, y - 20

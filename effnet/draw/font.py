@@ -1,6 +1,6 @@
-"""The font of drawings and captions, and how wide a text is in it: DejaVu Sans, which comes with matplotlib.
+"""The font of diagrams and captions, and the width of texts in it: DejaVu Sans, which comes with matplotlib.
 
-So it is there everywhere. It is among the widest sans-serif fonts: what fits in it fits in a page's own font too.
+It is the same everywhere, and one of the widest sans-serif fonts: what fits in it fits in a page's own font too.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from unicodedata import category, east_asian_width
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
-ASCENT, DESCENT = 0.76, 0.24  # what letters, digits and brackets reach above and below the baseline, of their size
+ASCENT, DESCENT = 0.76, 0.24  # of letters, digits and brackets, relative to the font size
 _REFERENCE_SIZE = 500
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
-    """Units that ``text`` takes on a line at font ``size``, without kerning."""
+    """Return the width of one line of ``text`` at font ``size``, without kerning."""
     return sum(_letter_width(letter, bold) for letter in text) * size
 
 
-def truncate(text: str, most: float, size: float, bold: bool = False) -> str:
-    """The beginning of ``text`` that stays within ``most`` units, with an ellipsis where something is left out."""
-    return truncate_measured(text, most, lambda part: text_width(part, size, bold))
+def truncate(text: str, max_width: float, size: float, bold: bool = False) -> str:
+    """Return the beginning of ``text`` that fits into ``max_width``, with an ellipsis if something is omitted."""
+    return truncate_measured(text, max_width, lambda part: text_width(part, size, bold))
 
 
-def truncate_measured(text: str, most: float, wide: Callable[[str], float]) -> str:
-    """`cut` where ``wide`` says how wide a text is, as the ``getlength`` of a font."""
-    if wide(text) <= most:
+def truncate_measured(text: str, max_width: float, measure: Callable[[str], float]) -> str:
+    """Like `truncate`, with the width of a text given by ``measure``, such as the ``getlength`` of a font."""
+    if measure(text) <= max_width:
         return text
-    while text and wide(f"{text}…") > most:
+    while text and measure(f"{text}…") > max_width:
         text = text[:-1]
     return f"{text.rstrip()}…"
 
 
-def fit_font_size(text: str, most: float, size: float, bold: bool = False) -> float:
-    """The font size at which ``text`` stays within ``most`` units: ``size``, or less."""
-    return min(size, most / max(text_width(text, 1.0, bold), 1e-9))
+def fit_font_size(text: str, max_width: float, size: float, bold: bool = False) -> float:
+    """Return the font size at which ``text`` fits into ``max_width``: ``size``, or less."""
+    return min(size, max_width / max(text_width(text, 1.0, bold), 1e-9))
 
 
-def wrap_text(text: str, most: float, size: float, bold: bool = False) -> list[str]:
-    """``text`` on as many lines as it needs at ``most`` units a line, broken between words."""
+def wrap_text(text: str, max_width: float, size: float, bold: bool = False) -> list[str]:
+    """Break ``text`` between words into lines of at most ``max_width``."""
     lines: list[str] = []
     for word in text.split():
-        if lines and text_width(f"{lines[-1]} {word}", size, bold) <= most:
+        if lines and text_width(f"{lines[-1]} {word}", size, bold) <= max_width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
@@ -55,15 +55,16 @@ def wrap_text(text: str, most: float, size: float, bold: bool = False) -> list[s
 
 
 def clean_text(text: str) -> str:
-    """``text`` on one line and without what no XML can hold: control characters and halves of surrogates."""
+    """Return ``text`` on one line without characters that XML cannot contain: controls and unpaired surrogates."""
     return "".join("?" if category(letter) in ("Cc", "Cs", "Cn") else letter for letter in " ".join(text.split()))
 
 
 @lru_cache(maxsize=256)
 def load_font(pixels: int, bold: bool = False) -> FreeTypeFont:
-    """The font at a size in pixels, without kerning, as `width` measures.
+    """Load the font at a size in pixels, without kerning, as `text_width` measures.
 
-    Raises ``ImportError`` where matplotlib, which brings it, is not installed.
+    Raises:
+        ImportError: matplotlib, which contains the font, is not installed.
     """
     from PIL import ImageFont
 
@@ -71,37 +72,39 @@ def load_font(pixels: int, bold: bool = False) -> FreeTypeFont:
 
 
 def load_font_for(pixels: int, *texts: str) -> FreeTypeFont:
-    """A font with kerning that has the letters of ``texts``: the usual one, or else the first here that has all.
+    """Load a font with kerning that has the letters of ``texts``: the default, or the first installed one that has.
 
-    DejaVu Sans has Latin, Greek, Cyrillic, Arabic and more, but no Chinese; where nothing has all letters, it shows
-    boxes in the place of those that it lacks. Raises ``ImportError`` as `font` does.
+    DejaVu Sans has Latin, Greek, Cyrillic, Arabic and more, but no Chinese. If no font has all letters, the default
+    shows boxes for the missing ones. Raises ``ImportError`` as `load_font`.
     """
     from PIL import ImageFont
 
-    usual = _default_font_path()
+    path = _default_font_path()
     letters = {ord(letter) for letter in "".join(texts) if letter.isprintable()}
-    return ImageFont.truetype(usual if _font_has(usual, letters) else _find_font_with(letters) or usual, pixels)
+    if not _font_has(path, letters):
+        path = _find_font_with(letters) or path
+    return ImageFont.truetype(path, pixels)
 
 
 def _default_font_path(bold: bool = False) -> Path:
-    found = find_spec("matplotlib")
-    if found is None or not found.origin:
-        raise ImportError("drawings and captions need the font that comes with matplotlib: pip install matplotlib")
+    matplotlib = find_spec("matplotlib")
+    if matplotlib is None or not matplotlib.origin:
+        raise ImportError('diagrams and captions require the font in matplotlib: pip install "effnet[plots]"')
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / name
+    return Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / name
 
 
 def _find_font_with(letters: set[int]) -> Path | None:
-    """The first font on this machine that has all ``letters``."""
+    """Return the first font on this machine that has all ``letters``."""
     from matplotlib.font_manager import fontManager
 
-    # Unicode's Last Resort font, which matplotlib brings along, has a box for every letter
+    # Unicode's Last Resort font, which matplotlib contains, has a box for every letter
     paths = sorted({Path(entry.fname) for entry in fontManager.ttflist if not entry.name.startswith("Last Resort")})
     return next((path for path in paths if _font_has(path, letters)), None)
 
 
 def _font_has(path: Path, letters: set[int]) -> bool:
-    """Whether the font has all ``letters``; False where it cannot be read."""
+    """Whether the font has all ``letters``; False if it cannot be read."""
     from matplotlib.ft2font import FT2Font
 
     try:
@@ -113,5 +116,5 @@ def _font_has(path: Path, letters: set[int]) -> bool:
 @lru_cache(maxsize=4096)
 def _letter_width(letter: str, bold: bool) -> float:
     if east_asian_width(letter) in "WF":
-        return 1.05  # not in this font: as wide as it is in those that have it
+        return 1.05  # not in this font: the width in fonts that have it
     return load_font(_REFERENCE_SIZE, bold).getlength(letter) / _REFERENCE_SIZE

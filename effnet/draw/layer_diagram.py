@@ -1,10 +1,27 @@
-"""Every stage opened into its layers: a chip for each, with what goes in and out and what it costs."""
+"""Diagrams of all layers, of all operations in cards, and of the blocks that repeat."""
 
 from __future__ import annotations
 
 from itertools import groupby
 
 from effnet.arch import Count, LayerCount, Operation
+from effnet.arch.spec import BLOCK_KINDS
+from effnet.draw.diagram import (
+    GREY,
+    INK,
+    LAYER_COLORS,
+    OPERATION_COLORS,
+    Box,
+    Group,
+    Item,
+    Line,
+    Rect,
+    Scene,
+    Text,
+    centered_text,
+    right_edge,
+    shrink_to_width,
+)
 from effnet.draw.font import text_width
 from effnet.draw.formatting import (
     describe_operation,
@@ -30,155 +47,21 @@ from effnet.draw.network_summary import (
     summarize,
     used_modules,
 )
-from effnet.draw.scene import (
-    GREY,
-    INK,
-    LAYER_COLORS,
-    OPERATION_COLORS,
-    Box,
-    Group,
-    Item,
-    Line,
-    Rect,
-    Scene,
-    Text,
-    centered_text,
-    right_edge,
-    shrink_to_width,
-)
 
-_LAYERS_MARGIN, _LAYERS_WIDTH, _LAYERS_LEFT = 24.0, 1040.0, 232.0  # _LEFT: where the chips begin
+_MARGIN = 24.0
 
-
+# Layers
+_LAYERS_WIDTH, _LAYERS_LEFT = 1040.0, 232.0  # of the diagram, and where its boxes start
 _LAYER_BOX, _LAYER_GAP, _ARC_HEIGHT = (86.0, 62.0), 14.0, 11.0
+_LAYERS_NOTE = "Arc: residual. Bar at the bottom of a layer: its MACs, all on one scale."
 
-
-_LAYERS_NOTE = "An arc: the residual, the input added to the output. At the foot of a layer: its MACs, on one scale. "
-
-
-def layers_scene(counted: Count) -> Scene:
-    """A band a stage, its layers from left to right and over as many lines as they need."""
-    right = _LAYERS_WIDTH - _LAYERS_MARGIN
-    items, at = draw_header(counted, None, _LAYERS_MARGIN, 16, right)
-    at += 8
-    most = max(row.macs for row in counted.layers)
-    for stage, members in groupby(counted.layers, lambda row: (row.layer.stage, row.layer.kind)):
-        rows = list(members)
-        block = rows[0].layer.kind in ("mbconv", "fused")
-        name = f"stage{stage[0]}" if block else rows[0].name
-        items += _stage_heading(counted, name, rows, at, right)
-        lines, at = _layer_boxes(rows, block, most, at + _ARC_HEIGHT + 4, right)
-        items += lines
-        at += 8
-    notes, at = draw_legend({row.layer.kind for row in counted.layers}, _LAYERS_NOTE, _LAYERS_MARGIN, at + 2, right)
-    return Scene(_LAYERS_WIDTH, at + 12, f"{summarize(counted)}, layer by layer", (*items, *notes))
-
-
-def _stage_heading(counted: Count, name: str, rows: list[LayerCount], at: float, right: float) -> list[Item]:
-    layer = rows[0].layer
-    made = f"{operator_name(layer, expand_ratio(counted.arch, layer))} {format_kernel(layer)}".strip()
-    lines = (
-        f"{made}, squeeze-excite" if layer.squeezed else made,
-        f"{format_shape(rows[0].size_in, layer.inputs)} → {_output_shape(rows[-1])}",
-        f"{format_si(sum(row.params for row in rows))} params · {format_si(sum(row.macs for row in rows))} MACs",
-    )
-    return [
-        Line(((_LAYERS_MARGIN, at), (right, at)), INK, 0.13, 0.8),
-        Text(_LAYERS_MARGIN, at + 24, name, 12, bold=True),
-        *(
-            shrink_to_width(
-                Text(_LAYERS_MARGIN, at + 40 + 15 * index, line, 10.5, opacity=0.85), _LAYERS_LEFT - _LAYERS_MARGIN - 10
-            )
-            for index, line in enumerate(lines)
-        ),
-    ]
-
-
-def _output_shape(row: LayerCount) -> str:
-    return f"{row.layer.channels}" if row.layer.kind == "classifier" else format_shape(row.size_out, row.layer.channels)
-
-
-def _layer_boxes(rows: list[LayerCount], block: bool, most: int, at: float, right: float) -> tuple[list[Item], float]:
-    """The chips from ``at`` on, with arrows between them; and where they end."""
-    wide, tall = _LAYER_BOX
-    items: list[Item] = []
-    x = _LAYERS_LEFT
-    for index, row in enumerate(rows):
-        if index and x + _LAYER_GAP + wide > right:
-            x, at = _LAYERS_LEFT, at + tall + _ARC_HEIGHT + 8
-        elif index:
-            items.append(Line(((x + 1, at + tall / 2), (x + _LAYER_GAP - 1, at + tall / 2)), width=1, arrow=True))
-            x += _LAYER_GAP
-        items.append(_layer_box(row, Box(x, at, wide, tall), most, block))
-        x += wide
-    return items, at + tall
-
-
-def _layer_box(row: LayerCount, box: Box, most: int, block: bool) -> Group:
-    layer, colour = row.layer, LAYER_COLORS[row.layer.kind]
-    number = f".{row.name.rpartition('.')[2]}" if block else ""
-    ways = f"{layer.inputs} → {layer.channels}"
-    stride = f"stride {layer.stride}" if layer.stride > 1 else ""
-    inner = Box(box.x + 4, box.y, box.width - 8, box.height)
-    items: list[Item] = [
-        Rect(box, colour, 0.2, 0.7, radius=5),
-        Text(inner.x + 1, box.y + 13, number, 9.5, bold=True, bounds=inner),
-        Text(inner.right - 1, box.y + 13, stride, 9.5, "end", opacity=0.85, bounds=inner),
-        centered_text(Box(inner.x, box.y + 15, inner.width, 14), ways, 11, bold=True),
-        centered_text(Box(inner.x, box.y + 29, inner.width, 13), f"{format_si(row.params)} params", 9.5, opacity=0.85),
-        centered_text(Box(inner.x, box.y + 41, inner.width, 13), f"{format_si(row.macs)} MACs", 9.5, opacity=0.85),
-        Rect(Box(inner.x, box.bottom - 6, max(0.6, inner.width * row.macs / most), 3), colour, 0.9),
-    ]
-    if layer.residual:
-        low, high, left, right = box.y - 1, box.y - _ARC_HEIGHT + 3, box.x + 14, box.right - 14
-        items.append(Line(((left, low), (left, high), (right, high), (right, low)), width=1, arrow=True))
-    words = f"{row.name}: {format_shape(row.size_in, layer.inputs)} → {_output_shape(row)}, {row.params:,} params, {row.macs:,} MACs"
-    return Group(words, tuple(item for item in items if not isinstance(item, Text) or item.text))
-
-
-# Every layer opened into its operations, with shapes and counts: a card for each run of equal layers.
-
-
-_CARDS_MARGIN, _CARD_WIDTH, _CARD_GAP = 24.0, 500.0, 20.0
-
-
-_CARDS_WIDTH = 2 * _CARDS_MARGIN + 2 * _CARD_WIDTH + _CARD_GAP
-
-
+# Cards of operations
+_CARD_WIDTH, _CARD_GAP = 500.0, 20.0
+_CARDS_WIDTH = 2 * _MARGIN + 2 * _CARD_WIDTH + _CARD_GAP
 _CARD_HEAD, _CARD_ROW, _CARD_FOOT = 42.0, 19.0, 8.0
-
-
-# Where a row's texts stand, from the card's left edge: name, shape that leaves, and the right ends of params and MACs
-_NAME_X, _SHAPE_X, _PARAMS_X, _MACS_X = 34.0, 196.0, 372.0, 436.0
-
-
-_BARS_X = 446.0
-
-
-_CARDS_NOTE = "A line at the side: the residual. Bars: MACs, on one scale. “× 3, each”: the counts are those of one."
-
-
-def operations_scene(counted: Count) -> Scene:
-    """The cards in two columns, read downwards."""
-    found = list(layer_runs(counted))
-    right = _CARDS_WIDTH - _CARDS_MARGIN
-    items, top = draw_header(counted, None, _CARDS_MARGIN, 16, right)
-    top += 10
-    most = max(operation.macs(*size) for run in found for operation, size in run.first.operations)
-    heights = [_CARD_HEAD + _CARD_ROW * len(run.first.operations) + _CARD_FOOT for run in found]
-    half, at, column, lowest = (sum(heights) + 10 * len(heights)) / 2, top, 0, top
-    for run, tall in zip(found, heights, strict=True):
-        if not column and at + tall / 2 - top > half:
-            column, at = 1, top
-        items.append(_card(run, Box(_CARDS_MARGIN + column * (_CARD_WIDTH + _CARD_GAP), at, _CARD_WIDTH, tall), most))
-        at += tall + 10
-        lowest = max(lowest, at)
-    kinds = {operation_kind(operation) for run in found for operation, _ in run.first.operations}
-    colours = [(OPERATION_COLORS[kind], words) for kind, words in _CARDS_LEGEND.items() if kind in kinds]
-    notes, at = draw_swatches(colours, _CARDS_NOTE, _CARDS_MARGIN, lowest, right)
-    return Scene(_CARDS_WIDTH, at + 12, f"{summarize(counted)}, operation by operation", (*items, *notes))
-
-
+# Columns of a card, from its left edge: name, output shape, right ends of params and MACs, bars
+_NAME_X, _SHAPE_X, _PARAMS_X, _MACS_X, _BARS_X = 34.0, 196.0, 372.0, 436.0, 446.0
+_CARDS_NOTE = "Line on the left: residual. Bars: MACs, all on one scale. “× 3, each”: counts of a single layer."
 _CARDS_LEGEND = {
     "expand": "expand",
     "depthwise": "depthwise",
@@ -188,125 +71,221 @@ _CARDS_LEGEND = {
     "stem": "stem, head, classifier",
 }
 
+# Repeats
+_REPEATS_WIDTH = 1120.0
+_STAGE_WIDTH, _STAGE_GAP, _STAGE_WORDS_HEIGHT = 94.0, 12.0, 50.0
+_REPEAT_HEIGHT, _REPEAT_GAP = 40.0, 14.0
+_SUB_BLOCK_COLORS = ("#c99a1e", "#1f9bb0", "#c8553d", "#5b62d6", "#7f9f2f", "#6b7280")  # other than those of modules
 
-def _card(run: LayerRun, box: Box, most: int) -> Group:
+
+# --- Layers ------------------------------------------------------------------------------------------------------
+
+
+def layers_scene(counted: Count) -> Scene:
+    """Lay out a band for each stage, with its layers from left to right, wrapped."""
+    right = _LAYERS_WIDTH - _MARGIN
+    items, y = draw_header(counted, None, _MARGIN, 16, right)
+    y += 8
+    max_macs = max(row.macs for row in counted.layers)
+    for stage, members in groupby(counted.layers, lambda row: (row.layer.stage, row.layer.kind)):
+        rows = list(members)
+        is_block = rows[0].layer.kind in BLOCK_KINDS
+        name = f"stage{stage[0]}" if is_block else rows[0].name
+        items += _stage_heading(counted, name, rows, y, right)
+        lines, y = _layer_boxes(rows, is_block, max_macs, y + _ARC_HEIGHT + 4, right)
+        items += lines
+        y += 8
+    notes, y = draw_legend({row.layer.kind for row in counted.layers}, _LAYERS_NOTE, _MARGIN, y + 2, right)
+    return Scene(_LAYERS_WIDTH, y + 12, f"{summarize(counted)}, layer by layer", (*items, *notes))
+
+
+def _stage_heading(counted: Count, name: str, rows: list[LayerCount], y: float, right: float) -> list[Item]:
+    layer = rows[0].layer
+    operator = f"{operator_name(layer, expand_ratio(counted.arch, layer))} {format_kernel(layer)}".strip()
+    lines = (
+        f"{operator}, squeeze-excite" if layer.squeezed else operator,
+        f"{format_shape(rows[0].size_in, layer.inputs)} → {_output_shape(rows[-1])}",
+        f"{format_si(sum(row.params for row in rows))} params · {format_si(sum(row.macs for row in rows))} MACs",
+    )
+    return [
+        Line(((_MARGIN, y), (right, y)), INK, 0.13, 0.8),
+        Text(_MARGIN, y + 24, name, 12, bold=True),
+        *(
+            shrink_to_width(Text(_MARGIN, y + 40 + 15 * index, line, 10.5, opacity=0.85), _LAYERS_LEFT - _MARGIN - 10)
+            for index, line in enumerate(lines)
+        ),
+    ]
+
+
+def _output_shape(row: LayerCount) -> str:
+    return f"{row.layer.channels}" if row.layer.kind == "classifier" else format_shape(row.size_out, row.layer.channels)
+
+
+def _layer_boxes(
+    rows: list[LayerCount], is_block: bool, max_macs: int, y: float, right: float
+) -> tuple[list[Item], float]:
+    """Draw the boxes with arrows between them, wrapped; return their bottom too."""
+    width, height = _LAYER_BOX
+    items: list[Item] = []
+    x = _LAYERS_LEFT
+    for index, row in enumerate(rows):
+        if index and x + _LAYER_GAP + width > right:
+            x, y = _LAYERS_LEFT, y + height + _ARC_HEIGHT + 8
+        elif index:
+            items.append(Line(((x + 1, y + height / 2), (x + _LAYER_GAP - 1, y + height / 2)), width=1, arrow=True))
+            x += _LAYER_GAP
+        items.append(_layer_box(row, Box(x, y, width, height), max_macs, is_block))
+        x += width
+    return items, y + height
+
+
+def _layer_box(row: LayerCount, box: Box, max_macs: int, is_block: bool) -> Group:
+    layer, color = row.layer, LAYER_COLORS[row.layer.kind]
+    number = f".{row.name.rpartition('.')[2]}" if is_block else ""
+    channels = f"{layer.inputs} → {layer.channels}"
+    stride = f"stride {layer.stride}" if layer.stride > 1 else ""
+    inner = Box(box.x + 4, box.y, box.width - 8, box.height)
+    items: list[Item] = [
+        Rect(box, color, 0.2, 0.7, radius=5),
+        Text(inner.x + 1, box.y + 13, number, 9.5, bold=True, bounds=inner),
+        Text(inner.right - 1, box.y + 13, stride, 9.5, "end", opacity=0.85, bounds=inner),
+        centered_text(Box(inner.x, box.y + 15, inner.width, 14), channels, 11, bold=True),
+        centered_text(Box(inner.x, box.y + 29, inner.width, 13), f"{format_si(row.params)} params", 9.5, opacity=0.85),
+        centered_text(Box(inner.x, box.y + 41, inner.width, 13), f"{format_si(row.macs)} MACs", 9.5, opacity=0.85),
+        Rect(Box(inner.x, box.bottom - 6, max(0.6, inner.width * row.macs / max_macs), 3), color, 0.9),
+    ]
+    if layer.residual:
+        low, high, left, right = box.y - 1, box.y - _ARC_HEIGHT + 3, box.x + 14, box.right - 14
+        items.append(Line(((left, low), (left, high), (right, high), (right, low)), width=1, arrow=True))
+    shapes = f"{format_shape(row.size_in, layer.inputs)} → {_output_shape(row)}"
+    title = f"{row.name}: {shapes}, {row.params:,} params, {row.macs:,} MACs"
+    return Group(title, tuple(item for item in items if not isinstance(item, Text) or item.text))
+
+
+# --- Operations --------------------------------------------------------------------------------------------------
+
+
+def operations_scene(counted: Count) -> Scene:
+    """Lay out a card for each run of equal layers, in two columns."""
+    runs = list(layer_runs(counted))
+    right = _CARDS_WIDTH - _MARGIN
+    items, top = draw_header(counted, None, _MARGIN, 16, right)
+    top += 10
+    max_macs = max(operation.macs(*size) for run in runs for operation, size in run.first.operations)
+    heights = [_CARD_HEAD + _CARD_ROW * len(run.first.operations) + _CARD_FOOT for run in runs]
+    half, y, column, lowest = (sum(heights) + 10 * len(heights)) / 2, top, 0, top
+    for run, height in zip(runs, heights, strict=True):
+        if not column and y + height / 2 - top > half:
+            column, y = 1, top
+        items.append(_card(run, Box(_MARGIN + column * (_CARD_WIDTH + _CARD_GAP), y, _CARD_WIDTH, height), max_macs))
+        y += height + 10
+        lowest = max(lowest, y)
+    kinds = {operation_kind(operation) for run in runs for operation, _ in run.first.operations}
+    swatches = [(OPERATION_COLORS[kind], label) for kind, label in _CARDS_LEGEND.items() if kind in kinds]
+    notes, y = draw_swatches(swatches, _CARDS_NOTE, _MARGIN, lowest, right)
+    return Scene(_CARDS_WIDTH, y + 12, f"{summarize(counted)}, operation by operation", (*items, *notes))
+
+
+def _card(run: LayerRun, box: Box, max_macs: int) -> Group:
     row, layer = run.first, run.first.layer
     many = f"× {len(run.rows)}, each" if len(run.rows) > 1 else ""
-    entering = (
-        format_shape((1, 1), layer.inputs) if layer.kind == "classifier" else format_shape(row.size_in, layer.inputs)
-    )
-    if layer.kind == "classifier":
-        entering = format_shape(row.size_in, layer.inputs)
-    whole = f"{format_si(row.params)} params · {format_si(row.macs)} MACs"
+    totals = f"{format_si(row.params)} params · {format_si(row.macs)} MACs"
     items: list[Item] = [
         Rect(box, INK, 0.03, 0.18, radius=6),
         Rect(Box(box.x, box.y, 5, box.height), LAYER_COLORS[layer.kind], 0.9, radius=2),
         Text(box.x + 14, box.y + 17, run.name, 11.5, bold=True, bounds=box),
         Text(box.x + _SHAPE_X - 60, box.y + 17, f"{run.operator} {many}".strip(), 11, bounds=box),
-        Text(box.right - 12, box.y + 17, whole, 10.5, "end", opacity=0.85, bounds=box),
-        Text(box.x + _SHAPE_X, box.y + 34, entering, 10, opacity=0.7, bounds=box),
+        Text(box.right - 12, box.y + 17, totals, 10.5, "end", opacity=0.85, bounds=box),
+        Text(box.x + _SHAPE_X, box.y + 34, format_shape(row.size_in, layer.inputs), 10, opacity=0.7, bounds=box),
         Text(box.x + _NAME_X, box.y + 34, "in", 10, opacity=0.7, bounds=box),
         Text(box.x + _PARAMS_X, box.y + 34, "params", 9.5, "end", opacity=0.7, bounds=box),
         Text(box.x + _MACS_X, box.y + 34, "MACs", 9.5, "end", opacity=0.7, bounds=box),
     ]
-    at = box.y + _CARD_HEAD
+    y = box.y + _CARD_HEAD
     for operation, size in row.operations:
-        items += _operation_row(operation, size, Box(box.x, at, box.width, _CARD_ROW), most)
-        at += _CARD_ROW
+        items += _operation_row(operation, size, Box(box.x, y, box.width, _CARD_ROW), max_macs)
+        y += _CARD_ROW
     if layer.residual:
-        x, low, high = box.x + 15, at - _CARD_ROW / 2, box.y + 30
+        x, low, high = box.x + 15, y - _CARD_ROW / 2, box.y + 30
         ends = box.x + _NAME_X - 4
         items.append(Line(((ends, high), (x, high), (x, low), (ends - 1, low)), width=1, arrow=True))
     return Group(f"{run.name}: {run.operator}", tuple(items))
 
 
-def _operation_row(operation: Operation, size: tuple[int, int], box: Box, most: int) -> list[Item]:
-    colour, macs = OPERATION_COLORS[operation_kind(operation)], operation.macs(*size)
+def _operation_row(operation: Operation, size: tuple[int, int], box: Box, max_macs: int) -> list[Item]:
+    color, macs = OPERATION_COLORS[operation_kind(operation)], operation.macs(*size)
     line = box.y + 13.5
     longest = box.width - _BARS_X - 12
     name = Box(box.x + _NAME_X, box.y + 1, _SHAPE_X - _NAME_X - 8, box.height - 2)
     return [
-        Rect(name, colour, 0.22, radius=4),
+        Rect(name, color, 0.22, radius=4),
         shrink_to_width(
             Text(box.x + _NAME_X + 7, line, describe_operation(operation), 10.5, bounds=name), name.width - 14
         ),
         Text(box.x + _SHAPE_X, line, format_shape(size, operation.channels), 10.5, bounds=box),
         Text(box.x + _PARAMS_X, line, format_si(operation.params), 10.5, "end", bounds=box),
         Text(box.x + _MACS_X, line, format_si(macs), 10.5, "end", bounds=box),
-        Rect(Box(box.x + _BARS_X, box.y + 6, max(0.6, longest * macs / most), 7), colour, 0.85),
+        Rect(Box(box.x + _BARS_X, box.y + 6, max(0.6, longest * macs / max_macs), 7), color, 0.85),
     ]
 
 
-# A network by its repeats: stages of sub-blocks, equal ones in one colour, and what each sub-block is made of.
-
-
-_MODULES_MARGIN, _MODULES_WIDTH = 24.0, 1120.0
-
-
-_STAGE_WIDTH, _STAGE_GAP, _STAGE_WORDS_HEIGHT = 94.0, 12.0, 50.0  # _TOP: height of a stage's words
-
-
-_REPEAT_HEIGHT, _REPEAT_GAP = 40.0, 14.0
-
-
-# Of sub-blocks, in their order: none that a module has
-_SUB_BLOCK_COLORS = ("#c99a1e", "#1f9bb0", "#c8553d", "#5b62d6", "#7f9f2f", "#6b7280")
+# --- Repeats -----------------------------------------------------------------------------------------------------
 
 
 def modules_scene(counted: Count) -> Scene:
-    """The stages from left to right, over as many lines as they need, and the sub-blocks and modules below."""
-    right = _MODULES_WIDTH - _MODULES_MARGIN
-    items, at = draw_header(counted, None, _MODULES_MARGIN, 16, right)
-    at += 10
-    found, stages = find_repeats(counted)
+    """Lay out the stages as sequences of sub-blocks, wrapped, with the sub-blocks and modules below."""
+    right = _REPEATS_WIDTH - _MARGIN
+    items, y = draw_header(counted, None, _MARGIN, 16, right)
+    y += 10
+    sub_blocks, stages = find_repeats(counted)
     columns = [
         (part, stages.get(int(part.name[5:]), ()) if part.name.startswith("stage") else ())
         for part in network_parts(counted)
     ]
-    tall = (
-        _STAGE_WORDS_HEIGHT + max(len(made) for _, made in columns) * (_REPEAT_HEIGHT + _REPEAT_GAP) - _REPEAT_GAP + 8
-    )
-    x = _MODULES_MARGIN
-    for index, (part, made) in enumerate(columns):
+    rows = max(len(repeats) for _, repeats in columns)
+    height = _STAGE_WORDS_HEIGHT + rows * (_REPEAT_HEIGHT + _REPEAT_GAP) - _REPEAT_GAP + 8
+    x = _MARGIN
+    for index, (part, repeats) in enumerate(columns):
         if index and x + _STAGE_GAP + _STAGE_WIDTH > right:
-            x, at = _MODULES_MARGIN, at + tall + 18
+            x, y = _MARGIN, y + height + 18
         elif index:
-            items.append(Line(((x + 1, at + 24), (x + _STAGE_GAP - 1, at + 24)), width=1, arrow=True))
+            items.append(Line(((x + 1, y + 24), (x + _STAGE_GAP - 1, y + 24)), width=1, arrow=True))
             x += _STAGE_GAP
-        items.append(_stage_group(part, made, Box(x, at, _STAGE_WIDTH, tall)))
+        items.append(_stage_group(part, repeats, Box(x, y, _STAGE_WIDTH, height)))
         x += _STAGE_WIDTH
-    at += tall + 30
-    lines, side, end = _draw_sub_blocks(found, at)
-    legend, low = _draw_modules_legend(found, counted.arch.activation, side + 40, at)
-    drawn = (*items, *lines, *legend)
-    wide = max(right_edge(item) for item in drawn) + _MODULES_MARGIN
-    return Scene(wide, max(end, low) + 6, f"{summarize(counted)}, by what repeats in it", drawn)
+    y += height + 30
+    lines, side, bottom = _draw_sub_blocks(sub_blocks, y)
+    legend, legend_bottom = _draw_modules_legend(sub_blocks, counted.arch.activation, side + 40, y)
+    items += [*lines, *legend]
+    width = max(right_edge(item) for item in items) + _MARGIN
+    title = f"{summarize(counted)}, by its repeated blocks"
+    return Scene(width, max(bottom, legend_bottom) + 6, title, tuple(items))
 
 
 def sub_block_color(block: SubBlock) -> str:
-    """The colour of a sub-block, by its place in the alphabet."""
+    """Return the color of a sub-block, by its letter."""
     return _SUB_BLOCK_COLORS[(ord(block.letter) - ord("A")) % len(_SUB_BLOCK_COLORS)]
 
 
-def _stage_group(part: NetworkPart, made: tuple[BlockRepeat, ...], box: Box) -> Group:
+def _stage_group(part: NetworkPart, repeats: tuple[BlockRepeat, ...], box: Box) -> Group:
     line = 14.0
     out = str(part.channels) if part.kind == "classifier" else format_shape(part.size_out, part.channels)
-    words = (part.name, part.operator if made else f"{part.operator} {part.kernel}".strip(), out)
+    words = (part.name, part.operator if repeats else f"{part.operator} {part.kernel}".strip(), out)
     items: list[Item] = [Rect(box, INK, 0.03, 0.2, radius=6)]
     for index, text in enumerate(words):
         place = Box(box.x + 2, box.y + 4 + index * line, box.width - 4, line)
         items.append(
             centered_text(place, text, 10.0 if index else 11.5, bold=not index, opacity=1.0 if not index else 0.85)
         )
-    at = box.y + _STAGE_WORDS_HEIGHT
-    for index, repeat in enumerate(made):
-        place = Box(box.x + 6, at, box.width - 12, _REPEAT_HEIGHT)
+    y = box.y + _STAGE_WORDS_HEIGHT
+    for index, repeat in enumerate(repeats):
+        place = Box(box.x + 6, y, box.width - 12, _REPEAT_HEIGHT)
         items += _repeat_box(repeat, place)
         if index:
-            items.append(Line(((place.middle, at - _REPEAT_GAP), (place.middle, at - 1)), width=1, arrow=True))
-        at += _REPEAT_HEIGHT + _REPEAT_GAP
+            items.append(Line(((place.middle, y - _REPEAT_GAP), (place.middle, y - 1)), width=1, arrow=True))
+        y += _REPEAT_HEIGHT + _REPEAT_GAP
     return Group(
-        f"{part.name}: {', then '.join(_repeat_text(repeat) for repeat in made) or part.operator}", tuple(items)
+        f"{part.name}: {', then '.join(_repeat_text(repeat) for repeat in repeats) or part.operator}", tuple(items)
     )
 
 
@@ -318,56 +297,57 @@ def _repeat_box(repeat: BlockRepeat, box: Box) -> list[Item]:
     layer = repeat.rows[0].layer
     how = f"{layer.kernel}×{layer.kernel}" + (", stride 2" if layer.stride > 1 else "")
     many = f"× {len(repeat.rows)}" if len(repeat.rows) > 1 else ""
-    drawn: list[Item] = [Rect(box, sub_block_color(repeat.sub_block), 0.3, 0.8, radius=5)]
-    drawn.append(
+    items: list[Item] = [Rect(box, sub_block_color(repeat.sub_block), 0.3, 0.8, radius=5)]
+    items.append(
         centered_text(Box(box.x, box.y + 3, box.width, 19), f"{repeat.sub_block.letter} {many}".strip(), 13, bold=True)
     )
-    drawn.append(centered_text(Box(box.x, box.y + 22, box.width, 14), how, 9.5, opacity=0.85))
-    return drawn
+    items.append(centered_text(Box(box.x, box.y + 22, box.width, 14), how, 9.5, opacity=0.85))
+    return items
 
 
-def _draw_sub_blocks(found: tuple[SubBlock, ...], at: float) -> tuple[list[Item], float, float]:
-    """A line a sub-block: its letter, its modules with arrows between them, words; and where that ends, both ways."""
-    items: list[Item] = [Text(_MODULES_MARGIN, at, "Sub-blocks", 12, bold=True)]
-    at += 14
+def _draw_sub_blocks(sub_blocks: tuple[SubBlock, ...], y: float) -> tuple[list[Item], float, float]:
+    """Draw a line for each sub-block: letter, modules, description; return the right end and the bottom too."""
+    items: list[Item] = [Text(_MARGIN, y, "Sub-blocks", 12, bold=True)]
+    y += 14
     ends: list[tuple[float, float]] = []
-    for block in found:
-        letter = Box(_MODULES_MARGIN, at, 26, 26)
+    for block in sub_blocks:
+        letter = Box(_MARGIN, y, 26, 26)
         items += [
             Rect(letter, sub_block_color(block), 0.3, 0.8, radius=5),
             centered_text(letter, block.letter, 13, bold=True),
         ]
-        x = _MODULES_MARGIN + 40.0
+        x = _MARGIN + 40.0
         for index, module in enumerate(block.modules):
             if index:
-                items.append(Line(((x + 1, at + 13), (x + 15, at + 13)), width=1, arrow=True))
+                items.append(Line(((x + 1, y + 13), (x + 15, y + 13)), width=1, arrow=True))
                 x += 16
-            place = Box(x, at + 1, text_width(module, 10.5) + 20, 24)
+            place = Box(x, y + 1, text_width(module, 10.5) + 20, 24)
             items += [Rect(place, _module_color(module), 0.25, 0.8, radius=5), centered_text(place, module, 10.5)]
             x = place.right
         if block.residual:
-            items.append(Line(((x + 1, at + 13), (x + 15, at + 13)), width=1, arrow=True))
-            plus = Box(x + 16, at + 3, 20, 20)
+            items.append(Line(((x + 1, y + 13), (x + 15, y + 13)), width=1, arrow=True))
+            plus = Box(x + 16, y + 3, 20, 20)
             items += [Rect(plus, GREY, 0.2, 0.9, radius=10), centered_text(plus, "+", 14, bold=True)]
             x = plus.right
-        ends.append((x, at + 17))
-        at += 36
-    words = max(x for x, _ in ends) + 18
-    items += [Text(words, y, block.description, 11, opacity=0.85) for (_, y), block in zip(ends, found, strict=True)]
-    return items, max(right_edge(item) for item in items), at
+        ends.append((x, y + 17))
+        y += 36
+    x = max(end for end, _ in ends) + 18
+    for (_, baseline), block in zip(ends, sub_blocks, strict=True):
+        items.append(Text(x, baseline, block.description, 11, opacity=0.85))
+    return items, max(right_edge(item) for item in items), y
 
 
 def _draw_modules_legend(
-    found: tuple[SubBlock, ...], activation: str, left: float, at: float
+    sub_blocks: tuple[SubBlock, ...], activation: str, left: float, y: float
 ) -> tuple[list[Item], float]:
-    """What the modules of these sub-blocks are; and where that ends."""
-    items: list[Item] = [Text(left, at, "Modules", 12, bold=True)]
-    at += 24
-    for module in used_modules(found):
-        items.append(Rect(Box(left, at - 9, 10, 10), _module_color(module), 0.5, 0.8, radius=2))
-        items.append(Text(left + 16, at, describe_module(module, activation), 10.5, opacity=0.85))
-        at += 20
-    return items, at
+    """Draw the descriptions of the modules; return their bottom too."""
+    items: list[Item] = [Text(left, y, "Modules", 12, bold=True)]
+    y += 24
+    for module in used_modules(sub_blocks):
+        items.append(Rect(Box(left, y - 9, 10, 10), _module_color(module), 0.5, 0.8, radius=2))
+        items.append(Text(left + 16, y, describe_module(module, activation), 10.5, opacity=0.85))
+        y += 20
+    return items, y
 
 
 def _module_color(module: str) -> str:

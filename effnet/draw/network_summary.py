@@ -1,4 +1,4 @@
-"""What is drawn of a network, as data: its stages, and its layers with equal neighbours taken together."""
+"""What diagrams show of a network, as data and as JSON: stages, runs of equal layers, repeated blocks, totals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from effnet.arch import Arch, Count, Layer, LayerCount, Operation
+from effnet.arch.spec import BLOCK_KINDS
+from effnet.draw.diagram import CHANGED_COLOR, LAYER_COLORS, LAYER_NAMES, Box, Item, Rect, Text
 from effnet.draw.font import text_width, truncate
 from effnet.draw.formatting import (
     ACTIVATION_NAMES,
@@ -19,19 +21,34 @@ from effnet.draw.formatting import (
     operation_kind,
     operator_name,
 )
-from effnet.draw.scene import CHANGED_COLOR, LAYER_COLORS, LAYER_NAMES, Box, Item, Rect, Text
+
+_MODULE_DESCRIPTIONS = MappingProxyType(
+    {
+        "expand": "expand: conv 1×1",
+        "depthwise": "depthwise: conv k×k, each channel separately",
+        "fused": "fused: conv k×k",
+        "squeeze-excite": "squeeze-excite: average, linear, linear, scale",
+        "project": "project: conv 1×1",
+    }
+)
+_NAME_FONT_SIZE = 22.0
+
+JsonRow = dict[str, Any]
+
+
+# --- Stages and layers -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class NetworkPart:
-    """A column of the network's drawing: the picture, the stem, a stage, the head or the classifier."""
+    """A column of the network's diagram: the image, the stem, a stage, the head or the classifier."""
 
-    name: str  # "picture", "stem", "stage1" …, "head", "classifier"
-    kind: str  # as a layer's, or "picture"
+    name: str  # "image", "stem", "stage1", …, "head", "classifier"
+    kind: str  # that of its layers, or "image"
     operator: str
     kernel: str
     stride: int
-    squeeze: float  # the row's ratio; 0: no squeeze-excite
+    squeeze: float  # ratio of the squeeze-excite; 0: none
     layers: int
     size_in: tuple[int, int]
     size_out: tuple[int, int]
@@ -43,47 +60,47 @@ class NetworkPart:
 
 @dataclass(frozen=True)
 class LayerRun:
-    """Layers of one stage that follow each other and are alike in everything but the rate of their drop path."""
+    """Consecutive layers of one stage that are equal in everything but their drop path."""
 
     rows: tuple[LayerCount, ...]
     operator: str
 
     @property
     def first(self) -> LayerCount:
-        """Whose counts are those of each."""
+        """The first layer, whose counts are those of each."""
         return self.rows[0]
 
     @property
     def kernel(self) -> str:
-        """``5×5``; nothing for the classifier."""
+        """``5×5``; empty for the classifier."""
         return format_kernel(self.first.layer)
 
     @property
     def name(self) -> str:
-        """``stage3.1``, or ``stage3.1–3`` where there are several."""
+        """``stage3.1``, or ``stage3.1–3`` for several layers."""
         last = self.rows[-1].name.rpartition(".")[2]
         return self.first.name if len(self.rows) == 1 else f"{self.first.name}–{last}"
 
 
 def expand_ratio(arch: Arch, layer: Layer) -> int:
-    """The ``expand`` of the row that the layer comes from; 1 for what is no block."""
-    return arch.stages[layer.stage - 1].expand if layer.kind in ("mbconv", "fused") else 1
+    """Return the ``expand`` of the layer's row; 1 for other layers than blocks."""
+    return arch.stages[layer.stage - 1].expand if layer.kind in BLOCK_KINDS else 1
 
 
 def network_parts(counted: Count) -> tuple[NetworkPart, ...]:
-    """From the stem to the classifier, which is a part of its own."""
-    found = []
+    """Return the parts from the stem to the classifier."""
+    parts = []
     for (stage, kind), members in groupby(counted.layers, lambda row: (row.layer.stage, row.layer.kind)):
         rows = list(members)
-        first, block = rows[0].layer, kind in ("mbconv", "fused")
-        found.append(
+        first, is_block = rows[0].layer, kind in BLOCK_KINDS
+        parts.append(
             NetworkPart(
-                name=f"stage{stage}" if block else kind,
+                name=f"stage{stage}" if is_block else kind,
                 kind=kind,
                 operator=operator_name(first, expand_ratio(counted.arch, first)),
                 kernel=format_kernel(first),
                 stride=first.stride,
-                squeeze=counted.arch.stages[stage - 1].squeeze if block else 0.0,
+                squeeze=counted.arch.stages[stage - 1].squeeze if is_block else 0.0,
                 layers=len(rows),
                 size_in=rows[0].size_in,
                 size_out=rows[-1].size_out,
@@ -93,40 +110,28 @@ def network_parts(counted: Count) -> tuple[NetworkPart, ...]:
                 macs=sum(row.macs for row in rows),
             )
         )
-    return tuple(found)
+    return tuple(parts)
 
 
 def input_part(counted: Count) -> NetworkPart:
-    """What enters the network, as a column of its own."""
+    """Return the input image as a part."""
     channels = counted.layers[0].layer.inputs
-    return NetworkPart("picture", "picture", "", "", 0, 0.0, 1, counted.size, counted.size, channels, channels, 0, 0)
+    return NetworkPart("image", "image", "", "", 0, 0.0, 1, counted.size, counted.size, channels, channels, 0, 0)
 
 
 def layer_runs(counted: Count) -> Iterator[LayerRun]:
-    """Every layer, equal neighbours of a stage together."""
-    alike = groupby(counted.layers, lambda row: (replace(row.layer, name="", drop_path=0.0), row.size_in))
-    for (layer, _), members in alike:
+    """Yield all layers, with equal neighbors of a stage as one run."""
+    runs = groupby(counted.layers, lambda row: (replace(row.layer, name="", drop_path=0.0), row.size_in))
+    for (layer, _), members in runs:
         yield LayerRun(tuple(members), operator_name(layer, expand_ratio(counted.arch, layer)))
 
 
-# What repeats in a network: sub-blocks, which are layers of the same operations, and modules, their operations.
-
-
-# What is inside of each
-_MODULE_DESCRIPTIONS = MappingProxyType(
-    {
-        "expand": "expand: conv 1×1",
-        "depthwise": "depthwise: conv k×k, each channel by itself",
-        "fused": "fused: conv k×k",
-        "squeeze-excite": "squeeze-excite: average, linear, linear, scale",
-        "project": "project: conv 1×1",
-    }
-)
+# --- Repeated blocks ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class SubBlock:
-    """Blocks with the same operations in the same order, whatever their sizes."""
+    """Blocks with the same operations in the same order, of any size."""
 
     letter: str
     kind: str  # "mbconv" or "fused"
@@ -135,7 +140,7 @@ class SubBlock:
 
     @property
     def description(self) -> str:
-        """``MBConv with expansion and residual``."""
+        """``MBConv with expansion, with residual``."""
         name = {"mbconv": "MBConv", "fused": "Fused-MBConv"}[self.kind]
         expands = "expand" in self.modules or (self.kind == "fused" and "project" in self.modules)
         return f"{name} {'with' if expands else 'without'} expansion, {'with' if self.residual else 'without'} residual"
@@ -143,47 +148,47 @@ class SubBlock:
 
 @dataclass(frozen=True)
 class BlockRepeat:
-    """Neighbouring layers of a stage that are the same sub-block with the same kernel and stride."""
+    """Consecutive layers of a stage that are the same sub-block with the same kernel and stride."""
 
     sub_block: SubBlock
     rows: tuple[LayerCount, ...]
 
 
 def block_modules(operations: tuple[Operation, ...]) -> tuple[str, ...]:
-    """The modules that these operations make up: a squeeze-excite is one."""
+    """Return the modules that these operations form: both of a squeeze-excite are one module."""
     kinds = [operation_kind(operation) for operation in operations]
     return tuple("squeeze-excite" if kind == "reduce" else kind for kind in kinds if kind != "excite")
 
 
-def used_modules(found: Iterable[SubBlock]) -> tuple[str, ...]:
-    """The modules that these sub-blocks have, in the order in which a block runs them."""
-    used = {module for block in found for module in block.modules}
+def used_modules(sub_blocks: Iterable[SubBlock]) -> tuple[str, ...]:
+    """Return the modules of these sub-blocks in the order in which a block runs them."""
+    used = {module for block in sub_blocks for module in block.modules}
     return tuple(module for module in _MODULE_DESCRIPTIONS if module in used)
 
 
 def describe_module(module: str, activation: str) -> str:
-    """What is inside of a module, with what follows its convolution."""
+    """Return the content of a module, with what follows its convolution."""
     if module == "squeeze-excite":
         return _MODULE_DESCRIPTIONS[module]
-    acts = "" if module == "project" else f", {ACTIVATION_NAMES[activation]}"
-    return f"{_MODULE_DESCRIPTIONS[module]}, batch norm{acts}"
+    after = "" if module == "project" else f", {ACTIVATION_NAMES[activation]}"
+    return f"{_MODULE_DESCRIPTIONS[module]}, batch norm{after}"
 
 
 def find_repeats(counted: Count) -> tuple[tuple[SubBlock, ...], dict[int, tuple[BlockRepeat, ...]]]:
-    """The sub-blocks, with letters in the order in which they come, and by stage what it is made of."""
-    found: dict[tuple[object, ...], SubBlock] = {}
+    """Return the sub-blocks, lettered in order of appearance, and the repeats of each stage by its number."""
+    sub_blocks: dict[tuple[object, ...], SubBlock] = {}
 
     def sub_block(row: LayerCount) -> SubBlock:
         modules = block_modules(tuple(operation for operation, _ in row.operations))
         key = (row.layer.kind, modules, row.layer.residual)
-        letter = chr(ord("A") + len(found))
-        return found.setdefault(key, SubBlock(letter, row.layer.kind, modules, row.layer.residual))
+        letter = chr(ord("A") + len(sub_blocks))
+        return sub_blocks.setdefault(key, SubBlock(letter, row.layer.kind, modules, row.layer.residual))
 
     stages: dict[int, tuple[BlockRepeat, ...]] = {}
-    blocks = (row for row in counted.layers if row.layer.kind in ("mbconv", "fused"))
+    blocks = (row for row in counted.layers if row.layer.kind in BLOCK_KINDS)
     for stage, rows in groupby(blocks, lambda row: row.layer.stage):
         stages[stage] = tuple(_group_repeats([(sub_block(row), row) for row in rows]))
-    return tuple(found.values()), stages
+    return tuple(sub_blocks.values()), stages
 
 
 def _group_repeats(pairs: list[tuple[SubBlock, LayerCount]]) -> Iterator[BlockRepeat]:
@@ -191,14 +196,11 @@ def _group_repeats(pairs: list[tuple[SubBlock, LayerCount]]) -> Iterator[BlockRe
         yield BlockRepeat(block, tuple(row for _, row in members))
 
 
-# What stands above and below a network's drawing: its name and totals, and what the colours mean.
-
-
-_NAME_FONT_SIZE = 22.0
+# --- Header and legend -------------------------------------------------------------------------------------------
 
 
 def summarize(counted: Count) -> str:
-    """A network in one line: ``b0 at 224×224: 5.29 M params, 386 M MACs``."""
+    """Return a network in one line: ``b0 at 224×224: 5.29 M params, 386 M MACs``."""
     totals = f"{format_si(counted.params)} params, {format_si(counted.macs)} MACs"
     return f"{arch_title(counted.arch)} at {format_size(counted.size)}: {totals}"
 
@@ -208,28 +210,28 @@ def _format_totals(counted: Count) -> list[str]:
 
 
 def format_settings(counted: Count) -> list[str]:
-    """What holds for the whole network: activation, dropout, drop path."""
+    """Return the settings of the whole network: activation, dropout, drop path."""
     arch = counted.arch
     return [ACTIVATION_NAMES[arch.activation], f"dropout {arch.dropout:g}", f"drop path {arch.drop_path:g}"]
 
 
 def draw_header(
-    counted: Count, against: Count | None, left: float, top: float, right: float, before: str = ""
+    counted: Count, other: Count | None, left: float, top: float, right: float, prefix: str = ""
 ) -> tuple[list[Item], float]:
-    """Name, totals and settings from ``top`` on; and where they end. What differs from ``against`` is marked."""
-    other = against or counted
-    name = truncate(before + arch_title(counted.arch), right - left, _NAME_FONT_SIZE, bold=True)
+    """Draw name, totals and settings, with differences from ``other`` marked; return the items and their bottom."""
+    name = truncate(prefix + arch_title(counted.arch), right - left, _NAME_FONT_SIZE, bold=True)
     items: list[Item] = [Text(left, top + _NAME_FONT_SIZE, name, _NAME_FONT_SIZE, bold=True)]
-    totals = _mark_differences(_format_totals(counted), _format_totals(other))
-    if against:
-        for place, ratio in ((0, counted.params / against.params), (1, counted.macs / against.macs)):
-            totals[place] = (f"{totals[place][0]} (× {ratio:.3g})", totals[place][1])
-    at = top + _NAME_FONT_SIZE + 24
-    for words, size in ((totals, 13.0), (_mark_differences(format_settings(counted), format_settings(other)), 11.0)):
-        line, at = _draw_words(words, size, left, at, right)
+    totals = _mark_differences(_format_totals(counted), _format_totals(other or counted))
+    settings = _mark_differences(format_settings(counted), format_settings(other or counted))
+    if other:
+        for index, ratio in ((0, counted.params / other.params), (1, counted.macs / other.macs)):
+            totals[index] = (f"{totals[index][0]} (× {ratio:.3g})", totals[index][1])
+    y = top + _NAME_FONT_SIZE + 24
+    for words, size in ((totals, 13.0), (settings, 11.0)):
+        line, y = _draw_words(words, size, left, y, right)
         items += line
-        at += 19
-    return items, at - 10
+        y += 19
+    return items, y - 10
 
 
 def _mark_differences(words: list[str], others: list[str]) -> list[tuple[str, bool]]:
@@ -237,84 +239,81 @@ def _mark_differences(words: list[str], others: list[str]) -> list[tuple[str, bo
 
 
 def _draw_words(
-    words: list[tuple[str, bool]], size: float, left: float, at: float, right: float
+    words: list[tuple[str, bool]], size: float, left: float, y: float, right: float
 ) -> tuple[list[Item], float]:
-    """Words with dots between them on as many lines as they need, those that differ marked; and the last baseline."""
+    """Draw words separated by dots, wrapped at ``right``, those that differ marked; return the last baseline too."""
     items: list[Item] = []
     x = left
-    for index, (word, changed) in enumerate(words):
-        wide = text_width(word, size)
-        if index and x + 20 + wide > right:
-            x, at = left, at + 1.6 * size
+    for index, (word, differs) in enumerate(words):
+        width = text_width(word, size)
+        if index and x + 20 + width > right:
+            x, y = left, y + 1.6 * size
         elif index:
-            items.append(Text(x + 10, at, "·", size, "middle", opacity=0.6))
+            items.append(Text(x + 10, y, "·", size, "middle", opacity=0.6))
             x += 20
-        if changed:
-            items.append(Rect(Box(x - 4, at - 1.05 * size, wide + 8, 1.42 * size), CHANGED_COLOR, 0.32, radius=4))
-        items.append(Text(x, at, word, size, opacity=0.85))
-        x += wide
-    return items, at
+        if differs:
+            items.append(Rect(Box(x - 4, y - 1.05 * size, width + 8, 1.42 * size), CHANGED_COLOR, 0.32, radius=4))
+        items.append(Text(x, y, word, size, opacity=0.85))
+        x += width
+    return items, y
 
 
 def draw_legend(kinds: Collection[str], note: str, left: float, top: float, right: float) -> tuple[list[Item], float]:
-    """What the colours of the layers mean, and a note; and where they end."""
-    found = [(LAYER_COLORS[kind], LAYER_NAMES[kind]) for kind in LAYER_NAMES if kind in kinds]
-    return draw_swatches(found, note, left, top, right)
+    """Draw the legend of the layers' colors and a note; return the items and their bottom."""
+    entries = [(LAYER_COLORS[kind], LAYER_NAMES[kind]) for kind in LAYER_NAMES if kind in kinds]
+    return draw_swatches(entries, note, left, top, right)
 
 
 def draw_swatches(
-    found: Collection[tuple[str, str]], note: str, left: float, top: float, right: float
+    entries: Collection[tuple[str, str]], note: str, left: float, top: float, right: float
 ) -> tuple[list[Item], float]:
-    """A square of each colour with its words, then a note, over as many lines as they need; and where they end."""
+    """Draw a square of each color with its label, then a note, wrapped at ``right``; return the bottom too."""
     items: list[Item] = []
-    x, line = left, top + 10
-    for colour, words in found:
-        wide = 14 + text_width(words, 10) + 16
-        if x > left and x + wide > right:
-            x, line = left, line + 16
+    x, y = left, top + 10
+    for color, label in entries:
+        width = 14 + text_width(label, 10) + 16
+        if x > left and x + width > right:
+            x, y = left, y + 16
         items += [
-            Rect(Box(x, line - 8.5, 10, 10), colour, 0.6, 0.75, radius=2),
-            Text(x + 14, line, words, 10, opacity=0.85),
+            Rect(Box(x, y - 8.5, 10, 10), color, 0.6, 0.75, radius=2),
+            Text(x + 14, y, label, 10, opacity=0.85),
         ]
-        x += wide
-    rest: list[str] = []
+        x += width
+    line: list[str] = []
     for word in note.split():
-        if rest and x + text_width(" ".join([*rest, word]), 10) > right:
-            items.append(Text(x, line, " ".join(rest), 10, opacity=0.65))
-            x, line, rest = left, line + 16, []
-        rest.append(word)
-    if rest:
-        items.append(Text(x, line, " ".join(rest), 10, opacity=0.65))
-    return items, line + 6
+        if line and x + text_width(" ".join([*line, word]), 10) > right:
+            items.append(Text(x, y, " ".join(line), 10, opacity=0.65))
+            x, y, line = left, y + 16, []
+        line.append(word)
+    if line:
+        items.append(Text(x, y, " ".join(line), 10, opacity=0.65))
+    return items, y + 6
 
 
-# What a diagram shows, as plain data: rows of stages, layers or operations, repeats, differences, a block.
-
-
-JsonRow = dict[str, Any]
+# --- JSON --------------------------------------------------------------------------------------------------------
 
 
 def stages_to_json(counted: Count) -> list[JsonRow]:
-    """A row for the stem, each stage, the head and the classifier."""
-    return [_part_to_json(part) for part in network_parts(counted)]
+    """Return a row for the stem, each stage, the head and the classifier."""
+    return [asdict(part) for part in network_parts(counted)]
 
 
 def layers_to_json(counted: Count, operations: bool = False) -> list[JsonRow]:
-    """A row a layer; with its operations if wanted."""
+    """Return a row for each layer, optionally with its operations."""
     return [
         _layer_to_json(counted, row)
-        | ({"operations": [operation_to_json(*each) for each in row.operations]} if operations else {})
+        | ({"operations": [operation_to_json(*pair) for pair in row.operations]} if operations else {})
         for row in counted.layers
     ]
 
 
 def modules_to_json(counted: Count) -> JsonRow:
-    """The sub-blocks by their letters, and of which of them each stage consists."""
-    found, made = find_repeats(counted)
+    """Return the sub-blocks and the sequence of sub-blocks of each stage."""
+    sub_blocks, stages = find_repeats(counted)
     return {
         "sub_blocks": [
             {"letter": block.letter, "block": block.kind, "modules": list(block.modules), "residual": block.residual}
-            for block in found
+            for block in sub_blocks
         ],
         "stages": [
             {
@@ -327,68 +326,41 @@ def modules_to_json(counted: Count) -> JsonRow:
                         "stride": repeat.rows[0].layer.stride,
                         "layers": [row.name for row in repeat.rows],
                     }
-                    for repeat in each
+                    for repeat in repeats
                 ],
             }
-            for stage, each in made.items()
+            for stage, repeats in stages.items()
         ],
     }
 
 
 def differences_to_json(first: Count, second: Count) -> list[JsonRow]:
-    """What differs, one row a fact: of the whole network, and of each of its parts; null where one has no such part."""
-    found: list[JsonRow] = []
+    """Return a row for each difference of the networks and of their parts; null where one lacks the part."""
+    rows: list[JsonRow] = []
     for fact in ("resolution", "activation", "dropout", "drop_path"):
-        found += _difference_row("network", fact, getattr(first.arch, fact), getattr(second.arch, fact))
+        rows += _difference_row("network", fact, getattr(first.arch, fact), getattr(second.arch, fact))
     for fact in ("size", "params", "macs"):
-        found += _difference_row("network", fact, getattr(first, fact), getattr(second, fact))
+        rows += _difference_row("network", fact, getattr(first, fact), getattr(second, fact))
     ours, theirs = ({row["name"]: row for row in stages_to_json(counted)} for counted in (first, second))
     for name in dict.fromkeys([*ours, *theirs]):
         one, other = ours.get(name, {}), theirs.get(name, {})
         for fact in one or other:
-            found += _difference_row(name, fact, one.get(fact), other.get(fact))
-    return found
+            rows += _difference_row(name, fact, one.get(fact), other.get(fact))
+    return rows
 
 
 def _difference_row(of: str, fact: str, first: object, second: object) -> list[JsonRow]:
     return [] if first == second else [{"of": of, "fact": fact, "first": first, "second": second}]
 
 
-def _part_to_json(part: NetworkPart) -> JsonRow:
-    return asdict(part)
-
-
 def _layer_to_json(counted: Count, row: LayerCount) -> JsonRow:
-    layer = row.layer
-    return {
-        "name": row.name,
-        "kind": layer.kind,
-        "operator": operator_name(layer, expand_ratio(counted.arch, layer)),
-        "kernel": layer.kernel,
-        "stride": layer.stride,
-        "expanded": layer.expanded,
-        "squeezed": layer.squeezed,
-        "residual": layer.residual,
-        "drop_path": layer.drop_path,
-        "size_in": row.size_in,
-        "size_out": row.size_out,
-        "inputs": layer.inputs,
-        "channels": layer.channels,
-        "params": row.params,
-        "macs": row.macs,
-    }
+    layer = asdict(row.layer) | {"operator": operator_name(row.layer, expand_ratio(counted.arch, row.layer))}
+    counts = {name: getattr(row, name) for name in ("size_in", "size_out", "params", "macs")}
+    return {name: value for name, value in layer.items() if name != "stage"} | counts
 
 
 def operation_to_json(operation: Operation, size: tuple[int, int]) -> JsonRow:
-    return {
-        "name": operation.name,
-        "kind": operation_kind(operation),
-        "kernel": operation.kernel,
-        "stride": operation.stride,
-        "groups": operation.groups,
-        "inputs": operation.inputs,
-        "channels": operation.channels,
-        "size_out": size,
-        "params": operation.params,
-        "macs": operation.macs(*size),
-    }
+    """Return an operation whose output map has that size."""
+    names = ("name", "kernel", "stride", "groups", "inputs", "channels", "params")
+    row = {name: getattr(operation, name) for name in names}
+    return row | {"kind": operation_kind(operation), "size_out": size, "macs": operation.macs(*size)}

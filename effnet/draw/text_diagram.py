@@ -1,4 +1,4 @@
-"""A network or a block drawn with letters, for a terminal: what the diagrams show, in lines of text."""
+"""Networks and blocks as text for a terminal: what the diagrams show, in lines of text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from effnet.draw.formatting import ACTIVATION_NAMES, describe_operation, format_
 from effnet.draw.network_diagram import COST_ROWS, TEXT_ROWS, check_detail
 from effnet.draw.network_summary import (
     BlockRepeat,
-    NetworkPart,
     describe_module,
     find_repeats,
     format_settings,
@@ -22,7 +21,7 @@ from effnet.draw.network_summary import (
     used_modules,
 )
 
-_MAP_BAR_LENGTH, _COST_BAR_LENGTH = 24, 10  # letters that the largest map, and the largest cost, take
+_MAP_BAR_LENGTH, _COST_BAR_LENGTH = 24, 10  # letters of the bars of the largest map and cost
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -33,157 +32,145 @@ def network_text(
     channels: int = 3,
     detail: str = "stages",
 ) -> str:
-    """The network with a line a stage, a layer or an operation, with maps and MACs as bars to scale.
+    """Return the network with one line per stage, layer or operation, with maps and MACs as bars to scale.
 
-    Raises ``ValueError`` for a detail that there is none of, and for a size below one pixel.
+    Arguments and errors are those of `effnet.draw.network_diagram.draw_network`.
     """
-    drawing = {"stages": _stage_lines, "layers": _layer_lines, "operations": _operation_lines}[check_detail(detail)]
+    detail_lines = {"stages": _stage_lines, "layers": _layer_lines, "operations": _operation_lines}
+    lines_of = detail_lines[check_detail(detail)]
     counted = count(arch, size, classes, channels)
-    drawn = drawing(counted)
-    return "\n".join([summarize(counted), ", ".join(format_settings(counted)), "", *drawn])
+    return "\n".join([summarize(counted), ", ".join(format_settings(counted)), "", *lines_of(counted)])
 
 
 def modules_text(arch: str | Arch, size: Size | None = None, classes: int = 1000, channels: int = 3) -> str:
-    """The network by what repeats in it: stages of sub-blocks, and what each sub-block is made of."""
+    """Return the network by its repeated blocks: stages of sub-blocks, and the modules of each sub-block."""
     counted = count(arch, size, classes, channels)
-    found, made = find_repeats(counted)
+    sub_blocks, repeats = find_repeats(counted)
     stages = [
-        [part.name, part.operator, _output_text(part), " → ".join(map(_describe_repeat, made.get(index, ())))]
+        [
+            part.name,
+            part.operator,
+            str(part.channels) if part.kind == "classifier" else format_shape(part.size_out, part.channels),
+            " → ".join(map(_describe_repeat, repeats.get(index, ()))),
+        ]
         for index, part in enumerate(network_parts(counted))
     ]
     blocks = [
         [block.letter, " → ".join([*block.modules, *(["+ input"] if block.residual else [])]), block.description]
-        for block in found
+        for block in sub_blocks
     ]
-    inside = [describe_module(module, counted.arch.activation) for module in used_modules(found)]
-    lines = [summarize(counted), "", *_align_columns(stages), "", *_align_columns(blocks), "", *inside]
-    return "\n".join(lines)
+    modules = [describe_module(module, counted.arch.activation) for module in used_modules(sub_blocks)]
+    return "\n".join([summarize(counted), "", *_align_columns(stages), "", *_align_columns(blocks), "", *modules])
 
 
 def comparison_text(first: Count, second: Count) -> str:
-    """Two networks in one table: where they differ, the first's fact, an arrow and the second's."""
+    """Return two networks in one table; where they differ, both facts with an arrow between them."""
     ours, theirs = ({part.name: part for part in network_parts(counted)} for counted in (first, second))
     names = sorted(dict.fromkeys([*ours, *theirs]), key=lambda n: {"stem": 0, "head": 2, "classifier": 3}.get(n, 1))
     rows = [["", *(name for name, _ in (*TEXT_ROWS, *COST_ROWS))]]
     for name in names:
         pair = (ours.get(name), theirs.get(name))
-        facts = [_format_change(*(tell(part) if part else "none" for part in pair)) for _, tell in TEXT_ROWS]
-        costs = [_format_change(*(format_si(tell(part)) if part else "none" for part in pair)) for _, tell in COST_ROWS]
+        facts = [_format_change(*(text_of(part) if part else "none" for part in pair)) for _, text_of in TEXT_ROWS]
+        costs = [
+            _format_change(*(format_si(cost_of(part)) if part else "none" for part in pair)) for _, cost_of in COST_ROWS
+        ]
         rows.append([name, *facts, *costs])
-    words = [_format_change(*pair) for pair in zip(format_settings(first), format_settings(second), strict=True)]
+    settings = [_format_change(*pair) for pair in zip(format_settings(first), format_settings(second), strict=True)]
     ratios = f"params × {second.params / first.params:.3g}, MACs × {second.macs / first.macs:.3g}"
-    return "\n".join(
-        [summarize(first), f"→ {summarize(second)} ({ratios})", ", ".join(words), "", *_align_columns(rows)]
-    )
+    heading = [summarize(first), f"→ {summarize(second)} ({ratios})", ", ".join(settings)]
+    return "\n".join([*heading, "", *_align_columns(rows)])
 
 
-def block_text(subject: BlockSpec) -> str:
-    """A block from the top down, shapes on its arrows, the residual at its side, and its conditions in words."""
-    residual = subject.layer.residual and not subject.part
+def block_text(spec: BlockSpec) -> str:
+    """Return a block from top to bottom, with shapes on its arrows, the residual at its side, and its conditions."""
+    has_residual = spec.layer.residual and not spec.part
     rows: list[list[str]] = [["in"]]
-    size, channels = subject.size, subject.channels[0]
-    for operation, after in subject.operations:
-        what, rail = operation_kind(operation), "│" if operation.pooled else ""
-        if what != "excite":
+    size, channels = spec.size, spec.channels[0]
+    for operation, size_out in spec.operations:
+        kind, rail = operation_kind(operation), "│" if operation.pooled else ""
+        if kind != "excite":
             rows.append([f"│ {format_shape(size, channels)}"])
-        acts = "sigmoid" if what == "excite" else ACTIVATION_NAMES[subject.activation] if operation.activation else ""
-        follows = ", ".join(filter(None, ("batch norm" if operation.norm else "", acts)))
-        costs = (f"{format_si(operation.params)} params", f"{format_si(operation.macs(*after))} MACs")
+        activation = ACTIVATION_NAMES[spec.activation] if operation.activation else ""
+        activation = "sigmoid" if kind == "excite" else activation
+        after = ", ".join(filter(None, ("batch norm" if operation.norm else "", activation)))
+        costs = (f"{format_si(operation.params)} params", f"{format_si(operation.macs(*size_out))} MACs")
         name = f"{rail}  {describe_operation(operation)}".strip()
-        if what == "reduce":
+        if kind == "reduce":
             rows.append(["├──╮ squeeze-excite", "", "", ""])
-        rows.append([f"{name}{f' → {format_shape(after, operation.channels)}' if rail else ''}", follows, *costs])
-        if what == "excite":
+        rows.append([f"{name}{f' → {format_shape(size_out, operation.channels)}' if rail else ''}", after, *costs])
+        if kind == "excite":
             rows.append(["×──╯"])
         if not operation.pooled:
-            size, channels = after, operation.channels
-    rows += [
-        [f"│ {format_shape(size, channels)}"],
-        *([["+"], [f"│ {format_shape(size, channels)}"]] if residual else []),
-        ["out"],
-    ]
+            size, channels = size_out, operation.channels
+    shape = [f"│ {format_shape(size, channels)}"]
+    rows += [shape, *([["+"], shape] if has_residual else []), ["out"]]
     lines = _align_columns(rows, left=(0, 1))
-    if residual:
+    if has_residual:
         lines = _add_residual_rail(lines)
-    words = [f"{'●' if each.holds else '○'} {each.heading}: {each.because}" for each in block_conditions(subject)]
-    total = f"{format_si(subject.params)} params, {format_si(subject.macs)} MACs"
-    return "\n".join([f"{subject.title}: {total}", "", *lines, "", *words])
+    conditions = [f"{'●' if one.holds else '○'} {one.heading}: {one.because}" for one in block_conditions(spec)]
+    totals = f"{format_si(spec.params)} params, {format_si(spec.macs)} MACs"
+    return "\n".join([f"{spec.title}: {totals}", "", *lines, "", *conditions])
 
 
 def _add_residual_rail(lines: list[str]) -> list[str]:
-    """A line down the left side, from what enters to where it is added."""
+    """Draw a line on the left from the input to the addition."""
     added = next(index for index, line in enumerate(lines) if line.startswith("+"))
-    before = {1: "╭─", added: "╰►"}
-    return [f"{before.get(index, '│ ' if 1 < index < added else '  ')}{line}" for index, line in enumerate(lines)]
+    prefixes = {1: "╭─", added: "╰►"}
+    return [f"{prefixes.get(index, '│ ' if 1 < index < added else '  ')}{line}" for index, line in enumerate(lines)]
 
 
 def _stage_lines(counted: Count) -> list[str]:
-    found = (input_part(counted), *network_parts(counted))
-    side, most = max(counted.size), max(part.macs for part in found)
+    parts = (input_part(counted), *network_parts(counted))
+    side, max_macs = max(counted.size), max(part.macs for part in parts)
     rows = [["", "", "operator", "layers", "map", "channels", "params", "MACs", ""]]
-    for part in found:
+    for part in parts:
         extent = 1 if part.kind == "classifier" else part.size_out[1]
         operator = ", ".join(filter(None, (f"{part.operator} {part.kernel}".strip(), "SE" if part.squeeze else "")))
         layers = f"× {part.layers}" if part.name.startswith("stage") else ""
-        map_ = "" if part.kind == "classifier" else f"{part.size_out[0]}×{part.size_out[1]}"
-        costs = ["", "", ""] if part.kind == "picture" else _cost_cells(part.params, part.macs, most)
-        rows.append(
-            [part.name, text_bar(extent / side, _MAP_BAR_LENGTH), operator, layers, map_, str(part.channels), *costs]
-        )
+        map_size = "" if part.kind == "classifier" else f"{part.size_out[0]}×{part.size_out[1]}"
+        costs = ["", "", ""] if part.kind == "image" else _cost_cells(part.params, part.macs, max_macs)
+        bar = text_bar(extent / side, _MAP_BAR_LENGTH)
+        rows.append([part.name, bar, operator, layers, map_size, str(part.channels), *costs])
     return _align_columns(rows, left=(0, 1, 2, 8))
 
 
 def _layer_lines(counted: Count) -> list[str]:
-    most = max(row.macs for row in counted.layers)
+    max_macs = max(row.macs for row in counted.layers)
     rows = [["", "operator", "in", "out", "", "params", "MACs", ""]]
     for run in layer_runs(counted):
         for row in run.rows:
             layer = row.layer
-            made = ", ".join(filter(None, (f"{run.operator} {run.kernel}".strip(), "SE" if layer.squeezed else "")))
+            operator = ", ".join(filter(None, (f"{run.operator} {run.kernel}".strip(), "SE" if layer.squeezed else "")))
             out = str(layer.channels) if layer.kind == "classifier" else format_shape(row.size_out, layer.channels)
-            added = "+ input" if layer.residual else ""
-            maps = [format_shape(row.size_in, layer.inputs), out, added]
-            rows.append([row.name, made, *maps, *_cost_cells(row.params, row.macs, most)])
+            shapes = [format_shape(row.size_in, layer.inputs), out, "+ input" if layer.residual else ""]
+            rows.append([row.name, operator, *shapes, *_cost_cells(row.params, row.macs, max_macs)])
     return _align_columns(rows, left=(0, 1, 4, 7))
 
 
 def _operation_lines(counted: Count) -> list[str]:
-    most = max(operation.macs(*size) for row in counted.layers for operation, size in row.operations)
+    max_macs = max(operation.macs(*size) for row in counted.layers for operation, size in row.operations)
     rows = [["", "out", "params", "MACs", ""]]
     for run in layer_runs(counted):
         row = run.first
-        many = f", × {len(run.rows)}, each" if len(run.rows) > 1 else ""
-        added = ", + input" if row.layer.residual else ""
-        rows.append(
-            [
-                f"{run.name}: {run.operator}{many}{added}",
-                format_shape(row.size_in, row.layer.inputs) + " in",
-                "",
-                "",
-                "",
-            ]
-        )
+        each = f", × {len(run.rows)}, each" if len(run.rows) > 1 else ""
+        residual = ", + input" if row.layer.residual else ""
+        heading = f"{run.name}: {run.operator}{each}{residual}"
+        rows.append([heading, format_shape(row.size_in, row.layer.inputs) + " in", "", "", ""])
         for operation, size in row.operations:
-            out = format_shape(size, operation.channels)
-            rows.append(
-                [f"  {describe_operation(operation)}", out, *_cost_cells(operation.params, operation.macs(*size), most)]
-            )
+            costs = _cost_cells(operation.params, operation.macs(*size), max_macs)
+            rows.append([f"  {describe_operation(operation)}", format_shape(size, operation.channels), *costs])
     return _align_columns(rows, left=(0, 4))
 
 
-def _cost_cells(params: int, macs: int, most: int) -> list[str]:
-    return [format_si(params), format_si(macs), text_bar(macs / most, _COST_BAR_LENGTH)]
-
-
-def _output_text(part: NetworkPart) -> str:
-    return str(part.channels) if part.kind == "classifier" else format_shape(part.size_out, part.channels)
+def _cost_cells(params: int, macs: int, max_macs: int) -> list[str]:
+    return [format_si(params), format_si(macs), text_bar(macs / max_macs, _COST_BAR_LENGTH)]
 
 
 def _describe_repeat(repeat: BlockRepeat) -> str:
     layer = repeat.rows[0].layer
     stride = ", stride 2" if layer.stride > 1 else ""
-    many = f" × {len(repeat.rows)}" if len(repeat.rows) > 1 else ""
-    return f"{repeat.sub_block.letter}{many} ({layer.kernel}×{layer.kernel}{stride})"
+    times = f" × {len(repeat.rows)}" if len(repeat.rows) > 1 else ""
+    return f"{repeat.sub_block.letter}{times} ({layer.kernel}×{layer.kernel}{stride})"
 
 
 def _format_change(first: str, second: str) -> str:
@@ -191,18 +178,18 @@ def _format_change(first: str, second: str) -> str:
 
 
 def text_bar(share: float, letters: int) -> str:
-    """A bar of blocks for a share of 0 to 1 of so many letters, to an eighth of a letter; never nothing."""
+    """Return a bar for a share of 0 to 1 of that many letters, to an eighth of a letter; at least one eighth."""
     eighths = max(1, round(8 * letters * share))
     return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
 
 
 def _align_columns(rows: Sequence[Sequence[str]], left: Sequence[int] | None = None) -> list[str]:
-    """Rows as lines, columns two spaces apart; those in ``left`` (None: all) lean to the left, others to the right."""
+    """Return rows as lines, columns two spaces apart; those in ``left`` (None: all) are left-aligned, others right."""
     columns = max(map(len, rows))
-    wide = [max((len(row[c]) for row in rows if c < len(row)), default=0) for c in range(columns)]
+    widths = [max((len(row[c]) for row in rows if c < len(row)), default=0) for c in range(columns)]
     return [
         "  ".join(
-            cell.ljust(wide[c]) if left is None or c in left else cell.rjust(wide[c]) for c, cell in enumerate(row)
+            cell.ljust(widths[c]) if left is None or c in left else cell.rjust(widths[c]) for c, cell in enumerate(row)
         ).rstrip()
         for row in rows
     ]

@@ -107,7 +107,7 @@ def test_files_with_a_network(run: Run, tmp_path: Path, weights: Path) -> None:
         (("mbconv", "--in", "3", "--detail", "layers"), "--detail applies to networks"),
         (("mbconv", "--in", "3", "--kernel", "4"), "odd"),
         (("b0", "--against", "b3", "--view", "modules"), "--against cannot be combined with --view modules"),
-        (("b0", "--block", "stage9.0"), "its blocks are"),
+        (("b0", "--block", "stage9.0"), "available are stage1.0"),
         (("b0", "--detail", "atoms"), "stages"),
     ],
 )

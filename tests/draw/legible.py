@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from effnet.draw.diagram import Box, Line, Rect, Scene
 from effnet.draw.figure import RenderedPlot
-from effnet.draw.scene import Box, Line, Rect, Scene
 
 
 def svg_texts(plot: RenderedPlot) -> list[str]:

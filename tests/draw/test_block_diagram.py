@@ -21,8 +21,8 @@ from effnet.draw.block_diagram import (
 from tests.draw.legible import faults
 
 
-def told(found: BlockSpec) -> dict[str, bool]:
-    return {condition.part: condition.holds for condition in block_conditions(found)}
+def parts_of(spec: BlockSpec) -> dict[str, bool]:
+    return {condition.part: condition.holds for condition in block_conditions(spec)}
 
 
 def test_mbconv_by_hand() -> None:
@@ -36,7 +36,7 @@ def test_mbconv_by_hand() -> None:
         12,
         56**2 * 192,
     ]
-    assert told(found) == {
+    assert parts_of(found) == {
         "expansion": True, "stride": False, "squeeze-excite": True, "residual": False, "activation": False,
     }  # fmt: skip
     drawn = draw_block("mbconv", 3, 16, expand=4)
@@ -64,7 +64,7 @@ def test_mbconv_by_hand() -> None:
     ],
 )
 def test_conditions(made: BlockSpec, expected: dict[str, bool]) -> None:
-    assert told(made).items() >= expected.items()
+    assert parts_of(made).items() >= expected.items()
     assert all(condition.because.endswith(".") for condition in block_conditions(made))
     drawn = [text.text for text in draw_block_of(ARCHS["b0"], "stage3.1").scene.texts()]
     assert "residual" in drawn
@@ -73,7 +73,7 @@ def test_conditions(made: BlockSpec, expected: dict[str, bool]) -> None:
 def test_edge_expands_other_channels() -> None:
     (expansion, *_) = block_conditions(find_block_spec(ARCHS["edge_s"], "stage1.0"))
     assert "24 × 4 = 96" in expansion.because
-    assert "not the 32 that enter" in expansion.because
+    assert "not the 32 input channels" in expansion.because
 
 
 def test_squeeze_excite_alone() -> None:
@@ -122,19 +122,19 @@ def test_any_block(
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
-        (lambda: draw_block("resnet", 3), "there are mbconv, fused, squeeze_excite"),
+        (lambda: draw_block("resnet", 3), "use one of mbconv, fused, squeeze_excite"),
         (lambda: draw_block("mbconv", 0), "inputs"),
         (lambda: draw_block("mbconv", 3, expand=0), "expand"),
         (lambda: draw_block("mbconv", 3, kernel=4), "odd"),
-        (lambda: draw_block("mbconv", 3, activation="gelu"), "there are silu"),
+        (lambda: draw_block("mbconv", 3, activation="gelu"), "use one of silu"),
         (lambda: draw_block("squeeze_excite", 8, stride=2), "no stride"),
         (lambda: draw_block("squeeze_excite", 8, squeeze=0), "above 0"),
-        (lambda: draw_block_of("b0", "stage8.0"), r"its blocks are stage1\.0, stage2\.0–1"),
-        (lambda: draw_block_of("b0", "stem"), "its blocks are"),
+        (lambda: draw_block_of("b0", "stage8.0"), r"available are stage1\.0, stage2\.0–1"),
+        (lambda: draw_block_of("b0", "stem"), "available are"),
     ],
 )
-def test_refusals(call: object, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_blocks(call: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         call()  # type: ignore[operator]

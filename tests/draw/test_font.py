@@ -1,4 +1,4 @@
-"""The font of captions, in whatever letters there is a font for; and texts cut to a width."""
+"""The font of diagrams and captions, fallbacks for other scripts, and truncated texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_same_font_everywhere() -> None:
     assert load_font_for(20).size == load_font(20).size == 20
 
 
-def test_letters_that_it_lacks_are_looked_for() -> None:
+def test_another_font_is_used_for_missing_letters() -> None:
     usual, other = (set(FT2Font(str(FONTS / file)).get_charmap()) for file in ("DejaVuSans.ttf", "STIXGeneral.ttf"))
     lacking = next(chr(code) for code in sorted(other - usual) if chr(code).isprintable())
     found = load_font_for(12, "bee", lacking)
@@ -40,11 +40,11 @@ def test_letters_that_no_font_has() -> None:
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="pip install matplotlib"):
+    with pytest.raises(ImportError, match=r"pip install \"effnet\[plots\]\""):
         load_font_for(12, "ant")
 
 
-def test_what_does_not_fit_is_shortened() -> None:
+def test_long_texts_are_truncated() -> None:
     face, long = load_font_for(12), "a name that is much too long for the place"
     assert truncate_measured("ant", 100, face.getlength) == "ant"
     short = truncate_measured(long, 100, face.getlength)

@@ -33,10 +33,10 @@ def test_a_template_fills_the_frame_and_escapes() -> None:
 @pytest.mark.parametrize("scheme", [0, 1])
 def test_every_text_can_be_read(scheme: int) -> None:
     """The contrast of text and background is at least 4.5 (WCAG 2.2, 1.4.3)."""
-    colours = dict(re.findall(r"--(\w+): #(\w{6})", re.findall(r":root \{(.*?)\}", PAGE)[scheme]))
+    colors = dict(re.findall(r"--(\w+): #(\w{6})", re.findall(r":root \{(.*?)\}", PAGE)[scheme]))
 
     def light(name: str) -> float:
-        parts = [int(colours[name][at : at + 2], 16) / 255 for at in (0, 2, 4)]
+        parts = [int(colors[name][at : at + 2], 16) / 255 for at in (0, 2, 4)]
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

@@ -12,9 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from effnet.arch import ARCHS, Arch, count
+from effnet.draw.diagram import CHANGED_COLOR, Diagram, Group, Rect, Shape
 from effnet.draw.network_diagram import draw_comparison, draw_modules, draw_network
-from effnet.draw.rendering import Diagram
-from effnet.draw.scene import CHANGED_COLOR, Group, Rect, Shape
 from tests.draw.legible import faults
 from tests.strategies import archs
 
@@ -24,7 +23,7 @@ VIEWS: dict[str, Callable[[Arch], Diagram]] = {
     "layers": lambda arch: draw_network(arch, detail="layers"),
     "operations": lambda arch: draw_network(arch, detail="operations"),
     "modules": draw_modules,
-    "against b0": lambda arch: draw_comparison(count("b0"), count(arch)),
+    "compared with b0": lambda arch: draw_comparison(count("b0"), count(arch)),
 }
 
 
@@ -39,11 +38,11 @@ def groups(drawn: Diagram) -> dict[str, Group]:
 @pytest.mark.usefixtures("unburdened")
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("name", ARCHS)
-def test_every_network_can_be_read(name: str, view: str) -> None:
-    began = time.process_time()
+def test_every_network_is_legible(name: str, view: str) -> None:
+    start = time.process_time()
     drawn = VIEWS[view](ARCHS[name])
     root = ElementTree.fromstring(drawn.standalone_svg)
-    assert time.process_time() - began < 1
+    assert time.process_time() - start < 1
     assert faults(drawn.scene) == []
     written = [element.text for element in root.iter() if element.tag.endswith("text")]
     assert written == texts(drawn)
@@ -53,7 +52,7 @@ def test_every_network_can_be_read(name: str, view: str) -> None:
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(archs(), st.sampled_from([None, 1, (7, 3000)]), st.sampled_from([0, 10, 21_843]), st.sampled_from([1, 12]))
-def test_any_network_can_be_read(arch: Arch, size: int | None, classes: int, channels: int) -> None:
+def test_any_network_is_legible(arch: Arch, size: int | None, classes: int, channels: int) -> None:
     shape = (size, classes, channels)
     for drawn in (
         *(draw_network(arch, *shape, detail) for detail in ("stages", "layers", "operations")),
@@ -65,7 +64,7 @@ def test_any_network_can_be_read(arch: Arch, size: int | None, classes: int, cha
         assert faults(drawn.scene) == []
 
 
-def test_absurd_networks_can_be_read() -> None:
+def test_absurd_networks_are_legible() -> None:
     rows = tuple(replace(stage, expand=24, kernel=131, layers=3 * stage.layers) for stage in ARCHS["v2_s"].stages)
     large = replace(ARCHS["v2_s"], name="a very long name, " * 12 + "猫\x07", stages=rows, width=60.0, resolution=9999)
     for view, draw in VIEWS.items():
@@ -76,15 +75,17 @@ def test_absurd_networks_can_be_read() -> None:
 @pytest.mark.parametrize("view", ["stages", "layers", "operations", "modules"])
 def test_png_within_a_second(view: str) -> None:
     drawn = VIEWS[view](ARCHS["v2_xl"])
-    began = time.process_time()
+    start = time.process_time()
     assert drawn.png.startswith(b"\x89PNG")
-    assert time.process_time() - began < 1
+    assert time.process_time() - start < 1
 
 
 def cuboid(drawn: Diagram, name: str) -> tuple[float, float, float]:
     """Height, length and depth of a part's cuboid, read off its faces."""
     (group,) = [
-        group for title, group in groups(drawn).items() if title.startswith(f"{name}:") and "network's" not in title
+        group
+        for title, group in groups(drawn).items()
+        if title.startswith(f"{name}:") and "of the network" not in title
     ]
     front, top, _ = [item for item in group.items if isinstance(item, Shape)]
     (x0, y0), (x1, _), (_, y2), _ = front.points
@@ -94,7 +95,7 @@ def cuboid(drawn: Diagram, name: str) -> tuple[float, float, float]:
 @pytest.mark.parametrize("draw", [draw_network, lambda name: draw_comparison(count(name), count("b1"))])
 def test_strip_is_to_scale(draw: Callable[[str], Diagram]) -> None:
     drawn = draw("b0") if draw is draw_network else draw_network("b0", scale_with="b7")
-    high, _, deep = cuboid(drawn, "picture")
+    high, _, deep = cuboid(drawn, "image")
     _, unit, _ = cuboid(drawn, "head")  # 1280 channels
     # Table 1 of arXiv:1905.11946v5: resolution that leaves, channels, layers
     for name, side, channels, layers in (
@@ -110,15 +111,15 @@ def test_strip_is_to_scale(draw: Callable[[str], Diagram]) -> None:
 
 def test_two_networks_are_on_one_scale() -> None:
     drawn = draw_comparison(count("b0"), count("b3"))
-    pictures = [item for item in drawn.scene.items if isinstance(item, Group) and item.title.startswith("picture")]
-    heights = [y0 - y1 for group in pictures for (_, y0), _, (_, y1), _ in [group.items[0].points]]  # type: ignore[union-attr]
+    images = [item for item in drawn.scene.items if isinstance(item, Group) and item.title.startswith("image")]
+    heights = [y0 - y1 for group in images for (_, y0), _, (_, y1), _ in [group.items[0].points]]  # type: ignore[union-attr]
     assert heights[0] / heights[1] == pytest.approx(224 / 300)
     one, other = draw_network("b0", scale_with="b7"), draw_network("b7", scale_with="b7")
-    assert cuboid(one, "picture")[0] / cuboid(other, "picture")[0] == pytest.approx(224 / 600)
+    assert cuboid(one, "image")[0] / cuboid(other, "image")[0] == pytest.approx(224 / 600)
     assert cuboid(one, "stage1")[1] / cuboid(other, "stage1")[1] <= 1
 
 
-def test_strip_tells_the_papers_table_and_the_count() -> None:
+def test_strip_shows_the_papers_table_and_the_count() -> None:
     drawn = draw_network("b0")
     columns: dict[str, list[str]] = {}
     headings = {t.text: t for t in drawn.scene.texts() if t.bold and t.anchor == "middle"}
@@ -129,10 +130,10 @@ def test_strip_tells_the_papers_table_and_the_count() -> None:
     # Table 1 of arXiv:1905.11946v5, the maps as they leave; 1.45 k = 352 + 264 + 288 + 544 by hand
     assert columns["stage1"] == ["MBConv1", "3×3", "0.25", "1", "× 1", "112×112", "16", "1.45 k", "10.0 M"]
     assert columns["stage6"] == ["MBConv6", "5×5", "0.25", "2", "× 4", "7×7", "192", "2.03 M", "91.5 M"]
-    assert columns["picture"] == ["224×224", "3"]
+    assert columns["image"] == ["224×224", "3"]
     assert columns["classifier"] == ["Linear", "1000", "1.28 M", "1.28 M"]
     assert {"5.29 M params", "386 M MACs", "224×224", "SiLU"} <= set(texts(drawn))
-    shares = [title for title in groups(drawn) if title.endswith("network's")]
+    shares = [title for title in groups(drawn) if title.endswith("of the network")]
     params = [int(title.split(": ")[1].split(" params")[0].replace(",", "")) for title in shares if " params" in title]
     assert sum(params) == 5_288_548
 
@@ -141,7 +142,7 @@ def marks(drawn: Diagram) -> int:
     return sum(isinstance(item, Rect) and item.fill == CHANGED_COLOR for item in drawn.scene.items)
 
 
-def test_what_differs_is_marked() -> None:
+def test_differences_are_marked() -> None:
     assert marks(draw_comparison(count("b0"), count("b0"))) == 0
     # Lite0: no squeeze-excite in seven stages, ReLU6, and fewer params and MACs for it
     assert marks(draw_comparison(count("b0"), count("lite0"))) == 7 + 1 + 2
@@ -169,9 +170,9 @@ def test_layers_and_operations() -> None:
     ]
 
 
-def test_repeats_become_visible() -> None:
-    told = list(groups(draw_modules("b0")))
-    assert told[1:8] == [
+def test_repeats_are_grouped() -> None:
+    titles = list(groups(draw_modules("b0")))
+    assert titles[1:8] == [
         "stage1: 1 × A",
         *(f"stage{stage}: 1 × B, then {repeats} × C" for stage, repeats in ((2, 1), (3, 1), (4, 2), (5, 2), (6, 3))),
         "stage7: 1 × B",
@@ -185,10 +186,10 @@ def test_repeats_become_visible() -> None:
     assert "squeeze-excite" not in texts(draw_modules("lite0"))
 
 
-def test_refusals() -> None:
-    with pytest.raises(ValueError, match="there are stages, layers, operations"):
+def test_invalid_arguments() -> None:
+    with pytest.raises(ValueError, match="use one of stages, layers, operations"):
         draw_network("b0", detail="atoms")
-    with pytest.raises(ValueError, match="narrow and beside"):
+    with pytest.raises(ValueError, match="narrow and scale_with require"):
         draw_network("b0", detail="layers", narrow=True)
     with pytest.raises(ValueError, match="no EfficientNet is called"):
         draw_network("b99")

@@ -1,4 +1,4 @@
-"""Networks and blocks drawn with letters."""
+"""Networks and blocks as text for a terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_maps_are_to_scale() -> None:
     lines = {
         line.split()[0]: line for line in network_text("b0").splitlines() if line and line.split()[0] != "operator"
     }
-    assert lines["picture"].split()[1] == "█" * 24
+    assert lines["image"].split()[1] == "█" * 24
     assert lines["stem"].split()[1] == "█" * 12
     assert lines["stage2"].split()[1] == "█" * 6
     assert lines["stage1"].endswith("16  1.45 k  10.0 M  █▏")
@@ -38,7 +38,7 @@ def test_bars() -> None:
     assert text_bar(0, 4) == text_bar(1e-9, 4) == "▏"
 
 
-def test_equal_layers_are_taken_together() -> None:
+def test_equal_layers_are_one_run() -> None:
     found = network_text("b0", detail="operations")
     assert "stage6.1–3: MBConv6, × 3, each, + input" in found
     assert "  depthwise 5×5, stride 2" in found
@@ -50,7 +50,7 @@ def test_modules_in_words() -> None:
     assert "A  depthwise → squeeze-excite → project" in found
 
 
-def test_against_says_both() -> None:
+def test_comparison_shows_both() -> None:
     found = comparison_text(count("b0"), count("lite0"))
     assert "SiLU → ReLU6" in found
     assert found.count("0.25 → –") == 7
@@ -64,9 +64,9 @@ def test_blocks() -> None:
     assert lines[4].startswith("│ expand 1×1 ")
     assert any(line.startswith("╰►+") for line in lines)
     assert "╭" not in block_text(make_block_spec("fused", 24, 48)).replace("├──╮", "")
-    assert "○ No residual: 24 channels enter and 48 leave." in block_text(make_block_spec("fused", 24, 48))
+    assert "○ No residual: There are 24 input and 48 output channels." in block_text(make_block_spec("fused", 24, 48))
 
 
-def test_refusals() -> None:
-    with pytest.raises(ValueError, match="there are stages"):
+def test_unknown_detail() -> None:
+    with pytest.raises(ValueError, match="use one of stages"):
         network_text("b0", detail="atoms")

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from effnet.draw.diagram import Box, Diagram, Group, Line, Rect, Scene, Shape, Text, centered_text, shrink_to_width
 from effnet.draw.font import clean_text, fit_font_size, text_width, truncate, wrap_text
-from effnet.draw.rendering import Diagram
-from effnet.draw.scene import Box, Group, Line, Rect, Scene, Shape, Text, centered_text, shrink_to_width
 
 BLUE = "#3b7dd8"
 
@@ -76,10 +75,10 @@ def test_svg_is_one_safe_element() -> None:
     alone = ElementTree.fromstring(drawn.standalone_svg)
     assert [alone.get(name) for name in ("viewBox", "width", "height")] == ["0 0 100 50", "100", "50"]
     assert (alone[0].get("fill"), alone.get("color")) == ("white", "#1b1e23")
-    assert "style=" not in drawn.standalone_svg  # which drawing programs do not all read
+    assert "style=" not in drawn.standalone_svg  # not all drawing programs read it
 
 
-def test_png_has_two_pixels_a_unit_and_paints_where_it_should() -> None:
+def test_png_has_two_pixels_per_unit() -> None:
     found = pixels(
         Rect(Box(10, 10, 20, 20), BLUE),
         Shape(((50, 10), (70, 10), (70, 30), (50, 30)), BLUE, 0.5),
@@ -106,8 +105,8 @@ def test_png_of_lines() -> None:
     assert tuple(rounded[20, 20]) == tuple(rounded[50, 60]) == (255, 255, 255)
 
 
-def test_a_huge_scene_stays_within_its_pixels() -> None:
-    from effnet.draw.rendering import render_png
+def test_a_huge_scene_stays_within_the_pixel_limit() -> None:
+    from effnet.draw.diagram import render_png
 
     found = Image.open(BytesIO(render_png(Scene(1000, 8000, "tall", (Rect(Box(0, 0, 10, 10), BLUE),)))))
     assert found.width * found.height <= 12.1e6
