@@ -20,7 +20,7 @@ class Configuration(Record):
         preprocess: The preprocessing.
         numerics: Padding and batch-norm epsilon.
         bgr: The network gets its channels as blue, green, red.
-        rescaled_twice: Values are divided by 255 once more.
+        rescaled_twice: Values are divided by 255 a second time.
         recomputed_statistics: Batch-norm statistics are recomputed on the given images.
         label_order: The output that is taken for each class of the data; empty: as in the model's labels.
     """

@@ -15,7 +15,7 @@ from effnet.data.preprocessing import Box
 # the one before, so that the order is visible to the color-blind and in print.
 COLOR_STOPS = ((0.0, (60, 15, 110)), (0.35, (190, 40, 80)), (0.7, (250, 140, 20)), (1.0, (255, 245, 130)))
 OVERLAY_OPACITY = 0.62  # where the map is strongest
-PHOTO_BRIGHTNESS = 0.75  # of the gray photo below the colors, which alone shall show where to look
+PHOTO_BRIGHTNESS = 0.75  # of the gray photo below the colors, so that only the map shows where to look
 UNSEEN_BRIGHTNESS = 0.45  # of that, where the network did not see the photo
 
 

@@ -1,4 +1,6 @@
-"""Pictures into labels and probabilities, or into embeddings. Importing it imports no torch."""
+"""Prediction: images to labels with probabilities, values, or embeddings. Importing it does not import torch."""
 
-from effnet.prediction.predictor import Prediction as Prediction
-from effnet.prediction.predictor import Predictor as Predictor
+from effnet.prediction import predictor
+
+Prediction = predictor.Prediction
+Predictor = predictor.Predictor

@@ -161,7 +161,7 @@ class EnsembleWeights:
         fitted: The weights of the lowest loss on all images.
         member_losses: The loss of each model alone, as `effnet.tasks.Task.term_losses`.
         equal_loss: The loss of equal weights.
-        fitted_loss: The loss of the fitted weights on the images that they were fitted on, so an optimistic one.
+        fitted_loss: The loss of the fitted weights on the images that they were fitted on, which is biased downwards.
         gain: By how much fitted weights lower the loss of equal ones, on images that they were not fitted on.
         noise_level: Two standard errors of ``gain``.
         images: Number of images.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,6 @@ from effnet.data import ImageError, load_input
 from effnet.data.preprocessing import normalize
 from effnet.prediction.pipeline import run_batches
 from effnet.runtime.autotune import BATCH_SIZES
-from effnet.tasks import softmax
 from tests.prediction.compare import assert_same_prediction
 
 LITE0 = Path(__file__).parents[3] / "shared" / "weights" / "lite0_imagenet_backbone_timm.pth"
@@ -86,6 +86,20 @@ def test_single_image(model: EfficientNet, arrays: list[NDArray[np.uint8]], path
         assert found.probabilities == expected.probabilities
     assert len(predictor(np.stack([arrays[0]] * 3))) == 3
     assert predictor([]) == []
+
+
+def test_few_frames_to_the_engine(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> None:
+    """From the call to the engine's ``run`` at most four functions of ours."""
+    predictor, stacks = Predictor(model, "eager"), []
+    run = predictor.engine.run
+
+    def spy(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        stacks.append([frame.name for frame in traceback.extract_stack() if "/effnet/" in frame.filename])
+        return run(images)
+
+    predictor.engine.run = spy  # type: ignore[method-assign, assignment]
+    predictor(arrays[0])
+    assert stacks == [["__call__", "stream", "run_batches", "compute"]]
 
 
 def test_weights_file(model: EfficientNet, arrays: list[NDArray[np.uint8]], tmp_path: Path) -> None:
@@ -202,12 +216,6 @@ def test_to_dict() -> None:
         "labels": [{"label": "cat", "probability": 0.75}, {"label": "dog", "probability": 0.25}],
     }
     assert Prediction("b.jpg", error="b.jpg is empty").to_dict() == {"image": "b.jpg", "error": "b.jpg is empty"}
-
-
-def test_softmax() -> None:
-    assert softmax(np.array([[0.0, np.log(3)], [1000.0, 1000.0]])) == pytest.approx(
-        np.array([[0.25, 0.75], [0.5, 0.5]])
-    )
 
 
 @pytest.mark.skipif(not LITE0.is_file(), reason="no such weights here")

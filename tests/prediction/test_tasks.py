@@ -18,7 +18,7 @@ from effnet import EfficientNet, Labels, Prediction, Predictor
 from effnet.data.preprocessing import normalize
 from effnet.prediction.bulk import TABLE_COLUMNS, describe_predictor, predict_to_file, table_columns, table_writer
 from effnet.prediction.predictor import to_prediction
-from effnet.tasks import sigmoid, softmax, task_of
+from effnet.tasks import softmax
 from tests.prediction.compare import assert_same_prediction
 
 NAMES = ("cat", "dog", "night", "rain", "snow")
@@ -95,16 +95,6 @@ def test_exported_files(task: str, suffix: str, tmp_path: Path) -> None:
     assert predictor.labels == model.labels
     for one, other in zip(predictor(images()), expected, strict=True):
         assert_same_prediction(one, other)
-
-
-def test_sigmoid_is_exact_and_does_not_overflow() -> None:
-    given = np.array([[-1e4, -700, -40, 0, 40, 1e4]], np.float32)
-    with np.errstate(all="raise", under="ignore"):
-        found = sigmoid(given)[0]
-    assert found[[0, 3, 5]].tolist() == [0, 0.5, 1]
-    assert found[1:3] == pytest.approx(np.exp([-700, -40]))
-    assert task_of("regression").activate(given).tolist() == given.tolist()
-    assert task_of("multilabel").top_k(task_of("multilabel").activate(given), 2)[0, 0].tolist() == [4, 5]
 
 
 def test_unknown_value_names() -> None:
