@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 from effnet.arch import count
-from effnet.arch.serde import Record, check_choice, check_int
+from effnet.arch.serde import Record, check_choice, check_int, check_size
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.draw.benchmark_plots import LatencyBar, plot_latency
 from effnet.draw.figure import RenderedPlot
@@ -146,7 +146,7 @@ def run_benchmark(
     precisions: Sequence[str] = ("float32",),
     batch_sizes: Sequence[int] = (1,),
     threads: Sequence[int] | None = None,
-    size: tuple[int, int] | None = None,
+    size: int | tuple[int, int] | None = None,
     peers: Sequence[str] | None = None,
     runs: int = 20,
     seconds: float = 30,
@@ -179,9 +179,8 @@ def run_benchmark(
     cells = list(product(networks, batch_sizes, counts))
     for done, (model, batch, number) in enumerate(cells):
         progress(f"{model.arch.name}, batch {batch}", done, len(cells))
-        high, wide = size or model.preprocess.size
         with torch_threads(number):
-            seen = random_images(batch, (high, wide), model.channels)
+            seen = random_images(batch, check_size(size or model.preprocess.size), model.channels)
             takers = list(_open_backends(model, kinds, precisions, rivals, seen, number, left_out))
             rows += _measure_backends(model, takers, seen, number, runs, seconds, memory)
             del takers

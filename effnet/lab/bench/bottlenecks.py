@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 from effnet.arch import Count, count
-from effnet.arch.serde import Record, check_choice, check_int
+from effnet.arch.serde import Record, check_choice, check_int, check_size
 from effnet.draw.benchmark_plots import RooflinePoint, plot_roofline, plot_time_shares
 from effnet.lab.bench.backends import random_images
 from effnet.lab.bench.benchmark import check_threads, write_record, write_records
@@ -224,7 +224,7 @@ def find_bottlenecks(
     precision: str = "float32",
     batch_size: int = 1,
     threads: int | None = None,
-    size: tuple[int, int] | None = None,
+    size: int | tuple[int, int] | None = None,
     runs: int = PROFILE_RUNS,
     seconds: float = 30,
 ) -> BottleneckReport:
@@ -238,7 +238,7 @@ def find_bottlenecks(
     check_int("batch", batch_size, 1)
     number = describe_machine().cores if threads is None else threads
     check_threads(number)
-    high_wide = size or model.preprocess.size
+    high_wide = check_size(size or model.preprocess.size)
     if engine == "auto":
         engine = _prediction_engine(model, batch_size, high_wide, precision, number)
     if engine not in PROFILED_ENGINES:
