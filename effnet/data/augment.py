@@ -1,4 +1,8 @@
-"""A random part of a picture at the network's size: drawn first, so that no more is decoded than will be seen."""
+"""Augmentation of training images: random crops, flips and color, AutoAugment, erasing; MixUp and CutMix of batches.
+
+Random numbers come from torch's global generator; `stable_seed` and `temporary_seed` make them depend on seed,
+epoch and image alone.
+"""
 
 from __future__ import annotations
 
@@ -23,141 +27,11 @@ from effnet.data.preprocessing import Box
 from effnet.data.torchvision_compat import import_transforms
 from effnet.metadata import Preprocess
 
-CROP_ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a crop's width to its height (Szegedy et al., arXiv:1409.4842, section 6)
-
-
-_MAX_CROP_ATTEMPTS = 10
-
-
-_TORCH_INTERPOLATIONS = ("bilinear", "bicubic")
-
-
-def random_resized_crop(preprocess: Preprocess, min_area: float) -> Callable[[ImageSource], Pixels]:
-    """A function from a picture to a random part of it, uint8 (H, W, 3) of ``preprocess.size``.
-
-    At least the share ``least`` of its area is kept, as torchvision's ``RandomResizedCrop`` does it; the dice are
-    torch's own. With ``decode="reduced"`` a JPEG is decoded at the smallest scale at which no pixel has to be made up.
-    It raises ``PictureError`` as `effnet.data.image_io.read` does.
-    """
-
-    size, interpolation = preprocess.size, preprocess.interpolation
-
-    def draw(height: int, width: int) -> CropRegion:
-        return sample_crop(height, width, min_area), size
-
-    def crop(source: ImageSource) -> Pixels:
-        if isinstance(source, np.ndarray) and source.shape[2:] == (3,) and source.dtype == np.uint8:
-            left, top, right, bottom = sample_crop(source.shape[0], source.shape[1], min_area)
-            return resize_array(source[top:bottom, left:right], size, interpolation)
-        return resize_array(
-            crop_to_box(*read_region(source, draw, preprocess.decode == "reduced")), size, interpolation
-        )
-
-    return crop
-
-
-def crop_to_box(image: Image.Image, box: Box) -> Pixels:
-    """The part of an RGB image, uint8 (H, W, 3), to whole pixels that belong to it at least by half."""
-    left, top, right, bottom = map(round, box)
-    return np.array(image.crop((left, top, max(right, left + 1), max(bottom, top + 1))))
-
-
-def sample_crop(height: int, width: int, min_area: float) -> tuple[int, int, int, int]:
-    """A part of a picture of so many pixels, of a share between ``least`` and 1 of its area and one of `RATIOS`.
-
-    Where ten throws do not fit, it is the middle, as much of it as has such a ratio.
-    """
-    area = height * width
-    low, high = map(log, CROP_ASPECT_RATIOS)
-    for share, ratio, across, down in torch.rand(_MAX_CROP_ATTEMPTS, 4, dtype=torch.float64).tolist():
-        aimed = area * (min_area + share * (1 - min_area))
-        slope = exp(low + ratio * (high - low))
-        wide, tall = round((aimed * slope) ** 0.5), round((aimed / slope) ** 0.5)
-        if 0 < wide <= width and 0 < tall <= height:
-            left, top = int(across * (width - wide + 1)), int(down * (height - tall + 1))
-            return left, top, left + wide, top + tall
-    wide = min(width, round(height * CROP_ASPECT_RATIOS[1]))
-    tall = min(height, round(width / CROP_ASPECT_RATIOS[0]))
-    left, top = (width - wide) // 2, (height - tall) // 2
-    return left, top, left + wide, top + tall
-
-
-def resize_array(pixels: Pixels, size: tuple[int, int], interpolation: str) -> Pixels:
-    """Uint8 (H, W, 3) of ``size`` (height, width), with antialiasing.
-
-    Torch computes in whole numbers as PIL does, several times as fast; between the two, one value in twenty differs by
-    a step. What torch has not (lanczos, box, nearest), PIL does.
-    """
-    if pixels.shape[:2] == size:
-        return pixels
-    if interpolation not in _TORCH_INTERPOLATIONS:
-        height, width = size
-        filter = Resampling[interpolation.upper()]
-        return np.array(Image.fromarray(pixels).resize((width, height), filter))
-    batch = torch.from_numpy(np.require(pixels, requirements=("C", "W")))[None].permute(
-        0, 3, 1, 2
-    )  # (H, W, 3) -> (1, 3, H, W)
-    done: Tensor = functional.interpolate(batch, size, mode=interpolation, antialias=True)
-    return done[0].permute(1, 2, 0).numpy()  # (1, 3, H, W) -> (H, W, 3)
-
-
-# Training pictures mixed with each other, labels and all: MixUp (arXiv:1710.09412) and CutMix (arXiv:1905.04899).
-
-
-def mix_batch(images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float) -> tuple[Tensor, Tensor]:
-    """Each picture mixed with the one before it in the batch, and what is wanted of it in the same share.
-
-    ``pictures``: (N, H, W, C) of 0 to 255; ``wanted``: floating (N, classes). ``mixup`` and ``cutmix`` are α of the
-    distribution Beta(α, α) of a picture's own share, drawn for every picture anew; 0: not this one. Where both are
-    above 0, a fair coin chooses one of them for the batch. MixUp gives float32, CutMix the type that it was given.
-    All random numbers are torch's own, on the CPU: the same on every device.
-    """
-    if mixup_alpha and (not cutmix_alpha or torch.rand(()) < 0.5):
-        return _apply_mixup(images, targets, _sample_shares(len(images), mixup_alpha))
-    if cutmix_alpha:
-        return _apply_cutmix(images, targets, _sample_shares(len(images), cutmix_alpha))
-    return images, targets
-
-
-def _sample_shares(count: int, alpha: float) -> Tensor:
-    """(N,): how much of each picture stays."""
-    return Beta(alpha, alpha).sample((count,))
-
-
-def _apply_mixup(images: Tensor, targets: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    weights = shares.to(images.device)[:, None, None, None]
-    mixed = images.float()
-    return torch.lerp(mixed.roll(1, 0), mixed, weights), _mix_targets(targets, shares)
-
-
-def _apply_cutmix(images: Tensor, targets: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """A box of the other picture, of the area 1 − share, about a point anywhere; what lies outside is cut off."""
-    _, height, width, _ = images.shape
-    half = (1 - shares).sqrt() / 2
-    inside_rows, rows = _sample_interval(half, height)
-    inside_columns, columns = _sample_interval(half, width)
-    box = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]  # (N, H, W, 1)
-    mixed = torch.where(box.to(images.device), images.roll(1, 0), images)
-    return mixed, _mix_targets(targets, 1 - rows * columns / (height * width))
-
-
-def _sample_interval(half: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """(N, side) which pixels lie within ``half`` × side of a random middle, and (N,) how many they are."""
-    middle = torch.randint(side, half.shape)
-    reach = (half * side).int()
-    place = torch.arange(side)
-    inside = (place >= (middle - reach)[:, None]) & (place < (middle + reach)[:, None])
-    return inside, inside.sum(1)
-
-
-def _mix_targets(targets: Tensor, shares: Tensor) -> Tensor:
-    return torch.lerp(targets.roll(1, 0), targets, shares.to(targets)[:, None])
-
-
-# Random changes of training pictures, by torchvision; every picture's dice come from seed, epoch and index.
-
-
 AUGMENT_POLICIES = ("none", "autoaugment", "randaugment")
+CROP_ASPECT_RATIOS = (3 / 4, 4 / 3)  # width to height (Szegedy et al., arXiv:1409.4842, section 6)
+_MAX_CROP_ATTEMPTS = 10
+_ERASED_AREA = (0.02, 0.2)  # smallest and largest fraction of the image
+_TORCH_INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 @dataclass(frozen=True)
@@ -204,35 +78,33 @@ class Augment(Record):
 
 
 def build_augmentation(augment: Augment, preprocess: Preprocess) -> Callable[[ImageSource], Pixels]:
-    """A function from a picture to its randomly changed uint8 (H, W, 3), by torch's own random numbers.
+    """Return a function from an image to its augmented uint8 (H, W, 3) of ``preprocess.size``.
 
-    It raises ``PictureError`` as `effnet.data.image_io.read` does.
+    It raises ``ImageError`` as `read_image` does.
     """
-    after, crop = _build_augmentation_steps(augment), random_resized_crop(preprocess, augment.min_crop_area)
+    change, crop = _build_augmentation_steps(augment), random_resized_crop(preprocess, augment.min_crop_area)
     if not (augment.rotation or augment.translation):
-        return lambda picture: after(crop(picture))
+        return lambda image: change(crop(image))
     v2 = import_transforms()
     interpolation = getattr(v2.InterpolationMode, preprocess.interpolation.upper())
-    whole = v2.Resize(preprocess.size, interpolation)  # first, so that shifts are finer than a source pixel
-    turn = v2.RandomAffine(augment.rotation, (augment.translation,) * 2, interpolation=v2.InterpolationMode.BILINEAR)
+    resize = v2.Resize(preprocess.size, interpolation)  # first, so that shifts are finer than a source pixel
+    move = v2.RandomAffine(augment.rotation, (augment.translation,) * 2, interpolation=v2.InterpolationMode.BILINEAR)
     reduce_to = preprocess.resize_size if preprocess.decode == "reduced" else None
-    return lambda picture: after(crop(turn(whole(read_image(picture, reduce_to)))))
+    return lambda image: change(crop(move(resize(read_image(image, reduce_to)))))
 
 
 def _build_augmentation_steps(augment: Augment) -> Callable[[Pixels], Pixels]:
-    """What is done to a picture that is cut out and has the network's size: uint8 (H, W, 3) both."""
+    """Return what follows the crop: a function of uint8 (H, W, 3)."""
     steps: list[Callable[[Image.Image], Image.Image]] = []
     if augment.policy == "autoaugment":
         steps.append(build_autoaugment())
     if augment.policy == "randaugment":
         steps.append(build_randaugment(augment.randaugment_ops, augment.randaugment_magnitude))
     if augment.color_jitter:
-        steps.append(import_transforms().ColorJitter(augment.color_jitter, augment.color_jitter, augment.color_jitter))
-    erase = (
-        import_transforms().RandomErasing(augment.random_erasing, (0.02, 0.2), value=127)
-        if augment.random_erasing
-        else None
-    )
+        steps.append(import_transforms().ColorJitter(*(augment.color_jitter,) * 3))
+    erase = None
+    if augment.random_erasing:
+        erase = import_transforms().RandomErasing(augment.random_erasing, _ERASED_AREA, value=127)
 
     def change(pixels: Pixels) -> Pixels:
         if augment.horizontal_flip and torch.rand(1).item() < 0.5:
@@ -249,15 +121,144 @@ def _build_augmentation_steps(augment: Augment) -> Callable[[Pixels], Pixels]:
     return change
 
 
+# Random resized crops, drawn before decoding, so that no more is decoded than is used
+
+
+def random_resized_crop(preprocess: Preprocess, min_area: float) -> Callable[[ImageSource], Pixels]:
+    """Return a function from an image to a random part of it, uint8 (H, W, 3) of ``preprocess.size``.
+
+    It keeps at least the fraction ``min_area`` of the image, as torchvision's ``RandomResizedCrop``. With
+    ``decode="reduced"`` a JPEG is decoded at the smallest scale that needs no upsampling. It raises ``ImageError`` as
+    `read_image` does.
+    """
+    size, interpolation = preprocess.size, preprocess.interpolation
+
+    def choose_region(height: int, width: int) -> CropRegion:
+        return sample_crop(height, width, min_area), size
+
+    def crop(source: ImageSource) -> Pixels:
+        if isinstance(source, np.ndarray) and source.shape[2:] == (3,) and source.dtype == np.uint8:
+            left, top, right, bottom = sample_crop(source.shape[0], source.shape[1], min_area)
+            return resize_array(source[top:bottom, left:right], size, interpolation)
+        region = crop_to_box(*read_region(source, choose_region, preprocess.decode == "reduced"))
+        return resize_array(region, size, interpolation)
+
+    return crop
+
+
+def sample_crop(height: int, width: int, min_area: float) -> tuple[int, int, int, int]:
+    """Return (left, top, right, bottom) of a random crop with an area from ``min_area`` to 1 of the image.
+
+    Its aspect ratio is within `CROP_ASPECT_RATIOS`. If ten samples do not fit, it is the center, as large as such an
+    aspect ratio allows.
+    """
+    area = height * width
+    low, high = map(log, CROP_ASPECT_RATIOS)
+    for fraction, ratio, across, down in torch.rand(_MAX_CROP_ATTEMPTS, 4, dtype=torch.float64).tolist():
+        crop_area = area * (min_area + fraction * (1 - min_area))
+        aspect = exp(low + ratio * (high - low))
+        wide, tall = round((crop_area * aspect) ** 0.5), round((crop_area / aspect) ** 0.5)
+        if 0 < wide <= width and 0 < tall <= height:
+            left, top = int(across * (width - wide + 1)), int(down * (height - tall + 1))
+            return left, top, left + wide, top + tall
+    wide = min(width, round(height * CROP_ASPECT_RATIOS[1]))
+    tall = min(height, round(width / CROP_ASPECT_RATIOS[0]))
+    left, top = (width - wide) // 2, (height - tall) // 2
+    return left, top, left + wide, top + tall
+
+
+def crop_to_box(image: Image.Image, box: Box) -> Pixels:
+    """Return the region of an RGB image as uint8 (H, W, 3), rounded to whole pixels."""
+    left, top, right, bottom = map(round, box)
+    return np.array(image.crop((left, top, max(right, left + 1), max(bottom, top + 1))))
+
+
+def resize_array(pixels: Pixels, size: tuple[int, int], interpolation: str) -> Pixels:
+    """Resize uint8 (H, W, 3) to ``size`` (height, width) with antialiasing.
+
+    Torch computes in integers as PIL does, several times as fast; the two differ in one value of twenty by one step.
+    PIL does what torch does not have (lanczos, box, nearest).
+    """
+    if pixels.shape[:2] == size:
+        return pixels
+    if interpolation not in _TORCH_INTERPOLATIONS:
+        height, width = size
+        return np.array(Image.fromarray(pixels).resize((width, height), Resampling[interpolation.upper()]))
+    batch = torch.from_numpy(np.require(pixels, requirements=("C", "W")))[None].permute(0, 3, 1, 2)  # (1, 3, H, W)
+    resized: Tensor = functional.interpolate(batch, size, mode=interpolation, antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()  # (1, 3, H, W) -> (H, W, 3)
+
+
+# MixUp (arXiv:1710.09412) and CutMix (arXiv:1905.04899)
+
+
+def mix_batch(images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float) -> tuple[Tensor, Tensor]:
+    """Mix each image of a batch with the one before it, and their targets in the same proportion.
+
+    Args:
+        images: (N, H, W, C) of 0 to 255.
+        targets: floating (N, classes).
+        mixup_alpha, cutmix_alpha: α of the distribution Beta(α, α) of an image's own fraction, sampled per image; 0
+            switches it off. If both are above 0, a fair coin chooses one for the batch.
+
+    Returns:
+        Images, in float32 after MixUp and unchanged in dtype after CutMix, and targets. Random numbers are sampled on
+        the CPU: the same on every device.
+    """
+    if mixup_alpha and (not cutmix_alpha or torch.rand(()) < 0.5):
+        return _apply_mixup(images, targets, _sample_fractions(len(images), mixup_alpha))
+    if cutmix_alpha:
+        return _apply_cutmix(images, targets, _sample_fractions(len(images), cutmix_alpha))
+    return images, targets
+
+
+def _sample_fractions(count: int, alpha: float) -> Tensor:
+    """Return (N,): how much of each image stays."""
+    return Beta(alpha, alpha).sample((count,))
+
+
+def _apply_mixup(images: Tensor, targets: Tensor, fractions: Tensor) -> tuple[Tensor, Tensor]:
+    weights = fractions.to(images.device)[:, None, None, None]
+    mixed = images.float()
+    return torch.lerp(mixed.roll(1, 0), mixed, weights), _mix_targets(targets, fractions)
+
+
+def _apply_cutmix(images: Tensor, targets: Tensor, fractions: Tensor) -> tuple[Tensor, Tensor]:
+    """Paste a box of the other image, of the area 1 − fraction, around a random point; it is clipped at the border."""
+    _, height, width, _ = images.shape
+    half = (1 - fractions).sqrt() / 2
+    inside_rows, rows = _sample_interval(half, height)
+    inside_columns, columns = _sample_interval(half, width)
+    box = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]  # (N, H, W, 1)
+    mixed = torch.where(box.to(images.device), images.roll(1, 0), images)
+    return mixed, _mix_targets(targets, 1 - rows * columns / (height * width))
+
+
+def _sample_interval(half: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Return (N, side), which pixels lie within ``half`` × side of a random point, and (N,), how many they are."""
+    center = torch.randint(side, half.shape)
+    reach = (half * side).int()
+    position = torch.arange(side)
+    inside = (position >= (center - reach)[:, None]) & (position < (center + reach)[:, None])
+    return inside, inside.sum(1)
+
+
+def _mix_targets(targets: Tensor, fractions: Tensor) -> Tensor:
+    return torch.lerp(targets.roll(1, 0), targets, fractions.to(targets)[:, None])
+
+
+# Seeds
+
+
 def stable_seed(*parts: int | str) -> int:
-    """A seed made of ``parts`` (seed, epoch, index, …): the same on every machine, unlike for unlike parts."""
+    """Return a seed made of ``parts`` (seed, epoch, index, …): the same on every machine, different for other parts."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1  # torch takes 63 bits
 
 
 @contextmanager
 def temporary_seed(seed: int) -> Iterator[None]:
-    """In this block torch's random numbers come from ``seed``; after it they go on as if it had not been."""
+    """Seed torch's random numbers with ``seed`` in this block; afterwards they continue as if it had not been."""
     before = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:

@@ -1,8 +1,9 @@
-"""The operations that AutoAugment and RandAugment choose from, on RGB pictures, as in the official EfficientNet code.
+"""AutoAugment v0 and RandAugment as in the official EfficientNet code, and their operations on RGB images.
 
-That code is written in TensorFlow, ours in PIL. Geometry takes the nearest pixel and fills with grey; what it does is
-the same but for ties. Of the colours, ``colour`` and ``sharpness`` round their intermediate picture otherwise, by one.
-What surprises here is theirs, and is what the published accuracies were trained with.
+Source: ``autoaugment.py`` of tensorflow/tpu, models/official/efficientnet, and the same file of google/automl,
+efficientnetv2. That code is in TensorFlow, this in PIL. Geometric operations use the nearest pixel and fill with gray;
+they differ in ties only. Of the color operations, `color` and `sharpness` round their intermediate image differently,
+by one. What is surprising here is theirs, and the published accuracies were trained with it.
 """
 
 from __future__ import annotations
@@ -12,120 +13,10 @@ from collections.abc import Callable
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-GRAY = (128, 128, 128)
-
-
-_NEAREST = Image.Resampling.NEAREST
-
-
-def autocontrast(image: Image.Image) -> Image.Image:
-    """Each channel stretched to 0 … 255."""
-    return ImageOps.autocontrast(image)
-
-
-def equalize(image: Image.Image) -> Image.Image:
-    """Each channel's histogram made even."""
-    return ImageOps.equalize(image)
-
-
-def invert(image: Image.Image) -> Image.Image:
-    """The negative."""
-    return ImageOps.invert(image)
-
-
-def posterize(image: Image.Image, bits: int) -> Image.Image:
-    """The upper ``bits`` of each number; one for 0, since seven are shifted out at the most.
-
-    One also from 9 on: a shift of −1 is the byte 255, and of that seven.
-    """
-    shift = min((8 - bits) % 256, 7)
-    return image.point([value >> shift << shift for value in range(256)] * 3)
-
-
-def solarize(image: Image.Image, threshold: int) -> Image.Image:
-    """The negative of what is not below ``threshold``, a byte: 256 is 0 (all of it), 435 is 179."""
-    return ImageOps.solarize(image, threshold % 256)
-
-
-def solarize_add(image: Image.Image, addition: int) -> Image.Image:
-    """What is below 128 brighter by ``addition``."""
-    return image.point([min(value + addition, 255) if value < 128 else value for value in range(256)] * 3)
-
-
-def color(image: Image.Image, factor: float) -> Image.Image:
-    """Saturation: 0 for grey, 1 as it is, above it more."""
-    return ImageEnhance.Color(image).enhance(factor)
-
-
-def contrast(image: Image.Image, factor: float) -> Image.Image:
-    """Away from or towards an even grey: a 256th of how many pixels there are, white from 256×256 on.
-
-    The official code means the mean of the picture, and divides the sum of its histogram's counts instead.
-    """
-    level = min(image.width * image.height // 256, 255)
-    return Image.blend(Image.new("RGB", image.size, (level,) * 3), image, factor)
-
-
-def brightness(image: Image.Image, factor: float) -> Image.Image:
-    """0 for black, 1 as it is, above it brighter."""
-    return ImageEnhance.Brightness(image).enhance(factor)
-
-
-def sharpness(image: Image.Image, factor: float) -> Image.Image:
-    """0 for blurred, 1 as it is, above it sharpened."""
-    return ImageEnhance.Sharpness(image).enhance(factor)
-
-
-def rotate(image: Image.Image, degrees: float) -> Image.Image:
-    """About the middle, counterclockwise."""
-    return image.rotate(degrees, _NEAREST, fillcolor=GRAY)
-
-
-def shear_x(image: Image.Image, slope: float) -> Image.Image:
-    """Each row shifted to the left by ``slope`` times its number; the first one stays."""
-    return _affine(image, (1, slope, -slope / 2, 0, 1, 0))  # PIL counts from pixels' corners, TensorFlow from centres
-
-
-def shear_y(image: Image.Image, slope: float) -> Image.Image:
-    """Each column shifted up by ``slope`` times its number; the first one stays."""
-    return _affine(image, (1, 0, 0, slope, 1, -slope / 2))
-
-
-def translate_x(image: Image.Image, pixels: float) -> Image.Image:
-    """To the left."""
-    return _affine(image, (1, 0, pixels, 0, 1, 0))
-
-
-def translate_y(image: Image.Image, pixels: float) -> Image.Image:
-    """Up."""
-    return _affine(image, (1, 0, 0, 0, 1, pixels))
-
-
-def cutout(image: Image.Image, half: int, column: int, row: int) -> Image.Image:
-    """A grey square of twice ``half`` about (``column``, ``row``); what lies outside is cut off (arXiv:1708.04552)."""
-    covered = image.copy()
-    covered.paste(GRAY, (column - half, row - half, column + half, row + half))
-    return covered
-
-
-def _affine(image: Image.Image, inverse_matrix: tuple[float, ...]) -> Image.Image:
-    """``back`` takes a place in the result to where it was in ``picture``."""
-    return image.transform(image.size, Image.Transform.AFFINE, inverse_matrix, _NEAREST, fillcolor=GRAY)
-
-
-# Policies, which the official code applies after crop and flip
-#
-# v0 is not the policy of the AutoAugment paper (arXiv:1805.09501). RandAugment (arXiv:1909.13719) applies all that it
-# draws at one magnitude. A magnitude of 10 is the end of AutoAugment's scale; RandAugment goes beyond it without a
-# limit. Not every operation grows with it: posterize and solarize do less up to 10, and something else above.
-# Images move by pixels, at any size; only below a side of 96, for which that code was never meant, do distances shrink
-# in proportion to 224.
-
-
 ImageTransform = Callable[[Image.Image], Image.Image]
 
-
-# (operation, probability, magnitude), one after the other; one line is chosen for a picture.
+# AutoAugment's sub-policies, one of which is drawn per image: (operation, probability, magnitude) one after the other.
+# v0 is not the policy of the AutoAugment paper (arXiv:1805.09501).
 AUTOAUGMENT_V0 = (
     (("Equalize", 0.8, 1), ("ShearY", 0.8, 4)),
     (("Color", 0.4, 9), ("Equalize", 0.6, 3)),
@@ -154,81 +45,84 @@ AUTOAUGMENT_V0 = (
     (("Color", 0.8, 6), ("Rotate", 0.4, 5)),
 )
 
-
+# RandAugment (arXiv:1909.13719) draws from these, and applies all at one magnitude.
 RANDAUGMENT_OPS = (
     "AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize", "Color", "Contrast", "Brightness",
     "Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY", "Cutout", "SolarizeAdd",
 )  # fmt: skip
 
-
-AUTOAUGMENT_MAX_SHIFT, RANDAUGMENT_MAX_SHIFT = 250, 100  # pixels that a picture moves by at a magnitude of 10
-
-
-SMALL_SIDE, REFERENCE_SIDE = 96, 224  # below the one, distances are in proportion to the other
+# Images move by pixels, at any size; only below a side of SMALL_SIDE, for which the official code was never meant, do
+# distances shrink in proportion to REFERENCE_SIDE.
+AUTOAUGMENT_MAX_SHIFT, RANDAUGMENT_MAX_SHIFT = 250, 100  # pixels at a magnitude of 10
+SMALL_SIDE, REFERENCE_SIDE = 96, 224
+GRAY = (128, 128, 128)
+_NEAREST = Image.Resampling.NEAREST
 
 
 def build_autoaugment() -> ImageTransform:
-    """A function that applies one line of `V0` to a picture, by torch's own random numbers."""
-    lines = [
-        [
-            (probability, build_operation(name, magnitude, AUTOAUGMENT_MAX_SHIFT))
-            for name, probability, magnitude in line
-        ]
-        for line in AUTOAUGMENT_V0
+    """Return a function that applies one sub-policy of `AUTOAUGMENT_V0`, drawn by torch's random numbers."""
+    policies = [
+        [(probability, build_operation(name, magnitude, AUTOAUGMENT_MAX_SHIFT)) for name, probability, magnitude in row]
+        for row in AUTOAUGMENT_V0
     ]
 
-    def change(picture: Image.Image) -> Image.Image:
-        for probability, apply in lines[_random_index(len(lines))]:
+    def change(image: Image.Image) -> Image.Image:
+        for probability, apply in policies[_random_index(len(policies))]:
             if torch.rand(()).item() < probability:
-                picture = apply(picture)
-        return picture
+                image = apply(image)
+        return image
 
     return change
 
 
 def build_randaugment(num_ops: int, magnitude: float) -> ImageTransform:
-    """A function that applies ``layers`` operations of `RANDOM`, any of them again, by torch's own random numbers."""
-    known = [build_operation(name, magnitude, RANDAUGMENT_MAX_SHIFT) for name in RANDAUGMENT_OPS]
+    """Return a function that applies ``num_ops`` of `RANDAUGMENT_OPS`, drawn with replacement by torch."""
+    operations = [build_operation(name, magnitude, RANDAUGMENT_MAX_SHIFT) for name in RANDAUGMENT_OPS]
 
-    def change(picture: Image.Image) -> Image.Image:
+    def change(image: Image.Image) -> Image.Image:
         for _ in range(num_ops):
-            picture = known[_random_index(len(known))](picture)
-        return picture
+            image = operations[_random_index(len(operations))](image)
+        return image
 
     return change
 
 
 def build_operation(name: str, magnitude: float, max_shift: float) -> ImageTransform:
-    """The operation called ``name`` at ``magnitude``; at 10 a picture moves by ``furthest`` pixels.
+    """Return the operation called ``name`` at ``magnitude``; at 10 it moves an image by ``max_shift`` pixels.
 
-    What goes in two directions takes either with even chance. Raises ``KeyError`` for an unknown name.
+    A magnitude of 10 is the end of AutoAugment's scale; RandAugment goes beyond it without a limit. Not every operation
+    grows with it: posterize and solarize do less up to 10, and something else above. Operations with two directions
+    take either with equal probability. Raises ``KeyError`` for an unknown name.
     """
-    share = magnitude / 10
-    factor = 1.8 * share + 0.1
-    known: dict[str, ImageTransform] = {
+    level = magnitude / 10
+    factor = 1.8 * level + 0.1
+
+    def shift(image: Image.Image) -> float:
+        return _random_sign(max_shift * level * _shift_scale(image))
+
+    def random_cutout(image: Image.Image) -> Image.Image:
+        half = int(40 * level * _shift_scale(image))
+        return cutout(image, half, _random_index(image.width), _random_index(image.height))
+
+    operations: dict[str, ImageTransform] = {
         "AutoContrast": autocontrast,
         "Equalize": equalize,
         "Invert": invert,
-        "Posterize": lambda picture: posterize(picture, int(4 * share)),
-        "Solarize": lambda picture: solarize(picture, int(256 * share)),
-        "SolarizeAdd": lambda picture: solarize_add(picture, int(110 * share)),
-        "Color": lambda picture: color(picture, factor),
-        "Contrast": lambda picture: contrast(picture, factor),
-        "Brightness": lambda picture: brightness(picture, factor),
-        "Sharpness": lambda picture: sharpness(picture, factor),
-        "Rotate": lambda picture: rotate(picture, _random_sign(30 * share)),
-        "ShearX": lambda picture: shear_x(picture, _random_sign(0.3 * share)),
-        "ShearY": lambda picture: shear_y(picture, _random_sign(0.3 * share)),
-        "TranslateX": lambda picture: translate_x(picture, _random_sign(max_shift * share * _shift_scale(picture))),
-        "TranslateY": lambda picture: translate_y(picture, _random_sign(max_shift * share * _shift_scale(picture))),
-        "Cutout": lambda picture: cutout(
-            picture,
-            int(40 * share * _shift_scale(picture)),
-            _random_index(picture.width),
-            _random_index(picture.height),
-        ),
+        "Posterize": lambda image: posterize(image, int(4 * level)),
+        "Solarize": lambda image: solarize(image, int(256 * level)),
+        "SolarizeAdd": lambda image: solarize_add(image, int(110 * level)),
+        "Color": lambda image: color(image, factor),
+        "Contrast": lambda image: contrast(image, factor),
+        "Brightness": lambda image: brightness(image, factor),
+        "Sharpness": lambda image: sharpness(image, factor),
+        "Rotate": lambda image: rotate(image, _random_sign(30 * level)),
+        "ShearX": lambda image: shear_x(image, _random_sign(0.3 * level)),
+        "ShearY": lambda image: shear_y(image, _random_sign(0.3 * level)),
+        "TranslateX": lambda image: translate_x(image, shift(image)),
+        "TranslateY": lambda image: translate_y(image, shift(image)),
+        "Cutout": random_cutout,
     }
-    return known[name]
+    return operations[name]
 
 
 def _random_index(count: int) -> int:
@@ -242,3 +136,101 @@ def _random_sign(value: float) -> float:
 def _shift_scale(image: Image.Image) -> float:
     side = min(image.size)
     return 1.0 if side >= SMALL_SIDE else side / REFERENCE_SIDE
+
+
+# Operations
+
+
+def autocontrast(image: Image.Image) -> Image.Image:
+    """Stretch each channel to 0 … 255."""
+    return ImageOps.autocontrast(image)
+
+
+def equalize(image: Image.Image) -> Image.Image:
+    """Equalize each channel's histogram."""
+    return ImageOps.equalize(image)
+
+
+def invert(image: Image.Image) -> Image.Image:
+    """Invert the colors."""
+    return ImageOps.invert(image)
+
+
+def posterize(image: Image.Image, bits: int) -> Image.Image:
+    """Keep the upper ``bits`` of each value; one for 0, since at most seven are shifted out.
+
+    One also from 9 on: a shift of −1 is the byte 255, of which seven.
+    """
+    shift = min((8 - bits) % 256, 7)
+    return image.point([value >> shift << shift for value in range(256)] * 3)
+
+
+def solarize(image: Image.Image, threshold: int) -> Image.Image:
+    """Invert values from ``threshold`` on, which is a byte: 256 is 0 (all of them), 435 is 179."""
+    return ImageOps.solarize(image, threshold % 256)
+
+
+def solarize_add(image: Image.Image, addition: int) -> Image.Image:
+    """Add ``addition`` to values below 128."""
+    return image.point([min(value + addition, 255) if value < 128 else value for value in range(256)] * 3)
+
+
+def color(image: Image.Image, factor: float) -> Image.Image:
+    """Change the saturation: 0 is gray, 1 leaves it."""
+    return ImageEnhance.Color(image).enhance(factor)
+
+
+def contrast(image: Image.Image, factor: float) -> Image.Image:
+    """Blend with a uniform gray: the number of pixels divided by 256, white from 256×256 on.
+
+    The official code means the mean of the image, but divides the sum of its histogram's counts.
+    """
+    level = min(image.width * image.height // 256, 255)
+    return Image.blend(Image.new("RGB", image.size, (level,) * 3), image, factor)
+
+
+def brightness(image: Image.Image, factor: float) -> Image.Image:
+    """Change the brightness: 0 is black, 1 leaves it."""
+    return ImageEnhance.Brightness(image).enhance(factor)
+
+
+def sharpness(image: Image.Image, factor: float) -> Image.Image:
+    """Change the sharpness: 0 is blurred, 1 leaves it."""
+    return ImageEnhance.Sharpness(image).enhance(factor)
+
+
+def rotate(image: Image.Image, degrees: float) -> Image.Image:
+    """Rotate counterclockwise about the center."""
+    return image.rotate(degrees, _NEAREST, fillcolor=GRAY)
+
+
+def shear_x(image: Image.Image, slope: float) -> Image.Image:
+    """Shift each row to the left by ``slope`` times its index."""
+    return _affine(image, (1, slope, -slope / 2, 0, 1, 0))  # PIL counts from pixels' corners, TensorFlow from centers
+
+
+def shear_y(image: Image.Image, slope: float) -> Image.Image:
+    """Shift each column up by ``slope`` times its index."""
+    return _affine(image, (1, 0, 0, slope, 1, -slope / 2))
+
+
+def translate_x(image: Image.Image, pixels: float) -> Image.Image:
+    """Shift to the left."""
+    return _affine(image, (1, 0, pixels, 0, 1, 0))
+
+
+def translate_y(image: Image.Image, pixels: float) -> Image.Image:
+    """Shift up."""
+    return _affine(image, (1, 0, 0, 0, 1, pixels))
+
+
+def cutout(image: Image.Image, half: int, column: int, row: int) -> Image.Image:
+    """Cover a gray square of twice ``half`` around (``column``, ``row``), clipped at the border (arXiv:1708.04552)."""
+    covered = image.copy()
+    covered.paste(GRAY, (column - half, row - half, column + half, row + half))
+    return covered
+
+
+def _affine(image: Image.Image, inverse_matrix: tuple[float, ...]) -> Image.Image:
+    """``inverse_matrix`` maps a position in the result to one in ``image``."""
+    return image.transform(image.size, Image.Transform.AFFINE, inverse_matrix, _NEAREST, fillcolor=GRAY)

@@ -1,4 +1,4 @@
-"""Pictures that are looked at again and again, decoded once where there is room."""
+"""Decoded images, kept in memory or on disk, so that files are decoded once and not once per epoch."""
 
 from __future__ import annotations
 
@@ -15,142 +15,125 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from effnet.data import image_io
 from effnet.data.augment import CROP_ASPECT_RATIOS, crop_to_box, resize_array
 from effnet.data.dataset import Item
-from effnet.data.image_io import (
-    CropRegion,
-    ImageError,
-    ImageSource,
-    InputImage,
-    LazyImage,
-    Pixels,
-    load_input,
-    read_region,
-)
+from effnet.data.image_io import ImageError, ImageSource, InputImage, Pixels
 from effnet.data.storage.cache_dir import writable_cache_dir
 from effnet.data.webdataset_reader import ShardMember
 from effnet.metadata import Preprocess
 
+MIN_FREE_DISK_BYTES = 2 * 2**30  # left to everybody else
+_FILE_BEGIN, _FILE_END = b"effnet1\n", b"end\n"  # a file without its end is incomplete
+_FILE_HEADER = struct.Struct("<8sII")  # _FILE_BEGIN, height, width
+_STALE_SECONDS = 3600.0  # after which a partial file belongs to a process that was killed
+
 
 class MemoryCache:
-    """`pixels` that keeps what it gave, up to ``most`` bytes; what finds no room is decoded every time."""
+    """`load_input` with its results kept in up to ``max_bytes``; images that do not fit are read every time."""
 
     def __init__(self, max_bytes: int) -> None:
         self._remaining_bytes = max_bytes
-        # By identity, since arrays have no hash; with the source beside it, whose number is its own as long as it lives
+        # By identity, since arrays have no hash. The source is kept too: its id is unique only as long as it lives.
         self._images: dict[tuple[int, Preprocess], tuple[ImageSource, InputImage]] = {}
 
     def __call__(self, source: ImageSource, preprocess: Preprocess) -> InputImage:
-        """As `pixels`."""
+        """Return the image as `load_input` does."""
         key = id(source), preprocess
         if key in self._images:
             return self._images[key][1]
-        found = load_input(source, preprocess)
-        if found.nbytes <= self._remaining_bytes:
-            self._remaining_bytes -= found.nbytes
-            self._images[key] = source, found
-        return found
-
-
-# Decoded pictures kept on disk, so that they are decoded once and not once an epoch.
-
-
-MIN_FREE_DISK_BYTES = 2 * 2**30  # bytes of the disk that are left to everybody else
-
-
-_FILE_BEGIN, _FILE_END = b"effnet1\n", b"end\n"  # a file without its end was not written to it
-
-
-_FILE_HEADER = struct.Struct("<8sII")  # the beginning, height, width
-
-
-_STALE_SECONDS = 3600.0  # seconds after which a file that is being written belongs to a process that was killed
+        image = image_io.load_input(source, preprocess)
+        if image.nbytes <= self._remaining_bytes:
+            self._remaining_bytes -= image.nbytes
+            self._images[key] = source, image
+        return image
 
 
 class DiskCache:
-    """Pictures as uint8 (H, W, 3), large enough for every random crop, one file each, below the store.
+    """Images as uint8 (H, W, 3), large enough for every random crop, one file each, in the cache folder.
 
-    What comes is the same whether it was kept, is kept now, or finds no room (``full``): a picture is made smaller by
-    the same arithmetic in each case. A file takes its place when it is whole, so that processes may share the cache and
-    be killed; it is found again by its picture's place, size and date (in an archive: the archive's), or else by the
-    picture's own bytes, and by whatever changes the result. The folder may be deleted at any time.
+    The result is the same whether an image was cached, is cached now, or finds no room: it is resized by the same
+    arithmetic. Files are written atomically, so that processes may share the cache and be killed. An image is
+    identified by its path, size and date (in a shard: the shard's), or else by its bytes, and by all that changes the
+    result. The folder may be deleted at any time.
     """
 
     def __init__(self, preprocess: Preprocess, min_crop_area: float) -> None:
         self.preprocess = preprocess
-        # A crop's sides are least where its share of the area is and its ratio is furthest from 1.
+        # A crop's side is smallest if its area is, and its aspect ratio is furthest from 1.
         self.side = ceil(max(preprocess.size) / (min_crop_area * CROP_ASPECT_RATIOS[0]) ** 0.5)
-        self.folder = writable_cache_dir() / "decoded" / f"{self.side}-{preprocess.interpolation}-{preprocess.decode}"
-        self._folder_path = str(self.folder)
-        self._is_full = torch.zeros(1, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]  # of all workers
+        name = f"{self.side}-{preprocess.interpolation}-{preprocess.decode}"
+        self.folder = writable_cache_dir() / "decoded" / name
+        self._is_full = torch.zeros(1, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]  # by workers
         self._partial_folder = self.folder / "parts"
         self._partial_folder.mkdir(parents=True, exist_ok=True)
-        for left_over in self._partial_folder.iterdir():
+        for path in self._partial_folder.iterdir():
             with suppress(OSError):
-                if time.time() - left_over.stat().st_mtime > _STALE_SECONDS:
-                    left_over.unlink()
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
 
     @property
     def is_full(self) -> bool:
-        """Whether some picture found no room."""
+        """Whether some image found no room."""
         return bool(self._is_full.item())
 
     def get_image(self, item: Item) -> Pixels:
-        """The picture, decoded, its short side at most ``side``. Raises ``PictureError`` as `read` does."""
-        if isinstance(item.image, np.ndarray):
-            return self._decode(item.image)
+        """Return the decoded image, its short side at most ``side``. Raises ``ImageError`` as `read_image` does."""
         source = item.image
+        if isinstance(source, np.ndarray):
+            return self._decode(source)
         if isinstance(source, Path):
-            place = os.path.abspath(source)
+            absolute = os.path.abspath(source)
             try:
-                here = os.stat(place)
+                status = os.stat(absolute)
             except OSError:
                 raise ImageError(f"{source} does not exist") from None
-            said = f"{place} {here.st_size} {here.st_mtime_ns}".encode("utf-8", "surrogatepass")
+            identity = f"{absolute} {status.st_size} {status.st_mtime_ns}".encode("utf-8", "surrogatepass")
         elif isinstance(source, ShardMember):
-            said = f"{source.shard.url} {source.shard.version} {source.offset} {source.size}".encode()
+            identity = f"{source.shard.url} {source.shard.version} {source.offset} {source.size}".encode()
         else:
-            said = source.read()
-        name = blake2b(said, digest_size=16).hexdigest()
-        kept = _map_file(f"{self._folder_path}/{name[:2]}/{name}")
-        if kept is None:
-            kept = self._decode(source)
-            self._write(kept, self.folder / name[:2] / name)
-        return kept
+            identity = source.read()
+        name = blake2b(identity, digest_size=16).hexdigest()
+        path = self.folder / name[:2] / name
+        pixels = _map_file(path)
+        if pixels is None:
+            pixels = self._decode(source)
+            self._write(pixels, path)
+        return pixels
 
-    def _decode(self, source: Path | LazyImage | Pixels) -> Pixels:
-        wanted: list[tuple[int, int]] = []
+    def _decode(self, source: ImageSource) -> Pixels:
+        sizes: list[tuple[int, int]] = []
 
-        def whole(height: int, width: int) -> CropRegion:
+        def choose_whole(height: int, width: int) -> image_io.CropRegion:
             scale = min(1.0, self.side / min(height, width))
-            wanted.append((max(1, round(height * scale)), max(1, round(width * scale))))
-            return (0, 0, width, height), wanted[0]
+            sizes.append((max(1, round(height * scale)), max(1, round(width * scale))))
+            return (0, 0, width, height), sizes[0]
 
-        pixels = crop_to_box(*read_region(source, whole, self.preprocess.decode == "reduced"))
-        return resize_array(pixels, wanted[0], self.preprocess.interpolation)
+        image, box = image_io.read_region(source, choose_whole, self.preprocess.decode == "reduced")
+        return resize_array(crop_to_box(image, box), sizes[0], self.preprocess.interpolation)
 
     def _write(self, pixels: Pixels, path: Path) -> None:
-        """Writes the file, unless the disk is full."""
+        """Write the file, unless the disk is full."""
         if self.is_full:
             return
-        beside = self._partial_folder / f"{path.name}.{os.getpid()}"
+        temporary = self._partial_folder / f"{path.name}.{os.getpid()}"
         try:
             if shutil.disk_usage(self.folder).free - pixels.nbytes < MIN_FREE_DISK_BYTES:
                 self._is_full.fill_(True)
                 return
             path.parent.mkdir(exist_ok=True)
-            with beside.open("wb") as file:
+            with temporary.open("wb") as file:
                 file.write(_FILE_HEADER.pack(_FILE_BEGIN, *pixels.shape[:2]))
                 file.write(np.ascontiguousarray(pixels).data)
                 file.write(_FILE_END)
-            beside.replace(path)
+            temporary.replace(path)
         except OSError:
             self._is_full.fill_(True)
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
-def _map_file(path: str) -> Pixels | None:
-    """The picture in the file, mapped into memory; None where there is none, or not all of it."""
+def _map_file(path: Path) -> Pixels | None:
+    """Map the file into memory; None if it does not exist or is incomplete."""
     try:
         file = os.open(path, os.O_RDONLY)
         try:

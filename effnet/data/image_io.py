@@ -1,4 +1,4 @@
-"""Pictures in: a file, bytes or an array becomes RGB, upright, resized and cropped. PIL and numpy only."""
+"""Reading images: a file, bytes or an array becomes RGB, upright, resized and cropped. PIL and numpy only."""
 
 from __future__ import annotations
 
@@ -21,42 +21,29 @@ from effnet.data.preprocessing import Box, resize_pil, resize_tensorflow
 from effnet.metadata import Preprocess
 
 Pixels = NDArray[np.uint8]
-
-
-InputImage = NDArray[np.uint8 | np.float32]
+InputImage = NDArray[np.uint8 | np.float32]  # (H, W, 3), 0 to 255
 
 
 @runtime_checkable
 class LazyImage(Protocol):
-    """A picture's file that lies in something else: a tar archive, a table. It is read when it is needed."""
+    """An image file inside something else, a tar archive or a table, that is read when it is needed."""
 
     @property
     def name(self) -> str:
-        """What to call it in a message."""
+        """The name to use in a message."""
 
     def read(self) -> bytes:
-        """The file's bytes. Raises ``PictureError`` where they cannot be had."""
-
-
-ReducedSize = (
-    tuple[int, int] | Callable[[int, int], tuple[int, int]]
-)  # (height, width), or what says it of the picture's
+        """Return the file's bytes. Raises ``ImageError`` if they are not available."""
 
 
 ImageSource = str | Path | bytes | Image.Image | Pixels | LazyImage
+CropRegion = tuple[Box, tuple[int, int]]  # a region of an image, and the (height, width) at which it is needed
 
-
-# PIL's own border between a large photo and a decompression bomb: 512 MiB of RGB.
-MAX_IMAGE_PIXELS = 178_956_970
-
-
+MAX_IMAGE_PIXELS = 178_956_970  # PIL's own border between a large photo and a decompression bomb: 512 MiB of RGB
 MIN_IMAGE_SIDE = 2
 MAX_IMAGE_BYTES = 256 * 2**20  # of a file that is not on this disk
 
-
 _EXIF_ORIENTATION = 0x0112
-
-
 _EXIF_TRANSPOSES = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -66,19 +53,15 @@ _EXIF_TRANSPOSES = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-
-
-# Those that swap height and width, and those that bring what was the right or lower edge to the left or to the top.
+# Those that swap height and width, and those that move the right edge to the left or the lower edge to the top
 _SWAPS_SIDES, _FLIPS_HORIZONTALLY, _FLIPS_VERTICALLY = (
     {_EXIF_TRANSPOSES[number] for number in numbers} for numbers in ((5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8))
 )
-
-
-_VECTOR_FORMATS = ("EPS", "WMF")  # no pixels yet: PIL would start another program to draw them
+_VECTOR_FORMATS = ("EPS", "WMF")  # PIL would start another program to draw them
 
 
 class ImageError(ValueError):
-    """This one image cannot be used; the message is a sentence that names it and says why."""
+    """This image cannot be used; the message is a sentence that names it and says why."""
 
 
 def too_large_error(name: str) -> ImageError:
@@ -99,75 +82,93 @@ class UnreadableImage:
 
 
 def load_input(source: ImageSource, preprocess: Preprocess) -> InputImage:
-    """The picture as the network's eyes get it: (H, W, 3) of ``preprocess.size``, 0 to 255, not yet normalised.
+    """Read an image and resize and crop it to ``preprocess.size``; it is not normalized yet.
 
-    uint8, or by TensorFlow's resampling float32: see `fit`.
+    Args:
+        source: as for `read_image`.
 
-    Raises ``PictureError`` as `read` does.
+    Returns:
+        (H, W, 3), uint8, or float32 with TensorFlow's resampling (see `resize_and_crop`), 0 to 255.
+
+    Raises:
+        ImageError: as `read_image`.
+
+    Example:
+        >>> load_input("photo.jpg", model.preprocess).shape
+        (224, 224, 3)
     """
-    reducible = preprocess.decode == "reduced" and preprocess.resampling == "pil"
-    reduce_to = preprocess.resize_size if reducible else None
-    image, box = _read_with_box(source, reduce_to)
+    can_reduce = preprocess.decode == "reduced" and preprocess.resampling == "pil"
+    image, box = _read_with_box(source, preprocess.resize_size if can_reduce else None)
     return resize_and_crop(image, preprocess, box)
 
 
 def read_image(source: ImageSource, reduce_to: tuple[int, int] | None = None) -> Image.Image:
-    """The picture in RGB, upright by its EXIF, 8 bits a channel, on white where it is transparent.
+    """Read an image as 8-bit RGB, upright by its EXIF, on white where it is transparent.
 
-    ``source`` is a path, a file's bytes, a PIL image (which is left as it is), or a uint8 array (H, W), (H, W, 1),
-    (H, W, 3) or (H, W, 4). Of an animation it is the first frame; 16 bits keep their upper 8, as PIL does for colours.
-    With ``reduce_to`` (height, width) a JPEG file is decoded at 1/2, 1/4 or 1/8 of its size, as small as both sides
-    stay at least twice that. Raises ``PictureError`` where there is no usable picture.
+    Args:
+        source: a path, a file's bytes, a PIL image (which is not changed), a `LazyImage`, or a uint8 array (H, W),
+            (H, W, 1), (H, W, 3) or (H, W, 4). Of an animation the first frame is used; of 16 bits the upper 8, as PIL
+            does for colors.
+        reduce_to: decode a JPEG at 1/2, 1/4 or 1/8 of its size, as small as both sides stay at least twice this
+            (height, width).
+
+    Raises:
+        ImageError: if there is no usable image.
     """
     return _read_with_box(source, reduce_to)[0]
 
 
 def resize_and_crop(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> InputImage:
-    """An RGB image resized and cropped to ``preprocess.size``: uint8 (H, W, 3), by TensorFlow's resampling float32.
+    """Resize and crop an RGB image to ``preprocess.size``: uint8 (H, W, 3), or float32 with TensorFlow's resampling.
 
     With PIL, values equal torchvision's ``Resize`` and ``CenterCrop`` and timm's evaluation to the last bit, except for
-    long strips (`MAX_RESIZE_RATIO`) and with ``box``: the part that is image in an image decoded at reduced scale. With
-    TensorFlow's resampling they are its own, neither rounded nor clipped; it starts from the whole image.
+    long strips (`MAX_RESIZE_RATIO`) and with ``box``: the region that is image in an image decoded at reduced scale.
+    TensorFlow's resampling starts from the whole image and neither rounds nor clips.
     """
     assert image.mode == "RGB"
     if preprocess.resampling == "pil":
         return resize_pil(image, preprocess, box)
-    assert box is None, "TensorFlow's resampling starts from the whole picture"
+    assert box is None, "TensorFlow's resampling starts from the whole image"
     return resize_tensorflow(image, preprocess)  # (H, W, 3)
-
-
-CropRegion = tuple[Box, tuple[int, int]]  # a part of a picture, and the (height, width) at which it is wanted
 
 
 def read_region(
     source: ImageSource, choose_region: Callable[[int, int], CropRegion], allow_reduced: bool
 ) -> tuple[Image.Image, Box]:
-    """The picture as `read` gives it, and where in it lies the part that ``choose`` names of (height, width) pixels.
+    """Read an image to use one region of it.
 
-    With ``reduce`` a JPEG file is decoded at 1/2, 1/4 or 1/8 of its size, as small as that part stays at least as large
-    as it is wanted. Raises ``PictureError`` as `read` does.
+    Args:
+        choose_region: is called with (height, width) and returns the region and the size at which it is needed.
+        allow_reduced: decode a JPEG at 1/2, 1/4 or 1/8 of its size, as small as the region stays at least that size.
+
+    Returns:
+        The image as `read_image` gives it, and where the region lies in it.
     """
     chosen: list[tuple[Box, int, int]] = []
 
     def reduce_to(height: int, width: int) -> tuple[int, int]:
-        box, least = choose_region(height, width)
+        box, size = choose_region(height, width)
         chosen.append((box, height, width))
         left, top, right, bottom = box
-        shares = (bottom - top) / height, (right - left) / width
-        needed = tuple(ceil(side / share / 2) for side, share in zip(least, shares, strict=True))
+        fractions = (bottom - top) / height, (right - left) / width
+        needed = tuple(ceil(side / fraction / 2) for side, fraction in zip(size, fractions, strict=True))
         return (needed[0], needed[1]) if allow_reduced else (height, width)
 
-    image, kept = _read_with_box(source, reduce_to)
+    image, image_box = _read_with_box(source, reduce_to)
     (left, top, right, bottom), height, width = chosen[0]
-    x, y, beyond, below = kept or (0, 0, *image.size)
-    across, down = (beyond - x) / width, (below - y) / height
-    return image, (x + left * across, y + top * down, x + right * across, y + bottom * down)
+    x0, y0, x1, y1 = image_box or (0, 0, *image.size)
+    scale_x, scale_y = (x1 - x0) / width, (y1 - y0) / height
+    return image, (x0 + left * scale_x, y0 + top * scale_y, x0 + right * scale_x, y0 + bottom * scale_y)
 
 
-def _read_with_box(source: ImageSource, reduce_to: ReducedSize | None) -> tuple[Image.Image, Box | None]:
-    """The picture as `read` gives it, and what `_decode` says of it."""
+# (height, width), or a function from the image's (height, width) to it
+_ReduceTo = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None
+
+
+def _read_with_box(source: ImageSource, reduce_to: _ReduceTo) -> tuple[Image.Image, Box | None]:
+    """Return the image as `read_image`, and the box of `_decode`."""
     name = _source_name(source)
-    if not isinstance(source, (str, Path, bytes, Image.Image, np.ndarray)):  # asking for a protocol takes its time
+    if not isinstance(source, (str, Path, bytes, Image.Image, np.ndarray)):  # checking for a protocol is slow
         source = source.read()
     with MUTED_PIL_WARNINGS:
         if isinstance(source, np.ndarray):
@@ -179,18 +180,18 @@ def _read_with_box(source: ImageSource, reduce_to: ReducedSize | None) -> tuple[
                 image = Image.open(file)
             except Image.DecompressionBombError:
                 raise ImageError(f"{name} has more than {MAX_IMAGE_PIXELS:,} pixels: make it smaller first") from None
-            except Exception:  # whatever the parser of some format stumbled over
-                raise ImageError(f"{name} is not a picture, or of no known format") from None
+            except Exception:  # anything that the parser of some format stumbles over
+                raise ImageError(f"{name} is not an image, or its format is unknown") from None
             return _decode(image, name, reduce_to)
 
 
 def _decode(
-    image: Image.Image, name: str, reduce_to: ReducedSize | None = None, keep_original: bool = False
+    image: Image.Image, name: str, reduce_to: _ReduceTo = None, keep_original: bool = False
 ) -> tuple[Image.Image, Box | None]:
-    """``image`` checked, loaded to its last byte, in RGB and upright.
+    """Check ``image``, load it to the last byte, and make it RGB and upright.
 
-    Where it was reduced, also the part of it that is picture: half of 479 pixels is 239.5 of 240. An image that was
-    ``given`` is left as it is.
+    If it was reduced, also return the box of it that is image: half of 479 pixels is 239.5 of 240. With
+    ``keep_original`` the image itself is not changed.
     """
     width, height = image.size
     if width * height > MAX_IMAGE_PIXELS:
@@ -198,9 +199,9 @@ def _decode(
             f"{name} has {height:,}×{width:,} pixels, more than {MAX_IMAGE_PIXELS:,}: make it smaller first"
         )
     if min(width, height) < MIN_IMAGE_SIDE:
-        raise ImageError(f"{name} is {height}×{width} pixels: too small to be a picture")
+        raise ImageError(f"{name} has {height}×{width} pixels: too small for an image")
     if image.format in _VECTOR_FORMATS:
-        raise ImageError(f"{name} is a drawing ({image.format}), not a picture: save it as PNG")
+        raise ImageError(f"{name} is a drawing ({image.format}), not an image: save it as PNG")
     drafted = None
     try:
         swapped = reduce_to is not None and _exif_transpose(image) in _SWAPS_SIDES
@@ -208,26 +209,26 @@ def _decode(
             reduce_to = reduce_to(*((width, height) if swapped else (height, width)))
         if reduce_to and not keep_original and image.format in ("JPEG", "MPO"):
             tall, wide = reduce_to[::-1] if swapped else reduce_to
-            drafted = image.draft(None, (2 * wide, 2 * tall))  # None: the colours stay as they are
+            drafted = image.draft(None, (2 * wide, 2 * tall))  # None: without a change of color mode
         reduced = image.size != (width, height)
         image.load()
     except Exception as error:  # as above: OSError, SyntaxError, EOFError, struct.error, zlib.error, …
         raise ImageError(f"{name} is damaged: {error}") from None
-    turn = _exif_transpose(image)  # asked after loading: TIFF turns itself then
+    transpose = _exif_transpose(image)  # after loading, when TIFF has already been turned by PIL
     upright = _to_rgb(image, name)
-    if turn is not None:
-        upright = upright.transpose(turn)
-        upright.info = {}  # or the EXIF in it would turn the picture once more when it is read again
-    return upright, _orient_box(drafted[1], upright.size, turn) if drafted and reduced else None
+    if transpose is not None:
+        upright = upright.transpose(transpose)
+        upright.info = {}  # or its EXIF would turn the image again when it is read again
+    return upright, _orient_box(drafted[1], upright.size, transpose) if drafted and reduced else None
 
 
-def _orient_box(drafted: Box, size: tuple[int, int], turn: Transpose | None) -> Box:
-    """Where in an upright image of ``size`` the part is that ``drafted`` says of it as it was stored."""
+def _orient_box(drafted: Box, size: tuple[int, int], transpose: Transpose | None) -> Box:
+    """Return the box ``drafted`` of the stored image in the upright image of ``size``."""
     right, bottom = drafted[2:]
-    across, down = (bottom, right) if turn in _SWAPS_SIDES else (right, bottom)
-    left = size[0] - across if turn in _FLIPS_HORIZONTALLY else 0
-    top = size[1] - down if turn in _FLIPS_VERTICALLY else 0
-    return left, top, left + across, top + down
+    width, height = (bottom, right) if transpose in _SWAPS_SIDES else (right, bottom)
+    left = size[0] - width if transpose in _FLIPS_HORIZONTALLY else 0
+    top = size[1] - height if transpose in _FLIPS_VERTICALLY else 0
+    return left, top, left + width, top + height
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -235,7 +236,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         kind = "integers" if image.mode == "I" else "floats"
-        raise ImageError(f"{name} holds 32-bit {kind}, whose white is not known: save it with 8 or 16 bits")
+        raise ImageError(f"{name} holds 32-bit {kind} of unknown range: save it with 8 or 16 bits")
     try:
         if image.has_transparency_data:
             opaque = Image.new("RGBA", image.size, "white")
@@ -243,11 +244,11 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
             return opaque.convert("RGB")
         return image if image.mode == "RGB" else image.convert("RGB")
     except ValueError as error:
-        raise ImageError(f"{name} has no way to RGB: {error}") from None
+        raise ImageError(f"{name} cannot be converted to RGB: {error}") from None
 
 
 def _exif_transpose(image: Image.Image) -> Transpose | None:
-    """What makes the picture upright by its EXIF; a damaged EXIF is no reason to refuse the picture."""
+    """Return what makes the image upright by its EXIF; a damaged EXIF is no reason to refuse it."""
     try:
         return _EXIF_TRANSPOSES.get(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:
@@ -259,8 +260,8 @@ def _from_array(array: Pixels) -> Image.Image:
     if array.dtype != np.uint8:
         raise ImageError(f"the given array is {array.dtype}: expected uint8, 0 to 255")
     if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
-        first = array.ndim == 3 and shape[0] in (1, 3, 4)
-        remedy = "; give array.transpose(1, 2, 0)" if first else ""
+        channels_first = array.ndim == 3 and shape[0] in (1, 3, 4)
+        remedy = "; pass array.transpose(1, 2, 0)" if channels_first else ""
         raise ImageError(f"the given array has the shape {shape}: expected {accepted}{remedy}")
     if 0 in shape:
         raise ImageError(f"the given array has the shape {shape}: it is empty")
@@ -268,23 +269,23 @@ def _from_array(array: Pixels) -> Image.Image:
 
 
 def _source_name(source: ImageSource) -> str:
-    """What to call the picture in a message."""
+    """Return the name to use in a message."""
     if isinstance(source, (str, Path)):
         return str(source)
     if isinstance(source, bytes):
         return "the given file"
     if isinstance(source, Image.Image):
-        return str(getattr(source, "filename", "")) or "the given picture"
+        return str(getattr(source, "filename", "")) or "the given image"
     if isinstance(source, np.ndarray):
         return "the given array"
     if isinstance(source, LazyImage):
         return source.name
-    raise ImageError(f"a picture is a path, bytes, a PIL image or a uint8 array, not {type(source).__name__}")
+    raise ImageError(f"an image must be a path, bytes, a PIL image or a uint8 array, not {type(source).__name__}")
 
 
 def _open_file(source: str | Path | bytes, name: str) -> IO[bytes]:
     if not isinstance(source, bytes) and os.path.isdir(source):
-        raise ImageError(f"{name} is a folder, not a picture")
+        raise ImageError(f"{name} is a folder, not an image")
     try:
         file = BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115 – the caller closes it
     except FileNotFoundError:
@@ -299,10 +300,10 @@ def _open_file(source: str | Path | bytes, name: str) -> IO[bytes]:
 
 
 class _MutedPILWarnings:
-    """PIL's warnings muted while any thread reads a picture.
+    """Mutes PIL's warnings (large photos, odd EXIF) while any thread reads an image.
 
-    Large photos, odd EXIF and the like: a picture is either used or refused with a sentence. ``catch_warnings`` is not
-    made for threads (the last one out may put back another's filters), so that the first one in enters it for all.
+    An image is either used or refused with a message. ``catch_warnings`` is not thread-safe (the last thread to leave
+    may restore another's filters), so the first thread that enters does it for all.
     """
 
     def __init__(self) -> None:

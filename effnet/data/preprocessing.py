@@ -1,4 +1,4 @@
-"""PIL's way from a picture to the network's size: resized with antialiasing, and the middle cut out."""
+"""From an RGB image to the network's input: resize and crop as PIL or as TensorFlow does, and normalization."""
 
 from __future__ import annotations
 
@@ -15,36 +15,55 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+Float32Array = NDArray[np.float32]
 
-
-# A picture is resized to at most this many times what is cut out of it: a 2 × 5000 strip would become gigabytes.
+# An image is resized to at most this many times the size of the crop: a 2 × 5000 strip would become gigabytes.
 MAX_RESIZE_RATIO = 8
+_CUBIC_TABLE_SIZE = 1024  # TensorFlow looks up the cubic kernel's weights in a table of this many steps
+
+
+def visible_region(height: int, width: int, preprocess: Preprocess) -> Box:
+    """Return the region of an image that becomes the network's input; the rest is cropped away.
+
+    Args:
+        height, width: of the image, upright and at full scale.
+
+    Returns:
+        Left, top, right and bottom in pixels of the image.
+    """
+    if preprocess.resampling == "pil":
+        return pil_crop_box((0, 0, width, height), preprocess)
+    top, left, crop_height, crop_width = tensorflow_crop_box(height, width, preprocess)
+    return left, top, left + crop_width, top + crop_height
+
+
+# PIL: resize with antialiasing, then crop
 
 
 def resize_pil(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> NDArray[np.uint8]:
-    """An RGB image resized and cropped to ``preprocess.size``: uint8 (H, W, 3), bit for bit as torchvision and timm.
+    """Resize and crop an RGB image to ``preprocess.size``: uint8 (H, W, 3), equal to torchvision and timm.
 
-    ``box``, of a picture that was decoded at reduced scale, is the part of the image that is picture. Then what is cut
-    away is not computed either, which takes a third off the time and moves one value in a thousand by one step.
+    ``box`` is the region that is image in an image decoded at reduced scale. With it, what is cropped away is not
+    computed either, which saves a third of the time and changes one value in a thousand by one step.
     """
     (tall, wide), kept, (left, top, right, bottom) = _plan_resize(box or (0, 0, *image.size), preprocess)
     filter = Resampling[preprocess.interpolation.upper()]
     if box is None:
-        # PIL's box is float32, and PIL chooses by the sizes which side goes first: with one, other bits would come out.
+        # PIL's box is float32, and by the sizes PIL chooses which side goes first: with a box, other bits come out.
         return np.array(image.resize((wide, tall), filter, kept).crop((left, top, right, bottom)))  # (H, W, 3)
     height, width = preprocess.size
     return np.array(image.resize((width, height), filter, pil_crop_box(box, preprocess)))
 
 
 def pil_crop_box(box: Box, preprocess: Preprocess) -> Box:
-    """The part of the picture ``box`` that `pil` makes the network's input of."""
+    """Return the part of the region ``box`` that `resize_pil` makes the network's input."""
     (tall, wide), kept, (left, top, right, bottom) = _plan_resize(box, preprocess)
-    x, y, across, down = kept[0], kept[1], (kept[2] - kept[0]) / wide, (kept[3] - kept[1]) / tall
-    return x + left * across, y + top * down, x + right * across, y + bottom * down
+    x, y, dx, dy = kept[0], kept[1], (kept[2] - kept[0]) / wide, (kept[3] - kept[1]) / tall
+    return x + left * dx, y + top * dy, x + right * dx, y + bottom * dy
 
 
 def _plan_resize(box: Box, preprocess: Preprocess) -> tuple[tuple[int, int], Box, tuple[int, int, int, int]]:
-    """The size (height, width) to resize to, how much of ``box`` is resized, and what is then cut out."""
+    """Return the size (height, width) to resize to, the part of ``box`` that is resized, and the crop of the result."""
     kept, (tall, wide) = box, preprocess.resize_size
     if preprocess.resize == "crop":
         (tall, wide), kept = _scale_to_cover(box, preprocess.resize_size)
@@ -54,30 +73,26 @@ def _plan_resize(box: Box, preprocess: Preprocess) -> tuple[tuple[int, int], Box
 
 
 def _scale_to_cover(box: Box, target: tuple[int, int]) -> tuple[tuple[int, int], Box]:
-    """The size (height, width) at which the box just covers ``least``, and how much of the box is resized to it."""
+    """Return the size (height, width) at which the box just covers ``target``, and the part of it that is resized."""
     left, top, right, bottom = box
     height, width = bottom - top, right - left
-    kept_tall, kept_wide = height, width
+    kept_height, kept_width = height, width
     square = target[0] == target[1]
     if target[0] * width >= target[1] * height:
-        tall, (wide, kept_wide) = (
-            target[0],
-            _scale_long_side(width, height, target[0], MAX_RESIZE_RATIO * target[1], square),
-        )
+        tall = target[0]
+        wide, kept_width = _scale_long_side(width, height, tall, MAX_RESIZE_RATIO * target[1], square)
     else:
-        wide, (tall, kept_tall) = (
-            target[1],
-            _scale_long_side(height, width, target[1], MAX_RESIZE_RATIO * target[0], square),
-        )
-    left, top = left + (width - kept_wide) / 2, top + (height - kept_tall) / 2
-    return (tall, wide), (left, top, left + kept_wide, top + kept_tall)
+        wide = target[1]
+        tall, kept_height = _scale_long_side(height, width, wide, MAX_RESIZE_RATIO * target[0], square)
+    left, top = left + (width - kept_width) / 2, top + (height - kept_height) / 2
+    return (tall, wide), (left, top, left + kept_width, top + kept_height)
 
 
 def _scale_long_side(long: float, short: float, target: int, max_side: int, square: bool) -> tuple[int, float]:
-    """The long side where the short one becomes ``target``, at most ``most``; and how much of it is kept for that."""
-    # torchvision, for squares, leaves the fraction off; timm, for all else, rounds it, after dividing in this order.
-    resized = int(target * long / short) if square else round(long / (short / target))
-    return (resized, long) if resized <= max_side else (max_side, max_side * short / target)
+    """Return the long side when the short one becomes ``target``, at most ``max_side``, and how much of it is kept."""
+    # torchvision, for squares, truncates; timm, for all other sizes, rounds after dividing in this order.
+    side = int(target * long / short) if square else round(long / (short / target))
+    return (side, long) if side <= max_side else (max_side, max_side * short / target)
 
 
 # TensorFlow: crop first, then resize without antialiasing, in numpy
@@ -86,92 +101,73 @@ def _scale_long_side(long: float, short: float, target: int, max_side: int, squa
 # TensorFlow's ``core/kernels/image/resize_bicubic_op.cc`` and ``resize_bilinear_op.cc``.
 
 
-Floats = NDArray[np.float32]
+def resize_tensorflow(image: Image.Image, preprocess: Preprocess) -> Float32Array:
+    """Crop and resize an RGB image to ``preprocess.size`` by TensorFlow's arithmetic: float32 (H, W, 3).
 
-
-_CUBIC_TABLE_SIZE = 1024  # TensorFlow looks the cubic's weights up in a table of so many steps
-
-
-def resize_tensorflow(image: Image.Image, preprocess: Preprocess) -> Floats:
-    """An RGB image cut and resized to ``preprocess.size`` by TensorFlow's arithmetic: float32 (H, W, 3).
-
-    On the scale of 0 to 255, neither rounded nor clipped: beside sharp edges a cubic goes beyond both ends.
+    Values are on the scale of 0 to 255, neither rounded nor clipped: next to sharp edges a cubic overshoots.
     """
-    top, left, tall, wide = tensorflow_crop_box(image.height, image.width, preprocess)
+    top, left, height, width = tensorflow_crop_box(image.height, image.width, preprocess)
     half_pixel = preprocess.resampling == "tensorflow"
-    rows, row_weights = _interpolation_taps(tall, preprocess.size[0], preprocess.interpolation, half_pixel)
-    columns, column_weights = _interpolation_taps(wide, preprocess.size[1], preprocess.interpolation, half_pixel)
-    needed, among = np.unique(rows, return_inverse=True)
-    picture = _read_rows(image, needed + top, left, wide)
-    lines = _weighted_sum(picture, 0, among.reshape(rows.shape), row_weights[..., None, None])
+    rows, row_weights = _interpolation_taps(height, preprocess.size[0], preprocess.interpolation, half_pixel)
+    columns, column_weights = _interpolation_taps(width, preprocess.size[1], preprocess.interpolation, half_pixel)
+    needed, index = np.unique(rows, return_inverse=True)
+    pixels = _read_rows(image, needed + top, left, width)
+    lines = _weighted_sum(pixels, 0, index.reshape(rows.shape), row_weights[..., None, None])
     return _weighted_sum(lines, 1, columns, column_weights[..., None])
 
 
+def tensorflow_crop_box(height: int, width: int, preprocess: Preprocess) -> tuple[int, int, int, int]:
+    """Return top, left, height and width, in whole pixels, of the crop of an image of this size."""
+    max_height, max_width = float(height), float(width)
+    if preprocess.resize == "crop":  # the output's aspect ratio; for a square both are the short side
+        out_height, out_width = preprocess.size
+        max_height = min(max_height, width * out_height / out_width)
+        max_width = min(max_width, height * out_width / out_height)
+    fraction = np.float32(preprocess.crop_fraction)  # the product is in float32, and decides about a pixel
+    crop_height, crop_width = (max(1, int(fraction * np.float32(side))) for side in (max_height, max_width))
+    odd = preprocess.resampling == "tensorflow1"  # tpu puts the odd pixel above and left, automl below and right
+    return (height - crop_height + odd) // 2, (width - crop_width + odd) // 2, crop_height, crop_width
+
+
 def _read_rows(image: Image.Image, rows: NDArray[np.intp], left: int, width: int) -> NDArray[np.uint8]:
-    """Those rows, (rows, width, 3). Of a large photo only a few are needed, and turning all into an array is slow."""
+    """Return these rows, (rows, width, 3): of a large photo only few are needed, and converting all is slow."""
     runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
     return np.concatenate([np.asarray(image.crop((left, run[0], left + width, run[-1] + 1))) for run in runs])
 
 
-def _weighted_sum(pixels: NDArray[Any], axis: int, places: NDArray[np.intp], weights: Floats) -> Floats:
-    """The sum over taps of the pixels at their places along ``axis``, times their weights."""
+def _weighted_sum(pixels: NDArray[Any], axis: int, places: NDArray[np.intp], weights: Float32Array) -> Float32Array:
+    """Return the sum over taps of the pixels at ``places`` along ``axis`` times their weights."""
     parts = (pixels.take(place, axis) * weight for place, weight in zip(places, weights, strict=True))
     return sum(parts, np.zeros((), np.float32))
 
 
-def tensorflow_crop_box(height: int, width: int, preprocess: Preprocess) -> tuple[int, int, int, int]:
-    """Top, left, height and width, in whole pixels, of what is cut out of a picture of so many pixels."""
-    most_tall, most_wide = float(height), float(width)
-    if preprocess.resize == "crop":  # the proportions of what comes out; for a square both are the short side
-        high, broad = preprocess.size
-        most_tall, most_wide = min(most_tall, width * high / broad), min(most_wide, height * broad / high)
-    share = np.float32(preprocess.crop_fraction)  # their product is in float32, and decides about a pixel
-    tall, wide = (max(1, int(share * np.float32(most))) for most in (most_tall, most_wide))
-    odd = preprocess.resampling == "tensorflow1"  # tpu puts what is odd above and to the left, automl below and right
-    return (height - tall + odd) // 2, (width - wide + odd) // 2, tall, wide
-
-
 def _interpolation_taps(
     length: int, target: int, interpolation: str, half_pixel: bool
-) -> tuple[NDArray[np.intp], Floats]:
-    """(taps, target) each: which of ``length`` pixels make each of ``target`` pixels, and with which weights."""
+) -> tuple[NDArray[np.intp], Float32Array]:
+    """Return (taps, target) each: which of ``length`` pixels make each of ``target`` pixels, and their weights."""
     half = np.float32(0.5 if half_pixel else 0)
-    at = (np.arange(target, dtype=np.float32) + half) * (np.float32(length) / np.float32(target)) - half
-    before = np.floor(at)
-    share = at - before
+    position = (np.arange(target, dtype=np.float32) + half) * (np.float32(length) / np.float32(target)) - half
+    floor = np.floor(position)
+    fraction = position - floor
     if interpolation == "bilinear":
-        steps, weights = np.arange(2), np.stack([1 - share, share])
+        offsets, weights = np.arange(2), np.stack([1 - fraction, fraction])
     else:
-        steps = np.arange(-1, 3)
-        distance = np.abs(np.rint(share * _CUBIC_TABLE_SIZE) / _CUBIC_TABLE_SIZE - steps[:, None])
+        offsets = np.arange(-1, 3)
+        distance = np.abs(np.rint(fraction * _CUBIC_TABLE_SIZE) / _CUBIC_TABLE_SIZE - offsets[:, None])
         weights = _cubic_kernel(distance, -0.5 if half_pixel else -0.75)
-    wanted = before.astype(np.intp) + steps[:, None]
-    places = wanted.clip(0, length - 1)
-    if interpolation == "bicubic" and half_pixel:  # what lies outside does not count; elsewhere the edge is repeated
-        weights *= places == wanted
+    taps = floor.astype(np.intp) + offsets[:, None]
+    places = taps.clip(0, length - 1)
+    if interpolation == "bicubic" and half_pixel:  # pixels outside do not count; otherwise the edge is repeated
+        weights *= places == taps
         weights /= weights.sum(axis=0)
     return places, weights.astype(np.float32)
 
 
 def _cubic_kernel(distance: NDArray[np.floating], a: float) -> NDArray[np.floating]:
-    """Keys' cubic convolution: the weight of a pixel so far away (0 to 2)."""
+    """Return the weight of a pixel at ``distance`` (0 to 2) in Keys' cubic convolution."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
     return np.where(distance <= 1, near, far)
-
-
-# Which part of a picture the network sees: the way back from its input to the photo.
-
-
-def visible_region(height: int, width: int, preprocess: Preprocess) -> Box:
-    """Left, top, right and bottom of what `effnet.data.image_io.fit` makes the input of, in pixels of the picture.
-
-    The picture has ``height`` and ``width``, upright and at full scale. What lies outside was cut away.
-    """
-    if preprocess.resampling == "pil":
-        return pil_crop_box((0, 0, width, height), preprocess)
-    top, left, tall, wide = tensorflow_crop_box(height, width, preprocess)
-    return left, top, left + wide, top + tall
 
 
 # Normalization

@@ -1,8 +1,8 @@
 """torchvision's transforms beside a torch for which its compiled operators do not load.
 
-The wheel on the package index is built for CUDA. Beside a CPU build of torch its library of operators is not loaded,
-and ``import torchvision`` then stops at the fake kernels of two operators that nobody declared. The transforms are
-pure Python and need neither: declaring the two schemas first, and only when they are missing, lets the import work.
+The wheel on the package index is built for CUDA. Beside a CPU build of torch its operator library is not loaded, and
+``import torchvision`` then fails at the fake kernels of two undeclared operators. The transforms are pure Python and
+need neither: declaring the two schemas first, and only if they are missing, makes the import work.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OPERATOR_SCHEMAS = {
 
 
 def import_transforms() -> ModuleType:
-    """``torchvision.transforms.v2``, imported safely. Raises ``ImportError`` where torchvision is not installed."""
+    """Import ``torchvision.transforms.v2``. Raises ``ImportError`` if torchvision is not installed."""
     declare_operators()
     from torchvision.transforms import v2
 
@@ -30,7 +30,7 @@ def import_transforms() -> ModuleType:
 
 
 def declare_operators() -> None:
-    """Declares torchvision's operators where its compiled library does not load; call before importing torchvision."""
+    """Declare torchvision's operators if its compiled library does not load; call this before importing torchvision."""
     if not _operators_load():
         for name, schema in OPERATOR_SCHEMAS.items():
             if not hasattr(torch.ops.torchvision, name):
@@ -38,7 +38,7 @@ def declare_operators() -> None:
 
 
 def _operators_load() -> bool:
-    """Whether torchvision's compiled operators load beside this torch (or are not there to be asked for)."""
+    """Return whether torchvision's compiled operators load beside this torch, or torchvision is not installed."""
     spec = find_spec("torchvision")
     if spec is None or spec.submodule_search_locations is None:
         return True

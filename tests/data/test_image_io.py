@@ -168,7 +168,7 @@ def test_rarer_modes(mode: str) -> None:
 
 
 def test_mode_without_a_way_to_rgb() -> None:
-    with pytest.raises(ImageError, match="no way to RGB"):
+    with pytest.raises(ImageError, match="cannot be converted to RGB"):
         read_image(Image.new("La", (9, 9)))
 
 
@@ -242,10 +242,10 @@ def test_no_picture(tmp_path: Path) -> None:
     text, empty = tmp_path / "note.jpg", tmp_path / "empty.jpg"
     text.write_text("no picture at all")
     empty.touch()
-    assert reason(text) == f"{text} is not a picture, or of no known format"
+    assert reason(text) == f"{text} is not an image, or its format is unknown"
     assert reason(empty) == f"{empty} is empty"
     assert reason(b"") == "the given file is empty"
-    assert reason(tmp_path) == f"{tmp_path} is a folder, not a picture"
+    assert reason(tmp_path) == f"{tmp_path} is a folder, not an image"
     assert reason(tmp_path / "none.jpg") == f"{tmp_path / 'none.jpg'} does not exist"
 
 
@@ -261,8 +261,8 @@ def test_truncated_files(kind: str, tmp_path: Path) -> None:
 
 
 def test_too_small() -> None:
-    assert reason(encoded(Image.new("RGB", (1, 1)), "PNG")) == "the given file is 1×1 pixels: too small to be a picture"
-    assert "is 1×50 pixels" in reason(np.zeros((1, 50), np.uint8))
+    assert reason(encoded(Image.new("RGB", (1, 1)), "PNG")) == "the given file has 1×1 pixels: too small for an image"
+    assert "has 1×50 pixels" in reason(np.zeros((1, 50), np.uint8))
     assert read_image(np.zeros((2, 2), np.uint8)).size == (2, 2)
 
 

@@ -128,7 +128,7 @@ def test_pictures_are_decoded_once(photos: Path, home: Path, monkeypatch: pytest
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(caching, "read_region", never)
+    monkeypatch.setattr(caching.image_io, "read_region", never)
     assert same(first, epoch(pictures, cache=True))
     assert {path: path.stat().st_mtime_ns for path in kept(home)} == made
     monkeypatch.undo()
@@ -202,9 +202,7 @@ def test_a_disk_without_room(
         assert same(list(batches.epoch(0)), expected)
         list(batches.epoch(1))
     assert len(kept(home)) == left
-    assert caplog.messages == [
-        "the disk has no room for all decoded pictures: those that are not kept are decoded every time"
-    ]
+    assert caplog.messages == ["the disk has no room for all decoded images: the others are decoded in every epoch"]
 
 
 def test_members_of_an_archive_are_kept(shard: Path, home: Path) -> None:
@@ -314,7 +312,7 @@ def test_other_kinds_of_labels() -> None:
 
 @pytest.mark.parametrize("weights", [(0.0, 0.0), (1.0, -1.0), (1.0, float("nan"))])
 def test_weights_that_are_none(weights: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="the weights of pictures must be numbers of 0 or more, and not all of them 0"):
+    with pytest.raises(ValueError, match="image weights must be at least 0, finite, and not all 0"):
         EpochSampler(pictures(0, 1, weights=weights), 2, 0, class_balanced=True)
 
 

@@ -424,7 +424,7 @@ def test_unreadable_images_are_skipped(tmp_path: Path) -> None:
     done = write(root, tmp_path / "out")
     assert (done.num_images, done.skipped) == (
         30,
-        (f"{root / 'train' / 'ant' / 'no.jpg'} is not a picture, or of no known format",),
+        (f"{root / 'train' / 'ant' / 'no.jpg'} is not an image, or its format is unknown",),
     )
-    with pytest.raises(ImageError, match=r"no\.jpg is not a picture"):
+    with pytest.raises(ImageError, match=r"no\.jpg is not an image"):
         write(root, tmp_path / "strict", strict=True)

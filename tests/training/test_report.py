@@ -96,7 +96,7 @@ def model() -> EfficientNet:
 
 def test_tells_what_happened(tmp_path: Path, model: EfficientNet) -> None:
     found = replace(evaluation(["cat", "dog", "owl"]), left_out=("late.jpg is gone",))
-    run = replace(result(found), probe_top1=0.7125, left_out=("a/<b>.jpg is not a picture",))
+    run = replace(result(found), probe_top1=0.7125, left_out=("a/<b>.jpg is not an image",))
     write_report(tmp_path / "report.html", run, model, FINETUNE)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     right = round(found.top1 * 60)
@@ -104,7 +104,7 @@ def test_tells_what_happened(tmp_path: Path, model: EfficientNet) -> None:
     for text in (
         *(f"{found.top1:.2%}", f"{right} of 60 pictures", f"{100 * low:.1f}–{high:.1%}", f"{found.loss:.3f}"),
         *(f"{found.calibration_error:.3f}", "nano", "random weights", "made <by> a test", "32 × 32"),
-        *("0.625 after epoch 2 of 3", "71.25%", "late.jpg is gone", "a/<b>.jpg is not a picture"),
+        *("0.625 after epoch 2 of 3", "71.25%", "late.jpg is gone", "a/<b>.jpg is not an image"),
         *("effnet predict photo.jpg --model 'my runs/one/model.safetensors'", "learning rate", "0.0003"),
         *(f"{one.recall:.1%}" for one in found.classes),
         *(f"{one.probability:.1%} sure" for one in found.mistakes[:MAX_MISTAKES]),
