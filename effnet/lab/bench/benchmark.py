@@ -1,59 +1,44 @@
-"""What was measured: a row for each contestant, and where it was measured."""
+"""``effnet bench``: networks × engines × precisions × batch sizes × threads, against timm and torchvision."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from itertools import groupby, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
-from effnet.arch import count
-from effnet.arch.serde import Record, check_choice, check_int, check_size
+from effnet import timing
+from effnet.arch import count, serde
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.draw.benchmark_plots import LatencyBar, plot_latency
 from effnet.draw.figure import RenderedPlot
-from effnet.lab.bench import backends as other
-from effnet.lab.bench.backends import (
-    Backend,
-    ImageBatch,
-    engine_backend,
-    max_relative_difference,
-    random_images,
-    reference_logits,
-)
+from effnet.lab.bench import backends
 from effnet.lab.bench.peak_memory import measure_peak_memory
 from effnet.lab.compare.table import write_csv, write_drawing
 from effnet.net import EfficientNet
-from effnet.runtime.base import ENGINE_KINDS, PRECISIONS, installed_engines
+from effnet.runtime import base
+from effnet.runtime.autotune import max_relative_difference
 from effnet.runtime.torch import torch_threads
-from effnet.timing import (
-    RUNTIME_PACKAGES,
-    THREAD_POOL_PAUSE,
-    Machine,
-    MachinePeaks,
-    TimeRatio,
-    Timing,
-    describe_machine,
-    installed_versions,
-    measure_peaks,
-    time_interleaved,
-    time_ratio,
-)
 from effnet.weights import save
+
+CALLS_PER_ROUND = 3
+LOGITS_TOLERANCE = 1e-3  # of float32 logits: engines differ by rounding, about 1e-5 of the largest
+
+log = logging.getLogger("effnet")
 
 
 @dataclass(frozen=True)
-class BenchmarkRow(Record):
-    """One network through one engine. ``seconds``, ``p10`` and ``p99`` are of one call with ``batch`` pictures.
+class BenchmarkRow(serde.Record):
+    """One network in one engine; times are of one call with ``batch_size`` images.
 
-    ``share`` is ``macs_per_second`` over what the machine reaches in matrix products of this precision and so many
-    threads; None where that limit was not measured. ``times`` is how many times as long as the fastest of its cell it
-    took, ``times_low`` … ``times_high`` the interval that holds it with 95 %. ``difference`` is the largest one from
-    torch's own float32 logits, over the largest of them; None where the network is not the same one. ``bytes`` is the
-    peak of memory of a process that does this alone; None where it was not measured.
+    ``spread``: the interquartile range of the calls over their median. ``peak_fraction``: ``macs_per_second`` over the
+    machine's peak in matrix products of this precision on this many threads; None if that was not measured.
+    ``slowdown``: the time over that of the fastest in its cell, with its 95 % interval. ``difference``: the largest
+    difference from torch's float32 logits, relative to the largest of them; None if it is not the same network.
+    ``peak_bytes``: peak memory of a process that only does this; None if not measured.
     """
 
     network: str
@@ -65,7 +50,7 @@ class BenchmarkRow(Record):
     seconds: float
     p10: float
     p99: float
-    spread: float  # the middle half of the calls over their median
+    spread: float
     runs: int
     images_per_second: float
     macs_per_second: float
@@ -78,66 +63,19 @@ class BenchmarkRow(Record):
 
 
 @dataclass(frozen=True)
-class BenchmarkCell:
-    """What the contestants of one contest have in common."""
+class BenchmarkResult(serde.Record):
+    """All rows, the machine, its peaks for every number of threads, and package versions.
 
-    network: str
-    macs: int  # of one picture
-    batch_size: int
-    threads: int
-    size: tuple[int, int]
-    peaks: MachinePeaks
+    ``skipped``: one sentence for each backend that could not take part.
+    """
 
-    def make_row(
-        self,
-        engine: str,
-        precision: str,
-        timing: Timing,
-        slowdown: TimeRatio,
-        difference: float | None,
-        peak_bytes: int | None,
-    ) -> BenchmarkRow:
-        """The row of one of them."""
-        speed = self.macs * self.batch_size / timing.seconds
-        limit = self.peaks.macs(precision)
-        return BenchmarkRow(
-            *(self.network, engine, precision, self.batch_size, self.threads, self.size),
-            *(timing.seconds, timing.p10, timing.p99, timing.spread),
-            runs=timing.runs,
-            images_per_second=self.batch_size / timing.seconds,
-            macs_per_second=speed,
-            peak_fraction=speed / limit if limit else None,
-            slowdown=slowdown.value,
-            slowdown_low=slowdown.low,
-            slowdown_high=slowdown.high,
-            difference=difference,
-            peak_bytes=peak_bytes,
-        )
+    RECORDS = MappingProxyType({"machine": timing.Machine, "peaks": timing.MachinePeaks, "rows": BenchmarkRow})
 
-
-@dataclass(frozen=True)
-class BenchmarkResult(Record):
-    """All rows, the machine, its limits for every number of threads, and the versions of what ran."""
-
-    RECORDS = MappingProxyType({"machine": Machine, "peaks": MachinePeaks, "rows": BenchmarkRow})
-
-    machine: Machine
-    peaks: tuple[MachinePeaks, ...]
+    machine: timing.Machine
+    peaks: tuple[timing.MachinePeaks, ...]
     rows: tuple[BenchmarkRow, ...]
     versions: tuple[tuple[str, str], ...] = ()
-    skipped: tuple[str, ...] = field(default=())  # a sentence for each contestant that could not take part
-
-
-# Networks × engines × precisions × batches × threads, against peers: a contest for each cell.
-
-
-LOG = logging.getLogger("effnet")
-
-
-CALLS_PER_ROUND = 3
-
-
-LOGITS_TOLERANCE = 1e-3  # of float32 logits: engines differ by rounding, some 1e-5 of the largest
+    skipped: tuple[str, ...] = ()
 
 
 def run_benchmark(
@@ -153,51 +91,64 @@ def run_benchmark(
     memory: bool = False,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> BenchmarkResult:
-    """How fast ``networks`` run here. All contestants of a network, a batch and a number of threads take turns.
+    """Time ``networks`` on this machine; all backends of a network, batch size and number of threads take turns.
 
-    ``engines``: every one that is installed but "compiled", which takes a minute to begin; with it come the peers
-    compiled too. ``against``: "timm" and "torchvision", where they are installed. ``threads``: as many as there are
-    cores. ``size``: (height, width), the network's own if None. ``runs`` rounds of three calls each, but no further
-    round of a contest after ``seconds``. ``memory`` runs each contestant once more in a process of its own.
-    Raises ``ValueError`` for an unknown engine or precision, no threads, or where nothing could take part;
-    ``ImportError`` for an engine or a peer that is asked for and not installed.
+    Args:
+        engines: default: all installed ones but "compiled", which takes a minute to start; with it, peers are compiled
+            too.
+        threads: default: one per core.
+        size: side or (height, width); default: each network's own.
+        peers: "timm" and "torchvision"; default: those installed.
+        runs: rounds of three calls each; no round starts after ``seconds``.
+        memory: also run each backend in a process of its own, to measure its peak memory.
+
+    Raises:
+        ValueError: unknown engine or precision, no threads, or nothing could be measured.
+        ImportError: a requested engine or peer is not installed.
     """
-    kinds = tuple(engines) if engines is not None else tuple(kind for kind in installed_engines() if kind != "compiled")
-    rivals = tuple(peers) if peers is not None else other.installed_peers()
-    for what, given, allowed in (("engine", kinds, ENGINE_KINDS), ("precision", precisions, PRECISIONS)):
-        for one in given:
-            check_choice(what, one, allowed)
-    for one in rivals:
-        check_choice("against", one, other.PEERS)
-    counts = tuple(threads) if threads is not None else (describe_machine().cores,)
+    installed = tuple(kind for kind in base.installed_engines() if kind != "compiled")
+    kinds = tuple(engines) if engines is not None else installed
+    compared = tuple(peers) if peers is not None else backends.installed_peers()
+    counts = tuple(threads) if threads is not None else (timing.describe_machine().cores,)
+    for kind in kinds:
+        serde.check_choice("engine", kind, base.ENGINE_KINDS)
+    for precision in precisions:
+        serde.check_choice("precision", precision, base.PRECISIONS)
+    for peer in compared:
+        serde.check_choice("peer", peer, backends.PEERS)
     for number in counts:
         check_threads(number)
-    for batch in batch_sizes:
-        check_int("batch", batch, 1)
+    for batch_size in batch_sizes:
+        serde.check_int("batch_size", batch_size, 1)
     rows: list[BenchmarkRow] = []
-    left_out: list[str] = []
+    skipped: list[str] = []
     cells = list(product(networks, batch_sizes, counts))
-    for done, (model, batch, number) in enumerate(cells):
-        progress(f"{model.arch.name}, batch {batch}", done, len(cells))
+    for done, (model, batch_size, number) in enumerate(cells):
+        progress(f"{model.arch.name}, batch size {batch_size}", done, len(cells))
+        height_width = model.preprocess.size if size is None else serde.check_size(size)
         with torch_threads(number):
-            seen = random_images(batch, check_size(size or model.preprocess.size), model.channels)
-            takers = list(_open_backends(model, kinds, precisions, rivals, seen, number, left_out))
-            rows += _measure_backends(model, takers, seen, number, runs, seconds, memory)
-            del takers
+            images = backends.random_images(batch_size, height_width, model.channels)
+            opened = list(_open_backends(model, kinds, precisions, compared, images, number, skipped))
+            rows += _measure_backends(model, opened, images, number, runs, seconds, memory)
+            del opened
     if not rows:
-        raise ValueError("nothing could be measured: " + "; ".join(left_out or ["there is no network or no engine"]))
+        raise ValueError("nothing could be measured: " + "; ".join(skipped or ["no network or no engine is given"]))
+    versions = timing.installed_versions((*timing.RUNTIME_PACKAGES, *compared))
     return BenchmarkResult(
-        *(describe_machine(), tuple(measure_peaks(number) for number in counts), tuple(rows)),
-        *(tuple(installed_versions((*RUNTIME_PACKAGES, *rivals)).items()), tuple(left_out)),
+        timing.describe_machine(),
+        tuple(timing.measure_peaks(number) for number in counts),
+        tuple(rows),
+        tuple(versions.items()),
+        tuple(skipped),
     )
 
 
 def check_threads(threads: int) -> None:
-    """Raises ``ValueError`` for no threads; says where there are more than cores."""
-    check_int("threads", threads, 1)
-    if threads > describe_machine().cores:
-        cores = describe_machine().cores
-        LOG.warning("%d threads on %d core%s wait for each other", threads, cores, "s" if cores != 1 else "")
+    """Raise ``ValueError`` for less than one thread; warn about more than one per core."""
+    serde.check_int("threads", threads, 1)
+    cores = timing.describe_machine().cores
+    if threads > cores:
+        log.warning("%d threads on %d core%s wait for each other", threads, cores, "s" if cores != 1 else "")
 
 
 def _open_backends(
@@ -205,65 +156,77 @@ def _open_backends(
     kinds: Sequence[str],
     precisions: Sequence[str],
     peers: Sequence[str],
-    images: ImageBatch,
+    images: backends.ImageBatch,
     threads: int,
     skipped: list[str],
-) -> Iterator[Backend]:
-    """Those that can take part; why the others cannot goes to ``left_out``."""
+) -> Iterator[backends.Backend]:
+    """Yield the backends that work here; reasons for the others are appended to ``skipped``."""
+    variants = ("channels-last", "contiguous", *(("compiled",) if "compiled" in kinds else ()))
     for precision in precisions:
         for kind in kinds:
             try:
-                yield engine_backend(model, kind, precision, images, threads)
-            except ValueError as error:  # a precision that this engine or this processor has not
-                why = f"{kind} in {precision}: {error}"
-                if why not in skipped:
-                    LOG.warning("left out: %s", why)
-                    skipped.append(why)
-        for rival in peers:
-            ways = ("channels-last", "contiguous", *(("compiled",) if "compiled" in kinds else ()))
-            yield from other.peer_backends(model, rival, precision, images, ways)
+                yield backends.engine_backend(model, kind, precision, images, threads)
+            except ValueError as error:  # a precision that this engine or this processor does not support
+                reason = f"{kind} in {precision}: {error}"
+                if reason not in skipped:
+                    log.warning("skipped: %s", reason)
+                    skipped.append(reason)
+        for peer in peers:
+            yield from backends.peer_backends(model, peer, precision, images, variants)
 
 
 def _measure_backends(
     model: EfficientNet,
-    backends: Sequence[Backend],
-    images: ImageBatch,
+    opened: Sequence[backends.Backend],
+    images: backends.ImageBatch,
     threads: int,
     runs: int,
     seconds: float,
     memory: bool,
 ) -> Iterator[BenchmarkRow]:
-    if not backends:
+    if not opened:
         return
-    batch, high, wide, channels = images.shape
-    right = reference_logits(model, images)
-    macs = count(model.arch, (high, wide), model.classes, channels).macs
-    cell = BenchmarkCell(model.arch.name, macs, batch, threads, (high, wide), measure_peaks(threads))
-    apart = {one.name: max_relative_difference(one.logits(), right) if one.same_network else None for one in backends}
-    for name, far in apart.items():
-        if far is not None and name.endswith("float32") and not far < LOGITS_TOLERANCE:
-            LOG.warning("%s: %s answers otherwise than torch, by %.1g of the largest logit", cell.network, name, far)
-    timings = time_interleaved(
-        {one.name: one.run for one in backends}, runs, 2, CALLS_PER_ROUND, THREAD_POOL_PAUSE, seconds
-    )
-    fastest = min(timings.values(), key=lambda timing: timing.seconds)
-    for one in backends:
-        timing = timings[one.name]
-        held = None
+    batch_size, height, width, channels = images.shape
+    network = model.arch.name
+    macs = count(model.arch, (height, width), model.classes, channels).macs * batch_size
+    peaks = timing.measure_peaks(threads)
+    expected = backends.reference_logits(model, images)
+    differences: dict[str, float | None] = {}
+    for backend in opened:
+        difference = max_relative_difference(backend.logits(), expected) if backend.same_network else None
+        differences[backend.name] = difference
+        if difference is not None and backend.precision == "float32" and not difference < LOGITS_TOLERANCE:
+            log.warning("%s: %s differs from torch by %.1g of the largest logit", network, backend.name, difference)
+    calls = {backend.name: backend.run for backend in opened}
+    times = timing.time_interleaved(calls, runs, 2, CALLS_PER_ROUND, timing.THREAD_POOL_PAUSE, seconds)
+    fastest = min(times.values(), key=lambda each: each.seconds)
+    for backend in opened:
+        time, peak = times[backend.name], peaks.macs(backend.precision)
+        slowdown = timing.time_ratio(time, fastest)
+        peak_bytes = None
         if memory:
             with TemporaryDirectory() as folder:
                 path = save(model, Path(folder) / "model.safetensors")
-                held = measure_peak_memory(path, one.engine, one.precision, (batch, high, wide, channels), threads)
-        yield cell.make_row(one.engine, one.precision, timing, time_ratio(timing, fastest), apart[one.name], held)
-
-
-# What was measured, as files: JSON with everything, CSV with a line a row, and plots.
+                shape = (batch_size, height, width, channels)
+                peak_bytes = measure_peak_memory(path, backend.engine, backend.precision, shape, threads)
+        yield BenchmarkRow(
+            *(network, backend.engine, backend.precision, batch_size, threads, (height, width)),
+            *(time.seconds, time.p10, time.p99, time.spread, time.runs),
+            images_per_second=batch_size / time.seconds,
+            macs_per_second=macs / time.seconds,
+            peak_fraction=macs / time.seconds / peak if peak else None,
+            slowdown=slowdown.value,
+            slowdown_low=slowdown.low,
+            slowdown_high=slowdown.high,
+            difference=differences[backend.name],
+            peak_bytes=peak_bytes,
+        )
 
 
 def write_benchmark(result: BenchmarkResult, folder: Path) -> list[Path]:
-    """``bench.json``, ``bench.csv``, ``bench.svg`` and ``bench.png`` in ``folder``; their paths.
+    """Write ``bench.json``, ``bench.csv``, ``bench.svg`` and ``bench.png``; return the paths.
 
-    Raises ``OSError`` with one sentence where they cannot be written.
+    Raises ``OSError`` if they cannot be written.
     """
     return [
         write_record(result, folder / "bench.json"),
@@ -274,38 +237,37 @@ def write_benchmark(result: BenchmarkResult, folder: Path) -> list[Path]:
 
 def _plot_benchmark(result: BenchmarkResult) -> RenderedPlot:
     panels = []
-    for (network, batch, threads), group in groupby(
-        result.rows, lambda row: (row.network, row.batch_size, row.threads)
-    ):
+    cells = groupby(result.rows, lambda row: (row.network, row.batch_size, row.threads))
+    for (network, batch_size, threads), group in cells:
         rows = list(group)
-        mixed = len({row.precision for row in rows}) > 1
+        is_mixed = len({row.precision for row in rows}) > 1
         bars = [
             LatencyBar(
-                f"{row.engine}, {row.precision}" if mixed else row.engine,
+                f"{row.engine}, {row.precision}" if is_mixed else row.engine,
                 *(row.seconds * 1e3, row.p10 * 1e3, row.p99 * 1e3),
-                ours=row.engine in ENGINE_KINDS,
+                ours=row.engine in base.ENGINE_KINDS,
             )
             for row in rows
         ]
-        told = [f"batch {batch}", f"{threads} thread{'s' if threads != 1 else ''}"]
-        panels.append((", ".join([network, *told, *([] if mixed else [rows[0].precision])]), bars))
-    return plot_latency(panels, "milliseconds of each contestant")
+        words = [network, f"batch size {batch_size}", f"{threads} thread{'s' if threads != 1 else ''}"]
+        panels.append((", ".join(words if is_mixed else [*words, rows[0].precision]), bars))
+    return plot_latency(panels, "milliseconds of each backend")
 
 
-def write_record(record: Record, path: Path) -> Path:
+def write_record(record: serde.Record, path: Path) -> Path:
     """Write ``record`` as JSON."""
-    with atomic_write(path) as beside:
-        beside.write_text(record.to_json(indent=2) + "\n", encoding="utf-8")
+    with atomic_write(path) as partial_path:
+        partial_path.write_text(record.to_json(indent=2) + "\n", encoding="utf-8")
     return path
 
 
-def write_records(rows: Sequence[Record], kind: type[Record], path: Path) -> Path:
-    """Write ``rows`` as a CSV with a column for each field of ``kind``; sizes as "224x224"."""
+def write_records(records: Sequence[serde.Record], kind: type[serde.Record], path: Path) -> Path:
+    """Write ``records`` as CSV with a column for each field of ``kind``; sizes as "224x224"."""
     names = [field.name for field in fields(kind)]
 
-    def line(row: Record) -> list[object]:
-        values = row.to_dict()
+    def cells(record: serde.Record) -> list[object]:
+        values = record.to_dict()
         values |= {"size": "x".join(map(str, values["size"]))} if "size" in values else {}
         return ["" if values[name] is None else values[name] for name in names]
 
-    return write_csv(path, names, map(line, rows))
+    return write_csv(path, names, map(cells, records))

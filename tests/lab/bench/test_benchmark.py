@@ -1,4 +1,4 @@
-"""Contests of networks: who takes part, what is said of each, and what is left in files."""
+"""Benchmarks: which backends take part, the rows of results, and the files."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from effnet.timing import describe_machine
 @pytest.fixture(scope="module")
 def result() -> BenchmarkResult:
     model = random_network("b0")
-    against = [peer for peer in ("timm", "torchvision") if find_spec(peer)]
+    peers = [peer for peer in ("timm", "torchvision") if find_spec(peer)]
     return run_benchmark(
-        [model], ["eager"], batch_sizes=[1, 2], threads=[1], size=(64, 48), peers=against, runs=3, seconds=1
+        [model], ["eager"], batch_sizes=[1, 2], threads=[1], size=(64, 48), peers=peers, runs=3, seconds=1
     )
 
 
 def test_rows(result: BenchmarkResult) -> None:
     peers = [peer for peer in ("timm", "torchvision") if find_spec(peer)]
-    here = ["eager", *(f"{peer} {way}" for peer in peers for way in ("channels-last", "contiguous"))]
-    for batch in (1, 2):
-        rows = [row for row in result.rows if row.batch_size == batch]
-        assert {row.engine for row in rows} == set(here)
+    expected = ["eager", *(f"{peer} {variant}" for peer in peers for variant in ("channels-last", "contiguous"))]
+    for batch_size in (1, 2):
+        rows = [row for row in result.rows if row.batch_size == batch_size]
+        assert {row.engine for row in rows} == set(expected)
         macs = effnet.count("b0", (64, 48)).macs
         for row in rows:
             assert row.p10 <= row.seconds <= row.p99
-            assert row.images_per_second == pytest.approx(batch / row.seconds)
-            assert row.macs_per_second == pytest.approx(batch * macs / row.seconds)
+            assert row.images_per_second == pytest.approx(batch_size / row.seconds)
+            assert row.macs_per_second == pytest.approx(batch_size * macs / row.seconds)
             assert row.peak_fraction == pytest.approx(row.macs_per_second / result.peaks[0].float32)
             assert row.slowdown_low <= row.slowdown <= row.slowdown_high
             assert row.runs == 9
@@ -55,11 +55,11 @@ def test_files(result: BenchmarkResult, tmp_path: Path) -> None:
     assert [row["engine"] for row in rows] == [row.engine for row in result.rows]
     assert rows[0]["size"] == "64x48"
     texts = [element.text for element in ElementTree.fromstring(paths[2].read_text()).iter() if element.text]
-    assert {"eager", "b0, batch 1, 1 thread, float32"} <= set(texts)
+    assert {"eager", "b0, batch size 1, 1 thread, float32"} <= set(texts)
     assert paths[3].read_bytes().startswith(b"\x89PNG")
 
 
-def test_files_of_why(tmp_path: Path) -> None:
+def test_files_of_bottlenecks(tmp_path: Path) -> None:
     found = find_bottlenecks(random_network("nano"), "eager", threads=1, runs=3, seconds=1)
     paths = write_bottlenecks(found, tmp_path)
     assert json.loads(paths[0].read_text())["network"] == "nano"
@@ -69,14 +69,14 @@ def test_files_of_why(tmp_path: Path) -> None:
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
 
 
-def test_memory_is_of_a_process_of_its_own() -> None:
+def test_memory_is_measured_in_a_separate_process() -> None:
     found = run_benchmark([random_network("nano")], ["eager"], threads=[1], peers=[], runs=1, memory=True)
     (row,) = found.rows
     assert row.peak_bytes is not None
     assert 5e7 < row.peak_bytes < 5e9
 
 
-def test_more_threads_than_cores_are_allowed_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_more_threads_than_cores_give_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     many = describe_machine().cores + 1
     before = torch.get_num_threads()
     found = run_benchmark([random_network("nano")], ["eager"], threads=[many], peers=[], runs=1)
@@ -85,28 +85,28 @@ def test_more_threads_than_cores_are_allowed_and_said(caplog: pytest.LogCaptureF
     assert f"{many} threads on {many - 1} core" in caplog.text
 
 
-def test_what_cannot_take_part_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_backends_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ValueError, match="nothing could be measured: eager in int8"):
         run_benchmark([random_network("nano")], ["eager"], ["int8"], threads=[1], peers=[], runs=1)
-    assert "left out: eager in int8" in caplog.text
+    assert "skipped: eager in int8" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"threads": [0]}, "threads"),
-        ({"batches": [0]}, "batch"),
+        ({"batch_sizes": [0]}, "batch_size"),
         ({"engines": ["tensorrt"]}, "engine must be one of"),
         ({"precisions": ["float8"]}, "precision must be one of"),
-        ({"against": ["keras"]}, "against must be one of"),
+        ({"peers": ["keras"]}, "peer must be one of"),
     ],
 )
-def test_refusals(wrong: dict[str, list[str]], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_invalid_arguments(wrong: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         run_benchmark([random_network("nano")], **wrong)  # type: ignore[arg-type]
 
 
-def test_random_networks_neither_fade_nor_explode() -> None:
+def test_activations_of_random_networks_are_of_normal_size() -> None:
     model = random_network("b0")
     assert not model.training
     with torch.inference_mode():

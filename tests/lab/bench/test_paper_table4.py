@@ -1,4 +1,4 @@
-"""Table 4, measured: a small pair through every engine, and what keeps a pair from being measured."""
+"""Table 4: a small pair measured in every engine, and pairs that cannot be measured."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from effnet.lab.bench import paper_table4 as module
-from effnet.lab.bench.backends import max_relative_difference, module_backends
+from effnet.lab.bench.backends import module_backends
 from effnet.lab.bench.paper_table4 import table4
-from effnet.lab.compare.baselines import Baseline
+from effnet.lab.compare.baselines import BASELINES, Baseline
 from effnet.lab.compare.paper_figures import Table4Pair
 from effnet.lab.compare.table import PrintedFigure
+from effnet.runtime.autotune import max_relative_difference
 from effnet.runtime.base import installed_engines
 
 PAIR = Table4Pair("small", "nano", "Small", "Nano", "50.0%", "60.0%", "2s", "1s", "2.0x")
 
 
 class Bottleneck(nn.Module):
-    """One residual branch, whose last batch norm is called as ResNet's."""
+    """One residual branch, whose last batch norm is named as in ResNet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,14 +43,14 @@ def small() -> nn.Module:
     )
 
 
-RIVAL = Baseline("small", "Small", 32, "here", "here", "for this test", small)
+BASELINE = Baseline("small", "Small", 32, "here", "here", "for this test", small)
 
 
-def test_both_sides_on_their_best_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RIVALS", {"small": RIVAL})
-    heard: list[tuple[str, int, int]] = []
-    table = table4([PAIR], runs=3, seconds=1, progress=lambda *told: heard.append(told))
-    assert heard[-1] == ("Small and Nano", 3, 3)
+def test_both_sides_in_their_best_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BASELINES, "small", BASELINE)
+    progress: list[tuple[str, int, int]] = []
+    table = table4([PAIR], runs=3, seconds=1, progress=lambda *report: progress.append(report))
+    assert progress[-1] == ("Small and Nano", 3, 3)
     rows = {row.name: row for row in table.rows}
     kinds = [kind for kind in installed_engines() if kind != "compiled"]
     assert set(rows) == {
@@ -66,14 +66,14 @@ def test_both_sides_on_their_best_engines(monkeypatch: pytest.MonkeyPatch) -> No
     assert ratio.quoted == PrintedFigure("2.0x")
     assert isinstance(ratio.measured, float)
     assert rows["Nano"]["speedup_low"].measured <= ratio.measured  # type: ignore[operator]
-    assert all(row["off_by"].measured < 1e-4 for row in table.rows)  # type: ignore[operator]
-    # 3·8·9 onto 16×16, 8·8·9 onto 16×16, 8·5
+    assert all(row["difference"].measured < 1e-4 for row in table.rows)  # type: ignore[operator]
+    # 3·8·9 on 16×16, 8·8·9 on 16×16, 8·5
     assert rows["Small"]["macs"].computed == 216 * 256 + 576 * 256 + 40
     assert table.to_dict()["machine"]["cores"] >= 1
 
 
 class Untraceable(nn.Module):
-    """torch.fx cannot follow a loop over a map."""
+    """torch.fx cannot trace a loop over a feature map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,24 +83,24 @@ class Untraceable(nn.Module):
         return torch.cat([-part for part in self.body(x).chunk(2, 1)], 1).mean((2, 3))
 
 
-def test_what_cannot_be_traced_is_folded_too(tmp_path: Path) -> None:
+def test_untraceable_modules_are_folded_too(tmp_path: Path) -> None:
     model = Untraceable().eval()
-    contestants, right = module_backends(model, 32, tmp_path)
+    backends, expected = module_backends(model, 32, tmp_path)
     assert not any(isinstance(each, nn.BatchNorm2d) for each in model.modules())
-    assert all(max_relative_difference(one.logits(), right) < 1e-4 for one in contestants)
+    assert all(max_relative_difference(one.logits(), expected) < 1e-4 for one in backends)
 
 
-def test_what_is_only_quoted_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    rival = replace(RIVAL, origin="quoted", network=None, why="its paper leaves its widths open")
-    monkeypatch.setattr(module, "RIVALS", {"small": rival})
+def test_a_quoted_baseline_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    baseline = replace(BASELINE, origin="quoted", factory=None, origin_note="its paper leaves its widths open")
+    monkeypatch.setitem(BASELINES, "small", baseline)
     rows = {row.name: row for row in table4([PAIR]).rows}
     assert rows["Small"]["seconds"].note == "only quoted: not built: its paper leaves its widths open"
     assert rows["Small"]["seconds"].measured is None
     assert rows["Nano"]["speedup"].amount("quoted") == 2.0
 
 
-def test_a_network_too_large_for_the_memory_is_only_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RIVALS", {"small": RIVAL})
-    monkeypatch.setattr(module, "available", lambda: 1000)
+def test_a_network_too_large_for_memory_is_only_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BASELINES, "small", BASELINE)
+    monkeypatch.setattr("effnet.lab.bench.paper_table4.available_memory", lambda: 1000)
     rows = {row.name: row for row in table4([PAIR]).rows}
     assert "of memory, and 0 GB are free" in rows["Small"]["seconds"].note
