@@ -62,7 +62,7 @@ bench: $(READY)  ## speed against the peers on this machine: PHOTOS=folder with 
 
 docs: $(READY)  ## write the generated parts of the documents
 	$(BIN)/python docs/make.py
-	$(BIN)/python docs/pictures.py
+	$(BIN)/python docs/figures.py
 
 clean:  ## remove caches and build outputs; .venv and runs stay
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Draws the pictures of the documents: the family, its rivals, and diagrams. ``make docs`` runs it."""
+"""Draw the figures of the docs: the family, the networks it was compared with, and diagrams. ``make docs`` runs it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from effnet.draw.diagram import Diagram
 from effnet.draw.network_diagram import draw_comparison, draw_modules, draw_network
 from effnet.lab.compare.paper_tables import figure1, table2
 
-# family: its networks, colour, and how far its names stand from their points
+# Family: its networks, color, and the offset of its labels
 FAMILIES = {
     "EfficientNet V2 (S–XL; XL from ImageNet-21k)": (("v2_s", "v2_m", "v2_l", "v2_xl"), "#7b3fa0", (0, 8)),
     "EfficientNet V2-B": (("v2_b0", "v2_b1", "v2_b2", "v2_b3"), "#c05299", (0, -15)),
@@ -25,27 +25,25 @@ FAMILIES = {
 
 
 def family() -> Figure:
-    """Top-1 over MACs, a line a family, the area of a point by its parameters."""
+    """Plot top-1 against MACs: a line for each family, the area of a point proportional to its parameters."""
     figure = Figure(figsize=(9, 4.6), layout="constrained", facecolor="white")
     axes = figure.subplots()
-    for label, (names, colour, offset) in FAMILIES.items():
+    for label, (names, color, offset) in FAMILIES.items():
         counted = [count(ARCHS[name]) for name in names]
         x, y = [found.macs / 1e9 for found in counted], [PUBLISHED_TOP1[name][0] for name in names]
-        axes.plot(x, y, color=colour, linewidth=1.5, alpha=0.6, zorder=1)
-        axes.scatter(x, y, s=[4 * found.params / 1e6 for found in counted], color=colour, alpha=0.25, linewidths=0)
-        axes.scatter(x, y, s=14, color=colour, label=label, zorder=2)
+        axes.plot(x, y, color=color, linewidth=1.5, alpha=0.6, zorder=1)
+        axes.scatter(x, y, s=[4 * found.params / 1e6 for found in counted], color=color, alpha=0.25, linewidths=0)
+        axes.scatter(x, y, s=14, color=color, label=label, zorder=2)
         for name, at_x, at_y in zip(names, x, y, strict=True):
             shown = name.removeprefix("v2_").removeprefix("lite").removeprefix("edge_").upper()
-            axes.annotate(
-                shown, (at_x, at_y), offset, textcoords="offset points", ha="center", fontsize=8, color=colour
-            )
+            axes.annotate(shown, (at_x, at_y), offset, textcoords="offset points", ha="center", fontsize=8, color=color)
     axes.set_ylim(74, 88.2)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else ""))
-    axes.set_xlabel("multiply-accumulates of one picture, in billions (counted)")
+    axes.set_xlabel("multiply-accumulates for one image, in billions (counted)")
     axes.set_ylabel("ImageNet top-1, % (published)")
-    axes.set_title("The EfficientNet family; the area of a disc is its parameters", fontsize=11, loc="left")
+    axes.set_title("The EfficientNet family; areas are proportional to parameters", fontsize=11, loc="left")
     axes.grid(which="both", alpha=0.15)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right", fontsize=9)
@@ -53,7 +51,7 @@ def family() -> Figure:
 
 
 def diagrams() -> dict[str, Diagram]:
-    """The diagrams of docs/drawing.md by their names."""
+    """Return the diagrams of docs/drawing.md by name."""
     return {
         "b0": draw_network("b0"),
         "b0-operations": draw_network("b0", detail="operations"),
@@ -66,7 +64,7 @@ def diagrams() -> dict[str, Diagram]:
 
 
 def main() -> None:
-    """Writes the pictures beside this file."""
+    """Write the figures next to this file."""
     for name, drawn in diagrams().items():
         Path(__file__).with_name(f"{name}.svg").write_text(drawn.standalone_svg, encoding="utf-8")
     _, rivals = figure1(table2())
