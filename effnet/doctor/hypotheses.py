@@ -39,7 +39,7 @@ NORMALIZATIONS: tuple[tuple[str, ChannelValues, ChannelValues], ...] = (
     ),
 )
 NORMALIZATION_TOLERANCE = 0.02  # normalizations this close, in standard deviations, are the same
-INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+TRIED_INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 TENSORFLOW_INTERPOLATIONS = ("bicubic", "bilinear")
 RESAMPLING_NAMES = {"pil": "PIL", "tensorflow": "TensorFlow 2", "tensorflow1": "TensorFlow 1"}
 EPSILONS = (1e-3, 1e-5)  # of TensorFlow and this family, of PyTorch
@@ -139,7 +139,7 @@ def _crop_hypotheses(current: Preprocess) -> Iterator[tuple[str, str, dict[str, 
 
 
 def _resize_hypotheses(current: Preprocess) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for interpolation in INTERPOLATIONS:
+    for interpolation in TRIED_INTERPOLATIONS:
         if interpolation != current.interpolation:
             library = current.resampling if interpolation in TENSORFLOW_INTERPOLATIONS else "pil"
             changes = {"interpolation": interpolation, "resampling": library}

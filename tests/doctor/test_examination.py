@@ -60,7 +60,7 @@ def other_channels(model: EfficientNet) -> EfficientNet:
 
 
 def other_epsilon(model: EfficientNet) -> EfficientNet:
-    """Under its old ε the very same function, its channels scaled until that ε is nearly all of their variance."""
+    """The same function at its old ε, with channels scaled until ε is most of their variance."""
     broken = copy.deepcopy(model)
     for module in broken.modules():
         if isinstance(module, ConvNorm):
@@ -86,7 +86,7 @@ def other_labels(names: tuple[str, ...]) -> Callable[[EfficientNet], EfficientNe
 
 
 def last_batch(model: EfficientNet) -> EfficientNet:
-    """A momentum of .99 as PyTorch understands it: the statistics are those of one last batch, here of one image."""
+    """Momentum 0.99 in PyTorch: the statistics are those of the last batch, here of one image."""
     broken = copy.deepcopy(model)
     x = torch.from_numpy(np.stack([load_input(squares(1, 3).items[0].image, PREPROCESS)]))
     for norm in broken.modules():
@@ -141,7 +141,7 @@ def test_single_cause(name: str, sound: EfficientNet, seen: ImageDataset, monkey
 def test_two_causes(sound: EfficientNet, seen: ImageDataset) -> None:
     broken = other_labels((*CLASSES[1:], CLASSES[0]))(other_images(mean=IMAGENET_MEAN, std=IMAGENET_STD)(sound))
     found = diagnose(broken, seen)
-    assert codes(found) == ["mean-std", "labels-shifted"]  # the stem tells the first, whose gain the second hides
+    assert codes(found) == ["mean-std", "labels-shifted"]  # found by the stem, since the second cause hides its gain
     assert [finding.severity for finding in found.findings] == ["suspect", "wrong"]
     assert found.best_top1 == right(repair_model(broken, found), seen)
     assert [trial.round for trial in found.trials] == sorted(trial.round for trial in found.trials)

@@ -63,8 +63,8 @@ def test_scikit_learn_is_not_imported() -> None:
 
 
 def test_against_scikit_learn() -> None:
-    dice = np.random.default_rng(3)
-    values, targets = dice.normal(size=(300, 8)), dice.integers(0, 7, 300)  # class 7 never appears
+    rng = np.random.default_rng(3)
+    values, targets = rng.normal(size=(300, 8)), rng.integers(0, 7, 300)  # class 7 never appears
     found = score_classes(values, targets, [str(c) for c in range(8)], [str(n) for n in range(300)])
     shares, predicted, every = np.exp(values) / np.exp(values).sum(1, keepdims=True), values.argmax(1), range(8)
     assert found.top1 == accuracy_score(targets, predicted)
@@ -82,7 +82,7 @@ def test_against_scikit_learn() -> None:
 
 
 def test_calibration_error() -> None:
-    # two in (.6, .667] of which one is right, two at .95 which both are
+    # two in (.6, .667], one of them right, and two at .95, both right
     confidence, right = np.array([0.62, 0.66, 0.95, 0.95]), np.array([True, False, True, True])
     assert calibration_error(confidence, right) == pytest.approx((abs(1 - 1.28) + abs(2 - 1.9)) / 4)
     assert calibration_error(np.ones(3), np.ones(3, bool)) == 0
@@ -107,9 +107,9 @@ def model() -> EfficientNet:
 
 
 def noisy(count: int, labels: tuple[str, ...]) -> ImageDataset:
-    dice = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     items = (
-        Item(dice.integers(0, 256, (32, 32, 3), np.uint8), index % len(labels), f"{index}") for index in range(count)
+        Item(rng.integers(0, 256, (32, 32, 3), np.uint8), index % len(labels), f"{index}") for index in range(count)
     )
     return ImageDataset(tuple(items), Labels(labels))
 
@@ -156,7 +156,7 @@ def test_splits(model: EfficientNet, folder: Path) -> None:
     assert pick_split(splits, "train")[1] is splits.train
     with pytest.raises(ValueError, match="no split 'dev', only test, val, train"):
         evaluate(model, folder, "dev")
-    assert evaluate(model, folder / "val").split == "train"  # it has classes and no splits
+    assert evaluate(model, folder / "val").split == "train"  # classes, but no splits
 
 
 def test_unreadable_images(model: EfficientNet, folder: Path) -> None:
@@ -214,9 +214,9 @@ def test_calibration_bins() -> None:
 
 
 def test_bins_give_the_calibration_error() -> None:
-    dice = np.random.default_rng(0)
-    confidence = dice.random(500)
-    right = dice.random(500) < confidence**2
+    rng = np.random.default_rng(0)
+    confidence = rng.random(500)
+    right = rng.random(500) < confidence**2
     bins = calibration_bins(confidence, right)
     gap = sum(one.images * abs(one.accuracy - one.confidence) for one in bins) / 500
     assert gap == pytest.approx(calibration_error(confidence, right))
@@ -229,13 +229,13 @@ def test_most_uncertain_images() -> None:
     second = found.uncertain[1]
     assert (second.label, second.predicted, second.other) == ("c", "b", "c")
     assert (second.probability, second.other_probability) == (pytest.approx(0.46), pytest.approx(0.44))
-    assert (found.uncertain[2].predicted, found.uncertain[2].other) == ("a", "b")  # right, and listed all the same
+    assert (found.uncertain[2].predicted, found.uncertain[2].other) == ("a", "b")  # right, and listed too
 
 
 def test_limit_of_uncertain_images() -> None:
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     many = score_classes(
-        dice.normal(0, 1, (100, 4)), dice.integers(0, 4, 100), list("abcd"), [str(n) for n in range(100)]
+        rng.normal(0, 1, (100, 4)), rng.integers(0, 4, 100), list("abcd"), [str(n) for n in range(100)]
     )
     assert len(many.uncertain) == MAX_UNCERTAIN
     gaps = [one.probability - one.other_probability for one in many.uncertain]

@@ -51,8 +51,8 @@ def test_small_example() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_against_scikit_learn() -> None:
-    dice = np.random.default_rng(3)
-    values, targets = dice.normal(size=(300, 8)), dice.random((300, 8)) < 0.3
+    rng = np.random.default_rng(3)
+    values, targets = rng.normal(size=(300, 8)), rng.random((300, 8)) < 0.3
     targets[:, 7] = False
     found = score_multilabel(values, targets, [str(c) for c in range(8)], [str(n) for n in range(300)])
     told, shares = values >= 0, sigmoid(values)
@@ -100,8 +100,8 @@ def network(task: str, names: tuple[str, ...] = ("cat", "dog", "owl")) -> Effici
 
 
 def make_dataset(task: str, names: tuple[str, ...], labels: list[tuple[float, ...]]) -> ImageDataset:
-    dice = np.random.default_rng(1)
-    items = (Item(dice.integers(0, 256, (32, 32, 3), np.uint8), label, f"{n}") for n, label in enumerate(labels))
+    rng = np.random.default_rng(1)
+    items = (Item(rng.integers(0, 256, (32, 32, 3), np.uint8), label, f"{n}") for n, label in enumerate(labels))
     return ImageDataset(tuple(items), Labels(names, task))
 
 

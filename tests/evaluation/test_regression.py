@@ -27,7 +27,7 @@ def test_small_example() -> None:
     assert age.pairs == ((1, 1), (3, 4))
     assert found.rmse == pytest.approx((age.rmse + weight.rmse) / 2)
     assert (found.mae, found.r2, found.primary_metric) == (25.25, 0.5, ("R²", 0.5))
-    # In units of the spread both are as large
+    # In standard deviations both are equally large
     assert [(one.image, one.value, one.true, one.predicted) for one in found.mistakes[:2]] == [
         ("a", "weight", 100, 200),
         ("b", "age", 3, 4),
@@ -36,9 +36,9 @@ def test_small_example() -> None:
 
 
 def test_against_scikit_learn() -> None:
-    dice = np.random.default_rng(0)
-    targets = dice.normal(5, (1, 20), (3000, 2))
-    got = targets + dice.normal(0, (0.5, 5), (3000, 2))
+    rng = np.random.default_rng(0)
+    targets = rng.normal(5, (1, 20), (3000, 2))
+    got = targets + rng.normal(0, (0.5, 5), (3000, 2))
     found = score_regression(got, targets, ("a", "b"), [str(n) for n in range(3000)])
     assert found.r2 == pytest.approx(r2_score(targets, got))
     assert [one.rmse**2 for one in found.values] == pytest.approx(

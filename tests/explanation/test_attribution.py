@@ -21,7 +21,7 @@ def random_images(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]
 
 
 def random_network(name: str, classes: int = 7) -> EfficientNet:
-    """A network in which no batch norm is idle and no bias zero."""
+    """A network without default batch norms and zero biases."""
     torch.manual_seed(1)
     model = effnet.create(name, classes).eval()
     for module in model.modules():
@@ -64,7 +64,7 @@ def test_map_sums_to_its_logit(name: str, size: tuple[int, int]) -> None:
 
 
 def test_single_image_by_hand() -> None:
-    """Of a single image: the head's map weighed by the classifier's row, divided by the pixels."""
+    """Of a single image: the head's feature map weighted by the classifier's row, divided by the pixels."""
     model, seen = random_network("nano"), random_images(48, 32, 3)
     with torch.inference_mode():
         last = model.features(normalize(torch.from_numpy(seen[None]), model.preprocess))["head"][0].double().numpy()

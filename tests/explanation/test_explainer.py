@@ -69,7 +69,7 @@ def test_map_sums_to_its_logit_without_the_bias(name: str, size: tuple[int, int]
 
 @pytest.mark.parametrize("name", ["nano", "b0", "b1", "lite1", "edge_s", "v2_b1"])
 def test_map_is_exact_in_float64(name: str) -> None:
-    """Of a network in float64, whose logits are of an ordinary size, it sums to the logit to 1e-4."""
+    """In float64, with logits of usual size, it sums to the logit to 1e-4."""
     model = random_network(name).double()
     model.preprocess = replace(model.preprocess, size=(65, 97))
     assert isinstance(model.classifier, torch.nn.Linear)
@@ -222,7 +222,7 @@ def test_network_is_left_as_it_was(nano: EfficientNet) -> None:
     state = {name: value.clone() for name, value in nano.state_dict().items()}
     try:
         for way, maps in zip(ways, expected, strict=True):
-            with torch.inference_mode():  # Grad-CAM needs derivatives, wherever it is asked for
+            with torch.inference_mode():  # Grad-CAM needs gradients nevertheless
                 assert np.array_equal(explain(nano, PHOTO, **way).maps, maps)
         assert all(module.training for module in nano.modules())
         assert all(torch.equal(value, state[name]) for name, value in nano.state_dict().items())
@@ -264,7 +264,7 @@ def test_overlay_darkens_what_was_cropped(nano: EfficientNet) -> None:
 def test_rotated_photo(nano: EfficientNet) -> None:
     file = BytesIO()
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise
+    exif[0x0112] = 6  # rotate clockwise
     Image.fromarray(random_images(60, 90, 3)).save(file, "JPEG", exif=exif)
     found = explain(nano, file.getvalue())
     assert found.photo.size == (60, 90)

@@ -54,7 +54,7 @@ def test_common_maximum() -> None:
 
 def test_sizes_and_dtypes() -> None:
     values = np.ones((1, 1), np.float32)
-    tall = np.full((9, 5, 3), 300.0, np.float32)  # TensorFlow's resampling gives floats, and may be asked for a hair
+    tall = np.full((9, 5, 3), 300.0, np.float32)  # TensorFlow's resampling gives floats
     assert overlay(tall, values).size == (5, 9)
     with pytest.raises(ValueError, match="an image"):
         overlay(IMAGE[None], values)

@@ -35,7 +35,7 @@ def cell(made: Image.Image, row_top: int, column: int, height: int) -> Image.Ima
 
 def test_rows_and_columns(models: list[tuple[str, EfficientNet]]) -> None:
     made = draw_panel(models, [WIDE, TALL], ["wasp", 0], side=SIDE)
-    heights = [SIDE // 2, round(1.25 * SIDE)]  # as the image is, and not too tall
+    heights = [SIDE // 2, round(1.25 * SIDE)]  # the image's aspect ratio, limited
     assert made.size == (2 * EDGE + 3 * SIDE + 2 * GAP, 2 * EDGE + LINE + sum(heights) + 2 * LINE + GAP)
     top = EDGE + LINE
     for row, (image, name) in enumerate([(WIDE, "wasp"), (TALL, "ant")]):
@@ -78,7 +78,7 @@ def test_errors(models: list[tuple[str, EfficientNet]], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one and larger have different classes"):
         draw_panel([models[0], ("larger", random_network("nano", 4))], WIDE)
     renamed = random_network("nano", 3)
-    draw_panel([models[0], ("unnamed", renamed)], WIDE, side=32)  # whose classes nobody knows
+    draw_panel([models[0], ("unnamed", renamed)], WIDE, side=32)  # unknown classes
     renamed.labels = Labels(("cat", "dog", "elk"))
     with pytest.raises(ValueError, match="different classes"):
         draw_panel([models[0], ("renamed", renamed)], WIDE)

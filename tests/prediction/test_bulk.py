@@ -151,12 +151,12 @@ def test_resume(into: Into, photos: Path, weights: Path, jpegs: list[bytes], tmp
     with pytest.raises(ValueError, match="was begun with another --top"):
         into("result.jsonl", photos, top=1, make=never)
 
-    (photos / "0" / "000a.jpg").write_bytes(jpegs[0])  # into what is done already
+    (photos / "0" / "000a.jpg").write_bytes(jpegs[0])  # into a finished chunk
     (photos / "2" / "zzz.jpg").write_bytes(jpegs[0])
     (photos / "1" / "004.jpg").unlink()
     progress: list[int] = []
     assert into("result.jsonl", photos, progress=progress.append).images == 151
-    assert progress[-1] <= 151 - kept + 2 * 32 + 2  # the chunks with a change in them, and no others
+    assert progress[-1] <= 151 - kept + 2 * 32 + 2  # only the chunks that changed
     found = listed(tmp_path / "result.jsonl")
     assert sorted(found) == files(photos)
     assert len(there) > 10
@@ -247,7 +247,7 @@ def stepping(owner, name):
     setattr(owner, name, call)
 
 for name in ("replace", "unlink", "write_text", "mkdir", "touch"):
-    stepping(Path, name)  # every moment at which the disk is about to change
+    stepping(Path, name)  # every change of the disk
 real_read_rows = bulk.PartialResults.read_rows
 def read_rows(self, keys):
     for index, row in enumerate(real_read_rows(self, keys)):
@@ -274,8 +274,8 @@ def run(steps, merging):
     print(json.dumps([done.images, done.unreadable, done.already_done]), flush=True)
     os._exit(0)
 
-dice = random.Random(0)
-kills = [run(dice.randint(1, 60), merging=False) for _ in range(8)]
+rng = random.Random(0)
+kills = [run(rng.randint(1, 60), merging=False) for _ in range(8)]
 for steps in range(1, 1000):
     kills.append(run(steps, merging=True))
     if kills[-1] == 0:
@@ -292,7 +292,7 @@ def test_kill_at_every_step(weights: Path, photos: Path, tmp_path: Path) -> None
     *finished, kills = map(json.loads, done.stdout.splitlines())
     assert len(kills) > 15
     assert set(kills[:-1]) == {signal.SIGKILL}
-    assert finished == [[150, 2, True]]  # killed on its very last step, it was finished all the same
+    assert finished == [[150, 2, True]]  # killed at the last step, it was finished
     assert sorted(listed(out)) == files(photos)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "result.jsonl", "result.jsonl.json"]
 

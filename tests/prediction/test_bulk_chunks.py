@@ -84,7 +84,7 @@ def test_truncated_shard(shard: Path, jpegs: list[bytes]) -> None:
     with tarfile.open(shard) as opened:
         members = opened.getmembers()
     in_data, in_header = members[9].offset_data + 100, members[9].offset + 100
-    between = members[9].offset  # where tarfile itself would take it for the end
+    between = members[9].offset  # which tarfile itself takes for the end
     for cut in (in_data, in_header, between):
         shard.write_bytes(whole[:cut])
         *good, (name, error) = read_shard_images(str(shard))
@@ -146,7 +146,7 @@ def test_truncated_shard_is_reported_and_retried(into: Into, shard: Path, jpegs:
 
     untouched = {path: path.stat().st_mtime_ns for path in (tmp_path / ".result.jsonl.parts").glob("*.last.jsonl")}
     assert into("result.jsonl", pattern) == first
-    shard.write_bytes(whole)  # brought again
+    shard.write_bytes(whole)  # restored
     assert into("result.jsonl", pattern) == BulkResult(19, 0)
     assert list(rows(tmp_path / "result.jsonl")) == names(shard, 10) + names(tmp_path / "shard-001.tar", 9)
     assert untouched
@@ -155,13 +155,13 @@ def test_truncated_shard_is_reported_and_retried(into: Into, shard: Path, jpegs:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files``; answers the statuses in ``moods`` first, and cuts answers off after ``most`` bytes each."""
+    """Serves ``files``; first responds with the statuses in ``statuses``, and truncates bodies to ``max_bytes``."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
-        self.moods: list[int] = []
-        self.most: int | None = None
+        self.statuses: list[int] = []
+        self.max_bytes: int | None = None
         self.asked: list[str] = []
 
     @property
@@ -177,8 +177,8 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         server.asked.append(self.headers.get("Range", ""))
         content = server.files.get(self.path)
-        if server.moods or content is None:
-            self.send_response(server.moods.pop(0) if server.moods else 404)
+        if server.statuses or content is None:
+            self.send_response(server.statuses.pop(0) if server.statuses else 404)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -186,7 +186,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        self.wfile.write(content[start:][: server.most])
+        self.wfile.write(content[start:][: server.max_bytes])
         self.close_connection = True
 
     def log_message(self, *_: object) -> None:
@@ -214,23 +214,23 @@ def test_over_http(into: Into, server: Server, jpegs: list[bytes], tmp_path: Pat
 
 def test_busy_server(server: Server, jpegs: list[bytes]) -> None:
     server.files = {"/a.tar": archive(jpegs, 10), "/one.jpg": jpegs[0]}
-    server.moods = [503] * 3
+    server.statuses = [503] * 3
     assert [name for name, _ in read_shard_images(f"{server.url}/a.tar", retry=QUICK)] == names(
         f"{server.url}/a.tar", 10
     )
     assert len(server.asked) == 4
-    server.moods = [503] * 3
+    server.statuses = [503] * 3
     assert remote.read_remote_image(f"{server.url}/one.jpg", QUICK) == jpegs[0]
-    server.moods = [503] * 5
+    server.statuses = [503] * 5
     ((_, error),) = read_shard_images(f"{server.url}/a.tar", retry=QUICK)
     assert isinstance(error, TruncatedShardError)
     assert str(error) == f"{server.url}/a.tar cannot be read: the server failed (status 503)"
-    server.moods = [503] * 5
+    server.statuses = [503] * 5
     assert "the server failed (status 503)" in str(remote.read_remote_image(f"{server.url}/one.jpg", QUICK))
 
 
 def test_broken_connection_is_resumed(server: Server, jpegs: list[bytes]) -> None:
-    server.files, server.most = {"/a.tar": archive(jpegs, 10)}, 9000
+    server.files, server.max_bytes = {"/a.tar": archive(jpegs, 10)}, 9000
     found = list(read_shard_images(f"{server.url}/a.tar", retry=QUICK))
     assert [content for _, content in found] == [jpegs[number % 8] for number in range(10)]
     assert "bytes=9000-" in server.asked

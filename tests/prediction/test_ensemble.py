@@ -36,8 +36,8 @@ def network(seed: int, labels: Sequence[str] = LABELS, task: str = "classificati
 
 @pytest.fixture(scope="module")
 def arrays() -> list[np.ndarray]:
-    dice = np.random.default_rng(0)
-    return [dice.integers(0, 256, (40, 40, 3), np.uint8) for _ in range(5)]
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (40, 40, 3), np.uint8) for _ in range(5)]
 
 
 def scores_of(predictor: Predictor | Ensemble, arrays: list[np.ndarray]) -> np.ndarray:
@@ -203,9 +203,9 @@ def test_better_models_get_more_weight() -> None:
     assert sum(found.weights) == pytest.approx(1)
     assert found.weights[1] > 0.8
     assert found.fitted_loss < found.equal_loss
-    assert 0 < found.gain <= found.equal_loss - found.fitted_loss + 1e-9  # what is unseen gains less
+    assert 0 < found.gain <= found.equal_loss - found.fitted_loss + 1e-9  # less on unseen images
     assert found.member_losses[1] < found.member_losses[0]
-    grid = np.linspace(0, 1, 201)  # the least of all, tried one by one
+    grid = np.linspace(0, 1, 201)  # the lowest of all, by grid search
     tried = [-np.log(((1 - w) * bad.predictions + w * good.predictions)[good.targets == 1]).mean() for w in grid]
     assert found.weights[1] == pytest.approx(grid[int(np.argmin(tried))], abs=0.006)
     assert found.fitted_loss <= min(tried) + 1e-6
@@ -223,17 +223,17 @@ def test_equal_weights_if_the_gain_may_be_noise() -> None:
 
 
 def test_weights_for_regression_and_multilabel() -> None:
-    dice = np.random.default_rng(0)
-    truth = dice.normal(size=(300, 2)) * [1, 1000]
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(300, 2)) * [1, 1000]
     near, far = (
-        oof(truth + dice.normal(size=truth.shape) * scale * [1, 1000], truth, "regression") for scale in (0.1, 1.0)
+        oof(truth + rng.normal(size=truth.shape) * scale * [1, 1000], truth, "regression") for scale in (0.1, 1.0)
     )
     found = fit_weights_on_oof([near, far])
     assert found.uses_fitted
-    assert found.weights[0] == pytest.approx(1 / 1.01, abs=0.02)  # by their variances: 1 / 0.01 against 1 / 1
-    wanted = dice.integers(0, 2, (300, 3))
+    assert found.weights[0] == pytest.approx(1 / 1.01, abs=0.02)  # inverse variances: 1 / 0.01 and 1 / 1
+    wanted = rng.integers(0, 2, (300, 3))
     sharp, dull = (
-        oof(np.clip(wanted + dice.normal(0, s, wanted.shape), 0.01, 0.99), wanted, "multilabel") for s in (0.3, 0.8)
+        oof(np.clip(wanted + rng.normal(0, s, wanted.shape), 0.01, 0.99), wanted, "multilabel") for s in (0.3, 0.8)
     )
     assert fit_weights_on_oof([dull, sharp]).weights[1] > 0.6
 

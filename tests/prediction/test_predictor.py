@@ -49,7 +49,7 @@ def paths(tmp_path: Path, arrays: list[NDArray[np.uint8]]) -> list[Path]:
 
 
 def direct(model: EfficientNet, arrays: list[NDArray[np.uint8]]) -> torch.Tensor:
-    """What the network itself says, one image after the other."""
+    """Logits of the network itself."""
     x = np.stack([load_input(array, model.preprocess) for array in arrays])
     with torch.inference_mode():
         logits: torch.Tensor = model(normalize(torch.from_numpy(x), model.preprocess))
@@ -111,7 +111,7 @@ def test_weights_file(model: EfficientNet, arrays: list[NDArray[np.uint8]], tmp_
 def test_unreadable_images(model: EfficientNet, paths: list[Path], tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(paths[0].read_bytes()[:500])
     sources = [paths[0], tmp_path / "cut.png", tmp_path / "no.png", paths[1], tmp_path / "no.png"]
-    found = Predictor(model, engine="eager", batch_size=1)(sources)  # another batch, other last bits
+    found = Predictor(model, engine="eager", batch_size=1)(sources)  # batches differ in the last bits
     assert [one.image for one in found] == [str(path) for path in sources]
     assert [bool(one.error) for one in found] == [False, True, True, False, True]
     assert "is damaged" in found[1].error
@@ -229,7 +229,7 @@ def test_real_weights(arrays: list[NDArray[np.uint8]]) -> None:
 
 
 class TestEngines:
-    """With ``engine="auto"``: PyTorch first, then a file, then whatever wins."""
+    """With ``engine="auto"``: PyTorch first, then a file, then the fastest."""
 
     @pytest.fixture(autouse=True)
     def _home(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

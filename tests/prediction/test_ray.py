@@ -1,4 +1,4 @@
-"""Ray runs in a process of its own: what it leaves in one (threads, warnings, sockets) is not for the other tests."""
+"""Bulk prediction on Ray, in its own process: Ray leaves threads, warnings and sockets behind."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_killed_worker(weights: Path, jpegs: list[bytes], tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr[-3000:]
     images, unread, again, killed, workers = json.loads(done.stdout.splitlines()[-1])
     assert (images, unread, again, killed) == (200, 1, True, 1)
-    assert workers >= 2  # one was made in the place of the one that was killed
+    assert workers >= 2  # the killed one was replaced
     found = [json.loads(line)["path"] for line in out.read_text().splitlines()]
     assert sorted(found) == sorted(str(path) for path in photos.rglob("*.jpg"))
     assert not (tmp_path / ".result.jsonl.parts").exists()

@@ -35,7 +35,7 @@ class Known:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Four grey images: 0 and 1 dark, 2 of the middle, 3 light."""
+    """Four gray images: 0 and 1 dark, 2 middle, 3 light."""
     (tmp_path / "test").mkdir()
     for number, grey in enumerate((0, 51, 127, 255)):
         Image.new("RGB", (8, 8), (grey,) * 3).save(tmp_path / f"test/{number}.png")

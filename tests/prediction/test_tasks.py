@@ -26,7 +26,7 @@ NAMES = ("cat", "dog", "night", "rain", "snow")
 
 @torch.inference_mode()
 def network(task: str) -> EfficientNet:
-    """Labels on both sides of a half in most images; in the last one none is right."""
+    """Scores on both sides of one half in most images; none above in the last one."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = effnet.create("nano", classes=5)
@@ -38,8 +38,8 @@ def network(task: str) -> EfficientNet:
 
 
 def images() -> list[np.ndarray]:
-    dice = np.random.default_rng(1)
-    return [np.full((32, 32, 3), color, np.uint8) for color in dice.integers(0, 256, (5, 3), np.uint8)]
+    rng = np.random.default_rng(1)
+    return [np.full((32, 32, 3), color, np.uint8) for color in rng.integers(0, 256, (5, 3), np.uint8)]
 
 
 @torch.inference_mode()

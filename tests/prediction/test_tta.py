@@ -30,8 +30,8 @@ def model() -> EfficientNet:
 
 
 def noise(count: int = 3, height: int = 50) -> list[np.ndarray]:
-    dice = np.random.default_rng(0)
-    return [dice.integers(0, 256, (height, 60, 3), np.uint8) for _ in range(count)]
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (height, 60, 3), np.uint8) for _ in range(count)]
 
 
 def test_mirror() -> None:
@@ -85,7 +85,7 @@ def test_predictor_averages_the_scores(model: EfficientNet, tta: str) -> None:
 def test_mirrored_image_has_the_same_scores(model: EfficientNet) -> None:
     predictor = Predictor(model, "eager", tta="mirror")
     predictor.preprocess = replace(BILINEAR, crop_fraction=1.0)
-    image = noise(1)[0][:32, :32]  # its size already: resizing is a little lopsided
+    image = noise(1)[0][:32, :32]  # the network's size: resizing is not exactly symmetric
     one, other = predictor([image]), predictor([image[:, ::-1].copy()])
     assert one[0].probabilities == pytest.approx(other[0].probabilities, abs=1e-6)
 
