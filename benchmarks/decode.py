@@ -21,7 +21,7 @@ from effnet.prediction.pipeline import run_batches
 from effnet.runtime.torch import EagerEngine
 from effnet.timing import time_interleaved
 from effnet.training.linear_probe import fit_linear_probe
-from effnet.training.metrics import Targets
+from effnet.training.validation import Targets
 from effnet.weights import load
 
 SIZES = (224, 72, 64, 48)

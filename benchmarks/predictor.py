@@ -258,7 +258,7 @@ def headed(weights: Path, photos: list[Path], folder: Path) -> tuple[EfficientNe
     """A pretrained backbone with a head fitted to tell the photos' folders apart."""
     from effnet.net.surgery import set_classes
     from effnet.training.linear_probe import fit_linear_probe
-    from effnet.training.metrics import Targets
+    from effnet.training.validation import Targets
 
     model = effnet.load(weights)
     names = sorted({path.parent.name for path in photos})

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from effnet.prediction.ensemble import Ensemble as Ensemble
     from effnet.runtime.autotune import engine as engine
     from effnet.runtime.latency import latency as latency
+    from effnet.training.callbacks import Callback as Callback
     from effnet.training.config import Resources as Resources
+    from effnet.training.config import TrainConfig as TrainConfig
     from effnet.training.cross_validation import train_folds as train_folds
     from effnet.training.recipes import Recipe as Recipe
     from effnet.training.train import train as train
@@ -62,7 +64,8 @@ _NAMES_OF = {
     "effnet.runtime.latency": ("latency",),
     "effnet.training.cross_validation": ("train_folds",),
     "effnet.training.recipes": ("Recipe",),
-    "effnet.training.config": ("Resources",),
+    "effnet.training.callbacks": ("Callback",),
+    "effnet.training.config": ("Resources", "TrainConfig"),
     "effnet.training.train": ("train",),
     "effnet.weights": ("convert", "load", "save"),
 }

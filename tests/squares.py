@@ -17,7 +17,7 @@ from effnet.doctor.search import recompute_statistics
 from effnet.metadata import Labels, Preprocess
 from effnet.net import EfficientNet
 from effnet.training.linear_probe import fit_linear_probe
-from effnet.training.metrics import Targets
+from effnet.training.validation import Targets
 
 CLASSES = (
     "10 red",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -171,9 +170,9 @@ def train(
         raise UsageError("Missing argument 'DATA': pass a folder, a .csv, shards or digits")
     from effnet.cli.printing import print_json
     from effnet.data.table import is_table, open_table
-    from effnet.training.config import Resources
-    from effnet.training.cross_validation import CrossValidationResult, train_folds
-    from effnet.training.train import train as train_once
+    from effnet.training.config import Resources, TrainConfig
+    from effnet.training.cross_validation import CrossValidationResult, run_folds
+    from effnet.training.train import run_training
 
     if task and not is_table(data):
         raise UsageError("--task requires a table of images and labels (.csv)")
@@ -182,11 +181,10 @@ def train(
         _make_soup(soup.split(","), dataset, out or Path("runs") / (name or "soup"), device)
         return
     size = parse_image_size(image_size)
-    run = partial(train_folds, folds=folds) if folds else train_once
     with ProgressCallback() as callback:
-        result = run(
-            dataset,
-            settings,
+        config = TrainConfig(
+            data=dataset,
+            recipe=settings,
             out=out or Path("runs") / (name or Path(data).resolve().name),
             model=model,
             weights=weights,
@@ -201,16 +199,17 @@ def train(
             resume=resume,
             strict=strict,
             resources=Resources(device, precision, accumulation_steps, checkpointing, compiled, workers, cache),
-            loggers=track if track is None else [] if track == "none" else track.split(","),
+            loggers=track if track is None else () if track == "none" else tuple(track.split(",")),
             command=shlex.join(["effnet", *sys.argv[1:]]),
             callback=callback,
         )
+        result = run_folds(config, folds) if folds else run_training(config)
     if os.environ.get("RANK", "0") != "0":  # with torchrun, one of the processes prints
         return
     if as_json:
         print_json(result.to_dict())
     elif isinstance(result, CrossValidationResult):
-        print(result.in_words())
+        print(result.summary())
         print(f"try:    effnet predict test.csv --ensemble {result.out} --output submission.csv")
     else:
         _print_result(result)
@@ -279,7 +278,7 @@ def _print_dry_run(simulation: DryRun, out: Path | None) -> None:
         elif augment.policy != "none":
             parts.append(augment.policy)
         parts += [f"{name} {getattr(augment, name):g}" for name in ("mixup", "cutmix") if getattr(augment, name)]
-        frozen = f"; {epoch.frozen_up_to} frozen" if epoch.frozen_up_to else ""
+        frozen = f"; {epoch.frozen_until} frozen" if epoch.frozen_until else ""
         table.add_row(
             *(str(epoch.epoch), f"{epoch.step:,}"),
             *(f"{epoch.first_learning_rate:.4g}", f"{epoch.last_learning_rate:.4g}", f"{epoch.ema_decay:.5f}"),
@@ -310,7 +309,7 @@ def _make_soup(runs: list[str], data: str | Splits, out: Path, device: str | Non
     model, soup = soup_runs(runs, data, device=device)
     out.mkdir(parents=True, exist_ok=True)
     path = save(model, out / "model.safetensors")
-    print(soup.in_words())
+    print(soup.summary())
     splits = data if isinstance(data, Splits) else open_data(data)
     for split in splits.available.keys() - {"train"}:
         evaluation = evaluate(model, splits.available[split], device=device)

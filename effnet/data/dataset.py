@@ -60,8 +60,10 @@ class ImageDataset:
         return len(self.items)
 
     @property
-    def targets(self) -> NDArray[np.int64]:
-        """The class of each image, int64 (N,). For classification only."""
+    def targets(self) -> NDArray[np.int64] | NDArray[np.float32]:
+        """The true labels: int64 (N,) class indices for classification, else ``target_matrix``."""
+        if self.labels.task != "classification":
+            return self.target_matrix
         return np.fromiter((item.label for item in self.items), np.int64, len(self.items))
 
     @property

@@ -1,4 +1,4 @@
-"""Trying out on a copy what training will cost here: seconds, memory, and whether compiling pays."""
+"""Measurements before a run: epochs that fit a time budget, gradient accumulation steps, whether to use torch.compile."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import copy
 from math import ceil
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from effnet.data.loader import TrainingLoader
 from effnet.data.preprocessing import normalize
@@ -15,129 +14,140 @@ from effnet.net import EfficientNet
 from effnet.timing import Stopwatch
 from effnet.timing.memory import available_memory
 from effnet.training.callbacks import Callback
-from effnet.training.distributed import Distributed
-from effnet.training.loop import prepare_model
+from effnet.training.distributed import Distributed, SingleProcess
+from effnet.training.loop import TrainStep, prepare_model
+from effnet.training.losses import TrainingLoss
 from effnet.training.recipes import Recipe
 
-MIN_COMPILE_SECONDS = 90.0  # that compiling forward and backward takes at the least
-MIN_SPEEDUP = 1.05
-LARGE_ACTIVATION_BYTES = (
-    300e6  # bytes of maps: below it, memory is not what is short, and making them again costs some time
-)
-MEMORY_MARGIN = 1.6  # for what comes and goes beside it: gradients of maps, the library's own, the readers
+MAX_EPOCHS = 200  # whatever the time budget
+MIN_COMPILE_SECONDS = 90.0  # that compiling the forward and backward pass takes
+MIN_SPEEDUP = 1.05  # that is worth compiling
+LARGE_ACTIVATION_BYTES = 300e6  # below, memory is not short, and recomputing activations only costs time
+MEMORY_MARGIN = 1.6  # times the activations: their gradients, the libraries' own memory, the data loading processes
+TIMED_STEPS = 5
+
+
+def epochs_within(
+    minutes: float,
+    model: EfficientNet,
+    recipe: Recipe,
+    loss: TrainingLoss,
+    loader: TrainingLoader,
+    processes: SingleProcess,
+    callback: Callback,
+) -> int:
+    """Return how many epochs fit into ``minutes``: at least one, or none if ``recipe`` has a linear probe."""
+    seconds = measure_epoch_seconds(model, recipe, loss, loader, processes)
+    epochs = max(0 if recipe.linear_probe else 1, min(int(minutes * 60 / seconds), MAX_EPOCHS))
+    callback.on_message(f"one epoch takes about {seconds:.0f} s: training for {epochs} in {minutes:g} min (--minutes)")
+    return epochs
 
 
 def measure_epoch_seconds(
-    model: EfficientNet, batches: TrainingLoader, recipe: Recipe, distributed: Distributed
+    model: EfficientNet, recipe: Recipe, loss: TrainingLoss, loader: TrainingLoader, processes: SingleProcess
 ) -> float:
-    """How long an epoch will take here: two batches are trained on a copy and timed, the first one not counted."""
-    trial = copy.deepcopy(model)
-    prepare_model(trial, recipe)
-    trial.train()
-    taken = []
-    for _, (pictures, _) in zip(range(2), batches.epoch(0), strict=False):
-        taken.append(_time_step(trial, trial, len(pictures), pictures.shape[1], distributed))
-    return min(taken[1:] or taken) * len(batches)
+    """Return the time of an epoch, from the second batch that a copy of ``model`` is trained on."""
+    step = TrainStep(copy.deepcopy(model), recipe, loss, SingleProcess(processes.device, processes.precision))
+    times = [_time_step(step, *batch) for _, batch in zip(range(2), loader.epoch(0), strict=False)]
+    return min(times[1:] or times) * len(loader)
 
 
 def compiling_pays_off(
-    model: EfficientNet, recipe: Recipe, epochs: int, image_count: int, distributed: Distributed, callback: Callback
+    model: EfficientNet,
+    recipe: Recipe,
+    loss: TrainingLoss,
+    epochs: int,
+    image_count: int,
+    distributed: Distributed,
+    callback: Callback,
 ) -> bool:
-    """Whether ``torch.compile`` makes the run shorter, itself included: measured, where it could at all.
+    """Return whether ``torch.compile`` makes the run shorter, compile time included; measured on a GPU.
 
-    On a CPU it does not: compiling both passes takes minutes, and convolutions are the same library's either way.
+    On a CPU it does not: compiling takes minutes, and convolutions are computed by the same library either way.
     """
     if distributed.device.type != "cuda" or recipe.progressive is not None:
         return False
     batch, side = -(-recipe.batch_size // distributed.world_size), model.preprocess.size[0]
-    trial = copy.deepcopy(model)
-    prepare_model(trial, recipe)
-    trial.train()
-    plain = min(_time_step(trial, trial, batch, side, distributed) for _ in range(5))
-    left = plain * epochs * image_count / recipe.batch_size
-    if left * (1 - 1 / MIN_SPEEDUP) < MIN_COMPILE_SECONDS:
+    images = torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8, device=distributed.device)
+    indices = torch.arange(batch) % image_count
+    process = SingleProcess(distributed.device, distributed.precision)
+    eager = TrainStep(copy.deepcopy(model), recipe, loss, process)
+    eager_seconds = min(_time_step(eager, images, indices) for _ in range(TIMED_STEPS))
+    remaining = eager_seconds * epochs * image_count / recipe.batch_size
+    if remaining * (1 - 1 / MIN_SPEEDUP) < MIN_COMPILE_SECONDS:
         return False
-    compiled: nn.Module = torch.compile(trial)  # type: ignore[assignment]
-    watch_ = Stopwatch()
-    _time_step(trial, compiled, batch, side, distributed)
-    cost = watch_.seconds
-    faster = min(_time_step(trial, compiled, batch, side, distributed) for _ in range(5))
-    pays = left * (1 - faster / plain) > cost
+    compiled = TrainStep(copy.deepcopy(model), recipe, loss, process, torch_compile=True)
+    compile_seconds = _time_step(compiled, images, indices)
+    compiled_seconds = min(_time_step(compiled, images, indices) for _ in range(TIMED_STEPS))
+    pays_off = remaining * (1 - compiled_seconds / eager_seconds) > compile_seconds
     callback.on_message(
-        f"torch.compile: {faster * 1e3:.0f} ms a batch against {plain * 1e3:.0f}, after {cost:.0f} s: "
-        + ("taken" if pays else "not taken")
+        f"torch.compile: {compiled_seconds * 1e3:.0f} ms per batch, eager {eager_seconds * 1e3:.0f} ms, compile time "
+        f"{compile_seconds:.0f} s: {'enabled' if pays_off else 'not worth it'}"
     )
-    return distributed.broadcast(pays)
+    return distributed.broadcast(pays_off)
 
 
 def choose_accumulation_steps(model: EfficientNet, recipe: Recipe, distributed: Distributed, callback: Callback) -> int:
-    """In how many parts a batch must be computed so that it fits into the memory that is free now.
+    """Return how many gradient accumulation steps a batch needs to fit into the memory that is free now.
 
-    What the backward pass needs is counted on two pictures, in the largest size that the recipe has.
+    What the backward pass needs is measured on two images, at the largest size of the recipe.
     """
-    batch, each = _largest_batch(model, recipe, distributed)
+    batch, bytes_per_image = _largest_batch(model, recipe, distributed)
     free = free_memory(distributed.device)
-    parts = max(1, ceil(batch * each * MEMORY_MARGIN / free)) if free else 1
-    if parts > 1:
+    steps = max(1, ceil(batch * bytes_per_image * MEMORY_MARGIN / free)) if free else 1
+    if steps > 1:
         callback.on_message(
-            f"a batch of {batch} needs about {batch * each / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: "
-            f"it is computed in {parts} parts"
+            f"a batch of {batch} needs about {batch * bytes_per_image / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: "
+            f"using {steps} gradient accumulation steps"
         )
-    return int(distributed.broadcast(min(parts, batch)))
+    return int(distributed.broadcast(min(steps, batch)))
 
 
-def has_large_activations(model: EfficientNet, recipe: Recipe, distributed: Distributed) -> bool:
-    """Whether the maps of a batch take memory that is worth saving."""
-    batch, each = _largest_batch(model, recipe, distributed)
-    return batch * each > LARGE_ACTIVATION_BYTES
+def has_large_activations(model: EfficientNet, recipe: Recipe, processes: SingleProcess) -> bool:
+    """Return whether the activations of a batch take memory that is worth saving."""
+    batch, bytes_per_image = _largest_batch(model, recipe, processes)
+    return batch * bytes_per_image > LARGE_ACTIVATION_BYTES
 
 
-def _largest_batch(model: EfficientNet, recipe: Recipe, distributed: Distributed) -> tuple[int, float]:
-    """This process's pictures in a batch, and the bytes that each keeps in the largest size that the recipe has."""
-    batch: int = -(-recipe.batch_size // distributed.world_size)
-    side = max(model.preprocess.size[0], *(stretch.image_size or 0 for stretch in recipe.phases(recipe.epochs)))
-    return batch, activation_bytes_per_image(model, recipe, side, distributed)
+def _largest_batch(model: EfficientNet, recipe: Recipe, processes: SingleProcess) -> tuple[int, float]:
+    """Return this process's share of a batch, and the activation bytes per image at the largest size of the recipe."""
+    batch: int = -(-recipe.batch_size // processes.world_size)
+    side = max(model.preprocess.size[0], *(phase.image_size or 0 for phase in recipe.phases(recipe.epochs)))
+    return batch, activation_bytes_per_image(model, recipe, side, processes)
 
 
-def activation_bytes_per_image(model: EfficientNet, recipe: Recipe, side: int, distributed: Distributed) -> float:
-    """Bytes a picture of ``side`` pixels that the forward pass keeps for the backward one."""
+def activation_bytes_per_image(model: EfficientNet, recipe: Recipe, side: int, processes: SingleProcess) -> float:
+    """Return the bytes that the forward pass keeps for the backward pass, per image of ``side`` pixels."""
     trial = copy.deepcopy(model)
     prepare_model(trial, recipe)
     trial.train()
-    own = {parameter.untyped_storage().data_ptr() for parameter in trial.parameters()}
-    kept: dict[int, int] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in trial.parameters()}
+    saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    pictures = torch.zeros(2, side, side, 3, dtype=torch.uint8, device=distributed.device)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), distributed.autocast():
-        held = trial(normalize(pictures, trial.preprocess))
-    del held
-    return sum(kept.values()) / 2
+    images = torch.zeros(2, side, side, 3, dtype=torch.uint8, device=processes.device)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), processes.autocast():
+        logits = trial(normalize(images, trial.preprocess))
+    del logits  # it holds what was saved
+    return sum(saved.values()) / 2
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on ``device`` now; 0 where nobody knows."""
+    """Return the bytes that are free on ``device`` now; 0 if unknown."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what trials have left to torch's allocator
         return int(torch.cuda.mem_get_info(device)[0])
     return available_memory() if device.type == "cpu" else 0
 
 
-def _time_step(
-    model: EfficientNet, compiled_model: nn.Module, batch_size: int, side: int, distributed: Distributed
-) -> float:
-    """Of one forward and backward pass."""
-    pictures = torch.randint(0, 256, (batch_size, side, side, 3), dtype=torch.uint8, device=distributed.device)
-    watch = Stopwatch()
-    with distributed.autocast():
-        logits = compiled_model(normalize(pictures, model.preprocess))
-    loss = F.cross_entropy(logits.float(), torch.zeros(batch_size, dtype=torch.long, device=distributed.device))
-    loss.backward()  # type: ignore[no-untyped-call]
-    model.zero_grad(set_to_none=True)
-    if distributed.device.type == "cuda":
+def _time_step(step: TrainStep, images: Tensor, indices: Tensor) -> float:
+    stopwatch = Stopwatch()
+    step(images, indices)
+    if step.processes.device.type == "cuda":
         torch.cuda.synchronize()
-    return watch.seconds
+    return stopwatch.seconds

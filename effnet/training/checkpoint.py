@@ -1,4 +1,4 @@
-"""The state of a run on disk: written whole or not at all, the newest two kept."""
+"""Checkpoints of a run: written atomically, the newest two kept. Their content is `Trainer.state_dict`."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ MAX_CHECKPOINTS = 2
 
 
 class Checkpoints:
-    """The checkpoints in ``folder``, each named by the epoch and batch that comes next."""
+    """The checkpoints in ``directory``, each named by the epoch and batch that comes next."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for leftover in folder.glob(".*.part"):  # of a process that was killed while it wrote
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        for leftover in directory.glob(".*.part"):  # of a process that was killed while writing
             leftover.unlink()
 
-    def save(self, state: dict[str, Any], epoch: int, batch: int = 0) -> None:
-        """Writes ``state`` (tensors, numbers, texts) and then lets older ones go.
+    def save(self, state: dict[str, Any], epoch: int, batch_index: int = 0) -> None:
+        """Write ``state``, then delete older checkpoints.
 
-        Raises ``OSError`` where the disk is full; the last good checkpoint stays.
+        Raises:
+            OSError: If the disk is full; the last good checkpoint stays.
         """
-        with atomic_write(self.folder / f"{epoch:05d}-{batch:07d}.pt") as beside, beside.open("wb") as file:
+        path = self.directory / f"{epoch:05d}-{batch_index:07d}.pt"
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             torch.save(state, file)
         for old in self._newest_first()[MAX_CHECKPOINTS:]:
             old.unlink()
 
     def latest(self) -> dict[str, Any] | None:
-        """The newest state that can be read, or None."""
+        """Return the newest readable state, or None."""
         for path in self._newest_first():
             try:
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -42,4 +44,4 @@ class Checkpoints:
         return None
 
     def _newest_first(self) -> list[Path]:
-        return sorted(self.folder.glob("*.pt"), reverse=True)
+        return sorted(self.directory.glob("*.pt"), reverse=True)

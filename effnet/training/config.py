@@ -1,22 +1,31 @@
-"""What a run is computed with."""
+"""Configuration of a training run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
+from effnet.arch import Arch, resolve_arch
 from effnet.arch.serde import check_int
+from effnet.data import Splits
+from effnet.training.callbacks import Callback
+from effnet.training.recipes import Recipe, resolve_recipe
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run is computed with; it changes the time and the memory that it takes, hardly what it learns.
+    """Hardware settings of a run: they change its time and memory, hardly its result.
 
-    ``device``: cpu, cuda, mps, or None for the fastest that is there. ``precision``: float32, bfloat16, float16, or
-    None for what the device multiplies fastest. ``pieces``: parts that a batch is computed in, one after the other; 0
-    for as few as fit into memory.
-    ``checkpointing``: blocks are recomputed in the backward pass: half the memory, up to twice the time.
-    ``compiled``: by ``torch.compile``, None for where it pays. ``workers``: processes that read pictures.
-    ``cache``: decoded pictures are kept on disk while they fit.
+    Args:
+        device: ``"cpu"``, ``"cuda"``, ``"mps"``, or None for the fastest available.
+        precision: ``"float32"``, ``"bfloat16"``, ``"float16"``, or None for the device's fastest.
+        accumulation_steps: Gradient accumulation steps per batch; 0 for as few as fit in memory.
+        gradient_checkpointing: Recompute blocks in the backward pass: half the memory, up to twice the time.
+        torch_compile: Use ``torch.compile``; None to measure whether it pays off.
+        workers: Data loading processes; None for one per core, at most 8.
+        cache: Keep decoded images on disk as long as there is room.
     """
 
     device: str | None = None
@@ -28,4 +37,65 @@ class Resources:
     cache: bool = False
 
     def __post_init__(self) -> None:
-        check_int("accumulate", self.accumulation_steps, 0)
+        check_int("accumulation_steps", self.accumulation_steps, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that was asked of a run; the fields are the arguments of `effnet.train`."""
+
+    data: str | Path | Splits
+    recipe: str | Recipe | None = None
+    out: Path
+    model: str | Arch | None = None
+    weights: str | Path | None = None
+    epochs: int | None = None
+    minutes: float | None = None
+    batch_size: int | None = None
+    learning_rate: float | str | None = None
+    seed: int = 0
+    image_size: int | None = None
+    select_on: str = "holdout"
+    teacher: str | Path | None = None
+    resume: bool = False
+    strict: bool = False
+    resources: Resources = field(default_factory=Resources)
+    loggers: tuple[str, ...] | None = None
+    callback: Callback = field(default_factory=Callback)
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.minutes is not None:
+            raise ValueError("epochs cannot be combined with minutes")
+        if self.epochs is not None and self.epochs < 0:
+            raise ValueError(f"epochs must be at least 0, got {self.epochs}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes must be above 0, got {self.minutes}")
+
+    @cached_property
+    def resolved_recipe(self) -> Recipe:
+        """The recipe with the batch size and learning rate that were asked for."""
+        return resolve_recipe(self.recipe, self.weights, self.epochs, self.batch_size, self.learning_rate)
+
+    @property
+    def data_source(self) -> str:
+        """The data as the user named it; empty for `Splits`."""
+        return "" if isinstance(self.data, Splits) else str(self.data)
+
+    def to_settings(self, data: str, precision: str) -> dict[str, Any]:
+        """Return what a resumed run must share with the run it continues, as plain data for JSON."""
+        return {
+            "data": data,
+            "recipe": self.resolved_recipe.to_dict(),
+            "model": self.model and resolve_arch(self.model).to_dict(),
+            "weights": None if self.weights is None else str(self.weights),
+            "epochs": self.epochs,
+            "minutes": self.minutes,
+            "seed": self.seed,
+            "image_size": self.image_size,
+            "select_on": self.select_on,
+            "find_learning_rate": self.learning_rate == "find",
+            "teacher": self.teacher and str(self.teacher),
+            "precision": precision,
+            "cache": self.resources.cache,
+        }

@@ -1,4 +1,4 @@
-"""Cross-validation: a run a fold, each judged on the pictures that it has not seen, and all of them one ensemble."""
+"""Cross-validation: one run per fold, and out-of-fold predictions with their metrics; all models are an ensemble."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import csv
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from effnet.arch import Arch
 from effnet.arch.serde import check_choice
 from effnet.data import ImageDataset, ImageError, Splits, holdout, open_data
 from effnet.data.dataset import Fingerprints
@@ -26,33 +25,33 @@ from effnet.data.duplicates import (
     format_pairs,
     group_duplicates,
 )
-from effnet.data.splits import make_folds as split_into
+from effnet.data.splits import make_folds
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.prediction import Predictor
 from effnet.prediction.ensemble import FOLDS_FILE
 from effnet.prediction.oof import OutOfFold
 from effnet.prediction.tta import TTA_MODES
-from effnet.training.callbacks import Callback, FoldCallback
-from effnet.training.config import Resources
+from effnet.tasks import task_of
+from effnet.training.callbacks import Callback, ForwardingCallback
+from effnet.training.config import Resources, TrainConfig
 from effnet.training.data_plan import MAX_IMAGES_COMPARED_BY_PIXELS, training_images
-from effnet.training.recipes import Recipe, resolve_recipe
-from effnet.training.train import train
+from effnet.training.recipes import Recipe
+from effnet.training.train import run_training
 
-if TYPE_CHECKING:
-    pass
+Predictions = dict[str, NDArray[np.float64]]  # by the name of the image
 
 
 @dataclass(frozen=True)
 class CrossValidationResult:
-    """What the runs have made in ``out``. Figures are those of `OutOfFold.figures`, by the kind of the labels."""
+    """The result of all folds in ``out``; metrics are those of `OutOfFold.metrics`."""
 
     out: Path
     task: str
     models: tuple[Path, ...]
-    fold_metrics: tuple[dict[str, float], ...]  # of each fold's held-out pictures
-    metrics: dict[str, float]  # of all pictures, each judged by the network that has not learned from it
+    fold_metrics: tuple[dict[str, float], ...]  # of each fold's held-out images
+    metrics: dict[str, float]  # of all images, each predicted by the model that was not trained on it
     images: int
-    unreadable: tuple[str, ...] = ()  # pictures that could not be read, and why
+    skipped: tuple[str, ...] = ()  # images that were left out, and why
     tta: str = "none"
 
     @property
@@ -61,34 +60,41 @@ class CrossValidationResult:
         return self.out / "oof.csv"
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain data, for JSON; the models' files are named from ``out`` on."""
+        """Return the result as plain data, for JSON; the models' paths are relative to ``out``."""
         return {
             "task": self.task,
-            "pictures": self.images,
-            "whole": self.metrics,
-            "folds": list(self.fold_metrics),
+            "images": self.images,
+            "metrics": self.metrics,
+            "fold_metrics": list(self.fold_metrics),
             "models": [model.relative_to(self.out).as_posix() for model in self.models],
-            "left_out": list(self.unreadable),
-            "views": self.tta,
+            "skipped": list(self.skipped),
+            "tta": self.tta,
         }
 
     @classmethod
     def read(cls, out: str | Path) -> CrossValidationResult:
-        """The result that a finished run of folds has left in ``out``."""
+        """Return the result of a finished cross-validation in ``out``."""
         out = Path(out)
-        said = json.loads((out / FOLDS_FILE).read_text("utf-8"))
-        models = tuple(out / name for name in said["models"])
-        folds, left_out = tuple(said["folds"]), tuple(said["left_out"])
-        return cls(out, said["task"], models, folds, said["whole"], said["pictures"], left_out, said["views"])
+        data = json.loads((out / FOLDS_FILE).read_text("utf-8"))
+        return cls(
+            out,
+            data["task"],
+            tuple(out / name for name in data["models"]),
+            tuple(data["fold_metrics"]),
+            data["metrics"],
+            data["images"],
+            tuple(data["skipped"]),
+            data["tta"],
+        )
 
-    def in_words(self) -> str:
-        """One line for a person: "out of fold, 244 pictures: top-1 95.1% (folds 91.8% to 98.0%), loss 0.161 (…)"."""
-        told = []
+    def summary(self) -> str:
+        """Return one line: "out of fold, 244 images: top-1 95.1% (folds 91.8% to 98.0%), loss 0.161 (…)"."""
+        parts = []
         for name, value in self.metrics.items():
-            each = [fold[name] for fold in self.fold_metrics]
-            _, sign = _METRIC_FORMATS[name]
-            told.append(f"{_format_metric(name, value)} (folds {min(each):{sign}} to {max(each):{sign}})")
-        return f"out of fold, {self.images} pictures: {', '.join(told)}"
+            values = [fold[name] for fold in self.fold_metrics]
+            _, spec = _METRIC_FORMATS[name]
+            parts.append(f"{_format_metric(name, value)} (folds {min(values):{spec}} to {max(values):{spec}})")
+        return f"out of fold, {self.images} images: {', '.join(parts)}"
 
 
 _METRIC_FORMATS = {
@@ -102,8 +108,8 @@ _METRIC_FORMATS = {
 
 
 def _format_metric(name: str, value: float) -> str:
-    words, sign = _METRIC_FORMATS[name]
-    return f"{words} {value:{sign}}"
+    label, spec = _METRIC_FORMATS[name]
+    return f"{label} {value:{spec}}"
 
 
 def train_folds(
@@ -113,212 +119,198 @@ def train_folds(
     out: str | Path,
     folds: int = 5,
     tta: str = "none",
-    model: str | Arch | None = None,
-    weights: str | Path | None = None,
-    epochs: int | None = None,
-    minutes: float | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | str | None = None,
-    seed: int = 0,
-    image_size: int | None = None,
-    select_on: str = "holdout",
-    teacher: str | Path | None = None,
-    resume: bool = False,
-    strict: bool = False,
-    resources: Resources | None = None,
-    loggers: Sequence[str] | None = None,
-    callback: Callback | None = None,
-    command: str = "",
+    **settings: Any,
 ) -> CrossValidationResult:
-    """Trains a network for each of ``folds`` parts of the training pictures, on all the others.
+    """Train one model per fold of the training images, on all other folds.
 
-    They go into ``out/fold0`` …, each a run as `train` makes it, with its settings; ``minutes`` are for all of them
-    together. ``out/oof.csv`` then has every training picture once, with the answer of the network that has not learned
-    from it (the mean over ``views``), ``out/folds.json`` the figures; ``out`` as a whole is an ensemble (see
-    `effnet.prediction.ensemble`). The data's own folds are taken where it has them. The same picture in two files never
-    stands on both sides, unless these folds tear it apart, which is said. Validation and test pictures of the data are
-    only reported on. With ``resume`` it goes on in the fold in which it stopped. Raises what `train` and
-    `effnet.data.splits.folds` raise, before anything is trained where that can be known.
+    Each model is a run as `train` makes it, in ``out/fold0`` and so on. ``out/oof.csv`` has the out-of-fold prediction
+    of every training image, ``out/folds.json`` their metrics, and ``out`` as a whole is an ensemble (see
+    `effnet.prediction.ensemble`). Duplicates are never on both sides of a fold, unless the data's own folds separate
+    them, which is reported. Validation and test images of the data are only reported on.
+
+    Args:
+        data: As in `train`.
+        recipe: As in `train`.
+        out: Directory for all folds.
+        folds: Their number, unless the data has folds of its own.
+        tta: Test-time augmentation of the out-of-fold predictions.
+        settings: Other arguments of `train`; ``minutes`` is for all folds together, and ``resume`` continues in the
+            fold that was interrupted.
+
+    Raises:
+        ValueError: As `train` and `effnet.data.splits.make_folds`, before anything is trained if possible.
+
+    Example:
+        >>> effnet.train_folds("train.csv", out="runs/folds", folds=5).metrics["top1"]  # doctest: +SKIP
     """
-    callback, out = callback or Callback(), Path(out)
-    check_choice("views", tta, TTA_MODES)
-    share = resolve_recipe(recipe, weights, epochs, batch_size, learning_rate).selection_fraction
-    splits = data if isinstance(data, Splits) else open_data(data)
-    known = compute_fingerprints(
-        splits.available.values(), len(training_images(splits)) <= MAX_IMAGES_COMPARED_BY_PIXELS
-    )
-    pictures = _group_duplicates(training_images(splits), known, callback)
-    for sentence in describe_split_overlap(splits, fingerprints=known):
-        callback.on_message(sentence)
-    parts = split_into(pictures, folds, seed)
-    judged = splits.test if splits.test is not None else splits.val
-    for number, (kept, _) in enumerate(parts):
-        _warn_missing_classes(kept, pictures, number, callback)
-        if select_on != "val":
-            holdout(kept, share, seed + 1)  # what would stop the last fold shall stop the first
-    if select_on == "val":
+    return run_folds(TrainConfig(data=data, recipe=recipe, out=Path(out), **settings), folds, tta)
+
+
+def run_folds(config: TrainConfig, folds: int = 5, tta: str = "none") -> CrossValidationResult:
+    """Cross-validate as ``config`` says; see `train_folds`."""
+    callback, out = config.callback, config.out
+    check_choice("tta", tta, TTA_MODES)
+    selection_fraction = config.resolved_recipe.selection_fraction
+    splits = config.data if isinstance(config.data, Splits) else open_data(config.data)
+    by_pixels = len(training_images(splits)) <= MAX_IMAGES_COMPARED_BY_PIXELS
+    fingerprints = compute_fingerprints(splits.available.values(), by_pixels)
+    images = _keep_duplicates_together(training_images(splits), fingerprints, callback)
+    for message in describe_split_overlap(splits, fingerprints=fingerprints):
+        callback.on_message(message)
+    parts = make_folds(images, folds, config.seed)
+    for number, (train, _) in enumerate(parts):
+        _warn_missing_classes(train, images, number, callback)
+        if config.select_on != "val":
+            holdout(train, selection_fraction, config.seed + 1)  # an error in the last fold should stop the first
+    if config.select_on == "val":
         callback.on_message(
-            "choices are made on each fold's held-out pictures: out-of-fold figures will look better than they are"
+            "selection on each fold's held-out images: out-of-fold metrics will look better than they are"
         )
-    _claim_directory(out, _folds_csv(parts), resume)
+    _claim_directory(out, _folds_csv(parts), config.resume)
     if (out / FOLDS_FILE).is_file():
-        callback.on_message(f"these folds are finished: {out / FOLDS_FILE}")
+        callback.on_message(f"this cross-validation is finished: {out / FOLDS_FILE}")
         return CrossValidationResult.read(out)
-    found: dict[str, NDArray[np.float64]] = {}
+
+    predictions: Predictions = {}
     models: list[Path] = []
-    left_out: list[str] = []
-    of_fold: dict[str, int] = {}
-    for number, (kept, held) in enumerate(parts):
-        heard = FoldCallback(callback, number, len(parts))
-        heard.on_message(f"{len(kept)} pictures to learn from, {len(held)} held out")
-        result = train(
-            Splits(kept, held, judged),
-            recipe,
-            out=out / f"fold{number}",
-            model=model,
-            weights=weights,
-            epochs=epochs,
-            minutes=minutes and minutes / len(parts),
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            seed=seed,
-            image_size=image_size,
-            select_on=select_on,
-            teacher=teacher,
-            resume=resume,
-            strict=strict,
-            resources=resources,
-            loggers=loggers,
-            callback=heard,
-            command=command,
+    skipped: list[str] = []
+    test = splits.test if splits.test is not None else splits.val
+    for number, (train, held_out) in enumerate(parts):
+        fold_callback = ForwardingCallback(callback, f"fold {number + 1}/{len(parts)}: ")
+        fold_callback.on_message(f"{len(train)} training images, {len(held_out)} held out")
+        result = run_training(
+            replace(
+                config,
+                data=Splits(train, held_out, test),
+                out=out / f"fold{number}",
+                minutes=config.minutes and config.minutes / len(parts),
+                callback=fold_callback,
+            )
         )
         models.append(result.model)
         if _is_main_process():
-            answers, unread = _predict_held_out(result.model, held, resources, tta, heard)
-            found |= answers
-            left_out += unread
-            judged_alone = _make_out_of_fold(held, dict.fromkeys(answers, number), answers).metrics()
-            heard.on_message(
-                "held out: " + ", ".join(_format_metric(name, value) for name, value in judged_alone.items())
-            )
-        of_fold |= {item.name: number for item in held.items}
+            fold_predictions, errors = _predict_held_out(result.model, held_out, config.resources, tta, fold_callback)
+            predictions |= fold_predictions
+            skipped += errors
+            metrics = _make_out_of_fold(held_out, dict.fromkeys(fold_predictions, number), fold_predictions).metrics()
+            formatted = ", ".join(_format_metric(name, value) for name, value in metrics.items())
+            fold_callback.on_message(f"held out: {formatted}")
     if not _is_main_process():
-        return CrossValidationResult(out, pictures.labels.task, tuple(models), (), {}, 0)
-    oof = _make_out_of_fold(pictures, of_fold, found)
-    figures = tuple(oof.select_fold(number).metrics() for number in range(len(parts)))
+        return CrossValidationResult(out, images.labels.task, tuple(models), (), {}, 0)
+
+    fold_of = {item.name: number for number, (_, held_out) in enumerate(parts) for item in held_out.items}
+    oof = _make_out_of_fold(images, fold_of, predictions)
+    fold_metrics = tuple(oof.select_fold(number).metrics() for number in range(len(parts)))
     done = CrossValidationResult(
-        out, oof.labels.task, tuple(models), figures, oof.metrics(), len(oof), tuple(left_out), tta
+        out, oof.labels.task, tuple(models), fold_metrics, oof.metrics(), len(oof), tuple(skipped), tta
     )
     oof.write(done.oof_path)
-    with atomic_write(out / FOLDS_FILE) as beside:  # last of all: a run of folds that has it is finished
-        beside.write_text(json.dumps(done.to_dict(), indent=1), "utf-8")
-    callback.on_message(done.in_words())
+    with atomic_write(out / FOLDS_FILE) as temporary:  # last of all: it marks a finished cross-validation
+        temporary.write_text(json.dumps(done.to_dict(), indent=1), "utf-8")
+    callback.on_message(done.summary())
     return done
 
 
-def _group_duplicates(images: ImageDataset, known: Fingerprints, callback: Callback) -> ImageDataset:
-    """The pictures with twins in one group, so that no fold tears them apart but the data's own."""
-    pairs = find_duplicates(images, fingerprints=known)
-    torn = [(one, other) for one, other in pairs if one.fold != other.fold]
-    kept = [(one, other) for one, other in pairs if one.fold == other.fold]
-    if kept:
+def _keep_duplicates_together(images: ImageDataset, fingerprints: Fingerprints, callback: Callback) -> ImageDataset:
+    """Put duplicates into one group, so that they are in the same fold, unless the data's own folds say otherwise."""
+    pairs = find_duplicates(images, fingerprints=fingerprints)
+    separated = [(one, other) for one, other in pairs if one.fold != other.fold]
+    together = [(one, other) for one, other in pairs if one.fold == other.fold]
+    if together:
+        callback.on_message(f"{_count_duplicates(len(together))}, kept in the same fold: {format_pairs(together)}")
+    if separated:
         callback.on_message(
-            f"{_count_duplicates(len(kept))}, and kept on the same side of every fold: {format_pairs(kept)}"
+            f"{_count_duplicates(len(separated))}, separated by the data's own folds: {format_pairs(separated)}; "
+            "metrics will look better than they are: give both files the same fold, or leave one out"
         )
-    if torn:
-        callback.on_message(
-            f"{_count_duplicates(len(torn))}, torn apart by the data's own folds: {format_pairs(torn)}; figures will look better than "
-            "they are: give both files the same fold, or leave one out"
-        )
-    for sentence in describe_label_conflicts(pairs):
-        callback.on_message(sentence)
-    return group_duplicates(images, kept)
+    for message in describe_label_conflicts(pairs):
+        callback.on_message(message)
+    return group_duplicates(images, together)
 
 
 def _count_duplicates(pairs: int) -> str:
-    return "1 picture is there twice" if pairs == 1 else f"{pairs} pictures are there twice"
+    return "1 duplicate image" if pairs == 1 else f"{pairs} duplicate images"
 
 
-def _warn_missing_classes(fold_images: ImageDataset, images: ImageDataset, number: int, callback: Callback) -> None:
-    if images.labels.task == "regression":
+def _warn_missing_classes(train: ImageDataset, images: ImageDataset, number: int, callback: Callback) -> None:
+    if not task_of(images.labels.task).has_probabilities:
         return
-    counts = zip(images.labels.names, fold_images.class_counts(), images.class_counts(), strict=True)
-    lost = [name for name, here, there in counts if there and not here]
-    if lost:
+    counts = zip(images.labels.names, train.class_counts(), images.class_counts(), strict=True)
+    missing = [name for name, in_train, in_all in counts if in_all and not in_train]
+    if missing:
         callback.on_message(
-            f"fold {number + 1} holds out all pictures of {', '.join(map(repr, lost[:3]))}, which are in one group or "
-            "fold: its network cannot know them"
+            f"fold {number + 1} holds out all images of {', '.join(map(repr, missing[:3]))}, which are in one group or "
+            "fold: its model cannot learn them"
         )
 
 
 def _predict_held_out(
-    model: Path, held_out: ImageDataset, resources: Resources | None, tta: str, callback: Callback
-) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
-    """What the network answers to each held-out picture, by name; and the sentences of those that cannot be read."""
-    device = resources.device if resources else None
-    predictor = Predictor(model, "eager", device, tta=tta)
+    model: Path, held_out: ImageDataset, resources: Resources, tta: str, callback: Callback
+) -> tuple[Predictions, list[str]]:
+    """Return the predictions of the held-out images, and the errors of those that cannot be read."""
+    predictor = Predictor(model, "eager", resources.device, tta=tta)
     if predictor.labels.names != held_out.labels.names:
-        raise ValueError(f"{model} has other labels than the data: train it anew in another folder")
-    found: dict[str, NDArray[np.float64]] = {}
-    unread: list[str] = []
-    named_pictures = ((item.name, item.image) for item in held_out.items)
-    for done, (name, row) in enumerate(predictor.predict_scores(named_pictures), start=1):
-        if isinstance(row, ImageError):
-            unread.append(str(row))
+        raise ValueError(f"{model} has other labels than the data: train it again in another directory")
+    predictions: Predictions = {}
+    errors: list[str] = []
+    named_images = ((item.name, item.image) for item in held_out.items)
+    for done, (name, scores) in enumerate(predictor.predict_scores(named_images), start=1):
+        if isinstance(scores, ImageError):
+            errors.append(str(scores))
         else:
-            found[name] = row
+            predictions[name] = scores
         callback.on_progress("out of fold", done, len(held_out))
-    return found, unread
+    return predictions, errors
 
 
-def _make_out_of_fold(
-    images: ImageDataset, fold_of: dict[str, int], predictions: dict[str, NDArray[np.float64]]
-) -> OutOfFold:
-    """The answers in the order of the data."""
+def _make_out_of_fold(images: ImageDataset, fold_of: dict[str, int], predictions: Predictions) -> OutOfFold:
+    """Return the predictions in the order of the data."""
     rows = [row for row, item in enumerate(images.items) if item.name in predictions]
-    ids = tuple(images.items[row].name for row in rows)
-    folds = np.array([fold_of[name] for name in ids], np.int64)
-    wanted = images.target_matrix.astype(np.float64)[rows]
-    return OutOfFold(images.labels, ids, folds, wanted, np.stack([predictions[name] for name in ids]))
+    names = tuple(images.items[row].name for row in rows)
+    folds = np.array([fold_of[name] for name in names], np.int64)
+    targets = images.target_matrix.astype(np.float64)[rows]
+    return OutOfFold(images.labels, names, folds, targets, np.stack([predictions[name] for name in names]))
 
 
 def _folds_csv(parts: Sequence[tuple[ImageDataset, ImageDataset]]) -> str:
-    """Which picture is held out in which fold, as a table."""
+    """Return a table of each image's label and fold."""
     text = StringIO()
     write = csv.writer(text, lineterminator="\n").writerow
     write(("id", "label", "fold"))
-    for number, (_, held) in enumerate(parts):
-        for item in held.items:
-            write((item.name, held.format_label(item), number))
+    for number, (_, held_out) in enumerate(parts):
+        for item in held_out.items:
+            write((item.name, held_out.format_label(item), number))
     return text.getvalue()
 
 
-def _claim_directory(out: Path, plan: str, resume: bool) -> None:
-    """Sees that ``out`` is free, or with ``resume`` holds the same folds, and writes them down.
+def _claim_directory(out: Path, folds_csv: str, resume: bool) -> None:
+    """Check that ``out`` is free or, with ``resume``, has the same folds, and write them.
 
-    Raises ``FileExistsError`` for a folder in use, ``ValueError`` for other folds.
+    Raises:
+        FileExistsError: For a directory in use.
+        ValueError: For other folds.
     """
-    path = out / "folds.csv"
     if not _is_main_process():
         return
+    path, content = out / "folds.csv", folds_csv.encode("utf-8", "surrogateescape")
     if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file: give a folder that is empty or does not exist")
+        raise FileExistsError(f"{out} is a file: choose a directory that is empty or does not exist")
     if out.is_dir() and any(out.iterdir()):
         if not resume:
-            raise FileExistsError(f"{out} is in use: give another folder, or --resume to go on with its folds")
+            raise FileExistsError(f"{out} is in use: choose another directory, or continue its folds with --resume")
         if not path.is_file():
-            raise FileExistsError(f"{out} is not empty and holds no folds to resume: give another folder")
-        if path.read_bytes() != plan.encode("utf-8", "surrogateescape"):
+            raise FileExistsError(f"{out} is not empty and has no folds to resume: choose another directory")
+        if path.read_bytes() != content:
             raise ValueError(
-                f"{out} holds folds of other pictures, or another --folds or --seed: resume it as it was, or give "
-                "another folder"
+                f"{out} has folds of other images, or another --folds or --seed: resume it with the same ones, or "
+                "choose another directory"
             )
         return
     out.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as beside:
-        beside.write_bytes(plan.encode("utf-8", "surrogateescape"))
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _is_main_process() -> bool:
-    """Whether this process writes and tells: started by ``torchrun`` there are several."""
+    """Return whether this process writes files; ``torchrun`` starts several."""
     return os.environ.get("RANK", "0") == "0"

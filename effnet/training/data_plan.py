@@ -1,110 +1,135 @@
-"""Which pictures a run learns from, which it chooses by, and which it only reports on."""
+"""Which images a run trains on, which it makes its choices by, and which it only reports on."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from effnet.arch.serde import check_choice
 from effnet.data import ImageDataset, Splits, check_images, holdout
-from effnet.data.dataset import Fingerprints
+from effnet.data.dataset import Fingerprints, Item
 from effnet.data.duplicates import compute_fingerprints, describe_split_overlap, find_duplicates, group_duplicates
 from effnet.data.storage.atomic_write import atomic_write
+from effnet.tasks import task_of
 from effnet.timing.machine import count_cores
 from effnet.training.callbacks import Callback
+from effnet.training.config import TrainConfig
 
-TEST_FRACTION = 0.2  # of all pictures, where the data has no split of its own to report on
-MAX_IMAGES_COMPARED_BY_PIXELS = (
-    5_000  # pictures that are compared by what they show; more by their bytes, which takes no time
-)
+TEST_FRACTION = 0.2  # of all images, if the data has neither a validation nor a test set
+MAX_IMAGES_COMPARED_BY_PIXELS = 5_000  # duplicates among more images are found by the files' bytes, which is fast
 SELECTION_SOURCES = ("holdout", "val")
 
 
 @dataclass(frozen=True, eq=False)
 class DataPlan:
-    """``fit`` is learned from, ``select`` decides every choice; ``report`` holds what no choice has seen, by name."""
+    """The images of a run: ``train``, ``selection`` for every choice, ``test_sets`` that no choice has seen."""
 
     train: ImageDataset
     selection: ImageDataset
     test_sets: dict[str, ImageDataset]
-    unreadable: tuple[str, ...] = ()
-    probe_on_selection: bool = True  # ``select`` is a part of the training set: in the end a head may be fitted on both
+    skipped: tuple[str, ...] = ()
+    probe_on_selection: bool = True  # the selection images are part of the training set: the final probe may use them
+
+    @property
+    def splits(self) -> dict[str, ImageDataset]:
+        """All images by the name of their split."""
+        return {"train": self.train, "selection": self.selection, **self.test_sets}
 
     @property
     def train_and_selection(self) -> ImageDataset:
-        """Every picture that is learned from or chosen by, those of ``fit`` first."""
+        """Both together, those of ``train`` first."""
         return ImageDataset((*self.train.items, *self.selection.items), self.train.labels, self.train.allow_flip)
 
-    def in_words(self) -> str:
-        """One line: how many pictures are for what."""
-        reported = ", ".join(f"{len(found)} of {name} to report on" for name, found in self.test_sets.items())
+    def summary(self) -> str:
+        """Return one line: how many images are for what."""
+        test = ", ".join(f"{len(images)} {name}" for name, images in self.test_sets.items())
         return (
-            f"{len(self.train)} pictures to learn from, {len(self.selection)} to choose by, {reported}; "
-            f"{len(self.train.labels.names)} classes"
+            f"{len(self.train)} training, {len(self.selection)} selection and {test} images; "
+            f"{len(self.train.labels.names)} {task_of(self.train.labels.task).plural}"
         )
 
     def write_csv(self, path: Path) -> None:
-        """A CSV of every picture: its name, class and part."""
-        parts = {"fit": self.train, "select": self.selection, **self.test_sets}
-        with atomic_write(path) as beside, beside.open("w", newline="") as file:
+        """Write the name, label and split of every image."""
+        with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
             rows = csv.writer(file)
-            rows.writerow(("picture", "label", "part"))
-            for part, pictures in parts.items():
-                rows.writerows((item.name, pictures.format_label(item), part) for item in pictures.items)
+            rows.writerow(("image", "label", "split"))
+            for split, images in self.splits.items():
+                rows.writerows((item.name, images.format_label(item), split) for item in images.items)
+
+
+def make_plan(splits: Splits, config: TrainConfig, callback: Callback) -> DataPlan:
+    """Return the plan for ``splits``; every image is read once to see that it can be.
+
+    Validation and test sets are only reported on. Choices are made on ``selection_fraction`` of the training set,
+    unless ``select_on="val"``. Without a validation or test set, a stratified fifth is held out as one.
+
+    Raises:
+        ValueError: If the data does not allow it.
+        ImageError: For the first unreadable image, if ``config.strict``.
+    """
+    check_choice("select_on", config.select_on, SELECTION_SOURCES)
+    skipped: list[str] = []
+    by_pixels, fingerprints = len(training_images(splits)) <= MAX_IMAGES_COMPARED_BY_PIXELS, Fingerprints()
+
+    def keep_readable(images: ImageDataset) -> ImageDataset:
+        readable, errors = check_images(images, count_cores(), fingerprints=fingerprints if by_pixels else None)
+        if errors and config.strict:
+            raise errors[0]
+        skipped.extend(map(str, errors))
+        return readable
+
+    train = keep_readable(training_images(splits))
+    test_sets = {name: keep_readable(images) for name, images in splits.available.items() if name != "train"}
+    if skipped:
+        count = "1 image is" if len(skipped) == 1 else f"{len(skipped)} images are"
+        callback.on_message(f"{count} unreadable and skipped: {'; '.join(skipped[:5])}")
+    if not by_pixels:
+        fingerprints = compute_fingerprints((train, *test_sets.values()), decoded=False)
+    checked = Splits(train, test_sets.get("val"), test_sets.get("test"))
+    for message in describe_split_overlap(checked, fingerprints=fingerprints):
+        callback.on_message(message)
+    # Duplicates stay together, or choices would be made on images that were trained on
+    train = group_duplicates(train, find_duplicates(train, fingerprints=fingerprints))
+    if config.select_on == "val":
+        if "val" not in test_sets:
+            raise ValueError("--select-on val requires a validation set (a folder val/ in the data)")
+        selection = test_sets.pop("val")
+        if not test_sets:
+            callback.on_message("selection on val: its metrics are not those of unseen images")
+            test_sets = {"val (selection)": selection}
+        return DataPlan(train, selection, test_sets, tuple(skipped), probe_on_selection=False)
+    if not test_sets:
+        train, test_sets["holdout"] = holdout(train, TEST_FRACTION, config.seed)
+        callback.on_message(f"no validation set: {len(test_sets['holdout'])} images are held out for the report")
+    train, selection = holdout(train, config.resolved_recipe.selection_fraction, config.seed + 1)
+    return DataPlan(train, selection, test_sets, tuple(skipped))
 
 
 def training_images(splits: Splits) -> ImageDataset:
-    """The pictures to learn from. Raises ``ValueError`` where the data has none."""
+    """Return the training set. Raises ``ValueError`` if there is none."""
     if splits.train is None:
-        raise ValueError("the data has no training pictures: give a folder with train/, or with one folder a class")
+        raise ValueError("the data has no training images: pass a folder with train/, or with one folder per class")
     return splits.train
 
 
-def make_plan(
-    splits: Splits, seed: int, select_on: str, strict: bool, callback: Callback, selection_fraction: float
-) -> DataPlan:
-    """The plan for ``splits``, every picture read once to see that it can be.
+def fingerprint_splits(splits: Mapping[str, ImageDataset]) -> str:
+    r"""Return the SHA-256 of all images' splits, names and labels, by which two runs can tell that their data is equal.
 
-    A validation or test set is only reported on; choices are made on ``select_share`` of the training set, unless
-    ``select_on="val"``. Without either, a stratified fifth is held out to report on. Raises ``ValueError`` where that
-    cannot be done, and with ``strict`` the ``PictureError`` of the first picture that cannot be read.
+    It is taken over lines ``split\tname\tlabel\n`` in UTF-8, sorted. ``label`` is the class name, several joined by
+    ``|``, or the values as Python writes them. Neither the order of the images counts nor what the files contain.
     """
-    check_choice("select_on", select_on, SELECTION_SOURCES)
-    left_out: list[str] = []
-    decoded, known = len(training_images(splits)) <= MAX_IMAGES_COMPARED_BY_PIXELS, Fingerprints()
+    lines = (
+        f"{split}\t{item.name}\t{_exact_label(item, images)}\n".encode("utf-8", "surrogatepass")
+        for split, images in splits.items()
+        for item in images.items
+    )
+    return sha256(b"".join(sorted(lines))).hexdigest()
 
-    def readable(pictures: ImageDataset) -> ImageDataset:
-        good, errors = check_images(pictures, count_cores(), fingerprints=known if decoded else None)
-        if errors and strict:
-            raise errors[0]
-        left_out.extend(map(str, errors))
-        return good
 
-    train = readable(training_images(splits))
-    given = {name: readable(found) for name, found in (("val", splits.val), ("test", splits.test)) if found is not None}
-    if left_out:
-        count = "1 picture" if len(left_out) == 1 else f"{len(left_out)} pictures"
-        callback.on_message(f"{count} cannot be read, left out: {'; '.join(left_out[:5])}")
-    if not decoded:
-        known = compute_fingerprints((train, *given.values()), decoded=False)
-    for sentence in describe_split_overlap(Splits(train, given.get("val"), given.get("test")), fingerprints=known):
-        callback.on_message(sentence)
-    train = group_duplicates(
-        train, find_duplicates(train, fingerprints=known)
-    )  # or what is chosen by would have been learned
-    if select_on == "val":
-        if "val" not in given:
-            raise ValueError("--select-on val needs a validation folder (val/) in the data")
-        select = given.pop("val")
-        if not given:
-            callback.on_message("choices are made on val: its figures are not those of unseen pictures")
-            given = {"val (chosen by)": select}
-        return DataPlan(train, select, given, tuple(left_out), probe_on_selection=False)
-    if not given:
-        train, given["holdout"] = holdout(train, TEST_FRACTION, seed)
-        callback.on_message(
-            f"no validation folder: {len(given['holdout'])} pictures are held out, for the report alone"
-        )
-    fit, select = holdout(train, selection_fraction, seed + 1)
-    return DataPlan(fit, select, given, tuple(left_out))
+def _exact_label(item: Item, images: ImageDataset) -> str:
+    if isinstance(item.label, tuple) and images.labels.task == "regression":
+        return "|".join(map(repr, item.label))
+    return "|".join(map(images.labels.name, item.classes))

@@ -1,98 +1,103 @@
-"""What a recipe will do, epoch by epoch, without doing it."""
+"""Dry run: what a recipe would do in every epoch, without training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from effnet.arch import Arch, layers
+import torch
+
+from effnet.arch import Arch
 from effnet.arch.serde import Record
 from effnet.data.augment import Augment
-from effnet.draw.training_plots import plot_lr_schedule as drawn
-from effnet.training.ema import ema_decay_at
+from effnet.draw.training_plots import plot_lr_schedule
+from effnet.net import create
+from effnet.net.layers import StochasticDepth
+from effnet.training.loop import apply_phase, prepare_model
+from effnet.training.optim import ema_decay_at
 from effnet.training.recipes import Recipe
 from effnet.training.schedule import LRSchedule
 
-IMAGENET_TRAIN_IMAGES = 1_281_167  # pictures to learn from
+IMAGENET_TRAIN_IMAGES = 1_281_167
 
 
 @dataclass(frozen=True)
 class DryRunEpoch(Record):
-    """One epoch: the learning rate of its first and last batch, the average's decay at its end, and what else changes.
-
-    ``step``: batches taken before it. ``frozen``: the last part that is not yet trained.
-    """
+    """The settings of one epoch."""
 
     RECORDS = MappingProxyType({"augment": Augment})
 
     epoch: int
-    step: int
-    first_learning_rate: float
+    step: int  # batches before it
+    first_learning_rate: float  # of its first batch
     last_learning_rate: float
-    ema_decay: float
+    ema_decay: float  # at its end
     image_size: int
     dropout: float
-    frozen_up_to: str
+    frozen_until: str  # the last stage that is not trained yet; empty if all are
     augment: Augment
 
 
 @dataclass(frozen=True)
 class DryRun(Record):
-    """A run that was not made: its recipe, its epochs, and what holds in all of them.
-
-    ``drop_path``: the stochastic-depth rate of every block, by its name.
-    """
+    """A recipe on a network and a number of images, epoch by epoch."""
 
     RECORDS = MappingProxyType({"recipe": Recipe, "epochs": DryRunEpoch})
 
     recipe: Recipe
     network: str
     images: int
-    steps_per_epoch: int  # in an epoch
-    peak_learning_rate: float  # learning rate
-    drop_path: tuple[tuple[str, float], ...]
+    steps_per_epoch: int
+    peak_learning_rate: float
+    drop_path: tuple[tuple[str, float], ...]  # of every block that has stochastic depth, by its name
     epochs: tuple[DryRunEpoch, ...]
 
     def to_svg(self) -> str:
-        """The learning rate over the epochs, and what changes beside it."""
-        changing = {"size in pixels": [float(one.image_size) for one in self.epochs]}
-        changing["RandAugment"] = [one.augment.randaugment_magnitude for one in self.epochs]
-        changing["dropout"] = [one.dropout for one in self.epochs]
-        changing = {name: values for name, values in changing.items() if len(set(values)) > 1}
-        rates = [(one.epoch - 1, one.first_learning_rate) for one in self.epochs]
+        """Return a drawing of the learning rate, and of what changes with it."""
+        curves = {
+            "size in pixels": [float(one.image_size) for one in self.epochs],
+            "RandAugment": [one.augment.randaugment_magnitude for one in self.epochs],
+            "dropout": [one.dropout for one in self.epochs],
+        }
+        changing = {name: values for name, values in curves.items() if len(set(values)) > 1}
+        learning_rates = [(one.epoch - 1, one.first_learning_rate) for one in self.epochs]
         last = self.epochs[-1]
-        return drawn(
-            [*rates, (last.epoch, last.last_learning_rate)], changing, f"{self.recipe.name}, {self.network}"
-        ).svg
+        points = [*learning_rates, (last.epoch, last.last_learning_rate)]
+        return plot_lr_schedule(points, changing, f"{self.recipe.name}, {self.network}").svg
 
 
 def simulate_recipe(
     recipe: Recipe, arch: Arch, image_count: int = IMAGENET_TRAIN_IMAGES, epochs: int | None = None
 ) -> DryRun:
-    """What ``recipe`` would do to a network of ``arch`` on so many pictures, those to choose by among them."""
-    total = recipe.epochs if epochs is None else epochs
-    learned = max(1, round(image_count * (1 - recipe.selection_fraction)))
-    batches = -(-learned // recipe.batch_size)
-    schedule = LRSchedule(recipe, total, batches)
+    """Return what ``recipe`` would do to a network of ``arch`` on ``image_count`` images, selection images included."""
+    epochs = recipe.epochs if epochs is None else epochs
+    train_images = max(1, round(image_count * (1 - recipe.selection_fraction)))
+    steps_per_epoch = -(-train_images // recipe.batch_size)
+    schedule = LRSchedule(recipe, epochs, steps_per_epoch)
+    with torch.device("meta"):  # shapes without memory: the same functions as in training set it up
+        model = create(arch)
+    prepare_model(model, recipe)
     rows = []
-    parts = ("stem", *(f"stage{number}" for number in range(1, len(arch.stages) + 1)), "head")
-    for stretch in recipe.phases(total):
-        for epoch in range(stretch.start_epoch, stretch.end_epoch):
-            still = len(parts) - int(epoch / recipe.unfreeze_every_epochs) if recipe.unfreeze_every_epochs else 0
+    for phase in recipe.phases(epochs):
+        for epoch in range(phase.start_epoch, phase.end_epoch):
+            apply_phase(model, recipe, phase, epoch)
+            first, last = epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch - 1
             rows.append(
                 DryRunEpoch(
-                    epoch + 1,
-                    epoch * batches,
-                    schedule.learning_rate_at(epoch * batches),
-                    schedule.learning_rate_at((epoch + 1) * batches - 1),
-                    ema_decay_at(recipe.ema_decay, (epoch + 1) * batches),
-                    stretch.image_size or recipe.image_size or arch.resolution,
-                    arch.dropout if stretch.dropout is None else stretch.dropout,
-                    parts[still - 1] if still > 0 else "",
-                    stretch.augment,
+                    epoch=epoch + 1,
+                    step=first,
+                    first_learning_rate=schedule.learning_rate_at(first),
+                    last_learning_rate=schedule.learning_rate_at(last),
+                    ema_decay=ema_decay_at(recipe.ema_decay, last + 1),
+                    image_size=phase.image_size or recipe.image_size or arch.resolution,
+                    dropout=model.dropout.p,
+                    frozen_until=model.frozen_until or "",
+                    augment=phase.augment,
                 )
             )
-    blocks = [layer for layer in layers(arch) if layer.kind in ("mbconv", "fused")]
-    rate = arch.drop_path if recipe.drop_path is None else recipe.drop_path
-    dropped = tuple((block.name, rate * index / len(blocks)) for index, block in enumerate(blocks))
-    return DryRun(recipe, arch.name, image_count, batches, recipe.peak_learning_rate, dropped, tuple(rows))
+    drop_path = tuple(
+        (name.removesuffix(".stochastic_depth"), module.drop_prob)
+        for name, module in model.named_modules()
+        if isinstance(module, StochasticDepth)
+    )
+    return DryRun(recipe, arch.name, image_count, steps_per_epoch, recipe.peak_learning_rate, drop_path, tuple(rows))

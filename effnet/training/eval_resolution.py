@@ -1,7 +1,7 @@
-"""Which size of pictures a trained network sees best (arXiv:1906.06423): mostly one larger than it was trained at.
+"""Search for the test resolution of a trained network (FixRes, arXiv:1906.06423), mostly above that of training.
 
-A random crop of training shows things larger than the whole picture does at the same size. A larger one brings them
-back to the size that the network knows, and shifts the statistics of its maps, which can be measured anew.
+A random crop shows objects larger than the whole image does at the same size. A larger image brings them back to the
+size that the network was trained on, and shifts the activations' statistics, which can be re-estimated.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from effnet.data import ImageDataset
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
 from effnet.training.init_model import estimate_batch_norm, inference_batches
-from effnet.training.metrics import SelectionScore, scale_logits
+from effnet.training.validation import SelectionScore, scale_logits
 
 SIZE_FACTORS = (1.0, 1.15, 1.28, 1.45)
-SIZE_MULTIPLE = 16  # sides are multiples of this
-SIGNIFICANCE_LEVEL = 0.05  # the chance with which sizes of which none is better are taken for one that is
-MAX_BATCH_NORM_IMAGES = 2_000  # pictures for batch norm's statistics
+SIZE_MULTIPLE = 16
+SIGNIFICANCE_LEVEL = 0.05  # probability that one of several sizes passes as better though none is
+MAX_BATCH_NORM_IMAGES = 2_000
 
 
 @dataclass(frozen=True)
 class ResolutionTrial:
-    """A size that was tried. ``gain`` is by how much the loss is below that of the network as it was.
+    """A resolution that was tried.
 
-    Of ``gain``, up to ``chance`` may be the luck of the pictures: so many standard errors of their differences that
-    not even the luckiest of all trials gets there but once in twenty times.
+    ``improvement`` is how much lower its loss is than the original network's. ``noise`` is the multiple of its standard
+    error that even the luckiest of all trials exceeds only once in twenty times.
     """
 
     image_size: tuple[int, int]  # height, width
-    batch_norm_estimated: bool  # batch norm's statistics were measured anew at this size
+    batch_norm_estimated: bool  # batch norm's statistics were re-estimated at this size
     loss: float
     metric: float
     improvement: float
@@ -43,36 +43,37 @@ class ResolutionTrial:
 
     @property
     def is_significant(self) -> bool:
-        """Whether that is clear."""
+        """Whether it is clearly better."""
         return self.improvement > self.noise
 
 
 @dataclass(frozen=True)
 class ResolutionResult:
-    """All that was tried, the network as it was first, and the place of what was taken."""
+    """All trials, the original network first, and the index of the one that was chosen."""
 
     trials: tuple[ResolutionTrial, ...]
     chosen_index: int
 
     @property
     def best(self) -> ResolutionTrial:
-        """What was taken."""
+        """The trial that was chosen."""
         return self.trials[self.chosen_index]
 
-    def in_words(self) -> str:
-        """A sentence for a person."""
-        before, best = self.trials[0], self.best
+    def summary(self) -> str:
+        """Return one sentence."""
+        original, best = self.trials[0], self.best
+        before = _format_size(original.image_size)
         if not self.chosen_index:
             nearest = max(self.trials[1:], key=lambda trial: trial.improvement - trial.noise)
             return (
-                f"{_format_size(before.image_size)} stays: no other size is clearly better (the nearest, {_format_size(nearest.image_size)}, "
-                f"by {nearest.improvement:.4f} in loss, of which {nearest.noise:.4f} may be chance)"
+                f"keeping {before}: no other size is clearly better (nearest {_format_size(nearest.image_size)}, loss "
+                f"lower by {nearest.improvement:.4f}, noise level {nearest.noise:.4f})"
             )
-        area = best.image_size[0] * best.image_size[1] / (before.image_size[0] * before.image_size[1])
-        measured = ", batch norm measured anew" if best.batch_norm_estimated else ""
+        area = best.image_size[0] * best.image_size[1] / (original.image_size[0] * original.image_size[1])
+        estimated = " with re-estimated batch norm" if best.batch_norm_estimated else ""
         return (
-            f"{_format_size(best.image_size)}{measured} instead of {_format_size(before.image_size)}: loss {best.loss:.4f} instead of "
-            f"{before.loss:.4f}, by {best.improvement:.4f}, of which {best.noise:.4f} may be chance; {area:.2g} × the work"
+            f"{_format_size(best.image_size)}{estimated} instead of {before}: loss {best.loss:.4f} instead of "
+            f"{original.loss:.4f} (noise level {best.noise:.4f}), {area:.2g} times the computation"
         )
 
 
@@ -82,41 +83,46 @@ def tune_resolution(
     train_images: ImageDataset | None = None,
     sizes: Sequence[int] | None = None,
 ) -> tuple[EfficientNet, ResolutionResult]:
-    """``model`` at the size that it sees best, in evaluation mode, and what was tried; the model stays as it is.
+    """Return a copy of ``model`` for the best resolution, and all trials.
 
-    ``judge`` scores a network, at its own ``preprocess``, on pictures to choose by (see `examiner`). ``learned``: the
-    training pictures, on which batch norm's statistics are measured anew at each size, up to 2,000 of them; without
-    them the statistics stay as they are. ``sizes``: short sides in pixels, by default 1, 1.15, 1.28 and 1.45 times the
-    present one. Each is tried with the statistics as they are, and measured. Another size is taken only where it is
-    clearly better, of several the best, and its logits are scaled as suits it. Raises ``ValueError`` for a size that
-    is no whole number above 0, and where there is none but the present one.
+    Each size is tried with batch norm's statistics as they are, and re-estimated. Another size is only chosen if it is
+    clearly better; the logits are then scaled to fit it.
+
+    Args:
+        model: Stays as it is.
+        score_model: Scores a network on the selection images at the size of its ``preprocess``; see `score_model`.
+        train_images: To re-estimate batch norm on, up to 2,000 of them; None to keep the statistics.
+        sizes: Short sides in pixels, by default 1, 1.15, 1.28 and 1.45 times the current one.
+
+    Raises:
+        ValueError: For an invalid size, and if there is nothing to try.
     """
-    sides = _candidate_sizes(model.preprocess, sizes)
-    if list(sides) == [model.preprocess.size] and not train_images:
-        raise ValueError(f"{_format_size(model.preprocess.size)} is the present size: give others to try")
-    before = score_model(model)
-    tried: list[tuple[EfficientNet, bool, SelectionScore]] = [(_copy_model(model, model.preprocess), False, before)]
-    for size in sides:
+    candidates = _candidate_sizes(model.preprocess, sizes)
+    if list(candidates) == [model.preprocess.size] and not train_images:
+        raise ValueError(f"{_format_size(model.preprocess.size)} is the current size: pass others to try")
+    baseline = score_model(model)
+    tried: list[tuple[EfficientNet, bool, SelectionScore]] = [(_copy_model(model, model.preprocess), False, baseline)]
+    for size in candidates:
         preprocess = replace(model.preprocess, size=size)
-        for measured in (False, True) if train_images else (False,):
-            if size == model.preprocess.size and not measured:
+        for estimated in (False, True) if train_images else (False,):
+            if size == model.preprocess.size and not estimated:
                 continue
             other = _copy_model(model, preprocess)
-            if measured:
+            if estimated:
                 assert train_images is not None
                 estimate_batch_norm(other, inference_batches(train_images, preprocess, MAX_BATCH_NORM_IMAGES))
-            tried.append((other.eval(), measured, score_model(other)))
-    errors = NormalDist().inv_cdf(1 - SIGNIFICANCE_LEVEL / max(len(tried) - 1, 1))
-    trials = [_make_trial(*one, before, errors) for one in tried]
-    clear = [place for place, trial in enumerate(trials) if trial.is_significant]
-    chosen = min(clear, key=lambda place: trials[place].loss, default=0)
-    made = tried[chosen][0]
+            tried.append((other.eval(), estimated, score_model(other)))
+    standard_errors = NormalDist().inv_cdf(1 - SIGNIFICANCE_LEVEL / max(len(tried) - 1, 1))
+    trials = [_make_trial(*one, baseline, standard_errors) for one in tried]
+    significant = [index for index, trial in enumerate(trials) if trial.is_significant]
+    chosen = min(significant, key=lambda index: trials[index].loss, default=0)
+    best, _, score = tried[chosen]
     if chosen:
-        scale_logits(made, tried[chosen][2].logit_scale)
-        made.provenance = made.provenance.with_event(
-            f"seen at {_format_size(trials[chosen].image_size)} instead of {_format_size(trials[0].image_size)}"
+        scale_logits(best, score.logit_scale)
+        best.provenance = best.provenance.with_event(
+            f"test resolution {_format_size(trials[chosen].image_size)} instead of {_format_size(trials[0].image_size)}"
         )
-    return made, ResolutionResult(tuple(trials), chosen)
+    return best, ResolutionResult(tuple(trials), chosen)
 
 
 def _make_trial(
@@ -126,11 +132,10 @@ def _make_trial(
     baseline: SelectionScore,
     standard_errors: float,
 ) -> ResolutionTrial:
-    gained = np.array(baseline.losses) - np.array(score.losses)  # picture by picture: most of their spread is in both
-    chance = standard_errors * gained.std(ddof=1) / len(gained) ** 0.5 if len(gained) > 1 else float("inf")
-    return ResolutionTrial(
-        model.preprocess.size, batch_norm_estimated, score.loss, score.metric, float(gained.mean()), float(chance)
-    )
+    gains = np.array(baseline.losses) - np.array(score.losses)  # image by image: most of their spread is in both
+    noise = standard_errors * gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else float("inf")
+    size = model.preprocess.size
+    return ResolutionTrial(size, batch_norm_estimated, score.loss, score.metric, float(gains.mean()), float(noise))
 
 
 def _copy_model(model: EfficientNet, preprocess: Preprocess) -> EfficientNet:
@@ -140,14 +145,11 @@ def _copy_model(model: EfficientNet, preprocess: Preprocess) -> EfficientNet:
 
 
 def _candidate_sizes(preprocess: Preprocess, sides: Sequence[int] | None) -> Iterable[tuple[int, int]]:
-    """(height, width) of each size, in the present shape, none twice."""
+    """Return each (height, width) once, in the current aspect ratio."""
     height, width = preprocess.size
     short = min(height, width)
-    sides = (
-        sides
-        if sides is not None
-        else [_round_to_multiple(factor * short) if factor > 1 else short for factor in SIZE_FACTORS]
-    )
+    if sides is None:
+        sides = [_round_to_multiple(factor * short) if factor > 1 else short for factor in SIZE_FACTORS]
     for side in sides:
         check_int("size", side, 1)
     return dict.fromkeys((round(height * side / short), round(width * side / short)) for side in sides)

@@ -1,92 +1,141 @@
-"""A linear head on frozen features, in closed form: ridge regression, its strength chosen by leaving one out.
+"""Linear probe: a linear head on frozen features by ridge regression, its strength chosen by leave-one-out.
 
-The features are computed once. From one eigendecomposition come, for every strength, the predictions that each picture
-would get from a head fitted on all the others (the PRESS identity): choosing costs nothing and no picture is wasted.
+The features are computed once. One eigendecomposition gives, for every strength, the predictions that each image would
+get from a head fitted on all the others (PRESS identity): the choice costs nothing and no image is wasted.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from effnet.net import EfficientNet
-from effnet.training.metrics import (
-    Doubles,
-    Targets,
-)
+from effnet.runtime.torch import EagerEngine
+from effnet.tasks import Float64Array, task_of
+from effnet.training.callbacks import Callback
+from effnet.training.data_plan import DataPlan
+from effnet.training.distributed import SingleProcess
+from effnet.training.validation import Targets, compute_rows
 
 REGULARIZATION_STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 9))  # times the features' mean variance
 
 
 @dataclass(frozen=True, eq=False)
 class LinearProbe:
-    """A linear head: ``features @ weight.T + bias`` are logits."""
+    """A linear head: logits are ``features @ weight.T + bias``."""
 
-    weight: Doubles  # (classes, features)
-    bias: Doubles  # (classes,)
+    weight: Float64Array  # (outputs, features)
+    bias: Float64Array  # (outputs,)
     regularization: float
     logit_scale: float
-    losses: Doubles  # (N,): of each picture, by the head fitted on all the others
-    metric: float  # the figure of `Truth.figure`, the same way
+    losses: Float64Array  # (N,): of each image, by the head fitted on all the others
+    metric: float  # the task's headline metric, likewise
 
     @property
     def loss(self) -> float:
-        """The mean of ``losses``."""
+        """The mean leave-one-out loss."""
         return float(self.losses.mean())
 
-    def logits(self, features: NDArray[np.float32]) -> Doubles:
-        """(N, features) -> (N, classes)."""
-        out: Doubles = features.astype(np.float64) @ self.weight.T + self.bias
-        return out
+    def logits(self, features: NDArray[np.float32]) -> Float64Array:
+        """Return logits (N, outputs) for features (N, D)."""
+        logits: Float64Array = features.astype(np.float64) @ self.weight.T + self.bias
+        return logits
+
+    def set_head(self, model: EfficientNet) -> None:
+        """Copy the probe into the classifier of ``model``."""
+        assert isinstance(model.classifier, nn.Linear)
+        with torch.no_grad():
+            model.classifier.weight.copy_(torch.from_numpy(self.weight))
+            model.classifier.bias.copy_(torch.from_numpy(self.bias))
+
+
+@dataclass(frozen=True, eq=False)
+class ProbedModel:
+    """A frozen network and the linear probes on its features."""
+
+    start: LinearProbe  # fitted on the training images: fine-tuning starts from it
+    final: LinearProbe  # on the selection images as well, if they are part of the training set: kept if it is better
+    selection_losses: Float64Array  # (N,): of the selection images, by heads that were fitted without them
+    frozen_state: dict[str, Tensor]
+
+    def restore(self, model: EfficientNet) -> None:
+        """Turn ``model`` back into the frozen network with the final probe."""
+        model.load_state_dict(self.frozen_state)
+        self.final.set_head(model)
+
+
+def probe_model(model: EfficientNet, plan: DataPlan, processes: SingleProcess, callback: Callback) -> ProbedModel:
+    """Fit linear probes on the features of ``model``; each process computes its share."""
+    images, train_count = plan.train_and_selection, len(plan.train)
+    features = compute_rows(
+        EagerEngine(model, str(processes.device)).embed,
+        images,
+        replace(model.preprocess, decode="reduced"),
+        processes,
+        lambda done: callback.on_progress("linear probe", done, len(images)),
+    )
+    targets = Targets.from_dataset(images)
+    start = final = fit_linear_probe(features[:train_count], targets[:train_count])
+    if plan.probe_on_selection:
+        final = fit_linear_probe(features, targets)
+        selection_losses = final.losses[train_count:]
+    else:
+        selection_losses = targets[train_count:].losses(start.logits(features[train_count:]))
+    callback.on_message(
+        f"linear probe on the frozen {model.arch.name}, leave-one-out: "
+        f"{task_of(targets.task).format_metric(final.metric)}, loss {final.loss:.3f}"
+    )
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    return ProbedModel(start, final, selection_losses, state)
 
 
 def fit_linear_probe(features: NDArray[np.float32], targets: Targets) -> LinearProbe:
-    """The head of the strength and gain under which left-out pictures are least surprising.
+    """Fit a head with the regularization and logit scale that give the lowest leave-one-out loss.
 
-    ``features`` (N, D). N below D costs an N×N problem, else a D×D one.
+    Args:
+        features: (N, D). An N×N problem is solved if N is below D, else a D×D one.
+        targets: Of the N images.
     """
     x = features.astype(np.float64)
-    y = targets.to_matrix()  # (N, classes)
-    border = (
-        0.5 if targets.task == "multilabel" else 0.0
-    )  # a score between 0, not so, and 1, so, becomes a logit around 0
-    mean, share = x.mean(0), y.mean(0)
-    x, y = x - mean, y - share
+    y = targets.to_matrix()  # (N, outputs)
+    # Scores between 0 (absent) and 1 (present) become logits around 0
+    border = 0.5 if targets.task == "multilabel" else 0.0
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x, y = x - x_mean, y - y_mean
     left, variances = _left_singular_vectors(x)  # (N, R), (R,)
-    seen = left.T @ y  # (R, classes)
-    best: tuple[float, float, float, float, Doubles] | None = None
+    projected = left.T @ y  # (R, outputs)
+    best: tuple[float, float, float, float, Float64Array] | None = None
     for strength in REGULARIZATION_STRENGTHS:
         ridge = strength * variances.sum() / len(x)
-        shrink = variances / (variances + ridge)  # (R,)
-        fitted = left @ (shrink[:, None] * seen)
-        leverage = 1 / len(x) + (left**2) @ shrink  # (N,)
-        left_out = y - (y - fitted) / np.maximum(1 - leverage, 1e-9)[:, None] + share - border  # (N, classes) scores
-        gain, loss = targets.fit_logit_scale(left_out)
+        shrinkage = variances / (variances + ridge)  # (R,)
+        fitted = left @ (shrinkage[:, None] * projected)
+        leverage = 1 / len(x) + (left**2) @ shrinkage  # (N,)
+        residuals = (y - fitted) / np.maximum(1 - leverage, 1e-9)[:, None]  # of each image, left out
+        scores = y - residuals + y_mean - border  # (N, outputs)
+        logit_scale, loss = targets.fit_logit_scale(scores)
         if best is None or loss < best[0]:
-            best = (loss, strength, gain, ridge, left_out)
+            best = (loss, strength, logit_scale, ridge, scores)
     assert best is not None
-    _, strength, gain, ridge, left_out = best
-    weight = x.T @ (left @ (seen / (variances + ridge)[:, None]))  # (D, classes)
-    losses, figure = targets.losses(gain * left_out), targets.metric(left_out)
-    return LinearProbe(gain * weight.T, gain * (share - border - mean @ weight), strength, gain, losses, figure)
+    _, strength, logit_scale, ridge, scores = best
+    weight = x.T @ (left @ (projected / (variances + ridge)[:, None]))  # (D, outputs)
+    return LinearProbe(
+        logit_scale * weight.T,
+        logit_scale * (y_mean - border - x_mean @ weight),
+        strength,
+        logit_scale,
+        targets.losses(logit_scale * scores),
+        targets.metric(scores),
+    )
 
 
-def _left_singular_vectors(x: Doubles) -> tuple[Doubles, Doubles]:
-    """Left singular vectors (N, R) of ``x`` (N, D) and the squared singular values (R,), through the smaller side."""
+def _left_singular_vectors(x: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Return left singular vectors (N, R) of ``x`` (N, D) and squared singular values (R,), by the smaller side."""
     wide = x.shape[0] <= x.shape[1]
     variances, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
-    kept = variances > variances[-1] * 1e-10
-    variances, vectors = variances[kept], vectors[:, kept]
+    nonzero = variances > variances[-1] * 1e-10
+    variances, vectors = variances[nonzero], vectors[:, nonzero]
     return (vectors if wide else (x @ vectors) / np.sqrt(variances)), variances
-
-
-def set_head(model: EfficientNet, probe: LinearProbe) -> None:
-    """Puts the probe's numbers into the classifier."""
-    assert isinstance(model.classifier, nn.Linear)
-    with torch.no_grad():
-        model.classifier.weight.copy_(torch.from_numpy(probe.weight))
-        model.classifier.bias.copy_(torch.from_numpy(probe.bias))

@@ -1,8 +1,4 @@
-"""TensorBoard's event files, written with its own package.
-
-Not by its `SummaryWriter`, nor accelerate's tracker, which is the same: these import TensorFlow wherever it is
-installed, which takes seconds, and memory that a run needs.
-"""
+"""Experiment trackers: TensorBoard, and Weights & Biases, MLflow and others through accelerate."""
 
 from __future__ import annotations
 
@@ -18,19 +14,120 @@ from uuid import uuid4
 
 from effnet.arch.serde import did_you_mean
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.training.callbacks import Callback
+from effnet.training.callbacks import Callback, EpochMetrics, ForwardingCallback
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
 
-    from effnet.training.callbacks import EpochMetrics
+TENSORBOARD = "tensorboard"
+LOGGER_PACKAGES = {  # accelerate's names, and their packages
+    TENSORBOARD: "tensorboard",
+    "aim": "aim",
+    "clearml": "clearml",
+    "comet_ml": "comet-ml",
+    "dvclive": "dvclive",
+    "mlflow": "mlflow",
+    "swanlab": "swanlab",
+    "trackio": "trackio",
+    "wandb": "wandb",
+}
+PROJECT_NAME = "effnet"
+
+
+class MetricLogger(Protocol):
+    """An experiment tracker: `TensorBoardLogger`, and accelerate's."""
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Record the metrics of epoch ``step``."""
+
+    def finish(self) -> None:
+        """Close the tracker."""
+
+
+class LoggingCallback(ForwardingCallback):
+    """Sends the metrics of each epoch to experiment trackers, and everything to ``callback``.
+
+    Trackers other than TensorBoard are configured by their own environment variables; the project is "effnet". A
+    resumed run continues the same curves without duplicate points (aim, clearml and mlflow show a second run that
+    starts at the epoch where it was resumed).
+
+    Args:
+        callback: Receives everything as well.
+        folder: For TensorBoard's files and the state that a resumed run needs.
+        names: Trackers, from `LOGGER_PACKAGES`.
+        run_name: Shown by the trackers.
+        settings: Shown beside the run.
+        metric_name: Of an epoch's ``selection_metric``.
+
+    Raises:
+        ValueError: For an unknown tracker, and for one that fails to start.
+        ImportError: For one that is not installed.
+    """
+
+    def __init__(
+        self,
+        callback: Callback,
+        folder: Path,
+        names: Sequence[str],
+        run_name: str = "",
+        settings: Mapping[str, object] | None = None,
+        metric_name: str = "top-1",
+    ) -> None:
+        super().__init__(callback)
+        check_installed(names)
+        self._metric_name, self._loggers = metric_name, dict[str, MetricLogger]()
+        self._state_file = folder / "logged.json"
+        self._run_id, self._last_epoch = uuid4().hex, 0
+        if self._state_file.is_file():
+            state = json.loads(self._state_file.read_text())
+            self._run_id, self._last_epoch = state["run_id"], state["epoch"]
+        start_epoch = self._last_epoch + 1
+        for name in dict.fromkeys(names):
+            try:
+                self._loggers[name] = _start_logger(
+                    name, folder, run_name, self._run_id, start_epoch, dict(settings or {})
+                )
+            except Exception as error:  # anything that its package raises
+                self.close()
+                raise ValueError(f"{name} failed to start ({error}): set it up first, or train without it") from error
+
+    def on_epoch_end(self, metrics: EpochMetrics) -> None:
+        """Log the metrics. A tracker that fails is dropped: its curves are not worth the run."""
+        super().on_epoch_end(metrics)
+        if not self._loggers or metrics.epoch <= self._last_epoch:
+            return  # the run was interrupted between this epoch and its checkpoint, and trains it again
+        values = {
+            "train/loss": metrics.train_loss,
+            "train/learning_rate": metrics.learning_rate,
+            "train/seconds": metrics.seconds,
+            "selection/loss": metrics.selection_loss,
+            f"selection/{self._metric_name}": metrics.selection_metric,
+        }
+        for name, logger in list(self._loggers.items()):
+            try:
+                logger.log(values, step=metrics.epoch)
+            except Exception as error:
+                del self._loggers[name]
+                self.on_message(f"{name} failed and is disabled; training continues ({error})")
+        self._last_epoch = metrics.epoch
+        with atomic_write(self._state_file) as temporary:
+            temporary.write_text(json.dumps({"run_id": self._run_id, "epoch": self._last_epoch}))
+
+    def close(self) -> None:
+        """Finish every tracker."""
+        for name, logger in self._loggers.items():
+            try:
+                logger.finish()
+            except Exception as error:
+                self.on_message(f"{name} failed to finish ({error})")
+        self._loggers.clear()
 
 
 class TensorBoardLogger:
-    """An event file of its own in ``folder``, whose points come in after those of older files.
+    """An event file in ``folder``; from ``start_epoch`` on its points replace those of older files, of an earlier try.
 
-    Points that an older file has at ``start`` and beyond were of a run that was stopped, and are not shown.
-    Raises ``OSError`` where the file cannot be written.
+    Written by TensorBoard's record writer. Its `SummaryWriter`, which accelerate uses, imports TensorFlow wherever that
+    is installed, which takes seconds and memory that a run needs.
     """
 
     def __init__(self, folder: Path, start_epoch: int) -> None:
@@ -43,7 +140,7 @@ class TensorBoardLogger:
         self._append(Event(wall_time=time(), step=start_epoch, session_log=SessionLog(status=SessionLog.START)))
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """A point on the curve of each name; it is in the file when this returns."""
+        """Add a point to the curve of each name; it is in the file when this returns."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -51,7 +148,7 @@ class TensorBoardLogger:
         self._append(Event(wall_time=time(), step=step, summary=Summary(value=points)))
 
     def finish(self) -> None:
-        """Nothing is left to do: the file is never open for longer than a point takes."""
+        """Nothing to do: the file is only open while a point is written."""
 
     def _append(self, event: Event) -> None:
         from tensorboard.summary.writer.record_writer import RecordWriter
@@ -60,154 +157,45 @@ class TensorBoardLogger:
             RecordWriter(file).write(event.SerializeToString())
 
 
-# Curves of a run in TensorBoard, Weights & Biases and others, while it goes.
-
-
-TENSORBOARD = "tensorboard"
-
-
-# By the names that accelerate calls them, and their packages
-LOGGER_PACKAGES = {
-    TENSORBOARD: "tensorboard",
-    "aim": "aim",
-    "clearml": "clearml",
-    "comet_ml": "comet-ml",
-    "dvclive": "dvclive",
-    "mlflow": "mlflow",
-    "swanlab": "swanlab",
-    "trackio": "trackio",
-    "wandb": "wandb",
-}
-
-
-PROJECT_NAME = "effnet"
-
-
-class MetricLogger(Protocol):
-    """Who is told the figures of each epoch: `Events`, and accelerate's trackers."""
-
-    def log(self, values: dict[str, float], step: int) -> None:
-        """The figures after epoch ``step``."""
-
-    def finish(self) -> None:
-        """Nothing more will come."""
-
-
-class LoggingCallback(Callback):
-    """Tells ``watch`` what happens, and the trackers in ``names`` the figures of each epoch.
-
-    ``folder`` is the run's own for curves: TensorBoard's files lie in it, and what a resumed run needs to go on in the
-    same curves without a point twice (aim, clearml and mlflow show it as a second one, from the epoch at which it went
-    on). ``run``: what to call the run; ``settings``: everything to be shown beside it; ``figure``: what an epoch's
-    ``select_top1`` is. To be closed, as by `contextlib.closing`. Trackers other than TensorBoard sign in and choose
-    where they write by their own environment variables; the project is called effnet.
-    Raises ``ValueError`` for a tracker that is not known or does not start, ``ImportError`` for one not installed.
-    """
-
-    def __init__(
-        self,
-        callback: Callback,
-        folder: Path,
-        names: Sequence[str],
-        run_name: str = "",
-        settings: Mapping[str, object] | None = None,
-        metric_name: str = "top-1",
-    ) -> None:
-        check_installed(names)
-        self._callback, self._metric_name = callback, metric_name
-        self._loggers: dict[str, MetricLogger] = {}
-        self._state_file = folder / "tracked.json"
-        self._run_id, self._last_epoch = uuid4().hex, 0
-        if self._state_file.is_file():
-            known = json.loads(self._state_file.read_text())
-            self._run_id, self._last_epoch = known["run"], known["epoch"]
-        for name in dict.fromkeys(names):
-            try:
-                self._loggers[name] = _start_logger(
-                    name, folder, run_name, self._run_id, self._last_epoch + 1, dict(settings or {})
-                )
-            except Exception as error:  # whatever its package raises
-                self.close()
-                raise ValueError(f"{name} does not start ({error}): set it up first, or train without it") from error
-
-    def on_progress(self, phase: str, done: int, total: int) -> None:
-        """As `Watch.progress`."""
-        self._callback.on_progress(phase, done, total)
-
-    def on_message(self, text: str) -> None:
-        """As `Watch.say`."""
-        self._callback.on_message(text)
-
-    def on_epoch_end(self, metrics: EpochMetrics) -> None:
-        """As `Watch.epoch`. A tracker that fails is told nothing more: a curve is not worth a run."""
-        self._callback.on_epoch_end(metrics)
-        if not self._loggers or metrics.epoch <= self._last_epoch:
-            return  # of a run that was stopped before the epoch's checkpoint: it was trained once more
-        values = {
-            "training/loss": metrics.train_loss,
-            "training/learning rate": metrics.learning_rate,
-            "training/seconds": metrics.seconds,
-            "held out/loss": metrics.selection_loss,
-            f"held out/{self._metric_name}": metrics.selection_metric,
-        }
-        for name, tracker in list(self._loggers.items()):
-            try:
-                tracker.log(values, step=metrics.epoch)
-            except Exception as error:
-                del self._loggers[name]
-                self.on_message(f"{name} has failed and is told nothing more; training goes on ({error})")
-        self._last_epoch = metrics.epoch
-        with atomic_write(self._state_file) as beside:
-            beside.write_text(json.dumps({"run": self._run_id, "epoch": self._last_epoch}))
-
-    def close(self) -> None:
-        """Finishes every tracker."""
-        for name, tracker in self._loggers.items():
-            try:
-                tracker.finish()
-            except Exception as error:
-                self.on_message(f"{name} did not finish well ({error})")
-        self._loggers.clear()
-
-
 def check_installed(names: Sequence[str]) -> None:
-    """Raises ``ValueError`` for a name that is no tracker's, ``ImportError`` for one that is not installed."""
+    """Raise ``ValueError`` for an unknown tracker, ``ImportError`` for one that is not installed."""
     for name in names:
         if name not in LOGGER_PACKAGES:
             known = list(LOGGER_PACKAGES)
-            raise ValueError(f"there is no tracker {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}")
+            raise ValueError(f"unknown tracker {name!r}{did_you_mean(name, known)}; available: {', '.join(known)}")
         if find_spec(name) is None:
-            raise ImportError(f"{name} is not installed: pip install {LOGGER_PACKAGES[name]}")
+            package = '"effnet[train]"' if name == TENSORBOARD else LOGGER_PACKAGES[name]
+            raise ImportError(f"tracking by {name} requires {LOGGER_PACKAGES[name]}: pip install {package}")
 
 
 def default_loggers() -> tuple[str, ...]:
-    """The trackers of a run for which none was asked: TensorBoard where it is installed."""
+    """Return TensorBoard if it is installed."""
     return (TENSORBOARD,) if find_spec(TENSORBOARD) else ()
 
 
 def _start_logger(
-    name: str, folder: Path, run_name: str, run_id: str, start: int, settings: dict[str, object]
+    name: str, folder: Path, run_name: str, run_id: str, start_epoch: int, settings: dict[str, object]
 ) -> MetricLogger:
-    """The tracker ``name``, for the epochs from ``start`` on of the run that ``key`` tells from all others."""
+    """Start the tracker ``name`` for the epochs from ``start_epoch`` on."""
     if name == TENSORBOARD:
-        return TensorBoardLogger(folder, start)
+        return TensorBoardLogger(folder, start_epoch)
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    PartialState()  # there is one in a run; the trackers ask it which process they are in
-    made = LOGGER_TYPE_TO_CLASS[name]
+    PartialState()  # the trackers ask it which process they are in
+    tracker_class = LOGGER_TYPE_TO_CLASS[name]
     folder.mkdir(parents=True, exist_ok=True)
-    place = [str(folder)] if made.requires_logging_directory else []
-    tracker = made(PROJECT_NAME, *place, **_resume_arguments(name, folder, run_name, run_id))
+    arguments = [str(folder)] if tracker_class.requires_logging_directory else []
+    tracker = tracker_class(PROJECT_NAME, *arguments, **_resume_arguments(name, folder, run_name, run_id))
     tracker.start()
     tracker.store_init_configuration(dict(_flatten(settings)))
-    found: MetricLogger = tracker
-    return found
+    logger: MetricLogger = tracker
+    return logger
 
 
 def _resume_arguments(name: str, folder: Path, run_name: str, run_id: str) -> dict[str, object]:
-    """What makes the package go on with the run ``key`` where it knows it, and begin it where it does not."""
-    known: dict[str, dict[str, object]] = {
+    """Return the arguments by which a package continues the run ``run_id`` if it exists, and starts it if not."""
+    arguments: dict[str, dict[str, object]] = {
         "wandb": {"id": run_id, "name": run_name, "resume": "allow", "dir": str(folder)},
         "swanlab": {
             "id": run_id[:21],
@@ -221,11 +209,11 @@ def _resume_arguments(name: str, folder: Path, run_name: str, run_id: str) -> di
         "mlflow": {"run_name": run_name},
         "clearml": {"task_name": run_name},
     }
-    return known.get(name, {})
+    return arguments.get(name, {})
 
 
 def _flatten(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
-    """Settings within settings as ``augment.crop``; what is no number, as text."""
+    """Yield nested settings as ``augment.mixup``; other values than numbers as text."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{name}.")

@@ -1,12 +1,12 @@
-"""The training loop: epochs over batches, the average of the weights judged after each, and everything kept."""
+"""Training loop: the optimization step, epochs, validation, early stopping and checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import isfinite
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,127 +19,263 @@ from effnet.net.surgery import freeze, set_drop_path
 from effnet.timing import Stopwatch
 from effnet.training.callbacks import Callback, EpochMetrics
 from effnet.training.checkpoint import Checkpoints
-from effnet.training.distributed import Distributed
-from effnet.training.ema import ExponentialMovingAverage
+from effnet.training.config import TrainConfig
+from effnet.training.data_plan import DataPlan
+from effnet.training.distributed import Distributed, SingleProcess
 from effnet.training.losses import TrainingLoss
-from effnet.training.metrics import WORST_SCORE, SelectionScore, format_metric
-from effnet.training.optim import make_optimizer
+from effnet.training.optim import ExponentialMovingAverage, make_optimizer
 from effnet.training.recipes import Phase, Recipe
 from effnet.training.schedule import LRSchedule, set_learning_rate
+from effnet.training.validation import WORST_SCORE, SelectionScore, Validator
 
-CHECKPOINT_SECONDS = 300  # between two checkpoints
-CLOCK_CHECK_BATCHES = 8  # batches at which the clock is looked at: all processes must agree on what it says
+CHECKPOINT_SECONDS = 300  # between two checkpoints within an epoch
+CLOCK_CHECK_BATCHES = 8  # batches between two looks at the clock, on which all processes must agree
 
 State = dict[str, Any]
-MakeBatches = Callable[[Phase], TrainingLoader]
 
 
 class TrainingDiverged(ValueError):
-    """Training came to numbers that are none; the last good weights are kept."""
+    """The loss is NaN or infinite."""
 
     def __init__(self, epoch: int, loss: str) -> None:
-        super().__init__(
-            f"training has failed in epoch {epoch}: {loss} is not a number; try a lower learning rate (--lr)"
-        )
+        super().__init__(f"training diverged in epoch {epoch} ({loss} is NaN): try a lower learning rate (--lr)")
 
 
-class Trainer:
-    """A run of ``recipe`` for ``epochs``, from wherever ``checkpoints`` left it.
+class Loss(Protocol):
+    """What `TrainStep` needs of a loss."""
 
-    ``batches`` gives the training pictures as a stretch of the recipe wants them; ``judge`` scores a network on the
-    selection split. Every random number comes from the seed, the epoch and the batch, so that a run that was cut off
-    ends with the same bits as one that was not. ``pieces``: parts that a batch is computed in, one after the other;
-    where memory runs out they are doubled, and the batch stays what it was. ``since``: when the run began.
+    def targets(self, indices: Tensor) -> Tensor:
+        """Return the targets of the images at ``indices``, one row each."""
+
+    def __call__(self, logits: Tensor, targets: Tensor, indices: Tensor, images: Tensor) -> Tensor:
+        """Return the sum of the images' losses."""
+
+
+class TrainStep:
+    """One optimization step: forward, loss, backward and optimizer on one batch.
+
+    The training loop, the learning rate finder, the speed measurements and the architecture search all train by it.
+
+    Args:
+        model: Prepared here for ``recipe`` (batch norm, stochastic depth) and put into training mode.
+        recipe: Its optimizer settings.
+        loss: The loss of the targets.
+        processes: Device and precision, and the processes that share each batch.
+        accumulation_steps: Micro-batches per batch. Doubled when memory runs out: the batch stays the same.
+        torch_compile: Compile the network.
+        callback: Is told when memory runs out.
     """
 
     def __init__(
         self,
         model: EfficientNet,
-        make_batches: MakeBatches,
-        loss: TrainingLoss,
-        score_model: Callable[[EfficientNet], SelectionScore],
         recipe: Recipe,
-        epochs: int,
-        seed: int,
-        checkpoints: Checkpoints,
-        callback: Callback,
-        distributed: Distributed,
+        loss: Loss,
+        processes: SingleProcess,
+        *,
         accumulation_steps: int = 1,
         torch_compile: bool = False,
-        stopwatch: Stopwatch | None = None,
+        callback: Callback | None = None,
     ) -> None:
-        self.model, self._make_batches, self.loss, self.score_model, self.recipe = (
-            model,
-            make_batches,
-            loss,
-            score_model,
-            recipe,
-        )
-        self.epochs, self.seed, self.checkpoints, self.callback, self.distributed = (
-            epochs,
-            seed,
-            checkpoints,
-            callback,
-            distributed,
-        )
+        self.model, self.loss, self.processes, self.callback = model, loss, processes, callback or Callback()
         self.accumulation_steps = accumulation_steps
         prepare_model(model, recipe)
-        each = -(-recipe.batch_size // (distributed.world_size * accumulation_steps))
-        called, self.optimizer = distributed.prepare(model, make_optimizer(model, recipe), each)
-        self.wrapped_model: nn.Module = torch.compile(called) if torch_compile else called  # type: ignore[assignment]
+        model.train()
+        micro_batch = -(-recipe.batch_size // (processes.world_size * accumulation_steps))
+        wrapped, self.optimizer = processes.prepare(model, make_optimizer(model, recipe), micro_batch)
+        self.wrapped_model: nn.Module = torch.compile(wrapped) if torch_compile else wrapped  # type: ignore[assignment]
+
+    def __call__(
+        self, images: Tensor, indices: Tensor, targets: Tensor | None = None, *, seed: int | None = None
+    ) -> float:
+        """Train on one batch, of which this process has a share.
+
+        Args:
+            images: uint8 or float32 (N, H, W, 3) of 0 to 255.
+            indices: int64 (N,), the images' places in the data set.
+            targets: In place of those of ``indices``, as after MixUp.
+            seed: Of dropout and stochastic depth: the same in every attempt at this batch.
+
+        Returns:
+            The mean loss over the whole batch. If it is not finite, the weights stay as they are.
+
+        Raises:
+            ValueError: If memory runs out even for a single image.
+        """
+        total = self.processes.all_reduce_sum(len(indices))
+        images = images.to(self.processes.device)
+        targets = self.loss.targets(indices) if targets is None else targets
+        while True:
+            try:
+                self.optimizer.zero_grad(set_to_none=self.processes.device.type != "cpu")
+                if seed is not None:
+                    torch.manual_seed(seed)
+                loss = float(sum(self._micro_batch_losses(images, targets, indices, total)))
+                break
+            except RuntimeError as error:
+                self._increase_accumulation(error, len(indices))
+        loss = self.processes.all_reduce_sum(loss) / self.processes.world_size
+        if isfinite(loss):
+            self.optimizer.step()
+        return loss
+
+    def _micro_batch_losses(self, images: Tensor, targets: Tensor, indices: Tensor, total: float) -> Iterator[float]:
+        """Accumulate the gradients of every micro-batch and yield its loss."""
+        micro_batches = list(zip(*(t.chunk(self.accumulation_steps) for t in (images, targets, indices)), strict=True))
+        for number, (some_images, some_targets, some_indices) in enumerate(micro_batches, start=1):
+            is_last = number == len(micro_batches)
+            with nullcontext() if is_last else self.processes.no_sync(self.wrapped_model):
+                inputs = normalize(some_images, self.model.preprocess).to(self.model.stem.conv.weight.dtype)
+                with self.processes.autocast():
+                    logits = self.wrapped_model(inputs)
+                loss = self.loss(logits, some_targets, some_indices, some_images)
+                loss = loss * self.processes.world_size / total
+                self.processes.backward(loss)
+            yield loss.item()
+
+    def _increase_accumulation(self, error: RuntimeError, image_count: int) -> None:
+        """Double the accumulation steps if ``error`` says that memory ran out; else raise it.
+
+        One of several processes cannot do so: the others wait for its gradients already.
+        """
+        if not is_out_of_memory(error):
+            raise error
+        if self.accumulation_steps >= image_count:
+            raise ValueError(
+                "out of memory for a single image: try --checkpointing, a smaller --image-size or a smaller network"
+            ) from error
+        more = min(2 * self.accumulation_steps, image_count)
+        if self.processes.world_size > 1:
+            raise ValueError(
+                f"out of memory: continue with --resume --accumulate {more}, which splits the same batch into "
+                "smaller micro-batches"
+            ) from error
+        self.accumulation_steps = more
+        if self.processes.device.type == "cuda":
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+        self.callback.on_message(
+            f"out of memory: continuing with {more} gradient accumulation steps; the batch size remains {image_count}"
+        )
+
+
+class Trainer:
+    """Trains ``model`` for ``epochs`` and keeps the best weights.
+
+    Every random number is derived from the seed, the epoch and the batch, so that a resumed run ends with the same bits
+    as one that was never interrupted.
+
+    Args:
+        model: On its device; the head answers in standardized units where labels are values.
+        plan: Training and selection images.
+        config: Seed, resources and callback of the run.
+        recipe: The recipe with everything resolved.
+        epochs: Number of epochs.
+        loss: The loss of the training images.
+        distributed: Device, precision and processes.
+        checkpoints: Where to save.
+        accumulation_steps: Micro-batches per batch.
+        torch_compile: Compile the network.
+        callback: Is told the progress.
+        stopwatch: Started when the run began.
+    """
+
+    def __init__(
+        self,
+        model: EfficientNet,
+        plan: DataPlan,
+        config: TrainConfig,
+        recipe: Recipe,
+        epochs: int,
+        loss: TrainingLoss,
+        distributed: Distributed,
+        checkpoints: Checkpoints,
+        *,
+        accumulation_steps: int = 1,
+        torch_compile: bool = False,
+        callback: Callback | None = None,
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
+        self.model, self.plan, self.config, self.recipe, self.epochs = model, plan, config, recipe, epochs
+        self.loss, self.distributed, self.checkpoints = loss, distributed, checkpoints
+        self.callback = callback or Callback()
+        self.validator = Validator(plan.selection, model.preprocess, distributed, self.callback, loss.target_scaler)
+        self.step = TrainStep(
+            model,
+            recipe,
+            loss,
+            distributed,
+            accumulation_steps=accumulation_steps,
+            torch_compile=torch_compile,
+            callback=self.callback,
+        )
         self.ema = ExponentialMovingAverage(model, recipe.ema_decay)
         self.history: list[EpochMetrics] = []
         self.best_state: dict[str, Tensor] = {}
         self.best_epoch, self.best_score = -1, WORST_SCORE
         self.epoch = self.batch_index = 0
-        self.loss_sum = self.seconds = 0.0
+        self.loss_sum = self.seconds = 0.0  # of the current epoch
         self._stopwatch, self._seconds_before_resume = stopwatch or Stopwatch(), 0.0
 
     @property
     def elapsed_seconds(self) -> float:
-        """Seconds of the run so far, those before it was resumed among them."""
+        """Seconds of the run so far, including those before it was resumed."""
         return self._seconds_before_resume + self._stopwatch.seconds
 
     def run(self) -> None:
-        """Trains to the end, or until ``patience`` epochs brought nothing better; `best` holds the best weights."""
-        for stretch in self.recipe.phases(self.epochs):
-            if self.epoch >= stretch.end_epoch:
+        """Train to the end, or until ``patience`` epochs brought no improvement; `best_state` has the best weights.
+
+        Raises:
+            TrainingDiverged: If the loss becomes NaN.
+        """
+        for phase in self.recipe.phases(self.epochs):
+            if self.epoch >= phase.end_epoch:
                 continue
-            with closing(self._make_batches(stretch)) as batches:
-                while self.epoch < stretch.end_epoch and not self._should_stop_early():
-                    self._train_epoch(stretch, batches)
+            with closing(
+                make_loader(self.model, self.plan, self.config, self.recipe, phase, self.distributed)
+            ) as loader:
+                while self.epoch < phase.end_epoch and not self._should_stop_early():
+                    self._train_epoch(phase, loader)
+                    self._finish_epoch(len(loader))
+                    self.save_checkpoint()
 
-    def release(self) -> None:
-        """Lets go of what only training needs, once it is over and `best` was taken: the history stays."""
-        self.model.zero_grad(set_to_none=True)
-        self.best_state = {}
-        del self.optimizer, self.wrapped_model, self.ema
-        self.distributed.free_memory()
-
-    def _train_epoch(self, phase: Phase, batches: TrainingLoader) -> None:
-        schedule = LRSchedule(self.recipe, self.epochs, len(batches))
+    def _train_epoch(self, phase: Phase, loader: TrainingLoader) -> None:
+        schedule = LRSchedule(self.recipe, self.epochs, len(loader))
         apply_phase(self.model, self.recipe, phase, self.epoch)
         self._preallocate_gradients()
         self.model.train()
-        since = watch = Stopwatch()
-        before = self.seconds
-        for pictures, indices in batches.epoch(self.epoch, self.batch_index):
-            set_learning_rate(self.optimizer, schedule.learning_rate_at(self.epoch * len(batches) + self.batch_index))
-            self.loss_sum += self._train_step(pictures, indices, phase)
+        epoch_stopwatch = since_checkpoint = Stopwatch()
+        seconds_before = self.seconds
+        for images, indices in loader.epoch(self.epoch, self.batch_index):
+            step_number = self.epoch * len(loader) + self.batch_index
+            set_learning_rate(self.step.optimizer, schedule.learning_rate_at(step_number))
+            self.loss_sum += self._train_batch(images, indices, phase)
             self.batch_index += 1
-            self.seconds = before + watch.seconds
-            self.callback.on_progress(f"epoch {self.epoch + 1}/{self.epochs}", self.batch_index, len(batches))
-            due = self.batch_index % CLOCK_CHECK_BATCHES == 0 and self.distributed.broadcast(
-                since.seconds > CHECKPOINT_SECONDS
-            )
-            if due and self.batch_index < len(batches):
+            self.seconds = seconds_before + epoch_stopwatch.seconds
+            self.callback.on_progress(f"epoch {self.epoch + 1}/{self.epochs}", self.batch_index, len(loader))
+            looks_at_clock = self.batch_index % CLOCK_CHECK_BATCHES == 0 and self.batch_index < len(loader)
+            if looks_at_clock and self.distributed.broadcast(since_checkpoint.seconds > CHECKPOINT_SECONDS):
                 self.save_checkpoint()
-                since = Stopwatch()
-        self._finish_epoch(len(batches))
-        self.save_checkpoint()
+                since_checkpoint = Stopwatch()
+
+    def _train_batch(self, images: Tensor, indices: Tensor, phase: Phase) -> float:
+        targets = None
+        images = images.to(self.distributed.device)
+        if phase.augment.mixup or phase.augment.cutmix:
+            torch.manual_seed(self._batch_seed("mix"))
+            soft_targets = self.loss.soft_targets(indices)
+            images, targets = mix_batch(images, soft_targets, phase.augment.mixup, phase.augment.cutmix)
+        loss = self.step(images, indices, targets, seed=self._batch_seed("step"))
+        if not isfinite(loss):
+            raise TrainingDiverged(self.epoch + 1, "the training loss")
+        self.ema.update(self.model)
+        return loss
+
+    def _batch_seed(self, purpose: str) -> int:
+        return stable_seed(self.config.seed, purpose, self.epoch, self.batch_index, self.distributed.rank)
 
     def _preallocate_gradients(self) -> None:
-        """Makes room for the gradients before there are maps: among these they would keep memory in pieces."""
+        """Allocate the gradients before the activations, among which they would fragment memory."""
         if self.distributed.device.type == "cpu":
             for parameter in self.model.parameters():
                 if not parameter.requires_grad:
@@ -147,140 +283,105 @@ class Trainer:
                 elif parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
 
-    def _train_step(self, images: Tensor, indices: Tensor, phase: Phase) -> float:
-        """One batch, of which this process has a share; the mean loss of all of it."""
-        total = self.distributed.all_reduce_sum(len(indices))
-        images, wanted = images.to(self.distributed.device), self.loss.targets(indices)
-        if phase.augment.mixup or phase.augment.cutmix:
-            torch.manual_seed(stable_seed(self.seed, "mix", self.epoch, self.batch_index, self.distributed.rank))
-            soft = self.loss.soft_targets(indices)
-            images, wanted = mix_batch(images, soft, phase.augment.mixup, phase.augment.cutmix)
-        while True:
-            try:
-                self.optimizer.zero_grad(set_to_none=self.distributed.device.type != "cpu")
-                torch.manual_seed(stable_seed(self.seed, "step", self.epoch, self.batch_index, self.distributed.rank))
-                loss = float(sum(self._micro_batch_losses(images, wanted, indices, total)))
-                break
-            except RuntimeError as error:
-                self._increase_accumulation(error, len(indices))
-        loss = float(self.distributed.all_reduce_sum(loss) / self.distributed.world_size)
-        if not isfinite(loss):
-            raise TrainingDiverged(self.epoch + 1, "the loss")
-        self.optimizer.step()
-        self.ema.update(self.model)
-        return loss
-
-    def _micro_batch_losses(self, images: Tensor, targets: Tensor, indices: Tensor, total: float) -> Iterator[float]:
-        """The loss of each part of the batch, its gradients added."""
-        parts = list(zip(*(one.chunk(self.accumulation_steps) for one in (images, targets, indices)), strict=True))
-        for number, part in enumerate(parts, start=1):
-            shared = number == len(parts)
-            with nullcontext() if shared else self.distributed.no_sync(self.wrapped_model):
-                loss = self._compute_loss(*part) * self.distributed.world_size / total
-                self.distributed.backward(loss)
-            yield loss.item()
-
-    def _compute_loss(self, images: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
-        taught = self.loss.teacher(images) if self.loss.teacher else None
-        inputs = normalize(images, self.model.preprocess).to(self.model.stem.conv.weight.dtype)
-        with self.distributed.autocast():
-            logits = self.wrapped_model(inputs)
-        return self.loss(logits, targets, indices, taught)
-
-    def _increase_accumulation(self, error: RuntimeError, image_count: int) -> None:
-        """Halves the parts of a batch where ``error`` says that memory ran out; raises it where it does not.
-
-        One of several processes cannot: the others wait for its gradients already.
-        """
-        if not is_out_of_memory(error):
-            raise error
-        if self.accumulation_steps >= image_count:
-            raise ValueError(
-                "there is not enough memory for a single picture: try --checkpointing, a smaller --size or network"
-            ) from error
-        more = min(2 * self.accumulation_steps, image_count)
-        if self.distributed.world_size > 1:
-            raise ValueError(
-                f"there is not enough memory: go on with --resume --accumulate {more}, which computes the same batch "
-                "in more parts"
-            ) from error
-        self.accumulation_steps = more
-        if self.distributed.device.type == "cuda":
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
-        self.callback.on_message(
-            f"out of memory: from here on a batch is computed in {self.accumulation_steps} parts, and stays {image_count} pictures"
-        )
-
     def _finish_epoch(self, batches: int) -> None:
-        score = self.score_model(self.ema.model)
-        hopeless = self.epoch + 1 == self.epochs and not self.best_state
-        # Sound numbers may come right: while batch norm's statistics are young, maps can grow beyond float32
-        if not isfinite(score.loss) and (hopeless or not self.distributed.broadcast(self.ema.is_finite)):
-            raise TrainingDiverged(self.epoch + 1, "the loss of the pictures held out")
-        rate = max(group["lr"] for group in self.optimizer.param_groups)
-        line = EpochMetrics(self.epoch + 1, self.loss_sum / batches, score.loss, score.metric, rate, self.seconds)
+        """Evaluate the averaged weights on the selection images and keep them if they are the best so far."""
+        score = self.validator.score(self.ema.model)
+        is_last_chance = self.epoch + 1 == self.epochs and not self.best_state
+        # A finite average may recover: while batch norm's statistics are young, activations can overflow float32
+        if not isfinite(score.loss) and (is_last_chance or not self.distributed.broadcast(self.ema.is_finite)):
+            raise TrainingDiverged(self.epoch + 1, "the selection loss")
+        learning_rate = max(group["lr"] for group in self.step.optimizer.param_groups)
+        metrics = EpochMetrics(
+            self.epoch + 1, self.loss_sum / batches, score.loss, score.metric, learning_rate, self.seconds
+        )
         if score.loss < self.best_score.loss:
             self.best_state = {name: value.clone() for name, value in self.ema.model.state_dict().items()}
-            self.best_epoch, self.best_score = line.epoch, score
-        self.history.append(line)
-        self.callback.on_epoch_end(line)
+            self.best_epoch, self.best_score = metrics.epoch, score
+        self.history.append(metrics)
+        self.callback.on_epoch_end(metrics)
         self.callback.on_message(
-            f"epoch {line.epoch}/{self.epochs}: training loss {line.train_loss:.3f}, "
-            f"held out: loss {line.selection_loss:.3f}, {format_metric(self.loss.task, line.selection_metric)}"
+            f"epoch {metrics.epoch}/{self.epochs}: training loss {metrics.train_loss:.3f}, "
+            f"selection loss {metrics.selection_loss:.3f}, {self.loss.task.format_metric(metrics.selection_metric)}"
         )
         self.epoch, self.batch_index, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
 
     def _should_stop_early(self) -> bool:
         return 0 < self.recipe.patience <= self.epoch - self.best_epoch and self.best_epoch > 0
 
+    def release(self) -> None:
+        """Free what only training needs: gradients, optimizer, average and best weights; the history stays."""
+        self.model.zero_grad(set_to_none=True)
+        self.best_state = {}
+        del self.step, self.ema
+        self.distributed.free_memory()
+
     def save_checkpoint(self) -> None:
-        """Leaves a checkpoint of where the run is."""
+        """Save a checkpoint, in the main process."""
         if self.distributed.is_main:
             self.checkpoints.save(self.state_dict(), self.epoch, self.batch_index)
 
     def state_dict(self) -> State:
-        """Everything that the run needs to go on as if it had never stopped."""
+        """Return everything that a resumed run needs to end with the same bits."""
         return {
             "model": self.model.state_dict(),
-            "average": self.ema.model.state_dict(),
-            "updates": self.ema.updates,
-            "optimiser": self.optimizer.state_dict(),
-            "scale": self.distributed.scaler_state_dict(),
-            "history": [asdict(line) for line in self.history],
-            "best": self.best_state,
+            "ema": self.ema.model.state_dict(),
+            "ema_updates": self.ema.updates,
+            "optimizer": self.step.optimizer.state_dict(),
+            "scaler": self.distributed.scaler_state_dict(),
+            "history": [asdict(metrics) for metrics in self.history],
+            "best_state": self.best_state,
             "best_epoch": self.best_epoch,
             "best_score": asdict(self.best_score),
             "epochs": self.epochs,
             "epoch": self.epoch,
-            "batch": self.batch_index,
+            "batch_index": self.batch_index,
             "loss_sum": self.loss_sum,
             "seconds": self.seconds,
             "learning_rate": self.recipe.learning_rate,
-            "pieces": self.accumulation_steps,
-            "spent": self.elapsed_seconds,
+            "accumulation_steps": self.step.accumulation_steps,
+            "elapsed_seconds": self.elapsed_seconds,
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Goes back to where ``state`` was taken."""
+        """Continue from ``state``."""
         self.model.load_state_dict(state["model"])
-        self.ema.model.load_state_dict(state["average"])
-        self.ema.updates = state["updates"]
-        self.optimizer.load_state_dict(state["optimiser"])
-        self.distributed.load_scaler_state_dict(state["scale"])
-        self.history = [EpochMetrics(**line) for line in state["history"]]
-        self.best_state, self.best_epoch, self.best_score = (
-            state["best"],
-            state["best_epoch"],
-            SelectionScore(**state["best_score"]),
-        )
-        self.epochs, self.epoch, self.batch_index = state["epochs"], state["epoch"], state["batch"]
-        self.loss_sum, self.seconds, self.accumulation_steps = state["loss_sum"], state["seconds"], state["pieces"]
-        self._seconds_before_resume = state["spent"]
+        self.ema.model.load_state_dict(state["ema"])
+        self.ema.updates = state["ema_updates"]
+        self.step.optimizer.load_state_dict(state["optimizer"])
+        self.distributed.load_scaler_state_dict(state["scaler"])
+        self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
+        self.best_state, self.best_epoch = state["best_state"], state["best_epoch"]
+        self.best_score = SelectionScore(**state["best_score"])
+        self.epochs, self.epoch, self.batch_index = state["epochs"], state["epoch"], state["batch_index"]
+        self.loss_sum, self.seconds = state["loss_sum"], state["seconds"]
+        # The run may have been resumed with more steps since memory ran out
+        self.step.accumulation_steps = max(state["accumulation_steps"], self.config.resources.accumulation_steps)
+        self._seconds_before_resume = state["elapsed_seconds"]
+
+
+def make_loader(
+    model: EfficientNet, plan: DataPlan, config: TrainConfig, recipe: Recipe, phase: Phase, distributed: Distributed
+) -> TrainingLoader:
+    """Return the loader of this process's share of the training images, with the settings of ``phase``."""
+    preprocess = replace(model.preprocess, decode="reduced")
+    if phase.image_size:
+        preprocess = replace(preprocess, size=(phase.image_size, phase.image_size))
+    return TrainingLoader(
+        plan.train,
+        preprocess,
+        phase.augment,
+        recipe.batch_size,
+        stable_seed(config.seed, "data"),
+        config.resources.workers,
+        rank=distributed.rank,
+        world_size=distributed.world_size,
+        class_balanced=recipe.balance == "sampler",
+        cache=config.resources.cache,
+    )
 
 
 def prepare_model(model: EfficientNet, recipe: Recipe) -> None:
-    """Sets batch norm and the memory format as the recipe and the convolutions like them."""
+    """Set batch norm and stochastic depth as ``recipe`` says, and the memory format that convolutions prefer."""
     model.frozen_batch_norm = recipe.batch_norm in ("frozen", "estimated")
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -291,15 +392,15 @@ def prepare_model(model: EfficientNet, recipe: Recipe) -> None:
 
 
 def apply_phase(model: EfficientNet, recipe: Recipe, phase: Phase, epoch: int) -> None:
-    """What holds in ``epoch``: dropout, and which parts are frozen yet."""
+    """Set dropout and the frozen stages for ``epoch``."""
     if phase.dropout is not None:
         model.dropout.p = phase.dropout
     if recipe.unfreeze_every_epochs:
-        parts = model.feature_names()
-        still = len(parts) - int(epoch / recipe.unfreeze_every_epochs)
-        freeze(model, parts[still - 1] if still > 0 else None)
+        names = model.feature_names()
+        frozen = len(names) - int(epoch / recipe.unfreeze_every_epochs)
+        freeze(model, names[frozen - 1] if frozen > 0 else None)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether this is what ``error`` says: torch has no one kind of error for it."""
+    """Return whether ``error`` says so; torch has no common exception for all devices."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

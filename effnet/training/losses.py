@@ -1,9 +1,10 @@
-"""What training makes small: the loss of logits against labels, a teacher's answers mixed in where there is one."""
+"""Training losses: label smoothing, class weights, distillation from a teacher, standardized regression targets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,117 +12,151 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from effnet.data import ImageDataset
+from effnet.data.preprocessing import normalize
+from effnet.metadata import Labels
+from effnet.net.surgery import fold_batch_norm
+from effnet.tasks import task_of
 from effnet.training.recipes import Recipe
+from effnet.weights import load
 
-TeacherFunction = Callable[[Tensor], Tensor]  # uint8 (N, H, W, 3), as the student sees them -> logits (N, classes)
+TeacherFunction = Callable[[Tensor], Tensor]  # images (N, H, W, 3), as the student sees them -> logits (N, outputs)
 
 
 class TrainingLoss:
-    """The loss on ``pictures``, by the kind of their labels.
+    """The loss of ``images``, by their task.
 
-    "classification": cross-entropy with smoothed labels; "multilabel": binary cross-entropy a class; "regression": the squared error, of
-    logits without the values' `Units`. Pictures count by their weight and, with ``recipe.balance`` "loss", as much as
-    makes every class count the same; on average a picture counts once. With a ``teacher`` (arXiv:1503.02531) its share
-    of the loss is the divergence from its answers at ``recipe.temperature``, times that squared.
+    Images count by their weight and, with ``balance="loss"``, by the inverse frequency of their class; on average an
+    image counts once. With a teacher, ``distill_weight`` of the loss is the divergence from its answers
+    (arXiv:1503.02531). Regression targets are standardized; see `TargetScaler`.
     """
 
     def __init__(
         self, images: ImageDataset, recipe: Recipe, device: torch.device, teacher: TeacherFunction | None = None
     ) -> None:
-        self.task, self.recipe, self.teacher = images.labels.task, recipe, teacher
-        self.classes = len(images.labels.names)
-        wanted = images.targets if self.task == "classification" else images.target_matrix
-        self._targets = torch.from_numpy(wanted).to(device)
+        self.task, self.recipe, self.teacher = task_of(images.labels.task), recipe, teacher
+        self.outputs = len(images.labels.names)
+        self._targets = torch.from_numpy(images.targets).to(device)
         weights = torch.tensor([item.weight for item in images.items], dtype=torch.float64)
         if recipe.balance == "loss":
             weights = weights * torch.from_numpy(class_weights(images))
         self._image_weights = (weights / weights.mean()).float().to(device)
         self._weights_are_equal = bool((self._image_weights == 1).all())
-        self.target_scaler = TargetScaler.from_dataset(images, device) if self.task == "regression" else None
-        if self.target_scaler:
+        self.target_scaler: TargetScaler | None = None
+        if not self.task.has_probabilities:
+            self.target_scaler = TargetScaler.from_dataset(images, device)
             self._targets = self.target_scaler.standardize(self._targets)
 
     def targets(self, indices: Tensor) -> Tensor:
-        """What is to come out for these pictures: int64 (N,) classes, or float32 (N, classes)."""
+        """Return the targets of these images: int64 (N,) class indices, or float32 (N, outputs)."""
         return self._targets[indices.to(self._targets.device)]
 
     def soft_targets(self, indices: Tensor) -> Tensor:
-        """The same as float32 (N, classes), which can be mixed."""
-        wanted = self.targets(indices)
-        return F.one_hot(wanted, self.classes).float() if self.task == "classification" else wanted
+        """Return them as float32 (N, outputs), which can be mixed."""
+        targets = self.targets(indices)
+        return targets if targets.is_floating_point() else F.one_hot(targets, self.outputs).float()
 
-    def __call__(
-        self, logits: Tensor, targets: Tensor, indices: Tensor, teacher_logits: Tensor | None = None
-    ) -> Tensor:
-        """The sum over (N, classes) ``logits`` of each picture's loss; ``taught``: the teacher's logits for them."""
+    def __call__(self, logits: Tensor, targets: Tensor, indices: Tensor, images: Tensor) -> Tensor:
+        """Return the sum of the images' losses.
+
+        Args:
+            logits: (N, outputs).
+            targets: As `targets` or `soft_targets` return them.
+            indices: int64 (N,), the images' places in the data set.
+            images: uint8 or float32 (N, H, W, 3), for the teacher.
+        """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         losses = self._image_losses(logits, targets)
-        if teacher_logits is not None:
-            share, temperature = self.recipe.distill_weight, self.recipe.distill_temperature
-            losses = (1 - share) * losses + share * self._distillation_losses(
-                logits, teacher_logits.to(logits.dtype), temperature
-            )
+        if self.teacher is not None:
+            weight = self.recipe.distill_weight
+            losses = (1 - weight) * losses + weight * self._distillation_losses(logits, self.teacher(images))
         if self._weights_are_equal:
             return losses.sum()
         return (losses * self._image_weights[indices.to(losses.device)]).sum()
 
     def _image_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        smoothing = self.recipe.label_smoothing
-        if self.task == "classification":
-            return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
-        if self.task == "multilabel":
-            smoothed = targets * (1 - smoothing) + smoothing / 2
-            return F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none").mean(1)
-        return ((logits - targets) ** 2).mean(1)
+        return self.task.torch_losses(logits, targets, self.recipe.label_smoothing)
 
-    def _distillation_losses(self, logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-        if self.task == "classification":
-            theirs, ours = (F.log_softmax(each / temperature, 1) for each in (teacher_logits, logits))
-            return F.kl_div(ours, theirs, log_target=True, reduction="none").sum(1) * temperature**2
-        if self.task == "multilabel":
-            return F.binary_cross_entropy_with_logits(logits, teacher_logits.sigmoid(), reduction="none").mean(1)
-        assert self.target_scaler
-        return ((logits - self.target_scaler.standardize(teacher_logits)) ** 2).mean(1)
+    def _distillation_losses(self, logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        teacher_logits = teacher_logits.to(logits.dtype)
+        if self.target_scaler:
+            teacher_logits = self.target_scaler.standardize(teacher_logits)
+        return self.task.torch_distillation_losses(logits, teacher_logits, self.recipe.distill_temperature)
+
+
+class Teacher:
+    """A trained model whose answers a student learns from: images as the student sees them -> logits.
+
+    Its outputs are reordered by name to match the student's. Images of another size than its own are resized.
+
+    Args:
+        model: Anything that `effnet.load` opens.
+        labels: The student's.
+        device: Where to compute.
+
+    Raises:
+        ValueError: If the teacher has another task or lacks some of the labels.
+    """
+
+    def __init__(self, model: str | Path, labels: Labels, device: torch.device) -> None:
+        teacher = load(model)
+        if teacher.labels.task != labels.task:
+            raise ValueError(f"the teacher {model} was trained for {teacher.labels.task}, not for {labels.task}")
+        unknown = [name for name in labels.names if name not in teacher.labels.names]
+        if unknown:
+            others = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            raise ValueError(
+                f"the teacher {model} does not know {unknown[0]!r}{others}: it must have all classes, by the same names"
+            )
+        self._class_order = torch.tensor([teacher.labels.names.index(name) for name in labels.names], device=device)
+        self._model = fold_batch_norm(teacher).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits (N, outputs) of uint8 or float32 (N, H, W, 3) of 0 to 255."""
+        size = self._model.preprocess.size
+        inputs = normalize(images, self._model.preprocess)  # (N, 3, H, W)
+        if inputs.shape[2:] != size:
+            inputs = F.interpolate(inputs, size, mode="bilinear", antialias=True)
+        logits: Tensor = self._model(inputs)
+        return logits[:, self._class_order]
 
 
 @dataclass(frozen=True, eq=False)
 class TargetScaler:
-    """Mean and spread of values, (values,) each: a network learns them without, whatever they are measured in."""
+    """Mean and standard deviation of regression targets, (values,) each, so that the loss is independent of units."""
 
     mean: Tensor
     std: Tensor
 
     @classmethod
     def from_dataset(cls, images: ImageDataset, device: torch.device) -> TargetScaler:
-        """Those of ``pictures``."""
-        wanted = torch.from_numpy(images.target_matrix).to(device)
-        return cls(wanted.mean(0), wanted.std(0, correction=0).clamp_min(1e-12))
+        """Return those of ``images``."""
+        targets = torch.from_numpy(images.target_matrix).to(device)
+        return cls(targets.mean(0), targets.std(0, correction=0).clamp_min(1e-12))
 
     def standardize(self, values: Tensor) -> Tensor:
-        """(N, values) as so many spreads from the mean."""
+        """Return values (N, values) in standard deviations from the mean."""
         return (values - self.mean) / self.std
 
     @torch.no_grad()
     def standardize_head(self, head: nn.Module) -> None:
-        """Makes ``head`` answer without units."""
+        """Make ``head`` answer in standardized units."""
         assert isinstance(head, nn.Linear)
         head.weight.div_(self.std[:, None])
         head.bias.sub_(self.mean).div_(self.std)
 
     @torch.no_grad()
     def unstandardize_head(self, head: nn.Module) -> None:
-        """Makes ``head``, which answers without units, answer with them."""
+        """Make ``head``, which answers in standardized units, answer in the original ones."""
         assert isinstance(head, nn.Linear)
         head.weight.mul_(self.std[:, None])
         head.bias.mul_(self.std).add_(self.mean)
 
 
 def class_weights(images: ImageDataset) -> np.ndarray:
-    """What makes every class count the same, a picture: float64 (N,); of several labels, that of the rarest."""
-    if images.labels.task == "regression":
+    """Return float64 (N,): each image's weight by which all classes count the same; the largest of several labels."""
+    if not task_of(images.labels.task).has_probabilities:
         return np.ones(len(images))
     counts = np.maximum(np.array(images.class_counts(), np.float64), 1)
-    share = len(images) / (len(counts) * counts)
-    if images.labels.task == "classification":
-        return share[images.targets]
-    return np.array([max((share[one] for one in item.classes), default=1.0) for item in images.items])
+    weights = len(images) / (len(counts) * counts)
+    return np.array([max((weights[index] for index in item.classes), default=1.0) for item in images.items])

@@ -1,78 +1,115 @@
-"""A learning rate from one short sweep: it rises batch by batch until training falls apart (arXiv:1506.01186).
+"""Learning rate finder: a sweep over rising learning rates (arXiv:1506.01186).
 
-The rate to begin with is a tenth of that at which the smoothed loss is lowest: from there on it would rise again, and
-a whole run needs more room below that edge than a hundred batches show. The place of the steepest fall is read from
-such curves too; it lies closer to the edge, and is a slope of noisy numbers.
+The suggestion is a tenth of the learning rate at which the smoothed loss is lowest: beyond, the loss rises, and a whole
+run needs more distance from that edge than a hundred batches show. The point of steepest descent, which others take,
+lies closer to the edge and is the slope of a noisy curve.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain, count
 from math import isfinite
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from effnet.arch.serde import check_float, check_int
-from effnet.draw.training_plots import plot_lr_finder as drawn
+from effnet.data.loader import TrainingLoader
+from effnet.draw.training_plots import plot_lr_finder
+from effnet.net import EfficientNet
+from effnet.training.distributed import SingleProcess
+from effnet.training.loop import Loss, TrainStep
+from effnet.training.recipes import Recipe
+from effnet.training.schedule import set_learning_rate
 
-MIN_BATCHES = 10  # batches, of which a curve can be told
-SUGGESTED_FRACTION = 0.1  # of the rate at which the loss is lowest
-DIVERGENCE_FACTOR = 4.0  # times the lowest loss: training has fallen apart
+MIN_BATCHES = 10  # below, a curve says nothing
+SUGGESTED_FRACTION = 0.1  # of the learning rate at which the loss is lowest
+DIVERGENCE_FACTOR = 4.0  # times the lowest loss: training has diverged
 
 
 @dataclass(frozen=True)
 class LRSweep:
-    """A sweep: the loss of the batch at each of the rising ``rates``, and the ``rate`` that it suggests."""
+    """The batch loss at each of the rising ``learning_rates``, and the ``suggested`` one."""
 
     learning_rates: tuple[float, ...]
     losses: tuple[float, ...]
     suggested: float
 
     def to_svg(self) -> str:
-        """The curve as SVG text."""
+        """Return the curve as SVG."""
         title = f"Loss over the learning rate: {self.suggested:.2g} is a tenth of where it is lowest"
-        return drawn(self.learning_rates, self.losses, smooth_losses(self.losses).tolist(), title, self.suggested).svg
+        smooth = smooth_losses(self.losses).tolist()
+        return plot_lr_finder(self.learning_rates, self.losses, smooth, title, self.suggested).svg
 
 
 class LRFinderError(ValueError):
-    """Nothing can be told from the sweep; ``rates`` and ``losses`` are what it saw."""
+    """The sweep suggests nothing; ``learning_rates`` and ``losses`` are its curve."""
 
     def __init__(self, message: str, learning_rates: tuple[float, ...], losses: tuple[float, ...]) -> None:
         super().__init__(message)
         self.learning_rates, self.losses = learning_rates, losses
 
 
+def sweep_model(
+    model: EfficientNet, recipe: Recipe, loss: Loss, loader: TrainingLoader, device: torch.device
+) -> LRSweep:
+    """Find a learning rate for a copy of ``model``, for the batch size of ``recipe``; close ``loader``.
+
+    Raises:
+        LRFinderError: Where the sweep suggests nothing.
+    """
+    step = TrainStep(copy.deepcopy(model), recipe, loss, SingleProcess(device))
+    batches = chain.from_iterable(loader.epoch(epoch) for epoch in count())
+
+    def train_batch(learning_rate: float) -> float:
+        set_learning_rate(step.optimizer, learning_rate)
+        return step(*next(batches))
+
+    with closing(loader):
+        return find_learning_rate(train_batch)
+
+
 def find_learning_rate(
     step: Callable[[float], float], lowest: float = 1e-6, highest: float = 1.0, batches: int = 100
 ) -> LRSweep:
-    """The rate at which to begin: ``step(rate)`` trains one more batch at ``rate`` and returns the batch's loss.
+    """Raise the learning rate geometrically from batch to batch until training diverges.
 
-    What ``step`` trains should be a copy: it ends in ruins. The rate rises by the same factor each time, from
-    ``lowest`` to ``highest`` or to where the loss is four times the lowest or no number. Raises `Unclear`, a
-    ``ValueError``, where the losses do not say.
+    Args:
+        step: ``step(learning_rate)`` trains on one more batch and returns its loss. Give it a copy of the network,
+            which is ruined in the end.
+        lowest: The first learning rate.
+        highest: The last one, unless the loss becomes NaN or four times the lowest before.
+        batches: Number of learning rates.
+
+    Raises:
+        LRFinderError: Where the losses suggest nothing.
     """
     check_float("lowest", lowest, 0, exclusive=True)
     check_float("highest", highest, lowest, exclusive=True)
     check_int("batches", batches, 2 * MIN_BATCHES)
-    rates: list[float] = []
+    learning_rates: list[float] = []
     losses: list[float] = []
-    best, fell_apart = float("inf"), False
-    for rate in np.geomspace(lowest, highest, batches).tolist():
-        loss = step(rate)
+    best, diverged = float("inf"), False
+    for learning_rate in np.geomspace(lowest, highest, batches).tolist():
+        loss = step(learning_rate)
         if not isfinite(loss):
-            fell_apart = True
+            diverged = True
             break
-        rates.append(rate)
+        learning_rates.append(learning_rate)
         losses.append(loss)
         if len(losses) >= MIN_BATCHES:
             recent = sum(losses[-MIN_BATCHES // 2 :]) / (MIN_BATCHES // 2)
             best = min(best, recent)
             if recent > best + (DIVERGENCE_FACTOR - 1) * abs(best):
-                fell_apart = True
+                diverged = True
                 break
-    return LRSweep(tuple(rates), tuple(losses), _suggest(tuple(rates), tuple(losses), lowest, highest, fell_apart))
+    curve = tuple(learning_rates), tuple(losses)
+    return LRSweep(*curve, _suggest(*curve, lowest, highest, diverged))
 
 
 def _suggest(
@@ -80,47 +117,46 @@ def _suggest(
 ) -> float:
     if len(losses) < MIN_BATCHES:
         raise LRFinderError(
-            f"training fell apart after {len(losses)} batches, below a learning rate of {lowest:g} already: "
-            "sweep from a lower rate",
+            f"the loss diverged after {len(losses)} batches, at a learning rate near {lowest:g}: start lower",
             learning_rates,
             losses,
         )
     smooth = smooth_losses(losses)
-    place = int(smooth.argmin())
-    chance = 2 * _estimate_noise(losses) + 1e-9 * abs(float(smooth[0]))
-    if smooth[0] - smooth[place] <= chance:
+    index = int(smooth.argmin())
+    noise = 2 * _estimate_noise(losses) + 1e-9 * abs(float(smooth[0]))
+    if smooth[0] - smooth[index] <= noise:
         raise LRFinderError(
-            f"no learning rate between {lowest:g} and {learning_rates[-1]:g} made the loss fall clearly (it fell by "
-            f"{smooth[0] - smooth[place]:.2g}, and {chance:.2g} may be chance): sweep over more or larger batches",
+            f"no learning rate between {lowest:g} and {learning_rates[-1]:g} clearly lowered the loss (by "
+            f"{smooth[0] - smooth[index]:.2g}, noise level {noise:.2g}): use more or larger batches",
             learning_rates,
             losses,
         )
-    if not diverged and smooth[-1] - smooth[place] <= chance:
+    if not diverged and smooth[-1] - smooth[index] <= noise:
         raise LRFinderError(
-            f"the loss was still falling at a learning rate of {highest:g}: sweep to a higher rate",
+            f"the loss was still falling at a learning rate of {highest:g}: sweep to a higher one",
             learning_rates,
             losses,
         )
-    return SUGGESTED_FRACTION * learning_rates[place]
+    return SUGGESTED_FRACTION * learning_rates[index]
 
 
 def smooth_losses(losses: tuple[float, ...]) -> NDArray[np.float64]:
-    """Each loss averaged with those around it, so that no place is shifted: a bell as wide as a 25th of the curve."""
-    places = np.arange(len(losses))
-    weights = _gaussian_weights(places[:, None] - places, len(losses))
-    averaged: NDArray[np.float64] = weights @ np.array(losses) / weights.sum(1)
-    return averaged
+    """Return the losses averaged with their neighbors by a Gaussian as wide as 1/25 of the curve."""
+    index = np.arange(len(losses))
+    weights = _gaussian_weights(index[:, None] - index, len(losses))
+    smooth: NDArray[np.float64] = weights @ np.array(losses) / weights.sum(1)
+    return smooth
 
 
 def _estimate_noise(losses: tuple[float, ...]) -> float:
-    """The standard error of a difference of two places of the smoothed curve.
+    """Return the standard error of the difference of two points of the smoothed curve.
 
-    Read from the losses' steps from one to the next: the curve itself hardly moves in between. The median, as the
-    steps are large where training falls apart.
+    It is estimated from the steps between neighboring losses, between which the curve itself hardly moves; by their
+    median, as steps are large where training diverges.
     """
-    of_one = float(np.median(np.abs(np.diff(losses)))) / (0.6745 * 2**0.5)
+    std = float(np.median(np.abs(np.diff(losses)))) / (0.6745 * 2**0.5)
     weights = _gaussian_weights(np.arange(len(losses)), len(losses))  # at the curve's end, where fewest are averaged
-    return of_one * 2**0.5 * float((weights**2).sum() ** 0.5 / weights.sum())
+    return std * 2**0.5 * float((weights**2).sum() ** 0.5 / weights.sum())
 
 
 def _gaussian_weights(distance: NDArray[np.int64], count: int) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies in it, whose it is, and whether the run is finished."""
+"""The run directory: its files, the settings that a resumed run must match, and the result."""
 
 from __future__ import annotations
 
@@ -14,102 +14,112 @@ from effnet.training.callbacks import EpochMetrics
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run has made. ``evaluations`` are of the pictures that no choice has seen, by the name of their split."""
+    """The result of a run. ``evaluations`` are on images that no choice has seen, by the name of their split."""
 
     model: Path
     chosen: str  # "probe" or "fine-tuned"
     evaluations: dict[str, AnyEvaluation]
     history: tuple[EpochMetrics, ...]
-    probe_metric: float | None  # of the probe, each training picture left out in turn
-    unreadable: tuple[str, ...]
-    seconds: float = 0.0  # of the whole run, all its parts where it was resumed
+    probe_metric: float | None  # the task's headline metric of the linear probe, leave-one-out
+    skipped: tuple[str, ...]  # images that were left out, and why
+    seconds: float = 0.0  # of the whole run, including those before it was resumed
 
     @property
     def report_split(self) -> str:
-        """The split to quote: the test set, else the validation set, else what was held out."""
+        """The split to quote: the test set, else the validation set, else the held-out images."""
         return "test" if "test" in self.evaluations else next(iter(self.evaluations))
 
     @property
     def evaluation(self) -> AnyEvaluation:
-        """The evaluation on ``split``."""
+        """The evaluation on ``report_split``."""
         return self.evaluations[self.report_split]
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain data, for JSON; ``figure`` is what to quote: its name and its value."""
+        """Return the result as plain data, for JSON; ``primary_metric`` is the name and value to quote."""
         found = self.evaluation
-        ranked = {"top1": found.top1, "top5": found.top5} if isinstance(found, Evaluation) else {}
+        accuracies = {"top1": found.top1, "top5": found.top5} if isinstance(found, Evaluation) else {}
         return {
             "model": str(self.model),
             "chosen": self.chosen,
             "split": self.report_split,
-            "figure": found.primary_metric,
-            **ranked,
-            "pictures": found.images,
-            "evaluations": {name: found.to_dict() for name, found in self.evaluations.items()},
-            "history": [vars(line) for line in self.history],
-            "probe_top1": self.probe_metric,
-            "left_out": list(self.unreadable),
+            "primary_metric": found.primary_metric,
+            **accuracies,
+            "images": found.images,
+            "evaluations": {name: evaluation.to_dict() for name, evaluation in self.evaluations.items()},
+            "history": [vars(metrics) for metrics in self.history],
+            "probe_metric": self.probe_metric,
+            "skipped": list(self.skipped),
             "seconds": self.seconds,
         }
 
 
 class RunDir:
-    """The files of a run in ``folder``."""
+    """The files of a run in ``path``."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder
-        self.model = folder / "model.safetensors"
-        self.report = folder / "report.html"
-        self.split_csv = folder / "split.csv"
-        self.checkpoints = folder / "checkpoints"
-        self.logs = folder / "logs"
-        self._settings_file = folder / "run.json"
-        self._result_file = folder / "result.json"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model = path / "model.safetensors"
+        self.report = path / "report.html"
+        self.split_csv = path / "split.csv"
+        self.lr_finder = path / "lr_finder.svg"
+        self.checkpoints = path / "checkpoints"
+        self.logs = path / "logs"
+        self._settings = path / "run.json"
+        self._result = path / "result.json"
 
     def claim(self, settings: dict[str, Any], resume: bool) -> None:
-        """Sees that the folder is free, or with ``resume`` holds a run of the same settings.
+        """Check that the directory is free or, with ``resume``, holds a run with the same settings.
 
-        Raises ``FileExistsError`` for a folder in use, ``ValueError`` for a run with other settings.
+        Raises:
+            FileExistsError: For a directory in use.
+            ValueError: For a run with other settings.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise FileExistsError(f"{self.path} is a file: give a folder that is empty or does not exist")
+            raise FileExistsError(f"{self.path} is a file: choose a directory that is empty or does not exist")
         if not self.path.is_dir() or not any(self.path.iterdir()):
             return
         if not resume:
-            raise FileExistsError(f"{self.path} is in use: give another folder, or --resume to go on with its run")
-        if not self._settings_file.is_file():
-            raise FileExistsError(f"{self.path} is not empty and holds no run to resume: give another folder")
-        before, now = json.loads(self._settings_file.read_text()), json.loads(json.dumps(settings))
+            raise FileExistsError(f"{self.path} is in use: choose another directory, or continue its run with --resume")
+        if not self._settings.is_file():
+            raise FileExistsError(f"{self.path} is not empty and has no run to resume: choose another directory")
+        before, now = self.read_settings(), json.loads(json.dumps(settings))
         changed = [f"{name} was {before.get(name)}" for name in now if before.get(name) != now[name]]
         if changed:
-            raise ValueError(f"{self.path} holds a run with other settings ({'; '.join(changed)}): resume it as it was")
+            raise ValueError(
+                f"{self.path} has a run with other settings ({'; '.join(changed)}): resume it with the same ones"
+            )
 
     def write_settings(self, settings: dict[str, Any]) -> None:
-        """Writes down what the run is, before anything of it is lost by a stop."""
-        for leftover in self.path.glob(".*.part"):  # of a process that was killed while it wrote
+        """Write the settings of a run that begins, so that it can be resumed."""
+        for leftover in self.path.glob(".*.part"):  # of a process that was killed while writing
             leftover.unlink()
-        _write_json(self._settings_file, settings)
+        _write_json(self._settings, settings)
+
+    def read_settings(self) -> dict[str, Any]:
+        """Return the settings of the run."""
+        settings: dict[str, Any] = json.loads(self._settings.read_text())
+        return settings
 
     def write_result(self, result: TrainResult) -> None:
-        """Writes the result, last of all: a run with a result is finished."""
-        _write_json(self._result_file, result.to_dict())
+        """Write the result, last of all: a run with a result is finished."""
+        _write_json(self._result, result.to_dict())
 
     def read_result(self) -> TrainResult | None:
-        """The result of a finished run, or None."""
-        if not self._result_file.is_file():
+        """Return the result of a finished run, or None."""
+        if not self._result.is_file():
             return None
-        found = json.loads(self._result_file.read_text())
+        data = json.loads(self._result.read_text())
         return TrainResult(
             self.model,
-            found["chosen"],
-            {name: read_evaluation(one) for name, one in found["evaluations"].items()},
-            tuple(EpochMetrics(**line) for line in found["history"]),
-            found["probe_top1"],
-            tuple(found["left_out"]),
-            found.get("seconds", 0.0),
+            data["chosen"],
+            {name: read_evaluation(evaluation) for name, evaluation in data["evaluations"].items()},
+            tuple(EpochMetrics(**metrics) for metrics in data["history"]),
+            data["probe_metric"],
+            tuple(data["skipped"]),
+            data["seconds"],
         )
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_write(path) as beside:
-        beside.write_text(json.dumps(content, indent=1))
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))

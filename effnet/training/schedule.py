@@ -1,4 +1,4 @@
-"""The learning rate at every step."""
+"""Learning rate schedules: cosine, exponential and constant, with linear warmup."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from effnet.training.recipes import Recipe
 
 @dataclass(frozen=True)
 class LRSchedule:
-    """The learning rate of ``recipe`` over ``epochs`` of ``steps`` batches each.
+    """The learning rate of ``recipe`` at every step of ``epochs``.
 
-    Sources: exponential, as the official ``build_learning_rate``: decay in stairs from the very first step, and during
-    the warm-up a linear rise in its place; cosine: arXiv:1608.03983 without restarts, after the warm-up.
+    Exponential is the official ``build_learning_rate``: staircase decay counted from the very first step, replaced by a
+    linear rise during warmup. Cosine is arXiv:1608.03983 without restarts, after the warmup.
     """
 
     recipe: Recipe
     epochs: int
-    steps_per_epoch: float  # in an epoch; no whole number where pictures do not fill the last batch
+    steps_per_epoch: float  # fractional where the images do not fill the last batch
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate of the batch after ``step`` others."""
+        """Return the learning rate at ``step``, counted from 0."""
         return self.recipe.peak_learning_rate * self._factor_at(step)
 
     def _factor_at(self, step: int) -> float:
         recipe = self.recipe
-        warm_up = (
-            recipe.warmup_epochs if recipe.schedule == "exponential" else min(recipe.warmup_epochs, self.epochs / 2)
-        )
-        rising = int(warm_up * self.steps_per_epoch)
-        if step < rising:
-            return step / rising
+        warmup_epochs = recipe.warmup_epochs
+        if recipe.schedule != "exponential":
+            warmup_epochs = min(warmup_epochs, self.epochs / 2)
+        warmup_steps = int(warmup_epochs * self.steps_per_epoch)
+        if step < warmup_steps:
+            return step / warmup_steps
         if recipe.schedule == "exponential":
             return recipe.lr_decay ** floor(step / (recipe.lr_decay_epochs * self.steps_per_epoch))
         if recipe.schedule == "constant":
             return 1.0
-        rest = self.epochs * self.steps_per_epoch - rising
-        return (1 + cos(pi * min((step - rising) / rest, 1))) / 2 if rest > 0 else 1.0
+        cosine_steps = self.epochs * self.steps_per_epoch - warmup_steps
+        return (1 + cos(pi * min((step - warmup_steps) / cosine_steps, 1))) / 2 if cosine_steps > 0 else 1.0
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """Sets the learning rate of every group, each by its share."""
+    """Set the learning rate of every parameter group, times its ``lr_scale``."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group["share"]
+        group["lr"] = learning_rate * group["lr_scale"]

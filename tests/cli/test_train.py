@@ -47,8 +47,8 @@ def test_dry_run_json(run: Run) -> None:
     words = ("train", "digits", "--recipe", "v2_s", "--model", "v2_s", "--weights", "none", "--dry-run", "--json")
     done = run(*words, "--epochs", 8, "--batch-size", 64)
     found = json.loads(done.out)
-    assert [one["size"] for one in found["epochs"]] == [128, 128, 185, 185, 243, 243, 300, 300]
-    assert found["peak"] == pytest.approx(0.004)
+    assert [one["image_size"] for one in found["epochs"]] == [128, 128, 185, 185, 243, 243, 300, 300]
+    assert found["peak_learning_rate"] == pytest.approx(0.004)
     assert found["images"] == 1438
 
 

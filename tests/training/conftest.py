@@ -6,6 +6,27 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from effnet.training.callbacks import Callback, EpochMetrics
+
+
+class Recorder(Callback):
+    """Records everything it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.progress: list[tuple[str, int, int]] = []
+        self.epochs: list[EpochMetrics] = []
+
+    def on_progress(self, phase: str, done: int, total: int) -> None:
+        assert 0 < done <= total
+        self.progress.append((phase, done, total))
+
+    def on_epoch_end(self, metrics: EpochMetrics) -> None:
+        self.epochs.append(metrics)
+
+    def on_message(self, text: str) -> None:
+        self.messages.append(text)
+
 
 def paint(folder: Path, name: str, brightness: int, count: int, seed: int = 0) -> None:
     """``count`` noisy pictures of 40×36 pixels of about this brightness, in a class folder."""

@@ -10,15 +10,13 @@ import torch
 
 from effnet.data.augment import Augment
 from effnet.data.dataset import ImageDataset, Item
-from effnet.data.loader import TrainingLoader
 from effnet.metadata import Labels
 from effnet.net import create
-from effnet.training.callbacks import Callback
-from effnet.training.checkpoint import Checkpoints
+from effnet.training.config import Resources, TrainConfig
+from effnet.training.data_plan import DataPlan
 from effnet.training.distributed import Distributed
-from effnet.training.loop import Trainer
+from effnet.training.loop import TrainStep, make_loader
 from effnet.training.losses import TrainingLoss
-from effnet.training.metrics import SelectionScore
 from effnet.training.recipes import Recipe
 
 COUNT = 13  # no multiple of two: the last batch is not even
@@ -41,27 +39,18 @@ def main(out: Path, pieces: int = 1) -> None:
         name="test", epochs=1, batch_size=COUNT, batch_norm="frozen", dropout=0.0, drop_path=0.0, augment=augment
     )
     place = Distributed("cpu")
-    batches = TrainingLoader(
-        pictures, model.preprocess, augment, COUNT, 0, rank=place.rank, world_size=place.world_size
-    )
-    trainer = Trainer(
-        *(
-            model,
-            lambda stretch: batches,
-            TrainingLoss(pictures, recipe, place.device),
-            lambda model: SelectionScore((0.0,), 0, 1),
-        ),
-        *(recipe, 1, 0, Checkpoints(out), Callback(), place, pieces),
-    )
-    (stretch,) = recipe.phases(1)
-    seen, indices = next(batches.epoch(0))
-    model.train().dropout.p = 0
-    loss = trainer._train_step(seen, indices, stretch)
+    loss = TrainingLoss(pictures, recipe, place.device)
+    config = TrainConfig(data="", recipe=recipe, out=out, weights="none", resources=Resources(workers=0))
+    plan = DataPlan(pictures, pictures, {})
+    (phase,) = recipe.phases(1)
+    step = TrainStep(model, recipe, loss, place, accumulation_steps=pieces)
+    model.dropout.p = 0
+    batch_loss = step(*next(make_loader(model, plan, config, recipe, phase, place).epoch(0)))
     mine = place.shard(list(range(COUNT)))
     whole = place.gather(mine)
     if place.is_main:
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-        torch.save({"loss": loss, "gradients": gradients, "judged": whole, "mine": mine}, out / "step.pt")
+        torch.save({"loss": batch_loss, "gradients": gradients, "judged": whole, "mine": mine}, out / "step.pt")
 
 
 if __name__ == "__main__":

@@ -10,16 +10,12 @@ from effnet.timing import memory
 from effnet.training import autotune
 from effnet.training.callbacks import Callback
 from effnet.training.distributed import Distributed
+from effnet.training.losses import TrainingLoss
 from effnet.training.recipes import Recipe
+from tests.squares import squares
+from tests.training.conftest import Recorder
 
 RECIPE = Recipe(name="test", epochs=1, batch_size=32)
-
-
-class Heard(Callback):
-    lines: tuple[str, ...] = ()
-
-    def say(self, text: str) -> None:
-        self.lines += (text,)
 
 
 def test_bytes_are_counted_by_the_picture_and_its_area() -> None:
@@ -32,15 +28,15 @@ def test_bytes_are_counted_by_the_picture_and_its_area() -> None:
 
 
 def test_a_batch_is_parted_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, place, heard = create("nano", 5), Distributed("cpu"), Heard()
-    assert autotune.choose_accumulation_steps(model, RECIPE, place, heard) == 1
-    assert not heard.lines
+    model, place, recorder = create("nano", 5), Distributed("cpu"), Recorder()
+    assert autotune.choose_accumulation_steps(model, RECIPE, place, recorder) == 1
+    assert not recorder.messages
     need = 32 * autotune.activation_bytes_per_image(model, RECIPE, 32, place) * autotune.MEMORY_MARGIN
-    monkeypatch.setattr(autotune, "available", lambda: int(need / 3.5))
-    assert autotune.choose_accumulation_steps(model, RECIPE, place, heard) == 4
-    assert heard.lines[0].endswith("it is computed in 4 parts")
-    monkeypatch.setattr(autotune, "available", lambda: 0)  # nobody knows
-    assert autotune.choose_accumulation_steps(model, RECIPE, place, heard) == 1
+    monkeypatch.setattr(autotune, "available_memory", lambda: int(need / 3.5))
+    assert autotune.choose_accumulation_steps(model, RECIPE, place, recorder) == 4
+    assert recorder.messages[0].endswith("using 4 gradient accumulation steps")
+    monkeypatch.setattr(autotune, "available_memory", lambda: 0)  # nobody knows
+    assert autotune.choose_accumulation_steps(model, RECIPE, place, recorder) == 1
 
 
 def test_free_memory_of_this_machine() -> None:
@@ -49,4 +45,6 @@ def test_free_memory_of_this_machine() -> None:
 
 
 def test_compiling_is_not_tried_on_a_cpu() -> None:
-    assert not autotune.compiling_pays_off(create("nano", 5), RECIPE, 100, 10**6, Distributed("cpu"), Callback())
+    place = Distributed("cpu")
+    loss = TrainingLoss(squares(4, seed=0), RECIPE, place.device)
+    assert not autotune.compiling_pays_off(create("nano", 3), RECIPE, loss, 100, 10**6, place, Callback())

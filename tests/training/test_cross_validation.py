@@ -16,19 +16,11 @@ from effnet.data.table import open_table
 from effnet.prediction.ensemble import Ensemble
 from effnet.prediction.oof import OutOfFold
 from effnet.training import cross_validation as module
-from effnet.training.callbacks import Callback
-from effnet.training.config import Resources
+from effnet.training.config import Resources, TrainConfig
 from effnet.training.cross_validation import CrossValidationResult, train_folds
+from tests.training.conftest import Recorder
 
 HERE = Resources(device="cpu", workers=0)
-
-
-class Heard(Callback):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def written(root: Path, labels: list[str], head: str = "image_id,label") -> Path:
@@ -44,7 +36,15 @@ def written(root: Path, labels: list[str], head: str = "image_id,label") -> Path
 
 
 def run(data: Path, out: Path, **settings: object) -> CrossValidationResult:
-    given = {"folds": 2, "model": "nano", "weights": "none", "epochs": 1, "size": 32, "batch": 8, "resources": HERE}
+    given = {
+        "folds": 2,
+        "model": "nano",
+        "weights": "none",
+        "epochs": 1,
+        "image_size": 32,
+        "batch_size": 8,
+        "resources": HERE,
+    }
     return train_folds(data, "scratch", out=out, **(given | settings))  # type: ignore[arg-type]
 
 
@@ -60,13 +60,13 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def done(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CrossValidationResult, Heard]:
-    heard = Heard()
-    return run(table, tmp_path_factory.mktemp("runs") / "folds", watch=heard), heard
+def done(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CrossValidationResult, Recorder]:
+    recorder = Recorder()
+    return run(table, tmp_path_factory.mktemp("runs") / "folds", callback=recorder), recorder
 
 
 def test_every_picture_once_by_a_network_that_has_not_seen_it(
-    done: tuple[CrossValidationResult, Heard], table: Path
+    done: tuple[CrossValidationResult, Recorder], table: Path
 ) -> None:
     result, _ = done
     oof = OutOfFold.read(result.oof_path)
@@ -74,7 +74,7 @@ def test_every_picture_once_by_a_network_that_has_not_seen_it(
     assert [oof.labels.names[place] for place in oof.targets.argmax(1)] == ["dark", "light"] * 13
     for number, model in enumerate(result.models):
         learned = {line.split(",")[0] for line in (model.parent / "split.csv").read_text().splitlines()
-                   if line.endswith((",fit", ",select"))}  # fmt: skip
+                   if line.endswith((",train", ",selection"))}  # fmt: skip
         held = oof.select_fold(number)
         assert len(learned) + len(held) == 26
         assert not learned & set(held.ids)
@@ -84,8 +84,8 @@ def test_every_picture_once_by_a_network_that_has_not_seen_it(
         assert held.predictions == pytest.approx(np.stack([row for _, row in again]), abs=1e-5)  # type: ignore[arg-type]
 
 
-def test_figures(done: tuple[CrossValidationResult, Heard]) -> None:
-    result, heard = done
+def test_figures(done: tuple[CrossValidationResult, Recorder]) -> None:
+    result, recorder = done
     oof = OutOfFold.read(result.oof_path)
     assert result.metrics == pytest.approx(oof.metrics(), abs=1e-5)
     assert [fold["top1"] for fold in result.fold_metrics] == [
@@ -94,16 +94,16 @@ def test_figures(done: tuple[CrossValidationResult, Heard]) -> None:
     assert CrossValidationResult.read(result.out) == result
     said = json.loads((result.out / "folds.json").read_text())
     assert said["models"] == ["fold0/model.safetensors", "fold1/model.safetensors"]
-    assert (said["task"], said["pictures"]) == ("classification", 26)
-    assert result.in_words().startswith(f"out of fold, 26 pictures: top-1 {result.metrics['top1']:.1%} (folds ")
-    assert heard.lines[-1] == result.in_words()
+    assert (said["task"], said["images"]) == ("classification", 26)
+    assert result.summary().startswith(f"out of fold, 26 images: top-1 {result.metrics['top1']:.1%} (folds ")
+    assert recorder.messages[-1] == result.summary()
     alone = result.fold_metrics[1]
-    assert heard.lines[-2] == f"fold 2/2: held out: top-1 {alone['top1']:.1%}, loss {alone['loss']:.3f}"
+    assert recorder.messages[-2] == f"fold 2/2: held out: top-1 {alone['top1']:.1%}, loss {alone['loss']:.3f}"
 
 
-def test_twins_stay_together_and_are_said(done: tuple[CrossValidationResult, Heard]) -> None:
-    result, heard = done
-    assert heard.lines[0] == "2 pictures are there twice, and kept on the same side of every fold: 0 = 24, 1 = 25"
+def test_twins_stay_together_and_are_said(done: tuple[CrossValidationResult, Recorder]) -> None:
+    result, recorder = done
+    assert recorder.messages[0] == "2 duplicate images, kept in the same fold: 0 = 24, 1 = 25"
     fold = dict(zip(*((oof := OutOfFold.read(result.oof_path)).ids, oof.folds.tolist()), strict=True))  # type: ignore[misc]
     assert fold["0"] == fold["24"]
     assert fold["1"] == fold["25"]
@@ -111,15 +111,15 @@ def test_twins_stay_together_and_are_said(done: tuple[CrossValidationResult, Hea
 
 def said_before_training(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a run of folds says of the table before the first of them is trained, where it is stopped."""
-    heard = Heard()
+    recorder = Recorder()
 
     def stopped(*_: object, **__: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "train", stopped)
+    monkeypatch.setattr(module, "run_training", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run(path, path.parent / "out", watch=heard)
-    return heard.lines
+        run(path, path.parent / "out", callback=recorder)
+    return recorder.messages
 
 
 def test_twins_that_the_data_s_own_folds_tear_apart_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,13 +130,13 @@ def test_twins_that_the_data_s_own_folds_tear_apart_are_said(tmp_path: Path, mon
     rows = path.read_text().partition("\n")[2]
     path.write_text(f"image_id,label,fold\n{rows}24,dark,1\n25,light,0\n26,dark,\n")
     assert said_before_training(path, monkeypatch)[:2] == [
-        "1 picture is there twice, and kept on the same side of every fold: 1 = 25",
-        "2 pictures are there twice, torn apart by the data's own folds: 0 = 24, 2 = 26; figures will look better than "
+        "1 duplicate image, kept in the same fold: 1 = 25",
+        "2 duplicate images, separated by the data's own folds: 0 = 24, 2 = 26; metrics will look better than "
         "they are: give both files the same fold, or leave one out",
     ]
 
 
-def test_the_folder_is_an_ensemble(done: tuple[CrossValidationResult, Heard], table: Path) -> None:
+def test_the_folder_is_an_ensemble(done: tuple[CrossValidationResult, Recorder], table: Path) -> None:
     result, _ = done
     picture = table.parent / "train/3.png"
     shares = [dict(zip(one.labels, one.probabilities, strict=True)) for model in result.models
@@ -146,7 +146,9 @@ def test_the_folder_is_an_ensemble(done: tuple[CrossValidationResult, Heard], ta
         assert share == pytest.approx((shares[0][label] + shares[1][label]) / 2, abs=1e-5)
 
 
-def test_used_finished_and_other_folds(done: tuple[CrossValidationResult, Heard], table: Path, tmp_path: Path) -> None:
+def test_used_finished_and_other_folds(
+    done: tuple[CrossValidationResult, Recorder], table: Path, tmp_path: Path
+) -> None:
     result, _ = done
     with pytest.raises(FileExistsError, match="--resume"):
         run(table, result.out)
@@ -159,24 +161,24 @@ def test_used_finished_and_other_folds(done: tuple[CrossValidationResult, Heard]
         run(table, result.out, resume=True, seed=1)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").touch()
-    with pytest.raises(FileExistsError, match="holds no folds to resume"):
+    with pytest.raises(FileExistsError, match="has no folds to resume"):
         run(table, tmp_path / "mine", resume=True)
     with pytest.raises(FileExistsError, match="is a file"):
         run(table, tmp_path / "mine/letter.txt")
 
 
 def test_it_goes_on_in_the_fold_where_it_stopped(
-    done: tuple[CrossValidationResult, Heard], table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: tuple[CrossValidationResult, Recorder], table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = module.train, []
+    real, calls = module.run_training, []
 
-    def interrupted(*args: object, **settings: object) -> object:
-        calls.append(Path(str(settings["out"])).name)
+    def interrupted(config: TrainConfig) -> object:
+        calls.append(config.out.name)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(*args, **settings)  # type: ignore[arg-type]
+        return real(config)
 
-    monkeypatch.setattr(module, "train", interrupted)
+    monkeypatch.setattr(module, "run_training", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(table, tmp_path / "out")
     assert not (tmp_path / "out/folds.json").exists()
@@ -198,17 +200,17 @@ def test_other_kinds_of_labels(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
     splits = open_table(written(tmp_path, cells), kind)
     seen = []
 
-    def made(data: object, recipe: object, *, out: Path, **_: object) -> object:
+    def made(config: TrainConfig) -> object:
         with torch.random.fork_rng():
             torch.manual_seed(len(seen))
             model = effnet.create("nano", classes=len(splits.train.labels.names))  # type: ignore[union-attr]
         model.labels = splits.train.labels  # type: ignore[union-attr]
-        out.mkdir(parents=True)
-        seen.append(data)
-        return type("Made", (), {"model": effnet.save(model, out / "model.safetensors")})
+        config.out.mkdir(parents=True)
+        seen.append(config.data)
+        return type("Made", (), {"model": effnet.save(model, config.out / "model.safetensors")})
 
-    monkeypatch.setattr(module, "train", made)
-    result = run(splits, tmp_path / "out", folds=4, views="mirror")  # type: ignore[arg-type]
+    monkeypatch.setattr(module, "run_training", made)
+    result = run(splits, tmp_path / "out", folds=4, tta="mirror")  # type: ignore[arg-type]
     oof = OutOfFold.read(result.oof_path, kind)
     assert oof.ids == tuple(map(str, range(20)))
     assert oof.targets == pytest.approx(splits.train.target_matrix)  # type: ignore[union-attr]
@@ -223,17 +225,17 @@ def test_other_kinds_of_labels(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
         assert [item.name for item in given.train.items] == [item.name for item in kept.items]
         assert [item.name for item in given.val.items] == [item.name for item in held.items]
     if kind == "multilabel":
-        assert "mean average precision" in result.in_words()
+        assert "mean average precision" in result.summary()
     else:
-        assert "RMSE" in result.in_words()
+        assert "RMSE" in result.summary()
 
 
 def test_what_would_stop_the_last_fold_stops_the_first(tmp_path: Path) -> None:
     few = written(tmp_path, ["a", "b"] * 5 + ["rare"] * 2)
-    with pytest.raises(ValueError, match="class 'rare' has only one picture"):
+    with pytest.raises(ValueError, match="class 'rare' has only one image"):
         run(few, tmp_path / "out")
     for settings, reason in (
-        ({"views": "all"}, "views must be"),
+        ({"tta": "all"}, "tta must be"),
         ({"folds": 1}, "folds must be"),
         ({"epochs": 0}, "epochs"),
     ):
@@ -244,5 +246,5 @@ def test_what_would_stop_the_last_fold_stops_the_first(tmp_path: Path) -> None:
 
 def test_a_group_that_has_all_of_a_class_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, ["a,", "b,"] * 6 + ["c,one"] * 3, "image_id,label,group")
-    heard = said_before_training(path, monkeypatch)
-    assert any("holds out all pictures of 'c', which are in one group" in line for line in heard)
+    recorder = said_before_training(path, monkeypatch)
+    assert any("holds out all images of 'c', which are in one group" in line for line in recorder)

@@ -11,7 +11,7 @@ from effnet.data import ImageDataset
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
 from effnet.training.eval_resolution import _candidate_sizes, tune_resolution
-from effnet.training.metrics import SelectionScore, make_scorer
+from effnet.training.validation import SelectionScore, score_model
 from tests.squares import squares, trained_on_squares
 
 
@@ -41,8 +41,8 @@ def test_the_better_size_is_found(model: EfficientNet) -> None:
     assert found.trials[0].improvement == 0
     assert not found.trials[0].is_significant
     assert found.best.improvement == pytest.approx(0.2 * np.log(2), abs=0.03)
-    assert "64×64 instead of 32×32" in found.in_words()
-    assert "4 × the work" in found.in_words()
+    assert "64×64 instead of 32×32" in found.summary()
+    assert "4 times the computation" in found.summary()
     assert isinstance(made.classifier, nn.Linear)
     assert isinstance(model.classifier, nn.Linear)
     assert torch.allclose(made.classifier.weight, 2 * model.classifier.weight)  # the judge's gain
@@ -62,7 +62,7 @@ def test_luck_is_no_reason(model: EfficientNet) -> None:
         made, found = tune_resolution(model, judge, sizes=(32, 48, 64, 80))
         moved += found.chosen_index > 0
         if not found.chosen_index:
-            assert "32×32 stays" in found.in_words()
+            assert "keeping 32×32" in found.summary()
             assert all(
                 torch.equal(one, other)
                 for one, other in zip(made.state_dict().values(), model.state_dict().values(), strict=True)
@@ -82,12 +82,15 @@ def test_on_pictures_with_measured_statistics(model: EfficientNet) -> None:
     """A network whose statistics belong to pictures twice as bright: measuring them anew at its own size cures it."""
     broken = replaced_norms(model)
     learned, select = squares(96, seed=1), squares(90, seed=2)
-    judge = make_scorer(select, "cpu")
+
+    def judge(model: EfficientNet) -> SelectionScore:
+        return score_model(model, select, "cpu")
+
     made, found = tune_resolution(broken, judge, learned, sizes=(32,))
     assert [(trial.image_size[0], trial.batch_norm_estimated) for trial in found.trials] == [(32, False), (32, True)]
     assert found.best.batch_norm_estimated
     assert found.best.loss < 0.5 * found.trials[0].loss
-    assert "batch norm measured anew" in found.in_words()
+    assert "with re-estimated batch norm" in found.summary()
     assert judge(made).loss == pytest.approx(found.best.loss, rel=0.02)
     assert judge(made).logit_scale == pytest.approx(1, rel=0.2)
     assert not made.training
@@ -112,7 +115,7 @@ def test_sizes() -> None:
 
 @pytest.mark.parametrize(
     ("sizes", "said"),
-    [((0,), "size must be"), ((40.5,), "size must be"), ((32,), "present size")],
+    [((0,), "size must be"), ((40.5,), "size must be"), ((32,), "current size")],
 )
 def test_refused(model: EfficientNet, sizes: tuple[int, ...], said: str) -> None:
     with pytest.raises(ValueError, match=said):
@@ -131,7 +134,7 @@ def test_many_pictures_are_thinned_out(model: EfficientNet, monkeypatch: pytest.
     def estimate(other: EfficientNet, batches: object) -> None:
         seen.append(sum(len(batch) for batch in batches))  # type: ignore[attr-defined]
 
-    monkeypatch.setattr("effnet.training.eval_resolution.estimate_norms", estimate)
+    monkeypatch.setattr("effnet.training.eval_resolution.estimate_batch_norm", estimate)
     learned: ImageDataset = squares(24, seed=1)
     tune_resolution(model, judge_by(64), learned, sizes=(48,))  # type: ignore[arg-type]
     assert seen == [8]

@@ -12,13 +12,14 @@ import effnet
 from effnet.data.preprocessing import normalize
 from effnet.metadata import Labels
 from effnet.net import create
-from effnet.training.distillation import Teacher
+from effnet.training.config import TrainConfig
 from effnet.training.init_model import (
     MIN_IMAGES_TO_UPDATE_BATCH_NORM,
     build_model,
     choose_batch_norm,
     estimate_batch_norm,
 )
+from effnet.training.losses import Teacher
 from effnet.training.recipes import Recipe
 
 RECIPE = Recipe(name="test", epochs=1)
@@ -37,7 +38,8 @@ def saved(folder: Path, labels: Labels = LABELS) -> Path:
 def test_another_stem_keeps_the_weights(tmp_path: Path) -> None:
     path = saved(tmp_path)
     given = effnet.load(path)
-    found = build_model(None, path, LABELS, replace(RECIPE, stem_stride=2, size=64), None, 0)
+    recipe = replace(RECIPE, stem_stride=2, image_size=64)
+    found = build_model(TrainConfig(data="", out=tmp_path, recipe=recipe, weights=path), LABELS)
     assert found.arch.stem_stride == 2
     assert found.preprocess.size == (64, 64)
     assert torch.equal(found.stem.conv.weight, given.stem.conv.weight)
@@ -77,7 +79,7 @@ def test_a_teacher_with_its_labels_in_another_order(tmp_path: Path) -> None:
         expected = model(normalize(pictures, model.preprocess))[:, [2, 3, 0]]
     assert torch.allclose(taught(pictures), expected, atol=1e-4)
     assert taught(torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8)).shape == (2, 3)
-    with pytest.raises(ValueError, match="does not know 'x' and 1 more: a teacher must have all the classes"):
+    with pytest.raises(ValueError, match="does not know 'x' and 1 more: it must have all classes"):
         Teacher(path, Labels(("a", "x", "y")), torch.device("cpu"))
-    with pytest.raises(ValueError, match="labels of the kind 'one', not 'any'"):
+    with pytest.raises(ValueError, match="was trained for classification, not for multilabel"):
         Teacher(path, Labels(("a", "b"), "multilabel"), torch.device("cpu"))

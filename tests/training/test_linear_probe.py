@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from effnet.training.linear_probe import REGULARIZATION_STRENGTHS, fit_linear_probe
-from effnet.training.metrics import Targets
+from effnet.training.validation import Targets
 
 
 def blobs(pictures: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ import pytest
 
 from effnet.training.callbacks import Callback, EpochMetrics
 from effnet.training.loggers import LoggingCallback, check_installed, default_loggers
+from tests.training.conftest import Recorder
 
 READ = """
 import json, sys, types
@@ -38,52 +39,36 @@ def curves(folder: Path) -> dict[str, list[list[float]]]:
     return read
 
 
-class Heard(Callback):
-    def __init__(self) -> None:
-        self.lines: list[EpochMetrics] = []
-        self.said: list[str] = []
-        self.steps: list[tuple[str, int, int]] = []
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        self.steps.append((stage, done, total))
-
-    def epoch(self, line: EpochMetrics) -> None:
-        self.lines.append(line)
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
 def test_a_stopped_run_goes_on_in_the_same_curve(tmp_path: Path) -> None:
-    heard, folder = Heard(), tmp_path / "logs"
-    with closing(LoggingCallback(heard, folder, ("tensorboard",))) as tracked:
+    recorder, folder = Recorder(), tmp_path / "logs"
+    with closing(LoggingCallback(recorder, folder, ("tensorboard",))) as tracked:
         tracked.on_progress("epoch", 1, 2)
         tracked.on_message("a word")
         tracked.on_epoch_end(line(1))
         tracked.on_epoch_end(line(2))
-    killed = LoggingCallback(heard, folder, ("tensorboard",))  # never closed, as by kill -9
+    killed = LoggingCallback(recorder, folder, ("tensorboard",))  # never closed, as by kill -9
     killed.on_epoch_end(line(3))
-    state = (folder / "tracked.json").read_text()
+    state = (folder / "logged.json").read_text()
     killed.on_epoch_end(line(4))
-    (folder / "tracked.json").write_text(state)  # killed between the point and the note of it
-    with closing(LoggingCallback(heard, folder, ("tensorboard",))) as tracked:
+    (folder / "logged.json").write_text(state)  # killed between the point and the note of it
+    with closing(LoggingCallback(recorder, folder, ("tensorboard",))) as tracked:
         tracked.on_epoch_end(line(3))  # from a checkpoint before its end
         tracked.on_epoch_end(line(4))
         tracked.on_epoch_end(line(5))
     found = curves(folder)
-    assert found["training/loss"] == [[epoch, pytest.approx(2.0 / epoch)] for epoch in range(1, 6)]
-    assert found["held out/loss"] == [[epoch, pytest.approx(1.0 / epoch)] for epoch in range(1, 6)]
-    assert found["held out/top-1"] == [[epoch, 0.5 + 0.0625 * epoch] for epoch in range(1, 6)]
-    assert found["training/learning rate"] == [[epoch, 0.25] for epoch in range(1, 6)]
-    assert found["training/seconds"] == [[epoch, 3.5] for epoch in range(1, 6)]
-    assert (heard.said, heard.steps) == (["a word"], [("epoch", 1, 2)])
-    assert heard.lines == [line(epoch) for epoch in (1, 2, 3, 4, 3, 4, 5)]
+    assert found["train/loss"] == [[epoch, pytest.approx(2.0 / epoch)] for epoch in range(1, 6)]
+    assert found["selection/loss"] == [[epoch, pytest.approx(1.0 / epoch)] for epoch in range(1, 6)]
+    assert found["selection/top-1"] == [[epoch, 0.5 + 0.0625 * epoch] for epoch in range(1, 6)]
+    assert found["train/learning_rate"] == [[epoch, 0.25] for epoch in range(1, 6)]
+    assert found["train/seconds"] == [[epoch, 3.5] for epoch in range(1, 6)]
+    assert (recorder.messages, recorder.progress) == (["a word"], [("epoch", 1, 2)])
+    assert recorder.epochs == [line(epoch) for epoch in (1, 2, 3, 4, 3, 4, 5)]
 
 
 def test_tensorboard_brings_no_tensorflow(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from effnet.training.loggers import Events\n"
-        "Events(Path(sys.argv[1]), 1).finish(); print('tensorflow' in sys.modules)"
+        "import sys; from pathlib import Path; from effnet.training.loggers import TensorBoardLogger\n"
+        "TensorBoardLogger(Path(sys.argv[1]), 1).finish(); print('tensorflow' in sys.modules)"
     )
     command = [sys.executable, "-W", "error", "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
@@ -91,9 +76,9 @@ def test_tensorboard_brings_no_tensorflow(tmp_path: Path) -> None:
 
 
 def test_unknown_and_missing_trackers() -> None:
-    with pytest.raises(ValueError, match="no tracker 'wanb'; did you mean wandb"):
+    with pytest.raises(ValueError, match="unknown tracker 'wanb'; did you mean wandb"):
         check_installed(["wanb"])
-    with pytest.raises(ImportError, match="comet_ml is not installed: pip install comet-ml"):
+    with pytest.raises(ImportError, match="tracking by comet_ml requires comet-ml: pip install comet-ml"):
         check_installed(["tensorboard", "comet_ml"])
     assert default_loggers() == ("tensorboard",)
 
@@ -139,7 +124,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_others_go_through_accelerate(tmp_path: Path, wandb: ModuleType) -> None:
-    settings = {"seed": 3, "recipe": {"batch": 32, "augment": {"crop": 0.5}, "size": None}}
+    settings = {"seed": 3, "recipe": {"batch_size": 32, "augment": {"crop": 0.5}, "size": None}}
     with closing(LoggingCallback(Callback(), tmp_path, ("wandb",), "photos", settings)) as tracked:
         tracked.on_epoch_end(line(1))
     with closing(LoggingCallback(Callback(), tmp_path, ("wandb",), "photos", settings)) as tracked:
@@ -149,20 +134,20 @@ def test_others_go_through_accelerate(tmp_path: Path, wandb: ModuleType) -> None
     assert first == second  # the same run's id
     assert (first["project"], first["name"], first["resume"]) == ("effnet", "photos", "allow")
     assert len(first["id"]) == 32
-    assert Run.settings == {"seed": 3, "recipe.batch": 32, "recipe.augment.crop": 0.5, "recipe.size": "None"}
+    assert Run.settings == {"seed": 3, "recipe.batch_size": 32, "recipe.augment.crop": 0.5, "recipe.size": "None"}
     assert [step for step, _ in Run.points] == [1, 2]
-    assert Run.points[0][1]["training/loss"] == 2.0
+    assert Run.points[0][1]["train/loss"] == 2.0
     assert Run.finished == 2
 
 
 def test_a_tracker_that_fails_does_not_stop_the_run(tmp_path: Path, wandb: ModuleType) -> None:
-    heard = Heard()
-    with closing(LoggingCallback(heard, tmp_path, ("tensorboard", "wandb"))) as tracked:
+    recorder = Recorder()
+    with closing(LoggingCallback(recorder, tmp_path, ("tensorboard", "wandb"))) as tracked:
         for epoch in range(1, 5):
             tracked.on_epoch_end(line(epoch))
     assert [step for step, _ in Run.points] == [1, 2]
-    assert heard.said == ["wandb has failed and is told nothing more; training goes on (no network)"]
-    assert [step for step, _ in curves(tmp_path)["training/loss"]] == [1, 2, 3, 4]
+    assert recorder.messages == ["wandb failed and is disabled; training continues (no network)"]
+    assert [step for step, _ in curves(tmp_path)["train/loss"]] == [1, 2, 3, 4]
 
 
 def test_a_tracker_that_does_not_start(tmp_path: Path, wandb: Any) -> None:
@@ -170,5 +155,5 @@ def test_a_tracker_that_does_not_start(tmp_path: Path, wandb: Any) -> None:
         raise PermissionError("no key")
 
     wandb.init = init
-    with pytest.raises(ValueError, match=r"wandb does not start \(no key\): set it up first, or train without it"):
+    with pytest.raises(ValueError, match=r"wandb failed to start \(no key\): set it up first, or train without it"):
         LoggingCallback(Callback(), tmp_path, ("tensorboard", "wandb"))

@@ -15,8 +15,8 @@ from effnet.data.preprocessing import normalize
 from effnet.metadata import Labels, Numerics
 from effnet.net import EfficientNet
 from effnet.net.surgery import fold_batch_norm
-from effnet.training.metrics import make_scorer
 from effnet.training.model_soup import make_soup, soup_runs
+from effnet.training.validation import score_model
 from effnet.weights import save
 from tests.squares import CLASSES, squares, trained_on_squares
 
@@ -66,7 +66,7 @@ def test_all_are_averaged_weights_and_statistics() -> None:
     assert [bias(model) for model in models] == pytest.approx([1, 2, -6])  # untouched
     assert not made.training
     assert "averaged with 2 others" in made.provenance.history[-1]
-    assert "average of networks 1, 2, 3" in found.in_words()
+    assert "average of networks 1, 2, 3" in found.summary()
 
 
 def test_greedy_keeps_what_helps() -> None:
@@ -80,13 +80,13 @@ def test_greedy_keeps_what_helps() -> None:
         ((1, 0), False),
         ((1, 2), False),
     ]
-    assert "no soup of these 4 networks is better than number 2 alone" in found.in_words()
+    assert "no average of these 4 networks is better than number 2 alone" in found.summary()
     assert bias(made) == pytest.approx(-1)
     made, found = make_soup([*models, shifted(base, 1.2)], lambda model: abs(bias(model)))
     assert found.members == (1, 4)
     assert found.loss == pytest.approx(0.1)
     assert bias(made) == pytest.approx(0.1)
-    assert "networks 2, 5: loss 0.1000, the best of them alone 1.0000" in found.in_words()
+    assert "networks 2, 5: loss 0.1000, the best of them alone 1.0000" in found.summary()
 
 
 @pytest.mark.parametrize("greedy", [True, False])
@@ -124,15 +124,15 @@ def test_networks_must_agree() -> None:
     other.labels = Labels(("a", "b", "c"))
     with pytest.raises(ValueError, match="differs from the first in its labels"):
         make_soup([base, other], lambda model: 0.0)
-    with pytest.raises(ValueError, match="at least two networks, and there is one"):
+    with pytest.raises(ValueError, match="at least two networks, got 1"):
         make_soup([base], lambda model: 0.0)
-    with pytest.raises(ValueError, match="batch norm was folded"):
+    with pytest.raises(ValueError, match="batch norm is folded"):
         make_soup([fold_batch_norm(base), fold_batch_norm(base)], lambda model: 0.0)
 
 
 def test_the_examiner_judges_as_the_network_answers() -> None:
     model, pictures = trained_on_squares(), squares(60, seed=7)
-    found = make_scorer(pictures, "cpu")(model)
+    found = score_model(model, pictures, "cpu")
     from effnet.data import load_input
 
     seen = torch.stack([torch.from_numpy(load_input(item.image, model.preprocess)) for item in pictures.items])
@@ -153,11 +153,18 @@ def finished(
     save(model, folder / "model.safetensors")
     with (folder / "split.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(("picture", "label", "part"))
-        rows.writerows((name, "x", "select") for name in select)
-        rows.writerow(("elsewhere", "x", "fit"))
+        rows.writerow(("image", "label", "split"))
+        rows.writerows((name, "x", "selection") for name in select)
+        rows.writerow(("elsewhere", "x", "train"))
     (folder / "run.json").write_text(json.dumps({"select_on": on}))
-    result = {"chosen": chosen, "evaluations": {}, "history": [], "probe_top1": None, "left_out": []}
+    result = {
+        "chosen": chosen,
+        "evaluations": {},
+        "history": [],
+        "probe_metric": None,
+        "skipped": [],
+        "seconds": 0.0,
+    }
     (folder / "result.json").write_text(json.dumps(result))
     return folder
 
@@ -179,7 +186,7 @@ def test_runs_become_a_soup(tmp_path: Path) -> None:
     made, found = soup_runs(runs, splits, device="cpu")
     assert len(found.members) > 1  # errors of their own, which an average loses
     assert found.loss < min(found.model_losses)
-    score = make_scorer(pictures.subset(range(60)), "cpu")(made)
+    score = score_model(made, pictures.subset(range(60)), "cpu")
     assert score.loss == pytest.approx(found.loss, rel=1e-3)
     assert score.logit_scale == pytest.approx(1, rel=0.2)  # the logits are scaled already
     assert made.labels.names == CLASSES
@@ -191,15 +198,15 @@ def test_runs_that_cannot_be_judged_alike(tmp_path: Path) -> None:
     names = [item.name for item in pictures.items]
     one = finished(tmp_path / "one", base, names[:20])
     for folder, said in {
-        finished(tmp_path / "other", base, names[15:35]): r"different pictures \(5 in common\).*one --seed",
-        finished(tmp_path / "probe", base, names[:20], chosen="probe"): "kept its probe",
-        finished(tmp_path / "val", base, names[:20], on="val"): "give runs that agree",
-        tmp_path / "none": "holds no finished run",
+        finished(tmp_path / "other", base, names[15:35]): r"only 5 selection images in common.*same --seed",
+        finished(tmp_path / "probe", base, names[:20], chosen="probe"): "kept its linear probe",
+        finished(tmp_path / "val", base, names[:20], on="val"): "pass runs that agree",
+        tmp_path / "none": "has no finished run",
     }.items():
         with pytest.raises(ValueError, match=said):
             soup_runs([one, folder], splits, device="cpu")
     two = finished(tmp_path / "two", base, names[:20])
-    with pytest.raises(ValueError, match="has 10 of the 20 pictures"):
+    with pytest.raises(ValueError, match="has 10 of the 20 selection images"):
         soup_runs([one, two], Splits(pictures.subset(range(10)), None, None), device="cpu")
 
 
@@ -209,4 +216,4 @@ def test_pictures_of_the_validation_set(tmp_path: Path) -> None:
     runs = [finished(tmp_path / str(seed), noisy(base, seed), names, on="val") for seed in range(2)]
     wrong = ImageDataset(tuple(Item(item.image, 0, item.name) for item in pictures.items), pictures.labels)
     _, found = soup_runs(runs, Splits(wrong, pictures, None), device="cpu")
-    assert found.model_losses[0] == pytest.approx(make_scorer(pictures, "cpu")(noisy(base, 0)).loss, rel=1e-3)
+    assert found.model_losses[0] == pytest.approx(score_model(noisy(base, 0), pictures, "cpu").loss, rel=1e-3)

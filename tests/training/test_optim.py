@@ -12,8 +12,7 @@ import torch
 from effnet.arch import ARCHS
 from effnet.net import create
 from effnet.training.dry_run import simulate_recipe
-from effnet.training.ema import ExponentialMovingAverage, ema_decay_at
-from effnet.training.optim import RMSProp, make_optimizer
+from effnet.training.optim import ExponentialMovingAverage, RMSProp, ema_decay_at, make_optimizer
 from effnet.training.recipes import PAPER_RECIPES, Recipe
 from effnet.training.schedule import set_learning_rate
 

@@ -40,22 +40,22 @@ def test_what_v2_rises_to() -> None:
 
 def test_parts_thaw_from_above() -> None:
     recipe = Recipe(name="test", epochs=12, unfreeze_every_epochs=1.0)
-    frozen = [one.frozen_up_to for one in simulate_recipe(recipe, ARCHS["b0"]).epochs]
+    frozen = [one.frozen_until for one in simulate_recipe(recipe, ARCHS["b0"]).epochs]
     assert frozen == ["head", *(f"stage{number}" for number in range(7, 0, -1)), "stem", "", "", ""]
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"optimiser": "adam"}, "optimiser must be one of adamw, rmsprop, sgd"),
+        ({"optimizer": "adam"}, "optimizer must be one of adamw, rmsprop, sgd"),
         ({"learning_rate": 0}, "learning_rate must be above 0"),
-        ({"norms": "thawed"}, "norms must be one of auto, train, frozen, estimated"),
+        ({"batch_norm": "thawed"}, "batch_norm must be one of auto, train, frozen, estimated"),
         ({"drop_path": 1.0}, "drop_path must be"),
-        ({"progress": ProgressiveLearning}, "Progress"),
+        ({"progressive": ProgressiveLearning}, "Progress"),
     ],
 )
 def test_refused(settings: dict[str, object], said: str) -> None:
-    if settings.get("progress"):
+    if settings.get("progressive"):
         with pytest.raises(ValueError, match="steps must be"):
             ProgressiveLearning(1, (128, 300), (5, 15), (0.1, 0.3))
         return
@@ -64,7 +64,7 @@ def test_refused(settings: dict[str, object], said: str) -> None:
 
 
 def test_an_unknown_name() -> None:
-    with pytest.raises(ValueError, match="no recipe is called 'paper_b9'; did you mean"):
+    with pytest.raises(ValueError, match="unknown recipe 'paper_b9'; did you mean"):
         get_recipe("paper_b9", pretrained=False)
 
 
@@ -75,9 +75,9 @@ def test_settings_are_changed_by_their_names() -> None:
     assert recipe.patience == 3
     assert recipe.augment.min_crop_area == RECIPES["scratch"].augment.min_crop_area
     for wrong, said in (
-        ("balanse=loss", "no field is called 'balanse'; did you mean"),
+        ("balanse=loss", "unknown field 'balanse'; did you mean"),
         ("augment.mixup=-1", "mixup must be"),
-        ("balance", "changes nothing: write name=value"),
+        ("balance", "is not a setting: write name=value"),
         ("patience=soon", "patience must be"),
     ):
         with pytest.raises(ValueError, match=said):

@@ -95,8 +95,8 @@ def model() -> EfficientNet:
 
 
 def test_tells_what_happened(tmp_path: Path, model: EfficientNet) -> None:
-    found = replace(evaluation(["cat", "dog", "owl"]), left_out=("late.jpg is gone",))
-    run = replace(result(found), probe_top1=0.7125, left_out=("a/<b>.jpg is not an image",))
+    found = replace(evaluation(["cat", "dog", "owl"]), skipped=("late.jpg is gone",))
+    run = replace(result(found), probe_metric=0.7125, skipped=("a/<b>.jpg is not a picture",))
     write_report(tmp_path / "report.html", run, model, FINETUNE)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     right = round(found.top1 * 60)
@@ -237,7 +237,7 @@ def test_what_is_told_is_shown(tmp_path: Path, model: EfficientNet) -> None:
     for text in (
         *("photos & more", data.fingerprint, "effnet train 'a b'", "1 h 23 min", "2.1 GB", "7 GB"),
         *("4 × A <fast> GPU, bfloat16", "Learned from", "Reported on: holdout"),
-        '"layer_rate": 1.0',
+        '"layer_lr_decay": 1.0',
     ):
         assert text in page.said, text
     rows = re.search(r"learned from .*?owl (.*?)Pictures left out", page.said, re.DOTALL)
@@ -247,7 +247,7 @@ def test_what_is_told_is_shown(tmp_path: Path, model: EfficientNet) -> None:
     assert len(page.images) == mistakes
 
 
-PARTS = ("fit", "select", "holdout")
+PARTS = ("train", "selection", "holdout")
 SHARES = (range(3), range(3, 6), range(6, 12))
 
 
@@ -293,7 +293,7 @@ def test_any_of_the_labels(tmp_path: Path, model: EfficientNet) -> None:
         *(f"{one.average_precision:.1%}" for one in found.labels if one.average_precision is not None),
         *(f"{one.recall:.1%}" for one in found.labels if one.images),
         *(f"{one.probability:.1%}" for one in found.mistakes[:MAX_MISTAKES]),
-        *("labels right 81.25% after epoch 2", "[0].labels"),
+        *("label accuracy 81.25% after epoch 2", "[0].labels"),
     ):
         assert text in page.said, text
     assert "confusion" not in str(page.tags)
@@ -311,7 +311,7 @@ def test_values(tmp_path: Path, model: EfficientNet) -> None:
     )
     pictures = {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes}
     before, model.labels = model.labels, replace(model.labels, task="regression")
-    write_report(tmp_path / "report.html", replace(result(found), probe_top1=0.875), model, FINETUNE, pictures)
+    write_report(tmp_path / "report.html", replace(result(found), probe_metric=0.875), model, FINETUNE, pictures)
     model.labels = before
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     for text in (

@@ -25,8 +25,9 @@ from effnet.training.recipes import Recipe
 from effnet.training.config import Resources
 from effnet.training.train import train
 from effnet.data.augment import Augment
-loop.CHECKPOINT_SECONDS, loop.LOOKED_EVERY = 0.02, 1
-recipe = Recipe(name="quick", epochs=4, batch=8, norm_momentum=0.3, average=0.9, augment=Augment(mixup=0.2, jitter=0.2))
+loop.CHECKPOINT_SECONDS, loop.CLOCK_CHECK_BATCHES = 0.02, 1
+augment = Augment(mixup=0.2, color_jitter=0.2)
+recipe = Recipe(name="quick", epochs=4, batch_size=8, bn_momentum=0.3, ema_decay=0.9, augment=augment)
 out, workers = sys.argv[2], int(sys.argv[3])
 resources = Resources(workers=workers)
 train(sys.argv[1], recipe, out=out, model="nano", weights="none", seed=3, resume=True, resources=resources)

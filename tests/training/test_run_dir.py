@@ -20,12 +20,12 @@ FOUND = (
 )
 
 
-@pytest.mark.parametrize("found", FOUND, ids=lambda found: found.kind)
+@pytest.mark.parametrize("found", FOUND, ids=lambda found: found.task)
 def test_there_and_back(found: AnyEvaluation, tmp_path: Path) -> None:
     folder = RunDir(tmp_path)
     result = TrainResult(folder.model, "fine-tuned", {"val": found}, (), None, ("x: damaged",))
     folder.write_result(result)
     assert folder.read_result() == result
     said = json.loads((tmp_path / "result.json").read_text())
-    assert (said["figure"], said["pictures"]) == (list(found.primary_metric), 3)
+    assert (said["primary_metric"], said["images"]) == (list(found.primary_metric), 3)
     assert ("top1" in said) == (found.task == "classification")

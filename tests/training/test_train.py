@@ -22,59 +22,45 @@ from effnet.data.dataset import Item
 from effnet.metadata import Labels
 from effnet.runtime.torch import EagerEngine
 from effnet.training import loop
-from effnet.training.callbacks import Callback
 from effnet.training.checkpoint import Checkpoints
 from effnet.training.config import Resources
 from effnet.training.distributed import Distributed
-from effnet.training.ema import ExponentialMovingAverage
 from effnet.training.loop import apply_phase
 from effnet.training.losses import TrainingLoss
+from effnet.training.optim import ExponentialMovingAverage
 from effnet.training.recipes import RECIPES, Recipe
-from tests.training.conftest import paint
+from tests.training.conftest import Recorder, paint
 
 QUICK = Recipe(name="quick", epochs=2, batch_size=16, learning_rate=0.01, bn_momentum=0.3, ema_decay=0.5)
 SHARED = Path(__file__).parents[2].parent / "shared"
 
 
-class Heard(Callback):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.stages: set[str] = set()
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        assert 0 < done <= total
-        self.stages.add(stage)
-
-
-def run(data: Path, out: Path, **settings: object) -> effnet.training.run_dir.Result:  # type: ignore[name-defined]
+def run(data: Path, out: Path, **settings: object) -> effnet.training.run_dir.TrainResult:  # type: ignore[name-defined]
     given = {"model": "nano", "weights": "none", "resources": Resources(workers=0), **settings}
     return effnet.train(data, given.pop("recipe", QUICK), out=out, **given)  # type: ignore[arg-type]
 
 
-def parts(out: Path) -> dict[str, list[str]]:
+def read_splits(out: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     with (out / "split.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            found.setdefault(row["part"], []).append(row["picture"])
+            found.setdefault(row["split"], []).append(row["image"])
     return found
 
 
 def test_a_folder_becomes_a_model(photos: Path, tmp_path: Path) -> None:
-    heard = Heard()
-    result = run(photos, tmp_path / "out", watch=heard)
-    assert result.evaluation.pictures == 8
-    assert result.split == "holdout"
+    recorder = Recorder()
+    result = run(photos, tmp_path / "out", callback=recorder)
+    assert result.evaluation.images == 8
+    assert result.report_split == "holdout"
     model = effnet.load(tmp_path / "out")
     assert model.labels.names == ("dark", "light")
     assert model.arch == effnet.ARCHS["nano"]
     assert "recipe quick" in model.provenance.history[0]
-    found = parts(tmp_path / "out")
-    assert {part: len(names) for part, names in found.items()} == {"holdout": 8, "select": 6, "fit": 26}
+    found = read_splits(tmp_path / "out")
+    assert {part: len(names) for part, names in found.items()} == {"holdout": 8, "selection": 6, "train": 26}
     assert sum(map(len, found.values())) == len(set().union(*found.values()))
-    assert {"epoch 1/2", "epoch 2/2", "held out"} <= heard.stages
+    assert {"epoch 1/2", "epoch 2/2", "validation"} <= {phase for phase, _, _ in recorder.progress}
     assert json.loads((tmp_path / "out/result.json").read_text())["top1"] == result.evaluation.top1
     assert "</html>" in (tmp_path / "out/report.html").read_text()
 
@@ -92,7 +78,7 @@ def test_what_only_training_needs_is_let_go(photos: Path, tmp_path: Path, monkey
         assert all(parameter.grad is None for parameter in model.parameters())
         return effnet.evaluate(model, *args, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "Average", averaged)
+    monkeypatch.setattr(loop, "ExponentialMovingAverage", averaged)
     monkeypatch.setattr("effnet.training.train.evaluate", judged)
     assert len(run(photos, tmp_path / "out").history) == 2
 
@@ -115,29 +101,32 @@ def test_validation_folder_is_only_reported_on(photos: Path, tmp_path: Path) -> 
     paint(data / "val", "dark", 70, 4, seed=9)
     paint(data / "val", "light", 180, 4, seed=9)
     result = run(data, tmp_path / "out")
-    assert result.split == "val"
-    assert {part: len(names) for part, names in parts(tmp_path / "out").items()} == {"val": 8, "select": 8, "fit": 32}
+    assert result.report_split == "val"
+    assert {part: len(names) for part, names in read_splits(tmp_path / "out").items()} == {
+        "val": 8,
+        "selection": 8,
+        "train": 32,
+    }
     # Other validation pictures, even wrongly labelled ones, give the same model: nothing was chosen on them.
     (data / "val/dark").rename(data / "val/x")
     (data / "val/light").rename(data / "val/dark")
     (data / "val/x").rename(data / "val/light")
     assert run(data, tmp_path / "other").model.read_bytes() == result.model.read_bytes()
     chosen = run(data, tmp_path / "chosen", select_on="val")
-    assert {part: len(names) for part, names in parts(tmp_path / "chosen").items()}["fit"] == 40
-    assert "chosen" in chosen.split
+    assert {part: len(names) for part, names in read_splits(tmp_path / "chosen").items()}["train"] == 40
+    assert chosen.report_split == "val (selection)"
 
 
 def test_a_picture_that_is_in_train_and_in_validation_is_said(photos: Path, tmp_path: Path) -> None:
-    data, heard = tmp_path / "data", Heard()
+    data, recorder = tmp_path / "data", Recorder()
     shutil.copytree(photos, data / "train")
     paint(data / "val", "dark", 70, 4, seed=9)
     paint(data / "val", "light", 180, 4, seed=9)
     shutil.copy(data / "train/dark/00.png", data / "val/dark/copy.png")
-    run(data, tmp_path / "out", epochs=1, watch=heard)
+    run(data, tmp_path / "out", epochs=1, callback=recorder)
     assert (
-        "1 picture of val is in train as well: dark/00.png = dark/copy.png; "
-        "figures on val will look better than they are"
-    ) in heard.lines
+        "1 image of val is in train as well: dark/00.png = dark/copy.png; results on val will look better than they are"
+    ) in recorder.messages
 
 
 def test_used_folder_resume_and_finished(photos: Path, tmp_path: Path) -> None:
@@ -157,13 +146,13 @@ def test_used_folder_resume_and_finished(photos: Path, tmp_path: Path) -> None:
         run(photos, tmp_path / "mine", resume=True)
 
 
-def test_unreadable_pictures_are_named_and_left_out(photos: Path, tmp_path: Path) -> None:
+def test_unreadable_pictures_are_named_and_skipped(photos: Path, tmp_path: Path) -> None:
     (photos / "dark/broken.jpg").write_bytes(b"no picture at all")
-    heard = Heard()
-    result = run(photos, tmp_path / "out", watch=heard)
-    assert len(result.left_out) == 1
-    assert "broken.jpg" in result.left_out[0]
-    assert any("1 picture" in line and "broken.jpg" in line for line in heard.lines)
+    recorder = Recorder()
+    result = run(photos, tmp_path / "out", callback=recorder)
+    assert len(result.skipped) == 1
+    assert "broken.jpg" in result.skipped[0]
+    assert any("1 image is unreadable" in line and "broken.jpg" in line for line in recorder.messages)
     with pytest.raises(ImageError, match=r"broken\.jpg"):
         run(photos, tmp_path / "strict", strict=True)
 
@@ -171,7 +160,7 @@ def test_unreadable_pictures_are_named_and_left_out(photos: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 1, "minutes": 1.0}, "either epochs or minutes"),
+        ({"epochs": 1, "minutes": 1.0}, "epochs cannot be combined with minutes"),
         ({"minutes": -1.0}, "above 0"),
         ({"epochs": 0}, "train nothing"),
         ({"recipe": "finetune"}, "--weights FILE"),
@@ -179,9 +168,9 @@ def test_unreadable_pictures_are_named_and_left_out(photos: Path, tmp_path: Path
         ({"model": "b33"}, "did you mean b3"),
         ({"weights": None}, "--weights FILE.*--weights none"),
         ({"weights": "nowhere.pth"}, "no such file"),
-        ({"select_on": "val"}, "validation folder"),
+        ({"select_on": "val"}, "requires a validation set"),
         ({"select_on": "test"}, "one of holdout, val"),
-        ({"batch": 0}, "batch must be"),
+        ({"batch_size": 0}, "batch_size must be"),
         ({"resources": Resources(device="warp9")}, "no device"),
     ],
 )
@@ -210,16 +199,16 @@ def test_loss_that_is_no_number_is_said(photos: Path, tmp_path: Path, monkeypatc
         calls.append(1)
         return sound(self, logits, wanted) * (torch.nan if len(calls) > 3 else 1)
 
-    monkeypatch.setattr(TrainingLoss, "_losses", losses)
+    monkeypatch.setattr(TrainingLoss, "_image_losses", losses)
     with pytest.raises(
-        ValueError, match=r"epoch 2: .* lower learning rate.* weights after epoch 1, the best so far, are"
+        ValueError, match=r"diverged in epoch 2 .* lower learning rate.* weights after epoch 1, the best so far, are"
     ):
         run(photos, tmp_path / "out")
     assert effnet.load(tmp_path / "out" / "model.safetensors").labels.names == ("dark", "light")
     calls.clear()
-    monkeypatch.setattr("effnet.weights.formats.write", lambda *_: no_space())
+    monkeypatch.setattr("effnet.weights.formats.write_checkpoint", lambda *_: no_space())
     with pytest.raises(
-        ValueError, match=r"epoch 2: .* lower learning rate.*model\.safetensors could not be .* disk is full"
+        ValueError, match=r"epoch 2 .* lower learning rate.*model\.safetensors could not be .* disk is full"
     ):
         run(photos, tmp_path / "full")
 
@@ -233,8 +222,8 @@ def test_a_probe_outlives_a_loss_that_is_no_number(
 ) -> None:
     settings = {"model": None, "weights": run(photos, tmp_path / "first").model}
     probe = effnet.load(run(photos, tmp_path / "probe", recipe="probe", **settings).model)
-    monkeypatch.setattr(TrainingLoss, "_losses", lambda self, logits, wanted: logits.sum(1) * torch.nan)
-    with pytest.raises(ValueError, match=r"epoch 1: .* lower learning rate.*; the probe's weights, the best so far"):
+    monkeypatch.setattr(TrainingLoss, "_image_losses", lambda self, logits, targets: logits.sum(1) * torch.nan)
+    with pytest.raises(ValueError, match=r"epoch 1 .* lower learning rate.*; the linear probe, the best so far"):
         run(photos, tmp_path / "out", recipe="finetune", epochs=1, **settings)
     kept = effnet.load(tmp_path / "out" / "model.safetensors")
     assert torch.equal(kept.classifier.weight, probe.classifier.weight)
@@ -253,7 +242,7 @@ def overflowing(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
 
 def test_every_loss_held_out_is_no_number(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overflowing(monkeypatch, 2)
-    with pytest.raises(ValueError, match=r"failed in epoch 2: the loss of the pictures held out is not a number; try"):
+    with pytest.raises(ValueError, match=r"diverged in epoch 2 \(the selection loss is NaN\): try"):
         run(photos, tmp_path / "out")
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
@@ -261,8 +250,8 @@ def test_every_loss_held_out_is_no_number(photos: Path, tmp_path: Path, monkeypa
 def test_a_young_average_may_come_right(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overflowing(monkeypatch, 1)
     first, second = run(photos, tmp_path / "out").history
-    assert first.select_loss == inf
-    assert f"{second.select_loss:.3f} after epoch 2 of 2" in (tmp_path / "out" / "report.html").read_text()
+    assert first.selection_loss == inf
+    assert f"{second.selection_loss:.3f} after epoch 2 of 2" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_an_average_that_is_no_number_ends_the_run(
@@ -278,18 +267,18 @@ def test_an_average_that_is_no_number_ends_the_run(
             self.model.classifier.bias.fill_(torch.nan)
 
     monkeypatch.setattr(ExponentialMovingAverage, "update", update)
-    with pytest.raises(ValueError, match=r"epoch 2: the loss of the pictures held out .* after epoch 1, the best"):
+    with pytest.raises(ValueError, match=r"epoch 2 \(the selection loss .* after epoch 1, the best"):
         run(photos, tmp_path / "out", epochs=4)
     assert effnet.load(tmp_path / "out" / "model.safetensors").classifier.bias.isfinite().all()
 
 
 @pytest.mark.parametrize(
-    ("name", "epoch"), [("00002-0000000.pt", 1), ("model.safetensors", 2), ("report.html", 2), ("rates.svg", None)]
+    ("name", "epoch"), [("00002-0000000.pt", 1), ("model.safetensors", 2), ("report.html", 2), ("lr_finder.svg", None)]
 )
 def test_a_full_disk_is_said_and_costs_no_checkpoint(
     name: str, epoch: int | None, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"learning_rate": "find", "recipe": replace(QUICK, batch=8)} if name == "rates.svg" else {}
+    settings = {"learning_rate": "find", "recipe": replace(QUICK, batch_size=8)} if name == "lr_finder.svg" else {}
     moved, out = Path.replace, tmp_path / "out"
 
     def replaced(path: Path, target: Path) -> Path:
@@ -318,19 +307,19 @@ def test_out_of_memory_halves_the_parts_and_keeps_the_batch(
         return sound(self, logits, *rest)
 
     monkeypatch.setattr(TrainingLoss, "__call__", call)
-    heard = Heard()
-    run(photos, tmp_path / "out", watch=heard)
+    recorder = Recorder()
+    run(photos, tmp_path / "out", callback=recorder)
     assert max(seen) <= 6
-    assert any("out of memory: from here on a batch is computed in 2 parts" in line for line in heard.lines)
+    assert any("out of memory: continuing with 2 gradient accumulation steps" in line for line in recorder.messages)
     monkeypatch.setattr(TrainingLoss, "__call__", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
-    with pytest.raises(ValueError, match="not enough memory for a single picture: try --checkpointing"):
+    with pytest.raises(ValueError, match="out of memory for a single image: try --checkpointing"):
         run(photos, tmp_path / "second")
 
 
-def test_out_of_memory_in_one_of_several_processes_names_the_parts(
+def test_out_of_memory_in_one_of_several_processes_names_the_read_splits(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound, heard = TrainingLoss.__call__, Heard()
+    sound, recorder = TrainingLoss.__call__, Recorder()
 
     def call(self: TrainingLoss, logits: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
         if len(logits) > 6:
@@ -340,18 +329,18 @@ def test_out_of_memory_in_one_of_several_processes_names_the_parts(
     class OneOfTwo(Distributed):
         def __init__(self, *settings: Any, **named: Any) -> None:
             super().__init__(*settings, **named)
-            self.ranks = 2
+            self.world_size = 2
 
     monkeypatch.setattr(TrainingLoss, "__call__", call)
     with monkeypatch.context() as patched:
-        patched.setattr("effnet.training.train.Place", OneOfTwo)
-        with pytest.raises(ValueError, match="--resume --accumulate 2, which computes the same batch in more parts"):
+        patched.setattr("effnet.training.train.Distributed", OneOfTwo)
+        with pytest.raises(ValueError, match="--resume --accumulate 2, which splits the same batch"):
             run(photos, tmp_path / "out")
-    run(photos, tmp_path / "out", resume=True, watch=heard, resources=Resources(workers=0, accumulation_steps=4))
-    assert not any("out of memory" in line for line in heard.lines)
+    run(photos, tmp_path / "out", resume=True, callback=recorder, resources=Resources(workers=0, accumulation_steps=4))
+    assert not any("out of memory" in line for line in recorder.messages)
 
 
-@pytest.mark.parametrize("where", ["torch.optim.AdamW.step", "effnet.training.train.Stages._score_on_selection"])
+@pytest.mark.parametrize("where", ["torch.optim.AdamW.step", "effnet.training.loop.Validator.score"])
 def test_out_of_memory_beside_the_batches(
     where: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,36 +348,36 @@ def test_out_of_memory_beside_the_batches(
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
     monkeypatch.setattr(where, fail)
-    with pytest.raises(ValueError, match="there is not enough memory: try a smaller --size or network"):
+    with pytest.raises(ValueError, match="out of memory: try a smaller --image-size or a smaller network"):
         run(photos, tmp_path / "out")
 
 
 def test_minutes_become_epochs_once(photos: Path, tmp_path: Path) -> None:
-    heard = Heard()
-    result = run(photos, tmp_path / "out", minutes=0.02, watch=heard)
+    recorder = Recorder()
+    result = run(photos, tmp_path / "out", minutes=0.02, callback=recorder)
     assert 1 <= len(result.history) <= 200
-    assert any("an epoch takes about" in line for line in heard.lines)
+    assert any("one epoch takes about" in line for line in recorder.messages)
 
 
 def test_probe_of_own_weights(photos: Path, tmp_path: Path) -> None:
     first = run(photos, tmp_path / "first")
-    heard = Heard()
-    second = run(photos, tmp_path / "second", model=None, weights=first.model, recipe="probe", watch=heard)
+    recorder = Recorder()
+    second = run(photos, tmp_path / "second", model=None, weights=first.model, recipe="probe", callback=recorder)
     assert second.chosen == "probe"
-    assert second.probe_top1 is not None
+    assert second.probe_metric is not None
     assert second.history == ()
-    assert any(line.startswith("probe:") for line in heard.lines)
+    assert any(line.startswith("linear probe on the frozen nano") for line in recorder.messages)
 
 
 def test_finetuning_says_what_it_does_about_batch_norm(photos: Path, tmp_path: Path) -> None:
     """And does the same as one that is told to."""
-    first, heard = run(photos, tmp_path / "first"), Heard()
+    first, recorder = run(photos, tmp_path / "first"), Recorder()
     auto, frozen = (
-        run(photos, tmp_path / name, model=None, weights=first.model, recipe=recipe, epochs=1, watch=heard)
-        for name, recipe in (("auto", "finetune"), ("frozen", replace(RECIPES["finetune"], norms="frozen")))
+        run(photos, tmp_path / name, model=None, weights=first.model, recipe=recipe, epochs=1, callback=recorder)
+        for name, recipe in (("auto", "finetune"), ("frozen", replace(RECIPES["finetune"], batch_norm="frozen")))
     )
-    assert [line for line in heard.lines if line.startswith("batch norm")] == [
-        "batch norm: frozen, since those that the weights bring are better than any from fewer than 20,000 pictures"
+    assert [line for line in recorder.messages if line.startswith("batch norm")] == [
+        "batch norm: frozen, since fewer than 20,000 images do not improve the statistics"
     ]
     assert [replace(one, seconds=0.0) for one in auto.history] == [replace(one, seconds=0.0) for one in frozen.history]
     assert auto.model.read_bytes() == frozen.model.read_bytes()
@@ -417,20 +406,20 @@ def test_validation_that_is_chosen_by_is_never_learned_from(photos: Path, tmp_pa
 
 
 def test_a_rate_is_found_once(photos: Path, tmp_path: Path) -> None:
-    heard = Heard()
-    wide = replace(QUICK, batch=8)
-    result = run(photos, tmp_path / "out", recipe=wide, learning_rate="find", watch=heard)
-    assert any(line.startswith("learning rate: ") for line in heard.lines)
-    assert (tmp_path / "out" / "rates.svg").read_text().startswith("<svg")
+    recorder = Recorder()
+    wide = replace(QUICK, batch_size=8)
+    result = run(photos, tmp_path / "out", recipe=wide, learning_rate="find", callback=recorder)
+    assert any(line.startswith("learning rate: ") for line in recorder.messages)
+    assert (tmp_path / "out" / "lr_finder.svg").read_text().startswith("<svg")
     assert result.history[0].learning_rate != QUICK.learning_rate
-    with pytest.raises(ValueError, match='the learning rate is a number, or "find"'):
+    with pytest.raises(ValueError, match='the learning rate must be a number or "find"'):
         run(photos, tmp_path / "other", learning_rate="search")
 
 
 def test_larger_sizes_are_tried(photos: Path, tmp_path: Path) -> None:
-    heard = Heard()
-    result = run(photos, tmp_path / "out", recipe=replace(QUICK, larger=True), watch=heard)
-    assert any("32×32" in line for line in heard.lines)
+    recorder = Recorder()
+    result = run(photos, tmp_path / "out", recipe=replace(QUICK, tune_test_resolution=True), callback=recorder)
+    assert any("32×32" in line for line in recorder.messages)
     assert effnet.load(result.model).preprocess.size[0] in (32, 48)
 
 
@@ -442,7 +431,7 @@ def test_parts_thaw_one_after_the_other(photos: Path, tmp_path: Path, monkeypatc
         seen.append({name.partition(".")[0] for name, value in model.named_parameters() if value.requires_grad})
 
     monkeypatch.setattr(loop, "apply_phase", settled)
-    run(photos, tmp_path / "out", recipe=replace(QUICK, epochs=3, unfreeze=1.0))
+    run(photos, tmp_path / "out", recipe=replace(QUICK, epochs=3, unfreeze_every_epochs=1.0))
     assert seen == [{"classifier"}, {"classifier", "head"}, {"classifier", "head", "stage3"}]
 
 
@@ -460,8 +449,8 @@ def test_labels_of_other_kinds(kind: str, photos: Path, tmp_path: Path) -> None:
     splits = Splits(ImageDataset(items, Labels(names, kind)), None, None)
     recipe = replace(QUICK, epochs=10, learning_rate=0.005, label_smoothing=0.0)
     result = run(splits, tmp_path / "out", recipe=recipe)  # type: ignore[arg-type]
-    assert result.evaluation.headline.value > 0.8
+    assert result.evaluation.primary_metric.value > 0.8
     assert effnet.load(result.model).labels == Labels(names, kind)
     assert (tmp_path / "out" / "report.html").exists()
     probed = run(splits, tmp_path / "probed", weights=result.model, model=None, recipe="probe")  # type: ignore[arg-type]
-    assert probed.evaluation.headline.value > 0.8
+    assert probed.evaluation.primary_metric.value > 0.8

@@ -12,14 +12,16 @@ from pathlib import Path
 from statistics import median
 from textwrap import dedent
 
+import torch
+
 from effnet.arch import count
 from effnet.data import ImageDataset
 from effnet.data.image_io import ImageSource
 from effnet.draw.training_plots import plot_curves
 from effnet.net import EfficientNet
-from effnet.timing import describe_machine, installed_versions
+from effnet.tasks import task_of
+from effnet.timing import describe_machine, installed_versions, peak_memory
 from effnet.training.callbacks import EpochMetrics
-from effnet.training.metrics import METRIC_NAMES
 from effnet.training.recipes import Recipe
 from effnet.training.report.html import (
     bullet_list,
@@ -64,7 +66,7 @@ def model_section(result: TrainResult, model: EfficientNet, recipe: Recipe, comm
 
 def _format_metric(value: float, task: str) -> str:
     """As "top-1 92.1%"."""
-    return f"{METRIC_NAMES[task]} " + (f"{value:.3f}" if task == "regression" else f"{value:.2%}")
+    return task_of(task).format_metric(value, digits=2)
 
 
 def _selection_reason(result: TrainResult, recipe: Recipe) -> str:
@@ -86,7 +88,7 @@ def curves_section(result: TrainResult, task: str) -> str:
     best = min(lines, key=lambda line: line.selection_loss)
     marked = (best.epoch, "kept" if result.chosen != "probe" else "best")
     losses = {"training": [line.train_loss for line in lines], "held out": [line.selection_loss for line in lines]}
-    figure = METRIC_NAMES[task]
+    figure = task_of(task).metric
     held_out, rates = {"held out": [line.selection_metric for line in lines]}, [line.learning_rate for line in lines]
     percent = task != "regression"
     changed = "changed pictures" if task == "regression" else "changed pictures and smoothed labels"
@@ -107,7 +109,7 @@ def curves_section(result: TrainResult, task: str) -> str:
 
 def unreadable_section(result: TrainResult) -> str:
     """The pictures that could not be read."""
-    every = [*result.unreadable, *(text for one in result.evaluations.values() for text in one.skipped)]
+    every = [*result.skipped, *(text for one in result.evaluations.values() for text in one.skipped)]
     if not every:
         return "<p>None: every picture could be read.</p>"
     return f"<p>{len(every):,} could not be read:</p>{collapsible(every, bullet_list)}"
@@ -171,6 +173,19 @@ class RunCost:
     device_count: int = 1
     precision: str = ""
 
+    @classmethod
+    def measure(cls, seconds: float, device: torch.device, device_count: int, precision: str) -> RunCost:
+        """Return the cost of a run that took ``seconds`` in this process."""
+        on_gpu = device.type == "cuda"
+        return cls(
+            seconds,
+            peak_memory(),
+            torch.cuda.max_memory_allocated(device) if on_gpu else 0,
+            torch.cuda.get_device_name(device) if on_gpu else device.type.upper(),
+            device_count,
+            precision,
+        )
+
 
 def cost_section(cost: RunCost, history: Sequence[EpochMetrics], model: EfficientNet) -> str:
     """The section's body: time, memory and size; what computed, and with what."""
@@ -205,7 +220,7 @@ def _format_bytes(number: int) -> str:
 # Which pictures a run was made of, so that another can tell whether it had the same.
 
 
-SPLIT_NAMES = {"fit": "learned from", "select": "chosen by"}  # any other was only reported on
+SPLIT_NAMES = {"train": "learned from", "selection": "chosen by"}  # any other was only reported on
 
 
 @dataclass(frozen=True, eq=False)
