@@ -142,5 +142,5 @@ def test_doctor_requires_classification(models: dict[str, Path]) -> None:
     from effnet.doctor.examination import sample_images
 
     model: EfficientNet = effnet.load(models["multilabel"])
-    with pytest.raises(ValueError, match="the doctor judges by the one class that is right"):
+    with pytest.raises(ValueError, match="the doctor needs a classification model"):
         sample_images(model, ImageDataset(items, Labels(NAMES, "multilabel")), 20, 0, None)
