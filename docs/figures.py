@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from effnet.arch import ARCHS, PUBLISHED_TOP1, count
-from effnet.draw.block_diagram import draw_block
+from effnet.draw.block_diagram import draw_block, make_block_spec
 from effnet.draw.diagram import Diagram
 from effnet.draw.network_diagram import draw_comparison, draw_modules, draw_network
 from effnet.lab.compare.paper_tables import figure1, table2
@@ -58,8 +58,8 @@ def diagrams() -> dict[str, Diagram]:
         "b0-modules": draw_modules("b0"),
         "b0-b3": draw_comparison(count("b0"), count("b3")),
         "v2_s": draw_network("v2_s"),
-        "mbconv": draw_block("mbconv", 16, expand=6, size=56),
-        "fused": draw_block("fused", 24, 48, stride=2, size=56),
+        "mbconv": draw_block(make_block_spec("mbconv", 16)),
+        "fused": draw_block(make_block_spec("fused", 24, 48, stride=2)),
     }
 
 

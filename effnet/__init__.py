@@ -74,7 +74,7 @@ _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in na
 __all__ = sorted(_MODULE_OF)
 
 
-if not TYPE_CHECKING:  # a type checker shall notice a name that does not exist
+if not TYPE_CHECKING:  # a type checker must notice a name that does not exist
 
     def __getattr__(name: str) -> object:
         if name == "__version__":

@@ -380,7 +380,6 @@ class _MeasuredSearch:
 def _next_log_macs(
     point: LogPoint, previous: LogPoint | None, below: LogPoint | None, above: LogPoint | None, halve: bool
 ) -> float:
-    """Return the logarithm of the MACs to try next."""
     if below and above and (halve or above[0] <= below[0]):
         return (below[0] + above[0]) / 2
     first, second = (below, above) if below and above else (previous, point)

@@ -150,6 +150,5 @@ def compare_rounding(
 
 
 def _actual_stages(arch: Arch) -> list[tuple[int, int]]:
-    """Return (channels, layers) of every stage as built."""
     channels = {layer.stage: layer.channels for layer in layers(arch, classes=0)}
     return [(channels[index], repeats) for index, repeats in enumerate(stage_depths(arch), start=1)]

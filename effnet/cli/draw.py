@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ from effnet.cli import options
 from effnet.cli.options import UsageError, parse_image_size, refuse_existing, resolve_network
 
 if TYPE_CHECKING:
-    from effnet.cli.options import ResolvedNetwork
+    from effnet.draw.block_diagram import BlockSpec
     from effnet.draw.diagram import Diagram
 
 _BLOCK_KINDS = ("mbconv", "fused", "squeeze_excite")
@@ -126,8 +126,12 @@ def draw(
             raise UsageError(f"{given_of_network[0]} applies to networks, not to a block such as {what}")
         if in_channels is None:
             raise UsageError(f"Missing option '--in-channels': pass the number of input channels of the {what}")
-        spec = (what, in_channels, out_channels, expand, kernel or 3, stride or 1, squeeze, size or _DEFAULT_MAP_SIZE)
-        outputs = _draw_block(*spec)
+        from effnet.draw.block_diagram import make_block_spec
+
+        map_size = size or _DEFAULT_MAP_SIZE
+        outputs = _draw_block(
+            make_block_spec(what, in_channels, out_channels, expand, kernel or 3, stride or 1, squeeze, map_size)
+        )
     else:
         if given_of_block:
             raise UsageError(f"{given_of_block[0]} applies to blocks, as in: effnet draw mbconv {given_of_block[0]} …")
@@ -137,22 +141,10 @@ def draw(
     _write_outputs(outputs, files, as_json)
 
 
-def _draw_block(
-    kind: str,
-    in_channels: int,
-    out_channels: int | None,
-    expand: int | None,
-    kernel: int,
-    stride: int,
-    squeeze: float | None,
-    size: int | tuple[int, int],
-) -> DrawOutputs:
+def _draw_block(spec: BlockSpec) -> DrawOutputs:
     from effnet.draw import block_diagram, text_diagram
 
-    spec = (kind, in_channels, out_channels, expand, kernel, stride, squeeze, size)
-    block = block_diagram.make_block_spec(*spec)
-    rows = block_diagram.block_to_json(block)
-    return DrawOutputs(text_diagram.block_text(block), rows, block_diagram.draw_block(*spec))
+    return DrawOutputs(text_diagram.block_text(spec), block_diagram.block_to_json(spec), block_diagram.draw_block(spec))
 
 
 def _draw_network(
@@ -169,7 +161,10 @@ def _draw_network(
 
     network = resolve_network(what)
     if block is not None:
-        return _draw_block_of_network(network, block, size)
+        from effnet.draw.block_diagram import find_block_spec
+
+        outputs = _draw_block(find_block_spec(network.arch, block, size))
+        return replace(outputs, rows={"name": block} | outputs.rows)
     shape = (size, network.classes, network.channels)
     counted = count(network.arch, *shape)
     summary = {"arch": network.arch.to_dict(), "size": counted.size, "params": counted.params, "macs": counted.macs}
@@ -194,14 +189,6 @@ def _draw_network(
     else:
         rows = summary | {"layers": network_summary.layers_to_json(counted, operations=detail == "operations")}
     return DrawOutputs(text, rows, network_diagram.draw_network(network.arch, *shape, detail, narrow))
-
-
-def _draw_block_of_network(network: ResolvedNetwork, name: str, size: tuple[int, int] | None) -> DrawOutputs:
-    from effnet.draw import block_diagram, text_diagram
-
-    block = block_diagram.find_block_spec(network.arch, name, size)
-    rows = {"name": name} | block_diagram.block_to_json(block)
-    return DrawOutputs(text_diagram.block_text(block), rows, block_diagram.draw_block_of(network.arch, name, size))
 
 
 def _write_outputs(outputs: DrawOutputs, files: list[Path], as_json: bool) -> None:

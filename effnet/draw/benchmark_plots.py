@@ -98,7 +98,6 @@ def _plot_networks(axes: Axes, unit: float, networks: Sequence[AccuracyPoint]) -
 
 
 def _family_line(networks: Sequence[AccuracyPoint], unit: float) -> list[tuple[float, float]]:
-    """Return the corners of the family's line."""
     return sorted((network.cost / unit, network.accuracy) for network in networks if network.ours)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from math import ceil
 
-from effnet.arch import Arch, Layer, Operation, count, operations, resolve_arch
+from effnet.arch import Arch, Layer, Operation, count, operations
 from effnet.arch.counting import Size
 from effnet.arch.serde import check_size
 from effnet.arch.spec import BLOCK_KINDS, block_layer
@@ -283,25 +283,9 @@ def _activation(spec: BlockSpec) -> tuple[Condition, ...]:
 # --- Drawing -----------------------------------------------------------------------------------------------------
 
 
-def draw_block(
-    kind: str,
-    inputs: int,
-    channels: int | None = None,
-    expand: int | None = None,
-    kernel: int = 3,
-    stride: int = 1,
-    squeeze: float | None = None,
-    size: Size = 56,
-    activation: str = "silu",
-) -> Diagram:
-    """Draw a block with these ratios; arguments and errors are those of `make_block_spec`."""
-    spec = make_block_spec(kind, inputs, channels, expand, kernel, stride, squeeze, size, activation)
+def draw_block(spec: BlockSpec) -> Diagram:
+    """Draw a block from `make_block_spec` or `find_block_spec`."""
     return Diagram(block_scene(spec))
-
-
-def draw_block_of(arch: str | Arch, name: str, size: Size | None = None) -> Diagram:
-    """Draw a block of a network; arguments and errors are those of `find_block_spec`."""
-    return Diagram(block_scene(find_block_spec(resolve_arch(arch), name, size)))
 
 
 def block_scene(spec: BlockSpec) -> Scene:

@@ -314,7 +314,6 @@ def _svg_path(points: Points) -> str:
 
 
 def _format_number(number: float) -> str:
-    """Return a number with at most two decimals."""
     return f"{number:.2f}".rstrip("0").rstrip(".")
 
 
@@ -376,7 +375,6 @@ def _split_dashes(points: Points, on: float = 4.0, off: float = 3.0) -> list[Poi
 
 
 def _rounded_corners(box: Box, radius: float) -> Points:
-    """Return the outline of a rectangle with rounded corners."""
     radius = min(radius, box.width / 2, box.height / 2)
     if not radius:
         return ((box.x, box.y), (box.right, box.y), (box.right, box.bottom), (box.x, box.bottom))

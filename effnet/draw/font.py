@@ -95,7 +95,6 @@ def _default_font_path(bold: bool = False) -> Path:
 
 
 def _find_font_with(letters: set[int]) -> Path | None:
-    """Return the first font on this machine that has all ``letters``."""
     from matplotlib.font_manager import fontManager
 
     # Unicode's Last Resort font, which matplotlib contains, has a box for every letter

@@ -124,7 +124,6 @@ def _output_shape(row: LayerCount) -> str:
 def _layer_boxes(
     rows: list[LayerCount], is_block: bool, max_macs: int, y: float, right: float
 ) -> tuple[list[Item], float]:
-    """Draw the boxes with arrows between them, wrapped; return their bottom too."""
     width, height = _LAYER_BOX
     items: list[Item] = []
     x = _LAYERS_LEFT
@@ -340,7 +339,6 @@ def _draw_sub_blocks(sub_blocks: tuple[SubBlock, ...], y: float) -> tuple[list[I
 def _draw_modules_legend(
     sub_blocks: tuple[SubBlock, ...], activation: str, left: float, y: float
 ) -> tuple[list[Item], float]:
-    """Draw the descriptions of the modules; return their bottom too."""
     items: list[Item] = [Text(left, y, "Modules", 12, bold=True)]
     y += 24
     for module in used_modules(sub_blocks):

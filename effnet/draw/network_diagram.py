@@ -255,7 +255,6 @@ def draw_table(
 
 
 def _table_row(name: str, tags: Sequence[str], box: Box) -> list[Item]:
-    """Draw a row's rule, its name, and the network of each of its lines."""
     rule = Line(((box.x, box.y), (box.right, box.y)), INK, 0.13, 0.8)
     bounds = Box(box.x, box.y, _HEADING_WIDTH - 12, _LINE_HEIGHT)
     heading = Text(box.x, box.y + 12, name, TABLE_FONT_SIZE, opacity=0.7, bounds=bounds)
@@ -291,7 +290,6 @@ def _table_cells(
 def _cost_bars(
     columns: Sequence[StripColumn], cost_of: Callable[[NetworkPart], int], name: str, top: float
 ) -> list[Item]:
-    """Draw the cost of each part of each network, and below it bars on one scale."""
     largest = max(cost_of(part) for column in columns for part in column.parts if part)
     networks = len(columns[0].parts)
     totals = [sum(cost_of(part) for c in columns if (part := c.parts[index])) for index in range(networks)]
@@ -389,7 +387,6 @@ def _place_columns(columns: list[StripColumn], scale: DrawingScale, left: float)
 
 
 def _draw_cuboids(columns: Sequence[StripColumn], index: int, base: float, scale: DrawingScale) -> list[Item]:
-    """Draw the parts of one network, each in the center of its column, on a common base line."""
     right = columns[-1].x + columns[-1].width
     items: list[Item] = [Line(((columns[0].x, base), (right, base)), INK, 0.25, 0.8)]
     for column in columns:
@@ -402,7 +399,6 @@ def _draw_cuboids(columns: Sequence[StripColumn], index: int, base: float, scale
 
 
 def _describe_part(part: NetworkPart) -> str:
-    """Return the tooltip of a part."""
     if part.kind == "image":
         return f"image: {format_shape(part.size_out, part.channels)}"
     layers = f"{part.layers} × " if part.layers > 1 else ""
@@ -436,7 +432,6 @@ def vertical_strip_scene(counted: Count, scale_with: Count | None = None) -> Sce
 
 
 def _vertical_texts(part: NetworkPart, top: float, max_params: int, max_macs: int) -> list[Item]:
-    """Draw three lines: name and operator, output shape, costs with bars."""
     right = _VERTICAL_WIDTH - _VERTICAL_MARGIN
     output = str(part.channels) if part.kind == "classifier" else format_shape(part.size_out, part.channels)
     heading = Text(_VERTICAL_TEXT_X, top + 12, part.name, 12.5, bold=True)

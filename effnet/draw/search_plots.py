@@ -358,7 +358,6 @@ def _set_limits(axes: Axes, points: Sequence[CoefficientPoint]) -> None:
 
 
 def _draw_beta_lines(axes: Axes) -> None:
-    """Draw lines of equal β, each labeled where it leaves the plot."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     for beta in BETAS:
         alphas = np.linspace(max(left, 1.0), right, 200)

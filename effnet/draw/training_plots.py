@@ -160,7 +160,6 @@ def _shorten_name(name: str, keep_end: bool = False) -> str:
 
 
 def _name_width(name: str) -> float:
-    """Return about the width of ``name`` in most fonts."""
     return sum(FONT_SIZE * (1.05 if east_asian_width(letter) in "WF" else 0.6) for letter in name)
 
 

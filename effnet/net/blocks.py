@@ -98,7 +98,6 @@ class _Block(nn.Module):
         return SqueezeExcite(channels, layer.squeezed, activation, inplace=True) if layer.squeezed else nn.Identity()
 
     def _add_residual(self, x: Tensor, out: Tensor) -> Tensor:
-        """Add the residual, if there is one."""
         if not self.layer.residual:
             return out
         out = self.stochastic_depth(out)

@@ -158,7 +158,6 @@ def installed_versions(packages: tuple[str, ...] = RUNTIME_PACKAGES) -> dict[str
 
 
 def _read_cpuinfo() -> dict[str, str]:
-    """Return Linux's description of the first core."""
     text = _read_or_empty(Path("/proc/cpuinfo"))
     lines = (line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, value in lines}
@@ -174,7 +173,6 @@ def _sysctl(name: str) -> str:
 
 
 def _mac_instruction_sets() -> set[str]:
-    """Return a Mac's instruction sets under Linux's names."""
     intel = _sysctl("machdep.cpu.features") + " " + _sysctl("machdep.cpu.leaf7_features")
     intel_names = {"AVX1.0": "avx", "AVX2": "avx2", "FMA": "fma", "F16C": "f16c", "AVX512F": "avx512f"}
     arm_names = {"FP16": "asimdhp", "DotProd": "asimddp", "I8MM": "i8mm", "BF16": "bf16", "SME": "sme"}
@@ -265,7 +263,6 @@ def measure_peaks(threads: int) -> MachinePeaks:
 
 
 def _measure_matmul(dtype: Any) -> float:
-    """Return the multiply-accumulates per second of square matrix products."""
     import torch
 
     best = 0.0

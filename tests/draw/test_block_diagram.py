@@ -14,7 +14,6 @@ from effnet.draw.block_diagram import (
     BlockSpec,
     block_conditions,
     draw_block,
-    draw_block_of,
     find_block_spec,
     make_block_spec,
 )
@@ -39,7 +38,7 @@ def test_mbconv_by_hand() -> None:
     assert parts_of(found) == {
         "expansion": True, "stride": False, "squeeze-excite": True, "residual": False, "activation": False,
     }  # fmt: skip
-    drawn = draw_block("mbconv", 3, 16, expand=4)
+    drawn = draw_block(found)
     texts = [text.text for text in drawn.scene.texts()]
     arrows = ["56×56×3", "56×56×12", "56×56×12", "1×1×12", "1×1×1", "1×1×12", "56×56×12", "56×56×16"]
     assert [text for text in texts if re.fullmatch(r"\d+×\d+×\d+", text)] == arrows
@@ -66,7 +65,7 @@ def test_mbconv_by_hand() -> None:
 def test_conditions(made: BlockSpec, expected: dict[str, bool]) -> None:
     assert parts_of(made).items() >= expected.items()
     assert all(condition.because.endswith(".") for condition in block_conditions(made))
-    drawn = [text.text for text in draw_block_of(ARCHS["b0"], "stage3.1").scene.texts()]
+    drawn = [text.text for text in draw_block(find_block_spec(ARCHS["b0"], "stage3.1")).scene.texts()]
     assert "residual" in drawn
 
 
@@ -80,7 +79,7 @@ def test_squeeze_excite_alone() -> None:
     found = make_block_spec("squeeze_excite", 24, expand=6)
     assert [operation.params for operation, _ in found.operations] == [144 * 6 + 6, 6 * 144 + 144]
     assert found.channels == (144, 144)
-    assert faults(draw_block("squeeze_excite", 24, expand=6).scene) == []
+    assert faults(draw_block(found).scene) == []
 
 
 @pytest.mark.parametrize("name", ARCHS)
@@ -90,7 +89,7 @@ def test_every_block_of_every_network(name: str) -> None:
         if row.layer.kind in ("mbconv", "fused") and row.name.endswith((".0", ".1")):
             found = find_block_spec(ARCHS[name], row.name)
             assert (found.params, found.macs, found.size_out) == (row.params, row.macs, row.size_out)
-            assert faults(draw_block_of(name, row.name).scene) == []
+            assert faults(draw_block(found).scene) == []
 
 
 @settings(max_examples=25, deadline=None)
@@ -116,7 +115,7 @@ def test_any_block(
     size: int | tuple[int, int],
     activation: str,
 ) -> None:
-    drawn = draw_block(kind, inputs, channels, expand, kernel, stride, squeeze, size, activation)
+    drawn = draw_block(make_block_spec(kind, inputs, channels, expand, kernel, stride, squeeze, size, activation))
     ElementTree.fromstring(drawn.standalone_svg)
     assert faults(drawn.scene) == []
 
@@ -124,15 +123,15 @@ def test_any_block(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: draw_block("resnet", 3), "use one of mbconv, fused, squeeze_excite"),
-        (lambda: draw_block("mbconv", 0), "inputs"),
-        (lambda: draw_block("mbconv", 3, expand=0), "expand"),
-        (lambda: draw_block("mbconv", 3, kernel=4), "odd"),
-        (lambda: draw_block("mbconv", 3, activation="gelu"), "use one of silu"),
-        (lambda: draw_block("squeeze_excite", 8, stride=2), "no stride"),
-        (lambda: draw_block("squeeze_excite", 8, squeeze=0), "above 0"),
-        (lambda: draw_block_of("b0", "stage8.0"), r"available are stage1\.0, stage2\.0–1"),
-        (lambda: draw_block_of("b0", "stem"), "available are"),
+        (lambda: make_block_spec("resnet", 3), "use one of mbconv, fused, squeeze_excite"),
+        (lambda: make_block_spec("mbconv", 0), "inputs"),
+        (lambda: make_block_spec("mbconv", 3, expand=0), "expand"),
+        (lambda: make_block_spec("mbconv", 3, kernel=4), "odd"),
+        (lambda: make_block_spec("mbconv", 3, activation="gelu"), "use one of silu"),
+        (lambda: make_block_spec("squeeze_excite", 8, stride=2), "no stride"),
+        (lambda: make_block_spec("squeeze_excite", 8, squeeze=0), "above 0"),
+        (lambda: find_block_spec(ARCHS["b0"], "stage8.0"), r"available are stage1\.0, stage2\.0–1"),
+        (lambda: find_block_spec(ARCHS["b0"], "stem"), "available are"),
     ],
 )
 def test_invalid_blocks(call: object, message: str) -> None:
