@@ -1,4 +1,4 @@
-"""The public surface: exactly these names, documented, and nothing heavy imported before it is used."""
+"""The public API: exactly these names, documented, and nothing heavy imported before it is used."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import effnet
 PUBLIC = {
     "ARCHS",
     "Arch",
+    "Callback",
     "Count",
     "Diagnosis",
     "EfficientNet",
@@ -33,6 +34,7 @@ PUBLIC = {
     "Resources",
     "SqueezeExcite",
     "Stage",
+    "TrainConfig",
     "convert",
     "count",
     "create",
