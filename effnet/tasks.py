@@ -1,7 +1,7 @@
 """Classification, multi-label classification and regression: all that depends on what a network's labels mean.
 
-`task_of` gives the `Task` of ``Labels.task``. It knows the activation, loss, metric, comparison of outputs and words, so
-that no other module branches on the kind of label. Importing this module imports numpy only.
+`task_of` gives the `Task` of ``Labels.task``, which knows activation, loss, metric, comparison of outputs and words, so
+that other modules need not branch on the kind of label. Importing this module imports numpy only.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ MULTI_LABEL_THRESHOLD = 0.5  # a label is predicted at this probability or above
 MIN_PROBABILITY = 1e-12  # lower bound of a probability whose logarithm is taken
 MIN_WRITTEN_PROBABILITY = 1e-7  # the same for probabilities that were rounded to seven digits in a file
 MIN_COMPARED_PROBABILITY = 1e-30  # a smaller one only says that the logit is very small
-# Beyond this logit, to both sides, how near a sigmoid is to 0 or 1 is lost in rounding. The limit is set by onnxruntime,
-# whose sigmoid is right to 6e-8, and 0 below −16.
+# Beyond this logit, to both sides, how near a sigmoid is to 0 or 1 is lost in rounding. The limit is set by the sigmoid
+# of onnxruntime, which is right to 6e-8, and 0 below −16.
 MAX_COMPARED_LOGIT = 7.0
 MIN_INVERTIBLE_PROBABILITY = 2.0**-24  # distance from 0 and 1 at which a sigmoid in float32 is still inverted
 
@@ -56,7 +56,6 @@ class Task(ABC):
     metric: ClassVar[str]  # the headline metric's name
     agreement: ClassVar[str]  # what two networks are compared by
     metric_unit: ClassVar[str]  # what the metric is a share of
-    noun: ClassVar[str]
     plural: ClassVar[str]
     description: ClassVar[str]
 
@@ -92,7 +91,7 @@ class Task(ABC):
 
     @abstractmethod
     def losses(self, logits: NDArray[Any], targets: NDArray[Any]) -> Float64Array:
-        """Return the loss of each image (N,): −log p of what is true, for values the squared error over the variance."""
+        """Return the loss of each image (N,): −log p of what is true; of values, squared error over variance."""
 
     @abstractmethod
     def loss_terms(self, scores: Float64Array, target_matrix: Float64Array) -> Float64Array:
@@ -154,7 +153,7 @@ class Classification(Task):
     metric = "top-1"
     agreement = "same top-1"
     metric_unit = "images"
-    noun, plural = "class", "classes"
+    plural = "classes"
     description = "exactly one class per image"
 
     def activate(self, logits: NDArray[Any]) -> Float64Array:
@@ -220,7 +219,7 @@ class MultiLabel(Task):
     metric = "label accuracy"
     agreement = "same labels"
     metric_unit = "labels"
-    noun, plural = "label", "labels"
+    plural = "labels"
     description = "any number of labels per image"
 
     def activate(self, logits: NDArray[Any]) -> Float64Array:
@@ -297,7 +296,7 @@ class Regression(Task):
     metric = "R²"
     agreement = "R²"
     metric_unit = "variance"
-    noun, plural = "value", "values"
+    plural = "values"
     description = "numeric values"
 
     def activate(self, logits: NDArray[Any]) -> Float64Array:

@@ -96,21 +96,13 @@ def diagnose(
 
 @dataclass(frozen=True, eq=False)
 class SampledImages:
-    """Readable images, one of each class in turn.
-
-    Attributes:
-        dataset: The images.
-        skipped: Error messages of images that could not be read.
-        names: The model's labels, or if it has none the data's.
-        labels: (N,) indices into ``names``; None if the images are unlabeled.
-        findings: What does not match between the labels of model and data.
-    """
+    """Readable images, one of each class in turn."""
 
     dataset: ImageDataset
-    skipped: tuple[str, ...]
-    names: tuple[str, ...] = ()
-    labels: hypotheses.IntArray | None = None
-    findings: tuple[Finding, ...] = ()
+    skipped: tuple[str, ...]  # error messages of images that could not be read
+    names: tuple[str, ...] = ()  # the model's labels, or if it has none the data's
+    labels: hypotheses.IntArray | None = None  # (N,) indices into `names`; None if the images are unlabeled
+    findings: tuple[Finding, ...] = ()  # what does not match between the labels of model and data
 
 
 def sample_images(

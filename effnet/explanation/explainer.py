@@ -35,34 +35,20 @@ class Explanation:
     """Which parts of an image support some of the classes.
 
     With the method "cam", ``maps[i].sum() + biases[i]`` is ``logits[i]``.
-
-    Attributes:
-        prediction: The prediction of the image.
-        labels: The network's labels.
-        classes: Indices of the explained classes.
-        scores: Their probabilities, or for regression the values.
-        logits: Their logits.
-        biases: Their biases in the classifier.
-        maps: float32 (classes, height, width).
-        input_image: The image as the network sees it, (H, W, 3) of 0 to 255.
-        photo: The image as it was given, upright.
-        box: Where ``input_image`` lies in ``photo``, in pixels: left, top, right, bottom. The rest was cropped.
-        method: "cam", "gradcam" or "occlusion".
-        layer: The layer that the maps are of: "head", "stage3"; "input" for occlusion.
     """
 
     prediction: Prediction
     labels: Labels
-    classes: tuple[int, ...]
-    scores: tuple[float, ...]
+    classes: tuple[int, ...]  # the explained ones
+    scores: tuple[float, ...]  # their probabilities, or for regression the values
     logits: tuple[float, ...]
-    biases: tuple[float, ...]
-    maps: NDArray[np.float32]
-    input_image: InputImage
-    photo: Image.Image
-    box: Box
+    biases: tuple[float, ...]  # in the classifier
+    maps: NDArray[np.float32]  # (classes, height, width)
+    input_image: InputImage  # as the network sees it, (H, W, 3) of 0 to 255
+    photo: Image.Image  # as it was given, upright
+    box: Box  # of `input_image` in `photo`, in pixels: left, top, right, bottom; the rest was cropped
     method: str
-    layer: str
+    layer: str  # that the maps are of: "head", "stage3"; "input" for occlusion
 
     @property
     def image(self) -> str:

@@ -50,19 +50,12 @@ _SETTING_NAMES = {
 
 @dataclass(frozen=True)
 class BulkResult:
-    """Counts of a finished result.
+    """Counts of a finished result."""
 
-    Attributes:
-        images: Rows of the table.
-        unreadable: Rows of images that could not be read.
-        broken_shards: Shards that could not be read to their end; the same call tries them again.
-        already_done: Whether the result was there already, so that nothing was done.
-    """
-
-    images: int
+    images: int  # rows of the table
     unreadable: int
-    broken_shards: int = 0
-    already_done: bool = False
+    broken_shards: int = 0  # that could not be read to their end; the same call tries them again
+    already_done: bool = False  # the result was there already, and nothing was done
 
 
 def predict_to_file(

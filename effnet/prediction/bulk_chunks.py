@@ -44,17 +44,11 @@ PredictorFactory = Callable[[], Predictor | Ensemble]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Images that are listed together: names of files and URLs, or one shard or video.
+    """Images that are listed together: names of files and URLs, or one shard or video."""
 
-    Attributes:
-        key: 32 hexadecimal digits, a hash of the names, and of the size and date of a shard or video.
-        names: Paths and URLs.
-        frame_interval: Seconds between two frames of a video.
-    """
-
-    key: str
+    key: str  # 32 hexadecimal digits: a hash of the names, and of the size and date of a shard or video
     names: tuple[str, ...]
-    frame_interval: float = 1.0
+    frame_interval: float = 1.0  # seconds between two frames of a video
 
     def images(self, start: int = 0) -> Iterator[NamedImage]:
         """Yield (name, image), or the error in place of an image, from number ``start`` on; read lazily.

@@ -17,7 +17,7 @@ from effnet.data.image_io import ImageError, ImageSource, InputImage
 from effnet.metadata import Labels, Preprocess
 from effnet.prediction.oof import OutOfFold
 from effnet.prediction.pipeline import NamedImages, run_batches
-from effnet.prediction.predictor import Prediction, Predictor, name_images, to_prediction
+from effnet.prediction.predictor import Prediction, Predictor, name_images, to_predictions
 from effnet.tasks import MIN_WRITTEN_PROBABILITY, Task, task_of
 
 FOLDS_FILE = "folds.json"  # in the directory of a finished cross-validation run; names its models
@@ -69,12 +69,7 @@ class Ensemble:
     def stream(self, named_images: NamedImages, top: int = 5) -> Iterator[Prediction]:
         """Predict (name, image) pairs one by one, any number of them in bounded memory."""
         check_int("top", top, 1)
-        task = task_of(self.labels.task)
-        for name, row in self.predict_scores(named_images):
-            if isinstance(row, ImageError):
-                yield Prediction(name, error=str(row))
-            else:
-                yield to_prediction(name, task.top_k(row[None], top)[0], self.labels)
+        return to_predictions(self.predict_scores(named_images), self.labels, top)
 
     def predict_scores(self, named_images: NamedImages) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
         """Yield (name, float64 (classes,)) for (name, image) pairs: probabilities, or values."""
@@ -154,26 +149,15 @@ def _output_columns(first: Predictor, member: Predictor) -> list[int]:
 
 @dataclass(frozen=True)
 class EnsembleWeights:
-    """Weights of an ensemble's members, and how they were chosen.
+    """Weights of an ensemble's members, and how they were chosen."""
 
-    Attributes:
-        weights: The weights to use, sum 1: the fitted ones if ``gain`` exceeds ``noise_level``, else equal ones.
-        fitted: The weights of the lowest loss on all images.
-        member_losses: The loss of each model alone, as `effnet.tasks.Task.term_losses`.
-        equal_loss: The loss of equal weights.
-        fitted_loss: The loss of the fitted weights on the images that they were fitted on, which is biased downwards.
-        gain: By how much fitted weights lower the loss of equal ones, on images that they were not fitted on.
-        noise_level: Two standard errors of ``gain``.
-        images: Number of images.
-    """
-
-    weights: tuple[float, ...]
-    fitted: tuple[float, ...]
-    member_losses: tuple[float, ...]
+    weights: tuple[float, ...]  # to use, sum 1: the fitted ones if `gain` exceeds `noise_level`, else equal ones
+    fitted: tuple[float, ...]  # of the lowest loss on all images
+    member_losses: tuple[float, ...]  # of each model alone, see `effnet.tasks.Task.term_losses`
     equal_loss: float
-    fitted_loss: float
-    gain: float
-    noise_level: float
+    fitted_loss: float  # on the images that the weights were fitted on, so biased downwards
+    gain: float  # by how much fitted weights lower the loss of equal ones, on images they were not fitted on
+    noise_level: float  # two standard errors of `gain`
     images: int
 
     @property

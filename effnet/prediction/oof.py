@@ -19,21 +19,13 @@ OOF_COLUMNS = ("id", "label", "fold")  # followed by one column per class
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """Out-of-fold predictions for N images.
-
-    Attributes:
-        labels: The classes.
-        ids: Name of each image.
-        folds: int64 (N,), the fold whose network predicted the image.
-        targets: (N, classes), the target matrix (see `effnet.tasks.Task`).
-        predictions: (N, classes), the scores: probabilities, or values.
-    """
+    """Out-of-fold predictions for N images."""
 
     labels: Labels
     ids: tuple[str, ...]
-    folds: NDArray[np.int64]
-    targets: NDArray[np.float64]
-    predictions: NDArray[np.float64]
+    folds: NDArray[np.int64]  # (N,), the fold whose network predicted the image
+    targets: NDArray[np.float64]  # (N, classes), the target matrix (see `effnet.tasks.Task`)
+    predictions: NDArray[np.float64]  # (N, classes), probabilities or values
 
     def __len__(self) -> int:
         return len(self.ids)

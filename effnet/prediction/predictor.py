@@ -39,22 +39,14 @@ GPU_DEVICE_FILES = ("/dev/nvidiactl", "/dev/kfd")  # of NVIDIA's driver, of AMD'
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one image, or why the image could not be read.
+    """The prediction for one image, or the error why it could not be read."""
 
-    Attributes:
-        image: Name of the image: its path, or ``image 1``.
-        labels: Most likely first. Classification: the ``top`` classes. Multi-label: the labels with a probability of at
-            least one half. Regression: none.
-        probabilities: Of ``labels``.
-        error: Why the image could not be read, or "".
-        values: Regression: the values by name.
-    """
-
-    image: str
+    image: str  # its path, or "image 1"
+    # Most likely first. Classification: the `top` classes; multi-label: those of at least one half; regression: none
     labels: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
     error: str = ""
-    values: Mapping[str, float] = field(default_factory=dict, hash=False)
+    values: Mapping[str, float] = field(default_factory=dict, hash=False)  # regression: by name
 
     @property
     def label(self) -> str:
@@ -88,6 +80,18 @@ def to_prediction(image: str, row: NDArray[np.float64], labels: Labels) -> Predi
         return Prediction(image, values=dict(zip(names, map(_shortest_float, row[1]), strict=True)))
     count = task.count_predicted(row[1])
     return Prediction(image, tuple(names[:count]), tuple(row[1, :count].tolist()))
+
+
+def to_predictions(
+    rows: Iterable[tuple[str, NDArray[np.float64] | ImageError]], labels: Labels, top: int
+) -> Iterator[Prediction]:
+    """Make predictions from (name, scores (classes,)) pairs, or errors in place of the scores."""
+    task = task_of(labels.task)
+    for name, row in rows:
+        if isinstance(row, ImageError):
+            yield Prediction(name, error=str(row))
+        else:
+            yield to_prediction(name, task.top_k(row[None], top)[0], labels)
 
 
 def _shortest_float(value: float) -> float:
@@ -177,12 +181,9 @@ class Predictor:
         """
         check_int("top", top, 1)
         self._require_classifier()
-        task, compute = task_of(self.labels.task), partial(self.compute, batch_size=batch_size)
-        for name, row in run_batches(compute, named_images, self.input_preprocess, lambda: self.batch_size):
-            if isinstance(row, ImageError):
-                yield Prediction(name, error=str(row))
-            else:
-                yield to_prediction(name, task.top_k(row[None], top)[0], self.labels)
+        compute = partial(self.compute, batch_size=batch_size)
+        rows = run_batches(compute, named_images, self.input_preprocess, lambda: self.batch_size)
+        return to_predictions(rows, self.labels, top)
 
     def predict_scores(self, named_images: NamedImages) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
         """Yield (name, float64 (classes,)) for (name, image) pairs: probabilities, or values."""

@@ -26,19 +26,12 @@ RowFormatter = Callable[[NDArray[np.float32]], list[str]]  # scores (classes,) -
 
 @dataclass(frozen=True)
 class SubmissionFormat:
-    """Format of a submission.
-
-    Attributes:
-        columns: The headings.
-        ids: First column, from top to bottom.
-        format_row: Makes the other cells from an image's scores.
-        sample: The sample submission that the format was taken from.
-    """
+    """Format of a submission."""
 
     columns: tuple[str, ...]
-    ids: tuple[str, ...]
+    ids: tuple[str, ...]  # first column, from top to bottom
     format_row: RowFormatter
-    sample: Path | None = None
+    sample: Path | None = None  # the sample submission that it was taken from
 
 
 @dataclass(frozen=True)

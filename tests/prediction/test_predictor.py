@@ -99,7 +99,7 @@ def test_few_frames_to_the_engine(model: EfficientNet, arrays: list[NDArray[np.u
 
     predictor.engine.run = spy  # type: ignore[method-assign, assignment]
     predictor(arrays[0])
-    assert stacks == [["__call__", "stream", "run_batches", "compute"]]
+    assert stacks == [["__call__", "to_predictions", "run_batches", "compute"]]
 
 
 def test_weights_file(model: EfficientNet, arrays: list[NDArray[np.uint8]], tmp_path: Path) -> None:
