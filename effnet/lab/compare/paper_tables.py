@@ -423,7 +423,7 @@ FIGURE1_COLUMNS = ("top1", "size", "params", "macs")
 
 
 def figure1(table: Table) -> tuple[Table, RenderedPlot]:
-    """Return Figure 1, and its twin Figure 5, from `table2`: the data and the plot.
+    """Return Figures 1 and 5 from `table2`: the data and the plot.
 
     Accuracies are quoted from v5, costs computed. A network whose cost is only quoted is drawn hollow; without even a
     quoted cost it is omitted.

@@ -10,9 +10,10 @@ from statistics import mean
 import numpy as np
 
 from effnet.arch import Arch, count
+from effnet.lab.search import proxy_task
 from effnet.lab.search.job_store import TrainingJob
 from effnet.lab.search.nas import NASConfig, final_rungs
-from effnet.lab.search.proxy_task import PROXY_RECIPE, LabeledImages, SearchDataset, train_proxy
+from effnet.lab.search.proxy_task import PROXY_RECIPE, LabeledImages, SearchDataset
 from effnet.lab.search.scoring import MAX_COST_FACTOR, CostFunction, format_cost
 from effnet.lab.search.statistics import detectable_difference
 from effnet.lab.search.successive_halving import SuccessiveHalving
@@ -78,9 +79,9 @@ def _time_training(arch: Arch, dataset: SearchDataset, recipe: Recipe, budget: f
     """Return the training seconds of one image: what further steps take beyond a first one."""
     batch_size = min(recipe.batch_size, len(dataset.train))
     one_step = _shrink_dataset(dataset, batch_size)
-    first = train_proxy(arch, one_step, 1, 0, recipe)[0].seconds
+    first = proxy_task.train_proxy(arch, one_step, 1, 0, recipe)[0].seconds
     steps = max(2, min(20, int(budget / first)))
-    longer = train_proxy(arch, one_step, 1 + steps, 0, recipe)[0].seconds
+    longer = proxy_task.train_proxy(arch, one_step, 1 + steps, 0, recipe)[0].seconds
     return max(longer - first, longer / (2 * steps)) / (steps * batch_size)
 
 

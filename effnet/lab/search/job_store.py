@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from effnet.arch import Arch
-from effnet.lab.search.proxy_task import PROXY_RECIPE, SearchDataset, train_proxy
+from effnet.lab.search import proxy_task
+from effnet.lab.search.proxy_task import PROXY_RECIPE, SearchDataset
 from effnet.runtime.torch import torch_threads
 from effnet.timing.machine import count_cores
 from effnet.training.recipes import Recipe
@@ -174,7 +175,7 @@ def _train(rule: JobRule, dataset: SearchDataset, recipe: Recipe, trial: Trial) 
     rivals = (other for other in _trials(study, "WAITING", "RUNNING", "COMPLETE") if other.number < trial.number)
     if job is None or any(other.user_attrs.get("job") == key for other in rivals):
         raise TrialPruned
-    result, _ = train_proxy(job.arch, dataset, job.epochs, job.seed, recipe)
+    result, _ = proxy_task.train_proxy(job.arch, dataset, job.epochs, job.seed, recipe)
     trial.set_user_attr("result", asdict(result))
     return result.selection_accuracy
 
@@ -204,7 +205,7 @@ def run_trial(study: Study, objective: Callable[[Trial], Any]) -> None:
 
     try:
         study.optimize(run, n_trials=1)
-    except ValueError:  # it cannot be told the result of a trial that has failed
+    except ValueError:  # a trial that has failed takes no result
         if not overtaken:
             raise
 

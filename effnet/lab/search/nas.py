@@ -24,8 +24,8 @@ from effnet.arch import Arch, count
 from effnet.arch.serde import check_float
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.draw import search_plots
-from effnet.lab.search import job_store
-from effnet.lab.search.proxy_task import PROXY_RECIPE, SearchDataset, matching_weights, train_proxy
+from effnet.lab.search import job_store, proxy_task
+from effnet.lab.search.proxy_task import PROXY_RECIPE, SearchDataset
 from effnet.lab.search.scoring import MAX_COST_FACTOR, CostFunction, mnasnet_reward, synflow_score
 from effnet.lab.search.search_space import Choices, SearchSpace, count_different_choices, layers_key
 from effnet.lab.search.statistics import RankCorrelation, rank_correlation
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 CANDIDATES = "effnet candidates"  # the Optuna study
-POPULATION_SIZE = 20  # of NSGA-II; the first so many candidates start from random weights
+POPULATION_SIZE = 20  # of NSGA-II; the first population starts from random weights
 SKIPPED_SCORE_FRACTION = 1 / 3  # of the scores so far: below, a candidate is not trained, once scores are trusted
 MAX_PROPOSALS_PER_TRAINING = 20  # beyond, the search space counts as exhausted
 DEFAULT_TRIALS = 150
@@ -390,7 +390,7 @@ class NASWorker:
             return replace(candidate, cost=cost, score=score, status="low score")
         parent = self._find_parent(choices, candidates)
         weights = load_file(self._weights_path(parent.number)) if parent else {}
-        result, model = train_proxy(
+        result, model = proxy_task.train_proxy(
             arch, dataset, config.epochs, config.seed, initial_weights=weights, evaluate_test=False
         )
         self._save_weights(number, model)
@@ -400,7 +400,7 @@ class NASWorker:
             score=score,
             parent=parent.number if parent else None,
             generation=parent.generation + 1 if parent else 0,
-            inherited=len(matching_weights(model, weights)),
+            inherited=len(proxy_task.matching_weights(model, weights)),
             accuracy=result.selection_accuracy,
             loss=result.loss,
             reward=mnasnet_reward(result.selection_accuracy, cost, config.target),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from effnet.arch import Arch, count
-from effnet.lab.search import cost_estimate
+from effnet.lab.search import proxy_task
 from effnet.lab.search.cost_estimate import estimate_seconds
 from effnet.lab.search.job_store import TrainingJob
 from effnet.lab.search.proxy_task import ProxyResult, SearchDataset
@@ -25,7 +25,7 @@ def timed_archs(monkeypatch: pytest.MonkeyPatch) -> list[Arch]:
         macs = count(arch, classes=3).macs
         return ProxyResult(0, 0, 0, 1.0 + 1e-6 * (macs + 2) * epochs * len(dataset.train)), None
 
-    monkeypatch.setattr(cost_estimate, "train_proxy", train)
+    monkeypatch.setattr(proxy_task, "train_proxy", train)
     return archs
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from effnet.lab.search import job_store
+from effnet.lab.search import job_store, proxy_task
 from effnet.lab.search.job_store import TrainingJob, TrainingResult, open_study, read_results, run_jobs, run_trial
 from effnet.lab.search.proxy_task import PROXY_RECIPE, SearchDataset
 from tests.lab.search.rules import FIRST, LAST, rule
@@ -70,7 +70,7 @@ def test_no_job_is_repeated(
     def never(*_: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(job_store, "train_proxy", never)
+    monkeypatch.setattr(proxy_task, "train_proxy", never)
     monkeypatch.setattr(job_store, "worker_processes", never)
     assert run_jobs(tmp_path / "s.db", SETTINGS, rule, striped, processes=1) == first
     assert run_jobs(tmp_path / "s.db", SETTINGS, rule, striped) == first
@@ -104,7 +104,7 @@ def test_a_failed_job_can_be_run_again(striped: SearchDataset, tmp_path: Path, m
 
     threads = torch.get_num_threads()
     with monkeypatch.context() as patched:
-        patched.setattr(job_store, "train_proxy", fails)
+        patched.setattr(proxy_task, "train_proxy", fails)
         with pytest.raises(MemoryError):
             run_jobs(tmp_path / "s.db", SETTINGS, rule, striped, processes=1)
     assert torch.get_num_threads() == threads

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from effnet.arch import Arch, Stage, count
-from effnet.lab.search import nas
+from effnet.lab.search import nas, proxy_task
 from effnet.lab.search.cost_estimate import estimate_nas
 from effnet.lab.search.job_store import TrainingResult
 from effnet.lab.search.nas import (
@@ -187,7 +187,7 @@ def without_numbers(found: NASResult) -> list[NASCandidate]:
 def test_what_is_cut_short_is_generator_again(
     whole: tuple[Path, NASResult], images: SearchDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
-    trains, begun = nas.train_proxy, 0
+    trains, begun = proxy_task.train_proxy, 0
 
     def interrupted(*given: Any, **named: Any) -> Any:
         nonlocal begun
@@ -197,7 +197,7 @@ def test_what_is_cut_short_is_generator_again(
         return trains(*given, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(nas, "train_proxy", interrupted)
+        patch.setattr(proxy_task, "train_proxy", interrupted)
         with pytest.raises(KeyboardInterrupt):
             found_in(tmp_path, images, POPULATION + 3)
     again = found_in(tmp_path, images, POPULATION + 3)
