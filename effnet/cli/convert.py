@@ -59,7 +59,7 @@ def convert(
     numerics, preprocess = (entry.numerics, entry.preprocess) if entry else (None, None)
     if padding is not None or bn_eps is not None:
         resolved = resolve_weights(source)
-        assumed = numerics or read_weights(resolved.path, layout, arch, entry=resolved.entry).numerics
+        assumed = numerics or read_weights(resolved.path, layout, arch, entry=resolved.entry).metadata.numerics
         numerics = replace(assumed, padding=padding or assumed.padding, bn_eps=bn_eps or assumed.bn_eps)
     model = load(source, layout, arch, numerics, preprocess=preprocess)
     result = save_verified(model, target, to, TOLERANCE if tolerance is None else tolerance)

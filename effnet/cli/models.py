@@ -121,7 +121,7 @@ def _write_bundle(names: list[str], path: Path, as_json: bool) -> None:
 
     if not names:
         raise UsageError("Missing argument 'NAME' of --bundle: effnet models b0 lite0 --bundle weights.zip")
-    from effnet.weights.bundle_writer import write_bundle
+    from effnet.weights.bundle import write_bundle
 
     with progress_bar("downloading") as step:
         packed = write_bundle(names, path, progress=step)

@@ -25,7 +25,7 @@ from effnet.net import EfficientNet
 from effnet.net.surgery import fold_batch_norm
 from effnet.tasks import Float64Array
 from effnet.weights.conversion import drop_batch_counters
-from effnet.weights.loading import LoadedWeights, build_network
+from effnet.weights.loading import build_network
 
 MAX_ROUNDS = 4  # causes that are searched for, one on top of the other
 GIVE_UP_AFTER_IMAGES = 48  # if a configuration is clearly worse by then
@@ -349,7 +349,7 @@ def apply_configuration(
     state = drop_batch_counters(model.state_dict())
     tensors = {name: tensor.to(device or tensor.device) for name, tensor in state.items()}
     numerics, preprocess = configuration.numerics, configuration.preprocess
-    return build_network(LoadedWeights(model.arch, numerics, preprocess, model.labels, model.provenance, tensors))
+    return build_network(replace(model.metadata, numerics=numerics, preprocess=preprocess), tensors)
 
 
 def recompute_statistics(

@@ -1,4 +1,4 @@
-"""Where numbers come from and go to. What needs torch is imported when it is asked for: finding a file does not."""
+"""Weights of every ecosystem: found, downloaded, loaded, converted and saved. Only what needs torch imports it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What published weights of each architecture expect where their files do not say: numerics and preprocessing.
+"""Preprocessing that published weights of each architecture expect if their files do not state it.
 
-One function an ecosystem, since the same numbers were measured with unlike pictures: see docs/preprocessing.md.
+One function per ecosystem, since the same weights were evaluated with different preprocessing: docs/preprocessing.md.
 
 Sources: tensorflow/tpu efficientnet (``preprocessing.py`` before commit 22d5cab: crop r/(r+32); ``main.py``: bilinear
 for Lite and EdgeTPU; ``eval_ckpt_main.py``: AdvProp) and its lite and edgetpu builders; google/automl efficientnetv2
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from effnet.arch import Arch
-from effnet.metadata import Numerics, Preprocess, default_crop_fraction
+from effnet.metadata import Preprocess, default_crop_fraction
 
 # Mean and standard deviation for values in [0, 1]
 _MEAN_STD_127 = ((127 / 255,) * 3, (128 / 255,) * 3)  # (x − 127) / 128
@@ -20,7 +20,7 @@ _MEAN_STD_128 = ((128 / 255,) * 3, (128 / 255,) * 3)  # (x − 128) / 128
 _MEAN_STD_HALF = ((0.5,) * 3, (0.5,) * 3)  # x · 2/255 − 1
 _MEAN_STD_IMAGENET = (Preprocess.mean, Preprocess.std)
 
-# arch → (mean and std, interpolation, resize); whatever is not here was trained in V1's way
+# arch → (mean and std, interpolation, resize); all others are like V1
 _V1_DEFAULT = (_MEAN_STD_IMAGENET, "bicubic", "crop")
 _OFFICIAL = {
     "b8": (_MEAN_STD_HALF, "bicubic", "crop"),
@@ -29,8 +29,8 @@ _OFFICIAL = {
     **dict.fromkeys(("v2_s", "v2_m", "v2_l", "v2_xl"), (_MEAN_STD_128, "bilinear", "squash")),
 }
 
-# torchvision ``models/efficientnet.py``, the weights of each network by default:
-# arch → (side that is resized to, side that is cut out, interpolation, mean and std)
+# The default weights of each network in torchvision ``models/efficientnet.py``:
+# arch → (resize size, crop size, interpolation, mean and std)
 _TORCHVISION = {
     "b0": (256, 224, "bicubic", _MEAN_STD_IMAGENET),
     "b1": (255, 240, "bilinear", _MEAN_STD_IMAGENET),  # IMAGENET1K_V2; V1 is 256, 240, bicubic
@@ -46,15 +46,10 @@ _TORCHVISION = {
 }
 
 
-def default_numerics(arch: Arch) -> Numerics:
-    """Padding and batch-norm ε of the official weights: TensorFlow's for the whole family."""
-    return Numerics()
-
-
 def default_preprocess(arch: Arch) -> Preprocess:
-    """Preprocessing of the official weights at the architecture's own resolution, resized by PIL as timm does.
+    """Return the official preprocessing at the architecture's own resolution, resized by PIL as timm does.
 
-    Lite3 and Lite4 are 280 and 300 pixels, as the official builder has them; timm evaluates them at 300 and 380.
+    Lite3 and Lite4 have 280 and 300 pixels, as in the official builder; timm evaluates them at 300 and 380.
     """
     (mean, std), interpolation, resize = _OFFICIAL.get(arch.name, _V1_DEFAULT)
     crop = default_crop_fraction(arch.resolution) if resize == "crop" else 1.0
@@ -62,16 +57,16 @@ def default_preprocess(arch: Arch) -> Preprocess:
 
 
 def tensorflow_preprocess(arch: Arch) -> Preprocess:
-    """The same, resized by TensorFlow: as the published accuracies were taken. For its own, Keras' and TFLite's files.
+    """Return the same, resized by TensorFlow, as the published accuracies were measured.
 
-    V1, Lite, EdgeTPU and V2-B0–B3 with the resize of TensorFlow 1, V2-S–XL with that of TensorFlow 2.
+    For TensorFlow's, Keras' and TFLite's files: V2-S–XL use the resize of TensorFlow 2, all others of TensorFlow 1.
     """
     official = default_preprocess(arch)
     return replace(official, resampling="tensorflow" if official.resize == "squash" else "tensorflow1")
 
 
 def torchvision_preprocess(arch: Arch) -> Preprocess:
-    """What torchvision evaluates its own weights with; the official way for a network that it does not have."""
+    """Return what torchvision evaluates its weights with; the default if it does not have the network."""
     if arch.name not in _TORCHVISION:
         return default_preprocess(arch)
     resized, size, interpolation, (mean, std) = _TORCHVISION[arch.name]
@@ -79,14 +74,14 @@ def torchvision_preprocess(arch: Arch) -> Preprocess:
 
 
 def lukemelas_preprocess(arch: Arch) -> Preprocess:
-    """What EfficientNet-PyTorch evaluates with (``examples/imagenet/main.py``): the official way, uncut."""
+    """Return what EfficientNet-PyTorch evaluates with (``examples/imagenet/main.py``): the default without cropping."""
     return replace(default_preprocess(arch), crop_fraction=1.0)
 
 
 def huggingface_preprocess(arch: Arch) -> Preprocess:
-    """What transformers' processor does with Google's files: squashed, every pixel the nearest one.
+    """Return what transformers' processor does with Google's files: squash, with nearest-neighbor interpolation.
 
-    Its ``image_std`` are the roots of these, applied twice (``include_top``). A ``preprocessor_config.json`` beside the
-    weights says more.
+    Its ``image_std`` are the square roots of these, applied twice (``include_top``). A ``preprocessor_config.json``
+    beside the weights takes precedence.
     """
     return replace(default_preprocess(arch), crop_fraction=1.0, resize="squash", interpolation="nearest")

@@ -1,4 +1,4 @@
-"""What tensors are the weights of, by their names and shapes alone."""
+"""Detection of layout and architecture from the names and shapes of tensors."""
 
 from __future__ import annotations
 
@@ -14,43 +14,48 @@ from effnet.weights.key_maps import BATCH_NORM_TENSORS, LAYOUTS
 
 @dataclass(frozen=True)
 class Detection:
-    """What tensors were recognised as; their names are the layout's own, and ``remarks`` say how they got them."""
+    """A layout and architecture that fit, with the tensors under the layout's own names."""
 
     layout: str
     arch: Arch
-    classes: int  # 0: no classifier among them
+    classes: int  # 0: no classifier
     channels: int
     tensors: Tensors
     notes: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Return ``b0 in timm's layout``."""
+        return f"{self.arch.name} in {self.layout}'s layout"
 
 
 def detect_layouts(
     tensors: Tensors, archs: Iterable[Arch] = ARCHS.values(), layouts: Iterable[str] = tuple(LAYOUTS)
 ) -> list[Detection]:
-    """Every (layout, arch) whose names and shapes are exactly those of ``given``, the classifier's size aside."""
+    """Return every (layout, arch) with exactly the names and shapes of ``tensors``, except the classifier's size."""
     tensors = drop_batch_counters(tensors)
     candidates = []
     for layout in layouts:
-        tidied = LAYOUTS[layout].clean(tensors)
-        told = {name: tuple(tensor.shape) for name, tensor in tidied.tensors.items()}
-        for arch in _filter_by_tensor_count(layout, archs, len(told)):
-            classes, channels = read_sizes(tidied.tensors, arch, layout)
-            if told == layout_shapes(layout, arch, classes, channels):
-                candidates.append(Detection(layout, arch, classes, channels, tidied.tensors, tidied.notes))
+        cleaned = LAYOUTS[layout].clean(tensors)
+        shapes = {name: tuple(tensor.shape) for name, tensor in cleaned.tensors.items()}
+        for arch in _filter_by_tensor_count(layout, archs, len(shapes)):
+            classes, channels = read_sizes(cleaned.tensors, arch, layout)
+            if shapes == layout_shapes(layout, arch, classes, channels):
+                candidates.append(Detection(layout, arch, classes, channels, cleaned.tensors, cleaned.notes))
     return candidates
 
 
-def _filter_by_tensor_count(layout: str, archs: Iterable[Arch], number: int) -> Iterator[Arch]:
-    """The ``archs`` that have as many tensors, with a classifier or without: a cheap question before the exact one."""
+def _filter_by_tensor_count(layout: str, archs: Iterable[Arch], count: int) -> Iterator[Arch]:
+    """Yield the archs with that many tensors, with or without a classifier: cheap compared with all shapes."""
     for arch in archs:
-        normed, plain = _count_operations(arch)
-        body = normed * (2 if LAYOUTS[layout].folds_batch_norm else 1 + len(BATCH_NORM_TENSORS)) + 2 * plain
-        if number in (body, body + 2) and LAYOUTS[layout].supports(arch):
+        with_norm, without_norm = _count_operations(arch)
+        backbone = with_norm * (2 if LAYOUTS[layout].folds_batch_norm else 1 + len(BATCH_NORM_TENSORS))
+        backbone += 2 * without_norm
+        if count in (backbone, backbone + 2) and LAYOUTS[layout].supports(arch):
             yield arch
 
 
 @lru_cache(maxsize=len(ARCHS))
 def _count_operations(arch: Arch) -> tuple[int, int]:
-    """How many operations have a batch norm, and how many have not: of all but the classifier."""
+    """Return the number of operations with and without batch norm, the classifier left out."""
     found = Counter(operation.norm for layer in layers(arch, classes=0) for operation in operations(layer))
     return found[True], found[False]

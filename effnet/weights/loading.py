@@ -1,4 +1,4 @@
-"""From a file to a network, with everything that the file says and nothing assumed in silence."""
+"""Loading a network from a file of any ecosystem. What has to be assumed about the file is logged."""
 
 from __future__ import annotations
 
@@ -11,31 +11,28 @@ import torch
 from torch import Tensor
 
 from effnet.arch import Arch, resolve_arch
-from effnet.metadata import Labels, ModelMetadata, Numerics, Preprocess, Provenance
+from effnet.metadata import ModelMetadata, Numerics, Preprocess, Provenance
 from effnet.net import EfficientNet
 from effnet.net.surgery import set_classes
 from effnet.weights import formats
-from effnet.weights.catalog import CatalogEntry, class_labels
+from effnet.weights.catalog.entry import CatalogEntry, class_labels
 from effnet.weights.conversion import Tensors, convert, key_map, read_sizes
 from effnet.weights.detect import Detection, detect_layouts
-from effnet.weights.formats.checkpoint import Checkpoint
-from effnet.weights.formats.safetensors import METADATA_KEY
+from effnet.weights.formats import METADATA_KEY, Checkpoint
 from effnet.weights.key_maps import LAYOUTS
 from effnet.weights.resolve import resolve_weights
+
+MAX_NAMED_TENSORS = 3  # in a message, before the rest is only counted
 
 log = logging.getLogger("effnet")
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A file as a network's contract and tensors, and what had to be assumed or done for that, in words."""
+    """A file's tensors under our names, their metadata, and notes for the user on what was assumed or done."""
 
-    arch: Arch
-    numerics: Numerics
-    preprocess: Preprocess
-    labels: Labels
-    provenance: Provenance
-    tensors: Tensors  # under our names
+    metadata: ModelMetadata
+    tensors: Tensors
     notes: tuple[str, ...] = ()
 
 
@@ -47,39 +44,58 @@ def load(
     classes: int | None = None,
     preprocess: Preprocess | None = None,
 ) -> EfficientNet:
-    """The network that ``source`` means, in evaluation mode.
+    """Load a network, in evaluation mode.
 
-    ``source`` is a file of any ecosystem, a run's folder, a card of the catalogue ("b0/ra_in1k"), an arch ("b0": its
-    default card), a Hugging Face repository or an address; what is not there yet is downloaded.
-    Layout and arch are recognised from names and shapes. What neither file nor card says (padding, ε, preprocessing) is
-    assumed from layout and arch, logged, and can be overridden. With ``classes``, a head of another number is replaced
-    by a fresh one, and logged; without a head in the file, ``classes=None`` gives a network without a classifier.
-    Raises ``ValueError`` where the file cannot be opened as a network: every missing, extra and misshapen tensor in one
-    message, or the two readings between which it cannot decide; ``FileNotFoundError`` where there is no file;
-    ``OSError`` where it cannot be downloaded.
+    Layout and architecture are detected from names and shapes. Padding, ε and preprocessing that neither the file nor
+    the catalog states are assumed from these, logged, and can be overridden.
+
+    Args:
+        source: a file of any ecosystem, a run's folder, a name of the catalog ("b0/ra_in1k"), an arch ("b0": its
+            default weights), a Hugging Face repository or a URL. What is not on disk is downloaded.
+        layout: how the file names its tensors ("timm", "keras", …), if it could be several.
+        arch: the architecture, if it could be several, or to see how the file differs from it.
+        numerics: padding and batch norm's ε, instead of what the file states or what is assumed.
+        classes: replace a head of another size by a new, random one. None: keep the head; a file without one gives a
+            network without a classifier.
+        preprocess: instead of what the file states or what is assumed.
+
+    Raises:
+        ValueError: if the file is no such network: with every missing, extra and misshapen tensor, or with the two
+            layouts between which it cannot decide.
+        FileNotFoundError: if there is no such file.
+        OSError: if it cannot be downloaded.
+
+    Example:
+        >>> model = effnet.load("b0/ra_in1k", classes=10)
     """
-    located = resolve_weights(source)
-    found = read_weights(located.path, layout, arch, numerics, preprocess, located.entry)
-    name = located.entry.name if located.entry else located.path.name
-    for remark in found.notes:
-        log.warning("%s: %s", name, remark)
-    model = build_network(found)
+    found = resolve_weights(source)
+    weights = read_weights(found.path, layout, arch, numerics, preprocess, found.entry)
+    name = found.entry.name if found.entry else found.path.name
+    for note in weights.notes:
+        log.warning("%s: %s", name, note)
+    model = build_network(weights.metadata, weights.tensors)
     if classes is not None and classes != model.classes:
-        had = f"its head of {model.classes} classes is replaced by" if model.classes else "it has no head: it gets"
-        log.warning("%s: %s a new one of %d", name, had, classes)
+        head = f"its head of {model.classes} classes is replaced by" if model.classes else "it has no head and gets"
+        log.warning("%s: %s a new one of %d", name, head, classes)
         set_classes(model, classes)
     return model
 
 
-def build_network(weights: LoadedWeights) -> EfficientNet:
-    """The network whose weights *are* ``found.tensors``, in evaluation mode."""
-    classes, channels = read_sizes(weights.tensors, weights.arch, "effnet")
-    with torch.device("meta"):  # no memory, and no random numbers that nobody would see
+def build_network(metadata: ModelMetadata, tensors: Tensors) -> EfficientNet:
+    """Return the network with these tensors as its weights (not copied if they are float32), in evaluation mode."""
+    classes, channels = read_sizes(tensors, metadata.arch, "effnet")
+    with torch.device("meta"):  # allocate nothing and draw no random numbers
         model = EfficientNet(
-            weights.arch, classes, channels, weights.numerics, weights.preprocess, weights.labels, weights.provenance
+            metadata.arch,
+            classes,
+            channels,
+            metadata.numerics,
+            metadata.preprocess,
+            metadata.labels,
+            metadata.provenance,
         )
-    tensors = {name: tensor.to(torch.float32) for name, tensor in weights.tensors.items()}
-    missing, unexpected = model.load_state_dict(tensors, strict=False, assign=True)
+    state = {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
+    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
     assert not unexpected, unexpected
     assert all(name.endswith("num_batches_tracked") for name in missing), missing
     for name in missing:
@@ -95,153 +111,126 @@ def read_weights(
     preprocess: Preprocess | None = None,
     entry: CatalogEntry | None = None,
 ) -> LoadedWeights:
-    """What is in the file ``path``, within what the caller or its ``card`` says of it. Raises as `load` does."""
-    content = formats.read_checkpoint(path)
+    """Read a file's tensors and metadata; arguments and errors are those of `load`."""
+    checkpoint = formats.read_checkpoint(path)
     wanted = None if arch is None else resolve_arch(arch)
-    if METADATA_KEY in content.header:
-        found = _read_own_file(path, content, wanted, numerics)
+    if METADATA_KEY in checkpoint.header:
+        found = _read_own_file(path, checkpoint, wanted, numerics)
     elif entry:
-        found = _read_catalog_file(path, content, entry)
+        found = _read_catalog_file(path, checkpoint, entry)
     else:
-        found = _read_foreign_file(path, content, layout, wanted, numerics, preprocess)
-    return replace(
-        found,
-        numerics=numerics or found.numerics,
-        preprocess=preprocess or found.preprocess,
-        notes=(*content.notes, *found.notes, *check_values(found.tensors)),
+        found = _read_foreign_file(path, checkpoint, layout, wanted, numerics, preprocess)
+    metadata = replace(
+        found.metadata,
+        numerics=numerics or found.metadata.numerics,
+        preprocess=preprocess or found.metadata.preprocess,
     )
+    return LoadedWeights(metadata, found.tensors, (*checkpoint.notes, *found.notes, *check_values(found.tensors)))
 
 
-def _read_own_file(
-    path: Path, content: Checkpoint, arch: Arch | None, given_numerics: Numerics | None
-) -> LoadedWeights:
+def _read_own_file(path: Path, checkpoint: Checkpoint, arch: Arch | None, numerics: Numerics | None) -> LoadedWeights:
     try:
-        said = ModelMetadata.from_json(content.header[METADATA_KEY])
+        metadata = ModelMetadata.from_json(checkpoint.header[METADATA_KEY])
     except ValueError as error:
         raise ValueError(f"{path}: its header cannot be read ({error})") from None
-    own, numerics = said.arch, said.numerics
-    if arch is not None and arch != own:
-        raise ValueError(f"{path} holds {own.name}, not {arch.name}")
-    tensors = convert(content.tensors, own, content.layout or "effnet", "effnet", given_numerics or numerics)
-    return LoadedWeights(own, numerics, said.preprocess, said.labels, said.provenance, tensors)
+    if arch is not None and arch != metadata.arch:
+        raise ValueError(f"{path} contains {metadata.arch.name}, not {arch.name}")
+    layout = checkpoint.layout or "effnet"
+    tensors = convert(checkpoint.tensors, metadata.arch, layout, "effnet", numerics or metadata.numerics)
+    return LoadedWeights(metadata, tensors)
 
 
-def _read_catalog_file(path: Path, content: Checkpoint, entry: CatalogEntry) -> LoadedWeights:
+def _read_catalog_file(path: Path, checkpoint: Checkpoint, entry: CatalogEntry) -> LoadedWeights:
     arch = resolve_arch(entry.arch)
-    found = _detect_one(path, content.tensors, entry.layout, arch)
-    at = f" at {entry.test_size} pixels" if entry.test_size else ""
-    reached = f", {entry.top1:g} % on ImageNet{at} as published" if entry.top1 else ""
+    found = _detect_one(path, checkpoint.tensors, entry.layout, arch)
+    size = f" at {entry.test_size} pixels" if entry.test_size else ""
+    accuracy = f", published with {entry.top1:g} % top-1 on ImageNet{size}" if entry.top1 else ""
+    provenance = Provenance(entry.name, entry.layout, entry.license)
     return LoadedWeights(
-        arch,
-        entry.numerics,
-        entry.preprocess,
-        class_labels(entry),
-        Provenance(entry.name, entry.layout, entry.license),
+        ModelMetadata(arch, entry.numerics, entry.preprocess, class_labels(entry), provenance),
         convert(found.tensors, arch, found.layout, "effnet", entry.numerics),
-        (f"weights of {entry.publisher}{reached}", *found.notes),
+        (f"weights of {entry.publisher}{accuracy}", *found.notes),
     )
 
 
 def _read_foreign_file(
     path: Path,
-    content: Checkpoint,
+    checkpoint: Checkpoint,
     layout: str | None,
     arch: Arch | None,
     numerics: Numerics | None,
     preprocess: Preprocess | None,
 ) -> LoadedWeights:
-    found = _detect_one(path, content.tensors, layout or content.layout, arch)
-    kept = LAYOUTS[found.layout]
-    expected = numerics or content.numerics or kept.numerics(found.arch)
-    seen = preprocess or replace(kept.preprocess(found.arch), **content.preprocess)
-    return LoadedWeights(
-        found.arch,
-        expected,
-        seen,
-        content.labels,
-        Provenance(path.name, found.layout),
-        convert(found.tensors, found.arch, found.layout, "effnet", expected),
-        (*found.notes, _describe_assumptions(found, content, expected, seen, bool(numerics), bool(preprocess))),
+    found = _detect_one(path, checkpoint.tensors, layout or checkpoint.layout, arch)
+    defaults = LAYOUTS[found.layout]
+    numerics_source = "given" if numerics else "stated by the file" if checkpoint.numerics else "assumed"
+    preprocess_source = "given" if preprocess else "partly stated by the file" if checkpoint.preprocess else "assumed"
+    numerics = numerics or checkpoint.numerics or defaults.numerics(found.arch)
+    preprocess = preprocess or replace(defaults.preprocess(found.arch), **checkpoint.preprocess)
+    note = (
+        f"{found.describe()}, detected from names and shapes; {numerics_source}: {numerics.describe()}; "
+        f"{preprocess_source}: images {preprocess.describe()}"
     )
-
-
-def _describe_assumptions(
-    detection: Detection,
-    content: Checkpoint,
-    numerics: Numerics,
-    preprocess: Preprocess,
-    numerics_given: bool,
-    preprocess_given: bool,
-) -> str:
-    """What was recognised, and where numerics and preprocessing come from."""
-    padded = "given" if numerics_given else "stated by the file" if content.numerics else "assumed"
-    seen = "given" if preprocess_given else "in part stated by the file" if content.preprocess else "assumed"
-    return (
-        f"{detection.arch.name} in {detection.layout}'s layout by names and shapes; "
-        f"{padded}: {numerics.describe()}; "
-        f"{seen}: pictures {preprocess.describe()}"
+    return LoadedWeights(
+        ModelMetadata(found.arch, numerics, preprocess, checkpoint.labels, Provenance(path.name, found.layout)),
+        convert(found.tensors, found.arch, found.layout, "effnet", numerics),
+        (*found.notes, note),
     )
 
 
 def _detect_one(path: Path, tensors: Tensors, layout: str | None, arch: Arch | None) -> Detection:
-    """What the tensors are, within what the caller said of them."""
+    """Return the only layout and arch that fit and that the caller allows. Raises ``ValueError`` otherwise."""
     archs = () if arch is None else ([arch],)
     candidates = [found for found in detect_layouts(tensors, *archs) if layout in (None, found.layout)]
     if len(candidates) == 1:
         return candidates[0]
     if len(candidates) > 1:
-        readings = " or ".join(f"{found.arch.name} in {found.layout}'s layout" for found in candidates)
-        raise ValueError(f"{path} could be {readings}: say which with layout= or arch=")
+        raise ValueError(
+            f"{path} could be {' or '.join(found.describe() for found in candidates)}: choose with layout= or arch="
+        )
     others = detect_layouts(tensors)
     if arch is not None and others:
-        raise ValueError(f"{path} holds {others[0].arch.name} ({others[0].layout}'s layout), not {arch.name}")
+        raise ValueError(f"{path} contains {others[0].arch.name} ({others[0].layout}'s layout), not {arch.name}")
     if arch is not None:
-        likeliest = layout or _closest_layout(tensors, arch)
-        convert(LAYOUTS[likeliest].clean(tensors).tensors, arch, likeliest)  # raises, listing every difference
+        closest = layout or _closest_layout(tensors, arch)
+        convert(LAYOUTS[closest].clean(tensors).tensors, arch, closest)  # raises with every difference
     raise ValueError(
-        f"{path}: its {len(tensors)} tensors are those of no EfficientNet known here; "
-        "give arch= (and layout=) to see what differs"
+        f"{path}: its {len(tensors)} tensors are those of no known EfficientNet; "
+        "pass arch= (and layout=) to see what differs"
     )
 
 
 def _closest_layout(tensors: Tensors, arch: Arch) -> str:
-    """The layout in which most names fit."""
+    """Return the layout with the most names in common."""
 
-    def fitting(layout: str) -> int:
+    def count_common(layout: str) -> int:
         return len(set(key_map(layout, arch).values()) & set(LAYOUTS[layout].clean(tensors).tensors))
 
-    return max((layout for layout in LAYOUTS if LAYOUTS[layout].supports(arch)), key=fitting)
-
-
-# What should be said of the numbers themselves: precision that is not float32, values that are no numbers.
-
-
-MAX_NAMED_TENSORS = 3  # tensors, before the rest is only counted
+    return max((layout for layout in LAYOUTS if LAYOUTS[layout].supports(arch)), key=count_common)
 
 
 def check_values(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """In words: whether numbers are converted to float32, and which tensors hold NaN or infinity.
+    """Return notes for the user if weights are converted to float32, and on tensors that contain NaN or infinity.
 
-    Every number is read once: ask it of tensors whose shapes have been recognised, since others may be of any size.
+    Every value is read once: only call it for tensors whose shapes are known, since others may be of any size.
     """
-    found = []
-    kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()} - {"float32"})
-    if kinds:
-        found.append(f"its numbers are {' and '.join(kinds)}; they are computed with in float32")
+    notes = []
+    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()} - {"float32"})
+    if dtypes:
+        notes.append(f"weights are {' and '.join(dtypes)}; computing in float32")
     broken = _find_non_finite(tensors)
     if broken:
         rest = f" and {len(broken) - MAX_NAMED_TENSORS} more" if len(broken) > MAX_NAMED_TENSORS else ""
-        found.append(
-            f"NaN or infinite values in {', '.join(broken[:MAX_NAMED_TENSORS])}{rest}: no output of it is sound"
-        )
-    return tuple(found)
+        names = ", ".join(broken[:MAX_NAMED_TENSORS])
+        notes.append(f"NaN or infinite values in {names}{rest}: its outputs are meaningless")
+    return tuple(notes)
 
 
 @torch.no_grad()
 def _find_non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """A sum is finite only if all values are; where one is not, the values are looked at: large ones can overflow."""
+    """Sum each tensor, which is fast, and look at the values only if the sum is not finite: large ones may overflow."""
     if not tensors:
         return []
     sums = torch.stack([tensor.float().sum() for tensor in tensors.values()])
-    doubtful = [name for name, sound in zip(tensors, sums.isfinite().tolist(), strict=True) if not sound]
-    return [name for name in doubtful if not tensors[name].float().isfinite().all()]
+    suspects = [name for name, finite in zip(tensors, sums.isfinite().tolist(), strict=True) if not finite]
+    return [name for name in suspects if not tensors[name].float().isfinite().all()]

@@ -1,15 +1,12 @@
-"""From a network to a file, written beside its place and moved there when it is whole."""
+"""Saving a network in any layout: atomically, and verified by reading it back if asked to."""
 
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F
@@ -25,125 +22,122 @@ from effnet.weights.conversion import convert, drop_batch_counters
 from effnet.weights.key_maps import LAYOUTS
 from effnet.weights.loading import build_network, read_weights
 
+# float32 sums in another order differ by 1e-6 to 1e-5 of the largest logit; a wrong padding, ε or axis by far more.
+TOLERANCE = 1e-4
+VERIFICATION_IMAGES = 2
+
 log = logging.getLogger("effnet")
 
 
 def save(model: EfficientNet, path: str | Path, layout: str = "effnet") -> Path:
-    """Writes ``model`` to ``path`` and returns it.
+    """Write ``model`` to ``path``; an existing file stays as it is until the new one is complete.
 
-    "effnet": one ``.safetensors`` that carries its whole contract. Any other layout: the tensors under that ecosystem's
-    names, in the format that the suffix means: ``.safetensors``, ``.pth`` and ``.pt`` for PyTorch's people; ``.h5``,
-    ``.weights.h5`` and ``.keras``; ``.index``, with its ``.data-…`` beside it; ``.tflite``. "huggingface": where it is
-    called as transformers' weights are, the two files that ``from_pretrained`` asks for are written beside it. An
-    existing file stays whole until the new one is. Where the ecosystem's networks compute with other numerics than
-    these weights expect, that is logged; `effnet.weights.saving.transfer` compares the answers.
-    Raises ``ValueError`` for a wrong suffix, a network that the ecosystem has not, or one whose batch norm was folded
-    away; ``OSError`` where the disk is full or the folder cannot be written.
+    If the ecosystem's networks compute with other numerics than these weights expect, that is logged;
+    `effnet.weights.saving.save_verified` compares the outputs.
+
+    Args:
+        model: a network whose batch norm has not been folded.
+        path: its suffix chooses the format: ``.safetensors``, ``.pth`` or ``.pt`` for PyTorch's ecosystems; ``.h5``,
+            ``.weights.h5`` or ``.keras``; ``.index`` (a TensorFlow checkpoint, with ``.data-…`` beside it);
+            ``.tflite``.
+        layout: "effnet": one ``.safetensors`` that carries all metadata. Otherwise the tensors under that ecosystem's
+            names. "huggingface": a file named as transformers' weights gets the two JSON files beside it that
+            ``from_pretrained`` needs.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: for a wrong suffix, a network that the ecosystem does not have, or folded batch norm.
+        OSError: if the disk is full or the folder cannot be written.
+
+    Example:
+        >>> effnet.save(model, "b0.pth", layout="timm")
     """
     path = Path(path)
     check_choice("layout", layout, tuple(LAYOUTS))
-    allowed = LAYOUTS[layout].suffixes
-    suffix = ".weights.h5" if path.name.endswith(".weights.h5") else path.suffix  # Keras tells the two apart
-    if suffix not in allowed:
-        raise ValueError(f"{path}: weights in {layout}'s layout are written to {' or '.join(allowed)}")
+    target = LAYOUTS[layout]
+    suffix = ".weights.h5" if path.name.endswith(".weights.h5") else path.suffix
+    if suffix not in target.suffixes:
+        raise ValueError(f"{path}: weights in {layout}'s layout are written to {' or '.join(target.suffixes)}")
     if is_folded(model):
-        raise ValueError("batch norm was folded into this copy: save the network that it was made from")
-    kept = LAYOUTS[layout]
-    if kept.fixed_numerics and kept.numerics(model.arch) != model.numerics:
-        theirs, ours = kept.numerics(model.arch).describe(), model.numerics.describe()
+        raise ValueError("batch norm has been folded in this copy: save the network that it was made from")
+    if target.fixed_numerics and target.numerics(model.arch) != model.numerics:
+        theirs, ours = target.numerics(model.arch).describe(), model.numerics.describe()
         log.warning("%s: %s's network computes with %s, these weights expect %s", path.name, layout, theirs, ours)
     tensors = convert(drop_batch_counters(model.state_dict()), model.arch, "effnet", layout, model.numerics)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     companions = formats.companion_files(path, model, layout)
-    with atomic_write(path) as beside:
-        formats.write_checkpoint(beside, suffix, tensors, model, layout)
+    with atomic_write(path) as temporary:
+        formats.write_checkpoint(temporary, suffix, tensors, model, layout)
     for name, text in companions.items():
-        with atomic_write(path.with_name(name)) as beside:
-            beside.write_text(text, encoding="utf-8")
+        with atomic_write(path.with_name(name)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return path
-
-
-# From a network to another ecosystem's file, and no file without proof: it is read back and asked the same.
-
-
-TEST_IMAGES = 2
-
-
-# float32 sums in another order differ by 1e-6 to 1e-5 of the largest logit; a wrong padding, ε or axis by far more.
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class VerifiedFile:
-    """What was written, and how far the network in it answers from the one that it was made from."""
+    """A file that was written, and how much the network in it differs from the original."""
 
     path: Path
     layout: str
     numerics: Numerics  # what that ecosystem's network computes with
-    max_difference: float  # the largest difference of a logit over the largest logit; 0: the same bits
+    max_difference: float  # largest difference of a logit over the largest logit; 0: bit for bit
 
 
 def save_verified(model: EfficientNet, path: str | Path, layout: str, tolerance: float = TOLERANCE) -> VerifiedFile:
-    """Writes ``model`` to ``path`` in ``layout``, reads it back as that ecosystem would, and compares the answers.
+    """Write ``model`` to ``path``, read it back as that ecosystem would, and compare outputs for two random images.
 
-    Both networks see the same two pictures at the model's own size. Where they differ by more than ``tolerance`` of the
-    largest logit, ``ValueError`` says so and nothing is written; what was at ``path`` before stays whole.
-    Raises also what `save` raises.
+    Raises ``ValueError`` if they differ by more than ``tolerance`` of the largest logit, and whatever `save` raises.
+    Nothing is written then, and an existing file stays as it is.
     """
     path = Path(path)
-    with _temporary_folder(path) as folder:
-        written = save(model, folder / path.name, layout)
-        kept = LAYOUTS[layout]
-        numerics = kept.numerics(model.arch) if kept.fixed_numerics else model.numerics
-        again = build_network(read_weights(written, layout, model.arch, numerics))
-        difference = max_relative_difference(model, again)
-        if not difference <= tolerance:  # NaN is no agreement
-            raise ValueError(_difference_message(model, layout, numerics, difference, tolerance))
-        for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):  # what the name promises: last
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:  # on the same disk
+        written = save(model, Path(folder, path.name), layout)
+        target = LAYOUTS[layout]
+        numerics = target.numerics(model.arch) if target.fixed_numerics else model.numerics
+        weights = read_weights(written, layout, model.arch, numerics)
+        difference = max_relative_difference(model, build_network(weights.metadata, weights.tensors))
+        if not difference <= tolerance:  # also if it is NaN
+            raise ValueError(_describe_difference(model, layout, numerics, difference, tolerance))
+        for file in sorted(written.parent.iterdir(), key=lambda file: file == written):  # the named file last
             file.replace(path.parent / file.name)
     return VerifiedFile(path, layout, numerics, difference)
 
 
 @torch.no_grad()
 def max_relative_difference(one: EfficientNet, other: EfficientNet) -> float:
-    """The largest difference of the two networks' answers over the largest answer, for two made-up pictures."""
-    x = _random_images(one)
-    # In memory of their own: numbers that lie askew in a file that is mapped are summed in another order.
+    """Return the largest difference of the two networks' logits over the largest logit, for two random images."""
+    x = _random_images(one)  # (2, channels, H, W)
+    # Copies, since weights that are not aligned in a memory-mapped file are summed in another order
     expected, got = (deepcopy(network).eval()(x) for network in (one, other))
     if expected.shape != got.shape:
         return float("nan")
-    difference = (expected - got).abs().max() / expected.abs().max().clamp_min(1e-30)
-    return float(difference)
+    return float((expected - got).abs().max() / expected.abs().max().clamp_min(1e-30))
 
 
 def _random_images(model: EfficientNet) -> Tensor:
-    """Normalised pictures with coarse and fine structure, always the same: (2, channels, height, width)."""
+    """Return normalized images with coarse and fine structure, always the same."""
     generator = torch.Generator().manual_seed(0)
-    total = torch.zeros(TEST_IMAGES, model.channels, *model.preprocess.size)
+    total = torch.zeros(VERIFICATION_IMAGES, model.channels, *model.preprocess.size)
     for cells in (3, 9, 27):
-        noise = torch.randn(TEST_IMAGES, model.channels, cells, cells, generator=generator)
+        noise = torch.randn(VERIFICATION_IMAGES, model.channels, cells, cells, generator=generator)
         total += F.interpolate(noise, model.preprocess.size, mode="bilinear", align_corners=False)
     return total.to(model.stem.conv.weight)
 
 
-def _difference_message(model: EfficientNet, layout: str, theirs: Numerics, difference: float, tolerance: float) -> str:
-    told = f"in {layout}'s layout {model.arch.name} would answer {difference:.1e} of the largest logit away"
-    told += f" (allowed: {tolerance:g}), so nothing is written"
+def _describe_difference(
+    model: EfficientNet, layout: str, theirs: Numerics, difference: float, tolerance: float
+) -> str:
+    text = (
+        f"nothing is written: in {layout}'s layout the logits of {model.arch.name} would differ by {difference:.1e} of "
+        f"the largest (allowed: {tolerance:g})"
+    )
     if theirs != model.numerics:
-        told += (
-            f": {layout}'s network computes with {theirs.describe()}, these weights expect "
-            f"{model.numerics.describe()}; a layout that leaves both open, as timm's, can carry them"
+        text += (
+            f"; {layout}'s network computes with {theirs.describe()}, these weights expect "
+            f"{model.numerics.describe()}: use a layout that leaves both open, such as timm's"
         )
-    return told
-
-
-@contextmanager
-def _temporary_folder(path: Path) -> Iterator[Path]:
-    """An empty folder on the same disk as ``path``, gone when the block ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.parent / f".{path.name}.{os.getpid()}"
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return text

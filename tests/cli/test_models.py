@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from effnet.weights.catalog import ENTRIES, PUBLISHERS, find_entry, search_entries
-from effnet.weights.fetch.remote_file import cache_key
+from effnet.weights.download import cache_key
 from tests.cli.conftest import Run
 
 

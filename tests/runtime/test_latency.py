@@ -11,6 +11,7 @@ import torch
 
 from effnet.arch import ARCHS, Arch, count, fit, scale
 from effnet.data.preprocessing import normalize
+from effnet.data.storage.cache_dir import writable_cache_dir
 from effnet.runtime import autotune
 from effnet.runtime.autotune import ENGINE_FILES
 from effnet.runtime.base import installed_engines
@@ -26,7 +27,6 @@ from effnet.runtime.latency import (
 )
 from effnet.timing import Timing
 from effnet.timing.child_process import ProcessResult
-from effnet.weights.fetch.remote_file import writable_cache_dir
 
 NANO = ARCHS["nano"]
 

@@ -17,9 +17,8 @@ import torch
 
 import effnet
 from effnet.weights import catalog
-from effnet.weights.bundle_writer import BundledWeights, write_bundle
-from effnet.weights.fetch import DownloadError, RemoteFile
-from effnet.weights.fetch.bundle import MANIFEST
+from effnet.weights.bundle import MANIFEST, BundledWeights, write_bundle
+from effnet.weights.download import DownloadError, RemoteFile
 from effnet.weights.resolve import resolve_weights
 from tests.weights.server import Shelf, serving
 
@@ -65,8 +64,8 @@ def weights(mirror: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
         patch.setenv("EFFNET_MIRROR", mirror.url)
         patch.setenv("EFFNET_HOME", str(tmp_path / "elsewhere"))
         packed = write_bundle(["b0", "b0/google", "me/mine"], tmp_path / "weights.zip")
-    assert [(one.name, one.card) for one in packed] == [(B0.name, B0), ("b0/google", CHECKPOINT), ("me/mine", None)]
-    assert packed[0] == BundledWeights(B0.name, B0, len(b"b0's weights"))
+    assert [one.name for one in packed] == [B0.name, "b0/google", "me/mine"]
+    assert packed[0] == BundledWeights(B0.name, len(b"b0's weights"))
     return tmp_path / "weights.zip"
 
 
@@ -94,7 +93,7 @@ def test_what_is_in_it(weights: Path) -> None:
         f"{google}model.ckpt.index",
         f"{google}model.ckpt.data-00000-of-00001",
     }
-    assert catalog.CatalogEntry.from_dict(said["cards"][B0.name]) == B0
+    assert catalog.CatalogEntry.from_dict(said["entries"][B0.name]) == B0
 
 
 def test_the_same_weights_give_the_same_bytes(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +136,7 @@ def test_it_is_found_without_a_network(
 
 def test_several_are_named_as_in_a_path(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = unpack(weights, tmp_path / "other")
-    (other / MANIFEST).write_text(json.dumps({"files": {}, "cards": {}}))
+    (other / MANIFEST).write_text(json.dumps({"files": {}, "entries": {}}))
     monkeypatch.setenv("EFFNET_BUNDLE", f"{other}{os.pathsep}{weights}")
     assert resolve_weights("b0").path.read_bytes() == b"b0's weights"
 
@@ -179,7 +178,7 @@ def test_what_lies_about_of_another_bundle_is_not_taken_for_this_ones(weights: P
 
 def test_it_says_what_it_has(weights: Path) -> None:
     for wanted in (str(weights), f"{weights}/b1", f"{weights}/b0/nope"):
-        with pytest.raises(ValueError, match=rf"say which weights, as .*/NAME; there are b0/google, {B0.name}$"):
+        with pytest.raises(ValueError, match=rf"say which weights, as .*/NAME; it contains b0/google, {B0.name}$"):
             resolve_weights(wanted)
 
 
@@ -217,7 +216,7 @@ def test_damage_is_found_when_a_file_is_taken_out(
         damaged = weights
         weights.write_bytes(weights.read_bytes().replace(b"b0's weights", b"b0's weighty"))
     monkeypatch.setenv("EFFNET_BUNDLE", str(damaged))
-    with pytest.raises(ValueError, match=r"is damaged \(weights/huggingface.*: bring it here again$"):
+    with pytest.raises(ValueError, match=r"is damaged \(weights/huggingface.*: copy it here again$"):
         resolve_weights("b0")
     assert not [one for one in (tmp_path / "home").rglob("*") if one.is_file()]
 
@@ -230,7 +229,7 @@ def test_a_file_that_is_missing_is_named(weights: Path, tmp_path: Path, monkeypa
         resolve_weights("b0/google")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"files": {}}', '{"files": {"a": 1}, "cards": {}}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"files": {}}', '{"files": {"a": 1}, "entries": {}}'])
 def test_a_manifest_that_is_none(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / MANIFEST).write_text(content)
     monkeypatch.setenv("EFFNET_BUNDLE", str(tmp_path))
@@ -243,9 +242,9 @@ def test_a_manifest_that_is_none(content: str, tmp_path: Path, monkeypatch: pyte
 )
 def test_a_manifest_that_leads_elsewhere_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ZipFile(tmp_path / "weights.zip", "w") as zipped:
-        zipped.writestr(MANIFEST, json.dumps({"files": {name: {"sha256": ""}}, "cards": {}}))
+        zipped.writestr(MANIFEST, json.dumps({"files": {name: {"sha256": ""}}, "entries": {}}))
     monkeypatch.setenv("EFFNET_BUNDLE", "weights.zip")
-    with pytest.raises(ValueError, match="is no name of a file in it"):
+    with pytest.raises(ValueError, match="is not a valid name in a bundle"):
         resolve_weights("b0")
 
 
@@ -270,13 +269,13 @@ def test_a_card_that_the_catalogue_has_not_is_found_by_its_name(
     folder = unpack(weights, tmp_path / "input")
     later = replace(B0, name="b0/later", default=False)
     said = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps(said | {"cards": {"b0/later": later.to_dict()}}))
+    (folder / MANIFEST).write_text(json.dumps(said | {"entries": {"b0/later": later.to_dict()}}))
     monkeypatch.setenv("EFFNET_BUNDLE", str(folder))
     assert resolve_weights("b0/later").entry == later
 
 
 @pytest.mark.parametrize(("names", "path", "sentence"), [
-    (["b0"], "weights.tar", r"a bundle is written to a \.zip"),
+    (["b0"], "weights.tar", r"a bundle must be a \.zip"),
     ([], "weights.zip", "name the weights to pack"),
     (["m.pth"], "weights.zip", "is a file of yours"),
     (["b99"], "weights.zip", "no EfficientNet is called 'b99'"),

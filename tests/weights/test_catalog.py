@@ -24,10 +24,10 @@ from effnet.weights.catalog import (
     PERMISSIVE_LICENSES,
     PUBLISHERS,
     CatalogEntry,
-    class_labels,
     find_entry,
     search_entries,
 )
+from effnet.weights.catalog.entry import class_labels
 from effnet.weights.key_maps import LAYOUTS
 
 NAMES = list(ENTRIES)
@@ -312,7 +312,7 @@ def test_every_name_is_its_own(name: str) -> None:
         ("timm/efficientnet_b0.rb_in1k", "did you mean timm/efficientnet_b0.ra_in1k?"),
         ("b1/torchvision", "could be b1/torchvision_v2 or b1/torchvision_v1"),
         ("b9", "did you mean b8?"),
-        ("nano", "no weights of it are published"),
+        ("nano", "no weights are published"),
         ("zzz/qqq", "effnet models --weights"),
     ],
 )

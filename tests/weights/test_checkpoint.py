@@ -20,7 +20,7 @@ from effnet.arch import ARCHS
 from effnet.net import create
 from effnet.weights import convert, load
 from effnet.weights.conversion import drop_batch_counters
-from effnet.weights.formats.checkpoint import unwrap_state_dict
+from effnet.weights.formats.pytorch import unwrap_state_dict
 
 State = dict[str, Tensor]
 
@@ -76,7 +76,7 @@ def test_an_average_is_preferred(
     with caplog.at_level(logging.WARNING, "effnet"):
         model = load(tmp_path / "m.pth")
     assert torch.equal(model.stem.conv.weight, averaged["conv_stem.weight"])
-    assert f"m.pth: the averaged weights are taken, {average}" in caplog.text
+    assert f"m.pth: using the averaged weights, {average}" in caplog.text
 
 
 def test_prefixes_in_the_other_order(timm_state: State, tmp_path: Path) -> None:
@@ -148,9 +148,7 @@ def test_other_precisions_become_float32_and_it_is_said(
     with caplog.at_level(logging.WARNING, "effnet"):
         model = load(path)
     assert torch.equal(model.stem.conv.weight, timm_state["conv_stem.weight"].to(kind).float())
-    assert (
-        f"m.pth: its numbers are {str(kind).removeprefix('torch.')}; they are computed with in float32" in caplog.text
-    )
+    assert f"m.pth: weights are {str(kind).removeprefix('torch.')}; computing in float32" in caplog.text
 
 
 def test_values_that_are_no_numbers_are_told(

@@ -91,7 +91,7 @@ def of_zeros(name: str) -> bytes:
 def test_an_archive_of_zeros(name: str, tmp_path: Path) -> None:
     path = tmp_path / "m.keras"
     path.write_bytes(of_zeros(name))
-    with pytest.raises(ValueError, match=rf"m\.keras: {name} claims 10000000 bytes and holds"):
+    with pytest.raises(ValueError, match=rf"m\.keras: {name} has 10000000 bytes but stores"):
         load(path)
 
 
@@ -137,13 +137,13 @@ def text(file: h5py.File) -> None:
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (huge, "claims 40000000000 bytes and holds 0"),
-        (huge_and_compressed, "claims 40000000000 bytes and holds 0"),
+        (huge, "has 40000000000 bytes but stores 0"),
+        (huge_and_compressed, "has 40000000000 bytes but stores 0"),
         (external, "stem_conv is a link"),
         (soft, "stem_conv is a link"),
-        (elsewhere, "keeps its numbers in another file"),
-        (virtual, "keeps its numbers in another file"),
-        (text, "holds no numbers"),
+        (elsewhere, "is stored in another file"),
+        (virtual, "is stored in another file"),
+        (text, "contains no numbers"),
     ],
 )
 def test_hdf5_that_leads_out_of_the_file_or_claims_too_much(

@@ -134,7 +134,7 @@ def test_padding_is_listed_as_transformers_lists_it(name: str) -> None:
 @pytest.mark.parametrize("size", [(197, 197), (224, 197), (224, 240)])
 def test_sizes_that_transformers_cannot_pad_for(size: tuple[int, int], model: EfficientNet, tmp_path: Path) -> None:
     model.preprocess = Preprocess(size)
-    with pytest.raises(ValueError, match=f"cannot pad pictures of {size[0]}×{size[1]} pixels"):
+    with pytest.raises(ValueError, match=f"cannot pad images of {size[0]}×{size[1]} pixels"):
         save(model, tmp_path / "model.safetensors", "huggingface")
     assert not list(tmp_path.iterdir())
     assert not config_files(tmp_path / "other.safetensors", model)

@@ -160,7 +160,7 @@ def test_a_network_inside_a_model_with_its_own_head(
     assert (found.arch.name, found.classes) == ("b0", 5)
     assert (found.preprocess.mean, found.preprocess.std) == (MEAN, STD)
     assert (found.preprocess.resize, found.preprocess.crop_fraction) == ("squash", 1)
-    assert "its optimiser's 6 tensors are left out" in caplog.text
+    assert "its 6 optimizer tensors are ignored" in caplog.text
     assert "taken to be squashed" in caplog.text
     if suffix != ".weights.h5":  # which says nothing of sizes
         assert found.preprocess.size == SIZE
@@ -280,7 +280,7 @@ def test_what_v2s_weights_cannot_carry_is_said(tmp_path: Path, caplog: pytest.Lo
         save(model, tmp_path / "m.keras", "keras")
         assert not caplog.text
         save(model, tmp_path / "m.h5", "keras")
-    assert "Keras' own v2_b0 normalises by mean (0.485, 0.456, 0.406)" in caplog.text
+    assert "Keras' own v2_b0 normalizes by mean (0.485, 0.456, 0.406)" in caplog.text
 
 
 # Names and counts, without Keras ---------------------------------------------------------------------------------
@@ -399,7 +399,7 @@ def set_in(name: str, **values: Any) -> Callable[[dict[str, Any]], None]:
         (lambda config: config.pop("layers"), "its model's JSON cannot be read"),
         (lambda config: config["layers"].append(7), "its model's JSON cannot be read"),
         (lambda config: config.update(layers=config["layers"][:9]), "no EfficientNet of keras.applications"),
-        (set_in("rescaling", scale=0), "makes no sense"),
+        (set_in("rescaling", scale=0), "invalid preprocessing"),
     ],
 )
 def test_a_model_of_another_form(
@@ -416,14 +416,14 @@ def test_what_stands_before_the_network(
     path = rewritten(files[".keras"], tmp_path / "m.keras", another("Lambda", "input_layer"))
     with caplog.at_level(logging.WARNING, "effnet"):
         assert load(path).preprocess.mean == MEAN
-    assert "layers before the network that are not understood are left out: Lambda" in caplog.text
+    assert "ignoring unknown layers before the network: Lambda" in caplog.text
     caplog.clear()
 
     def bare(config: dict[str, Any]) -> None:
         config["layers"] = [each for each in config["layers"] if each["name"] not in ("rescaling", "normalization")]
 
     assert load(rewritten(files[".keras"], path, bare)).preprocess.std == (0.5, 0.5, 0.5)
-    assert "taken to be scaled to -1 … 1" in caplog.text
+    assert "assuming images scaled to -1 … 1" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".weights.h5"])
@@ -437,5 +437,5 @@ def test_weights_beside_the_network(suffix: str, layer: str, files: dict[str, Pa
             file[f"{layer}/{layer}/{name}:0" if suffix == ".h5" else f"layers/{layer}/vars/{place}"] = value
         if suffix == ".weights.h5":
             file[f"layers/{layer}/vars"].attrs["name"] = layer
-    with pytest.raises(ValueError, match=rf"beside the network it holds .*{layer}"):
+    with pytest.raises(ValueError, match=rf"contains .*{layer}"):
         load(path)

@@ -258,7 +258,7 @@ def test_real_weights_get_a_head(real: Path, caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING, "effnet"):
         model = load(real, classes=17)
     assert model(torch.rand(1, 3, 64, 64)).shape == (1, 17)
-    assert "it has no head: it gets a new one of 17" in caplog.text
+    assert "it has no head and gets a new one of 17" in caplog.text
 
 
 def test_a_head_of_another_size_is_replaced_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -32,10 +32,10 @@ def test_our_files(kind: str, tmp_path: Path) -> None:
 def test_a_file_that_says_no_kind_is_of_classes(tmp_path: Path) -> None:
     # As ours were before there were others
     path = save(network("classification"), tmp_path / "m.safetensors")
-    said, before = rb", \"kind\": \"one\"", path.read_bytes()
-    assert before.count(said) == 1
+    field, before = rb", \"task\": \"classification\"", path.read_bytes()
+    assert before.count(field) == 1
     length = int.from_bytes(before[:8], "little")
-    header = before[8 : 8 + length].replace(said, b"")
+    header = before[8 : 8 + length].replace(field, b"")
     path.write_bytes(len(header).to_bytes(8, "little") + header + before[8 + length :])
     assert load(path).labels == Labels(NAMES, "classification")
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from effnet.weights import catalog
-from effnet.weights.fetch import DownloadError
-from effnet.weights.fetch.remote_file import cache_key
+from effnet.weights.download import DownloadError, cache_key
 from effnet.weights.resolve import resolve_weights
 from tests.weights.server import Shelf, serving
 
@@ -84,7 +83,7 @@ def test_a_folder_without_weights(here: Path, names: list[str]) -> None:
     (here / "run").mkdir()
     for name in names:
         (here / "run" / name).write_text('model_checkpoint_path: "gone"')
-    with pytest.raises(FileNotFoundError, match="there is no such file of weights; a folder must have"):
+    with pytest.raises(FileNotFoundError, match="no weights found; a folder must contain"):
         resolve_weights("run")
 
 
@@ -92,13 +91,13 @@ def test_a_folder_without_weights(here: Path, names: list[str]) -> None:
     "path", ["x.safetensors", "./b0", "a/b/c", "/b0", "model.ckpt", "x.weights.h5", "w.zip/b0", "w.zip", "a\\b", "~/b0"]
 )
 def test_a_path_with_nothing_there(path: str) -> None:
-    with pytest.raises(FileNotFoundError, match=r"there is no such file of weights$"):
+    with pytest.raises(FileNotFoundError, match=r"no such weights file$"):
         resolve_weights(path)
 
 
 def test_below_a_folder_that_is_there_nothing_is_looked_for_elsewhere(here: Path) -> None:
     (here / "runs").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"^runs/two: there is no such file of weights$"):
+    with pytest.raises(FileNotFoundError, match=r"^runs/two: no such weights file$"):
         resolve_weights("runs/two")
 
 
@@ -107,7 +106,7 @@ def test_below_a_folder_that_is_there_nothing_is_looked_for_elsewhere(here: Path
     [
         ("efficientnet-b9", "did you mean b8"),
         ("b0/nope", "no weights are called 'b0/nope'"),
-        ("nano", "no weights of it are published"),
+        ("nano", "no weights are published"),
     ],
 )
 def test_a_name_that_nothing_has(name: str, sentence: str) -> None:
@@ -160,7 +159,5 @@ def test_a_repository_of_the_hub(mirror: Shelf) -> None:
 
 
 def test_a_repository_that_is_not_there(mirror: Shelf) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=r"^me/none: there is no such file of weights, and no model\.safetensors"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"^me/none: no such file, and no model\.safetensors"):
         resolve_weights("me/none")

@@ -112,12 +112,12 @@ def test_numerics_can_be_overridden(model: EfficientNet, tmp_path: Path) -> None
 def test_another_architecture_is_refused(model: EfficientNet, tmp_path: Path) -> None:
     path = save(model, tmp_path / "m.safetensors")
     assert load(path, arch="nano").arch.name == "nano"
-    with pytest.raises(ValueError, match=r"m\.safetensors holds nano, not b0$"):
+    with pytest.raises(ValueError, match=r"m\.safetensors contains nano, not b0$"):
         load(path, arch="b0")
 
 
 def test_a_folded_copy_is_not_saved(model: EfficientNet, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="batch norm was folded"):
+    with pytest.raises(ValueError, match="batch norm has been folded"):
         save(fold_batch_norm(model), tmp_path / "m.safetensors")
     assert leftovers(tmp_path) == []
 
@@ -179,7 +179,7 @@ def raises(error: Exception) -> object:
     return fail
 
 
-WRITING = "effnet.weights.formats.safetensors.save_file"
+WRITING = "effnet.weights.formats.pytorch.save_file"
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 

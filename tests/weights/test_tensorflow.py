@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from effnet.arch import ARCHS, tensor_shapes
 from effnet.metadata import Numerics
 from effnet.net import EfficientNet, FusedMBConv, create
-from effnet.weights import convert, load, save
+from effnet.weights import batch_norm, convert, load, save
 from effnet.weights import key_maps as layout
 from effnet.weights.conversion import drop_batch_counters, key_map, layout_shapes
 from effnet.weights.detect import detect_layouts
@@ -169,14 +169,14 @@ def test_as_many_variables_as_the_official_network(name: str, count: int) -> Non
     ],
 )
 def test_networks_are_called_as_the_official_ones(name: str, scope: str) -> None:
-    assert layout.tensorflow_scope(name) == scope
+    assert formatted.variable_scope(name) == scope
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHS if name != "nano"])
 def test_every_network_is_recognised_by_its_variables(name: str) -> None:
     variables = layout_shapes("tensorflow", ARCHS[name], 1001)
     given = {
-        f"{layout.tensorflow_scope(name)}/{each}": torch.empty(shape, device="meta")
+        f"{formatted.variable_scope(name)}/{each}": torch.empty(shape, device="meta")
         for each, shape in variables.items()
     }
     assert [(each.layout, each.arch.name, each.classes) for each in detect_layouts(given)] == [
@@ -215,7 +215,7 @@ def test_a_checkpoint_of_a_training_run(tmp_path: Path, caplog: pytest.LogCaptur
         found = load(path, arch=model.arch)
     assert same(found, model)
     assert (found.provenance.layout, found.numerics) == ("tensorflow", Numerics())
-    assert f"the moving averages of {len(tensors)} of its {len(tensors)} variables are taken" in caplog.text
+    assert f"using the moving averages of {len(tensors)} of its {len(tensors)} variables" in caplog.text
 
 
 def test_averages_are_taken_where_there_are_any() -> None:
@@ -232,7 +232,7 @@ def test_averages_are_taken_where_there_are_any() -> None:
         "stem/conv2d/kernel": 2,
         "head/dense/bias": 0,
     }
-    assert tidied.notes == ("the moving averages of 1 of its 2 variables are taken in place of these",)
+    assert tidied.notes == ("using the moving averages of 1 of its 2 variables",)
     assert not layout.clean_tensorflow({"n/head/dense/bias": raw}).notes
     assert list(layout.clean_tensorflow({"n/head/dense/bias/ExponentialMovingAverage": raw}).tensors) == [
         "head/dense/bias"
@@ -302,7 +302,7 @@ def test_tensorflow_reads_what_we_write(dtype: torch.dtype, model: EfficientNet,
 
 
 def test_a_network_of_the_family_round(tmp_path: Path) -> None:
-    made = create("edge_s", classes=1001, numerics=layout.tensorflow_numerics(ARCHS["edge_s"])).eval()
+    made = create("edge_s", classes=1001, numerics=batch_norm.tensorflow_numerics(ARCHS["edge_s"])).eval()
     path = save(made, tmp_path / "m.index", "tensorflow")
     found = load(path)
     assert (found.arch.name, found.classes, found.numerics) == ("edge_s", 1001, Numerics(fused_padding="symmetric"))
@@ -352,9 +352,9 @@ def test_only_an_index_is_written(model: EfficientNet, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(12, 16), (11, 16), (13, 9)])
 def test_edgetpus_fused_blocks_stride_in_their_projection(size: tuple[int, int]) -> None:
     """A 3×3 convolution at every pixel, then the projection of every other one."""
-    assert layout.tensorflow_numerics(ARCHS["edge_m"]) == Numerics(fused_padding="symmetric")
-    assert layout.tensorflow_numerics(ARCHS["v2_m"]) == layout.tensorflow_numerics(ARCHS["b0"]) == Numerics()
-    fused = FusedMBConv(4, 8, 3, 2, 4, numerics=layout.tensorflow_numerics(ARCHS["edge_m"])).eval().fused
+    assert batch_norm.tensorflow_numerics(ARCHS["edge_m"]) == Numerics(fused_padding="symmetric")
+    assert batch_norm.tensorflow_numerics(ARCHS["v2_m"]) == batch_norm.tensorflow_numerics(ARCHS["b0"]) == Numerics()
+    fused = FusedMBConv(4, 8, 3, 2, 4, numerics=batch_norm.tensorflow_numerics(ARCHS["edge_m"])).eval().fused
     x = torch.randn(1, 4, *size)
     expected = fused.activation(fused.norm(F.conv2d(x, fused.conv.weight, padding=1)))[..., ::2, ::2]
     torch.testing.assert_close(fused(x), expected)
@@ -423,16 +423,16 @@ HEADER = varint_field(1, 1) + bytes_field(3, varint_field(1, 1))
         (HEADER, described(size=2**64 - 8), "x is cut off"),
         (HEADER, described(offset=2**64 - 8), "x is cut off"),
         (HEADER, described(dtype=9, size=2**40), "x is cut off"),
-        (HEADER, described(sides=(2**40,)), "another number of bytes than its shape"),
-        (HEADER, described(sides=(2**63, 2**63)), "another number of bytes than its shape"),
-        (HEADER, described(sides=(1,) * 1000), "another number of bytes than its shape"),
-        (HEADER, described(sides=(2, 1) * 4 + (1,)), "another number of bytes than its shape"),
+        (HEADER, described(sides=(2**40,)), "size of x does not match its shape"),
+        (HEADER, described(sides=(2**63, 2**63)), "size of x does not match its shape"),
+        (HEADER, described(sides=(1,) * 1000), "size of x does not match its shape"),
+        (HEADER, described(sides=(2, 1) * 4 + (1,)), "size of x does not match its shape"),
         (HEADER, described(), "the checksum of x is wrong"),
         (HEADER, described(shard=1), r"m\.data-00001-of-00001 is missing"),
         (varint_field(1, 10**9), described(shard=10**8), r"m\.data-100000000-of-1000000000 is missing"),
         (varint_field(1, 2), described(), r"m\.data-00000-of-00002 is missing"),
-        (HEADER, bytes_field(1, b"?"), "what is said of x makes no sense"),
-        (HEADER, varint_field(2, 5), "what is said of x makes no sense"),
+        (HEADER, bytes_field(1, b"?"), "the entry of x is invalid"),
+        (HEADER, varint_field(2, 5), "the entry of x is invalid"),
         (HEADER, b"\xff" * 20, "a number in it has no end"),
         (HEADER, b"\x0b", "of the unknown kind 3"),
         (HEADER, described()[:-2], "a field in it is cut off"),
@@ -449,7 +449,7 @@ def test_an_index_that_lies(header: bytes, entry: bytes, reason: str, tmp_path: 
     ("given", "reason"),
     [
         ([(b"", HEADER), (b"y", b""), (b"x", b"")], "out of order"),
-        ([(b"", HEADER), (b"x" * 5000, b"")], "makes no sense"),
+        ([(b"", HEADER), (b"x" * 5000, b"")], "is invalid"),
     ],
 )
 def test_keys_that_make_no_sense(given: list[tuple[bytes, bytes]], reason: str, tmp_path: Path) -> None:
@@ -460,7 +460,7 @@ def test_keys_that_make_no_sense(given: list[tuple[bytes, bytes]], reason: str, 
 def test_a_compressed_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def sealed(block: bytes) -> bytes:
         block += b"\x01"
-        return block + formatted.mask_checksum(formatted.google_crc32c.value(block)).to_bytes(4, "little")
+        return block + formatted.masked_checksum(block).to_bytes(4, "little")
 
     monkeypatch.setattr(formatted, "_seal_block", sealed)
     with pytest.raises(ValueError, match="its index is compressed"):
@@ -468,7 +468,7 @@ def test_a_compressed_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_index_without_its_data(whole: tuple[bytes, bytes], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"its data file m\.data-00000-of-00001 is missing beside it"):
+    with pytest.raises(ValueError, match=r"its data file m\.data-00000-of-00001 is missing"):
         load(placed(tmp_path, whole[0], None))
 
 
@@ -490,9 +490,9 @@ def slices(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("made", "reason"),
     [
-        (first_format, r"TensorFlow's first format.* save it again by tf\.compat\.v1\.train\.Saver"),
+        (first_format, r"TensorFlow's first, single-file format.* save it again with tf\.compat\.v1\.train\.Saver"),
         (objects, r"a graph of Python objects .* save the network's weights as \.h5"),
-        (slices, r"stem/conv2d/kernel lies in slices \(a partitioned variable\)"),
+        (slices, r"stem/conv2d/kernel is a partitioned variable"),
     ],
 )
 def test_other_kinds_of_checkpoint_are_refused(made: Callable[[Path], Path], reason: str, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_round_trip_keeps_the_contract_and_then_every_bit(numerics: Numerics, 
     second = save(found, tmp_path / "b.tflite", "tflite")
     assert second.read_bytes() == first.read_bytes()
     assert same(load(second), found)
-    with pytest.raises(ValueError, match=r"a\.tflite holds mine, not b0"):
+    with pytest.raises(ValueError, match=r"a\.tflite contains mine, not b0"):
         load(first, arch="b0")
 
 
@@ -347,9 +347,9 @@ def with_fused(operator: TfliteOperator, activation: int) -> TfliteOperator:
         (with_stored("INT4"), "its weights are stored as INT4, which is not read here"),
         (scaled_behind_the_activation, "MUL of an activated map by constants"),
         (lambda tensors, operators: operators.clear(), "there are no convolutions in it"),
-        (with_option(StrideW=2, StrideH=2), "tensors are those of no EfficientNet known here"),
-        (with_option(FusedActivationFunction=3), "tensors are those of no EfficientNet known here"),
-        (replaced("LOGISTIC", "ABS"), "tensors are those of no EfficientNet known here"),
+        (with_option(StrideW=2, StrideH=2), "tensors are those of no known EfficientNet"),
+        (with_option(FusedActivationFunction=3), "tensors are those of no known EfficientNet"),
+        (replaced("LOGISTIC", "ABS"), "tensors are those of no known EfficientNet"),
     ],
 )
 def test_another_network_is_refused_with_a_sentence(change: Change, sentence: str, tmp_path: Path) -> None:

@@ -1,16 +1,16 @@
-"""The catalogue: every published file of weights, as data.
+"""The catalog of published weights, as data.
 
-A card is named "ARCH/WHAT", where WHAT is what its publisher calls the weights:
+An entry is named "ARCH/TAG", where TAG is what its publisher calls the weights:
 
-- timm: its tag, with ``tf_`` before it for Google's weights, ported: "b0/ra_in1k", "b0/tf_aa_in1k";
+- timm: its tag, after ``tf_`` for Google's ported weights: "b0/ra_in1k", "b0/tf_aa_in1k";
 - torchvision: "b1/torchvision_v2"; lukemelas: "b0/lukemelas", "b0/lukemelas_advprop"; Keras: "b0/keras",
   "b0/keras_notop" (no classifier);
-- Google: "b0/google" and, by what they were trained with, "b0/google_aa" (AutoAugment), "_ra" (RandAugment), "_ap"
+- Google: "b0/google" and, by how they were trained, "b0/google_aa" (AutoAugment), "_ra" (RandAugment), "_ap"
   (AdvProp), "_ns" (Noisy Student), "v2_s/google_in21k", "_in21k_ft"; TFLite's "lite0/google_int8", "_float32".
 
-The bare name of an arch means its default card, by this rule: among timm's (one file each in an open format, under a
-stated and permissive licence) with ImageNet-1k's classes, those tested at the arch's own resolution (where there are
-none, as for Lite3 and Lite4, any), and of them the one with the best published top-1.
+An arch's name alone stands for its default entry: of timm's with ImageNet-1k's classes (one file each in an open
+format, under a permissive license) those tested at the arch's own resolution, or any if there are none, as for Lite3
+and Lite4; of these the one with the best published top-1.
 """
 
 from __future__ import annotations
@@ -21,42 +21,43 @@ from types import MappingProxyType
 
 from effnet.arch import ARCHS, canonical_name
 from effnet.arch.serde import check_choice, did_you_mean
-from effnet.weights.catalog import google, keras, lukemelas, timm, torchvision
+from effnet.weights.catalog import google, keras, timm, torchvision
 from effnet.weights.catalog.entry import CatalogEntry as CatalogEntry
-from effnet.weights.catalog.entry import class_labels as class_labels
 
 PUBLISHERS = ("timm", "torchvision", "lukemelas", "keras", "google")
 PERMISSIVE_LICENSES = ("apache-2.0", "bsd-3-clause", "mit")
 
 
 def _list_entries() -> Iterator[CatalogEntry]:
-    """Every card in the order of the archs and publishers, the default of its arch marked."""
-    cards = (*timm.ENTRIES, *torchvision.ENTRIES, *lukemelas.ENTRIES, *keras.ENTRIES, *google.ENTRIES)
+    """Yield every entry, ordered by arch and publisher, with each arch's default marked."""
+    entries = (*timm.ENTRIES, *torchvision.ENTRIES, *torchvision.LUKEMELAS_ENTRIES, *keras.ENTRIES, *google.ENTRIES)
     for arch in ARCHS:
-        own = [card for card in cards if card.arch == arch]
-        best = _choose_default(own)
-        yield from (replace(card, default=card is best) for card in own)
+        of_arch = [entry for entry in entries if entry.arch == arch]
+        default = _choose_default(of_arch)
+        yield from (replace(entry, default=entry is default) for entry in of_arch)
 
 
 def _choose_default(entries: list[CatalogEntry]) -> CatalogEntry | None:
-    """The one that the arch's bare name means: see the rule above."""
-    usable = [card for card in entries if card.publisher == "timm" and card.label_set == "imagenet-1k"]
-    usable = [card for card in usable if card.license in PERMISSIVE_LICENSES]
-    native = [card for card in usable if card.test_size == ARCHS[card.arch].resolution]
-    return max(native or usable, key=lambda card: card.top1 or 0, default=None)
+    """Return what the arch's name alone stands for, by the rule above."""
+    usable = [entry for entry in entries if entry.publisher == "timm" and entry.label_set == "imagenet-1k"]
+    usable = [entry for entry in usable if entry.license in PERMISSIVE_LICENSES]
+    native = [entry for entry in usable if entry.test_size == ARCHS[entry.arch].resolution]
+    return max(native or usable, key=lambda entry: entry.top1 or 0, default=None)
 
 
-# Every card by its name, in the order of the archs. Read-only.
-ENTRIES: Mapping[str, CatalogEntry] = MappingProxyType({card.name: card for card in _list_entries()})
-DEFAULTS: Mapping[str, CatalogEntry] = MappingProxyType({card.arch: card for card in ENTRIES.values() if card.default})
+# Read-only, by name and by arch
+ENTRIES: Mapping[str, CatalogEntry] = MappingProxyType({entry.name: entry for entry in _list_entries()})
+DEFAULTS: Mapping[str, CatalogEntry] = MappingProxyType(
+    {entry.arch: entry for entry in ENTRIES.values() if entry.default}
+)
 
 
 def _aliases(entry: CatalogEntry) -> Iterator[str]:
-    """What else people call ``card``: its address, and its name where it is published."""
+    """Yield what else people call ``entry``: its URL, and its names where it is published."""
     if entry.hub:
         tagged = entry.hub.removeprefix("timm/")
         yield from (entry.hub, tagged)
-        yield tagged.replace(".ns_jft_in1k", "_ns").replace(".ap_in1k", "_ap")  # as timm called them before it had tags
+        yield tagged.replace(".ns_jft_in1k", "_ns").replace(".ap_in1k", "_ap")  # timm's names before it had tags
         yield tagged.replace(".in21k_ft_in1k", "_in21ft1k").replace(".in21k", "_in21k")
     elif not entry.file:
         yield entry.url
@@ -65,16 +66,16 @@ def _aliases(entry: CatalogEntry) -> Iterator[str]:
 
 
 def _index_aliases() -> dict[str, str]:
-    """Other spelling, in lower case → the card's name. timm's and torchvision's own default stands first with them."""
+    """Return lower-case aliases → names. The publisher's own default stands first in ``ENTRIES``."""
     found: dict[str, str] = {}
-    for card in ENTRIES.values():
-        for spelling in _aliases(card):
-            found[spelling.lower()] = card.name
-        model = card.hub.removeprefix("timm/").partition(".")[0]
-        if model.startswith("tf_"):  # nobody else's
-            found.setdefault(model, card.name)
-        if card.publisher == "torchvision":
-            found.setdefault(f"EfficientNet_{card.arch}_Weights.DEFAULT".lower(), card.name)
+    for entry in ENTRIES.values():
+        for alias in _aliases(entry):
+            found[alias.lower()] = entry.name
+        model = entry.hub.removeprefix("timm/").partition(".")[0]
+        if model.startswith("tf_"):  # timm's alone
+            found.setdefault(model, entry.name)
+        if entry.publisher == "torchvision":
+            found.setdefault(f"EfficientNet_{entry.arch}_Weights.DEFAULT".lower(), entry.name)
     return found
 
 
@@ -82,39 +83,39 @@ _ALIASES = _index_aliases()
 
 
 def find_entry(name: str) -> CatalogEntry:
-    """The card that ``name`` means: its own name, its publisher's, a hub id, its address, or an arch's name.
+    """Return the entry called ``name``: its own name, the publisher's, a hub id, a URL, or an arch.
 
-    A name may be cut off before an underscore where that leaves one card: ``b0/ra`` is ``b0/ra_in1k``. ``b0`` and
-    other spellings of an arch mean its default card; ``tf_efficientnet_b0``, which is timm's alone, means timm's own
-    default. Raises ``ValueError``, with the nearest name, where none is meant.
+    A name may end before an underscore if that leaves one entry: ``b0/ra`` is ``b0/ra_in1k``. ``b0`` and other
+    spellings of an arch stand for its default; ``tf_efficientnet_b0``, which only timm uses, for timm's own default.
+    Raises ``ValueError``, with the closest name, if there is none.
     """
     wanted = name.strip().lower().removeprefix("hf-hub:").removeprefix("hf_hub:")
     known = wanted if wanted in ENTRIES else _ALIASES.get(wanted)
     if known is not None:
         return ENTRIES[known]
-    longer = [card for key, card in ENTRIES.items() if key.startswith(f"{wanted}_")] if "/" in wanted else []
+    longer = [entry for key, entry in ENTRIES.items() if key.startswith(f"{wanted}_")] if "/" in wanted else []
     if len(longer) == 1:
         return longer[0]
     if longer:
-        raise ValueError(f"{name} could be {' or '.join(card.name for card in longer)}")
+        raise ValueError(f"{name} could be {' or '.join(entry.name for entry in longer)}")
     if "/" in wanted or "." in wanted:
         close = did_you_mean(wanted, [*ENTRIES, *_ALIASES]) or "; `effnet models --weights` lists them"
         raise ValueError(f"no weights are called {name!r}{close}")
     arch = canonical_name(name)
     if arch not in DEFAULTS:
-        raise ValueError(f"{arch}: no weights of it are published; to train it: --weights FILE, or --weights none")
+        raise ValueError(f"{arch}: no weights are published; to train it: --weights FILE, or --weights none")
     return DEFAULTS[arch]
 
 
 def search_entries(text: str = "", publisher: str = "") -> list[CatalogEntry]:
-    """The cards with ``text`` in their names, or of the arch that it means, and of that publisher; all with "".
+    """Return the entries with ``text`` in their names, or of the arch it stands for, from ``publisher``; "" is any.
 
-    Raises ``ValueError``, with the nearest name, where ``text`` means nothing or the publisher is unknown.
+    Raises ``ValueError``, with the closest name, if ``text`` stands for nothing or the publisher is unknown.
     """
     if publisher:
         check_choice("publisher", publisher, PUBLISHERS)
-    found = [card for card in ENTRIES.values() if text.lower() in card.name]
+    found = [entry for entry in ENTRIES.values() if text.lower() in entry.name]
     if not found:
         arch = canonical_name(text)
-        found = [card for card in ENTRIES.values() if card.arch == arch]
-    return [card for card in found if publisher in ("", card.publisher)]
+        found = [entry for entry in ENTRIES.values() if entry.arch == arch]
+    return [entry for entry in found if publisher in ("", entry.publisher)]

@@ -1,12 +1,12 @@
-"""Google's own checkpoints: the originals of most other weights.
+"""Google's own checkpoints, from which most other weights were ported.
 
-Facts: tensorflow/tpu ``models/official/efficientnet/README.md`` (V1), ``lite/README.md``, ``edgetpu/README.md``;
-google/automl ``efficientnetv2/README.md``, ``effnetv2_model.py`` (addresses), ``effnetv2_configs.py`` (sizes),
-``datasets.py`` and ``preprocessing.py`` (the pictures that fine-tuned and 21k weights were evaluated with). None of
-them states a hash. Both repositories are under Apache-2.0.
+Sources: tensorflow/tpu ``models/official/efficientnet/README.md`` (V1), ``lite/README.md``, ``edgetpu/README.md``;
+google/automl ``efficientnetv2/README.md``, ``effnetv2_model.py`` (URLs), ``effnetv2_configs.py`` (sizes),
+``datasets.py`` and ``preprocessing.py`` (how fine-tuned and 21k weights were evaluated). None of them states a hash.
+Both repositories are under Apache-2.0.
 
-Each archive holds one checkpoint; those of Lite hold two TFLite files beside it, in float32 and in int8. EdgeTPU's
-networks have a class 0 for "background". The CondConv checkpoints are other networks, and left out.
+Each archive holds one checkpoint; Lite's also hold two TFLite files, in float32 and int8. EdgeTPU's networks have a
+class 0 for "background". The CondConv checkpoints have another architecture and are left out.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import replace
 from effnet.arch import ARCHS
 from effnet.metadata import Preprocess, default_crop_fraction
 from effnet.weights import default_preprocessing
+from effnet.weights.batch_norm import tensorflow_numerics
 from effnet.weights.catalog.entry import HALF_MEAN_STD, CatalogEntry
-from effnet.weights.key_maps import tensorflow_numerics
 
 _BASE_URL = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientnet/"
 _V1 = "tensorflow/tpu models/official/efficientnet/"
 _V2 = "google/automl efficientnetv2/"
 
-# V1: what the weights are called here → (archive, what it was trained with, arch → top-1)
+# V1: tag → (archive, how it was trained, arch → top-1)
 _V1_FILES: dict[str, tuple[str, str, dict[str, float]]] = {
     "google": (
         "ckpts/efficientnet-{}.tar.gz",
@@ -43,7 +43,7 @@ _V1_FILES: dict[str, tuple[str, str, dict[str, float]]] = {
     ),
     "google_ns": (
         "noisystudent/noisy_student_efficientnet-{}.tar.gz",
-        "Noisy Student and RandAugment; learnt from JFT-300M too",
+        "Noisy Student and RandAugment; trained on JFT-300M too",
         {"b0": 78.8, "b1": 81.5, "b2": 82.4, "b3": 84.1, "b4": 85.3, "b5": 86.1, "b6": 86.4, "b7": 86.9, "l2": 88.4},
     ),
 }
@@ -56,11 +56,11 @@ _LITE = {
     "lite4": (81.5, 80.2),
 }
 _SIZE_NOTES = {
-    "lite3": "Google's builder says 280 px, timm tests at 300; the README does not say",
-    "lite4": "Google's builder says 300 px, timm tests at 380; the README does not say",
+    "lite3": "Google's builder says 280 px, timm tests at 300; the README does not state it",
+    "lite4": "Google's builder says 300 px, timm tests at 380; the README does not state it",
 }
 _EDGE = {"edge_s": 77.23, "edge_m": 78.69, "edge_l": 80.62}
-# V2: arch → top-1 of ImageNet-1k, and of ImageNet-21k fine-tuned on 1k; None where there are weights but no figure
+# V2: arch → top-1 of ImageNet-1k, and of ImageNet-21k fine-tuned on 1k; None: weights without a published accuracy
 _V2_1K = {"v2_b0": 78.7, "v2_b1": 79.8, "v2_b2": 80.5, "v2_b3": 82.1, "v2_s": 83.9, "v2_m": 85.2, "v2_l": 85.7}
 _V2_21K: dict[str, float | None] = {
     **dict.fromkeys(("v2_b0", "v2_b1", "v2_b2", "v2_b3")),
@@ -105,7 +105,7 @@ def _entry(
 
 
 def _v1_entry(name: str, arch: str, size: int, archive: str, top1: float, note: str) -> CatalogEntry:
-    """A card of V1, whose pictures differ by their size; AdvProp's are normalised in another way."""
+    """Return an entry of V1: preprocessing differs by size, and AdvProp normalizes differently."""
     preprocess = replace(
         default_preprocessing.tensorflow_preprocess(ARCHS["b0"]),
         size=(size, size),
@@ -117,7 +117,7 @@ def _v1_entry(name: str, arch: str, size: int, archive: str, top1: float, note: 
 
 
 def _lite_entries(arch: str, float32: float, int8: float) -> tuple[CatalogEntry, ...]:
-    """The checkpoint and both TFLite files of one archive. What size Lite3 and Lite4 were measured at is not known."""
+    """Return the checkpoint and both TFLite files of one archive. The test size of Lite3 and Lite4 is not published."""
     archive, folder = f"lite/efficientnet-{arch}.tar.gz", f"efficientnet-{arch}/efficientnet-{arch}"
     preprocess = default_preprocessing.tensorflow_preprocess(ARCHS[arch])
     note = _SIZE_NOTES.get(arch, "")
@@ -146,7 +146,7 @@ def _v2_entry(arch: str, top1: float) -> CatalogEntry:
 
 
 def _v2_21k_entries(arch: str, top1: float | None) -> tuple[CatalogEntry, CatalogEntry]:
-    """ImageNet-21k's weights, trained and evaluated at 224 px, and those fine-tuned from them on ImageNet-1k."""
+    """Return ImageNet-21k weights, trained and evaluated at 224 px, and those fine-tuned from them on ImageNet-1k."""
     archive, size = f"v2/efficientnet{arch.replace('_', '-')}-21k", ARCHS[arch].resolution
     cites = _V2 + ("README.md, datasets.py" if top1 else "effnetv2_model.py, datasets.py")
     mean = (128 / 255,) * 3  # (x − 128) / 128
@@ -165,8 +165,8 @@ ENTRIES = (
         for arch, top1 in figures.items()
     ),
     _v1_entry("google_ns_475", "l2", 475, _V1_FILES["google_ns"][0].format("l2_475"), 88.2, _V1_FILES["google_ns"][1]),
-    *(card for arch, figures in _LITE.items() for card in _lite_entries(arch, *figures)),
+    *(entry for arch, figures in _LITE.items() for entry in _lite_entries(arch, *figures)),
     *(_edge_entry(arch, top1) for arch, top1 in _EDGE.items()),
     *(_v2_entry(arch, top1) for arch, top1 in _V2_1K.items()),
-    *(card for arch, top1 in _V2_21K.items() for card in _v2_21k_entries(arch, top1)),
+    *(entry for arch, top1 in _V2_21K.items() for entry in _v2_21k_entries(arch, top1)),
 )

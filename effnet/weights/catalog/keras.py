@@ -1,8 +1,8 @@
-"""The weights of ``keras.applications``: Google's AutoAugment checkpoints of V1, and those of V2, ported.
+"""Weights of ``keras.applications``: Google's AutoAugment checkpoints of V1, and those of V2, ported.
 
-Facts: keras 3.15 ``applications/efficientnet.py`` and ``efficientnet_v2.py`` (addresses, md5 with and without the
+Sources: keras 3.15 ``applications/efficientnet.py`` and ``efficientnet_v2.py`` (URLs, md5 with and without the
 classifier, preprocessing inside the network), and the table at keras.io/api/applications (accuracies: V1's are
-Google's). Keras names no way to resize: the cards have the one that Google evaluates these weights with.
+Google's). Keras does not say how to resize: the entries have what Google evaluates these weights with.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from effnet.weights.catalog.entry import CatalogEntry
 _V1 = "https://storage.googleapis.com/keras-applications/efficientnet"
 _V2 = "https://storage.googleapis.com/tensorflow/keras-applications/efficientnet_v2/efficientnetv2-"
 
-# arch → (address without its end, md5 with classifier, md5 without, top-1)
+# arch → (URL without its ending, md5 with classifier, md5 without, top-1)
 _FILES = {
     "b0": (f"{_V1}b0", "902e53a9f72be733fc0bcb005b3ebbac", "50bc09e76180e00e4465e1a485ddc09d", 77.1),
     "b1": (f"{_V1}b1", "1d254153d4ab51201f1646940f018540", "74c4e6b3e1f6a1eea24c589628592432", 79.1),
@@ -35,7 +35,7 @@ _FILES = {
 }
 
 
-def _entry(arch: str, address: str, md5: str, top1: float | None) -> CatalogEntry:
+def _entry(arch: str, url: str, md5: str, top1: float | None) -> CatalogEntry:
     top = top1 is not None
     module = "efficientnet_v2.py" if arch.startswith("v2") else "efficientnet.py"
     return CatalogEntry(
@@ -51,13 +51,13 @@ def _entry(arch: str, address: str, md5: str, top1: float | None) -> CatalogEntr
         top1=top1,
         test_size=ARCHS[arch].resolution if top else None,
         license="apache-2.0",
-        url=f"{address}{'' if top else '_notop'}.h5",
+        url=f"{url}{'' if top else '_notop'}.h5",
         hash=f"md5:{md5}",
     )
 
 
 ENTRIES = tuple(
-    card
-    for arch, (address, top, notop, top1) in _FILES.items()
-    for card in (_entry(arch, address, top, top1), _entry(arch, address, notop, None))
+    entry
+    for arch, (url, top, notop, top1) in _FILES.items()
+    for entry in (_entry(arch, url, top, top1), _entry(arch, url, notop, None))
 )

@@ -1,22 +1,20 @@
-"""timm's weights: its own, and Google's ported (``tf_…``).
+"""timm's weights: its own, and Google's ported ones (``tf_…``).
 
-Facts: timm 1.0.31 ``models/efficientnet.py`` (tags, sizes, crop, mean and standard deviation; padding and ε are
-arguments of its networks) and huggingface/pytorch-image-models ``results/results-imagenet.csv`` (accuracies), but for
-the two ``ra4`` tags, whose accuracies are in its README of August 2024. Where timm has a size to test at beside the one
-it trained at, the card has the former, as the accuracies do.
+Sources: timm 1.0.31 ``models/efficientnet.py`` (tags, sizes, crop, mean and standard deviation; padding and ε are
+arguments of its networks) and huggingface/pytorch-image-models ``results/results-imagenet.csv`` (accuracies), except
+for the two ``ra4`` tags, whose accuracies are in the README of August 2024. Where timm has a test size besides the
+training size, the entry has the test size, as the accuracies do.
 
-Left out, since no network here is theirs: ``efficientnetv2_rw_*`` and ``gc_efficientnetv2_rw_t``, ``efficientnet_x_*``
-and ``efficientnet_h_*``, the pruned networks, CondConv (``tf_efficientnet_cc_*``), and those with group norm.
+Left out because no network here has their architecture: ``efficientnetv2_rw_*`` and ``gc_efficientnetv2_rw_t``,
+``efficientnet_x_*`` and ``efficientnet_h_*``, pruned networks, CondConv (``tf_efficientnet_cc_*``) and group norm.
 """
 
 from __future__ import annotations
 
 from effnet.arch import canonical_name
-from effnet.metadata import Numerics, Preprocess
+from effnet.metadata import Preprocess
+from effnet.weights.batch_norm import TENSORFLOW, TIMM_NATIVE
 from effnet.weights.catalog.entry import HALF_MEAN_STD, IMAGENET_MEAN_STD, CatalogEntry, MeanStd
-
-NATIVE_NUMERICS = Numerics("symmetric", 1e-5)
-PORTED_NUMERICS = Numerics("same", 1e-3)
 
 _LABEL_SETS = {1000: "imagenet-1k", 11821: "imagenet-12k", 21843: "imagenet-21k"}
 _SOURCE = "timm 1.0.31 models/efficientnet.py; pytorch-image-models "
@@ -43,7 +41,7 @@ def _entry(
         arch=arch,
         layout="timm",
         publisher="timm",
-        numerics=PORTED_NUMERICS if ported else NATIVE_NUMERICS,
+        numerics=TENSORFLOW if ported else TIMM_NATIVE,
         preprocess=Preprocess((size, size), crop, resize, interpolation, *mean_std),
         citation=_SOURCE + ("README.md" if tag.startswith("ra4_") else "results/results-imagenet.csv"),
         classes=classes,
@@ -57,8 +55,8 @@ def _entry(
     )
 
 
-# Of each network, the tag that timm itself takes by default stands first.
-# fmt: off – rows are laid out to be read beside timm's
+# For each network, the tag that is timm's default comes first.
+# fmt: off – rows are laid out like timm's
 ENTRIES = (
     #     timm's model        tag                  px   crop   top-1
     _entry("efficientnet_b0", "ra_in1k", 224, 0.875, 77.694),
@@ -74,7 +72,7 @@ ENTRIES = (
     _entry("efficientnet_es", "ra_in1k", 224, 0.875, 78.054),
     _entry("efficientnet_em", "ra2_in1k", 240, 0.882, 79.240),
     _entry("efficientnet_el", "ra_in1k", 300, 0.904, 81.312),
-    # Google's, ported: Noisy Student (learnt from JFT-300M too), AdvProp, AutoAugment, RandAugment, or none of these
+    # Google's, ported: Noisy Student (trained on JFT-300M too), AdvProp, AutoAugment, RandAugment, or none of these
     _entry("tf_efficientnet_b0", "ns_jft_in1k", 224, 0.875, 78.670),
     _entry("tf_efficientnet_b0", "ap_in1k", 224, 0.875, 77.090, HALF_MEAN_STD),
     _entry("tf_efficientnet_b0", "aa_in1k", 224, 0.875, 76.834),

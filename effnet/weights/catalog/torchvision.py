@@ -1,17 +1,26 @@
-"""torchvision's weights: B0–B4 after timm's, B5–B7 after lukemelas', B1's second version, V2-S and V2-M its own.
+"""Weights of torchvision, and of lukemelas/EfficientNet-PyTorch.
 
-Facts: torchvision 0.28 ``models/efficientnet.py``. Its networks pad symmetrically, with PyTorch's ε 1e-5 up to B4 and
-1e-3 beyond; B5–B7 and V2-L were trained by Google with 'same' padding, and are published and measured like this.
-The digits in a file's name begin its sha256, which torchvision checks. Its README leaves it open what licence
-weights have.
+torchvision (0.28, ``models/efficientnet.py``): B0–B4 are timm's, B5–B7 lukemelas'; B1's second version, V2-S and V2-M
+are its own. Its networks pad symmetrically, with PyTorch's ε 1e-5 up to B4 and 1e-3 beyond; B5–B7 and V2-L were trained
+by Google with 'same' padding, but are published and evaluated like this. Its README states no license for weights.
+
+lukemelas (efficientnet_pytorch 0.7.1): Google's AutoAugment and AdvProp checkpoints, from ``utils.py`` (``url_map``,
+``url_map_advprop``) and ``examples/imagenet/main.py`` (evaluation: the short side becomes the size, uncropped).
+The README's accuracies are those of the paper's first version, measured with neither these weights nor this evaluation;
+it has none for AdvProp.
+
+The digits in a file's name begin its sha256 (torchvision checks them; lukemelas has ``rename.sh``).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from effnet.arch import ARCHS
-from effnet.metadata import Preprocess
+from effnet.metadata import Numerics, Preprocess
+from effnet.weights.batch_norm import torchvision_numerics
 from effnet.weights.catalog.entry import HALF_MEAN_STD, IMAGENET_MEAN_STD, CatalogEntry, MeanStd
-from effnet.weights.key_maps import torchvision_numerics
+from effnet.weights.default_preprocessing import lukemelas_preprocess
 
 _SAME = "trained with 'same' padding, evaluated with symmetric"
 
@@ -62,3 +71,47 @@ ENTRIES = (
     _entry("v2_l", 1, "efficientnet_v2_l", "59c71312", 480, 480, "bicubic", 85.808, HALF_MEAN_STD, note=_SAME),
 )
 # fmt: on
+
+# lukemelas' EfficientNet-PyTorch ----------------------------------------------------------------------------------
+
+_LUKEMELAS_URL = "https://github.com/lukemelas/EfficientNet-PyTorch/releases/download/1.0/"
+_LUKEMELAS_CITATION = (
+    "efficientnet_pytorch 0.7.1 utils.py; lukemelas/EfficientNet-PyTorch README.md, examples/imagenet/main.py"
+)
+_ACCURACY_NOTE = "the accuracy is the paper's first version's, not these weights' own"
+
+# fmt: off
+#       sha256      README
+_LUKEMELAS_AUTOAUGMENT = {
+    "b0": ("355c32eb", 76.3), "b1": ("f1951068", 78.8), "b2": ("8bb594d6", 79.8), "b3": ("5fb5a3c3", 81.1),
+    "b4": ("6ed6700e", 82.6), "b5": ("b6417697", 83.3), "b6": ("c76e70fd", 84.0), "b7": ("dcc49843", 84.4),
+}
+_LUKEMELAS_ADVPROP = {
+    "b0": "b64d5a18", "b1": "0f3ce85a", "b2": "6e9d97e5", "b3": "cdd7c0f4", "b4": "44fb3a87",
+    "b5": "86493f6b", "b6": "ac80338e", "b7": "4652b6dd", "b8": "22a8fe65",
+}
+# fmt: on
+
+
+def _lukemelas_entry(arch: str, digits: str, top1: float | None, *, advprop: bool) -> CatalogEntry:
+    mean, std = HALF_MEAN_STD if advprop else IMAGENET_MEAN_STD
+    return CatalogEntry(
+        name=f"{arch}/lukemelas{'_advprop' * advprop}",
+        arch=arch,
+        layout="lukemelas",
+        publisher="lukemelas",
+        numerics=Numerics(),
+        preprocess=replace(lukemelas_preprocess(ARCHS[arch]), mean=mean, std=std),
+        citation=_LUKEMELAS_CITATION,
+        top1=top1,
+        license="apache-2.0",
+        url=f"{_LUKEMELAS_URL}{'adv-' * advprop}efficientnet-{arch}-{digits}.pth",
+        hash=f"sha256:{digits}",
+        note=_ACCURACY_NOTE if top1 else "",
+    )
+
+
+LUKEMELAS_ENTRIES = (
+    *(_lukemelas_entry(arch, digits, top1, advprop=False) for arch, (digits, top1) in _LUKEMELAS_AUTOAUGMENT.items()),
+    *(_lukemelas_entry(arch, digits, None, advprop=True) for arch, digits in _LUKEMELAS_ADVPROP.items()),
+)

@@ -1,75 +1,100 @@
-"""One file a format, reading and writing side by side: bytes on disk into tensors by name, and back."""
+"""Formats of weights files: tensors by name, read and written in one module per format."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from effnet.metadata import Labels, Numerics
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from effnet.net import EfficientNet
-    from effnet.weights.formats.checkpoint import Checkpoint
 
-    Reader = Callable[[Path], Checkpoint]
-    Writer = Callable[[Path, str, dict[str, Tensor], EfficientNet], None]  # (path, its suffix, tensors, their network)
-
+METADATA_KEY = "effnet"  # the entry of a file's own metadata that holds `effnet.ModelMetadata` as JSON
 EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2")
-
-# Formats are imported when a file is read or written: engines look into one of them without torch.
-
-
-def _readers() -> dict[str, Reader]:
-    from effnet.weights.formats import keras_reader, safetensors, tensorflow
-    from effnet.weights.formats.tflite_reader import read_tflite
-
-    return {
-        ".safetensors": safetensors.read_safetensors,
-        ".index": tensorflow.read_tensorflow,
-        ".tflite": read_tflite,
-        **dict.fromkeys((".h5", ".hdf5", ".keras"), keras_reader.read_keras),
-    }
+TENSORFLOW_TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")  # the end of an .index
 
 
-def _writers() -> dict[str, Writer]:
-    from effnet.weights.formats import keras_writer, pytorch, safetensors, tensorflow
-    from effnet.weights.formats.tflite_writer import write_tflite
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a file by name, and what else the file states.
 
-    return {
-        ".safetensors": safetensors.write_safetensors,
-        **dict.fromkeys((".pth", ".pt", ".bin"), pytorch.write_pytorch),
-        ".index": tensorflow.write_tensorflow,
-        ".tflite": write_tflite,
-        **dict.fromkeys((".h5", ".weights.h5", ".keras"), keras_writer.write_keras),
-    }
+    ``layout`` is set if the format has only one. ``preprocess`` holds stated fields of `effnet.Preprocess`.
+    ``notes`` tell the user what had to be done or chosen.
+    """
+
+    tensors: dict[str, Tensor]
+    header: Mapping[str, str] = field(default_factory=dict)
+    layout: str | None = None
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+    numerics: Numerics | None = None
+    labels: Labels = field(default_factory=Labels)
+    notes: tuple[str, ...] = ()
+
+
+# Formats are imported when a file is read or written: some need a package that may not be installed.
+_READERS = {
+    ".safetensors": ("pytorch", "read_safetensors"),
+    ".index": ("tensorflow", "read_tensorflow"),
+    ".tflite": ("tflite_reader", "read_tflite"),
+    **dict.fromkeys((".h5", ".hdf5", ".keras"), ("keras_reader", "read_keras")),
+}
+_WRITERS = {
+    ".safetensors": ("pytorch", "write_safetensors"),
+    **dict.fromkeys((".pth", ".pt", ".bin"), ("pytorch", "write_pytorch")),
+    ".index": ("tensorflow", "write_tensorflow"),
+    ".tflite": ("tflite_writer", "write_tflite"),
+    **dict.fromkeys((".h5", ".weights.h5", ".keras"), ("keras_writer", "write_keras")),
+}
+_DISPLAY_NAMES = {"tensorflow": "TensorFlow checkpoints", "tflite": "TFLite files", "keras": "Keras files"}
+
+
+def _import_function(module: str, function: str) -> Any:
+    """Return a format's function. Raises ``ImportError`` that names the extra whose packages are missing."""
+    try:
+        return getattr(import_module(f"effnet.weights.formats.{module}"), function)
+    except ModuleNotFoundError as error:
+        extra = module.partition("_")[0]
+        if extra not in _DISPLAY_NAMES:
+            raise
+        raise ImportError(f'{_DISPLAY_NAMES[extra]} require {error.name}: pip install "effnet[{extra}]"') from None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """What is in the file ``path``. Raises ``ValueError`` for a file that holds no weights, or not all of them."""
-    from effnet.weights.formats import huggingface, pytorch, tensorflow
-    from effnet.weights.formats.checkpoint import strip_prefixes
+    """Read a file of any format. Raises ``ValueError`` if it is damaged or contains no weights."""
+    from effnet.weights.formats import huggingface, pytorch
 
     if path.suffix in EXPORTED_SUFFIXES:
         raise ValueError(
-            f"{path} was exported for another runtime: it predicts and is evaluated, but weights are not read"
+            f"{path} was exported for another runtime: it can predict and be evaluated, but its weights cannot be read"
         )
-    reader = _readers().get(path.suffix) or (
-        tensorflow.read_tensorflow if tensorflow.is_table(path) else pytorch.read_pytorch
-    )
-    return huggingface.add_config(path, strip_prefixes(reader(path)))
+    suffix = path.suffix if path.suffix in _READERS or not _is_tensorflow_index(path) else ".index"
+    read = _import_function(*_READERS.get(suffix, ("pytorch", "read_pytorch")))
+    return huggingface.add_config(path, pytorch.strip_prefixes(read(path)))
+
+
+def _is_tensorflow_index(path: Path) -> bool:
+    """Return whether the file ends like the index of a TensorFlow checkpoint, whatever its name."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - len(TENSORFLOW_TABLE_MAGIC), 0))
+        return file.read() == TENSORFLOW_TABLE_MAGIC
 
 
 def write_checkpoint(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet, layout: str) -> None:
-    """``tensors``, named as in ``layout``, to ``path`` in the format that ``suffix`` means."""
-    from effnet.weights.formats import safetensors
+    """Write ``tensors``, named as in ``layout``, to ``path`` in the format of ``suffix``."""
+    from effnet.weights.formats import pytorch
 
-    writer = safetensors.write_model_file if layout == "effnet" else _writers()[suffix]
-    writer(path, suffix, tensors, model)
+    write = pytorch.write_model_file if layout == "effnet" else _import_function(*_WRITERS[suffix])
+    write(path, suffix, tensors, model)
 
 
 def companion_files(path: Path, model: EfficientNet, layout: str) -> dict[str, str]:
-    """Name → text of the files that the ecosystem of ``layout`` wants beside ``path``."""
+    """Return name → text of the files that the ecosystem of ``layout`` expects beside ``path``."""
     from effnet.weights.formats import huggingface
 
     return huggingface.config_files(path, model) if layout == "huggingface" else {}

@@ -1,7 +1,7 @@
-"""HDF5 files, opened so that nothing in them leads out of the file or asks for more memory than it holds.
+"""HDF5 files, opened so that nothing in them refers to another file or needs more memory than the file explains.
 
-Links to other files, datasets kept elsewhere, and shapes larger than what is stored are refused before anything is
-read. HDF5 itself refuses a file that is shorter than its header says.
+Links to other files, external datasets, and shapes larger than what is stored are refused before anything is read. HDF5
+itself refuses a file that is shorter than its header states.
 """
 
 from __future__ import annotations
@@ -17,36 +17,34 @@ import torch
 from torch import Tensor
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-MAX_COMPRESSION_RATIO = 100  # bytes in memory to one in the file: weights hardly compress at all
-MIN_CHECKED_BYTES = 2**20  # bytes, below which any compression is believed
-# What h5py raises of a damaged file, beside its OSError
+MAX_COMPRESSION_RATIO = 100  # bytes in memory per byte in the file: weights hardly compress
+MIN_CHECKED_BYTES = 2**20  # any compression is accepted below
+# What h5py raises for a damaged file
 READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
 class Hdf5Tree:
-    """An open file, walked once: its groups and datasets by path, "" for the file itself."""
+    """An open file: its groups and datasets by path, "" for the file itself."""
 
     def __init__(self, file: h5py.File, path: Path) -> None:
-        self.path = path  # of the file, for complaints
+        self.path = path  # of the file, for messages
         self.groups: dict[str, h5py.Group] = {"": file}
         self.datasets: dict[str, h5py.Dataset] = {}
         self._walk("", file, {_object_address(file)})
 
     def tensor(self, name: str) -> Tensor:
-        """The dataset ``name`` in memory, in its own precision."""
+        """Read the dataset ``name`` in its own dtype."""
         dataset = self.datasets[name]
         self._check_size(name, dataset)
-        if (
-            _decode_text(dataset.attrs.get("dtype", "")) == "bfloat16"
-        ):  # as Keras marks two bytes that numpy has no name for
+        if _decode_text(dataset.attrs.get("dtype", "")) == "bfloat16":  # Keras' mark, since numpy has no bfloat16
             return torch.from_numpy(dataset[()].view(np.int16)).view(torch.bfloat16)
         if dataset.dtype.kind not in "fiu":
-            raise ValueError(f"{self.path}: {name} holds no numbers ({dataset.dtype})")
+            raise ValueError(f"{self.path}: {name} contains no numbers ({dataset.dtype})")
         array = np.asarray(dataset[()])
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True))
 
     def string_list(self, group: str, attribute: str) -> tuple[str, ...]:
-        """A list of texts in an attribute, or in as many (``attribute`` 0, 1 …) as Keras had to split it into."""
+        """Read a list of strings from ``attribute``, or ``attribute0``, ``attribute1`` … as Keras splits long ones."""
         attributes = self.groups[group].attrs
         if attribute in attributes:
             return tuple(_decode_text(text) for text in attributes[attribute])
@@ -58,7 +56,7 @@ class Hdf5Tree:
         return tuple(found)
 
     def string(self, group: str, attribute: str) -> str | None:
-        """A text in an attribute; None where it is missing."""
+        """Read a string from an attribute; None if it is missing."""
         value = self.groups[group].attrs.get(attribute)
         return None if value is None else _decode_text(value)
 
@@ -66,7 +64,7 @@ class Hdf5Tree:
         for name in group:
             path = f"{at}/{name}" if at else name
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"{self.path}: {path} is a link, which no file of weights needs")
+                raise ValueError(f"{self.path}: {path} is a link, which no weights file needs")
             child = group[name]
             if _object_address(child) in seen:
                 continue
@@ -78,30 +76,30 @@ class Hdf5Tree:
                 self.datasets[path] = child
 
     def _check_size(self, name: str, dataset: h5py.Dataset) -> None:
-        """Raises ``ValueError`` for a dataset that claims more than the file holds."""
+        """Raise ``ValueError`` for a dataset that is larger than what the file stores."""
         if dataset.external or dataset.is_virtual:
-            raise ValueError(f"{self.path}: {name} keeps its numbers in another file")
+            raise ValueError(f"{self.path}: {name} is stored in another file")
         stored = dataset.id.get_storage_size()
         most = (
             max(MAX_COMPRESSION_RATIO * stored, MIN_CHECKED_BYTES if stored else 0) if dataset.compression else stored
         )
         if dataset.nbytes > most:
-            raise ValueError(f"{self.path}: {name} claims {dataset.nbytes} bytes and holds {stored}")
+            raise ValueError(f"{self.path}: {name} has {dataset.nbytes} bytes but stores {stored}")
 
 
 @contextmanager
 def open_hdf5(source: Path | IO[bytes], path: Path) -> Iterator[Hdf5Tree]:
-    """The tree of ``source``. Raises ``ValueError``, which names ``path``, for whatever is wrong with the file."""
+    """Open ``source``. Raises ``ValueError`` that names ``path`` if the file is damaged, also inside the block."""
     try:
         with h5py.File(source, "r") as file:
             yield Hdf5Tree(file, path)
     except RecursionError:
-        raise ValueError(f"{path}: not a whole HDF5 file (groups without end)") from None
+        raise ValueError(f"{path}: a damaged HDF5 file (endless groups)") from None
     except READ_ERRORS as error:
         if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path}: not a whole HDF5 file ({reason})") from None
+        raise ValueError(f"{path}: a damaged HDF5 file ({reason})") from None
 
 
 def _object_address(found: h5py.Group | h5py.Dataset) -> Any:

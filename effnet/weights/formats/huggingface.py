@@ -1,4 +1,4 @@
-"""The two JSON files that transformers keeps beside its weights: read for what they say, written so that it opens ours.
+"""The two JSON files that Hugging Face transformers keeps beside its weights, read and written.
 
 Sources: huggingface/transformers ``models/efficientnet``: ``configuration_efficientnet.py``,
 ``image_processing_efficientnet.py``.
@@ -18,10 +18,9 @@ from effnet.arch import Arch, layers
 from effnet.metadata import Labels, Numerics, Preprocess
 from effnet.net import EfficientNet
 from effnet.net.layers import BATCH_NORM_MOMENTUM
-from effnet.weights.formats.checkpoint import Checkpoint
-from effnet.weights.formats.safetensors import METADATA_KEY
+from effnet.weights.formats import METADATA_KEY, Checkpoint
 
-HUB_WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")  # the names under which transformers looks for weights
+HUB_WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")  # names of weights that transformers looks for
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 PIL_RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box")  # PIL's numbers
 PROBLEM_TYPES = {
@@ -29,16 +28,14 @@ PROBLEM_TYPES = {
     "multilabel": "multi_label_classification",
     "regression": "regression",
 }
-DEFAULT_LABEL = "LABEL_{}"  # what transformers calls a class without a name
+DEFAULT_LABEL = "LABEL_{}"  # a class without a name
 
 
 def add_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """``content`` of the file ``path`` with what transformers' files in the same folder say of it, if there are any."""
-    config = (
-        _read_json(path.with_name(CONFIG_FILE))
-        if path.name in HUB_WEIGHTS_NAMES and METADATA_KEY not in checkpoint.header
-        else {}
-    )
+    """Add to ``checkpoint`` what transformers' files in the same folder as ``path`` state, if there are any."""
+    if path.name not in HUB_WEIGHTS_NAMES or METADATA_KEY in checkpoint.header:
+        return checkpoint
+    config = _read_json(path.with_name(CONFIG_FILE))
     if config.get("model_type") != "efficientnet":
         return checkpoint
     try:
@@ -50,25 +47,23 @@ def add_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
             preprocess=_read_preprocess(_read_json(path.with_name(PROCESSOR_FILE))),
         )
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        raise ValueError(
-            f"{path}: what {CONFIG_FILE} and {PROCESSOR_FILE} beside it say makes no sense ({error})"
-        ) from None
+        raise ValueError(f"{path}: invalid values in {CONFIG_FILE} or {PROCESSOR_FILE} beside it ({error})") from None
 
 
 def config_files(path: Path, model: EfficientNet) -> dict[str, str]:
-    """Name → text of the files to put beside ``path``: with them the folder opens with ``from_pretrained``.
+    """Return name → text of the files to write beside ``path``, so that ``from_pretrained`` loads the folder.
 
-    Nothing where ``path`` is not called as transformers' weights are. Raises ``ValueError`` for a size of pictures at
-    which transformers would pad otherwise than the network needs.
+    The dict is empty if ``path`` does not have the name of transformers' weights. Raises ``ValueError`` for an image
+    size at which transformers would pad differently.
     """
     if path.name not in HUB_WEIGHTS_NAMES:
         return {}
     files = {CONFIG_FILE: _build_config(model), PROCESSOR_FILE: _build_processor_config(model.preprocess)}
-    return {name: json.dumps(said, indent=2, ensure_ascii=False) + "\n" for name, said in files.items()}
+    return {name: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for name, content in files.items()}
 
 
 def depthwise_padding(arch: Arch, side: int) -> list[int]:
-    """The blocks of stride 2 that see a map with odd sides where pictures of ``side`` pixels come in."""
+    """Return the blocks of stride 2 whose input has odd sides if images have ``side`` pixels."""
     found, blocks = [], 0
     for layer in layers(arch):
         if layer.kind == "mbconv":
@@ -84,11 +79,11 @@ def _build_config(model: EfficientNet) -> dict[str, Any]:
     padding = depthwise_padding(arch, high)
     if high % 2 or wide % 2 or padding != depthwise_padding(arch, wide):
         raise ValueError(
-            f"transformers cannot pad pictures of {high}×{wide} pixels as this network does: choose an even, square "
+            f"transformers cannot pad images of {high}×{wide} pixels as this network does: choose an even, square "
             "model.preprocess.size"
         )
     names = [model.labels.name(i) if model.labels.names else DEFAULT_LABEL.format(i) for i in range(model.classes)]
-    # It takes its loss by it; without, it guesses single-label classification
+    # It chooses the loss by it, single-label classification by default
     problem = {"problem_type": PROBLEM_TYPES[model.labels.task]} if model.labels.task != "classification" else {}
     return {
         **problem,
@@ -101,7 +96,7 @@ def _build_config(model: EfficientNet) -> dict[str, Any]:
         "hidden_dim": model.head.conv.out_channels,
         "depthwise_padding": padding,
         "batch_norm_eps": model.numerics.bn_eps,
-        "batch_norm_momentum": BATCH_NORM_MOMENTUM,  # its default, TensorFlow's 0.99, means the opposite in PyTorch
+        "batch_norm_momentum": BATCH_NORM_MOMENTUM,  # the default, 0.99, is TensorFlow's convention
         "dropout_rate": arch.dropout,
         "drop_connect_rate": arch.drop_path,
         "id2label": {str(index): name for index, name in enumerate(names)},
@@ -113,7 +108,7 @@ def _build_processor_config(preprocess: Preprocess) -> dict[str, Any]:
     high, wide = preprocess.resize_size
     squash = {"height": high, "width": wide}
     return {
-        # EfficientNet's own can do no more than squash in transformers 4; this one does the same, and crops
+        # In transformers 4, EfficientNet's own can only squash; this one can also crop
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
@@ -130,7 +125,7 @@ def _build_processor_config(preprocess: Preprocess) -> dict[str, Any]:
 
 
 def _read_preprocess(processor: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `Preprocess` that a processor's file states."""
+    """Return the fields of `Preprocess` that a processor's file states."""
     found: dict[str, Any] = {}
     size, crop = processor.get("size"), processor.get("crop_size")
     if processor.get("do_resize", True) and isinstance(size, Mapping):
@@ -148,37 +143,37 @@ def _read_preprocess(processor: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_mean_std(processor: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std for values in [0, 1], from those that EfficientNet's processor applies after its own scaling.
+    """Return mean and std for values in [0, 1], from those that EfficientNet's processor applies after its own scaling.
 
-    With ``include_top``, its default, it divides by std a second time: its files hold roots, rounded ones.
+    With ``include_top``, its default, it divides by std a second time: its files state rounded square roots.
     """
     scale = 255 * processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 255.0
     shift = 1.0 if processor.get("rescale_offset") else 0.0
-    normalised = processor.get("do_normalize", True)
+    normalize = processor.get("do_normalize", True)
     twice = processor.get("include_top", processor.get("image_processor_type", "").startswith("EfficientNet"))
-    mean = tuple(round(((value if normalised else 0.0) + shift) / scale, 6) for value in processor["image_mean"])
-    std = tuple(round(value ** (normalised + twice) / scale, 6) for value in processor["image_std"])
+    mean = tuple(round(((value if normalize else 0.0) + shift) / scale, 6) for value in processor["image_mean"])
+    std = tuple(round(value ** (normalize + twice) / scale, 6) for value in processor["image_std"])
     return mean, std
 
 
 def _read_labels(id2label: Mapping[str, str], problem: str | None) -> Labels:
-    """The classes' names in order; one that comes twice (ImageNet has two cranes) gets its number."""
-    kind = next((kind for kind, name in PROBLEM_TYPES.items() if name == problem), "classification")
+    """Return the class names in order; repeated ones (ImageNet has two cranes) get their index appended."""
+    task = next((task for task, name in PROBLEM_TYPES.items() if name == problem), "classification")
     names = [id2label[str(index)] for index in range(len(id2label))]
     if all(name == DEFAULT_LABEL.format(index) for index, name in enumerate(names)):
-        return Labels(task=kind)
-    often = Counter(names)
-    return Labels(tuple(f"{name} ({i})" if often[name] > 1 else name for i, name in enumerate(names)), kind)
+        return Labels(task=task)
+    counts = Counter(names)
+    return Labels(tuple(f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names)), task)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """What the file says; nothing where there is none. Raises ``ValueError`` where it is no JSON object."""
+    """Return the file's content, empty if it does not exist. Raises ``ValueError`` if it is not a JSON object."""
     if not path.is_file():
         return {}
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from None
-    if not isinstance(said, dict):
+    if not isinstance(content, dict):
         raise ValueError(f"{path}: not a JSON object")
-    return said
+    return content

@@ -1,6 +1,14 @@
-"""The layers of an EfficientNet as keras.applications builds them, from the arch alone: a model's JSON lists them.
+"""Keras files, written without Keras.
 
-Names, classes and order are those of keras-team/keras ``applications/efficientnet.py`` and ``efficientnet_v2.py``.
+This is our own code because writing them with Keras would take TensorFlow.
+
+- ``.h5``: weights by layer, named as Keras 2 publishes them. ``EfficientNetB0(weights=…)`` and ``load_weights`` of
+  Keras 2 and 3 open it.
+- ``.weights.h5``: Keras 3's weights by class and count.
+- ``.keras``: the whole model, for ``keras.models.load_model``. Its outputs are probabilities, as keras.applications'
+  are, or values for regression.
+
+Each is built in memory first, so that only plain bytes are written when the disk may be full.
 """
 
 from __future__ import annotations
@@ -26,10 +34,39 @@ from effnet.arch import Arch, Layer, Operation, layers, operations
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
 from effnet.tasks import task_of
-from effnet.weights import default_preprocessing
-from effnet.weights.key_maps import is_v2, keras_rows
+from effnet.weights.batch_norm import KERAS_MOMENTUM
+from effnet.weights.default_preprocessing import default_preprocess
+from effnet.weights.key_maps import is_v2, keras_table
 
-KERAS_BN_MOMENTUM = {False: 0.99, True: 0.9}  # of batch norm, in V1 and in V2
+# class → its variables in the order in which Keras counts them
+LAYER_VARIABLES = {
+    "conv2d": ("kernel", "bias"),
+    "depthwise_conv2d": ("kernel",),
+    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+    "dense": ("kernel", "bias"),
+    "normalization": ("mean", "variance", "count"),
+}
+Array = NDArray[Any]
+KERAS_VERSION = "3.0.0"  # the first that opens what is written here
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # of everything in an archive, so that equal networks give equal bytes
+
+log = logging.getLogger("effnet")
+
+
+def write_keras(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
+    """Write ``tensors`` to a file of the kind of ``suffix``: ".h5", ".weights.h5" or ".keras"."""
+    nodes = build_nodes(model.arch, model.classes, model.channels, model.preprocess, model.labels.task)
+    weights = _collect_weights(nodes, tensors, model)
+    if suffix == ".keras":
+        path.write_bytes(_write_archive(nodes, weights, model))
+        return
+    _warn_fixed_preprocessing(model, suffix)
+    path.write_bytes(_write_by_class(nodes, weights) if suffix == ".weights.h5" else _write_by_layer(nodes, weights))
+
+
+# The layers of an EfficientNet as keras.applications builds them ---------------------------------------------------
+#
+# Names, classes and order are those of keras-team/keras ``applications/efficientnet.py`` and ``efficientnet_v2.py``.
 
 
 @dataclass(frozen=True)
@@ -38,16 +75,16 @@ class KerasNode:
 
     kind: str  # its class, "Conv2D"
     name: str
-    config: Mapping[str, Any]  # what it is made with, where Keras' default would not do
+    config: Mapping[str, Any]  # its arguments, where Keras' defaults differ
     inputs: tuple[str, ...]  # names of the layers before it
-    shape: tuple[int, ...]  # of what it gives: (height, width, channels) or (channels,)
+    shape: tuple[int, ...]  # of the output: (height, width, channels) or (channels,)
 
 
 @dataclass
 class KerasGraph:
-    """Layers in order, each added after those that it takes."""
+    """Layers in order, each added after its inputs."""
 
-    v2: bool  # of V2
+    arch: Arch
     nodes: list[KerasNode] = field(default_factory=list)
 
     @property
@@ -55,17 +92,17 @@ class KerasGraph:
         """The layer added last."""
         return self.nodes[-1]
 
-    def add(self, kind: str, name: str, shape: tuple[int, ...], *more: str, **config: Any) -> None:
-        """A layer after the last one, and after those called ``more``."""
+    def add(self, kind: str, name: str, shape: tuple[int, ...], *inputs: str, **config: Any) -> None:
+        """Add a layer after the last one, with additional ``inputs``."""
         before = (self.last.name,) if self.nodes else ()
-        self.nodes.append(KerasNode(kind, name, config, (*before, *more), shape))
+        self.nodes.append(KerasNode(kind, name, config, (*before, *inputs), shape))
 
     def convolve(self, operation: Operation, name: str, norm: str) -> None:
-        """A convolution, V1's padding before its stride, and the batch norm after it."""
+        """Add a convolution, V1's padding before its stride, and the batch norm after it."""
         height, width, _ = self.last.shape
-        kernel, stride = operation.kernel, operation.stride
+        kernel, stride, v2 = operation.kernel, operation.stride, is_v2(self.arch)
         padding = "same"
-        if stride == 2 and not self.v2:
+        if stride == 2 and not v2:
             pads = [[kernel // 2 - 1 + side % 2, kernel // 2] for side in (height, width)]
             padded = (height + sum(pads[0]), width + sum(pads[1]), operation.inputs)
             self.add("ZeroPadding2D", f"{name}_pad", padded, padding=pads)
@@ -76,122 +113,92 @@ class KerasGraph:
             self.add("DepthwiseConv2D", name, shape, **config)
         else:
             self.add("Conv2D", name, shape, filters=operation.channels, **config)
-        self.add("BatchNormalization", norm, shape, axis=3, momentum=KERAS_BN_MOMENTUM[self.v2], epsilon=1e-3)
+        momentum = KERAS_MOMENTUM["v2" if v2 else "v1"]
+        self.add("BatchNormalization", norm, shape, axis=3, momentum=momentum, epsilon=1e-3)
 
-    def squeeze_excite(self, found: list[Operation], prefix: str, activation: str) -> None:
-        """Squeeze-excite of the last layer's map."""
-        at, (height, width, channels) = self.last.name, self.last.shape
+    def squeeze_excite(self, convolutions: list[Operation], prefix: str) -> None:
+        """Add the squeeze-excite of the last layer's map."""
+        start, (height, width, channels) = self.last.name, self.last.shape
         self.add("GlobalAveragePooling2D", f"{prefix}se_squeeze", (channels,))
         self.add("Reshape", f"{prefix}se_reshape", (1, 1, channels), target_shape=[1, 1, channels])
-        for operation, name in zip(found, ("se_reduce", "se_expand"), strict=True):
-            act = "sigmoid" if operation.activation == "sigmoid" else activation
-            config = {"filters": operation.channels, "kernel_size": [1, 1], "padding": "same", "activation": act}
+        for operation, name in zip(convolutions, ("se_reduce", "se_expand"), strict=True):
+            activation = "sigmoid" if operation.activation == "sigmoid" else self.arch.activation
+            config = {"filters": operation.channels, "kernel_size": [1, 1], "padding": "same", "activation": activation}
             self.add("Conv2D", f"{prefix}{name}", (1, 1, operation.channels), **config)
-        self.nodes.append(
-            KerasNode("Multiply", f"{prefix}se_excite", {}, (at, self.last.name), (height, width, channels))
-        )
+        inputs = (start, self.last.name)
+        self.nodes.append(KerasNode("Multiply", f"{prefix}se_excite", {}, inputs, (height, width, channels)))
+
+    def block(self, layer: Layer) -> None:
+        """Add the stem, a block or the head."""
+        table = keras_table(self.arch)
+        rows, prefix = table.rows_of(layer), table.prefix(layer, 0)
+        start = self.last
+        squeeze_excite: list[Operation] = []
+        for operation in operations(layer):
+            conv, norm = rows[operation.name.removeprefix(layer.name).lstrip(".")]
+            if not operation.norm:
+                squeeze_excite.append(operation)
+                if len(squeeze_excite) == 2:
+                    self.squeeze_excite(squeeze_excite, prefix)
+                continue
+            self.convolve(operation, f"{prefix}{conv}", f"{prefix}{norm}")
+            if operation.activation:
+                name = f"{prefix}{norm.removesuffix('bn')}activation"
+                self.add("Activation", name, self.last.shape, activation=self.arch.activation)
+        if layer.residual:
+            if layer.drop_path:
+                config = {"rate": layer.drop_path, "noise_shape": [None, 1, 1, 1]}
+                self.add("Dropout", f"{prefix}drop", self.last.shape, **config)
+            self.add("Add", f"{prefix}add", self.last.shape, start.name)
+
+    def classifier(self, layer: Layer, activation: str) -> None:
+        """Add pooling, dropout and the dense layer."""
+        self.add("GlobalAveragePooling2D", "avg_pool", (layer.inputs,))
+        if self.arch.dropout:
+            self.add("Dropout", "top_dropout", (layer.inputs,), rate=self.arch.dropout)
+        self.add("Dense", "predictions", (layer.channels,), units=layer.channels, activation=activation)
+
+    def normalization(self, shape: tuple[int, ...], preprocess: Preprocess) -> None:
+        """Add what takes pixels of 0 … 255 to the network's input."""
+        mean, std = list(preprocess.mean), list(preprocess.std)
+        v2 = is_v2(self.arch)
+        if v2 and len({*mean}) == len({*std}) == 1:  # as S, M and L
+            self.add("Rescaling", "rescaling", shape, scale=1 / (255 * std[0]), offset=-mean[0] / std[0])
+            return
+        self.add("Rescaling", "rescaling", shape, scale=1 / 255, offset=0.0)
+        stated = {"mean": mean, "variance": [value**2 for value in std]} if v2 else {}
+        self.add("Normalization", "normalization", shape, axis=[3], **stated)
 
 
 def build_nodes(
     arch: Arch, classes: int, channels: int, preprocess: Preprocess, task: str = "classification"
 ) -> list[KerasNode]:
-    """Every layer from the picture of ``preprocess``'s size, as 0 … 255, to what labels of ``kind`` answer with.
+    """Return every layer from images of 0 … 255, of the size of ``preprocess``, to the outputs of ``task``.
 
-    They are probabilities, by softmax or sigmoid, or values. What stands before the stem normalises as ``preprocess``
-    does; V1's mean and variance are weights, V2's are not.
+    Outputs are probabilities, by softmax or sigmoid, or values. The images are normalized as ``preprocess`` states;
+    V1's mean and variance are weights, V2's are not.
     """
-    graph = KerasGraph(is_v2(arch))
+    graph = KerasGraph(arch)
     shape = (*preprocess.size, channels)
     graph.add("InputLayer", "input_layer", shape, batch_shape=[None, *shape])
-    _add_normalization(graph, shape, preprocess)
+    graph.normalization(shape, preprocess)
     for layer in layers(arch, classes, channels):
         if layer.kind == "classifier":
-            _add_classifier(graph, layer, arch.dropout, task_of(task).activation)
+            graph.classifier(layer, task_of(task).activation)
         else:
-            _add_block(graph, layer, arch.activation)
+            graph.block(layer)
     return graph.nodes
 
 
-def _add_normalization(graph: KerasGraph, shape: tuple[int, ...], preprocess: Preprocess) -> None:
-    mean, std = list(preprocess.mean), list(preprocess.std)
-    if graph.v2 and len({*mean}) == len({*std}) == 1:  # as S, M and L
-        graph.add("Rescaling", "rescaling", shape, scale=1 / (255 * std[0]), offset=-mean[0] / std[0])
-        return
-    graph.add("Rescaling", "rescaling", shape, scale=1 / 255, offset=0.0)
-    stated = {"mean": mean, "variance": [value**2 for value in std]} if graph.v2 else {}
-    graph.add("Normalization", "normalization", shape, axis=[3], **stated)
-
-
-def _add_block(graph: KerasGraph, layer: Layer, activation: str) -> None:
-    rows, prefix = keras_rows(layer, graph.v2)
-    start = graph.last
-    squeezed: list[Operation] = []
-    for operation in operations(layer):
-        convolution, norm = rows[operation.name.removeprefix(layer.name).lstrip(".")]
-        if not operation.norm:
-            squeezed.append(operation)
-            if len(squeezed) == 2:
-                graph.squeeze_excite(squeezed, prefix, activation)
-            continue
-        graph.convolve(operation, f"{prefix}{convolution}", f"{prefix}{norm}")
-        if operation.activation:
-            graph.add(
-                "Activation", f"{prefix}{norm.removesuffix('bn')}activation", graph.last.shape, activation=activation
-            )
-    if layer.residual:
-        if layer.drop_path:
-            config = {"rate": layer.drop_path, "noise_shape": [None, 1, 1, 1]}
-            graph.add("Dropout", f"{prefix}drop", graph.last.shape, **config)
-        graph.add("Add", f"{prefix}add", graph.last.shape, start.name)
-
-
-def _add_classifier(graph: KerasGraph, layer: Layer, dropout: float, activation: str) -> None:
-    graph.add("GlobalAveragePooling2D", "avg_pool", (layer.inputs,))
-    if dropout:
-        graph.add("Dropout", "top_dropout", (layer.inputs,), rate=dropout)
-    graph.add("Dense", "predictions", (layer.channels,), units=layer.channels, activation=activation)
-
-
-# The three kinds of Keras' files, written without Keras.
-#
-# - ``.h5``: weights by layer, named as Keras 2 publishes them. What ``EfficientNetB0(weights=…)`` and ``load_weights``
-#   open, of Keras 2 and 3.
-# - ``.weights.h5``: Keras 3's weights by class and count.
-# - ``.keras``: the whole model, for ``keras.models.load_model``. Its answers are probabilities, as keras.applications',
-#   or values where the labels are such.
-#
-# Each is put together in memory first, so that a full disk is met while plain bytes are written.
-
-
-Array = NDArray[Any]
-
-
-KERAS_VERSION = "3.0.0"  # of Keras, the first that opens what is written here
-
-
-ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # of everything in an archive, so that the same network makes the same bytes
-
-
-log = logging.getLogger("effnet")
-
-
-def write_keras(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
-    """``tensors`` as Keras' own file of the kind that ``suffix`` means: ".h5", ".weights.h5" or ".keras"."""
-    graph = build_nodes(model.arch, model.classes, model.channels, model.preprocess, model.labels.task)
-    weights = _collect_weights(graph, tensors, model)
-    if suffix == ".keras":
-        path.write_bytes(_write_archive(graph, weights, model))
-        return
-    _warn_fixed_preprocessing(model, suffix)
-    path.write_bytes(_write_by_class(graph, weights) if suffix == ".weights.h5" else _write_by_layer(graph, weights))
+# Files ----------------------------------------------------------------------------------------------------------------
 
 
 def _collect_weights(
-    graph: list[KerasNode], tensors: dict[str, Tensor], model: EfficientNet
+    nodes: list[KerasNode], tensors: dict[str, Tensor], model: EfficientNet
 ) -> dict[str, dict[str, Array]]:
-    """Layer → its variables by name, in Keras' order."""
+    """Return layer → its variables by name, in Keras' order."""
     found: dict[str, dict[str, Array]] = {}
-    for node in graph:
+    for node in nodes:
         if node.name == "normalization" and not is_v2(model.arch):
             mean, std = (np.array(values, np.float64) for values in (model.preprocess.mean, model.preprocess.std))
             found[node.name] = {
@@ -203,126 +210,110 @@ def _collect_weights(
         for name in LAYER_VARIABLES.get(_snake_case(node.kind), ()):
             if f"{node.name}/{name}" in tensors:
                 tensor = tensors[f"{node.name}/{name}"]
-                known = tensor.float() if tensor.dtype == torch.bfloat16 else tensor  # numpy has no bfloat16
-                found.setdefault(node.name, {})[name] = known.numpy()
+                array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # numpy has no bfloat16
+                found.setdefault(node.name, {})[name] = array
     return found
 
 
-def _write_by_layer(graph: list[KerasNode], weights: dict[str, dict[str, Array]]) -> bytes:
+def _write_by_layer(nodes: list[KerasNode], weights: dict[str, dict[str, Array]]) -> bytes:
     buffer = BytesIO()
-    kinds = {node.name: node.kind for node in graph}
     with h5py.File(buffer, "w") as file:
-        file.attrs["layer_names"] = _byte_strings(list(kinds))
+        file.attrs["layer_names"] = _byte_strings([node.name for node in nodes])
         file.attrs["backend"] = np.bytes_("tensorflow")
         file.attrs["keras_version"] = np.bytes_(KERAS_VERSION)
-        for layer, kind in kinds.items():
-            group = file.create_group(layer)
-            variables = weights.get(layer, {})
-            published = {
-                f"{layer}/{'depthwise_' if kind == 'DepthwiseConv2D' else ''}{name}:0": value
-                for name, value in variables.items()
-            }
-            group.attrs["weight_names"] = _byte_strings(list(published))
-            for name, value in published.items():
+        for node in nodes:
+            group = file.create_group(node.name)
+            prefix = "depthwise_" if node.kind == "DepthwiseConv2D" else ""
+            variables = {f"{node.name}/{prefix}{name}:0": value for name, value in weights.get(node.name, {}).items()}
+            group.attrs["weight_names"] = _byte_strings(list(variables))
+            for name, value in variables.items():
                 group[name] = value
         file.create_group("top_level_model_weights").attrs["weight_names"] = _byte_strings([])
     return buffer.getvalue()
 
 
-def _write_by_class(graph: list[KerasNode], weights: dict[str, dict[str, Array]]) -> bytes:
+def _write_by_class(nodes: list[KerasNode], weights: dict[str, dict[str, Array]]) -> bytes:
     buffer = BytesIO()
     counts: Counter[str] = Counter()
     with h5py.File(buffer, "w") as file:
         file.create_group("vars")
-        for node in graph:
+        for node in nodes:
             kind = _snake_case(node.kind)
             group = f"{kind}_{counts[kind]}" if counts[kind] else kind
             counts[kind] += 1
             variables = file.create_group(f"layers/{group}/vars")
             variables.attrs["name"] = node.name
-            for place, value in enumerate(weights.get(node.name, {}).values()):
-                variables[str(place)] = value
+            for index, value in enumerate(weights.get(node.name, {}).values()):
+                variables[str(index)] = value
     return buffer.getvalue()
 
 
-def _write_archive(graph: list[KerasNode], weights: dict[str, dict[str, Array]], model: EfficientNet) -> bytes:
-    first, last = graph[0].name, graph[-1].name
-    name = f"efficientnet{model.arch.name.replace('_', '-')}"
+def _write_archive(nodes: list[KerasNode], weights: dict[str, dict[str, Array]], model: EfficientNet) -> bytes:
     config = {
         "module": "keras.src.models.functional",
         "class_name": "Functional",
         "config": {
-            "name": name,
+            "name": f"efficientnet{model.arch.name.replace('_', '-')}",
             "trainable": True,
-            "layers": _layers_json(graph),
-            "input_layers": [[first, 0, 0]],
-            "output_layers": [[last, 0, 0]],
+            "layers": _layers_json(nodes),
+            "input_layers": [[nodes[0].name, 0, 0]],
+            "output_layers": [[nodes[-1].name, 0, 0]],
         },
         "registered_name": "Functional",
     }
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for entry, content in (
+        for name, content in (
             ("metadata.json", json.dumps({"keras_version": KERAS_VERSION}).encode()),
             ("config.json", json.dumps(config).encode()),
-            ("model.weights.h5", _write_by_class(graph, weights)),
+            ("model.weights.h5", _write_by_class(nodes, weights)),
         ):
-            archive.writestr(zipfile.ZipInfo(entry, ZIP_DATE), content)
+            archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content)
     return buffer.getvalue()
 
 
-def _layers_json(graph: list[KerasNode]) -> list[dict[str, Any]]:
-    """The layers as Keras 3 spells them in JSON, each with the tensors that it takes."""
-    shapes = {node.name: [None, *node.shape] for node in graph}
-    spelled = []
-    for node in graph:
-        taken = [
+def _layers_json(nodes: list[KerasNode]) -> list[dict[str, Any]]:
+    """Return the layers as in Keras 3's JSON, each with its input tensors."""
+    shapes = {node.name: [None, *node.shape] for node in nodes}
+    found = []
+    for node in nodes:
+        inputs = [
             {
                 "class_name": "__keras_tensor__",
                 "config": {"shape": shapes[name], "dtype": "float32", "keras_history": [name, 0, 0]},
             }
             for name in node.inputs
         ]
-        args: list[Any] = [taken] if len(taken) > 1 else taken
-        spelled.append(
+        args: list[Any] = [inputs] if len(inputs) > 1 else inputs
+        found.append(
             {
                 "module": "keras.layers",
                 "class_name": node.kind,
                 "config": {"name": node.name, **node.config},
                 "registered_name": None,
                 "name": node.name,
-                "inbound_nodes": [{"args": args, "kwargs": {}}] if taken else [],
+                "inbound_nodes": [{"args": args, "kwargs": {}}] if inputs else [],
             }
         )
-    return spelled
+    return found
 
 
 def _warn_fixed_preprocessing(model: EfficientNet, suffix: str) -> None:
-    """A file of weights cannot change what keras.applications' V2 does to pictures: logs where that is not ours."""
-    theirs, ours = default_preprocessing.default_preprocess(model.arch), model.preprocess
+    """Log if keras.applications' V2 would preprocess differently, which a weights file cannot change."""
+    theirs, ours = default_preprocess(model.arch), model.preprocess
     same = all(np.allclose(getattr(theirs, part), getattr(ours, part), atol=1e-6) for part in ("mean", "std"))
     if is_v2(model.arch) and not same:
         log.warning(
-            "%s: Keras' own %s normalises by mean %s and std %s inside, these weights expect %s and %s: "
-            'build it with include_preprocessing=False and normalise before it, or save a ".keras", which carries them',
+            "%s: Keras' own %s normalizes by mean %s and std %s inside, these weights expect %s and %s: "
+            'build it with include_preprocessing=False and normalize before it, or save a ".keras", which carries them',
             *(suffix, model.arch.name, theirs.mean, theirs.std, ours.mean, ours.std),
         )
 
 
 def _snake_case(kind: str) -> str:
-    """A class as Keras' groups spell it: "DepthwiseConv2D" → "depthwise_conv2d"."""
+    """Return a class as Keras spells it in groups: "DepthwiseConv2D" → "depthwise_conv2d"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", re.sub(r"(?<=\w)(?=[A-Z][a-z])", "_", kind)).lower()
 
 
 def _byte_strings(texts: list[str]) -> Array:
     return np.array([text.encode() for text in texts], dtype=f"S{max(map(len, texts), default=1)}")
-
-
-# class → its variables in the order in which Keras counts them
-LAYER_VARIABLES = {
-    "conv2d": ("kernel", "bias"),
-    "depthwise_conv2d": ("kernel",),
-    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
-    "dense": ("kernel", "bias"),
-    "normalization": ("mean", "variance", "count"),
-}

@@ -1,39 +1,61 @@
-"""PyTorch's own files, opened without running anything that is in them."""
+"""PyTorch's files: ``.safetensors`` (also this package's own) and ``.pth``, opened without running code in them."""
 
 from __future__ import annotations
 
 import pickle
 import re
 import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.serialization import safe_globals
 
 from effnet.net import EfficientNet
-from effnet.weights.formats.checkpoint import Checkpoint, unwrap_state_dict
+from effnet.weights.formats import METADATA_KEY, Checkpoint
+
+
+def read_safetensors(path: Path) -> Checkpoint:
+    """Read tensors, memory-mapped, and header of a ``.safetensors``. Raises ``ValueError`` if it is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path}: a damaged weights file ({error})") from None
+
+
+def write_safetensors(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
+    """Write ``tensors`` for any reader, without our metadata."""
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def write_model_file(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
+    """Write this package's own file: ``tensors``, with the metadata of ``model`` in the header."""
+    save_file(tensors, path, metadata={METADATA_KEY: model.metadata.to_json()})
+
+
+# .pth ----------------------------------------------------------------------------------------------------------------
 
 
 class Placeholder:
-    """Stands for an object that is no tensor: made in place of it, keeps nothing, runs nothing."""
+    """Takes the place of any object that is not a tensor: keeps nothing and runs nothing."""
 
     def __new__(cls, *state: Any) -> Placeholder:
-        """For whatever the other would be made from."""
+        """Accept the arguments of any class."""
         return super().__new__(cls)
 
     def __init__(self, *state: Any) -> None: ...
 
     def __setstate__(self, state: Any) -> None:
-        """Forgets what it is told."""
+        """Ignore the state."""
 
 
-def _make_dict(*default: Any) -> dict[Any, Any]:
-    return {}
-
-
-# What training scripts keep beside the weights: arguments, paths, scores, dates. Names are as files ask for them.
+# What training scripts store beside the weights: arguments, paths, metrics, dates. Names are as files spell them.
 _PLACEHOLDER_TYPES = """
 argparse.Namespace types.SimpleNamespace typing.Any datetime.datetime datetime.timedelta
 builtins.bool builtins.dict builtins.float builtins.int builtins.list builtins.str builtins.tuple
@@ -48,19 +70,22 @@ _DICT_TYPES = """
 pytorch_lightning.utilities.parsing.AttributeDict lightning.pytorch.utilities.parsing.AttributeDict
 lightning_fabric.utilities.data.AttributeDict lightning.fabric.utilities.data.AttributeDict
 """
-# The name that a file asks for → what it gets. None of the real ones is looked up, so none is trusted or must be there.
+# Name in the file → what is used for it. The real classes are not looked up: they are neither trusted nor needed.
 SAFE_GLOBALS: dict[str, Any] = {
     **dict.fromkeys(_PLACEHOLDER_TYPES.split(), Placeholder),
     **dict.fromkeys(_DICT_TYPES.split(), dict),
-    "collections.defaultdict": _make_dict,
+    "collections.defaultdict": lambda *_: {},
 }
 
 
 def read_pytorch(path: Path) -> Checkpoint:
-    """The tensors of a ``.pth`` file, out of their wrappings. Raises ``ValueError`` where it holds no weights."""
+    """Read the tensors of a ``.pth``, whatever training scripts put around them.
+
+    Raises ``ValueError`` if it contains no weights, or objects that could run code.
+    """
     try:
         with warnings.catch_warnings(), safe_globals([(taken, name) for name, taken in SAFE_GLOBALS.items()]):
-            warnings.simplefilter("ignore")  # of a plain pickle torch would say more than its refusal
+            warnings.simplefilter("ignore")  # torch would add a warning to its refusal of a plain pickle
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
@@ -68,15 +93,62 @@ def read_pytorch(path: Path) -> Checkpoint:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         raise ValueError(
             f"{path}: not a file of tensors only{f' (it asks for {asked[1]})' if asked else ''}; such a file can run "
-            "programs when opened, so it is left alone: if you trust it, open it where it can do no harm, with "
-            "torch.load(…, weights_only=False), and torch.save the state_dict() alone"
+            "code when it is opened, so it is refused. If you trust it, run torch.load(…, weights_only=False) in a "
+            "sandbox and torch.save the state_dict() alone"
         ) from None
     except Exception as error:  # a damaged pickle can fail in any way
-        raise ValueError(f"{path}: not a file of weights ({str(error).partition(chr(10))[0]})") from None
+        raise ValueError(f"{path}: not a weights file ({str(error).partition(chr(10))[0]})") from None
     return unwrap_state_dict(content, path)
 
 
 def write_pytorch(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
-    """``tensors`` as PyTorch's own file."""
-    with path.open("wb") as file:  # given a path, torch would write its name into the file
+    """Write ``tensors`` as a ``.pth``."""
+    with path.open("wb") as file:  # given a path, torch writes its name into the file
         torch.save(tensors, file)
+
+
+# What training scripts put around the weights ----------------------------------------------------------------------
+
+# Best first: an average of the weights is what was evaluated.
+EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema")
+WRAPPER_KEYS = (*EMA_KEYS, "state_dict", "model_state_dict", "model", "net", "params", "module")
+MAX_NESTING = 4  # wrappers around wrappers; a file may also contain itself
+# Of distributed and compiled modules, and of the attributes in which training code often keeps its network
+MODULE_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "encoder.")
+
+
+def unwrap_state_dict(content: Any, path: Path) -> Checkpoint:
+    """Return the tensors in what training scripts save: {"state_dict": …, "epoch": …}.
+
+    Raises ``ValueError`` if there are none, or one that is not a plain array of numbers.
+    """
+    found = _find_state_dict(content, ())
+    if found is None:
+        raise ValueError(f"{path}: no tensors by name in it")
+    tensors, keys = found
+    for name, tensor in tensors.items():
+        if tensor.is_meta or tensor.is_quantized or tensor.is_complex() or tensor.layout is not torch.strided:
+            raise ValueError(f"{path}: {name} is quantized, sparse, complex or empty, not a plain array of numbers")
+    is_average = any(key in EMA_KEYS for key in keys)
+    return Checkpoint(tensors, notes=(f"using the averaged weights, {'.'.join(keys)}",) if is_average else ())
+
+
+def _find_state_dict(content: Any, keys: tuple[str, ...]) -> tuple[dict[str, Tensor], tuple[str, ...]] | None:
+    """Return the best tensors by name in ``content``, and the keys under which they are."""
+    if not isinstance(content, Mapping) or not content or len(keys) > MAX_NESTING:
+        return None
+    for wrapper in WRAPPER_KEYS:
+        if found := _find_state_dict(content.get(wrapper), (*keys, wrapper)):
+            return found
+    if not all(isinstance(value, Tensor) for value in content.values()):
+        return None
+    # torch's AveragedModel counts its updates beside the weights
+    return {str(name): tensor for name, tensor in content.items() if name != "n_averaged"}, keys
+
+
+def strip_prefixes(checkpoint: Checkpoint) -> Checkpoint:
+    """Remove the prefixes that *all* names have."""
+    tensors = checkpoint.tensors
+    while tensors and (prefix := next((p for p in MODULE_PREFIXES if all(n.startswith(p) for n in tensors)), None)):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return checkpoint if tensors is checkpoint.tensors else replace(checkpoint, tensors=tensors)

@@ -1,6 +1,10 @@
-"""Protocol buffers without their compiler: whole numbers of any length, and a message's fields by number.
+"""TensorFlow checkpoints, ``PREFIX.index`` and ``PREFIX.data-00000-of-00001``, read and written without TensorFlow.
 
-Source: Protocol Buffers Documentation, "Encoding".
+This is our own code because only TensorFlow itself, a gigabyte, reads them. The index is a sorted string table (below)
+from a variable's name to its place, shape and checksum; the key "" holds the number of data files. Data files are
+memory-mapped.
+
+Source: TensorFlow ``core/protobuf/tensor_bundle.proto`` and ``core/util/tensor_bundle/tensor_bundle.cc``.
 """
 
 from __future__ import annotations
@@ -19,14 +23,278 @@ from torch import Tensor
 
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.net import EfficientNet
-from effnet.weights.formats.checkpoint import Checkpoint
-from effnet.weights.key_maps import tensorflow_scope
+from effnet.weights.formats import TENSORFLOW_TABLE_MAGIC, Checkpoint
 
-MAX_VARINT_BYTES = 10  # bytes of a 64-bit number
+DTYPES = {1: torch.float32, 2: torch.float64, 14: torch.bfloat16, 19: torch.float16}  # of types.proto; others: skipped
+MAX_AXES = 8
+OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
+
+
+@dataclass(frozen=True)
+class _BundleEntry:
+    """Where a variable is stored: a BundleEntryProto."""
+
+    dtype: int
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    size: int  # bytes
+    checksum: int
+    sliced: bool
+
+
+def read_tensorflow(path: Path) -> Checkpoint:
+    """Read the floating-point variables of the checkpoint with the index ``path``; others are skipped.
+
+    Raises ``ValueError`` if something is damaged or missing, and for kinds of checkpoints that are not supported:
+    TensorFlow 1's single-file format, object graphs (Keras' ``save_weights``), partitioned variables.
+    """
+    try:
+        shards, entries = _read_index(path.read_bytes())
+        files: dict[int, numpy.ndarray] = {}
+        for entry in entries.values():
+            if entry.shard not in files:
+                files[entry.shard] = _map_data_file(path, entry.shard, shards)
+        tensors = {name: _read_tensor(name, entry, files[entry.shard]) for name, entry in entries.items()}
+    except ValueError as error:
+        raise ValueError(f"{path}: not a checkpoint that can be read: {error}") from None
+    return Checkpoint({name: tensor for name, tensor in tensors.items() if tensor is not None})
+
+
+def write_tensorflow(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
+    """Write ``tensors`` under the scope of the model's name: the index to ``path``, the data file beside it.
+
+    No moving averages are written: the official evaluation scripts read it with ``enable_ema=False``.
+    """
+    scope = variable_scope(model.arch.name)
+    variables = sorted((f"{scope}/{name}".encode(), tensor) for name, tensor in tensors.items())
+    header = varint_field(1, 1) + bytes_field(
+        3, varint_field(1, 1)
+    )  # one data file; written by a producer of version 1
+    entries, offset = [(b"", header)], 0
+    with atomic_write(_data_file(path, 0, 1)) as temporary:
+        with temporary.open("wb") as file:
+            for name, tensor in variables:
+                data = tensor.reshape(-1).view(torch.uint8).numpy()
+                file.write(data.data)
+                entries.append((name, _write_entry(tensor, offset, masked_checksum(data))))
+                offset += data.size
+        with path.open("wb") as file:  # complete before the data file is moved: what can fail has failed by then
+            file.write(write_table(entries))
+            os.fsync(file.fileno())
+
+
+def variable_scope(name: str) -> str:
+    """Return what precedes all variables of the official network: "efficientnet-b0" for the arch "b0"."""
+    family, _, size = name.partition("_")
+    called = {"v2": f"v2-{size}", "edge": f"-edgetpu-{size.upper()}"}.get(family, f"-{name}")
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", f"efficientnet{called}")
+
+
+def _data_file(path: Path, shard: int, shards: int) -> Path:
+    """Return the data file of an index, also of one that is being written to a temporary name."""
+    unfinished = re.fullmatch(r"\.(.+)\.\d+\.part", path.name)
+    prefix = (unfinished[1] if unfinished else path.name).removesuffix(".index")
+    return path.with_name(f"{prefix}.data-{shard:05d}-of-{shards:05d}")
+
+
+def _read_index(table: bytes) -> tuple[int, dict[str, _BundleEntry]]:
+    """Return the number of data files, and every variable by its name."""
+    items = read_table(table)
+    key, value = next(items, (b"", b""))
+    header = dict(read_fields(value))
+    shards = header.get(1, 1)
+    if key or isinstance(shards, bytes):
+        raise ValueError(
+            "it is in TensorFlow's first, single-file format; restore it in TensorFlow and save it again with "
+            "tf.compat.v1.train.Saver, which writes an .index"
+        )
+    if header.get(2):
+        raise ValueError("it was written on a big-endian machine")
+    named = ((key.decode(errors="replace"), value) for key, value in items)  # a slice's name is not text
+    return shards, {name: _read_entry(name, value) for name, value in named}
+
+
+def _read_entry(name: str, message: bytes) -> _BundleEntry:
+    if name == OBJECT_GRAPH_KEY:
+        raise ValueError(
+            "it is a graph of Python objects (Keras' save_weights, tf.train.Checkpoint); save the network's weights as "
+            ".h5, or its variables by name with tf.compat.v1.train.Saver"
+        )
+    fields = dict(read_fields(message))
+    shape, numbers = fields.get(2, b""), [fields.get(field, 0) for field in (1, 3, 4, 5, 6)]
+    if not isinstance(shape, bytes) or any(isinstance(value, bytes) for value in numbers):
+        raise ValueError(f"the entry of {name} is invalid")
+    dtype, shard, offset, size, checksum = (int(value) for value in numbers)
+    return _BundleEntry(dtype, tuple(_read_shape(shape)), shard, offset, size, checksum, sliced=7 in fields)
+
+
+def _read_shape(shape: bytes) -> Iterator[int]:
+    """Yield the sides in a TensorShapeProto."""
+    for field, side in read_fields(shape):
+        if field == 2 and isinstance(side, bytes):
+            size = dict(read_fields(side)).get(1, 0)
+            yield size if isinstance(size, int) else -1
+
+
+def _map_data_file(path: Path, shard: int, shards: int) -> numpy.ndarray:
+    """Map a data file into memory; its bytes are read when they are used."""
+    file = _data_file(path, shard, shards)
+    if not file.is_file() or shard >= shards:
+        raise ValueError(f"its data file {file.name} is missing")
+    if not file.stat().st_size:
+        return numpy.empty(0, numpy.uint8)
+    return numpy.memmap(file, numpy.uint8, mode="c")  # writes to these arrays stay in memory
+
+
+def _read_tensor(name: str, entry: _BundleEntry, data: numpy.ndarray) -> Tensor | None:
+    """Return the variable after verifying its checksum; None if it is not floating-point, or empty."""
+    if entry.sliced:
+        raise ValueError(f"{name} is a partitioned variable, which is not supported")
+    if entry.offset + entry.size > data.size:
+        raise ValueError(f"{name} is cut off")
+    if entry.dtype not in DTYPES or not entry.size:
+        return None
+    dtype = DTYPES[entry.dtype]
+    if len(entry.shape) > MAX_AXES or prod(entry.shape) * dtype.itemsize != entry.size:
+        raise ValueError(f"the size of {name} does not match its shape")
+    content = data[entry.offset : entry.offset + entry.size]
+    if masked_checksum(content) != entry.checksum:
+        raise ValueError(f"the checksum of {name} is wrong")
+    tensor = torch.from_numpy(content)
+    if tensor.data_ptr() % dtype.itemsize:  # strings and booleans before it have any length
+        tensor = tensor.clone()
+    return tensor.view(dtype).reshape(entry.shape)
+
+
+def _write_entry(tensor: Tensor, offset: int, checksum: int) -> bytes:
+    """Return the BundleEntryProto of a variable in the first data file."""
+    dtype = next(number for number, dtype in DTYPES.items() if dtype == tensor.dtype)
+    shape = b"".join(bytes_field(2, varint_field(1, side)) for side in tensor.shape)
+    return (
+        varint_field(1, dtype)
+        + bytes_field(2, shape)
+        + varint_field(4, offset)
+        + varint_field(5, tensor.numel() * tensor.element_size())
+        + fixed32_field(6, checksum)
+    )
+
+
+# Sorted string tables --------------------------------------------------------------------------------------------
+#
+#     block     entry …, offsets of every 16th entry (uint32 …), how many offsets (uint32)
+#     entry     shared key bytes, other key bytes, value bytes (varints), the other key bytes, the value
+#     file      block, kind (1 byte, 0: not compressed), checksum (uint32) …
+#     footer    two handles (offset and size of a block, varints) in 40 bytes: of a metadata block and of the index,
+#               a block whose values are the handles of the others; then the magic number
+#
+# Source: TensorFlow ``core/lib/io/format.cc``, ``block_builder.cc`` and ``table_builder.cc``, which are LevelDB's.
+
+FOOTER_BYTES, BLOCK_TRAILER_BYTES = 40, 5
+RESTART_INTERVAL = 16  # how often a key is written in full
+MAX_KEY_BYTES = 4096  # our limit: keys share their beginnings, so a small file could unfold into very long ones
+
+KeyValue = tuple[bytes, bytes]
+
+
+def masked_checksum(data: bytes | numpy.ndarray) -> int:
+    """Return the CRC-32C as it is stored: rotated and shifted, so that checksums of checksums are not special."""
+    checksum: int = google_crc32c.value(data)
+    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def read_table(table: bytes) -> Iterator[KeyValue]:
+    """Yield (key, value) in the order of the keys. Raises ``ValueError`` if the table is damaged."""
+    if not table.endswith(TENSORFLOW_TABLE_MAGIC) or len(table) < FOOTER_BYTES + len(TENSORFLOW_TABLE_MAGIC):
+        raise ValueError("it does not end as an index does")
+    end = len(table) - FOOTER_BYTES - len(TENSORFLOW_TABLE_MAGIC)
+    _, _, at = _read_handle(table, end)
+    offset, size, _ = _read_handle(table, at)
+    last = None
+    for _, handle in _read_block_entries(_read_block(table, offset, size, end)):
+        offset, size, _ = _read_handle(handle, 0)
+        for key, value in _read_block_entries(_read_block(table, offset, size, end)):
+            if last is not None and key <= last:
+                raise ValueError("its keys are out of order")
+            last = key
+            yield key, value
+
+
+def write_table(items: Sequence[KeyValue]) -> bytes:
+    """Return the table of ``items``, which are sorted by key, in one block."""
+    table = bytearray()
+    handles = []
+    for content in (_write_block(items), _write_block([])):
+        handles.append(encode_varint(len(table)) + encode_varint(len(content)))
+        table += _seal_block(content)
+    index = _write_block([(items[-1][0], handles[0])])
+    handles.append(encode_varint(len(table)) + encode_varint(len(index)))
+    footer = (handles[1] + handles[2]).ljust(FOOTER_BYTES, b"\0") + TENSORFLOW_TABLE_MAGIC
+    return bytes(table + _seal_block(index) + footer)
+
+
+def _read_handle(data: bytes, at: int) -> tuple[int, int, int]:
+    """Return offset and size of a block, and where the handle ends."""
+    offset, at = read_varint(data, at)
+    size, at = read_varint(data, at)
+    return offset, size, at
+
+
+def _read_block(table: bytes, offset: int, size: int, end: int) -> bytes:
+    if offset + size + BLOCK_TRAILER_BYTES > end:
+        raise ValueError("a block of its index is cut off")
+    content, trailer = table[offset : offset + size + 1], table[offset + size + 1 : offset + size + BLOCK_TRAILER_BYTES]
+    if masked_checksum(content) != int.from_bytes(trailer, "little"):
+        raise ValueError("the checksum of its index is wrong")
+    if content[-1]:
+        raise ValueError("its index is compressed, as TensorFlow never writes it")
+    return content[:-1]
+
+
+def _seal_block(content: bytes) -> bytes:
+    content += b"\0"
+    return content + masked_checksum(content).to_bytes(4, "little")
+
+
+def _read_block_entries(block: bytes) -> Iterator[KeyValue]:
+    end = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little")
+    key, at = b"", 0
+    while at < end:
+        shared, at = read_varint(block, at)
+        other, at = read_varint(block, at)
+        size, at = read_varint(block, at)
+        if shared > len(key) or shared + other > MAX_KEY_BYTES or at + other + size > end:
+            raise ValueError("an entry of its index is invalid")
+        key = key[:shared] + block[at : at + other]
+        at += other + size
+        yield key, block[at - size : at]
+    if at != end:
+        raise ValueError("a block of its index is invalid")
+
+
+def _write_block(items: Sequence[KeyValue]) -> bytes:
+    block, restarts, last = bytearray(), [0], b""
+    for count, (key, value) in enumerate(items):
+        shared = 0
+        if count % RESTART_INTERVAL:
+            while shared < min(len(key), len(last)) and key[shared] == last[shared]:
+                shared += 1
+        elif count:
+            restarts.append(len(block))
+        block += b"".join(map(encode_varint, (shared, len(key) - shared, len(value)))) + key[shared:] + value
+        last = key
+    return bytes(block) + b"".join(offset.to_bytes(4, "little") for offset in (*restarts, len(restarts)))
+
+
+# Protocol buffers ------------------------------------------------------------------------------------------------
+#
+# Source: Protocol Buffers Documentation, "Encoding".
+
+MAX_VARINT_BYTES = 10  # of a 64-bit number
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The whole number at ``at``, seven bits a byte, and where it ends. Raises ``ValueError`` where it is cut off."""
+    """Return the integer at ``at``, seven bits per byte, and where it ends. Raises ``ValueError`` if it is cut off."""
     value = 0
     for place, byte in enumerate(data[at : at + MAX_VARINT_BYTES]):
         value |= (byte & 0x7F) << (7 * place)
@@ -36,18 +304,18 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def encode_varint(value: int) -> bytes:
-    """The whole number as `varint` reads it."""
-    found = bytearray()
+    """Return the bytes of an integer for `read_varint`."""
+    encoded = bytearray()
     while value >= 0x80:
-        found.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes((*found, value))
+    return bytes((*encoded, value))
 
 
 def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(number, value) of each field in order: a number, or the bytes of a text or a message within.
+    """Yield (number, value) of each field: an integer, or the bytes of a string or nested message.
 
-    Raises ``ValueError`` for what is no message.
+    Raises ``ValueError`` for an invalid message.
     """
     at = 0
     while at < len(message):
@@ -68,303 +336,15 @@ def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def varint_field(field: int, value: int) -> bytes:
-    """A field that holds a whole number."""
+    """Return a field with an integer."""
     return encode_varint(field << 3) + encode_varint(value)
 
 
 def fixed32_field(field: int, value: int) -> bytes:
-    """A field that holds a whole number in four bytes."""
+    """Return a field with an integer of four bytes."""
     return encode_varint(field << 3 | 5) + value.to_bytes(4, "little")
 
 
 def bytes_field(field: int, value: bytes) -> bytes:
-    """A field that holds a text or another message."""
+    """Return a field with a string or nested message."""
     return encode_varint(field << 3 | 2) + encode_varint(len(value)) + value
-
-
-# Sorted string tables: keys and values in blocks, each block under its checksum. TensorFlow keeps its indices so.
-#
-#     block     entry …, where every 16th entry starts (uint32 …), how many starts (uint32)
-#     entry     shared key bytes, further key bytes, value bytes (varints), the further key bytes, the value
-#     file      block, kind (1 byte, 0: not compressed), checksum (uint32) …
-#     the end   two handles (offset and size of a block, varints) in 40 bytes: of a block of notes and of the index,
-#               a block whose values are the handles of the others; then the magic number
-#
-# Source: TensorFlow ``core/lib/io/format.cc``, ``block_builder.cc`` and ``table_builder.cc``, which are LevelDB's.
-
-
-TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
-
-
-FOOTER_BYTES, BLOCK_TRAILER_BYTES = 40, 5
-
-
-RESTART_INTERVAL = 16  # a key is written in full this often
-
-
-MAX_KEY_BYTES = 4096  # ours; keys share their beginnings, so a small file could unfold into very long ones
-
-
-KeyValue = tuple[bytes, bytes]
-
-
-def mask_checksum(checksum: int) -> int:
-    """A CRC-32C as the format stores it: turned and moved, so that a checksum of checksums is no special number."""
-    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def is_table(path: Path) -> bool:
-    """Whether the file ends as a table does, whatever it is called."""
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - len(TABLE_MAGIC), 0))
-        return file.read() == TABLE_MAGIC
-
-
-def read_table(table: bytes) -> Iterator[KeyValue]:
-    """(key, value) in the order of the keys. Raises ``ValueError``, with what is wrong, for a damaged table."""
-    if table[-len(TABLE_MAGIC) :] != TABLE_MAGIC or len(table) < FOOTER_BYTES + len(TABLE_MAGIC):
-        raise ValueError("it does not end as an index does")
-    end = len(table) - FOOTER_BYTES - len(TABLE_MAGIC)
-    _, _, at = _read_handle(table, end)
-    offset, size, _ = _read_handle(table, at)
-    last = None
-    for _, handle in _read_block_entries(_read_block(table, offset, size, end)):
-        offset, size, _ = _read_handle(handle, 0)
-        for key, value in _read_block_entries(_read_block(table, offset, size, end)):
-            if last is not None and key <= last:
-                raise ValueError("its keys are out of order")
-            last = key
-            yield key, value
-
-
-def write_table(items: Sequence[KeyValue]) -> bytes:
-    """The table of these pairs, sorted by their keys; one block holds them all."""
-    table = bytearray()
-    handles = []
-    for content in (_write_block(items), _write_block([])):
-        handles.append(encode_varint(len(table)) + encode_varint(len(content)))
-        table += _seal_block(content)
-    index = _write_block([(items[-1][0], handles[0])])
-    handles.append(encode_varint(len(table)) + encode_varint(len(index)))
-    return bytes(table + _seal_block(index) + (handles[1] + handles[2]).ljust(FOOTER_BYTES, b"\0") + TABLE_MAGIC)
-
-
-def _read_handle(data: bytes, at: int) -> tuple[int, int, int]:
-    """Offset and size of a block, and where the handle ends."""
-    offset, at = read_varint(data, at)
-    size, at = read_varint(data, at)
-    return offset, size, at
-
-
-def _read_block(table: bytes, offset: int, size: int, end: int) -> bytes:
-    if offset + size + BLOCK_TRAILER_BYTES > end:
-        raise ValueError("a block of its index is cut off")
-    content, trailer = table[offset : offset + size + 1], table[offset + size + 1 : offset + size + BLOCK_TRAILER_BYTES]
-    if mask_checksum(google_crc32c.value(content)) != int.from_bytes(trailer, "little"):
-        raise ValueError("the checksum of its index is wrong")
-    if content[-1]:
-        raise ValueError("its index is compressed, as TensorFlow never writes it")
-    return content[:-1]
-
-
-def _seal_block(content: bytes) -> bytes:
-    content += b"\0"
-    return content + mask_checksum(google_crc32c.value(content)).to_bytes(4, "little")
-
-
-def _read_block_entries(block: bytes) -> Iterator[KeyValue]:
-    end = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little")
-    key, at = b"", 0
-    while at < end:
-        shared, at = read_varint(block, at)
-        further, at = read_varint(block, at)
-        size, at = read_varint(block, at)
-        if shared > len(key) or shared + further > MAX_KEY_BYTES or at + further + size > end:
-            raise ValueError("an entry of its index makes no sense")
-        key = key[:shared] + block[at : at + further]
-        at += further + size
-        yield key, block[at - size : at]
-    if at != end:
-        raise ValueError("a block of its index makes no sense")
-
-
-def _write_block(items: Sequence[KeyValue]) -> bytes:
-    block, starts, last = bytearray(), [0], b""
-    for count, (key, value) in enumerate(items):
-        shared = 0
-        if count % RESTART_INTERVAL:
-            while shared < min(len(key), len(last)) and key[shared] == last[shared]:
-                shared += 1
-        elif count:
-            starts.append(len(block))
-        block += (
-            encode_varint(shared) + encode_varint(len(key) - shared) + encode_varint(len(value)) + key[shared:] + value
-        )
-        last = key
-    return bytes(block) + b"".join(place.to_bytes(4, "little") for place in (*starts, len(starts)))
-
-
-# TensorFlow's checkpoints, read and written without TensorFlow: ``PREFIX.index`` and ``PREFIX.data-00000-of-00001``.
-#
-# The index is a sorted table (see ``sstable.py``) from a variable's name to where it lies, how it is shaped, and its
-# checksum; the key "" holds the number of data files. Bytes are read when they are used.
-#
-# Source: TensorFlow ``core/protobuf/tensor_bundle.proto`` and ``core/util/tensor_bundle/tensor_bundle.cc``.
-
-
-DTYPES = {1: torch.float32, 2: torch.float64, 14: torch.bfloat16, 19: torch.float16}  # of types.proto; others: skipped
-
-
-MAX_AXES = 8
-
-
-OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
-
-
-@dataclass(frozen=True)
-class _BundleEntry:
-    """Where a variable lies: a BundleEntryProto."""
-
-    dtype: int
-    shape: tuple[int, ...]
-    shard: int
-    offset: int
-    size: int  # bytes
-    checksum: int
-    sliced: bool
-
-
-def read_tensorflow(path: Path) -> Checkpoint:
-    """The floating-point variables of the checkpoint with the index ``path``; all others, as counters, are left out.
-
-    Raises ``ValueError`` where something of it is damaged or missing, and for the kinds of checkpoint that are not
-    opened: TensorFlow 1's of one file, Keras' graphs of objects, partitioned variables.
-    """
-    try:
-        shards, entries = _read_index(path.read_bytes())
-        files: dict[int, numpy.ndarray] = {}
-        for entry in entries.values():
-            if entry.shard not in files:
-                files[entry.shard] = _map_data_file(path, entry.shard, shards)
-        found = {name: _read_tensor(name, entry, files[entry.shard]) for name, entry in entries.items()}
-    except ValueError as error:
-        raise ValueError(f"{path}: not a checkpoint that can be read: {error}") from None
-    return Checkpoint({name: tensor for name, tensor in found.items() if tensor is not None})
-
-
-def write_tensorflow(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
-    """``tensors`` under the scope of the model's name: the index to ``path``, and the data file put into its place.
-
-    There are no averages beside them: the official evaluation scripts read it with ``enable_ema=False``.
-    """
-    below = tensorflow_scope(model.arch.name)
-    named = sorted((f"{below}/{name}".encode(), tensor) for name, tensor in tensors.items())
-    header = varint_field(1, 1) + bytes_field(
-        3, varint_field(1, 1)
-    )  # one data file; written by a producer of version 1
-    entries, offset = [(b"", header)], 0
-    with atomic_write(_data_file(path, 0, 1)) as beside:
-        with beside.open("wb") as file:
-            for name, tensor in named:
-                data = tensor.reshape(-1).view(torch.uint8).numpy()
-                file.write(data.data)
-                entries.append((name, _write_entry(tensor, offset, _masked_checksum(data))))
-                offset += data.size
-        with path.open("wb") as file:  # all of it before the data file moves: what may fail has failed by then
-            file.write(write_table(entries))
-            os.fsync(file.fileno())
-
-
-def _masked_checksum(data: numpy.ndarray) -> int:
-    """The checksum of the bytes, as the format stores it."""
-    return mask_checksum(google_crc32c.value(data))
-
-
-def _data_file(path: Path, shard: int, shards: int) -> Path:
-    """The data file of an index, also of one that is being written beside its place."""
-    unfinished = re.fullmatch(r"\.(.+)\.\d+\.part", path.name)
-    prefix = (unfinished[1] if unfinished else path.name).removesuffix(".index")
-    return path.with_name(f"{prefix}.data-{shard:05d}-of-{shards:05d}")
-
-
-def _read_index(table: bytes) -> tuple[int, dict[str, _BundleEntry]]:
-    """The number of data files, and every variable by its name."""
-    pairs = read_table(table)
-    key, value = next(pairs, (b"", b""))
-    header = dict(read_fields(value))
-    shards = header.get(1, 1)
-    if key or isinstance(shards, bytes):
-        raise ValueError(
-            "it is of TensorFlow's first format, of one file; restore it in TensorFlow and save it again by "
-            "tf.compat.v1.train.Saver, which writes an .index"
-        )
-    if header.get(2):
-        raise ValueError("it was written on a big-endian machine")
-    named = ((key.decode(errors="replace"), value) for key, value in pairs)  # a slice's name is no text
-    return shards, {name: _read_entry(name, value) for name, value in named}
-
-
-def _read_entry(name: str, message: bytes) -> _BundleEntry:
-    if name == OBJECT_GRAPH_KEY:
-        raise ValueError(
-            "it is a graph of Python objects (Keras' save_weights, tf.train.Checkpoint); save the network's weights as "
-            ".h5, or its variables by name with tf.compat.v1.train.Saver"
-        )
-    found = dict(read_fields(message))
-    shape, numbers = found.get(2, b""), [found.get(field, 0) for field in (1, 3, 4, 5, 6)]
-    if not isinstance(shape, bytes) or any(isinstance(value, bytes) for value in numbers):
-        raise ValueError(f"what is said of {name} makes no sense")
-    dtype, shard, offset, size, checksum = (int(value) for value in numbers)
-    return _BundleEntry(dtype, tuple(_read_shape(shape)), shard, offset, size, checksum, sliced=7 in found)
-
-
-def _read_shape(shape: bytes) -> Iterator[int]:
-    """The sides in a TensorShapeProto."""
-    for field, side in read_fields(shape):
-        if field == 2 and isinstance(side, bytes):
-            size = dict(read_fields(side)).get(1, 0)
-            yield size if isinstance(size, int) else -1
-
-
-def _map_data_file(path: Path, shard: int, shards: int) -> numpy.ndarray:
-    """The bytes of a data file, to be read when they are used."""
-    file = _data_file(path, shard, shards)
-    if not file.is_file() or shard >= shards:
-        raise ValueError(f"its data file {file.name} is missing beside it")
-    if not file.stat().st_size:
-        return numpy.empty(0, numpy.uint8)
-    return numpy.memmap(file, numpy.uint8, mode="c")  # what is written to these numbers stays in memory
-
-
-def _read_tensor(name: str, entry: _BundleEntry, data: numpy.ndarray) -> Tensor | None:
-    """The variable, once its checksum was found right; None for what is not floating-point, or empty."""
-    if entry.sliced:
-        raise ValueError(f"{name} lies in slices (a partitioned variable), which are not put together here")
-    if entry.offset + entry.size > data.size:
-        raise ValueError(f"{name} is cut off")
-    if entry.dtype not in DTYPES or not entry.size:
-        return None
-    dtype = DTYPES[entry.dtype]
-    if len(entry.shape) > MAX_AXES or prod(entry.shape) * dtype.itemsize != entry.size:
-        raise ValueError(f"{name} has another number of bytes than its shape")
-    there = data[entry.offset : entry.offset + entry.size]
-    if _masked_checksum(there) != entry.checksum:
-        raise ValueError(f"the checksum of {name} is wrong")
-    tensor = torch.from_numpy(there)
-    if tensor.data_ptr() % dtype.itemsize:  # texts and booleans before it have any length
-        tensor = tensor.clone()
-    return tensor.view(dtype).reshape(entry.shape)
-
-
-def _write_entry(tensor: Tensor, offset: int, checksum: int) -> bytes:
-    """The BundleEntryProto of a variable in the first data file."""
-    dtype = next(number for number, dtype in DTYPES.items() if dtype == tensor.dtype)
-    shape = b"".join(bytes_field(2, varint_field(1, side)) for side in tensor.shape)
-    size = tensor.numel() * tensor.element_size()
-    return (
-        varint_field(1, dtype)
-        + bytes_field(2, shape)
-        + varint_field(4, offset)
-        + varint_field(5, size)
-        + fixed32_field(6, checksum)
-    )

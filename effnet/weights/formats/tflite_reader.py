@@ -22,9 +22,7 @@ from torch import Tensor
 from effnet.arch import ARCHS
 from effnet.metadata import Labels, Numerics, Preprocess
 from effnet.weights import default_preprocessing
-from effnet.weights.formats import tflite_schema
-from effnet.weights.formats.checkpoint import Checkpoint
-from effnet.weights.formats.safetensors import METADATA_KEY
+from effnet.weights.formats import METADATA_KEY, Checkpoint, tflite_schema
 from effnet.weights.formats.tflite_schema import TfliteGraph, TfliteOperator, TfliteTensor
 from effnet.weights.formats.tflite_writer import IO_SPEC_KEY
 from effnet.weights.key_maps import tflite_name

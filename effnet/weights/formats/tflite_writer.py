@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from effnet.arch import Layer, Operation, layers, operations
 from effnet.net import EfficientNet
-from effnet.weights.formats import tflite_schema
-from effnet.weights.formats.safetensors import METADATA_KEY
+from effnet.weights.formats import METADATA_KEY, tflite_schema
 from effnet.weights.formats.tflite_schema import TfliteGraph, TfliteOperator, TfliteTensor, encode_tflite
 from effnet.weights.key_maps import tflite_key_map
 

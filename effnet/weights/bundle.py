@@ -1,0 +1,195 @@
+"""Bundles: published weights in one ``.zip``, for machines without a network. Written, found and extracted from.
+
+Single members of a ``.zip`` can be read, every system can unpack it, and a service that unpacks uploads leaves a folder
+that works as well. Nothing is compressed, since float weights hardly shrink. Files have the names that they have below
+``EFFNET_HOME``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+from effnet.data.storage.atomic_write import atomic_write
+from effnet.data.storage.cache_dir import configured_cache_dir, writable_cache_dir
+from effnet.weights.catalog.entry import CatalogEntry
+from effnet.weights.download import ProgressCallback, RemoteFile
+
+MANIFEST = "effnet-bundle.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A ``.zip``, or the folder it was unpacked to."""
+
+    path: Path
+    files: Mapping[str, str]  # key → sha256
+    entries: Mapping[str, CatalogEntry]
+
+    def extract_file(self, remote: RemoteFile) -> Path | None:
+        """Return a file after verifying it, or None if the bundle has no such file.
+
+        From a ``.zip`` it is extracted to the cache directory. Raises ``ValueError`` if it is damaged or missing.
+        """
+        names = remote.match_names(self.files)
+        if not names:
+            return None
+        folder = self.path if self.path.is_dir() else writable_cache_dir()
+        for name in names:
+            if self._is_intact(folder / name, name):
+                continue
+            if folder != self.path:
+                self._extract(name, folder / name)
+            elif (folder / name).is_file():
+                raise self._damaged_error(name)
+            else:
+                raise ValueError(f"{self.path} is not complete ({name} is missing): copy it here again")
+        return folder / names[-1]
+
+    def _extract(self, name: str, path: Path) -> None:
+        try:
+            with ZipFile(self.path) as archive, archive.open(name) as source, atomic_write(path) as temporary:
+                with temporary.open("wb") as file:
+                    shutil.copyfileobj(source, file)
+                if not self._is_intact(temporary, name):
+                    raise self._damaged_error(name)
+        except (BadZipFile, KeyError) as error:
+            raise self._damaged_error(name) from error
+
+    def _is_intact(self, path: Path, name: str) -> bool:
+        return path.is_file() and _sha256(path) == self.files[name]
+
+    def _damaged_error(self, name: str) -> ValueError:
+        return ValueError(f"{self.path} is damaged ({name}): copy it here again")
+
+
+def open_bundle(path: Path) -> Bundle | None:
+    """Return the bundle at ``path``, a file or a folder, or None. Raises ``ValueError`` if it is damaged."""
+    try:
+        if path.is_dir():
+            text = (path / MANIFEST).read_text(encoding="utf-8")
+        else:
+            with ZipFile(path) as archive:
+                text = archive.read(MANIFEST).decode()
+    except (OSError, BadZipFile, KeyError):
+        return None
+    try:
+        manifest = json.loads(text)
+        entries = {name: CatalogEntry.from_dict(entry) for name, entry in manifest["entries"].items()}
+        files = {_check_name(name): str(about["sha256"]) for name, about in manifest["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: its {MANIFEST} cannot be read ({error})") from None
+    return Bundle(path, MappingProxyType(files), MappingProxyType(entries))
+
+
+def _check_name(name: str) -> str:
+    """Return ``name``. Raises ``ValueError`` if it points outside of the bundle."""
+    parts = PurePosixPath(name).parts
+    if parts[:1] != ("weights",) or ".." in parts or "\\" in name or ":" in name:
+        raise ValueError(f"{name!r} is not a valid name in a bundle")
+    return name
+
+
+def list_bundles() -> list[Bundle]:
+    """Return the bundles in ``EFFNET_BUNDLE`` (separated by ``:``, on Windows ``;``) and in the cache directory.
+
+    Raises ``ValueError`` if ``EFFNET_BUNDLE`` names something else.
+    """
+    found = []
+    for name in filter(None, os.environ.get("EFFNET_BUNDLE", "").split(os.pathsep)):
+        bundles = find_bundles(Path(name).expanduser())
+        if not bundles:
+            raise ValueError(f"EFFNET_BUNDLE={name}: there is no bundle of weights there")
+        found += bundles
+    return found + find_bundles(configured_cache_dir())
+
+
+def find_bundles(path: Path) -> list[Bundle]:
+    """Return the bundles at ``path``: a ``.zip``, or a folder that is a bundle or contains some, packed or unpacked."""
+    paths = [path]
+    if path.is_dir():
+        paths += [*sorted(path.glob("*.zip")), *(manifest.parent for manifest in sorted(path.glob(f"*/{MANIFEST}")))]
+    return [bundle for bundle in map(open_bundle, paths) if bundle is not None]
+
+
+@dataclass(frozen=True)
+class BundledWeights:
+    """What a bundle holds for one name: the name to use it by, and the size of its files."""
+
+    name: str
+    bytes: int
+
+
+def write_bundle(
+    names: Iterable[str], path: str | Path, offline: bool | None = None, progress: ProgressCallback | None = None
+) -> list[BundledWeights]:
+    """Pack published weights into ``path``, a ``.zip``, downloading what is not on disk.
+
+    ``names``: anything that `resolve_weights` would download: names of the catalog, archs, URLs, hub repositories.
+    The manifest holds their catalog entries and each file's sha256. Equal weights give equal bytes. Raises
+    ``ValueError`` for a wrong suffix or name, `DownloadError`, and ``OSError`` if ``path`` cannot be written; nothing
+    is written then.
+    """
+    from effnet.weights.resolve import resolve_weights  # which searches bundles itself
+
+    path = Path(path)
+    if path.suffix != ".zip":
+        raise ValueError(f"{path}: a bundle must be a .zip")
+    files: dict[str, Path] = {}
+    entries: dict[str, Any] = {}
+    packed = []
+    for name in names:
+        found = resolve_weights(name, offline, progress)
+        if found.remote is None:
+            raise ValueError(f"{name} is a file of yours, not a published one: copy it as it is")
+        members = _list_members(found.remote, found.path)
+        files |= members
+        if found.entry is not None:
+            entries[found.entry.name] = found.entry.to_dict()
+        packed.append(BundledWeights(found.remote.name, sum(file.stat().st_size for file in members.values())))
+    if not packed:
+        raise ValueError("name the weights to pack")
+    manifest = {
+        "files": {
+            name: {"bytes": files[name].stat().st_size, "sha256": _sha256(files[name])} for name in sorted(files)
+        },
+        "entries": dict(sorted(entries.items())),
+    }
+    with atomic_write(path) as temporary, ZipFile(temporary, "w", ZIP_STORED) as archive:
+        archive.writestr(_zip_info(MANIFEST), json.dumps(manifest, indent=1).encode())
+        for name in sorted(files):
+            info = _zip_info(name)
+            info.file_size = files[name].stat().st_size
+            with files[name].open("rb") as source, archive.open(info, "w") as target:
+                shutil.copyfileobj(source, target)
+    return packed
+
+
+def _list_members(remote: RemoteFile, path: Path) -> dict[str, Path]:
+    """Return every file that belongs to ``path``, the downloaded ``remote``, by its name in a bundle."""
+    if not remote.is_archived:
+        files = {name: path.with_name(name) for name in (*remote.companions, path.name)}
+        return {str(PurePosixPath(remote.key).with_name(name)): file for name, file in files.items() if file.is_file()}
+    folder = next(parent for parent in path.parents if parent.as_posix().endswith(remote.unpacked_folder))
+    files = {f"{remote.unpacked_folder}/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*")}
+    return {name: files[name] for name in remote.match_names(files)}
+
+
+def _zip_info(name: str) -> ZipInfo:
+    """Return a member without a date, so that equal content gives equal bytes."""
+    info = ZipInfo(name)
+    info.external_attr = 0o644 << 16
+    return info
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,118 @@
+"""Published weights from the disk, a bundle, a mirror or their publisher."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from pathlib import Path
+
+from effnet.data.storage.cache_dir import configured_cache_dir, is_offline, writable_cache_dir
+from effnet.data.storage.errors import RetryPolicy
+from effnet.weights import download
+from effnet.weights.bundle import list_bundles
+from effnet.weights.catalog.entry import CatalogEntry
+from effnet.weights.download import DownloadError, ProgressCallback, RemoteFile, apply_mirror
+
+_LOG_EVERY_BYTES = 25 * 10**6
+
+log = logging.getLogger("effnet")
+
+
+def fetch(
+    source: CatalogEntry | RemoteFile,
+    offline: bool | None = None,
+    progress: ProgressCallback | None = None,
+    retry: RetryPolicy | None = None,
+) -> Path:
+    """Return the path of a published file, downloaded if it is not on disk; of a TensorFlow checkpoint its ``.index``.
+
+    Bundles, the cache directory and the hub's cache are searched before the mirror or the publisher is asked.
+
+    Args:
+        source: an entry of the catalog, or any file at a URL or on the hub.
+        offline: send no request. None: as the environment says (``EFFNET_OFFLINE``, ``HF_HUB_OFFLINE``).
+        progress: called with (bytes, total bytes); by default progress is logged. The hub's library has its own bar.
+        retry: how long to wait for a server.
+
+    Raises:
+        DownloadError: one sentence with the file, the URL, the reason, and how to provide the file by hand.
+        ValueError: if the file is in a bundle that is damaged.
+    """
+    remote = source if isinstance(source, RemoteFile) else RemoteFile.from_entry(source)
+    return find_local(remote) or _fetch_remote(remote, is_offline(offline), progress, retry)
+
+
+def find_local(remote: RemoteFile) -> Path | None:
+    """Return the file if it is on disk. Raises ``ValueError`` if it is in a bundle that is damaged."""
+    for bundle in list_bundles():
+        path = bundle.extract_file(remote)
+        if path is not None:
+            return path
+    for folder in dict.fromkeys((configured_cache_dir(), writable_cache_dir())):
+        names = remote.match_names(_list_names(folder, remote))
+        if names:
+            return folder / names[-1]
+    return download.find_in_hub_cache(remote) if remote.hub else None
+
+
+def describe_manual_download(remote: RemoteFile) -> str:
+    """Return what to do without a network, as the end of a sentence."""
+    return (
+        f"copy it to {configured_cache_dir() / remote.key}, or on a machine with a network run effnet models "
+        f"{remote.name} --bundle weights.zip and set EFFNET_BUNDLE=weights.zip here, or pass a file (--model FILE; for "
+        "training --weights FILE, or --weights none for random weights)"
+    )
+
+
+def _list_names(folder: Path, remote: RemoteFile) -> list[str]:
+    """Return the files in ``folder`` close to where ``remote`` would be."""
+    near = folder / remote.unpacked_folder if remote.is_archived else (folder / remote.key).parent
+    paths = near.rglob("*") if remote.is_archived else near.glob("*")
+    return [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
+
+
+def _fetch_remote(
+    remote: RemoteFile, offline: bool, progress: ProgressCallback | None, retry: RetryPolicy | None
+) -> Path:
+    folders = (configured_cache_dir(), writable_cache_dir())
+    path = next((folder / remote.key for folder in folders if (folder / remote.key).is_file()), None)  # an archive
+    try:
+        if path is None:
+            if offline:
+                raise DownloadError("it is not cached and offline mode is on")
+            if remote.hub and not download.mirror_url():
+                log.info("%s: downloading %s of %s from the hub", remote.name, remote.file, remote.hub)
+                return download.download_from_hub(remote)
+            path = _download_with_companions(remote, progress, retry)
+        if remote.is_archived:
+            return download.extract_members(path, remote.file, writable_cache_dir() / remote.unpacked_folder)
+        return path
+    except DownloadError as error:
+        name = f"{remote.name}: " * (remote.name != remote.download_url)
+        text = f"{name}{apply_mirror(remote.download_url)} is not available ({error})"
+        raise DownloadError(f"{text}; {describe_manual_download(remote)}", error.not_found, cause=str(error)) from None
+
+
+def _download_with_companions(remote: RemoteFile, progress: ProgressCallback | None, retry: RetryPolicy | None) -> Path:
+    """Download the file from the mirror or the publisher, its companions first."""
+    cache = writable_cache_dir()
+    for name in remote.companions:
+        with suppress(DownloadError):  # not every repository has them
+            url = remote.download_url.rpartition("/")[0] + f"/{name}"
+            download.download_file(apply_mirror(url), cache / download.cache_key(url), retry=retry)
+    url = apply_mirror(remote.download_url)
+    log.info("%s: downloading %s", remote.name, url)
+    return download.download_file(url, cache / remote.key, remote.hash, retry, progress or _log_progress(remote.name))
+
+
+def _log_progress(name: str) -> ProgressCallback:
+    """Return a callback that logs every tenth of a large file."""
+    logged = 0
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal logged
+        if done - logged >= max(_LOG_EVERY_BYTES, (total or 0) // 10):
+            logged = done
+            log.info("%s: %d%s MB", name, done // 10**6, f" of {total // 10**6}" if total else "")
+
+    return report
