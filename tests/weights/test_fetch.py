@@ -436,8 +436,8 @@ def test_offline_nobody_is_asked(
     assert str(raised.value) == (
         f"b0/test: {url} is not available (it is not cached and offline mode is on); copy it to "
         f"{place}, or on a machine with a network run effnet models b0/test --bundle weights.zip and set "
-        "EFFNET_BUNDLE=weights.zip here, or pass a file (--model FILE; for training --weights FILE, or --weights none for "
-        "random weights)"
+        "EFFNET_BUNDLE=weights.zip here, or pass a file (--model FILE; for training --weights FILE, or --weights none "
+        "for random weights)"
     )
     assert server.asked == []
     place.parent.mkdir(parents=True)

@@ -161,7 +161,7 @@ def test_a_network_inside_a_model_with_its_own_head(
     assert (found.preprocess.mean, found.preprocess.std) == (MEAN, STD)
     assert (found.preprocess.resize, found.preprocess.crop_fraction) == ("squash", 1)
     assert "its 6 optimizer tensors are ignored" in caplog.text
-    assert "taken to be squashed" in caplog.text
+    assert "assuming that images are squashed" in caplog.text
     if suffix != ".weights.h5":  # which says nothing of sizes
         assert found.preprocess.size == SIZE
         assert "pads as for even maps" in caplog.text
