@@ -59,8 +59,10 @@ def open_digits() -> Splits:
 
     A fifth of each class is the test split, always the same one.
     """
-    from sklearn.datasets import load_digits
-
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ImportError('digits requires scikit-learn: pip install "effnet[train]"') from None
     digits = load_digits()
     gray = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (N, 8, 8), from 0 to 16
     rgb = np.repeat(gray[..., None], 3, axis=-1)  # (N, 8, 8, 3)
@@ -129,8 +131,10 @@ def _read_torchvision_dataset(name: str, root: Path, download: bool = False) -> 
     from effnet.data.torchvision_compat import declare_operators
 
     declare_operators()
-    from torchvision import datasets
-
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise ImportError(f'{name} requires torchvision ({error}): pip install "effnet[train]"') from None
     source = _DATASET_SOURCES[name]
     found: dict[str, ImageDataset] = {}
     for split, value in source.splits.items():

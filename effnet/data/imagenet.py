@@ -102,8 +102,10 @@ def _read_devkit_ground_truth(path: Path) -> dict[int, str]:
     meta = path.with_name(DEVKIT_META_FILE)
     if not meta.is_file():
         raise ValueError(f"{path} needs {DEVKIT_META_FILE}, which defines its numbers: put the devkit's beside it")
-    from scipy.io import loadmat
-
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise ImportError(f'{meta} requires scipy: pip install "effnet[train]"') from None
     table = loadmat(meta, squeeze_me=True)["synsets"]
     ids = {int(number): str(synset) for number, synset in zip(table["ILSVRC2012_ID"], table["WNID"], strict=True)}
     try:

@@ -23,8 +23,10 @@ OPERATOR_SCHEMAS = {
 def import_transforms() -> ModuleType:
     """Import ``torchvision.transforms.v2``. Raises ``ImportError`` if torchvision is not installed."""
     declare_operators()
-    from torchvision.transforms import v2
-
+    try:
+        from torchvision.transforms import v2
+    except ImportError as error:
+        raise ImportError(f'augmentation requires torchvision ({error}): pip install "effnet[train]"') from None
     module: ModuleType = v2
     return module
 

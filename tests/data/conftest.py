@@ -24,14 +24,14 @@ def photos() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def gradient() -> NDArray[np.uint8]:
-    """A smooth colour picture (48, 64, 3) that no turn or mirror maps onto itself."""
+    """A smooth color image (48, 64, 3) that no turn or mirror maps onto itself."""
     rows, columns = np.mgrid[0:48, 0:64]
     return np.stack([rows * 5, columns * 4, 255 - rows * 2 - columns * 2], axis=-1).astype(np.uint8)
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Callable[..., Path]:
-    """Makes files of a real small picture (or empty ones for other suffixes) below a new folder, and returns it."""
+    """Makes files of a real small image (or empty ones for other suffixes) below a new folder, and returns it."""
 
     def make(*names: str) -> Path:
         root = tmp_path / "data"

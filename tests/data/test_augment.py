@@ -26,7 +26,7 @@ def jpeg(image: Image.Image, orientation: int = 1) -> bytes:
 
 
 @pytest.mark.parametrize(("height", "width"), [(479, 641), (100, 100), (3, 400), (2, 2)])
-def test_what_is_drawn(height: int, width: int) -> None:
+def test_sampled_crops(height: int, width: int) -> None:
     torch.manual_seed(0)
     boxes = [sample_crop(height, width, 0.2) for _ in range(500)]
     for left, top, right, bottom in boxes:
@@ -44,7 +44,7 @@ def test_what_is_drawn(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
-def test_resized_as_pil_does(photo: Image.Image, interpolation: str) -> None:
+def test_resizing_equals_pil(photo: Image.Image, interpolation: str) -> None:
     for size in ((64, 48), (700, 650)):
         found = resize_array(np.array(photo), size, interpolation).astype(int)
         expected = photo.resize(size[::-1], Image.Resampling[interpolation.upper()])
@@ -66,7 +66,7 @@ def test_decoded_at_reduced_scale(photo: Image.Image, orientation: int) -> None:
         assert np.abs(one.astype(int) - other).mean() < 6  # the same part, the same way up
 
 
-def test_a_picture_in_memory_is_cut_as_its_file(photo: Image.Image) -> None:
+def test_arrays_are_cropped_like_files(photo: Image.Image) -> None:
     crop = random_resized_crop(Preprocess((40, 40)), 0.3)
     for source in (np.asarray(photo), photo, photo.convert("L")):
         with temporary_seed(3):
@@ -77,68 +77,68 @@ def test_a_picture_in_memory_is_cut_as_its_file(photo: Image.Image) -> None:
         assert np.array_equal(one, crop(photo))
 
 
-def even(count: int, height: int = 24, width: int = 40) -> Tensor:
+def uniform_images(count: int, height: int = 24, width: int = 40) -> Tensor:
     """Pictures of one number each: 0, 1, 2, …"""
     return torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, height, width, 3).contiguous()
 
 
-def test_nothing_asked_nothing_changed() -> None:
-    pictures, wanted = even(4), torch.eye(4)
+def test_no_mixing_by_default() -> None:
+    images, wanted = uniform_images(4), torch.eye(4)
     before = torch.get_rng_state()
-    same, as_wanted = mix_batch(pictures, wanted, 0, 0)
-    assert same is pictures
+    same, as_wanted = mix_batch(images, wanted, 0, 0)
+    assert same is images
     assert as_wanted is wanted
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_mixup_blends_pictures_as_labels() -> None:
+def test_mixup_blends_images_as_labels() -> None:
     torch.manual_seed(0)
-    pictures = torch.randint(0, 256, (8, 6, 5, 3), dtype=torch.uint8)
-    mixed, wanted = mix_batch(pictures, torch.eye(8), 0.5, 0)
+    images = torch.randint(0, 256, (8, 6, 5, 3), dtype=torch.uint8)
+    mixed, wanted = mix_batch(images, torch.eye(8), 0.5, 0)
     assert mixed.dtype == wanted.dtype == torch.float32
     shares = wanted.diagonal()
-    assert torch.allclose(wanted.roll(1, 1).diagonal()[1:], (1 - shares)[1:])  # of the picture before
+    assert torch.allclose(wanted.roll(1, 1).diagonal()[1:], (1 - shares)[1:])  # of the image before
     assert shares.unique().numel() == 8  # each its own
     for index in range(8):
-        blend = shares[index] * pictures[index] + (1 - shares[index]) * pictures[index - 1]
+        blend = shares[index] * images[index] + (1 - shares[index]) * images[index - 1]
         assert torch.allclose(mixed[index], blend, atol=1e-3)
 
 
-def test_cutmix_labels_are_the_shares_of_pixels() -> None:
+def test_cutmix_labels_are_fractions_of_pixels() -> None:
     torch.manual_seed(1)
-    pictures = even(60)
-    mixed, wanted = mix_batch(pictures, torch.eye(60), 0, 1.0)
+    images = uniform_images(60)
+    mixed, wanted = mix_batch(images, torch.eye(60), 0, 1.0)
     assert mixed.dtype == torch.uint8
-    own = (mixed == pictures)[..., 0]
+    own = (mixed == images)[..., 0]
     assert torch.allclose(own.float().mean((1, 2)), wanted.diagonal(), atol=1e-6)
     assert torch.allclose(wanted.sum(1), torch.ones(60))
     for index in range(60):
         rows, columns = torch.where(~own[index])
         if len(rows):
             box = mixed[index, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-            assert (box == (index - 1) % 60).all()  # one box, wholly of the picture before
+            assert (box == (index - 1) % 60).all()  # one box, wholly of the image before
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.5, 1.0])
-def test_shares_are_of_the_beta_distribution(alpha: float) -> None:
+def test_fractions_follow_the_beta_distribution(alpha: float) -> None:
     torch.manual_seed(2)
-    _, wanted = mix_batch(even(200, 1, 1).float(), torch.eye(200), alpha, 0)
-    _, more = mix_batch(even(200, 1, 1).float(), torch.eye(200), alpha, 0)
+    _, wanted = mix_batch(uniform_images(200, 1, 1).float(), torch.eye(200), alpha, 0)
+    _, more = mix_batch(uniform_images(200, 1, 1).float(), torch.eye(200), alpha, 0)
     shares = torch.cat([wanted.diagonal(), more.diagonal()])
     assert float(shares.mean()) == pytest.approx(0.5, abs=0.07)
     assert float(shares.var()) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.2)
 
 
-def test_both_take_turns_by_chance() -> None:
+def test_mixup_and_cutmix_alternate_at_random() -> None:
     torch.manual_seed(3)
-    blended = sum(mix_batch(even(2, 4, 4), torch.eye(2), 0.2, 1.0)[0].is_floating_point() for _ in range(200))
+    blended = sum(mix_batch(uniform_images(2, 4, 4), torch.eye(2), 0.2, 1.0)[0].is_floating_point() for _ in range(200))
     assert 70 < blended < 130
 
 
-def test_the_same_seed_mixes_the_same() -> None:
+def test_mixing_depends_on_the_seed() -> None:
     def once() -> tuple[Tensor, Tensor]:
         with temporary_seed(5):
-            return mix_batch(even(6), torch.eye(6), 0.4, 0.4)
+            return mix_batch(uniform_images(6), torch.eye(6), 0.4, 0.4)
 
     first, second = once(), once()
     assert torch.equal(first[0], second[0])
@@ -146,8 +146,8 @@ def test_the_same_seed_mixes_the_same() -> None:
     assert first[1].sum() == pytest.approx(6)
 
 
-def test_values_are_mixed_too() -> None:
+def test_values_are_mixed() -> None:
     torch.manual_seed(4)
     ages = torch.tensor([[10.0], [50.0]])
-    mixed, wanted = mix_batch(even(2).float(), ages, 1.0, 0)
+    mixed, wanted = mix_batch(uniform_images(2).float(), ages, 1.0, 0)
     assert torch.allclose((wanted - 10) / 40, mixed[:, 0, 0, :1], atol=1e-5)  # 0 is 10, 1 is 50

@@ -28,11 +28,11 @@ def photo(photos: list[Path]) -> Image.Image:
     return Image.open(photos[-1]).convert("RGB").resize((224, 176))
 
 
-def array(picture: Image.Image) -> Array:
-    return np.asarray(picture)
+def array(image: Image.Image) -> Array:
+    return np.asarray(image)
 
 
-def timms(name: str, photo: Image.Image, *arguments: float) -> Array:
+def apply_timm(name: str, photo: Image.Image, *arguments: float) -> Array:
     auto_augment = pytest.importorskip("timm.data.auto_augment")
     settings = {"fillcolor": (128, 128, 128), "resample": Image.Resampling.NEAREST}
     return array(auto_augment.NAME_TO_OP[name](photo, *arguments, **settings))
@@ -57,13 +57,13 @@ COLOURS: dict[str, tuple[Callable[..., Image.Image], tuple[tuple[float, ...], ..
 
 
 @pytest.mark.parametrize("name", COLOURS)
-def test_operation_is_timms(name: str, photo: Image.Image) -> None:
+def test_operations_equal_timm(name: str, photo: Image.Image) -> None:
     ours, settings = COLOURS[name]
     for arguments in settings:
-        assert np.array_equal(array(ours(photo, *arguments)), timms(name, photo, *arguments)), arguments
+        assert np.array_equal(array(ours(photo, *arguments)), apply_timm(name, photo, *arguments)), arguments
 
 
-def test_the_numbers_of_v0_are_timms() -> None:
+def test_v0_equals_timm() -> None:
     auto_augment = pytest.importorskip("timm.data.auto_augment")
     theirs = auto_augment.auto_augment_policy_v0(auto_augment._HPARAMS_DEFAULT)
     named = [[(op.name.removesuffix("Rel"), op.prob, op.magnitude) for op in line] for line in theirs]
@@ -78,7 +78,7 @@ OPERATIONS = [
 ]
 
 
-def test_arguments_of_magnitudes_are_timms() -> None:
+def test_arguments_of_magnitudes_equal_timm() -> None:
     auto_augment = pytest.importorskip("timm.data.auto_augment")
     level = {
         name: auto_augment.LEVEL_TO_ARG[name]
@@ -88,7 +88,7 @@ def test_arguments_of_magnitudes_are_timms() -> None:
     for magnitude in range(10):  # from 10 on timm's wrap no longer, and stop at a byte
         for name, of in level.items():
             given: list[float] = []
-            spy = recording(given)
+            spy = record_arguments(given)
             with pytest.MonkeyPatch.context() as patched:
                 for function in OPERATIONS:
                     patched.setattr(autoaugment, function, spy)
@@ -97,10 +97,10 @@ def test_arguments_of_magnitudes_are_timms() -> None:
             assert [abs(value) for value in given] == pytest.approx([abs(value) for value in theirs]), name
 
 
-def recording(given: list[float]) -> Callable[..., Image.Image]:
-    def operation(picture: Image.Image, *arguments: float) -> Image.Image:
+def record_arguments(given: list[float]) -> Callable[..., Image.Image]:
+    def operation(image: Image.Image, *arguments: float) -> Image.Image:
         given.extend(arguments)
-        return picture
+        return image
 
     return operation
 
@@ -117,7 +117,7 @@ def test_both_directions() -> None:
 # --- TensorFlow: what the official code computes, also where it surprises
 
 
-def by_nearest(photo: Image.Image, back: tuple[float, ...]) -> Array:
+def nearest(photo: Image.Image, back: tuple[float, ...]) -> Array:
     """TensorFlow's ``ImageProjectiveTransform``: ``back`` takes a pixel's centre to where it was, rounded."""
     tf = tensorflow()
     filled = np.concatenate([array(photo), np.ones((*array(photo).shape[:2], 1), np.uint8)], 2)[None]
@@ -132,47 +132,53 @@ def by_nearest(photo: Image.Image, back: tuple[float, ...]) -> Array:
     return np.where(moved[..., 3:] == 0, np.uint8(128), moved[..., :3])
 
 
-def by_rotation(photo: Image.Image, degrees: float) -> Array:
+def rotated(photo: Image.Image, degrees: float) -> Array:
     right, bottom = photo.width - 1, photo.height - 1
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     x = (right - (cosine * right - sine * bottom)) / 2
     y = (bottom - (sine * right + cosine * bottom)) / 2
-    return by_nearest(photo, (cosine, -sine, x, sine, cosine, y))
+    return nearest(photo, (cosine, -sine, x, sine, cosine, y))
 
 
 @pytest.mark.parametrize("share", [0.4, -0.9, 1.7, -2.8])
-def test_geometry_is_tensorflows(share: float, photo: Image.Image) -> None:
+def test_geometry_equals_tensorflow(share: float, photo: Image.Image) -> None:
     pairs = {
-        "rotate": (autoaugment.rotate(photo, 30 * share), by_rotation(photo, 30 * share)),
-        "shear_x": (autoaugment.shear_x(photo, 0.3 * share), by_nearest(photo, (1, 0.3 * share, 0, 0, 1, 0))),
-        "shear_y": (autoaugment.shear_y(photo, 0.3 * share), by_nearest(photo, (1, 0, 0, 0.3 * share, 1, 0))),
-        "translate_x": (autoaugment.translate_x(photo, 90 * share), by_nearest(photo, (1, 0, 90 * share, 0, 1, 0))),
-        "translate_y": (autoaugment.translate_y(photo, 90 * share), by_nearest(photo, (1, 0, 0, 0, 1, 90 * share))),
+        "rotate": (autoaugment.rotate(photo, 30 * share), rotated(photo, 30 * share)),
+        "shear_x": (autoaugment.shear_x(photo, 0.3 * share), nearest(photo, (1, 0.3 * share, 0, 0, 1, 0))),
+        "shear_y": (autoaugment.shear_y(photo, 0.3 * share), nearest(photo, (1, 0, 0, 0.3 * share, 1, 0))),
+        "translate_x": (
+            autoaugment.translate_x(photo, 90 * share),
+            nearest(photo, (1, 0, 90 * share, 0, 1, 0)),
+        ),
+        "translate_y": (
+            autoaugment.translate_y(photo, 90 * share),
+            nearest(photo, (1, 0, 0, 0, 1, 90 * share)),
+        ),
     }
     for name, (ours, theirs) in pairs.items():
         differ = float((array(ours) != theirs).any(2).mean())
         assert differ < (0.002 if name == "rotate" else 0.012), f"{name}: {differ:.2%} of the pixels"  # ties
 
 
-def by_blending(first: Any, second: Any, factor: float) -> Array:
+def blended(first: Any, second: Any, factor: float) -> Array:
     mixed = first.astype(np.float32) + np.float32(factor) * (second.astype(np.float32) - first.astype(np.float32))
     return mixed.clip(0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("size", [(224, 176), (256, 256), (40, 33)])
 @pytest.mark.parametrize("factor", [0.1, 1.72, 3.16])
-def test_contrast_is_the_official_one(factor: float, size: tuple[int, int], photo: Image.Image) -> None:
+def test_contrast_equals_the_official_code(factor: float, size: tuple[int, int], photo: Image.Image) -> None:
     tf = tensorflow()
-    picture = photo.resize(size)
-    grey = tf.cast(tf.image.rgb_to_grayscale(array(picture)), tf.int32)
+    image = photo.resize(size)
+    grey = tf.cast(tf.image.rgb_to_grayscale(array(image)), tf.int32)
     counts = tf.histogram_fixed_width(grey, [0, 255], nbins=256)
     level = np.clip(tf.reduce_sum(tf.cast(counts, tf.float32)).numpy() / 256, 0, 255).astype(np.uint8)
-    wanted = by_blending(np.full_like(array(picture), level), array(picture), factor)
-    assert np.array_equal(array(autoaugment.contrast(picture, factor)), wanted)
+    wanted = blended(np.full_like(array(image), level), array(image), factor)
+    assert np.array_equal(array(autoaugment.contrast(image, factor)), wanted)
 
 
 @pytest.mark.parametrize("magnitude", [0, 2, 5, 9, 10, 15, 17, 20, 25, 28, 30])
-def test_bytes_wrap_as_tensorflows_constants(magnitude: int, photo: Image.Image) -> None:
+def test_bytes_wrap_as_in_tensorflow(magnitude: int, photo: Image.Image) -> None:
     tf = tensorflow()
     x = tf.constant(array(photo))
     threshold = tf.constant(np.array(int(magnitude / 10 * 256)).astype(np.uint8))
@@ -183,30 +189,33 @@ def test_bytes_wrap_as_tensorflows_constants(magnitude: int, photo: Image.Image)
     assert np.array_equal(array(autoaugment.build_operation("Posterize", magnitude, 100)(photo)), wanted)
 
 
-def test_tensorflows_constants_wrap() -> None:
+def test_tensorflow_constants_wrap() -> None:
     tf = tensorflow()
     assert [int(tf.constant(value, tf.uint8)) for value in (256, 435, -3)] == [0, 179, 253]
 
 
 @pytest.mark.parametrize("factor", [0.1, 1.72, 3.16])
-def test_colours_are_tensorflows_within_rounding(factor: float, photo: Image.Image) -> None:
+def test_colors_equal_tensorflow_within_rounding(factor: float, photo: Image.Image) -> None:
     tf = tensorflow()
     x = array(photo)
     grey = np.repeat(tf.image.rgb_to_grayscale(x).numpy(), 3, 2)
-    assert most(autoaugment.color(photo, factor), by_blending(grey, x, factor)) <= math.ceil(abs(1 - factor))
-    assert most(autoaugment.brightness(photo, factor), by_blending(np.zeros_like(x), x, factor)) == 0
+    assert max_difference(autoaugment.color(photo, factor), blended(grey, x, factor)) <= math.ceil(abs(1 - factor))
+    assert max_difference(autoaugment.brightness(photo, factor), blended(np.zeros_like(x), x, factor)) == 0
     kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)[:, :, None, None] / 13
     inner = tf.nn.depthwise_conv2d(x[None].astype(np.float32), np.tile(kernel, (1, 1, 3, 1)), [1] * 4, "VALID")
     smooth = x.copy()
     smooth[1:-1, 1:-1] = inner.numpy()[0].clip(0, 255).astype(np.uint8)
-    assert most(autoaugment.sharpness(photo, factor), by_blending(smooth, x, factor)) <= math.ceil(abs(1 - factor)) + 1
+    assert (
+        max_difference(autoaugment.sharpness(photo, factor), blended(smooth, x, factor))
+        <= math.ceil(abs(1 - factor)) + 1
+    )
 
 
-def most(ours: Image.Image, theirs: Array) -> int:
+def max_difference(ours: Image.Image, theirs: Array) -> int:
     return int(np.abs(array(ours).astype(int) - theirs).max())
 
 
-def test_cutout_is_cut_off_at_the_edges() -> None:
+def test_cutout_is_clipped_at_the_border() -> None:
     black = Image.new("RGB", (50, 40))
     covered = array(autoaugment.cutout(black, 10, 45, 3))
     assert (covered[:13, 35:] == 128).all()
@@ -218,7 +227,7 @@ def test_cutout_is_cut_off_at_the_edges() -> None:
     assert max(int((array(cut(large)) == 128).all(2).sum()) for _ in range(20)) == 1600
 
 
-def test_small_pictures_move_less() -> None:
+def test_small_images_move_less() -> None:
     gradient = np.broadcast_to(np.arange(56, dtype=np.uint8)[:, None, None], (56, 56, 3)).copy()
     moved = autoaugment.build_operation("TranslateY", 4, 100)  # 40 pixels, a quarter of them: 10
     torch.manual_seed(0)
@@ -231,16 +240,16 @@ def test_small_pictures_move_less() -> None:
 # --- the policies
 
 
-def test_autoaugment_takes_every_line_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autoaugment_draws_policies_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """With operations that only write down their names: the lines' frequencies and each operation's probability."""
     done: list[tuple[str, float]] = []
 
     def written(name: str, magnitude: float, furthest: float) -> autoaugment.ImageTransform:
         assert furthest == 250
 
-        def apply(picture: Image.Image) -> Image.Image:
+        def apply(image: Image.Image) -> Image.Image:
             done.append((name, magnitude))
-            return picture
+            return image
 
         return apply
 
@@ -260,15 +269,15 @@ def test_autoaugment_takes_every_line_as_often(monkeypatch: pytest.MonkeyPatch) 
         assert abs(count - expected[key]) < 5 * math.sqrt(expected[key]), key
 
 
-def test_randaugment_applies_as_many_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_randaugment_applies_num_ops(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
     def written(name: str, magnitude: float, furthest: float) -> autoaugment.ImageTransform:
         assert (magnitude, furthest) == (17, 100)
 
-        def apply(picture: Image.Image) -> Image.Image:
+        def apply(image: Image.Image) -> Image.Image:
             done.append(name)
-            return picture
+            return image
 
         return apply
 
@@ -285,7 +294,7 @@ def test_randaugment_applies_as_many_as_asked(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("name", ["autoaugment", "randaugment"])
-def test_the_augmenters_dice_are_the_seeds(name: str, photo: Image.Image) -> None:
+def test_augmentation_depends_on_the_seed(name: str, photo: Image.Image) -> None:
     preprocess = Preprocess((64, 64))
     plain = build_augmentation(Augment(min_crop_area=0.08), preprocess)
     change = build_augmentation(Augment(min_crop_area=0.08, policy=name, randaugment_magnitude=28), preprocess)
@@ -310,6 +319,6 @@ def test_the_augmenters_dice_are_the_seeds(name: str, photo: Image.Image) -> Non
         ({"cutmix": float("nan")}, "cutmix must be at least 0"),
     ],
 )
-def test_augment_refuses(given: dict[str, Any], said: str) -> None:
+def test_invalid_augment(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Augment(**given)

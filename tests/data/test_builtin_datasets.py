@@ -44,18 +44,18 @@ def test_the_test_split_of_digits_never_changes() -> None:
 
 
 @pytest.fixture(autouse=True)
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EFFNET_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("EFFNET_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
 
 
-def photo(path: Path, shade: int = 7) -> None:
+def write_photo(path: Path, shade: int = 7) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (12, 10), (shade, shade, shade)).save(path)
 
 
-def cifar(root: Path, hundred: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_cifar(root: Path, hundred: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files of CIFAR as they are distributed, with other contents."""
     kind = datasets.CIFAR100 if hundred else datasets.CIFAR10
     key, count = ("fine_labels", 100) if hundred else ("labels", 10)
@@ -71,23 +71,23 @@ def cifar(root: Path, hundred: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kind, "meta", kind.meta | {"md5": None})
 
 
-def labels(pictures: ImageDataset | None) -> list[int]:
-    assert pictures is not None
-    for item in pictures.items:
+def read_labels(dataset: ImageDataset | None) -> list[int]:
+    assert dataset is not None
+    for item in dataset.items:
         read_image(item.image)
-    return pictures.targets.tolist()
+    return dataset.targets.tolist()
 
 
 @pytest.mark.parametrize("hundred", [False, True])
 def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hundred: bool) -> None:
     name = "cifar100" if hundred else "cifar10"
     root = tmp_path / "sets" / name
-    cifar(root, hundred, monkeypatch)
+    write_cifar(root, hundred, monkeypatch)
     monkeypatch.setenv("EFFNET_DATA", str(tmp_path / "sets"))
     for source in (name, root, root / ("cifar-100-python" if hundred else "cifar-10-batches-py")):
         splits = open_data(source)
-        assert labels(splits.train) == ([0, 9] if hundred else [n for batch in range(5) for n in (batch, 9)])
-        assert labels(splits.test) == [1 if hundred else 5, 9]
+        assert read_labels(splits.train) == ([0, 9] if hundred else [n for batch in range(5) for n in (batch, 9)])
+        assert read_labels(splits.test) == [1 if hundred else 5, 9]
         assert splits.val is None
         assert splits.train is not None
         assert splits.train.labels == Labels(tuple(f"class {n}" for n in range(100 if hundred else 10)))
@@ -102,9 +102,9 @@ def test_a_wrong_file_of_cifar(tmp_path: Path) -> None:
         open_data("cifar10")
 
 
-def flowers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_flowers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(1, 7):
-        photo(root / "jpg" / f"image_{number:05}.jpg")
+        write_photo(root / "jpg" / f"image_{number:05}.jpg")
     savemat(root / "imagelabels.mat", {"labels": np.array([[1, 102, 3, 1, 2, 3]])})
     savemat(
         root / "setid.mat", {"trnid": np.array([[6, 1, 2]]), "valid": np.array([[3, 4]]), "tstid": np.array([[5, 4]])}
@@ -114,9 +114,9 @@ def flowers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_flowers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flowers(tmp_path / "flowers-102", monkeypatch)
+    write_flowers(tmp_path / "flowers-102", monkeypatch)
     splits = open_data(tmp_path)
-    assert [labels(one) for one in (splits.train, splits.val, splits.test)] == [[2, 0, 101], [2, 0], [1, 0]]
+    assert [read_labels(one) for one in (splits.train, splits.val, splits.test)] == [[2, 0, 101], [2, 0], [1, 0]]
     assert splits.train is not None
     assert len(splits.train.labels.names) == 102
     assert splits.train.labels.names[0] == "pink primrose"
@@ -131,10 +131,10 @@ def test_pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for split, lines in rows.items():
         (root / "annotations" / f"{split}.txt").write_text("".join(f"{line}\n" for line in lines))
         for line in lines:
-            photo(root / "images" / f"{line.split()[0]}.jpg")
+            write_photo(root / "images" / f"{line.split()[0]}.jpg")
     monkeypatch.setenv("EFFNET_DATA", str(tmp_path / "sets"))
     splits = open_data("pets")
-    assert (labels(splits.train), splits.val, labels(splits.test)) == ([0, 1], None, [0, 1])
+    assert (read_labels(splits.train), splits.val, read_labels(splits.test)) == ([0, 1], None, [0, 1])
     assert splits.train is not None
     assert splits.train.labels == Labels(("Abyssinian", "Yorkshire Terrier"))
 
@@ -145,21 +145,21 @@ def test_food(tmp_path: Path) -> None:
     (root / "meta" / "train.json").write_text('{"waffles": ["waffles/1"], "apple_pie": ["apple_pie/2"]}')
     (root / "meta" / "test.json").write_text('{"waffles": ["waffles/3"], "apple_pie": ["apple_pie/4"]}')
     for name in ("waffles/1", "apple_pie/2", "waffles/3", "apple_pie/4"):
-        photo(root / "images" / f"{name}.jpg")
+        write_photo(root / "images" / f"{name}.jpg")
     splits = open_data("food101")  # a folder of that name lies here
-    assert (labels(splits.train), labels(splits.test)) == ([1, 0], [1, 0])
+    assert (read_labels(splits.train), read_labels(splits.test)) == ([1, 0], [1, 0])
     assert splits.train is not None
     assert splits.train.labels == Labels(("apple_pie", "waffles"))
 
 
 def test_aircraft(tmp_path: Path) -> None:
     root = tmp_path / "fgvc-aircraft-2013b" / "data"
-    photo(root / "images" / "0034309.jpg")
+    write_photo(root / "images" / "0034309.jpg")
     (root / "variants.txt").write_text("707-320\nA300B4\n")
     for split in ("train", "val", "test"):
         (root / f"images_variant_{split}.txt").write_text("0034309 A300B4\n")
     splits = open_data(tmp_path / "fgvc-aircraft-2013b")
-    assert [labels(one) for one in (splits.train, splits.val, splits.test)] == [[1], [1], [1]]
+    assert [read_labels(one) for one in (splits.train, splits.val, splits.test)] == [[1], [1], [1]]
 
 
 def test_cars(tmp_path: Path) -> None:
@@ -168,19 +168,19 @@ def test_cars(tmp_path: Path) -> None:
     (root / "devkit").mkdir(parents=True)
     for place, file in (("cars_train", "devkit/cars_train_annos.mat"), ("cars_test", "cars_test_annos_withlabels.mat")):
         for number in (1, 2):
-            photo(root / place / f"{number:05}.jpg")
+            write_photo(root / place / f"{number:05}.jpg")
         rows = np.array([("00001.jpg", 2), ("00002.jpg", 1)], kind)
         savemat(root / file, {"annotations": rows})
     savemat(root / "devkit" / "cars_meta.mat", {"class_names": np.array(["Acura", "BMW"], object)})
     splits = open_data(tmp_path)
-    assert (labels(splits.train), labels(splits.test)) == ([1, 0], [1, 0])
+    assert (read_labels(splits.train), read_labels(splits.test)) == ([1, 0], [1, 0])
     assert splits.train is not None
     assert splits.train.labels == Labels(("Acura", "BMW"))
 
 
 def test_class_folders_instead_of_the_distributed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("Acadian_Flycatcher", "American_Crow"):
-        photo(tmp_path / "sets" / "birdsnap" / name / "1.jpg")
+        write_photo(tmp_path / "sets" / "birdsnap" / name / "1.jpg")
     monkeypatch.setenv("EFFNET_DATA", str(tmp_path / "sets"))
     train = open_data("birdsnap").train
     assert train is not None

@@ -22,10 +22,10 @@ def test_decoded_once_for_each_preprocessing(tmp_path: Path) -> None:
             assert np.array_equal(look(path, preprocess), values)
         path.unlink(missing_ok=True)
     with pytest.raises(ImageError, match="does not exist"):
-        look(tmp_path / "a.png", SMALL)  # another object, which may be another picture
+        look(tmp_path / "a.png", SMALL)  # another object, which may be another image
 
 
-def test_what_finds_no_room_is_decoded_every_time(tmp_path: Path) -> None:
+def test_images_that_do_not_fit_are_decoded_every_time(tmp_path: Path) -> None:
     look, paths = MemoryCache(2 * 8 * 8 * 3), [tmp_path / f"{number}.png" for number in range(3)]
     for path in paths:
         Image.new("RGB", (9, 9)).save(path)

@@ -38,9 +38,9 @@ def classes() -> Any:
     return datasets.ClassLabel(names=["wasp", "ant", "bee"])
 
 
-def shades(pictures: ImageDataset | None) -> list[int]:
-    assert pictures is not None
-    return [round(float(np.asarray(read_image(item.image))[..., 0].mean()), -1) for item in pictures.items]
+def shades(dataset: ImageDataset | None) -> list[int]:
+    assert dataset is not None
+    return [round(float(np.asarray(read_image(item.image))[..., 0].mean()), -1) for item in dataset.items]
 
 
 @pytest.mark.parametrize("layout", ["save_to_disk", "parquet", "parquet in data"])

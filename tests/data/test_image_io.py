@@ -20,7 +20,7 @@ from effnet.metadata import RESAMPLING_LIBRARIES, Preprocess
 Array = NDArray[np.uint8]
 
 
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
     file = BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -36,15 +36,15 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes, *chunks: t
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
 
 
-def apart(one: Image.Image | Array, other: Image.Image | Array) -> float:
-    """The mean difference of two pictures, in steps of 1 / 255."""
+def distance(one: Image.Image | Array, other: Image.Image | Array) -> float:
+    """The mean difference of two images, in steps of 1 / 255."""
     return float(np.abs(np.asarray(one, np.float64) - np.asarray(other, np.float64)).mean())
 
 
 # --- what is accepted
 
 
-def test_every_kind_of_source_gives_the_same_picture(gradient: Array, tmp_path: Path) -> None:
+def test_every_kind_of_source_gives_the_same_image(gradient: Array, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     image = Image.fromarray(gradient)
     image.save(path)
@@ -90,74 +90,74 @@ def test_other_types_are_refused() -> None:
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
     deep = np.linspace(0, 65535, 48 * 64).astype(np.uint16).reshape(48, 64)
     for kind in ("PNG", "TIFF", "PPM"):
-        found = np.asarray(read_image(encoded(Image.fromarray(deep), kind)))
+        found = np.asarray(read_image(encode(Image.fromarray(deep), kind)))
         assert found.min() == 0
         assert found.max() == 255
         assert np.abs(found[:, :, 0] - deep / 257).max() <= 1, kind
 
 
-def test_sixteen_bit_colours_and_greys_agree() -> None:
+def test_sixteen_bit_colors_and_grays_agree() -> None:
     values = np.linspace(0, 65535, 60).astype(">u2").reshape(6, 10)
     colours = np.repeat(values[:, :, None], 3, axis=-1)
     grey = read_image(png(10, 6, 16, 0, b"".join(b"\0" + row.tobytes() for row in values)))
-    assert apart(grey, read_image(png(10, 6, 16, 2, b"".join(b"\0" + row.tobytes() for row in colours)))) == 0
+    assert distance(grey, read_image(png(10, 6, 16, 2, b"".join(b"\0" + row.tobytes() for row in colours)))) == 0
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
-def test_thirty_two_bits_have_no_white(mode: str, tmp_path: Path) -> None:
+def test_32_bit_images_are_refused(mode: str, tmp_path: Path) -> None:
     path = tmp_path / "deep.tif"
     Image.new(mode, (9, 9), 7).save(path)
     with pytest.raises(ImageError, match=r"deep\.tif holds 32-bit (floats|integers).*8 or 16 bits"):
         read_image(path)
 
 
-def test_one_bit_and_grey(gradient: Array) -> None:
+def test_one_bit_and_gray(gradient: Array) -> None:
     image = Image.fromarray(gradient)
-    assert apart(read_image(encoded(image.convert("1"), "PNG")), image.convert("1").convert("RGB")) == 0
-    assert apart(read_image(encoded(image.convert("L"), "PNG")), image.convert("L").convert("RGB")) == 0
+    assert distance(read_image(encode(image.convert("1"), "PNG")), image.convert("1").convert("RGB")) == 0
+    assert distance(read_image(encode(image.convert("L"), "PNG")), image.convert("L").convert("RGB")) == 0
 
 
-def test_cmyk_jpeg_keeps_its_colours(gradient: Array) -> None:
+def test_cmyk_jpeg_keeps_its_colors(gradient: Array) -> None:
     image = Image.fromarray(gradient)
-    cmyk = encoded(image.convert("CMYK"), "JPEG", quality=95)
+    cmyk = encode(image.convert("CMYK"), "JPEG", quality=95)
     assert Image.open(BytesIO(cmyk)).mode == "CMYK"
-    assert apart(read_image(cmyk), gradient) < 4
+    assert distance(read_image(cmyk), gradient) < 4
 
 
 def test_ycck_jpeg_is_cmyk(gradient: Array) -> None:
     """The Adobe marker's last byte says how the four channels are coded: 2 is YCCK, which libjpeg turns into CMYK."""
-    cmyk = bytearray(encoded(Image.fromarray(gradient).convert("CMYK"), "JPEG", quality=95))
+    cmyk = bytearray(encode(Image.fromarray(gradient).convert("CMYK"), "JPEG", quality=95))
     cmyk[cmyk.index(b"Adobe") + 11] = 2
     y, cb, cr = gradient.astype(np.float64).transpose(2, 0, 1)  # what PIL stored: CMYK inverted, as Adobe has it
     colours = np.stack(
         [y + 1.402 * (cr - 128), y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128), y + 1.772 * (cb - 128)]
     )
-    assert apart(read_image(bytes(cmyk)), 255 - np.clip(colours, 0, 255).transpose(1, 2, 0)) < 5
+    assert distance(read_image(bytes(cmyk)), 255 - np.clip(colours, 0, 255).transpose(1, 2, 0)) < 5
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_alpha_is_laid_on_white(mode: str) -> None:
+def test_alpha_is_composited_on_white(mode: str) -> None:
     image = Image.new(mode, (8, 8), (0, 0, 0, 0) if mode == "RGBA" else (0, 0))
     image.putpixel((1, 2), (0, 0, 0, 255) if mode == "RGBA" else (0, 255))
     image.putpixel((3, 4), (0, 0, 0, 51) if mode == "RGBA" else (0, 51))
-    for source in (image, encoded(image, "PNG")):
+    for source in (image, encode(image, "PNG")):
         found = read_image(source)
         assert found.getpixel((0, 0)) == (255, 255, 255)
         assert found.getpixel((1, 2)) == (0, 0, 0)
         assert found.getpixel((3, 4)) == (204, 204, 204)
 
 
-def test_transparent_palette_and_colour_key_are_laid_on_white() -> None:
+def test_transparent_palette_and_color_key() -> None:
     palette = Image.new("P", (8, 8), 0)
     palette.putpalette([0, 0, 0, 200, 10, 20])
     palette.putpixel((1, 2), 1)
     for transparency in (0, b"\0\xff"):
-        found = read_image(encoded(palette, "PNG", transparency=transparency))
+        found = read_image(encode(palette, "PNG", transparency=transparency))
         assert found.getpixel((0, 0)) == (255, 255, 255)
         assert found.getpixel((1, 2)) == (200, 10, 20)
     keyed = Image.new("RGB", (8, 8), (1, 2, 3))
     keyed.putpixel((1, 2), (4, 5, 6))
-    found = read_image(encoded(keyed, "PNG", transparency=(1, 2, 3)))
+    found = read_image(encode(keyed, "PNG", transparency=(1, 2, 3)))
     assert found.getpixel((0, 0)) == (255, 255, 255)
     assert found.getpixel((1, 2)) == (4, 5, 6)
 
@@ -167,7 +167,7 @@ def test_rarer_modes(mode: str) -> None:
     assert read_image(Image.new(mode, (9, 9))).mode == "RGB"
 
 
-def test_mode_without_a_way_to_rgb() -> None:
+def test_mode_that_cannot_become_rgb() -> None:
     with pytest.raises(ImageError, match="cannot be converted to RGB"):
         read_image(Image.new("La", (9, 9)))
 
@@ -176,14 +176,14 @@ def test_mode_without_a_way_to_rgb() -> None:
 def test_first_frame_of_an_animation(kind: str) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "lime")]
     options = {"lossless": True} if kind == "WEBP" else {}
-    found = read_image(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options))
+    found = read_image(encode(frames[0], kind, save_all=True, append_images=frames[1:], **options))
     assert found.getpixel((3, 3)) == (255, 0, 0)
 
 
 # --- upright
 
 
-def turned(array: Array, orientation: int) -> Array:
+def rotate_by_exif(array: Array, orientation: int) -> Array:
     """What a camera stores for ``array`` with that orientation, from the EXIF standard's table of rows and columns."""
     return {
         1: array,
@@ -203,25 +203,25 @@ def test_exif_orientation(gradient: Array, orientation: int, kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(kind, {})
-    stored = Image.fromarray(np.ascontiguousarray(turned(gradient, orientation)))
-    data = encoded(stored, kind, exif=exif, **options)
+    stored = Image.fromarray(np.ascontiguousarray(rotate_by_exif(gradient, orientation)))
+    data = encode(stored, kind, exif=exif, **options)
     found = read_image(data)
-    assert apart(found, gradient) < 1
-    assert apart(read_image(found), gradient) < 1  # not once more
-    assert apart(read_image(Image.open(BytesIO(data))), gradient) < 1
+    assert distance(found, gradient) < 1
+    assert distance(read_image(found), gradient) < 1  # not once more
+    assert distance(read_image(Image.open(BytesIO(data))), gradient) < 1
     if kind != "JPEG":
-        assert apart(found, gradient) == 0
+        assert distance(found, gradient) == 0
 
 
-def test_damaged_exif_is_no_reason_to_refuse(gradient: Array) -> None:
-    data = encoded(Image.fromarray(gradient), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0")
-    assert apart(read_image(data), gradient) < 3
+def test_damaged_exif_is_ignored(gradient: Array) -> None:
+    data = encode(Image.fromarray(gradient), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0")
+    assert distance(read_image(data), gradient) < 3
 
 
-def test_the_given_image_is_left_as_it_is(gradient: Array) -> None:
+def test_a_pil_image_is_not_changed(gradient: Array) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    image = Image.open(BytesIO(encoded(Image.fromarray(gradient), "JPEG", exif=exif)))
+    image = Image.open(BytesIO(encode(Image.fromarray(gradient), "JPEG", exif=exif)))
     read_image(image, reduce_to=(4, 4))
     assert image.size == (64, 48)
     assert image.getexif()[0x0112] == 6
@@ -230,7 +230,7 @@ def test_the_given_image_is_left_as_it_is(gradient: Array) -> None:
 # --- what is refused
 
 
-def reason(source: object) -> str:
+def refusal(source: object) -> str:
     with pytest.raises(ImageError) as caught:
         read_image(source)  # type: ignore[arg-type]
     text = str(caught.value)
@@ -238,59 +238,59 @@ def reason(source: object) -> str:
     return text
 
 
-def test_no_picture(tmp_path: Path) -> None:
+def test_not_an_image(tmp_path: Path) -> None:
     text, empty = tmp_path / "note.jpg", tmp_path / "empty.jpg"
-    text.write_text("no picture at all")
+    text.write_text("no image at all")
     empty.touch()
-    assert reason(text) == f"{text} is not an image, or its format is unknown"
-    assert reason(empty) == f"{empty} is empty"
-    assert reason(b"") == "the given file is empty"
-    assert reason(tmp_path) == f"{tmp_path} is a folder, not an image"
-    assert reason(tmp_path / "none.jpg") == f"{tmp_path / 'none.jpg'} does not exist"
+    assert refusal(text) == f"{text} is not an image, or its format is unknown"
+    assert refusal(empty) == f"{empty} is empty"
+    assert refusal(b"") == "the given file is empty"
+    assert refusal(tmp_path) == f"{tmp_path} is a folder, not an image"
+    assert refusal(tmp_path / "none.jpg") == f"{tmp_path / 'none.jpg'} does not exist"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
 def test_truncated_files(kind: str, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    data = encoded(Image.fromarray(noise), kind)
+    data = encode(Image.fromarray(noise), kind)
     path = tmp_path / "cut.x"
     path.write_bytes(data[: len(data) * 2 // 3])
-    assert str(path) in reason(path)
+    assert str(path) in refusal(path)
     with pytest.raises(ImageError):
         read_image(path, reduce_to=(1, 1))
 
 
 def test_too_small() -> None:
-    assert reason(encoded(Image.new("RGB", (1, 1)), "PNG")) == "the given file has 1×1 pixels: too small for an image"
-    assert "has 1×50 pixels" in reason(np.zeros((1, 50), np.uint8))
+    assert refusal(encode(Image.new("RGB", (1, 1)), "PNG")) == "the given file has 1×1 pixels: too small for an image"
+    assert "has 1×50 pixels" in refusal(np.zeros((1, 50), np.uint8))
     assert read_image(np.zeros((2, 2), np.uint8)).size == (2, 2)
 
 
 @pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (13_400, 13_400), (100_000, 100_000)])
-def test_too_many_pixels_by_the_header(width: int, height: int) -> None:
-    text = reason(png(width, height, 1, 0, b""))
+def test_too_many_pixels(width: int, height: int) -> None:
+    text = refusal(png(width, height, 1, 0, b""))
     assert f"more than {MAX_IMAGE_PIXELS:,}" in text
 
 
-def test_own_limit_where_pil_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_limit_where_pil_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    assert "20,000×10,000 pixels, more than" in reason(png(10_000, 20_000, 1, 0, b""))
+    assert "20,000×10,000 pixels, more than" in refusal(png(10_000, 20_000, 1, 0, b""))
 
 
 def test_large_photos_are_read_without_a_warning() -> None:
-    data = encoded(Image.new("L", (9600, 9400), 77), "JPEG")  # PIL warns from 89 million pixels on
+    data = encode(Image.new("L", (9600, 9400), 77), "JPEG")  # PIL warns from 89 million pixels on
     found = read_image(data, reduce_to=(64, 64))
     assert found.size == (1200, 1175)
 
 
-def test_drawings_are_not_drawn() -> None:
-    drawing = encoded(Image.new("RGB", (20, 20)), "EPS")
-    assert "is a drawing (EPS)" in reason(drawing)
+def test_vector_formats_are_refused() -> None:
+    drawing = encode(Image.new("RGB", (20, 20)), "EPS")
+    assert "is a drawing (EPS)" in refusal(drawing)
 
 
 def test_warning_filters_survive_threads() -> None:
     before = list(warnings.filters)
-    data = encoded(Image.new("RGB", (400, 300)), "JPEG")
+    data = encode(Image.new("RGB", (400, 300)), "JPEG")
 
     def reads() -> None:
         for _ in range(30):
@@ -308,8 +308,8 @@ def test_warning_filters_survive_threads() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_reduced_stays_twice_the_need(mode: str) -> None:
-    data = encoded(Image.new(mode, (1000, 700)), "JPEG")
+def test_reduced_decoding_keeps_twice_the_size(mode: str) -> None:
+    data = encode(Image.new(mode, (1000, 700)), "JPEG")
     for need in ((20, 20), (44, 44), (87, 87), (88, 88), (200, 100), (300, 300), (500, 500)):
         found = read_image(data, reduce_to=need)
         factors = [factor for factor in (8, 4, 2) if 1000 // factor >= 2 * need[1] and 700 // factor >= 2 * need[0]]
@@ -318,20 +318,20 @@ def test_reduced_stays_twice_the_need(mode: str) -> None:
         assert found.size == (-(-1000 // factor), -(-700 // factor))
 
 
-def test_reduced_minds_the_orientation() -> None:
+def test_reduced_decoding_respects_the_orientation() -> None:
     """Stored lying, shown upright: 1000 high, 400 wide. (400, 100) fits four times over only the right way round."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = encoded(Image.new("RGB", (1000, 400)), "JPEG", exif=exif)
+    data = encode(Image.new("RGB", (1000, 400)), "JPEG", exif=exif)
     assert read_image(data, reduce_to=(125, 25)).size == (100, 250)
     assert read_image(data, reduce_to=(25, 125)).size == (400, 1000)
 
 
-def test_reduced_differs_little(photos: list[Path]) -> None:
+def test_reduced_decoding_differs_little(photos: list[Path]) -> None:
     exact = Preprocess(size=(56, 56))
     reduced = Preprocess(size=(56, 56), decode="reduced")
     jpegs = [path for path in photos if path.suffix == ".jpg"]
-    differences = [apart(load_input(path, exact), load_input(path, reduced)) for path in jpegs]
+    differences = [distance(load_input(path, exact), load_input(path, reduced)) for path in jpegs]
     assert any(differences)
     assert max(differences) < 1
 
@@ -344,20 +344,20 @@ def test_reduced_keeps_the_geometry_of_odd_sides(orientation: int, resize: str) 
     waves = np.stack([np.sin(rows / 20), np.sin(columns / 20), np.sin((rows + columns) / 30)], axis=-1)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(Image.fromarray((127 + 120 * waves).astype(np.uint8)), "JPEG", exif=exif, quality=95)
+    data = encode(Image.fromarray((127 + 120 * waves).astype(np.uint8)), "JPEG", exif=exif, quality=95)
     exact, reduced = (
         Preprocess(size=(24, 24), crop_fraction=1.0, resize=resize, decode=d) for d in ("exact", "reduced")
     )
     assert min(read_image(data, reduced.resize_size).size) == 50
-    assert apart(load_input(data, exact), load_input(data, reduced)) < 0.7
+    assert distance(load_input(data, exact), load_input(data, reduced)) < 0.7
 
 
 @pytest.mark.parametrize("preprocess", [Preprocess(), Preprocess((96, 128), 0.8, "squash", "bilinear")], ids=str)
 @pytest.mark.parametrize("shape", [(1300, 1731), (1731, 1301)])
-def test_of_a_reduced_picture_only_the_middle_is_computed(preprocess: Preprocess, shape: tuple[int, int]) -> None:
+def test_only_the_crop_of_a_reduced_image_is_computed(preprocess: Preprocess, shape: tuple[int, int]) -> None:
     """The same as when all of it is resized and then cut, but for a value here and there that is rounded otherwise."""
     small = np.random.default_rng(0).integers(0, 256, (shape[0] // 8, shape[1] // 8, 3), np.uint8)
-    data = encoded(Image.fromarray(small).resize(shape[::-1], Image.Resampling.BICUBIC), "JPEG", quality=95)
+    data = encode(Image.fromarray(small).resize(shape[::-1], Image.Resampling.BICUBIC), "JPEG", quality=95)
     found = load_input(data, replace(preprocess, decode="reduced")).astype(int)
     whole = read_image(data, preprocess.resize_size)
     factor = round(shape[1] / whole.width)
@@ -376,7 +376,7 @@ def test_of_a_reduced_picture_only_the_middle_is_computed(preprocess: Preprocess
     assert (differences > 0).mean() < 0.01
 
 
-def test_what_is_too_small_to_be_reduced_is_exact(photos: list[Path]) -> None:
+def test_small_images_are_not_reduced(photos: list[Path]) -> None:
     jpegs = [path for path in photos if path.suffix == ".jpg" and min(read_image(path).size) < 4 * 256]
     assert jpegs
     for path in jpegs:
@@ -424,7 +424,7 @@ def test_squash(photos: list[Path]) -> None:
 
 @pytest.mark.parametrize("size", [(64, 96), (96, 64), (10, 200), (33, 32)])
 @pytest.mark.parametrize("shape", [(300, 400), (400, 300), (64, 96), (31, 31), (40, 300), (1000, 41)])
-def test_any_size_is_covered_and_proportions_kept(size: tuple[int, int], shape: tuple[int, int]) -> None:
+def test_any_size_is_covered_and_aspect_ratios_kept(size: tuple[int, int], shape: tuple[int, int]) -> None:
     rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]]
     ramp = np.stack([(rows + 0.5) * 255 / shape[0], (columns + 0.5) * 255 / shape[1], rows * 0], axis=-1).astype(
         np.uint8
@@ -457,13 +457,13 @@ def test_strips_do_not_fill_the_memory(shape: tuple[int, int], monkeypatch: pyte
     assert np.abs(found.astype(int) - 127).max() <= 2  # the middle
 
 
-def test_strip_is_cut_around_the_same_middle() -> None:
+def test_strip_is_cropped_around_the_same_center() -> None:
     """Just above the limit and uncut the same is seen, but for where pixels fall."""
     ramp = np.abs(np.linspace(-255, 255, 900)).astype(np.uint8)
     strip = np.repeat(ramp[None], 90, axis=0)  # 10 : 1
     preprocess = Preprocess(size=(64, 64), crop_fraction=1.0)
     uncut = Image.fromarray(strip).convert("RGB").resize((640, 64), Image.Resampling.BICUBIC).crop((288, 0, 352, 64))
-    assert apart(load_input(strip, preprocess), uncut) < 0.5
+    assert distance(load_input(strip, preprocess), uncut) < 0.5
 
 
 @pytest.mark.parametrize("resampling", RESAMPLING_LIBRARIES)
@@ -479,20 +479,20 @@ def test_result_is_writable_and_contiguous(gradient: Array, resampling: str) -> 
 @pytest.mark.parametrize("resize", ["crop", "squash"])
 @pytest.mark.parametrize("resampling", ["tensorflow", "tensorflow1"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_tensorflows_way_sees_the_same(resize: str, resampling: str, interpolation: str) -> None:
-    """Of a picture that is smooth, all ways to resize make nearly the same, whatever its shape and the size."""
+def test_tensorflow_and_pil_crop_the_same_region(resize: str, resampling: str, interpolation: str) -> None:
+    """Of a image that is smooth, all ways to resize make nearly the same, whatever its shape and the size."""
     for shape, size in (((300, 500), (60, 60)), ((501, 300), (60, 90)), ((97, 60), (120, 80)), ((64, 64), (64, 64))):
         rows, columns = (np.mgrid[0 : shape[0], 0 : shape[1]].T + 0.5).T
         ramp = np.stack([rows * 255 / shape[0], columns * 255 / shape[1], rows * 0], axis=-1).astype(np.uint8)
         preprocess = Preprocess(size, 0.8, resize, interpolation)
         one, other = load_input(ramp, preprocess), load_input(ramp, replace(preprocess, resampling=resampling))
         assert one.shape == other.shape
-        assert apart(one, other) < 3  # the cut moves by up to a pixel, and in TensorFlow 1 the pixels by half of one
+        assert distance(one, other) < 3  # the cut moves by up to a pixel, and in TensorFlow 1 the pixels by half of one
 
 
-def test_as_pil_turns(photos: list[Path]) -> None:
+def test_orientations_as_pil(photos: list[Path]) -> None:
     """PIL's own reading of the orientation agrees with the table here."""
     for orientation in range(1, 9):
         image = Image.open(photos[0]).convert("RGB").resize((50, 40))
         image.getexif()[0x0112] = orientation
-        assert apart(read_image(image), ImageOps.exif_transpose(image)) == 0
+        assert distance(read_image(image), ImageOps.exif_transpose(image)) == 0

@@ -30,7 +30,7 @@ def test_files_in_the_order_given(folders: Folders) -> None:
     assert [source for _, source in found] == [root / "b.jpg", root / "a.jpg", root / "b.jpg"]
 
 
-def test_folders_to_the_bottom(folders: Folders) -> None:
+def test_folders_are_recursive(folders: Folders) -> None:
     root = folders("b/2.jpg", "a/deep/1.png", "a/.hidden.jpg", "a/notes.txt", ".git/x.jpg", "__MACOSX/y.jpg", "c.weird")
     assert names(open_inputs([root]), root) == ["c.weird", "a/deep/1.png", "b/2.jpg"]
 
@@ -44,12 +44,12 @@ def test_patterns(folders: Folders) -> None:
     assert names(open_inputs([f"{root}/a/[13].*"]), root) == ["a/1.jpg", "a/3.png"]
 
 
-def test_a_file_with_the_signs_of_a_pattern_in_its_name(folders: Folders) -> None:
+def test_a_file_name_with_glob_characters(folders: Folders) -> None:
     root = folders("photo[1].jpg", "photo1.jpg")
     assert names(open_inputs([root / "photo[1].jpg"]), root) == ["photo[1].jpg"]
 
 
-def test_what_is_not_there_is_told_before_anything_runs(folders: Folders) -> None:
+def test_missing_inputs_raise_at_once(folders: Folders) -> None:
     root = folders("a.jpg", "empty/", "texts/notes.txt")
     with pytest.raises(FileNotFoundError, match=r"b\.jpg does not exist"):
         open_inputs([root / "a.jpg", root / "b.jpg"])
@@ -62,7 +62,7 @@ def test_what_is_not_there_is_told_before_anything_runs(folders: Folders) -> Non
         open_inputs([root], frame_interval=0)
 
 
-def test_folders_are_walked_as_they_are_asked_for(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_walked_lazily(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folders(*(f"{number}/x.jpg" for number in range(8)))
     found = open_inputs([root])
     assert len(list(islice(found, 2))) == 2
@@ -74,18 +74,18 @@ def test_folders_are_walked_as_they_are_asked_for(folders: Folders, monkeypatch:
 # --- standard input
 
 
-def put_in(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+def set_stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     stream = io.TextIOWrapper(io.BufferedReader(io.BytesIO(content)))  # type: ignore[arg-type]
     monkeypatch.setattr("sys.stdin", stream)
 
 
-def test_a_picture_on_standard_input(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_on_standard_input(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folders("a.jpg", "b.png", "c.gif")
     for name in ("a.jpg", "b.png", "c.gif"):
         content = (root / name).read_bytes()
-        put_in(monkeypatch, content)
+        set_stdin(monkeypatch, content)
         assert list(open_inputs(["-"])) == [("standard input", content)]
-    put_in(monkeypatch, b"P3\n2 2\n255\n" + b"9 " * 12)
+    set_stdin(monkeypatch, b"P3\n2 2\n255\n" + b"9 " * 12)
     ((_, source),) = open_inputs(["-"])
     assert not isinstance(source, ImageError)
     assert load_input(source, Preprocess((4, 4))).shape == (4, 4, 3)
@@ -94,20 +94,20 @@ def test_a_picture_on_standard_input(folders: Folders, monkeypatch: pytest.Monke
 def test_a_list_on_standard_input(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folders("a b.jpg", "c/1.jpg", "c/2.jpg", "é[1].png")
     lines = (f"{root}/a b.jpg", f"{root}/c", "", f"{root}/é[1].png\r", f"{root}/no.jpg", f"{root}/no.mp4")
-    put_in(monkeypatch, "\n".join(lines).encode())
+    set_stdin(monkeypatch, "\n".join(lines).encode())
     assert names(open_inputs(["-"]), root) == ["a b.jpg", "c/1.jpg", "c/2.jpg", "é[1].png", "no.jpg", "no.mp4"]
 
 
-def test_nothing_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     for nothing in (b"", b"\n\n"):
-        put_in(monkeypatch, nothing)
+        set_stdin(monkeypatch, nothing)
         with pytest.raises(ValueError, match="standard input is empty"):
             open_inputs(["-"])
 
 
 def test_too_much_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 10)
-    put_in(monkeypatch, b"\0" * 11)
+    set_stdin(monkeypatch, b"\0" * 11)
     ((_, error),) = open_inputs(["-"])
     assert isinstance(error, ImageError)
     assert "is larger than" in str(error)
@@ -124,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
         good = self.path in ("/a.jpg", "/caf%C3%A9%20.jpg?x=1")
         self.send_response(200 if good else 404)
         self.end_headers()
-        self.wfile.write(b"\xff\xd8 a picture")
+        self.wfile.write(b"\xff\xd8 an image")
 
     def log_message(self, *_: object) -> None:
         pass
@@ -151,17 +151,17 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
 
 
-def test_addresses(server: str) -> None:
+def test_urls(server: str) -> None:
     found = list(open_inputs([f"{server}/a.jpg", f"{server}/café .jpg?x=1"]))
-    assert found == [(f"{server}/a.jpg", b"\xff\xd8 a picture"), (f"{server}/café .jpg?x=1", b"\xff\xd8 a picture")]
+    assert found == [(f"{server}/a.jpg", b"\xff\xd8 an image"), (f"{server}/café .jpg?x=1", b"\xff\xd8 an image")]
 
 
-def test_addresses_in_a_list(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_in(monkeypatch, f"{server}/a.jpg\n".encode())
-    assert list(open_inputs(["-"])) == [(f"{server}/a.jpg", b"\xff\xd8 a picture")]
+def test_urls_in_a_list(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_stdin(monkeypatch, f"{server}/a.jpg\n".encode())
+    assert list(open_inputs(["-"])) == [(f"{server}/a.jpg", b"\xff\xd8 an image")]
 
 
-def test_addresses_that_give_nothing(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_that_fail(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY", RetryPolicy(timeout=0.2, attempts=1))
     expected = {
         f"{server}/no.jpg": "does not exist",
@@ -179,7 +179,7 @@ def test_addresses_that_give_nothing(server: str, monkeypatch: pytest.MonkeyPatc
         assert reason in str(error)
 
 
-def test_too_much_from_an_address(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_a_download(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "MAX_IMAGE_BYTES", 5)
     ((_, error),) = open_inputs([f"{server}/a.jpg"])
     assert isinstance(error, ImageError)

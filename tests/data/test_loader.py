@@ -32,7 +32,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two classes of smooth pictures of many sizes."""
+    """Two classes of smooth images of many sizes."""
     noise = np.random.default_rng(0)
     for index in range(21):
         path = tmp_path / "photos" / "ab"[index % 2] / f"{index:02}.jpg"
@@ -50,19 +50,19 @@ def shard(photos: Path, tmp_path: Path) -> Path:
     return tmp_path / "photos.tar"
 
 
-def train(source: Path) -> ImageDataset:
-    pictures = open_data(source).train
-    assert pictures is not None
-    return pictures
+def train_dataset(source: Path) -> ImageDataset:
+    dataset = open_data(source).train
+    assert dataset is not None
+    return dataset
 
 
-def epoch(pictures: ImageDataset, number: int = 0, start: int = 0, **options: object) -> list[tuple[Tensor, Tensor]]:
-    made = TrainingLoader(pictures, SMALL, Augment(min_crop_area=0.2), 6, 3, **({"num_workers": 0} | options))  # type: ignore[arg-type]
+def epoch(dataset: ImageDataset, number: int = 0, start: int = 0, **options: object) -> list[tuple[Tensor, Tensor]]:
+    made = TrainingLoader(dataset, SMALL, Augment(min_crop_area=0.2), 6, 3, **({"num_workers": 0} | options))  # type: ignore[arg-type]
     assert len(made) == 4
     return list(made.epoch(number, start))
 
 
-def same(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -> bool:
+def equal_batches(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -> bool:
     pairs = zip(one, other, strict=True)
     return all(torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in pairs)
 
@@ -70,77 +70,77 @@ def same(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -
 @pytest.mark.parametrize("cache", [False, True])
 def test_workers_change_nothing(photos: Path, shard: Path, cache: bool) -> None:
     for source in (photos, shard):
-        pictures = train(source)
-        alone = epoch(pictures, 1, cache=cache)
-        assert same(alone, epoch(pictures, 1, cache=cache, num_workers=2))
-        assert same(alone[2:], epoch(pictures, 1, 2, cache=cache))
-        assert not same(alone, epoch(pictures, 2, cache=cache))
+        dataset = train_dataset(source)
+        alone = epoch(dataset, 1, cache=cache)
+        assert equal_batches(alone, epoch(dataset, 1, cache=cache, num_workers=2))
+        assert equal_batches(alone[2:], epoch(dataset, 1, 2, cache=cache))
+        assert not equal_batches(alone, epoch(dataset, 2, cache=cache))
     assert {tuple(batch.shape[1:]) for batch, _ in alone} == {(32, 32, 3)}
     assert {batch.dtype for batch, _ in alone} == {torch.uint8}
 
 
-def test_the_dice_of_the_run_are_left_alone(photos: Path) -> None:
+def test_global_random_numbers_are_unchanged(photos: Path) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    epoch(train(photos))
-    epoch(train(photos), num_workers=2)
+    epoch(train_dataset(photos))
+    epoch(train_dataset(photos), num_workers=2)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_picture_changes_alike_on_every_rank(photos: Path) -> None:
-    pictures = train(photos)
-    alone = {int(index): picture for batch, indices in epoch(pictures) for picture, index in zip(batch, indices)}  # noqa: B905
-    shared = [one for rank in range(3) for one in epoch(pictures, rank=rank, world_size=3)]
+def test_augmentation_is_the_same_on_every_rank(photos: Path) -> None:
+    dataset = train_dataset(photos)
+    alone = {int(index): image for batch, indices in epoch(dataset) for image, index in zip(batch, indices)}  # noqa: B905
+    shared = [one for rank in range(3) for one in epoch(dataset, rank=rank, world_size=3)]
     assert sorted(int(index) for _, indices in shared for index in indices) == list(range(21))
     for batch, indices in shared:
-        for picture, index in zip(batch, indices, strict=True):
-            assert torch.equal(picture, alone[int(index)])
+        for image, index in zip(batch, indices, strict=True):
+            assert torch.equal(image, alone[int(index)])
 
 
-def test_an_epoch_left_in_the_middle(photos: Path) -> None:
-    pictures = train(photos)
-    batches = TrainingLoader(pictures, SMALL, Augment(min_crop_area=0.2), 6, 3, num_workers=2)
+def test_an_epoch_that_is_abandoned(photos: Path) -> None:
+    dataset = train_dataset(photos)
+    batches = TrainingLoader(dataset, SMALL, Augment(min_crop_area=0.2), 6, 3, num_workers=2)
     given = batches.epoch(0)
     next(given)
     del given
-    assert same(list(batches.epoch(1)), epoch(pictures, 1))
+    assert equal_batches(list(batches.epoch(1)), epoch(dataset, 1))
 
 
-def test_a_picture_that_is_gone_is_named(photos: Path) -> None:
-    pictures = train(photos)
+def test_a_missing_image_is_named(photos: Path) -> None:
+    dataset = train_dataset(photos)
     (photos / "a" / "00.jpg").unlink()
     for workers in (0, 2):
         with pytest.raises(ImageError, match=r"00\.jpg does not exist"):
-            epoch(pictures, num_workers=workers)
+            epoch(dataset, num_workers=workers)
 
 
 # The cache --------------------------------------------------------------------------------------------------------
-def kept(home: Path) -> list[Path]:
+def cached_files(home: Path) -> list[Path]:
     return sorted(path for path in (home / "decoded").glob("*/??/*") if path.is_file())
 
 
-def test_pictures_are_decoded_once(photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = train(photos)
-    first = epoch(pictures, cache=True)
-    assert len(kept(home)) == 21
-    made = {path: path.stat().st_mtime_ns for path in kept(home)}
+def test_images_are_decoded_once(photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = train_dataset(photos)
+    first = epoch(dataset, cache=True)
+    assert len(cached_files(home)) == 21
+    made = {path: path.stat().st_mtime_ns for path in cached_files(home)}
 
     def never(*_: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr(caching.image_io, "read_region", never)
-    assert same(first, epoch(pictures, cache=True))
-    assert {path: path.stat().st_mtime_ns for path in kept(home)} == made
+    assert equal_batches(first, epoch(dataset, cache=True))
+    assert {path: path.stat().st_mtime_ns for path in cached_files(home)} == made
     monkeypatch.undo()
-    plain = epoch(pictures)
+    plain = epoch(dataset)
     apart = [float((a.float() - b.float()).abs().mean()) for (a, _), (b, _) in zip(first, plain, strict=True)]
-    assert max(apart) < 5  # nearly the same: parts of smaller pictures begin and end at other pixels
+    assert max(apart) < 5  # nearly the same: parts of smaller images begin and end at other pixels
 
 
-def test_kept_pictures_are_large_enough_for_every_crop(photos: Path) -> None:
+def test_cached_images_are_large_enough_for_every_crop(photos: Path) -> None:
     cache = DiskCache(SMALL, 0.2)
     assert cache.side == 83  # 32 / √(0.2 · 3/4), rounded up
-    for item in train(photos).items:
+    for item in train_dataset(photos).items:
         assert isinstance(item.image, Path)
         with Image.open(item.image) as whole:
             high, wide = cache.get_image(item).shape[:2]
@@ -148,42 +148,42 @@ def test_kept_pictures_are_large_enough_for_every_crop(photos: Path) -> None:
             assert wide / high == pytest.approx(whole.width / whole.height, rel=0.02)
 
 
-def test_another_picture_in_the_same_place(photos: Path, home: Path) -> None:
-    pictures = train(photos)
-    before = epoch(pictures, cache=True)
+def test_an_image_that_is_replaced(photos: Path, home: Path) -> None:
+    dataset = train_dataset(photos)
+    before = epoch(dataset, cache=True)
     Image.new("RGB", (130, 110), "white").save(photos / "a" / "00.jpg")
-    after = epoch(pictures, cache=True)
-    assert not same(before, after)
-    assert same(after, epoch(pictures, cache=True))
-    assert len(kept(home)) == 22
+    after = epoch(dataset, cache=True)
+    assert not equal_batches(before, after)
+    assert equal_batches(after, epoch(dataset, cache=True))
+    assert len(cached_files(home)) == 22
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "other"])
-def test_what_a_kill_may_leave(photos: Path, home: Path, how: str) -> None:
-    pictures = train(photos)
-    before = epoch(pictures, cache=True)
-    for path in kept(home)[:5]:
+def test_partial_files_of_a_killed_process(photos: Path, home: Path, how: str) -> None:
+    dataset = train_dataset(photos)
+    before = epoch(dataset, cache=True)
+    for path in cached_files(home)[:5]:
         content = path.read_bytes()
         path.write_bytes({"cut": content[:-100], "empty": b"", "other": b"x" * len(content)}[how])
     (home / "decoded" / "left").mkdir()
-    assert same(before, epoch(pictures, cache=True))
-    assert same(before, epoch(pictures, cache=True, num_workers=2))
+    assert equal_batches(before, epoch(dataset, cache=True))
+    assert equal_batches(before, epoch(dataset, cache=True, num_workers=2))
 
 
-def _filled(source: str) -> None:
+def _fill_cache(source: str) -> None:
     torch.set_num_threads(1)
-    epoch(train(Path(source)), cache=True)
+    epoch(train_dataset(Path(source)), cache=True)
 
 
 def test_several_processes_at_once(photos: Path, home: Path) -> None:
     context = multiprocessing.get_context("fork")
-    both = [context.Process(target=_filled, args=(str(photos),)) for _ in range(2)]
+    both = [context.Process(target=_fill_cache, args=(str(photos),)) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
         process.join(60)
         assert process.exitcode == 0
-    assert len(kept(home)) == 21
+    assert len(cached_files(home)) == 21
     assert not list((home / "decoded").glob("*/parts/*"))
 
 
@@ -191,53 +191,53 @@ def test_several_processes_at_once(photos: Path, home: Path) -> None:
 def test_a_disk_without_room(
     photos: Path, home: Path, workers: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pictures = train(photos)
-    expected = epoch(pictures, cache=True)
-    for path in kept(home)[::2]:
+    dataset = train_dataset(photos)
+    expected = epoch(dataset, cache=True)
+    for path in cached_files(home)[::2]:
         path.unlink()
-    left = len(kept(home))
+    left = len(cached_files(home))
     monkeypatch.setattr(caching, "MIN_FREE_DISK_BYTES", 2**80)
     with caplog.at_level(logging.INFO, "effnet"):
-        batches = TrainingLoader(pictures, SMALL, Augment(min_crop_area=0.2), 6, 3, num_workers=workers, cache=True)
-        assert same(list(batches.epoch(0)), expected)
+        batches = TrainingLoader(dataset, SMALL, Augment(min_crop_area=0.2), 6, 3, num_workers=workers, cache=True)
+        assert equal_batches(list(batches.epoch(0)), expected)
         list(batches.epoch(1))
-    assert len(kept(home)) == left
+    assert len(cached_files(home)) == left
     assert caplog.messages == ["the disk has no room for all decoded images: the others are decoded in every epoch"]
 
 
-def test_members_of_an_archive_are_kept(shard: Path, home: Path) -> None:
-    pictures = train(shard)
-    first = epoch(pictures, cache=True)
+def test_shard_members_are_cached(shard: Path, home: Path) -> None:
+    dataset = train_dataset(shard)
+    first = epoch(dataset, cache=True)
     content = shard.read_bytes()
     shard.write_bytes(b"")
-    assert same(first, epoch(pictures, cache=True))
+    assert equal_batches(first, epoch(dataset, cache=True))
     shard.write_bytes(content)
 
 
-def test_pictures_in_memory(home: Path) -> None:
+def test_images_in_memory(home: Path) -> None:
     file = io.BytesIO()
     Image.new("L", (9, 9)).save(file, "PNG")
-    pictures = open_data("digits").train
-    assert pictures is not None
-    batches = TrainingLoader(pictures.subset(range(12)), SMALL, Augment(horizontal_flip=False), 6, 0, cache=True)
+    dataset = open_data("digits").train
+    assert dataset is not None
+    batches = TrainingLoader(dataset.subset(range(12)), SMALL, Augment(horizontal_flip=False), 6, 0, cache=True)
     assert len(list(batches.epoch(0))) == 2
-    assert not kept(home)
+    assert not cached_files(home)
 
 
 GREY = np.zeros((4, 4, 3), np.uint8)
 
 
-def pictures(*labels: object, kind: str = "classification", weights: tuple[float, ...] = ()) -> ImageDataset:
+def blank_dataset(*labels: object, kind: str = "classification", weights: tuple[float, ...] = ()) -> ImageDataset:
     given = weights or (1.0,) * len(labels)
     items = (Item(GREY, label, str(n), weight) for n, (label, weight) in enumerate(zip(labels, given, strict=True)))  # type: ignore[arg-type]
     return ImageDataset(tuple(items), Labels(("a", "b", "c"), kind))
 
 
-PLAIN = pictures(*[0, 1, 2] * 34, 0)  # 103
+PLAIN = blank_dataset(*[0, 1, 2] * 34, 0)  # 103
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
-def test_no_picture_twice_and_none_missing(ranks: int) -> None:
+def test_every_image_once_per_epoch(ranks: int) -> None:
     orders = [EpochSampler(PLAIN, 16, 7, rank, ranks) for rank in range(ranks)]
     alone = list(EpochSampler(PLAIN, 16, 7).batches(3))
     shares = [list(order.batches(3)) for order in orders]
@@ -261,19 +261,19 @@ def test_only_seed_and_epoch_decide() -> None:
     assert later == [batch.tolist() for batch in EpochSampler(PLAIN, 16, 1).batches(2)][4:]
 
 
-def test_what_cannot_be_shared() -> None:
+def test_too_few_images_to_share() -> None:
     with pytest.raises(ValueError, match="batches of 1 images cannot be shared among 3 processes: use a larger"):
         EpochSampler(PLAIN, 2, 0, 0, 3)
     with pytest.raises(ValueError, match="batches of 3 images cannot be shared among 4 processes"):
-        EpochSampler(pictures(0, 1, 2), 16, 0, 0, 4)
+        EpochSampler(blank_dataset(0, 1, 2), 16, 0, 0, 4)
     with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
         EpochSampler(PLAIN, 0, 0)
 
 
 # Even -------------------------------------------------------------------------------------------------------------
-def test_classes_come_equally_often() -> None:
+def test_class_balanced_sampling() -> None:
     labels = [0] * 89 + [1] * 10 + [2]
-    order = EpochSampler(pictures(*labels), 10, 0, class_balanced=True)
+    order = EpochSampler(blank_dataset(*labels), 10, 0, class_balanced=True)
     rounds = [order.epoch_indices(epoch) for epoch in range(4)]
     for drawn in rounds:
         assert len(drawn) == 100
@@ -285,8 +285,8 @@ def test_classes_come_equally_often() -> None:
     assert len({int(n) for drawn in rounds for n in drawn if n < 89}) > 60  # others every time
 
 
-def test_weights_count_within_a_class() -> None:
-    weighted = pictures(0, 0, 0, 1, 1, 1, weights=(1, 0, 3, 1, 1, 1))
+def test_weights_within_a_class() -> None:
+    weighted = blank_dataset(0, 0, 0, 1, 1, 1, weights=(1, 0, 3, 1, 1, 1))
     found = np.bincount(
         np.concatenate([EpochSampler(weighted, 6, 0, class_balanced=True).epoch_indices(epoch) for epoch in range(400)])
     )
@@ -295,15 +295,15 @@ def test_weights_count_within_a_class() -> None:
     assert found[2] / found[0] == pytest.approx(3, rel=0.1)
 
 
-def test_other_kinds_of_labels() -> None:
-    several = pictures((0, 1), (0,), (0,), (), (0,), (2,), kind="multilabel")
+def test_balancing_other_tasks() -> None:
+    several = blank_dataset((0, 1), (0,), (0,), (), (0,), (2,), kind="multilabel")
     found = np.bincount(
         np.concatenate([EpochSampler(several, 6, 0, class_balanced=True).epoch_indices(epoch) for epoch in range(600)])
     )
     assert found[[1, 2, 4]] == pytest.approx(found[[1, 2, 4]].mean(), rel=0.2)
     assert found[5] == pytest.approx(found[3], rel=0.15)  # alone in its class, and in that of none
     assert found[0] > found[5] > found[1] * 2
-    values = pictures((0.5,), (1.5,), (9.0,), kind="regression", weights=(1, 1, 4))
+    values = blank_dataset((0.5,), (1.5,), (9.0,), kind="regression", weights=(1, 1, 4))
     found = np.bincount(
         np.concatenate([EpochSampler(values, 3, 0, class_balanced=True).epoch_indices(epoch) for epoch in range(200)])
     )
@@ -311,14 +311,14 @@ def test_other_kinds_of_labels() -> None:
 
 
 @pytest.mark.parametrize("weights", [(0.0, 0.0), (1.0, -1.0), (1.0, float("nan"))])
-def test_weights_that_are_none(weights: tuple[float, ...]) -> None:
+def test_invalid_weights(weights: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="image weights must be at least 0, finite, and not all 0"):
-        EpochSampler(pictures(0, 1, weights=weights), 2, 0, class_balanced=True)
+        EpochSampler(blank_dataset(0, 1, weights=weights), 2, 0, class_balanced=True)
 
 
 # Archives ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
-class Stored:
+class ShardImage:
     shard: object
     name: str = ""
 
@@ -327,10 +327,10 @@ class Stored:
 
 
 @pytest.mark.parametrize("even", [False, True])
-def test_pictures_of_an_archive_come_together(even: bool) -> None:
+def test_images_of_a_shard_come_together(even: bool) -> None:
     archives = [object() for _ in range(10)]
     numbers = np.repeat(np.arange(10), 20)
-    items = tuple(Item(Stored(archives[number]), int(number) % 3, str(number)) for number in numbers)
+    items = tuple(Item(ShardImage(archives[number]), int(number) % 3, str(number)) for number in numbers)
     order = EpochSampler(ImageDataset(items, Labels(("a", "b", "c"))), 7, 0, class_balanced=even)
     for epoch in range(3):
         drawn = order.epoch_indices(epoch)

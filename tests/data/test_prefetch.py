@@ -10,7 +10,7 @@ import pytest
 from effnet.data.prefetch import MAX_CHUNK_SIZE, MAX_PREFETCH, parallel_map, prefetch_map
 
 
-def test_in_order_whoever_is_done_first() -> None:
+def test_results_keep_their_order() -> None:
     first_may_end = threading.Event()
 
     def work(number: int) -> int:
@@ -23,7 +23,7 @@ def test_in_order_whoever_is_done_first() -> None:
     assert list(prefetch_map(work, range(50), num_workers=2)) == [number * number for number in range(50)]
 
 
-def test_only_a_little_ahead() -> None:
+def test_prefetch_is_bounded() -> None:
     taken = 0
 
     def given() -> Iterator[int]:
@@ -39,7 +39,7 @@ def test_only_a_little_ahead() -> None:
     results.close()  # type: ignore[attr-defined] – a generator, though nothing promises it
 
 
-def test_an_error_comes_in_its_place() -> None:
+def test_an_error_is_raised_in_its_place() -> None:
     def work(number: int) -> int:
         return 12 // (3 - number)
 
@@ -49,7 +49,7 @@ def test_an_error_comes_in_its_place() -> None:
         next(results)
 
 
-def test_works_beside_who_asks() -> None:
+def test_works_while_a_result_is_used() -> None:
     """The second is begun before the first is taken away."""
     begun = [threading.Event() for _ in range(2)]
 
@@ -63,11 +63,11 @@ def test_works_beside_who_asks() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 100, 20 * MAX_CHUNK_SIZE + 1])
-def test_all_of_it_in_order(count: int) -> None:
+def test_parallel_map_keeps_the_order(count: int) -> None:
     assert parallel_map(abs, range(-count, 0), num_workers=2) == list(range(count, 0, -1))
 
 
-def test_all_of_it_stops_at_an_error() -> None:
+def test_parallel_map_stops_at_an_error() -> None:
     begun = []
 
     def work(number: int) -> int:

@@ -32,21 +32,21 @@ INCEPTION = ((0.5,) * 3, (0.5,) * 3)
 
 
 @pytest.fixture(scope="module")
-def eight() -> list[Image.Image]:
-    """The eight photos, five BMPs and three JPEGs, of eight shapes between 354×410 and 929×512."""
+def eight_photos() -> list[Image.Image]:
+    """The eight_photos photos, five BMPs and three JPEGs, of eight_photos shapes between 354×410 and 929×512."""
     paths = sorted(PHOTOS.glob("*.bmp")) + sorted(PHOTOS.glob("*.jpg"))
     if len(paths) < 8:
         pytest.skip("no photos in shared/data/photos")
     return [read_image(path) for path in paths]
 
 
-def ours(image: Image.Image, preprocess: Preprocess) -> Tensor:
+def load_ours(image: Image.Image, preprocess: Preprocess) -> Tensor:
     """float32 (3, H, W), as every engine computes it."""
     return normalize(torch.from_numpy(load_input(image, preprocess))[None], preprocess)[0]
 
 
 # --- PIL: timm
-def by_timm(image: Image.Image, preprocess: Preprocess) -> Tensor:
+def load_by_timm(image: Image.Image, preprocess: Preprocess) -> Tensor:
     from timm.data import create_transform
 
     transform = create_transform(
@@ -62,12 +62,12 @@ def by_timm(image: Image.Image, preprocess: Preprocess) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ARCHS)
-def test_official_contract_by_timm(name: str, eight: list[Image.Image]) -> None:
+def test_official_preprocessing_equals_timm(name: str, eight_photos: list[Image.Image]) -> None:
     if ARCHS[name].resolution < 96:
         pytest.skip("not cropped by the official rule")
     preprocess = default_preprocessing.default_preprocess(ARCHS[name])
-    for image in eight:
-        assert torch.equal(ours(image, preprocess), by_timm(image, preprocess))
+    for image in eight_photos:
+        assert torch.equal(load_ours(image, preprocess), load_by_timm(image, preprocess))
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_official_contract_by_timm(name: str, eight: list[Image.Image]) -> None:
     ],
     ids=str,
 )
-def test_timm(preprocess: Preprocess, eight: list[Image.Image]) -> None:
-    for image in eight:
+def test_catalog_entries_equal_timm(preprocess: Preprocess, eight_photos: list[Image.Image]) -> None:
+    for image in eight_photos:
         for turned in (image, image.transpose(Image.Transpose.ROTATE_90)):
-            assert torch.equal(ours(turned, preprocess), by_timm(turned, preprocess))
+            assert torch.equal(load_ours(turned, preprocess), load_by_timm(turned, preprocess))
 
 
-def test_crop_of_every_resolution_is_timms() -> None:
+def test_crop_fractions_equal_timm() -> None:
     """timm has no guard against 332 / … being a hair below a whole number; at the family's sizes it needs none."""
     for arch in ARCHS.values():
         crop = default_crop_fraction(arch.resolution)
@@ -102,22 +102,22 @@ def test_crop_of_every_resolution_is_timms() -> None:
 
 # --- PIL: the others
 @pytest.mark.parametrize("name", ["b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "v2_s", "v2_m", "v2_l"])
-def test_torchvision(name: str, eight: list[Image.Image]) -> None:
+def test_torchvision(name: str, eight_photos: list[Image.Image]) -> None:
     from torchvision.models import get_model_weights
 
     transform = get_model_weights(f"efficientnet_{name}").DEFAULT.transforms()
     preprocess = default_preprocessing.torchvision_preprocess(ARCHS[name])
-    for image in eight:
-        assert torch.equal(ours(image, preprocess), transform(image))
+    for image in eight_photos:
+        assert torch.equal(load_ours(image, preprocess), transform(image))
 
 
-def test_torchvision_has_not_the_whole_family() -> None:
+def test_torchvision_networks() -> None:
     assert default_preprocessing.torchvision_preprocess(ARCHS["lite0"]) == default_preprocessing.default_preprocess(
         ARCHS["lite0"]
     )
 
 
-def test_lukemelas(eight: list[Image.Image]) -> None:
+def test_lukemelas(eight_photos: list[Image.Image]) -> None:
     """Resize to the size itself, bicubic, then cut: its ``examples/imagenet/main.py``, also with ``--advprop``."""
     from torchvision import transforms
 
@@ -133,11 +133,11 @@ def test_lukemelas(eight: list[Image.Image]) -> None:
             normalised,
         ])  # fmt: skip
         preprocess = default_preprocessing.lukemelas_preprocess(ARCHS[name])
-        for image in eight:
-            assert (ours(image, preprocess) - chain(image)).abs().max() <= 1e-6
+        for image in eight_photos:
+            assert (load_ours(image, preprocess) - chain(image)).abs().max() <= 1e-6
 
 
-def test_huggingface(eight: list[Image.Image]) -> None:
+def test_huggingface(eight_photos: list[Image.Image]) -> None:
     """Its processor with what Google's files state: size, nearest, and the roots of the standard deviations."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -149,9 +149,9 @@ def test_huggingface(eight: list[Image.Image]) -> None:
         image_std=[0.47853944, 0.4732864, 0.47434163],
     )
     preprocess = default_preprocessing.huggingface_preprocess(ARCHS["b2"])
-    for image in eight:
+    for image in eight_photos:
         theirs = torch.from_numpy(np.asarray(processor(image)["pixel_values"][0]))
-        assert (ours(image, preprocess) - theirs).abs().max() <= 3e-6
+        assert (load_ours(image, preprocess) - theirs).abs().max() <= 3e-6
 
 
 # --- TensorFlow
@@ -160,7 +160,7 @@ def tf() -> Any:
     return quiet_tensorflow.tensorflow()
 
 
-def by_tensorflow(tf: Any, image: Image.Image, preprocess: Preprocess) -> NDArray[np.float32]:
+def load_by_tensorflow(tf: Any, image: Image.Image, preprocess: Preprocess) -> NDArray[np.float32]:
     """As tensorflow/tpu and google/automl do: cut, then the resize that each of them calls; not normalised."""
     array, size = np.asarray(image), preprocess.size[0]
     legacy = preprocess.resampling == "tensorflow1"
@@ -180,41 +180,41 @@ def by_tensorflow(tf: Any, image: Image.Image, preprocess: Preprocess) -> NDArra
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize(("size", "resize"), [(224, "crop"), (300, "crop"), (600, "crop"), (384, "squash")])
 def test_tensorflow(
-    resampling: str, interpolation: str, size: int, resize: str, eight: list[Image.Image], tf: ModuleType
+    resampling: str, interpolation: str, size: int, resize: str, eight_photos: list[Image.Image], tf: ModuleType
 ) -> None:
     """To a thousandth of 1 / 255, and beyond 0 … 255 where a cubic goes there."""
     crop = default_crop_fraction(size) if resize == "crop" else 1.0
     preprocess = Preprocess((size, size), crop, resize, interpolation, resampling=resampling)
-    for image in eight:
-        theirs = by_tensorflow(tf, image, preprocess)
+    for image in eight_photos:
+        theirs = load_by_tensorflow(tf, image, preprocess)
         assert np.abs(resize_and_crop(image, preprocess) - theirs).max() < 1e-3
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (3, 1000), (600, 3), (50, 70), (224, 224)])
 @pytest.mark.parametrize("resampling", ["tensorflow", "tensorflow1"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_tensorflow_at_the_edges(shape: tuple[int, int], resampling: str, interpolation: str, tf: ModuleType) -> None:
-    """Tiny pictures, made larger: every pixel is at an edge."""
+def test_tensorflow_edges(shape: tuple[int, int], resampling: str, interpolation: str, tf: ModuleType) -> None:
+    """Tiny images, made larger: every pixel is at an edge."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8))
     for size, resize in ((224, "crop"), (41, "squash")):
         crop = size / (size + 32) if resize == "crop" else 1.0
         preprocess = Preprocess((size, size), crop, resize, interpolation, resampling=resampling)
-        theirs = by_tensorflow(tf, image, preprocess)
+        theirs = load_by_tensorflow(tf, image, preprocess)
         assert np.abs(resize_tensorflow(image, preprocess) - theirs).max() < 2e-3
 
 
 @pytest.mark.parametrize(("name", "scaled"), [("lite0", (127, 128)), ("edge_l", (127, 128)), ("v2_s", (128, 128))])
-def test_official_input(name: str, scaled: tuple[int, int], eight: list[Image.Image], tf: ModuleType) -> None:
+def test_official_input(name: str, scaled: tuple[int, int], eight_photos: list[Image.Image], tf: ModuleType) -> None:
     """The whole way of the published accuracies, to the network's input."""
     preprocess = default_preprocessing.tensorflow_preprocess(ARCHS[name])
     mean, std = scaled
-    for image in eight[:3]:
-        theirs = (by_tensorflow(tf, image, preprocess) - mean) / std
-        found = ours(image, preprocess).permute(1, 2, 0).numpy()
+    for image in eight_photos[:3]:
+        theirs = (load_by_tensorflow(tf, image, preprocess) - mean) / std
+        found = load_ours(image, preprocess).permute(1, 2, 0).numpy()
         assert np.abs(found - theirs).max() * std < 1e-3
 
 
-def test_which_tensorflow() -> None:
+def test_tensorflow_1_or_2() -> None:
     kinds = {name: default_preprocessing.tensorflow_preprocess(arch).resampling for name, arch in ARCHS.items()}
     assert {name for name, kind in kinds.items() if kind == "tensorflow"} == {"v2_s", "v2_m", "v2_l", "v2_xl"}
     assert set(kinds.values()) == {"tensorflow", "tensorflow1"}
@@ -231,27 +231,27 @@ def test_which_tensorflow() -> None:
         ("b0", lambda x: (x - 0.485 * 255) / (0.229 * 255)),
     ],
 )
-def test_every_value_is_normalised_as_published(name: str, formula: Any) -> None:
+def test_normalization_equals_the_published_one(name: str, formula: Any) -> None:
     values = np.arange(256, dtype=np.uint8)
     preprocess = default_preprocessing.default_preprocess(ARCHS[name])
     found = normalize(torch.from_numpy(np.repeat(values, 3).reshape(1, 16, 16, 3)), preprocess)
     assert np.abs(found[0, 0].numpy().ravel() - formula(values.astype(np.float64))).max() <= 1e-6
 
 
-def test_floats_are_normalised_and_left_as_they_are() -> None:
+def test_normalize_does_not_change_its_input() -> None:
     """Pixels that TensorFlow did not round can be fed too."""
-    pictures = torch.rand(2, 5, 7, 3) * 255
-    before = pictures.clone()
+    dataset = torch.rand(2, 5, 7, 3) * 255
+    before = dataset.clone()
     preprocess = Preprocess()
-    found = normalize(pictures, preprocess)
-    assert torch.equal(pictures, before)
+    found = normalize(dataset, preprocess)
+    assert torch.equal(dataset, before)
     mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
-    assert torch.equal(found.permute(0, 2, 3, 1), (pictures / 255 - mean) / std)
+    assert torch.equal(found.permute(0, 2, 3, 1), (dataset / 255 - mean) / std)
 
 
 # --- reduced decoding
 def test_tensorflow_never_decodes_reduced() -> None:
-    """It takes single pixels of the whole picture: those of a smaller one, averaged, are others."""
+    """It takes single pixels of the whole image: those of a smaller one, averaged, are others."""
     path = PHOTOS / "parrot.jpg"
     if not path.exists():
         pytest.skip("no photos in shared/data/photos")
@@ -262,7 +262,7 @@ def test_tensorflow_never_decodes_reduced() -> None:
         assert np.array_equal(found, load_input(path, exact))
 
 
-# Where the network's input lies in the photo: read off a photo whose colours are its coordinates.
+# Where the network's input lies in the photo: read off a photo whose colors are its coordinates.
 
 
 @pytest.mark.parametrize("size", [(300, 200), (201, 333), (120, 900)], ids=str)
@@ -278,7 +278,7 @@ def test_tensorflow_never_decodes_reduced() -> None:
     ],
     ids=lambda preprocess: preprocess.describe()[:40],
 )
-def test_the_part_that_is_seen(size: tuple[int, int], preprocess: Preprocess) -> None:
+def test_visible_region(size: tuple[int, int], preprocess: Preprocess) -> None:
     height, width = size
     photo = np.zeros((height, width, 3), np.uint8)
     photo[..., 0] = np.linspace(0, 250, width).round()
@@ -286,7 +286,7 @@ def test_the_part_that_is_seen(size: tuple[int, int], preprocess: Preprocess) ->
     found = resize_and_crop(Image.fromarray(photo), preprocess).astype(float)
     left, top, right, bottom = visible_region(height, width, preprocess)
     high, wide = preprocess.size
-    for share in (0.25, 0.5, 0.75):  # the coordinates that the colours say, against those of the box
+    for share in (0.25, 0.5, 0.75):  # the coordinates that the colors say, against those of the box
         x = found[high // 2, int(share * wide), 0] / 250 * (width - 1) + 0.5
         y = found[int(share * high), wide // 2, 1] / 250 * (height - 1) + 0.5
         pixel = (right - left) / wide, (bottom - top) / high
@@ -296,7 +296,7 @@ def test_the_part_that_is_seen(size: tuple[int, int], preprocess: Preprocess) ->
     assert 0 <= top < bottom <= height
 
 
-def test_by_hand() -> None:
+def test_visible_region_by_hand() -> None:
     # 200 × 100 to 64 × 32 / 0.5: the short side becomes 64, the middle 32 of 128 × 64 are 50 pixels of the photo
     assert visible_region(100, 200, Preprocess((32, 32), crop_fraction=0.5)) == (75, 25, 125, 75)
     assert visible_region(100, 200, Preprocess((32, 32), crop_fraction=1.0, resize="squash")) == (0, 0, 200, 100)

@@ -14,7 +14,7 @@ av = pytest.importorskip("av")
 RATE = 10
 
 
-def film(path: Path, seconds: float = 3, turn: int = 0) -> Path:
+def write_video(path: Path, seconds: float = 3, turn: int = 0) -> Path:
     """A film whose left half becomes brighter by 20 every half second; its right half is black."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
@@ -23,39 +23,41 @@ def film(path: Path, seconds: float = 3, turn: int = 0) -> Path:
         if turn:
             stream.set_display_rotation(turn)
         for index in range(round(seconds * RATE)):
-            picture = np.zeros((48, 64, 3), np.uint8)
-            picture[:, :32] = 40 + 20 * (2 * index // RATE)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image = np.zeros((48, 64, 3), np.uint8)
+            image[:, :32] = 40 + 20 * (2 * index // RATE)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     return path
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".avi", ".mkv"])
 def test_frames(tmp_path: Path, suffix: str) -> None:
-    found = list(read_frames(film(tmp_path / f"clip{suffix}"), 0.5))
+    found = list(read_frames(write_video(tmp_path / f"clip{suffix}"), 0.5))
     assert [seconds for seconds, _ in found] == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5], abs=0.01)
-    for index, (_, picture) in enumerate(found):
-        assert picture.shape == (48, 64, 3)
-        assert picture.dtype == np.uint8
-        assert picture[:, 4:28].mean() == pytest.approx(40 + 20 * index, abs=6)
-        assert picture[:, 36:].mean() < 10
+    for index, (_, image) in enumerate(found):
+        assert image.shape == (48, 64, 3)
+        assert image.dtype == np.uint8
+        assert image[:, 4:28].mean() == pytest.approx(40 + 20 * index, abs=6)
+        assert image[:, 36:].mean() < 10
 
 
 @pytest.mark.parametrize(("every", "count"), [(0.01, 30), (1, 3), (0.35, 9), (60, 1)])
-def test_distances(tmp_path: Path, every: float, count: int) -> None:
-    assert len(list(read_frames(film(tmp_path / "clip.mp4"), every))) == count
+def test_frame_interval(tmp_path: Path, every: float, count: int) -> None:
+    assert len(list(read_frames(write_video(tmp_path / "clip.mp4"), every))) == count
 
 
 def test_upright(tmp_path: Path) -> None:
-    path = film(tmp_path / "phone.mp4", seconds=0.2, turn=90)  # a quarter against the clock: left goes to the bottom
-    ((_, picture),) = read_frames(path, 1)
-    assert picture.shape == (64, 48, 3)
-    assert picture[40:].mean() > 30
-    assert picture[:28].mean() < 10
+    path = write_video(
+        tmp_path / "phone.mp4", seconds=0.2, turn=90
+    )  # a quarter against the clock: left goes to the bottom
+    ((_, image),) = read_frames(path, 1)
+    assert image.shape == (64, 48, 3)
+    assert image[40:].mean() > 30
+    assert image[:28].mean() < 10
 
 
-def test_gathered(tmp_path: Path) -> None:
-    film(tmp_path / "films" / "b.MP4", seconds=1.5)
+def test_videos_as_inputs(tmp_path: Path) -> None:
+    write_video(tmp_path / "films" / "b.MP4", seconds=1.5)
     (tmp_path / "films" / "a.jpg").touch()
     found = list(open_inputs([tmp_path / "films", tmp_path / "films" / "b.MP4"], frame_interval=1))
     clip = str(tmp_path / "films" / "b.MP4")
@@ -88,17 +90,17 @@ def test_sound_only(tmp_path: Path) -> None:
 
 
 def test_without_av(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = film(tmp_path / "clip.mp4", seconds=0.2)
+    path = write_video(tmp_path / "clip.mp4", seconds=0.2)
     (tmp_path / "x.jpg").touch()
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ImportError, match=r'pip install "effnet\[video\]"'):
         open_inputs([path])
-    (_, error), (_, picture) = open_inputs([tmp_path])
+    (_, error), (_, image) = open_inputs([tmp_path])
     assert isinstance(error, ImageError)
-    assert picture == tmp_path / "x.jpg"
+    assert image == tmp_path / "x.jpg"
 
 
-def test_names() -> None:
+def test_is_video() -> None:
     assert is_video("a/b.MOV")
     assert not is_video("a/b.jpg")
     assert not is_video("mp4")

@@ -45,7 +45,7 @@ def jpeg(shade: int, side: int = 20) -> bytes:
     return file.getvalue()
 
 
-def tar(path: Path, members: dict[str, bytes]) -> Path:
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as made:
         for name, content in members.items():
@@ -55,7 +55,7 @@ def tar(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def folder(root: Path, count: int = 30) -> Path:
+def write_photos(root: Path, count: int = 30) -> Path:
     """``train`` with three classes and ``val`` with two of them."""
     for index in range(count):
         place = root / ("val" if index % 5 == 4 else "train") / NAMES[index % 3] / f"{index:02}.v.jpg"
@@ -64,11 +64,11 @@ def folder(root: Path, count: int = 30) -> Path:
     return root
 
 
-def write(root: Path, out: Path, **options: object) -> ShardSummary:
+def write_shards_of(root: Path, out: Path, **options: object) -> ShardSummary:
     return write_shards(open_data(root), out, **{"megabytes": 0.02, **options})  # type: ignore[arg-type]
 
 
-def content(dataset: ImageDataset | None) -> dict[bytes, str]:
+def read_content(dataset: ImageDataset | None) -> dict[bytes, str]:
     """The bytes of every image, and its class."""
     assert dataset is not None
     found = {}
@@ -84,22 +84,22 @@ def content(dataset: ImageDataset | None) -> dict[bytes, str]:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    root, out = folder(tmp_path / "photos"), tmp_path / "shards"
-    done = write(root, out)
+    root, out = write_photos(tmp_path / "photos"), tmp_path / "shards"
+    done = write_shards_of(root, out)
     assert done == ShardSummary(done.shards, 30, ())
     assert len(done.shards) > 3
     assert {name.split("-")[0] for name in done.shards} == {"train", "val"}
     before, after = open_data(root), open_data(out)
     assert after.train is not None
     assert after.train.labels.names == NAMES
-    assert content(after.train) == content(before.train)
-    assert content(after.val) == content(before.val)
+    assert read_content(after.train) == read_content(before.train)
+    assert read_content(after.val) == read_content(before.val)
     assert after.test is None
     pattern = out / f"train-{{000000..{sum(n[0] == 't' for n in done.shards) - 1:06}}}.tar"
-    assert content(open_data(pattern).train) == content(before.train)
-    assert content(open_data(f"{out}/val-*.tar").val) == content(before.val)
+    assert read_content(open_data(pattern).train) == read_content(before.train)
+    assert read_content(open_data(f"{out}/val-*.tar").val) == read_content(before.val)
     both = open_data(f"{pattern}::{out}/val-*.tar")
-    assert (content(both.train), content(both.val)) == (content(before.train), content(before.val))
+    assert (read_content(both.train), read_content(both.val)) == (read_content(before.train), read_content(before.val))
     index = json.loads((out / "index.json").read_text())
     assert index["classes"] == list(NAMES)
     assert before.train is not None
@@ -110,9 +110,9 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_the_same_images_give_the_same_bytes(tmp_path: Path) -> None:
-    root = folder(tmp_path / "photos")
+    root = write_photos(tmp_path / "photos")
     for out in ("a", "b"):
-        write(root, tmp_path / out, max_short_side=24)
+        write_shards_of(root, tmp_path / out, max_short_side=24)
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert files == sorted(path.name for path in (tmp_path / "b").iterdir())
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
@@ -122,7 +122,7 @@ def test_the_same_images_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_index_beside_a_shard_equals_a_scan(tmp_path: Path) -> None:
     out = tmp_path / "shards"
-    for name in write(folder(tmp_path / "photos"), out).shards:
+    for name in write_shards_of(write_photos(tmp_path / "photos"), out).shards:
         beside = reader.Shard.from_url(str(out / name)).read_index()
         found = reader.scan_shard(out / name, str(out / name))
         assert beside == found
@@ -140,12 +140,12 @@ print(json.dumps([[one["jpg"].hex(), one["cls"].decode(), json.loads(one["json"]
 def test_webdataset_reads_ours(tmp_path: Path) -> None:
     pytest.importorskip("webdataset")
     out = tmp_path / "shards"
-    done = write(folder(tmp_path / "photos"), out)
+    done = write_shards_of(write_photos(tmp_path / "photos"), out)
     shards = [str(out / name) for name in done.shards if name.startswith("train")]
     words = [sys.executable, "-c", READING, *shards]  # in a process of its own: it leaves files open
     said = subprocess.run(words, check=True, timeout=120, capture_output=True, text=True).stdout
     samples = json.loads(said)
-    assert {bytes.fromhex(jpg): NAMES[int(number)] for jpg, number, _ in samples} == content(open_data(out).train)
+    assert {bytes.fromhex(jpg): NAMES[int(number)] for jpg, number, _ in samples} == read_content(open_data(out).train)
     assert all(int(number) == label for _, number, label in samples)
 
 
@@ -170,11 +170,11 @@ def test_ours_reads_what_webdataset_writes(tmp_path: Path, named: bool) -> None:
 
 
 def test_labels_of_every_task(tmp_path: Path) -> None:
-    one = tar(tmp_path / "a.tar", {"1.jpg": jpeg(1), "1.txt": b"wasp\n", "2.jpg": jpeg(2), "2.txt": b"ant"})
+    one = write_tar(tmp_path / "a.tar", {"1.jpg": jpeg(1), "1.txt": b"wasp\n", "2.jpg": jpeg(2), "2.txt": b"ant"})
     train = open_data(one).train
     assert train is not None
     assert (train.labels, train.targets.tolist()) == (Labels(("ant", "wasp")), [1, 0])
-    several = tar(
+    several = write_tar(
         tmp_path / "b.tar",
         {"1.jpg": jpeg(1), "1.json": b'{"labels": ["sun", "sea"]}', "2.jpg": jpeg(2), "2.json": b'{"labels": []}'},
     )
@@ -182,7 +182,7 @@ def test_labels_of_every_task(tmp_path: Path) -> None:
     assert train is not None
     assert train.labels == Labels(("sea", "sun"), "multilabel")
     assert [item.label for item in train.items] == [(0, 1), ()]
-    values = tar(tmp_path / "c.tar", {"1.jpg": jpeg(1), "1.json": b"2.5", "2.jpg": jpeg(2), "2.json": b"3"})
+    values = write_tar(tmp_path / "c.tar", {"1.jpg": jpeg(1), "1.json": b"2.5", "2.jpg": jpeg(2), "2.json": b"3"})
     train = open_data(values).train
     assert train is not None
     assert train.labels == Labels(("value",), "regression")
@@ -205,12 +205,12 @@ def test_written_labels_of_every_task(tmp_path: Path, kind: str, labels: list[tu
 
 def test_an_archive_of_class_folders(tmp_path: Path) -> None:
     members = {f"set/{role}/{name}/{role}.jpg": jpeg(3) for role in ("train", "test") for name in ("ant", "bee")}
-    splits = open_data(tar(tmp_path / "set.tar", members))
+    splits = open_data(write_tar(tmp_path / "set.tar", members))
     assert splits.train is not None
     assert splits.test is not None
     assert splits.train.labels == splits.test.labels == Labels(("ant", "bee"))
     assert (len(splits.train), len(splits.test), splits.val) == (2, 2, None)
-    plain = open_data(tar(tmp_path / "b.tar", {f"{name}/deep/1.jpg": jpeg(3) for name in NAMES})).train
+    plain = open_data(write_tar(tmp_path / "b.tar", {f"{name}/deep/1.jpg": jpeg(3) for name in NAMES})).train
     assert plain is not None
     assert plain.labels == Labels(NAMES)
 
@@ -227,25 +227,25 @@ def test_an_archive_of_class_folders(tmp_path: Path) -> None:
 )
 def test_refused_labels(tmp_path: Path, members: dict[str, bytes], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        open_data(tar(tmp_path / "a.tar", members))
+        open_data(write_tar(tmp_path / "a.tar", members))
 
 
 def test_integers_beyond_the_names(tmp_path: Path) -> None:
-    shard = tar(tmp_path / "a.tar", {"1.jpg": jpeg(1), "1.cls": b"0", "2.jpg": jpeg(1), "2.cls": b"3"})
+    shard = write_tar(tmp_path / "a.tar", {"1.jpg": jpeg(1), "1.cls": b"0", "2.jpg": jpeg(1), "2.cls": b"3"})
     (tmp_path / "classes.txt").write_text("ant\nbee\n")
     with pytest.raises(ValueError, match=r"2\.jpg has the label 3, which .*classes\.txt does not have$"):
         open_data(shard)
 
 
 def test_a_class_that_only_val_has(tmp_path: Path) -> None:
-    tar(tmp_path / "train-0.tar", {"1.jpg": jpeg(1), "1.txt": b"ant", "2.jpg": jpeg(1), "2.txt": b"bee"})
-    tar(tmp_path / "val-0.tar", {"1.jpg": jpeg(1), "1.txt": b"wasp"})
+    write_tar(tmp_path / "train-0.tar", {"1.jpg": jpeg(1), "1.txt": b"ant", "2.jpg": jpeg(1), "2.txt": b"bee"})
+    write_tar(tmp_path / "val-0.tar", {"1.jpg": jpeg(1), "1.txt": b"wasp"})
     with pytest.raises(ValueError, match=r"val-0\.tar/1\.jpg has the label 'wasp', which .* \(train\) does not have"):
         open_data(tmp_path)
 
 
 def test_not_found(tmp_path: Path) -> None:
-    tar(tmp_path / "a-0.tar", {})
+    write_tar(tmp_path / "a-0.tar", {})
     with pytest.raises(FileNotFoundError, match=r"a-1\.tar does not exist"):
         open_data(tmp_path / "a-{0..1}.tar")
     with pytest.raises(ValueError, match=r"b-\*\.tar has no shards"):
@@ -254,7 +254,7 @@ def test_not_found(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is compressed, .* unpack it to \.tar"):
         open_data(tmp_path / "c.tar.gz")
     (tmp_path / "photos" / "cats").mkdir(parents=True)
-    tar(tmp_path / "photos" / "old.tar", {})
+    write_tar(tmp_path / "photos" / "old.tar", {})
     with pytest.raises(ValueError, match=r"class 'cats' in .* has no images"):  # a folder of class folders after all
         open_data(tmp_path / "photos")
 
@@ -266,7 +266,7 @@ def test_a_truncated_shard(tmp_path: Path) -> None:
     members = {}
     for index in range(10):
         members |= {f"{index}.jpg": jpeg(index), f"{index}.cls": str(index % 2).encode()}
-    shard = tar(tmp_path / "train-0.tar", members)
+    shard = write_tar(tmp_path / "train-0.tar", members)
     whole = shard.read_bytes()
     shard.write_bytes(whole[: whole.index(b"6.jpg") + 700])
     train = open_data(shard).train
@@ -284,7 +284,7 @@ def test_a_truncated_shard(tmp_path: Path) -> None:
 
 
 def test_an_image_without_a_label(tmp_path: Path) -> None:
-    shard = tar(tmp_path / "a.tar", {f"{n}.jpg": jpeg(n) for n in range(3)} | {"0.cls": b"0", "2.cls": b"1"})
+    shard = write_tar(tmp_path / "a.tar", {f"{n}.jpg": jpeg(n) for n in range(3)} | {"0.cls": b"0", "2.cls": b"1"})
     train = open_data(shard).train
     assert train is not None
     good, errors = check_images(train)
@@ -300,9 +300,9 @@ def put(server: Shelf, out: Path) -> None:
 
 
 @pytest.mark.parametrize("beside", [True, False])
-def test_over_http_with_a_busy_server(server: Shelf, tmp_path: Path, home: Path, beside: bool) -> None:
-    root, out = folder(tmp_path / "photos"), tmp_path / "shards"
-    done = write(root, out)
+def test_http_with_a_busy_server(server: Shelf, tmp_path: Path, home: Path, beside: bool) -> None:
+    root, out = write_photos(tmp_path / "photos"), tmp_path / "shards"
+    done = write_shards_of(root, out)
     put(server, out)
     source = f"{server.url}/shards"
     if not beside:
@@ -312,29 +312,29 @@ def test_over_http_with_a_busy_server(server: Shelf, tmp_path: Path, home: Path,
     assert server.faults == []
     assert bool(list((home / "copies").glob("*.tar"))) is not beside
     server.faults = [503, 503, 503]
-    assert content(splits.train) == content(open_data(root).train)
+    assert read_content(splits.train) == read_content(open_data(root).train)
     assert server.faults == [] if beside else [503] * 3
     server.faults = []
     asked = len(server.asked)
     again = open_data(f"{source}/train-{{000000..{sum(n[0] == 't' for n in done.shards) - 1:06}}}.tar")
-    assert content(again.train) == content(open_data(root).train)
+    assert read_content(again.train) == read_content(open_data(root).train)
     assert not [path for path, _ in server.asked[asked:] if path.endswith(".tar")]  # cached
     server.faults = [503] * 99
     with pytest.raises(OSError, match="the server failed"):
         open_data(f"{server.url}/shards/train-000000.tar?v=2")
 
 
-def test_a_store(tmp_path: Path) -> None:
+def test_object_store(tmp_path: Path) -> None:
     out, store = tmp_path / "shards", fsspec.filesystem("memory")
-    write(folder(tmp_path / "photos"), out)
+    write_shards_of(write_photos(tmp_path / "photos"), out)
     try:
         for path in out.iterdir():
             store.pipe(f"/bucket/shards/{path.name}", path.read_bytes())
-        expected = content(open_data(out).train)
-        assert content(open_data("memory://bucket/shards/").train) == expected
+        expected = read_content(open_data(out).train)
+        assert read_content(open_data("memory://bucket/shards/").train) == expected
         store.rm("/bucket/shards/index.json")
-        assert content(open_data("memory://bucket/shards").train) == expected
-        assert content(open_data("memory://bucket/shards/train-*.tar").train) == expected
+        assert read_content(open_data("memory://bucket/shards").train) == expected
+        assert read_content(open_data("memory://bucket/shards/train-*.tar").train) == expected
         with pytest.raises(FileNotFoundError, match="does not exist"):
             open_data("memory://bucket/none")
     finally:
@@ -376,29 +376,29 @@ webdataset_writer.write_shards(open_data(sys.argv[1]), Path(sys.argv[2]), megaby
 
 
 def test_a_kill_costs_no_more_than_a_shard(tmp_path: Path) -> None:
-    root, out = folder(tmp_path / "photos"), tmp_path / "out"
+    root, out = write_photos(tmp_path / "photos"), tmp_path / "out"
     for left in (3, 13):
         words = [sys.executable, "-c", KILLED, str(root), str(out), str(left)]
         assert subprocess.run(words, check=False, timeout=60).returncode == -9
         assert not (out / "index.json").exists()
     partly = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     assert partly
-    done = write(root, out)
+    done = write_shards_of(root, out)
     assert done.num_images == 30
     assert all((out / name).stat().st_mtime_ns == when for name, when in partly.items())
-    write(root, tmp_path / "at once")
+    write_shards_of(root, tmp_path / "at once")
     for path in (tmp_path / "at once").iterdir():
         assert (out / path.name).read_bytes() == path.read_bytes()
     assert len(list(out.iterdir())) == len(list((tmp_path / "at once").iterdir()))
-    assert write(root, out) == ShardSummary(done.shards, 30, (), already_complete=True)
+    assert write_shards_of(root, out) == ShardSummary(done.shards, 30, (), already_complete=True)
     with pytest.raises(ValueError, match="has shards of other images or with other options"):
-        write(root, out, max_short_side=10)
+        write_shards_of(root, out, max_short_side=10)
     with pytest.raises(ValueError, match="is not empty: use a new folder"):
-        write(root, root)
+        write_shards_of(root, root)
 
 
 def test_a_full_disk_costs_no_more_than_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root, out = folder(tmp_path / "photos"), tmp_path / "out"
+    root, out = write_photos(tmp_path / "photos"), tmp_path / "out"
     sound, left = tarfile.TarFile.addfile, iter(range(50))
 
     def add(archive: tarfile.TarFile, header: tarfile.TarInfo, file: io.BytesIO) -> None:
@@ -409,22 +409,22 @@ def test_a_full_disk_costs_no_more_than_a_shard(tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patched:
         patched.setattr(tarfile.TarFile, "addfile", add)
         with pytest.raises(OSError, match=r"train-\d+\.tar could not be written: the disk is full") as raised:
-            write(root, out)
+            write_shards_of(root, out)
     assert "\n" not in str(raised.value)
     assert not list(out.glob("*.part"))
     partly = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     assert partly
-    assert write(root, out).num_images == 30
+    assert write_shards_of(root, out).num_images == 30
     assert all((out / name).stat().st_mtime_ns == when for name, when in partly.items())
 
 
 def test_unreadable_images_are_skipped(tmp_path: Path) -> None:
-    root = folder(tmp_path / "photos")
+    root = write_photos(tmp_path / "photos")
     (root / "train" / "ant" / "no.jpg").write_bytes(b"nothing")
-    done = write(root, tmp_path / "out")
+    done = write_shards_of(root, tmp_path / "out")
     assert (done.num_images, done.skipped) == (
         30,
         (f"{root / 'train' / 'ant' / 'no.jpg'} is not an image, or its format is unknown",),
     )
     with pytest.raises(ImageError, match=r"no\.jpg is not an image"):
-        write(root, tmp_path / "strict", strict=True)
+        write_shards_of(root, tmp_path / "strict", strict=True)

@@ -286,10 +286,8 @@ def retry_remote(url: str, call: Callable[[], Out], retry: RetryPolicy | None = 
 
 def _get_filesystem(url: str) -> tuple[Any, str]:
     """Return fsspec's file system for ``url`` and the path in it."""
-    try:
-        import fsspec
-    except ImportError:
-        raise ImportError('remote files require fsspec: pip install "effnet[remote]"') from None
+    import fsspec
+
     options = {"client_kwargs": {"trust_env": True}} if is_web(url) else {}
     try:
         files, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
