@@ -180,7 +180,6 @@ def train(
     if soup:
         _make_soup(soup.split(","), dataset, out or Path("runs") / (name or "soup"), device)
         return
-    size = parse_image_size(image_size)
     with ProgressCallback() as callback:
         config = TrainConfig(
             data=dataset,
@@ -193,7 +192,7 @@ def train(
             batch_size=batch_size,
             learning_rate=peak_learning_rate,
             seed=seed,
-            image_size=size[0] if size else None,
+            image_size=parse_image_size(image_size),
             select_on=select_on,
             teacher=teacher,
             resume=resume,

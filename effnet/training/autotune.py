@@ -1,4 +1,4 @@
-"""Measurements before a run: epochs that fit a time budget, gradient accumulation steps, whether to use torch.compile."""
+"""Measurements before a run: epochs within a time budget, accumulation steps, whether to use torch.compile."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def has_large_activations(model: EfficientNet, recipe: Recipe, processes: Single
 def _largest_batch(model: EfficientNet, recipe: Recipe, processes: SingleProcess) -> tuple[int, float]:
     """Return this process's share of a batch, and the activation bytes per image at the largest size of the recipe."""
     batch: int = -(-recipe.batch_size // processes.world_size)
-    side = max(model.preprocess.size[0], *(phase.image_size or 0 for phase in recipe.phases(recipe.epochs)))
+    side = max(*model.preprocess.size, *(phase.image_size or 0 for phase in recipe.phases(recipe.epochs)))
     return batch, activation_bytes_per_image(model, recipe, side, processes)
 
 

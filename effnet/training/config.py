@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from effnet.arch import Arch, resolve_arch
-from effnet.arch.serde import check_int
+from effnet.arch.serde import check_int, check_size
 from effnet.data import Splits
 from effnet.training.callbacks import Callback
 from effnet.training.recipes import Recipe, resolve_recipe
@@ -54,7 +54,7 @@ class TrainConfig:
     batch_size: int | None = None
     learning_rate: float | str | None = None
     seed: int = 0
-    image_size: int | None = None
+    image_size: int | tuple[int, int] | None = None
     select_on: str = "holdout"
     teacher: str | Path | None = None
     resume: bool = False
@@ -65,6 +65,8 @@ class TrainConfig:
     command: str = ""
 
     def __post_init__(self) -> None:
+        if self.image_size is not None:
+            check_size(self.image_size, "image_size")
         if self.epochs is not None and self.minutes is not None:
             raise ValueError("epochs cannot be combined with minutes")
         if self.epochs is not None and self.epochs < 0:
@@ -92,7 +94,7 @@ class TrainConfig:
             "epochs": self.epochs,
             "minutes": self.minutes,
             "seed": self.seed,
-            "image_size": self.image_size,
+            "image_size": self.image_size and check_size(self.image_size),
             "select_on": self.select_on,
             "find_learning_rate": self.learning_rate == "find",
             "teacher": self.teacher and str(self.teacher),

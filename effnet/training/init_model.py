@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from effnet.arch import resolve_arch
+from effnet.arch.serde import check_size
 from effnet.data import ImageDataset, load_input
 from effnet.data.augment import stable_seed
 from effnet.data.prefetch import prefetch_map
@@ -43,9 +44,9 @@ def build_model(config: TrainConfig, labels: Labels) -> EfficientNet:
     model.labels = labels
     # Training crops are resized by Pillow's filters
     model.preprocess = replace(model.preprocess, resampling="pil")
-    side = config.image_size or recipe.image_size
-    if side is not None:
-        model.preprocess = replace(model.preprocess, size=(side, side))
+    size = config.image_size or recipe.image_size
+    if size is not None:
+        model.preprocess = replace(model.preprocess, size=check_size(size))
     return model
 
 

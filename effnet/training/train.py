@@ -50,7 +50,7 @@ def train(
     batch_size: int | None = None,
     learning_rate: float | str | None = None,
     seed: int = 0,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     select_on: str = "holdout",
     teacher: str | Path | None = None,
     resume: bool = False,
@@ -76,7 +76,7 @@ def train(
         batch_size: Global batch size; the learning rate is scaled linearly with it.
         learning_rate: Peak learning rate at the recipe's ``lr_reference_batch``; ``"find"`` for a sweep.
         seed: The same seed gives the same model on the same machine.
-        image_size: Side in pixels, in place of the network's.
+        image_size: Side or (height, width) in pixels, in place of the network's.
         select_on: ``"holdout"`` to hold out a part of the training set for model selection, or ``"val"``.
         teacher: A model with the same classes to distill from.
         resume: Continue the run in ``out``, with the same result as without interruption; start it if there is none,

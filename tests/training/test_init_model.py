@@ -47,6 +47,15 @@ def test_another_stem_keeps_the_weights(tmp_path: Path) -> None:
     assert found.features(x)["stem"].shape[2:] == (16, 16)
 
 
+def test_the_image_size_is_a_side_or_height_and_width(tmp_path: Path) -> None:
+    config = TrainConfig(data="", out=tmp_path, recipe=RECIPE, model="nano", weights="none", image_size=(24, 40))
+    assert build_model(config, LABELS).preprocess.size == (24, 40)
+    assert build_model(replace(config, image_size=24), LABELS).preprocess.size == (24, 24)
+    for wrong in (0, (24,), (24, 0.5)):
+        with pytest.raises(ValueError, match="image_size must be a side in pixels"):
+            replace(config, image_size=wrong)
+
+
 def test_statistics_measured_anew() -> None:
     torch.manual_seed(0)
     model = create("nano", 3)
