@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effnet.arch.serde import check_choice, check_float, check_int
-from effnet.data import open_data
+from effnet.data import sources
 from effnet.data.dataset import ImageDataset, Item
 from effnet.data.folders import list_image_files
 from effnet.data.image_io import ImageError, InputImage, load_input
@@ -95,7 +95,7 @@ def quantize(
     Args:
         model: a network, or anything `effnet.load` accepts.
         path: ``.onnx`` (QDQ), ``.xml`` (OpenVINO) or ``.tflite`` (LiteRT).
-        images: folder of images, or a file that `effnet.data.open_data` accepts. With train and val splits, the first
+        images: folder of images, or a file that `effnet.train` accepts. With train and val splits, the first
             is for calibration and the second for scoring.
         io_spec: input and output of the file, by default pixels in, probabilities (or values) out.
         max_drop: percentage points of the metric that may be lost. As many of the most sensitive layers as necessary
@@ -282,7 +282,7 @@ class QuantizationData:
 def load_quantization_data(source: str | Path, model: EfficientNet, count: int) -> QuantizationData:
     """Load ``count`` calibration images, spread over the classes, and as many evaluation images as fit into memory.
 
-    ``source``: a folder, or a file that `open_data` accepts. Labels are used if they are the network's. Raises
+    ``source``: anything that `effnet.data.open_data` accepts. Labels are used if they are the network's. Raises
     ``ValueError`` for fewer than `MIN_CALIBRATION_IMAGES` images.
     """
     root = Path(source)
@@ -303,7 +303,7 @@ def load_quantization_data(source: str | Path, model: EfficientNet, count: int) 
 def _find_items(root: Path, model: EfficientNet) -> tuple[list[Item], ImageDataset, bool]:
     """Return items to calibrate on, images to evaluate on, and whether their labels are the network's, in its order."""
     try:
-        splits = open_data(root)
+        splits = sources.open_data(root)
     except ValueError:  # no class folders
         if not root.is_dir():
             raise

@@ -1,4 +1,4 @@
-"""Networks in which every number differs from its default, and pictures for them."""
+"""Networks whose parameters all differ from their defaults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NETWORKS = [
     *((name, numerics) for name in ("nano", "v2_b0", "lite0", "b0") for numerics in (Numerics(), SYMMETRIC)),
     ("edge_s", MIXED),
 ]
-# Five strides, a 5×5 and a squeeze-excite, as in B0, and nothing besides
+# Five strides, a 5×5 kernel and a squeeze-excite, as in B0, and nothing else
 DEEP = replace(
     ARCHS["nano"],
     name="deep",
@@ -52,7 +52,7 @@ def network(
     return model
 
 
-def agreement(run: FileRunner, model: EfficientNet, interface: IOSpec, *sizes: tuple[int, int]) -> Agreement:
-    """How ``run`` answers beside ``model`` to our own pictures at these sizes."""
-    pictures = [sample_images(replace(model.preprocess, size=size), model.channels) for size in sizes]
-    return compare_outputs(run, model, interface, pictures)
+def agreement(run: FileRunner, model: EfficientNet, io_spec: IOSpec, *sizes: tuple[int, int]) -> Agreement:
+    """Compare ``run`` with ``model`` on the built-in images at these sizes."""
+    images = [sample_images(replace(model.preprocess, size=size), model.channels) for size in sizes]
+    return compare_outputs(run, model, io_spec, images)

@@ -1,4 +1,4 @@
-"""docs/exporting.md: its lines predict rightly in a process that cannot import this package."""
+"""The examples in docs/exporting.md predict correctly in a process that cannot import this package."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ BLOCK = re.compile(r"^### (.+?)\n.*?^```python\n(.*?)^```", re.MULTILINE | re.DO
 SUFFIXES = {"ONNX": ".onnx", "OpenVINO": ".xml", "LiteRT": ".tflite", "torch.export": ".pt2"}
 PACKAGES = {"ONNX": "onnxruntime", "OpenVINO": "openvino", "LiteRT": "ai_edge_litert", "torch.export": "torch"}
 BLOCKS = dict(BLOCK.findall(DOCUMENT.read_text(encoding="utf-8")))
-# The lines as they stand there, for one photo after the other
-AROUND = """
+# Runs an example for one photo after the other
+PROLOGUE = """
 import json, shutil, sys
 sys.modules["effnet"] = None
-sys.argv[1:], (lines, *photos) = [], sys.argv[1:]
+sys.argv[1:], (example, *photos) = [], sys.argv[1:]
 for photo in photos:
     shutil.copyfile(photo, "photo.jpg")
-    exec(lines)
+    exec(example)
 """
 
 
 def photos(folder: Path) -> list[Path]:
-    """Real ones where there are some, and one that is always made: taller than wide, turned by its EXIF."""
+    """Real photos if there are any, and a generated one that its EXIF rotates to portrait."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -43,36 +43,36 @@ def photos(folder: Path) -> list[Path]:
     return [folder / "made.jpg", *sorted(path for path in PHOTOS.glob("*.*") if path.suffix in (".bmp", ".jpg"))]
 
 
-def test_every_format_has_its_lines() -> None:
+def test_every_format_has_an_example() -> None:
     assert list(BLOCKS) == list(SUFFIXES)
 
 
 @pytest.mark.parametrize("runtime", SUFFIXES)
-def test_the_same_five_labels(runtime: str, tmp_path: Path) -> None:
+def test_top5(runtime: str, tmp_path: Path) -> None:
     pytest.importorskip(PACKAGES[runtime])
     model = network(size=(64, 64), classes=20)
     model.preprocess = replace(model.preprocess, crop_fraction=default_crop_fraction(224))
     model.labels = Labels(tuple(f"Käfer {index}" for index in range(20)))
     export(model, tmp_path / f"model{SUFFIXES[runtime]}")
-    shown = photos(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-I", "-W", "error", "-c", AROUND, BLOCKS[runtime], *map(str, shown)],
+    paths = photos(tmp_path)
+    process = subprocess.run(
+        [sys.executable, "-I", "-W", "error", "-c", PROLOGUE, BLOCKS[runtime], *map(str, paths)],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         timeout=120,
         env={"PATH": "", "PYTHONIOENCODING": "utf-8", "LC_ALL": "C.UTF-8"},
     )
-    assert done.returncode == 0, done.stderr
-    printed = [eval(line) for line in done.stdout.splitlines() if line.startswith("[(")]
-    expected = Predictor(model, engine="eager", decode="exact")(shown)
-    assert len(printed) == len(shown)
+    assert process.returncode == 0, process.stderr
+    printed = [eval(line) for line in process.stdout.splitlines() if line.startswith("[(")]
+    expected = Predictor(model, engine="eager", decode="exact")(paths)
+    assert len(printed) == len(paths)
     for got, one in zip(printed, expected, strict=True):
         assert [label for label, _ in got] == list(one.labels), one.image
         assert [share for _, share in got] == pytest.approx(one.probabilities, abs=1e-5)
 
 
-def test_the_lines_cannot_import_this_package() -> None:
-    code = AROUND + "\nimport effnet"
-    done = subprocess.run([sys.executable, "-I", "-c", code, ""], capture_output=True, text=True, timeout=60)
-    assert "import of effnet halted" in done.stderr or "No module named 'effnet'" in done.stderr
+def test_package_is_hidden() -> None:
+    code = PROLOGUE + "\nimport effnet"
+    process = subprocess.run([sys.executable, "-I", "-c", code, ""], capture_output=True, text=True, timeout=60)
+    assert "import of effnet halted" in process.stderr or "No module named 'effnet'" in process.stderr

@@ -1,4 +1,4 @@
-"""Exported programs of torch: as they answer in torch, at one size and at any."""
+"""Exported torch programs: agreement at a fixed size and at any."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from effnet.runtime.io_spec import IOSpec, read_metadata
 from tests.exporting.networks import DEEP, MIXED, SYMMETRIC, agreement, network
 
 
-def test_any_size_from_33_pixels_on(tmp_path: Path) -> None:
-    model, interface, path = network(DEEP, MIXED), IOSpec(output="logits", embedding=True), tmp_path / "m.pt2"
-    write_torch_export(path, model, interface)
+def test_any_size(tmp_path: Path) -> None:
+    model, io_spec, path = network(DEEP, MIXED), IOSpec(output="logits", embedding=True), tmp_path / "m.pt2"
+    write_torch_export(path, model, io_spec)
     run = open_torch_runner(path)
-    assert agreement(run, model, interface, (64, 64), (33, 70), (61, 48)).difference < 1e-5
+    assert agreement(run, model, io_spec, (64, 64), (33, 70), (61, 48)).difference < 1e-5
     assert min_side(DEEP) == min_side(ARCHS["b7"]) == 33
     with pytest.raises(AssertionError, match="33"):
         run(np.zeros((1, 32, 64, 3), np.uint8))
 
 
 @pytest.mark.parametrize(("input", "numerics"), [("pixels", Numerics()), ("normalized", SYMMETRIC)])
-def test_a_fixed_size_and_any_number_of_pictures(input: str, numerics: Numerics, tmp_path: Path) -> None:
-    model, interface, path = network(DEEP, numerics), IOSpec(input, size=(21, 30)), tmp_path / "m.pt2"
-    write_torch_export(path, model, interface)
-    assert agreement(open_torch_runner(path), model, interface, (21, 30)).difference < 1e-5
+def test_fixed_size(input: str, numerics: Numerics, tmp_path: Path) -> None:
+    model, io_spec, path = network(DEEP, numerics), IOSpec(input, size=(21, 30)), tmp_path / "m.pt2"
+    write_torch_export(path, model, io_spec)
+    assert agreement(open_torch_runner(path), model, io_spec, (21, 30)).difference < 1e-5
     files = dict.fromkeys(("effnet", "effnet.interface"), "")
     torch.export.load(path, extra_files=files)
-    assert read_metadata(files, path) == (model.metadata, interface)
+    assert read_metadata(files, path) == (model.metadata, io_spec)

@@ -33,20 +33,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"weights")
-    age(path)
+    set_age(path)
     return path
 
 
-def age(path: Path, seconds: float = OLD) -> None:
+def set_age(path: Path, seconds: float = OLD) -> None:
     then = time.time() - seconds
     os.utime(path, (then, then))
 
 
-def write(content: bytes = b"graph"):  # type: ignore[no-untyped-def]
+def writer(content: bytes = b"graph"):  # type: ignore[no-untyped-def]
     return lambda path: path.write_bytes(content)
 
 
-def test_a_key_is_of_what_decides_how_a_file_is_read(weights: Path, tmp_path: Path) -> None:
+def test_file_key(weights: Path, tmp_path: Path) -> None:
     first = engine_cache.file_key(weights)
     assert len(first) == 64
     other = tmp_path / "copy.safetensors"
@@ -62,19 +62,19 @@ def test_a_key_is_of_what_decides_how_a_file_is_read(weights: Path, tmp_path: Pa
         engine_cache.file_key(tmp_path / "nothing")
 
 
-def test_another_version_keeps_apart(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_version_changes_keys(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = engine_cache.file_key(weights)
     monkeypatch.setattr(engine_cache, "CACHE_VERSION", engine_cache.CACHE_VERSION + 1)
     assert engine_cache.file_key(weights) != first
 
 
-def test_a_file_is_hashed_once(weights: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashes_are_remembered(weights: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = engine_cache.file_key(weights)
     with monkeypatch.context() as patched:
         patched.setattr(engine_cache, "file_digest", None)
         assert engine_cache.file_key(weights) == first
         weights.write_bytes(b"longer weights")
-        age(weights)
+        set_age(weights)
         with pytest.raises(TypeError):
             engine_cache.file_key(weights)
     second = engine_cache.file_key(weights)
@@ -84,28 +84,28 @@ def test_a_file_is_hashed_once(weights: Path, home: Path, monkeypatch: pytest.Mo
     assert len(json.loads((home / "engines" / "hashes.json").read_text())) == 1
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"a": 1}', '{"PATH": [1, 2]}', '{"PATH": [1, 2, 3, "wrong"]}'])
-def test_a_damaged_note_of_hashes(damage: str, weights: Path, home: Path) -> None:
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', '{"PATH": [1, 2]}', '{"PATH": [1, 2, 3, "wrong"]}'])
+def test_damaged_hashes(content: str, weights: Path, home: Path) -> None:
     first = engine_cache.file_key(weights)
-    (home / "engines" / "hashes.json").write_text(damage.replace("PATH", str(weights)))
+    (home / "engines" / "hashes.json").write_text(content.replace("PATH", str(weights)))
     assert engine_cache.file_key(weights) == first
 
 
-def test_hashes_are_bounded(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_max_hashes(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_cache, "MAX_HASHES", 2)
     for name in "abc":
         (tmp_path / name).write_text(name)
-        age(tmp_path / name)
+        set_age(tmp_path / name)
         engine_cache.file_key(tmp_path / name)
     assert [Path(path).name for path in json.loads((home / "engines" / "hashes.json").read_text())] == ["b", "c"]
 
 
-def test_a_network_in_memory() -> None:
+def test_model_key() -> None:
     model = network("nano")
 
-    def key(contract: ModelMetadata = model.metadata, **changed: np.ndarray) -> str:
+    def key(metadata: ModelMetadata = model.metadata, **changed: np.ndarray) -> str:
         state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-        return engine_cache.model_key({**state, **changed}, contract)
+        return engine_cache.model_key({**state, **changed}, metadata)
 
     first = key()
     assert key() == first
@@ -115,9 +115,9 @@ def test_a_network_in_memory() -> None:
     assert key(**{"stem.norm.num_batches_tracked": np.array(7)}) == first
 
 
-def test_what_is_kept_is_found(home: Path) -> None:
+def test_write_find_remove(home: Path) -> None:
     assert engine_cache.find_cached("k", "network.onnx") is None
-    path = engine_cache.write_cached("k", "network.onnx", write())
+    path = engine_cache.write_cached("k", "network.onnx", writer())
     assert path == home / "engines" / "k" / "network.onnx" == engine_cache.find_cached("k", "network.onnx")
     assert path.read_bytes() == b"graph"
     engine_cache.remove_cached("k", "network.onnx")
@@ -125,8 +125,8 @@ def test_what_is_kept_is_found(home: Path) -> None:
     engine_cache.remove_cached("k", "network.onnx")
 
 
-def test_a_file_is_whole_or_not_there(home: Path) -> None:
-    engine_cache.write_cached("k", "network.onnx", write(b"before"))
+def test_writes_are_atomic(home: Path) -> None:
+    engine_cache.write_cached("k", "network.onnx", writer(b"before"))
 
     def broken(path: Path) -> None:
         path.write_bytes(b"hal")
@@ -137,42 +137,42 @@ def test_a_file_is_whole_or_not_there(home: Path) -> None:
     assert [each.read_bytes() for each in (home / "engines" / "k").iterdir()] == [b"before"]
 
 
-def test_a_full_disk_is_said_once(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_full_disk_warns_once(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with caplog.at_level(logging.WARNING, "effnet"):
         for _ in range(3):
             assert engine_cache.write_cached("k", "network.onnx", full) is None
-    (said,) = caplog.messages
-    assert said.startswith("cannot write to the engine cache:")
-    assert "the disk is full" in said
+    (message,) = caplog.messages
+    assert message.startswith("cannot write to the engine cache:")
+    assert "the disk is full" in message
     assert not list((home / "engines" / "k").iterdir())
 
 
-def test_no_place_for_a_cache(weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    def nowhere() -> Path:
+def test_no_cache_dir(weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def no_cache_dir() -> Path:
         raise OSError("it cannot be written to: set EFFNET_HOME to a folder that can")
 
     expected = engine_cache.file_key(weights)
-    monkeypatch.setattr("effnet.data.storage.cache_dir.writable_cache_dir", nowhere)
+    monkeypatch.setattr("effnet.data.storage.cache_dir.writable_cache_dir", no_cache_dir)
     assert engine_cache.file_key(weights) == expected
     assert engine_cache.find_cached("k", "network.onnx") is None
     with caplog.at_level(logging.WARNING, "effnet"):
-        assert engine_cache.write_cached("k", "network.onnx", write()) is None
+        assert engine_cache.write_cached("k", "network.onnx", writer()) is None
     assert "set EFFNET_HOME" in caplog.text
     engine_cache.remove_cached("k", "network.onnx")
 
 
-def test_what_was_not_used_for_longest_goes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eviction(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_cache, "MAX_CACHE_BYTES", 250)
     for index, name in enumerate("abc"):
-        engine_cache.write_cached(name, "network.onnx", write(bytes(80)))
-        age(home / "engines" / name, OLD - index)
+        engine_cache.write_cached(name, "network.onnx", writer(bytes(80)))
+        set_age(home / "engines" / name, OLD - index)
     assert engine_cache.find_cached("a", "network.onnx")  # now the newest
-    engine_cache.write_cached("d", "network.onnx", write(bytes(80)))
+    engine_cache.write_cached("d", "network.onnx", writer(bytes(80)))
     assert sorted(each.name for each in (home / "engines").iterdir()) == ["a", "c", "d"]
-    engine_cache.write_cached("e", "network.onnx", write(bytes(1000)))  # more than all of it: stays alone
+    engine_cache.write_cached("e", "network.onnx", writer(bytes(1000)))  # more than all of it: stays alone
     assert sorted(each.name for each in (home / "engines").iterdir()) == ["e"]
 
 

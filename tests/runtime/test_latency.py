@@ -1,4 +1,4 @@
-"""Latency as a cost: the engine that is chosen, what is timed, what is left alone."""
+"""Latency as a cost: the chosen engine, the timed processes, the engine cache that stays untouched."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ from effnet.timing import Timing
 from effnet.timing.child_process import ProcessResult
 
 NANO = ARCHS["nano"]
-
-
-MODULE = import_module("effnet.runtime.latency")  # in its room the function has the name
+MODULE = import_module("effnet.runtime.latency")
 
 
 @pytest.fixture(autouse=True)
@@ -40,42 +38,42 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything in this process, and timed for a moment."""
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run everything in this process, and time it briefly."""
 
-    def here(call: Callable[..., object], *arguments: object) -> ProcessResult[object]:
+    def run_here(call: Callable[..., object], *arguments: object) -> ProcessResult[object]:
         return ProcessResult(call(*arguments), 0.0, 0, 0)
 
-    monkeypatch.setattr("effnet.timing.child_process.run_in_subprocess", here)
+    monkeypatch.setattr("effnet.timing.child_process.run_in_subprocess", run_here)
     monkeypatch.setattr(autotune, "TIMING_SECONDS", 0.05)
     monkeypatch.setattr(MODULE, "TIMING_SECONDS", 0.05)
 
 
-def test_processes_of_their_own_time_a_network() -> None:
-    """No word is stubbed: two new processes, the second of which opens the first one's file."""
+def test_subprocesses() -> None:
+    """Without stubs: two new processes, the second of which opens the first one's file."""
     cost = latency(threads=1)
     seconds = cost(NANO)
     (found,) = cost.measurements
     assert found.arch == NANO
     assert 0 < found.timing.p10 <= seconds <= found.timing.p90
     assert found.timing.runs >= 3
-    assert not (writable_cache_dir() / "engines").exists()  # whose place is for networks that people use
+    assert not (writable_cache_dir() / "engines").exists()
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_network_is_timed_in_the_fastest_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = []
-    hold = autotune.autotune
+@pytest.mark.usefixtures("in_this_process")
+def test_uses_the_fastest_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = []
+    original = autotune.autotune
 
-    def watched(*arguments: object) -> object:
-        chosen = hold(*arguments)  # type: ignore[arg-type]
-        held.append(chosen[0])
+    def recorded(*arguments: object) -> object:
+        chosen = original(*arguments)  # type: ignore[arg-type]
+        choices.append(chosen[0])
         return chosen
 
-    monkeypatch.setattr(autotune, "autotune", watched)
+    monkeypatch.setattr(autotune, "autotune", recorded)
     cost = latency(threads=1)
     seconds = cost(NANO)
-    (choice,) = held
+    (choice,) = choices
     (found,) = cost.measurements
     assert {one.kind for one in choice.timings} | {one.kind for one in choice.excluded} == {
         *("eager",),
@@ -87,8 +85,8 @@ def test_a_network_is_timed_in_the_fastest_engine(monkeypatch: pytest.MonkeyPatc
     assert found.engine in found.describe()
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_larger_network_and_a_larger_batch_take_longer() -> None:
+@pytest.mark.usefixtures("in_this_process")
+def test_larger_networks_and_batches() -> None:
     one, eight = latency(threads=1), latency(threads=1, batch_size=8)
     large = scale("nano", 4)
     assert count(large).macs > 15 * count(NANO).macs
@@ -98,89 +96,89 @@ def test_a_larger_network_and_a_larger_batch_take_longer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("taken", "counts"), [([1.1, 1.0], 1.0), ([1.0, 1.05], 1.0), ([1.0, 2.0, 1.8], 1.8), ([2.0, 1.0, 0.9], 1.0)]
+    ("seconds", "expected"), [([1.1, 1.0], 1.0), ([1.0, 1.05], 1.0), ([1.0, 2.0, 1.8], 1.8), ([2.0, 1.0, 0.9], 1.0)]
 )
-def test_processes_that_differ_are_asked_for_another(
-    taken: list[float], counts: float, monkeypatch: pytest.MonkeyPatch
+def test_third_process_if_the_others_differ(
+    seconds: list[float], expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = [Timing(((seconds,),)) for seconds in taken]
-    seen = []
+    remaining = [Timing(((each,),)) for each in seconds]
+    calls = []
 
-    def process(call: Callable[..., object], asked: LatencyTask, told: object) -> ProcessResult[object]:
-        seen.append((call, told))
-        assert (asked.arch, asked.classes, asked.channels, asked.batch_size, asked.threads) == (NANO, 5, 1, 3, 2)
-        assert asked.folder.is_dir()
-        timing = left.pop(0)
+    def process(call: Callable[..., object], task: LatencyTask, kinds: object) -> ProcessResult[object]:
+        calls.append((call, kinds))
+        assert (task.arch, task.classes, task.channels, task.batch_size, task.threads) == (NANO, 5, 1, 3, 2)
+        assert task.folder.is_dir()
+        timing = remaining.pop(0)
         return ProcessResult(
             FastestEngine("litert", ("litert",), timing) if call is time_fastest_engine else timing, 0.0, 0, 0
         )
 
     monkeypatch.setattr("effnet.timing.child_process.run_in_subprocess", process)
     cost = Latency(2, batch_size=3, classes=5, channels=1)
-    assert cost(NANO) == counts
-    assert left == []
-    assert seen == [
+    assert cost(NANO) == expected
+    assert remaining == []
+    assert calls == [
         (time_fastest_engine, tuple(kind for kind in installed_engines() if kind in ENGINE_FILES)),
-        *[(time_engine, "litert")] * (len(taken) - 1),
+        *[(time_engine, "litert")] * (len(seconds) - 1),
     ]
 
 
-def test_a_network_that_is_asked_for_again_is_measured_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_measurement_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
 
-    def pass_by(seconds: float) -> None:
+    def advance(seconds: float) -> None:
         nonlocal now
         now += seconds
 
     def measure(self: Latency, arch: Arch) -> LatencyMeasurement:
-        pass_by(10)
+        advance(10)
         return LatencyMeasurement(arch, "eager", Timing(((now,),)))
 
     monkeypatch.setattr(MODULE, "monotonic", lambda: now)
-    monkeypatch.setattr(MODULE, "sleep", pass_by)
+    monkeypatch.setattr(MODULE, "sleep", advance)
     monkeypatch.setattr(Latency, "_measure", measure)
     cost = latency()
     assert [cost(arch) for arch in (NANO, ARCHS["b0"], NANO, ARCHS["b0"])] == [10, 20, 65, 75]
-    pass_by(100)
+    advance(100)
     assert cost(NANO) == 185
 
 
-def test_the_winner_is_opened_alone_with_or_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MODULE, "TIMING_SECONDS", 0.05)
-    asked = LatencyTask(NANO, 5, 3, 2, 1, tmp_path)
-    assert time_engine(asked, "eager").seconds > 0
+    task = LatencyTask(NANO, 5, 3, 2, 1, tmp_path)
+    assert time_engine(task, "eager").seconds > 0
     assert not list(tmp_path.iterdir())
-    assert time_engine(asked, "onnxruntime").seconds > 0
+    assert time_engine(task, "onnxruntime").seconds > 0
     assert (tmp_path / ENGINE_FILES["onnxruntime"]).exists()
-    monkeypatch.setattr(MODULE, "random_network", None)  # its file is there
-    assert time_engine(asked, "onnxruntime").seconds > 0
+    monkeypatch.setattr(MODULE, "random_network", None)  # its file exists
+    assert time_engine(task, "onnxruntime").seconds > 0
 
 
-def test_without_other_engines_eager_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eager_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MODULE, "TIMING_SECONDS", 0.05)
-    raced = time_fastest_engine(LatencyTask(NANO, 5, 3, 1, 1, tmp_path), ())
-    assert (raced.engine, raced.close_kinds) == ("eager", ())
-    assert raced.timing.seconds > 0
+    fastest = time_fastest_engine(LatencyTask(NANO, 5, 3, 1, 1, tmp_path), ())
+    assert (fastest.engine, fastest.close_kinds) == ("eager", ())
+    assert fastest.timing.seconds > 0
 
 
-@pytest.mark.usefixtures("quick")
-def test_told_as_it_is_measured() -> None:
-    told: list[LatencyMeasurement] = []
-    cost = Latency(1, on_measured=told.append)
+@pytest.mark.usefixtures("in_this_process")
+def test_on_measured() -> None:
+    measured: list[LatencyMeasurement] = []
+    cost = Latency(1, on_measured=measured.append)
     cost(NANO)
-    assert told == cost.measurements
+    assert measured == cost.measurements
 
 
-@pytest.mark.usefixtures("quick")
-def test_engines_that_are_far_behind_stay_away(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("in_this_process")
+def test_slow_engines_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
-    hold = autotune.autotune
+    original = autotune.autotune
 
-    def watched(ways: dict[tuple[str, str], object], *rest: object) -> object:
-        tried.append({kind for kind, _ in ways})
-        return hold(ways, *rest)  # type: ignore[arg-type]
+    def recorded(openers: dict[tuple[str, str], object], *rest: object) -> object:
+        tried.append({kind for kind, _ in openers})
+        return original(openers, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(autotune, "autotune", watched)
+    monkeypatch.setattr(autotune, "autotune", recorded)
     monkeypatch.setattr(MODULE, "MAX_SLOWDOWN", 1.0)
     cost = latency(threads=1)
     cost(NANO)
@@ -188,7 +186,7 @@ def test_engines_that_are_far_behind_stay_away(monkeypatch: pytest.MonkeyPatch) 
     assert tried[1] <= {"eager", cost.measurements[0].engine} < tried[0] | {"eager"} or len(tried) < 2
 
 
-def test_fit_keeps_to_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(self: Latency, arch: Arch) -> LatencyMeasurement:
         return LatencyMeasurement(arch, "eager", Timing(((0.001 + count(arch).macs / 20e9,),)))
 
@@ -201,21 +199,19 @@ def test_fit_keeps_to_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("wrong", [{"threads": 0}, {"threads": -1}, {"batch_size": 0}, {"threads": True}])
-def test_refuses(wrong: dict[str, int]) -> None:
+def test_invalid_arguments(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         latency(**wrong)
 
 
-# Random networks that are timed: their numbers stay of a usual size, however deep they are.
-
-
 @pytest.mark.parametrize("name", ["b0", "b4", "lite4", "v2_s"])
-def test_answers_to_noise_are_exact(name: str) -> None:
+def test_random_network_outputs(name: str) -> None:
+    """Activations keep typical magnitudes at any depth."""
     model = random_network(name, classes=10)
     side = ARCHS[name].resolution // 2
-    pictures = torch.randint(256, (1, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    x = normalize(pictures, model.preprocess)
+    images = torch.randint(256, (1, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    x = normalize(images, model.preprocess)
     with torch.inference_mode():
         single, exact = model(x), model.double()(x.double())
-    assert exact.abs().max() < 50  # settled on other noise B4's came to 266, and B7's rounding to 2 % of them
+    assert exact.abs().max() < 50  # with statistics of other noise 266 for B4, and 2 % rounding error for B7
     assert (single - exact).abs().max() < 1e-5 * exact.abs().max()

@@ -1,4 +1,4 @@
-"""TFLite files that are for running: as LiteRT answers to them, what it computes fast, and what lies in them."""
+"""TFLite files: agreement in LiteRT, XNNPACK delegation, metadata."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ INPUTS = ("pixels", "floats", "normalized")
 
 
 @pytest.mark.parametrize(("name", "numerics"), NETWORKS)
-def test_it_answers_as_the_network_at_any_size(name: str, numerics: Numerics, tmp_path: Path) -> None:
-    model, interface = network(name, numerics, (48, 61)), IOSpec(embedding=True)
-    write_litert(tmp_path / "m.tflite", model, interface)
-    assert agreement(open_litert_runner(tmp_path / "m.tflite"), model, interface, (48, 61), (37, 32)).difference < 1e-5
+def test_agrees_at_any_size(name: str, numerics: Numerics, tmp_path: Path) -> None:
+    model, io_spec = network(name, numerics, (48, 61)), IOSpec(embedding=True)
+    write_litert(tmp_path / "m.tflite", model, io_spec)
+    assert agreement(open_litert_runner(tmp_path / "m.tflite"), model, io_spec, (48, 61), (37, 32)).difference < 1e-5
 
 
 @pytest.mark.parametrize("input", INPUTS)
 @pytest.mark.parametrize("output", ["probabilities", "logits"])
-def test_every_interface(input: str, output: str, tmp_path: Path) -> None:
-    model, interface = network(), IOSpec(input, output, size=(37, 50))
-    write_litert(tmp_path / "m.tflite", model, interface)
-    assert agreement(open_litert_runner(tmp_path / "m.tflite"), model, interface, (37, 50)).difference < 1e-5
+def test_inputs_and_outputs(input: str, output: str, tmp_path: Path) -> None:
+    model, io_spec = network(), IOSpec(input, output, size=(37, 50))
+    write_litert(tmp_path / "m.tflite", model, io_spec)
+    assert agreement(open_litert_runner(tmp_path / "m.tflite"), model, io_spec, (37, 50)).difference < 1e-5
     (given,) = litert.Interpreter(str(tmp_path / "m.tflite")).get_input_details()
     assert given["name"] == input
     assert given["shape"].tolist() == ([1, 3, 37, 50] if input == "normalized" else [1, 37, 50, 3])
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_all_but_the_cast_is_xnnpacks(half: bool, tmp_path: Path) -> None:
-    write_litert(tmp_path / "m.tflite", network("b0", size=(64, 64)), IOSpec(), half)
+@pytest.mark.parametrize("half_precision", [False, True])
+def test_xnnpack_runs_all_but_the_cast(half_precision: bool, tmp_path: Path) -> None:
+    write_litert(tmp_path / "m.tflite", network("b0", size=(64, 64)), IOSpec(), half_precision)
     interpreter = litert.Interpreter(str(tmp_path / "m.tflite"))
     interpreter.allocate_tensors()
     details = interpreter._get_ops_details()
@@ -55,21 +55,21 @@ def test_all_but_the_cast_is_xnnpacks(half: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("input", INPUTS)
 @torch.no_grad()
-def test_it_opens_as_a_network_again(input: str, tmp_path: Path) -> None:
+def test_loads_as_a_network(input: str, tmp_path: Path) -> None:
     model = network()
     write_litert(tmp_path / "m.tflite", model, IOSpec(input))
-    found, x = load(tmp_path / "m.tflite"), torch.randn(2, 3, 41, 32)
-    assert found.metadata == model.metadata
-    assert torch.allclose(found(x), model(x), rtol=0, atol=1e-5 * float(model(x).abs().max()))
+    loaded, x = load(tmp_path / "m.tflite"), torch.randn(2, 3, 41, 32)
+    assert loaded.metadata == model.metadata
+    assert torch.allclose(loaded(x), model(x), rtol=0, atol=1e-5 * float(model(x).abs().max()))
 
 
-def test_what_it_says_of_itself_and_to_tflites_own_tools(tmp_path: Path) -> None:
-    model, interface, path = network(), IOSpec(), tmp_path / "m.tflite"
-    write_litert(path, model, interface)
+def test_metadata(tmp_path: Path) -> None:
+    model, io_spec, path = network(), IOSpec(), tmp_path / "m.tflite"
+    write_litert(path, model, io_spec)
     with zipfile.ZipFile(path) as archive:
         assert read_metadata({name: archive.read(name).decode() for name in archive.namelist()}, path) == (
             model.metadata,
-            interface,
+            io_spec,
         )
         assert archive.read("labels.txt").decode().splitlines() == list(model.labels.names)
     content = path.read_bytes()
@@ -80,17 +80,17 @@ def test_what_it_says_of_itself_and_to_tflites_own_tools(tmp_path: Path) -> None
     assert facts.mean_std is not None
 
 
-def test_weights_of_16_bits_take_half_the_room(tmp_path: Path) -> None:
-    model, interface, path = network("b0", size=(64, 64)), IOSpec(), tmp_path / "m.tflite"
+def test_half_precision(tmp_path: Path) -> None:
+    model, io_spec, path = network("b0", size=(64, 64)), IOSpec(), tmp_path / "m.tflite"
     sizes = []
-    for half in (False, True):
-        write_litert(path, model, interface, half)
+    for half_precision in (False, True):
+        write_litert(path, model, io_spec, half_precision)
         sizes.append(path.stat().st_size)
     assert sizes[1] < 0.55 * sizes[0]
-    assert 1e-6 < agreement(open_litert_runner(path), model, interface, (64, 64)).difference < 3e-3
+    assert 1e-6 < agreement(open_litert_runner(path), model, io_spec, (64, 64)).difference < 3e-3
 
 
-def test_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(ImportError, match="requires ai-edge-litert: pip install"):
         open_litert_runner(Path("m.tflite"))

@@ -1,4 +1,4 @@
-"""OpenVINO's files: as OpenVINO answers to them, and what they say of themselves."""
+"""OpenVINO IR files: agreement in OpenVINO, metadata, full disk."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ pytest.importorskip("onnx")
 @pytest.mark.parametrize(
     ("name", "numerics"), [("nano", Numerics()), ("nano", SYMMETRIC), ("b0", Numerics()), ("edge_s", MIXED)]
 )
-def test_it_answers_as_the_network_at_any_size(name: str, numerics: Numerics, tmp_path: Path) -> None:
-    model, interface = network(name, numerics, (48, 61)), IOSpec(output="logits", embedding=True)
-    write_openvino(tmp_path / "m.xml", model, interface)
-    assert agreement(open_openvino_runner(tmp_path / "m.xml"), model, interface, (48, 61), (37, 32)).difference < 1e-5
+def test_agrees_at_any_size(name: str, numerics: Numerics, tmp_path: Path) -> None:
+    model, io_spec = network(name, numerics, (48, 61)), IOSpec(output="logits", embedding=True)
+    write_openvino(tmp_path / "m.xml", model, io_spec)
+    assert agreement(open_openvino_runner(tmp_path / "m.xml"), model, io_spec, (48, 61), (37, 32)).difference < 1e-5
 
 
 @pytest.mark.parametrize("input", ["pixels", "floats", "normalized"])
-def test_every_input_at_a_fixed_size(input: str, tmp_path: Path) -> None:
-    model, interface = network(), IOSpec(input, size=(37, 50))
-    write_openvino(tmp_path / "m.xml", model, interface)
-    assert agreement(open_openvino_runner(tmp_path / "m.xml"), model, interface, (37, 50)).difference < 1e-5
+def test_inputs(input: str, tmp_path: Path) -> None:
+    model, io_spec = network(), IOSpec(input, size=(37, 50))
+    write_openvino(tmp_path / "m.xml", model, io_spec)
+    assert agreement(open_openvino_runner(tmp_path / "m.xml"), model, io_spec, (37, 50)).difference < 1e-5
 
 
-def test_what_it_says_of_itself(tmp_path: Path) -> None:
-    model, interface = network(), IOSpec(size=(40, 41))
-    write_openvino(tmp_path / "m.xml", model, interface)
+def test_metadata(tmp_path: Path) -> None:
+    model, io_spec = network(), IOSpec(size=(40, 41))
+    write_openvino(tmp_path / "m.xml", model, io_spec)
     read = openvino.Core().read_model(tmp_path / "m.xml")
     texts = {key: read.get_rt_info(key).astype(str) for key in ("effnet", "effnet.interface")}
-    assert read_metadata(texts, "m.xml") == (model.metadata, interface)
+    assert read_metadata(texts, "m.xml") == (model.metadata, io_spec)
 
 
-def test_weights_of_16_bits_take_half_the_room_and_are_computed_with_in_32(tmp_path: Path) -> None:
-    model, interface = network(), IOSpec(size=(32, 32))
+def test_half_precision(tmp_path: Path) -> None:
+    model, io_spec = network(), IOSpec(size=(32, 32))
     bytes = {}
-    for half in (False, True):
-        write_openvino(tmp_path / "m.xml", model, interface, half)
-        bytes[half] = (tmp_path / "m.bin").stat().st_size
+    for half_precision in (False, True):
+        write_openvino(tmp_path / "m.xml", model, io_spec, half_precision)
+        bytes[half_precision] = (tmp_path / "m.bin").stat().st_size
     assert bytes[True] < 0.52 * bytes[False]
-    assert 1e-6 < agreement(open_openvino_runner(tmp_path / "m.xml"), model, interface, (32, 32)).difference < 3e-3
+    assert 1e-6 < agreement(open_openvino_runner(tmp_path / "m.xml"), model, io_spec, (32, 32)).difference < 3e-3
 
 
-def test_a_disk_that_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*given: Any, **named: Any) -> None:
         raise RuntimeError("Check failed\nCan't write")
 
@@ -61,7 +61,7 @@ def test_a_disk_that_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         write_openvino(tmp_path / "m.xml", network(), IOSpec())
 
 
-def test_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ImportError, match="requires openvino: pip install"):
         write_openvino(Path("m.xml"), network(), IOSpec())

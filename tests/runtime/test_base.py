@@ -1,4 +1,4 @@
-"""What engines are refused, and what they leave alone."""
+"""Opening engines, invalid input, and side effects that engines must not have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import torch
 import effnet
 from effnet.metadata import ModelMetadata, Preprocess
 from effnet.runtime import base, litert, onnx, onnxruntime
-from effnet.runtime import torch as compiled
 from effnet.runtime.base import (
     ENGINE_KINDS,
     installed_engines,
@@ -29,57 +28,57 @@ from effnet.runtime.io_spec import IOSpec, to_file_input, to_logits
 from effnet.runtime.litert import LiteRTEngine, _dequantize, _quantize
 from effnet.runtime.onnxruntime import ONNXRuntimeEngine
 from effnet.runtime.openvino import OpenVINOEngine
-from effnet.runtime.torch import CompiledEngine, EagerEngine
+from effnet.runtime.torch import CompiledEngine, EagerEngine, find_cxx_compiler
 from effnet.timing import describe_machine
 from effnet.timing.machine import count_cores
 from tests.exporting.networks import network
-from tests.runtime.test_agreement import pictures, through
+from tests.runtime.test_agreement import images, normalized_images
 
-SERVED = IOSpec("floats", "logits", embedding=True, size=None)
+CACHED = IOSpec("floats", "logits", embedding=True, size=None)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """network.onnx and network.tflite."""
-    place = tmp_path_factory.mktemp("exported")
-    onnx.write_onnx(place / "network.onnx", network("nano"), SERVED)
-    litert.write_litert(place / "network.tflite", network("nano"), SERVED)
-    return place
+    directory = tmp_path_factory.mktemp("exported")
+    onnx.write_onnx(directory / "network.onnx", network("nano"), CACHED)
+    litert.write_litert(directory / "network.tflite", network("nano"), CACHED)
+    return directory
 
 
 def test_threads(folder: Path) -> None:
     assert resolve_threads(None) == count_cores()
-    for opened in (ONNXRuntimeEngine, OpenVINOEngine):
-        assert opened(folder / "network.onnx", threads=2).threads == 2
+    for engine_class in (ONNXRuntimeEngine, OpenVINOEngine):
+        assert engine_class(folder / "network.onnx", threads=2).threads == 2
         with pytest.raises(ValueError, match="threads must be an integer of at least 1, got 0"):
-            opened(folder / "network.onnx", threads=0)
+            engine_class(folder / "network.onnx", threads=0)
     with pytest.raises(ValueError, match="threads must be"):
         LiteRTEngine(folder / "network.tflite", threads=-1)
     with pytest.raises(ValueError, match="threads must be"):
         EagerEngine(network("nano"), threads=0)
 
 
-def test_eagers_threads_are_its_own() -> None:
-    model, x = network("nano"), pictures(2)
+def test_eager_thread_pool() -> None:
+    model, x = network("nano"), images(2)
     before = torch.get_num_threads()
-    alone, several = EagerEngine(model), EagerEngine(model, threads=before + 1)
-    assert (alone.threads, several.threads) == (before, before + 1)
-    assert several.run(x) == pytest.approx(alone.run(x), abs=1e-5)
-    assert several._pool is not None
-    assert several._pool.submit(torch.get_num_threads).result() == before + 1
+    default, pooled = EagerEngine(model), EagerEngine(model, threads=before + 1)
+    assert (default.threads, pooled.threads) == (before, before + 1)
+    assert pooled.run(x) == pytest.approx(default.run(x), abs=1e-5)
+    assert pooled._pool is not None
+    assert pooled._pool.submit(torch.get_num_threads).result() == before + 1
     assert torch.get_num_threads() == before
     with pytest.raises(ValueError, match="images must be"):
-        several.run(x[0])
+        pooled.run(x[0])
 
 
-def test_eager_is_a_copy() -> None:
-    model, x = network("nano"), pictures(1)
-    made = EagerEngine(model)
-    before = made.run(x)
+def test_eager_copies_the_model() -> None:
+    model, x = network("nano"), images(1)
+    engine = EagerEngine(model)
+    before = engine.run(x)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    assert np.array_equal(made.run(x), before)
+    assert np.array_equal(engine.run(x), before)
 
 
 def test_precisions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,41 +99,41 @@ def test_precisions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert EagerEngine(network("nano"), "cpu", "float16").precision == "float16"
 
 
-def test_pictures_that_are_none(folder: Path) -> None:
-    for made in (
+def test_invalid_images(folder: Path) -> None:
+    for engine in (
         EagerEngine(network("nano")),
         open_exported(folder / "network.onnx"),
         open_exported(folder / "network.tflite"),
     ):
         for shape in ((33, 47, 3), (1, 33, 47, 4), (1, 1, 33, 47, 3)):
             with pytest.raises(ValueError, match=r"images must be \(N, H, W, 3\) with values 0 … 255, or normalized"):
-                made.run(np.zeros(shape, np.uint8))
+                engine.run(np.zeros(shape, np.uint8))
         with pytest.raises(ValueError, match=r"uint8 images must be \(N, H, W, 3\)"):
-            made.run(np.zeros((1, 3, 33, 47), np.uint8))
+            engine.run(np.zeros((1, 3, 33, 47), np.uint8))
         with pytest.raises(ValueError, match="images must not be empty"):
-            made.run(np.zeros((0, 33, 47, 3), np.uint8))
+            engine.run(np.zeros((0, 33, 47, 3), np.uint8))
 
 
-def test_there_and_back() -> None:
-    model, x = network("nano"), pictures(2)
-    seen = model.preprocess
-    normalised = through(x, model)
-    assert np.array_equal(to_pixels(x, seen), x)
-    assert to_pixels(normalised, seen) == pytest.approx(x.astype(np.float32), abs=1e-3)
-    assert to_normalized(x, seen) == pytest.approx(normalised, abs=1e-6)
-    assert np.array_equal(to_normalized(normalised, seen), normalised)
-    asked = to_file_input(normalised, model.metadata, IOSpec("pixels"), Path("a.onnx"))
-    assert asked.dtype == np.uint8
-    assert np.array_equal(asked, x)
+def test_pixels_and_normalized_images() -> None:
+    model, x = network("nano"), images(2)
+    preprocess = model.preprocess
+    normalized = normalized_images(x, model)
+    assert np.array_equal(to_pixels(x, preprocess), x)
+    assert to_pixels(normalized, preprocess) == pytest.approx(x.astype(np.float32), abs=1e-3)
+    assert to_normalized(x, preprocess) == pytest.approx(normalized, abs=1e-6)
+    assert np.array_equal(to_normalized(normalized, preprocess), normalized)
+    converted = to_file_input(normalized, model.metadata, IOSpec("pixels"), Path("a.onnx"))
+    assert converted.dtype == np.uint8
+    assert np.array_equal(converted, x)
 
 
-def test_probabilities_of_zero_have_a_logarithm() -> None:
+def test_logits_of_zero_probabilities() -> None:
     out = to_logits(np.array([[0, 1]], np.float32), IOSpec(output="probabilities"), "classification")
     assert np.isfinite(out).all()
     assert out[0, 1] == 0
 
 
-def test_quantised_tensors() -> None:
+def test_quantized_tensors() -> None:
     for kind, zero in ((np.int8, -128), (np.uint8, 0)):
         tensor = {"dtype": kind, "quantization": (0.5, zero)}
         stored = _quantize(np.array([0, 0.5, 100, 1000], np.float32), tensor)
@@ -142,11 +141,11 @@ def test_quantised_tensors() -> None:
         assert (stored.astype(int) - zero).tolist() == [0, 1, 200, 255]
         assert _dequantize(stored, tensor).tolist() == [0, 0.5, 100, 127.5]
     for scale in (0.0, 1.0):
-        pixels = pictures(1)
+        pixels = images(1)
         assert _quantize(pixels, {"dtype": np.uint8, "quantization": (scale, 0)}) is pixels
 
 
-def test_opening(folder: Path) -> None:
+def test_open_exported(folder: Path) -> None:
     assert open_exported(folder / "network.onnx").kind == "onnxruntime"
     assert open_exported(folder / "network.onnx", "openvino").kind == "openvino"
     assert open_exported(folder / "network.tflite").kind == "litert"
@@ -157,7 +156,7 @@ def test_opening(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.onnx", "a.xml", "a.tflite"])
-def test_files_that_are_none(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_files(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         open_exported(tmp_path / name)
     for content in (b"", b"no network\n" * 1000):
@@ -169,7 +168,7 @@ def test_files_that_are_none(name: str, tmp_path: Path, capfd: pytest.CaptureFix
             open_exported(tmp_path / name, "openvino")
 
 
-def test_files_cut_off(folder: Path, tmp_path: Path) -> None:
+def test_truncated_files(folder: Path, tmp_path: Path) -> None:
     for name in ("network.onnx", "network.tflite"):
         content = (folder / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
@@ -177,16 +176,16 @@ def test_files_cut_off(folder: Path, tmp_path: Path) -> None:
             open_exported(tmp_path / name)
 
 
-def test_files_of_others_and_of_other_versions(tmp_path: Path) -> None:
+def test_foreign_and_outdated_files(tmp_path: Path) -> None:
     import onnx as onnx_package
 
     model = network("nano")
     path = tmp_path / "network.onnx"
-    onnx.write_onnx(path, model, SERVED)
+    onnx.write_onnx(path, model, CACHED)
     proto = onnx_package.load(path)
     for entry in proto.metadata_props:
         if entry.key == "effnet.interface":
-            entry.value = '{"input": "pixels", "colours": "all"}'
+            entry.value = '{"input": "pixels", "colors": "all"}'
     onnx_package.save(proto, path)
     for kind in ("onnxruntime", "openvino"):
         with pytest.raises(ValueError, match="was exported by another version of effnet: export it again"):
@@ -214,54 +213,54 @@ def test_not_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         open_exported(folder / "network.tflite")
 
 
-def test_onnx_files_fall_to_openvino(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_opens_onnx_without_onnxruntime(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("effnet.runtime.base.installed_engines", lambda: ("eager", "openvino"))
     assert open_exported(folder / "network.onnx").kind == "openvino"
 
 
-def test_quantised_onnx_is_seen(tmp_path: Path) -> None:
+def test_quantized_onnx_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
-    for content, quantised in ((b"", False), (b"Conv", False), (b"..DequantizeLinear..", True)):
+    for content, quantized in ((b"", False), (b"Conv", False), (b"..DequantizeLinear..", True)):
         path.write_bytes(content)
-        assert onnxruntime._is_quantized(path) is quantised
+        assert onnxruntime._is_quantized(path) is quantized
 
 
-def test_litert_says_nothing(folder: Path) -> None:
+def test_litert_is_silent(folder: Path) -> None:
     code = (
         "import sys, numpy; from effnet.runtime.litert import LiteRTEngine; "
         "LiteRTEngine(sys.argv[1]).run(numpy.zeros((1, 32, 32, 3), numpy.uint8)); print('still', file=sys.stderr)"
     )
-    words = [sys.executable, "-c", code, folder / "network.tflite"]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    command = [sys.executable, "-c", code, folder / "network.tflite"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert (done.stdout, done.stderr) == ("", "still\n")
 
 
-def test_files_need_no_torch(folder: Path) -> None:
+def test_file_engines_do_not_import_torch(folder: Path) -> None:
     code = (
         "import sys, numpy; from effnet.runtime.base import open_exported; "
         "x = numpy.zeros((1, 32, 32, 3), numpy.uint8); "
         "[open_exported(path, kind).run(x) for kind, path in zip(sys.argv[1::2], sys.argv[2::2])]; "
         "print('torch' in sys.modules)"
     )
-    named = (("onnxruntime", "network.onnx"), ("openvino", "network.onnx"), ("litert", "network.tflite"))
-    words = [sys.executable, "-c", code, *(part for kind, name in named for part in (kind, str(folder / name)))]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    files = (("onnxruntime", "network.onnx"), ("openvino", "network.onnx"), ("litert", "network.tflite"))
+    command = [sys.executable, "-c", code, *(part for kind, name in files for part in (kind, str(folder / name)))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["False"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
 def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is around the compiler: with it, one small network takes half a minute."""
+    """Without the compiler itself, which would take half a minute for a small network."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    model, x = network("nano"), pictures(2)
-    made = CompiledEngine(model, "cpu")
-    assert made.kind == "compiled"
-    assert made.run(x) == pytest.approx(EagerEngine(model).run(x), abs=1e-5)
+    model, x = network("nano"), images(2)
+    engine = CompiledEngine(model, "cpu")
+    assert engine.kind == "compiled"
+    assert engine.run(x) == pytest.approx(EagerEngine(model).run(x), abs=1e-5)
 
 
-def test_compiled_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_requires_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert compiled.find_cxx_compiler() is None
+    assert find_cxx_compiler() is None
     with pytest.raises(ValueError, match=r"requires a C\+\+ compiler: install g\+\+, or use the eager engine"):
         CompiledEngine(network("nano"), "cpu")
 
@@ -269,15 +268,15 @@ def test_compiled_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_channel(tmp_path: Path) -> None:
     model = effnet.create("nano", classes=4, channels=1).eval()
     model.preprocess = Preprocess((32, 32), mean=(0.5,), std=(0.25,))
-    onnx.write_onnx(tmp_path / "grey.onnx", model, SERVED)
+    onnx.write_onnx(tmp_path / "gray.onnx", model, CACHED)
     x = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 1), np.uint8)
-    made = open_exported(tmp_path / "grey.onnx")
-    assert made.metadata == ModelMetadata.from_json(model.metadata.to_json())
-    assert made.run(x) == pytest.approx(EagerEngine(model).run(x), abs=1e-4)
+    engine = open_exported(tmp_path / "gray.onnx")
+    assert engine.metadata == ModelMetadata.from_json(model.metadata.to_json())
+    assert engine.run(x) == pytest.approx(EagerEngine(model).run(x), abs=1e-4)
 
 
-def test_openvino_leaves_the_stack_of_signals_alone(folder: Path) -> None:
-    """Two of its cores that overlap would leave signals a stack that is gone."""
+def test_openvino_keeps_the_signal_stack(folder: Path) -> None:
+    """Two overlapping cores would leave signals a stack that no longer exists."""
     code = (
         "import faulthandler, gc, os, signal, sys\n"
         "faulthandler.enable()\n"
@@ -292,11 +291,11 @@ def test_openvino_leaves_the_stack_of_signals_alone(folder: Path) -> None:
     assert done.stdout == "alive\n", done.stderr
 
 
-def test_openvino_is_imported_without_its_telemetry() -> None:
+def test_openvino_telemetry_is_disabled() -> None:
     code = (
         "import sys, threading; from effnet.runtime.openvino import get_core; get_core(); "
         "from openvino.tools.ovc import telemetry_utils; "
         "print(telemetry_utils.tm.__name__, threading.active_count(), 'openvino_telemetry' in sys.modules)"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.split() == ["openvino.tools.ovc.telemetry_stub", "1", "False"]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "1", "False"]
