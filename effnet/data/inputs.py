@@ -17,7 +17,7 @@ from effnet.arch.serde import check_float
 from effnet.data.folders import NON_IMAGE_SUFFIXES, list_image_files
 from effnet.data.image_io import MAX_IMAGE_BYTES, ImageError, ImageSource, Pixels, too_large_error
 from effnet.data.storage.errors import RetryPolicy
-from effnet.data.storage.remote import RemoteStoreError, is_remote, list_remote_files, read_remote_image
+from effnet.data.storage.remote import RemoteStoreError, is_remote, list_remote_files, read_remote_file
 
 NamedImage = tuple[str, ImageSource | ImageError]
 
@@ -153,7 +153,7 @@ def download_image(url: str, retry: RetryPolicy | None = None) -> bytes | ImageE
     if is_video(urlsplit(url).path):
         return ImageError(f"{url} is a video: download it first")
     try:
-        return read_remote_image(url, retry or RETRY)
+        return read_remote_file(url, retry or RETRY)
     except RemoteStoreError as error:
         return ImageError(str(error))
 

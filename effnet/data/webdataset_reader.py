@@ -275,7 +275,7 @@ class Shard:
     def _read_index_beside(self) -> bytes | None:
         """Return the index that the writer left, if it is of this version."""
         if remote.is_remote(self.url):
-            content = remote.read_remote_image(self.url + INDEX_SUFFIX)
+            content = remote.read_remote_file(self.url + INDEX_SUFFIX)
             return content if isinstance(content, bytes) else None
         local = _read_if_exists(Path(self.url + INDEX_SUFFIX))
         index = _parse_index(local)
@@ -504,7 +504,7 @@ def _read_json(url: str) -> dict[str, list[dict[str, object]]]:
 def _read_text(url: str) -> str | None:
     """Return the text at ``url``, or None if there is none."""
     if remote.is_remote(url):
-        content = remote.read_remote_image(url)
+        content = remote.read_remote_file(url)
         return content.decode("utf-8", "replace") if isinstance(content, bytes) else None
     try:
         return Path(url).read_text(encoding="utf-8", errors="replace")

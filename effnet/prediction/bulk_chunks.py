@@ -190,7 +190,7 @@ def _fetch(name: str) -> NamedImage:
         return name, Path(name)
     if inputs.is_video(name):
         return name, ImageError(f"{name} is a video: download it first")
-    return name, remote.read_remote_image(name)
+    return name, remote.read_remote_file(name)
 
 
 @dataclass

@@ -170,8 +170,8 @@ def blended(first: Any, second: Any, factor: float) -> Array:
 def test_contrast_equals_the_official_code(factor: float, size: tuple[int, int], photo: Image.Image) -> None:
     tf = tensorflow()
     image = photo.resize(size)
-    grey = tf.cast(tf.image.rgb_to_grayscale(array(image)), tf.int32)
-    counts = tf.histogram_fixed_width(grey, [0, 255], nbins=256)
+    gray = tf.cast(tf.image.rgb_to_grayscale(array(image)), tf.int32)
+    counts = tf.histogram_fixed_width(gray, [0, 255], nbins=256)
     level = np.clip(tf.reduce_sum(tf.cast(counts, tf.float32)).numpy() / 256, 0, 255).astype(np.uint8)
     wanted = blended(np.full_like(array(image), level), array(image), factor)
     assert np.array_equal(array(autoaugment.contrast(image, factor)), wanted)
@@ -198,8 +198,8 @@ def test_tensorflow_constants_wrap() -> None:
 def test_colors_equal_tensorflow_within_rounding(factor: float, photo: Image.Image) -> None:
     tf = tensorflow()
     x = array(photo)
-    grey = np.repeat(tf.image.rgb_to_grayscale(x).numpy(), 3, 2)
-    assert max_difference(autoaugment.color(photo, factor), blended(grey, x, factor)) <= math.ceil(abs(1 - factor))
+    gray = np.repeat(tf.image.rgb_to_grayscale(x).numpy(), 3, 2)
+    assert max_difference(autoaugment.color(photo, factor), blended(gray, x, factor)) <= math.ceil(abs(1 - factor))
     assert max_difference(autoaugment.brightness(photo, factor), blended(np.zeros_like(x), x, factor)) == 0
     kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32)[:, :, None, None] / 13
     inner = tf.nn.depthwise_conv2d(x[None].astype(np.float32), np.tile(kernel, (1, 1, 3, 1)), [1] * 4, "VALID")

@@ -26,9 +26,9 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def png(width: int, height: int, bits: int, colour: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+def png(width: int, height: int, bits: int, color: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG written by hand: for headers without their pixels and for what PIL reads but does not write."""
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     parts = ((b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     body = (
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
@@ -55,10 +55,10 @@ def test_every_kind_of_source_gives_the_same_image(gradient: Array, tmp_path: Pa
 
 
 def test_arrays_of_every_shape(gradient: Array) -> None:
-    grey = gradient[:, :, 0]
-    for array in (grey, grey[:, :, None]):
-        assert np.array_equal(np.asarray(read_image(array)), np.repeat(grey[:, :, None], 3, axis=-1))
-    opaque = np.dstack([gradient, np.full_like(grey, 255)])
+    gray = gradient[:, :, 0]
+    for array in (gray, gray[:, :, None]):
+        assert np.array_equal(np.asarray(read_image(array)), np.repeat(gray[:, :, None], 3, axis=-1))
+    opaque = np.dstack([gradient, np.full_like(gray, 255)])
     assert np.array_equal(np.asarray(read_image(opaque)), gradient)
     assert np.array_equal(np.asarray(read_image(gradient[::-1, ::2])), gradient[::-1, ::2])  # not contiguous
 
@@ -98,9 +98,9 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
 
 def test_sixteen_bit_colors_and_grays_agree() -> None:
     values = np.linspace(0, 65535, 60).astype(">u2").reshape(6, 10)
-    colours = np.repeat(values[:, :, None], 3, axis=-1)
-    grey = read_image(png(10, 6, 16, 0, b"".join(b"\0" + row.tobytes() for row in values)))
-    assert distance(grey, read_image(png(10, 6, 16, 2, b"".join(b"\0" + row.tobytes() for row in colours)))) == 0
+    colors = np.repeat(values[:, :, None], 3, axis=-1)
+    gray = read_image(png(10, 6, 16, 0, b"".join(b"\0" + row.tobytes() for row in values)))
+    assert distance(gray, read_image(png(10, 6, 16, 2, b"".join(b"\0" + row.tobytes() for row in colors)))) == 0
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
@@ -129,10 +129,10 @@ def test_ycck_jpeg_is_cmyk(gradient: Array) -> None:
     cmyk = bytearray(encode(Image.fromarray(gradient).convert("CMYK"), "JPEG", quality=95))
     cmyk[cmyk.index(b"Adobe") + 11] = 2
     y, cb, cr = gradient.astype(np.float64).transpose(2, 0, 1)  # what PIL stored: CMYK inverted, as Adobe has it
-    colours = np.stack(
+    colors = np.stack(
         [y + 1.402 * (cr - 128), y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128), y + 1.772 * (cb - 128)]
     )
-    assert distance(read_image(bytes(cmyk)), 255 - np.clip(colours, 0, 255).transpose(1, 2, 0)) < 5
+    assert distance(read_image(bytes(cmyk)), 255 - np.clip(colors, 0, 255).transpose(1, 2, 0)) < 5
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -174,7 +174,7 @@ def test_mode_that_cannot_become_rgb() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_first_frame_of_an_animation(kind: str) -> None:
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "lime")]
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue", "lime")]
     options = {"lossless": True} if kind == "WEBP" else {}
     found = read_image(encode(frames[0], kind, save_all=True, append_images=frames[1:], **options))
     assert found.getpixel((3, 3)) == (255, 0, 0)

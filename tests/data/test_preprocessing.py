@@ -33,7 +33,7 @@ INCEPTION = ((0.5,) * 3, (0.5,) * 3)
 
 @pytest.fixture(scope="module")
 def eight_photos() -> list[Image.Image]:
-    """The eight_photos photos, five BMPs and three JPEGs, of eight_photos shapes between 354×410 and 929×512."""
+    """The eight photos, five BMPs and three JPEGs, of eight shapes between 354×410 and 929×512."""
     paths = sorted(PHOTOS.glob("*.bmp")) + sorted(PHOTOS.glob("*.jpg"))
     if len(paths) < 8:
         pytest.skip("no photos in shared/data/photos")

@@ -96,15 +96,15 @@ def test_not_found(server: Shelf) -> None:
     url = f"{server.url}/none"
     with pytest.raises(FileNotFoundError, match="none does not exist"):
         read_all(url)
-    assert str(remote.read_remote_image(url, QUICK)) == f"{url} does not exist"
+    assert str(remote.read_remote_file(url, QUICK)) == f"{url} does not exist"
     assert len(server.asked) == 2
 
 
 def test_retries(server: Shelf) -> None:
     server.faults = [503, "drop"]
-    assert remote.read_remote_image(f"{server.url}/a.bin", QUICK) == CONTENT
+    assert remote.read_remote_file(f"{server.url}/a.bin", QUICK) == CONTENT
     server.faults = [503] * 3
-    error = remote.read_remote_image(f"{server.url}/a.bin", QUICK)
+    error = remote.read_remote_file(f"{server.url}/a.bin", QUICK)
     assert isinstance(error, ImageError)
     assert str(error) == f"{server.url}/a.bin cannot be read: the server failed (status 503)"
 
@@ -142,7 +142,7 @@ def test_versions(server: Shelf) -> None:
 
 
 def _read_in_child(url: str, pipe: Connection) -> None:
-    pipe.send(remote.read_remote_image(url, QUICK))
+    pipe.send(remote.read_remote_file(url, QUICK))
 
 
 def test_forked_workers_read_too(server: Shelf) -> None:

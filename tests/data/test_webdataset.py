@@ -193,8 +193,8 @@ def test_labels_of_every_task(tmp_path: Path) -> None:
     ("kind", "labels"), [("multilabel", [(0, 2), ()]), ("regression", [(0.5, 1.0, 2.0), (0.0, 0.0, -1.0)])]
 )
 def test_written_labels_of_every_task(tmp_path: Path, kind: str, labels: list[tuple[float, ...]]) -> None:
-    grey = [np.full((9, 7, 3), shade, np.uint8) for shade in (10, 90)]
-    items = tuple(Item(grey[n], label, str(n)) for n, label in enumerate(labels))
+    gray = [np.full((9, 7, 3), shade, np.uint8) for shade in (10, 90)]
+    items = tuple(Item(gray[n], label, str(n)) for n, label in enumerate(labels))
     write_shards(Splits(ImageDataset(items, Labels(NAMES, kind)), None, None), tmp_path / "out")
     train = open_data(tmp_path / "out").train
     assert train is not None

@@ -220,13 +220,13 @@ def test_busy_server(server: Server, jpegs: list[bytes]) -> None:
     )
     assert len(server.asked) == 4
     server.statuses = [503] * 3
-    assert remote.read_remote_image(f"{server.url}/one.jpg", QUICK) == jpegs[0]
+    assert remote.read_remote_file(f"{server.url}/one.jpg", QUICK) == jpegs[0]
     server.statuses = [503] * 5
     ((_, error),) = read_shard_images(f"{server.url}/a.tar", retry=QUICK)
     assert isinstance(error, TruncatedShardError)
     assert str(error) == f"{server.url}/a.tar cannot be read: the server failed (status 503)"
     server.statuses = [503] * 5
-    assert "the server failed (status 503)" in str(remote.read_remote_image(f"{server.url}/one.jpg", QUICK))
+    assert "the server failed (status 503)" in str(remote.read_remote_file(f"{server.url}/one.jpg", QUICK))
 
 
 def test_broken_connection_is_resumed(server: Server, jpegs: list[bytes]) -> None:

@@ -71,7 +71,7 @@ def remote_version(url: str) -> str:
     return ""
 
 
-def read_remote_image(url: str, retry: RetryPolicy | None = None) -> bytes | ImageError:
+def read_remote_file(url: str, retry: RetryPolicy | None = None) -> bytes | ImageError:
     """Return an image file's bytes, or the error that explains why there are none.
 
     Raises `RemoteStoreError` if a store (not a web server) is down: then the image is not to blame.
