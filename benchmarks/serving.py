@@ -1,14 +1,14 @@
-"""The server: requests a second against the same pictures without HTTP, latency at half load, and that none is swapped.
+"""The server: throughput compared with inference without HTTP, latency at half load, and that no response is swapped.
 
     python benchmarks/serving.py PHOTOS [--model b0] [--requests 2000] [--rounds 3] [--many 10000]
 
-PHOTOS is a folder of pictures, sent as they are, each as a raw body. The server is ``effnet serve`` in a process of its
-own, with everything at its defaults; the client is this process: bare sockets and requests made before the clock
-starts, since it takes its time from the same cores. Without HTTP: the files' bytes through `Predictor.answers`, which
-decodes in threads ahead of the network and computes in its best batch. Both take turns, and engines are settled before.
-Each answer is compared with what its own picture gets alone. Half load: requests at random moments (Poisson), half as
-many a second as were answered at full load, timed from the moment at which they were due; and the same evenly spaced.
-Memory is the server's resident size.
+PHOTOS is a folder of images, sent as they are, each as a raw body. The server is ``effnet serve`` in its own process
+with default settings; the client is this process: bare sockets and requests built before the clock starts, since it
+uses the same cores. Without HTTP: the files' bytes through `Predictor.predict_scores`, which decodes in threads ahead
+of the network and uses its best batch size. Both take turns, after the engines have been chosen. Every response is
+compared with what its image gets alone. Half load: requests at random moments (Poisson), half as many per second as
+were answered at full load, timed from the moment they were due; and the same evenly spaced. Memory is the server's
+resident size.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from effnet.timing import Stopwatch, describe_machine, installed_versions
 from effnet.weights import save
 
 CONCURRENCY = 16
-WARM_UP = 300  # requests, after which memory is looked at first
-NEAR = 1e-4  # by how much a probability may differ: batches of another size add up in another order
+WARM_UP_REQUESTS = 300
+TOLERANCE = 1e-4  # of a probability: batches of another size sum in another order
 
 
 class Client:
-    """Connections to a server that are kept open."""
+    """Keep-alive connections to a server."""
 
     def __init__(self, port: int, bodies: list[bytes], expected: list[tuple[int, float]]) -> None:
         head = "POST /v1/predict?top=1 HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\ncontent-length: {}\r\n\r\n"
@@ -53,7 +53,7 @@ class Client:
         self.batches: list[int] = []
 
     async def ask(self, number: int) -> None:
-        """Picture ``number``, counted round and round, and its answer looked at."""
+        """Send image ``number`` (modulo their count) and check the response."""
         if self.free.empty():
             self.free.put_nowait(await asyncio.open_connection("127.0.0.1", self.port))
         reader, writer = await self.free.get()
@@ -70,18 +70,18 @@ class Client:
         found = json.loads(body)
         index, share = self.expected[which]
         first = found["labels"][0]
-        self.batches.append(found["batch"])
-        if first["index"] != index or abs(first["probability"] - share) > NEAR:
-            self.wrong.append(f"picture {which}: {first} for class {index}, {share}")
+        self.batches.append(found["batch_size"])
+        if first["index"] != index or abs(first["probability"] - share) > TOLERANCE:
+            self.wrong.append(f"image {which}: {first} for class {index}, {share}")
 
-    def fresh(self) -> None:
-        """From here on with new connections: those that nobody uses for a while, the server closes."""
+    def reconnect(self) -> None:
+        """Use new connections: the server closes idle ones."""
         while not self.free.empty():
             self.free.get_nowait()[1].close()
 
-    async def closed(self, count: int) -> float:
-        """Seconds that ``count`` requests take, `CONCURRENCY` of them at once."""
-        self.fresh()
+    async def send_concurrently(self, count: int) -> float:
+        """Return the seconds that ``count`` requests take, `CONCURRENCY` at a time."""
+        self.reconnect()
         numbers, watch = iter(range(count)), Stopwatch()
 
         async def one() -> None:
@@ -91,9 +91,9 @@ class Client:
         await asyncio.gather(*(one() for _ in range(CONCURRENCY)))
         return watch.seconds
 
-    async def alone(self, count: int) -> list[float]:
-        """Seconds of each of ``count`` requests, one after the other."""
-        self.fresh()
+    async def send_one_by_one(self, count: int) -> list[float]:
+        """Return the seconds of each of ``count`` requests, one after the other."""
+        self.reconnect()
         found = []
         for number in range(count):
             watch = Stopwatch()
@@ -101,10 +101,10 @@ class Client:
             found.append(watch.seconds)
         return found
 
-    async def open(self, count: int, rate: float, even: bool) -> list[float]:
-        """Seconds of each of ``count`` requests, so many a second whatever the server does."""
-        self.fresh()
-        dice, watch = random.Random(0), Stopwatch()
+    async def send_at_rate(self, count: int, rate: float, even: bool) -> list[float]:
+        """Return the seconds of each of ``count`` requests at a fixed rate, whatever the server does."""
+        self.reconnect()
+        generator, watch = random.Random(0), Stopwatch()
         due, found = 0.0, []
 
         async def one(number: int, due: float) -> None:
@@ -113,7 +113,7 @@ class Client:
 
         tasks = []
         for number in range(count):
-            due += 1 / rate if even else dice.expovariate(rate)
+            due += 1 / rate if even else generator.expovariate(rate)
             await asyncio.sleep(max(0.0, due - watch.seconds))
             tasks.append(asyncio.create_task(one(number, due)))
         await asyncio.gather(*tasks)
@@ -121,8 +121,8 @@ class Client:
 
 
 @contextmanager
-def serving(model: Path) -> Iterator[tuple[int, int, str]]:
-    """A server's port, its process, and what it says of itself."""
+def run_server(model: Path) -> Iterator[tuple[int, int, str]]:
+    """Yield a server's port, its process id, and its startup message."""
     command = "from effnet.cli.app import main; raise SystemExit(main())"
     words = [sys.executable, "-c", command, "serve", str(model), "--port", "0"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
@@ -140,19 +140,19 @@ def serving(model: Path) -> Iterator[tuple[int, int, str]]:
         assert process.wait(60) == 0
 
 
-def resident(process: int) -> float:
-    """MiB."""
+def resident_mib(process: int) -> float:
+    """Return the resident memory of a process."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
-def alone(predictor: Predictor, body: bytes) -> np.ndarray:
-    """The picture's probabilities, computed alone."""
+def predict_alone(predictor: Predictor, body: bytes) -> np.ndarray:
+    """Return the image's probabilities, computed alone."""
     return predictor.compute(load_input(body, predictor.input_preprocess)[None], batch_size=1)[0]
 
 
-def without(predictor: Predictor, bodies: list[bytes], count: int) -> float:
-    """Seconds in which ``count`` pictures are decoded and computed."""
+def run_without_http(predictor: Predictor, bodies: list[bytes], count: int) -> float:
+    """Return the seconds that decoding and inference of ``count`` images take."""
     watch = Stopwatch()
     done = sum(
         1 for _ in predictor.predict_scores((str(number), bodies[number % len(bodies)]) for number in range(count))
@@ -164,37 +164,37 @@ def without(predictor: Predictor, bodies: list[bytes], count: int) -> float:
 async def measure(
     client: Client, process: int, predictor: Predictor, bodies: list[bytes], chosen: argparse.Namespace
 ) -> None:
-    await client.closed(WARM_UP)
-    without(predictor, bodies, WARM_UP)
+    await client.send_concurrently(WARM_UP_REQUESTS)
+    run_without_http(predictor, bodies, WARM_UP_REQUESTS)
     rates: dict[str, list[float]] = {"without HTTP": [], "served": []}
     client.batches.clear()
     for _ in range(chosen.rounds):
-        rates["without HTTP"].append(chosen.requests / without(predictor, bodies, chosen.requests))
-        rates["served"].append(chosen.requests / await client.closed(chosen.requests))
-    print(f"| {CONCURRENCY} at once | pictures a second | least … most |\n|---|--:|--:|")
+        rates["without HTTP"].append(chosen.requests / run_without_http(predictor, bodies, chosen.requests))
+        rates["served"].append(chosen.requests / await client.send_concurrently(chosen.requests))
+    print(f"| {CONCURRENCY} concurrent | images per second | min … max |\n|---|--:|--:|")
     for name, found in rates.items():
         print(f"| {name} | {np.median(found):.1f} | {min(found):.1f} … {max(found):.1f} |")
     ratio = np.median([one / other for one, other in zip(rates["served"], rates["without HTTP"], strict=True)])
     print(f"\nserved / without: {ratio:.3f}; batches of {np.mean(client.batches):.1f} on average\n", flush=True)
 
-    alone = await client.alone(min(300, chosen.requests))
+    alone = await client.send_one_by_one(min(300, chosen.requests))
     single, rate = float(np.median(alone)), float(np.median(rates["served"])) / 2
     print(f"one at a time: median {1e3 * single:.1f} ms, p99 {1e3 * np.quantile(alone, 0.99):.1f} ms\n")
-    print("| half load | a second | median ms | p99 ms | p99 / one at a time |\n|---|--:|--:|--:|--:|")
+    print("| half load | per second | median ms | p99 ms | p99 / one at a time |\n|---|--:|--:|--:|--:|")
     for name, even in (("at random moments", False), ("evenly spaced", True)):
-        found = await client.open(chosen.requests, rate, even)
+        found = await client.send_at_rate(chosen.requests, rate, even)
         median, worst = np.quantile(found, (0.5, 0.99))
         print(f"| {name} | {rate:.0f} | {1e3 * median:.1f} | {1e3 * worst:.1f} | {worst / single:.2f} |", flush=True)
 
-    print(f"\n| requests | server, MiB |\n|--:|--:|\n| 0 | {resident(process):.1f} |")
+    print(f"\n| requests | server, MiB |\n|--:|--:|\n| 0 | {resident_mib(process):.1f} |")
     for part in range(10):
-        await client.closed(chosen.many // 10)
-        print(f"| {(part + 1) * (chosen.many // 10)} | {resident(process):.1f} |", flush=True)
-    print(f"\nanswers that were another picture's, or none: {len(client.wrong)}{client.wrong[:3] or ''}")
+        await client.send_concurrently(chosen.many // 10)
+        print(f"| {(part + 1) * (chosen.many // 10)} | {resident_mib(process):.1f} |", flush=True)
+    print(f"\nresponses that were swapped or missing: {len(client.wrong)}{client.wrong[:3] or ''}")
 
 
 def main() -> None:
-    """Prints the tables."""
+    """Print the tables."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("photos", type=Path)
     options.add_argument("--model", default="b0")
@@ -203,9 +203,8 @@ def main() -> None:
     options.add_argument("--many", type=int, default=10_000)
     chosen = options.parse_args()
     paths = photos_of(chosen.photos)
-    print(
-        f"{describe_machine().describe()}; {installed_versions(('torch', 'pillow', 'onnxruntime', 'openvino', 'fastapi', 'uvicorn'))}\n"
-    )
+    versions = installed_versions(("torch", "pillow", "onnxruntime", "openvino", "fastapi", "uvicorn"))
+    print(f"{describe_machine().describe()}; {versions}\n")
     with TemporaryDirectory() as place:
         os.environ["EFFNET_HOME"] = f"{place}/home"
         torch.set_num_threads(2)
@@ -214,10 +213,12 @@ def main() -> None:
         predictor.choose_engine(1)
         predictor.choose_engine()
         bodies = [path.read_bytes() for path in paths]
-        expected = [(int(row.argmax()), float(row.max())) for body in bodies for row in [alone(predictor, body)]]
+        expected = [
+            (int(row.argmax()), float(row.max())) for body in bodies for row in [predict_alone(predictor, body)]
+        ]
         engine = predictor.engine
         print(f"without HTTP: {engine.kind}, {engine.precision}, batches of {predictor.batch_size}")
-        with serving(path) as (port, process, line):
+        with run_server(path) as (port, process, line):
             print(f"{line}\n", flush=True)
             asyncio.run(measure(Client(port, bodies, expected), process, predictor, bodies, chosen))
 

@@ -1,6 +1,6 @@
-"""Train an EfficientNet on real pictures, see how good it is, and use the file that it leaves. ``make demo`` runs this.
+"""Train an EfficientNet on real images, evaluate it, and predict with the file it writes. ``make demo`` runs this.
 
-Environment: DATA, the word digits (embedded, offline) or a folder of your own photos; OUT, where the results go;
+Environment: DATA, the word digits (embedded, offline) or a folder of your own photos; OUT, the run directory;
 WEIGHTS, pretrained weights for your photos; SEED.
 """
 
@@ -20,30 +20,32 @@ EFFNET = str(Path(sys.executable).with_name("effnet"))
 
 
 def main() -> int:
-    """Exit status of the verb that failed, or 0."""
+    """Return the exit status of the command that failed, or 0."""
     data, out = os.environ.get("DATA", "digits"), Path(os.environ.get("OUT", "runs/demo"))
     weights, seed = os.environ.get("WEIGHTS", ""), os.environ.get("SEED", "0")
-    given = ["--model", "nano", "--weights", "none"] if data == "digits" else ["--weights", weights] if weights else []
+    arguments = (
+        ["--model", "nano", "--weights", "none"] if data == "digits" else ["--weights", weights] if weights else []
+    )
     if (out / "result.json").exists():
-        print(f"{out} holds a finished run, shown again here: remove it, or say OUT=another/folder, to train anew.")
-    print(f"\n$ effnet train {data} {' '.join(given)} --out {out}", flush=True)
-    train = [EFFNET, "train", data, *given, "--out", str(out), "--seed", seed, "--resume"]
+        print(
+            f"{out} contains a finished run, shown again here: remove it, or pass OUT=another/folder, to train again."
+        )
+    print(f"\n$ effnet train {data} {' '.join(arguments)} --output {out}", flush=True)
+    train = [EFFNET, "train", data, *arguments, "--output", str(out), "--seed", seed, "--resume"]
     if status := subprocess.run(train, check=False).returncode:
         return status
-    pictures = five(pick_split(open_data(data))[1], out / "pictures")
+    images = write_samples(pick_split(open_data(data))[1], out / "images")
     model = out / "model.safetensors"
-    print(f"\n$ effnet predict {out / 'pictures'} --model {model}", flush=True)
-    return subprocess.run(
-        [EFFNET, "predict", str(pictures), "--model", str(model), "--top", "3"], check=False
-    ).returncode
+    print(f"\n$ effnet predict {images} --model {model}", flush=True)
+    return subprocess.run([EFFNET, "predict", str(images), "--model", str(model), "--top", "3"], check=False).returncode
 
 
-def five(pictures: ImageDataset, folder: Path) -> Path:
-    """Writes five of ``pictures``, of classes as different as there are, to ``folder`` under their labels' names."""
+def write_samples(dataset: ImageDataset, folder: Path) -> Path:
+    """Write five images, of as many classes as there are, to ``folder``, named by their labels."""
     folder.mkdir(parents=True, exist_ok=True)
-    step = max(len(pictures) // 5, 1)
-    for number, item in enumerate(pictures.items[step // 2 :: step][:5], start=1):
-        label = pictures.labels.name(item.label)
+    step = max(len(dataset) // 5, 1)
+    for number, item in enumerate(dataset.items[step // 2 :: step][:5], start=1):
+        label = dataset.labels.name(item.label)
         image: Image.Image = read_image(item.image)
         image.save(folder / f"{number} is {label}.png")
     return folder

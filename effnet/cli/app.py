@@ -128,8 +128,9 @@ def _version_command() -> None:
 def _error_message(error: Exception) -> str | None:
     """Return an error as one sentence; None for a bug, which deserves its traceback."""
     text = str(error)
-    # torch has no single kind of error for a lack of memory
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    # torch has no single kind of error for a lack of memory; that of a killed child process says so itself
+    torch_error = isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    if isinstance(error, MemoryError) or torch_error:
         return "out of memory; try a smaller --batch-size"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

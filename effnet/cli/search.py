@@ -92,7 +92,7 @@ def describe_detectable_difference(dataset: SearchDataset, selects: bool = True)
 
 @contextmanager
 def status_line() -> Iterator[Callable[[str, bool], None]]:
-    """Yield a function of (text, whether it is the last): one updated line in a terminal, elsewhere one now and then."""
+    """Yield a function of (text, whether it is the last): one updated line in a terminal, else one now and then."""
     from rich.console import Console
 
     from effnet.cli.printing import note

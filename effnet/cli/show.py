@@ -39,7 +39,7 @@ def show(
         print_json({"arch": resolved.arch.to_dict(), "size": counted.size, **labels, **totals, key: rows})
         return
     first, repeats = ("layer", ()) if layers else ("stage", ("layers",))
-    headings = (first, "operator", "size in", "channels", *repeats, "params", "MACs", "memory", "receptive field (px)")
+    headings = (first, "operator", "size in", "channels", *repeats, "params", "MACs", "memory", "field (px)")
     table = new_table(*headings, left=(first, "operator"))
     for row in rows:
         table.add_row(

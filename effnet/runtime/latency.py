@@ -103,7 +103,7 @@ class Latency:
         self._engines = installed_file_engines()
 
     def __call__(self, arch: Arch) -> float:
-        """Return the median seconds per call. Raises ``MemoryError`` or ``RuntimeError`` if ``arch`` is too large."""
+        """Return the median seconds per call. Raises ``ChildProcessError`` or ``RuntimeError`` if ``arch`` is too large."""
         if arch in self._measured_at:
             sleep(max(0.0, self._measured_at[arch] + SECONDS_BETWEEN_MEASUREMENTS - monotonic()))
         measurement = self._measure(arch)

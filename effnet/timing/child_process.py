@@ -41,8 +41,7 @@ def run_in_subprocess(call: Callable[..., T], *arguments: object) -> ProcessResu
     does not run again.
 
     Raises:
-        MemoryError: The process was killed, as the system does when it runs out of memory.
-        RuntimeError: The process crashed.
+        ChildProcessError: The process was killed, as the system does when it runs out of memory, or crashed.
         Exception: Any error that the call raised.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -51,10 +50,10 @@ def run_in_subprocess(call: Callable[..., T], *arguments: object) -> ProcessResu
         command = [sys.executable, "-c", CHILD_COMMAND, str(request), str(response), *sys.path]
         status = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
         if status == -signal.SIGKILL:
-            raise MemoryError("the child process was killed, probably because the system ran out of memory")
+            raise ChildProcessError("the child process was killed, probably because the system ran out of memory")
         if status:
             how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
-            raise RuntimeError(f"the child process crashed ({how})")
+            raise ChildProcessError(f"the child process crashed ({how})")
         result: ProcessResult[T] | Exception = pickle.loads(response.read_bytes())
     if isinstance(result, Exception):
         raise result

@@ -81,6 +81,7 @@ def test_mistyped_model(run: Run, words: tuple[str, ...], photos: Path, monkeypa
         (FileNotFoundError(2, "No such file or directory", "x.csv"), "x.csv: No such file or directory"),
         (OSError("the disk is full"), "the disk is full"),
         (ImportError("pip install it"), "pip install it"),
+        (ChildProcessError("the child process was killed"), "the child process was killed"),
         (MemoryError(), "out of memory; try a smaller --batch-size"),
         (RuntimeError("CUDA out of memory. Tried"), "out of memory; try a smaller --batch-size"),
     ],
