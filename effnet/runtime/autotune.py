@@ -139,14 +139,14 @@ def open_cached_engine(
 def cache_engine(model: EfficientNet, path: Path) -> bool:
     """Cache a file with which ``path``, to which ``model`` was saved, starts without torch the next time.
 
-    Return False if the disk does not accept it, or no engine for it is installed. Raises as `engine` does.
+    Return False if the disk does not accept it, or packages for it are not installed. Raises as `engine` does.
     """
     kind = next((kind for kind in ENGINE_FILES if kind in base.installed_engines()), None)
     if kind is None:
         return False
     try:
         return bool(LazyModel(model, engine_cache.file_key(path)).verified_engine(kind, "float32", None))
-    except OSError:
+    except (OSError, ImportError):  # an engine may be installed without the package that writes its file
         return False
 
 

@@ -46,7 +46,7 @@ def build_onnx_model(model: EfficientNet, spec: IOSpec) -> Any:
         import onnx
     except ImportError:
         raise ImportError('writing ONNX requires onnx: pip install "effnet[export]"') from None
-    graph = _GraphBuilder(fold_batch_norm(model).float(), spec)
+    graph = _ONNXGraph(fold_batch_norm(model).float(), spec)
     graph.build()
     inputs = [_value_info(spec.input, *spec.input_tensor(model.channels))]
     outputs = [_value_info(name, "float32", ("batch", width)) for name, width in graph.outputs]
@@ -71,13 +71,13 @@ def _value_info(name: str, dtype: str, shape: tuple[int | str, ...]) -> Any:
 
 
 @dataclass(frozen=True)
-class _FeatureMap:
+class _ONNXMap:
     name: str
     size: tuple[int, int] | None  # (height, width) if the input size is fixed
 
 
 @dataclass
-class _GraphBuilder:
+class _ONNXGraph:
     """Nodes and constants of the graph, added layer by layer."""
 
     model: EfficientNet  # folded
@@ -108,14 +108,14 @@ class _GraphBuilder:
                 out = self._add_node(activation.title(), spec.output, out, **attributes)
             self.outputs.insert(0, (out, model.classes))
 
-    def _add_preprocessing(self) -> _FeatureMap:
+    def _add_preprocessing(self) -> _ONNXMap:
         """Subtract the mean from pixels and move channels first; the scale, 1 / (255 · std), goes into the stem.
 
         The mean cannot go there: the stem pads with zeros, which stand for the mean.
         """
         spec, preprocess = self.spec, self.model.preprocess
         if spec.input == "normalized":
-            return _FeatureMap(spec.input, spec.size)
+            return _ONNXMap(spec.input, spec.size)
         mean, std = (np.array(values, np.float64) * 255 for values in (preprocess.mean, preprocess.std))
         stem = self.weights["stem.conv.weight"].astype(np.float64) / std[None, :, None, None]
         self.weights["stem.conv.weight"] = stem.astype(np.float32)
@@ -123,22 +123,22 @@ class _GraphBuilder:
         if spec.input == "pixels":
             x = self._add_node("Cast", "floats", x, to=1)
         x = self._add_node("Sub", "centered", x, self._add_constant("mean", mean.astype(np.float32)))
-        return _FeatureMap(self._add_node("Transpose", "channels_first", x, perm=[0, 3, 1, 2]), spec.size)
+        return _ONNXMap(self._add_node("Transpose", "channels_first", x, perm=[0, 3, 1, 2]), spec.size)
 
-    def _add_layer(self, layer: Layer, x: _FeatureMap) -> _FeatureMap:
+    def _add_layer(self, layer: Layer, x: _ONNXMap) -> _ONNXMap:
         start = whole = x
         for operation in operations(layer):
             if operation.name.endswith("squeeze_excite.reduce"):
                 whole = x
-                x = _FeatureMap(self._add_node("GlobalAveragePool", f"{operation.name}.mean", x.name), (1, 1))
+                x = _ONNXMap(self._add_node("GlobalAveragePool", f"{operation.name}.mean", x.name), (1, 1))
             x = self._add_conv(operation, x)
             if operation.activation == "sigmoid":
-                x = _FeatureMap(self._add_node("Mul", f"{operation.name}.gated", whole.name, x.name), whole.size)
+                x = _ONNXMap(self._add_node("Mul", f"{operation.name}.gated", whole.name, x.name), whole.size)
         if layer.residual:
-            x = _FeatureMap(self._add_node("Add", f"{layer.name}.add", x.name, start.name), x.size)
+            x = _ONNXMap(self._add_node("Add", f"{layer.name}.add", x.name, start.name), x.size)
         return x
 
-    def _add_conv(self, operation: Operation, x: _FeatureMap) -> _FeatureMap:
+    def _add_conv(self, operation: Operation, x: _ONNXMap) -> _ONNXMap:
         parts = (".conv.weight", ".conv.bias") if operation.norm else (".weight", ".bias")
         weight, bias = (self._add_constant(operation.name + part) for part in parts)
         kernel, stride = operation.kernel, operation.stride
@@ -147,7 +147,7 @@ class _GraphBuilder:
         attributes |= self._padding(operation, x.size)
         y = self._add_node("Conv", operation.name, x.name, weight, bias, **attributes)
         activation = self.model.arch.activation if operation.activation == "act" else operation.activation
-        return _FeatureMap(self._add_activation(activation, operation.name, y), size)
+        return _ONNXMap(self._add_activation(activation, operation.name, y), size)
 
     def _padding(self, operation: Operation, size: tuple[int, int] | None) -> NodeAttributes:
         kernel, stride, numerics = operation.kernel, operation.stride, self.model.numerics

@@ -247,6 +247,11 @@ def test_cached_engine_does_not_import_torch(model: EfficientNet, tmp_path: Path
     assert done.stdout.strip() == "onnxruntime (1, 5) False"
 
 
+def test_cache_engine_without_onnx(model: EfficientNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert not cache_engine(model, save(model, tmp_path / "model.safetensors"))
+
+
 def test_open_cached_engine(weights: Path) -> None:
     key = engine_cache.file_key(weights)
     engine(weights, "litert")
