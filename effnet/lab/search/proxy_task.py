@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from effnet.arch import ARCHS, Arch
@@ -23,7 +24,8 @@ from effnet.data.preprocessing import normalize
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet, create
-from effnet.training.optim import make_optimizer
+from effnet.training.distributed import SingleProcess
+from effnet.training.loop import TrainStep
 from effnet.training.recipes import Recipe
 from effnet.training.schedule import LRSchedule, set_learning_rate
 
@@ -205,14 +207,14 @@ def train_proxy(
 
     Everything random depends on ``seed`` alone: weights, order, shifts and flips; with the same seed, all networks see
     the same images in the same order. ``initial_weights`` replace random ones of the same name and shape. A training
-    that diverges ends early, at chance accuracy. Without ``evaluate_test`` the test images are skipped, to save time.
+    that diverges ends early, about at chance. Without ``evaluate_test`` the test images are skipped, to save time.
     """
     start = time.perf_counter()
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        model = create(arch, classes=len(dataset.class_names)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = create(arch, classes=len(dataset.class_names))
         model.load_state_dict(matching_weights(model, initial_weights or {}), strict=False)
-        _train_model(model.train(), dataset, replace(recipe, epochs=epochs), seed)
+        _train_model(model, dataset, replace(recipe, epochs=epochs), seed)
     model.eval()
     selection_accuracy, loss = evaluate_proxy(model, dataset.selection)
     test_accuracy = None
@@ -227,31 +229,41 @@ def matching_weights(model: EfficientNet, weights: Mapping[str, Tensor]) -> dict
     return {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
 
 
+@dataclass(frozen=True)
+class _CrossEntropy:
+    """The loss of a proxy training, for `TrainStep`."""
+
+    classes: Tensor
+    label_smoothing: float
+
+    def targets(self, indices: Tensor) -> Tensor:
+        return self.classes[indices]
+
+    def __call__(self, logits: Tensor, targets: Tensor, indices: Tensor, images: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing, reduction="sum")
+
+
 def _train_model(model: EfficientNet, dataset: SearchDataset, recipe: Recipe, seed: int) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = recipe.bn_momentum
     train = dataset.train.resize(model.arch.resolution)
     batch_size = min(recipe.batch_size, len(train))
     schedule = LRSchedule(recipe, recipe.epochs, len(train) // batch_size)
-    optimizer = make_optimizer(model, recipe)
-    step = 0
-    for epoch in range(recipe.epochs):
-        for images, classes in _batches(train, batch_size, dataset.horizontal_flip, seed, epoch):
-            set_learning_rate(optimizer, schedule.learning_rate_at(step))
-            loss = F.cross_entropy(model(_preprocess(images, model)), classes, label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            step += 1
-        if not torch.isfinite(loss):
+    loss = _CrossEntropy(train.classes, recipe.label_smoothing)
+    step = TrainStep(model, recipe, loss, SingleProcess(torch.device("cpu")))
+    batches = (
+        batch
+        for epoch in range(recipe.epochs)
+        for batch in _batches(train, batch_size, dataset.horizontal_flip, seed, epoch)
+    )
+    for number, (images, indices) in enumerate(batches):
+        set_learning_rate(step.optimizer, schedule.learning_rate_at(number))
+        if not isfinite(step(images.permute(0, 2, 3, 1), indices)):
             return
 
 
 def _batches(
     train: LabeledImages, batch_size: int, horizontal_flip: bool, seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch in random order, shifted and flipped; the last, incomplete batch is dropped."""
+    """Yield the images of one epoch, shifted and flipped, and their indices; an incomplete batch is dropped."""
     generator = torch.Generator().manual_seed((seed << 16) + epoch)
     size = train.images.shape[-1]
     margin = max(1, size // SHIFT_DIVISOR)
@@ -263,7 +275,7 @@ def _batches(
         if horizontal_flip:
             flips = (torch.rand(batch_size, generator=generator) < 0.5).tolist()
             shifted = [image.flip(-1) if flip else image for image, flip in zip(shifted, flips, strict=True)]
-        yield torch.stack(shifted), train.classes[indices]
+        yield torch.stack(shifted), indices
 
 
 def _preprocess(images: Tensor, model: EfficientNet) -> Tensor:

@@ -134,7 +134,7 @@ def test_without_evaluate_test(striped: SearchDataset, tiny: Arch) -> None:
 def test_batches(striped: SearchDataset) -> None:
     part = striped.train.resize(8)
     batches = list(_batches(part, 50, True, seed=3, epoch=0))
-    assert [len(classes) for _, classes in batches] == [50, 50, 50]  # the other 42 are dropped in this epoch
+    assert [len(indices) for _, indices in batches] == [50, 50, 50]  # the other 42 are dropped in this epoch
     assert all(images.shape == (50, 3, 8, 8) and images.dtype == torch.uint8 for images, _ in batches)
     again = list(_batches(part, 50, True, seed=3, epoch=0))
     assert all(torch.equal(one[0], other[0]) for one, other in zip(batches, again, strict=True))
