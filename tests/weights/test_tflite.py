@@ -430,7 +430,7 @@ def test_labels_are_read_from_behind_the_network(tmp_path: Path) -> None:
     assert load(path).labels.names == ("crane (0)", "ant", "crane (2)", "bee")
     path = labelled(tmp_path / "m.tflite", 4, ("ant", "bee"))
     assert read_checkpoint(path).labels == Labels()
-    assert "its 2 labels are not those of its outputs, and are left out" in read_checkpoint(path).notes
+    assert "its 2 labels do not match its outputs and are ignored" in read_checkpoint(path).notes
 
 
 # What is damaged -------------------------------------------------------------------------------------------------

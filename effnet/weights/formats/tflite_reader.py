@@ -1,7 +1,8 @@
-"""A graph's operators, walked in the order in which they run: what every convolution does, in our words.
+"""TFLite files, read without TensorFlow: float32, float16 and quantized ones.
 
-Batch norm that was not folded, and biases that were not fused, are folded here in float64. Residuals and the means of
-squeeze-excites hold no numbers and are walked past.
+This is our own code because TensorFlow only runs such files and gives no weights by name. Operators are walked in the
+order in which they run, to find out what each convolution does. Batch norm that was not folded, and biases that were
+not fused, are folded here in float64. Residuals and the means of squeeze-excites hold no numbers and are walked past.
 """
 
 from __future__ import annotations
@@ -28,24 +29,16 @@ from effnet.weights.formats.tflite_writer import IO_SPEC_KEY
 from effnet.weights.key_maps import tflite_name
 
 Numbers = NDArray[Any]
-
-
 CONVOLUTION_KINDS = {"CONV_2D": "conv", "DEPTHWISE_CONV_2D": "depthwise", "FULLY_CONNECTED": "conv"}
 
 
 ARITHMETIC_OPERATORS = ("MUL", "DIV", "ADD", "SUB")
-
-
 # What leaves each number what it is, or puts it elsewhere
 PASS_THROUGH_OPERATORS = ("QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")
-
-
 ACTIVATIONS = {"RELU": "relu", "RELU6": "relu6"}
 
 
 OTHER_ACTIVATIONS = ("HARD_SWISH", "LEAKY_RELU", "PRELU", "ELU", "GELU", "TANH", "RELU_N1_TO_1", "RELU_0_TO_1")
-
-
 FUSED_ACTIVATIONS = {
     value: name for name, value in vars(tflite.ActivationFunctionType).items() if isinstance(value, int)
 }
@@ -89,7 +82,7 @@ class Convolution:
 
 @dataclass(frozen=True)
 class InputTransform:
-    """What a tensor holds of the picture: ``gain · x + offset`` of the input x, each one number or one a channel."""
+    """What a tensor holds of the image: ``gain · x + offset`` of the input x, each one number or one a channel."""
 
     gain: Numbers = field(default_factory=lambda: np.ones(()))
     offset: Numbers = field(default_factory=lambda: np.zeros(()))
@@ -109,7 +102,7 @@ class InputTransform:
 
 @dataclass
 class GraphWalk:
-    """What was found: the convolutions in order, and what the first of them sees of the picture."""
+    """What was found: the convolutions in order, and what the first of them sees of the image."""
 
     graph: TfliteGraph
     convolutions: list[Convolution] = field(default_factory=list)
@@ -288,19 +281,17 @@ def _describe_storage(tensor: TfliteTensor) -> str:
     return f"stored as {tensor.type}" if tensor.type not in ("FLOAT32", "FLOAT16", "INT8", "UINT8") else "computed"
 
 
-# How a file's network wants its pictures, from its input, its first operators and its metadata.
+# How a file's network wants its images, from its input, its first operators and its metadata.
 
 
 MeanStdArrays = tuple[NDArray[Any], NDArray[Any]]
-
-
-UNCLEAR_INPUT = "what it does to the picture before its first convolution is not understood"
+UNCLEAR_INPUT = "its preprocessing before the first convolution is unknown"
 
 
 @dataclass(frozen=True)
 class InputPreprocess:
     """``preprocess``: the fields of `Preprocess` that the file states. ``factor``: what the kernels of the stem are to
-    be multiplied by for them, one number a channel of the picture.
+    be multiplied by for them, one number a channel of the image.
     """
 
     preprocess: dict[str, Any] = field(default_factory=dict)
@@ -311,9 +302,9 @@ class InputPreprocess:
 def infer_preprocess(
     source: TfliteTensor, transform: InputTransform | None, mean_std: MeanStdArrays | None, channels: int
 ) -> InputPreprocess:
-    """What is known of pictures of ``channels`` from the graph's input and what the stem sees of it.
+    """What is known of images of ``channels`` from the graph's input and what the stem sees of it.
 
-    ``normalised``: mean and std by which the metadata says that pixels of 0 … 255 become the input. A converter moves
+    ``mean_std``: mean and std by which the metadata says that pixels of 0 … 255 become the input. A converter moves
     the division by std into the stem's kernels where it can: for a mean of the official weights it is moved back.
     """
     if transform is None:
@@ -383,13 +374,13 @@ def _undo_float32_rounding(value: float) -> float:
     return float(value)
 
 
-# From a ``.tflite`` to tensors by name: float32, float16 and quantised files alike.
+# From a ``.tflite`` to tensors by name: float32, float16 and quantized files alike.
 
 
 def read_tflite(path: Path) -> Checkpoint:
-    """Weights and biases of all convolutions as float32, and what the file says of pictures, padding and labels.
+    """Weights and biases of all convolutions as float32, and what the file says of images, padding and labels.
 
-    Quantised numbers are given back as what they mean, to the half step that quantising cost. Logits are the
+    Quantized weights are dequantized, within half a step of the original. Logits are the
     network's output: a softmax at its end is left out. Raises ``ValueError`` with one sentence for a file that is
     damaged, cut off, or does what no EfficientNet does. A file is cut off too where its metadata names labels that are
     not behind its end any more.
@@ -407,38 +398,38 @@ def _decode_checkpoint(content: bytes) -> Checkpoint:
     found = walk_graph(graph)
     facts = tflite_schema.read_metadata(graph.metadata.get(tflite_schema.METADATA_NAME, b""), content)
     if not graph.inputs:
-        raise ValueError("damaged: it takes no picture")
+        raise ValueError("damaged: it has no input")
     stem, last = found.convolutions[0], found.convolutions[-1]
-    picture = infer_preprocess(
+    stated = infer_preprocess(
         graph.tensors[graph.inputs[0]], found.input_transform, facts.mean_std, stem.weight.shape[-1]
     )
-    if METADATA_KEY in graph.metadata:  # our own file says more than can be seen in it
+    if METADATA_KEY in graph.metadata:  # our own file says more than its operators show
         if IO_SPEC_KEY in graph.metadata:
             stem.weight = _unscale_stem(stem.weight, graph.metadata[METADATA_KEY], graph.metadata[IO_SPEC_KEY])
         return Checkpoint(
             _name_tensors(found.convolutions), {METADATA_KEY: graph.metadata[METADATA_KEY].decode()}, "tflite"
         )
-    if not (picture.stem_factor == 1).all():
-        stem.weight = (stem.weight * picture.stem_factor).astype(np.float32)
-    labels, remarks = Labels(), picture.notes
+    if not (stated.stem_factor == 1).all():
+        stem.weight = (stem.weight * stated.stem_factor).astype(np.float32)
+    labels, notes = Labels(), stated.notes
     if facts.labels and last.kind == "linear" and len(facts.labels) == len(last.bias):
         labels = Labels(facts.labels)
     elif facts.labels:
-        remarks += (f"its {len(facts.labels)} labels are not those of its outputs, and are left out",)
+        notes += (f"its {len(facts.labels)} labels do not match its outputs and are ignored",)
     return Checkpoint(
         _name_tensors(found.convolutions),
         {},
         "tflite",
-        picture.preprocess,
+        stated.preprocess,
         _infer_numerics(found.convolutions),
         labels,
-        remarks,
+        notes,
     )
 
 
 def _unscale_stem(weight: NDArray[Any], header: bytes, interface: bytes) -> NDArray[Any]:
     """The stem's kernels of an exported file, into which the division by std was moved unless others are to do it."""
-    if json.loads(interface)["input"] in ("normalized", "normalised"):
+    if json.loads(interface)["input"] in ("normalized", "normalised"):  # older files; words: allow
         return weight
     std = np.array(json.loads(header)["preprocess"]["std"])
     whole: NDArray[Any] = (weight.astype(np.float64) * std * 255).astype(np.float32)

@@ -23,21 +23,15 @@ from flatbuffers.table import Table
 from numpy.typing import NDArray
 
 TFLITE_IDENTIFIER = b"TFL3"
-
-
 ALIGNMENT = 16  # of every buffer: the interpreter maps the file and computes with it in place
 
 
 MAX_PARTS = 50_000  # tensors or operators: far above any network of the family, far below what a damaged length may say
-
-
 MAX_AXES, MAX_VECTOR = 8, 1000
 
 
 # What the accessors stumble over where offsets lead out of the file, or to something else
 DECODE_ERRORS = (struct.error, TypeError, IndexError, KeyError, AttributeError, OverflowError)
-
-
 NUMPY_TYPES = {
     "FLOAT32": np.float32,
     "FLOAT16": np.float16,
@@ -48,12 +42,8 @@ NUMPY_TYPES = {
     "INT32": np.int32,
     "INT64": np.int64,
 }
-
-
 # The options that are read and written here: operator → (its table, its fields)
 _WINDOW = ("Padding", "StrideW", "StrideH", "DilationWFactor", "DilationHFactor", "FusedActivationFunction")
-
-
 OPERATOR_OPTIONS = {
     "CONV_2D": ("Conv2DOptions", _WINDOW),
     "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", (*_WINDOW, "DepthMultiplier")),
@@ -65,8 +55,6 @@ OPERATOR_OPTIONS = {
     "MEAN": ("ReducerOptions", ("KeepDims",)),
     "SOFTMAX": ("SoftmaxOptions", ("Beta",)),
 }
-
-
 Options = Mapping[str, int]
 
 
@@ -96,7 +84,7 @@ class TfliteTensor:
 
     @property
     def dequantized(self) -> NDArray[Any]:
-        """What the stored numbers mean: float32 where they are floats or quantised, integers otherwise."""
+        """What the stored numbers mean: float32 where they are floats or quantized, integers otherwise."""
         assert self.data is not None
         if not self.scale:
             return self.data.astype(np.float32) if self.data.dtype.kind == "f" else self.data
@@ -195,10 +183,10 @@ def _decode_tensor(tensor: Any, model: Any, content: bytes) -> TfliteTensor:
         raise ValueError(f"{name} has {stored.size} bytes for the shape {list(shape)}")
     else:
         data = stored.view(NUMPY_TYPES[kind]).reshape(shape)
-    quantisation = tensor.Quantization()
-    if quantisation is None or not quantisation.ScaleLength():
+    quantization = tensor.Quantization()
+    if quantization is None or not quantization.ScaleLength():
         return TfliteTensor(name, shape, kind, data)
-    scale, zero, axis = quantisation.ScaleAsNumpy(), quantisation.ZeroPointAsNumpy(), quantisation.QuantizedDimension()
+    scale, zero, axis = quantization.ScaleAsNumpy(), quantization.ZeroPointAsNumpy(), quantization.QuantizedDimension()
     many = shape[axis] if 0 <= axis < len(shape) else 1
     if len(scale) not in (1, many) or np.size(zero) not in (0, 1, len(scale)):
         raise ValueError(f"{name} has {len(scale)} scales for the shape {list(shape)}")
@@ -294,12 +282,12 @@ def _write_tensor(builder: Any, tensor: TfliteTensor, buffer: int) -> int:
         "Name": builder.CreateString(tensor.name),
     }
     if tensor.scale:
-        quantisation = {
+        quantization = {
             "Scale": builder.CreateNumpyVector(np.array(tensor.scale, np.float32)),
             "ZeroPoint": builder.CreateNumpyVector(np.array(tensor.zero_point or (0,) * len(tensor.scale), np.int64)),
             "QuantizedDimension": tensor.axis,
         }
-        fields["Quantization"] = _write_table(builder, "QuantizationParameters", quantisation)
+        fields["Quantization"] = _write_table(builder, "QuantizationParameters", quantization)
     return _write_table(builder, "Tensor", fields)
 
 
@@ -354,20 +342,14 @@ def _aligned_bytes(builder: Any, content: bytes) -> int:
 
 
 METADATA_NAME, METADATA_IDENTIFIER, LABELS_FILE = "TFLITE_METADATA", b"M001", "labels.txt"
-
-
 MODEL_NAME, MODEL_SUBGRAPHS, MODEL_PARSER = 0, 3, 7
 
 
 INPUTS, OUTPUTS = 2, 3  # of a subgraph
-
-
 TENSOR_NAME, TENSOR_CONTENT, TENSOR_UNITS, TENSOR_FILES = 0, 3, 4, 6
 
 
 IMAGE, NORMALIZATION, AXIS_LABELS, VALUE_LABELS, RGB = 2, 1, 2, 3, 1
-
-
 MAX_LABELS_BYTES = 2**24  # bytes
 
 
@@ -464,14 +446,14 @@ def build_metadata(
     Its input, ``image``, takes pixels of 0 … 255; with ``ranged`` false something else, of which nothing is said.
     """
     builder = flatbuffers.Builder(1024)
-    picture = {TENSOR_NAME: builder.CreateString(image)}
+    image_info = {TENSOR_NAME: builder.CreateString(image)}
     if ranged:
-        colours = _write_fields(builder, 2, {0: _Byte(RGB)})
-        picture[TENSOR_CONTENT] = _write_fields(builder, 2, {0: _Byte(IMAGE), 1: colours})
+        color = _write_fields(builder, 2, {0: _Byte(RGB)})
+        image_info[TENSOR_CONTENT] = _write_fields(builder, 2, {0: _Byte(IMAGE), 1: color})
         mean, std = (builder.CreateNumpyVector(np.array([value], np.float32)) for value in (0, 1))
         unit = _write_fields(builder, 2, {0: _Byte(NORMALIZATION), 1: _write_fields(builder, 2, {0: mean, 1: std})})
-        picture[TENSOR_UNITS] = _write_offsets(builder, [unit])
-    inputs = _write_offsets(builder, [_write_fields(builder, 7, picture)])
+        image_info[TENSOR_UNITS] = _write_offsets(builder, [unit])
+    inputs = _write_offsets(builder, [_write_fields(builder, 7, image_info)])
     answers = [{TENSOR_NAME: builder.CreateString(each)} for each in outputs or ("logits" if labels else "output",)]
     if labels:
         file = _write_fields(builder, 5, {0: builder.CreateString(LABELS_FILE), 2: _Byte(AXIS_LABELS)})

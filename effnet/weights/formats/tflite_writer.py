@@ -1,4 +1,8 @@
-"""From a network to a ``.tflite`` that any TFLite interpreter runs."""
+"""TFLite files that any TFLite interpreter runs, written without TensorFlow.
+
+This is our own code because the converter takes TensorFlow and rearranges weights and normalization so that they cannot
+be read back.
+"""
 
 from __future__ import annotations
 
@@ -27,31 +31,30 @@ IO_SPEC_KEY = "effnet.interface"  # what an exported file takes and gives, as `e
 
 
 def write_tflite(path: Path, suffix: str, tensors: dict[str, torch.Tensor], model: EfficientNet) -> None:
-    """``tensors``, folded and named as in the layout "tflite", and the graph of ``model`` around them.
+    """Write ``tensors``, folded and named as in the layout "tflite", with the graph of ``model``.
 
-    Input: (1, height, width, channels) float32, pixels of 0 … 255 in RGB; the normalisation is inside, step by step as
-    in ``model.preprocess``. Output: (1, classes) logits, without a softmax; without a classifier the embedding. Both
-    sides of the input may be resized. The whole contract lies in the metadata under "effnet", as in our own files; the
-    labels and the range of pixels also where TFLite's own tools look for them.
-    Raises ``ValueError`` for a network above 2 GiB.
+    Input: (1, H, W, channels) float32, RGB pixels of 0 … 255, normalized inside, step by step. Output: (1, classes)
+    logits, or the embedding of a network without a classifier. Both sides of the input may be resized. All metadata is
+    stored as "effnet"; labels and pixel range also where TFLite's own tools look for them. Raises ``ValueError`` for a
+    network above 2 GiB.
     """
     plan = _GraphBuilder(model, {name: tensor.float().numpy() for name, tensor in tensors.items()})
-    said = {
+    metadata = {
         METADATA_KEY: model.metadata.to_json().encode(),
         tflite_schema.METADATA_NAME: tflite_schema.build_metadata(model.arch.name, model.labels.names),
     }
-    path.write_bytes(encode_tflite(plan.build(said)))
+    path.write_bytes(encode_tflite(plan.build(metadata)))
     if model.labels.names:
         tflite_schema.append_labels(model.labels.names, path)
 
 
 @dataclass(frozen=True)
 class TfliteIO:
-    """What stands before and behind the network in an exported file.
+    """Inputs and outputs of an exported file.
 
     ``input``: "pixels", uint8 (1, H, W, C) of 0 … 255; "floats", the same as float32; "normalized", float32
-    (1, C, H, W) that has been through mean and std. ``output``: "probabilities", "logits" or "values"; ``embedding``:
-    whether it is given too. ``half``: weights are stored in 16 bits, and are float32 again when the file is opened.
+    (1, C, H, W). ``output``: "probabilities", "logits" or "values"; ``embedding``: also output the embedding.
+    ``float16``: store weights as float16, which the interpreter converts to float32.
     """
 
     input: str = "pixels"
@@ -63,17 +66,17 @@ class TfliteIO:
 def write_tflite_export(
     path: Path, tensors: dict[str, torch.Tensor], model: EfficientNet, io: TfliteIO, texts: Mapping[str, str]
 ) -> None:
-    """A file for those who only run it: as `write` does, between ``ends``, and with ``texts`` by name as its metadata.
+    """Write a file for inference only: like `write_tflite`, with other inputs and outputs and ``texts`` as metadata.
 
-    The texts also lie in the archive behind the flatbuffer, beside the labels: Python's ``zipfile`` reads them.
-    ``texts`` must have "effnet.interface", by which `read` finds the stem's weights again.
+    The texts are also in the archive at the end of the file, where Python's ``zipfile`` reads them. ``texts`` must have
+    "effnet.interface", from which `read_tflite` restores the stem's weights.
     """
     plan = _GraphBuilder(model, {name: tensor.float().numpy() for name, tensor in tensors.items()}, io)
     graph = plan.build({name: text.encode() for name, text in texts.items()})
     outputs = [graph.tensors[index].name for index in graph.outputs]
     labels = model.labels.names
-    told = tflite_schema.build_metadata(model.arch.name, labels, io.input, outputs, ranged=io.input != "normalized")
-    path.write_bytes(encode_tflite(replace(graph, metadata={**graph.metadata, tflite_schema.METADATA_NAME: told})))
+    metadata = tflite_schema.build_metadata(model.arch.name, labels, io.input, outputs, ranged=io.input != "normalized")
+    path.write_bytes(encode_tflite(replace(graph, metadata={**graph.metadata, tflite_schema.METADATA_NAME: metadata})))
     if labels:
         tflite_schema.append_labels(labels, path)
     tflite_schema.append_files(texts, path)
@@ -81,7 +84,7 @@ def write_tflite_export(
 
 @dataclass(frozen=True)
 class _FeatureMap:
-    """A map in the graph: the index of its tensor, and (height, width, channels)."""
+    """A feature map: the index of its tensor, and (height, width, channels)."""
 
     index: int
     size: tuple[int, int, int]
@@ -89,16 +92,16 @@ class _FeatureMap:
 
 @dataclass
 class _GraphBuilder:
-    """Tensors and operators as they are laid out, one layer after the other."""
+    """Tensors and operators, added one layer after the other."""
 
     model: EfficientNet
     weights: dict[str, NDArray[Any]]
-    io: TfliteIO | None = None  # None: as `write` has them
+    io: TfliteIO | None = None  # None: as in `write_tflite`
     tensors: list[TfliteTensor] = field(default_factory=list)
     operators: list[TfliteOperator] = field(default_factory=list)
 
-    def build(self, said: Mapping[str, bytes]) -> TfliteGraph:
-        """The whole network; ``said``: its metadata."""
+    def build(self, metadata: Mapping[str, bytes]) -> TfliteGraph:
+        """Return the whole network with ``metadata``."""
         model = self.model
         self.names = tflite_key_map(model.arch, model.classes)
         x = self._normalize_step_by_step() if self.io is None else self._normalize(self.io.input)
@@ -113,10 +116,10 @@ class _GraphBuilder:
                 kind, options = ("LOGISTIC", {}) if model.labels.task == "multilabel" else ("SOFTMAX", {"Beta": 1})
                 answer = self._add_operator("probabilities", shape, kind, (answer,), options)
             outputs = [answer, *(outputs if self.io and self.io.embedding else ())]
-        return TfliteGraph(tuple(self.tensors), tuple(self.operators), (0,), tuple(outputs), said)
+        return TfliteGraph(tuple(self.tensors), tuple(self.operators), (0,), tuple(outputs), metadata)
 
     def _normalize_step_by_step(self) -> _FeatureMap:
-        """Pictures of 0 … 255, step by step as in the contract, so that whoever reads the file sees all of it."""
+        """Normalize images of 0 … 255 step by step, so that readers of the file see all of it."""
         model = self.model
         x = self._add_activation("image", (*model.preprocess.size, model.channels))
         for name, kind, values in (
@@ -129,9 +132,9 @@ class _GraphBuilder:
         return x
 
     def _normalize(self, given: str) -> _FeatureMap:
-        """Pictures less their mean; what remains, 1 / (255 · std), goes into the stem and costs nothing there.
+        """Subtract the mean; the rest of the normalization, 1 / (255 · std), is folded into the stem.
 
-        The mean cannot: the stem pads with zeros what the mean has been taken from.
+        The mean cannot be: the stem pads with zeros after it was subtracted.
         """
         seen, channels = self.model.preprocess, self.model.channels
         size = (*seen.size, channels)
