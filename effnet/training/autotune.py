@@ -1,9 +1,9 @@
-"""Measurements before a run: epochs within a time budget, accumulation steps, whether to use torch.compile."""
+"""Measurements before a run: epochs that fit a time budget, gradient accumulation steps, whether to use torch.compile."""
 
 from __future__ import annotations
 
 import copy
-from math import ceil
+from math import ceil, prod
 
 import torch
 from torch import Tensor
@@ -67,8 +67,9 @@ def compiling_pays_off(
     """
     if distributed.device.type != "cuda" or recipe.progressive is not None:
         return False
-    batch, side = -(-recipe.batch_size // distributed.world_size), model.preprocess.size[0]
-    images = torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8, device=distributed.device)
+    batch = -(-recipe.batch_size // distributed.world_size)
+    shape = (batch, *model.preprocess.size, 3)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=distributed.device)
     indices = torch.arange(batch) % image_count
     process = SingleProcess(distributed.device, distributed.precision)
     eager = TrainStep(copy.deepcopy(model), recipe, loss, process)
@@ -112,12 +113,15 @@ def has_large_activations(model: EfficientNet, recipe: Recipe, processes: Single
 def _largest_batch(model: EfficientNet, recipe: Recipe, processes: SingleProcess) -> tuple[int, float]:
     """Return this process's share of a batch, and the activation bytes per image at the largest size of the recipe."""
     batch: int = -(-recipe.batch_size // processes.world_size)
-    side = max(*model.preprocess.size, *(phase.image_size or 0 for phase in recipe.phases(recipe.epochs)))
-    return batch, activation_bytes_per_image(model, recipe, side, processes)
+    phase_sides = [phase.image_size or 0 for phase in recipe.phases(recipe.epochs)]
+    size = max(model.preprocess.size, *((side, side) for side in phase_sides), key=prod)
+    return batch, activation_bytes_per_image(model, recipe, size, processes)
 
 
-def activation_bytes_per_image(model: EfficientNet, recipe: Recipe, side: int, processes: SingleProcess) -> float:
-    """Return the bytes that the forward pass keeps for the backward pass, per image of ``side`` pixels."""
+def activation_bytes_per_image(
+    model: EfficientNet, recipe: Recipe, size: tuple[int, int], processes: SingleProcess
+) -> float:
+    """Return the bytes that the forward pass keeps for the backward pass, per image of ``size`` (height, width)."""
     trial = copy.deepcopy(model)
     prepare_model(trial, recipe)
     trial.train()
@@ -130,7 +134,7 @@ def activation_bytes_per_image(model: EfficientNet, recipe: Recipe, side: int, p
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    images = torch.zeros(2, side, side, 3, dtype=torch.uint8, device=processes.device)
+    images = torch.zeros(2, *size, 3, dtype=torch.uint8, device=processes.device)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), processes.autocast():
         logits = trial(normalize(images, trial.preprocess))
     del logits  # it holds what was saved

@@ -44,9 +44,9 @@ def build_model(config: TrainConfig, labels: Labels) -> EfficientNet:
     model.labels = labels
     # Training crops are resized by Pillow's filters
     model.preprocess = replace(model.preprocess, resampling="pil")
-    size = config.image_size or recipe.image_size
-    if size is not None:
-        model.preprocess = replace(model.preprocess, size=check_size(size))
+    image_size = recipe.image_size if config.image_size is None else config.image_size
+    if image_size is not None:
+        model.preprocess = replace(model.preprocess, size=check_size(image_size, "image_size"))
     return model
 
 

@@ -32,7 +32,7 @@ from effnet.training.loop import Trainer, TrainingDiverged, is_out_of_memory, ma
 from effnet.training.losses import Teacher, TrainingLoss
 from effnet.training.lr_finder import sweep_model
 from effnet.training.recipes import Phase, Recipe
-from effnet.training.report import DataSummary, RunCost, write_report
+from effnet.training.report import RunCost, write_report
 from effnet.training.run_dir import RunDir, TrainResult
 from effnet.training.validation import EVAL_BATCH_SIZE, scale_logits, score_model
 from effnet.weights import save
@@ -76,7 +76,7 @@ def train(
         batch_size: Global batch size; the learning rate is scaled linearly with it.
         learning_rate: Peak learning rate at the recipe's ``lr_reference_batch``; ``"find"`` for a sweep.
         seed: The same seed gives the same model on the same machine.
-        image_size: Side or (height, width) in pixels, in place of the network's.
+        image_size: Side in pixels or (height, width), in place of the network's.
         select_on: ``"holdout"`` to hold out a part of the training set for model selection, or ``"val"``.
         teacher: A model with the same classes to distill from.
         resume: Continue the run in ``out``, with the same result as without interruption; start it if there is none,
@@ -370,12 +370,15 @@ class _Run:
             skipped=self.plan.skipped,
             seconds=self.trainer.elapsed_seconds if self.trainer else self.stopwatch.seconds,
         )
-        data = DataSummary(self.config.data_source, self.plan.splits)
-        cost = RunCost.measure(
-            result.seconds, self.distributed.device, self.distributed.world_size, self.distributed.precision
-        )
         write_report(
-            self.run_dir.report, result, self.model, self.recipe, data=data, cost=cost, command=self.config.command
+            self.run_dir.report,
+            result,
+            self.model,
+            self.recipe,
+            splits=self.plan.splits,
+            source=self.config.data_source,
+            cost=RunCost.measure(result.seconds, self.distributed),
+            command=self.config.command,
         )
         self.run_dir.write_result(result)
 

@@ -20,10 +20,10 @@ RECIPE = Recipe(name="test", epochs=1, batch_size=32)
 
 def test_bytes_are_counted_by_the_picture_and_its_area() -> None:
     model, place = create("nano", 5), Distributed("cpu")
-    small, large = (autotune.activation_bytes_per_image(model, RECIPE, side, place) for side in (32, 64))
+    small, large = (autotune.activation_bytes_per_image(model, RECIPE, (side, side), place) for side in (32, 64))
     assert large / small == pytest.approx(4, rel=0.1)
     model.gradient_checkpointing = True
-    assert autotune.activation_bytes_per_image(model, RECIPE, 64, place) < 0.3 * large
+    assert autotune.activation_bytes_per_image(model, RECIPE, (64, 64), place) < 0.3 * large
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -31,7 +31,7 @@ def test_a_batch_is_parted_where_memory_is_short(monkeypatch: pytest.MonkeyPatch
     model, place, recorder = create("nano", 5), Distributed("cpu"), Recorder()
     assert autotune.choose_accumulation_steps(model, RECIPE, place, recorder) == 1
     assert not recorder.messages
-    need = 32 * autotune.activation_bytes_per_image(model, RECIPE, 32, place) * autotune.MEMORY_MARGIN
+    need = 32 * autotune.activation_bytes_per_image(model, RECIPE, (32, 32), place) * autotune.MEMORY_MARGIN
     monkeypatch.setattr(autotune, "available_memory", lambda: int(need / 3.5))
     assert autotune.choose_accumulation_steps(model, RECIPE, place, recorder) == 4
     assert recorder.messages[0].endswith("using 4 gradient accumulation steps")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from dataclasses import replace
-from hashlib import sha256
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -24,10 +24,17 @@ from effnet.evaluation.metrics import score_classes, score_multilabel, score_reg
 from effnet.metadata import Labels
 from effnet.net import EfficientNet, create
 from effnet.training.callbacks import EpochMetrics
+from effnet.training.data_plan import fingerprint_splits
 from effnet.training.recipes import FINETUNE, PROBE, SCRATCH
-from effnet.training.report import DataSummary, RunCost, write_report
-from effnet.training.report.evaluation_sections import MAX_CONFUSED_PAIRS, MAX_MISTAKES, MAX_UNCERTAIN, wilson_interval
-from effnet.training.report.html import MAX_ROWS, format_count, format_duration
+from effnet.training.report import RunCost, write_report
+from effnet.training.report.evaluation_sections import (
+    MAX_CONFUSED_PAIRS,
+    MAX_MISTAKES,
+    MAX_ROWS,
+    MAX_UNCERTAIN,
+    wilson_interval,
+)
+from effnet.training.report.report import _format_count, _format_duration
 from effnet.training.run_dir import TrainResult
 
 VOID = {"meta", "img", "br"}
@@ -86,6 +93,18 @@ def result(
     return TrainResult(Path("my runs/one/model.safetensors"), chosen, {"holdout": found}, history, None, ())
 
 
+def holdout(model: EfficientNet, sources: Mapping[str, ImageSource]) -> dict[str, ImageDataset]:
+    labels = range(len(model.labels.names))
+    label = (
+        0
+        if model.labels.task == "classification"
+        else (0,)
+        if model.labels.task == "multilabel"
+        else (0.0,) * len(labels)
+    )
+    return {"holdout": ImageDataset(tuple(Item(source, label, name) for name, source in sources.items()), model.labels)}
+
+
 @pytest.fixture(scope="module")
 def model() -> EfficientNet:
     made = create("nano", 3)
@@ -96,23 +115,23 @@ def model() -> EfficientNet:
 
 def test_tells_what_happened(tmp_path: Path, model: EfficientNet) -> None:
     found = replace(evaluation(["cat", "dog", "owl"]), skipped=("late.jpg is gone",))
-    run = replace(result(found), probe_metric=0.7125, skipped=("a/<b>.jpg is not a picture",))
+    run = replace(result(found), probe_metric=0.7125, skipped=("a/<b>.jpg is not an image",))
     write_report(tmp_path / "report.html", run, model, FINETUNE)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     right = round(found.top1 * 60)
     low, high = wilson_interval(right, 60)
     for text in (
-        *(f"{found.top1:.2%}", f"{right} of 60 pictures", f"{100 * low:.1f}–{high:.1%}", f"{found.loss:.3f}"),
+        *(f"{found.top1:.2%}", f"{right} of 60 held-out images", f"{100 * low:.1f}–{high:.1%}", f"{found.loss:.3f}"),
         *(f"{found.calibration_error:.3f}", "nano", "random weights", "made <by> a test", "32 × 32"),
         *("0.625 after epoch 2 of 3", "71.25%", "late.jpg is gone", "a/<b>.jpg is not an image"),
         *("effnet predict photo.jpg --model 'my runs/one/model.safetensors'", "learning rate", "0.0003"),
         *(f"{one.recall:.1%}" for one in found.classes),
-        *(f"{one.probability:.1%} sure" for one in found.mistakes[:MAX_MISTAKES]),
+        *(f"confidence {one.probability:.1%}" for one in found.mistakes[:MAX_MISTAKES]),
         *(f"{one.other_probability:.1%}" for one in found.uncertain[:MAX_UNCERTAIN]),
-        *("3 min 33 s", "1 min 2 s", format_count(count("nano", classes=3).macs), "python 3."),
+        *("3 min 33 s", "1 min 2 s", _format_count(count("nano", classes=3).macs), "python 3."),
     ):
         assert text in page.said, text
-    for text in ("Top-5", "Command", "Fingerprint", "Peak memory", "Computed on"):  # not told, so not shown
+    for text in ("Top-5", "Command", "Fingerprint", "Peak memory", "Computed on"):  # not given, so omitted
         assert text not in page.said
     assert [tag for tag, _ in page.tags].count("svg") == 5
     drawn = [attributes["aria-label"] or "" for tag, attributes in page.tags if tag == "svg"]
@@ -122,15 +141,15 @@ def test_tells_what_happened(tmp_path: Path, model: EfficientNet) -> None:
 
 def test_reaches_for_nothing_outside(tmp_path: Path, model: EfficientNet) -> None:
     found = evaluation(["cat", "dog", "owl"])
-    pictures = {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes}
-    write_report(tmp_path / "report.html", result(found), model, SCRATCH, pictures)
+    pictures = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes})
+    write_report(tmp_path / "report.html", result(found), model, SCRATCH, splits=pictures)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert set(re.findall(r"\w+://[^\"\s<]*", text)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
     assert not re.search(r"@import|<script|<link|<iframe|javascript:", text)
     for _, attributes in Page(text).tags:
         assert (attributes.get("src") or "data:").startswith("data:")
         assert (attributes.get("href") or "#").startswith("#")
-    write_report(tmp_path / "again.html", result(found), model, SCRATCH, pictures)
+    write_report(tmp_path / "again.html", result(found), model, SCRATCH, splits=pictures)
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == text
 
 
@@ -149,7 +168,7 @@ def test_probe_without_history_or_mistakes(tmp_path: Path, model: EfficientNet) 
     write_report(tmp_path / "report.html", run, model, PROBE)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "nothing else was trained" in page.said
-    assert "None: every picture was right." in page.said
+    assert "None: every image was right." in page.said
     assert [tag for tag, _ in page.tags].count("svg") == 2
 
 
@@ -167,11 +186,11 @@ def test_many_classes_one_of_them_empty(tmp_path: Path, model: EfficientNet) -> 
 
 
 def test_choosing_on_what_is_reported_is_said(tmp_path: Path, model: EfficientNet) -> None:
-    run = replace(result(evaluation(["cat", "dog"])), evaluations={"val (chosen by)": evaluation(["cat", "dog"])})
+    run = replace(result(evaluation(["cat", "dog"])), evaluations={"val (selection)": evaluation(["cat", "dog"])})
     write_report(tmp_path / "report.html", run, model, SCRATCH)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "no choice has seen" not in page.said
-    assert "on which choices were made" in page.said
+    assert "which choices were made on" in page.said
 
 
 def decoded(page: Page) -> list[Image.Image]:
@@ -187,16 +206,13 @@ def test_pictures_with_their_maps(tmp_path: Path, model: EfficientNet) -> None:
     found = replace(evaluation(["cat", "dog", "owl"], strength=1.0), uncertain=())
     large, tiny, gone = found.mistakes[:3]
     Image.new("RGB", (1200, 600), "red").save(tmp_path / "large.jpg")
-    pictures: dict[str, ImageSource] = {
-        large.image: tmp_path / "large.jpg",
-        tiny.image: np.full((8, 8, 3), 200, np.uint8),
-        gone.image: tmp_path / "gone.jpg",
-    }
-    write_report(tmp_path / "report.html", result(found), model, SCRATCH, pictures)
+    sources = {large.image: tmp_path / "large.jpg", tiny.image: np.full((8, 8, 3), 200, np.uint8)}
+    pictures = holdout(model, sources | {gone.image: tmp_path / "gone.jpg"})
+    write_report(tmp_path / "report.html", result(found), model, SCRATCH, splits=pictures)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert [image.size for image in decoded(page)] == [(160, 80), (160, 160), (160, 160), (160, 160)]
     alts = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
-    assert alts == ["", f"what speaks for {large.predicted}", "", f"what speaks for {tiny.predicted}"]
+    assert alts == ["", f"evidence for {large.predicted}", "", f"evidence for {tiny.predicted}"]
 
 
 def test_the_map_lies_where_the_class_is(tmp_path: Path) -> None:
@@ -213,7 +229,7 @@ def test_the_map_lies_where_the_class_is(tmp_path: Path) -> None:
         model.classifier.weight[1] = towards / towards.norm()
         model.classifier.weight[0] = -model.classifier.weight[1]
     found = score_classes(np.array([[0.0, 1.0]]), np.array([0]), ["dark", "bright"], ["a.jpg"])
-    write_report(tmp_path / "report.html", result(found), model, SCRATCH, {"a.jpg": left})
+    write_report(tmp_path / "report.html", result(found), model, SCRATCH, splits=holdout(model, {"a.jpg": left}))
     images = decoded(Page((tmp_path / "report.html").read_text(encoding="utf-8")))
     assert len(images) == 4  # as a mistake, and as one of the most uncertain
     seen = np.asarray(images[1].convert("RGB")).astype(int)
@@ -226,21 +242,18 @@ def test_what_is_told_is_shown(tmp_path: Path, model: EfficientNet) -> None:
     pictures = ImageDataset(items, model.labels)
     names = [item.name for item in items[6:]]
     found = score_classes(np.eye(3)[[1, 0, 2, 0, 1, 2]] * 2.0, pictures.targets[6:], model.labels.names, names)
-    data = DataSummary(
-        "photos & more", {part: pictures.subset(which) for part, which in zip(PARTS, SHARES, strict=True)}
-    )
+    splits = {part: pictures.subset(which) for part, which in zip(PARTS, SHARES, strict=True)}
     cost = RunCost(5025, 2_100_000_000, 7_000_000_000, "A <fast> GPU", 4, "bfloat16")
-    write_report(
-        tmp_path / "report.html", result(found), model, FINETUNE, cost=cost, data=data, command="effnet train 'a b'"
-    )
+    run = {"splits": splits, "source": "photos & more", "cost": cost, "command": "effnet train 'a b'"}
+    write_report(tmp_path / "report.html", result(found), model, FINETUNE, **run)  # type: ignore[arg-type]
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     for text in (
-        *("photos & more", data.fingerprint, "effnet train 'a b'", "1 h 23 min", "2.1 GB", "7 GB"),
-        *("4 × A <fast> GPU, bfloat16", "Learned from", "Reported on: holdout"),
+        *("photos & more", fingerprint_splits(splits), "effnet train 'a b'", "1 h 23 min", "2.1 GB", "7 GB"),
+        *("4 × A <fast> GPU, bfloat16", "Training", "Reported on: holdout"),
         '"layer_lr_decay": 1.0',
     ):
         assert text in page.said, text
-    rows = re.search(r"learned from .*?owl (.*?)Pictures left out", page.said, re.DOTALL)
+    rows = re.search(r"model selection .*?owl (.*?)Skipped images", page.said, re.DOTALL)
     assert rows
     assert rows[1].split() == ["1", "1", "2"]
     mistakes = 2 * len(found.mistakes) + 2 * len(found.uncertain)  # the pictures come from the data
@@ -251,28 +264,6 @@ PARTS = ("train", "selection", "holdout")
 SHARES = (range(3), range(3, 6), range(6, 12))
 
 
-def test_fingerprint() -> None:
-    items = [Item(np.zeros((8, 8, 3), np.uint8), label, name) for label, name in ((0, "b"), (1, "a"))]
-    labels = Labels(("cat", "dog"))
-    data = DataSummary("", {"fit": ImageDataset(tuple(items), labels), "val": ImageDataset((), labels)})
-    assert data.fingerprint == sha256(b"fit\ta\tdog\nfit\tb\tcat\n").hexdigest()
-    assert DataSummary("elsewhere", {"fit": ImageDataset(tuple(items[::-1]), labels)}).fingerprint == data.fingerprint
-    others = [
-        DataSummary("", {"select": ImageDataset(tuple(items), labels)}),
-        DataSummary("", {"fit": ImageDataset(tuple(items), Labels(("cat", "owl")))}),
-        DataSummary("", {"fit": ImageDataset((items[0], replace(items[1], name="c")), labels)}),
-    ]
-    assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 4
-    several = ImageDataset(
-        (replace(items[0], label=(0, 1)), replace(items[1], label=())), Labels(labels.names, "multilabel")
-    )
-    assert DataSummary("", {"fit": several}).fingerprint == sha256(b"fit\ta\t\nfit\tb\tcat|dog\n").hexdigest()
-    values = ImageDataset((replace(items[0], label=(0.5, -2.0)),), Labels(labels.names, "regression"))
-    assert DataSummary("", {"fit": values}).fingerprint == sha256(b"fit\tb\t0.5|-2.0\n").hexdigest()
-    broken = ImageDataset((replace(items[0], name="\udcff\ud800"),), labels)
-    assert len(DataSummary("", {"fit": broken}).fingerprint) == 64
-
-
 def test_any_of_the_labels(tmp_path: Path, model: EfficientNet) -> None:
     names = ["cat", "dog", "owl", "<gnu>"]
     dice = np.random.default_rng(0)
@@ -281,15 +272,15 @@ def test_any_of_the_labels(tmp_path: Path, model: EfficientNet) -> None:
     found = score_multilabel(
         dice.normal(0, 1, (40, 4)) + 2 * wanted - 1, wanted, names, [f"{n}.jpg" for n in range(40)]
     )
-    pictures = {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes}
+    pictures = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes})
     other = replace(model.labels, task="multilabel")
     before, model.labels = model.labels, other
-    write_report(tmp_path / "report.html", result(found), model, FINETUNE, pictures)
+    write_report(tmp_path / "report.html", result(found), model, FINETUNE, splits=pictures)
     model.labels = before
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     for text in (
         *(f"{found.mean_average_precision:.2%}", "mean average precision", f"{found.label_accuracy:.2%}"),
-        *(f"{found.exact_match:.2%}", "Labels right", "was missed", "is not there", "3 labels, any of which"),
+        *(f"{found.exact_match:.2%}", "Label accuracy", "was missed", "is not present", "3 labels"),
         *(f"{one.average_precision:.1%}" for one in found.labels if one.average_precision is not None),
         *(f"{one.recall:.1%}" for one in found.labels if one.images),
         *(f"{one.probability:.1%}" for one in found.mistakes[:MAX_MISTAKES]),
@@ -309,9 +300,9 @@ def test_values(tmp_path: Path, model: EfficientNet) -> None:
     found = score_regression(
         wanted + dice.normal(0, 3, (40, 3)), wanted, model.labels.names, [f"{n}.jpg" for n in range(40)]
     )
-    pictures = {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes}
+    pictures = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes})
     before, model.labels = model.labels, replace(model.labels, task="regression")
-    write_report(tmp_path / "report.html", replace(result(found), probe_metric=0.875), model, FINETUNE, pictures)
+    write_report(tmp_path / "report.html", replace(result(found), probe_metric=0.875), model, FINETUNE, splits=pictures)
     model.labels = before
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     for text in (
@@ -333,7 +324,7 @@ def test_values(tmp_path: Path, model: EfficientNet) -> None:
     [(0.25, "0.25 s"), (31.4, "31.4 s"), (59.97, "1 min 0 s"), (93, "1 min 33 s"), (86399, "23 h 59 min")],
 )
 def test_durations(seconds: float, told: str) -> None:
-    assert format_duration(seconds) == told
+    assert _format_duration(seconds) == told
 
 
 def test_wilson() -> None:

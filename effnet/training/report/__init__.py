@@ -1,5 +1,4 @@
-"""The page that a run leaves: how it went, how good its model is, what it cost, and of what it was made."""
+"""The report of a run, an HTML page: course, quality, cost and settings."""
 
+from effnet.training.report.report import RunCost as RunCost
 from effnet.training.report.report import write_report as write_report
-from effnet.training.report.run_sections import DataSummary as DataSummary
-from effnet.training.report.run_sections import RunCost as RunCost

@@ -1,129 +1,156 @@
-"""Whether probabilities mean what they say, as a diagram and in words."""
+"""Sections of the report that an evaluation fills, by task: headline, confusion, calibration, mistakes, tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from io import BytesIO
 from math import sqrt
+from typing import Any
 
-from effnet.draw.training_plots import plot_confusion_matrix, plot_reliability, plot_true_vs_predicted
-from effnet.evaluation.metrics import (
-    CalibrationBin,
-    ClassMetrics,
-    Evaluation,
-    LabelMetrics,
-    MultiLabelEvaluation,
-    RegressionEvaluation,
-)
-from effnet.training.report.html import (
-    ImageGallery,
-    card_list,
-    collapsible,
-    escape_html,
-    plot_grid,
-    share_bar,
-    stat_tiles,
-    table,
-)
+import numpy as np
+from jinja2 import PackageLoader
+from markupsafe import Markup
+from PIL import Image
+from PIL.Image import Resampling
 
-
-def calibration_section(bins: Sequence[CalibrationBin], error: float, what: str, caption: str) -> str:
-    """The reliability diagram of ``bins``, the calibration ``error``, and ``words`` on how to read it.
-
-    ``what`` the bins count: pictures, or labels. Empty where there are no numbers.
-    """
-    total = sum(one.images for one in bins)
-    if not total:
-        return ""
-    plot = plot_reliability(
-        [(one.images, one.confidence, one.accuracy) for one in bins],
-        f"reliability diagram: the share that is right by how sure, in {len(bins)} bins",
-    )
-    over = sum(one.images * (one.confidence - one.accuracy) for one in bins) / total
-    verdict = "On average it is as sure as it is right."
-    if abs(over) >= 0.005:
-        verdict = (
-            f"On average it is {100 * abs(over):.1f} points {'surer' if over > 0 else 'less sure'} than it is right."
-        )
-    return (
-        f"<figure>{plot}</figure><p>{verdict} {caption}. The orange lines are how sure it was; the mean gap between bar "
-        f"and line, by the number of {what}, is the calibration error, {error:.3f}. Bins of few {what} say little.</p>"
-    )
-
-
-# What came out where exactly one class is right.
-
+from effnet.data import ImageError, read_image
+from effnet.data.image_io import ImageSource, load_input
+from effnet.draw import html_page, training_plots
+from effnet.evaluation import AnyEvaluation
+from effnet.evaluation.metrics import CalibrationBin, Evaluation, MultiLabelEvaluation, RegressionEvaluation
+from effnet.explanation import class_activation_maps, overlay
+from effnet.net import EfficientNet
 
 MAX_MATRIX_CLASSES = 30  # beyond, the most confused pairs are listed
-
-
 MAX_CONFUSED_PAIRS = 15
-
-
 MAX_MISTAKES = 24
-
-
 MAX_UNCERTAIN = 12
+MAX_SCATTER_PLOTS = 8
+MAX_ROWS = 40  # of a table, before the rest is collapsed
+THUMBNAIL_SIDE = 160  # pixels
+
+Card = tuple[str, Markup, list[tuple[str, str]]]  # name, caption, thumbnails (alt text, data URL)
+Sections = list[tuple[str, Markup | str]]  # title and content; without content it is omitted
 
 
-RELIABILITY_CAPTION = (
-    "A bar is the share of predictions of about this confidence that are right: of 10 at 80%, it should be 8"
-)
+class _Elements:
+    """The macros of ``elements.html`` as functions that return `Markup`; the template is loaded at the first use."""
+
+    @cached_property
+    def _module(self) -> Any:
+        environment = html_page.make_environment(PackageLoader("effnet.training.report", "."))
+        return environment.get_template("elements.html").module
+
+    def __getattr__(self, name: str) -> Callable[..., Markup]:
+        macro: Callable[..., Markup] = getattr(self._module, name)
+        return macro
 
 
-def classification_headline(found: Evaluation, image_description: str) -> str:
-    """The figure to quote, and those beside it; ``seen`` says of which pictures."""
-    classes = found.classes
+elements = _Elements()
+
+
+def describe_evaluation(found: AnyEvaluation, images: str, gallery: ImageGallery) -> tuple[Markup, Sections]:
+    """Return the headline and the sections of an evaluation; ``images`` says of which images."""
+    if isinstance(found, MultiLabelEvaluation):
+        return _multilabel_headline(found, images), _multilabel_sections(found, gallery)
+    if isinstance(found, RegressionEvaluation):
+        return _regression_headline(found, images), _regression_sections(found, gallery)
+    return _classification_headline(found, images), _classification_sections(found, gallery)
+
+
+class ImageGallery:
+    """The images of an evaluation by name, and the network that was evaluated."""
+
+    def __init__(self, model: EfficientNet, images: Mapping[str, ImageSource]) -> None:
+        self.model, self.images = model, images
+
+    def card(self, name: str, caption: str, class_name: str, **values: object) -> Card:
+        """Return an image, the class activation map of ``class_name``, and ``caption``, whose ``values`` are escaped.
+
+        Without images if the image is not given or cannot be read any more.
+        """
+        return name, Markup(caption).format(**values), self._thumbnails(name, class_name)
+
+    def _thumbnails(self, name: str, class_name: str) -> list[tuple[str, str]]:
+        if name not in self.images:
+            return []
+        source = self.images[name]
+        try:
+            photo = read_image(source, (THUMBNAIL_SIDE // 2, THUMBNAIL_SIDE // 2))
+            pixels = load_input(source, replace(self.model.preprocess, decode="exact"))
+        except ImageError:
+            return []
+        thumbnails = [("", _data_url(_make_thumbnail(photo)))]
+        if class_name in self.model.labels.names:
+            values = class_activation_maps(self.model, pixels, [self.model.labels.names.index(class_name)])[0]
+            below = _make_thumbnail(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+            thumbnails.append((f"evidence for {class_name}", _data_url(overlay(np.asarray(below), values))))
+        return thumbnails
+
+
+def _make_thumbnail(image: Image.Image) -> Image.Image:
+    image = image.copy()
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    if (times := THUMBNAIL_SIDE // max(image.size)) > 1:  # every pixel of an 8 × 8 digit should be visible
+        image = image.resize((image.width * times, image.height * times), Resampling.NEAREST)
+    return image
+
+
+def _data_url(image: Image.Image) -> str:
+    file = BytesIO()
+    image.save(file, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
+
+
+def _classification_headline(found: Evaluation, images: str) -> Markup:
     right = round(found.top1 * found.images)
     low, high = wilson_interval(right, found.images)
-    commonest = max(one.images for one in classes) / found.images
-    shown = [
-        ("95% interval", f"{100 * low:.1f}–{high:.1%}", "of top-1, by the number of pictures"),
-        ("Loss", f"{found.loss:.3f}", "mean −log p of the true class"),
-        ("Calibration error", f"{found.calibration_error:.3f}", "mean gap between sure and right"),
-        ("Most common class", f"{commonest:.2%}", "right by always saying this one"),
+    most_common = max(one.images for one in found.classes) / found.images
+    tiles = [
+        ("95% interval", f"{100 * low:.1f}–{high:.1%}", "of top-1, by the number of images"),
+        ("Loss", f"{found.loss:.3f}", "cross-entropy"),
+        ("Calibration error", f"{found.calibration_error:.3f}", "mean gap of confidence and accuracy"),
+        ("Most common class", f"{most_common:.2%}", "accuracy of always predicting it"),
     ]
-    if len(classes) > 5:
-        shown.insert(1, ("Top-5", f"{found.top5:.2%}", "true class among the five likeliest"))
-    return (
-        f"<h1>{found.top1:.2%} <small>right</small></h1>"
-        f'<p class="lead">Top-1: {right:,} of {found.images:,} {image_description}.</p>{stat_tiles(shown)}'
-    )
+    if len(found.classes) > 5:
+        tiles.insert(1, ("Top-5", f"{found.top5:.2%}", "true class among the five most likely"))
+    lead = f"Top-1 accuracy: {right:,} of {found.images:,} {images}."
+    return elements.headline(f"{found.top1:.2%}", "top-1", lead) + elements.tiles(tiles)
 
 
-def classification_sections(found: Evaluation, gallery: ImageGallery) -> list[tuple[str, str]]:
-    """What the evaluation holds: (title, HTML) each."""
+def _classification_sections(found: Evaluation, gallery: ImageGallery) -> Sections:
     return [
-        ("What is taken for what", _confusion(found)),
-        (
-            "How sure, and how often right",
-            calibration_section(found.bins, found.calibration_error, "pictures", RELIABILITY_CAPTION),
-        ),
-        ("The surest mistakes", _classification_mistakes(found, gallery)),
-        ("The most uncertain", _uncertain_images(found, gallery)),
-        ("Class by class", _class_table(found.classes)),
+        ("Confusion", _confusion(found)),
+        ("Calibration", _calibration(found.bins, found.calibration_error, "images")),
+        ("Most confident mistakes", _classification_mistakes(found, gallery)),
+        ("Most uncertain", _uncertain_images(found, gallery)),
+        ("Classes", _class_table(found)),
     ]
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a share after Wilson (1927): good for few pictures, and for 0 or all of them right."""
+    """Return the 95 % interval of a proportion by Wilson (1927): good for few images, and for 0 or all of them."""
     assert 0 <= successes <= trials
     assert trials
     z = 1.959964
     share, weight = successes / trials, z * z / trials
-    middle, spread = share + weight / 2, z * sqrt(share * (1 - share) / trials + weight / (4 * trials))
-    return max((middle - spread) / (1 + weight), 0.0), min((middle + spread) / (1 + weight), 1.0)
+    center, half_width = share + weight / 2, z * sqrt(share * (1 - share) / trials + weight / (4 * trials))
+    return max((center - half_width) / (1 + weight), 0.0), min((center + half_width) / (1 + weight), 1.0)
 
 
-def _confusion(found: Evaluation) -> str:
+def _confusion(found: Evaluation) -> Markup:
     names = [one.name for one in found.classes]
     if len(names) <= MAX_MATRIX_CLASSES:
-        plot = plot_confusion_matrix(
-            found.confusion, names, "confusion matrix: rows are true classes, columns predictions"
+        title = "confusion matrix: rows are true classes, columns predictions"
+        plot = training_plots.plot_confusion_matrix(found.confusion, names, title)
+        text = (
+            "A row per true class and a column per prediction, in images. Blue is right, orange is wrong; the stronger, "
+            "the larger its share of the row."
         )
-        return (
-            f'<figure class="scroll">{plot}</figure><p>A row for each true class, a column for each prediction, in '
-            "pictures. Blue is right, orange is wrong; the stronger, the larger its share of the row.</p>"
-        )
+        return elements.plot(plot, text, wide=True)
     pairs = sorted(
         (-number, -number / sum(counts), row, column)
         for row, counts in enumerate(found.confusion)
@@ -131,194 +158,161 @@ def _confusion(found: Evaluation) -> str:
         if number and row != column
     )
     if not pairs:
-        return "<p>Nothing: every picture was right.</p>"
-    rows = (
-        (escape_html(names[row]), escape_html(names[column]), f"{-less:,}", share_bar(-share, "wrong"))
-        for less, share, row, column in pairs[:MAX_CONFUSED_PAIRS]
+        return elements.paragraph("No mistakes: every image was right.")
+    rows = [
+        (names[row], names[column], f"{-number:,}", elements.bar(-share, "wrong"))
+        for number, share, row, column in pairs[:MAX_CONFUSED_PAIRS]
+    ]
+    text = f"The most frequent of {len(pairs):,} confused pairs. Share: of the true class’s images."
+    return elements.paragraph(text) + elements.table(("true", "predicted", "images", "share"), rows, MAX_ROWS, names=2)
+
+
+def _calibration(bins: Sequence[CalibrationBin], error: float, counted: str) -> Markup | str:
+    """Return the reliability diagram and how to read it; ``counted``: images or labels."""
+    total = sum(one.images for one in bins)
+    if not total:
+        return ""
+    points = [(one.images, one.confidence, one.accuracy) for one in bins]
+    plot = training_plots.plot_reliability(points, f"reliability diagram: accuracy by confidence, in {len(bins)} bins")
+    gap = sum(one.images * (one.confidence - one.accuracy) for one in bins) / total
+    verdict = "On average, confidence equals accuracy."
+    if abs(gap) >= 0.005:
+        verdict = (
+            f"On average, confidence is {100 * abs(gap):.1f} points {'above' if gap > 0 else 'below'} accuracy: the model "
+            f"is {'overconfident' if gap > 0 else 'underconfident'}."
+        )
+    return elements.plot(
+        plot,
+        f"{verdict} A bar is the accuracy of predictions of about this confidence: of ten at 80%, eight should be right. "
+        f"The orange lines are the confidence; the mean gap between bar and line, weighted by the number of {counted}, "
+        f"is the calibration error, {error:.3f}. Bins of few {counted} mean little.",
     )
-    words = f"<p>The most frequent of {len(pairs):,} mistaken pairs. Share: of the true class’s pictures.</p>"
-    return words + table(("true", "taken for", "pictures", "share"), rows, names=2)
 
 
-def _classification_mistakes(found: Evaluation, gallery: ImageGallery) -> str:
+def _mistake_cards(mistakes: Sequence[object], cards: list[Card], evidence: str) -> Markup:
+    total = len(mistakes)
+    count = f"The {len(cards)} most confident of {total:,}" if total > len(cards) else f"All {total}"
+    text = (
+        f"{count}. Check their labels first: where a model is confident, the label may be wrong. In color, over the image "
+        f"as the network sees it: evidence for the {evidence}."
+    )
+    return elements.paragraph(text) + elements.cards(cards)
+
+
+def _classification_mistakes(found: Evaluation, gallery: ImageGallery) -> Markup:
     if not found.mistakes:
-        return "<p>None: every picture was right.</p>"
-    shown = [
+        return elements.paragraph("None: every image was right.")
+    caption = "<b>{label}</b> predicted as <b>{predicted}</b><br>confidence {probability:.1%}"
+    cards = [
         gallery.card(
-            one.image,
-            f"<b>{escape_html(one.label)}</b> taken for <b>{escape_html(one.predicted)}</b><br>{one.probability:.1%} sure",
-            one.predicted,
+            one.image, caption, one.predicted, label=one.label, predicted=one.predicted, probability=one.probability
         )
         for one in found.mistakes[:MAX_MISTAKES]
     ]
-    total = len(found.mistakes)
-    how_many = f"The {len(shown)} surest of {total:,}" if total > len(shown) else f"All {total}, surest first"
-    return (
-        f"<p>{how_many}. Look at their labels first: where a network is sure, it may be the label that is wrong. In "
-        f"colours, on what the network saw of the picture: what spoke for the wrong class.</p>{card_list(shown)}"
-    )
+    return _mistake_cards(found.mistakes, cards, "wrong class")
 
 
-def _uncertain_images(found: Evaluation, gallery: ImageGallery) -> str:
-    shown = [
-        gallery.card(
-            one.image,
-            f"<b>{escape_html(one.predicted)}</b> {one.probability:.1%}, <b>{escape_html(one.other)}</b> "
-            f"{one.other_probability:.1%}<br>true: {escape_html(one.label)}",
-            one.predicted,
-        )
+def _uncertain_images(found: Evaluation, gallery: ImageGallery) -> Markup | str:
+    if not found.uncertain:
+        return ""
+    caption = "<b>{predicted}</b> {probability:.1%}, <b>{other}</b> {other_probability:.1%}<br>true: {label}"
+    cards = [
+        gallery.card(one.image, caption, one.predicted, **vars(one) | {"image": ""})
         for one in found.uncertain[:MAX_UNCERTAIN]
     ]
-    if not shown:
-        return ""
-    return (
-        "<p>The nearest to a tie between two classes, right or wrong: more pictures like these would teach it most. In "
-        f"colours: what spoke for the class that it said.</p>{card_list(shown)}"
+    text = (
+        "Closest to a tie between two classes, right or wrong: more images like these would help most. In color: evidence "
+        "for the predicted class."
     )
+    return elements.paragraph(text) + elements.cards(cards)
 
 
-def _class_table(scores: Sequence[ClassMetrics]) -> str:
-    ordered = sorted(scores, key=lambda one: (not one.images, one.f1))
-
-    def rows(part: Iterable[ClassMetrics]) -> Iterator[Sequence[str]]:
-        for one in part:
-            figures = (f"{one.precision:.1%}", f"{one.recall:.1%}", share_bar(one.f1, "right"))
-            yield escape_html(one.name), f"{one.images:,}", *(figures if one.images else "–––")
-
-    head = ("class", "pictures", "precision", "recall", "F1")
-    words = "Precision: how much of what is called so is it; recall: how much of it is called so; F1: both in one."
-    return f"<p>The weakest first. {words}</p>" + collapsible(ordered, lambda part: table(head, rows(part)))
+def _class_table(found: Evaluation) -> Markup:
+    rows = []
+    for one in sorted(found.classes, key=lambda one: (not one.images, one.f1)):
+        metrics = (f"{one.precision:.1%}", f"{one.recall:.1%}", elements.bar(one.f1, "right"))
+        rows.append((one.name, f"{one.images:,}", *(metrics if one.images else "–––")))
+    head = ("class", "images", "precision", "recall", "F1")
+    return elements.paragraph("Worst first.") + elements.table(head, rows, MAX_ROWS)
 
 
-# What came out where each label may be right by itself.
-
-
-def multilabel_headline(found: MultiLabelEvaluation, image_description: str) -> str:
-    """The figure to quote, and those beside it; ``seen`` says of which pictures."""
-    shown = [
-        ("Labels right", f"{found.label_accuracy:.2%}", "told or not told, over all pictures"),
-        ("Pictures right", f"{found.exact_match:.2%}", "in every one of their labels"),
-        ("Loss", f"{found.loss:.3f}", "mean −log p of what is right, a label"),
-        ("Calibration error", f"{found.calibration_error:.3f}", "mean gap between sure and right"),
+def _multilabel_headline(found: MultiLabelEvaluation, images: str) -> Markup:
+    tiles = [
+        ("Label accuracy", f"{found.label_accuracy:.2%}", "present or absent, over all images"),
+        ("Exact match", f"{found.exact_match:.2%}", "images with all labels right"),
+        ("Loss", f"{found.loss:.3f}", "binary cross-entropy per label"),
+        ("Calibration error", f"{found.calibration_error:.3f}", "mean gap of confidence and accuracy"),
     ]
-    return (
-        f"<h1>{found.mean_average_precision:.2%} <small>mean average precision</small></h1>"
-        f'<p class="lead">Over {len(found.labels):,} labels, on {found.images:,} {image_description}.</p>{stat_tiles(shown)}'
-    )
+    lead = f"Over {len(found.labels):,} labels, on {found.images:,} {images}."
+    headline = elements.headline(f"{found.mean_average_precision:.2%}", "mean average precision", lead)
+    return headline + elements.tiles(tiles)
 
 
-def multilabel_sections(found: MultiLabelEvaluation, gallery: ImageGallery) -> list[tuple[str, str]]:
-    """What the evaluation holds: (title, HTML) each."""
-    words = "A bar is the share of labels of about this probability that are right: of 10 at 80%, it should be 8"
-    return [
-        ("Label by label", _label_table(found.labels)),
-        ("How sure, and how often right", calibration_section(found.bins, found.calibration_error, "labels", words)),
-        ("The surest mistakes", _multilabel_mistakes(found, gallery)),
-    ]
-
-
-def _label_table(scores: Sequence[LabelMetrics]) -> str:
-    ordered = sorted(scores, key=lambda one: (one.average_precision is None, one.average_precision or 0.0))
-
-    def rows(part: Iterable[LabelMetrics]) -> Iterator[Sequence[str]]:
-        for one in part:
-            precise = "–" if one.average_precision is None else share_bar(one.average_precision, "right")
-            figures = (f"{one.precision:.1%}", f"{one.recall:.1%}", f"{one.f1:.1%}")
-            yield escape_html(one.name), f"{one.images:,}", *(figures if one.images else "–––"), precise
-
-    head = ("label", "pictures", "precision", "recall", "F1", "average precision")
-    words = (
-        "Told at a probability of 0.5, precision is how much of what is told is right, recall how much of what is "
-        "right is told, F1 both in one. Average precision is over all probabilities at which it could be told."
-    )
-    return f"<p>The weakest first. {words}</p>" + collapsible(ordered, lambda part: table(head, rows(part)))
-
-
-def _multilabel_mistakes(found: MultiLabelEvaluation, gallery: ImageGallery) -> str:
-    if not found.mistakes:
-        return "<p>None: every label of every picture was right.</p>"
-    shown = [
+def _multilabel_sections(found: MultiLabelEvaluation, gallery: ImageGallery) -> Sections:
+    caption = "<b>{label}</b> {verdict}<br>predicted probability {probability:.1%}"
+    cards = [
         gallery.card(
             one.image,
-            f"<b>{escape_html(one.label)}</b> {'was missed' if one.missed else 'is not there'}<br>"
-            f"given a probability of {one.probability:.1%}",
+            caption,
             one.label,
+            label=one.label,
+            verdict="was missed" if one.missed else "is not present",
+            probability=one.probability,
         )
         for one in found.mistakes[:MAX_MISTAKES]
     ]
-    how_many = f"The {len(shown)} surest" if len(found.mistakes) > len(shown) else f"All {len(shown)}, surest first"
-    return (
-        f"<p>{how_many}. Look at their labels first: where a network is sure, it may be the label that is wrong. In "
-        f"colours, on what the network saw of the picture: what spoke for the label.</p>{card_list(shown)}"
-    )
-
-
-# What came out where the answers are values.
-
-
-MAX_ERRORS = 24
-
-
-MAX_PLOTS = 8
-
-
-def regression_headline(found: RegressionEvaluation, image_description: str) -> str:
-    """The figure to quote, and those beside it; ``seen`` says of which pictures."""
-    of = "" if len(found.values) == 1 else ", mean of the values"
-    shown = [
-        ("RMSE", f"{found.rmse:.4g}", f"root of the mean squared error{of}"),
-        ("Mean absolute error", f"{found.mae:.4g}", f"in the value’s own unit{of}"),
-        ("Values", f"{len(found.values):,}", "a picture"),
-    ]
-    return (
-        f"<h1>{found.r2:.3f} <small>R²</small></h1>"
-        f'<p class="lead">The share of the values’ variance that is explained, on {found.images:,} {image_description}.</p>'
-        f"{stat_tiles(shown)}"
-    )
-
-
-def regression_sections(found: RegressionEvaluation, gallery: ImageGallery) -> list[tuple[str, str]]:
-    """What the evaluation holds: (title, HTML) each."""
+    none = elements.paragraph("None: every label of every image was right.")
     return [
-        ("Predicted against true", _scatter_plots(found)),
-        ("Value by value", _value_table(found)),
-        ("The largest errors", _largest_errors(found, gallery)),
+        ("Labels", _label_table(found)),
+        ("Calibration", _calibration(found.bins, found.calibration_error, "labels")),
+        ("Most confident mistakes", _mistake_cards(found.mistakes, cards, "label") if cards else none),
     ]
 
 
-def _scatter_plots(found: RegressionEvaluation) -> str:
-    drawn = [
-        (escape_html(one.name), plot_true_vs_predicted(one.pairs, f"predicted against true: {one.name}").svg)
-        for one in sorted(found.values, key=lambda one: one.r2)[:MAX_PLOTS]
+def _label_table(found: MultiLabelEvaluation) -> Markup:
+    rows = []
+    for one in sorted(found.labels, key=lambda one: (one.average_precision is None, one.average_precision or 0.0)):
+        precision = "–" if one.average_precision is None else elements.bar(one.average_precision, "right")
+        metrics = (f"{one.precision:.1%}", f"{one.recall:.1%}", f"{one.f1:.1%}")
+        rows.append((one.name, f"{one.images:,}", *(metrics if one.images else "–––"), precision))
+    head = ("label", "images", "precision", "recall", "F1", "average precision")
+    text = "Worst first. Precision, recall and F1 at a probability of 0.5; average precision over all thresholds."
+    return elements.paragraph(text) + elements.table(head, rows, MAX_ROWS)
+
+
+def _regression_headline(found: RegressionEvaluation, images: str) -> Markup:
+    mean = "" if len(found.values) == 1 else ", mean of the values"
+    tiles = [
+        ("RMSE", f"{found.rmse:.4g}", f"root mean squared error{mean}"),
+        ("MAE", f"{found.mae:.4g}", f"mean absolute error{mean}"),
+        ("Values", f"{len(found.values):,}", "per image"),
+    ]
+    lead = f"Explained share of the variance, on {found.images:,} {images}."
+    return elements.headline(f"{found.r2:.3f}", "R²", lead) + elements.tiles(tiles)
+
+
+def _regression_sections(found: RegressionEvaluation, gallery: ImageGallery) -> Sections:
+    by_r2 = sorted(found.values, key=lambda one: one.r2)
+    plots = [
+        (one.name, training_plots.plot_true_vs_predicted(one.pairs, f"predicted against true: {one.name}"))
+        for one in by_r2[:MAX_SCATTER_PLOTS]
         if one.pairs
     ]
-    if not drawn:
-        return ""
-    which = f"The {len(drawn)} weakest values. " if len(found.values) > len(drawn) else ""
-    return plot_grid(drawn, f"{which}A point a picture; on the dashed line, what is predicted is true.")
-
-
-def _value_table(found: RegressionEvaluation) -> str:
-    head = ("value", "RMSE", "mean absolute error", "R²")
-    rows = [
-        (escape_html(one.name), f"{one.rmse:.4g}", f"{one.mae:.4g}", f"{one.r2:.3f}")
-        for one in sorted(found.values, key=lambda one: one.r2)
+    worst = f"The {len(plots)} worst values. " if len(found.values) > len(plots) else ""
+    plot_caption = f"{worst}One point per image; on the dashed line, the prediction is exact."
+    rows = [(one.name, f"{one.rmse:.4g}", f"{one.mae:.4g}", f"{one.r2:.3f}") for one in by_r2]
+    table = elements.paragraph("Worst first.") + elements.table(("value", "RMSE", "MAE", "R²"), rows, MAX_ROWS)
+    caption = "<b>{value}</b> {true:.4g}, predicted <b>{predicted:.4g}</b>"
+    cards = [
+        gallery.card(one.image, caption, one.value, value=one.value, true=one.true, predicted=one.predicted)
+        for one in found.mistakes[:MAX_MISTAKES]
     ]
-    return "<p>The weakest first.</p>" + collapsible(rows, lambda part: table(head, part))
-
-
-def _largest_errors(found: RegressionEvaluation, gallery: ImageGallery) -> str:
-    if not found.mistakes:
-        return ""
-    shown = [
-        gallery.card(
-            one.image,
-            f"<b>{escape_html(one.value)}</b> {one.true:.4g}, predicted <b>{one.predicted:.4g}</b>",
-            one.value,
-        )
-        for one in found.mistakes[:MAX_ERRORS]
-    ]
-    return (
-        "<p>In units of each value’s spread, the largest first. Look at what was noted of them first: it may be wrong. "
-        f"In colours, on what the network saw of the picture: what raised the value.</p>{card_list(shown)}"
+    text = (
+        "In standard deviations of each value, largest first. Check their labels first: they may be wrong. In color, over "
+        "the image as the network sees it: evidence for a higher value."
     )
+    return [
+        ("Predicted against true", elements.plots(plots, plot_caption) if plots else ""),
+        ("Values", table),
+        ("Largest errors", elements.paragraph(text) + elements.cards(cards) if cards else ""),
+    ]

@@ -1,35 +1,58 @@
-"""The run as one self-contained page: no script, no other file, nothing from a network."""
+"""The report of a run: one self-contained HTML page, without scripts and without the network."""
 
 from __future__ import annotations
 
+import platform
+import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-from effnet.data.image_io import ImageSource
+import torch
+from markupsafe import Markup
+
+from effnet.arch import count
+from effnet.data import ImageDataset
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.evaluation import AnyEvaluation, MultiLabelEvaluation, RegressionEvaluation
+from effnet.draw import html_page, training_plots
 from effnet.net import EfficientNet
+from effnet.tasks import task_of
+from effnet.timing import describe_machine, installed_versions, peak_memory
+from effnet.training.data_plan import fingerprint_splits
+from effnet.training.distributed import SingleProcess
 from effnet.training.recipes import Recipe
-from effnet.training.report import evaluation_sections
-from effnet.training.report.html import ImageGallery, escape_html, render_page, section
-from effnet.training.report.run_sections import (
-    DataSummary,
-    RunCost,
-    cost_section,
-    curves_section,
-    data_section,
-    model_section,
-    recipe_section,
-    unreadable_section,
-    usage_section,
-)
+from effnet.training.report.evaluation_sections import MAX_ROWS, ImageGallery, describe_evaluation, elements
 from effnet.training.run_dir import TrainResult
 
-SPLIT_DESCRIPTIONS = {
-    "test": "pictures of the test set",
-    "val": "pictures of the validation set",
-    "holdout": "pictures that were held out",
-}
+REPORTED_PACKAGES = ("effnet", "torch", "torchvision", "accelerate", "numpy", "pillow")
+SPLIT_DESCRIPTIONS = {"test": "test images", "val": "validation images", "holdout": "held-out images"}
+SPLIT_PURPOSES = {"train": "training", "selection": "model selection"}  # others were only reported on
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What a run cost; zero or empty is unknown."""
+
+    seconds: float = 0.0  # including those before it was resumed
+    peak_memory: int = 0  # bytes of the process
+    peak_device_memory: int = 0  # bytes of the GPU
+    device: str = ""
+    device_count: int = 1
+    precision: str = ""
+
+    @classmethod
+    def measure(cls, seconds: float, processes: SingleProcess) -> RunCost:
+        """Return the cost of a run that took ``seconds`` in this process."""
+        device, on_gpu = processes.device, processes.device.type == "cuda"
+        return cls(
+            seconds,
+            peak_memory(),
+            torch.cuda.max_memory_allocated(device) if on_gpu else 0,
+            torch.cuda.get_device_name(device) if on_gpu else device.type.upper(),
+            processes.world_size,
+            processes.precision,
+        )
 
 
 def write_report(
@@ -37,55 +60,228 @@ def write_report(
     result: TrainResult,
     model: EfficientNet,
     recipe: Recipe,
-    images: Mapping[str, ImageSource] | None = None,
+    *,
+    splits: Mapping[str, ImageDataset] | None = None,
+    source: str = "",
     cost: RunCost | None = None,
-    data: DataSummary | None = None,
     command: str = "",
 ) -> None:
-    """Writes the page to ``path``.
+    """Write the report; sections without data are omitted.
 
-    ``pictures`` are those of ``result.split`` by their names, as ``Item`` holds them; None for those of ``data``. Of
-    the surest mistakes and the least certain pictures a small copy goes into the page, with the class activation map.
-    ``command`` is what was typed. What is not given is left away. Raises ``OSError`` where it cannot be written.
+    Args:
+        path: The HTML file.
+        result: The run.
+        model: Its model, for the class activation maps of mistakes and uncertain images.
+        recipe: Its recipe.
+        splits: All images of the run by split; those of ``result.report_split`` are shown.
+        source: The data as the user named it.
+        cost: Time and memory.
+        command: The command that started the run.
+
+    Raises:
+        OSError: If the file cannot be written.
     """
-    found = result.evaluation
-    if images is None:
-        images = data.images_of(result.report_split) if data else {}
-    seen = f"pictures of “{escape_html(result.report_split)}”, on which choices were made: expect less on others"
-    if result.report_split in SPLIT_DESCRIPTIONS:
-        seen = f"{SPLIT_DESCRIPTIONS[result.report_split]}, which no choice has seen"
-    others = "".join(
-        f"<p>{escape_html(name)}: {escape_html(one.summary())}, of {one.images:,} pictures.</p>"
+    splits = splits or {}
+    found, split = result.evaluation, result.report_split
+    images = {item.name: item.image for item in splits[split].items} if split in splits else {}
+    description = f"images of “{split}”, which choices were made on: expect less on others"
+    if split in SPLIT_DESCRIPTIONS:
+        description = f"{SPLIT_DESCRIPTIONS[split]}, which no choice has seen"
+    headline, evaluation_sections = describe_evaluation(found, description, ImageGallery(model, images))
+    others = [
+        elements.paragraph(f"{name}: {one.summary()}, {one.images:,} images.")
         for name, one in result.evaluations.items()
-        if name != result.report_split
-    )
-    headline, judged = _evaluation_sections(found, seen, ImageGallery(model, images))
-    sections = [
-        ("What was trained", model_section(result, model, recipe, command)),
-        ("Training", curves_section(result, found.task)),
-        *judged,
-        ("What it cost", cost_section(cost or RunCost(), result.history, model)),
-        ("The pictures", data_section(data) if data else ""),
-        ("Pictures left out", unreadable_section(result)),
-        ("Use the model", usage_section(result.model, found.task)),
-        ("The recipe’s settings", recipe_section(recipe)),
+        if name != split
     ]
-    parts = [f"<header>{headline}{others}</header>", *(section(*one) for one in sections)]
+    sections = [
+        ("Model", _model_section(result, model, recipe, command)),
+        ("Training", _curves_section(result)),
+        *evaluation_sections,
+        ("Cost", _cost_section(cost or RunCost(), result, model)),
+        ("Data", _data_section(splits, source) if splits else ""),
+        ("Skipped images", _skipped_section(result)),
+        ("Use the model", _usage_section(result)),
+        ("Recipe", _recipe_section(recipe)),
+    ]
+    header = Markup("<header>{}</header>").format(_join([headline, *others]))
+    body = _join([header, *(elements.section(title, content) for title, content in sections)])
     title = f"{model.arch.name}: {found.summary()}"
-    with atomic_write(path) as beside:
-        beside.write_text(render_page(title, parts), encoding="utf-8", errors="replace")
+    with atomic_write(path) as temporary:
+        page = html_page.render_page(title, str(elements.style()), body)
+        temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
-def _evaluation_sections(found: AnyEvaluation, seen: str, gallery: ImageGallery) -> tuple[str, list[tuple[str, str]]]:
-    """The headline and the sections of an evaluation, by the kind of its labels."""
-    if isinstance(found, MultiLabelEvaluation):
-        return evaluation_sections.multilabel_headline(found, seen), evaluation_sections.multilabel_sections(
-            found, gallery
-        )
-    if isinstance(found, RegressionEvaluation):
-        return evaluation_sections.regression_headline(found, seen), evaluation_sections.regression_sections(
-            found, gallery
-        )
-    return evaluation_sections.classification_headline(found, seen), evaluation_sections.classification_sections(
-        found, gallery
+def _join(parts: list[Markup]) -> Markup:
+    return Markup("\n").join(part for part in parts if part)
+
+
+def _model_section(result: TrainResult, model: EfficientNet, recipe: Recipe, command: str) -> Markup:
+    height, width = model.preprocess.size
+    size = count(model.arch, (height, width), model.classes, model.channels)
+    task, provenance = task_of(model.labels.task), model.provenance
+    weights = ", ".join(filter(None, (provenance.source, provenance.layout, provenance.license)))
+    rows: list[tuple[str, Markup | str]] = [
+        ("Network", Markup("<b>{}</b>, {:,} {}").format(model.arch.name, model.classes, task.plural)),
+        ("Size", f"{_format_count(size.params)} params; {_format_count(size.macs)} MACs at {height} × {width}"),
+        ("Weights", weights or "unknown"),
+        ("History", Markup("<br>").join(provenance.history) or "none"),
+        ("Recipe", recipe.name),
+        ("Kept", Markup("<b>{}</b>: {}").format(result.chosen, _selection_reason(result, recipe))),
+    ]
+    if result.probe_metric is not None:
+        rows.append(("Linear probe", f"{task.format_metric(result.probe_metric, digits=2)}, leave-one-out"))
+    if command:
+        rows.append(("Command", Markup("<code>{}</code>").format(command)))
+    return elements.facts(rows)
+
+
+def _selection_reason(result: TrainResult, recipe: Recipe) -> str:
+    if not result.history:
+        return "a linear head on the frozen network; nothing else was trained."
+    best = min(result.history, key=lambda metrics: metrics.selection_loss)
+    loss = f"{best.selection_loss:.3f} after epoch {best.epoch} of {len(result.history)}"
+    if result.chosen == "probe":
+        return f"the selection loss of fine-tuning, {loss}, was not clearly below the linear probe’s."
+    return (
+        f"its selection loss was {loss}, {'clearly below the linear probe’s' if recipe.linear_probe else 'the lowest'}."
     )
+
+
+def _curves_section(result: TrainResult) -> Markup | str:
+    history, task = result.history, task_of(result.evaluation.task)
+    if not history:
+        return ""
+    best = min(history, key=lambda metrics: metrics.selection_loss)
+    marked = (best.epoch, "kept" if result.chosen != "probe" else "best")
+    losses = {
+        "training": [metrics.train_loss for metrics in history],
+        "selection": [metrics.selection_loss for metrics in history],
+    }
+    selection = {"selection": [metrics.selection_metric for metrics in history]}
+    rates = {"at the end of the epoch": [metrics.learning_rate for metrics in history]}
+    metric, percent = task.metric, task.has_probabilities
+    plots = [
+        ("Loss", training_plots.plot_curves(losses, "loss of each epoch", marked=marked)),
+        (
+            metric[0].upper() + metric[1:],
+            training_plots.plot_curves(selection, f"{metric} of each epoch", percent=percent, marked=marked),
+        ),
+        ("Learning rate", training_plots.plot_curves(rates, "learning rate of each epoch")),
+    ]
+    changes = "augmentation and label smoothing" if task.has_probabilities else "augmentation"
+    return elements.plots(
+        plots,
+        f"Selection: {task.format_metric(best.selection_metric, digits=2)} after epoch {best.epoch}. The training loss "
+        f"includes {changes}, so it may well be above the other.",
+    )
+
+
+def _cost_section(cost: RunCost, result: TrainResult, model: EfficientNet) -> Markup:
+    height, width = model.preprocess.size
+    size = count(model.arch, (height, width), model.classes, model.channels)
+    seconds = [metrics.seconds for metrics in result.history if metrics.seconds > 0]
+    tiles = [
+        ("Total time", _format_duration(cost.seconds) if cost.seconds else "", "from the data to the saved model"),
+        ("Training", _format_duration(sum(seconds)) if seconds else "", f"{len(seconds)} epochs, without validation"),
+        ("Epoch", _format_duration(median(seconds)) if seconds else "", "median"),
+        ("Peak memory", f"{_format_count(cost.peak_memory)}B" if cost.peak_memory else "", "of the process"),
+        ("GPU memory", f"{_format_count(cost.peak_device_memory)}B" if cost.peak_device_memory else "", "peak"),
+        ("MACs", _format_count(size.macs), f"per image of {height}×{width}; {_format_count(size.params)} params"),
+    ]
+    device = f"{cost.device_count} × {cost.device}" if cost.device_count > 1 else cost.device
+    versions = {"python": platform.python_version()} | installed_versions(REPORTED_PACKAGES)
+    facts = [
+        ("Machine", describe_machine().describe()),
+        ("Computed on", ", ".join(filter(None, (device, cost.precision)))),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+    ]
+    return elements.tiles([tile for tile in tiles if tile[1]]) + elements.facts([fact for fact in facts if fact[1]])
+
+
+def _data_section(splits: Mapping[str, ImageDataset], source: str) -> Markup:
+    labels = next(iter(splits.values())).labels
+    purposes = {split: SPLIT_PURPOSES.get(split, f"reported on: {split}") for split in splits}
+    fingerprint = Markup("<code>{}</code><br><small>SHA-256 of names, labels and splits</small>")
+    facts = elements.facts(
+        [
+            ("Source", source or "given in Python"),
+            ("Fingerprint", fingerprint.format(fingerprint_splits(splits))),
+            *((purposes[split].capitalize(), f"{len(images):,} images") for split, images in splits.items()),
+        ]
+    )
+    task = task_of(labels.task)
+    if not task.has_probabilities:
+        return facts
+    counts = [images.class_counts() for images in splits.values()]
+    rows = [
+        (name, *(f"{number:,}" for number in numbers)) for name, *numbers in zip(labels.names, *counts, strict=True)
+    ]
+    return facts + elements.table((task.noun, *purposes.values()), rows, MAX_ROWS)
+
+
+def _skipped_section(result: TrainResult) -> Markup:
+    errors = [*result.skipped, *(error for found in result.evaluations.values() for error in found.skipped)]
+    if not errors:
+        return elements.paragraph("None: every image was readable.")
+    text = elements.paragraph(f"{len(errors):,} unreadable:") + elements.bullets(errors[:MAX_ROWS])
+    if more := errors[MAX_ROWS:]:
+        text += elements.details(f"{len(more):,} more", elements.bullets(more))
+    return text
+
+
+def _usage_section(result: TrainResult) -> Markup:
+    command = f"effnet predict photo.jpg --model {shlex.quote(str(result.model))}"
+    attribute = {"classification": "label", "multilabel": "labels", "regression": "values"}[result.evaluation.task]
+    code = "\n".join(
+        (
+            "import effnet",
+            f"predict = effnet.Predictor({str(result.model)!r})",
+            f'print(predict(["photo.jpg"])[0].{attribute})',
+        )
+    )
+    return _join(
+        [
+            elements.paragraph("On the command line:") + elements.code(command),
+            elements.paragraph("In Python:") + elements.code(code),
+            elements.paragraph("The file is all that is needed: it contains its classes and preprocessing."),
+        ]
+    )
+
+
+def _recipe_section(recipe: Recipe) -> Markup:
+    """Return every setting, and all of them as JSON to be copied."""
+    settings = recipe.to_dict()
+    for part in ("augment", "progressive"):
+        settings |= {f"{part}: {name}": value for name, value in (settings.pop(part, None) or {}).items()}
+    if settings.get("augment: horizontal_flip"):
+        settings["augment: horizontal_flip"] = "yes, where labels allow it"
+    rows = [(name.replace("_", " "), _format_setting(value)) for name, value in settings.items()]
+    json = elements.details("as JSON", elements.code(recipe.to_json(indent=1)))
+    return elements.columns(elements.facts(rows)) + json
+
+
+def _format_setting(value: object) -> str:
+    if value is None:
+        return "the network’s"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " – ".join(map(_format_setting, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _format_count(number: float) -> str:
+    """Return 4,011,391 as 4.01 M."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}" if number < 999.5 * size else f"{number / size:,.0f} {letter}"
+    return f"{number:g}"
+
+
+def _format_duration(seconds: float) -> str:
+    """Return 5025 as 1 h 24 min."""
+    if seconds < 59.95:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,37 @@
+"""Which images a run trains on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+
+import numpy as np
+
+from effnet.data import ImageDataset, Item
+from effnet.metadata import Labels
+from effnet.training.data_plan import fingerprint_splits
+
+
+def test_fingerprint() -> None:
+    items = [Item(np.zeros((8, 8, 3), np.uint8), label, name) for label, name in ((0, "b"), (1, "a"))]
+    labels = Labels(("cat", "dog"))
+    both = ImageDataset(tuple(items), labels)
+    fingerprint = fingerprint_splits({"train": both, "val": ImageDataset((), labels)})
+    assert fingerprint == sha256(b"train\ta\tdog\ntrain\tb\tcat\n").hexdigest()
+    assert fingerprint_splits({"train": ImageDataset(tuple(items[::-1]), labels)}) == fingerprint
+    others = [
+        {"selection": both},
+        {"train": ImageDataset(tuple(items), Labels(("cat", "owl")))},
+        {"train": ImageDataset((items[0], replace(items[1], name="c")), labels)},
+    ]
+    assert len({fingerprint, *map(fingerprint_splits, others)}) == 4
+
+
+def test_fingerprint_of_other_tasks_and_broken_names() -> None:
+    image, names = np.zeros((8, 8, 3), np.uint8), ("cat", "dog")
+    multilabel = ImageDataset((Item(image, (0, 1), "b"), Item(image, (), "a")), Labels(names, "multilabel"))
+    assert fingerprint_splits({"fit": multilabel}) == sha256(b"fit\ta\t\nfit\tb\tcat|dog\n").hexdigest()
+    values = ImageDataset((Item(image, (0.5, -2.0), "b"),), Labels(names, "regression"))
+    assert fingerprint_splits({"fit": values}) == sha256(b"fit\tb\t0.5|-2.0\n").hexdigest()
+    broken = ImageDataset((Item(image, 0, "\udcff\ud800"),), Labels(names))
+    assert len(fingerprint_splits({"fit": broken})) == 64
