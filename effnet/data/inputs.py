@@ -9,6 +9,8 @@ from glob import glob
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -32,19 +34,11 @@ _PEEK_BYTES = 4096
 def open_inputs(sources: Iterable[str | Path], frame_interval: float = 1.0) -> Iterator[NamedImage]:
     """Yield (name, image) for everything that ``sources`` stand for, in order; an error takes its image's place.
 
-    Each source is one of
-
-    - a file; a video gives one frame every ``frame_interval`` seconds, named ``clip.mp4@3.0s``;
-    - a folder: all images and videos below it, sorted, without hidden files, texts and tables;
-    - a pattern (``"photos/**/*.jpg"``): the files that match, sorted, likewise;
-    - a URL: ``https://…``, or ``s3://…`` and whatever else fsspec reads, also a folder or a pattern there;
-    - ``-``: standard input, which is an image file, or else a list of files and URLs, one per line.
-
-    Images are found and downloaded as they are asked for.
+    Each source is as in `list_names`, or ``-`` with an image file on standard input. A video gives one frame every
+    ``frame_interval`` seconds, named ``clip.mp4@3.0s``. Images are found and downloaded as they are asked for.
 
     Raises:
-        FileNotFoundError: at once, for a file that does not exist.
-        ValueError: at once, for a pattern, folder or standard input with nothing in it.
+        FileNotFoundError, ValueError: at once, as `list_names`.
         ImportError: at once, for a video without PyAV.
 
     Example:
@@ -52,110 +46,114 @@ def open_inputs(sources: Iterable[str | Path], frame_interval: float = 1.0) -> I
         ...     ...
     """
     check_float("frame_interval", frame_interval, 0, exclusive=True)
-    return chain.from_iterable([_open_input(str(source), frame_interval) for source in sources])
+    return chain.from_iterable([_open_source(str(source), frame_interval) for source in sources])
 
 
-def _open_input(source: str, interval: float) -> Iterator[NamedImage]:
-    """Look at one source now; its images are read later."""
-    if source == "-":
-        return _read_standard_input(interval)
-    if is_remote(source):
-        return _open_url(source)
+def _open_source(source: str, interval: float) -> Iterator[NamedImage]:
+    if source == "-" and _is_image(_peek_stdin()):
+        return map(_read_stdin_image, (sys.stdin.buffer,))
+    names = list_names(source)
+    if is_video(source) and os.path.exists(source):
+        _import_av(source)
+    return chain.from_iterable(open_named(name, interval) for name in names)
+
+
+def list_names(source: str) -> Iterator[str]:
+    """Yield the paths and URLs that ``source`` stands for.
+
+    - a file: itself;
+    - a folder: all files below it, sorted, without hidden files, texts and tables;
+    - a pattern (``"photos/**/*.jpg"``): the files that match, sorted, likewise;
+    - a URL: ``https://…``, or ``s3://…`` and whatever else fsspec reads, also a folder or a pattern there;
+    - ``-``: a list of files, folders and URLs on standard input, one per line.
+
+    Only one folder's names are held in memory at a time.
+
+    Raises:
+        FileNotFoundError: at once, for a file that does not exist.
+        ValueError: at once, for a source with nothing in it.
+        ImportError, RemoteStoreError: as `list_remote_files`.
+    """
     path = Path(source)
-    if path.is_dir():
-        return _open_paths(list_image_files(path), f"{source} contains no images", interval)
-    if path.exists():
-        return _open_file(path, interval)
-    if any(sign in source for sign in "*?["):
-        return _open_paths(glob_image_files(source), f"nothing matches {source}", interval)
-    raise FileNotFoundError(f"{source} does not exist")
-
-
-def _open_paths(paths: Iterator[Path], empty_message: str, interval: float) -> Iterator[NamedImage]:
-    first = next(paths, None)
+    if source == "-":
+        names, message = _list_stdin_names(), f"{STANDARD_INPUT} is empty: pipe in an image, or files one per line"
+    elif is_remote(source):
+        names, message = list_remote_files(source), f"{source} contains no images"
+    elif path.is_dir():
+        names, message = map(str, list_image_files(path)), f"{source} contains no images"
+    elif path.exists():
+        return iter([str(path)])
+    elif any(sign in source for sign in "*?["):
+        names, message = _glob_image_files(source), f"nothing matches {source}"
+    else:
+        raise FileNotFoundError(f"{source} does not exist")
+    first = next(names, None)
     if first is None:
-        raise ValueError(empty_message)
-    return chain.from_iterable(_open_file_or_error(path, interval) for path in chain([first], paths))
+        raise ValueError(message)
+    return chain([first], names)
 
 
-def glob_image_files(pattern: str) -> Iterator[Path]:
+def open_named(name: str, interval: float = 1.0) -> Iterator[NamedImage]:
+    """Yield (name, image) of a path or URL, or (name, error); of a video its frames."""
+    try:
+        if is_remote(name):
+            yield name, download_image(name, RETRY)
+        elif is_video(name) and os.path.exists(name):
+            for seconds, frame in read_frames(Path(name), interval):
+                yield f"{name}@{seconds:.1f}s", frame
+        else:
+            yield name, Path(name)
+    except (ImageError, ImportError, RemoteStoreError) as error:
+        yield name, error if isinstance(error, ImageError) else ImageError(str(error))
+
+
+def download_image(url: str, retry: RetryPolicy | None = None) -> bytes | ImageError:
+    """Return the content of an image's URL, or an error. Raises `RemoteStoreError` if a store is unreachable."""
+    if is_video(urlsplit(url).path):
+        return ImageError(f"{url} is a video: download it first")
+    return read_remote_file(url, retry)
+
+
+def _glob_image_files(pattern: str) -> Iterator[str]:
     """Yield the files that match, and those in folders that match (with ``**`` they match themselves)."""
     for match in sorted(glob(pattern, recursive=True)):
         if not os.path.isdir(match):
             if os.path.splitext(match)[1].lower() not in NON_IMAGE_SUFFIXES:
-                yield Path(match)
+                yield str(Path(match))
         elif "**" not in pattern:
-            yield from list_image_files(Path(match))
+            yield from map(str, list_image_files(Path(match)))
 
 
-def _open_file(path: Path, interval: float) -> Iterator[NamedImage]:
-    if not is_video(path.name) or not path.exists():
-        return iter([(str(path), path)])
-    return _name_frames(path, read_frames(path, interval))
+# Standard input
 
 
-def _open_file_or_error(path: Path, interval: float) -> Iterator[NamedImage]:
-    """Like `_open_file`, for one of many files, among which a video without PyAV must not end everything."""
-    try:
-        return _open_file(path, interval)
-    except ImportError as error:
-        return iter([(str(path), ImageError(str(error)))])
-
-
-def _name_frames(path: Path, frames: Iterator[tuple[float, ImageSource]]) -> Iterator[NamedImage]:
-    try:
-        for seconds, frame in frames:
-            yield f"{path}@{seconds:.1f}s", frame
-    except ImageError as error:
-        yield str(path), error
-
-
-# Standard input and URLs
-
-
-def _read_standard_input(interval: float) -> Iterator[NamedImage]:
+def _peek_stdin() -> bytes:
     stream: BufferedReader = sys.stdin.buffer  # type: ignore[assignment]
-    head = stream.peek(_PEEK_BYTES)
-    if not head.strip():
-        raise ValueError(f"{STANDARD_INPUT} is empty: pipe in an image file, or a list of files, one per line")
-    # A list has no zero bytes. Images do, but for the formats of Netpbm, which begin with P1 … P7.
-    if b"\0" in head or (head[:1] == b"P" and head[1:2].isdigit() and head[2:3].isspace()):
-        return map(_read_image_bytes, (stream,))
-    return chain.from_iterable(_open_list_line(os.fsdecode(line).strip("\r\n"), interval) for line in stream)
+    return stream.peek(_PEEK_BYTES)
 
 
-def _read_image_bytes(stream: BufferedReader) -> NamedImage:
+def _is_image(head: bytes) -> bool:
+    """A list has no zero bytes. Images do, but for the formats of Netpbm, which begin with P1 … P7."""
+    return b"\0" in head or (head[:1] == b"P" and head[1:2].isdigit() and head[2:3].isspace())
+
+
+def _read_stdin_image(stream: IO[bytes]) -> NamedImage:
     content = stream.read(MAX_IMAGE_BYTES + 1)
     return STANDARD_INPUT, too_large_error(STANDARD_INPUT) if len(content) > MAX_IMAGE_BYTES else content
 
 
-def _open_list_line(source: str, interval: float) -> Iterator[NamedImage]:
-    """A line of a list is no pattern; that a file does not exist shows when it is read."""
-    if not source.strip():
-        return iter(())
-    if is_remote(source):
-        return _open_url(source)
-    path = Path(source)
-    files = list_image_files(path) if path.is_dir() else (path,)
-    return chain.from_iterable(_open_file_or_error(file, interval) for file in files)
-
-
-def _open_url(url: str) -> Iterator[NamedImage]:
-    try:
-        for one in list_remote_files(url):
-            yield one, download_image(one)
-    except (OSError, ValueError) as error:
-        yield url, ImageError(str(error))
-
-
-def download_image(url: str, retry: RetryPolicy | None = None) -> bytes | ImageError:
-    """Return the content of an image's URL, or the error that explains why there is none."""
-    if is_video(urlsplit(url).path):
-        return ImageError(f"{url} is a video: download it first")
-    try:
-        return read_remote_file(url, retry or RETRY)
-    except RemoteStoreError as error:
-        return ImageError(str(error))
+def _list_stdin_names() -> Iterator[str]:
+    """Yield the names in a list; a missing file shows when it is read."""
+    if _is_image(_peek_stdin()):
+        raise ValueError(f"{STANDARD_INPUT} is an image, where a list of names is expected")
+    for line in sys.stdin.buffer:
+        name = os.fsdecode(line).strip("\r\n")
+        if is_remote(name):
+            yield from list_remote_files(name)
+        elif os.path.isdir(name):
+            yield from map(str, list_image_files(Path(name)))
+        elif name.strip():
+            yield str(Path(name))
 
 
 # Videos, through PyAV
@@ -172,16 +170,19 @@ def read_frames(path: Path, interval: float) -> Iterator[tuple[float, Pixels]]:
     Raises ``ImportError`` at once if PyAV is not installed; while reading, ``ImageError`` if the file is not a video or
     is damaged.
     """
+    return _sample_frames(_import_av(path), path, interval)
+
+
+def _import_av(path: str | Path) -> ModuleType:
     try:
-        import av  # noqa: F401
+        import av
     except ImportError:
         raise ImportError(f'{path}: videos require PyAV: pip install "effnet[video]"') from None
-    return _sample_frames(path, interval)
+    module: ModuleType = av
+    return module
 
 
-def _sample_frames(path: Path, interval: float) -> Iterator[tuple[float, Pixels]]:
-    import av
-
+def _sample_frames(av: Any, path: Path, interval: float) -> Iterator[tuple[float, Pixels]]:
     start, taken = None, 0
     try:
         with av.open(str(path)) as container:

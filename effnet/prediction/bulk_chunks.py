@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from io import BufferedReader
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,7 @@ from typing import Any
 from effnet.arch.serde import check_float
 from effnet.data import inputs
 from effnet.data import webdataset_reader as shards
-from effnet.data.folders import list_image_files
-from effnet.data.image_io import ImageError
-from effnet.data.inputs import STANDARD_INPUT, NamedImage
+from effnet.data.inputs import NamedImage
 from effnet.data.prefetch import prefetch_map
 from effnet.data.storage import remote
 from effnet.prediction.ensemble import Ensemble
@@ -33,7 +29,6 @@ from effnet.prediction.predictor import Prediction, Predictor
 NAMES_PER_CHUNK = 256
 _MAX_NAMES_PER_CHUNK = 4 * NAMES_PER_CHUNK
 _CONCURRENT_FETCHES = 16  # stores answer slowly, but many requests at a time
-_PEEK_BYTES = 4096
 
 IMAGES_PER_PART = 256  # at most; what a kill can cost
 # Of a part's file: more parts of the chunk follow; it is the last; the rest of the shard could not be read
@@ -60,7 +55,7 @@ class Chunk:
         if shards.is_shard(first):
             return shards.read_shard_images(first, start)
         if _is_local_video(first):
-            return islice(_read_video(first, self.frame_interval), start, None)
+            return islice(inputs.open_named(first, self.frame_interval), start, None)
         if any(map(remote.is_remote, self.names)):
             return prefetch_map(_fetch, self.names[start:], _CONCURRENT_FETCHES)
         return ((name, Path(name)) for name in self.names[start:])
@@ -85,7 +80,7 @@ def list_chunks(sources: Iterable[str | Path], frame_interval: float = 1.0) -> I
     """
     check_float("frame_interval", frame_interval, 0, exclusive=True)
     expanded = [name for source in sources for name in shards.expand_braces(str(source))]
-    names = chain.from_iterable([_require_first(_list_names(source), source) for source in dict.fromkeys(expanded)])
+    names = chain.from_iterable([inputs.list_names(source) for source in dict.fromkeys(expanded)])
     return _drop_duplicates(_cut_into_chunks(names, frame_interval))
 
 
@@ -118,8 +113,8 @@ def _cut_into_chunks(names: Iterable[str], frame_interval: float) -> Iterator[Ch
 
 
 def _is_local_video(name: str) -> bool:
-    """Return whether frames can be read of it. Called for every name, so without the cost of a Path."""
-    return os.path.splitext(name)[1].lower() in inputs.VIDEO_SUFFIXES and not remote.is_remote(name)
+    """Return whether frames can be read from it."""
+    return inputs.is_video(name) and not remote.is_remote(name)
 
 
 def _hash(*texts: str) -> str:
@@ -137,60 +132,8 @@ def _content_version(name: str) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _require_first(names: Iterator[str], source: str) -> Iterator[str]:
-    """Return the same names after the first was found."""
-    first = next(names, None)
-    if first is None:
-        problem = "nothing matches" if any(sign in source for sign in "*?[") else "there are no images in"
-        raise ValueError(f"{problem} {STANDARD_INPUT if source == '-' else source}")
-    return chain([first], names)
-
-
-def _list_names(source: str) -> Iterator[str]:
-    if source == "-":
-        return _read_name_list(sys.stdin.buffer)  # type: ignore[arg-type]
-    if remote.is_remote(source):
-        return remote.list_remote_files(source)
-    path = Path(source)
-    if path.is_dir():
-        return map(str, list_image_files(path))
-    if path.exists():
-        return iter([str(path)])
-    if any(sign in source for sign in "*?["):
-        return map(str, inputs.glob_image_files(source))
-    raise FileNotFoundError(f"{source} does not exist")
-
-
-def _read_name_list(stream: BufferedReader) -> Iterator[str]:
-    """Yield the names in a list; a missing file is noticed when it is read."""
-    if b"\0" in stream.peek(_PEEK_BYTES):
-        raise ValueError(f"{STANDARD_INPUT} is no list of names: for a single image, leave out --out")
-    for line in stream:
-        name = os.fsdecode(line).strip("\r\n")
-        if not name.strip():
-            continue
-        if remote.is_remote(name):
-            yield from remote.list_remote_files(name)
-        elif os.path.isdir(name):
-            yield from map(str, list_image_files(Path(name)))
-        else:
-            yield str(Path(name))
-
-
-def _read_video(path: str, frame_interval: float) -> Iterator[NamedImage]:
-    try:
-        for seconds, frame in inputs.read_frames(Path(path), frame_interval):
-            yield f"{path}@{seconds:.1f}s", frame
-    except (ImageError, ImportError) as error:
-        yield path, error if isinstance(error, ImageError) else ImageError(str(error))
-
-
 def _fetch(name: str) -> NamedImage:
-    if not remote.is_remote(name):
-        return name, Path(name)
-    if inputs.is_video(name):
-        return name, ImageError(f"{name} is a video: download it first")
-    return name, remote.read_remote_file(name)
+    return name, inputs.download_image(name) if remote.is_remote(name) else Path(name)
 
 
 @dataclass

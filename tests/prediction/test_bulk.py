@@ -211,7 +211,7 @@ def test_invalid_arguments(into: Into, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing matches"):
         into("result.csv", tmp_path / "*.png")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="there are no images in"):
+    with pytest.raises(ValueError, match="contains no images"):
         into("result.csv", tmp_path / "empty")
     with pytest.raises(ValueError, match="top must be"):
         into("result.csv", photos, top=0)
