@@ -216,7 +216,7 @@ def _data_section(splits: Mapping[str, ImageDataset], source: str) -> Markup:
     rows = [
         (name, *(f"{number:,}" for number in numbers)) for name, *numbers in zip(labels.names, *counts, strict=True)
     ]
-    return facts + elements.table((task.noun, *purposes.values()), rows, MAX_ROWS)
+    return facts + elements.table(("label", *purposes.values()), rows, MAX_ROWS)
 
 
 def _skipped_section(result: TrainResult) -> Markup:
