@@ -193,7 +193,7 @@ class Labels(Record):
 class Provenance(Record):
     """Where the weights come from: file or catalog entry, layout, license, and what was done since, oldest first."""
 
-    FORMER_NAMES = MappingProxyType({"licence": "license"})
+    FORMER_NAMES = MappingProxyType({"licence": "license"})  # words: allow
 
     source: str = ""
     layout: str = ""
