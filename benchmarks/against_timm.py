@@ -1,11 +1,11 @@
-"""B0 against timm's, eager, on this machine: ratios of medians in one run, the contestants taking turns.
+"""B0 compared with timm's, eager, on this machine: ratios of medians in one run, interleaved.
 
     python benchmarks/against_timm.py [--runs 20] [--rows inference-1,training-8]
 
-Both sides have the same weights' shapes, numerics, memory format, threads and input; both are used as somebody who
-knows them would: inference mode, channels-last tried beside the default. "symmetric" is timm's ``efficientnet_b0``,
-"same" its ``tf_efficientnet_b0``. Peak memory is the resident size that a fresh process reaches beyond what it has
-before the first call. A ratio below 1 is in our favour.
+Both sides have the same shapes, numerics, memory format, threads and input, and are used as an expert would: inference
+mode, channels-last tried beside the default. "symmetric" is timm's ``efficientnet_b0``, "same" its
+``tf_efficientnet_b0``. Peak memory is the resident size that a fresh process reaches beyond what it has before the
+first call. A ratio below 1 means that effnet is faster.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ ROWS = [
 ]
 
 
-def contestant(side: str, mode: str, batch: int, padding: str, memory: str) -> Callable[[], object]:
-    """A function that runs one step of ``side`` ("effnet" or "timm")."""
+def step_of(side: str, mode: str, batch: int, padding: str, memory: str) -> Callable[[], object]:
+    """Return a function that runs one step of ``side`` ("effnet" or "timm")."""
     torch.manual_seed(0)
     layout = torch.channels_last if memory == "channels_last" else torch.contiguous_format
     if side == "effnet":
@@ -46,35 +46,35 @@ def contestant(side: str, mode: str, batch: int, padding: str, memory: str) -> C
 
         model = timm.create_model(TIMM[padding], drop_path_rate=0.2, drop_rate=0.2)
     model = model.train(mode == "training").to(memory_format=layout)
-    pictures = torch.randn(batch, 3, 224, 224).to(memory_format=layout)
+    images = torch.randn(batch, 3, 224, 224).to(memory_format=layout)
     if mode == "inference":
 
         def infer() -> object:
             with torch.inference_mode():
-                return model(pictures)
+                return model(images)
 
         return infer
     targets = torch.randint(1000, (batch,))
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
 
     def step() -> object:
-        loss = nn.functional.cross_entropy(model(pictures), targets)
-        optimiser.zero_grad(set_to_none=True)
+        loss = nn.functional.cross_entropy(model(images), targets)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         return loss
 
     return step
 
 
 def memory_of(side: str, mode: str, batch: int, padding: str, memory: str) -> float:
-    """MB that two steps need at their worst, in a process of its own."""
+    """Peak memory of two steps in MB, in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_memory, (side, mode, batch, padding, memory))
 
 
 def _memory(*row: object) -> float:
-    step = contestant(*row)  # type: ignore[arg-type]
+    step = step_of(*row)  # type: ignore[arg-type]
     before = peak_memory()
     step()
     step()
@@ -83,7 +83,7 @@ def _memory(*row: object) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=int, default=15, help="rounds for batch 1; fewer for larger batches")
+    parser.add_argument("--runs", type=int, default=15, help="rounds at batch size 1; fewer at larger ones")
     parser.add_argument("--rows", default="", help="only these, such as inference-1,training-32")
     options = parser.parse_args()
     wanted = set(filter(None, options.rows.split(",")))
@@ -99,16 +99,15 @@ def main() -> None:
         if wanted and f"{mode}-{batch}" not in wanted:
             continue
         runs = options.runs * 3 if (mode, batch) == ("inference", 1) else max(5, options.runs // 2)
-        timings = time_interleaved(
-            {side: contestant(side, *row) for side in ("effnet", "timm")}, runs=runs, warmup_runs=2
-        )
+        timings = time_interleaved({side: step_of(side, *row) for side in ("effnet", "timm")}, runs=runs, warmup_runs=2)
         ours, theirs = timings["effnet"], timings["timm"]
         ratio = ours.seconds / theirs.seconds
         spread = f"{ours.fastest / theirs.fastest:.2f} (fastest)"
         sizes = [memory_of(side, *row) for side in ("effnet", "timm")]
         print(
-            f"| {mode}, batch {batch} | {padding} | {memory} | {ours.seconds * 1e3:.1f} | {theirs.seconds * 1e3:.1f} "
-            f"| {ratio:.2f} | {spread} | {sizes[0]:.0f} | {sizes[1]:.0f} |",
+            f"| {mode}, batch size {batch} | {padding} | {memory} "
+            f"| {ours.seconds * 1e3:.1f} | {theirs.seconds * 1e3:.1f} | {ratio:.2f} | {spread} "
+            f"| {sizes[0]:.0f} | {sizes[1]:.0f} |",
             flush=True,
         )
 

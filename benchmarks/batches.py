@@ -1,12 +1,12 @@
-"""How many training pictures a second reach the network, against torchvision's ``ImageFolder`` and a ``DataLoader``.
+"""Training images per second that reach the network, compared with torchvision's ``ImageFolder`` and a ``DataLoader``.
 
     python benchmarks/batches.py PHOTOS [--megapixels 2] [--workers 2] [--rounds 7] [--interpolation bilinear]
 
-PHOTOS is a folder of class folders of JPEGs. torchvision's side is its documentation's: ``ImageFolder``, PIL,
-``RandomResizedCrop(224)``, ``RandomHorizontalFlip``, ``PILToTensor``. Ours is `TrainingBatches` with the same shares of
-area, and the same with the cache filled before. Both sides make uint8 batches of 32 with as many workers, which stay
-from epoch to epoch. All three are timed on the photos as they are, and on the same made so many megapixels large; an
-epoch is one call, contestants take turns, and nothing trains beside them.
+PHOTOS is a folder of class folders of JPEGs. torchvision's side is as documented: ``ImageFolder``, PIL,
+``RandomResizedCrop(224)``, ``RandomHorizontalFlip``, ``PILToTensor``. effnet's is `TrainingLoader` with the same crop
+areas, and the same with a filled cache. Both sides make uint8 batches of 32 with the same number of persistent workers.
+All three are timed on the photos as they are, and on enlarged ones; an epoch is one call, calls are interleaved, and
+nothing trains beside them.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ THEIRS, OURS, CACHED = "ImageFolder, PIL", "effnet", "effnet, cached"
 
 
 def enlarged(photos: Path, megapixels: float, into: Path) -> Path:
-    """The same photos with so many megapixels each, as JPEG of quality 90."""
+    """Return the same photos with that many megapixels each, as JPEGs of quality 90."""
     for path in sorted(photos.glob("*/*")):
         image = read_image(path)
         scale = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
-        place = into / path.parent.name / f"{path.stem}.jpg"
-        place.parent.mkdir(parents=True, exist_ok=True)
+        target = into / path.parent.name / f"{path.stem}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
         size = (round(image.width * scale), round(image.height * scale))
-        image.resize(size, Image.Resampling.LANCZOS).save(place, quality=90)
+        image.resize(size, Image.Resampling.LANCZOS).save(target, quality=90)
     return into
 
 
@@ -80,7 +80,7 @@ def table(photos: Path, workers: int, interpolation: str, rounds: int) -> None:
 
 
 def main() -> None:
-    """Prints the tables."""
+    """Print the tables."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("photos", type=Path)
     options.add_argument("--megapixels", type=float, default=2.0)
@@ -95,7 +95,7 @@ def main() -> None:
         large = enlarged(chosen.photos, chosen.megapixels, Path(place) / "large")
         for photos, what in ((chosen.photos, "as they are"), (large, f"of {chosen.megapixels:g} megapixels")):
             print(f"\nphotos {what}, {chosen.interpolation}, {chosen.workers} workers\n")
-            print("| loaded by | pictures a second | ratio |\n|---|--:|--:|")
+            print("| loaded by | images per second | ratio |\n|---|--:|--:|")
             table(photos, chosen.workers, chosen.interpolation, chosen.rounds)
 
 

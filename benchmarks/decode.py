@@ -1,10 +1,10 @@
-"""How often does decoding JPEGs at reduced scale change an answer, and what does it save?
+"""How often does decoding JPEGs at reduced scale change a prediction, and what does it save?
 
     python benchmarks/decode.py PHOTOS WEIGHTS
 
 PHOTOS is a folder with train/ and val/ class folders. For each size a linear head is fitted on exactly decoded training
-photos; all photos are then classified twice, from exact and from reduced pixels. Decoding is timed apart, the two ways
-taking turns. Photos whose short side is below four times the network's need are never reduced, so small sizes stand in
+photos; all photos are then classified twice, from exact and from reduced pixels. Decoding is timed separately, both
+ways interleaved. Photos whose short side is below four times the network's are never reduced, so small sizes stand in
 for large photos.
 """
 
@@ -35,7 +35,7 @@ def main(photos: str, weights: str) -> None:
     print("| size | photos reduced | top-1 differs | largest change of probability | exact ms | reduced ms | ratio |")
     print("|--:|--:|--:|--:|--:|--:|--:|")
     for size in SIZES:
-        exact = replace(model.preprocess, size=(size, size), crop=default_crop_fraction(size))
+        exact = replace(model.preprocess, size=(size, size), crop_fraction=default_crop_fraction(size))
         reduced = replace(exact, decode="reduced")
         engine = EagerEngine(model)
 
@@ -53,8 +53,8 @@ def main(photos: str, weights: str) -> None:
         some = [item.image for item in items[::8]]
         timing = time_interleaved(
             {
-                "exact": lambda exact=exact, some=some: [load_input(picture, exact) for picture in some],
-                "reduced": lambda reduced=reduced, some=some: [load_input(picture, reduced) for picture in some],
+                "exact": lambda exact=exact, some=some: [load_input(image, exact) for image in some],
+                "reduced": lambda reduced=reduced, some=some: [load_input(image, reduced) for image in some],
             },
             runs=7,
             warmup_runs=1,

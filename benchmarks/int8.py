@@ -1,12 +1,13 @@
-"""How much accuracy int8 costs, and how much time it saves, in each of the formats.
+"""Accuracy lost and time saved by int8, in each of the formats.
 
-    python benchmarks/int8.py MODEL PICTURES [--max-drop 0.5] [--count 128] [--threads 2] [--runs 40] [--table] [--nncf]
+    python benchmarks/int8.py MODEL IMAGES [--max-drop 0.5] [--calibration-images 128] [--threads 2] [--runs 40]
+                              [--table] [--nncf]
 
-MODEL is a file with a trained classifier, PICTURES a folder with train/ and val/ (or test/), a folder a class. Each
-format is written in float and in int8; every file is opened by `effnet.runtime`, and judged on all pictures of val that
-fit into half a gigabyte. Times are of one picture, all contestants taking turns, medians. --table prints what each
-layer costs alone. --runs 0 leaves the times out. Where NNCF is installed, --nncf adds what its own post-training
-quantisation of the same ONNX makes of the same pictures.
+MODEL is a file with a trained classifier, IMAGES a folder with train/ and val/ (or test/), each with class folders.
+Each format is written in float and in int8; every file is opened by `effnet.runtime` and scored on as many images of
+val as fit into half a gigabyte. Times are medians for one image, interleaved. --table prints the sensitivity of every
+layer, --runs 0 omits the times. If NNCF is installed, --nncf adds its own post-training quantization of the same ONNX
+graph on the same images.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ FLOAT = {".onnx": onnx.write_onnx, ".xml": openvino.write_openvino, ".tflite": l
 
 
 def main() -> None:
-    """Prints the tables as Markdown."""
+    """Print the tables as Markdown."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("model")
-    options.add_argument("pictures")
+    options.add_argument("images")
     options.add_argument("--max-drop", type=float, default=0.5)
-    options.add_argument("--count", type=int, default=128)
+    options.add_argument("--calibration-images", type=int, default=128)
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--runs", type=int, default=40)
     options.add_argument("--table", action="store_true")
@@ -51,75 +52,75 @@ def main() -> None:
     given = options.parse_args()
     logging.getLogger("effnet").setLevel(logging.ERROR)
     model = load(given.model).eval()
-    interface = IOSpec(size=model.preprocess.size)
-    picture = np.random.default_rng(0).integers(0, 256, (1, *model.preprocess.size, 3), np.uint8)
-    contestants: dict[str, Callable[[], object]] = {}
+    io_spec = IOSpec(size=model.preprocess.size)
+    image = np.random.default_rng(0).integers(0, 256, (1, *model.preprocess.size, 3), np.uint8)
+    calls: dict[str, Callable[[], object]] = {}
     rows: dict[str, list[str]] = {}
-    with TemporaryDirectory() as place:
+    with TemporaryDirectory() as folder:
         for suffix, write in FLOAT.items():
-            plain, path = Path(place) / f"float{suffix}", Path(place) / f"int8{suffix}"
-            write(plain, model, interface)
+            plain, path = Path(folder) / f"float{suffix}", Path(folder) / f"int8{suffix}"
+            write(plain, model, io_spec)
             try:
-                found = quantize(model, path, given.pictures, interface, given.max_drop, given.count)
+                quantized = quantize(model, path, given.images, io_spec, given.max_drop, given.calibration_images)
             except ValueError as error:
                 rows[suffix] = [str(error)]
                 continue
             size = plain.stat().st_size + (plain.with_suffix(".bin").stat().st_size if suffix == ".xml" else 0)
-            floats = [name for name in found.float_layers if "squeeze_excite" not in name]
+            floats = [name for name in quantized.float_layers if "squeeze_excite" not in name]
             rows[suffix] = [
-                f"{100 * found.float_score:.2f}",
-                f"{100 * found.int8_score:.2f}",
-                f"{found.drop:+.2f} ({found.metric}, {found.images:,})",
-                f"{len(floats)} of {found.layers}{': ' + ', '.join(floats) if floats else ''}",
-                f"{size / 1e6:.1f} → {found.bytes / 1e6:.1f}",
+                f"{100 * quantized.float_score:.2f}",
+                f"{100 * quantized.int8_score:.2f}",
+                f"{quantized.drop:+.2f} ({quantized.metric}, {quantized.images:,})",
+                f"{len(floats)} of {quantized.layers}{': ' + ', '.join(floats) if floats else ''}",
+                f"{size / 1e6:.1f} → {quantized.bytes / 1e6:.1f}",
             ]
             for name, file in (("float", plain), ("int8", path)):
                 engine = open_exported(file, threads=given.threads)
-                contestants[f"{suffix} {name}"] = partial(engine.run, picture)
-        timing = time_interleaved(contestants, given.runs, 5) if given.runs else {}
-        print(f"{model.arch.name}, {given.threads} threads, calibrated on {given.count} pictures\n")
-        print("| file | float % | int8 % | points lost | further layers in float | MB | float ms | int8 ms | ratio |")
+                calls[f"{suffix} {name}"] = partial(engine.run, image)
+        timing = time_interleaved(calls, given.runs, 5) if given.runs else {}
+        print(f"{model.arch.name}, {given.threads} threads, calibrated on {given.calibration_images} images\n")
+        print("| file | float % | int8 % | drop | other layers in float | MB | float ms | int8 ms | ratio |")
         print("|:--|--:|--:|--:|:--|--:|--:|--:|--:|")
         for suffix, row in rows.items():
             times = [timing[f"{suffix} {name}"].seconds * 1e3 for name in ("float", "int8") if timing]
-            told = [f"{times[0]:.2f}", f"{times[1]:.2f}", f"{times[1] / times[0]:.2f}"] if times else ["–"] * 3
-            print(f"| {suffix} | {' | '.join([*row, *told])} |" if len(row) > 1 else f"| {suffix} | {row[0]} |")
+            columns = [f"{times[0]:.2f}", f"{times[1]:.2f}", f"{times[1] / times[0]:.2f}"] if times else ["–"] * 3
+            print(f"| {suffix} | {' | '.join([*row, *columns])} |" if len(row) > 1 else f"| {suffix} | {row[0]} |")
     if given.nncf:
-        print(f"\n{nncf_in_words(model, given.pictures, given.count)}")
+        print(f"\n{describe_nncf(model, given.images, given.calibration_images)}")
     if given.table:
-        print(f"\n```text\n{format_sensitivities(measure_sensitivity(model, given.pictures))}\n```")
+        print(f"\n```text\n{format_sensitivities(measure_sensitivity(model, given.images))}\n```")
 
 
-def nncf_in_words(model: EfficientNet, folder: str, count: int) -> str:
-    """What NNCF, with its two presets for convolutional networks, makes of the same network and pictures."""
+def describe_nncf(model: EfficientNet, folder: str, count: int) -> str:
+    """Return the accuracy of NNCF's two presets for convolutional networks, on the same network and images."""
     try:
         import nncf
         import openvino
     except ImportError:
         return "nncf: not installed"
     nncf.set_log_level(logging.ERROR)
-    taken = load_quantization_data(folder, model, count)
-    if taken.targets is None:
-        return "nncf: left out, since the folder's classes are not the network's"
+    data = load_quantization_data(folder, model, count)
+    if data.targets is None:
+        return "nncf: skipped, the folder's classes are not the network's"
     proto = onnx.build_onnx_model(model, IOSpec("normalized", "logits", size=model.preprocess.size))
     plain = openvino.Core().read_model(model=proto.SerializeToString())
-    calibration = nncf.Dataset([_normalised(picture[None], model) for picture in taken.calibration])
+    calibration = nncf.Dataset([_normalized(image[None], model) for image in data.calibration])
 
-    def share(network: Any) -> float:
+    def accuracy(network: Any) -> float:
         run = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # not bfloat16
-        batches = (taken.evaluation[start : start + 16] for start in range(0, len(taken.evaluation), 16))
-        answers = np.concatenate([run(_normalised(batch, model))[0] for batch in batches])
-        return float((answers.argmax(1) == taken.targets).mean())
+        batches = (data.evaluation[start : start + 16] for start in range(0, len(data.evaluation), 16))
+        outputs = np.concatenate([run(_normalized(batch, model))[0] for batch in batches])
+        return float((outputs.argmax(1) == data.targets).mean())
 
-    said = [f"float {100 * share(plain):.2f} %"]
+    parts = [f"float {100 * accuracy(plain):.2f} %"]
     for preset in (nncf.QuantizationPreset.PERFORMANCE, nncf.QuantizationPreset.MIXED):
-        made = nncf.quantize(plain, calibration, preset=preset, subset_size=len(taken.calibration))
-        said.append(f"{preset.value} {100 * share(made):.2f} %")
-    return f"nncf {nncf.__version__}: {', '.join(said)}"
+        quantized = nncf.quantize(plain, calibration, preset=preset, subset_size=len(data.calibration))
+        parts.append(f"{preset.value} {100 * accuracy(quantized):.2f} %")
+    return f"nncf {nncf.__version__}: {', '.join(parts)}"
 
 
-def _normalised(pictures: InputImage, model: EfficientNet) -> NDArray[np.float32]:
-    out: NDArray[np.float32] = normalize(torch.from_numpy(pictures), model.preprocess).numpy()
+def _normalized(images: InputImage, model: EfficientNet) -> NDArray[np.float32]:
+    out: NDArray[np.float32] = normalize(torch.from_numpy(images), model.preprocess).numpy()
     return out
 
 

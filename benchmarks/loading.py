@@ -1,11 +1,11 @@
-"""How long B7 takes from a safetensors file to a network, against timm, and the memory that it needs at its worst.
+"""Seconds and peak memory from a safetensors file to a B7, compared with timm.
 
     python benchmarks/loading.py [--name b7] [--runs 10]
 
-Three contestants take turns in one process, on files with the same numbers: ours from our own file, ours from a file
-in timm's layout (which is recognised first), timm's ``create_model`` and ``load_checkpoint`` from that same file. Our
-side reads every number once, to look for NaN, so that the file is not merely mapped. Memory is the resident peak of
-loading and of one answer for a 64-pixel picture, in a fresh process, beyond what it held once everything was imported.
+Interleaved in one process, on files with the same weights: effnet from its own file, effnet from a file in timm's
+layout (which is detected first), timm's ``create_model`` and ``load_checkpoint`` from that same file. effnet reads
+every weight once, to check for NaN, so that the file is not merely mapped. Memory is the resident peak of loading and
+of one forward pass at 64 pixels, in a fresh process, beyond what it held after its imports.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from timm.models import load_checkpoint  # noqa: E402
 
 
 def loader(side: str, name: str, folder: Path) -> Callable[[], nn.Module]:
-    """A function that loads the network ``name`` as ``side`` does it."""
+    """Return a function that loads the network ``name`` as ``side`` does."""
     if side == "effnet, own file":
         return lambda: load(folder / "own.safetensors")
     if side == "effnet, timm's layout":
@@ -50,8 +50,8 @@ def loader(side: str, name: str, folder: Path) -> Callable[[], nn.Module]:
 SIDES = ("effnet, own file", "effnet, timm's layout", "timm")
 
 
-def grown(side: str, name: str, folder: Path) -> int:
-    """Bytes by which loading raises this process's peak; meant for a fresh one."""
+def memory_growth(side: str, name: str, folder: Path) -> int:
+    """Return the bytes by which loading raises this process's peak; call it in a fresh one."""
     call = loader(side, name, folder)
     before = peak_memory()
     model = call()
@@ -61,7 +61,7 @@ def grown(side: str, name: str, folder: Path) -> int:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--name", default="b7")
     options.add_argument("--runs", type=int, default=10)
@@ -73,7 +73,7 @@ def main() -> None:
         save(model, folder / "own.safetensors")
         save(model, folder / "timm.safetensors", layout="timm")
         size = (folder / "own.safetensors").stat().st_size
-        for side in SIDES:  # the same numbers everywhere, or there would be nothing to compare
+        for side in SIDES:  # the same network everywhere
             loaded = loader(side, chosen.name, folder)()
             assert sum(value.numel() for value in loaded.parameters()) == sum(p.numel() for p in model.parameters())
         times = time_interleaved({side: loader(side, chosen.name, folder) for side in SIDES}, chosen.runs, 1)
@@ -82,7 +82,7 @@ def main() -> None:
         print("| loaded by | ms | ratio to timm | ratio of the fastest | peak memory / file |\n|---|--:|--:|--:|--:|")
         for side in SIDES:
             with multiprocessing.get_context("spawn").Pool(1) as fresh:
-                memory = fresh.apply(grown, (side, chosen.name, folder))
+                memory = fresh.apply(memory_growth, (side, chosen.name, folder))
             timing, theirs = times[side], times["timm"]
             print(
                 f"| {side} | {timing.seconds * 1e3:.0f} | {timing.seconds / theirs.seconds:.2f} "

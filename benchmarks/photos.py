@@ -1,12 +1,12 @@
-"""From files to top-5: one photo of 12 megapixels, and a folder of small ones, against torchvision's documented way.
+"""From files to top-5: one photo of 12 megapixels, and a folder of small ones, compared with torchvision as documented.
 
     python benchmarks/photos.py PHOTOS [--rounds 15] [--only one,folder]
 
-PHOTOS is a folder of JPEGs. torchvision's way is its documentation's: ``Image.open``, the transforms that come with the
-weights, the eager network in inference mode, softmax, the five best. For the folder also as an expert would do it, a
-``DataLoader`` of two workers and batches of 32. B0 with the same random numbers on all sides; ours is a ``Predictor``
-whose engine was settled before, as on every day but the first. Large photos are made from small ones: how many bytes
-they have decides how long decoding takes, so there are several kinds. All of it in one run, contestants taking turns.
+PHOTOS is a folder of JPEGs. torchvision's side is as documented: ``Image.open``, the transforms of the weights, the
+eager network in inference mode, softmax, top-5. For the folder also as an expert would do it, with a ``DataLoader`` of
+two workers and batches of 32. B0 with the same random weights on all sides; effnet is a ``Predictor`` whose engine was
+chosen before, as on every day but the first. Large photos are made from small ones: their size in bytes decides how
+long decoding takes, so there are several kinds. All in one run, interleaved.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Top = list[list[int]]
 
 
 def transforms() -> Callable[[Image.Image], torch.Tensor]:
-    """What torchvision's B0 comes with."""
+    """The transforms of torchvision's B0."""
     from torchvision.models import EfficientNet_B0_Weights
 
     chosen: Callable[[Image.Image], torch.Tensor] = EfficientNet_B0_Weights.DEFAULT.transforms()
@@ -42,7 +42,7 @@ def transforms() -> Callable[[Image.Image], torch.Tensor]:
 
 
 class Files(Dataset[torch.Tensor]):
-    """The pictures of a folder as torchvision's network wants them."""
+    """The images of a folder, transformed for torchvision's network."""
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths, self.transform = paths, transforms()
@@ -75,13 +75,13 @@ def ours(predictor: Predictor, paths: list[Path]) -> Top:
 
 
 def agreement(one: Top, other: Top) -> str:
-    """How many of the likeliest classes are the same."""
+    """Return how many top-1 predictions are the same."""
     same = sum(a[0] == b[0] for a, b in zip(one, other, strict=True))
     return f"{same} of {len(one)}"
 
 
 def main() -> None:
-    """Prints the tables."""
+    """Print the tables."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("photos", type=Path)
     options.add_argument("--rounds", type=int, default=15, help="for one photo; a third of it for the folder")
@@ -91,9 +91,8 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     declare_operators()
     paths = photos_of(chosen.photos)
-    print(
-        f"{describe_machine().describe()}; {installed_versions((*('torch', 'torchvision', 'pillow'), 'onnxruntime', 'openvino'))}\n"
-    )
+    versions = installed_versions(("torch", "torchvision", "pillow", "onnxruntime", "openvino"))
+    print(f"{describe_machine().describe()}; {versions}\n")
     with TemporaryDirectory() as place:
         folder = Path(place)
         os.environ["EFFNET_HOME"] = str(folder / "home")
@@ -103,7 +102,7 @@ def main() -> None:
         predictor = Predictor(folder / "b0.safetensors", threads=chosen.threads)
         predictor.choose_engine()
         engines = {batch: predictor.choose_engine(batch) for batch in (1, predictor.batch_size)}
-        print("; ".join(f"batch {size}: {one.kind}, {one.precision}" for size, one in engines.items()), end="\n\n")
+        print("; ".join(f"batch size {size}: {one.kind}, {one.precision}" for size, one in engines.items()), end="\n\n")
         if "one" in chosen.only:
             large(theirs, predictor, paths[len(paths) // 3], folder, chosen.rounds)
         if "folder" in chosen.only:
@@ -152,13 +151,11 @@ def many(theirs: nn.Module, predictor: Predictor, paths: list[Path], rounds: int
     answers = {name: call() for name, call in sides.items()}
     times = time_interleaved(sides, rounds, 0, 1, THREAD_POOL_PAUSE)
     print(
-        f"| {len(paths)} photos | s | photos a second | that / effnet | same top-1 as effnet |\n|---|--:|--:|--:|--:|"
+        f"| {len(paths)} photos | s | photos per second | that / effnet | same top-1 as effnet |\n|---|--:|--:|--:|--:|"
     )
     for name, timing in times.items():
-        print(
-            f"| {name} | {timing.seconds:.2f} | {len(paths) / timing.seconds:.0f} | {time_ratio(timing, times['effnet'])} "
-            f"| {agreement(answers[name], answers['effnet'])} |"
-        )
+        ratio, same = time_ratio(timing, times["effnet"]), agreement(answers[name], answers["effnet"])
+        print(f"| {name} | {timing.seconds:.2f} | {len(paths) / timing.seconds:.0f} | {ratio} | {same} |")
 
 
 if __name__ == "__main__":

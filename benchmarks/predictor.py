@@ -1,16 +1,16 @@
-"""The engine that is chosen by itself, against every bare runtime that is installed, timm and torchvision.
+"""The automatically chosen engine, compared with every installed bare runtime, timm and torchvision.
 
     python benchmarks/predictor.py PHOTOS [--rows b0-1,b0-32] [--rounds 12] [--weights LITE0]
 
-From pictures that are cropped already to logits. A bare runtime gets our graph, which takes the same uint8 pixels; our
-graph for pixels that somebody has normalised before, which is less work; and timm's network as ``torch.onnx.export``
-and ``openvino.convert_model`` make it, normalised before too. Each is set up by hand as an expert would: threads, a
-fixed size and batch, OpenVINO's hints, outputs asked by name. timm and torchvision run in inference mode. All have the
-same numbers, and all must give the same likeliest classes. Thread pools that still spin disturb the next contestant:
-in a round each waits, makes an untimed call, then a few that count.
+From cropped images to logits. A bare runtime gets our graph for the same uint8 pixels; our graph for normalized images,
+which is less work; and timm's network as ``torch.onnx.export`` and ``openvino.convert_model`` convert it, also for
+normalized images. Each is set up by hand as an expert would: threads, a fixed size and batch size, OpenVINO's hints,
+named outputs. timm and torchvision run in inference mode. All have the same weights, and all must have the same top-1.
+Thread pools that still spin disturb the next call: in a round each pauses, makes an untimed call, then a few timed
+ones.
 
-With PHOTOS, last: the chosen engine's float32 must give eager's likeliest class on every photo; with ``--weights``
-for Lite0 pretrained, whose answers are nearer to each other than those of random numbers.
+Finally the chosen engine's float32 top-1 must equal eager's on every photo, and with ``--weights`` for a pretrained
+Lite0 too, whose logits are closer to each other than those of random weights.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def bare_onnxruntime(path: Path, x: NDArray[np.generic], threads: int) -> Callab
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    given, asked = session.get_inputs()[0].name, session.get_outputs()[0].name
-    return lambda: session.run([asked], {given: x})[0]  # type: ignore[no-any-return]
+    source, output = session.get_inputs()[0].name, session.get_outputs()[0].name
+    return lambda: session.run([output], {source: x})[0]  # type: ignore[no-any-return]
 
 
 def bare_openvino(model: object, x: NDArray[np.generic], threads: int, precision: str) -> Callable[[], Logits]:
-    """``model``: a path, or what ``openvino.convert_model`` made."""
+    """``model``: a path, or a model from ``openvino.convert_model``."""
     import openvino
 
     core = openvino.Core()
@@ -87,15 +87,15 @@ def bare_litert(path: Path, x: NDArray[np.generic], threads: int) -> Callable[[]
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=threads)
-    given = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(given, x.shape)
+    source = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(source, x.shape)
     interpreter.allocate_tensors()
-    asked = interpreter.get_output_details()[0]["index"]
+    output = interpreter.get_output_details()[0]["index"]
 
     def run() -> Logits:
-        interpreter.set_tensor(given, x)
+        interpreter.set_tensor(source, x)
         interpreter.invoke()
-        found: Logits = interpreter.get_tensor(asked)
+        found: Logits = interpreter.get_tensor(output)
         return found
 
     return run
@@ -110,28 +110,28 @@ def in_torch(model: torch.nn.Module, x: torch.Tensor, half: bool) -> Callable[[]
 
 
 def bare(model: EfficientNet, crops: NDArray[np.uint8], precision: str, threads: int, folder: Path) -> Sides:
-    """Every runtime that is installed, on every graph that it may be given."""
+    """Every installed runtime, on every graph."""
     x = np.ascontiguousarray(normalize(torch.from_numpy(crops), model.preprocess).numpy())
-    inputs = {"pixels": crops, "normalised": x}
+    inputs = {"pixels": crops, "normalized": x}
     half = precision == "bfloat16"
     sides: Sides = {}
     missing: list[str] = []
 
-    def enter(name: str, made: Callable[[], Callable[[], Logits]]) -> None:
+    def add(name: str, make: Callable[[], Callable[[], Logits]]) -> None:
         try:
-            sides[name] = made()
+            sides[name] = make()
         except ImportError as error:
             missing.append(f"{name}: {error}")
 
     for kind, given in inputs.items():
-        interface = IOSpec(kind, "logits", size=model.preprocess.size)
+        io_spec = IOSpec(kind, "logits", size=model.preprocess.size)
         graph, flat = folder / f"{kind}.onnx", folder / f"{kind}.tflite"
-        onnx.write_onnx(graph, model, interface)
-        litert.write_litert(flat, model, interface)
-        enter(f"OpenVINO, {kind}", lambda g=graph, v=given: bare_openvino(g, v, threads, precision))
-        if not half:  # neither of the two computes in bfloat16 on x86
-            enter(f"onnxruntime, {kind}", lambda g=graph, v=given: bare_onnxruntime(g, v, threads))
-            enter(f"LiteRT, {kind}", lambda f=flat, v=given: bare_litert(f, v, threads))
+        onnx.write_onnx(graph, model, io_spec)
+        litert.write_litert(flat, model, io_spec)
+        add(f"OpenVINO, {kind}", lambda g=graph, v=given: bare_openvino(g, v, threads, precision))
+        if not half:  # the other two have no bfloat16 on x86
+            add(f"onnxruntime, {kind}", lambda g=graph, v=given: bare_onnxruntime(g, v, threads))
+            add(f"LiteRT, {kind}", lambda f=flat, v=given: bare_litert(f, v, threads))
     theirs = timms(model, folder)
 
     def converted() -> Callable[[], Logits]:
@@ -146,16 +146,16 @@ def bare(model: EfficientNet, crops: NDArray[np.uint8], precision: str, threads:
             torch.onnx.export(theirs, (torch.from_numpy(x),), str(path), dynamo=False, opset_version=17)
         return bare_onnxruntime(path, x, threads)
 
-    enter("OpenVINO, timm's network", converted)
+    add("OpenVINO, timm's network", converted)
     if not half:
-        enter("onnxruntime, timm's network", traced)
+        add("onnxruntime, timm's network", traced)
     for name in missing:
-        print(f"left out: {name}", file=sys.stderr)
+        print(f"skipped: {name}", file=sys.stderr)
     return sides
 
 
 def eager(model: EfficientNet, crops: NDArray[np.uint8], half: bool, folder: Path) -> Sides:
-    """timm and torchvision in PyTorch, their pictures normalised before."""
+    """timm and torchvision in PyTorch, on normalized images."""
     x = normalize(torch.from_numpy(crops), model.preprocess).contiguous()
     last = x.to(memory_format=torch.channels_last)
     theirs = timms(model, folder)
@@ -178,9 +178,9 @@ def eager(model: EfficientNet, crops: NDArray[np.uint8], half: bool, folder: Pat
     return sides
 
 
-def row(asked: str, photos: list[Path], rounds: int, threads: int, folder: Path) -> None:
-    """One network, batch and precision: its table."""
-    name, size, precision = asked.split("-")
+def row(spec: str, photos: list[Path], rounds: int, threads: int, folder: Path) -> None:
+    """Print the table of one network, batch size and precision."""
+    name, size, precision = spec.split("-")
     batch, half = int(size), precision == "bfloat16"
     model = network(name, photos)
     file = folder / f"{name}.safetensors"
@@ -199,8 +199,8 @@ def row(asked: str, photos: list[Path], rounds: int, threads: int, folder: Path)
     fastest = min(runtimes, key=lambda each: times[each].seconds, default=AUTO)
     same_job = [each for each in runtimes if each.endswith("pixels")]
     fair = min(same_job, key=lambda each: times[each].seconds, default=AUTO)
-    print(f"\n{name}, batch {batch}, {precision}: auto is {chosen.kind}, {chosen.precision}\n")
-    print("| | ms a picture | p10–p90 | that / auto | same top-1 as timm |\n|---|--:|--:|--:|--:|")
+    print(f"\n{name}, batch size {batch}, {precision}: auto is {chosen.kind}, {chosen.precision}\n")
+    print("| | ms per image | p10–p90 | that / auto | same top-1 as timm |\n|---|--:|--:|--:|--:|")
     for each, timing in sorted(times.items(), key=lambda pair: pair[1].seconds):
         mark = "**" if each == AUTO else ""
         low, high = (value / batch * 1e3 for value in (timing.p10, timing.p90))
@@ -212,8 +212,8 @@ def row(asked: str, photos: list[Path], rounds: int, threads: int, folder: Path)
     print(f"auto / best of all bare runtimes ({fastest}): {time_ratio(times[AUTO], times[fastest])}", flush=True)
 
 
-def on_every_photo(model: EfficientNet, file: Path, photos: list[Path], threads: int) -> None:
-    """How often auto's float32 has another likeliest class than eager."""
+def compare_on_photos(model: EfficientNet, file: Path, photos: list[Path], threads: int) -> None:
+    """Print how often auto's float32 top-1 equals eager's."""
     auto, plain = Predictor(file, threads=threads), Predictor(file, engine="eager", threads=threads)
     auto.choose_engine()
     same = sum(a.label == b.label for a, b in zip(auto(photos), plain(photos), strict=True))
@@ -224,7 +224,7 @@ def on_every_photo(model: EfficientNet, file: Path, photos: list[Path], threads:
 
 
 def main() -> None:
-    """Prints a table a row, and the check of every photo."""
+    """Print a table per row, and the comparison on all photos."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("photos", type=Path)
     options.add_argument("--rows", default=",".join(ROWS), help="such as b0-1-float32,lite0-32-bfloat16")
@@ -236,26 +236,23 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     declare_operators()
     photos = photos_of(chosen.photos)
-    print(
-        f"{describe_machine().describe()}, {chosen.threads} threads; {installed_versions(('torch', 'timm', 'torchvision'))}",
-        end=" ",
-    )
-    print(installed_versions(("onnxruntime", "openvino", "ai-edge-litert")))
+    versions = installed_versions(("torch", "timm", "torchvision", "onnxruntime", "openvino", "ai-edge-litert"))
+    print(f"{describe_machine().describe()}, {chosen.threads} threads; {versions}")
     with TemporaryDirectory() as place:
         folder = Path(place)
         os.environ["EFFNET_HOME"] = str(folder / "home")
-        for asked in filter(None, chosen.rows.split(",")):
-            row(asked, photos, chosen.rounds, chosen.threads, folder)
+        for spec in filter(None, chosen.rows.split(",")):
+            row(spec, photos, chosen.rounds, chosen.threads, folder)
         for name in ("b0", "b4", "lite0"):
             model = network(name, photos)
             file = save(model, folder / f"{name}.safetensors")
-            on_every_photo(model, file, photos, chosen.threads)
+            compare_on_photos(model, file, photos, chosen.threads)
         if chosen.weights:
-            on_every_photo(*headed(chosen.weights, photos, folder), photos, chosen.threads)
+            compare_on_photos(*with_head(chosen.weights, photos, folder), photos, chosen.threads)
 
 
-def headed(weights: Path, photos: list[Path], folder: Path) -> tuple[EfficientNet, Path]:
-    """A pretrained backbone with a head fitted to tell the photos' folders apart."""
+def with_head(weights: Path, photos: list[Path], folder: Path) -> tuple[EfficientNet, Path]:
+    """A pretrained backbone with a linear probe for the photos' folders."""
     from effnet.net.surgery import set_classes
     from effnet.training.linear_probe import fit_linear_probe
     from effnet.training.validation import Targets

@@ -1,11 +1,11 @@
-"""``effnet predict photo.jpg`` from the shell against the same as a script of timm's: fresh processes, taking turns.
+"""``effnet predict photo.jpg`` from the shell, compared with a timm script: interleaved fresh processes.
 
     python benchmarks/start.py PHOTO [--rounds 10]
 
-B0 with the same random numbers on both sides, each from its own file of weights. timm's script is the shortest that
-does the work: ``create_model``, ``load_checkpoint``, Pillow, its own transforms, softmax, the five best printed. effnet
-with a cold engine cache, which is emptied before every round, answers through PyTorch; with a warm one as on every
-later day. Wall time of the whole process, files in the disk's cache.
+B0 with the same random weights on both sides, each from its own weights file. timm's script is the shortest that does
+the work: ``create_model``, ``load_checkpoint``, Pillow, its own transforms, softmax, top-5. effnet with a cold engine
+cache, emptied before every round, predicts with PyTorch; with a warm one as in all later runs. Wall time of the whole
+process, with the files in the disk cache.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ for share, index in zip(*(found[0].tolist() for found in shares.topk(5))):
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("photo", type=Path)
     options.add_argument("--rounds", type=int, default=10)
@@ -55,7 +55,7 @@ def main() -> None:
         folder = Path(place)
         model = network("b0", photos_of(chosen.photo.parent))
         save(model, folder / "b0.safetensors")
-        timms(model, folder)  # leaves its file
+        timms(model, folder)  # writes its file
         script = folder / "predict.py"
         script.write_text(SCRIPT)
         # the console script and timm's run with the same interpreter, and without a bar on standard error
@@ -82,11 +82,10 @@ def main() -> None:
         for name in ("cold", "warm", "warm"):
             found = json.loads(predict(name))[0]["labels"][0]["label"]
             assert found == expected, f"effnet ({name}) says {found}, timm {expected}"
-        kept = sorted(path.name for path in homes["warm"].rglob("*") if path.is_file())
+        cached = sorted(path.name for path in homes["warm"].rglob("*") if path.is_file())
         times = time_interleaved(sides, chosen.rounds, 1)
-    print(
-        f"{describe_machine().describe()}; {installed_versions(('torch', 'timm', 'onnxruntime', 'openvino'))}; cache: {kept}\n"
-    )
+    versions = installed_versions(("torch", "timm", "onnxruntime", "openvino"))
+    print(f"{describe_machine().describe()}; {versions}; cache: {cached}\n")
     print("| from the shell | s | p10–p90 | that / timm |\n|---|--:|--:|--:|")
     for name, timing in times.items():
         print(

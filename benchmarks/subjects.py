@@ -1,8 +1,8 @@
-"""What the benchmarks of whole answers work on: networks with sensible statistics, and photos of 12 megapixels.
+"""Networks with realistic statistics and photos of 12 megapixels, for the other benchmarks.
 
-Published weights are not needed: a network's numbers do not change its speed. They are drawn at random, and its batch
-norm's statistics are then measured on real photos and on noise, so that every layer sees values of an ordinary size and
-the answers differ from photo to photo. Padding and ε are torchvision's and timm's own, so that all can be given them.
+Published weights are not needed: weights do not change the speed. They are random, and batch-norm statistics are
+measured on real photos and on noise, so that every layer sees values of typical size and predictions differ from photo
+to photo. Padding and ε are torchvision's and timm's, so that these can load the same weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from effnet.net import EfficientNet
 from effnet.weights import save
 
 MEGAPIXELS_12 = (4000, 3000)  # width, height
-KINDS = {  # what a camera's 12 megapixels may be: grains of noise, JPEG quality, subsampling of the colours
+KINDS = {  # what a camera's 12 megapixels may be: noise, JPEG quality, chroma subsampling
     "smooth": (0.0, 90, "4:2:0"),
     "ordinary": (2.0, 92, "4:2:0"),
     "grainy": (4.0, 92, "4:2:0"),
@@ -32,7 +32,7 @@ KINDS = {  # what a camera's 12 megapixels may be: grains of noise, JPEG quality
 
 
 def photos_of(folder: Path) -> list[Path]:
-    """Every picture below ``folder``, sorted. Raises ``SystemExit`` where there is none."""
+    """Return every image below ``folder``, sorted. Raises ``SystemExit`` if there is none."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".gif"))
     if not found:
         raise SystemExit(f"there are no photos in {folder}")
@@ -45,11 +45,11 @@ def network(name: str, photos: list[Path]) -> EfficientNet:
     model = create(name, numerics=Numerics("symmetric", 1e-5))
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
-        norm.momentum = None  # type: ignore[assignment] – the plain mean over what is seen
+        norm.momentum = None  # type: ignore[assignment] – a cumulative mean
     some = np.stack(
         [np.asarray(load_input(path, model.preprocess), np.uint8) for path in photos[:: max(1, len(photos) // 8)][:8]]
     )
-    # noise too: through statistics that have never seen the like, random layers would magnify the last bit of it
+    # noise too: with statistics without it, random layers would magnify it to the last bit
     noise = np.random.default_rng(0).integers(0, 256, some[:4].shape, np.uint8)
     model.train()
     for module in model.modules():
@@ -60,12 +60,12 @@ def network(name: str, photos: list[Path]) -> EfficientNet:
         for norm in norms:
             norm.momentum = 0.1
         seen = normalize(torch.from_numpy(some), model.preprocess)
-        model.eval().classifier.weight *= 3 / model(seen).std()  # clear answers, but no certain ones
+        model.eval().classifier.weight *= 3 / model(seen).std()  # confident predictions, but not saturated ones
     return model
 
 
 def timms(model: EfficientNet, folder: Path) -> nn.Module:
-    """timm's own network with the same numbers, through a file in its layout that stays in ``folder``."""
+    """timm's own network with the same weights, through a file in its layout that stays in ``folder``."""
     import timm
     from timm.models import load_checkpoint
 
@@ -77,7 +77,7 @@ def timms(model: EfficientNet, folder: Path) -> nn.Module:
 
 
 def torchvisions(model: EfficientNet, folder: Path) -> nn.Module:
-    """torchvision's own network with the same numbers."""
+    """torchvision's own network with the same weights."""
     from safetensors.torch import load_file
     from torchvision.models import get_model
 
@@ -89,7 +89,7 @@ def torchvisions(model: EfficientNet, folder: Path) -> nn.Module:
 
 
 def large_photo(photo: Path, kind: str) -> bytes:
-    """``photo`` as a JPEG of 12 megapixels: enlarged, with a sensor's noise, of which most of its bytes are."""
+    """Return ``photo`` as a JPEG of 12 megapixels: enlarged, with sensor noise, which takes most of its bytes."""
     grain, quality, subsampling = KINDS[kind]
     image = Image.open(photo).convert("RGB")
     scale = max(side / had for side, had in zip(MEGAPIXELS_12, image.size, strict=True))

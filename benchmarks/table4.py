@@ -2,8 +2,8 @@
 
     python benchmarks/table4.py [--runs 20] [--core 0] [--all]
 
-EfficientNet-B1 against ResNet-152, each on its best engine; with ``--all`` also B7 against GPipe's AmoebaNet-B, which
-takes half an hour and some eleven gigabytes.
+EfficientNet-B1 compared with ResNet-152, each on its best engine; with ``--all`` also B7 with GPipe's AmoebaNet-B,
+which takes half an hour and about eleven gigabytes.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Training against timm's ``train.py``: the same network, numbers to start from, epochs and settings, three seeds.
+"""Training compared with timm's ``train.py``: the same network, initial weights, epochs and settings, three seeds.
 
     python benchmarks/training.py photos FOLDER --weights LITE0     (fine-tuning; FOLDER has train/ and val/)
-    python benchmarks/training.py scratch FOLDER --epochs 8         (from random weights, on small pictures)
+    python benchmarks/training.py scratch FOLDER --epochs 8         (from random weights, on small images)
 
-timm's side is its script's loop made of its package's functions: ``create_dataset``, ``create_loader`` with two
-workers, ``create_optimizer_v2``, ``create_scheduler_v2``, ``ModelEmaV3``, ``LabelSmoothingCrossEntropy``, channels-last
-and its own validation after every epoch. Ours is `effnet.train` with a recipe of the same settings, its check of every
-picture, its report and its ONNX file included. Both choose their epoch by the validation set, as the script does, so
-the two accuracies are to be compared with each other and with nothing else. With ``--defaults`` ours by default
-settings as well (no look at the validation set): the probe alone, and the whole run. Each run is a fresh process, sides
-in turns; seconds are without imports, memory is the resident peak of the process that trains.
+timm's side is the loop of its script, built from its package's functions: ``create_dataset``, ``create_loader`` with
+two workers, ``create_optimizer_v2``, ``create_scheduler_v2``, ``ModelEmaV3``, ``LabelSmoothingCrossEntropy``,
+channels-last and its own validation after every epoch. effnet's is `effnet.train` with a recipe of the same settings,
+including its check of every image, its report and its ONNX file. Both select their epoch on the validation set, as the
+script does, so the two accuracies can be compared with each other only. With ``--defaults`` also effnet with default
+settings (which never use the validation set): linear probe only, and the whole run. Each run is a fresh process,
+interleaved; seconds exclude imports, memory is the resident peak of the training process.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from tempfile import TemporaryDirectory
 from effnet.timing import Stopwatch, describe_machine, installed_versions, peak_memory
 
 SETTINGS = {
-    "photos": {"name": "lite0", "epochs": 6, "batch": 32, "rate": 3e-4, "size": 224, "crop": 0.35, "warm_up": 1},
-    "scratch": {"name": "lite0", "epochs": 8, "batch": 64, "rate": 2e-3, "size": 32, "crop": 0.6, "warm_up": 1},
+    "photos": {"epochs": 6, "batch_size": 32, "learning_rate": 3e-4, "size": 224, "crop": 0.35},
+    "scratch": {"epochs": 8, "batch_size": 64, "learning_rate": 2e-3, "size": 32, "crop": 0.6},
 }
-DECAY, SMOOTHING, AVERAGE = 0.05, 0.1, 0.98
+COMMON_SETTINGS = {"name": "lite0", "warmup_epochs": 1}
+WEIGHT_DECAY, LABEL_SMOOTHING, EMA_DECAY = 0.05, 0.1, 0.98
 SIDES = ("timm", "effnet", "effnet, checkpointing")
-PROBED, DEFAULTS = "effnet, defaults, --epochs 0", "effnet, defaults"
+PROBE, DEFAULTS = "effnet, defaults, --epochs 0", "effnet, defaults"
 
 
-def theirs(data: Path, weights: Path | None, seed: int, asked: dict[str, float]) -> float:
-    """The best top-1 of timm's loop, a fraction."""
+def theirs(data: Path, weights: Path | None, seed: int, settings: dict[str, float]) -> float:
+    """Return the best top-1 of timm's loop, a fraction."""
     from effnet.data.torchvision_compat import declare_operators
 
     declare_operators()
@@ -50,45 +51,47 @@ def theirs(data: Path, weights: Path | None, seed: int, asked: dict[str, float])
 
     random_seed(seed, 0)
     classes = len([one for one in (data / "train").iterdir() if one.is_dir()])
-    model = timm.create_model(f"tf_efficientnet_{asked['name']}", num_classes=classes)
+    model = timm.create_model(f"tf_efficientnet_{settings['name']}", num_classes=classes)
     if weights:
         timm.models.load_checkpoint(model, str(weights), strict=False)
     model = model.to(memory_format=torch.channels_last)
     mean_, std = model.default_cfg["mean"], model.default_cfg["std"]
-    optimiser = create_optimizer_v2(model, "adamw", lr=asked["rate"], weight_decay=DECAY)
-    ema = ModelEmaV3(model, decay=AVERAGE, use_warmup=True)
+    optimizer = create_optimizer_v2(model, "adamw", lr=settings["learning_rate"], weight_decay=WEIGHT_DECAY)
+    ema = ModelEmaV3(model, decay=EMA_DECAY, use_warmup=True)
     sets = {split: create_dataset("", root=str(data), split=split) for split in ("train", "val")}
-    common = {"input_size": (3, asked["size"], asked["size"]), "use_prefetcher": False, "num_workers": 2}
+    common = {"input_size": (3, settings["size"], settings["size"]), "use_prefetcher": False, "num_workers": 2}
     common |= {"mean": mean_, "std": std, "interpolation": model.default_cfg["interpolation"]}
     train = create_loader(
         sets["train"],
-        batch_size=asked["batch"],
+        batch_size=settings["batch_size"],
         is_training=True,
-        scale=(asked["crop"], 1.0),
+        scale=(settings["crop"], 1.0),
         color_jitter=None,
         persistent_workers=True,
         **common,
     )
-    val = create_loader(sets["val"], batch_size=asked["batch"], crop_pct=model.default_cfg["crop_pct"], **common)
+    val = create_loader(
+        sets["val"], batch_size=settings["batch_size"], crop_pct=model.default_cfg["crop_pct"], **common
+    )
     scheduler, epochs = create_scheduler_v2(
-        optimiser,
+        optimizer,
         "cosine",
-        num_epochs=asked["epochs"],
-        warmup_epochs=asked["warm_up"],
+        num_epochs=settings["epochs"],
+        warmup_epochs=settings["warmup_epochs"],
         warmup_lr=1e-6,
         min_lr=0,
         step_on_epochs=False,
         updates_per_epoch=len(train),
     )
-    loss_of, best, updates = LabelSmoothingCrossEntropy(SMOOTHING), 0.0, 0
+    loss_of, best, updates = LabelSmoothingCrossEntropy(LABEL_SMOOTHING), 0.0, 0
     for _ in range(epochs):
         model.train()
-        for pictures, targets in train:
-            pictures = pictures.contiguous(memory_format=torch.channels_last)
-            loss = loss_of(model(pictures), targets)
-            optimiser.zero_grad()
+        for images, targets in train:
+            images = images.contiguous(memory_format=torch.channels_last)
+            loss = loss_of(model(images), targets)
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             updates += 1
             ema.update(model, step=updates)
             scheduler.step_update(updates)
@@ -96,57 +99,57 @@ def theirs(data: Path, weights: Path | None, seed: int, asked: dict[str, float])
         ema.module.eval()
         right = total = 0
         with torch.inference_mode():
-            for pictures, targets in val:
-                found = ema.module(pictures.contiguous(memory_format=torch.channels_last)).argmax(1)
+            for images, targets in val:
+                found = ema.module(images.contiguous(memory_format=torch.channels_last)).argmax(1)
                 right, total = right + int((found == targets).sum()), total + len(targets)
         best = max(best, right / total)
     return best
 
 
-def ours(data: Path, weights: Path | None, seed: int, asked: dict[str, float], side: str, out: Path) -> float:
-    """The top-1 of our run on the validation set, a fraction."""
+def ours(data: Path, weights: Path | None, seed: int, settings: dict[str, float], side: str, out: Path) -> float:
+    """Return effnet's top-1 on the validation set, a fraction."""
     import effnet
     from effnet.data.augment import Augment
     from effnet.training.config import Resources
     from effnet.training.recipes import Recipe
 
-    if side in (PROBED, DEFAULTS):
-        epochs = 0 if side == PROBED else None
+    if side in (PROBE, DEFAULTS):
+        epochs = 0 if side == PROBE else None
         result = effnet.train(
-            data, out=out, model=str(asked["name"]), weights=weights or "none", seed=seed, epochs=epochs
+            data, out=out, model=str(settings["name"]), weights=weights or "none", seed=seed, epochs=epochs
         )
         return result.evaluations["val"].top1
     recipe = Recipe(
         name="as timm",
-        epochs=int(asked["epochs"]),
-        batch_size=int(asked["batch"]),
-        lr_reference_batch=int(asked["batch"]),
-        learning_rate=asked["rate"],
-        warmup_epochs=asked["warm_up"],
-        weight_decay=DECAY,
-        label_smoothing=SMOOTHING,
-        ema_decay=AVERAGE,
+        epochs=int(settings["epochs"]),
+        batch_size=int(settings["batch_size"]),
+        lr_reference_batch=int(settings["batch_size"]),
+        learning_rate=settings["learning_rate"],
+        warmup_epochs=settings["warmup_epochs"],
+        weight_decay=WEIGHT_DECAY,
+        label_smoothing=LABEL_SMOOTHING,
+        ema_decay=EMA_DECAY,
         bn_momentum=0.1,
         dropout=0.0,
         drop_path=0.0,
-        augment=Augment(min_crop_area=asked["crop"]),
+        augment=Augment(min_crop_area=settings["crop"]),
     )
     result = effnet.train(
         data,
         recipe,
         out=out,
-        model=str(asked["name"]),
-        weights=(weights and seen_as_timm_sees(weights, out.with_name("start.safetensors"))) or "none",
+        model=str(settings["name"]),
+        weights=(weights and with_timm_interpolation(weights, out.with_name("start.safetensors"))) or "none",
         seed=seed,
-        image_size=int(asked["size"]),
+        image_size=int(settings["size"]),
         select_on="val",
         resources=Resources(workers=2, gradient_checkpointing=side.endswith("checkpointing")),
     )
     return max(line.selection_metric for line in result.history)
 
 
-def seen_as_timm_sees(weights: Path, start: Path) -> Path:
-    """The numbers to start from, with timm's interpolation for Lite0: bicubic, where the official code has bilinear."""
+def with_timm_interpolation(weights: Path, start: Path) -> Path:
+    """Return the initial weights with timm's interpolation for Lite0: bicubic, where the official code has bilinear."""
     import effnet
 
     model = effnet.load(weights)
@@ -155,46 +158,46 @@ def seen_as_timm_sees(weights: Path, start: Path) -> Path:
     return start
 
 
-def one(side: str, data: Path, weights: Path | None, seed: int, asked: dict[str, float]) -> None:
-    """A run, in this process; prints its figures as JSON."""
+def run_one(side: str, data: Path, weights: Path | None, seed: int, settings: dict[str, float]) -> None:
+    """Run one side in this process; print its results as JSON."""
     import torch
 
     torch.set_num_threads(2)
     with TemporaryDirectory() as place:
         os.environ["EFFNET_HOME"] = f"{place}/home"
-        import effnet.training.train  # its imports are not timed, as timm's are not
+        import effnet.training.train  # imports are not timed, as with timm
 
         del effnet
         watch = Stopwatch()
         top1 = (
-            theirs(data, weights, seed, asked)
+            theirs(data, weights, seed, settings)
             if side == "timm"
-            else ours(data, weights, seed, asked, side, Path(place, "out"))
+            else ours(data, weights, seed, settings, side, Path(place, "out"))
         )
         print(json.dumps({"top1": top1, "seconds": watch.seconds, "bytes": peak_memory()}))
 
 
 def main() -> None:
-    """Runs every side with every seed, and prints a table."""
+    """Run every side with every seed, and print a table."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("job", choices=SETTINGS)
     options.add_argument("data", type=Path)
     options.add_argument("--weights", type=Path)
     options.add_argument("--epochs", type=int)
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--defaults", action="store_true", help="ours by default settings as well")
-    options.add_argument("--sides", nargs="+", choices=(*SIDES, PROBED, DEFAULTS), help="only these, timm among them")
+    options.add_argument("--defaults", action="store_true", help="also effnet with default settings")
+    options.add_argument("--sides", nargs="+", choices=(*SIDES, PROBE, DEFAULTS), help="only these, timm among them")
     options.add_argument("--one", nargs=2, metavar=("SIDE", "SEED"), help=argparse.SUPPRESS)
     chosen = options.parse_args()
-    asked = dict(SETTINGS[chosen.job])
+    settings = COMMON_SETTINGS | SETTINGS[chosen.job]
     if chosen.epochs:
-        asked["epochs"] = chosen.epochs
+        settings["epochs"] = chosen.epochs
     if chosen.one:
-        one(chosen.one[0], chosen.data, chosen.weights, int(chosen.one[1]), asked)
+        run_one(chosen.one[0], chosen.data, chosen.weights, int(chosen.one[1]), settings)
         return
-    sides = chosen.sides or [*SIDES, *((PROBED, DEFAULTS) if chosen.defaults else ())]
+    sides = chosen.sides or [*SIDES, *((PROBE, DEFAULTS) if chosen.defaults else ())]
     print(
-        f"{describe_machine().describe()}; {installed_versions(('torch', 'timm', 'torchvision'))}; {asked}\n",
+        f"{describe_machine().describe()}; {installed_versions(('torch', 'timm', 'torchvision'))}; {settings}\n",
         flush=True,
     )
     found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
