@@ -112,7 +112,7 @@ TABLE2_MACS_NOTES = {
 
 
 @dataclass(frozen=True)
-class NetworkCost:
+class Table2Cost:
     """What a network costs; None if it is only quoted, for that ``reason``. Notes: why quoted costs differ."""
 
     params: int | None = None
@@ -129,7 +129,7 @@ def table2(progress: Callable[[int, int], None] = lambda done, total: None) -> T
     Networks are built on the meta device, which takes no memory. Raises ``ImportError`` without timm, which has most of
     the baselines.
     """
-    costs: dict[str, NetworkCost] = {}
+    costs: dict[str, Table2Cost] = {}
     for done, row in enumerate(paper.TABLE2):
         progress(done, len(paper.TABLE2))
         costs[row.key] = _count_efficientnet(row.key) if row.key in ARCHS else _count_baseline(row.key)
@@ -151,19 +151,19 @@ def table2(progress: Callable[[int, int], None] = lambda done, total: None) -> T
     )
 
 
-def _count_efficientnet(key: str) -> NetworkCost:
+def _count_efficientnet(key: str) -> Table2Cost:
     counted = count(ARCHS[key])
-    return NetworkCost(counted.params, counted.macs, ARCHS[key].resolution, macs_note=TABLE2_MACS_NOTES.get(key, ""))
+    return Table2Cost(counted.params, counted.macs, ARCHS[key].resolution, macs_note=TABLE2_MACS_NOTES.get(key, ""))
 
 
-def _count_baseline(key: str) -> NetworkCost:
+def _count_baseline(key: str) -> Table2Cost:
     cost = count_baseline(key)
     if isinstance(cost, str):
-        return NetworkCost(reason=cost)
-    return NetworkCost(cost.params, cost.macs, cost.size, cost.params_note, cost.macs_note)
+        return Table2Cost(reason=cost)
+    return Table2Cost(cost.params, cost.macs, cost.size, cost.params_note, cost.macs_note)
 
 
-def _table2_row(row: paper.Table2Row, first: paper.Table2Row, costs: dict[str, NetworkCost]) -> TableRow:
+def _table2_row(row: paper.Table2Row, first: paper.Table2Row, costs: dict[str, Table2Cost]) -> TableRow:
     own, base = costs[row.key], costs[row.group]
     top1_v1, top5_v1 = paper.TABLE2_V1.get(row.key, (row.top1, row.top5))
     return TableRow(
