@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli import options
-from effnet.cli.options import UsageError, parse_image_size, parse_int_list, resolve_network, split_list
+from effnet.cli import options, printing
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,30 +62,29 @@ def bench(
     """
     if not seconds > 0:
         raise typer.BadParameter("must be above 0", param_hint="'--seconds'")
-    size, names, precisions = parse_image_size(image_size), networks or ["b0"], split_list(precision)
-    batch_sizes = parse_int_list(batch_size, "--batch-size")
-    engines = split_list(engine) if engine else None
-    thread_counts = parse_int_list(threads, "--threads") if threads else None
-    from effnet.cli.printing import note_written, print_json, progress_bar
+    size, names, precisions = options.parse_image_size(image_size), networks or ["b0"], options.split_list(precision)
+    batch_sizes = options.parse_int_list(batch_size, "--batch-size")
+    engines = options.split_list(engine) if engine else None
+    thread_counts = options.parse_int_list(threads, "--threads") if threads else None
 
     if why:
         single = {"NETWORK": names, "--engine": engines, "--precision": precisions, "--batch-size": batch_sizes}
         for name, values in {**single, "--threads": thread_counts}.items():
             if values and len(values) > 1:
-                raise UsageError(f"--why takes one value of {name}, got {len(values)}")
+                raise options.UsageError(f"--why takes one value of {name}, got {len(values)}")
         from effnet.lab.bench import bottlenecks
 
         kind, count = engines[0] if engines else "auto", thread_counts[0] if thread_counts else None
         report = bottlenecks.find_bottlenecks(
             _load_network(names[0]), kind, precisions[0], batch_sizes[0], count, size, max(runs, 3), seconds
         )
-        note_written(bottlenecks.write_bottlenecks(report, out) if out else [])
-        print_json(report.to_dict()) if as_json else _print_bottlenecks(report)
+        printing.note_written(bottlenecks.write_bottlenecks(report, out) if out else [])
+        printing.print_json(report.to_dict()) if as_json else _print_bottlenecks(report)
         return
     from effnet.lab.bench import benchmark
 
-    libraries = None if against is None else () if against == "none" else split_list(against)
-    with progress_bar("measuring") as step:
+    libraries = None if against is None else () if against == "none" else options.split_list(against)
+    with printing.progress_bar("measuring") as step:
         result = benchmark.run_benchmark(
             [_load_network(name) for name in names],
             *(engines, precisions, batch_sizes, thread_counts, size, libraries, runs, seconds, memory),
@@ -95,8 +93,8 @@ def bench(
     for name in names:
         for each in batch_sizes:
             _autotune(name, each, size, precisions[0], thread_counts)
-    note_written(benchmark.write_benchmark(result, out) if out else [])
-    print_json(result.to_dict()) if as_json else _print_benchmark(result)
+    printing.note_written(benchmark.write_benchmark(result, out) if out else [])
+    printing.print_json(result.to_dict()) if as_json else _print_benchmark(result)
 
 
 def _load_network(network: str) -> EfficientNet:
@@ -107,7 +105,7 @@ def _load_network(network: str) -> EfficientNet:
         from effnet.weights import load
 
         return load(network)
-    return random_network(resolve_network(network).arch)
+    return random_network(options.resolve_network(network).arch)
 
 
 def _is_weights_file(network: str) -> bool:
@@ -120,20 +118,20 @@ def _autotune(
 ) -> None:
     """Choose the engine that predictions with a weights file will use on this machine, and print it."""
     if _is_weights_file(network) and precision != "int8":
-        from effnet.cli.printing import note
         from effnet.runtime.autotune import engine
 
         for count in threads or (None,):
             chosen = engine(network, "auto", batch_size, size, precision, count)
-            note(f"predict will use {chosen.kind} in {chosen.precision} for {network}, batch size {batch_size}")
+            printing.note(
+                f"predict will use {chosen.kind} in {chosen.precision} for {network}, batch size {batch_size}"
+            )
 
 
 def _print_benchmark(result: BenchmarkResult) -> None:
-    from effnet.cli.printing import format_percent, format_si, new_table, print_results
 
     headings = ["network", "engine", "precision", "batch", "threads", "ms", "p10", "p99", "images/s", "GMAC/s"]
     headings += ["of peak", "× fastest", "off by", *(("memory",) if any(row.peak_bytes for row in result.rows) else ())]
-    table = new_table(*headings, left=("network", "engine", "precision"))
+    table = printing.new_table(*headings, left=("network", "engine", "precision"))
     section: object = None
     for row in result.rows:
         previous, section = section, (row.network, row.batch_size, row.threads)
@@ -145,13 +143,17 @@ def _print_benchmark(result: BenchmarkResult) -> None:
             *(f"{value * 1e3:#.3g}" for value in (row.seconds, row.p10, row.p99)),
             f"{row.images_per_second:#.3g}".rstrip("."),
             f"{row.macs_per_second / 1e9:#.3g}".rstrip("."),
-            "–" if row.peak_fraction is None else format_percent(row.peak_fraction),
+            "–" if row.peak_fraction is None else printing.format_percent(row.peak_fraction),
             "1" if is_fastest else f"{row.slowdown:.2f} ({row.slowdown_low:.2f}–{row.slowdown_high:.2f})",
             "–" if row.difference is None else f"{row.difference:.0e}" if row.difference else "0",
-            *(("–" if row.peak_bytes is None else format_si(row.peak_bytes, "B"),) if "memory" in headings else ()),
+            *(
+                ("–" if row.peak_bytes is None else printing.format_si(row.peak_bytes, "B"),)
+                if "memory" in headings
+                else ()
+            ),
         )
     sizes = ", ".join(f"{height}×{width}" for height, width in sorted({row.size for row in result.rows}))
-    print_results(
+    printing.print_results(
         result.machine.describe(),
         *(peaks.describe() for peaks in result.peaks),
         ", ".join(f"{name} {version}" for name, version in result.versions),
@@ -163,14 +165,13 @@ def _print_benchmark(result: BenchmarkResult) -> None:
 
 
 def _print_bottlenecks(report: BottleneckReport) -> None:
-    from effnet.cli.printing import format_percent, format_size, print_results
 
     slowest = sorted(report.steps, key=lambda step: -step.seconds)[:MAX_SLOWEST_STEPS]
     threads = f"{report.threads} thread{'s' if report.threads != 1 else ''}"
     peak = report.peaks.macs(report.precision)
-    of_peak = f", {format_percent(report.macs / report.seconds / peak)} of the peak" if peak else ""
-    print_results(
-        f"{report.network} at {format_size(report.size)}, batch size {report.batch_size}, {report.engine} in "
+    of_peak = f", {printing.format_percent(report.macs / report.seconds / peak)} of the peak" if peak else ""
+    printing.print_results(
+        f"{report.network} at {printing.format_size(report.size)}, batch size {report.batch_size}, {report.engine} in "
         f"{report.precision}, {threads}: {report.seconds * 1e3:.2f} ms, "
         f"{report.macs / report.seconds / 1e9:.1f} GMAC/s{of_peak}",
         report.machine.describe(),
@@ -180,22 +181,21 @@ def _print_bottlenecks(report: BottleneckReport) -> None:
         _step_table(slowest, "slowest step"),
         *(f"{index}. {reason}." for index, reason in enumerate(report.reasons, start=1)),
         "",
-        f"The steps account for {format_percent(report.profiled_fraction)} of the time. × limit: the time relative to "
-        "what this machine's peak and bandwidth allow.",
+        f"The steps account for {printing.format_percent(report.profiled_fraction)} of the time. × limit: the time "
+        "relative to what this machine's peak and bandwidth allow.",
     )
 
 
 def _step_table(steps: Iterable[StepTime], heading: str) -> Table:
-    from effnet.cli.printing import format_percent, format_si, new_table
 
     headings = (heading, "steps", "ms", "of time", "MACs", "of MACs", "moves", "MACs/byte", "GMAC/s", "× limit")
-    table = new_table(*headings, left=(heading,))
+    table = printing.new_table(*headings, left=(heading,))
     for step in steps:
         table.add_row(
             *(step.name, str(step.steps) if step.steps > 1 else ""),
-            *(f"{step.seconds * 1e3:.2f}", format_percent(step.time_fraction)),
-            *((format_si(step.macs), format_percent(step.macs_fraction)) if step.macs else ("", "")),
-            format_si(step.bytes, "B") if step.bytes else "",
+            *(f"{step.seconds * 1e3:.2f}", printing.format_percent(step.time_fraction)),
+            *((printing.format_si(step.macs), printing.format_percent(step.macs_fraction)) if step.macs else ("", "")),
+            printing.format_si(step.bytes, "B") if step.bytes else "",
             *((f"{step.intensity:.2f}", f"{step.speed / 1e9:.1f}") if step.macs else ("", "")),
             f"{step.seconds / step.roofline_seconds:.1f}" if step.roofline_seconds else "",
         )

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from effnet.cli import options
-from effnet.cli.options import refuse_existing
+from effnet.cli import options, printing
 
 
 def convert(
@@ -42,11 +41,10 @@ def convert(
 
     The result is read back and compared with the original; if the outputs differ, it is an error and no file is left.
     """
-    refuse_existing(target, force)
+    options.refuse_existing(target, force)
     from dataclasses import replace
 
     from effnet.arch.serde import check_choice
-    from effnet.cli.printing import print_json, print_results
     from effnet.runtime.autotune import cache_engine
     from effnet.weights import catalog, load
     from effnet.weights.key_maps import LAYOUTS
@@ -66,7 +64,7 @@ def convert(
     if to == "effnet":  # other layouts leave things out, which a later load may assume otherwise
         cache_engine(model, target)
     if as_json:
-        print_json(
+        printing.print_json(
             {
                 "written": str(result.path),
                 "layout": result.layout,
@@ -79,7 +77,7 @@ def convert(
         )
         return
     expected = f"it expects {result.numerics.describe()}; images {model.preprocess.describe()}"
-    print_results(
+    printing.print_results(
         f"{result.path}: {model.arch.name} with {model.classes or 'no'} classes in the layout of {to}",
         f"verified by reading it back: largest difference {result.max_difference:.1e} of the largest logit",
         *([] if to == "effnet" else [expected]),  # which not every format can store

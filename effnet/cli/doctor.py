@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli import options
-from effnet.cli.options import UsageError
+from effnet.cli import options, printing
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,27 +46,25 @@ def doctor(
     mean and std, channel order, size, crop, resize, padding, batch norm, label order. A difference is reported only if
     it is statistically significant.
     """
-    from effnet.cli.printing import note, print_json, progress_bar
     from effnet.doctor import diagnose, repair_model
     from effnet.weights import load, save
 
     if fix and fix.suffix != ".safetensors":
-        raise UsageError(f"--fix {fix}: the file name must end in .safetensors")
+        raise options.UsageError(f"--fix {fix}: the file name must end in .safetensors")
     network = load(model)
-    with progress_bar("checking") as step:
+    with printing.progress_bar("checking") as step:
         diagnosis = diagnose(network, data, max_images, seed, split, device, progress=step)
     if as_json:
-        print_json(diagnosis.to_dict())
+        printing.print_json(diagnosis.to_dict())
     else:
         _print_diagnosis(diagnosis, data, bool(fix))
     if fix and diagnosis.healthy:
-        note(f"nothing to repair: {fix} is not written")
+        printing.note(f"nothing to repair: {fix} is not written")
     elif fix:
-        note(f"wrote {save(repair_model(network, diagnosis, data, max_images, seed, split), fix)}")
+        printing.note(f"wrote {save(repair_model(network, diagnosis, data, max_images, seed, split), fix)}")
 
 
 def _print_diagnosis(diagnosis: Diagnosis, data: str | None, fixed: bool) -> None:
-    from effnet.cli.printing import format_percent, print_results
 
     parts: list[Table | str] = []
     if diagnosis.trials:
@@ -79,12 +76,14 @@ def _print_diagnosis(diagnosis: Diagnosis, data: str | None, fixed: bool) -> Non
         parts.append(f"no problems found{_describe_scope(diagnosis, data)}")
     elif before is not None and after is not None and before != after:
         hint = "" if fixed else "; --fix FILE writes the repaired model"
-        parts.append(f"total: top-1 {format_percent(before)} now, {format_percent(after)} repaired{hint}")
+        parts.append(
+            f"total: top-1 {printing.format_percent(before)} now, {printing.format_percent(after)} repaired{hint}"
+        )
     parts += [f"remark: {finding.observation}" for finding in diagnosis.findings if finding.severity == "remark"]
     if diagnosis.skipped:
         parts += [f"skipped, because they could not be read: {len(diagnosis.skipped)}"]
         parts += [f"  {reason}" for reason in diagnosis.skipped]
-    print_results(*parts)
+    printing.print_results(*parts)
 
 
 def _describe_scope(diagnosis: Diagnosis, data: str | None) -> str:
@@ -105,15 +104,14 @@ def _format_finding(finding: Finding, number: int) -> str:
 
 def _trials_table(diagnosis: Diagnosis) -> Table:
     """Return the trials of the first round and the best of later ones, with the shift of the stem's statistics."""
-    from effnet.cli.printing import format_percent, new_table
 
     if not diagnosis.labeled:
-        table = new_table("variation", "statistics off by", left=("variation",))
+        table = printing.new_table("variation", "statistics off by", left=("variation",))
         for trial in diagnosis.trials:
             table.add_row(_trial_name(trial), f"{trial.shift:.2f} σ")
         return table
     headings = ("variation", "images", "top-1", "points", "log-likelihood", "difference", "", "statistics off by")
-    table = new_table(*headings, left=("variation", ""))
+    table = printing.new_table(*headings, left=("variation", ""))
     for trial in _select_trials(diagnosis.trials):
         assert trial.top1 is not None
         assert trial.log_likelihood is not None
@@ -128,7 +126,7 @@ def _trials_table(diagnosis: Diagnosis) -> Table:
             if abs(trial.gain) >= SIGNIFICANT_STANDARD_ERRORS * trial.error:
                 verdict = "better" if trial.gain > 0 else "worse"
         table.add_row(
-            *(_trial_name(trial), str(trial.images), format_percent(trial.top1), points),
+            *(_trial_name(trial), str(trial.images), printing.format_percent(trial.top1), points),
             *(f"{trial.log_likelihood:.3f}", difference, verdict, f"{trial.shift:.2f} σ"),
         )
     return table

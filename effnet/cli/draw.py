@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli import options
-from effnet.cli.options import UsageError, parse_image_size, refuse_existing, resolve_network
+from effnet.cli import options, printing
 
 if TYPE_CHECKING:
     from effnet.draw.block_diagram import BlockSpec
@@ -101,8 +100,8 @@ def draw(
     files = out or []
     for file in files:
         if file.suffix.lower() not in (".svg", ".png"):
-            raise UsageError(f"--output {file}: the file name must end in .svg or .png")
-        refuse_existing(file, force)
+            raise options.UsageError(f"--output {file}: the file name must end in .svg or .png")
+        options.refuse_existing(file, force)
     block_options = {
         "--in-channels": in_channels,
         "--out-channels": out_channels,
@@ -120,12 +119,12 @@ def draw(
     }
     given_of_block = [name for name, value in block_options.items() if value is not None]
     given_of_network = [name for name, value in network_options.items() if value]
-    size = parse_image_size(image_size)
+    size = options.parse_image_size(image_size)
     if what in _BLOCK_KINDS:
         if given_of_network:
-            raise UsageError(f"{given_of_network[0]} applies to networks, not to a block such as {what}")
+            raise options.UsageError(f"{given_of_network[0]} applies to networks, not to a block such as {what}")
         if in_channels is None:
-            raise UsageError(f"Missing option '--in-channels': pass the number of input channels of the {what}")
+            raise options.UsageError(f"Missing option '--in-channels': pass the number of input channels of the {what}")
         from effnet.draw.block_diagram import make_block_spec
 
         map_size = size or _DEFAULT_MAP_SIZE
@@ -134,9 +133,11 @@ def draw(
         )
     else:
         if given_of_block:
-            raise UsageError(f"{given_of_block[0]} applies to blocks, as in: effnet draw mbconv {given_of_block[0]} …")
+            raise options.UsageError(
+                f"{given_of_block[0]} applies to blocks, as in: effnet draw mbconv {given_of_block[0]} …"
+            )
         if len(given_of_network) > 1:
-            raise UsageError(f"{given_of_network[0]} cannot be combined with {given_of_network[1]}")
+            raise options.UsageError(f"{given_of_network[0]} cannot be combined with {given_of_network[1]}")
         outputs = _draw_network(what, against, detail.value, view == NetworkView.modules, block, narrow, size)
     _write_outputs(outputs, files, as_json)
 
@@ -159,7 +160,7 @@ def _draw_network(
     from effnet.arch import count
     from effnet.draw import network_diagram, network_summary, text_diagram
 
-    network = resolve_network(what)
+    network = options.resolve_network(what)
     if block is not None:
         from effnet.draw.block_diagram import find_block_spec
 
@@ -169,7 +170,7 @@ def _draw_network(
     counted = count(network.arch, *shape)
     summary = {"arch": network.arch.to_dict(), "size": counted.size, "params": counted.params, "macs": counted.macs}
     if against is not None:
-        other = resolve_network(against)
+        other = options.resolve_network(against)
         pair = [counted, count(other.arch, size, other.classes, other.channels)]
         rows: dict[str, Any] = {
             "networks": [
@@ -193,7 +194,6 @@ def _draw_network(
 
 def _write_outputs(outputs: DrawOutputs, files: list[Path], as_json: bool) -> None:
     """Write the files; without any, or with JSON, print."""
-    from effnet.cli.printing import note, print_json, print_results
 
     for file in files:
         from effnet.data.storage.atomic_write import atomic_write
@@ -202,8 +202,8 @@ def _write_outputs(outputs: DrawOutputs, files: list[Path], as_json: bool) -> No
         data = diagram.png if file.suffix.lower() == ".png" else diagram.standalone_svg.encode()
         with atomic_write(file) as temporary:
             temporary.write_bytes(data)
-        note(f"wrote {diagram.scene.title} to {file}")
+        printing.note(f"wrote {diagram.scene.title} to {file}")
     if as_json:
-        print_json(outputs.rows)
+        printing.print_json(outputs.rows)
     elif not files:
-        print_results(outputs.text)
+        printing.print_results(outputs.text)

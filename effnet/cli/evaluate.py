@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli import options
+from effnet.cli import options, printing
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,19 +40,17 @@ def evaluate(
     Accuracy, calibration, metrics per class, the confusion matrix and the most confident mistakes; for regression R²
     and errors.
     """
-    from effnet.cli.printing import print_json, progress_bar
     from effnet.evaluation import evaluator
 
-    with progress_bar("evaluating") as step:
+    with printing.progress_bar("evaluating") as step:
         result = evaluator.evaluate(model, data, split, decode.value, device, batch_size, strict, progress=step)
     if as_json:
-        print_json(result.to_dict())
+        printing.print_json(result.to_dict())
     else:
         _print_evaluation(result)
 
 
 def _print_evaluation(result: AnyEvaluation) -> None:
-    from effnet.cli.printing import print_results
     from effnet.evaluation import MultiLabelEvaluation, RegressionEvaluation
 
     images = f"on {result.images:,} images" + (f" of the {result.split} split" if result.split else "")
@@ -65,15 +63,14 @@ def _print_evaluation(result: AnyEvaluation) -> None:
     if result.skipped:
         parts += [f"skipped, because they could not be read: {len(result.skipped)}"]
         parts += [f"  {reason}" for reason in result.skipped]
-    print_results(*parts)
+    printing.print_results(*parts)
 
 
 def _classification_report(result: Evaluation, images: str) -> list[Table | str]:
-    from effnet.cli.printing import format_percent
 
     parts: list[Table | str] = [
         f"{result.summary()} {images}",
-        f"loss {result.loss:.3f}, calibration error {format_percent(result.calibration_error)}",
+        f"loss {result.loss:.3f}, calibration error {printing.format_percent(result.calibration_error)}",
         *_class_table(result),
     ]
     if len(result.classes) <= MAX_CONFUSION_CLASSES:
@@ -82,15 +79,14 @@ def _classification_report(result: Evaluation, images: str) -> list[Table | str]
 
 
 def _class_table(result: Evaluation) -> list[Table | str]:
-    from effnet.cli.printing import format_percent, new_table
 
     present = [metrics for metrics in result.classes if metrics.images]
     shown = present
     if len(present) > MAX_CLASSES_SHOWN:
         shown = sorted(present, key=lambda metrics: metrics.f1)[:MAX_CLASSES_SHOWN]
-    table = new_table("class", "images", "precision", "recall", "F1", left=("class",))
+    table = printing.new_table("class", "images", "precision", "recall", "F1", left=("class",))
     for metrics in shown:
-        fractions = map(format_percent, (metrics.precision, metrics.recall, metrics.f1))
+        fractions = map(printing.format_percent, (metrics.precision, metrics.recall, metrics.f1))
         table.add_row(metrics.name, str(metrics.images), *fractions)
     if len(shown) == len(present):
         return [table]
@@ -98,71 +94,70 @@ def _class_table(result: Evaluation) -> list[Table | str]:
 
 
 def _confusion_table(result: Evaluation) -> Table:
-    from effnet.cli.printing import new_table
 
     names = [metrics.name for metrics in result.classes]
-    table = new_table("true ↓  predicted →", *names, left=("true ↓  predicted →",))
+    table = printing.new_table("true ↓  predicted →", *names, left=("true ↓  predicted →",))
     for name, row in zip(names, result.confusion, strict=True):
         table.add_row(name, *(str(count) if count else "·" for count in row))
     return table
 
 
 def _mistakes_table(result: Evaluation) -> list[Table | str]:
-    from effnet.cli.printing import format_percent, new_table
 
     shown = result.mistakes[:MAX_MISTAKES_SHOWN]
-    table = new_table("image", "true", "predicted", "probability", left=("image", "true", "predicted"))
+    table = printing.new_table("image", "true", "predicted", "probability", left=("image", "true", "predicted"))
     for mistake in shown:
-        table.add_row(mistake.image, mistake.label, mistake.predicted, format_percent(mistake.probability))
+        table.add_row(mistake.image, mistake.label, mistake.predicted, printing.format_percent(mistake.probability))
     which = f", the {len(shown)} most confident" if len(result.mistakes) > len(shown) else ""
     return [f"mistakes: {len(result.mistakes):,}{which}", table]
 
 
 def _multilabel_report(result: MultiLabelEvaluation, images: str) -> list[Table | str]:
-    from effnet.cli.printing import format_percent, new_table
 
     shown = result.labels
     if len(shown) > MAX_CLASSES_SHOWN:
         weakest = sorted(result.labels, key=lambda metrics: metrics.f1)[:MAX_CLASSES_SHOWN]
         shown = tuple(metrics for metrics in result.labels if metrics in weakest)
-    table = new_table("label", "images", "precision", "recall", "F1", "average precision", left=("label",))
+    table = printing.new_table("label", "images", "precision", "recall", "F1", "average precision", left=("label",))
     for metrics in shown:
-        average = "–" if metrics.average_precision is None else format_percent(metrics.average_precision)
-        fractions = map(format_percent, (metrics.precision, metrics.recall, metrics.f1))
+        average = "–" if metrics.average_precision is None else printing.format_percent(metrics.average_precision)
+        fractions = map(printing.format_percent, (metrics.precision, metrics.recall, metrics.f1))
         table.add_row(metrics.name, str(metrics.images), *fractions, average)
     heading = f"the {len(shown)} of {len(result.labels)} labels with the lowest F1:"
     parts: list[Table | str] = [
-        f"mean average precision {format_percent(result.mean_average_precision)} {images}",
-        f"label accuracy {format_percent(result.label_accuracy)}, exact match {format_percent(result.exact_match)}",
-        f"loss {result.loss:.3f}, calibration error {format_percent(result.calibration_error)}",
+        f"mean average precision {printing.format_percent(result.mean_average_precision)} {images}",
+        f"label accuracy {printing.format_percent(result.label_accuracy)}, "
+        f"exact match {printing.format_percent(result.exact_match)}",
+        f"loss {result.loss:.3f}, calibration error {printing.format_percent(result.calibration_error)}",
         *([heading] if len(shown) < len(result.labels) else []),
         table,
     ]
     if result.mistakes:
         first = result.mistakes[:MAX_MISTAKES_SHOWN]
-        mistakes = new_table("image", "label", "", "probability", left=("image", "label", ""))
+        mistakes = printing.new_table("image", "label", "", "probability", left=("image", "label", ""))
         for mistake in first:
             kind = "missed" if mistake.missed else "predicted"
-            mistakes.add_row(mistake.image, mistake.label, kind, format_percent(mistake.probability))
+            mistakes.add_row(mistake.image, mistake.label, kind, printing.format_percent(mistake.probability))
         parts += [f"wrong labels, the {len(first)} most confident:", mistakes]
     return parts
 
 
 def _regression_report(result: RegressionEvaluation, images: str) -> list[Table | str]:
-    from effnet.cli.printing import format_number, new_table
 
-    table = new_table("value", "R²", "RMSE", "mean absolute error", left=("value",))
+    table = printing.new_table("value", "R²", "RMSE", "mean absolute error", left=("value",))
     for metrics in result.values:
-        table.add_row(metrics.name, f"{metrics.r2:.3f}", format_number(metrics.rmse), format_number(metrics.mae))
+        table.add_row(
+            metrics.name, f"{metrics.r2:.3f}", printing.format_number(metrics.rmse), printing.format_number(metrics.mae)
+        )
     first = result.mistakes[:MAX_MISTAKES_SHOWN]
-    mistakes = new_table("image", "value", "true", "predicted", left=("image", "value"))
+    mistakes = printing.new_table("image", "value", "true", "predicted", left=("image", "value"))
     for mistake in first:
-        numbers = map(format_number, (mistake.true, mistake.predicted))
+        numbers = map(printing.format_number, (mistake.true, mistake.predicted))
         mistakes.add_row(mistake.image, mistake.value, *numbers)
     return [
         *([f"averages over {len(result.values)} values:"] if len(result.values) > 1 else []),
         f"R² {result.r2:.3f} {images}",
-        f"RMSE {format_number(result.rmse)}, mean absolute error {format_number(result.mae)}",
+        f"RMSE {printing.format_number(result.rmse)}, mean absolute error {printing.format_number(result.mae)}",
         table,
         f"the {len(first)} largest errors:",
         mistakes,

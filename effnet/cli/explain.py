@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli import options
-from effnet.cli.options import UsageError, display_name, refuse_existing
+from effnet.cli import options, printing
 
 if TYPE_CHECKING:
-    from effnet.cli.printing import ReadCounter
     from effnet.data.image_io import ImageSource
     from effnet.data.inputs import NamedImage
     from effnet.net import EfficientNet
@@ -89,28 +87,27 @@ def explain(
     how = (method or (ExplainMethod.gradcam if layer else ExplainMethod.cam)).value
     for name, value in {"--patch": patch, "--stride": stride, "--drop": drop}.items():
         if value and how != "occlusion":
-            raise UsageError(f"{name} requires --method occlusion")
+            raise options.UsageError(f"{name} requires --method occlusion")
     if layer and how != "gradcam":
-        raise UsageError(f"--layer cannot be combined with --method {how}: it requires gradcam")
+        raise options.UsageError(f"--layer cannot be combined with --method {how}: it requires gradcam")
     if beside:
         if raw or how == "occlusion":
-            raise UsageError(f"--beside cannot be combined with {'--raw' if raw else '--method occlusion'}")
+            raise options.UsageError(f"--beside cannot be combined with {'--raw' if raw else '--method occlusion'}")
         if out.suffix.lower() != ".png":
-            raise UsageError(f"--output {out}: with --beside the file name must end in .png")
-        refuse_existing(out, force)
+            raise options.UsageError(f"--output {out}: with --beside the file name must end in .png")
+        options.refuse_existing(out, force)
     from effnet.data.inputs import open_inputs
 
     named = open_inputs(images, frame_interval)  # before torch is imported, so that a missing file is reported at once
     if beside:
         _write_panel([model, *beside], named, out, classes, how, layer or "head", strict, device, as_json)
         return
-    from effnet.cli.printing import ReadCounter, print_json, progress_bar
     from effnet.data.image_io import ImageError
     from effnet.explanation import explainer
     from effnet.explanation.gallery import PAGE_FILE, Gallery
 
-    title = f"Where {display_name(model)} looks"
-    with Gallery(out, title, how, layer or "head", raw, force) as gallery, progress_bar("explaining") as step:
+    title = f"Where {options.display_name(model)} looks"
+    with Gallery(out, title, how, layer or "head", raw, force) as gallery, printing.progress_bar("explaining") as step:
         network = _load_on_device(model, device)
         settings: dict[str, Any] = {
             "classes": _split_class_names(classes, network.labels.names),
@@ -124,7 +121,7 @@ def explain(
         }
         results: list[dict[str, Any]] = []
         predictions = []
-        counter = ReadCounter(step)
+        counter = printing.ReadCounter(step)
         for name, source in named:
             try:
                 if isinstance(source, ImageError):
@@ -139,7 +136,7 @@ def explain(
                 predictions.append(explanation.prediction)
                 results.append({**explanation.to_dict(), "files": gallery.add(explanation)})
     if as_json:
-        print_json(results)
+        printing.print_json(results)
     elif predictions:
         from effnet.cli.predict import print_predictions_table
 
@@ -159,18 +156,17 @@ def _write_panel(
     as_json: bool,
 ) -> None:
     """Write one image: a row per input image, a column per model."""
-    from effnet.cli.printing import ReadCounter, print_json
     from effnet.data.storage.atomic_write import atomic_write
     from effnet.explanation.panel import draw_panel
 
-    headings = list(map(display_name, models))
+    headings = list(map(options.display_name, models))
     headings = headings if len(set(headings)) == len(headings) else models
     networks = [(heading, _load_on_device(name, device)) for heading, name in zip(headings, models, strict=True)]
-    counter = ReadCounter()
+    counter = printing.ReadCounter()
     results = list(_check_readable(named, counter))
     labels = _split_class_names(classes, networks[0][1].labels.names)
     if labels is not None and len(labels) != len(results):
-        raise UsageError(f"--classes needs one class per image: got {len(labels)} for {len(results)} images")
+        raise options.UsageError(f"--classes needs one class per image: got {len(labels)} for {len(results)} images")
     readable = [index for index, (_, _, error) in enumerate(results) if error is None]
     if readable:
         chosen = None if labels is None else [labels[index] for index in readable]
@@ -179,11 +175,13 @@ def _write_panel(
             panel.save(temporary, "PNG")
     if as_json:
         rows = [{"image": name, **({"error": error} if error is not None else {})} for name, _, error in results]
-        print_json({"written": str(out) if readable else None, "models": models, "images": rows})
+        printing.print_json({"written": str(out) if readable else None, "models": models, "images": rows})
     counter.finish(f"wrote {len(models)} models and {len(readable):,} images to {out}" if readable else "", strict)
 
 
-def _check_readable(named: Iterable[NamedImage], counter: ReadCounter) -> Iterator[tuple[str, ImageSource, str | None]]:
+def _check_readable(
+    named: Iterable[NamedImage], counter: printing.ReadCounter
+) -> Iterator[tuple[str, ImageSource, str | None]]:
     """Yield (name, source, error) of each image."""
     from effnet.data.image_io import ImageError, read_image
 

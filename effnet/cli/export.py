@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from effnet.cli import options
-from effnet.cli.options import UsageError, parse_image_size, refuse_existing
+from effnet.cli import options, printing
 
 
 def export(
@@ -65,22 +64,23 @@ def export(
     Normalization and softmax are part of the graph, labels and preprocessing of its metadata. The file is opened in
     its runtime and compared with the network; if the outputs differ, it is an error and no file is left.
     """
-    refuse_existing(target, force)
+    options.refuse_existing(target, force)
     if target.suffix.lower() == ".xml":
-        refuse_existing(target.with_suffix(".bin"), force)
-    size = image_size if image_size == "any" else parse_image_size(image_size) or "own"
+        options.refuse_existing(target.with_suffix(".bin"), force)
+    size = image_size if image_size == "any" else options.parse_image_size(image_size) or "own"
     if precision == "int8":
         if images is None:
-            raise UsageError("--precision int8 requires --images: pass a folder of images like those it will see")
+            raise options.UsageError(
+                "--precision int8 requires --images: pass a folder of images like those it will see"
+            )
         conflicts = {"--to": to, "--image-size": image_size, "--embedding": embedding, "--tolerance": tolerance}
         for name, value in conflicts.items():
             if value:
-                raise UsageError(f"{name} cannot be combined with --precision int8")
+                raise options.UsageError(f"{name} cannot be combined with --precision int8")
         _export_int8(model, target, input_type, output_type, images, calibration_images, max_drop, as_json)
         return
     if max_drop is not None:
-        raise UsageError("--max-drop requires --precision int8")
-    from effnet.cli.printing import print_json, print_results
+        raise options.UsageError("--max-drop requires --precision int8")
     from effnet.exporting.export import export as export_file
     from effnet.tasks import task_of
 
@@ -88,7 +88,7 @@ def export(
         *(model, target, to, input_type, output_type, size, embedding, precision), images=images, tolerance=tolerance
     )
     if as_json:
-        print_json(
+        printing.print_json(
             {
                 "written": str(result.path),
                 "format": result.format,
@@ -106,7 +106,7 @@ def export(
         unit = "logit" if task.has_probabilities else "value"
         agreement = f", {task.agreement} on {result.same_predictions}" if result.same_predictions is not None else ""
     interface = result.io_spec.describe(has_classifier=bool(result.task))
-    print_results(
+    printing.print_results(
         f"{result.path}: {result.format}, {result.bytes / 1e6:.1f} MB, {interface}",
         f"verified with {result.images} images: largest difference {result.difference:.1e} of the largest {unit}"
         f"{agreement}",
@@ -124,7 +124,6 @@ def _export_int8(
     as_json: bool,
 ) -> None:
     """Calibrate, write, evaluate in the file's own runtime, and print the result."""
-    from effnet.cli.printing import print_json, print_results, progress_bar
     from effnet.exporting.quantize import quantize
     from effnet.exporting.sensitivity import format_sensitivities
     from effnet.runtime.io_spec import IOSpec
@@ -134,14 +133,14 @@ def _export_int8(
     network = load(model)
     output = task_of(network.labels.task).output if output_type is None else output_type
     io_spec = IOSpec(input_type, output, size=network.preprocess.size)
-    with progress_bar("measuring layers") as step:
+    with printing.progress_bar("measuring layers") as step:
         result = quantize(network, target, images, io_spec, max_drop, count, step_done=step)
     if as_json:
         data = asdict(result)
         del data["path"]
-        print_json({"written": str(result.path), **data, "drop": result.drop})
+        printing.print_json({"written": str(result.path), **data, "drop": result.drop})
         return
-    print_results(
+    printing.print_results(
         f"{result.path}: {result.format}, int8, {result.bytes / 1e6:.1f} MB, {io_spec.describe()}",
         result.describe(),
         *([format_sensitivities(result.sensitivities, result.task)] if result.sensitivities else []),

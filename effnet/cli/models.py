@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli import options
-from effnet.cli.options import UsageError
+from effnet.cli import options, printing
 
 if TYPE_CHECKING:
     from effnet.weights.catalog import CatalogEntry
@@ -47,13 +46,12 @@ def models(
 def _list_networks(patterns: list[str], as_json: bool) -> None:
     """Print the networks with one of ``patterns`` in their names, or that an alias means."""
     from effnet.arch import ARCHS, PUBLISHED_TOP1, canonical_name, count
-    from effnet.cli.printing import new_table, print_json, print_results
 
     matches = [[key for key in ARCHS if pattern.lower() in key] or [canonical_name(pattern)] for pattern in patterns]
     names = list(dict.fromkeys(chain.from_iterable(matches)))
     counts = {name: count(name) for name in names}
     if as_json:
-        print_json([
+        printing.print_json([
             {
                 "name": name,
                 "params": counted.params,
@@ -68,7 +66,7 @@ def _list_networks(patterns: list[str], as_json: bool) -> None:
         return
     sources = list(dict.fromkeys(PUBLISHED_TOP1[name][1] for name in names if name in PUBLISHED_TOP1))
     headings = ("name", "params (M)", "MACs (G)", "size", "activation", "top-1 (%)", "source")
-    table = new_table(*headings, left=("name", "activation"))
+    table = printing.new_table(*headings, left=("name", "activation"))
     for name, counted in counts.items():
         top1, source = PUBLISHED_TOP1.get(name, (None, ""))
         table.add_row(
@@ -81,23 +79,22 @@ def _list_networks(patterns: list[str], as_json: bool) -> None:
             str(sources.index(source) + 1) if source else "",
         )
     notes = [f"{number}  {source}" for number, source in enumerate(sources, start=1)]
-    print_results(table, *(["ImageNet top-1 as published, not measured here:", *notes] if notes else []))
+    printing.print_results(table, *(["ImageNet top-1 as published, not measured here:", *notes] if notes else []))
 
 
 def _list_weights(entries: list[CatalogEntry], as_json: bool) -> None:
     """Print a row per entry; as JSON all of its fields, the accuracy as a fraction."""
-    from effnet.cli.printing import new_table, print_json, print_results
 
     if as_json:
-        print_json([
+        printing.print_json([
             {**entry.to_dict(), "top1": None if entry.top1 is None else round(entry.top1 / 100, 6)} for entry in entries
         ])  # fmt: skip
         return
     if not entries:
-        print_results("no published weights match")
+        printing.print_results("no published weights match")
         return
     headings = ("weights", "size", "top-1", "at", "classes", "license", "from")
-    table = new_table(*headings, left=("weights", "license", "from"))
+    table = printing.new_table(*headings, left=("weights", "license", "from"))
     for entry in entries:
         table.add_row(
             entry.name + " *" * entry.default,
@@ -108,7 +105,7 @@ def _list_weights(entries: list[CatalogEntry], as_json: bool) -> None:
             entry.license or "–",
             entry.publisher,
         )
-    print_results(
+    printing.print_results(
         table,
         "*  the default of this network",
         "ImageNet top-1 in percent as published, at that resolution; not measured here. --json prints more of each.",
@@ -117,24 +114,23 @@ def _list_weights(entries: list[CatalogEntry], as_json: bool) -> None:
 
 def _write_bundle(names: list[str], path: Path, as_json: bool) -> None:
     """Pack weights into one file, and print how to use it where there is no network."""
-    from effnet.cli.printing import format_si, new_table, print_json, print_results, progress_bar
 
     if not names:
-        raise UsageError("Missing argument 'NAME' of --bundle: effnet models b0 lite0 --bundle weights.zip")
+        raise options.UsageError("Missing argument 'NAME' of --bundle: effnet models b0 lite0 --bundle weights.zip")
     from effnet.weights.bundle import write_bundle
 
-    with progress_bar("downloading") as step:
+    with printing.progress_bar("downloading") as step:
         packed = write_bundle(names, path, progress=step)
     size = path.stat().st_size
     if as_json:
         weights = [{"name": each.name, "bytes": each.bytes} for each in packed]
-        print_json({"path": str(path), "bytes": size, "weights": weights})
+        printing.print_json({"path": str(path), "bytes": size, "weights": weights})
         return
-    table = new_table("weights", "size", left=("weights",))
+    table = printing.new_table("weights", "size", left=("weights",))
     for each in packed:
-        table.add_row(each.name, format_si(each.bytes, "B"))
-    print_results(
+        table.add_row(each.name, printing.format_si(each.bytes, "B"))
+    printing.print_results(
         table,
-        f"Copy {path} ({format_si(size, 'B')}), zipped or unzipped, to the offline machine and run there:",
+        f"Copy {path} ({printing.format_si(size, 'B')}), zipped or unzipped, to the offline machine and run there:",
         f"  EFFNET_BUNDLE={path.name} effnet predict photos --model {names[0]}",
     )

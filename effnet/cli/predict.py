@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli import options
-from effnet.cli.options import UsageError
+from effnet.cli import options, printing
 
 if TYPE_CHECKING:
     from effnet.data.inputs import NamedImage
@@ -105,28 +104,30 @@ def predict(
     Images that cannot be read are reported and skipped; the exit status is 1 if none could be read.
     """
     if model is None and not ensemble:
-        raise UsageError("Missing option '--model': pass a weights file, a run directory or a model name such as b0")
+        raise options.UsageError(
+            "Missing option '--model': pass a weights file, a run directory or a model name such as b0"
+        )
     if model is not None and ensemble:
-        raise UsageError("--model cannot be combined with --ensemble: pass every model with --ensemble")
+        raise options.UsageError("--model cannot be combined with --ensemble: pass every model with --ensemble")
     if ensemble and embeddings:
-        raise UsageError("--embeddings cannot be combined with --ensemble: pass one --model")
+        raise options.UsageError("--embeddings cannot be combined with --ensemble: pass one --model")
     if as_json and as_csv:
-        raise UsageError("--json cannot be combined with --csv")
+        raise options.UsageError("--json cannot be combined with --csv")
     if embeddings and embeddings.suffix not in (".npz", ".csv"):
-        raise UsageError(f"--embeddings {embeddings}: the file name must end in .npz or .csv")
+        raise options.UsageError(f"--embeddings {embeddings}: the file name must end in .npz or .csv")
     if out and (as_json or as_csv or embeddings):
         other = "--json" if as_json else "--csv" if as_csv else "--embeddings"
-        raise UsageError(f"--output cannot be combined with {other}")
+        raise options.UsageError(f"--output cannot be combined with {other}")
     if not out and (force or ray):
-        raise UsageError(f"{'--force' if force else '--ray'} requires --output")
+        raise options.UsageError(f"{'--force' if force else '--ray'} requires --output")
     from effnet.data.table import is_table
 
     table = images[0] if len(images) == 1 and is_table(images[0]) else None
     is_submission = out is not None and table is not None and out.suffix.lower() == ".csv"
     if probabilities and not is_submission:
-        raise UsageError("--probabilities requires a submission: one table of images and --output FILE.csv")
+        raise options.UsageError("--probabilities requires a submission: one table of images and --output FILE.csv")
     if is_submission and ray:
-        raise UsageError("--ray cannot be combined with a submission: use another suffix than .csv")
+        raise options.UsageError("--ray cannot be combined with a submission: use another suffix than .csv")
     members = ensemble or [str(model)]
     decode = "exact" if exact else "reduced"
     settings = {
@@ -169,7 +170,6 @@ def _predictor_factory(
     members: Sequence[str], settings: Mapping[str, Any], fit_weights: bool
 ) -> Callable[[], Predictor | Ensemble]:
     """Return a function that creates the predictor: of one model, or an ensemble of several or of a run's folds."""
-    from effnet.cli.printing import note
     from effnet.prediction import Predictor
     from effnet.prediction.ensemble import Ensemble, fit_ensemble_weights, member_models
 
@@ -180,17 +180,16 @@ def _predictor_factory(
     if fit_weights:
         fitted = fit_ensemble_weights(members)
         weights = fitted.weights
-        note(fitted.summary())
+        printing.note(fitted.summary())
     return partial(Ensemble, list(members), weights, make_predictor)
 
 
 def _predict(predictor: Predictor | Ensemble, named: Iterable[NamedImage], top: int, format: str, strict: bool) -> None:
     """Predict and print."""
-    from effnet.cli.printing import ReadCounter, progress_bar
 
     rows: list[Prediction] = []
-    with progress_bar("predicting", hidden=format != "table" and sys.stdout.isatty()) as step:
-        counter = ReadCounter(step)
+    with printing.progress_bar("predicting", hidden=format != "table" and sys.stdout.isatty()) as step:
+        counter = printing.ReadCounter(step)
         predictions = (
             prediction
             for prediction in predictor.stream(named, top)
@@ -236,38 +235,36 @@ def print_predictions_csv(predictions: Iterable[Prediction], labels: Labels, out
 
 def print_predictions_table(predictions: list[Prediction], labels: Labels) -> None:
     """Print a row per image."""
-    from effnet.cli.printing import format_number, format_percent, new_table, print_results
 
     def join(prediction: Prediction, start: int) -> str:
         pairs = zip(prediction.labels[start:], prediction.probabilities[start:], strict=True)
-        return ", ".join(f"{label} {format_percent(probability)}" for label, probability in pairs)
+        return ", ".join(f"{label} {printing.format_percent(probability)}" for label, probability in pairs)
 
     if labels.task == "regression":
         names = tuple(predictions[0].values)
-        table = new_table("image", *names, left=("image",))
+        table = printing.new_table("image", *names, left=("image",))
         for prediction in predictions:
-            table.add_row(prediction.image, *(format_number(prediction.values[name]) for name in names))
+            table.add_row(prediction.image, *(printing.format_number(prediction.values[name]) for name in names))
     elif labels.task == "multilabel":
-        table = new_table("image", "labels", left=("image", "labels"))
+        table = printing.new_table("image", "labels", left=("image", "labels"))
         for prediction in predictions:
             table.add_row(prediction.image, join(prediction, 0) or "none")
     else:
         others = ("runners-up",) if len(predictions[0].labels) > 1 else ()
-        table = new_table("image", "label", "probability", *others, left=("image", "label", "runners-up"))
+        table = printing.new_table("image", "label", "probability", *others, left=("image", "label", "runners-up"))
         for prediction in predictions:
-            first = (prediction.image, prediction.label, format_percent(prediction.probability))
+            first = (prediction.image, prediction.label, printing.format_percent(prediction.probability))
             table.add_row(*first, *((join(prediction, 1),) if others else ()))
-    print_results(table)
+    printing.print_results(table)
 
 
 def _embed(predictor: Predictor | Ensemble, named: Iterable[NamedImage], path: Path, strict: bool) -> None:
     """Write embeddings to ``path``."""
-    from effnet.cli.printing import ReadCounter, progress_bar
     from effnet.prediction import Predictor
 
     assert isinstance(predictor, Predictor)
-    with progress_bar("embedding") as step:
-        counter = ReadCounter(step)
+    with printing.progress_bar("embedding") as step:
+        counter = printing.ReadCounter(step)
         write_embeddings(path, (pair for pair in predictor.embeddings(named) if counter.add(*pair)))
     predictor.cache_engine_file()
     counter.finish(f"wrote {counter.read} embeddings to {path}", strict)
@@ -329,10 +326,9 @@ def _predict_to_file(
 
     Exits with 1 if no image could be read, a shard is broken, or with ``strict`` any image was unreadable.
     """
-    from effnet.cli.printing import note, progress_bar
     from effnet.prediction import bulk
 
-    with progress_bar("predicting") as step:
+    with printing.progress_bar("predicting") as step:
         result = bulk.predict_to_file(
             out,
             sources,
@@ -346,11 +342,11 @@ def _predict_to_file(
         )
     unreadable = f"; {result.unreadable} could not be read, and their rows say why" if result.unreadable else ""
     if result.already_done:
-        note(f"{out} is already complete, with {result.images} images{unreadable}; --force starts over")
+        printing.note(f"{out} is already complete, with {result.images} images{unreadable}; --force starts over")
         return
-    note(f"wrote {result.images} images to {out}{unreadable}")
+    printing.note(f"wrote {result.images} images to {out}{unreadable}")
     if result.broken_shards:
-        note(f"{result.broken_shards} shards could not be read completely: the same command retries only them")
+        printing.note(f"{result.broken_shards} shards could not be read completely: the same command retries only them")
     if result.broken_shards or result.unreadable == result.images or (strict and result.unreadable):
         raise typer.Exit(1)
 
@@ -359,22 +355,23 @@ def _write_submission(
     out: Path, table: str, factory: Callable[[], Predictor | Ensemble], probabilities: bool, force: bool, strict: bool
 ) -> None:
     """Write the submission for the images of ``table``; exits with 1 if ``strict`` and an image was unreadable."""
-    from effnet.cli.printing import note, progress_bar
     from effnet.prediction import submission
 
     submission.check_output_path(out, force)  # before models are loaded
-    with progress_bar("predicting") as step:
+    with printing.progress_bar("predicting") as step:
         predictor = factory()
         result = submission.write_submission(
             table, predictor, out, probabilities=probabilities, force=force, progress=step
         )
     predictor.cache_engine_file()
     for reason in result.unreadable:
-        note(reason)
+        printing.note(reason)
     if result.unreadable:
-        note(f"{len(result.unreadable)} of {result.rows} images could not be read: they get the mean prediction")
+        printing.note(
+            f"{len(result.unreadable)} of {result.rows} images could not be read: they get the mean prediction"
+        )
     columns = ", ".join(result.columns[:4]) + (", …" if len(result.columns) > 4 else "")
     sample = f", in the format of {result.sample}" if result.sample else ""
-    note(f"wrote {result.rows} rows of {columns} to {out}{sample}")
+    printing.note(f"wrote {result.rows} rows of {columns} to {out}{sample}")
     if result.unreadable and strict:
         raise typer.Exit(1)

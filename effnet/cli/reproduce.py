@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli import options, search
-from effnet.cli.options import UsageError, display_name, refuse_existing, resolve_network, split_list
+from effnet.cli import options, printing, search
 
 if TYPE_CHECKING:
     from rich.table import Table as PrintedTable
@@ -111,17 +110,16 @@ def reproduce(
     suffices for GPipe's network; scaling trains networks on IMAGES for an hour or more, with the options --base,
     --image-size, --coefficients, --seeds, --epochs, --processes, --store and --dry-run; all others take seconds.
     """
-    sources, names = images or [], list(split_list(models)) if models else []
+    sources, names = images or [], list(options.split_list(models)) if models else []
     scaling = ScalingOptions(base, image_size, coefficients, seeds, epochs, processes, store, dry_run)
     _check_arguments(what, sources, names, data, out, scaling)
-    from effnet.cli.printing import note_written
     from effnet.lab.compare.table import table_paths, write_table
 
     panel = out / "fig7.png" if out and names and what is PaperItem.fig7 else None
     if out and not dry_run:
         has_figure = what in (PaperItem.fig1, PaperItem.scaling)
         for path in (*table_paths(what.value, out, has_figure), *([panel] if panel else [])):
-            refuse_existing(path, force)
+            options.refuse_existing(path, force)
     table: Table
     plot: RenderedPlot | None
     if what is PaperItem.scaling:
@@ -138,7 +136,7 @@ def reproduce(
     if out:
         written = [*write_table(table, out, plot), *written]
     _print_table(table, as_json, NO_PUBLISHED_WEIGHTS if what is PaperItem.fig7 and not names else "")
-    note_written(written)
+    printing.note_written(written)
 
 
 def _check_arguments(
@@ -146,34 +144,33 @@ def _check_arguments(
 ) -> None:
     """Raise `UsageError` for arguments that do not belong to ``what``, or are missing."""
     if images and what not in (PaperItem.fig7, PaperItem.scaling):
-        raise UsageError(f"IMAGES apply to fig7 and scaling, not to {what.value}")
+        raise options.UsageError(f"IMAGES apply to fig7 and scaling, not to {what.value}")
     if models and what not in (PaperItem.fig7, PaperItem.table8):
-        raise UsageError(f"--models applies to fig7 and table8, not to {what.value}")
+        raise options.UsageError(f"--models applies to fig7 and table8, not to {what.value}")
     if data and what is not PaperItem.table8:
-        raise UsageError(f"--data applies to table8, not to {what.value}")
+        raise options.UsageError(f"--data applies to table8, not to {what.value}")
     if scaling.given_options() and what is not PaperItem.scaling:
-        raise UsageError(f"{scaling.given_options()[0]} applies to scaling, not to {what.value}")
+        raise options.UsageError(f"{scaling.given_options()[0]} applies to scaling, not to {what.value}")
     if what is PaperItem.scaling and len(images) != 1:
-        raise UsageError(f"scaling takes one source of labeled images, got {len(images)}")
+        raise options.UsageError(f"scaling takes one source of labeled images, got {len(images)}")
     if what is PaperItem.table8 and bool(models) != bool(data):
-        raise UsageError(f"{'--models' if models else '--data'} requires {'--data' if models else '--models'}")
+        raise options.UsageError(f"{'--models' if models else '--data'} requires {'--data' if models else '--models'}")
     if what is PaperItem.fig7 and bool(models) != bool(images):
-        raise UsageError("--models requires IMAGES" if models else "IMAGES require --models")
+        raise options.UsageError("--models requires IMAGES" if models else "IMAGES require --models")
     if what is PaperItem.fig7 and models and out is None:
-        raise UsageError("Missing option '--output': pass the folder to write the panel to")
+        raise options.UsageError("Missing option '--output': pass the folder to write the panel to")
 
 
 def _make_table(
     what: PaperItem, models: list[str], data: str | None, runs: int, core: int | None
 ) -> tuple[Table, RenderedPlot | None]:
-    from effnet.cli.printing import progress_bar
     from effnet.lab.compare import paper_tables
 
     match what:
         case PaperItem.table1:
             return paper_tables.table1(), None
         case PaperItem.table2 | PaperItem.fig1:
-            with progress_bar("counting networks") as step:
+            with printing.progress_bar("counting networks") as step:
                 table = paper_tables.table2(step)
             return (table, None) if what is PaperItem.table2 else paper_tables.figure1(table)
         case PaperItem.table3:
@@ -181,7 +178,7 @@ def _make_table(
         case PaperItem.table4:
             return _time_table4(runs, core), None
         case PaperItem.table5:
-            with progress_bar("counting networks") as step:
+            with printing.progress_bar("counting networks") as step:
                 return paper_tables.table5(step), None
         case PaperItem.table8:
             return paper_tables.table8(_measure_accuracies(models, data)), None
@@ -192,11 +189,10 @@ def _make_table(
 
 
 def _time_table4(runs: int, core: int | None) -> Table:
-    from effnet.cli.printing import note, progress_bars
     from effnet.lab.bench.paper_table4 import table4
 
-    note("measuring takes two minutes, half an hour more if memory suffices for GPipe; fewer --runs take less")
-    with progress_bars() as bars:
+    printing.note("measuring takes two minutes, half an hour more if memory suffices for GPipe; fewer --runs take less")
+    with printing.progress_bars() as bars:
         task = bars.add_task("building networks", total=None)
 
         def update(pair: str, done: int, total: int) -> None:
@@ -209,7 +205,6 @@ def _measure_accuracies(models: list[str], data: str | None) -> dict[str, tuple[
     """Return top-1 and top-5 accuracy of each model on ``data``, by the name of its network."""
     if data is None:
         return {}
-    from effnet.cli.printing import progress_bar
     from effnet.evaluation import Evaluation, evaluate
     from effnet.lab.compare.paper_tables import table8
     from effnet.weights import load
@@ -220,7 +215,7 @@ def _measure_accuracies(models: list[str], data: str | None) -> dict[str, tuple[
         table8({model.arch.name: (0.0, 0.0)})  # refuse a network that is not in it now, not after an hour
         if model.arch.name in accuracies:
             raise ValueError(f"two of the models are {model.arch.name}: Table 8 has one row per network")
-        with progress_bar(f"evaluating {name}") as step:
+        with printing.progress_bar(f"evaluating {name}") as step:
             evaluation = evaluate(model, data, progress=step)
         if not isinstance(evaluation, Evaluation):
             raise ValueError(f"{name} is not a single-label classifier: Table 8 is about ImageNet's classes")
@@ -241,24 +236,22 @@ def _write_cam_panel(models: list[str], images: list[str], path: Path) -> None:
         if isinstance(image, ImageError):
             raise image
         sources.append(image)
-    panel = draw_panel([(display_name(name), load(name)) for name in models], sources)
+    panel = draw_panel([(options.display_name(name), load(name)) for name in models], sources)
     with atomic_write(path) as temporary:
         panel.save(temporary, format="png")
 
 
 def _print_table(table: Table, as_json: bool, more: str) -> None:
-    from effnet.cli.printing import print_json, print_results
 
     if as_json:
-        print_json(table.to_dict() | ({"more": more} if more else {}))
+        printing.print_json(table.to_dict() | ({"more": more} if more else {}))
         return
     notes = [*table.footnotes(), *([more] if more else [])]
-    print_results(table.title, f"Quoted values: {table.source}.", *_fit_to_terminal(table), *notes)
+    printing.print_results(table.title, f"Quoted values: {table.source}.", *_fit_to_terminal(table), *notes)
 
 
 def _fit_to_terminal(table: Table) -> list[PrintedTable]:
     """Return the table; in a terminal that is too narrow several ones, each with the names of the rows."""
-    from effnet.cli.printing import new_table
 
     columns, lines = list(table.printed_columns()), list(table.format_rows())
     headings = [f"{column.title}\n{kind}" for column, kind in columns]
@@ -274,7 +267,7 @@ def _fit_to_terminal(table: Table) -> list[PrintedTable]:
     left = [heading for heading, (column, _) in zip(headings, columns, strict=True) if table.is_text_column(column)]
     printed = []
     for group in groups:
-        part = new_table("", *(headings[index] for index in group), left=("", *left))
+        part = printing.new_table("", *(headings[index] for index in group), left=("", *left))
         for line in lines:
             part.add_row(line[0], *(line[1 + index] for index in group))
         printed.append(part)
@@ -285,7 +278,6 @@ def _run_scaling(
     data: str, scaling: ScalingOptions, out: Path | None, as_json: bool
 ) -> tuple[Table, RenderedPlot] | None:
     """Return the scaling study on ``data`` as a table and a plot; None after a dry run, which is printed."""
-    from effnet.cli.printing import note, print_json, print_results
     from effnet.lab.search import scaling_study
     from effnet.lab.search.job_store import hide_password
     from effnet.timing.machine import describe_machine
@@ -294,14 +286,14 @@ def _run_scaling(
     plan = _plan_to_dict(study, dataset, own_size, scaling.processes)
     if scaling.dry_run:
         if as_json:
-            print_json(plan)
+            printing.print_json(plan)
         else:
-            print_results(_networks_table(study), *_describe_plan(plan, study, dataset))
+            printing.print_results(_networks_table(study), *_describe_plan(plan, study, dataset))
         return None
     for line in _describe_plan(plan, study, dataset):
-        note(line)
+        printing.note(line)
     storage = scaling.store or str((out or Path()) / "scaling.db")
-    note(f"results are stored in {hide_password(storage)}: the same command resumes from there")
+    printing.note(f"results are stored in {hide_password(storage)}: the same command resumes from there")
     with search.training_progress(study.jobs) as on_results:
         result = scaling_study.run_study(study, dataset, storage, scaling.processes, on_results)
     environment = {"machine": describe_machine().to_dict()}
@@ -310,7 +302,6 @@ def _run_scaling(
 
 def _prepare_study(data: str, scaling: ScalingOptions) -> tuple[ScalingStudy, SearchDataset, int]:
     """Return the study, its images, and their own size in pixels."""
-    from effnet.cli.printing import progress_bar
     from effnet.data import open_data
     from effnet.lab.search.grid_search import PAPER_COEFFICIENTS
     from effnet.lab.search.proxy_task import load_dataset
@@ -319,7 +310,7 @@ def _prepare_study(data: str, scaling: ScalingOptions) -> tuple[ScalingStudy, Se
 
     base = SMALL_BASE
     if scaling.base:
-        base = replace(resolve_network(scaling.base).arch, dropout=0.0, drop_path=0.0)
+        base = replace(options.resolve_network(scaling.base).arch, dropout=0.0, drop_path=0.0)
     if scaling.image_size and scaling.image_size != base.resolution:
         base = replace(base, name=f"{base.name}_{scaling.image_size}px", resolution=scaling.image_size)
     coefficients = _parse_coefficients(scaling.coefficients) if scaling.coefficients else PAPER_COEFFICIENTS
@@ -332,7 +323,7 @@ def _prepare_study(data: str, scaling: ScalingOptions) -> tuple[ScalingStudy, Se
         base, classes, scaling.epochs or EPOCHS, scaling.seeds or SEEDS, coefficients=coefficients
     )
     own_size = _typical_size(splits.train) if splits.train else study.max_image_size
-    with progress_bar("reading images") as step:
+    with printing.progress_bar("reading images") as step:
         dataset = load_dataset(splits, min(study.max_image_size, own_size), progress=step)
     return study, dataset, own_size
 
@@ -351,7 +342,7 @@ def _parse_coefficients(text: str) -> CompoundCoefficients:
 
     hint = "'--coefficients'"
     try:
-        coefficients = CompoundCoefficients.parse(*split_list(text))
+        coefficients = CompoundCoefficients.parse(*options.split_list(text))
     except (TypeError, ValueError):
         raise typer.BadParameter(f"{text!r} is not three numbers such as 1.2,1.1,1.15", param_hint=hint) from None
     if min(coefficients.alpha, coefficients.beta, coefficients.gamma) < 1:
@@ -387,13 +378,12 @@ def _plan_to_dict(study: ScalingStudy, dataset: SearchDataset, own_size: int, pr
 
 def _describe_plan(plan: Mapping[str, Any], study: ScalingStudy, dataset: SearchDataset) -> Iterator[str]:
     """Yield the plan in sentences."""
-    from effnet.cli.printing import format_duration
     from effnet.lab.search.scaling_study import upsampling_warning
 
     images = plan["images"]
     yield (
         f"{plan['trainings']} trainings, {plan['epochs']} epochs of {images['train']:,} images each: about "
-        f"{format_duration(plan['seconds'])} with {plan['processes']} in parallel"
+        f"{printing.format_duration(plan['seconds'])} with {plan['processes']} in parallel"
     )
     yield search.describe_detectable_difference(dataset, selects=False)
     if study.seeds == 1:
@@ -404,11 +394,10 @@ def _describe_plan(plan: Mapping[str, Any], study: ScalingStudy, dataset: Search
 
 def _networks_table(study: ScalingStudy) -> PrintedTable:
     from effnet.arch.spec import stage_depths
-    from effnet.cli.printing import format_si, new_table
 
-    table = new_table("", "layers", "channels ×", "size (px)", "MACs", "off", left=("",))
+    table = printing.new_table("", "layers", "channels ×", "size (px)", "MACs", "off", left=("",))
     for each in study.networks:
         layers, width = str(sum(stage_depths(each.arch))), f"{each.arch.width / study.base.width:.2f}"
-        size, macs = str(each.arch.resolution), format_si(each.macs)
+        size, macs = str(each.arch.resolution), printing.format_si(each.macs)
         table.add_row(each.title, layers, width, size, macs, f"{each.macs_error:+.1%}")
     return table

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli import options
-from effnet.cli.options import UsageError, parse_count, parse_quantity, parse_seconds, resolve_network
+from effnet.cli import options, printing
 
 if TYPE_CHECKING:
     from effnet.arch import Arch, Count, RoundingReport
     from effnet.arch.fitting import FitResult
-    from effnet.cli.options import ResolvedNetwork
     from effnet.runtime.latency import Latency
 
 _COEFFICIENTS = (1.2, 1.1, 1.15)
@@ -30,21 +28,22 @@ def scale(
     beta: Annotated[float, typer.Option(help="Width grows by beta^phi.")] = _COEFFICIENTS[1],
     gamma: Annotated[float, typer.Option(help="Resolution grows by gamma^phi.")] = _COEFFICIENTS[2],
     macs: Annotated[
-        float | None, typer.Option(parser=parse_count, metavar="AMOUNT", help="Limit of MACs: 1G, 5e8.")
+        float | None, typer.Option(parser=options.parse_count, metavar="AMOUNT", help="Limit of MACs: 1G, 5e8.")
     ] = None,
     params: Annotated[
-        float | None, typer.Option(parser=parse_count, metavar="AMOUNT", help="Limit of parameters: 8M.")
+        float | None, typer.Option(parser=options.parse_count, metavar="AMOUNT", help="Limit of parameters: 8M.")
     ] = None,
     memory: Annotated[
         float | None,
         typer.Option(
-            parser=parse_quantity,
+            parser=options.parse_quantity,
             metavar="AMOUNT",
             help="Limit of peak activation memory for one image: 50MB. Weights need 4 bytes each in addition.",
         ),
     ] = None,
     latency: Annotated[
-        float | None, typer.Option(parser=parse_seconds, metavar="TIME", help="Limit of latency, measured here: 20ms.")
+        float | None,
+        typer.Option(parser=options.parse_seconds, metavar="TIME", help="Limit of latency, measured here: 20ms."),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Threads for --latency (default: one per core).")
@@ -64,16 +63,17 @@ def scale(
     limits = {"--macs": macs, "--params": params, "--memory": memory, "--latency": latency}
     given = [name for name, limit in limits.items() if limit is not None]
     if phi is None and not given:
-        raise UsageError("Missing option '--phi': pass it, or limits with --macs, --params, --memory or --latency")
+        raise options.UsageError(
+            "Missing option '--phi': pass it, or limits with --macs, --params, --memory or --latency"
+        )
     if phi is not None and given:
-        raise UsageError(f"--phi cannot be combined with {given[0]}")
+        raise options.UsageError(f"--phi cannot be combined with {given[0]}")
     if latency is None and (threads is not None or batch_size != 1):
-        raise UsageError(f"{'--threads' if threads is not None else '--batch-size'} requires --latency")
+        raise options.UsageError(f"{'--threads' if threads is not None else '--batch-size'} requires --latency")
     from effnet.arch import count, rounding
     from effnet.arch.fitting import fit_detailed, nearest_released
-    from effnet.cli.printing import note, print_json
 
-    base = resolve_network(network)
+    base = options.resolve_network(network)
     coefficients, outputs = (alpha, beta, gamma), (base.classes, base.channels)
     fit, timer = None, None
     if phi is None:
@@ -89,20 +89,19 @@ def scale(
 
         with atomic_write(out) as temporary:
             temporary.write_text(report.arch.to_json(indent=2) + "\n", encoding="utf-8")
-        note(f"wrote {report.arch.name} to {out}")
+        printing.note(f"wrote {report.arch.name} to {out}")
     if as_json:
-        print_json(_scaled_to_dict(report, counted, nearest) | (_limits_to_dict(fit, timer) if fit else {}))
+        printing.print_json(_scaled_to_dict(report, counted, nearest) | (_limits_to_dict(fit, timer) if fit else {}))
     else:
         _print_scaled(report, counted, nearest, fit, timer)
 
 
-def _latency_cost(threads: int | None, batch_size: int, base: ResolvedNetwork) -> Latency:
+def _latency_cost(threads: int | None, batch_size: int, base: options.ResolvedNetwork) -> Latency:
     """Return a cost function that measures, and prints every result."""
-    from effnet.cli.printing import note
     from effnet.runtime.latency import Latency, LatencyMeasurement
 
     def report(measurement: LatencyMeasurement) -> None:
-        note(f"{measurement.arch.name}: {measurement.describe()}")
+        printing.note(f"{measurement.arch.name}: {measurement.describe()}")
 
     return Latency(threads, batch_size, base.classes, base.channels, report)
 
@@ -149,22 +148,23 @@ def _print_scaled(
     report: RoundingReport, counted: Count, nearest: Arch, fit: FitResult | None, timer: Latency | None
 ) -> None:
     from effnet.arch import count
-    from effnet.cli.printing import format_percent, format_si, new_table, print_results
 
     tables = []
     if fit:
-        limits = new_table("limit", "allowed", "reached", "used", "", left=("limit", ""))
+        limits = printing.new_table("limit", "allowed", "reached", "used", "", left=("limit", ""))
         for limit in fit.limits:
             binding = "binding" if limit == fit.binding and not fit.reached_line_end else ""
             values = (_format_limit(limit.name, limit.allowed), _format_limit(limit.name, limit.reached))
-            limits.add_row(_LIMIT_NAMES[limit.name], *values, format_percent(limit.share), binding)
+            limits.add_row(_LIMIT_NAMES[limit.name], *values, printing.format_percent(limit.share), binding)
         tables.append(limits)
-    totals = new_table("", "requested", "actual", "difference", left=("",))
+    totals = printing.new_table("", "requested", "actual", "difference", left=("",))
     for name, digits in (("width", 3), ("depth", 3), ("resolution", 1), ("macs", 0)):
         requested, actual = getattr(report.requested, name), getattr(report.actual, name)
-        texts = [format_si(value) if name == "macs" else f"{value:.{digits}f}" for value in (requested, actual)]
+        texts = [
+            printing.format_si(value) if name == "macs" else f"{value:.{digits}f}" for value in (requested, actual)
+        ]
         totals.add_row("MACs" if name == "macs" else name, *texts, f"{actual / requested - 1:+.1%}")
-    stages = new_table("stage", "channels requested", "actual", "layers requested", "actual", left=("stage",))
+    stages = printing.new_table("stage", "channels requested", "actual", "layers requested", "actual", left=("stage",))
     for number, row in enumerate(report.stages, start=1):
         channels = (f"{row.channels_requested:.1f}", str(row.channels))
         stages.add_row(f"stage{number}", *channels, f"{row.layers_requested:.2f}", str(row.layers))
@@ -173,7 +173,7 @@ def _print_scaled(
         measured = next(each for each in timer.measurements if each.arch == report.arch)
         threads = "one thread per core" if timer.threads is None else f"{timer.threads} threads"
         notes.insert(0, f"latency {measured.describe()}; {threads}, batch size {timer.batch_size}")
-    print_results(_summary_line(counted), *tables, totals, stages, *notes)
+    printing.print_results(_summary_line(counted), *tables, totals, stages, *notes)
 
 
 def _describe_position(report: RoundingReport, fit: FitResult | None) -> str:
@@ -186,17 +186,15 @@ def _describe_position(report: RoundingReport, fit: FitResult | None) -> str:
 
 
 def _format_limit(name: str, value: float) -> str:
-    from effnet.cli.printing import format_si
 
     if name == "costs[0]":
         return f"{value * 1e3:.3g} ms"
-    return format_si(value, "B" if name == "memory" else "")
+    return printing.format_si(value, "B" if name == "memory" else "")
 
 
 def _summary_line(counted: Count) -> str:
-    from effnet.cli.printing import format_si
 
     return (
-        f"{counted.arch.name}: {format_si(counted.params)} params, {format_si(counted.macs)} MACs, "
-        f"peak memory {format_si(counted.bytes, 'B')}, {counted.arch.resolution} px"
+        f"{counted.arch.name}: {printing.format_si(counted.params)} params, {printing.format_si(counted.macs)} MACs, "
+        f"peak memory {printing.format_si(counted.bytes, 'B')}, {counted.arch.resolution} px"
     )

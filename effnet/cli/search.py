@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli import options
-from effnet.cli.options import UsageError, parse_count, parse_int_list, parse_seconds, resolve_network
+from effnet.cli import options, printing
 
 if TYPE_CHECKING:
     from effnet.arch import Arch
@@ -58,16 +57,15 @@ def resolve_base(name: str | None, side: int | None) -> Arch:
     """Return the network that a search starts from."""
     from effnet.lab.search.proxy_task import BASE_ARCH
 
-    arch = BASE_ARCH if name is None else replace(resolve_network(name).arch, dropout=0.0, drop_path=0.0)
+    arch = BASE_ARCH if name is None else replace(options.resolve_network(name).arch, dropout=0.0, drop_path=0.0)
     return arch if side is None else replace(arch, name=f"{arch.name}_{side}", resolution=side)
 
 
 def load_data(data: str, side: int, seed: int) -> SearchDataset:
     """Load the images of ``data``, with a progress bar."""
-    from effnet.cli.printing import progress_bar
     from effnet.lab.search.proxy_task import load_dataset
 
-    with progress_bar("reading images") as step:
+    with printing.progress_bar("reading images") as step:
         return load_dataset(data, side, seed, step)
 
 
@@ -95,8 +93,6 @@ def status_line() -> Iterator[Callable[[str, bool], None]]:
     """Yield a function of (text, whether it is the last): one updated line in a terminal, else one now and then."""
     from rich.console import Console
 
-    from effnet.cli.printing import note
-
     console, last_time, last_text = Console(stderr=True, highlight=False), -PROGRESS_LINE_SECONDS, ""
     is_terminal = sys.stderr.isatty()
 
@@ -106,7 +102,7 @@ def status_line() -> Iterator[Callable[[str, bool], None]]:
             status.update(text)
         elif text != last_text and (last or time.monotonic() - last_time > PROGRESS_LINE_SECONDS):
             last_time, last_text = time.monotonic(), text
-            note(text)
+            printing.note(text)
 
     with console.status("", spinner="dots") as status:
         if not is_terminal:
@@ -119,7 +115,6 @@ def training_progress(
     expected: Sequence[TrainingJob],
 ) -> Iterator[Callable[[Mapping[str, Any], Sequence[TrainingJob]], None]]:
     """Yield a function of (results, jobs) that prints how many trainings are done, and the time left."""
-    from effnet.cli.printing import format_duration
 
     total, start, first = sum(job.epochs for job in expected), time.monotonic(), -1
     with status_line() as print_status:
@@ -130,7 +125,7 @@ def training_progress(
             first = sum(done) if first < 0 else first
             left = max(total, sum(job.epochs for job in jobs)) - sum(done)
             pace = (time.monotonic() - start) / (sum(done) - first) if sum(done) > first else 0.0
-            remaining = f", about {format_duration(pace * left)} left" if pace and left else ""
+            remaining = f", about {printing.format_duration(pace * left)} left" if pace and left else ""
             print_status(f"{len(done)} of {max(len(expected), len(jobs))} trainings{remaining}", not left)
 
         yield on_results
@@ -165,12 +160,11 @@ def coefficients(
     best are trained fully and compared with the paper's 1.2 / 1.1 / 1.15 on images not used for selection. Running the
     same command again resumes the search, or joins it while it runs.
     """
-    from effnet.cli.printing import format_duration, note, note_written, print_json, print_results
     from effnet.lab.search.cost_estimate import estimate_seconds
     from effnet.lab.search.grid_search import GridSearch, coefficient_grid, run_grid_search
     from effnet.lab.search.report import write_grid_search
 
-    rounds = parse_int_list(epochs, "--epochs")
+    rounds = options.parse_int_list(epochs, "--epochs")
     arch = resolve_base(base, image_size)
     grid = coefficient_grid(step, tolerance=within)
     dataset = load_data(data, 2 * arch.resolution, seed)
@@ -182,25 +176,25 @@ def coefficients(
     plan = (
         f"{len(search.coefficients)} triples scale {arch.name} to {len(search.halving.candidates)} different networks: "
         f"{len(jobs)} trainings, {sum(job.epochs for job in jobs):,} epochs of {len(dataset.train):,} images in total, "
-        f"about {format_duration(seconds)} without interruption"
+        f"about {printing.format_duration(seconds)} without interruption"
     )
     limit = describe_detectable_difference(dataset)
     if dry_run:
         if as_json:
-            print_json(_coefficients_plan(search, dataset, seconds))
+            printing.print_json(_coefficients_plan(search, dataset, seconds))
         else:
-            print_results(plan, limit)
+            printing.print_results(plan, limit)
         return
-    note(plan)
-    note(limit)
+    printing.note(plan)
+    printing.note(limit)
     with training_progress(jobs) as on_results:
         result = run_grid_search(search, dataset, store or out / "search.db", processes, on_results)
     written = write_grid_search(result, out)
     if as_json:
-        print_json(result.to_dict())
+        printing.print_json(result.to_dict())
     else:
         _print_coefficients(result)
-    note_written(written)
+    printing.note_written(written)
 
 
 def _coefficients_plan(search: GridSearch, dataset: SearchDataset, seconds: float) -> dict[str, Any]:
@@ -219,23 +213,23 @@ def _coefficients_plan(search: GridSearch, dataset: SearchDataset, seconds: floa
 
 
 def _print_coefficients(result: GridSearchResult) -> None:
-    from effnet.cli.printing import new_table, print_results
 
-    table = new_table("", "depth / width / resolution", "MACs", "epochs", "seeds", "accuracy", "± sd", "at equal MACs")
+    table = printing.new_table(
+        "", "depth / width / resolution", "MACs", "epochs", "seeds", "accuracy", "± sd", "at equal MACs"
+    )
     for rank, standing in enumerate(result.standings[:MAX_NETWORKS_SHOWN], start=1):
         table.add_row(str(rank), *_coefficients_row(standing))
-    finals = new_table("depth / width / resolution", "fully trained", "± sd", "compared with the paper's")
+    finals = printing.new_table("depth / width / resolution", "fully trained", "± sd", "compared with the paper's")
     for standing, difference in result.finalists:
         accuracies = f"{standing.accuracies.mean:.2%}", f"{standing.accuracies.spread:.2%}"
         finals.add_row(standing.label(), *accuracies, difference.describe() if difference else "is the paper's")
-    print_results(*([table, finals] if result.finalists else [table]), *result.notes())
+    printing.print_results(*([table, finals] if result.finalists else [table]), *result.notes())
 
 
 def _coefficients_row(standing: GridSearchStanding) -> tuple[str, ...]:
-    from effnet.cli.printing import format_si
 
     return (
-        *(standing.label(), format_si(standing.macs), str(standing.epochs), str(len(standing.accuracies))),
+        *(standing.label(), printing.format_si(standing.macs), str(standing.epochs), str(len(standing.accuracies))),
         *(f"{standing.accuracies.mean:.2%}", f"{standing.accuracies.spread:.2%}"),
         f"{standing.equal_macs_accuracy:.2%}",
     )
@@ -279,7 +273,6 @@ def network(
     again resumes the search, or joins it while it runs.
     """
     from effnet.arch.serde import check_choice
-    from effnet.cli.printing import note, note_written, print_json, print_results
     from effnet.lab.search.cost_estimate import estimate_nas
     from effnet.lab.search.nas import NASConfig, run_nas
     from effnet.lab.search.report import write_nas, write_random_comparison
@@ -287,12 +280,14 @@ def network(
 
     check_choice("cost", cost, COST_KINDS)
     arch = resolve_base(base, image_size)
-    parsed = None if target is None else (parse_seconds if cost == "latency" else parse_count)(target)
+    parsed = None if target is None else (options.parse_seconds if cost == "latency" else options.parse_count)(target)
     dataset = load_data(data, arch.resolution, seed)
     target_cost = CostFunction(cost, len(dataset.class_names))(arch) if parsed is None else parsed
     if parsed is None and cost == "latency":  # another measurement would be another target, and another search
         base_cost = format_cost(target_cost, cost)
-        raise UsageError(f"Missing option '--target': pass a latency; {arch.name} takes {base_cost} on one core here")
+        raise options.UsageError(
+            f"Missing option '--target': pass a latency; {arch.name} takes {base_cost} on one core here"
+        )
     config = NASConfig(arch, target_cost, cost, pareto, epochs, seed)
     estimate = estimate_nas(config, dataset, trials, final, final_epochs, processes)
     storage = store or str(out / "search.db")
@@ -300,12 +295,12 @@ def network(
     if dry_run:
         if as_json:
             seconds = estimate.candidates_seconds + estimate.finals_seconds
-            print_json(asdict(estimate) | {"seconds": seconds, "trials": trials, "target": config.target})
+            printing.print_json(asdict(estimate) | {"seconds": seconds, "trials": trials, "target": config.target})
         else:
-            print_results(*plan)
+            printing.print_results(*plan)
         return
     for line in plan:
-        note(line)
+        printing.note(line)
     with _search_progress(config) as (on_candidate, on_final):
         limit = None if minutes is None else 60 * minutes
         result = run_nas(
@@ -318,10 +313,10 @@ def network(
         if comparison:
             written.append(write_random_comparison(comparison, out))
     if as_json:
-        print_json(_network_to_dict(config, result, comparison))
+        printing.print_json(_network_to_dict(config, result, comparison))
     else:
         _print_network(config, result, comparison)
-    note_written(written)
+    printing.note_written(written)
 
 
 def _compare_with_random(
@@ -333,21 +328,19 @@ def _compare_with_random(
     epochs: int,
     processes: int | None,
 ) -> RandomComparison | None:
-    from effnet.cli.printing import note, progress_bar
     from effnet.lab.search.random_baseline import compare_with_random
 
     if result.answer.number is None:
-        note("the base itself is the best: there is nothing to compare random networks with")
+        printing.note("the base itself is the best: there is nothing to compare random networks with")
         return None
     arch = config.space.arch(result.candidates_by_number[result.answer.number].choices)
-    with progress_bar("random networks") as step:
+    with printing.progress_bar("random networks") as step:
         return compare_with_random(config, arch, dataset, storage, count, epochs, processes, step)
 
 
 def _describe_network_plan(
     config: NASConfig, estimate: NASEstimate, dataset: SearchDataset, trials: int, minutes: float | None, storage: str
 ) -> list[str]:
-    from effnet.cli.printing import format_duration
     from effnet.lab.search.job_store import hide_password
     from effnet.lab.search.nas import weights_folder
     from effnet.lab.search.scoring import format_cost
@@ -361,8 +354,8 @@ def _describe_network_plan(
         f"{estimate.affordable_fraction:.0%} of them are close enough to the target of "
         f"{format_cost(config.target, config.cost)} to be trained",
         f"{at_most}{trials} candidates, {config.epochs} epochs of {len(dataset.train):,} images each: about "
-        f"{format_duration(candidates)}; finals: {format_duration(finals)}; total: "
-        f"{format_duration(candidates + finals)} on an idle machine",
+        f"{printing.format_duration(candidates)}; finals: {printing.format_duration(finals)}; total: "
+        f"{printing.format_duration(candidates + finals)} on an idle machine",
         describe_detectable_difference(dataset),
         f"results are stored in {hide_password(storage)}, weights of all candidates in {weights_folder(storage)} "
         f"(about {estimate.stored_bytes / 1e6:,.0f} MB)",
@@ -380,14 +373,13 @@ def _search_progress(config: NASConfig) -> Iterator[tuple[Callable[[NASProgress]
 
 
 def _describe_progress(progress: NASProgress, config: NASConfig) -> str:
-    from effnet.cli.printing import format_duration
     from effnet.lab.search.nas import pareto_front, trained_candidates
     from effnet.lab.search.scoring import format_cost
 
     done = trained_candidates(progress.candidates)
     parts = [f"{len(done)} of {max(progress.trials, len(done))} candidates"]
     if progress.seconds_left:
-        parts.append(f"{format_duration(progress.seconds_left)} left")
+        parts.append(f"{printing.format_duration(progress.seconds_left)} left")
     if done:
         best, front = max(done, key=lambda each: each.reward), pareto_front(done)
         points = [f"{each.accuracy:.1%} at {format_cost(each.cost, config.cost)}" for each in front[-3:]]
@@ -397,10 +389,9 @@ def _describe_progress(progress: NASProgress, config: NASConfig) -> str:
 
 
 def _print_network(config: NASConfig, result: NASResult, comparison: RandomComparison | None) -> None:
-    from effnet.cli.printing import new_table, print_results
     from effnet.lab.search.scoring import format_cost
 
-    table = new_table("", "network", "cost", "reward", "selection", "test", left=("network",))
+    table = printing.new_table("", "network", "cost", "reward", "selection", "test", left=("network",))
     for rank, finalist in enumerate(result.finalists, start=1):
         name = "the base" if finalist.number is None else f"candidate {finalist.number}"
         scores = f"{finalist.reward:.4f}", f"{finalist.selection_accuracy:.2%}", f"{finalist.test_accuracy:.2%}"
@@ -418,7 +409,7 @@ def _print_network(config: NASConfig, result: NASResult, comparison: RandomCompa
     ]
     if comparison:
         lines.append(comparison.verdict())
-    print_results(table, *lines)
+    printing.print_results(table, *lines)
 
 
 def _network_to_dict(config: NASConfig, result: NASResult, comparison: RandomComparison | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from effnet.cli import options
+from effnet.cli import options, printing
 
 
 def serve(
@@ -42,10 +42,9 @@ def serve(
 
     On Ctrl+C or SIGTERM the server answers what it has accepted and exits.
     """
-    from effnet.cli.printing import note
     from effnet.serve import server
 
     limits = server.ServerLimits(
         queue_size=queue, max_bytes=round(max_mb * 1e6), timeout_seconds=timeout, batch_wait_seconds=wait_ms / 1e3
     )
-    server.serve(models, host, port, engine, batch_size, limits, ready=note)
+    server.serve(models, host, port, engine, batch_size, limits, ready=printing.note)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from effnet.cli import options
+from effnet.cli import options, printing
 
 MAX_UNREADABLE_SHOWN = 10
 
@@ -31,21 +31,20 @@ def shard(
     """
     from dataclasses import asdict
 
-    from effnet.cli.printing import note, print_json, progress_bar
     from effnet.data import open_data
     from effnet.data.webdataset_writer import write_shards
 
     splits = open_data(data)
-    with progress_bar("writing") as step:
+    with printing.progress_bar("writing") as step:
         result = write_shards(
             splits, out, shard_size, resize, strict, progress=lambda split, done, total: step(done, total)
         )
     if as_json:
-        print_json(asdict(result))
+        printing.print_json(asdict(result))
         return
     existing = " (they already existed)" if result.already_complete else ""
-    note(f"{result.num_images:,} images in {len(result.shards)} shards in {out}{existing}")
+    printing.note(f"{result.num_images:,} images in {len(result.shards)} shards in {out}{existing}")
     if result.skipped:
-        note(f"skipped, because they could not be read: {len(result.skipped)}")
+        printing.note(f"skipped, because they could not be read: {len(result.skipped)}")
         for reason in result.skipped[:MAX_UNREADABLE_SHOWN]:
-            note(f"  {reason}")
+            printing.note(f"  {reason}")

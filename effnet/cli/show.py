@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli import options
-from effnet.cli.options import parse_image_size, resolve_network
+from effnet.cli import options, printing
 
 if TYPE_CHECKING:
     from effnet.arch import Count, LayerCount
@@ -24,11 +23,10 @@ def show(
 
     Table 1 of the paper, with the cost of each stage.
     """
-    size = parse_image_size(image_size)
+    size = options.parse_image_size(image_size)
     from effnet.arch import count
-    from effnet.cli.printing import format_si, format_size, new_table, print_json, print_results
 
-    resolved = resolve_network(network)
+    resolved = options.resolve_network(network)
     counted = count(resolved.arch, size, resolved.classes, resolved.channels)
     rows = _layer_rows(counted) if layers else _stage_rows(counted)
     if as_json:
@@ -36,26 +34,31 @@ def show(
         totals |= {"bytes": counted.bytes, "receptive_field": counted.receptive_field}
         labels = {"labels": resolved.labels.to_dict()} if resolved.labels else {}
         key = "layers" if layers else "stages"
-        print_json({"arch": resolved.arch.to_dict(), "size": counted.size, **labels, **totals, key: rows})
+        printing.print_json({"arch": resolved.arch.to_dict(), "size": counted.size, **labels, **totals, key: rows})
         return
     first, repeats = ("layer", ()) if layers else ("stage", ("layers",))
     headings = (first, "operator", "size in", "channels", *repeats, "params", "MACs", "memory", "field (px)")
-    table = new_table(*headings, left=(first, "operator"))
+    table = printing.new_table(*headings, left=(first, "operator"))
     for row in rows:
         table.add_row(
-            *(row["name"], row["operator"], format_size(row["size"]), str(row["channels"])),
+            *(row["name"], row["operator"], printing.format_size(row["size"]), str(row["channels"])),
             *(str(row[name]) for name in repeats),
-            *(format_si(row["params"]), format_si(row["macs"]), format_si(row["bytes"], "B")),
+            *(
+                printing.format_si(row["params"]),
+                printing.format_si(row["macs"]),
+                printing.format_si(row["bytes"], "B"),
+            ),
             str(row["receptive_field"]),
         )
     outputs = ""
     if resolved.labels is not None:
         outputs = f", {resolved.labels.describe(resolved.classes)}" if resolved.classes else ", no classifier"
-    print_results(
-        f"{resolved.arch.name} at {format_size(counted.size)}{outputs}",
+    printing.print_results(
+        f"{resolved.arch.name} at {printing.format_size(counted.size)}{outputs}",
         table,
-        f"{format_si(counted.params)} params, {format_si(counted.macs)} MACs, {format_si(counted.activations)} "
-        f"activations; peak memory {format_si(counted.bytes, 'B')}; receptive field {counted.receptive_field} px",
+        f"{printing.format_si(counted.params)} params, {printing.format_si(counted.macs)} MACs, "
+        f"{printing.format_si(counted.activations)} activations; peak memory {printing.format_si(counted.bytes, 'B')}; "
+        f"receptive field {counted.receptive_field} px",
         "For one image; memory is of float32 activations alive at once, without the weights.",
     )
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from effnet.cli import options
-from effnet.cli.options import UsageError, parse_image_size, refuse_existing
+from effnet.cli import options, printing
 from effnet.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -27,9 +26,8 @@ class ProgressCallback(Callback):
     """Shows training progress on standard error: a bar, and messages above it. Use as a context manager."""
 
     def __init__(self) -> None:
-        from effnet.cli.printing import progress_bars
 
-        self._progress = progress_bars()
+        self._progress = printing.progress_bars()
         self._phase: str | None = None
         self._task = self._progress.add_task("", total=None, visible=False)
 
@@ -156,7 +154,7 @@ def train(
     On several GPUs or machines: torchrun --nproc-per-node N -m effnet train …
     """
     if out and name:
-        raise UsageError("--name cannot be combined with --output")
+        raise options.UsageError("--name cannot be combined with --output")
     settings: str | Recipe | None = recipe
     if change:
         from effnet.training.recipes import get_recipe, override_settings
@@ -167,15 +165,14 @@ def train(
         _dry_run(settings, data, model, weights, epochs, batch_size, peak_learning_rate, out, as_json)
         return
     if data is None:
-        raise UsageError("Missing argument 'DATA': pass a folder, a .csv, shards or digits")
-    from effnet.cli.printing import print_json
+        raise options.UsageError("Missing argument 'DATA': pass a folder, a .csv, shards or digits")
     from effnet.data.table import is_table, open_table
     from effnet.training.config import Resources, TrainConfig
     from effnet.training.cross_validation import CrossValidationResult, run_folds
     from effnet.training.train import run_training
 
     if task and not is_table(data):
-        raise UsageError("--task requires a table of images and labels (.csv)")
+        raise options.UsageError("--task requires a table of images and labels (.csv)")
     dataset = open_table(data, task) if task else data
     if soup:
         _make_soup(soup.split(","), dataset, out or Path("runs") / (name or "soup"), device)
@@ -192,7 +189,7 @@ def train(
             batch_size=batch_size,
             learning_rate=peak_learning_rate,
             seed=seed,
-            image_size=parse_image_size(image_size),
+            image_size=options.parse_image_size(image_size),
             select_on=select_on,
             teacher=teacher,
             resume=resume,
@@ -206,7 +203,7 @@ def train(
     if os.environ.get("RANK", "0") != "0":  # with torchrun, one of the processes prints
         return
     if as_json:
-        print_json(result.to_dict())
+        printing.print_json(result.to_dict())
     elif isinstance(result, CrossValidationResult):
         print(result.summary())
         print(f"try:    effnet predict test.csv --ensemble {result.out} --output submission.csv")
@@ -238,7 +235,6 @@ def _dry_run(
 ) -> None:
     """Print what every epoch would be, and plot it to ``out``."""
     from effnet.arch import resolve_arch
-    from effnet.cli.printing import print_json
     from effnet.data.storage.atomic_write import atomic_write
     from effnet.training.dry_run import IMAGENET_TRAIN_IMAGES, simulate_recipe
     from effnet.training.recipes import resolve_recipe
@@ -250,7 +246,7 @@ def _dry_run(
         with atomic_write(out / "schedule.svg") as temporary:
             temporary.write_text(simulation.to_svg(), encoding="utf-8")
     if as_json:
-        print_json(simulation.to_dict())
+        printing.print_json(simulation.to_dict())
     else:
         _print_dry_run(simulation, out)
 
@@ -263,11 +259,10 @@ def _count_training_images(data: str) -> int:
 
 
 def _print_dry_run(simulation: DryRun, out: Path | None) -> None:
-    from effnet.cli.printing import new_table, print_results
 
     recipe = simulation.recipe
     headings = ("epoch", "step", "lr from", "to", "EMA decay", "size", "dropout", "augmentation")
-    table = new_table(*headings, left=("augmentation",))
+    table = printing.new_table(*headings, left=("augmentation",))
     every = max(1, -(-len(simulation.epochs) // MAX_EPOCH_ROWS))
     for epoch in (*simulation.epochs[:-1:every], simulation.epochs[-1]):
         augment = epoch.augment
@@ -284,7 +279,7 @@ def _print_dry_run(simulation: DryRun, out: Path | None) -> None:
             *(str(epoch.image_size), f"{epoch.dropout:.2f}", ", ".join(parts) + frozen),
         )
     (first_block, first_rate), (last_block, last_rate) = simulation.drop_path[0], simulation.drop_path[-1]
-    print_results(
+    printing.print_results(
         f"{recipe.name}: {simulation.network} on {simulation.images:,} images, {recipe.epochs} epochs of "
         f"{simulation.steps_per_epoch:,} steps, batch size {recipe.batch_size:,}",
         f"{recipe.optimizer}, peak learning rate {simulation.peak_learning_rate:.4g}, {recipe.schedule} schedule, "
@@ -304,7 +299,7 @@ def _make_soup(runs: list[str], data: str | Splits, out: Path, device: str | Non
     from effnet.training.model_soup import soup_runs
     from effnet.weights import save
 
-    refuse_existing(out / "model.safetensors", force=False)
+    options.refuse_existing(out / "model.safetensors", force=False)
     model, soup = soup_runs(runs, data, device=device)
     out.mkdir(parents=True, exist_ok=True)
     path = save(model, out / "model.safetensors")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from effnet.arch import Arch, Layer, Operation
+from typing import TYPE_CHECKING
+
 from effnet.draw.font import clean_text
+
+if TYPE_CHECKING:
+    from effnet.arch import Arch, Layer, Operation
 
 ACTIVATION_NAMES = {"silu": "SiLU", "relu": "ReLU", "relu6": "ReLU6"}
 

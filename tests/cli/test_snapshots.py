@@ -1,7 +1,6 @@
 """Snapshots of every ``--help`` and of the messages for wrong commands.
 
-A change of them is meant to be read: ``EFFNET_UPDATE_SNAPSHOTS=1 pytest tests/cli/test_snapshots.py`` writes them anew, and
-``git diff`` shows what a user will see.
+``EFFNET_UPDATE_SNAPSHOTS=1 pytest tests/cli/test_snapshots.py`` updates them; ``git diff`` shows what users will see.
 """
 
 from __future__ import annotations
