@@ -43,7 +43,7 @@ def shard(
         printing.print_json(asdict(result))
         return
     existing = " (they already existed)" if result.already_complete else ""
-    printing.note(f"{result.num_images:,} images in {len(result.shards)} shards in {out}{existing}")
+    printing.note(f"{result.images:,} images in {len(result.shards)} shards in {out}{existing}")
     if result.skipped:
         printing.note(f"skipped, because they could not be read: {len(result.skipped)}")
         for reason in result.skipped[:MAX_UNREADABLE_SHOWN]:

@@ -53,8 +53,13 @@ def list_image_files(folder: Path) -> Iterator[Path]:
     for path, folders, files in os.walk(folder, onerror=_raise_error):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and not _is_ignored(name))
         for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() not in NON_IMAGE_SUFFIXES:
+            if not name.startswith(".") and may_be_image(name):
                 yield Path(path, name)
+
+
+def may_be_image(name: str) -> bool:
+    """Return whether ``name`` does not end as a text or table does."""
+    return os.path.splitext(name)[1].lower() not in NON_IMAGE_SUFFIXES
 
 
 def _find_split_folders(root: Path) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from effnet.arch.serde import check_float
-from effnet.data.folders import NON_IMAGE_SUFFIXES, list_image_files
+from effnet.data.folders import list_image_files, may_be_image
 from effnet.data.image_io import MAX_IMAGE_BYTES, ImageError, ImageSource, Pixels, too_large_error
 from effnet.data.storage.errors import RetryPolicy
 from effnet.data.storage.remote import RemoteStoreError, is_remote, list_remote_files, read_remote_file
@@ -118,7 +118,7 @@ def _glob_image_files(pattern: str) -> Iterator[str]:
     """Yield the files that match, and those in folders that match (with ``**`` they match themselves)."""
     for match in sorted(glob(pattern, recursive=True)):
         if not os.path.isdir(match):
-            if os.path.splitext(match)[1].lower() not in NON_IMAGE_SUFFIXES:
+            if may_be_image(match):
                 yield str(Path(match))
         elif "**" not in pattern:
             yield from map(str, list_image_files(Path(match)))

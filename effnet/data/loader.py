@@ -69,7 +69,7 @@ class TrainingLoader:
         class_balanced: bool = False,
         cache: bool = False,
     ) -> None:
-        self._sampler = _TorchSampler(EpochSampler(dataset, batch_size, seed, rank, world_size, class_balanced))
+        self._sampler = EpochSampler(dataset, batch_size, seed, rank, world_size, class_balanced)
         if num_workers is None:
             in_memory = isinstance(dataset.items[0].image, np.ndarray)
             num_workers = 0 if in_memory else min(count_cores(), MAX_DEFAULT_WORKERS)
@@ -157,21 +157,7 @@ def _identity(batch: Batch | Exception) -> Batch | Exception:
     return batch
 
 
-class _TorchSampler(Sampler[tuple[int, list[int]]]):
-    """The batches of ``sampler`` from ``epoch`` and ``start``, in the form that DataLoader takes."""
-
-    def __init__(self, sampler: EpochSampler) -> None:
-        self.sampler, self.epoch, self.start = sampler, 0, 0
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        for indices in self.sampler.batches(self.epoch, self.start):
-            yield self.epoch, indices.tolist()
-
-
-class EpochSampler:
+class EpochSampler(Sampler[tuple[int, list[int]]]):
     """Batches of indices into ``dataset``, of which this process gets its share: ``batches(3)`` is the fourth epoch's.
 
     A batch has ``batch_size`` images over all ``world_size`` processes; the batches of an epoch differ by at most one
@@ -201,7 +187,7 @@ class EpochSampler:
         if not len(dataset):
             raise ValueError("there are no training images")
         self.count, self.batch_size, self.seed = len(dataset), batch_size, seed
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.epoch, self.start = rank, world_size, 0, 0
         smallest = self.count // len(self)
         if smallest < world_size:
             raise ValueError(
@@ -214,6 +200,11 @@ class EpochSampler:
     def __len__(self) -> int:
         """Batches per epoch, the same for all ranks."""
         return -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        """Yield (epoch, indices) from ``epoch`` and ``start`` on, for DataLoader."""
+        for indices in self.batches(self.epoch, self.start):
+            yield self.epoch, indices.tolist()
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Indices]:
         """Yield this rank's share of every batch of ``epoch`` from number ``start`` on: int64 (N,) each."""

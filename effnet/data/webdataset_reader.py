@@ -84,7 +84,7 @@ def open_shards(source: str) -> Splits:
     shards = list(prefetch_map(Shard.from_url, urls, _PARALLEL_READS))
     indices = list(prefetch_map(Shard.read_index, shards, _PARALLEL_READS))
     members = [
-        _LabeledMember(shard, _split_from_name(shard.url), *sample)
+        _LabeledMember(shard, _split_from_name(shard.url), sample, sample.label)
         for shard, index in zip(shards, indices, strict=True)
         for sample in index.samples
     ]
@@ -391,19 +391,16 @@ def _parse_index(content: bytes | None) -> ShardIndex | None:
 class _LabeledMember(NamedTuple):
     shard: Shard
     split: str
-    name: str
-    offset: int
-    size: int
+    sample: ShardSample
     label: RawLabel
 
 
 def _build_item(member: _LabeledMember, encoder: LabelEncoder) -> Item:
-    full_name = f"{member.shard.url}/{member.name}"
-    name = f"{basename(member.shard.url)}/{member.name}"
+    file, offset, size, _ = member.sample
+    full_name, name = f"{member.shard.url}/{file}", f"{basename(member.shard.url)}/{file}"
     if member.label is None:
         return Item(UnreadableImage(full_name, f"{full_name} has no label beside it"), encoder.placeholder(), name)
-    image = ShardMember(member.shard, member.name, member.offset, member.size)
-    return Item(image, encoder.encode(member.label, full_name), name)
+    return Item(ShardMember(member.shard, file, offset, size), encoder.encode(member.label, full_name), name)
 
 
 def expand_braces(source: str) -> list[str]:
@@ -465,7 +462,7 @@ def _split_from_name(url: str) -> str:
 
 def _label_by_folder(members: Sequence[_LabeledMember]) -> list[_LabeledMember]:
     """Label members by their folder in the archive, the one below ``train``, ``val`` or ``test`` if there is such."""
-    folders = [os.path.normpath(member.name).split("/")[:-1] for member in members]
+    folders = [os.path.normpath(member.sample.name).split("/")[:-1] for member in members]
     shared = os.path.commonpath(["/".join(parts) for parts in folders])
     depth = len(shared.split("/")) if shared else 0  # of a folder around everything
     labeled = []

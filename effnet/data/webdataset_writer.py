@@ -35,7 +35,7 @@ class ShardSummary:
     """What was written. ``skipped``: why images were left out; ``already_complete``: all of it existed before."""
 
     shards: tuple[str, ...]
-    num_images: int
+    images: int
     skipped: tuple[str, ...]
     already_complete: bool = False
 
@@ -125,8 +125,8 @@ def _is_complete(out: Path, plan: dict[str, Any]) -> bool:
 
 def _summarize(index: dict[str, Any], already_complete: bool) -> ShardSummary:
     names = tuple(shard["name"] for shard in index["shards"])
-    num_images = sum(shard["images"] for shard in index["shards"])
-    return ShardSummary(names, num_images, tuple(index["skipped"]), already_complete)
+    images = sum(shard["images"] for shard in index["shards"])
+    return ShardSummary(names, images, tuple(index["skipped"]), already_complete)
 
 
 def _write_split(

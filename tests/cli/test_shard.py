@@ -29,7 +29,7 @@ def test_unreadable_images(run: Run, photos: Path, tmp_path: Path) -> None:
     data = json.loads(done.out)
     assert data == {
         "shards": ["train-000000.tar"],
-        "num_images": 4,
+        "images": 4,
         "skipped": data["skipped"],
         "already_complete": False,
     }

@@ -384,7 +384,7 @@ def test_a_kill_costs_no_more_than_a_shard(tmp_path: Path) -> None:
     partly = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     assert partly
     done = write_shards_of(root, out)
-    assert done.num_images == 30
+    assert done.images == 30
     assert all((out / name).stat().st_mtime_ns == when for name, when in partly.items())
     write_shards_of(root, tmp_path / "at once")
     for path in (tmp_path / "at once").iterdir():
@@ -414,7 +414,7 @@ def test_a_full_disk_costs_no_more_than_a_shard(tmp_path: Path, monkeypatch: pyt
     assert not list(out.glob("*.part"))
     partly = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     assert partly
-    assert write_shards_of(root, out).num_images == 30
+    assert write_shards_of(root, out).images == 30
     assert all((out / name).stat().st_mtime_ns == when for name, when in partly.items())
 
 
@@ -422,7 +422,7 @@ def test_unreadable_images_are_skipped(tmp_path: Path) -> None:
     root = write_photos(tmp_path / "photos")
     (root / "train" / "ant" / "no.jpg").write_bytes(b"nothing")
     done = write_shards_of(root, tmp_path / "out")
-    assert (done.num_images, done.skipped) == (
+    assert (done.images, done.skipped) == (
         30,
         (f"{root / 'train' / 'ant' / 'no.jpg'} is not an image, or its format is unknown",),
     )

@@ -7,9 +7,9 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
-from effnet.data.folders import NON_IMAGE_SUFFIXES
+from effnet.data.folders import may_be_image
 from effnet.data.image_io import MAX_IMAGE_BYTES, ImageError, too_large_error
 from effnet.data.storage.errors import HTTPStatusError, RetryPolicy, describe_error, is_permanent, is_unreachable
 
@@ -51,7 +51,7 @@ def list_remote_files(url: str) -> Iterator[str]:
     files, path = _get_filesystem(url)
     if any(sign in path for sign in "*?["):
         matches = retry_remote(url, lambda: sorted(files.glob(path)))
-        yield from (files.unstrip_protocol(name) for name in matches if not _is_not_image(name))
+        yield from (files.unstrip_protocol(name) for name in matches if may_be_image(name))
     elif not url.endswith("/") and retry_remote(url, lambda: files.isfile(path)):
         yield url
     else:
@@ -151,8 +151,8 @@ def open_http(
     return HTTPResponse(url, response, files.loop)
 
 
-class HTTPResponse(io.RawIOBase):
-    """The body of an HTTP response as a file that is read once, with its ``status`` and ``headers``."""
+class HTTPResponse:
+    """An HTTP response: ``status``, ``headers``, and a body to be read once."""
 
     def __init__(self, url: str, response: Any, loop: Any) -> None:
         self.url, self.status, self.headers = url, int(response.status), response.headers
@@ -163,10 +163,6 @@ class HTTPResponse(io.RawIOBase):
         """Bytes of the body, or None if the server does not say."""
         length = self.headers.get("Content-Length")
         return int(length) if length and length.isdigit() else None
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
 
     def read(self, size: int = -1) -> bytes:
         """Read up to ``size`` bytes, b"" at the end. Raises ``ConnectionError`` if the body breaks off."""
@@ -190,19 +186,16 @@ class HTTPResponse(io.RawIOBase):
         self._is_at_end = bool(size) and not received
         return received
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill ``buffer`` as any raw file does."""
-        view = memoryview(buffer).cast("B")
-        content = self.read(len(view))
-        view[: len(content)] = content
-        return len(content)
-
     def close(self) -> None:
-        """Close the connection, unless the body has been read to its end."""
-        if not self.closed:
-            with suppress(RuntimeError):  # the loop is gone when the interpreter exits
-                self._loop.call_soon_threadsafe(self._response.close)
-        super().close()
+        """Close the connection."""
+        with suppress(RuntimeError):  # the loop is gone when the interpreter exits
+            self._loop.call_soon_threadsafe(self._response.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 @contextmanager
@@ -305,15 +298,11 @@ def _walk(files: Any, path: str, url: str) -> Iterator[str]:
     del entries  # some stores send much about each file
     inside = [(name, kind) for name, kind in found if name != path and not os.path.basename(name).startswith(".")]
     for name, kind in inside:
-        if kind == "file" and not _is_not_image(name):
+        if kind == "file" and may_be_image(name):
             yield files.unstrip_protocol(name)
     for name, kind in inside:
         if kind == "directory":
             yield from _walk(files, name, url)
-
-
-def _is_not_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in NON_IMAGE_SUFFIXES
 
 
 def _read_up_to(file: IO[bytes], size: int) -> bytes:
