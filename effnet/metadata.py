@@ -216,13 +216,7 @@ class ModelMetadata(Record):
     """All that a weights file or an exported file says about its model, as JSON in its header."""
 
     RECORDS = MappingProxyType(
-        {
-            "arch": Arch,
-            "numerics": Numerics,
-            "preprocess": Preprocess,
-            "labels": Labels,
-            "provenance": Provenance,
-        }
+        {"arch": Arch, "numerics": Numerics, "preprocess": Preprocess, "labels": Labels, "provenance": Provenance}
     )
 
     arch: Arch

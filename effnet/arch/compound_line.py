@@ -333,9 +333,7 @@ class CompoundLine:
         for dimension, step in zip(self.dimensions, place, strict=True):
             if dimension.coefficient > 1:
                 low, high = dimension.value_range(step)
-                ranges.append(
-                    (log(low / dimension.start), log(high / dimension.start), log(dimension.coefficient)),
-                )
+                ranges.append((log(low / dimension.start), log(high / dimension.start), log(dimension.coefficient)))
         deltas = (
             (low / growth - high / other_growth) / (1 / growth + 1 / other_growth)
             for (low, _, growth), (_, high, other_growth) in permutations(ranges, 2)

@@ -83,8 +83,7 @@ def draw(
     kernel: Annotated[int | None, typer.Option(min=1, metavar="N", help="Block: kernel size (default: 3).")] = None,
     stride: Annotated[int | None, typer.Option(min=1, max=2, metavar="N", help="Block: stride (default: 1).")] = None,
     squeeze: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, metavar="RATIO", help="Block: squeeze ratio (default: 0.25; fused 0)."),
+        float | None, typer.Option(min=0, max=1, metavar="RATIO", help="Block: squeeze ratio (default: 0.25; fused 0).")
     ] = None,
     out: Annotated[
         list[Path] | None,

@@ -23,8 +23,7 @@ def export(
         ),
     ] = None,
     input_type: Annotated[
-        str,
-        typer.Option(metavar="TYPE", help="pixels (uint8 N,H,W,3), floats (the same as float32) or normalized."),
+        str, typer.Option(metavar="TYPE", help="pixels (uint8 N,H,W,3), floats (the same as float32) or normalized.")
     ] = "pixels",
     output_type: Annotated[
         str | None, typer.Option(metavar="TYPE", help="probabilities or logits; values of a regression model.")
@@ -41,8 +40,7 @@ def export(
         ),
     ] = "float32",
     images: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="Images to verify with, and to calibrate int8 with."),
+        str | None, typer.Option(metavar="FOLDER", help="Images to verify with, and to calibrate int8 with.")
     ] = None,
     calibration_images: Annotated[
         int, typer.Option(min=1, metavar="N", help="int8: number of images to calibrate with.")

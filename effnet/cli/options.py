@@ -36,8 +36,7 @@ EngineOption = Annotated[
     str, typer.Option(metavar="KIND", help="auto (the fastest), eager, compiled, onnxruntime, openvino or litert.")
 ]
 PrecisionOption = Annotated[
-    str,
-    typer.Option(metavar="DTYPE", help="float32; bfloat16 or float16 are used where they are faster."),
+    str, typer.Option(metavar="DTYPE", help="float32; bfloat16 or float16 are used where they are faster.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option(metavar="N", help="Engine threads (default: one per core).")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if an image cannot be read.")]

@@ -132,8 +132,7 @@ def train(
         ),
     ] = 0,
     checkpointing: Annotated[
-        bool,
-        typer.Option("--checkpointing", help="Activation checkpointing: half the memory, up to twice the time."),
+        bool, typer.Option("--checkpointing", help="Activation checkpointing: half the memory, up to twice the time.")
     ] = False,
     compiled: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile (default: where it pays off).")

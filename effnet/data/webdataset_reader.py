@@ -330,10 +330,7 @@ def scan_shard(path: Path, url: str) -> ShardIndex:
 
 
 def _record_member(
-    member: tarfile.TarInfo,
-    file: IO[bytes],
-    images: dict[str, ShardSample],
-    labels: dict[str, tuple[int, RawLabel]],
+    member: tarfile.TarInfo, file: IO[bytes], images: dict[str, ShardSample], labels: dict[str, tuple[int, RawLabel]]
 ) -> None:
     """Enter ``member`` into ``images`` or ``labels``, if it is one of these."""
     name = basename(member.name)

@@ -274,10 +274,7 @@ def draw_swatches(
         width = 14 + text_width(label, 10) + 16
         if x > left and x + width > right:
             x, y = left, y + 16
-        items += [
-            Rect(Box(x, y - 8.5, 10, 10), color, 0.6, 0.75, radius=2),
-            Text(x + 14, y, label, 10, opacity=0.85),
-        ]
+        items += [Rect(Box(x, y - 8.5, 10, 10), color, 0.6, 0.75, radius=2), Text(x + 14, y, label, 10, opacity=0.85)]
         x += width
     line: list[str] = []
     for word in note.split():

@@ -206,12 +206,7 @@ def plot_scaling(curves: Sequence[ScalingCurve], cost: str, accuracy: str, title
             )
         axes.margins(x=0.08, y=0.08)
         figure.legend(
-            loc="outside upper left",
-            ncols=len(curves),
-            frameon=False,
-            handlelength=1.6,
-            borderpad=0,
-            columnspacing=1.4,
+            loc="outside upper left", ncols=len(curves), frameon=False, handlelength=1.6, borderpad=0, columnspacing=1.4
         )
         return render_figure(figure, title, ("scaling", title, cost, accuracy, list(curves)))
 

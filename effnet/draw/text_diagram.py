@@ -26,11 +26,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def network_text(
-    arch: str | Arch,
-    size: Size | None = None,
-    classes: int = 1000,
-    channels: int = 3,
-    detail: str = "stages",
+    arch: str | Arch, size: Size | None = None, classes: int = 1000, channels: int = 3, detail: str = "stages"
 ) -> str:
     """Return the network with one line per stage, layer or operation, with maps and MACs as bars to scale.
 

@@ -243,11 +243,7 @@ def _short_count(number: int) -> str:
 
 
 def plot_lr_finder(
-    learning_rates: Sequence[float],
-    losses: Sequence[float],
-    smoothed: Sequence[float],
-    title: str,
-    suggestion: float,
+    learning_rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], title: str, suggestion: float
 ) -> RenderedPlot:
     """Plot the loss over an increasing learning rate, with a vertical line at the suggested one.
 

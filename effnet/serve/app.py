@@ -27,10 +27,7 @@ _PNG_RESPONSE = {
     "description": "The map over the image that the network saw, as a PNG; or its values as JSON.",
     "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
 }
-_TEXT_RESPONSE = {
-    "description": "Prometheus's text format.",
-    "content": {"text/plain": {"schema": {"type": "string"}}},
-}
+_TEXT_RESPONSE = {"description": "Prometheus's text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
 ModelQuery = Annotated[str | None, Query(description="Name of a served model (default: the first).")]
 TopQuery = Annotated[int, Query(ge=1, le=1000, description="Number of labels.")]

@@ -17,11 +17,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def convert(
-    tensors: Tensors,
-    arch: Arch,
-    source: str = "timm",
-    target: str = "effnet",
-    numerics: Numerics | None = None,
+    tensors: Tensors, arch: Arch, source: str = "timm", target: str = "effnet", numerics: Numerics | None = None
 ) -> dict[str, Tensor]:
     """Convert tensors from one layout to another.
 

@@ -82,10 +82,7 @@ def _block_index(layer: Layer) -> int:
 
 # timm, native and ``tf_`` models alike -------------------------------------------------------------------------------
 
-_TIMM_SE = {
-    "squeeze_excite.reduce": ("se.conv_reduce", ""),
-    "squeeze_excite.expand": ("se.conv_expand", ""),
-}
+_TIMM_SE = {"squeeze_excite.reduce": ("se.conv_reduce", ""), "squeeze_excite.expand": ("se.conv_expand", "")}
 TIMM = KeyTable(
     {
         "stem": {"": ("conv_stem", "bn1")},
@@ -147,10 +144,7 @@ TORCHVISION = KeyTable(
             "squeeze_excite.expand": ("1.fc2", ""),
             "project": ("2.0", "2.1"),
         },
-        "fused": {
-            "fused": ("0.0", "0.1"),
-            "project": ("1.0", "1.1"),
-        },
+        "fused": {"fused": ("0.0", "0.1"), "project": ("1.0", "1.1")},
         "head": {"": ("0", "1")},
         "classifier": {"": ("classifier.1", "")},  # 0 is the dropout
     },
@@ -215,10 +209,7 @@ HUGGINGFACE = KeyTable(
 # ``efficientnet_to_mmpretrain.py`` expect of the published files.
 
 _TF_NORMS = tuple(f"tpu_batch_normalization{count}" for count in ("", "_1", "_2"))
-_TF_SE = {
-    "squeeze_excite.reduce": ("se/conv2d", ""),
-    "squeeze_excite.expand": ("se/conv2d_1", ""),
-}
+_TF_SE = {"squeeze_excite.reduce": ("se/conv2d", ""), "squeeze_excite.expand": ("se/conv2d_1", "")}
 TENSORFLOW = KeyTable(
     {
         "stem": {"": ("conv2d", _TF_NORMS[0])},
@@ -228,11 +219,7 @@ TENSORFLOW = KeyTable(
             "project": ("conv2d_1", _TF_NORMS[2]),
             **_TF_SE,
         },
-        "mbconv 1": {
-            "depthwise": ("depthwise_conv2d", _TF_NORMS[0]),
-            "project": ("conv2d", _TF_NORMS[1]),
-            **_TF_SE,
-        },
+        "mbconv 1": {"depthwise": ("depthwise_conv2d", _TF_NORMS[0]), "project": ("conv2d", _TF_NORMS[1]), **_TF_SE},
         "fused": {  # also the unexpanded one, which has no projection
             "fused": ("conv2d", _TF_NORMS[0]),
             "project": ("conv2d_1", _TF_NORMS[1]),
@@ -276,10 +263,7 @@ KERAS_ARCHS = (
     "v2_l",
 )
 _KERAS_PROJECT = ("project_conv", "project_bn")
-_KERAS_SE = {
-    "squeeze_excite.reduce": ("se_reduce", ""),
-    "squeeze_excite.expand": ("se_expand", ""),
-}
+_KERAS_SE = {"squeeze_excite.reduce": ("se_reduce", ""), "squeeze_excite.expand": ("se_expand", "")}
 KERAS_V1 = KeyTable(
     {
         "stem": {"": ("stem_conv", "stem_bn")},

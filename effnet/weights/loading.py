@@ -121,9 +121,7 @@ def read_weights(
     else:
         found = _read_foreign_file(path, checkpoint, layout, wanted, numerics, preprocess)
     metadata = replace(
-        found.metadata,
-        numerics=numerics or found.metadata.numerics,
-        preprocess=preprocess or found.metadata.preprocess,
+        found.metadata, numerics=numerics or found.metadata.numerics, preprocess=preprocess or found.metadata.preprocess
     )
     return LoadedWeights(metadata, found.tensors, (*checkpoint.notes, *found.notes, *check_values(found.tensors)))
 

@@ -48,7 +48,7 @@ def test_half_and_minus_two() -> None:
     assert stage_depths(small) == (1, 2, 2, 3, 3, 3, 1)
     walk = list(layers(small))
     assert [next(layer.channels for layer in walk if layer.stage == stage) for stage in range(1, 8)] == [
-        *(16, 24, 32, 64, 96, 160, 264),
+        *(16, 24, 32, 64, 96, 160, 264)
     ]
     assert 0.25 < count(small).macs / count(ARCHS["b0"]).macs < 0.5
     assert count(small).params < count(scale("b0", -1)).params < count(ARCHS["b0"]).params

@@ -51,8 +51,7 @@ def test_weights_json(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
-    [(["--publisher", "tim"], ", ".join(PUBLISHERS)), (["b9", "--weights"], "did you mean b8?")],
+    ("words", "message"), [(["--publisher", "tim"], ", ".join(PUBLISHERS)), (["b9", "--weights"], "did you mean b8?")]
 )
 def test_unknown_names(run: Run, words: list[str], message: str) -> None:
     done = run("models", *words)

@@ -27,12 +27,7 @@ def test_unreadable_images(run: Run, photos: Path, tmp_path: Path) -> None:
     done = run("shard", photos, tmp_path / "a", "--json")
     assert done.status == 0
     data = json.loads(done.out)
-    assert data == {
-        "shards": ["train-000000.tar"],
-        "images": 4,
-        "skipped": data["skipped"],
-        "already_complete": False,
-    }
+    assert data == {"shards": ["train-000000.tar"], "images": 4, "skipped": data["skipped"], "already_complete": False}
     assert data["skipped"][0].startswith(str(photos / "bee" / "no.jpg"))
     strict = run("shard", photos, tmp_path / "b", "--strict")
     assert strict.status == 1

@@ -146,14 +146,8 @@ def test_geometry_equals_tensorflow(share: float, photo: Image.Image) -> None:
         "rotate": (autoaugment.rotate(photo, 30 * share), rotated(photo, 30 * share)),
         "shear_x": (autoaugment.shear_x(photo, 0.3 * share), nearest(photo, (1, 0.3 * share, 0, 0, 1, 0))),
         "shear_y": (autoaugment.shear_y(photo, 0.3 * share), nearest(photo, (1, 0, 0, 0.3 * share, 1, 0))),
-        "translate_x": (
-            autoaugment.translate_x(photo, 90 * share),
-            nearest(photo, (1, 0, 90 * share, 0, 1, 0)),
-        ),
-        "translate_y": (
-            autoaugment.translate_y(photo, 90 * share),
-            nearest(photo, (1, 0, 0, 0, 1, 90 * share)),
-        ),
+        "translate_x": (autoaugment.translate_x(photo, 90 * share), nearest(photo, (1, 0, 90 * share, 0, 1, 0))),
+        "translate_y": (autoaugment.translate_y(photo, 90 * share), nearest(photo, (1, 0, 0, 0, 1, 90 * share))),
     }
     for name, (ours, theirs) in pairs.items():
         differ = float((array(ours) != theirs).any(2).mean())

@@ -10,13 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.arch import ARCHS, count
-from effnet.draw.block_diagram import (
-    BlockSpec,
-    block_conditions,
-    draw_block,
-    find_block_spec,
-    make_block_spec,
-)
+from effnet.draw.block_diagram import BlockSpec, block_conditions, draw_block, find_block_spec, make_block_spec
 from tests.draw.legible import faults
 
 

@@ -98,11 +98,7 @@ def test_strip_is_to_scale(draw: Callable[[str], Diagram]) -> None:
     high, _, deep = cuboid(drawn, "image")
     _, unit, _ = cuboid(drawn, "head")  # 1280 channels
     # Table 1 of arXiv:1905.11946v5: resolution that leaves, channels, layers
-    for name, side, channels, layers in (
-        ("stage2", 56, 24, 2),
-        ("stage4", 14, 80, 3),
-        ("stage6", 7, 192, 4),
-    ):
+    for name, side, channels, layers in (("stage2", 56, 24, 2), ("stage4", 14, 80, 3), ("stage6", 7, 192, 4)):
         tall, long, back = cuboid(drawn, name)
         assert tall == pytest.approx(high * side / 224)
         assert back == pytest.approx(deep * side / 224)

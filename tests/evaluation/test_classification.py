@@ -17,13 +17,7 @@ import effnet
 from effnet import EfficientNet, Evaluation, Labels, evaluate
 from effnet.data import ImageDataset, ImageError, Item, open_data
 from effnet.evaluation.evaluator import class_columns, pick_split
-from effnet.evaluation.metrics import (
-    MAX_UNCERTAIN,
-    CalibrationBin,
-    calibration_bins,
-    calibration_error,
-    score_classes,
-)
+from effnet.evaluation.metrics import MAX_UNCERTAIN, CalibrationBin, calibration_bins, calibration_error, score_classes
 
 
 def logits(*shares: tuple[float, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

@@ -162,10 +162,7 @@ def test_large_logits(tmp_path: Path) -> None:
 
 def test_max_drop() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
-    for task, message in (
-        ("multilabel", "changes .* % of the labels"),
-        ("regression", "changes .* % of the variance"),
-    ):
+    for task, message in (("multilabel", "changes .* % of the labels"), ("regression", "changes .* % of the variance")):
         model, other = network_for(task), network_for(task)
         with torch.no_grad():
             other.classifier.weight *= -1  # type: ignore[operator]

@@ -77,10 +77,7 @@ def test_unlikely_classes() -> None:
 )
 def test_other_outputs_and_nan(outputs: dict[str, NDArray[np.float32]]) -> None:
     found = compare_outputs(
-        lambda images: {name: one.repeat(len(images), 0) for name, one in outputs.items()},
-        network(),
-        IOSpec(),
-        IMAGES,
+        lambda images: {name: one.repeat(len(images), 0) for name, one in outputs.items()}, network(), IOSpec(), IMAGES
     )
     assert math.isnan(found.difference)
 

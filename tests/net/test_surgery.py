@@ -96,11 +96,7 @@ def test_summed_channels_all_count_alike() -> None:
 
 @pytest.mark.parametrize(
     ("channels", "how", "mean"),
-    [
-        (1, "tile", (0.449,)),
-        (4, "tile", (0.485, 0.456, 0.406, 0.485)),
-        (2, "sum", (0.449, 0.449)),
-    ],
+    [(1, "tile", (0.449,)), (4, "tile", (0.485, 0.456, 0.406, 0.485)), (2, "sum", (0.449, 0.449))],
 )
 def test_preprocessing_follows_the_channels(channels: int, how: str, mean: tuple[float, ...]) -> None:
     model = set_input_channels(create("nano"), channels, how)

@@ -132,10 +132,7 @@ def test_errors(root: Path) -> None:
         write_submission(root / "test.csv", Known(), root / "out.txt")  # type: ignore[arg-type]
     sample = root / "sample_submission.csv"
     for text, reason in (
-        (
-            "id,dark,lihgt\n1,0,0\n",
-            r"dark, lihgt, but the model predicts dark, middle, light; did you mean light",
-        ),
+        ("id,dark,lihgt\n1,0,0\n", r"dark, lihgt, but the model predicts dark, middle, light; did you mean light"),
         ("id\n1\n", "no columns beside the id"),
         ("id,label\n1,x\n7,x\n", "1 of the 2 rows of .* not in the table of images, such as 7"),
     ):

@@ -154,10 +154,7 @@ def test_slow_clients_do_not_fill_the_queue(weights: Path, photos: list[tuple[by
             sleep(0.2)
             assert_works(where, photos[0][0])
             with slow(90_000) as late:  # there is room for the bytes of one image in a form
-                assert read_response(late) == (
-                    503,
-                    {"error": "the server's upload memory is full: retry in a second"},
-                )
+                assert read_response(late) == (503, {"error": "the server's upload memory is full: retry in a second"})
         with slow(90_000):
             sleep(0.2)
             assert_works(where, photos[0][0])

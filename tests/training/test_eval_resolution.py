@@ -114,8 +114,7 @@ def test_sizes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "said"),
-    [((0,), "size must be"), ((40.5,), "size must be"), ((32,), "current size")],
+    ("sizes", "said"), [((0,), "size must be"), ((40.5,), "size must be"), ((32,), "current size")]
 )
 def test_refused(model: EfficientNet, sizes: tuple[int, ...], said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -67,10 +67,7 @@ def test_no_number_ends_the_sweep() -> None:
 @pytest.mark.parametrize(
     ("step", "said"),
     [
-        (
-            lambda rate: float("nan"),
-            "the loss diverged after 0 batches, at a learning rate near 1e-06: start lower",
-        ),
+        (lambda rate: float("nan"), "the loss diverged after 0 batches, at a learning rate near 1e-06: start lower"),
         (lambda rate: 2.3, "clearly lowered the loss.*larger batches"),
         (lambda rate: 1 + rate, "clearly lowered the loss"),
         (lambda rate: 2.3 - 2 * rate / (1 + rate), "still falling at a learning rate of 1: sweep to a higher one"),

@@ -157,14 +157,7 @@ def finished(
         rows.writerows((name, "x", "selection") for name in select)
         rows.writerow(("elsewhere", "x", "train"))
     (folder / "run.json").write_text(json.dumps({"select_on": on}))
-    result = {
-        "chosen": chosen,
-        "evaluations": {},
-        "history": [],
-        "probe_metric": None,
-        "skipped": [],
-        "seconds": 0.0,
-    }
+    result = {"chosen": chosen, "evaluations": {}, "history": [], "probe_metric": None, "skipped": [], "seconds": 0.0}
     (folder / "result.json").write_text(json.dumps(result))
     return folder
 

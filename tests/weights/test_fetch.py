@@ -512,10 +512,7 @@ def test_of_an_archive_the_checkpoint_is_taken(server: Shelf, wanted: str, dot: 
     one = card(url=f"{server.url}/b0.tar.gz", file=wanted)
     path = fetch(one)
     assert path.name == "model.ckpt.index"
-    assert sorted(near.name for near in path.parent.iterdir()) == [
-        "model.ckpt.data-00000-of-00001",
-        "model.ckpt.index",
-    ]
+    assert sorted(near.name for near in path.parent.iterdir()) == ["model.ckpt.data-00000-of-00001", "model.ckpt.index"]
     assert fetch(one, offline=True) == path
     assert len(server.asked) == 1
 

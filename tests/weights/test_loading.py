@@ -215,10 +215,7 @@ def test_convert_lists_them_too(timm_state: State) -> None:
         ("conv_stem.weight", torch.zeros(3)),
         ("classifier.weight", torch.zeros(3)),
         ("classifier.weight", torch.zeros(0, 192)),
-        pytest.param(
-            "classifier.weight",
-            torch.tensor(1.0),
-        ),
+        pytest.param("classifier.weight", torch.tensor(1.0)),
     ],
 )
 def test_tensors_of_any_shape_are_complained_about(
@@ -305,9 +302,7 @@ class Trap:
     [
         torch.save,
         lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
-        pytest.param(
-            lambda content, path: path.write_bytes(pickle.dumps(content)),
-        ),
+        pytest.param(lambda content, path: path.write_bytes(pickle.dumps(content))),
     ],
     ids=["torch.save", "pickle", "newer pickle"],
 )
@@ -359,11 +354,7 @@ def test_a_whole_pickled_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Sparse")
 @pytest.mark.parametrize(
     "odd",
-    [
-        lambda tensor: tensor.to("meta"),
-        lambda tensor: tensor.to_sparse(),
-        lambda tensor: tensor.to(torch.complex64),
-    ],
+    [lambda tensor: tensor.to("meta"), lambda tensor: tensor.to_sparse(), lambda tensor: tensor.to(torch.complex64)],
 )
 def test_tensors_that_are_no_plain_arrays(odd: Callable[[Tensor], Tensor], timm_state: State, tmp_path: Path) -> None:
     timm_state["bn1.weight"] = odd(timm_state["bn1.weight"])

@@ -232,12 +232,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("layout", "name"),
-    [
-        ("effnet", "m.safetensors"),
-        ("timm", "m.safetensors"),
-        ("timm", "m.pth"),
-    ],
+    ("layout", "name"), [("effnet", "m.safetensors"), ("timm", "m.safetensors"), ("timm", "m.pth")]
 )
 def test_a_disk_that_is_really_full(model: EfficientNet, small_disk: Path, layout: str, name: str) -> None:
     path = save(model, small_disk / name, layout)

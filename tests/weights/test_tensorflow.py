@@ -447,10 +447,7 @@ def test_an_index_that_lies(header: bytes, entry: bytes, reason: str, tmp_path: 
 
 @pytest.mark.parametrize(
     ("given", "reason"),
-    [
-        ([(b"", HEADER), (b"y", b""), (b"x", b"")], "out of order"),
-        ([(b"", HEADER), (b"x" * 5000, b"")], "is invalid"),
-    ],
+    [([(b"", HEADER), (b"y", b""), (b"x", b"")], "out of order"), ([(b"", HEADER), (b"x" * 5000, b"")], "is invalid")],
 )
 def test_keys_that_make_no_sense(given: list[tuple[bytes, bytes]], reason: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"m\.index: .*{reason}"):

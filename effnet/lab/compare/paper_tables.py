@@ -415,10 +415,7 @@ def table8(measured: Mapping[str, tuple[float, float]] = NO_MEASUREMENTS) -> Tab
     )
 
 
-FIGURE1_PANELS = (
-    ("params", "million params, computed", 1e6),
-    ("macs", "billion MACs per image, computed", 1e9),
-)
+FIGURE1_PANELS = (("params", "million params, computed", 1e6), ("macs", "billion MACs per image, computed", 1e9))
 FIGURE1_COLUMNS = ("top1", "size", "params", "macs")
 
 

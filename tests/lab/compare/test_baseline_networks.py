@@ -33,10 +33,7 @@ from effnet.lab.compare.baselines import count_module
 from effnet.net.layers import Conv
 
 CELLS = {name: cell for name, cell in vars(networks).items() if isinstance(cell, Cell)}
-OPERATIONS = (
-    *("none", "conv1", "conv3", "conv1x7", "sep3", "sep5", "sep7", "sep5_dilated"),
-    *("avg3", "max2", "max3"),
-)
+OPERATIONS = (*("none", "conv1", "conv3", "conv1x7", "sep3", "sep5", "sep7", "sep5_dilated"), *("avg3", "max2", "max3"))
 
 
 def on_meta(make: Callable[[], nn.Module]) -> nn.Module:

@@ -54,11 +54,7 @@ def test_every_size_has_all_methods_at_nearly_the_same_macs(small: tuple[ScaledN
 def test_each_method_scales_its_dimension_single(small: tuple[ScaledNetwork, ...]) -> None:
     layers, side = sum(stage_depths(SMALL_BASE)), SMALL_BASE.resolution
     for one in small[1:]:
-        grown = (
-            sum(stage_depths(one.arch)) > layers,
-            one.arch.width > SMALL_BASE.width,
-            one.arch.resolution > side,
-        )
+        grown = (sum(stage_depths(one.arch)) > layers, one.arch.width > SMALL_BASE.width, one.arch.resolution > side)
         want = {"depth": (True, False, False), "width": (False, True, False), "resolution": (False, False, True)}
         assert grown == want.get(one.method, (True, True, True)), one.method
         assert (one.arch.dropout, one.arch.drop_path) == (0.0, 0.0)
@@ -178,11 +174,7 @@ def test_table_and_plot(study: ScalingStudy) -> None:
     texts = {
         element.text for element in ElementTree.fromstring(plot_study(found).svg).iter() if element.tag.endswith("text")
     }
-    assert {
-        *SCALING_METHODS,
-        "million MACs per image",
-        "top-1, mean of 3 seeds ± standard deviation",
-    } <= texts
+    assert {*SCALING_METHODS, "million MACs per image", "top-1, mean of 3 seeds ± standard deviation"} <= texts
 
 
 def test_format_points() -> None:
