@@ -1,7 +1,5 @@
 """The EfficientNet family as a finished tool. Nothing heavy is imported before it is used."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

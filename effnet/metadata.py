@@ -7,8 +7,7 @@ from math import floor
 from types import MappingProxyType
 from typing import Any
 
-from effnet.arch import Arch
-from effnet.arch.serde import Record, check_choice, check_float, check_size
+from effnet.arch import Arch, serde
 
 PADDINGS = ("same", "symmetric")
 RESIZE_MODES = ("crop", "squash")
@@ -23,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class Numerics(Record):
+class Numerics(serde.Record):
     """The arithmetic that weights were trained with: a property of the weights, not of the architecture.
 
     Args:
@@ -40,9 +39,9 @@ class Numerics(Record):
     fused_padding: str = ""
 
     def __post_init__(self) -> None:
-        check_choice("padding", self.padding, PADDINGS)
-        check_choice("fused_padding", self.fused_padding, ("", *PADDINGS))
-        check_float("bn_eps", self.bn_eps, 0, 1, exclusive=True)
+        serde.check_choice("padding", self.padding, PADDINGS)
+        serde.check_choice("fused_padding", self.fused_padding, ("", *PADDINGS))
+        serde.check_float("bn_eps", self.bn_eps, 0, 1, exclusive=True)
 
     def describe(self) -> str:
         """Return one line such as "same padding, batch-norm ε 0.001"."""
@@ -52,7 +51,7 @@ class Numerics(Record):
 
 
 @dataclass(frozen=True)
-class Preprocess(Record):
+class Preprocess(serde.Record):
     """How an image becomes the network's input, in training, evaluation, prediction and exported files alike.
 
     Args:
@@ -90,12 +89,12 @@ class Preprocess(Record):
     resampling: str = "pil"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", check_size(self.size))
-        check_float("crop_fraction", self.crop_fraction, 0.01, 1)
-        check_choice("resize", self.resize, RESIZE_MODES)
-        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
-        check_choice("decode", self.decode, DECODE_MODES)
-        check_choice("resampling", self.resampling, RESAMPLING_LIBRARIES)
+        object.__setattr__(self, "size", serde.check_size(self.size))
+        serde.check_float("crop_fraction", self.crop_fraction, 0.01, 1)
+        serde.check_choice("resize", self.resize, RESIZE_MODES)
+        serde.check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        serde.check_choice("decode", self.decode, DECODE_MODES)
+        serde.check_choice("resampling", self.resampling, RESAMPLING_LIBRARIES)
         if self.resampling != "pil" and self.interpolation not in ("bicubic", "bilinear"):
             raise ValueError(f'only PIL has {self.interpolation}: use bicubic or bilinear, or resampling="pil"')
         if (
@@ -105,8 +104,10 @@ class Preprocess(Record):
         ):
             raise ValueError("mean and std must each have one number per channel")
         for mean, std in zip(self.mean, self.std, strict=True):
-            check_float("mean", mean, -1000, 1000)  # far above 1 for weights trained on values divided by 255 twice
-            check_float("std", std, 0, 1000, exclusive=True)
+            serde.check_float(
+                "mean", mean, -1000, 1000
+            )  # far above 1 for weights trained on values divided by 255 twice
+            serde.check_float("std", std, 0, 1000, exclusive=True)
 
     @property
     def resize_size(self) -> tuple[int, int]:
@@ -144,7 +145,7 @@ def default_crop_fraction(resolution: int) -> float:
 
 
 @dataclass(frozen=True)
-class Labels(Record):
+class Labels(serde.Record):
     """What the classifier's outputs mean, in order.
 
     Args:
@@ -169,7 +170,7 @@ class Labels(Record):
         return super().from_dict(data)
 
     def __post_init__(self) -> None:
-        check_choice("task", self.task, TASKS)
+        serde.check_choice("task", self.task, TASKS)
         if not isinstance(self.names, tuple) or not all(isinstance(name, str) for name in self.names):
             raise ValueError("labels must be strings, one per class")
         if len(set(self.names)) != len(self.names):
@@ -190,7 +191,7 @@ class Labels(Record):
 
 
 @dataclass(frozen=True)
-class Provenance(Record):
+class Provenance(serde.Record):
     """Where the weights come from: file or catalog entry, layout, license, and what was done since, oldest first."""
 
     FORMER_NAMES = MappingProxyType({"licence": "license"})  # words: allow
@@ -212,7 +213,7 @@ class Provenance(Record):
 
 
 @dataclass(frozen=True)
-class ModelMetadata(Record):
+class ModelMetadata(serde.Record):
     """All that a weights file or an exported file says about its model, as JSON in its header."""
 
     RECORDS = MappingProxyType(

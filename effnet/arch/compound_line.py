@@ -4,8 +4,6 @@ Width, depth and resolution are rounded. `RoundingSteps` lists the roundings of 
 gives way to the next; `CompoundLine` combines the three.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,9 +12,7 @@ from itertools import permutations
 from math import ceil, exp, floor, log, sqrt
 from typing import NamedTuple, Self
 
-from effnet.arch.counting import LayerOperations, count, count_layers, layers_with_operations
-from effnet.arch.scaling import RESOLUTION_STEP, scale, scale_dropout
-from effnet.arch.spec import Arch, stage_depths
+from effnet.arch import counting, scaling, spec
 
 EQUAL_TOLERANCE = 1e-9  # of φ, and relative of multipliers: closer values are equal
 PHI_TOLERANCE = 0.003  # of φ in a search along the line: finer than most roundings
@@ -24,7 +20,7 @@ MAX_PHI = 20.0  # on either side, as in `scale`
 MAX_MULTIPLIER = 99.99  # of width and depth: an `Arch` allows 100, and powers are rounded
 MAX_RESOLUTION = 8192  # pixels; a larger base is the largest of its line
 
-ThresholdFunction = Callable[[Arch, float, float], Iterable[float]]  # thresholds of a base between two values
+ThresholdFunction = Callable[[spec.Arch, float, float], Iterable[float]]  # thresholds of a base between two values
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class RoundingSteps:
     @classmethod
     def of(
         cls,
-        base: Arch,
+        base: spec.Arch,
         start: float,
         coefficient: float,
         lowest: float,
@@ -91,7 +87,7 @@ class RoundingSteps:
         return log(value / self.start) / log(self.coefficient)
 
 
-def width_thresholds(base: Arch, low: float, high: float) -> Iterator[float]:
+def width_thresholds(base: spec.Arch, low: float, high: float) -> Iterator[float]:
     """Yield widths at which some channels are rounded up: half-way to the next multiple, or earlier by the floor."""
     channel_counts = {stage.channels for stage in base.stages} | {stage.expand_from for stage in base.stages} - {0}
     if base.scale_ends:
@@ -103,17 +99,17 @@ def width_thresholds(base: Arch, low: float, high: float) -> Iterator[float]:
             yield (min(middle, step * steps / round_floor) if round_floor else middle) / channels
 
 
-def depth_thresholds(base: Arch, low: float, high: float) -> Iterator[float]:
+def depth_thresholds(base: spec.Arch, low: float, high: float) -> Iterator[float]:
     """Yield depths at which some row of n layers goes from m to m + 1: m / n."""
     for stage in base.stages if base.scale_ends else base.stages[1:-1]:
         for repeats in range(max(1, floor(low * stage.layers)), ceil(high * stage.layers) + 1):
             yield repeats / stage.layers
 
 
-def resolution_thresholds(base: Arch, low: float, high: float) -> Iterator[float]:
+def resolution_thresholds(base: spec.Arch, low: float, high: float) -> Iterator[float]:
     """Yield the resolutions half-way between multiples of the step, which is the smallest resolution."""
-    for steps in range(max(1, floor(low / RESOLUTION_STEP)), ceil(high / RESOLUTION_STEP) + 1):
-        yield (steps + 0.5) * RESOLUTION_STEP
+    for steps in range(max(1, floor(low / scaling.RESOLUTION_STEP)), ceil(high / scaling.RESOLUTION_STEP) + 1):
+        yield (steps + 0.5) * scaling.RESOLUTION_STEP
 
 
 def shortest_decimal(low: float, high: float, near: float) -> float:
@@ -154,7 +150,7 @@ class LinePoint(NamedTuple):
     φ; 0 if `scale` returns this network.
     """
 
-    arch: Arch
+    arch: spec.Arch
     phi: float
     distance: float
     cost: NetworkCost
@@ -181,7 +177,7 @@ class CompoundLine:
     """
 
     def __init__(
-        self, base: Arch, alpha: float, beta: float, gamma: float, classes: int = 1000, channels: int = 3
+        self, base: spec.Arch, alpha: float, beta: float, gamma: float, classes: int = 1000, channels: int = 3
     ) -> None:
         if alpha == beta == gamma == 1:
             raise ValueError("nothing grows if alpha, beta and gamma are all 1: increase one of them")
@@ -202,7 +198,7 @@ class CompoundLine:
         self.depth = RoundingSteps.of(base, base.depth, alpha, *ends, depth_thresholds)
         self.resolution = RoundingSteps.of(base, base.resolution, gamma, *ends, resolution_thresholds)
         self._two_layer_base = replace(base, depth=1.0, stages=tuple(replace(stage, layers=2) for stage in base.stages))
-        self._layer_operations: dict[int, tuple[LayerOperations, ...]] = {}
+        self._layer_operations: dict[int, tuple[counting.LayerOperations, ...]] = {}
         self._row_costs: dict[tuple[int, int], tuple[LayerRowCost, ...]] = {}
         self._repeats: dict[int, tuple[int, ...]] = {}
 
@@ -214,7 +210,7 @@ class CompoundLine:
     @cached_property
     def base_cost(self) -> NetworkCost:
         """The cost of the base itself, which need not be rounded like its line."""
-        counted = count(self.base, None, *self._count_arguments)
+        counted = counting.count(self.base, None, *self._count_arguments)
         return NetworkCost(counted.macs, counted.params, counted.bytes)
 
     def place_at(self, phi: float, beside: int = 0) -> LinePlace:
@@ -260,7 +256,7 @@ class CompoundLine:
         """Return the cost of the network at ``place``: the same as `count`'s, but one count serves all depths."""
         repeats = self._repeats.get(place.depth)
         if repeats is None:
-            repeats = stage_depths(replace(self.base, depth=self.depth.typical_value(place.depth)))
+            repeats = spec.stage_depths(replace(self.base, depth=self.depth.typical_value(place.depth)))
             self._repeats[place.depth] = repeats
         macs = params = bytes_ = 0
         for stage, occurs_once, cost in self._two_layer_costs(place):
@@ -278,12 +274,12 @@ class CompoundLine:
             network = self._layer_operations.get(place.width)
             if network is None:
                 arch = replace(self._two_layer_base, width=self.width.typical_value(place.width))
-                network = tuple(layers_with_operations(arch, *self._count_arguments))
+                network = tuple(counting.layers_with_operations(arch, *self._count_arguments))
                 self._layer_operations[place.width] = network
             side = self._side(place)
             rows = tuple(
                 (row.layer.stage, not row.name.endswith(".1"), NetworkCost(row.macs, row.params, row.bytes))
-                for row in count_layers(network, (side, side))
+                for row in counting.count_layers(network, (side, side))
             )
             self._row_costs[place.width, place.resolution] = rows
         return rows
@@ -298,7 +294,7 @@ class CompoundLine:
             if low <= 0 <= high:  # `scale` rounds at every φ but 0
                 low, high = (low, -EQUAL_TOLERANCE) if -low > high else (EQUAL_TOLERANCE, high)
             phi = shortest_decimal(low, high, (low + high) / 2)
-            return LinePoint(scale(self.base, phi, alpha, beta, gamma), phi, 0.0, self.cost(place))
+            return LinePoint(scaling.scale(self.base, phi, alpha, beta, gamma), phi, 0.0, self.cost(place))
         distance, phi = self._nearest(place)
         phi = round(phi, 4)
         width, depth = (
@@ -314,7 +310,7 @@ class CompoundLine:
             width=width,
             depth=depth,
             resolution=side,
-            dropout=scale_dropout(self.base, phi),
+            dropout=scaling.scale_dropout(self.base, phi),
         )
         return LinePoint(arch, phi, distance, self.cost(place))
 
@@ -347,12 +343,12 @@ class CompoundLine:
         if not self.resolution.thresholds:
             return self.base.resolution
         low, high = self.resolution.value_range(place.resolution)
-        return max(RESOLUTION_STEP, round((low + high) / 2 / RESOLUTION_STEP) * RESOLUTION_STEP)
+        return max(scaling.RESOLUTION_STEP, round((low + high) / 2 / scaling.RESOLUTION_STEP) * scaling.RESOLUTION_STEP)
 
 
 @lru_cache(maxsize=32)
 def make_line(
-    base: Arch, alpha: float, beta: float, gamma: float, classes: int = 1000, channels: int = 3
+    base: spec.Arch, alpha: float, beta: float, gamma: float, classes: int = 1000, channels: int = 3
 ) -> CompoundLine:
     """Return the (cached) line of a base and coefficients, with the costs counted so far."""
     return CompoundLine(base, alpha, beta, gamma, classes, channels)

@@ -4,15 +4,12 @@ MACs count convolutions and linear layers, one multiply-accumulate as 1 (the pap
 (folded into the convolution for inference), activations and residual additions are not counted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import ceil
 
-from effnet.arch.serde import check_size
+from effnet.arch import serde, variants
 from effnet.arch.spec import Arch, Layer, layers
-from effnet.arch.variants import resolve_arch
 
 BYTES_PER_FLOAT = 4
 
@@ -154,8 +151,8 @@ def count(arch: str | Arch, size: Size | None = None, classes: int = 1000, chann
         >>> effnet.count("b0").params
         5288548
     """
-    arch = resolve_arch(arch)
-    size = check_size(arch.resolution if size is None else size)
+    arch = variants.resolve_arch(arch)
+    size = serde.check_size(arch.resolution if size is None else size)
     rows = tuple(count_layers(layers_with_operations(arch, classes, channels), size))
     return Count(
         arch,

@@ -1,29 +1,14 @@
 """Fitting a network to limits: the largest one near the compound line within limits of counted and measured costs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import exp, log
 from types import MappingProxyType
 
-from effnet.arch.compound_line import (
-    EQUAL_TOLERANCE,
-    PHI_TOLERANCE,
-    CompoundLine,
-    LinePlace,
-    LinePoint,
-    NetworkCost,
-    make_line,
-)
-from effnet.arch.counting import count
-from effnet.arch.scaling import ALPHA, BETA, GAMMA, RoundingReport, compare_rounding
-from effnet.arch.serde import check_float
-from effnet.arch.spec import Arch
-from effnet.arch.variants import ARCHS, resolve_arch
+from effnet.arch import compound_line, counting, scaling, serde, spec, variants
 
-CostFunction = Callable[[Arch], float]
+CostFunction = Callable[[spec.Arch], float]
 
 LIMIT_UNITS = MappingProxyType({"macs": "MACs", "params": "params", "memory": "bytes of peak memory"})
 
@@ -64,13 +49,13 @@ class FitResult:
     (for roundings, from the nearer end of their range); 0 if `scale` returns this network.
     """
 
-    rounding: RoundingReport
+    rounding: scaling.RoundingReport
     line_distance: float
     limits: tuple[Limit, ...]
     reached_line_end: bool  # the line ends before any limit is reached
 
     @property
-    def arch(self) -> Arch:
+    def arch(self) -> spec.Arch:
         """The network."""
         return self.rounding.arch
 
@@ -86,18 +71,18 @@ class FitResult:
 
 
 def fit(
-    arch: str | Arch,
+    arch: str | spec.Arch,
     macs: float | None = None,
     params: float | None = None,
     memory: float | None = None,
     costs: Iterable[tuple[CostFunction, float]] = (),
     *,
-    alpha: float = ALPHA,
-    beta: float = BETA,
-    gamma: float = GAMMA,
+    alpha: float = scaling.ALPHA,
+    beta: float = scaling.BETA,
+    gamma: float = scaling.GAMMA,
     classes: int = 1000,
     channels: int = 3,
-) -> Arch:
+) -> spec.Arch:
     """Return the largest network near the compound line of ``arch`` that stays within every limit.
 
     Of all networks within one rounding step of the line (see `effnet.arch.compound_line.CompoundLine`) it is the one
@@ -131,19 +116,19 @@ def fit(
 
 
 def fit_detailed(
-    arch: str | Arch,
+    arch: str | spec.Arch,
     macs: float | None = None,
     params: float | None = None,
     memory: float | None = None,
     costs: Iterable[tuple[CostFunction, float]] = (),
-    alpha: float = ALPHA,
-    beta: float = BETA,
-    gamma: float = GAMMA,
+    alpha: float = scaling.ALPHA,
+    beta: float = scaling.BETA,
+    gamma: float = scaling.GAMMA,
     classes: int = 1000,
     channels: int = 3,
 ) -> FitResult:
     """Like `fit`, but return the reasons too: the rounding, the binding limit, the distance from the line."""
-    base = resolve_arch(arch)
+    base = variants.resolve_arch(arch)
     counts = {"macs": macs, "params": params, "memory": memory}
     limits = {name: limit for name, limit in counts.items() if limit is not None}
     costs = tuple(costs)
@@ -151,10 +136,10 @@ def fit_detailed(
         raise ValueError("fit needs a limit: pass macs, params, memory or costs")
     measured_limits = {f"costs[{index}]": limit for index, (_, limit) in enumerate(costs)}
     for name, limit in (limits | measured_limits).items():
-        check_float(name, limit, 0, exclusive=True)
+        serde.check_float(name, limit, 0, exclusive=True)
     for name, coefficient in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
-        check_float(name, coefficient, 1, 100)
-    line = make_line(base, alpha, beta, gamma, classes, channels)
+        serde.check_float(name, coefficient, 1, 100)
+    line = compound_line.make_line(base, alpha, beta, gamma, classes, channels)
     point = _search_counted(line, limits) if limits else None
     search = _MeasuredSearch(line, limits, costs)
     if point is None or (costs and search.share(point.arch) > 1):
@@ -163,39 +148,39 @@ def fit_detailed(
     if costs:
         measured = zip(measured_limits.items(), search.costs[point.arch], strict=True)
         used += [Limit(name, limit, cost) for (name, limit), cost in measured]
-    report = compare_rounding(base, point.arch, point.phi, alpha, beta, gamma, classes, channels)
+    report = scaling.compare_rounding(base, point.arch, point.phi, alpha, beta, gamma, classes, channels)
     reached_line_end = not costs and _within(line.cost(line.place_at(line.highest)), limits)
     return FitResult(report, point.distance, tuple(used), reached_line_end)
 
 
-def nearest_released(arch: Arch) -> Arch:
+def nearest_released(arch: spec.Arch) -> spec.Arch:
     """Return the network in `released_family` whose MACs and parameters are closest, on logarithmic scales."""
     macs, params = _log_macs_and_params(arch)
 
-    def squared_distance(released: Arch) -> float:
+    def squared_distance(released: spec.Arch) -> float:
         released_macs, released_params = _log_macs_and_params(released)
         return (released_macs - macs) ** 2 + (released_params - params) ** 2
 
     return min(released_family(arch), key=squared_distance)
 
 
-def released_family(arch: Arch) -> tuple[Arch, ...]:
+def released_family(arch: spec.Arch) -> tuple[spec.Arch, ...]:
     """Return the released networks with the rows of ``arch`` if there are several, or else all, in table order."""
-    released = tuple(known for known in ARCHS.values() if known.name != "nano")
+    released = tuple(known for known in variants.ARCHS.values() if known.name != "nano")
     family = tuple(known for known in released if known.stages == arch.stages)
     return family if len(family) > 1 else released
 
 
 @lru_cache(maxsize=64)
-def _log_macs_and_params(arch: Arch) -> tuple[float, float]:
-    counted = count(arch)
+def _log_macs_and_params(arch: spec.Arch) -> tuple[float, float]:
+    counted = counting.count(arch)
     return log(counted.macs), log(counted.params)
 
 
 # --- Limits of counted costs -------------------------------------------------------------------------------------
 
 
-def _search_counted(line: CompoundLine, limits: Mapping[str, float]) -> LinePoint:
+def _search_counted(line: compound_line.CompoundLine, limits: Mapping[str, float]) -> compound_line.LinePoint:
     """Return the network within one rounding step of the line and within ``limits`` that is closest to a limit.
 
     Every count grows with every dimension. So below a φ where even the largest place beside the line fits, none is
@@ -208,7 +193,7 @@ def _search_counted(line: CompoundLine, limits: Mapping[str, float]) -> LinePoin
     begin = line.last_phi(lambda phi: _within(line.cost(line.place_at(phi, 1)), limits))
     end = line.last_phi(lambda phi: _within(line.cost(line.place_at(phi, -1)), limits))
     closest = 0.0
-    for place in line.places_between(begin - PHI_TOLERANCE, end + 2 * PHI_TOLERANCE):
+    for place in line.places_between(begin - compound_line.PHI_TOLERANCE, end + 2 * compound_line.PHI_TOLERANCE):
         cost = line.cost(place)
         share = _max_share(cost, limits)
         if share >= closest and _within(cost, limits):
@@ -217,24 +202,24 @@ def _search_counted(line: CompoundLine, limits: Mapping[str, float]) -> LinePoin
     below = line.last_phi(lambda phi: _max_share(line.cost(line.place_at(phi, 1)), limits) < closest)
     best += [place for place in line.places_between(below, begin) if _max_share(line.cost(place), limits) == closest]
     if _within(line.base_cost, limits) and _max_share(line.base_cost, limits) > closest:
-        return LinePoint(line.base, 0.0, 0.0, line.base_cost)  # it need not be rounded like its line
+        return compound_line.LinePoint(line.base, 0.0, 0.0, line.base_cost)  # it need not be rounded like its line
     return line.point_at(min(best, key=lambda place: (line.distance(place), -line.cost(place).macs)))
 
 
-def _cost_value(cost: NetworkCost, name: str) -> float:
+def _cost_value(cost: compound_line.NetworkCost, name: str) -> float:
     value: float = getattr(cost, "bytes" if name == "memory" else name)
     return value
 
 
-def _within(cost: NetworkCost, limits: Mapping[str, float]) -> bool:
+def _within(cost: compound_line.NetworkCost, limits: Mapping[str, float]) -> bool:
     return all(_cost_value(cost, name) <= limit for name, limit in limits.items())
 
 
-def _max_share(cost: NetworkCost, limits: Mapping[str, float]) -> float:
+def _max_share(cost: compound_line.NetworkCost, limits: Mapping[str, float]) -> float:
     return max(_cost_value(cost, name) / limit for name, limit in limits.items())
 
 
-def _describe_smallest(line: CompoundLine, limits: Mapping[str, float]) -> str:
+def _describe_smallest(line: compound_line.CompoundLine, limits: Mapping[str, float]) -> str:
     smallest = line.cost(line.place_at(line.lowest))
     exceeded = ", ".join(
         f"{_cost_value(smallest, name):,} {LIMIT_UNITS[name]} (limit {limit:,.10g})"
@@ -254,20 +239,23 @@ class _MeasuredSearch:
     """
 
     def __init__(
-        self, line: CompoundLine, limits: Mapping[str, float], cost_limits: tuple[tuple[CostFunction, float], ...]
+        self,
+        line: compound_line.CompoundLine,
+        limits: Mapping[str, float],
+        cost_limits: tuple[tuple[CostFunction, float], ...],
     ) -> None:
         self.line, self.limits, self._cost_limits = line, limits, cost_limits
-        self.costs: dict[Arch, tuple[float, ...]] = {}
+        self.costs: dict[spec.Arch, tuple[float, ...]] = {}
         self._close_enough = CLOSE_ENOUGH_SHARE
-        self._remeasured: set[Arch] = set()
+        self._remeasured: set[spec.Arch] = set()
 
-    def share(self, arch: Arch) -> float:
+    def share(self, arch: spec.Arch) -> float:
         """Return the largest share of a limit that ``arch`` takes, measuring it unless that has been done."""
         if arch not in self.costs:
             self.costs[arch] = tuple(cost(arch) for cost, _ in self._cost_limits)
         return max(cost / limit for cost, (_, limit) in zip(self.costs[arch], self._cost_limits, strict=True))
 
-    def run(self, too_expensive: LinePoint | None) -> LinePoint:
+    def run(self, too_expensive: compound_line.LinePoint | None) -> compound_line.LinePoint:
         """Return the network whose costs come close to their limits without exceeding them.
 
         ``too_expensive`` is the network that the counted limits alone would give, if there are any. Raises
@@ -280,7 +268,7 @@ class _MeasuredSearch:
             result = self._search_line(too_expensive)  # measures only networks that are new
         return result
 
-    def _remeasure(self, result: Arch) -> bool:
+    def _remeasure(self, result: spec.Arch) -> bool:
         """Measure the result again and, unless it is close to its limit, the smallest network that is too expensive.
 
         Return whether a cost was lower by more than `REMEASURE_TOLERANCE`. Only then is it updated: smaller differences
@@ -300,7 +288,7 @@ class _MeasuredSearch:
                     self._close_enough = 1 - REMEASURE_TOLERANCE
         return changed
 
-    def _search_line(self, too_expensive: LinePoint | None) -> LinePoint:
+    def _search_line(self, too_expensive: compound_line.LinePoint | None) -> compound_line.LinePoint:
         """Return the network on the line whose largest share of a limit is close to 1 and not above it.
 
         Costs are assumed to grow as a power of the MACs, which is estimated on the way; each measurement narrows the
@@ -317,7 +305,7 @@ class _MeasuredSearch:
             above = previous = (log(too_expensive.cost.macs), log(self.share(too_expensive.arch)))
             phi = line.phi_for_macs(exp(above[0] - above[1]) * TARGET_SHARE)
         for evaluation in range(1, MAX_EVALUATIONS + 1):
-            phi = min(max(phi, lowest + EQUAL_TOLERANCE), highest - EQUAL_TOLERANCE)
+            phi = min(max(phi, lowest + compound_line.EQUAL_TOLERANCE), highest - compound_line.EQUAL_TOLERANCE)
             place = line.place_at(phi)
             candidate = line.point_at(place)
             share = self.share(candidate.arch)
@@ -328,7 +316,7 @@ class _MeasuredSearch:
                     break
             else:
                 above, highest = point, line.phi_range(place)[0]
-            if highest - lowest <= 2 * EQUAL_TOLERANCE:
+            if highest - lowest <= 2 * compound_line.EQUAL_TOLERANCE:
                 break
             target = _next_log_macs(point, previous, below, above, halve=evaluation % 4 == 0)
             phi, previous = line.phi_for_macs(exp(target)), point
@@ -342,13 +330,15 @@ class _MeasuredSearch:
             return best
         return self._search_beside_line(best, lowest, below, above)
 
-    def _search_beside_line(self, best: LinePoint, phi: float, below: LogPoint, above: LogPoint) -> LinePoint:
+    def _search_beside_line(
+        self, best: compound_line.LinePoint, phi: float, below: LogPoint, above: LogPoint
+    ) -> compound_line.LinePoint:
         """Return a network within one rounding step of the line, which at φ itself steps over the limits.
 
         It is searched between the MACs of ``below`` and ``above``, on both sides of φ; ``best`` if none is closer.
         """
         line = self.line
-        neighbors: list[tuple[float, float, LinePlace]] = [
+        neighbors: list[tuple[float, float, compound_line.LinePlace]] = [
             (log(cost.macs), line.distance(place), place)
             for place in line.places_between(phi - PHI_NEIGHBORHOOD, phi + PHI_NEIGHBORHOOD)
             if below[0] < log((cost := line.cost(place)).macs) < above[0] and _within(cost, self.limits)

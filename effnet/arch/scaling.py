@@ -4,14 +4,10 @@ Depth grows by α^φ, width by β^φ, resolution by γ^φ; the paper's α·β²�
 twice the MACs. B1–B7 are not exact powers of one φ: they are data in `effnet.arch.variants`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
-from effnet.arch.counting import count
-from effnet.arch.serde import check_float
+from effnet.arch import counting, serde, variants
 from effnet.arch.spec import Arch, layers, stage_depths
-from effnet.arch.variants import resolve_arch
 
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15  # section 3.3, step 1: found for B0 by grid search
 
@@ -72,10 +68,10 @@ def scale(arch: str | Arch, phi: float, alpha: float = ALPHA, beta: float = BETA
         >>> effnet.scale("b0", 1).resolution
         256
     """
-    base = resolve_arch(arch)
-    check_float("phi", phi, -20, 20)
+    base = variants.resolve_arch(arch)
+    serde.check_float("phi", phi, -20, 20)
     for name, coefficient in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
-        check_float(name, coefficient, 1, 100)
+        serde.check_float(name, coefficient, 1, 100)
     if phi == 0:
         return base
     pixels = base.resolution * gamma**phi
@@ -114,7 +110,7 @@ def rounding(
         >>> effnet.rounding("b0", 1).actual.macs
         859853760
     """
-    base = resolve_arch(arch)
+    base = variants.resolve_arch(arch)
     return compare_rounding(base, scale(base, phi, alpha, beta, gamma), phi, alpha, beta, gamma, classes, channels)
 
 
@@ -134,13 +130,13 @@ def compare_rounding(
             base.width * width,
             base.depth * depth,
             base.resolution * side,
-            count(base, None, classes, channels).macs * depth * width**2 * side**2,
+            counting.count(base, None, classes, channels).macs * depth * width**2 * side**2,
         ),
         actual=ScaleFactors(
             sum(channels for channels, _ in actual_stages) / base_channels,
             sum(repeats for _, repeats in actual_stages) / base_layers,
             built.resolution,
-            count(built, None, classes, channels).macs,
+            counting.count(built, None, classes, channels).macs,
         ),
         stages=tuple(
             StageRounding(stage.channels * base.width * width, channels, stage.layers * base.depth * depth, repeats)

@@ -4,8 +4,6 @@ The PyTorch network, the count, the diagrams and the names of the weights are al
 module loops over stages to compute the size of a layer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil

@@ -1,19 +1,16 @@
 """The published networks as tables of rows, their aliases, and their published ImageNet accuracies."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from effnet.arch.serde import did_you_mean
-from effnet.arch.spec import Arch, Stage
+from effnet.arch import serde, spec
 
 
-def _make_stages(block: str, *rows: tuple[int, int, int, int, int], squeeze: float = 0.0) -> tuple[Stage, ...]:
-    return tuple(Stage(block, *row, squeeze=squeeze) for row in rows)
+def _make_stages(block: str, *rows: tuple[int, int, int, int, int], squeeze: float = 0.0) -> tuple[spec.Stage, ...]:
+    return tuple(spec.Stage(block, *row, squeeze=squeeze) for row in rows)
 
 
 # fmt: off – rows are laid out to be read beside the papers' tables
@@ -35,7 +32,7 @@ LITE_STAGES = tuple(replace(stage, squeeze=0.0) for stage in V1_STAGES)
 
 # tensorflow/tpu edgetpu/efficientnet_edgetpu_builder.py: row 1 expands its 24 outputs, not the stem's 32; no residual
 EDGE_STAGES = (
-    Stage("fused", 4, 3, 1, 24, 1, residual=False, expand_from=24),
+    spec.Stage("fused", 4, 3, 1, 24, 1, residual=False, expand_from=24),
     *_make_stages("fused", (8, 3, 2, 32, 2), (8, 3, 2, 48, 4)),
     *_make_stages("mbconv", (8, 5, 2, 96, 5), (8, 5, 1, 144, 4), (8, 5, 2, 192, 2)),
 )
@@ -76,7 +73,7 @@ NANO_STAGES = (
 RELEASED_ARCHS = (
     #                       width depth  px  dropout
     *(
-        Arch(name, V1_STAGES, w, d, r, p)
+        spec.Arch(name, V1_STAGES, w, d, r, p)
         for name, w, d, r, p in (
             ("b0", 1.0, 1.0, 224, 0.2),
             ("b1", 1.0, 1.1, 240, 0.2),
@@ -91,7 +88,7 @@ RELEASED_ARCHS = (
         )
     ),
     *(
-        Arch(name, LITE_STAGES, w, d, r, p, activation="relu6", scale_ends=False)
+        spec.Arch(name, LITE_STAGES, w, d, r, p, activation="relu6", scale_ends=False)
         for name, w, d, r, p in (
             ("lite0", 1.0, 1.0, 224, 0.2),
             ("lite1", 1.0, 1.1, 240, 0.2),
@@ -101,7 +98,7 @@ RELEASED_ARCHS = (
         )
     ),
     *(
-        Arch(name, EDGE_STAGES, w, d, r, p, activation="relu")
+        spec.Arch(name, EDGE_STAGES, w, d, r, p, activation="relu")
         for name, w, d, r, p in (
             ("edge_s", 1.0, 1.0, 224, 0.2),
             ("edge_m", 1.0, 1.1, 240, 0.2),
@@ -109,7 +106,7 @@ RELEASED_ARCHS = (
         )
     ),
     *(
-        Arch(name, V2_B_STAGES, w, d, r, p, round_floor=0.0)
+        spec.Arch(name, V2_B_STAGES, w, d, r, p, round_floor=0.0)
         for name, w, d, r, p in (
             ("v2_b0", 1.0, 1.0, 224, 0.2),
             ("v2_b1", 1.0, 1.1, 240, 0.2),
@@ -117,11 +114,11 @@ RELEASED_ARCHS = (
             ("v2_b3", 1.2, 1.4, 300, 0.3),
         )
     ),
-    Arch("v2_s", V2_S_STAGES, 1.0, 1.0, 384, 0.2, stem=24),
-    Arch("v2_m", V2_M_STAGES, 1.0, 1.0, 480, 0.3, stem=24),
-    Arch("v2_l", V2_L_STAGES, 1.0, 1.0, 480, 0.4),
-    Arch("v2_xl", V2_XL_STAGES, 1.0, 1.0, 512, 0.4),
-    Arch("nano", NANO_STAGES, 1.0, 1.0, 32, 0.1, drop_path=0.05, stem=16, head=192, stem_stride=1),
+    spec.Arch("v2_s", V2_S_STAGES, 1.0, 1.0, 384, 0.2, stem=24),
+    spec.Arch("v2_m", V2_M_STAGES, 1.0, 1.0, 480, 0.3, stem=24),
+    spec.Arch("v2_l", V2_L_STAGES, 1.0, 1.0, 480, 0.4),
+    spec.Arch("v2_xl", V2_XL_STAGES, 1.0, 1.0, 512, 0.4),
+    spec.Arch("nano", NANO_STAGES, 1.0, 1.0, 32, 0.1, drop_path=0.05, stem=16, head=192, stem_stride=1),
 )
 # fmt: on
 
@@ -154,13 +151,13 @@ def canonical_name(name: str) -> str:
     bare = bare.replace("efficientnet", "", 1).replace("effnet", "", 1)
     if bare not in _NAME_BY_SPELLING:
         names = ", ".join(arch.name for arch in RELEASED_ARCHS)
-        hint = did_you_mean(bare, list(_NAME_BY_SPELLING)) or f"; available: {names}"
+        hint = serde.did_you_mean(bare, list(_NAME_BY_SPELLING)) or f"; available: {names}"
         raise ValueError(f"no EfficientNet is called {name!r}{hint}")
     return _NAME_BY_SPELLING[bare]
 
 
-class _ArchTable(dict[str, Arch]):
-    def __missing__(self, name: str) -> Arch:
+class _ArchTable(dict[str, spec.Arch]):
+    def __missing__(self, name: str) -> spec.Arch:
         try:
             return self[canonical_name(name)]
         except ValueError as error:
@@ -168,19 +165,19 @@ class _ArchTable(dict[str, Arch]):
 
 
 # Every released network by its key; aliases work too. Read-only.
-ARCHS: Mapping[str, Arch] = MappingProxyType(_ArchTable({arch.name: arch for arch in RELEASED_ARCHS}))
+ARCHS: Mapping[str, spec.Arch] = MappingProxyType(_ArchTable({arch.name: arch for arch in RELEASED_ARCHS}))
 
 
-def resolve_arch(arch: str | Arch) -> Arch:
+def resolve_arch(arch: str | spec.Arch) -> spec.Arch:
     """Return ``arch`` itself, the published network of that name, or the one in a JSON file.
 
     Raises:
         ValueError: The name is unknown, or the file does not hold an arch.
         FileNotFoundError: There is no such JSON file.
     """
-    if isinstance(arch, Arch):
+    if isinstance(arch, spec.Arch):
         return arch
-    return Arch.from_json(Path(arch).read_text()) if arch.endswith(".json") else ARCHS[canonical_name(arch)]
+    return spec.Arch.from_json(Path(arch).read_text()) if arch.endswith(".json") else ARCHS[canonical_name(arch)]
 
 
 # Published ImageNet top-1 in percent: quoted, never measured here. One row per table: source, then name → top-1.

@@ -1,7 +1,5 @@
 """The ``effnet`` program: its commands, usage errors, logging and exit status."""
 
-from __future__ import annotations
-
 import io
 import logging
 import os

@@ -1,7 +1,5 @@
 """``effnet convert``: weights in another library's layout, verified."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -46,21 +44,17 @@ def convert(
 
     from effnet.arch.serde import check_choice
     from effnet.runtime.autotune import cache_engine
-    from effnet.weights import catalog, load
-    from effnet.weights.key_maps import LAYOUTS
-    from effnet.weights.loading import read_weights
-    from effnet.weights.resolve import resolve_weights
-    from effnet.weights.saving import TOLERANCE, save_verified
+    from effnet.weights import catalog, key_maps, load, loading, resolve, saving
 
-    check_choice("--to", to, tuple(LAYOUTS))
+    check_choice("--to", to, tuple(key_maps.LAYOUTS))
     entry = catalog.find_entry(like) if like else None
     numerics, preprocess = (entry.numerics, entry.preprocess) if entry else (None, None)
     if padding is not None or bn_eps is not None:
-        resolved = resolve_weights(source)
-        assumed = numerics or read_weights(resolved.path, layout, arch, entry=resolved.entry).metadata.numerics
+        resolved = resolve.resolve_weights(source)
+        assumed = numerics or loading.read_weights(resolved.path, layout, arch, entry=resolved.entry).metadata.numerics
         numerics = replace(assumed, padding=padding or assumed.padding, bn_eps=bn_eps or assumed.bn_eps)
     model = load(source, layout, arch, numerics, preprocess=preprocess)
-    result = save_verified(model, target, to, TOLERANCE if tolerance is None else tolerance)
+    result = saving.save_verified(model, target, to, saving.TOLERANCE if tolerance is None else tolerance)
     if to == "effnet":  # other layouts leave things out, which a later load may assume otherwise
         cache_engine(model, target)
     if as_json:

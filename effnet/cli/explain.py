@@ -12,8 +12,7 @@ import typer
 from effnet.cli import options, printing
 
 if TYPE_CHECKING:
-    from effnet.data.image_io import ImageSource
-    from effnet.data.inputs import NamedImage
+    from effnet.data import image_io, inputs
     from effnet.net import EfficientNet
 
 
@@ -96,13 +95,14 @@ def explain(
         if out.suffix.lower() != ".png":
             raise options.UsageError(f"--output {out}: with --beside the file name must end in .png")
         options.refuse_existing(out, force)
-    from effnet.data.inputs import open_inputs
+    from effnet.data import image_io, inputs
 
-    named = open_inputs(images, frame_interval)  # before torch is imported, so that a missing file is reported at once
+    named = inputs.open_inputs(
+        images, frame_interval
+    )  # before torch is imported, so that a missing file is reported at once
     if beside:
         _write_panel([model, *beside], named, out, classes, how, layer or "head", strict, device, as_json)
         return
-    from effnet.data.image_io import ImageError
     from effnet.explanation import explainer
     from effnet.explanation.gallery import PAGE_FILE, Gallery
 
@@ -124,10 +124,10 @@ def explain(
         counter = printing.ReadCounter(step)
         for name, source in named:
             try:
-                if isinstance(source, ImageError):
+                if isinstance(source, image_io.ImageError):
                     raise source
                 explanation = explainer.explain(network, source, name=name, **settings)
-            except ImageError as error:
+            except image_io.ImageError as error:
                 counter.add(name, error)
                 gallery.add_unreadable(name, str(error))
                 results.append({"image": name, "error": str(error)})
@@ -146,7 +146,7 @@ def explain(
 
 def _write_panel(
     models: list[str],
-    named: Iterable[NamedImage],
+    named: Iterable[inputs.NamedImage],
     out: Path,
     classes: list[str] | None,
     method: str,
@@ -180,8 +180,8 @@ def _write_panel(
 
 
 def _check_readable(
-    named: Iterable[NamedImage], counter: printing.ReadCounter
-) -> Iterator[tuple[str, ImageSource, str | None]]:
+    named: Iterable[inputs.NamedImage], counter: printing.ReadCounter
+) -> Iterator[tuple[str, image_io.ImageSource, str | None]]:
     """Yield (name, source, error) of each image."""
     from effnet.data.image_io import ImageError, read_image
 

@@ -1,7 +1,5 @@
 """``effnet export``: a network as a file for another runtime, verified."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from effnet.data import ImageDataset
     from effnet.draw.figure import RenderedPlot
     from effnet.lab.compare.table import Table
-    from effnet.lab.search.grid_search import CompoundCoefficients
-    from effnet.lab.search.proxy_task import SearchDataset
+    from effnet.lab.search import grid_search, proxy_task
     from effnet.lab.search.scaling_study import ScalingStudy
 
 NO_PUBLISHED_WEIGHTS = (
@@ -225,15 +224,14 @@ def _measure_accuracies(models: list[str], data: str | None) -> dict[str, tuple[
 
 def _write_cam_panel(models: list[str], images: list[str], path: Path) -> None:
     """Write the class activation maps of all models for all images as one image."""
-    from effnet.data.image_io import ImageError
-    from effnet.data.inputs import open_inputs
+    from effnet.data import image_io, inputs
     from effnet.data.storage.atomic_write import atomic_write
     from effnet.explanation.panel import draw_panel
     from effnet.weights import load
 
     sources = []
-    for _, image in open_inputs(images):
-        if isinstance(image, ImageError):
+    for _, image in inputs.open_inputs(images):
+        if isinstance(image, image_io.ImageError):
             raise image
         sources.append(image)
     panel = draw_panel([(options.display_name(name), load(name)) for name in models], sources)
@@ -278,8 +276,7 @@ def _run_scaling(
     data: str, scaling: ScalingOptions, out: Path | None, as_json: bool
 ) -> tuple[Table, RenderedPlot] | None:
     """Return the scaling study on ``data`` as a table and a plot; None after a dry run, which is printed."""
-    from effnet.lab.search import scaling_study
-    from effnet.lab.search.job_store import hide_password
+    from effnet.lab.search import job_store, scaling_study
     from effnet.timing.machine import describe_machine
 
     study, dataset, own_size = _prepare_study(data, scaling)
@@ -293,38 +290,36 @@ def _run_scaling(
     for line in _describe_plan(plan, study, dataset):
         printing.note(line)
     storage = scaling.store or str((out or Path()) / "scaling.db")
-    printing.note(f"results are stored in {hide_password(storage)}: the same command resumes from there")
+    printing.note(f"results are stored in {job_store.hide_password(storage)}: the same command resumes from there")
     with search.training_progress(study.jobs) as on_results:
         result = scaling_study.run_study(study, dataset, storage, scaling.processes, on_results)
     environment = {"machine": describe_machine().to_dict()}
     return scaling_study.study_table(result, plan["images"], environment), scaling_study.plot_study(result)
 
 
-def _prepare_study(data: str, scaling: ScalingOptions) -> tuple[ScalingStudy, SearchDataset, int]:
+def _prepare_study(data: str, scaling: ScalingOptions) -> tuple[ScalingStudy, proxy_task.SearchDataset, int]:
     """Return the study, its images, and their own size in pixels."""
     from effnet.data import open_data
-    from effnet.lab.search.grid_search import PAPER_COEFFICIENTS
-    from effnet.lab.search.proxy_task import load_dataset
+    from effnet.lab.search import grid_search, proxy_task, statistics
     from effnet.lab.search.scaling_study import EPOCHS, SEEDS, SMALL_BASE, ScalingStudy
-    from effnet.lab.search.statistics import detectable_difference
 
     base = SMALL_BASE
     if scaling.base:
         base = replace(options.resolve_network(scaling.base).arch, dropout=0.0, drop_path=0.0)
     if scaling.image_size and scaling.image_size != base.resolution:
         base = replace(base, name=f"{base.name}_{scaling.image_size}px", resolution=scaling.image_size)
-    coefficients = _parse_coefficients(scaling.coefficients) if scaling.coefficients else PAPER_COEFFICIENTS
+    coefficients = _parse_coefficients(scaling.coefficients) if scaling.coefficients else grid_search.PAPER_COEFFICIENTS
     splits = open_data(data)
     test = splits.val or splits.test
     if splits.train and test:
-        detectable_difference(len(test))  # refuse too few images before any is decoded
+        statistics.detectable_difference(len(test))  # refuse too few images before any is decoded
     classes = len(splits.train.labels.names) if splits.train else 1
     study = ScalingStudy.create(
         base, classes, scaling.epochs or EPOCHS, scaling.seeds or SEEDS, coefficients=coefficients
     )
     own_size = _typical_size(splits.train) if splits.train else study.max_image_size
     with printing.progress_bar("reading images") as step:
-        dataset = load_dataset(splits, min(study.max_image_size, own_size), progress=step)
+        dataset = proxy_task.load_dataset(splits, min(study.max_image_size, own_size), progress=step)
     return study, dataset, own_size
 
 
@@ -337,12 +332,11 @@ def _typical_size(dataset: ImageDataset) -> int:
     return int(median_low(min(read_image(item.image).size) for item in dataset.items[:25]))
 
 
-def _parse_coefficients(text: str) -> CompoundCoefficients:
-    from effnet.lab.search.grid_search import CompoundCoefficients
+def _parse_coefficients(text: str) -> grid_search.CompoundCoefficients:
 
     hint = "'--coefficients'"
     try:
-        coefficients = CompoundCoefficients.parse(*options.split_list(text))
+        coefficients = grid_search.CompoundCoefficients.parse(*options.split_list(text))
     except (TypeError, ValueError):
         raise typer.BadParameter(f"{text!r} is not three numbers such as 1.2,1.1,1.15", param_hint=hint) from None
     if min(coefficients.alpha, coefficients.beta, coefficients.gamma) < 1:
@@ -350,9 +344,10 @@ def _parse_coefficients(text: str) -> CompoundCoefficients:
     return coefficients
 
 
-def _plan_to_dict(study: ScalingStudy, dataset: SearchDataset, own_size: int, processes: int | None) -> dict[str, Any]:
-    from effnet.lab.search.cost_estimate import estimate_seconds
-    from effnet.lab.search.statistics import detectable_difference
+def _plan_to_dict(
+    study: ScalingStudy, dataset: proxy_task.SearchDataset, own_size: int, processes: int | None
+) -> dict[str, Any]:
+    from effnet.lab.search import cost_estimate, statistics
     from effnet.timing.machine import count_cores
 
     return {
@@ -370,13 +365,13 @@ def _plan_to_dict(study: ScalingStudy, dataset: SearchDataset, own_size: int, pr
         "epochs": study.epochs,
         "seeds": study.seeds,
         "images": {"train": len(dataset.train), "test": len(dataset.test), "size": own_size},
-        "detectable_difference": detectable_difference(len(dataset.test)),
+        "detectable_difference": statistics.detectable_difference(len(dataset.test)),
         "processes": processes or count_cores(),
-        "seconds": estimate_seconds(study.jobs, dataset, processes=processes),
+        "seconds": cost_estimate.estimate_seconds(study.jobs, dataset, processes=processes),
     }
 
 
-def _describe_plan(plan: Mapping[str, Any], study: ScalingStudy, dataset: SearchDataset) -> Iterator[str]:
+def _describe_plan(plan: Mapping[str, Any], study: ScalingStudy, dataset: proxy_task.SearchDataset) -> Iterator[str]:
     """Yield the plan in sentences."""
     from effnet.lab.search.scaling_study import upsampling_warning
 

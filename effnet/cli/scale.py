@@ -11,8 +11,7 @@ import typer
 from effnet.cli import options, printing
 
 if TYPE_CHECKING:
-    from effnet.arch import Arch, Count, RoundingReport
-    from effnet.arch.fitting import FitResult
+    from effnet.arch import Arch, Count, RoundingReport, fitting
     from effnet.runtime.latency import Latency
 
 _COEFFICIENTS = (1.2, 1.1, 1.15)
@@ -70,8 +69,7 @@ def scale(
         raise options.UsageError(f"--phi cannot be combined with {given[0]}")
     if latency is None and (threads is not None or batch_size != 1):
         raise options.UsageError(f"{'--threads' if threads is not None else '--batch-size'} requires --latency")
-    from effnet.arch import count, rounding
-    from effnet.arch.fitting import fit_detailed, nearest_released
+    from effnet.arch import count, fitting, rounding
 
     base = options.resolve_network(network)
     coefficients, outputs = (alpha, beta, gamma), (base.classes, base.channels)
@@ -79,11 +77,11 @@ def scale(
     if phi is None:
         timer = None if latency is None else _latency_cost(threads, batch_size, base)
         costs = [(timer, latency)] if timer and latency else ()
-        fit = fit_detailed(base.arch, macs, params, memory, costs, *coefficients, *outputs)
+        fit = fitting.fit_detailed(base.arch, macs, params, memory, costs, *coefficients, *outputs)
         report = fit.rounding
     else:
         report = rounding(base.arch, phi, *coefficients, classes=base.classes, channels=base.channels)
-    counted, nearest = count(report.arch, None, *outputs), nearest_released(report.arch)
+    counted, nearest = count(report.arch, None, *outputs), fitting.nearest_released(report.arch)
     if out:
         from effnet.data.storage.atomic_write import atomic_write
 
@@ -119,7 +117,7 @@ def _scaled_to_dict(report: RoundingReport, counted: Count, nearest: Arch) -> di
     }
 
 
-def _limits_to_dict(fit: FitResult, timer: Latency | None) -> dict[str, Any]:
+def _limits_to_dict(fit: fitting.FitResult, timer: Latency | None) -> dict[str, Any]:
     names = {limit.name: "seconds" if limit.name == "costs[0]" else limit.name for limit in fit.limits}
     result: dict[str, Any] = {
         "limits": {
@@ -145,7 +143,7 @@ def _limits_to_dict(fit: FitResult, timer: Latency | None) -> dict[str, Any]:
 
 
 def _print_scaled(
-    report: RoundingReport, counted: Count, nearest: Arch, fit: FitResult | None, timer: Latency | None
+    report: RoundingReport, counted: Count, nearest: Arch, fit: fitting.FitResult | None, timer: Latency | None
 ) -> None:
     from effnet.arch import count
 
@@ -176,7 +174,7 @@ def _print_scaled(
     printing.print_results(_summary_line(counted), *tables, totals, stages, *notes)
 
 
-def _describe_position(report: RoundingReport, fit: FitResult | None) -> str:
+def _describe_position(report: RoundingReport, fit: fitting.FitResult | None) -> str:
     """Say where the network lies relative to the compound scaling line."""
     if fit is None or not fit.line_distance:
         position = f"on the compound line, at φ = {report.phi:g}"

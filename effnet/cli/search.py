@@ -16,12 +16,7 @@ from effnet.cli import options, printing
 
 if TYPE_CHECKING:
     from effnet.arch import Arch
-    from effnet.lab.search.cost_estimate import NASEstimate
-    from effnet.lab.search.grid_search import GridSearch, GridSearchResult, GridSearchStanding
-    from effnet.lab.search.job_store import TrainingJob
-    from effnet.lab.search.nas import NASConfig, NASProgress, NASResult
-    from effnet.lab.search.proxy_task import SearchDataset
-    from effnet.lab.search.random_baseline import RandomComparison
+    from effnet.lab.search import cost_estimate, grid_search, job_store, nas, proxy_task, random_baseline
 
 PROGRESS_LINE_SECONDS = 30.0  # between two lines where standard error is not a terminal
 MAX_NETWORKS_SHOWN = 10  # all of them are in points.csv
@@ -61,7 +56,7 @@ def resolve_base(name: str | None, side: int | None) -> Arch:
     return arch if side is None else replace(arch, name=f"{arch.name}_{side}", resolution=side)
 
 
-def load_data(data: str, side: int, seed: int) -> SearchDataset:
+def load_data(data: str, side: int, seed: int) -> proxy_task.SearchDataset:
     """Load the images of ``data``, with a progress bar."""
     from effnet.lab.search.proxy_task import load_dataset
 
@@ -69,7 +64,7 @@ def load_data(data: str, side: int, seed: int) -> SearchDataset:
         return load_dataset(data, side, seed, step)
 
 
-def describe_detectable_difference(dataset: SearchDataset, selects: bool = True) -> str:
+def describe_detectable_difference(dataset: proxy_task.SearchDataset, selects: bool = True) -> str:
     """Say which differences the test images can detect.
 
     Raises ``ValueError`` if they are too few, or if a search that ``selects`` has too few images for that.
@@ -112,14 +107,14 @@ def status_line() -> Iterator[Callable[[str, bool], None]]:
 
 @contextmanager
 def training_progress(
-    expected: Sequence[TrainingJob],
-) -> Iterator[Callable[[Mapping[str, Any], Sequence[TrainingJob]], None]]:
+    expected: Sequence[job_store.TrainingJob],
+) -> Iterator[Callable[[Mapping[str, Any], Sequence[job_store.TrainingJob]], None]]:
     """Yield a function of (results, jobs) that prints how many trainings are done, and the time left."""
 
     total, start, first = sum(job.epochs for job in expected), time.monotonic(), -1
     with status_line() as print_status:
 
-        def on_results(results: Mapping[str, Any], jobs: Sequence[TrainingJob]) -> None:
+        def on_results(results: Mapping[str, Any], jobs: Sequence[job_store.TrainingJob]) -> None:
             nonlocal first
             done = [job.epochs for job in jobs if job.key in results]
             first = sum(done) if first < 0 else first
@@ -160,19 +155,17 @@ def coefficients(
     best are trained fully and compared with the paper's 1.2 / 1.1 / 1.15 on images not used for selection. Running the
     same command again resumes the search, or joins it while it runs.
     """
-    from effnet.lab.search.cost_estimate import estimate_seconds
-    from effnet.lab.search.grid_search import GridSearch, coefficient_grid, run_grid_search
-    from effnet.lab.search.report import write_grid_search
+    from effnet.lab.search import cost_estimate, grid_search, report
 
     rounds = options.parse_int_list(epochs, "--epochs")
     arch = resolve_base(base, image_size)
-    grid = coefficient_grid(step, tolerance=within)
+    grid = grid_search.coefficient_grid(step, tolerance=within)
     dataset = load_data(data, 2 * arch.resolution, seed)
-    search = GridSearch.create(
+    search = grid_search.GridSearch.create(
         arch, grid, len(dataset.class_names), rounds, seeds, final, final_epochs, final_seeds, seed
     )
     jobs = search.halving.expected_jobs()
-    seconds = estimate_seconds(jobs, dataset, processes=processes)
+    seconds = cost_estimate.estimate_seconds(jobs, dataset, processes=processes)
     plan = (
         f"{len(search.coefficients)} triples scale {arch.name} to {len(search.halving.candidates)} different networks: "
         f"{len(jobs)} trainings, {sum(job.epochs for job in jobs):,} epochs of {len(dataset.train):,} images in total, "
@@ -188,8 +181,8 @@ def coefficients(
     printing.note(plan)
     printing.note(limit)
     with training_progress(jobs) as on_results:
-        result = run_grid_search(search, dataset, store or out / "search.db", processes, on_results)
-    written = write_grid_search(result, out)
+        result = grid_search.run_grid_search(search, dataset, store or out / "search.db", processes, on_results)
+    written = report.write_grid_search(result, out)
     if as_json:
         printing.print_json(result.to_dict())
     else:
@@ -197,7 +190,9 @@ def coefficients(
     printing.note_written(written)
 
 
-def _coefficients_plan(search: GridSearch, dataset: SearchDataset, seconds: float) -> dict[str, Any]:
+def _coefficients_plan(
+    search: grid_search.GridSearch, dataset: proxy_task.SearchDataset, seconds: float
+) -> dict[str, Any]:
     from effnet.lab.search.statistics import detectable_difference
 
     jobs = search.halving.expected_jobs()
@@ -212,7 +207,7 @@ def _coefficients_plan(search: GridSearch, dataset: SearchDataset, seconds: floa
     }
 
 
-def _print_coefficients(result: GridSearchResult) -> None:
+def _print_coefficients(result: grid_search.GridSearchResult) -> None:
 
     table = printing.new_table(
         "", "depth / width / resolution", "MACs", "epochs", "seeds", "accuracy", "± sd", "at equal MACs"
@@ -226,7 +221,7 @@ def _print_coefficients(result: GridSearchResult) -> None:
     printing.print_results(*([table, finals] if result.finalists else [table]), *result.notes())
 
 
-def _coefficients_row(standing: GridSearchStanding) -> tuple[str, ...]:
+def _coefficients_row(standing: grid_search.GridSearchStanding) -> tuple[str, ...]:
 
     return (
         *(standing.label(), printing.format_si(standing.macs), str(standing.epochs), str(len(standing.accuracies))),
@@ -273,23 +268,20 @@ def network(
     again resumes the search, or joins it while it runs.
     """
     from effnet.arch.serde import check_choice
-    from effnet.lab.search.cost_estimate import estimate_nas
-    from effnet.lab.search.nas import NASConfig, run_nas
-    from effnet.lab.search.report import write_nas, write_random_comparison
-    from effnet.lab.search.scoring import COST_KINDS, CostFunction, format_cost
+    from effnet.lab.search import cost_estimate, nas, report, scoring
 
-    check_choice("cost", cost, COST_KINDS)
+    check_choice("cost", cost, scoring.COST_KINDS)
     arch = resolve_base(base, image_size)
     parsed = None if target is None else (options.parse_seconds if cost == "latency" else options.parse_count)(target)
     dataset = load_data(data, arch.resolution, seed)
-    target_cost = CostFunction(cost, len(dataset.class_names))(arch) if parsed is None else parsed
+    target_cost = scoring.CostFunction(cost, len(dataset.class_names))(arch) if parsed is None else parsed
     if parsed is None and cost == "latency":  # another measurement would be another target, and another search
-        base_cost = format_cost(target_cost, cost)
+        base_cost = scoring.format_cost(target_cost, cost)
         raise options.UsageError(
             f"Missing option '--target': pass a latency; {arch.name} takes {base_cost} on one core here"
         )
-    config = NASConfig(arch, target_cost, cost, pareto, epochs, seed)
-    estimate = estimate_nas(config, dataset, trials, final, final_epochs, processes)
+    config = nas.NASConfig(arch, target_cost, cost, pareto, epochs, seed)
+    estimate = cost_estimate.estimate_nas(config, dataset, trials, final, final_epochs, processes)
     storage = store or str(out / "search.db")
     plan = _describe_network_plan(config, estimate, dataset, trials, minutes, storage)
     if dry_run:
@@ -303,15 +295,15 @@ def network(
         printing.note(line)
     with _search_progress(config) as (on_candidate, on_final):
         limit = None if minutes is None else 60 * minutes
-        result = run_nas(
+        result = nas.run_nas(
             config, dataset, storage, trials, limit, processes, final, final_epochs, on_candidate, on_final
         )
-    written = write_nas(result, config, len(dataset.class_names), out)
+    written = report.write_nas(result, config, len(dataset.class_names), out)
     comparison = None
     if random:
         comparison = _compare_with_random(config, result, dataset, storage, random, final_epochs, processes)
         if comparison:
-            written.append(write_random_comparison(comparison, out))
+            written.append(report.write_random_comparison(comparison, out))
     if as_json:
         printing.print_json(_network_to_dict(config, result, comparison))
     else:
@@ -320,14 +312,14 @@ def network(
 
 
 def _compare_with_random(
-    config: NASConfig,
-    result: NASResult,
-    dataset: SearchDataset,
+    config: nas.NASConfig,
+    result: nas.NASResult,
+    dataset: proxy_task.SearchDataset,
     storage: str,
     count: int,
     epochs: int,
     processes: int | None,
-) -> RandomComparison | None:
+) -> random_baseline.RandomComparison | None:
     from effnet.lab.search.random_baseline import compare_with_random
 
     if result.answer.number is None:
@@ -339,11 +331,14 @@ def _compare_with_random(
 
 
 def _describe_network_plan(
-    config: NASConfig, estimate: NASEstimate, dataset: SearchDataset, trials: int, minutes: float | None, storage: str
+    config: nas.NASConfig,
+    estimate: cost_estimate.NASEstimate,
+    dataset: proxy_task.SearchDataset,
+    trials: int,
+    minutes: float | None,
+    storage: str,
 ) -> list[str]:
-    from effnet.lab.search.job_store import hide_password
-    from effnet.lab.search.nas import weights_folder
-    from effnet.lab.search.scoring import format_cost
+    from effnet.lab.search import job_store, nas, scoring
 
     candidates, finals = estimate.candidates_seconds, estimate.finals_seconds
     at_most = ""
@@ -352,18 +347,20 @@ def _describe_network_plan(
     return [
         f"the search space around {config.base.name} has {estimate.combinations:,} networks; "
         f"{estimate.affordable_fraction:.0%} of them are close enough to the target of "
-        f"{format_cost(config.target, config.cost)} to be trained",
+        f"{scoring.format_cost(config.target, config.cost)} to be trained",
         f"{at_most}{trials} candidates, {config.epochs} epochs of {len(dataset.train):,} images each: about "
         f"{printing.format_duration(candidates)}; finals: {printing.format_duration(finals)}; total: "
         f"{printing.format_duration(candidates + finals)} on an idle machine",
         describe_detectable_difference(dataset),
-        f"results are stored in {hide_password(storage)}, weights of all candidates in {weights_folder(storage)} "
+        f"results are stored in {job_store.hide_password(storage)}, weights of all candidates in {nas.weights_folder(storage)} "
         f"(about {estimate.stored_bytes / 1e6:,.0f} MB)",
     ]
 
 
 @contextmanager
-def _search_progress(config: NASConfig) -> Iterator[tuple[Callable[[NASProgress], None], Callable[[int, int], None]]]:
+def _search_progress(
+    config: nas.NASConfig,
+) -> Iterator[tuple[Callable[[nas.NASProgress], None], Callable[[int, int], None]]]:
     """Yield functions that print the progress of a search: its candidates with the front so far, then its finals."""
     with status_line() as print_status:
         yield (
@@ -372,23 +369,26 @@ def _search_progress(config: NASConfig) -> Iterator[tuple[Callable[[NASProgress]
         )
 
 
-def _describe_progress(progress: NASProgress, config: NASConfig) -> str:
-    from effnet.lab.search.nas import pareto_front, trained_candidates
-    from effnet.lab.search.scoring import format_cost
+def _describe_progress(progress: nas.NASProgress, config: nas.NASConfig) -> str:
+    from effnet.lab.search import nas, scoring
 
-    done = trained_candidates(progress.candidates)
+    done = nas.trained_candidates(progress.candidates)
     parts = [f"{len(done)} of {max(progress.trials, len(done))} candidates"]
     if progress.seconds_left:
         parts.append(f"{printing.format_duration(progress.seconds_left)} left")
     if done:
-        best, front = max(done, key=lambda each: each.reward), pareto_front(done)
-        points = [f"{each.accuracy:.1%} at {format_cost(each.cost, config.cost)}" for each in front[-3:]]
-        parts.append(f"best {best.accuracy:.1%} at {format_cost(best.cost, config.cost)} (reward {best.reward:.3f})")
+        best, front = max(done, key=lambda each: each.reward), nas.pareto_front(done)
+        points = [f"{each.accuracy:.1%} at {scoring.format_cost(each.cost, config.cost)}" for each in front[-3:]]
+        parts.append(
+            f"best {best.accuracy:.1%} at {scoring.format_cost(best.cost, config.cost)} (reward {best.reward:.3f})"
+        )
         parts.append(f"front {', '.join(points)}")
     return "; ".join(parts)
 
 
-def _print_network(config: NASConfig, result: NASResult, comparison: RandomComparison | None) -> None:
+def _print_network(
+    config: nas.NASConfig, result: nas.NASResult, comparison: random_baseline.RandomComparison | None
+) -> None:
     from effnet.lab.search.scoring import format_cost
 
     table = printing.new_table("", "network", "cost", "reward", "selection", "test", left=("network",))
@@ -412,7 +412,9 @@ def _print_network(config: NASConfig, result: NASResult, comparison: RandomCompa
     printing.print_results(table, *lines)
 
 
-def _network_to_dict(config: NASConfig, result: NASResult, comparison: RandomComparison | None) -> dict[str, Any]:
+def _network_to_dict(
+    config: nas.NASConfig, result: nas.NASResult, comparison: random_baseline.RandomComparison | None
+) -> dict[str, Any]:
     from effnet.lab.search.nas import pareto_front
 
     return {

@@ -1,7 +1,5 @@
 """``effnet serve``: an HTTP server with a prediction API and a web page."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """``effnet shard``: labeled images as WebDataset shards."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -31,12 +29,11 @@ def shard(
     """
     from dataclasses import asdict
 
-    from effnet.data import open_data
-    from effnet.data.webdataset_writer import write_shards
+    from effnet.data import open_data, webdataset_writer
 
     splits = open_data(data)
     with printing.progress_bar("writing") as step:
-        result = write_shards(
+        result = webdataset_writer.write_shards(
             splits, out, shard_size, resize, strict, progress=lambda split, done, total: step(done, total)
         )
     if as_json:

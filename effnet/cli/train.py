@@ -15,9 +15,8 @@ from effnet.training.callbacks import Callback
 
 if TYPE_CHECKING:
     from effnet.data import Splits
+    from effnet.training import recipes, run_dir
     from effnet.training.dry_run import DryRun
-    from effnet.training.recipes import Recipe
-    from effnet.training.run_dir import TrainResult
 
 MAX_EPOCH_ROWS = 40  # of a dry run, evenly spaced
 
@@ -154,7 +153,7 @@ def train(
     """
     if out and name:
         raise options.UsageError("--name cannot be combined with --output")
-    settings: str | Recipe | None = recipe
+    settings: str | recipes.Recipe | None = recipe
     if change:
         from effnet.training.recipes import get_recipe, override_settings
 
@@ -166,8 +165,8 @@ def train(
     if data is None:
         raise options.UsageError("Missing argument 'DATA': pass a folder, a .csv, shards or digits")
     from effnet.data.table import is_table, open_table
+    from effnet.training import cross_validation
     from effnet.training.config import Resources, TrainConfig
-    from effnet.training.cross_validation import CrossValidationResult, run_folds
     from effnet.training.train import run_training
 
     if task and not is_table(data):
@@ -198,12 +197,12 @@ def train(
             command=shlex.join(["effnet", *sys.argv[1:]]),
             callback=callback,
         )
-        result = run_folds(config, folds) if folds else run_training(config)
+        result = cross_validation.run_folds(config, folds) if folds else run_training(config)
     if os.environ.get("RANK", "0") != "0":  # with torchrun, one of the processes prints
         return
     if as_json:
         printing.print_json(result.to_dict())
-    elif isinstance(result, CrossValidationResult):
+    elif isinstance(result, cross_validation.CrossValidationResult):
         print(result.summary())
         print(f"try:    effnet predict test.csv --ensemble {result.out} --output submission.csv")
     else:
@@ -222,7 +221,7 @@ def _parse_learning_rate(text: str | None) -> float | str | None:
 
 
 def _dry_run(
-    settings: str | Recipe | None,
+    settings: str | recipes.Recipe | None,
     data: str | None,
     model: str | None,
     weights: str | None,
@@ -310,7 +309,7 @@ def _make_soup(runs: list[str], data: str | Splits, out: Path, device: str | Non
     print(f"model:  {path}")
 
 
-def _print_result(result: TrainResult) -> None:
+def _print_result(result: run_dir.TrainResult) -> None:
     """Print the metrics on data that no choice has seen, and where everything is."""
     for split, evaluation in result.evaluations.items():
         print(f"{split}: {evaluation.summary()}, {evaluation.images} images")

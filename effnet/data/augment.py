@@ -4,8 +4,6 @@ Random numbers come from torch's global generator; `stable_seed` and `temporary_
 epoch and image alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,10 +19,7 @@ from torch.distributions import Beta
 from torch.nn import functional
 
 from effnet.arch.serde import Record, check_choice, check_float, check_int
-from effnet.data.autoaugment import build_autoaugment, build_randaugment
-from effnet.data.image_io import CropRegion, ImageSource, Pixels, read_image, read_region
-from effnet.data.preprocessing import Box
-from effnet.data.torchvision_compat import import_transforms
+from effnet.data import autoaugment, image_io, preprocessing, torchvision_compat
 from effnet.metadata import Preprocess
 
 AUGMENT_POLICIES = ("none", "autoaugment", "randaugment")
@@ -77,7 +72,7 @@ class Augment(Record):
         check_float("cutmix", self.cutmix, 0)
 
 
-def build_augmentation(augment: Augment, preprocess: Preprocess) -> Callable[[ImageSource], Pixels]:
+def build_augmentation(augment: Augment, preprocess: Preprocess) -> Callable[[image_io.ImageSource], image_io.Pixels]:
     """Return a function from an image to its augmented uint8 (H, W, 3) of ``preprocess.size``.
 
     It raises ``ImageError`` as `read_image` does.
@@ -85,28 +80,28 @@ def build_augmentation(augment: Augment, preprocess: Preprocess) -> Callable[[Im
     change, crop = _build_augmentation_steps(augment), random_resized_crop(preprocess, augment.min_crop_area)
     if not (augment.rotation or augment.translation):
         return lambda image: change(crop(image))
-    v2 = import_transforms()
+    v2 = torchvision_compat.import_transforms()
     interpolation = getattr(v2.InterpolationMode, preprocess.interpolation.upper())
     resize = v2.Resize(preprocess.size, interpolation)  # first, so that shifts are finer than a source pixel
     move = v2.RandomAffine(augment.rotation, (augment.translation,) * 2, interpolation=v2.InterpolationMode.BILINEAR)
     reduce_to = preprocess.resize_size if preprocess.decode == "reduced" else None
-    return lambda image: change(crop(move(resize(read_image(image, reduce_to)))))
+    return lambda image: change(crop(move(resize(image_io.read_image(image, reduce_to)))))
 
 
-def _build_augmentation_steps(augment: Augment) -> Callable[[Pixels], Pixels]:
+def _build_augmentation_steps(augment: Augment) -> Callable[[image_io.Pixels], image_io.Pixels]:
     """Return what follows the crop: a function of uint8 (H, W, 3)."""
     steps: list[Callable[[Image.Image], Image.Image]] = []
     if augment.policy == "autoaugment":
-        steps.append(build_autoaugment())
+        steps.append(autoaugment.build_autoaugment())
     if augment.policy == "randaugment":
-        steps.append(build_randaugment(augment.randaugment_ops, augment.randaugment_magnitude))
+        steps.append(autoaugment.build_randaugment(augment.randaugment_ops, augment.randaugment_magnitude))
     if augment.color_jitter:
-        steps.append(import_transforms().ColorJitter(*(augment.color_jitter,) * 3))
+        steps.append(torchvision_compat.import_transforms().ColorJitter(*(augment.color_jitter,) * 3))
     erase = None
     if augment.random_erasing:
-        erase = import_transforms().RandomErasing(augment.random_erasing, _ERASED_AREA, value=127)
+        erase = torchvision_compat.import_transforms().RandomErasing(augment.random_erasing, _ERASED_AREA, value=127)
 
-    def change(pixels: Pixels) -> Pixels:
+    def change(pixels: image_io.Pixels) -> image_io.Pixels:
         if augment.horizontal_flip and torch.rand(1).item() < 0.5:
             pixels = torch.from_numpy(pixels).flip(1).numpy()  # ten times as fast as numpy's
         if steps:
@@ -124,7 +119,7 @@ def _build_augmentation_steps(augment: Augment) -> Callable[[Pixels], Pixels]:
 # Random resized crops, drawn before decoding, so that no more is decoded than is used
 
 
-def random_resized_crop(preprocess: Preprocess, min_area: float) -> Callable[[ImageSource], Pixels]:
+def random_resized_crop(preprocess: Preprocess, min_area: float) -> Callable[[image_io.ImageSource], image_io.Pixels]:
     """Return a function from an image to a random part of it, uint8 (H, W, 3) of ``preprocess.size``.
 
     It keeps at least the fraction ``min_area`` of the image, as torchvision's ``RandomResizedCrop``. With
@@ -133,14 +128,14 @@ def random_resized_crop(preprocess: Preprocess, min_area: float) -> Callable[[Im
     """
     size, interpolation = preprocess.size, preprocess.interpolation
 
-    def choose_region(height: int, width: int) -> CropRegion:
+    def choose_region(height: int, width: int) -> image_io.CropRegion:
         return sample_crop(height, width, min_area), size
 
-    def crop(source: ImageSource) -> Pixels:
+    def crop(source: image_io.ImageSource) -> image_io.Pixels:
         if isinstance(source, np.ndarray) and source.shape[2:] == (3,) and source.dtype == np.uint8:
             left, top, right, bottom = sample_crop(source.shape[0], source.shape[1], min_area)
             return resize_array(source[top:bottom, left:right], size, interpolation)
-        region = crop_to_box(*read_region(source, choose_region, preprocess.decode == "reduced"))
+        region = crop_to_box(*image_io.read_region(source, choose_region, preprocess.decode == "reduced"))
         return resize_array(region, size, interpolation)
 
     return crop
@@ -167,13 +162,13 @@ def sample_crop(height: int, width: int, min_area: float) -> tuple[int, int, int
     return left, top, left + wide, top + tall
 
 
-def crop_to_box(image: Image.Image, box: Box) -> Pixels:
+def crop_to_box(image: Image.Image, box: preprocessing.Box) -> image_io.Pixels:
     """Return the region of an RGB image as uint8 (H, W, 3), rounded to whole pixels."""
     left, top, right, bottom = map(round, box)
     return np.array(image.crop((left, top, max(right, left + 1), max(bottom, top + 1))))
 
 
-def resize_array(pixels: Pixels, size: tuple[int, int], interpolation: str) -> Pixels:
+def resize_array(pixels: image_io.Pixels, size: tuple[int, int], interpolation: str) -> image_io.Pixels:
     """Resize uint8 (H, W, 3) to ``size`` (height, width) with antialiasing.
 
     Torch computes in integers as PIL does, several times as fast; the two differ in one value of twenty by one step.

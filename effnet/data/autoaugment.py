@@ -6,8 +6,6 @@ they differ in ties only. Of the color operations, `color` and `sharpness` round
 by one. What is surprising here is theirs, and the published accuracies were trained with it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

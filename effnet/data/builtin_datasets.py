@@ -1,7 +1,5 @@
 """Datasets by name: scikit-learn's digits, and those of the paper's transfer learning (Table 5) through torchvision."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from effnet.data import huggingface_datasets, image_io
 from effnet.data.dataset import ImageDataset, Item, Splits
-from effnet.data.huggingface_datasets import HUB_SCHEME, open_huggingface_dataset
-from effnet.data.image_io import Pixels
 from effnet.data.splits import holdout
-from effnet.data.storage.cache_dir import is_offline, writable_cache_dir
-from effnet.data.storage.errors import describe_error
+from effnet.data.storage import cache_dir, errors
 from effnet.metadata import Labels
 
 DIGITS_TEST_FRACTION = 0.2
@@ -105,15 +101,15 @@ def open_builtin_dataset(name: str, source: str, open_path: Callable[[Path], Spl
     remedy = f"put it into a folder {name} and set {DATA_DIR_VARIABLE} to the folder that contains it"
     if not dataset.class_name:
         raise OSError(f"{name} cannot be downloaded: ask its authors for it, and {remedy}; class folders are enough")
-    if is_offline():
+    if cache_dir.is_offline():
         raise OSError(f"{name} is not on this disk and offline mode is on: {remedy}")
     try:
         if dataset.hub_id:
-            return open_huggingface_dataset(f"{HUB_SCHEME}{dataset.hub_id}")
-        return _read_torchvision_dataset(name, writable_cache_dir() / "data" / name, download=True)
+            return huggingface_datasets.open_huggingface_dataset(f"{huggingface_datasets.HUB_SCHEME}{dataset.hub_id}")
+        return _read_torchvision_dataset(name, cache_dir.writable_cache_dir() / "data" / name, download=True)
     except (OSError, ImportError) as error:
         raise OSError(
-            f"{name} is not available: {describe_error(error)}; {remedy}, as torchvision expects it"
+            f"{name} is not available: {errors.describe_error(error)}; {remedy}, as torchvision expects it"
         ) from None
 
 
@@ -121,7 +117,7 @@ def _candidate_folders(name: str, source: str) -> Iterator[Path]:
     """Yield the existing folders that may contain a copy."""
     parent = os.environ.get(DATA_DIR_VARIABLE)
     configured = (Path(parent).expanduser() / name, Path(parent).expanduser()) if parent else ()
-    for folder in (Path(source), *configured, writable_cache_dir() / "data" / name):
+    for folder in (Path(source), *configured, cache_dir.writable_cache_dir() / "data" / name):
         if folder.is_dir():
             yield folder
 
@@ -154,7 +150,7 @@ def _read_torchvision_dataset(name: str, root: Path, download: bool = False) -> 
     return Splits(found.get("train"), found.get("val"), found.get("test"))
 
 
-def _iter_labeled_images(dataset: Any) -> Iterator[tuple[Path | Pixels, int]]:
+def _iter_labeled_images(dataset: Any) -> Iterator[tuple[Path | image_io.Pixels, int]]:
     """Yield the images and classes of a torchvision dataset without its own way of opening files."""
     if hasattr(dataset, "data"):  # CIFAR: uint8 (N, 32, 32, 3)
         yield from zip(np.asarray(dataset.data), map(int, dataset.targets), strict=True)

@@ -1,7 +1,5 @@
 """Decoded images, kept in memory or on disk, so that files are decoded once and not once per epoch."""
 
-from __future__ import annotations
-
 import mmap
 import os
 import shutil
@@ -15,12 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from effnet.data import image_io
-from effnet.data.augment import CROP_ASPECT_RATIOS, crop_to_box, resize_array
-from effnet.data.dataset import Item
+from effnet.data import augment, dataset, image_io, webdataset_reader
 from effnet.data.image_io import ImageError, ImageSource, InputImage, Pixels
 from effnet.data.storage.cache_dir import writable_cache_dir
-from effnet.data.webdataset_reader import ShardMember
 from effnet.metadata import Preprocess
 
 MIN_FREE_DISK_BYTES = 2 * 2**30  # left to everybody else
@@ -61,7 +56,7 @@ class DiskCache:
     def __init__(self, preprocess: Preprocess, min_crop_area: float) -> None:
         self.preprocess = preprocess
         # A crop's side is smallest if its area is, and its aspect ratio is furthest from 1.
-        self.side = ceil(max(preprocess.size) / (min_crop_area * CROP_ASPECT_RATIOS[0]) ** 0.5)
+        self.side = ceil(max(preprocess.size) / (min_crop_area * augment.CROP_ASPECT_RATIOS[0]) ** 0.5)
         name = f"{self.side}-{preprocess.interpolation}-{preprocess.decode}"
         self.folder = writable_cache_dir() / "decoded" / name
         self._is_full = torch.zeros(1, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]  # by workers
@@ -77,7 +72,7 @@ class DiskCache:
         """Whether some image found no room."""
         return bool(self._is_full.item())
 
-    def get_image(self, item: Item) -> Pixels:
+    def get_image(self, item: dataset.Item) -> Pixels:
         """Return the decoded image, its short side at most ``side``. Raises ``ImageError`` as `read_image` does."""
         source = item.image
         if isinstance(source, np.ndarray):
@@ -89,7 +84,7 @@ class DiskCache:
             except OSError:
                 raise ImageError(f"{source} does not exist") from None
             identity = f"{absolute} {status.st_size} {status.st_mtime_ns}".encode("utf-8", "surrogatepass")
-        elif isinstance(source, ShardMember):
+        elif isinstance(source, webdataset_reader.ShardMember):
             identity = f"{source.shard.url} {source.shard.version} {source.offset} {source.size}".encode()
         else:
             identity = source.read()
@@ -110,7 +105,7 @@ class DiskCache:
             return (0, 0, width, height), sizes[0]
 
         image, box = image_io.read_region(source, choose_whole, self.preprocess.decode == "reduced")
-        return resize_array(crop_to_box(image, box), sizes[0], self.preprocess.interpolation)
+        return augment.resize_array(augment.crop_to_box(image, box), sizes[0], self.preprocess.interpolation)
 
     def _write(self, pixels: Pixels, path: Path) -> None:
         """Write the file, unless the disk is full."""

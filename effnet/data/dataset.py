@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from effnet.arch.serde import check_int
-from effnet.data.image_io import ImageError, LazyImage, Pixels, read_image
-from effnet.data.prefetch import parallel_map
+from effnet.data import image_io, prefetch
 from effnet.metadata import Labels
 from effnet.tasks import task_of
 
@@ -35,7 +34,7 @@ class Item:
         fold: the cross-validation fold that the data itself puts it into.
     """
 
-    image: Path | LazyImage | Pixels
+    image: Path | image_io.LazyImage | image_io.Pixels
     label: Label
     name: str
     weight: float = 1.0
@@ -116,7 +115,7 @@ Fingerprints = dict[Item, bytes]  # equal for two files of the same image
 
 def check_images(
     dataset: ImageDataset, num_workers: int = 2, fingerprints: Fingerprints | None = None
-) -> tuple[ImageDataset, list[ImageError]]:
+) -> tuple[ImageDataset, list[image_io.ImageError]]:
     """Decode every image once, to the end of its file.
 
     Args:
@@ -131,16 +130,16 @@ def check_images(
     """
     check_int("num_workers", num_workers, 1)
 
-    def check(item: Item) -> ImageError | None:
+    def check(item: Item) -> image_io.ImageError | None:
         try:
             image = read_reduced(item)
-        except ImageError as error:
+        except image_io.ImageError as error:
             return error
         if fingerprints is not None:
             fingerprints[item] = fingerprint_image(image)
         return None
 
-    errors = parallel_map(check, dataset.items, num_workers)
+    errors = prefetch.parallel_map(check, dataset.items, num_workers)
     good = dataset.subset(index for index, error in enumerate(errors) if error is None)
     for name, before, after in zip(dataset.labels.names, dataset.class_counts(), good.class_counts(), strict=True):
         if before and not after:
@@ -155,7 +154,7 @@ def check_images(
 
 def read_reduced(item: Item) -> Image.Image:
     """Read an image, a JPEG at an eighth of its size: still to the end of the file, and several times as fast."""
-    return read_image(item.image, reduce_to=(1, 1))
+    return image_io.read_image(item.image, reduce_to=(1, 1))
 
 
 def fingerprint_image(image: Image.Image) -> bytes:

@@ -1,7 +1,5 @@
 """Duplicate images: by their files' bytes, or by their pixels where only the file around them differs."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -12,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from effnet.arch.serde import check_int
+from effnet.data import image_io, prefetch
 from effnet.data.dataset import Fingerprints, ImageDataset, Item, Splits, fingerprint_image, read_reduced
-from effnet.data.image_io import ImageError
-from effnet.data.prefetch import parallel_map
 
 log = logging.getLogger("effnet")
 
@@ -36,7 +33,7 @@ def compute_fingerprints(datasets: Iterable[ImageDataset], decoded: bool = True,
     check_int("num_workers", num_workers, 1)
     items = [item for dataset in datasets for item in dataset.items]
     if decoded:
-        digests = parallel_map(_fingerprint_pixels, items, num_workers)
+        digests = prefetch.parallel_map(_fingerprint_pixels, items, num_workers)
     else:
         digests = _fingerprint_bytes(items, num_workers)
     return {item: digest for item, digest in zip(items, digests, strict=True) if digest is not None}
@@ -135,7 +132,7 @@ def _format_image_count(count: int) -> str:
 def _fingerprint_pixels(item: Item) -> bytes | None:
     try:
         return fingerprint_image(read_reduced(item))
-    except ImageError:
+    except image_io.ImageError:
         return None
 
 
@@ -153,11 +150,11 @@ def _fingerprint_bytes(items: Sequence[Item], num_workers: int) -> list[bytes | 
                 content = image.tobytes()
             else:
                 content = image.read_bytes() if isinstance(image, Path) else image.read()
-        except (OSError, ImageError):
+        except (OSError, image_io.ImageError):
             return None
         return blake2b(content, digest_size=16).digest()
 
-    return parallel_map(digest, range(len(items)), num_workers)
+    return prefetch.parallel_map(digest, range(len(items)), num_workers)
 
 
 def _file_size(item: Item) -> int:

@@ -1,13 +1,10 @@
 """Class folders: one folder per class, perhaps below ``train``, ``val`` and ``test``."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from effnet.data import imagenet
-from effnet.data.dataset import ImageDataset, Item, Splits
+from effnet.data import dataset, imagenet
 from effnet.metadata import Labels
 
 SPLIT_FOLDER_NAMES = {
@@ -29,23 +26,23 @@ NON_IMAGE_SUFFIXES = frozenset((
 _IGNORED_FOLDERS = frozenset(("__macosx", "@eadir", "__pycache__"))
 
 
-def open_folder(root: Path) -> Splits:
+def open_folder(root: Path) -> dataset.Splits:
     """Open the class folders in ``root``, or splits of such, or ImageNet as it is distributed.
 
     Raises ``ValueError`` as `effnet.data.open_data` does.
     """
     if imagenet.is_imagenet_validation(root):
-        return Splits(None, imagenet.open_imagenet_validation(root, root.parent), None)
+        return dataset.Splits(None, imagenet.open_imagenet_validation(root, root.parent), None)
     folders = _find_split_folders(root)
     if not folders:
-        return Splits(_open_class_folders(root), None, None)
+        return dataset.Splits(_open_class_folders(root), None, None)
     train = _open_class_folders(folders["train"]) if "train" in folders else None
     labels = train.labels if train else None
     val = _open_heldout_folder(folders["val"], root, labels) if "val" in folders else None
     if labels is None and val is not None:
         labels = val.labels
     test = _open_heldout_folder(folders["test"], root, labels) if "test" in folders else None
-    return Splits(train, val, test)
+    return dataset.Splits(train, val, test)
 
 
 def list_image_files(folder: Path) -> Iterator[Path]:
@@ -81,7 +78,7 @@ def _find_split_folders(root: Path) -> dict[str, Path]:
     return found if nested or len(found) > 1 or len(found) == len(folders) else {}
 
 
-def _open_heldout_folder(folder: Path, root: Path, labels: Labels | None) -> ImageDataset | None:
+def _open_heldout_folder(folder: Path, root: Path, labels: Labels | None) -> dataset.ImageDataset | None:
     """Open val or test with train's classes. None for ImageNet's test images, whose labels were never published."""
     if imagenet.is_imagenet_validation(folder):
         return imagenet.open_imagenet_validation(folder, root, labels)
@@ -90,7 +87,7 @@ def _open_heldout_folder(folder: Path, root: Path, labels: Labels | None) -> Ima
     return _open_class_folders(folder, labels)
 
 
-def _open_class_folders(root: Path, labels: Labels | None = None) -> ImageDataset:
+def _open_class_folders(root: Path, labels: Labels | None = None) -> dataset.ImageDataset:
     """Open the class folders in ``root``: some of ``labels``, if given; otherwise each must contain images."""
     folders = _list_folders(root)
     if not folders:
@@ -100,10 +97,10 @@ def _open_class_folders(root: Path, labels: Labels | None = None) -> ImageDatase
     for folder in folders:
         if folder.name not in index:
             raise ValueError(f"{root} has a class {folder.name!r} that train does not have")
-    items: list[Item] = []
+    items: list[dataset.Item] = []
     for folder in folders:
         label = index[folder.name]
-        found = [Item(file, label, file.relative_to(root).as_posix()) for file in list_image_files(folder)]
+        found = [dataset.Item(file, label, file.relative_to(root).as_posix()) for file in list_image_files(folder)]
         if not found and labels is None:
             raise ValueError(f"class {folder.name!r} in {root} has no images: add some or remove the folder")
         items += found
@@ -111,7 +108,7 @@ def _open_class_folders(root: Path, labels: Labels | None = None) -> ImageDatase
         raise ValueError(f"{root} has no images")
     if len(names) < 2:
         raise ValueError(f"{root} has only one class, {names[0]!r}: a classifier needs at least two")
-    return ImageDataset(tuple(items), Labels(names))
+    return dataset.ImageDataset(tuple(items), Labels(names))
 
 
 def _list_folders(root: Path) -> list[Path]:

@@ -1,7 +1,5 @@
 """Hugging Face datasets, from the hub or from a folder, through ``datasets`` (``effnet[hub]``)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,11 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from effnet.data.dataset import ImageDataset, Item, LabelEncoder, RawLabel, Splits
-from effnet.data.folders import SPLIT_FOLDER_NAMES
-from effnet.data.image_io import ImageError, UnreadableImage
-from effnet.data.storage.cache_dir import is_offline
-from effnet.data.storage.errors import describe_error
+from effnet.data import dataset, folders, image_io
+from effnet.data.storage import cache_dir, errors
 
 HUB_SCHEME = "hub:"
 _IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png")  # words: allow. The first one that exists is used
@@ -42,9 +37,9 @@ class HubRowImage:
             try:
                 content = Path(cell["path"]).read_bytes()
             except OSError as error:
-                raise ImageError(f"{self.name} cannot be read: {describe_error(error)}") from None
+                raise image_io.ImageError(f"{self.name} cannot be read: {errors.describe_error(error)}") from None
         if not isinstance(content, bytes):
-            raise ImageError(f"{self.name} has no image")
+            raise image_io.ImageError(f"{self.name} has no image")
         return content
 
 
@@ -56,7 +51,7 @@ def is_huggingface_dataset(source: str) -> bool:
     return root.is_dir() and (_is_saved_dataset(root) or bool(_find_parquet_files(root)))
 
 
-def open_huggingface_dataset(source: str) -> Splits:
+def open_huggingface_dataset(source: str) -> dataset.Splits:
     """Open ``hub:NAME``, ``hub:NAME:CONFIG`` or a folder, each with ``#COLUMN`` appended to choose the label column.
 
     The splits ``train``, ``validation`` and ``test`` are ours; a single split of another name is for training. Images
@@ -70,7 +65,9 @@ def open_huggingface_dataset(source: str) -> Splits:
     text, _, column = source.partition("#")
     tables = _load_tables(_import_datasets(source), text)
     splits = {
-        SPLIT_FOLDER_NAMES[name.lower()]: table for name, table in tables.items() if name.lower() in SPLIT_FOLDER_NAMES
+        folders.SPLIT_FOLDER_NAMES[name.lower()]: table
+        for name, table in tables.items()
+        if name.lower() in folders.SPLIT_FOLDER_NAMES
     }
     if not splits:
         if len(tables) != 1:
@@ -85,28 +82,36 @@ def open_huggingface_dataset(source: str) -> Splits:
     feature = features[label_column]
     names = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
     lead = next(split for split in ("train", "val", "test") if split in raw)
-    encoder = LabelEncoder.fit(filter(_has_label, raw[lead]), names, f"its column {label_column}", f"{text} ({lead})")
+    encoder = dataset.LabelEncoder.fit(
+        filter(_has_label, raw[lead]), names, f"its column {label_column}", f"{text} ({lead})"
+    )
     built = {
         split: _build_dataset(splits[split], image_column, labels, encoder, f"{text}, {split}")
         for split, labels in raw.items()
     }
-    return Splits(built.get("train"), built.get("val"), built.get("test"))
+    return dataset.Splits(built.get("train"), built.get("val"), built.get("test"))
 
 
-def _build_dataset(table: Any, column: str, labels: list[RawLabel], encoder: LabelEncoder, source: str) -> ImageDataset:
+def _build_dataset(
+    table: Any, column: str, labels: list[dataset.RawLabel], encoder: dataset.LabelEncoder, source: str
+) -> dataset.ImageDataset:
     images = _disable_decoding(table.select_columns([column]), column)
     items = []
     for number, label in enumerate(labels):
         row = HubRowImage(images, number, source)
         name = f"{number:08}"
         if _has_label(label):
-            items.append(Item(row, encoder.encode(label, row.name), name))
+            items.append(dataset.Item(row, encoder.encode(label, row.name), name))
         else:
-            items.append(Item(UnreadableImage(row.name, f"{row.name} has no label"), encoder.placeholder(), name))
-    return ImageDataset(tuple(items), encoder.labels)
+            items.append(
+                dataset.Item(
+                    image_io.UnreadableImage(row.name, f"{row.name} has no label"), encoder.placeholder(), name
+                )
+            )
+    return dataset.ImageDataset(tuple(items), encoder.labels)
 
 
-def _has_label(label: RawLabel) -> bool:
+def _has_label(label: dataset.RawLabel) -> bool:
     """Datasets on the hub use -1 for labels that are kept secret."""
     return label is not None and label != -1
 
@@ -125,7 +130,7 @@ def _load_tables(library: ModuleType, source: str) -> dict[str, Any]:
     try:
         if source.startswith(HUB_SCHEME):
             name, _, config = source.removeprefix(HUB_SCHEME).partition(":")
-            with _offline_mode(library) if is_offline() else nullcontext():
+            with _offline_mode(library) if cache_dir.is_offline() else nullcontext():
                 found = library.load_dataset(name, config or None)
         elif _is_saved_dataset(Path(source)):
             found = library.load_from_disk(source)
@@ -134,7 +139,7 @@ def _load_tables(library: ModuleType, source: str) -> dict[str, Any]:
     except ValueError as error:  # an unknown config, with the names of the known ones
         raise ValueError(f"{source} cannot be opened: {' '.join(str(error).split())}") from None
     except Exception as error:  # what the library raises has changed with each of its HTTP clients
-        if is_offline() and isinstance(error, ConnectionError):
+        if cache_dir.is_offline() and isinstance(error, ConnectionError):
             raise OSError(f"{source} is not cached and offline mode is on") from None
         raise OSError(f"{source} is not available: {' '.join(str(error).split())}") from None
     return dict(found) if isinstance(found, dict) else {str(found.split or "train"): found}
@@ -167,7 +172,7 @@ def _find_parquet_files(root: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for file in sorted((*root.glob("*.parquet"), *root.glob("data/*.parquet"))):
         start = file.name.lower().split("-")[0].split(".")[0].split("_")[0]
-        found.setdefault(SPLIT_FOLDER_NAMES.get(start, "train"), []).append(os.fspath(file))
+        found.setdefault(folders.SPLIT_FOLDER_NAMES.get(start, "train"), []).append(os.fspath(file))
     return found
 
 

@@ -1,7 +1,5 @@
 """Reading images: a file, bytes or an array becomes RGB, upright, resized and cropped. PIL and numpy only."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Callable

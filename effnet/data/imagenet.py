@@ -4,8 +4,6 @@ The training folders (``train/n01440764/…``) are plain class folders, and the 
 is the order of every published network.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 import re

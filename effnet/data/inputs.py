@@ -1,7 +1,5 @@
 """Inputs of prediction: files, folders, patterns, URLs, videos and standard input, as named images."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,15 +14,13 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from effnet.arch.serde import check_float
-from effnet.data.folders import list_image_files, may_be_image
-from effnet.data.image_io import MAX_IMAGE_BYTES, ImageError, ImageSource, Pixels, too_large_error
-from effnet.data.storage.errors import RetryPolicy
-from effnet.data.storage.remote import RemoteStoreError, is_remote, list_remote_files, read_remote_file
+from effnet.data import folders, image_io
+from effnet.data.storage import errors, remote
 
-NamedImage = tuple[str, ImageSource | ImageError]
+NamedImage = tuple[str, image_io.ImageSource | image_io.ImageError]
 
 STANDARD_INPUT = "standard input"
-RETRY = RetryPolicy(attempts=2)  # of a URL: somebody is waiting
+RETRY = errors.RetryPolicy(attempts=2)  # of a URL: somebody is waiting
 VIDEO_SUFFIXES = frozenset((
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".mts", ".m2ts",
 ))  # fmt: skip
@@ -77,10 +73,10 @@ def list_names(source: str) -> Iterator[str]:
     path = Path(source)
     if source == "-":
         names, message = _list_stdin_names(), f"{STANDARD_INPUT} is empty: pipe in an image, or files one per line"
-    elif is_remote(source):
-        names, message = list_remote_files(source), f"{source} contains no images"
+    elif remote.is_remote(source):
+        names, message = remote.list_remote_files(source), f"{source} contains no images"
     elif path.is_dir():
-        names, message = map(str, list_image_files(path)), f"{source} contains no images"
+        names, message = map(str, folders.list_image_files(path)), f"{source} contains no images"
     elif path.exists():
         return iter([str(path)])
     elif any(sign in source for sign in "*?["):
@@ -96,32 +92,32 @@ def list_names(source: str) -> Iterator[str]:
 def open_named(name: str, interval: float = 1.0) -> Iterator[NamedImage]:
     """Yield (name, image) of a path or URL, or (name, error); of a video its frames."""
     try:
-        if is_remote(name):
+        if remote.is_remote(name):
             yield name, download_image(name, RETRY)
         elif is_video(name) and os.path.exists(name):
             for seconds, frame in read_frames(Path(name), interval):
                 yield f"{name}@{seconds:.1f}s", frame
         else:
             yield name, Path(name)
-    except (ImageError, ImportError, RemoteStoreError) as error:
-        yield name, error if isinstance(error, ImageError) else ImageError(str(error))
+    except (image_io.ImageError, ImportError, remote.RemoteStoreError) as error:
+        yield name, error if isinstance(error, image_io.ImageError) else image_io.ImageError(str(error))
 
 
-def download_image(url: str, retry: RetryPolicy | None = None) -> bytes | ImageError:
+def download_image(url: str, retry: errors.RetryPolicy | None = None) -> bytes | image_io.ImageError:
     """Return the content of an image's URL, or an error. Raises `RemoteStoreError` if a store is unreachable."""
     if is_video(urlsplit(url).path):
-        return ImageError(f"{url} is a video: download it first")
-    return read_remote_file(url, retry)
+        return image_io.ImageError(f"{url} is a video: download it first")
+    return remote.read_remote_file(url, retry)
 
 
 def _glob_image_files(pattern: str) -> Iterator[str]:
     """Yield the files that match, and those in folders that match (with ``**`` they match themselves)."""
     for match in sorted(glob(pattern, recursive=True)):
         if not os.path.isdir(match):
-            if may_be_image(match):
+            if folders.may_be_image(match):
                 yield str(Path(match))
         elif "**" not in pattern:
-            yield from map(str, list_image_files(Path(match)))
+            yield from map(str, folders.list_image_files(Path(match)))
 
 
 # Standard input
@@ -138,8 +134,10 @@ def _is_image(head: bytes) -> bool:
 
 
 def _read_stdin_image(stream: IO[bytes]) -> NamedImage:
-    content = stream.read(MAX_IMAGE_BYTES + 1)
-    return STANDARD_INPUT, too_large_error(STANDARD_INPUT) if len(content) > MAX_IMAGE_BYTES else content
+    content = stream.read(image_io.MAX_IMAGE_BYTES + 1)
+    return STANDARD_INPUT, image_io.too_large_error(STANDARD_INPUT) if len(
+        content
+    ) > image_io.MAX_IMAGE_BYTES else content
 
 
 def _list_stdin_names() -> Iterator[str]:
@@ -148,10 +146,10 @@ def _list_stdin_names() -> Iterator[str]:
         raise ValueError(f"{STANDARD_INPUT} is an image, where a list of names is expected")
     for line in sys.stdin.buffer:
         name = os.fsdecode(line).strip("\r\n")
-        if is_remote(name):
-            yield from list_remote_files(name)
+        if remote.is_remote(name):
+            yield from remote.list_remote_files(name)
         elif os.path.isdir(name):
-            yield from map(str, list_image_files(Path(name)))
+            yield from map(str, folders.list_image_files(Path(name)))
         elif name.strip():
             yield str(Path(name))
 
@@ -164,7 +162,7 @@ def is_video(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 
-def read_frames(path: Path, interval: float) -> Iterator[tuple[float, Pixels]]:
+def read_frames(path: Path, interval: float) -> Iterator[tuple[float, image_io.Pixels]]:
     """Yield (seconds since the start, upright uint8 (H, W, 3)) every ``interval`` seconds, the first frame included.
 
     Raises ``ImportError`` at once if PyAV is not installed; while reading, ``ImageError`` if the file is not a video or
@@ -182,12 +180,12 @@ def _import_av(path: str | Path) -> ModuleType:
     return module
 
 
-def _sample_frames(av: Any, path: Path, interval: float) -> Iterator[tuple[float, Pixels]]:
+def _sample_frames(av: Any, path: Path, interval: float) -> Iterator[tuple[float, image_io.Pixels]]:
     start, taken = None, 0
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise ImageError(f"{path} contains sound but no images")
+                raise image_io.ImageError(f"{path} contains sound but no images")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
@@ -201,6 +199,6 @@ def _sample_frames(av: Any, path: Path, interval: float) -> Iterator[tuple[float
                     upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
                     yield seconds, np.ascontiguousarray(upright)  # (H, W, 3)
     except av.FFmpegError as error:
-        raise ImageError(f"{path} is not a video, or is damaged: {error.strerror}") from None
+        raise image_io.ImageError(f"{path} is not a video, or is damaged: {error.strerror}") from None
     if not taken:
-        raise ImageError(f"{path} has no frames")
+        raise image_io.ImageError(f"{path} has no frames")

@@ -1,7 +1,5 @@
 """Training batches: sampled by seed and epoch alone, augmented in worker processes, shared among ranks."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from effnet.arch.serde import check_int
+from effnet.data import image_io
 from effnet.data.augment import Augment, build_augmentation, stable_seed, temporary_seed
 from effnet.data.cache import DiskCache
 from effnet.data.dataset import ImageDataset, Item
-from effnet.data.image_io import ImageSource
 from effnet.metadata import Preprocess
 from effnet.tasks import task_of
 from effnet.timing.machine import count_cores
@@ -148,7 +146,7 @@ class _AugmentedImages(Dataset[Batch]):
                 row[:] = self.augmentation(self._get_image(index))
         return batch, torch.tensor(indices)
 
-    def _get_image(self, index: int) -> ImageSource:
+    def _get_image(self, index: int) -> image_io.ImageSource:
         item = self.dataset.items[index]
         return self.cache.get_image(item) if self.cache is not None else item.image
 

@@ -1,7 +1,5 @@
 """Ordered thread-pool maps: with bounded prefetch for streams, in chunks for lists."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

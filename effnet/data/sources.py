@@ -1,14 +1,11 @@
 """`open_data`: opens the labeled images of a folder, a table, shards, a hub dataset or a dataset by name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
-from effnet.data.dataset import Splits
-from effnet.data.folders import open_folder
+from effnet.data import dataset, folders
 
 
-def open_data(source: str | Path) -> Splits:
+def open_data(source: str | Path) -> dataset.Splits:
     """Open labeled images.
 
     ``source`` is a folder in one of these layouts:
@@ -36,27 +33,24 @@ def open_data(source: str | Path) -> Splits:
         >>> splits.train.labels.names, len(splits.train)
         (('cat', 'dog'), 1800)
     """
-    from effnet.data.builtin_datasets import BUILTIN_DATASET_NAMES, find_builtin_name, open_builtin_dataset, open_digits
-    from effnet.data.huggingface_datasets import is_huggingface_dataset, open_huggingface_dataset
-    from effnet.data.table import is_table, open_table
-    from effnet.data.webdataset_reader import are_shards, open_shards
+    from effnet.data import builtin_datasets, huggingface_datasets, table, webdataset_reader
 
     text, root = str(source), Path(source)
     if text == "digits":
-        return open_digits()
-    if is_huggingface_dataset(text):
-        return open_huggingface_dataset(text)
-    if are_shards(text):
-        return open_shards(text)
-    name = find_builtin_name(text)
+        return builtin_datasets.open_digits()
+    if huggingface_datasets.is_huggingface_dataset(text):
+        return huggingface_datasets.open_huggingface_dataset(text)
+    if webdataset_reader.are_shards(text):
+        return webdataset_reader.open_shards(text)
+    name = builtin_datasets.find_builtin_name(text)
     if name:
-        return open_builtin_dataset(name, text, open_data)
-    if is_table(text) and not root.is_dir():
-        return open_table(root)
+        return builtin_datasets.open_builtin_dataset(name, text, open_data)
+    if table.is_table(text) and not root.is_dir():
+        return table.open_table(root)
     expected = "a folder with one folder per class, a table (.csv), shards (.tar)"
     if not root.exists():
-        names = ", ".join(BUILTIN_DATASET_NAMES)
+        names = ", ".join(builtin_datasets.BUILTIN_DATASET_NAMES)
         raise ValueError(f"{root} does not exist: use {expected}, hub:NAME, or one of {names}")
     if not root.is_dir():
         raise ValueError(f"{root} is a file: use {expected} or hub:NAME")
-    return open_folder(root)
+    return folders.open_folder(root)

@@ -4,8 +4,6 @@ scikit-learn's ``StratifiedGroupKFold`` is not used: it stratifies by one class 
 values, and its folds depend on the images' order. Here they depend on the seed and the images' names.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Hashable, Sequence

@@ -1,7 +1,5 @@
 """Labeled images from a CSV or TSV file, as competitions hand them out: ``path,label[,fold,group,weight,split]``."""
 
-from __future__ import annotations
-
 import csv
 import logging
 import os

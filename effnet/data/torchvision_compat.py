@@ -5,8 +5,6 @@ The wheel on the package index is built for CUDA. Beside a CPU build of torch it
 need neither: declaring the two schemas first, and only if they are missing, makes the import work.
 """
 
-from __future__ import annotations
-
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path

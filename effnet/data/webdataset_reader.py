@@ -24,15 +24,11 @@ from typing import IO, Any, Literal, NamedTuple
 
 from PIL import Image
 
-from effnet.data.dataset import ImageDataset, Item, LabelEncoder, RawLabel, Splits
+from effnet.data import dataset, image_io, prefetch
 from effnet.data.folders import SPLIT_FOLDER_NAMES
-from effnet.data.image_io import MAX_IMAGE_BYTES, ImageError, UnreadableImage, too_large_error
-from effnet.data.prefetch import prefetch_map
-from effnet.data.storage import remote
+from effnet.data.storage import cache_dir, file_cache, remote
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.data.storage.cache_dir import writable_cache_dir
 from effnet.data.storage.errors import RetryPolicy, describe_error
-from effnet.data.storage.file_cache import cached_file
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 SHARDS_INDEX_FILE = "index.json"  # beside the shards: what their writer says about all of them
@@ -63,7 +59,7 @@ def are_shards(source: str) -> bool:
     return all(map(is_shard, source.split("::")))
 
 
-def open_shards(source: str) -> Splits:
+def open_shards(source: str) -> dataset.Splits:
     """Open the labeled images in shards, local, over HTTP or in a store.
 
     ``source`` is ``photos-{000..031}.tar``, ``photos-*.tar``, one ``.tar``, or several of these separated by ``::``; or
@@ -81,8 +77,8 @@ def open_shards(source: str) -> Splits:
         OSError: if a shard is not available.
     """
     urls = [url for part in source.split("::") for url in _expand_source(part)]
-    shards = list(prefetch_map(Shard.from_url, urls, _PARALLEL_READS))
-    indices = list(prefetch_map(Shard.read_index, shards, _PARALLEL_READS))
+    shards = list(prefetch.prefetch_map(Shard.from_url, urls, _PARALLEL_READS))
+    indices = list(prefetch.prefetch_map(Shard.read_index, shards, _PARALLEL_READS))
     members = [
         _LabeledMember(shard, _split_from_name(shard.url), sample, sample.label)
         for shard, index in zip(shards, indices, strict=True)
@@ -100,22 +96,25 @@ def open_shards(source: str) -> Splits:
     lead = min({member.split for member in members}, key=_SPLIT_NAMES.index)
     names, named_by = _read_class_names(shards[0].url)
     lead_labels = (member.label for member in members if member.split == lead)
-    encoder = LabelEncoder.fit(lead_labels, names, named_by, f"{source} ({lead})")
-    items: dict[str, list[Item]] = {}
+    encoder = dataset.LabelEncoder.fit(lead_labels, names, named_by, f"{source} ({lead})")
+    items: dict[str, list[dataset.Item]] = {}
     for member in members:
         items.setdefault(member.split, []).append(_build_item(member, encoder))
     for shard, index in zip(shards, indices, strict=True):
         if index.error:
-            rest = Item(UnreadableImage(shard.url, index.error), encoder.placeholder(), shard.url)
+            rest = dataset.Item(image_io.UnreadableImage(shard.url, index.error), encoder.placeholder(), shard.url)
             items.setdefault(_split_from_name(shard.url), []).append(rest)
-    return Splits(
-        *(ImageDataset(tuple(items[split]), encoder.labels) if split in items else None for split in _SPLIT_NAMES)
+    return dataset.Splits(
+        *(
+            dataset.ImageDataset(tuple(items[split]), encoder.labels) if split in items else None
+            for split in _SPLIT_NAMES
+        )
     )
 
 
 def read_shard_images(
     shard: str, start: int = 0, retry: RetryPolicy | None = None
-) -> Iterator[tuple[str, bytes | ImageError]]:
+) -> Iterator[tuple[str, bytes | image_io.ImageError]]:
     """Yield (``shard.tar/member.jpg``, its bytes) of every image from number ``start`` on, in one pass.
 
     The shard may be compressed and is never held as a whole. If it is truncated, damaged or unreachable, the last pair
@@ -135,13 +134,13 @@ def read_shard_images(
         yield shard, truncated_shard_error(shard, number, error)
         return
     if not number:
-        yield shard, ImageError(f"{shard} contains no images")
+        yield shard, image_io.ImageError(f"{shard} contains no images")
 
 
 # Tar archives
 
 
-class TruncatedShardError(ImageError):
+class TruncatedShardError(image_io.ImageError):
     """A shard could not be read to its end; what follows the members before is not known."""
 
 
@@ -194,9 +193,9 @@ def _open_stream(shard: str, retry: RetryPolicy | None) -> IO[bytes]:
     return open(shard, "rb")
 
 
-def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: str) -> bytes | ImageError:
-    if member.size > MAX_IMAGE_BYTES:
-        return too_large_error(f"{shard}/{member.name}")
+def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: str) -> bytes | image_io.ImageError:
+    if member.size > image_io.MAX_IMAGE_BYTES:
+        return image_io.too_large_error(f"{shard}/{member.name}")
     content = archive.extractfile(member)
     assert content is not None, member.name
     return content.read()
@@ -216,7 +215,7 @@ class ShardSample(NamedTuple):
     name: str
     offset: int
     size: int
-    label: RawLabel
+    label: dataset.RawLabel
 
 
 @dataclass(frozen=True)
@@ -253,7 +252,7 @@ class Shard:
 
     def local_path(self) -> Path:
         """Return its path on this disk, downloaded if need be. Raises ``OSError`` if that fails."""
-        return cached_file(self.url, self.version) if remote.is_remote(self.url) else Path(self.url)
+        return file_cache.cached_file(self.url, self.version) if remote.is_remote(self.url) else Path(self.url)
 
     def read_index(self) -> ShardIndex:
         """Return its index: as its writer left it beside the shard, as cached, or by scanning the shard now.
@@ -263,7 +262,7 @@ class Shard:
         if not self.url.lower().partition("?")[0].endswith(".tar"):
             raise ValueError(f"{self.url} is compressed, so that its members cannot be found: unpack it to .tar")
         digest = sha256(f"{self.url} {self.version}".encode()).hexdigest()[:32]
-        cached = writable_cache_dir() / "shards" / f"{digest}.json"
+        cached = cache_dir.writable_cache_dir() / "shards" / f"{digest}.json"
         index = _parse_index(self._read_index_beside()) or _parse_index(_read_if_exists(cached))
         if index is None:
             index = scan_shard(self.local_path(), self.url)
@@ -303,9 +302,9 @@ class ShardMember:
                 file.seek(self.offset)
                 content = file.read(self.size)
                 if len(content) < self.size:
-                    raise ImageError(f"{self.name} is incomplete: the shard has become shorter")
+                    raise image_io.ImageError(f"{self.name} is incomplete: the shard has become shorter")
                 return content
-        raise ImageError(f"{self.name} cannot be read: the shard no longer exists")
+        raise image_io.ImageError(f"{self.name} cannot be read: the shard no longer exists")
 
 
 def scan_shard(path: Path, url: str) -> ShardIndex:
@@ -314,7 +313,7 @@ def scan_shard(path: Path, url: str) -> ShardIndex:
     Members belong together if their names differ only behind the first point of the last part, as WebDataset has it.
     """
     images: dict[str, ShardSample] = {}
-    labels: dict[str, tuple[int, RawLabel]] = {}
+    labels: dict[str, tuple[int, dataset.RawLabel]] = {}
     error = ""
     size = path.stat().st_size
     try:
@@ -330,13 +329,16 @@ def scan_shard(path: Path, url: str) -> ShardIndex:
 
 
 def _record_member(
-    member: tarfile.TarInfo, file: IO[bytes], images: dict[str, ShardSample], labels: dict[str, tuple[int, RawLabel]]
+    member: tarfile.TarInfo,
+    file: IO[bytes],
+    images: dict[str, ShardSample],
+    labels: dict[str, tuple[int, dataset.RawLabel]],
 ) -> None:
     """Enter ``member`` into ``images`` or ``labels``, if it is one of these."""
     name = basename(member.name)
     stem, _, extension = name.partition(".")
     key, extension = member.name[: len(member.name) - len(name)] + stem, extension.lower()
-    if is_image_member(member) and member.size <= MAX_IMAGE_BYTES:
+    if is_image_member(member) and member.size <= image_io.MAX_IMAGE_BYTES:
         if key not in images or ("." in images[key].name[len(key) + 1 :] and "." not in extension):
             images[key] = ShardSample(member.name, member.offset_data, member.size, None)
     elif member.isreg() and extension in _LABEL_EXTENSIONS and member.size <= _MAX_LABEL_BYTES:
@@ -348,7 +350,7 @@ def _record_member(
                 labels[key] = rank, label
 
 
-def _parse_label(content: bytes, extension: str) -> RawLabel:
+def _parse_label(content: bytes, extension: str) -> dataset.RawLabel:
     text = content.decode("utf-8", "replace").strip()
     if extension == "json":
         try:
@@ -389,15 +391,17 @@ class _LabeledMember(NamedTuple):
     shard: Shard
     split: str
     sample: ShardSample
-    label: RawLabel
+    label: dataset.RawLabel
 
 
-def _build_item(member: _LabeledMember, encoder: LabelEncoder) -> Item:
+def _build_item(member: _LabeledMember, encoder: dataset.LabelEncoder) -> dataset.Item:
     file, offset, size, _ = member.sample
     full_name, name = f"{member.shard.url}/{file}", f"{basename(member.shard.url)}/{file}"
     if member.label is None:
-        return Item(UnreadableImage(full_name, f"{full_name} has no label beside it"), encoder.placeholder(), name)
-    return Item(ShardMember(member.shard, file, offset, size), encoder.encode(member.label, full_name), name)
+        return dataset.Item(
+            image_io.UnreadableImage(full_name, f"{full_name} has no label beside it"), encoder.placeholder(), name
+        )
+    return dataset.Item(ShardMember(member.shard, file, offset, size), encoder.encode(member.label, full_name), name)
 
 
 def expand_braces(source: str) -> list[str]:

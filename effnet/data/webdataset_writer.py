@@ -1,7 +1,5 @@
 """Writes labeled images as WebDataset shards, which are read sequentially from a disk or a store."""
 
-from __future__ import annotations
-
 import io
 import json
 import tarfile
@@ -16,11 +14,9 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from effnet.arch.serde import check_float, check_int
+from effnet.data import image_io, prefetch, webdataset_reader
 from effnet.data.dataset import ImageDataset, Item, Splits
-from effnet.data.image_io import ImageError, LazyImage, read_image
-from effnet.data.prefetch import prefetch_map
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.data.webdataset_reader import CLASS_NAMES_FILE, INDEX_SUFFIX, SHARDS_INDEX_FILE, ShardIndex, ShardSample
 
 ShardProgress = Callable[[str, int, int], None]  # (split, images done, images in all)
 
@@ -79,7 +75,7 @@ def write_shards(
         "images": _fingerprint(splits.available),
     }
     if _is_complete(out, plan):
-        index = json.loads((out / SHARDS_INDEX_FILE).read_text(encoding="utf-8"))
+        index = json.loads((out / webdataset_reader.SHARDS_INDEX_FILE).read_text(encoding="utf-8"))
         return _summarize(index, already_complete=True)
     shards: list[dict[str, Any]] = []
     skipped: list[str] = []
@@ -95,9 +91,9 @@ def write_shards(
         "plan": plan, "classes": labels.names, "task": labels.task, "counts": counts, "shards": shards,
         "skipped": skipped,
     }  # fmt: skip
-    with atomic_write(out / CLASS_NAMES_FILE) as temporary:
+    with atomic_write(out / webdataset_reader.CLASS_NAMES_FILE) as temporary:
         temporary.write_text("".join(f"{name}\n" for name in labels.names), encoding="utf-8")
-    with atomic_write(out / SHARDS_INDEX_FILE) as temporary:  # last: where it exists, everything does
+    with atomic_write(out / webdataset_reader.SHARDS_INDEX_FILE) as temporary:  # last: where it exists, everything does
         temporary.write_text(json.dumps(index, ensure_ascii=False, indent=1), encoding="utf-8")
     for note in (*out.glob(".*.done.json"), *out.glob(".*.part"), out / _PLAN_FILE):
         note.unlink(missing_ok=True)
@@ -106,16 +102,16 @@ def write_shards(
 
 def _is_complete(out: Path, plan: dict[str, Any]) -> bool:
     """Return whether all of ``plan`` is written; store it in an empty folder. Raises ``ValueError`` for other files."""
-    for name in (SHARDS_INDEX_FILE, _PLAN_FILE):
+    for name in (webdataset_reader.SHARDS_INDEX_FILE, _PLAN_FILE):
         if (out / name).is_file():
             try:
                 content = json.loads((out / name).read_text(encoding="utf-8"))
-                same = (content["plan"] if name == SHARDS_INDEX_FILE else content) == plan
+                same = (content["plan"] if name == webdataset_reader.SHARDS_INDEX_FILE else content) == plan
             except (ValueError, KeyError, TypeError):
                 same = False
             if not same:
                 raise ValueError(f"{out} has shards of other images or with other options: use another folder")
-            return name == SHARDS_INDEX_FILE
+            return name == webdataset_reader.SHARDS_INDEX_FILE
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: use a new folder for the shards")
     with atomic_write(out / _PLAN_FILE) as temporary:
@@ -139,7 +135,7 @@ def _write_split(
         summary = json.loads(note.read_text(encoding="utf-8"))
         yield summary
         done, number = summary["end"], number + 1
-    encoded = prefetch_map(lambda item: _encode_item(item, plan["max_short_side"]), items[done:])
+    encoded = prefetch.prefetch_map(lambda item: _encode_item(item, plan["max_short_side"]), items[done:])
     files = zip(items[done:], encoded, strict=True)
     while done < len(items):
         name = f"{split}-{number:06}.tar"
@@ -149,7 +145,7 @@ def _write_split(
             with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as archive:
                 for item, content in files:
                     done += 1
-                    if isinstance(content, ImageError):
+                    if isinstance(content, image_io.ImageError):
                         if strict:
                             raise content
                         skipped.append(str(content))
@@ -165,8 +161,8 @@ def _write_split(
             "name": name, "images": len(samples), "bytes": size, "begin": begin, "end": done, "skipped": skipped,
             "counts": counts.tolist(),
         }  # fmt: skip
-        with atomic_write(out / f"{name}{INDEX_SUFFIX}") as temporary:
-            temporary.write_text(ShardIndex(size, samples).to_json(), encoding="utf-8")
+        with atomic_write(out / f"{name}{webdataset_reader.INDEX_SUFFIX}") as temporary:
+            temporary.write_text(webdataset_reader.ShardIndex(size, samples).to_json(), encoding="utf-8")
         with atomic_write(_note_path(out, split, number)) as temporary:
             temporary.write_text(json.dumps(summary, ensure_ascii=False), encoding="utf-8")
         yield summary
@@ -178,14 +174,16 @@ def _note_path(out: Path, split: str, number: int) -> Path:
     return out / f".{split}-{number:06}.done.json"
 
 
-def _add_sample(archive: tarfile.TarFile, key: str, item: Item, content: bytes, extension: str) -> ShardSample:
+def _add_sample(
+    archive: tarfile.TarFile, key: str, item: Item, content: bytes, extension: str
+) -> webdataset_reader.ShardSample:
     """Add an image and its label; return the entry for the index."""
     label = item.label if isinstance(item.label, int) else list(item.label)
     offset = _add_file(archive, f"{key}.{extension}", content)
     if isinstance(label, int):
         _add_file(archive, f"{key}.cls", str(label).encode())
     _add_file(archive, f"{key}.json", json.dumps({"label": label, "name": item.name}, ensure_ascii=False).encode())
-    return ShardSample(f"{key}.{extension}", offset, len(content), label)
+    return webdataset_reader.ShardSample(f"{key}.{extension}", offset, len(content), label)
 
 
 def _add_file(archive: tarfile.TarFile, name: str, content: bytes) -> int:
@@ -197,26 +195,26 @@ def _add_file(archive: tarfile.TarFile, name: str, content: bytes) -> int:
     return offset
 
 
-def _encode_item(item: Item, max_short_side: int | None) -> tuple[bytes, str] | ImageError:
+def _encode_item(item: Item, max_short_side: int | None) -> tuple[bytes, str] | image_io.ImageError:
     """Return the bytes of an image file and its extension, or why there are none."""
     source = item.image
     if isinstance(source, np.ndarray):
-        return _encode(_shrink(read_image(source), max_short_side), "PNG"), "png"
+        return _encode(_shrink(image_io.read_image(source), max_short_side), "PNG"), "png"
     name = str(source) if isinstance(source, Path) else source.name
     try:
-        content = source.read() if isinstance(source, LazyImage) else source.read_bytes()
-    except ImageError as error:
+        content = source.read() if isinstance(source, image_io.LazyImage) else source.read_bytes()
+    except image_io.ImageError as error:
         return error
     except OSError as error:
-        if isinstance(source, LazyImage):  # a store is unreachable: the image is not to blame
+        if isinstance(source, image_io.LazyImage):  # a store is unreachable: the image is not to blame
             raise
-        return ImageError(f"{name} cannot be opened: {error.strerror}")
+        return image_io.ImageError(f"{name} cannot be opened: {error.strerror}")
     try:
-        image = read_image(content, None if max_short_side else (1, 1))
+        image = image_io.read_image(content, None if max_short_side else (1, 1))
         with Image.open(io.BytesIO(content)) as file:
             format = file.format or ""
-    except ImageError as error:
-        return ImageError(str(error).replace("the given file", name, 1))
+    except image_io.ImageError as error:
+        return image_io.ImageError(str(error).replace("the given file", name, 1))
     if max_short_side is not None and min(image.size) > max_short_side:
         return _encode(_shrink(image, max_short_side), "JPEG", quality=_JPEG_QUALITY), "jpg"
     return content, _FILE_EXTENSIONS.get(format, format.lower())

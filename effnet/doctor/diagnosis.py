@@ -1,7 +1,5 @@
 """Results of the doctor: findings with remedies, and every configuration that was tried."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """`diagnose`: checks of the weights first, then trials on a balanced sample of the images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -10,10 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from effnet.arch.serde import check_int
-from effnet.data import ImageDataset, ImageError, Item, check_images, open_data, read_image
-from effnet.data.inputs import open_inputs
-from effnet.doctor import hypotheses, weight_checks
-from effnet.doctor.diagnosis import Configuration, Diagnosis, Finding
+from effnet.data import ImageDataset, ImageError, Item, check_images, inputs, open_data, read_image
+from effnet.doctor import diagnosis, hypotheses, weight_checks
 from effnet.doctor.search import ConfigurationSearch
 from effnet.evaluation.evaluator import pick_split
 from effnet.metadata import Labels
@@ -35,7 +31,7 @@ def diagnose(
     split: str | None = None,
     device: str | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Diagnosis:
+) -> diagnosis.Diagnosis:
     """Find what makes a model's accuracy silently low, and what to do about it.
 
     Without data only the weights and labels are checked. With unlabeled images (a folder without class folders, a
@@ -62,10 +58,10 @@ def diagnose(
     """
     check_int("max_images", max_images, MIN_IMAGES)
     network = model if isinstance(model, EfficientNet) else load(model)
-    configuration = Configuration(network.preprocess, network.numerics)
+    configuration = diagnosis.Configuration(network.preprocess, network.numerics)
     findings = tuple(weight_checks.check_weights(network))
     if data is None or any(finding.code == "not-finite" for finding in findings):
-        return Diagnosis((*findings, *weight_checks.find_unusual(network)), configuration)
+        return diagnosis.Diagnosis((*findings, *weight_checks.find_unusual(network)), configuration)
     require_rgb(network.channels)
     sample = sample_images(network, data, max_images, seed, split)
     configuration = replace(configuration, label_order=tuple(range(len(sample.names))))
@@ -81,7 +77,7 @@ def diagnose(
         if has_statistics:
             search.search_by_stem()
         findings = (*findings, *weight_checks.find_unusual(network))
-    return Diagnosis(
+    return diagnosis.Diagnosis(
         (*search.findings, *sample.findings, *findings),
         search.configuration,
         tuple(search.trials),
@@ -102,7 +98,7 @@ class SampledImages:
     skipped: tuple[str, ...]  # error messages of images that could not be read
     names: tuple[str, ...] = ()  # the model's labels, or if it has none the data's
     labels: hypotheses.IntArray | None = None  # (N,) indices into `names`; None if the images are unlabeled
-    findings: tuple[Finding, ...] = ()  # what does not match between the labels of model and data
+    findings: tuple[diagnosis.Finding, ...] = ()  # what does not match between the labels of model and data
 
 
 def sample_images(
@@ -156,7 +152,7 @@ def _open_unlabeled(data: ImageDataset | str | Path) -> ImageDataset:
 
 
 def _iter_items(data: str | Path) -> Iterator[Item]:
-    for name, image in open_inputs([data]):
+    for name, image in inputs.open_inputs([data]):
         if isinstance(image, (str, Path)):
             yield Item(Path(image), 0, name)
         elif not isinstance(image, ImageError):
@@ -165,7 +161,7 @@ def _iter_items(data: str | Path) -> Iterator[Item]:
 
 def _match_labels(
     network: EfficientNet, dataset: ImageDataset
-) -> tuple[tuple[str, ...], list[int], tuple[Finding, ...]]:
+) -> tuple[tuple[str, ...], list[int], tuple[diagnosis.Finding, ...]]:
     """Return the model's labels, the index among them of each class of the data (−1: none), and what does not match."""
     known, classes, outputs = network.labels.names[: network.classes], dataset.labels.names, network.classes
     if not known:

@@ -1,16 +1,13 @@
 """Repairing a model: applying the configuration that the doctor found best."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from effnet.data import ImageDataset
+from effnet.doctor import examination, search
 from effnet.doctor.diagnosis import Diagnosis
-from effnet.doctor.examination import DEFAULT_IMAGES, sample_images
-from effnet.doctor.search import apply_configuration, recompute_statistics
 from effnet.metadata import Labels
 from effnet.net import EfficientNet
 from effnet.runtime.torch import select_device
@@ -22,7 +19,7 @@ def repair_model(
     model: EfficientNet,
     diagnosis: Diagnosis,
     data: ImageDataset | str | Path | None = None,
-    max_images: int = DEFAULT_IMAGES,
+    max_images: int = examination.DEFAULT_IMAGES,
     seed: int = 0,
     split: str | None = None,
 ) -> EfficientNet:
@@ -45,13 +42,13 @@ def repair_model(
         >>> effnet.save(repair_model(model, diagnose(model, "photos"), "photos"), "repaired.safetensors")
     """
     best = diagnosis.best
-    repaired = apply_configuration(model, best)
+    repaired = search.apply_configuration(model, best)
     repaired.load_state_dict({name: tensor.clone() for name, tensor in repaired.state_dict().items()}, assign=True)
     if best.recomputed_statistics:
         if data is None:
             raise ValueError("batch-norm statistics have to be recomputed: pass the images")
-        sample = sample_images(repaired, data, max_images, seed, split)
-        recompute_statistics(repaired, best, sample.dataset, select_device("cpu"))
+        sample = examination.sample_images(repaired, data, max_images, seed, split)
+        search.recompute_statistics(repaired, best, sample.dataset, select_device("cpu"))
     preprocess = best.preprocess
     if best.bgr:
         stem = repaired.stem.conv

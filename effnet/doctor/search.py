@@ -14,18 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from effnet.data import ImageDataset
-from effnet.data.image_io import read_image, resize_and_crop
-from effnet.data.prefetch import prefetch_map
-from effnet.data.preprocessing import normalize
-from effnet.doctor import hypotheses
-from effnet.doctor.diagnosis import Configuration, ConfigurationTrial, Finding
+from effnet.data import ImageDataset, image_io, prefetch, preprocessing
+from effnet.doctor import diagnosis, hypotheses
 from effnet.doctor.hypotheses import Hypothesis, IntArray, LikelihoodScore
-from effnet.net import EfficientNet
-from effnet.net.surgery import fold_batch_norm
+from effnet.net import EfficientNet, surgery
 from effnet.tasks import Float64Array
-from effnet.weights.conversion import drop_batch_counters
-from effnet.weights.loading import build_network
+from effnet.weights import conversion, loading
 
 MAX_ROUNDS = 4  # causes that are searched for, one on top of the other
 GIVE_UP_AFTER_IMAGES = 48  # if a configuration is clearly worse by then
@@ -54,10 +48,10 @@ class ConfigurationSearch:
     dataset: ImageDataset
     device: torch.device
     progress: Progress | None
-    configuration: Configuration
+    configuration: diagnosis.Configuration
     has_statistics: bool  # whether batch norm has statistics to compare with
-    findings: list[Finding] = field(default_factory=list)
-    trials: list[ConfigurationTrial] = field(default_factory=list)
+    findings: list[diagnosis.Finding] = field(default_factory=list)
+    trials: list[diagnosis.ConfigurationTrial] = field(default_factory=list)
 
     def search_by_stem(self) -> None:
         """Search without labels, for the causes that the stem's statistics can show."""
@@ -66,9 +60,9 @@ class ConfigurationSearch:
             configurations = [self.configuration, *(change.configuration for change in changes)]
             old, *new = measure(self.model, configurations, self.dataset, self.device, True, progress=self.progress)
             if number == 1:
-                self.trials.append(ConfigurationTrial(1, "", "as it is", old.images, old.shift))
+                self.trials.append(diagnosis.ConfigurationTrial(1, "", "as it is", old.images, old.shift))
             self.trials += [
-                ConfigurationTrial(number, change.code, change.description, measured.images, measured.shift)
+                diagnosis.ConfigurationTrial(number, change.code, change.description, measured.images, measured.shift)
                 for change, measured in zip(changes, new, strict=True)
             ]
             closest, measured = min(zip(changes, new, strict=True), key=lambda pair: pair[1].shift)
@@ -203,10 +197,10 @@ def _pick_most_likely(candidates: list[_RatedHypothesis]) -> _RatedHypothesis:
     return next(each for each in candidates if hypotheses.compare_scores(best.score, each.score).sigmas < max_sigmas)
 
 
-def _to_trial(number: int, rated: _RatedHypothesis, old: LikelihoodScore) -> ConfigurationTrial:
+def _to_trial(number: int, rated: _RatedHypothesis, old: LikelihoodScore) -> diagnosis.ConfigurationTrial:
     change, score = rated.hypothesis, rated.score
     gain = hypotheses.compare_scores(score, old)
-    return ConfigurationTrial(
+    return diagnosis.ConfigurationTrial(
         number,
         change.code if change else "",
         change.description if change else "as it is",
@@ -228,7 +222,7 @@ def _to_trial(number: int, rated: _RatedHypothesis, old: LikelihoodScore) -> Con
 class Measurement:
     """What was measured of one configuration so far."""
 
-    configuration: Configuration
+    configuration: diagnosis.Configuration
     logit_batches: list[Float64Array] = field(default_factory=list)
     means: list[Tensor] = field(default_factory=list)  # of the stem's convolution, (images, channels)
     squares: list[Tensor] = field(default_factory=list)
@@ -262,7 +256,7 @@ class Measurement:
 
 def measure(
     model: EfficientNet,
-    configurations: Sequence[Configuration],
+    configurations: Sequence[diagnosis.Configuration],
     dataset: ImageDataset,
     device: torch.device,
     stem_only: bool = False,
@@ -299,12 +293,12 @@ def measure(
 
 
 def _decode_batches(dataset: ImageDataset) -> Iterator[list[Image.Image]]:
-    images = prefetch_map(read_image, (item.image for item in dataset.items))
+    images = prefetch.prefetch_map(image_io.read_image, (item.image for item in dataset.items))
     while batch := list(islice(images, BATCH_SIZE)):
         yield batch
 
 
-def _network_key(configuration: Configuration) -> tuple[object, ...]:
+def _network_key(configuration: diagnosis.Configuration) -> tuple[object, ...]:
     """Return what configurations must have in common to be computed by one network."""
     return (configuration.numerics, configuration if configuration.recomputed_statistics else None)
 
@@ -313,7 +307,7 @@ class _MeasuredNetwork:
     """The network with a configuration's numerics: its stem for the statistics, all of it, folded, for the logits."""
 
     def __init__(
-        self, model: EfficientNet, configuration: Configuration, dataset: ImageDataset, device: torch.device
+        self, model: EfficientNet, configuration: diagnosis.Configuration, dataset: ImageDataset, device: torch.device
     ) -> None:
         network = apply_configuration(model, configuration, device)
         if configuration.recomputed_statistics:
@@ -321,7 +315,7 @@ class _MeasuredNetwork:
         norm = network.stem.norm
         assert isinstance(norm, nn.BatchNorm2d)
         self.stem, self.norm = network.stem.conv, norm
-        self.folded = fold_batch_norm(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.folded = surgery.fold_batch_norm(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def add(self, measurement: Measurement, x: Tensor, stem_only: bool) -> None:
         with torch.inference_mode():
@@ -333,27 +327,29 @@ class _MeasuredNetwork:
                 measurement.logit_batches.append(self.folded(x).double().cpu().numpy())
 
 
-def _network_input(images: Sequence[Image.Image], configuration: Configuration, device: torch.device) -> Tensor:
+def _network_input(
+    images: Sequence[Image.Image], configuration: diagnosis.Configuration, device: torch.device
+) -> Tensor:
     """Return decoded images as the network gets them: float32 (N, 3, H, W)."""
-    pixels = np.stack([resize_and_crop(image, configuration.preprocess) for image in images])  # (N, H, W, 3)
+    pixels = np.stack([image_io.resize_and_crop(image, configuration.preprocess) for image in images])  # (N, H, W, 3)
     x = torch.from_numpy(pixels).to(device)
     if configuration.bgr:
         x = x.flip(-1)
-    return normalize(x.float() / 255 if configuration.rescaled_twice else x, configuration.preprocess)
+    return preprocessing.normalize(x.float() / 255 if configuration.rescaled_twice else x, configuration.preprocess)
 
 
 def apply_configuration(
-    model: EfficientNet, configuration: Configuration, device: torch.device | None = None
+    model: EfficientNet, configuration: diagnosis.Configuration, device: torch.device | None = None
 ) -> EfficientNet:
     """Return the network with other numerics and preprocessing, in evaluation mode; it shares the model's weights."""
-    state = drop_batch_counters(model.state_dict())
+    state = conversion.drop_batch_counters(model.state_dict())
     tensors = {name: tensor.to(device or tensor.device) for name, tensor in state.items()}
     numerics, preprocess = configuration.numerics, configuration.preprocess
-    return build_network(replace(model.metadata, numerics=numerics, preprocess=preprocess), tensors)
+    return loading.build_network(replace(model.metadata, numerics=numerics, preprocess=preprocess), tensors)
 
 
 def recompute_statistics(
-    network: EfficientNet, configuration: Configuration, dataset: ImageDataset, device: torch.device
+    network: EfficientNet, configuration: diagnosis.Configuration, dataset: ImageDataset, device: torch.device
 ) -> None:
     """Recompute the batch-norm statistics in place: means over the batches of ``dataset``."""
     norms = [norm for norm in network.modules() if isinstance(norm, nn.BatchNorm2d)]

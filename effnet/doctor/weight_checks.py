@@ -1,27 +1,27 @@
 """Checks without images: damaged weights, statistics that were never measured, labels that do not match."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from math import sqrt
 
 from torch import Tensor, nn
 
-from effnet.doctor.diagnosis import Finding
-from effnet.doctor.hypotheses import same_normalization
+from effnet.doctor import diagnosis, hypotheses
 from effnet.net import EfficientNet
-from effnet.weights.conversion import drop_batch_counters
-from effnet.weights.default_preprocessing import default_preprocess
+from effnet.weights import conversion, default_preprocessing
 
 DEAD_CHANNEL_SCALE = 1e-8  # batch-norm weight or variance below which a channel is constant
 _MAX_LISTED_LAYERS = 3
 
 
-def check_weights(model: EfficientNet) -> Iterator[Finding]:
+def check_weights(model: EfficientNet) -> Iterator[diagnosis.Finding]:
     """Yield what is wrong with the weights and the labels."""
-    damaged = [name for name, tensor in drop_batch_counters(model.state_dict()).items() if not tensor.isfinite().all()]
+    damaged = [
+        name
+        for name, tensor in conversion.drop_batch_counters(model.state_dict()).items()
+        if not tensor.isfinite().all()
+    ]
     if damaged:
-        yield Finding(
+        yield diagnosis.Finding(
             "not-finite",
             "wrong",
             f"{_join_names(damaged)} contain NaN or Inf",
@@ -50,7 +50,7 @@ def _norm_tensors(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]
     return norm.running_mean, norm.running_var, norm.weight.detach(), norm.bias.detach()
 
 
-def _check_statistics(model: EfficientNet) -> Iterator[Finding]:
+def _check_statistics(model: EfficientNet) -> Iterator[diagnosis.Finding]:
     negative, initial, dead = [], [], []
     norms = _batch_norms(model)
     for name, norm in norms:
@@ -65,7 +65,7 @@ def _check_statistics(model: EfficientNet) -> Iterator[Finding]:
         elif constant.float().mean() > 0.5 and not is_initial:
             dead.append(name)
     if negative:
-        yield Finding(
+        yield diagnosis.Finding(
             "negative-variance",
             "wrong",
             f"batch norm has negative variances in {_join_names(negative)}",
@@ -74,7 +74,7 @@ def _check_statistics(model: EfficientNet) -> Iterator[Finding]:
         )
     if initial:
         all_initial = len(initial) == len(norms)
-        yield Finding(
+        yield diagnosis.Finding(
             "never-measured",
             "wrong",
             f"{'every batch norm' if all_initial else _join_names(initial)} still has mean 0 and the same variance for "
@@ -84,7 +84,7 @@ def _check_statistics(model: EfficientNet) -> Iterator[Finding]:
             {"layers": len(initial), "of": len(norms)},
         )
     if dead:
-        yield Finding(
+        yield diagnosis.Finding(
             "dead-channels",
             "suspect",
             f"more than half of the channels are constant in {_join_names(dead)}",
@@ -93,14 +93,14 @@ def _check_statistics(model: EfficientNet) -> Iterator[Finding]:
         )
 
 
-def _check_classifier(model: EfficientNet) -> Iterator[Finding]:
+def _check_classifier(model: EfficientNet) -> Iterator[diagnosis.Finding]:
     if not isinstance(model.classifier, nn.Linear):
         return
     weight, bias = model.classifier.weight.detach(), model.classifier.bias.detach()
     bound = 1 / sqrt(model.classes)
     uniform = abs(float(weight.std()) * sqrt(3) / bound - 1) < 0.05 and float(weight.abs().max()) <= bound * (1 + 1e-6)
     if not bias.any() and (uniform or not weight.any()):
-        yield Finding(
+        yield diagnosis.Finding(
             "untrained-head",
             "wrong",
             f"the classifier of {model.classes} classes has random weights and no bias: it was never trained",
@@ -109,7 +109,7 @@ def _check_classifier(model: EfficientNet) -> Iterator[Finding]:
         )
 
 
-def _check_labels(model: EfficientNet) -> Iterator[Finding]:
+def _check_labels(model: EfficientNet) -> Iterator[diagnosis.Finding]:
     labels, outputs = len(model.labels.names), model.classes
     if not labels or labels == outputs:
         return
@@ -117,17 +117,17 @@ def _check_labels(model: EfficientNet) -> Iterator[Finding]:
     if outputs == labels + 1:
         observation += ": the first output may be a background class"
         remedy = 'put "background" before the labels, if labeled images show that each belongs to the next output'
-        yield Finding("labels-shifted", "suspect", observation, remedy, evidence)
+        yield diagnosis.Finding("labels-shifted", "suspect", observation, remedy, evidence)
     else:
         remedy = "use the labels of these weights, one per output"
-        yield Finding("labels-count", "wrong", observation, remedy, evidence)
+        yield diagnosis.Finding("labels-count", "wrong", observation, remedy, evidence)
 
 
-def find_unusual(model: EfficientNet) -> Iterator[Finding]:
+def find_unusual(model: EfficientNet) -> Iterator[diagnosis.Finding]:
     """Yield differences from the architecture's official weights: not wrong, but where to look first."""
-    current, official, name = model.preprocess, default_preprocess(model.arch), model.arch.name
+    current, official, name = model.preprocess, default_preprocessing.default_preprocess(model.arch), model.arch.name
     mean, std = current.mean, current.std
-    if len(mean) == len(official.mean) and not same_normalization(mean, std, official.mean, official.std):
+    if len(mean) == len(official.mean) and not hypotheses.same_normalization(mean, std, official.mean, official.std):
         yield _make_remark(
             "mean-std",
             f"mean {_format_values(mean)}, std {_format_values(std)}; official {name}: "
@@ -145,8 +145,8 @@ def find_unusual(model: EfficientNet) -> Iterator[Finding]:
         )
 
 
-def _make_remark(code: str, observation: str) -> Finding:
-    return Finding(f"unusual-{code}", "remark", observation, "try labeled images: effnet doctor MODEL DATA")
+def _make_remark(code: str, observation: str) -> diagnosis.Finding:
+    return diagnosis.Finding(f"unusual-{code}", "remark", observation, "try labeled images: effnet doctor MODEL DATA")
 
 
 def _format_values(values: tuple[float, ...]) -> str:

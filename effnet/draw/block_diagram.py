@@ -1,40 +1,11 @@
 """Diagram of one block: its operations, the shape on every arrow, counts, and the conditions for each of its parts."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from math import ceil
 
-from effnet.arch import Arch, Layer, Operation, count, operations
-from effnet.arch.counting import Size
-from effnet.arch.serde import check_size
+from effnet.arch import Arch, Layer, Operation, count, counting, operations, serde
 from effnet.arch.spec import BLOCK_KINDS, block_layer
-from effnet.draw import network_summary
-from effnet.draw.diagram import (
-    GREEN,
-    GREY,
-    INK,
-    OPERATION_COLORS,
-    PINK,
-    Box,
-    Diagram,
-    Group,
-    Item,
-    Line,
-    Rect,
-    Scene,
-    Text,
-    centered_text,
-)
-from effnet.draw.font import wrap_text
-from effnet.draw.formatting import (
-    ACTIVATION_NAMES,
-    describe_operation,
-    format_shape,
-    format_si,
-    operation_kind,
-    operator_name,
-)
+from effnet.draw import diagram, font, formatting, network_summary
 
 DRAWABLE_KINDS = (*BLOCK_KINDS, "squeeze_excite")
 _DEFAULT_EXPAND = {"mbconv": 6, "fused": 4, "squeeze_excite": 1}  # that of most stages
@@ -69,7 +40,9 @@ class BlockSpec:
         for operation in operations(self.layer):
             size = (ceil(size[0] / operation.stride), ceil(size[1] / operation.stride))
             pairs.append((operation, (1, 1) if operation.pooled else size))
-        return tuple(pair for pair in pairs if not self.part or operation_kind(pair[0]) in ("reduce", "excite"))
+        return tuple(
+            pair for pair in pairs if not self.part or formatting.operation_kind(pair[0]) in ("reduce", "excite")
+        )
 
     @property
     def size_out(self) -> tuple[int, int]:
@@ -100,7 +73,7 @@ class BlockSpec:
         """``MBConv4 3×3``, preceded by its name if it is part of a network."""
         if self.part:
             return "Squeeze-excite"
-        operator = f"{operator_name(self.layer, self.expand)} {self.layer.kernel}×{self.layer.kernel}"
+        operator = f"{formatting.operator_name(self.layer, self.expand)} {self.layer.kernel}×{self.layer.kernel}"
         return operator if self.layer.name == "block" else f"{self.layer.name}: {operator}"
 
 
@@ -112,7 +85,7 @@ def make_block_spec(
     kernel: int = 3,
     stride: int = 1,
     squeeze: float | None = None,
-    size: Size = 56,
+    size: counting.Size = 56,
     activation: str = "silu",
 ) -> BlockSpec:
     """Return a block with these ratios.
@@ -141,14 +114,14 @@ def make_block_spec(
     squeeze = _DEFAULT_SQUEEZE[kind] if squeeze is None else squeeze
     if is_part and not squeeze:
         raise ValueError("a squeeze of 0 means no squeeze-excite: use a value above 0, such as 0.25")
-    if activation not in ACTIVATION_NAMES:
-        raise ValueError(f"unknown activation {activation!r}: use one of {', '.join(ACTIVATION_NAMES)}")
+    if activation not in formatting.ACTIVATION_NAMES:
+        raise ValueError(f"unknown activation {activation!r}: use one of {', '.join(formatting.ACTIVATION_NAMES)}")
     outputs = inputs if channels is None else channels
     layer = block_layer("mbconv" if is_part else kind, inputs, outputs, kernel, stride, expand, squeeze)
-    return BlockSpec(layer, expand, squeeze, check_size(size), activation, "squeeze_excite" if is_part else "")
+    return BlockSpec(layer, expand, squeeze, serde.check_size(size), activation, "squeeze_excite" if is_part else "")
 
 
-def find_block_spec(arch: Arch, name: str, size: Size | None = None) -> BlockSpec:
+def find_block_spec(arch: Arch, name: str, size: counting.Size | None = None) -> BlockSpec:
     """Return the block ``name`` (such as ``stage3.0``) of ``arch``.
 
     ``size`` is the input size of the network, by default its own resolution. Raises ``ValueError`` if the network has
@@ -283,18 +256,24 @@ def _activation(spec: BlockSpec) -> tuple[Condition, ...]:
 # --- Drawing -----------------------------------------------------------------------------------------------------
 
 
-def draw_block(spec: BlockSpec) -> Diagram:
+def draw_block(spec: BlockSpec) -> diagram.Diagram:
     """Draw a block from `make_block_spec` or `find_block_spec`."""
-    return Diagram(block_scene(spec))
+    return diagram.Diagram(block_scene(spec))
 
 
-def block_scene(spec: BlockSpec) -> Scene:
+def block_scene(spec: BlockSpec) -> diagram.Scene:
     """Lay out a block, or a squeeze-excite by itself, from top to bottom, with the conditions on the right."""
     inputs, outputs = spec.channels
     flow = _Flow(74, spec.activation)
     flow.items += [
-        Text(24, 34, spec.title, 20, bold=True),
-        Text(24, 55, f"{format_si(spec.params)} params · {format_si(spec.macs)} MACs", 12, opacity=0.85),
+        diagram.Text(24, 34, spec.title, 20, bold=True),
+        diagram.Text(
+            24,
+            55,
+            f"{formatting.format_si(spec.params)} params · {formatting.format_si(spec.macs)} MACs",
+            12,
+            opacity=0.85,
+        ),
     ]
     flow.end("in")
     split = flow.y + 9
@@ -302,26 +281,29 @@ def block_scene(spec: BlockSpec) -> Scene:
     remaining = list(spec.operations)
     while remaining:
         operation, size_out = remaining.pop(0)
-        is_squeeze = operation_kind(operation) == "reduce"
-        flow.arrow(format_shape(size, channels), head=not is_squeeze)
+        is_squeeze = formatting.operation_kind(operation) == "reduce"
+        flow.arrow(formatting.format_shape(size, channels), head=not is_squeeze)
         if is_squeeze:
             flow.squeeze_excite(operation, remaining.pop(0)[0])
         else:
             flow.box(operation, size_out)
             size, channels = size_out, operation.channels
-    flow.arrow(format_shape(size, channels))
+    flow.arrow(formatting.format_shape(size, channels))
     if spec.layer.residual and not spec.part:
         y = flow.joint("+")
         path = ((_AXIS, split), (_RESIDUAL_X, split), (_RESIDUAL_X, y), (_AXIS - 10, y))
-        flow.items += [Line(path, arrow=True), Text(_RESIDUAL_X + 6, y - 8, "residual", 10.5, opacity=0.85)]
-        flow.arrow(format_shape(size, channels))
+        flow.items += [
+            diagram.Line(path, arrow=True),
+            diagram.Text(_RESIDUAL_X + 6, y - 8, "residual", 10.5, opacity=0.85),
+        ]
+        flow.arrow(formatting.format_shape(size, channels))
     flow.end("out")
     left = (_BRANCH_COUNTS_X if spec.layer.squeezed else _COUNTS_X) + 130
     panel, bottom = _conditions_panel(block_conditions(spec), left)
     height = max(flow.y, bottom) + 20
-    separator = Line(((left - 22, 26), (left - 22, height - 20)), INK, 0.15, 0.8)
-    title = f"{spec.title}: {format_shape(spec.size, inputs)} → {format_shape(spec.size_out, outputs)}"
-    return Scene(left + _CONDITIONS_WIDTH, height, title, (*flow.items, separator, *panel))
+    separator = diagram.Line(((left - 22, 26), (left - 22, height - 20)), diagram.INK, 0.15, 0.8)
+    title = f"{spec.title}: {formatting.format_shape(spec.size, inputs)} → {formatting.format_shape(spec.size_out, outputs)}"
+    return diagram.Scene(left + _CONDITIONS_WIDTH, height, title, (*flow.items, separator, *panel))
 
 
 @dataclass
@@ -330,26 +312,28 @@ class _Flow:
 
     y: float
     activation: str
-    items: list[Item] = field(default_factory=list)
+    items: list[diagram.Item] = field(default_factory=list)
 
     def arrow(self, label: str, head: bool = True) -> None:
         """Draw an arrow with the map's shape next to it."""
-        self.items.append(Line(((_AXIS, self.y), (_AXIS, self.y + _ARROW_LENGTH)), arrow=head))
-        self.items.append(Text(_AXIS + 9, self.y + _ARROW_LENGTH / 2 + 3, label, 10.5, opacity=0.85))
+        self.items.append(diagram.Line(((_AXIS, self.y), (_AXIS, self.y + _ARROW_LENGTH)), arrow=head))
+        self.items.append(diagram.Text(_AXIS + 9, self.y + _ARROW_LENGTH / 2 + 3, label, 10.5, opacity=0.85))
         self.y += _ARROW_LENGTH
 
     def box(self, operation: Operation, size: tuple[int, int]) -> None:
         """Draw an operation with the batch norm and activation that follow, and its counts at the side."""
-        box = Box(_AXIS - _HALF_WIDTH, self.y, 2 * _HALF_WIDTH, _BOX_HEIGHT)
-        after = f"batch norm, {ACTIVATION_NAMES[self.activation]}" if operation.activation else "batch norm"
-        name = describe_operation(operation)
+        box = diagram.Box(_AXIS - _HALF_WIDTH, self.y, 2 * _HALF_WIDTH, _BOX_HEIGHT)
+        after = f"batch norm, {formatting.ACTIVATION_NAMES[self.activation]}" if operation.activation else "batch norm"
+        name = formatting.describe_operation(operation)
         self.items.append(
-            Group(
+            diagram.Group(
                 f"{name}: weights {' × '.join(map(str, operation.weight))}",
                 (
-                    Rect(box, OPERATION_COLORS[operation_kind(operation)], 0.25, 0.8, radius=7),
-                    centered_text(Box(box.x, box.y + 4, box.width, 18), name, 12, bold=True),
-                    centered_text(Box(box.x, box.y + 21, box.width, 16), after, 10.5, opacity=0.85),
+                    diagram.Rect(
+                        box, diagram.OPERATION_COLORS[formatting.operation_kind(operation)], 0.25, 0.8, radius=7
+                    ),
+                    diagram.centered_text(diagram.Box(box.x, box.y + 4, box.width, 18), name, 12, bold=True),
+                    diagram.centered_text(diagram.Box(box.x, box.y + 21, box.width, 16), after, 10.5, opacity=0.85),
                     *_count_texts(operation, size, _COUNTS_X, box.y + _BOX_HEIGHT / 2),
                 ),
             )
@@ -358,15 +342,18 @@ class _Flow:
 
     def joint(self, sign: str) -> float:
         """Draw a circle on the main line; return the y of its center."""
-        box = Box(_AXIS - 10, self.y, 20, 20)
-        self.items += [Rect(box, GREY, 0.2, 0.9, radius=10), centered_text(box, sign, 14, bold=True)]
+        box = diagram.Box(_AXIS - 10, self.y, 20, 20)
+        self.items += [
+            diagram.Rect(box, diagram.GREY, 0.2, 0.9, radius=10),
+            diagram.centered_text(box, sign, 14, bold=True),
+        ]
         self.y += 20
         return box.y + 10
 
     def end(self, word: str) -> None:
         """Draw the input or output of the block."""
-        box = Box(_AXIS - 26, self.y, 52, 20)
-        self.items += [Rect(box, INK, 0.06, 0.3, radius=10), centered_text(box, word, 11)]
+        box = diagram.Box(_AXIS - 26, self.y, 52, 20)
+        self.items += [diagram.Rect(box, diagram.INK, 0.06, 0.3, radius=10), diagram.centered_text(box, word, 11)]
         self.y += 20
 
     def squeeze_excite(self, reduce: Operation, excite: Operation) -> None:
@@ -375,57 +362,61 @@ class _Flow:
         middle = left + width / 2
         boxes = (
             ("average over the map", "", None, reduce.inputs),
-            ("squeeze: linear", ACTIVATION_NAMES[self.activation], reduce, reduce.channels),
+            ("squeeze: linear", formatting.ACTIVATION_NAMES[self.activation], reduce, reduce.channels),
             ("excite: linear", "sigmoid", excite, excite.channels),
         )
-        items: list[Item] = [Text(left - 2, top + 15, "squeeze-excite", 10.5, bold=True, opacity=0.85)]
+        items: list[diagram.Item] = [diagram.Text(left - 2, top + 15, "squeeze-excite", 10.5, bold=True, opacity=0.85)]
         y = top + 24
         entry = y + 15
         for index, (name, after, operation, channels) in enumerate(boxes):
-            box = Box(left, y, width, 34.0 if operation else 26.0)
-            items.append(Rect(box, PINK, 0.22, 0.7, radius=6))
+            box = diagram.Box(left, y, width, 34.0 if operation else 26.0)
+            items.append(diagram.Rect(box, diagram.PINK, 0.22, 0.7, radius=6))
             if operation:
-                items.append(centered_text(Box(left, y + 2, width, 16), name, 11, bold=True))
-                items.append(centered_text(Box(left, y + 17, width, 15), after, 10, opacity=0.85))
+                items.append(diagram.centered_text(diagram.Box(left, y + 2, width, 16), name, 11, bold=True))
+                items.append(diagram.centered_text(diagram.Box(left, y + 17, width, 15), after, 10, opacity=0.85))
                 items += _count_texts(operation, (1, 1), _BRANCH_COUNTS_X, y + box.height / 2)
             else:
-                items.append(centered_text(box, name, 11, bold=True))
+                items.append(diagram.centered_text(box, name, 11, bold=True))
             y += box.height
             if index < 2:
-                items.append(Line(((middle, y), (middle, y + 26)), arrow=True))
-                items.append(Text(middle + 9, y + 16, format_shape((1, 1), channels), 10.5, opacity=0.85))
+                items.append(diagram.Line(((middle, y), (middle, y + 26)), arrow=True))
+                items.append(
+                    diagram.Text(middle + 9, y + 16, formatting.format_shape((1, 1), channels), 10.5, opacity=0.85)
+                )
                 y += 26
         bottom = y + 30
-        frame = Box(_AXIS + 18, top, left + width + 12 - _AXIS - 18, y + 10 - top)
+        frame = diagram.Box(_AXIS + 18, top, left + width + 12 - _AXIS - 18, y + 10 - top)
         self.items += [
-            Rect(frame, PINK, 0.0, 0.6, 8, dashed=True),
+            diagram.Rect(frame, diagram.PINK, 0.0, 0.6, 8, dashed=True),
             *items,
-            Line(((_AXIS, top), (_AXIS, bottom - 10)), arrow=True),
-            Line(((_AXIS, entry), (left, entry)), arrow=True),
-            Line(((middle, y), (middle, bottom), (_AXIS + 10, bottom)), arrow=True),
-            Text(middle + 9, y + 25, format_shape((1, 1), excite.channels), 10.5, opacity=0.85),
+            diagram.Line(((_AXIS, top), (_AXIS, bottom - 10)), arrow=True),
+            diagram.Line(((_AXIS, entry), (left, entry)), arrow=True),
+            diagram.Line(((middle, y), (middle, bottom), (_AXIS + 10, bottom)), arrow=True),
+            diagram.Text(middle + 9, y + 25, formatting.format_shape((1, 1), excite.channels), 10.5, opacity=0.85),
         ]
         self.y = bottom - 10
         self.joint("×")
 
 
-def _count_texts(operation: Operation, size: tuple[int, int], x: float, middle: float) -> tuple[Text, Text]:
+def _count_texts(
+    operation: Operation, size: tuple[int, int], x: float, middle: float
+) -> tuple[diagram.Text, diagram.Text]:
     return (
-        Text(x, middle - 2, f"{format_si(operation.params)} params", 10.5, opacity=0.85),
-        Text(x, middle + 12, f"{format_si(operation.macs(*size))} MACs", 10.5, opacity=0.85),
+        diagram.Text(x, middle - 2, f"{formatting.format_si(operation.params)} params", 10.5, opacity=0.85),
+        diagram.Text(x, middle + 12, f"{formatting.format_si(operation.macs(*size))} MACs", 10.5, opacity=0.85),
     )
 
 
-def _conditions_panel(conditions: tuple[Condition, ...], left: float) -> tuple[list[Item], float]:
+def _conditions_panel(conditions: tuple[Condition, ...], left: float) -> tuple[list[diagram.Item], float]:
     """Draw the conditions, each with a dot that is filled if the block has the part; return their bottom too."""
-    items: list[Item] = []
+    items: list[diagram.Item] = []
     y, width = 34.0, _CONDITIONS_WIDTH - 24 - 18
     for condition in conditions:
-        color, opacity = (GREEN, 0.8) if condition.holds else (GREY, 0.0)
-        items.append(Rect(Box(left, y - 9, 10, 10), color, opacity, 0.9, radius=5))
-        items.append(Text(left + 18, y, condition.heading, 12, bold=True))
-        for line in wrap_text(condition.because, width, 11):
+        color, opacity = (diagram.GREEN, 0.8) if condition.holds else (diagram.GREY, 0.0)
+        items.append(diagram.Rect(diagram.Box(left, y - 9, 10, 10), color, opacity, 0.9, radius=5))
+        items.append(diagram.Text(left + 18, y, condition.heading, 12, bold=True))
+        for line in font.wrap_text(condition.because, width, 11):
             y += 16
-            items.append(Text(left + 18, y, line, 11, opacity=0.85))
+            items.append(diagram.Text(left + 18, y, line, 11, opacity=0.85))
         y += 28
     return items, y - 20

@@ -1,7 +1,5 @@
 """The frame of every HTML page that the program writes: one self-contained file, no scripts, no network."""
 
-from __future__ import annotations
-
 from jinja2 import BaseLoader, ChoiceLoader, DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 

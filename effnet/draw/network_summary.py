@@ -1,26 +1,13 @@
 """What diagrams show of a network, as data and as JSON: stages, runs of equal layers, repeated blocks, totals."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from types import MappingProxyType
 from typing import Any
 
-from effnet.arch import Arch, Count, Layer, LayerCount, Operation
-from effnet.arch.spec import BLOCK_KINDS
-from effnet.draw.diagram import CHANGED_COLOR, LAYER_COLORS, LAYER_NAMES, Box, Item, Rect, Text
-from effnet.draw.font import text_width, truncate
-from effnet.draw.formatting import (
-    ACTIVATION_NAMES,
-    arch_title,
-    format_kernel,
-    format_si,
-    format_size,
-    operation_kind,
-    operator_name,
-)
+from effnet.arch import Arch, Count, Layer, LayerCount, Operation, spec
+from effnet.draw import diagram, font, formatting
 
 _MODULE_DESCRIPTIONS = MappingProxyType(
     {
@@ -73,7 +60,7 @@ class LayerRun:
     @property
     def kernel(self) -> str:
         """``5×5``; empty for the classifier."""
-        return format_kernel(self.first.layer)
+        return formatting.format_kernel(self.first.layer)
 
     @property
     def name(self) -> str:
@@ -84,7 +71,7 @@ class LayerRun:
 
 def expand_ratio(arch: Arch, layer: Layer) -> int:
     """Return the ``expand`` of the layer's row; 1 for other layers than blocks."""
-    return arch.stages[layer.stage - 1].expand if layer.kind in BLOCK_KINDS else 1
+    return arch.stages[layer.stage - 1].expand if layer.kind in spec.BLOCK_KINDS else 1
 
 
 def network_parts(counted: Count) -> tuple[NetworkPart, ...]:
@@ -92,13 +79,13 @@ def network_parts(counted: Count) -> tuple[NetworkPart, ...]:
     parts = []
     for (stage, kind), members in groupby(counted.layers, lambda row: (row.layer.stage, row.layer.kind)):
         rows = list(members)
-        first, is_block = rows[0].layer, kind in BLOCK_KINDS
+        first, is_block = rows[0].layer, kind in spec.BLOCK_KINDS
         parts.append(
             NetworkPart(
                 name=f"stage{stage}" if is_block else kind,
                 kind=kind,
-                operator=operator_name(first, expand_ratio(counted.arch, first)),
-                kernel=format_kernel(first),
+                operator=formatting.operator_name(first, expand_ratio(counted.arch, first)),
+                kernel=formatting.format_kernel(first),
                 stride=first.stride,
                 squeeze=counted.arch.stages[stage - 1].squeeze if is_block else 0.0,
                 layers=len(rows),
@@ -123,7 +110,7 @@ def layer_runs(counted: Count) -> Iterator[LayerRun]:
     """Yield all layers, with equal neighbors of a stage as one run."""
     runs = groupby(counted.layers, lambda row: (replace(row.layer, name="", drop_path=0.0), row.size_in))
     for (layer, _), members in runs:
-        yield LayerRun(tuple(members), operator_name(layer, expand_ratio(counted.arch, layer)))
+        yield LayerRun(tuple(members), formatting.operator_name(layer, expand_ratio(counted.arch, layer)))
 
 
 # --- Repeated blocks ---------------------------------------------------------------------------------------------
@@ -156,7 +143,7 @@ class BlockRepeat:
 
 def block_modules(operations: tuple[Operation, ...]) -> tuple[str, ...]:
     """Return the modules that these operations form: both of a squeeze-excite are one module."""
-    kinds = [operation_kind(operation) for operation in operations]
+    kinds = [formatting.operation_kind(operation) for operation in operations]
     return tuple("squeeze-excite" if kind == "reduce" else kind for kind in kinds if kind != "excite")
 
 
@@ -170,7 +157,7 @@ def describe_module(module: str, activation: str) -> str:
     """Return the content of a module, with what follows its convolution."""
     if module == "squeeze-excite":
         return _MODULE_DESCRIPTIONS[module]
-    after = "" if module == "project" else f", {ACTIVATION_NAMES[activation]}"
+    after = "" if module == "project" else f", {formatting.ACTIVATION_NAMES[activation]}"
     return f"{_MODULE_DESCRIPTIONS[module]}, batch norm{after}"
 
 
@@ -185,7 +172,7 @@ def find_repeats(counted: Count) -> tuple[tuple[SubBlock, ...], dict[int, tuple[
         return sub_blocks.setdefault(key, SubBlock(letter, row.layer.kind, modules, row.layer.residual))
 
     stages: dict[int, tuple[BlockRepeat, ...]] = {}
-    blocks = (row for row in counted.layers if row.layer.kind in BLOCK_KINDS)
+    blocks = (row for row in counted.layers if row.layer.kind in spec.BLOCK_KINDS)
     for stage, rows in groupby(blocks, lambda row: row.layer.stage):
         stages[stage] = tuple(_group_repeats([(sub_block(row), row) for row in rows]))
     return tuple(sub_blocks.values()), stages
@@ -201,26 +188,30 @@ def _group_repeats(pairs: list[tuple[SubBlock, LayerCount]]) -> Iterator[BlockRe
 
 def summarize(counted: Count) -> str:
     """Return a network in one line: ``b0 at 224×224: 5.29 M params, 386 M MACs``."""
-    totals = f"{format_si(counted.params)} params, {format_si(counted.macs)} MACs"
-    return f"{arch_title(counted.arch)} at {format_size(counted.size)}: {totals}"
+    totals = f"{formatting.format_si(counted.params)} params, {formatting.format_si(counted.macs)} MACs"
+    return f"{formatting.arch_title(counted.arch)} at {formatting.format_size(counted.size)}: {totals}"
 
 
 def _format_totals(counted: Count) -> list[str]:
-    return [f"{format_si(counted.params)} params", f"{format_si(counted.macs)} MACs", format_size(counted.size)]
+    return [
+        f"{formatting.format_si(counted.params)} params",
+        f"{formatting.format_si(counted.macs)} MACs",
+        formatting.format_size(counted.size),
+    ]
 
 
 def format_settings(counted: Count) -> list[str]:
     """Return the settings of the whole network: activation, dropout, drop path."""
     arch = counted.arch
-    return [ACTIVATION_NAMES[arch.activation], f"dropout {arch.dropout:g}", f"drop path {arch.drop_path:g}"]
+    return [formatting.ACTIVATION_NAMES[arch.activation], f"dropout {arch.dropout:g}", f"drop path {arch.drop_path:g}"]
 
 
 def draw_header(
     counted: Count, other: Count | None, left: float, top: float, right: float, prefix: str = ""
-) -> tuple[list[Item], float]:
+) -> tuple[list[diagram.Item], float]:
     """Draw name, totals and settings, with differences from ``other`` marked; return the items and their bottom."""
-    name = truncate(prefix + arch_title(counted.arch), right - left, _NAME_FONT_SIZE, bold=True)
-    items: list[Item] = [Text(left, top + _NAME_FONT_SIZE, name, _NAME_FONT_SIZE, bold=True)]
+    name = font.truncate(prefix + formatting.arch_title(counted.arch), right - left, _NAME_FONT_SIZE, bold=True)
+    items: list[diagram.Item] = [diagram.Text(left, top + _NAME_FONT_SIZE, name, _NAME_FONT_SIZE, bold=True)]
     totals = _mark_differences(_format_totals(counted), _format_totals(other or counted))
     settings = _mark_differences(format_settings(counted), format_settings(other or counted))
     if other:
@@ -240,50 +231,59 @@ def _mark_differences(words: list[str], others: list[str]) -> list[tuple[str, bo
 
 def _draw_words(
     words: list[tuple[str, bool]], size: float, left: float, y: float, right: float
-) -> tuple[list[Item], float]:
+) -> tuple[list[diagram.Item], float]:
     """Draw words separated by dots, wrapped at ``right``, those that differ marked; return the last baseline too."""
-    items: list[Item] = []
+    items: list[diagram.Item] = []
     x = left
     for index, (word, differs) in enumerate(words):
-        width = text_width(word, size)
+        width = font.text_width(word, size)
         if index and x + 20 + width > right:
             x, y = left, y + 1.6 * size
         elif index:
-            items.append(Text(x + 10, y, "·", size, "middle", opacity=0.6))
+            items.append(diagram.Text(x + 10, y, "·", size, "middle", opacity=0.6))
             x += 20
         if differs:
-            items.append(Rect(Box(x - 4, y - 1.05 * size, width + 8, 1.42 * size), CHANGED_COLOR, 0.32, radius=4))
-        items.append(Text(x, y, word, size, opacity=0.85))
+            items.append(
+                diagram.Rect(
+                    diagram.Box(x - 4, y - 1.05 * size, width + 8, 1.42 * size), diagram.CHANGED_COLOR, 0.32, radius=4
+                )
+            )
+        items.append(diagram.Text(x, y, word, size, opacity=0.85))
         x += width
     return items, y
 
 
-def draw_legend(kinds: Collection[str], note: str, left: float, top: float, right: float) -> tuple[list[Item], float]:
+def draw_legend(
+    kinds: Collection[str], note: str, left: float, top: float, right: float
+) -> tuple[list[diagram.Item], float]:
     """Draw the legend of the layers' colors and a note; return the items and their bottom."""
-    entries = [(LAYER_COLORS[kind], LAYER_NAMES[kind]) for kind in LAYER_NAMES if kind in kinds]
+    entries = [(diagram.LAYER_COLORS[kind], diagram.LAYER_NAMES[kind]) for kind in diagram.LAYER_NAMES if kind in kinds]
     return draw_swatches(entries, note, left, top, right)
 
 
 def draw_swatches(
     entries: Collection[tuple[str, str]], note: str, left: float, top: float, right: float
-) -> tuple[list[Item], float]:
+) -> tuple[list[diagram.Item], float]:
     """Draw a square of each color with its label, then a note, wrapped at ``right``; return the bottom too."""
-    items: list[Item] = []
+    items: list[diagram.Item] = []
     x, y = left, top + 10
     for color, label in entries:
-        width = 14 + text_width(label, 10) + 16
+        width = 14 + font.text_width(label, 10) + 16
         if x > left and x + width > right:
             x, y = left, y + 16
-        items += [Rect(Box(x, y - 8.5, 10, 10), color, 0.6, 0.75, radius=2), Text(x + 14, y, label, 10, opacity=0.85)]
+        items += [
+            diagram.Rect(diagram.Box(x, y - 8.5, 10, 10), color, 0.6, 0.75, radius=2),
+            diagram.Text(x + 14, y, label, 10, opacity=0.85),
+        ]
         x += width
     line: list[str] = []
     for word in note.split():
-        if line and x + text_width(" ".join([*line, word]), 10) > right:
-            items.append(Text(x, y, " ".join(line), 10, opacity=0.65))
+        if line and x + font.text_width(" ".join([*line, word]), 10) > right:
+            items.append(diagram.Text(x, y, " ".join(line), 10, opacity=0.65))
             x, y, line = left, y + 16, []
         line.append(word)
     if line:
-        items.append(Text(x, y, " ".join(line), 10, opacity=0.65))
+        items.append(diagram.Text(x, y, " ".join(line), 10, opacity=0.65))
     return items, y + 6
 
 
@@ -351,7 +351,7 @@ def _difference_row(of: str, fact: str, first: object, second: object) -> list[J
 
 
 def _layer_to_json(counted: Count, row: LayerCount) -> JsonRow:
-    layer = asdict(row.layer) | {"operator": operator_name(row.layer, expand_ratio(counted.arch, row.layer))}
+    layer = asdict(row.layer) | {"operator": formatting.operator_name(row.layer, expand_ratio(counted.arch, row.layer))}
     counts = {name: getattr(row, name) for name in ("size_in", "size_out", "params", "macs")}
     return {name: value for name, value in layer.items() if name != "stage"} | counts
 
@@ -360,4 +360,4 @@ def operation_to_json(operation: Operation, size: tuple[int, int]) -> JsonRow:
     """Return an operation whose output map has that size."""
     names = ("name", "kernel", "stride", "groups", "inputs", "channels", "params")
     row = {name: getattr(operation, name) for name in names}
-    return row | {"kind": operation_kind(operation), "size_out": size, "macs": operation.macs(*size)}
+    return row | {"kind": formatting.operation_kind(operation), "size_out": size, "macs": operation.macs(*size)}

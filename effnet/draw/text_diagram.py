@@ -1,110 +1,124 @@
 """Networks and blocks as text for a terminal: what the diagrams show, in lines of text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
-from effnet.arch import Arch, Count, count
-from effnet.arch.counting import Size
-from effnet.draw.block_diagram import BlockSpec, block_conditions
-from effnet.draw.formatting import ACTIVATION_NAMES, describe_operation, format_shape, format_si, operation_kind
-from effnet.draw.network_diagram import COST_ROWS, TEXT_ROWS, check_detail
-from effnet.draw.network_summary import (
-    BlockRepeat,
-    describe_module,
-    find_repeats,
-    format_settings,
-    input_part,
-    layer_runs,
-    network_parts,
-    summarize,
-    used_modules,
-)
+from effnet.arch import Arch, Count, count, counting
+from effnet.draw import block_diagram, formatting, network_diagram, network_summary
 
 _MAP_BAR_LENGTH, _COST_BAR_LENGTH = 24, 10  # letters of the bars of the largest map and cost
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def network_text(
-    arch: str | Arch, size: Size | None = None, classes: int = 1000, channels: int = 3, detail: str = "stages"
+    arch: str | Arch, size: counting.Size | None = None, classes: int = 1000, channels: int = 3, detail: str = "stages"
 ) -> str:
     """Return the network with one line per stage, layer or operation, with maps and MACs as bars to scale.
 
     Arguments and errors are those of `effnet.draw.network_diagram.draw_network`.
     """
     detail_lines = {"stages": _stage_lines, "layers": _layer_lines, "operations": _operation_lines}
-    lines_of = detail_lines[check_detail(detail)]
+    lines_of = detail_lines[network_diagram.check_detail(detail)]
     counted = count(arch, size, classes, channels)
-    return "\n".join([summarize(counted), ", ".join(format_settings(counted)), "", *lines_of(counted)])
+    return "\n".join(
+        [
+            network_summary.summarize(counted),
+            ", ".join(network_summary.format_settings(counted)),
+            "",
+            *lines_of(counted),
+        ]
+    )
 
 
-def modules_text(arch: str | Arch, size: Size | None = None, classes: int = 1000, channels: int = 3) -> str:
+def modules_text(arch: str | Arch, size: counting.Size | None = None, classes: int = 1000, channels: int = 3) -> str:
     """Return the network by its repeated blocks: stages of sub-blocks, and the modules of each sub-block."""
     counted = count(arch, size, classes, channels)
-    sub_blocks, repeats = find_repeats(counted)
+    sub_blocks, repeats = network_summary.find_repeats(counted)
     stages = [
         [
             part.name,
             part.operator,
-            str(part.channels) if part.kind == "classifier" else format_shape(part.size_out, part.channels),
+            str(part.channels) if part.kind == "classifier" else formatting.format_shape(part.size_out, part.channels),
             " → ".join(map(_describe_repeat, repeats.get(index, ()))),
         ]
-        for index, part in enumerate(network_parts(counted))
+        for index, part in enumerate(network_summary.network_parts(counted))
     ]
     blocks = [
         [block.letter, " → ".join([*block.modules, *(["+ input"] if block.residual else [])]), block.description]
         for block in sub_blocks
     ]
-    modules = [describe_module(module, counted.arch.activation) for module in used_modules(sub_blocks)]
-    return "\n".join([summarize(counted), "", *_align_columns(stages), "", *_align_columns(blocks), "", *modules])
+    modules = [
+        network_summary.describe_module(module, counted.arch.activation)
+        for module in network_summary.used_modules(sub_blocks)
+    ]
+    return "\n".join(
+        [network_summary.summarize(counted), "", *_align_columns(stages), "", *_align_columns(blocks), "", *modules]
+    )
 
 
 def comparison_text(first: Count, second: Count) -> str:
     """Return two networks in one table; where they differ, both facts with an arrow between them."""
-    ours, theirs = ({part.name: part for part in network_parts(counted)} for counted in (first, second))
+    ours, theirs = ({part.name: part for part in network_summary.network_parts(counted)} for counted in (first, second))
     names = sorted(dict.fromkeys([*ours, *theirs]), key=lambda n: {"stem": 0, "head": 2, "classifier": 3}.get(n, 1))
-    rows = [["", *(name for name, _ in (*TEXT_ROWS, *COST_ROWS))]]
+    rows = [["", *(name for name, _ in (*network_diagram.TEXT_ROWS, *network_diagram.COST_ROWS))]]
     for name in names:
         pair = (ours.get(name), theirs.get(name))
-        facts = [_format_change(*(text_of(part) if part else "none" for part in pair)) for _, text_of in TEXT_ROWS]
+        facts = [
+            _format_change(*(text_of(part) if part else "none" for part in pair))
+            for _, text_of in network_diagram.TEXT_ROWS
+        ]
         costs = [
-            _format_change(*(format_si(cost_of(part)) if part else "none" for part in pair)) for _, cost_of in COST_ROWS
+            _format_change(*(formatting.format_si(cost_of(part)) if part else "none" for part in pair))
+            for _, cost_of in network_diagram.COST_ROWS
         ]
         rows.append([name, *facts, *costs])
-    settings = [_format_change(*pair) for pair in zip(format_settings(first), format_settings(second), strict=True)]
+    settings = [
+        _format_change(*pair)
+        for pair in zip(network_summary.format_settings(first), network_summary.format_settings(second), strict=True)
+    ]
     ratios = f"params × {second.params / first.params:.3g}, MACs × {second.macs / first.macs:.3g}"
-    heading = [summarize(first), f"→ {summarize(second)} ({ratios})", ", ".join(settings)]
+    heading = [
+        network_summary.summarize(first),
+        f"→ {network_summary.summarize(second)} ({ratios})",
+        ", ".join(settings),
+    ]
     return "\n".join([*heading, "", *_align_columns(rows)])
 
 
-def block_text(spec: BlockSpec) -> str:
+def block_text(spec: block_diagram.BlockSpec) -> str:
     """Return a block from top to bottom, with shapes on its arrows, the residual at its side, and its conditions."""
     has_residual = spec.layer.residual and not spec.part
     rows: list[list[str]] = [["in"]]
     size, channels = spec.size, spec.channels[0]
     for operation, size_out in spec.operations:
-        kind, rail = operation_kind(operation), "│" if operation.pooled else ""
+        kind, rail = formatting.operation_kind(operation), "│" if operation.pooled else ""
         if kind != "excite":
-            rows.append([f"│ {format_shape(size, channels)}"])
-        activation = ACTIVATION_NAMES[spec.activation] if operation.activation else ""
+            rows.append([f"│ {formatting.format_shape(size, channels)}"])
+        activation = formatting.ACTIVATION_NAMES[spec.activation] if operation.activation else ""
         activation = "sigmoid" if kind == "excite" else activation
         after = ", ".join(filter(None, ("batch norm" if operation.norm else "", activation)))
-        costs = (f"{format_si(operation.params)} params", f"{format_si(operation.macs(*size_out))} MACs")
-        name = f"{rail}  {describe_operation(operation)}".strip()
+        costs = (
+            f"{formatting.format_si(operation.params)} params",
+            f"{formatting.format_si(operation.macs(*size_out))} MACs",
+        )
+        name = f"{rail}  {formatting.describe_operation(operation)}".strip()
         if kind == "reduce":
             rows.append(["├──╮ squeeze-excite", "", "", ""])
-        rows.append([f"{name}{f' → {format_shape(size_out, operation.channels)}' if rail else ''}", after, *costs])
+        rows.append(
+            [f"{name}{f' → {formatting.format_shape(size_out, operation.channels)}' if rail else ''}", after, *costs]
+        )
         if kind == "excite":
             rows.append(["×──╯"])
         if not operation.pooled:
             size, channels = size_out, operation.channels
-    shape = [f"│ {format_shape(size, channels)}"]
+    shape = [f"│ {formatting.format_shape(size, channels)}"]
     rows += [shape, *([["+"], shape] if has_residual else []), ["out"]]
     lines = _align_columns(rows, left=(0, 1))
     if has_residual:
         lines = _add_residual_rail(lines)
-    conditions = [f"{'●' if one.holds else '○'} {one.heading}: {one.because}" for one in block_conditions(spec)]
-    totals = f"{format_si(spec.params)} params, {format_si(spec.macs)} MACs"
+    conditions = [
+        f"{'●' if one.holds else '○'} {one.heading}: {one.because}" for one in block_diagram.block_conditions(spec)
+    ]
+    totals = f"{formatting.format_si(spec.params)} params, {formatting.format_si(spec.macs)} MACs"
     return "\n".join([f"{spec.title}: {totals}", "", *lines, "", *conditions])
 
 
@@ -116,7 +130,7 @@ def _add_residual_rail(lines: list[str]) -> list[str]:
 
 
 def _stage_lines(counted: Count) -> list[str]:
-    parts = (input_part(counted), *network_parts(counted))
+    parts = (network_summary.input_part(counted), *network_summary.network_parts(counted))
     side, max_macs = max(counted.size), max(part.macs for part in parts)
     rows = [["", "", "operator", "layers", "map", "channels", "params", "MACs", ""]]
     for part in parts:
@@ -133,12 +147,16 @@ def _stage_lines(counted: Count) -> list[str]:
 def _layer_lines(counted: Count) -> list[str]:
     max_macs = max(row.macs for row in counted.layers)
     rows = [["", "operator", "in", "out", "", "params", "MACs", ""]]
-    for run in layer_runs(counted):
+    for run in network_summary.layer_runs(counted):
         for row in run.rows:
             layer = row.layer
             operator = ", ".join(filter(None, (f"{run.operator} {run.kernel}".strip(), "SE" if layer.squeezed else "")))
-            out = str(layer.channels) if layer.kind == "classifier" else format_shape(row.size_out, layer.channels)
-            shapes = [format_shape(row.size_in, layer.inputs), out, "+ input" if layer.residual else ""]
+            out = (
+                str(layer.channels)
+                if layer.kind == "classifier"
+                else formatting.format_shape(row.size_out, layer.channels)
+            )
+            shapes = [formatting.format_shape(row.size_in, layer.inputs), out, "+ input" if layer.residual else ""]
             rows.append([row.name, operator, *shapes, *_cost_cells(row.params, row.macs, max_macs)])
     return _align_columns(rows, left=(0, 1, 4, 7))
 
@@ -146,23 +164,29 @@ def _layer_lines(counted: Count) -> list[str]:
 def _operation_lines(counted: Count) -> list[str]:
     max_macs = max(operation.macs(*size) for row in counted.layers for operation, size in row.operations)
     rows = [["", "out", "params", "MACs", ""]]
-    for run in layer_runs(counted):
+    for run in network_summary.layer_runs(counted):
         row = run.first
         each = f", × {len(run.rows)}, each" if len(run.rows) > 1 else ""
         residual = ", + input" if row.layer.residual else ""
         heading = f"{run.name}: {run.operator}{each}{residual}"
-        rows.append([heading, format_shape(row.size_in, row.layer.inputs) + " in", "", "", ""])
+        rows.append([heading, formatting.format_shape(row.size_in, row.layer.inputs) + " in", "", "", ""])
         for operation, size in row.operations:
             costs = _cost_cells(operation.params, operation.macs(*size), max_macs)
-            rows.append([f"  {describe_operation(operation)}", format_shape(size, operation.channels), *costs])
+            rows.append(
+                [
+                    f"  {formatting.describe_operation(operation)}",
+                    formatting.format_shape(size, operation.channels),
+                    *costs,
+                ]
+            )
     return _align_columns(rows, left=(0, 4))
 
 
 def _cost_cells(params: int, macs: int, max_macs: int) -> list[str]:
-    return [format_si(params), format_si(macs), text_bar(macs / max_macs, _COST_BAR_LENGTH)]
+    return [formatting.format_si(params), formatting.format_si(macs), text_bar(macs / max_macs, _COST_BAR_LENGTH)]
 
 
-def _describe_repeat(repeat: BlockRepeat) -> str:
+def _describe_repeat(repeat: network_summary.BlockRepeat) -> str:
     layer = repeat.rows[0].layer
     stride = ", stride 2" if layer.stride > 1 else ""
     times = f" × {len(repeat.rows)}" if len(repeat.rows) > 1 else ""

@@ -1,7 +1,5 @@
 """Running a model over labeled images and scoring its outputs by the task of the labels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +14,7 @@ from effnet.evaluation import metrics
 from effnet.metadata import TASKS, Labels
 from effnet.net import EfficientNet
 from effnet.prediction.pipeline import DEFAULT_BATCH_SIZE, require_rgb, run_batches
-from effnet.runtime import autotune
-from effnet.runtime.base import Engine
-from effnet.runtime.io_spec import is_exported
-from effnet.runtime.torch import EagerEngine
+from effnet.runtime import autotune, base, io_spec, torch
 from effnet.tasks import task_of
 from effnet.weights import load
 
@@ -34,7 +29,7 @@ _EVALUATIONS: dict[str, type[AnyEvaluation]] = {
 
 
 def evaluate(
-    model: EfficientNet | Engine | str | Path,
+    model: EfficientNet | base.Engine | str | Path,
     data: ImageDataset | str | Path,
     split: str | None = None,
     decode: str = "exact",
@@ -111,13 +106,13 @@ def _score_logits(
     return metrics.score_regression(logits[:, columns], values, class_names, image_names)
 
 
-def _open_engine(model: EfficientNet | Engine | str | Path, device: str | None) -> Engine:
+def _open_engine(model: EfficientNet | base.Engine | str | Path, device: str | None) -> base.Engine:
     """Return PyTorch's engine, unless the model is a file for another runtime."""
     if isinstance(model, (str, Path)):
-        if is_exported(Path(model)):
+        if io_spec.is_exported(Path(model)):
             return autotune.engine(model)
         model = load(model)
-    return EagerEngine(model, device) if isinstance(model, EfficientNet) else model
+    return torch.EagerEngine(model, device) if isinstance(model, EfficientNet) else model
 
 
 def pick_split(splits: Splits, name: str | None = None) -> tuple[str, ImageDataset]:

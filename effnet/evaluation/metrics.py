@@ -1,7 +1,5 @@
 """Metrics: accuracy, precision, recall, average precision, errors of values, calibration; one record per task."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """Attribution methods: class activation maps, Grad-CAM and occlusion."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, product
@@ -12,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from effnet.arch.serde import check_choice, check_int, did_you_mean
-from effnet.data.image_io import InputImage
-from effnet.data.preprocessing import normalize
+from effnet.data import image_io, preprocessing
 from effnet.net import EfficientNet
 from effnet.tasks import task_of
 
@@ -26,7 +23,7 @@ PATCHES_PER_SIDE = 7  # along the shorter side, the default size of an occluding
 
 @torch.no_grad()
 def class_activation_maps(
-    model: EfficientNet, images: InputImage, classes: Sequence[int] | None = None
+    model: EfficientNet, images: image_io.InputImage, classes: Sequence[int] | None = None
 ) -> NDArray[np.float32]:
     """Compute class activation maps (arXiv:1512.04150) of the head.
 
@@ -193,11 +190,11 @@ def require_classifier(model: EfficientNet) -> nn.Linear:
     return model.classifier
 
 
-def to_input(model: EfficientNet, images: InputImage) -> Tensor:
+def to_input(model: EfficientNet, images: image_io.InputImage) -> Tensor:
     """Normalize images (N, H, W, 3) of 0 to 255 to (N, 3, H, W), on the network's device and in its dtype."""
     weight = require_classifier(model).weight
     batch = torch.from_numpy(np.array(images)).to(weight.device)
-    return normalize(batch, model.preprocess).to(weight.dtype)
+    return preprocessing.normalize(batch, model.preprocess).to(weight.dtype)
 
 
 def class_indices(model: EfficientNet, classes: Sequence[str | int]) -> list[int]:

@@ -1,7 +1,5 @@
 """`explain` and its result: maps of one image, with the prediction that they explain."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +12,11 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from effnet.arch.serde import check_choice, check_int
-from effnet.data.image_io import ImageSource, InputImage, read_image, resize_and_crop
-from effnet.data.preprocessing import Box, visible_region
+from effnet.data import image_io, preprocessing
 from effnet.explanation import attribution, heatmap
 from effnet.metadata import Labels
 from effnet.net import EfficientNet
-from effnet.prediction.pipeline import require_rgb
-from effnet.prediction.predictor import Prediction, name_images, to_prediction
+from effnet.prediction import pipeline, predictor
 from effnet.runtime.io_spec import is_exported
 from effnet.tasks import task_of
 from effnet.weights import load
@@ -37,16 +33,16 @@ class Explanation:
     With the method "cam", ``maps[i].sum() + biases[i]`` is ``logits[i]``.
     """
 
-    prediction: Prediction
+    prediction: predictor.Prediction
     labels: Labels
     classes: tuple[int, ...]  # the explained ones
     scores: tuple[float, ...]  # their probabilities, or for regression the values
     logits: tuple[float, ...]
     biases: tuple[float, ...]  # in the classifier
     maps: NDArray[np.float32]  # (classes, height, width)
-    input_image: InputImage  # as the network sees it, (H, W, 3) of 0 to 255
+    input_image: image_io.InputImage  # as the network sees it, (H, W, 3) of 0 to 255
     photo: Image.Image  # as it was given, upright
-    box: Box  # of `input_image` in `photo`, in pixels: left, top, right, bottom; the rest was cropped
+    box: preprocessing.Box  # of `input_image` in `photo`, in pixels: left, top, right, bottom; the rest was cropped
     method: str
     layer: str  # that the maps are of: "head", "stage3"; "input" for occlusion
 
@@ -122,7 +118,7 @@ def scale_photo(photo: Image.Image, side: int | None) -> Image.Image:
 
 def explain(
     model: EfficientNet | str | Path,
-    image: ImageSource,
+    image: image_io.ImageSource,
     classes: Sequence[str | int] | None = None,
     top: int = 3,
     method: str = "cam",
@@ -169,13 +165,13 @@ def explain(
     if method != "occlusion" and (patch, stride, drop) != (None, None, "logit"):
         raise ValueError(f'patch, stride and drop require method="occlusion", not {method}')
     network = model if isinstance(model, EfficientNet) else load_network(model)
-    require_rgb(network.channels)
+    pipeline.require_rgb(network.channels)
     bias = attribution.require_classifier(network).bias
     indices = None if classes is None else attribution.class_indices(network, classes)
-    image_name, task = name or name_images(image)[0][0], task_of(network.labels.task)
+    image_name, task = name or predictor.name_images(image)[0][0], task_of(network.labels.task)
 
-    photo = read_image(image)
-    input_image = resize_and_crop(photo, network.preprocess)
+    photo = image_io.read_image(image)
+    input_image = image_io.resize_and_crop(photo, network.preprocess)
     with torch.inference_mode(False), attribution.evaluation_mode(network):
         x = attribution.to_input(network, input_image[None])
         match method:
@@ -193,7 +189,7 @@ def explain(
         indices = [int(index) for index in best[0]] if indices is None else indices
         values = maps(indices)[0].float().cpu().numpy()
     return Explanation(
-        to_prediction(image_name, best, network.labels),
+        predictor.to_prediction(image_name, best, network.labels),
         network.labels,
         tuple(indices),
         tuple(scores[0, indices].tolist()),
@@ -202,7 +198,7 @@ def explain(
         values,
         input_image,
         photo,
-        visible_region(photo.height, photo.width, network.preprocess),
+        preprocessing.visible_region(photo.height, photo.width, network.preprocess),
         method,
         "input" if method == "occlusion" else layer,
     )

@@ -1,7 +1,5 @@
 """A directory of explanations: an image per map, HTML pages to look through, a table, and the maps themselves."""
 
-from __future__ import annotations
-
 import csv
 import re
 from base64 import b64encode
@@ -17,8 +15,7 @@ from jinja2 import DictLoader
 from PIL import Image, ImageDraw
 
 from effnet.draw import font, html_page
-from effnet.explanation.explainer import Explanation, scale_photo
-from effnet.explanation.heatmap import COLOR_STOPS
+from effnet.explanation import explainer, heatmap
 from effnet.tasks import task_of
 
 PAGE_FILE, TABLE_FILE = "index.html", "index.csv"
@@ -75,7 +72,7 @@ class Gallery:
             self._table.close()
             self._write_page(last=True)
 
-    def add(self, explanation: Explanation) -> list[str]:
+    def add(self, explanation: explainer.Explanation) -> list[str]:
         """Write an explanation; return the names of its files: one per map, and that of the raw maps."""
         self._start_image()
         self._task = explanation.labels.task
@@ -123,7 +120,7 @@ class Gallery:
             method=self.method,
             layer=self.layer,
             has_probabilities=task_of(self._task).has_probabilities,
-            color_stops=", ".join(f"rgb{color} {stop:.0%}" for stop, color in COLOR_STOPS),
+            color_stops=", ".join(f"rgb{color} {stop:.0%}" for stop, color in heatmap.COLOR_STOPS),
             entries=self._entries,
             previous=_page_file(self._page - 1),
             following="" if last else _page_file(self._page + 1),
@@ -171,7 +168,7 @@ def add_caption(image: Image.Image, left: str, right: str = "") -> Image.Image:
     return captioned
 
 
-def _page_entry(explanation: Explanation, files: Sequence[str]) -> dict[str, Any]:
+def _page_entry(explanation: explainer.Explanation, files: Sequence[str]) -> dict[str, Any]:
     """Return what the page shows of one image."""
     has_probabilities = task_of(explanation.labels.task).has_probabilities
     maps = [
@@ -184,7 +181,7 @@ def _page_entry(explanation: Explanation, files: Sequence[str]) -> dict[str, Any
         }
         for index, file in enumerate(files)
     ]
-    photo = _data_url(scale_photo(explanation.photo, PAGE_IMAGE_SIDE))
+    photo = _data_url(explainer.scale_photo(explanation.photo, PAGE_IMAGE_SIDE))
     return {"image": explanation.image, "photo": photo, "maps": maps, "error": ""}
 
 

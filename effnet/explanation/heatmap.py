@@ -1,15 +1,12 @@
 """Drawing a map over its image."""
 
-from __future__ import annotations
-
 from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from effnet.data.image_io import InputImage
-from effnet.data.preprocessing import Box
+from effnet.data import image_io, preprocessing
 
 # From little support for a class to most: dark violet, red, orange, yellow, like embers. Each color is brighter than
 # the one before, so that the order is visible to the color-blind and in print.
@@ -20,7 +17,10 @@ UNSEEN_BRIGHTNESS = 0.45  # of that, where the network did not see the photo
 
 
 def overlay(
-    image: InputImage, values: NDArray[np.float32], maximum: float | None = None, box: Box | None = None
+    image: image_io.InputImage,
+    values: NDArray[np.float32],
+    maximum: float | None = None,
+    box: preprocessing.Box | None = None,
 ) -> Image.Image:
     """Draw the positive part of a map in colors over the image in gray.
 
@@ -58,7 +58,7 @@ def colorize(values: NDArray[np.float32], maximum: float) -> tuple[NDArray[np.fl
     return mixed, OVERLAY_OPACITY * np.minimum(share / 0.5, 1)[..., None]
 
 
-def place_map(values: NDArray[np.float32], size: tuple[int, int], box: Box) -> NDArray[np.float32]:
+def place_map(values: NDArray[np.float32], size: tuple[int, int], box: preprocessing.Box) -> NDArray[np.float32]:
     """Return a map stretched over the part ``box`` of an image of ``size``: (H, W), NaN outside of it.
 
     Pixels that the border of ``box`` cuts through are outside.

@@ -1,7 +1,5 @@
 """A panel that shows where several networks look, side by side: Figure 7 of arXiv:1905.11946, for any networks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

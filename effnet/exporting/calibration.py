@@ -3,8 +3,6 @@
 All of it reads the folded network through `traced_forward`, which exposes every feature map and weight by name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace

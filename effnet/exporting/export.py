@@ -1,20 +1,16 @@
 """`effnet.export`: writing a network as a file for another runtime, verified before it replaces anything."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from effnet.arch import tensor_shapes
-from effnet.arch.serde import check_choice, check_float, check_size
+from effnet.arch import serde, tensor_shapes
 from effnet.data.image_io import ImageSource
 from effnet.data.storage.atomic_write import atomic_write, move_with_companions
 from effnet.exporting import torch_export, verify
-from effnet.net import EfficientNet
-from effnet.net.surgery import fold_batch_norm
+from effnet.net import EfficientNet, surgery
 from effnet.runtime import litert, onnx, openvino
 from effnet.runtime.io_spec import IOSpec
 from effnet.tasks import task_of
@@ -86,11 +82,11 @@ def export(
     file_format = _resolve_format(path, to)
     if precision == "int8":
         raise ValueError("int8 requires images for calibration: use effnet.quantize(model, path, images)")
-    check_choice("precision", precision, tuple(TOLERANCES))
+    serde.check_choice("precision", precision, tuple(TOLERANCES))
     if precision == "float16" and file_format not in ("openvino", "litert"):
         raise ValueError(f"float16 weights are supported by openvino and litert, not by {file_format}")
     tolerance = TOLERANCES[precision] if tolerance is None else tolerance
-    check_float("tolerance", tolerance, 0)
+    serde.check_float("tolerance", tolerance, 0)
     model = deepcopy(model).cpu() if isinstance(model, EfficientNet) else load(model)
     model = model.float().eval().requires_grad_(False)
     output = task_of(model.labels.task).output if output is None else output
@@ -123,7 +119,7 @@ def _resolve_format(path: Path, to: str | None) -> str:
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name the file to write, such as {path / 'model.onnx'}")
     if to is not None:
-        check_choice("to", to, tuple(FORMATS))
+        serde.check_choice("to", to, tuple(FORMATS))
     if (to or by_suffix) is None or (to and by_suffix not in (to, None)) or (to == "openvino" and not by_suffix):
         known = ", ".join(f"{suffix} ({file_format})" for file_format, suffix in FORMATS.items())
         suffix = f"suffix {path.suffix!r}" if path.suffix else "a name without suffix"
@@ -138,7 +134,7 @@ def _resolve_size(size: int | tuple[int, int] | str | None, model: EfficientNet)
         return None
     if isinstance(size, str):
         raise ValueError(f'size must be "own", "any", a number or (height, width), got {size!r}')
-    return check_size(size)
+    return serde.check_size(size)
 
 
 def _check_exportable(model: EfficientNet, file_format: str) -> None:
@@ -155,7 +151,7 @@ def _check_exportable(model: EfficientNet, file_format: str) -> None:
         for name, shape in tensor_shapes(model.arch, model.classes, model.channels).items()
         if not name.endswith((".norm.weight", ".running_mean", ".running_var"))
     }
-    found = {name: tuple(tensor.shape) for name, tensor in fold_batch_norm(model).state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in surgery.fold_batch_norm(model).state_dict().items()}
     other = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if other:
         raise ValueError(

@@ -18,19 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effnet.arch.serde import check_choice, check_float, check_int
-from effnet.data import sources
+from effnet.data import folders, image_io, prefetch, preprocessing, sources
 from effnet.data.dataset import ImageDataset, Item
-from effnet.data.folders import list_image_files
-from effnet.data.image_io import ImageError, InputImage, load_input
-from effnet.data.prefetch import prefetch_map
-from effnet.data.preprocessing import normalize
 from effnet.data.storage.atomic_write import atomic_write, move_with_companions
-from effnet.exporting import sensitivity
+from effnet.exporting import quantize_graphs, sensitivity
 from effnet.exporting.calibration import Calibration, all_operations, calibrate
-from effnet.exporting.quantize_graphs import QUANTIZED_FORMATS, write_quantized
 from effnet.metadata import Labels, Preprocess
-from effnet.net import EfficientNet
-from effnet.net.surgery import fold_batch_norm
+from effnet.net import EfficientNet, surgery
 from effnet.runtime.base import FloatArray, open_exported
 from effnet.runtime.io_spec import IOSpec
 from effnet.tasks import task_of
@@ -120,14 +114,14 @@ def quantize(
     task = task_of(model.labels.task)
     io_spec = io_spec or IOSpec(output=task.output, size=model.preprocess.size)
     io_spec.check_labels(model.labels)
-    if path.suffix not in QUANTIZED_FORMATS:
-        raise ValueError(f"{path}: int8 files end in {', '.join(QUANTIZED_FORMATS)}")
+    if path.suffix not in quantize_graphs.QUANTIZED_FORMATS:
+        raise ValueError(f"{path}: int8 files end in {', '.join(quantize_graphs.QUANTIZED_FORMATS)}")
     check_int("calibration_images", calibration_images, 1)
     if max_drop is not None:
         check_float("max_drop", max_drop, 0, 100)
     if not model.classes:
         raise ValueError("int8 files are scored by their predictions, but this network has no classifier")
-    folded = fold_batch_norm(model).float().cpu()
+    folded = surgery.fold_batch_norm(model).float().cpu()
     folded.preprocess = model.preprocess
     names = [operation.name for operation in all_operations(folded)]
     for name in keep_float:
@@ -145,7 +139,7 @@ def quantize(
         def measure_drop(float_layers: frozenset[str]) -> float:
             nonlocal int8_score
             int8_operations = [name for name in names if name not in always_float and name not in float_layers]
-            write_quantized(written, folded, io_spec, calibration, int8_operations)
+            quantize_graphs.write_quantized(written, folded, io_spec, calibration, int8_operations)
             engine = open_exported(written, threads=threads)
             outputs = np.concatenate([engine.run(batch) for batch in _split_batches(data.evaluation)])
             int8_score = task.score(outputs, targets)
@@ -162,7 +156,7 @@ def quantize(
         move_with_companions(written, path, target)
     return QuantizedFile(
         path=path,
-        format=QUANTIZED_FORMATS[path.suffix],
+        format=quantize_graphs.QUANTIZED_FORMATS[path.suffix],
         float_layers=tuple(name for name in names if name in always_float or name in float_layers),
         layers=len(names),
         metric="agreement" if data.targets is None else task.metric,
@@ -225,7 +219,7 @@ def measure_sensitivity(
     step_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[sensitivity.LayerSensitivity, ...]:
     """Return what each layer of ``model`` loses if it alone is in int8, on ``count`` images of a folder."""
-    folded = fold_batch_norm(model).float().cpu()
+    folded = surgery.fold_batch_norm(model).float().cpu()
     data = load_quantization_data(images, model, count)
     calibration = calibrate(folded, _normalized_batches(data.calibration, folded))
     return _sensitivity_table(folded, calibration, data, set(), step_done, count)
@@ -253,12 +247,12 @@ def _split_batches(array: NDArray[Any]) -> list[NDArray[Any]]:
     return [array[start : start + BATCH_SIZE] for start in range(0, len(array), BATCH_SIZE)]
 
 
-def _normalized_batches(images: InputImage, model: EfficientNet) -> list[Tensor]:
-    return [normalize(torch.from_numpy(batch), model.preprocess) for batch in _split_batches(images)]
+def _normalized_batches(images: image_io.InputImage, model: EfficientNet) -> list[Tensor]:
+    return [preprocessing.normalize(torch.from_numpy(batch), model.preprocess) for batch in _split_batches(images)]
 
 
 @torch.inference_mode()
-def _float_logits(model: EfficientNet, images: InputImage) -> FloatArray:
+def _float_logits(model: EfficientNet, images: image_io.InputImage) -> FloatArray:
     logits: FloatArray = torch.cat([model(batch) for batch in _normalized_batches(images, model)]).numpy()
     return logits
 
@@ -273,8 +267,8 @@ class QuantizationData:
     ``targets`` are those of `effnet.tasks.Task`, None if not known. ``unreadable``: number of images skipped.
     """
 
-    calibration: InputImage
-    evaluation: InputImage
+    calibration: image_io.InputImage
+    evaluation: image_io.InputImage
     targets: NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float32] | None
     unreadable: int
 
@@ -307,7 +301,7 @@ def _find_items(root: Path, model: EfficientNet) -> tuple[list[Item], ImageDatas
     except ValueError:  # no class folders
         if not root.is_dir():
             raise
-        items = tuple(Item(path, 0, path.name) for path in list_image_files(root))
+        items = tuple(Item(path, 0, path.name) for path in folders.list_image_files(root))
         return list(items), ImageDataset(items, Labels()), False
     train = splits.train or splits.val or splits.test
     assert train is not None
@@ -371,16 +365,16 @@ def sample_by_class(items: list[Item], count: int) -> list[Item]:
     ]
 
 
-def _load_items(items: list[Item], preprocess: Preprocess) -> tuple[InputImage, tuple[Item, ...], set[str]]:
+def _load_items(items: list[Item], preprocess: Preprocess) -> tuple[image_io.InputImage, tuple[Item, ...], set[str]]:
     """Return the readable images, their items, and the names of the unreadable ones."""
 
-    def load_item(item: Item) -> InputImage | None:
+    def load_item(item: Item) -> image_io.InputImage | None:
         try:
-            return load_input(item.image, preprocess)
-        except ImageError:
+            return image_io.load_input(item.image, preprocess)
+        except image_io.ImageError:
             return None
 
-    loaded = list(zip(items, prefetch_map(load_item, items), strict=True))
+    loaded = list(zip(items, prefetch.prefetch_map(load_item, items), strict=True))
     unreadable = {item.name for item, image in loaded if image is None}
     images = [image for _, image in loaded if image is not None]
     readable = tuple(item for item, image in loaded if image is not None)

@@ -1,7 +1,5 @@
 """Writing int8 files: rewriting our float ONNX and TFLite graphs so that chosen operations compute in int8."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -15,10 +13,8 @@ from numpy.typing import NDArray
 
 from effnet.exporting.calibration import Calibration, QuantizationRange, equalize, file_ranges, weight_module
 from effnet.net import EfficientNet
+from effnet.runtime import litert, onnx, openvino
 from effnet.runtime.io_spec import IOSpec
-from effnet.runtime.litert import write_litert
-from effnet.runtime.onnx import build_onnx_model
-from effnet.runtime.openvino import save_ir
 from effnet.weights.formats import tflite_schema
 from effnet.weights.formats.tflite_schema import TfliteGraph, TfliteOperator, TfliteTensor
 
@@ -47,19 +43,19 @@ def write_quantized(
     if path.suffix == ".tflite":
         with TemporaryDirectory() as folder:
             float_file = Path(folder) / "float.tflite"
-            write_litert(float_file, equalized, io_spec)
+            litert.write_litert(float_file, equalized, io_spec)
             graph = tflite_schema.decode_tflite(float_file.read_bytes())
         path.write_bytes(tflite_schema.encode_tflite(quantize_tflite(graph, ranges, int8_operations, scales)))
         if model.labels.names:
             tflite_schema.append_labels(model.labels.names, path)
         tflite_schema.append_files(texts, path)
         return
-    proto = build_onnx_model(equalized, io_spec)
+    proto = onnx.build_onnx_model(equalized, io_spec)
     quantize_onnx(proto, ranges, int8_operations, scales)
     if path.suffix == ".onnx":
         path.write_bytes(proto.SerializeToString())
     else:
-        save_ir(proto, path, texts)
+        openvino.save_ir(proto, path, texts)
 
 
 def _correct_bias(model: EfficientNet, calibration: Calibration, int8_operations: Collection[str]) -> EfficientNet:

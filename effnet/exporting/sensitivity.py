@@ -1,15 +1,12 @@
 """How much each layer loses if it alone is in int8: simulated in torch, layer by layer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from effnet.arch import Layer, layers
-from effnet.arch.serde import Record
+from effnet.arch import Layer, layers, serde
 from effnet.exporting.calibration import Calibration, activation_of, all_operations, forward_layer, traced_forward
 from effnet.net import EfficientNet
 from effnet.tasks import Task, task_of
@@ -18,7 +15,7 @@ MIN_STD = 1e-6  # of regression values
 
 
 @dataclass(frozen=True)
-class LayerSensitivity(Record):
+class LayerSensitivity(serde.Record):
     """One row of the table.
 
     ``divergence``: Kullback–Leibler divergence from the float network, in nats per image; for regression, the squared

@@ -1,7 +1,5 @@
 """Writing a network as ``.pt2``, torch's own exported program, which runs without this package."""
 
-from __future__ import annotations
-
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effnet.arch import Arch, layers
-from effnet.net import EfficientNet
+from effnet.net import EfficientNet, surgery
 from effnet.net.layers import Conv
-from effnet.net.surgery import fold_batch_norm
 from effnet.runtime.io_spec import IOSpec
 from effnet.tasks import task_of
 
@@ -23,7 +20,7 @@ def write_torch_export(path: Path, model: EfficientNet, io_spec: IOSpec) -> None
 
     It returns a dict: "probabilities", "logits" or "values"; "embedding". The metadata is in ``extra_files``.
     """
-    folded = fold_batch_norm(model).float()
+    folded = surgery.fold_batch_norm(model).float()
     if io_spec.size is None:
         _replace_same_padding(folded)
     height, width = io_spec.size or _example_size(model)

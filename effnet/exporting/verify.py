@@ -1,7 +1,5 @@
 """Comparing an exported file, in its bare runtime, with the network it was made from; and the images for that."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -15,9 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from effnet.data.image_io import ImageError, ImageSource, InputImage, load_input
-from effnet.data.inputs import open_inputs
-from effnet.data.preprocessing import normalize
+from effnet.data import image_io, inputs, preprocessing
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
 from effnet.runtime.io_spec import IOSpec
@@ -44,7 +40,9 @@ class Agreement:
     same_predictions: int | None
 
 
-def compare_outputs(run: FileRunner, model: EfficientNet, io_spec: IOSpec, images: Iterable[InputImage]) -> Agreement:
+def compare_outputs(
+    run: FileRunner, model: EfficientNet, io_spec: IOSpec, images: Iterable[image_io.InputImage]
+) -> Agreement:
     """Compare ``run`` with ``model``, which is in evaluation mode.
 
     ``images``: batches (N, H, W, C), one per size. The first image of each is run alone, then all in batches of three.
@@ -79,11 +77,11 @@ def compare_outputs(run: FileRunner, model: EfficientNet, io_spec: IOSpec, image
 
 @torch.inference_mode()
 def _expected_outputs(
-    model: EfficientNet, io_spec: IOSpec, images: InputImage
+    model: EfficientNet, io_spec: IOSpec, images: image_io.InputImage
 ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
     """Return the file's input and the network's outputs, with logits in the place of probabilities."""
     pixels = np.rint(images).astype(np.uint8) if io_spec.input == "pixels" else images.astype(np.float32)
-    x = normalize(torch.from_numpy(pixels), model.preprocess)
+    x = preprocessing.normalize(torch.from_numpy(pixels), model.preprocess)
     if io_spec.input == "normalized":
         x = x.contiguous()
         pixels = x.numpy()
@@ -167,8 +165,8 @@ OPEN_RUNNER = MappingProxyType(
 
 
 def comparison_images(
-    model: EfficientNet, io_spec: IOSpec, images: str | Path | Iterable[ImageSource] | None
-) -> list[InputImage]:
+    model: EfficientNet, io_spec: IOSpec, images: str | Path | Iterable[image_io.ImageSource] | None
+) -> list[image_io.InputImage]:
     """Return ``images``, by default `sample_images`, as one batch (N, H, W, C) per size to compare at.
 
     If the size is open, a second size is compared as well. Raises as `select_images` and `load_images` do.
@@ -189,20 +187,20 @@ def _second_size(size: tuple[int, int]) -> tuple[int, int]:
     return (height | 1) + 2, width + width % 2 + 10
 
 
-def select_images(images: str | Path | Iterable[ImageSource]) -> list[ImageSource]:
+def select_images(images: str | Path | Iterable[image_io.ImageSource]) -> list[image_io.ImageSource]:
     """Return up to `MAX_IMAGES` images of a folder, pattern or list, evenly spread.
 
     Raises ``FileNotFoundError``, and ``ValueError`` if there are none.
     """
     if isinstance(images, (str, Path)):
-        images = (source for _, source in open_inputs([images]) if not isinstance(source, ImageError))
+        images = (source for _, source in inputs.open_inputs([images]) if not isinstance(source, image_io.ImageError))
     found = list(islice(images, MAX_SCANNED_SOURCES))
     if not found:
         raise ValueError("no images to compare on: give some, or omit images to use built-in ones")
     return found[:: -(-len(found) // MAX_IMAGES)]
 
 
-def load_images(sources: list[ImageSource], preprocess: Preprocess) -> InputImage:
+def load_images(sources: list[image_io.ImageSource], preprocess: Preprocess) -> image_io.InputImage:
     """Return (N, H, W, 3) of ``preprocess.size``, skipping unreadable images.
 
     Raises ``ValueError`` if none is readable.
@@ -210,15 +208,15 @@ def load_images(sources: list[ImageSource], preprocess: Preprocess) -> InputImag
     loaded, reason = [], ""
     for source in sources:
         try:
-            loaded.append(load_input(source, preprocess))
-        except ImageError as error:
+            loaded.append(image_io.load_input(source, preprocess))
+        except image_io.ImageError as error:
             reason = str(error)
     if not loaded:
         raise ValueError(f"none of the images to compare on is readable: {reason}")
     return np.stack(loaded)
 
 
-def sample_images(preprocess: Preprocess, channels: int = 3) -> InputImage:
+def sample_images(preprocess: Preprocess, channels: int = 3) -> image_io.InputImage:
     """Return built-in images, (N, H, W, channels) of ``preprocess.size``: gradient, texture, blobs and noise.
 
     With three channels, also the two photos that come with scikit-learn, if it is installed.
@@ -226,7 +224,7 @@ def sample_images(preprocess: Preprocess, channels: int = 3) -> InputImage:
     synthetic = _synthetic_images(*preprocess.size, channels)
     package = find_spec("sklearn")
     folders = [Path(path) / "datasets" / "images" for path in (package and package.submodule_search_locations) or ()]
-    photos: list[ImageSource] = [
+    photos: list[image_io.ImageSource] = [
         folder / name for folder in folders for name in SKLEARN_PHOTOS if (folder / name).is_file()
     ]
     if channels != 3 or not photos:

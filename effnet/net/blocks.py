@@ -11,8 +11,6 @@ MBConv (arXiv:1801.04381, with squeeze-excite)        Fused-MBConv (arXiv:2104.0
     expand = 1: no expansion                              expand = 1: the k×k convolution alone, c → out
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Self
 
@@ -21,8 +19,7 @@ from torch import Tensor, nn
 
 from effnet.arch import Layer, block_layer
 from effnet.metadata import Numerics
-from effnet.net.layers import Conv, ConvNorm, StochasticDepth, make_activation
-from effnet.net.memory_efficient import recompute_of, with_recomputed_input
+from effnet.net import layers, memory_efficient
 
 
 class SqueezeExcite(nn.Module):
@@ -44,9 +41,9 @@ class SqueezeExcite(nn.Module):
     def __init__(self, channels: int, squeezed: int, activation: str = "silu", inplace: bool = False) -> None:
         super().__init__()
         self.inplace = inplace
-        self.reduce = Conv(channels, squeezed, bias=True)
-        self.activation = make_activation(activation)
-        self.expand = Conv(squeezed, channels, bias=True)
+        self.reduce = layers.Conv(channels, squeezed, bias=True)
+        self.activation = layers.make_activation(activation)
+        self.expand = layers.Conv(squeezed, channels, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) -> (N, channels, H, W)."""
@@ -54,10 +51,10 @@ class SqueezeExcite(nn.Module):
         gate: Tensor = self.expand(squeezed).sigmoid()  # (N, channels, 1, 1)
         if self.inplace and not torch.is_grad_enabled():
             return x.mul_(gate)
-        recompute = recompute_of(x)
+        recompute = memory_efficient.recompute_of(x)
         if not recompute:
             return x * gate
-        out: Tensor = with_recomputed_input(lambda: x * gate, x, recompute)
+        out: Tensor = memory_efficient.with_recomputed_input(lambda: x * gate, x, recompute)
         weights = gate.detach()
         out.recompute = lambda: recompute() * weights  # type: ignore[attr-defined]
         return out
@@ -104,7 +101,7 @@ class _Block(nn.Module):
         return out + x if torch.is_grad_enabled() else out.add_(x)
 
     layer: Layer
-    stochastic_depth: StochasticDepth
+    stochastic_depth: layers.StochasticDepth
 
 
 class MBConv(_Block):
@@ -138,12 +135,14 @@ class MBConv(_Block):
         nn.Module.__init__(self)
         self.layer, inner = layer, layer.expanded or layer.inputs
         self.expand = (
-            ConvNorm(layer.inputs, inner, activation=activation, numerics=numerics) if layer.expanded else nn.Identity()
+            layers.ConvNorm(layer.inputs, inner, activation=activation, numerics=numerics)
+            if layer.expanded
+            else nn.Identity()
         )
-        self.depthwise = ConvNorm(inner, inner, layer.kernel, layer.stride, inner, activation, numerics)
+        self.depthwise = layers.ConvNorm(inner, inner, layer.kernel, layer.stride, inner, activation, numerics)
         self.squeeze_excite = self._squeeze_excite(inner, layer, activation)
-        self.project = ConvNorm(inner, layer.channels, numerics=numerics)
-        self.stochastic_depth = StochasticDepth(layer.drop_path)
+        self.project = layers.ConvNorm(inner, layer.channels, numerics=numerics)
+        self.stochastic_depth = layers.StochasticDepth(layer.drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))."""
@@ -168,10 +167,12 @@ class FusedMBConv(_Block):
         nn.Module.__init__(self)
         self.layer, inner = layer, layer.expanded or layer.channels
         numerics = replace(numerics, padding=numerics.fused_padding or numerics.padding)
-        self.fused = ConvNorm(layer.inputs, inner, layer.kernel, layer.stride, activation=activation, numerics=numerics)
+        self.fused = layers.ConvNorm(
+            layer.inputs, inner, layer.kernel, layer.stride, activation=activation, numerics=numerics
+        )
         self.squeeze_excite = self._squeeze_excite(inner, layer, activation)
-        self.project = ConvNorm(inner, layer.channels, numerics=numerics) if layer.expanded else nn.Identity()
-        self.stochastic_depth = StochasticDepth(layer.drop_path)
+        self.project = layers.ConvNorm(inner, layer.channels, numerics=numerics) if layer.expanded else nn.Identity()
+        self.stochastic_depth = layers.StochasticDepth(layer.drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))."""

@@ -1,7 +1,5 @@
 """Layers of every block: convolution with exact padding, batch norm and activation, stochastic depth."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial

@@ -9,8 +9,6 @@ An activated map carries a function that recomputes it as its attribute ``recomp
 map for its backward pass uses it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The network in PyTorch: one module for each layer of `effnet.arch.layers`."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from math import sqrt
 from typing import Self
@@ -10,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from effnet.arch import Arch, Layer, layers, resolve_arch
-from effnet.arch.serde import check_int
+from effnet.arch import Arch, Layer, layers, resolve_arch, serde
 from effnet.metadata import Labels, ModelMetadata, Numerics, Preprocess, Provenance, default_crop_fraction
 from effnet.net.blocks import FusedMBConv, MBConv
 from effnet.net.layers import BATCH_NORMS, ConvNorm, freeze_running_stats
@@ -56,7 +53,7 @@ class EfficientNet(nn.Module):
         self.classes = classes
         self.channels = channels
         self.numerics = numerics or Numerics()
-        check_int("channels", channels, 1)
+        serde.check_int("channels", channels, 1)
         side = arch.resolution
         preprocess = preprocess or Preprocess((side, side), crop_fraction=default_crop_fraction(side))
         # There is no published mean and std for inputs other than RGB

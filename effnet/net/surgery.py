@@ -1,7 +1,5 @@
 """Changes to an existing network: fold batch norm, new classifier or input channels, drop path, freezing."""
 
-from __future__ import annotations
-
 import copy
 
 import torch
@@ -9,18 +7,17 @@ from torch import nn
 
 from effnet.arch.serde import check_choice, check_float, check_int
 from effnet.metadata import Labels
-from effnet.net.layers import BATCH_NORMS, ConvNorm, StochasticDepth
-from effnet.net.network import Classifier, EfficientNet
+from effnet.net import layers, network
 
 
-def fold_batch_norm(model: EfficientNet) -> EfficientNet:
+def fold_batch_norm(model: network.EfficientNet) -> network.EfficientNet:
     """Return a copy for inference with every batch norm folded into its convolution: same outputs, fewer passes.
 
     W' = W · γ/√(σ² + ε), b' = β − μ · γ/√(σ² + ε), computed in float64. The copy cannot be trained or saved.
     """
     folded = copy.deepcopy(model).eval()
     for module in folded.modules():
-        if isinstance(module, ConvNorm) and isinstance(module.norm, BATCH_NORMS):
+        if isinstance(module, layers.ConvNorm) and isinstance(module.norm, layers.BATCH_NORMS):
             norm, weight = module.norm, module.conv.weight
             assert norm.running_mean is not None
             assert norm.running_var is not None
@@ -34,12 +31,12 @@ def fold_batch_norm(model: EfficientNet) -> EfficientNet:
     return folded.requires_grad_(False)
 
 
-def is_folded(model: EfficientNet) -> bool:
+def is_folded(model: network.EfficientNet) -> bool:
     """Whether batch norm has been folded."""
     return isinstance(model.stem.norm, nn.Identity)
 
 
-def set_classes(model: EfficientNet, classes: int, labels: Labels | None = None) -> EfficientNet:
+def set_classes(model: network.EfficientNet, classes: int, labels: Labels | None = None) -> network.EfficientNet:
     """Replace the classifier in place by a newly initialized one with ``classes`` outputs (0: none); return ``model``.
 
     Raises ``ValueError`` if the number of ``labels`` differs from ``classes``.
@@ -49,12 +46,14 @@ def set_classes(model: EfficientNet, classes: int, labels: Labels | None = None)
     if labels.names and len(labels.names) != classes:
         raise ValueError(f"{len(labels.names)} labels do not match {classes} classes")
     weight = model.head.conv.weight
-    model.classifier = Classifier(model.head.conv.out_channels, classes).to(weight) if classes else nn.Identity()
+    model.classifier = (
+        network.Classifier(model.head.conv.out_channels, classes).to(weight) if classes else nn.Identity()
+    )
     model.classes, model.labels = classes, labels
     return model
 
 
-def set_input_channels(model: EfficientNet, channels: int, mode: str = "tile") -> EfficientNet:
+def set_input_channels(model: network.EfficientNet, channels: int, mode: str = "tile") -> network.EfficientNet:
     """Change the number of input channels in place, keeping what the stem has learned; return ``model``.
 
     Under both modes equal channels give the old response, and a single channel the sum of the old kernels: a
@@ -87,19 +86,19 @@ def set_input_channels(model: EfficientNet, channels: int, mode: str = "tile") -
     return model
 
 
-def set_drop_path(model: EfficientNet, drop_path: float) -> EfficientNet:
+def set_drop_path(model: network.EfficientNet, drop_path: float) -> network.EfficientNet:
     """Let stochastic depth grow from 0 at the first block to nearly ``drop_path`` at the last, in place.
 
     Raises ``ValueError`` unless the rate is in [0, 1).
     """
     check_float("drop_path", drop_path, 0, 0.99)
-    modules = [module for module in model.modules() if isinstance(module, StochasticDepth)]
+    modules = [module for module in model.modules() if isinstance(module, layers.StochasticDepth)]
     for index, module in enumerate(modules):
         module.drop_prob = drop_path * index / len(modules)
     return model
 
 
-def freeze(model: EfficientNet, until: str | None) -> EfficientNet:
+def freeze(model: network.EfficientNet, until: str | None) -> network.EfficientNet:
     """Freeze everything up to and including ``until`` ("stem", "stage3", "head"), unfreeze the rest; in place.
 
     None unfreezes everything. Frozen modules stay in evaluation mode: batch norm keeps its statistics and stochastic

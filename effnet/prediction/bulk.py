@@ -21,13 +21,10 @@ from types import MappingProxyType
 from typing import Any
 
 from effnet.arch.serde import check_int
+from effnet.data.storage import errors, remote
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.data.storage.errors import describe_error
-from effnet.data.storage.remote import is_remote
+from effnet.prediction import bulk_chunks, predictor, ray
 from effnet.prediction import bulk_chunks as parts
-from effnet.prediction.bulk_chunks import Chunk, PartialResult, PredictorFactory
-from effnet.prediction.predictor import Prediction
-from effnet.prediction.ray import predict_on_cluster
 from effnet.weights.resolve import resolve_weights
 
 TABLE_COLUMNS = ("path", "label", "probability", "labels", "probabilities", "error")
@@ -61,7 +58,7 @@ class BulkResult:
 def predict_to_file(
     out: str | Path,
     sources: Iterable[str | Path],
-    make_predictor: PredictorFactory,
+    make_predictor: bulk_chunks.PredictorFactory,
     settings: Mapping[str, Any],
     *,
     top: int = 5,
@@ -103,7 +100,7 @@ def predict_to_file(
     chunks = parts.list_chunks(given, frame_interval)
     settings = {
         "effnet": version("effnet"),
-        "inputs": [source if is_remote(source) or source == "-" else abspath(source) for source in given],
+        "inputs": [source if remote.is_remote(source) or source == "-" else abspath(source) for source in given],
         "frame_interval": frame_interval,
         "top": top,
         **settings,
@@ -138,8 +135,8 @@ def describe_predictor(model: str | Path, **options: str) -> dict[str, Any]:
 
 def _predict_missing(
     results: PartialResults,
-    chunks: Iterable[Chunk],
-    make_predictor: PredictorFactory,
+    chunks: Iterable[bulk_chunks.Chunk],
+    make_predictor: bulk_chunks.PredictorFactory,
     top: int,
     ray_address: str | None,
     progress: Callable[[int], None] | None,
@@ -147,7 +144,7 @@ def _predict_missing(
     """Write every part that is missing; return the keys of all chunks, in order."""
     keys: list[str] = []
 
-    def list_incomplete() -> Iterator[tuple[Chunk, int]]:
+    def list_incomplete() -> Iterator[tuple[bulk_chunks.Chunk, int]]:
         for chunk in chunks:
             keys.append(chunk.key)
             done, complete = results.count_parts(chunk)
@@ -162,7 +159,7 @@ def _predict_missing(
     if ray_address is None:
         predicted = parts.predict_parts(make_predictor(), pending, top)
     else:
-        predicted = predict_on_cluster(ray_address, make_predictor, pending, top)
+        predicted = ray.predict_on_cluster(ray_address, make_predictor, pending, top)
     images = 0
     for part in predicted:
         results.write(part.file_name, part.text)
@@ -175,14 +172,14 @@ def _predict_missing(
 def _merge(
     results: PartialResults,
     keys: list[str],
-    write_table: Callable[[Path, Iterable[Prediction]], None],
+    write_table: Callable[[Path, Iterable[predictor.Prediction]], None],
     record: Path,
     settings: Mapping[str, Any],
 ) -> BulkResult:
     """Put the complete table in its place, then its record, then remove the parts."""
     images = unreadable = 0
 
-    def count_rows() -> Iterator[Prediction]:
+    def count_rows() -> Iterator[predictor.Prediction]:
         nonlocal images, unreadable
         for row in results.read_rows(keys):
             images, unreadable = images + 1, unreadable + bool(row.error)
@@ -262,7 +259,7 @@ class PartialResults:
                 f"{self.target} is being written by another process: wait for it, or choose another file"
             ) from None
         except OSError as error:
-            raise OSError(f"{self.target} cannot be written: {describe_error(error)}") from error
+            raise OSError(f"{self.target} cannot be written: {errors.describe_error(error)}") from error
         try:
             yield
         finally:
@@ -284,7 +281,7 @@ class PartialResults:
         for path in self.folder.glob("*.jsonl"):
             path.unlink(missing_ok=True)
 
-    def count_parts(self, chunk: Chunk) -> tuple[int, bool]:
+    def count_parts(self, chunk: bulk_chunks.Chunk) -> tuple[int, bool]:
         """Return the number of parts of ``chunk`` there are from its start on, and whether these are all."""
         for number in count():
             if self._path(chunk.key, number, parts.LAST_SUFFIX).exists():
@@ -304,18 +301,18 @@ class PartialResults:
     def write_error(self, error: OSError) -> OSError:
         """Return the error of a result that cannot be written any further."""
         return OSError(
-            f"{self.target} cannot be written: {describe_error(error)}; the predictions so far are in {self.folder}: "
+            f"{self.target} cannot be written: {errors.describe_error(error)}; the predictions so far are in {self.folder}: "
             "run the same command again to resume"
         )
 
-    def read_rows(self, keys: Iterable[str]) -> Iterator[Prediction]:
+    def read_rows(self, keys: Iterable[str]) -> Iterator[predictor.Prediction]:
         """Yield the predictions of these chunks, in order."""
         for key in keys:
             for path in self._files_of(key):
                 with path.open(encoding="utf-8") as lines:
                     for line in lines:
                         image, labels, probabilities, error, *values = json.loads(line)
-                        yield Prediction(image, tuple(labels), tuple(probabilities), error, *values)
+                        yield predictor.Prediction(image, tuple(labels), tuple(probabilities), error, *values)
 
     def count_broken(self, keys: Iterable[str]) -> int:
         """Return how many of these chunks could not be read to their end."""
@@ -338,7 +335,7 @@ class PartialResults:
         raise AssertionError("count() has no end")
 
     def _path(self, key: str, number: int, suffix: str) -> Path:
-        return self.folder / PartialResult(key, number, suffix).file_name
+        return self.folder / bulk_chunks.PartialResult(key, number, suffix).file_name
 
 
 def table_columns(value_names: Iterable[str] = ()) -> tuple[str, ...]:
@@ -350,7 +347,7 @@ def table_columns(value_names: Iterable[str] = ()) -> tuple[str, ...]:
     return ("path", *names, "error") if names else TABLE_COLUMNS
 
 
-def table_writer(suffix: str) -> Callable[[Path, Iterable[Prediction]], None]:
+def table_writer(suffix: str) -> Callable[[Path, Iterable[predictor.Prediction]], None]:
     """Return the function that writes such a file.
 
     Raises:
@@ -364,7 +361,7 @@ def table_writer(suffix: str) -> Callable[[Path, Iterable[Prediction]], None]:
     return TABLE_WRITERS[suffix]
 
 
-def _write_csv(path: Path, rows: Iterable[Prediction]) -> None:
+def _write_csv(path: Path, rows: Iterable[predictor.Prediction]) -> None:
     """UTF-8, separated by commas; the two lists as JSON, since labels may contain commas."""
     names, rows = _peek_value_names(rows)
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -379,7 +376,7 @@ def _write_csv(path: Path, rows: Iterable[Prediction]) -> None:
             write_row((row.image, row.label, probability, *(("", "") if row.error else lists), row.error))
 
 
-def _write_jsonl(path: Path, rows: Iterable[Prediction]) -> None:
+def _write_jsonl(path: Path, rows: Iterable[predictor.Prediction]) -> None:
     """One JSON object per line."""
     names, rows = _peek_value_names(rows)
     with path.open("w", encoding="utf-8") as file:
@@ -387,7 +384,7 @@ def _write_jsonl(path: Path, rows: Iterable[Prediction]) -> None:
             file.write(json.dumps(dict(zip(table_columns(names), _row_cells(row, names), strict=True))) + "\n")
 
 
-def _write_parquet(path: Path, rows: Iterable[Prediction]) -> None:
+def _write_parquet(path: Path, rows: Iterable[predictor.Prediction]) -> None:
     """float32 probabilities, float64 values, lists as lists."""
     pa, parquet = _import_pyarrow()
     names, rows = _peek_value_names(rows)
@@ -407,9 +404,9 @@ def _write_parquet(path: Path, rows: Iterable[Prediction]) -> None:
 TABLE_WRITERS = MappingProxyType({".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl})
 
 
-def _peek_value_names(rows: Iterable[Prediction]) -> tuple[tuple[str, ...], Iterable[Prediction]]:
+def _peek_value_names(rows: Iterable[predictor.Prediction]) -> tuple[tuple[str, ...], Iterable[predictor.Prediction]]:
     """Return the names of a regression model's values, else (), and all the rows."""
-    remaining, head = iter(rows), list[Prediction]()
+    remaining, head = iter(rows), list[predictor.Prediction]()
     for row in remaining:
         head.append(row)
         if not row.error:
@@ -418,14 +415,14 @@ def _peek_value_names(rows: Iterable[Prediction]) -> tuple[tuple[str, ...], Iter
     return names, chain(head, remaining)
 
 
-def _row_cells(row: Prediction, names: tuple[str, ...]) -> tuple[Any, ...]:
+def _row_cells(row: predictor.Prediction, names: tuple[str, ...]) -> tuple[Any, ...]:
     if names:
         return (row.image, *(row.values.get(name) for name in names), row.error)
     probability = row.probability if row.labels else None
     return (row.image, row.label, probability, row.labels, row.probabilities, row.error)
 
 
-def _with_printable_text(row: Prediction) -> Prediction:
+def _with_printable_text(row: predictor.Prediction) -> predictor.Prediction:
     image, error = _escape_undecodable(row.image), _escape_undecodable(row.error)
     return row if (image, error) == (row.image, row.error) else replace(row, image=image, error=error)
 

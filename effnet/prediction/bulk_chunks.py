@@ -3,8 +3,6 @@
 The same listing always gives the same chunks, and few are in memory at a time.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections import deque
@@ -16,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from effnet.arch.serde import check_float
-from effnet.data import inputs
+from effnet.data import inputs, prefetch
 from effnet.data import webdataset_reader as shards
 from effnet.data.inputs import NamedImage
-from effnet.data.prefetch import prefetch_map
 from effnet.data.storage import remote
 from effnet.prediction.ensemble import Ensemble
 from effnet.prediction.predictor import Prediction, Predictor
@@ -57,7 +54,7 @@ class Chunk:
         if _is_local_video(first):
             return islice(inputs.open_named(first, self.frame_interval), start, None)
         if any(map(remote.is_remote, self.names)):
-            return prefetch_map(_fetch, self.names[start:], _CONCURRENT_FETCHES)
+            return prefetch.prefetch_map(_fetch, self.names[start:], _CONCURRENT_FETCHES)
         return ((name, Path(name)) for name in self.names[start:])
 
 

@@ -1,7 +1,5 @@
 """Ensembles: the weighted mean of several models' scores, and weights fitted on out-of-fold predictions."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +13,8 @@ from numpy.typing import NDArray
 from effnet.arch.serde import check_int
 from effnet.data.image_io import ImageError, ImageSource, InputImage
 from effnet.metadata import Labels, Preprocess
+from effnet.prediction import pipeline, predictor
 from effnet.prediction.oof import OutOfFold
-from effnet.prediction.pipeline import NamedImages, run_batches
-from effnet.prediction.predictor import Prediction, Predictor, name_images, to_predictions
 from effnet.tasks import MIN_WRITTEN_PROBABILITY, Task, task_of
 
 FOLDS_FILE = "folds.json"  # in the directory of a finished cross-validation run; names its models
@@ -47,31 +44,35 @@ class Ensemble:
 
     def __init__(
         self,
-        members: Sequence[str | Path | Predictor],
+        members: Sequence[str | Path | predictor.Predictor],
         weights: Sequence[float] | None = None,
-        make_predictor: Callable[[str | Path], Predictor] = Predictor,
+        make_predictor: Callable[[str | Path], predictor.Predictor] = predictor.Predictor,
     ) -> None:
-        self.members: list[Predictor] = []
+        self.members: list[predictor.Predictor] = []
         self.weights: list[float] = []  # one per predictor, sum 1
         for member, weight in zip(members, _normalize_weights(len(members), weights), strict=True):
-            models = [member] if isinstance(member, Predictor) else member_models(member)
-            self.members += (model if isinstance(model, Predictor) else make_predictor(model) for model in models)
+            models = [member] if isinstance(member, predictor.Predictor) else member_models(member)
+            self.members += (
+                model if isinstance(model, predictor.Predictor) else make_predictor(model) for model in models
+            )
             self.weights += [weight / len(models)] * len(models)
         first = self.members[0]
         self.labels: Labels = first.labels
         self.classes, self.preprocess = first.classes, first.preprocess
         self._columns = [_output_columns(first, member) for member in self.members]
 
-    def __call__(self, images: ImageSource | Iterable[ImageSource], top: int = 5) -> list[Prediction]:
+    def __call__(self, images: ImageSource | Iterable[ImageSource], top: int = 5) -> list[predictor.Prediction]:
         """Predict paths, PIL images, contents of image files or uint8 arrays (H, W, 3), in order."""
-        return list(self.stream(name_images(images), top))
+        return list(self.stream(predictor.name_images(images), top))
 
-    def stream(self, named_images: NamedImages, top: int = 5) -> Iterator[Prediction]:
+    def stream(self, named_images: pipeline.NamedImages, top: int = 5) -> Iterator[predictor.Prediction]:
         """Predict (name, image) pairs one by one, any number of them in bounded memory."""
         check_int("top", top, 1)
-        return to_predictions(self.predict_scores(named_images), self.labels, top)
+        return predictor.to_predictions(self.predict_scores(named_images), self.labels, top)
 
-    def predict_scores(self, named_images: NamedImages) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
+    def predict_scores(
+        self, named_images: pipeline.NamedImages
+    ) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
         """Yield (name, float64 (classes,)) for (name, image) pairs: probabilities, or values."""
         groups: dict[Preprocess, list[int]] = {}
         for index, member in enumerate(self.members):
@@ -94,7 +95,7 @@ class Ensemble:
             member.cache_engine_file()
 
     def _weighted_scores(
-        self, indices: Sequence[int], preprocess: Preprocess, named_images: NamedImages
+        self, indices: Sequence[int], preprocess: Preprocess, named_images: pipeline.NamedImages
     ) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
         """Yield the part of the scores that comes from these members, all of the same preprocessing."""
 
@@ -104,7 +105,7 @@ class Ensemble:
                 total += self.weights[index] * self.members[index].compute(images)[:, self._columns[index]]
             return total
 
-        return run_batches(compute, named_images, preprocess, lambda: self.members[indices[0]].batch_size)
+        return pipeline.run_batches(compute, named_images, preprocess, lambda: self.members[indices[0]].batch_size)
 
 
 def member_models(member: str | Path) -> list[str | Path]:
@@ -132,7 +133,7 @@ def _normalize_weights(count: int, weights: Sequence[float] | None) -> list[floa
     return [weight / sum(given) for weight in given]
 
 
-def _output_columns(first: Predictor, member: Predictor) -> list[int]:
+def _output_columns(first: predictor.Predictor, member: predictor.Predictor) -> list[int]:
     """Return the outputs of ``member`` in the order of the first member's labels."""
     ours, theirs = first.labels, member.labels
     if (len(ours.names), first.classes, ours.task) != (len(theirs.names), member.classes, theirs.task):

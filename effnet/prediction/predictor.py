@@ -19,11 +19,9 @@ from PIL import Image
 from effnet.arch.serde import check_choice, check_int
 from effnet.data.image_io import ImageError, ImageSource, InputImage, LazyImage
 from effnet.metadata import Labels, Preprocess
+from effnet.prediction import pipeline
 from effnet.prediction import tta as views
-from effnet.prediction.pipeline import DEFAULT_BATCH_SIZE, NamedImages, require_rgb, run_batches
-from effnet.runtime import autotune
-from effnet.runtime.base import ENGINE_KINDS, PRECISIONS, Engine, FloatArray, installed_engines, resolve_threads
-from effnet.runtime.io_spec import is_exported
+from effnet.runtime import autotune, base, io_spec
 from effnet.tasks import task_of
 
 if TYPE_CHECKING:
@@ -144,28 +142,28 @@ class Predictor:
         threads: int | None = None,
         tta: str = "none",
     ) -> None:
-        check_choice("engine", engine, ("auto", *ENGINE_KINDS))
-        check_choice("precision", precision, PRECISIONS)
+        check_choice("engine", engine, ("auto", *base.ENGINE_KINDS))
+        check_choice("precision", precision, base.PRECISIONS)
         check_choice("tta", tta, views.TTA_MODES)
         check_int("batch_size", 1 if batch_size is None else batch_size, 1)
-        resolve_threads(threads)
+        base.resolve_threads(threads)
         if device is not None and engine not in ("auto", "eager"):
             raise ValueError(f"{engine} runs on the CPU: omit the device, or use the eager engine")
         self.tta = tta
-        self.batch_size, self._tunes_batch_size = batch_size or DEFAULT_BATCH_SIZE, batch_size is None
+        self.batch_size, self._tunes_batch_size = batch_size or pipeline.DEFAULT_BATCH_SIZE, batch_size is None
         # A copy: later changes to the caller's network do not reach this one
         self._model = autotune.LazyModel(source if isinstance(source, (str, Path)) else deepcopy(source))
         self._engine_options: _EngineOptions = {"precision": precision, "threads": threads}
         self._lock, self._images_seen = Lock(), 0
-        exported = isinstance(source, (str, Path)) and is_exported(Path(source))
+        exported = isinstance(source, (str, Path)) and io_spec.is_exported(Path(source))
         self._autotunes = engine == "auto" and device is None and not exported and not _gpu_present()
         if exported or engine not in ("auto", "eager"):
             self._engine = autotune.engine(source, engine, **self._engine_options)
         else:
             self._engine = self._open_first_engine(device)
-        self._chosen_engines: dict[int, Engine] = {}  # by batch size
+        self._chosen_engines: dict[int, base.Engine] = {}  # by batch size
         metadata = self._engine.metadata
-        require_rgb(len(metadata.preprocess.mean))
+        pipeline.require_rgb(len(metadata.preprocess.mean))
         self.arch, self.labels, self.classes = metadata.arch, metadata.labels, self._engine.classes
         self.preprocess = replace(metadata.preprocess, decode=decode)
 
@@ -174,7 +172,9 @@ class Predictor:
         named_images = name_images(images)
         return list(self.stream(named_images, top, batch_size=1 if len(named_images) == 1 else None))
 
-    def stream(self, named_images: NamedImages, top: int = 5, batch_size: int | None = None) -> Iterator[Prediction]:
+    def stream(
+        self, named_images: pipeline.NamedImages, top: int = 5, batch_size: int | None = None
+    ) -> Iterator[Prediction]:
         """Predict (name, image) pairs one by one, any number of them in bounded memory.
 
         ``batch_size`` is what the engine is chosen for; default: the predictor's.
@@ -182,23 +182,25 @@ class Predictor:
         check_int("top", top, 1)
         self._require_classifier()
         compute = partial(self.compute, batch_size=batch_size)
-        rows = run_batches(compute, named_images, self.input_preprocess, lambda: self.batch_size)
+        rows = pipeline.run_batches(compute, named_images, self.input_preprocess, lambda: self.batch_size)
         return to_predictions(rows, self.labels, top)
 
-    def predict_scores(self, named_images: NamedImages) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
+    def predict_scores(
+        self, named_images: pipeline.NamedImages
+    ) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
         """Yield (name, float64 (classes,)) for (name, image) pairs: probabilities, or values."""
-        return run_batches(self.compute, named_images, self.input_preprocess, lambda: self.batch_size)
+        return pipeline.run_batches(self.compute, named_images, self.input_preprocess, lambda: self.batch_size)
 
-    def embeddings(self, named_images: NamedImages) -> Iterator[tuple[str, FloatArray | ImageError]]:
+    def embeddings(self, named_images: pipeline.NamedImages) -> Iterator[tuple[str, base.FloatArray | ImageError]]:
         """Yield (name, float32 (head channels,)) for (name, image) pairs, or the error instead of the vector.
 
         Test-time augmentation does not apply.
         """
 
-        def compute(images: InputImage) -> FloatArray:
+        def compute(images: InputImage) -> base.FloatArray:
             return self._engine_for(self.batch_size, len(images)).embed(images)
 
-        return run_batches(compute, named_images, self.preprocess, lambda: self.batch_size)
+        return pipeline.run_batches(compute, named_images, self.preprocess, lambda: self.batch_size)
 
     @property
     def input_preprocess(self) -> Preprocess:
@@ -225,11 +227,11 @@ class Predictor:
             raise ValueError("this network has no classifier: ask for embeddings, or train a head on your images")
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> base.Engine:
         """The engine in use."""
         return self._chosen_engines.get(self.batch_size) or self._chosen_engines.get(1) or self._engine
 
-    def choose_engine(self, batch_size: int | None = None) -> Engine:
+    def choose_engine(self, batch_size: int | None = None) -> base.Engine:
         """Use the fastest engine for this batch size from now on, remembered or found by timing all for some seconds.
 
         Without ``batch_size`` the fastest batch size is found too, unless one was given. If the engine is fixed (by
@@ -263,7 +265,7 @@ class Predictor:
         if self._autotunes and self._engine.kind == "eager" and not self._chosen_engines:
             self._engine = self._open_file_engine() or self._engine
 
-    def _open_first_engine(self, device: str | None) -> Engine:
+    def _open_first_engine(self, device: str | None) -> base.Engine:
         """Return an engine for a cached file of the network, else PyTorch."""
         if self._autotunes and (cached := autotune.open_cached_engine(self._model.key, **self._engine_options)):
             return cached
@@ -271,7 +273,7 @@ class Predictor:
 
         return EagerEngine(self._model.network, "cpu" if self._autotunes else device, **self._engine_options)
 
-    def _engine_for(self, batch_size: int, count: int) -> Engine:
+    def _engine_for(self, batch_size: int, count: int) -> base.Engine:
         """Return the engine for the next ``count`` images, after the step that pays with the images seen so far."""
         with self._lock:
             if self._tunes_batch_size and batch_size > 1 and self._images_seen >= TUNE_BATCH_AFTER_IMAGES:
@@ -283,9 +285,9 @@ class Predictor:
             self._images_seen += count
             return self._chosen_engines.get(batch_size, self._engine)
 
-    def _open_file_engine(self) -> Engine | None:
+    def _open_file_engine(self) -> base.Engine | None:
         """Return the first installed engine whose exported file agrees with the network, or None."""
-        for kind in (kind for kind in autotune.ENGINE_FILES if kind in installed_engines()):
+        for kind in (kind for kind in autotune.ENGINE_FILES if kind in base.installed_engines()):
             with suppress(ValueError, OSError, ImportError):
                 return self._model.verified_engine(kind, "float32", self._engine_options["threads"])
         return None

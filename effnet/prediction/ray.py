@@ -1,7 +1,5 @@
 """Bulk prediction on a Ray cluster, through Ray Data: chunks are sent out, and those of lost workers again."""
 
-from __future__ import annotations
-
 import logging
 import os
 import pickle

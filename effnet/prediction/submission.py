@@ -1,7 +1,5 @@
 """Submissions: predictions of a test table as ``submission.csv``, in the format that a competition asks for."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

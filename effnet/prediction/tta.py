@@ -1,7 +1,5 @@
 """Test-time augmentation: the scores of several views of an image are averaged."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from effnet.arch.serde import check_choice, check_int, check_size
-from effnet.runtime import base, engine_cache
+from effnet.runtime import base, engine_cache, io_spec
 from effnet.runtime.base import Engine, FloatArray, ImageBatch
 from effnet.runtime.engine_cache import EngineChoice, EngineThroughput, EngineTiming, ExcludedEngine, TuningKey
-from effnet.runtime.io_spec import IOSpec, is_exported
 from effnet.tasks import task_of
 from effnet.timing import THREAD_POOL_PAUSE, Stopwatch, Timing, time_interleaved
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 # Files in the engine cache. One IOSpec serves every use
 ENGINE_FILES = {"onnxruntime": "network.onnx", "openvino": "network.onnx", "litert": "network.tflite"}
-CACHED_IO_SPEC = IOSpec("floats", "logits", embedding=True, size=None)
+CACHED_IO_SPEC = io_spec.IOSpec("floats", "logits", embedding=True, size=None)
 OPENVINO_CACHE_DIR = "openvino"  # where OpenVINO keeps compiled models
 
 # Largest accepted difference from eager in float32, relative to eager's largest output. In bfloat16 a network of random
@@ -93,7 +92,7 @@ def engine(
     if kind in base.ENGINE_PACKAGES and kind not in base.installed_engines():
         raise base.not_installed_error(kind)
     found: Engine | None
-    if isinstance(model, (str, Path)) and is_exported(Path(model)):
+    if isinstance(model, (str, Path)) and io_spec.is_exported(Path(model)):
         found = base.open_exported(model, None if kind == "auto" else kind, precision, threads)
     elif precision == "int8":
         raise ValueError("this network is not quantized: export it with effnet.quantize, and open that file")

@@ -4,8 +4,6 @@
 All of it can be recreated: damaged or outdated files are replaced, and a full disk only costs time.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

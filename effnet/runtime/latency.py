@@ -12,15 +12,12 @@ from time import monotonic, sleep
 import torch
 from torch import Tensor, nn
 
-from effnet.arch import Arch
-from effnet.arch.serde import check_int
+from effnet.arch import Arch, serde
 from effnet.data.preprocessing import normalize
 from effnet.metadata import Numerics
-from effnet.net import EfficientNet, FusedMBConv, MBConv, create
-from effnet.net.layers import ConvNorm
-from effnet.runtime import autotune, base
+from effnet.net import EfficientNet, FusedMBConv, MBConv, create, layers
+from effnet.runtime import autotune, base, engine_cache
 from effnet.runtime.base import Engine
-from effnet.runtime.engine_cache import TuningKey
 from effnet.runtime.torch import EagerEngine, select_device
 from effnet.timing import Timing, child_process, time_interleaved
 
@@ -95,7 +92,7 @@ class Latency:
         on_measured: Callable[[LatencyMeasurement], object] = lambda measurement: None,
     ) -> None:
         base.resolve_threads(threads)
-        check_int("batch_size", batch_size, 1)
+        serde.check_int("batch_size", batch_size, 1)
         self.threads, self.batch_size = threads, batch_size
         self.measurements: list[LatencyMeasurement] = []
         self._measured_at: dict[Arch, float] = {}
@@ -171,7 +168,7 @@ def time_fastest_engine(task: LatencyTask, kinds: tuple[str, ...]) -> FastestEng
     openers: dict[tuple[str, str], autotune.EngineOpener] = {(EagerEngine.kind, FLOAT32): lambda: eager}
     for kind in kinds:
         openers[kind, FLOAT32] = partial(task.open_engine, kind, model)
-    key = TuningKey.for_this_machine(task.batch_size, None, FLOAT32, task.threads)
+    key = engine_cache.TuningKey.for_this_machine(task.batch_size, None, FLOAT32, task.threads)
     choice, fastest = autotune.autotune(
         openers, eager, key, autotune.noise_images(task.batch_size, model.preprocess.size, eager)
     )
@@ -213,7 +210,7 @@ def random_network(
         model = create(arch, classes, channels, numerics).eval()
         for module in model.modules():
             if isinstance(module, (MBConv, FusedMBConv)) and module.layer.residual:
-                last = module.project if isinstance(module.project, ConvNorm) else module.fused
+                last = module.project if isinstance(module.project, layers.ConvNorm) else module.fused
                 assert isinstance(last.norm, nn.BatchNorm2d)
                 nn.init.constant_(last.norm.weight, RESIDUAL_GAIN)
         side = min(model.arch.resolution, MAX_NOISE_SIDE)

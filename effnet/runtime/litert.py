@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effnet.runtime import io_spec
-from effnet.runtime.base import FloatArray, not_installed_error, resolve_precision, resolve_threads
+from effnet.runtime import base, io_spec
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
@@ -42,7 +41,7 @@ class LiteRTEngine(io_spec.FileEngine):
     kind = "litert"
 
     def __init__(self, path: str | Path, precision: str = "float32", threads: int | None = None) -> None:
-        self.threads = resolve_threads(threads)
+        self.threads = base.resolve_threads(threads)
         self.path = io_spec.check_file_exists(path)
         texts = read_tflite_metadata(self.path)
         if io_spec.METADATA_KEY in texts:
@@ -50,7 +49,7 @@ class LiteRTEngine(io_spec.FileEngine):
         self.metadata, self._io_spec = io_spec.read_metadata(texts, path)
         self._interpreter = self._open_interpreter()
         quantized = any(tensor["dtype"] == np.int8 for tensor in self._interpreter.get_tensor_details())
-        self.precision = resolve_precision(self.kind, precision, SUPPORTED_PRECISIONS, quantized)
+        self.precision = base.resolve_precision(self.kind, precision, SUPPORTED_PRECISIONS, quantized)
         self._input = self._interpreter.get_input_details()[0]
         outputs = {_output_name(output["name"]): output for output in self._interpreter.get_output_details()}
         self._outputs = io_spec.classifier_first(outputs)
@@ -63,7 +62,7 @@ class LiteRTEngine(io_spec.FileEngine):
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
-            raise not_installed_error(self.kind) from None
+            raise base.not_installed_error(self.kind) from None
         try:
             return Interpreter(str(self.path), num_threads=self.threads)
         except (ValueError, RuntimeError) as error:
@@ -74,7 +73,7 @@ class LiteRTEngine(io_spec.FileEngine):
         with self._lock:
             self._allocate(self._input_shape(batch_size, size))
 
-    def _infer(self, output: str, x: NDArray[Any]) -> FloatArray:
+    def _infer(self, output: str, x: NDArray[Any]) -> base.FloatArray:
         details = self._outputs[output]
         x = _quantize(x, self._input)
         with self._lock:
@@ -155,7 +154,7 @@ def _quantize(values: NDArray[Any], tensor: Any) -> NDArray[Any]:
     return steps.astype(dtype)
 
 
-def _dequantize(stored: NDArray[Any], tensor: Any) -> FloatArray:
+def _dequantize(stored: NDArray[Any], tensor: Any) -> base.FloatArray:
     scale, zero_point = tensor["quantization"]
     floats = stored.astype(np.float32, copy=False)
     if not scale or stored.dtype.kind not in "iu":

@@ -4,8 +4,6 @@ Its own code rather than ``torch.onnx``: nodes keep the layers' names, 'same' pa
 network is written in 0.15 s.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effnet.arch import Layer, Operation, layers, operations
-from effnet.net import EfficientNet
-from effnet.net.surgery import fold_batch_norm
+from effnet.net import EfficientNet, surgery
 from effnet.runtime.io_spec import IOSpec
 from effnet.tasks import task_of
 
@@ -46,7 +43,7 @@ def build_onnx_model(model: EfficientNet, spec: IOSpec) -> Any:
         import onnx
     except ImportError:
         raise ImportError('writing ONNX requires onnx: pip install "effnet[export]"') from None
-    graph = _ONNXGraph(fold_batch_norm(model).float(), spec)
+    graph = _ONNXGraph(surgery.fold_batch_norm(model).float(), spec)
     graph.build()
     inputs = [_value_info(spec.input, *spec.input_tensor(model.channels))]
     outputs = [_value_info(name, "float32", ("batch", width)) for name, width in graph.outputs]

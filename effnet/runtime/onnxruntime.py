@@ -1,15 +1,12 @@
 """Running ONNX files with onnxruntime. Imports no torch."""
 
-from __future__ import annotations
-
 import mmap
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from effnet.runtime import io_spec
-from effnet.runtime.base import FloatArray, not_installed_error, resolve_precision, resolve_threads
+from effnet.runtime import base, io_spec
 
 SUPPORTED_PRECISIONS = ("float32",)  # CPU kernels: bfloat16 on Arm only, and float16 is converted to float32 and back
 LOG_ERRORS_ONLY = 3
@@ -25,9 +22,9 @@ class ONNXRuntimeEngine(io_spec.FileEngine):
     kind = "onnxruntime"
 
     def __init__(self, path: str | Path, precision: str = "float32", threads: int | None = None) -> None:
-        self.threads = resolve_threads(threads)
+        self.threads = base.resolve_threads(threads)
         self.path = io_spec.check_file_exists(path)
-        self.precision = resolve_precision(self.kind, precision, SUPPORTED_PRECISIONS, _is_quantized(self.path))
+        self.precision = base.resolve_precision(self.kind, precision, SUPPORTED_PRECISIONS, _is_quantized(self.path))
         self._session = self._open_session()
         self._prepared: tuple[tuple[int, ...], Any] = (), None  # an input shape, and the session for that shape only
         self.metadata, self._io_spec = io_spec.read_metadata(self._session.get_modelmeta().custom_metadata_map, path)
@@ -40,7 +37,7 @@ class ONNXRuntimeEngine(io_spec.FileEngine):
         try:
             import onnxruntime
         except ImportError:
-            raise not_installed_error(self.kind) from None
+            raise base.not_installed_error(self.kind) from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -62,9 +59,9 @@ class ONNXRuntimeEngine(io_spec.FileEngine):
             fixed = {axis: length for axis, length in zip(axes, shape, strict=True) if isinstance(axis, str)}
             self._prepared = shape, self._open_session(fixed)
 
-    def _infer(self, output: str, x: NDArray[Any]) -> FloatArray:
+    def _infer(self, output: str, x: NDArray[Any]) -> base.FloatArray:
         shape, session = self._prepared
-        out: FloatArray = (session if x.shape == shape else self._session).run([output], {self._input: x})[0]
+        out: base.FloatArray = (session if x.shape == shape else self._session).run([output], {self._input: x})[0]
         return out
 
 

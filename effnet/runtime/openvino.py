@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from effnet.runtime import io_spec
-from effnet.runtime.base import FloatArray, not_installed_error, resolve_precision, resolve_threads
+from effnet.runtime import base, io_spec
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
@@ -48,7 +47,7 @@ class OpenVINOEngine(io_spec.FileEngine):
     def __init__(
         self, path: str | Path, precision: str = "float32", threads: int | None = None, cache: Path | None = None
     ) -> None:
-        self.threads = resolve_threads(threads)
+        self.threads = base.resolve_threads(threads)
         self.path = io_spec.check_file_exists(path)
         if self.path.suffix not in OPENVINO_SUFFIXES:  # OpenVINO's other readers would print errors to the terminal
             raise ValueError(f"openvino does not open {path}: expected {' or '.join(OPENVINO_SUFFIXES)}")
@@ -61,7 +60,7 @@ class OpenVINOEngine(io_spec.FileEngine):
         quantized = any(operation.get_type_name() == "FakeQuantize" for operation in self._model.get_ops())
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         supported = tuple(name for name, capability in PRECISION_CAPABILITIES.items() if capability in capabilities)
-        self.precision = resolve_precision(self.kind, precision, supported, quantized)
+        self.precision = base.resolve_precision(self.kind, precision, supported, quantized)
         self._settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": self.threads,
@@ -84,13 +83,13 @@ class OpenVINOEngine(io_spec.FileEngine):
                 del self._requests[next(iter(self._requests))]
             self._requests[shape] = request
 
-    def _infer(self, output: str, x: NDArray[Any]) -> FloatArray:
+    def _infer(self, output: str, x: NDArray[Any]) -> base.FloatArray:
         with self._lock:
             request = self._requests.get(x.shape) or self._requests.get(ANY_SHAPE)
             if request is None:
                 request = self._requests[ANY_SHAPE] = self._compile(ANY_SHAPE)
             request.infer([x], share_inputs=True)
-            out: FloatArray = request.get_output_tensor(self._outputs[output]).data.copy()
+            out: base.FloatArray = request.get_output_tensor(self._outputs[output]).data.copy()
         return out
 
     def _compile(self, shape: tuple[int, ...]) -> Any:
@@ -144,7 +143,7 @@ def get_core() -> Any:
         with _without_telemetry():
             import openvino
     except ImportError:
-        raise not_installed_error("openvino") from None
+        raise base.not_installed_error("openvino") from None
     return _make_core(openvino.Core)
 
 

@@ -1,7 +1,5 @@
 """Running a network with PyTorch: eagerly, or compiled with ``torch.compile``. Devices and threads."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,8 +11,7 @@ import torch
 from torch import Tensor
 
 from effnet.data.preprocessing import normalize
-from effnet.net import EfficientNet
-from effnet.net.surgery import fold_batch_norm
+from effnet.net import EfficientNet, surgery
 from effnet.runtime.base import FloatArray, ImageBatch, is_normalized, resolve_precision, resolve_threads
 from effnet.timing import machine
 
@@ -48,7 +45,7 @@ class EagerEngine:
         self.threads = resolve_threads(threads) if threads is not None else torch.get_num_threads()
         self.metadata, self.classes = model.metadata, model.classes
         self._dtype = TORCH_DTYPES[precision]
-        self.model = fold_batch_norm(model).to(self.device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = surgery.fold_batch_norm(model).to(self.device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._logits: Compute = self.model
         self._features: Compute = self.model.embed
         self._pool = _make_pool(self.threads) if self.threads != torch.get_num_threads() else None

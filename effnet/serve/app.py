@@ -1,7 +1,5 @@
 """The HTTP API and the page, as an ASGI application."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,17 +10,14 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from effnet.arch.scaling import ALPHA, BETA, GAMMA
-from effnet.serve import errors, scaling, schemas
+from effnet.serve import errors, middleware, request_queue, scaling, schemas, upload
 from effnet.serve.metrics import CONTENT_TYPE_LATEST, Metrics
-from effnet.serve.middleware import ResponseMiddleware
 from effnet.serve.models import overlay_png
-from effnet.serve.request_queue import RequestQueue
-from effnet.serve.upload import REQUEST_CONTENT
 
 PAGE_DIR = Path(__file__).parent / "page"
 
 _IMAGE_ERRORS = errors.error_responses(*errors.STATUS_DESCRIPTIONS)
-_IMAGE_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": REQUEST_CONTENT}}
+_IMAGE_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": upload.REQUEST_CONTENT}}
 _PNG_RESPONSE = {
     "description": "The map over the image that the network saw, as a PNG; or its values as JSON.",
     "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
@@ -49,7 +44,7 @@ CoefficientQuery = Annotated[
 ]
 
 
-def create_app(queue: RequestQueue, metrics: Metrics) -> FastAPI:
+def create_app(queue: request_queue.RequestQueue, metrics: Metrics) -> FastAPI:
     """Return the application. The caller closes ``queue`` after the last response."""
     app = FastAPI(
         title="effnet",
@@ -64,11 +59,11 @@ def create_app(queue: RequestQueue, metrics: Metrics) -> FastAPI:
     _add_monitoring_routes(app, queue, metrics)
     _add_page(app)
     errors.add_error_handlers(app)
-    app.add_middleware(ResponseMiddleware, metrics=metrics)
+    app.add_middleware(middleware.ResponseMiddleware, metrics=metrics)
     return app
 
 
-def _add_image_routes(app: FastAPI, queue: RequestQueue) -> None:
+def _add_image_routes(app: FastAPI, queue: request_queue.RequestQueue) -> None:
     @app.post("/v1/predict", response_model=schemas.PredictResponse, responses=_IMAGE_ERRORS, openapi_extra=_IMAGE_BODY)
     async def predict(request: Request, top: TopQuery = 5, model: ModelQuery = None) -> Response:
         """Predict the labels of an image."""
@@ -105,7 +100,7 @@ def _add_image_routes(app: FastAPI, queue: RequestQueue) -> None:
         return await queue.process(request, work)
 
 
-def _add_info_routes(app: FastAPI, queue: RequestQueue) -> None:
+def _add_info_routes(app: FastAPI, queue: request_queue.RequestQueue) -> None:
     @app.get("/v1/models", response_model=schemas.ModelsResponse)
     def models() -> Response:
         """List the served models and the limits of the server."""
@@ -128,7 +123,7 @@ def _add_info_routes(app: FastAPI, queue: RequestQueue) -> None:
         return JSONResponse(scaling.scale_network(network, factors, svg, narrow, beside))
 
 
-def _add_monitoring_routes(app: FastAPI, queue: RequestQueue, metrics: Metrics) -> None:
+def _add_monitoring_routes(app: FastAPI, queue: request_queue.RequestQueue, metrics: Metrics) -> None:
     @app.get("/healthz", response_model=schemas.HealthResponse)
     async def health() -> Response:
         """Answer while the server is up."""

@@ -1,7 +1,5 @@
 """Dynamic batching: whatever arrives while the network is busy is its next batch."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future

@@ -1,7 +1,5 @@
 """Errors as ``{"error": "one sentence"}`` with the right status code, and never a traceback."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any

@@ -1,7 +1,5 @@
 """Prometheus metrics. Every server has a registry of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest

@@ -1,7 +1,5 @@
 """ASGI middleware: request metrics, security headers, and early responses to clients that are still sending."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import suppress
 

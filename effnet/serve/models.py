@@ -19,8 +19,7 @@ from effnet.data.image_io import ImageError, InputImage, load_input
 from effnet.explanation import heatmap
 from effnet.prediction import Predictor
 from effnet.runtime.io_spec import is_exported
-from effnet.serve.batching import BatchedOutput, Batcher, OutputRow
-from effnet.serve.errors import RETRY_AFTER, RequestError
+from effnet.serve import batching, errors
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
@@ -56,7 +55,7 @@ class ServedModel:
             raise ValueError(f"{name} has no classifier to serve: train a head on your images first")
         self.predictor.choose_engine(1)
         self.predictor.choose_engine(batch_size)
-        self._batcher = Batcher(self._compute, self.predictor.batch_size, wait, on_batch)
+        self._batcher = batching.Batcher(self._compute, self.predictor.batch_size, wait, on_batch)
         self._lock = Lock()
         self._network: EfficientNet | None = None
 
@@ -65,9 +64,9 @@ class ServedModel:
         try:
             return load_input(content, self.predictor.input_preprocess)
         except ImageError as error:
-            raise RequestError(422, str(error).replace("the given file", "the image", 1)) from None
+            raise errors.RequestError(422, str(error).replace("the given file", "the image", 1)) from None
 
-    def submit(self, image: InputImage) -> Future[BatchedOutput]:
+    def submit(self, image: InputImage) -> Future[batching.BatchedOutput]:
         """Return a future of the output of a preprocessed image."""
         return self._batcher.submit(image)
 
@@ -83,7 +82,7 @@ class ServedModel:
         if label.isascii() and label.isdigit() and int(label) < classes:
             return int(label)
         near = did_you_mean(label, list(names)) or f": there are {classes}, from 0 to {classes - 1}"
-        raise RequestError(422, f"{self.name} has no class {label[:80]!r}{near}")
+        raise errors.RequestError(422, f"{self.name} has no class {label[:80]!r}{near}")
 
     @property
     def can_explain(self) -> bool:
@@ -93,7 +92,9 @@ class ServedModel:
     def require_explanations(self) -> None:
         """Raise `RequestError` if it has no activation maps."""
         if not self.can_explain:
-            raise RequestError(422, f"{self.name} is an exported file without activation maps: serve its weights")
+            raise errors.RequestError(
+                422, f"{self.name} is an exported file without activation maps: serve its weights"
+            )
 
     def activation_map(self, image: InputImage, index: int) -> NDArray[np.float32]:
         """Return the class activation map (height, width) of class ``index``.
@@ -117,12 +118,12 @@ class ServedModel:
                     message = (
                         f"the weights of {self.name} can no longer be read: restore the file or restart the server"
                     )
-                    raise RequestError(503, message, RETRY_AFTER) from error
+                    raise errors.RequestError(503, message, errors.RETRY_AFTER) from error
             else:
                 self._network = self._source
         return self._network
 
-    def _compute(self, images: InputImage) -> OutputRow:
+    def _compute(self, images: InputImage) -> batching.OutputRow:
         rows = self.predictor.compute(images, batch_size=1 if len(images) == 1 else None)
         if not np.isfinite(rows).all():
             raise ValueError("the model's output contains NaN or Inf: its weights are damaged")

@@ -1,7 +1,5 @@
 """Admission of requests: an image is accepted if there is room, decoded, predicted and answered, or dropped."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +10,9 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from effnet.data.image_io import InputImage
-from effnet.serve.batching import BatchedOutput
-from effnet.serve.errors import RETRY_AFTER, STATUS_CLIENT_CLOSED, RequestError
+from effnet.serve import batching, errors, server, upload
 from effnet.serve.models import ServedModel
-from effnet.serve.server import ServerLimits
-from effnet.serve.upload import FORM_OVERHEAD_BYTES, ImageHeader, read_image_bytes, read_image_header
-from effnet.timing import Stopwatch
-from effnet.timing.machine import count_cores
+from effnet.timing import Stopwatch, machine
 
 T = TypeVar("T")
 
@@ -27,9 +21,9 @@ T = TypeVar("T")
 class ImageOutput:
     """An image with the network's output."""
 
-    header: ImageHeader
+    header: upload.ImageHeader
     image: InputImage
-    output: BatchedOutput
+    output: batching.BatchedOutput
     decoding: float  # seconds
     watch: Stopwatch  # since its last byte arrived
 
@@ -37,11 +31,11 @@ class ImageOutput:
 class RequestQueue:
     """The queue of all models together. Use it from one event loop."""
 
-    def __init__(self, models: Mapping[str, ServedModel], limits: ServerLimits) -> None:
+    def __init__(self, models: Mapping[str, ServedModel], limits: server.ServerLimits) -> None:
         self.models, self.limits = models, limits
         self.accepted = 0  # images that have arrived and are not answered yet
         self._bytes = 0  # of these, and of those still arriving
-        self._decoders = ThreadPoolExecutor(count_cores(), thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(machine.count_cores(), thread_name_prefix="decode")
         self._explainer = ThreadPoolExecutor(1, thread_name_prefix="explain")
 
     def model(self, name: str | None) -> ServedModel:
@@ -49,7 +43,7 @@ class RequestQueue:
         if name is None:
             return next(iter(self.models.values()))
         if name not in self.models:
-            raise RequestError(404, f"no model is named {name[:80]!r}: there are {', '.join(self.models)}")
+            raise errors.RequestError(404, f"no model is named {name[:80]!r}: there are {', '.join(self.models)}")
         return self.models[name]
 
     async def process(self, request: Request, work: Callable[[bytes], Coroutine[Any, Any, T]]) -> T:
@@ -60,7 +54,7 @@ class RequestQueue:
         """
         self._refuse_when_full()  # before the client sends what would be refused then
         with self._count_bytes() as on_bytes:
-            content = await read_image_bytes(request, self.limits, on_bytes)
+            content = await upload.read_image_bytes(request, self.limits, on_bytes)
             self._refuse_when_full()
             self.accepted += 1
             try:
@@ -89,17 +83,21 @@ class RequestQueue:
 
     def _refuse_when_full(self) -> None:
         if self.accepted >= self.limits.queue_size:
-            raise RequestError(503, f"the queue of {self.limits.queue_size} is full: retry in a second", RETRY_AFTER)
+            raise errors.RequestError(
+                503, f"the queue of {self.limits.queue_size} is full: retry in a second", errors.RETRY_AFTER
+            )
 
     @contextmanager
     def _count_bytes(self) -> Iterator[Callable[[int], None]]:
         """Count the bytes of a request until it ends, and refuse what a full queue could not hold."""
-        held, max_bytes = 0, self.limits.queue_size * (self.limits.max_bytes + FORM_OVERHEAD_BYTES)
+        held, max_bytes = 0, self.limits.queue_size * (self.limits.max_bytes + upload.FORM_OVERHEAD_BYTES)
 
         def on_bytes(count: int) -> None:
             nonlocal held
             if self._bytes + count > max_bytes:
-                raise RequestError(503, "the server's upload memory is full: retry in a second", RETRY_AFTER)
+                raise errors.RequestError(
+                    503, "the server's upload memory is full: retry in a second", errors.RETRY_AFTER
+                )
             self._bytes += count
             held += count
 
@@ -108,8 +106,8 @@ class RequestQueue:
         finally:
             self._bytes -= held
 
-    def _decode(self, content: bytes, model: ServedModel) -> tuple[ImageHeader, InputImage]:
-        return read_image_header(content, self.limits.max_pixels), model.preprocess(content)
+    def _decode(self, content: bytes, model: ServedModel) -> tuple[upload.ImageHeader, InputImage]:
+        return upload.read_image_header(content, self.limits.max_pixels), model.preprocess(content)
 
     async def _run_unless_disconnected(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
         task, gone = asyncio.create_task(work), asyncio.create_task(_wait_for_disconnect(request))
@@ -120,8 +118,8 @@ class RequestQueue:
             if task.done():
                 return task.result()
             if gone.done():
-                raise RequestError(STATUS_CLIENT_CLOSED, "the client closed the connection")
-            raise RequestError(503, f"no prediction within {seconds:g} seconds: retry later", RETRY_AFTER)
+                raise errors.RequestError(errors.STATUS_CLIENT_CLOSED, "the client closed the connection")
+            raise errors.RequestError(503, f"no prediction within {seconds:g} seconds: retry later", errors.RETRY_AFTER)
         finally:
             task.cancel()
             gone.cancel()

@@ -6,9 +6,7 @@ from dataclasses import asdict, astuple, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from effnet.arch import ARCHS, PUBLISHED_TOP1, Arch, canonical_name, count, rounding, scale
-from effnet.arch.fitting import nearest_released, released_family
-from effnet.arch.scaling import ALPHA, BETA, GAMMA
+from effnet.arch import ARCHS, PUBLISHED_TOP1, Arch, canonical_name, count, fitting, rounding, scale, scaling
 from effnet.draw.network_diagram import draw_network
 from effnet.serve.errors import RequestError
 
@@ -23,9 +21,9 @@ class ScalingFactors:
     """Depth grows by alpha^phi, width by beta^phi, resolution by gamma^phi."""
 
     phi: float
-    alpha: float = ALPHA
-    beta: float = BETA
-    gamma: float = GAMMA
+    alpha: float = scaling.ALPHA
+    beta: float = scaling.BETA
+    gamma: float = scaling.GAMMA
 
     def at_phi(self, phi: float) -> ScalingFactors:
         """Return the same at another φ. Raises `RequestError` beyond `MAX_GROWTH`."""
@@ -59,7 +57,7 @@ def scale_network(
         "requested": asdict(report.requested),
         "actual": asdict(report.actual),
         "stages": [asdict(stage) for stage in report.stages],
-        "nearest": nearest_released(report.arch).name,
+        "nearest": fitting.nearest_released(report.arch).name,
         "released": _released_networks(base),
         "svg": _diagram(report.arch, narrow, room) if with_svg else "",
     }
@@ -82,7 +80,7 @@ def _released_networks(base: Arch) -> list[dict[str, Any]]:
     """Return the released networks to compare ``base`` with, sorted by MACs."""
     rows = [
         {"name": arch.name, **network_costs(arch), "top1": PUBLISHED_TOP1.get(arch.name, (None,))[0]}
-        for arch in released_family(base)
+        for arch in fitting.released_family(base)
     ]
     return sorted(rows, key=lambda row: row["macs"])
 

@@ -1,7 +1,5 @@
 """Response schemas of the API, as OpenAPI describes them, and the functions that fill them."""
 
-from __future__ import annotations
-
 import base64
 from dataclasses import asdict
 from typing import Any
@@ -12,10 +10,8 @@ from pydantic import BaseModel, Field
 from effnet.data.preprocessing import visible_region
 from effnet.metadata import Preprocess
 from effnet.prediction.predictor import to_prediction
-from effnet.serve import scaling
+from effnet.serve import request_queue, scaling, upload
 from effnet.serve.models import ServedModel, layer_png
-from effnet.serve.request_queue import ImageOutput
-from effnet.serve.upload import ImageHeader
 from effnet.tasks import task_of
 
 
@@ -144,7 +140,7 @@ class HealthResponse(BaseModel):
     accepted: int = Field(description="Images that have arrived and are not answered yet.")
 
 
-def predict_response(model: ServedModel, result: ImageOutput, top: int) -> dict[str, Any]:
+def predict_response(model: ServedModel, result: request_queue.ImageOutput, top: int) -> dict[str, Any]:
     """Return the data of a `PredictResponse`."""
     labels, output = model.predictor.labels, result.output
     row = task_of(labels.task).top_k(output.row[None], top)[0]  # (classes,) -> (2, top)
@@ -165,7 +161,9 @@ def predict_response(model: ServedModel, result: ImageOutput, top: int) -> dict[
     }
 
 
-def explain_response(model: ServedModel, result: ImageOutput, index: int, values: NDArray[Any]) -> dict[str, Any]:
+def explain_response(
+    model: ServedModel, result: request_queue.ImageOutput, index: int, values: NDArray[Any]
+) -> dict[str, Any]:
     """Return the data of an `ExplainResponse` for a map (height, width)."""
     labels, preprocess = model.predictor.labels, model.predictor.preprocess
     layer = layer_png(preprocess.size, values)
@@ -183,7 +181,7 @@ def explain_response(model: ServedModel, result: ImageOutput, index: int, values
     }
 
 
-def _visible_box(header: ImageHeader, preprocess: Preprocess) -> tuple[float, float, float, float]:
+def _visible_box(header: upload.ImageHeader, preprocess: Preprocess) -> tuple[float, float, float, float]:
     left, top, right, bottom = visible_region(header.height, header.width, preprocess)
     return left / header.width, top / header.height, right / header.width, bottom / header.height
 

@@ -1,7 +1,5 @@
 """Uploaded images: read from the request within limits, and their header checked before anything is decoded."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +13,7 @@ from python_multipart.multipart import Field, File, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from effnet.data.image_io import MUTED_PIL_WARNINGS
-from effnet.serve.errors import STATUS_CLIENT_CLOSED, RequestError
-from effnet.serve.server import ServerLimits
+from effnet.serve import errors, server
 
 FORM_FIELD = "file"
 FORM_OVERHEAD_BYTES = 65_536  # of a form, beside its image
@@ -57,7 +54,7 @@ class ImageHeader:
     remark: str = ""
 
 
-async def read_image_bytes(request: Request, limits: ServerLimits, on_bytes: Callable[[int], None]) -> bytes:
+async def read_image_bytes(request: Request, limits: server.ServerLimits, on_bytes: Callable[[int], None]) -> bytes:
     """Return the image file in the request: the form field ``file``, or the body itself.
 
     ``on_bytes`` gets the number of bytes of every chunk, and may refuse them. Raises `RequestError` for another content
@@ -66,23 +63,27 @@ async def read_image_bytes(request: Request, limits: ServerLimits, on_bytes: Cal
     kind, options = parse_options_header(request.headers.get("content-type"))
     is_form = kind == _FORM_TYPE.encode()
     if "url" in request.query_params:
-        raise RequestError(400, _NO_URLS)
+        raise errors.RequestError(400, _NO_URLS)
     if not is_form and not kind.startswith(b"image/"):
         found = f"the content type is {kind.decode('latin-1')[:80]}" if kind else "there is no content type"
         why = f"; {_NO_URLS}" if kind in (b"application/json", b"text/uri-list") else ""
-        raise RequestError(415, f"{found}: {_UPLOAD_HINT}{why}")
+        raise errors.RequestError(415, f"{found}: {_UPLOAD_HINT}{why}")
     if is_form and not options.get(b"boundary"):
-        raise RequestError(400, "the content type of the form has no boundary: let your HTTP library set that header")
+        raise errors.RequestError(
+            400, "the content type of the form has no boundary: let your HTTP library set that header"
+        )
     body = await _read_body(request, limits.max_bytes + (FORM_OVERHEAD_BYTES if is_form else 0), limits, on_bytes)
     content = _form_file(body, options[b"boundary"]) if is_form else body
     if not content:
-        raise RequestError(400, f"there is no image in the request: {_UPLOAD_HINT}")
+        raise errors.RequestError(400, f"there is no image in the request: {_UPLOAD_HINT}")
     if len(content) > limits.max_bytes:
         raise _too_large_error(limits)
     return content
 
 
-async def _read_body(request: Request, max_bytes: int, limits: ServerLimits, on_bytes: Callable[[int], None]) -> bytes:
+async def _read_body(
+    request: Request, max_bytes: int, limits: server.ServerLimits, on_bytes: Callable[[int], None]
+) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large_error(limits)
@@ -95,16 +96,16 @@ async def _read_body(request: Request, max_bytes: int, limits: ServerLimits, on_
                 on_bytes(len(chunk))
                 body += chunk
     except TimeoutError:
-        raise RequestError(
+        raise errors.RequestError(
             408, f"the image did not arrive within {limits.timeout_seconds:g} seconds: retry, or send a smaller one"
         ) from None
     except ClientDisconnect:
-        raise RequestError(STATUS_CLIENT_CLOSED, "the client closed the connection") from None
+        raise errors.RequestError(errors.STATUS_CLIENT_CLOSED, "the client closed the connection") from None
     return bytes(body)
 
 
-def _too_large_error(limits: ServerLimits) -> RequestError:
-    return RequestError(413, f"the request is larger than {limits.max_bytes / 1e6:g} MB: send a smaller image")
+def _too_large_error(limits: server.ServerLimits) -> errors.RequestError:
+    return errors.RequestError(413, f"the request is larger than {limits.max_bytes / 1e6:g} MB: send a smaller image")
 
 
 def _form_file(body: bytes, boundary: bytes) -> bytes:
@@ -128,17 +129,17 @@ def _form_file(body: bytes, boundary: bytes) -> bytes:
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError):
-        raise RequestError(400, f"the form is malformed: {_UPLOAD_HINT}") from None
+        raise errors.RequestError(400, f"the form is malformed: {_UPLOAD_HINT}") from None
     names = [name for name, _ in parts]
     if FORM_FIELD not in names and "url" in names:
-        raise RequestError(400, _NO_URLS)
+        raise errors.RequestError(400, _NO_URLS)
     if not complete:
-        raise RequestError(400, "the form is truncated, its last boundary is missing: send it again")
+        raise errors.RequestError(400, "the form is truncated, its last boundary is missing: send it again")
     if FORM_FIELD not in names:
         found = f"it has {', '.join(map(repr, names))}" if names else "it is empty"
-        raise RequestError(400, f"the form has no field {FORM_FIELD!r} ({found}): {_UPLOAD_HINT}")
+        raise errors.RequestError(400, f"the form has no field {FORM_FIELD!r} ({found}): {_UPLOAD_HINT}")
     if names.count(FORM_FIELD) > 1:
-        raise RequestError(400, f"the form has {names.count(FORM_FIELD)} fields {FORM_FIELD!r}: send one image")
+        raise errors.RequestError(400, f"the form has {names.count(FORM_FIELD)} fields {FORM_FIELD!r}: send one image")
     return dict(parts)[FORM_FIELD]
 
 
@@ -152,16 +153,18 @@ def read_image_header(content: bytes, max_pixels: int) -> ImageHeader:
             Image.init()
             image = Image.open(BytesIO(content), formats=[name for name in IMAGE_FORMATS if name in Image.OPEN])
     except Image.DecompressionBombError:
-        raise RequestError(413, f"the image has more than {max_pixels:,} pixels: resize it first") from None
+        raise errors.RequestError(413, f"the image has more than {max_pixels:,} pixels: resize it first") from None
     except Exception:  # PIL's parsers raise anything
         if content[4:12] in _HEIC_BRANDS:
-            raise RequestError(422, "HEIC images are not supported: convert it to JPEG") from None
-        raise RequestError(422, f"the file is not an image: supported formats are {_FORMAT_NAMES}") from None
+            raise errors.RequestError(422, "HEIC images are not supported: convert it to JPEG") from None
+        raise errors.RequestError(422, f"the file is not an image: supported formats are {_FORMAT_NAMES}") from None
     width, height = image.size
     if width * height > max_pixels:
-        raise RequestError(413, f"the image has {height:,}×{width:,} pixels, more than {max_pixels:,}: resize it first")
+        raise errors.RequestError(
+            413, f"the image has {height:,}×{width:,} pixels, more than {max_pixels:,}: resize it first"
+        )
     if image.info.get("progressive") and content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
-        raise RequestError(422, f"this JPEG has more than {_MAX_JPEG_SCANS} scans: save it again")
+        raise errors.RequestError(422, f"this JPEG has more than {_MAX_JPEG_SCANS} scans: save it again")
     with MUTED_PIL_WARNINGS:
         remark = _describe_ignored_frames(image)
         rotated = _is_rotated(image)

@@ -1,7 +1,5 @@
 """Running a function or a command in a process of its own, and measuring its time and memory."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import signal

@@ -3,8 +3,6 @@
 Only `measure_peaks` needs torch; everything else is the standard library.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import platform

@@ -1,7 +1,5 @@
 """Peak memory of a process, available memory, and keeping freed memory for reuse."""
 
-from __future__ import annotations
-
 import ctypes
 import platform
 import sys

@@ -1,7 +1,5 @@
 """Stopwatch, timings of repeated and interleaved calls, and ratios of timings with confidence intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Measurements before a run: epochs that fit a time budget, gradient accumulation steps, whether to use torch.compile."""
 
-from __future__ import annotations
-
 import copy
 from math import ceil, prod
 
@@ -11,13 +9,9 @@ from torch import Tensor
 from effnet.data.loader import TrainingLoader
 from effnet.data.preprocessing import normalize
 from effnet.net import EfficientNet
-from effnet.timing import Stopwatch
-from effnet.timing.memory import available_memory
-from effnet.training.callbacks import Callback
+from effnet.timing import Stopwatch, memory
+from effnet.training import callbacks, loop, losses, recipes
 from effnet.training.distributed import Distributed, SingleProcess
-from effnet.training.loop import TrainStep, prepare_model
-from effnet.training.losses import TrainingLoss
-from effnet.training.recipes import Recipe
 
 MAX_EPOCHS = 200  # whatever the time budget
 MIN_COMPILE_SECONDS = 90.0  # that compiling the forward and backward pass takes
@@ -30,11 +24,11 @@ TIMED_STEPS = 5
 def epochs_within(
     minutes: float,
     model: EfficientNet,
-    recipe: Recipe,
-    loss: TrainingLoss,
+    recipe: recipes.Recipe,
+    loss: losses.TrainingLoss,
     loader: TrainingLoader,
     processes: SingleProcess,
-    callback: Callback,
+    callback: callbacks.Callback,
 ) -> int:
     """Return how many epochs fit into ``minutes``: at least one, or none if ``recipe`` has a linear probe."""
     seconds = measure_epoch_seconds(model, recipe, loss, loader, processes)
@@ -44,22 +38,26 @@ def epochs_within(
 
 
 def measure_epoch_seconds(
-    model: EfficientNet, recipe: Recipe, loss: TrainingLoss, loader: TrainingLoader, processes: SingleProcess
+    model: EfficientNet,
+    recipe: recipes.Recipe,
+    loss: losses.TrainingLoss,
+    loader: TrainingLoader,
+    processes: SingleProcess,
 ) -> float:
     """Return the time of an epoch, from the second batch that a copy of ``model`` is trained on."""
-    step = TrainStep(copy.deepcopy(model), recipe, loss, SingleProcess(processes.device, processes.precision))
+    step = loop.TrainStep(copy.deepcopy(model), recipe, loss, SingleProcess(processes.device, processes.precision))
     times = [_time_step(step, *batch) for _, batch in zip(range(2), loader.epoch(0), strict=False)]
     return min(times[1:] or times) * len(loader)
 
 
 def compiling_pays_off(
     model: EfficientNet,
-    recipe: Recipe,
-    loss: TrainingLoss,
+    recipe: recipes.Recipe,
+    loss: losses.TrainingLoss,
     epochs: int,
     image_count: int,
     distributed: Distributed,
-    callback: Callback,
+    callback: callbacks.Callback,
 ) -> bool:
     """Return whether ``torch.compile`` makes the run shorter, compile time included; measured on a GPU.
 
@@ -72,12 +70,12 @@ def compiling_pays_off(
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=distributed.device)
     indices = torch.arange(batch) % image_count
     process = SingleProcess(distributed.device, distributed.precision)
-    eager = TrainStep(copy.deepcopy(model), recipe, loss, process)
+    eager = loop.TrainStep(copy.deepcopy(model), recipe, loss, process)
     eager_seconds = min(_time_step(eager, images, indices) for _ in range(TIMED_STEPS))
     remaining = eager_seconds * epochs * image_count / recipe.batch_size
     if remaining * (1 - 1 / MIN_SPEEDUP) < MIN_COMPILE_SECONDS:
         return False
-    compiled = TrainStep(copy.deepcopy(model), recipe, loss, process, torch_compile=True)
+    compiled = loop.TrainStep(copy.deepcopy(model), recipe, loss, process, torch_compile=True)
     compile_seconds = _time_step(compiled, images, indices)
     compiled_seconds = min(_time_step(compiled, images, indices) for _ in range(TIMED_STEPS))
     pays_off = remaining * (1 - compiled_seconds / eager_seconds) > compile_seconds
@@ -88,7 +86,9 @@ def compiling_pays_off(
     return distributed.broadcast(pays_off)
 
 
-def choose_accumulation_steps(model: EfficientNet, recipe: Recipe, distributed: Distributed, callback: Callback) -> int:
+def choose_accumulation_steps(
+    model: EfficientNet, recipe: recipes.Recipe, distributed: Distributed, callback: callbacks.Callback
+) -> int:
     """Return how many gradient accumulation steps a batch needs to fit into the memory that is free now.
 
     What the backward pass needs is measured on two images, at the largest size of the recipe.
@@ -104,13 +104,13 @@ def choose_accumulation_steps(model: EfficientNet, recipe: Recipe, distributed: 
     return int(distributed.broadcast(min(steps, batch)))
 
 
-def has_large_activations(model: EfficientNet, recipe: Recipe, processes: SingleProcess) -> bool:
+def has_large_activations(model: EfficientNet, recipe: recipes.Recipe, processes: SingleProcess) -> bool:
     """Return whether the activations of a batch take memory that is worth saving."""
     batch, bytes_per_image = _largest_batch(model, recipe, processes)
     return batch * bytes_per_image > LARGE_ACTIVATION_BYTES
 
 
-def _largest_batch(model: EfficientNet, recipe: Recipe, processes: SingleProcess) -> tuple[int, float]:
+def _largest_batch(model: EfficientNet, recipe: recipes.Recipe, processes: SingleProcess) -> tuple[int, float]:
     """Return this process's share of a batch, and the activation bytes per image at the largest size of the recipe."""
     batch: int = -(-recipe.batch_size // processes.world_size)
     phase_sides = [phase.image_size or 0 for phase in recipe.phases(recipe.epochs)]
@@ -119,11 +119,11 @@ def _largest_batch(model: EfficientNet, recipe: Recipe, processes: SingleProcess
 
 
 def activation_bytes_per_image(
-    model: EfficientNet, recipe: Recipe, size: tuple[int, int], processes: SingleProcess
+    model: EfficientNet, recipe: recipes.Recipe, size: tuple[int, int], processes: SingleProcess
 ) -> float:
     """Return the bytes that the forward pass keeps for the backward pass, per image of ``size`` (height, width)."""
     trial = copy.deepcopy(model)
-    prepare_model(trial, recipe)
+    loop.prepare_model(trial, recipe)
     trial.train()
     weights = {parameter.untyped_storage().data_ptr() for parameter in trial.parameters()}
     saved: dict[int, int] = {}
@@ -146,10 +146,10 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what trials have left to torch's allocator
         return int(torch.cuda.mem_get_info(device)[0])
-    return available_memory() if device.type == "cpu" else 0
+    return memory.available_memory() if device.type == "cpu" else 0
 
 
-def _time_step(step: TrainStep, images: Tensor, indices: Tensor) -> float:
+def _time_step(step: loop.TrainStep, images: Tensor, indices: Tensor) -> float:
     stopwatch = Stopwatch()
     step(images, indices)
     if step.processes.device.type == "cuda":

@@ -1,7 +1,5 @@
 """Training callbacks: progress, messages and the metrics of each epoch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

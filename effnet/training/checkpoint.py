@@ -1,7 +1,5 @@
 """Checkpoints of a run: written atomically, the newest two kept. Their content is `Trainer.state_dict`."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from typing import Any

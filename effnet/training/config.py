@@ -1,17 +1,13 @@
 """Configuration of a training run."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from effnet.arch import Arch, resolve_arch
-from effnet.arch.serde import check_int, check_size
+from effnet.arch import Arch, resolve_arch, serde
 from effnet.data import Splits
-from effnet.training.callbacks import Callback
-from effnet.training.recipes import Recipe, resolve_recipe
+from effnet.training import callbacks, recipes
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Resources:
     cache: bool = False
 
     def __post_init__(self) -> None:
-        check_int("accumulation_steps", self.accumulation_steps, 0)
+        serde.check_int("accumulation_steps", self.accumulation_steps, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +41,7 @@ class TrainConfig:
     """Everything that was asked of a run; the fields are the arguments of `effnet.train`."""
 
     data: str | Path | Splits
-    recipe: str | Recipe | None = None
+    recipe: str | recipes.Recipe | None = None
     out: Path
     model: str | Arch | None = None
     weights: str | Path | None = None
@@ -61,12 +57,12 @@ class TrainConfig:
     strict: bool = False
     resources: Resources = field(default_factory=Resources)
     loggers: tuple[str, ...] | None = None
-    callback: Callback = field(default_factory=Callback)
+    callback: callbacks.Callback = field(default_factory=callbacks.Callback)
     command: str = ""
 
     def __post_init__(self) -> None:
         if self.image_size is not None:
-            check_size(self.image_size, "image_size")
+            serde.check_size(self.image_size, "image_size")
         if self.epochs is not None and self.minutes is not None:
             raise ValueError("epochs cannot be combined with minutes")
         if self.epochs is not None and self.epochs < 0:
@@ -75,9 +71,9 @@ class TrainConfig:
             raise ValueError(f"minutes must be above 0, got {self.minutes}")
 
     @cached_property
-    def resolved_recipe(self) -> Recipe:
+    def resolved_recipe(self) -> recipes.Recipe:
         """The recipe with the batch size and learning rate that were asked for."""
-        return resolve_recipe(self.recipe, self.weights, self.epochs, self.batch_size, self.learning_rate)
+        return recipes.resolve_recipe(self.recipe, self.weights, self.epochs, self.batch_size, self.learning_rate)
 
     @property
     def data_source(self) -> str:
@@ -94,7 +90,7 @@ class TrainConfig:
             "epochs": self.epochs,
             "minutes": self.minutes,
             "seed": self.seed,
-            "image_size": self.image_size and check_size(self.image_size),
+            "image_size": self.image_size and serde.check_size(self.image_size),
             "select_on": self.select_on,
             "find_learning_rate": self.learning_rate == "find",
             "teacher": self.teacher and str(self.teacher),

@@ -15,27 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effnet.arch.serde import check_choice
-from effnet.data import ImageDataset, ImageError, Splits, holdout, open_data
-from effnet.data.dataset import Fingerprints
-from effnet.data.duplicates import (
-    compute_fingerprints,
-    describe_label_conflicts,
-    describe_split_overlap,
-    find_duplicates,
-    format_pairs,
-    group_duplicates,
-)
+from effnet.data import ImageDataset, ImageError, Splits, dataset, duplicates, holdout, open_data
 from effnet.data.splits import make_folds
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.prediction import Predictor
-from effnet.prediction.ensemble import FOLDS_FILE
+from effnet.prediction import Predictor, ensemble
 from effnet.prediction.oof import OutOfFold
 from effnet.prediction.tta import TTA_MODES
 from effnet.tasks import task_of
-from effnet.training.callbacks import Callback, ForwardingCallback
+from effnet.training import callbacks, data_plan, recipes
 from effnet.training.config import Resources, TrainConfig
-from effnet.training.data_plan import MAX_IMAGES_COMPARED_BY_PIXELS, training_images
-from effnet.training.recipes import Recipe
 from effnet.training.train import run_training
 
 Predictions = dict[str, NDArray[np.float64]]  # by the name of the image
@@ -75,7 +63,7 @@ class CrossValidationResult:
     def read(cls, out: str | Path) -> CrossValidationResult:
         """Return the result of a finished cross-validation in ``out``."""
         out = Path(out)
-        data = json.loads((out / FOLDS_FILE).read_text("utf-8"))
+        data = json.loads((out / ensemble.FOLDS_FILE).read_text("utf-8"))
         return cls(
             out,
             data["task"],
@@ -114,7 +102,7 @@ def _format_metric(name: str, value: float) -> str:
 
 def train_folds(
     data: str | Path | Splits,
-    recipe: str | Recipe | None = None,
+    recipe: str | recipes.Recipe | None = None,
     *,
     out: str | Path,
     folds: int = 5,
@@ -152,10 +140,10 @@ def run_folds(config: TrainConfig, folds: int = 5, tta: str = "none") -> CrossVa
     check_choice("tta", tta, TTA_MODES)
     selection_fraction = config.resolved_recipe.selection_fraction
     splits = config.data if isinstance(config.data, Splits) else open_data(config.data)
-    by_pixels = len(training_images(splits)) <= MAX_IMAGES_COMPARED_BY_PIXELS
-    fingerprints = compute_fingerprints(splits.available.values(), by_pixels)
-    images = _keep_duplicates_together(training_images(splits), fingerprints, callback)
-    for message in describe_split_overlap(splits, fingerprints=fingerprints):
+    by_pixels = len(data_plan.training_images(splits)) <= data_plan.MAX_IMAGES_COMPARED_BY_PIXELS
+    fingerprints = duplicates.compute_fingerprints(splits.available.values(), by_pixels)
+    images = _keep_duplicates_together(data_plan.training_images(splits), fingerprints, callback)
+    for message in duplicates.describe_split_overlap(splits, fingerprints=fingerprints):
         callback.on_message(message)
     parts = make_folds(images, folds, config.seed)
     for number, (train, _) in enumerate(parts):
@@ -167,8 +155,8 @@ def run_folds(config: TrainConfig, folds: int = 5, tta: str = "none") -> CrossVa
             "selection on each fold's held-out images: out-of-fold metrics will look better than they are"
         )
     _claim_directory(out, _folds_csv(parts), config.resume)
-    if (out / FOLDS_FILE).is_file():
-        callback.on_message(f"this cross-validation is finished: {out / FOLDS_FILE}")
+    if (out / ensemble.FOLDS_FILE).is_file():
+        callback.on_message(f"this cross-validation is finished: {out / ensemble.FOLDS_FILE}")
         return CrossValidationResult.read(out)
 
     predictions: Predictions = {}
@@ -176,7 +164,7 @@ def run_folds(config: TrainConfig, folds: int = 5, tta: str = "none") -> CrossVa
     skipped: list[str] = []
     test = splits.test if splits.test is not None else splits.val
     for number, (train, held_out) in enumerate(parts):
-        fold_callback = ForwardingCallback(callback, f"fold {number + 1}/{len(parts)}: ")
+        fold_callback = callbacks.ForwardingCallback(callback, f"fold {number + 1}/{len(parts)}: ")
         fold_callback.on_message(f"{len(train)} training images, {len(held_out)} held out")
         result = run_training(
             replace(
@@ -205,34 +193,38 @@ def run_folds(config: TrainConfig, folds: int = 5, tta: str = "none") -> CrossVa
         out, oof.labels.task, tuple(models), fold_metrics, oof.metrics(), len(oof), tuple(skipped), tta
     )
     oof.write(done.oof_path)
-    with atomic_write(out / FOLDS_FILE) as temporary:  # last of all: it marks a finished cross-validation
+    with atomic_write(out / ensemble.FOLDS_FILE) as temporary:  # last of all: it marks a finished cross-validation
         temporary.write_text(json.dumps(done.to_dict(), indent=1), "utf-8")
     callback.on_message(done.summary())
     return done
 
 
-def _keep_duplicates_together(images: ImageDataset, fingerprints: Fingerprints, callback: Callback) -> ImageDataset:
+def _keep_duplicates_together(
+    images: ImageDataset, fingerprints: dataset.Fingerprints, callback: callbacks.Callback
+) -> ImageDataset:
     """Put duplicates into one group, so that they are in the same fold, unless the data's own folds say otherwise."""
-    pairs = find_duplicates(images, fingerprints=fingerprints)
+    pairs = duplicates.find_duplicates(images, fingerprints=fingerprints)
     separated = [(one, other) for one, other in pairs if one.fold != other.fold]
     together = [(one, other) for one, other in pairs if one.fold == other.fold]
     if together:
-        callback.on_message(f"{_count_duplicates(len(together))}, kept in the same fold: {format_pairs(together)}")
+        callback.on_message(
+            f"{_count_duplicates(len(together))}, kept in the same fold: {duplicates.format_pairs(together)}"
+        )
     if separated:
         callback.on_message(
-            f"{_count_duplicates(len(separated))}, separated by the data's own folds: {format_pairs(separated)}; "
+            f"{_count_duplicates(len(separated))}, separated by the data's own folds: {duplicates.format_pairs(separated)}; "
             "metrics will look better than they are: give both files the same fold, or leave one out"
         )
-    for message in describe_label_conflicts(pairs):
+    for message in duplicates.describe_label_conflicts(pairs):
         callback.on_message(message)
-    return group_duplicates(images, together)
+    return duplicates.group_duplicates(images, together)
 
 
 def _count_duplicates(pairs: int) -> str:
     return "1 duplicate image" if pairs == 1 else f"{pairs} duplicate images"
 
 
-def _warn_missing_classes(train: ImageDataset, images: ImageDataset, number: int, callback: Callback) -> None:
+def _warn_missing_classes(train: ImageDataset, images: ImageDataset, number: int, callback: callbacks.Callback) -> None:
     if not task_of(images.labels.task).has_probabilities:
         return
     counts = zip(images.labels.names, train.class_counts(), images.class_counts(), strict=True)
@@ -245,7 +237,7 @@ def _warn_missing_classes(train: ImageDataset, images: ImageDataset, number: int
 
 
 def _predict_held_out(
-    model: Path, held_out: ImageDataset, resources: Resources, tta: str, callback: Callback
+    model: Path, held_out: ImageDataset, resources: Resources, tta: str, callback: callbacks.Callback
 ) -> tuple[Predictions, list[str]]:
     """Return the predictions of the held-out images, and the errors of those that cannot be read."""
     predictor = Predictor(model, "eager", resources.device, tta=tta)

@@ -1,7 +1,5 @@
 """Which images a run trains on, which it makes its choices by, and which it only reports on."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from effnet.arch.serde import check_choice
-from effnet.data import ImageDataset, Splits, check_images, holdout
-from effnet.data.dataset import Fingerprints, Item
-from effnet.data.duplicates import compute_fingerprints, describe_split_overlap, find_duplicates, group_duplicates
+from effnet.data import ImageDataset, Splits, check_images, dataset, duplicates, holdout
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.tasks import task_of
 from effnet.timing.machine import count_cores
@@ -72,7 +68,7 @@ def make_plan(splits: Splits, config: TrainConfig, callback: Callback) -> DataPl
     """
     check_choice("select_on", config.select_on, SELECTION_SOURCES)
     skipped: list[str] = []
-    by_pixels, fingerprints = len(training_images(splits)) <= MAX_IMAGES_COMPARED_BY_PIXELS, Fingerprints()
+    by_pixels, fingerprints = len(training_images(splits)) <= MAX_IMAGES_COMPARED_BY_PIXELS, dataset.Fingerprints()
 
     def keep_readable(images: ImageDataset) -> ImageDataset:
         readable, errors = check_images(images, count_cores(), fingerprints=fingerprints if by_pixels else None)
@@ -87,12 +83,12 @@ def make_plan(splits: Splits, config: TrainConfig, callback: Callback) -> DataPl
         count = "1 image is" if len(skipped) == 1 else f"{len(skipped)} images are"
         callback.on_message(f"{count} unreadable and skipped: {'; '.join(skipped[:5])}")
     if not by_pixels:
-        fingerprints = compute_fingerprints((train, *test_sets.values()), decoded=False)
+        fingerprints = duplicates.compute_fingerprints((train, *test_sets.values()), decoded=False)
     checked = Splits(train, test_sets.get("val"), test_sets.get("test"))
-    for message in describe_split_overlap(checked, fingerprints=fingerprints):
+    for message in duplicates.describe_split_overlap(checked, fingerprints=fingerprints):
         callback.on_message(message)
     # Duplicates stay together, or choices would be made on images that were trained on
-    train = group_duplicates(train, find_duplicates(train, fingerprints=fingerprints))
+    train = duplicates.group_duplicates(train, duplicates.find_duplicates(train, fingerprints=fingerprints))
     if config.select_on == "val":
         if "val" not in test_sets:
             raise ValueError("--select-on val requires a validation set (a folder val/ in the data)")
@@ -129,7 +125,7 @@ def fingerprint_splits(splits: Mapping[str, ImageDataset]) -> str:
     return sha256(b"".join(sorted(lines))).hexdigest()
 
 
-def _exact_label(item: Item, images: ImageDataset) -> str:
+def _exact_label(item: dataset.Item, images: ImageDataset) -> str:
     if isinstance(item.label, tuple) and images.labels.task == "regression":
         return "|".join(map(repr, item.label))
     return "|".join(map(images.labels.name, item.classes))

@@ -1,28 +1,22 @@
 """Dry run: what a recipe would do in every epoch, without training."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 
-from effnet.arch import Arch
-from effnet.arch.serde import Record
+from effnet.arch import Arch, serde
 from effnet.data.augment import Augment
 from effnet.draw.training_plots import plot_lr_schedule
-from effnet.net import create
-from effnet.net.layers import StochasticDepth
-from effnet.training.loop import apply_phase, prepare_model
-from effnet.training.optim import ema_decay_at
-from effnet.training.recipes import Recipe
+from effnet.net import create, layers
+from effnet.training import loop, optim, recipes
 from effnet.training.schedule import LRSchedule
 
 IMAGENET_TRAIN_IMAGES = 1_281_167
 
 
 @dataclass(frozen=True)
-class DryRunEpoch(Record):
+class DryRunEpoch(serde.Record):
     """The settings of one epoch."""
 
     RECORDS = MappingProxyType({"augment": Augment})
@@ -39,12 +33,12 @@ class DryRunEpoch(Record):
 
 
 @dataclass(frozen=True)
-class DryRun(Record):
+class DryRun(serde.Record):
     """A recipe on a network and a number of images, epoch by epoch."""
 
-    RECORDS = MappingProxyType({"recipe": Recipe, "epochs": DryRunEpoch})
+    RECORDS = MappingProxyType({"recipe": recipes.Recipe, "epochs": DryRunEpoch})
 
-    recipe: Recipe
+    recipe: recipes.Recipe
     network: str
     images: int
     steps_per_epoch: int
@@ -67,7 +61,7 @@ class DryRun(Record):
 
 
 def simulate_recipe(
-    recipe: Recipe, arch: Arch, image_count: int = IMAGENET_TRAIN_IMAGES, epochs: int | None = None
+    recipe: recipes.Recipe, arch: Arch, image_count: int = IMAGENET_TRAIN_IMAGES, epochs: int | None = None
 ) -> DryRun:
     """Return what ``recipe`` would do to a network of ``arch`` on ``image_count`` images, selection images included."""
     epochs = recipe.epochs if epochs is None else epochs
@@ -76,11 +70,11 @@ def simulate_recipe(
     schedule = LRSchedule(recipe, epochs, steps_per_epoch)
     with torch.device("meta"):  # shapes without memory: the same functions as in training set it up
         model = create(arch)
-    prepare_model(model, recipe)
+    loop.prepare_model(model, recipe)
     rows = []
     for phase in recipe.phases(epochs):
         for epoch in range(phase.start_epoch, phase.end_epoch):
-            apply_phase(model, recipe, phase, epoch)
+            loop.apply_phase(model, recipe, phase, epoch)
             first, last = epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch - 1
             rows.append(
                 DryRunEpoch(
@@ -88,7 +82,7 @@ def simulate_recipe(
                     step=first,
                     first_learning_rate=schedule.learning_rate_at(first),
                     last_learning_rate=schedule.learning_rate_at(last),
-                    ema_decay=ema_decay_at(recipe.ema_decay, last + 1),
+                    ema_decay=optim.ema_decay_at(recipe.ema_decay, last + 1),
                     image_size=phase.image_size or recipe.image_size or arch.resolution,
                     dropout=model.dropout.p,
                     frozen_until=model.frozen_until or "",
@@ -98,6 +92,6 @@ def simulate_recipe(
     drop_path = tuple(
         (name.removesuffix(".stochastic_depth"), module.drop_prob)
         for name, module in model.named_modules()
-        if isinstance(module, StochasticDepth)
+        if isinstance(module, layers.StochasticDepth)
     )
     return DryRun(recipe, arch.name, image_count, steps_per_epoch, recipe.peak_learning_rate, drop_path, tuple(rows))

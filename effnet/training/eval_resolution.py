@@ -4,8 +4,6 @@ A random crop shows objects larger than the whole image does at the same size. A
 size that the network was trained on, and shifts the activations' statistics, which can be re-estimated.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +15,7 @@ from effnet.arch.serde import check_int
 from effnet.data import ImageDataset
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
-from effnet.training.init_model import estimate_batch_norm, inference_batches
-from effnet.training.validation import SelectionScore, scale_logits
+from effnet.training import init_model, validation
 
 SIZE_FACTORS = (1.0, 1.15, 1.28, 1.45)
 SIZE_MULTIPLE = 16
@@ -79,7 +76,7 @@ class ResolutionResult:
 
 def tune_resolution(
     model: EfficientNet,
-    score_model: Callable[[EfficientNet], SelectionScore],
+    score_model: Callable[[EfficientNet], validation.SelectionScore],
     train_images: ImageDataset | None = None,
     sizes: Sequence[int] | None = None,
 ) -> tuple[EfficientNet, ResolutionResult]:
@@ -101,7 +98,9 @@ def tune_resolution(
     if list(candidates) == [model.preprocess.size] and not train_images:
         raise ValueError(f"{_format_size(model.preprocess.size)} is the current size: pass others to try")
     baseline = score_model(model)
-    tried: list[tuple[EfficientNet, bool, SelectionScore]] = [(_copy_model(model, model.preprocess), False, baseline)]
+    tried: list[tuple[EfficientNet, bool, validation.SelectionScore]] = [
+        (_copy_model(model, model.preprocess), False, baseline)
+    ]
     for size in candidates:
         preprocess = replace(model.preprocess, size=size)
         for estimated in (False, True) if train_images else (False,):
@@ -110,7 +109,9 @@ def tune_resolution(
             other = _copy_model(model, preprocess)
             if estimated:
                 assert train_images is not None
-                estimate_batch_norm(other, inference_batches(train_images, preprocess, MAX_BATCH_NORM_IMAGES))
+                init_model.estimate_batch_norm(
+                    other, init_model.inference_batches(train_images, preprocess, MAX_BATCH_NORM_IMAGES)
+                )
             tried.append((other.eval(), estimated, score_model(other)))
     standard_errors = NormalDist().inv_cdf(1 - SIGNIFICANCE_LEVEL / max(len(tried) - 1, 1))
     trials = [_make_trial(*one, baseline, standard_errors) for one in tried]
@@ -118,7 +119,7 @@ def tune_resolution(
     chosen = min(significant, key=lambda index: trials[index].loss, default=0)
     best, _, score = tried[chosen]
     if chosen:
-        scale_logits(best, score.logit_scale)
+        validation.scale_logits(best, score.logit_scale)
         best.provenance = best.provenance.with_event(
             f"test resolution {_format_size(trials[chosen].image_size)} instead of {_format_size(trials[0].image_size)}"
         )
@@ -128,8 +129,8 @@ def tune_resolution(
 def _make_trial(
     model: EfficientNet,
     batch_norm_estimated: bool,
-    score: SelectionScore,
-    baseline: SelectionScore,
+    score: validation.SelectionScore,
+    baseline: validation.SelectionScore,
     standard_errors: float,
 ) -> ResolutionTrial:
     gains = np.array(baseline.losses) - np.array(score.losses)  # image by image: most of their spread is in both

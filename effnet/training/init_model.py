@@ -1,7 +1,5 @@
 """The network that training starts from: its weights, head, stem, image size and batch norm statistics."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -10,12 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from effnet.arch import resolve_arch
-from effnet.arch.serde import check_size
-from effnet.data import ImageDataset, load_input
-from effnet.data.augment import stable_seed
-from effnet.data.prefetch import prefetch_map
-from effnet.data.preprocessing import normalize
+from effnet.arch import resolve_arch, serde
+from effnet.data import ImageDataset, augment, load_input, prefetch, preprocessing
 from effnet.metadata import Labels, Preprocess
 from effnet.net import EfficientNet, create
 from effnet.training.config import TrainConfig
@@ -31,7 +25,7 @@ def build_model(config: TrainConfig, labels: Labels) -> EfficientNet:
     Its weights are those of ``config.weights``, by default the published ones, or random for ``"none"``.
     """
     recipe, stem_stride = config.resolved_recipe, config.resolved_recipe.stem_stride
-    torch.manual_seed(stable_seed(config.seed, "start"))
+    torch.manual_seed(augment.stable_seed(config.seed, "start"))
     outputs = len(labels.names)
     if config.weights == "none":
         arch = resolve_arch(config.model or "b0")
@@ -46,7 +40,7 @@ def build_model(config: TrainConfig, labels: Labels) -> EfficientNet:
     model.preprocess = replace(model.preprocess, resampling="pil")
     image_size = recipe.image_size if config.image_size is None else config.image_size
     if image_size is not None:
-        model.preprocess = replace(model.preprocess, size=check_size(image_size, "image_size"))
+        model.preprocess = replace(model.preprocess, size=serde.check_size(image_size, "image_size"))
     return model
 
 
@@ -76,7 +70,7 @@ def inference_batches(images: ImageDataset, preprocess: Preprocess, max_images: 
     """Yield uint8 (N, H, W, 3) batches of ``images`` as prediction sees them, at most ``max_images`` evenly spread."""
     stride = -(-len(images) // max_images) if max_images else 1
     reduced = replace(preprocess, decode="reduced")
-    inputs = prefetch_map(lambda item: load_input(item.image, reduced), images.items[::stride])
+    inputs = prefetch.prefetch_map(lambda item: load_input(item.image, reduced), images.items[::stride])
     while batch := list(islice(inputs, BATCH_NORM_BATCH_SIZE)):
         yield torch.from_numpy(np.stack(batch))
 
@@ -93,7 +87,7 @@ def estimate_batch_norm(model: EfficientNet, batches: Iterable[Tensor]) -> None:
         norm.train()
     device = next(model.parameters()).device
     for images in batches:
-        model(normalize(images.to(device), model.preprocess))
+        model(preprocessing.normalize(images.to(device), model.preprocess))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.train(was_training)

@@ -4,8 +4,6 @@ The features are computed once. One eigendecomposition gives, for every strength
 get from a head fitted on all the others (PRESS identity): the choice costs nothing and no image is wasted.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,10 +14,7 @@ from torch import Tensor, nn
 from effnet.net import EfficientNet
 from effnet.runtime.torch import EagerEngine
 from effnet.tasks import Float64Array, task_of
-from effnet.training.callbacks import Callback
-from effnet.training.data_plan import DataPlan
-from effnet.training.distributed import SingleProcess
-from effnet.training.validation import Targets, compute_rows
+from effnet.training import callbacks, data_plan, distributed, validation
 
 REGULARIZATION_STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-10, 9))  # times the features' mean variance
 
@@ -68,17 +63,19 @@ class ProbedModel:
         self.final.set_head(model)
 
 
-def probe_model(model: EfficientNet, plan: DataPlan, processes: SingleProcess, callback: Callback) -> ProbedModel:
+def probe_model(
+    model: EfficientNet, plan: data_plan.DataPlan, processes: distributed.SingleProcess, callback: callbacks.Callback
+) -> ProbedModel:
     """Fit linear probes on the features of ``model``; each process computes its share."""
     images, train_count = plan.train_and_selection, len(plan.train)
-    features = compute_rows(
+    features = validation.compute_rows(
         EagerEngine(model, str(processes.device)).embed,
         images,
         replace(model.preprocess, decode="reduced"),
         processes,
         lambda done: callback.on_progress("linear probe", done, len(images)),
     )
-    targets = Targets.from_dataset(images)
+    targets = validation.Targets.from_dataset(images)
     start = final = fit_linear_probe(features[:train_count], targets[:train_count])
     if plan.probe_on_selection:
         final = fit_linear_probe(features, targets)
@@ -93,7 +90,7 @@ def probe_model(model: EfficientNet, plan: DataPlan, processes: SingleProcess, c
     return ProbedModel(start, final, selection_losses, state)
 
 
-def fit_linear_probe(features: NDArray[np.float32], targets: Targets) -> LinearProbe:
+def fit_linear_probe(features: NDArray[np.float32], targets: validation.Targets) -> LinearProbe:
     """Fit a head with the regularization and logit scale that give the lowest leave-one-out loss.
 
     Args:

@@ -1,7 +1,5 @@
 """Training loop: the optimization step, epochs, validation, early stopping and checkpoints."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
@@ -11,22 +9,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from effnet.data.augment import mix_batch, stable_seed
+from effnet.data import augment, preprocessing
 from effnet.data.loader import TrainingLoader
-from effnet.data.preprocessing import normalize
-from effnet.net import EfficientNet
-from effnet.net.surgery import freeze, set_drop_path
+from effnet.net import EfficientNet, surgery
 from effnet.timing import Stopwatch
-from effnet.training.callbacks import Callback, EpochMetrics
-from effnet.training.checkpoint import Checkpoints
+from effnet.training import callbacks, checkpoint, data_plan, losses, optim, recipes, validation
 from effnet.training.config import TrainConfig
-from effnet.training.data_plan import DataPlan
 from effnet.training.distributed import Distributed, SingleProcess
-from effnet.training.losses import TrainingLoss
-from effnet.training.optim import ExponentialMovingAverage, make_optimizer
-from effnet.training.recipes import Phase, Recipe
 from effnet.training.schedule import LRSchedule, set_learning_rate
-from effnet.training.validation import WORST_SCORE, SelectionScore, Validator
 
 CHECKPOINT_SECONDS = 300  # between two checkpoints within an epoch
 CLOCK_CHECK_BATCHES = 8  # batches between two looks at the clock, on which all processes must agree
@@ -69,20 +59,20 @@ class TrainStep:
     def __init__(
         self,
         model: EfficientNet,
-        recipe: Recipe,
+        recipe: recipes.Recipe,
         loss: Loss,
         processes: SingleProcess,
         *,
         accumulation_steps: int = 1,
         torch_compile: bool = False,
-        callback: Callback | None = None,
+        callback: callbacks.Callback | None = None,
     ) -> None:
-        self.model, self.loss, self.processes, self.callback = model, loss, processes, callback or Callback()
+        self.model, self.loss, self.processes, self.callback = model, loss, processes, callback or callbacks.Callback()
         self.accumulation_steps = accumulation_steps
         prepare_model(model, recipe)
         model.train()
         micro_batch = -(-recipe.batch_size // (processes.world_size * accumulation_steps))
-        wrapped, self.optimizer = processes.prepare(model, make_optimizer(model, recipe), micro_batch)
+        wrapped, self.optimizer = processes.prepare(model, optim.make_optimizer(model, recipe), micro_batch)
         self.wrapped_model: nn.Module = torch.compile(wrapped) if torch_compile else wrapped  # type: ignore[assignment]
 
     def __call__(
@@ -125,7 +115,9 @@ class TrainStep:
         for number, (some_images, some_targets, some_indices) in enumerate(micro_batches, start=1):
             is_last = number == len(micro_batches)
             with nullcontext() if is_last else self.processes.no_sync(self.wrapped_model):
-                inputs = normalize(some_images, self.model.preprocess).to(self.model.stem.conv.weight.dtype)
+                inputs = preprocessing.normalize(some_images, self.model.preprocess).to(
+                    self.model.stem.conv.weight.dtype
+                )
                 with self.processes.autocast():
                     logits = self.wrapped_model(inputs)
                 loss = self.loss(logits, some_targets, some_indices, some_images)
@@ -183,23 +175,25 @@ class Trainer:
     def __init__(
         self,
         model: EfficientNet,
-        plan: DataPlan,
+        plan: data_plan.DataPlan,
         config: TrainConfig,
-        recipe: Recipe,
+        recipe: recipes.Recipe,
         epochs: int,
-        loss: TrainingLoss,
+        loss: losses.TrainingLoss,
         distributed: Distributed,
-        checkpoints: Checkpoints,
+        checkpoints: checkpoint.Checkpoints,
         *,
         accumulation_steps: int = 1,
         torch_compile: bool = False,
-        callback: Callback | None = None,
+        callback: callbacks.Callback | None = None,
         stopwatch: Stopwatch | None = None,
     ) -> None:
         self.model, self.plan, self.config, self.recipe, self.epochs = model, plan, config, recipe, epochs
         self.loss, self.distributed, self.checkpoints = loss, distributed, checkpoints
-        self.callback = callback or Callback()
-        self.validator = Validator(plan.selection, model.preprocess, distributed, self.callback, loss.target_scaler)
+        self.callback = callback or callbacks.Callback()
+        self.validator = validation.Validator(
+            plan.selection, model.preprocess, distributed, self.callback, loss.target_scaler
+        )
         self.step = TrainStep(
             model,
             recipe,
@@ -209,10 +203,10 @@ class Trainer:
             torch_compile=torch_compile,
             callback=self.callback,
         )
-        self.ema = ExponentialMovingAverage(model, recipe.ema_decay)
-        self.history: list[EpochMetrics] = []
+        self.ema = optim.ExponentialMovingAverage(model, recipe.ema_decay)
+        self.history: list[callbacks.EpochMetrics] = []
         self.best_state: dict[str, Tensor] = {}
-        self.best_epoch, self.best_score = -1, WORST_SCORE
+        self.best_epoch, self.best_score = -1, validation.WORST_SCORE
         self.epoch = self.batch_index = 0
         self.loss_sum = self.seconds = 0.0  # of the current epoch
         self._stopwatch, self._seconds_before_resume = stopwatch or Stopwatch(), 0.0
@@ -239,7 +233,7 @@ class Trainer:
                     self._finish_epoch(len(loader))
                     self.save_checkpoint()
 
-    def _train_epoch(self, phase: Phase, loader: TrainingLoader) -> None:
+    def _train_epoch(self, phase: recipes.Phase, loader: TrainingLoader) -> None:
         schedule = LRSchedule(self.recipe, self.epochs, len(loader))
         apply_phase(self.model, self.recipe, phase, self.epoch)
         self._preallocate_gradients()
@@ -258,13 +252,13 @@ class Trainer:
                 self.save_checkpoint()
                 since_checkpoint = Stopwatch()
 
-    def _train_batch(self, images: Tensor, indices: Tensor, phase: Phase) -> float:
+    def _train_batch(self, images: Tensor, indices: Tensor, phase: recipes.Phase) -> float:
         targets = None
         images = images.to(self.distributed.device)
         if phase.augment.mixup or phase.augment.cutmix:
             torch.manual_seed(self._batch_seed("mix"))
             soft_targets = self.loss.soft_targets(indices)
-            images, targets = mix_batch(images, soft_targets, phase.augment.mixup, phase.augment.cutmix)
+            images, targets = augment.mix_batch(images, soft_targets, phase.augment.mixup, phase.augment.cutmix)
         loss = self.step(images, indices, targets, seed=self._batch_seed("step"))
         if not isfinite(loss):
             raise TrainingDiverged(self.epoch + 1, "the training loss")
@@ -272,7 +266,7 @@ class Trainer:
         return loss
 
     def _batch_seed(self, purpose: str) -> int:
-        return stable_seed(self.config.seed, purpose, self.epoch, self.batch_index, self.distributed.rank)
+        return augment.stable_seed(self.config.seed, purpose, self.epoch, self.batch_index, self.distributed.rank)
 
     def _preallocate_gradients(self) -> None:
         """Allocate the gradients before the activations, among which they would fragment memory."""
@@ -291,7 +285,7 @@ class Trainer:
         if not isfinite(score.loss) and (is_last_chance or not self.distributed.broadcast(self.ema.is_finite)):
             raise TrainingDiverged(self.epoch + 1, "the selection loss")
         learning_rate = max(group["lr"] for group in self.step.optimizer.param_groups)
-        metrics = EpochMetrics(
+        metrics = callbacks.EpochMetrics(
             self.epoch + 1, self.loss_sum / batches, score.loss, score.metric, learning_rate, self.seconds
         )
         if score.loss < self.best_score.loss:
@@ -349,9 +343,9 @@ class Trainer:
         self.ema.updates = state["ema_updates"]
         self.step.optimizer.load_state_dict(state["optimizer"])
         self.distributed.load_scaler_state_dict(state["scaler"])
-        self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
+        self.history = [callbacks.EpochMetrics(**metrics) for metrics in state["history"]]
         self.best_state, self.best_epoch = state["best_state"], state["best_epoch"]
-        self.best_score = SelectionScore(**state["best_score"])
+        self.best_score = validation.SelectionScore(**state["best_score"])
         self.epochs, self.epoch, self.batch_index = state["epochs"], state["epoch"], state["batch_index"]
         self.loss_sum, self.seconds = state["loss_sum"], state["seconds"]
         # The run may have been resumed with more steps since memory ran out
@@ -360,7 +354,12 @@ class Trainer:
 
 
 def make_loader(
-    model: EfficientNet, plan: DataPlan, config: TrainConfig, recipe: Recipe, phase: Phase, distributed: Distributed
+    model: EfficientNet,
+    plan: data_plan.DataPlan,
+    config: TrainConfig,
+    recipe: recipes.Recipe,
+    phase: recipes.Phase,
+    distributed: Distributed,
 ) -> TrainingLoader:
     """Return the loader of this process's share of the training images, with the settings of ``phase``."""
     preprocess = replace(model.preprocess, decode="reduced")
@@ -371,7 +370,7 @@ def make_loader(
         preprocess,
         phase.augment,
         recipe.batch_size,
-        stable_seed(config.seed, "data"),
+        augment.stable_seed(config.seed, "data"),
         config.resources.workers,
         rank=distributed.rank,
         world_size=distributed.world_size,
@@ -380,25 +379,25 @@ def make_loader(
     )
 
 
-def prepare_model(model: EfficientNet, recipe: Recipe) -> None:
+def prepare_model(model: EfficientNet, recipe: recipes.Recipe) -> None:
     """Set batch norm and stochastic depth as ``recipe`` says, and the memory format that convolutions prefer."""
     model.frozen_batch_norm = recipe.batch_norm in ("frozen", "estimated")
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = recipe.bn_momentum
     if recipe.drop_path is not None:
-        set_drop_path(model, recipe.drop_path)
+        surgery.set_drop_path(model, recipe.drop_path)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def apply_phase(model: EfficientNet, recipe: Recipe, phase: Phase, epoch: int) -> None:
+def apply_phase(model: EfficientNet, recipe: recipes.Recipe, phase: recipes.Phase, epoch: int) -> None:
     """Set dropout and the frozen stages for ``epoch``."""
     if phase.dropout is not None:
         model.dropout.p = phase.dropout
     if recipe.unfreeze_every_epochs:
         names = model.feature_names()
         frozen = len(names) - int(epoch / recipe.unfreeze_every_epochs)
-        freeze(model, names[frozen - 1] if frozen > 0 else None)
+        surgery.freeze(model, names[frozen - 1] if frozen > 0 else None)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from effnet.data import ImageDataset
-from effnet.data.preprocessing import normalize
+from effnet.data import ImageDataset, preprocessing
 from effnet.metadata import Labels
 from effnet.net.surgery import fold_batch_norm
 from effnet.tasks import task_of
@@ -114,7 +113,7 @@ class Teacher:
     def __call__(self, images: Tensor) -> Tensor:
         """Return the logits (N, outputs) of uint8 or float32 (N, H, W, 3) of 0 to 255."""
         size = self._model.preprocess.size
-        inputs = normalize(images, self._model.preprocess)  # (N, 3, H, W)
+        inputs = preprocessing.normalize(images, self._model.preprocess)  # (N, 3, H, W)
         if inputs.shape[2:] != size:
             inputs = F.interpolate(inputs, size, mode="bilinear", antialias=True)
         logits: Tensor = self._model(inputs)

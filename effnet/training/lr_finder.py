@@ -5,8 +5,6 @@ run needs more distance from that edge than a hundred batches show. The point of
 lies closer to the edge and is the slope of a noisy curve.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from contextlib import closing
@@ -22,10 +20,7 @@ from effnet.arch.serde import check_float, check_int
 from effnet.data.loader import TrainingLoader
 from effnet.draw.training_plots import plot_lr_finder
 from effnet.net import EfficientNet
-from effnet.training.distributed import SingleProcess
-from effnet.training.loop import Loss, TrainStep
-from effnet.training.recipes import Recipe
-from effnet.training.schedule import set_learning_rate
+from effnet.training import distributed, loop, recipes, schedule
 
 MIN_BATCHES = 10  # below, a curve says nothing
 SUGGESTED_FRACTION = 0.1  # of the learning rate at which the loss is lowest
@@ -56,18 +51,18 @@ class LRFinderError(ValueError):
 
 
 def sweep_model(
-    model: EfficientNet, recipe: Recipe, loss: Loss, loader: TrainingLoader, device: torch.device
+    model: EfficientNet, recipe: recipes.Recipe, loss: loop.Loss, loader: TrainingLoader, device: torch.device
 ) -> LRSweep:
     """Find a learning rate for a copy of ``model``, for the batch size of ``recipe``; close ``loader``.
 
     Raises:
         LRFinderError: Where the sweep suggests nothing.
     """
-    step = TrainStep(copy.deepcopy(model), recipe, loss, SingleProcess(device))
+    step = loop.TrainStep(copy.deepcopy(model), recipe, loss, distributed.SingleProcess(device))
     batches = chain.from_iterable(loader.epoch(epoch) for epoch in count())
 
     def train_batch(learning_rate: float) -> float:
-        set_learning_rate(step.optimizer, learning_rate)
+        schedule.set_learning_rate(step.optimizer, learning_rate)
         return step(*next(batches))
 
     with closing(loader):

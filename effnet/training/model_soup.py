@@ -16,8 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from effnet.data import ImageDataset, Splits, open_data
-from effnet.net import EfficientNet
-from effnet.net.surgery import is_folded
+from effnet.net import EfficientNet, surgery
 from effnet.training.run_dir import RunDir
 from effnet.training.validation import scale_logits, score_model
 from effnet.weights import load
@@ -173,7 +172,7 @@ def _check_compatible(models: Sequence[EfficientNet]) -> None:
                     f"network {number} differs from the first in its {name}: a model soup needs networks of the same "
                     "architecture, classes and preprocessing"
                 )
-    if any(map(is_folded, models)):
+    if any(map(surgery.is_folded, models)):
         raise ValueError("batch norm is folded into one of these networks: pass the ones they were made from")
 
 

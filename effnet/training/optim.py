@@ -1,7 +1,5 @@
 """Optimizers, their parameter groups, and the exponential moving average (EMA) of the weights."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable
 from typing import Any

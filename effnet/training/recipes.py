@@ -1,7 +1,5 @@
 """Training recipes: all settings (`Recipe`), and the recipes of the package, each with its source, cost and result."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """The run directory: its files, the settings that a resumed run must match, and the result."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Learning rate schedules: cosine, exponential and constant, with linear warmup."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import cos, floor, pi
 

@@ -1,7 +1,5 @@
 """A training run from data to a saved model: data, network, linear probe, training loop, choice, evaluation, report."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -17,30 +15,32 @@ from effnet.evaluation import evaluate
 from effnet.net import EfficientNet
 from effnet.runtime.autotune import cache_engine
 from effnet.tasks import task_of
-from effnet.timing import Stopwatch
-from effnet.timing.memory import retain_freed_memory
-from effnet.training import autotune, init_model
-from effnet.training.callbacks import Callback
-from effnet.training.checkpoint import Checkpoints
+from effnet.timing import Stopwatch, memory
+from effnet.training import (
+    autotune,
+    callbacks,
+    checkpoint,
+    data_plan,
+    eval_resolution,
+    init_model,
+    linear_probe,
+    loop,
+    losses,
+    lr_finder,
+    recipes,
+    validation,
+)
 from effnet.training.config import Resources, TrainConfig
-from effnet.training.data_plan import DataPlan, fingerprint_splits, make_plan, training_images
 from effnet.training.distributed import Distributed
-from effnet.training.eval_resolution import tune_resolution
-from effnet.training.linear_probe import ProbedModel, probe_model
 from effnet.training.loggers import LoggingCallback, check_installed, default_loggers
-from effnet.training.loop import Trainer, TrainingDiverged, is_out_of_memory, make_loader
-from effnet.training.losses import Teacher, TrainingLoss
-from effnet.training.lr_finder import sweep_model
-from effnet.training.recipes import Phase, Recipe
 from effnet.training.report import RunCost, write_report
 from effnet.training.run_dir import RunDir, TrainResult
-from effnet.training.validation import EVAL_BATCH_SIZE, scale_logits, score_model
 from effnet.weights import save
 
 
 def train(
     data: str | Path | Splits,
-    recipe: str | Recipe | None = None,
+    recipe: str | recipes.Recipe | None = None,
     *,
     out: str | Path,
     model: str | Arch | None = None,
@@ -57,7 +57,7 @@ def train(
     strict: bool = False,
     resources: Resources | None = None,
     loggers: Sequence[str] | None = None,
-    callback: Callback | None = None,
+    callback: callbacks.Callback | None = None,
     command: str = "",
 ) -> TrainResult:
     """Train a classifier on ``data`` and leave ``model.safetensors`` and ``report.html`` in ``out``.
@@ -116,7 +116,7 @@ def train(
             strict=strict,
             resources=resources or Resources(),
             loggers=None if loggers is None else tuple(loggers),
-            callback=callback or Callback(),
+            callback=callback or callbacks.Callback(),
             command=command,
         )
     )
@@ -128,12 +128,12 @@ def run_training(config: TrainConfig) -> TrainResult:
     loggers = default_loggers() if config.loggers is None else config.loggers
     check_installed(loggers)
     splits = config.data if isinstance(config.data, Splits) else open_data(config.data)
-    labels = training_images(splits).labels
+    labels = data_plan.training_images(splits).labels
     recipe, resources = config.resolved_recipe, config.resources
     distributed = Distributed(resources.device, resources.precision, recipe.unfreeze_every_epochs > 0)
 
     run_dir = RunDir(config.out)
-    data_id = config.data_source or fingerprint_splits(splits.available)
+    data_id = config.data_source or data_plan.fingerprint_splits(splits.available)
     settings = config.to_settings(data_id, distributed.precision)
     if distributed.is_main:
         run_dir.claim(settings, config.resume)
@@ -143,9 +143,9 @@ def run_training(config: TrainConfig) -> TrainResult:
 
     model = init_model.build_model(config, labels)
     model.gradient_checkpointing = resources.gradient_checkpointing
-    teacher = Teacher(config.teacher, labels, distributed.device) if config.teacher is not None else None
+    teacher = losses.Teacher(config.teacher, labels, distributed.device) if config.teacher is not None else None
     with ExitStack() as stack:
-        callback = config.callback if distributed.is_main else Callback()
+        callback = config.callback if distributed.is_main else callbacks.Callback()
         if distributed.is_main:
             run_dir.write_settings(settings)
             if loggers:
@@ -153,7 +153,7 @@ def run_training(config: TrainConfig) -> TrainResult:
                 logging = LoggingCallback(callback, run_dir.logs, loggers, config.out.name, settings, metric)
                 callback = stack.enter_context(closing(logging))
 
-        plan = distributed.run_on_main(lambda: make_plan(splits, config, callback))  # reads every image
+        plan = distributed.run_on_main(lambda: data_plan.make_plan(splits, config, callback))  # reads every image
         if distributed.is_main:
             plan.write_csv(run_dir.split_csv)
         callback.on_message(plan.summary())
@@ -180,27 +180,27 @@ class _Run:
     """A run with its data and network; the methods are its phases, in order."""
 
     config: TrainConfig
-    recipe: Recipe
-    plan: DataPlan
+    recipe: recipes.Recipe
+    plan: data_plan.DataPlan
     model: EfficientNet
     distributed: Distributed
-    callback: Callback
+    callback: callbacks.Callback
     run_dir: RunDir
     stopwatch: Stopwatch
-    teacher: Teacher | None
-    probe: ProbedModel | None = None
-    trainer: Trainer | None = None
+    teacher: losses.Teacher | None
+    probe: linear_probe.ProbedModel | None = None
+    trainer: loop.Trainer | None = None
     chosen: str = ""  # "probe" or "fine-tuned"
 
     def __post_init__(self) -> None:
-        self.loss = TrainingLoss(self.plan.train, self.recipe, self.distributed.device, self.teacher)
+        self.loss = losses.TrainingLoss(self.plan.train, self.recipe, self.distributed.device, self.teacher)
 
     def memory_settings(self) -> AbstractContextManager[None]:
         """On a CPU, trade memory for time or the other way round, by what is short."""
         if self.distributed.device.type != "cpu" or self.config.resources.gradient_checkpointing:
             return nullcontext()
         self.model.memory_efficient = autotune.has_large_activations(self.model, self.recipe, self.distributed)
-        return retain_freed_memory()
+        return memory.retain_freed_memory()
 
     def prepare_batch_norm(self) -> None:
         """Choose what happens to batch norm's statistics, and re-estimate them if the recipe says so."""
@@ -216,12 +216,12 @@ class _Run:
     def fit_probe(self) -> None:
         """Fit a linear probe, from which fine-tuning starts."""
         if self.recipe.linear_probe:
-            self.probe = probe_model(self.model, self.plan, self.distributed, self.callback)
+            self.probe = linear_probe.probe_model(self.model, self.plan, self.distributed, self.callback)
             self.probe.start.set_head(self.model)
 
     def fine_tune(self) -> None:
         """Train the whole network, from the latest checkpoint if there is one."""
-        checkpoints = Checkpoints(self.run_dir.checkpoints)
+        checkpoints = checkpoint.Checkpoints(self.run_dir.checkpoints)
         state = self.distributed.run_on_main(checkpoints.latest)
         epochs = state["epochs"] if state else self.distributed.broadcast(self._choose_epochs())
         if not epochs:
@@ -240,7 +240,7 @@ class _Run:
         accumulation_steps = self.config.resources.accumulation_steps or autotune.choose_accumulation_steps(
             self.model, self.recipe, self.distributed, self.callback
         )
-        self.trainer = Trainer(
+        self.trainer = loop.Trainer(
             self.model,
             self.plan,
             self.config,
@@ -262,7 +262,7 @@ class _Run:
             self.trainer.save_checkpoint()
         try:
             self.trainer.run()
-        except TrainingDiverged as error:
+        except loop.TrainingDiverged as error:
             raise ValueError(f"{error}{self._save_best_weights()}") from None
 
     def _choose_epochs(self) -> int:
@@ -280,7 +280,7 @@ class _Run:
     def _find_learning_rate(self) -> None:
         """Set the learning rate that a sweep suggests, and leave the sweep's curve in the run directory."""
         loader = self._make_loader(self.recipe.phases(max(self.recipe.epochs, 1))[0])
-        sweep = sweep_model(self.model, self.recipe, self.loss, loader, self.distributed.device)
+        sweep = lr_finder.sweep_model(self.model, self.recipe, self.loss, loader, self.distributed.device)
         suggested = self.distributed.broadcast(sweep.suggested)
         at_reference = suggested * self.recipe.lr_reference_batch / self.recipe.batch_size
         self.recipe = replace(self.recipe, learning_rate=at_reference)
@@ -291,8 +291,8 @@ class _Run:
             f"learning rate: {suggested:.2g}, a tenth of where the loss was lowest ({self.run_dir.lr_finder.name})"
         )
 
-    def _make_loader(self, phase: Phase) -> TrainingLoader:
-        return make_loader(self.model, self.plan, self.config, self.recipe, phase, self.distributed)
+    def _make_loader(self, phase: recipes.Phase) -> TrainingLoader:
+        return loop.make_loader(self.model, self.plan, self.config, self.recipe, phase, self.distributed)
 
     def _save_best_weights(self) -> str:
         """Save the best weights of a run that failed, if there are any, and say where, or why not."""
@@ -321,13 +321,13 @@ class _Run:
             self.model.load_state_dict(trainer.best_state)
             if self.loss.target_scaler:
                 self.loss.target_scaler.unstandardize_head(self.model.classifier)
-            scale_logits(self.model, trainer.best_score.logit_scale)
+            validation.scale_logits(self.model, trainer.best_score.logit_scale)
             self.chosen = "fine-tuned"
         self.model.cpu().eval()
         if self.trainer is not None:
             self.trainer.release()
 
-    def _fine_tuning_is_better(self, trainer: Trainer, probe: ProbedModel) -> bool:
+    def _fine_tuning_is_better(self, trainer: loop.Trainer, probe: linear_probe.ProbedModel) -> bool:
         """Return whether it is by more than two standard errors: the best of several epochs looks better than it is."""
         fine_tuned, probed = np.array(trainer.best_score.losses), probe.selection_losses
         improvement = probed - fine_tuned
@@ -344,8 +344,8 @@ class _Run:
         """Let the network predict at a larger size than it was trained at, if that is clearly better."""
         if self.recipe.tune_test_resolution:
             device = str(self.distributed.device)
-            self.model, result = tune_resolution(
-                self.model, lambda model: score_model(model, self.plan.selection, device), self.plan.train
+            self.model, result = eval_resolution.tune_resolution(
+                self.model, lambda model: validation.score_model(model, self.plan.selection, device), self.plan.train
             )
             self.callback.on_message(result.summary())
 
@@ -362,7 +362,7 @@ class _Run:
             model=path,
             chosen=self.chosen,
             evaluations={
-                name: evaluate(self.model, images, decode="exact", batch_size=EVAL_BATCH_SIZE)
+                name: evaluate(self.model, images, decode="exact", batch_size=validation.EVAL_BATCH_SIZE)
                 for name, images in self.plan.test_sets.items()
             },
             history=tuple(self.trainer.history) if self.trainer else (),
@@ -389,6 +389,6 @@ def _out_of_memory_advice() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not is_out_of_memory(error):
+        if not loop.is_out_of_memory(error):
             raise
         raise ValueError("out of memory: try a smaller --image-size or a smaller network") from error

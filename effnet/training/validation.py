@@ -11,17 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from effnet.data import ImageDataset, ImageError
-from effnet.data.cache import MemoryCache
-from effnet.data.image_io import ImageSource, InputImage, load_input
+from effnet.data import ImageDataset, ImageError, cache, image_io
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
 from effnet.prediction.pipeline import run_batches
 from effnet.runtime.base import FloatArray
 from effnet.runtime.torch import EagerEngine, select_device
 from effnet.tasks import Float64Array, task_of
-from effnet.training.callbacks import Callback
-from effnet.training.distributed import SingleProcess
+from effnet.training import callbacks, distributed
 from effnet.training.losses import TargetScaler
 
 EVAL_BATCH_SIZE = 32
@@ -102,14 +99,14 @@ class Validator:
         self,
         images: ImageDataset,
         preprocess: Preprocess,
-        processes: SingleProcess,
-        callback: Callback,
+        processes: distributed.SingleProcess,
+        callback: callbacks.Callback,
         target_scaler: TargetScaler | None = None,
     ) -> None:
         self.images, self.targets, self.target_scaler = images, Targets.from_dataset(images), target_scaler
         self.preprocess = replace(preprocess, decode="reduced")
         self.processes, self.callback = processes, callback
-        self._load = MemoryCache(MAX_CACHED_BYTES)
+        self._load = cache.MemoryCache(MAX_CACHED_BYTES)
 
     def score(self, model: EfficientNet) -> SelectionScore:
         """Return the score of ``model``, whose head answers in standardized units where there is a scaler."""
@@ -137,21 +134,21 @@ def score_model(
         ImageError: For an image that cannot be read.
     """
     compute, preprocess = EagerEngine(model, device).run, replace(model.preprocess, decode=decode)
-    logits = compute_rows(compute, images, preprocess, SingleProcess(select_device(device)))
+    logits = compute_rows(compute, images, preprocess, distributed.SingleProcess(select_device(device)))
     return Targets.from_dataset(images).score(logits.astype(np.float64))
 
 
 def compute_rows(
-    compute: Callable[[InputImage], FloatArray],
+    compute: Callable[[image_io.InputImage], FloatArray],
     images: ImageDataset,
     preprocess: Preprocess,
-    processes: SingleProcess,
+    processes: distributed.SingleProcess,
     on_progress: Callable[[int], None] = lambda done: None,
-    load: Callable[[ImageSource, Preprocess], InputImage] = load_input,
+    load: Callable[[image_io.ImageSource, Preprocess], image_io.InputImage] = image_io.load_input,
     require_finite: bool = True,
 ) -> FloatArray:
     """Return ``compute`` of every image, (N, …); each process computes its share."""
-    named: list[tuple[str, ImageSource | ImageError]] = [(item.name, item.image) for item in images.items]
+    named: list[tuple[str, image_io.ImageSource | ImageError]] = [(item.name, item.image) for item in images.items]
     rows: list[FloatArray] = []
     shard = processes.shard(named)
     for _, row in run_batches(compute, shard, preprocess, EVAL_BATCH_SIZE, load, require_finite):

@@ -1,7 +1,5 @@
 """Weights of every ecosystem: found, downloaded, loaded, converted and saved. Only what needs torch imports it."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

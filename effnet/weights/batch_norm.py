@@ -15,8 +15,6 @@ Momentum is in PyTorch's sense: TensorFlow's 0.99 is 0.01. It only matters in tr
 model carries them as `effnet.Numerics`, and what its file does not state is taken from here.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from effnet.arch import Arch

@@ -5,8 +5,6 @@ that works as well. Nothing is compressed, since float weights hardly shrink. Fi
 ``EFFNET_HOME``.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

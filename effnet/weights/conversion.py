@@ -1,14 +1,11 @@
 """Conversion of named tensors between any two layouts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from effnet.arch import Arch, tensor_shapes
-from effnet.arch.serde import check_choice
+from effnet.arch import Arch, serde, tensor_shapes
 from effnet.metadata import Numerics
 from effnet.weights.key_maps import BATCH_NORM_TENSORS, LAYOUTS
 
@@ -41,7 +38,7 @@ def convert(
         >>> ours = effnet.convert(state, effnet.ARCHS["b0"], "timm", "effnet")
     """
     for layout in (source, target):
-        check_choice("layout", layout, tuple(LAYOUTS))
+        serde.check_choice("layout", layout, tuple(LAYOUTS))
         if not LAYOUTS[layout].supports(arch):
             raise ValueError(f"{layout} has no {arch.name}: it has {', '.join(LAYOUTS[layout].archs)}")
     tensors = drop_batch_counters(tensors)
@@ -54,7 +51,7 @@ def convert(
 
 def key_map(layout: str, arch: Arch, classes: int = 1000) -> dict[str, str]:
     """Return our tensor name → the layout's. Raises ``ValueError`` for an unknown layout."""
-    check_choice("layout", layout, tuple(LAYOUTS))
+    serde.check_choice("layout", layout, tuple(LAYOUTS))
     return LAYOUTS[layout].key_map(arch, classes)
 
 

@@ -7,8 +7,6 @@ for Lite and EdgeTPU; ``eval_ckpt_main.py``: AdvProp) and its lite and edgetpu b
 ``preprocessing.py`` (S–XL: squash at 320 pixels and above) and ``preprocess_legacy.py`` (V2-B0–B3).
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from effnet.arch import Arch

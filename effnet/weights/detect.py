@@ -1,15 +1,12 @@
 """Detection of layout and architecture from the names and shapes of tensors."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from effnet.arch import ARCHS, Arch, layers, operations
-from effnet.weights.conversion import Tensors, drop_batch_counters, layout_shapes, read_sizes
-from effnet.weights.key_maps import BATCH_NORM_TENSORS, LAYOUTS
+from effnet.weights import conversion, key_maps
 
 
 @dataclass(frozen=True)
@@ -20,7 +17,7 @@ class Detection:
     arch: Arch
     classes: int  # 0: no classifier
     channels: int
-    tensors: Tensors
+    tensors: conversion.Tensors
     notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
@@ -29,17 +26,19 @@ class Detection:
 
 
 def detect_layouts(
-    tensors: Tensors, archs: Iterable[Arch] = ARCHS.values(), layouts: Iterable[str] = tuple(LAYOUTS)
+    tensors: conversion.Tensors,
+    archs: Iterable[Arch] = ARCHS.values(),
+    layouts: Iterable[str] = tuple(key_maps.LAYOUTS),
 ) -> list[Detection]:
     """Return every (layout, arch) with exactly the names and shapes of ``tensors``, except the classifier's size."""
-    tensors = drop_batch_counters(tensors)
+    tensors = conversion.drop_batch_counters(tensors)
     candidates = []
     for layout in layouts:
-        cleaned = LAYOUTS[layout].clean(tensors)
+        cleaned = key_maps.LAYOUTS[layout].clean(tensors)
         shapes = {name: tuple(tensor.shape) for name, tensor in cleaned.tensors.items()}
         for arch in _filter_by_tensor_count(layout, archs, len(shapes)):
-            classes, channels = read_sizes(cleaned.tensors, arch, layout)
-            if shapes == layout_shapes(layout, arch, classes, channels):
+            classes, channels = conversion.read_sizes(cleaned.tensors, arch, layout)
+            if shapes == conversion.layout_shapes(layout, arch, classes, channels):
                 candidates.append(Detection(layout, arch, classes, channels, cleaned.tensors, cleaned.notes))
     return candidates
 
@@ -48,9 +47,11 @@ def _filter_by_tensor_count(layout: str, archs: Iterable[Arch], count: int) -> I
     """Yield the archs with that many tensors, with or without a classifier: cheap compared with all shapes."""
     for arch in archs:
         with_norm, without_norm = _count_operations(arch)
-        backbone = with_norm * (2 if LAYOUTS[layout].folds_batch_norm else 1 + len(BATCH_NORM_TENSORS))
+        backbone = with_norm * (
+            2 if key_maps.LAYOUTS[layout].folds_batch_norm else 1 + len(key_maps.BATCH_NORM_TENSORS)
+        )
         backbone += 2 * without_norm
-        if count in (backbone, backbone + 2) and LAYOUTS[layout].supports(arch):
+        if count in (backbone, backbone + 2) and key_maps.LAYOUTS[layout].supports(arch):
             yield arch
 
 

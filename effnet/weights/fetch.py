@@ -1,13 +1,10 @@
 """Published weights from the disk, a bundle, a mirror or their publisher."""
 
-from __future__ import annotations
-
 import logging
 from contextlib import suppress
 from pathlib import Path
 
-from effnet.data.storage.cache_dir import configured_cache_dir, is_offline, writable_cache_dir
-from effnet.data.storage.errors import RetryPolicy
+from effnet.data.storage import cache_dir, errors
 from effnet.weights import download
 from effnet.weights.bundle import list_bundles
 from effnet.weights.catalog.entry import CatalogEntry
@@ -22,7 +19,7 @@ def fetch(
     source: CatalogEntry | RemoteFile,
     offline: bool | None = None,
     progress: ProgressCallback | None = None,
-    retry: RetryPolicy | None = None,
+    retry: errors.RetryPolicy | None = None,
 ) -> Path:
     """Return the path of a published file, downloaded if it is not on disk; of a TensorFlow checkpoint its ``.index``.
 
@@ -39,7 +36,7 @@ def fetch(
         ValueError: if the file is in a bundle that is damaged.
     """
     remote = source if isinstance(source, RemoteFile) else RemoteFile.from_entry(source)
-    return find_local(remote) or _fetch_remote(remote, is_offline(offline), progress, retry)
+    return find_local(remote) or _fetch_remote(remote, cache_dir.is_offline(offline), progress, retry)
 
 
 def find_local(remote: RemoteFile) -> Path | None:
@@ -48,7 +45,7 @@ def find_local(remote: RemoteFile) -> Path | None:
         path = bundle.extract_file(remote)
         if path is not None:
             return path
-    for folder in dict.fromkeys((configured_cache_dir(), writable_cache_dir())):
+    for folder in dict.fromkeys((cache_dir.configured_cache_dir(), cache_dir.writable_cache_dir())):
         names = remote.match_names(_list_names(folder, remote))
         if names:
             return folder / names[-1]
@@ -58,7 +55,7 @@ def find_local(remote: RemoteFile) -> Path | None:
 def describe_manual_download(remote: RemoteFile) -> str:
     """Return what to do without a network, as the end of a sentence."""
     return (
-        f"copy it to {configured_cache_dir() / remote.key}, or on a machine with a network run effnet models "
+        f"copy it to {cache_dir.configured_cache_dir() / remote.key}, or on a machine with a network run effnet models "
         f"{remote.name} --bundle weights.zip and set EFFNET_BUNDLE=weights.zip here, or pass a file (--model FILE; for "
         "training --weights FILE, or --weights none for random weights)"
     )
@@ -72,9 +69,9 @@ def _list_names(folder: Path, remote: RemoteFile) -> list[str]:
 
 
 def _fetch_remote(
-    remote: RemoteFile, offline: bool, progress: ProgressCallback | None, retry: RetryPolicy | None
+    remote: RemoteFile, offline: bool, progress: ProgressCallback | None, retry: errors.RetryPolicy | None
 ) -> Path:
-    folders = (configured_cache_dir(), writable_cache_dir())
+    folders = (cache_dir.configured_cache_dir(), cache_dir.writable_cache_dir())
     path = next((folder / remote.key for folder in folders if (folder / remote.key).is_file()), None)  # an archive
     try:
         if path is None:
@@ -85,7 +82,7 @@ def _fetch_remote(
                 return download.download_from_hub(remote)
             path = _download_with_companions(remote, progress, retry)
         if remote.is_archived:
-            return download.extract_members(path, remote.file, writable_cache_dir() / remote.unpacked_folder)
+            return download.extract_members(path, remote.file, cache_dir.writable_cache_dir() / remote.unpacked_folder)
         return path
     except DownloadError as error:
         name = f"{remote.name}: " * (remote.name != remote.download_url)
@@ -93,9 +90,11 @@ def _fetch_remote(
         raise DownloadError(f"{text}; {describe_manual_download(remote)}", error.not_found, cause=str(error)) from None
 
 
-def _download_with_companions(remote: RemoteFile, progress: ProgressCallback | None, retry: RetryPolicy | None) -> Path:
+def _download_with_companions(
+    remote: RemoteFile, progress: ProgressCallback | None, retry: errors.RetryPolicy | None
+) -> Path:
     """Download the file from the mirror or the publisher, its companions first."""
-    cache = writable_cache_dir()
+    cache = cache_dir.writable_cache_dir()
     for name in remote.companions:
         with suppress(DownloadError):  # not every repository has them
             url = remote.download_url.rpartition("/")[0] + f"/{name}"

@@ -1,7 +1,5 @@
 """Loading a network from a file of any ecosystem. What has to be assumed about the file is logged."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,15 +10,10 @@ from torch import Tensor
 
 from effnet.arch import Arch, resolve_arch
 from effnet.metadata import ModelMetadata, Numerics, Preprocess, Provenance
-from effnet.net import EfficientNet
-from effnet.net.surgery import set_classes
-from effnet.weights import formats
+from effnet.net import EfficientNet, surgery
+from effnet.weights import conversion, detect, formats, key_maps, resolve
 from effnet.weights.catalog.entry import CatalogEntry, class_labels
-from effnet.weights.conversion import Tensors, convert, key_map, read_sizes
-from effnet.weights.detect import Detection, detect_layouts
 from effnet.weights.formats import METADATA_KEY, Checkpoint
-from effnet.weights.key_maps import LAYOUTS
-from effnet.weights.resolve import resolve_weights
 
 MAX_NAMED_TENSORS = 3  # in a message, before the rest is only counted
 
@@ -32,7 +25,7 @@ class LoadedWeights:
     """A file's tensors under our names, their metadata, and notes for the user on what was assumed or done."""
 
     metadata: ModelMetadata
-    tensors: Tensors
+    tensors: conversion.Tensors
     notes: tuple[str, ...] = ()
 
 
@@ -68,7 +61,7 @@ def load(
     Example:
         >>> model = effnet.load("b0/ra_in1k", classes=10)
     """
-    found = resolve_weights(source)
+    found = resolve.resolve_weights(source)
     weights = read_weights(found.path, layout, arch, numerics, preprocess, found.entry)
     name = found.entry.name if found.entry else found.path.name
     for note in weights.notes:
@@ -77,13 +70,13 @@ def load(
     if classes is not None and classes != model.classes:
         head = f"its head of {model.classes} classes is replaced by" if model.classes else "it has no head and gets"
         log.warning("%s: %s a new one of %d", name, head, classes)
-        set_classes(model, classes)
+        surgery.set_classes(model, classes)
     return model
 
 
-def build_network(metadata: ModelMetadata, tensors: Tensors) -> EfficientNet:
+def build_network(metadata: ModelMetadata, tensors: conversion.Tensors) -> EfficientNet:
     """Return the network with these tensors as its weights (not copied if they are float32), in evaluation mode."""
-    classes, channels = read_sizes(tensors, metadata.arch, "effnet")
+    classes, channels = conversion.read_sizes(tensors, metadata.arch, "effnet")
     with torch.device("meta"):  # allocate nothing and draw no random numbers
         model = EfficientNet(
             metadata.arch,
@@ -134,7 +127,7 @@ def _read_own_file(path: Path, checkpoint: Checkpoint, arch: Arch | None, numeri
     if arch is not None and arch != metadata.arch:
         raise ValueError(f"{path} contains {metadata.arch.name}, not {arch.name}")
     layout = checkpoint.layout or "effnet"
-    tensors = convert(checkpoint.tensors, metadata.arch, layout, "effnet", numerics or metadata.numerics)
+    tensors = conversion.convert(checkpoint.tensors, metadata.arch, layout, "effnet", numerics or metadata.numerics)
     return LoadedWeights(metadata, tensors)
 
 
@@ -146,7 +139,7 @@ def _read_catalog_file(path: Path, checkpoint: Checkpoint, entry: CatalogEntry) 
     provenance = Provenance(entry.name, entry.layout, entry.license)
     return LoadedWeights(
         ModelMetadata(arch, entry.numerics, entry.preprocess, class_labels(entry), provenance),
-        convert(found.tensors, arch, found.layout, "effnet", entry.numerics),
+        conversion.convert(found.tensors, arch, found.layout, "effnet", entry.numerics),
         (f"weights of {entry.publisher}{accuracy}", *found.notes),
     )
 
@@ -160,7 +153,7 @@ def _read_foreign_file(
     preprocess: Preprocess | None,
 ) -> LoadedWeights:
     found = _detect_one(path, checkpoint.tensors, layout or checkpoint.layout, arch)
-    defaults = LAYOUTS[found.layout]
+    defaults = key_maps.LAYOUTS[found.layout]
     numerics_source = "given" if numerics else "stated by the file" if checkpoint.numerics else "assumed"
     preprocess_source = "given" if preprocess else "partly stated by the file" if checkpoint.preprocess else "assumed"
     numerics = numerics or checkpoint.numerics or defaults.numerics(found.arch)
@@ -171,40 +164,44 @@ def _read_foreign_file(
     )
     return LoadedWeights(
         ModelMetadata(found.arch, numerics, preprocess, checkpoint.labels, Provenance(path.name, found.layout)),
-        convert(found.tensors, found.arch, found.layout, "effnet", numerics),
+        conversion.convert(found.tensors, found.arch, found.layout, "effnet", numerics),
         (*found.notes, note),
     )
 
 
-def _detect_one(path: Path, tensors: Tensors, layout: str | None, arch: Arch | None) -> Detection:
+def _detect_one(path: Path, tensors: conversion.Tensors, layout: str | None, arch: Arch | None) -> detect.Detection:
     """Return the only layout and arch that fit and that the caller allows. Raises ``ValueError`` otherwise."""
     archs = () if arch is None else ([arch],)
-    candidates = [found for found in detect_layouts(tensors, *archs) if layout in (None, found.layout)]
+    candidates = [found for found in detect.detect_layouts(tensors, *archs) if layout in (None, found.layout)]
     if len(candidates) == 1:
         return candidates[0]
     if len(candidates) > 1:
         raise ValueError(
             f"{path} could be {' or '.join(found.describe() for found in candidates)}: choose with layout= or arch="
         )
-    others = detect_layouts(tensors)
+    others = detect.detect_layouts(tensors)
     if arch is not None and others:
         raise ValueError(f"{path} contains {others[0].arch.name} ({others[0].layout}'s layout), not {arch.name}")
     if arch is not None:
         closest = layout or _closest_layout(tensors, arch)
-        convert(LAYOUTS[closest].clean(tensors).tensors, arch, closest)  # raises with every difference
+        conversion.convert(
+            key_maps.LAYOUTS[closest].clean(tensors).tensors, arch, closest
+        )  # raises with every difference
     raise ValueError(
         f"{path}: its {len(tensors)} tensors are those of no known EfficientNet; "
         "pass arch= (and layout=) to see what differs"
     )
 
 
-def _closest_layout(tensors: Tensors, arch: Arch) -> str:
+def _closest_layout(tensors: conversion.Tensors, arch: Arch) -> str:
     """Return the layout with the most names in common."""
 
     def count_common(layout: str) -> int:
-        return len(set(key_map(layout, arch).values()) & set(LAYOUTS[layout].clean(tensors).tensors))
+        return len(
+            set(conversion.key_map(layout, arch).values()) & set(key_maps.LAYOUTS[layout].clean(tensors).tensors)
+        )
 
-    return max((layout for layout in LAYOUTS if LAYOUTS[layout].supports(arch)), key=count_common)
+    return max((layout for layout in key_maps.LAYOUTS if key_maps.LAYOUTS[layout].supports(arch)), key=count_common)
 
 
 def check_values(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -1,16 +1,13 @@
 """From the name that a user gives for weights to a file on disk: paths, catalog names, bundles, URLs, the hub."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from effnet.arch import canonical_name
-from effnet.weights import catalog, fetch
+from effnet.weights import catalog, download, fetch
 from effnet.weights.bundle import Bundle, find_bundles, list_bundles, open_bundle
 from effnet.weights.catalog.entry import CatalogEntry
-from effnet.weights.download import DownloadError, ProgressCallback, RemoteFile
 
 # Suffixes of weights files. Anything else after a dot is part of a name, as in tf_efficientnet_b0.ns_jft_in1k
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".tflite", ".index")
@@ -26,7 +23,7 @@ class WeightsFile:
     """A weights file on disk (of a TensorFlow checkpoint the ``.index``), and where it was published if it was."""
 
     path: Path
-    remote: RemoteFile | None = None
+    remote: download.RemoteFile | None = None
 
     @property
     def entry(self) -> CatalogEntry | None:
@@ -35,7 +32,7 @@ class WeightsFile:
 
 
 def resolve_weights(
-    source: str | Path, offline: bool | None = None, progress: ProgressCallback | None = None
+    source: str | Path, offline: bool | None = None, progress: download.ProgressCallback | None = None
 ) -> WeightsFile:
     """Return the file that ``source`` stands for, downloaded if it is a published one that is not on disk.
 
@@ -55,10 +52,10 @@ def resolve_weights(
     if found is not None:
         return found
     try:
-        remote = RemoteFile.from_entry(_find_entry(text))
+        remote = download.RemoteFile.from_entry(_find_entry(text))
     except ValueError:
         if is_url:
-            remote = RemoteFile(text, url=text)
+            remote = download.RemoteFile(text, url=text)
         elif _looks_like_path(text):
             raise FileNotFoundError(f"{source}: no such weights file") from None
         elif _is_hub_repository(text):
@@ -107,7 +104,7 @@ def _find_in_bundle(path: Path) -> WeightsFile | None:
     if not bundles:
         return None
     bundle, entry = _select_entry(bundles, path.relative_to(place).as_posix() if path != place else "", place)
-    remote = RemoteFile.from_entry(entry)
+    remote = download.RemoteFile.from_entry(entry)
     extracted = bundle.extract_file(remote)
     if extracted is None:
         raise ValueError(f"{bundle.path} is not complete (the file of {entry.name} is missing): copy it here again")
@@ -156,9 +153,9 @@ def _is_hub_repository(text: str) -> bool:
     return False
 
 
-def _fetch_from_hub(repository: str, offline: bool | None, progress: ProgressCallback | None) -> WeightsFile:
+def _fetch_from_hub(repository: str, offline: bool | None, progress: download.ProgressCallback | None) -> WeightsFile:
     """Return the first file of the repository that has a usual name."""
-    files = [RemoteFile(repository, repository, name, companions=_HUB_COMPANIONS) for name in _FOLDER_WEIGHTS]
+    files = [download.RemoteFile(repository, repository, name, companions=_HUB_COMPANIONS) for name in _FOLDER_WEIGHTS]
     for remote in files:
         path = fetch.find_local(remote)
         if path is not None:
@@ -166,7 +163,7 @@ def _fetch_from_hub(repository: str, offline: bool | None, progress: ProgressCal
     for remote in files:
         try:
             return WeightsFile(fetch.fetch(remote, offline, progress), remote)
-        except DownloadError as error:
+        except download.DownloadError as error:
             cause = error.cause
             if not error.not_found:
                 break

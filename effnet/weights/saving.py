@@ -1,7 +1,5 @@
 """Saving a network in any layout: atomically, and verified by reading it back if asked to."""
 
-from __future__ import annotations
-
 import logging
 from copy import deepcopy
 from dataclasses import dataclass
@@ -15,12 +13,8 @@ from torch import Tensor
 from effnet.arch.serde import check_choice
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.metadata import Numerics
-from effnet.net import EfficientNet
-from effnet.net.surgery import is_folded
-from effnet.weights import formats
-from effnet.weights.conversion import convert, drop_batch_counters
-from effnet.weights.key_maps import LAYOUTS
-from effnet.weights.loading import build_network, read_weights
+from effnet.net import EfficientNet, surgery
+from effnet.weights import conversion, formats, key_maps, loading
 
 # float32 sums in another order differ by 1e-6 to 1e-5 of the largest logit; a wrong padding, ε or axis by far more.
 TOLERANCE = 1e-4
@@ -55,17 +49,19 @@ def save(model: EfficientNet, path: str | Path, layout: str = "effnet") -> Path:
         >>> effnet.save(model, "b0.pth", layout="timm")
     """
     path = Path(path)
-    check_choice("layout", layout, tuple(LAYOUTS))
-    target = LAYOUTS[layout]
+    check_choice("layout", layout, tuple(key_maps.LAYOUTS))
+    target = key_maps.LAYOUTS[layout]
     suffix = ".weights.h5" if path.name.endswith(".weights.h5") else path.suffix
     if suffix not in target.suffixes:
         raise ValueError(f"{path}: weights in {layout}'s layout are written to {' or '.join(target.suffixes)}")
-    if is_folded(model):
+    if surgery.is_folded(model):
         raise ValueError("batch norm has been folded in this copy: save the network that it was made from")
     if target.fixed_numerics and target.numerics(model.arch) != model.numerics:
         theirs, ours = target.numerics(model.arch).describe(), model.numerics.describe()
         log.warning("%s: %s's network computes with %s, these weights expect %s", path.name, layout, theirs, ours)
-    tensors = convert(drop_batch_counters(model.state_dict()), model.arch, "effnet", layout, model.numerics)
+    tensors = conversion.convert(
+        conversion.drop_batch_counters(model.state_dict()), model.arch, "effnet", layout, model.numerics
+    )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     companions = formats.companion_files(path, model, layout)
     with atomic_write(path) as temporary:
@@ -96,10 +92,10 @@ def save_verified(model: EfficientNet, path: str | Path, layout: str, tolerance:
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:  # on the same disk
         written = save(model, Path(folder, path.name), layout)
-        target = LAYOUTS[layout]
+        target = key_maps.LAYOUTS[layout]
         numerics = target.numerics(model.arch) if target.fixed_numerics else model.numerics
-        weights = read_weights(written, layout, model.arch, numerics)
-        difference = max_relative_difference(model, build_network(weights.metadata, weights.tensors))
+        weights = loading.read_weights(written, layout, model.arch, numerics)
+        difference = max_relative_difference(model, loading.build_network(weights.metadata, weights.tensors))
         if not difference <= tolerance:  # also if it is NaN
             raise ValueError(_describe_difference(model, layout, numerics, difference, tolerance))
         for file in sorted(written.parent.iterdir(), key=lambda file: file == written):  # the named file last

@@ -1,7 +1,5 @@
 """The folder on this disk for downloads and for results that are kept between runs; offline mode."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

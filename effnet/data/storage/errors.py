@@ -1,7 +1,5 @@
 """Why reading, writing or downloading failed, in words, and whether to try again."""
 
-from __future__ import annotations
-
 import errno
 import socket
 import ssl

@@ -3,8 +3,6 @@
 Not fsspec's ``filecache``: several processes must share one download, and old files be evicted.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import time
@@ -14,9 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from effnet.data.storage import cache_dir, remote
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.data.storage.cache_dir import writable_cache_dir
-from effnet.data.storage.remote import ResumingReader
 
 MAX_DISK_FRACTION = 0.5  # of the disk's free space and the cached files together
 _CHUNK_BYTES = 2**20
@@ -26,7 +23,7 @@ _STALE_NANOSECONDS = 3600 * 10**9  # without a byte
 
 def file_cache_dir() -> Path:
     """Return the folder of the cached files, which may be deleted at any time."""
-    return writable_cache_dir() / "copies"
+    return cache_dir.writable_cache_dir() / "copies"
 
 
 def cached_file(url: str, version: str) -> Path:
@@ -53,7 +50,7 @@ def _touch(path: Path) -> bool:
 
 
 def _download(url: str, path: Path) -> None:
-    with atomic_write(path) as temporary, temporary.open("wb") as file, ResumingReader(url) as reader:
+    with atomic_write(path) as temporary, temporary.open("wb") as file, remote.ResumingReader(url) as reader:
         while chunk := reader.read(_CHUNK_BYTES):
             if file.tell() % _EVICTION_INTERVAL_BYTES < _CHUNK_BYTES:
                 _evict(path.parent)

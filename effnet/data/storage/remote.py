@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
-from effnet.data.folders import may_be_image
-from effnet.data.image_io import MAX_IMAGE_BYTES, ImageError, too_large_error
+from effnet.data import folders, image_io
 from effnet.data.storage.errors import HTTPStatusError, RetryPolicy, describe_error, is_permanent, is_unreachable
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def list_remote_files(url: str) -> Iterator[str]:
     files, path = _get_filesystem(url)
     if any(sign in path for sign in "*?["):
         matches = retry_remote(url, lambda: sorted(files.glob(path)))
-        yield from (files.unstrip_protocol(name) for name in matches if may_be_image(name))
+        yield from (files.unstrip_protocol(name) for name in matches if folders.may_be_image(name))
     elif not url.endswith("/") and retry_remote(url, lambda: files.isfile(path)):
         yield url
     else:
@@ -71,7 +70,7 @@ def remote_version(url: str) -> str:
     return ""
 
 
-def read_remote_file(url: str, retry: RetryPolicy | None = None) -> bytes | ImageError:
+def read_remote_file(url: str, retry: RetryPolicy | None = None) -> bytes | image_io.ImageError:
     """Return an image file's bytes, or the error that explains why there are none.
 
     Raises `RemoteStoreError` if a store (not a web server) is down: then the image is not to blame.
@@ -79,17 +78,17 @@ def read_remote_file(url: str, retry: RetryPolicy | None = None) -> bytes | Imag
 
     def read() -> bytes:
         with open_remote(url, retry=retry) as file:
-            return _read_up_to(file, MAX_IMAGE_BYTES + 1)
+            return _read_up_to(file, image_io.MAX_IMAGE_BYTES + 1)
 
     try:
         content = retry_remote(url, read, retry)
     except RemoteStoreError as error:
         if not is_web(url):
             raise
-        return ImageError(str(error))
+        return image_io.ImageError(str(error))
     except (OSError, ValueError) as error:
-        return ImageError(str(error))
-    return too_large_error(url) if len(content) > MAX_IMAGE_BYTES else content
+        return image_io.ImageError(str(error))
+    return image_io.too_large_error(url) if len(content) > image_io.MAX_IMAGE_BYTES else content
 
 
 def open_remote(url: str, offset: int = 0, retry: RetryPolicy | None = None) -> IO[bytes]:
@@ -298,7 +297,7 @@ def _walk(files: Any, path: str, url: str) -> Iterator[str]:
     del entries  # some stores send much about each file
     inside = [(name, kind) for name, kind in found if name != path and not os.path.basename(name).startswith(".")]
     for name, kind in inside:
-        if kind == "file" and may_be_image(name):
+        if kind == "file" and folders.may_be_image(name):
             yield files.unstrip_protocol(name)
     for name, kind in inside:
         if kind == "directory":

@@ -1,7 +1,5 @@
 """What a benchmark compares: our engines, timm's and torchvision's networks, and any other torch module."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
@@ -19,11 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from effnet.arch import ARCHS, Arch
-from effnet.data.preprocessing import normalize
-from effnet.data.torchvision_compat import declare_operators
+from effnet.data import preprocessing, torchvision_compat
 from effnet.net import EfficientNet
-from effnet.runtime import autotune, base, latency
-from effnet.runtime.openvino import get_core
+from effnet.runtime import autotune, base, latency, openvino
 from effnet.weights import convert
 
 PEERS = ("timm", "torchvision")
@@ -65,7 +61,7 @@ def random_images(batch_size: int, size: tuple[int, int], channels: int = 3) -> 
 def reference_logits(model: EfficientNet, images: ImageBatch) -> Logits:
     """Return torch's own float32 logits, with batch norm unfolded: (N, classes)."""
     with torch.inference_mode():
-        return to_logits(model.eval()(normalize(torch.from_numpy(images), model.preprocess)))
+        return to_logits(model.eval()(preprocessing.normalize(torch.from_numpy(images), model.preprocess)))
 
 
 def to_logits(output: Tensor) -> Logits:
@@ -105,7 +101,7 @@ def peer_backends(
     """
     if not find_spec(peer):
         raise ImportError(f'a comparison with {peer} requires {peer}: pip install "effnet[peers]"')
-    declare_operators()
+    torchvision_compat.declare_operators()
     create = _create_timm_network if peer == "timm" else _create_torchvision_network
     network = create(model) if precision in DTYPES else None
     if network is None:
@@ -113,7 +109,7 @@ def peer_backends(
     numerics = model.numerics
     same_network = peer == "timm" or (numerics.padding, numerics.fused_padding) == ("symmetric", "")
     dtype = DTYPES[precision]
-    inputs = normalize(torch.from_numpy(images), model.preprocess).to(dtype)
+    inputs = preprocessing.normalize(torch.from_numpy(images), model.preprocess).to(dtype)
     backends = []
     for variant in variants:
         memory_format = torch.contiguous_format if variant == "contiguous" else torch.channels_last
@@ -258,7 +254,7 @@ def _onnxruntime_backend(path: str, x: Tensor) -> Backend:
 
 def _openvino_backend(path: str, x: Tensor) -> Backend:
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    request = get_core().compile_model(path, "CPU", settings).create_infer_request()
+    request = openvino.get_core().compile_model(path, "CPU", settings).create_infer_request()
     inputs = x.numpy()
 
     def run() -> Logits:

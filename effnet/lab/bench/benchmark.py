@@ -1,7 +1,5 @@
 """``effnet bench``: networks × engines × precisions × batch sizes × threads, against timm and torchvision."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -13,15 +11,11 @@ from types import MappingProxyType
 from effnet import timing
 from effnet.arch import count, serde
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.draw.benchmark_plots import LatencyBar, plot_latency
-from effnet.draw.figure import RenderedPlot
-from effnet.lab.bench import backends
-from effnet.lab.bench.peak_memory import measure_peak_memory
+from effnet.draw import benchmark_plots, figure
+from effnet.lab.bench import backends, peak_memory
 from effnet.lab.compare.table import write_csv, write_drawing
 from effnet.net import EfficientNet
-from effnet.runtime import base
-from effnet.runtime.autotune import max_relative_difference
-from effnet.runtime.torch import torch_threads
+from effnet.runtime import autotune, base, torch
 from effnet.weights import save
 
 CALLS_PER_ROUND = 3
@@ -126,7 +120,7 @@ def run_benchmark(
     for done, (model, batch_size, number) in enumerate(cells):
         progress(f"{model.arch.name}, batch size {batch_size}", done, len(cells))
         height_width = model.preprocess.size if size is None else serde.check_size(size)
-        with torch_threads(number):
+        with torch.torch_threads(number):
             images = backends.random_images(batch_size, height_width, model.channels)
             opened = list(_open_backends(model, kinds, precisions, compared, images, number, skipped))
             rows += _measure_backends(model, opened, images, number, runs, seconds, memory)
@@ -193,7 +187,7 @@ def _measure_backends(
     expected = backends.reference_logits(model, images)
     differences: dict[str, float | None] = {}
     for backend in opened:
-        difference = max_relative_difference(backend.logits(), expected) if backend.same_network else None
+        difference = autotune.max_relative_difference(backend.logits(), expected) if backend.same_network else None
         differences[backend.name] = difference
         if difference is not None and backend.precision == "float32" and not difference < LOGITS_TOLERANCE:
             log.warning("%s: %s differs from torch by %.1g of the largest logit", network, backend.name, difference)
@@ -208,7 +202,7 @@ def _measure_backends(
             with TemporaryDirectory() as folder:
                 path = save(model, Path(folder) / "model.safetensors")
                 shape = (batch_size, height, width, channels)
-                peak_bytes = measure_peak_memory(path, backend.engine, backend.precision, shape, threads)
+                peak_bytes = peak_memory.measure_peak_memory(path, backend.engine, backend.precision, shape, threads)
         yield BenchmarkRow(
             *(network, backend.engine, backend.precision, batch_size, threads, (height, width)),
             *(time.seconds, time.p10, time.p99, time.spread, time.runs),
@@ -235,14 +229,14 @@ def write_benchmark(result: BenchmarkResult, folder: Path) -> list[Path]:
     ]
 
 
-def _plot_benchmark(result: BenchmarkResult) -> RenderedPlot:
+def _plot_benchmark(result: BenchmarkResult) -> figure.RenderedPlot:
     panels = []
     cells = groupby(result.rows, lambda row: (row.network, row.batch_size, row.threads))
     for (network, batch_size, threads), group in cells:
         rows = list(group)
         is_mixed = len({row.precision for row in rows}) > 1
         bars = [
-            LatencyBar(
+            benchmark_plots.LatencyBar(
                 f"{row.engine}, {row.precision}" if is_mixed else row.engine,
                 *(row.seconds * 1e3, row.p10 * 1e3, row.p99 * 1e3),
                 ours=row.engine in base.ENGINE_KINDS,
@@ -251,7 +245,7 @@ def _plot_benchmark(result: BenchmarkResult) -> RenderedPlot:
         ]
         words = [network, f"batch size {batch_size}", f"{threads} thread{'s' if threads != 1 else ''}"]
         panels.append((", ".join(words if is_mixed else [*words, rows[0].precision]), bars))
-    return plot_latency(panels, "milliseconds of each backend")
+    return benchmark_plots.plot_latency(panels, "milliseconds of each backend")
 
 
 def write_record(record: serde.Record, path: Path) -> Path:

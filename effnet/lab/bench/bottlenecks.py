@@ -1,7 +1,5 @@
 """``effnet bench --why``: where a network's time goes, beside its MACs, its bytes and the machine's limits."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +9,12 @@ from types import MappingProxyType
 
 from effnet.arch import Count, count, serde
 from effnet.draw import benchmark_plots as plots
-from effnet.lab.bench import profilers
-from effnet.lab.bench.backends import random_images
-from effnet.lab.bench.benchmark import check_threads, write_record, write_records
+from effnet.lab.bench import backends, benchmark, profilers
 from effnet.lab.bench.profilers import BETWEEN, INPUT, Profile, Profiler, StepCost, StepKey
 from effnet.lab.compare.table import write_drawing
 from effnet.net import EfficientNet
-from effnet.runtime import base
+from effnet.runtime import base, torch
 from effnet.runtime.autotune import engine as open_best_engine
-from effnet.runtime.torch import torch_threads
 from effnet.timing import Machine, MachinePeaks, describe_machine, measure_peaks
 
 PROFILED_ENGINES = ("eager", "onnxruntime", "openvino")
@@ -133,14 +128,14 @@ def find_bottlenecks(
     serde.check_choice("engine", engine, ("auto", *base.ENGINE_KINDS))
     serde.check_int("batch_size", batch_size, 1)
     number = describe_machine().cores if threads is None else threads
-    check_threads(number)
+    benchmark.check_threads(number)
     height_width = model.preprocess.size if size is None else serde.check_size(size)
     if engine == "auto":
         engine = _prediction_engine(model, batch_size, height_width, precision, number)
     if engine not in PROFILED_ENGINES:
         raise ValueError(f"{engine} cannot be profiled: choose one of {', '.join(PROFILED_ENGINES)}")
     counted = count(model.arch, height_width, model.classes, model.channels)
-    with torch_threads(number), TemporaryDirectory() as folder:
+    with torch.torch_threads(number), TemporaryDirectory() as folder:
         profiler = _open_profiler(model, counted, engine, precision, batch_size, number, Path(folder))
         profile = profiler.measure(runs, seconds)
     return summarize_profile(counted, profile, batch_size, model.channels, measure_peaks(number))
@@ -161,14 +156,13 @@ def _prediction_engine(
 def _open_profiler(
     model: EfficientNet, counted: Count, engine: str, precision: str, batch_size: int, threads: int, folder: Path
 ) -> Profiler:
-    images = random_images(batch_size, counted.size, model.channels)
+    images = backends.random_images(batch_size, counted.size, model.channels)
     if engine == "eager":
         return profilers.profile_eager(model, precision, images, threads)
-    from effnet.runtime.io_spec import IOSpec
-    from effnet.runtime.onnx import write_onnx
+    from effnet.runtime import io_spec, onnx
 
     path = folder / "network.onnx"
-    write_onnx(path, model, IOSpec("floats", "logits", embedding=True))
+    onnx.write_onnx(path, model, io_spec.IOSpec("floats", "logits", embedding=True))
     profile = profilers.profile_onnxruntime if engine == "onnxruntime" else profilers.profile_openvino
     return profile(path, counted, precision, images, threads)
 
@@ -324,7 +318,7 @@ def write_bottlenecks(report: BottleneckReport, folder: Path) -> list[Path]:
         f"{subject}: its operations under the machine's limits",
     )
     return [
-        write_record(report, folder / "why.json"),
-        write_records(report.steps, StepTime, folder / "steps.csv"),
+        benchmark.write_record(report, folder / "why.json"),
+        benchmark.write_records(report.steps, StepTime, folder / "steps.csv"),
         *(path for name, drawing in drawings.items() for path in write_drawing(folder / name, drawing)),
     ]

@@ -1,7 +1,5 @@
 """Table 4 of the paper on this machine: batch size 1, one core, each network in its best engine."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,14 +11,10 @@ import torch
 
 from effnet import timing
 from effnet.arch import ARCHS, count
-from effnet.lab.bench import backends
-from effnet.lab.bench.benchmark import CALLS_PER_ROUND, LOGITS_TOLERANCE
+from effnet.lab.bench import backends, benchmark
+from effnet.lab.compare import baselines, table
 from effnet.lab.compare import paper_figures as paper
-from effnet.lab.compare.baselines import BASELINES, Baseline, count_module
-from effnet.lab.compare.table import Column, PrintedFigure, Table, TableRow, TableValue, quoted_value
-from effnet.runtime.autotune import max_relative_difference
-from effnet.runtime.base import installed_engines
-from effnet.runtime.latency import random_network
+from effnet.runtime import autotune, base, latency
 from effnet.runtime.torch import torch_threads
 from effnet.timing.machine import usable_cores
 from effnet.timing.memory import available_memory
@@ -28,18 +22,18 @@ from effnet.timing.memory import available_memory
 WEIGHT_COPIES = 7  # in memory at the end: torch's folded network, two in either engine, and the file's cached pages
 FLOAT_BYTES = 4
 TABLE4_COLUMNS = (
-    Column("top1", "top-1", "%"),
-    Column("size", "size (px)", kinds=("computed",)),
-    Column("macs", "MACs", "G", ("computed",)),
-    Column("engine", "engine", kinds=("measured",)),
-    Column("seconds", "time", "ms", ("measured", "quoted")),
-    Column("p10", "p10", "ms", ("measured",)),
-    Column("p99", "p99", "ms", ("measured",)),
-    Column("peak_fraction", "share of the core's peak", "%", ("measured",)),
-    Column("difference", "difference", kinds=("measured",)),
-    Column("speedup", "speed-up", "×", ("measured", "quoted")),
-    Column("speedup_low", "speed-up, 95 % from", "×", ("measured",)),
-    Column("speedup_high", "speed-up, 95 % to", "×", ("measured",)),
+    table.Column("top1", "top-1", "%"),
+    table.Column("size", "size (px)", kinds=("computed",)),
+    table.Column("macs", "MACs", "G", ("computed",)),
+    table.Column("engine", "engine", kinds=("measured",)),
+    table.Column("seconds", "time", "ms", ("measured", "quoted")),
+    table.Column("p10", "p10", "ms", ("measured",)),
+    table.Column("p99", "p99", "ms", ("measured",)),
+    table.Column("peak_fraction", "share of the core's peak", "%", ("measured",)),
+    table.Column("difference", "difference", kinds=("measured",)),
+    table.Column("speedup", "speed-up", "×", ("measured", "quoted")),
+    table.Column("speedup_low", "speed-up, 95 % from", "×", ("measured",)),
+    table.Column("speedup_high", "speed-up, 95 % to", "×", ("measured",)),
 )
 
 log = logging.getLogger("effnet")
@@ -56,15 +50,15 @@ class _EngineRun:
     difference: float
     timing: timing.Timing
 
-    def values(self, peak: float) -> dict[str, TableValue]:
+    def values(self, peak: float) -> dict[str, table.TableValue]:
         return {
-            "size": TableValue(self.size),
-            "macs": TableValue(self.macs),
-            "engine": TableValue(measured=self.engine),
-            "p10": TableValue(measured=self.timing.p10),
-            "p99": TableValue(measured=self.timing.p99),
-            "peak_fraction": TableValue(measured=self.macs / self.timing.seconds / peak),
-            "difference": TableValue(measured=float(f"{self.difference:.1g}")),
+            "size": table.TableValue(self.size),
+            "macs": table.TableValue(self.macs),
+            "engine": table.TableValue(measured=self.engine),
+            "p10": table.TableValue(measured=self.timing.p10),
+            "p99": table.TableValue(measured=self.timing.p99),
+            "peak_fraction": table.TableValue(measured=self.macs / self.timing.seconds / peak),
+            "difference": table.TableValue(measured=float(f"{self.difference:.1g}")),
         }
 
 
@@ -74,7 +68,7 @@ def table4(
     core: int | None = None,
     seconds: float = float("inf"),
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> Table:
+) -> table.Table:
     """Time each of ``pairs``, interleaved in one process, on one thread that is pinned to one core.
 
     Every network runs in every installed engine but "compiled", with random weights, since time does not depend on
@@ -91,12 +85,12 @@ def table4(
         ValueError: this process may not use ``core``.
     """
     machine = timing.describe_machine()  # before this process is pinned to one core
-    rows: list[TableRow] = []
+    rows: list[table.TableRow] = []
     core = usable_cores()[0] if core is None else core
     with timing.pin_to_cores([core]), torch_threads(1):
         peak = timing.measure_peaks(1).float32
         for pair in pairs:
-            reason = _why_not_measured(BASELINES[pair.baseline])
+            reason = _why_not_measured(baselines.BASELINES[pair.baseline])
             if reason:
                 log.warning("%s is only quoted: %s", pair.baseline_title, reason)
                 rows += _quoted_rows(pair, reason)
@@ -104,7 +98,7 @@ def table4(
             report = partial(progress, f"{pair.baseline_title} and {pair.ours_title}")
             rows += _pair_rows(pair, _measure_pair(pair, runs, seconds, report), peak)
     versions = timing.installed_versions()
-    return Table(
+    return table.Table(
         "table4",
         "Table 4: batch size 1 on one core, each network in its best engine",
         f"{paper.PAPER_V5}, Table 4: one core of an Intel Xeon E5-2690, means of 20 runs, framework not stated; the "
@@ -124,7 +118,7 @@ def table4(
     )
 
 
-def _why_not_measured(baseline: Baseline) -> str:
+def _why_not_measured(baseline: baselines.Baseline) -> str:
     """Return why ``baseline`` cannot be measured here; "" if it can."""
     if baseline.origin == "quoted":
         return f"not built: {baseline.origin_note}"
@@ -140,14 +134,14 @@ def _measure_pair(
     pair: paper.Table4Pair, runs: int, seconds: float, progress: Callable[[int, int], None]
 ) -> tuple[list[_EngineRun], list[_EngineRun]]:
     """Time the baseline, and ours, in every engine."""
-    baseline, arch = BASELINES[pair.baseline], ARCHS[pair.ours]
+    baseline, arch = baselines.BASELINES[pair.baseline], ARCHS[pair.ours]
     with TemporaryDirectory() as folder:
         with torch.device("meta"):
-            macs = count_module(baseline.build(), baseline.size).macs
+            macs = baselines.count_module(baseline.build(), baseline.size).macs
         theirs, their_logits = backends.module_backends(baseline.build(), baseline.size, Path(folder))
-        network = random_network(arch)
+        network = latency.random_network(arch)
         images = backends.random_images(1, network.preprocess.size)
-        kinds = [kind for kind in installed_engines() if kind != "compiled"]
+        kinds = [kind for kind in base.installed_engines() if kind != "compiled"]
         ours = [backends.engine_backend(network, kind, "float32", images, 1) for kind in kinds]
         our_logits = backends.reference_logits(network, images)
         sides = (
@@ -159,7 +153,9 @@ def _measure_pair(
         differences = [
             [_check_difference(title, backend, logits) for backend in opened] for title, _, _, opened, logits in sides
         ]
-        times = timing.time_interleaved(calls, runs, 2, CALLS_PER_ROUND, timing.THREAD_POOL_PAUSE, seconds, progress)
+        times = timing.time_interleaved(
+            calls, runs, 2, benchmark.CALLS_PER_ROUND, timing.THREAD_POOL_PAUSE, seconds, progress
+        )
     first, second = (
         [
             _EngineRun(title, backend.engine, work, size, difference, times[f"{title}, {backend.engine}"])
@@ -171,41 +167,45 @@ def _measure_pair(
 
 
 def _check_difference(title: str, backend: backends.Backend, expected: backends.Logits) -> float:
-    difference = max_relative_difference(backend.logits(), expected)
-    if not difference < LOGITS_TOLERANCE:
+    difference = autotune.max_relative_difference(backend.logits(), expected)
+    if not difference < benchmark.LOGITS_TOLERANCE:
         log.warning("%s in %s differs from torch by %.1g of the largest logit", title, backend.engine, difference)
     return difference
 
 
-def _pair_rows(pair: paper.Table4Pair, sides: tuple[list[_EngineRun], list[_EngineRun]], peak: float) -> list[TableRow]:
+def _pair_rows(
+    pair: paper.Table4Pair, sides: tuple[list[_EngineRun], list[_EngineRun]], peak: float
+) -> list[table.TableRow]:
     """Return both networks in their best engines, followed by all engines."""
     theirs, ours = (min(side, key=lambda run: run.timing.seconds) for side in sides)
     ratio = timing.time_ratio(theirs.timing, ours.timing)
     speedup = {
-        "speedup": TableValue(measured=ratio.value, quoted=PrintedFigure(pair.speedup)),
-        "speedup_low": TableValue(measured=ratio.low),
-        "speedup_high": TableValue(measured=ratio.high),
+        "speedup": table.TableValue(measured=ratio.value, quoted=table.PrintedFigure(pair.speedup)),
+        "speedup_low": table.TableValue(measured=ratio.low),
+        "speedup_high": table.TableValue(measured=ratio.high),
     }
 
-    def best_row(run: _EngineRun, top1: str, seconds: str, extra: dict[str, TableValue]) -> TableRow:
-        time = TableValue(measured=run.timing.seconds, quoted=PrintedFigure(seconds))
-        return TableRow(run.title, run.values(peak) | {"top1": quoted_value(top1), "seconds": time} | extra)
+    def best_row(run: _EngineRun, top1: str, seconds: str, extra: dict[str, table.TableValue]) -> table.TableRow:
+        time = table.TableValue(measured=run.timing.seconds, quoted=table.PrintedFigure(seconds))
+        return table.TableRow(run.title, run.values(peak) | {"top1": table.quoted_value(top1), "seconds": time} | extra)
 
     rows = [
         best_row(theirs, pair.baseline_top1, pair.baseline_seconds, {}),
         best_row(ours, pair.ours_top1, pair.ours_seconds, speedup),
     ]
     for run in (*sides[0], *sides[1]):
-        values = run.values(peak) | {"seconds": TableValue(measured=run.timing.seconds)}
-        rows.append(TableRow(f"{run.title}, {run.engine}", values))
+        values = run.values(peak) | {"seconds": table.TableValue(measured=run.timing.seconds)}
+        rows.append(table.TableRow(f"{run.title}, {run.engine}", values))
     return rows
 
 
-def _quoted_rows(pair: paper.Table4Pair, reason: str) -> list[TableRow]:
+def _quoted_rows(pair: paper.Table4Pair, reason: str) -> list[table.TableRow]:
     """Return both networks as the paper has them."""
-    seconds = TableValue(quoted=PrintedFigure(pair.baseline_seconds), note=f"only quoted: {reason.rstrip('.')}")
+    seconds = table.TableValue(
+        quoted=table.PrintedFigure(pair.baseline_seconds), note=f"only quoted: {reason.rstrip('.')}"
+    )
     ours = {"top1": pair.ours_top1, "seconds": pair.ours_seconds, "speedup": pair.speedup}
     return [
-        TableRow(pair.baseline_title, {"top1": quoted_value(pair.baseline_top1), "seconds": seconds}),
-        TableRow(pair.ours_title, {key: quoted_value(text) for key, text in ours.items()}),
+        table.TableRow(pair.baseline_title, {"top1": table.quoted_value(pair.baseline_top1), "seconds": seconds}),
+        table.TableRow(pair.ours_title, {key: table.quoted_value(text) for key, text in ours.items()}),
     ]

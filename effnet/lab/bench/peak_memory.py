@@ -1,7 +1,5 @@
 """Peak memory of one backend, in a process that does nothing else."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

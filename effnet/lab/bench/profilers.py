@@ -1,7 +1,5 @@
 """Profiles of torch, onnxruntime and OpenVINO, mapped to the steps of a network; and what each step costs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,15 +15,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.hooks import RemovableHandle
 
-from effnet.arch import Count, Operation
-from effnet.arch.counting import LayerCount
+from effnet.arch import Count, Operation, counting
 from effnet.data.preprocessing import normalize
 from effnet.lab.bench.backends import DTYPES, ImageBatch
-from effnet.net import EfficientNet
-from effnet.net.layers import Conv
-from effnet.net.surgery import fold_batch_norm
-from effnet.runtime.base import not_installed_error
-from effnet.runtime.openvino import get_core
+from effnet.net import EfficientNet, layers, surgery
+from effnet.runtime import base, openvino
 from effnet.timing import THREAD_POOL_PAUSE, time_interleaved
 
 INPUT, BETWEEN = "input", "between"
@@ -74,7 +68,7 @@ def step_costs(counted: Count, channels: int = 3) -> dict[StepKey, StepCost]:
     return costs
 
 
-def _layer_costs(row: LayerCount) -> dict[StepKey, StepCost]:
+def _layer_costs(row: counting.LayerCount) -> dict[StepKey, StepCost]:
     costs: dict[StepKey, StepCost] = {}
     layer = row.layer
     stage = {"stem": "stem", "head": "head", "classifier": "head"}.get(layer.kind, f"stage{layer.stage}")
@@ -213,7 +207,7 @@ def profile_eager(model: EfficientNet, precision: str, images: ImageBatch, threa
     if precision not in DTYPES:
         raise ValueError(f"eager is profiled in {' or '.join(DTYPES)}, not in {precision}")
     dtype = DTYPES[precision]
-    folded = fold_batch_norm(model).to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    folded = surgery.fold_batch_norm(model).to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     pixels = torch.from_numpy(images)
 
     def run() -> object:
@@ -237,7 +231,9 @@ class _StepTimer(TorchFunctionMode):
         super().__init__()
         self.seconds: dict[StepKey, float] = {}
         self.module_stack: list[str] = []  # paths of the running modules, the innermost last
-        self.convolutions = {name for name, module in model.named_modules() if isinstance(module, (Conv, nn.Linear))}
+        self.convolutions = {
+            name for name, module in model.named_modules() if isinstance(module, (layers.Conv, nn.Linear))
+        }
 
     def leave_module(self) -> None:
         self.module_stack.pop()
@@ -315,7 +311,7 @@ def _open_ort_session(path: Path, threads: int, profile: Path | None = None) -> 
     try:
         import onnxruntime
     except ImportError:
-        raise not_installed_error("onnxruntime") from None
+        raise base.not_installed_error("onnxruntime") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -373,7 +369,7 @@ def _open_openvino_request(path: Path, precision: str, threads: int, profile: bo
         "INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[precision],
         "PERF_COUNT": profile,
     }
-    return get_core().compile_model(path, "CPU", settings).create_infer_request()
+    return openvino.get_core().compile_model(path, "CPU", settings).create_infer_request()
 
 
 def _read_openvino_node(node: Any) -> tuple[str, str, float]:

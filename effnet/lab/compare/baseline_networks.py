@@ -3,8 +3,6 @@
 Cells and branches are data, and modules walk them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple

@@ -4,8 +4,6 @@ Each is counted at the resolution of its figures in that table (arXiv:1905.11946
 others are in `effnet.lab.compare.baseline_networks`. ResNet-RS, a later baseline, is here too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -16,9 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from effnet.arch import Arch, Operation, Stage, count
-from effnet.arch.serde import check_int
-from effnet.arch.spec import round_channels
+from effnet.arch import Arch, Operation, Stage, count, serde, spec
 from effnet.data.torchvision_compat import declare_operators
 from effnet.lab.compare.baseline_networks import amoebanet_a, amoebanet_c, densenet264, gpipe, polynet
 
@@ -180,7 +176,7 @@ def count_module(model: nn.Module, size: int) -> ModelCost:
     activations, additions and biases are not counted. ``model`` may be on any device and is not changed.
     Raises ``ValueError`` for a size below one pixel, and for a network in training mode.
     """
-    check_int("size", size, 1)
+    serde.check_int("size", size, 1)
     if model.training:
         raise ValueError("cannot count a network in training mode: call its eval() first")
     macs: list[int] = []
@@ -278,10 +274,10 @@ def count_scaled(base: str, depth: float = 1.0, width: float = 1.0, resolution: 
 
 
 def _walk_mobilenet_v1(depth: float, width: float, side: int) -> SizedOperations:
-    inputs, side = round_channels(32, width), ceil(side / 2)
+    inputs, side = spec.round_channels(32, width), ceil(side / 2)
     yield Operation("stem", 3, inputs, 3, 2), side
     for channels, first, repeats in MOBILENET_V1:
-        wide = round_channels(channels, width)
+        wide = spec.round_channels(channels, width)
         for position in range(ceil(repeats * depth)):
             stride = first if position == 0 else 1
             side = ceil(side / stride)
@@ -292,11 +288,11 @@ def _walk_mobilenet_v1(depth: float, width: float, side: int) -> SizedOperations
 
 
 def _walk_resnet50(depth: float, width: float, side: int) -> SizedOperations:
-    inputs, side = round_channels(64, width), ceil(side / 2)
+    inputs, side = spec.round_channels(64, width), ceil(side / 2)
     yield Operation("stem", 3, inputs, 7, 2), side
     side = ceil(side / 2)  # pooled
     for channels, first, repeats in RESNET50:
-        inner, wide = round_channels(channels, width), round_channels(4 * channels, width)
+        inner, wide = spec.round_channels(channels, width), spec.round_channels(4 * channels, width)
         for position in range(ceil(repeats * depth)):
             stride = first if position == 0 else 1
             yield Operation("reduce", inputs, inner), side

@@ -3,8 +3,6 @@
 They are from the last version of arXiv:1905.11946 (v5, September 2020) unless noted; its "FLOPs" are multiply-adds.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 PAPER_V1, PAPER_V5 = "arXiv:1905.11946v1", "arXiv:1905.11946v5"

@@ -3,8 +3,6 @@
 Table 4 measures time: see `effnet.lab.bench.paper_table4`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -12,10 +10,9 @@ from math import prod
 from types import MappingProxyType
 
 from effnet.arch import ARCHS, Arch, Layer, LayerCount, count
-from effnet.draw.benchmark_plots import AccuracyPoint, plot_accuracy
-from effnet.draw.figure import RenderedPlot
+from effnet.draw import benchmark_plots, figure
+from effnet.lab.compare import baselines
 from effnet.lab.compare import paper_figures as paper
-from effnet.lab.compare.baselines import BASE_RESOLUTION, count_baseline, count_scaled
 from effnet.lab.compare.table import (
     Column,
     FigureKind,
@@ -157,7 +154,7 @@ def _count_efficientnet(key: str) -> Table2Cost:
 
 
 def _count_baseline(key: str) -> Table2Cost:
-    cost = count_baseline(key)
+    cost = baselines.count_baseline(key)
     if isinstance(cost, str):
         return Table2Cost(reason=cost)
     return Table2Cost(cost.params, cost.macs, cost.size, cost.params_note, cost.macs_note)
@@ -218,7 +215,7 @@ def table3() -> Table:
         tuple(_table3_row(row) for row in paper.TABLE3),
         (
             "Scaled like EfficientNet: layers × depth rounded up, channels × width to the nearest multiple of 8, "
-            f"{BASE_RESOLUTION} px × resolution. {ROUNDING_UNKNOWN[0].upper()}{ROUNDING_UNKNOWN[1:]} for these "
+            f"{baselines.BASE_RESOLUTION} px × resolution. {ROUNDING_UNKNOWN[0].upper()}{ROUNDING_UNKNOWN[1:]} for these "
             "networks.",
         ),
     )
@@ -253,9 +250,9 @@ def scale_b0(depth: float = 1.0, width: float = 1.0, resolution: float = 1.0) ->
 
 def _table3_row(row: paper.ScaledRow) -> TableRow:
     if row.factors_printed:
-        params, macs = count_scaled(row.base, row.depth, row.width, row.resolution)
-        return _scaled_row(row, params, macs, round(BASE_RESOLUTION * row.resolution), ROUNDING_UNKNOWN)
-    _, macs = count_scaled(row.base, *TABLE3_COMPOUND)
+        params, macs = baselines.count_scaled(row.base, row.depth, row.width, row.resolution)
+        return _scaled_row(row, params, macs, round(baselines.BASE_RESOLUTION * row.resolution), ROUNDING_UNKNOWN)
+    _, macs = baselines.count_scaled(row.base, *TABLE3_COMPOUND)
     factors = ", ".join(f"{name} {factor:g}" for name, factor in zip("dwr", TABLE3_COMPOUND, strict=True))
     note = f"its factors are not printed; with those of MobileNetV1, {factors}, it would be {macs / 1e9:.2f} G"
     return TableRow(row.title, {"macs": compare_values(None, row.macs, note=note), "top1": quoted_value(row.top1)})
@@ -323,7 +320,7 @@ def table5(progress: Callable[[int, int], None] = lambda done, total: None) -> T
 
 
 def _params_without_classifier(key: str) -> int | None:
-    cost = count_baseline(key) if key else ""
+    cost = baselines.count_baseline(key) if key else ""
     return None if isinstance(cost, str) else cost.params - cost.classifier_params
 
 
@@ -419,7 +416,7 @@ FIGURE1_PANELS = (("params", "million params, computed", 1e6), ("macs", "billion
 FIGURE1_COLUMNS = ("top1", "size", "params", "macs")
 
 
-def figure1(table: Table) -> tuple[Table, RenderedPlot]:
+def figure1(table: Table) -> tuple[Table, figure.RenderedPlot]:
     """Return Figures 1 and 5 from `table2`: the data and the plot.
 
     Accuracies are quoted from v5, costs computed. A network whose cost is only quoted is drawn hollow; without even a
@@ -438,13 +435,15 @@ def figure1(table: Table) -> tuple[Table, RenderedPlot]:
     for key, label, unit in FIGURE1_PANELS:
         points = (_figure1_point(row, printed, key) for row, printed in rows)
         panels.append((label, unit, [point for point in points if point]))
-    return data, plot_accuracy(panels, data.title)
+    return data, benchmark_plots.plot_accuracy(panels, data.title)
 
 
-def _figure1_point(row: TableRow, printed: paper.Table2Row, key: str) -> AccuracyPoint | None:
+def _figure1_point(row: TableRow, printed: paper.Table2Row, key: str) -> benchmark_plots.AccuracyPoint | None:
     top1, computed, quoted = row["top1"].amount("quoted"), row[key].computed, row[key].amount("quoted")
     cost = quoted if computed is None else computed
     if not isinstance(top1, float) or cost is None or isinstance(cost, str):
         return None
     ours = printed.key in ARCHS
-    return AccuracyPoint(printed.key.upper() if ours else printed.title, cost, top1, ours, computed is not None)
+    return benchmark_plots.AccuracyPoint(
+        printed.key.upper() if ours else printed.title, cost, top1, ours, computed is not None
+    )

@@ -1,7 +1,5 @@
 """A paper's table reproduced, with computed, measured and quoted figures, as Markdown, CSV and JSON."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

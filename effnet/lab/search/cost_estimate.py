@@ -1,7 +1,5 @@
 """Duration of a search, estimated before it starts from a few training steps of some of its networks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -10,13 +8,9 @@ from statistics import mean
 import numpy as np
 
 from effnet.arch import Arch, count
-from effnet.lab.search import proxy_task
-from effnet.lab.search.job_store import TrainingJob
-from effnet.lab.search.nas import NASConfig, final_rungs
+from effnet.lab.search import job_store, nas, proxy_task, scoring, successive_halving
 from effnet.lab.search.proxy_task import PROXY_RECIPE, LabeledImages, SearchDataset
-from effnet.lab.search.scoring import MAX_COST_FACTOR, CostFunction, format_cost
 from effnet.lab.search.statistics import detectable_difference
-from effnet.lab.search.successive_halving import SuccessiveHalving
 from effnet.runtime.torch import torch_threads
 from effnet.timing.machine import count_cores
 from effnet.training.recipes import Recipe
@@ -41,7 +35,10 @@ class TrainingSpeed:
 
 
 def estimate_seconds(
-    jobs: Sequence[TrainingJob], dataset: SearchDataset, recipe: Recipe = PROXY_RECIPE, processes: int | None = None
+    jobs: Sequence[job_store.TrainingJob],
+    dataset: SearchDataset,
+    recipe: Recipe = PROXY_RECIPE,
+    processes: int | None = None,
 ) -> float:
     """Estimate how long ``jobs`` take in ``processes`` with one thread each (default: one per core).
 
@@ -112,7 +109,7 @@ class NASEstimate:
 
 
 def estimate_nas(
-    config: NASConfig,
+    config: nas.NASConfig,
     dataset: SearchDataset,
     trials: int,
     finalists: int,
@@ -126,22 +123,22 @@ def estimate_nas(
     """
     detectable = detectable_difference(len(dataset.selection))
     classes, rng, space = len(dataset.class_names), Random(config.seed), config.space
-    cost, limit = CostFunction(config.cost, classes), MAX_COST_FACTOR * config.target
-    smallest = cost(space.smallest_arch(CostFunction("params" if config.cost == "params" else "macs", classes)))
+    cost, limit = scoring.CostFunction(config.cost, classes), scoring.MAX_COST_FACTOR * config.target
+    smallest = cost(space.smallest_arch(scoring.CostFunction("params" if config.cost == "params" else "macs", classes)))
     if smallest > limit:
         raise ValueError(
             f"every network around {config.base.name} is too large: the smallest has "
-            f"{format_cost(smallest, config.cost)}, and only networks up to {MAX_COST_FACTOR:g} times the target of "
-            f"{format_cost(config.target, config.cost)} are trained"
+            f"{scoring.format_cost(smallest, config.cost)}, and only networks up to {scoring.MAX_COST_FACTOR:g} times the target of "
+            f"{scoring.format_cost(config.target, config.cost)} are trained"
         )
     archs = [space.arch(space.random_choices(rng)) for _ in range(SAMPLED_NETWORKS)]
     if config.cost != "latency":
         archs = [arch for arch in archs if cost(arch) <= limit]
     sample = [config.base, *archs]
-    jobs = [TrainingJob(sample[number % len(sample)], config.epochs, config.seed) for number in range(trials)]
-    halving = SuccessiveHalving(
+    jobs = [job_store.TrainingJob(sample[number % len(sample)], config.epochs, config.seed) for number in range(trials)]
+    halving = successive_halving.SuccessiveHalving(
         tuple(sample[:trials]),
-        final_rungs(finalists, final_epochs),
+        nas.final_rungs(finalists, final_epochs),
         lambda arch, accuracy: accuracy,
         (config.base,),
         config.seed,

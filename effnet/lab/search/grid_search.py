@@ -18,15 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from effnet.arch import Arch, count
-from effnet.arch.serde import check_int
-from effnet.arch.spec import stage_depths
-from effnet.lab.search.job_store import ProgressCallback, TrainingResult, run_jobs
-from effnet.lab.search.proxy_task import BASE_ARCH, SearchDataset
-from effnet.lab.search.scoring import mnasnet_reward
-from effnet.lab.search.search_space import layers_key
-from effnet.lab.search.statistics import Accuracies, HeldOutImages, PairedDifference, paired_difference
-from effnet.lab.search.successive_halving import Rung, SuccessiveHalving
+from effnet.arch import Arch, count, serde, spec
+from effnet.lab.search import job_store, proxy_task, scoring, search_space, statistics, successive_halving
 
 MACS_GROWTH = 2.0  # α·β²·γ² ≈ 2: one step of φ doubles the MACs
 MAX_TICKS = 100  # values of one coefficient
@@ -113,7 +106,7 @@ def grow(base: Arch, alpha: float, beta: float, gamma: float) -> Arch:
     the base's, rounded; the stages that lack most get the layers first.
     """
     fixed = {0, len(base.stages) - 1} if not base.scale_ends else set()
-    exact = [layers if index in fixed else layers * alpha for index, layers in enumerate(stage_depths(base))]
+    exact = [layers if index in fixed else layers * alpha for index, layers in enumerate(spec.stage_depths(base))]
     depths = [floor(layers + 1e-9) for layers in exact]
     missing = floor(sum(exact) - sum(depths) + 0.5)
     for index in sorted(range(len(exact)), key=lambda index: (depths[index] - exact[index], index))[:missing]:
@@ -197,7 +190,7 @@ class EqualMacsAccuracy:
 
     def __call__(self, arch: Arch, accuracy: float) -> float:
         """Return the value of ``arch`` for this accuracy (a fraction)."""
-        return mnasnet_reward(accuracy, count(arch, classes=self.classes).macs, self.target)
+        return scoring.mnasnet_reward(accuracy, count(arch, classes=self.classes).macs, self.target)
 
 
 @dataclass(frozen=True)
@@ -210,13 +203,13 @@ class GridSearch:
     base: Arch
     coefficients: tuple[CompoundCoefficients, ...]
     networks: tuple[Arch, ...]
-    halving: SuccessiveHalving
+    halving: successive_halving.SuccessiveHalving
     classes: int
 
     @classmethod
     def create(
         cls,
-        base: Arch = BASE_ARCH,
+        base: Arch = proxy_task.BASE_ARCH,
         coefficients: Sequence[CompoundCoefficients] | None = None,
         classes: int = 10,
         epochs: Sequence[int] = RUNG_EPOCHS,
@@ -230,24 +223,24 @@ class GridSearch:
 
         The paper's own triple takes part in every rung. Raises ``ValueError`` for a number below 1.
         """
-        check_int("finalists", finalists, 1)
+        serde.check_int("finalists", finalists, 1)
         points = tuple(dict.fromkeys((*(coefficients or coefficient_grid()), PAPER_COEFFICIENTS)))
         built: dict[tuple[object, ...], Arch] = {}
 
         def network(point: CompoundCoefficients) -> Arch:
             arch = grow(base, *point.triple)
-            return built.setdefault(layers_key(arch), arch)
+            return built.setdefault(search_space.layers_key(arch), arch)
 
         paper = network(PAPER_COEFFICIENTS)
         networks = tuple(map(network, points))
         candidates = tuple(dict.fromkeys(networks))
         keep, rungs = len(candidates), []
         for each in epochs:
-            rungs.append(Rung(keep, each, seeds))
+            rungs.append(successive_halving.Rung(keep, each, seeds))
             keep = max(finalists, round(keep / 3))
-        rungs.append(Rung(finalists, final_epochs, final_seeds))
+        rungs.append(successive_halving.Rung(finalists, final_epochs, final_seeds))
         value = EqualMacsAccuracy(MACS_GROWTH * count(base, classes=classes).macs, classes)
-        halving = SuccessiveHalving(candidates, tuple(rungs), value, (paper,), seed)
+        halving = successive_halving.SuccessiveHalving(candidates, tuple(rungs), value, (paper,), seed)
         return cls(base, points, networks, halving, classes)
 
     @property
@@ -274,7 +267,7 @@ class GridSearchStanding:
     coefficients: tuple[CompoundCoefficients, ...]
     rung: int
     epochs: int
-    accuracies: Accuracies
+    accuracies: statistics.Accuracies
     macs: int
     equal_macs_accuracy: float
 
@@ -313,8 +306,8 @@ class GridSearchResult:
     first_round: dict[Arch, float]
     surface: ResponseSurface | None
     noise: float
-    finalists: tuple[tuple[GridSearchStanding, PairedDifference | None], ...]
-    held_out: HeldOutImages
+    finalists: tuple[tuple[GridSearchStanding, statistics.PairedDifference | None], ...]
+    held_out: statistics.HeldOutImages
 
     @property
     def best(self) -> GridSearchStanding:
@@ -322,7 +315,7 @@ class GridSearchResult:
         return self.standings[0]
 
     @property
-    def lead(self) -> PairedDifference | None:
+    def lead(self) -> statistics.PairedDifference | None:
         """The lead of the best over the paper's triple; None if that is the best."""
         return next(difference for standing, difference in self.finalists if standing.arch == self.best.arch)
 
@@ -391,18 +384,20 @@ class GridSearchResult:
 
 def run_grid_search(
     search: GridSearch,
-    dataset: SearchDataset,
+    dataset: proxy_task.SearchDataset,
     store: str | Path,
     processes: int | None = None,
-    on_progress: ProgressCallback = lambda results, jobs: None,
+    on_progress: job_store.ProgressCallback = lambda results, jobs: None,
 ) -> GridSearchResult:
     """Run what ``store`` does not contain yet of ``search``; see `effnet.lab.search.job_store.run_jobs`."""
-    results = run_jobs(store, search.identity, search.halving, dataset, processes=processes, on_progress=on_progress)
-    return summarize_grid_search(search, results, HeldOutImages(len(dataset.test), dataset.has_test))
+    results = job_store.run_jobs(
+        store, search.identity, search.halving, dataset, processes=processes, on_progress=on_progress
+    )
+    return summarize_grid_search(search, results, statistics.HeldOutImages(len(dataset.test), dataset.has_test))
 
 
 def summarize_grid_search(
-    search: GridSearch, results: Mapping[str, TrainingResult], held_out: HeldOutImages
+    search: GridSearch, results: Mapping[str, job_store.TrainingResult], held_out: statistics.HeldOutImages
 ) -> GridSearchResult:
     """Rank the networks by the results of the whole search."""
     halving = search.halving
@@ -420,10 +415,10 @@ def summarize_grid_search(
     tested = {each.arch: halving.accuracies(last, each.arch, results, "test_accuracy") for each in final}
     values = {arch: [halving.value(arch, accuracy) for accuracy in each] for arch, each in tested.items()}
 
-    def finalist(standing: GridSearchStanding) -> tuple[GridSearchStanding, PairedDifference | None]:
+    def finalist(standing: GridSearchStanding) -> tuple[GridSearchStanding, statistics.PairedDifference | None]:
         arch = standing.arch
-        lead = None if arch == paper else paired_difference(values[arch], values[paper], len(final) - 1)
-        accuracies = Accuracies(tested[arch])
+        lead = None if arch == paper else statistics.paired_difference(values[arch], values[paper], len(final) - 1)
+        accuracies = statistics.Accuracies(tested[arch])
         return replace(standing, accuracies=accuracies, equal_macs_accuracy=mean(values[arch])), lead
 
     points = [middle_coefficients(search.coefficients_of(arch)) for arch in first_round]
@@ -433,7 +428,7 @@ def summarize_grid_search(
 
 
 def _make_standing(
-    search: GridSearch, rung_index: int, arch: Arch, results: Mapping[str, TrainingResult]
+    search: GridSearch, rung_index: int, arch: Arch, results: Mapping[str, job_store.TrainingResult]
 ) -> GridSearchStanding:
     halving = search.halving
     return GridSearchStanding(
@@ -441,7 +436,7 @@ def _make_standing(
         search.coefficients_of(arch),
         rung_index,
         halving.rungs[rung_index].epochs,
-        Accuracies(halving.accuracies(rung_index, arch, results)),
+        statistics.Accuracies(halving.accuracies(rung_index, arch, results)),
         count(arch, classes=search.classes).macs,
         halving.mean_value(rung_index, arch, results),
     )

@@ -20,16 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 
-from effnet.arch import Arch, count
-from effnet.arch.serde import check_float
+from effnet.arch import Arch, count, serde
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.draw import search_plots
-from effnet.lab.search import job_store, proxy_task
+from effnet.lab.search import job_store, proxy_task, scoring, search_space, statistics, successive_halving
 from effnet.lab.search.proxy_task import PROXY_RECIPE, SearchDataset
-from effnet.lab.search.scoring import MAX_COST_FACTOR, CostFunction, mnasnet_reward, synflow_score
-from effnet.lab.search.search_space import Choices, SearchSpace, count_different_choices, layers_key
-from effnet.lab.search.statistics import RankCorrelation, rank_correlation
-from effnet.lab.search.successive_halving import Rung, SuccessiveHalving
 from effnet.net import EfficientNet
 from effnet.runtime.torch import torch_threads
 from effnet.timing.machine import count_cores
@@ -64,12 +59,12 @@ class NASConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_float("target", self.target, 0, inf, exclusive=True)
+        serde.check_float("target", self.target, 0, inf, exclusive=True)
 
     @cached_property
-    def space(self) -> SearchSpace:
+    def space(self) -> search_space.SearchSpace:
         """The networks to search."""
-        return SearchSpace(self.base)
+        return search_space.SearchSpace(self.base)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -89,7 +84,7 @@ class NASCandidate:
     """
 
     number: int
-    choices: Choices
+    choices: search_space.Choices
     macs: int
     params: int
     cost: float = 0.0
@@ -135,7 +130,7 @@ class NASResult:
     answer: Finalist
     finalists: tuple[Finalist, ...]
     candidates: tuple[NASCandidate, ...]
-    score_correlation: RankCorrelation
+    score_correlation: statistics.RankCorrelation
 
     @property
     def candidates_by_number(self) -> dict[int, NASCandidate]:
@@ -152,7 +147,7 @@ class NASReward:
 
     def __call__(self, arch: Arch, accuracy: float) -> float:
         """Return the reward of ``arch`` for this accuracy."""
-        return mnasnet_reward(accuracy, self.costs[arch], self.target)
+        return scoring.mnasnet_reward(accuracy, self.costs[arch], self.target)
 
 
 def run_nas(
@@ -189,15 +184,15 @@ def run_nas(
     # The base's cost as it was measured along with the others, if it was
     base_cost = next((candidate.cost for candidate in trained if candidate.choices == config.space.base_choices), None)
     if base_cost is None:
-        base_cost = CostFunction(config.cost, len(dataset.class_names))(config.base)
+        base_cost = scoring.CostFunction(config.cost, len(dataset.class_names))(config.base)
     numbers: dict[Arch, int | None] = {config.base: None}
-    costs, keys = {config.base: base_cost}, {layers_key(config.base)}
+    costs, keys = {config.base: base_cost}, {search_space.layers_key(config.base)}
     for candidate in sorted(trained, key=lambda candidate: (-candidate.reward, candidate.number)):
         arch = config.space.arch(candidate.choices, f"candidate_{candidate.number}")
-        if layers_key(arch) not in keys:  # two processes may have trained the same one
-            keys.add(layers_key(arch))
+        if search_space.layers_key(arch) not in keys:  # two processes may have trained the same one
+            keys.add(search_space.layers_key(arch))
             numbers[arch], costs[arch] = candidate.number, candidate.cost
-    halving = SuccessiveHalving(
+    halving = successive_halving.SuccessiveHalving(
         tuple(arch for arch in costs if arch != config.base),
         final_rungs(final, final_epochs),
         NASReward(config.target, costs),
@@ -225,10 +220,10 @@ def run_nas(
     return NASResult(finalists[0], tuple(finalists), tuple(candidates), score_correlation(candidates))
 
 
-def final_rungs(final: int, epochs: int) -> tuple[Rung, Rung]:
+def final_rungs(final: int, epochs: int) -> tuple[successive_halving.Rung, successive_halving.Rung]:
     """Return the last two rounds, both from random weights."""
-    semifinal = Rung(SEMIFINALISTS_FACTOR * final, max(1, epochs // SEMIFINAL_EPOCHS_DIVISOR), 1)
-    return semifinal, Rung(final, epochs, FINAL_SEEDS)
+    semifinal = successive_halving.Rung(SEMIFINALISTS_FACTOR * final, max(1, epochs // SEMIFINAL_EPOCHS_DIVISOR), 1)
+    return semifinal, successive_halving.Rung(final, epochs, FINAL_SEEDS)
 
 
 def weights_folder(store: str) -> Path:
@@ -258,10 +253,10 @@ def trained_candidates(candidates: Sequence[NASCandidate]) -> list[NASCandidate]
     return [candidate for candidate in candidates if candidate.accuracy is not None]
 
 
-def score_correlation(candidates: Sequence[NASCandidate]) -> RankCorrelation:
+def score_correlation(candidates: Sequence[NASCandidate]) -> statistics.RankCorrelation:
     """Return how well scores predict the accuracies of those that were trained."""
     scored = [(one.score, one.accuracy) for one in candidates if one.score is not None and one.accuracy is not None]
-    return rank_correlation([score for score, _ in scored], [accuracy for _, accuracy in scored])
+    return statistics.rank_correlation([score for score, _ in scored], [accuracy for _, accuracy in scored])
 
 
 def pareto_front(candidates: Sequence[NASCandidate]) -> list[NASCandidate]:
@@ -345,7 +340,7 @@ class NASWorker:
         from optuna.exceptions import TrialPruned
 
         options = self.config.space.options.items()
-        choices: Choices = {name: trial.suggest_categorical(name, values) for name, values in options}  # type: ignore[misc]
+        choices: search_space.Choices = {name: trial.suggest_categorical(name, values) for name, values in options}  # type: ignore[misc]
         candidates, duplicate = read_candidates(trial.study), self._find_running_duplicate(trial)
         candidate = self._evaluate_candidate(dataset, trial.number, choices, candidates, duplicate)
         trial.set_user_attr("candidate", asdict(candidate))
@@ -366,7 +361,7 @@ class NASWorker:
         self,
         dataset: SearchDataset,
         number: int,
-        choices: Choices,
+        choices: search_space.Choices,
         candidates: Sequence[NASCandidate],
         running_duplicate: int | None,
     ) -> NASCandidate:
@@ -377,15 +372,15 @@ class NASWorker:
         candidate = NASCandidate(number, choices, counted.macs, counted.params)
         if running_duplicate is not None:
             return replace(candidate, status=f"the same network as {running_duplicate}")
-        key = layers_key(arch)
+        key = search_space.layers_key(arch)
         for other in trained_candidates(candidates):
             may_be_equal = (other.macs, other.params) == (counted.macs, counted.params)
-            if may_be_equal and layers_key(config.space.arch(other.choices)) == key:
+            if may_be_equal and search_space.layers_key(config.space.arch(other.choices)) == key:
                 return replace(candidate, cost=other.cost, status=f"the same network as {other.number}")
-        cost = CostFunction(config.cost, classes)(arch)
-        if cost > MAX_COST_FACTOR * config.target:
-            return replace(candidate, cost=cost, status=f"costs over {MAX_COST_FACTOR:g} times the target")
-        score = synflow_score(arch, classes)
+        cost = scoring.CostFunction(config.cost, classes)(arch)
+        if cost > scoring.MAX_COST_FACTOR * config.target:
+            return replace(candidate, cost=cost, status=f"costs over {scoring.MAX_COST_FACTOR:g} times the target")
+        score = scoring.synflow_score(arch, classes)
         if score_correlation(candidates).is_clear and score < _min_score(candidates):
             return replace(candidate, cost=cost, score=score, status="low score")
         parent = self._find_parent(choices, candidates)
@@ -403,18 +398,18 @@ class NASWorker:
             inherited=len(proxy_task.matching_weights(model, weights)),
             accuracy=result.selection_accuracy,
             loss=result.loss,
-            reward=mnasnet_reward(result.selection_accuracy, cost, config.target),
+            reward=scoring.mnasnet_reward(result.selection_accuracy, cost, config.target),
             seconds=result.seconds,
         )
 
-    def _find_parent(self, choices: Choices, candidates: Sequence[NASCandidate]) -> NASCandidate | None:
+    def _find_parent(self, choices: search_space.Choices, candidates: Sequence[NASCandidate]) -> NASCandidate | None:
         """Return the most similar candidate with saved weights, the best of equals, once the population is complete."""
         trained = trained_candidates(candidates)
         if len(trained) < POPULATION_SIZE:
             return None
 
         def distance(candidate: NASCandidate) -> tuple[float, ...]:
-            return count_different_choices(choices, candidate.choices), -candidate.reward, candidate.number
+            return search_space.count_different_choices(choices, candidate.choices), -candidate.reward, candidate.number
 
         return min((one for one in trained if self._weights_path(one.number).exists()), key=distance, default=None)
 

@@ -18,15 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from effnet.arch import ARCHS, Arch
-from effnet.data import ImageDataset, Splits, holdout, load_input, open_data
-from effnet.data.prefetch import prefetch_map
-from effnet.data.preprocessing import normalize
+from effnet.data import ImageDataset, Splits, holdout, load_input, open_data, prefetch, preprocessing
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet, create
-from effnet.training.distributed import SingleProcess
-from effnet.training.loop import TrainStep
-from effnet.training.recipes import Recipe
+from effnet.training import distributed, loop, recipes
 from effnet.training.schedule import LRSchedule, set_learning_rate
 
 SELECTION_FRACTION = 0.2  # of the training images: the search selects on them
@@ -35,7 +31,7 @@ RESIZE_BATCH_SIZE, EVALUATION_BATCH_SIZE = 1024, 500
 SHIFT_DIVISOR = 8  # images are shifted by up to an eighth of their side
 
 # Plain and fast: no EMA, which would lag behind in so few steps, and batch norm statistics that follow as quickly
-PROXY_RECIPE = Recipe(
+PROXY_RECIPE = recipes.Recipe(
     name="proxy",
     epochs=3,
     batch_size=64,
@@ -161,7 +157,9 @@ def load_dataset(
     def decode(dataset: ImageDataset) -> LabeledImages:
         nonlocal done
         images = torch.empty(len(dataset), 3, image_size, image_size, dtype=torch.uint8)
-        for index, array in enumerate(prefetch_map(lambda item: load_input(item.image, preprocess), dataset.items)):
+        for index, array in enumerate(
+            prefetch.prefetch_map(lambda item: load_input(item.image, preprocess), dataset.items)
+        ):
             images[index] = torch.from_numpy(array).permute(2, 0, 1)
             done += 1
             progress(done, total)
@@ -199,7 +197,7 @@ def train_proxy(
     dataset: SearchDataset,
     epochs: int,
     seed: int,
-    recipe: Recipe = PROXY_RECIPE,
+    recipe: recipes.Recipe = PROXY_RECIPE,
     initial_weights: Mapping[str, Tensor] | None = None,
     evaluate_test: bool = True,
 ) -> tuple[ProxyResult, EfficientNet]:
@@ -243,12 +241,12 @@ class _CrossEntropy:
         return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing, reduction="sum")
 
 
-def _train_model(model: EfficientNet, dataset: SearchDataset, recipe: Recipe, seed: int) -> None:
+def _train_model(model: EfficientNet, dataset: SearchDataset, recipe: recipes.Recipe, seed: int) -> None:
     train = dataset.train.resize(model.arch.resolution)
     batch_size = min(recipe.batch_size, len(train))
     schedule = LRSchedule(recipe, recipe.epochs, len(train) // batch_size)
     loss = _CrossEntropy(train.classes, recipe.label_smoothing)
-    step = TrainStep(model, recipe, loss, SingleProcess(torch.device("cpu")))
+    step = loop.TrainStep(model, recipe, loss, distributed.SingleProcess(torch.device("cpu")))
     batches = (
         batch
         for epoch in range(recipe.epochs)
@@ -279,7 +277,7 @@ def _batches(
 
 
 def _preprocess(images: Tensor, model: EfficientNet) -> Tensor:
-    return normalize(images.permute(0, 2, 3, 1), model.preprocess)
+    return preprocessing.normalize(images.permute(0, 2, 3, 1), model.preprocess)
 
 
 @torch.no_grad()

@@ -1,18 +1,12 @@
 """Random baseline of a network search: its answer against the best of random networks with the same MACs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from statistics import mean
 
 from effnet.arch import Arch, count
-from effnet.lab.search.job_store import TrainingJob, TrainingResult, run_jobs
-from effnet.lab.search.nas import NASConfig
-from effnet.lab.search.proxy_task import SearchDataset
-from effnet.lab.search.search_space import SearchSpace, layers_key
-from effnet.lab.search.statistics import HeldOutImages, PairedDifference, paired_difference
+from effnet.lab.search import job_store, nas, proxy_task, search_space, statistics
 
 MACS_TOLERANCE = 0.05  # relative to the answer's MACs
 MAX_DRAWS = 200_000
@@ -20,16 +14,18 @@ FINAL_SEEDS = 5
 FIRST_FINAL_SEED = 2000  # beyond those of the search and its finals
 
 
-def random_networks(space: SearchSpace, answer: Arch, number: int, classes: int, seed: int = 0) -> tuple[Arch, ...]:
+def random_networks(
+    space: search_space.SearchSpace, answer: Arch, number: int, classes: int, seed: int = 0
+) -> tuple[Arch, ...]:
     """Draw ``number`` different networks with the MACs of ``answer`` within 5 %, or as many as can be found."""
     rng, macs = Random(f"chance {seed}"), count(answer, classes=classes).macs
-    found: dict[object, Arch] = {layers_key(answer): answer}
+    found: dict[object, Arch] = {search_space.layers_key(answer): answer}
     for _ in range(MAX_DRAWS):
         if len(found) > number:
             break
         arch = space.arch(space.random_choices(rng), f"random_{len(found)}")
         if abs(count(arch, classes=classes).macs - macs) <= MACS_TOLERANCE * macs:
-            found.setdefault(layers_key(arch), arch)
+            found.setdefault(search_space.layers_key(arch), arch)
     return tuple(list(found.values())[1:])
 
 
@@ -43,21 +39,21 @@ class RandomBaselineJobs:
     final_epochs: int
     seed: int
 
-    def __call__(self, results: Mapping[str, TrainingResult]) -> Sequence[TrainingJob]:
+    def __call__(self, results: Mapping[str, job_store.TrainingResult]) -> Sequence[job_store.TrainingJob]:
         """Return all jobs up to those that are not done."""
         best = self.best(results)
         return [*self.selection_jobs(), *(self.final_jobs(self.ours) + self.final_jobs(best) if best else ())]
 
-    def selection_jobs(self) -> list[TrainingJob]:
+    def selection_jobs(self) -> list[job_store.TrainingJob]:
         """Return the short trainings that select the best, always from random weights."""
-        return [TrainingJob(arch, self.epochs, self.seed) for arch in self.others]
+        return [job_store.TrainingJob(arch, self.epochs, self.seed) for arch in self.others]
 
-    def final_jobs(self, arch: Arch) -> list[TrainingJob]:
+    def final_jobs(self, arch: Arch) -> list[job_store.TrainingJob]:
         """Return the trainings that are compared."""
         first = FIRST_FINAL_SEED + self.seed
-        return [TrainingJob(arch, self.final_epochs, first + number) for number in range(FINAL_SEEDS)]
+        return [job_store.TrainingJob(arch, self.final_epochs, first + number) for number in range(FINAL_SEEDS)]
 
-    def best(self, results: Mapping[str, TrainingResult]) -> Arch | None:
+    def best(self, results: Mapping[str, job_store.TrainingResult]) -> Arch | None:
         """Return the best of the others; None until all are trained."""
         jobs = self.selection_jobs()
         if any(job.key not in results for job in jobs):
@@ -77,8 +73,8 @@ class RandomComparison:
     best: Arch
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
-    difference: PairedDifference
-    held_out: HeldOutImages
+    difference: statistics.PairedDifference
+    held_out: statistics.HeldOutImages
 
     def verdict(self) -> str:
         """Return what the comparison shows, with its caveats."""
@@ -113,9 +109,9 @@ class RandomComparison:
 
 
 def compare_with_random(
-    config: NASConfig,
+    config: nas.NASConfig,
     answer: Arch,
-    dataset: SearchDataset,
+    dataset: proxy_task.SearchDataset,
     store: str,
     number: int,
     epochs: int,
@@ -134,10 +130,10 @@ def compare_with_random(
     rule = RandomBaselineJobs(answer, others, config.epochs, epochs, config.seed)
     total = len(others) + 2 * FINAL_SEEDS
 
-    def report(results: Mapping[str, TrainingResult], jobs: Sequence[TrainingJob]) -> None:
+    def report(results: Mapping[str, job_store.TrainingResult], jobs: Sequence[job_store.TrainingJob]) -> None:
         on_progress(sum(job.key in results for job in jobs), total)
 
-    results = run_jobs(store, config.identity, rule, dataset, processes=processes, on_progress=report)
+    results = job_store.run_jobs(store, config.identity, rule, dataset, processes=processes, on_progress=report)
     best = rule.best(results)
     assert best is not None
     ours, theirs = (
@@ -148,6 +144,6 @@ def compare_with_random(
         replace(best, name="best_random"),
         ours,
         theirs,
-        paired_difference(ours, theirs),
-        HeldOutImages(len(dataset.test), dataset.has_test),
+        statistics.paired_difference(ours, theirs),
+        statistics.HeldOutImages(len(dataset.test), dataset.has_test),
     )

@@ -1,7 +1,5 @@
 """Results of a search as files: architectures, tables and plots."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -9,13 +7,10 @@ from math import log
 from pathlib import Path
 
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.draw import search_plots
+from effnet.draw import network_diagram, search_plots
 from effnet.draw.figure import RenderedPlot
-from effnet.draw.network_diagram import draw_network
 from effnet.lab.compare.table import write_csv, write_drawing
-from effnet.lab.search import nas
-from effnet.lab.search.grid_search import MACS_GROWTH, PAPER_COEFFICIENTS, GridSearchResult
-from effnet.lab.search.random_baseline import RandomComparison
+from effnet.lab.search import grid_search, nas, random_baseline
 
 COST_SCALES = {"macs": 1e6, "params": 1e3, "latency": 1e-3}  # units of the axes
 COST_LABELS = {"macs": "million MACs", "params": "thousand params", "latency": "ms per image, on this machine"}
@@ -29,7 +24,7 @@ CANDIDATE_COLUMNS = (
 )
 
 
-def write_grid_search(result: GridSearchResult, folder: Path) -> list[Path]:
+def write_grid_search(result: grid_search.GridSearchResult, folder: Path) -> list[Path]:
     """Write ``coefficients.json``, ``points.csv`` (one row per triple), ``surface.svg`` and ``.png``."""
     return [
         _write_text(folder / "coefficients.json", json.dumps(result.to_dict(), indent=2, ensure_ascii=False)),
@@ -38,7 +33,7 @@ def write_grid_search(result: GridSearchResult, folder: Path) -> list[Path]:
     ]
 
 
-def _coefficient_rows(result: GridSearchResult) -> Iterator[Sequence[object]]:
+def _coefficient_rows(result: grid_search.GridSearchResult) -> Iterator[Sequence[object]]:
     ranked = {standing.arch: (rank, standing) for rank, standing in enumerate(result.standings, start=1)}
     for coefficients, arch in zip(result.search.coefficients, result.search.networks, strict=True):
         rank, one = ranked[arch]
@@ -48,12 +43,12 @@ def _coefficient_rows(result: GridSearchResult) -> Iterator[Sequence[object]]:
         yield *coefficients.triple, growth, rank, *training, *(f"{figure:.6f}" for figure in figures)
 
 
-def _plot_surface(result: GridSearchResult) -> RenderedPlot:
+def _plot_surface(result: grid_search.GridSearchResult) -> RenderedPlot:
     """Plot the first round, in which all networks took part, and which came out best."""
     best, surface = result.best, result.surface
     points = []
     for coefficients, arch in zip(result.search.coefficients, result.search.networks, strict=True):
-        names = ["the paper's"] if coefficients == PAPER_COEFFICIENTS else []
+        names = ["the paper's"] if coefficients == grid_search.PAPER_COEFFICIENTS else []
         if arch == best.arch and coefficients == best.representative:
             names.append("the best")
         alpha, _, gamma = coefficients.triple
@@ -61,7 +56,7 @@ def _plot_surface(result: GridSearchResult) -> RenderedPlot:
 
     def height(alpha: float, beta: float, gamma: float) -> float:
         assert surface
-        total = log(MACS_GROWTH)
+        total = log(grid_search.MACS_GROWTH)
         return surface.predict(log(alpha) / total, 2 * log(beta) / total, 2 * log(gamma) / total)
 
     return search_plots.plot_coefficient_surface(
@@ -91,7 +86,7 @@ def write_nas(result: nas.NASResult, config: nas.NASConfig, classes: int, folder
     costs = dict.fromkeys(("macs", "params", config.cost))
     return [
         _write_text(folder / "network.json", result.answer.arch.to_json(indent=2)),
-        *write_drawing(folder / "network", draw_network(result.answer.arch, classes=classes)),
+        *write_drawing(folder / "network", network_diagram.draw_network(result.answer.arch, classes=classes)),
         write_csv(folder / "trials.csv", (*CANDIDATE_COLUMNS, "front", *choices), rows),
         *(
             path
@@ -127,7 +122,7 @@ def _plot_front(result: nas.NASResult, config: nas.NASConfig, cost: str) -> Rend
     )
 
 
-def write_random_comparison(comparison: RandomComparison, folder: Path) -> Path:
+def write_random_comparison(comparison: random_baseline.RandomComparison, folder: Path) -> Path:
     """Write ``random.json``: the best random network, both networks' accuracies and their difference."""
     return _write_text(folder / "random.json", json.dumps(comparison.to_dict(), indent=2))
 

@@ -14,17 +14,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from effnet.arch import Arch, count
-from effnet.arch.serde import check_int
-from effnet.arch.spec import stage_depths
-from effnet.draw.figure import RenderedPlot
-from effnet.draw.search_plots import ScalingCurve, ScalingPoint, plot_scaling
+from effnet.arch import Arch, count, serde, spec
+from effnet.draw import figure, search_plots
 from effnet.lab.compare import paper_figures as paper
-from effnet.lab.compare.table import Column, Table, TableRow, TableValue, quoted_value
-from effnet.lab.search.grid_search import PAPER_COEFFICIENTS, CompoundCoefficients, grow
-from effnet.lab.search.job_store import ANONYMOUS_NAME, ProgressCallback, TrainingJob, TrainingResult, run_jobs
-from effnet.lab.search.proxy_task import BASE_ARCH, SearchDataset
-from effnet.lab.search.statistics import Accuracies, PairedDifference, detectable_difference, paired_difference
+from effnet.lab.compare import table
+from effnet.lab.search import grid_search, job_store, proxy_task, statistics
 
 COMPOUND, DEPTH, WIDTH, RESOLUTION = SCALING_METHODS = ("compound", "depth", "width", "resolution")
 OTHER_METHODS = (DEPTH, WIDTH, RESOLUTION)
@@ -38,21 +32,21 @@ UPSAMPLING_THRESHOLD = 1.1  # times the images' own pixels; less needs no warnin
 SEEDS, EPOCHS = 3, 24  # deep networks learn slowest: in 5 epochs those with eight times the layers trail the base
 # Half the channels, since there are 39 trainings of up to eight times its MACs; and 12 pixels, so that eight times the
 # MACs by resolution alone need just one pixel more than CIFAR-10's images have
-SMALL_BASE = replace(BASE_ARCH, name="nano_12_w0.5", width=0.5, resolution=12, divisor=1)
+SMALL_BASE = replace(proxy_task.BASE_ARCH, name="nano_12_w0.5", width=0.5, resolution=12, divisor=1)
 
 STUDY_NAME = "scaling"
 STUDY_TITLE = "Accuracy of a network scaled in one dimension, or in all (Figures 3 and 8, Table 7)"
 STUDY_COLUMNS = (
-    Column("depth", "depth", "×", ("computed",)),
-    Column("width", "width", "×", ("computed",)),
-    Column("resolution", "resolution", "×", ("computed",)),
-    Column("size", "size (px)", kinds=("computed",)),
-    Column("params", "params", "M", ("computed",)),
-    Column("macs", "MACs", "M", ("computed", "quoted")),
-    Column("times", "MACs / base's", "×", ("computed",)),
-    Column("top1", "top-1", "%", ("measured", "quoted")),
-    Column("spread", "± sd", "%", ("measured",)),
-    Column("lead", "lead of compound", kinds=("measured",)),
+    table.Column("depth", "depth", "×", ("computed",)),
+    table.Column("width", "width", "×", ("computed",)),
+    table.Column("resolution", "resolution", "×", ("computed",)),
+    table.Column("size", "size (px)", kinds=("computed",)),
+    table.Column("params", "params", "M", ("computed",)),
+    table.Column("macs", "MACs", "M", ("computed", "quoted")),
+    table.Column("times", "MACs / base's", "×", ("computed",)),
+    table.Column("top1", "top-1", "%", ("measured", "quoted")),
+    table.Column("spread", "± sd", "%", ("measured",)),
+    table.Column("lead", "lead of compound", kinds=("measured",)),
 )
 
 ArchBuilder = Callable[[float], Arch]
@@ -86,7 +80,7 @@ class ScaledNetwork:
 def scale_in_each_way(
     base: Arch,
     macs_factors: Sequence[float] = MACS_FACTORS,
-    coefficients: CompoundCoefficients = PAPER_COEFFICIENTS,
+    coefficients: grid_search.CompoundCoefficients = grid_search.PAPER_COEFFICIENTS,
     classes: int = 1000,
 ) -> tuple[ScaledNetwork, ...]:
     """Return ``base`` and, for each factor, four networks of equal MACs, one per scaling method.
@@ -113,12 +107,14 @@ def scale_in_each_way(
     base_macs = macs(base)
     networks = [ScaledNetwork("base", 1.0, base, base_macs, base_macs)]
     for factor in factors:
-        by_resolution = _find_nearest(lambda by: grow(base, 1, 1, by), factor * base_macs, 1, 2 * sqrt(factor), macs)
+        by_resolution = _find_nearest(
+            lambda by: grid_search.grow(base, 1, 1, by), factor * base_macs, 1, 2 * sqrt(factor), macs
+        )
         target = macs(by_resolution)
         scaled = {
             COMPOUND: _scale_compound(base, coefficients, target, macs),
             DEPTH: _scale_depth(base, target, 3 * factor, macs),
-            WIDTH: _find_nearest(lambda by: grow(base, 1, by, 1), target, 1, 2 * sqrt(factor), macs),
+            WIDTH: _find_nearest(lambda by: grid_search.grow(base, 1, by, 1), target, 1, 2 * sqrt(factor), macs),
             RESOLUTION: by_resolution,
         }
         for method, arch in scaled.items():
@@ -137,10 +133,12 @@ def _find_nearest(build: ArchBuilder, target: float, low: float, high: float, ma
 
 def _scale_depth(base: Arch, target: float, max_depth: float, macs: MacsFunction) -> Arch:
     """Scale depth alone. If proportional layers miss the target, try one more in a stage, one less, or both."""
-    proportional = _find_nearest(lambda by: grow(base, by, 1, 1), target, 1, max_depth, macs)
+    proportional = _find_nearest(lambda by: grid_search.grow(base, by, 1, 1), target, 1, max_depth, macs)
     if abs(log(macs(proportional) / target)) <= CLOSE_MACS:
         return proportional
-    minimum, depths = ([stage.layers for stage in arch.stages] for arch in (grow(base, 1, 1, 1), proportional))
+    minimum, depths = (
+        [stage.layers for stage in arch.stages] for arch in (grid_search.grow(base, 1, 1, 1), proportional)
+    )
     scalable = range(len(depths)) if base.scale_ends else range(1, len(depths) - 1)
     tried = [proportional]
     for more, less in product((None, *scalable), repeat=2):
@@ -151,21 +149,23 @@ def _scale_depth(base: Arch, target: float, max_depth: float, macs: MacsFunction
     return min(tried, key=lambda arch: abs(log(macs(arch) / target)))
 
 
-def _scale_compound(base: Arch, coefficients: CompoundCoefficients, target: int, macs: MacsFunction) -> Arch:
+def _scale_compound(
+    base: Arch, coefficients: grid_search.CompoundCoefficients, target: int, macs: MacsFunction
+) -> Arch:
     alpha, beta, gamma = coefficients.triple
     center = log(target / macs(base)) / log(alpha * beta**2 * gamma**2)
     if beta == 1:  # the width must stay
-        return _find_nearest(lambda by: grow(base, alpha**by, 1, gamma**by), target, 0, 2 * center, macs)
+        return _find_nearest(lambda by: grid_search.grow(base, alpha**by, 1, gamma**by), target, 0, 2 * center, macs)
     by_rounding: dict[tuple[object, ...], tuple[float, Arch]] = {}
     for step in range(-PHI_STEPS, PHI_STEPS + 1):
         phi = max(0.0, center + PHI_WINDOW * step / PHI_STEPS)
         depth, width, resolution = alpha**phi, beta**phi, gamma**phi
-        rounded = grow(base, depth, 1, resolution)
+        rounded = grid_search.grow(base, depth, 1, resolution)
         key = (rounded.resolution, tuple(stage.layers for stage in rounded.stages))
         if key not in by_rounding:
 
             def build(by: float, depth: float = depth, resolution: float = resolution) -> Arch:
-                return grow(base, depth, by, resolution)
+                return grid_search.grow(base, depth, by, resolution)
 
             arch = _find_nearest(build, target, 1, 4 * width, macs)
             by_rounding[key] = abs(log(arch.width / base.width / width)), arch
@@ -181,7 +181,7 @@ class ScalingStudy:
     """
 
     base: Arch
-    coefficients: CompoundCoefficients
+    coefficients: grid_search.CompoundCoefficients
     networks: tuple[ScaledNetwork, ...]
     epochs: int
     seeds: int
@@ -195,14 +195,14 @@ class ScalingStudy:
         epochs: int = EPOCHS,
         seeds: int = SEEDS,
         macs_factors: Sequence[float] = MACS_FACTORS,
-        coefficients: CompoundCoefficients = PAPER_COEFFICIENTS,
+        coefficients: grid_search.CompoundCoefficients = grid_search.PAPER_COEFFICIENTS,
     ) -> ScalingStudy:
         """Set up the study of ``base`` at ``macs_factors`` times its MACs.
 
         Raises ``ValueError`` for what cannot be scaled (see `scale_in_each_way`), and for less than one epoch or seed.
         """
-        check_int("epochs", epochs, 1)
-        check_int("seeds", seeds, 1)
+        serde.check_int("epochs", epochs, 1)
+        serde.check_int("seeds", seeds, 1)
         networks = scale_in_each_way(base, macs_factors, coefficients, classes)
         return cls(base, coefficients, networks, epochs, seeds, classes)
 
@@ -212,12 +212,14 @@ class ScalingStudy:
         return max(network.arch.resolution for network in self.networks)
 
     @property
-    def jobs(self) -> tuple[TrainingJob, ...]:
+    def jobs(self) -> tuple[job_store.TrainingJob, ...]:
         """All trainings."""
         ordered = sorted(self.networks, key=lambda network: -network.macs)
-        return tuple(TrainingJob(each.arch, self.epochs, seed) for seed in range(self.seeds) for each in ordered)
+        return tuple(
+            job_store.TrainingJob(each.arch, self.epochs, seed) for seed in range(self.seeds) for each in ordered
+        )
 
-    def __call__(self, results: Mapping[str, TrainingResult]) -> Sequence[TrainingJob]:
+    def __call__(self, results: Mapping[str, job_store.TrainingResult]) -> Sequence[job_store.TrainingJob]:
         """Return all jobs."""
         return self.jobs
 
@@ -227,7 +229,7 @@ class ScalingStudy:
         return {
             "search": "scaling",
             "base": self.base.to_dict(),
-            "networks": [replace(each.arch, name=ANONYMOUS_NAME).to_dict() for each in self.networks],
+            "networks": [replace(each.arch, name=job_store.ANONYMOUS_NAME).to_dict() for each in self.networks],
             "epochs": self.epochs,
         }
 
@@ -237,7 +239,7 @@ class TrainedNetwork:
     """A network, its test accuracies, and the mean seconds of one training."""
 
     network: ScaledNetwork
-    accuracies: Accuracies
+    accuracies: statistics.Accuracies
     seconds: float
 
 
@@ -251,8 +253,8 @@ class ScalingStudyResult:
 
     study: ScalingStudy
     trained: tuple[TrainedNetwork, ...]
-    leads: Mapping[tuple[str, float], PairedDifference]
-    overall: Mapping[str, PairedDifference]
+    leads: Mapping[tuple[str, float], statistics.PairedDifference]
+    overall: Mapping[str, statistics.PairedDifference]
 
     @property
     def seconds(self) -> float:
@@ -296,7 +298,7 @@ class ScalingStudyResult:
             "epochs": study.epochs,
             "seeds": study.seeds,
             "images": dict(images),
-            "detectable_difference": detectable_difference(images["test"]),
+            "detectable_difference": statistics.detectable_difference(images["test"]),
             "networks": [
                 {
                     "method": each.network.method,
@@ -319,27 +321,27 @@ class ScalingStudyResult:
 
 def run_study(
     study: ScalingStudy,
-    dataset: SearchDataset,
+    dataset: proxy_task.SearchDataset,
     store: str | Path,
     processes: int | None = None,
-    on_progress: ProgressCallback = lambda results, jobs: None,
+    on_progress: job_store.ProgressCallback = lambda results, jobs: None,
 ) -> ScalingStudyResult:
     """Run what ``store`` does not contain yet of ``study``; see `effnet.lab.search.job_store.run_jobs`."""
-    results = run_jobs(store, study.identity, study, dataset, processes=processes, on_progress=on_progress)
+    results = job_store.run_jobs(store, study.identity, study, dataset, processes=processes, on_progress=on_progress)
     return summarize_study(study, results)
 
 
-def summarize_study(study: ScalingStudy, results: Mapping[str, TrainingResult]) -> ScalingStudyResult:
+def summarize_study(study: ScalingStudy, results: Mapping[str, job_store.TrainingResult]) -> ScalingStudyResult:
     """Compare the networks by the results of the whole study."""
     trained = []
     for network in study.networks:
-        runs = [results[TrainingJob(network.arch, study.epochs, seed).key] for seed in range(study.seeds)]
-        accuracies = Accuracies(float(run["test_accuracy"]) for run in runs)
+        runs = [results[job_store.TrainingJob(network.arch, study.epochs, seed).key] for seed in range(study.seeds)]
+        accuracies = statistics.Accuracies(float(run["test_accuracy"]) for run in runs)
         trained.append(TrainedNetwork(network, accuracies, mean(float(run["seconds"]) for run in runs)))
     accuracy = {(each.network.method, each.network.macs_factor): each.accuracies for each in trained}
     factors = sorted({network.macs_factor for network in study.networks if network.method == COMPOUND})
     leads = {
-        (method, factor): paired_difference(accuracy[COMPOUND, factor], accuracy[method, factor])
+        (method, factor): statistics.paired_difference(accuracy[COMPOUND, factor], accuracy[method, factor])
         for method in OTHER_METHODS
         for factor in factors
     }
@@ -347,7 +349,7 @@ def summarize_study(study: ScalingStudy, results: Mapping[str, TrainingResult]) 
         method: [mean(each) for each in zip(*(accuracy[method, factor] for factor in factors), strict=True)]
         for method in SCALING_METHODS
     }
-    overall = {method: paired_difference(means[COMPOUND], means[method]) for method in OTHER_METHODS}
+    overall = {method: statistics.paired_difference(means[COMPOUND], means[method]) for method in OTHER_METHODS}
     return ScalingStudyResult(study, tuple(trained), leads, overall)
 
 
@@ -369,13 +371,13 @@ def format_points(difference: float) -> str:
     return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
-def study_table(result: ScalingStudyResult, images: Mapping[str, int], environment: Mapping[str, Any]) -> Table:
+def study_table(result: ScalingStudyResult, images: Mapping[str, int], environment: Mapping[str, Any]) -> table.Table:
     """Return the result as a table beside the paper's own figures.
 
     ``images``: the number of "train" and "test" images, and their "size" in pixels.
     """
     study = result.study
-    chance = detectable_difference(images["test"])
+    chance = statistics.detectable_difference(images["test"])
     alpha, beta, gamma = study.coefficients.describe().split(" / ")
     notes = (
         result.verdict(),
@@ -392,12 +394,16 @@ def study_table(result: ScalingStudyResult, images: Mapping[str, int], environme
     rows = [
         *(_study_row(result, each) for each in result.trained),
         *(
-            TableRow(_paper_row_name(row), {"macs": quoted_value(row.macs), "top1": quoted_value(row.top1)})
+            table.TableRow(
+                _paper_row_name(row), {"macs": table.quoted_value(row.macs), "top1": table.quoted_value(row.top1)}
+            )
             for row in paper.TABLE7
         ),
     ]
     content = {**environment, "study": result.to_dict(images)}
-    return Table(STUDY_NAME, STUDY_TITLE, f"{paper.PAPER_V5}, Table 7", STUDY_COLUMNS, tuple(rows), notes, content)
+    return table.Table(
+        STUDY_NAME, STUDY_TITLE, f"{paper.PAPER_V5}, Table 7", STUDY_COLUMNS, tuple(rows), notes, content
+    )
 
 
 def _paper_row_name(row: paper.ScaledRow) -> str:
@@ -406,40 +412,44 @@ def _paper_row_name(row: paper.ScaledRow) -> str:
     return f"paper: {row.title}" + (" (" + " / ".join(f"{each:g}" for each in factors) + ")" if is_compound else "")
 
 
-def _study_row(result: ScalingStudyResult, trained: TrainedNetwork) -> TableRow:
+def _study_row(result: ScalingStudyResult, trained: TrainedNetwork) -> table.TableRow:
     network, base, note = trained.network, result.trained[0].network, ""
     arch, accuracies = network.arch, trained.accuracies
     if abs(network.macs_error) > REPORTED_MACS_ERROR:
         note = f"{network.macs_error:+.1%} off the MACs of its size: layers and channels are integers"
     values = {
-        "depth": TableValue(sum(stage_depths(arch)) / sum(stage_depths(base.arch))),
-        "width": TableValue(arch.width / base.arch.width),
-        "resolution": TableValue(arch.resolution / base.arch.resolution),
-        "size": TableValue(arch.resolution),
-        "params": TableValue(count(arch, classes=result.study.classes).params),
-        "macs": TableValue(network.macs, note=note.replace("-", "−")),
-        "times": TableValue(network.macs / base.macs),
-        "top1": TableValue(measured=accuracies.mean),
-        "spread": TableValue(measured=accuracies.spread if len(accuracies) > 1 else None),
+        "depth": table.TableValue(sum(spec.stage_depths(arch)) / sum(spec.stage_depths(base.arch))),
+        "width": table.TableValue(arch.width / base.arch.width),
+        "resolution": table.TableValue(arch.resolution / base.arch.resolution),
+        "size": table.TableValue(arch.resolution),
+        "params": table.TableValue(count(arch, classes=result.study.classes).params),
+        "macs": table.TableValue(network.macs, note=note.replace("-", "−")),
+        "times": table.TableValue(network.macs / base.macs),
+        "top1": table.TableValue(measured=accuracies.mean),
+        "spread": table.TableValue(measured=accuracies.spread if len(accuracies) > 1 else None),
     }
     if lead := result.leads.get((network.method, network.macs_factor)):
         interval = f" ({format_points(lead.low)} to {format_points(lead.high)})" if lead.pairs > 1 else ""
-        values["lead"] = TableValue(measured=format_points(lead.mean) + interval)
-    return TableRow(network.title, values)
+        values["lead"] = table.TableValue(measured=format_points(lead.mean) + interval)
+    return table.TableRow(network.title, values)
 
 
-def plot_study(result: ScalingStudyResult) -> RenderedPlot:
+def plot_study(result: ScalingStudyResult) -> figure.RenderedPlot:
     """Plot accuracy against MACs: a curve for each scaling method, with the spread over seeds as error bars."""
     unit, unit_name = (1e9, "billion") if result.trained[-1].network.macs >= 1e9 else (1e6, "million")
 
-    def point(trained: TrainedNetwork) -> ScalingPoint:
-        return ScalingPoint(trained.network.macs / unit, trained.accuracies.mean, trained.accuracies.spread)
+    def point(trained: TrainedNetwork) -> search_plots.ScalingPoint:
+        return search_plots.ScalingPoint(
+            trained.network.macs / unit, trained.accuracies.mean, trained.accuracies.spread
+        )
 
     base, *others = result.trained
     curves = [
-        ScalingCurve(method, (point(base), *(point(each) for each in others if each.network.method == method)))
+        search_plots.ScalingCurve(
+            method, (point(base), *(point(each) for each in others if each.network.method == method))
+        )
         for method in SCALING_METHODS
     ]
     seeds = result.study.seeds
     label = f"top-1, mean of {seeds} seeds ± standard deviation" if seeds > 1 else "top-1, one seed"
-    return plot_scaling(curves, f"{unit_name} MACs per image", label, STUDY_TITLE)
+    return search_plots.plot_scaling(curves, f"{unit_name} MACs per image", label, STUDY_TITLE)

@@ -1,14 +1,11 @@
 """What a search rates networks by: MnasNet's reward of accuracy and cost, and SynFlow before training."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import inf, log
 
 import torch
 
-from effnet.arch import Arch, count
-from effnet.arch.serde import check_choice, check_float
+from effnet.arch import Arch, count, serde
 from effnet.net import create
 from effnet.runtime.latency import Latency
 
@@ -23,8 +20,8 @@ def mnasnet_reward(accuracy: float, cost: float, target: float, exponent: float 
 
     ``accuracy`` is a fraction; ``cost`` and ``target`` share a unit. Raises ``ValueError`` unless both are above 0.
     """
-    check_float("cost", cost, 0, inf, exclusive=True)
-    check_float("target", target, 0, inf, exclusive=True)
+    serde.check_float("cost", cost, 0, inf, exclusive=True)
+    serde.check_float("target", target, 0, inf, exclusive=True)
     return float(accuracy * (cost / target) ** exponent)
 
 
@@ -51,7 +48,7 @@ class CostFunction:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        check_choice("cost", self.kind, COST_KINDS)
+        serde.check_choice("cost", self.kind, COST_KINDS)
 
     def __call__(self, arch: Arch) -> float:
         """Return the cost of ``arch``."""

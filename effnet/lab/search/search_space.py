@@ -4,8 +4,6 @@ Source: arXiv:1807.11626, section 4.1. All layers of a stage share one choice. W
 pooling, this space can only drop it, since no `Stage` pools.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Statistics of a search: paired differences over seeds, how many test images a verdict needs, rank correlation."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import atanh, sqrt, tanh

@@ -1,14 +1,11 @@
 """Successive halving: train all candidates briefly, the better ones longer, the best few fully."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import NamedTuple
 
-from effnet.arch import Arch
-from effnet.arch.serde import check_int
+from effnet.arch import Arch, serde
 from effnet.lab.search.job_store import TrainingJob, TrainingResult
 
 FINAL_SEED_OFFSET = 1000  # so that luck in being selected does not count again in the last rung
@@ -41,7 +38,7 @@ class SuccessiveHalving:
     def __post_init__(self) -> None:
         for rung in self.rungs:
             for name, number in rung._asdict().items():
-                check_int(name, number, 1)
+                serde.check_int(name, number, 1)
 
     def __call__(self, results: Mapping[str, TrainingResult]) -> list[TrainingJob]:
         """Return all jobs up to the first rung that is not done."""

@@ -16,8 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 from PIL.Image import Resampling
 
-from effnet.data import ImageError, read_image
-from effnet.data.image_io import ImageSource, load_input
+from effnet.data import ImageError, image_io, read_image
 from effnet.draw import html_page, training_plots
 from effnet.evaluation import AnyEvaluation
 from effnet.evaluation.metrics import CalibrationBin, Evaluation, MultiLabelEvaluation, RegressionEvaluation
@@ -64,7 +63,7 @@ def describe_evaluation(found: AnyEvaluation, images: str, gallery: ImageGallery
 class ImageGallery:
     """The images of an evaluation by name, and the network that was evaluated."""
 
-    def __init__(self, model: EfficientNet, images: Mapping[str, ImageSource]) -> None:
+    def __init__(self, model: EfficientNet, images: Mapping[str, image_io.ImageSource]) -> None:
         self.model, self.images = model, images
 
     def card(self, name: str, caption: str, class_name: str, **values: object) -> Card:
@@ -80,7 +79,7 @@ class ImageGallery:
         source = self.images[name]
         try:
             photo = read_image(source, (THUMBNAIL_SIDE // 2, THUMBNAIL_SIDE // 2))
-            pixels = load_input(source, replace(self.model.preprocess, decode="exact"))
+            pixels = image_io.load_input(source, replace(self.model.preprocess, decode="exact"))
         except ImageError:
             return []
         thumbnails = [("", _data_url(_make_thumbnail(photo)))]

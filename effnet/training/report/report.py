@@ -19,11 +19,8 @@ from effnet.draw import html_page, training_plots
 from effnet.net import EfficientNet
 from effnet.tasks import task_of
 from effnet.timing import describe_machine, installed_versions, peak_memory
-from effnet.training.data_plan import fingerprint_splits
-from effnet.training.distributed import SingleProcess
-from effnet.training.recipes import Recipe
+from effnet.training import data_plan, distributed, recipes, run_dir
 from effnet.training.report.evaluation_sections import MAX_ROWS, ImageGallery, describe_evaluation, elements
-from effnet.training.run_dir import TrainResult
 
 REPORTED_PACKAGES = ("effnet", "torch", "torchvision", "accelerate", "numpy", "pillow")
 SPLIT_DESCRIPTIONS = {"test": "test images", "val": "validation images", "holdout": "held-out images"}
@@ -42,7 +39,7 @@ class RunCost:
     precision: str = ""
 
     @classmethod
-    def measure(cls, seconds: float, processes: SingleProcess) -> RunCost:
+    def measure(cls, seconds: float, processes: distributed.SingleProcess) -> RunCost:
         """Return the cost of a run that took ``seconds`` in this process."""
         device, on_gpu = processes.device, processes.device.type == "cuda"
         return cls(
@@ -57,9 +54,9 @@ class RunCost:
 
 def write_report(
     path: Path,
-    result: TrainResult,
+    result: run_dir.TrainResult,
     model: EfficientNet,
-    recipe: Recipe,
+    recipe: recipes.Recipe,
     *,
     splits: Mapping[str, ImageDataset] | None = None,
     source: str = "",
@@ -115,7 +112,7 @@ def _join(parts: list[Markup]) -> Markup:
     return Markup("\n").join(part for part in parts if part)
 
 
-def _model_section(result: TrainResult, model: EfficientNet, recipe: Recipe, command: str) -> Markup:
+def _model_section(result: run_dir.TrainResult, model: EfficientNet, recipe: recipes.Recipe, command: str) -> Markup:
     height, width = model.preprocess.size
     size = count(model.arch, (height, width), model.classes, model.channels)
     task, provenance = task_of(model.labels.task), model.provenance
@@ -135,7 +132,7 @@ def _model_section(result: TrainResult, model: EfficientNet, recipe: Recipe, com
     return elements.facts(rows)
 
 
-def _selection_reason(result: TrainResult, recipe: Recipe) -> str:
+def _selection_reason(result: run_dir.TrainResult, recipe: recipes.Recipe) -> str:
     if not result.history:
         return "a linear head on the frozen network; nothing else was trained."
     best = min(result.history, key=lambda metrics: metrics.selection_loss)
@@ -147,7 +144,7 @@ def _selection_reason(result: TrainResult, recipe: Recipe) -> str:
     )
 
 
-def _curves_section(result: TrainResult) -> Markup | str:
+def _curves_section(result: run_dir.TrainResult) -> Markup | str:
     history, task = result.history, task_of(result.evaluation.task)
     if not history:
         return ""
@@ -176,7 +173,7 @@ def _curves_section(result: TrainResult) -> Markup | str:
     )
 
 
-def _cost_section(cost: RunCost, result: TrainResult, model: EfficientNet) -> Markup:
+def _cost_section(cost: RunCost, result: run_dir.TrainResult, model: EfficientNet) -> Markup:
     height, width = model.preprocess.size
     size = count(model.arch, (height, width), model.classes, model.channels)
     seconds = [metrics.seconds for metrics in result.history if metrics.seconds > 0]
@@ -205,7 +202,7 @@ def _data_section(splits: Mapping[str, ImageDataset], source: str) -> Markup:
     facts = elements.facts(
         [
             ("Source", source or "given in Python"),
-            ("Fingerprint", fingerprint.format(fingerprint_splits(splits))),
+            ("Fingerprint", fingerprint.format(data_plan.fingerprint_splits(splits))),
             *((purposes[split].capitalize(), f"{len(images):,} images") for split, images in splits.items()),
         ]
     )
@@ -219,7 +216,7 @@ def _data_section(splits: Mapping[str, ImageDataset], source: str) -> Markup:
     return facts + elements.table(("label", *purposes.values()), rows, MAX_ROWS)
 
 
-def _skipped_section(result: TrainResult) -> Markup:
+def _skipped_section(result: run_dir.TrainResult) -> Markup:
     errors = [*result.skipped, *(error for found in result.evaluations.values() for error in found.skipped)]
     if not errors:
         return elements.paragraph("None: every image was readable.")
@@ -229,7 +226,7 @@ def _skipped_section(result: TrainResult) -> Markup:
     return text
 
 
-def _usage_section(result: TrainResult) -> Markup:
+def _usage_section(result: run_dir.TrainResult) -> Markup:
     command = f"effnet predict photo.jpg --model {shlex.quote(str(result.model))}"
     attribute = {"classification": "label", "multilabel": "labels", "regression": "values"}[result.evaluation.task]
     code = "\n".join(
@@ -248,7 +245,7 @@ def _usage_section(result: TrainResult) -> Markup:
     )
 
 
-def _recipe_section(recipe: Recipe) -> Markup:
+def _recipe_section(recipe: recipes.Recipe) -> Markup:
     """Return every setting, and all of them as JSON to be copied."""
     settings = recipe.to_dict()
     for part in ("augment", "progressive"):

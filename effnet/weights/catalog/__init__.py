@@ -13,8 +13,6 @@ format, under a permissive license) those tested at the arch's own resolution, o
 and Lite4; of these the one with the best published top-1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType

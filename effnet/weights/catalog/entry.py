@@ -1,7 +1,5 @@
 """An entry of the catalog: one published file of weights, and the names of its classes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType

@@ -9,14 +9,11 @@ Each archive holds one checkpoint; Lite's also hold two TFLite files, in float32
 class 0 for "background". The CondConv checkpoints have another architecture and are left out.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from effnet.arch import ARCHS
 from effnet.metadata import Preprocess, default_crop_fraction
-from effnet.weights import default_preprocessing
-from effnet.weights.batch_norm import tensorflow_numerics
+from effnet.weights import batch_norm, default_preprocessing
 from effnet.weights.catalog.entry import HALF_MEAN_STD, CatalogEntry
 
 _BASE_URL = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientnet/"
@@ -90,7 +87,7 @@ def _entry(
         arch=arch,
         layout="tflite" if file.endswith(".tflite") else "tensorflow",
         publisher="google",
-        numerics=tensorflow_numerics(ARCHS[arch]),
+        numerics=batch_norm.tensorflow_numerics(ARCHS[arch]),
         preprocess=preprocess,
         citation=citation,
         classes=classes,

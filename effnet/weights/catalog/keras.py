@@ -5,8 +5,6 @@ classifier, preprocessing inside the network), and the table at keras.io/api/app
 Google's). Keras does not say how to resize: the entries have what Google evaluates these weights with.
 """
 
-from __future__ import annotations
-
 from effnet.arch import ARCHS
 from effnet.metadata import Numerics
 from effnet.weights import default_preprocessing

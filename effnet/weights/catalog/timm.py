@@ -9,8 +9,6 @@ Left out because no network here has their architecture: ``efficientnetv2_rw_*``
 ``efficientnet_x_*`` and ``efficientnet_h_*``, pruned networks, CondConv (``tf_efficientnet_cc_*``) and group norm.
 """
 
-from __future__ import annotations
-
 from effnet.arch import canonical_name
 from effnet.metadata import Preprocess
 from effnet.weights.batch_norm import TENSORFLOW, TIMM_NATIVE

@@ -12,15 +12,12 @@ it has none for AdvProp.
 The digits in a file's name begin its sha256 (torchvision checks them; lukemelas has ``rename.sh``).
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from effnet.arch import ARCHS
 from effnet.metadata import Numerics, Preprocess
-from effnet.weights.batch_norm import torchvision_numerics
+from effnet.weights import batch_norm, default_preprocessing
 from effnet.weights.catalog.entry import HALF_MEAN_STD, IMAGENET_MEAN_STD, CatalogEntry, MeanStd
-from effnet.weights.default_preprocessing import lukemelas_preprocess
 
 _SAME = "trained with 'same' padding, evaluated with symmetric"
 
@@ -43,7 +40,7 @@ def _entry(
         arch=arch,
         layout="torchvision",
         publisher="torchvision",
-        numerics=torchvision_numerics(ARCHS[arch]),
+        numerics=batch_norm.torchvision_numerics(ARCHS[arch]),
         preprocess=Preprocess((size, size), size / resized, "crop", interpolation, *mean_std),
         citation="torchvision 0.28 models/efficientnet.py",
         top1=top1,
@@ -101,7 +98,7 @@ def _lukemelas_entry(arch: str, digits: str, top1: float | None, *, advprop: boo
         layout="lukemelas",
         publisher="lukemelas",
         numerics=Numerics(),
-        preprocess=replace(lukemelas_preprocess(ARCHS[arch]), mean=mean, std=std),
+        preprocess=replace(default_preprocessing.lukemelas_preprocess(ARCHS[arch]), mean=mean, std=std),
         citation=_LUKEMELAS_CITATION,
         top1=top1,
         license="apache-2.0",

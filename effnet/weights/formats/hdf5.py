@@ -4,8 +4,6 @@ Links to other files, external datasets, and shapes larger than what is stored a
 itself refuses a file that is shorter than its header states.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

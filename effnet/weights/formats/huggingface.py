@@ -4,8 +4,6 @@ Sources: huggingface/transformers ``models/efficientnet``: ``configuration_effic
 ``image_processing_efficientnet.py``.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping

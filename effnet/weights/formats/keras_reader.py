@@ -27,10 +27,8 @@ from torch import Tensor
 
 from effnet.arch import ARCHS
 from effnet.metadata import IMAGENET_STD, Numerics, Preprocess
-from effnet.weights.conversion import layout_shapes
-from effnet.weights.formats import Checkpoint, hdf5
-from effnet.weights.formats.keras_writer import LAYER_VARIABLES
-from effnet.weights.key_maps import KERAS_ARCHS
+from effnet.weights import conversion, key_maps
+from effnet.weights.formats import Checkpoint, hdf5, keras_writer
 
 ARCHIVE_WEIGHTS, ARCHIVE_CONFIG = "model.weights.h5", "config.json"
 MAX_EXPANSION_RATIO = 100  # bytes in memory per byte in the archive, which Keras does not compress
@@ -228,11 +226,13 @@ def _read_group(tree: hdf5.Hdf5Tree, path: str, container: str, group: str) -> L
     if not kind or not number.isdigit():
         kind, number = group, "0"
     datasets = {name: f"{path}/{name}" for name in tree.groups[path] if f"{path}/{name}" in tree.datasets}
-    variables = LAYER_VARIABLES.get(kind, LAYER_VARIABLES["dense"])  # a layer stored as an attribute has that name
+    variables = keras_writer.LAYER_VARIABLES.get(
+        kind, keras_writer.LAYER_VARIABLES["dense"]
+    )  # a layer stored as an attribute has that name
     expected = (len(variables), len(variables) - 1) if kind in ("conv2d", "dense") else (len(variables),)
     if datasets and (
         sorted(datasets) != [str(index) for index in range(len(datasets))]
-        or (kind in LAYER_VARIABLES and len(datasets) not in expected)
+        or (kind in keras_writer.LAYER_VARIABLES and len(datasets) not in expected)
     ):
         raise ValueError(f"{tree.path}: {group} has {len(datasets)} tensors, unlike any {kind} of an EfficientNet")
     if len(datasets) > len(variables):
@@ -245,11 +245,11 @@ def _read_group(tree: hdf5.Hdf5Tree, path: str, container: str, group: str) -> L
 
 def _name_by_order(network: list[LayerGroup], path: Path) -> Iterator[LayerGroup]:
     """Name the layers as in the only network of keras.applications with these classes and shapes."""
-    for arch in (ARCHS[name] for name in KERAS_ARCHS):
+    for arch in (ARCHS[name] for name in key_maps.KERAS_ARCHS):
         heads = {0, *(group.shapes[0][-1] for group in network if group.kind == "dense")}
         for classes in sorted(heads, reverse=True):
             expected: dict[str, dict[str, tuple[int, ...]]] = {}
-            for name, shape in layout_shapes("keras", arch, classes).items():
+            for name, shape in conversion.layout_shapes("keras", arch, classes).items():
                 layer, _, variable = name.partition("/")
                 expected.setdefault(layer, {})[variable] = shape
             order = _sort_by_class(expected)

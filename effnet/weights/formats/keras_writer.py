@@ -11,8 +11,6 @@ This is our own code because writing them with Keras would take TensorFlow.
 Each is built in memory first, so that only plain bytes are written when the disk may be full.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re
@@ -34,9 +32,7 @@ from effnet.arch import Arch, Layer, Operation, layers, operations
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
 from effnet.tasks import task_of
-from effnet.weights.batch_norm import KERAS_MOMENTUM
-from effnet.weights.default_preprocessing import default_preprocess
-from effnet.weights.key_maps import is_v2, keras_table
+from effnet.weights import batch_norm, default_preprocessing, key_maps
 
 # class → its variables in the order in which Keras counts them
 LAYER_VARIABLES = {
@@ -100,7 +96,7 @@ class KerasGraph:
     def convolve(self, operation: Operation, name: str, norm: str) -> None:
         """Add a convolution, V1's padding before its stride, and the batch norm after it."""
         height, width, _ = self.last.shape
-        kernel, stride, v2 = operation.kernel, operation.stride, is_v2(self.arch)
+        kernel, stride, v2 = operation.kernel, operation.stride, key_maps.is_v2(self.arch)
         padding = "same"
         if stride == 2 and not v2:
             pads = [[kernel // 2 - 1 + side % 2, kernel // 2] for side in (height, width)]
@@ -113,7 +109,7 @@ class KerasGraph:
             self.add("DepthwiseConv2D", name, shape, **config)
         else:
             self.add("Conv2D", name, shape, filters=operation.channels, **config)
-        momentum = KERAS_MOMENTUM["v2" if v2 else "v1"]
+        momentum = batch_norm.KERAS_MOMENTUM["v2" if v2 else "v1"]
         self.add("BatchNormalization", norm, shape, axis=3, momentum=momentum, epsilon=1e-3)
 
     def squeeze_excite(self, convolutions: list[Operation], prefix: str) -> None:
@@ -130,7 +126,7 @@ class KerasGraph:
 
     def block(self, layer: Layer) -> None:
         """Add the stem, a block or the head."""
-        table = keras_table(self.arch)
+        table = key_maps.keras_table(self.arch)
         rows, prefix = table.rows_of(layer), table.prefix(layer, 0)
         start = self.last
         squeeze_excite: list[Operation] = []
@@ -161,7 +157,7 @@ class KerasGraph:
     def normalization(self, shape: tuple[int, ...], preprocess: Preprocess) -> None:
         """Add what takes pixels of 0 … 255 to the network's input."""
         mean, std = list(preprocess.mean), list(preprocess.std)
-        v2 = is_v2(self.arch)
+        v2 = key_maps.is_v2(self.arch)
         if v2 and len({*mean}) == len({*std}) == 1:  # as S, M and L
             self.add("Rescaling", "rescaling", shape, scale=1 / (255 * std[0]), offset=-mean[0] / std[0])
             return
@@ -199,7 +195,7 @@ def _collect_weights(
     """Return layer → its variables by name, in Keras' order."""
     found: dict[str, dict[str, Array]] = {}
     for node in nodes:
-        if node.name == "normalization" and not is_v2(model.arch):
+        if node.name == "normalization" and not key_maps.is_v2(model.arch):
             mean, std = (np.array(values, np.float64) for values in (model.preprocess.mean, model.preprocess.std))
             found[node.name] = {
                 "mean": mean.astype(np.float32),
@@ -300,9 +296,9 @@ def _layers_json(nodes: list[KerasNode]) -> list[dict[str, Any]]:
 
 def _warn_fixed_preprocessing(model: EfficientNet, suffix: str) -> None:
     """Log if keras.applications' V2 would preprocess differently, which a weights file cannot change."""
-    theirs, ours = default_preprocess(model.arch), model.preprocess
+    theirs, ours = default_preprocessing.default_preprocess(model.arch), model.preprocess
     same = all(np.allclose(getattr(theirs, part), getattr(ours, part), atol=1e-6) for part in ("mean", "std"))
-    if is_v2(model.arch) and not same:
+    if key_maps.is_v2(model.arch) and not same:
         log.warning(
             "%s: Keras' own %s normalizes by mean %s and std %s inside, these weights expect %s and %s: "
             'build it with include_preprocessing=False and normalize before it, or save a ".keras", which carries them',

@@ -22,11 +22,9 @@ from torch import Tensor
 
 from effnet.arch import ARCHS
 from effnet.metadata import Labels, Numerics, Preprocess
-from effnet.weights import default_preprocessing
-from effnet.weights.formats import METADATA_KEY, Checkpoint, tflite_schema
+from effnet.weights import default_preprocessing, key_maps
+from effnet.weights.formats import METADATA_KEY, Checkpoint, tflite_schema, tflite_writer
 from effnet.weights.formats.tflite_schema import TfliteGraph, TfliteOperator, TfliteTensor
-from effnet.weights.formats.tflite_writer import IO_SPEC_KEY
-from effnet.weights.key_maps import tflite_name
 
 Numbers = NDArray[Any]
 CONVOLUTION_KINDS = {"CONV_2D": "conv", "DEPTHWISE_CONV_2D": "depthwise", "FULLY_CONNECTED": "conv"}
@@ -404,8 +402,10 @@ def _decode_checkpoint(content: bytes) -> Checkpoint:
         graph.tensors[graph.inputs[0]], found.input_transform, facts.mean_std, stem.weight.shape[-1]
     )
     if METADATA_KEY in graph.metadata:  # our own file says more than its operators show
-        if IO_SPEC_KEY in graph.metadata:
-            stem.weight = _unscale_stem(stem.weight, graph.metadata[METADATA_KEY], graph.metadata[IO_SPEC_KEY])
+        if tflite_writer.IO_SPEC_KEY in graph.metadata:
+            stem.weight = _unscale_stem(
+                stem.weight, graph.metadata[METADATA_KEY], graph.metadata[tflite_writer.IO_SPEC_KEY]
+            )
         return Checkpoint(
             _name_tensors(found.convolutions), {METADATA_KEY: graph.metadata[METADATA_KEY].decode()}, "tflite"
         )
@@ -439,7 +439,7 @@ def _unscale_stem(weight: NDArray[Any], header: bytes, interface: bytes) -> NDAr
 def _name_tensors(convolutions: list[Convolution]) -> dict[str, Tensor]:
     tensors = {}
     for index, each in enumerate(convolutions):
-        name = tflite_name(index, each.kind, each.stride, each.activation)
+        name = key_maps.tflite_name(index, each.kind, each.stride, each.activation)
         tensors[f"{name}/weight"], tensors[f"{name}/bias"] = _to_tensor(each.weight), _to_tensor(each.bias)
     return tensors
 

@@ -3,8 +3,6 @@
 Source: tensorflow/lite/schema/schema.fbs, through the accessors that the package ``tflite`` generates from it.
 """
 
-from __future__ import annotations
-
 import struct
 import zipfile
 import zlib

@@ -4,8 +4,6 @@ This is our own code because the converter takes TensorFlow and rearranges weigh
 be read back.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
