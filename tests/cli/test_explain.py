@@ -160,7 +160,7 @@ def test_errors_are_one_sentence(run: Run, weights: Path, photos: Path, tmp_path
     out = tmp_path / "out"
     assert run("explain", weights, photos).status == 2  # without --output
     for words, message in (
-        ((tmp_path / "no.safetensors", photos), "no such file of weights"),
+        ((tmp_path / "no.safetensors", photos), "no such weights file"),
         ((weights, tmp_path / "no.jpg"), "does not exist"),
         ((weights, photos, "--classes", "beee"), "there is no class 'beee'; did you mean bee?"),
         ((weights, photos, "--layer", "stage7"), "there is no layer 'stage7': nano has stem"),

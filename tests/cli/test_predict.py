@@ -106,7 +106,7 @@ def test_missing_files_are_reported_first(run: Run, weights: Path, tmp_path: Pat
     assert "nothing matches" in run("predict", tmp_path / "*.jpg", "-m", weights).err
     assert "no " in run("predict", tmp_path, "-m", weights).err
     (tmp_path / "a.jpg").write_bytes(b"x")
-    assert "no such file of weights" in run("predict", tmp_path / "a.jpg", "-m", tmp_path / "no.safetensors").err
+    assert "no such weights file" in run("predict", tmp_path / "a.jpg", "-m", tmp_path / "no.safetensors").err
     assert "tpu9" in run("predict", tmp_path / "a.jpg", "-m", weights, "--device", "tpu9").err
 
 
