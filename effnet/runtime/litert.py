@@ -106,8 +106,12 @@ def write_litert(path: Path, model: EfficientNet, spec: io_spec.IOSpec, half_pre
     own tools expect them. Raises ``ValueError`` for a network above 2 GiB.
     """
     from effnet.net.surgery import fold_batch_norm
-    from effnet.weights.formats.tflite_writer import TfliteIO, write_tflite_export
     from effnet.weights.key_maps import tflite_key_map
+
+    try:
+        from effnet.weights.formats.tflite_writer import TfliteIO, write_tflite_export
+    except ImportError as error:
+        raise ImportError(f'writing TFLite files requires {error.name}: pip install "effnet[tflite]"') from None
 
     folded = fold_batch_norm(model).float()
     folded.preprocess = replace(model.preprocess, size=spec.size or model.preprocess.size)
