@@ -219,11 +219,14 @@ def print_predictions_json(predictions: Iterable[Prediction]) -> None:
 
 def print_predictions_csv(predictions: Iterable[Prediction], labels: Labels, outputs: int) -> None:
     """Print a line per label, and one for an image without labels; for regression a line per image."""
+    from effnet.tasks import task_of
+
     write = csv.writer(sys.stdout, lineterminator="\n").writerow
     names = [labels.name(index) for index in range(outputs)]
-    write(("image", *names) if labels.task == "regression" else ("image", "rank", "label", "probability"))
+    has_probabilities = task_of(labels.task).has_probabilities
+    write(("image", "rank", "label", "probability") if has_probabilities else ("image", *names))
     for prediction in predictions:
-        if labels.task == "regression":
+        if not has_probabilities:
             write((prediction.image, *(prediction.values[name] for name in names)))
             continue
         pairs = zip(prediction.labels, prediction.probabilities, strict=True)
@@ -235,17 +238,18 @@ def print_predictions_csv(predictions: Iterable[Prediction], labels: Labels, out
 
 def print_predictions_table(predictions: list[Prediction], labels: Labels) -> None:
     """Print a row per image."""
+    from effnet.tasks import MultiLabel, task_of
 
     def join(prediction: Prediction, start: int) -> str:
         pairs = zip(prediction.labels[start:], prediction.probabilities[start:], strict=True)
         return ", ".join(f"{label} {printing.format_percent(probability)}" for label, probability in pairs)
 
-    if labels.task == "regression":
+    if not task_of(labels.task).has_probabilities:
         names = tuple(predictions[0].values)
         table = printing.new_table("image", *names, left=("image",))
         for prediction in predictions:
             table.add_row(prediction.image, *(printing.format_number(prediction.values[name]) for name in names))
-    elif labels.task == "multilabel":
+    elif isinstance(task_of(labels.task), MultiLabel):
         table = printing.new_table("image", "labels", left=("image", "labels"))
         for prediction in predictions:
             table.add_row(prediction.image, join(prediction, 0) or "none")
