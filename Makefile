@@ -50,15 +50,15 @@ endure: $(READY)  ## kills by the dozen and requests by the thousand: half an ho
 	$(BIN)/pytest -m sweep tests --ignore=tests/parity
 
 bench: $(READY)  ## speed against the peers on this machine: PHOTOS=folder with train/ and val/
-	$(BIN)/python benchmarks/predictor.py $(PHOTOS)
-	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/engines.py $(PHOTOS)
+	$(BIN)/python benchmarks/cli_startup.py $(PHOTOS)
 	$(BIN)/python benchmarks/table4.py
-	$(BIN)/python benchmarks/against_timm.py
-	$(BIN)/python benchmarks/loading.py
-	$(BIN)/python benchmarks/batches.py $(PHOTOS)
-	$(BIN)/python benchmarks/training.py photos $(PHOTOS)
+	$(BIN)/python benchmarks/eager_vs_timm.py
+	$(BIN)/python benchmarks/load_weights.py
+	$(BIN)/python benchmarks/training_loader.py $(PHOTOS)
+	$(BIN)/python benchmarks/train_vs_timm.py photos $(PHOTOS)
 	$(BIN)/python benchmarks/serving.py $(PHOTOS)
-	$(BIN)/python benchmarks/latency_budget.py
+	$(BIN)/python benchmarks/fit_latency.py
 
 docs: $(READY)  ## write the generated parts of the documents
 	$(BIN)/python docs/make.py

@@ -1,11 +1,12 @@
-"""``effnet predict photo.jpg`` from the shell, compared with a timm script: interleaved fresh processes.
+"""``effnet predict photo.jpg`` from the shell, compared with a timm script.
 
-    python benchmarks/start.py PHOTO [--rounds 10]
+    python benchmarks/cli_startup.py PHOTOS [--rounds 10]
 
-B0 with the same random weights on both sides, each from its own weights file. timm's script is the shortest that does
-the work: ``create_model``, ``load_checkpoint``, Pillow, its own transforms, softmax, top-5. effnet with a cold engine
-cache, emptied before every round, predicts with PyTorch; with a warm one as in all later runs. Wall time of the whole
-process, with the files in the disk cache.
+PHOTOS is a folder, of which the first photo is predicted. Both sides use B0 with the same random weights, each from its
+own file. The timm script is the shortest that does the same: ``create_model``, ``load_checkpoint``, Pillow, timm's
+transforms, softmax, top-5. effnet runs with a cold engine cache, which is deleted before every round, so that PyTorch
+computes the prediction, and with a warm one. Times are of whole new processes, interleaved, with the files in the page
+cache.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from subjects import network, photos_of, timms
+from fixtures import EFFNET_COMMAND, build_timm, create_calibrated, describe_setup, find_photos
 
 from effnet.data.torchvision_compat import declare_operators
-from effnet.timing import describe_machine, installed_versions, run_command, time_interleaved, time_ratio
+from effnet.timing import run_command, time_interleaved, time_ratio
 from effnet.weights import save
 
 SCRIPT = """
@@ -38,59 +39,57 @@ load_checkpoint(model, sys.argv[1])
 model.eval()
 transform = create_transform(**resolve_data_config({}, model=model))
 with torch.inference_mode():
-    shares = model(transform(Image.open(sys.argv[2]).convert("RGB"))[None]).softmax(1)
-for share, index in zip(*(found[0].tolist() for found in shares.topk(5))):
-    print(f"class {index}", share)
+    scores = model(transform(Image.open(sys.argv[2]).convert("RGB"))[None]).softmax(1)
+for score, index in zip(*(values[0].tolist() for values in scores.topk(5))):
+    print(f"class {index}", score)
 """
 
 
 def main() -> None:
     """Print the table."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("photo", type=Path)
-    options.add_argument("--rounds", type=int, default=10)
-    chosen = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--rounds", type=int, default=10)
+    options = parser.parse_args()
     declare_operators()
-    with TemporaryDirectory() as place:
-        folder = Path(place)
-        model = network("b0", photos_of(chosen.photo.parent))
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        photos = find_photos(options.photos)
+        photo, model = photos[0], create_calibrated("b0", photos)
         save(model, folder / "b0.safetensors")
-        timms(model, folder)  # writes its file
+        build_timm(model, folder)  # writes b0_timm.safetensors
         script = folder / "predict.py"
         script.write_text(SCRIPT)
-        # the console script and timm's run with the same interpreter, and without a bar on standard error
-        command = [sys.executable, "-c", "import sys; from effnet.cli.app import main; sys.exit(main())", "predict"]
-        ours = [*command, chosen.photo, "--model", folder / "b0.safetensors", "--json"]
+        command = [*EFFNET_COMMAND, "predict", photo, "--model", folder / "b0.safetensors", "--json"]
         homes = {name: folder / name for name in ("cold", "warm")}
 
         def predict(home: str) -> str:
-            return run_command(ours, {"EFFNET_HOME": str(homes[home])}).value
+            return run_command(command, {"EFFNET_HOME": str(homes[home])}).value
 
-        def cold() -> str:
+        def predict_cold() -> str:
             shutil.rmtree(homes["cold"], ignore_errors=True)
             return predict("cold")
 
-        def theirs() -> str:
-            return run_command([sys.executable, script, folder / "b0_timm.safetensors", chosen.photo]).value
+        def predict_with_timm() -> str:
+            return run_command([sys.executable, script, folder / "b0_timm.safetensors", photo]).value
 
-        sides = {
-            "timm's script": theirs,
-            "effnet predict, cold engine cache": cold,
+        calls = {
+            "timm script": predict_with_timm,
+            "effnet predict, cold engine cache": predict_cold,
             "effnet predict, warm engine cache": lambda: predict("warm"),
         }
-        expected = theirs().splitlines()[0].rpartition(" ")[0]
+        expected = predict_with_timm().splitlines()[0].rpartition(" ")[0]
         for name in ("cold", "warm", "warm"):
-            found = json.loads(predict(name))[0]["labels"][0]["label"]
-            assert found == expected, f"effnet ({name}) says {found}, timm {expected}"
+            label = json.loads(predict(name))[0]["labels"][0]["label"]
+            assert label == expected, f"effnet ({name} cache) predicts {label}, timm {expected}"
         cached = sorted(path.name for path in homes["warm"].rglob("*") if path.is_file())
-        times = time_interleaved(sides, chosen.rounds, 1)
-    versions = installed_versions(("torch", "timm", "onnxruntime", "openvino"))
-    print(f"{describe_machine().describe()}; {versions}; cache: {cached}\n")
-    print("| from the shell | s | p10–p90 | that / timm |\n|---|--:|--:|--:|")
-    for name, timing in times.items():
+        timings = time_interleaved(calls, options.rounds, 1)
+    print(f"{describe_setup('torch', 'timm', 'onnxruntime', 'openvino')}; cache: {cached}\n")
+    print("| from the shell | s | p10–p90 | relative to timm |\n|---|--:|--:|--:|")
+    for name, timing in timings.items():
         print(
             f"| {name} | {timing.seconds:.2f} | {timing.p10:.2f}–{timing.p90:.2f} "
-            f"| {time_ratio(timing, times[next(iter(sides))])} |"
+            f"| {time_ratio(timing, timings['timm script'])} |"
         )
 
 

@@ -1,20 +1,18 @@
-"""B0 compared with timm's, eager, on this machine: ratios of medians in one run, interleaved.
+"""Eager B0 compared with timm's: time and memory of inference and of a training step.
 
-    python benchmarks/against_timm.py [--runs 20] [--rows inference-1,training-8]
+    python benchmarks/eager_vs_timm.py [--runs 20] [--rows inference-1,training-8]
 
-Both sides have the same shapes, numerics, memory format, threads and input, and are used as an expert would: inference
-mode, channels-last tried beside the default. "symmetric" is timm's ``efficientnet_b0``, "same" its
-``tf_efficientnet_b0``. Peak memory is the resident size that a fresh process reaches beyond what it has before the
-first call. A ratio below 1 means that effnet is faster.
+Both sides get weights of the same shapes and the same padding, ε, memory format, number of threads and input. Both run
+as an expert would run them: in inference mode, contiguous and channels-last. "symmetric" is timm's ``efficientnet_b0``,
+"same" its ``tf_efficientnet_b0``. Calls are interleaved, and ratios are of medians; below 1 effnet is faster. Memory is
+the peak resident size of a new process above its size before the first call.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import platform
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -22,22 +20,22 @@ from torch import nn
 from effnet.data.torchvision_compat import declare_operators
 from effnet.metadata import Numerics
 from effnet.net import create
-from effnet.timing import peak_memory, time_interleaved
+from effnet.timing import describe_machine, installed_versions, peak_memory, time_interleaved
 
 NUMERICS = {"symmetric": Numerics("symmetric", 1e-5), "same": Numerics("same", 1e-3)}
 TIMM = {"symmetric": "efficientnet_b0", "same": "tf_efficientnet_b0"}
 ROWS = [
-    (mode, batch, padding, memory)
-    for mode, batch in (("inference", 1), ("inference", 32), ("training", 8), ("training", 32))
+    (mode, batch_size, padding, memory_format)
+    for mode, batch_size in (("inference", 1), ("inference", 32), ("training", 8), ("training", 32))
     for padding in ("symmetric", "same")
-    for memory in ("contiguous", "channels_last")
+    for memory_format in ("contiguous", "channels_last")
 ]
 
 
-def step_of(side: str, mode: str, batch: int, padding: str, memory: str) -> Callable[[], object]:
+def build_step(side: str, mode: str, batch_size: int, padding: str, memory_format: str) -> Callable[[], object]:
     """Return a function that runs one step of ``side`` ("effnet" or "timm")."""
     torch.manual_seed(0)
-    layout = torch.channels_last if memory == "channels_last" else torch.contiguous_format
+    layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
     if side == "effnet":
         model: nn.Module = create("b0", numerics=NUMERICS[padding])
     else:
@@ -46,7 +44,7 @@ def step_of(side: str, mode: str, batch: int, padding: str, memory: str) -> Call
 
         model = timm.create_model(TIMM[padding], drop_path_rate=0.2, drop_rate=0.2)
     model = model.train(mode == "training").to(memory_format=layout)
-    images = torch.randn(batch, 3, 224, 224).to(memory_format=layout)
+    images = torch.randn(batch_size, 3, 224, 224).to(memory_format=layout)
     if mode == "inference":
 
         def infer() -> object:
@@ -54,7 +52,7 @@ def step_of(side: str, mode: str, batch: int, padding: str, memory: str) -> Call
                 return model(images)
 
         return infer
-    targets = torch.randint(1000, (batch,))
+    targets = torch.randint(1000, (batch_size,))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
 
     def step() -> object:
@@ -67,14 +65,14 @@ def step_of(side: str, mode: str, batch: int, padding: str, memory: str) -> Call
     return step
 
 
-def memory_of(side: str, mode: str, batch: int, padding: str, memory: str) -> float:
-    """Peak memory of two steps in MB, in a process of its own."""
+def measure_memory(row: tuple[str, str, int, str, str]) -> float:
+    """Return the peak memory of two steps in a new process, in MB."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_memory, (side, mode, batch, padding, memory))
+        return pool.apply(_run_two_steps, row)
 
 
-def _memory(*row: object) -> float:
-    step = step_of(*row)  # type: ignore[arg-type]
+def _run_two_steps(side: str, mode: str, batch_size: int, padding: str, memory_format: str) -> float:
+    step = build_step(side, mode, batch_size, padding, memory_format)
     before = peak_memory()
     step()
     step()
@@ -82,32 +80,32 @@ def _memory(*row: object) -> float:
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=int, default=15, help="rounds at batch size 1; fewer at larger ones")
-    parser.add_argument("--rows", default="", help="only these, such as inference-1,training-32")
+    parser.add_argument("--runs", type=int, default=15, help="rounds at batch size 1; fewer for larger batches")
+    parser.add_argument("--rows", default="", help="rows to run, such as inference-1,training-32")
     options = parser.parse_args()
-    wanted = set(filter(None, options.rows.split(",")))
-    processor = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
+    selected = set(filter(None, options.rows.split(",")))
+    print(
+        f"{describe_machine().describe()}, {torch.get_num_threads()} threads; {installed_versions(('torch', 'timm'))}\n"
     )
-    print(f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    print("| | padding | memory format | effnet ms | timm ms | ratio | spread | effnet MB | timm MB |")
-    print("|---|---|---|--:|--:|--:|---|--:|--:|")
+    print("| | padding | memory format | effnet ms | timm ms | ratio | ratio of the fastest | effnet MB | timm MB |")
+    print("|---|---|---|--:|--:|--:|--:|--:|--:|")
     for row in ROWS:
-        mode, batch, padding, memory = row
-        if wanted and f"{mode}-{batch}" not in wanted:
+        mode, batch_size, padding, memory_format = row
+        if selected and f"{mode}-{batch_size}" not in selected:
             continue
-        runs = options.runs * 3 if (mode, batch) == ("inference", 1) else max(5, options.runs // 2)
-        timings = time_interleaved({side: step_of(side, *row) for side in ("effnet", "timm")}, runs=runs, warmup_runs=2)
-        ours, theirs = timings["effnet"], timings["timm"]
-        ratio = ours.seconds / theirs.seconds
-        spread = f"{ours.fastest / theirs.fastest:.2f} (fastest)"
-        sizes = [memory_of(side, *row) for side in ("effnet", "timm")]
+        runs = options.runs * 3 if (mode, batch_size) == ("inference", 1) else max(5, options.runs // 2)
+        timings = time_interleaved(
+            {side: build_step(side, *row) for side in ("effnet", "timm")}, runs=runs, warmup_runs=2
+        )
+        effnet, timm = timings["effnet"], timings["timm"]
+        ratio, fastest_ratio = effnet.seconds / timm.seconds, effnet.fastest / timm.fastest
+        memory = [measure_memory((side, *row)) for side in ("effnet", "timm")]
         print(
-            f"| {mode}, batch size {batch} | {padding} | {memory} "
-            f"| {ours.seconds * 1e3:.1f} | {theirs.seconds * 1e3:.1f} | {ratio:.2f} | {spread} "
-            f"| {sizes[0]:.0f} | {sizes[1]:.0f} |",
+            f"| {mode}, batch size {batch_size} | {padding} | {memory_format} "
+            f"| {effnet.seconds * 1e3:.1f} | {timm.seconds * 1e3:.1f} | {ratio:.2f} | {fastest_ratio:.2f} "
+            f"| {memory[0]:.0f} | {memory[1]:.0f} |",
             flush=True,
         )
 

@@ -1,13 +1,13 @@
-"""Accuracy lost and time saved by int8, in each of the formats.
+"""int8 quantization: its cost in accuracy and its gain in speed and size, for ONNX, OpenVINO and TFLite files.
 
     python benchmarks/int8.py MODEL IMAGES [--max-drop 0.5] [--calibration-images 128] [--threads 2] [--runs 40]
-                              [--table] [--nncf]
+                              [--sensitivity] [--nncf]
 
-MODEL is a file with a trained classifier, IMAGES a folder with train/ and val/ (or test/), each with class folders.
-Each format is written in float and in int8; every file is opened by `effnet.runtime` and scored on as many images of
-val as fit into half a gigabyte. Times are medians for one image, interleaved. --table prints the sensitivity of every
-layer, --runs 0 omits the times. If NNCF is installed, --nncf adds its own post-training quantization of the same ONNX
-graph on the same images.
+MODEL is a file with a trained classifier, IMAGES a folder with train/ and val/ (or test/) class folders. Each format is
+written in float and in int8; every file is opened by `effnet.runtime` and scored on as many validation images as fit
+into 512 MiB. Times are medians at batch size 1, interleaved; --runs 0 omits them. --sensitivity prints the accuracy
+that quantizing each layer alone costs. --nncf adds NNCF's post-training quantization of the same ONNX graph with the
+same images, if NNCF is installed.
 """
 
 from __future__ import annotations
@@ -40,59 +40,63 @@ FLOAT = {".onnx": onnx.write_onnx, ".xml": openvino.write_openvino, ".tflite": l
 
 def main() -> None:
     """Print the tables as Markdown."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("model")
-    options.add_argument("images")
-    options.add_argument("--max-drop", type=float, default=0.5)
-    options.add_argument("--calibration-images", type=int, default=128)
-    options.add_argument("--threads", type=int, default=2)
-    options.add_argument("--runs", type=int, default=40)
-    options.add_argument("--table", action="store_true")
-    options.add_argument("--nncf", action="store_true")
-    given = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("images")
+    parser.add_argument("--max-drop", type=float, default=0.5)
+    parser.add_argument("--calibration-images", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--sensitivity", action="store_true")
+    parser.add_argument("--nncf", action="store_true")
+    options = parser.parse_args()
     logging.getLogger("effnet").setLevel(logging.ERROR)
-    model = load(given.model).eval()
+    model = load(options.model).eval()
     io_spec = IOSpec(size=model.preprocess.size)
     image = np.random.default_rng(0).integers(0, 256, (1, *model.preprocess.size, 3), np.uint8)
     calls: dict[str, Callable[[], object]] = {}
     rows: dict[str, list[str]] = {}
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as temporary:
         for suffix, write in FLOAT.items():
-            plain, path = Path(folder) / f"float{suffix}", Path(folder) / f"int8{suffix}"
-            write(plain, model, io_spec)
+            float_path, int8_path = Path(temporary) / f"float{suffix}", Path(temporary) / f"int8{suffix}"
+            write(float_path, model, io_spec)
             try:
-                quantized = quantize(model, path, given.images, io_spec, given.max_drop, given.calibration_images)
+                result = quantize(
+                    model, int8_path, options.images, io_spec, options.max_drop, options.calibration_images
+                )
             except ValueError as error:
                 rows[suffix] = [str(error)]
                 continue
-            size = plain.stat().st_size + (plain.with_suffix(".bin").stat().st_size if suffix == ".xml" else 0)
-            floats = [name for name in quantized.float_layers if "squeeze_excite" not in name]
+            size = float_path.stat().st_size + (
+                float_path.with_suffix(".bin").stat().st_size if suffix == ".xml" else 0
+            )
+            float_layers = [name for name in result.float_layers if "squeeze_excite" not in name]
             rows[suffix] = [
-                f"{100 * quantized.float_score:.2f}",
-                f"{100 * quantized.int8_score:.2f}",
-                f"{quantized.drop:+.2f} ({quantized.metric}, {quantized.images:,})",
-                f"{len(floats)} of {quantized.layers}{': ' + ', '.join(floats) if floats else ''}",
-                f"{size / 1e6:.1f} → {quantized.bytes / 1e6:.1f}",
+                f"{100 * result.float_score:.2f}",
+                f"{100 * result.int8_score:.2f}",
+                f"{result.drop:+.2f} ({result.metric}, {result.images:,})",
+                f"{len(float_layers)} of {result.layers}{': ' + ', '.join(float_layers) if float_layers else ''}",
+                f"{size / 1e6:.1f} → {result.bytes / 1e6:.1f}",
             ]
-            for name, file in (("float", plain), ("int8", path)):
-                engine = open_exported(file, threads=given.threads)
+            for name, path in (("float", float_path), ("int8", int8_path)):
+                engine = open_exported(path, threads=options.threads)
                 calls[f"{suffix} {name}"] = partial(engine.run, image)
-        timing = time_interleaved(calls, given.runs, 5) if given.runs else {}
-        print(f"{model.arch.name}, {given.threads} threads, calibrated on {given.calibration_images} images\n")
-        print("| file | float % | int8 % | drop | other layers in float | MB | float ms | int8 ms | ratio |")
+        timings = time_interleaved(calls, options.runs, 5) if options.runs else {}
+        print(f"{model.arch.name}, {options.threads} threads, calibrated on {options.calibration_images} images\n")
+        print("| file | float % | int8 % | drop in points | other layers in float | MB | float ms | int8 ms | ratio |")
         print("|:--|--:|--:|--:|:--|--:|--:|--:|--:|")
         for suffix, row in rows.items():
-            times = [timing[f"{suffix} {name}"].seconds * 1e3 for name in ("float", "int8") if timing]
-            columns = [f"{times[0]:.2f}", f"{times[1]:.2f}", f"{times[1] / times[0]:.2f}"] if times else ["–"] * 3
-            print(f"| {suffix} | {' | '.join([*row, *columns])} |" if len(row) > 1 else f"| {suffix} | {row[0]} |")
-    if given.nncf:
-        print(f"\n{describe_nncf(model, given.images, given.calibration_images)}")
-    if given.table:
-        print(f"\n```text\n{format_sensitivities(measure_sensitivity(model, given.images))}\n```")
+            times = [timings[f"{suffix} {name}"].seconds * 1e3 for name in ("float", "int8") if timings]
+            cells = [f"{times[0]:.2f}", f"{times[1]:.2f}", f"{times[1] / times[0]:.2f}"] if times else ["–"] * 3
+            print(f"| {suffix} | {' | '.join([*row, *cells])} |" if len(row) > 1 else f"| {suffix} | {row[0]} |")
+    if options.nncf:
+        print(f"\n{describe_nncf(model, options.images, options.calibration_images)}")
+    if options.sensitivity:
+        print(f"\n```text\n{format_sensitivities(measure_sensitivity(model, options.images))}\n```")
 
 
 def describe_nncf(model: EfficientNet, folder: str, count: int) -> str:
-    """Return the accuracy of NNCF's two presets for convolutional networks, on the same network and images."""
+    """Return the accuracies of NNCF's two presets for convolutional networks, on the same network and images."""
     try:
         import nncf
         import openvino
@@ -101,27 +105,29 @@ def describe_nncf(model: EfficientNet, folder: str, count: int) -> str:
     nncf.set_log_level(logging.ERROR)
     data = load_quantization_data(folder, model, count)
     if data.targets is None:
-        return "nncf: skipped, the folder's classes are not the network's"
-    proto = onnx.build_onnx_model(model, IOSpec("normalized", "logits", size=model.preprocess.size))
-    plain = openvino.Core().read_model(model=proto.SerializeToString())
-    calibration = nncf.Dataset([_normalized(image[None], model) for image in data.calibration])
+        return "nncf: skipped, the folder's classes differ from the network's"
+    onnx_model = onnx.build_onnx_model(model, IOSpec("normalized", "logits", size=model.preprocess.size))
+    network = openvino.Core().read_model(model=onnx_model.SerializeToString())
+    calibration = nncf.Dataset([_normalize(image[None], model) for image in data.calibration])
 
-    def accuracy(network: Any) -> float:
-        run = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # not bfloat16
+    def accuracy(openvino_model: Any) -> float:
+        run = openvino.Core().compile_model(
+            openvino_model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )  # the default may be bfloat16
         batches = (data.evaluation[start : start + 16] for start in range(0, len(data.evaluation), 16))
-        outputs = np.concatenate([run(_normalized(batch, model))[0] for batch in batches])
-        return float((outputs.argmax(1) == data.targets).mean())
+        logits = np.concatenate([run(_normalize(batch, model))[0] for batch in batches])
+        return float((logits.argmax(1) == data.targets).mean())
 
-    parts = [f"float {100 * accuracy(plain):.2f} %"]
+    results = [f"float {100 * accuracy(network):.2f} %"]
     for preset in (nncf.QuantizationPreset.PERFORMANCE, nncf.QuantizationPreset.MIXED):
-        quantized = nncf.quantize(plain, calibration, preset=preset, subset_size=len(data.calibration))
-        parts.append(f"{preset.value} {100 * accuracy(quantized):.2f} %")
-    return f"nncf {nncf.__version__}: {', '.join(parts)}"
+        quantized = nncf.quantize(network, calibration, preset=preset, subset_size=len(data.calibration))
+        results.append(f"{preset.value} {100 * accuracy(quantized):.2f} %")
+    return f"nncf {nncf.__version__}: {', '.join(results)}"
 
 
-def _normalized(images: InputImage, model: EfficientNet) -> NDArray[np.float32]:
-    out: NDArray[np.float32] = normalize(torch.from_numpy(images), model.preprocess).numpy()
-    return out
+def _normalize(images: InputImage, model: EfficientNet) -> NDArray[np.float32]:
+    normalized: NDArray[np.float32] = normalize(torch.from_numpy(images), model.preprocess).numpy()
+    return normalized
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""How often does decoding JPEGs at reduced scale change a prediction, and what does it save?
+"""Decoding JPEGs at reduced scale: how often it changes a prediction, and how much time it saves.
 
-    python benchmarks/decode.py PHOTOS WEIGHTS
+    python benchmarks/reduced_decoding.py PHOTOS WEIGHTS
 
-PHOTOS is a folder with train/ and val/ class folders. For each size a linear head is fitted on exactly decoded training
-photos; all photos are then classified twice, from exact and from reduced pixels. Decoding is timed separately, both
-ways interleaved. Photos whose short side is below four times the network's are never reduced, so small sizes stand in
-for large photos.
+PHOTOS is a folder with train/ and val/ class folders. At each input size a linear probe is fitted to exactly decoded
+training photos; all photos are then classified from exactly decoded pixels and from reduced ones. Decoding is timed
+separately, interleaved. A photo is only reduced if its short side is at least four times the required size, so small
+input sizes stand in for large photos.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from effnet.data import load_input, open_data
 from effnet.metadata import Preprocess, default_crop_fraction
 from effnet.prediction.pipeline import run_batches
 from effnet.runtime.torch import EagerEngine
+from effnet.tasks import softmax
 from effnet.timing import time_interleaved
 from effnet.training.linear_probe import fit_linear_probe
 from effnet.training.validation import Targets
@@ -27,12 +29,19 @@ from effnet.weights import load
 SIZES = (224, 72, 64, 48)
 
 
-def main(photos: str, weights: str) -> None:
-    splits, model = open_data(photos), load(weights)
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("weights", type=Path)
+    options = parser.parse_args()
+    splits, model = open_data(options.photos), load(options.weights)
     assert splits.train is not None
     assert splits.val is not None
     items = [*splits.train.items, *splits.val.items]
-    print("| size | photos reduced | top-1 differs | largest change of probability | exact ms | reduced ms | ratio |")
+    print(
+        "| size | photos reduced | top-1 differs | largest difference in probability | exact ms | reduced ms | ratio |"
+    )
     print("|--:|--:|--:|--:|--:|--:|--:|")
     for size in SIZES:
         exact = replace(model.preprocess, size=(size, size), crop_fraction=default_crop_fraction(size))
@@ -40,29 +49,29 @@ def main(photos: str, weights: str) -> None:
         engine = EagerEngine(model)
 
         def features(preprocess: Preprocess, engine: EagerEngine = engine) -> np.ndarray:
-            named = ((item.name, item.image) for item in items)
-            return np.stack([row for _, row in run_batches(engine.embed, named, preprocess)])  # type: ignore[arg-type]
+            images = ((item.name, item.image) for item in items)
+            return np.stack([row for _, row in run_batches(engine.embed, images, preprocess)])  # type: ignore[arg-type]
 
-        rows = {"exact": features(exact), "reduced": features(reduced)}
+        embeddings = {"exact": features(exact), "reduced": features(reduced)}
         count = len(splits.train)
-        probe = fit_linear_probe(rows["exact"][:count], Targets.from_dataset(splits.train))
-        logits = {name: probe.logits(found) for name, found in rows.items()}
-        shares = {name: np.exp(found) / np.exp(found).sum(1, keepdims=True) for name, found in logits.items()}
+        probe = fit_linear_probe(embeddings["exact"][:count], Targets.from_dataset(splits.train))
+        logits = {name: probe.logits(rows) for name, rows in embeddings.items()}
+        probabilities = {name: softmax(rows) for name, rows in logits.items()}
         differ = int((logits["exact"].argmax(1) != logits["reduced"].argmax(1)).sum())
-        changed = int((rows["exact"] != rows["reduced"]).any(1).sum())
-        some = [item.image for item in items[::8]]
-        timing = time_interleaved(
+        changed = int((embeddings["exact"] != embeddings["reduced"]).any(1).sum())
+        sample = [item.image for item in items[::8]]
+        timings = time_interleaved(
             {
-                "exact": lambda exact=exact, some=some: [load_input(image, exact) for image in some],
-                "reduced": lambda reduced=reduced, some=some: [load_input(image, reduced) for image in some],
+                "exact": lambda exact=exact, sample=sample: [load_input(image, exact) for image in sample],
+                "reduced": lambda reduced=reduced, sample=sample: [load_input(image, reduced) for image in sample],
             },
             runs=7,
             warmup_runs=1,
         )
-        milliseconds = {name: found.seconds / len(some) * 1e3 for name, found in timing.items()}
+        milliseconds = {name: timing.seconds / len(sample) * 1e3 for name, timing in timings.items()}
         print(
             f"| {size} | {changed} of {len(items)} | {differ} "
-            f"| {np.abs(shares['exact'] - shares['reduced']).max():.3f} "
+            f"| {np.abs(probabilities['exact'] - probabilities['reduced']).max():.3f} "
             f"| {milliseconds['exact']:.2f} | {milliseconds['reduced']:.2f} "
             f"| {milliseconds['reduced'] / milliseconds['exact']:.2f} |",
             flush=True,
@@ -70,4 +79,4 @@ def main(photos: str, weights: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,14 +1,14 @@
-"""The server: throughput compared with inference without HTTP, latency at half load, and that no response is swapped.
+"""The HTTP server: throughput relative to prediction without HTTP, latency at half load, memory, wrong responses.
 
-    python benchmarks/serving.py PHOTOS [--model b0] [--requests 2000] [--rounds 3] [--many 10000]
+    python benchmarks/serving.py PHOTOS [--model b0] [--requests 2000] [--rounds 3] [--memory-requests 10000]
 
-PHOTOS is a folder of images, sent as they are, each as a raw body. The server is ``effnet serve`` in its own process
-with default settings; the client is this process: bare sockets and requests built before the clock starts, since it
-uses the same cores. Without HTTP: the files' bytes through `Predictor.predict_scores`, which decodes in threads ahead
-of the network and uses its best batch size. Both take turns, after the engines have been chosen. Every response is
-compared with what its image gets alone. Half load: requests at random moments (Poisson), half as many per second as
-were answered at full load, timed from the moment they were due; and the same evenly spaced. Memory is the server's
-resident size.
+PHOTOS is a folder of images, each sent unchanged as a raw body. The server is ``effnet serve`` with default options in
+its own process; the client is this process, which uses bare sockets and requests built beforehand, since it runs on the
+same cores. "without HTTP" passes the same bytes to `Predictor.predict_scores`, which decodes in threads ahead of the
+network and uses the best batch size. Rounds are interleaved, with the engines options beforehand. Every response is
+compared with the prediction of its image alone. Half load sends half as many requests per second as were answered at
+full load, at random times (Poisson) and evenly spaced; latency counts from the time at which a request was due. Memory
+is the resident size of the server.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,103 +28,102 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from subjects import network, photos_of
+from fixtures import EFFNET_COMMAND, create_calibrated, describe_setup, find_photos, resident_mib
 
 from effnet.data.image_io import load_input
 from effnet.prediction import Predictor
-from effnet.timing import Stopwatch, describe_machine, installed_versions
+from effnet.timing import Stopwatch
 from effnet.weights import save
 
 CONCURRENCY = 16
-WARM_UP_REQUESTS = 300
-TOLERANCE = 1e-4  # of a probability: batches of another size sum in another order
+WARMUP_REQUESTS = 300
+TOLERANCE = 1e-4  # of a probability: the order of additions depends on the batch size
 
 
 class Client:
-    """Keep-alive connections to a server."""
+    """Keep-alive connections to the server. ``expected``: (class index, probability) of each body."""
 
     def __init__(self, port: int, bodies: list[bytes], expected: list[tuple[int, float]]) -> None:
         head = "POST /v1/predict?top=1 HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\ncontent-length: {}\r\n\r\n"
         self.requests = [head.format(len(body)).encode() + body for body in bodies]
         self.port, self.expected = port, expected
-        self.free: asyncio.LifoQueue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.LifoQueue()
-        self.wrong: list[str] = []
-        self.batches: list[int] = []
+        self.idle: asyncio.LifoQueue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.LifoQueue()
+        self.errors: list[str] = []
+        self.batch_sizes: list[int] = []
 
-    async def ask(self, number: int) -> None:
-        """Send image ``number`` (modulo their count) and check the response."""
-        if self.free.empty():
-            self.free.put_nowait(await asyncio.open_connection("127.0.0.1", self.port))
-        reader, writer = await self.free.get()
-        which = number % len(self.requests)
-        writer.write(self.requests[which])
+    async def request(self, number: int) -> None:
+        """Send image ``number`` (modulo the number of images) and check the response."""
+        if self.idle.empty():
+            self.idle.put_nowait(await asyncio.open_connection("127.0.0.1", self.port))
+        reader, writer = await self.idle.get()
+        index = number % len(self.requests)
+        writer.write(self.requests[index])
         head = await reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"content-length: (\d+)", head)
         assert length
         body = await reader.readexactly(int(length[1]))
-        self.free.put_nowait((reader, writer))
+        self.idle.put_nowait((reader, writer))
         if not head.startswith(b"HTTP/1.1 200 "):
-            self.wrong.append(body.decode())
+            self.errors.append(body.decode())
             return
-        found = json.loads(body)
-        index, share = self.expected[which]
-        first = found["labels"][0]
-        self.batches.append(found["batch_size"])
-        if first["index"] != index or abs(first["probability"] - share) > TOLERANCE:
-            self.wrong.append(f"image {which}: {first} for class {index}, {share}")
+        response = json.loads(body)
+        expected_class, probability = self.expected[index]
+        top1 = response["labels"][0]
+        self.batch_sizes.append(response["batch"])
+        if top1["index"] != expected_class or abs(top1["probability"] - probability) > TOLERANCE:
+            self.errors.append(f"image {index}: {top1}, expected class {expected_class}, {probability}")
 
     def reconnect(self) -> None:
-        """Use new connections: the server closes idle ones."""
-        while not self.free.empty():
-            self.free.get_nowait()[1].close()
+        """Close all connections, since the server closes those that have been idle for a while."""
+        while not self.idle.empty():
+            self.idle.get_nowait()[1].close()
 
-    async def send_concurrently(self, count: int) -> float:
+    async def run_closed_loop(self, count: int) -> float:
         """Return the seconds that ``count`` requests take, `CONCURRENCY` at a time."""
         self.reconnect()
         numbers, watch = iter(range(count)), Stopwatch()
 
-        async def one() -> None:
+        async def worker() -> None:
             for number in numbers:
-                await self.ask(number)
+                await self.request(number)
 
-        await asyncio.gather(*(one() for _ in range(CONCURRENCY)))
+        await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
         return watch.seconds
 
-    async def send_one_by_one(self, count: int) -> list[float]:
-        """Return the seconds of each of ``count`` requests, one after the other."""
+    async def run_sequentially(self, count: int) -> list[float]:
+        """Return the latency of each of ``count`` sequential requests, in seconds."""
         self.reconnect()
-        found = []
+        latencies = []
         for number in range(count):
             watch = Stopwatch()
-            await self.ask(number)
-            found.append(watch.seconds)
-        return found
+            await self.request(number)
+            latencies.append(watch.seconds)
+        return latencies
 
-    async def send_at_rate(self, count: int, rate: float, even: bool) -> list[float]:
-        """Return the seconds of each of ``count`` requests at a fixed rate, whatever the server does."""
+    async def run_open_loop(self, count: int, rate: float, even: bool) -> list[float]:
+        """Return the latency of each of ``count`` requests sent at ``rate`` per second, in seconds."""
         self.reconnect()
-        generator, watch = random.Random(0), Stopwatch()
-        due, found = 0.0, []
+        rng, watch = random.Random(0), Stopwatch()
+        due, latencies = 0.0, []
 
-        async def one(number: int, due: float) -> None:
-            await self.ask(number)
-            found.append(watch.seconds - due)
+        async def send(number: int, due: float) -> None:
+            await self.request(number)
+            latencies.append(watch.seconds - due)
 
         tasks = []
         for number in range(count):
-            due += 1 / rate if even else generator.expovariate(rate)
+            due += 1 / rate if even else rng.expovariate(rate)
             await asyncio.sleep(max(0.0, due - watch.seconds))
-            tasks.append(asyncio.create_task(one(number, due)))
+            tasks.append(asyncio.create_task(send(number, due)))
         await asyncio.gather(*tasks)
-        return found
+        return latencies
 
 
 @contextmanager
-def run_server(model: Path) -> Iterator[tuple[int, int, str]]:
-    """Yield a server's port, its process id, and its startup message."""
-    command = "from effnet.cli.app import main; raise SystemExit(main())"
-    words = [sys.executable, "-c", command, "serve", str(model), "--port", "0"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+def start_server(model: Path) -> Iterator[tuple[int, int, str]]:
+    """Start a server; yield its port, its process id and its startup message."""
+    command = [*EFFNET_COMMAND, "serve", str(model), "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     line = ""
     while "serving" not in line:
@@ -140,87 +138,82 @@ def run_server(model: Path) -> Iterator[tuple[int, int, str]]:
         assert process.wait(60) == 0
 
 
-def resident_mib(process: int) -> float:
-    """Return the resident memory of a process."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
-
-
 def predict_alone(predictor: Predictor, body: bytes) -> np.ndarray:
-    """Return the image's probabilities, computed alone."""
+    """Return the probabilities of one image at batch size 1."""
     return predictor.compute(load_input(body, predictor.input_preprocess)[None], batch_size=1)[0]
 
 
-def run_without_http(predictor: Predictor, bodies: list[bytes], count: int) -> float:
-    """Return the seconds that decoding and inference of ``count`` images take."""
+def time_without_http(predictor: Predictor, bodies: list[bytes], count: int) -> float:
+    """Return the seconds that decoding and predicting ``count`` images takes."""
     watch = Stopwatch()
-    done = sum(
-        1 for _ in predictor.predict_scores((str(number), bodies[number % len(bodies)]) for number in range(count))
-    )
-    assert done == count
+    images = ((str(number), bodies[number % len(bodies)]) for number in range(count))
+    assert sum(1 for _ in predictor.predict_scores(images)) == count
     return watch.seconds
 
 
 async def measure(
-    client: Client, process: int, predictor: Predictor, bodies: list[bytes], chosen: argparse.Namespace
+    client: Client, process: int, predictor: Predictor, bodies: list[bytes], options: argparse.Namespace
 ) -> None:
-    await client.send_concurrently(WARM_UP_REQUESTS)
-    run_without_http(predictor, bodies, WARM_UP_REQUESTS)
-    rates: dict[str, list[float]] = {"without HTTP": [], "served": []}
-    client.batches.clear()
-    for _ in range(chosen.rounds):
-        rates["without HTTP"].append(chosen.requests / run_without_http(predictor, bodies, chosen.requests))
-        rates["served"].append(chosen.requests / await client.send_concurrently(chosen.requests))
-    print(f"| {CONCURRENCY} concurrent | images per second | min … max |\n|---|--:|--:|")
-    for name, found in rates.items():
-        print(f"| {name} | {np.median(found):.1f} | {min(found):.1f} … {max(found):.1f} |")
-    ratio = np.median([one / other for one, other in zip(rates["served"], rates["without HTTP"], strict=True)])
-    print(f"\nserved / without: {ratio:.3f}; batches of {np.mean(client.batches):.1f} on average\n", flush=True)
+    """Print the tables."""
+    await client.run_closed_loop(WARMUP_REQUESTS)
+    time_without_http(predictor, bodies, WARMUP_REQUESTS)
+    throughput: dict[str, list[float]] = {"without HTTP": [], "served": []}
+    client.batch_sizes.clear()
+    for _ in range(options.rounds):
+        throughput["without HTTP"].append(options.requests / time_without_http(predictor, bodies, options.requests))
+        throughput["served"].append(options.requests / await client.run_closed_loop(options.requests))
+    print(f"| {CONCURRENCY} concurrent requests | images per second | min … max |\n|---|--:|--:|")
+    for name, values in throughput.items():
+        print(f"| {name} | {np.median(values):.1f} | {min(values):.1f} … {max(values):.1f} |")
+    ratio = np.median(
+        [served / bare for served, bare in zip(throughput["served"], throughput["without HTTP"], strict=True)]
+    )
+    print(
+        f"\nserved / without HTTP: {ratio:.3f}; batch size {np.mean(client.batch_sizes):.1f} on average\n", flush=True
+    )
 
-    alone = await client.send_one_by_one(min(300, chosen.requests))
-    single, rate = float(np.median(alone)), float(np.median(rates["served"])) / 2
-    print(f"one at a time: median {1e3 * single:.1f} ms, p99 {1e3 * np.quantile(alone, 0.99):.1f} ms\n")
-    print("| half load | per second | median ms | p99 ms | p99 / one at a time |\n|---|--:|--:|--:|--:|")
-    for name, even in (("at random moments", False), ("evenly spaced", True)):
-        found = await client.send_at_rate(chosen.requests, rate, even)
-        median, worst = np.quantile(found, (0.5, 0.99))
-        print(f"| {name} | {rate:.0f} | {1e3 * median:.1f} | {1e3 * worst:.1f} | {worst / single:.2f} |", flush=True)
+    latencies = await client.run_sequentially(min(300, options.requests))
+    single, rate = float(np.median(latencies)), float(np.median(throughput["served"])) / 2
+    print(f"sequential requests: median {1e3 * single:.1f} ms, p99 {1e3 * np.quantile(latencies, 0.99):.1f} ms\n")
+    print("| half load | requests per second | median ms | p99 ms | p99 / sequential median |\n|---|--:|--:|--:|--:|")
+    for name, even in (("at random times", False), ("evenly spaced", True)):
+        latencies = await client.run_open_loop(options.requests, rate, even)
+        median, p99 = np.quantile(latencies, (0.5, 0.99))
+        print(f"| {name} | {rate:.0f} | {1e3 * median:.1f} | {1e3 * p99:.1f} | {p99 / single:.2f} |", flush=True)
 
     print(f"\n| requests | server, MiB |\n|--:|--:|\n| 0 | {resident_mib(process):.1f} |")
     for part in range(10):
-        await client.send_concurrently(chosen.many // 10)
-        print(f"| {(part + 1) * (chosen.many // 10)} | {resident_mib(process):.1f} |", flush=True)
-    print(f"\nresponses that were swapped or missing: {len(client.wrong)}{client.wrong[:3] or ''}")
+        await client.run_closed_loop(options.memory_requests // 10)
+        print(f"| {(part + 1) * (options.memory_requests // 10)} | {resident_mib(process):.1f} |", flush=True)
+    print(f"\nwrong or failed responses: {len(client.errors)}{client.errors[:3] or ''}")
 
 
 def main() -> None:
-    """Print the tables."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("photos", type=Path)
-    options.add_argument("--model", default="b0")
-    options.add_argument("--requests", type=int, default=2000)
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--many", type=int, default=10_000)
-    chosen = options.parse_args()
-    paths = photos_of(chosen.photos)
-    versions = installed_versions(("torch", "pillow", "onnxruntime", "openvino", "fastapi", "uvicorn"))
-    print(f"{describe_machine().describe()}; {versions}\n")
-    with TemporaryDirectory() as place:
-        os.environ["EFFNET_HOME"] = f"{place}/home"
+    """Run the server and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--model", default="b0")
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory-requests", type=int, default=10_000)
+    options = parser.parse_args()
+    paths = find_photos(options.photos)
+    print(f"{describe_setup('torch', 'pillow', 'onnxruntime', 'openvino', 'fastapi', 'uvicorn')}\n")
+    with TemporaryDirectory() as temporary:
+        os.environ["EFFNET_HOME"] = f"{temporary}/home"
         torch.set_num_threads(2)
-        path = save(network(chosen.model, paths), Path(place) / f"{chosen.model}.safetensors")
+        path = save(create_calibrated(options.model, paths), Path(temporary) / f"{options.model}.safetensors")
         predictor = Predictor(path)
         predictor.choose_engine(1)
         predictor.choose_engine()
         bodies = [path.read_bytes() for path in paths]
-        expected = [
-            (int(row.argmax()), float(row.max())) for body in bodies for row in [predict_alone(predictor, body)]
-        ]
+        alone = [predict_alone(predictor, body) for body in bodies]
+        expected = [(int(row.argmax()), float(row.max())) for row in alone]
         engine = predictor.engine
-        print(f"without HTTP: {engine.kind}, {engine.precision}, batches of {predictor.batch_size}")
-        with run_server(path) as (port, process, line):
-            print(f"{line}\n", flush=True)
-            asyncio.run(measure(Client(port, bodies, expected), process, predictor, bodies, chosen))
+        print(f"without HTTP: {engine.kind}, {engine.precision}, batch size {predictor.batch_size}")
+        with start_server(path) as (port, process, message):
+            print(f"{message}\n", flush=True)
+            asyncio.run(measure(Client(port, bodies, expected), process, predictor, bodies, options))
 
 
 if __name__ == "__main__":
