@@ -1,4 +1,4 @@
-"""Prints the table of docs/layouts.md: ``python -m tests.parity.ecosystem_report [LAYOUT …]`` (long)."""
+"""Print the table of docs/layouts.md: ``python -m tests.parity.ecosystem_report [LAYOUT …]`` (long)."""
 
 from __future__ import annotations
 
@@ -21,32 +21,35 @@ from tests.parity import ecosystems  # noqa: E402
 PACKAGES = ("torchvision", "efficientnet_pytorch", "transformers", "keras", "tensorflow-cpu", "ai-edge-litert")
 
 
-def main(wanted: Sequence[str]) -> int:
-    """Measures, prints, and answers 1 where anything is further apart than is allowed."""
+def main(selected: Sequence[str]) -> int:
+    """Compare and print the table. Returns 1 if any difference exceeds its limit."""
     torch.set_num_threads(1)
-    layouts = [layout for layout in ecosystems.LAYOUTS if not wanted or layout in wanted]
-    print(f"torch {torch.__version__}, {platform.machine()};", ", ".join(f"{one} {version(one)}" for one in PACKAGES))
+    layouts = [layout for layout in ecosystems.LAYOUTS if not selected or layout in selected]
+    print(
+        f"torch {torch.__version__}, {platform.machine()};",
+        ", ".join(f"{package} {version(package)}" for package in PACKAGES),
+    )
     print()
-    row("name", *layouts)
-    row("---", *["--:"] * len(layouts))
-    wrong = []
-    cases = [case for case in ecosystems.every() if case[0] in layouts]
+    print_row("name", *layouts)
+    print_row("---", *["--:"] * len(layouts))
+    failures = []
+    cases = [case for case in ecosystems.all_cases() if case[0] in layouts]
     for name in sorted({name for _, name, _ in cases}, key=list(ARCHS).index):
         cells: dict[str, str] = {}
         for layout, _, suffix in (case for case in cases if case[1] == name):
             with TemporaryDirectory() as folder:
-                figures = ecosystems.compare(layout, name, suffix, Path(folder))
-            there = max(figures.there.values())
-            if not max(there, figures.back) <= ecosystems.peer(layout).LIMIT:
-                wrong.append(f"{layout} {name} {suffix}: {figures}")
-            cells.setdefault(layout, f"{there:.0e} / {figures.back:.0e}")  # the usual kind of file comes first
-        row(f"`{name}`", *(cells.get(layout, "–") for layout in layouts))
-    print("\n".join(wrong), file=sys.stderr)
-    return bool(wrong)
+                differences = ecosystems.compare(layout, name, suffix, Path(folder))
+            imported = max(differences.imported.values())
+            if not max(imported, differences.exported) <= ecosystems.peer(layout).LIMIT:
+                failures.append(f"{layout} {name} {suffix}: {differences}")
+            cells.setdefault(layout, f"{imported:.0e} / {differences.exported:.0e}")  # of the first suffix
+        print_row(f"`{name}`", *(cells.get(layout, "–") for layout in layouts))
+    print("\n".join(failures), file=sys.stderr)
+    return bool(failures)
 
 
-def row(*cells: str) -> None:
-    """One line of a table."""
+def print_row(*cells: str) -> None:
+    """Print one row of a table."""
     print("|", " | ".join(cells), "|", flush=True)
 
 

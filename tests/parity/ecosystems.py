@@ -1,4 +1,4 @@
-"""Weights from every ecosystem into our network and out again, and how far its network and ours are apart."""
+"""Compare with the networks of every ecosystem, importing their weights and exporting them again."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from effnet.arch import ARCHS
 from effnet.weights import load, save
-from tests.parity import twins
+from tests.parity import timm_comparison
 
-# layout → the package that has its networks
+# layout → package with its networks
 LAYOUTS = {
     "torchvision": "torchvision",
     "lukemelas": "efficientnet_pytorch",
@@ -26,81 +26,81 @@ LAYOUTS = {
     "tflite": "ai_edge_litert",
 }
 ODD = (197, 251)
-# Those that `make test` compares; the others are left to `make parity`.
-QUICK = ("b0", "b1", "b2", "b3", "b4", "v2_b0", "v2_b1", "v2_b2", "v2_b3", "v2_s", "lite0", "lite1", "edge_s")
+# Compared by `make test`; the others only by `make parity`
+FAST_VARIANTS = ("b0", "b1", "b2", "b3", "b4", "v2_b0", "v2_b1", "v2_b2", "v2_b3", "v2_s", "lite0", "lite1", "edge_s")
 
 
 class Peer(Protocol):
-    """A module of ``tests.parity.peers``: one ecosystem, used as its users use it. Networks are its own objects."""
+    """Interface of the modules in ``tests.parity.peers``: one ecosystem, with its own network objects."""
 
-    VARIANTS: tuple[str, ...]  # our names of the networks that it has
-    SUFFIXES: tuple[str, ...]  # of the files that its users save, the usual one first
-    DOUBLE: bool  # it computes in float64
-    LIMIT: float  # the largest difference allowed, over the largest logit
+    VARIANTS: tuple[str, ...]  # our names of its networks
+    SUFFIXES: tuple[str, ...]  # of its files, the usual one first
+    FLOAT64: bool  # whether it supports float64
+    LIMIT: float  # of the largest difference relative to the largest logit
 
     def build(self, name: str) -> Any:
-        """Its network with random weights, and batch-norm statistics that were measured on pictures, then perturbed."""
+        """Build a network with random weights, and batch-norm statistics measured on images and then perturbed."""
 
     def write(self, network: Any, path: Path) -> None:
-        """Saves the network in its own way."""
+        """Save the network as the ecosystem does."""
 
     def read(self, name: str, path: Path) -> Any:
-        """Its own loader, strict, on a file that we wrote."""
+        """Load a file written by effnet with the ecosystem's own loader, strictly."""
 
-    def answer(self, network: Any, x: Tensor) -> Tensor:
-        """Preprocessed pictures (N, 3, H, W), float64 -> logits (N, classes); in float64 where it has that."""
+    def predict(self, network: Any, x: Tensor) -> Tensor:
+        """Compute logits (N, classes) of normalized images (N, 3, H, W) in float64; in float64 if supported."""
 
     def sizes(self, name: str) -> tuple[tuple[int, int], ...]:
-        """The sizes (height, width) at which it can be asked: the native one first, then what else it allows."""
+        """Return the sizes (height, width) to compare at: the native one first, then another if supported."""
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Largest differences over the largest logit: theirs into ours at each size, and out again at the native one."""
+class Differences:
+    """Largest differences relative to the largest logit: imported by size, exported at the native size."""
 
-    there: dict[tuple[int, int], float]
-    back: float
+    imported: dict[tuple[int, int], float]
+    exported: float
 
 
 def peer(layout: str) -> Peer:
-    """The module that knows the ecosystem of ``layout``."""
+    """Return the module for the ecosystem of ``layout``."""
     module: Any = import_module(f"tests.parity.peers.{layout}")
     return module
 
 
-def missing(layout: str) -> bool:
-    """Whether the package of that ecosystem is not installed."""
+def is_missing(layout: str) -> bool:
+    """Return whether the package of that ecosystem is not installed."""
     return find_spec(LAYOUTS[layout]) is None
 
 
-def every() -> Iterator[tuple[str, str, str]]:
-    """(layout, variant, suffix) of everything that there is to compare, the small networks first."""
+def all_cases() -> Iterator[tuple[str, str, str]]:
+    """Yield (layout, variant, suffix) of all comparisons, small networks first."""
     for layout in LAYOUTS:
-        if not missing(layout):
-            known = peer(layout)
-            for name in sorted(known.VARIANTS, key=lambda name: ARCHS[name].resolution):
-                for suffix in known.SUFFIXES if name in ("b0", "v2_b0", "lite0") else known.SUFFIXES[:1]:
+        if not is_missing(layout):
+            module = peer(layout)
+            for name in sorted(module.VARIANTS, key=lambda name: ARCHS[name].resolution):
+                for suffix in module.SUFFIXES if name in ("b0", "v2_b0", "lite0") else module.SUFFIXES[:1]:
                     yield layout, name, suffix
 
 
 @torch.no_grad()
-def compare(layout: str, name: str, suffix: str, folder: Path) -> Figures:
-    """Their random network through a file into ours, and from there through a file into theirs."""
-    known = peer(layout)
-    theirs = known.build(name)
-    file = folder / f"theirs{suffix}"
-    known.write(theirs, file)
-    ours = load(file)  # nothing is said to it: layout and arch are recognised
+def compare(layout: str, name: str, suffix: str, folder: Path) -> Differences:
+    """Import the weights of a random network through a file, and export them again."""
+    module = peer(layout)
+    theirs = module.build(name)
+    path = folder / f"theirs{suffix}"
+    module.write(theirs, path)
+    ours = load(path)  # detects layout and arch
     assert (ours.arch.name, ours.provenance.layout) == (name, layout)
-    written = save(ours, folder / f"ours{suffix}", layout)
-    ours = ours.double() if known.DOUBLE else ours
-    pictures = {size: twins.random_pictures(1, size) for size in known.sizes(name)}
-    answers = {size: known.answer(theirs, x) for size, x in pictures.items()}
-    there = {
-        size: twins.apart(ours(x.to(ours.stem.conv.weight)).double(), answers[size].double())
-        for size, x in pictures.items()
+    exported_path = save(ours, folder / f"ours{suffix}", layout)
+    ours = ours.double() if module.FLOAT64 else ours
+    images = {size: timm_comparison.random_images(1, size) for size in module.sizes(name)}
+    expected = {size: module.predict(theirs, x) for size, x in images.items()}
+    imported = {
+        size: timm_comparison.relative_difference(ours(x.to(ours.stem.conv.weight)).double(), expected[size].double())
+        for size, x in images.items()
     }
     del theirs, ours
-    native, x = next(iter(pictures.items()))
-    again = known.answer(known.read(name, written), x)
-    return Figures(there, twins.apart(again.double(), answers[native].double()))
+    native, x = next(iter(images.items()))
+    exported = module.predict(module.read(name, exported_path), x)
+    return Differences(imported, timm_comparison.relative_difference(exported.double(), expected[native].double()))

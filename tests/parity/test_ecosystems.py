@@ -1,4 +1,4 @@
-"""Every layout against the networks of its own ecosystem: up to B4 and V2-S always, the rest in the sweep."""
+"""Every layout compared with its ecosystem's networks: up to B4 and V2-S always, the others in the sweep."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import pytest
 
 from tests.parity import ecosystems
 
-CASES = list(ecosystems.every())
-SMALL = [case for case in CASES if case[1] in ecosystems.QUICK]
-LARGE = [case for case in CASES if case[1] not in ecosystems.QUICK]
+CASES = list(ecosystems.all_cases())
+SMALL = [case for case in CASES if case[1] in ecosystems.FAST_VARIANTS]
+LARGE = [case for case in CASES if case[1] not in ecosystems.FAST_VARIANTS]
 
 
 def check(layout: str, name: str, suffix: str, folder: Path) -> None:
-    figures, limit = ecosystems.compare(layout, name, suffix, folder), ecosystems.peer(layout).LIMIT
-    assert all(0 <= value <= limit for value in (*figures.there.values(), figures.back)), figures
+    differences, limit = ecosystems.compare(layout, name, suffix, folder), ecosystems.peer(layout).LIMIT
+    assert all(0 <= value <= limit for value in (*differences.imported.values(), differences.exported)), differences
 
 
 @pytest.mark.parametrize("layout", ecosystems.LAYOUTS)
 def test_the_ecosystem_is_installed(layout: str) -> None:
-    if ecosystems.missing(layout):
-        pytest.skip(f"{ecosystems.LAYOUTS[layout]} is not installed: {layout}'s layout is not compared")
+    if ecosystems.is_missing(layout):
+        pytest.skip(f"{ecosystems.LAYOUTS[layout]} is not installed: layout {layout} is not compared")
     assert [case for case in SMALL if case[0] == layout]
 
 
 @pytest.mark.parametrize(("layout", "name", "suffix"), SMALL)
-def test_there_and_back_again(layout: str, name: str, suffix: str, tmp_path: Path) -> None:
+def test_import_and_export(layout: str, name: str, suffix: str, tmp_path: Path) -> None:
     check(layout, name, suffix, tmp_path)
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize(("layout", "name", "suffix"), LARGE)
-def test_the_large_ones(layout: str, name: str, suffix: str, tmp_path: Path) -> None:
+def test_import_and_export_large(layout: str, name: str, suffix: str, tmp_path: Path) -> None:
     check(layout, name, suffix, tmp_path)

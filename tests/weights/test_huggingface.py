@@ -100,7 +100,7 @@ def test_a_squashed_picture_too(model: EfficientNet, tmp_path: Path) -> None:
 def test_a_folder_of_theirs_is_read(tmp_path: Path, transformers: Any) -> None:
     from tests.parity.peers import huggingface
 
-    huggingface.made("b0").save_pretrained(tmp_path)
+    huggingface.create_network("b0").save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(GOOGLES))
     found = load(tmp_path)
     assert (found.arch.name, found.classes, found.labels) == ("b0", 1000, Labels())

@@ -94,7 +94,7 @@ def agree(found: EfficientNet, theirs: Any, peer: Any) -> None:
 @pytest.mark.parametrize("name", ["b0", "v2_b0"])
 def test_the_layers_are_those_that_keras_builds(name: str, peer: Any) -> None:
     arch = ARCHS[name]
-    theirs = peer.made(name, SIZE, classes=7, classifier_activation="softmax")
+    theirs = peer.create_network(name, SIZE, classes=7, classifier_activation="softmax")
     ours = build_nodes(arch, 7, 3, replace(default_preprocess(arch), size=SIZE))
     assert [(node.kind, node.shape) for node in ours] == [
         (type(layer).__name__, tuple(layer.output.shape[1:])) for layer in theirs.layers
@@ -127,9 +127,9 @@ def test_the_layers_of_the_others_too(name: str, peer: Any) -> None:
 def backbone(peer: Any) -> Any:
     """B0 for any size, without a head."""
     with peer.quiet():
-        inner = peer.called("b0")(weights=None, include_top=False)
-        peer.fill(inner, network("b0", 0))
-        peer.set_normalisation(inner, np.array(MEAN), np.array(STD) ** 2)
+        inner = peer.constructor("b0")(weights=None, include_top=False)
+        peer.copy_weights(inner, network("b0", 0))
+        peer.set_normalization(inner, np.array(MEAN), np.array(STD) ** 2)
     return inner
 
 
@@ -170,7 +170,7 @@ def test_a_network_inside_a_model_with_its_own_head(
 
 def test_pictures_of_one_channel(peer: Any, tmp_path: Path) -> None:
     """V2 scales them to −1 … 1, as S, M and L do those of three."""
-    theirs = peer.called("v2_b0")(weights=None, input_shape=(*SIZE, 1), classes=5)
+    theirs = peer.constructor("v2_b0")(weights=None, input_shape=(*SIZE, 1), classes=5)
     with peer.quiet():
         theirs.save(tmp_path / "m.keras")
     found = load(tmp_path / "m.keras")
@@ -194,7 +194,7 @@ def test_the_rescaling_that_only_imagenet_has(
     file = published(tmp_path / "b0.h5", network("b0", 1000), IMAGENET_MEAN, IMAGENET_STD)
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda *arguments, **more: str(file))
     with peer.quiet():
-        theirs = peer.called("b0")(weights="imagenet")
+        theirs = peer.constructor("b0")(weights="imagenet")
     assert sum(type(layer).__name__ == "Rescaling" for layer in theirs.layers) == 2
     with caplog.at_level(logging.WARNING, "effnet"):
         found = load(file)

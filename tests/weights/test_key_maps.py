@@ -66,7 +66,7 @@ def test_there_and_back_again_changes_no_bit(name: str, layout: str, other: str)
 def test_names_and_shapes_are_those_of_its_own_network(layout: str, name: str) -> None:
     known = peer(layout)
     with torch.device("meta"):
-        network = known.made(name)
+        network = known.create_network(name)
     theirs = {key: tuple(value.shape) for key, value in drop_batch_counters(network.state_dict()).items()}
     assert {key: tuple(value.shape) for key, value in hollow(layout, name).items()} == theirs
 

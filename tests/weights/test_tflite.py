@@ -506,7 +506,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> EfficientNet:
     from tests.parity.peers import tflite
 
     path = tmp_path_factory.mktemp("exact") / "m.tflite"
-    path.write_bytes(tflite.converted("lite0"))
+    path.write_bytes(tflite.convert_network("lite0"))
     return load(path)
 
 
@@ -517,7 +517,7 @@ def test_what_the_converter_quantised_comes_back_within_half_a_step(
     from tests.parity.peers import tflite
 
     path = tmp_path / "m.tflite"
-    path.write_bytes(tflite.converted("lite0", how))
+    path.write_bytes(tflite.convert_network("lite0", how))
     assert path.stat().st_size < 0.6 * 4 * sum(value.numel() for value in exact.parameters())
     found = load(path)
     assert found.preprocess == exact.preprocess

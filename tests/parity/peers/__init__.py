@@ -1,1 +1,1 @@
-"""One module an ecosystem: its networks, built, saved, loaded and asked as its users do it."""
+"""One module per ecosystem: its networks, built, saved, loaded and run as by its users."""

@@ -1,4 +1,4 @@
-"""transformers' EfficientNet."""
+"""EfficientNet of transformers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from effnet.arch import ARCHS
 from effnet.data.torchvision_compat import declare_operators
-from tests.parity.peers import drawing
+from tests.parity.peers import random_weights
 
 VARIANTS = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8")
 SUFFIXES = (".safetensors",)
-DOUBLE = True
+FLOAT64 = True
 LIMIT = 1e-8
 
-# (hidden_dim, depthwise_padding) of google/efficientnet-b0 … b7, from transformers' conversion script. Those after them
-# are not published: they are configured as one would.
+# (hidden_dim, depthwise_padding) of google/efficientnet-b0 … b7, from transformers' conversion script. The others
+# are not published; their configurations are extrapolated.
 CONFIGURED: dict[str, tuple[int, list[int]]] = {
     "b0": (1280, []),
     "b1": (1280, [16]),
@@ -36,7 +36,7 @@ CONFIGURED: dict[str, tuple[int, list[int]]] = {
 
 
 def config(name: str) -> Any:
-    """Its configuration of the network ``name``."""
+    """Return its configuration of the network ``name``."""
     declare_operators()
     from transformers import EfficientNetConfig
 
@@ -52,26 +52,26 @@ def config(name: str) -> Any:
     )
 
 
-def made(name: str) -> Any:
-    """Its network as it comes."""
+def create_network(name: str) -> Any:
+    """Create its network as it comes."""
     from transformers import EfficientNetForImageClassification
 
     return EfficientNetForImageClassification(config(name))
 
 
 def build(name: str) -> Any:
-    """Its network with random weights and statistics."""
+    """Create its network with random weights and statistics."""
     torch.manual_seed(0)
-    network = made(name)
-    for module in network.modules():  # its standard deviation of 0.02 is for transformers: logits would vanish
+    network = create_network(name)
+    for module in network.modules():  # with its initial standard deviation of 0.02 logits would vanish
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out" if module.groups == 1 else "fan_in")
-    drawing.randomise(_Plain(network))
+    random_weights.randomize(_LogitsOnly(network))
     return network.eval()
 
 
-class _Plain(nn.Module):
-    """Its network, answering with logits alone."""
+class _LogitsOnly(nn.Module):
+    """Its network with logits as the only output."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -83,34 +83,34 @@ class _Plain(nn.Module):
 
 
 def write(network: Any, path: Path) -> None:
-    """As its users do: a folder, whose ``model.safetensors`` is then given that name."""
+    """Save a folder like its users, then copy its ``model.safetensors`` to ``path``."""
     folder = path.parent / "saved"
     network.save_pretrained(folder)
     copyfile(folder / "model.safetensors", path)
 
 
 def read(name: str, path: Path) -> Any:
-    """Its network from a folder, as its users open one; all tensors must be there, and no others."""
+    """Load its network from a folder like its users; exactly its tensors must be there."""
     from transformers import EfficientNetForImageClassification
 
-    folder = path.parent / "opened"
+    folder = path.parent / "loaded"
     folder.mkdir()
     copyfile(path, folder / "model.safetensors")
     config(name).save_pretrained(folder)
-    network, said = EfficientNetForImageClassification.from_pretrained(folder, output_loading_info=True)
-    found = {key: value for key, value in said.items() if value}
-    missing = {key for key in found.pop("missing_keys", ()) if not key.endswith("num_batches_tracked")}
+    network, info = EfficientNetForImageClassification.from_pretrained(folder, output_loading_info=True)
+    problems = {key: value for key, value in info.items() if value}
+    missing = {key for key in problems.pop("missing_keys", ()) if not key.endswith("num_batches_tracked")}
     assert not missing, missing
-    assert not found, json.dumps(found, default=str)
+    assert not problems, json.dumps(problems, default=str)
     return network.eval()
 
 
-def answer(network: Any, x: Tensor) -> Tensor:
-    """Logits in float64."""
-    return _Plain(network.double())(x)
+def predict(network: Any, x: Tensor) -> Tensor:
+    """Return logits in float64."""
+    return _LogitsOnly(network.double())(x)
 
 
 def sizes(name: str) -> tuple[tuple[int, int], ...]:
-    """Its padding is a list of blocks that is right at the native size only."""
+    """Its padding is a list of blocks that is correct at the native size only."""
     native = ARCHS[name].resolution
     return ((native, native),)

@@ -1,4 +1,4 @@
-"""The networks of ``efficientnet_pytorch``."""
+"""Networks of ``efficientnet_pytorch``."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from effnet.arch import ARCHS
 from tests.parity.ecosystems import ODD
-from tests.parity.peers import drawing
+from tests.parity.peers import random_weights
 
 VARIANTS = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8", "l2")
 SUFFIXES = (".pth",)
-DOUBLE = True
+FLOAT64 = True
 LIMIT = 1e-8
-LARGEST = 480  # pixels: in float64 L2 would need more memory and time at its own 800 than a test may take
+LARGEST = 480  # pixels: at its own 800, L2 in float64 needs too much memory and time for a test
 
 
-def made(name: str, size: tuple[int, int] | None = None) -> nn.Module:
-    """Its network as it comes, padding for ``size`` alone; with None it pads for any."""
+def create_network(name: str, size: tuple[int, int] | None = None) -> nn.Module:
+    """Create its network with padding for ``size`` only, or for any size with None."""
     from efficientnet_pytorch import EfficientNet
 
     network: nn.Module = EfficientNet.from_name(f"efficientnet-{name}", image_size=size)
@@ -27,30 +27,30 @@ def made(name: str, size: tuple[int, int] | None = None) -> nn.Module:
 
 
 def build(name: str) -> nn.Module:
-    """Its network with random weights and statistics."""
+    """Create its network with random weights and statistics."""
     torch.manual_seed(0)
-    return drawing.randomise(made(name))
+    return random_weights.randomize(create_network(name))
 
 
 def write(network: nn.Module, path: Path) -> None:
-    """As its users do."""
+    """Save like its users."""
     torch.save(network.state_dict(), path)
 
 
 def read(name: str, path: Path) -> nn.Module:
-    """Its network with the weights in the file, padding for the native size alone, as it does unless told otherwise."""
-    network = made(name, sizes(name)[0])
+    """Create its network with the weights in the file and its default padding, for the native size only."""
+    network = create_network(name, sizes(name)[0])
     network.load_state_dict(torch.load(path, weights_only=True), strict=True)
     return network.eval()
 
 
-def answer(network: nn.Module, x: Tensor) -> Tensor:
-    """Logits in float64."""
+def predict(network: nn.Module, x: Tensor) -> Tensor:
+    """Return logits in float64."""
     logits: Tensor = network.double()(x)
     return logits
 
 
 def sizes(name: str) -> tuple[tuple[int, int], ...]:
-    """It takes any size."""
+    """All sizes are supported."""
     native = min(ARCHS[name].resolution, LARGEST if name == "l2" else ARCHS[name].resolution)
     return (native, native), ODD

@@ -1,10 +1,10 @@
-"""TensorFlow's official networks, written down again from their block strings, since their code cannot be installed.
+"""TensorFlow's official networks, reimplemented from their block strings, since their code cannot be installed.
 
-Nothing here comes from our tables: rows, widths and depths are those of tensorflow/tpu (``efficientnet_builder.py``,
+Nothing is taken from effnet's tables: rows, widths and depths are those of tensorflow/tpu (``efficientnet_builder.py``,
 ``lite/efficientnet_lite_builder.py``, ``edgetpu/efficientnet_edgetpu_builder.py``, ``efficientnet_model.py``) and
-google/automl (``efficientnetv2/effnetv2_configs.py``, ``effnetv2_model.py``). Variables get their names as TensorFlow
-gives them, by counting equal layers within a scope; checkpoints are written and read by TensorFlow, with moving
-averages and RMSProp's slots as training leaves them.
+google/automl (``efficientnetv2/effnetv2_configs.py``, ``effnetv2_model.py``). Variables are named as by TensorFlow,
+which counts layers of one kind within a scope; checkpoints are written and read by TensorFlow, with the moving averages
+and RMSProp slots of training.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from tests.parity import twins
+from tests.parity import timm_comparison
 from tests.quiet_tensorflow import tensorflow
 
 V1 = (
@@ -56,7 +56,7 @@ V2_XL = (
 
 @dataclass(frozen=True)
 class Official:
-    """A network as its builder is asked for it."""
+    """Arguments of the official builder."""
 
     scope: str
     blocks: str
@@ -68,12 +68,12 @@ class Official:
 
     @property
     def lite(self) -> bool:
-        """No squeeze-excite; stem, head and the layers of the first and last row are not scaled."""
+        """Whether it has no squeeze-excite, and unscaled stem, head and depth of the first and last row."""
         return "lite" in self.scope
 
     @property
-    def second(self) -> bool:
-        """Of google/automl: no channels are added where rounding took off more than a tenth."""
+    def is_v2(self) -> bool:
+        """Whether it is from google/automl, where rounding may remove more than 10 % of the channels."""
         return "v2" in self.scope
 
 
@@ -110,97 +110,96 @@ OFFICIAL = {
 
 VARIANTS = tuple(OFFICIAL)
 SUFFIXES = (".ckpt.index",)
-DOUBLE = True
+FLOAT64 = True
 LIMIT = 1e-8
-GIANTS = {"l2": 128, "v2_xl": 192}  # asked at fewer pixels than their own
+GIANTS = {"l2": 128, "v2_xl": 192}  # compared at fewer pixels than their own
 
 Variable = Callable[[str, tuple[int, ...]], Any]  # (name below the scope, shape) -> a tensor
 
 
 @dataclass
 class Network:
-    """Numbers by variable, in float32; names are below the scope."""
+    """float32 values by variable; names are relative to the scope."""
 
     name: str
     values: dict[str, numpy.ndarray]
 
 
-class Pass:
-    """One pass of pictures through a network, whose variables ``variable`` makes or knows.
+class Forward:
+    """Forward pass; ``variable`` returns the variables, and ``on_batch_norm`` first receives a batch norm's input."""
 
-    ``norm`` is told of each batch norm's map before its statistics are asked for.
-    """
-
-    def __init__(self, official: Official, variable: Variable, norm: Callable[[str, Any], None] | None = None) -> None:
-        self.tf, self.official, self.variable, self.seen = tensorflow(), official, variable, norm
-        self.used: Counter[str] = Counter()
+    def __init__(
+        self, official: Official, variable: Variable, on_batch_norm: Callable[[str, Any], None] | None = None
+    ) -> None:
+        self.tf, self.official, self.variable, self.on_batch_norm = tensorflow(), official, variable, on_batch_norm
+        self.layer_counts: Counter[str] = Counter()
         tf = self.tf
         self.activate = {"silu": lambda x: x * tf.sigmoid(x), "relu": tf.nn.relu, "relu6": tf.nn.relu6}[
             official.activation
         ]
 
-    def called(self, scope: str, layer: str) -> str:
-        """The layer's name: the second of its kind within a scope gets a "_1"."""
+    def layer_name(self, scope: str, layer: str) -> str:
+        """Return the layer's name: the second of its kind within a scope gets "_1"."""
         name = f"{scope}/{layer}"
-        self.used[name] += 1
-        return name if self.used[name] == 1 else f"{name}_{self.used[name] - 1}"
+        self.layer_counts[name] += 1
+        return name if self.layer_counts[name] == 1 else f"{name}_{self.layer_counts[name] - 1}"
 
-    def convolved(self, x: Any, scope: str, channels: int, kernel: int, stride: int, bias: bool = False) -> Any:
-        name = self.called(scope, "conv2d")
+    def conv(self, x: Any, scope: str, channels: int, kernel: int, stride: int, bias: bool = False) -> Any:
+        name = self.layer_name(scope, "conv2d")
         out = self.tf.nn.conv2d(
             x, self.variable(f"{name}/kernel", (kernel, kernel, x.shape[3], channels)), stride, "SAME"
         )
         return out + self.variable(f"{name}/bias", (channels,)) if bias else out
 
     def depthwise(self, x: Any, scope: str, kernel: int, stride: int) -> Any:
-        name = f"{self.called(scope, 'depthwise_conv2d')}/depthwise_kernel"
+        name = f"{self.layer_name(scope, 'depthwise_conv2d')}/depthwise_kernel"
         weight = self.variable(name, (kernel, kernel, x.shape[3], 1))
         return self.tf.nn.depthwise_conv2d(x, weight, (1, stride, stride, 1), "SAME")
 
-    def normed(self, x: Any, scope: str) -> Any:
-        name = self.called(scope, "tpu_batch_normalization")
-        if self.seen:
-            self.seen(name, x)
+    def batch_norm(self, x: Any, scope: str) -> Any:
+        name = self.layer_name(scope, "tpu_batch_normalization")
+        if self.on_batch_norm:
+            self.on_batch_norm(name, x)
         parts = ("moving_mean", "moving_variance", "beta", "gamma")
-        numbers = [self.variable(f"{name}/{part}", (x.shape[3],)) for part in parts]
-        return self.tf.nn.batch_normalization(x, *numbers, 1e-3)
+        values = [self.variable(f"{name}/{part}", (x.shape[3],)) for part in parts]
+        return self.tf.nn.batch_normalization(x, *values, 1e-3)
 
-    def squeezed(self, x: Any, scope: str, channels: int) -> Any:
+    def squeeze_excite(self, x: Any, scope: str, channels: int) -> Any:
         mean = self.tf.reduce_mean(x, (1, 2), keepdims=True)
-        inner = self.activate(self.convolved(mean, f"{scope}/se", channels, 1, 1, bias=True))
-        return x * self.tf.sigmoid(self.convolved(inner, f"{scope}/se", x.shape[3], 1, 1, bias=True))
+        inner = self.activate(self.conv(mean, f"{scope}/se", channels, 1, 1, bias=True))
+        return x * self.tf.sigmoid(self.conv(inner, f"{scope}/se", x.shape[3], 1, 1, bias=True))
 
     def block(self, x: Any, scope: str, inputs: int, channels: int, stride: int, options: dict[str, str]) -> Any:
         kernel, expand, squeeze = int(options["k"]), int(options["e"]), float(options.get("se", 0))
         inner, before = inputs * expand, x
         if "c" not in options:
             if expand > 1:
-                x = self.activate(self.normed(self.convolved(x, scope, inner, 1, 1), scope))
-            x = self.activate(self.normed(self.depthwise(x, scope, kernel, stride), scope))
+                x = self.activate(self.batch_norm(self.conv(x, scope, inner, 1, 1), scope))
+            x = self.activate(self.batch_norm(self.depthwise(x, scope, kernel, stride), scope))
             if squeeze and not self.official.lite:
-                x = self.squeezed(x, scope, max(1, int(inputs * squeeze)))
-            x = self.normed(self.convolved(x, scope, channels, 1, 1), scope)
-        elif not self.official.second:  # EdgeTPU's: the stride is in the projection
-            x = self.activate(self.normed(self.convolved(x, scope, inner, kernel, 1), scope))
-            x = self.normed(self.convolved(x, scope, channels, 1, stride), scope)
+                x = self.squeeze_excite(x, scope, max(1, int(inputs * squeeze)))
+            x = self.batch_norm(self.conv(x, scope, channels, 1, 1), scope)
+        elif not self.official.is_v2:  # EdgeTPU's: the stride is in the projection
+            x = self.activate(self.batch_norm(self.conv(x, scope, inner, kernel, 1), scope))
+            x = self.batch_norm(self.conv(x, scope, channels, 1, stride), scope)
         elif expand > 1:
-            x = self.activate(self.normed(self.convolved(x, scope, inner, kernel, stride), scope))
-            x = self.normed(self.convolved(x, scope, channels, 1, 1), scope)
+            x = self.activate(self.batch_norm(self.conv(x, scope, inner, kernel, stride), scope))
+            x = self.batch_norm(self.conv(x, scope, channels, 1, 1), scope)
         else:
-            x = self.activate(self.normed(self.convolved(x, scope, channels, kernel, stride), scope))
+            x = self.activate(self.batch_norm(self.conv(x, scope, channels, kernel, stride), scope))
         skip = "noskip" not in options and stride == 1 and before.shape[3] == channels
         return x + before if skip else x
 
     def __call__(self, x: Any) -> Any:
         """(N, H, W, 3) -> (N, classes)."""
         official, rows = self.official, self.official.blocks.split()
-        first = int(re.findall(r"_i(\d+)", rows[0])[0]) if official.second else 32
-        stem, head = (size if official.lite else self.rounded(size) for size in (first, 1280))
-        x = self.activate(self.normed(self.convolved(x, "stem", stem, 3, 2), "stem"))
+        first = int(re.findall(r"_i(\d+)", rows[0])[0]) if official.is_v2 else 32
+        stem, head = (size if official.lite else self.round_channels(size) for size in (first, 1280))
+        x = self.activate(self.batch_norm(self.conv(x, "stem", stem, 3, 2), "stem"))
         count = 0
         for row, text in enumerate(rows):
             options = dict(re.findall(r"(?:^|_)([a-z]+)([\d.]*)", text))
-            inputs, channels = self.rounded(int(options["i"])), self.rounded(int(options["o"]))
+            inputs, channels = self.round_channels(int(options["i"])), self.round_channels(int(options["o"]))
             layers = int(options["r"])
             if not (official.lite and row in (0, len(rows) - 1)):
                 layers = ceil(layers * official.depth)
@@ -208,69 +207,74 @@ class Pass:
                 stride = int(options["s"]) if layer == 0 else 1
                 x = self.block(x, f"blocks_{count}", inputs, channels, stride, options)
                 inputs, count = channels, count + 1
-        x = self.activate(self.normed(self.convolved(x, "head", head, 1, 1), "head"))
+        x = self.activate(self.batch_norm(self.conv(x, "head", head, 1, 1), "head"))
         x = self.tf.reduce_mean(x, (1, 2))
         weight = self.variable("head/dense/kernel", (head, official.classes))
         return x @ weight + self.variable("head/dense/bias", (official.classes,))
 
-    def rounded(self, channels: int) -> int:
-        """The channels at the network's width, as a multiple of eight."""
-        want = channels * self.official.width
-        found = max(8, int(want + 4) // 8 * 8)
-        return found + 8 if found < 0.9 * want and not self.official.second else found
+    def round_channels(self, channels: int) -> int:
+        """Scale to the network's width and round to a multiple of eight."""
+        scaled = channels * self.official.width
+        rounded = max(8, int(scaled + 4) // 8 * 8)
+        return rounded + 8 if rounded < 0.9 * scaled and not self.official.is_v2 else rounded
 
 
 def build(name: str) -> Network:
-    official, values, chance = OFFICIAL[name], dict[str, numpy.ndarray](), numpy.random.default_rng(0)
+    official, values, rng = OFFICIAL[name], dict[str, numpy.ndarray](), numpy.random.default_rng(0)
     tf = tensorflow()
 
-    def drawn(part: str, shape: tuple[int, ...]) -> numpy.ndarray:
+    def draw(part: str, shape: tuple[int, ...]) -> numpy.ndarray:
         match part.rpartition("/")[2]:
             case "gamma":
-                return chance.uniform(0.4, 1.0, shape)
+                return rng.uniform(0.4, 1.0, shape)
             case "beta" | "bias":
-                return chance.normal(0, 0.1, shape)
+                return rng.normal(0, 0.1, shape)
             case _ if part == "head/dense/kernel":
-                return chance.uniform(-1, 1, shape) / shape[1] ** 0.5
-        fan = shape[0] * shape[1] * shape[3]  # of the kernels; a depthwise one's last side is 1
-        return chance.standard_normal(shape, numpy.float32) * (2 / fan) ** 0.5
+                return rng.uniform(-1, 1, shape) / shape[1] ** 0.5
+        fan = shape[0] * shape[1] * shape[3]  # of kernels; the last dimension of depthwise ones is 1
+        return rng.standard_normal(shape, numpy.float32) * (2 / fan) ** 0.5
 
     def variable(part: str, shape: tuple[int, ...]) -> Any:
         if part not in values:
-            values[part] = drawn(part, shape).astype(numpy.float32)
+            values[part] = draw(part, shape).astype(numpy.float32)
         assert values[part].shape == shape
         return tf.constant(values[part])
 
-    def measured(scope: str, x: Any) -> None:
+    def measure_statistics(scope: str, x: Any) -> None:
         mean, variance = (value.numpy() for value in tf.nn.moments(x, (0, 1, 2)))
-        mean = mean + 0.1 * variance**0.5 * chance.standard_normal(mean.shape)
+        mean = mean + 0.1 * variance**0.5 * rng.standard_normal(mean.shape)
         values[f"{scope}/moving_mean"] = mean.astype(numpy.float32)
-        values[f"{scope}/moving_variance"] = (variance * chance.uniform(0.8, 1.25, mean.shape)).astype(numpy.float32)
+        values[f"{scope}/moving_variance"] = (variance * rng.uniform(0.8, 1.25, mean.shape)).astype(numpy.float32)
 
-    side = min(192, sizes(name)[0][0])  # between those asked at: a deep network's statistics hold for no other size
-    Pass(official, variable, measured)(tf.constant(_nhwc(twins.random_pictures(8, (side, side))), tf.float32))
+    side = min(192, sizes(name)[0][0])  # near the compared sizes: statistics of deep networks do not hold at others
+    Forward(official, variable, measure_statistics)(
+        tf.constant(_nhwc(timm_comparison.random_images(8, (side, side))), tf.float32)
+    )
     return Network(name, values)
 
 
-def answer(network: Network, x: Tensor) -> Tensor:
+def predict(network: Network, x: Tensor) -> Tensor:
     tf = tensorflow()
-    logits = Pass(OFFICIAL[network.name], lambda part, _: tf.constant(network.values[part], tf.float64))(
+    logits = Forward(OFFICIAL[network.name], lambda part, _: tf.constant(network.values[part], tf.float64))(
         tf.constant(_nhwc(x), tf.float64)
     )
     return torch.from_numpy(logits.numpy())
 
 
 def write(network: Network, path: Path) -> None:
-    """A checkpoint as training leaves it: the averages are the network, the variables themselves are not."""
-    tf, chance = tensorflow(), numpy.random.default_rng(1)
-    given: dict[str, Any] = {"global_step": numpy.int64(218949)}
+    """Write a checkpoint of training: the network consists of the averages, not of the variables themselves."""
+    tf, rng = tensorflow(), numpy.random.default_rng(1)
+    variables: dict[str, Any] = {"global_step": numpy.int64(218949)}
     for part, value in network.values.items():
         name = f"{OFFICIAL[network.name].scope}/{part}"
-        given[name], given[f"{name}/ExponentialMovingAverage"] = value + numpy.float32(chance.normal()), value
-        if value.ndim == 1 and "moving" not in part:  # the kernels' would only take room
-            given |= {f"{name}/RMSProp": value + 1, f"{name}/RMSProp_1": value - 1}
+        variables[name], variables[f"{name}/ExponentialMovingAverage"] = value + numpy.float32(rng.normal()), value
+        if value.ndim == 1 and "moving" not in part:  # omitted for kernels, to save space
+            variables |= {f"{name}/RMSProp": value + 1, f"{name}/RMSProp_1": value - 1}
     tf.raw_ops.SaveV2(
-        prefix=_prefix(path), tensor_names=list(given), shape_and_slices=[""] * len(given), tensors=list(given.values())
+        prefix=_prefix(path),
+        tensor_names=list(variables),
+        shape_and_slices=[""] * len(variables),
+        tensors=list(variables.values()),
     )
 
 
@@ -278,14 +282,16 @@ def read(name: str, path: Path) -> Network:
     tf, official, values = tensorflow(), OFFICIAL[name], dict[str, numpy.ndarray]()
     reader = tf.train.load_checkpoint(_prefix(path))
 
-    def restored(part: str, shape: tuple[int, ...]) -> Any:
+    def restore(part: str, shape: tuple[int, ...]) -> Any:
         values[part] = reader.get_tensor(f"{official.scope}/{part}")
         assert values[part].shape == shape, part
         return tf.constant(values[part])
 
-    Pass(official, restored)(tf.zeros((1, 32, 32, 3)))
+    Forward(official, restore)(tf.zeros((1, 32, 32, 3)))
     stored = set(reader.get_variable_to_shape_map())
-    assert stored == {f"{official.scope}/{part}" for part in values}, "it holds more than the network's variables"
+    assert stored == {f"{official.scope}/{part}" for part in values}, (
+        "the checkpoint has more than the network's variables"
+    )
     return Network(name, values)
 
 

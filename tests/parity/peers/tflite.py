@@ -1,6 +1,6 @@
-"""TFLite: networks of Keras and of TensorFlow, made into files by its converter and run by its interpreter.
+"""TFLite: networks of Keras and TensorFlow, written by its converter and run by its interpreter.
 
-A network is a file's bytes. All take pixels, as their users feed them, and normalise inside.
+A network is the bytes of a file. All take pixels and normalize them.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from tests.parity.peers import keras, tensorflow
 
 VARIANTS = (*keras.VARIANTS, *("lite0", "lite1", "lite2", "lite3", "lite4", "edge_s", "edge_m", "edge_l"))
 SUFFIXES = (".tflite",)
-DOUBLE = False
+FLOAT64 = False
 LIMIT = 1e-4
 
 
 @dataclass(frozen=True)
 class Network:
-    """A file's bytes, and our name of what is in it."""
+    """Bytes of a file, and our name of the network in it."""
 
     name: str
     content: bytes
 
 
 def build(name: str) -> Network:
-    """Its converter's float32 file of the ecosystem's own network: Keras' where it has one, else TensorFlow's."""
-    return Network(name, converted(name))
+    """Convert the network of Keras, or of TensorFlow if Keras has none, in float32."""
+    return Network(name, convert_network(name))
 
 
-def converted(name: str, prepare: Callable[[Any], None] = lambda converter: None) -> bytes:
-    """The file that the converter makes of the network after ``prepare`` has set its options."""
+def convert_network(name: str, prepare: Callable[[Any], None] = lambda converter: None) -> bytes:
+    """Return the converter's file of the network; ``prepare`` sets the converter's options."""
     with keras.quiet():
         tf = tensorflow.tensorflow()
 
-        _, traced = function(name)
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([traced])  # its variables become constants
+        _, traced = trace(name)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([traced])  # variables become constants
         prepare(converter)
         content: bytes = converter.convert()
         return content
 
 
 @lru_cache(1)
-def function(name: str) -> tuple[Any, Any]:
-    """The network, which keeps its variables alive, and how TensorFlow traces it for a single picture."""
+def trace(name: str) -> tuple[Any, Any]:
+    """Return the network, which owns the variables, and its trace for a single image."""
     keras.keras()
     with keras.quiet():
         tf = tensorflow.tensorflow()
@@ -63,11 +63,11 @@ def function(name: str) -> tuple[Any, Any]:
 
 
 def official(name: str) -> Callable[[Any], Any]:
-    """A network of the official builders as a function of pixels, its numbers constants."""
+    """Return a network of the official builders as a function of pixels with constant weights."""
     network, tf = tensorflow.build(name), tensorflow.tensorflow()
 
     def logits(pixels: Any) -> Any:
-        run = tensorflow.Pass(tensorflow.OFFICIAL[name], lambda part, _: tf.constant(network.values[part]))
+        run = tensorflow.Forward(tensorflow.OFFICIAL[name], lambda part, _: tf.constant(network.values[part]))
         return run((pixels - 127.0) / 128.0)
 
     return logits
@@ -81,40 +81,40 @@ def read(name: str, path: Path) -> Network:
     return Network(name, path.read_bytes())
 
 
-def answer(network: Network, x: Tensor) -> Tensor:
-    """Logits of the pixels that become ``x``."""
+def predict(network: Network, x: Tensor) -> Tensor:
+    """Return logits for normalized images."""
     return torch.from_numpy(run(network.content, pixels(network.name, x)))
 
 
-def run(content: bytes, pictures: Any) -> Any:
-    """The interpreter's answer to one batch, its input resized to that, with the kernels that it takes by default."""
+def run(content: bytes, images: Any) -> Any:
+    """Run one batch with the interpreter's default kernels, resizing its input if necessary."""
     with keras.quiet():
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(model_content=content, num_threads=1)
-    place = interpreter.get_input_details()[0]["index"]
-    if tuple(interpreter.get_input_details()[0]["shape"]) != pictures.shape:
-        interpreter.resize_tensor_input(place, pictures.shape)
+    index = interpreter.get_input_details()[0]["index"]
+    if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
+        interpreter.resize_tensor_input(index, images.shape)
     interpreter.allocate_tensors()
-    interpreter.set_tensor(place, pictures)
+    interpreter.set_tensor(index, images)
     interpreter.invoke()
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
 def pixels(name: str, x: Tensor) -> Any:
-    """Preprocessed (N, 3, H, W) → the pixels that the ecosystem's networks make into that, (N, H, W, 3) float32."""
-    pictures = x.permute(0, 2, 3, 1).double().numpy()  # (N, H, W, 3)
+    """Convert normalized images (N, 3, H, W) to pixels (N, H, W, 3) in float32, undoing the network's normalization."""
+    images = x.permute(0, 2, 3, 1).double().numpy()  # (N, H, W, 3)
     if name in ("v2_s", "v2_m", "v2_l"):
-        return (pictures * 128 + 128).astype(numpy.float32)
+        return (images * 128 + 128).astype(numpy.float32)
     if name in keras.VARIANTS:
-        return ((pictures * keras.STD + keras.MEAN) * 255).astype(numpy.float32)
-    return (pictures * 128 + 127).astype(numpy.float32)
+        return ((images * keras.STD + keras.MEAN) * 255).astype(numpy.float32)
+    return (images * 128 + 127).astype(numpy.float32)
 
 
 def sizes(name: str) -> tuple[tuple[int, int], ...]:
-    """Keras' V1 pads by hand; the converter finds that it is 'same', so that any size can be asked.
+    """All sizes are supported: the converter recognizes Keras' explicit padding of V1 as 'same'.
 
-    The deepest ones overflow with random weights at few pixels: float32 itself then loses more than the limit.
+    With random weights, the deepest networks exceed the limit through float32 rounding at small sizes.
     """
     native = ARCHS[name].resolution
     return (native, native), ((305, 351) if name in ("b5", "b6", "b7") else ODD)

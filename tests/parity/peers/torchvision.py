@@ -1,4 +1,4 @@
-"""torchvision's networks."""
+"""Networks of torchvision."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from effnet.arch import ARCHS
 from effnet.data.torchvision_compat import declare_operators
 from tests.parity.ecosystems import ODD
-from tests.parity.peers import drawing
+from tests.parity.peers import random_weights
 
 VARIANTS = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "v2_s", "v2_m", "v2_l")
 SUFFIXES = (".pth",)
-DOUBLE = True
+FLOAT64 = True
 LIMIT = 1e-8
 
 
-def made(name: str) -> nn.Module:
-    """Its network as it comes."""
+def create_network(name: str) -> nn.Module:
+    """Create its network as it comes."""
     declare_operators()
     from torchvision.models import get_model
 
@@ -28,30 +28,30 @@ def made(name: str) -> nn.Module:
 
 
 def build(name: str) -> nn.Module:
-    """Its network with random weights and statistics."""
+    """Create its network with random weights and statistics."""
     torch.manual_seed(0)
-    return drawing.randomise(made(name))
+    return random_weights.randomize(create_network(name))
 
 
 def write(network: nn.Module, path: Path) -> None:
-    """As its training scripts do."""
+    """Save like its training scripts."""
     torch.save(network.state_dict(), path)
 
 
 def read(name: str, path: Path) -> nn.Module:
-    """Its network with the weights in the file."""
-    network = made(name)
+    """Create its network with the weights in the file."""
+    network = create_network(name)
     network.load_state_dict(torch.load(path, weights_only=True), strict=True)
     return network.eval()
 
 
-def answer(network: nn.Module, x: Tensor) -> Tensor:
-    """Logits in float64."""
+def predict(network: nn.Module, x: Tensor) -> Tensor:
+    """Return logits in float64."""
     logits: Tensor = network.double()(x)
     return logits
 
 
 def sizes(name: str) -> tuple[tuple[int, int], ...]:
-    """It takes any size."""
+    """All sizes are supported."""
     native = ARCHS[name].resolution
     return (native, native), ODD

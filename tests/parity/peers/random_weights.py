@@ -1,16 +1,16 @@
-"""Random weights for networks of torch that are not ours."""
+"""Random weights for other packages' PyTorch networks."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from tests.parity import twins
+from tests.parity import timm_comparison
 
 
 @torch.no_grad()
-def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Random affine parameters and biases; statistics measured on pictures, then perturbed; in evaluation mode."""
+def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Set random affine parameters and biases, and perturbed statistics of random images; switch to eval mode."""
     torch.manual_seed(seed)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for module in model.modules():
@@ -22,7 +22,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     momentum = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
-    model.train()(twins.random_pictures(8, (96, 96)).float())
+    model.train()(timm_comparison.random_images(8, (96, 96)).float())
     for norm, before in zip(norms, momentum, strict=True):
         norm.momentum = before
         norm.running_mean += 0.1 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
