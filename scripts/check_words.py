@@ -1,4 +1,4 @@
-"""Report words of docs/words.txt in the package, its page and the documents, each with what is written instead."""
+"""Find words that docs/words.txt replaces in the package, the documents and the benchmarks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 WORDS = ROOT / "docs" / "words.txt"
-SOURCES = ("effnet/**/*.py", "effnet/**/*.js", "effnet/**/*.html", "docs/*.md", "docs/*.py", "*.md", "benchmarks/*.py")
+SOURCES = (
+    "effnet/**/*.py",
+    "effnet/**/*.js",
+    "effnet/**/*.html",
+    "docs/**/*.md",
+    "docs/*.py",
+    "*.md",
+    "benchmarks/*.py",
+)
 ALLOW = "words: allow"
 
 
 def read_words(text: str) -> list[tuple[re.Pattern[str], str]]:
-    """Pairs of (pattern, replacement) from the lines of docs/words.txt; lines that begin with # are comments."""
+    """Return (pattern, replacement) for each line of docs/words.txt that is not a comment."""
     rows = (line.split("\t") for line in text.splitlines() if line and not line.startswith("#"))
     return [(re.compile(pattern, re.IGNORECASE), replacement) for pattern, replacement in rows]
 
@@ -28,7 +36,7 @@ def find_words(text: str, words: list[tuple[re.Pattern[str], str]]) -> Iterator[
 
 
 def main() -> int:
-    """Exit status: 0 when nothing was found, 1 otherwise."""
+    """Print all findings. Returns 1 if there are any, else 0."""
     words = read_words(WORDS.read_text(encoding="utf-8"))
     found = 0
     for path in sorted({path for source in SOURCES for path in ROOT.glob(source)}):

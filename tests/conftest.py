@@ -1,4 +1,4 @@
-"""For the whole suite: what must hold before anything else is imported or run."""
+"""Settings and fixtures of the whole test suite."""
 
 import gc
 import os
@@ -11,17 +11,17 @@ import torch
 
 from effnet.data.torchvision_compat import declare_operators
 
-# No published weights are found, cached or downloaded: a test that wants some makes a place of its own for them.
-_NOWHERE = Path(tempfile.gettempdir()) / f"effnet-tests-{os.getpid()}"
-os.environ |= {"EFFNET_OFFLINE": "1", "EFFNET_HOME": str(_NOWHERE), "HF_HUB_CACHE": str(_NOWHERE / "hub")}
+# No weights are found in a cache or downloaded; tests that need some use a cache of their own
+_EMPTY_CACHE = Path(tempfile.gettempdir()) / f"effnet-tests-{os.getpid()}"
+os.environ |= {"EFFNET_OFFLINE": "1", "EFFNET_HOME": str(_EMPTY_CACHE), "HF_HUB_CACHE": str(_EMPTY_CACHE / "hub")}
 
 declare_operators()  # timm imports torchvision
-torch.set_num_threads(1)  # these networks are small: threads that wait for each other take longer than one alone
+torch.set_num_threads(1)  # several threads are slower for networks this small
 
 
 @pytest.fixture
-def unburdened() -> Iterator[None]:
-    """For a test that takes its own time: collecting what other tests have left is not counted in."""
+def frozen_gc() -> Iterator[None]:
+    """Exclude the objects of other tests from garbage collection, for tests that measure time."""
     gc.freeze()
     yield
     gc.unfreeze()

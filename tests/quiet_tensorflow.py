@@ -1,4 +1,4 @@
-"""TensorFlow without its greetings, on one thread: one import for all tests, since its threads can be set but once."""
+"""TensorFlow without log messages, on one thread. Shared by all tests, as its threads can only be set once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 @cache
 def tensorflow() -> Any:
-    """The package, imported when it is first needed, which takes seconds; skips the test where it is not installed."""
+    """Import the package when first needed, which takes seconds; skip the test if it is not installed."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     with warnings.catch_warnings():

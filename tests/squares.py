@@ -1,6 +1,6 @@
-"""A small world in which everything that the doctor looks at matters: squares of three colors and two sizes.
+"""A small dataset on which all settings examined by the doctor matter: squares of three colors and two sizes.
 
-None of the colors becomes another when red and blue change places: that would be a change of labels.
+Swapping red and blue turns no color into another, as that would permute the labels.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ CLASSES = (
     "b large",
     "C large",
     "d large",
-)  # as text, by number and by case: three orders
+)  # sorted as text, by number and ignoring case: three different orders
 PREPROCESS = Preprocess((32, 32), 0.8, "crop", "bilinear", (0.5,) * 3, (0.5,) * 3)
 
 
 def squares(count: int, seed: int) -> ImageDataset:
-    """Noisy gray images of 60×64 pixels with a square: its color and its size are the class."""
+    """Return noisy gray images of 60×64 pixels with a square whose color and size determine the class."""
     rng = np.random.default_rng(seed)
     items = []
     for index in range(count):
@@ -47,9 +47,9 @@ def squares(count: int, seed: int) -> ImageDataset:
 
 
 def trained_on_squares(twice: bool = False) -> EfficientNet:
-    """A nano network that tells the squares apart: random convolutions, measured batch norm, a head in closed form.
+    """Return a nano network that classifies the squares: random convolutions, measured batch norm, a linear probe.
 
-    ``twice``: it saw values divided by 255 once more.
+    With ``twice`` its inputs were divided by 255 twice.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)

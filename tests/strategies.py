@@ -1,4 +1,4 @@
-"""Random valid archs for the property tests: small enough to count in a millisecond, odd enough to find mistakes."""
+"""Hypothesis strategies for valid architectures, small enough to count in a millisecond."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ratios = st.sampled_from([0.0, 0.01, 0.0625, 0.25, 0.5, 1.0])
 
 @st.composite
 def stages(draw: st.DrawFn) -> Stage:
-    """A row with any block, kernel, stride, expansion and squeeze."""
+    """Draw a stage with any block, kernel, stride, expansion and squeeze ratio."""
     expand = draw(st.integers(1, 6))
     return Stage(
         draw(st.sampled_from(BLOCK_KINDS)),
@@ -29,7 +29,7 @@ def stages(draw: st.DrawFn) -> Stage:
 
 @st.composite
 def archs(draw: st.DrawFn) -> Arch:
-    """A network of one to six such rows, scaled anyhow."""
+    """Draw an architecture of one to six stages with any scaling."""
     return Arch(
         draw(st.text(min_size=1, max_size=8)),
         tuple(draw(st.lists(stages(), min_size=1, max_size=6))),

@@ -1,4 +1,4 @@
-"""What the documents show is what happens: their sessions are run and compared."""
+"""Documentation: sessions are run and compared, examples compiled, links checked."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LINK = re.compile(r"\]\(([^)#\s]+)")
 
 
 def blocks(kind: str) -> list[object]:
-    """The fenced blocks of that kind, of all documents, each named by its place."""
+    """Return the fenced blocks of that language in all documents."""
     return [
         pytest.param(text, id=f"{path.name}-{number}")
         for path in DOCUMENTS
-        for number, (found, text) in enumerate(FENCE.findall(path.read_text(encoding="utf-8")))
-        if found == kind
+        for number, (language, text) in enumerate(FENCE.findall(path.read_text(encoding="utf-8")))
+        if language == kind
     ]
 
 
@@ -47,7 +47,7 @@ def test_shell_sessions(text: str, capsys: pytest.CaptureFixture[str], monkeypat
 
 
 @pytest.mark.parametrize("text", blocks("python"))
-def test_python_examples_name_what_exists(text: str) -> None:
+def test_names_in_python_examples_exist(text: str) -> None:
     import effnet
 
     compile(text, "example", "exec")
@@ -56,7 +56,7 @@ def test_python_examples_name_what_exists(text: str) -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_links_lead_somewhere(path: Path) -> None:
+def test_link_targets_exist(path: Path) -> None:
     for target in LINK.findall(path.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (path.parent / target).exists(), target

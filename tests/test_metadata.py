@@ -1,4 +1,4 @@
-"""What a model carries: numerics, preprocessing, labels, provenance."""
+"""Model metadata: numerics, preprocessing, labels, provenance."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ records = st.one_of(
 
 
 @given(records)
-def test_json_both_ways(record: Record) -> None:
-    back = type(record).from_json(record.to_json())
-    assert back == record
-    assert hash(back) == hash(record)
+def test_json_round_trip(record: Record) -> None:
+    read = type(record).from_json(record.to_json())
+    assert read == record
+    assert hash(read) == hash(record)
 
 
 @pytest.mark.parametrize("kind", [Numerics, Preprocess, Labels, Provenance])
-def test_defaults_and_wrong_json(kind: type[Record]) -> None:
+def test_defaults_and_invalid_json(kind: type[Record]) -> None:
     assert kind.from_json("{}") == kind()
     for text in ("", "nonsense", "null", "[]", '"same"', '{"nonsense": 1}'):
         with pytest.raises(ValueError, match=kind.__name__):
@@ -69,7 +69,7 @@ def test_an_int_is_a_square_size() -> None:
 
 
 def test_former_field_names_are_read() -> None:
-    """Headers of files from before the fields were renamed."""
+    """Files written before the fields were renamed."""
     assert Preprocess.from_json('{"size": [300, 300], "crop": 0.904}') == Preprocess((300, 300), crop_fraction=0.904)
     assert Provenance.from_json('{"licence": "MIT"}') == Provenance(license="MIT")
     assert Labels.from_json('{"kind": "any"}') == Labels(task="multilabel")
@@ -81,7 +81,7 @@ def test_former_field_names_are_read() -> None:
     assert ModelMetadata.from_json(json.dumps(data)) == metadata
 
 
-def test_did_you_mean() -> None:
+def test_unknown_field_suggests_a_similar_one() -> None:
     with pytest.raises(ValueError, match="did you mean padding"):
         Numerics.from_json('{"pading": "same"}')
 
@@ -128,7 +128,7 @@ def test_did_you_mean() -> None:
     ],
     ids=str,
 )
-def test_refused(kind: type[Record], wrong: dict[str, Any]) -> None:
+def test_invalid_values(kind: type[Record], wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         kind(**wrong)
 
@@ -153,13 +153,13 @@ def test_metadata_without_resampling_means_pil() -> None:
 
 
 def test_the_legacy_crop_adds_32_pixels() -> None:
-    # floating point must not put the quotient just below the integer
-    off = [
+    # rounding must not put the quotient just below the integer
+    wrong = [
         s
         for s in range(96, 1001)
         if Preprocess((s, s), crop_fraction=default_crop_fraction(s)).resize_size != (s + 32, s + 32)
     ]
-    assert off == []
+    assert wrong == []
 
 
 def test_small_images_are_not_cropped() -> None:
@@ -172,9 +172,9 @@ def test_labels() -> None:
     assert Labels(("cat", "dog")).name(2) == "class 2"
 
 
-def test_provenance_grows() -> None:
-    start = Provenance("b0/ra", "timm", "apache-2.0")
-    later = start.with_event("fine-tuned").with_event("folded")
+def test_provenance_history() -> None:
+    original = Provenance("b0/ra", "timm", "apache-2.0")
+    later = original.with_event("fine-tuned").with_event("folded")
     assert later.history == ("fine-tuned", "folded")
-    assert (later.source, later.layout, later.license) == (start.source, start.layout, start.license)
-    assert start.history == ()
+    assert (later.source, later.layout, later.license) == (original.source, original.layout, original.license)
+    assert original.history == ()

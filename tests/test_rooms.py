@@ -1,4 +1,4 @@
-"""The rooms' one-way order, read from the imports with `ast`."""
+"""The rooms import each other in one direction only; imports are read with `ast`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STANDARD_LIBRARY_ONLY = ("arch", "metadata")
 VAGUE = {"utils", "util", "helpers", "common", "misc", "tools"}
 MAX_LINES = 700
 
-# Those two stand in front of the rooms: what the package shows, and the command
+# Not in a room: the public API and the command
 MODULES = sorted(set(ROOT.rglob("*.py")) - {ROOT / "__init__.py", ROOT / "__main__.py"})
 
 
@@ -32,7 +32,7 @@ def room(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Full name of every module that the file imports, wherever in it the import stands."""
+    """Yield the full name of every module that the file imports, also within functions."""
     package = path.relative_to(ROOT.parent).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -44,7 +44,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def rooms_used(path: Path) -> set[str]:
-    """Rooms of this package that the file imports; ``effnet`` for the package itself."""
+    """Return the rooms that the file imports, and "effnet" for the package itself."""
     ours = [name.split(".") for name in imports(path) if is_ours(name)]
     return {parts[1] if len(parts) > 1 else "effnet" for parts in ours} - {room(path)}
 
@@ -56,16 +56,16 @@ def is_ours(module: str) -> bool:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_module(path: Path) -> None:
     here = room(path)
-    assert here in ROOMS, f"{here} is no room: give it a place in the order"
+    assert here in ROOMS, f"{here} is missing from ROOMS"
     to_the_left = ROOMS[: ROOMS.index(here)]
     wrong = sorted(rooms_used(path) - set(to_the_left))
-    assert not wrong, f"{here} imports {', '.join(wrong)}, which is not to its left; pass a function instead"
+    assert not wrong, f"{here} imports {', '.join(wrong)}, which is not to its left: pass a function instead"
     if here in STANDARD_LIBRARY_ONLY:
         foreign = {name.split(".")[0] for name in imports(path) if not is_ours(name)} - sys.stdlib_module_names
-        assert not foreign, f"{here} is the standard library only, and imports {', '.join(foreign)}"
-    assert path.stem not in VAGUE, "name a module after what it holds"
+        assert not foreign, f"{here} may import the standard library only, not {', '.join(foreign)}"
+    assert path.stem not in VAGUE, "name a module after its contents"
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= MAX_LINES, f"{lines} lines: see whether it has become two modules"
+    assert lines <= MAX_LINES, f"{lines} lines: consider splitting the module"
 
 
 def test_the_package_itself_imports_lazily() -> None:

@@ -1,4 +1,4 @@
-"""The public API: exactly these names, documented, and nothing heavy imported before it is used."""
+"""The public API: exactly these names, documented, without heavy imports before they are used."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ PUBLIC = {
 }
 
 
-def fresh(code: str) -> str:
-    """What ``code`` prints in a new process."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    return done.stdout.strip()
+def run_python(code: str) -> str:
+    """Run ``code`` in a new process and return what it prints."""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return process.stdout.strip()
 
 
 def test_names() -> None:
@@ -71,21 +71,21 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_is_documented(name: str) -> None:
-    found = getattr(effnet, name)
-    assert getattr(effnet, name) is found  # the second access gives the same
-    assert not isinstance(found, type(sys)), f"effnet.{name} is a module"
+    value = getattr(effnet, name)
+    assert getattr(effnet, name) is value  # also at the second access
+    assert not isinstance(value, type(sys)), f"effnet.{name} is a module"
     if name != "ARCHS":
-        # a dataclass without a docstring gets its signature as one
-        assert (found.__doc__ or "").strip()
-        assert not found.__doc__.startswith(f"{name}(")
+        # the default docstring of a dataclass is its signature
+        assert (value.__doc__ or "").strip()
+        assert not value.__doc__.startswith(f"{name}(")
 
 
 def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(effnet.__file__).read_text(encoding="utf-8"))
     (checking,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     imports = [node for node in checking.body if isinstance(node, ast.ImportFrom)]
-    seen = {alias.asname: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
-    assert seen == {name: f"{effnet._MODULE_OF[name]}.{name}" for name in PUBLIC}
+    imported = {alias.asname: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
+    assert imported == {name: f"{effnet._MODULE_OF[name]}.{name}" for name in PUBLIC}
 
 
 def test_submodules_do_not_hide_functions() -> None:
@@ -93,20 +93,20 @@ def test_submodules_do_not_hide_functions() -> None:
         "import effnet, effnet.arch.counting, effnet.weights.loading, effnet.training.train; from types import ModuleType; "
         "print([n for n in effnet.__all__ if isinstance(getattr(effnet, n), ModuleType)])"
     )
-    assert fresh(code) == "[]"
+    assert run_python(code) == "[]"
 
 
 def test_import_is_light() -> None:
     code = "import sys, effnet; dir(effnet); print({'torch', 'torchvision', 'numpy', 'PIL'} & set(sys.modules))"
-    assert fresh(code) == "set()"
+    assert run_python(code) == "set()"
 
 
-def test_arithmetic_needs_no_torch() -> None:
+def test_counting_does_not_import_torch() -> None:
     code = "import sys, effnet; effnet.count(effnet.scale(effnet.ARCHS['b0'], 1)); print('torch' in sys.modules)"
-    assert fresh(code) == "False"
+    assert run_python(code) == "False"
 
 
-def test_a_wrong_name_gets_a_hint() -> None:
+def test_unknown_name_suggests_a_similar_one() -> None:
     with pytest.raises(AttributeError, match="create"):
         effnet.crate  # noqa: B018
     with pytest.raises(AttributeError, match="nonsense_"):

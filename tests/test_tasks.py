@@ -1,4 +1,4 @@
-"""The three tasks: activations and their inverses, losses in numpy and torch, metrics, words."""
+"""The three tasks: activations and their inverses, losses in numpy and torch, metrics, formatting."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def test_softmax_and_sigmoid() -> None:
     expected = np.array([[0.25, 0.75], [0.5, 0.5]])
     assert softmax(np.array([[0.0, np.log(3)], [1000.0, 1000.0]])) == pytest.approx(expected)
     with np.errstate(all="raise", under="ignore"):
-        found = sigmoid(np.array([-1e4, -700, -40, 0, 40, 1e4], np.float32))
-    assert found[[0, 3, 5]].tolist() == [0, 0.5, 1]
-    assert found[1:3] == pytest.approx(np.exp([-700, -40]))
+        probabilities = sigmoid(np.array([-1e4, -700, -40, 0, 40, 1e4], np.float32))
+    assert probabilities[[0, 3, 5]].tolist() == [0, 0.5, 1]
+    assert probabilities[1:3] == pytest.approx(np.exp([-700, -40]))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -62,8 +62,8 @@ def test_losses(name: str) -> None:
     scores = task.activate(LOGITS)
     assert task.term_losses(task.loss_terms(scores, target_matrix(name))) == pytest.approx(losses, rel=1e-5)
     std = torch.from_numpy(target_matrix(name).std(0)).float() if name == "regression" else torch.ones(4)
-    logits, wanted = torch.from_numpy(LOGITS), torch.from_numpy(targets)
-    scaled = wanted / std if name == "regression" else wanted
+    logits, expected = torch.from_numpy(LOGITS), torch.from_numpy(targets)
+    scaled = expected / std if name == "regression" else expected
     assert task.torch_losses(logits / std, scaled).numpy() == pytest.approx(losses, rel=1e-4)
     smooth = task.torch_losses(logits / std, scaled, label_smoothing=0.1)
     assert torch.equal(smooth, task.torch_losses(logits / std, scaled)) == (name == "regression")
@@ -122,7 +122,7 @@ def test_top_k() -> None:
     assert [task_of(name).count_predicted(best) for name in TASKS] == [3, 2, 0]
 
 
-def test_words() -> None:
+def test_formatting() -> None:
     assert [task_of(name).format_metric(0.9123) for name in TASKS] == [
         "top-1 91.2%",
         "label accuracy 91.2%",

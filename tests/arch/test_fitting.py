@@ -228,7 +228,7 @@ def test_no_other_network_near_the_line_is_closer(case: str) -> None:
         assert where in beside or found.arch is base, (asked, found.arch.name)
 
 
-@pytest.mark.usefixtures("unburdened")
+@pytest.mark.usefixtures("frozen_gc")
 @pytest.mark.parametrize("name", ["b0", "b8", "l2", "lite4", "edge_l", "v2_b3", "v2_xl", "nano"])
 def test_fitting_to_counts_takes_less_than_a_fifth_of_a_second(name: str) -> None:
     dice, seconds = Random(name), []

@@ -35,7 +35,7 @@ def groups(drawn: Diagram) -> dict[str, Group]:
     return {item.title: item for item in drawn.scene.items if isinstance(item, Group)}
 
 
-@pytest.mark.usefixtures("unburdened")
+@pytest.mark.usefixtures("frozen_gc")
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("name", ARCHS)
 def test_every_network_is_legible(name: str, view: str) -> None:
@@ -71,7 +71,7 @@ def test_absurd_networks_are_legible() -> None:
         assert faults(draw(large).scene) == [], view
 
 
-@pytest.mark.usefixtures("unburdened")
+@pytest.mark.usefixtures("frozen_gc")
 @pytest.mark.parametrize("view", ["stages", "layers", "operations", "modules"])
 def test_png_within_a_second(view: str) -> None:
     drawn = VIEWS[view](ARCHS["v2_xl"])

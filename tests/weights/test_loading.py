@@ -404,7 +404,7 @@ LIES = {
 }
 
 
-@pytest.mark.usefixtures("unburdened")
+@pytest.mark.usefixtures("frozen_gc")
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lying_header_is_refused_at_once(lie: str, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
