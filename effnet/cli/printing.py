@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from effnet.draw.formatting import format_si as format_si
-from effnet.draw.formatting import format_size as format_size
+from effnet.draw.text import format_si as format_si
+from effnet.draw.text import format_size as format_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress

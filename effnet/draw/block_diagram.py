@@ -5,7 +5,10 @@ from math import ceil
 
 from effnet.arch import Arch, Layer, Operation, count, counting, operations, serde
 from effnet.arch.spec import BLOCK_KINDS, block_layer
-from effnet.draw import diagram, font, formatting, network_summary
+from effnet.draw import diagram, text
+from effnet.draw.diagram import INK, Box, Diagram, Group, Item, Line, Rect, Scene, Text, centered_text, labeled_box
+from effnet.draw.network_summary import JsonRow, expand_ratio, operation_to_json
+from effnet.draw.text import ACTIVATION_NAMES, describe_operation, format_costs, format_shape, operation_kind, wrap_text
 
 DRAWABLE_KINDS = (*BLOCK_KINDS, "squeeze_excite")
 _DEFAULT_EXPAND = {"mbconv": 6, "fused": 4, "squeeze_excite": 1}  # that of most stages
@@ -40,9 +43,7 @@ class BlockSpec:
         for operation in operations(self.layer):
             size = (ceil(size[0] / operation.stride), ceil(size[1] / operation.stride))
             pairs.append((operation, (1, 1) if operation.pooled else size))
-        return tuple(
-            pair for pair in pairs if not self.part or formatting.operation_kind(pair[0]) in ("reduce", "excite")
-        )
+        return tuple(pair for pair in pairs if not self.part or operation_kind(pair[0]) in ("reduce", "excite"))
 
     @property
     def size_out(self) -> tuple[int, int]:
@@ -73,7 +74,7 @@ class BlockSpec:
         """``MBConv4 3×3``, preceded by its name if it is part of a network."""
         if self.part:
             return "Squeeze-excite"
-        operator = f"{formatting.operator_name(self.layer, self.expand)} {self.layer.kernel}×{self.layer.kernel}"
+        operator = f"{text.operator_name(self.layer, self.expand)} {self.layer.kernel}×{self.layer.kernel}"
         return operator if self.layer.name == "block" else f"{self.layer.name}: {operator}"
 
 
@@ -94,11 +95,11 @@ def make_block_spec(
         kind: "mbconv", "fused" or "squeeze_excite".
         inputs: Input channels.
         channels: Output channels. Default: ``inputs``.
-        expand: Expansion ratio. Default: 6 for MBConv, 4 for Fused-MBConv. For a squeeze-excite that of the block
-            around it (default 1): it has ``inputs × expand`` channels.
+        expand: Default: 6 for MBConv, 4 for Fused-MBConv. For a squeeze-excite that of the block around it (default 1):
+            it has ``inputs × expand`` channels.
         kernel: Kernel size.
         stride: 1 or 2.
-        squeeze: Squeeze-excite ratio. Default: 0.25 for MBConv, 0 for Fused-MBConv, as in most rows of the papers.
+        squeeze: Default: 0.25 for MBConv, 0 for Fused-MBConv, as in most rows of the papers.
         size: Size of the input map, a side or (height, width).
         activation: "silu", "relu" or "relu6".
 
@@ -114,8 +115,8 @@ def make_block_spec(
     squeeze = _DEFAULT_SQUEEZE[kind] if squeeze is None else squeeze
     if is_part and not squeeze:
         raise ValueError("a squeeze of 0 means no squeeze-excite: use a value above 0, such as 0.25")
-    if activation not in formatting.ACTIVATION_NAMES:
-        raise ValueError(f"unknown activation {activation!r}: use one of {', '.join(formatting.ACTIVATION_NAMES)}")
+    if activation not in ACTIVATION_NAMES:
+        raise ValueError(f"unknown activation {activation!r}: use one of {', '.join(ACTIVATION_NAMES)}")
     outputs = inputs if channels is None else channels
     layer = block_layer("mbconv" if is_part else kind, inputs, outputs, kernel, stride, expand, squeeze)
     return BlockSpec(layer, expand, squeeze, serde.check_size(size), activation, "squeeze_excite" if is_part else "")
@@ -132,7 +133,7 @@ def find_block_spec(arch: Arch, name: str, size: counting.Size | None = None) ->
         raise ValueError(f"{arch.name} has no block {name!r}: available are {', '.join(_format_ranges(list(rows)))}")
     row = rows[name]
     squeeze = arch.stages[row.layer.stage - 1].squeeze
-    expand = network_summary.expand_ratio(arch, row.layer)
+    expand = expand_ratio(arch, row.layer)
     return BlockSpec(row.layer, expand, squeeze, row.size_in, arch.activation)
 
 
@@ -145,7 +146,7 @@ def _format_ranges(names: list[str]) -> list[str]:
     return [f"{stage}.0" if index == "0" else f"{stage}.0–{index}" for stage, index in last.items()]
 
 
-def block_to_json(spec: BlockSpec) -> network_summary.JsonRow:
+def block_to_json(spec: BlockSpec) -> JsonRow:
     """Return a block with its operations, shapes and conditions."""
     return {
         "block": spec.part or spec.layer.kind,
@@ -160,7 +161,7 @@ def block_to_json(spec: BlockSpec) -> network_summary.JsonRow:
         "channels": spec.channels[1],
         "params": spec.params,
         "macs": spec.macs,
-        "operations": [network_summary.operation_to_json(*pair) for pair in spec.operations],
+        "operations": [operation_to_json(*pair) for pair in spec.operations],
         "conditions": [asdict(condition) for condition in block_conditions(spec)],
     }
 
@@ -180,13 +181,21 @@ class Condition:
 
 def block_conditions(spec: BlockSpec) -> tuple[Condition, ...]:
     """Return which parts the block has and which not, each with the reason in a sentence."""
+    layer = spec.layer
     if spec.part:
         because = (
             "The map keeps its size and channels: each channel is multiplied by a number between 0 and 1, which is "
             "computed from the averages of all channels."
         )
         return (_squeeze(spec), Condition("shape", True, "Same shape", because))
-    return (_expansion(spec), _stride(spec), _squeeze(spec), _residual(spec), *_activation(spec))
+    effect = "keeps the map's size" if layer.stride == 1 else "halves the map's sides, rounded up"
+    because = f"The {'fused' if layer.kind == 'fused' else 'depthwise'} convolution {effect}."
+    stride = Condition("stride", layer.stride > 1, f"Stride {layer.stride}", because)
+    conditions = (_expansion(spec), stride, _squeeze(spec), _residual(spec))
+    if layer.kind == "fused" and not layer.expanded:
+        return conditions
+    because = "The projection is linear, so that the bottleneck loses no information in an activation."
+    return (*conditions, Condition("activation", False, "No activation at the end", because))
 
 
 def _present(part: str, because: str) -> Condition:
@@ -200,24 +209,15 @@ def _absent(part: str, because: str) -> Condition:
 def _expansion(spec: BlockSpec) -> Condition:
     layer, is_fused = spec.layer, spec.layer.kind == "fused"
     if not layer.expanded:
-        instead = (
-            "one convolution replaces expansion and projection"
-            if is_fused
-            else "the block starts with its depthwise convolution"
-        )
+        instead = "the block starts with its depthwise convolution"
+        if is_fused:
+            instead = "one convolution replaces expansion and projection"
         return _absent("expansion", f"Expand is 1: {instead}. There is an expansion if expand is above 1.")
     base = layer.expanded // spec.expand
     note = "" if base == layer.inputs else f" (this row expands {base} channels, not the {layer.inputs} input channels)"
     convolution = f"the fused {layer.kernel}×{layer.kernel} convolution" if is_fused else "a 1×1 convolution"
     sizes = f"{base} × {spec.expand} = {layer.expanded}"
     return _present("expansion", f"Expand is {spec.expand}: {convolution} gives {sizes} channels{note}.")
-
-
-def _stride(spec: BlockSpec) -> Condition:
-    layer = spec.layer
-    convolution = "fused" if layer.kind == "fused" else "depthwise"
-    effect = "keeps the map's size" if layer.stride == 1 else "halves the map's sides, rounded up"
-    return Condition("stride", layer.stride > 1, f"Stride {layer.stride}", f"The {convolution} convolution {effect}.")
 
 
 def _squeeze(spec: BlockSpec) -> Condition:
@@ -246,64 +246,41 @@ def _residual(spec: BlockSpec) -> Condition:
     return _absent("residual", f"{reason[0].upper()}{reason[1:]}. There is a residual if {requirement}.")
 
 
-def _activation(spec: BlockSpec) -> tuple[Condition, ...]:
-    if spec.layer.kind == "fused" and not spec.layer.expanded:
-        return ()
-    because = "The projection is linear, so that the bottleneck loses no information in an activation."
-    return (Condition("activation", False, "No activation at the end", because),)
-
-
 # --- Drawing -----------------------------------------------------------------------------------------------------
 
 
-def draw_block(spec: BlockSpec) -> diagram.Diagram:
-    """Draw a block from `make_block_spec` or `find_block_spec`."""
-    return diagram.Diagram(block_scene(spec))
-
-
-def block_scene(spec: BlockSpec) -> diagram.Scene:
-    """Lay out a block, or a squeeze-excite by itself, from top to bottom, with the conditions on the right."""
+def draw_block(spec: BlockSpec) -> Diagram:
+    """Draw a block, or a squeeze-excite by itself, from top to bottom, with the conditions on the right."""
     inputs, outputs = spec.channels
     flow = _Flow(74, spec.activation)
-    flow.items += [
-        diagram.Text(24, 34, spec.title, 20, bold=True),
-        diagram.Text(
-            24,
-            55,
-            f"{formatting.format_si(spec.params)} params · {formatting.format_si(spec.macs)} MACs",
-            12,
-            opacity=0.85,
-        ),
-    ]
+    flow.items.append(Text(24, 34, spec.title, 20, bold=True))
+    flow.items.append(Text(24, 55, format_costs(spec.params, spec.macs, " · "), 12, opacity=0.85))
     flow.end("in")
     split = flow.y + 9
     size, channels = spec.size, inputs
     remaining = list(spec.operations)
     while remaining:
         operation, size_out = remaining.pop(0)
-        is_squeeze = formatting.operation_kind(operation) == "reduce"
-        flow.arrow(formatting.format_shape(size, channels), head=not is_squeeze)
+        is_squeeze = operation_kind(operation) == "reduce"
+        flow.arrow(format_shape(size, channels), head=not is_squeeze)
         if is_squeeze:
             flow.squeeze_excite(operation, remaining.pop(0)[0])
         else:
             flow.box(operation, size_out)
             size, channels = size_out, operation.channels
-    flow.arrow(formatting.format_shape(size, channels))
+    flow.arrow(format_shape(size, channels))
     if spec.layer.residual and not spec.part:
         y = flow.joint("+")
         path = ((_AXIS, split), (_RESIDUAL_X, split), (_RESIDUAL_X, y), (_AXIS - 10, y))
-        flow.items += [
-            diagram.Line(path, arrow=True),
-            diagram.Text(_RESIDUAL_X + 6, y - 8, "residual", 10.5, opacity=0.85),
-        ]
-        flow.arrow(formatting.format_shape(size, channels))
+        flow.items += [Line(path, arrow=True), Text(_RESIDUAL_X + 6, y - 8, "residual", 10.5, opacity=0.85)]
+        flow.arrow(format_shape(size, channels))
     flow.end("out")
     left = (_BRANCH_COUNTS_X if spec.layer.squeezed else _COUNTS_X) + 130
     panel, bottom = _conditions_panel(block_conditions(spec), left)
     height = max(flow.y, bottom) + 20
-    separator = diagram.Line(((left - 22, 26), (left - 22, height - 20)), diagram.INK, 0.15, 0.8)
-    title = f"{spec.title}: {formatting.format_shape(spec.size, inputs)} → {formatting.format_shape(spec.size_out, outputs)}"
-    return diagram.Scene(left + _CONDITIONS_WIDTH, height, title, (*flow.items, separator, *panel))
+    separator = Line(((left - 22, 26), (left - 22, height - 20)), INK, 0.15, 0.8)
+    title = f"{spec.title}: {format_shape(spec.size, inputs)} → {format_shape(spec.size_out, outputs)}"
+    return Diagram(Scene(left + _CONDITIONS_WIDTH, height, title, (*flow.items, separator, *panel)))
 
 
 @dataclass
@@ -312,48 +289,39 @@ class _Flow:
 
     y: float
     activation: str
-    items: list[diagram.Item] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
 
     def arrow(self, label: str, head: bool = True) -> None:
         """Draw an arrow with the map's shape next to it."""
-        self.items.append(diagram.Line(((_AXIS, self.y), (_AXIS, self.y + _ARROW_LENGTH)), arrow=head))
-        self.items.append(diagram.Text(_AXIS + 9, self.y + _ARROW_LENGTH / 2 + 3, label, 10.5, opacity=0.85))
+        self.items.append(Line(((_AXIS, self.y), (_AXIS, self.y + _ARROW_LENGTH)), arrow=head))
+        self.items.append(Text(_AXIS + 9, self.y + _ARROW_LENGTH / 2 + 3, label, 10.5, opacity=0.85))
         self.y += _ARROW_LENGTH
 
     def box(self, operation: Operation, size: tuple[int, int]) -> None:
         """Draw an operation with the batch norm and activation that follow, and its counts at the side."""
-        box = diagram.Box(_AXIS - _HALF_WIDTH, self.y, 2 * _HALF_WIDTH, _BOX_HEIGHT)
-        after = f"batch norm, {formatting.ACTIVATION_NAMES[self.activation]}" if operation.activation else "batch norm"
-        name = formatting.describe_operation(operation)
-        self.items.append(
-            diagram.Group(
-                f"{name}: weights {' × '.join(map(str, operation.weight))}",
-                (
-                    diagram.Rect(
-                        box, diagram.OPERATION_COLORS[formatting.operation_kind(operation)], 0.25, 0.8, radius=7
-                    ),
-                    diagram.centered_text(diagram.Box(box.x, box.y + 4, box.width, 18), name, 12, bold=True),
-                    diagram.centered_text(diagram.Box(box.x, box.y + 21, box.width, 16), after, 10.5, opacity=0.85),
-                    *_count_texts(operation, size, _COUNTS_X, box.y + _BOX_HEIGHT / 2),
-                ),
-            )
+        box = Box(_AXIS - _HALF_WIDTH, self.y, 2 * _HALF_WIDTH, _BOX_HEIGHT)
+        after = f"batch norm, {ACTIVATION_NAMES[self.activation]}" if operation.activation else "batch norm"
+        name = describe_operation(operation)
+        items = (
+            Rect(box, diagram.OPERATION_COLORS[operation_kind(operation)], 0.25, 0.8, radius=7),
+            centered_text(Box(box.x, box.y + 4, box.width, 18), name, 12, bold=True),
+            centered_text(Box(box.x, box.y + 21, box.width, 16), after, 10.5, opacity=0.85),
+            *_count_texts(operation, size, _COUNTS_X, box.y + _BOX_HEIGHT / 2),
         )
+        self.items.append(Group(f"{name}: weights {' × '.join(map(str, operation.weight))}", items))
         self.y += _BOX_HEIGHT
 
     def joint(self, sign: str) -> float:
         """Draw a circle on the main line; return the y of its center."""
-        box = diagram.Box(_AXIS - 10, self.y, 20, 20)
-        self.items += [
-            diagram.Rect(box, diagram.GREY, 0.2, 0.9, radius=10),
-            diagram.centered_text(box, sign, 14, bold=True),
-        ]
+        box = Box(_AXIS - 10, self.y, 20, 20)
+        self.items += labeled_box(box, diagram.GREY, 0.2, 0.9, 10, sign, 14, bold=True)
         self.y += 20
         return box.y + 10
 
     def end(self, word: str) -> None:
         """Draw the input or output of the block."""
-        box = diagram.Box(_AXIS - 26, self.y, 52, 20)
-        self.items += [diagram.Rect(box, diagram.INK, 0.06, 0.3, radius=10), diagram.centered_text(box, word, 11)]
+        box = Box(_AXIS - 26, self.y, 52, 20)
+        self.items += labeled_box(box, INK, 0.06, 0.3, 10, word)
         self.y += 20
 
     def squeeze_excite(self, reduce: Operation, excite: Operation) -> None:
@@ -362,61 +330,55 @@ class _Flow:
         middle = left + width / 2
         boxes = (
             ("average over the map", "", None, reduce.inputs),
-            ("squeeze: linear", formatting.ACTIVATION_NAMES[self.activation], reduce, reduce.channels),
+            ("squeeze: linear", ACTIVATION_NAMES[self.activation], reduce, reduce.channels),
             ("excite: linear", "sigmoid", excite, excite.channels),
         )
-        items: list[diagram.Item] = [diagram.Text(left - 2, top + 15, "squeeze-excite", 10.5, bold=True, opacity=0.85)]
+        items: list[Item] = [Text(left - 2, top + 15, "squeeze-excite", 10.5, bold=True, opacity=0.85)]
         y = top + 24
         entry = y + 15
         for index, (name, after, operation, channels) in enumerate(boxes):
-            box = diagram.Box(left, y, width, 34.0 if operation else 26.0)
-            items.append(diagram.Rect(box, diagram.PINK, 0.22, 0.7, radius=6))
+            box = Box(left, y, width, 34.0 if operation else 26.0)
+            items.append(Rect(box, diagram.PINK, 0.22, 0.7, radius=6))
             if operation:
-                items.append(diagram.centered_text(diagram.Box(left, y + 2, width, 16), name, 11, bold=True))
-                items.append(diagram.centered_text(diagram.Box(left, y + 17, width, 15), after, 10, opacity=0.85))
+                items.append(centered_text(Box(left, y + 2, width, 16), name, 11, bold=True))
+                items.append(centered_text(Box(left, y + 17, width, 15), after, 10, opacity=0.85))
                 items += _count_texts(operation, (1, 1), _BRANCH_COUNTS_X, y + box.height / 2)
             else:
-                items.append(diagram.centered_text(box, name, 11, bold=True))
+                items.append(centered_text(box, name, 11, bold=True))
             y += box.height
             if index < 2:
-                items.append(diagram.Line(((middle, y), (middle, y + 26)), arrow=True))
-                items.append(
-                    diagram.Text(middle + 9, y + 16, formatting.format_shape((1, 1), channels), 10.5, opacity=0.85)
-                )
+                items.append(Line(((middle, y), (middle, y + 26)), arrow=True))
+                items.append(Text(middle + 9, y + 16, format_shape((1, 1), channels), 10.5, opacity=0.85))
                 y += 26
         bottom = y + 30
-        frame = diagram.Box(_AXIS + 18, top, left + width + 12 - _AXIS - 18, y + 10 - top)
+        frame = Box(_AXIS + 18, top, left + width + 12 - _AXIS - 18, y + 10 - top)
         self.items += [
-            diagram.Rect(frame, diagram.PINK, 0.0, 0.6, 8, dashed=True),
+            Rect(frame, diagram.PINK, 0.0, 0.6, 8, dashed=True),
             *items,
-            diagram.Line(((_AXIS, top), (_AXIS, bottom - 10)), arrow=True),
-            diagram.Line(((_AXIS, entry), (left, entry)), arrow=True),
-            diagram.Line(((middle, y), (middle, bottom), (_AXIS + 10, bottom)), arrow=True),
-            diagram.Text(middle + 9, y + 25, formatting.format_shape((1, 1), excite.channels), 10.5, opacity=0.85),
+            Line(((_AXIS, top), (_AXIS, bottom - 10)), arrow=True),
+            Line(((_AXIS, entry), (left, entry)), arrow=True),
+            Line(((middle, y), (middle, bottom), (_AXIS + 10, bottom)), arrow=True),
+            Text(middle + 9, y + 25, format_shape((1, 1), excite.channels), 10.5, opacity=0.85),
         ]
         self.y = bottom - 10
         self.joint("×")
 
 
-def _count_texts(
-    operation: Operation, size: tuple[int, int], x: float, middle: float
-) -> tuple[diagram.Text, diagram.Text]:
-    return (
-        diagram.Text(x, middle - 2, f"{formatting.format_si(operation.params)} params", 10.5, opacity=0.85),
-        diagram.Text(x, middle + 12, f"{formatting.format_si(operation.macs(*size))} MACs", 10.5, opacity=0.85),
-    )
+def _count_texts(operation: Operation, size: tuple[int, int], x: float, middle: float) -> tuple[Text, Text]:
+    params, macs = format_costs(operation.params, operation.macs(*size)).split(", ")
+    return Text(x, middle - 2, params, 10.5, opacity=0.85), Text(x, middle + 12, macs, 10.5, opacity=0.85)
 
 
-def _conditions_panel(conditions: tuple[Condition, ...], left: float) -> tuple[list[diagram.Item], float]:
+def _conditions_panel(conditions: tuple[Condition, ...], left: float) -> tuple[list[Item], float]:
     """Draw the conditions, each with a dot that is filled if the block has the part; return their bottom too."""
-    items: list[diagram.Item] = []
-    y, width = 34.0, _CONDITIONS_WIDTH - 24 - 18
+    items: list[Item] = []
+    y = 34.0
     for condition in conditions:
         color, opacity = (diagram.GREEN, 0.8) if condition.holds else (diagram.GREY, 0.0)
-        items.append(diagram.Rect(diagram.Box(left, y - 9, 10, 10), color, opacity, 0.9, radius=5))
-        items.append(diagram.Text(left + 18, y, condition.heading, 12, bold=True))
-        for line in font.wrap_text(condition.because, width, 11):
+        items.append(Rect(Box(left, y - 9, 10, 10), color, opacity, 0.9, radius=5))
+        items.append(Text(left + 18, y, condition.heading, 12, bold=True))
+        for line in wrap_text(condition.because, _CONDITIONS_WIDTH - 24 - 18, 11):
             y += 16
-            items.append(diagram.Text(left + 18, y, line, 11, opacity=0.85))
+            items.append(Text(left + 18, y, line, 11, opacity=0.85))
         y += 28
     return items, y - 20

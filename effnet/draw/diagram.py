@@ -16,7 +16,7 @@ from math import cos, hypot, pi, sin, sqrt
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from effnet.draw.font import ASCENT, DESCENT, fit_font_size, load_font, text_width
+from effnet.draw.text import ASCENT, DESCENT, fit_font_size, load_font, text_width
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -29,24 +29,12 @@ CHANGED_COLOR = ORANGE  # behind differences between two networks
 LAYER_COLORS = MappingProxyType({"mbconv": BLUE, "fused": ORANGE, "stem": GREY, "head": GREY, "classifier": GREY})
 LAYER_NAMES = MappingProxyType({"mbconv": "MBConv", "fused": "Fused-MBConv", "stem": "Conv and Linear"})
 OPERATION_COLORS = MappingProxyType(
-    {
-        "expand": BLUE,
-        "depthwise": GREEN,
-        "fused": ORANGE,
-        "reduce": PINK,
-        "excite": PINK,
-        "project": VIOLET,
-        "stem": GREY,
-        "head": GREY,
-        "classifier": GREY,
-    }
+    {"expand": BLUE, "depthwise": GREEN, "fused": ORANGE, "reduce": PINK, "excite": PINK, "project": VIOLET}
+    | {"stem": GREY, "head": GREY, "classifier": GREY}
 )
 
 _DASH_ATTRIBUTE = ' stroke-dasharray="4 3"'
-_PNG_BACKGROUND = (255, 255, 255)
-_PIXELS_PER_UNIT = 2.0
 _SUPERSAMPLING = 2  # shapes are drawn larger and averaged, since PIL does not antialias them
-_MAX_PIXELS = 12e6
 
 Points = tuple[tuple[float, float], ...]
 
@@ -77,11 +65,6 @@ class Box:
     def middle(self) -> float:
         """x of the center."""
         return self.x + self.width / 2
-
-    def contains(self, other: Box, slack: float = 0.0) -> bool:
-        """Whether ``other`` is inside, or outside by at most ``slack``."""
-        horizontally = self.x - slack <= other.x and other.right <= self.right + slack
-        return horizontally and self.y - slack <= other.y and other.bottom <= self.bottom + slack
 
 
 @dataclass(frozen=True)
@@ -164,19 +147,17 @@ class Scene:
 
     def primitives(self) -> Iterator[Rect | Shape | Line | Text]:
         """Yield every primitive in drawing order."""
-        yield from _flatten(self.items)
+        stack = list(reversed(self.items))
+        while stack:
+            item = stack.pop()
+            if isinstance(item, Group):
+                stack += reversed(item.items)
+            else:
+                yield item
 
     def texts(self) -> list[Text]:
         """Return every text."""
         return [item for item in self.primitives() if isinstance(item, Text)]
-
-
-def _flatten(items: tuple[Item, ...]) -> Iterator[Rect | Shape | Line | Text]:
-    for item in items:
-        if isinstance(item, Group):
-            yield from _flatten(item.items)
-        else:
-            yield item
 
 
 def centered_text(box: Box, text: str, size: float = 11.0, bold: bool = False, opacity: float = 1.0) -> Text:
@@ -184,6 +165,13 @@ def centered_text(box: Box, text: str, size: float = 11.0, bold: bool = False, o
     size = fit_font_size(text, box.width, size, bold)
     baseline = box.y + box.height / 2 + 0.36 * size  # half a capital's height below the center
     return Text(box.middle, baseline, text, size, "middle", bold, opacity, box)
+
+
+def labeled_box(
+    box: Box, color: str, opacity: float, edge: float, radius: float, text: str, size: float = 11.0, bold: bool = False
+) -> tuple[Rect, Text]:
+    """Return a `Rect` with a text in its center."""
+    return Rect(box, color, opacity, edge, radius), centered_text(box, text, size, bold)
 
 
 def shrink_to_width(text: Text, max_width: float) -> Text:
@@ -263,7 +251,10 @@ def _svg_item(item: Item) -> str:
         return _svg_text(item)
     if isinstance(item, Line):
         return _svg_line(item)
-    look = _svg_fill(item.fill, item.opacity) + _svg_edge(item)
+    look = _svg_fill(item.fill, item.opacity)
+    if item.edge:
+        dashes = _DASH_ATTRIBUTE if isinstance(item, Rect) and item.dashed else ""
+        look += f' stroke="{_svg_color(item.fill)}" stroke-opacity="{_format_number(item.edge)}"{dashes}'
     if isinstance(item, Shape):
         return f'<path d="{_svg_path(item.points)}Z"{look}/>'
     x, y, width, height = (_format_number(v) for v in (item.box.x, item.box.y, item.box.width, item.box.height))
@@ -298,13 +289,6 @@ def _svg_fill(color: str, opacity: float) -> str:
     return fill + (f' fill-opacity="{_format_number(opacity)}"' if opacity != 1 else "")
 
 
-def _svg_edge(item: Rect | Shape) -> str:
-    if not item.edge:
-        return ""
-    dashes = _DASH_ATTRIBUTE if isinstance(item, Rect) and item.dashed else ""
-    return f' stroke="{_svg_color(item.fill)}" stroke-opacity="{_format_number(item.edge)}"{dashes}'
-
-
 def _svg_color(color: str) -> str:
     return "currentColor" if color == INK else color
 
@@ -324,9 +308,9 @@ def render_png(scene: Scene) -> bytes:
     """Render a scene with two pixels per unit, fewer if it would exceed 12 megapixels."""
     from PIL import Image, ImageDraw
 
-    scale = min(_PIXELS_PER_UNIT, sqrt(_MAX_PIXELS / (scene.width * scene.height)))
+    scale = min(2.0, sqrt(12e6 / (scene.width * scene.height)))
     width, height = round(scene.width * scale), round(scene.height * scale)
-    large = Image.new("RGB", (width * _SUPERSAMPLING, height * _SUPERSAMPLING), _PNG_BACKGROUND)
+    large = Image.new("RGB", (width * _SUPERSAMPLING, height * _SUPERSAMPLING), "white")
     draw = ImageDraw.Draw(large, "RGBA")
     for item in scene.primitives():
         if isinstance(item, (Rect, Shape)):

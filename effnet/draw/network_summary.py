@@ -3,21 +3,20 @@
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
-from types import MappingProxyType
 from typing import Any
 
 from effnet.arch import Arch, Count, Layer, LayerCount, Operation, spec
-from effnet.draw import diagram, font, formatting
+from effnet.draw import text
+from effnet.draw.diagram import CHANGED_COLOR, LAYER_COLORS, LAYER_NAMES, Box, Item, Rect, Text
+from effnet.draw.text import ACTIVATION_NAMES, arch_title, format_kernel, format_si, operator_name, text_width, truncate
 
-_MODULE_DESCRIPTIONS = MappingProxyType(
-    {
-        "expand": "expand: conv 1×1",
-        "depthwise": "depthwise: conv k×k, each channel separately",
-        "fused": "fused: conv k×k",
-        "squeeze-excite": "squeeze-excite: average, linear, linear, scale",
-        "project": "project: conv 1×1",
-    }
-)
+_MODULE_DESCRIPTIONS = {
+    "expand": "expand: conv 1×1",
+    "depthwise": "depthwise: conv k×k, each channel separately",
+    "fused": "fused: conv k×k",
+    "squeeze-excite": "squeeze-excite: average, linear, linear, scale",
+    "project": "project: conv 1×1",
+}
 _NAME_FONT_SIZE = 22.0
 
 JsonRow = dict[str, Any]
@@ -43,6 +42,7 @@ class NetworkPart:
     channels: int
     params: int
     macs: int
+    rows: tuple[LayerCount, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,6 @@ class LayerRun:
         return self.rows[0]
 
     @property
-    def kernel(self) -> str:
-        """``5×5``; empty for the classifier."""
-        return formatting.format_kernel(self.first.layer)
-
-    @property
     def name(self) -> str:
         """``stage3.1``, or ``stage3.1–3`` for several layers."""
         last = self.rows[-1].name.rpartition(".")[2]
@@ -75,28 +70,28 @@ def expand_ratio(arch: Arch, layer: Layer) -> int:
 
 
 def network_parts(counted: Count) -> tuple[NetworkPart, ...]:
-    """Return the parts from the stem to the classifier."""
+    """Return the parts from the stem to the classifier; a stage stands at its number."""
     parts = []
     for (stage, kind), members in groupby(counted.layers, lambda row: (row.layer.stage, row.layer.kind)):
-        rows = list(members)
+        rows = tuple(members)
         first, is_block = rows[0].layer, kind in spec.BLOCK_KINDS
-        parts.append(
-            NetworkPart(
-                name=f"stage{stage}" if is_block else kind,
-                kind=kind,
-                operator=formatting.operator_name(first, expand_ratio(counted.arch, first)),
-                kernel=formatting.format_kernel(first),
-                stride=first.stride,
-                squeeze=counted.arch.stages[stage - 1].squeeze if is_block else 0.0,
-                layers=len(rows),
-                size_in=rows[0].size_in,
-                size_out=rows[-1].size_out,
-                inputs=first.inputs,
-                channels=rows[-1].layer.channels,
-                params=sum(row.params for row in rows),
-                macs=sum(row.macs for row in rows),
-            )
+        part = NetworkPart(
+            name=f"stage{stage}" if is_block else kind,
+            kind=kind,
+            operator=operator_name(first, expand_ratio(counted.arch, first)),
+            kernel=format_kernel(first),
+            stride=first.stride,
+            squeeze=counted.arch.stages[stage - 1].squeeze if is_block else 0.0,
+            layers=len(rows),
+            size_in=rows[0].size_in,
+            size_out=rows[-1].size_out,
+            inputs=first.inputs,
+            channels=rows[-1].layer.channels,
+            params=sum(row.params for row in rows),
+            macs=sum(row.macs for row in rows),
+            rows=rows,
         )
+        parts.append(part)
     return tuple(parts)
 
 
@@ -110,7 +105,7 @@ def layer_runs(counted: Count) -> Iterator[LayerRun]:
     """Yield all layers, with equal neighbors of a stage as one run."""
     runs = groupby(counted.layers, lambda row: (replace(row.layer, name="", drop_path=0.0), row.size_in))
     for (layer, _), members in runs:
-        yield LayerRun(tuple(members), formatting.operator_name(layer, expand_ratio(counted.arch, layer)))
+        yield LayerRun(tuple(members), operator_name(layer, expand_ratio(counted.arch, layer)))
 
 
 # --- Repeated blocks ---------------------------------------------------------------------------------------------
@@ -141,12 +136,6 @@ class BlockRepeat:
     rows: tuple[LayerCount, ...]
 
 
-def block_modules(operations: tuple[Operation, ...]) -> tuple[str, ...]:
-    """Return the modules that these operations form: both of a squeeze-excite are one module."""
-    kinds = [formatting.operation_kind(operation) for operation in operations]
-    return tuple("squeeze-excite" if kind == "reduce" else kind for kind in kinds if kind != "excite")
-
-
 def used_modules(sub_blocks: Iterable[SubBlock]) -> tuple[str, ...]:
     """Return the modules of these sub-blocks in the order in which a block runs them."""
     used = {module for block in sub_blocks for module in block.modules}
@@ -157,7 +146,7 @@ def describe_module(module: str, activation: str) -> str:
     """Return the content of a module, with what follows its convolution."""
     if module == "squeeze-excite":
         return _MODULE_DESCRIPTIONS[module]
-    after = "" if module == "project" else f", {formatting.ACTIVATION_NAMES[activation]}"
+    after = "" if module == "project" else f", {ACTIVATION_NAMES[activation]}"
     return f"{_MODULE_DESCRIPTIONS[module]}, batch norm{after}"
 
 
@@ -166,7 +155,8 @@ def find_repeats(counted: Count) -> tuple[tuple[SubBlock, ...], dict[int, tuple[
     sub_blocks: dict[tuple[object, ...], SubBlock] = {}
 
     def sub_block(row: LayerCount) -> SubBlock:
-        modules = block_modules(tuple(operation for operation, _ in row.operations))
+        kinds = [text.operation_kind(operation) for operation, _ in row.operations]  # both of squeeze-excite: a module
+        modules = tuple("squeeze-excite" if kind == "reduce" else kind for kind in kinds if kind != "excite")
         key = (row.layer.kind, modules, row.layer.residual)
         letter = chr(ord("A") + len(sub_blocks))
         return sub_blocks.setdefault(key, SubBlock(letter, row.layer.kind, modules, row.layer.residual))
@@ -174,13 +164,9 @@ def find_repeats(counted: Count) -> tuple[tuple[SubBlock, ...], dict[int, tuple[
     stages: dict[int, tuple[BlockRepeat, ...]] = {}
     blocks = (row for row in counted.layers if row.layer.kind in spec.BLOCK_KINDS)
     for stage, rows in groupby(blocks, lambda row: row.layer.stage):
-        stages[stage] = tuple(_group_repeats([(sub_block(row), row) for row in rows]))
+        repeats = groupby(rows, lambda row: (sub_block(row), row.layer.kernel, row.layer.stride))
+        stages[stage] = tuple(BlockRepeat(block, tuple(members)) for (block, _, _), members in repeats)
     return tuple(sub_blocks.values()), stages
-
-
-def _group_repeats(pairs: list[tuple[SubBlock, LayerCount]]) -> Iterator[BlockRepeat]:
-    for (block, _, _), members in groupby(pairs, lambda pair: (pair[0], pair[1].layer.kernel, pair[1].layer.stride)):
-        yield BlockRepeat(block, tuple(row for _, row in members))
 
 
 # --- Header and legend -------------------------------------------------------------------------------------------
@@ -188,35 +174,30 @@ def _group_repeats(pairs: list[tuple[SubBlock, LayerCount]]) -> Iterator[BlockRe
 
 def summarize(counted: Count) -> str:
     """Return a network in one line: ``b0 at 224×224: 5.29 M params, 386 M MACs``."""
-    totals = f"{formatting.format_si(counted.params)} params, {formatting.format_si(counted.macs)} MACs"
-    return f"{formatting.arch_title(counted.arch)} at {formatting.format_size(counted.size)}: {totals}"
-
-
-def _format_totals(counted: Count) -> list[str]:
-    return [
-        f"{formatting.format_si(counted.params)} params",
-        f"{formatting.format_si(counted.macs)} MACs",
-        formatting.format_size(counted.size),
-    ]
+    costs = text.format_costs(counted.params, counted.macs)
+    return f"{arch_title(counted.arch)} at {text.format_size(counted.size)}: {costs}"
 
 
 def format_settings(counted: Count) -> list[str]:
     """Return the settings of the whole network: activation, dropout, drop path."""
     arch = counted.arch
-    return [formatting.ACTIVATION_NAMES[arch.activation], f"dropout {arch.dropout:g}", f"drop path {arch.drop_path:g}"]
+    return [ACTIVATION_NAMES[arch.activation], f"dropout {arch.dropout:g}", f"drop path {arch.drop_path:g}"]
 
 
 def draw_header(
     counted: Count, other: Count | None, left: float, top: float, right: float, prefix: str = ""
-) -> tuple[list[diagram.Item], float]:
+) -> tuple[list[Item], float]:
     """Draw name, totals and settings, with differences from ``other`` marked; return the items and their bottom."""
-    name = font.truncate(prefix + formatting.arch_title(counted.arch), right - left, _NAME_FONT_SIZE, bold=True)
-    items: list[diagram.Item] = [diagram.Text(left, top + _NAME_FONT_SIZE, name, _NAME_FONT_SIZE, bold=True)]
-    totals = _mark_differences(_format_totals(counted), _format_totals(other or counted))
-    settings = _mark_differences(format_settings(counted), format_settings(other or counted))
-    if other:
-        for index, ratio in ((0, counted.params / other.params), (1, counted.macs / other.macs)):
-            totals[index] = (f"{totals[index][0]} (× {ratio:.3g})", totals[index][1])
+    name = truncate(prefix + arch_title(counted.arch), right - left, _NAME_FONT_SIZE, bold=True)
+    items: list[Item] = [Text(left, top + _NAME_FONT_SIZE, name, _NAME_FONT_SIZE, bold=True)]
+    base = other or counted
+    totals: list[tuple[str, bool]] = []
+    for unit, value, base_value in (("params", counted.params, base.params), ("MACs", counted.macs, base.macs)):
+        ratio = f" (× {value / base_value:.3g})" if other else ""
+        totals.append((f"{format_si(value)} {unit}{ratio}", format_si(value) != format_si(base_value)))
+    totals.append((text.format_size(counted.size), counted.size != base.size))
+    pairs = zip(format_settings(counted), format_settings(base), strict=True)
+    settings = [(word, word != base_word) for word, base_word in pairs]
     y = top + _NAME_FONT_SIZE + 24
     for words, size in ((totals, 13.0), (settings, 11.0)):
         line, y = _draw_words(words, size, left, y, right)
@@ -225,66 +206,51 @@ def draw_header(
     return items, y - 10
 
 
-def _mark_differences(words: list[str], others: list[str]) -> list[tuple[str, bool]]:
-    return [(word, word != other) for word, other in zip(words, others, strict=True)]
-
-
 def _draw_words(
     words: list[tuple[str, bool]], size: float, left: float, y: float, right: float
-) -> tuple[list[diagram.Item], float]:
+) -> tuple[list[Item], float]:
     """Draw words separated by dots, wrapped at ``right``, those that differ marked; return the last baseline too."""
-    items: list[diagram.Item] = []
+    items: list[Item] = []
     x = left
     for index, (word, differs) in enumerate(words):
-        width = font.text_width(word, size)
+        width = text_width(word, size)
         if index and x + 20 + width > right:
             x, y = left, y + 1.6 * size
         elif index:
-            items.append(diagram.Text(x + 10, y, "·", size, "middle", opacity=0.6))
+            items.append(Text(x + 10, y, "·", size, "middle", opacity=0.6))
             x += 20
         if differs:
-            items.append(
-                diagram.Rect(
-                    diagram.Box(x - 4, y - 1.05 * size, width + 8, 1.42 * size), diagram.CHANGED_COLOR, 0.32, radius=4
-                )
-            )
-        items.append(diagram.Text(x, y, word, size, opacity=0.85))
+            items.append(Rect(Box(x - 4, y - 1.05 * size, width + 8, 1.42 * size), CHANGED_COLOR, 0.32, radius=4))
+        items.append(Text(x, y, word, size, opacity=0.85))
         x += width
     return items, y
 
 
-def draw_legend(
-    kinds: Collection[str], note: str, left: float, top: float, right: float
-) -> tuple[list[diagram.Item], float]:
+def draw_legend(kinds: Collection[str], note: str, left: float, top: float, right: float) -> tuple[list[Item], float]:
     """Draw the legend of the layers' colors and a note; return the items and their bottom."""
-    entries = [(diagram.LAYER_COLORS[kind], diagram.LAYER_NAMES[kind]) for kind in diagram.LAYER_NAMES if kind in kinds]
+    entries = [(LAYER_COLORS[kind], LAYER_NAMES[kind]) for kind in LAYER_NAMES if kind in kinds]
     return draw_swatches(entries, note, left, top, right)
 
 
 def draw_swatches(
     entries: Collection[tuple[str, str]], note: str, left: float, top: float, right: float
-) -> tuple[list[diagram.Item], float]:
+) -> tuple[list[Item], float]:
     """Draw a square of each color with its label, then a note, wrapped at ``right``; return the bottom too."""
-    items: list[diagram.Item] = []
+    items: list[Item] = []
     x, y = left, top + 10
     for color, label in entries:
-        width = 14 + font.text_width(label, 10) + 16
+        width = 14 + text_width(label, 10) + 16
         if x > left and x + width > right:
             x, y = left, y + 16
-        items += [
-            diagram.Rect(diagram.Box(x, y - 8.5, 10, 10), color, 0.6, 0.75, radius=2),
-            diagram.Text(x + 14, y, label, 10, opacity=0.85),
-        ]
+        items += [Rect(Box(x, y - 8.5, 10, 10), color, 0.6, 0.75, radius=2), Text(x + 14, y, label, 10, opacity=0.85)]
         x += width
-    line: list[str] = []
+    line = ""
     for word in note.split():
-        if line and x + font.text_width(" ".join([*line, word]), 10) > right:
-            items.append(diagram.Text(x, y, " ".join(line), 10, opacity=0.65))
-            x, y, line = left, y + 16, []
-        line.append(word)
-    if line:
-        items.append(diagram.Text(x, y, " ".join(line), 10, opacity=0.65))
-    return items, y + 6
+        if line and x + text_width(f"{line} {word}", 10) > right:
+            items.append(Text(x, y, line, 10, opacity=0.65))
+            x, y, line = left, y + 16, ""
+        line = f"{line} {word}".lstrip()
+    return [*items, Text(x, y, line, 10, opacity=0.65)], y + 6
 
 
 # --- JSON --------------------------------------------------------------------------------------------------------
@@ -292,72 +258,66 @@ def draw_swatches(
 
 def stages_to_json(counted: Count) -> list[JsonRow]:
     """Return a row for the stem, each stage, the head and the classifier."""
-    return [asdict(part) for part in network_parts(counted)]
+    return [{name: value for name, value in vars(part).items() if name != "rows"} for part in network_parts(counted)]
 
 
 def layers_to_json(counted: Count, operations: bool = False) -> list[JsonRow]:
     """Return a row for each layer, optionally with its operations."""
-    return [
-        _layer_to_json(counted, row)
-        | ({"operations": [operation_to_json(*pair) for pair in row.operations]} if operations else {})
-        for row in counted.layers
-    ]
+    rows = []
+    for layer_count in counted.layers:
+        row = asdict(layer_count.layer)
+        del row["stage"]
+        row["operator"] = operator_name(layer_count.layer, expand_ratio(counted.arch, layer_count.layer))
+        row |= {name: getattr(layer_count, name) for name in ("size_in", "size_out", "params", "macs")}
+        if operations:
+            row["operations"] = [operation_to_json(*pair) for pair in layer_count.operations]
+        rows.append(row)
+    return rows
 
 
 def modules_to_json(counted: Count) -> JsonRow:
     """Return the sub-blocks and the sequence of sub-blocks of each stage."""
     sub_blocks, stages = find_repeats(counted)
-    return {
-        "sub_blocks": [
-            {"letter": block.letter, "block": block.kind, "modules": list(block.modules), "residual": block.residual}
-            for block in sub_blocks
-        ],
-        "stages": [
+    blocks = [
+        {"letter": block.letter, "block": block.kind, "modules": list(block.modules), "residual": block.residual}
+        for block in sub_blocks
+    ]
+    sequences = {
+        stage: [
             {
-                "name": f"stage{stage}",
-                "made_of": [
-                    {
-                        "sub_block": repeat.sub_block.letter,
-                        "repeats": len(repeat.rows),
-                        "kernel": repeat.rows[0].layer.kernel,
-                        "stride": repeat.rows[0].layer.stride,
-                        "layers": [row.name for row in repeat.rows],
-                    }
-                    for repeat in repeats
-                ],
+                "sub_block": repeat.sub_block.letter,
+                "repeats": len(repeat.rows),
+                "kernel": repeat.rows[0].layer.kernel,
+                "stride": repeat.rows[0].layer.stride,
+                "layers": [row.name for row in repeat.rows],
             }
-            for stage, repeats in stages.items()
-        ],
+            for repeat in repeats
+        ]
+        for stage, repeats in stages.items()
     }
+    rows = [{"name": f"stage{stage}", "made_of": sequence} for stage, sequence in sequences.items()]
+    return {"sub_blocks": blocks, "stages": rows}
 
 
 def differences_to_json(first: Count, second: Count) -> list[JsonRow]:
     """Return a row for each difference of the networks and of their parts; null where one lacks the part."""
+    ours, theirs = _facts(first), _facts(second)
     rows: list[JsonRow] = []
-    for fact in ("resolution", "activation", "dropout", "drop_path"):
-        rows += _difference_row("network", fact, getattr(first.arch, fact), getattr(second.arch, fact))
-    for fact in ("size", "params", "macs"):
-        rows += _difference_row("network", fact, getattr(first, fact), getattr(second, fact))
-    ours, theirs = ({row["name"]: row for row in stages_to_json(counted)} for counted in (first, second))
-    for name in dict.fromkeys([*ours, *theirs]):
-        one, other = ours.get(name, {}), theirs.get(name, {})
-        for fact in one or other:
-            rows += _difference_row(name, fact, one.get(fact), other.get(fact))
+    for of in dict.fromkeys([*ours, *theirs]):
+        one, other = ours.get(of, {}), theirs.get(of, {})
+        pairs = ((fact, one.get(fact), other.get(fact)) for fact in one or other)
+        rows += [{"of": of, "fact": fact, "first": a, "second": b} for fact, a, b in pairs if a != b]
     return rows
 
 
-def _difference_row(of: str, fact: str, first: object, second: object) -> list[JsonRow]:
-    return [] if first == second else [{"of": of, "fact": fact, "first": first, "second": second}]
-
-
-def _layer_to_json(counted: Count, row: LayerCount) -> JsonRow:
-    layer = asdict(row.layer) | {"operator": formatting.operator_name(row.layer, expand_ratio(counted.arch, row.layer))}
-    counts = {name: getattr(row, name) for name in ("size_in", "size_out", "params", "macs")}
-    return {name: value for name, value in layer.items() if name != "stage"} | counts
+def _facts(counted: Count) -> dict[str, JsonRow]:
+    facts = {name: getattr(counted.arch, name) for name in ("resolution", "activation", "dropout", "drop_path")}
+    facts |= {name: getattr(counted, name) for name in ("size", "params", "macs")}
+    return {"network": facts} | {row["name"]: row for row in stages_to_json(counted)}
 
 
 def operation_to_json(operation: Operation, size: tuple[int, int]) -> JsonRow:
     """Return an operation whose output map has that size."""
     names = ("name", "kernel", "stride", "groups", "inputs", "channels", "params")
     row = {name: getattr(operation, name) for name in names}
-    return row | {"kind": formatting.operation_kind(operation), "size_out": size, "macs": operation.macs(*size)}
+    return row | {"kind": text.operation_kind(operation), "size_out": size, "macs": operation.macs(*size)}

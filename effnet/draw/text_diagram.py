@@ -1,9 +1,21 @@
 """Networks and blocks as text for a terminal: what the diagrams show, in lines of text."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from effnet.arch import Arch, Count, count, counting
-from effnet.draw import block_diagram, formatting, network_diagram, network_summary
+from effnet.draw import block_diagram, network_diagram, network_summary
+from effnet.draw.network_summary import format_settings, layer_runs, network_parts, summarize
+from effnet.draw.text import (
+    ACTIVATION_NAMES,
+    describe_operation,
+    format_costs,
+    format_output,
+    format_shape,
+    format_si,
+    format_size,
+    operation_kind,
+)
 
 _MAP_BAR_LENGTH, _COST_BAR_LENGTH = 24, 10  # letters of the bars of the largest map and cost
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -19,29 +31,17 @@ def network_text(
     detail_lines = {"stages": _stage_lines, "layers": _layer_lines, "operations": _operation_lines}
     lines_of = detail_lines[network_diagram.check_detail(detail)]
     counted = count(arch, size, classes, channels)
-    return "\n".join(
-        [
-            network_summary.summarize(counted),
-            ", ".join(network_summary.format_settings(counted)),
-            "",
-            *lines_of(counted),
-        ]
-    )
+    return "\n".join([summarize(counted), ", ".join(format_settings(counted)), "", *lines_of(counted)])
 
 
 def modules_text(arch: str | Arch, size: counting.Size | None = None, classes: int = 1000, channels: int = 3) -> str:
     """Return the network by its repeated blocks: stages of sub-blocks, and the modules of each sub-block."""
     counted = count(arch, size, classes, channels)
     sub_blocks, repeats = network_summary.find_repeats(counted)
-    stages = [
-        [
-            part.name,
-            part.operator,
-            str(part.channels) if part.kind == "classifier" else formatting.format_shape(part.size_out, part.channels),
-            " → ".join(map(_describe_repeat, repeats.get(index, ()))),
-        ]
-        for index, part in enumerate(network_summary.network_parts(counted))
-    ]
+    stages = []
+    for index, part in enumerate(network_parts(counted)):
+        sequence = " → ".join(map(_describe_repeat, repeats.get(index, ())))
+        stages.append([part.name, part.operator, format_output(part.kind, part.size_out, part.channels), sequence])
     blocks = [
         [block.letter, " → ".join([*block.modules, *(["+ input"] if block.residual else [])]), block.description]
         for block in sub_blocks
@@ -50,37 +50,24 @@ def modules_text(arch: str | Arch, size: counting.Size | None = None, classes: i
         network_summary.describe_module(module, counted.arch.activation)
         for module in network_summary.used_modules(sub_blocks)
     ]
-    return "\n".join(
-        [network_summary.summarize(counted), "", *_align_columns(stages), "", *_align_columns(blocks), "", *modules]
-    )
+    return "\n".join([summarize(counted), "", *_align_columns(stages), "", *_align_columns(blocks), "", *modules])
 
 
 def comparison_text(first: Count, second: Count) -> str:
     """Return two networks in one table; where they differ, both facts with an arrow between them."""
-    ours, theirs = ({part.name: part for part in network_summary.network_parts(counted)} for counted in (first, second))
+    ours, theirs = ({part.name: part for part in network_parts(counted)} for counted in (first, second))
     names = sorted(dict.fromkeys([*ours, *theirs]), key=lambda n: {"stem": 0, "head": 2, "classifier": 3}.get(n, 1))
     rows = [["", *(name for name, _ in (*network_diagram.TEXT_ROWS, *network_diagram.COST_ROWS))]]
     for name in names:
         pair = (ours.get(name), theirs.get(name))
-        facts = [
-            _format_change(*(text_of(part) if part else "none" for part in pair))
-            for _, text_of in network_diagram.TEXT_ROWS
+        facts = [[text_of(part) if part else "none" for part in pair] for _, text_of in network_diagram.TEXT_ROWS]
+        facts += [
+            [format_si(cost_of(part)) if part else "none" for part in pair] for _, cost_of in network_diagram.COST_ROWS
         ]
-        costs = [
-            _format_change(*(formatting.format_si(cost_of(part)) if part else "none" for part in pair))
-            for _, cost_of in network_diagram.COST_ROWS
-        ]
-        rows.append([name, *facts, *costs])
-    settings = [
-        _format_change(*pair)
-        for pair in zip(network_summary.format_settings(first), network_summary.format_settings(second), strict=True)
-    ]
+        rows.append([name, *(_format_change(*fact) for fact in facts)])
+    settings = map(_format_change, format_settings(first), format_settings(second))
     ratios = f"params × {second.params / first.params:.3g}, MACs × {second.macs / first.macs:.3g}"
-    heading = [
-        network_summary.summarize(first),
-        f"→ {network_summary.summarize(second)} ({ratios})",
-        ", ".join(settings),
-    ]
+    heading = [summarize(first), f"→ {summarize(second)} ({ratios})", ", ".join(settings)]
     return "\n".join([*heading, "", *_align_columns(rows)])
 
 
@@ -90,100 +77,81 @@ def block_text(spec: block_diagram.BlockSpec) -> str:
     rows: list[list[str]] = [["in"]]
     size, channels = spec.size, spec.channels[0]
     for operation, size_out in spec.operations:
-        kind, rail = formatting.operation_kind(operation), "│" if operation.pooled else ""
+        kind, rail = operation_kind(operation), "│" if operation.pooled else ""
         if kind != "excite":
-            rows.append([f"│ {formatting.format_shape(size, channels)}"])
-        activation = formatting.ACTIVATION_NAMES[spec.activation] if operation.activation else ""
+            rows.append([f"│ {format_shape(size, channels)}"])
+        activation = ACTIVATION_NAMES[spec.activation] if operation.activation else ""
         activation = "sigmoid" if kind == "excite" else activation
         after = ", ".join(filter(None, ("batch norm" if operation.norm else "", activation)))
-        costs = (
-            f"{formatting.format_si(operation.params)} params",
-            f"{formatting.format_si(operation.macs(*size_out))} MACs",
-        )
-        name = f"{rail}  {formatting.describe_operation(operation)}".strip()
+        costs = format_costs(operation.params, operation.macs(*size_out)).split(", ")
+        name = f"{rail}  {describe_operation(operation)}".strip()
         if kind == "reduce":
             rows.append(["├──╮ squeeze-excite", "", "", ""])
-        rows.append(
-            [f"{name}{f' → {formatting.format_shape(size_out, operation.channels)}' if rail else ''}", after, *costs]
-        )
+        rows.append([f"{name}{f' → {format_shape(size_out, operation.channels)}' if rail else ''}", after, *costs])
         if kind == "excite":
             rows.append(["×──╯"])
         if not operation.pooled:
             size, channels = size_out, operation.channels
-    shape = [f"│ {formatting.format_shape(size, channels)}"]
+    shape = [f"│ {format_shape(size, channels)}"]
     rows += [shape, *([["+"], shape] if has_residual else []), ["out"]]
     lines = _align_columns(rows, left=(0, 1))
-    if has_residual:
-        lines = _add_residual_rail(lines)
+    if has_residual:  # a line on the left from the input to the addition
+        added = next(index for index, line in enumerate(lines) if line.startswith("+"))
+        rails = ["  ", "╭─", *["│ "] * (added - 2), "╰►", *["  "] * (len(lines) - added - 1)]
+        lines = [f"{rail}{line}" for rail, line in zip(rails, lines, strict=True)]
     conditions = [
         f"{'●' if one.holds else '○'} {one.heading}: {one.because}" for one in block_diagram.block_conditions(spec)
     ]
-    totals = f"{formatting.format_si(spec.params)} params, {formatting.format_si(spec.macs)} MACs"
-    return "\n".join([f"{spec.title}: {totals}", "", *lines, "", *conditions])
-
-
-def _add_residual_rail(lines: list[str]) -> list[str]:
-    """Draw a line on the left from the input to the addition."""
-    added = next(index for index, line in enumerate(lines) if line.startswith("+"))
-    prefixes = {1: "╭─", added: "╰►"}
-    return [f"{prefixes.get(index, '│ ' if 1 < index < added else '  ')}{line}" for index, line in enumerate(lines)]
+    return "\n".join([f"{spec.title}: {format_costs(spec.params, spec.macs)}", "", *lines, "", *conditions])
 
 
 def _stage_lines(counted: Count) -> list[str]:
-    parts = (network_summary.input_part(counted), *network_summary.network_parts(counted))
+    parts = (network_summary.input_part(counted), *network_parts(counted))
     side, max_macs = max(counted.size), max(part.macs for part in parts)
     rows = [["", "", "operator", "layers", "map", "channels", "params", "MACs", ""]]
     for part in parts:
         extent = 1 if part.kind == "classifier" else part.size_out[1]
-        operator = ", ".join(filter(None, (f"{part.operator} {part.kernel}".strip(), "SE" if part.squeeze else "")))
         layers = f"× {part.layers}" if part.name.startswith("stage") else ""
-        map_size = "" if part.kind == "classifier" else f"{part.size_out[0]}×{part.size_out[1]}"
+        map_size = "" if part.kind == "classifier" else format_size(part.size_out)
         costs = ["", "", ""] if part.kind == "image" else _cost_cells(part.params, part.macs, max_macs)
         bar = text_bar(extent / side, _MAP_BAR_LENGTH)
-        rows.append([part.name, bar, operator, layers, map_size, str(part.channels), *costs])
+        rows.append([part.name, bar, _operator_text(part), layers, map_size, str(part.channels), *costs])
     return _align_columns(rows, left=(0, 1, 2, 8))
 
 
 def _layer_lines(counted: Count) -> list[str]:
     max_macs = max(row.macs for row in counted.layers)
     rows = [["", "operator", "in", "out", "", "params", "MACs", ""]]
-    for run in network_summary.layer_runs(counted):
-        for row in run.rows:
+    for part in network_parts(counted):
+        for row in part.rows:
             layer = row.layer
-            operator = ", ".join(filter(None, (f"{run.operator} {run.kernel}".strip(), "SE" if layer.squeezed else "")))
-            out = (
-                str(layer.channels)
-                if layer.kind == "classifier"
-                else formatting.format_shape(row.size_out, layer.channels)
-            )
-            shapes = [formatting.format_shape(row.size_in, layer.inputs), out, "+ input" if layer.residual else ""]
-            rows.append([row.name, operator, *shapes, *_cost_cells(row.params, row.macs, max_macs)])
+            out = format_output(layer.kind, row.size_out, layer.channels)
+            shapes = [format_shape(row.size_in, layer.inputs), out, "+ input" if layer.residual else ""]
+            rows.append([row.name, _operator_text(part), *shapes, *_cost_cells(row.params, row.macs, max_macs)])
     return _align_columns(rows, left=(0, 1, 4, 7))
+
+
+def _operator_text(part: network_summary.NetworkPart) -> str:
+    return f"{part.operator} {part.kernel}".strip() + (", SE" if part.squeeze else "")
 
 
 def _operation_lines(counted: Count) -> list[str]:
     max_macs = max(operation.macs(*size) for row in counted.layers for operation, size in row.operations)
     rows = [["", "out", "params", "MACs", ""]]
-    for run in network_summary.layer_runs(counted):
+    for run in layer_runs(counted):
         row = run.first
         each = f", × {len(run.rows)}, each" if len(run.rows) > 1 else ""
         residual = ", + input" if row.layer.residual else ""
         heading = f"{run.name}: {run.operator}{each}{residual}"
-        rows.append([heading, formatting.format_shape(row.size_in, row.layer.inputs) + " in", "", "", ""])
+        rows.append([heading, format_shape(row.size_in, row.layer.inputs) + " in", "", "", ""])
         for operation, size in row.operations:
             costs = _cost_cells(operation.params, operation.macs(*size), max_macs)
-            rows.append(
-                [
-                    f"  {formatting.describe_operation(operation)}",
-                    formatting.format_shape(size, operation.channels),
-                    *costs,
-                ]
-            )
+            rows.append([f"  {describe_operation(operation)}", format_shape(size, operation.channels), *costs])
     return _align_columns(rows, left=(0, 4))
 
 
 def _cost_cells(params: int, macs: int, max_macs: int) -> list[str]:
-    return [formatting.format_si(params), formatting.format_si(macs), text_bar(macs / max_macs, _COST_BAR_LENGTH)]
+    return [format_si(params), format_si(macs), text_bar(macs / max_macs, _COST_BAR_LENGTH)]
 
 
 def _describe_repeat(repeat: network_summary.BlockRepeat) -> str:
@@ -205,11 +173,8 @@ def text_bar(share: float, letters: int) -> str:
 
 def _align_columns(rows: Sequence[Sequence[str]], left: Sequence[int] | None = None) -> list[str]:
     """Return rows as lines, columns two spaces apart; those in ``left`` (None: all) are left-aligned, others right."""
-    columns = max(map(len, rows))
-    widths = [max((len(row[c]) for row in rows if c < len(row)), default=0) for c in range(columns)]
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    aligns = [str.ljust if left is None or index in left else str.rjust for index in range(len(widths))]
     return [
-        "  ".join(
-            cell.ljust(widths[c]) if left is None or c in left else cell.rjust(widths[c]) for c, cell in enumerate(row)
-        ).rstrip()
-        for row in rows
+        "  ".join(align(cell, w) for align, cell, w in zip(aligns, row, widths, strict=False)).rstrip() for row in rows
     ]

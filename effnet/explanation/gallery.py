@@ -14,7 +14,8 @@ import numpy as np
 from jinja2 import DictLoader
 from PIL import Image, ImageDraw
 
-from effnet.draw import font, html_page
+from effnet.draw import html_page
+from effnet.draw.text import clean_text, load_font_for, truncate_measured
 from effnet.explanation import explainer, heatmap
 from effnet.tasks import task_of
 
@@ -157,12 +158,12 @@ def _safe_file_name(name: str) -> str:
 def add_caption(image: Image.Image, left: str, right: str = "") -> Image.Image:
     """Return the image with a line of text below it; ``left`` is shortened if there is no room for both."""
     size = max(11, min(22, image.width // 26))
-    face, margin, height = font.load_font_for(size, left, right), size // 2, size * 2
+    face, margin, height = load_font_for(size, left, right), size // 2, size * 2
     captioned = Image.new("RGB", (image.width, image.height + height), CAPTION_BACKGROUND)
     captioned.paste(image, (0, 0))
     draw, middle = ImageDraw.Draw(captioned), image.height + height / 2
     room = image.width - 2 * margin - (face.getlength(right) + size if right else 0)
-    left = font.truncate_measured(font.clean_text(left), room, face.getlength)
+    left = truncate_measured(clean_text(left), room, face.getlength)
     draw.text((margin, middle), left, CAPTION_COLOR, face, anchor="lm")
     draw.text((image.width - margin, middle), right, CAPTION_SOFT_COLOR, face, anchor="rm")
     return captioned

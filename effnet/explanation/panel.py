@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from effnet.data.image_io import ImageSource
-from effnet.draw import font
+from effnet.draw.text import clean_text, load_font_for, truncate_measured
 from effnet.explanation.explainer import Explanation, explain, scale_photo
 from effnet.net import EfficientNet
 
@@ -114,14 +114,14 @@ def _fit_to_cell(image: Image.Image, side: int) -> Image.Image:
 def _assemble(headings: list[str], rows: list[list[PanelCell]], side: int) -> Image.Image:
     """Return the cells in a grid under their headings."""
     texts = [text for row in rows for _, *below in row for text in below]
-    large, small = font.load_font_for(15, *headings), font.load_font_for(12, *texts)
+    large, small = load_font_for(15, *headings), load_font_for(12, *texts)
     heights = [row[0][0].height + LINE for row in rows]
     width = 2 * EDGE + len(headings) * (side + GAP) - GAP
     panel = Image.new("RGB", (width, 2 * EDGE + LINE + sum(heights) + GAP * (len(rows) - 1)), "white")
     draw = ImageDraw.Draw(panel)
     for column, heading in enumerate(headings):
         center = EDGE + column * (side + GAP) + side / 2
-        text = font.truncate_measured(font.clean_text(heading), side, large.getlength)
+        text = truncate_measured(clean_text(heading), side, large.getlength)
         draw.text((center, EDGE + LINE / 2), text, TEXT_COLOR, large, anchor="ms")
     y = EDGE + LINE
     for row, height in zip(rows, heights, strict=True):
@@ -129,7 +129,7 @@ def _assemble(headings: list[str], rows: list[list[PanelCell]], side: int) -> Im
             x, middle = EDGE + column * (side + GAP), y + image.height + LINE / 2 - 3
             panel.paste(image, (x, y))
             room = side - (small.getlength(right) + 10 if right else 0)
-            text = font.truncate_measured(font.clean_text(left), room, small.getlength)
+            text = truncate_measured(clean_text(left), room, small.getlength)
             draw.text((x, middle), text, TEXT_COLOR, small, anchor="lm")
             draw.text((x + side, middle), right, SOFT_TEXT_COLOR, small, anchor="rm")
         y += height + GAP

@@ -15,17 +15,23 @@ def svg_texts(plot: RenderedPlot) -> list[str]:
     return [element.text or "" for element in ElementTree.fromstring(plot.svg).iter() if element.tag.endswith("text")]
 
 
+def contains(outer: Box, inner: Box, slack: float = 0.0) -> bool:
+    """Whether ``inner`` is inside, or outside by at most ``slack``."""
+    horizontally = outer.x - slack <= inner.x and inner.right <= outer.right + slack
+    return horizontally and outer.y - slack <= inner.y and inner.bottom <= outer.bottom + slack
+
+
 def faults(scene: Scene) -> list[str]:
     """Describe texts that leave the canvas or their box, overlap each other, or are crossed by an edge or a line."""
     canvas, texts = Box(0, 0, scene.width, scene.height), scene.texts()
     boxes = [text.box for text in texts]
     found = [
-        f"{text.text!r} leaves the canvas" for text, box in zip(texts, boxes, strict=True) if not canvas.contains(box)
+        f"{text.text!r} leaves the canvas" for text, box in zip(texts, boxes, strict=True) if not contains(canvas, box)
     ]
     found += [
         f"{text.text!r} leaves its box"
         for text, box in zip(texts, boxes, strict=True)
-        if text.bounds and not text.bounds.contains(box, 0.01)
+        if text.bounds and not contains(text.bounds, box, 0.01)
     ]
     corners = np.array([(box.x, box.y, box.right, box.bottom) for box in boxes])
     for first, second in np.argwhere(np.triu(_overlap(corners, corners), 1)):
@@ -33,7 +39,7 @@ def faults(scene: Scene) -> list[str]:
     edges = [item.box for item in scene.primitives() if isinstance(item, Rect)]
     rects = np.array([(box.x, box.y, box.right, box.bottom) for box in edges])
     for first, second in np.argwhere(_overlap(corners, rects)):
-        if not edges[second].contains(boxes[first], 0.5):
+        if not contains(edges[second], boxes[first], 0.5):
             found.append(f"an edge of {edges[second]} runs through {texts[first].text!r}")
     # only horizontal and vertical lines: boxes without area, slightly enlarged
     segments = [

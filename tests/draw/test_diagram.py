@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from effnet.draw.diagram import Box, Diagram, Group, Line, Rect, Scene, Shape, Text, centered_text, shrink_to_width
-from effnet.draw.font import clean_text, fit_font_size, text_width, truncate, wrap_text
+from effnet.draw.text import clean_text, fit_font_size, text_width, truncate, wrap_text
+from tests.draw.legible import contains
 
 BLUE = "#3b7dd8"
 
@@ -60,7 +61,7 @@ def test_text_boxes() -> None:
         assert (box.x, box.width) == (pytest.approx(left), pytest.approx(wide))
         assert box.y < 20 < box.bottom
     place = Box(10, 10, 80, 20)
-    assert place.contains(centered_text(place, "in the middle of it, and far too long for it").box)
+    assert contains(place, centered_text(place, "in the middle of it, and far too long for it").box)
 
 
 def test_svg_is_one_safe_element() -> None:
@@ -106,8 +107,7 @@ def test_png_of_lines() -> None:
 
 
 def test_a_huge_scene_stays_within_the_pixel_limit() -> None:
-    from effnet.draw.diagram import render_png
-
-    found = Image.open(BytesIO(render_png(Scene(1000, 8000, "tall", (Rect(Box(0, 0, 10, 10), BLUE),)))))
+    scene = Scene(1000, 8000, "tall", (Rect(Box(0, 0, 10, 10), BLUE),))
+    found = Image.open(BytesIO(Diagram(scene).png))
     assert found.width * found.height <= 12.1e6
     assert found.height / found.width == pytest.approx(8, rel=0.01)

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.ft2font import FT2Font
 from PIL import ImageFont
 
-from effnet.draw import font as module
-from effnet.draw.font import load_font, load_font_for, text_width, truncate, truncate_measured
+from effnet.draw import text as module
+from effnet.draw.text import load_font, load_font_for, text_width, truncate, truncate_measured
 
 FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")
 

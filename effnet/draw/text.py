@@ -1,4 +1,4 @@
-"""The font of diagrams and captions, and the width of texts in it: DejaVu Sans, which comes with matplotlib.
+"""Short texts of numbers, layers and operations, and the font of diagrams: DejaVu Sans, which comes with matplotlib.
 
 It is the same everywhere, and one of the widest sans-serif fonts: what fits in it fits in a page's own font too.
 """
@@ -15,8 +15,88 @@ from unicodedata import category, east_asian_width
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
+    from effnet.arch import Arch, Layer, Operation
+
+ACTIVATION_NAMES = {"silu": "SiLU", "relu": "ReLU", "relu6": "ReLU6"}
 ASCENT, DESCENT = 0.76, 0.24  # of letters, digits and brackets, relative to the font size
 _REFERENCE_SIZE = 500
+
+
+# --- Numbers, layers and operations -----------------------------------------------------------------------------------
+
+
+def format_si(value: float, unit: str = "") -> str:
+    """Return ``value`` with three digits and a prefix: ``464``, ``5.29 M``, ``1.03 G``, with a unit ``19.3 MB``."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * factor:
+            return f"{f'{value / factor:#.3g}'.rstrip('.')} {prefix}{unit}"
+    return f"{value:.3g} {unit}".rstrip()
+
+
+def format_percent(fraction: float) -> str:
+    """Return a fraction with about two significant digits: ``33 %``, ``4.1 %``, ``<0.1 %``."""
+    if 0 < fraction < 0.0005:
+        return "<0.1 %"
+    return f"{100 * fraction:.0f} %" if fraction >= 0.0995 else f"{100 * fraction:.1f} %"
+
+
+def format_size(size: tuple[int, int]) -> str:
+    """Return (height, width) as ``224×224``."""
+    return f"{size[0]}×{size[1]}"
+
+
+def format_shape(size: tuple[int, int], channels: int) -> str:
+    """Return a map's shape as the papers write it: ``112×112×32``."""
+    return f"{format_size(size)}×{channels}"
+
+
+def format_output(kind: str, size: tuple[int, int], channels: int) -> str:
+    """Return the output shape of a layer of that kind: `format_shape`, or the classifier's number of outputs."""
+    return str(channels) if kind == "classifier" else format_shape(size, channels)
+
+
+def format_costs(params: int, macs: int, separator: str = ", ") -> str:
+    """Return ``5.29 M params, 386 M MACs``."""
+    return f"{format_si(params)} params{separator}{format_si(macs)} MACs"
+
+
+def arch_title(arch: Arch) -> str:
+    """Return the arch's name, which anyone may choose, on one printable line."""
+    return clean_text(arch.name)
+
+
+def operator_name(layer: Layer, expand: int) -> str:
+    """Return a layer's operator as the papers write it: ``MBConv6``, ``Fused-MBConv4``, ``Conv``, ``Linear``."""
+    operators = {"mbconv": f"MBConv{expand}", "fused": f"Fused-MBConv{expand}", "classifier": "Linear"}
+    return operators.get(layer.kind, "Conv")
+
+
+def format_kernel(layer: Layer) -> str:
+    """Return the kernel as ``5×5``; empty for the classifier."""
+    return "" if layer.kind == "classifier" else f"{layer.kernel}×{layer.kernel}"
+
+
+def operation_kind(operation: Operation) -> str:
+    """Return the last part of the operation's name: expand, depthwise, fused, reduce, project, stem, …
+
+    The squeeze-excite's own expansion is "excite", to distinguish it from the block's.
+    """
+    *path, last = operation.name.split(".")
+    return "excite" if last == "expand" and path and path[-1] == "squeeze_excite" else last
+
+
+def describe_operation(operation: Operation) -> str:
+    """Return a short text such as ``expand 1×1``, ``depthwise 5×5, stride 2`` or ``squeeze: pool, linear``."""
+    kind = operation_kind(operation)
+    linear = {"reduce": "squeeze: pool, linear", "excite": "excite: linear, scale", "classifier": "pool, linear"}
+    if kind in linear:
+        return linear[kind]
+    name = {"stem": "conv", "head": "conv", "fused": "fused conv"}.get(kind, kind)
+    stride = f", stride {operation.stride}" if operation.stride > 1 else ""
+    return f"{name} {operation.kernel}×{operation.kernel}{stride}"
+
+
+# --- Font -------------------------------------------------------------------------------------------------------------
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
@@ -61,11 +141,7 @@ def clean_text(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def load_font(pixels: int, bold: bool = False) -> FreeTypeFont:
-    """Load the font at a size in pixels, without kerning, as `text_width` measures.
-
-    Raises:
-        ImportError: matplotlib, which contains the font, is not installed.
-    """
+    """Load the font, without kerning as `text_width` measures it. Raises ``ImportError`` without matplotlib."""
     from PIL import ImageFont
 
     return ImageFont.truetype(str(_default_font_path(bold)), pixels, layout_engine=ImageFont.Layout.BASIC)
@@ -75,14 +151,13 @@ def load_font_for(pixels: int, *texts: str) -> FreeTypeFont:
     """Load a font with kerning that has the letters of ``texts``: the default, or the first installed one that has.
 
     DejaVu Sans has Latin, Greek, Cyrillic, Arabic and more, but no Chinese. If no font has all letters, the default
-    shows boxes for the missing ones. Raises ``ImportError`` as `load_font`.
+    shows boxes for the missing ones.
     """
     from PIL import ImageFont
 
-    path = _default_font_path()
     letters = {ord(letter) for letter in "".join(texts) if letter.isprintable()}
-    if not _font_has(path, letters):
-        path = _find_font_with(letters) or path
+    default = _default_font_path()
+    path = default if _font_has(default, letters) else _find_font_with(letters) or default
     return ImageFont.truetype(path, pixels)
 
 
