@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table as PrintedTable
 
     from effnet.data import ImageDataset
-    from effnet.draw.figure import RenderedPlot
+    from effnet.draw.plotting import RenderedPlot
     from effnet.lab.compare.table import Table
     from effnet.lab.search import grid_search, proxy_task
     from effnet.lab.search.scaling_study import ScalingStudy

@@ -4,23 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from effnet.draw.figure import (
-    BLUE,
-    GREY,
-    INK,
-    ORANGE,
-    RenderedPlot,
-    add_label,
-    new_figure,
-    place_labels,
-    render_figure,
-    set_accuracy_axis,
-    set_cost_axis,
-    set_plain_ticks,
-    style_axes,
-)
+from effnet.draw import plotting
+from effnet.draw.plotting import BLUE, GREY, INK, ORANGE, RenderedPlot, new_figure, render_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,47 +25,31 @@ GROUP_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
 
 @dataclass(frozen=True)
 class AccuracyPoint:
-    """A network: its cost, its accuracy as a fraction, and whether it belongs to the family.
-
-    ``counted``: whether the cost was computed; if it is only quoted, the point is hollow.
-    """
+    """A network: its cost, its accuracy as a fraction, and whether it belongs to the family."""
 
     name: str
     cost: float
     accuracy: float
     ours: bool
-    counted: bool = True
+    counted: bool = True  # False: the cost is only quoted, and the point hollow
 
 
 def plot_accuracy(panels: Sequence[tuple[str, float, Sequence[AccuracyPoint]]], title: str) -> RenderedPlot:
     """Plot accuracy against (logarithmic) cost: a line for the family, points for other networks, each labeled.
 
-    Args:
-        panels: (label of the x axis, its unit, networks) for each panel, from left to right.
-        title: Description for screen readers.
+    ``panels``, from left to right: label of the x axis, its unit, networks.
     """
     with new_figure(820, 430) as figure:
         all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         panel_labels: list[list[Annotation]] = []
         for axes, (label, unit, networks) in zip(all_axes, panels, strict=True):
-            style_axes(axes, grid="both", alpha=0.1)
-            set_cost_axis(axes, label)
-            set_accuracy_axis(axes, "ImageNet top-1, quoted" if axes is all_axes[0] else "")
+            plotting.set_cost_accuracy_axes(axes, label, "ImageNet top-1, quoted" if axes is all_axes[0] else "")
             panel_labels.append(_plot_networks(axes, unit, networks))
         has_quoted = any(not point.counted for _, _, networks in panels for point in networks)
-        figure.legend(
-            handles=_legend_handles(has_quoted),
-            loc="outside upper left",
-            ncols=3,
-            frameon=False,
-            handlelength=1.6,
-            borderpad=0,
-        )
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # labels are placed in the final layout
+        plotting.add_legend(figure, 3, 1.6, handles=_legend_handles(has_quoted))
         for axes, (_, unit, networks), labels in zip(all_axes, panels, panel_labels, strict=True):
             points = [(point.cost / unit, point.accuracy) for point in networks]
-            place_labels(axes, labels, points, _family_line(networks, unit))
+            plotting.place_labels(axes, labels, points, _family_line(networks, unit))
         numbers = ("accuracy", title, [(label, list(networks)) for label, _, networks in panels])
         return render_figure(figure, title, numbers)
 
@@ -92,7 +63,7 @@ def _plot_networks(axes: Axes, unit: float, networks: Sequence[AccuracyPoint]) -
         face = color if network.counted else "none"
         x, y = network.cost / unit, network.accuracy
         axes.scatter([x], [y], s=26, linewidth=1.3, zorder=3, facecolor=face, edgecolor=color)
-        labels.append(add_label(axes, network.name, (x, y), color if network.ours else INK, bold=network.ours))
+        labels.append(plotting.add_label(axes, network.name, (x, y), color if network.ours else INK, bold=network.ours))
     axes.margins(x=0.1, y=0.08)
     return labels
 
@@ -104,11 +75,10 @@ def _family_line(networks: Sequence[AccuracyPoint], unit: float) -> list[tuple[f
 def _legend_handles(has_quoted: bool) -> list[Line2D]:
     from matplotlib.lines import Line2D
 
-    family = Line2D((), (), color=BLUE, linewidth=2, marker="o", markersize=5, label="EfficientNet")
-    others = Line2D((), (), color=ORANGE, linewidth=0, marker="o", markersize=5, label="other networks")
-    quoted = Line2D(
-        (), (), color=ORANGE, linewidth=0, marker="o", markersize=5, fillstyle="none", label="cost quoted only"
-    )
+    points: dict[str, Any] = {"color": ORANGE, "linewidth": 0, "marker": "o", "markersize": 5}
+    family = Line2D((), (), **points | {"color": BLUE, "linewidth": 2}, label="EfficientNet")
+    others = Line2D((), (), **points, label="other networks")
+    quoted = Line2D((), (), **points, fillstyle="none", label="cost quoted only")
     return [family, others, *([quoted] if has_quoted else [])]
 
 
@@ -141,8 +111,7 @@ def plot_latency(panels: Sequence[tuple[str, Sequence[LatencyBar]]], title: str)
             for y, bar in zip(positions, bars, strict=True):
                 slow = min(bar.p99, 1.25 * longest)  # an interrupted call would compress all others
                 axes.plot((bar.p10, slow), (y, y), color=INK, alpha=0.45, linewidth=1, solid_capstyle="butt")
-                end = (max(slow, bar.median), y)
-                axes.annotate(f"{bar.median:.3g} ms", end, xytext=(5, 0), textcoords="offset points", va="center")
+                plotting.annotate(axes, f"{bar.median:.3g} ms", (max(slow, bar.median), y), (5, 0), va="center")
             axes.set_yticks(list(positions), [bar.name for bar in bars])
             axes.set_ylim(len(bars) - 0.55, -0.45)
             axes.set_xlim(0, 1.5 * longest)
@@ -165,7 +134,7 @@ def plot_time_shares(rows: Sequence[tuple[str, float, float]], title: str) -> Re
         axes.set_yticks(range(len(rows)), [row[0] for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=1.0, borderpad=0)
+        plotting.add_legend(figure, 2, 1.0)
         return render_figure(figure, title, ("shares", title, rows))
 
 
@@ -184,11 +153,7 @@ def plot_roofline(
 ) -> RenderedPlot:
     """Plot each step under the machine's limits. Both axes are logarithmic; a point's area is its share of the time.
 
-    Args:
-        points: The steps that have MACs.
-        peak: Peak throughput in GMAC/s.
-        bandwidths: (name, GB/s) of the bandwidths, the largest first.
-        title: Description for screen readers.
+    ``peak`` is in GMAC/s; ``bandwidths`` are (name, GB/s), the largest first.
     """
     with new_figure(PLOT_WIDTH, 380) as figure:
         axes = figure.subplots()
@@ -199,51 +164,22 @@ def plot_roofline(
         low = min((point.speed for point in points), default=1.0) / 2
         for index, (name, width) in enumerate(bandwidths):
             ridge, begin = peak / width, max(left, low / width)
-            axes.plot(
-                (begin, ridge, ridge if index else right),
-                (begin * width, peak, peak),
-                color=INK,
-                alpha=0.55,
-                linewidth=1.3,
-                linestyle=(0, (4, 3)) if index else "-",
-                label=f"{width:.0f} GB/s {name}",
-            )
-        axes.annotate(
-            f"{peak:.0f} GMAC/s",
-            (right, peak),
-            xytext=(0, 4),
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            fontsize=9,
-            alpha=0.8,
-        )
+            x, y = (begin, ridge, ridge if index else right), (begin * width, peak, peak)
+            style, label = (0, (4, 3)) if index else "-", f"{width:.0f} GB/s {name}"
+            axes.plot(x, y, color=INK, alpha=0.55, linewidth=1.3, linestyle=style, label=label)
+        name = f"{peak:.0f} GMAC/s"
+        plotting.annotate(axes, name, (right, peak), (0, 4), ha="right", va="bottom", fontsize=9, alpha=0.8)
         for color, group in zip(GROUP_COLORS, dict.fromkeys(point.group for point in points), strict=False):
             members = [point for point in points if point.group == group]
-            axes.scatter(
-                [point.intensity for point in members],
-                [point.speed for point in members],
-                [12 + 1600 * point.time for point in members],
-                color=color,
-                alpha=0.7,
-                linewidth=0,
-            )
+            dots = [(point.intensity, point.speed, 12 + 1600 * point.time) for point in members]
+            axes.scatter(*zip(*dots, strict=True), color=color, alpha=0.7, linewidth=0)
             axes.plot([], [], "o", color=color, label=group)  # for the legend, where all dots have one size
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlim(left, right)
         axes.set_ylim(low, 1.6 * max([1.4 * peak, *(point.speed for point in points)]))
-        set_plain_ticks(axes, "x", "y")
+        plotting.set_plain_ticks(axes, "x", "y")
         axes.set_xlabel("MACs per byte")
         axes.set_ylabel("GMAC/s")
-        figure.legend(
-            *axes.get_legend_handles_labels(),
-            loc="outside upper left",
-            ncols=4,
-            frameon=False,
-            handlelength=1.4,
-            columnspacing=1.2,
-            borderpad=0,
-            fontsize=10,
-        )
+        plotting.add_legend(figure, 4, columnspacing=1.2, fontsize=10)
         return render_figure(figure, title, ("roofline", title, points, peak, bandwidths))

@@ -6,27 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import inf, isfinite, nan, sqrt
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from effnet.draw.figure import (
+from effnet.draw import plotting
+from effnet.draw.plotting import (
     BLUE,
-    FONT_SIZE,
     GREEN,
     GREY,
     INK,
-    LABEL_FONT_SIZE,
     ORANGE,
-    PURPLE,
     RenderedPlot,
     add_label,
     new_figure,
-    percent_formatter,
-    place_labels,
     render_figure,
-    set_accuracy_axis,
-    set_cost_axis,
     style_axes,
 )
 
@@ -48,7 +42,7 @@ DRAW_ORDER = (  # the last on top
     *(CANDIDATE_STYLES["candidate"], CANDIDATE_STYLES["random"], FRONT_STYLE),
     *(CANDIDATE_STYLES["base"], CANDIDATE_STYLES["answer"]),
 )
-CURVE_STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"))  # the first curve is emphasized
+CURVE_STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (plotting.PURPLE, "D"))  # the first curve is emphasized
 MARKER_OFFSET = 0.012  # of the x axis, between the markers of two curves, so that their error bars do not overlap
 
 COEFFICIENT_PRODUCT = 2.0  # α·β²·γ², from which β follows for given α and γ
@@ -94,35 +88,21 @@ def pareto_front(candidates: Sequence[tuple[float, float]]) -> list[int]:
 def plot_pareto_front(
     candidates: Sequence[PlottedCandidate], label: str, title: str, accuracy: str = "top-1"
 ) -> RenderedPlot:
-    """Plot every candidate as a point, and the Pareto front as a step line. Costs are logarithmic.
+    """Plot every candidate as a point, and the Pareto front as a step line; ``label`` and ``accuracy`` name the axes.
 
-    Args:
-        candidates: The candidates, with ``on_front`` set for those on the front (see `pareto_front`). Base and answer
-            are always labeled.
-        label: Label of the cost axis.
-        title: Description for screen readers.
-        accuracy: Label of the accuracy axis.
+    ``on_front`` must be set for those on the front (see `pareto_front`). Base and answer are always labeled.
     """
     with new_figure(560, 380) as figure:
         axes = figure.subplots()
-        style_axes(axes, grid="both", alpha=0.1)
-        set_cost_axis(axes, label)
-        set_accuracy_axis(axes, accuracy)
+        plotting.set_cost_accuracy_axes(axes, label, accuracy)
         labels: list[Annotation] = []
         styles = [style for style in DRAW_ORDER if any(candidate.style == style for candidate in candidates)]
         for level, style in enumerate(styles):
             color, area, marker, words = style
             members = [candidate for candidate in candidates if candidate.style == style]
-            axes.scatter(
-                [candidate.cost for candidate in members],
-                [candidate.accuracy for candidate in members],
-                area,
-                color=color,
-                marker=marker,
-                linewidth=1.2 if marker == "x" else 0,
-                label=words,
-                zorder=3 + level,
-            )
+            x, y = [candidate.cost for candidate in members], [candidate.accuracy for candidate in members]
+            edge = 1.2 if marker == "x" else 0
+            axes.scatter(x, y, area, color=color, marker=marker, linewidth=edge, label=words, zorder=3 + level)
             for candidate in members:
                 if name := candidate.name or (words if candidate.kind in ("base", "answer") else ""):
                     point = (candidate.cost, candidate.accuracy)
@@ -130,12 +110,8 @@ def plot_pareto_front(
         line = _front_steps(sorted((one.cost, one.accuracy) for one in candidates if one.on_front))
         axes.plot([cost for cost, _ in line], [value for _, value in line], color=FRONT_STYLE[0], linewidth=1.6)
         axes.margins(x=0.08, y=0.08)
-        figure.legend(
-            loc="outside upper left", ncols=len(styles), frameon=False, handlelength=1, borderpad=0, columnspacing=1.4
-        )
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # labels are placed in the final layout
-        place_labels(axes, list(reversed(labels)), [(one.cost, one.accuracy) for one in candidates], line)
+        plotting.add_legend(figure, len(styles), 1, columnspacing=1.4)
+        plotting.place_labels(axes, list(reversed(labels)), [(one.cost, one.accuracy) for one in candidates], line)
         return render_figure(figure, title, ("front", title, label, accuracy, list(candidates)))
 
 
@@ -167,47 +143,29 @@ class ScalingCurve:
 def plot_scaling(curves: Sequence[ScalingCurve], cost: str, accuracy: str, title: str) -> RenderedPlot:
     """Plot at most four curves of accuracy against cost, with error bars of one standard deviation.
 
-    Args:
-        curves: The curves; markers of different curves are slightly offset.
-        cost: Label of the cost axis.
-        accuracy: Label of the accuracy axis.
-        title: Description for screen readers.
+    Markers of different curves are slightly offset; ``cost`` and ``accuracy`` name the axes.
     """
     common = {point for curve in curves for point in curve.points if all(point in other.points for other in curves)}
     with new_figure(560, 380) as figure:
         axes = figure.subplots()
-        style_axes(axes, grid="both", alpha=0.1)
-        set_cost_axis(axes, cost)
-        set_accuracy_axis(axes, accuracy)
+        plotting.set_cost_accuracy_axes(axes, cost, accuracy)
         costs = [point.cost for curve in curves for point in curve.points]
         offset = (max(costs) / min(costs)) ** MARKER_OFFSET
         for index, (curve, (color, marker)) in enumerate(zip(curves, CURVE_STYLES, strict=False)):
             factor = offset ** (index - (len(curves) - 1) / 2)
             x = [point.cost * (1 if point in common else factor) for point in curve.points]
-            means = [point.mean for point in curve.points]
+            means, spreads = [point.mean for point in curve.points], [point.spread for point in curve.points]
             axes.plot(x, means, color=color, linewidth=1.4 if index else 2.4, zorder=3 - index / 10)
             own = [i for i, point in enumerate(curve.points) if point not in common]
-            axes.errorbar(
-                [x[i] for i in own],
-                [means[i] for i in own],
-                [curve.points[i].spread for i in own],
-                color=color,
-                marker=marker,
-                markersize=5 if index else 6,
-                linestyle="",
-                elinewidth=1.2,
-                capsize=2.5,
-                label=curve.name,
-                zorder=4 - index / 10,
-            )
+            costs, accuracies, errors = ([values[i] for i in own] for values in (x, means, spreads))
+            look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 5 if index else 6, "linestyle": ""}
+            look |= {"elinewidth": 1.2, "capsize": 2.5, "label": curve.name}
+            axes.errorbar(costs, accuracies, errors, **look, zorder=4 - index / 10)
         for point in sorted(common, key=lambda point: point.cost):
-            axes.errorbar(
-                [point.cost], [point.mean], [point.spread], color=INK, marker="o", markersize=5, capsize=2.5, zorder=5
-            )
+            x, y, error = [point.cost], [point.mean], [point.spread]
+            axes.errorbar(x, y, error, color=INK, marker="o", markersize=5, capsize=2.5, zorder=5)
         axes.margins(x=0.08, y=0.08)
-        figure.legend(
-            loc="outside upper left", ncols=len(curves), frameon=False, handlelength=1.6, borderpad=0, columnspacing=1.4
-        )
+        plotting.add_legend(figure, len(curves), 1.6, columnspacing=1.4)
         return render_figure(figure, title, ("scaling", title, cost, accuracy, list(curves)))
 
 
@@ -217,11 +175,7 @@ def plot_scaling(curves: Sequence[ScalingCurve], cost: str, accuracy: str, title
 def plot_search_history(values: Sequence[float], label: str, title: str, percent: bool = True) -> RenderedPlot:
     """Plot the value of each candidate in the order of evaluation, and the best so far as a step line.
 
-    Args:
-        values: The values; one that is not finite leaves a gap.
-        label: Label of the y axis.
-        title: Description for screen readers.
-        percent: Whether the values are fractions.
+    A value that is not finite leaves a gap; ``percent``: they are fractions.
     """
     order = range(1, len(values) + 1)
     running_max = accumulate((value if isfinite(value) else -inf for value in values), max)
@@ -237,10 +191,9 @@ def plot_search_history(values: Sequence[float], label: str, title: str, percent
         axes.set_xlabel("candidates evaluated")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.set_xlim((1, len(values)) if len(values) > 1 else (0.5, 1.5))
-        set_accuracy_axis(axes, label)
-        if not percent:
-            axes.yaxis.set_major_formatter(ScalarFormatter())
-        figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=1.4, borderpad=0)
+        axes.set_ylabel(label)
+        axes.yaxis.set_major_formatter(plotting.percent_formatter() if percent else ScalarFormatter())
+        plotting.add_legend(figure, 2)
         return render_figure(figure, title, ("history", title, label, list(values), percent))
 
 
@@ -265,19 +218,14 @@ def plot_coefficient_surface(
 ) -> RenderedPlot:
     """Plot the accuracy over α and γ: as colored squares, or as the fitted surface ``height`` behind small dots.
 
-    Thin lines are those of equal β, from α·β²·γ² = 2. Of points with equal α and γ the most accurate one is shown.
-
-    Args:
-        points: The grid; named points are marked with a star.
-        title: Description for screen readers.
-        height: The fitted accuracy as a function of (α, β, γ).
-        accuracy: Label of the color scale.
+    Thin lines are those of equal β, from α·β²·γ² = 2. Of points with equal α and γ the most accurate one is shown;
+    named points are marked with a star. ``height`` is a function of (α, β, γ).
     """
     shown = {(one.alpha, one.gamma): one for one in sorted(points, key=lambda one: (bool(one.name), one.accuracy))}
     with new_figure(600, 420) as figure:
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
-        from matplotlib.patches import Polygon
+        from matplotlib.patches import Polygon, Rectangle
 
         axes = figure.subplots()
         for spine in axes.spines.values():
@@ -290,7 +238,10 @@ def plot_coefficient_surface(
         low, high = min(values), max(values)
         normalize = Normalize(low, high if high > low else low + 1e-3)
         if height is None:
-            _draw_squares(axes, list(shown.values()), lambda value: blues(normalize(value)))
+            half = 0.92 * HALF_GRID_STEP
+            for one in shown.values():
+                corner, color = (one.alpha - half, one.gamma - half), blues(normalize(one.accuracy))
+                axes.add_patch(Rectangle(corner, 2 * half, 2 * half, facecolor=color, linewidth=0))
         else:
             levels = np.linspace(normalize.vmin or 0.0, normalize.vmax or 1.0, CONTOUR_LEVELS + 1)
             contours = axes.contourf(alphas, gammas, heights, levels, cmap=blues, norm=normalize, antialiased=False)
@@ -300,21 +251,22 @@ def plot_coefficient_surface(
             plain = [one for one in shown.values() if not one.name]
             x, y = [one.alpha for one in plain], [one.gamma for one in plain]
             axes.scatter(x, y, 7, color=INK, alpha=0.5, linewidth=0, zorder=3)
-        _set_limits(axes, points)
+        margin = 1.5 * HALF_GRID_STEP
+        axes.set_xlim(min(one.alpha for one in points) - margin, max(one.alpha for one in points) + margin)
+        axes.set_ylim(min(one.gamma for one in points) - margin, max(one.gamma for one in points) + margin)
         _draw_beta_lines(axes)
 
         bar = figure.colorbar(ScalarMappable(normalize, blues), ax=axes, pad=0.03, aspect=30, drawedges=False)
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=0, pad=5)
-        bar.ax.yaxis.set_major_formatter(percent_formatter())
+        bar.ax.yaxis.set_major_formatter(plotting.percent_formatter())
         bar.set_label(accuracy if height is None else f"{accuracy}, fitted", color=INK)
         named = [one for one in shown.values() if one.name]
         for one in named:
             axes.scatter([one.alpha], [one.gamma], 62, marker="*", color=ORANGE, linewidth=0, zorder=5)
-        labels = [add_label(axes, one.name, (one.alpha, one.gamma), bold=True, size=FONT_SIZE - 1) for one in named]
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # labels are placed in the final layout
-        place_labels(axes, labels, [(one.alpha, one.gamma) for one in named])
+        size = plotting.FONT_SIZE - 1
+        labels = [add_label(axes, one.name, (one.alpha, one.gamma), bold=True, size=size) for one in named]
+        plotting.place_labels(axes, labels, [(one.alpha, one.gamma) for one in named])
         sampled = [round(float(value), 9) for value in heights.flat] if height else []
         return render_figure(figure, title, ("surface", title, accuracy, list(points), sampled))
 
@@ -337,21 +289,6 @@ def _sample_surface(
     return alphas, gammas, heights
 
 
-def _draw_squares(axes: Axes, points: Sequence[CoefficientPoint], color: Callable[[float], object]) -> None:
-    from matplotlib.patches import Rectangle
-
-    half = 0.92 * HALF_GRID_STEP
-    for one in points:
-        corner = (one.alpha - half, one.gamma - half)
-        axes.add_patch(Rectangle(corner, 2 * half, 2 * half, facecolor=color(one.accuracy), linewidth=0))
-
-
-def _set_limits(axes: Axes, points: Sequence[CoefficientPoint]) -> None:
-    margin = 1.5 * HALF_GRID_STEP
-    axes.set_xlim(min(one.alpha for one in points) - margin, max(one.alpha for one in points) + margin)
-    axes.set_ylim(min(one.gamma for one in points) - margin, max(one.gamma for one in points) + margin)
-
-
 def _draw_beta_lines(axes: Axes) -> None:
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     for beta in BETAS:
@@ -361,11 +298,5 @@ def _draw_beta_lines(axes: Axes) -> None:
         if not inside.any():
             continue
         axes.plot(alphas[inside], gammas[inside], color=INK, alpha=0.35, linewidth=0.8, linestyle=(0, (3, 3)), zorder=2)
-        axes.annotate(
-            f"β = {beta:g}",
-            (alphas[inside][0], gammas[inside][0]),
-            xytext=(4, 2),
-            textcoords="offset points",
-            fontsize=LABEL_FONT_SIZE,
-            alpha=0.75,
-        )
+        start = (alphas[inside][0], gammas[inside][0])
+        plotting.annotate(axes, f"β = {beta:g}", start, (4, 2), fontsize=plotting.LABEL_FONT_SIZE, alpha=0.75)

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite, nan, sqrt
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any
 from unicodedata import category, east_asian_width
 
-from effnet.draw.figure import (
-    BLUE,
-    FONT_SIZE,
-    GREY,
-    INK,
-    ORANGE,
-    RenderedPlot,
-    new_figure,
-    render_figure,
-    set_plain_ticks,
-    style_axes,
-)
+from effnet.draw import plotting
+from effnet.draw.plotting import BLUE, FONT_SIZE, GREY, INK, ORANGE, RenderedPlot, new_figure, render_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,15 +19,7 @@ CORRECT_COLOR, WRONG_COLOR = BLUE, ORANGE
 _MAX_LABEL_LETTERS = 18  # of a class name at the confusion matrix
 
 
-class LineStyle(TypedDict):
-    """Properties of a matplotlib line."""
-
-    color: str
-    linewidth: float
-    solid_capstyle: Literal["butt"]
-
-
-CONFIDENCE_STYLE: LineStyle = {"color": WRONG_COLOR, "linewidth": 2.5, "solid_capstyle": "butt"}
+CONFIDENCE_STYLE: dict[str, Any] = {"color": WRONG_COLOR, "linewidth": 2.5, "solid_capstyle": "butt"}
 
 
 def plot_curves(
@@ -45,11 +27,7 @@ def plot_curves(
 ) -> RenderedPlot:
     """Plot one value per epoch, from epoch 1, for each named line; values that are not finite leave a gap.
 
-    Args:
-        lines: The values by name.
-        title: Description for screen readers.
-        percent: Whether the values are fractions.
-        marked: An epoch to mark and its label.
+    ``percent``: the values are fractions. ``marked``: an epoch to mark, and its label.
     """
     with new_figure(380, 240) as figure:
         from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -59,29 +37,16 @@ def plot_curves(
         colors = COLORS if len(lines) > 1 else (CORRECT_COLOR,)
         for index, (name, values) in enumerate(lines.items()):
             shown = [value if isfinite(value) else nan for value in values]
-            axes.plot(
-                range(1, len(shown) + 1),
-                shown,
-                color=colors[index % len(colors)],
-                label=name,
-                linewidth=2,
-                marker="o" if len(shown) <= 25 else "",
-                markersize=4,
-                clip_on=False,
-            )
+            color, marker = colors[index % len(colors)], "o" if len(shown) <= 25 else ""
+            look: dict[str, Any] = {"linewidth": 2, "marker": marker, "markersize": 4, "clip_on": False}
+            axes.plot(range(1, len(shown) + 1), shown, color=color, label=name, **look)
         last = max(map(len, lines.values()))
         if marked:
-            axes.axvline(marked[0], color=INK, alpha=0.35, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
-            is_late = marked[0] > 0.6 * last
-            axes.annotate(
-                marked[1],
-                (marked[0], 0.5),
-                xycoords=("data", "axes fraction"),
-                xytext=(-5 if is_late else 5, 0),
-                textcoords="offset points",
-                ha="right" if is_late else "left",
-                alpha=0.75,
-            )
+            epoch, words = marked
+            axes.axvline(epoch, color=INK, alpha=0.35, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+            shift, align = (-5, "right") if epoch > 0.6 * last else (5, "left")
+            units = ("data", "axes fraction")
+            plotting.annotate(axes, words, (epoch, 0.5), (shift, 0), xycoords=units, ha=align, alpha=0.75)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.set_xlim((1, last) if last > 1 else (0.5, 1.5))
@@ -89,22 +54,15 @@ def plot_curves(
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             axes.set_ylim(top=min(axes.get_ylim()[1], 1.0))
-        figure.legend(
-            loc="outside upper left", ncols=len(lines), frameon=False, handlelength=1.4, borderpad=0.8, borderaxespad=0
-        )
+        plotting.add_legend(figure, len(lines), borderpad=0.8, borderaxespad=0)
         return render_figure(figure, title, ("curves", title, dict(lines), percent, marked))
 
 
 def plot_confusion_matrix(table: Sequence[Sequence[int]], names: Sequence[str], title: str) -> RenderedPlot:
     """Plot a confusion matrix of image counts: blue is correct, orange is wrong.
 
-    The larger a cell's share of its row, the stronger its color. Long names are shortened; the matrix is legible up to
-    about 30 classes.
-
-    Args:
-        table: The counts, ``table[true][predicted]``.
-        names: Names of the classes.
-        title: Description for screen readers.
+    ``table[true][predicted]``: the larger a cell's share of its row, the stronger its color. Long names are shortened;
+    the matrix is legible up to about 30 classes.
     """
     classes = len(names)
     cell = 36.0 if classes <= 12 else 24.0
@@ -129,9 +87,8 @@ def plot_confusion_matrix(table: Sequence[Sequence[int]], names: Sequence[str], 
                 color, strength = (CORRECT_COLOR, 0.6) if row == column else (WRONG_COLOR, 0.75)
                 # Partly transparent, so that a number keeps its contrast on light and dark pages
                 shade, alpha = (color, 0.1 + strength * sqrt(count / total)) if count else (INK, 0.04)
-                axes.add_patch(
-                    Rectangle((column + 0.03, row + 0.03), 0.94, 0.94, color=shade, alpha=alpha, linewidth=0)
-                )
+                corner = (column + 0.03, row + 0.03)
+                axes.add_patch(Rectangle(corner, 0.94, 0.94, color=shade, alpha=alpha, linewidth=0))
                 if count:
                     size = min(FONT_SIZE, 1.5 * (cell - 4) / len(str(count)))
                     axes.text(column + 0.5, row + 0.53, str(count), ha="center", va="center", fontsize=size)
@@ -149,7 +106,6 @@ def plot_confusion_matrix(table: Sequence[Sequence[int]], names: Sequence[str], 
 
 
 def _shorten_name(name: str, keep_end: bool = False) -> str:
-    """Return the beginning of a long name, or its end."""
     name = " ".join(name.split())
     name = "".join("?" if category(letter) in ("Cc", "Cs") else letter for letter in name)  # undecodable file names
     if len(name) <= _MAX_LABEL_LETTERS:
@@ -166,11 +122,7 @@ def _name_width(name: str) -> float:
 def plot_reliability(bins: Sequence[tuple[int, float, float]], title: str) -> RenderedPlot:
     """Plot a reliability diagram (arXiv:1706.04599), with a histogram of the confidences below.
 
-    A blue bar is the accuracy of a bin, the orange line across it the mean confidence.
-
-    Args:
-        bins: (images, mean confidence, accuracy) of equally wide bins.
-        title: Description for screen readers.
+    ``bins``, equally wide: images, mean confidence (the orange line across a bar), accuracy (the blue bar).
     """
     with new_figure(420, 360) as figure:
         from matplotlib.lines import Line2D
@@ -188,15 +140,8 @@ def plot_reliability(bins: Sequence[tuple[int, float, float]], title: str) -> Re
             above.bar(middle, accuracy, 0.86 * width, color=CORRECT_COLOR, alpha=0.55, linewidth=0)
             above.plot((middle - 0.43 * width, middle + 0.43 * width), (confidence,) * 2, **CONFIDENCE_STYLE)
             below.bar(middle, images, 0.86 * width, color=INK, alpha=0.3, linewidth=0)
-            below.annotate(
-                _short_count(images),
-                (middle, images),
-                xytext=(0, 2),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-                alpha=0.85,
-            )
+            name, top = _short_count(images), (middle, images)
+            plotting.annotate(below, name, top, (0, 2), ha="center", fontsize=8, alpha=0.85)
         _draw_diagonal(above, 0, 1)
         above.set_ylim(0, 1)
         above.set_ylabel("accuracy")
@@ -209,7 +154,7 @@ def plot_reliability(bins: Sequence[tuple[int, float, float]], title: str) -> Re
         below.xaxis.set_major_formatter(PercentFormatter(1.0))
         handles = [Patch(color=CORRECT_COLOR, alpha=0.55), Line2D((), (), **CONFIDENCE_STYLE)]
         names = ["accuracy", "mean confidence"]
-        figure.legend(handles, names, loc="outside upper left", ncols=2, frameon=False, handlelength=1.2)
+        plotting.add_legend(figure, 2, 1.2, handles=handles, labels=names, borderpad=0.4)
         return render_figure(figure, title, ("reliability", title, [list(values) for values in bins]))
 
 
@@ -247,14 +192,7 @@ def plot_lr_finder(
 ) -> RenderedPlot:
     """Plot the loss over an increasing learning rate, with a vertical line at the suggested one.
 
-    Losses far above the others are cut off at the top.
-
-    Args:
-        learning_rates: The learning rate of each batch.
-        losses: The loss of each batch, drawn as dots.
-        smoothed: The smoothed loss, drawn as a line.
-        title: Description for screen readers.
-        suggestion: The learning rate to mark.
+    Dots are the losses of single batches; those far above the others are cut off at the top.
     """
     with new_figure(480, 280) as figure:
         axes = figure.subplots()
@@ -262,16 +200,10 @@ def plot_lr_finder(
         axes.scatter(learning_rates, losses, 9, color=GREY, alpha=0.6, linewidth=0)
         axes.plot(learning_rates, smoothed, color=BLUE, linewidth=2)
         axes.axvline(suggestion, color=INK, alpha=0.5, linewidth=1, linestyle=(0, (3, 3)))
-        axes.annotate(
-            f"{suggestion:.2g}",
-            (suggestion, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="top",
-        )
+        units = ("data", "axes fraction")
+        plotting.annotate(axes, f"{suggestion:.2g}", (suggestion, 1), (5, 0), xycoords=units, va="top")
         axes.set_xscale("log")
-        set_plain_ticks(axes, "x")
+        plotting.set_plain_ticks(axes, "x")
         low, start = min(*losses, *smoothed), max(smoothed[0], losses[0])
         axes.set_ylim(low - 0.05 * (start - low), start + 0.6 * (start - low))
         axes.set_xlabel("learning rate")
@@ -283,13 +215,7 @@ def plot_lr_finder(
 def plot_lr_schedule(
     learning_rates: Sequence[tuple[float, float]], settings: Mapping[str, Sequence[float]], title: str
 ) -> RenderedPlot:
-    """Plot the learning rate over a training run, and below it the settings that change.
-
-    Args:
-        learning_rates: Pairs of (epochs passed, learning rate).
-        settings: Name → one value per epoch.
-        title: Shown above the plot.
-    """
+    """Plot pairs of (epochs passed, learning rate), and below them the settings that change, a value for each epoch."""
     count = 1 + len(settings)
     with new_figure(640, 150 + 90 * count) as figure:
         heights = [2.2, *(1 for _ in settings)]

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from effnet.draw.diagram import Box, Line, Rect, Scene
-from effnet.draw.figure import RenderedPlot
+from effnet.draw.plotting import RenderedPlot
 
 
 def svg_texts(plot: RenderedPlot) -> list[str]:

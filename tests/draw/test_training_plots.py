@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 
-from effnet.draw.figure import RenderedPlot
+from effnet.draw.plotting import RenderedPlot
 from effnet.draw.training_plots import (
     CORRECT_COLOR,
     WRONG_COLOR,

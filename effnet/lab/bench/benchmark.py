@@ -11,7 +11,7 @@ from types import MappingProxyType
 from effnet import timing
 from effnet.arch import count, serde
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.draw import benchmark_plots, figure
+from effnet.draw import benchmark_plots, plotting
 from effnet.lab.bench import backends, peak_memory
 from effnet.lab.compare.table import write_csv, write_drawing
 from effnet.net import EfficientNet
@@ -229,7 +229,7 @@ def write_benchmark(result: BenchmarkResult, folder: Path) -> list[Path]:
     ]
 
 
-def _plot_benchmark(result: BenchmarkResult) -> figure.RenderedPlot:
+def _plot_benchmark(result: BenchmarkResult) -> plotting.RenderedPlot:
     panels = []
     cells = groupby(result.rows, lambda row: (row.network, row.batch_size, row.threads))
     for (network, batch_size, threads), group in cells:

@@ -10,7 +10,7 @@ from math import prod
 from types import MappingProxyType
 
 from effnet.arch import ARCHS, Arch, Layer, LayerCount, count
-from effnet.draw import benchmark_plots, figure
+from effnet.draw import benchmark_plots, plotting
 from effnet.lab.compare import baselines
 from effnet.lab.compare import paper_figures as paper
 from effnet.lab.compare.table import (
@@ -416,7 +416,7 @@ FIGURE1_PANELS = (("params", "million params, computed", 1e6), ("macs", "billion
 FIGURE1_COLUMNS = ("top1", "size", "params", "macs")
 
 
-def figure1(table: Table) -> tuple[Table, figure.RenderedPlot]:
+def figure1(table: Table) -> tuple[Table, plotting.RenderedPlot]:
     """Return Figures 1 and 5 from `table2`: the data and the plot.
 
     Accuracies are quoted from v5, costs computed. A network whose cost is only quoted is drawn hollow; without even a

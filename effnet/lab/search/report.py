@@ -8,7 +8,7 @@ from pathlib import Path
 
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.draw import network_diagram, search_plots
-from effnet.draw.figure import RenderedPlot
+from effnet.draw.plotting import RenderedPlot
 from effnet.lab.compare.table import write_csv, write_drawing
 from effnet.lab.search import grid_search, nas, random_baseline
 

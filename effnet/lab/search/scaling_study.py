@@ -15,7 +15,7 @@ from statistics import mean
 from typing import Any
 
 from effnet.arch import Arch, count, serde, spec
-from effnet.draw import figure, search_plots
+from effnet.draw import plotting, search_plots
 from effnet.lab.compare import paper_figures as paper
 from effnet.lab.compare import table
 from effnet.lab.search import grid_search, job_store, proxy_task, statistics
@@ -434,7 +434,7 @@ def _study_row(result: ScalingStudyResult, trained: TrainedNetwork) -> table.Tab
     return table.TableRow(network.title, values)
 
 
-def plot_study(result: ScalingStudyResult) -> figure.RenderedPlot:
+def plot_study(result: ScalingStudyResult) -> plotting.RenderedPlot:
     """Plot accuracy against MACs: a curve for each scaling method, with the spread over seeds as error bars."""
     unit, unit_name = (1e9, "billion") if result.trained[-1].network.macs >= 1e9 else (1e6, "million")
 

@@ -12,7 +12,7 @@ from hashlib import sha256
 from html import escape
 from io import BytesIO, StringIO
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,11 +44,7 @@ DataPoint = tuple[float, float]  # in data coordinates
 
 @contextmanager
 def new_figure(width: float, height: float, layout: str = "constrained") -> Iterator[Figure]:
-    """Yield a matplotlib figure of that size in SVG units, with our style inside the context whatever the user's is.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """Yield a matplotlib figure of that size in SVG units, with our style inside the context whatever the user's is."""
     with _style():
         from matplotlib.figure import Figure
 
@@ -65,17 +61,9 @@ def _style() -> Iterator[None]:
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the page's font has it
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "svg.fonttype": "none",
-                "font.size": FONT_SIZE,
-                "text.parse_math": False,  # a class may be called $x$
-                "text.color": INK,
-                "axes.labelcolor": INK,
-                "xtick.color": INK,
-                "ytick.color": INK,
-            }
-        )
+        matplotlib.rcParams.update({"svg.fonttype": "none", "font.size": FONT_SIZE})
+        matplotlib.rcParams["text.parse_math"] = False  # a class may be called $x$
+        matplotlib.rcParams.update(dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK))
         yield
 
 
@@ -107,12 +95,9 @@ class RenderedPlot:
 
 
 def render_figure(figure: Figure, title: str, numbers: object) -> RenderedPlot:
-    """Render a figure; to be called inside the context of `new_figure`.
+    """Render a figure inside the context of `new_figure`, with ``title`` as its description for screen readers.
 
-    Args:
-        figure: The figure.
-        title: Its description for screen readers.
-        numbers: What it shows: the same numbers give the same SVG, and different ones different ids in it.
+    The same ``numbers``, which are what it shows, give the same SVG, and different ones different ids in it.
     """
     import matplotlib
 
@@ -155,14 +140,23 @@ def style_axes(axes: Axes, grid: str = "", alpha: float = 0.12) -> None:
         axes.set_axisbelow(True)
 
 
-def set_cost_axis(axes: Axes, label: str) -> None:
-    """Make the x axis logarithmic, with round numbers."""
+def set_cost_accuracy_axes(axes: Axes, cost: str, accuracy: str) -> None:
+    """Make x a logarithmic axis of costs with round numbers, and y one of accuracies, with a grid."""
     from matplotlib.ticker import LogLocator
 
+    style_axes(axes, grid="both", alpha=0.1)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     set_plain_ticks(axes, "x")
-    axes.set_xlabel(label)
+    axes.set_xlabel(cost)
+    axes.yaxis.set_major_formatter(percent_formatter())
+    axes.set_ylabel(accuracy)
+
+
+def add_legend(figure: Figure, columns: int, handlelength: float = 1.4, **options: Any) -> None:
+    """Add a legend without a frame above the axes; ``options`` are matplotlib's."""
+    options = {"borderpad": 0, "handlelength": handlelength, **options}
+    figure.legend(loc="outside upper left", ncols=columns, frameon=False, **options)
 
 
 def set_plain_ticks(axes: Axes, *names: str) -> None:
@@ -176,13 +170,6 @@ def set_plain_ticks(axes: Axes, *names: str) -> None:
     axes.tick_params(which="minor", length=0)
 
 
-def set_accuracy_axis(axes: Axes, label: str) -> None:
-    """Show the fractions on the y axis as percent, under ``label`` unless it is empty."""
-    axes.yaxis.set_major_formatter(percent_formatter())
-    if label:
-        axes.set_ylabel(label)
-
-
 def percent_formatter() -> Formatter:
     """Return a formatter of fractions as percent with as few digits as needed: 45%, 43.5%."""
     from matplotlib.ticker import FuncFormatter
@@ -193,20 +180,18 @@ def percent_formatter() -> Formatter:
 # --- Labels of points --------------------------------------------------------------------------------------------
 
 
+def annotate(axes: Axes, text: str, point: DataPoint, offset: tuple[float, float], **options: Any) -> Annotation:
+    """Write a text ``offset`` points from a data point; ``options`` are matplotlib's."""
+    return axes.annotate(text, point, xytext=offset, textcoords="offset points", **options)
+
+
 def add_label(
     axes: Axes, name: str, point: DataPoint, color: str = INK, bold: bool = False, size: float = LABEL_FONT_SIZE
 ) -> Annotation:
     """Add a label for a point; `place_labels` moves it to a free position."""
-    label = axes.annotate(
-        name,
-        point,
-        xytext=(6, 0),
-        textcoords="offset points",
-        fontsize=size,
-        fontweight="bold" if bold else "normal",
-        color=color,
-        arrowprops={"arrowstyle": "-", "color": INK, "alpha": 0.45, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4},
-    )
+    leader = {"arrowstyle": "-", "color": INK, "alpha": 0.45, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4}
+    weight = "bold" if bold else "normal"
+    label = annotate(axes, name, point, (6, 0), fontsize=size, fontweight=weight, color=color, arrowprops=leader)
     label.set_in_layout(False)
     return label
 
@@ -216,17 +201,16 @@ def place_labels(
 ) -> None:
     """Move each label to the first position next to its point where it covers no other label, point or line.
 
-    The first labels are placed first. The layout of the figure must be final. (adjustText moves labels by simulated
-    forces instead, differently with every version.)
-
-    Args:
-        axes: The axes.
-        labels: The labels, by importance.
-        points: All points of the plot.
-        line: The corners of a line through the plot.
+    The first labels, the most important, are placed first. The layout of the figure becomes final. (adjustText moves
+    labels by simulated forces instead, differently with every version.) ``line``: corners of a line through the plot.
     """
+    from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     to_pixels = axes.transData.transform
     occupied = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in map(to_pixels, points)]
     samples = _sample_line([tuple(to_pixels(corner)) for corner in line])
