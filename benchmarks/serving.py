@@ -69,7 +69,7 @@ class Client:
         response = json.loads(body)
         expected_class, probability = self.expected[index]
         top1 = response["labels"][0]
-        self.batch_sizes.append(response["batch"])
+        self.batch_sizes.append(response["batch_size"])
         if top1["index"] != expected_class or abs(top1["probability"] - probability) > TOLERANCE:
             self.errors.append(f"image {index}: {top1}, expected class {expected_class}, {probability}")
 
