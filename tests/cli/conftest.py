@@ -48,12 +48,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder of class folders with good and bad pictures."""
+    """A folder with one subfolder per class, and a file that is not an image."""
     root = tmp_path / "photos"
     noise = np.random.default_rng(0)
     for name in ("ant/1.jpg", "ant/[2].png", "bee/3.jpg", "bee/deep/4.jpg"):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noise.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
-    (root / "ant" / "notes.txt").write_text("passed over")
+    (root / "ant" / "notes.txt").write_text("skipped")
     return root

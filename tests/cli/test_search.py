@@ -24,10 +24,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("stripes")
     for split, many, seed in (("train", 510, 0), ("val", 102, 1)):
         part = stripes(many, seed)
-        for number, (picture, label) in enumerate(zip(part.images, part.classes.tolist(), strict=True)):
+        for number, (image, label) in enumerate(zip(part.images, part.classes.tolist(), strict=True)):
             path = root / split / "abc"[label] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
     (root / "tiny.json").write_text(TINY.to_json())
     return root
 
@@ -130,10 +130,10 @@ def test_network_errors(
 
 def test_too_few_images_for_selection(run: Run, folder: Path, tmp_path: Path) -> None:
     for name in "abc":
-        for number, picture in enumerate(sorted((folder / "train" / name).iterdir())[:40]):
+        for number, source in enumerate(sorted((folder / "train" / name).iterdir())[:40]):
             path = tmp_path / "few" / "train" / name / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture.read_bytes())
+            path.write_bytes(source.read_bytes())
     (tmp_path / "few" / "val").symlink_to(folder / "val")
     done = run("search", "coefficients", tmp_path / "few", "--output", tmp_path / "out", "--dry-run")
     assert done.status == 1

@@ -64,8 +64,8 @@ def test_task_requires_a_table(run: Run, photos: Path) -> None:
     assert "--task requires a table of images and labels" in done.err
 
 
-def test_from_pictures_to_an_answer_in_another_process(tmp_path: Path) -> None:
-    """As ``torchrun -m effnet train`` starts it: two processes, one of which tells."""
+def test_torchrun(tmp_path: Path) -> None:
+    """Two processes, as ``torchrun -m effnet train`` starts them, one of which prints."""
     paint(tmp_path / "photos", "dark", 70, 20)
     paint(tmp_path / "photos", "light", 180, 20)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "effnet"]

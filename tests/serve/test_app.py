@@ -105,13 +105,13 @@ def test_map_as_png_and_its_box(running: Running, photos: list[tuple[bytes, str]
     found = post_image(running, "/v1/explain?format=json", photos[0][0])
     assert found["box"] == pytest.approx([5 / 42, 0.1, 37 / 42, 0.9])
     assert found["layer"].startswith("data:image/png;base64,")
-    # A picture on its side by its EXIF is metrics_of about as it is seen
+    # EXIF-rotated images are described upright
     out, exif = BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.open(BytesIO(photos[0][0])).save(out, "JPEG", exif=exif)
-    turned = post_image(running, "/v1/explain?format=json", out.getvalue())
-    assert (turned["image"]["width"], turned["image"]["height"]) == (60, 64)
-    assert turned["box"] == pytest.approx([0.1, 5 / 42, 0.9, 37 / 42])
+    rotated = post_image(running, "/v1/explain?format=json", out.getvalue())
+    assert (rotated["image"]["width"], rotated["image"]["height"]) == (60, 64)
+    assert rotated["box"] == pytest.approx([0.1, 5 / 42, 0.9, 37 / 42])
 
 
 def test_animation_uses_first_frame(running: Running, photos: list[tuple[bytes, str]]) -> None:

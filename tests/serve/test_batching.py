@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 from effnet.data.image_io import InputImage
 from effnet.serve.batching import BatchedOutput, Batcher
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 class Network:
-    """Answers a picture's first value and its double, and can be held while it computes."""
+    """Outputs an image's first value and its double, and can be blocked while it computes."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
-        self.begun, self.free = Event(), Event()
+        self.started, self.free = Event(), Event()
         self.free.set()
 
-    def __call__(self, pictures: InputImage) -> NDArray[np.float64]:
-        self.batches.append(len(pictures))
-        self.begun.set()
-        assert self.free.wait(PATIENCE)
-        first = pictures[:, 0, 0, 0].astype(np.float64)
+    def __call__(self, images: InputImage) -> NDArray[np.float64]:
+        self.batches.append(len(images))
+        self.started.set()
+        assert self.free.wait(TIMEOUT)
+        first = images[:, 0, 0, 0].astype(np.float64)
         if (first == 99).any():
-            raise ValueError("no nineties")
+            raise ValueError("no 99")
         return np.stack([first, 2 * first], 1)
 
 
@@ -36,39 +36,39 @@ def image(value: int) -> InputImage:
 
 
 def start_busy(network: Network, batcher: Batcher) -> Future[BatchedOutput]:
-    """The network is busy with this picture until ``network.free`` is set."""
+    """Submit an image that keeps the network busy until ``network.free`` is set."""
     network.free.clear()
     first = batcher.submit(image(0))
-    assert network.begun.wait(PATIENCE)
+    assert network.started.wait(TIMEOUT)
     return first
 
 
 def test_arrivals_during_a_batch_are_the_next_batch() -> None:
     network = Network()
-    told: list[int] = []
-    batcher = Batcher(network, max_batch_size=4, on_batch=lambda size, seconds: told.append(size))
+    sizes: list[int] = []
+    batcher = Batcher(network, max_batch_size=4, on_batch=lambda size, seconds: sizes.append(size))
     first = start_busy(network, batcher)
     others = [batcher.submit(image(value)) for value in range(1, 11)]
     network.free.set()
-    assert first.result(PATIENCE).row.tolist() == [0, 0]
-    assert [one.result(PATIENCE).row.tolist() for one in others] == [[value, 2 * value] for value in range(1, 11)]
+    assert first.result(TIMEOUT).row.tolist() == [0, 0]
+    assert [one.result(TIMEOUT).row.tolist() for one in others] == [[value, 2 * value] for value in range(1, 11)]
     assert network.batches == [1, 4, 4, 2]
     assert others[0].result().batch_size == 4
     assert others[0].result().waited > 0
     batcher.close()
-    assert told == network.batches
+    assert sizes == network.batches
 
 
-def test_idle_network_starts_at_once_unless_told_to_wait() -> None:
+def test_idle_network_starts_at_once_unless_sizes_to_wait() -> None:
     network = Network()
     batcher = Batcher(network, max_batch_size=8)
     for value in range(3):
-        batcher.submit(image(value)).result(PATIENCE)
+        batcher.submit(image(value)).result(TIMEOUT)
     assert network.batches == [1, 1, 1]
     batcher.close()
     patient = Network()
-    batcher = Batcher(patient, max_batch_size=3, wait=PATIENCE)  # full before that, it does not wait for the end of it
-    wait([batcher.submit(image(value)) for value in range(3)], PATIENCE / 2)
+    batcher = Batcher(patient, max_batch_size=3, wait=TIMEOUT)  # full before that, it does not wait for the end of it
+    wait([batcher.submit(image(value)) for value in range(3)], TIMEOUT / 2)
     assert patient.batches == [3]
     batcher.close()
 
@@ -80,7 +80,7 @@ def test_cancelled_is_not_computed() -> None:
     kept, dropped = batcher.submit(image(1)), batcher.submit(image(2))
     assert dropped.cancel()
     network.free.set()
-    assert kept.result(PATIENCE).row.tolist() == [1, 2]
+    assert kept.result(TIMEOUT).row.tolist() == [1, 2]
     batcher.close()
     assert network.batches == [1, 1]
     assert first.done()
@@ -94,9 +94,9 @@ def test_error_reaches_only_its_batch() -> None:
     good = batcher.submit(image(6))
     network.free.set()
     for one in bad:
-        with pytest.raises(ValueError, match="no nineties"):
-            one.result(PATIENCE)
-    assert good.result(PATIENCE).row.tolist() == [6, 12]
+        with pytest.raises(ValueError, match="no 99"):
+            one.result(TIMEOUT)
+    assert good.result(TIMEOUT).row.tolist() == [6, 12]
     batcher.close()
 
 

@@ -31,7 +31,7 @@ WINDOWS: dict[str, Any] = {
     "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
     "desktop": {"viewport": {"width": 1280, "height": 800}},
 }
-PATIENCE = 20_000  # ms
+TIMEOUT_MS = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +68,11 @@ def where(running: Running) -> Iterator[LiveServer]:
 @pytest.fixture(params=list(WINDOWS))
 def window(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
     """An empty window, in which no page may raise an error or overflow horizontally."""
-    expect.set_options(timeout=PATIENCE)
+    expect.set_options(timeout=TIMEOUT_MS)
     wrong: list[str] = []
     with browser.new_context(**WINDOWS[request.param]) as context:
         made = context.new_page()
-        made.set_default_timeout(PATIENCE)
+        made.set_default_timeout(TIMEOUT_MS)
         made.on("pageerror", lambda error: wrong.append(str(error)))
         yield made
         assert wrong == []

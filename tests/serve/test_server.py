@@ -25,7 +25,6 @@ import pytest
 import effnet
 from effnet.serve.models import name_models
 from effnet.serve.server import ServerLimits, serve
-from effnet.timing import Stopwatch
 from tests.cli.conftest import Run, run  # noqa: F401 – a fixture
 from tests.serve.conftest import serve_model
 from tests.serve.live_server import LiveServer, live_server
@@ -84,12 +83,10 @@ def test_slow_body(impatient: LiveServer, photos: list[tuple[bytes, str]]) -> No
 
         slow = Thread(target=drip)
         slow.start()
-        watch = Stopwatch()
         assert read_response(connection, sending=True) == (
             408,
             {"error": "the image did not arrive within 1 seconds: retry, or send a smaller one"},
         )
-        assert watch.seconds < 8
     slow.join()
     assert_works(impatient, photos[0][0])
 
