@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Annotated, Any
 
 import typer
@@ -48,7 +49,7 @@ def main() -> int:
     status = 1
     try:
         with _log_to_stderr():
-            _build_app()(prog_name="effnet")
+            build_app()(prog_name="effnet")
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
@@ -65,6 +66,7 @@ class _Command(TyperCommand):
     """A command that notices when an option would take the next option for its value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse an option without its value, or insert the implied one; then parse as usual."""
         end = args.index("--") if "--" in args else len(args)
         options = {
             name: param
@@ -73,10 +75,10 @@ class _Command(TyperCommand):
             for name in (*param.opts, *param.secondary_opts)
         }
         words = []
-        for word, following in zip(args[:end], [*args[1:end], ""], strict=False):
+        for word, following in zip_longest(args[:end], args[1:end]):
             words.append(word)
             takes_value = word in options and not getattr(options[word], "is_flag", False)
-            if takes_value and (not following or following in options):
+            if takes_value and (following is None or following in options):
                 if word in _IMPLIED_VALUES:
                     words.append(_IMPLIED_VALUES[word])
                 elif not ctx.resilient_parsing:  # as shell completion parses
@@ -84,7 +86,8 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, words + args[end:])
 
 
-def _build_app() -> typer.Typer:
+def build_app() -> typer.Typer:
+    """Return the program with all of its commands."""
     app = typer.Typer(
         rich_markup_mode=None,
         pretty_exceptions_enable=False,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 
 import effnet
 from effnet.cli import app as cli
@@ -142,3 +144,22 @@ def test_si_prefix(value: float, text: str) -> None:
 
 def test_si_prefix_with_unit() -> None:
     assert format_si(6_823_936, "B") == "6.82 MB"
+
+
+def test_documented_options_exist() -> None:
+    """Every option in a command line of the documents, a docstring or a message belongs to its command."""
+    app = typer.main.get_command(cli.build_app())
+    root = Path(effnet.__file__).parent.parent
+    unknown = []
+    for path in (root / "README.md", *(root / "docs").glob("*.md"), *(root / "effnet").rglob("*.py")):
+        for match in re.finditer(
+            r"\beffnet (\w+)( coefficients| network)?((?: [^\n#`|\"']*)?)", path.read_text("utf-8")
+        ):
+            command = app.commands.get(match[1])  # type: ignore[attr-defined]
+            if command is not None and match[1] == "search" and match[2]:
+                command = command.commands[match[2].strip()]
+            if command is not None:
+                options = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
+                given = re.findall(r"(?<!\S)--[a-z][a-z-]*", match[3])
+                unknown += [f"{path.name}: {match[0]}: {name}" for name in given if name not in {*options, "--help"}]
+    assert unknown == []
