@@ -31,52 +31,33 @@ _TORCH_INTERPOLATIONS = ("bilinear", "bicubic")
 
 @dataclass(frozen=True)
 class Augment(Record):
-    """Random changes of training images. With all at zero and ``min_crop_area`` at 1 there are none.
+    """Random changes of training images. With all at zero and ``min_crop_area`` at 1 there are none."""
 
-    Args:
-        min_crop_area: smallest fraction of the image's area that a random crop keeps.
-        horizontal_flip: flip half of the images, if the dataset allows it.
-        color_jitter: largest relative change of brightness, contrast and saturation.
-        rotation: largest angle in degrees, either way.
-        translation: largest shift as a fraction of the side, either way.
-        random_erasing: probability of a blank box.
-        policy: "none", "autoaugment" (v0) or "randaugment", as in the official EfficientNet code (see
-            `effnet.data.autoaugment`).
-        randaugment_ops: operations that RandAugment applies to an image.
-        randaugment_magnitude: their strength, 0 to 30.
-        mixup, cutmix: α with which the images of a batch are mixed, 0 for not at all (see `mix_batch`).
-    """
-
-    min_crop_area: float = 0.5
-    horizontal_flip: bool = True
-    color_jitter: float = 0.0
-    rotation: float = 0.0
-    translation: float = 0.0
-    random_erasing: float = 0.0
-    policy: str = "none"
-    randaugment_ops: int = 2
-    randaugment_magnitude: float = 9.0
-    mixup: float = 0.0
+    min_crop_area: float = 0.5  # smallest fraction of the image's area that a random crop keeps
+    horizontal_flip: bool = True  # of half of the images, if the dataset allows it
+    color_jitter: float = 0.0  # largest relative change of brightness, contrast and saturation
+    rotation: float = 0.0  # largest angle in degrees, either way
+    translation: float = 0.0  # largest shift as a fraction of the side, either way
+    random_erasing: float = 0.0  # probability of a blank box
+    policy: str = "none"  # of `AUGMENT_POLICIES`: AutoAugment v0 or RandAugment as in the official EfficientNet code
+    randaugment_ops: int = 2  # operations that RandAugment applies to an image
+    randaugment_magnitude: float = 9.0  # their strength
+    mixup: float = 0.0  # α with which the images of a batch are mixed, 0 for not at all (see `mix_batch`)
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         check_float("min_crop_area", self.min_crop_area, 0, 1, exclusive=True)
-        check_float("color_jitter", self.color_jitter, 0, 1)
-        check_float("rotation", self.rotation, 0, 180)
-        check_float("translation", self.translation, 0, 0.9)
-        check_float("random_erasing", self.random_erasing, 0, 1)
         check_choice("policy", self.policy, AUGMENT_POLICIES)
         check_int("randaugment_ops", self.randaugment_ops, 1)
         check_float("randaugment_magnitude", self.randaugment_magnitude, 0, 30)
+        for name, limit in {"color_jitter": 1, "rotation": 180, "translation": 0.9, "random_erasing": 1}.items():
+            check_float(name, getattr(self, name), 0, limit)
         check_float("mixup", self.mixup, 0)
         check_float("cutmix", self.cutmix, 0)
 
 
 def build_augmentation(augment: Augment, preprocess: Preprocess) -> Callable[[image_io.ImageSource], image_io.Pixels]:
-    """Return a function from an image to its augmented uint8 (H, W, 3) of ``preprocess.size``.
-
-    It raises ``ImageError`` as `read_image` does.
-    """
+    """Return a function from an image to its augmented uint8 (H, W, 3) of ``preprocess.size``, or ``ImageError``."""
     change, crop = _build_augmentation_steps(augment), random_resized_crop(preprocess, augment.min_crop_area)
     if not (augment.rotation or augment.translation):
         return lambda image: change(crop(image))
@@ -116,15 +97,11 @@ def _build_augmentation_steps(augment: Augment) -> Callable[[image_io.Pixels], i
     return change
 
 
-# Random resized crops, drawn before decoding, so that no more is decoded than is used
-
-
 def random_resized_crop(preprocess: Preprocess, min_area: float) -> Callable[[image_io.ImageSource], image_io.Pixels]:
     """Return a function from an image to a random part of it, uint8 (H, W, 3) of ``preprocess.size``.
 
-    It keeps at least the fraction ``min_area`` of the image, as torchvision's ``RandomResizedCrop``. With
-    ``decode="reduced"`` a JPEG is decoded at the smallest scale that needs no upsampling. It raises ``ImageError`` as
-    `read_image` does.
+    It keeps at least the fraction ``min_area`` of the image, as torchvision's ``RandomResizedCrop``, but sampled before
+    decoding: with ``decode="reduced"`` a JPEG is decoded at the smallest scale that needs no upsampling.
     """
     size, interpolation = preprocess.size, preprocess.interpolation
 
@@ -144,8 +121,7 @@ def random_resized_crop(preprocess: Preprocess, min_area: float) -> Callable[[im
 def sample_crop(height: int, width: int, min_area: float) -> tuple[int, int, int, int]:
     """Return (left, top, right, bottom) of a random crop with an area from ``min_area`` to 1 of the image.
 
-    Its aspect ratio is within `CROP_ASPECT_RATIOS`. If ten samples do not fit, it is the center, as large as such an
-    aspect ratio allows.
+    If ten samples do not fit, it is the center, as large as `CROP_ASPECT_RATIOS` allow.
     """
     area = height * width
     low, high = map(log, CROP_ASPECT_RATIOS)
@@ -184,49 +160,36 @@ def resize_array(pixels: image_io.Pixels, size: tuple[int, int], interpolation: 
     return resized[0].permute(1, 2, 0).numpy()  # (1, 3, H, W) -> (H, W, 3)
 
 
-# MixUp (arXiv:1710.09412) and CutMix (arXiv:1905.04899)
-
-
 def mix_batch(images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float) -> tuple[Tensor, Tensor]:
     """Mix each image of a batch with the one before it, and their targets in the same proportion.
 
-    Args:
-        images: (N, H, W, C) of 0 to 255.
-        targets: floating (N, classes).
-        mixup_alpha, cutmix_alpha: α of the distribution Beta(α, α) of an image's own fraction, sampled per image; 0
-            switches it off. If both are above 0, a fair coin chooses one for the batch.
-
-    Returns:
-        Images, in float32 after MixUp and unchanged in dtype after CutMix, and targets. Random numbers are sampled on
-        the CPU: the same on every device.
+    By MixUp (arXiv:1710.09412) or CutMix (arXiv:1905.04899); with both, a fair coin chooses one for the batch.
+    Images are (N, H, W, C) of 0 to 255, in float32 after MixUp; targets are floating (N, classes). An image's own
+    fraction is sampled from Beta(α, α), on the CPU: the same on every device. An α of 0 switches off.
     """
     if mixup_alpha and (not cutmix_alpha or torch.rand(()) < 0.5):
-        return _apply_mixup(images, targets, _sample_fractions(len(images), mixup_alpha))
-    if cutmix_alpha:
-        return _apply_cutmix(images, targets, _sample_fractions(len(images), cutmix_alpha))
-    return images, targets
+        fractions = Beta(mixup_alpha, mixup_alpha).sample((len(images),))
+        images = images.float()
+        images = torch.lerp(images.roll(1, 0), images, fractions.to(images.device)[:, None, None, None])
+    elif cutmix_alpha:
+        images, fractions = _apply_cutmix(images, Beta(cutmix_alpha, cutmix_alpha).sample((len(images),)))
+    else:
+        return images, targets
+    return images, torch.lerp(targets.roll(1, 0), targets, fractions.to(targets)[:, None])
 
 
-def _sample_fractions(count: int, alpha: float) -> Tensor:
-    """Return (N,): how much of each image stays."""
-    return Beta(alpha, alpha).sample((count,))
+def _apply_cutmix(images: Tensor, fractions: Tensor) -> tuple[Tensor, Tensor]:
+    """Paste a box of the other image, of the area 1 − fraction, around a random point; return what is left of each.
 
-
-def _apply_mixup(images: Tensor, targets: Tensor, fractions: Tensor) -> tuple[Tensor, Tensor]:
-    weights = fractions.to(images.device)[:, None, None, None]
-    mixed = images.float()
-    return torch.lerp(mixed.roll(1, 0), mixed, weights), _mix_targets(targets, fractions)
-
-
-def _apply_cutmix(images: Tensor, targets: Tensor, fractions: Tensor) -> tuple[Tensor, Tensor]:
-    """Paste a box of the other image, of the area 1 − fraction, around a random point; it is clipped at the border."""
+    The box is clipped at the border, so that more is left than was sampled.
+    """
     _, height, width, _ = images.shape
     half = (1 - fractions).sqrt() / 2
     inside_rows, rows = _sample_interval(half, height)
     inside_columns, columns = _sample_interval(half, width)
     box = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]  # (N, H, W, 1)
     mixed = torch.where(box.to(images.device), images.roll(1, 0), images)
-    return mixed, _mix_targets(targets, 1 - rows * columns / (height * width))
+    return mixed, 1 - rows * columns / (height * width)
 
 
 def _sample_interval(half: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -236,13 +199,6 @@ def _sample_interval(half: Tensor, side: int) -> tuple[Tensor, Tensor]:
     position = torch.arange(side)
     inside = (position >= (center - reach)[:, None]) & (position < (center + reach)[:, None])
     return inside, inside.sum(1)
-
-
-def _mix_targets(targets: Tensor, fractions: Tensor) -> Tensor:
-    return torch.lerp(targets.roll(1, 0), targets, fractions.to(targets)[:, None])
-
-
-# Seeds
 
 
 def stable_seed(*parts: int | str) -> int:

@@ -2,7 +2,7 @@
 
 Source: ``autoaugment.py`` of tensorflow/tpu, models/official/efficientnet, and the same file of google/automl,
 efficientnetv2. That code is in TensorFlow, this in PIL. Geometric operations use the nearest pixel and fill with gray;
-they differ in ties only. Of the color operations, `color` and `sharpness` round their intermediate image differently,
+they differ in ties only. Of the color operations, Color and Sharpness round their intermediate image differently,
 by one. What is surprising here is theirs, and the published accuracies were trained with it.
 """
 
@@ -103,16 +103,16 @@ def build_operation(name: str, magnitude: float, max_shift: float) -> ImageTrans
         return cutout(image, half, _random_index(image.width), _random_index(image.height))
 
     operations: dict[str, ImageTransform] = {
-        "AutoContrast": autocontrast,
-        "Equalize": equalize,
-        "Invert": invert,
+        "AutoContrast": ImageOps.autocontrast,
+        "Equalize": ImageOps.equalize,
+        "Invert": ImageOps.invert,
         "Posterize": lambda image: posterize(image, int(4 * level)),
         "Solarize": lambda image: solarize(image, int(256 * level)),
         "SolarizeAdd": lambda image: solarize_add(image, int(110 * level)),
-        "Color": lambda image: color(image, factor),
+        "Color": lambda image: ImageEnhance.Color(image).enhance(factor),
         "Contrast": lambda image: contrast(image, factor),
-        "Brightness": lambda image: brightness(image, factor),
-        "Sharpness": lambda image: sharpness(image, factor),
+        "Brightness": lambda image: ImageEnhance.Brightness(image).enhance(factor),
+        "Sharpness": lambda image: ImageEnhance.Sharpness(image).enhance(factor),
         "Rotate": lambda image: rotate(image, _random_sign(30 * level)),
         "ShearX": lambda image: shear_x(image, _random_sign(0.3 * level)),
         "ShearY": lambda image: shear_y(image, _random_sign(0.3 * level)),
@@ -136,24 +136,6 @@ def _shift_scale(image: Image.Image) -> float:
     return 1.0 if side >= SMALL_SIDE else side / REFERENCE_SIDE
 
 
-# Operations
-
-
-def autocontrast(image: Image.Image) -> Image.Image:
-    """Stretch each channel to 0 … 255."""
-    return ImageOps.autocontrast(image)
-
-
-def equalize(image: Image.Image) -> Image.Image:
-    """Equalize each channel's histogram."""
-    return ImageOps.equalize(image)
-
-
-def invert(image: Image.Image) -> Image.Image:
-    """Invert the colors."""
-    return ImageOps.invert(image)
-
-
 def posterize(image: Image.Image, bits: int) -> Image.Image:
     """Keep the upper ``bits`` of each value; one for 0, since at most seven are shifted out.
 
@@ -173,11 +155,6 @@ def solarize_add(image: Image.Image, addition: int) -> Image.Image:
     return image.point([min(value + addition, 255) if value < 128 else value for value in range(256)] * 3)
 
 
-def color(image: Image.Image, factor: float) -> Image.Image:
-    """Change the saturation: 0 is gray, 1 leaves it."""
-    return ImageEnhance.Color(image).enhance(factor)
-
-
 def contrast(image: Image.Image, factor: float) -> Image.Image:
     """Blend with a uniform gray: the number of pixels divided by 256, white from 256×256 on.
 
@@ -185,16 +162,6 @@ def contrast(image: Image.Image, factor: float) -> Image.Image:
     """
     level = min(image.width * image.height // 256, 255)
     return Image.blend(Image.new("RGB", image.size, (level,) * 3), image, factor)
-
-
-def brightness(image: Image.Image, factor: float) -> Image.Image:
-    """Change the brightness: 0 is black, 1 leaves it."""
-    return ImageEnhance.Brightness(image).enhance(factor)
-
-
-def sharpness(image: Image.Image, factor: float) -> Image.Image:
-    """Change the sharpness: 0 is blurred, 1 leaves it."""
-    return ImageEnhance.Sharpness(image).enhance(factor)
 
 
 def rotate(image: Image.Image, degrees: float) -> Image.Image:

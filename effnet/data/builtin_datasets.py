@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,6 @@ from effnet.data.splits import holdout
 from effnet.data.storage import cache_dir, errors
 from effnet.metadata import Labels
 
-DIGITS_TEST_FRACTION = 0.2
-DIGITS_TEST_SEED = 1797  # never to change: all accuracies on digits refer to the same test images
 DATA_DIR_VARIABLE = "EFFNET_DATA"  # environment variable: the folder that contains such datasets
 
 
@@ -31,30 +28,22 @@ class _DatasetSource:
     hub_id: str = ""  # if torchvision cannot download it
 
 
-_DATASET_SOURCES = MappingProxyType(
-    {
-        "cifar10": _DatasetSource("CIFAR10", "cifar-10-batches-py", {"train": True, "test": False}, "train"),
-        "cifar100": _DatasetSource("CIFAR100", "cifar-100-python", {"train": True, "test": False}, "train"),
-        "flowers102": _DatasetSource("Flowers102", "flowers-102", {"train": "train", "val": "val", "test": "test"}),
-        "pets": _DatasetSource("OxfordIIITPet", "oxford-iiit-pet", {"train": "trainval", "test": "test"}),
-        "food101": _DatasetSource("Food101", "food-101", {"train": "train", "test": "test"}),
-        "cars": _DatasetSource(
-            "StanfordCars", "stanford_cars", {"train": "train", "test": "test"}, hub_id="tanganke/stanford_cars"
-        ),
-        "aircraft": _DatasetSource(
-            "FGVCAircraft", "fgvc-aircraft-2013b", {"train": "train", "val": "val", "test": "test"}
-        ),
-        "birdsnap": _DatasetSource("", "birdsnap", {}),  # neither torchvision nor the hub has its photos
-    }
-)
+_TWO_SPLITS, _THREE_SPLITS = {"train": "train", "test": "test"}, {"train": "train", "val": "val", "test": "test"}
+_DATASET_SOURCES = {
+    "cifar10": _DatasetSource("CIFAR10", "cifar-10-batches-py", {"train": True, "test": False}, "train"),
+    "cifar100": _DatasetSource("CIFAR100", "cifar-100-python", {"train": True, "test": False}, "train"),
+    "flowers102": _DatasetSource("Flowers102", "flowers-102", _THREE_SPLITS),
+    "pets": _DatasetSource("OxfordIIITPet", "oxford-iiit-pet", {"train": "trainval", "test": "test"}),
+    "food101": _DatasetSource("Food101", "food-101", _TWO_SPLITS),
+    "cars": _DatasetSource("StanfordCars", "stanford_cars", _TWO_SPLITS, hub_id="tanganke/stanford_cars"),
+    "aircraft": _DatasetSource("FGVCAircraft", "fgvc-aircraft-2013b", _THREE_SPLITS),
+    "birdsnap": _DatasetSource("", "birdsnap", {}),  # neither torchvision nor the hub has its photos
+}
 BUILTIN_DATASET_NAMES = ("digits", *_DATASET_SOURCES)
 
 
 def open_digits() -> Splits:
-    """Open scikit-learn's 1,797 handwritten digits, which need no network, as uint8 (8, 8, 3) images.
-
-    A fifth of each class is the test split, always the same one.
-    """
+    """Open scikit-learn's 1,797 handwritten digits, uint8 (8, 8, 3), of which a fifth is always the same test split."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -67,8 +56,8 @@ def open_digits() -> Splits:
         for index, (image, label) in enumerate(zip(rgb, digits.target, strict=True))
     )
     dataset = ImageDataset(items, Labels(tuple("0123456789")), allow_flip=False)
-    train, test = holdout(dataset, DIGITS_TEST_FRACTION, DIGITS_TEST_SEED)
-    return Splits(train, None, test)
+    train, test = holdout(dataset, 0.2, seed=1797)  # never to change: all accuracies on digits refer to these images
+    return Splits(train, test=test)
 
 
 def find_builtin_name(source: str) -> str | None:
@@ -117,13 +106,10 @@ def _candidate_folders(name: str, source: str) -> Iterator[Path]:
     """Yield the existing folders that may contain a copy."""
     parent = os.environ.get(DATA_DIR_VARIABLE)
     configured = (Path(parent).expanduser() / name, Path(parent).expanduser()) if parent else ()
-    for folder in (Path(source), *configured, cache_dir.writable_cache_dir() / "data" / name):
-        if folder.is_dir():
-            yield folder
+    yield from filter(Path.is_dir, (Path(source), *configured, cache_dir.writable_cache_dir() / "data" / name))
 
 
 def _read_torchvision_dataset(name: str, root: Path, download: bool = False) -> Splits:
-    """Let torchvision read the dataset's files in ``root``."""
     from effnet.data.torchvision_compat import declare_operators
 
     declare_operators()
@@ -147,7 +133,7 @@ def _read_torchvision_dataset(name: str, root: Path, download: bool = False) -> 
             for number, (image, label) in enumerate(_iter_labeled_images(dataset))
         ]
         found[split] = ImageDataset(tuple(items), Labels(tuple(dataset.classes)))
-    return Splits(found.get("train"), found.get("val"), found.get("test"))
+    return Splits(**found)
 
 
 def _iter_labeled_images(dataset: Any) -> Iterator[tuple[Path | image_io.Pixels, int]]:

@@ -23,23 +23,14 @@ RawLabel = int | float | str | list[Any] | None  # a label as it stands in a fil
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Item:
-    """One labeled image.
+    """One labeled image."""
 
-    Args:
-        image: a file, a `LazyImage` (a file inside an archive or a table), or uint8 (H, W, 3).
-        label: the class index; for multi-label all indices that are present; for regression the values.
-        name: identifies the image wherever its folder lies.
-        weight: how much it counts in training.
-        group: images of one group (a patient, a camera) are never on both sides of a split.
-        fold: the cross-validation fold that the data itself puts it into.
-    """
-
-    image: Path | image_io.LazyImage | image_io.Pixels
+    image: Path | image_io.LazyImage | image_io.Pixels  # a file, one inside an archive or a table, or uint8 (H, W, 3)
     label: Label
-    name: str
-    weight: float = 1.0
-    group: str = ""
-    fold: int | None = None
+    name: str  # identifies the image wherever its folder lies
+    weight: float = 1.0  # how much it counts in training
+    group: str = ""  # images of one group (a patient, a camera) are never on both sides of a split
+    fold: int | None = None  # the cross-validation fold that the data itself puts it into
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -99,9 +90,9 @@ class ImageDataset:
 class Splits:
     """The training, validation and test images of a source; None for those that it does not have."""
 
-    train: ImageDataset | None
-    val: ImageDataset | None
-    test: ImageDataset | None
+    train: ImageDataset | None = None
+    val: ImageDataset | None = None
+    test: ImageDataset | None = None
 
     @property
     def available(self) -> dict[str, ImageDataset]:
@@ -116,17 +107,10 @@ Fingerprints = dict[Item, bytes]  # equal for two files of the same image
 def check_images(
     dataset: ImageDataset, num_workers: int = 2, fingerprints: Fingerprints | None = None
 ) -> tuple[ImageDataset, list[image_io.ImageError]]:
-    """Decode every image once, to the end of its file.
+    """Decode every image once, to the end of its file; return those that can be read, and an error for each other one.
 
-    Args:
-        fingerprints: is filled with a digest of each image's pixels, so that `effnet.data.duplicates` need not decode
-            it again.
-
-    Returns:
-        The images that can be read, and an error for each of the others.
-
-    Raises:
-        ValueError: if a class has no readable image left.
+    ``fingerprints`` is filled with a digest of each image's pixels, so that `effnet.data.duplicates` need not decode it
+    again. Raises ``ValueError`` if a class has no readable image left.
     """
     check_int("num_workers", num_workers, 1)
 
@@ -164,35 +148,29 @@ def fingerprint_image(image: Image.Image) -> bytes:
 
 @dataclass(frozen=True)
 class LabelEncoder:
-    """Turns labels as they stand in shards and tables into class indices or values.
-
-    ``labels`` are the classes' names, ``class_to_index`` their indices, ``source`` the file or split that defines them.
-    """
+    """Turns labels as they stand in shards and tables into class indices or values."""
 
     labels: Labels
     class_to_index: dict[str, int]
-    source: str
+    source: str  # the file or split that defines them
 
     @classmethod
     def fit(
         cls, raw_labels: Iterable[RawLabel], names: Sequence[str] | None, named_by: str, found_in: str
     ) -> LabelEncoder:
-        """Find out what ``raw_labels``, all from ``found_in``, mean.
+        """Find out what ``raw_labels``, all from ``found_in``, mean; ``names``: if the file ``named_by`` has them.
 
-        Integers and strings are classes, lists of them are multi-label; floats and lists of floats are values.
-        ``names`` of the classes are given if the file ``named_by`` has them.
-
-        Raises:
-            ValueError: for a mixture, for an integer without a name, and for fewer than two classes.
+        Integers and strings are classes, lists of them are multi-label; floats and lists of floats are values. Raises
+        ``ValueError`` for a mixture, for an integer without a name, and for fewer than two classes.
         """
-        given = [label for label in raw_labels if label is not None]
-        is_list = [isinstance(label, list) for label in given]
-        flat: list[Any] = [part for label in given for part in (label if isinstance(label, list) else [label])]
+        raw_labels = [label for label in raw_labels if label is not None]
+        is_list = [isinstance(label, list) for label in raw_labels]
+        flat: list[Any] = [part for label in raw_labels for part in (label if isinstance(label, list) else [label])]
         types = {type(part) for part in flat}
         if any(is_list) != all(is_list) or not types <= {int, float, str, bool} or types >= {float, str}:
             raise ValueError(f"the labels in {found_in} are of several types: use one type for all images")
         if float in types:
-            width = len(given[0]) if isinstance(given[0], list) else 1
+            width = len(raw_labels[0]) if isinstance(raw_labels[0], list) else 1
             chosen = tuple(names) if names and len(names) == width else tuple(f"value {n + 1}" for n in range(width))
             return cls(Labels(chosen if width > 1 or names else ("value",), "regression"), {}, named_by)
         if names is not None:

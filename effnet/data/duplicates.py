@@ -1,6 +1,5 @@
 """Duplicate images: by their files' bytes, or by their pixels where only the file around them differs."""
 
-import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -13,22 +12,17 @@ from effnet.arch.serde import check_int
 from effnet.data import image_io, prefetch
 from effnet.data.dataset import Fingerprints, ImageDataset, Item, Splits, fingerprint_image, read_reduced
 
-log = logging.getLogger("effnet")
-
 DuplicatePair = tuple[Item, Item]
 
 _MAX_PAIRS_SHOWN = 3  # in a message
 
 
 def compute_fingerprints(datasets: Iterable[ImageDataset], decoded: bool = True, num_workers: int = 2) -> Fingerprints:
-    """Return a fingerprint of each image that may have a duplicate in any of ``datasets``.
+    """Return a fingerprint of each readable image that may have a duplicate in any of ``datasets``.
 
-    Args:
-        decoded: decode each image (a JPEG at an eighth of its size), so that copies with other metadata and lossless
-            files of the same pixels are found too. Otherwise only files with equal bytes are, and only files that are
-            as large as another one are read.
-
-    Unreadable images have no fingerprint.
+    ``decoded``: decode each image (a JPEG at an eighth of its size), so that copies with other metadata and lossless
+    files of the same pixels are found too. Otherwise only files with equal bytes are, and only files that are as large
+    as another one are read.
     """
     check_int("num_workers", num_workers, 1)
     items = [item for dataset in datasets for item in dataset.items]

@@ -8,13 +8,9 @@ from effnet.data import dataset, imagenet
 from effnet.metadata import Labels
 
 SPLIT_FOLDER_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 
 # Files that lie among images. Every other file counts as an image, with any suffix or none, so that a photo in an
@@ -27,15 +23,12 @@ _IGNORED_FOLDERS = frozenset(("__macosx", "@eadir", "__pycache__"))
 
 
 def open_folder(root: Path) -> dataset.Splits:
-    """Open the class folders in ``root``, or splits of such, or ImageNet as it is distributed.
-
-    Raises ``ValueError`` as `effnet.data.open_data` does.
-    """
+    """Open the class folders in ``root``, or splits of such, or ImageNet as it is distributed."""
     if imagenet.is_imagenet_validation(root):
-        return dataset.Splits(None, imagenet.open_imagenet_validation(root, root.parent), None)
+        return dataset.Splits(val=imagenet.open_imagenet_validation(root, root.parent))
     folders = _find_split_folders(root)
     if not folders:
-        return dataset.Splits(_open_class_folders(root), None, None)
+        return dataset.Splits(_open_class_folders(root))
     train = _open_class_folders(folders["train"]) if "train" in folders else None
     labels = train.labels if train else None
     val = _open_heldout_folder(folders["val"], root, labels) if "val" in folders else None
@@ -48,7 +41,7 @@ def open_folder(root: Path) -> dataset.Splits:
 def list_image_files(folder: Path) -> Iterator[Path]:
     """Yield all files below ``folder``, sorted, except hidden ones, texts and tables."""
     for path, folders, files in os.walk(folder, onerror=_raise_error):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _is_ignored(name))
+        folders[:] = sorted(name for name in folders if not _is_ignored(name))
         for name in sorted(files):
             if not name.startswith(".") and may_be_image(name):
                 yield Path(path, name)
@@ -68,7 +61,7 @@ def _find_split_folders(root: Path) -> dict[str, Path]:
     folders = _list_folders(root)
     for folder in folders:
         split = SPLIT_FOLDER_NAMES.get(folder.name.lower())
-        if split and split in found:
+        if split in found:
             raise ValueError(
                 f"{root} has both {found[split].name}/ and {folder.name}/: keep one of them as its {split}"
             )
@@ -94,11 +87,10 @@ def _open_class_folders(root: Path, labels: Labels | None = None) -> dataset.Ima
         raise ValueError(f"{root} has no class folders: put the images of each class into a folder with its name")
     names = labels.names if labels else tuple(folder.name for folder in folders)
     index = {name: label for label, name in enumerate(names)}
+    items: list[dataset.Item] = []
     for folder in folders:
         if folder.name not in index:
             raise ValueError(f"{root} has a class {folder.name!r} that train does not have")
-    items: list[dataset.Item] = []
-    for folder in folders:
         label = index[folder.name]
         found = [dataset.Item(file, label, file.relative_to(root).as_posix()) for file in list_image_files(folder)]
         if not found and labels is None:
@@ -113,15 +105,11 @@ def _open_class_folders(root: Path, labels: Labels | None = None) -> dataset.Ima
 
 def _list_folders(root: Path) -> list[Path]:
     """List the folders in ``root`` by name, without hidden ones and what archivers leave behind."""
-    return sorted(
-        Path(entry.path)
-        for entry in os.scandir(root)
-        if entry.is_dir() and not entry.name.startswith(".") and not _is_ignored(entry.name)
-    )
+    return sorted(Path(entry.path) for entry in os.scandir(root) if entry.is_dir() and not _is_ignored(entry.name))
 
 
 def _is_ignored(folder: str) -> bool:
-    return folder.lower() in _IGNORED_FOLDERS
+    return folder.startswith(".") or folder.lower() in _IGNORED_FOLDERS
 
 
 def _raise_error(error: OSError) -> None:

@@ -57,13 +57,15 @@ def open_huggingface_dataset(source: str) -> dataset.Splits:
     The splits ``train``, ``validation`` and ``test`` are ours; a single split of another name is for training. Images
     stay encoded until they are needed; classes keep the dataset's names.
 
-    Raises:
-        ValueError: if there is no image column or no unique label column.
-        OSError: if the dataset is not available.
-        ImportError: if ``datasets`` is not installed.
+    Raises ``ValueError`` if there is no image column or no unique label column, ``OSError`` if the dataset is not
+    available, and ``ImportError`` if ``datasets`` is not installed.
     """
     text, _, column = source.partition("#")
-    tables = _load_tables(_import_datasets(source), text)
+    try:
+        import datasets
+    except ImportError:
+        raise ImportError(f'{source}: Hugging Face datasets require datasets: pip install "effnet[hub]"') from None
+    tables = _load_tables(datasets, text)
     splits = {
         folders.SPLIT_FOLDER_NAMES[name.lower()]: table
         for name, table in tables.items()
@@ -85,29 +87,30 @@ def open_huggingface_dataset(source: str) -> dataset.Splits:
     encoder = dataset.LabelEncoder.fit(
         filter(_has_label, raw[lead]), names, f"its column {label_column}", f"{text} ({lead})"
     )
-    built = {
-        split: _build_dataset(splits[split], image_column, labels, encoder, f"{text}, {split}")
-        for split, labels in raw.items()
-    }
-    return dataset.Splits(built.get("train"), built.get("val"), built.get("test"))
+    return dataset.Splits(
+        **{
+            split: _build_dataset(splits[split], image_column, labels, encoder, f"{text}, {split}")
+            for split, labels in raw.items()
+        }
+    )
 
 
 def _build_dataset(
     table: Any, column: str, labels: list[dataset.RawLabel], encoder: dataset.LabelEncoder, source: str
 ) -> dataset.ImageDataset:
-    images = _disable_decoding(table.select_columns([column]), column)
+    from datasets import Image
+
+    images = table.select_columns([column])
+    if isinstance(images.features[column], Image):
+        images = images.cast_column(column, Image(decode=False))
     items = []
     for number, label in enumerate(labels):
-        row = HubRowImage(images, number, source)
-        name = f"{number:08}"
+        row, name = HubRowImage(images, number, source), f"{number:08}"
         if _has_label(label):
             items.append(dataset.Item(row, encoder.encode(label, row.name), name))
         else:
-            items.append(
-                dataset.Item(
-                    image_io.UnreadableImage(row.name, f"{row.name} has no label"), encoder.placeholder(), name
-                )
-            )
+            unreadable = image_io.UnreadableImage(row.name, f"{row.name} has no label")
+            items.append(dataset.Item(unreadable, encoder.placeholder(), name))
     return dataset.ImageDataset(tuple(items), encoder.labels)
 
 
@@ -116,17 +119,7 @@ def _has_label(label: dataset.RawLabel) -> bool:
     return label is not None and label != -1
 
 
-def _import_datasets(source: str) -> ModuleType:
-    try:
-        import datasets
-    except ImportError:
-        raise ImportError(f'{source}: Hugging Face datasets require datasets: pip install "effnet[hub]"') from None
-    module: ModuleType = datasets
-    return module
-
-
 def _load_tables(library: ModuleType, source: str) -> dict[str, Any]:
-    """Return split → table."""
     try:
         if source.startswith(HUB_SCHEME):
             name, _, config = source.removeprefix(HUB_SCHEME).partition(":")
@@ -176,12 +169,6 @@ def _find_parquet_files(root: Path) -> dict[str, list[str]]:
     return found
 
 
-def _disable_decoding(table: Any, column: str) -> Any:
-    from datasets import Image
-
-    return table.cast_column(column, Image(decode=False)) if isinstance(table.features[column], Image) else table
-
-
 def _find_image_column(features: Any, source: str) -> str:
     from datasets import Image
 
@@ -202,18 +189,18 @@ def _find_label_column(features: Any, source: str, requested: str) -> str:
         if requested not in features:
             raise ValueError(f"{source} has no column {requested}, only {', '.join(features)}")
         return requested
-    class_columns: list[str] = [
+    columns: list[str] = [
         name
         for name, feature in features.items()
         if isinstance(feature, ClassLabel) or isinstance(getattr(feature, "feature", None), ClassLabel)
     ]
-    if len(class_columns) == 1:
-        return class_columns[0]
-    columns: list[str] = class_columns or list(features)
-    usual = next((name for name in _LABEL_COLUMNS if name in columns), None)
-    if usual is None:
-        raise ValueError(
-            f"{source} has several columns that may be the label ({', '.join(columns)}): choose one, as in "
-            f"{source}#{columns[-1]}"
-        )
-    return usual
+    if len(columns) == 1:
+        return columns[0]
+    columns = columns or list(features)
+    for name in _LABEL_COLUMNS:
+        if name in columns:
+            return name
+    raise ValueError(
+        f"{source} has several columns that may be the label ({', '.join(columns)}): choose one, as in "
+        f"{source}#{columns[-1]}"
+    )

@@ -12,7 +12,7 @@ from typing import IO, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.Image import Transpose
 
 from effnet.data.preprocessing import Box, resize_pil, resize_tensorflow
@@ -41,16 +41,10 @@ MAX_IMAGE_PIXELS = 178_956_970  # PIL's own border between a large photo and a d
 MIN_IMAGE_SIDE = 2
 MAX_IMAGE_BYTES = 256 * 2**20  # of a file that is not on this disk
 
-_EXIF_ORIENTATION = 0x0112
 _EXIF_TRANSPOSES = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
-}
+    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+}  # fmt: skip
 # Those that swap height and width, and those that move the right edge to the left or the lower edge to the top
 _SWAPS_SIDES, _FLIPS_HORIZONTALLY, _FLIPS_VERTICALLY = (
     {_EXIF_TRANSPOSES[number] for number in numbers} for numbers in ((5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8))
@@ -80,16 +74,7 @@ class UnreadableImage:
 
 
 def load_input(source: ImageSource, preprocess: Preprocess) -> InputImage:
-    """Read an image and resize and crop it to ``preprocess.size``; it is not normalized yet.
-
-    Args:
-        source: as for `read_image`.
-
-    Returns:
-        (H, W, 3), uint8, or float32 with TensorFlow's resampling (see `resize_and_crop`), 0 to 255.
-
-    Raises:
-        ImageError: as `read_image`.
+    """Read an image (see `read_image`) and resize and crop it (see `resize_and_crop`); it is not normalized yet.
 
     Example:
         >>> load_input("photo.jpg", model.preprocess).shape
@@ -133,14 +118,10 @@ def resize_and_crop(image: Image.Image, preprocess: Preprocess, box: Box | None 
 def read_region(
     source: ImageSource, choose_region: Callable[[int, int], CropRegion], allow_reduced: bool
 ) -> tuple[Image.Image, Box]:
-    """Read an image to use one region of it.
+    """Read an image to use one region of it; return the image as `read_image`, and where the region lies in it.
 
-    Args:
-        choose_region: is called with (height, width) and returns the region and the size at which it is needed.
-        allow_reduced: decode a JPEG at 1/2, 1/4 or 1/8 of its size, as small as the region stays at least that size.
-
-    Returns:
-        The image as `read_image` gives it, and where the region lies in it.
+    ``choose_region`` is called with (height, width) and returns the region and the size at which it is needed.
+    ``allow_reduced``: decode a JPEG at 1/2, 1/4 or 1/8 of its size, as small as the region stays at least that size.
     """
     chosen: list[tuple[Box, int, int]] = []
 
@@ -193,9 +174,8 @@ def _decode(
     """
     width, height = image.size
     if width * height > MAX_IMAGE_PIXELS:
-        raise ImageError(
-            f"{name} has {height:,}×{width:,} pixels, more than {MAX_IMAGE_PIXELS:,}: make it smaller first"
-        )
+        size = f"{height:,}×{width:,} pixels, more than {MAX_IMAGE_PIXELS:,}"
+        raise ImageError(f"{name} has {size}: make it smaller first")
     if min(width, height) < MIN_IMAGE_SIDE:
         raise ImageError(f"{name} has {height}×{width} pixels: too small for an image")
     if image.format in _VECTOR_FORMATS:
@@ -248,7 +228,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 def _exif_transpose(image: Image.Image) -> Transpose | None:
     """Return what makes the image upright by its EXIF; a damaged EXIF is no reason to refuse it."""
     try:
-        return _EXIF_TRANSPOSES.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+        return _EXIF_TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         return None
 
@@ -267,7 +247,6 @@ def _from_array(array: Pixels) -> Image.Image:
 
 
 def _source_name(source: ImageSource) -> str:
-    """Return the name to use in a message."""
     if isinstance(source, (str, Path)):
         return str(source)
     if isinstance(source, bytes):

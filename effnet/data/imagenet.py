@@ -36,13 +36,9 @@ def open_imagenet_validation(folder: Path, root: Path, labels: Labels | None = N
     """Open the validation images in ``folder`` with their classes from the ground truth.
 
     The ground truth is searched in ``folder``, ``root`` and the devkit in either: Kaggle's ``LOC_val_solution.csv``, a
-    text file with one synset per line, or the devkit's numbers with its ``meta.mat``.
-
-    Args:
-        labels: those of the training images; None: all synsets of the ground truth, sorted.
-
-    Raises:
-        ValueError: if the ground truth is missing, does not fit the images, or has a class that is not in ``labels``.
+    text file with one synset per line, or the devkit's numbers with its ``meta.mat``. ``labels``: those of the training
+    images. Raises ``ValueError`` if the ground truth is missing, does not fit the images, or has a class not in
+    ``labels``.
     """
     matches = (_VALIDATION_PATTERN.match(name) for name in os.listdir(folder))
     images = sorted((int(match[1]), Path(folder, match.string)) for match in matches if match)
@@ -54,25 +50,23 @@ def open_imagenet_validation(folder: Path, root: Path, labels: Labels | None = N
         )
     names = labels.names if labels else tuple(sorted(set(synsets.values())))
     index = {name: label for label, name in enumerate(names)}
-    items: list[Item] = []
     for number, file in images:
         if number not in synsets:
             raise ValueError(f"{source} has no class for {file.name}: use the file that belongs to these images")
         if synsets[number] not in index:
             raise ValueError(f"{folder} has a class {synsets[number]!r} that train does not have")
-        items.append(Item(file, index[synsets[number]], file.name))
+    items = (Item(file, index[synsets[number]], file.name) for number, file in images)
     return ImageDataset(tuple(items), Labels(names))
 
 
 def _read_ground_truth(folder: Path, root: Path) -> tuple[Path, dict[int, str]]:
     """Return the first file found and the synset of each image by its number, from 1 on."""
-    places = (folder, root, folder / DEVKIT_FOLDER, root / DEVKIT_FOLDER)
     for name, parse in (
         (KAGGLE_SOLUTION_FILE, _read_kaggle_solution),
-        (SYNSET_LABELS_FILE, _read_synset_labels),
+        (SYNSET_LABELS_FILE, lambda path: dict(enumerate(path.read_text().split(), 1))),
         (DEVKIT_GROUND_TRUTH_FILE, _read_devkit_ground_truth),
     ):
-        for place in places:
+        for place in (folder, root, folder / DEVKIT_FOLDER, root / DEVKIT_FOLDER):
             if (place / name).is_file():
                 return place / name, parse(place / name)
     raise ValueError(
@@ -89,10 +83,6 @@ def _read_kaggle_solution(path: Path) -> dict[int, str]:
             if match and len(row) > 1 and row[1].split():
                 synsets[int(match[1])] = row[1].split()[0]  # "n03995372 85 1 499 272": the rest is a box
     return synsets
-
-
-def _read_synset_labels(path: Path) -> dict[int, str]:
-    return dict(enumerate(path.read_text().split(), 1))
 
 
 def _read_devkit_ground_truth(path: Path) -> dict[int, str]:

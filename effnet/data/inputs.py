@@ -7,7 +7,6 @@ from glob import glob
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
-from types import ModuleType
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -24,14 +23,13 @@ RETRY = errors.RetryPolicy(attempts=2)  # of a URL: somebody is waiting
 VIDEO_SUFFIXES = frozenset((
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".mts", ".m2ts",
 ))  # fmt: skip
-_PEEK_BYTES = 4096
 
 
 def open_inputs(sources: Iterable[str | Path], frame_interval: float = 1.0) -> Iterator[NamedImage]:
     """Yield (name, image) for everything that ``sources`` stand for, in order; an error takes its image's place.
 
     Each source is as in `list_names`, or ``-`` with an image file on standard input. A video gives one frame every
-    ``frame_interval`` seconds, named ``clip.mp4@3.0s``. Images are found and downloaded as they are asked for.
+    ``frame_interval`` seconds, named ``clip.mp4@3.0s``. Images are found and downloaded as they are needed.
 
     Raises:
         FileNotFoundError, ValueError: at once, as `list_names`.
@@ -46,11 +44,11 @@ def open_inputs(sources: Iterable[str | Path], frame_interval: float = 1.0) -> I
 
 
 def _open_source(source: str, interval: float) -> Iterator[NamedImage]:
-    if source == "-" and _is_image(_peek_stdin()):
+    if source == "-" and _is_image_on_stdin():
         return map(_read_stdin_image, (sys.stdin.buffer,))
     names = list_names(source)
     if is_video(source) and os.path.exists(source):
-        _import_av(source)
+        _import_av(source)  # raises at once
     return chain.from_iterable(open_named(name, interval) for name in names)
 
 
@@ -63,12 +61,8 @@ def list_names(source: str) -> Iterator[str]:
     - a URL: ``https://…``, or ``s3://…`` and whatever else fsspec reads, also a folder or a pattern there;
     - ``-``: a list of files, folders and URLs on standard input, one per line.
 
-    Only one folder's names are held in memory at a time.
-
-    Raises:
-        FileNotFoundError: at once, for a file that does not exist.
-        ValueError: at once, for a source with nothing in it.
-        ImportError, RemoteStoreError: as `list_remote_files`.
+    Only one folder's names are held in memory at a time. Raises ``FileNotFoundError`` for a file that does not exist,
+    ``ValueError`` for a source with nothing in it, both at once, and else as `list_remote_files`.
     """
     path = Path(source)
     if source == "-":
@@ -120,29 +114,22 @@ def _glob_image_files(pattern: str) -> Iterator[str]:
             yield from map(str, folders.list_image_files(Path(match)))
 
 
-# Standard input
-
-
-def _peek_stdin() -> bytes:
-    stream: BufferedReader = sys.stdin.buffer  # type: ignore[assignment]
-    return stream.peek(_PEEK_BYTES)
-
-
-def _is_image(head: bytes) -> bool:
+def _is_image_on_stdin() -> bool:
     """A list has no zero bytes. Images do, but for the formats of Netpbm, which begin with P1 … P7."""
+    stream: BufferedReader = sys.stdin.buffer  # type: ignore[assignment]
+    head = stream.peek(4096)
     return b"\0" in head or (head[:1] == b"P" and head[1:2].isdigit() and head[2:3].isspace())
 
 
 def _read_stdin_image(stream: IO[bytes]) -> NamedImage:
     content = stream.read(image_io.MAX_IMAGE_BYTES + 1)
-    return STANDARD_INPUT, image_io.too_large_error(STANDARD_INPUT) if len(
-        content
-    ) > image_io.MAX_IMAGE_BYTES else content
+    too_large = len(content) > image_io.MAX_IMAGE_BYTES
+    return STANDARD_INPUT, image_io.too_large_error(STANDARD_INPUT) if too_large else content
 
 
 def _list_stdin_names() -> Iterator[str]:
     """Yield the names in a list; a missing file shows when it is read."""
-    if _is_image(_peek_stdin()):
+    if _is_image_on_stdin():
         raise ValueError(f"{STANDARD_INPUT} is an image, where a list of names is expected")
     for line in sys.stdin.buffer:
         name = os.fsdecode(line).strip("\r\n")
@@ -154,9 +141,6 @@ def _list_stdin_names() -> Iterator[str]:
             yield str(Path(name))
 
 
-# Videos, through PyAV
-
-
 def is_video(name: str) -> bool:
     """Return whether ``name`` ends as a video file does."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
@@ -165,22 +149,9 @@ def is_video(name: str) -> bool:
 def read_frames(path: Path, interval: float) -> Iterator[tuple[float, image_io.Pixels]]:
     """Yield (seconds since the start, upright uint8 (H, W, 3)) every ``interval`` seconds, the first frame included.
 
-    Raises ``ImportError`` at once if PyAV is not installed; while reading, ``ImageError`` if the file is not a video or
-    is damaged.
+    Raises ``ImportError`` if PyAV is not installed, and ``ImageError`` if the file is not a video or is damaged.
     """
-    return _sample_frames(_import_av(path), path, interval)
-
-
-def _import_av(path: str | Path) -> ModuleType:
-    try:
-        import av
-    except ImportError:
-        raise ImportError(f'{path}: videos require PyAV: pip install "effnet[video]"') from None
-    module: ModuleType = av
-    return module
-
-
-def _sample_frames(av: Any, path: Path, interval: float) -> Iterator[tuple[float, image_io.Pixels]]:
+    av = _import_av(path)
     start, taken = None, 0
     try:
         with av.open(str(path)) as container:
@@ -202,3 +173,11 @@ def _sample_frames(av: Any, path: Path, interval: float) -> Iterator[tuple[float
         raise image_io.ImageError(f"{path} is not a video, or is damaged: {error.strerror}") from None
     if not taken:
         raise image_io.ImageError(f"{path} has no frames")
+
+
+def _import_av(path: str | Path) -> Any:
+    try:
+        import av
+    except ImportError:
+        raise ImportError(f'{path}: videos require PyAV: pip install "effnet[video]"') from None
+    return av

@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from effnet.arch.serde import check_int
-from effnet.data import image_io
 from effnet.data.augment import Augment, build_augmentation, stable_seed, temporary_seed
 from effnet.data.cache import DiskCache
-from effnet.data.dataset import ImageDataset, Item
+from effnet.data.dataset import ImageDataset
 from effnet.metadata import Preprocess
 from effnet.tasks import task_of
 from effnet.timing.machine import count_cores
@@ -36,15 +35,9 @@ class TrainingLoader:
     (N, H, W, 3) images and int64 (N,) indices into ``dataset``.
 
     Args:
-        dataset: the training images.
-        preprocess: gives their size.
-        augment: their random changes.
-        batch_size: images per batch, over all ranks.
-        seed: decides order and augmentation, together with epoch and index.
+        batch_size, rank, world_size, class_balanced: see `EpochSampler`.
         num_workers: processes that prepare batches, without effect on their content. None: one per core, at most
             `MAX_DEFAULT_WORKERS`; 0 for images in memory.
-        rank, world_size: this process gets its share of each batch (see `EpochSampler`).
-        class_balanced: draw classes equally often (see `EpochSampler`).
         cache: keep decoded images on disk as far as there is room.
 
     Example:
@@ -88,7 +81,16 @@ class TrainingLoader:
         """
         self._sampler.epoch, self._sampler.start = epoch, start
         failed: Exception | None = None
-        for batch in self._get_loader():
+        if self._loader is None:
+            self._loader = DataLoader(
+                self._dataset,
+                batch_sampler=self._sampler,  # type: ignore[arg-type]
+                collate_fn=_identity,  # type: ignore[arg-type]
+                num_workers=self._num_workers,
+                persistent_workers=self._num_workers > 0,
+                generator=torch.Generator().manual_seed(0),  # its own draws must not change the run's random numbers
+            )
+        for batch in self._loader:
             if isinstance(batch, Exception):
                 failed = batch
                 break
@@ -104,18 +106,6 @@ class TrainingLoader:
         """End the workers; the next epoch starts new ones. The garbage collector would take five seconds for each."""
         self._loader = None
 
-    def _get_loader(self) -> DataLoader[Any]:
-        if self._loader is None:
-            self._loader = DataLoader(
-                self._dataset,
-                batch_sampler=self._sampler,  # type: ignore[arg-type]
-                collate_fn=_identity,  # type: ignore[arg-type]
-                num_workers=self._num_workers,
-                persistent_workers=self._num_workers > 0,
-                generator=torch.Generator().manual_seed(0),  # its own draws must not change the run's random numbers
-            )
-        return self._loader
-
 
 class _AugmentedImages(Dataset[Batch]):
     """Augmented batches by (epoch, indices): random numbers depend on seed, epoch and index alone."""
@@ -127,28 +117,20 @@ class _AugmentedImages(Dataset[Batch]):
         flip = augment.horizontal_flip and dataset.allow_flip
         self.augmentation = build_augmentation(replace(augment, horizontal_flip=flip), preprocess)
 
-    def __getitem__(self, index: int) -> Batch:
-        raise NotImplementedError
-
     def __getitems__(self, epoch_indices: tuple[int, list[int]]) -> Batch | Exception:
         """Return the batch, or what went wrong: raised in a worker, it would come with a long traceback."""
+        epoch, indices = epoch_indices
+        batch = torch.empty((len(indices), *self.preprocess.size, 3), dtype=torch.uint8)  # (N, H, W, 3)
         try:
-            return self._make_batch(*epoch_indices)
+            with temporary_seed(0):
+                for row, index in zip(batch.numpy(), indices, strict=True):
+                    seed = stable_seed(self.seed, "picture", epoch, index)  # words: allow. Another word, another run
+                    torch.default_generator.manual_seed(seed)
+                    item = self.dataset.items[index]
+                    row[:] = self.augmentation(self.cache.get_image(item) if self.cache is not None else item.image)
         except (OSError, ValueError) as error:
             return error
-
-    def _make_batch(self, epoch: int, indices: list[int]) -> Batch:
-        batch = torch.empty((len(indices), *self.preprocess.size, 3), dtype=torch.uint8)  # (N, H, W, 3)
-        with temporary_seed(0):
-            for row, index in zip(batch.numpy(), indices, strict=True):
-                seed = stable_seed(self.seed, "picture", epoch, index)  # words: allow. Another word, another run
-                torch.default_generator.manual_seed(seed)
-                row[:] = self.augmentation(self._get_image(index))
         return batch, torch.tensor(indices)
-
-    def _get_image(self, index: int) -> image_io.ImageSource:
-        item = self.dataset.items[index]
-        return self.cache.get_image(item) if self.cache is not None else item.image
 
 
 def _identity(batch: Batch | Exception) -> Batch | Exception:
@@ -243,7 +225,7 @@ class _ClassBalancer:
             raise ValueError("image weights must be at least 0, finite, and not all 0")
         if task_of(dataset.labels.task).has_probabilities:
             num_classes = len(dataset.labels.names)
-            classes_of = [_classes_or(item, num_classes) for item in dataset.items]
+            classes_of = [list(item.classes) or [num_classes] for item in dataset.items]
             totals = np.zeros(num_classes + 1)
             for weight, classes in zip(weights, classes_of, strict=True):
                 totals[classes] += weight / len(classes)
@@ -264,7 +246,3 @@ class _ClassBalancer:
         ends = np.cumsum(self.draws_per_image[by_class])
         steps = rng.random() + np.arange(len(ends))
         return rng.permutation(by_class[np.minimum(np.searchsorted(ends, steps, side="right"), len(ends) - 1)])
-
-
-def _classes_or(item: Item, no_label_class: int) -> list[int]:
-    return list(item.classes) or [no_label_class]

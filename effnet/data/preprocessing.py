@@ -23,25 +23,15 @@ _CUBIC_TABLE_SIZE = 1024  # TensorFlow looks up the cubic kernel's weights in a 
 
 
 def visible_region(height: int, width: int, preprocess: Preprocess) -> Box:
-    """Return the region of an image that becomes the network's input; the rest is cropped away.
-
-    Args:
-        height, width: of the image, upright and at full scale.
-
-    Returns:
-        Left, top, right and bottom in pixels of the image.
-    """
+    """Return the region of an image, upright and at full scale, that becomes the network's input."""
     if preprocess.resampling == "pil":
         return pil_crop_box((0, 0, width, height), preprocess)
     top, left, crop_height, crop_width = tensorflow_crop_box(height, width, preprocess)
     return left, top, left + crop_width, top + crop_height
 
 
-# PIL: resize with antialiasing, then crop
-
-
 def resize_pil(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> NDArray[np.uint8]:
-    """Resize and crop an RGB image to ``preprocess.size``: uint8 (H, W, 3), equal to torchvision and timm.
+    """Resize with antialiasing and crop an RGB image to ``preprocess.size``: uint8 (H, W, 3), as torchvision and timm.
 
     ``box`` is the region that is image in an image decoded at reduced scale. With it, what is cropped away is not
     computed either, which saves a third of the time and changes one value in a thousand by one step.
@@ -168,9 +158,6 @@ def _cubic_kernel(distance: NDArray[np.floating], a: float) -> NDArray[np.floati
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
     return np.where(distance <= 1, near, far)
-
-
-# Normalization
 
 
 def normalize(images: Tensor, preprocess: Preprocess) -> Tensor:

@@ -31,11 +31,7 @@ def holdout(dataset: ImageDataset, fraction: float, seed: int) -> tuple[ImageDat
     it is the same on every machine and with every version and, for classes without groups, changes little when images
     are added.
 
-    Raises:
-        ValueError: for a class of one image, and if no group can be held out.
-
-    Example:
-        >>> train, val = holdout(splits.train, 0.2, seed=0)
+    Raises ``ValueError`` for a class of one image, and if no group can be held out.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be above 0 and below 1, got {fraction!r}")
@@ -54,8 +50,7 @@ def make_folds(dataset: ImageDataset, num_folds: int = 5, seed: int = 0) -> list
     depends on the seed and the images' names. Where images carry a ``fold``, those folds are used instead, whatever
     ``num_folds``; images without one are then always trained on.
 
-    Raises:
-        ValueError: if there are fewer images, or groups, than folds.
+    Raises ``ValueError`` if there are fewer images, or groups, than folds.
     """
     check_int("folds", num_folds, 2)
     fold_of = read_predefined_folds(dataset)
@@ -71,12 +66,13 @@ def make_folds(dataset: ImageDataset, num_folds: int = 5, seed: int = 0) -> list
                 fold_of[index] = fold
     elif len(set(fold_of) - {-1}) != num_folds:
         log.info("using the %d folds of the data instead of %d", len(set(fold_of) - {-1}), num_folds)
-    pairs = []
-    for fold in sorted(set(fold_of) - {-1}):
-        held = [index for index, other in enumerate(fold_of) if other == fold]
-        kept = [index for index, other in enumerate(fold_of) if other != fold]
-        pairs.append((dataset.subset(kept), dataset.subset(held)))
-    return pairs
+    return [
+        (
+            dataset.subset(index for index, other in enumerate(fold_of) if other != fold),
+            dataset.subset(index for index, other in enumerate(fold_of) if other == fold),
+        )
+        for fold in sorted(set(fold_of) - {-1})
+    ]
 
 
 def read_predefined_folds(dataset: ImageDataset) -> list[int] | None:
@@ -112,9 +108,8 @@ def _choose_holdout_per_class(dataset: ImageDataset, fraction: float, seed: int)
     held: set[int] = set()
     for label, indices in members.items():
         if len(indices) < 2:
-            raise ValueError(
-                f"class {dataset.labels.name(label)!r} has only one image, too few to hold one out: add another"
-            )
+            name = dataset.labels.name(label)
+            raise ValueError(f"class {name!r} has only one image, too few to hold one out: add another")
         shuffled = sorted(indices, key=lambda index: _hash(seed, dataset.items[index].name))
         held.update(shuffled[: min(max(round(fraction * len(indices)), 1), len(indices) - 1)])
     return held
@@ -124,8 +119,7 @@ def _choose_stratified_holdout(dataset: ImageDataset, fraction: float, seed: int
     """Choose about ``fraction`` of every stratum, in whole groups, and at least one image.
 
     Labels that occur only in held-out images could not be learned: the first group with a label is kept. Of a label in
-    several groups one is held out, unless that is larger than ``fraction`` of all. Raises ``ValueError`` if nothing can
-    be held out.
+    several groups one is held out, unless that is larger than ``fraction`` of all.
     """
     units, strata = _make_units(dataset, seed), _compute_strata(dataset)
     counts = [Counter(stratum for index in unit for stratum in strata[index]) for unit in units]

@@ -11,39 +11,32 @@ from difflib import get_close_matches
 from io import StringIO
 from math import isfinite
 from pathlib import Path
-from types import MappingProxyType
 
 from effnet.arch.serde import check_choice, did_you_mean
 from effnet.data.dataset import ImageDataset, Item, Label, Splits
+from effnet.data.folders import SPLIT_FOLDER_NAMES
 from effnet.metadata import TASKS, Labels
 
 log = logging.getLogger("effnet")
 
-TABLE_SUFFIXES = (".csv", ".tsv")
 IMAGE_EXTENSIONS = ("", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".JPG", ".JPEG", ".PNG")
 
 # Names of a column by its role, in lower case; if a table has several of them, the first in this list counts.
-COLUMN_ALIASES = MappingProxyType(
-    {
-        "path": (
-            *("path", "image_path", "filepath", "file_path", "filename", "file_name", "file", "image", "image_id"),
-            *("image_name", "img", "picture", "id_code", "id"),  # words: allow
-        ),
-        "label": ("label", "target", "class", "labels", "targets", "classes", "tags", "class_name", "category"),
-        "fold": ("fold", "folds", "kfold"),
-        "group": ("group", "groups", "group_id", "patient", "patient_id"),
-        "weight": ("weight", "weights", "sample_weight"),
-        "split": ("split", "subset"),
-    }
-)
+COLUMN_ALIASES = {
+    "path": (
+        *("path", "image_path", "filepath", "file_path", "filename", "file_name", "file", "image", "image_id"),
+        *("image_name", "img", "picture", "id_code", "id"),  # words: allow
+    ),
+    "label": ("label", "target", "class", "labels", "targets", "classes", "tags", "class_name", "category"),
+    "fold": ("fold", "folds", "kfold"),
+    "group": ("group", "groups", "group_id", "patient", "patient_id"),
+    "weight": ("weight", "weights", "sample_weight"),
+    "split": ("split", "subset"),
+}
 _IMAGE_FOLDERS = ("images", "imgs", "pictures")  # words: allow
 _TRAIN_FOLDERS = ("train", "train_images", "training", *_IMAGE_FOLDERS)
 _TEST_FOLDERS = ("test", "test_images", "testing", *_IMAGE_FOLDERS)
-_SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training", ""), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
+_SPLIT_NAMES = {**SPLIT_FOLDER_NAMES, "": "train"}
 _MULTI_LABEL_HEADINGS = frozenset(("labels", "targets", "classes", "tags"))  # cells may well hold several labels
 _LABEL_SEPARATORS = re.compile(r"[|;]")
 _MAX_NAMES_SHOWN = 3  # in a message
@@ -51,7 +44,7 @@ _MAX_NAMES_SHOWN = 3  # in a message
 
 def is_table(source: str | Path) -> bool:
     """Return whether ``source`` ends in ``.csv`` or ``.tsv``."""
-    return Path(source).suffix.lower() in TABLE_SUFFIXES
+    return Path(source).suffix.lower() in (".csv", ".tsv")
 
 
 def open_table(path: str | Path, task: str | None = None) -> Splits:
@@ -68,22 +61,15 @@ def open_table(path: str | Path, task: str | None = None) -> Splits:
 
     Class names are sorted, numbers as numbers; columns of 0 and 1 keep their order.
 
-    Args:
-        task: "classification", "multilabel" or "regression" (see `Labels`); None decides between the first two. For
-            "regression" the values come from the label column, or else from every numeric column without another role.
+    Without ``task``, it is classification or multi-label. For regression the values come from the label column, or else
+    from every numeric column without another role.
 
     Raises:
         ValueError: for a table that cannot be understood, images that do not exist or occur twice, a label that occurs
             once, and fractional numbers as labels without ``task``.
-
-    Example:
-        >>> splits = open_table("train.csv")
-        >>> splits.train.labels.names
-        ('ant', 'wasp')
     """
     table = read_table(path)
-    names = table.column(table.image_column)
-    _check_unique_images(table, names)
+    names = _read_image_names(table)
     roles = {role: table.find_column(role) for role in COLUMN_ALIASES if role != "path"}
     used = {table.image_column, *filter(None, roles.values())}
     unused = [column for column in table.columns if column not in used]
@@ -104,13 +90,21 @@ def open_table(path: str | Path, task: str | None = None) -> Splits:
             raise ValueError(f"{table.place(row)}: {names[row]} has no label: add one or delete the row")
     if unlabeled:
         log.info("%s: skipping %d test images without a label", table.path.name, len(unlabeled))
-    items = _build_items(table, names, _find_image_files(table, names, _TRAIN_FOLDERS), row_labels, roles)
-
-    def build_split(name: str) -> ImageDataset | None:
-        chosen = [items[row] for row in rows[name] if row_labels[row] is not None]
-        return ImageDataset(tuple(chosen), labels) if chosen else None
-
-    splits = Splits(*map(build_split, ("train", "val", "test")))
+    paths = _find_image_files(table, names, _TRAIN_FOLDERS)
+    cells = {role: table.column(name) if name else [""] * len(table) for role, name in roles.items()}
+    items = [
+        Item(
+            paths[row],
+            0 if (label := row_labels[row]) is None else label,
+            names[row],
+            _parse_weight(table, row, cells["weight"][row]),
+            cells["group"][row],
+            _parse_fold(table, row, cells["fold"][row]),
+        )
+        for row in range(len(table))
+    ]
+    chosen = {name: [items[row] for row in rows[name] if row_labels[row] is not None] for name in rows}
+    splits = Splits(**{name: ImageDataset(tuple(found), labels) for name, found in chosen.items() if found})
     _check_labels_in_train(table, splits)
     return splits
 
@@ -118,26 +112,21 @@ def open_table(path: str | Path, task: str | None = None) -> Splits:
 def open_unlabeled_table(path: str | Path) -> list[tuple[str, Path]]:
     """Return (name in the table, file) for every image of a table whose labels do not matter.
 
-    The files lie beside it or in ``test/``, ``test_images/`` or ``images/`` there. Raises ``ValueError`` as
-    `open_table` does for columns and files.
+    The files lie beside it or in ``test/``, ``test_images/`` or ``images/`` there.
     """
     table = read_table(path)
-    names = table.column(table.image_column)
-    _check_unique_images(table, names)
+    names = _read_image_names(table)
     return list(zip(names, _find_image_files(table, names, _TEST_FOLDERS), strict=True))
-
-
-# The table as text
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """A table with headings: ``rows`` are as long as ``columns``; ``line_numbers`` are the rows' lines in the file."""
+    """A table with headings."""
 
     path: Path
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    line_numbers: tuple[int, ...]
+    rows: tuple[tuple[str, ...], ...]  # as long as ``columns``
+    line_numbers: tuple[int, ...]  # of the rows in the file
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -174,8 +163,7 @@ def read_table(path: str | Path) -> LabelTable:
     """Read a UTF-8 table, without blank lines and spaces around cells.
 
     Cells are separated by commas, semicolons or tabs, whichever the first line has most of. Raises ``ValueError`` for
-    an empty table, rows of another length than the headings, and repeated headings; ``FileNotFoundError`` if there is
-    no such file.
+    an empty table, rows of another length than the headings, and repeated headings.
     """
     path = Path(path)
     try:
@@ -219,7 +207,9 @@ def _find_image_files(table: LabelTable, names: Sequence[str], folders: Sequence
     root = table.path.parent
     candidates = dict.fromkeys((table.path.stem, f"{table.path.stem}_images", *folders))
     known = [folder for folder in map(root.joinpath, candidates) if folder.is_dir()]
-    searched = [root, *(known or _list_subfolders(root))]
+    if not known:
+        known = sorted(Path(entry.path) for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
+    searched = [root, *known]
     found: list[Path] = []
     missing: list[str] = []
     likely, extension = root, ""  # where the last one was: most lie together
@@ -234,12 +224,15 @@ def _find_image_files(table: LabelTable, names: Sequence[str], folders: Sequence
         else:
             found.append(file)
     if missing:
-        which = ", ".join(missing[:_MAX_NAMES_SHOWN]) + (", …" if len(missing) > _MAX_NAMES_SHOWN else "")
         raise ValueError(
-            f"{len(missing)} of the {len(names)} images that {table.path} names do not exist: {which} "
+            f"{len(missing)} of the {len(names)} images that {table.path} names do not exist: {_join_first(missing)} "
             f"(searched in {', '.join(map(str, searched))}, also with .jpg or .png appended)"
         )
     return found
+
+
+def _join_first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MAX_NAMES_SHOWN]) + (", …" if len(names) > _MAX_NAMES_SHOWN else "")
 
 
 def _find_file(folder: Path, name: str, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> Path | None:
@@ -247,20 +240,12 @@ def _find_file(folder: Path, name: str, extensions: Sequence[str] = IMAGE_EXTENS
     return next((Path(base + extension) for extension in extensions if os.path.isfile(base + extension)), None)
 
 
-def _list_subfolders(root: Path) -> list[Path]:
-    return sorted(Path(entry.path) for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-
-
-# Labels
-
-
 def parse_table_labels(
     table: LabelTable, task: str | None, unused_columns: Sequence[str]
 ) -> tuple[Labels, list[Label | None]]:
     """Return the labels of ``table`` and that of each row, None for an empty cell.
 
-    ``unused_columns`` are those without another role; ``task`` is as in `open_table`. Raises ``ValueError`` if there is
-    no column of labels, or if it cannot be understood.
+    ``unused_columns`` are those without another role; ``task`` is as in `open_table`.
     """
     if task is not None:
         check_choice("task", task, TASKS)
@@ -271,8 +256,11 @@ def parse_table_labels(
         log.info("%s: using the column %r as label", table.path.name, column)
     cells = table.column(column)
     if task == "regression":
-        values = [(_parse_value(table, cell, row),) if cell else None for row, cell in enumerate(cells)]
-        return Labels((column,), "regression"), values  # type: ignore[return-value]
+        values = [_parse_number(cell) for cell in cells]
+        for row, (cell, value) in enumerate(zip(cells, values, strict=True)):
+            if cell and value is None:
+                raise ValueError(f"{table.place(row)}: {cell!r} is not a number, which --task regression needs")
+        return Labels((column,), "regression"), [None if value is None else (value,) for value in values]
     separator = _detect_separator(column, cells, task)
     if separator is not None:
         return _parse_multi_label(cells, separator)
@@ -282,7 +270,7 @@ def parse_table_labels(
 def _parse_single_label(
     table: LabelTable, column: str, cells: Sequence[str], task: str | None
 ) -> tuple[Labels, list[Label | None]]:
-    """Read a column of classes. Fractional numbers are classes only if ``task`` says so."""
+    """Read a column of classes. Fractional numbers are classes only if ``task`` is given."""
     numbers = [number for cell in cells if cell and (number := _parse_number(cell)) is not None]
     if numbers and len(numbers) == sum(map(bool, cells)) and task is None:
         fractions = [number for number in numbers if not number.is_integer()]
@@ -349,7 +337,7 @@ def _parse_label_columns(
     rows = list(zip(*chosen.values(), strict=True))
     names = tuple(chosen)
     if regression:
-        return Labels(names, "regression"), [tuple(float(cell) for cell in row if cell is not None) for row in rows]
+        return Labels(names, "regression"), rows  # type: ignore[return-value]
     if task != "multilabel" and all(sum(map(bool, row)) == 1 for row in rows):
         log.info("%s: exactly one of %s is 1 in every row: one label per image", table.path.name, ", ".join(names))
         return Labels(names), [next(index for index, cell in enumerate(row) if cell) for row in rows]
@@ -361,11 +349,10 @@ def _parse_label_columns(
 def check_images_per_label(table: LabelTable, labels: Labels, row_labels: Sequence[Label | None]) -> None:
     """Raise ``ValueError`` for a class with one image; for multi-label only warn."""
     counts = Counter(part for label in row_labels for part in (label if isinstance(label, tuple) else (label,)))
-    single = [name for index, name in enumerate(labels.names) if counts[index] == 1]
+    single = [repr(name) for index, name in enumerate(labels.names) if counts[index] == 1]
     if not single:
         return
-    which = ", ".join(map(repr, single[:_MAX_NAMES_SHOWN])) + (", …" if len(single) > _MAX_NAMES_SHOWN else "")
-    subject = f"the labels {which} occur" if len(single) > 1 else f"the label {which} occurs"
+    subject = f"the labels {_join_first(single)} occur" if len(single) > 1 else f"the label {single[0]} occurs"
     if labels.task == "multilabel":
         log.warning("%s: %s only once: for training or for validation, not for both", table.path.name, subject)
         return
@@ -385,44 +372,12 @@ def _parse_number(cell: str) -> float | None:
     return value if isfinite(value) else None
 
 
-def _parse_value(table: LabelTable, cell: str, row: int) -> float:
-    number = _parse_number(cell)
-    if number is None:
-        raise ValueError(f"{table.place(row)}: {cell!r} is not a number, which --task regression needs")
-    return number
-
-
 def _sort_label_names(names: set[str]) -> tuple[str, ...]:
     """Sort by name, or by number if all are numbers."""
     numbers = {name: _parse_number(name) for name in names}
     if all(number is not None for number in numbers.values()):
         return tuple(sorted(names, key=lambda name: (numbers[name], name)))
     return tuple(sorted(names))
-
-
-# Other columns
-
-
-def _build_items(
-    table: LabelTable,
-    names: Sequence[str],
-    paths: Sequence[Path],
-    row_labels: Sequence[Label | None],
-    roles: dict[str, str | None],
-) -> list[Item]:
-    """Build an item per row; one without a label gets a placeholder."""
-    cells = {role: table.column(name) if name else [""] * len(table) for role, name in roles.items()}
-    return [
-        Item(
-            paths[row],
-            0 if (label := row_labels[row]) is None else label,
-            names[row],
-            _parse_weight(table, row, cells["weight"][row]),
-            cells["group"][row],
-            _parse_fold(table, row, cells["fold"][row]),
-        )
-        for row in range(len(table))
-    ]
 
 
 def _parse_weight(table: LabelTable, row: int, cell: str) -> float:
@@ -441,7 +396,6 @@ def _parse_fold(table: LabelTable, row: int, cell: str) -> int | None:
 
 
 def _parse_splits(table: LabelTable, column: str | None) -> list[str]:
-    """Return the split of every row."""
     if column is None:
         return ["train"] * len(table)
     cells = [cell.lower() for cell in table.column(column)]
@@ -453,24 +407,26 @@ def _parse_splits(table: LabelTable, column: str | None) -> list[str]:
 
 def _log_unused_columns(table: LabelTable, unused_columns: Sequence[str]) -> None:
     free_roles = [role for role in COLUMN_ALIASES if table.find_column(role) is None]
-    notes = []
-    for column in unused_columns:
-        near = get_close_matches(column.lower(), free_roles, 1, 0.8)
-        notes.append(f"{column} (rename it if it is meant to be {near[0]})" if near else column)
+    near = {column: get_close_matches(column.lower(), free_roles, 1, 0.8) for column in unused_columns}
+    notes = [
+        f"{column} (rename it if it is meant to be {role[0]})" if role else column for column, role in near.items()
+    ]
     if notes:
         log.info("%s: ignoring the columns %s", table.path.name, ", ".join(notes))
 
 
-def _check_unique_images(table: LabelTable, names: Sequence[str]) -> None:
-    first_row: dict[str, int] = {}
-    for row, name in enumerate(names):
-        if name in first_row:
-            lines = table.line_numbers[first_row[name]], table.line_numbers[row]
+def _read_image_names(table: LabelTable) -> list[str]:
+    """Return the image of every row. Raises ``ValueError`` if one occurs twice."""
+    names = table.column(table.image_column)
+    first_line: dict[str, int] = {}
+    for line, name in zip(table.line_numbers, names, strict=True):
+        if name in first_line:
             raise ValueError(
-                f"{table.path}: {name} is in line {lines[0]} and in line {lines[1]}: keep one; several labels of an "
-                "image go into one cell, separated by |"
+                f"{table.path}: {name} is in line {first_line[name]} and in line {line}: keep one; several labels of "
+                "an image go into one cell, separated by |"
             )
-        first_row[name] = row
+        first_line[name] = line
+    return names
 
 
 def _check_labels_in_train(table: LabelTable, splits: Splits) -> None:

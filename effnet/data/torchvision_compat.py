@@ -8,32 +8,27 @@ need neither: declaring the two schemas first, and only if they are missing, mak
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import torch
 
-OPERATOR_SCHEMAS = {
-    "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-}
 
-
-def import_transforms() -> ModuleType:
+def import_transforms() -> Any:
     """Import ``torchvision.transforms.v2``. Raises ``ImportError`` if torchvision is not installed."""
     declare_operators()
     try:
         from torchvision.transforms import v2
     except ImportError as error:
         raise ImportError(f'augmentation requires torchvision ({error}): pip install "effnet[train]"') from None
-    module: ModuleType = v2
-    return module
+    return v2
 
 
 def declare_operators() -> None:
     """Declare torchvision's operators if its compiled library does not load; call this before importing torchvision."""
     if not _operators_load():
-        for name, schema in OPERATOR_SCHEMAS.items():
+        for name in ("nms", "qnms"):
             if not hasattr(torch.ops.torchvision, name):
+                schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
                 torch.library.define(f"torchvision::{name}", schema)
 
 

@@ -34,9 +34,7 @@ SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 SHARDS_INDEX_FILE = "index.json"  # beside the shards: what their writer says about all of them
 CLASS_NAMES_FILE = "classes.txt"  # beside the shards: one class per line, in the order of their indices
 INDEX_SUFFIX = ".json"  # beside a shard: its index
-
 _INDEX_FORMAT = 1  # to be raised whenever shards are read in another way
-_MAX_LABEL_BYTES = 2**16
 _LABEL_EXTENSIONS = ("cls", "json", "txt")  # members with the label of an image; the first that exists is used
 _JSON_LABEL_KEYS = ("label", "labels", "cls", "class", "target", "targets")
 _SPLIT_NAMES = ("train", "val", "test")
@@ -72,9 +70,7 @@ def open_shards(source: str) -> dataset.Splits:
     or the index beside the shards. A truncated shard gives the images before its end and an item whose reading raises
     the error, as does an image without a label.
 
-    Raises:
-        ValueError: if there are no shards, images or labels.
-        OSError: if a shard is not available.
+    Raises ``ValueError`` if there are no shards, images or labels, and ``OSError`` if a shard is not available.
     """
     urls = [url for part in source.split("::") for url in _expand_source(part)]
     shards = list(prefetch.prefetch_map(Shard.from_url, urls, _PARALLEL_READS))
@@ -104,12 +100,7 @@ def open_shards(source: str) -> dataset.Splits:
         if index.error:
             rest = dataset.Item(image_io.UnreadableImage(shard.url, index.error), encoder.placeholder(), shard.url)
             items.setdefault(_split_from_name(shard.url), []).append(rest)
-    return dataset.Splits(
-        *(
-            dataset.ImageDataset(tuple(items[split]), encoder.labels) if split in items else None
-            for split in _SPLIT_NAMES
-        )
-    )
+    return dataset.Splits(**{split: dataset.ImageDataset(tuple(items[split]), encoder.labels) for split in items})
 
 
 def read_shard_images(
@@ -122,12 +113,19 @@ def read_shard_images(
     """
     number = 0
     try:
-        with closing(_open_stream(shard, retry)) as file:
+        if remote.is_remote(shard):
+            stream: IO[bytes] = io.BufferedReader(remote.ResumingReader(shard, retry), _STREAM_BUFFER_BYTES)
+        else:
+            stream = open(shard, "rb")  # noqa: SIM115 – closed below
+        with closing(stream) as file:
             for archive, member in _iter_members(file, "r|*"):
                 if is_image_member(member):
                     number += 1
                     if number > start:
-                        yield f"{shard}/{member.name}", _read_member(archive, member, shard)
+                        name, content = f"{shard}/{member.name}", archive.extractfile(member)
+                        assert content is not None, name
+                        too_large = member.size > image_io.MAX_IMAGE_BYTES
+                        yield name, image_io.too_large_error(name) if too_large else content.read()
     except Exception as error:  # tarfile and the decompressors stumble in many ways
         if isinstance(error, MemoryError):
             raise
@@ -135,9 +133,6 @@ def read_shard_images(
         return
     if not number:
         yield shard, image_io.ImageError(f"{shard} contains no images")
-
-
-# Tar archives
 
 
 class TruncatedShardError(image_io.ImageError):
@@ -187,26 +182,9 @@ def _iter_members(file: IO[bytes], mode: Literal["r:", "r|*"]) -> Iterator[tuple
             yield archive, member
 
 
-def _open_stream(shard: str, retry: RetryPolicy | None) -> IO[bytes]:
-    if remote.is_remote(shard):
-        return io.BufferedReader(remote.ResumingReader(shard, retry), _STREAM_BUFFER_BYTES)
-    return open(shard, "rb")
-
-
-def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: str) -> bytes | image_io.ImageError:
-    if member.size > image_io.MAX_IMAGE_BYTES:
-        return image_io.too_large_error(f"{shard}/{member.name}")
-    content = archive.extractfile(member)
-    assert content is not None, member.name
-    return content.read()
-
-
 @cache
 def _image_extensions() -> frozenset[str]:
     return frozenset(Image.registered_extensions()) - {".mpg", ".mpeg", ".pdf", ".hdf", ".h5"}
-
-
-# Random access: shards, their members and their indices
 
 
 class ShardSample(NamedTuple):
@@ -263,22 +241,16 @@ class Shard:
             raise ValueError(f"{self.url} is compressed, so that its members cannot be found: unpack it to .tar")
         digest = sha256(f"{self.url} {self.version}".encode()).hexdigest()[:32]
         cached = cache_dir.writable_cache_dir() / "shards" / f"{digest}.json"
-        index = _parse_index(self._read_index_beside()) or _parse_index(_read_if_exists(cached))
+        index = _read_index(self.url + INDEX_SUFFIX)
+        if index and not remote.is_remote(self.url) and index.bytes != os.stat(self.url).st_size:
+            index = None  # of another version
+        index = index or _read_index(str(cached))
         if index is None:
             index = scan_shard(self.local_path(), self.url)
             if not index.error:
                 with suppress(OSError), atomic_write(cached) as temporary:
                     temporary.write_text(index.to_json(), encoding="utf-8")
         return index
-
-    def _read_index_beside(self) -> bytes | None:
-        """Return the index that the writer left, if it is of this version."""
-        if remote.is_remote(self.url):
-            content = remote.read_remote_file(self.url + INDEX_SUFFIX)
-            return content if isinstance(content, bytes) else None
-        local = _read_if_exists(Path(self.url + INDEX_SUFFIX))
-        index = _parse_index(local)
-        return local if index and index.bytes == os.stat(self.url).st_size else None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -334,14 +306,13 @@ def _record_member(
     images: dict[str, ShardSample],
     labels: dict[str, tuple[int, dataset.RawLabel]],
 ) -> None:
-    """Enter ``member`` into ``images`` or ``labels``, if it is one of these."""
     name = basename(member.name)
     stem, _, extension = name.partition(".")
     key, extension = member.name[: len(member.name) - len(name)] + stem, extension.lower()
     if is_image_member(member) and member.size <= image_io.MAX_IMAGE_BYTES:
         if key not in images or ("." in images[key].name[len(key) + 1 :] and "." not in extension):
             images[key] = ShardSample(member.name, member.offset_data, member.size, None)
-    elif member.isreg() and extension in _LABEL_EXTENSIONS and member.size <= _MAX_LABEL_BYTES:
+    elif member.isreg() and extension in _LABEL_EXTENSIONS and member.size <= 2**16:
         rank = _LABEL_EXTENSIONS.index(extension)
         if key not in labels or rank < labels[key][0]:
             file.seek(member.offset_data)
@@ -365,26 +336,14 @@ def _parse_label(content: bytes, extension: str) -> dataset.RawLabel:
     return text or None
 
 
-def _read_if_exists(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
-
-
-def _parse_index(content: bytes | None) -> ShardIndex | None:
-    """Return the index in ``content``, or None if it is missing, damaged or of another format."""
-    if content is None:
-        return None
+def _read_index(url: str) -> ShardIndex | None:
+    """Return the index at ``url``, or None if it is missing, damaged or of another format."""
     with suppress(ValueError, KeyError, TypeError):
-        fields = json.loads(content)
+        fields = _read_json(url)
         if fields["format"] == _INDEX_FORMAT:
             samples = [ShardSample(*sample) for sample in fields["samples"]]
             return ShardIndex(int(fields["bytes"]), samples, str(fields["error"]))
     return None
-
-
-# Splits and classes of several shards
 
 
 class _LabeledMember(NamedTuple):
@@ -454,7 +413,6 @@ def _list_local_folder(folder: Path) -> list[Path]:
 
 
 def _split_from_name(url: str) -> str:
-    """Return the split of a shard by its name or its folder's."""
     folder, _, name = url.lower().replace(os.sep, "/").rpartition("/")
     first_word = re.match(r"[a-z]*", name)
     words = (first_word[0] if first_word else "", folder.rpartition("/")[2])
@@ -491,7 +449,7 @@ def _read_class_names(url: str) -> tuple[tuple[str, ...] | None, str]:
     return None, ""
 
 
-def _read_json(url: str) -> dict[str, list[dict[str, object]]]:
+def _read_json(url: str) -> dict[str, Any]:
     try:
         value = json.loads(_read_text(url) or "{}")
     except ValueError:

@@ -55,11 +55,9 @@ def write_shards(
         max_short_side: resize images whose short side is longer, as JPEG of quality 95; files are otherwise copied byte
             for byte.
         strict: raise ``ImageError`` for the first unreadable image instead of skipping and listing it.
-        progress: is called with (split, images done, images in all).
 
     Raises:
         ValueError: if ``out`` contains anything else.
-        OSError: if the disk is full.
 
     Example:
         >>> write_shards(open_data("photos"), Path("shards"), max_short_side=512)
@@ -68,12 +66,8 @@ def write_shards(
     if max_short_side is not None:
         check_int("max_short_side", max_short_side, 1)
     labels = next(iter(splits.available.values())).labels
-    plan = {
-        "format": _PLAN_FORMAT,
-        "megabytes": megabytes,
-        "max_short_side": max_short_side,
-        "images": _fingerprint(splits.available),
-    }
+    images = _fingerprint(splits.available)
+    plan = {"format": _PLAN_FORMAT, "megabytes": megabytes, "max_short_side": max_short_side, "images": images}
     if _is_complete(out, plan):
         index = json.loads((out / webdataset_reader.SHARDS_INDEX_FILE).read_text(encoding="utf-8"))
         return _summarize(index, already_complete=True)
@@ -91,10 +85,9 @@ def write_shards(
         "plan": plan, "classes": labels.names, "task": labels.task, "counts": counts, "shards": shards,
         "skipped": skipped,
     }  # fmt: skip
-    with atomic_write(out / webdataset_reader.CLASS_NAMES_FILE) as temporary:
-        temporary.write_text("".join(f"{name}\n" for name in labels.names), encoding="utf-8")
-    with atomic_write(out / webdataset_reader.SHARDS_INDEX_FILE) as temporary:  # last: where it exists, everything does
-        temporary.write_text(json.dumps(index, ensure_ascii=False, indent=1), encoding="utf-8")
+    _write_text(out / webdataset_reader.CLASS_NAMES_FILE, "".join(f"{name}\n" for name in labels.names))
+    # Last: where it exists, everything does
+    _write_text(out / webdataset_reader.SHARDS_INDEX_FILE, json.dumps(index, ensure_ascii=False, indent=1))
     for note in (*out.glob(".*.done.json"), *out.glob(".*.part"), out / _PLAN_FILE):
         note.unlink(missing_ok=True)
     return _summarize(index, already_complete=False)
@@ -114,8 +107,7 @@ def _is_complete(out: Path, plan: dict[str, Any]) -> bool:
             return name == webdataset_reader.SHARDS_INDEX_FILE
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: use a new folder for the shards")
-    with atomic_write(out / _PLAN_FILE) as temporary:
-        temporary.write_text(json.dumps(plan), encoding="utf-8")
+    _write_text(out / _PLAN_FILE, json.dumps(plan))
     return False
 
 
@@ -151,7 +143,8 @@ def _write_split(
                         skipped.append(str(content))
                     else:
                         samples.append(_add_sample(archive, f"{done - 1:09}", item, *content))
-                        np.add.at(counts, _classes_to_count(item, dataset), 1)
+                        classes = range(len(counts)) if dataset.labels.task == "regression" else item.classes
+                        np.add.at(counts, list(classes), 1)
                     if progress is not None:
                         progress(split, done, len(items))
                     if archive.offset >= plan["megabytes"] * 1e6:
@@ -161,10 +154,9 @@ def _write_split(
             "name": name, "images": len(samples), "bytes": size, "begin": begin, "end": done, "skipped": skipped,
             "counts": counts.tolist(),
         }  # fmt: skip
-        with atomic_write(out / f"{name}{webdataset_reader.INDEX_SUFFIX}") as temporary:
-            temporary.write_text(webdataset_reader.ShardIndex(size, samples).to_json(), encoding="utf-8")
-        with atomic_write(_note_path(out, split, number)) as temporary:
-            temporary.write_text(json.dumps(summary, ensure_ascii=False), encoding="utf-8")
+        index = webdataset_reader.ShardIndex(size, samples)
+        _write_text(out / f"{name}{webdataset_reader.INDEX_SUFFIX}", index.to_json())
+        _write_text(_note_path(out, split, number), json.dumps(summary, ensure_ascii=False))
         yield summary
         number += 1
 
@@ -174,10 +166,14 @@ def _note_path(out: Path, split: str, number: int) -> Path:
     return out / f".{split}-{number:06}.done.json"
 
 
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def _add_sample(
     archive: tarfile.TarFile, key: str, item: Item, content: bytes, extension: str
 ) -> webdataset_reader.ShardSample:
-    """Add an image and its label; return the entry for the index."""
     label = item.label if isinstance(item.label, int) else list(item.label)
     offset = _add_file(archive, f"{key}.{extension}", content)
     if isinstance(label, int):
@@ -232,13 +228,6 @@ def _encode(image: Image.Image, format: str, **options: int) -> bytes:
     file = io.BytesIO()
     image.save(file, format, **options)
     return file.getvalue()
-
-
-def _classes_to_count(item: Item, dataset: ImageDataset) -> list[int]:
-    """Return the classes of an item; for regression all values."""
-    if dataset.labels.task == "regression":
-        return list(range(len(dataset.labels.names)))
-    return list(item.classes)
 
 
 def _fingerprint(splits: dict[str, ImageDataset]) -> str:

@@ -12,10 +12,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to, which replaces ``path`` if the block succeeds and is deleted otherwise.
 
     Raises ``OSError`` if the disk is full or the folder is not writable.
-
-    Example:
-        >>> with atomic_write(Path("model.onnx")) as temporary:
-        ...     temporary.write_bytes(content)
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -4,8 +4,6 @@ import os
 import tempfile
 from pathlib import Path
 
-_TRUE_VALUES = ("1", "on", "yes", "true")
-
 
 def configured_cache_dir() -> Path:
     """Return ``$EFFNET_HOME``, or ``effnet`` in the user's cache."""
@@ -16,12 +14,10 @@ def configured_cache_dir() -> Path:
 
 
 def writable_cache_dir() -> Path:
-    """Return the configured folder, or a temporary one of this user if that is read-only.
-
-    Raises ``OSError`` if there is neither.
-    """
+    """Return the configured folder, or a temporary one of this user if that is read-only. Raises ``OSError``."""
     configured = configured_cache_dir()
-    if _is_writable(configured):
+    existing = next(path for path in (configured.absolute(), *configured.absolute().parents) if os.path.exists(path))
+    if existing.is_dir() and os.access(existing, os.W_OK):  # it is there, or can be created
         return configured
     owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     fallback = Path(tempfile.gettempdir()) / f"effnet-{owner}"
@@ -31,14 +27,9 @@ def writable_cache_dir() -> Path:
     return fallback
 
 
-def _is_writable(folder: Path) -> bool:
-    """Return whether files can be written to ``folder``, or whether it can be created."""
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
-    return existing.is_dir() and os.access(existing, os.W_OK)
-
-
 def is_offline(override: bool | None = None) -> bool:
     """Return whether the network must not be used: ``override``, or ``EFFNET_OFFLINE=1`` or ``HF_HUB_OFFLINE=1``."""
     if override is not None:
         return override
-    return any(os.environ.get(name, "").lower() in _TRUE_VALUES for name in ("EFFNET_OFFLINE", "HF_HUB_OFFLINE"))
+    values = (os.environ.get(name, "").lower() for name in ("EFFNET_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(value in ("1", "on", "yes", "true") for value in values)

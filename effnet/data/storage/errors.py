@@ -10,15 +10,11 @@ from http.client import HTTPException
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to wait for a server.
+    """How long to wait for a server."""
 
-    An attempt ends after ``timeout`` seconds without a byte. ``attempts`` in a row without progress end the download;
-    between two of them there are ``backoff`` seconds, doubled each time.
-    """
-
-    timeout: float = 20.0
-    attempts: int = 5
-    backoff: float = 1.0
+    timeout: float = 20.0  # seconds without a byte, after which an attempt ends
+    attempts: int = 5  # in a row without progress, after which the download ends
+    backoff: float = 1.0  # seconds between two attempts, doubled each time
 
 
 class HTTPStatusError(OSError):
@@ -29,6 +25,7 @@ class HTTPStatusError(OSError):
         self.status = status
 
 
+_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -46,8 +43,11 @@ _HTTP_STATUS_MESSAGES = {
 }
 _RETRYABLE_STATUS = (408, 416, 425, 429)  # and 5xx
 _PERMANENT_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, ImportError)
-_UNREACHABLE_ERRORS = (socket.gaierror, ConnectionRefusedError, ssl.SSLCertVerificationError)
-_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
+_UNREACHABLE_MESSAGES = {
+    ssl.SSLCertVerificationError: "the server's certificate cannot be verified",
+    socket.gaierror: "host not found; there may be no network",
+    ConnectionRefusedError: "the server refuses connections",
+}
 
 
 def describe_error(error: BaseException) -> str:
@@ -55,12 +55,9 @@ def describe_error(error: BaseException) -> str:
     for cause in _iter_causes(error):
         if (status := _http_status(cause)) is not None:
             return str(HTTPStatusError(status))
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return "the server's certificate cannot be verified"
-        if isinstance(cause, socket.gaierror):
-            return "host not found; there may be no network"
-        if isinstance(cause, ConnectionRefusedError):
-            return "the server refuses connections"
+        for kind, message in _UNREACHABLE_MESSAGES.items():
+            if isinstance(cause, kind):
+                return message
         if isinstance(cause, TimeoutError):
             return "the server stopped responding"
         if isinstance(cause, OSError) and cause.errno in _DISK_ERRORS:
@@ -75,7 +72,7 @@ def describe_error(error: BaseException) -> str:
 def is_unreachable(error: BaseException) -> bool:
     """Return whether no server was reached at all, so that asking again soon is useless."""
     return any(
-        isinstance(cause, _UNREACHABLE_ERRORS) or getattr(cause, "errno", None) in _NO_ROUTE
+        isinstance(cause, tuple(_UNREACHABLE_MESSAGES)) or getattr(cause, "errno", None) in _NO_ROUTE
         for cause in _iter_causes(error)
     )
 
@@ -100,10 +97,10 @@ def _http_status(error: BaseException) -> int | None:
 
 def _iter_causes(error: BaseException) -> Iterator[BaseException]:
     """Yield ``error`` and the errors that it was raised from, nearest first."""
-    seen: set[int] = set()
+    visited: set[int] = set()
     following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
+    while following is not None and id(following) not in visited:
+        visited.add(id(following))
         yield following
         inner = getattr(following, "reason", None)  # urllib's URLError keeps its cause there
         following = inner if isinstance(inner, BaseException) else following.__cause__ or following.__context__

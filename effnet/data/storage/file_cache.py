@@ -21,18 +21,13 @@ _EVICTION_INTERVAL_BYTES = 64 * _CHUNK_BYTES
 _STALE_NANOSECONDS = 3600 * 10**9  # without a byte
 
 
-def file_cache_dir() -> Path:
-    """Return the folder of the cached files, which may be deleted at any time."""
-    return cache_dir.writable_cache_dir() / "copies"
-
-
 def cached_file(url: str, version: str) -> Path:
     """Return the path of a local copy of this ``version`` of ``url``, downloaded if it does not exist yet.
 
     One of several processes downloads it and the others wait. If there are too many copies, those that were not used
     for longest are deleted. Raises ``OSError`` if the file cannot be read or the disk is full.
     """
-    path = file_cache_dir() / f"{sha256(f'{url} {version}'.encode()).hexdigest()[:32]}.tar"
+    path = cache_dir.writable_cache_dir() / "copies" / f"{sha256(f'{url} {version}'.encode()).hexdigest()[:32]}.tar"
     if not _touch(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):

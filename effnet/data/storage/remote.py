@@ -19,12 +19,11 @@ Out = TypeVar("Out")
 
 DEFAULT_RETRY = RetryPolicy()
 _VERSION_KEYS = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
-_WEB_SCHEMES = ("http://", "https://")
 _SKIP_BYTES = 2**20
 
 
 class RemoteStoreError(OSError):
-    """A remote store did not answer, although it was asked several times; it may do so later."""
+    """A remote store did not answer, after several attempts; it may do so later."""
 
 
 def is_remote(name: str) -> bool:
@@ -35,7 +34,7 @@ def is_remote(name: str) -> bool:
 
 def is_web(url: str) -> bool:
     """Return whether ``url`` is read over HTTP, where folders cannot be listed."""
-    return url.lower().startswith(_WEB_SCHEMES)
+    return url.lower().startswith(("http://", "https://"))
 
 
 def list_remote_files(url: str) -> Iterator[str]:
@@ -118,9 +117,9 @@ def open_http(
 ) -> HTTPResponse:
     """Send one request and return the response, whose body has not been read yet.
 
-    Redirects are followed, and proxies taken from the environment. ``timeout``: seconds to wait for a connection and
-    for each further byte. Raises ``FileNotFoundError`` for status 404, `HTTPStatusError` for other errors of the
-    server, ``ValueError`` for an invalid URL, ``TimeoutError`` and ``ConnectionError``.
+    Proxies are taken from the environment. ``timeout``: seconds to wait for a connection and for each further byte.
+    Raises ``FileNotFoundError`` for status 404, `HTTPStatusError` for other errors of the server, ``ValueError`` for an
+    invalid URL, ``TimeoutError`` and ``ConnectionError``.
     """
     import aiohttp
     from fsspec.asyn import sync
@@ -305,7 +304,7 @@ def _walk(files: Any, path: str, url: str) -> Iterator[str]:
 
 
 def _read_up_to(file: IO[bytes], size: int) -> bytes:
-    """Read until the end or ``size`` bytes: a raw file may return fewer than it is asked for."""
+    """Read until the end or ``size`` bytes: a raw file may return fewer than that at once."""
     parts = []
     while size and (part := file.read(min(size, _SKIP_BYTES))):
         parts.append(part)
