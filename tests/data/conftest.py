@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No cache of the user and no proxy."""
+    monkeypatch.setenv("EFFNET_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("no_proxy", "*")
+    return tmp_path / "home"
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from io import BytesIO
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +8,7 @@ from torch import Tensor
 
 from effnet.data.augment import mix_batch, random_resized_crop, resize_array, sample_crop, temporary_seed
 from effnet.metadata import Preprocess
+from tests.data.conftest import encode
 
 
 @pytest.fixture
@@ -19,10 +18,9 @@ def photo() -> Image.Image:
 
 
 def jpeg(image: Image.Image, orientation: int = 1) -> bytes:
-    file, exif = BytesIO(), Image.Exif()
+    exif = Image.Exif()
     exif[0x0112] = orientation
-    image.save(file, "JPEG", quality=95, exif=exif)
-    return file.getvalue()
+    return encode(image, "JPEG", quality=95, exif=exif)
 
 
 @pytest.mark.parametrize(("height", "width"), [(479, 641), (100, 100), (3, 400), (2, 2)])

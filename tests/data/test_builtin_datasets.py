@@ -16,9 +16,7 @@ from effnet.metadata import Labels
 
 def test_digits() -> None:
     splits = open_data("digits")
-    assert splits.train is not None
     assert splits.val is None
-    assert splits.test is not None
     assert len(splits.train) + len(splits.test) == 1797
     for part in (splits.train, splits.test):
         assert part.labels.names == tuple("0123456789")
@@ -35,7 +33,6 @@ def test_digits() -> None:
 
 def test_the_test_split_of_digits_never_changes() -> None:
     test = open_data("digits").test
-    assert test is not None
     assert all(30 <= count <= 40 for count in test.class_counts())
     names = [item.name for item in test.items]
     assert names == sorted(names)
@@ -45,7 +42,6 @@ def test_the_test_split_of_digits_never_changes() -> None:
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EFFNET_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("EFFNET_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -72,7 +68,6 @@ def write_cifar(root: Path, hundred: bool, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def read_labels(dataset: ImageDataset | None) -> list[int]:
-    assert dataset is not None
     for item in dataset.items:
         read_image(item.image)
     return dataset.targets.tolist()
@@ -89,7 +84,6 @@ def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hundred: bool) -
         assert read_labels(splits.train) == ([0, 9] if hundred else [n for batch in range(5) for n in (batch, 9)])
         assert read_labels(splits.test) == [1 if hundred else 5, 9]
         assert splits.val is None
-        assert splits.train is not None
         assert splits.train.labels == Labels(tuple(f"class {n}" for n in range(100 if hundred else 10)))
         assert np.asarray(splits.train.items[-1].image).shape == (32, 32, 3)
 
@@ -117,7 +111,6 @@ def test_flowers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_flowers(tmp_path / "flowers-102", monkeypatch)
     splits = open_data(tmp_path)
     assert [read_labels(one) for one in (splits.train, splits.val, splits.test)] == [[2, 0, 101], [2, 0], [1, 0]]
-    assert splits.train is not None
     assert len(splits.train.labels.names) == 102
     assert splits.train.labels.names[0] == "pink primrose"
     assert splits.train.items[0].name == "train/image_00006.jpg"
@@ -135,7 +128,6 @@ def test_pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EFFNET_DATA", str(tmp_path / "sets"))
     splits = open_data("pets")
     assert (read_labels(splits.train), splits.val, read_labels(splits.test)) == ([0, 1], None, [0, 1])
-    assert splits.train is not None
     assert splits.train.labels == Labels(("Abyssinian", "Yorkshire Terrier"))
 
 
@@ -148,7 +140,6 @@ def test_food(tmp_path: Path) -> None:
         write_photo(root / "images" / f"{name}.jpg")
     splits = open_data("food101")  # a folder of that name lies here
     assert (read_labels(splits.train), read_labels(splits.test)) == ([1, 0], [1, 0])
-    assert splits.train is not None
     assert splits.train.labels == Labels(("apple_pie", "waffles"))
 
 
@@ -174,7 +165,6 @@ def test_cars(tmp_path: Path) -> None:
     savemat(root / "devkit" / "cars_meta.mat", {"class_names": np.array(["Acura", "BMW"], object)})
     splits = open_data(tmp_path)
     assert (read_labels(splits.train), read_labels(splits.test)) == ([1, 0], [1, 0])
-    assert splits.train is not None
     assert splits.train.labels == Labels(("Acura", "BMW"))
 
 
@@ -183,7 +173,6 @@ def test_class_folders_instead_of_the_distributed_files(tmp_path: Path, monkeypa
         write_photo(tmp_path / "sets" / "birdsnap" / name / "1.jpg")
     monkeypatch.setenv("EFFNET_DATA", str(tmp_path / "sets"))
     train = open_data("birdsnap").train
-    assert train is not None
     assert train.labels == Labels(("Acadian_Flycatcher", "American_Crow"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from effnet.data.duplicates import (
 )
 from effnet.data.splits import make_folds
 from effnet.metadata import Labels
+from tests.data.conftest import encode
 
 LABELS = Labels(("a", "b"))
 
@@ -69,11 +69,8 @@ def test_between_two_datasets(root: Path) -> None:
 def test_fingerprints_of_the_check_are_used(root: Path) -> None:
     train = dataset(root, "1.jpg", "2.png", "3.jpg", "broken.jpg")
     val = dataset(root, "copy.jpg", "tagged.jpg", "2 again.png", "3.png")
-    expected, by_bytes, known = (
-        find_duplicates(train, val),
-        compute_fingerprints((train, val), decoded=False),
-        Fingerprints(),
-    )
+    expected, by_bytes = find_duplicates(train, val), compute_fingerprints((train, val), decoded=False)
+    known = Fingerprints()
     for each in (train, val):
         check_images(each, fingerprints=known)
     assert known == compute_fingerprints((train, val))
@@ -81,15 +78,14 @@ def test_fingerprints_of_the_check_are_used(root: Path) -> None:
         file.unlink()
     assert find_duplicates(train, val, fingerprints=known) == expected
     assert pair_names(find_duplicates(train, val, fingerprints=by_bytes)) == [("1.jpg", "copy.jpg")]
-    assert describe_split_overlap(Splits(train, val, None), fingerprints=known)[0].startswith(
-        "3 images of val are in train as well: "
-    )
+    (sentence,) = describe_split_overlap(Splits(train, val), fingerprints=known)
+    assert sentence.startswith("3 images of val are in train as well: ")
 
 
 def test_within_a_dataset(root: Path) -> None:
-    given = dataset(root, "copy.jpg", "1.jpg", "2.jpg", "tagged.jpg")
-    assert pair_names(find_duplicates(given)) == [("copy.jpg", "1.jpg"), ("copy.jpg", "tagged.jpg")]
-    assert pair_names(find_duplicates(given, decoded=False)) == [("copy.jpg", "1.jpg")]
+    images = dataset(root, "copy.jpg", "1.jpg", "2.jpg", "tagged.jpg")
+    assert pair_names(find_duplicates(images)) == [("copy.jpg", "1.jpg"), ("copy.jpg", "tagged.jpg")]
+    assert pair_names(find_duplicates(images, decoded=False)) == [("copy.jpg", "1.jpg")]
 
 
 def test_images_that_are_not_files() -> None:
@@ -97,29 +93,25 @@ def test_images_that_are_not_files() -> None:
         name = "in a tar"
 
         def read(self) -> bytes:
-            file = BytesIO()
-            noise(1).save(file, "PNG")
-            return file.getvalue()
+            return encode(noise(1), "PNG")
 
-    given = ImageDataset(
-        (Item(np.asarray(noise(1)), 0, "array"), Item(Packed(), 0, "tar"), Item(Packed(), 0, "tar 2")), LABELS
-    )
-    assert pair_names(find_duplicates(given)) == [("array", "tar"), ("array", "tar 2")]
-    assert pair_names(find_duplicates(given, decoded=False)) == [("tar", "tar 2")]
+    items = Item(np.asarray(noise(1)), 0, "array"), Item(Packed(), 0, "tar"), Item(Packed(), 0, "tar 2")
+    images = ImageDataset(items, LABELS)
+    assert pair_names(find_duplicates(images)) == [("array", "tar"), ("array", "tar 2")]
+    assert pair_names(find_duplicates(images, decoded=False)) == [("tar", "tar 2")]
 
 
 def test_folds_keep_duplicates_together(root: Path) -> None:
     for seed in range(10, 30):
         noise(seed).save(root / f"{seed}.png")
         (root / f"{seed}b.png").write_bytes((root / f"{seed}.png").read_bytes())
-    given = dataset(root, *(f"{seed}{which}.png" for which in ("", "b") for seed in range(10, 30)))
-    pairs = find_duplicates(given, decoded=False)
+    images = dataset(root, *(f"{seed}{which}.png" for which in ("", "b") for seed in range(10, 30)))
+    pairs = find_duplicates(images, decoded=False)
     assert len(pairs) == 20
-    for train, val in make_folds(group_duplicates(given, pairs), 5, seed=0):
-        assert not {item.name.rstrip("b.png") for item in train.items} & {
-            item.name.rstrip("b.png") for item in val.items
-        }
-    assert group_duplicates(given, []) is given
+    for fold in make_folds(group_duplicates(images, pairs), 5, seed=0):
+        train, val = ({item.name.rstrip("b.png") for item in part.items} for part in fold)
+        assert not train & val
+    assert group_duplicates(images, []) is images
 
 
 def test_groups_are_joined_through_duplicates() -> None:
@@ -143,12 +135,6 @@ def test_sentences(root: Path) -> None:
         "1 image of test is in train as well: 2.jpg = 2.jpg; results on test will look better than they are",
         "1 image has a duplicate with another label: 2.jpg = 2.jpg",
     ]
-    assert (
-        describe_split_overlap(Splits(None, splits.val, None))
-        == describe_split_overlap(Splits(splits.train, None, None))
-        == []
-    )
-    many = find_duplicates(
-        dataset(root, "1.jpg", "copy.jpg", "tagged.jpg"), dataset(root, "1.jpg", "copy.jpg", "tagged.jpg")
-    )
-    assert describe_label_conflicts(many) == []
+    assert describe_split_overlap(Splits(val=splits.val)) == describe_split_overlap(Splits(splits.train)) == []
+    copies = dataset(root, "1.jpg", "copy.jpg", "tagged.jpg")
+    assert describe_label_conflicts(find_duplicates(copies, copies)) == []

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,25 @@ from PIL import Image
 
 from effnet.data import ImageDataset, check_images, open_data, read_image
 from effnet.metadata import Labels
+from tests.data.conftest import encode
 
 datasets = pytest.importorskip("datasets")
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def huggingface_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def jpeg(shade: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (9, 7), (shade, 90, 30)).save(file, "JPEG")
-    return file.getvalue()
+    return encode(Image.new("RGB", (9, 7), (shade, 90, 30)), "JPEG")
 
 
 def table(count: int = 6, **columns: tuple[Any, list[Any]]) -> Any:
     """Images of the shades 0, 10, …, beside ``columns``, each a feature and its values."""
     held = [{"bytes": jpeg(10 * n), "path": None} for n in range(count)]
     features = {"img": datasets.Image()} | {name: feature for name, (feature, _) in columns.items()}
-    values = {"img": held} | {name: given for name, (_, given) in columns.items()}
+    values = {"img": held} | {name: values for name, (_, values) in columns.items()}
     return datasets.Dataset.from_dict(values, features=datasets.Features(features))
 
 
@@ -39,7 +37,6 @@ def classes() -> Any:
 
 
 def shades(dataset: ImageDataset | None) -> list[int]:
-    assert dataset is not None
     return [round(float(np.asarray(read_image(item.image))[..., 0].mean()), -1) for item in dataset.items]
 
 
@@ -56,8 +53,6 @@ def test_a_folder(tmp_path: Path, layout: str) -> None:
         train.to_parquet(place / "train-00000-of-00001.parquet")
         val.to_parquet(place / "validation-00000-of-00001.parquet")
     splits = open_data(root)
-    assert splits.train is not None
-    assert splits.val is not None
     assert splits.test is None
     assert splits.train.labels == splits.val.labels == Labels(("wasp", "ant", "bee"))
     assert splits.train.targets.tolist() == [0, 1, 2, 2, 1, 0]
@@ -88,17 +83,14 @@ def test_other_labels(tmp_path: Path) -> None:
     several = datasets.Sequence(classes())
     table(3, tags=(several, [[0, 2], [], [1]])).save_to_disk(tmp_path / "a")
     train = open_data(tmp_path / "a").train
-    assert train is not None
     assert train.labels == Labels(("wasp", "ant", "bee"), "multilabel")
     assert [item.label for item in train.items] == [(0, 2), (), (1,)]
     table(2, target=(datasets.Value("float32"), [0.5, 2.0])).save_to_disk(tmp_path / "b")
     train = open_data(tmp_path / "b").train
-    assert train is not None
     assert train.labels.task == "regression"
     assert [item.label for item in train.items] == [(0.5,), (2.0,)]
     table(2, label=(datasets.Value("string"), ["x", "b"])).save_to_disk(tmp_path / "c")
     train = open_data(tmp_path / "c").train
-    assert train is not None
     assert train.labels == Labels(("b", "x"))
 
 
@@ -108,7 +100,6 @@ def test_which_column_is_the_label(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"may be the label \(coarse, fine\): choose one, as in {root}#fine"):
         open_data(root)
     train = open_data(f"{root}#coarse").train
-    assert train is not None
     assert train.targets.tolist() == [0, 1]
     with pytest.raises(ValueError, match="has no column shape, only img, coarse, fine"):
         open_data(f"{root}#shape")

@@ -16,14 +16,9 @@ from PIL import Image, ImageOps
 from effnet.data import MAX_IMAGE_PIXELS, ImageError, load_input, read_image, resize_and_crop
 from effnet.data.torchvision_compat import declare_operators
 from effnet.metadata import RESAMPLING_LIBRARIES, Preprocess
+from tests.data.conftest import encode
 
 Array = NDArray[np.uint8]
-
-
-def encode(image: Image.Image, kind: str, **options: object) -> bytes:
-    file = BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def png(width: int, height: int, bits: int, color: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
@@ -39,9 +34,6 @@ def png(width: int, height: int, bits: int, color: int, rows: bytes, *chunks: tu
 def distance(one: Image.Image | Array, other: Image.Image | Array) -> float:
     """The mean difference of two images, in steps of 1 / 255."""
     return float(np.abs(np.asarray(one, np.float64) - np.asarray(other, np.float64)).mean())
-
-
-# --- what is accepted
 
 
 def test_every_kind_of_source_gives_the_same_image(gradient: Array, tmp_path: Path) -> None:
@@ -82,9 +74,6 @@ def test_arrays_refused(array: Array, part: str) -> None:
 def test_other_types_are_refused() -> None:
     with pytest.raises(ImageError, match="not int"):
         read_image(7)  # type: ignore[arg-type]
-
-
-# --- modes
 
 
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
@@ -180,9 +169,6 @@ def test_first_frame_of_an_animation(kind: str) -> None:
     assert found.getpixel((3, 3)) == (255, 0, 0)
 
 
-# --- upright
-
-
 def rotate_by_exif(array: Array, orientation: int) -> Array:
     """What a camera stores for ``array`` with that orientation, from the EXIF standard's table of rows and columns."""
     return {
@@ -225,9 +211,6 @@ def test_a_pil_image_is_not_changed(gradient: Array) -> None:
     read_image(image, reduce_to=(4, 4))
     assert image.size == (64, 48)
     assert image.getexif()[0x0112] == 6
-
-
-# --- what is refused
 
 
 def refusal(source: object) -> str:
@@ -304,9 +287,6 @@ def test_warning_filters_survive_threads() -> None:
     assert list(warnings.filters) == before
 
 
-# --- decoded smaller
-
-
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_reduced_decoding_keeps_twice_the_size(mode: str) -> None:
     data = encode(Image.new(mode, (1000, 700)), "JPEG")
@@ -381,9 +361,6 @@ def test_small_images_are_not_reduced(photos: list[Path]) -> None:
     assert jpegs
     for path in jpegs:
         assert np.array_equal(load_input(path, Preprocess(decode="reduced")), load_input(path, Preprocess()))
-
-
-# --- resize and crop
 
 
 def test_equals_torchvision_and_timm_bit_for_bit(photos: list[Path]) -> None:
@@ -480,7 +457,7 @@ def test_result_is_writable_and_contiguous(gradient: Array, resampling: str) -> 
 @pytest.mark.parametrize("resampling", ["tensorflow", "tensorflow1"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_tensorflow_and_pil_crop_the_same_region(resize: str, resampling: str, interpolation: str) -> None:
-    """Of a image that is smooth, all ways to resize make nearly the same, whatever its shape and the size."""
+    """Of a smooth image, all ways to resize make nearly the same, whatever its shape and the size."""
     for shape, size in (((300, 500), (60, 60)), ((501, 300), (60, 90)), ((97, 60), (120, 80)), ((64, 64), (64, 64))):
         rows, columns = (np.mgrid[0 : shape[0], 0 : shape[1]].T + 0.5).T
         ramp = np.stack([rows * 255 / shape[0], columns * 255 / shape[1], rows * 0], axis=-1).astype(np.uint8)

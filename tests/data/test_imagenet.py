@@ -48,7 +48,6 @@ def write_devkit(root: Path) -> None:
 
 
 def read_labels(dataset: ImageDataset | None) -> list[tuple[str, str]]:
-    assert dataset is not None
     return [(item.name[-9:-5], dataset.labels.name(item.label)) for item in dataset.items]
 
 
@@ -61,8 +60,6 @@ def test_flat_validation(folders: Folders, bring: Callable[[Path], None], place:
     root = folders(*TRAIN, *FLAT, "test/ILSVRC2012_test_00000001.JPEG", "LOC_synset_mapping.txt")
     bring(root / place)
     splits = open_data(root)
-    assert splits.train is not None
-    assert splits.val is not None
     assert splits.test is None
     assert splits.train.labels.names == splits.val.labels.names == SYNSETS
     assert read_labels(splits.val) == EXPECTED
@@ -80,7 +77,6 @@ def test_validation_alone(folders: Folders, inside: bool) -> None:
 def test_sorted_validation_is_class_folders(folders: Folders) -> None:
     root = folders(*TRAIN, *(f"val/{synset}/ILSVRC2012_val_0000000{i}.JPEG" for i, synset in enumerate(SYNSETS)))
     splits = open_data(root)
-    assert splits.val is not None
     assert splits.val.class_counts() == (1, 1, 1)
 
 
@@ -88,7 +84,6 @@ def test_kaggle_rows_may_be_more_than_images(folders: Folders) -> None:
     root = folders(*FLAT[:2])
     write_kaggle(root)
     val = open_data(root).val
-    assert val is not None
     assert read_labels(val) == EXPECTED[:2]
     assert val.labels.names == SYNSETS
 

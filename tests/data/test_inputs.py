@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from effnet.data import ImageError, load_input
+from effnet.data import ImageError, image_io, load_input
 from effnet.data import inputs as module
 from effnet.data.inputs import NamedImage, open_inputs
-from effnet.data.storage import remote
 from effnet.data.storage.errors import RetryPolicy
 from effnet.metadata import Preprocess
 
@@ -71,9 +70,6 @@ def test_folders_are_walked_lazily(folders: Folders, monkeypatch: pytest.MonkeyP
     assert [Path(name).name for name, _ in found][-1] == "y.jpg"
 
 
-# --- standard input
-
-
 def set_stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     stream = io.TextIOWrapper(io.BufferedReader(io.BytesIO(content)))  # type: ignore[arg-type]
     monkeypatch.setattr("sys.stdin", stream)
@@ -106,14 +102,11 @@ def test_empty_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_much_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 10)
+    monkeypatch.setattr(image_io, "MAX_IMAGE_BYTES", 10)
     set_stdin(monkeypatch, b"\0" * 11)
     ((_, error),) = open_inputs(["-"])
     assert isinstance(error, ImageError)
     assert "is larger than" in str(error)
-
-
-# --- addresses
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -146,11 +139,6 @@ def server() -> Iterator[str]:
     thread.join()
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
-
-
 def test_urls(server: str) -> None:
     found = list(open_inputs([f"{server}/a.jpg", f"{server}/café .jpg?x=1"]))
     assert found == [(f"{server}/a.jpg", b"\xff\xd8 an image"), (f"{server}/café .jpg?x=1", b"\xff\xd8 an image")]
@@ -180,7 +168,7 @@ def test_urls_that_fail(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_large_a_download(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "MAX_IMAGE_BYTES", 5)
+    monkeypatch.setattr(image_io, "MAX_IMAGE_BYTES", 5)
     ((_, error),) = open_inputs([f"{server}/a.jpg"])
     assert isinstance(error, ImageError)
     assert "is larger than" in str(error)

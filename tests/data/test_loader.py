@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import logging
 import multiprocessing
 import tarfile
@@ -22,12 +21,6 @@ from effnet.data.loader import SHARD_SHUFFLE_WINDOW, EpochSampler, TrainingLoade
 from effnet.metadata import Labels, Preprocess
 
 SMALL = Preprocess((32, 32), decode="reduced")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("EFFNET_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 @pytest.fixture
@@ -100,9 +93,9 @@ def test_augmentation_is_the_same_on_every_rank(photos: Path) -> None:
 def test_an_epoch_that_is_abandoned(photos: Path) -> None:
     dataset = train_dataset(photos)
     batches = TrainingLoader(dataset, SMALL, Augment(min_crop_area=0.2), 6, 3, num_workers=2)
-    given = batches.epoch(0)
-    next(given)
-    del given
+    abandoned = batches.epoch(0)
+    next(abandoned)
+    del abandoned
     assert equal_batches(list(batches.epoch(1)), epoch(dataset, 1))
 
 
@@ -114,7 +107,6 @@ def test_a_missing_image_is_named(photos: Path) -> None:
             epoch(dataset, num_workers=workers)
 
 
-# The cache --------------------------------------------------------------------------------------------------------
 def cached_files(home: Path) -> list[Path]:
     return sorted(path for path in (home / "decoded").glob("*/??/*") if path.is_file())
 
@@ -215,21 +207,18 @@ def test_shard_members_are_cached(shard: Path, home: Path) -> None:
 
 
 def test_images_in_memory(home: Path) -> None:
-    file = io.BytesIO()
-    Image.new("L", (9, 9)).save(file, "PNG")
     dataset = open_data("digits").train
-    assert dataset is not None
     batches = TrainingLoader(dataset.subset(range(12)), SMALL, Augment(horizontal_flip=False), 6, 0, cache=True)
     assert len(list(batches.epoch(0))) == 2
     assert not cached_files(home)
 
 
-GREY = np.zeros((4, 4, 3), np.uint8)
+GRAY = np.zeros((4, 4, 3), np.uint8)
 
 
 def blank_dataset(*labels: object, kind: str = "classification", weights: tuple[float, ...] = ()) -> ImageDataset:
-    given = weights or (1.0,) * len(labels)
-    items = (Item(GREY, label, str(n), weight) for n, (label, weight) in enumerate(zip(labels, given, strict=True)))  # type: ignore[arg-type]
+    pairs = zip(labels, weights or (1.0,) * len(labels), strict=True)
+    items = (Item(GRAY, label, str(n), weight) for n, (label, weight) in enumerate(pairs))  # type: ignore[arg-type]
     return ImageDataset(tuple(items), Labels(("a", "b", "c"), kind))
 
 
@@ -270,7 +259,6 @@ def test_too_few_images_to_share() -> None:
         EpochSampler(PLAIN, 0, 0)
 
 
-# Even -------------------------------------------------------------------------------------------------------------
 def test_class_balanced_sampling() -> None:
     labels = [0] * 89 + [1] * 10 + [2]
     order = EpochSampler(blank_dataset(*labels), 10, 0, class_balanced=True)
@@ -316,7 +304,6 @@ def test_invalid_weights(weights: tuple[float, ...]) -> None:
         EpochSampler(blank_dataset(0, 1, weights=weights), 2, 0, class_balanced=True)
 
 
-# Archives ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class ShardImage:
     shard: object

@@ -26,16 +26,16 @@ def test_results_keep_their_order() -> None:
 def test_prefetch_is_bounded() -> None:
     taken = 0
 
-    def given() -> Iterator[int]:
+    def count_up() -> Iterator[int]:
         nonlocal taken
         for number in range(1000):
             taken += 1
             yield number
 
-    results = prefetch_map(abs, given(), num_workers=3)
-    for asked in range(1, 100):
+    results = prefetch_map(abs, count_up(), num_workers=3)
+    for yielded in range(1, 100):
         next(results)
-        assert taken <= asked + MAX_PREFETCH + 1
+        assert taken <= yielded + MAX_PREFETCH + 1
     results.close()  # type: ignore[attr-defined] – a generator, though nothing promises it
 
 

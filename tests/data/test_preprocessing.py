@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,10 +23,9 @@ from effnet.data.preprocessing import normalize, resize_tensorflow, visible_regi
 from effnet.metadata import Preprocess, default_crop_fraction
 from effnet.weights import default_preprocessing
 from tests import quiet_tensorflow
+from tests.data.conftest import SHARED
 
-PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "photos"
-
-
+PHOTOS = SHARED / "photos"
 INCEPTION = ((0.5,) * 3, (0.5,) * 3)
 
 
@@ -45,7 +43,6 @@ def load_ours(image: Image.Image, preprocess: Preprocess) -> Tensor:
     return normalize(torch.from_numpy(load_input(image, preprocess))[None], preprocess)[0]
 
 
-# --- PIL: timm
 def load_by_timm(image: Image.Image, preprocess: Preprocess) -> Tensor:
     from timm.data import create_transform
 
@@ -100,7 +97,6 @@ def test_crop_fractions_equal_timm() -> None:
         assert Preprocess((arch.resolution,) * 2, crop).resize_size == (int(arch.resolution / crop),) * 2
 
 
-# --- PIL: the others
 @pytest.mark.parametrize("name", ["b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "v2_s", "v2_m", "v2_l"])
 def test_torchvision(name: str, eight_photos: list[Image.Image]) -> None:
     from torchvision.models import get_model_weights
@@ -112,9 +108,8 @@ def test_torchvision(name: str, eight_photos: list[Image.Image]) -> None:
 
 
 def test_torchvision_networks() -> None:
-    assert default_preprocessing.torchvision_preprocess(ARCHS["lite0"]) == default_preprocessing.default_preprocess(
-        ARCHS["lite0"]
-    )
+    arch = ARCHS["lite0"]
+    assert default_preprocessing.torchvision_preprocess(arch) == default_preprocessing.default_preprocess(arch)
 
 
 def test_lukemelas(eight_photos: list[Image.Image]) -> None:
@@ -154,14 +149,13 @@ def test_huggingface(eight_photos: list[Image.Image]) -> None:
         assert (load_ours(image, preprocess) - theirs).abs().max() <= 3e-6
 
 
-# --- TensorFlow
 @pytest.fixture(scope="module")
 def tf() -> Any:
     return quiet_tensorflow.tensorflow()
 
 
 def load_by_tensorflow(tf: Any, image: Image.Image, preprocess: Preprocess) -> NDArray[np.float32]:
-    """As tensorflow/tpu and google/automl do: cut, then the resize that each of them calls; not normalised."""
+    """As tensorflow/tpu and google/automl do: cut, then the resize that each of them calls; not normalized."""
     array, size = np.asarray(image), preprocess.size[0]
     legacy = preprocess.resampling == "tensorflow1"
     if preprocess.resize == "crop":
@@ -220,7 +214,6 @@ def test_tensorflow_1_or_2() -> None:
     assert set(kinds.values()) == {"tensorflow", "tensorflow1"}
 
 
-# --- normalisation
 @pytest.mark.parametrize(
     ("name", "formula"),
     [
@@ -249,7 +242,6 @@ def test_normalize_does_not_change_its_input() -> None:
     assert torch.equal(found.permute(0, 2, 3, 1), (dataset / 255 - mean) / std)
 
 
-# --- reduced decoding
 def test_tensorflow_never_decodes_reduced() -> None:
     """It takes single pixels of the whole image: those of a smaller one, averaged, are others."""
     path = PHOTOS / "parrot.jpg"
@@ -300,9 +292,5 @@ def test_visible_region_by_hand() -> None:
     # 200 × 100 to 64 × 32 / 0.5: the short side becomes 64, the middle 32 of 128 × 64 are 50 pixels of the photo
     assert visible_region(100, 200, Preprocess((32, 32), crop_fraction=0.5)) == (75, 25, 125, 75)
     assert visible_region(100, 200, Preprocess((32, 32), crop_fraction=1.0, resize="squash")) == (0, 0, 200, 100)
-    assert visible_region(100, 200, Preprocess((32, 32), crop_fraction=0.5, resampling="tensorflow")) == (
-        75,
-        25,
-        125,
-        75,
-    )
+    tensorflow = Preprocess((32, 32), crop_fraction=0.5, resampling="tensorflow")
+    assert visible_region(100, 200, tensorflow) == (75, 25, 125, 75)

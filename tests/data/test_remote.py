@@ -25,11 +25,6 @@ def server() -> Iterator[Shelf]:
         yield shelf
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
-
-
 def read_all(url: str, offset: int = 0) -> bytes:
     with remote.open_remote(url, offset, QUICK) as file:
         return b"".join(iter(lambda: file.read(1000), b""))

@@ -14,7 +14,6 @@ Folders = Callable[..., Path]
 
 
 def names(dataset: ImageDataset | None) -> list[str]:
-    assert dataset is not None
     return [item.name for item in dataset.items]
 
 
@@ -25,14 +24,10 @@ def blanks(counts: dict[str, int]) -> ImageDataset:
     return ImageDataset(tuple(items), Labels(tuple(counts)))
 
 
-# --- layouts
-
-
 def test_class_folders_are_all_for_training(folders: Folders) -> None:
     splits = open_data(folders("dog/2.jpg", "dog/1.JPG", "cat/deep/er/3.png", "cat/4.jpeg"))
     assert splits.val is None
     assert splits.test is None
-    assert splits.train is not None
     assert splits.train.labels.names == ("cat", "dog")
     assert names(splits.train) == ["cat/4.jpeg", "cat/deep/er/3.png", "dog/1.JPG", "dog/2.jpg"]
     assert splits.train.targets.tolist() == [0, 0, 1, 1]
@@ -46,7 +41,6 @@ def test_train_val_test(folders: Folders, val: str) -> None:
     splits = open_data(str(root))
     assert names(splits.train) == ["a/1.jpg", "b/2.jpg"]
     assert names(splits.val) == ["b/3.jpg"]
-    assert splits.val is not None
     assert splits.val.targets.tolist() == [1]
     assert splits.val.class_counts() == (0, 1)
     assert names(splits.test) == ["a/4.jpg"]
@@ -55,14 +49,11 @@ def test_train_val_test(folders: Folders, val: str) -> None:
 def test_without_train_the_classes_are_those_of_val(folders: Folders) -> None:
     splits = open_data(folders("val/a/1.jpg", "val/b/2.jpg", "test/b/3.jpg"))
     assert splits.train is None
-    assert splits.val is not None
-    assert splits.test is not None
     assert splits.val.labels == splits.test.labels == Labels(("a", "b"))
 
 
 def test_a_class_may_be_called_train(folders: Folders) -> None:
     train = open_data(folders("train/1.jpg", "car/2.jpg")).train
-    assert train is not None
     assert train.labels.names == ("car", "train")
 
 
@@ -77,17 +68,12 @@ def test_hymenoptera() -> None:
     if not root.is_dir():
         pytest.skip("no hymenoptera in shared/data")
     splits = open_data(root)
-    assert splits.train is not None
-    assert splits.val is not None
     assert splits.train.labels.names == splits.val.labels.names == ("ants", "bees")
     assert splits.train.class_counts() == (124, 121)
     assert splits.val.class_counts() == (70, 83)
     good, errors = check_images(splits.val)
     assert len(good) == 153
     assert errors == []
-
-
-# --- refusals
 
 
 @pytest.mark.parametrize(
@@ -117,9 +103,6 @@ def test_no_folder(tmp_path: Path) -> None:
     (tmp_path / "a.zip").touch()
     with pytest.raises(ValueError, match=r"a\.zip is a file: use a folder"):
         open_data(tmp_path / "a.zip")
-
-
-# --- holding out
 
 
 def test_holdout_is_stratified_and_complete() -> None:
@@ -157,14 +140,10 @@ def test_holdout_refuses() -> None:
             holdout(blanks({"a": 9, "b": 9}), share, seed=0)
 
 
-# --- checking
-
-
 def test_check_finds_damaged_files(folders: Folders) -> None:
     root = folders("a/1.jpg", "a/2.jpg", "a/3.jpg", "b/4.png", "b/movie.mp4")
     (root / "a/2.jpg").write_bytes((root / "a/2.jpg").read_bytes()[:-200])
     train = open_data(root).train
-    assert train is not None
     good, errors = check_images(train)
     assert names(good) == ["a/1.jpg", "a/3.jpg", "b/4.png"]
     assert good.labels == train.labels

@@ -21,9 +21,8 @@ BLANK = np.zeros((4, 4, 3), np.uint8)
 def single(*counts: int, groups: list[str] | None = None) -> ImageDataset:
     labels = [label for label, count in enumerate(counts) for _ in range(count)]
     groups = groups or [""] * len(labels)
-    items = (
-        Item(BLANK, label, f"{at}", group=group) for at, (label, group) in enumerate(zip(labels, groups, strict=True))
-    )
+    pairs = zip(labels, groups, strict=True)
+    items = (Item(BLANK, label, f"{at}", group=group) for at, (label, group) in enumerate(pairs))
     return ImageDataset(tuple(items), Labels(tuple(f"c{label}" for label in range(len(counts)))))
 
 
@@ -125,10 +124,9 @@ def test_folds_are_complete(rows: list[tuple[int, str]], count: int, seed: int) 
 
 def test_predefined_folds(caplog: pytest.LogCaptureFixture) -> None:
     dataset = single(3, 3, groups=["", "", "", "", "t", "t"])
-    own = replace(
-        dataset,
-        items=tuple(replace(item, fold=fold) for item, fold in zip(dataset.items, (2, 5, None, 2, 5, 2), strict=True)),
-    )
+    folds = (2, 5, None, 2, 5, 2)
+    items = (replace(item, fold=fold) for item, fold in zip(dataset.items, folds, strict=True))
+    own = replace(dataset, items=tuple(items))
     with caplog.at_level(logging.INFO, "effnet"):
         found = make_folds(own, 5, seed=0)
     assert [sorted(names(val)) for _, val in found] == [["0", "3", "5"], ["1", "4"]]
@@ -149,21 +147,9 @@ def test_folds_refusals() -> None:
         make_folds(single(5, 5, groups=["x", "y"] * 5), 5, seed=0)
 
 
-# --- holding out
-
-
 def test_holdout_never_changes() -> None:
-    held = holdout(single(20, 10, 3), 0.25, seed=7)[1]
-    assert [item.name for item in held.items] == [
-        "0",
-        "2",
-        "5",
-        "15",
-        "16",
-        "20",
-        "25",
-        "31",
-    ]  # since the first version
+    held = holdout(single(20, 10, 3), 0.25, seed=7)[1]  # since the first version
+    assert [item.name for item in held.items] == ["0", "2", "5", "15", "16", "20", "25", "31"]
 
 
 def test_holdout_keeps_groups_whole() -> None:

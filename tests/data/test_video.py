@@ -47,9 +47,8 @@ def test_frame_interval(tmp_path: Path, every: float, count: int) -> None:
 
 
 def test_upright(tmp_path: Path) -> None:
-    path = write_video(
-        tmp_path / "phone.mp4", seconds=0.2, turn=90
-    )  # a quarter against the clock: left goes to the bottom
+    # A quarter against the clock: left goes to the bottom
+    path = write_video(tmp_path / "phone.mp4", seconds=0.2, turn=90)
     ((_, image),) = read_frames(path, 1)
     assert image.shape == (64, 48, 3)
     assert image[40:].mean() > 30

@@ -21,28 +21,21 @@ from effnet.data.storage import file_cache, remote
 from effnet.data.storage.errors import RetryPolicy
 from effnet.data.webdataset_writer import ShardSummary, write_shards
 from effnet.metadata import Labels
+from tests.data.conftest import encode
 from tests.weights.server import Shelf, serving
 
 NAMES = ("ant", "bee", "wasp")
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("EFFNET_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(remote, "DEFAULT_RETRY", RetryPolicy(timeout=5, attempts=5, backoff=0.01))
-    return tmp_path / "home"
-
-
 @pytest.fixture
-def server() -> Iterator[Shelf]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    monkeypatch.setattr(remote, "DEFAULT_RETRY", RetryPolicy(timeout=5, attempts=5, backoff=0.01))
     with serving() as shelf:
         yield shelf
 
 
 def jpeg(shade: int, side: int = 20) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (side + shade % 3, side), (shade % 256, 90, 30)).save(file, "JPEG")
-    return file.getvalue()
+    return encode(Image.new("RGB", (side + shade % 3, side), (shade % 256, 90, 30)), "JPEG")
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:
@@ -70,7 +63,6 @@ def write_shards_of(root: Path, out: Path, **options: object) -> ShardSummary:
 
 def read_content(dataset: ImageDataset | None) -> dict[bytes, str]:
     """The bytes of every image, and its class."""
-    assert dataset is not None
     found = {}
     for item in dataset.items:
         assert not isinstance(item.image, np.ndarray)
@@ -80,9 +72,6 @@ def read_content(dataset: ImageDataset | None) -> dict[bytes, str]:
     return found
 
 
-# Written and read -------------------------------------------------------------------------------------------------
-
-
 def test_round_trip(tmp_path: Path) -> None:
     root, out = write_photos(tmp_path / "photos"), tmp_path / "shards"
     done = write_shards_of(root, out)
@@ -90,7 +79,6 @@ def test_round_trip(tmp_path: Path) -> None:
     assert len(done.shards) > 3
     assert {name.split("-")[0] for name in done.shards} == {"train", "val"}
     before, after = open_data(root), open_data(out)
-    assert after.train is not None
     assert after.train.labels.names == NAMES
     assert read_content(after.train) == read_content(before.train)
     assert read_content(after.val) == read_content(before.val)
@@ -102,7 +90,6 @@ def test_round_trip(tmp_path: Path) -> None:
     assert (read_content(both.train), read_content(both.val)) == (read_content(before.train), read_content(before.val))
     index = json.loads((out / "index.json").read_text())
     assert index["classes"] == list(NAMES)
-    assert before.train is not None
     assert index["counts"]["train"] == list(before.train.class_counts())
     assert [one["name"] for one in index["shards"]] == list(done.shards)
     assert (out / "classes.txt").read_text().split() == list(NAMES)
@@ -142,9 +129,9 @@ def test_webdataset_reads_ours(tmp_path: Path) -> None:
     out = tmp_path / "shards"
     done = write_shards_of(write_photos(tmp_path / "photos"), out)
     shards = [str(out / name) for name in done.shards if name.startswith("train")]
-    words = [sys.executable, "-c", READING, *shards]  # in a process of its own: it leaves files open
-    said = subprocess.run(words, check=True, timeout=120, capture_output=True, text=True).stdout
-    samples = json.loads(said)
+    command = [sys.executable, "-c", READING, *shards]  # in a process of its own: it leaves files open
+    output = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True).stdout
+    samples = json.loads(output)
     assert {bytes.fromhex(jpg): NAMES[int(number)] for jpg, number, _ in samples} == read_content(open_data(out).train)
     assert all(int(number) == label for _, number, label in samples)
 
@@ -158,7 +145,6 @@ def test_ours_reads_what_webdataset_writes(tmp_path: Path, named: bool) -> None:
     if named:
         (tmp_path / "classes.txt").write_text("\n".join(NAMES))
     train = open_data(tmp_path / "train-{0000..0002}.tar").train
-    assert train is not None
     assert train.labels == Labels(NAMES if named else ("0", "1", "2"))
     assert train.targets.tolist() == [index % 3 for index in range(10)]
     assert [read_image(item.image).getpixel((5, 5)) for item in train.items] == [
@@ -166,25 +152,19 @@ def test_ours_reads_what_webdataset_writes(tmp_path: Path, named: bool) -> None:
     ]
 
 
-# Labels -----------------------------------------------------------------------------------------------------------
-
-
 def test_labels_of_every_task(tmp_path: Path) -> None:
     one = write_tar(tmp_path / "a.tar", {"1.jpg": jpeg(1), "1.txt": b"wasp\n", "2.jpg": jpeg(2), "2.txt": b"ant"})
     train = open_data(one).train
-    assert train is not None
     assert (train.labels, train.targets.tolist()) == (Labels(("ant", "wasp")), [1, 0])
     several = write_tar(
         tmp_path / "b.tar",
         {"1.jpg": jpeg(1), "1.json": b'{"labels": ["sun", "sea"]}', "2.jpg": jpeg(2), "2.json": b'{"labels": []}'},
     )
     train = open_data(several).train
-    assert train is not None
     assert train.labels == Labels(("sea", "sun"), "multilabel")
     assert [item.label for item in train.items] == [(0, 1), ()]
     values = write_tar(tmp_path / "c.tar", {"1.jpg": jpeg(1), "1.json": b"2.5", "2.jpg": jpeg(2), "2.json": b"3"})
     train = open_data(values).train
-    assert train is not None
     assert train.labels == Labels(("value",), "regression")
     assert [item.label for item in train.items] == [(2.5,), (3.0,)]
 
@@ -197,7 +177,6 @@ def test_written_labels_of_every_task(tmp_path: Path, kind: str, labels: list[tu
     items = tuple(Item(gray[n], label, str(n)) for n, label in enumerate(labels))
     write_shards(Splits(ImageDataset(items, Labels(NAMES, kind)), None, None), tmp_path / "out")
     train = open_data(tmp_path / "out").train
-    assert train is not None
     assert train.labels == Labels(NAMES, kind)
     found = {int(np.asarray(read_image(item.image))[0, 0, 0]): item.label for item in train.items}
     assert found == {10: labels[0], 90: labels[1]}
@@ -206,17 +185,14 @@ def test_written_labels_of_every_task(tmp_path: Path, kind: str, labels: list[tu
 def test_an_archive_of_class_folders(tmp_path: Path) -> None:
     members = {f"set/{role}/{name}/{role}.jpg": jpeg(3) for role in ("train", "test") for name in ("ant", "bee")}
     splits = open_data(write_tar(tmp_path / "set.tar", members))
-    assert splits.train is not None
-    assert splits.test is not None
     assert splits.train.labels == splits.test.labels == Labels(("ant", "bee"))
     assert (len(splits.train), len(splits.test), splits.val) == (2, 2, None)
     plain = open_data(write_tar(tmp_path / "b.tar", {f"{name}/deep/1.jpg": jpeg(3) for name in NAMES})).train
-    assert plain is not None
     assert plain.labels == Labels(NAMES)
 
 
 @pytest.mark.parametrize(
-    ("members", "said"),
+    ("members", "message"),
     [
         ({"1.jpg": jpeg(1), "2.jpg": jpeg(2)}, "has no labels: beside each image"),
         ({"1.txt": b"ant"}, "contains no images"),
@@ -225,8 +201,8 @@ def test_an_archive_of_class_folders(tmp_path: Path) -> None:
         ({"1.jpg": jpeg(1), "1.cls": b"-1", "2.jpg": jpeg(1), "2.cls": b"1"}, "1.jpg has the label -1, which"),
     ],
 )
-def test_refused_labels(tmp_path: Path, members: dict[str, bytes], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_refused_labels(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         open_data(write_tar(tmp_path / "a.tar", members))
 
 
@@ -259,9 +235,6 @@ def test_not_found(tmp_path: Path) -> None:
         open_data(tmp_path / "photos")
 
 
-# Damaged ----------------------------------------------------------------------------------------------------------
-
-
 def test_a_truncated_shard(tmp_path: Path) -> None:
     members = {}
     for index in range(10):
@@ -270,13 +243,11 @@ def test_a_truncated_shard(tmp_path: Path) -> None:
     whole = shard.read_bytes()
     shard.write_bytes(whole[: whole.index(b"6.jpg") + 700])
     train = open_data(shard).train
-    assert train is not None
     good, errors = check_images(train)
     assert good.targets.tolist() == [0, 1, 0, 1, 0, 1]
     assert [str(error) for error in errors] == [f"{shard} breaks off after 6 images: it is truncated"]
     shard.write_bytes(whole)  # downloaded again
     train = open_data(shard).train
-    assert train is not None
     assert len(train) == 10
     shard.write_bytes(whole[:3000])  # behind the index's back
     with pytest.raises(ImageError, match=r"train-0\.tar/9\.jpg is incomplete: the shard has become shorter"):
@@ -290,9 +261,6 @@ def test_an_image_without_a_label(tmp_path: Path) -> None:
     good, errors = check_images(train)
     assert len(good) == 2
     assert [str(error) for error in errors] == [f"{shard}/1.jpg has no label beside it"]
-
-
-# Elsewhere --------------------------------------------------------------------------------------------------------
 
 
 def put(server: Shelf, out: Path) -> None:
@@ -315,10 +283,10 @@ def test_http_with_a_busy_server(server: Shelf, tmp_path: Path, home: Path, besi
     assert read_content(splits.train) == read_content(open_data(root).train)
     assert server.faults == [] if beside else [503] * 3
     server.faults = []
-    asked = len(server.asked)
+    before = len(server.asked)
     again = open_data(f"{source}/train-{{000000..{sum(n[0] == 't' for n in done.shards) - 1:06}}}.tar")
     assert read_content(again.train) == read_content(open_data(root).train)
-    assert not [path for path, _ in server.asked[asked:] if path.endswith(".tar")]  # cached
+    assert not [path for path, _ in server.asked[before:] if path.endswith(".tar")]  # cached
     server.faults = [503] * 99
     with pytest.raises(OSError, match="the server failed"):
         open_data(f"{server.url}/shards/train-000000.tar?v=2")
@@ -357,19 +325,17 @@ def test_the_file_cache_is_bounded(server: Shelf, home: Path, monkeypatch: pytes
     assert len(server.asked) == 6
 
 
-# Writing goes on --------------------------------------------------------------------------------------------------
-
 KILLED = """
 import os, sys
 from pathlib import Path
 from effnet.data import open_data, webdataset_writer
 add, left = webdataset_writer._add_sample, int(sys.argv[3])
-def counted(*given):
+def counted(*arguments):
     global left
     left -= 1
     if left < 0:
         os.kill(os.getpid(), 9)
-    return add(*given)
+    return add(*arguments)
 webdataset_writer._add_sample = counted
 webdataset_writer.write_shards(open_data(sys.argv[1]), Path(sys.argv[2]), megabytes=0.02)
 """
@@ -378,8 +344,8 @@ webdataset_writer.write_shards(open_data(sys.argv[1]), Path(sys.argv[2]), megaby
 def test_a_kill_costs_no_more_than_a_shard(tmp_path: Path) -> None:
     root, out = write_photos(tmp_path / "photos"), tmp_path / "out"
     for left in (3, 13):
-        words = [sys.executable, "-c", KILLED, str(root), str(out), str(left)]
-        assert subprocess.run(words, check=False, timeout=60).returncode == -9
+        command = [sys.executable, "-c", KILLED, str(root), str(out), str(left)]
+        assert subprocess.run(command, check=False, timeout=60).returncode == -9
         assert not (out / "index.json").exists()
     partly = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     assert partly
@@ -422,9 +388,7 @@ def test_unreadable_images_are_skipped(tmp_path: Path) -> None:
     root = write_photos(tmp_path / "photos")
     (root / "train" / "ant" / "no.jpg").write_bytes(b"nothing")
     done = write_shards_of(root, tmp_path / "out")
-    assert (done.images, done.skipped) == (
-        30,
-        (f"{root / 'train' / 'ant' / 'no.jpg'} is not an image, or its format is unknown",),
-    )
+    assert done.images == 30
+    assert done.skipped == (f"{root / 'train' / 'ant' / 'no.jpg'} is not an image, or its format is unknown",)
     with pytest.raises(ImageError, match=r"no\.jpg is not an image"):
         write_shards_of(root, tmp_path / "strict", strict=True)
