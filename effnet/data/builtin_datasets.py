@@ -97,9 +97,8 @@ def open_builtin_dataset(name: str, source: str, open_path: Callable[[Path], Spl
             return huggingface_datasets.open_huggingface_dataset(f"{huggingface_datasets.HUB_SCHEME}{dataset.hub_id}")
         return _read_torchvision_dataset(name, cache_dir.writable_cache_dir() / "data" / name, download=True)
     except (OSError, ImportError) as error:
-        raise OSError(
-            f"{name} is not available: {errors.describe_error(error)}; {remedy}, as torchvision expects it"
-        ) from None
+        reason = errors.describe_error(error)
+        raise OSError(f"{name} is not available: {reason}; {remedy}, as torchvision expects it") from None
 
 
 def _candidate_folders(name: str, source: str) -> Iterator[Path]:
@@ -121,13 +120,11 @@ def _read_torchvision_dataset(name: str, root: Path, download: bool = False) -> 
     found: dict[str, ImageDataset] = {}
     for split, value in source.splits.items():
         try:
-            dataset = getattr(datasets, source.class_name)(
-                str(root), **{source.split_argument: value}, download=download
-            )
+            options = {source.split_argument: value, "download": download}
+            dataset = getattr(datasets, source.class_name)(str(root), **options)
         except RuntimeError as error:  # its own: "not found or corrupted"
-            raise OSError(
-                f"{name} in {root / source.folder} is incomplete: remove it, or download it again ({error})"
-            ) from None
+            remedy = f"remove it, or download it again ({error})"
+            raise OSError(f"{name} in {root / source.folder} is incomplete: {remedy}") from None
         items = [
             Item(image, label, f"{split}/{image.name if isinstance(image, Path) else f'{number:05}'}")
             for number, (image, label) in enumerate(_iter_labeled_images(dataset))

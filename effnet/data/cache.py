@@ -47,10 +47,9 @@ class MemoryCache:
 class DiskCache:
     """Images as uint8 (H, W, 3), large enough for every random crop, one file each, in the cache folder.
 
-    The result is the same whether an image was cached, is cached now, or finds no room: it is resized by the same
-    arithmetic. Files are written atomically, so that processes may share the cache and be killed. An image is
-    identified by its path, size and date (in a shard: the shard's), or else by its bytes, and by all that changes the
-    result. The folder may be deleted at any time.
+    The result is the same whether an image was cached, is cached now, or finds no room. Processes may share the cache
+    and be killed, and the folder be deleted at any time. An image is identified by its path, size and date (in a shard:
+    the shard's), or else by its bytes.
     """
 
     def __init__(self, preprocess: Preprocess, min_crop_area: float) -> None:
@@ -108,7 +107,6 @@ class DiskCache:
         return augment.resize_array(augment.crop_to_box(image, box), sizes[0], self.preprocess.interpolation)
 
     def _write(self, pixels: Pixels, path: Path) -> None:
-        """Write the file, unless the disk is full."""
         if self.is_full:
             return
         temporary = self._partial_folder / f"{path.name}.{os.getpid()}"

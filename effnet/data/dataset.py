@@ -195,6 +195,12 @@ class LabelEncoder:
             return tuple(sorted({self._encode_class(part, name) for part in raw}))
         return self._encode_class(raw, name)
 
+    def build_item(self, image: image_io.LazyImage, raw: RawLabel, name: str, without_label: str) -> Item:
+        """Return an item; without a label, one whose reading raises the sentence that ``without_label`` ends."""
+        if raw is None:
+            return Item(image_io.UnreadableImage(image.name, f"{image.name} {without_label}"), self.placeholder(), name)
+        return Item(image, self.encode(raw, image.name), name)
+
     def placeholder(self) -> Label:
         """Return a label of the right form for an item without one."""
         if self.labels.task == "classification":

@@ -41,22 +41,17 @@ def find_duplicates(
 ) -> list[DuplicatePair]:
     """Return pairs of the same image, one of ``dataset`` and one of ``others``; without these, two of ``dataset``.
 
-    ``fingerprints`` of all of them are taken from `compute_fingerprints` or `check_images`, or else computed now.
+    ``fingerprints``: of all of them, from `compute_fingerprints` or `check_images`; None computes them.
     """
     if fingerprints is None:
         fingerprints = compute_fingerprints((dataset, others) if others else (dataset,), decoded)
-    pairs: list[DuplicatePair] = []
     first: dict[bytes, Item] = {}
     for item in dataset.items:
-        if (digest := fingerprints.get(item)) is None:
-            continue
-        if others is None and digest in first:
-            pairs.append((first[digest], item))
-        first.setdefault(digest, item)
-    for item in others.items if others else ():
-        if (digest := fingerprints.get(item)) in first:
-            pairs.append((first[digest], item))
-    return pairs
+        if item in fingerprints:
+            first.setdefault(fingerprints[item], item)
+    candidates = dataset.items if others is None else others.items
+    pairs = [(first[digest], item) for item in candidates if (digest := fingerprints.get(item)) in first]
+    return [pair for pair in pairs if others is not None or pair[0] is not pair[1]]
 
 
 def group_duplicates(dataset: ImageDataset, pairs: Iterable[DuplicatePair]) -> ImageDataset:

@@ -62,9 +62,8 @@ def _find_split_folders(root: Path) -> dict[str, Path]:
     for folder in folders:
         split = SPLIT_FOLDER_NAMES.get(folder.name.lower())
         if split in found:
-            raise ValueError(
-                f"{root} has both {found[split].name}/ and {folder.name}/: keep one of them as its {split}"
-            )
+            both = f"{found[split].name}/ and {folder.name}/"
+            raise ValueError(f"{root} has both {both}: keep one of them as its {split}")
         if split:
             found[split] = folder
     nested = any(_list_folders(folder) or imagenet.is_imagenet_validation(folder) for folder in found.values())

@@ -77,46 +77,29 @@ def open_huggingface_dataset(source: str) -> dataset.Splits:
         splits = {"train": next(iter(tables.values()))}
     features = (splits.get("train") or next(iter(splits.values()))).features
     image_column, label_column = _find_image_column(features, text), _find_label_column(features, text, column)
-    raw = {split: list(table.select_columns([label_column])[label_column]) for split, table in splits.items()}
-    raw = {split: labels for split, labels in raw.items() if any(map(_has_label, labels))}
+    raw = {
+        split: [None if label == -1 else label for label in table.select_columns([label_column])[label_column]]
+        for split, table in splits.items()  # on the hub, -1 stands for a label that is kept secret
+    }
+    raw = {split: labels for split, labels in raw.items() if any(label is not None for label in labels)}
     if not raw:
         raise ValueError(f"{text} has no labels in its column {label_column}")
     feature = features[label_column]
     names = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
     lead = next(split for split in ("train", "val", "test") if split in raw)
-    encoder = dataset.LabelEncoder.fit(
-        filter(_has_label, raw[lead]), names, f"its column {label_column}", f"{text} ({lead})"
-    )
-    return dataset.Splits(
-        **{
-            split: _build_dataset(splits[split], image_column, labels, encoder, f"{text}, {split}")
-            for split, labels in raw.items()
-        }
-    )
+    encoder = dataset.LabelEncoder.fit(raw[lead], names, f"its column {label_column}", f"{text} ({lead})")
 
+    def build_split(split: str) -> dataset.ImageDataset:
+        images = splits[split].select_columns([image_column])
+        if isinstance(images.features[image_column], datasets.Image):
+            images = images.cast_column(image_column, datasets.Image(decode=False))
+        items = (
+            encoder.build_item(HubRowImage(images, number, f"{text}, {split}"), label, f"{number:08}", "has no label")
+            for number, label in enumerate(raw[split])
+        )
+        return dataset.ImageDataset(tuple(items), encoder.labels)
 
-def _build_dataset(
-    table: Any, column: str, labels: list[dataset.RawLabel], encoder: dataset.LabelEncoder, source: str
-) -> dataset.ImageDataset:
-    from datasets import Image
-
-    images = table.select_columns([column])
-    if isinstance(images.features[column], Image):
-        images = images.cast_column(column, Image(decode=False))
-    items = []
-    for number, label in enumerate(labels):
-        row, name = HubRowImage(images, number, source), f"{number:08}"
-        if _has_label(label):
-            items.append(dataset.Item(row, encoder.encode(label, row.name), name))
-        else:
-            unreadable = image_io.UnreadableImage(row.name, f"{row.name} has no label")
-            items.append(dataset.Item(unreadable, encoder.placeholder(), name))
-    return dataset.ImageDataset(tuple(items), encoder.labels)
-
-
-def _has_label(label: dataset.RawLabel) -> bool:
-    """Datasets on the hub use -1 for labels that are kept secret."""
-    return label is not None and label != -1
+    return dataset.Splits(**{split: build_split(split) for split in raw})
 
 
 def _load_tables(library: ModuleType, source: str) -> dict[str, Any]:

@@ -38,7 +38,6 @@ ImageSource = str | Path | bytes | Image.Image | Pixels | LazyImage
 CropRegion = tuple[Box, tuple[int, int]]  # a region of an image, and the (height, width) at which it is needed
 
 MAX_IMAGE_PIXELS = 178_956_970  # PIL's own border between a large photo and a decompression bomb: 512 MiB of RGB
-MIN_IMAGE_SIDE = 2
 MAX_IMAGE_BYTES = 256 * 2**20  # of a file that is not on this disk
 
 _EXIF_TRANSPOSES = {
@@ -145,7 +144,6 @@ _ReduceTo = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None
 
 
 def _read_with_box(source: ImageSource, reduce_to: _ReduceTo) -> tuple[Image.Image, Box | None]:
-    """Return the image as `read_image`, and the box of `_decode`."""
     name = _source_name(source)
     if not isinstance(source, (str, Path, bytes, Image.Image, np.ndarray)):  # checking for a protocol is slow
         source = source.read()
@@ -176,7 +174,7 @@ def _decode(
     if width * height > MAX_IMAGE_PIXELS:
         size = f"{height:,}×{width:,} pixels, more than {MAX_IMAGE_PIXELS:,}"
         raise ImageError(f"{name} has {size}: make it smaller first")
-    if min(width, height) < MIN_IMAGE_SIDE:
+    if min(width, height) < 2:
         raise ImageError(f"{name} has {height}×{width} pixels: too small for an image")
     if image.format in _VECTOR_FORMATS:
         raise ImageError(f"{name} is a drawing ({image.format}), not an image: save it as PNG")

@@ -19,7 +19,6 @@ DEVKIT_META_FILE = "meta.mat"
 DEVKIT_FOLDER = Path("ILSVRC2012_devkit_t12", "data")
 
 _VALIDATION_PATTERN = re.compile(r"ILSVRC2012_val_(\d+)\.")
-_TEST_PATTERN = re.compile(r"ILSVRC2012_test_\d+\.")
 
 
 def is_imagenet_validation(folder: Path) -> bool:
@@ -29,7 +28,7 @@ def is_imagenet_validation(folder: Path) -> bool:
 
 def is_imagenet_test(folder: Path) -> bool:
     """Return whether ``folder`` directly contains files named as ImageNet's test images (their labels are secret)."""
-    return _contains_match(folder, _TEST_PATTERN)
+    return _contains_match(folder, re.compile(r"ILSVRC2012_test_\d+\."))
 
 
 def open_imagenet_validation(folder: Path, root: Path, labels: Labels | None = None) -> ImageDataset:

@@ -152,7 +152,7 @@ def read_frames(path: Path, interval: float) -> Iterator[tuple[float, image_io.P
     Raises ``ImportError`` if PyAV is not installed, and ``ImageError`` if the file is not a video or is damaged.
     """
     av = _import_av(path)
-    start, taken = None, 0
+    start, count = None, 0
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -164,14 +164,14 @@ def read_frames(path: Path, interval: float) -> Iterator[tuple[float, image_io.P
                     continue
                 start = frame.time if start is None else start
                 seconds = frame.time - start
-                if seconds + 1e-6 >= taken * interval:
-                    taken = int((seconds + 1e-6) / interval) + 1
+                if seconds + 1e-6 >= count * interval:
+                    count = int((seconds + 1e-6) / interval) + 1
                     # PyAV reports the rotation that phones store beside the frames, but does not apply it.
                     upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
                     yield seconds, np.ascontiguousarray(upright)  # (H, W, 3)
     except av.FFmpegError as error:
         raise image_io.ImageError(f"{path} is not a video, or is damaged: {error.strerror}") from None
-    if not taken:
+    if not count:
         raise image_io.ImageError(f"{path} has no frames")
 
 

@@ -17,8 +17,7 @@ from effnet.tasks import task_of
 
 log = logging.getLogger("effnet")
 
-QUANTILE_BINS = 10  # strata of values
-_MIN_IMAGES_PER_BIN = 4
+QUANTILE_BINS = 10  # strata of values, if each has at least four images
 
 Strata = Sequence[tuple[Hashable, ...]]  # of each image
 
@@ -160,7 +159,7 @@ def _compute_strata(dataset: ImageDataset) -> Strata:
     if task_of(dataset.labels.task).has_probabilities:
         return [item.classes for item in dataset.items]
     values = dataset.target_matrix  # (N, values)
-    bins = max(1, min(QUANTILE_BINS, len(values) // _MIN_IMAGES_PER_BIN))
+    bins = max(1, min(QUANTILE_BINS, len(values) // 4))
     edges = np.quantile(values, np.arange(1, bins) / bins, axis=0)  # (bins − 1, values)
     quantiles = (values[None] > edges[:, None]).sum(0)  # (N, values)
     return [tuple(enumerate(row)) for row in quantiles.tolist()]

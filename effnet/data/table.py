@@ -110,10 +110,7 @@ def open_table(path: str | Path, task: str | None = None) -> Splits:
 
 
 def open_unlabeled_table(path: str | Path) -> list[tuple[str, Path]]:
-    """Return (name in the table, file) for every image of a table whose labels do not matter.
-
-    The files lie beside it or in ``test/``, ``test_images/`` or ``images/`` there.
-    """
+    """Return (name in the table, file) of every image; the files lie beside it, or in ``test/`` or the like there."""
     table = read_table(path)
     names = _read_image_names(table)
     return list(zip(names, _find_image_files(table, names, _TEST_FOLDERS), strict=True))
@@ -202,7 +199,7 @@ def _find_image_files(table: LabelTable, names: Sequence[str], folders: Sequence
     """Return the file of every image in ``names``, whose extension may be missing.
 
     They are searched beside the table and in those of ``folders`` that exist there, or, if none of them does, in every
-    folder there. Raises ``ValueError`` for files that are not found.
+    folder there.
     """
     root = table.path.parent
     candidates = dict.fromkeys((table.path.stem, f"{table.path.stem}_images", *folders))
@@ -243,10 +240,7 @@ def _find_file(folder: Path, name: str, extensions: Sequence[str] = IMAGE_EXTENS
 def parse_table_labels(
     table: LabelTable, task: str | None, unused_columns: Sequence[str]
 ) -> tuple[Labels, list[Label | None]]:
-    """Return the labels of ``table`` and that of each row, None for an empty cell.
-
-    ``unused_columns`` are those without another role; ``task`` is as in `open_table`.
-    """
+    """Return the labels of ``table`` and that of each row, None for an empty cell."""
     if task is not None:
         check_choice("task", task, TASKS)
     column = table.find_column("label") or (unused_columns[0] if len(unused_columns) == 1 else None)
@@ -297,10 +291,7 @@ def _parse_multi_label(cells: Sequence[str], separator: re.Pattern[str]) -> tupl
 
 
 def _detect_separator(column: str, cells: Sequence[str], task: str | None) -> re.Pattern[str] | None:
-    """Return what separates the labels in a cell, or None if each cell has one label.
-
-    Names contain spaces, so a space separates them only in a column called ``labels`` or the like.
-    """
+    """Return what separates the labels in a cell, or None. Names contain spaces: these count only in some columns."""
     if task == "classification":
         return None
     if any(_LABEL_SEPARATORS.search(cell) for cell in cells):
@@ -338,12 +329,13 @@ def _parse_label_columns(
     names = tuple(chosen)
     if regression:
         return Labels(names, "regression"), rows  # type: ignore[return-value]
-    if task != "multilabel" and all(sum(map(bool, row)) == 1 for row in rows):
+    present = [tuple(index for index, cell in enumerate(row) if cell) for row in rows]
+    if task != "multilabel" and all(len(indices) == 1 for indices in present):
         log.info("%s: exactly one of %s is 1 in every row: one label per image", table.path.name, ", ".join(names))
-        return Labels(names), [next(index for index, cell in enumerate(row) if cell) for row in rows]
+        return Labels(names), [index for (index,) in present]
     if task == "classification":
         raise ValueError(f"{table.path}: several of the columns {', '.join(names)} are 1 in a row: --task multilabel")
-    return Labels(names, "multilabel"), [tuple(index for index, cell in enumerate(row) if cell) for row in rows]
+    return Labels(names, "multilabel"), list(present)
 
 
 def check_images_per_label(table: LabelTable, labels: Labels, row_labels: Sequence[Label | None]) -> None:

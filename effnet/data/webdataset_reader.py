@@ -95,7 +95,10 @@ def open_shards(source: str) -> dataset.Splits:
     encoder = dataset.LabelEncoder.fit(lead_labels, names, named_by, f"{source} ({lead})")
     items: dict[str, list[dataset.Item]] = {}
     for member in members:
-        items.setdefault(member.split, []).append(_build_item(member, encoder))
+        image = ShardMember(member.shard, *member.sample[:3])
+        name = f"{basename(image.shard.url)}/{image.file}"
+        item = encoder.build_item(image, member.label, name, "has no label beside it")
+        items.setdefault(member.split, []).append(item)
     for shard, index in zip(shards, indices, strict=True):
         if index.error:
             rest = dataset.Item(image_io.UnreadableImage(shard.url, index.error), encoder.placeholder(), shard.url)
@@ -233,10 +236,7 @@ class Shard:
         return file_cache.cached_file(self.url, self.version) if remote.is_remote(self.url) else Path(self.url)
 
     def read_index(self) -> ShardIndex:
-        """Return its index: as its writer left it beside the shard, as cached, or by scanning the shard now.
-
-        Raises ``OSError`` if it is not available, and ``ValueError`` if it is compressed.
-        """
+        """Return its index: as its writer left it beside the shard, as cached, or by scanning the shard now."""
         if not self.url.lower().partition("?")[0].endswith(".tar"):
             raise ValueError(f"{self.url} is compressed, so that its members cannot be found: unpack it to .tar")
         digest = sha256(f"{self.url} {self.version}".encode()).hexdigest()[:32]
@@ -353,16 +353,6 @@ class _LabeledMember(NamedTuple):
     label: dataset.RawLabel
 
 
-def _build_item(member: _LabeledMember, encoder: dataset.LabelEncoder) -> dataset.Item:
-    file, offset, size, _ = member.sample
-    full_name, name = f"{member.shard.url}/{file}", f"{basename(member.shard.url)}/{file}"
-    if member.label is None:
-        return dataset.Item(
-            image_io.UnreadableImage(full_name, f"{full_name} has no label beside it"), encoder.placeholder(), name
-        )
-    return dataset.Item(ShardMember(member.shard, file, offset, size), encoder.encode(member.label, full_name), name)
-
-
 def expand_braces(source: str) -> list[str]:
     """Return the names that ``shard-{008..011}.tar`` stands for; of any other text itself."""
     found = _BRACE_RANGE.search(source)
@@ -374,7 +364,6 @@ def expand_braces(source: str) -> list[str]:
 
 
 def _expand_source(source: str) -> list[str]:
-    """Return the paths or URLs of the shards that ``source`` stands for. Raises ``ValueError`` if there are none."""
     expanded = expand_braces(source)
     if len(expanded) > 1:
         return [url for name in expanded for url in _expand_source(name)]

@@ -16,7 +16,7 @@ from PIL.Image import Resampling
 from effnet.arch.serde import check_float, check_int
 from effnet.data import image_io, prefetch, webdataset_reader
 from effnet.data.dataset import ImageDataset, Item, Splits
-from effnet.data.storage.atomic_write import atomic_write
+from effnet.data.storage.atomic_write import atomic_write, write_text
 
 ShardProgress = Callable[[str, int, int], None]  # (split, images done, images in all)
 
@@ -85,9 +85,9 @@ def write_shards(
         "plan": plan, "classes": labels.names, "task": labels.task, "counts": counts, "shards": shards,
         "skipped": skipped,
     }  # fmt: skip
-    _write_text(out / webdataset_reader.CLASS_NAMES_FILE, "".join(f"{name}\n" for name in labels.names))
+    write_text(out / webdataset_reader.CLASS_NAMES_FILE, "".join(f"{name}\n" for name in labels.names))
     # Last: where it exists, everything does
-    _write_text(out / webdataset_reader.SHARDS_INDEX_FILE, json.dumps(index, ensure_ascii=False, indent=1))
+    write_text(out / webdataset_reader.SHARDS_INDEX_FILE, json.dumps(index, ensure_ascii=False, indent=1))
     for note in (*out.glob(".*.done.json"), *out.glob(".*.part"), out / _PLAN_FILE):
         note.unlink(missing_ok=True)
     return _summarize(index, already_complete=False)
@@ -107,7 +107,7 @@ def _is_complete(out: Path, plan: dict[str, Any]) -> bool:
             return name == webdataset_reader.SHARDS_INDEX_FILE
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: use a new folder for the shards")
-    _write_text(out / _PLAN_FILE, json.dumps(plan))
+    write_text(out / _PLAN_FILE, json.dumps(plan))
     return False
 
 
@@ -155,8 +155,8 @@ def _write_split(
             "counts": counts.tolist(),
         }  # fmt: skip
         index = webdataset_reader.ShardIndex(size, samples)
-        _write_text(out / f"{name}{webdataset_reader.INDEX_SUFFIX}", index.to_json())
-        _write_text(_note_path(out, split, number), json.dumps(summary, ensure_ascii=False))
+        write_text(out / f"{name}{webdataset_reader.INDEX_SUFFIX}", index.to_json())
+        write_text(_note_path(out, split, number), json.dumps(summary, ensure_ascii=False))
         yield summary
         number += 1
 
@@ -164,11 +164,6 @@ def _write_split(
 def _note_path(out: Path, split: str, number: int) -> Path:
     """Return the file that says that a shard is complete, while others are being written."""
     return out / f".{split}-{number:06}.done.json"
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _add_sample(
@@ -192,7 +187,6 @@ def _add_file(archive: tarfile.TarFile, name: str, content: bytes) -> int:
 
 
 def _encode_item(item: Item, max_short_side: int | None) -> tuple[bytes, str] | image_io.ImageError:
-    """Return the bytes of an image file and its extension, or why there are none."""
     source = item.image
     if isinstance(source, np.ndarray):
         return _encode(_shrink(image_io.read_image(source), max_short_side), "PNG"), "png"
@@ -231,7 +225,6 @@ def _encode(image: Image.Image, format: str, **options: int) -> bytes:
 
 
 def _fingerprint(splits: dict[str, ImageDataset]) -> str:
-    """Return a digest of the images' names and labels, and of the sizes and dates of their files."""
     digest = sha256()
     for split, dataset in splits.items():
         digest.update(f"{split} {dataset.labels}\n".encode())

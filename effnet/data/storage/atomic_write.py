@@ -32,6 +32,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` in UTF-8, completely or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def _write_error_reason(error: Exception) -> str | None:
     """Return why a write failed, or None if something else than the writing failed."""
     cause: BaseException | None = error
@@ -46,9 +52,9 @@ def _write_error_reason(error: Exception) -> str | None:
 
 
 def move_with_companions(source: Path, path: Path, temporary: Path) -> None:
-    """Move ``source`` to ``temporary``, which is about to become ``path``, and the other files of its folder beside it.
+    """Move ``source`` to ``temporary``, which is about to become ``path``, and before it its folder's other files.
 
-    The companions, such as weights beside a graph, reach their places just before the file that refers to them.
+    These, such as weights beside a graph, reach their places just before the file that refers to them.
     """
     with ExitStack() as companions:
         for file in source.parent.iterdir():

@@ -23,7 +23,7 @@ _SKIP_BYTES = 2**20
 
 
 class RemoteStoreError(OSError):
-    """A remote store did not answer, after several attempts; it may do so later."""
+    """A remote store did not answer several attempts; it may do so later."""
 
 
 def is_remote(name: str) -> bool:
@@ -100,9 +100,8 @@ def open_remote(url: str, offset: int = 0, retry: RetryPolicy | None = None) -> 
         file: IO[bytes] = files.open(path, "rb")
         file.seek(offset)
         return file
-    response = open_http(
-        url, {"Range": f"bytes={offset}-"} if offset else None, timeout=(retry or DEFAULT_RETRY).timeout
-    )
+    headers = {"Range": f"bytes={offset}-"} if offset else None
+    response = open_http(url, headers, timeout=(retry or DEFAULT_RETRY).timeout)
     skip = offset if response.status != 206 else 0
     while skip:
         skipped = len(response.read(min(skip, _SKIP_BYTES)))
@@ -252,10 +251,7 @@ class ResumingReader(io.RawIOBase):
 
 
 def retry_remote(url: str, call: Callable[[], Out], retry: RetryPolicy | None = None) -> Out:
-    """Return ``call()``, repeated while that may help.
-
-    Errors become one sentence that names ``url``: `RemoteStoreError` if another day may help, otherwise ``OSError``.
-    """
+    """Return ``call()``, repeated while that may help; raise `RemoteStoreError` if another day may, or ``OSError``."""
     retry = retry or DEFAULT_RETRY
     for attempt in range(retry.attempts):
         try:
@@ -276,7 +272,6 @@ def retry_remote(url: str, call: Callable[[], Out], retry: RetryPolicy | None = 
 
 
 def _get_filesystem(url: str) -> tuple[Any, str]:
-    """Return fsspec's file system for ``url`` and the path in it."""
     import fsspec
 
     options = {"client_kwargs": {"trust_env": True}} if is_web(url) else {}
