@@ -29,9 +29,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def photos() -> list[Path]:
     """Real photos of many sizes, upright and lying."""
-    found = (
-        sorted((SHARED / "photos").glob("*.[bj][mp][pg]")) + sorted((SHARED / "hymenoptera").glob("val/*/*.jpg"))[:9]
-    )
+    found = sorted((SHARED / "photos").glob("*.[bj][mp][pg]"))
+    found += sorted((SHARED / "hymenoptera").glob("val/*/*.jpg"))[:9]
     if len(found) < 10:
         pytest.skip("no photos in shared/data")
     return found

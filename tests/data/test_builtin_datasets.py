@@ -100,9 +100,8 @@ def write_flowers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(1, 7):
         write_photo(root / "jpg" / f"image_{number:05}.jpg")
     savemat(root / "imagelabels.mat", {"labels": np.array([[1, 102, 3, 1, 2, 3]])})
-    savemat(
-        root / "setid.mat", {"trnid": np.array([[6, 1, 2]]), "valid": np.array([[3, 4]]), "tstid": np.array([[5, 4]])}
-    )
+    numbers = {"trnid": [[6, 1, 2]], "valid": [[3, 4]], "tstid": [[5, 4]]}
+    savemat(root / "setid.mat", {split: np.array(rows) for split, rows in numbers.items()})
     held = datasets.Flowers102._file_dict
     monkeypatch.setattr(datasets.Flowers102, "_file_dict", {key: (name, None) for key, (name, _) in held.items()})
 
@@ -179,9 +178,6 @@ def test_class_folders_instead_of_the_distributed_files(tmp_path: Path, monkeypa
 def test_not_available() -> None:
     with pytest.raises(OSError, match="birdsnap cannot be downloaded: ask its authors for it, and put"):
         open_data("birdsnap")
-    with pytest.raises(
-        OSError,
-        match="cifar10 is not on this disk and offline mode is on: put it into a folder cifar10 and set EFFNET_DATA "
-        "to the folder that contains it",
-    ):
+    remedy = "put it into a folder cifar10 and set EFFNET_DATA to the folder that contains it"
+    with pytest.raises(OSError, match=f"cifar10 is not on this disk and offline mode is on: {remedy}"):
         open_data("cifar10")

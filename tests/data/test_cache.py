@@ -14,24 +14,24 @@ SMALL, LARGE = Preprocess((8, 8)), Preprocess((16, 16))
 
 
 def test_decoded_once_for_each_preprocessing(tmp_path: Path) -> None:
-    look, path = MemoryCache(10_000), tmp_path / "a.png"
+    cache, path = MemoryCache(10_000), tmp_path / "a.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).save(path)
     expected = [load_input(path, preprocess) for preprocess in (SMALL, LARGE)]
     for _ in range(2):
         for preprocess, values in zip((SMALL, LARGE), expected, strict=True):
-            assert np.array_equal(look(path, preprocess), values)
+            assert np.array_equal(cache(path, preprocess), values)
         path.unlink(missing_ok=True)
     with pytest.raises(ImageError, match="does not exist"):
-        look(tmp_path / "a.png", SMALL)  # another object, which may be another image
+        cache(tmp_path / "a.png", SMALL)  # another object, which may be another image
 
 
 def test_images_that_do_not_fit_are_decoded_every_time(tmp_path: Path) -> None:
-    look, paths = MemoryCache(2 * 8 * 8 * 3), [tmp_path / f"{number}.png" for number in range(3)]
+    cache, paths = MemoryCache(2 * 8 * 8 * 3), [tmp_path / f"{number}.png" for number in range(3)]
     for path in paths:
         Image.new("RGB", (9, 9)).save(path)
-        look(path, SMALL)
+        cache(path, SMALL)
         path.unlink()
     for path in paths[:2]:
-        assert look(path, SMALL).shape == (8, 8, 3)
+        assert cache(path, SMALL).shape == (8, 8, 3)
     with pytest.raises(ImageError):
-        look(paths[2], SMALL)
+        cache(paths[2], SMALL)

@@ -54,15 +54,10 @@ def root(tmp_path: Path) -> Path:
 def test_between_two_datasets(root: Path) -> None:
     train = dataset(root, "1.jpg", "2.png", "3.jpg", "broken.jpg")
     val = dataset(root, "copy.jpg", "tagged.jpg", "2 again.png", "3.png", "broken too.jpg", "no such file.jpg")
-    assert pair_names(find_duplicates(train, val)) == [
-        ("1.jpg", "copy.jpg"),
-        ("1.jpg", "tagged.jpg"),
-        ("2.png", "2 again.png"),
-    ]
-    assert pair_names(find_duplicates(train, val, decoded=False)) == [
-        ("1.jpg", "copy.jpg"),
-        ("broken.jpg", "broken too.jpg"),
-    ]
+    by_pixels = [("1.jpg", "copy.jpg"), ("1.jpg", "tagged.jpg"), ("2.png", "2 again.png")]
+    assert pair_names(find_duplicates(train, val)) == by_pixels
+    by_bytes = [("1.jpg", "copy.jpg"), ("broken.jpg", "broken too.jpg")]
+    assert pair_names(find_duplicates(train, val, decoded=False)) == by_bytes
     assert find_duplicates(dataset(root, "1.jpg"), dataset(root, "2.jpg")) == []
 
 
@@ -116,25 +111,23 @@ def test_folds_keep_duplicates_together(root: Path) -> None:
 
 def test_groups_are_joined_through_duplicates() -> None:
     blank = np.zeros((4, 4, 3), np.uint8)
-    items = tuple(
-        Item(blank, 0, name, group=group) for name, group in zip("abcdef", ("g", "g", "h", "h", "", ""), strict=True)
-    )
+    groups = {"a": "g", "b": "g", "c": "h", "d": "h", "e": "", "f": ""}
+    items = tuple(Item(blank, 0, name, group=group) for name, group in groups.items())
     joined = group_duplicates(ImageDataset(items, LABELS), [(items[1], items[2]), (items[4], items[0])])
-    groups = [item.group for item in joined.items]
-    assert groups[0]
-    assert len(set(groups[:5])) == 1
-    assert groups[5] == ""
+    *joined_groups, alone = [item.group for item in joined.items]
+    assert joined_groups[0]
+    assert len(set(joined_groups)) == 1
+    assert alone == ""
 
 
 def test_sentences(root: Path) -> None:
-    splits = Splits(
-        dataset(root, "1.jpg", "2.jpg"), dataset(root, "3.jpg", "copy.jpg"), dataset(root, "2.jpg", label=1)
-    )
+    train, val = dataset(root, "1.jpg", "2.jpg"), dataset(root, "3.jpg", "copy.jpg")
+    splits = Splits(train, val, dataset(root, "2.jpg", label=1))
     assert describe_split_overlap(splits) == [
         "1 image of val is in train as well: 1.jpg = copy.jpg; results on val will look better than they are",
         "1 image of test is in train as well: 2.jpg = 2.jpg; results on test will look better than they are",
         "1 image has a duplicate with another label: 2.jpg = 2.jpg",
     ]
-    assert describe_split_overlap(Splits(val=splits.val)) == describe_split_overlap(Splits(splits.train)) == []
+    assert describe_split_overlap(Splits(val=val)) == describe_split_overlap(Splits(train)) == []
     copies = dataset(root, "1.jpg", "copy.jpg", "tagged.jpg")
     assert describe_label_conflicts(find_duplicates(copies, copies)) == []

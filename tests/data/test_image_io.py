@@ -66,14 +66,7 @@ def test_arrays_of_every_shape(gradient: Array) -> None:
     ],
 )
 def test_arrays_refused(array: Array, part: str) -> None:
-    with pytest.raises(ImageError) as caught:
-        read_image(array)
-    assert part in str(caught.value)
-
-
-def test_other_types_are_refused() -> None:
-    with pytest.raises(ImageError, match="not int"):
-        read_image(7)  # type: ignore[arg-type]
+    assert part in refusal(array)
 
 
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
@@ -228,6 +221,7 @@ def test_not_an_image(tmp_path: Path) -> None:
     assert refusal(text) == f"{text} is not an image, or its format is unknown"
     assert refusal(empty) == f"{empty} is empty"
     assert refusal(b"") == "the given file is empty"
+    assert refusal(7).endswith("not int")
     assert refusal(tmp_path) == f"{tmp_path} is a folder, not an image"
     assert refusal(tmp_path / "none.jpg") == f"{tmp_path / 'none.jpg'} does not exist"
 
@@ -325,9 +319,8 @@ def test_reduced_keeps_the_geometry_of_odd_sides(orientation: int, resize: str) 
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(Image.fromarray((127 + 120 * waves).astype(np.uint8)), "JPEG", exif=exif, quality=95)
-    exact, reduced = (
-        Preprocess(size=(24, 24), crop_fraction=1.0, resize=resize, decode=d) for d in ("exact", "reduced")
-    )
+    exact = Preprocess(size=(24, 24), crop_fraction=1.0, resize=resize)
+    reduced = replace(exact, decode="reduced")
     assert min(read_image(data, reduced.resize_size).size) == 50
     assert distance(load_input(data, exact), load_input(data, reduced)) < 0.7
 
@@ -403,9 +396,8 @@ def test_squash(photos: list[Path]) -> None:
 @pytest.mark.parametrize("shape", [(300, 400), (400, 300), (64, 96), (31, 31), (40, 300), (1000, 41)])
 def test_any_size_is_covered_and_aspect_ratios_kept(size: tuple[int, int], shape: tuple[int, int]) -> None:
     rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]]
-    ramp = np.stack([(rows + 0.5) * 255 / shape[0], (columns + 0.5) * 255 / shape[1], rows * 0], axis=-1).astype(
-        np.uint8
-    )
+    ramp = np.stack([(rows + 0.5) * 255 / shape[0], (columns + 0.5) * 255 / shape[1], rows * 0], axis=-1)
+    ramp = ramp.astype(np.uint8)
     preprocess = Preprocess(size=size, crop_fraction=0.9, interpolation="bilinear")
     found = load_input(ramp, preprocess).astype(float)
     assert found.shape == (*size, 3)
@@ -418,11 +410,11 @@ def test_any_size_is_covered_and_aspect_ratios_kept(size: tuple[int, int], shape
 
 @pytest.mark.parametrize("shape", [(2, 5000), (5000, 2), (2, 60_000)])
 def test_strips_do_not_fill_the_memory(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[tuple[int, int]] = []
+    sizes: list[tuple[int, int]] = []
     resize = Image.Image.resize
 
     def watched(self: Image.Image, size: tuple[int, int], *rest: object) -> Image.Image:
-        made.append(size)
+        sizes.append(size)
         return resize(self, size, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Image.Image, "resize", watched)
@@ -430,7 +422,7 @@ def test_strips_do_not_fill_the_memory(shape: tuple[int, int], monkeypatch: pyte
     strip = np.stack([ramp, ramp], axis=shape.index(2))
     found = load_input(strip, Preprocess())
     assert found.shape == (224, 224, 3)
-    assert max(made[0]) == 8 * 256
+    assert max(sizes[0]) == 8 * 256
     assert np.abs(found.astype(int) - 127).max() <= 2  # the middle
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -37,9 +38,9 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shard(photos: Path, tmp_path: Path) -> Path:
-    with tarfile.open(tmp_path / "photos.tar", "w") as made:
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
         for path in sorted(photos.rglob("*.jpg")):
-            made.add(path, str(path.relative_to(photos)))
+            archive.add(path, str(path.relative_to(photos)))
     return tmp_path / "photos.tar"
 
 
@@ -50,9 +51,9 @@ def train_dataset(source: Path) -> ImageDataset:
 
 
 def epoch(dataset: ImageDataset, number: int = 0, start: int = 0, **options: object) -> list[tuple[Tensor, Tensor]]:
-    made = TrainingLoader(dataset, SMALL, Augment(min_crop_area=0.2), 6, 3, **({"num_workers": 0} | options))  # type: ignore[arg-type]
-    assert len(made) == 4
-    return list(made.epoch(number, start))
+    loader = TrainingLoader(dataset, SMALL, Augment(min_crop_area=0.2), 6, 3, **({"num_workers": 0} | options))  # type: ignore[arg-type]
+    assert len(loader) == 4
+    return list(loader.epoch(number, start))
 
 
 def equal_batches(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -> bool:
@@ -115,14 +116,14 @@ def test_images_are_decoded_once(photos: Path, home: Path, monkeypatch: pytest.M
     dataset = train_dataset(photos)
     first = epoch(dataset, cache=True)
     assert len(cached_files(home)) == 21
-    made = {path: path.stat().st_mtime_ns for path in cached_files(home)}
+    times = {path: path.stat().st_mtime_ns for path in cached_files(home)}
 
     def never(*_: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr(caching.image_io, "read_region", never)
     assert equal_batches(first, epoch(dataset, cache=True))
-    assert {path: path.stat().st_mtime_ns for path in cached_files(home)} == made
+    assert {path: path.stat().st_mtime_ns for path in cached_files(home)} == times
     monkeypatch.undo()
     plain = epoch(dataset)
     apart = [float((a.float() - b.float()).abs().mean()) for (a, _), (b, _) in zip(first, plain, strict=True)]
@@ -273,28 +274,24 @@ def test_class_balanced_sampling() -> None:
     assert len({int(n) for drawn in rounds for n in drawn if n < 89}) > 60  # others every time
 
 
+def count_draws(dataset: ImageDataset, epochs: int) -> NDArray[np.int64]:
+    sampler = EpochSampler(dataset, len(dataset), 0, class_balanced=True)
+    return np.bincount(np.concatenate([sampler.epoch_indices(epoch) for epoch in range(epochs)]))
+
+
 def test_weights_within_a_class() -> None:
-    weighted = blank_dataset(0, 0, 0, 1, 1, 1, weights=(1, 0, 3, 1, 1, 1))
-    found = np.bincount(
-        np.concatenate([EpochSampler(weighted, 6, 0, class_balanced=True).epoch_indices(epoch) for epoch in range(400)])
-    )
+    found = count_draws(blank_dataset(0, 0, 0, 1, 1, 1, weights=(1, 0, 3, 1, 1, 1)), 400)
     assert found[1] == 0
     assert found[:3].sum() == found[3:].sum() == 1200
     assert found[2] / found[0] == pytest.approx(3, rel=0.1)
 
 
 def test_balancing_other_tasks() -> None:
-    several = blank_dataset((0, 1), (0,), (0,), (), (0,), (2,), kind="multilabel")
-    found = np.bincount(
-        np.concatenate([EpochSampler(several, 6, 0, class_balanced=True).epoch_indices(epoch) for epoch in range(600)])
-    )
+    found = count_draws(blank_dataset((0, 1), (0,), (0,), (), (0,), (2,), kind="multilabel"), 600)
     assert found[[1, 2, 4]] == pytest.approx(found[[1, 2, 4]].mean(), rel=0.2)
     assert found[5] == pytest.approx(found[3], rel=0.15)  # alone in its class, and in that of none
     assert found[0] > found[5] > found[1] * 2
-    values = blank_dataset((0.5,), (1.5,), (9.0,), kind="regression", weights=(1, 1, 4))
-    found = np.bincount(
-        np.concatenate([EpochSampler(values, 3, 0, class_balanced=True).epoch_indices(epoch) for epoch in range(200)])
-    )
+    found = count_draws(blank_dataset((0.5,), (1.5,), (9.0,), kind="regression", weights=(1, 1, 4)), 200)
     assert found.tolist() == [pytest.approx(100, rel=0.2), pytest.approx(100, rel=0.2), 400]
 
 

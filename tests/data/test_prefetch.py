@@ -50,15 +50,15 @@ def test_an_error_is_raised_in_its_place() -> None:
 
 
 def test_works_while_a_result_is_used() -> None:
-    """The second is begun before the first is taken away."""
-    begun = [threading.Event() for _ in range(2)]
+    """The second is started before the first is taken away."""
+    started = [threading.Event() for _ in range(2)]
 
     def work(number: int) -> int:
-        begun[number].set()
+        started[number].set()
         return number
 
     for number in prefetch_map(work, range(2), num_workers=1):
-        assert begun[1].wait(30)
+        assert started[1].wait(30)
         assert number in (0, 1)
 
 
@@ -68,15 +68,15 @@ def test_parallel_map_keeps_the_order(count: int) -> None:
 
 
 def test_parallel_map_stops_at_an_error() -> None:
-    begun = []
+    started = []
 
     def work(number: int) -> int:
-        begun.append(number)
+        started.append(number)
         return 1 // (number - 3)
 
     with pytest.raises(ZeroDivisionError):
         parallel_map(work, range(100 * MAX_CHUNK_SIZE), num_workers=1)
-    assert len(begun) < 100 * MAX_CHUNK_SIZE
+    assert len(started) < 100 * MAX_CHUNK_SIZE
 
 
 def test_decoding_needs_no_torch() -> None:

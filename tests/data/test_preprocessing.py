@@ -116,7 +116,7 @@ def test_lukemelas(eight_photos: list[Image.Image]) -> None:
     """Resize to the size itself, bicubic, then cut: its ``examples/imagenet/main.py``, also with ``--advprop``."""
     from torchvision import transforms
 
-    for name, normalised in (
+    for name, normalization in (
         ("b3", transforms.Normalize(Preprocess.mean, Preprocess.std)),
         ("b8", transforms.Lambda(lambda x: x * 2.0 - 1.0)),
     ):
@@ -125,7 +125,7 @@ def test_lukemelas(eight_photos: list[Image.Image]) -> None:
             transforms.Resize(size, interpolation=transforms.InterpolationMode.BICUBIC),
             transforms.CenterCrop(size),
             transforms.ToTensor(),
-            normalised,
+            normalization,
         ])  # fmt: skip
         preprocess = default_preprocessing.lukemelas_preprocess(ARCHS[name])
         for image in eight_photos:

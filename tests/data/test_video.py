@@ -15,7 +15,7 @@ RATE = 10
 
 
 def write_video(path: Path, seconds: float = 3, turn: int = 0) -> Path:
-    """A film whose left half becomes brighter by 20 every half second; its right half is black."""
+    """A video whose left half becomes brighter by 20 every half second; its right half is black."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=RATE)
@@ -56,19 +56,17 @@ def test_upright(tmp_path: Path) -> None:
 
 
 def test_videos_as_inputs(tmp_path: Path) -> None:
-    write_video(tmp_path / "films" / "b.MP4", seconds=1.5)
-    (tmp_path / "films" / "a.jpg").touch()
-    found = list(open_inputs([tmp_path / "films", tmp_path / "films" / "b.MP4"], frame_interval=1))
-    clip = str(tmp_path / "films" / "b.MP4")
-    assert [name for name, _ in found] == [
-        str(tmp_path / "films" / "a.jpg"),
-        *(f"{clip}@{seconds}s" for seconds in ("0.0", "1.0", "0.0", "1.0")),
-    ]
+    write_video(tmp_path / "clips" / "b.MP4", seconds=1.5)
+    (tmp_path / "clips" / "a.jpg").touch()
+    found = list(open_inputs([tmp_path / "clips", tmp_path / "clips" / "b.MP4"], frame_interval=1))
+    clip = str(tmp_path / "clips" / "b.MP4")
+    frames = [f"{clip}@0.0s", f"{clip}@1.0s"]
+    assert [name for name, _ in found] == [str(tmp_path / "clips" / "a.jpg"), *frames, *frames]
 
 
 def test_damaged(tmp_path: Path) -> None:
     path = tmp_path / "no.mp4"
-    for content in (b"", b"not a film" * 100):
+    for content in (b"", b"not a video" * 100):
         path.write_bytes(content)
         ((name, error),) = open_inputs([path])
         assert name == str(path)

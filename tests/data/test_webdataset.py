@@ -40,11 +40,11 @@ def jpeg(shade: int, side: int = 20) -> bytes:
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as made:
+    with tarfile.open(path, "w") as archive:
         for name, content in members.items():
             header = tarfile.TarInfo(name)
             header.size = len(content)
-            made.addfile(header, io.BytesIO(content))
+            archive.addfile(header, io.BytesIO(content))
     return path
 
 
