@@ -20,7 +20,6 @@ from effnet.timing.machine import usable_cores
 from effnet.timing.memory import available_memory
 
 WEIGHT_COPIES = 7  # in memory at the end: torch's folded network, two in either engine, and the file's cached pages
-FLOAT_BYTES = 4
 TABLE4_COLUMNS = (
     table.Column("top1", "top-1", "%"),
     table.Column("size", "size (px)", kinds=("computed",)),
@@ -71,18 +70,11 @@ def table4(
 ) -> table.Table:
     """Time each of ``pairs``, interleaved in one process, on one thread that is pinned to one core.
 
-    Every network runs in every installed engine but "compiled", with random weights, since time does not depend on
-    training, and must agree with torch's logits. The speed-up is the ratio of medians of each side's best engine, with
-    a 95 % bootstrap interval over rounds. A pair that does not fit in memory, or whose baseline cannot be built, is
-    only quoted, with the reason.
-
-    Args:
-        runs: rounds of three calls each; no round of a pair starts after ``seconds``.
-        core: number of the core; default: the first that this process may use.
-
-    Raises:
-        ImportError: timm is not installed.
-        ValueError: this process may not use ``core``.
+    Every network runs in every installed engine but "compiled", with random weights, and must agree with torch's
+    logits. The speed-up is the ratio of medians of each side's best engine, with a 95 % bootstrap interval over rounds.
+    A pair that does not fit in memory is only quoted, with the reason. No round of three calls starts after
+    ``seconds``. Raises ``ImportError`` without timm, and ``ValueError`` if this process may not use ``core`` (default:
+    the first it may).
     """
     machine = timing.describe_machine()  # before this process is pinned to one core
     rows: list[table.TableRow] = []
@@ -120,10 +112,8 @@ def table4(
 
 def _why_not_measured(baseline: baselines.Baseline) -> str:
     """Return why ``baseline`` cannot be measured here; "" if it can."""
-    if baseline.origin == "quoted":
-        return f"not built: {baseline.origin_note}"
     with torch.device("meta"):
-        needed = WEIGHT_COPIES * FLOAT_BYTES * sum(parameter.numel() for parameter in baseline.build().parameters())
+        needed = 4 * WEIGHT_COPIES * sum(parameter.numel() for parameter in baseline.build().parameters())
     available = available_memory()
     if available and needed > available:
         return f"it needs about {needed / 1e9:.0f} GB of memory, and {available / 1e9:.0f} GB are free"
@@ -148,8 +138,7 @@ def _measure_pair(
             (pair.baseline_title, baseline.size, macs, theirs, their_logits),
             (pair.ours_title, arch.resolution, count(arch).macs, ours, our_logits),
         )
-        names = [(title, backend) for title, _, _, opened, _ in sides for backend in opened]
-        calls = {f"{title}, {backend.engine}": backend.run for title, backend in names}
+        calls = {f"{title}, {one.engine}": one.run for title, _, _, opened, _ in sides for one in opened}
         differences = [
             [_check_difference(title, backend, logits) for backend in opened] for title, _, _, opened, logits in sides
         ]

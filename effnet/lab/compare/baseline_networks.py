@@ -15,19 +15,16 @@ from effnet.data.torchvision_compat import declare_operators
 
 HeightWidth = tuple[int, int]
 
-# DenseNet-264, a row of Table 1 of arXiv:1608.06993 that neither torchvision nor timm has: the stem of timm's
-# ``densenet264d`` has three convolutions instead of one.
-DENSENET264_LAYERS = (6, 12, 64, 48)  # of the four dense blocks
-DENSENET264_GROWTH_RATE = 32  # channels that each layer adds
-DENSENET264_STEM = 64  # channels: twice the growth rate
-
 
 def densenet264() -> nn.Module:
-    """DenseNet-264 (k = 32), by torchvision's ``DenseNet``: (N, 3, H, W) -> (N, 1000) logits."""
+    """DenseNet-264 (k = 32), a row of Table 1 of arXiv:1608.06993: (N, 3, H, W) -> (N, 1000) logits.
+
+    No library has it: the stem of timm's ``densenet264d`` has three convolutions instead of one.
+    """
     declare_operators()
     from torchvision.models import DenseNet
 
-    network: nn.Module = DenseNet(DENSENET264_GROWTH_RATE, DENSENET264_LAYERS, DENSENET264_STEM)
+    network: nn.Module = DenseNet(growth_rate=32, block_config=(6, 12, 64, 48), num_init_features=64)
     return network
 
 
@@ -79,10 +76,6 @@ class SamePool(nn.Module):
     def _sum_windows(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(pad_same(x, self.kernel, self.stride), self.kernel, self.stride, divisor_override=1)
 
-    def extra_repr(self) -> str:
-        """Describe it for ``print(model)``."""
-        return f"{self.kind}, kernel={self.kernel[0]}, stride={self.stride[0]}"
-
 
 # Networks of cells, as in the NASNet search space (arXiv:1707.07012): a cell is data, and one module walks it.
 #
@@ -101,10 +94,9 @@ CELL_BN_EPS = 1e-3
 
 @dataclass(frozen=True)
 class Cell:
-    """Steps in pairs, each an operation and the state that it works on, and the states to output.
+    """Steps in pairs, each an operation (`build_operation`) and the state that it works on; and the states to output.
 
-    Operations: "none" (identity), "conv1", "conv3", "conv1x7", "sep3", "sep5", "sep7", "sep5_dilated", "avg3", "max2",
-    "max3". State 0 is the last cell's output, 1 the one before it, 2 the first pair's sum, and so on.
+    State 0 is the last cell's output, 1 the one before it, 2 the first pair's sum, and so on.
     """
 
     steps: tuple[tuple[str, int], ...]
@@ -179,10 +171,7 @@ def build_operation(name: str, inputs: int, channels: int, stride: int) -> nn.Mo
 
 
 class FactorizedReduction(nn.Module):
-    """Half the size without skipping pixels: two strided 1×1, the second shifted by one pixel down and right.
-
-    An odd number of channels is split into halves that differ by one.
-    """
+    """Half the size without skipping pixels: two strided 1×1, the second shifted by one pixel down and right."""
 
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
@@ -237,7 +226,7 @@ class CellNetwork(nn.Module):
     """Three stacks of ``layers`` normal cells, with a reduction cell between them and two in the stem.
 
     ``channels`` (F) are those of the first stack; each reduction doubles them, and the stem's two have a quarter and a
-    half, rounded down. The auxiliary classifier, which only training uses, is omitted.
+    half. The auxiliary classifier, which only training uses, is omitted.
     """
 
     def __init__(self, normal: Cell, reduction: Cell, layers: int, channels: int, classes: int = 1000) -> None:

@@ -5,10 +5,9 @@ others are in `effnet.lab.compare.baseline_networks`. ResNet-RS, a later baselin
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from math import ceil
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -64,49 +63,22 @@ MACS_NOTES = {
     ),
 }
 
-BaselineSource = Literal["timm", "here", "quoted"]
-
 
 @dataclass(frozen=True)
 class Baseline:
-    """A network with 1000 classes.
-
-    ``size``: the resolution of its published accuracy and MACs. ``source``: its paper. ``origin``: who builds it, and
-    ``origin_note`` why, or why it is only "quoted".
-    """
+    """A network with 1000 classes; ``size`` is that of its published accuracy and MACs, ``source`` its paper."""
 
     key: str
     title: str
     size: int
     source: str
-    origin: BaselineSource
-    origin_note: str
-    factory: Callable[[], nn.Module] | None = field(default=None, repr=False)
-
-    @property
-    def params_note(self) -> str:
-        """Why its params differ from Table 2; "" if only by rounding."""
-        return PARAMS_NOTES.get(self.key, "")
-
-    @property
-    def macs_note(self) -> str:
-        """Why its MACs differ from Table 2; "" if only by rounding."""
-        return MACS_NOTES.get(self.key, "")
-
-    @property
-    def note(self) -> str:
-        """Both notes; "" if there are none."""
-        notes = (("Params", self.params_note), ("MACs", self.macs_note))
-        return " ".join(f"{name}: {text}." for name, text in notes if text)
+    factory: Callable[[], nn.Module] = field(repr=False)
 
     def build(self) -> nn.Module:
         """Build it with random weights, in evaluation mode: (N, 3, H, W) -> (N, 1000) logits.
 
-        Under ``with torch.device("meta")`` it takes no memory. Raises ``ImportError`` if it is timm's and timm is not
-        installed, ``ValueError`` if it is only quoted.
+        Raises ``ImportError`` if it is timm's and timm is not installed.
         """
-        if self.factory is None:
-            raise ValueError(f"{self.title} is not built, only quoted: {self.origin_note}")
         return self.factory().eval()
 
 
@@ -120,43 +92,37 @@ def _create_timm(name: str) -> nn.Module:
     return network
 
 
-def _timm_baseline(name: str, key: str, title: str, size: int, source: str, remark: str = "") -> Baseline:
-    return Baseline(key, title, size, source, "timm", f"timm has it as {name}{remark}", partial(_create_timm, name))
+def _timm_baseline(name: str, key: str, title: str, size: int, source: str) -> Baseline:
+    return Baseline(key, title, size, source, partial(_create_timm, name))
 
-
-EVOLVED_NOTE = "in no library; its cells are in its authors' code (tensorflow/tpu, amoeba_net)"
-RELEASED_NOTE = "in no library; built as its authors released it"
-DENSENET264_NOTE = "torchvision's DenseNet with the row of Table 1; timm's densenet264d has another stem"
 
 # The largest size of each depth in tensorflow/tpu's list of checkpoints
 RESNET_RS_SIZES = {50: 160, 101: 192, 152: 256, 200: 256, 270: 256, 350: 320, 420: 320}
 
-
+# Ours where timm has none, or another: its densenet264d has another stem, and its xception41 … 71 are later networks
 # fmt: off
 _BASELINES = (
     _timm_baseline("resnet50", "resnet50", "ResNet-50", 224, "arXiv:1512.03385"),
     _timm_baseline("densenet169", "densenet169", "DenseNet-169", 224, "arXiv:1608.06993"),
     _timm_baseline("resnet152", "resnet152", "ResNet-152", 224, "arXiv:1512.03385"),
-    Baseline("densenet264", "DenseNet-264", 224, "arXiv:1608.06993", "here", DENSENET264_NOTE, densenet264),
+    Baseline("densenet264", "DenseNet-264", 224, "arXiv:1608.06993", densenet264),
     _timm_baseline("inception_v3", "inception_v3", "Inception-v3", 299, "arXiv:1512.00567"),
-    _timm_baseline("legacy_xception", "xception", "Xception", 299, "arXiv:1610.02357", "; xception41 … 71 are later"),
+    _timm_baseline("legacy_xception", "xception", "Xception", 299, "arXiv:1610.02357"),
     _timm_baseline("inception_v4", "inception_v4", "Inception-v4", 299, "arXiv:1602.07261"),
     _timm_baseline("inception_resnet_v2", "inception_resnet_v2", "Inception-ResNet-v2", 299, "arXiv:1602.07261"),
     _timm_baseline("resnext101_64x4d", "resnext101", "ResNeXt-101 (64×4d)", 320, "arXiv:1611.05431"),
-    Baseline("polynet", "PolyNet (Very Deep)", 331, "arXiv:1611.05725", "here", RELEASED_NOTE, polynet),
+    Baseline("polynet", "PolyNet (Very Deep)", 331, "arXiv:1611.05725", polynet),
     _timm_baseline("legacy_senet154", "senet154", "SENet-154", 320, "arXiv:1709.01507"),
     _timm_baseline("nasnetalarge", "nasnet_a", "NASNet-A (6 @ 4032)", 331, "arXiv:1707.07012"),
-    Baseline("amoebanet_a", "AmoebaNet-A (6, 190)", 331, "arXiv:1802.01548", "here", EVOLVED_NOTE, amoebanet_a),
+    Baseline("amoebanet_a", "AmoebaNet-A (6, 190)", 331, "arXiv:1802.01548", amoebanet_a),
     _timm_baseline("pnasnet5large", "pnasnet5", "PNASNet-5 (4, 216)", 331, "arXiv:1712.00559"),
-    Baseline("amoebanet_c", "AmoebaNet-C (6, 228)", 331, "arXiv:1805.09501", "here", EVOLVED_NOTE, amoebanet_c),
-    Baseline("gpipe", "GPipe's AmoebaNet-B (18, 512)", 480, "arXiv:1811.06965", "here", EVOLVED_NOTE, gpipe),
+    Baseline("amoebanet_c", "AmoebaNet-C (6, 228)", 331, "arXiv:1805.09501", amoebanet_c),
+    Baseline("gpipe", "GPipe's AmoebaNet-B (18, 512)", 480, "arXiv:1811.06965", gpipe),
     *(
         _timm_baseline(f"resnetrs{depth}", f"resnet_rs{depth}", f"ResNet-RS-{depth}", size, "arXiv:2103.07579")
         for depth, size in RESNET_RS_SIZES.items()
     ),
 )
-
-
 # fmt: on
 BASELINES: dict[str, Baseline] = {baseline.key: baseline for baseline in _BASELINES}
 
@@ -172,9 +138,8 @@ class ModelCost:
 def count_module(model: nn.Module, size: int) -> ModelCost:
     """Count ``model`` for one RGB image of ``size`` × ``size`` pixels, on the meta device: nothing is computed.
 
-    As in `effnet.count`, a multiply-accumulate of an ``nn.Conv2d`` or an ``nn.Linear`` is 1; pooling, batch norm,
-    activations, additions and biases are not counted. ``model`` may be on any device and is not changed.
-    Raises ``ValueError`` for a size below one pixel, and for a network in training mode.
+    As in `effnet.count`, only ``nn.Conv2d`` and ``nn.Linear`` count. ``model`` is not changed. Raises ``ValueError``
+    for a size below one pixel, and for a network in training mode.
     """
     serde.check_int("size", size, 1)
     if model.training:
@@ -186,8 +151,9 @@ def count_module(model: nn.Module, size: int) -> ModelCost:
         assert isinstance(weight, Tensor)
         macs.append(weight[0].numel() * out.numel())  # each output is a product with one row of the weight
 
-    counted = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    hooks = [module.register_forward_hook(add) for module in counted]
+    hooks = [
+        module.register_forward_hook(add) for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))
+    ]
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
     try:
@@ -199,38 +165,13 @@ def count_module(model: nn.Module, size: int) -> ModelCost:
     return ModelCost(sum(parameter.numel() for parameter in model.parameters()), sum(macs))
 
 
-@dataclass(frozen=True)
-class BaselineCost:
-    """Params, those of the classifier among them, and MACs of one image of ``size`` × ``size`` pixels.
-
-    Notes: why they differ from Table 2; "" if only by rounding.
-    """
-
-    params: int
-    classifier_params: int
-    macs: int
-    size: int
-    params_note: str = ""
-    macs_note: str = ""
-
-
 @cache
-def count_baseline(key: str) -> BaselineCost | str:
-    """Count the baseline ``key``; if it is only quoted, return the reason.
-
-    Raises ``ImportError`` if it is timm's and timm is not installed.
-    """
-    baseline = BASELINES[key]
-    if baseline.origin == "quoted":
-        return f"not built: {baseline.origin_note}"
+def count_baseline(key: str) -> tuple[ModelCost, int]:
+    """Count the baseline ``key``; also return the params of its classifier. Raises ``ImportError`` without timm."""
     with torch.device("meta"):
-        model = baseline.build()
-    cost = count_module(model, baseline.size)
+        model = BASELINES[key].build()
     classifier = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    classifier_params = sum(parameter.numel() for parameter in classifier.parameters())
-    return BaselineCost(
-        cost.params, classifier_params, cost.macs, baseline.size, baseline.params_note, baseline.macs_note
-    )
+    return count_module(model, BASELINES[key].size), sum(parameter.numel() for parameter in classifier.parameters())
 
 
 # MobileNetV1, MobileNetV2 and ResNet-50 of Table 3 as rows, scaled by the rules of the official EfficientNet code:
@@ -238,11 +179,7 @@ def count_baseline(key: str) -> BaselineCost | str:
 BASE_RESOLUTION = 224
 # Channels, stride of the first layer, layers
 MOBILENET_V1 = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 2, 6), (1024, 2, 2))  # Table 1 of arXiv:1704.04861
-
-
 RESNET50 = ((64, 1, 3), (128, 2, 4), (256, 2, 6), (512, 2, 3))  # Table 1 of arXiv:1512.03385; four times that leave
-
-
 # Table 2 of arXiv:1801.04381
 MOBILENET_V2 = Arch(
     "mobilenet_v2",
@@ -266,7 +203,7 @@ def count_scaled(base: str, depth: float = 1.0, width: float = 1.0, resolution: 
     """
     size = round(BASE_RESOLUTION * resolution)
     if base == "mobilenet_v2":
-        counted = count(Arch("mobilenet_v2", MOBILENET_V2.stages, width, depth, size, activation="relu6"))
+        counted = count(replace(MOBILENET_V2, width=width, depth=depth, resolution=size))
         return counted.params, counted.macs
     walk = {"mobilenet_v1": _walk_mobilenet_v1, "resnet50": _walk_resnet50}[base]
     operations = list(walk(depth, width, size))

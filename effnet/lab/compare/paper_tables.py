@@ -4,25 +4,16 @@ Table 4 measures time: see `effnet.lab.bench.paper_table4`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from math import prod
 from types import MappingProxyType
 
-from effnet.arch import ARCHS, Arch, Layer, LayerCount, count
+from effnet.arch import ARCHS, Arch, Count, Layer, LayerCount, count
 from effnet.draw import benchmark_plots, plotting
 from effnet.lab.compare import baselines
 from effnet.lab.compare import paper_figures as paper
-from effnet.lab.compare.table import (
-    Column,
-    FigureKind,
-    PrintedFigure,
-    Table,
-    TableRow,
-    TableValue,
-    compare_values,
-    quoted_value,
-)
+from effnet.lab.compare.table import Column, PrintedFigure, Table, TableRow, TableValue, compare_values, quoted_value
 
 TABLE1_COLUMNS = (
     Column("operator", "operator", kinds=("computed", "quoted")),
@@ -72,7 +63,7 @@ def _table1_row(arch: Arch, name: str, rows: list[LayerCount], printed: tuple[st
 
 
 def operator_name(arch: Arch, layer: Layer, without_classifier: bool = False) -> str:
-    """Return a layer's operator as the papers name it; a head includes pooling and classifier unless told otherwise."""
+    """Return a layer's operator as the papers name it; a head includes pooling and classifier by default."""
     kernel = f"{layer.kernel}x{layer.kernel}"
     match layer.kind:
         case "stem":
@@ -101,35 +92,19 @@ TABLE2_PARAMS_TOLERANCE, TABLE2_MACS_TOLERANCE = 0.01, 0.03  # relative to the q
 RATIO_TOLERANCE = 0.03  # printed ratios are of two figures rounded to two digits
 PRINTED_RATIO_TOLERANCE = 0.02
 
-# Why ours cost something else than quoted; the baselines have notes of their own
 TABLE2_MACS_NOTES = {
+    **baselines.MACS_NOTES,
     "b4": "no reason is published; torchvision counts 4.394 G too",
     "b5": "no reason is published; torchvision counts 10.266 G too",
 }
 
 
-@dataclass(frozen=True)
-class Table2Cost:
-    """What a network costs; None if it is only quoted, for that ``reason``. Notes: why quoted costs differ."""
-
-    params: int | None = None
-    macs: int | None = None
-    size: int | None = None
-    params_note: str = ""
-    macs_note: str = ""
-    reason: str = ""
-
-
 def table2(progress: Callable[[int, int], None] = lambda done, total: None) -> Table:
-    """Return Table 2: the family and its sixteen baselines with quoted accuracies, and computed and quoted costs.
-
-    Networks are built on the meta device, which takes no memory. Raises ``ImportError`` without timm, which has most of
-    the baselines.
-    """
-    costs: dict[str, Table2Cost] = {}
+    """Return Table 2: quoted accuracies, computed and quoted costs. Raises ``ImportError`` without timm."""
+    costs: dict[str, Count | baselines.ModelCost] = {}
     for done, row in enumerate(paper.TABLE2):
         progress(done, len(paper.TABLE2))
-        costs[row.key] = _count_efficientnet(row.key) if row.key in ARCHS else _count_baseline(row.key)
+        costs[row.key] = count(ARCHS[row.key]) if row.key in ARCHS else baselines.count_baseline(row.key)[0]
     first = {row.key: row for row in paper.TABLE2}
     return Table(
         "table2",
@@ -148,21 +123,13 @@ def table2(progress: Callable[[int, int], None] = lambda done, total: None) -> T
     )
 
 
-def _count_efficientnet(key: str) -> Table2Cost:
-    counted = count(ARCHS[key])
-    return Table2Cost(counted.params, counted.macs, ARCHS[key].resolution, macs_note=TABLE2_MACS_NOTES.get(key, ""))
-
-
-def _count_baseline(key: str) -> Table2Cost:
-    cost = baselines.count_baseline(key)
-    if isinstance(cost, str):
-        return Table2Cost(reason=cost)
-    return Table2Cost(cost.params, cost.macs, cost.size, cost.params_note, cost.macs_note)
-
-
-def _table2_row(row: paper.Table2Row, first: paper.Table2Row, costs: dict[str, Table2Cost]) -> TableRow:
+def _table2_row(
+    row: paper.Table2Row, first: paper.Table2Row, costs: Mapping[str, Count | baselines.ModelCost]
+) -> TableRow:
     own, base = costs[row.key], costs[row.group]
     top1_v1, top5_v1 = paper.TABLE2_V1.get(row.key, (row.top1, row.top5))
+    params_note, macs_note = baselines.PARAMS_NOTES.get(row.key, ""), TABLE2_MACS_NOTES.get(row.key, "")
+    size = ARCHS[row.key].resolution if row.key in ARCHS else baselines.BASELINES[row.key].size
     return TableRow(
         row.title,
         {
@@ -170,25 +137,29 @@ def _table2_row(row: paper.Table2Row, first: paper.Table2Row, costs: dict[str, T
             "top1_v1": quoted_value(top1_v1),
             "top5": quoted_value(row.top5),
             "top5_v1": quoted_value(top5_v1),
-            "size": TableValue(own.size),
-            "params": compare_values(own.params, row.params, TABLE2_PARAMS_TOLERANCE, own.params_note, own.reason),
-            "params_ratio": _table2_ratio(own.params, base.params, row.params_ratio, row.params, first.params),
-            "macs": compare_values(own.macs, row.macs, TABLE2_MACS_TOLERANCE, own.macs_note, own.reason),
-            "macs_ratio": _table2_ratio(own.macs, base.macs, row.macs_ratio, row.macs, first.macs),
+            "size": TableValue(size),
+            "params": compare_values(own.params, row.params, TABLE2_PARAMS_TOLERANCE, params_note),
+            "params_ratio": _compare_ratio(own.params / base.params, row.params_ratio, row.params, first.params),
+            "macs": compare_values(own.macs, row.macs, TABLE2_MACS_TOLERANCE, macs_note),
+            "macs_ratio": _compare_ratio(own.macs / base.macs, row.macs_ratio, row.macs, first.macs),
         },
     )
 
 
-def _table2_ratio(own: int | None, base: int | None, printed: str, printed_own: str, printed_base: str) -> TableValue:
+def _compare_ratio(computed: float | None, printed: str, printed_own: str, printed_base: str) -> TableValue:
     """Compare a computed ratio with the printed one, and say whether the printed figures give that ratio."""
-    theirs, ours, reason = PrintedFigure(printed_own).value, PrintedFigure(printed_base).value, ""
-    if not isinstance(ours, str) and not isinstance(theirs, str):
-        quotient = theirs / ours
-        if PrintedFigure(printed).matches(quotient, PRINTED_RATIO_TOLERANCE):
-            reason = f"it is the ratio of the quoted figures, {printed_own} and {printed_base}"
-        else:
-            reason = f"nor is it the ratio of the quoted figures: {printed_own} over {printed_base} is {quotient:.2f}"
-    return compare_values(own / base if own and base else None, printed, RATIO_TOLERANCE, reason)
+    quotient, reason = _printed_ratio(printed_own, printed_base), ""
+    if quotient is not None and PrintedFigure(printed).matches(quotient, PRINTED_RATIO_TOLERANCE):
+        reason = f"it is the ratio of the quoted figures, {printed_own} and {printed_base}"
+    elif quotient is not None:
+        reason = f"nor is it the ratio of the quoted figures: {printed_own} over {printed_base} is {quotient:.2f}"
+    return compare_values(computed, printed, RATIO_TOLERANCE, reason)
+
+
+def _printed_ratio(printed_own: str, printed_base: str) -> float | None:
+    """Return the ratio of two printed figures; None if either is not printed."""
+    own, base = PrintedFigure(printed_own).value, PrintedFigure(printed_base).value
+    return None if isinstance(own, str) or isinstance(base, str) else own / base
 
 
 TABLE3_COLUMNS = (
@@ -215,8 +186,8 @@ def table3() -> Table:
         tuple(_table3_row(row) for row in paper.TABLE3),
         (
             "Scaled like EfficientNet: layers × depth rounded up, channels × width to the nearest multiple of 8, "
-            f"{baselines.BASE_RESOLUTION} px × resolution. {ROUNDING_UNKNOWN[0].upper()}{ROUNDING_UNKNOWN[1:]} for these "
-            "networks.",
+            f"{baselines.BASE_RESOLUTION} px × resolution. {ROUNDING_UNKNOWN[0].upper()}{ROUNDING_UNKNOWN[1:]} for "
+            "these networks.",
         ),
     )
 
@@ -289,10 +260,9 @@ TABLE5_NOTES = {"gpipe": "556 M is about the whole network, 557.28 M with its cl
 
 
 def table5(progress: Callable[[int, int], None] = lambda done, total: None) -> Table:
-    """Return Table 5: both halves, one row per dataset, and the recomputed geometric means of the ratios.
+    """Return Table 5, with the recomputed geometric means of the ratios. Raises ``ImportError`` without timm.
 
     The paper counts params without the classifier; ours are also shown with the classifier of that many classes.
-    Raises ``ImportError`` without timm.
     """
     rows: list[TableRow] = []
     halves = (("public", paper.TABLE5_PUBLIC), ("reported", paper.TABLE5_REPORTED))
@@ -319,14 +289,13 @@ def table5(progress: Callable[[int, int], None] = lambda done, total: None) -> T
     )
 
 
-def _params_without_classifier(key: str) -> int | None:
-    cost = baselines.count_baseline(key) if key else ""
-    return None if isinstance(cost, str) else cost.params - cost.classifier_params
-
-
 def _table5_row(row: paper.Table5Row, name: str) -> TableRow:
     classes = paper.TABLE6_DATASETS[row.dataset][2]
-    own, theirs = count(row.ours, classes=0).params, _params_without_classifier(row.baseline)
+    own, theirs = count(row.ours, classes=0).params, None
+    if row.baseline:
+        cost, classifier_params = baselines.count_baseline(row.baseline)
+        theirs = cost.params - classifier_params
+    ratio = theirs / own if theirs else None
     note = TABLE5_NOTES.get(row.baseline, "")
     return TableRow(
         name,
@@ -339,30 +308,14 @@ def _table5_row(row: paper.Table5Row, name: str) -> TableRow:
             "top1": quoted_value(row.top1),
             "params": compare_values(own, row.params, TABLE5_PARAMS_TOLERANCE, "truncated in print, not rounded"),
             "params_with_classifier": TableValue(count(row.ours, classes=classes).params),
-            "ratio": compare_values(theirs / own if theirs else None, row.ratio, RATIO_TOLERANCE, _explain_ratio(row)),
+            "ratio": _compare_ratio(ratio, row.ratio, row.baseline_params, row.params),
         },
     )
 
 
-def _printed_ratio(row: paper.Table5Row) -> float | None:
-    """Return the ratio of the printed params; None if either is not printed."""
-    theirs, own = PrintedFigure(row.baseline_params).value, PrintedFigure(row.params).value
-    return None if isinstance(theirs, str) or isinstance(own, str) else theirs / own
-
-
-def _explain_ratio(row: paper.Table5Row) -> str:
-    """Say whether the printed ratio is that of the printed params."""
-    ratio, figures = _printed_ratio(row), f"{row.baseline_params} over {row.params}"
-    if ratio is None:
-        return ""
-    if PrintedFigure(row.ratio).matches(ratio, PRINTED_RATIO_TOLERANCE):
-        return f"it is the ratio of the quoted figures, {figures}"
-    return f"nor is it the ratio of the quoted figures: {figures} is {ratio:.1f}"
-
-
 def _mean_row(name: str, rows: Sequence[TableRow], printed: Sequence[paper.Table5Row], mean: str) -> TableRow:
     ratios = [ratio for row in rows if isinstance(ratio := row["ratio"].computed, float)]
-    printed_ratios = [ratio for ratio in map(_printed_ratio, printed) if ratio is not None]
+    printed_ratios = [ratio for row in printed if (ratio := _printed_ratio(row.baseline_params, row.params))]
     reason = f"the ratios of the quoted params have a mean of {_geometric_mean(printed_ratios):.2f}"
     computed = _geometric_mean(ratios) if len(ratios) == len(printed_ratios) else None
     return TableRow(name, {"ratio": compare_values(computed, mean, TABLE5_PARAMS_TOLERANCE, reason)})
@@ -376,17 +329,15 @@ NO_MEASUREMENTS: Mapping[str, tuple[float, float]] = MappingProxyType({})
 
 
 def table8(measured: Mapping[str, tuple[float, float]] = NO_MEASUREMENTS) -> Table:
-    """Return Table 8: validation and test accuracy, beside ``measured`` ones (key of ARCHS -> top-1, top-5).
-
-    Raises ``ValueError`` for a network that is not in the table.
-    """
+    """Return Table 8 beside ``measured`` top-1 and top-5, by key of ARCHS; ``ValueError`` for another key."""
     for key in measured:
         if key not in paper.TABLE8:
             raise ValueError(f"Table 8 has {', '.join(paper.TABLE8)}, not {key}")
-    kinds: tuple[FigureKind, ...] = ("measured", "quoted")
     columns = (
-        *(Column("top1_val", "top-1, validation", "%", kinds), Column("top1_test", "top-1, test", "%")),
-        *(Column("top5_val", "top-5, validation", "%", kinds), Column("top5_test", "top-5, test", "%")),
+        Column("top1_val", "top-1, validation", "%", ("measured", "quoted")),
+        Column("top1_test", "top-1, test", "%"),
+        Column("top5_val", "top-5, validation", "%", ("measured", "quoted")),
+        Column("top5_test", "top-5, test", "%"),
     )
     rows = []
     for key, (top1, top1_test, top5, top5_test) in paper.TABLE8.items():
@@ -417,33 +368,23 @@ FIGURE1_COLUMNS = ("top1", "size", "params", "macs")
 
 
 def figure1(table: Table) -> tuple[Table, plotting.RenderedPlot]:
-    """Return Figures 1 and 5 from `table2`: the data and the plot.
-
-    Accuracies are quoted from v5, costs computed. A network whose cost is only quoted is drawn hollow; without even a
-    quoted cost it is omitted.
-    """
+    """Return Figures 1 and 5 from `table2`: the data and the plot; accuracies are quoted from v5, costs computed."""
     data = replace(
         table,
         name="fig1",
         title="Figures 1 and 5: accuracy against params and MACs",
         source=f"{paper.PAPER_V5}, Table 2",
         columns=tuple(column for column in table.columns if column.key in FIGURE1_COLUMNS),
-        notes=("Accuracies are quoted, costs computed; networks whose cost is only quoted are drawn hollow.",),
+        notes=("Accuracies are quoted, costs computed.",),
     )
-    rows = list(zip(table.rows, paper.TABLE2, strict=True))
     panels = []
     for key, label, unit in FIGURE1_PANELS:
-        points = (_figure1_point(row, printed, key) for row, printed in rows)
-        panels.append((label, unit, [point for point in points if point]))
+        points: list[benchmark_plots.AccuracyPoint] = []
+        for row, printed in zip(table.rows, paper.TABLE2, strict=True):
+            top1, cost, ours = row["top1"].amount("quoted"), row[key].computed, printed.key in ARCHS
+            assert isinstance(top1, float)
+            assert isinstance(cost, int)
+            name = printed.key.upper() if ours else printed.title
+            points.append(benchmark_plots.AccuracyPoint(name, cost, top1, ours))
+        panels.append((label, unit, points))
     return data, benchmark_plots.plot_accuracy(panels, data.title)
-
-
-def _figure1_point(row: TableRow, printed: paper.Table2Row, key: str) -> benchmark_plots.AccuracyPoint | None:
-    top1, computed, quoted = row["top1"].amount("quoted"), row[key].computed, row[key].amount("quoted")
-    cost = quoted if computed is None else computed
-    if not isinstance(top1, float) or cost is None or isinstance(cost, str):
-        return None
-    ours = printed.key in ARCHS
-    return benchmark_plots.AccuracyPoint(
-        printed.key.upper() if ours else printed.title, cost, top1, ours, computed is not None
-    )

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from effnet.data.storage.atomic_write import atomic_write
+from effnet.draw import diagram, plotting
 
 FigureKind = Literal["computed", "measured", "quoted"]
 Unit = Literal["", "M", "G", "%", "×", "ms"]
 Amount = float | str
-FIGURE_KINDS: tuple[FigureKind, ...] = ("computed", "measured", "quoted")
+Drawing = plotting.RenderedPlot | diagram.Diagram
 TEXT_SUFFIXES = ("md", "csv", "json")
 IMAGE_SUFFIXES = ("svg", "png")
 
@@ -52,10 +53,7 @@ class PrintedFigure:
 
 @dataclass(frozen=True)
 class TableValue:
-    """One figure of a table, of up to three kinds.
-
-    ``note``: why the computed and the quoted figure disagree, or why one is missing.
-    """
+    """A figure of up to three kinds; ``note``: why computed and quoted ones disagree, or why one is missing."""
 
     computed: Amount | None = None
     measured: Amount | None = None
@@ -73,9 +71,6 @@ class TableValue:
         return {kind: self.amount(kind) for kind in kinds} | ({"note": self.note} if self.note else {})
 
 
-NO_VALUE = TableValue()
-
-
 def quoted_value(text: str | None) -> TableValue:
     """Return a figure that is only quoted; ``None`` and "-" mean that it is not printed."""
     return TableValue(quoted=PrintedFigure(text) if text and text != "-" else None)
@@ -86,8 +81,7 @@ def compare_values(
 ) -> TableValue:
     """Return a computed figure beside a printed one; ``text`` None or "-" if nothing is printed.
 
-    If they differ by more than ``tolerance`` (relative) and more than rounding, a note says by how much, and the
-    ``reason``. ``note`` is added in any case.
+    Beyond ``tolerance`` (relative) and rounding, a note says by how much they differ, and the ``reason``.
     """
     printed = quoted_value(text).quoted
     if computed is None or printed is None or printed.matches(computed, tolerance):
@@ -102,10 +96,7 @@ def compare_values(
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its ``key`` in JSON and CSV, its heading, the unit to show numbers in, and the kinds of its figures.
-
-    Stored numbers are plain: percentages are fractions, and times are in seconds.
-    """
+    """A column: its ``key`` in JSON and CSV, where percentages are fractions and times seconds, and how it is shown."""
 
     key: str
     title: str
@@ -145,16 +136,12 @@ class TableRow:
     values: Mapping[str, TableValue]
 
     def __getitem__(self, key: str) -> TableValue:
-        return self.values.get(key, NO_VALUE)
+        return self.values.get(key, TableValue())
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a paper.
-
-    ``source``: the paper, its version and where in it the quoted figures are. ``environment``: what else to store, such
-    as the machine that measured.
-    """
+    """A table; ``source``: where the quoted figures are. ``environment``: what else to store, such as the machine."""
 
     name: str
     title: str
@@ -261,23 +248,13 @@ def to_csv(table: Table) -> str:
             if column.key in with_notes:
                 yield row[column.key].note
 
+    return _format_csv(heading, map(cells, table.rows))
+
+
+def _format_csv(heading: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     text = StringIO()
-    write = csv.writer(text, lineterminator="\n")
-    write.writerow(heading)
-    write.writerows(map(cells, table.rows))
+    csv.writer(text, lineterminator="\n").writerows([heading, *rows])
     return text.getvalue()
-
-
-class Drawing(Protocol):
-    """A plot or a diagram that can be written."""
-
-    @property
-    def standalone_svg(self) -> str:
-        """The drawing as an SVG file."""
-
-    @property
-    def png(self) -> bytes:
-        """The drawing as a PNG file."""
 
 
 def table_paths(name: str, folder: Path, with_drawing: bool) -> list[Path]:
@@ -286,27 +263,25 @@ def table_paths(name: str, folder: Path, with_drawing: bool) -> list[Path]:
 
 
 def write_table(table: Table, folder: Path, drawing: Drawing | None = None) -> list[Path]:
-    """Write the table as ``.md``, ``.csv`` and ``.json``, and its drawing as ``.svg`` and ``.png``; return the paths.
-
-    Raises ``OSError`` if they cannot be written.
-    """
+    """Write ``.md``, ``.csv`` and ``.json``, and the drawing as ``.svg`` and ``.png``; return the paths."""
     content = json.dumps(table.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    texts = dict(zip(TEXT_SUFFIXES, (to_markdown(table), to_csv(table), content), strict=True))
-    for suffix, text in texts.items():
-        with atomic_write(folder / f"{table.name}.{suffix}") as partial_path:
-            partial_path.write_bytes(text.encode())
+    for suffix, text in zip(TEXT_SUFFIXES, (to_markdown(table), to_csv(table), content), strict=True):
+        write_text(folder / f"{table.name}.{suffix}", text)
     if drawing:
         write_drawing(folder / table.name, drawing)
     return table_paths(table.name, folder, drawing is not None)
 
 
-def write_csv(path: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
-    """Write a CSV file."""
-    with atomic_write(path) as partial_path, partial_path.open("w", newline="", encoding="utf-8") as file:
-        write = csv.writer(file, lineterminator="\n")
-        write.writerow(heading)
-        write.writerows(rows)
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file."""
+    with atomic_write(path) as partial_path:
+        partial_path.write_bytes(text.encode())
     return path
+
+
+def write_csv(path: Path, heading: Sequence[str], rows: Iterable[Iterable[object]]) -> Path:
+    """Write a CSV file."""
+    return write_text(path, _format_csv(heading, rows))
 
 
 def write_drawing(stem: Path, drawing: Drawing) -> list[Path]:
