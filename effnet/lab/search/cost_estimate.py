@@ -22,18 +22,6 @@ SAMPLED_NETWORKS = 1000  # of a search space
 BYTES_PER_WEIGHT = 2  # of saved candidates
 
 
-@dataclass(frozen=True)
-class TrainingSpeed:
-    """Training seconds per image, as a line over MACs."""
-
-    fixed_seconds: float
-    seconds_per_mac: float
-
-    def seconds_per_image(self, macs: float) -> float:
-        """Return the seconds of one image, forward and backward."""
-        return self.fixed_seconds + self.seconds_per_mac * macs
-
-
 def estimate_seconds(
     jobs: Sequence[job_store.TrainingJob],
     dataset: SearchDataset,
@@ -42,8 +30,7 @@ def estimate_seconds(
 ) -> float:
     """Estimate how long ``jobs`` take in ``processes`` with one thread each (default: one per core).
 
-    Times a few steps of at most five of the networks, in about two seconds; the others are interpolated by their MACs.
-    Other work on the machine, or memory too slow for all processes at once, makes it longer.
+    Times a few steps of at most five of the networks, in about two seconds, and interpolates the others by their MACs.
     """
     if not jobs:
         return 0.0
@@ -51,25 +38,30 @@ def estimate_seconds(
     macs = {arch: count(arch, classes=classes).macs for arch in {job.arch for job in jobs}}
     ordered = sorted(macs, key=lambda arch: (macs[arch], arch.name))
     timed = np.linspace(0, len(ordered) - 1, min(TIMED_NETWORKS, len(ordered))).round().astype(int)
-    speed = _fit_speed({macs[ordered[index]]: ordered[index] for index in timed}, dataset, recipe)
+    fixed_seconds, seconds_per_mac = _fit_speed(
+        {macs[ordered[index]]: ordered[index] for index in timed}, dataset, recipe
+    )
     evaluation = (len(dataset.selection) + (len(dataset.test) if dataset.has_test else 0)) * FORWARD_FRACTION
-    seconds = [speed.seconds_per_image(macs[job.arch]) * (job.epochs * len(dataset.train) + evaluation) for job in jobs]
+    seconds = [
+        (fixed_seconds + seconds_per_mac * macs[job.arch]) * (job.epochs * len(dataset.train) + evaluation)
+        for job in jobs
+    ]
     return max(sum(seconds) / (processes or count_cores()), max(seconds))
 
 
-def _fit_speed(networks: dict[int, Arch], dataset: SearchDataset, recipe: Recipe) -> TrainingSpeed:
-    """Fit a line through the times of ``networks`` by their MACs; a single one gives a line through the origin."""
+def _fit_speed(networks: dict[int, Arch], dataset: SearchDataset, recipe: Recipe) -> tuple[float, float]:
+    """Return training seconds per image as a line over the MACs: fixed, and per MAC; of one network only the latter."""
     budget = TIMING_SECONDS / len(networks)
     with torch_threads(1):
         timed = {macs: _time_training(arch, dataset, recipe, budget) for macs, arch in networks.items()}
     if len(timed) == 1:
         macs, seconds = timed.popitem()
-        return TrainingSpeed(0.0, seconds / macs)
+        return 0.0, seconds / macs
     times = np.array(list(timed.values()))
     # Rows over times: least squares of the relative errors, or the smallest network would hardly count
     rows = np.array([[1.0, macs] for macs in timed]) / times[:, None]
     fixed, per_mac = np.linalg.lstsq(rows, np.ones(len(times)), rcond=None)[0]
-    return TrainingSpeed(max(0.0, float(fixed)), max(0.0, float(per_mac)))
+    return max(0.0, float(fixed)), max(0.0, float(per_mac))
 
 
 def _time_training(arch: Arch, dataset: SearchDataset, recipe: Recipe, budget: float) -> float:
@@ -94,9 +86,8 @@ def _shrink_dataset(dataset: SearchDataset, number: int) -> SearchDataset:
 
 @dataclass(frozen=True)
 class NASEstimate:
-    """What a network search would take, in seconds and bytes.
+    """What a network search would take; ``affordable_fraction`` of all ``combinations`` are cheap enough to train.
 
-    ``combinations``: size of the search space, of which ``affordable_fraction`` is cheap enough to be trained.
     Differences of accuracy below ``detectable_difference``, a fraction, may be chance.
     """
 
@@ -118,8 +109,7 @@ def estimate_nas(
 ) -> NASEstimate:
     """Estimate what `effnet.lab.search.nas.run_nas` would take, timing a few steps of some networks of the space.
 
-    If the cost is latency, each candidate takes some seconds more. Raises ``ValueError`` if there are too few images
-    for a verdict, or if all networks are too expensive for the target.
+    Raises ``ValueError`` if there are too few images for a verdict, or if all networks are too expensive.
     """
     detectable = detectable_difference(len(dataset.selection))
     classes, rng, space = len(dataset.class_names), Random(config.seed), config.space
@@ -128,8 +118,8 @@ def estimate_nas(
     if smallest > limit:
         raise ValueError(
             f"every network around {config.base.name} is too large: the smallest has "
-            f"{scoring.format_cost(smallest, config.cost)}, and only networks up to {scoring.MAX_COST_FACTOR:g} times the target of "
-            f"{scoring.format_cost(config.target, config.cost)} are trained"
+            f"{scoring.format_cost(smallest, config.cost)}, and only networks up to {scoring.MAX_COST_FACTOR:g} times "
+            f"the target of {scoring.format_cost(config.target, config.cost)} are trained"
         )
     archs = [space.arch(space.random_choices(rng)) for _ in range(SAMPLED_NETWORKS)]
     if config.cost != "latency":

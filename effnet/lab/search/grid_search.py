@@ -25,9 +25,6 @@ MACS_GROWTH = 2.0  # α·β²·γ² ≈ 2: one step of φ doubles the MACs
 MAX_TICKS = 100  # values of one coefficient
 SURFACE_TERMS = 6
 SURFACE_STEPS = 200  # per side, to find the surface's maximum
-SEEDS = 3
-RUNG_EPOCHS = (1, 3, 9)  # each rung keeps a third of the one before
-FINALISTS, FINAL_EPOCHS, FINAL_SEEDS = 3, 27, 5
 
 
 def _parse_fraction(text: str) -> Fraction:
@@ -75,8 +72,8 @@ def coefficient_grid(
 ) -> tuple[CompoundCoefficients, ...]:
     """Return all (α, β, γ) in [low, high] with |α·β²·γ² − 2| < ``tolerance``: 108 with the paper's numbers.
 
-    Decimals are read as exact fractions, since rounding of floats would include or exclude points on the border by
-    chance. Raises ``ValueError`` for a coefficient below 1, a grid without points, or one with too many.
+    Fractions are exact: floats would decide by chance about points on the border. Raises ``ValueError`` for a
+    coefficient below 1, a grid without points, or one with too many.
     """
     tick, first, last, allowed = map(_parse_fraction, (step, low, high, tolerance))
     if tick <= 0 or allowed <= 0:
@@ -101,9 +98,8 @@ def coefficient_grid(
 def grow(base: Arch, alpha: float, beta: float, gamma: float) -> Arch:
     """Grow ``base`` as finely as possible: by single channels, single pixels and single layers.
 
-    `effnet.scale` rounds as the paper does: channels to multiples of eight and the layers of each stage up. For a small
-    base that makes one network of many points of the grid, and moves MACs by half. Here the number of layers is α times
-    the base's, rounded; the stages that lack most get the layers first.
+    `effnet.scale` rounds as the paper does, which for a small base makes one network of many points of the grid and
+    moves MACs by half. Here layers are α times the base's, rounded; the stages that lack most get them first.
     """
     fixed = {0, len(base.stages) - 1} if not base.scale_ends else set()
     exact = [layers if index in fixed else layers * alpha for index, layers in enumerate(spec.stage_depths(base))]
@@ -133,8 +129,7 @@ def growth_fractions(point: CompoundCoefficients) -> tuple[float, float, float]:
 class ResponseSurface:
     """Accuracy as a quadratic in the three growth fractions, which sum to 1 (Scheffé's mixture polynomial, 1958).
 
-    One term for each fraction, and one for each pair. ``p_value``: how often values without any pattern would reach
-    this R² (F-test against a constant).
+    ``p_value``: how often values without any pattern would reach this R² (F-test against a constant).
     """
 
     terms: tuple[float, ...]
@@ -179,26 +174,22 @@ def _surface_row(fractions: tuple[float, float, float]) -> list[float]:
 
 @dataclass(frozen=True)
 class EqualMacsAccuracy:
-    """Accuracy at exactly ``target`` MACs, by which grown networks are ranked.
+    """Accuracy at exactly ``target`` MACs, by the exchange rate of the search that found B0.
 
-    Rounding gives some networks more MACs than others, and more MACs give more accuracy; the exchange rate is that of
-    the search that found B0, ACC × (MACs / target)^−.07.
+    Grown networks are ranked by it, since rounding gives some of them more MACs than others.
     """
 
     target: float
     classes: int
 
     def __call__(self, arch: Arch, accuracy: float) -> float:
-        """Return the value of ``arch`` for this accuracy (a fraction)."""
+        """Return ACC × (MACs / target)^−.07."""
         return scoring.mnasnet_reward(accuracy, count(arch, classes=self.classes).macs, self.target)
 
 
 @dataclass(frozen=True)
 class GridSearch:
-    """The points of a search, the network of each, and how long which are trained.
-
-    Points that build the same network share it: ``networks`` has one entry per point, with repetitions.
-    """
+    """The points of a search, the network of each (repeated where points build the same), and the trainings."""
 
     base: Arch
     coefficients: tuple[CompoundCoefficients, ...]
@@ -212,16 +203,16 @@ class GridSearch:
         base: Arch = proxy_task.BASE_ARCH,
         coefficients: Sequence[CompoundCoefficients] | None = None,
         classes: int = 10,
-        epochs: Sequence[int] = RUNG_EPOCHS,
-        seeds: int = SEEDS,
-        finalists: int = FINALISTS,
-        final_epochs: int = FINAL_EPOCHS,
-        final_seeds: int = FINAL_SEEDS,
+        epochs: Sequence[int] = (1, 3, 9),
+        seeds: int = 3,
+        finalists: int = 3,
+        final_epochs: int = 27,
+        final_seeds: int = 5,
         seed: int = 0,
     ) -> GridSearch:
         """Set up a search over ``coefficients`` (default: the paper's grid), with a rung for each of ``epochs``.
 
-        The paper's own triple takes part in every rung. Raises ``ValueError`` for a number below 1.
+        Each rung keeps a third, and the paper's own triple. Raises ``ValueError`` for a number below 1.
         """
         serde.check_int("finalists", finalists, 1)
         points = tuple(dict.fromkeys((*(coefficients or coefficient_grid()), PAPER_COEFFICIENTS)))
@@ -282,7 +273,7 @@ class GridSearchStanding:
         return self.representative.describe() + (f" + {others}" if others else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the network, its triples and figures as plain data."""
+        """Return plain data."""
         return asdict(replace(self, coefficients=())) | {
             "arch": self.arch.to_dict(),
             "coefficients": [list(one.triple) for one in self.coefficients],
@@ -295,10 +286,10 @@ class GridSearchStanding:
 class GridSearchResult:
     """The outcome of a grid search.
 
-    ``standings``: every network; those that came furthest first, the best of them first. ``first_round``: each
-    network's value in the first rung, which the surface is fitted to. ``noise``: the spread over seeds in the first
-    rung, pooled over networks. ``finalists``: test accuracies in the last rung, and each lead over the paper's triple
-    at equal MACs, from the same seeds; their intervals hold together, since the best is chosen among them.
+    ``standings``: every network, those that came furthest first, best first. ``first_round``: each network's value in
+    the first rung. ``noise``: the spread over seeds there, pooled over networks. ``finalists``: test accuracies in the
+    last rung, and the lead over the paper's triple at equal MACs; their intervals hold together, since the best is
+    chosen.
     """
 
     search: GridSearch
@@ -405,7 +396,19 @@ def summarize_grid_search(
     for index in reversed(range(len(halving.rungs))):
         participants = halving.participants(index, results)
         assert participants is not None
-        rung = [_make_standing(search, index, arch, results) for arch in participants if arch not in standings]
+        rung = [
+            GridSearchStanding(
+                arch,
+                search.coefficients_of(arch),
+                index,
+                halving.rungs[index].epochs,
+                statistics.Accuracies(halving.accuracies(index, arch, results)),
+                count(arch, classes=search.classes).macs,
+                halving.mean_value(index, arch, results),
+            )
+            for arch in participants
+            if arch not in standings
+        ]
         standings |= {each.arch: each for each in sorted(rung, key=lambda each: -each.equal_macs_accuracy)}
     seeds = [halving.accuracies(0, arch, results) for arch in halving.participants(0, results) or ()]
     noise = sqrt(mean(stdev(accuracies) ** 2 for accuracies in seeds)) if halving.rungs[0].seeds > 1 else 0.0
@@ -425,21 +428,6 @@ def summarize_grid_search(
     surface = fit_surface(points, list(first_round.values()))
     finalists = tuple(map(finalist, final))
     return GridSearchResult(search, tuple(standings.values()), first_round, surface, noise, finalists, held_out)
-
-
-def _make_standing(
-    search: GridSearch, rung_index: int, arch: Arch, results: Mapping[str, job_store.TrainingResult]
-) -> GridSearchStanding:
-    halving = search.halving
-    return GridSearchStanding(
-        arch,
-        search.coefficients_of(arch),
-        rung_index,
-        halving.rungs[rung_index].epochs,
-        statistics.Accuracies(halving.accuracies(rung_index, arch, results)),
-        count(arch, classes=search.classes).macs,
-        halving.mean_value(rung_index, arch, results),
-    )
 
 
 def middle_coefficients(points: Sequence[CompoundCoefficients]) -> CompoundCoefficients:

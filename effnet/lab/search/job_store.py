@@ -80,17 +80,10 @@ def run_jobs(
 ) -> dict[str, TrainingResult]:
     """Run every job that ``rule`` wants and return all results; jobs already done in ``store`` are not repeated.
 
-    Args:
-        store: an SQLite file, or the address of a database. Other processes, also on other machines, may work on the
-            same store at the same time.
-        settings: what identifies the search, beside its images and its recipe.
-        processes: worker processes with one thread each; default: one per core. With 1, jobs run in this process, in
-            the order of the rule.
-        on_progress: called with the results and the jobs wanted whenever one is done.
-
-    Raises:
-        ValueError: the store belongs to another search.
-        ChildProcessError: a worker process failed.
+    ``store`` is an SQLite file or the address of a database, which other processes and machines may work on at the same
+    time. ``settings`` identify the search. ``processes`` have one thread each (default: one per core); with 1, jobs run
+    in this process, in the order of the rule. ``on_progress`` gets the results and the jobs wanted whenever one is
+    done. Raises ``ValueError`` if the store belongs to another search, and ``ChildProcessError`` if a worker failed.
     """
     identity = search_identity(settings, dataset, recipe)
     processes = processes or count_cores()
@@ -98,17 +91,15 @@ def run_jobs(
         if processes == 1 or not _enqueue_missing(study, rule):
             with torch_threads(1):
                 return _work(study, rule, dataset, recipe, on_progress)
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "dataset.safetensors"
-            dataset.save(path)
-            with worker_processes(_run_worker, (str(store), identity, rule, path, recipe), processes) as are_running:
-                reported = -1
-                while are_running():
-                    _enqueue_missing(study, rule)
-                    results = read_results(study)
-                    if len(results) != reported:
-                        reported = len(results)
-                        on_progress(results, rule(results))
+        arguments = (str(store), identity, rule, recipe)
+        with worker_processes(_run_worker, arguments, dataset, processes) as are_running:
+            reported = -1
+            while are_running():
+                _enqueue_missing(study, rule)
+                results = read_results(study)
+                if len(results) != reported:
+                    reported = len(results)
+                    on_progress(results, rule(results))
         return read_results(study)
 
 
@@ -180,9 +171,9 @@ def _train(rule: JobRule, dataset: SearchDataset, recipe: Recipe, trial: Trial) 
     return result.selection_accuracy
 
 
-def _run_worker(store: str, identity: dict[str, Any], rule: JobRule, path: Path, recipe: Recipe) -> None:
+def _run_worker(store: str, identity: dict[str, Any], rule: JobRule, recipe: Recipe, dataset: SearchDataset) -> None:
     with open_study(store, identity, TRAININGS) as study:
-        _work(study, rule, SearchDataset.load(path), recipe, enqueue=False)
+        _work(study, rule, dataset, recipe, enqueue=False)
 
 
 def run_trial(study: Study, objective: Callable[[Trial], Any]) -> None:
@@ -339,17 +330,16 @@ def _begin_immediately(connection: Any) -> None:
 
 @contextmanager
 def worker_processes(
-    work: Callable[..., None], arguments: tuple[Any, ...], processes: int
+    work: Callable[..., None], arguments: tuple[Any, ...], dataset: SearchDataset, processes: int
 ) -> Iterator[Callable[[], bool]]:
-    """Start ``processes`` that each call ``work(*arguments)`` on one thread; they are killed at the end of the block.
+    """Start ``processes`` that each call ``work(*arguments, dataset)`` on one thread, and kill them after the block.
 
-    Yields a function that waits a moment and returns whether any of them is still running; it raises
-    ``ChildProcessError`` if one has failed.
+    Yields a function that waits a moment and returns whether any is running; ``ChildProcessError`` if one has failed.
     """
-    context = get_context("spawn")
-    workers = [
-        context.Process(target=_run_child, args=(work, arguments, os.getpid()), daemon=True) for _ in range(processes)
-    ]
+    folder = TemporaryDirectory()
+    path = Path(folder.name) / "dataset.safetensors"
+    child = partial(get_context("spawn").Process, target=_run_child, args=(work, arguments, path, os.getpid()))
+    workers = [child(daemon=True) for _ in range(processes)]
 
     def are_running() -> bool:
         next((worker for worker in workers if worker.is_alive()), workers[0]).join(POLL_SECONDS)
@@ -359,6 +349,7 @@ def worker_processes(
         return any(worker.is_alive() for worker in workers)
 
     try:
+        dataset.save(path)
         for worker in workers:
             worker.start()
         yield are_running
@@ -367,13 +358,14 @@ def worker_processes(
             if worker.pid is not None:
                 worker.kill()
                 worker.join()
+        folder.cleanup()
 
 
-def _run_child(work: Callable[..., None], arguments: tuple[Any, ...], parent: int) -> None:
+def _run_child(work: Callable[..., None], arguments: tuple[Any, ...], path: Path, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it, and kills this process
     Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
-    work(*arguments)
+    work(*arguments, SearchDataset.load(path))
 
 
 def _exit_with_parent(parent: int) -> None:

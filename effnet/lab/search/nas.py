@@ -15,7 +15,6 @@ from math import inf
 from pathlib import Path
 from random import Random
 from statistics import mean
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
@@ -38,18 +37,14 @@ CANDIDATES = "effnet candidates"  # the Optuna study
 POPULATION_SIZE = 20  # of NSGA-II; the first population starts from random weights
 SKIPPED_SCORE_FRACTION = 1 / 3  # of the scores so far: below, a candidate is not trained, once scores are trusted
 MAX_PROPOSALS_PER_TRAINING = 20  # beyond, the search space counts as exhausted
-DEFAULT_TRIALS = 150
-FINALISTS, FINAL_EPOCHS, FINAL_SEEDS = 3, 20, 3
+FINAL_SEEDS = 3
 SEMIFINALISTS_FACTOR, SEMIFINAL_EPOCHS_DIVISOR = 5, 3  # the round before: 5 × as many networks, a third of the epochs
 PROGRESS_SECONDS = 2.0  # between two progress reports of worker processes
 
 
 @dataclass(frozen=True)
 class NASConfig:
-    """What a network search looks for. A store belongs to one config; ``target`` is in the unit of the ``cost``.
-
-    ``epochs`` are those of a candidate. Raises ``ValueError`` unless ``target`` is above 0.
-    """
+    """What to search for; ``target`` (above 0) is in the unit of the ``cost``, and ``epochs`` are a candidate's."""
 
     base: Arch
     target: float
@@ -76,11 +71,10 @@ class NASConfig:
 
 @dataclass(frozen=True)
 class NASCandidate:
-    """A proposed network and its outcome.
+    """A proposed network; ``accuracy``, top-1 on the selection images, is None if it was not trained.
 
-    ``accuracy`` is top-1 on the selection images as a fraction, None if it was not trained: then ``status`` says why.
-    ``parent`` is the number of the candidate whose weights it started from, ``inherited`` how many tensors of these had
-    the same shape, and ``generation`` the number of its ancestors.
+    It started from the weights of ``parent``, of which ``inherited`` tensors had the same shape; ``generation`` counts
+    its ancestors.
     """
 
     number: int
@@ -110,10 +104,7 @@ class NASProgress:
 
 @dataclass(frozen=True)
 class Finalist:
-    """A network trained longer from random weights; accuracies are means over seeds, as fractions.
-
-    ``number`` is that of its candidate, None for the base.
-    """
+    """A network trained longer, or the base (``number`` None); accuracies are means over seeds, as fractions."""
 
     number: int | None
     arch: Arch
@@ -138,43 +129,24 @@ class NASResult:
         return {candidate.number: candidate for candidate in self.candidates}
 
 
-@dataclass(frozen=True)
-class NASReward:
-    """The reward of a network's accuracy, which successive halving ranks by."""
-
-    target: float
-    costs: Mapping[Arch, float]
-
-    def __call__(self, arch: Arch, accuracy: float) -> float:
-        """Return the reward of ``arch`` for this accuracy."""
-        return scoring.mnasnet_reward(accuracy, self.costs[arch], self.target)
-
-
 def run_nas(
     config: NASConfig,
     dataset: SearchDataset,
     store: str,
-    trials: int = DEFAULT_TRIALS,
+    trials: int = 150,
     max_seconds: float | None = None,
     processes: int | None = None,
-    final: int = FINALISTS,
-    final_epochs: int = FINAL_EPOCHS,
+    final: int = 3,
+    final_epochs: int = 20,
     on_progress: Callable[[NASProgress], object] = lambda progress: None,
     on_finals_progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> NASResult:
-    """Search for the best network.
+    """Search for the best network, or continue the search that is in ``store``, which several machines may share.
 
-    Args:
-        store: an SQLite file, or the address of a database, which several machines may share. A search that was
-            interrupted continues from it.
-        trials: candidates to train.
-        max_seconds: limit for training candidates; the finals come on top.
-        processes: worker processes with one thread each; default: one per core. With 1, results are reproducible.
-        final: the best candidates to train, with the base, for ``final_epochs`` from several seeds.
-
-    Raises:
-        ValueError: the store belongs to another search, or no candidate could be trained.
-        ChildProcessError: a worker process failed.
+    ``max_seconds`` limits the training of candidates. The ``final`` best are trained for ``final_epochs`` from several
+    seeds, with the base. With one of ``processes`` (default: one per core) results are reproducible. Raises
+    ``ValueError`` if the store belongs to another search or nothing could be trained, and ``ChildProcessError`` if a
+    process failed.
     """
     candidates = _run_candidates(config, dataset, store, trials, max_seconds, processes or count_cores(), on_progress)
     trained = trained_candidates(candidates)
@@ -195,7 +167,7 @@ def run_nas(
     halving = successive_halving.SuccessiveHalving(
         tuple(arch for arch in costs if arch != config.base),
         final_rungs(final, final_epochs),
-        NASReward(config.target, costs),
+        partial(_reward, config.target, costs),
         (config.base,),
         config.seed,
     )
@@ -218,6 +190,10 @@ def run_nas(
     ]
     finalists.sort(key=lambda finalist: -finalist.reward)
     return NASResult(finalists[0], tuple(finalists), tuple(candidates), score_correlation(candidates))
+
+
+def _reward(target: float, costs: Mapping[Arch, float], arch: Arch, accuracy: float) -> float:
+    return scoring.mnasnet_reward(accuracy, costs[arch], target)
 
 
 def final_rungs(final: int, epochs: int) -> tuple[successive_halving.Rung, successive_halving.Rung]:
@@ -281,22 +257,18 @@ def _run_candidates(
             with torch_threads(1):
                 worker.run(study, dataset, lambda candidates: on_progress(clock.progress(candidates)))
         else:
-            with TemporaryDirectory() as folder:
-                path = Path(folder) / "dataset.safetensors"
-                dataset.save(path)
-                with job_store.worker_processes(_run_worker, (store, worker, path), processes) as are_running:
-                    reported = 0.0
-                    while are_running():
-                        if time.monotonic() - reported > PROGRESS_SECONDS:
-                            reported = time.monotonic()
-                            on_progress(clock.progress(read_candidates(study)))
+            with job_store.worker_processes(_run_worker, (store, worker), dataset, processes) as are_running:
+                reported = 0.0
+                while are_running():
+                    if time.monotonic() - reported > PROGRESS_SECONDS:
+                        reported = time.monotonic()
+                        on_progress(clock.progress(read_candidates(study)))
         candidates = read_candidates(study)
     on_progress(NASProgress(candidates, trials, 0.0))
     return candidates
 
 
-def _run_worker(store: str, worker: NASWorker, path: Path) -> None:
-    dataset = SearchDataset.load(path)
+def _run_worker(store: str, worker: NASWorker, dataset: SearchDataset) -> None:
     with open_candidates(store, worker.config, dataset) as study:
         worker.run(study, dataset)
 
@@ -305,8 +277,8 @@ def _run_worker(store: str, worker: NASWorker, path: Path) -> None:
 class NASWorker:
     """One process of a search: proposes and trains until ``trials`` candidates are trained, or the time is up.
 
-    ``weights_dir`` receives the trained weights for others to start from; ``deadline`` is on the clock of `time.time`.
-    Unless it is the only worker, it leaves to others what they are training at the moment.
+    ``deadline`` is on the clock of `time.time`. Unless it is the only worker, it leaves to others what they are
+    training.
     """
 
     config: NASConfig
@@ -341,8 +313,7 @@ class NASWorker:
 
         options = self.config.space.options.items()
         choices: search_space.Choices = {name: trial.suggest_categorical(name, values) for name, values in options}  # type: ignore[misc]
-        candidates, duplicate = read_candidates(trial.study), self._find_running_duplicate(trial)
-        candidate = self._evaluate_candidate(dataset, trial.number, choices, candidates, duplicate)
+        candidate = self._evaluate_candidate(dataset, trial, choices)
         trial.set_user_attr("candidate", asdict(candidate))
         if candidate.accuracy is None:
             raise TrialPruned(candidate.status)
@@ -357,21 +328,16 @@ class NASWorker:
         running = trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return next((one.number for one in running if one.number < trial.number and one.params == trial.params), None)
 
-    def _evaluate_candidate(
-        self,
-        dataset: SearchDataset,
-        number: int,
-        choices: search_space.Choices,
-        candidates: Sequence[NASCandidate],
-        running_duplicate: int | None,
-    ) -> NASCandidate:
+    def _evaluate_candidate(self, dataset: SearchDataset, trial: Trial, choices: search_space.Choices) -> NASCandidate:
         """Train the network of ``choices``, or say why it is not worth it."""
-        config, classes = self.config, len(dataset.class_names)
+        config, classes, number = self.config, len(dataset.class_names), trial.number
+        candidates = read_candidates(trial.study)
         arch = config.space.arch(choices, f"candidate_{number}")
         counted = count(arch, classes=classes)
         candidate = NASCandidate(number, choices, counted.macs, counted.params)
-        if running_duplicate is not None:
-            return replace(candidate, status=f"the same network as {running_duplicate}")
+        running = self._find_running_duplicate(trial)
+        if running is not None:
+            return replace(candidate, status=f"the same network as {running}")
         key = search_space.layers_key(arch)
         for other in trained_candidates(candidates):
             may_be_equal = (other.macs, other.params) == (counted.macs, counted.params)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
+from itertools import chain
 from math import isfinite
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def _resize_images(images: Tensor, size: int) -> Tensor:
 class SearchDataset:
     """The images of a search: to train on, to select on, and to test the finalists on once all is selected.
 
-    ``test`` is the data's validation or test split; if it has neither, it is ``selection``, and ``has_test`` is False.
+    ``test`` is the validation or test split; without one it is ``selection``, and ``has_test`` is False.
     """
 
     train: LabeledImages
@@ -129,14 +130,10 @@ def load_dataset(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SearchDataset:
-    """Decode the images of ``source`` (anything that `effnet.data.open_data` accepts) to ``image_size`` pixels a side.
+    """Decode the images of ``source`` (as `effnet.data.open_data`) to ``image_size`` pixels a side.
 
-    The short side is resized to ``image_size`` and the center kept; smaller images are enlarged. A fifth of the
-    training images is held out for selection.
-
-    Raises:
-        ValueError: the task is not classification, there are no training images, or they would not fit in memory.
-        ImageError: an image cannot be read.
+    The short side is resized and the center kept; a fifth of the training images is held out for selection. Raises
+    ``ValueError`` if it is no classification, has no training images, or would not fit in memory.
     """
     splits = source if isinstance(source, Splits) else open_data(source)
     if splits.train is None:
@@ -203,9 +200,8 @@ def train_proxy(
 ) -> tuple[ProxyResult, EfficientNet]:
     """Train ``arch`` for ``epochs`` and evaluate it, on one thread of this process.
 
-    Everything random depends on ``seed`` alone: weights, order, shifts and flips; with the same seed, all networks see
-    the same images in the same order. ``initial_weights`` replace random ones of the same name and shape. A training
-    that diverges ends early, about at chance. Without ``evaluate_test`` the test images are skipped, to save time.
+    Everything random depends on ``seed`` alone; with the same seed, all networks see the same images in the same order.
+    ``initial_weights`` replace random ones of the same name and shape. A training that diverges ends early.
     """
     start = time.perf_counter()
     with torch.random.fork_rng(devices=()):
@@ -247,12 +243,8 @@ def _train_model(model: EfficientNet, dataset: SearchDataset, recipe: recipes.Re
     schedule = LRSchedule(recipe, recipe.epochs, len(train) // batch_size)
     loss = _CrossEntropy(train.classes, recipe.label_smoothing)
     step = loop.TrainStep(model, recipe, loss, distributed.SingleProcess(torch.device("cpu")))
-    batches = (
-        batch
-        for epoch in range(recipe.epochs)
-        for batch in _batches(train, batch_size, dataset.horizontal_flip, seed, epoch)
-    )
-    for number, (images, indices) in enumerate(batches):
+    epochs = (_batches(train, batch_size, dataset.horizontal_flip, seed, epoch) for epoch in range(recipe.epochs))
+    for number, (images, indices) in enumerate(chain.from_iterable(epochs)):
         set_learning_rate(step.optimizer, schedule.learning_rate_at(number))
         if not isfinite(step(images.permute(0, 2, 3, 1), indices)):
             return
@@ -276,10 +268,6 @@ def _batches(
         yield torch.stack(shifted), indices
 
 
-def _preprocess(images: Tensor, model: EfficientNet) -> Tensor:
-    return preprocessing.normalize(images.permute(0, 2, 3, 1), model.preprocess)
-
-
 @torch.no_grad()
 def evaluate_proxy(model: EfficientNet, dataset: LabeledImages) -> tuple[float, float]:
     """Return top-1 accuracy as a fraction, and mean cross-entropy."""
@@ -287,7 +275,8 @@ def evaluate_proxy(model: EfficientNet, dataset: LabeledImages) -> tuple[float, 
     resized = dataset.resize(model.arch.resolution)
     for start in range(0, len(resized), EVALUATION_BATCH_SIZE):
         batch = slice(start, start + EVALUATION_BATCH_SIZE)
-        logits, classes = model(_preprocess(resized.images[batch], model)), resized.classes[batch]
+        x = preprocessing.normalize(resized.images[batch].permute(0, 2, 3, 1), model.preprocess)
+        logits, classes = model(x), resized.classes[batch]
         correct += int((logits.argmax(1) == classes).sum())
         loss += float(F.cross_entropy(logits, classes, reduction="sum"))
     return correct / len(resized), loss / len(resized)

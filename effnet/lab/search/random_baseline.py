@@ -1,7 +1,7 @@
 """Random baseline of a network search: its answer against the best of random networks with the same MACs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from random import Random
 from statistics import mean
 
@@ -63,10 +63,9 @@ class RandomBaselineJobs:
 
 @dataclass(frozen=True)
 class RandomComparison:
-    """The answer against the best of ``random_networks``; all accuracies are fractions.
+    """The answer against the best of ``random_networks``, which come with their accuracy after the short training.
 
-    ``random_networks`` come with their accuracy after the short training; ``ours`` and ``theirs`` are test accuracies,
-    one per seed.
+    ``ours`` and ``theirs`` are test accuracies, one per seed.
     """
 
     random_networks: tuple[tuple[Arch, float], ...]
@@ -93,17 +92,11 @@ class RandomComparison:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data, as in ``random.json``."""
-        difference = self.difference
         return {
             "random": [{"arch": arch.to_dict(), "accuracy": accuracy} for arch, accuracy in self.random_networks],
             "ours": self.ours,
             "theirs": self.theirs,
-            "difference": {
-                "mean": difference.mean,
-                "low": difference.low,
-                "high": difference.high,
-                "seeds": difference.pairs,
-            },
+            "difference": dict(zip(("mean", "low", "high", "seeds"), astuple(self.difference), strict=True)),
             "best_random": self.best.to_dict(),
         }
 
@@ -120,9 +113,8 @@ def compare_with_random(
 ) -> RandomComparison:
     """Compare ``answer`` with the best of ``number`` random networks of its MACs.
 
-    The random networks are trained like candidates, from random weights; the best of them and the answer then for
-    ``epochs``, from five seeds. ``store`` must be the one of the search. Raises ``ValueError`` if no other network has
-    the same MACs.
+    They are trained like candidates, from random weights; the best of them and the answer then for ``epochs``, from
+    five seeds. ``store`` is that of the search. Raises ``ValueError`` if no other network has the same MACs.
     """
     others = random_networks(config.space, answer, number, len(dataset.class_names), config.seed)
     if not others:

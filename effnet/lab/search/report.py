@@ -6,10 +6,9 @@ from dataclasses import replace
 from math import log
 from pathlib import Path
 
-from effnet.data.storage.atomic_write import atomic_write
 from effnet.draw import network_diagram, search_plots
 from effnet.draw.plotting import RenderedPlot
-from effnet.lab.compare.table import write_csv, write_drawing
+from effnet.lab.compare.table import write_csv, write_drawing, write_text
 from effnet.lab.search import grid_search, nas, random_baseline
 
 COST_SCALES = {"macs": 1e6, "params": 1e3, "latency": 1e-3}  # units of the axes
@@ -27,7 +26,7 @@ CANDIDATE_COLUMNS = (
 def write_grid_search(result: grid_search.GridSearchResult, folder: Path) -> list[Path]:
     """Write ``coefficients.json``, ``points.csv`` (one row per triple), ``surface.svg`` and ``.png``."""
     return [
-        _write_text(folder / "coefficients.json", json.dumps(result.to_dict(), indent=2, ensure_ascii=False)),
+        write_text(folder / "coefficients.json", json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n"),
         write_csv(folder / "points.csv", COEFFICIENT_COLUMNS, _coefficient_rows(result)),
         *write_drawing(folder / "surface", _plot_surface(result)),
     ]
@@ -67,9 +66,8 @@ def _plot_surface(result: grid_search.GridSearchResult) -> RenderedPlot:
 def write_nas(result: nas.NASResult, config: nas.NASConfig, classes: int, folder: Path) -> list[Path]:
     """Write the result of a network search and return the paths, that of the architecture first.
 
-    ``network.json``, an architecture that every command accepts, and its diagram as ``network.svg`` and ``.png``;
-    ``trials.csv`` with one row per candidate; ``front_macs``, ``front_params``, ``front_latency`` if that was the cost,
-    and ``history``, as ``.svg`` and ``.png``.
+    ``network.json`` with its diagram, ``trials.csv`` with a row per candidate, and the plots ``front_macs``,
+    ``front_params``, ``front_latency`` if that was the cost, and ``history``.
     """
     front = {candidate.number for candidate in nas.pareto_front(result.candidates)}
     choices = list(config.space.options)
@@ -85,7 +83,7 @@ def write_nas(result: nas.NASResult, config: nas.NASConfig, classes: int, folder
     history = search_plots.plot_search_history(rewards, "reward", "The candidates' rewards", percent=False)
     costs = dict.fromkeys(("macs", "params", config.cost))
     return [
-        _write_text(folder / "network.json", result.answer.arch.to_json(indent=2)),
+        write_text(folder / "network.json", result.answer.arch.to_json(indent=2) + "\n"),
         *write_drawing(folder / "network", network_diagram.draw_network(result.answer.arch, classes=classes)),
         write_csv(folder / "trials.csv", (*CANDIDATE_COLUMNS, "front", *choices), rows),
         *(
@@ -124,14 +122,7 @@ def _plot_front(result: nas.NASResult, config: nas.NASConfig, cost: str) -> Rend
 
 def write_random_comparison(comparison: random_baseline.RandomComparison, folder: Path) -> Path:
     """Write ``random.json``: the best random network, both networks' accuracies and their difference."""
-    return _write_text(folder / "random.json", json.dumps(comparison.to_dict(), indent=2))
-
-
-def _write_text(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as partial_path:
-        partial_path.write_text(text + "\n", encoding="utf-8")
-    return path
+    return write_text(folder / "random.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
 
 
 def _format_value(value: object) -> object:

@@ -26,7 +26,6 @@ MACS_FACTORS = (2.0, 4.0, 8.0)
 MAX_MACS_FACTOR = 16.0  # larger ones were never tried
 CLOSE_MACS = 0.02  # relative: near enough to the target
 REPORTED_MACS_ERROR = 0.05  # relative: larger ones get a note
-BISECTION_STEPS = 40  # far finer than a channel
 PHI_WINDOW, PHI_STEPS = 0.3, 20  # around φ, within which the rounding of the compound network is chosen; on either side
 UPSAMPLING_THRESHOLD = 1.1  # times the images' own pixels; less needs no warning
 SEEDS, EPOCHS = 3, 24  # deep networks learn slowest: in 5 epochs those with eight times the layers trail the base
@@ -49,16 +48,12 @@ STUDY_COLUMNS = (
     table.Column("lead", "lead of compound", kinds=("measured",)),
 )
 
-ArchBuilder = Callable[[float], Arch]
 MacsFunction = Callable[[Arch], int]
 
 
 @dataclass(frozen=True)
 class ScaledNetwork:
-    """A network of the study: how and how far it was scaled, and its MACs.
-
-    ``target_macs`` are common to all methods of one factor.
-    """
+    """A network of the study; ``target_macs`` are common to all methods of one factor."""
 
     method: str  # "base" or one of `SCALING_METHODS`
     macs_factor: float
@@ -73,7 +68,7 @@ class ScaledNetwork:
 
     @property
     def title(self) -> str:
-        """Its name in tables: "base", or "depth ×4"."""
+        """Return "base", or "depth ×4"."""
         return self.method if self.method == "base" else f"{self.method} ×{self.macs_factor:g}"
 
 
@@ -85,13 +80,11 @@ def scale_in_each_way(
 ) -> tuple[ScaledNetwork, ...]:
     """Return ``base`` and, for each factor, four networks of equal MACs, one per scaling method.
 
-    Resolution has the coarsest steps, especially where maps are halved. So the network scaled by resolution that comes
-    nearest to the factor sets the target for all four. Depth gets as near as one layer more or less in a single stage
-    allows, width as single channels allow. The compound network rounds layers and pixels, and its width makes up for
-    what they miss: of all such roundings nearby, the one whose width stays closest to the compound line.
-
-    Raises:
-        ValueError: factors are not in rising order, above 1 and at most 16, or the coefficients grow nothing.
+    Resolution has the coarsest steps, so the network scaled by resolution that comes nearest to the factor sets the
+    target for all. Depth gets as near as one layer more or less in a single stage allows, width as single channels
+    allow. The compound network rounds layers and pixels, and its width makes up for what they miss: of all such
+    roundings nearby, the one whose width stays closest to the compound line. Raises ``ValueError`` for factors out of
+    order or range.
     """
     factors = list(macs_factors)
     if not factors or factors != sorted(set(factors)) or factors[0] <= 1 or factors[-1] > MAX_MACS_FACTOR:
@@ -123,9 +116,9 @@ def scale_in_each_way(
     return tuple(networks)
 
 
-def _find_nearest(build: ArchBuilder, target: float, low: float, high: float, macs: MacsFunction) -> Arch:
+def _find_nearest(build: Callable[[float], Arch], target: float, low: float, high: float, macs: MacsFunction) -> Arch:
     """Return the network nearest to ``target`` MACs, built from a number between ``low`` and ``high``."""
-    for _ in range(BISECTION_STEPS):
+    for _ in range(40):  # far finer than a channel
         middle = (low + high) / 2
         low, high = (low, middle) if macs(build(middle)) > target else (middle, high)
     return min((build(low), build(high)), key=lambda arch: abs(log(macs(arch) / target)))
@@ -163,10 +156,7 @@ def _scale_compound(
         rounded = grid_search.grow(base, depth, 1, resolution)
         key = (rounded.resolution, tuple(stage.layers for stage in rounded.stages))
         if key not in by_rounding:
-
-            def build(by: float, depth: float = depth, resolution: float = resolution) -> Arch:
-                return grid_search.grow(base, depth, by, resolution)
-
+            build = lambda by, alpha=depth, gamma=resolution: grid_search.grow(base, alpha, by, gamma)  # noqa: E731
             arch = _find_nearest(build, target, 1, 4 * width, macs)
             by_rounding[key] = abs(log(arch.width / base.width / width)), arch
     return min(by_rounding.values(), key=lambda each: each[0])[1]
@@ -176,8 +166,8 @@ def _scale_compound(
 class ScalingStudy:
     """The networks of a study, each to be trained for ``epochs`` from seeds 0 to ``seeds`` − 1.
 
-    As a `effnet.lab.search.job_store.JobRule` it wants all jobs from the beginning, seed after seed, so that what is
-    done is always comparable, and the largest networks first, so that no process ends up with a long one alone.
+    As a `effnet.lab.search.job_store.JobRule` it wants all jobs at once: seed after seed, so that what is done is
+    comparable, and the largest networks first, so that no process ends up with a long one alone.
     """
 
     base: Arch
@@ -197,10 +187,7 @@ class ScalingStudy:
         macs_factors: Sequence[float] = MACS_FACTORS,
         coefficients: grid_search.CompoundCoefficients = grid_search.PAPER_COEFFICIENTS,
     ) -> ScalingStudy:
-        """Set up the study of ``base`` at ``macs_factors`` times its MACs.
-
-        Raises ``ValueError`` for what cannot be scaled (see `scale_in_each_way`), and for less than one epoch or seed.
-        """
+        """Set up the study. Raises ``ValueError`` as `scale_in_each_way`, and for less than one epoch or seed."""
         serde.check_int("epochs", epochs, 1)
         serde.check_int("seeds", seeds, 1)
         networks = scale_in_each_way(base, macs_factors, coefficients, classes)
@@ -245,21 +232,15 @@ class TrainedNetwork:
 
 @dataclass(frozen=True)
 class ScalingStudyResult:
-    """The outcome: all networks in their order, and the leads of compound scaling over each other method.
+    """All networks, and the leads of compound scaling over each other method, from pairs of equal seeds.
 
-    ``leads``: by method and factor, from pairs of equal seeds. ``overall``: by method, means over all factors, also
-    from pairs of equal seeds, since factors differ by more than chance.
+    ``leads``: by method and factor. ``overall``: by method, of the means over all factors.
     """
 
     study: ScalingStudy
     trained: tuple[TrainedNetwork, ...]
     leads: Mapping[tuple[str, float], statistics.PairedDifference]
     overall: Mapping[str, statistics.PairedDifference]
-
-    @property
-    def seconds(self) -> float:
-        """Core seconds of all trainings."""
-        return sum(each.seconds * len(each.accuracies) for each in self.trained)
 
     def verdict(self) -> str:
         """Return what the study shows about the paper's claim on these images."""
@@ -282,11 +263,11 @@ class ScalingStudyResult:
         return f"{claim}: compound scaling is {', '.join(parts)} ({basis})."
 
     def _describe_leads(self, methods: Sequence[str]) -> str:
-        leads = []
-        for method in methods:
-            lead = self.overall[method]
-            center, low, high = map(format_points, (lead.mean, lead.low, lead.high))
-            leads.append(f"{method} ({center}, {low} to {high})")
+        leads = [
+            f"{method} ({format_points(lead.mean)}, {format_points(lead.low)} to {format_points(lead.high)})"
+            for method, lead in self.overall.items()
+            if method in methods
+        ]
         return " and ".join(filter(None, (", ".join(leads[:-1]), leads[-1])))
 
     def to_dict(self, images: Mapping[str, int]) -> dict[str, Any]:
@@ -315,7 +296,7 @@ class ScalingStudyResult:
             ],
             "overall": [{"over": method} | asdict(lead) for method, lead in self.overall.items()],
             "verdict": self.verdict(),
-            "core_seconds": self.seconds,
+            "core_seconds": sum(each.seconds * len(each.accuracies) for each in self.trained),
         }
 
 
@@ -372,10 +353,7 @@ def format_points(difference: float) -> str:
 
 
 def study_table(result: ScalingStudyResult, images: Mapping[str, int], environment: Mapping[str, Any]) -> table.Table:
-    """Return the result as a table beside the paper's own figures.
-
-    ``images``: the number of "train" and "test" images, and their "size" in pixels.
-    """
+    """Return the result beside the paper's own figures; ``images``: number of "train" and "test", "size" in pixels."""
     study = result.study
     chance = statistics.detectable_difference(images["test"])
     alpha, beta, gamma = study.coefficients.describe().split(" / ")
@@ -391,25 +369,16 @@ def study_table(result: ScalingStudyResult, images: Mapping[str, int], environme
         "The paper's rows are B0 scaled to four times its MACs, on ImageNet: they compare with each other, not with "
         "ours.",
     )
-    rows = [
-        *(_study_row(result, each) for each in result.trained),
-        *(
-            table.TableRow(
-                _paper_row_name(row), {"macs": table.quoted_value(row.macs), "top1": table.quoted_value(row.top1)}
-            )
-            for row in paper.TABLE7
-        ),
-    ]
+    rows = [_study_row(result, each) for each in result.trained]
+    for row in paper.TABLE7:
+        factors = (row.depth, row.width, row.resolution)
+        compound = "" if 1 in factors else " (" + " / ".join(f"{each:g}" for each in factors) + ")"
+        values = {"macs": table.quoted_value(row.macs), "top1": table.quoted_value(row.top1)}
+        rows.append(table.TableRow(f"paper: {row.title}{compound}", values))
     content = {**environment, "study": result.to_dict(images)}
     return table.Table(
         STUDY_NAME, STUDY_TITLE, f"{paper.PAPER_V5}, Table 7", STUDY_COLUMNS, tuple(rows), notes, content
     )
-
-
-def _paper_row_name(row: paper.ScaledRow) -> str:
-    factors = (row.depth, row.width, row.resolution)
-    is_compound = 1 not in factors
-    return f"paper: {row.title}" + (" (" + " / ".join(f"{each:g}" for each in factors) + ")" if is_compound else "")
 
 
 def _study_row(result: ScalingStudyResult, trained: TrainedNetwork) -> table.TableRow:
@@ -437,19 +406,11 @@ def _study_row(result: ScalingStudyResult, trained: TrainedNetwork) -> table.Tab
 def plot_study(result: ScalingStudyResult) -> plotting.RenderedPlot:
     """Plot accuracy against MACs: a curve for each scaling method, with the spread over seeds as error bars."""
     unit, unit_name = (1e9, "billion") if result.trained[-1].network.macs >= 1e9 else (1e6, "million")
-
-    def point(trained: TrainedNetwork) -> search_plots.ScalingPoint:
-        return search_plots.ScalingPoint(
-            trained.network.macs / unit, trained.accuracies.mean, trained.accuracies.spread
-        )
-
-    base, *others = result.trained
-    curves = [
-        search_plots.ScalingCurve(
-            method, (point(base), *(point(each) for each in others if each.network.method == method))
-        )
-        for method in SCALING_METHODS
-    ]
+    curves = []
+    for method in SCALING_METHODS:
+        along = [each for each in result.trained if each.network.method in ("base", method)]
+        points = [(each.network.macs / unit, each.accuracies.mean, each.accuracies.spread) for each in along]
+        curves.append(search_plots.ScalingCurve(method, tuple(search_plots.ScalingPoint(*each) for each in points)))
     seeds = result.study.seeds
     label = f"top-1, mean of {seeds} seeds ± standard deviation" if seeds > 1 else "top-1, one seed"
     return search_plots.plot_scaling(curves, f"{unit_name} MACs per image", label, STUDY_TITLE)

@@ -16,10 +16,7 @@ MAX_COST_FACTOR = 1.5  # times the target: more expensive networks would need 3 
 
 
 def mnasnet_reward(accuracy: float, cost: float, target: float, exponent: float = REWARD_EXPONENT) -> float:
-    """Return ACC × (cost / target)^w, equation 2 of arXiv:1807.11626, with the same w on both sides of the target.
-
-    ``accuracy`` is a fraction; ``cost`` and ``target`` share a unit. Raises ``ValueError`` unless both are above 0.
-    """
+    """Return ACC × (cost / target)^w, equation 2 of arXiv:1807.11626, with the same w on both sides of the target."""
     serde.check_float("cost", cost, 0, inf, exclusive=True)
     serde.check_float("target", target, 0, inf, exclusive=True)
     return float(accuracy * (cost / target) ** exponent)
@@ -39,8 +36,7 @@ def format_cost(cost: float, kind: str) -> str:
 class CostFunction:
     """The cost of an architecture for one image: MACs, params, or seconds measured on this machine.
 
-    Latency is measured on one thread by default, since the processes of a search, with one thread each, measure side by
-    side. Raises ``ValueError`` for an unknown ``kind``.
+    Latency is on one thread by default, since the processes of a search measure side by side.
     """
 
     kind: str
@@ -60,8 +56,8 @@ class CostFunction:
 def synflow_score(arch: Arch, classes: int) -> float:
     """Return the logarithm of SynFlow for the untrained network (arXiv:2006.05467, equation 1, all weights positive).
 
-    Σ |θ · ∂R/∂θ|: how much all weights together pass on from an image of ones to the outputs, ignoring the signs of the
-    weights. It needs no data, and float64, since it grows by orders of magnitude with depth.
+    Σ |θ · ∂R/∂θ|: how much all weights together pass on from an image of ones to the outputs. It needs no data, and
+    float64, since it grows by orders of magnitude with depth.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)

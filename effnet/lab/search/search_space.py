@@ -33,10 +33,9 @@ CANDIDATE_NAME = "candidate"
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All networks that the choices make of ``base``, including itself.
+    """All networks that the choices make of ``base``, including itself; values that the paper's lists lack are added.
 
-    Choices of a stage that build the same, such as channels rounded to the same multiple of 8, count as one. Values of
-    the base that the paper's lists lack, such as a kernel of 7, are added.
+    Choices of a stage that build the same, such as channels rounded to the same multiple of 8, count as one.
     """
 
     base: Arch

@@ -29,10 +29,7 @@ class Accuracies(tuple[float, ...]):
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Mean difference of two accuracies (fractions) over ``pairs`` of equal seeds, with its 95 % interval.
-
-    A single pair has no interval: it is −1 to 1.
-    """
+    """Mean difference of two accuracies over ``pairs`` of equal seeds, with its 95 % interval: −1 to 1 for one pair."""
 
     mean: float
     low: float
@@ -48,8 +45,8 @@ class PairedDifference:
 def paired_difference(ours: Sequence[float], theirs: Sequence[float], comparisons: int = 1) -> PairedDifference:
     """Return ``ours`` − ``theirs``, one pair per seed, with Student's t interval.
 
-    If the best of several is chosen from the same trainings, pass their number as ``comparisons``: the interval is then
-    wide enough for all of them to hold together (Bonferroni). Raises ``ValueError`` if the lengths differ.
+    ``comparisons``: how many the best was chosen from; the interval is then wide enough for all of them to hold
+    together (Bonferroni). Raises ``ValueError`` if the lengths differ.
     """
     if not ours or len(ours) != len(theirs):
         raise ValueError(f"paired accuracies must come in pairs, got {len(ours)} and {len(theirs)}")
@@ -67,9 +64,8 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float], comparison
 def chance_difference(images: int, accuracy: float = WORST_CASE_ACCURACY) -> float:
     """Return the difference of two networks' top-1 (fractions) that chance may produce on ``images`` test images.
 
-    An accuracy p on n random images has the standard error √(p(1−p)/n), and the difference of two √2 times that; 95 %
-    of draws stay within 1.96 of these. This is cautious: both networks are tested on the same images, and mostly fail
-    on the same ones.
+    √2 times the standard error √(p(1−p)/n) of one, times 1.96. This is cautious: both networks are tested on the same
+    images, and mostly fail on the same ones.
     """
     return Z_95 * sqrt(2 * accuracy * (1 - accuracy) / images)
 
@@ -126,10 +122,7 @@ class RankCorrelation:
 
 
 def rank_correlation(scores: Sequence[float], accuracies: Sequence[float]) -> RankCorrelation:
-    """Return Spearman's ρ, with the interval of Bonett and Wright (2000) by Fisher's z.
-
-    It takes at least five networks whose scores and accuracies are not all equal.
-    """
+    """Return Spearman's ρ of five or more networks, with the interval of Bonett and Wright (2000) by Fisher's z."""
     from scipy.stats import spearmanr
 
     count = len(scores)

@@ -24,9 +24,8 @@ class Rung(NamedTuple):
 class SuccessiveHalving:
     """Successive halving (arXiv:1502.07943) as a `effnet.lab.search.job_store.JobRule`.
 
-    Each rung trains the ``keep`` best of the rung before from random weights, and ``always_include``: networks to
-    compare the winner with. Candidates are ranked by their mean ``value`` over seeds, ties by their order. The last
-    rung has seeds of its own.
+    Each rung trains the ``keep`` best of the rung before from random weights, and ``always_include``. Candidates are
+    ranked by their mean ``value`` over seeds, ties by their order. The last rung has seeds of its own.
     """
 
     candidates: tuple[Arch, ...]
