@@ -24,9 +24,7 @@ from effnet.weights import convert
 
 PEERS = ("timm", "torchvision")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-ONNX_OPSET = 17
 NOISE_SIZE = 224  # of the noise that foreign networks take their batch norm statistics from
-LAST_BATCH_NORM = "bn3"  # a bottleneck's last batch norm, in torchvision and timm
 
 ImageBatch = NDArray[np.uint8]
 Logits = NDArray[np.float32]
@@ -35,16 +33,13 @@ ForwardFunction = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Backend:
-    """A network and a way to run it: ``run`` is timed; ``logits`` returns float32 (N, classes) for comparison.
-
-    ``same_network``: whether it computes the very network that it is compared with.
-    """
+    """A network and a way to run it: ``run`` is timed; ``logits`` returns float32 (N, classes) for comparison."""
 
     engine: str
     precision: str
     run: Callable[[], object]
     logits: Callable[[], Logits]
-    same_network: bool = True
+    same_network: bool = True  # whether it computes the very network that it is compared with
 
     @property
     def name(self) -> str:
@@ -54,8 +49,7 @@ class Backend:
 
 def random_images(batch_size: int, size: tuple[int, int], channels: int = 3) -> ImageBatch:
     """Return noise as uint8 (batch, height, width, channels)."""
-    images: ImageBatch = np.random.default_rng(0).integers(0, 256, (batch_size, *size, channels), np.uint8)
-    return images
+    return np.random.default_rng(0).integers(0, 256, (batch_size, *size, channels), np.uint8)
 
 
 def reference_logits(model: EfficientNet, images: ImageBatch) -> Logits:
@@ -71,19 +65,11 @@ def to_logits(output: Tensor) -> Logits:
 
 
 def engine_backend(model: EfficientNet, kind: str, precision: str, images: ImageBatch, threads: int) -> Backend:
-    """Return ``model`` in the engine ``kind``, from uint8 images: normalization is timed too.
-
-    Raises ``ValueError`` or ``ImportError`` if the engine cannot do this here.
-    """
+    """Return ``model`` in the engine ``kind``, from uint8 images; normalization is timed too."""
     batch_size, height, width, _ = images.shape
     engine = autotune.engine(model, kind, batch_size, (height, width), precision, threads)
     run = partial(engine.run, images)
     return Backend(engine.kind, engine.precision, run, run)
-
-
-def installed_peers() -> tuple[str, ...]:
-    """Return which of timm and torchvision are installed."""
-    return tuple(name for name in PEERS if find_spec(name))
 
 
 def peer_backends(
@@ -95,9 +81,9 @@ def peer_backends(
 ) -> list[Backend]:
     """Return the network of ``peer`` with the weights of ``model``; nothing if it has no such network.
 
-    It is set up as its users would: evaluation and inference mode, in each of ``variants``: "channels-last",
-    "contiguous" (torch's default memory format) and "compiled" (channels-last with torch.compile). Images are
-    normalized in advance, which is not timed. Raises ``ImportError`` if ``peer`` is not installed.
+    It is set up as its users would, in each of ``variants``: "channels-last", "contiguous" and "compiled"
+    (channels-last with torch.compile). Images are normalized in advance, which is not timed. Raises ``ImportError``
+    without ``peer``.
     """
     if not find_spec(peer):
         raise ImportError(f'a comparison with {peer} requires {peer}: pip install "effnet[peers]"')
@@ -135,10 +121,7 @@ def _create_timm_network(model: EfficientNet) -> nn.Module | None:
     name = _published_name(model.arch)
     if not name:
         return None
-    if name.startswith("v2_"):
-        timm_name = f"efficientnetv2_{name.removeprefix('v2_')}"
-    else:
-        timm_name = f"efficientnet_{name.replace('edge_', 'e')}"
+    timm_name = f"efficientnet_{name.replace('edge_', 'e')}".replace("efficientnet_v2", "efficientnetv2")
     numerics = model.numerics
     options: dict[str, Any] = {"num_classes": model.classes, "in_chans": model.channels}
     if numerics.padding != "symmetric" or timm_name not in timm.list_models():
@@ -177,13 +160,11 @@ def _load_weights(network: nn.Module, model: EfficientNet, layout: str) -> nn.Mo
 def module_backends(model: nn.Module, size: int, folder: Path) -> tuple[list[Backend], Logits]:
     """Return any network with random weights, for one image, in each installed engine; and torch's own logits.
 
-    It is set up like ours: evaluation mode, batch norm with the statistics of noise and folded into the convolutions,
-    channels-last in torch. Images are normalized in advance, which favors it. onnxruntime and OpenVINO read an ONNX
-    file, left in ``folder``, and run on one thread; torch runs on as many as are set. Changes the batch norm of
-    ``model``: its statistics, and the weights at the end of residual branches.
+    It is set up like ours, on one thread: batch norm with the statistics of noise (which changes ``model``) and folded,
+    channels-last in torch, else an ONNX file in ``folder``. Images are normalized in advance, which favors it.
     """
     for module in model.modules():
-        last = getattr(module, LAST_BATCH_NORM, None)
+        last = getattr(module, "bn3", None)  # of a bottleneck, in torchvision and timm
         if isinstance(last, nn.BatchNorm2d):  # as ours, or rounding errors grow as in no trained network
             nn.init.constant_(last.weight, latency.RESIDUAL_GAIN)
     with torch.random.fork_rng(devices=[]):
@@ -196,12 +177,12 @@ def module_backends(model: nn.Module, size: int, folder: Path) -> tuple[list[Bac
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is the older exporter, and what tracing is not sure of
         # The older exporter folds batch norm, and needs no other package
-        torch.onnx.export(
-            model, (x,), path, dynamo=False, input_names=["x"], output_names=["out"], opset_version=ONNX_OPSET
-        )
+        torch.onnx.export(model, (x,), path, dynamo=False, input_names=["x"], output_names=["out"], opset_version=17)
     folded = _fold_batch_norms(model)
     del model  # two copies of a large network would stay in memory
-    backends = [_eager_backend(folded, x)]
+    network = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = partial(_infer_logits, partial(_infer, network, x.to(memory_format=torch.channels_last)))
+    backends = [Backend("eager", "float32", run, run)]
     if "onnxruntime" in base.installed_engines():
         backends.append(_onnxruntime_backend(path, x))
     if "openvino" in base.installed_engines():
@@ -231,12 +212,6 @@ def _fold_sequential(layers: nn.Sequential) -> None:
             layers[index], layers[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
 
 
-def _eager_backend(model: nn.Module, x: Tensor) -> Backend:
-    network = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = partial(_infer_logits, partial(_infer, network, x.to(memory_format=torch.channels_last)))
-    return Backend("eager", "float32", run, run)
-
-
 def _onnxruntime_backend(path: str, x: Tensor) -> Backend:
     import onnxruntime
 
@@ -245,9 +220,8 @@ def _onnxruntime_backend(path: str, x: Tensor) -> Backend:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     inputs = {"x": x.numpy()}
 
-    def run() -> Logits:
-        out: Logits = session.run(None, inputs)[0]
-        return out
+    def run() -> Any:
+        return session.run(None, inputs)[0]
 
     return Backend("onnxruntime", "float32", run, run)
 
@@ -257,9 +231,8 @@ def _openvino_backend(path: str, x: Tensor) -> Backend:
     request = openvino.get_core().compile_model(path, "CPU", settings).create_infer_request()
     inputs = x.numpy()
 
-    def run() -> Logits:
+    def run() -> Any:
         request.infer([inputs], share_inputs=True)
-        out: Logits = request.get_output_tensor(0).data.copy()
-        return out
+        return request.get_output_tensor(0).data.copy()
 
     return Backend("openvino", "float32", run, run)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from itertools import groupby, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,10 +11,9 @@ from types import MappingProxyType
 
 from effnet import timing
 from effnet.arch import count, serde
-from effnet.data.storage.atomic_write import atomic_write
 from effnet.draw import benchmark_plots, plotting
 from effnet.lab.bench import backends, peak_memory
-from effnet.lab.compare.table import write_csv, write_drawing
+from effnet.lab.compare.table import write_csv, write_drawing, write_text
 from effnet.net import EfficientNet
 from effnet.runtime import autotune, base, torch
 from effnet.weights import save
@@ -28,11 +28,10 @@ log = logging.getLogger("effnet")
 class BenchmarkRow(serde.Record):
     """One network in one engine; times are of one call with ``batch_size`` images.
 
-    ``spread``: the interquartile range of the calls over their median. ``peak_fraction``: ``macs_per_second`` over the
-    machine's peak in matrix products of this precision on this many threads; None if that was not measured.
-    ``slowdown``: the time over that of the fastest in its cell, with its 95 % interval. ``difference``: the largest
-    difference from torch's float32 logits, relative to the largest of them; None if it is not the same network.
-    ``peak_bytes``: peak memory of a process that only does this; None if not measured.
+    ``spread``: interquartile range over median. ``peak_fraction``: ``macs_per_second`` over the machine's peak in
+    matrix products of this precision on this many threads. ``slowdown``: the time over that of the fastest in its cell,
+    with its 95 % interval. ``difference``: the largest from torch's float32 logits, relative to the largest of them;
+    None if it is not the same network. ``peak_bytes``: peak memory of a process that only does this.
     """
 
     network: str
@@ -58,10 +57,7 @@ class BenchmarkRow(serde.Record):
 
 @dataclass(frozen=True)
 class BenchmarkResult(serde.Record):
-    """All rows, the machine, its peaks for every number of threads, and package versions.
-
-    ``skipped``: one sentence for each backend that could not take part.
-    """
+    """All rows, the machine, its peaks for each number of threads, versions, and why backends were skipped."""
 
     RECORDS = MappingProxyType({"machine": timing.Machine, "peaks": timing.MachinePeaks, "rows": BenchmarkRow})
 
@@ -87,22 +83,14 @@ def run_benchmark(
 ) -> BenchmarkResult:
     """Time ``networks`` on this machine; all backends of a network, batch size and number of threads take turns.
 
-    Args:
-        engines: default: all installed ones but "compiled", which takes a minute to start; with it, peers are compiled
-            too.
-        threads: default: one per core.
-        size: side or (height, width); default: each network's own.
-        peers: "timm" and "torchvision"; default: those installed.
-        runs: rounds of three calls each; no round starts after ``seconds``.
-        memory: also run each backend in a process of its own, to measure its peak memory.
-
-    Raises:
-        ValueError: unknown engine or precision, no threads, or nothing could be measured.
-        ImportError: a requested engine or peer is not installed.
+    Defaults: all engines but "compiled", which takes a minute to start (with it, peers are compiled too); one thread
+    per core; each network's own size; installed peers. ``runs`` are rounds of three calls; no round starts after
+    ``seconds``. With ``memory``, each backend also runs in a process of its own, to measure its peak. Raises
+    ``ValueError`` if nothing can be measured, and ``ImportError`` if an engine or peer is not installed.
     """
     installed = tuple(kind for kind in base.installed_engines() if kind != "compiled")
     kinds = tuple(engines) if engines is not None else installed
-    compared = tuple(peers) if peers is not None else backends.installed_peers()
+    compared = tuple(peers) if peers is not None else tuple(filter(find_spec, backends.PEERS))
     counts = tuple(threads) if threads is not None else (timing.describe_machine().cores,)
     for kind in kinds:
         serde.check_choice("engine", kind, base.ENGINE_KINDS)
@@ -201,29 +189,23 @@ def _measure_backends(
         if memory:
             with TemporaryDirectory() as folder:
                 path = save(model, Path(folder) / "model.safetensors")
-                shape = (batch_size, height, width, channels)
-                peak_bytes = peak_memory.measure_peak_memory(path, backend.engine, backend.precision, shape, threads)
+                peak_bytes = peak_memory.measure_peak_memory(
+                    path, backend.engine, backend.precision, images.shape, threads
+                )
         yield BenchmarkRow(
             *(network, backend.engine, backend.precision, batch_size, threads, (height, width)),
-            *(time.seconds, time.p10, time.p99, time.spread, time.runs),
-            images_per_second=batch_size / time.seconds,
-            macs_per_second=macs / time.seconds,
-            peak_fraction=macs / time.seconds / peak if peak else None,
-            slowdown=slowdown.value,
-            slowdown_low=slowdown.low,
-            slowdown_high=slowdown.high,
+            *(time.seconds, time.p10, time.p99, time.spread, time.runs, batch_size / time.seconds),
+            *(macs / time.seconds, macs / time.seconds / peak if peak else None),
+            *(slowdown.value, slowdown.low, slowdown.high),
             difference=differences[backend.name],
             peak_bytes=peak_bytes,
         )
 
 
 def write_benchmark(result: BenchmarkResult, folder: Path) -> list[Path]:
-    """Write ``bench.json``, ``bench.csv``, ``bench.svg`` and ``bench.png``; return the paths.
-
-    Raises ``OSError`` if they cannot be written.
-    """
+    """Write ``bench.json``, ``bench.csv``, ``bench.svg`` and ``bench.png``; return the paths."""
     return [
-        write_record(result, folder / "bench.json"),
+        write_text(folder / "bench.json", result.to_json(indent=2) + "\n"),
         write_records(result.rows, BenchmarkRow, folder / "bench.csv"),
         *write_drawing(folder / "bench", _plot_benchmark(result)),
     ]
@@ -246,13 +228,6 @@ def _plot_benchmark(result: BenchmarkResult) -> plotting.RenderedPlot:
         words = [network, f"batch size {batch_size}", f"{threads} thread{'s' if threads != 1 else ''}"]
         panels.append((", ".join(words if is_mixed else [*words, rows[0].precision]), bars))
     return benchmark_plots.plot_latency(panels, "milliseconds of each backend")
-
-
-def write_record(record: serde.Record, path: Path) -> Path:
-    """Write ``record`` as JSON."""
-    with atomic_write(path) as partial_path:
-        partial_path.write_text(record.to_json(indent=2) + "\n", encoding="utf-8")
-    return path
 
 
 def write_records(records: Sequence[serde.Record], kind: type[serde.Record], path: Path) -> Path:

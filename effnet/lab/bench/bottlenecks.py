@@ -1,7 +1,7 @@
 """``effnet bench --why``: where a network's time goes, beside its MACs, its bytes and the machine's limits."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,8 +10,8 @@ from types import MappingProxyType
 from effnet.arch import Count, count, serde
 from effnet.draw import benchmark_plots as plots
 from effnet.lab.bench import backends, benchmark, profilers
-from effnet.lab.bench.profilers import BETWEEN, INPUT, Profile, Profiler, StepCost, StepKey
-from effnet.lab.compare.table import write_drawing
+from effnet.lab.bench.profilers import BETWEEN, INPUT, Profile, Profiler, StepCost
+from effnet.lab.compare.table import write_drawing, write_text
 from effnet.net import EfficientNet
 from effnet.runtime import base, torch
 from effnet.runtime.autotune import engine as open_best_engine
@@ -19,7 +19,6 @@ from effnet.timing import Machine, MachinePeaks, describe_machine, measure_peaks
 
 PROFILED_ENGINES = ("eager", "onnxruntime", "openvino")
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2}
-MAX_REASONS = 3
 MIN_LOST_FRACTION = 0.01  # of the whole time: smaller losses are no reason
 SHORT_STEP_SECONDS = 50e-6  # below, starting a step costs about as much as the step
 SLOW_FACTOR = 1.5  # times what the machine's limits allow
@@ -37,6 +36,7 @@ GROUP_NAMES = {
     "layout": "reordering feature maps in memory",
 }
 GROUP_NOTES = {"depthwise": "since separate channels make no matrix product"}
+SUMMED = ("steps", "seconds", "time_fraction", "macs", "macs_fraction", "bytes", "roofline_seconds")
 ACTIVATION_NAMES = {"silu": "SiLU", "relu": "ReLU", "relu6": "ReLU6"}
 
 log = logging.getLogger("effnet")
@@ -46,9 +46,8 @@ log = logging.getLogger("effnet")
 class StepTime(serde.Record):
     """The time of a step, or of all steps of a stage or a kind; MACs and bytes are of the whole batch.
 
-    ``time_fraction`` and ``macs_fraction`` are relative to the network. ``bytes``: feature maps and weights to read and
-    write. ``roofline_seconds``: the least time by the machine's limits, the longer of its MACs at peak and its bytes at
-    the bandwidth of where they fit; of several steps, the sum.
+    Fractions are of the network. ``bytes``: feature maps and weights to read and write. ``roofline_seconds``: the
+    longer of its MACs at peak and its bytes at the bandwidth of where they fit; of several steps, the sum.
     """
 
     name: str
@@ -77,10 +76,9 @@ class StepTime(serde.Record):
 class BottleneckReport(serde.Record):
     """Where the time of one call with ``batch_size`` images goes.
 
-    ``seconds`` is the time of a whole call without profiling, which ``stages``, ``groups`` (kinds of step) and
-    ``steps`` each sum up to; what profiled steps leave of it is "between" them. ``profiled_fraction``: the profiled
-    steps over the whole; if profiling cost more than it left, steps are scaled down. MACs are those of `effnet.count`,
-    for all images. ``reasons``: the three largest reasons why it takes longer than its MACs suggest.
+    ``seconds``: of a call without profiling, which ``stages``, ``groups`` (kinds of step) and ``steps`` each sum up to;
+    what profiled steps leave of it is "between" them. ``profiled_fraction``: the profiled steps over the whole; above
+    1, steps are scaled down. ``reasons``: the three largest reasons why it takes longer than its MACs suggest.
     """
 
     RECORDS = MappingProxyType(
@@ -116,14 +114,8 @@ def find_bottlenecks(
 ) -> BottleneckReport:
     """Profile ``model`` and explain where its time goes.
 
-    Args:
-        engine: "auto" is the one that prediction would use. "litert" and "compiled" have no profiler: if prediction
-            would use one of them, another engine is profiled, with a warning.
-        size: side or (height, width); default: the model's own.
-        runs, seconds: number of calls, and the time limit.
-
-    Raises:
-        ValueError: no threads, or an engine or precision that cannot be profiled.
+    "auto" is the engine that prediction would use, or another one, with a warning, if that has no profiler. Raises
+    ``ValueError`` for an engine or precision that cannot be profiled.
     """
     serde.check_choice("engine", engine, ("auto", *base.ENGINE_KINDS))
     serde.check_int("batch_size", batch_size, 1)
@@ -180,7 +172,10 @@ def summarize_profile(
     peak = limits.macs(profile.precision) or limits.float32
     steps = []
     for key, profiled in profile.steps.items():
-        cost, seconds = costs.get(key) or _inserted_step_cost(key, costs), profiled * scale
+        cost, seconds = costs.get(key), profiled * scale
+        if cost is None:  # a runtime inserted it beside another step: it moves an unknown amount of data
+            stages = (cost.stage for other, cost in costs.items() if other.operation == key.operation)
+            cost = StepCost("layout", next(stages, INPUT))
         moved = (cost.values * batch_size + cost.weights) * BYTES_PER_VALUE[profile.precision]
         steps.append(
             StepTime(
@@ -210,32 +205,15 @@ def summarize_profile(
 
 
 def _sum_by(attribute: str, steps: Sequence[StepTime]) -> tuple[StepTime, ...]:
-    """Sum steps with the same group or stage, in their order."""
+    """Sum steps with the same group or stage, in their order; the other of the two is kept if they share it."""
     names = dict.fromkeys(getattr(step, attribute) for step in steps)
-    return tuple(_sum_steps(name, [step for step in steps if getattr(step, attribute) == name]) for name in names)
-
-
-def _sum_steps(name: str, steps: Sequence[StepTime]) -> StepTime:
-    """Sum ``steps``; group and stage are kept if all have the same."""
-    groups, stages = {step.group for step in steps}, {step.stage for step in steps}
-    return StepTime(
-        name,
-        groups.pop() if len(groups) == 1 else "",
-        stages.pop() if len(stages) == 1 else "",
-        sum(step.steps for step in steps),
-        sum(step.seconds for step in steps),
-        sum(step.time_fraction for step in steps),
-        sum(step.macs for step in steps),
-        sum(step.macs_fraction for step in steps),
-        sum(step.bytes for step in steps),
-        sum(step.roofline_seconds for step in steps),
-    )
-
-
-def _inserted_step_cost(key: StepKey, costs: Mapping[StepKey, StepCost]) -> StepCost:
-    """Return the cost of a step that a runtime inserted beside another: it moves an unknown amount of data."""
-    stage = next((cost.stage for other, cost in costs.items() if other.operation == key.operation), INPUT)
-    return StepCost("layout", stage)
+    sums = []
+    for name in names:
+        same = [step for step in steps if getattr(step, attribute) == name]
+        groups, stages = {step.group for step in same}, {step.stage for step in same}
+        group, stage = (each.pop() if len(each) == 1 else "" for each in (groups, stages))
+        sums.append(StepTime(name, group, stage, *(sum(getattr(step, field) for step in same) for field in SUMMED)))
+    return tuple(sums)
 
 
 def explain_slowness(
@@ -246,7 +224,7 @@ def explain_slowness(
     steps, smallest = sum(group.steps for group in groups), MIN_LOST_FRACTION * sum(group.seconds for group in groups)
     slow = [group for group in groups if group.seconds - group.macs / peak >= smallest]
     slow.sort(key=lambda group: group.macs / peak - group.seconds)
-    return tuple(_explain_group(group, activation, peak, batch_size, steps) for group in slow[:MAX_REASONS])
+    return tuple(_explain_group(group, activation, peak, batch_size, steps) for group in slow[:3])
 
 
 def _explain_group(group: StepTime, activation: str, peak: float, batch_size: int, steps: int) -> str:
@@ -297,10 +275,7 @@ def _format_seconds(seconds: float) -> str:
 
 
 def write_bottlenecks(report: BottleneckReport, folder: Path) -> list[Path]:
-    """Write ``why.json``, ``steps.csv``, and ``stages``, ``groups`` and ``roofline`` as SVG and PNG; return the paths.
-
-    Raises ``OSError`` if they cannot be written.
-    """
+    """Write ``why.json``, ``steps.csv``, and ``stages``, ``groups`` and ``roofline`` as SVG and PNG."""
     subject = f"{report.network} in {report.engine}"
     drawings = {}
     for name, parts in (("stages", report.stages), ("groups", report.groups)):
@@ -318,7 +293,7 @@ def write_bottlenecks(report: BottleneckReport, folder: Path) -> list[Path]:
         f"{subject}: its operations under the machine's limits",
     )
     return [
-        benchmark.write_record(report, folder / "why.json"),
+        write_text(folder / "why.json", report.to_json(indent=2) + "\n"),
         benchmark.write_records(report.steps, StepTime, folder / "steps.csv"),
         *(path for name, drawing in drawings.items() for path in write_drawing(folder / name, drawing)),
     ]

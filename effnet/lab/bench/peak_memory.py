@@ -8,15 +8,14 @@ import numpy as np
 from effnet.runtime.base import ENGINE_KINDS
 from effnet.timing import run_in_subprocess
 
-BatchShape = tuple[int, int, int, int]  # (N, height, width, channels)
+BatchShape = tuple[int, ...]  # (N, height, width, channels)
 CALLS = 2
 
 
 def measure_peak_memory(path: Path, engine: str, precision: str, shape: BatchShape, threads: int) -> int:
     """Return the peak bytes of a process that opens the model at ``path`` and runs it on images of ``shape``.
 
-    What an engine caches to be faster the next time is in the folder of ``path`` already: an earlier process has left
-    it there.
+    What an engine caches to be faster the next time, an earlier process has left in the folder of ``path``.
     """
     arguments = (str(path), engine, precision, shape, threads)
     if engine in ENGINE_KINDS:

@@ -27,7 +27,6 @@ PROFILE_RUNS, WARMUP_RUNS = 30, 3
 ORT_CONVOLUTIONS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul")
 ORT_LAYOUTS = ("ReorderInput", "ReorderOutput", "Transpose", "Reshape", "Cast")
 ORT_TIME_SUFFIX = "_kernel_time"
-ORT_ERRORS_ONLY = 3
 OPENVINO_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 OPENVINO_CONVOLUTIONS = ("Convolution", "GroupConvolution", "MatMul", "FullyConnected")
 OPENVINO_LAYOUTS = ("Reorder", "Transpose", "Reshape", "Convert")
@@ -38,7 +37,7 @@ StepSeconds = Mapping["StepKey", float]
 
 @dataclass(frozen=True)
 class StepKey:
-    """A step: the operation or layer that it belongs to, and its part in it.
+    """A step: its operation or layer, and its part in that.
 
     Parts: "convolution" (also a linear map), "activation", "padding" (a copy for asymmetric padding), "layout"
     (reordering in memory); of squeeze-excite "mean" and "gate"; of a layer "residual"; of the classifier "pool".
@@ -60,7 +59,7 @@ class StepCost:
 
 
 def step_costs(counted: Count, channels: int = 3) -> dict[StepKey, StepCost]:
-    """Return the cost of every step that an engine may take, in the network's order, from `effnet.count`."""
+    """Return the cost of every step that an engine may take, in the network's order."""
     height, width = counted.size
     costs = {StepKey(INPUT, "input"): StepCost(INPUT, INPUT, values=2 * channels * height * width)}
     for row in counted.layers:
@@ -125,10 +124,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Profiler:
-    """An engine opened twice: ``run`` without profiling, ``run_profiled`` with it.
-
-    ``read_passes``, called once at the end, returns the steps of every profiled call, in order.
-    """
+    """An engine opened twice; ``read_passes``, called once at the end, returns the steps of every profiled call."""
 
     engine: str
     precision: str
@@ -154,11 +150,10 @@ def _faster_half(calls: Sequence[T], seconds: Callable[[T], float]) -> list[T]:
 
 
 class NodeMatcher:
-    """Maps the nodes of an exported graph, as runtimes name them, to steps.
+    """Maps the nodes of an exported graph to steps; nodes inserted between others count towards the node before.
 
     Our ONNX files name every node after its operation, and runtimes add to that: ``stem_nchwc``,
-    ``stem/WithoutBiases``, ``stage1.0.depthwise.silu/QuickGeluFusion/``. Nodes inserted between others count towards
-    the node before.
+    ``stem/WithoutBiases``, ``stage1.0.depthwise.silu/QuickGeluFusion/``.
     """
 
     def __init__(self, counted: Count) -> None:
@@ -200,10 +195,7 @@ class NodeMatcher:
 
 
 def profile_eager(model: EfficientNet, precision: str, images: ImageBatch, threads: int) -> Profiler:
-    """Profile ``model`` as the engine "eager" runs it: batch norm folded, channels-last.
-
-    Raises ``ValueError`` for a precision other than float32 and bfloat16.
-    """
+    """Profile ``model`` as the engine "eager" runs it: batch norm folded, channels-last."""
     if precision not in DTYPES:
         raise ValueError(f"eager is profiled in {' or '.join(DTYPES)}, not in {precision}")
     dtype = DTYPES[precision]
@@ -283,10 +275,7 @@ def _track_modules(model: EfficientNet, timer: _StepTimer) -> Iterator[None]:
 
 
 def profile_onnxruntime(path: Path, counted: Count, precision: str, images: ImageBatch, threads: int) -> Profiler:
-    """Profile the file at ``path``, set up as the engine "onnxruntime" does; the profile is written beside it.
-
-    Raises ``ImportError`` without onnxruntime, and ``ValueError`` for a precision other than float32.
-    """
+    """Profile the file at ``path``, set up as the engine "onnxruntime" does; the profile is written beside it."""
     if precision != "float32":
         raise ValueError(f"onnxruntime is profiled in float32, not in {precision}")
     bare, profiled = _open_ort_session(path, threads), _open_ort_session(path, threads, path.parent / "profile")
@@ -315,7 +304,7 @@ def _open_ort_session(path: Path, threads: int, profile: Path | None = None) -> 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = ORT_ERRORS_ONLY
+    options.log_severity_level = 3  # errors only
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile:
         options.enable_profiling = True
@@ -342,36 +331,34 @@ def _node_kind(operator: str, convolutions: Sequence[str], layouts: Sequence[str
 
 
 def profile_openvino(path: Path, counted: Count, precision: str, images: ImageBatch, threads: int) -> Profiler:
-    """Profile the file at ``path``, set up as the engine "openvino" does.
-
-    Raises ``ImportError`` without openvino, and ``ValueError`` for a precision other than float32 and bfloat16.
-    """
+    """Profile the file at ``path``, set up as the engine "openvino" does."""
     if precision not in OPENVINO_PRECISIONS:
         raise ValueError(f"openvino is profiled in {' or '.join(OPENVINO_PRECISIONS)}, not in {precision}")
-    bare, profiled = (_open_openvino_request(path, precision, threads, profile) for profile in (False, True))
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[precision],
+    }
+    bare, profiled = (
+        openvino.get_core().compile_model(path, "CPU", settings | {"PERF_COUNT": profile}).create_infer_request()
+        for profile in (False, True)
+    )
     inputs = images.astype(np.float32)
     matcher = NodeMatcher(counted)
     passes: list[StepSeconds] = []
 
     def run_profiled() -> None:
         profiled.infer([inputs], share_inputs=True)
-        passes.append(matcher.sum_steps([_read_openvino_node(node) for node in profiled.get_profiling_info()]))
+        nodes = [
+            (
+                node.node_name,
+                _node_kind(node.node_type, OPENVINO_CONVOLUTIONS, OPENVINO_LAYOUTS),
+                node.real_time.total_seconds(),
+            )
+            for node in profiled.get_profiling_info()
+        ]
+        passes.append(matcher.sum_steps(nodes))
 
     return Profiler(
         "openvino", precision, threads, lambda: bare.infer([inputs], share_inputs=True), run_profiled, lambda: passes
     )
-
-
-def _open_openvino_request(path: Path, precision: str, threads: int, profile: bool) -> Any:
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[precision],
-        "PERF_COUNT": profile,
-    }
-    return openvino.get_core().compile_model(path, "CPU", settings).create_infer_request()
-
-
-def _read_openvino_node(node: Any) -> tuple[str, str, float]:
-    kind = _node_kind(node.node_type, OPENVINO_CONVOLUTIONS, OPENVINO_LAYOUTS)
-    return node.node_name, kind, node.real_time.total_seconds()
