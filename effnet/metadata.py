@@ -97,16 +97,11 @@ class Preprocess(serde.Record):
         serde.check_choice("resampling", self.resampling, RESAMPLING_LIBRARIES)
         if self.resampling != "pil" and self.interpolation not in ("bicubic", "bilinear"):
             raise ValueError(f'only PIL has {self.interpolation}: use bicubic or bilinear, or resampling="pil"')
-        if (
-            not isinstance(self.mean, tuple)
-            or not isinstance(self.std, tuple)
-            or not 0 < len(self.mean) == len(self.std)
-        ):
+        are_tuples = isinstance(self.mean, tuple) and isinstance(self.std, tuple)
+        if not are_tuples or not 0 < len(self.mean) == len(self.std):
             raise ValueError("mean and std must each have one number per channel")
-        for mean, std in zip(self.mean, self.std, strict=True):
-            serde.check_float(
-                "mean", mean, -1000, 1000
-            )  # far above 1 for weights trained on values divided by 255 twice
+        for mean, std in zip(self.mean, self.std, strict=True):  # far above 1 if values were divided by 255 twice
+            serde.check_float("mean", mean, -1000, 1000)
             serde.check_float("std", std, 0, 1000, exclusive=True)
 
     @property
@@ -182,12 +177,9 @@ class Labels(serde.Record):
 
     def describe(self, outputs: int) -> str:
         """Describe a network with that many outputs: "1,000 classes", "3 labels (multi-label)", "2 values"."""
-        noun, plural, note = {
-            "classification": ("class", "classes", ""),
-            "multilabel": ("label", "labels", " (multi-label)"),
-            "regression": ("value", "values", ""),
-        }[self.task]
-        return f"{outputs:,} {noun if outputs == 1 else plural}{note}"
+        noun, plural = {"classification": ("class", "es"), "multilabel": ("label", "s")}.get(self.task, ("value", "s"))
+        note = " (multi-label)" if self.task == "multilabel" else ""
+        return f"{outputs:,} {noun}{plural if outputs != 1 else ''}{note}"
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ gives way to the next; `CompoundLine` combines the three.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import replace
+from functools import cached_property, lru_cache, partial
 from itertools import permutations
 from math import ceil, exp, floor, log, sqrt
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from effnet.arch import counting, scaling, spec
 
@@ -20,10 +20,9 @@ MAX_PHI = 20.0  # on either side, as in `scale`
 MAX_MULTIPLIER = 99.99  # of width and depth: an `Arch` allows 100, and powers are rounded
 MAX_RESOLUTION = 8192  # pixels; a larger base is the largest of its line
 
-ThresholdFunction = Callable[[spec.Arch, float, float], Iterable[float]]  # thresholds of a base between two values
+ThresholdFunction = Callable[[float, float], Iterable[float]]  # thresholds between two values
 
 
-@dataclass(frozen=True)
 class RoundingSteps:
     """The roundings of one dimension in order: ``start`` at φ = 0, growing by ``coefficient`` per φ.
 
@@ -31,30 +30,17 @@ class RoundingSteps:
     the dimension is constant. ``lowest`` and ``highest`` are the φ at which the line ends.
     """
 
-    start: float
-    coefficient: float
-    lowest: float
-    highest: float
-    thresholds: tuple[float, ...]
-
-    @classmethod
-    def of(
-        cls,
-        base: spec.Arch,
-        start: float,
-        coefficient: float,
-        lowest: float,
-        highest: float,
-        find_thresholds: ThresholdFunction,
-    ) -> Self:
-        """Return the steps with the distinct thresholds between both ends of the line."""
-        thresholds: list[float] = []
+    def __init__(
+        self, start: float, coefficient: float, ends: tuple[float, float], find_thresholds: ThresholdFunction
+    ) -> None:
+        self.start, self.coefficient, (self.lowest, self.highest) = start, coefficient, ends
+        self.thresholds: list[float] = []
         if coefficient > 1:
-            low, high = (start * coefficient**phi for phi in (lowest, highest))
-            for value in sorted(find_thresholds(base, low, high)):
-                if low < value < high and value > (thresholds[-1] if thresholds else 0) * (1 + EQUAL_TOLERANCE):
-                    thresholds.append(value)
-        return cls(start, coefficient, lowest, highest, tuple(thresholds))
+            low, high = map(self.value, ends)
+            for value in sorted(find_thresholds(low, high)):
+                last = self.thresholds[-1] if self.thresholds else 0
+                if low < value < high and value > last * (1 + EQUAL_TOLERANCE):
+                    self.thresholds.append(value)
 
     def value(self, phi: float) -> float:
         """Return the unrounded value at φ."""
@@ -87,26 +73,26 @@ class RoundingSteps:
         return log(value / self.start) / log(self.coefficient)
 
 
-def width_thresholds(base: spec.Arch, low: float, high: float) -> Iterator[float]:
+def _width_thresholds(base: spec.Arch, low: float, high: float) -> Iterator[float]:
     """Yield widths at which some channels are rounded up: half-way to the next multiple, or earlier by the floor."""
     channel_counts = {stage.channels for stage in base.stages} | {stage.expand_from for stage in base.stages} - {0}
     if base.scale_ends:
         channel_counts |= {base.stem, base.head}
+    step, round_floor = base.divisor, base.round_floor
     for channels in channel_counts:
-        step, round_floor = base.divisor, base.round_floor
         for steps in range(max(1, floor(low * channels / step) - 1), ceil(high * channels / step) + 1):
             middle = step * (steps + 0.5)
             yield (min(middle, step * steps / round_floor) if round_floor else middle) / channels
 
 
-def depth_thresholds(base: spec.Arch, low: float, high: float) -> Iterator[float]:
+def _depth_thresholds(base: spec.Arch, low: float, high: float) -> Iterator[float]:
     """Yield depths at which some row of n layers goes from m to m + 1: m / n."""
     for stage in base.stages if base.scale_ends else base.stages[1:-1]:
         for repeats in range(max(1, floor(low * stage.layers)), ceil(high * stage.layers) + 1):
             yield repeats / stage.layers
 
 
-def resolution_thresholds(base: spec.Arch, low: float, high: float) -> Iterator[float]:
+def _resolution_thresholds(low: float, high: float) -> Iterator[float]:
     """Yield the resolutions half-way between multiples of the step, which is the smallest resolution."""
     for steps in range(max(1, floor(low / scaling.RESOLUTION_STEP)), ceil(high / scaling.RESOLUTION_STEP) + 1):
         yield (steps + 0.5) * scaling.RESOLUTION_STEP
@@ -162,18 +148,7 @@ class CompoundLine:
     A *rounding step*: the distinct roundings of each dimension are numbered in order. For width these are the channels
     of stem, stages and head together, for depth the layers of all stages together, for resolution the multiples of 4
     pixels. A network is *within one rounding step of the line* if there is a φ such that in each of the three
-    dimensions its number differs from that of φ by at most 1.
-
-    Args:
-        base: The network at φ = 0.
-        alpha: Growth of the depth per φ.
-        beta: Growth of the width.
-        gamma: Growth of the resolution.
-        classes: Outputs of the classifier, which count as parameters.
-        channels: Input channels.
-
-    Raises:
-        ValueError: All three coefficients are 1.
+    dimensions its number differs from that of φ by at most 1. Raises ``ValueError`` if all three coefficients are 1.
     """
 
     def __init__(
@@ -194,18 +169,14 @@ class CompoundLine:
         ]
         self.lowest, self.highest = -MAX_PHI, min(MAX_PHI, *highest)
         ends = self.lowest, self.highest
-        self.width = RoundingSteps.of(base, base.width, beta, *ends, width_thresholds)
-        self.depth = RoundingSteps.of(base, base.depth, alpha, *ends, depth_thresholds)
-        self.resolution = RoundingSteps.of(base, base.resolution, gamma, *ends, resolution_thresholds)
+        self.width = RoundingSteps(base.width, beta, ends, partial(_width_thresholds, base))
+        self.depth = RoundingSteps(base.depth, alpha, ends, partial(_depth_thresholds, base))
+        self.resolution = RoundingSteps(base.resolution, gamma, ends, _resolution_thresholds)
+        self.dimensions = self.width, self.depth, self.resolution
         self._two_layer_base = replace(base, depth=1.0, stages=tuple(replace(stage, layers=2) for stage in base.stages))
         self._layer_operations: dict[int, tuple[counting.LayerOperations, ...]] = {}
         self._row_costs: dict[tuple[int, int], tuple[LayerRowCost, ...]] = {}
         self._repeats: dict[int, tuple[int, ...]] = {}
-
-    @property
-    def dimensions(self) -> tuple[RoundingSteps, RoundingSteps, RoundingSteps]:
-        """The rounding steps of width, depth and resolution."""
-        return self.width, self.depth, self.resolution
 
     @cached_property
     def base_cost(self) -> NetworkCost:
@@ -274,7 +245,8 @@ class CompoundLine:
             network = self._layer_operations.get(place.width)
             if network is None:
                 arch = replace(self._two_layer_base, width=self.width.typical_value(place.width))
-                network = tuple(counting.layers_with_operations(arch, *self._count_arguments))
+                layers = spec.layers(arch, *self._count_arguments)
+                network = tuple((layer, counting.operations(layer)) for layer in layers)
                 self._layer_operations[place.width] = network
             side = self._side(place)
             rows = tuple(

@@ -62,17 +62,15 @@ def operations(layer: Layer) -> tuple[Operation, ...]:
     if layer.kind == "mbconv":
         if layer.expanded:
             result.append(Operation(f"{path}.expand", layer.inputs, inner, activation="act"))
-        result.append(
-            Operation(f"{path}.depthwise", inner, inner, layer.kernel, layer.stride, groups=inner, activation="act")
-        )
+        kernel, stride = layer.kernel, layer.stride
+        result.append(Operation(f"{path}.depthwise", inner, inner, kernel, stride, groups=inner, activation="act"))
     else:
         result.append(Operation(f"{path}.fused", layer.inputs, inner, layer.kernel, layer.stride, activation="act"))
     if layer.squeezed:
         squeeze = f"{path}.squeeze_excite"
         result.append(Operation(f"{squeeze}.reduce", inner, layer.squeezed, norm=False, activation="act", pooled=True))
-        result.append(
-            Operation(f"{squeeze}.expand", layer.squeezed, inner, norm=False, activation="sigmoid", pooled=True)
-        )
+        expand = Operation(f"{squeeze}.expand", layer.squeezed, inner, norm=False, activation="sigmoid", pooled=True)
+        result.append(expand)
     if layer.kind == "mbconv" or layer.expanded:
         result.append(Operation(f"{path}.project", inner, layer.channels))
     return tuple(result)
@@ -153,7 +151,8 @@ def count(arch: str | Arch, size: Size | None = None, classes: int = 1000, chann
     """
     arch = variants.resolve_arch(arch)
     size = serde.check_size(arch.resolution if size is None else size)
-    rows = tuple(count_layers(layers_with_operations(arch, classes, channels), size))
+    network = ((layer, operations(layer)) for layer in layers(arch, classes, channels))
+    rows = tuple(count_layers(network, size))
     return Count(
         arch,
         size,
@@ -166,21 +165,18 @@ def count(arch: str | Arch, size: Size | None = None, classes: int = 1000, chann
     )
 
 
-def layers_with_operations(arch: Arch, classes: int, channels: int) -> Iterator[LayerOperations]:
-    """Yield every layer with its operations, which do not depend on the input size."""
-    for layer in layers(arch, classes, channels):
-        yield layer, operations(layer)
-
-
 def count_layers(network: Iterable[LayerOperations], size: tuple[int, int]) -> Iterator[LayerCount]:
-    """Yield the cost of each layer of `layers_with_operations` for an image of ``size`` (height, width)."""
+    """Yield the cost of each layer, with its operations, for an image of ``size`` (height, width)."""
     field, step = 1, 1  # receptive field, and input pixels between neighbors of the current map
     for layer, layer_operations in network:
         size_in, params, macs, activations, peak = size, 0, 0, 0, 0
         block_input = written = layer.inputs * (1 if layer.kind == "classifier" else size[0] * size[1])
         done: list[tuple[Operation, tuple[int, int]]] = []
         for operation in layer_operations:
-            size = (1, 1) if layer.kind == "classifier" else _output_size(size, operation.stride)
+            if layer.kind == "classifier":
+                size = (1, 1)
+            else:  # for odd kernels both paddings give ceil(size / stride)
+                size = ceil(size[0] / operation.stride), ceil(size[1] / operation.stride)
             out = operation.channels * (1 if operation.pooled else size[0] * size[1])
             params += operation.params
             macs += operation.macs(*size)
@@ -192,8 +188,3 @@ def count_layers(network: Iterable[LayerOperations], size: tuple[int, int]) -> I
                 step *= operation.stride
             done.append((operation, (1, 1) if operation.pooled else size))
         yield LayerCount(layer, size_in, size, params, macs, activations, peak * BYTES_PER_FLOAT, field, tuple(done))
-
-
-def _output_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """Size of a convolution's output: for odd kernels both paddings give ceil(size / stride)."""
-    return ceil(size[0] / stride), ceil(size[1] / stride)

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from math import exp, log
+from math import dist, exp, log
 from types import MappingProxyType
 
 from effnet.arch import compound_line, counting, scaling, serde, spec, variants
+from effnet.arch.compound_line import CompoundLine, LinePlace, LinePoint, NetworkCost, make_line
 
 CostFunction = Callable[[spec.Arch], float]
 
@@ -127,7 +128,7 @@ def fit_detailed(
     classes: int = 1000,
     channels: int = 3,
 ) -> FitResult:
-    """Like `fit`, but return the reasons too: the rounding, the binding limit, the distance from the line."""
+    """Like `fit`, but return the reasons too."""
     base = variants.resolve_arch(arch)
     counts = {"macs": macs, "params": params, "memory": memory}
     limits = {name: limit for name, limit in counts.items() if limit is not None}
@@ -139,15 +140,14 @@ def fit_detailed(
         serde.check_float(name, limit, 0, exclusive=True)
     for name, coefficient in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         serde.check_float(name, coefficient, 1, 100)
-    line = compound_line.make_line(base, alpha, beta, gamma, classes, channels)
+    line = make_line(base, alpha, beta, gamma, classes, channels)
     point = _search_counted(line, limits) if limits else None
     search = _MeasuredSearch(line, limits, costs)
     if point is None or (costs and search.share(point.arch) > 1):
         point = search.run(point)
     used = [Limit(name, limit, _cost_value(point.cost, name)) for name, limit in limits.items()]
     if costs:
-        measured = zip(measured_limits.items(), search.costs[point.arch], strict=True)
-        used += [Limit(name, limit, cost) for (name, limit), cost in measured]
+        used += map(Limit, measured_limits, measured_limits.values(), search.costs[point.arch])
     report = scaling.compare_rounding(base, point.arch, point.phi, alpha, beta, gamma, classes, channels)
     reached_line_end = not costs and _within(line.cost(line.place_at(line.highest)), limits)
     return FitResult(report, point.distance, tuple(used), reached_line_end)
@@ -155,13 +155,8 @@ def fit_detailed(
 
 def nearest_released(arch: spec.Arch) -> spec.Arch:
     """Return the network in `released_family` whose MACs and parameters are closest, on logarithmic scales."""
-    macs, params = _log_macs_and_params(arch)
-
-    def squared_distance(released: spec.Arch) -> float:
-        released_macs, released_params = _log_macs_and_params(released)
-        return (released_macs - macs) ** 2 + (released_params - params) ** 2
-
-    return min(released_family(arch), key=squared_distance)
+    costs = _log_macs_and_params(arch)
+    return min(released_family(arch), key=lambda released: dist(costs, _log_macs_and_params(released)))
 
 
 def released_family(arch: spec.Arch) -> tuple[spec.Arch, ...]:
@@ -180,7 +175,7 @@ def _log_macs_and_params(arch: spec.Arch) -> tuple[float, float]:
 # --- Limits of counted costs -------------------------------------------------------------------------------------
 
 
-def _search_counted(line: compound_line.CompoundLine, limits: Mapping[str, float]) -> compound_line.LinePoint:
+def _search_counted(line: CompoundLine, limits: Mapping[str, float]) -> LinePoint:
     """Return the network within one rounding step of the line and within ``limits`` that is closest to a limit.
 
     Every count grows with every dimension. So below a φ where even the largest place beside the line fits, none is
@@ -202,24 +197,23 @@ def _search_counted(line: compound_line.CompoundLine, limits: Mapping[str, float
     below = line.last_phi(lambda phi: _max_share(line.cost(line.place_at(phi, 1)), limits) < closest)
     best += [place for place in line.places_between(below, begin) if _max_share(line.cost(place), limits) == closest]
     if _within(line.base_cost, limits) and _max_share(line.base_cost, limits) > closest:
-        return compound_line.LinePoint(line.base, 0.0, 0.0, line.base_cost)  # it need not be rounded like its line
+        return LinePoint(line.base, 0.0, 0.0, line.base_cost)  # it need not be rounded like its line
     return line.point_at(min(best, key=lambda place: (line.distance(place), -line.cost(place).macs)))
 
 
-def _cost_value(cost: compound_line.NetworkCost, name: str) -> float:
-    value: float = getattr(cost, "bytes" if name == "memory" else name)
-    return value
+def _cost_value(cost: NetworkCost, name: str) -> float:
+    return {"macs": cost.macs, "params": cost.params, "memory": cost.bytes}[name]
 
 
-def _within(cost: compound_line.NetworkCost, limits: Mapping[str, float]) -> bool:
+def _within(cost: NetworkCost, limits: Mapping[str, float]) -> bool:
     return all(_cost_value(cost, name) <= limit for name, limit in limits.items())
 
 
-def _max_share(cost: compound_line.NetworkCost, limits: Mapping[str, float]) -> float:
+def _max_share(cost: NetworkCost, limits: Mapping[str, float]) -> float:
     return max(_cost_value(cost, name) / limit for name, limit in limits.items())
 
 
-def _describe_smallest(line: compound_line.CompoundLine, limits: Mapping[str, float]) -> str:
+def _describe_smallest(line: CompoundLine, limits: Mapping[str, float]) -> str:
     smallest = line.cost(line.place_at(line.lowest))
     exceeded = ", ".join(
         f"{_cost_value(smallest, name):,} {LIMIT_UNITS[name]} (limit {limit:,.10g})"
@@ -239,10 +233,7 @@ class _MeasuredSearch:
     """
 
     def __init__(
-        self,
-        line: compound_line.CompoundLine,
-        limits: Mapping[str, float],
-        cost_limits: tuple[tuple[CostFunction, float], ...],
+        self, line: CompoundLine, limits: Mapping[str, float], cost_limits: tuple[tuple[CostFunction, float], ...]
     ) -> None:
         self.line, self.limits, self._cost_limits = line, limits, cost_limits
         self.costs: dict[spec.Arch, tuple[float, ...]] = {}
@@ -255,7 +246,7 @@ class _MeasuredSearch:
             self.costs[arch] = tuple(cost(arch) for cost, _ in self._cost_limits)
         return max(cost / limit for cost, (_, limit) in zip(self.costs[arch], self._cost_limits, strict=True))
 
-    def run(self, too_expensive: compound_line.LinePoint | None) -> compound_line.LinePoint:
+    def run(self, too_expensive: LinePoint | None) -> LinePoint:
         """Return the network whose costs come close to their limits without exceeding them.
 
         ``too_expensive`` is the network that the counted limits alone would give, if there are any. Raises
@@ -288,7 +279,7 @@ class _MeasuredSearch:
                     self._close_enough = 1 - REMEASURE_TOLERANCE
         return changed
 
-    def _search_line(self, too_expensive: compound_line.LinePoint | None) -> compound_line.LinePoint:
+    def _search_line(self, too_expensive: LinePoint | None) -> LinePoint:
         """Return the network on the line whose largest share of a limit is close to 1 and not above it.
 
         Costs are assumed to grow as a power of the MACs, which is estimated on the way; each measurement narrows the
@@ -330,15 +321,13 @@ class _MeasuredSearch:
             return best
         return self._search_beside_line(best, lowest, below, above)
 
-    def _search_beside_line(
-        self, best: compound_line.LinePoint, phi: float, below: LogPoint, above: LogPoint
-    ) -> compound_line.LinePoint:
+    def _search_beside_line(self, best: LinePoint, phi: float, below: LogPoint, above: LogPoint) -> LinePoint:
         """Return a network within one rounding step of the line, which at φ itself steps over the limits.
 
         It is searched between the MACs of ``below`` and ``above``, on both sides of φ; ``best`` if none is closer.
         """
         line = self.line
-        neighbors: list[tuple[float, float, compound_line.LinePlace]] = [
+        neighbors: list[tuple[float, float, LinePlace]] = [
             (log(cost.macs), line.distance(place), place)
             for place in line.places_between(phi - PHI_NEIGHBORHOOD, phi + PHI_NEIGHBORHOOD)
             if below[0] < log((cost := line.cost(place)).macs) < above[0] and _within(cost, self.limits)
@@ -349,11 +338,8 @@ class _MeasuredSearch:
                 break
             target = _next_log_macs(below, None, below, above, halve=evaluation % 4 == 0)
             close = [neighbor for neighbor in neighbors if abs(neighbor[0] - target) < LOG_MACS_TOLERANCE]
-            log_macs, _, place = (
-                min(close, key=lambda neighbor: neighbor[1])
-                if close
-                else min(neighbors, key=lambda neighbor: abs(neighbor[0] - target))
-            )
+            nearest = min(neighbors, key=lambda neighbor: abs(neighbor[0] - target))
+            log_macs, _, place = min(close, key=lambda neighbor: neighbor[1], default=nearest)
             candidate = line.point_at(place)
             share = self.share(candidate.arch)
             if share > 1:

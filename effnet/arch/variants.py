@@ -127,11 +127,10 @@ _EDGE_SIZES = {"s": "small", "m": "medium", "l": "large"}
 
 def _spellings(name: str) -> set[str]:
     """Return ``name`` without separators, and as other libraries abbreviate it."""
-    bare = name.replace("_", "")
-    if name.startswith("edge_"):
-        size = name[-1]
-        return {bare, f"e{size}", f"edgetpu{size}", f"edge{_EDGE_SIZES[size]}", f"edgetpu{_EDGE_SIZES[size]}"}
-    return {bare}
+    bare, size = name.replace("_", ""), name[-1]
+    if not name.startswith("edge_"):
+        return {bare}
+    return {bare, f"e{size}", f"edgetpu{size}", f"edge{_EDGE_SIZES[size]}", f"edgetpu{_EDGE_SIZES[size]}"}
 
 
 _NAME_BY_SPELLING = {spelling: arch.name for arch in RELEASED_ARCHS for spelling in _spellings(arch.name)}
@@ -142,11 +141,9 @@ _WEIGHT_TAGS = re.compile(r"(_(ns|ap|aa|ra|in1k|in12k|in21k|in21ft1k|475))+$")
 def canonical_name(name: str) -> str:
     """Return the key of `ARCHS` for an alias: ``efficientnet-b0``, ``EfficientNetB0``, ``tf_efficientnetv2_s``, …
 
-    Raises:
-        ValueError: No network has that name; the message suggests the closest one.
+    Raises ``ValueError``, which suggests the closest name, if no network has that name.
     """
-    bare = str(name).strip().lower().rpartition("/")[2].partition(".")[0]
-    bare = _WEIGHT_TAGS.sub("", bare)
+    bare = _WEIGHT_TAGS.sub("", str(name).strip().lower().rpartition("/")[2].partition(".")[0])
     bare = re.sub(r"[^a-z0-9]", "", bare).removeprefix("tf")
     bare = bare.replace("efficientnet", "", 1).replace("effnet", "", 1)
     if bare not in _NAME_BY_SPELLING:
@@ -184,38 +181,20 @@ def resolve_arch(arch: str | spec.Arch) -> spec.Arch:
 #
 # Lite3 and Lite4: the builder says 280 and 300 pixels, and the published multiply-adds agree; timm evaluates the same
 # weights at 300 and 380 pixels with the same rounded accuracies. docs/architectures.md gives both sizes.
+# fmt: off
 _TOP1_BY_SOURCE: dict[str, dict[str, float]] = {
-    "tensorflow/tpu efficientnet README, AutoAugment column": {
-        "b0": 77.1,
-        "b1": 79.1,
-        "b2": 80.1,
-        "b3": 81.6,
-        "b4": 82.9,
-        "b5": 83.6,
-        "b6": 84.0,
-        "b7": 84.3,
-    },
+    "tensorflow/tpu efficientnet README, AutoAugment column":
+        {"b0": 77.1, "b1": 79.1, "b2": 80.1, "b3": 81.6, "b4": 82.9, "b5": 83.6, "b6": 84.0, "b7": 84.3},
     "tensorflow/tpu efficientnet README, AdvProp column": {"b8": 85.5},
     "tensorflow/tpu efficientnet README, NoisyStudent (JFT), 800 px": {"l2": 88.4},
-    "tensorflow/tpu efficientnet/lite README, float": {
-        "lite0": 75.1,
-        "lite1": 76.7,
-        "lite2": 77.6,
-        "lite3": 79.8,
-        "lite4": 81.5,
-    },
+    "tensorflow/tpu efficientnet/lite README, float":
+        {"lite0": 75.1, "lite1": 76.7, "lite2": 77.6, "lite3": 79.8, "lite4": 81.5},
     "tensorflow/tpu efficientnet/edgetpu README, float": {"edge_s": 77.23, "edge_m": 78.69, "edge_l": 80.62},
-    "google/automl efficientnetv2 README, ImageNet-1k": {
-        "v2_b0": 78.7,
-        "v2_b1": 79.8,
-        "v2_b2": 80.5,
-        "v2_b3": 82.1,
-        "v2_s": 83.9,
-        "v2_m": 85.2,
-        "v2_l": 85.7,
-    },
+    "google/automl efficientnetv2 README, ImageNet-1k":
+        {"v2_b0": 78.7, "v2_b1": 79.8, "v2_b2": 80.5, "v2_b3": 82.1, "v2_s": 83.9, "v2_m": 85.2, "v2_l": 85.7},
     "google/automl efficientnetv2 README, ImageNet-21k → 1k": {"v2_xl": 87.2},
 }
+# fmt: on
 
 # Name → (top-1 in percent, source)
 PUBLISHED_TOP1: dict[str, tuple[float, str]] = {

@@ -167,9 +167,7 @@ class FusedMBConv(_Block):
         nn.Module.__init__(self)
         self.layer, inner = layer, layer.expanded or layer.channels
         numerics = replace(numerics, padding=numerics.fused_padding or numerics.padding)
-        self.fused = layers.ConvNorm(
-            layer.inputs, inner, layer.kernel, layer.stride, activation=activation, numerics=numerics
-        )
+        self.fused = layers.ConvNorm(layer.inputs, inner, layer.kernel, layer.stride, 1, activation, numerics)
         self.squeeze_excite = self._squeeze_excite(inner, layer, activation)
         self.project = layers.ConvNorm(inner, layer.channels, numerics=numerics) if layer.expanded else nn.Identity()
         self.stochastic_depth = layers.StochasticDepth(layer.drop_path)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from effnet.arch.serde import check_choice
+from effnet.arch.spec import ACTIVATIONS
 from effnet.metadata import Numerics
 from effnet.net.memory_efficient import can_recompute, norm_activation, recompute_of, with_recomputed_input
 
@@ -106,14 +108,8 @@ class ConvNorm(nn.Module):
 
 def make_activation(name: str) -> nn.Module:
     """Return the in-place activation called ``name``. Raises ``ValueError`` for an unknown name."""
-    match name:
-        case "silu":
-            return nn.SiLU(inplace=True)
-        case "relu":
-            return nn.ReLU(inplace=True)
-        case "relu6":
-            return nn.ReLU6(inplace=True)
-    raise ValueError(f"activation must be one of silu, relu, relu6, got {name!r}")
+    check_choice("activation", name, ACTIVATIONS)
+    return {"silu": nn.SiLU, "relu": nn.ReLU, "relu6": nn.ReLU6}[name](inplace=True)
 
 
 @contextmanager

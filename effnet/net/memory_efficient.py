@@ -120,17 +120,9 @@ class _RecomputedActivation:
         else:
             grad_output = torch.ops.aten.threshold_backward(grad_output, normalized, 0.0)
         del normalized
+        running, batch = (norm.running_mean, norm.running_var), (self.mean, self.inverse_std)
         gradients: tuple[Tensor | None, ...] = torch.ops.aten.native_batch_norm_backward(
-            grad_output,
-            x,
-            norm.weight,
-            norm.running_mean,
-            norm.running_var,
-            self.mean,
-            self.inverse_std,
-            self.uses_batch_stats,
-            norm.eps,
-            needs_grad,
+            grad_output, x, norm.weight, *running, *batch, self.uses_batch_stats, norm.eps, needs_grad
         )
         return gradients
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from effnet.arch import Arch, Layer, layers, resolve_arch, serde
+from effnet.arch import Arch, layers, resolve_arch, serde
 from effnet.metadata import Labels, ModelMetadata, Numerics, Preprocess, Provenance, default_crop_fraction
 from effnet.net.blocks import FusedMBConv, MBConv
 from effnet.net.layers import BATCH_NORMS, ConvNorm, freeze_running_stats
@@ -66,7 +66,8 @@ class EfficientNet(nn.Module):
         for layer in layers(arch, classes, channels):
             match layer.kind:
                 case "stem" | "head":
-                    self.add_module(layer.kind, self._conv_norm(layer))
+                    shape = (layer.inputs, layer.channels, layer.kernel, layer.stride)
+                    self.add_module(layer.kind, ConvNorm(*shape, 1, arch.activation, self.numerics))
                 case "classifier":
                     self.classifier = Classifier(layer.inputs, layer.channels)
                 case _:
@@ -90,26 +91,16 @@ class EfficientNet(nn.Module):
         """All metadata of the network, as written to every file."""
         return ModelMetadata(self.arch, self.numerics, self.preprocess, self.labels, self.provenance)
 
-    def _conv_norm(self, layer: Layer) -> ConvNorm:
-        return ConvNorm(
-            layer.inputs,
-            layer.channels,
-            layer.kernel,
-            layer.stride,
-            activation=self.arch.activation,
-            numerics=self.numerics,
-        )
-
     @property
     def memory_efficient(self) -> bool:
         """Whether activated maps are recomputed in the backward pass instead of kept."""
         return self.stem.memory_efficient
 
     @memory_efficient.setter
-    def memory_efficient(self, lean: bool) -> None:
+    def memory_efficient(self, enabled: bool) -> None:
         for module in self.modules():
             if isinstance(module, ConvNorm):
-                module.memory_efficient = lean
+                module.memory_efficient = enabled
 
     @property
     def frozen_batch_norm(self) -> bool:

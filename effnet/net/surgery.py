@@ -45,10 +45,8 @@ def set_classes(model: network.EfficientNet, classes: int, labels: Labels | None
     labels = labels or Labels()
     if labels.names and len(labels.names) != classes:
         raise ValueError(f"{len(labels.names)} labels do not match {classes} classes")
-    weight = model.head.conv.weight
-    model.classifier = (
-        network.Classifier(model.head.conv.out_channels, classes).to(weight) if classes else nn.Identity()
-    )
+    head = model.head.conv
+    model.classifier = network.Classifier(head.out_channels, classes).to(head.weight) if classes else nn.Identity()
     model.classes, model.labels = classes, labels
     return model
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -78,12 +79,7 @@ def _measure_call(call: Callable[..., T], arguments: tuple[object, ...]) -> Proc
 def run_command(command: Sequence[str | os.PathLike[str]], env: Mapping[str, str] | None = None) -> ProcessResult[str]:
     """Run a command as a shell would: its output, wall time, and peak memory, which is sampled every 5 ms.
 
-    Args:
-        command: The program and its arguments.
-        env: Environment variables to add to those of this process.
-
-    Raises:
-        ValueError: The exit status is not 0; the message ends with the end of its standard error.
+    ``env`` is added to this process's. Raises ``ValueError``, with the end of standard error, for an exit status but 0.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = perf_counter()
@@ -94,7 +90,8 @@ def run_command(command: Sequence[str | os.PathLike[str]], env: Mapping[str, str
                 try:
                     status = process.wait(0.005)
                 except subprocess.TimeoutExpired:
-                    peak = max(peak, _peak_or_zero(process.pid))
+                    with suppress(ProcessLookupError):
+                        peak = max(peak, peak_memory(process.pid))
             seconds = perf_counter() - start
         finally:
             if status is None:
@@ -107,10 +104,3 @@ def run_command(command: Sequence[str | os.PathLike[str]], env: Mapping[str, str
     if status:
         raise ValueError(f"{command[0]} exited with status {status}: {texts[1].strip()[-500:]}")
     return ProcessResult(texts[0], seconds, peak, peak)
-
-
-def _peak_or_zero(process: int) -> int:
-    try:
-        return peak_memory(process)
-    except ProcessLookupError:
-        return 0

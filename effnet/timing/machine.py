@@ -60,16 +60,10 @@ def count_cores() -> int:
 
 @contextmanager
 def pin_to_cores(cores: int | Collection[int]) -> Iterator[tuple[int, ...]]:
-    """Pin the whole process, running threads included, to some cores inside this context.
+    """Pin the whole process, running threads included, to a number of cores, or to those with these ids; yield the ids.
 
-    Args:
-        cores: A number of cores, or their ids.
-
-    Yields:
-        The ids of the cores. On systems without pinning (macOS, Windows) nothing changes, with a warning in the log.
-
-    Raises:
-        ValueError: No core is given, or one that this process may not use.
+    On systems without pinning (macOS, Windows) nothing changes, with a warning in the log. Raises ``ValueError`` if
+    there is no core, or one that this process may not use.
     """
     allowed = usable_cores()
     if isinstance(cores, int):
@@ -136,12 +130,16 @@ def describe_machine() -> Machine:
     if sys.platform == "darwin":
         flags |= _mac_instruction_sets()
     cpu = cpuinfo.get("model name") or _sysctl("machdep.cpu.brand_string") or platform.processor()
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        memory = 0
     return Machine(
         cpu=cpu or platform.machine(),
         system=f"{platform.system()} {platform.machine()}",
         cores=count_cores(),
         instructions=tuple(name for name in INSTRUCTION_SETS if name in flags),
-        bytes=_total_memory(),
+        bytes=memory,
         cache=_last_level_cache(),
     )
 
@@ -156,9 +154,9 @@ def installed_versions(packages: tuple[str, ...] = RUNTIME_PACKAGES) -> dict[str
 
 
 def _read_cpuinfo() -> dict[str, str]:
-    text = _read_or_empty(Path("/proc/cpuinfo"))
-    lines = (line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
-    return {name.strip(): value.strip() for name, value in lines}
+    first_core = _read_or_empty(Path("/proc/cpuinfo")).split("\n\n")[0]
+    lines = (line.partition(":") for line in first_core.splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}
 
 
 def _sysctl(name: str) -> str:
@@ -176,13 +174,6 @@ def _mac_instruction_sets() -> set[str]:
     arm_names = {"FP16": "asimdhp", "DotProd": "asimddp", "I8MM": "i8mm", "BF16": "bf16", "SME": "sme"}
     names = {linux for mac, linux in intel_names.items() if mac in intel.split()}
     return names | {linux for mac, linux in arm_names.items() if _sysctl(f"hw.optional.arm.FEAT_{mac}") == "1"}
-
-
-def _total_memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
 
 
 def _last_level_cache() -> int:

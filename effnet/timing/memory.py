@@ -4,7 +4,7 @@ import ctypes
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
@@ -14,18 +14,13 @@ MAX_THRESHOLD, DEFAULT_THRESHOLD = 2**31 - 1, 128 * 1024  # bytes
 def peak_memory(process: int | str = "self") -> int:
     """Return the peak resident memory of this process, or on Linux of the running one with that id, in bytes.
 
-    Raises:
-        ProcessLookupError: There is no such process (any more).
+    Raises ``ProcessLookupError`` if there is no such process (any more).
     """
-    status = Path(f"/proc/{process}/status")
     if Path("/proc/self/status").exists():  # rusage would include what the parent held before this program started
-        try:
-            lines = status.read_text().splitlines()
-        except OSError:
-            lines = []
-        for line in lines:
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024
+        with suppress(OSError):
+            for line in Path(f"/proc/{process}/status").read_text().splitlines():
+                if line.startswith("VmHWM"):
+                    return int(line.split()[1]) * 1024
         raise ProcessLookupError(f"process {process} is not running")
     import resource
 
@@ -36,15 +31,13 @@ def peak_memory(process: int | str = "self") -> int:
 def available_memory() -> int:
     """Return the bytes that the machine, or this process's control group, can still provide; 0 if unknown."""
     limits = []
-    try:
+    with suppress(OSError, ValueError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         limits += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
         group = Path("/sys/fs/cgroup")
         limit = (group / "memory.max").read_text().strip()
         if limit != "max":
             limits.append(int(limit) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass
     return max(0, min(limits, default=0))
 
 

@@ -80,11 +80,6 @@ class Timing:
         return self._calls[0]
 
     @property
-    def slowest(self) -> float:
-        """The slowest call."""
-        return self._calls[-1]
-
-    @property
     def runs(self) -> int:
         """The number of timed calls."""
         return len(self._calls)

@@ -17,7 +17,7 @@ def timing(*seconds: float) -> Timing:
 
 def test_quantiles_lie_between_calls() -> None:
     found = Timing(((5.0, 1.0), (4.0, 2.0), (3.0,)))
-    assert (found.seconds, found.fastest, found.slowest, found.runs) == (3.0, 1.0, 5.0, 5)
+    assert (found.seconds, found.fastest, found.runs) == (3.0, 1.0, 5)
     assert found.p10 == pytest.approx(1.4)
     assert found.p90 == pytest.approx(4.6)
     assert found.p99 == pytest.approx(4.96)
