@@ -201,7 +201,7 @@ def _write_outputs(outputs: DrawOutputs, files: list[Path], as_json: bool) -> No
         data = diagram.png if file.suffix.lower() == ".png" else diagram.standalone_svg.encode()
         with atomic_write(file) as temporary:
             temporary.write_bytes(data)
-        printing.note(f"wrote {diagram.scene.title} to {file}")
+        printing.note(f"wrote {diagram.title} to {file}")
     if as_json:
         printing.print_json(outputs.rows)
     elif not files:

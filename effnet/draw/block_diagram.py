@@ -6,7 +6,7 @@ from math import ceil
 from effnet.arch import Arch, Layer, Operation, count, counting, operations, serde
 from effnet.arch.spec import BLOCK_KINDS, block_layer
 from effnet.draw import diagram, text
-from effnet.draw.diagram import INK, Box, Diagram, Group, Item, Line, Rect, Scene, Text, centered_text, labeled_box
+from effnet.draw.diagram import INK, Box, Diagram, Group, Item, Line, Rect, Text, centered_text, labeled_box
 from effnet.draw.network_summary import JsonRow, expand_ratio, operation_to_json
 from effnet.draw.text import ACTIVATION_NAMES, describe_operation, format_costs, format_shape, operation_kind, wrap_text
 
@@ -280,7 +280,7 @@ def draw_block(spec: BlockSpec) -> Diagram:
     height = max(flow.y, bottom) + 20
     separator = Line(((left - 22, 26), (left - 22, height - 20)), INK, 0.15, 0.8)
     title = f"{spec.title}: {format_shape(spec.size, inputs)} → {format_shape(spec.size_out, outputs)}"
-    return Diagram(Scene(left + _CONDITIONS_WIDTH, height, title, (*flow.items, separator, *panel)))
+    return Diagram(left + _CONDITIONS_WIDTH, height, title, (*flow.items, separator, *panel))
 
 
 @dataclass

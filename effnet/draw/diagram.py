@@ -39,7 +39,7 @@ _SUPERSAMPLING = 2  # shapes are drawn larger and averaged, since PIL does not a
 Points = tuple[tuple[float, float], ...]
 
 
-# --- Scenes ------------------------------------------------------------------------------------------------------
+# --- Drawings ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -136,30 +136,6 @@ class Group:
 Item = Rect | Shape | Line | Text | Group
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A drawing as data; ``title`` is its description for screen readers."""
-
-    width: float
-    height: float
-    title: str
-    items: tuple[Item, ...]
-
-    def primitives(self) -> Iterator[Rect | Shape | Line | Text]:
-        """Yield every primitive in drawing order."""
-        stack = list(reversed(self.items))
-        while stack:
-            item = stack.pop()
-            if isinstance(item, Group):
-                stack += reversed(item.items)
-            else:
-                yield item
-
-    def texts(self) -> list[Text]:
-        """Return every text."""
-        return [item for item in self.primitives() if isinstance(item, Text)]
-
-
 def centered_text(box: Box, text: str, size: float = 11.0, bold: bool = False, opacity: float = 1.0) -> Text:
     """Return ``text`` in the center of ``box``, in a smaller size if it would leave it."""
     size = fit_font_size(text, box.width, size, bold)
@@ -202,44 +178,58 @@ def arrowhead(points: Points, width: float) -> tuple[Points, Points]:
 
 @dataclass(frozen=True)
 class Diagram:
-    """A rendered scene: ``svg`` to embed in a page, ``standalone_svg`` and ``png`` as files of their own, on white."""
+    """A drawing as data; ``title`` is its description for screen readers."""
 
-    scene: Scene
+    width: float
+    height: float
+    title: str
+    items: tuple[Item, ...]
+
+    def primitives(self) -> Iterator[Rect | Shape | Line | Text]:
+        """Yield every primitive in drawing order."""
+        stack = list(reversed(self.items))
+        while stack:
+            item = stack.pop()
+            if isinstance(item, Group):
+                stack += reversed(item.items)
+            else:
+                yield item
+
+    def texts(self) -> list[Text]:
+        """Return every text."""
+        return [item for item in self.primitives() if isinstance(item, Text)]
 
     @cached_property
     def svg(self) -> str:
         """The SVG for a page, in the page's text color and font."""
-        return render_svg(self.scene)
+        return _render_svg(self, standalone=False)
 
     @property
     def standalone_svg(self) -> str:
-        """The SVG as a file of its own: on white, with a size and a font."""
-        return render_svg(self.scene, standalone=True)
+        """The SVG as a file of its own: on white, with a size and a font, in attributes that every program reads."""
+        return _render_svg(self, standalone=True)
 
     @cached_property
     def png(self) -> bytes:
         """A PNG on white, two pixels per unit."""
-        return render_png(self.scene)
+        return _render_png(self)
 
 
 # --- SVG ---------------------------------------------------------------------------------------------------------
 
 
-def render_svg(scene: Scene, standalone: bool = False) -> str:
-    """Return one ``<svg>`` element without ids, scripts or links, scaled to the page's width up to 1.4 times.
-
-    ``standalone``: as a file, on white, with a size and a font, in attributes that every program reads.
-    """
-    content = "\n".join(_svg_item(item) for item in scene.items)
-    width, height = _format_number(scene.width), _format_number(scene.height)
+def _render_svg(diagram: Diagram, standalone: bool) -> str:
+    """Return one ``<svg>`` element without ids, scripts or links, scaled to the page's width up to 1.4 times."""
+    content = "\n".join(_svg_item(item) for item in diagram.items)
+    width, height = _format_number(diagram.width), _format_number(diagram.height)
     if standalone:
         attributes = f'width="{width}" height="{height}" color="{BLACK}" font-family="DejaVu Sans, Verdana, sans-serif"'
         content = f'<rect width="{width}" height="{height}" fill="white"/>\n{content}'
     else:
-        attributes = f'style="width: 100%; height: auto; max-width: {1.4 * scene.width:.0f}px"'
+        attributes = f'style="width: 100%; height: auto; max-width: {1.4 * diagram.width:.0f}px"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(scene.title)}" {attributes} fill="currentColor" font-size="11">\n{content}\n</svg>\n'
+        f'aria-label="{escape(diagram.title)}" {attributes} fill="currentColor" font-size="11">\n{content}\n</svg>\n'
     )
 
 
@@ -304,22 +294,22 @@ def _format_number(number: float) -> str:
 # --- PNG ---------------------------------------------------------------------------------------------------------
 
 
-def render_png(scene: Scene) -> bytes:
-    """Render a scene with two pixels per unit, fewer if it would exceed 12 megapixels."""
+def _render_png(diagram: Diagram) -> bytes:
+    """Render with two pixels per unit, fewer if it would exceed 12 megapixels."""
     from PIL import Image, ImageDraw
 
-    scale = min(2.0, sqrt(12e6 / (scene.width * scene.height)))
-    width, height = round(scene.width * scale), round(scene.height * scale)
+    scale = min(2.0, sqrt(12e6 / (diagram.width * diagram.height)))
+    width, height = round(diagram.width * scale), round(diagram.height * scale)
     large = Image.new("RGB", (width * _SUPERSAMPLING, height * _SUPERSAMPLING), "white")
     draw = ImageDraw.Draw(large, "RGBA")
-    for item in scene.primitives():
+    for item in diagram.primitives():
         if isinstance(item, (Rect, Shape)):
             _draw_filled(draw, item, scale * _SUPERSAMPLING)
         elif isinstance(item, Line):
             _draw_line(draw, item, scale * _SUPERSAMPLING)
     image = large.reduce(_SUPERSAMPLING)
     draw = ImageDraw.Draw(image)
-    for text in scene.texts():
+    for text in diagram.texts():
         anchor = {"start": "ls", "middle": "ms", "end": "rs"}[text.anchor]
         font = load_font(max(1, round(text.size * scale)), text.bold)
         draw.text((text.x * scale, text.y * scale), text.text, _blend(INK, text.opacity), font, anchor)

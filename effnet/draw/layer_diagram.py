@@ -2,7 +2,7 @@
 
 from effnet.arch import Count, LayerCount, Operation
 from effnet.draw import diagram, network_summary
-from effnet.draw.diagram import INK, OPERATION_COLORS, Box, Group, Item, Line, Rect, Scene, Text, centered_text
+from effnet.draw.diagram import INK, OPERATION_COLORS, Box, Diagram, Group, Item, Line, Rect, Text, centered_text
 from effnet.draw.network_summary import BlockRepeat, NetworkPart, SubBlock, draw_header, network_parts, summarize
 from effnet.draw.text import (
     describe_operation,
@@ -41,7 +41,7 @@ _SUB_BLOCK_COLORS = ("#c99a1e", "#1f9bb0", "#c8553d", "#5b62d6", "#7f9f2f", "#6b
 # --- Layers ------------------------------------------------------------------------------------------------------
 
 
-def layers_scene(counted: Count) -> Scene:
+def layers_diagram(counted: Count) -> Diagram:
     """Lay out a band for each stage, with its layers from left to right, wrapped."""
     right = _LAYERS_WIDTH - _MARGIN
     items, y = draw_header(counted, None, _MARGIN, 16, right)
@@ -54,7 +54,7 @@ def layers_scene(counted: Count) -> Scene:
         y += 8
     kinds = {row.layer.kind for row in counted.layers}
     notes, y = network_summary.draw_legend(kinds, _LAYERS_NOTE, _MARGIN, y + 2, right)
-    return Scene(_LAYERS_WIDTH, y + 12, f"{summarize(counted)}, layer by layer", (*items, *notes))
+    return Diagram(_LAYERS_WIDTH, y + 12, f"{summarize(counted)}, layer by layer", (*items, *notes))
 
 
 def _stage_heading(part: NetworkPart, y: float, right: float) -> list[Item]:
@@ -117,7 +117,7 @@ def _layer_box(row: LayerCount, box: Box, max_macs: int) -> Group:
 # --- Operations --------------------------------------------------------------------------------------------------
 
 
-def operations_scene(counted: Count) -> Scene:
+def operations_diagram(counted: Count) -> Diagram:
     """Lay out a card for each run of equal layers, in two columns."""
     runs = list(network_summary.layer_runs(counted))
     right = _CARDS_WIDTH - _MARGIN
@@ -135,7 +135,7 @@ def operations_scene(counted: Count) -> Scene:
     kinds = {operation_kind(operation) for run in runs for operation, _ in run.first.operations}
     swatches = [(OPERATION_COLORS[kind], label) for kind, label in _CARDS_LEGEND.items() if kind in kinds]
     notes, y = network_summary.draw_swatches(swatches, _CARDS_NOTE, _MARGIN, lowest, right)
-    return Scene(_CARDS_WIDTH, y + 12, f"{summarize(counted)}, operation by operation", (*items, *notes))
+    return Diagram(_CARDS_WIDTH, y + 12, f"{summarize(counted)}, operation by operation", (*items, *notes))
 
 
 def _card(run: network_summary.LayerRun, box: Box, max_macs: int) -> Group:
@@ -183,7 +183,7 @@ def _operation_row(operation: Operation, size: tuple[int, int], box: Box, max_ma
 # --- Repeats -----------------------------------------------------------------------------------------------------
 
 
-def modules_scene(counted: Count) -> Scene:
+def modules_diagram(counted: Count) -> Diagram:
     """Lay out the stages as sequences of sub-blocks, wrapped, with the sub-blocks and modules below."""
     right = _REPEATS_WIDTH - _MARGIN
     items, y = draw_header(counted, None, _MARGIN, 16, right)
@@ -207,7 +207,7 @@ def modules_scene(counted: Count) -> Scene:
     items += [*lines, *legend]
     width = max(map(diagram.right_edge, items)) + _MARGIN
     title = f"{summarize(counted)}, by its repeated blocks"
-    return Scene(width, max(bottom, legend_bottom) + 6, title, tuple(items))
+    return Diagram(width, max(bottom, legend_bottom) + 6, title, tuple(items))
 
 
 def _sub_block_color(block: SubBlock) -> str:

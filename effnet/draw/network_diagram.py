@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from effnet.arch import Arch, Count, count, counting, spec
 from effnet.draw import diagram
-from effnet.draw.diagram import INK, LAYER_COLORS, Box, Diagram, Group, Item, Line, Rect, Scene, Text, centered_text
-from effnet.draw.layer_diagram import layers_scene, modules_scene, operations_scene
+from effnet.draw.diagram import INK, LAYER_COLORS, Box, Diagram, Group, Item, Line, Rect, Text, centered_text
+from effnet.draw.layer_diagram import layers_diagram, modules_diagram, operations_diagram
 from effnet.draw.network_summary import NetworkPart, draw_header, draw_legend, input_part, network_parts, summarize
 from effnet.draw.text import arch_title, format_output, format_percent, format_shape, format_si, format_size, text_width
 
@@ -67,9 +67,9 @@ def draw_network(
         raise ValueError(f"narrow and scale_with require detail='stages', got {detail!r}")
     counted = count(arch, size, classes, channels)
     if detail != "stages":
-        return Diagram(layers_scene(counted) if detail == "layers" else operations_scene(counted))
+        return layers_diagram(counted) if detail == "layers" else operations_diagram(counted)
     other = count(scale_with, None, classes, channels) if scale_with else None
-    return Diagram(_vertical_strip_scene(counted, other) if narrow else _strip_scene([counted], other))
+    return _vertical_strip_diagram(counted, other) if narrow else _strip_diagram([counted], other)
 
 
 def check_detail(detail: str) -> str:
@@ -83,12 +83,12 @@ def draw_modules(
     arch: str | Arch, size: counting.Size | None = None, classes: int = 1000, channels: int = 3
 ) -> Diagram:
     """Draw a network by its repeated blocks: stages of sub-blocks, equal ones in the same color."""
-    return Diagram(modules_scene(count(arch, size, classes, channels)))
+    return modules_diagram(count(arch, size, classes, channels))
 
 
 def draw_comparison(first: Count, second: Count) -> Diagram:
     """Draw two networks on one scale, one above the other, and a table in which differences are marked."""
-    return Diagram(_strip_scene([first, second]))
+    return _strip_diagram([first, second])
 
 
 # --- Cuboids -----------------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def _cost_bars(columns: Sequence[_Column], cost_of: Callable[[NetworkPart], int]
 # --- The strip ---------------------------------------------------------------------------------------------------
 
 
-def _strip_scene(networks: Sequence[Count], scale_with: Count | None = None) -> Scene:
+def _strip_diagram(networks: Sequence[Count], scale_with: Count | None = None) -> Diagram:
     """Lay out one or two networks on the largest scale on which they, and ``scale_with``, fit."""
     scaled = [*networks, scale_with] if scale_with else networks
     side = _MAX_IMAGE_HEIGHT / max(max(counted.size) for counted in scaled)
@@ -286,7 +286,7 @@ def _strip_scene(networks: Sequence[Count], scale_with: Count | None = None) -> 
     note = _STRIP_NOTE + (f" Marked: differences from {tags[0]}." if len(networks) > 1 else "")
     legend, y = draw_legend(kinds, note, _STRIP_MARGIN, y + 12, right)
     title = " compared with ".join(map(summarize, networks))
-    return Scene(right + _STRIP_MARGIN, y + 12, title, (*items, *cells, *legend))
+    return Diagram(right + _STRIP_MARGIN, y + 12, title, (*items, *cells, *legend))
 
 
 def _table_tags(names: Sequence[str]) -> list[str]:
@@ -347,7 +347,7 @@ def _describe_part(part: NetworkPart) -> str:
 # --- The vertical strip: 360 units wide, so that every text is legible on a phone ---------------------------------
 
 
-def _vertical_strip_scene(counted: Count, scale_with: Count | None = None) -> Scene:
+def _vertical_strip_diagram(counted: Count, scale_with: Count | None = None) -> Diagram:
     """Lay out the network from top to bottom on the largest scale on which it, and ``scale_with``, fit."""
     left, right = _VERTICAL_MARGIN, _VERTICAL_WIDTH - _VERTICAL_MARGIN
     parts = (input_part(counted), *network_parts(counted))
@@ -366,7 +366,7 @@ def _vertical_strip_scene(counted: Count, scale_with: Count | None = None) -> Sc
         items += _vertical_texts(part, y + (22 if part.kind == "image" else 5), max_params, max_macs)
         y += _VERTICAL_ROW_HEIGHT
     legend, y = draw_legend({part.kind for part in parts}, _STRIP_NOTE, left, y + 8, right)
-    return Scene(_VERTICAL_WIDTH, y + 8, summarize(counted), (*items, *legend))
+    return Diagram(_VERTICAL_WIDTH, y + 8, summarize(counted), (*items, *legend))
 
 
 def _vertical_texts(part: NetworkPart, top: float, max_params: int, max_macs: int) -> list[Item]:

@@ -1,4 +1,4 @@
-"""Legibility of scenes, from the measured boxes of their texts; texts of plots."""
+"""Legibility of diagrams, from the measured boxes of their texts; texts of plots."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from effnet.draw.diagram import Box, Line, Rect, Scene
+from effnet.draw.diagram import Box, Diagram, Line, Rect
 from effnet.draw.plotting import RenderedPlot
 
 
@@ -21,9 +21,9 @@ def contains(outer: Box, inner: Box, slack: float = 0.0) -> bool:
     return horizontally and outer.y - slack <= inner.y and inner.bottom <= outer.bottom + slack
 
 
-def faults(scene: Scene) -> list[str]:
+def faults(drawn: Diagram) -> list[str]:
     """Describe texts that leave the canvas or their box, overlap each other, or are crossed by an edge or a line."""
-    canvas, texts = Box(0, 0, scene.width, scene.height), scene.texts()
+    canvas, texts = Box(0, 0, drawn.width, drawn.height), drawn.texts()
     boxes = [text.box for text in texts]
     found = [
         f"{text.text!r} leaves the canvas" for text, box in zip(texts, boxes, strict=True) if not contains(canvas, box)
@@ -36,7 +36,7 @@ def faults(scene: Scene) -> list[str]:
     corners = np.array([(box.x, box.y, box.right, box.bottom) for box in boxes])
     for first, second in np.argwhere(np.triu(_overlap(corners, corners), 1)):
         found.append(f"{texts[first].text!r} overlaps {texts[second].text!r}")
-    edges = [item.box for item in scene.primitives() if isinstance(item, Rect)]
+    edges = [item.box for item in drawn.primitives() if isinstance(item, Rect)]
     rects = np.array([(box.x, box.y, box.right, box.bottom) for box in edges])
     for first, second in np.argwhere(_overlap(corners, rects)):
         if not contains(edges[second], boxes[first], 0.5):
@@ -44,7 +44,7 @@ def faults(scene: Scene) -> list[str]:
     # only horizontal and vertical lines: boxes without area, slightly enlarged
     segments = [
         (min(x0, x1) - 0.1, min(y0, y1) - 0.1, max(x0, x1) + 0.1, max(y0, y1) + 0.1)
-        for item in scene.primitives()
+        for item in drawn.primitives()
         if isinstance(item, Line)
         for (x0, y0), (x1, y1) in pairwise(item.points)
         if abs(x0 - x1) < 0.01 or abs(y0 - y1) < 0.01

@@ -33,12 +33,12 @@ def test_mbconv_by_hand() -> None:
         "expansion": True, "stride": False, "squeeze-excite": True, "residual": False, "activation": False,
     }  # fmt: skip
     drawn = draw_block(found)
-    texts = [text.text for text in drawn.scene.texts()]
+    texts = [text.text for text in drawn.texts()]
     arrows = ["56×56×3", "56×56×12", "56×56×12", "1×1×12", "1×1×1", "1×1×12", "56×56×12", "56×56×16"]
     assert [text for text in texts if re.fullmatch(r"\d+×\d+×\d+", text)] == arrows
     assert {"453 params · 1.05 M MACs", "batch norm, SiLU", "batch norm", "sigmoid"} <= set(texts)
     assert "residual" not in texts
-    assert faults(drawn.scene) == []
+    assert faults(drawn) == []
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_mbconv_by_hand() -> None:
 def test_conditions(made: BlockSpec, expected: dict[str, bool]) -> None:
     assert parts_of(made).items() >= expected.items()
     assert all(condition.because.endswith(".") for condition in block_conditions(made))
-    drawn = [text.text for text in draw_block(find_block_spec(ARCHS["b0"], "stage3.1")).scene.texts()]
+    drawn = [text.text for text in draw_block(find_block_spec(ARCHS["b0"], "stage3.1")).texts()]
     assert "residual" in drawn
 
 
@@ -73,7 +73,7 @@ def test_squeeze_excite_alone() -> None:
     found = make_block_spec("squeeze_excite", 24, expand=6)
     assert [operation.params for operation, _ in found.operations] == [144 * 6 + 6, 6 * 144 + 144]
     assert found.channels == (144, 144)
-    assert faults(draw_block(found).scene) == []
+    assert faults(draw_block(found)) == []
 
 
 @pytest.mark.parametrize("name", ARCHS)
@@ -83,7 +83,7 @@ def test_every_block_of_every_network(name: str) -> None:
         if row.layer.kind in ("mbconv", "fused") and row.name.endswith((".0", ".1")):
             found = find_block_spec(ARCHS[name], row.name)
             assert (found.params, found.macs, found.size_out) == (row.params, row.macs, row.size_out)
-            assert faults(draw_block(found).scene) == []
+            assert faults(draw_block(found)) == []
 
 
 @settings(max_examples=25, deadline=None)
@@ -111,7 +111,7 @@ def test_any_block(
 ) -> None:
     drawn = draw_block(make_block_spec(kind, inputs, channels, expand, kernel, stride, squeeze, size, activation))
     ElementTree.fromstring(drawn.standalone_svg)
-    assert faults(drawn.scene) == []
+    assert faults(drawn) == []
 
 
 @pytest.mark.parametrize(

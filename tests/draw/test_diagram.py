@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effnet.draw.diagram import Box, Diagram, Group, Line, Rect, Scene, Shape, Text, centered_text, shrink_to_width
+from effnet.draw.diagram import Box, Diagram, Group, Line, Rect, Shape, Text, centered_text, shrink_to_width
 from effnet.draw.text import clean_text, fit_font_size, text_width, truncate, wrap_text
 from tests.draw.legible import contains
 
 BLUE = "#3b7dd8"
 
 
-def scene(*items: object) -> Scene:
-    return Scene(100, 50, 'a "title" & more', items)  # type: ignore[arg-type]
+def drawing(*items: object) -> Diagram:
+    return Diagram(100, 50, 'a "title" & more', items)  # type: ignore[arg-type]
 
 
 def pixels(*items: object) -> np.ndarray:
-    return np.asarray(Image.open(BytesIO(Diagram(scene(*items)).png)))
+    return np.asarray(Image.open(BytesIO(drawing(*items).png)))
 
 
 @pytest.mark.parametrize("text", ["MBConv6 5×5", "224×224×3", "5.29 M params · 386 M MACs", "Wij"])
@@ -65,7 +65,7 @@ def test_text_boxes() -> None:
 
 
 def test_svg_is_one_safe_element() -> None:
-    drawn = Diagram(scene(Group("<b> & é", (Text(5, 20, "<script>&"), Line(((0, 0), (9, 9)), arrow=True)))))
+    drawn = drawing(Group("<b> & é", (Text(5, 20, "<script>&"), Line(((0, 0), (9, 9)), arrow=True))))
     root = ElementTree.fromstring(drawn.svg)
     assert root.get("aria-label") == 'a "title" & more'
     texts = [element.text for element in root.iter() if element.tag.endswith(("text", "title"))]
@@ -106,8 +106,8 @@ def test_png_of_lines() -> None:
     assert tuple(rounded[20, 20]) == tuple(rounded[50, 60]) == (255, 255, 255)
 
 
-def test_a_huge_scene_stays_within_the_pixel_limit() -> None:
-    scene = Scene(1000, 8000, "tall", (Rect(Box(0, 0, 10, 10), BLUE),))
-    found = Image.open(BytesIO(Diagram(scene).png))
+def test_a_huge_drawing_stays_within_the_pixel_limit() -> None:
+    drawn = Diagram(1000, 8000, "tall", (Rect(Box(0, 0, 10, 10), BLUE),))
+    found = Image.open(BytesIO(drawn.png))
     assert found.width * found.height <= 12.1e6
     assert found.height / found.width == pytest.approx(8, rel=0.01)

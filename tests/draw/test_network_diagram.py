@@ -28,11 +28,11 @@ VIEWS: dict[str, Callable[[Arch], Diagram]] = {
 
 
 def texts(drawn: Diagram) -> list[str]:
-    return [text.text for text in drawn.scene.texts()]
+    return [text.text for text in drawn.texts()]
 
 
 def groups(drawn: Diagram) -> dict[str, Group]:
-    return {item.title: item for item in drawn.scene.items if isinstance(item, Group)}
+    return {item.title: item for item in drawn.items if isinstance(item, Group)}
 
 
 @pytest.mark.usefixtures("frozen_gc")
@@ -43,7 +43,7 @@ def test_every_network_is_legible(name: str, view: str) -> None:
     drawn = VIEWS[view](ARCHS[name])
     root = ElementTree.fromstring(drawn.standalone_svg)
     assert time.process_time() - start < 1
-    assert faults(drawn.scene) == []
+    assert faults(drawn) == []
     written = [element.text for element in root.iter() if element.tag.endswith("text")]
     assert written == texts(drawn)
     assert any(name in each for each in written)
@@ -61,14 +61,14 @@ def test_any_network_is_legible(arch: Arch, size: int | None, classes: int, chan
         draw_comparison(count("edge_s"), count(arch, *shape)),
     ):
         ElementTree.fromstring(drawn.standalone_svg)
-        assert faults(drawn.scene) == []
+        assert faults(drawn) == []
 
 
 def test_absurd_networks_are_legible() -> None:
     rows = tuple(replace(stage, expand=24, kernel=131, layers=3 * stage.layers) for stage in ARCHS["v2_s"].stages)
     large = replace(ARCHS["v2_s"], name="a very long name, " * 12 + "猫\x07", stages=rows, width=60.0, resolution=9999)
     for view, draw in VIEWS.items():
-        assert faults(draw(large).scene) == [], view
+        assert faults(draw(large)) == [], view
 
 
 @pytest.mark.usefixtures("frozen_gc")
@@ -107,7 +107,7 @@ def test_strip_is_to_scale(draw: Callable[[str], Diagram]) -> None:
 
 def test_two_networks_are_on_one_scale() -> None:
     drawn = draw_comparison(count("b0"), count("b3"))
-    images = [item for item in drawn.scene.items if isinstance(item, Group) and item.title.startswith("image")]
+    images = [item for item in drawn.items if isinstance(item, Group) and item.title.startswith("image")]
     heights = [y0 - y1 for group in images for (_, y0), _, (_, y1), _ in [group.items[0].points]]  # type: ignore[union-attr]
     assert heights[0] / heights[1] == pytest.approx(224 / 300)
     one, other = draw_network("b0", scale_with="b7"), draw_network("b7", scale_with="b7")
@@ -118,8 +118,8 @@ def test_two_networks_are_on_one_scale() -> None:
 def test_strip_shows_the_papers_table_and_the_count() -> None:
     drawn = draw_network("b0")
     columns: dict[str, list[str]] = {}
-    headings = {t.text: t for t in drawn.scene.texts() if t.bold and t.anchor == "middle"}
-    for text in drawn.scene.texts():
+    headings = {t.text: t for t in drawn.texts() if t.bold and t.anchor == "middle"}
+    for text in drawn.texts():
         for name, heading in headings.items():
             if text.anchor == "middle" and text.x == heading.x and text is not heading:
                 columns.setdefault(name, []).append(text.text)
@@ -135,7 +135,7 @@ def test_strip_shows_the_papers_table_and_the_count() -> None:
 
 
 def marks(drawn: Diagram) -> int:
-    return sum(isinstance(item, Rect) and item.fill == CHANGED_COLOR for item in drawn.scene.items)
+    return sum(isinstance(item, Rect) and item.fill == CHANGED_COLOR for item in drawn.items)
 
 
 def test_differences_are_marked() -> None:
