@@ -120,29 +120,17 @@ def compare_rounding(
     """Compare ``built``, any network with the rows of ``base``, with what φ requests."""
     depth, width, side = alpha**phi, beta**phi, gamma**phi
     actual_stages = _actual_stages(built)
-    base_channels = sum(stage.channels for stage in base.stages)
-    base_layers = sum(stage.layers for stage in base.stages)
-    return RoundingReport(
-        base,
-        built,
-        phi,
-        requested=ScaleFactors(
-            base.width * width,
-            base.depth * depth,
-            base.resolution * side,
-            counting.count(base, None, classes, channels).macs * depth * width**2 * side**2,
-        ),
-        actual=ScaleFactors(
-            sum(channels for channels, _ in actual_stages) / base_channels,
-            sum(repeats for _, repeats in actual_stages) / base_layers,
-            built.resolution,
-            counting.count(built, None, classes, channels).macs,
-        ),
-        stages=tuple(
-            StageRounding(stage.channels * base.width * width, channels, stage.layers * base.depth * depth, repeats)
-            for stage, (channels, repeats) in zip(base.stages, actual_stages, strict=True)
-        ),
+    requested_macs = counting.count(base, None, classes, channels).macs * depth * width**2 * side**2
+    actual_macs = counting.count(built, None, classes, channels).macs
+    requested = ScaleFactors(base.width * width, base.depth * depth, base.resolution * side, requested_macs)
+    total_width = sum(channels for channels, _ in actual_stages) / sum(stage.channels for stage in base.stages)
+    total_depth = sum(repeats for _, repeats in actual_stages) / sum(stage.layers for stage in base.stages)
+    actual = ScaleFactors(total_width, total_depth, built.resolution, actual_macs)
+    stages = (
+        StageRounding(stage.channels * base.width * width, channels, stage.layers * base.depth * depth, repeats)
+        for stage, (channels, repeats) in zip(base.stages, actual_stages, strict=True)
     )
+    return RoundingReport(base, built, phi, requested, actual, tuple(stages))
 
 
 def _actual_stages(arch: Arch) -> list[tuple[int, int]]:

@@ -33,8 +33,7 @@ class Record:
     def from_dict(cls, data: Any) -> Self:
         """Restore a record from the output of `to_dict`. Missing fields take their defaults.
 
-        Raises:
-            ValueError: A field is unknown, required but missing, or out of range.
+        Raises ``ValueError`` if a field is unknown, required but missing, or out of range.
         """
         what = cls.__name__
         if not isinstance(data, dict):
@@ -107,14 +106,10 @@ def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
 def check_size(size: Any, name: str = "size") -> tuple[int, int]:
     """Return ``size``, an int for a square or (height, width), as (height, width) in pixels.
 
-    Every function that takes a size calls this one, so that all of them accept both forms.
-
-    Raises:
-        ValueError: ``size`` is neither an int nor a pair of ints, or a side is below 1.
+    Every function that takes a size calls this one, so that all accept both forms. Raises ``ValueError`` for others.
     """
     sides = size if isinstance(size, (tuple, list)) else (size, size)
     if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
-        raise ValueError(
-            f"{name} must be a side in pixels or (height, width), each an integer of at least 1, got {size!r}"
-        )
+        allowed = "a side in pixels or (height, width), each an integer of at least 1"
+        raise ValueError(f"{name} must be {allowed}, got {size!r}")
     return sides[0], sides[1]

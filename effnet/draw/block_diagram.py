@@ -7,7 +7,7 @@ from effnet.arch import Arch, Layer, Operation, count, counting, operations, ser
 from effnet.arch.spec import BLOCK_KINDS, block_layer
 from effnet.draw import diagram, text
 from effnet.draw.diagram import INK, Box, Diagram, Group, Item, Line, Rect, Text, centered_text, labeled_box
-from effnet.draw.network_summary import JsonRow, expand_ratio, operation_to_json
+from effnet.draw.network_summary import JsonRow, operation_to_json
 from effnet.draw.text import ACTIVATION_NAMES, describe_operation, format_costs, format_shape, operation_kind, wrap_text
 
 DRAWABLE_KINDS = (*BLOCK_KINDS, "squeeze_excite")
@@ -93,18 +93,13 @@ def make_block_spec(
 
     Args:
         kind: "mbconv", "fused" or "squeeze_excite".
-        inputs: Input channels.
         channels: Output channels. Default: ``inputs``.
         expand: Default: 6 for MBConv, 4 for Fused-MBConv. For a squeeze-excite that of the block around it (default 1):
             it has ``inputs × expand`` channels.
-        kernel: Kernel size.
-        stride: 1 or 2.
         squeeze: Default: 0.25 for MBConv, 0 for Fused-MBConv, as in most rows of the papers.
         size: Size of the input map, a side or (height, width).
-        activation: "silu", "relu" or "relu6".
 
-    Raises:
-        ValueError: The kind is unknown or a size impossible.
+    Raises ``ValueError`` if the kind or activation is unknown or a size impossible.
     """
     if kind not in DRAWABLE_KINDS:
         raise ValueError(f"unknown block {kind!r}: use one of {', '.join(DRAWABLE_KINDS)}")
@@ -123,18 +118,16 @@ def make_block_spec(
 
 
 def find_block_spec(arch: Arch, name: str, size: counting.Size | None = None) -> BlockSpec:
-    """Return the block ``name`` (such as ``stage3.0``) of ``arch``.
+    """Return the block ``name`` (such as ``stage3.0``) of ``arch``; ``size`` is the network's, by default its own.
 
-    ``size`` is the input size of the network, by default its own resolution. Raises ``ValueError`` if the network has
-    no such block.
+    Raises ``ValueError`` if the network has no such block.
     """
     rows = {row.name: row for row in count(arch, size).layers if row.layer.kind in BLOCK_KINDS}
     if name not in rows:
         raise ValueError(f"{arch.name} has no block {name!r}: available are {', '.join(_format_ranges(list(rows)))}")
     row = rows[name]
-    squeeze = arch.stages[row.layer.stage - 1].squeeze
-    expand = expand_ratio(arch, row.layer)
-    return BlockSpec(row.layer, expand, squeeze, row.size_in, arch.activation)
+    stage = arch.stages[row.layer.stage - 1]
+    return BlockSpec(row.layer, stage.expand, stage.squeeze, row.size_in, arch.activation)
 
 
 def _format_ranges(names: list[str]) -> list[str]:
@@ -198,12 +191,8 @@ def block_conditions(spec: BlockSpec) -> tuple[Condition, ...]:
     return (*conditions, Condition("activation", False, "No activation at the end", because))
 
 
-def _present(part: str, because: str) -> Condition:
-    return Condition(part, True, part.capitalize(), because)
-
-
-def _absent(part: str, because: str) -> Condition:
-    return Condition(part, False, f"No {part}", because)
+def _condition(part: str, holds: bool, because: str) -> Condition:
+    return Condition(part, holds, part.capitalize() if holds else f"No {part}", because)
 
 
 def _expansion(spec: BlockSpec) -> Condition:
@@ -212,23 +201,23 @@ def _expansion(spec: BlockSpec) -> Condition:
         instead = "the block starts with its depthwise convolution"
         if is_fused:
             instead = "one convolution replaces expansion and projection"
-        return _absent("expansion", f"Expand is 1: {instead}. There is an expansion if expand is above 1.")
+        return _condition("expansion", False, f"Expand is 1: {instead}. There is an expansion if expand is above 1.")
     base = layer.expanded // spec.expand
     note = "" if base == layer.inputs else f" (this row expands {base} channels, not the {layer.inputs} input channels)"
     convolution = f"the fused {layer.kernel}×{layer.kernel} convolution" if is_fused else "a 1×1 convolution"
     sizes = f"{base} × {spec.expand} = {layer.expanded}"
-    return _present("expansion", f"Expand is {spec.expand}: {convolution} gives {sizes} channels{note}.")
+    return _condition("expansion", True, f"Expand is {spec.expand}: {convolution} gives {sizes} channels{note}.")
 
 
 def _squeeze(spec: BlockSpec) -> Condition:
     layer = spec.layer
     if not layer.squeezed:
-        return _absent("squeeze-excite", "Squeeze is 0. There is a squeeze-excite if squeeze is above 0.")
+        return _condition("squeeze-excite", False, "Squeeze is 0. There is a squeeze-excite if squeeze is above 0.")
     exact = layer.inputs * spec.squeeze
     rounded = "" if exact == int(exact) else ", rounded down but at least 1"
     expanded = f", not of the {layer.expanded} expanded ones" if layer.expanded else ""
     inputs = f"of the block's {layer.inputs} input channels{expanded}"
-    return _present("squeeze-excite", f"Squeeze is {spec.squeeze:g} {inputs}: {layer.squeezed}{rounded}.")
+    return _condition("squeeze-excite", True, f"Squeeze is {spec.squeeze:g} {inputs}: {layer.squeezed}{rounded}.")
 
 
 def _residual(spec: BlockSpec) -> Condition:
@@ -236,14 +225,18 @@ def _residual(spec: BlockSpec) -> Condition:
     requirement = "the stride is 1 and there are as many output as input channels"
     if layer.residual:
         rate = f" In training, drop path leaves only the residual for {layer.drop_path:.1%} of the images."
-        return _present("residual", f"Since {requirement}, the input is added.{rate if layer.drop_path else ''}")
+        return _condition(
+            "residual", True, f"Since {requirement}, the input is added.{rate if layer.drop_path else ''}"
+        )
     reasons = ["the stride is 2"] if layer.stride > 1 else []
     if layer.inputs != layer.channels:
         reasons.append(f"there are {layer.inputs} input and {layer.channels} output channels")
     if not reasons:
-        return _absent("residual", "Its row in the network's table has none, though the shapes would allow it.")
+        return _condition(
+            "residual", False, "Its row in the network's table has none, though the shapes would allow it."
+        )
     reason = " and ".join(reasons)
-    return _absent("residual", f"{reason[0].upper()}{reason[1:]}. There is a residual if {requirement}.")
+    return _condition("residual", False, f"{reason[0].upper()}{reason[1:]}. There is a residual if {requirement}.")
 
 
 # --- Drawing -----------------------------------------------------------------------------------------------------

@@ -52,16 +52,14 @@ def draw_network(
     Args:
         arch: A network or the name of a published one.
         size: Input size, a side or (height, width) in pixels. Default: the network's own resolution.
-        classes: Outputs of the classifier.
-        channels: Input channels.
+        classes, channels: Outputs of the classifier; input channels.
         detail: "stages": a strip to scale, in which a map's height and depth are its sides in pixels and its length
             the channels of all layers of the stage, above the paper's table. "layers": every layer. "operations":
             every convolution and linear layer, with equal consecutive layers together.
         narrow: Draw the stages from top to bottom, 360 units wide, for a phone.
         scale_with: Leave room for this network at its own resolution, so that diagrams of several can be compared.
 
-    Raises:
-        ValueError: The detail is unknown, or another than "stages" with ``narrow`` or ``scale_with``.
+    Raises ``ValueError`` for an unknown detail, or another than "stages" with ``narrow`` or ``scale_with``.
     """
     if check_detail(detail) != "stages" and (narrow or scale_with):
         raise ValueError(f"narrow and scale_with require detail='stages', got {detail!r}")

@@ -31,17 +31,13 @@ if TYPE_CHECKING:
 CandidateKind = Literal["candidate", "random", "answer", "base"]
 CandidateStyle = tuple[str, float, str, str]  # color, area in square points, marker, label in the legend
 
-CANDIDATE_STYLES: dict[CandidateKind, CandidateStyle] = {
+STYLES: dict[str, CandidateStyle] = {  # the last is drawn on top
     "candidate": (GREY, 14, "o", "candidate"),
     "random": (GREEN, 18, "x", "random"),
+    "front": (BLUE, 24, "o", "Pareto front"),
     "base": (INK, 40, "s", "base"),
     "answer": (ORANGE, 80, "*", "result"),
 }
-FRONT_STYLE: CandidateStyle = (BLUE, 24, "o", "Pareto front")
-DRAW_ORDER = (  # the last on top
-    *(CANDIDATE_STYLES["candidate"], CANDIDATE_STYLES["random"], FRONT_STYLE),
-    *(CANDIDATE_STYLES["base"], CANDIDATE_STYLES["answer"]),
-)
 CURVE_STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (plotting.PURPLE, "D"))  # the first curve is emphasized
 MARKER_OFFSET = 0.012  # of the x axis, between the markers of two curves, so that their error bars do not overlap
 
@@ -69,15 +65,11 @@ class PlottedCandidate:
     @property
     def style(self) -> CandidateStyle:
         """How its point is drawn."""
-        return FRONT_STYLE if self.on_front and self.kind == "candidate" else CANDIDATE_STYLES[self.kind]
+        return STYLES["front" if self.on_front and self.kind == "candidate" else self.kind]
 
 
 def pareto_front(candidates: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the indices of the Pareto front among (cost, accuracy) pairs, from the cheapest to the most expensive.
-
-    A pair is on the front if no other one is at least as cheap and as accurate and better in one of the two; of equal
-    pairs the first is.
-    """
+    """Return the indices of the Pareto front among (cost, accuracy) pairs, the cheapest first; of equals the first."""
     front: list[int] = []
     for index in sorted(range(len(candidates)), key=lambda i: (candidates[i][0], -candidates[i][1], i)):
         if not front or candidates[index][1] > candidates[front[-1]][1]:
@@ -96,7 +88,7 @@ def plot_pareto_front(
         axes = figure.subplots()
         plotting.set_cost_accuracy_axes(axes, label, accuracy)
         labels: list[Annotation] = []
-        styles = [style for style in DRAW_ORDER if any(candidate.style == style for candidate in candidates)]
+        styles = [style for style in STYLES.values() if any(candidate.style == style for candidate in candidates)]
         for level, style in enumerate(styles):
             color, area, marker, words = style
             members = [candidate for candidate in candidates if candidate.style == style]
@@ -108,7 +100,7 @@ def plot_pareto_front(
                     point = (candidate.cost, candidate.accuracy)
                     labels.append(add_label(axes, name, point, bold=candidate.kind == "answer"))
         line = _front_steps(sorted((one.cost, one.accuracy) for one in candidates if one.on_front))
-        axes.plot([cost for cost, _ in line], [value for _, value in line], color=FRONT_STYLE[0], linewidth=1.6)
+        axes.plot([cost for cost, _ in line], [value for _, value in line], color=BLUE, linewidth=1.6)
         axes.margins(x=0.08, y=0.08)
         plotting.add_legend(figure, len(styles), 1, columnspacing=1.4)
         plotting.place_labels(axes, list(reversed(labels)), [(one.cost, one.accuracy) for one in candidates], line)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isfinite, nan, sqrt
 from typing import TYPE_CHECKING, Any
-from unicodedata import category, east_asian_width
+from unicodedata import east_asian_width
 
 from effnet.draw import plotting
 from effnet.draw.plotting import BLUE, FONT_SIZE, GREY, INK, ORANGE, RenderedPlot, new_figure, render_figure, style_axes
+from effnet.draw.text import clean_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,8 +107,7 @@ def plot_confusion_matrix(table: Sequence[Sequence[int]], names: Sequence[str], 
 
 
 def _shorten_name(name: str, keep_end: bool = False) -> str:
-    name = " ".join(name.split())
-    name = "".join("?" if category(letter) in ("Cc", "Cs") else letter for letter in name)  # undecodable file names
+    name = clean_text(name)  # a file name need not be decodable
     if len(name) <= _MAX_LABEL_LETTERS:
         return name
     if keep_end:

@@ -58,13 +58,8 @@ def set_input_channels(model: network.EfficientNet, channels: int, mode: str = "
     preprocessed gray image gives exactly the output of its copy in three equal channels. Mean and std of
     ``preprocess`` follow.
 
-    Args:
-        model: The network.
-        channels: The new number of input channels.
-        mode: "tile" repeats the old kernels cyclically (r g b r …), scaled; "sum" gives every channel their mean.
-
-    Raises:
-        ValueError: ``channels`` is below 1 or the mode unknown.
+    The mode "tile" repeats the old kernels cyclically (r g b r …), scaled; "sum" gives every channel their mean. Raises
+    ``ValueError`` if ``channels`` is below 1 or the mode unknown.
     """
     check_int("channels", channels, 1)
     check_choice("mode", mode, ("sum", "tile"))

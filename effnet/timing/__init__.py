@@ -3,7 +3,6 @@
 Importing it imports neither torch nor numpy; `measure_peaks` imports torch when called.
 """
 
-from effnet.timing.child_process import ProcessResult as ProcessResult
 from effnet.timing.child_process import run_command as run_command
 from effnet.timing.child_process import run_in_subprocess as run_in_subprocess
 from effnet.timing.machine import RUNTIME_PACKAGES as RUNTIME_PACKAGES
@@ -17,7 +16,6 @@ from effnet.timing.memory import peak_memory as peak_memory
 from effnet.timing.timer import THREAD_POOL_PAUSE as THREAD_POOL_PAUSE
 from effnet.timing.timer import Stopwatch as Stopwatch
 from effnet.timing.timer import TimedCall as TimedCall
-from effnet.timing.timer import TimeRatio as TimeRatio
 from effnet.timing.timer import Timing as Timing
 from effnet.timing.timer import time_interleaved as time_interleaved
 from effnet.timing.timer import time_ratio as time_ratio

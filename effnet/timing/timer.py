@@ -114,11 +114,7 @@ def time_interleaved(
         seconds: No further round starts after this time, except for the first `MIN_ROUNDS`.
         progress: Called with the number of rounds done and in total.
 
-    Returns:
-        The timing of each function.
-
-    Raises:
-        ValueError: There are no runs, or the pause is negative.
+    Raises ``ValueError`` if there are no runs, or the pause is negative.
     """
     check_int("runs", runs, 1)
     check_int("warmup_runs", warmup_runs, 0)
@@ -167,23 +163,18 @@ def time_ratio(numerator: Timing, denominator: Timing, confidence: float = 0.95)
     """Return the ratio of the medians over rounds of two timings from the same `time_interleaved`.
 
     The interval is the percentile bootstrap's over rounds. Both timings are resampled with the same rounds, since what
-    disturbed the machine in a round disturbed both: only their differences widen the interval.
-
-    Raises:
-        ValueError: The two have different numbers of rounds, or ``confidence`` is not in (0, 1).
+    disturbed the machine in a round disturbed both: only their differences widen the interval. Raises ``ValueError`` if
+    the two have different numbers of rounds, or ``confidence`` is not in (0, 1).
     """
     if len(numerator.rounds) != len(denominator.rounds):
-        raise ValueError(
-            "only timings of the same rounds can be compared: "
-            f"there are {len(numerator.rounds)} rounds of one and {len(denominator.rounds)} of the other"
-        )
+        rounds = f"there are {len(numerator.rounds)} rounds of one and {len(denominator.rounds)} of the other"
+        raise ValueError(f"only timings of the same rounds can be compared: {rounds}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}")
     ours, theirs = ([median(calls) for calls in timing.rounds] for timing in (numerator, denominator))
     random, count = Random(BOOTSTRAP_SEED), len(ours)
-    resampled = sorted(
-        _median_ratio(ours, theirs, random.choices(range(count), k=count)) for _ in range(BOOTSTRAP_RESAMPLES)
-    )
+    samples = (random.choices(range(count), k=count) for _ in range(BOOTSTRAP_RESAMPLES))
+    resampled = sorted(_median_ratio(ours, theirs, sample) for sample in samples)
     tail = round((1 - confidence) / 2 * (BOOTSTRAP_RESAMPLES - 1))
     return TimeRatio(_median_ratio(ours, theirs, range(count)), resampled[tail], resampled[-1 - tail], confidence)
 
