@@ -1,1 +1,1 @@
-"""From labelled pictures to a model."""
+"""From labeled images to a model."""

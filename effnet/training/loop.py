@@ -53,7 +53,7 @@ class TrainStep:
         processes: Device and precision, and the processes that share each batch.
         accumulation_steps: Micro-batches per batch. Doubled when memory runs out: the batch stays the same.
         torch_compile: Compile the network.
-        callback: Is told when memory runs out.
+        callback: Receives a message when memory runs out.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Trainer:
         checkpoints: Where to save.
         accumulation_steps: Micro-batches per batch.
         torch_compile: Compile the network.
-        callback: Is told the progress.
+        callback: Receives the progress.
         stopwatch: Started when the run began.
     """
 

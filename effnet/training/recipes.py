@@ -87,7 +87,7 @@ class Recipe(Record):
     image_size: int | None = None  # side in pixels; None: the network's
     stem_stride: int | None = None  # 1 keeps the image's size in the stem; None: the network's
     selection_fraction: float = 0.2  # of the training images, held out for model selection
-    patience: int = 0  # early stopping after so many epochs without a lower selection loss; 0: never
+    patience: int = 0  # early stopping after that many epochs without a lower selection loss; 0: never
     tune_test_resolution: bool = False  # in the end, predict at a larger size if that is better
     linear_probe: bool = False  # start from a linear probe on the frozen network, and keep it if it is as good
     minutes: float = 0.0  # time budget on a CPU, unless epochs or minutes are given; 0: none

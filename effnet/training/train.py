@@ -84,7 +84,7 @@ def train(
         strict: Refuse unreadable images instead of leaving them out.
         resources: Hardware settings.
         loggers: Experiment trackers, by default TensorBoard if it is installed.
-        callback: Is told the progress.
+        callback: Receives the progress.
         command: Shown in the report.
 
     Raises:

@@ -29,17 +29,17 @@ class Recorder(Callback):
 
 
 def paint(folder: Path, name: str, brightness: int, count: int, seed: int = 0) -> None:
-    """``count`` noisy pictures of 40×36 pixels of about this brightness, in a class folder."""
-    dice = np.random.default_rng(seed + brightness)
+    """``count`` noisy images of 40×36 pixels of about this brightness, in a class folder."""
+    rng = np.random.default_rng(seed + brightness)
     (folder / name).mkdir(parents=True, exist_ok=True)
     for index in range(count):
-        noise = dice.normal(brightness, 25, (36, 40, 3)).clip(0, 255).astype(np.uint8)
+        noise = rng.normal(brightness, 25, (36, 40, 3)).clip(0, 255).astype(np.uint8)
         Image.fromarray(noise).save(folder / name / f"{index:02d}.png")
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two classes of twenty pictures that the eye tells apart at once."""
+    """Two classes of twenty images that the eye tells apart at once."""
     folder = tmp_path / "photos"
     paint(folder, "dark", 70, 20)
     paint(folder, "light", 180, 20)

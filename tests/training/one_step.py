@@ -1,4 +1,4 @@
-"""One step of training in float64, for `test_many_processes`: leaves the gradients, and who judged which pictures."""
+"""One step of training in float64, for `test_many_processes`: leaves the gradients, and who judged which images."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ COUNT = 13  # no multiple of two: the last batch is not even
 
 
 def main(out: Path, pieces: int = 1) -> None:
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     items = tuple(
-        Item(dice.integers(0, 256, (32, 32, 3), np.uint8), index % 3, str(index), weight=1 + index % 2)
+        Item(rng.integers(0, 256, (32, 32, 3), np.uint8), index % 3, str(index), weight=1 + index % 2)
         for index in range(COUNT)
     )
-    pictures = ImageDataset(items, Labels(("a", "b", "c")))
+    images = ImageDataset(items, Labels(("a", "b", "c")))
     torch.manual_seed(1)
     model = create("nano", 3).double()
     for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
@@ -38,17 +38,17 @@ def main(out: Path, pieces: int = 1) -> None:
     recipe = Recipe(
         name="test", epochs=1, batch_size=COUNT, batch_norm="frozen", dropout=0.0, drop_path=0.0, augment=augment
     )
-    place = Distributed("cpu")
-    loss = TrainingLoss(pictures, recipe, place.device)
+    distributed = Distributed("cpu")
+    loss = TrainingLoss(images, recipe, distributed.device)
     config = TrainConfig(data="", recipe=recipe, out=out, weights="none", resources=Resources(workers=0))
-    plan = DataPlan(pictures, pictures, {})
+    plan = DataPlan(images, images, {})
     (phase,) = recipe.phases(1)
-    step = TrainStep(model, recipe, loss, place, accumulation_steps=pieces)
+    step = TrainStep(model, recipe, loss, distributed, accumulation_steps=pieces)
     model.dropout.p = 0
-    batch_loss = step(*next(make_loader(model, plan, config, recipe, phase, place).epoch(0)))
-    mine = place.shard(list(range(COUNT)))
-    whole = place.gather(mine)
-    if place.is_main:
+    batch_loss = step(*next(make_loader(model, plan, config, recipe, phase, distributed).epoch(0)))
+    mine = distributed.shard(list(range(COUNT)))
+    whole = distributed.gather(mine)
+    if distributed.is_main:
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
         torch.save({"loss": batch_loss, "gradients": gradients, "judged": whole, "mine": mine}, out / "step.pt")
 

@@ -18,25 +18,25 @@ from tests.training.conftest import Recorder
 RECIPE = Recipe(name="test", epochs=1, batch_size=32)
 
 
-def test_bytes_are_counted_by_the_picture_and_its_area() -> None:
-    model, place = create("nano", 5), Distributed("cpu")
-    small, large = (autotune.activation_bytes_per_image(model, RECIPE, (side, side), place) for side in (32, 64))
+def test_activation_bytes_are_per_image_and_proportional_to_area() -> None:
+    model, distributed = create("nano", 5), Distributed("cpu")
+    small, large = (autotune.activation_bytes_per_image(model, RECIPE, (side, side), distributed) for side in (32, 64))
     assert large / small == pytest.approx(4, rel=0.1)
     model.gradient_checkpointing = True
-    assert autotune.activation_bytes_per_image(model, RECIPE, (64, 64), place) < 0.3 * large
+    assert autotune.activation_bytes_per_image(model, RECIPE, (64, 64), distributed) < 0.3 * large
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_batch_is_parted_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, place, recorder = create("nano", 5), Distributed("cpu"), Recorder()
-    assert autotune.choose_accumulation_steps(model, RECIPE, place, recorder) == 1
+def test_accumulation_steps_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, distributed, recorder = create("nano", 5), Distributed("cpu"), Recorder()
+    assert autotune.choose_accumulation_steps(model, RECIPE, distributed, recorder) == 1
     assert not recorder.messages
-    need = 32 * autotune.activation_bytes_per_image(model, RECIPE, (32, 32), place) * autotune.MEMORY_MARGIN
+    need = 32 * autotune.activation_bytes_per_image(model, RECIPE, (32, 32), distributed) * autotune.MEMORY_MARGIN
     monkeypatch.setattr(autotune, "available_memory", lambda: int(need / 3.5))
-    assert autotune.choose_accumulation_steps(model, RECIPE, place, recorder) == 4
+    assert autotune.choose_accumulation_steps(model, RECIPE, distributed, recorder) == 4
     assert recorder.messages[0].endswith("using 4 gradient accumulation steps")
     monkeypatch.setattr(autotune, "available_memory", lambda: 0)  # nobody knows
-    assert autotune.choose_accumulation_steps(model, RECIPE, place, recorder) == 1
+    assert autotune.choose_accumulation_steps(model, RECIPE, distributed, recorder) == 1
 
 
 def test_free_memory_of_this_machine() -> None:
@@ -44,7 +44,7 @@ def test_free_memory_of_this_machine() -> None:
     assert autotune.free_memory(torch.device("cpu")) > 0
 
 
-def test_compiling_is_not_tried_on_a_cpu() -> None:
-    place = Distributed("cpu")
-    loss = TrainingLoss(squares(4, seed=0), RECIPE, place.device)
-    assert not autotune.compiling_pays_off(create("nano", 3), RECIPE, loss, 100, 10**6, place, Callback())
+def test_no_compiling_on_a_cpu() -> None:
+    distributed = Distributed("cpu")
+    loss = TrainingLoss(squares(4, seed=0), RECIPE, distributed.device)
+    assert not autotune.compiling_pays_off(create("nano", 3), RECIPE, loss, 100, 10**6, distributed, Callback())

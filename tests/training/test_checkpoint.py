@@ -42,7 +42,7 @@ def test_full_disk_keeps_the_last_good_one(tmp_path: Path, monkeypatch: pytest.M
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_deleted(tmp_path: Path) -> None:
     (tmp_path / ".00001-0000000.pt.123.part").write_bytes(b"half")
     Checkpoints(tmp_path)
     assert not list(tmp_path.iterdir())

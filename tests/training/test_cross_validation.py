@@ -1,4 +1,4 @@
-"""Cross-validation of small pictures: every one judged once, by a network that has not seen it."""
+"""Cross-validation of small images: every one judged once, by a network that has not seen it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from effnet import Predictor
-from effnet.data.splits import make_folds as split_into
+from effnet.data.splits import make_folds
 from effnet.data.table import open_table
 from effnet.prediction.ensemble import Ensemble
 from effnet.prediction.oof import OutOfFold
@@ -23,12 +23,12 @@ from tests.training.conftest import Recorder
 HERE = Resources(device="cpu", workers=0)
 
 
-def written(root: Path, labels: list[str], head: str = "image_id,label") -> Path:
-    """A table of noisy pictures, every second one light, with these cells beside their ids."""
-    dice = np.random.default_rng(0)
+def write_table(root: Path, labels: list[str], head: str = "image_id,label") -> Path:
+    """A table of noisy images, every second one light, with these cells beside their ids."""
+    rng = np.random.default_rng(0)
     (root / "train").mkdir(parents=True, exist_ok=True)
     for number in range(len(labels)):
-        noise = dice.normal((70, 180)[number % 2], 25, (36, 40, 3)).clip(0, 255).astype(np.uint8)
+        noise = rng.normal((70, 180)[number % 2], 25, (36, 40, 3)).clip(0, 255).astype(np.uint8)
         Image.fromarray(noise).save(root / f"train/{number}.png")
     rows = "".join(f"{number},{label}\n" for number, label in enumerate(labels))
     (root / "train.csv").write_text(f"{head}\n{rows}")
@@ -52,7 +52,7 @@ def run(data: Path, out: Path, **settings: object) -> CrossValidationResult:
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve dark, twelve light, and of each one twin: a copy of its file."""
     root = tmp_path_factory.mktemp("data")
-    path = written(root, ["dark", "light"] * 12)
+    path = write_table(root, ["dark", "light"] * 12)
     for number, of in ((24, 0), (25, 1)):
         (root / f"train/{number}.png").write_bytes((root / f"train/{of}.png").read_bytes())
     path.write_text(path.read_text() + "24,dark\n25,light\n")
@@ -65,7 +65,7 @@ def done(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CrossVa
     return run(table, tmp_path_factory.mktemp("runs") / "folds", callback=recorder), recorder
 
 
-def test_every_picture_once_by_a_network_that_has_not_seen_it(
+def test_every_image_is_predicted_once_by_a_model_not_trained_on_it(
     done: tuple[CrossValidationResult, Recorder], table: Path
 ) -> None:
     result, _ = done
@@ -84,7 +84,7 @@ def test_every_picture_once_by_a_network_that_has_not_seen_it(
         assert held.predictions == pytest.approx(np.stack([row for _, row in again]), abs=1e-5)  # type: ignore[arg-type]
 
 
-def test_figures(done: tuple[CrossValidationResult, Recorder]) -> None:
+def test_metrics(done: tuple[CrossValidationResult, Recorder]) -> None:
     result, recorder = done
     oof = OutOfFold.read(result.oof_path)
     assert result.metrics == pytest.approx(oof.metrics(), abs=1e-5)
@@ -101,7 +101,7 @@ def test_figures(done: tuple[CrossValidationResult, Recorder]) -> None:
     assert recorder.messages[-2] == f"fold 2/2: held out: top-1 {alone['top1']:.1%}, loss {alone['loss']:.3f}"
 
 
-def test_twins_stay_together_and_are_said(done: tuple[CrossValidationResult, Recorder]) -> None:
+def test_duplicates_stay_together_and_are_reported(done: tuple[CrossValidationResult, Recorder]) -> None:
     result, recorder = done
     assert recorder.messages[0] == "2 duplicate images, kept in the same fold: 0 = 24, 1 = 25"
     fold = dict(zip(*((oof := OutOfFold.read(result.oof_path)).ids, oof.folds.tolist()), strict=True))  # type: ignore[misc]
@@ -109,7 +109,7 @@ def test_twins_stay_together_and_are_said(done: tuple[CrossValidationResult, Rec
     assert fold["1"] == fold["25"]
 
 
-def said_before_training(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def messages_before_training(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a run of folds says of the table before the first of them is trained, where it is stopped."""
     recorder = Recorder()
 
@@ -122,26 +122,28 @@ def said_before_training(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[st
     return recorder.messages
 
 
-def test_twins_that_the_data_s_own_folds_tear_apart_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures 0, 1 and 2 once more: in another fold, in the same one, and in none."""
-    path = written(tmp_path, [f"{('dark', 'light')[number % 2]},{number // 2 % 2}" for number in range(24)])
+def test_duplicates_separated_by_the_data_s_own_folds_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images 0, 1 and 2 once more: in another fold, in the same one, and in none."""
+    path = write_table(tmp_path, [f"{('dark', 'light')[number % 2]},{number // 2 % 2}" for number in range(24)])
     for number, of in ((24, 0), (25, 1), (26, 2)):
         (tmp_path / f"train/{number}.png").write_bytes((tmp_path / f"train/{of}.png").read_bytes())
     rows = path.read_text().partition("\n")[2]
     path.write_text(f"image_id,label,fold\n{rows}24,dark,1\n25,light,0\n26,dark,\n")
-    assert said_before_training(path, monkeypatch)[:2] == [
+    assert messages_before_training(path, monkeypatch)[:2] == [
         "1 duplicate image, kept in the same fold: 1 = 25",
         "2 duplicate images, separated by the data's own folds: 0 = 24, 2 = 26; metrics will look better than "
         "they are: give both files the same fold, or leave one out",
     ]
 
 
-def test_the_folder_is_an_ensemble(done: tuple[CrossValidationResult, Recorder], table: Path) -> None:
+def test_directory_is_an_ensemble(done: tuple[CrossValidationResult, Recorder], table: Path) -> None:
     result, _ = done
-    picture = table.parent / "train/3.png"
+    image = table.parent / "train/3.png"
     shares = [dict(zip(one.labels, one.probabilities, strict=True)) for model in result.models
-              for one in Predictor(model, "eager")(picture)]  # fmt: skip
-    (found,) = Ensemble([result.out])(picture)
+              for one in Predictor(model, "eager")(image)]  # fmt: skip
+    (found,) = Ensemble([result.out])(image)
     for label, share in zip(found.labels, found.probabilities, strict=True):
         assert share == pytest.approx((shares[0][label] + shares[1][label]) / 2, abs=1e-5)
 
@@ -167,7 +169,7 @@ def test_used_finished_and_other_folds(
         run(table, tmp_path / "mine/letter.txt")
 
 
-def test_it_goes_on_in_the_fold_where_it_stopped(
+def test_resume_continues_in_the_interrupted_fold(
     done: tuple[CrossValidationResult, Recorder], table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = module.run_training, []
@@ -190,14 +192,14 @@ def test_it_goes_on_in_the_fold_where_it_stopped(
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "regression"])
-def test_other_kinds_of_labels(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multilabel_and_regression(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The table, its folds and figures, around a train that makes random networks."""
     import torch
 
     import effnet
 
     cells = {"multilabel": ["a|b", "b", "", "a"] * 5, "regression": [f"{number}.5" for number in range(20)]}[kind]
-    splits = open_table(written(tmp_path, cells), kind)
+    splits = open_table(write_table(tmp_path, cells), kind)
     seen = []
 
     def made(config: TrainConfig) -> object:
@@ -220,7 +222,7 @@ def test_other_kinds_of_labels(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
     )
     assert result.metrics == pytest.approx(oof.metrics(), rel=1e-4)
     assert result.task == kind
-    expected = split_into(splits.train, 4, 0)  # type: ignore[arg-type]
+    expected = make_folds(splits.train, 4, 0)  # type: ignore[arg-type]
     for (kept, held), given in zip(expected, seen, strict=True):
         assert [item.name for item in given.train.items] == [item.name for item in kept.items]
         assert [item.name for item in given.val.items] == [item.name for item in held.items]
@@ -230,8 +232,8 @@ def test_other_kinds_of_labels(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
         assert "RMSE" in result.summary()
 
 
-def test_what_would_stop_the_last_fold_stops_the_first(tmp_path: Path) -> None:
-    few = written(tmp_path, ["a", "b"] * 5 + ["rare"] * 2)
+def test_errors_of_the_last_fold_are_raised_before_the_first(tmp_path: Path) -> None:
+    few = write_table(tmp_path, ["a", "b"] * 5 + ["rare"] * 2)
     with pytest.raises(ValueError, match="class 'rare' has only one image"):
         run(few, tmp_path / "out")
     for settings, reason in (
@@ -244,7 +246,7 @@ def test_what_would_stop_the_last_fold_stops_the_first(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_group_that_has_all_of_a_class_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = written(tmp_path, ["a,", "b,"] * 6 + ["c,one"] * 3, "image_id,label,group")
-    recorder = said_before_training(path, monkeypatch)
+def test_group_with_a_whole_class_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_table(tmp_path, ["a,", "b,"] * 6 + ["c,one"] * 3, "image_id,label,group")
+    recorder = messages_before_training(path, monkeypatch)
     assert any("holds out all images of 'c', which are in one group" in line for line in recorder)

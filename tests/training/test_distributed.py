@@ -23,11 +23,11 @@ from effnet.training.recipes import Recipe
 RECIPE = Recipe(name="test", epochs=1)
 
 
-def ready(model: effnet.EfficientNet, ranks: int, device: str, batch: int) -> nn.Module:
+def prepare(model: effnet.EfficientNet, ranks: int, device: str, batch: int) -> nn.Module:
     """``model`` as it would be called on so many devices, of which none need be there."""
-    place = Distributed("cpu")
-    place.world_size, place.device = ranks, torch.device(device)
-    called, _ = place.prepare(model, make_optimizer(model, RECIPE), batch)
+    distributed = Distributed("cpu")
+    distributed.world_size, distributed.device = ranks, torch.device(device)
+    called, _ = distributed.prepare(model, make_optimizer(model, RECIPE), batch)
     return called
 
 
@@ -40,23 +40,23 @@ def ready(model: effnet.EfficientNet, ranks: int, device: str, batch: int) -> nn
         (2, "cpu", MIN_BATCH_FOR_LOCAL_BATCH_NORM - 1, False),
     ],
 )
-def test_statistics_are_taken_over_all_devices_where_each_has_few_pictures(
+def test_batch_norm_is_synchronized_for_small_batches_per_device(
     ranks: int, device: str, batch: int, shared: bool
 ) -> None:
-    called = ready(create("nano", 5), ranks, device, batch)
+    called = prepare(create("nano", 5), ranks, device, batch)
     norms = [module for module in called.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert norms
     assert all(isinstance(norm, nn.SyncBatchNorm) == shared for norm in norms)
 
 
-def test_shared_batch_norm_is_frozen_folded_and_exported_as_any(tmp_path: Path) -> None:
+def test_synchronized_batch_norm_can_be_frozen_folded_and_exported(tmp_path: Path) -> None:
     model = create("nano", 5).eval()
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    expected = EagerEngine(model, "cpu").run(pictures)
-    ready(model, 2, "cuda", MIN_BATCH_FOR_LOCAL_BATCH_NORM - 1)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    expected = EagerEngine(model, "cpu").run(images)
+    prepare(model, 2, "cuda", MIN_BATCH_FOR_LOCAL_BATCH_NORM - 1)
     model.frozen_batch_norm = True
     assert not any(norm.training for norm in model.train().modules() if isinstance(norm, nn.SyncBatchNorm))
-    assert np.array_equal(EagerEngine(model, "cpu").run(pictures), expected)
+    assert np.array_equal(EagerEngine(model, "cpu").run(images), expected)
     assert effnet.export(model.eval(), tmp_path / "model.onnx").same_predictions == 6
 
 
@@ -66,7 +66,7 @@ def test_shared_batch_norm_is_frozen_folded_and_exported_as_any(tmp_path: Path) 
 SCRIPT = Path(__file__).with_name("one_step.py")
 
 
-def stepped(out: Path, processes: int, pieces: int = 1) -> dict[str, Any]:
+def run_one_step(out: Path, processes: int, pieces: int = 1) -> dict[str, Any]:
     out.mkdir()
     command = [sys.executable, "-W", "ignore"]
     if processes > 1:
@@ -84,13 +84,13 @@ def stepped(out: Path, processes: int, pieces: int = 1) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return stepped(tmp_path_factory.mktemp("alone") / "one", 1)
+    return run_one_step(tmp_path_factory.mktemp("alone") / "one", 1)
 
 
 @pytest.mark.parametrize(("processes", "pieces"), [(2, 1), (1, 3), (2, 2)])
-def test_the_same_gradients(processes: int, pieces: int, alone: dict[str, Any], tmp_path: Path) -> None:
+def test_same_gradients(processes: int, pieces: int, alone: dict[str, Any], tmp_path: Path) -> None:
     """Of one process with the whole batch, of two with a share each, and of a batch in parts."""
-    found = stepped(tmp_path / "many", processes, pieces)
+    found = run_one_step(tmp_path / "many", processes, pieces)
     assert found["loss"] == pytest.approx(alone["loss"], rel=1e-12)
     for name, gradient in alone["gradients"].items():
         assert (found["gradients"][name] - gradient).abs().max() <= 1e-10, name

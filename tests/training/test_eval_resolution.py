@@ -20,8 +20,8 @@ def model() -> EfficientNet:
     return trained_on_squares()
 
 
-def judge_by(size: int, count: int = 200, noise: float = 0.1) -> object:
-    """A judge to whom ``size`` is the best, and who says nothing about the pictures."""
+def scorer_preferring(size: int, count: int = 200, noise: float = 0.1) -> object:
+    """A judge to whom ``size`` is the best, and who says nothing about the images."""
     spread = np.random.default_rng(0).normal(0, 1, count)
 
     def judge(model: EfficientNet) -> SelectionScore:
@@ -33,8 +33,8 @@ def judge_by(size: int, count: int = 200, noise: float = 0.1) -> object:
     return judge
 
 
-def test_the_better_size_is_found(model: EfficientNet) -> None:
-    made, found = tune_resolution(model, judge_by(64), sizes=(32, 48, 64, 96))  # type: ignore[arg-type]
+def test_finds_the_best_size(model: EfficientNet) -> None:
+    made, found = tune_resolution(model, scorer_preferring(64), sizes=(32, 48, 64, 96))  # type: ignore[arg-type]
     assert made.preprocess == replace(model.preprocess, size=(64, 64))
     assert found.best.image_size == (64, 64)
     assert [trial.image_size[0] for trial in found.trials] == [32, 48, 64, 96]
@@ -50,14 +50,14 @@ def test_the_better_size_is_found(model: EfficientNet) -> None:
     assert "64×64" in made.provenance.history[-1]
 
 
-def test_luck_is_no_reason(model: EfficientNet) -> None:
+def test_noise_is_not_significant(model: EfficientNet) -> None:
     """All sizes alike: differences are noise, and in twenty runs hardly one is taken."""
     moved = 0
     for seed in range(40):
 
         def judge(model: EfficientNet, seed: int = seed) -> SelectionScore:
-            dice = np.random.default_rng((seed, model.preprocess.size[0]))
-            return SelectionScore(tuple(dice.normal(1, 0.3, 60).tolist()), 0.5, 1.0)
+            rng = np.random.default_rng((seed, model.preprocess.size[0]))
+            return SelectionScore(tuple(rng.normal(1, 0.3, 60).tolist()), 0.5, 1.0)
 
         made, found = tune_resolution(model, judge, sizes=(32, 48, 64, 80))
         moved += found.chosen_index > 0
@@ -70,17 +70,17 @@ def test_luck_is_no_reason(model: EfficientNet) -> None:
     assert moved <= 6
 
 
-def test_pairs_are_compared_and_not_means(model: EfficientNet) -> None:
-    """A small gain of every picture is clear, however far the pictures lie apart."""
-    _, found = tune_resolution(model, judge_by(40, noise=0.01), sizes=(40,))  # type: ignore[arg-type]
+def test_differences_are_compared_per_image(model: EfficientNet) -> None:
+    """A small gain of every image is clear, however far the images lie apart."""
+    _, found = tune_resolution(model, scorer_preferring(40, noise=0.01), sizes=(40,))  # type: ignore[arg-type]
     assert found.best.image_size == (40, 40)
     assert found.best.improvement == pytest.approx(0.2 * np.log(40 / 32), abs=0.01)
     assert found.best.noise < 0.003
 
 
-def test_on_pictures_with_measured_statistics(model: EfficientNet) -> None:
-    """A network whose statistics belong to pictures twice as bright: measuring them anew at its own size cures it."""
-    broken = replaced_norms(model)
+def test_re_estimated_batch_norm(model: EfficientNet) -> None:
+    """A network whose statistics belong to images twice as bright: measuring them anew at its own size cures it."""
+    broken = with_scaled_variances(model)
     learned, select = squares(96, seed=1), squares(90, seed=2)
 
     def judge(model: EfficientNet) -> SelectionScore:
@@ -96,7 +96,7 @@ def test_on_pictures_with_measured_statistics(model: EfficientNet) -> None:
     assert not made.training
 
 
-def replaced_norms(model: EfficientNet) -> EfficientNet:
+def with_scaled_variances(model: EfficientNet) -> EfficientNet:
     other = EfficientNet(model.arch, model.classes, preprocess=model.preprocess, labels=model.labels)
     other.load_state_dict(model.state_dict())
     for module in other.modules():
@@ -114,19 +114,19 @@ def test_sizes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "said"), [((0,), "size must be"), ((40.5,), "size must be"), ((32,), "current size")]
+    ("sizes", "message"), [((0,), "size must be"), ((40.5,), "size must be"), ((32,), "current size")]
 )
-def test_refused(model: EfficientNet, sizes: tuple[int, ...], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        tune_resolution(model, judge_by(64), sizes=sizes)  # type: ignore[arg-type]
+def test_invalid_settings(model: EfficientNet, sizes: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tune_resolution(model, scorer_preferring(64), sizes=sizes)  # type: ignore[arg-type]
 
 
-def test_one_picture_tells_nothing(model: EfficientNet) -> None:
-    _, found = tune_resolution(model, judge_by(64, count=1), sizes=(64,))  # type: ignore[arg-type]
+def test_one_image_is_never_significant(model: EfficientNet) -> None:
+    _, found = tune_resolution(model, scorer_preferring(64, count=1), sizes=(64,))  # type: ignore[arg-type]
     assert found.chosen_index == 0
 
 
-def test_many_pictures_are_thinned_out(model: EfficientNet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_norm_is_estimated_on_a_subset(model: EfficientNet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("effnet.training.eval_resolution.MAX_BATCH_NORM_IMAGES", 10)
     seen: list[int] = []
 
@@ -135,5 +135,5 @@ def test_many_pictures_are_thinned_out(model: EfficientNet, monkeypatch: pytest.
 
     monkeypatch.setattr("effnet.training.eval_resolution.estimate_batch_norm", estimate)
     learned: ImageDataset = squares(24, seed=1)
-    tune_resolution(model, judge_by(64), learned, sizes=(48,))  # type: ignore[arg-type]
+    tune_resolution(model, scorer_preferring(64), learned, sizes=(48,))  # type: ignore[arg-type]
     assert seen == [8]

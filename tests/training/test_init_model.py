@@ -26,7 +26,7 @@ RECIPE = Recipe(name="test", epochs=1)
 LABELS = Labels(("a", "b", "c"))
 
 
-def saved(folder: Path, labels: Labels = LABELS) -> Path:
+def save_model(folder: Path, labels: Labels = LABELS) -> Path:
     torch.manual_seed(5)
     model = create("nano", len(labels.names)).eval()
     model.labels = labels
@@ -35,8 +35,8 @@ def saved(folder: Path, labels: Labels = LABELS) -> Path:
     return effnet.save(model, folder / "model.safetensors")
 
 
-def test_another_stem_keeps_the_weights(tmp_path: Path) -> None:
-    path = saved(tmp_path)
+def test_other_stem_stride_keeps_the_weights(tmp_path: Path) -> None:
+    path = save_model(tmp_path)
     given = effnet.load(path)
     recipe = replace(RECIPE, stem_stride=2, image_size=64)
     found = build_model(TrainConfig(data="", out=tmp_path, recipe=recipe, weights=path), LABELS)
@@ -56,7 +56,7 @@ def test_the_image_size_is_a_side_or_height_and_width(tmp_path: Path) -> None:
             replace(config, image_size=wrong)
 
 
-def test_statistics_measured_anew() -> None:
+def test_estimate_batch_norm() -> None:
     torch.manual_seed(0)
     model = create("nano", 3)
     batches = [torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8) for _ in range(3)]
@@ -71,7 +71,7 @@ def test_statistics_measured_anew() -> None:
     assert model.stem.norm.momentum == create("nano", 3).stem.norm.momentum
 
 
-def test_what_is_done_about_norms_by_the_size_of_the_set() -> None:
+def test_batch_norm_mode_by_number_of_images() -> None:
     assert [
         choose_batch_norm(count, True)[0]
         for count in (10, MIN_IMAGES_TO_UPDATE_BATCH_NORM - 1, MIN_IMAGES_TO_UPDATE_BATCH_NORM)
@@ -79,14 +79,14 @@ def test_what_is_done_about_norms_by_the_size_of_the_set() -> None:
     assert choose_batch_norm(10, False)[0] == "train"
 
 
-def test_a_teacher_with_its_labels_in_another_order(tmp_path: Path) -> None:
-    path = saved(tmp_path, Labels(("c", "d", "a", "b")))
+def test_teacher_with_labels_in_another_order(tmp_path: Path) -> None:
+    path = save_model(tmp_path, Labels(("c", "d", "a", "b")))
     taught = Teacher(path, LABELS, torch.device("cpu"))
-    pictures = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
     model = effnet.load(path)
     with torch.no_grad():
-        expected = model(normalize(pictures, model.preprocess))[:, [2, 3, 0]]
-    assert torch.allclose(taught(pictures), expected, atol=1e-4)
+        expected = model(normalize(images, model.preprocess))[:, [2, 3, 0]]
+    assert torch.allclose(taught(images), expected, atol=1e-4)
     assert taught(torch.randint(0, 256, (2, 40, 40, 3), dtype=torch.uint8)).shape == (2, 3)
     with pytest.raises(ValueError, match="does not know 'x' and 1 more: it must have all classes"):
         Teacher(path, Labels(("a", "x", "y")), torch.device("cpu"))

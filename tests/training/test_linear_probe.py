@@ -7,11 +7,11 @@ from effnet.training.linear_probe import REGULARIZATION_STRENGTHS, fit_linear_pr
 from effnet.training.validation import Targets
 
 
-def blobs(pictures: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    dice = np.random.default_rng(seed)
-    targets = np.arange(pictures) % classes
-    centres = dice.normal(size=(classes, width))
-    return (centres[targets] + dice.normal(size=(pictures, width)) * 1.5 + 3).astype(np.float32), targets
+def blobs(images: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    targets = np.arange(images) % classes
+    centres = rng.normal(size=(classes, width))
+    return (centres[targets] + rng.normal(size=(images, width)) * 1.5 + 3).astype(np.float32), targets
 
 
 def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
@@ -21,16 +21,16 @@ def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.
     return weight, share - mean @ weight
 
 
-@pytest.mark.parametrize(("pictures", "width"), [(30, 8), (18, 40)], ids=["tall", "wide"])
-def test_left_one_out_is_what_leaving_one_out_gives(pictures: int, width: int) -> None:
-    features, targets = blobs(pictures, width, 3)
+@pytest.mark.parametrize(("images", "width"), [(30, 8), (18, 40)], ids=["tall", "wide"])
+def test_leave_one_out_equals_refitting(images: int, width: int) -> None:
+    features, targets = blobs(images, width, 3)
     found = fit_linear_probe(features, Targets(targets, "classification", 3))
     x, y = features.astype(float), np.eye(3)[targets]
     penalty = found.regularization * ((x - x.mean(0)) ** 2).sum() / len(x)
     scores = np.empty_like(y)
-    for left in range(pictures):
-        rest = np.arange(pictures) != left
-        # The intercept and the class shares stay those of all pictures but the left one, as in the closed form.
+    for left in range(images):
+        rest = np.arange(images) != left
+        # The intercept and the class shares stay those of all images but the left one, as in the closed form.
         weight, bias = ridge(x[rest], y[rest], penalty)
         scores[left] = x[left] @ weight + bias
     assert found.metric == pytest.approx((scores.argmax(1) == targets).mean())
@@ -48,7 +48,7 @@ def test_head_is_the_ridge_solution() -> None:
     np.testing.assert_allclose(found.bias, found.logit_scale * bias, atol=1e-9)
 
 
-def test_no_other_strength_leaves_less_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strength_has_the_lowest_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     features, targets = blobs(40, 60, 2)
     chosen = fit_linear_probe(features, Targets(targets, "classification", 2))
     losses = []
@@ -59,7 +59,7 @@ def test_no_other_strength_leaves_less_loss(monkeypatch: pytest.MonkeyPatch) -> 
     assert chosen.regularization == REGULARIZATION_STRENGTHS[int(np.argmin(losses))]
 
 
-def test_gain_makes_sure_logits_humble() -> None:
+def test_logit_scale_calibrates_overconfident_logits() -> None:
     targets = np.array([0, 1, 0, 1])
     overconfident = np.array([[9.0, 0], [0, 9], [9, 0], [9, 0]])  # the last one is wrong
     gain, loss = Targets(targets, "classification", 2).fit_logit_scale(overconfident)
@@ -67,7 +67,7 @@ def test_gain_makes_sure_logits_humble() -> None:
     assert loss < Targets(targets, "classification", 2).losses(overconfident).mean()
 
 
-def test_one_class_absent_from_the_pictures() -> None:
+def test_class_without_images() -> None:
     features, targets = blobs(30, 8, 2)
     found = fit_linear_probe(features, Targets(targets, "classification", 3))
     assert found.weight.shape == (3, 8)

@@ -39,7 +39,7 @@ def curves(folder: Path) -> dict[str, list[list[float]]]:
     return read
 
 
-def test_a_stopped_run_goes_on_in_the_same_curve(tmp_path: Path) -> None:
+def test_resumed_run_continues_the_same_curves(tmp_path: Path) -> None:
     recorder, folder = Recorder(), tmp_path / "logs"
     with closing(LoggingCallback(recorder, folder, ("tensorboard",))) as tracked:
         tracked.on_progress("epoch", 1, 2)
@@ -65,7 +65,7 @@ def test_a_stopped_run_goes_on_in_the_same_curve(tmp_path: Path) -> None:
     assert recorder.epochs == [line(epoch) for epoch in (1, 2, 3, 4, 3, 4, 5)]
 
 
-def test_tensorboard_brings_no_tensorflow(tmp_path: Path) -> None:
+def test_tensorboard_imports_no_tensorflow(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from effnet.training.loggers import TensorBoardLogger\n"
         "TensorBoardLogger(Path(sys.argv[1]), 1).finish(); print('tensorflow' in sys.modules)"
@@ -123,7 +123,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return found
 
 
-def test_others_go_through_accelerate(tmp_path: Path, wandb: ModuleType) -> None:
+def test_others_run_through_accelerate(tmp_path: Path, wandb: ModuleType) -> None:
     settings = {"seed": 3, "recipe": {"batch_size": 32, "augment": {"crop": 0.5}, "size": None}}
     with closing(LoggingCallback(Callback(), tmp_path, ("wandb",), "photos", settings)) as tracked:
         tracked.on_epoch_end(line(1))
@@ -140,7 +140,7 @@ def test_others_go_through_accelerate(tmp_path: Path, wandb: ModuleType) -> None
     assert Run.finished == 2
 
 
-def test_a_tracker_that_fails_does_not_stop_the_run(tmp_path: Path, wandb: ModuleType) -> None:
+def test_failing_tracker_does_not_stop_the_run(tmp_path: Path, wandb: ModuleType) -> None:
     recorder = Recorder()
     with closing(LoggingCallback(recorder, tmp_path, ("tensorboard", "wandb"))) as tracked:
         for epoch in range(1, 5):
@@ -150,7 +150,7 @@ def test_a_tracker_that_fails_does_not_stop_the_run(tmp_path: Path, wandb: Modul
     assert [step for step, _ in curves(tmp_path)["train/loss"]] == [1, 2, 3, 4]
 
 
-def test_a_tracker_that_does_not_start(tmp_path: Path, wandb: Any) -> None:
+def test_tracker_that_fails_to_start(tmp_path: Path, wandb: Any) -> None:
     def init(**_: Any) -> Run:
         raise PermissionError("no key")
 

@@ -23,7 +23,7 @@ def recipe(**settings: object) -> Recipe:
     return Recipe(name="test", epochs=1, **{"label_smoothing": 0.0, **settings})  # type: ignore[arg-type]
 
 
-def pictures(kind: str, *labels: object, weights: tuple[float, ...] = ()) -> ImageDataset:
+def images(kind: str, *labels: object, weights: tuple[float, ...] = ()) -> ImageDataset:
     names = ("a", "b", "c") if kind != "regression" else ("height",)
     given = weights or (1.0,) * len(labels)
     items = (
@@ -41,8 +41,8 @@ def loss(objective: TrainingLoss, logits: torch.Tensor) -> float:
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0], [0.3, 0.3, 0.1], [1.0, 4.0, -1.0]])
 
 
-def test_one_right_class() -> None:
-    found = pictures("classification", 0, 1, 2, 0)
+def test_classification() -> None:
+    found = images("classification", 0, 1, 2, 0)
     targets = torch.tensor([0, 1, 2, 0])
     for smoothing in (0.0, 0.1):
         expected = F.cross_entropy(LOGITS, targets, label_smoothing=smoothing, reduction="sum").item()
@@ -51,8 +51,8 @@ def test_one_right_class() -> None:
     assert torch.equal(soft, F.one_hot(targets).float())
 
 
-def test_any_may_be_right() -> None:
-    found = pictures("multilabel", (0, 2), (), (1,), (0, 1, 2))
+def test_multilabel() -> None:
+    found = images("multilabel", (0, 2), (), (1,), (0, 1, 2))
     wanted = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1.0]])
     expected = F.binary_cross_entropy_with_logits(LOGITS, wanted, reduction="none").mean(1).sum().item()
     assert loss(TrainingLoss(found, recipe(), CPU), LOGITS) == pytest.approx(expected)
@@ -60,8 +60,8 @@ def test_any_may_be_right() -> None:
     assert Targets.from_dataset(found).metric(LOGITS.numpy()) == pytest.approx(7 / 12)
 
 
-def test_values_in_units_of_their_spread() -> None:
-    found = pictures("regression", (1.0,), (3.0,), (5.0,), (11.0,))
+def test_regression_in_standard_deviations() -> None:
+    found = images("regression", (1.0,), (3.0,), (5.0,), (11.0,))
     logits = torch.tensor([[1.0], [4.0], [5.0], [9.0]])
     objective = TrainingLoss(found, recipe(), CPU)
     assert loss(objective, objective.target_scaler.standardize(logits)) == pytest.approx(5 / 14)
@@ -74,11 +74,8 @@ def test_values_in_units_of_their_spread() -> None:
     assert Targets.from_dataset(found).metric(logits.double().numpy()) == pytest.approx(1 - 5 / 56)
 
 
-def test_weights_and_rare_classes() -> None:
-    even, weighted = (
-        pictures("classification", 0, 0, 0, 1),
-        pictures("classification", 0, 0, 0, 1, weights=(1, 1, 1, 3)),
-    )
+def test_image_weights_and_rare_classes() -> None:
+    even, weighted = (images("classification", 0, 0, 0, 1), images("classification", 0, 0, 0, 1, weights=(1, 1, 1, 3)))
     each = F.cross_entropy(LOGITS, torch.tensor([0, 0, 0, 1]), reduction="none")
     expected = (each * torch.tensor([1, 1, 1, 3]) / 1.5).sum().item()
     assert loss(TrainingLoss(weighted, recipe(), CPU), LOGITS) == pytest.approx(expected)
@@ -87,8 +84,8 @@ def test_weights_and_rare_classes() -> None:
     assert loss(balanced, LOGITS) == pytest.approx((each * torch.tensor([2 / 3] * 3 + [2.0])).sum().item())
 
 
-def test_a_teacher_is_listened_to() -> None:
-    found = pictures("classification", 0, 1, 2, 0)
+def test_distillation() -> None:
+    found = images("classification", 0, 1, 2, 0)
     settings = recipe(distill_weight=1.0, distill_temperature=2.0)
     assert loss(TrainingLoss(found, settings, CPU, lambda _: LOGITS), LOGITS) == pytest.approx(0, abs=1e-6)
     other = LOGITS.flip(0)

@@ -9,23 +9,23 @@ import torch
 from effnet.training.lr_finder import LRFinderError, find_learning_rate, smooth_losses
 
 
-def bowl(noise: float, seed: int = 0, edge: float = 0.1) -> tuple[list[float], object]:
+def make_bowl(noise: float, seed: int = 0, edge: float = 0.1) -> tuple[list[float], object]:
     """A loss that falls from 2.3 while the rate rises, is lowest at ``edge``, and explodes beyond it."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     seen: list[float] = []
 
     def step(rate: float) -> float:
         seen.append(rate)
         fallen = 1.5 / (1 + (edge / 20 / rate) ** 1.5)
-        return float(2.3 - fallen + (rate / edge) ** 3 * 0.2 + noise * dice.normal())
+        return float(2.3 - fallen + (rate / edge) ** 3 * 0.2 + noise * rng.normal())
 
     return seen, step
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.2])
-def test_a_tenth_of_where_the_loss_is_lowest(noise: float) -> None:
+def test_suggests_a_tenth_of_where_the_loss_is_lowest(noise: float) -> None:
     for seed in range(5):
-        seen, step = bowl(noise, seed)
+        seen, step = make_bowl(noise, seed)
         found = find_learning_rate(step, 1e-5, 10)  # type: ignore[arg-type]
         assert 0.002 < found.suggested < 0.012  # lowest near 0.06
         assert found.learning_rates == tuple(seen[: len(found.learning_rates)])
@@ -35,7 +35,7 @@ def test_a_tenth_of_where_the_loss_is_lowest(noise: float) -> None:
         assert found.learning_rates[0] == pytest.approx(1e-5)
 
 
-def test_on_a_model_that_learns() -> None:
+def test_on_least_squares() -> None:
     """Least squares by gradient descent: beyond 2 / (largest curvature) it diverges."""
     torch.manual_seed(0)
     x = torch.randn(64, 8)
@@ -57,15 +57,15 @@ def test_on_a_model_that_learns() -> None:
     assert step(found.suggested) > step(found.suggested) > step(found.suggested)
 
 
-def test_no_number_ends_the_sweep() -> None:
-    _, step = bowl(0.05, edge=0.1)
+def test_nan_ends_the_sweep() -> None:
+    _, step = make_bowl(0.05, edge=0.1)
     found = find_learning_rate(lambda rate: step(rate) if rate < 0.3 else float("nan"), 1e-5, 10)  # type: ignore[operator]
     assert found.learning_rates[-1] < 0.3
     assert 0.002 < found.suggested < 0.012
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         (lambda rate: float("nan"), "the loss diverged after 0 batches, at a learning rate near 1e-06: start lower"),
         (lambda rate: 2.3, "clearly lowered the loss.*larger batches"),
@@ -73,34 +73,34 @@ def test_no_number_ends_the_sweep() -> None:
         (lambda rate: 2.3 - 2 * rate / (1 + rate), "still falling at a learning rate of 1: sweep to a higher one"),
     ],
 )
-def test_refused_in_one_sentence(step: object, said: str) -> None:
-    with pytest.raises(LRFinderError, match=said) as raised:
+def test_inconclusive_sweeps_raise_one_sentence(step: object, message: str) -> None:
+    with pytest.raises(LRFinderError, match=message) as raised:
         find_learning_rate(step)  # type: ignore[arg-type]
     assert len(raised.value.learning_rates) == len(raised.value.losses)
     assert "\n" not in str(raised.value)
 
 
-def test_noise_alone_is_refused() -> None:
+def test_noise_suggests_nothing() -> None:
     refused = 0
     for seed in range(40):
-        dice = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         try:
-            find_learning_rate(lambda rate, dice=dice: float(2.3 + 0.2 * dice.normal()))  # type: ignore[misc]
+            find_learning_rate(lambda rate, rng=rng: float(2.3 + 0.2 * rng.normal()))  # type: ignore[misc]
         except LRFinderError:
             refused += 1
     assert refused >= 34
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"lowest": 0.0}, "lowest must be above 0"),
         ({"lowest": 1.0, "highest": 0.1}, "highest must be"),
         ({"batches": 5}, "batches must be an integer of at least 20"),
     ],
 )
-def test_settings_out_of_range(settings: dict[str, float], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_settings(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         find_learning_rate(lambda rate: 1.0, **settings)  # type: ignore[arg-type]
 
 
@@ -112,8 +112,8 @@ def test_smoothing_shifts_nothing() -> None:
     assert smooth_losses(tuple(peak.tolist())).argmax() == 40
 
 
-def test_the_drawing_is_one_svg() -> None:
-    _, step = bowl(0.05)
+def test_svg() -> None:
+    _, step = make_bowl(0.05)
     found = find_learning_rate(step, 1e-5, 10)  # type: ignore[arg-type]
     root = ElementTree.fromstring(found.to_svg())
     assert root.tag.endswith("svg")

@@ -21,14 +21,14 @@ from effnet.weights import save
 from tests.squares import CLASSES, squares, trained_on_squares
 
 
-def network(seed: int = 0) -> EfficientNet:
+def make_network(seed: int = 0) -> EfficientNet:
     torch.manual_seed(seed)
     return effnet.create("nano", classes=3).eval()
 
 
-def shifted(model: EfficientNet, amount: float) -> EfficientNet:
+def shift_model(model: EfficientNet, amount: float) -> EfficientNet:
     """``model`` with ``amount`` added to its classifier's first bias, and to batch norm's first mean."""
-    other = fresh(model)
+    other = copy_model(model)
     with torch.no_grad():
         assert isinstance(other.classifier, nn.Linear)
         other.classifier.bias[0] += amount
@@ -38,7 +38,7 @@ def shifted(model: EfficientNet, amount: float) -> EfficientNet:
     return other
 
 
-def fresh(model: EfficientNet) -> EfficientNet:
+def copy_model(model: EfficientNet) -> EfficientNet:
     other = EfficientNet(model.arch, model.classes, model.channels, model.numerics, model.preprocess, model.labels)
     other.load_state_dict(model.state_dict())
     return other.eval()
@@ -49,9 +49,9 @@ def bias(model: EfficientNet) -> float:
     return float(model.classifier.bias[0].detach())
 
 
-def test_all_are_averaged_weights_and_statistics() -> None:
-    base = network()
-    models = [shifted(base, amount) for amount in (1.0, 2.0, -6.0)]
+def test_weights_and_statistics_of_all_are_averaged() -> None:
+    base = make_network()
+    models = [shift_model(base, amount) for amount in (1.0, 2.0, -6.0)]
     made, found = make_soup(models, lambda model: abs(bias(model) + 1) - 10, greedy=False)
     assert found.members == (0, 1, 2)
     assert found.model_losses == pytest.approx((-8, -7, -5))
@@ -69,9 +69,9 @@ def test_all_are_averaged_weights_and_statistics() -> None:
     assert "average of networks 1, 2, 3" in found.summary()
 
 
-def test_greedy_keeps_what_helps() -> None:
-    base = network()
-    models = [shifted(base, amount) for amount in (3.0, -1.0, 50.0, -2.0)]
+def test_greedy_accepts_what_helps() -> None:
+    base = make_network()
+    models = [shift_model(base, amount) for amount in (3.0, -1.0, 50.0, -2.0)]
     made, found = make_soup(models, lambda model: abs(bias(model)))
     # From the best on: −1; with −2 it is −1.5, worse; with 3 it is 1, no better; with 50 it is far off
     assert found.members == (1,)
@@ -82,7 +82,7 @@ def test_greedy_keeps_what_helps() -> None:
     ]
     assert "no average of these 4 networks is better than number 2 alone" in found.summary()
     assert bias(made) == pytest.approx(-1)
-    made, found = make_soup([*models, shifted(base, 1.2)], lambda model: abs(bias(model)))
+    made, found = make_soup([*models, shift_model(base, 1.2)], lambda model: abs(bias(model)))
     assert found.members == (1, 4)
     assert found.loss == pytest.approx(0.1)
     assert bias(made) == pytest.approx(0.1)
@@ -91,28 +91,28 @@ def test_greedy_keeps_what_helps() -> None:
 
 @pytest.mark.parametrize("greedy", [True, False])
 def test_never_worse_than_the_best_alone(greedy: bool) -> None:
-    base = network()
+    base = make_network()
     for seed in range(6):
         torch.manual_seed(seed)
-        models = [shifted(base, float(amount)) for amount in torch.randn(4) * 3]
+        models = [shift_model(base, float(amount)) for amount in torch.randn(4) * 3]
         made, found = make_soup(models, lambda model: abs(bias(model) - 0.3), greedy)
         assert abs(bias(made) - 0.3) == pytest.approx(found.loss)
         assert found.loss <= min(found.model_losses)
 
 
-def test_what_is_no_number_is_left_out() -> None:
-    base = network()
-    models = [shifted(base, amount) for amount in (2.0, float("nan"), -1.0)]
+def test_nan_weights_are_left_out() -> None:
+    base = make_network()
+    models = [shift_model(base, amount) for amount in (2.0, float("nan"), -1.0)]
     made, found = make_soup(models, lambda model: abs(bias(model)))
     assert found.members == (2, 0)
     assert bias(made) == pytest.approx(0.5)
     with pytest.raises(ValueError, match="weights are damaged"):
-        make_soup([shifted(base, float("nan"))] * 2, lambda model: abs(bias(model)))
+        make_soup([shift_model(base, float("nan"))] * 2, lambda model: abs(bias(model)))
 
 
-def test_networks_must_agree() -> None:
-    base = network()
-    other = fresh(base)
+def test_incompatible_networks() -> None:
+    base = make_network()
+    other = copy_model(base)
     for what, changed in {
         "architecture": effnet.create(replace(base.arch, name="other"), classes=3),
         "classes": effnet.create("nano", classes=4),
@@ -130,23 +130,23 @@ def test_networks_must_agree() -> None:
         make_soup([fold_batch_norm(base), fold_batch_norm(base)], lambda model: 0.0)
 
 
-def test_the_examiner_judges_as_the_network_answers() -> None:
-    model, pictures = trained_on_squares(), squares(60, seed=7)
-    found = score_model(model, pictures, "cpu")
+def test_score_model_equals_the_network() -> None:
+    model, images = trained_on_squares(), squares(60, seed=7)
+    found = score_model(model, images, "cpu")
     from effnet.data import load_input
 
-    seen = torch.stack([torch.from_numpy(load_input(item.image, model.preprocess)) for item in pictures.items])
+    seen = torch.stack([torch.from_numpy(load_input(item.image, model.preprocess)) for item in images.items])
     with torch.inference_mode():
         logits = model(normalize(seen, model.preprocess)).double() * found.logit_scale
-    losses = nn.functional.cross_entropy(logits, torch.from_numpy(pictures.targets), reduction="none")
+    losses = nn.functional.cross_entropy(logits, torch.from_numpy(images.targets), reduction="none")
     assert torch.allclose(torch.tensor(found.losses).double(), losses, atol=1e-3)
-    assert found.metric == float((logits.argmax(1).numpy() == pictures.targets).mean())
+    assert found.metric == float((logits.argmax(1).numpy() == images.targets).mean())
 
 
 # --- finished runs
 
 
-def finished(
+def write_run(
     folder: Path, model: EfficientNet, select: list[str], chosen: str = "fine-tuned", on: str = "holdout"
 ) -> Path:
     folder.mkdir()
@@ -162,8 +162,8 @@ def finished(
     return folder
 
 
-def noisy(model: EfficientNet, seed: int) -> EfficientNet:
-    other = fresh(model)
+def add_noise(model: EfficientNet, seed: int) -> EfficientNet:
+    other = copy_model(model)
     torch.manual_seed(seed)
     with torch.no_grad():
         assert isinstance(other.classifier, nn.Linear)
@@ -171,42 +171,42 @@ def noisy(model: EfficientNet, seed: int) -> EfficientNet:
     return other
 
 
-def test_runs_become_a_soup(tmp_path: Path) -> None:
-    base, pictures = trained_on_squares(), squares(120, seed=7)
-    names = [item.name for item in pictures.items[:60]]
-    runs = [finished(tmp_path / str(seed), noisy(base, seed), names) for seed in range(3)]
-    splits = Splits(pictures, None, None)
+def test_soup_of_runs(tmp_path: Path) -> None:
+    base, images = trained_on_squares(), squares(120, seed=7)
+    names = [item.name for item in images.items[:60]]
+    runs = [write_run(tmp_path / str(seed), add_noise(base, seed), names) for seed in range(3)]
+    splits = Splits(images, None, None)
     made, found = soup_runs(runs, splits, device="cpu")
     assert len(found.members) > 1  # errors of their own, which an average loses
     assert found.loss < min(found.model_losses)
-    score = score_model(made, pictures.subset(range(60)), "cpu")
+    score = score_model(made, images.subset(range(60)), "cpu")
     assert score.loss == pytest.approx(found.loss, rel=1e-3)
     assert score.logit_scale == pytest.approx(1, rel=0.2)  # the logits are scaled already
     assert made.labels.names == CLASSES
 
 
-def test_runs_that_cannot_be_judged_alike(tmp_path: Path) -> None:
-    base, pictures = trained_on_squares(), squares(40, seed=7)
-    splits = Splits(pictures, None, None)
-    names = [item.name for item in pictures.items]
-    one = finished(tmp_path / "one", base, names[:20])
-    for folder, said in {
-        finished(tmp_path / "other", base, names[15:35]): r"only 5 selection images in common.*same --seed",
-        finished(tmp_path / "probe", base, names[:20], chosen="probe"): "kept its linear probe",
-        finished(tmp_path / "val", base, names[:20], on="val"): "pass runs that agree",
+def test_incomparable_runs(tmp_path: Path) -> None:
+    base, images = trained_on_squares(), squares(40, seed=7)
+    splits = Splits(images, None, None)
+    names = [item.name for item in images.items]
+    one = write_run(tmp_path / "one", base, names[:20])
+    for folder, message in {
+        write_run(tmp_path / "other", base, names[15:35]): r"only 5 selection images in common.*same --seed",
+        write_run(tmp_path / "probe", base, names[:20], chosen="probe"): "kept its linear probe",
+        write_run(tmp_path / "val", base, names[:20], on="val"): "pass runs that agree",
         tmp_path / "none": "has no finished run",
     }.items():
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             soup_runs([one, folder], splits, device="cpu")
-    two = finished(tmp_path / "two", base, names[:20])
+    two = write_run(tmp_path / "two", base, names[:20])
     with pytest.raises(ValueError, match="has 10 of the 20 selection images"):
-        soup_runs([one, two], Splits(pictures.subset(range(10)), None, None), device="cpu")
+        soup_runs([one, two], Splits(images.subset(range(10)), None, None), device="cpu")
 
 
-def test_pictures_of_the_validation_set(tmp_path: Path) -> None:
-    base, pictures = trained_on_squares(), squares(60, seed=7)
-    names = [item.name for item in pictures.items]
-    runs = [finished(tmp_path / str(seed), noisy(base, seed), names, on="val") for seed in range(2)]
-    wrong = ImageDataset(tuple(Item(item.image, 0, item.name) for item in pictures.items), pictures.labels)
-    _, found = soup_runs(runs, Splits(wrong, pictures, None), device="cpu")
-    assert found.model_losses[0] == pytest.approx(score_model(noisy(base, 0), pictures, "cpu").loss, rel=1e-3)
+def test_runs_selected_on_the_validation_set(tmp_path: Path) -> None:
+    base, images = trained_on_squares(), squares(60, seed=7)
+    names = [item.name for item in images.items]
+    runs = [write_run(tmp_path / str(seed), add_noise(base, seed), names, on="val") for seed in range(2)]
+    wrong = ImageDataset(tuple(Item(item.image, 0, item.name) for item in images.items), images.labels)
+    _, found = soup_runs(runs, Splits(wrong, images, None), device="cpu")
+    assert found.model_losses[0] == pytest.approx(score_model(add_noise(base, 0), images, "cpu").loss, rel=1e-3)

@@ -1,4 +1,4 @@
-"""RMSProp along a trajectory that TensorFlow's own optimiser took."""
+"""RMSProp along a trajectory that TensorFlow's own optimizer took."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from effnet.training.schedule import set_learning_rate
 RECORDED = Path(__file__).with_name("rmsprop_tensorflow.json")
 
 
-def test_as_tensorflow_for_200_steps() -> None:
+def test_rmsprop_equals_tensorflow_for_200_steps() -> None:
     """A quadratic with noise; weights, every 20 steps, as ``tf.compat.v1.train.RMSPropOptimizer`` had them.
 
     Recorded by ``scripts/record_rmsprop.py``.
     """
     recorded = json.loads(RECORDED.read_text())
     weight = torch.nn.Parameter(torch.tensor(recorded["start"], dtype=torch.float32))
-    optimiser = RMSProp([weight], **recorded["settings"])
-    dice = np.random.default_rng(recorded["seed"])
+    optimizer = RMSProp([weight], **recorded["settings"])
+    rng = np.random.default_rng(recorded["seed"])
     curvature = torch.tensor(recorded["curvature"], dtype=torch.float32)
     seen = []
     for step in range(200):
-        noise = torch.from_numpy(dice.standard_normal(len(weight)).astype(np.float32))
+        noise = torch.from_numpy(rng.standard_normal(len(weight)).astype(np.float32))
         weight.grad = curvature * weight.detach() + noise
-        optimiser.step()
+        optimizer.step()
         if step % 20 == 19:
             seen.append(weight.detach().tolist())
     for ours, theirs in zip(seen, recorded["weights"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
 
 
-def test_l2_is_added_to_the_gradient() -> None:
+def test_rmsprop_adds_l2_to_the_gradient() -> None:
     one, two = (torch.nn.Parameter(torch.tensor([3.0])) for _ in range(2))
     decayed, plain = RMSProp([one], lr=0.1, weight_decay=0.01), RMSProp([two], lr=0.1)
     one.grad, two.grad = torch.tensor([1.0]), torch.tensor([1.03])
@@ -49,18 +49,18 @@ def test_l2_is_added_to_the_gradient() -> None:
     assert one.item() == pytest.approx(two.item(), rel=1e-6)
 
 
-def test_what_has_no_gradient_stays() -> None:
+def test_rmsprop_skips_parameters_without_gradient() -> None:
     weight = torch.nn.Parameter(torch.tensor([3.0]))
-    optimiser = RMSProp([weight], lr=0.1, weight_decay=0.01)
-    optimiser.step()
+    optimizer = RMSProp([weight], lr=0.1, weight_decay=0.01)
+    optimizer.step()
     assert weight.item() == 3
-    assert not optimiser.state[weight]
+    assert not optimizer.state[weight]
 
 
 RECIPE = Recipe(name="test", epochs=10, learning_rate=0.01, backbone_lr_mult=0.1, weight_decay=0.05)
 
 
-def test_every_parameter_once_and_no_decay_of_norms_and_biases() -> None:
+def test_adamw_groups() -> None:
     model = create("nano", 5)
     groups = make_optimizer(model, RECIPE).param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
@@ -69,7 +69,7 @@ def test_every_parameter_once_and_no_decay_of_norms_and_biases() -> None:
             assert (group["weight_decay"] > 0) == (parameter.ndim > 1)
 
 
-def test_the_official_code_decays_all_but_batch_norm() -> None:
+def test_rmsprop_groups_decay_all_but_batch_norm() -> None:
     model = create("nano", 5)
     groups = make_optimizer(model, Recipe(name="test", epochs=1, optimizer="rmsprop", weight_decay=1e-5)).param_groups
     decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
@@ -77,7 +77,7 @@ def test_the_official_code_decays_all_but_batch_norm() -> None:
         assert (id(parameter) in decayed) == (".norm." not in name), name
 
 
-def test_backbone_has_its_own_rate() -> None:
+def test_backbone_lr_mult() -> None:
     model = create("nano", 5)
     found = make_optimizer(model, RECIPE)
     set_learning_rate(found, 0.02)
@@ -86,7 +86,7 @@ def test_backbone_has_its_own_rate() -> None:
     assert rates[id(model.stem.conv.weight)] == pytest.approx(0.002)
 
 
-def test_each_part_has_less_than_the_one_above_it() -> None:
+def test_layer_lr_decay() -> None:
     model = create("nano", 5)
     found = make_optimizer(model, Recipe(name="test", epochs=1, layer_lr_decay=0.5))
     set_learning_rate(found, 1.0)
@@ -97,7 +97,7 @@ def test_each_part_has_less_than_the_one_above_it() -> None:
     ]
 
 
-def test_average_by_hand_with_norm_statistics() -> None:
+def test_ema_of_weights_and_batch_norm_statistics() -> None:
     model = create("nano", 5)
     average = ExponentialMovingAverage(model, decay=0.5)
     before = average.model.stem.norm.running_mean.clone()
@@ -112,7 +112,7 @@ def test_average_by_hand_with_norm_statistics() -> None:
     assert torch.allclose(average.model.classifier.bias, torch.full((5,), 2.0))
 
 
-def test_the_average_ages_as_the_official_code_has_it_at_every_step() -> None:
+def test_ema_decay_equals_the_official_code_at_every_step() -> None:
     """``tf.train.ExponentialMovingAverage`` with ``num_updates``: of a dry run of the paper's, which grows old."""
     rehearsal = simulate_recipe(PAPER_RECIPES[0], ARCHS["b0"])
 
@@ -127,7 +127,7 @@ def test_the_average_ages_as_the_official_code_has_it_at_every_step() -> None:
         assert one.ema_decay == official(one.step + rehearsal.steps_per_epoch), one.epoch
 
 
-def test_the_average_takes_its_age_at_every_step() -> None:
+def test_ema_applies_the_decay_of_every_step() -> None:
     model = torch.nn.Linear(1, 1).double()
     average = ExponentialMovingAverage(model, decay=0.99)  # type: ignore[arg-type]
     expected = model.weight.item()

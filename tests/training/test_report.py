@@ -52,7 +52,7 @@ class Page(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.said = ""
+        self.text = ""
         self.feed(html)
         self.close()
         assert not self.open
@@ -70,20 +70,20 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] not in ("style", "title"):
-            self.said += data + " "
+            self.text += data + " "
 
     @property
     def images(self) -> list[str]:
         return [found["src"] or "" for tag, found in self.tags if tag == "img"]
 
 
-def evaluation(names: list[str], pictures: int = 60, strength: float = 1.5, absent: int | None = None) -> Evaluation:
-    dice = np.random.default_rng(0)
-    targets = np.arange(pictures) % len(names)
+def evaluation(names: list[str], images: int = 60, strength: float = 1.5, absent: int | None = None) -> Evaluation:
+    rng = np.random.default_rng(0)
+    targets = np.arange(images) % len(names)
     if absent is not None:
         targets[targets == absent] = (absent + 1) % len(names)
-    logits = dice.normal(0, 1, (pictures, len(names)))
-    logits[np.arange(pictures), targets] += strength
+    logits = rng.normal(0, 1, (images, len(names)))
+    logits[np.arange(images), targets] += strength
     return score_classes(logits, targets, names, [f"{names[label]}/{index}.jpg" for index, label in enumerate(targets)])
 
 
@@ -113,7 +113,7 @@ def model() -> EfficientNet:
     return made
 
 
-def test_tells_what_happened(tmp_path: Path, model: EfficientNet) -> None:
+def test_shows_the_run(tmp_path: Path, model: EfficientNet) -> None:
     found = replace(evaluation(["cat", "dog", "owl"]), skipped=("late.jpg is gone",))
     run = replace(result(found), probe_metric=0.7125, skipped=("a/<b>.jpg is not an image",))
     write_report(tmp_path / "report.html", run, model, FINETUNE)
@@ -130,26 +130,26 @@ def test_tells_what_happened(tmp_path: Path, model: EfficientNet) -> None:
         *(f"{one.other_probability:.1%}" for one in found.uncertain[:MAX_UNCERTAIN]),
         *("3 min 33 s", "1 min 2 s", _format_count(count("nano", classes=3).macs), "python 3."),
     ):
-        assert text in page.said, text
+        assert text in page.text, text
     for text in ("Top-5", "Command", "Fingerprint", "Peak memory", "Computed on"):  # not given, so omitted
-        assert text not in page.said
+        assert text not in page.text
     assert [tag for tag, _ in page.tags].count("svg") == 5
     drawn = [attributes["aria-label"] or "" for tag, attributes in page.tags if tag == "svg"]
     assert [name.split()[0] for name in drawn] == ["loss", "top-1", "learning", "confusion", "reliability"]
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_reaches_for_nothing_outside(tmp_path: Path, model: EfficientNet) -> None:
+def test_loads_nothing_external(tmp_path: Path, model: EfficientNet) -> None:
     found = evaluation(["cat", "dog", "owl"])
-    pictures = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes})
-    write_report(tmp_path / "report.html", result(found), model, SCRATCH, splits=pictures)
+    images = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes})
+    write_report(tmp_path / "report.html", result(found), model, SCRATCH, splits=images)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert set(re.findall(r"\w+://[^\"\s<]*", text)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
     assert not re.search(r"@import|<script|<link|<iframe|javascript:", text)
     for _, attributes in Page(text).tags:
         assert (attributes.get("src") or "data:").startswith("data:")
         assert (attributes.get("href") or "#").startswith("#")
-    write_report(tmp_path / "again.html", result(found), model, SCRATCH, splits=pictures)
+    write_report(tmp_path / "again.html", result(found), model, SCRATCH, splits=images)
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == text
 
 
@@ -158,42 +158,42 @@ def test_names_are_escaped(tmp_path: Path, model: EfficientNet) -> None:
     write_report(tmp_path / "report.html", result(evaluation(names)), model, SCRATCH)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "script" not in {tag for tag, _ in page.tags}
-    assert names[0] in page.said
-    assert names[1] in page.said
-    assert "?猫 $x$" in page.said  # half of a file's broken name
+    assert names[0] in page.text
+    assert names[1] in page.text
+    assert "?猫 $x$" in page.text  # half of a file's broken name
 
 
 def test_probe_without_history_or_mistakes(tmp_path: Path, model: EfficientNet) -> None:
     run = result(evaluation(["cat", "dog"], strength=50), "probe", ())
     write_report(tmp_path / "report.html", run, model, PROBE)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "nothing else was trained" in page.said
-    assert "None: every image was right." in page.said
+    assert "nothing else was trained" in page.text
+    assert "None: every image was right." in page.text
     assert [tag for tag, _ in page.tags].count("svg") == 2
 
 
-def test_many_classes_one_of_them_empty(tmp_path: Path, model: EfficientNet) -> None:
+def test_many_classes_one_without_images(tmp_path: Path, model: EfficientNet) -> None:
     names = [f"a rather long name of species {index}" for index in range(120)]
     found = evaluation(names, 480, absent=7)
     write_report(tmp_path / "report.html", result(found), model, SCRATCH)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert f"{found.top5:.2%}" in page.said
-    assert f"{120 - MAX_ROWS} more" in page.said
+    assert f"{found.top5:.2%}" in page.text
+    assert f"{120 - MAX_ROWS} more" in page.text
     assert [tag for tag, _ in page.tags].count("tr") == 1 + MAX_CONFUSED_PAIRS + 2 + 120
-    assert page.said.count("– ") == 3
+    assert page.text.count("– ") == 3
     assert "confusion matrix" not in str(page.tags)
-    assert all(name in page.said for name in names)
+    assert all(name in page.text for name in names)
 
 
-def test_choosing_on_what_is_reported_is_said(tmp_path: Path, model: EfficientNet) -> None:
+def test_selection_on_the_reported_split_is_stated(tmp_path: Path, model: EfficientNet) -> None:
     run = replace(result(evaluation(["cat", "dog"])), evaluations={"val (selection)": evaluation(["cat", "dog"])})
     write_report(tmp_path / "report.html", run, model, SCRATCH)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "no choice has seen" not in page.said
-    assert "which choices were made on" in page.said
+    assert "no choice has seen" not in page.text
+    assert "which choices were made on" in page.text
 
 
-def decoded(page: Page) -> list[Image.Image]:
+def decode_images(page: Page) -> list[Image.Image]:
     found = []
     for source in page.images:
         kind, _, code = source.partition(",")
@@ -202,20 +202,20 @@ def decoded(page: Page) -> list[Image.Image]:
     return found
 
 
-def test_pictures_with_their_maps(tmp_path: Path, model: EfficientNet) -> None:
+def test_images_with_class_activation_maps(tmp_path: Path, model: EfficientNet) -> None:
     found = replace(evaluation(["cat", "dog", "owl"], strength=1.0), uncertain=())
     large, tiny, gone = found.mistakes[:3]
     Image.new("RGB", (1200, 600), "red").save(tmp_path / "large.jpg")
     sources = {large.image: tmp_path / "large.jpg", tiny.image: np.full((8, 8, 3), 200, np.uint8)}
-    pictures = holdout(model, sources | {gone.image: tmp_path / "gone.jpg"})
-    write_report(tmp_path / "report.html", result(found), model, SCRATCH, splits=pictures)
+    images = holdout(model, sources | {gone.image: tmp_path / "gone.jpg"})
+    write_report(tmp_path / "report.html", result(found), model, SCRATCH, splits=images)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert [image.size for image in decoded(page)] == [(160, 80), (160, 160), (160, 160), (160, 160)]
+    assert [image.size for image in decode_images(page)] == [(160, 80), (160, 160), (160, 160), (160, 160)]
     alts = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
     assert alts == ["", f"evidence for {large.predicted}", "", f"evidence for {tiny.predicted}"]
 
 
-def test_the_map_lies_where_the_class_is(tmp_path: Path) -> None:
+def test_map_is_where_the_class_is(tmp_path: Path) -> None:
     """Of a network that sees brightness alone: the map of its class is on the bright side."""
     torch.manual_seed(0)
     model = create("nano", 2).eval()
@@ -230,19 +230,19 @@ def test_the_map_lies_where_the_class_is(tmp_path: Path) -> None:
         model.classifier.weight[0] = -model.classifier.weight[1]
     found = score_classes(np.array([[0.0, 1.0]]), np.array([0]), ["dark", "bright"], ["a.jpg"])
     write_report(tmp_path / "report.html", result(found), model, SCRATCH, splits=holdout(model, {"a.jpg": left}))
-    images = decoded(Page((tmp_path / "report.html").read_text(encoding="utf-8")))
+    images = decode_images(Page((tmp_path / "report.html").read_text(encoding="utf-8")))
     assert len(images) == 4  # as a mistake, and as one of the most uncertain
     seen = np.asarray(images[1].convert("RGB")).astype(int)
     coloured = np.ptp(seen, axis=2)
     assert coloured[:, :80].mean() > 4 * coloured[:, 80:].mean()
 
 
-def test_what_is_told_is_shown(tmp_path: Path, model: EfficientNet) -> None:
+def test_shows_data_cost_and_command(tmp_path: Path, model: EfficientNet) -> None:
     items = tuple(Item(np.full((8, 8, 3), index, np.uint8), index % 3, f"{index}.png") for index in range(12))
-    pictures = ImageDataset(items, model.labels)
+    images = ImageDataset(items, model.labels)
     names = [item.name for item in items[6:]]
-    found = score_classes(np.eye(3)[[1, 0, 2, 0, 1, 2]] * 2.0, pictures.targets[6:], model.labels.names, names)
-    splits = {part: pictures.subset(which) for part, which in zip(PARTS, SHARES, strict=True)}
+    found = score_classes(np.eye(3)[[1, 0, 2, 0, 1, 2]] * 2.0, images.targets[6:], model.labels.names, names)
+    splits = {part: images.subset(which) for part, which in zip(PARTS, SHARES, strict=True)}
     cost = RunCost(5025, 2_100_000_000, 7_000_000_000, "A <fast> GPU", 4, "bfloat16")
     run = {"splits": splits, "source": "photos & more", "cost": cost, "command": "effnet train 'a b'"}
     write_report(tmp_path / "report.html", result(found), model, FINETUNE, **run)  # type: ignore[arg-type]
@@ -252,11 +252,11 @@ def test_what_is_told_is_shown(tmp_path: Path, model: EfficientNet) -> None:
         *("4 × A <fast> GPU, bfloat16", "Training", "Reported on: holdout"),
         '"layer_lr_decay": 1.0',
     ):
-        assert text in page.said, text
-    rows = re.search(r"model selection .*?owl (.*?)Skipped images", page.said, re.DOTALL)
+        assert text in page.text, text
+    rows = re.search(r"model selection .*?owl (.*?)Skipped images", page.text, re.DOTALL)
     assert rows
     assert rows[1].split() == ["1", "1", "2"]
-    mistakes = 2 * len(found.mistakes) + 2 * len(found.uncertain)  # the pictures come from the data
+    mistakes = 2 * len(found.mistakes) + 2 * len(found.uncertain)  # the images come from the data
     assert len(page.images) == mistakes
 
 
@@ -264,18 +264,16 @@ PARTS = ("train", "selection", "holdout")
 SHARES = (range(3), range(3, 6), range(6, 12))
 
 
-def test_any_of_the_labels(tmp_path: Path, model: EfficientNet) -> None:
+def test_multilabel(tmp_path: Path, model: EfficientNet) -> None:
     names = ["cat", "dog", "owl", "<gnu>"]
-    dice = np.random.default_rng(0)
-    wanted = dice.random((40, 4)) < 0.4
+    rng = np.random.default_rng(0)
+    wanted = rng.random((40, 4)) < 0.4
     wanted[:, 3] = False
-    found = score_multilabel(
-        dice.normal(0, 1, (40, 4)) + 2 * wanted - 1, wanted, names, [f"{n}.jpg" for n in range(40)]
-    )
-    pictures = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes})
+    found = score_multilabel(rng.normal(0, 1, (40, 4)) + 2 * wanted - 1, wanted, names, [f"{n}.jpg" for n in range(40)])
+    images = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes})
     other = replace(model.labels, task="multilabel")
     before, model.labels = model.labels, other
-    write_report(tmp_path / "report.html", result(found), model, FINETUNE, splits=pictures)
+    write_report(tmp_path / "report.html", result(found), model, FINETUNE, splits=images)
     model.labels = before
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     for text in (
@@ -286,23 +284,23 @@ def test_any_of_the_labels(tmp_path: Path, model: EfficientNet) -> None:
         *(f"{one.probability:.1%}" for one in found.mistakes[:MAX_MISTAKES]),
         *("label accuracy 81.25% after epoch 2", "[0].labels"),
     ):
-        assert text in page.said, text
+        assert text in page.text, text
     assert "confusion" not in str(page.tags)
     assert "reliability" in str(page.tags)
-    weakest = [page.said.index(f" {one.name} ") for one in found.labels if one.average_precision is not None]
+    weakest = [page.text.index(f" {one.name} ") for one in found.labels if one.average_precision is not None]
     order = np.argsort([one.average_precision for one in found.labels if one.average_precision is not None])
     assert list(np.argsort(weakest)) == list(order)
 
 
-def test_values(tmp_path: Path, model: EfficientNet) -> None:
-    dice = np.random.default_rng(0)
-    wanted = dice.normal(50, 10, (40, 3))
+def test_regression(tmp_path: Path, model: EfficientNet) -> None:
+    rng = np.random.default_rng(0)
+    wanted = rng.normal(50, 10, (40, 3))
     found = score_regression(
-        wanted + dice.normal(0, 3, (40, 3)), wanted, model.labels.names, [f"{n}.jpg" for n in range(40)]
+        wanted + rng.normal(0, 3, (40, 3)), wanted, model.labels.names, [f"{n}.jpg" for n in range(40)]
     )
-    pictures = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes})
+    images = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes})
     before, model.labels = model.labels, replace(model.labels, task="regression")
-    write_report(tmp_path / "report.html", replace(result(found), probe_metric=0.875), model, FINETUNE, splits=pictures)
+    write_report(tmp_path / "report.html", replace(result(found), probe_metric=0.875), model, FINETUNE, splits=images)
     model.labels = before
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     for text in (
@@ -311,8 +309,8 @@ def test_values(tmp_path: Path, model: EfficientNet) -> None:
         *(f"{one.predicted:.4g}" for one in found.mistakes[:MAX_MISTAKES]),
         *("R² 0.812 after epoch 2", "[0].values"),
     ):
-        assert text in page.said, text
-    assert "smoothed" not in page.said
+        assert text in page.text, text
+    assert "smoothed" not in page.text
     plots = [attributes["aria-label"] or "" for tag, attributes in page.tags if tag == "svg"]
     assert sum("against true" in name for name in plots) == 3
     assert not any("reliability" in name or "confusion" in name for name in plots)
@@ -323,11 +321,11 @@ def test_values(tmp_path: Path, model: EfficientNet) -> None:
     ("seconds", "told"),
     [(0.25, "0.25 s"), (31.4, "31.4 s"), (59.97, "1 min 0 s"), (93, "1 min 33 s"), (86399, "23 h 59 min")],
 )
-def test_durations(seconds: float, told: str) -> None:
+def test_format_duration(seconds: float, told: str) -> None:
     assert _format_duration(seconds) == told
 
 
-def test_wilson() -> None:
+def test_wilson_interval() -> None:
     assert wilson_interval(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)  # as in Newcombe (1998)
     assert wilson_interval(10, 10) == pytest.approx((0.7225, 1), abs=1e-4)
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)

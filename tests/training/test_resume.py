@@ -38,18 +38,18 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-W", "ignore", "-c", COMMAND, *map(str, arguments)])
 
 
-def killed(photos: Path, folder: Path, workers: int, kills: int) -> str:
+def kill_runs(photos: Path, folder: Path, workers: int, kills: int) -> str:
     """Kills runs at random moments, ``kills`` times; every one that ends must end as the first, undisturbed one did."""
     begun = time.monotonic()
     assert start(photos, folder / "untouched", 0).wait() == 0
     whole = time.monotonic() - begun
     expected = load_file(folder / "untouched" / "model.safetensors")
-    dice, struck, runs = random.Random(workers), 0, 1
+    rng, struck, runs = random.Random(workers), 0, 1
     out = folder / "killed-1"
     while struck < kills:
         run, begun = start(photos, out, workers), time.monotonic()
         try:
-            run.wait(timeout=dice.random() * whole)
+            run.wait(timeout=rng.random() * whole)
         except subprocess.TimeoutExpired:
             run.kill()
             assert run.wait() == -signal.SIGKILL
@@ -57,17 +57,17 @@ def killed(photos: Path, folder: Path, workers: int, kills: int) -> str:
         else:  # it was through before the kill: what it left is looked at, and the next kills fall on a new run
             assert run.returncode == 0
             whole = min(whole, time.monotonic() - begun)  # the first may have been slow for another's work
-            same(expected, out)
+            assert_same_weights(expected, out)
             runs += 1
             out = folder / f"killed-{runs}"
     assert start(photos, out, workers).wait() == 0
-    same(expected, out)
+    assert_same_weights(expected, out)
     return (
         f"{struck} kills struck {runs} runs of {whole:.1f} s each with {workers} workers; all ended with the same bits"
     )
 
 
-def same(expected: dict[str, torch.Tensor], out: Path) -> None:
+def assert_same_weights(expected: dict[str, torch.Tensor], out: Path) -> None:
     found = load_file(out / "model.safetensors")
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -84,7 +84,7 @@ def many(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_kills_change_no_bit(workers: int, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = killed(many, tmp_path, workers, 3)
+    told = kill_runs(many, tmp_path, workers, 3)
     with capsys.disabled():
         print(f"\n{told}")
 
@@ -92,7 +92,7 @@ def test_kills_change_no_bit(workers: int, many: Path, tmp_path: Path, capsys: p
 @pytest.mark.sweep
 @pytest.mark.parametrize("workers", [0, 2])
 def test_twenty_kills(workers: int, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = killed(many, tmp_path, workers, 20)
+    told = kill_runs(many, tmp_path, workers, 20)
     with capsys.disabled():
         print(f"\n{told}")
 

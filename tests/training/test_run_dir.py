@@ -21,7 +21,7 @@ FOUND = (
 
 
 @pytest.mark.parametrize("found", FOUND, ids=lambda found: found.task)
-def test_there_and_back(found: AnyEvaluation, tmp_path: Path) -> None:
+def test_result_round_trip(found: AnyEvaluation, tmp_path: Path) -> None:
     folder = RunDir(tmp_path)
     result = TrainResult(folder.model, "fine-tuned", {"val": found}, (), None, ("x: damaged",))
     folder.write_result(result)

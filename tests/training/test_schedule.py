@@ -14,7 +14,7 @@ def cosine(epochs: int, warm_up: float, steps: float = 10) -> LRSchedule:
     return LRSchedule(Recipe(name="test", epochs=epochs, learning_rate=1.0, warmup_epochs=warm_up), epochs, steps)
 
 
-def test_cosine_rises_and_falls() -> None:
+def test_cosine() -> None:
     schedule = cosine(10, 2)
     assert [schedule.learning_rate_at(step) for step in (0, 10, 20)] == [0, 0.5, 1]
     assert schedule.learning_rate_at(60) == pytest.approx(0.5)
@@ -23,7 +23,7 @@ def test_cosine_rises_and_falls() -> None:
     assert cosine(10, 0).learning_rate_at(0) == 1
 
 
-def test_the_rate_goes_with_the_batch() -> None:
+def test_learning_rate_scales_with_batch_size() -> None:
     small, large = (
         Recipe(name="test", epochs=1, learning_rate=0.1, lr_reference_batch=256, batch_size=n) for n in (64, 1024)
     )
@@ -31,8 +31,8 @@ def test_the_rate_goes_with_the_batch() -> None:
     assert PAPER_RECIPES[0].peak_learning_rate == pytest.approx(0.256)
 
 
-def test_the_papers_schedule_at_every_step() -> None:
-    """As ``build_learning_rate`` of the official code has it, for its 1,281,167 pictures in batches of 4,096."""
+def test_exponential_equals_the_official_code_at_every_step() -> None:
+    """As ``build_learning_rate`` of the official code has it, for its 1,281,167 images in batches of 4,096."""
     steps = 1_281_167 / 4096
     schedule = LRSchedule(PAPER_RECIPES[0], 350, steps)
     warm_up = int(5 * steps)

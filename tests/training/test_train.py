@@ -1,4 +1,4 @@
-"""Runs from folders of small pictures: what is made, what is refused, what is kept."""
+"""Runs from folders of small images: what is made, what is refused, what is kept."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_splits(out: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_a_folder_becomes_a_model(photos: Path, tmp_path: Path) -> None:
+def test_folder_to_model(photos: Path, tmp_path: Path) -> None:
     recorder = Recorder()
     result = run(photos, tmp_path / "out", callback=recorder)
     assert result.evaluation.images == 8
@@ -65,7 +65,7 @@ def test_a_folder_becomes_a_model(photos: Path, tmp_path: Path) -> None:
     assert "</html>" in (tmp_path / "out/report.html").read_text()
 
 
-def test_what_only_training_needs_is_let_go(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_state_is_released(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[object]] = []
 
     def averaged(model: effnet.EfficientNet, decay: float) -> ExponentialMovingAverage:
@@ -83,19 +83,19 @@ def test_what_only_training_needs_is_let_go(photos: Path, tmp_path: Path, monkey
     assert len(run(photos, tmp_path / "out").history) == 2
 
 
-def test_same_seed_same_file(photos: Path, tmp_path: Path) -> None:
+def test_same_seed_gives_same_file(photos: Path, tmp_path: Path) -> None:
     made = [run(photos, tmp_path / name, seed=seed).model.read_bytes() for name, seed in (("a", 1), ("b", 1), ("c", 2))]
     assert made[0] == made[1] != made[2]
 
 
-def test_worker_processes_change_nothing(photos: Path, tmp_path: Path) -> None:
+def test_number_of_workers_changes_nothing(photos: Path, tmp_path: Path) -> None:
     assert (
         run(photos, tmp_path / "0").model.read_bytes()
         == run(photos, tmp_path / "2", resources=Resources(workers=2)).model.read_bytes()
     )
 
 
-def test_validation_folder_is_only_reported_on(photos: Path, tmp_path: Path) -> None:
+def test_validation_set_is_only_reported_on(photos: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(photos, data / "train")
     paint(data / "val", "dark", 70, 4, seed=9)
@@ -107,7 +107,7 @@ def test_validation_folder_is_only_reported_on(photos: Path, tmp_path: Path) -> 
         "selection": 8,
         "train": 32,
     }
-    # Other validation pictures, even wrongly labelled ones, give the same model: nothing was chosen on them.
+    # Other validation images, even wrongly labeled ones, give the same model: nothing was chosen on them.
     (data / "val/dark").rename(data / "val/x")
     (data / "val/light").rename(data / "val/dark")
     (data / "val/x").rename(data / "val/light")
@@ -117,7 +117,7 @@ def test_validation_folder_is_only_reported_on(photos: Path, tmp_path: Path) -> 
     assert chosen.report_split == "val (selection)"
 
 
-def test_a_picture_that_is_in_train_and_in_validation_is_said(photos: Path, tmp_path: Path) -> None:
+def test_overlap_of_train_and_validation_is_reported(photos: Path, tmp_path: Path) -> None:
     data, recorder = tmp_path / "data", Recorder()
     shutil.copytree(photos, data / "train")
     paint(data / "val", "dark", 70, 4, seed=9)
@@ -129,7 +129,7 @@ def test_a_picture_that_is_in_train_and_in_validation_is_said(photos: Path, tmp_
     ) in recorder.messages
 
 
-def test_used_folder_resume_and_finished(photos: Path, tmp_path: Path) -> None:
+def test_directory_in_use_resumed_and_finished(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = run(photos, out, resume=True)  # nothing there: it starts
     before = first.model.stat().st_mtime_ns
@@ -146,8 +146,8 @@ def test_used_folder_resume_and_finished(photos: Path, tmp_path: Path) -> None:
         run(photos, tmp_path / "mine", resume=True)
 
 
-def test_unreadable_pictures_are_named_and_skipped(photos: Path, tmp_path: Path) -> None:
-    (photos / "dark/broken.jpg").write_bytes(b"no picture at all")
+def test_unreadable_images_are_reported_and_skipped(photos: Path, tmp_path: Path) -> None:
+    (photos / "dark/broken.jpg").write_bytes(b"no image at all")
     recorder = Recorder()
     result = run(photos, tmp_path / "out", callback=recorder)
     assert len(result.skipped) == 1
@@ -167,14 +167,14 @@ def test_unreadable_pictures_are_named_and_skipped(photos: Path, tmp_path: Path)
         ({"recipe": "finetun"}, "did you mean finetune"),
         ({"model": "b33"}, "did you mean b3"),
         ({"weights": None}, "--weights FILE.*--weights none"),
-        ({"weights": "nowhere.pth"}, "no such file"),
+        ({"weights": "nowhere.pth"}, "no such weights file"),
         ({"select_on": "val"}, "requires a validation set"),
         ({"select_on": "test"}, "one of holdout, val"),
         ({"batch_size": 0}, "batch_size must be"),
         ({"resources": Resources(device="warp9")}, "no device"),
     ],
 )
-def test_refused_in_one_sentence_and_nothing_made(
+def test_invalid_settings_raise_one_sentence(
     photos: Path, tmp_path: Path, settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises((ValueError, OSError), match=message) as raised:
@@ -183,7 +183,7 @@ def test_refused_in_one_sentence_and_nothing_made(
     assert not (tmp_path / "out/model.safetensors").exists()
 
 
-def test_failed_start_does_not_occupy_the_folder(photos: Path, tmp_path: Path) -> None:
+def test_failed_start_leaves_the_directory_free(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         run(photos, tmp_path / "out", weights="nowhere.pth")
     with pytest.raises(FileNotFoundError):
@@ -191,7 +191,7 @@ def test_failed_start_does_not_occupy_the_folder(photos: Path, tmp_path: Path) -
     run(photos, tmp_path / "out")
 
 
-def test_loss_that_is_no_number_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_loss_is_reported(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the best weights before it are kept."""
     sound, calls = TrainingLoss._image_losses, []
 
@@ -206,20 +206,18 @@ def test_loss_that_is_no_number_is_said(photos: Path, tmp_path: Path, monkeypatc
         run(photos, tmp_path / "out")
     assert effnet.load(tmp_path / "out" / "model.safetensors").labels.names == ("dark", "light")
     calls.clear()
-    monkeypatch.setattr("effnet.weights.formats.write_checkpoint", lambda *_: no_space())
+    monkeypatch.setattr("effnet.weights.formats.write_checkpoint", lambda *_: raise_disk_full())
     with pytest.raises(
         ValueError, match=r"epoch 2 .* lower learning rate.*model\.safetensors could not be .* disk is full"
     ):
         run(photos, tmp_path / "full")
 
 
-def no_space(*_: object) -> None:
+def raise_disk_full(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_probe_outlives_a_loss_that_is_no_number(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_probe_is_kept_if_the_loss_becomes_nan(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"model": None, "weights": run(photos, tmp_path / "first").model}
     probe = effnet.load(run(photos, tmp_path / "probe", recipe="probe", **settings).model)
     monkeypatch.setattr(TrainingLoss, "_image_losses", lambda self, logits, targets: logits.sum(1) * torch.nan)
@@ -229,34 +227,32 @@ def test_a_probe_outlives_a_loss_that_is_no_number(
     assert torch.equal(kept.classifier.weight, probe.classifier.weight)
 
 
-def overflowing(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
+def make_logits_overflow(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     """The first ``epochs`` are judged by logits beyond float32."""
     sound, left = EagerEngine.run, iter(range(epochs))
 
-    def run(self: EagerEngine, pictures: np.ndarray) -> np.ndarray:
-        logits = sound(self, pictures)
+    def run(self: EagerEngine, images: np.ndarray) -> np.ndarray:
+        logits = sound(self, images)
         return logits if next(left, None) is None else np.full_like(logits, np.inf)
 
     monkeypatch.setattr(EagerEngine, "run", run)
 
 
-def test_every_loss_held_out_is_no_number(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    overflowing(monkeypatch, 2)
+def test_all_selection_losses_nan(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_logits_overflow(monkeypatch, 2)
     with pytest.raises(ValueError, match=r"diverged in epoch 2 \(the selection loss is NaN\): try"):
         run(photos, tmp_path / "out")
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
-def test_a_young_average_may_come_right(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    overflowing(monkeypatch, 1)
+def test_ema_may_recover_from_overflow(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_logits_overflow(monkeypatch, 1)
     first, second = run(photos, tmp_path / "out").history
     assert first.selection_loss == inf
     assert f"{second.selection_loss:.3f} after epoch 2 of 2" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_an_average_that_is_no_number_ends_the_run(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nan_in_the_ema_ends_the_run(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps before it had a loss; the best weights before it are kept."""
     sound, calls = ExponentialMovingAverage.update, []
 
@@ -275,14 +271,14 @@ def test_an_average_that_is_no_number_ends_the_run(
 @pytest.mark.parametrize(
     ("name", "epoch"), [("00002-0000000.pt", 1), ("model.safetensors", 2), ("report.html", 2), ("lr_finder.svg", None)]
 )
-def test_a_full_disk_is_said_and_costs_no_checkpoint(
+def test_full_disk_is_reported_and_costs_no_checkpoint(
     name: str, epoch: int | None, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"learning_rate": "find", "recipe": replace(QUICK, batch_size=8)} if name == "lr_finder.svg" else {}
     moved, out = Path.replace, tmp_path / "out"
 
     def replaced(path: Path, target: Path) -> Path:
-        return no_space() if target.name == name else moved(path, target)  # type: ignore[func-returns-value,return-value]
+        return raise_disk_full() if target.name == name else moved(path, target)  # type: ignore[func-returns-value,return-value]
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", replaced)
@@ -295,7 +291,7 @@ def test_a_full_disk_is_said_and_costs_no_checkpoint(
     assert len(run(photos, out, resume=True, **settings).history) == 2
 
 
-def test_out_of_memory_halves_the_parts_and_keeps_the_batch(
+def test_out_of_memory_doubles_accumulation_steps(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound, seen = TrainingLoss.__call__, []
@@ -341,7 +337,7 @@ def test_out_of_memory_in_one_of_several_processes_names_the_read_splits(
 
 
 @pytest.mark.parametrize("where", ["torch.optim.AdamW.step", "effnet.training.loop.Validator.score"])
-def test_out_of_memory_beside_the_batches(
+def test_out_of_memory_outside_of_batches(
     where: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -352,14 +348,14 @@ def test_out_of_memory_beside_the_batches(
         run(photos, tmp_path / "out")
 
 
-def test_minutes_become_epochs_once(photos: Path, tmp_path: Path) -> None:
+def test_minutes_become_epochs(photos: Path, tmp_path: Path) -> None:
     recorder = Recorder()
     result = run(photos, tmp_path / "out", minutes=0.02, callback=recorder)
     assert 1 <= len(result.history) <= 200
     assert any("one epoch takes about" in line for line in recorder.messages)
 
 
-def test_probe_of_own_weights(photos: Path, tmp_path: Path) -> None:
+def test_probe_recipe(photos: Path, tmp_path: Path) -> None:
     first = run(photos, tmp_path / "first")
     recorder = Recorder()
     second = run(photos, tmp_path / "second", model=None, weights=first.model, recipe="probe", callback=recorder)
@@ -369,7 +365,7 @@ def test_probe_of_own_weights(photos: Path, tmp_path: Path) -> None:
     assert any(line.startswith("linear probe on the frozen nano") for line in recorder.messages)
 
 
-def test_finetuning_says_what_it_does_about_batch_norm(photos: Path, tmp_path: Path) -> None:
+def test_fine_tuning_reports_batch_norm_mode(photos: Path, tmp_path: Path) -> None:
     """And does the same as one that is told to."""
     first, recorder = run(photos, tmp_path / "first"), Recorder()
     auto, frozen = (
@@ -383,7 +379,7 @@ def test_finetuning_says_what_it_does_about_batch_norm(photos: Path, tmp_path: P
     assert auto.model.read_bytes() == frozen.model.read_bytes()
 
 
-def test_photos_with_the_real_lite0_probe(tmp_path: Path) -> None:
+def test_probe_on_photos_with_real_lite0(tmp_path: Path) -> None:
     weights, data = SHARED / "weights/lite0_imagenet_backbone_timm.pth", SHARED / "data/hymenoptera"
     if not weights.is_file() or not data.is_dir():
         pytest.skip(f"{weights} or {data} is missing")
@@ -392,7 +388,7 @@ def test_photos_with_the_real_lite0_probe(tmp_path: Path) -> None:
     assert result.evaluation.top1 >= 0.93
 
 
-def test_validation_that_is_chosen_by_is_never_learned_from(photos: Path, tmp_path: Path) -> None:
+def test_validation_used_for_selection_is_never_trained_on(photos: Path, tmp_path: Path) -> None:
     start = run(photos, tmp_path / "start").model
     data = tmp_path / "data"
     shutil.copytree(photos, data / "train")
@@ -405,7 +401,7 @@ def test_validation_that_is_chosen_by_is_never_learned_from(photos: Path, tmp_pa
     assert torch.equal(with_val.classifier.weight, without.classifier.weight)
 
 
-def test_a_rate_is_found_once(photos: Path, tmp_path: Path) -> None:
+def test_learning_rate_is_found_once(photos: Path, tmp_path: Path) -> None:
     recorder = Recorder()
     wide = replace(QUICK, batch_size=8)
     result = run(photos, tmp_path / "out", recipe=wide, learning_rate="find", callback=recorder)
@@ -416,14 +412,14 @@ def test_a_rate_is_found_once(photos: Path, tmp_path: Path) -> None:
         run(photos, tmp_path / "other", learning_rate="search")
 
 
-def test_larger_sizes_are_tried(photos: Path, tmp_path: Path) -> None:
+def test_test_resolution_is_tuned(photos: Path, tmp_path: Path) -> None:
     recorder = Recorder()
     result = run(photos, tmp_path / "out", recipe=replace(QUICK, tune_test_resolution=True), callback=recorder)
     assert any("32×32" in line for line in recorder.messages)
     assert effnet.load(result.model).preprocess.size[0] in (32, 48)
 
 
-def test_parts_thaw_one_after_the_other(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_are_unfrozen_one_by_one(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[str]] = []
 
     def settled(model: effnet.EfficientNet, *rest: object) -> None:
@@ -436,7 +432,7 @@ def test_parts_thaw_one_after_the_other(photos: Path, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "regression"])
-def test_labels_of_other_kinds(kind: str, photos: Path, tmp_path: Path) -> None:
+def test_multilabel_and_regression(kind: str, photos: Path, tmp_path: Path) -> None:
     paths = sorted(photos.rglob("*.png"))
     dark = [path.parent.name == "dark" for path in paths]
     labels = (
