@@ -144,24 +144,15 @@ class Task(ABC):
         return f"{score:.1%}"
 
 
-class Classification(Task):
-    """Exactly one class per image: softmax, cross-entropy, top-1 accuracy."""
-
-    name = "classification"
-    activation = "softmax"
-    output = "probabilities"
-    metric = "top-1"
-    agreement = "same top-1"
-    metric_unit = "images"
-    plural = "classes"
-    description = "exactly one class per image"
+class _Classification(Task):
+    name, plural, description = "classification", "classes", "exactly one class per image"
+    activation, output = "softmax", "probabilities"
+    metric, agreement, metric_unit = "top-1", "same top-1", "images"
 
     def activate(self, logits: NDArray[Any]) -> Float64Array:
-        """Softmax."""
         return softmax(logits)
 
     def invert(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logarithm."""
         return np.asarray(np.log(np.maximum(scores, np.finfo(np.float32).tiny)))
 
     def max_difference(self, scores: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
@@ -172,28 +163,21 @@ class Classification(Task):
         return float(np.abs(got - np.maximum(expected, np.log(MIN_COMPARED_PROBABILITY))).max())
 
     def predict(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """Most likely class."""
         return np.asarray(logits.argmax(1))
 
     def losses(self, logits: NDArray[Any], targets: NDArray[Any]) -> Float64Array:
-        """Cross-entropy."""
         right = softmax(logits)[np.arange(len(targets)), targets]
         return np.asarray(-np.log(np.maximum(right, MIN_PROBABILITY)))
 
     def loss_terms(self, scores: Float64Array, target_matrix: Float64Array) -> Float64Array:
-        """Probability of the true class."""
         return np.asarray((scores * target_matrix).sum(-1, keepdims=True))
 
     def score_metrics(self, scores: Float64Array, target_matrix: Float64Array) -> dict[str, float]:
-        """``top1``, ``loss``."""
         right = scores.argmax(1) == target_matrix.argmax(1)
-        return {
-            "top1": float(right.mean()),
-            "loss": float(self.term_losses(self.loss_terms(scores, target_matrix)).mean()),
-        }
+        losses = self.term_losses(self.loss_terms(scores, target_matrix))
+        return {"top1": float(right.mean()), "loss": float(losses.mean())}
 
     def torch_activate(self, logits: Tensor) -> Tensor:
-        """Softmax."""
         return logits.softmax(1)
 
     def torch_losses(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -203,27 +187,18 @@ class Classification(Task):
         return F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
 
     def torch_distillation_losses(self, logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-        """Kullback–Leibler divergence at ``temperature``, times its square."""
         from torch.nn import functional as F
 
         teacher, student = ((each / temperature).log_softmax(1) for each in (teacher_logits, logits))
         return F.kl_div(student, teacher, log_target=True, reduction="none").sum(1) * temperature**2
 
 
-class MultiLabel(Task):
-    """Any number of labels per image: sigmoid, binary cross-entropy, share of right labels."""
-
-    name = "multilabel"
-    activation = "sigmoid"
-    output = "probabilities"
-    metric = "label accuracy"
-    agreement = "same labels"
-    metric_unit = "labels"
-    plural = "labels"
-    description = "any number of labels per image"
+class _MultiLabel(Task):
+    name, plural, description = "multilabel", "labels", "any number of labels per image"
+    activation, output = "sigmoid", "probabilities"
+    metric, agreement, metric_unit = "label accuracy", "same labels", "labels"
 
     def activate(self, logits: NDArray[Any]) -> Float64Array:
-        """Sigmoid."""
         return sigmoid(logits)
 
     def invert(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -232,26 +207,21 @@ class MultiLabel(Task):
         return np.asarray((np.log(clipped) - np.log1p(-clipped)).astype(np.float32))
 
     def max_difference(self, scores: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
-        """By logits up to `MAX_COMPARED_LOGIT`."""
         probabilities = scores.astype(np.float64).clip(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
         got = np.log(probabilities) - np.log1p(-probabilities)
         clipped = (each.clip(-MAX_COMPARED_LOGIT, MAX_COMPARED_LOGIT) for each in (got, logits.astype(np.float64)))
         return float(np.abs(np.subtract(*clipped)).max())
 
     def predict(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """Labels of a probability of at least one half."""
         return np.asarray(logits >= 0)
 
     def losses(self, logits: NDArray[Any], targets: NDArray[Any]) -> Float64Array:
-        """Binary cross-entropy, mean over the labels."""
         return np.asarray(np.logaddexp(0, np.where(targets > 0, -logits, logits)).mean(1))
 
     def loss_terms(self, scores: Float64Array, target_matrix: Float64Array) -> Float64Array:
-        """Probability of each label's presence or absence, whichever is true."""
         return np.asarray(np.where(target_matrix > 0.5, scores, 1 - scores))
 
     def score_metrics(self, scores: Float64Array, target_matrix: Float64Array) -> dict[str, float]:
-        """``mean_average_precision`` over the labels that occur, ``label_accuracy``, ``loss``."""
         from sklearn.metrics import average_precision_score
 
         precisions = [
@@ -266,53 +236,38 @@ class MultiLabel(Task):
         }
 
     def torch_activate(self, logits: Tensor) -> Tensor:
-        """Sigmoid."""
         return logits.sigmoid()
 
     def torch_losses(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Binary cross-entropy, mean over the labels."""
         from torch.nn import functional as F
 
         smoothed = targets * (1 - label_smoothing) + label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none").mean(1)
 
     def torch_distillation_losses(self, logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-        """Binary cross-entropy with the teacher's probabilities."""
         from torch.nn import functional as F
 
         return F.binary_cross_entropy_with_logits(logits, teacher_logits.sigmoid(), reduction="none").mean(1)
 
     def count_predicted(self, sorted_scores: Float64Array) -> int:
-        """Those of at least `MULTI_LABEL_THRESHOLD`."""
         return int((sorted_scores >= MULTI_LABEL_THRESHOLD).sum())
 
 
-class Regression(Task):
-    """Numeric values: no activation, squared error, R²."""
-
-    name = "regression"
-    activation = "linear"
-    output = "values"
-    metric = "R²"
-    agreement = "R²"
-    metric_unit = "variance"
-    plural = "values"
-    description = "numeric values"
+class _Regression(Task):
+    name, plural, description = "regression", "values", "numeric values"
+    activation, output = "linear", "values"
+    metric, agreement, metric_unit = "R²", "R²", "variance"
 
     def activate(self, logits: NDArray[Any]) -> Float64Array:
-        """The values as they are."""
         return logits.astype(np.float64)
 
     def invert(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The values as they are."""
         return scores
 
     def max_difference(self, scores: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
-        """By the values."""
         return float(np.abs(scores - logits).max())
 
     def predict(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """The values as they are."""
         return logits
 
     def score(self, logits: NDArray[Any], targets: NDArray[Any]) -> float:
@@ -320,7 +275,6 @@ class Regression(Task):
         return 1 - float(self.losses(logits, targets).mean())
 
     def losses(self, logits: NDArray[Any], targets: NDArray[Any]) -> Float64Array:
-        """Squared error over the variance of each value in ``targets``, mean over the values."""
         variance = np.maximum(targets.astype(np.float64).var(0), MIN_PROBABILITY)
         return np.asarray(((logits.astype(np.float64) - targets) ** 2 / variance).mean(1))
 
@@ -330,7 +284,6 @@ class Regression(Task):
         return np.asarray((scores - target_matrix) / np.where(std > 0, std, 1))
 
     def term_losses(self, terms: Float64Array) -> Float64Array:
-        """Squared error, mean over the values."""
         return np.asarray((terms**2).mean(-1))
 
     def score_metrics(self, scores: Float64Array, target_matrix: Float64Array) -> dict[str, float]:
@@ -341,7 +294,6 @@ class Regression(Task):
         return {"rmse": float(np.sqrt(errors).mean()), "r2": float(explained.mean()) if len(explained) else 0.0}
 
     def torch_activate(self, logits: Tensor) -> Tensor:
-        """The values as they are."""
         return logits
 
     def torch_losses(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -349,35 +301,25 @@ class Regression(Task):
         return ((logits - targets) ** 2).mean(1)
 
     def torch_distillation_losses(self, logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-        """Squared difference from the teacher, in the units of ``logits``."""
         return ((logits - teacher_logits) ** 2).mean(1)
 
     def top_k(self, scores: Float64Array, top: int) -> Float64Array:
-        """All values, in their own order."""
         return np.stack([np.broadcast_to(np.arange(scores.shape[1]), scores.shape), scores], 1)
 
     def count_predicted(self, sorted_scores: Float64Array) -> int:
-        """None: values are no labels."""
         return 0
 
     def format_metric(self, value: float, digits: int = 1) -> str:
-        """``R² 0.912``."""
         return f"{self.metric} {value:.3f}"
 
     def format_score(self, score: float) -> str:
-        """``41.2``."""
         return f"{score:.4g}"
 
 
-_TASKS = MappingProxyType({task.name: task for task in (Classification(), MultiLabel(), Regression())})
+_TASKS = MappingProxyType({task.name: task for task in (_Classification(), _MultiLabel(), _Regression())})
 assert tuple(_TASKS) == TASKS
 
 
 def task_of(name: str) -> Task:
-    """Return the task that ``Labels.task`` names.
-
-    Example:
-        >>> task_of("multilabel").activation
-        'sigmoid'
-    """
+    """Return the task that ``Labels.task`` names."""
     return _TASKS[name]
