@@ -93,7 +93,6 @@ def evaluate(
 def _score_logits(
     logits: NDArray[np.float64], dataset: ImageDataset, columns: list[int], labels: Labels
 ) -> AnyEvaluation:
-    """Score a model's logits (N, outputs); ``columns`` are its outputs for the dataset's classes."""
     image_names, class_names = [item.name for item in dataset.items], dataset.labels.names
     match dataset.labels.task:
         case "classification":
@@ -107,7 +106,6 @@ def _score_logits(
 
 
 def _open_engine(model: EfficientNet | base.Engine | str | Path, device: str | None) -> base.Engine:
-    """Return PyTorch's engine, unless the model is a file for another runtime."""
     if isinstance(model, (str, Path)):
         if io_spec.is_exported(Path(model)):
             return autotune.engine(model)
@@ -116,7 +114,7 @@ def _open_engine(model: EfficientNet | base.Engine | str | Path, device: str | N
 
 
 def pick_split(splits: Splits, name: str | None = None) -> tuple[str, ImageDataset]:
-    """Return the split to evaluate on: its name and the dataset. Raises ``ValueError`` if there is no such split."""
+    """Return the split to evaluate on: its name and the dataset."""
     available = {each: found for each in ("test", "val", "train") if (found := getattr(splits, each)) is not None}
     if name is None:
         return next(iter(available.items()))
@@ -125,30 +123,21 @@ def pick_split(splits: Splits, name: str | None = None) -> tuple[str, ImageDatas
     return name, available[name]
 
 
-def class_columns(known: Labels, outputs: int, given: Labels) -> list[int]:
-    """Return the model's output for each class of the data.
-
-    Args:
-        known: The model's labels.
-        outputs: Number of the model's outputs.
-        given: The labels of the data.
-
-    Raises:
-        ValueError: If there is none, or the tasks differ.
-    """
-    if known.task != given.task:
+def class_columns(known: Labels, outputs: int, of_data: Labels) -> list[int]:
+    """Return which of the model's ``outputs`` is for each class of the data; ``known`` are the model's labels."""
+    if known.task != of_data.task:
         raise ValueError(
-            f"the labels of the data are for {given.task} ({task_of(given.task).description}), the model is for "
+            f"the labels of the data are for {of_data.task} ({task_of(of_data.task).description}), the model is for "
             f"{known.task} ({task_of(known.task).description}): evaluate it on data of its own task"
         )
     if not known.names:
-        if len(given.names) != outputs:
-            raise ValueError(f"the model has {outputs} classes without names, the data has {len(given.names)}")
+        if len(of_data.names) != outputs:
+            raise ValueError(f"the model has {outputs} classes without names, the data has {len(of_data.names)}")
         return list(range(outputs))
-    missing = [name for name in given.names if name not in known.names]
+    missing = [name for name in of_data.names if name not in known.names]
     if missing:
         raise ValueError(f"the model does not know the class {missing[0]!r}; it knows {', '.join(known.names[:20])}")
-    return [known.names.index(name) for name in given.names]
+    return [known.names.index(name) for name in of_data.names]
 
 
 def read_evaluation(data: Any) -> AnyEvaluation:

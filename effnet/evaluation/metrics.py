@@ -20,11 +20,8 @@ MAX_LARGEST_ERRORS, MAX_PAIRS = 100, 2000  # of regression
 class PrimaryMetric(NamedTuple):
     """The one number by which an evaluation is quoted; higher is better, at most 1."""
 
-    name: str  # "top-1", "mean average precision", "R²"
+    name: str
     value: float
-
-
-# Calibration
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,6 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[Any]) -> f
 
 def _bin_indices(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-
-
-# Classification
 
 
 @dataclass(frozen=True)
@@ -144,6 +138,15 @@ def score_classes(
     f1 = 2 * hits / np.maximum(predictions + images, 1)
     wrong = [index for index in np.argsort(-confidence, kind="stable") if not right[index]]
     true_probabilities = probabilities[np.arange(len(targets)), targets]
+    best_two = np.take_along_axis(probabilities, order[:, :2], 1)  # (N, 2)
+    closest = np.argsort(best_two[:, 0] - best_two[:, -1], kind="stable")[:MAX_UNCERTAIN] if len(names) > 1 else ()
+    uncertain = []
+    for index in closest:
+        (likely, other), (probability, other_probability) = order[index, :2], best_two[index].tolist()
+        label = names[targets[index]]
+        uncertain.append(
+            UncertainImage(image_names[index], label, names[likely], probability, names[other], other_probability)
+        )
     return Evaluation(
         images=len(targets),
         top1=float(right.mean()),
@@ -157,35 +160,8 @@ def score_classes(
             for index in wrong
         ),
         bins=calibration_bins(confidence, right),
-        uncertain=_most_uncertain(probabilities, order, targets, names, image_names),
+        uncertain=tuple(uncertain),
     )
-
-
-def _most_uncertain(
-    probabilities: NDArray[np.float64],
-    order: NDArray[np.int64],
-    targets: NDArray[np.int64],
-    names: Sequence[str],
-    image_names: Sequence[str],
-) -> tuple[UncertainImage, ...]:
-    """Return the images whose two most likely classes are closest to each other."""
-    if len(names) < 2:
-        return ()
-    first, second = np.take_along_axis(probabilities, order[:, :2], 1).T
-    return tuple(
-        UncertainImage(
-            image_names[index],
-            names[targets[index]],
-            names[order[index, 0]],
-            float(first[index]),
-            names[order[index, 1]],
-            float(second[index]),
-        )
-        for index in np.argsort(first - second, kind="stable")[:MAX_UNCERTAIN]
-    )
-
-
-# Multi-label classification
 
 
 @dataclass(frozen=True)
@@ -262,6 +238,9 @@ def score_multilabel(
         for present, column in zip(targets.T, logits.T, strict=True)
     ]
     known = [value for value in average_precisions if value is not None]
+    rows, columns = np.nonzero(~right)
+    confidence = np.abs(probabilities[rows, columns] - MULTI_LABEL_THRESHOLD)
+    order = np.argsort(-confidence, kind="stable")[:MAX_MISTAKES]
     return MultiLabelEvaluation(
         images=len(targets),
         mean_average_precision=float(np.mean(known)) if known else 0.0,
@@ -275,28 +254,12 @@ def score_multilabel(
                 names, targets.T, scores, average_precisions, strict=True
             )
         ),
-        mistakes=_label_mistakes(probabilities, targets, right, names, image_names),
+        mistakes=tuple(
+            LabelMistake(image_names[row], names[column], bool(targets[row, column]), float(probabilities[row, column]))
+            for row, column in zip(rows[order], columns[order], strict=True)
+        ),
         bins=calibration_bins(probabilities.ravel(), targets.ravel()),
     )
-
-
-def _label_mistakes(
-    probabilities: NDArray[np.float64],
-    targets: NDArray[np.bool_],
-    right: NDArray[np.bool_],
-    names: Sequence[str],
-    image_names: Sequence[str],
-) -> tuple[LabelMistake, ...]:
-    rows, columns = np.nonzero(~right)
-    confidence = np.abs(probabilities[rows, columns] - MULTI_LABEL_THRESHOLD)
-    order = np.argsort(-confidence, kind="stable")[:MAX_MISTAKES]
-    return tuple(
-        LabelMistake(image_names[row], names[column], bool(targets[row, column]), float(probabilities[row, column]))
-        for row, column in zip(rows[order], columns[order], strict=True)
-    )
-
-
-# Regression
 
 
 @dataclass(frozen=True)
