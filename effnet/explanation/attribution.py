@@ -17,9 +17,6 @@ from effnet.tasks import task_of
 # Result of every method: logits (N, all classes), and a function from class indices to their maps (N, classes, h, w)
 LogitsAndMaps = tuple[Tensor, Callable[[Sequence[int]], Tensor]]
 
-DROP_MEASURES = ("logit", "probability")
-PATCHES_PER_SIDE = 7  # along the shorter side, the default size of an occluding patch
-
 
 @torch.no_grad()
 def class_activation_maps(
@@ -73,9 +70,6 @@ def compute_gradcam(model: EfficientNet, x: Tensor, layer: str = "head") -> Logi
     A map is ReLU(Σ_k α_k A_k), with α_k the mean over pixels of the logit's derivative by channel A_k: to first order,
     what the logit would gain from stronger features. Its sum has no meaning. At the head it is the positive part of the
     class activation map.
-
-    Raises:
-        ValueError: If there is no ``layer`` of this name ("stem", "stage1" … "head").
     """
     classifier, layers = require_classifier(model), model.feature_names()
     if layer not in layers:
@@ -113,28 +107,18 @@ def compute_occlusion(
     """Return logits and occlusion maps (arXiv:1311.2901, section 4.2) of one normalized image (1, C, H, W).
 
     A square in the mean color slides over the image up to its last row and column. A map has the size of the image; a
-    pixel is the mean drop of the class over all squares that cover it. One forward pass per square.
-
-    Args:
-        model: The network, in evaluation mode.
-        x: The image.
-        patch: Side of the square in pixels; default: a seventh of the image's shorter side.
-        stride: Step in pixels; default: half the patch.
-        drop: Measure the drop of the "logit" (for regression, the value) or of the "probability".
-        batch_size: Squares computed at once.
-
-    Raises:
-        ValueError: If patch and stride do not fit, and for the probability of a value.
+    pixel is the mean drop of the "logit" (for regression, of the value) or of the "probability" over all squares that
+    cover it. One forward pass per square. Default: a seventh of the shorter side, and half the patch.
     """
     assert len(x) == 1
     height, width = x.shape[2:]
     side = min(height, width)
-    patch = max(1, side // PATCHES_PER_SIDE) if patch is None else patch
+    patch = max(1, side // 7) if patch is None else patch
     stride = max(1, patch // 2) if stride is None else stride
     check_int("patch", patch, 1)
     check_int("stride", stride, 1)
     check_int("batch_size", batch_size, 1)
-    check_choice("drop", drop, DROP_MEASURES)
+    check_choice("drop", drop, ("logit", "probability"))
     if patch > side:
         raise ValueError(f"the network sees {height}×{width} pixels, which is too small for a patch of {patch}")
     if stride > patch:
@@ -168,8 +152,7 @@ def compute_occlusion(
 
 def _patch_starts(length: int, patch: int, stride: int) -> list[int]:
     """Return where patches begin along a side: every ``stride`` pixels, and the last one at the edge."""
-    last = length - patch
-    return sorted({*range(0, last, stride), last})
+    return [*range(0, length - patch, stride), length - patch]
 
 
 @contextmanager
@@ -199,13 +182,12 @@ def to_input(model: EfficientNet, images: image_io.InputImage) -> Tensor:
 
 def class_indices(model: EfficientNet, classes: Sequence[str | int]) -> list[int]:
     """Return the indices of classes given by name or index. Raises ``ValueError`` for an unknown one."""
-    known = model.labels.names[: model.classes]
-    return [known.index(one) if one in known else _class_index(model, one) for one in classes]
-
-
-def _class_index(model: EfficientNet, one: str | int) -> int:
-    if isinstance(one, str) and not one.isdecimal():
-        raise ValueError(f"there is no class {one!r}{did_you_mean(one, list(model.labels.names))}")
-    if not 0 <= int(one) < model.classes:
-        raise ValueError(f"there is no class {one}: the network has {model.classes}, from 0 to {model.classes - 1}")
-    return int(one)
+    known, indices = model.labels.names[: model.classes], []
+    for one in classes:
+        if isinstance(one, str) and not one.isdecimal() and one not in known:
+            raise ValueError(f"there is no class {one!r}{did_you_mean(one, list(model.labels.names))}")
+        index = known.index(one) if one in known else int(one)
+        if not 0 <= index < model.classes:
+            raise ValueError(f"there is no class {one}: the network has {model.classes}, from 0 to {model.classes - 1}")
+        indices.append(index)
+    return indices

@@ -21,8 +21,6 @@ from effnet.runtime.io_spec import is_exported
 from effnet.tasks import task_of
 from effnet.weights import load
 
-METHODS = ("cam", "gradcam", "occlusion")
-OVERLAY_SIDE = 1024  # pixels of an overlay's longer side, at most
 UPSCALE_BELOW = 256  # each pixel of a smaller image becomes several
 
 
@@ -68,13 +66,8 @@ class Explanation:
         comparable = task_of(self.labels.task).has_probabilities
         return float((self.maps if comparable else self.maps[index]).max())
 
-    def overlay(self, index: int = 0, side: int | None = OVERLAY_SIDE) -> Image.Image:
-        """Draw map ``index`` over the photo; what was cropped is darkened.
-
-        Args:
-            index: Number of the map.
-            side: Pixels of the longer side, at most; None for the photo's own size. Small photos are enlarged.
-        """
+    def overlay(self, index: int = 0, side: int | None = 1024) -> Image.Image:
+        """Draw map ``index`` over the photo, the longer side at most ``side`` pixels; what was cropped is darkened."""
         if not 0 <= index < len(self.maps):
             raise ValueError(f"there is no map {index}: {self.image} has {len(self.maps)}, from 0")
         photo = scale_photo(self.photo, side)
@@ -88,10 +81,7 @@ class Explanation:
         return heatmap.place_map(self.maps[index], (self.photo.height, self.photo.width), self.box)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a dict for JSON: that of the prediction, and ``method``, ``layer``, ``explained``, ``size``, ``box``.
-
-        ``size`` is the photo's (height, width).
-        """
+        """Return a dict for JSON: that of the prediction, and what is explained; ``size`` is (height, width)."""
         kind = "probability" if task_of(self.labels.task).has_probabilities else "value"
         rows = zip(self.names, self.classes, self.scores, self.logits, strict=True)
         return {
@@ -148,7 +138,6 @@ def explain(
         stride: For "occlusion": step of the square in pixels.
         drop: For "occlusion": "logit" or "probability".
         batch_size: For "occlusion": squares computed at once.
-        name: Name of the image.
 
     Raises:
         ValueError: If the network has no classifier or is not for RGB, has no such class or layer, or an option does
@@ -158,7 +147,7 @@ def explain(
     Example:
         >>> effnet.explain("runs/photos", "cat.jpg").overlay(0).save("why.png")
     """
-    check_choice("method", method, METHODS)
+    check_choice("method", method, ("cam", "gradcam", "occlusion"))
     check_int("top", top, 1)
     if layer != "head" and method != "gradcam":
         raise ValueError(f'layer requires method="gradcam", not {method}')
@@ -169,18 +158,16 @@ def explain(
     bias = attribution.require_classifier(network).bias
     indices = None if classes is None else attribution.class_indices(network, classes)
     image_name, task = name or predictor.name_images(image)[0][0], task_of(network.labels.task)
-
     photo = image_io.read_image(image)
     input_image = image_io.resize_and_crop(photo, network.preprocess)
     with torch.inference_mode(False), attribution.evaluation_mode(network):
         x = attribution.to_input(network, input_image[None])
-        match method:
-            case "cam":
-                logits, maps = attribution.compute_cam(network, x)
-            case "gradcam":
-                logits, maps = attribution.compute_gradcam(network, x, layer)
-            case _:
-                logits, maps = attribution.compute_occlusion(network, x, patch, stride, drop, batch_size)
+        if method == "cam":
+            logits, maps = attribution.compute_cam(network, x)
+        elif method == "gradcam":
+            logits, maps = attribution.compute_gradcam(network, x, layer)
+        else:
+            logits, maps = attribution.compute_occlusion(network, x, patch, stride, drop, batch_size)
         row = logits.double().cpu().numpy()  # (1, classes)
         if not np.isfinite(row).all():
             raise ValueError("the model's output contains NaN or Inf: its weights are damaged")

@@ -6,7 +6,6 @@ from base64 import b64encode
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TextIO
 from urllib.parse import quote
 
@@ -66,9 +65,7 @@ class Gallery:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._table:
             self._table.close()
             self._write_page(last=True)
@@ -131,7 +128,7 @@ class Gallery:
 
 
 def _check_folder(folder: Path, force: bool) -> list[Path]:
-    """Return the files of an earlier gallery in ``folder``, to be removed; raise if there is anything else."""
+    """Return the files of an earlier gallery in ``folder``, to be removed."""
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file: give a directory that is empty or does not exist")
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -170,7 +167,6 @@ def add_caption(image: Image.Image, left: str, right: str = "") -> Image.Image:
 
 
 def _page_entry(explanation: explainer.Explanation, files: Sequence[str]) -> dict[str, Any]:
-    """Return what the page shows of one image."""
     has_probabilities = task_of(explanation.labels.task).has_probabilities
     maps = [
         {

@@ -22,36 +22,24 @@ def overlay(
     maximum: float | None = None,
     box: preprocessing.Box | None = None,
 ) -> Image.Image:
-    """Draw the positive part of a map in colors over the image in gray.
+    """Draw the positive part of a map (height, width) in colors over the image (H, W, 3) of 0 to 255 in gray.
 
-    Args:
-        image: (H, W, 3), 0 to 255.
-        values: One map (height, width), stretched smoothly over the image.
-        maximum: Value of the brightest color, for maps that are to be compared; default: the map's own maximum.
-        box: Part of the image that the map covers (left, top, right, bottom); the rest is darkened. Default: all.
-
-    Returns:
-        An RGB image of the same size.
-
-    Raises:
-        ValueError: If the shapes are not those of an image and a map.
+    ``maximum`` is the value of the brightest color, for maps that are to be compared; default: the map's own maximum.
+    What is outside of ``box``, the part of the image that the map covers, is darkened.
     """
     if image.ndim != 3 or values.ndim != 2:
         raise ValueError(f"expected an image (H, W, 3) and a map (height, width), got {image.shape} and {values.shape}")
     height, width = image.shape[:2]
     gray = np.asarray(Image.fromarray(image.clip(0, 255).astype(np.uint8)).convert("L"), np.float32)[..., None]
     stretched = place_map(values, (height, width), box or (0, 0, width, height))
-    seen = ~np.isnan(stretched)
-    colors, opacity = colorize(np.where(seen, stretched, 0), float(values.max()) if maximum is None else maximum)
-    background = PHOTO_BRIGHTNESS * gray * np.where(seen, 1, UNSEEN_BRIGHTNESS)[..., None]
+    visible = ~np.isnan(stretched)
+    colors, opacity = colorize(np.where(visible, stretched, 0), float(values.max()) if maximum is None else maximum)
+    background = PHOTO_BRIGHTNESS * gray * np.where(visible, 1, UNSEEN_BRIGHTNESS)[..., None]
     return Image.fromarray((background * (1 - opacity) + colors * opacity).round().astype(np.uint8))
 
 
 def colorize(values: NDArray[np.float32], maximum: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the colors of a map, (H, W, 3) of 0 to 255, and their opacity, (H, W, 1) of 0 to 1.
-
-    Negative values are transparent; ``maximum`` is the value of the brightest color.
-    """
+    """Return the colors of a map, (H, W, 3) of 0 to 255, and their opacity, (H, W, 1), 0 for negative values."""
     share = (values / maximum).clip(0, 1) if maximum > 0 else np.zeros(values.shape, np.float32)
     stops, colors = [stop for stop, _ in COLOR_STOPS], np.array([color for _, color in COLOR_STOPS], np.float32)
     mixed = np.stack([np.interp(share, stops, colors[:, channel]) for channel in range(3)], -1)

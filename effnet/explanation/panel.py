@@ -10,8 +10,8 @@ from effnet.data.image_io import ImageSource
 from effnet.draw.text import clean_text, load_font_for, truncate_measured
 from effnet.explanation.explainer import Explanation, explain, scale_photo
 from effnet.net import EfficientNet
+from effnet.prediction.predictor import name_images
 
-CELL_WIDTH = 256  # pixels
 MAX_CELL_ASPECT = 1.25  # height over width
 GAP, EDGE, LINE = 10, 20, 26
 TEXT_COLOR, SOFT_TEXT_COLOR = "#1b1e23", "#636b78"
@@ -24,7 +24,7 @@ def draw_panel(
     classes: Sequence[str | int] | None = None,
     method: str = "cam",
     layer: str = "head",
-    side: int = CELL_WIDTH,
+    side: int = 256,
 ) -> Image.Image:
     """Draw one row per image: the photo, and where each network looks.
 
@@ -35,8 +35,7 @@ def draw_panel(
         models: (name, network) pairs.
         images: Paths, contents of files, PIL images or uint8 arrays (H, W, 3).
         classes: The class to explain for each image, by name or index; default: the most likely one on average.
-        method: As in `explain`.
-        layer: As in `explain`.
+        method: As in `explain`; ``layer`` too.
         side: Width of a cell in pixels.
 
     Raises:
@@ -45,19 +44,17 @@ def draw_panel(
     Example:
         >>> draw_panel([("b0", effnet.load("b0")), ("b4", effnet.load("b4"))], ["cat.jpg"]).save("panel.png")
     """
-    if isinstance(images, (str, Path, bytes, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4):
-        images = [images]
-    sources = list(images)  # type: ignore[arg-type]
+    sources = [source for _, source in name_images(images)]
     if not models or not sources:
         raise ValueError("a panel needs at least one model and one image")
     if classes is not None and len(classes) != len(sources):
         raise ValueError(f"{len(sources)} images need as many classes, not {len(classes)}: give one per image, or none")
     _require_same_classes(models)
-    wanted = [None] * len(sources) if classes is None else [[one] for one in classes]
+    chosen = [None] * len(sources) if classes is None else [[one] for one in classes]
     networks = [network for _, network in models]
     rows = [
         _make_row(_explain_same_class(networks, source, one, method, layer), side)
-        for source, one in zip(sources, wanted, strict=True)
+        for source, one in zip(sources, chosen, strict=True)
     ]
     return _assemble(["photo", *(name for name, _ in models)], rows, side)
 
@@ -75,7 +72,6 @@ def _require_same_classes(models: Sequence[tuple[str, EfficientNet]]) -> None:
 def _explain_same_class(
     networks: Sequence[EfficientNet], image: ImageSource, classes: list[str | int] | None, method: str, layer: str
 ) -> list[Explanation]:
-    """Explain one class of the image by each network."""
     if classes is None:
         likely = [explain(network, image, top=1) for network in networks]
         candidates = sorted({explanation.classes[0] for explanation in likely})
@@ -93,10 +89,10 @@ def _explain_same_class(
 
 def _make_row(explanations: Sequence[Explanation], side: int) -> list[PanelCell]:
     photo, name = explanations[0].photo, explanations[0].image
-    cells: list[PanelCell] = [(_fit_to_cell(scale_photo(photo, 2 * side), side), Path(name).stem or name, "")]
-    for each in explanations:
-        cells.append((_fit_to_cell(each.overlay(0, 2 * side), side), each.names[0], each.format_score()))
-    return cells
+    return [
+        (_fit_to_cell(scale_photo(photo, 2 * side), side), Path(name).stem or name, ""),
+        *((_fit_to_cell(each.overlay(0, 2 * side), side), each.names[0], each.format_score()) for each in explanations),
+    ]
 
 
 def _fit_to_cell(image: Image.Image, side: int) -> Image.Image:
@@ -112,7 +108,6 @@ def _fit_to_cell(image: Image.Image, side: int) -> Image.Image:
 
 
 def _assemble(headings: list[str], rows: list[list[PanelCell]], side: int) -> Image.Image:
-    """Return the cells in a grid under their headings."""
     texts = [text for row in rows for _, *below in row for text in below]
     large, small = load_font_for(15, *headings), load_font_for(12, *texts)
     heights = [row[0][0].height + LINE for row in rows]
