@@ -1,6 +1,6 @@
 """`diagnose`: checks of the weights first, then trials on a balanced sample of the images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -104,11 +104,7 @@ class SampledImages:
 def sample_images(
     network: EfficientNet, data: ImageDataset | str | Path, max_images: int, seed: int, split: str | None
 ) -> SampledImages:
-    """Sample at most ``max_images``, balanced over the classes.
-
-    Raises:
-        ValueError: If there are too few, or their classes do not match the network's outputs.
-    """
+    """Sample at most ``max_images``, balanced over the classes."""
     labeled = _open_labeled(data, split)
     if labeled is None or not network.classes:
         chosen, errors = check_images(_sample_balanced(labeled or _open_unlabeled(data), max_images, seed))
@@ -148,15 +144,12 @@ def _open_labeled(data: ImageDataset | str | Path, split: str | None) -> ImageDa
 
 def _open_unlabeled(data: ImageDataset | str | Path) -> ImageDataset:
     assert not isinstance(data, ImageDataset)
-    return ImageDataset(tuple(islice(_iter_items(data), _MAX_LISTED_IMAGES)), Labels(("image",)))
-
-
-def _iter_items(data: str | Path) -> Iterator[Item]:
-    for name, image in inputs.open_inputs([data]):
-        if isinstance(image, (str, Path)):
-            yield Item(Path(image), 0, name)
-        elif not isinstance(image, ImageError):
-            yield Item(np.asarray(read_image(image)), 0, name)
+    readable = ((name, image) for name, image in inputs.open_inputs([data]) if not isinstance(image, ImageError))
+    items = (
+        Item(Path(image) if isinstance(image, (str, Path)) else np.asarray(read_image(image)), 0, name)
+        for name, image in readable
+    )
+    return ImageDataset(tuple(islice(items, _MAX_LISTED_IMAGES)), Labels(("image",)))
 
 
 def _match_labels(

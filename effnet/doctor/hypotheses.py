@@ -73,11 +73,7 @@ def list_hypotheses(configuration: Configuration, arch: Arch) -> Iterator[Hypoth
     yield Hypothesis("channel-order", f"channels as {order}", replace(configuration, bgr=not configuration.bgr))
     times, twice = ("once", False) if configuration.rescaled_twice else ("twice", True)
     yield Hypothesis("rescaled-twice", f"divided by 255 {times}", replace(configuration, rescaled_twice=twice))
-    for code, what, changes in (
-        *_size_hypotheses(current, arch),
-        *_crop_hypotheses(current),
-        *_resize_hypotheses(current),
-    ):
+    for code, what, changes in _preprocess_hypotheses(current, arch):
         yield Hypothesis(code, what, replace(configuration, preprocess=replace(current, **changes)))
     for epsilon in EPSILONS:
         if epsilon != numerics.bn_eps:
@@ -113,22 +109,14 @@ def same_normalization(
     )
 
 
-def _size_hypotheses(current: Preprocess, arch: Arch) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield the architecture's own resolution, one step smaller, one step larger."""
+def _preprocess_hypotheses(current: Preprocess, arch: Arch) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (code, description, changes): the architecture's own resolution, one step smaller, one step larger, …"""
     smaller, larger = (
-        (_round_to_eight(current.size[0] * step), _round_to_eight(current.size[1] * step))
-        for step in (1 / SIZE_STEP, SIZE_STEP)
+        tuple(max(round(side * step / 8), 1) * 8 for side in current.size) for step in (1 / SIZE_STEP, SIZE_STEP)
     )
     for size in dict.fromkeys(((arch.resolution, arch.resolution), smaller, larger)):
         if size != current.size:
             yield "size", f"{size[0]}×{size[1]} pixels", {"size": size}
-
-
-def _round_to_eight(side: float) -> int:
-    return max(round(side / 8), 1) * 8
-
-
-def _crop_hypotheses(current: Preprocess) -> Iterator[tuple[str, str, dict[str, Any]]]:
     tried = [current.crop_fraction] if current.resize == "crop" else []
     for fraction in (default_crop_fraction(min(current.size)), 0.875, 1.0):
         if all(abs(fraction - other) > 0.005 for other in tried):
@@ -136,9 +124,6 @@ def _crop_hypotheses(current: Preprocess) -> Iterator[tuple[str, str, dict[str, 
             yield "crop", f"crop {fraction:.3g}", {"crop_fraction": fraction, "resize": "crop"}
     if current.resize == "crop":
         yield "crop", "squashed, not cropped", {"crop_fraction": 1.0, "resize": "squash"}
-
-
-def _resize_hypotheses(current: Preprocess) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for interpolation in TRIED_INTERPOLATIONS:
         if interpolation != current.interpolation:
             library = current.resampling if interpolation in TENSORFLOW_INTERPOLATIONS else "pil"
@@ -169,15 +154,8 @@ def match_label_order(
 ) -> tuple[LabelOrder, LikelihoodScore] | None:
     """Return the label order that the predictions suggest, and its score on images that it was not derived from.
 
-    Each half of the images is scored by the order derived from the other half.
-
-    Args:
-        logits: (N, outputs).
-        labels: (N,), indices into ``current``.
-        current: The present order. Labels without images keep their output, or get one that is left.
-
-    Returns:
-        None if a class has too few images.
+    Each half of the images is scored by the order derived from the other half. Labels without images keep their output,
+    or get one that is left. None if a class has too few images.
     """
     counts = np.bincount(labels, minlength=len(current))
     if counts[counts > 0].min() < MIN_IMAGES_PER_CLASS:
@@ -211,9 +189,6 @@ def _assign_outputs(probabilities: Float64Array, labels: IntArray, current: Labe
     return tuple(order[label] for label in range(len(current)))
 
 
-# Significance
-
-
 @dataclass(frozen=True, eq=False)
 class LikelihoodScore:
     """Per image, whether the most likely class is the true one, and log p of the true class."""
@@ -225,10 +200,6 @@ class LikelihoodScore:
     def top1(self) -> float:
         """Top-1 accuracy."""
         return float(self.right.mean())
-
-    def first(self, count: int) -> LikelihoodScore:
-        """Return the score of the first ``count`` images."""
-        return LikelihoodScore(self.right[:count], self.likelihood[:count])
 
 
 @dataclass(frozen=True)
@@ -258,40 +229,28 @@ def score_logits(logits: Float64Array, targets: IntArray) -> LikelihoodScore:
     """
     rows = np.arange(len(targets))
     shifted = (logits - logits.max(1, keepdims=True)) / max(float(logits.std()), 1e-9)
-    best: Float64Array | None = None
-    for temperature in TEMPERATURES:
-        scaled = shifted / temperature
-        likelihood: Float64Array = scaled[rows, targets] - np.log(np.exp(scaled).sum(1))
-        if best is None or likelihood.mean() > best.mean():
-            best = likelihood
-    assert best is not None
-    return LikelihoodScore(logits.argmax(1) == targets, best)
+    likelihoods: Iterator[Float64Array] = (
+        scaled[rows, targets] - np.log(np.exp(scaled).sum(1))
+        for scaled in (shifted / temperature for temperature in TEMPERATURES)
+    )
+    return LikelihoodScore(logits.argmax(1) == targets, max(likelihoods, key=lambda each: float(each.mean())))
 
 
 def compare_scores(new: LikelihoodScore, old: LikelihoodScore) -> ScoreGain:
     """Return the gain of ``new`` over ``old`` on the images that both have seen: the first ones."""
     count = min(len(new.right), len(old.right))
-    new, old = new.first(count), old.first(count)
-    top1, top1_error = _mean_and_error(new.right.astype(float) - old.right.astype(float))
-    return ScoreGain(top1, top1_error, *_mean_and_error(new.likelihood - old.likelihood))
-
-
-def _mean_and_error(differences: Float64Array) -> tuple[float, float]:
-    return float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(differences)))
-
-
-# Findings
+    right = new.right[:count].astype(float) - old.right[:count].astype(float)
+    means_and_errors = []
+    for differences in (right, new.likelihood[:count] - old.likelihood[:count]):
+        means_and_errors += [float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(count))]
+    return ScoreGain(*means_and_errors)
 
 
 def score_finding(
-    change: Hypothesis,
-    current: Configuration,
-    new: LikelihoodScore,
-    old: LikelihoodScore,
-    gain: ScoreGain,
-    names: Sequence[str],
+    change: Hypothesis, current: Configuration, new: LikelihoodScore, old: LikelihoodScore, names: Sequence[str]
 ) -> Finding:
     """Return the finding that ``change`` of the current configuration scores significantly better."""
+    gain = compare_scores(new, old)
     observation = (
         f"{_describe_change(change, current)}: on {len(new.right)} images top-1 goes from {old.top1:.1%} to "
         f"{new.top1:.1%} ({format_points(gain.top1, gain.top1_error)}), log-likelihood from "
@@ -322,26 +281,23 @@ def stem_finding(change: Hypothesis, current: Configuration, shift: float, old_s
 
 def unlike_training_finding(shift: float, images: int) -> Finding:
     """Return the finding that no configuration brings the stem's statistics close to the stored ones."""
-    return Finding(
-        "unlike-training",
-        "suspect",
+    observation = (
         f"on {images} images the stem's batch-norm statistics are {shift:.2f} standard deviations off the stored ones, "
-        "and no usual mean, std or channel order brings them closer",
-        "check whether these images are like the training images; labeled images show more",
-        {"shift": shift, "images": images},
+        "and no usual mean, std or channel order brings them closer"
     )
+    remedy = "check whether these images are like the training images; labeled images show more"
+    return Finding("unlike-training", "suspect", observation, remedy, {"shift": shift, "images": images})
 
 
 def unknown_labels_finding(missing: Sequence[str], known: Sequence[str]) -> Finding:
     """Return the finding that the data has classes which the model does not know."""
-    return Finding(
-        "labels-unknown",
-        "wrong",
-        f"{len(missing)} classes of the data are not among the model's labels: {_join_names(missing)}; the model's "
-        f"labels include {_join_names(known)}",
-        "use the same names for folders and labels; images of these classes were skipped",
-        {"classes": len(missing)},
+    absent, present = (join_first([*map(repr, names)], _MAX_LISTED_LABELS) for names in (missing, known))
+    observation = (
+        f"{len(missing)} classes of the data are not among the model's labels: {absent}; the model's labels include "
+        f"{present}"
     )
+    remedy = "use the same names for folders and labels; images of these classes were skipped"
+    return Finding("labels-unknown", "wrong", observation, remedy, {"classes": len(missing)})
 
 
 def format_points(gain: float, error: float) -> str:
@@ -351,86 +307,53 @@ def format_points(gain: float, error: float) -> str:
 
 def _describe_change(change: Hypothesis, current: Configuration) -> str:
     """Say what was wrong."""
-    new, preprocess = change.configuration, current.preprocess
-    match change.code:
-        case "mean-std":
-            return f"mean and std are wrong: the weights match {change.description}"
-        case "channel-order":
-            return f"the weights expect channels as {'BGR' if new.bgr else 'RGB'}"
-        case "rescaled-twice":
-            return f"the weights were trained on values divided by 255 {'twice' if new.rescaled_twice else 'once'}"
-        case "size":
-            return f"{_format_size(new)} pixels are better than {_format_size(current)}"
-        case "crop":
-            return f"{change.description} is better than {_format_crop(current)}"
-        case "interpolation":
-            return f"{change.description} is better than {preprocess.interpolation}"
-        case "resampling":
-            return f"{change.description} is better than that of {RESAMPLING_NAMES[preprocess.resampling]}"
-        case "epsilon":
-            return f"batch-norm ε is wrong: {new.numerics.bn_eps:g} matches, not {current.numerics.bn_eps:g}"
-        case "padding":
-            return f"padding is wrong: {new.numerics.padding} matches, not {current.numerics.padding}"
-        case "statistics":
-            return "the batch-norm statistics do not match the weights: those of these images do"
-        case "labels-shifted":
-            first, old_first = new.label_order[0], current.label_order[0]
-            outputs = max(*current.label_order, *new.label_order) + 1
-            where = "after" if first == (old_first + 1) % outputs else "before"
-            return f"the labels are shifted by one: each belongs to the output {where} its own"
-        case "labels-order":
-            return f"the labels are in another order than the outputs ({change.description})"
-    raise AssertionError(change.code)
+    new, what, preprocess = change.configuration, change.description, current.preprocess
+    if change.code == "labels-shifted":
+        outputs = max(*current.label_order, *new.label_order) + 1
+        where = "after" if new.label_order[0] == (current.label_order[0] + 1) % outputs else "before"
+        return f"the labels are shifted by one: each belongs to the output {where} its own"
+    crop = f"crop {preprocess.crop_fraction:.3g}" if preprocess.resize == "crop" else "squashing"
+    return {
+        "mean-std": f"mean and std are wrong: the weights match {what}",
+        "channel-order": f"the weights expect channels as {'BGR' if new.bgr else 'RGB'}",
+        "rescaled-twice": f"the weights were trained on values {what}",
+        "size": f"{what} are better than {'×'.join(map(str, preprocess.size))}",
+        "crop": f"{what} is better than {crop}",
+        "interpolation": f"{what} is better than {preprocess.interpolation}",
+        "resampling": f"{what} is better than that of {RESAMPLING_NAMES[preprocess.resampling]}",
+        "epsilon": f"batch-norm ε is wrong: {new.numerics.bn_eps:g} matches, not {current.numerics.bn_eps:g}",
+        "padding": f"padding is wrong: {new.numerics.padding} matches, not {current.numerics.padding}",
+        "statistics": "the batch-norm statistics do not match the weights: those of these images do",
+        "labels-order": f"the labels are in another order than the outputs ({what})",
+    }[change.code]
 
 
 def suggest_remedy(change: Hypothesis, current: Configuration, names: Sequence[str]) -> str:
     """Say what to do."""
-    new = change.configuration
-    preprocess, numerics = new.preprocess, new.numerics
-    match change.code:
-        case "mean-std":
-            return f"preprocess: mean {_format_values(preprocess.mean)}, std {_format_values(preprocess.std)}"
-        case "channel-order":
-            return "swap the first and the last input channel of the stem's convolution"
-        case "rescaled-twice":
-            return f"preprocess: {'multiply' if new.rescaled_twice else 'divide'} mean and std by 255"
-        case "size":
-            return f"preprocess: size {preprocess.size}"
-        case "crop":
-            fraction = f", crop_fraction {preprocess.crop_fraction:.4g}" if preprocess.resize == "crop" else ""
-            return f"preprocess: resize {preprocess.resize!r}{fraction}"
-        case "interpolation" | "resampling":
-            return f"preprocess: {change.code} {getattr(preprocess, change.code)!r}"
-        case "epsilon" | "padding":
-            return f"load the weights with Numerics({numerics.padding!r}, bn_eps={numerics.bn_eps:g})"
-        case "statistics":
-            return "recompute them on training images; TensorFlow's momentum of 0.99 is 0.01 in PyTorch"
-        case "labels-shifted":
-            return f"move the labels by one: output {new.label_order[0]} is {names[0]!r}"
-        case "labels-order":
-            moved = [
-                f"output {output} is {name!r}"
-                for name, old, output in zip(names, current.label_order, new.label_order, strict=True)
-                if old != output
-            ]
-            more = f" and {len(moved) - _MAX_LISTED_LABELS} more" if len(moved) > _MAX_LISTED_LABELS else ""
-            return f"reorder the labels: {', '.join(moved[:_MAX_LISTED_LABELS])}{more}"
-    raise AssertionError(change.code)
+    new, preprocess, numerics = change.configuration, change.configuration.preprocess, change.configuration.numerics
+    if change.code == "labels-shifted":
+        return f"move the labels by one: output {new.label_order[0]} is {names[0]!r}"
+    if change.code == "labels-order":
+        orders = zip(names, current.label_order, new.label_order, strict=True)
+        moved = [f"output {output} is {name!r}" for name, old, output in orders if old != output]
+        return f"reorder the labels: {join_first(moved, _MAX_LISTED_LABELS)}"
+    mean, std = (f"({', '.join(f'{value:.4g}' for value in values)})" for values in (preprocess.mean, preprocess.std))
+    fraction = f", crop_fraction {preprocess.crop_fraction:.4g}" if preprocess.resize == "crop" else ""
+    load_with = f"load the weights with Numerics({numerics.padding!r}, bn_eps={numerics.bn_eps:g})"
+    return {
+        "mean-std": f"preprocess: mean {mean}, std {std}",
+        "channel-order": "swap the first and the last input channel of the stem's convolution",
+        "rescaled-twice": f"preprocess: {'multiply' if new.rescaled_twice else 'divide'} mean and std by 255",
+        "size": f"preprocess: size {preprocess.size}",
+        "crop": f"preprocess: resize {preprocess.resize!r}{fraction}",
+        "interpolation": f"preprocess: interpolation {preprocess.interpolation!r}",
+        "resampling": f"preprocess: resampling {preprocess.resampling!r}",
+        "epsilon": load_with,
+        "padding": load_with,
+        "statistics": "recompute them on training images; TensorFlow's momentum of 0.99 is 0.01 in PyTorch",
+    }[change.code]
 
 
-def _format_values(values: ChannelValues) -> str:
-    return f"({', '.join(f'{value:.4g}' for value in values)})"
-
-
-def _format_size(configuration: Configuration) -> str:
-    return "×".join(map(str, configuration.preprocess.size))
-
-
-def _format_crop(configuration: Configuration) -> str:
-    preprocess = configuration.preprocess
-    return f"crop {preprocess.crop_fraction:.3g}" if preprocess.resize == "crop" else "squashing"
-
-
-def _join_names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_LISTED_LABELS} more" if len(names) > _MAX_LISTED_LABELS else ""
-    return ", ".join(map(repr, names[:_MAX_LISTED_LABELS])) + more
+def join_first(texts: Sequence[str], count: int) -> str:
+    """Return the first ``count`` texts, and how many more there are."""
+    return ", ".join(texts[:count]) + (f" and {len(texts) - count} more" if len(texts) > count else "")

@@ -12,8 +12,6 @@ from effnet.metadata import Labels
 from effnet.net import EfficientNet
 from effnet.runtime.torch import select_device
 
-BACKGROUND_LABEL = "background"
-
 
 def repair_model(
     model: EfficientNet,
@@ -30,13 +28,8 @@ def repair_model(
     Args:
         model: The network that was diagnosed.
         diagnosis: Result of `diagnose`.
-        data: Images to recompute batch-norm statistics on, sampled as `diagnose` does; only needed for that.
-        max_images: As for `diagnose`.
-        seed: As for `diagnose`.
-        split: As for `diagnose`.
-
-    Raises:
-        ValueError: If statistics have to be recomputed and there is no data.
+        data: Images to recompute batch-norm statistics on, sampled as `diagnose` does by ``max_images``, ``seed`` and
+            ``split``; only needed for that.
 
     Example:
         >>> effnet.save(repair_model(model, diagnose(model, "photos"), "photos"), "repaired.safetensors")
@@ -59,14 +52,11 @@ def repair_model(
         preprocess = replace(preprocess, mean=mean, std=std)
     repaired.preprocess = preprocess
     if best.label_order != tuple(range(len(best.label_order))):
-        repaired.labels = Labels(_reorder_names(diagnosis.labels, best.label_order, model.classes))
+        name_of = dict(zip(best.label_order, diagnosis.labels, strict=True))
+        # The first output, if it has no name, is the background
+        names = (name_of.get(i, f"class {i}" if i else "background") for i in range(model.classes))
+        repaired.labels = Labels(tuple(names))
     for finding in diagnosis.findings:
         if finding.severity != "remark":
             repaired.provenance = repaired.provenance.with_event(f"doctor, {finding.code}: {finding.remedy}")
     return repaired
-
-
-def _reorder_names(names: tuple[str, ...], order: tuple[int, ...], outputs: int) -> tuple[str, ...]:
-    """Return a name for each output; the first, if it has none, is the background."""
-    name_of = {output: name for name, output in zip(names, order, strict=True)}
-    return tuple(name_of.get(output, f"class {output}" if output else BACKGROUND_LABEL) for output in range(outputs))

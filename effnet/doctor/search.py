@@ -73,37 +73,26 @@ class ConfigurationSearch:
             self._accept_by_stem(closest, measured.shift, old.shift)
 
     def search_by_labels(self, names: Sequence[str], labels: IntArray) -> tuple[float, float]:
-        """Search with labels (N,), indices into ``names``, for every cause.
-
-        Returns:
-            Top-1 accuracy of the model as it is, and of the best configuration.
-        """
-        first: LikelihoodScore | None = None
-        last: LikelihoodScore | None = None
+        """Search with labels (N,), indices into ``names``, for every cause; return the first and the best top-1."""
+        scores: list[LikelihoodScore] = []
         for number in range(1, MAX_ROUNDS + 1):
             current, *candidates = self._run_round(number, names, labels)
-            first, last = first or current.score, current.score
+            scores.append(current.score)
             significant = [candidate for candidate in candidates if self._is_significant(candidate, current)]
             if significant:
                 best = _pick_most_likely(significant)
-                assert best.hypothesis is not None
-                gain = hypotheses.compare_scores(best.score, current.score)
                 self.findings.append(
-                    hypotheses.score_finding(
-                        best.hypothesis, self.configuration, best.score, current.score, gain, names
-                    )
+                    hypotheses.score_finding(best.hypothesis, self.configuration, best.score, current.score, names)
                 )
                 self.configuration = best.hypothesis.configuration
             else:
                 allowed = [each for each in (current, *candidates) if self._stem_may_decide(each, current)]
                 best = min(allowed, key=lambda each: each.shift)
-                if best.hypothesis is None or not _is_closer(best.shift, current.shift):
+                if not best.hypothesis.code or not _is_closer(best.shift, current.shift):
                     break
                 self._accept_by_stem(best.hypothesis, best.shift, current.shift)
-            last = best.score
-        assert first is not None
-        assert last is not None
-        return first.top1, last.top1
+            scores.append(best.score)
+        return scores[0].top1, scores[-1].top1
 
     def _hypotheses(self) -> Iterator[Hypothesis]:
         """Yield the neighbors of the best configuration, without causes that were found already."""
@@ -129,22 +118,24 @@ class ConfigurationSearch:
                 return False
             return hypotheses.compare_scores(rate(measured), rate(best)).sigmas < -hypotheses.SURE_SIGMAS
 
+        unchanged = Hypothesis("", "as it is", self.configuration)
         changes = list(self._hypotheses())
-        configurations = [self.configuration, *(change.configuration for change in changes)]
+        configurations = [change.configuration for change in (unchanged, *changes)]
         old, *new = measure(
             self.model, configurations, self.dataset, self.device, is_hopeless=is_hopeless, progress=self.progress
         )
-        rated = [_RatedHypothesis(None, rate(old), old.shift)]
+        rated = [_RatedHypothesis(unchanged, rate(old), old.shift)]
         if not any(finding.code.startswith("labels") for finding in self.findings):
             rated += self._rate_label_orders(old, names, labels)
         rated += [_RatedHypothesis(change, rate(each), each.shift) for change, each in zip(changes, new, strict=True)]
-        self.trials += [_to_trial(number, each, rated[0].score) for each in rated if each.hypothesis or number == 1]
+        self.trials += [
+            _to_trial(number, each, rated[0].score) for each in rated if each.hypothesis.code or number == 1
+        ]
         return rated
 
     def _rate_label_orders(
         self, old: Measurement, names: Sequence[str], labels: IntArray
     ) -> Iterator[_RatedHypothesis]:
-        """Yield the same logits under other label orders."""
         logits, outputs = old.logits, old.logits.shape[1]
         for change in hypotheses.label_order_hypotheses(self.configuration, names, outputs):
             order = np.array(change.configuration.label_order)
@@ -156,7 +147,6 @@ class ConfigurationSearch:
             yield _RatedHypothesis(change, match[1], old.shift)
 
     def _is_significant(self, candidate: _RatedHypothesis, current: _RatedHypothesis) -> bool:
-        assert candidate.hypothesis is not None
         code = candidate.hypothesis.code
         closer = candidate.shift < AGREEING_SHIFT_RATIO * current.shift
         agrees = self.has_statistics and code in STEM_CODES and closer
@@ -167,7 +157,7 @@ class ConfigurationSearch:
 
     def _stem_may_decide(self, candidate: _RatedHypothesis, current: _RatedHypothesis) -> bool:
         """Return whether the stem's statistics are enough: by the labels it is not significantly worse."""
-        if candidate.hypothesis is None:
+        if not candidate.hypothesis.code:
             return True
         gain = hypotheses.compare_scores(candidate.score, current.score)
         not_worse = gain.sigmas > -hypotheses.LIKELY_SIGMAS or gain.likelihood > -hypotheses.MIN_LIKELIHOOD_GAIN
@@ -176,7 +166,7 @@ class ConfigurationSearch:
 
 @dataclass(frozen=True, eq=False)
 class _RatedHypothesis:
-    hypothesis: Hypothesis | None  # None: the configuration as it is
+    hypothesis: Hypothesis  # without a code: the configuration as it is
     score: LikelihoodScore
     shift: float
 
@@ -192,30 +182,17 @@ def _pick_most_likely(candidates: list[_RatedHypothesis]) -> _RatedHypothesis:
     Recomputed statistics hide most faults of the input: they must be better than all others by two standard errors.
     """
     best = max(candidates, key=lambda each: float(each.score.likelihood.mean()))
-    hides_faults = best.hypothesis is not None and best.hypothesis.code == "statistics"
-    max_sigmas = hypotheses.LIKELY_SIGMAS if hides_faults else 1
+    max_sigmas = hypotheses.LIKELY_SIGMAS if best.hypothesis.code == "statistics" else 1
     return next(each for each in candidates if hypotheses.compare_scores(best.score, each.score).sigmas < max_sigmas)
 
 
 def _to_trial(number: int, rated: _RatedHypothesis, old: LikelihoodScore) -> diagnosis.ConfigurationTrial:
     change, score = rated.hypothesis, rated.score
     gain = hypotheses.compare_scores(score, old)
-    return diagnosis.ConfigurationTrial(
-        number,
-        change.code if change else "",
-        change.description if change else "as it is",
-        len(score.right),
-        rated.shift,
-        score.top1,
-        gain.top1,
-        gain.top1_error,
-        float(score.likelihood.mean()),
-        gain.likelihood,
-        gain.likelihood_error,
-    )
-
-
-# Measurements
+    by_top1 = (score.top1, gain.top1, gain.top1_error)
+    by_likelihood = (float(score.likelihood.mean()), gain.likelihood, gain.likelihood_error)
+    rest = (len(score.right), rated.shift, *by_top1, *by_likelihood)
+    return diagnosis.ConfigurationTrial(number, change.code, change.description, *rest)
 
 
 @dataclass(eq=False)
@@ -263,16 +240,9 @@ def measure(
     is_hopeless: Callable[[Measurement, Measurement], bool] | None = None,
     progress: Progress | None = None,
 ) -> list[Measurement]:
-    """Measure configurations on images that can all be read.
+    """Measure configurations on images that can all be read; with ``stem_only`` the shift, but no logits.
 
-    Args:
-        model: The network.
-        configurations: The first sees all images; another stops after a batch if ``is_hopeless(it, the first)``.
-        dataset: The images.
-        device: Where to compute.
-        stem_only: Measure the shift, but no logits.
-        is_hopeless: See above.
-        progress: Called with (images done, all images).
+    The first configuration sees all images; another stops after a batch if ``is_hopeless(it, the first)``.
     """
     measurements = [Measurement(configuration) for configuration in configurations]
     networks: dict[tuple[object, ...], _MeasuredNetwork] = {}
@@ -317,14 +287,14 @@ class _MeasuredNetwork:
         self.stem, self.norm = network.stem.conv, norm
         self.folded = surgery.fold_batch_norm(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    @torch.inference_mode()
     def add(self, measurement: Measurement, x: Tensor, stem_only: bool) -> None:
-        with torch.inference_mode():
-            features = self.stem(x)
-            measurement.means.append(features.mean((2, 3)))
-            measurement.squares.append((features * features).mean((2, 3)))
-            measurement.norm = self.norm
-            if not stem_only:
-                measurement.logit_batches.append(self.folded(x).double().cpu().numpy())
+        features = self.stem(x)
+        measurement.means.append(features.mean((2, 3)))
+        measurement.squares.append((features * features).mean((2, 3)))
+        measurement.norm = self.norm
+        if not stem_only:
+            measurement.logit_batches.append(self.folded(x).double().cpu().numpy())
 
 
 def _network_input(

@@ -3,31 +3,23 @@
 from collections.abc import Iterator
 from math import sqrt
 
-from torch import Tensor, nn
+from torch import nn
 
-from effnet.doctor import diagnosis, hypotheses
+from effnet.doctor import hypotheses
+from effnet.doctor.diagnosis import Finding
 from effnet.net import EfficientNet
 from effnet.weights import conversion, default_preprocessing
 
 DEAD_CHANNEL_SCALE = 1e-8  # batch-norm weight or variance below which a channel is constant
-_MAX_LISTED_LAYERS = 3
 
 
-def check_weights(model: EfficientNet) -> Iterator[diagnosis.Finding]:
+def check_weights(model: EfficientNet) -> Iterator[Finding]:
     """Yield what is wrong with the weights and the labels."""
-    damaged = [
-        name
-        for name, tensor in conversion.drop_batch_counters(model.state_dict()).items()
-        if not tensor.isfinite().all()
-    ]
-    if damaged:
-        yield diagnosis.Finding(
-            "not-finite",
-            "wrong",
-            f"{_join_names(damaged)} contain NaN or Inf",
-            "train again with a lower learning rate or from an earlier checkpoint: these weights are lost",
-            {"tensors": len(damaged)},
-        )
+    tensors = conversion.drop_batch_counters(model.state_dict())
+    if damaged := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        observation = f"{_join_names(damaged)} contain NaN or Inf"
+        remedy = "train again with a lower learning rate or from an earlier checkpoint: these weights are lost"
+        yield Finding("not-finite", "wrong", observation, remedy, {"tensors": len(damaged)})
         return
     yield from _check_statistics(model)
     yield from _check_classifier(model)
@@ -43,18 +35,12 @@ def _batch_norms(model: EfficientNet) -> list[tuple[str, nn.BatchNorm2d]]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-def _norm_tensors(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return mean, variance, weight, bias."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    return norm.running_mean, norm.running_var, norm.weight.detach(), norm.bias.detach()
-
-
-def _check_statistics(model: EfficientNet) -> Iterator[diagnosis.Finding]:
+def _check_statistics(model: EfficientNet) -> Iterator[Finding]:
     negative, initial, dead = [], [], []
     norms = _batch_norms(model)
     for name, norm in norms:
-        mean, variance, weight, bias = _norm_tensors(norm)
+        tensors = norm.state_dict()
+        mean, variance, weight, bias = (tensors[n] for n in ("running_mean", "running_var", "weight", "bias"))
         if (variance < 0).any():
             negative.append(name)
         is_initial = not mean.any() and bool((variance == variance[0]).all())
@@ -65,51 +51,35 @@ def _check_statistics(model: EfficientNet) -> Iterator[diagnosis.Finding]:
         elif constant.float().mean() > 0.5 and not is_initial:
             dead.append(name)
     if negative:
-        yield diagnosis.Finding(
-            "negative-variance",
-            "wrong",
-            f"batch norm has negative variances in {_join_names(negative)}",
-            "convert the weights again: these tensors are damaged, or have wrong names",
-            {"layers": len(negative)},
-        )
+        observation = f"batch norm has negative variances in {_join_names(negative)}"
+        remedy = "convert the weights again: these tensors are damaged, or have wrong names"
+        yield Finding("negative-variance", "wrong", observation, remedy, {"layers": len(negative)})
     if initial:
-        all_initial = len(initial) == len(norms)
-        yield diagnosis.Finding(
-            "never-measured",
-            "wrong",
-            f"{'every batch norm' if all_initial else _join_names(initial)} still has mean 0 and the same variance for "
-            "all channels: its statistics were never measured",
-            "train the model, or load its statistics with its weights"
-            + (" (a file without running_mean and running_var?)" if all_initial else ""),
-            {"layers": len(initial), "of": len(norms)},
-        )
+        which, remedy = _join_names(initial), "train the model, or load its statistics with its weights"
+        if len(initial) == len(norms):
+            which, remedy = "every batch norm", f"{remedy} (a file without running_mean and running_var?)"
+        observation = f"{which} still has mean 0 and the same variance for all channels"
+        observation += ": its statistics were never measured"
+        yield Finding("never-measured", "wrong", observation, remedy, {"layers": len(initial), "of": len(norms)})
     if dead:
-        yield diagnosis.Finding(
-            "dead-channels",
-            "suspect",
-            f"more than half of the channels are constant in {_join_names(dead)}",
-            "compare the file with its source: pruned or damaged weights look like this",
-            {"layers": len(dead)},
-        )
+        observation = f"more than half of the channels are constant in {_join_names(dead)}"
+        remedy = "compare the file with its source: pruned or damaged weights look like this"
+        yield Finding("dead-channels", "suspect", observation, remedy, {"layers": len(dead)})
 
 
-def _check_classifier(model: EfficientNet) -> Iterator[diagnosis.Finding]:
+def _check_classifier(model: EfficientNet) -> Iterator[Finding]:
     if not isinstance(model.classifier, nn.Linear):
         return
     weight, bias = model.classifier.weight.detach(), model.classifier.bias.detach()
     bound = 1 / sqrt(model.classes)
     uniform = abs(float(weight.std()) * sqrt(3) / bound - 1) < 0.05 and float(weight.abs().max()) <= bound * (1 + 1e-6)
     if not bias.any() and (uniform or not weight.any()):
-        yield diagnosis.Finding(
-            "untrained-head",
-            "wrong",
-            f"the classifier of {model.classes} classes has random weights and no bias: it was never trained",
-            "train it (effnet train DATA --recipe probe), or load the weights with their own number of classes",
-            {"classes": model.classes},
-        )
+        observation = f"the classifier of {model.classes} classes has random weights and no bias: it was never trained"
+        remedy = "train it (effnet train DATA --recipe probe), or load the weights with their own number of classes"
+        yield Finding("untrained-head", "wrong", observation, remedy, {"classes": model.classes})
 
 
-def _check_labels(model: EfficientNet) -> Iterator[diagnosis.Finding]:
+def _check_labels(model: EfficientNet) -> Iterator[Finding]:
     labels, outputs = len(model.labels.names), model.classes
     if not labels or labels == outputs:
         return
@@ -117,13 +87,13 @@ def _check_labels(model: EfficientNet) -> Iterator[diagnosis.Finding]:
     if outputs == labels + 1:
         observation += ": the first output may be a background class"
         remedy = 'put "background" before the labels, if labeled images show that each belongs to the next output'
-        yield diagnosis.Finding("labels-shifted", "suspect", observation, remedy, evidence)
+        yield Finding("labels-shifted", "suspect", observation, remedy, evidence)
     else:
         remedy = "use the labels of these weights, one per output"
-        yield diagnosis.Finding("labels-count", "wrong", observation, remedy, evidence)
+        yield Finding("labels-count", "wrong", observation, remedy, evidence)
 
 
-def find_unusual(model: EfficientNet) -> Iterator[diagnosis.Finding]:
+def find_unusual(model: EfficientNet) -> Iterator[Finding]:
     """Yield differences from the architecture's official weights: not wrong, but where to look first."""
     current, official, name = model.preprocess, default_preprocessing.default_preprocess(model.arch), model.arch.name
     mean, std = current.mean, current.std
@@ -145,8 +115,8 @@ def find_unusual(model: EfficientNet) -> Iterator[diagnosis.Finding]:
         )
 
 
-def _make_remark(code: str, observation: str) -> diagnosis.Finding:
-    return diagnosis.Finding(f"unusual-{code}", "remark", observation, "try labeled images: effnet doctor MODEL DATA")
+def _make_remark(code: str, observation: str) -> Finding:
+    return Finding(f"unusual-{code}", "remark", observation, "try labeled images: effnet doctor MODEL DATA")
 
 
 def _format_values(values: tuple[float, ...]) -> str:
@@ -154,5 +124,4 @@ def _format_values(values: tuple[float, ...]) -> str:
 
 
 def _join_names(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_LISTED_LAYERS} more" if len(names) > _MAX_LISTED_LAYERS else ""
-    return ", ".join(names[:_MAX_LISTED_LAYERS]) + more
+    return hypotheses.join_first(names, 3)
