@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b, file_digest
 from importlib.metadata import version
-from itertools import chain, count, islice
+from itertools import chain, islice
 from os.path import abspath
 from pathlib import Path
 from types import MappingProxyType
@@ -24,11 +24,9 @@ from effnet.arch.serde import check_int
 from effnet.data.storage import errors, remote
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.prediction import bulk_chunks, predictor, ray
-from effnet.prediction import bulk_chunks as parts
 from effnet.weights.resolve import resolve_weights
 
 TABLE_COLUMNS = ("path", "label", "probability", "labels", "probabilities", "error")
-
 _ROWS_PER_GROUP = 2**16  # of a Parquet row group: what is held in memory
 
 # How settings are called in messages
@@ -75,11 +73,11 @@ def predict_to_file(
     Args:
         out: Path of a .parquet, .csv or .jsonl file.
         sources: Files, folders, patterns, shards, videos and URLs, as `effnet.prediction.bulk_chunks.list_chunks`.
-        make_predictor: Called if there is anything to predict: ``functools.partial(Predictor, "model.safetensors")``.
+        make_predictor: Called if there is anything to predict.
         settings: What distinguishes this predictor from others (see `describe_predictor`); JSON.
         top: Number of labels per image.
         frame_interval: Seconds between two frames of a video.
-        ray_address: Predict on a Ray cluster: "local", "auto" or "ray://host:10001"; default: in this process.
+        ray_address: As for `effnet.prediction.ray.predict_on_cluster`; default: predict in this process.
         force: Start over, replacing a result.
         progress: Called with the number of images predicted so far by this process.
 
@@ -96,11 +94,11 @@ def predict_to_file(
     check_int("top", top, 1)
     target = Path(out)
     write_table = table_writer(target.suffix.lower())
-    given = [str(source) for source in sources]
-    chunks = parts.list_chunks(given, frame_interval)
+    inputs = [str(source) for source in sources]
+    chunks = bulk_chunks.list_chunks(inputs, frame_interval)
     settings = {
         "effnet": version("effnet"),
-        "inputs": [source if remote.is_remote(source) or source == "-" else abspath(source) for source in given],
+        "inputs": [source if remote.is_remote(source) or source == "-" else abspath(source) for source in inputs],
         "frame_interval": frame_interval,
         "top": top,
         **settings,
@@ -115,8 +113,8 @@ def predict_to_file(
             if finished := _read_finished(record, settings, target, results):
                 if finished["listing"] != _hash_keys(chunk.key for chunk in chunks):
                     raise ValueError(
-                        f"{target} is finished, and the contents of {', '.join(given)} have changed since: predict all "
-                        "again with --force, or choose another --out"
+                        f"{target} is finished, and the contents of {', '.join(inputs)} have changed since: predict "
+                        "all again with --force, or choose another --out"
                     )
                 results.clear()  # a kill may have left some
                 return BulkResult(finished["images"], finished["unreadable"], already_done=True)
@@ -152,12 +150,11 @@ def _predict_missing(
                 yield chunk, done
 
     incomplete = list_incomplete()
-    first = next(incomplete, None)
-    if first is None:
+    if (first := next(incomplete, None)) is None:
         return keys
     pending = chain([first], incomplete)
     if ray_address is None:
-        predicted = parts.predict_parts(make_predictor(), pending, top)
+        predicted = bulk_chunks.predict_parts(make_predictor(), pending, top)
     else:
         predicted = ray.predict_on_cluster(ray_address, make_predictor, pending, top)
     images = 0
@@ -206,10 +203,8 @@ def _read_finished(
     record: Path, settings: Mapping[str, Any], target: Path, results: PartialResults
 ) -> dict[str, Any] | None:
     """Return the record of a complete, unchanged result; None if there is work to do."""
-    if not target.exists():
+    if not target.exists() or (not record.exists() and results.manifest.exists()):  # killed between the two
         return None
-    if not record.exists() and results.manifest.exists():
-        return None  # killed between the two
     recorded = _require_same_settings(record, settings, target, "was made")
     if recorded is None or recorded.get("bytes") != target.stat().st_size:
         raise ValueError(
@@ -282,13 +277,13 @@ class PartialResults:
             path.unlink(missing_ok=True)
 
     def count_parts(self, chunk: bulk_chunks.Chunk) -> tuple[int, bool]:
-        """Return the number of parts of ``chunk`` there are from its start on, and whether these are all."""
-        for number in count():
-            if self._path(chunk.key, number, parts.LAST_SUFFIX).exists():
-                return number + 1, True
-            if not self._path(chunk.key, number, parts.MIDDLE_SUFFIX).exists():
+        """Return how many parts of ``chunk`` there are from its start on, and whether these are all."""
+        number = 0
+        while not self._path(chunk.key, number, bulk_chunks.LAST_SUFFIX).exists():
+            if not self._path(chunk.key, number, bulk_chunks.MIDDLE_SUFFIX).exists():
                 return number, False
-        raise AssertionError("count() has no end")
+            number += 1
+        return number + 1, True
 
     def write(self, name: str, text: str) -> None:
         """Write a file here, completely or not at all."""
@@ -301,8 +296,8 @@ class PartialResults:
     def write_error(self, error: OSError) -> OSError:
         """Return the error of a result that cannot be written any further."""
         return OSError(
-            f"{self.target} cannot be written: {errors.describe_error(error)}; the predictions so far are in {self.folder}: "
-            "run the same command again to resume"
+            f"{self.target} cannot be written: {errors.describe_error(error)}; the predictions so far are in "
+            f"{self.folder}: run the same command again to resume"
         )
 
     def read_rows(self, keys: Iterable[str]) -> Iterator[predictor.Prediction]:
@@ -316,23 +311,19 @@ class PartialResults:
 
     def count_broken(self, keys: Iterable[str]) -> int:
         """Return how many of these chunks could not be read to their end."""
-        return sum(self._files_of(key)[-1].name.endswith(f"{parts.BROKEN_SUFFIX}.jsonl") for key in keys)
+        return sum(self._files_of(key)[-1].name.endswith(f"{bulk_chunks.BROKEN_SUFFIX}.jsonl") for key in keys)
 
     def _files_of(self, key: str) -> list[Path]:
         """Return the files of a chunk; a complete last part is preferred to a broken one of an earlier try."""
         files: list[Path] = []
-        for number in count():
-            last, middle, broken = (
-                self._path(key, number, suffix)
-                for suffix in (parts.LAST_SUFFIX, parts.MIDDLE_SUFFIX, parts.BROKEN_SUFFIX)
-            )
-            path = next((path for path in (last, middle, broken) if path.exists()), None)
-            if path is None:
+        suffixes = (bulk_chunks.LAST_SUFFIX, bulk_chunks.MIDDLE_SUFFIX, bulk_chunks.BROKEN_SUFFIX)
+        while True:
+            suffix = next((suffix for suffix in suffixes if self._path(key, len(files), suffix).exists()), None)
+            if suffix is None:
                 raise ValueError(f"{self.target}: a shard changed while it was read: start over with --force")
-            files.append(path)
-            if path != middle:
+            files.append(self._path(key, len(files), suffix))
+            if suffix != bulk_chunks.MIDDLE_SUFFIX:
                 return files
-        raise AssertionError("count() has no end")
 
     def _path(self, key: str, number: int, suffix: str) -> Path:
         return self.folder / bulk_chunks.PartialResult(key, number, suffix).file_name
@@ -348,12 +339,7 @@ def table_columns(value_names: Iterable[str] = ()) -> tuple[str, ...]:
 
 
 def table_writer(suffix: str) -> Callable[[Path, Iterable[predictor.Prediction]], None]:
-    """Return the function that writes such a file.
-
-    Raises:
-        ValueError: If the suffix is not one of `TABLE_WRITERS`.
-        ImportError: If it is .parquet and pyarrow is not installed.
-    """
+    """Return the function that writes such a file. Raises ``ImportError`` if it is .parquet, without pyarrow."""
     if suffix not in TABLE_WRITERS:
         raise ValueError(f"the output must end in {', '.join(TABLE_WRITERS)}, not in {suffix or 'nothing'}")
     if suffix == ".parquet":
@@ -395,7 +381,7 @@ def _write_parquet(path: Path, rows: Iterable[predictor.Prediction]) -> None:
     schema = pa.schema(list(zip(table_columns(names), types, strict=True)))
     remaining = iter(rows)
     with parquet.ParquetWriter(path, schema) as file:
-        while group := [_with_printable_text(row) for row in islice(remaining, _ROWS_PER_GROUP)]:
+        while group := [_escape_undecodable(row) for row in islice(remaining, _ROWS_PER_GROUP)]:
             cells = zip(*(_row_cells(row, names) for row in group), strict=True)
             arrays = [pa.array(column, kind) for column, kind in zip(cells, types, strict=True)]
             file.write_batch(pa.record_batch(arrays, schema=schema))
@@ -422,14 +408,12 @@ def _row_cells(row: predictor.Prediction, names: tuple[str, ...]) -> tuple[Any, 
     return (row.image, row.label, probability, row.labels, row.probabilities, row.error)
 
 
-def _with_printable_text(row: predictor.Prediction) -> predictor.Prediction:
-    image, error = _escape_undecodable(row.image), _escape_undecodable(row.error)
-    return row if (image, error) == (row.image, row.error) else replace(row, image=image, error=error)
-
-
-def _escape_undecodable(text: str) -> str:
-    """Write the bytes of a file name that are not UTF-8 as ``\\xff``."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def _escape_undecodable(row: predictor.Prediction) -> predictor.Prediction:
+    """Write the bytes of file names that are not UTF-8 as ``\\xff``."""
+    texts = [
+        text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for text in (row.image, row.error)
+    ]
+    return row if texts == [row.image, row.error] else replace(row, image=texts[0], error=texts[1])
 
 
 def _import_pyarrow() -> tuple[Any, Any]:

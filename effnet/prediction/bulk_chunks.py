@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any
 
 from effnet.arch.serde import check_float
 from effnet.data import inputs, prefetch
@@ -43,11 +42,7 @@ class Chunk:
     frame_interval: float = 1.0  # seconds between two frames of a video
 
     def images(self, start: int = 0) -> Iterator[NamedImage]:
-        """Yield (name, image), or the error in place of an image, from number ``start`` on; read lazily.
-
-        Raises:
-            RemoteStoreError: If a store is unreachable.
-        """
+        """Yield (name, image), or the error in place of an image, from number ``start`` on; read lazily."""
         first = self.names[0]
         if shards.is_shard(first):
             return shards.read_shard_images(first, start)
@@ -72,7 +67,6 @@ def list_chunks(sources: Iterable[str | Path], frame_interval: float = 1.0) -> I
     Raises:
         FileNotFoundError: If a file does not exist.
         ValueError: If a source contains no images.
-        ImportError: If the package for a store is not installed.
         RemoteStoreError: If a store is unreachable.
     """
     check_float("frame_interval", frame_interval, 0, exclusive=True)
@@ -110,7 +104,6 @@ def _cut_into_chunks(names: Iterable[str], frame_interval: float) -> Iterator[Ch
 
 
 def _is_local_video(name: str) -> bool:
-    """Return whether frames can be read from it."""
     return inputs.is_video(name) and not remote.is_remote(name)
 
 
@@ -150,12 +143,12 @@ class PartialResult:
     @property
     def text(self) -> str:
         """Content of the part's file: ``[image, labels, probabilities, error]`` per line, for regression values too."""
-        return "".join(json.dumps(_to_json_row(row)) + "\n" for row in self.rows)
-
-
-def _to_json_row(row: Prediction) -> list[Any]:
-    cells = [row.image, row.labels, [float(f"{share:.7g}") for share in row.probabilities], row.error]
-    return [*cells, row.values] if row.values else cells
+        lines = []
+        for row in self.rows:
+            probabilities = [float(f"{share:.7g}") for share in row.probabilities]
+            values = [row.values] if row.values else []
+            lines.append(json.dumps([row.image, row.labels, probabilities, row.error, *values]) + "\n")
+        return "".join(lines)
 
 
 def predict_parts(

@@ -51,11 +51,12 @@ class Ensemble:
         self.members: list[predictor.Predictor] = []
         self.weights: list[float] = []  # one per predictor, sum 1
         for member, weight in zip(members, _normalize_weights(len(members), weights), strict=True):
-            models = [member] if isinstance(member, predictor.Predictor) else member_models(member)
-            self.members += (
-                model if isinstance(model, predictor.Predictor) else make_predictor(model) for model in models
-            )
-            self.weights += [weight / len(models)] * len(models)
+            if isinstance(member, predictor.Predictor):
+                predictors = [member]
+            else:
+                predictors = [make_predictor(model) for model in member_models(member)]
+            self.members += predictors
+            self.weights += [weight / len(predictors)] * len(predictors)
         first = self.members[0]
         self.labels: Labels = first.labels
         self.classes, self.preprocess = first.classes, first.preprocess
@@ -109,11 +110,7 @@ class Ensemble:
 
 
 def member_models(member: str | Path) -> list[str | Path]:
-    """Return the models of a cross-validation run if ``member`` is its directory, else ``member`` itself.
-
-    Raises:
-        ValueError: If the cross-validation run is not finished.
-    """
+    """Return the models of a finished cross-validation run if ``member`` is its directory, else ``member`` itself."""
     folder = Path(member)
     if not (folder / FOLDS_FILE).is_file():
         if (folder / "folds.csv").is_file():
@@ -125,12 +122,12 @@ def member_models(member: str | Path) -> list[str | Path]:
 def _normalize_weights(count: int, weights: Sequence[float] | None) -> list[float]:
     if not count:
         raise ValueError("an ensemble needs at least one model")
-    given = [1.0] * count if weights is None else list(weights)
-    if len(given) != count:
-        raise ValueError(f"there are {count} members and {len(given)} weights: give one weight per member")
-    if not all(isfinite(weight) and weight >= 0 for weight in given) or not sum(given):
-        raise ValueError(f"weights must be at least 0, and not all of them 0, got {given}")
-    return [weight / sum(given) for weight in given]
+    weights = [1.0] * count if weights is None else list(weights)
+    if len(weights) != count:
+        raise ValueError(f"there are {count} members and {len(weights)} weights: give one weight per member")
+    if not all(isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights):
+        raise ValueError(f"weights must be at least 0, and not all of them 0, got {weights}")
+    return [weight / sum(weights) for weight in weights]
 
 
 def _output_columns(first: predictor.Predictor, member: predictor.Predictor) -> list[int]:
@@ -177,11 +174,7 @@ class EnsembleWeights:
 
 
 def fit_ensemble_weights(members: Sequence[str | Path]) -> EnsembleWeights:
-    """Fit the weights of cross-validation runs, given by their directories, as `fit_weights_on_oof` does.
-
-    Raises:
-        ValueError: If one of them is no finished cross-validation run.
-    """
+    """Fit the weights of finished cross-validation runs, given by their directories, by `fit_weights_on_oof`."""
     oof = []
     for member in members:
         record = Path(member, FOLDS_FILE)
@@ -198,10 +191,7 @@ def fit_weights_on_oof(oof: Sequence[OutOfFold]) -> EnsembleWeights:
 
     The problem is convex and solved by SLSQP. Fitted weights are compared with equal ones on images that they were not
     fitted on, fold by fold; equal weights are used where the difference may be noise, as with few images or similar
-    models.
-
-    Raises:
-        ValueError: If images, their labels or the classes differ.
+    models. Raises ``ValueError`` if images, their labels or the classes differ.
     """
     first, *_ = aligned = _align(oof)
     task = task_of(first.labels.task)
@@ -235,7 +225,6 @@ def fit_weights_on_oof(oof: Sequence[OutOfFold]) -> EnsembleWeights:
 
 
 def _minimize_loss(terms: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
-    """Return the weights (models,) of the lowest mean loss."""
     from scipy.optimize import minimize
 
     count = len(terms)

@@ -53,20 +53,14 @@ class OutOfFold:
             write_row = csv.writer(file, lineterminator="\n").writerow
             write_row((*OOF_COLUMNS, *self.labels.names))
             for name, fold, target, row in zip(self.ids, self.folds, self.targets, self.predictions, strict=True):
-                write_row((name, self._format_target(target), fold, *(f"{value:.7g}" for value in row)))
-
-    def _format_target(self, target: NDArray[np.float64]) -> str:
-        if not task_of(self.labels.task).has_probabilities:
-            return "|".join(f"{value:.7g}" for value in target)
-        return "|".join(self.labels.names[index] for index in np.flatnonzero(target))
+                labels = [f"{value:.7g}" for value in target]
+                if task_of(self.labels.task).has_probabilities:
+                    labels = [self.labels.names[index] for index in np.flatnonzero(target)]
+                write_row((name, "|".join(labels), fold, *(f"{value:.7g}" for value in row)))
 
     @classmethod
     def read(cls, path: str | Path, task: str = "classification") -> OutOfFold:
-        """Read what `write` has written.
-
-        Raises:
-            ValueError: If the file is no such table.
-        """
+        """Read what `write` has written; raise ``ValueError`` if the file is no such table."""
         with Path(path).open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             head, *rows = list(csv.reader(file)) or [[]]
         if tuple(head[:3]) != OOF_COLUMNS or len(head) < 4 or not rows or any(len(row) != len(head) for row in rows):

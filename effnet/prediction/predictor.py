@@ -75,7 +75,9 @@ def to_prediction(image: str, row: NDArray[np.float64], labels: Labels) -> Predi
     task = task_of(labels.task)
     names = [labels.name(int(index)) for index in row[0]]
     if not task.has_probabilities:
-        return Prediction(image, values=dict(zip(names, map(_shortest_float, row[1]), strict=True)))
+        # With the fewest digits that mean the same float32: 41.2, not 41.20000076293945
+        values = (float(str(np.float32(value))) for value in row[1])
+        return Prediction(image, values=dict(zip(names, values, strict=True)))
     count = task.count_predicted(row[1])
     return Prediction(image, tuple(names[:count]), tuple(row[1, :count].tolist()))
 
@@ -92,14 +94,7 @@ def to_predictions(
             yield to_prediction(name, task.top_k(row[None], top)[0], labels)
 
 
-def _shortest_float(value: float) -> float:
-    """Return ``value`` with the fewest digits that mean the same float32: 41.2, not 41.20000076293945."""
-    return float(str(np.float32(value)))
-
-
 class _EngineOptions(TypedDict):
-    """Options passed to every engine."""
-
     precision: str
     threads: int | None
 
@@ -175,10 +170,7 @@ class Predictor:
     def stream(
         self, named_images: pipeline.NamedImages, top: int = 5, batch_size: int | None = None
     ) -> Iterator[Prediction]:
-        """Predict (name, image) pairs one by one, any number of them in bounded memory.
-
-        ``batch_size`` is what the engine is chosen for; default: the predictor's.
-        """
+        """Predict (name, image) pairs one by one, in bounded memory, with the engine for ``batch_size``."""
         check_int("top", top, 1)
         self._require_classifier()
         compute = partial(self.compute, batch_size=batch_size)
@@ -192,10 +184,7 @@ class Predictor:
         return pipeline.run_batches(self.compute, named_images, self.input_preprocess, lambda: self.batch_size)
 
     def embeddings(self, named_images: pipeline.NamedImages) -> Iterator[tuple[str, base.FloatArray | ImageError]]:
-        """Yield (name, float32 (head channels,)) for (name, image) pairs, or the error instead of the vector.
-
-        Test-time augmentation does not apply.
-        """
+        """Yield (name, float32 (head channels,)) for (name, image) pairs, or an error; without ``tta``."""
 
         def compute(images: InputImage) -> base.FloatArray:
             return self._engine_for(self.batch_size, len(images)).embed(images)
@@ -208,10 +197,7 @@ class Predictor:
         return views.tta_preprocess(self.preprocess, self.tta)
 
     def compute(self, images: InputImage, batch_size: int | None = None) -> NDArray[np.float64]:
-        """Return the scores (N, classes) of images that went through `input_preprocess`; NaN if a logit is not finite.
-
-        ``batch_size`` is what the engine is chosen for; default: the predictor's.
-        """
+        """Return scores (N, classes) of images as `input_preprocess` makes them; NaN if a logit is not finite."""
         self._require_classifier()
         engine = self._engine_for(batch_size or self.batch_size, len(images))
         augmented = list(views.tta_views(images, self.preprocess, self.tta))
@@ -262,11 +248,14 @@ class Predictor:
 
     def cache_engine_file(self) -> None:
         """Export the network into the engine cache, so that the next start does not need PyTorch."""
-        if self._autotunes and self._engine.kind == "eager" and not self._chosen_engines:
-            self._engine = self._open_file_engine() or self._engine
+        if not self._autotunes or self._engine.kind != "eager" or self._chosen_engines:
+            return
+        for kind in (kind for kind in autotune.ENGINE_FILES if kind in base.installed_engines()):
+            with suppress(ValueError, OSError, ImportError):
+                self._engine = self._model.verified_engine(kind, "float32", self._engine_options["threads"])
+                return
 
     def _open_first_engine(self, device: str | None) -> base.Engine:
-        """Return an engine for a cached file of the network, else PyTorch."""
         if self._autotunes and (cached := autotune.open_cached_engine(self._model.key, **self._engine_options)):
             return cached
         from effnet.runtime.torch import EagerEngine
@@ -285,13 +274,6 @@ class Predictor:
             self._images_seen += count
             return self._chosen_engines.get(batch_size, self._engine)
 
-    def _open_file_engine(self) -> base.Engine | None:
-        """Return the first installed engine whose exported file agrees with the network, or None."""
-        for kind in (kind for kind in autotune.ENGINE_FILES if kind in base.installed_engines()):
-            with suppress(ValueError, OSError, ImportError):
-                return self._model.verified_engine(kind, "float32", self._engine_options["threads"])
-        return None
-
 
 def _gpu_present() -> bool:
     """Return whether torch would use a GPU, without importing torch; a hidden GPU does not count."""
@@ -301,12 +283,12 @@ def _gpu_present() -> bool:
 
 def name_images(images: ImageSource | Iterable[ImageSource]) -> list[tuple[str, ImageSource]]:
     """Return (name, image) pairs. An array of fewer than four axes is one image, (N, H, W, 3) are several."""
-    given: list[ImageSource]
+    sources: list[ImageSource]
     if isinstance(images, (str, Path, bytes, Image.Image, LazyImage)):
-        given = [images]
+        sources = [images]
     else:
-        given = [images] if isinstance(images, np.ndarray) and images.ndim < 4 else list(images)
-    return [(_source_name(source, index), source) for index, source in enumerate(given)]
+        sources = [images] if isinstance(images, np.ndarray) and images.ndim < 4 else list(images)
+    return [(_source_name(source, index), source) for index, source in enumerate(sources)]
 
 
 def _source_name(source: ImageSource, index: int) -> str:

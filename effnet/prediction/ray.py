@@ -16,8 +16,6 @@ _MAX_CHUNKS_SUBMITTED = 4096
 
 
 class _RayWorker:
-    """An actor that predicts chunks."""
-
     def __init__(self, make_predictor: PredictorFactory, top: int, folder: str) -> None:
         with suppress(OSError):  # names may be relative to the driver's directory; URLs do not need it
             os.chdir(folder)
@@ -42,17 +40,9 @@ def predict_on_cluster(
     """Yield the missing parts of chunks, in any order, predicted on a Ray cluster.
 
     One actor per CPU core, or per GPU if the cluster has any, holds a predictor. A lost actor is restarted and its
-    chunks are sent out again; a part may then come twice, with the same rows.
-
-    Args:
-        address: "local" for a cluster on this machine, "auto" for the one it belongs to, or "ray://host:10001".
-        make_predictor: Makes the predictor of an actor.
-        pending: (chunk, number of its finished parts) pairs.
-        top: Number of labels per image.
-
-    Raises:
-        ImportError: If ray is not installed.
-        OSError: If the cluster is unreachable.
+    chunks are sent out again; a part may then come twice, with the same rows. ``pending`` are pairs (chunk, number of
+    its finished parts); ``address`` is "local" for a cluster on this machine, "auto" for the one it belongs to, or
+    "ray://host:10001".
     """
     remaining = iter(pending)
     with _connect(address) as ray:
@@ -62,7 +52,10 @@ def predict_on_cluster(
         needs: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
         while window := list(islice(remaining, _MAX_CHUNKS_SUBMITTED)):
             pool = ActorPoolStrategy(min_size=1, max_size=max(1, min(gpus or cores, len(window))))
-            items = [{"chunk": pickle.dumps((chunk, done, _local_file(chunk)))} for chunk, done in window]
+            items = []
+            for chunk, done in window:
+                file = next((name for name in chunk.names if not is_remote(name) and os.path.lexists(name)), None)
+                items.append({"chunk": pickle.dumps((chunk, done, file))})
             dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 _RayWorker, fn_constructor_args=(make_predictor, top, os.getcwd()), compute=pool, batch_size=1, **needs
             )
@@ -97,11 +90,6 @@ def _connect(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
-
-
-def _local_file(chunk: Chunk) -> str | None:
-    """Return a file of the chunk on this machine, which every node must see."""
-    return next((name for name in chunk.names if not is_remote(name) and os.path.lexists(name)), None)
 
 
 def _root_cause(error: BaseException) -> BaseException:

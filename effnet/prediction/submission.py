@@ -60,7 +60,6 @@ def write_submission(
 
     Args:
         table: A CSV of images, as `effnet.data.table.open_unlabeled_table`.
-        predictor: The model.
         out: Path of the submission, written at the end, completely or not at all.
         probabilities: Write probabilities instead of the label.
         force: Replace an existing file.
@@ -109,9 +108,6 @@ def submission_format(table: LabelTable, labels: Labels, classes: int, probabili
     In a sample submission the first column has the ids. If the others are called as classes, they get the probabilities
     (or values) of these. A single column of another name gets the label; with two classes the probability of the
     second, if ``probabilities`` are asked for or the sample contains a fraction; with a single value that value.
-
-    Raises:
-        ValueError: If the columns are none of this.
     """
     task = task_of(labels.task)
     names = tuple(labels.name(index) for index in range(classes))
@@ -144,7 +140,6 @@ def submission_format(table: LabelTable, labels: Labels, classes: int, probabili
 
 
 def _find_sample(table: LabelTable) -> LabelTable | None:
-    """Return the sample submission: the table itself if it is called so, or the one beside it."""
     if table.path.name in SAMPLE_FILES:
         return table
     return next((read_table(path) for name in SAMPLE_FILES if (path := table.path.with_name(name)).is_file()), None)

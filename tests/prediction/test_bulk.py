@@ -177,7 +177,7 @@ def test_full_disk(into: Into, photos: Path, tmp_path: Path, monkeypatch: pytest
 
     def full(path: Path, text: str, *rest: Any, **named: Any) -> int:
         nonlocal written
-        written += 1
+        written += path.parent.name == ".result.jsonl.parts"  # and not the engine cache's files
         if written > 20:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         return write(path, text, *rest, **named)

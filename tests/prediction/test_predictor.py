@@ -281,7 +281,7 @@ class TestEngines:
     ) -> None:
         monkeypatch.setattr("effnet.prediction.predictor.AUTOTUNE_AFTER_IMAGES", 2)
         monkeypatch.setattr("effnet.prediction.predictor.TUNE_BATCH_AFTER_IMAGES", 4)
-        monkeypatch.setattr("effnet.prediction.predictor.DEFAULT_BATCH_SIZE", 2)
+        monkeypatch.setattr("effnet.prediction.pipeline.DEFAULT_BATCH_SIZE", 2)
         predictor = Predictor(path, threads=1)
         assert predictor.batch_size == 2
         expected = Predictor(path, engine="eager", batch_size=2)(arrays)
