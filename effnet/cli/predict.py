@@ -238,7 +238,7 @@ def print_predictions_csv(predictions: Iterable[Prediction], labels: Labels, out
 
 def print_predictions_table(predictions: list[Prediction], labels: Labels) -> None:
     """Print a row per image."""
-    from effnet.tasks import MultiLabel, task_of
+    from effnet.tasks import task_of
 
     def join(prediction: Prediction, start: int) -> str:
         pairs = zip(prediction.labels[start:], prediction.probabilities[start:], strict=True)
@@ -249,7 +249,7 @@ def print_predictions_table(predictions: list[Prediction], labels: Labels) -> No
         table = printing.new_table("image", *names, left=("image",))
         for prediction in predictions:
             table.add_row(prediction.image, *(printing.format_number(prediction.values[name]) for name in names))
-    elif isinstance(task_of(labels.task), MultiLabel):
+    elif task_of(labels.task).activation == "sigmoid":  # labels are independent of each other
         table = printing.new_table("image", "labels", left=("image", "labels"))
         for prediction in predictions:
             table.add_row(prediction.image, join(prediction, 0) or "none")
