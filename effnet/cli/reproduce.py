@@ -333,6 +333,7 @@ def _typical_size(dataset: ImageDataset) -> int:
 
 
 def _parse_coefficients(text: str) -> grid_search.CompoundCoefficients:
+    from effnet.lab.search import grid_search
 
     hint = "'--coefficients'"
     try:
