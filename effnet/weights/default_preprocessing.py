@@ -16,31 +16,14 @@ from effnet.metadata import Preprocess, default_crop_fraction
 _MEAN_STD_127 = ((127 / 255,) * 3, (128 / 255,) * 3)  # (x − 127) / 128
 _MEAN_STD_128 = ((128 / 255,) * 3, (128 / 255,) * 3)  # (x − 128) / 128
 _MEAN_STD_HALF = ((0.5,) * 3, (0.5,) * 3)  # x · 2/255 − 1
-_MEAN_STD_IMAGENET = (Preprocess.mean, Preprocess.std)
 
 # arch → (mean and std, interpolation, resize); all others are like V1
-_V1_DEFAULT = (_MEAN_STD_IMAGENET, "bicubic", "crop")
+_V1_DEFAULT = ((Preprocess.mean, Preprocess.std), "bicubic", "crop")
 _OFFICIAL = {
     "b8": (_MEAN_STD_HALF, "bicubic", "crop"),
     **dict.fromkeys(("lite0", "lite1", "lite2", "lite3", "lite4"), (_MEAN_STD_127, "bilinear", "crop")),
     **dict.fromkeys(("edge_s", "edge_m", "edge_l"), (_MEAN_STD_127, "bilinear", "crop")),
     **dict.fromkeys(("v2_s", "v2_m", "v2_l", "v2_xl"), (_MEAN_STD_128, "bilinear", "squash")),
-}
-
-# The default weights of each network in torchvision ``models/efficientnet.py``:
-# arch → (resize size, crop size, interpolation, mean and std)
-_TORCHVISION = {
-    "b0": (256, 224, "bicubic", _MEAN_STD_IMAGENET),
-    "b1": (255, 240, "bilinear", _MEAN_STD_IMAGENET),  # IMAGENET1K_V2; V1 is 256, 240, bicubic
-    "b2": (288, 288, "bicubic", _MEAN_STD_IMAGENET),
-    "b3": (320, 300, "bicubic", _MEAN_STD_IMAGENET),
-    "b4": (384, 380, "bicubic", _MEAN_STD_IMAGENET),
-    "b5": (456, 456, "bicubic", _MEAN_STD_IMAGENET),
-    "b6": (528, 528, "bicubic", _MEAN_STD_IMAGENET),
-    "b7": (600, 600, "bicubic", _MEAN_STD_IMAGENET),
-    "v2_s": (384, 384, "bilinear", _MEAN_STD_IMAGENET),
-    "v2_m": (480, 480, "bilinear", _MEAN_STD_IMAGENET),
-    "v2_l": (480, 480, "bicubic", _MEAN_STD_HALF),
 }
 
 
@@ -64,11 +47,11 @@ def tensorflow_preprocess(arch: Arch) -> Preprocess:
 
 
 def torchvision_preprocess(arch: Arch) -> Preprocess:
-    """Return what torchvision evaluates its weights with; the default if it does not have the network."""
-    if arch.name not in _TORCHVISION:
-        return default_preprocess(arch)
-    resized, size, interpolation, (mean, std) = _TORCHVISION[arch.name]
-    return Preprocess((size, size), size / resized, "crop", interpolation, mean, std)
+    """Return what torchvision evaluates its default weights with; the default if it does not have the network."""
+    from effnet.weights.catalog import torchvision  # which imports this module
+
+    stated = (entry.preprocess for entry in torchvision.ENTRIES if entry.arch == arch.name)
+    return next(stated, default_preprocess(arch))
 
 
 def lukemelas_preprocess(arch: Arch) -> Preprocess:

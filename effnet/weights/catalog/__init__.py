@@ -27,20 +27,14 @@ PERMISSIVE_LICENSES = ("apache-2.0", "bsd-3-clause", "mit")
 
 
 def _list_entries() -> Iterator[CatalogEntry]:
-    """Yield every entry, ordered by arch and publisher, with each arch's default marked."""
     entries = (*timm.ENTRIES, *torchvision.ENTRIES, *torchvision.LUKEMELAS_ENTRIES, *keras.ENTRIES, *google.ENTRIES)
     for arch in ARCHS:
         of_arch = [entry for entry in entries if entry.arch == arch]
-        default = _choose_default(of_arch)
+        usable = [entry for entry in of_arch if entry.publisher == "timm" and entry.label_set == "imagenet-1k"]
+        usable = [entry for entry in usable if entry.license in PERMISSIVE_LICENSES]
+        native = [entry for entry in usable if entry.test_size == ARCHS[arch].resolution]
+        default = max(native or usable, key=lambda entry: entry.top1 or 0, default=None)  # the rule above
         yield from (replace(entry, default=entry is default) for entry in of_arch)
-
-
-def _choose_default(entries: list[CatalogEntry]) -> CatalogEntry | None:
-    """Return what the arch's name alone stands for, by the rule above."""
-    usable = [entry for entry in entries if entry.publisher == "timm" and entry.label_set == "imagenet-1k"]
-    usable = [entry for entry in usable if entry.license in PERMISSIVE_LICENSES]
-    native = [entry for entry in usable if entry.test_size == ARCHS[entry.arch].resolution]
-    return max(native or usable, key=lambda entry: entry.top1 or 0, default=None)
 
 
 # Read-only, by name and by arch
@@ -51,7 +45,6 @@ DEFAULTS: Mapping[str, CatalogEntry] = MappingProxyType(
 
 
 def _aliases(entry: CatalogEntry) -> Iterator[str]:
-    """Yield what else people call ``entry``: its URL, and its names where it is published."""
     if entry.hub:
         tagged = entry.hub.removeprefix("timm/")
         yield from (entry.hub, tagged)

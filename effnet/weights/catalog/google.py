@@ -10,6 +10,7 @@ class 0 for "background". The CondConv checkpoints have another architecture and
 """
 
 from dataclasses import replace
+from typing import Any
 
 from effnet.arch import ARCHS
 from effnet.metadata import Preprocess, default_crop_fraction
@@ -52,75 +53,53 @@ _LITE = {
     "lite3": (79.8, 79.0),
     "lite4": (81.5, 80.2),
 }
-_SIZE_NOTES = {
-    "lite3": "Google's builder says 280 px, timm tests at 300; the README does not state it",
-    "lite4": "Google's builder says 300 px, timm tests at 380; the README does not state it",
-}
+_TIMM_SIZES = {"lite3": 300, "lite4": 380}  # where the README states no size and timm's is not the builder's
 _EDGE = {"edge_s": 77.23, "edge_m": 78.69, "edge_l": 80.62}
 # V2: arch → top-1 of ImageNet-1k, and of ImageNet-21k fine-tuned on 1k; None: weights without a published accuracy
 _V2_1K = {"v2_b0": 78.7, "v2_b1": 79.8, "v2_b2": 80.5, "v2_b3": 82.1, "v2_s": 83.9, "v2_m": 85.2, "v2_l": 85.7}
-_V2_21K: dict[str, float | None] = {
-    **dict.fromkeys(("v2_b0", "v2_b1", "v2_b2", "v2_b3")),
-    "v2_s": 84.9,
-    "v2_m": 86.2,
-    "v2_l": 86.9,
-    "v2_xl": 87.2,
-}
+_V2_21K: dict[str, float | None] = dict.fromkeys(("v2_b0", "v2_b1", "v2_b2", "v2_b3"))
+_V2_21K |= {"v2_s": 84.9, "v2_m": 86.2, "v2_l": 86.9, "v2_xl": 87.2}
 
 
 def _entry(
-    name: str,
-    arch: str,
-    archive: str,
-    preprocess: Preprocess,
-    citation: str,
-    top1: float | None,
-    *,
-    test_size: int | None = None,
-    classes: int = 1000,
-    label_set: str = "imagenet-1k",
-    file: str = "",
-    note: str = "",
+    tag: str, arch: str, archive: str, cites: str, top1: float | None, preprocess: Preprocess | None = None, **rest: Any
 ) -> CatalogEntry:
+    """Return an entry; by default evaluated with the arch's own preprocessing. ``rest``: its remaining fields."""
+    preprocess = preprocess or default_preprocessing.tensorflow_preprocess(ARCHS[arch])
     return CatalogEntry(
-        name=f"{arch}/{name}",
+        name=f"{arch}/{tag}",
         arch=arch,
-        layout="tflite" if file.endswith(".tflite") else "tensorflow",
+        layout="tflite" if rest.get("file") else "tensorflow",
         publisher="google",
         numerics=batch_norm.tensorflow_numerics(ARCHS[arch]),
         preprocess=preprocess,
-        citation=citation,
-        classes=classes,
-        label_set=label_set,
+        citation=cites,
         top1=top1,
-        test_size=test_size,
         license="apache-2.0",
-        file=file,
         url=_BASE_URL + archive,
-        note=note,
+        **{"test_size": preprocess.size[0] if top1 else None, **rest},
     )
 
 
 def _v1_entry(name: str, arch: str, size: int, archive: str, top1: float, note: str) -> CatalogEntry:
     """Return an entry of V1: preprocessing differs by size, and AdvProp normalizes differently."""
-    preprocess = replace(
-        default_preprocessing.tensorflow_preprocess(ARCHS["b0"]),
-        size=(size, size),
-        crop_fraction=default_crop_fraction(size),
-    )
+    preprocess = default_preprocessing.tensorflow_preprocess(ARCHS["b0"])
+    preprocess = replace(preprocess, size=(size, size), crop_fraction=default_crop_fraction(size))
     if name == "google_ap":
         preprocess = replace(preprocess, mean=HALF_MEAN_STD[0], std=HALF_MEAN_STD[1])
-    return _entry(name, arch, archive, preprocess, _V1 + "README.md", top1, test_size=size, note=note)
+    return _entry(name, arch, archive, _V1 + "README.md", top1, preprocess, note=note)
 
 
 def _lite_entries(arch: str, float32: float, int8: float) -> tuple[CatalogEntry, ...]:
     """Return the checkpoint and both TFLite files of one archive. The test size of Lite3 and Lite4 is not published."""
     archive, folder = f"lite/efficientnet-{arch}.tar.gz", f"efficientnet-{arch}/efficientnet-{arch}"
-    preprocess = default_preprocessing.tensorflow_preprocess(ARCHS[arch])
-    note = _SIZE_NOTES.get(arch, "")
-    size = None if note else ARCHS[arch].resolution
+    rest: dict[str, Any] = {}
+    if arch in _TIMM_SIZES:
+        builder, timm = ARCHS[arch].resolution, _TIMM_SIZES[arch]
+        note = f"Google's builder says {builder} px, timm tests at {timm}; the README does not state it"
+        rest = {"test_size": None, "note": note}
     return tuple(
-        _entry(name, arch, archive, preprocess, _V1 + "lite/README.md", top1, test_size=size, file=file, note=note)
+        _entry(name, arch, archive, _V1 + "lite/README.md", top1, file=file, **rest)
         for name, top1, file in (
             ("google", float32, ""),
             ("google_float32", float32, f"{folder}-fp32.tflite"),
@@ -130,28 +109,24 @@ def _lite_entries(arch: str, float32: float, int8: float) -> tuple[CatalogEntry,
 
 
 def _edge_entry(arch: str, top1: float) -> CatalogEntry:
-    archive, size = f"efficientnet-edgetpu-{arch[-1].upper()}.tar.gz", ARCHS[arch].resolution
-    preprocess, cites = default_preprocessing.tensorflow_preprocess(ARCHS[arch]), _V1 + "edgetpu/README.md"
-    labels = "imagenet-1k+background"
-    return _entry("google", arch, archive, preprocess, cites, top1, test_size=size, classes=1001, label_set=labels)
+    archive, labels = f"efficientnet-edgetpu-{arch[-1].upper()}.tar.gz", "imagenet-1k+background"
+    return _entry("google", arch, archive, _V1 + "edgetpu/README.md", top1, classes=1001, label_set=labels)
 
 
-def _v2_entry(arch: str, top1: float) -> CatalogEntry:
-    archive, size = f"v2/efficientnet{arch.replace('_', '-')}.tgz", ARCHS[arch].resolution
-    preprocess = default_preprocessing.tensorflow_preprocess(ARCHS[arch])
-    return _entry("google", arch, archive, preprocess, _V2 + "README.md", top1, test_size=size)
+def _v2_archive(arch: str) -> str:
+    return f"v2/efficientnet{arch.replace('_', '-')}"
 
 
 def _v2_21k_entries(arch: str, top1: float | None) -> tuple[CatalogEntry, CatalogEntry]:
     """Return ImageNet-21k weights, trained and evaluated at 224 px, and those fine-tuned from them on ImageNet-1k."""
-    archive, size = f"v2/efficientnet{arch.replace('_', '-')}-21k", ARCHS[arch].resolution
+    archive, size = f"{_v2_archive(arch)}-21k", ARCHS[arch].resolution
     cites = _V2 + ("README.md, datasets.py" if top1 else "effnetv2_model.py, datasets.py")
     mean = (128 / 255,) * 3  # (x − 128) / 128
     large = Preprocess((224, 224), default_crop_fraction(224), "crop", "bilinear", mean, mean, resampling="tensorflow")
     tuned = Preprocess((size, size), 1.0, "squash", "bilinear", *HALF_MEAN_STD, resampling="tensorflow")
     return (
-        _entry("google_in21k_ft", arch, f"{archive}-ft1k.tgz", tuned, cites, top1, test_size=size if top1 else None),
-        _entry("google_in21k", arch, f"{archive}.tgz", large, cites, None, classes=21843, label_set="imagenet-21k"),
+        _entry("google_in21k_ft", arch, f"{archive}-ft1k.tgz", cites, top1, tuned),
+        _entry("google_in21k", arch, f"{archive}.tgz", cites, None, large, classes=21843, label_set="imagenet-21k"),
     )
 
 
@@ -164,6 +139,6 @@ ENTRIES = (
     _v1_entry("google_ns_475", "l2", 475, _V1_FILES["google_ns"][0].format("l2_475"), 88.2, _V1_FILES["google_ns"][1]),
     *(entry for arch, figures in _LITE.items() for entry in _lite_entries(arch, *figures)),
     *(_edge_entry(arch, top1) for arch, top1 in _EDGE.items()),
-    *(_v2_entry(arch, top1) for arch, top1 in _V2_1K.items()),
+    *(_entry("google", arch, f"{_v2_archive(arch)}.tgz", _V2 + "README.md", top1) for arch, top1 in _V2_1K.items()),
     *(entry for arch, top1 in _V2_21K.items() for entry in _v2_21k_entries(arch, top1)),
 )

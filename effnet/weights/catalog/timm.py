@@ -14,7 +14,8 @@ from effnet.metadata import Preprocess
 from effnet.weights.batch_norm import TENSORFLOW, TIMM_NATIVE
 from effnet.weights.catalog.entry import HALF_MEAN_STD, IMAGENET_MEAN_STD, CatalogEntry, MeanStd
 
-_LABEL_SETS = {1000: "imagenet-1k", 11821: "imagenet-12k", 21843: "imagenet-21k"}
+# What the weights were trained on last, as the end of a tag says → the set of labels, its number of classes
+_LABEL_SETS = {"in12k": ("imagenet-12k", 11821), "in21k": ("imagenet-21k", 21843)}
 _SOURCE = "timm 1.0.31 models/efficientnet.py; pytorch-image-models "
 
 
@@ -27,13 +28,15 @@ def _entry(
     mean_std: MeanStd = IMAGENET_MEAN_STD,
     *,
     train_size: int = 0,
+    builder_size: int = 0,
     resize: str = "crop",
     interpolation: str = "bicubic",
-    classes: int = 1000,
-    note: str = "",
 ) -> CatalogEntry:
-    ported = model.startswith("tf_")
-    arch = canonical_name(model)
+    ported, arch = model.startswith("tf_"), canonical_name(model)
+    label_set, classes = _LABEL_SETS.get(tag.rpartition("_")[2], ("imagenet-1k", 1000))
+    note = f"trained at {train_size} px" if train_size else ""
+    if builder_size:
+        note = f"timm tests at {size} px, Google's builder says {builder_size}"
     return CatalogEntry(
         name=f"{arch}/{'tf_' * ported}{tag}",
         arch=arch,
@@ -43,18 +46,17 @@ def _entry(
         preprocess=Preprocess((size, size), crop, resize, interpolation, *mean_std),
         citation=_SOURCE + ("README.md" if tag.startswith("ra4_") else "results/results-imagenet.csv"),
         classes=classes,
-        label_set=_LABEL_SETS[classes],
+        label_set=label_set,
         top1=top1,
         test_size=None if top1 is None else size,
         license="apache-2.0",
         hub=f"timm/{model}.{tag}",
         file="model.safetensors",
-        note=note or (f"trained at {train_size} px" if train_size else ""),
+        note=note,
     )
 
 
 # For each network, the tag that is timm's default comes first.
-# fmt: off – rows are laid out like timm's
 ENTRIES = (
     #     timm's model        tag                  px   crop   top-1
     _entry("efficientnet_b0", "ra_in1k", 224, 0.875, 77.694),
@@ -65,7 +67,7 @@ ENTRIES = (
     _entry("efficientnet_b3", "ra2_in1k", 320, 1.0, 82.242, train_size=288),
     _entry("efficientnet_b4", "ra2_in1k", 384, 1.0, 83.414, train_size=320),
     _entry("efficientnet_b5", "sw_in12k_ft_in1k", 448, 1.0, 85.892, resize="squash"),
-    _entry("efficientnet_b5", "sw_in12k", 416, 0.95, None, classes=11821),
+    _entry("efficientnet_b5", "sw_in12k", 416, 0.95, None),
     _entry("efficientnet_lite0", "ra_in1k", 224, 0.875, 75.480),
     _entry("efficientnet_es", "ra_in1k", 224, 0.875, 78.054),
     _entry("efficientnet_em", "ra2_in1k", 240, 0.882, 79.240),
@@ -111,24 +113,10 @@ ENTRIES = (
     _entry("tf_efficientnet_lite1", "in1k", 240, 0.882, 76.644, HALF_MEAN_STD),
     _entry("tf_efficientnet_lite2", "in1k", 260, 0.890, 77.464, HALF_MEAN_STD),
     _entry(
-        "tf_efficientnet_lite3",
-        "in1k",
-        300,
-        0.904,
-        79.808,
-        HALF_MEAN_STD,
-        interpolation="bilinear",
-        note="timm tests at 300 px, Google's builder says 280",
+        "tf_efficientnet_lite3", "in1k", 300, 0.904, 79.808, HALF_MEAN_STD, interpolation="bilinear", builder_size=280
     ),
     _entry(
-        "tf_efficientnet_lite4",
-        "in1k",
-        380,
-        0.920,
-        81.532,
-        HALF_MEAN_STD,
-        interpolation="bilinear",
-        note="timm tests at 380 px, Google's builder says 300",
+        "tf_efficientnet_lite4", "in1k", 380, 0.920, 81.532, HALF_MEAN_STD, interpolation="bilinear", builder_size=300
     ),
     _entry("tf_efficientnet_es", "in1k", 224, 0.875, 76.600, HALF_MEAN_STD),
     _entry("tf_efficientnet_em", "in1k", 240, 0.882, 78.122, HALF_MEAN_STD),
@@ -138,23 +126,16 @@ ENTRIES = (
     _entry("tf_efficientnetv2_b2", "in1k", 260, 0.890, 80.194, train_size=208),
     _entry("tf_efficientnetv2_b3", "in21k_ft_in1k", 300, 0.900, 82.670, HALF_MEAN_STD, resize="squash", train_size=240),
     _entry("tf_efficientnetv2_b3", "in1k", 300, 0.904, 81.970, train_size=240),
-    _entry("tf_efficientnetv2_b3", "in21k", 300, 0.904, None, HALF_MEAN_STD, classes=21843, train_size=240),
+    _entry("tf_efficientnetv2_b3", "in21k", 300, 0.904, None, HALF_MEAN_STD, train_size=240),
     _entry("tf_efficientnetv2_s", "in21k_ft_in1k", 384, 1.0, 84.288, HALF_MEAN_STD, train_size=300),
     _entry("tf_efficientnetv2_s", "in1k", 384, 1.0, 83.900, HALF_MEAN_STD, train_size=300),
-    _entry("tf_efficientnetv2_s", "in21k", 384, 1.0, None, HALF_MEAN_STD, classes=21843, train_size=300),
+    _entry("tf_efficientnetv2_s", "in21k", 384, 1.0, None, HALF_MEAN_STD, train_size=300),
     _entry("tf_efficientnetv2_m", "in21k_ft_in1k", 480, 1.0, 86.000, HALF_MEAN_STD, resize="squash", train_size=384),
     _entry("tf_efficientnetv2_m", "in1k", 480, 1.0, 85.204, HALF_MEAN_STD, resize="squash", train_size=384),
-    _entry(
-        "tf_efficientnetv2_m", "in21k", 480, 1.0, None, HALF_MEAN_STD, resize="squash", classes=21843, train_size=384
-    ),
+    _entry("tf_efficientnetv2_m", "in21k", 480, 1.0, None, HALF_MEAN_STD, resize="squash", train_size=384),
     _entry("tf_efficientnetv2_l", "in21k_ft_in1k", 480, 1.0, 86.802, HALF_MEAN_STD, resize="squash", train_size=384),
     _entry("tf_efficientnetv2_l", "in1k", 480, 1.0, 85.664, HALF_MEAN_STD, resize="squash", train_size=384),
-    _entry(
-        "tf_efficientnetv2_l", "in21k", 480, 1.0, None, HALF_MEAN_STD, resize="squash", classes=21843, train_size=384
-    ),
+    _entry("tf_efficientnetv2_l", "in21k", 480, 1.0, None, HALF_MEAN_STD, resize="squash", train_size=384),
     _entry("tf_efficientnetv2_xl", "in21k_ft_in1k", 512, 1.0, 86.748, HALF_MEAN_STD, resize="squash", train_size=384),
-    _entry(
-        "tf_efficientnetv2_xl", "in21k", 512, 1.0, None, HALF_MEAN_STD, resize="squash", classes=21843, train_size=384
-    ),
+    _entry("tf_efficientnetv2_xl", "in21k", 512, 1.0, None, HALF_MEAN_STD, resize="squash", train_size=384),
 )
-# fmt: on
