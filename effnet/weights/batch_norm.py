@@ -22,18 +22,13 @@ from effnet.metadata import Numerics
 
 TENSORFLOW = Numerics("same", 1e-3)
 TIMM_NATIVE = Numerics("symmetric", 1e-5)
-TORCHVISION_DEFAULT_EPS_ARCHS = ("b0", "b1", "b2", "b3", "b4")  # 1e-5 is torch's own default; the others state 1e-3
 KERAS_MOMENTUM = {"v1": 0.99, "v2": 0.9}  # in TensorFlow's sense
-
-
-def default_numerics(arch: Arch) -> Numerics:
-    """Return padding and ε of the official weights, the same for the whole family."""
-    return TENSORFLOW
 
 
 def torchvision_numerics(arch: Arch) -> Numerics:
     """Return what torchvision's network of this name computes with."""
-    return Numerics("symmetric", 1e-5 if arch.name in TORCHVISION_DEFAULT_EPS_ARCHS else 1e-3)
+    default_eps = arch.name in ("b0", "b1", "b2", "b3", "b4")  # torch's own; the others state 1e-3
+    return Numerics("symmetric", 1e-5 if default_eps else 1e-3)
 
 
 def tensorflow_numerics(arch: Arch) -> Numerics:

@@ -50,8 +50,7 @@ def convert(
 
 
 def key_map(layout: str, arch: Arch, classes: int = 1000) -> dict[str, str]:
-    """Return our tensor name → the layout's. Raises ``ValueError`` for an unknown layout."""
-    serde.check_choice("layout", layout, tuple(LAYOUTS))
+    """Return our tensor name → the layout's."""
     return LAYOUTS[layout].key_map(arch, classes)
 
 
@@ -83,7 +82,6 @@ def read_sizes(tensors: Tensors, arch: Arch, layout: str) -> tuple[int, int]:
 
 
 def _check_shapes(expected: Shapes, tensors: Tensors, arch: Arch, layout: str) -> None:
-    """Raise ``ValueError`` with every missing, extra and misshapen tensor, if there is one."""
     found = [f"missing {name} {_format_shape(shape)}" for name, shape in expected.items() if name not in tensors]
     found += [f"extra {name} {_format_shape(value.shape)}" for name, value in tensors.items() if name not in expected]
     found += [
@@ -92,10 +90,8 @@ def _check_shapes(expected: Shapes, tensors: Tensors, arch: Arch, layout: str) -
         if name in tensors and tuple(tensors[name].shape) != shape
     ]
     if found:
-        lines = "\n  ".join(found)
-        raise ValueError(
-            f"these are not the weights of {arch.name} in {layout}'s layout; {len(found)} differ:\n  {lines}"
-        )
+        weights = f"the weights of {arch.name} in {layout}'s layout"
+        raise ValueError("\n  ".join((f"these are not {weights}; {len(found)} differ:", *found)))
 
 
 def _to_effnet(tensors: Tensors, arch: Arch, source: str, classes: int, eps: float) -> dict[str, Tensor]:

@@ -47,16 +47,13 @@ def _filter_by_tensor_count(layout: str, archs: Iterable[Arch], count: int) -> I
     """Yield the archs with that many tensors, with or without a classifier: cheap compared with all shapes."""
     for arch in archs:
         with_norm, without_norm = _count_operations(arch)
-        backbone = with_norm * (
-            2 if key_maps.LAYOUTS[layout].folds_batch_norm else 1 + len(key_maps.BATCH_NORM_TENSORS)
-        )
-        backbone += 2 * without_norm
+        each = 2 if key_maps.LAYOUTS[layout].folds_batch_norm else 1 + len(key_maps.BATCH_NORM_TENSORS)
+        backbone = with_norm * each + 2 * without_norm
         if count in (backbone, backbone + 2) and key_maps.LAYOUTS[layout].supports(arch):
             yield arch
 
 
 @lru_cache(maxsize=len(ARCHS))
 def _count_operations(arch: Arch) -> tuple[int, int]:
-    """Return the number of operations with and without batch norm, the classifier left out."""
     found = Counter(operation.norm for layer in layers(arch, classes=0) for operation in operations(layer))
     return found[True], found[False]

@@ -33,10 +33,8 @@ class TensorNames:
     separator: str = "."
 
 
-PYTORCH_NAMES = TensorNames()
-TENSORFLOW_NAMES = TensorNames(
-    "kernel", "depthwise_kernel", "bias", ("gamma", "beta", "moving_mean", "moving_variance"), "/"
-)
+_TENSORFLOW_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+TENSORFLOW_NAMES = TensorNames("kernel", "depthwise_kernel", norm=_TENSORFLOW_NORM, separator="/")
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class KeyTable:
 
     rows: Mapping[str, KeyRows]
     prefix: Callable[[Layer, int], str]
-    tensors: TensorNames = PYTORCH_NAMES
+    tensors: TensorNames = TensorNames()  # PyTorch's
 
     def rows_of(self, layer: Layer) -> KeyRows:
         """Return the rows for the operations of ``layer``."""
@@ -80,9 +78,15 @@ def _block_index(layer: Layer) -> int:
     return int(layer.name.split(".")[1])
 
 
+def _squeeze_excite(reduce: str, expand: str) -> dict[str, tuple[str, str]]:
+    return {"squeeze_excite.reduce": (reduce, ""), "squeeze_excite.expand": (expand, "")}
+
+
+_B0_B7 = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7")
+
 # timm, native and ``tf_`` models alike -------------------------------------------------------------------------------
 
-_TIMM_SE = {"squeeze_excite.reduce": ("se.conv_reduce", ""), "squeeze_excite.expand": ("se.conv_expand", "")}
+_TIMM_SE = _squeeze_excite("se.conv_reduce", "se.conv_expand")
 TIMM = KeyTable(
     {
         "stem": {"": ("conv_stem", "bn1")},
@@ -92,20 +96,10 @@ TIMM = KeyTable(
             "project": ("conv_pwl", "bn3"),
             **_TIMM_SE,
         },
-        "mbconv 1": {  # timm's DepthwiseSeparableConv
-            "depthwise": ("conv_dw", "bn1"),
-            "project": ("conv_pw", "bn2"),
-            **_TIMM_SE,
-        },
-        "fused": {  # timm's EdgeResidual
-            "fused": ("conv_exp", "bn1"),
-            "project": ("conv_pwl", "bn2"),
-            **_TIMM_SE,
-        },
-        "fused 1": {  # timm's ConvBnAct
-            "fused": ("conv", "bn1"),
-            **_TIMM_SE,
-        },
+        # Its DepthwiseSeparableConv, EdgeResidual and ConvBnAct
+        "mbconv 1": {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2"), **_TIMM_SE},
+        "fused": {"fused": ("conv_exp", "bn1"), "project": ("conv_pwl", "bn2"), **_TIMM_SE},
+        "fused 1": {"fused": ("conv", "bn1"), **_TIMM_SE},
         "head": {"": ("conv_head", "bn2")},
         "classifier": {"": ("classifier", "")},
     },
@@ -117,8 +111,6 @@ TIMM = KeyTable(
 # Source: pytorch/vision ``models/efficientnet.py``. Its modules are numbered: a block's convolutions are ``block.0``,
 # ``block.1`` …, each a pair of convolution (0) and batch norm (1), with squeeze-excite counted among them; the stem is
 # ``features.0``, the head the last one.
-
-TORCHVISION_ARCHS = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "v2_s", "v2_m", "v2_l")
 
 
 def _torchvision_prefix(layer: Layer, _: int) -> str:
@@ -134,16 +126,10 @@ TORCHVISION = KeyTable(
         "mbconv": {
             "expand": ("0.0", "0.1"),
             "depthwise": ("1.0", "1.1"),
-            "squeeze_excite.reduce": ("2.fc1", ""),
-            "squeeze_excite.expand": ("2.fc2", ""),
+            **_squeeze_excite("2.fc1", "2.fc2"),
             "project": ("3.0", "3.1"),
         },
-        "mbconv 1": {
-            "depthwise": ("0.0", "0.1"),
-            "squeeze_excite.reduce": ("1.fc1", ""),
-            "squeeze_excite.expand": ("1.fc2", ""),
-            "project": ("2.0", "2.1"),
-        },
+        "mbconv 1": {"depthwise": ("0.0", "0.1"), **_squeeze_excite("1.fc1", "1.fc2"), "project": ("2.0", "2.1")},
         "fused": {"fused": ("0.0", "0.1"), "project": ("1.0", "1.1")},
         "head": {"": ("0", "1")},
         "classifier": {"": ("classifier.1", "")},  # 0 is the dropout
@@ -156,15 +142,14 @@ TORCHVISION = KeyTable(
 # Source: ``model.py`` of 0.7.1. Blocks are counted through the whole network. Weights trained with AutoAugment and with
 # AdvProp, whose images are scaled to −1 … 1, have the same names: no file says which it is.
 
-LUKEMELAS_ARCHS = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8", "l2")
+LUKEMELAS_ARCHS = (*_B0_B7, "b8", "l2")
 LUKEMELAS = KeyTable(
     {
         "stem": {"": ("_conv_stem", "_bn0")},
         "mbconv": {
             "expand": ("_expand_conv", "_bn0"),
             "depthwise": ("_depthwise_conv", "_bn1"),
-            "squeeze_excite.reduce": ("_se_reduce", ""),
-            "squeeze_excite.expand": ("_se_expand", ""),
+            **_squeeze_excite("_se_reduce", "_se_expand"),
             "project": ("_project_conv", "_bn2"),
         },
         "head": {"": ("_conv_head", "_bn1")},
@@ -177,15 +162,13 @@ LUKEMELAS = KeyTable(
 
 # Source: ``models/efficientnet/modeling_efficientnet.py``.
 
-HUGGINGFACE_ARCHS = LUKEMELAS_ARCHS  # what its configuration can describe
 HUGGINGFACE = KeyTable(
     {
         "stem": {"": ("embeddings.convolution", "embeddings.batchnorm")},
         "mbconv": {
             "expand": ("expansion.expand_conv", "expansion.expand_bn"),
             "depthwise": ("depthwise_conv.depthwise_conv", "depthwise_conv.depthwise_norm"),
-            "squeeze_excite.reduce": ("squeeze_excite.reduce", ""),
-            "squeeze_excite.expand": ("squeeze_excite.expand", ""),
+            **_squeeze_excite("squeeze_excite.reduce", "squeeze_excite.expand"),
             "project": ("projection.project_conv", "projection.project_bn"),
         },
         "head": {"": ("encoder.top_conv", "encoder.top_bn")},
@@ -209,7 +192,7 @@ HUGGINGFACE = KeyTable(
 # ``efficientnet_to_mmpretrain.py`` expect of the published files.
 
 _TF_NORMS = tuple(f"tpu_batch_normalization{count}" for count in ("", "_1", "_2"))
-_TF_SE = {"squeeze_excite.reduce": ("se/conv2d", ""), "squeeze_excite.expand": ("se/conv2d_1", "")}
+_TF_SE = _squeeze_excite("se/conv2d", "se/conv2d_1")
 TENSORFLOW = KeyTable(
     {
         "stem": {"": ("conv2d", _TF_NORMS[0])},
@@ -220,11 +203,8 @@ TENSORFLOW = KeyTable(
             **_TF_SE,
         },
         "mbconv 1": {"depthwise": ("depthwise_conv2d", _TF_NORMS[0]), "project": ("conv2d", _TF_NORMS[1]), **_TF_SE},
-        "fused": {  # also the unexpanded one, which has no projection
-            "fused": ("conv2d", _TF_NORMS[0]),
-            "project": ("conv2d_1", _TF_NORMS[1]),
-            **_TF_SE,
-        },
+        # Also the unexpanded one, which has no projection
+        "fused": {"fused": ("conv2d", _TF_NORMS[0]), "project": ("conv2d_1", _TF_NORMS[1]), **_TF_SE},
         "head": {"": ("conv2d", _TF_NORMS[0])},
         "classifier": {"": ("dense", "")},
     },
@@ -245,25 +225,9 @@ _PLAIN_NORM = re.compile(r"/batch_normalization(?=(_\d+)?/)")
 # size. Built for no size (``input_shape=(None, None, 3)``) it pads as for even maps, and is 'same' only where every map
 # that is halved is even. Sources: keras-team/keras ``applications/efficientnet.py``, ``efficientnet_v2.py``.
 
-KERAS_ARCHS = (
-    "b0",
-    "b1",
-    "b2",
-    "b3",
-    "b4",
-    "b5",
-    "b6",
-    "b7",
-    "v2_b0",
-    "v2_b1",
-    "v2_b2",
-    "v2_b3",
-    "v2_s",
-    "v2_m",
-    "v2_l",
-)
+KERAS_ARCHS = (*_B0_B7, "v2_b0", "v2_b1", "v2_b2", "v2_b3", "v2_s", "v2_m", "v2_l")
 _KERAS_PROJECT = ("project_conv", "project_bn")
-_KERAS_SE = {"squeeze_excite.reduce": ("se_reduce", ""), "squeeze_excite.expand": ("se_expand", "")}
+_KERAS_SE = _squeeze_excite("se_reduce", "se_expand")
 KERAS_V1 = KeyTable(
     {
         "stem": {"": ("stem_conv", "stem_bn")},
@@ -281,9 +245,8 @@ KERAS_V1 = KeyTable(
     lambda layer, _: f"block{layer.stage}{chr(ord('a') + _block_index(layer))}_" if "." in layer.name else "",
     replace(TENSORFLOW_NAMES, depthwise="kernel"),
 )
-KERAS_V2 = replace(
-    KERAS_V1, rows={**KERAS_V1.rows, "mbconv": {**KERAS_V1.rows["mbconv"], "depthwise": ("dwconv2", "bn")}}
-)
+_KERAS_V2_MBCONV = {**KERAS_V1.rows["mbconv"], "depthwise": ("dwconv2", "bn")}
+KERAS_V2 = replace(KERAS_V1, rows={**KERAS_V1.rows, "mbconv": _KERAS_V2_MBCONV})
 
 
 def is_v2(arch: Arch) -> bool:
@@ -334,30 +297,22 @@ class CleanedTensors:
 
 def clean_huggingface(tensors: Mapping[str, Tensor]) -> CleanedTensors:
     """Name the tensors of a bare ``EfficientNetModel`` as inside the classifier's network."""
-    if tensors and all(name.startswith(("embeddings.", "encoder.")) for name in tensors):
-        return CleanedTensors({f"efficientnet.{name}": tensor for name, tensor in tensors.items()})
-    return CleanedTensors(dict(tensors))
+    prefix = "efficientnet." * all(name.startswith(("embeddings.", "encoder.")) for name in tensors)
+    return CleanedTensors({f"{prefix}{name}": tensor for name, tensor in tensors.items()})
 
 
 def clean_tensorflow(variables: Mapping[str, Tensor]) -> CleanedTensors:
-    """Name variables as in the table, and take each one's moving average if there is one.
-
-    The network's name, optimizer slots and counters are left out; batch norm is named as a TPU's.
-    """
+    """Name variables as in the table, without optimizer slots and counters; moving averages take precedence."""
     if not any(_NETWORK_PART.search(name) for name in variables):
         return CleanedTensors(dict(variables))
-    averages = {
-        name.removesuffix(_EMA_SUFFIX): value for name, value in variables.items() if name.endswith(_EMA_SUFFIX)
-    }
-    weights = {
-        name: value
-        for name, value in variables.items()
-        if not (
-            name.endswith(_EMA_SUFFIX)
-            or name.rpartition("/")[0] in variables  # a variable's variable: an optimizer slot
-            or name.rpartition("/")[2] in _COUNTERS
-        )
-    } | averages
+    averages, weights = {}, {}
+    for name, value in variables.items():
+        before, _, last = name.rpartition("/")
+        if name.endswith(_EMA_SUFFIX):
+            averages[before] = value
+        elif before not in variables and last not in _COUNTERS:  # a variable's variable is an optimizer slot
+            weights[name] = value
+    weights |= averages
     prefixes = {name[: found.end()] for name in weights if (found := _NETWORK_PART.search(name))}
     prefix = prefixes.pop() if len(prefixes) == 1 else ""
     tensors = {
@@ -385,7 +340,6 @@ class Axes:
         return self.linear if ndim == 2 else tuple(range(ndim))
 
 
-OIHW = Axes()
 HWIO = Axes((2, 3, 1, 0), (2, 3, 0, 1), (1, 0))  # TensorFlow and Keras; depthwise: (height, width, channels, 1)
 OHWI = Axes((0, 2, 3, 1), (1, 2, 3, 0))  # TFLite; depthwise: (1, height, width, channels)
 
@@ -400,9 +354,9 @@ class Layout:
     """
 
     key_map: Callable[[Arch, int], dict[str, str]]  # (arch, classes) → our tensor name → theirs
-    axes: Axes = OIHW
+    axes: Axes = Axes()
     archs: tuple[str, ...] = ()  # what it has networks for; (): every network that the table can name
-    numerics: Callable[[Arch], Numerics] = batch_norm.default_numerics
+    numerics: Callable[[Arch], Numerics] = lambda _: batch_norm.TENSORFLOW
     preprocess: Callable[[Arch], Preprocess] = default_preprocessing.default_preprocess
     fixed_numerics: bool = False
     folds_batch_norm: bool = False  # batch norm is folded into weights and biases
@@ -421,7 +375,7 @@ LAYOUTS: dict[str, Layout] = {
     "timm": Layout(TIMM.key_map),
     "torchvision": Layout(
         TORCHVISION.key_map,
-        archs=TORCHVISION_ARCHS,
+        archs=(*_B0_B7, "v2_s", "v2_m", "v2_l"),
         numerics=batch_norm.torchvision_numerics,
         preprocess=default_preprocessing.torchvision_preprocess,
         fixed_numerics=True,
@@ -434,7 +388,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "huggingface": Layout(
         HUGGINGFACE.key_map,
-        archs=HUGGINGFACE_ARCHS,
+        archs=LUKEMELAS_ARCHS,  # what its configuration can describe
         preprocess=default_preprocessing.huggingface_preprocess,
         fixed_numerics=True,
         clean=clean_huggingface,
