@@ -15,10 +15,10 @@ from effnet.data.storage.atomic_write import atomic_write
 from effnet.metadata import Numerics
 from effnet.net import EfficientNet, surgery
 from effnet.weights import conversion, formats, key_maps, loading
+from effnet.weights.formats import huggingface
 
 # float32 sums in another order differ by 1e-6 to 1e-5 of the largest logit; a wrong padding, ε or axis by far more.
 TOLERANCE = 1e-4
-VERIFICATION_IMAGES = 2
 
 log = logging.getLogger("effnet")
 
@@ -59,11 +59,9 @@ def save(model: EfficientNet, path: str | Path, layout: str = "effnet") -> Path:
     if target.fixed_numerics and target.numerics(model.arch) != model.numerics:
         theirs, ours = target.numerics(model.arch).describe(), model.numerics.describe()
         log.warning("%s: %s's network computes with %s, these weights expect %s", path.name, layout, theirs, ours)
-    tensors = conversion.convert(
-        conversion.drop_batch_counters(model.state_dict()), model.arch, "effnet", layout, model.numerics
-    )
+    tensors = conversion.convert(model.state_dict(), model.arch, "effnet", layout, model.numerics)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    companions = formats.companion_files(path, model, layout)
+    companions = huggingface.config_files(path, model) if layout == "huggingface" else {}
     with atomic_write(path) as temporary:
         formats.write_checkpoint(temporary, suffix, tensors, model, layout)
     for name, text in companions.items():
@@ -97,7 +95,16 @@ def save_verified(model: EfficientNet, path: str | Path, layout: str, tolerance:
         weights = loading.read_weights(written, layout, model.arch, numerics)
         difference = max_relative_difference(model, loading.build_network(weights.metadata, weights.tensors))
         if not difference <= tolerance:  # also if it is NaN
-            raise ValueError(_describe_difference(model, layout, numerics, difference, tolerance))
+            text = (
+                f"nothing is written: in {layout}'s layout the logits of {model.arch.name} would differ by "
+                f"{difference:.1e} of the largest (allowed: {tolerance:g})"
+            )
+            if numerics != model.numerics:
+                text += (
+                    f"; {layout}'s network computes with {numerics.describe()}, these weights expect "
+                    f"{model.numerics.describe()}: use a layout that leaves both open, such as timm's"
+                )
+            raise ValueError(text)
         for file in sorted(written.parent.iterdir(), key=lambda file: file == written):  # the named file last
             file.replace(path.parent / file.name)
     return VerifiedFile(path, layout, numerics, difference)
@@ -115,25 +122,10 @@ def max_relative_difference(one: EfficientNet, other: EfficientNet) -> float:
 
 
 def _random_images(model: EfficientNet) -> Tensor:
-    """Return normalized images with coarse and fine structure, always the same."""
+    """Return two normalized images with coarse and fine structure, always the same."""
     generator = torch.Generator().manual_seed(0)
-    total = torch.zeros(VERIFICATION_IMAGES, model.channels, *model.preprocess.size)
+    total = torch.zeros(2, model.channels, *model.preprocess.size)
     for cells in (3, 9, 27):
-        noise = torch.randn(VERIFICATION_IMAGES, model.channels, cells, cells, generator=generator)
+        noise = torch.randn(2, model.channels, cells, cells, generator=generator)
         total += F.interpolate(noise, model.preprocess.size, mode="bilinear", align_corners=False)
     return total.to(model.stem.conv.weight)
-
-
-def _describe_difference(
-    model: EfficientNet, layout: str, theirs: Numerics, difference: float, tolerance: float
-) -> str:
-    text = (
-        f"nothing is written: in {layout}'s layout the logits of {model.arch.name} would differ by {difference:.1e} of "
-        f"the largest (allowed: {tolerance:g})"
-    )
-    if theirs != model.numerics:
-        text += (
-            f"; {layout}'s network computes with {theirs.describe()}, these weights expect "
-            f"{model.numerics.describe()}: use a layout that leaves both open, such as timm's"
-        )
-    return text

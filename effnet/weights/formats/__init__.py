@@ -79,7 +79,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _is_tensorflow_index(path: Path) -> bool:
-    """Return whether the file ends like the index of a TensorFlow checkpoint, whatever its name."""
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - len(TENSORFLOW_TABLE_MAGIC), 0))
         return file.read() == TENSORFLOW_TABLE_MAGIC
@@ -91,10 +90,3 @@ def write_checkpoint(path: Path, suffix: str, tensors: dict[str, Tensor], model:
 
     write = pytorch.write_model_file if layout == "effnet" else _import_function(*_WRITERS[suffix])
     write(path, suffix, tensors, model)
-
-
-def companion_files(path: Path, model: EfficientNet, layout: str) -> dict[str, str]:
-    """Return name → text of the files that the ecosystem of ``layout`` expects beside ``path``."""
-    from effnet.weights.formats import huggingface
-
-    return huggingface.config_files(path, model) if layout == "huggingface" else {}

@@ -6,6 +6,7 @@ itself refuses a file that is shorter than its header states.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count, takewhile
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,43 +45,37 @@ class Hdf5Tree:
     def string_list(self, group: str, attribute: str) -> tuple[str, ...]:
         """Read a list of strings from ``attribute``, or ``attribute0``, ``attribute1`` … as Keras splits long ones."""
         attributes = self.groups[group].attrs
-        if attribute in attributes:
-            return tuple(_decode_text(text) for text in attributes[attribute])
-        found: list[str] = []
-        part = 0
-        while f"{attribute}{part}" in attributes:
-            found += (_decode_text(text) for text in attributes[f"{attribute}{part}"])
-            part += 1
-        return tuple(found)
+        parts = (f"{attribute}{part}" for part in count())
+        names = [attribute] if attribute in attributes else takewhile(attributes.__contains__, parts)
+        return tuple(_decode_text(text) for name in names for text in attributes[name])
 
     def string(self, group: str, attribute: str) -> str | None:
         """Read a string from an attribute; None if it is missing."""
         value = self.groups[group].attrs.get(attribute)
         return None if value is None else _decode_text(value)
 
-    def _walk(self, at: str, group: h5py.Group, seen: set[Any]) -> None:
+    def _walk(self, at: str, group: h5py.Group, visited: set[Any]) -> None:
         for name in group:
             path = f"{at}/{name}" if at else name
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(f"{self.path}: {path} is a link, which no weights file needs")
             child = group[name]
-            if _object_address(child) in seen:
+            if _object_address(child) in visited:
                 continue
-            seen.add(_object_address(child))
+            visited.add(_object_address(child))
             if isinstance(child, h5py.Group):
                 self.groups[path] = child
-                self._walk(path, child, seen)
+                self._walk(path, child, visited)
             elif isinstance(child, h5py.Dataset):
                 self.datasets[path] = child
 
     def _check_size(self, name: str, dataset: h5py.Dataset) -> None:
-        """Raise ``ValueError`` for a dataset that is larger than what the file stores."""
         if dataset.external or dataset.is_virtual:
             raise ValueError(f"{self.path}: {name} is stored in another file")
         stored = dataset.id.get_storage_size()
-        most = (
-            max(MAX_COMPRESSION_RATIO * stored, MIN_CHECKED_BYTES if stored else 0) if dataset.compression else stored
-        )
+        most = stored
+        if dataset.compression and stored:
+            most = max(MAX_COMPRESSION_RATIO * stored, MIN_CHECKED_BYTES)
         if dataset.nbytes > most:
             raise ValueError(f"{self.path}: {name} has {dataset.nbytes} bytes but stores {stored}")
 

@@ -123,7 +123,6 @@ def _build_processor_config(preprocess: Preprocess) -> dict[str, Any]:
 
 
 def _read_preprocess(processor: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of `Preprocess` that a processor's file states."""
     found: dict[str, Any] = {}
     size, crop = processor.get("size"), processor.get("crop_size")
     if processor.get("do_resize", True) and isinstance(size, Mapping):

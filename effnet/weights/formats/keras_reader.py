@@ -15,8 +15,9 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -33,24 +34,13 @@ from effnet.weights.formats import Checkpoint, hdf5, keras_writer
 ARCHIVE_WEIGHTS, ARCHIVE_CONFIG = "model.weights.h5", "config.json"
 MAX_EXPANSION_RATIO = 100  # bytes in memory per byte in the archive, which Keras does not compress
 NETWORK_LAYER = re.compile(r"(stem|top)_(conv|bn)|block\d+[a-z]_\w+")
-PUBLISHED_CLASSES = 1000
 # Defaults of keras.utils.image_dataset_from_directory
-IMAGE_FOLDER_PREPROCESS = {
-    "resize": "squash",
-    "crop_fraction": 1.0,
-    "interpolation": "bilinear",
-    "resampling": "tensorflow",
-}
+FOLDER_PREPROCESS = {"resize": "squash", "crop_fraction": 1.0, "interpolation": "bilinear", "resampling": "tensorflow"}
 OPTIMIZER_GROUPS = ("optimizer_weights", "optimizer")
 
 
-@dataclass
-class LayerTensors:
-    """The tensors of each layer by name, and the names of all layers that the file lists."""
-
-    layers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    layer_names: tuple[str, ...] = ()
-    notes: list[str] = field(default_factory=list)
+# The tensors of each layer by name, and the names of all layers that the file lists
+LayerTensors = tuple[dict[str, dict[str, Tensor]], Sequence[str]]
 
 
 def read_keras(path: Path) -> Checkpoint:
@@ -61,27 +51,30 @@ def read_keras(path: Path) -> Checkpoint:
         weights, text = _read_archive(path)
         config = KerasConfig.from_json(text, path)
         with hdf5.open_hdf5(BytesIO(weights), path) as tree:
-            return _build_checkpoint(path, _read_by_class(tree), config)
+            return _build_checkpoint(tree, _read_by_class(tree), config)
     if start != hdf5.HDF5_MAGIC:
         raise ValueError(f"{path}: neither an HDF5 file nor a Keras archive")
     with hdf5.open_hdf5(path, path) as tree:
         json_config = tree.string("", "model_config")
         model = None if json_config is None else KerasConfig.from_json(json_config, path)
         if "model_weights" in tree.groups:
-            return _build_checkpoint(path, _read_by_layer(tree, "model_weights"), model)
+            return _build_checkpoint(tree, _read_by_layer(tree, "model_weights"), model)
         by_layer = tree.string_list("", "layer_names")
-        return _build_checkpoint(path, _read_by_layer(tree, "") if by_layer else _read_by_class(tree), model)
+        return _build_checkpoint(tree, _read_by_layer(tree, "") if by_layer else _read_by_class(tree), model)
 
 
-def _build_checkpoint(path: Path, read: LayerTensors, config: KerasConfig | None) -> Checkpoint:
+def _build_checkpoint(tree: hdf5.Hdf5Tree, read: LayerTensors, config: KerasConfig | None) -> Checkpoint:
     """Return the network's tensors under the layout's names, and what else the file states."""
-    notes = read.notes
-    network = {name: tensors for name, tensors in read.layers.items() if NETWORK_LAYER.fullmatch(name)}
-    others = {name: tensors for name, tensors in read.layers.items() if name not in network}
+    path, slots = tree.path, sum(name.split("/")[0] in OPTIMIZER_GROUPS for name in tree.datasets)
+    notes = [f"its {slots} optimizer tensors are ignored"] if slots else []
+    layers, layer_names = read
+    network = {name: tensors for name, tensors in layers.items() if NETWORK_LAYER.fullmatch(name)}
+    others = {name: tensors for name, tensors in layers.items() if name not in network}
     normalizations = {name: others.pop(name) for name in list(others) if {"mean", "variance"} <= set(others[name])}
-    dense = [name for name, tensors in others.items() if _is_dense(tensors)]
+    dense = [name for name, tensors in others.items() if {"kernel"} <= set(tensors) <= {"kernel", "bias"}]
+    dense = [name for name in dense if others[name]["kernel"].ndim == 2]
     if not network:
-        raise ValueError(f"{path}: contains no EfficientNet of keras.applications; {_list_some_layers(read)}")
+        raise ValueError(f"{path}: contains no EfficientNet of keras.applications; {_list_some_layers(layers)}")
     if len(dense) > 1 or set(others) - set(dense):
         raise ValueError(
             f"{path}: contains {', '.join(sorted(others))} besides the network; "
@@ -91,13 +84,13 @@ def _build_checkpoint(path: Path, read: LayerTensors, config: KerasConfig | None
         network["predictions"] = others[dense[0]]
     numerics = None
     if config is None:
-        rescalings = sum(name.startswith("rescaling") for name in read.layer_names)
-        preprocess = preprocess_from_weights(list(normalizations.values()), rescalings, notes)
+        rescalings = sum(name.startswith("rescaling") for name in layer_names)
+        preprocess = preprocess_from_weights(normalizations, rescalings, notes)
     else:
         preprocess = config.preprocess(normalizations, notes)
         numerics = config.numerics()
-    if dense and network["predictions"]["kernel"].shape[1] != PUBLISHED_CLASSES:
-        preprocess = {**preprocess, **IMAGE_FOLDER_PREPROCESS}
+    if dense and network["predictions"]["kernel"].shape[1] != 1000:  # as all published ones have
+        preprocess = {**preprocess, **FOLDER_PREPROCESS}
         notes.append("it has a head of its own: assuming that images are squashed, as Keras does for image folders")
     try:
         Preprocess(**preprocess)
@@ -109,34 +102,29 @@ def _build_checkpoint(path: Path, read: LayerTensors, config: KerasConfig | None
 
 def _read_by_layer(tree: hdf5.Hdf5Tree, root: str) -> LayerTensors:
     """Read groups that are named after layers; those of a nested model are in its group."""
-    found = LayerTensors(layer_names=tree.string_list(root, "layer_names"))
+    found: dict[str, dict[str, Tensor]] = {}
     prefix = f"{root}/" if root else ""
     for name in tree.datasets:
-        parts = name.removeprefix(prefix).split("/")
-        if (
-            name.startswith(prefix)
-            and len(parts) > 1
-            and parts[0] not in (*OPTIMIZER_GROUPS, "top_level_model_weights")
-        ):
-            variable = parts[-1].removesuffix(":0").replace("depthwise_kernel", "kernel")
-            _add_tensor(found, tree, parts[-2], variable, name)
-    _note_optimizer(found, tree)
-    return found
+        *groups, variable = name.removeprefix(prefix).split("/")
+        if name.startswith(prefix) and groups and groups[0] not in (*OPTIMIZER_GROUPS, "top_level_model_weights"):
+            variable = variable.removesuffix(":0").replace("depthwise_kernel", "kernel")
+            _add_tensor(found, tree, groups[-1], variable, name)
+    return found, tree.string_list(root, "layer_names")
 
 
 def _read_by_class(tree: hdf5.Hdf5Tree) -> LayerTensors:
-    """Read groups that are named after classes and counted."""
     groups = list_groups(tree)
-    found = LayerTensors(layer_names=tuple(group.name for group in groups))
+    found: dict[str, dict[str, Tensor]] = {}
     for group in name_groups(groups, tree.path):
         for variable, dataset in group.variables.items():
             _add_tensor(found, tree, group.name, variable, dataset)
-    _note_optimizer(found, tree)
-    return found
+    return found, [group.name for group in groups]
 
 
-def _add_tensor(found: LayerTensors, tree: hdf5.Hdf5Tree, layer: str, variable: str, dataset: str) -> None:
-    tensors = found.layers.setdefault(layer, {})
+def _add_tensor(
+    layers: dict[str, dict[str, Tensor]], tree: hdf5.Hdf5Tree, layer: str, variable: str, dataset: str
+) -> None:
+    tensors = layers.setdefault(layer, {})
     if variable in tensors:
         raise ValueError(
             f"{tree.path}: two tensors are called {layer}/{variable}: only one network per file is supported"
@@ -144,14 +132,7 @@ def _add_tensor(found: LayerTensors, tree: hdf5.Hdf5Tree, layer: str, variable: 
     tensors[variable] = tree.tensor(dataset)
 
 
-def _note_optimizer(found: LayerTensors, tree: hdf5.Hdf5Tree) -> None:
-    slots = sum(name.split("/")[0] in OPTIMIZER_GROUPS for name in tree.datasets)
-    if slots:
-        found.notes.append(f"its {slots} optimizer tensors are ignored")
-
-
 def _read_archive(path: Path) -> tuple[bytes, str]:
-    """Return the weights and the model's JSON of a ``.keras`` archive."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -168,12 +149,8 @@ def _read_archive(path: Path) -> tuple[bytes, str]:
         raise ValueError(f"{path}: a damaged archive ({error})") from None
 
 
-def _is_dense(tensors: dict[str, Tensor]) -> bool:
-    return "kernel" in tensors and tensors["kernel"].ndim == 2 and set(tensors) <= {"kernel", "bias"}
-
-
-def _list_some_layers(read: LayerTensors) -> str:
-    names = sorted(read.layers)
+def _list_some_layers(layers: Iterable[str]) -> str:
+    names = sorted(layers)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"its layers are {', '.join(names[:3])}{more}" if names else "it has no layers"
 
@@ -226,14 +203,11 @@ def _read_group(tree: hdf5.Hdf5Tree, path: str, container: str, group: str) -> L
     if not kind or not number.isdigit():
         kind, number = group, "0"
     datasets = {name: f"{path}/{name}" for name in tree.groups[path] if f"{path}/{name}" in tree.datasets}
-    variables = keras_writer.LAYER_VARIABLES.get(
-        kind, keras_writer.LAYER_VARIABLES["dense"]
-    )  # a layer stored as an attribute has that name
+    known = keras_writer.LAYER_VARIABLES
+    variables = known.get(kind, known["dense"])  # a layer stored as an attribute has that name
     expected = (len(variables), len(variables) - 1) if kind in ("conv2d", "dense") else (len(variables),)
-    if datasets and (
-        sorted(datasets) != [str(index) for index in range(len(datasets))]
-        or (kind in keras_writer.LAYER_VARIABLES and len(datasets) not in expected)
-    ):
+    counted = sorted(datasets) == [str(index) for index in range(len(datasets))]
+    if datasets and (not counted or (kind in known and len(datasets) not in expected)):
         raise ValueError(f"{tree.path}: {group} has {len(datasets)} tensors, unlike any {kind} of an EfficientNet")
     if len(datasets) > len(variables):
         variables = tuple(datasets)
@@ -252,20 +226,13 @@ def _name_by_order(network: list[LayerGroup], path: Path) -> Iterator[LayerGroup
             for name, shape in conversion.layout_shapes("keras", arch, classes).items():
                 layer, _, variable = name.partition("/")
                 expected.setdefault(layer, {})[variable] = shape
-            order = _sort_by_class(expected)
-            if [(group.kind, group.shapes) for group in network] == [
-                (kind, tuple(expected[layer].values())) for kind, layer in order
-            ]:
+            order = sorted(((layer_class(layer), layer) for layer in expected), key=lambda pair: pair[0])
+            shapes = [(kind, tuple(expected[layer].values())) for kind, layer in order]
+            if shapes == [(group.kind, group.shapes) for group in network]:
                 yield from (replace(group, name=layer) for group, (_, layer) in zip(network, order, strict=True))
                 return
-    kinds = {kind: sum(group.kind == kind for group in network) for kind in sorted({group.kind for group in network})}
-    counts = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(group.kind for group in network).items()))
     raise ValueError(f"{path}: its layers ({counts or 'none'}) are those of no EfficientNet of keras.applications")
-
-
-def _sort_by_class(layers: Iterable[str]) -> list[tuple[str, str]]:
-    """Return (class, layer) for the network's layers, classes in alphabetical order."""
-    return sorted(((layer_class(layer), layer) for layer in layers), key=lambda pair: pair[0])
 
 
 def layer_class(layer: str) -> str:
@@ -280,12 +247,10 @@ def layer_class(layer: str) -> str:
 # A model's JSON -------------------------------------------------------------------------------------------------------
 
 MODEL_CLASSES = ("Functional", "Model", "Sequential")
-ZERO_PADDING = "ZeroPadding2D"
 FIRST_LAYER, LAST_LAYER = "stem_conv", "top_activation"
 # Before the network: layers that do not change images, at least outside of training
-IGNORED_LAYERS = ("InputLayer", ZERO_PADDING, "Dropout", "GaussianNoise")
+IGNORED_LAYERS = ("InputLayer", "ZeroPadding2D", "Dropout", "GaussianNoise")
 HEAD_LAYERS = ("InputLayer", "GlobalAveragePooling2D", "Flatten", "Dropout", "Dense", "Activation", "Softmax")
-SWISH_NAMES = ("swish", "silu")
 ANY_SIZE_NOTE = (
     "built for no input size, Keras pads as for even maps: its outputs equal this network's only if every map that is "
     "halved is even (sides of 32, 64, 96 … are safe)"
@@ -334,7 +299,7 @@ class KerasConfig:
                 "supported are global average pooling, dropout and one Dense layer"
             )
         activations = {str(layer.config.get("activation")) for layer in self.within if layer.kind == "Activation"}
-        if activations - set(SWISH_NAMES):
+        if activations - {"swish", "silu"}:
             raise ValueError(f"{path}: its activation is {', '.join(sorted(activations))}, but EfficientNet's is swish")
         if len(self._epsilons()) > 1:
             raise ValueError(f"{path}: its batch norms have more than one epsilon: {sorted(self._epsilons())}")
@@ -351,33 +316,30 @@ class KerasConfig:
         done, ignored = IDENTITY, []
         for layer in self.before:
             if layer.kind == "Rescaling":
-                done = done.then(
-                    rescaling_affine(_unwrap_array(layer.config["scale"]), _unwrap_array(layer.config["offset"]))
-                )
+                scale, offset = (_unwrap_array(layer.config[name]) for name in ("scale", "offset"))
+                done = done.rescale(scale, offset)
             elif layer.kind == "Normalization":
                 stated: Mapping[str, Any] = normalizations.get(layer.name, layer.config)
-                done = done.then(normalization_affine(_unwrap_array(stated["mean"]), _unwrap_array(stated["variance"])))
+                done = done.normalize(_unwrap_array(stated["mean"]), _unwrap_array(stated["variance"]))
             elif layer.kind not in IGNORED_LAYERS and not layer.kind.startswith("Random"):
                 ignored.append(layer.kind)
         if ignored:
             notes.append(f"ignoring unknown layers before the network: {', '.join(ignored)}")
         if done is IDENTITY:
             notes.append("it contains no preprocessing: assuming images scaled to -1 … 1, as Keras documents")
-            done = rescaling_affine(1 / 127.5, -1)
+            done = IDENTITY.rescale(1 / 127.5, -1)
         shapes = self._input_shapes()
         found = done.preprocess(next((shape[2] for shape in shapes if shape[2]), 3))
-        if shapes and not all(shapes[-1]) and ZERO_PADDING in {layer.kind for layer in (*self.before, *self.within)}:
+        kinds = {layer.kind for layer in (*self.before, *self.within)}
+        if shapes and not all(shapes[-1]) and "ZeroPadding2D" in kinds:
             notes.append(ANY_SIZE_NOTE)
         sizes = [shape[:2] for shape in shapes if all(shape)]
         return {**found, "size": sizes[-1]} if sizes else found
 
     def _input_shapes(self) -> list[tuple[Any, ...]]:
         """Return (height, width, channels) of the inputs of the model and of nested models; None: any."""
-        stated = (
-            layer.config.get("batch_shape") or layer.config.get("batch_input_shape")
-            for layer in self.before
-            if layer.kind == "InputLayer"
-        )
+        configs = [layer.config for layer in self.before if layer.kind == "InputLayer"]
+        stated = [config.get("batch_shape") or config.get("batch_input_shape") for config in configs]
         shapes = [tuple(shape[1:]) for shape in stated if shape and len(shape) == 4]
         if self.within[0].config.get("data_format") == "channels_first":
             return [(height, width, channels) for channels, height, width in shapes]
@@ -388,7 +350,6 @@ class KerasConfig:
 
 
 def _flatten_layers(model: Any) -> Iterator[KerasLayer]:
-    """Yield the layers of a model, and of the models nested in it, in order."""
     config = model["config"]
     inner: Any = config.get("layers") if isinstance(config, dict) else config  # the first Sequential was a mere list
     if model["class_name"] in MODEL_CLASSES or isinstance(inner, list):
@@ -428,9 +389,16 @@ class Affine:
     scale: Floats
     offset: Floats
 
-    def then(self, other: Affine) -> Affine:
-        """Return this one followed by ``other``."""
-        return Affine(self.scale * other.scale, self.offset * other.scale + other.offset)
+    def rescale(self, scale: Any, offset: Any) -> Affine:
+        """Return this one followed by a Rescaling layer."""
+        scale, offset = np.asarray(scale, np.float64), np.asarray(offset, np.float64)
+        return Affine(self.scale * scale, self.offset * scale + offset)
+
+    def normalize(self, mean: Any, variance: Any) -> Affine:
+        """Return this one followed by a Normalization layer: (x − mean) / √variance."""
+        with np.errstate(all="ignore"):
+            std = np.maximum(np.sqrt(np.asarray(variance, np.float64).reshape(-1)), 1e-7)
+        return self.rescale(1 / std, -np.asarray(mean, np.float64).reshape(-1) / std)
 
     def preprocess(self, channels: int) -> dict[str, Any]:
         """Return mean and std for values in [0, 1] that do the same to values of 0 … 255."""
@@ -443,20 +411,8 @@ class Affine:
 IDENTITY = Affine(np.ones(()), np.zeros(()))
 
 
-def rescaling_affine(scale: Any, offset: Any) -> Affine:
-    """Return what a Rescaling layer does."""
-    return Affine(np.asarray(scale, np.float64), np.asarray(offset, np.float64))
-
-
-def normalization_affine(mean: Any, variance: Any) -> Affine:
-    """Return what a Normalization layer does: (x − mean) / √variance."""
-    with np.errstate(all="ignore"):
-        std = np.maximum(np.sqrt(np.asarray(variance, np.float64).reshape(-1)), 1e-7)
-    return Affine(1 / std, -np.asarray(mean, np.float64).reshape(-1) / std)
-
-
 def preprocess_from_weights(
-    normalizations: Sequence[Mapping[str, Tensor]], rescalings: int, notes: list[str]
+    normalizations: Mapping[str, Mapping[str, Tensor]], rescalings: int, notes: list[str]
 ) -> dict[str, Any]:
     """Return mean and std of V1, whose weights contain them; nothing of V2, whose weights do not.
 
@@ -464,16 +420,17 @@ def preprocess_from_weights(
     """
     if len(normalizations) != 1:
         return {}
-    mean, variance = (normalizations[0][name].double().numpy() for name in ("mean", "variance"))
-    done = rescaling_affine(1 / 255, 0).then(normalization_affine(mean, variance))
+    (stated,) = normalizations.values()
+    mean, variance = (stated[name].double().numpy() for name in ("mean", "variance"))
+    done = IDENTITY.rescale(1 / 255, 0).normalize(mean, variance)
     published = np.shape(variance) == (3,) and np.allclose(variance, IMAGENET_STD, rtol=1e-5)
     if published and rescalings < 2:
         notes.append(V1_STD_NOTE)
     if published or rescalings > 1:
-        done = done.then(rescaling_affine(1 / np.sqrt(IMAGENET_STD), 0))
+        done = done.rescale(1 / np.sqrt(IMAGENET_STD), 0)
     return done.preprocess(len(mean))
 
 
 def _round_to_seven_digits(values: Floats, channels: int) -> tuple[float, ...]:
-    """Return what a float32 stood for: 0.229, not 0.22900000214576721."""
+    """Return what the float32 values were before rounding: 0.229, not 0.22900000214576721."""
     return tuple(float(f"{value:.7g}") for value in np.broadcast_to(values.reshape(-1), (channels,)))

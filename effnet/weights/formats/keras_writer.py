@@ -67,9 +67,9 @@ def write_keras(path: Path, suffix: str, tensors: dict[str, Tensor], model: Effi
 
 @dataclass(frozen=True)
 class KerasNode:
-    """One layer of Keras."""
+    """One layer of Keras, of the class ``kind`` ("Conv2D")."""
 
-    kind: str  # its class, "Conv2D"
+    kind: str
     name: str
     config: Mapping[str, Any]  # its arguments, where Keras' defaults differ
     inputs: tuple[str, ...]  # names of the layers before it
@@ -77,7 +77,7 @@ class KerasNode:
 
 
 @dataclass
-class KerasGraph:
+class _KerasGraph:
     """Layers in order, each added after its inputs."""
 
     arch: Arch
@@ -85,7 +85,6 @@ class KerasGraph:
 
     @property
     def last(self) -> KerasNode:
-        """The layer added last."""
         return self.nodes[-1]
 
     def add(self, kind: str, name: str, shape: tuple[int, ...], *inputs: str, **config: Any) -> None:
@@ -103,32 +102,27 @@ class KerasGraph:
             padded = (height + sum(pads[0]), width + sum(pads[1]), operation.inputs)
             self.add("ZeroPadding2D", f"{name}_pad", padded, padding=pads)
             padding = "valid"
-        config = {"kernel_size": [kernel, kernel], "strides": [stride, stride], "padding": padding, "use_bias": False}
+        config: dict[str, Any] = {"filters": operation.channels} if operation.groups == 1 else {}
+        config |= {"kernel_size": [kernel] * 2, "strides": [stride] * 2, "padding": padding, "use_bias": False}
         shape = (-(-height // stride), -(-width // stride), operation.channels)
-        if operation.groups > 1:
-            self.add("DepthwiseConv2D", name, shape, **config)
-        else:
-            self.add("Conv2D", name, shape, filters=operation.channels, **config)
+        self.add("DepthwiseConv2D" if operation.groups > 1 else "Conv2D", name, shape, **config)
         momentum = batch_norm.KERAS_MOMENTUM["v2" if v2 else "v1"]
         self.add("BatchNormalization", norm, shape, axis=3, momentum=momentum, epsilon=1e-3)
 
     def squeeze_excite(self, convolutions: list[Operation], prefix: str) -> None:
-        """Add the squeeze-excite of the last layer's map."""
-        start, (height, width, channels) = self.last.name, self.last.shape
+        start, channels = self.last, self.last.shape[-1]
         self.add("GlobalAveragePooling2D", f"{prefix}se_squeeze", (channels,))
         self.add("Reshape", f"{prefix}se_reshape", (1, 1, channels), target_shape=[1, 1, channels])
         for operation, name in zip(convolutions, ("se_reduce", "se_expand"), strict=True):
             activation = "sigmoid" if operation.activation == "sigmoid" else self.arch.activation
             config = {"filters": operation.channels, "kernel_size": [1, 1], "padding": "same", "activation": activation}
             self.add("Conv2D", f"{prefix}{name}", (1, 1, operation.channels), **config)
-        inputs = (start, self.last.name)
-        self.nodes.append(KerasNode("Multiply", f"{prefix}se_excite", {}, inputs, (height, width, channels)))
+        inputs = (start.name, self.last.name)
+        self.nodes.append(KerasNode("Multiply", f"{prefix}se_excite", {}, inputs, start.shape))
 
     def block(self, layer: Layer) -> None:
-        """Add the stem, a block or the head."""
-        table = key_maps.keras_table(self.arch)
+        table, start = key_maps.keras_table(self.arch), self.last
         rows, prefix = table.rows_of(layer), table.prefix(layer, 0)
-        start = self.last
         squeeze_excite: list[Operation] = []
         for operation in operations(layer):
             conv, norm = rows[operation.name.removeprefix(layer.name).lstrip(".")]
@@ -148,14 +142,13 @@ class KerasGraph:
             self.add("Add", f"{prefix}add", self.last.shape, start.name)
 
     def classifier(self, layer: Layer, activation: str) -> None:
-        """Add pooling, dropout and the dense layer."""
         self.add("GlobalAveragePooling2D", "avg_pool", (layer.inputs,))
         if self.arch.dropout:
             self.add("Dropout", "top_dropout", (layer.inputs,), rate=self.arch.dropout)
         self.add("Dense", "predictions", (layer.channels,), units=layer.channels, activation=activation)
 
     def normalization(self, shape: tuple[int, ...], preprocess: Preprocess) -> None:
-        """Add what takes pixels of 0 … 255 to the network's input."""
+        """Add the layers that turn pixels of 0 … 255 into the network's input."""
         mean, std = list(preprocess.mean), list(preprocess.std)
         v2 = key_maps.is_v2(self.arch)
         if v2 and len({*mean}) == len({*std}) == 1:  # as S, M and L
@@ -169,13 +162,11 @@ class KerasGraph:
 def build_nodes(
     arch: Arch, classes: int, channels: int, preprocess: Preprocess, task: str = "classification"
 ) -> list[KerasNode]:
-    """Return every layer from images of 0 … 255, of the size of ``preprocess``, to the outputs of ``task``.
+    """Return every layer from images of 0 … 255 to the probabilities, or values, of ``task``.
 
-    Outputs are probabilities, by softmax or sigmoid, or values. The images are normalized as ``preprocess`` states;
     V1's mean and variance are weights, V2's are not.
     """
-    graph = KerasGraph(arch)
-    shape = (*preprocess.size, channels)
+    graph, shape = _KerasGraph(arch), (*preprocess.size, channels)
     graph.add("InputLayer", "input_layer", shape, batch_shape=[None, *shape])
     graph.normalization(shape, preprocess)
     for layer in layers(arch, classes, channels):
@@ -197,15 +188,12 @@ def _collect_weights(
     for node in nodes:
         if node.name == "normalization" and not key_maps.is_v2(model.arch):
             mean, std = (np.array(values, np.float64) for values in (model.preprocess.mean, model.preprocess.std))
-            found[node.name] = {
-                "mean": mean.astype(np.float32),
-                "variance": (std**2).astype(np.float32),
-                "count": np.zeros((), np.int64),
-            }
+            variables = {"mean": mean.astype(np.float32), "variance": (std**2).astype(np.float32)}
+            found[node.name] = {**variables, "count": np.zeros((), np.int64)}
             continue
         for name in LAYER_VARIABLES.get(_snake_case(node.kind), ()):
-            if f"{node.name}/{name}" in tensors:
-                tensor = tensors[f"{node.name}/{name}"]
+            tensor = tensors.get(f"{node.name}/{name}")
+            if tensor is not None:
                 array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # numpy has no bfloat16
                 found.setdefault(node.name, {})[name] = array
     return found
@@ -270,16 +258,16 @@ def _write_archive(nodes: list[KerasNode], weights: dict[str, dict[str, Array]],
 
 def _layers_json(nodes: list[KerasNode]) -> list[dict[str, Any]]:
     """Return the layers as in Keras 3's JSON, each with its input tensors."""
-    shapes = {node.name: [None, *node.shape] for node in nodes}
+    tensors = {
+        node.name: {
+            "class_name": "__keras_tensor__",
+            "config": {"shape": [None, *node.shape], "dtype": "float32", "keras_history": [node.name, 0, 0]},
+        }
+        for node in nodes
+    }
     found = []
     for node in nodes:
-        inputs = [
-            {
-                "class_name": "__keras_tensor__",
-                "config": {"shape": shapes[name], "dtype": "float32", "keras_history": [name, 0, 0]},
-            }
-            for name in node.inputs
-        ]
+        inputs = [tensors[name] for name in node.inputs]
         args: list[Any] = [inputs] if len(inputs) > 1 else inputs
         found.append(
             {

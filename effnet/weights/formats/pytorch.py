@@ -42,17 +42,15 @@ def write_model_file(path: Path, suffix: str, tensors: dict[str, Tensor], model:
 # .pth ----------------------------------------------------------------------------------------------------------------
 
 
-class Placeholder:
+class _Placeholder:
     """Takes the place of any object that is not a tensor: keeps nothing and runs nothing."""
 
-    def __new__(cls, *state: Any) -> Placeholder:
-        """Accept the arguments of any class."""
+    def __new__(cls, *state: Any) -> _Placeholder:
         return super().__new__(cls)
 
     def __init__(self, *state: Any) -> None: ...
 
-    def __setstate__(self, state: Any) -> None:
-        """Ignore the state."""
+    def __setstate__(self, state: Any) -> None: ...
 
 
 # What training scripts store beside the weights: arguments, paths, metrics, dates. Names are as files spell them.
@@ -72,7 +70,7 @@ lightning_fabric.utilities.data.AttributeDict lightning.fabric.utilities.data.At
 """
 # Name in the file → what is used for it. The real classes are not looked up: they are neither trusted nor needed.
 SAFE_GLOBALS: dict[str, Any] = {
-    **dict.fromkeys(_PLACEHOLDER_TYPES.split(), Placeholder),
+    **dict.fromkeys(_PLACEHOLDER_TYPES.split(), _Placeholder),
     **dict.fromkeys(_DICT_TYPES.split(), dict),
     "collections.defaultdict": lambda *_: {},
 }
@@ -84,15 +82,15 @@ def read_pytorch(path: Path) -> Checkpoint:
     Raises ``ValueError`` if it contains no weights, or objects that could run code.
     """
     try:
-        with warnings.catch_warnings(), safe_globals([(taken, name) for name, taken in SAFE_GLOBALS.items()]):
+        with warnings.catch_warnings(), safe_globals([(kind, name) for name, kind in SAFE_GLOBALS.items()]):
             warnings.simplefilter("ignore")  # torch would add a warning to its refusal of a plain pickle
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL (\S+)", str(error))
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
         raise ValueError(
-            f"{path}: not a file of tensors only{f' (it asks for {asked[1]})' if asked else ''}; such a file can run "
+            f"{path}: not a file of tensors only{f' (it asks for {wanted[1]})' if wanted else ''}; such a file can run "
             "code when it is opened, so it is refused. If you trust it, run torch.load(…, weights_only=False) in a "
             "sandbox and torch.save the state_dict() alone"
         ) from None
@@ -118,10 +116,7 @@ MODULE_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "enco
 
 
 def unwrap_state_dict(content: Any, path: Path) -> Checkpoint:
-    """Return the tensors in what training scripts save: {"state_dict": …, "epoch": …}.
-
-    Raises ``ValueError`` if there are none, or one that is not a plain array of numbers.
-    """
+    """Return the tensors in what training scripts save: {"state_dict": …, "epoch": …}. Raises ``ValueError``."""
     found = _find_state_dict(content, ())
     if found is None:
         raise ValueError(f"{path}: no tensors by name in it")
@@ -134,7 +129,6 @@ def unwrap_state_dict(content: Any, path: Path) -> Checkpoint:
 
 
 def _find_state_dict(content: Any, keys: tuple[str, ...]) -> tuple[dict[str, Tensor], tuple[str, ...]] | None:
-    """Return the best tensors by name in ``content``, and the keys under which they are."""
     if not isinstance(content, Mapping) or not content or len(keys) > MAX_NESTING:
         return None
     for wrapper in WRAPPER_KEYS:

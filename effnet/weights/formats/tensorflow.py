@@ -66,9 +66,7 @@ def write_tensorflow(path: Path, suffix: str, tensors: dict[str, Tensor], model:
     """
     scope = variable_scope(model.arch.name)
     variables = sorted((f"{scope}/{name}".encode(), tensor) for name, tensor in tensors.items())
-    header = varint_field(1, 1) + bytes_field(
-        3, varint_field(1, 1)
-    )  # one data file; written by a producer of version 1
+    header = varint_field(1, 1) + bytes_field(3, varint_field(1, 1))  # one data file; version 1 of the producer
     entries, offset = [(b"", header)], 0
     with atomic_write(_data_file(path, 0, 1)) as temporary:
         with temporary.open("wb") as file:
@@ -85,8 +83,8 @@ def write_tensorflow(path: Path, suffix: str, tensors: dict[str, Tensor], model:
 def variable_scope(name: str) -> str:
     """Return what precedes all variables of the official network: "efficientnet-b0" for the arch "b0"."""
     family, _, size = name.partition("_")
-    called = {"v2": f"v2-{size}", "edge": f"-edgetpu-{size.upper()}"}.get(family, f"-{name}")
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", f"efficientnet{called}")
+    suffix = {"v2": f"v2-{size}", "edge": f"-edgetpu-{size.upper()}"}.get(family, f"-{name}")
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", f"efficientnet{suffix}")
 
 
 def _data_file(path: Path, shard: int, shards: int) -> Path:
@@ -128,7 +126,6 @@ def _read_entry(name: str, message: bytes) -> _BundleEntry:
 
 
 def _read_shape(shape: bytes) -> Iterator[int]:
-    """Yield the sides in a TensorShapeProto."""
     for field, side in read_fields(shape):
         if field == 2 and isinstance(side, bytes):
             size = dict(read_fields(side)).get(1, 0)
@@ -136,7 +133,6 @@ def _read_shape(shape: bytes) -> Iterator[int]:
 
 
 def _map_data_file(path: Path, shard: int, shards: int) -> numpy.ndarray:
-    """Map a data file into memory; its bytes are read when they are used."""
     file = _data_file(path, shard, shards)
     if not file.is_file() or shard >= shards:
         raise ValueError(f"its data file {file.name} is missing")
@@ -166,16 +162,10 @@ def _read_tensor(name: str, entry: _BundleEntry, data: numpy.ndarray) -> Tensor 
 
 
 def _write_entry(tensor: Tensor, offset: int, checksum: int) -> bytes:
-    """Return the BundleEntryProto of a variable in the first data file."""
     dtype = next(number for number, dtype in DTYPES.items() if dtype == tensor.dtype)
     shape = b"".join(bytes_field(2, varint_field(1, side)) for side in tensor.shape)
-    return (
-        varint_field(1, dtype)
-        + bytes_field(2, shape)
-        + varint_field(4, offset)
-        + varint_field(5, tensor.numel() * tensor.element_size())
-        + fixed32_field(6, checksum)
-    )
+    place = varint_field(4, offset) + varint_field(5, tensor.numel() * tensor.element_size())
+    return varint_field(1, dtype) + bytes_field(2, shape) + place + fixed32_field(6, checksum)
 
 
 # Sorted string tables --------------------------------------------------------------------------------------------
@@ -311,10 +301,7 @@ def encode_varint(value: int) -> bytes:
 
 
 def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield (number, value) of each field: an integer, or the bytes of a string or nested message.
-
-    Raises ``ValueError`` for an invalid message.
-    """
+    """Yield (number, value) of each field: an integer, or bytes. Raises ``ValueError`` for an invalid message."""
     at = 0
     while at < len(message):
         key, at = read_varint(message, at)

@@ -2,14 +2,14 @@
 
 This is our own code because TensorFlow only runs such files and gives no weights by name. Operators are walked in the
 order in which they run, to find out what each convolution does. Batch norm that was not folded, and biases that were
-not fused, are folded here in float64. Residuals and the means of squeeze-excites hold no numbers and are walked past.
+not fused, are folded here in float64. Residuals and the means of squeeze-excites hold no numbers and are skipped.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,91 +21,75 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effnet.arch import ARCHS
-from effnet.metadata import Labels, Numerics, Preprocess
+from effnet.metadata import Labels, Numerics
 from effnet.weights import default_preprocessing, key_maps
 from effnet.weights.formats import METADATA_KEY, Checkpoint, tflite_schema, tflite_writer
 from effnet.weights.formats.tflite_schema import TfliteGraph, TfliteOperator, TfliteTensor
 
 Numbers = NDArray[Any]
 CONVOLUTION_KINDS = {"CONV_2D": "conv", "DEPTHWISE_CONV_2D": "depthwise", "FULLY_CONNECTED": "conv"}
-
-
-ARITHMETIC_OPERATORS = ("MUL", "DIV", "ADD", "SUB")
-# What leaves each number what it is, or puts it elsewhere
+ARITHMETIC_OPERATORS = {"MUL": np.multiply, "DIV": np.divide, "ADD": np.add, "SUB": np.subtract}
+# What changes no number, or only its place
 PASS_THROUGH_OPERATORS = ("QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")
 ACTIVATIONS = {"RELU": "relu", "RELU6": "relu6"}
-
-
 OTHER_ACTIVATIONS = ("HARD_SWISH", "LEAKY_RELU", "PRELU", "ELU", "GELU", "TANH", "RELU_N1_TO_1", "RELU_0_TO_1")
-FUSED_ACTIVATIONS = {
-    value: name for name, value in vars(tflite.ActivationFunctionType).items() if isinstance(value, int)
-}
+FUSED_ACTIVATIONS = tflite_schema.enum_names(tflite.ActivationFunctionType)
 
 
 @dataclass
 class Convolution:
-    """``weight`` as TFLite keeps it: (out, height, width, in), depthwise (1, height, width, channels)."""
+    """``weight`` as TFLite stores it: (out, height, width, in), depthwise (1, height, width, channels)."""
 
     kind: str  # "conv", "depthwise", or "linear": the classifier, (out, in)
     weight: Numbers
     bias: Numbers
     stride: int = 1
     activation: str = ""
-    padding: str | None = None  # "same" or "symmetric"; None where both would be the same
+    padding: str | None = None  # "same" or "symmetric"; None if both would be the same
 
     @property
-    def window(self) -> int:
-        """Its side in pixels."""
+    def kernel(self) -> int:
+        """Side of the kernel in pixels."""
         side: int = self.weight.shape[1] if self.weight.ndim == 4 else 1
         return side
 
     def activate(self, name: str) -> None:
-        """Notes an activation; one behind another makes a name that no row has."""
+        """Add an activation; two in a row make a name that no layer has."""
         self.activation = f"{self.activation}_{name}" if self.activation else name
 
     def fold(self, kind: str, numbers: Numbers) -> None:
-        """A constant that is added to its outputs, or multiplies them: one number, or one an output."""
+        """Apply an operator with a constant, one number or one per output, to the outputs."""
         if numbers.size not in (1, self.bias.size):
             raise ValueError(f"{kind} of a map by {numbers.size} constants is nothing that an EfficientNet does")
-        by = numbers.reshape(-1).astype(np.float64)
-        bias = self.bias.astype(np.float64)
-        if kind in ("ADD", "SUB"):
-            self.bias = (bias + by if kind == "ADD" else bias - by).astype(np.float32)
-            return
-        by = by if kind == "MUL" else 1 / by
-        along = (-1,) if self.kind == "depthwise" else (-1, *(1,) * (self.weight.ndim - 1))
-        self.weight = (self.weight.astype(np.float64) * by.reshape(along)).astype(np.float32)
-        self.bias = (bias * by).astype(np.float32)
+        apply, by = ARITHMETIC_OPERATORS[kind], numbers.reshape(-1).astype(np.float64)
+        self.bias = apply(self.bias.astype(np.float64), by).astype(np.float32)
+        if kind in ("MUL", "DIV"):
+            along = (-1,) if self.kind == "depthwise" else (-1, *(1,) * (self.weight.ndim - 1))
+            self.weight = apply(self.weight.astype(np.float64), by.reshape(along)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class InputTransform:
-    """What a tensor holds of the image: ``gain · x + offset`` of the input x, each one number or one a channel."""
+    """A tensor that is ``gain · x + offset`` of the input x, each one number or one per channel."""
 
     gain: Numbers = field(default_factory=lambda: np.ones(()))
     offset: Numbers = field(default_factory=lambda: np.zeros(()))
 
     def then(self, kind: str, numbers: Numbers) -> InputTransform:
-        """The same after an operator with a constant."""
-        by = numbers.reshape(-1).astype(np.float64)
-        match kind:
-            case "ADD":
-                return replace(self, offset=self.offset + by)
-            case "SUB":
-                return replace(self, offset=self.offset - by)
-            case "MUL":
-                return InputTransform(self.gain * by, self.offset * by)
-        return InputTransform(self.gain / by, self.offset / by)
+        """Return it after an operator with a constant."""
+        apply, by = ARITHMETIC_OPERATORS[kind], numbers.reshape(-1).astype(np.float64)
+        gain = apply(self.gain, by) if kind in ("MUL", "DIV") else self.gain
+        return InputTransform(gain, apply(self.offset, by))
 
 
 @dataclass
 class GraphWalk:
-    """What was found: the convolutions in order, and what the first of them sees of the image."""
+    """The convolutions found, in order, and how the input of the first one is made from the image."""
 
     graph: TfliteGraph
     convolutions: list[Convolution] = field(default_factory=list)
-    input_transform: InputTransform | None = None  # None where it went through something that is not understood
-    # By the index of a tensor: what it was made from, and not activated since
+    input_transform: InputTransform | None = None  # None if the image went through an unknown operator
+    # Index of a tensor → what it was made from, and not activated since
     _sources: dict[int, Convolution] = field(default_factory=dict)
     _gates: dict[int, Convolution] = field(default_factory=dict)  # the sigmoid of it
     _inputs: dict[int, InputTransform] = field(default_factory=dict)
@@ -113,7 +97,7 @@ class GraphWalk:
     _constants: dict[int, Numbers] = field(default_factory=dict)
 
     def step(self, operator: TfliteOperator) -> None:
-        """Takes in one operator. Raises ``ValueError`` for what no EfficientNet does."""
+        """Process one operator. Raises ``ValueError`` for what no EfficientNet does."""
         inputs = [index for index in operator.inputs if index >= 0]
         if operator.kind == "VAR_HANDLE":
             raise ValueError("its weights are variables: convert it from a frozen function, which makes them constants")
@@ -135,7 +119,7 @@ class GraphWalk:
         x, weight, *rest = operator.inputs
         kernel = self._require_constant(weight)
         bias = self._require_constant(rest[0]) if rest and rest[0] >= 0 else None
-        kind, options = CONVOLUTION_KINDS[operator.kind], operator.options
+        kind = CONVOLUTION_KINDS[operator.kind]
         if kernel.ndim != (2 if operator.kind == "FULLY_CONNECTED" else 4) or kernel.dtype != np.float32:
             raise ValueError(f"{operator.kind} with weights of the shape {list(kernel.shape)} is damaged")
         if kernel.ndim == 2:
@@ -146,13 +130,15 @@ class GraphWalk:
             raise ValueError(f"{operator.kind} with {bias.size} biases for {out} outputs is damaged")
         found = Convolution(kind, kernel, bias)
         if operator.kind != "FULLY_CONNECTED":
-            found.stride, found.padding = self._window(options, kernel.shape[1:3], x)
+            found.stride, found.padding = self._stride_and_padding(operator.options, kernel.shape[1:3], x)
         if not self.convolutions and x in self._inputs:
             self.input_transform = self._inputs[x]
         self.convolutions.append(found)
         self._record_output(found, operator)
 
-    def _window(self, options: Mapping[str, int], kernel: tuple[int, ...], x: int) -> tuple[int, str | None]:
+    def _stride_and_padding(
+        self, options: Mapping[str, int], kernel: tuple[int, ...], x: int
+    ) -> tuple[int, str | None]:
         stride, side = options["StrideH"], kernel[0]
         if stride != options["StrideW"] or kernel[0] != kernel[1] or stride not in (1, 2):
             raise ValueError("a convolution whose window or stride is no square of this family")
@@ -166,7 +152,6 @@ class GraphWalk:
         return stride, _explicit_padding(added[1:3], side, stride, self.graph.tensors[before].shape[1:3])
 
     def _record_output(self, convolution: Convolution, operator: TfliteOperator) -> None:
-        """Notes what the outputs are, with the activation that the operator itself applies."""
         fused = FUSED_ACTIVATIONS.get(operator.options.get("FusedActivationFunction", 0), "unknown")
         if fused != "NONE":
             convolution.activate(ACTIVATIONS.get(fused, fused.lower()))
@@ -197,7 +182,7 @@ class GraphWalk:
             raise ValueError(f"{kind} of an activated map by constants is nothing that an EfficientNet does")
 
     def _gate(self, kind: str, left: int, right: int) -> None:
-        """A product with a sigmoid: of the same map SiLU, of another the gate of a squeeze-excite."""
+        """Activate a convolution if a map is multiplied by its sigmoid: SiLU of its own map, otherwise a gate."""
         for gate, gated in ((left, right), (right, left)):
             if kind == "MUL" and gate in self._gates:
                 convolution = self._gates[gate]
@@ -212,7 +197,7 @@ class GraphWalk:
             convolution.activate(ACTIVATIONS[kind])
             self._sources[out] = convolution
         elif kind == "MINIMUM" and (most := self._constant(operator.inputs[-1])) is not None:
-            # Some exporters cut above what RELU cut below; in int8 the scale may end before 6
+            # Some exporters write RELU6 as RELU and MINIMUM; in int8 the scale may end before 6
             if not (most < 6.1).all():
                 raise ValueError(f"a network that cuts its maps at {most.max():g}, which no EfficientNet does")
             convolution.activation = "relu6"
@@ -231,56 +216,52 @@ class GraphWalk:
     def _require_constant(self, index: int) -> Numbers:
         numbers = self._constant(index)
         if numbers is None:
-            raise ValueError(f"its weights are {_describe_storage(self.graph.tensors[index])}, which is not read here")
+            kind = self.graph.tensors[index].type
+            how = "computed" if kind in ("FLOAT32", "FLOAT16", "INT8", "UINT8") else f"stored as {kind}"
+            raise ValueError(f"its weights are {how}, which is not read here")
         return numbers
 
 
 def walk_graph(graph: TfliteGraph) -> GraphWalk:
-    """The convolutions of ``graph``. Raises ``ValueError`` that names what no EfficientNet does."""
+    """Return the convolutions of ``graph``. Raises ``ValueError`` that names what no EfficientNet does."""
     found = GraphWalk(graph, _inputs={index: InputTransform() for index in graph.inputs})
     with np.errstate(all="ignore"):  # damaged constants may be anything
         for operator in graph.operators:
             found.step(operator)
     if not found.convolutions:
         raise ValueError("there are no convolutions in it")
-    for before, behind in pairwise(found.convolutions):
-        _move_stride(before, behind)
+    for before, after in pairwise(found.convolutions):
+        _move_stride(before, after)
     last = found.convolutions[-1]
-    if not last.activation and last.window == 1 and last.kind == "conv":  # only the classifier ends without one
+    if not last.activation and last.kernel == 1 and last.kind == "conv":  # only the classifier ends without one
         last.kind, last.weight = "linear", last.weight[:, 0, 0, :]
     return found
 
 
-def _move_stride(before: Convolution, behind: Convolution) -> None:
-    """From a projection to the fused convolution before it, where all of our networks stride.
+def _move_stride(before: Convolution, after: Convolution) -> None:
+    """Move a projection's stride to the fused convolution before it, where it is in all of our networks.
 
-    The official EdgeTPU networks have it behind (``MBConvBlockWithoutDepthwise`` of tensorflow/tpu): the same numbers
-    as of a fused convolution that is padded symmetrically.
+    The official EdgeTPU networks (``MBConvBlockWithoutDepthwise`` of tensorflow/tpu) stride in the projection, which
+    gives the same numbers as a fused convolution that is padded symmetrically.
     """
-    if behind.window == 1 and behind.stride == 2 and (before.kind, before.stride) == ("conv", 1) and before.window > 1:
+    if after.kernel == 1 and after.stride == 2 and (before.kind, before.stride) == ("conv", 1) and before.kernel > 1:
         before.stride, before.padding = 2, "symmetric"
-        behind.stride, behind.padding = 1, None
+        after.stride, after.padding = 1, None
 
 
 def _explicit_padding(added: Numbers, kernel: int, stride: int, size: tuple[int, ...]) -> str | None:
-    """Which padding the rows and columns are that were added before a window without padding of its own."""
+    """Return which padding it is to add these rows and columns before a convolution without padding of its own."""
     half = kernel // 2
     if (added == half).all():
         odd = len(size) == 2 and all(side % 2 == 1 and side > 1 for side in size)
         return None if stride == 1 or kernel == 1 or odd else "symmetric"  # at odd sizes 'same' is symmetric
     # At even sizes 'same' leaves the first row out, at odd ones not: of a map 24×25 the columns are symmetric.
-    rows = {tuple(each) for each in added.tolist()}
-    if stride == 2 and rows <= {(half - 1, half), (half, half)}:
+    if stride == 2 and {tuple(axis) for axis in added.tolist()} <= {(half - 1, half), (half, half)}:
         return "same"
     raise ValueError(f"a {kernel}×{kernel} convolution padded by {added.tolist()}, as no EfficientNet is")
 
 
-def _describe_storage(tensor: TfliteTensor) -> str:
-    return f"stored as {tensor.type}" if tensor.type not in ("FLOAT32", "FLOAT16", "INT8", "UINT8") else "computed"
-
-
-# How a file's network wants its images, from its input, its first operators and its metadata.
-
+# Preprocessing, from the graph's input, its first operators and its metadata ---------------------------------------
 
 MeanStdArrays = tuple[NDArray[Any], NDArray[Any]]
 UNCLEAR_INPUT = "its preprocessing before the first convolution is unknown"
@@ -288,22 +269,20 @@ UNCLEAR_INPUT = "its preprocessing before the first convolution is unknown"
 
 @dataclass(frozen=True)
 class InputPreprocess:
-    """``preprocess``: the fields of `Preprocess` that the file states. ``factor``: what the kernels of the stem are to
-    be multiplied by for them, one number a channel of the image.
-    """
+    """The fields of `Preprocess` that the file states, and by what the stem's kernels are to be multiplied for them."""
 
     preprocess: dict[str, Any] = field(default_factory=dict)
-    stem_factor: NDArray[Any] = field(default_factory=lambda: np.ones(1))
+    stem_factor: NDArray[Any] = field(default_factory=lambda: np.ones(1))  # one number per channel of the image
     notes: tuple[str, ...] = ()
 
 
 def infer_preprocess(
     source: TfliteTensor, transform: InputTransform | None, mean_std: MeanStdArrays | None, channels: int
 ) -> InputPreprocess:
-    """What is known of images of ``channels`` from the graph's input and what the stem sees of it.
+    """Return the preprocessing of images from the graph's input, what the stem receives of it, and the metadata.
 
-    ``mean_std``: mean and std by which the metadata says that pixels of 0 … 255 become the input. A converter moves
-    the division by std into the stem's kernels where it can: for a mean of the official weights it is moved back.
+    ``mean_std``: those of the metadata, by which pixels of 0 … 255 become the input. Converters move the division by
+    std into the stem's kernels if they can: for a mean of the official weights it is moved back.
     """
     if transform is None:
         return InputPreprocess(notes=(UNCLEAR_INPUT,))
@@ -320,16 +299,17 @@ def infer_preprocess(
     mean, std = (np.broadcast_to(value.reshape(-1), channels) for value in (mean, std))
     if not ((std > 0) & (std <= 10) & (abs(mean) <= 10)).all():
         return InputPreprocess(size, notes=(UNCLEAR_INPUT,))
-    said = tuple(map(_undo_float32_rounding, mean)), tuple(map(_undo_float32_rounding, std))
-    for known in _known_mean_std():
-        if channels == 3 and np.allclose(said[0], known[0], 0, 1e-5) and not np.allclose(said[1], known[1], 0, 1e-5):
-            remark = "the division by std, which was hidden in the stem's kernels, is preprocessing again"
-            return InputPreprocess({**size, "mean": known[0], "std": known[1]}, np.array(known[1]) / said[1], (remark,))
-    return InputPreprocess({**size, "mean": said[0], "std": said[1]})
+    means, stds = (tuple(map(_undo_float32_rounding, values)) for values in (mean, std))
+    official = [default_preprocessing.default_preprocess(arch) for arch in ARCHS.values()] if channels == 3 else []
+    for known in official:
+        if np.allclose(means, known.mean, 0, 1e-5) and not np.allclose(stds, known.std, 0, 1e-5):
+            note = "the division by std, which was hidden in the stem's kernels, is preprocessing again"
+            return InputPreprocess({**size, "mean": known.mean, "std": known.std}, np.array(known.std) / stds, (note,))
+    return InputPreprocess({**size, "mean": means, "std": stds})
 
 
 def _input_size(shape: tuple[int, ...], channels: int) -> dict[str, Any]:
-    """Height and width of the input, whether its channels come last or first; 1 stands for what is not known."""
+    """Return the input's height and width, whether its channels come last or first; empty if they are not stated."""
     if len(shape) != 4:
         return {}
     height, width = shape[1:3] if shape[3] == channels else shape[2:4]
@@ -337,16 +317,16 @@ def _input_size(shape: tuple[int, ...], channels: int) -> dict[str, Any]:
 
 
 def _pixel_range(source: TfliteTensor) -> MeanStdArrays | None:
-    """For an input of bytes, which are the pixels themselves (int8: less 128)."""
+    """Return mean and std of an input of bytes, which are the pixels themselves (int8: minus 128)."""
     if source.type not in ("UINT8", "INT8"):
         return None
-    least = 0 if source.type == "UINT8" else 128
+    shift = 0 if source.type == "UINT8" else 128
     scale, zero = (source.scale or (1.0,))[0], (source.zero_point or (0,))[0]
-    return np.array(float(zero + least)), np.array(1 / scale if scale else np.inf)
+    return np.array(float(zero + shift)), np.array(1 / scale if scale else np.inf)
 
 
 def _likely_range(transform: InputTransform) -> MeanStdArrays | None:
-    """For an input of floats: 0 … 255 or 0 … 1, as its mean shows where the graph takes one off. None: no telling."""
+    """Return mean and std of an input of floats: 0 … 255 or 0 … 1, judged by the mean that the graph subtracts."""
     with np.errstate(all="ignore"):
         mean = -transform.offset / transform.gain
     if ((mean > 1) & (mean < 255)).all() or ((mean == 0) & (transform.gain < 0.02)).all():
@@ -356,32 +336,23 @@ def _likely_range(transform: InputTransform) -> MeanStdArrays | None:
     return None
 
 
-def _known_mean_std() -> Iterator[tuple[tuple[float, ...], tuple[float, ...]]]:
-    """Mean and std of the official weights."""
-    pairs: dict[Preprocess, None] = dict.fromkeys(
-        default_preprocessing.default_preprocess(arch) for arch in ARCHS.values()
-    )
-    return iter(dict.fromkeys((each.mean, each.std) for each in pairs))
-
-
 def _undo_float32_rounding(value: float) -> float:
-    """A float32 as it was meant before it was rounded: 127/255, or .485 for .4850000143."""
-    for meant in (round(value * 255) / 255, round(value, 6)):
-        if abs(meant - value) <= 1e-7 * abs(value):
-            return float(meant)
+    """Return what a float32 was before it was rounded: 127/255, or .485 for .4850000143."""
+    for exact in (round(value * 255) / 255, round(value, 6)):
+        if abs(exact - value) <= 1e-7 * abs(value):
+            return float(exact)
     return float(value)
 
 
-# From a ``.tflite`` to tensors by name: float32, float16 and quantized files alike.
+# Checkpoints ---------------------------------------------------------------------------------------------------------
 
 
 def read_tflite(path: Path) -> Checkpoint:
-    """Weights and biases of all convolutions as float32, and what the file says of images, padding and labels.
+    """Read the weights and biases of all convolutions as float32, and what the file states of images and labels.
 
-    Quantized weights are dequantized, within half a step of the original. Logits are the
-    network's output: a softmax at its end is left out. Raises ``ValueError`` with one sentence for a file that is
-    damaged, cut off, or does what no EfficientNet does. A file is cut off too where its metadata names labels that are
-    not behind its end any more.
+    Quantized weights are dequantized, within half a step of the original. A softmax at the end is left out. Raises
+    ``ValueError`` for a file that is damaged, cut off (also if only the labels at its end are missing), or does what
+    no EfficientNet does.
     """
     try:
         return _decode_checkpoint(path.read_bytes())
@@ -398,17 +369,13 @@ def _decode_checkpoint(content: bytes) -> Checkpoint:
     if not graph.inputs:
         raise ValueError("damaged: it has no input")
     stem, last = found.convolutions[0], found.convolutions[-1]
-    stated = infer_preprocess(
-        graph.tensors[graph.inputs[0]], found.input_transform, facts.mean_std, stem.weight.shape[-1]
-    )
-    if METADATA_KEY in graph.metadata:  # our own file says more than its operators show
+    if METADATA_KEY in graph.metadata:  # our own file states more than its operators show
+        header = graph.metadata[METADATA_KEY].decode()
         if tflite_writer.IO_SPEC_KEY in graph.metadata:
-            stem.weight = _unscale_stem(
-                stem.weight, graph.metadata[METADATA_KEY], graph.metadata[tflite_writer.IO_SPEC_KEY]
-            )
-        return Checkpoint(
-            _name_tensors(found.convolutions), {METADATA_KEY: graph.metadata[METADATA_KEY].decode()}, "tflite"
-        )
+            stem.weight = _unscale_stem(stem.weight, header, graph.metadata[tflite_writer.IO_SPEC_KEY])
+        return Checkpoint(_name_tensors(found.convolutions), {METADATA_KEY: header}, "tflite")
+    source = graph.tensors[graph.inputs[0]]
+    stated = infer_preprocess(source, found.input_transform, facts.mean_std, stem.weight.shape[-1])
     if not (stated.stem_factor == 1).all():
         stem.weight = (stem.weight * stated.stem_factor).astype(np.float32)
     labels, notes = Labels(), stated.notes
@@ -416,42 +383,31 @@ def _decode_checkpoint(content: bytes) -> Checkpoint:
         labels = Labels(facts.labels)
     elif facts.labels:
         notes += (f"its {len(facts.labels)} labels do not match its outputs and are ignored",)
-    return Checkpoint(
-        _name_tensors(found.convolutions),
-        {},
-        "tflite",
-        stated.preprocess,
-        _infer_numerics(found.convolutions),
-        labels,
-        notes,
-    )
+    tensors, numerics = _name_tensors(found.convolutions), _infer_numerics(found.convolutions)
+    return Checkpoint(tensors, {}, "tflite", stated.preprocess, numerics, labels, notes)
 
 
-def _unscale_stem(weight: NDArray[Any], header: bytes, interface: bytes) -> NDArray[Any]:
-    """The stem's kernels of an exported file, into which the division by std was moved unless others are to do it."""
+def _unscale_stem(weight: NDArray[Any], header: str, interface: bytes) -> NDArray[Any]:
+    """Return the stem's kernels without the division by std, which our exports fold in if they take raw pixels."""
     if json.loads(interface)["input"] in ("normalized", "normalised"):  # older files; words: allow
         return weight
     std = np.array(json.loads(header)["preprocess"]["std"])
-    whole: NDArray[Any] = (weight.astype(np.float64) * std * 255).astype(np.float32)
-    return whole
+    return np.asarray(weight.astype(np.float64) * std * 255, np.float32)
 
 
 def _name_tensors(convolutions: list[Convolution]) -> dict[str, Tensor]:
     tensors = {}
     for index, each in enumerate(convolutions):
         name = key_maps.tflite_name(index, each.kind, each.stride, each.activation)
-        tensors[f"{name}/weight"], tensors[f"{name}/bias"] = _to_tensor(each.weight), _to_tensor(each.bias)
+        for part, numbers in (("weight", each.weight), ("bias", each.bias)):
+            # A copy, so that nothing keeps the file's bytes alive
+            tensors[f"{name}/{part}"] = torch.from_numpy(np.array(numbers, np.float32))
     return tensors
 
 
-def _to_tensor(numbers: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.array(numbers, np.float32))  # a copy: nothing keeps the file's bytes alive
-
-
 def _infer_numerics(convolutions: list[Convolution]) -> Numerics | None:
-    """The padding that the windows have, which shows where they stride; batch norm's ε is folded away."""
-    fused: set[str] = set()
-    others: set[str] = set()
+    """Return the padding, which shows where convolutions stride; batch norm's ε is folded away."""
+    fused, others = set[str](), set[str]()
     for index, each in enumerate(convolutions):
         if each.padding:
             (fused if index and each.kind == "conv" else others).add(each.padding)

@@ -1,4 +1,4 @@
-"""TFLite's flatbuffer as plain records, both ways: nothing here knows what an operator is for.
+"""TFLite's flatbuffers decoded into dataclasses and encoded from them. Nothing here knows what an operator is for.
 
 Source: tensorflow/lite/schema/schema.fbs, through the accessors that the package ``tflite`` generates from it.
 """
@@ -6,12 +6,13 @@ Source: tensorflow/lite/schema/schema.fbs, through the accessors that the packag
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import flatbuffers
 import numpy as np
@@ -22,54 +23,37 @@ from numpy.typing import NDArray
 
 TFLITE_IDENTIFIER = b"TFL3"
 ALIGNMENT = 16  # of every buffer: the interpreter maps the file and computes with it in place
-
-
 MAX_PARTS = 50_000  # tensors or operators: far above any network of the family, far below what a damaged length may say
 MAX_AXES, MAX_VECTOR = 8, 1000
-
-
-# What the accessors stumble over where offsets lead out of the file, or to something else
+# What the accessors raise if an offset leads out of the file, or to something else
 DECODE_ERRORS = (struct.error, TypeError, IndexError, KeyError, AttributeError, OverflowError)
-NUMPY_TYPES = {
-    "FLOAT32": np.float32,
-    "FLOAT16": np.float16,
-    "FLOAT64": np.float64,
-    "INT8": np.int8,
-    "UINT8": np.uint8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-}
+NUMPY_TYPES = ("FLOAT32", "FLOAT16", "FLOAT64", "INT8", "UINT8", "INT16", "INT32", "INT64")
 # The options that are read and written here: operator → (its table, its fields)
 _WINDOW = ("Padding", "StrideW", "StrideH", "DilationWFactor", "DilationHFactor", "FusedActivationFunction")
 OPERATOR_OPTIONS = {
     "CONV_2D": ("Conv2DOptions", _WINDOW),
     "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", (*_WINDOW, "DepthMultiplier")),
-    "FULLY_CONNECTED": ("FullyConnectedOptions", ("FusedActivationFunction",)),
-    "ADD": ("AddOptions", ("FusedActivationFunction",)),
-    "SUB": ("SubOptions", ("FusedActivationFunction",)),
-    "MUL": ("MulOptions", ("FusedActivationFunction",)),
-    "DIV": ("DivOptions", ("FusedActivationFunction",)),
+    "FULLY_CONNECTED": ("FullyConnectedOptions", _WINDOW[-1:]),
+    **{kind: (f"{kind.capitalize()}Options", _WINDOW[-1:]) for kind in ("ADD", "SUB", "MUL", "DIV")},
     "MEAN": ("ReducerOptions", ("KeepDims",)),
     "SOFTMAX": ("SoftmaxOptions", ("Beta",)),
 }
-Options = Mapping[str, int]
+Decoded = TypeVar("Decoded")
 
 
-Fields = dict[str, Any]
-
-
-def _enum_names(enumeration: type) -> dict[int, str]:
+def enum_names(enumeration: type) -> dict[int, str]:
+    """Return number → name of one of the schema's enumerations."""
     return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
 
 
-_TYPES, _OPERATORS = _enum_names(tflite.TensorType), _enum_names(tflite.BuiltinOperator)
+_TYPES, _OPERATORS = enum_names(tflite.TensorType), enum_names(tflite.BuiltinOperator)
 
 
 @dataclass(frozen=True)
 class TfliteTensor:
-    """``data``: its numbers as stored, None where they are computed. ``scale`` and ``zero``: per channel of ``axis``,
-    or one for all; empty where the numbers mean themselves.
+    """A tensor: ``data`` as stored, None if it is computed.
+
+    ``scale`` and ``zero_point``: one per channel of ``axis``, or one for all; empty if it is not quantized.
     """
 
     name: str
@@ -82,27 +66,27 @@ class TfliteTensor:
 
     @property
     def dequantized(self) -> NDArray[Any]:
-        """What the stored numbers mean: float32 where they are floats or quantized, integers otherwise."""
+        """The stored numbers as float32 if they are floats or quantized, as integers otherwise."""
         assert self.data is not None
         if not self.scale:
             return self.data.astype(np.float32) if self.data.dtype.kind == "f" else self.data
-        spread = [1] * len(self.shape)
+        along = [1] * len(self.shape)
         if len(self.scale) > 1:
-            spread[self.axis] = len(self.scale)
-        scale = np.array(self.scale, np.float32).reshape(spread)
-        zero = np.array(self.zero_point or 0, np.int64).reshape(spread if len(self.zero_point) > 1 else ())
+            along[self.axis] = len(self.scale)
+        scale = np.array(self.scale, np.float32).reshape(along)
+        zero = np.array(self.zero_point or 0, np.int64).reshape(along if len(self.zero_point) > 1 else ())
         # An int8 and a float32 make an exact product in float64: rounded once, as by the interpreter's DEQUANTIZE.
         return ((self.data.astype(np.float64) - zero) * scale.astype(np.float64)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class TfliteOperator:
-    """One step: ``kind`` as in the schema ("CONV_2D"), indices of tensors (-1: left out), and its `OPTIONS`."""
+    """An operator: ``kind`` as in the schema ("CONV_2D"), indices of tensors (-1: none), `OPERATOR_OPTIONS`."""
 
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    options: Options = field(default_factory=dict)
+    options: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,24 +101,23 @@ class TfliteGraph:
 
 
 def decode_tflite(content: bytes) -> TfliteGraph:
-    """The records in ``content``. Raises ``ValueError`` that says what is wrong with it.
+    """Decode a file. Raises ``ValueError`` that says what is wrong with it.
 
-    Lengths and shapes are believed only as far as the bytes go: nothing is allocated that the file does not hold.
+    Nothing is allocated that the file does not hold, whatever lengths and shapes it states.
     """
-    if content[4:8] != TFLITE_IDENTIFIER:
-        raise ValueError("not a TFLite file")
-    try:
-        return _decode_graph(content)
-    except (ValueError, *DECODE_ERRORS) as error:
-        raise ValueError(f"damaged or cut off ({error})") from None
+    return _decode(content, _decode_graph)
 
 
 def read_metadata_buffers(content: bytes) -> Mapping[str, bytes]:
-    """The metadata of the file alone: bytes by name. Raises ``ValueError`` as `decode` does."""
+    """Decode the metadata of the file alone: bytes by name. Raises ``ValueError`` as `decode_tflite` does."""
+    return _decode(content, _metadata_buffers)
+
+
+def _decode(content: bytes, decode: Callable[[Any, bytes], Decoded]) -> Decoded:
     if content[4:8] != TFLITE_IDENTIFIER:
         raise ValueError("not a TFLite file")
     try:
-        return _metadata_buffers(tflite.Model.GetRootAs(content, 0), content)
+        return decode(tflite.Model.GetRootAs(content, 0), content)
     except (ValueError, *DECODE_ERRORS) as error:
         raise ValueError(f"damaged or cut off ({error})") from None
 
@@ -144,20 +127,17 @@ def _metadata_buffers(model: Any, content: bytes) -> dict[str, bytes]:
     return {each.Name().decode(): _read_buffer(model, each.Buffer(), content).tobytes() for each in entries}
 
 
-def _decode_graph(content: bytes) -> TfliteGraph:
-    model = tflite.Model.GetRootAs(content, 0)
+def _decode_graph(model: Any, content: bytes) -> TfliteGraph:
     if not model.SubgraphsLength():
         raise ValueError("there is no network in it")
     kinds = [_operator_name(code) for code in _read_all(model.OperatorCodesLength(), model.OperatorCodes)]
     subgraph = model.Subgraphs(0)
-    tensors = tuple(
-        _decode_tensor(each, model, content) for each in _read_all(subgraph.TensorsLength(), subgraph.Tensors)
-    )
-    operators = tuple(
-        _decode_operator(each, kinds) for each in _read_all(subgraph.OperatorsLength(), subgraph.Operators)
-    )
+    stored = _read_all(subgraph.TensorsLength(), subgraph.Tensors)
+    tensors = tuple(_decode_tensor(tensor, model, content) for tensor in stored)
+    steps = _read_all(subgraph.OperatorsLength(), subgraph.Operators)
+    operators = tuple(_decode_operator(step, kinds) for step in steps)
     inputs, outputs = _read_integers(subgraph.InputsAsNumpy()), _read_integers(subgraph.OutputsAsNumpy())
-    used = {index for each in operators for index in (*each.inputs, *each.outputs)} | {*inputs, *outputs}
+    used = {index for step in operators for index in (*step.inputs, *step.outputs)} | {*inputs, *outputs}
     if used and not -1 <= min(used) <= max(used) < len(tensors):
         raise ValueError("it computes with tensors that are not in it")
     return TfliteGraph(tensors, operators, inputs, outputs, _metadata_buffers(model, content))
@@ -177,10 +157,10 @@ def _decode_tensor(tensor: Any, model: Any, content: bytes) -> TfliteTensor:
         kind = f"sparse {kind}"
     if not stored.size or kind not in NUMPY_TYPES:
         data = None
-    elif min(shape, default=1) < 0 or prod(shape) * np.dtype(NUMPY_TYPES[kind]).itemsize != stored.size:
+    elif min(shape, default=1) < 0 or prod(shape) * np.dtype(kind.lower()).itemsize != stored.size:
         raise ValueError(f"{name} has {stored.size} bytes for the shape {list(shape)}")
     else:
-        data = stored.view(NUMPY_TYPES[kind]).reshape(shape)
+        data = stored.view(kind.lower()).reshape(shape)
     quantization = tensor.Quantization()
     if quantization is None or not quantization.ScaleLength():
         return TfliteTensor(name, shape, kind, data)
@@ -192,7 +172,7 @@ def _decode_tensor(tensor: Any, model: Any, content: bytes) -> TfliteTensor:
 
 
 def _read_buffer(model: Any, index: int, content: bytes) -> NDArray[np.uint8]:
-    """Buffer ``index``: within the flatbuffer or, in files above 2 GiB, behind it."""
+    """Return a buffer from within the flatbuffer or, in files above 2 GiB, from behind it."""
     if not 0 <= index < model.BuffersLength():
         raise ValueError(f"buffer {index} is not in it")
     buffer = model.Buffers(index)
@@ -210,10 +190,9 @@ def _decode_operator(operator: Any, kinds: Sequence[str]) -> TfliteOperator:
         if union is None:
             raise ValueError(f"{kind} without its options")
         table.Init(union.Bytes, union.Pos)
-        options = {each: int(getattr(table, each)()) for each in fields}
-    return TfliteOperator(
-        kind, _read_integers(operator.InputsAsNumpy()), _read_integers(operator.OutputsAsNumpy()), options
-    )
+        options = {name: int(getattr(table, name)()) for name in fields}
+    inputs, outputs = _read_integers(operator.InputsAsNumpy()), _read_integers(operator.OutputsAsNumpy())
+    return TfliteOperator(kind, inputs, outputs, options)
 
 
 def _read_all(length: int, get: Callable[[int], Any]) -> list[Any]:
@@ -223,31 +202,30 @@ def _read_all(length: int, get: Callable[[int], Any]) -> list[Any]:
 
 
 def _read_integers(vector: Any, most: int = MAX_VECTOR) -> tuple[int, ...]:
-    """A vector as the accessors give it: 0 where there is none."""
+    """Return the numbers of a vector; the accessors return 0 if there is none."""
     if np.size(vector) > most:
         raise ValueError(f"a list of {np.size(vector):,} where at most {most} can be")
     return tuple(vector.tolist()) if isinstance(vector, np.ndarray) else ()
 
 
 def encode_tflite(graph: TfliteGraph, description: str = "effnet") -> bytes:
-    """The bytes of a file that holds ``graph``. Raises ``ValueError`` where that would be above 2 GiB."""
-    constants = [each.data for each in graph.tensors if each.data is not None]
-    size = sum(each.nbytes + ALIGNMENT for each in constants) + sum(map(len, graph.metadata.values()))
+    """Return the bytes of a file with ``graph``. Raises ``ValueError`` if it would be above 2 GiB."""
+    constants = [tensor.data for tensor in graph.tensors if tensor.data is not None]
+    size = sum(data.nbytes + ALIGNMENT for data in constants) + sum(map(len, graph.metadata.values()))
     if size > flatbuffers.Builder.MAX_BUFFER_SIZE - 2**24:
         raise ValueError("a TFLite file holds at most 2 GiB: this network is too large for it")
     builder = flatbuffers.Builder(size + 2**20)
-    buffers = [_write_table(builder, "Buffer", {})]  # the empty one, of all that is computed
-    tensors, places = [], {}
-    for name, content in graph.metadata.items():
-        places[name] = len(buffers)
+    buffers = [_write_table(builder, "Buffer", {})]  # the empty one, of all tensors that are computed
+    tensors = []
+    for content in graph.metadata.values():
         buffers.append(_write_table(builder, "Buffer", {"Data": _aligned_bytes(builder, content)}))
     for tensor in graph.tensors:
         tensors.append(_write_tensor(builder, tensor, 0 if tensor.data is None else len(buffers)))
         if tensor.data is not None:
             data = _aligned_bytes(builder, np.ascontiguousarray(tensor.data).tobytes())
             buffers.append(_write_table(builder, "Buffer", {"Data": data}))
-    kinds = list(dict.fromkeys(each.kind for each in graph.operators))
-    operators = [_write_operator(builder, each, kinds.index(each.kind)) for each in graph.operators]
+    kinds = list(dict.fromkeys(operator.kind for operator in graph.operators))
+    operators = [_write_operator(builder, operator, kinds.index(operator.kind)) for operator in graph.operators]
     fields = {
         "Tensors": _offset_vector(builder, tensors),
         "Inputs": builder.CreateNumpyVector(np.array(graph.inputs, np.int32)),
@@ -257,8 +235,8 @@ def encode_tflite(graph: TfliteGraph, description: str = "effnet") -> bytes:
     }
     subgraph = _write_table(builder, "SubGraph", fields)
     metadata = [
-        _write_table(builder, "Metadata", {"Name": builder.CreateString(name), "Buffer": place})
-        for name, place in places.items()
+        _write_table(builder, "Metadata", {"Name": builder.CreateString(name), "Buffer": index})
+        for index, name in enumerate(graph.metadata, 1)
     ]
     fields = {
         "Version": 3,
@@ -290,7 +268,7 @@ def _write_tensor(builder: Any, tensor: TfliteTensor, buffer: int) -> int:
 
 
 def _write_operator(builder: Any, operator: TfliteOperator, code: int) -> int:
-    fields: Fields = {
+    fields: dict[str, Any] = {
         "OpcodeIndex": code,
         "Inputs": builder.CreateNumpyVector(np.array(operator.inputs, np.int32)),
         "Outputs": builder.CreateNumpyVector(np.array(operator.outputs, np.int32)),
@@ -298,35 +276,34 @@ def _write_operator(builder: Any, operator: TfliteOperator, code: int) -> int:
     if operator.kind in OPERATOR_OPTIONS:
         name, _ = OPERATOR_OPTIONS[operator.kind]
         fields["BuiltinOptionsType"] = getattr(tflite.BuiltinOptions, name)
-        fields["BuiltinOptions"] = _write_table(builder, name, dict(operator.options))
+        fields["BuiltinOptions"] = _write_table(builder, name, operator.options)
     return _write_table(builder, "Operator", fields)
 
 
 def _write_code(builder: Any, kind: str) -> int:
     number = getattr(tflite.BuiltinOperator, kind)
-    return _write_table(
-        builder, "OperatorCode", {"DeprecatedBuiltinCode": min(number, 127), "BuiltinCode": number, "Version": 1}
-    )
+    fields = {"DeprecatedBuiltinCode": min(number, 127), "BuiltinCode": number, "Version": 1}
+    return _write_table(builder, "OperatorCode", fields)
 
 
-def _write_table(builder: Any, name: str, fields: Fields) -> int:
+def _write_table(builder: Any, name: str, fields: Mapping[str, Any]) -> int:
     getattr(tflite, f"{name}Start")(builder)
-    for each, value in fields.items():
-        getattr(tflite, f"{name}Add{each}")(builder, value)
+    for key, value in fields.items():
+        getattr(tflite, f"{name}Add{key}")(builder, value)
     offset: int = getattr(tflite, f"{name}End")(builder)
     return offset
 
 
 def _offset_vector(builder: Any, offsets: Sequence[int]) -> int:
     builder.StartVector(4, len(offsets), 4)
-    for each in reversed(offsets):
-        builder.PrependUOffsetTRelative(each)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
     vector: int = builder.EndVector()
     return vector
 
 
 def _aligned_bytes(builder: Any, content: bytes) -> int:
-    """A vector of bytes whose first lies at a multiple of `ALIGNMENT`: the builder's own knows no alignment."""
+    """Write a vector of bytes that begins at a multiple of `ALIGNMENT`; the builder's own are not aligned."""
     builder.StartVector(1, len(content), ALIGNMENT)
     builder.head -= len(content)
     builder.Bytes[builder.head : builder.head + len(content)] = content
@@ -334,35 +311,30 @@ def _aligned_bytes(builder: Any, content: bytes) -> int:
     return vector
 
 
-# What apps ask a TFLite file: how pixels become its input, and the labels in the archive behind its flatbuffer.
+# Metadata for apps: how pixels become the input, and the labels in an archive behind the flatbuffer --------------
 #
-# Source: metadata_schema.fbs of tensorflow/tflite-support; the numbers here are its fields' places.
-
+# Source: metadata_schema.fbs of tensorflow/tflite-support; the numbers here are its fields' indices.
 
 METADATA_NAME, METADATA_IDENTIFIER, LABELS_FILE = "TFLITE_METADATA", b"M001", "labels.txt"
 MODEL_NAME, MODEL_SUBGRAPHS, MODEL_PARSER = 0, 3, 7
-
-
 INPUTS, OUTPUTS = 2, 3  # of a subgraph
 TENSOR_NAME, TENSOR_CONTENT, TENSOR_UNITS, TENSOR_FILES = 0, 3, 4, 6
-
-
 IMAGE, NORMALIZATION, AXIS_LABELS, VALUE_LABELS, RGB = 2, 1, 2, 3, 1
-MAX_LABELS_BYTES = 2**24  # bytes
+MAX_LABELS_BYTES = 2**24
 
 
 @dataclass(frozen=True)
 class TfliteMetadata:
-    """Mean and std by which pixels of 0 … 255 become the input, where stated; the labels, where there are some."""
+    """Mean and std by which pixels of 0 … 255 become the input, and the labels, as far as they are stated."""
 
     mean_std: tuple[NDArray[Any], NDArray[Any]] | None = None
     labels: tuple[str, ...] = ()
 
 
 def read_metadata(metadata: bytes, content: bytes) -> TfliteMetadata:
-    """What ``metadata`` says of the file ``content``.
+    """Return what ``metadata`` states of the file ``content``.
 
-    Raises ``ValueError`` where it names labels that are not there: then the file's end is missing.
+    Raises ``ValueError`` if it names labels that are not there: then the file's end is missing.
     """
     if metadata[4:8] != METADATA_IDENTIFIER:
         return TfliteMetadata()
@@ -370,18 +342,17 @@ def read_metadata(metadata: bytes, content: bytes) -> TfliteMetadata:
     subgraph = next(iter(_read_tables(root, MODEL_SUBGRAPHS)), None)
     if subgraph is None:
         return TfliteMetadata()
-    units = [unit for each in _read_tables(subgraph, INPUTS)[:1] for unit in _read_tables(each, TENSOR_UNITS)]
-    files = [file for each in _read_tables(subgraph, OUTPUTS)[:1] for file in _read_tables(each, TENSOR_FILES)]
-    pairs = [
-        (_read_floats(unit, 0), _read_floats(unit, 1)) for unit in map(_normalization_table, units) if unit is not None
-    ]
+    units = [unit for tensor in _read_tables(subgraph, INPUTS)[:1] for unit in _read_tables(tensor, TENSOR_UNITS)]
+    files = [file for tensor in _read_tables(subgraph, OUTPUTS)[:1] for file in _read_tables(tensor, TENSOR_FILES)]
+    stated = [_read_table(unit, 1) for unit in units if _read_byte(unit, 0) == NORMALIZATION]
+    pairs = [(_read_floats(table, 0), _read_floats(table, 1)) for table in stated if table is not None]
     named = [_read_text(file, 0) for file in files if _read_byte(file, 2) in (AXIS_LABELS, VALUE_LABELS)]
     pair = next((pair for pair in pairs if pair[0].size and pair[1].size), None)
     return TfliteMetadata(pair, _read_labels_file(content, named[0]) if named else ())
 
 
 def _read_labels_file(content: bytes, name: str) -> tuple[str, ...]:
-    """The lines of the file ``name`` in the archive behind the flatbuffer; repeated ones with their number."""
+    """Return the lines of ``name`` in the archive behind the flatbuffer, repeated ones with their index."""
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             if archive.getinfo(name).file_size > MAX_LABELS_BYTES:
@@ -390,18 +361,12 @@ def _read_labels_file(content: bytes, name: str) -> tuple[str, ...]:
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, RuntimeError, struct.error):
         raise ValueError(f"cut off or damaged: its metadata names {name}, which cannot be read from its end") from None
     lines = [line.strip() for line in text.rstrip().splitlines()]
-    repeated = len(set(lines)) < len(lines)  # as ImageNet's cranes, the bird and the machine
-    return tuple(
-        f"{line} ({index})" if repeated and lines.count(line) > 1 else line for index, line in enumerate(lines)
-    )
-
-
-def _normalization_table(unit: Table) -> Table | None:
-    return _read_table(unit, 1) if _read_byte(unit, 0) == NORMALIZATION else None
+    counts = Counter(lines)  # ImageNet has two cranes, the bird and the machine
+    return tuple(f"{line} ({index})" if counts[line] > 1 else line for index, line in enumerate(lines))
 
 
 def _field_offset(table: Table, place: int) -> int:
-    """Offset of the field in its table; 0 where it is left out."""
+    """Return the offset of the field in its table; 0 if it is missing."""
     offset: int = table.Offset(4 + 2 * place)
     return offset
 
@@ -439,9 +404,9 @@ def _read_floats(table: Table, place: int) -> NDArray[Any]:
 def build_metadata(
     name: str, labels: Sequence[str], image: str = "image", outputs: Sequence[str] = (), ranged: bool = True
 ) -> bytes:
-    """Metadata of an image classifier; the first of its ``outputs`` has the labels, which are in the file `LABELS`.
+    """Return the metadata of an image classifier whose first output has the labels in the file `LABELS_FILE`.
 
-    Its input, ``image``, takes pixels of 0 … 255; with ``ranged`` false something else, of which nothing is said.
+    The input, called ``image``, is pixels of 0 … 255; if ``ranged`` is false something else that is not described.
     """
     builder = flatbuffers.Builder(1024)
     image_info = {TENSOR_NAME: builder.CreateString(image)}
@@ -450,14 +415,15 @@ def build_metadata(
         image_info[TENSOR_CONTENT] = _write_fields(builder, 2, {0: _Byte(IMAGE), 1: color})
         mean, std = (builder.CreateNumpyVector(np.array([value], np.float32)) for value in (0, 1))
         unit = _write_fields(builder, 2, {0: _Byte(NORMALIZATION), 1: _write_fields(builder, 2, {0: mean, 1: std})})
-        image_info[TENSOR_UNITS] = _write_offsets(builder, [unit])
-    inputs = _write_offsets(builder, [_write_fields(builder, 7, image_info)])
-    answers = [{TENSOR_NAME: builder.CreateString(each)} for each in outputs or ("logits" if labels else "output",)]
+        image_info[TENSOR_UNITS] = _offset_vector(builder, [unit])
+    inputs = _offset_vector(builder, [_write_fields(builder, 7, image_info)])
+    names = outputs or ("logits" if labels else "output",)
+    output_info = [{TENSOR_NAME: builder.CreateString(output)} for output in names]
     if labels:
         file = _write_fields(builder, 5, {0: builder.CreateString(LABELS_FILE), 2: _Byte(AXIS_LABELS)})
-        answers[0][TENSOR_FILES] = _write_offsets(builder, [file])
-    told = _write_offsets(builder, [_write_fields(builder, 7, each) for each in answers])
-    subgraphs = _write_offsets(builder, [_write_fields(builder, 10, {INPUTS: inputs, OUTPUTS: told})])
+        output_info[0][TENSOR_FILES] = _offset_vector(builder, [file])
+    described = _offset_vector(builder, [_write_fields(builder, 7, info) for info in output_info])
+    subgraphs = _offset_vector(builder, [_write_fields(builder, 10, {INPUTS: inputs, OUTPUTS: described})])
     model = {
         MODEL_NAME: builder.CreateString(name),
         MODEL_SUBGRAPHS: subgraphs,
@@ -468,19 +434,19 @@ def build_metadata(
 
 
 def append_labels(labels: Sequence[str], path: Path) -> None:
-    """The labels, a line each, in an archive behind the flatbuffer at ``path``: the same ones make the same bytes."""
+    """Append the labels, one per line, in an archive behind the flatbuffer. Equal labels give equal bytes."""
     append_files({LABELS_FILE: "\n".join(" ".join(label.split()) for label in labels)}, path)
 
 
 def append_files(texts: Mapping[str, str], path: Path) -> None:
-    """``texts`` by their names in that archive."""
+    """Append ``texts`` by name to that archive."""
     with zipfile.ZipFile(path, "a") as archive:
         for name, text in texts.items():
             archive.writestr(zipfile.ZipInfo(name), text)
 
 
 class _Byte(int):
-    """A field of one byte, where all others are offsets."""
+    """A field of one byte; all others are offsets."""
 
 
 def _write_fields(builder: Any, places: int, fields: dict[int, int]) -> int:
@@ -491,12 +457,4 @@ def _write_fields(builder: Any, places: int, fields: dict[int, int]) -> int:
         else:
             builder.PrependUOffsetTRelativeSlot(place, value, 0)
     offset: int = builder.EndObject()
-    return offset
-
-
-def _write_offsets(builder: Any, offsets: Sequence[int]) -> int:
-    builder.StartVector(4, len(offsets), 4)
-    for each in reversed(offsets):
-        builder.PrependUOffsetTRelative(each)
-    offset: int = builder.EndVector()
     return offset

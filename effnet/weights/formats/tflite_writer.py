@@ -36,12 +36,12 @@ def write_tflite(path: Path, suffix: str, tensors: dict[str, torch.Tensor], mode
     stored as "effnet"; labels and pixel range also where TFLite's own tools look for them. Raises ``ValueError`` for a
     network above 2 GiB.
     """
-    plan = _GraphBuilder(model, {name: tensor.float().numpy() for name, tensor in tensors.items()})
+    builder = _GraphBuilder(model, {name: tensor.float().numpy() for name, tensor in tensors.items()})
     metadata = {
         METADATA_KEY: model.metadata.to_json().encode(),
         tflite_schema.METADATA_NAME: tflite_schema.build_metadata(model.arch.name, model.labels.names),
     }
-    path.write_bytes(encode_tflite(plan.build(metadata)))
+    path.write_bytes(encode_tflite(builder.build(metadata)))
     if model.labels.names:
         tflite_schema.append_labels(model.labels.names, path)
 
@@ -69,8 +69,8 @@ def write_tflite_export(
     The texts are also in the archive at the end of the file, where Python's ``zipfile`` reads them. ``texts`` must have
     "effnet.interface", from which `read_tflite` restores the stem's weights.
     """
-    plan = _GraphBuilder(model, {name: tensor.float().numpy() for name, tensor in tensors.items()}, io)
-    graph = plan.build({name: text.encode() for name, text in texts.items()})
+    builder = _GraphBuilder(model, {name: tensor.float().numpy() for name, tensor in tensors.items()}, io)
+    graph = builder.build({name: text.encode() for name, text in texts.items()})
     outputs = [graph.tensors[index].name for index in graph.outputs]
     labels = model.labels.names
     metadata = tflite_schema.build_metadata(model.arch.name, labels, io.input, outputs, ranged=io.input != "normalized")
@@ -82,10 +82,8 @@ def write_tflite_export(
 
 @dataclass(frozen=True)
 class _FeatureMap:
-    """A feature map: the index of its tensor, and (height, width, channels)."""
-
-    index: int
-    size: tuple[int, int, int]
+    index: int  # of its tensor
+    size: tuple[int, int, int]  # (height, width, channels)
 
 
 @dataclass
@@ -99,7 +97,6 @@ class _GraphBuilder:
     operators: list[TfliteOperator] = field(default_factory=list)
 
     def build(self, metadata: Mapping[str, bytes]) -> TfliteGraph:
-        """Return the whole network with ``metadata``."""
         model = self.model
         self.names = tflite_key_map(model.arch, model.classes)
         x = self._normalize_step_by_step() if self.io is None else self._normalize(self.io.input)
@@ -108,12 +105,11 @@ class _GraphBuilder:
                 x = self._block(layer, x)
         outputs = [self._mean("embedding", x, keep=False)]
         if model.classes:
-            answer = self._classify(outputs[0])
+            output = self._classify(outputs[0])
             if self.io and self.io.output == "probabilities":
-                shape = self.tensors[answer].shape
                 kind, options = ("LOGISTIC", {}) if model.labels.task == "multilabel" else ("SOFTMAX", {"Beta": 1})
-                answer = self._add_operator("probabilities", shape, kind, (answer,), options)
-            outputs = [answer, *(outputs if self.io and self.io.embedding else ())]
+                output = self._add_operator("probabilities", (1, model.classes), kind, (output,), options)
+            outputs = [output, *(outputs if self.io and self.io.embedding else ())]
         return TfliteGraph(tuple(self.tensors), tuple(self.operators), (0,), tuple(outputs), metadata)
 
     def _normalize_step_by_step(self) -> _FeatureMap:
@@ -129,21 +125,21 @@ class _GraphBuilder:
             x = self._add_map(name, kind, (x.index, constant), x.size, NO_ACTIVATION)
         return x
 
-    def _normalize(self, given: str) -> _FeatureMap:
+    def _normalize(self, kind: str) -> _FeatureMap:
         """Subtract the mean; the rest of the normalization, 1 / (255 · std), is folded into the stem.
 
         The mean cannot be: the stem pads with zeros after it was subtracted.
         """
-        seen, channels = self.model.preprocess, self.model.channels
-        size = (*seen.size, channels)
-        if given == "normalized":
-            self.tensors.append(TfliteTensor(given, (1, channels, *seen.size)))
+        preprocess, channels = self.model.preprocess, self.model.channels
+        size = (*preprocess.size, channels)
+        if kind == "normalized":
+            self.tensors.append(TfliteTensor(kind, (1, channels, *preprocess.size)))
             order = self._add_constant("channels_last/order", np.array([0, 2, 3, 1], np.int32))
             return self._add_map("channels_last", "TRANSPOSE", (0, order), size, {})
-        x = self._add_activation(given, size, "UINT8" if given == "pixels" else "FLOAT32")
-        if given == "pixels":
+        x = self._add_activation(kind, size, "UINT8" if kind == "pixels" else "FLOAT32")
+        if kind == "pixels":
             x = self._add_map("floats", "CAST", (x.index,), size, {})
-        mean, std = (np.array(values, np.float64) * 255 for values in (seen.mean, seen.std))
+        mean, std = (np.array(values, np.float64) * 255 for values in (preprocess.mean, preprocess.std))
         stem = self.names["stem.conv.weight"]
         self.weights[stem] = (self.weights[stem] / std).astype(np.float32)  # (out, height, width, in)
         if (mean == mean[0]).all():
@@ -152,7 +148,6 @@ class _GraphBuilder:
         return self._add_map("centered", "SUB", (x.index, by), size, NO_ACTIVATION)
 
     def _block(self, layer: Layer, x: _FeatureMap) -> _FeatureMap:
-        """The operations of one layer, and its residual."""
         start = x
         for operation in operations(layer):
             if operation.name.endswith("squeeze_excite.reduce"):
@@ -160,28 +155,24 @@ class _GraphBuilder:
                 x = self._convolve(operation, _FeatureMap(mean, (1, 1, x.size[2])))
             elif operation.activation == "sigmoid":
                 gate = self._convolve(operation, x)
-                x = self._add_map(
-                    f"{operation.name}/gated", "MUL", (whole.index, gate.index), whole.size, NO_ACTIVATION
-                )
+                inputs = whole.index, gate.index
+                x = self._add_map(f"{operation.name}/gated", "MUL", inputs, whole.size, NO_ACTIVATION)
             else:
                 x = self._convolve(operation, x)
-        return (
-            self._add_map(f"{layer.name}/add", "ADD", (x.index, start.index), x.size, NO_ACTIVATION)
-            if layer.residual
-            else x
-        )
+        if not layer.residual:
+            return x
+        return self._add_map(f"{layer.name}/add", "ADD", (x.index, start.index), x.size, NO_ACTIVATION)
 
     def _convolve(self, operation: Operation, x: _FeatureMap) -> _FeatureMap:
-        """A convolution with its bias and its activation."""
         activation = self.model.arch.activation if operation.activation == "act" else operation.activation
         stride, depthwise = operation.stride, operation.groups > 1
         size = ceil(x.size[0] / stride), ceil(x.size[1] / stride), operation.channels
-        numerics, padding = self.model.numerics, SAME
-        wanted = (operation.name.endswith(".fused") and numerics.fused_padding) or numerics.padding
-        if wanted == "symmetric" and stride > 1:  # at stride 1 both are the same
-            x, padding = self._pad(operation, x), VALID
+        numerics, code = self.model.numerics, SAME
+        padding = (operation.name.endswith(".fused") and numerics.fused_padding) or numerics.padding
+        if padding == "symmetric" and stride > 1:  # at stride 1 both are the same
+            x, code = self._pad(operation, x), VALID
         options = {
-            "Padding": padding,
+            "Padding": code,
             "StrideW": stride,
             "StrideH": stride,
             "FusedActivationFunction": FUSED_CODES.get(activation, NONE),
@@ -197,17 +188,14 @@ class _GraphBuilder:
         return self._add_map(f"{operation.name}/silu", "MUL", (y.index, gate.index), size, NO_ACTIVATION)
 
     def _pad(self, operation: Operation, x: _FeatureMap) -> _FeatureMap:
-        """Rows and columns of zeros on all four sides."""
         half = operation.kernel // 2
-        around = self._add_constant(
-            f"{operation.name}/around", np.array([[0, 0], [half] * 2, [half] * 2, [0, 0]], np.int32)
-        )
-        height, width, channels = x.size
-        size = height + 2 * half, width + 2 * half, channels
+        pads = np.array([[0, 0], [half] * 2, [half] * 2, [0, 0]], np.int32)
+        around = self._add_constant(f"{operation.name}/around", pads)
+        size = x.size[0] + 2 * half, x.size[1] + 2 * half, x.size[2]
         return self._add_map(f"{operation.name}/padded", "PAD", (x.index, around), size, {})
 
     def _mean(self, name: str, x: _FeatureMap, keep: bool) -> int:
-        """The index of the mean over the map: (1, 1, 1, channels), or (1, channels)."""
+        """Return the index of the mean over the map: (1, 1, 1, channels), or (1, channels)."""
         axes = self._add_constant(f"{name}/axes", np.array([1, 2], np.int32))
         shape = (1, 1, 1, x.size[2]) if keep else (1, x.size[2])
         return self._add_operator(name, shape, "MEAN", (x.index, axes), {"KeepDims": int(keep)})
@@ -219,20 +207,15 @@ class _GraphBuilder:
         return self._add_operator(name, (1, self.model.classes), "FULLY_CONNECTED", inputs, NO_ACTIVATION)
 
     def _weights(self, operation: Operation) -> tuple[int, int]:
-        """The indices of its weight and its bias."""
-        weight, bias = (".conv.weight", ".norm.bias") if operation.norm else (".weight", ".bias")
-        half = self.io is not None and self.io.float16
-        kernel = self.weights[self.names[operation.name + weight]]
-        index = (
-            self._float16_constant(operation.name + weight, kernel)
-            if half
-            else self._add_constant(operation.name + weight, kernel)
-        )
-        return index, self._add_constant(operation.name + bias, self.weights[self.names[operation.name + bias]])
-
-    def _float16_constant(self, name: str, data: NDArray[Any]) -> int:
-        stored = self._add_constant(f"{name}/half", data.astype(np.float16))
-        return self._add_operator(name, data.shape, "DEQUANTIZE", (stored,), {})
+        parts = (".conv.weight", ".norm.bias") if operation.norm else (".weight", ".bias")
+        weight, bias = (operation.name + part for part in parts)
+        data = self.weights[self.names[weight]]
+        if self.io and self.io.float16:
+            stored = self._add_constant(f"{weight}/half", data.astype(np.float16))
+            index = self._add_operator(weight, data.shape, "DEQUANTIZE", (stored,), {})
+        else:
+            index = self._add_constant(weight, data)
+        return index, self._add_constant(bias, self.weights[self.names[bias]])
 
     def _add_activation(self, name: str, size: tuple[int, int, int], kind: str = "FLOAT32") -> _FeatureMap:
         self.tensors.append(TfliteTensor(name, (1, *size), kind))
@@ -250,7 +233,6 @@ class _GraphBuilder:
     def _add_operator(
         self, name: str, shape: tuple[int, ...], kind: str, inputs: tuple[int, ...], options: Mapping[str, int]
     ) -> int:
-        """One operator and the tensor that it makes."""
         self.tensors.append(TfliteTensor(name, shape))
         self.operators.append(TfliteOperator(kind, inputs, (len(self.tensors) - 1,), options))
         return len(self.tensors) - 1
