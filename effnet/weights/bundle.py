@@ -127,13 +127,12 @@ class BundledWeights:
 
 
 def write_bundle(
-    names: Iterable[str], path: str | Path, offline: bool | None = None, progress: ProgressCallback | None = None
+    names: Iterable[str], path: str | Path, progress: ProgressCallback | None = None
 ) -> list[BundledWeights]:
     """Pack published weights into ``path``, a ``.zip``, downloading what is not on disk.
 
-    ``names``: anything that `resolve_weights` would download: names of the catalog, archs, URLs, hub repositories.
-    The manifest holds their catalog entries and each file's sha256. Equal weights give equal bytes. Raises
-    ``ValueError`` for a wrong suffix or name, `DownloadError`, and ``OSError`` if ``path`` cannot be written; nothing
+    ``names``: anything that `resolve_weights` would download. The manifest holds their catalog entries and each file's
+    sha256. Equal weights give equal bytes. Raises ``ValueError`` for a wrong suffix or name, and ``OSError``; nothing
     is written then.
     """
     from effnet.weights.resolve import resolve_weights  # which searches bundles itself
@@ -145,7 +144,7 @@ def write_bundle(
     entries: dict[str, Any] = {}
     packed = []
     for name in names:
-        found = resolve_weights(name, offline, progress)
+        found = resolve_weights(name, progress=progress)
         if found.remote is None:
             raise ValueError(f"{name} is a file of yours, not a published one: copy it as it is")
         members = _list_members(found.remote, found.path)
@@ -155,18 +154,15 @@ def write_bundle(
         packed.append(BundledWeights(found.remote.name, sum(file.stat().st_size for file in members.values())))
     if not packed:
         raise ValueError("name the weights to pack")
-    manifest = {
-        "files": {
-            name: {"bytes": files[name].stat().st_size, "sha256": _sha256(files[name])} for name in sorted(files)
-        },
-        "entries": dict(sorted(entries.items())),
-    }
+    files = dict(sorted(files.items()))
+    about = {name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for name, file in files.items()}
+    manifest = {"files": about, "entries": dict(sorted(entries.items()))}
     with atomic_write(path) as temporary, ZipFile(temporary, "w", ZIP_STORED) as archive:
         archive.writestr(_zip_info(MANIFEST), json.dumps(manifest, indent=1).encode())
-        for name in sorted(files):
+        for name, file in files.items():
             info = _zip_info(name)
-            info.file_size = files[name].stat().st_size
-            with files[name].open("rb") as source, archive.open(info, "w") as target:
+            info.file_size = file.stat().st_size
+            with file.open("rb") as source, archive.open(info, "w") as target:
                 shutil.copyfileobj(source, target)
     return packed
 

@@ -112,10 +112,8 @@ def select_members(members: Iterable[str], wanted: str) -> list[str]:
         return [wanted]
     indices = [name for name in names if name.endswith(".index")]
     prefix = wanted or (indices[0].removesuffix(".index") if len(indices) == 1 else "")
-    data = sorted(
-        name for name in names if prefix and name.startswith(f"{prefix}.data-") and not name.endswith(".part")
-    )
-    return [*data, f"{prefix}.index"] if data and f"{prefix}.index" in indices else []
+    data = sorted(name for name in names if name.startswith(f"{prefix}.data-") and not name.endswith(".part"))
+    return [*data, f"{prefix}.index"] if prefix and data and f"{prefix}.index" in indices else []
 
 
 # URLs ------------------------------------------------------------------------------------------------------------
@@ -150,7 +148,6 @@ def cache_key(url: str) -> str:
 
 
 def _sanitize(name: str) -> str:
-    """Replace the characters that some file system does not allow."""
     return re.sub(r'[<>:"\\|?*\x00-\x1f]', "_", name)
 
 
@@ -173,7 +170,7 @@ def download_file(
     try:
         with _lock_download(path):
             if not path.is_file():
-                _download_verified(url, _PartialFile(path), path, hash, retry or RetryPolicy(), progress)
+                _download_verified(_PartialFile(path, url, hash, retry or RetryPolicy(), progress))
     except DownloadError:
         raise
     except OSError as error:
@@ -216,9 +213,12 @@ class _PartialFile:
     Without these, nothing may be appended.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path.with_name(f"{path.name}.part")
-        self._info_path = path.with_name(f"{path.name}.part.json")
+    def __init__(
+        self, target: Path, url: str, hash: str | None, retry: RetryPolicy, progress: ProgressCallback | None
+    ) -> None:
+        self.target, self.url, self.hash, self.retry, self.progress = target, url, hash, retry, progress
+        self.path = target.with_name(f"{target.name}.part")
+        self._info_path = target.with_name(f"{target.name}.part.json")
         self.validator: str = ""
         self.total: int | None = None
         try:
@@ -236,7 +236,6 @@ class _PartialFile:
         return self.total is not None and self.size == self.total
 
     def restart(self, validator: str, total: int | None) -> None:
-        """Start over with the version and size that the server states now."""
         self.remove()
         self.validator, self.total = validator, total
         self._info_path.write_text(json.dumps({"validator": validator, "total": total}), encoding="utf-8")
@@ -246,55 +245,50 @@ class _PartialFile:
         self._info_path.unlink(missing_ok=True)
         self.validator, self.total = "", None
 
-    def move_to(self, path: Path) -> None:
-        """Make the complete file appear at ``path``."""
+    def finish(self) -> None:
         with self.path.open("rb+") as file:
             os.fsync(file.fileno())
-        self.path.replace(path)
+        self.path.replace(self.target)
         self.remove()
 
 
-def _download_verified(
-    url: str, part: _PartialFile, path: Path, hash: str | None, retry: RetryPolicy, progress: ProgressCallback | None
-) -> None:
+def _download_verified(part: _PartialFile) -> None:
     resumed = part.size > 0
-    _download_until_complete(url, part, hash, retry, progress)
-    if hash and resumed and not matches_hash(part.path, hash):  # the older half may be what is wrong
+    _download_until_complete(part)
+    if part.hash and resumed and not matches_hash(part.path, part.hash):  # the older half may be what is wrong
         part.remove()
-        _download_until_complete(url, part, hash, retry, progress)
-    if hash and not matches_hash(part.path, hash):
+        _download_until_complete(part)
+    if part.hash and not matches_hash(part.path, part.hash):
         part.remove()
-        raise DownloadError(_wrong_hash(hash))
-    part.move_to(path)
+        raise DownloadError(_wrong_hash(part.hash))
+    part.finish()
 
 
 def _wrong_hash(hash: str) -> str:
     return f"the downloaded file is not the published one (its {hash.partition(':')[0]} differs); it was removed"
 
 
-def _download_until_complete(
-    url: str, part: _PartialFile, hash: str | None, retry: RetryPolicy, progress: ProgressCallback | None
-) -> None:
+def _download_until_complete(part: _PartialFile) -> None:
     """Send requests until the file is complete, or ``retry.attempts`` in a row bring nothing new."""
     furthest, failures, connected = part.size, 0, False
     while not part.is_complete:
         try:
-            _request(url, part, hash, retry.timeout, progress)
+            _request(part)
             return
         except OSError as error:
             if part.size > furthest:
                 furthest, failures, connected = part.size, 0, True
             else:
                 failures += 1
-            if isinstance(error, DownloadError) or is_permanent(error) or failures >= retry.attempts:
+            if isinstance(error, DownloadError) or is_permanent(error) or failures >= part.retry.attempts:
                 raise
             if is_unreachable(error) and not connected:
                 raise
-            log.info("%s: %s after %d bytes; trying again", url, describe_error(error), part.size)
-        time.sleep(retry.backoff * 2**failures)
+            log.info("%s: %s after %d bytes; trying again", part.url, describe_error(error), part.size)
+        time.sleep(part.retry.backoff * 2**failures)
 
 
-def _request(url: str, part: _PartialFile, hash: str | None, timeout: float, progress: ProgressCallback | None) -> None:
+def _request(part: _PartialFile) -> None:
     """Send one request for the whole file or the rest. Raises ``OSError`` if not all of it arrives."""
     from effnet.data.storage.remote import open_http
 
@@ -302,8 +296,8 @@ def _request(url: str, part: _PartialFile, hash: str | None, timeout: float, pro
     if part.size and part.validator:  # If-Range: a file that has changed since is sent whole
         headers = {"Range": f"bytes={part.size}-", "If-Range": part.validator}
     try:
-        with open_http(url, headers, timeout=timeout) as response:
-            _receive(response, part, hash, progress)
+        with open_http(part.url, headers, timeout=part.retry.timeout) as response:
+            _receive(response, part)
     except HTTPStatusError as error:
         if error.status == 416:  # the file has become shorter
             part.remove()
@@ -312,7 +306,7 @@ def _request(url: str, part: _PartialFile, hash: str | None, timeout: float, pro
         raise DownloadError(str(error)) from error
 
 
-def _receive(response: HTTPResponse, part: _PartialFile, hash: str | None, progress: ProgressCallback | None) -> None:
+def _receive(response: HTTPResponse, part: _PartialFile) -> None:
     total, headers = response.length, response.headers
     # What identifies this version of the file: a strong ETag, or the date of the last change
     tag = headers.get("ETag", "")
@@ -329,29 +323,24 @@ def _receive(response: HTTPResponse, part: _PartialFile, hash: str | None, progr
         if part.total is None and total is not None:  # the first response was chunked
             part.total = part.size + total
     else:
-        if total is None and headers.get("Transfer-Encoding") != "chunked" and not hash:
+        if total is None and headers.get("Transfer-Encoding") != "chunked" and not part.hash:
             raise DownloadError("the server does not state the file's length, so a truncated file would go unnoticed")
         part.restart(validator, total)
-        _check_free_space(part)
+        folder = part.path.parent
+        if shutil.disk_usage(folder).free < (total or 0):
+            part.remove()
+            size = f"its {(total or 0) / 1e6:.0f} MB"
+            raise DownloadError(f"{size} do not fit on the disk of {folder} (EFFNET_HOME sets another folder)")
     with part.path.open("ab") as file:
         while chunk := response.read(_CHUNK_BYTES):
             file.write(chunk)
-            if progress is not None:
-                progress(file.tell(), part.total)
+            if part.progress is not None:
+                part.progress(file.tell(), part.total)
     if part.total is not None and part.size < part.total:
         raise ConnectionError("the connection broke off")
     if part.total is not None and part.size > part.total:
         part.remove()
         raise ConnectionError("the server sent more than it announced")
-
-
-def _check_free_space(part: _PartialFile) -> None:
-    total, folder = part.total or 0, part.path.parent
-    if shutil.disk_usage(folder).free < total:
-        part.remove()
-        raise DownloadError(
-            f"its {total / 1e6:.0f} MB do not fit on the disk of {folder} (EFFNET_HOME sets another folder)"
-        )
 
 
 # The Hugging Face hub, through its own library: its cache, its tokens, its environment variables -----------------
@@ -380,9 +369,8 @@ def download_from_hub(remote: RemoteFile) -> Path:
                 hf_hub_download(remote.hub, name)
         path = Path(hf_hub_download(remote.hub, remote.file))
     except GatedRepoError as error:
-        raise DownloadError(
-            f"{remote.hub} requires accepting an agreement on its page, and a login (hf auth login)"
-        ) from error
+        text = f"{remote.hub} requires accepting an agreement on its page, and a login (hf auth login)"
+        raise DownloadError(text) from error
     except RepositoryNotFoundError as error:
         raise DownloadError(f"the hub has no repository {remote.hub}, or it requires a login", True) from error
     except EntryNotFoundError as error:
@@ -424,6 +412,5 @@ def extract_members(archive: Path, wanted: str, folder: Path) -> Path:
 
 
 def _is_safe_path(name: str) -> bool:
-    """Return whether a member's path stays inside the folder it is extracted to."""
     path = PurePosixPath(name.replace("\\", "/"))  # a backslash separates folders on Windows
     return not path.is_absolute() and ".." not in path.parts and ":" not in path.parts[0]

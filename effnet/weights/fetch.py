@@ -4,7 +4,7 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from effnet.data.storage import cache_dir, errors
+from effnet.data.storage import cache_dir
 from effnet.weights import download
 from effnet.weights.bundle import list_bundles
 from effnet.weights.catalog.entry import CatalogEntry
@@ -16,27 +16,18 @@ log = logging.getLogger("effnet")
 
 
 def fetch(
-    source: CatalogEntry | RemoteFile,
-    offline: bool | None = None,
-    progress: ProgressCallback | None = None,
-    retry: errors.RetryPolicy | None = None,
+    source: CatalogEntry | RemoteFile, offline: bool | None = None, progress: ProgressCallback | None = None
 ) -> Path:
     """Return the path of a published file, downloaded if it is not on disk; of a TensorFlow checkpoint its ``.index``.
 
     Bundles, the cache directory and the hub's cache are searched before the mirror or the publisher is asked.
 
-    Args:
-        source: an entry of the catalog, or any file at a URL or on the hub.
-        offline: send no request. None: as the environment says (``EFFNET_OFFLINE``, ``HF_HUB_OFFLINE``).
-        progress: called with (bytes, total bytes); by default progress is logged. The hub's library has its own bar.
-        retry: how long to wait for a server.
-
-    Raises:
-        DownloadError: one sentence with the file, the URL, the reason, and how to provide the file by hand.
-        ValueError: if the file is in a bundle that is damaged.
+    ``offline``: send no request; None: as the environment says (``EFFNET_OFFLINE``, ``HF_HUB_OFFLINE``). ``progress``
+    is called with (bytes, total bytes); by default progress is logged. Raises `DownloadError` with the file, the URL,
+    the reason, and how to provide the file by hand; ``ValueError`` if the file is in a bundle that is damaged.
     """
     remote = source if isinstance(source, RemoteFile) else RemoteFile.from_entry(source)
-    return find_local(remote) or _fetch_remote(remote, cache_dir.is_offline(offline), progress, retry)
+    return find_local(remote) or _fetch_remote(remote, cache_dir.is_offline(offline), progress)
 
 
 def find_local(remote: RemoteFile) -> Path | None:
@@ -46,7 +37,9 @@ def find_local(remote: RemoteFile) -> Path | None:
         if path is not None:
             return path
     for folder in dict.fromkeys((cache_dir.configured_cache_dir(), cache_dir.writable_cache_dir())):
-        names = remote.match_names(_list_names(folder, remote))
+        near = folder / remote.unpacked_folder if remote.is_archived else (folder / remote.key).parent
+        paths = near.rglob("*") if remote.is_archived else near.glob("*")
+        names = remote.match_names(path.relative_to(folder).as_posix() for path in paths if path.is_file())
         if names:
             return folder / names[-1]
     return download.find_in_hub_cache(remote) if remote.hub else None
@@ -61,16 +54,7 @@ def describe_manual_download(remote: RemoteFile) -> str:
     )
 
 
-def _list_names(folder: Path, remote: RemoteFile) -> list[str]:
-    """Return the files in ``folder`` close to where ``remote`` would be."""
-    near = folder / remote.unpacked_folder if remote.is_archived else (folder / remote.key).parent
-    paths = near.rglob("*") if remote.is_archived else near.glob("*")
-    return [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
-
-
-def _fetch_remote(
-    remote: RemoteFile, offline: bool, progress: ProgressCallback | None, retry: errors.RetryPolicy | None
-) -> Path:
+def _fetch_remote(remote: RemoteFile, offline: bool, progress: ProgressCallback | None) -> Path:
     folders = (cache_dir.configured_cache_dir(), cache_dir.writable_cache_dir())
     path = next((folder / remote.key for folder in folders if (folder / remote.key).is_file()), None)  # an archive
     try:
@@ -80,7 +64,7 @@ def _fetch_remote(
             if remote.hub and not download.mirror_url():
                 log.info("%s: downloading %s of %s from the hub", remote.name, remote.file, remote.hub)
                 return download.download_from_hub(remote)
-            path = _download_with_companions(remote, progress, retry)
+            path = _download_with_companions(remote, progress)
         if remote.is_archived:
             return download.extract_members(path, remote.file, cache_dir.writable_cache_dir() / remote.unpacked_folder)
         return path
@@ -90,22 +74,19 @@ def _fetch_remote(
         raise DownloadError(f"{text}; {describe_manual_download(remote)}", error.not_found, cause=str(error)) from None
 
 
-def _download_with_companions(
-    remote: RemoteFile, progress: ProgressCallback | None, retry: errors.RetryPolicy | None
-) -> Path:
-    """Download the file from the mirror or the publisher, its companions first."""
+def _download_with_companions(remote: RemoteFile, progress: ProgressCallback | None) -> Path:
     cache = cache_dir.writable_cache_dir()
     for name in remote.companions:
         with suppress(DownloadError):  # not every repository has them
             url = remote.download_url.rpartition("/")[0] + f"/{name}"
-            download.download_file(apply_mirror(url), cache / download.cache_key(url), retry=retry)
+            download.download_file(apply_mirror(url), cache / download.cache_key(url))
     url = apply_mirror(remote.download_url)
     log.info("%s: downloading %s", remote.name, url)
-    return download.download_file(url, cache / remote.key, remote.hash, retry, progress or _log_progress(remote.name))
+    progress = progress or _log_progress(remote.name)
+    return download.download_file(url, cache / remote.key, remote.hash, progress=progress)
 
 
 def _log_progress(name: str) -> ProgressCallback:
-    """Return a callback that logs every tenth of a large file."""
     logged = 0
 
     def report(done: int, total: int | None) -> None:

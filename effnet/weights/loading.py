@@ -15,8 +15,6 @@ from effnet.weights import conversion, detect, formats, key_maps, resolve
 from effnet.weights.catalog.entry import CatalogEntry, class_labels
 from effnet.weights.formats import METADATA_KEY, Checkpoint
 
-MAX_NAMED_TENSORS = 3  # in a message, before the rest is only counted
-
 log = logging.getLogger("effnet")
 
 
@@ -77,16 +75,9 @@ def load(
 def build_network(metadata: ModelMetadata, tensors: conversion.Tensors) -> EfficientNet:
     """Return the network with these tensors as its weights (not copied if they are float32), in evaluation mode."""
     classes, channels = conversion.read_sizes(tensors, metadata.arch, "effnet")
+    stated = metadata.numerics, metadata.preprocess, metadata.labels, metadata.provenance
     with torch.device("meta"):  # allocate nothing and draw no random numbers
-        model = EfficientNet(
-            metadata.arch,
-            classes,
-            channels,
-            metadata.numerics,
-            metadata.preprocess,
-            metadata.labels,
-            metadata.provenance,
-        )
+        model = EfficientNet(metadata.arch, classes, channels, *stated)
     state = {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
     missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
     assert not unexpected, unexpected
@@ -113,9 +104,8 @@ def read_weights(
         found = _read_catalog_file(path, checkpoint, entry)
     else:
         found = _read_foreign_file(path, checkpoint, layout, wanted, numerics, preprocess)
-    metadata = replace(
-        found.metadata, numerics=numerics or found.metadata.numerics, preprocess=preprocess or found.metadata.preprocess
-    )
+    numerics, preprocess = numerics or found.metadata.numerics, preprocess or found.metadata.preprocess
+    metadata = replace(found.metadata, numerics=numerics, preprocess=preprocess)
     return LoadedWeights(metadata, found.tensors, (*checkpoint.notes, *found.notes, *check_values(found.tensors)))
 
 
@@ -183,25 +173,19 @@ def _detect_one(path: Path, tensors: conversion.Tensors, layout: str | None, arc
     if arch is not None and others:
         raise ValueError(f"{path} contains {others[0].arch.name} ({others[0].layout}'s layout), not {arch.name}")
     if arch is not None:
-        closest = layout or _closest_layout(tensors, arch)
-        conversion.convert(
-            key_maps.LAYOUTS[closest].clean(tensors).tensors, arch, closest
-        )  # raises with every difference
+        # Conversion from the layout with the most names in common raises with every difference
+        cleaned = {name: each.clean(tensors).tensors for name, each in key_maps.LAYOUTS.items()}
+        common = {
+            name: len({*conversion.key_map(name, arch).values()} & {*cleaned[name]})
+            for name, each in key_maps.LAYOUTS.items()
+            if each.supports(arch)
+        }
+        closest = layout or max(common, key=common.__getitem__)
+        conversion.convert(cleaned[closest], arch, closest)
     raise ValueError(
         f"{path}: its {len(tensors)} tensors are those of no known EfficientNet; "
         "pass arch= (and layout=) to see what differs"
     )
-
-
-def _closest_layout(tensors: conversion.Tensors, arch: Arch) -> str:
-    """Return the layout with the most names in common."""
-
-    def count_common(layout: str) -> int:
-        return len(
-            set(conversion.key_map(layout, arch).values()) & set(key_maps.LAYOUTS[layout].clean(tensors).tensors)
-        )
-
-    return max((layout for layout in key_maps.LAYOUTS if key_maps.LAYOUTS[layout].supports(arch)), key=count_common)
 
 
 def check_values(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -215,9 +199,8 @@ def check_values(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
         notes.append(f"weights are {' and '.join(dtypes)}; computing in float32")
     broken = _find_non_finite(tensors)
     if broken:
-        rest = f" and {len(broken) - MAX_NAMED_TENSORS} more" if len(broken) > MAX_NAMED_TENSORS else ""
-        names = ", ".join(broken[:MAX_NAMED_TENSORS])
-        notes.append(f"NaN or infinite values in {names}{rest}: its outputs are meaningless")
+        rest = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        notes.append(f"NaN or infinite values in {', '.join(broken[:3])}{rest}: its outputs are meaningless")
     return tuple(notes)
 
 

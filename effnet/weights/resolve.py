@@ -41,15 +41,12 @@ def resolve_weights(
     - a name of the catalog (``b0/ra_in1k``), or an arch (``b0``) for its default weights;
     - a URL (``https://…/b0.pth``), or a repository of the hub (``user/repository``).
 
-    Raises:
-        FileNotFoundError: if a path or repository contains no weights.
-        ValueError: if nothing has that name; the message suggests the closest.
-        DownloadError: (an ``OSError``) if the file cannot be downloaded; the message says how to provide it by hand.
+    Raises ``FileNotFoundError`` if a path or repository contains no weights, ``ValueError`` if nothing has that name,
+    and `DownloadError`, which says how to provide the file by hand.
     """
     text = str(source)
     is_url = text.startswith(_URL_PREFIXES)
-    found = None if is_url else _find_on_disk(Path(source)) or _find_in_bundle(Path(source))
-    if found is not None:
+    if not is_url and (found := _find_on_disk(Path(source)) or _find_in_bundle(Path(source))):
         return found
     try:
         remote = download.RemoteFile.from_entry(_find_entry(text))
@@ -66,7 +63,6 @@ def resolve_weights(
 
 
 def _find_on_disk(path: Path) -> WeightsFile | None:
-    """Return a file, the weights in a folder, or a TensorFlow checkpoint."""
     index = path.with_name(f"{path.name}.index")
     if path.is_dir():
         for name in _FOLDER_WEIGHTS:
@@ -85,9 +81,8 @@ def _find_latest_checkpoint(folder: Path) -> Path:
     """Return the ``.index`` that TensorFlow's file ``checkpoint`` names, or the only one."""
     state, indices = folder / "checkpoint", list(folder.glob("*.index"))
     if state.is_file():  # it may state the path of another folder, where it was written
-        named = re.search(
-            r'^model_checkpoint_path: "(?:.*[/\\])?([^"/\\]+)"', state.read_text("utf-8", "replace"), re.M
-        )
+        text = state.read_text("utf-8", "replace")
+        named = re.search(r'^model_checkpoint_path: "(?:.*[/\\])?([^"/\\]+)"', text, re.M)
         indices = [folder / f"{named[1]}.index"] if named else []
     if len(indices) != 1 or not indices[0].is_file():
         raise FileNotFoundError(
@@ -130,16 +125,11 @@ def _select_entry(bundles: list[Bundle], name: str, place: Path) -> tuple[Bundle
 
 
 def _looks_like_path(text: str) -> bool:
-    parts = Path(text).parts
-    return (
-        Path(text).suffix in WEIGHTS_SUFFIXES
-        or Path(text).is_absolute()
-        or text.startswith((".", "~"))
-        or "\\" in text
-        or any(part.endswith(".zip") for part in parts)
-        or len(parts) > 2
-        or (len(parts) == 2 and Path(parts[0]).exists())
-    )
+    path, parts = Path(text), Path(text).parts
+    if path.suffix in WEIGHTS_SUFFIXES or path.is_absolute() or text.startswith((".", "~")) or "\\" in text:
+        return True
+    in_bundle = any(part.endswith(".zip") for part in parts)
+    return in_bundle or len(parts) > 2 or (len(parts) == 2 and Path(parts[0]).exists())
 
 
 def _is_hub_repository(text: str) -> bool:
@@ -154,11 +144,9 @@ def _is_hub_repository(text: str) -> bool:
 
 
 def _fetch_from_hub(repository: str, offline: bool | None, progress: download.ProgressCallback | None) -> WeightsFile:
-    """Return the first file of the repository that has a usual name."""
     files = [download.RemoteFile(repository, repository, name, companions=_HUB_COMPANIONS) for name in _FOLDER_WEIGHTS]
     for remote in files:
-        path = fetch.find_local(remote)
-        if path is not None:
+        if path := fetch.find_local(remote):
             return WeightsFile(path, remote)
     for remote in files:
         try:
