@@ -92,7 +92,7 @@ def test_not_found(server: Shelf) -> None:
     with pytest.raises(FileNotFoundError, match="none does not exist"):
         read_all(url)
     assert str(remote.read_remote_file(url, QUICK)) == f"{url} does not exist"
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
 def test_retries(server: Shelf) -> None:

@@ -283,10 +283,10 @@ def test_http_with_a_busy_server(server: Shelf, tmp_path: Path, home: Path, besi
     assert read_content(splits.train) == read_content(open_data(root).train)
     assert server.faults == [] if beside else [503] * 3
     server.faults = []
-    before = len(server.asked)
+    before = len(server.requests)
     again = open_data(f"{source}/train-{{000000..{sum(n[0] == 't' for n in done.shards) - 1:06}}}.tar")
     assert read_content(again.train) == read_content(open_data(root).train)
-    assert not [path for path, _ in server.asked[before:] if path.endswith(".tar")]  # cached
+    assert not [path for path, _ in server.requests[before:] if path.endswith(".tar")]  # cached
     server.faults = [503] * 99
     with pytest.raises(OSError, match="the server failed"):
         open_data(f"{server.url}/shards/train-000000.tar?v=2")
@@ -322,7 +322,7 @@ def test_the_file_cache_is_bounded(server: Shelf, home: Path, monkeypatch: pytes
         assert path.read_bytes() == bytes([n]) * 1000
         assert sum(one.stat().st_size for one in (home / "copies").iterdir()) <= 5000
     assert file_cache.cached_file(f"{server.url}/5.tar", "").exists()
-    assert len(server.asked) == 6
+    assert len(server.requests) == 6
 
 
 KILLED = """

@@ -16,7 +16,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Shelf:
-    """What the server has, how it fails, and what it was asked."""
+    """What the server has, how it fails, and the requests that it received."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)  # path → content
@@ -24,12 +24,12 @@ class Shelf:
     # "chunked", "chunked drop", "slow"; None, and whatever comes after the last: a good answer
     faults: list[int | str | None] = field(default_factory=list)
     tagged: str | None = "ETag"  # or "Last-Modified", or None
-    asked: list[tuple[str, str]] = field(default_factory=list)  # (path, its Range) of each GET
+    requests: list[tuple[str, str]] = field(default_factory=list)  # (path, its Range) of each GET
     released: threading.Event = field(default_factory=threading.Event)  # ends what stalls and what is slow
 
     @property
     def ranges(self) -> list[str]:
-        return [span for _, span in self.asked]
+        return [span for _, span in self.requests]
 
 
 @contextmanager
@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         shelf = self.shelf_of_server
-        shelf.asked.append((self.path, self.headers.get("Range", "")))
+        shelf.requests.append((self.path, self.headers.get("Range", "")))
         fault = shelf.faults.pop(0) if shelf.faults else None
         if self.path.startswith("/moved/"):
             return self._head(302, b"", {"Location": self.path.removeprefix("/moved"), "Content-Length": "0"})

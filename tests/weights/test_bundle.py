@@ -78,10 +78,10 @@ def unpack(path: Path, folder: Path) -> Path:
 def test_what_is_in_it(weights: Path) -> None:
     with ZipFile(weights) as zipped:
         assert {info.compress_type for info in zipped.infolist()} == {ZIP_STORED}
-        said = json.loads(zipped.read(MANIFEST))
+        manifest = json.loads(zipped.read(MANIFEST))
         names = set(zipped.namelist()) - {MANIFEST}
         assert {n: hashlib.sha256(zipped.read(n)).hexdigest() for n in names} == {
-            name: about["sha256"] for name, about in said["files"].items()
+            name: about["sha256"] for name, about in manifest["files"].items()
         }
     google = (
         "weights/storage.googleapis.com/cloud-tpu-checkpoints/efficientnet/ckpts/efficientnet-b0.tar.gz.unpacked/b0/"
@@ -93,7 +93,7 @@ def test_what_is_in_it(weights: Path) -> None:
         f"{google}model.ckpt.index",
         f"{google}model.ckpt.data-00000-of-00001",
     }
-    assert catalog.CatalogEntry.from_dict(said["entries"][B0.name]) == B0
+    assert catalog.CatalogEntry.from_dict(manifest["entries"][B0.name]) == B0
 
 
 def test_the_same_weights_give_the_same_bytes(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,8 +250,8 @@ def test_a_manifest_that_leads_elsewhere_is_refused(name: str, tmp_path: Path, m
 
 def test_a_card_without_its_file(weights: Path, tmp_path: Path) -> None:
     folder = unpack(weights, tmp_path / "input")
-    said = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps(said | {"files": {}}))
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"files": {}}))
     with pytest.raises(ValueError, match="is not complete"):
         resolve_weights("input/b0")
 
@@ -268,8 +268,8 @@ def test_a_card_that_the_catalogue_has_not_is_found_by_its_name(
     """The bundle may be a later version's."""
     folder = unpack(weights, tmp_path / "input")
     later = replace(B0, name="b0/later", default=False)
-    said = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps(said | {"entries": {"b0/later": later.to_dict()}}))
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"entries": {"b0/later": later.to_dict()}}))
     monkeypatch.setenv("EFFNET_BUNDLE", str(folder))
     assert resolve_weights("b0/later").entry == later
 

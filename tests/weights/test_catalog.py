@@ -213,11 +213,11 @@ def test_keras() -> None:
     applications = Path(spec.origin).parent / "src" / "applications"  # read, since importing it takes TensorFlow along
     theirs: dict[str, tuple[str, str]] = {}
     for family, stem, size in (("efficientnet", "efficientnet", ""), ("efficientnet_v2", "efficientnetv2-", "v2_")):
-        said = constants(applications / f"{family}.py")
-        for key, hashes in said["WEIGHTS_HASHES"].items():
+        stated = constants(applications / f"{family}.py")
+        for key, hashes in stated["WEIGHTS_HASHES"].items():
             variant = key.removeprefix("-")
             for end, md5 in zip(("", "_notop"), hashes, strict=True):
-                address = f"{said['BASE_WEIGHTS_PATH']}{stem}{variant}{end}.h5"
+                address = f"{stated['BASE_WEIGHTS_PATH']}{stem}{variant}{end}.h5"
                 theirs[f"{size}{variant}/keras{end}"] = (address, f"md5:{md5}")
     assert {name: (found.url, found.hash) for name, found in of("keras").items()} == theirs
 
@@ -347,7 +347,7 @@ def test_labels() -> None:
 
 
 def test_cards_are_checked() -> None:
-    said = find_entry("b0").to_dict()
-    assert set(said) == {field.name for field in fields(CatalogEntry)}
+    stated = find_entry("b0").to_dict()
+    assert set(stated) == {field.name for field in fields(CatalogEntry)}
     with pytest.raises(ValueError, match="label_set must be one of"):
-        CatalogEntry.from_dict(said | {"label_set": "cats"})
+        CatalogEntry.from_dict(stated | {"label_set": "cats"})

@@ -82,12 +82,12 @@ def test_every_variant_has_names_of_its_own(layout: str) -> None:
 def model() -> EfficientNet:
     """B0 whose every number is random, and whose statistics keep its answers finite."""
     torch.manual_seed(0)
-    made = create("b0", classes=7).eval()
+    network = create("b0", classes=7).eval()
     with torch.no_grad():
-        for name, value in drop_batch_counters(made.state_dict()).items():
+        for name, value in drop_batch_counters(network.state_dict()).items():
             if ".norm." in name or name.endswith("bias"):
                 value.uniform_(0.8, 1.2)
-    return made
+    return network
 
 
 @pytest.mark.parametrize("layout", OTHERS)

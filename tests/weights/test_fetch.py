@@ -73,14 +73,14 @@ def left(path: Path) -> set[str]:
 @pytest.mark.parametrize("fault", [None, "chunked", "no length"])
 def test_a_file_comes_whole_and_is_not_asked_for_again(server: Shelf, tmp_path: Path, fault: str | None) -> None:
     server.faults = [fault]
-    path, heard = tmp_path / "a" / "b0.pth", []
-    get(server, path, progress=lambda done, total: heard.append((done, total)))
+    path, reported = tmp_path / "a" / "b0.pth", []
+    get(server, path, progress=lambda done, total: reported.append((done, total)))
     get(server, path)
     assert path.read_bytes() == CONTENT
     assert server.ranges == [""]
     assert left(path) == {"b0.pth"}
-    assert heard[-1] == (len(CONTENT), len(CONTENT) if fault is None else None)
-    assert [done for done, _ in heard] == sorted(done for done, _ in heard)
+    assert reported[-1] == (len(CONTENT), len(CONTENT) if fault is None else None)
+    assert [done for done, _ in reported] == sorted(done for done, _ in reported)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_hashes_as_publishers_write_them(server: Shelf, tmp_path: Path, hash: st
 
 def test_a_redirect_is_followed(server: Shelf, tmp_path: Path) -> None:
     assert download_file(f"{server.url}/moved/models/b0.pth", tmp_path / "f", HASH, QUICK).read_bytes() == CONTENT
-    assert [path for path, _ in server.asked] == ["/moved/models/b0.pth", "/models/b0.pth"]
+    assert [path for path, _ in server.requests] == ["/moved/models/b0.pth", "/models/b0.pth"]
 
 
 def test_an_empty_file_is_a_file(server: Shelf, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_redirect_is_continued_too(server: Shelf, tmp_path: Path) -> None:
     server.faults = [None, "drop"]  # an answer for the redirect, one for the file
     assert download_file(f"{server.url}/moved/models/b0.pth", tmp_path / "f", HASH, QUICK).read_bytes() == CONTENT
     _, first, _, second = offsets(server)
-    assert [path for path, _ in server.asked] == ["/moved/models/b0.pth", "/models/b0.pth"] * 2
+    assert [path for path, _ in server.requests] == ["/moved/models/b0.pth", "/models/b0.pth"] * 2
     assert first == 0 < second
 
 
@@ -196,14 +196,14 @@ def test_a_whole_part_only_takes_its_place(server: Shelf, tmp_path: Path) -> Non
     (tmp_path / "b0.pth.part").write_bytes(CONTENT)
     (tmp_path / "b0.pth.part.json").write_text(f'{{"validator": "x", "total": {len(CONTENT)}}}')
     assert get(server, tmp_path / "b0.pth").read_bytes() == CONTENT
-    assert server.asked == []
+    assert server.requests == []
 
 
 # Bad servers -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason", "asked"),
+    ("fault", "reason", "requests"),
     [
         (404, r"the server has no such file \(status 404\)", 1),
         (403, r"the server denies access \(status 403\)", 1),
@@ -216,13 +216,13 @@ def test_a_whole_part_only_takes_its_place(server: Shelf, tmp_path: Path) -> Non
     ],
 )
 def test_bad_answers_are_told_in_one_sentence(
-    server: Shelf, tmp_path: Path, fault: int | str, reason: str, asked: int
+    server: Shelf, tmp_path: Path, fault: int | str, reason: str, requests: int
 ) -> None:
     server.faults = [fault] * 9
     path = tmp_path / "b0.pth"
     with pytest.raises(DownloadError, match=f"^{reason}$") as raised:
         get(server, path)
-    assert len(server.asked) == asked
+    assert len(server.requests) == requests
     assert left(path) == set()
     assert raised.value.not_found is (fault == 404)
 
@@ -235,7 +235,7 @@ def test_a_server_that_never_gets_to_the_end(server: Shelf, tmp_path: Path, faul
     with pytest.raises(DownloadError, match=r"^(the connection broke off|the server stopped responding)$"):
         get(server, path)
     assert left(path) <= {"b0.pth.part", "b0.pth.part.json"}
-    assert 3 <= len(server.asked) < 30  # ends after three in a row that bring nothing new
+    assert 3 <= len(server.requests) < 30  # ends after three in a row that bring nothing new
 
 
 def test_a_length_that_nobody_knows_needs_a_hash(server: Shelf, tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_a_disk_that_fills_up_meanwhile(server: Shelf, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"^the disk is full$"):
         get(server, tmp_path / "b0.pth", progress=full)
     assert not (tmp_path / "b0.pth").exists()
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 # Several processes -----------------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def test_two_processes_ask_once(server: Shelf, tmp_path: Path, caplog: pytest.Lo
     path = tmp_path / "b0.pth"
     other = process(server, path)
     begin(other)
-    until(lambda: server.asked)
+    until(lambda: server.requests)
     assert not path.exists()
     threading.Timer(0.3, server.released.set).start()
     with caplog.at_level(logging.INFO, "effnet"):
@@ -367,7 +367,7 @@ def test_a_card_is_fetched_into_the_home_under_its_publishers_name(
     assert path.read_bytes() == CONTENT
     assert caplog.messages == [f"b0/test: downloading {server.url}/models/b0.pth"]
     assert fetch(card(url=f"{server.url}/models/b0.pth")) == path
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_the_log_tells_of_what_takes_long(
@@ -420,18 +420,18 @@ def test_a_home_that_cannot_be_written_gives_way_to_a_folder_of_ones_own(
 
 
 @pytest.mark.parametrize(
-    ("variable", "said"),
+    ("variable", "stated"),
     [("EFFNET_OFFLINE", None), ("HF_HUB_OFFLINE", None), ("", True)],
-    ids=["ours", "hub's", "said"],
+    ids=["ours", "hub's", "stated"],
 )
 def test_offline_nobody_is_asked(
-    server: Shelf, own_home: Path, monkeypatch: pytest.MonkeyPatch, variable: str, said: bool | None
+    server: Shelf, own_home: Path, monkeypatch: pytest.MonkeyPatch, variable: str, stated: bool | None
 ) -> None:
     if variable:
         monkeypatch.setenv(variable, "1")
     url = f"{server.url}/models/b0.pth"
     with pytest.raises(DownloadError) as raised:
-        fetch(card(url=url), offline=said)
+        fetch(card(url=url), offline=stated)
     place = own_home / cache_key(url)
     assert str(raised.value) == (
         f"b0/test: {url} is not available (it is not cached and offline mode is on); copy it to "
@@ -439,10 +439,10 @@ def test_offline_nobody_is_asked(
         "EFFNET_BUNDLE=weights.zip here, or pass a file (--model FILE; for training --weights FILE, or --weights none "
         "for random weights)"
     )
-    assert server.asked == []
+    assert server.requests == []
     place.parent.mkdir(parents=True)
     place.write_bytes(CONTENT)  # by hand, as it says
-    assert fetch(card(url=url), offline=said) == place
+    assert fetch(card(url=url), offline=stated) == place
 
 
 def test_the_answer_of_a_bad_server_is_in_the_sentence(server: Shelf) -> None:
@@ -514,7 +514,7 @@ def test_of_an_archive_the_checkpoint_is_taken(server: Shelf, wanted: str, dot: 
     assert path.name == "model.ckpt.index"
     assert sorted(near.name for near in path.parent.iterdir()) == ["model.ckpt.data-00000-of-00001", "model.ckpt.index"]
     assert fetch(one, offline=True) == path
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_another_file_of_the_same_archive_needs_no_network(server: Shelf) -> None:
@@ -587,10 +587,10 @@ def test_the_hubs_library_is_asked_once(hub: Shelf, tmp_path: Path) -> None:
     path = fetch(card(**ON_THE_HUB, hash=HASH))
     assert path.read_bytes() == CONTENT
     assert path.is_relative_to(tmp_path / "hub")
-    assert len(hub.asked) == 1
+    assert len(hub.requests) == 1
     assert fetch(card(**ON_THE_HUB), offline=True) == path
     assert fetch(card(**ON_THE_HUB)) == path
-    assert len(hub.asked) == 1
+    assert len(hub.requests) == 1
 
 
 def test_what_the_hub_sends_is_checked(hub: Shelf) -> None:

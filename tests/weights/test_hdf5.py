@@ -120,8 +120,8 @@ def soft(file: h5py.File) -> None:
 
 
 def elsewhere(file: h5py.File) -> None:
-    kept = [("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
-    file.create_dataset("stem_conv/stem_conv/kernel:0", (3, 3, 3, 32), "f4", external=kept)
+    stored = [("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
+    file.create_dataset("stem_conv/stem_conv/kernel:0", (3, 3, 3, 32), "f4", external=stored)
 
 
 def virtual(file: h5py.File) -> None:

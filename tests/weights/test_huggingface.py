@@ -50,10 +50,10 @@ def transformers() -> Any:
 def model() -> EfficientNet:
     """A network in which what is written differs from the default."""
     torch.manual_seed(0)
-    made = create("b1", classes=3, numerics=Numerics(bn_eps=2e-3)).eval()
-    made.labels = Labels(("Ameise", "蜂", "crane"))
-    made.preprocess = Preprocess((64, 64), 0.8, "crop", "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
-    return made
+    network = create("b1", classes=3, numerics=Numerics(bn_eps=2e-3)).eval()
+    network.labels = Labels(("Ameise", "蜂", "crane"))
+    network.preprocess = Preprocess((64, 64), 0.8, "crop", "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    return network
 
 
 def test_our_folder_opens_there(model: EfficientNet, tmp_path: Path, transformers: Any) -> None:
@@ -63,9 +63,11 @@ def test_our_folder_opens_there(model: EfficientNet, tmp_path: Path, transformer
         "model.safetensors",
         "preprocessor_config.json",
     ]
-    theirs, said = transformers.EfficientNetForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
-    assert not said["unexpected_keys"]
-    assert all(name.endswith("num_batches_tracked") for name in said["missing_keys"])
+    theirs, content = transformers.EfficientNetForImageClassification.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not content["unexpected_keys"]
+    assert all(name.endswith("num_batches_tracked") for name in content["missing_keys"])
     assert theirs.config.id2label == {0: "Ameise", 1: "蜂", 2: "crane"}
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -79,11 +81,11 @@ def test_our_pictures_are_prepared_there_as_here(model: EfficientNet, tmp_path: 
     high, wide = 80, 106
     resized = picture.resize((wide, high), Image.Resampling.BILINEAR).crop((21, 8, 85, 72))
     save(model, tmp_path / "model.safetensors", "huggingface")
-    given = transformers.AutoImageProcessor.from_pretrained(tmp_path, use_fast=False)(picture, return_tensors="np")
+    inputs = transformers.AutoImageProcessor.from_pretrained(tmp_path, use_fast=False)(picture, return_tensors="np")
     pixels = numpy.asarray(resized, dtype="float64") / 255
     expected = ((pixels - model.preprocess.mean) / model.preprocess.std).transpose(2, 0, 1)[None]
-    assert given["pixel_values"].shape == (1, 3, 64, 64)
-    assert abs(given["pixel_values"] - expected).max() < 0.05  # a pixel may round another way: 1 / 255 / 0.2
+    assert inputs["pixel_values"].shape == (1, 3, 64, 64)
+    assert abs(inputs["pixel_values"] - expected).max() < 0.05  # a pixel may round another way: 1 / 255 / 0.2
 
 
 def test_what_we_write_we_read_again(model: EfficientNet, tmp_path: Path) -> None:
@@ -178,15 +180,15 @@ def test_names_that_come_twice_get_their_numbers(model: EfficientNet, tmp_path: 
 @pytest.mark.parametrize(
     ("file", "change"),
     [
-        ("config.json", lambda said: "{"),
-        ("config.json", lambda said: "[]"),
-        ("config.json", lambda said: json.dumps({**said, "batch_norm_eps": "small"})),
-        ("config.json", lambda said: json.dumps({**said, "id2label": {"1": "ant"}})),
-        ("config.json", lambda said: json.dumps({**said, "id2label": ["ant"]})),
-        ("preprocessor_config.json", lambda said: json.dumps({**said, "size": {"side": 224}})),
-        ("preprocessor_config.json", lambda said: json.dumps({**said, "resample": 17})),
-        ("preprocessor_config.json", lambda said: json.dumps({**said, "image_std": 3})),
-        ("preprocessor_config.json", lambda said: json.dumps({**said, "rescale_factor": 0})),
+        ("config.json", lambda content: "{"),
+        ("config.json", lambda content: "[]"),
+        ("config.json", lambda content: json.dumps({**content, "batch_norm_eps": "small"})),
+        ("config.json", lambda content: json.dumps({**content, "id2label": {"1": "ant"}})),
+        ("config.json", lambda content: json.dumps({**content, "id2label": ["ant"]})),
+        ("preprocessor_config.json", lambda content: json.dumps({**content, "size": {"side": 224}})),
+        ("preprocessor_config.json", lambda content: json.dumps({**content, "resample": 17})),
+        ("preprocessor_config.json", lambda content: json.dumps({**content, "image_std": 3})),
+        ("preprocessor_config.json", lambda content: json.dumps({**content, "rescale_factor": 0})),
     ],
 )
 def test_files_that_make_no_sense(

@@ -46,13 +46,13 @@ def peer() -> Any:
 def network(name: str, classes: int = 5, channels: int = 3) -> EfficientNet:
     """Ours, with statistics that no default could stand in for."""
     torch.manual_seed(0)
-    made = create(name, classes=classes, channels=channels).eval()
+    model = create(name, classes=classes, channels=channels).eval()
     with torch.no_grad():
-        for key, value in drop_batch_counters(made.state_dict()).items():
+        for key, value in drop_batch_counters(model.state_dict()).items():
             if "norm" in key:
                 value.uniform_(0.8, 1.2)
-    made.preprocess = Preprocess(SIZE, 0.9, "squash", "bilinear", MEAN[:channels], STD[:channels])
-    return made
+    model.preprocess = Preprocess(SIZE, 0.9, "squash", "bilinear", MEAN[:channels], STD[:channels])
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +100,12 @@ def test_the_layers_are_those_that_keras_builds(name: str, peer: Any) -> None:
         (type(layer).__name__, tuple(layer.output.shape[1:])) for layer in theirs.layers
     ]
     for node, layer in zip(ours, theirs.layers, strict=True):
-        said = json.loads(json.dumps(layer.get_config()))  # tuples become lists
+        config = json.loads(json.dumps(layer.get_config()))  # tuples become lists
         assert node.name == re.sub(r"(?<=(.ation|caling|_layer))_\d+$", "", layer.name)
         for key, value in node.config.items():
             if key == "rate" and key_maps.is_v2(arch):
                 continue  # Keras drops at B0's rates in V2 of any size; the arch has the published ones
-            expected = "silu" if said[key] == "swish" else said[key]
+            expected = "silu" if config[key] == "swish" else config[key]
             close = isinstance(value, float) or key in ("mean", "variance")
             assert value == (pytest.approx(expected) if close else expected), (node.name, key)
     variables = {each.path: tuple(each.shape) for layer in theirs.layers for each in layer.weights}
@@ -289,10 +289,10 @@ def test_what_v2s_weights_cannot_carry_is_said(tmp_path: Path, caplog: pytest.Lo
 @pytest.mark.parametrize("name", key_maps.KERAS_ARCHS)
 @pytest.mark.parametrize("classes", [0, 11])
 def test_every_variant_is_recognised_as_itself_alone(name: str, classes: int) -> None:
-    given = {
+    tensors = {
         key: torch.empty(shape, device="meta") for key, shape in layout_shapes("keras", ARCHS[name], classes).items()
     }
-    assert [(found.layout, found.arch.name, found.classes) for found in detect_layouts(given)] == [
+    assert [(found.layout, found.arch.name, found.classes) for found in detect_layouts(tensors)] == [
         ("keras", name, classes)
     ]
 
@@ -431,9 +431,9 @@ def test_what_stands_before_the_network(
 def test_weights_beside_the_network(suffix: str, layer: str, files: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / f"m{suffix}"
     path.write_bytes(files[suffix].read_bytes())
-    held = [np.ones((3, 2)), np.ones(2)] if "dense" in layer else [np.ones(2)] * 4
+    arrays = [np.ones((3, 2)), np.ones(2)] if "dense" in layer else [np.ones(2)] * 4
     with h5py.File(path, "r+") as file:
-        for place, (name, value) in enumerate(zip(("kernel", "bias", "more", "most"), held, strict=False)):
+        for place, (name, value) in enumerate(zip(("kernel", "bias", "more", "most"), arrays, strict=False)):
             file[f"{layer}/{layer}/{name}:0" if suffix == ".h5" else f"layers/{layer}/vars/{place}"] = value
         if suffix == ".weights.h5":
             file[f"layers/{layer}/vars"].attrs["name"] = layer

@@ -56,10 +56,10 @@ def hollow(layout: str, name: str, classes: int = 1000) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("name", "layout", "other"), PAIRS)
 def test_there_and_back_again_changes_no_bit(name: str, layout: str, other: str) -> None:
-    given = convert(numbered(name), ARCHS[name], "effnet", layout)
-    back = convert(convert(given, ARCHS[name], layout, other), ARCHS[name], other, layout)
-    assert list(back) == list(given)
-    assert all(torch.equal(back[key], given[key]) for key in given)
+    tensors = convert(numbered(name), ARCHS[name], "effnet", layout)
+    back = convert(convert(tensors, ARCHS[name], layout, other), ARCHS[name], other, layout)
+    assert list(back) == list(tensors)
+    assert all(torch.equal(back[key], tensors[key]) for key in tensors)
 
 
 @pytest.mark.parametrize(("layout", "name"), EVERY)
@@ -124,9 +124,9 @@ def test_a_network_that_an_ecosystem_lacks(layout: str, name: str, tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["lite0", "v2_s", "edge_s"])
 def test_a_damaged_file_is_compared_only_with_layouts_that_have_such_a_network(name: str, tmp_path: Path) -> None:
-    given = convert(drop_batch_counters(create(name).state_dict()), ARCHS[name], "effnet", "timm")
-    del given["bn1.weight"]
-    torch.save(given, tmp_path / "m.pth")
+    tensors = convert(drop_batch_counters(create(name).state_dict()), ARCHS[name], "effnet", "timm")
+    del tensors["bn1.weight"]
+    torch.save(tensors, tmp_path / "m.pth")
     with pytest.raises(ValueError, match=rf"weights of {name} in timm's layout; 1 differ:\n  missing bn1\.weight"):
         load(tmp_path / "m.pth", arch=name)
 
@@ -175,12 +175,12 @@ def test_timm_opens_what_we_write(name: str, suffix: str, tmp_path: Path) -> Non
     path = save(model, tmp_path / f"m{suffix}", layout="timm")
     peer = timm.create_model(PEERS[name], num_classes=11)
     if suffix == ".pth":
-        given = torch.load(path, weights_only=True)
+        tensors = torch.load(path, weights_only=True)
     else:
         from safetensors.torch import load_file
 
-        given = load_file(path)
-    peer.load_state_dict(given, strict=True)
+        tensors = load_file(path)
+    peer.load_state_dict(tensors, strict=True)
     x = torch.rand(1, 3, *SIZE)
     with torch.no_grad():
         torch.testing.assert_close(model(x), peer.eval()(x), rtol=1e-4, atol=1e-5)
@@ -224,8 +224,8 @@ def test_names_and_shapes_are_timms_for_the_whole_family(name: str) -> None:
 def test_every_variant_is_recognised_as_itself_alone(layout: str, variants: tuple[str, ...]) -> None:
     for arch in map(ARCHS.__getitem__, variants):
         table = key_map(layout, arch)
-        given = {table[ours]: torch.empty(shape, device="meta") for ours, shape in tensor_shapes(arch).items()}
-        found = detect_layouts(given)
+        tensors = {table[ours]: torch.empty(shape, device="meta") for ours, shape in tensor_shapes(arch).items()}
+        found = detect_layouts(tensors)
         assert [(each.layout, each.arch.name, each.classes) for each in found] == [(layout, arch.name, 1000)]
 
 
@@ -269,8 +269,8 @@ def test_a_head_of_another_size_is_replaced_and_logged(tmp_path: Path, caplog: p
     assert "m.safetensors: its head of 10 classes is replaced by a new one of 4" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, "effnet"):
-        kept = load(path, classes=10)
-    assert torch.equal(kept.classifier.weight, load(path).classifier.weight)
+        loaded = load(path, classes=10)
+    assert torch.equal(loaded.classifier.weight, load(path).classifier.weight)
     assert not caplog.text
 
 

@@ -145,14 +145,14 @@ def test_other_precisions_are_named(kind: torch.dtype, name: str) -> None:
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
 def test_values_that_are_no_numbers_are_named(value: float, kind: torch.dtype) -> None:
-    given = {f"layer{index}.weight": torch.ones(4, 4, dtype=kind) for index in range(7)}
-    given["layer3.weight"][2, 1] = value
-    said = check_values(given)[-1]
-    assert said == "NaN or infinite values in layer3.weight: its outputs are meaningless"
+    tensors = {f"layer{index}.weight": torch.ones(4, 4, dtype=kind) for index in range(7)}
+    tensors["layer3.weight"][2, 1] = value
+    note = check_values(tensors)[-1]
+    assert note == "NaN or infinite values in layer3.weight: its outputs are meaningless"
     for index in (1, 2, 5, 6):
-        given[f"layer{index}.weight"][0, 0] = value
-    said = check_values(given)[-1]
-    assert "in layer1.weight, layer2.weight, layer3.weight and 2 more:" in said
+        tensors[f"layer{index}.weight"][0, 0] = value
+    note = check_values(tensors)[-1]
+    assert "in layer1.weight, layer2.weight, layer3.weight and 2 more:" in note
 
 
 def test_a_number_too_large_for_float32_is_infinite_there() -> None:
@@ -160,12 +160,12 @@ def test_a_number_too_large_for_float32_is_infinite_there() -> None:
 
 
 def test_the_largest_common_network_takes_no_time() -> None:
-    given = {name: torch.ones(shape) for name, shape in tensor_shapes(ARCHS["b7"]).items()}
-    check_values(given)
+    tensors = {name: torch.ones(shape) for name, shape in tensor_shapes(ARCHS["b7"]).items()}
+    check_values(tensors)
     seconds = []
     for _ in range(3):
         before = time.perf_counter()
-        check_values(given)
+        check_values(tensors)
         seconds.append(time.perf_counter() - before)
     assert min(seconds) < 0.2  # measured: 0.03
 

@@ -132,14 +132,14 @@ def test_published_weights_come_with_their_card(mirror: Shelf) -> None:
         located = resolve_weights(name)
         assert located.entry == card
         assert located.path.read_bytes() == b"weights"
-    assert len(mirror.asked) == 1
+    assert len(mirror.requests) == 1
 
 
 def test_progress_is_heard(mirror: Shelf) -> None:
     mirror.files["/huggingface.co/timm/tf_efficientnet_b0.aa_in1k/resolve/main/model.safetensors"] = b"weights"
-    heard: list[tuple[int, int | None]] = []
-    resolve_weights("b0/tf_aa_in1k", progress=lambda done, total: heard.append((done, total)))
-    assert heard == [(7, 7)]
+    reported: list[tuple[int, int | None]] = []
+    resolve_weights("b0/tf_aa_in1k", progress=lambda done, total: reported.append((done, total)))
+    assert reported == [(7, 7)]
 
 
 def test_an_address(mirror: Shelf, tmp_path: Path) -> None:
@@ -153,9 +153,9 @@ def test_a_repository_of_the_hub(mirror: Shelf) -> None:
     located = resolve_weights("me/mine")
     assert (located.path.name, located.path.read_bytes(), located.entry) == ("pytorch_model.bin", b"mine", None)
     assert located.path.with_name("config.json").read_bytes() == b"{}"
-    asked = len(mirror.asked)
+    requests = len(mirror.requests)
     assert resolve_weights("hf-hub:me/mine", offline=True).path == located.path
-    assert len(mirror.asked) == asked
+    assert len(mirror.requests) == requests
 
 
 def test_a_repository_that_is_not_there(mirror: Shelf) -> None:

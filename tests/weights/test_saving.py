@@ -24,14 +24,14 @@ from effnet.weights.conversion import drop_batch_counters
 def model() -> EfficientNet:
     """A small network in which every number and every record differs from its default."""
     torch.manual_seed(0)
-    made = create("nano", classes=3, numerics=Numerics("symmetric", 1e-5)).eval()
+    network = create("nano", classes=3, numerics=Numerics("symmetric", 1e-5)).eval()
     with torch.no_grad():
-        for value in drop_batch_counters(made.state_dict()).values():
+        for value in drop_batch_counters(network.state_dict()).values():
             value.uniform_(0.1, 0.9)
-    made.preprocess = Preprocess((40, 48), 0.9, "squash", "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "reduced")
-    made.labels = Labels(("Ameise", "蜂", 'a "quoted"\nname'))
-    made.provenance = Provenance("somewhere", "timm", "Apache-2.0", ("trained", "again"))
-    return made
+    network.preprocess = Preprocess((40, 48), 0.9, "squash", "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "reduced")
+    network.labels = Labels(("Ameise", "蜂", 'a "quoted"\nname'))
+    network.provenance = Provenance("somewhere", "timm", "Apache-2.0", ("trained", "again"))
+    return network
 
 
 def assert_equal(found: EfficientNet, expected: EfficientNet) -> None:
@@ -79,8 +79,8 @@ def test_the_same_network_makes_the_same_bytes_in_another_process(
 @pytest.mark.parametrize("classes", [0, 1, 17])
 @pytest.mark.parametrize("channels", [1, 4])
 def test_sizes_are_read_from_the_tensors(classes: int, channels: int, tmp_path: Path) -> None:
-    made = set_input_channels(set_classes(create("nano"), classes), channels)
-    assert_equal(load(save(made, tmp_path / "m.safetensors")), made)
+    model = set_input_channels(set_classes(create("nano"), classes), channels)
+    assert_equal(load(save(model, tmp_path / "m.safetensors")), model)
 
 
 def test_a_network_in_channels_last_is_saved_as_it_is(model: EfficientNet, tmp_path: Path) -> None:

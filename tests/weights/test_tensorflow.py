@@ -36,13 +36,13 @@ def prefix(path: Path) -> str:
     return str(path.with_suffix(""))
 
 
-def put(path: Path, given: dict[str, Any], slices: dict[str, str] | None = None) -> Path:
+def put(path: Path, weights: dict[str, Any], slices: dict[str, str] | None = None) -> Path:
     """A checkpoint by TensorFlow."""
     tf.raw_ops.SaveV2(
         prefix=prefix(path),
-        tensor_names=list(given),
-        shape_and_slices=[(slices or {}).get(name, "") for name in given],
-        tensors=list(given.values()),
+        tensor_names=list(weights),
+        shape_and_slices=[(slices or {}).get(name, "") for name in weights],
+        tensors=list(weights.values()),
     )
     return path
 
@@ -51,11 +51,11 @@ def put(path: Path, given: dict[str, Any], slices: dict[str, str] | None = None)
 def model() -> EfficientNet:
     """A small network in which every number differs from its default."""
     torch.manual_seed(0)
-    made = create("nano", classes=3).eval()
+    network = create("nano", classes=3).eval()
     with torch.no_grad():
-        for value in drop_batch_counters(made.state_dict()).values():
+        for value in drop_batch_counters(network.state_dict()).values():
             value.uniform_(0.1, 0.9)
-    return made
+    return network
 
 
 def same(found: EfficientNet, expected: EfficientNet) -> bool:
@@ -175,11 +175,11 @@ def test_networks_are_called_as_the_official_ones(name: str, scope: str) -> None
 @pytest.mark.parametrize("name", [name for name in ARCHS if name != "nano"])
 def test_every_network_is_recognised_by_its_variables(name: str) -> None:
     variables = layout_shapes("tensorflow", ARCHS[name], 1001)
-    given = {
+    tensors = {
         f"{formatted.variable_scope(name)}/{each}": torch.empty(shape, device="meta")
         for each, shape in variables.items()
     }
-    assert [(each.layout, each.arch.name, each.classes) for each in detect_layouts(given)] == [
+    assert [(each.layout, each.arch.name, each.classes) for each in detect_layouts(tensors)] == [
         ("tensorflow", name, 1001)
     ]
 
@@ -220,13 +220,13 @@ def test_a_checkpoint_of_a_training_run(tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_averages_are_taken_where_there_are_any() -> None:
     raw, average = torch.zeros(2), torch.ones(2)
-    given = {
+    weights = {
         "n/stem/conv2d/kernel": raw,
         "n/stem/conv2d/kernel/ExponentialMovingAverage": average,
         "n/head/dense/bias": raw,
     }
     tidied = layout.clean_tensorflow(
-        {**given, "n/head/dense/bias/Momentum": average, "n/beta1_power": raw, "global_step": raw}
+        {**weights, "n/head/dense/bias/Momentum": average, "n/beta1_power": raw, "global_step": raw}
     )
     assert {name: tensor.sum().item() for name, tensor in tidied.tensors.items()} == {
         "stem/conv2d/kernel": 2,
@@ -241,16 +241,18 @@ def test_averages_are_taken_where_there_are_any() -> None:
 
 @pytest.mark.parametrize("before", ["", "efficientnet-b0/", "model/encoder/net/"])
 def test_any_scope_and_any_batch_norm(before: str, model: EfficientNet, tmp_path: Path) -> None:
-    given = convert(drop_batch_counters(model.state_dict()), model.arch, "effnet", "tensorflow")
-    plain = {before + name.replace("tpu_batch", "batch"): tensor.numpy() for name, tensor in given.items()}
+    tensors = convert(drop_batch_counters(model.state_dict()), model.arch, "effnet", "tensorflow")
+    plain = {before + name.replace("tpu_batch", "batch"): tensor.numpy() for name, tensor in tensors.items()}
     assert same(load(put(tmp_path / "m.index", plain)), model)
 
 
 def test_variables_that_are_no_networks_are_complained_about(model: EfficientNet, tmp_path: Path) -> None:
-    given = convert(drop_batch_counters(model.state_dict()), model.arch, "effnet", "tensorflow")
-    given = {f"n/{name}": tensor.numpy() for name, tensor in given.items()} | {"box_net/kernel": numpy.zeros(3, "f")}
+    tensors = convert(drop_batch_counters(model.state_dict()), model.arch, "effnet", "tensorflow")
+    tensors = {f"n/{name}": tensor.numpy() for name, tensor in tensors.items()} | {
+        "box_net/kernel": numpy.zeros(3, "f")
+    }
     with pytest.raises(ValueError, match=r"1 differ:\n  extra box_net/kernel 3"):
-        load(put(tmp_path / "m.index", given), arch="nano")
+        load(put(tmp_path / "m.index", tensors), arch="nano")
 
 
 def test_a_network_without_a_head(tmp_path: Path) -> None:
@@ -293,21 +295,21 @@ def test_tensorflow_reads_what_we_write(dtype: torch.dtype, model: EfficientNet,
     path = save(model.to(dtype), tmp_path / "new" / "model.ckpt.index", "tensorflow")
     assert sorted(each.name for each in path.parent.iterdir()) == ["model.ckpt.data-00000-of-00001", path.name]
     reader = tf.train.load_checkpoint(prefix(path))
-    given = convert(drop_batch_counters(model.state_dict()), model.arch, "effnet", "tensorflow")
-    assert set(reader.get_variable_to_shape_map()) == {f"efficientnet-nano/{name}" for name in given}
-    for name, tensor in given.items():
+    tensors = convert(drop_batch_counters(model.state_dict()), model.arch, "effnet", "tensorflow")
+    assert set(reader.get_variable_to_shape_map()) == {f"efficientnet-nano/{name}" for name in tensors}
+    for name, tensor in tensors.items():
         variable = reader.get_tensor(f"efficientnet-nano/{name}")  # TensorFlow compares the checksum
         assert variable.dtype.name == str(dtype).removeprefix("torch.")
         assert torch.equal(torch.from_numpy(variable.astype("float32")), tensor.detach().float())
 
 
 def test_a_network_of_the_family_round(tmp_path: Path) -> None:
-    made = create("edge_s", classes=1001, numerics=batch_norm.tensorflow_numerics(ARCHS["edge_s"])).eval()
-    path = save(made, tmp_path / "m.index", "tensorflow")
+    model = create("edge_s", classes=1001, numerics=batch_norm.tensorflow_numerics(ARCHS["edge_s"])).eval()
+    path = save(model, tmp_path / "m.index", "tensorflow")
     found = load(path)
     assert (found.arch.name, found.classes, found.numerics) == ("edge_s", 1001, Numerics(fused_padding="symmetric"))
     assert found.preprocess.resampling == "tensorflow1"
-    assert same(found, made)
+    assert same(found, model)
     again = save(found, tmp_path / "again.index", "tensorflow")
     assert again.read_bytes() == path.read_bytes()
     assert (
@@ -319,11 +321,11 @@ def test_a_network_of_the_family_round(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["b0", "v2_b0", "edge_s", "lite0"])
 def test_there_and_back_again_changes_no_bit(name: str) -> None:
     torch.manual_seed(0)
-    given = {each: torch.randn(shape) for each, shape in layout_shapes("timm", ARCHS[name], 4).items()}
-    there = convert(given, ARCHS[name], "timm", "tensorflow")
+    tensors = {each: torch.randn(shape) for each, shape in layout_shapes("timm", ARCHS[name], 4).items()}
+    there = convert(tensors, ARCHS[name], "timm", "tensorflow")
     back = convert(there, ARCHS[name], "tensorflow", "timm")
-    assert set(back) == set(given)
-    assert all(torch.equal(back[each], given[each]) for each in given)
+    assert set(back) == set(tensors)
+    assert all(torch.equal(back[each], tensors[each]) for each in tensors)
 
 
 @pytest.mark.parametrize("place", ["effnet.weights.formats.tensorflow.write_table", "os.fsync"])
@@ -446,12 +448,12 @@ def test_an_index_that_lies(header: bytes, entry: bytes, reason: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("given", "reason"),
+    ("items", "reason"),
     [([(b"", HEADER), (b"y", b""), (b"x", b"")], "out of order"), ([(b"", HEADER), (b"x" * 5000, b"")], "is invalid")],
 )
-def test_keys_that_make_no_sense(given: list[tuple[bytes, bytes]], reason: str, tmp_path: Path) -> None:
+def test_keys_that_make_no_sense(items: list[tuple[bytes, bytes]], reason: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"m\.index: .*{reason}"):
-        read_checkpoint(placed(tmp_path, formatted.write_table(given), bytes(16)))
+        read_checkpoint(placed(tmp_path, formatted.write_table(items), bytes(16)))
 
 
 def test_a_compressed_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -485,13 +487,13 @@ def slices(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("made", "reason"),
+    ("write", "reason"),
     [
         (first_format, r"TensorFlow's first, single-file format.* save it again with tf\.compat\.v1\.train\.Saver"),
         (objects, r"a graph of Python objects .* save the network's weights as \.h5"),
         (slices, r"stem/conv2d/kernel is a partitioned variable"),
     ],
 )
-def test_other_kinds_of_checkpoint_are_refused(made: Callable[[Path], Path], reason: str, tmp_path: Path) -> None:
+def test_other_kinds_of_checkpoint_are_refused(write: Callable[[Path], Path], reason: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=reason):
-        read_checkpoint(made(tmp_path / "m.index"))
+        read_checkpoint(write(tmp_path / "m.index"))

@@ -32,7 +32,7 @@ NANOS = {
 }
 
 
-def made(arch: str | Arch = "nano", classes: int = 3, numerics: Numerics | None = None) -> EfficientNet:
+def create_model(arch: str | Arch = "nano", classes: int = 3, numerics: Numerics | None = None) -> EfficientNet:
     """A network in which every number differs from its default."""
     torch.manual_seed(0)
     model = create(arch, classes, numerics=numerics).eval()
@@ -73,7 +73,7 @@ def apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 @pytest.mark.parametrize("numerics", [Numerics(), Numerics("symmetric", 1e-5), Numerics("same", 1e-3, "symmetric")])
 @torch.no_grad()
 def test_the_interpreter_answers_as_we_do(name: str, numerics: Numerics, tmp_path: Path) -> None:
-    model = made(NANOS.get(name, name), 5, numerics)
+    model = create_model(NANOS.get(name, name), 5, numerics)
     model.preprocess = Preprocess((64, 96), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     path = save(model, tmp_path / "m.tflite", "tflite")
     for size in ((1, 64, 96, 3), (2, 37, 59, 3)):
@@ -83,7 +83,7 @@ def test_the_interpreter_answers_as_we_do(name: str, numerics: Numerics, tmp_pat
 
 @torch.no_grad()
 def test_without_a_classifier_it_answers_with_the_embedding(tmp_path: Path) -> None:
-    model = made(classes=0)
+    model = create_model(classes=0)
     pictures = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
     path = save(model, tmp_path / "m.tflite", "tflite")
     assert apart(interpreted(path, pictures), model(normalize(pictures, model.preprocess))) < 1e-5
@@ -93,7 +93,7 @@ def test_without_a_classifier_it_answers_with_the_embedding(tmp_path: Path) -> N
 @pytest.mark.parametrize("numerics", [Numerics("symmetric", 1e-5), Numerics("same", 1e-3, "symmetric")])
 @torch.no_grad()
 def test_a_round_trip_keeps_the_contract_and_then_every_bit(numerics: Numerics, tmp_path: Path) -> None:
-    model = made(replace(ARCHS["nano"], name="mine", width=1.3), 3, numerics)  # recognised by no name
+    model = create_model(replace(ARCHS["nano"], name="mine", width=1.3), 3, numerics)  # recognised by no name
     model.preprocess = Preprocess((40, 48), 0.9, "squash", "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "reduced")
     model.labels = Labels(("Ameise", "蜂", 'a "quoted"\nname'))
     model.provenance = Provenance("somewhere", "timm", "Apache-2.0", ("trained", "again"))
@@ -111,7 +111,7 @@ def test_a_round_trip_keeps_the_contract_and_then_every_bit(numerics: Numerics, 
 
 
 def test_other_tools_find_labels_and_the_range_of_pixels(tmp_path: Path) -> None:
-    model = made()
+    model = create_model()
     model.labels = Labels(("ant", "bee\nor wasp", "Käfer"))
     path = save(model, tmp_path / "m.tflite", "tflite")
     assert zipfile.ZipFile(path).read("labels.txt").decode().splitlines() == ["ant", "bee or wasp", "Käfer"]
@@ -123,7 +123,7 @@ def test_other_tools_find_labels_and_the_range_of_pixels(tmp_path: Path) -> None
 
 
 def test_buffers_lie_where_the_interpreter_may_compute_in_place(tmp_path: Path) -> None:
-    content = save(made(), tmp_path / "m.tflite", "tflite").read_bytes()
+    content = save(create_model(), tmp_path / "m.tflite", "tflite").read_bytes()
     start = np.frombuffer(content, np.uint8).__array_interface__["data"][0]
     places = [
         each.data.__array_interface__["data"][0] - start
@@ -137,7 +137,7 @@ def test_buffers_lie_where_the_interpreter_may_compute_in_place(tmp_path: Path) 
 def test_a_network_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flatbuffers.Builder.MAX_BUFFER_SIZE", 2**24 + 1000)
     with pytest.raises(ValueError, match="a TFLite file holds at most 2 GiB"):
-        save(made(), tmp_path / "m.tflite", "tflite")
+        save(create_model(), tmp_path / "m.tflite", "tflite")
     assert not list(tmp_path.iterdir())
 
 
@@ -146,12 +146,12 @@ def test_every_variant_is_recognised_as_itself_alone(name: str) -> None:
     arch = ARCHS[name]
     table = key_map("tflite", arch)
     shapes = tensor_shapes(arch)
-    given = {table[ours]: torch.empty(shapes[ours], device="meta") for ours in table}
+    tensors = {table[ours]: torch.empty(shapes[ours], device="meta") for ours in table}
     for ours, theirs in table.items():
-        if given[theirs].ndim == 4:
+        if tensors[theirs].ndim == 4:
             order = (1, 2, 3, 0) if "depthwise" in ours else (0, 2, 3, 1)
-            given[theirs] = given[theirs].permute(order)
-    found = detect_layouts(given)
+            tensors[theirs] = tensors[theirs].permute(order)
+    found = detect_layouts(tensors)
     assert [(each.layout, each.arch.name, each.classes) for each in found] == [("tflite", arch.name, 1000)]
 
 
@@ -291,7 +291,7 @@ def in_half_precision(tensors: list[TfliteTensor], operators: list[TfliteOperato
 )
 @torch.no_grad()
 def test_other_spellings_are_the_same_network(arch: str, change: Change | None, limit: float, tmp_path: Path) -> None:
-    model = load(save(made(NANOS[arch]), tmp_path / "own.tflite", "tflite"))
+    model = load(save(create_model(NANOS[arch]), tmp_path / "own.tflite", "tflite"))
     found = load(foreign(model, tmp_path / "m.tflite", change), arch=NANOS[arch])
     assert found.numerics == Numerics()
     assert found.preprocess.size == (32, 32)
@@ -300,9 +300,12 @@ def test_other_spellings_are_the_same_network(arch: str, change: Change | None, 
 
 
 def test_symmetric_padding_is_seen(tmp_path: Path) -> None:
-    assert load(foreign(made(numerics=Numerics("symmetric")), tmp_path / "m.tflite")).numerics.padding == "symmetric"
+    assert (
+        load(foreign(create_model(numerics=Numerics("symmetric")), tmp_path / "m.tflite")).numerics.padding
+        == "symmetric"
+    )
     mixed = Numerics("same", fused_padding="symmetric")
-    assert load(foreign(made("edge_s", numerics=mixed), tmp_path / "e.tflite")).numerics == mixed
+    assert load(foreign(create_model("edge_s", numerics=mixed), tmp_path / "e.tflite")).numerics == mixed
 
 
 def replaced(kind: str, by: str) -> Change:
@@ -353,7 +356,7 @@ def with_fused(operator: TfliteOperator, activation: int) -> TfliteOperator:
     ],
 )
 def test_another_network_is_refused_with_a_sentence(change: Change, sentence: str, tmp_path: Path) -> None:
-    path = foreign(made(), tmp_path / "m.tflite", change)
+    path = foreign(create_model(), tmp_path / "m.tflite", change)
     with pytest.raises(ValueError, match=rf"m\.tflite: .*{sentence}"):
         load(path)
 
@@ -394,8 +397,8 @@ def seen(*operators: tuple[str, Any]) -> InputTransform:
 def test_normalisation_is_read(
     source: TfliteTensor, picture: InputTransform, normalised: Any, mean: Any, std: Any, factor: Any
 ) -> None:
-    given = normalised and (np.atleast_1d(np.float64(normalised[0])), np.atleast_1d(np.float64(normalised[1])))
-    found = infer_preprocess(source, picture, given, 3)
+    mean_std = normalised and (np.atleast_1d(np.float64(normalised[0])), np.atleast_1d(np.float64(normalised[1])))
+    found = infer_preprocess(source, picture, mean_std, 3)
     assert found.preprocess["size"] == (20, 30)
     assert found.preprocess["mean"] == tuple(np.broadcast_to(mean, 3))  # exactly: .485, not a float32 near it
     assert found.preprocess["std"] == pytest.approx(tuple(np.broadcast_to(std, 3)), rel=1e-7)
@@ -416,7 +419,7 @@ def test_a_plain_input_says_nothing_but_its_size() -> None:
 
 
 def labelled(path: Path, count: int, labels: tuple[str, ...]) -> Path:
-    graph = decode_tflite(foreign(made(classes=count), path).read_bytes())
+    graph = decode_tflite(foreign(create_model(classes=count), path).read_bytes())
     content = encode_tflite(
         replace(graph, metadata={tflite_schema.METADATA_NAME: tflite_schema.build_metadata("nano", labels)})
     )
