@@ -401,16 +401,14 @@ def _read_floats(table: Table, place: int) -> NDArray[Any]:
     return table.GetVectorAsNumpy(Float32Flags, offset).astype(np.float64) if offset else np.empty(0)
 
 
-def build_metadata(
-    name: str, labels: Sequence[str], image: str = "image", outputs: Sequence[str] = (), ranged: bool = True
-) -> bytes:
+def build_metadata(name: str, labels: Sequence[str], input: str = "image", outputs: Sequence[str] = ()) -> bytes:
     """Return the metadata of an image classifier whose first output has the labels in the file `LABELS_FILE`.
 
-    The input, called ``image``, is pixels of 0 … 255; if ``ranged`` is false something else that is not described.
+    The input is pixels of 0 … 255, or "normalized", which is not described.
     """
     builder = flatbuffers.Builder(1024)
-    image_info = {TENSOR_NAME: builder.CreateString(image)}
-    if ranged:
+    image_info = {TENSOR_NAME: builder.CreateString(input)}
+    if input != "normalized":
         color = _write_fields(builder, 2, {0: _Byte(RGB)})
         image_info[TENSOR_CONTENT] = _write_fields(builder, 2, {0: _Byte(IMAGE), 1: color})
         mean, std = (builder.CreateNumpyVector(np.array([value], np.float32)) for value in (0, 1))
@@ -424,11 +422,8 @@ def build_metadata(
         output_info[0][TENSOR_FILES] = _offset_vector(builder, [file])
     described = _offset_vector(builder, [_write_fields(builder, 7, info) for info in output_info])
     subgraphs = _offset_vector(builder, [_write_fields(builder, 10, {INPUTS: inputs, OUTPUTS: described})])
-    model = {
-        MODEL_NAME: builder.CreateString(name),
-        MODEL_SUBGRAPHS: subgraphs,
-        MODEL_PARSER: builder.CreateString("1.0.0"),
-    }
+    model = {MODEL_NAME: builder.CreateString(name), MODEL_SUBGRAPHS: subgraphs}
+    model[MODEL_PARSER] = builder.CreateString("1.0.0")
     builder.Finish(_write_fields(builder, 8, model), METADATA_IDENTIFIER)
     return bytes(builder.Output())
 

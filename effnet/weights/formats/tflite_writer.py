@@ -73,7 +73,7 @@ def write_tflite_export(
     graph = builder.build({name: text.encode() for name, text in texts.items()})
     outputs = [graph.tensors[index].name for index in graph.outputs]
     labels = model.labels.names
-    metadata = tflite_schema.build_metadata(model.arch.name, labels, io.input, outputs, ranged=io.input != "normalized")
+    metadata = tflite_schema.build_metadata(model.arch.name, labels, io.input, outputs)
     path.write_bytes(encode_tflite(replace(graph, metadata={**graph.metadata, tflite_schema.METADATA_NAME: metadata})))
     if labels:
         tflite_schema.append_labels(labels, path)
