@@ -113,14 +113,17 @@ def test_a_card_says_what_the_file_cannot(
         test_size=240,
         license="apache-2.0",
     )
-    monkeypatch.setattr(loading, "resolve_weights", lambda source: WeightsFile(path, RemoteFile.from_entry(card)))
+    monkeypatch.setattr(
+        "effnet.weights.resolve.resolve_weights", lambda source: WeightsFile(path, RemoteFile.from_entry(card))
+    )
     with caplog.at_level(logging.INFO, "effnet"):
         found = load("b0")
     assert (found.numerics, found.preprocess, found.labels) == (card.numerics, card.preprocess, Labels())
     assert (found.provenance.source, found.provenance.license) == ("b0/some_in1k", "apache-2.0")
     assert "b0/some_in1k: weights of timm, published with 77.7 % top-1 on ImageNet at 240 pixels" in caplog.text
     monkeypatch.setattr(
-        loading, "resolve_weights", lambda source: WeightsFile(path, RemoteFile.from_entry(replace(card, arch="b1")))
+        "effnet.weights.resolve.resolve_weights",
+        lambda source: WeightsFile(path, RemoteFile.from_entry(replace(card, arch="b1"))),
     )
     with pytest.raises(ValueError, match=r"contains b0 .*not b1"):
         load("b1")
