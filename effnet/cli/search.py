@@ -352,8 +352,8 @@ def _describe_network_plan(
         f"{printing.format_duration(candidates)}; finals: {printing.format_duration(finals)}; total: "
         f"{printing.format_duration(candidates + finals)} on an idle machine",
         describe_detectable_difference(dataset),
-        f"results are stored in {job_store.hide_password(storage)}, weights of all candidates in {nas.weights_folder(storage)} "
-        f"(about {estimate.stored_bytes / 1e6:,.0f} MB)",
+        f"results are stored in {job_store.hide_password(storage)}, weights of all candidates in "
+        f"{nas.weights_folder(storage)} (about {estimate.stored_bytes / 1e6:,.0f} MB)",
     ]
 
 
