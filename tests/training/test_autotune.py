@@ -32,10 +32,10 @@ def test_accumulation_steps_when_memory_is_short(monkeypatch: pytest.MonkeyPatch
     assert autotune.choose_accumulation_steps(model, RECIPE, distributed, recorder) == 1
     assert not recorder.messages
     need = 32 * autotune.activation_bytes_per_image(model, RECIPE, (32, 32), distributed) * autotune.MEMORY_MARGIN
-    monkeypatch.setattr(autotune, "available_memory", lambda: int(need / 3.5))
+    monkeypatch.setattr(memory, "available_memory", lambda: int(need / 3.5))
     assert autotune.choose_accumulation_steps(model, RECIPE, distributed, recorder) == 4
     assert recorder.messages[0].endswith("using 4 gradient accumulation steps")
-    monkeypatch.setattr(autotune, "available_memory", lambda: 0)  # nobody knows
+    monkeypatch.setattr(memory, "available_memory", lambda: 0)  # nobody knows
     assert autotune.choose_accumulation_steps(model, RECIPE, distributed, recorder) == 1
 
 

@@ -133,7 +133,7 @@ def test_batch_norm_is_estimated_on_a_subset(model: EfficientNet, monkeypatch: p
     def estimate(other: EfficientNet, batches: object) -> None:
         seen.append(sum(len(batch) for batch in batches))  # type: ignore[attr-defined]
 
-    monkeypatch.setattr("effnet.training.eval_resolution.estimate_batch_norm", estimate)
+    monkeypatch.setattr("effnet.training.init_model.estimate_batch_norm", estimate)
     learned: ImageDataset = squares(24, seed=1)
     tune_resolution(model, scorer_preferring(64), learned, sizes=(48,))  # type: ignore[arg-type]
     assert seen == [8]

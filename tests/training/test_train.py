@@ -78,7 +78,7 @@ def test_training_state_is_released(photos: Path, tmp_path: Path, monkeypatch: p
         assert all(parameter.grad is None for parameter in model.parameters())
         return effnet.evaluate(model, *args, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "ExponentialMovingAverage", averaged)
+    monkeypatch.setattr("effnet.training.optim.ExponentialMovingAverage", averaged)
     monkeypatch.setattr("effnet.training.train.evaluate", judged)
     assert len(run(photos, tmp_path / "out").history) == 2
 
@@ -336,7 +336,7 @@ def test_out_of_memory_in_one_of_several_processes_names_the_read_splits(
     assert not any("out of memory" in line for line in recorder.messages)
 
 
-@pytest.mark.parametrize("where", ["torch.optim.AdamW.step", "effnet.training.loop.Validator.score"])
+@pytest.mark.parametrize("where", ["torch.optim.AdamW.step", "effnet.training.validation.Validator.score"])
 def test_out_of_memory_outside_of_batches(
     where: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
