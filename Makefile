@@ -37,10 +37,11 @@ $(BROWSER): $(READY)
 test: $(READY) $(BROWSER)  ## the tests, as many at once as there are cores
 	$(BIN)/pytest -n auto --dist loadfile
 
-check: $(READY)  ## style, types, and whether the generated documents are up to date
+check: $(READY)  ## style, types, words, and whether the generated documents are up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/check_words.py
 	$(BIN)/python docs/make.py --check
 
 parity: $(READY)  ## the whole family against every ecosystem's own networks: long

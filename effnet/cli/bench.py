@@ -128,7 +128,6 @@ def _autotune(
 
 
 def _print_benchmark(result: BenchmarkResult) -> None:
-
     headings = ["network", "engine", "precision", "batch", "threads", "ms", "p10", "p99", "images/s", "GMAC/s"]
     headings += ["of peak", "× fastest", "off by", *(("memory",) if any(row.peak_bytes for row in result.rows) else ())]
     table = printing.new_table(*headings, left=("network", "engine", "precision"))
@@ -165,7 +164,6 @@ def _print_benchmark(result: BenchmarkResult) -> None:
 
 
 def _print_bottlenecks(report: BottleneckReport) -> None:
-
     slowest = sorted(report.steps, key=lambda step: -step.seconds)[:MAX_SLOWEST_STEPS]
     threads = f"{report.threads} thread{'s' if report.threads != 1 else ''}"
     peak = report.peaks.macs(report.precision)
@@ -187,7 +185,6 @@ def _print_bottlenecks(report: BottleneckReport) -> None:
 
 
 def _step_table(steps: Iterable[StepTime], heading: str) -> Table:
-
     headings = (heading, "steps", "ms", "of time", "MACs", "of MACs", "moves", "MACs/byte", "GMAC/s", "× limit")
     table = printing.new_table(*headings, left=(heading,))
     for step in steps:

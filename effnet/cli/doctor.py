@@ -65,7 +65,6 @@ def doctor(
 
 
 def _print_diagnosis(diagnosis: Diagnosis, data: str | None, fixed: bool) -> None:
-
     parts: list[Table | str] = []
     if diagnosis.trials:
         parts.append(_trials_table(diagnosis))

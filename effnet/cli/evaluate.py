@@ -67,7 +67,6 @@ def _print_evaluation(result: AnyEvaluation) -> None:
 
 
 def _classification_report(result: Evaluation, images: str) -> list[Table | str]:
-
     parts: list[Table | str] = [
         f"{result.summary()} {images}",
         f"loss {result.loss:.3f}, calibration error {printing.format_percent(result.calibration_error)}",
@@ -79,7 +78,6 @@ def _classification_report(result: Evaluation, images: str) -> list[Table | str]
 
 
 def _class_table(result: Evaluation) -> list[Table | str]:
-
     present = [metrics for metrics in result.classes if metrics.images]
     shown = present
     if len(present) > MAX_CLASSES_SHOWN:
@@ -94,7 +92,6 @@ def _class_table(result: Evaluation) -> list[Table | str]:
 
 
 def _confusion_table(result: Evaluation) -> Table:
-
     names = [metrics.name for metrics in result.classes]
     table = printing.new_table("true ↓  predicted →", *names, left=("true ↓  predicted →",))
     for name, row in zip(names, result.confusion, strict=True):
@@ -103,7 +100,6 @@ def _confusion_table(result: Evaluation) -> Table:
 
 
 def _mistakes_table(result: Evaluation) -> list[Table | str]:
-
     shown = result.mistakes[:MAX_MISTAKES_SHOWN]
     table = printing.new_table("image", "true", "predicted", "probability", left=("image", "true", "predicted"))
     for mistake in shown:
@@ -113,7 +109,6 @@ def _mistakes_table(result: Evaluation) -> list[Table | str]:
 
 
 def _multilabel_report(result: MultiLabelEvaluation, images: str) -> list[Table | str]:
-
     shown = result.labels
     if len(shown) > MAX_CLASSES_SHOWN:
         weakest = sorted(result.labels, key=lambda metrics: metrics.f1)[:MAX_CLASSES_SHOWN]
@@ -143,7 +138,6 @@ def _multilabel_report(result: MultiLabelEvaluation, images: str) -> list[Table 
 
 
 def _regression_report(result: RegressionEvaluation, images: str) -> list[Table | str]:
-
     table = printing.new_table("value", "R²", "RMSE", "mean absolute error", left=("value",))
     for metrics in result.values:
         table.add_row(

@@ -240,7 +240,6 @@ def _write_cam_panel(models: list[str], images: list[str], path: Path) -> None:
 
 
 def _print_table(table: Table, as_json: bool, more: str) -> None:
-
     if as_json:
         printing.print_json(table.to_dict() | ({"more": more} if more else {}))
         return

@@ -184,14 +184,12 @@ def _describe_position(report: RoundingReport, fit: fitting.FitResult | None) ->
 
 
 def _format_limit(name: str, value: float) -> str:
-
     if name == "costs[0]":
         return f"{value * 1e3:.3g} ms"
     return printing.format_si(value, "B" if name == "memory" else "")
 
 
 def _summary_line(counted: Count) -> str:
-
     return (
         f"{counted.arch.name}: {printing.format_si(counted.params)} params, {printing.format_si(counted.macs)} MACs, "
         f"peak memory {printing.format_si(counted.bytes, 'B')}, {counted.arch.resolution} px"

@@ -208,7 +208,6 @@ def _coefficients_plan(
 
 
 def _print_coefficients(result: grid_search.GridSearchResult) -> None:
-
     table = printing.new_table(
         "", "depth / width / resolution", "MACs", "epochs", "seeds", "accuracy", "± sd", "at equal MACs"
     )
@@ -222,7 +221,6 @@ def _print_coefficients(result: grid_search.GridSearchResult) -> None:
 
 
 def _coefficients_row(standing: grid_search.GridSearchStanding) -> tuple[str, ...]:
-
     return (
         *(standing.label(), printing.format_si(standing.macs), str(standing.epochs), str(len(standing.accuracies))),
         *(f"{standing.accuracies.mean:.2%}", f"{standing.accuracies.spread:.2%}"),

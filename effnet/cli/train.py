@@ -25,7 +25,6 @@ class ProgressCallback(Callback):
     """Shows training progress on standard error: a bar, and messages above it. Use as a context manager."""
 
     def __init__(self) -> None:
-
         self._progress = printing.progress_bars()
         self._phase: str | None = None
         self._task = self._progress.add_task("", total=None, visible=False)
@@ -257,7 +256,6 @@ def _count_training_images(data: str) -> int:
 
 
 def _print_dry_run(simulation: DryRun, out: Path | None) -> None:
-
     recipe = simulation.recipe
     headings = ("epoch", "step", "lr from", "to", "EMA decay", "size", "dropout", "augmentation")
     table = printing.new_table(*headings, left=("augmentation",))

@@ -19,7 +19,7 @@ from effnet.data.storage import errors, remote
 NamedImage = tuple[str, image_io.ImageSource | image_io.ImageError]
 
 STANDARD_INPUT = "standard input"
-RETRY = errors.RetryPolicy(attempts=2)  # of a URL: somebody is waiting
+RETRY = errors.RetryPolicy(attempts=2)  # of a URL: a user is waiting
 VIDEO_SUFFIXES = frozenset((
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".mts", ".m2ts",
 ))  # fmt: skip

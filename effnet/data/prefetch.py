@@ -15,7 +15,12 @@ Out = TypeVar("Out")
 
 
 def prefetch_map(function: Callable[[In], Out], items: Iterable[In], num_workers: int | None = None) -> Iterator[Out]:
-    """Yield ``function`` of each item, in order, computed in threads up to `MAX_PREFETCH` items ahead."""
+    """Yield ``function`` of each item, in order, computed in threads up to `MAX_PREFETCH` items ahead.
+
+    Example:
+        >>> list(prefetch_map(str.upper, ["a", "b"], num_workers=2))
+        ['A', 'B']
+    """
     num_workers = num_workers or count_cores()
     pending: deque[Future[Out]] = deque()
     with ThreadPoolExecutor(num_workers) as pool:

@@ -14,7 +14,7 @@ def open_data(source: str | Path) -> dataset.Splits:
     - ``CLASS/…``: all images are for training;
     - ImageNet: either of these, and a flat ``val/`` with its ground truth (see `effnet.data.imagenet`).
 
-    Classes are sorted by name, and their folders searched recursively. Hidden files, texts, tables and the like are
+    Classes are sorted by name, and their folders searched recursively. Hidden files, texts, and tables are
     skipped; any other file counts as an image. Besides class folders, ``source`` may be
 
     - ``digits``, ``cifar10``, ``pets`` and other datasets by name, or a folder of such a dataset as it is distributed

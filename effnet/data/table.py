@@ -110,7 +110,7 @@ def open_table(path: str | Path, task: str | None = None) -> Splits:
 
 
 def open_unlabeled_table(path: str | Path) -> list[tuple[str, Path]]:
-    """Return (name in the table, file) of every image; the files lie beside it, or in ``test/`` or the like there."""
+    """Return (name in the table, file) of every image; the files lie beside it, or in ``test/`` or similar there."""
     table = read_table(path)
     names = _read_image_names(table)
     return list(zip(names, _find_image_files(table, names, _TEST_FOLDERS), strict=True))

@@ -42,7 +42,7 @@ class Chunk:
     frame_interval: float = 1.0  # seconds between two frames of a video
 
     def images(self, start: int = 0) -> Iterator[NamedImage]:
-        """Yield (name, image), or the error in place of an image, from number ``start`` on; read lazily."""
+        """Yield (name, image), or the error instead of an image, from number ``start`` on; read lazily."""
         first = self.names[0]
         if shards.is_shard(first):
             return shards.read_shard_images(first, start)

@@ -27,7 +27,7 @@ def run_batches(
 ) -> Iterator[tuple[str, NDArray[FloatT] | ImageError]]:
     """Yield (name, row of ``compute``'s result) for each image in order, or the error of an unreadable image.
 
-    ``compute`` maps images (N, H, W, 3) to N rows. An error in place of an image is passed through. If ``batch_size``
+    ``compute`` maps images (N, H, W, 3) to N rows. An error instead of an image is passed through. If ``batch_size``
     is a function, it is called before each batch, since the best size may be known only after the first images. With
     ``require_finite`` a result that is NaN or infinite raises ``ValueError``.
     """

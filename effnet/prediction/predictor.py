@@ -85,7 +85,7 @@ def to_prediction(image: str, row: NDArray[np.float64], labels: Labels) -> Predi
 def to_predictions(
     rows: Iterable[tuple[str, NDArray[np.float64] | ImageError]], labels: Labels, top: int
 ) -> Iterator[Prediction]:
-    """Make predictions from (name, scores (classes,)) pairs, or errors in place of the scores."""
+    """Make predictions from (name, scores (classes,)) pairs, or errors instead of the scores."""
     task = task_of(labels.task)
     for name, row in rows:
         if isinstance(row, ImageError):

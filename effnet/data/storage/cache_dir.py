@@ -14,7 +14,13 @@ def configured_cache_dir() -> Path:
 
 
 def writable_cache_dir() -> Path:
-    """Return the configured folder, or a temporary one of this user if that is read-only. Raises ``OSError``."""
+    """Return the configured folder, or a temporary one of this user if that is read-only.
+
+    Containers and clusters often mount the home directory read-only; losing a cache must not fail a prediction.
+
+    Raises:
+        OSError: if the temporary folder belongs to another user, who could put files into it.
+    """
     configured = configured_cache_dir()
     existing = next(path for path in (configured.absolute(), *configured.absolute().parents) if os.path.exists(path))
     if existing.is_dir() and os.access(existing, os.W_OK):  # it is there, or can be created
@@ -22,7 +28,7 @@ def writable_cache_dir() -> Path:
     owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     fallback = Path(tempfile.gettempdir()) / f"effnet-{owner}"
     fallback.mkdir(mode=0o700, exist_ok=True)
-    if hasattr(os, "getuid") and fallback.stat().st_uid != os.getuid():  # put there by somebody else
+    if hasattr(os, "getuid") and fallback.stat().st_uid != os.getuid():
         raise OSError(f"{configured} is not writable: set EFFNET_HOME to a folder that is")
     return fallback
 
