@@ -1,7 +1,4 @@
-"""Choosing the fastest engine that runs a network correctly on this machine, and remembering it.
-
-Imports torch only if the network itself is needed.
-"""
+"""Choosing the engine that is fastest here and correct, and remembering it. Imports torch if the network is needed."""
 
 from __future__ import annotations
 
@@ -65,7 +62,7 @@ def engine(
     Args:
         model: a network, anything `effnet.load` accepts, or an exported file, which the first suitable engine opens.
         kind: "auto", "eager", "compiled", "onnxruntime", "openvino" or "litert".
-        batch_size: number of images per call to optimize for; others run too.
+        batch_size: images per call to optimize for; others run too.
         size: side or (height, width) in pixels to optimize for, by default the network's own.
         precision: "float32", or "bfloat16" or "float16" to allow that as well where it is faster.
         threads: by default one per core.
@@ -117,8 +114,7 @@ def open_cached_engine(
 ) -> Engine | None:
     """Open the network with that cache key without torch; return None if only torch can run it.
 
-    The engine is the one remembered for this use, otherwise any that opens a cached file, in float32. Damaged and
-    outdated files are removed.
+    Without a choice for this use, any engine that opens a cached file is taken, in float32. Damaged files are removed.
     """
     choice = engine_cache.find_choice(key, batch_size, size, precision, threads)
     precision = choice.precision if choice else "float32"
@@ -136,10 +132,7 @@ def open_cached_engine(
 
 
 def cache_engine(model: EfficientNet, path: Path) -> bool:
-    """Cache a file with which ``path``, to which ``model`` was saved, starts without torch the next time.
-
-    Return False if the disk does not accept it, or packages for it are not installed. Raises as `engine` does.
-    """
+    """Cache a file with which ``path``, a saved ``model``, starts without torch; return False if impossible."""
     kind = next((kind for kind in ENGINE_FILES if kind in base.installed_engines()), None)
     if kind is None:
         return False
@@ -218,7 +211,6 @@ class LazyModel:
 
     @cached_property
     def _reference(self) -> tuple[ImageBatch, FloatArray]:
-        """An image and eager's output for it."""
         from effnet.runtime.torch import EagerEngine
 
         eager = EagerEngine(self.network, "cpu")
@@ -257,18 +249,14 @@ def noise_images(count: int, size: tuple[int, int], engine: Engine) -> ImageBatc
 def _autotuned_engine(
     lazy_model: LazyModel, key: TuningKey, max_drop: float | None, images: ImageBatch | None
 ) -> Engine:
-    """Find the fastest engine for this use, and log and remember why."""
     from effnet.runtime.torch import EagerEngine, select_device
 
     if select_device().type != "cpu":  # the other engines run on the CPU, and a GPU may not be there the next time
         return EagerEngine(lazy_model.network, precision=key.precision, threads=key.threads)
     reference = EagerEngine(lazy_model.network, "cpu", threads=key.threads)
     installed = base.installed_engines()
-    excluded = tuple(
-        ExcludedEngine(kind, "", str(base.not_installed_error(kind)))
-        for kind in base.ENGINE_PACKAGES
-        if kind not in installed
-    )
+    missing = (kind for kind in base.ENGINE_PACKAGES if kind not in installed)
+    excluded = tuple(ExcludedEngine(kind, "", str(base.not_installed_error(kind))) for kind in missing)
     openers: dict[tuple[str, str], EngineOpener] = {("eager", "float32"): lambda: reference}
     for kind in ("eager", *base.ENGINE_PACKAGES):
         for precision in dict.fromkeys(("float32", key.precision)):
@@ -291,7 +279,6 @@ def _autotuned_engine(
 
 
 def _open_within_drop(opener: EngineOpener, images: ImageBatch, expected: np.ndarray, max_drop: float) -> Engine:
-    """Open the engine. Raises ``ValueError`` if it changes more than ``max_drop`` percent of the predictions."""
     opened = opener()
     task = task_of(opened.metadata.labels.task)
     changed = 100 * (1 - task.score(opened.run(images), expected))
@@ -309,8 +296,7 @@ def autotune(
 ) -> tuple[EngineChoice, Engine]:
     """Return the fastest engine that agrees with ``reference``, and why, in a few seconds for most networks.
 
-    ``images``: a batch of the size to optimize for, uint8 (N, H, W, C). Engines that fail or disagree are excluded.
-    ``openers`` must contain the reference's own kind in float32.
+    ``images``: uint8 (N, H, W, C), as to optimize for. ``openers`` must contain the reference's own kind in float32.
     """
     watch = Stopwatch()
     expected = reference.run(images[:COMPARED_IMAGES])
@@ -350,7 +336,6 @@ def max_relative_difference(outputs: FloatArray, expected: FloatArray) -> float:
 
 
 def _time_engines(engines: Mapping[tuple[str, str], Engine], images: ImageBatch) -> dict[tuple[str, str], Timing]:
-    """Time each engine; much slower ones by their first call only."""
     names = {" ".join(name): name for name in engines}
     calls = {text: partial(engines[name].run, images) for text, name in names.items()}
     first = time_interleaved(calls, runs=1, warmup_runs=0)  # each has run once already
@@ -382,10 +367,7 @@ def get_throughput(model: LazyModel, engine: Engine, size: tuple[int, int] | Non
 
 
 def measure_throughput(engine: Engine, key: TuningKey, image: ImageBatch) -> EngineThroughput:
-    """Measure images per second for growing `BATCH_SIZES`, as long as they gain, in one or two seconds.
-
-    ``image``: uint8 (1, H, W, C).
-    """
+    """Measure images per second of ``image``, uint8 (1, H, W, C), for growing `BATCH_SIZES` as long as they gain."""
     measured: list[tuple[int, float]] = []
     for batch_size in BATCH_SIZES:
         images = np.repeat(image, batch_size, axis=0)

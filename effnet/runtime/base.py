@@ -1,7 +1,4 @@
-"""The engine interface, the engines installed here, and opening an exported file with one of them.
-
-Imports no torch.
-"""
+"""The engine interface, the engines installed here, and opening an exported file with one. Imports no torch."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,16 +49,12 @@ class Engine(Protocol):
         """
 
     def embed(self, images: ImageBatch) -> FloatArray:
-        """Return the pooled features, float32 (N, head channels), of the same ``images`` as in `run`.
-
-        Raises ``ValueError`` as `run` does, and if the file has no embedding output.
-        """
+        """Return pooled features, float32 (N, head channels). ``ValueError`` also if the file does not have them."""
 
     def prepare(self, batch_size: int, size: tuple[int, int] | None = None) -> None:
-        """Optimize for this batch size and (height, width), by default the network's own.
+        """Optimize for this batch size and (height, width), by default the network's own; other shapes still run.
 
-        Other shapes still run, a little slower in some engines. Raises ``ValueError`` for a size that the file does not
-        accept.
+        Raises ``ValueError`` for a size that the file does not accept.
         """
 
 
@@ -79,10 +72,7 @@ def not_installed_error(kind: str) -> ImportError:
 
 
 def resolve_threads(threads: int | None) -> int:
-    """Return the number of threads an engine uses: by default one per core this process may use.
-
-    Raises ``ValueError`` for less than one.
-    """
+    """Return how many threads an engine uses: by default one per core. Raises ``ValueError`` for less than one."""
     if threads is not None:
         check_int("threads", threads, 1)
     return threads or machine.count_cores()
@@ -104,10 +94,7 @@ def resolve_precision(kind: str, precision: str, supported: tuple[str, ...], qua
 
 
 def is_normalized(images: ImageBatch, channels: int) -> bool:
-    """Return whether ``images`` are normalized (N, C, H, W) rather than 0 … 255 (N, H, W, C).
-
-    Raises ``ValueError`` if they are neither, or empty.
-    """
+    """Return whether ``images`` are normalized (N, C, H, W), not (N, H, W, C). Raises ``ValueError`` if neither."""
     if images.ndim != 4 or channels not in (images.shape[1], images.shape[3]):
         raise ValueError(
             f"images must be (N, H, W, {channels}) with values 0 … 255, or normalized (N, {channels}, H, W): "
@@ -142,9 +129,7 @@ def to_normalized(images: ImageBatch, preprocess: Preprocess) -> FloatArray:
 def open_exported(
     path: str | Path, kind: str | None = None, precision: str = "float32", threads: int | None = None
 ) -> Engine:
-    """Open an exported file: ``.onnx`` with onnxruntime or OpenVINO, ``.xml`` with OpenVINO, ``.tflite`` with LiteRT.
-
-    With ``kind=None`` the first installed engine that supports ``precision`` is used.
+    """Open an exported file, by default with the first installed engine in `ENGINES_BY_SUFFIX` for ``precision``.
 
     Raises ``ValueError`` for another suffix, an engine that does not open it, an unsupported precision, and a file that
     is damaged or was not exported by effnet; ``FileNotFoundError``; ``ImportError`` if the engine is not installed.
@@ -154,8 +139,7 @@ def open_exported(
     if kinds is None:
         raise ValueError(f"{path} is not an exported file: expected a name ending in {', '.join(ENGINES_BY_SUFFIX)}")
     if kind is None:
-        candidates = [each for each in kinds if each in installed_engines()]
-        if not candidates:
+        if not (candidates := [each for each in kinds if each in installed_engines()]):
             raise not_installed_error(kinds[0])
         # Of the engines for .onnx only OpenVINO may support 16 bits
         narrow = precision not in ("float32", "int8") and "openvino" in candidates

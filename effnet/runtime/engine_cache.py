@@ -41,8 +41,8 @@ LOG = logging.getLogger("effnet")
 def file_key(path: Path, entry: str = "") -> str:
     """Return the cache key of the network in ``path``: a hash of the file and of all else that decides how it is read.
 
-    ``entry``: name in the catalog, if the file was requested by that. Hashes are stored by path, size, time and inode,
-    so that an unchanged file is not read again. Raises ``OSError`` if the file cannot be read.
+    ``entry``: name in the catalog, if the file was requested by that. Hashes are kept by path, size, time and inode,
+    so that an unchanged file is not read again.
     """
     sidecars = [path.with_name(name) for name in SIDECAR_FILES]
     contents = [sidecar.read_bytes() if sidecar.is_file() else b"" for sidecar in sidecars]
@@ -117,7 +117,7 @@ def _file_hash(path: Path) -> str:
 
 
 def _read_hashes() -> dict[str, list[Any]]:
-    """Return path → [size, time, inode, sha256]; empty if the file is damaged."""
+    """Return path → [size, time, inode, sha256]."""
     try:
         found = json.loads((cache_dir.writable_cache_dir() / "engines" / HASHES_FILE).read_text())
     except (OSError, ValueError):
@@ -127,7 +127,6 @@ def _read_hashes() -> dict[str, list[Any]]:
 
 
 def _evict(newest: Path) -> None:
-    """Remove the least recently used networks, but not ``newest``, until `MAX_CACHE_BYTES` are kept."""
     others = sorted((each for each in newest.parent.iterdir() if each.is_dir() and each != newest), key=_last_used)
     left = _folder_bytes(newest) + sum(map(_folder_bytes, others))
     for each in others:
@@ -147,7 +146,7 @@ def _last_used(folder: Path) -> float:
 def _folder_bytes(folder: Path) -> int:
     total = 0
     for each in folder.rglob("*"):
-        with suppress(OSError):
+        with suppress(OSError):  # removed by another process
             total += each.stat().st_size
     return total
 
@@ -182,17 +181,13 @@ class TuningKey(Record):
         cls, batch_size: int, size: tuple[int, int] | None, precision: str, threads: int | None
     ) -> Self:
         """Return the key for this machine with the versions installed now."""
-        here = machine.describe_machine()
-        versions = _package_versions()
+        here, versions = machine.describe_machine(), _package_versions()
         return cls(here.cpu, here.cores, here.instructions, versions, batch_size, size, precision, threads)
 
 
 @dataclass(frozen=True)
 class EngineTiming(Record):
-    """Time of one call of an engine: median, first and last decile.
-
-    ``max_difference``: from eager in float32, relative to the largest output.
-    """
+    """Time of one call of an engine: median, first and last decile; and its relative difference from float32 eager."""
 
     kind: str
     precision: str

@@ -1,7 +1,4 @@
-"""Inputs and outputs of exported files, the metadata that describes them, and the base class of engines that run them.
-
-Imports no torch.
-"""
+"""Exported files: inputs and outputs, their metadata, and the base class of engines that run them. Without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +17,6 @@ INPUTS = ("pixels", "floats", "normalized")
 OUTPUTS = ("probabilities", "logits", "values")
 METADATA_KEY, IO_SPEC_KEY = "effnet", "effnet.interface"  # keys in a file's metadata; the values are JSON
 MAX_SIDE = 8192  # pixels: larger feature maps do not fit into memory
-
 MAX_ROUNDING_ERROR = 0.01  # in pixel values: float32 error after mean and std were applied and removed again
 
 
@@ -95,10 +91,7 @@ def read_metadata(texts: Mapping[str, str], path: object) -> tuple[ModelMetadata
 
 
 def is_exported(path: Path) -> bool:
-    """Return whether ``path`` is an exported file: ``.onnx``, ``.xml``, or a ``.tflite`` with an `IOSpec`.
-
-    Any other ``.tflite`` holds weights to load.
-    """
+    """Return whether ``path`` is an exported file; a ``.tflite`` without an `IOSpec` holds weights to load."""
     if path.suffix != ".tflite" or not path.is_file():
         return path.suffix in ENGINES_BY_SUFFIX and path.suffix != ".tflite"
     from effnet.runtime.litert import read_tflite_metadata
@@ -110,10 +103,7 @@ def is_exported(path: Path) -> bool:
 
 
 class FileEngine:
-    """Base class of the engines that run an exported file; see `effnet.runtime.base.Engine`.
-
-    A subclass sets the attributes and implements `_infer`.
-    """
+    """Base class of the engines that run an exported file. A subclass sets the attributes and implements `_infer`."""
 
     kind: str
     precision: str
@@ -143,7 +133,6 @@ class FileEngine:
         return to_file_input(images, self.metadata, self._io_spec, self.path)
 
     def _input_shape(self, batch_size: int, size: tuple[int, int] | None) -> tuple[int, ...]:
-        """Return the input shape for such a batch. Raises ``ValueError`` for a size that the file does not accept."""
         size = size or self._io_spec.size or self.metadata.preprocess.size
         _check_size(size, self._io_spec, self.path)
         channels = len(self.metadata.preprocess.mean)
@@ -183,9 +172,9 @@ def to_file_input(images: ImageBatch, metadata: ModelMetadata, io_spec: IOSpec, 
 
 def _check_size(size: tuple[int, ...], io_spec: IOSpec, path: Path) -> None:
     if io_spec.size not in (None, size):
-        (height, width), (given_height, given_width) = io_spec.size or size, size
+        (height, width), (image_height, image_width) = io_spec.size or size, size
         raise ValueError(
-            f"{path} accepts images of {height}×{width} only, got {given_height}×{given_width}: "
+            f"{path} accepts images of {height}×{width} only, got {image_height}×{image_width}: "
             "resize the images, or export the network with this size or size='any'"
         )
 

@@ -42,7 +42,6 @@ def latency(threads: int | None = None, batch_size: int = 1, classes: int = 1000
     Args:
         threads: by default one per core.
         batch_size: images per call.
-        classes, channels: of the network.
 
     Raises:
         ValueError: less than one thread or image.
@@ -71,13 +70,10 @@ class LatencyMeasurement:
 class Latency:
     """Seconds per call of an architecture on this machine; results are kept in ``measurements``.
 
-    Each network has random weights, which do not change its time. The fastest engine with correct outputs is found as
-    by `effnet.engine`, without touching the engine cache. Then its calls are timed one after the other, and the median
-    counts.
-
-    This runs in a new process, since one that has run other networks tends to be slower. A second process opens the
-    chosen engine alone, as `effnet predict` does, and times it again; if the two differ by 10 %, so does a third. The
-    median counts, of two the faster. This takes some seconds per network.
+    The fastest engine with correct outputs is found as by `effnet.engine`, without touching the engine cache, and its
+    calls are timed in a new process, since one that has run other networks tends to be slower. A second process opens
+    that engine alone, as `effnet predict` does, and times it again; if the two differ by 10 %, so does a third. The
+    median counts, of two the faster.
 
     Asking again for the same architecture may be due to a spell in which the whole machine is slower, so the second
     measurement waits until 45 seconds after the first.
@@ -100,7 +96,7 @@ class Latency:
         self._engines = installed_file_engines()
 
     def __call__(self, arch: Arch) -> float:
-        """Return the median seconds per call. Raises ``ChildProcessError`` or ``RuntimeError`` if ``arch`` is too large."""
+        """Return median seconds per call. Raises ``ChildProcessError``, ``RuntimeError`` if ``arch`` is too large."""
         if arch in self._measured_at:
             sleep(max(0.0, self._measured_at[arch] + SECONDS_BETWEEN_MEASUREMENTS - monotonic()))
         measurement = self._measure(arch)
@@ -133,7 +129,7 @@ class LatencyTask:
     folder: Path
 
     def network(self) -> EfficientNet:
-        """Return the network, with the same random weights each time."""
+        """Return the network with random weights."""
         return random_network(self.arch, self.classes, self.channels)
 
     def open_engine(self, kind: str, model: EfficientNet | None = None) -> Engine:
@@ -154,7 +150,7 @@ class FastestEngine:
 
 
 def installed_file_engines() -> tuple[str, ...]:
-    """Return the installed engines that run a file, which may beat eager."""
+    """Return the installed engines that run a file."""
     return tuple(kind for kind in base.installed_engines() if kind in autotune.ENGINE_FILES)
 
 

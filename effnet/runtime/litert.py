@@ -1,7 +1,4 @@
-"""LiteRT, formerly TensorFlow Lite: writing a network as ``.tflite``, and running such files with XNNPACK's kernels.
-
-Running imports no torch.
-"""
+"""LiteRT, formerly TensorFlow Lite: writing ``.tflite``, and running such files with XNNPACK, without torch."""
 
 from __future__ import annotations
 
@@ -25,17 +22,13 @@ if TYPE_CHECKING:
 SUPPORTED_PRECISIONS = ("float32",)  # XNNPACK's float16 needs Arm, and Python cannot enable it
 SAVED_IO_SPEC = io_spec.IOSpec("floats", "logits")  # of a file written by effnet.save, which has no IOSpec
 
-_STDERR = 2
-_STDERR_LOCK = Lock()
+_STDERR, _STDERR_LOCK = 2, Lock()
 
 
 class LiteRTEngine(io_spec.FileEngine):
     """A ``.tflite`` written by effnet: exported, saved or quantized. Calls from several threads are serialized.
 
-    Memory is allocated again when the batch size or the image size changes.
-
-    Raises ``ImportError`` without ai-edge-litert, ``FileNotFoundError``, and ``ValueError`` for a file that is damaged
-    or was not written by effnet, less than one thread, or a precision other than float32.
+    Memory is allocated again when the input shape changes. Raises as `base.open_exported` does.
     """
 
     kind = "litert"
@@ -141,12 +134,10 @@ def read_tflite_metadata(path: Path) -> dict[str, str]:
 
 
 def _output_name(name: str) -> str:
-    """Return the output's name in our files; converters add prefixes and suffixes."""
-    return "embedding" if "embedding" in name else name
+    return "embedding" if "embedding" in name else name  # converters add prefixes and suffixes
 
 
 def _quantize(values: NDArray[Any], tensor: Any) -> NDArray[Any]:
-    """Convert ``values`` to the tensor's dtype, quantized if it is."""
     scale, zero_point = tensor["quantization"]
     dtype = tensor["dtype"]
     if values.dtype == dtype and (scale, zero_point) in ((0, 0), (1, 0)):

@@ -26,10 +26,7 @@ NodeAttributes = dict[str, Any]
 
 
 def write_onnx(path: Path, model: EfficientNet, spec: IOSpec) -> None:
-    """Write ``model`` as an ONNX file for any batch size, and any image size if ``spec.size`` is None.
-
-    Raises as `build_onnx_model` does.
-    """
+    """Write ``model`` as an ONNX file for any batch size, and any image size if ``spec.size`` is None."""
     path.write_bytes(build_onnx_model(model, spec).SerializeToString())
 
 
@@ -75,8 +72,6 @@ class _ONNXMap:
 
 @dataclass
 class _ONNXGraph:
-    """Nodes and constants of the graph, added layer by layer."""
-
     model: EfficientNet  # folded
     spec: IOSpec
     nodes: list[Any] = field(default_factory=list)
@@ -106,10 +101,7 @@ class _ONNXGraph:
             self.outputs.insert(0, (out, model.classes))
 
     def _add_preprocessing(self) -> _ONNXMap:
-        """Subtract the mean from pixels and move channels first; the scale, 1 / (255 · std), goes into the stem.
-
-        The mean cannot go there: the stem pads with zeros, which stand for the mean.
-        """
+        # The scale, 1 / (255 · std), goes into the stem. The mean cannot: the stem pads with zeros, which stand for it
         spec, preprocess = self.spec, self.model.preprocess
         if spec.input == "normalized":
             return _ONNXMap(spec.input, spec.size)
@@ -178,7 +170,6 @@ class _ONNXGraph:
         return name
 
     def _add_node(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output of the same name."""
         from onnx import helper
 
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))

@@ -13,11 +13,7 @@ LOG_ERRORS_ONLY = 3
 
 
 class ONNXRuntimeEngine(io_spec.FileEngine):
-    """An exported ``.onnx``, ready to run on the CPU. Thread-safe.
-
-    Raises ``ImportError`` without onnxruntime, ``FileNotFoundError``, and ``ValueError`` for a file that is damaged or
-    was not exported by effnet, less than one thread, or a precision other than float32.
-    """
+    """An exported ``.onnx``, ready to run on the CPU. Thread-safe. Raises as `base.open_exported` does."""
 
     kind = "onnxruntime"
 

@@ -1,7 +1,4 @@
-"""OpenVINO: writing a network as IR (``NAME.xml`` and ``NAME.bin``), and running IR and ONNX files.
-
-Running imports no torch.
-"""
+"""OpenVINO: writing a network as IR (``NAME.xml`` and ``NAME.bin``), and running IR and ONNX files without torch."""
 
 from __future__ import annotations
 
@@ -37,9 +34,7 @@ class OpenVINOEngine(io_spec.FileEngine):
 
     A model compiled for one input shape (`prepare`) is 10 to 20 % faster than one for any shape.
     ``cache``: folder in which OpenVINO keeps the model compiled for any shape, to start faster the next time.
-
-    Raises ``ImportError`` without openvino, ``FileNotFoundError``, and ``ValueError`` for a file that is damaged or was
-    not exported by effnet, less than one thread, or a precision that this CPU does not support.
+    Raises as `base.open_exported` does.
     """
 
     kind = "openvino"
@@ -105,10 +100,9 @@ class OpenVINOEngine(io_spec.FileEngine):
 
 
 def write_openvino(path: Path, model: EfficientNet, spec: io_spec.IOSpec, half_precision: bool = False) -> None:
-    """Write ``model`` to ``path``, a ``.xml``, with its ``.bin`` beside it. The graph is that of the ONNX file.
+    """Write ``model`` to ``path``, a ``.xml``, with its ``.bin`` beside it, from the graph of the ONNX file.
 
-    ``half_precision``: store weights in 16 bits; computation stays in float32. The metadata is the model's ``rt_info``.
-    Raises ``ImportError`` without openvino or onnx, ``OSError`` if the file cannot be written.
+    ``half_precision``: store weights in 16 bits; computation stays in float32.
     """
     from effnet.runtime.onnx import build_onnx_model
 
@@ -171,7 +165,6 @@ def _without_telemetry() -> Iterator[None]:
 
 
 def _output_name(output: Any) -> str:
-    """Return the output's name in our files; an output may have several."""
     names: set[str] = output.get_names()
     return next((name for name in (*io_spec.OUTPUTS, "embedding") if name in names), min(names, default=""))
 

@@ -32,7 +32,7 @@ class EagerEngine:
     It is a copy: later changes to ``model`` do not affect it. In bfloat16 and float16, weights and feature maps have
     that dtype; normalization and accumulation stay in float32. ``threads=None`` keeps torch's own setting.
 
-    Raises ``ValueError`` for an unavailable device, less than one thread, or a precision that the CPU does not support.
+    Raises ``ValueError`` for an unavailable device or precision.
     """
 
     kind = "eager"
@@ -81,10 +81,7 @@ class EagerEngine:
 
 
 class CompiledEngine(EagerEngine):
-    """As `EagerEngine`, through ``torch.compile``. Each input shape compiles on first use, for half a minute or more.
-
-    Raises ``ValueError`` as `EagerEngine` does, and if there is no working C++ compiler.
-    """
+    """As `EagerEngine`, through ``torch.compile``, which takes half a minute or more for each new input shape."""
 
     kind = "compiled"
 
@@ -150,10 +147,7 @@ def _supported_precisions(device: torch.device) -> tuple[str, ...]:
 
 
 def _make_pool(threads: int) -> ThreadPoolExecutor:
-    """Return a pool of one thread, in which torch computes with ``threads`` threads.
-
-    torch keeps this number per calling thread: nothing changes in other threads, or between calls.
-    """
+    # torch keeps this number per calling thread: nothing changes in other threads, or between calls
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(1, thread_name_prefix="eager")
     pool.submit(_set_threads, threads).result()
