@@ -1,7 +1,4 @@
-"""Calibration for int8: ranges of feature maps, bias correction and channel equalization, measured on images.
-
-All of it reads the folded network through `traced_forward`, which exposes every feature map and weight by name.
-"""
+"""Calibration for int8: ranges of feature maps, bias correction and channel equalization, measured on images."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
@@ -27,9 +24,6 @@ MIN_RANGE = 1e-6  # width of a range whose feature map is zero everywhere
 MIN_CHANNEL_SCALE = 2.0
 
 TensorHook = Callable[[str, Tensor], Tensor]  # name and values of a feature map or weight -> values to continue with
-
-
-# Running the folded network with hooks
 
 
 def identity(name: str, x: Tensor) -> Tensor:
@@ -84,7 +78,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
 
 
 def activation_of(model: EfficientNet, operation: Operation) -> str:
-    """Return what follows ``operation``: "silu", "relu", "relu6", "sigmoid", or ""."""
+    """Return the name of the activation after ``operation``, or ""."""
     return model.arch.activation if operation.activation == "act" else operation.activation
 
 
@@ -112,7 +106,7 @@ def all_operations(model: EfficientNet) -> Iterator[Operation]:
 def consumers(model: EfficientNet) -> dict[str, tuple[str, ...]]:
     """Return, for each operation whose channels can be equalized, the operations that read its feature map.
 
-    Feature maps that a residual adds, or that are pooled for the embedding, cannot be equalized.
+    Feature maps that a residual adds, or that are pooled for the embedding, cannot be.
     """
     found: dict[str, tuple[str, ...]] = {}
     stem = ""  # if no residual adds its feature map
@@ -154,10 +148,7 @@ def measure_channel_scales(model: EfficientNet, batches: Iterable[Tensor]) -> di
 
 
 def equalize(model: EfficientNet, channel_scales: Mapping[str, Tensor]) -> EfficientNet:
-    """Return a copy of the folded ``model`` whose operations divide their feature maps by ``channel_scales``.
-
-    It is equivalent if every σ of those SiLUs gets its feature map multiplied by the scales.
-    """
+    """Return a copy of the folded ``model`` whose operations divide their feature maps by ``channel_scales``."""
     copy, readers = deepcopy(model), consumers(model)
     with torch.no_grad():
         for name, scale in channel_scales.items():
@@ -187,9 +178,6 @@ def input_scales(model: EfficientNet, channel_scales: Mapping[str, Tensor]) -> d
     return {reader: scale for name, scale in channel_scales.items() for reader in readers[name]}
 
 
-# Rounding to 8 bits, simulated
-
-
 @dataclass(frozen=True)
 class QuantizationRange:
     """Real numbers from ``low`` to ``high``, including 0, represented by 0 … 255."""
@@ -217,18 +205,12 @@ class QuantizationRange:
 
 
 def fake_quantize_weight(weight: Tensor, input_scale: Tensor | None = None) -> Tensor:
-    """Return ``weight``, (out, …), rounded to int8 with one scale per output channel.
-
-    ``input_scale``: by which its input was divided. The weight is multiplied by it before rounding, and divided again.
-    """
+    """Return ``weight``, (out, …), rounded to int8 per output channel. ``input_scale``: its input was divided by it."""
     if input_scale is not None and weight.shape[1] > 1:  # a depthwise weight has one scale per channel anyway
         return fake_quantize_weight(weight * input_scale.view(1, -1, 1, 1)) / input_scale.view(1, -1, 1, 1)
     scales = weight.flatten(1).abs().amax(1).clamp(min=MIN_RANGE) / 127
     zero_points = torch.zeros(len(scales), dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(weight, scales, zero_points, 0, -127, 127)
-
-
-# Calibration
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,14 +257,10 @@ def calibrate(model: EfficientNet, batches: Iterable[Tensor]) -> Calibration:
         )
         for name, samples in maps.samples.items()
     }
-    return Calibration(ranges | {"input": input_range(model.preprocess)}, shifts.total, channel_scales)
-
-
-def input_range(preprocess: Preprocess) -> QuantizationRange:
-    """Return the range from black to white after normalization."""
-    pairs = list(zip(preprocess.mean, preprocess.std, strict=True))
-    low, high = (-mean / std for mean, std in pairs), ((1 - mean) / std for mean, std in pairs)
-    return QuantizationRange(min(0.0, *low), max(0.0, *high))
+    pairs = list(zip(model.preprocess.mean, model.preprocess.std, strict=True))
+    low, high = (-mean / std for mean, std in pairs), ((1 - mean) / std for mean, std in pairs)  # black and white
+    ranges["input"] = QuantizationRange(min(0.0, *low), max(0.0, *high))
+    return Calibration(ranges, shifts.total, channel_scales)
 
 
 def file_ranges(ranges: Mapping[str, QuantizationRange], preprocess: Preprocess) -> dict[str, QuantizationRange]:
@@ -317,8 +295,6 @@ class _MapStatistics:
 
 
 class _BiasShifts:
-    """Mean change of each operation's output when its weights are rounded to int8."""
-
     def __init__(self, model: EfficientNet, scales: Mapping[str, Tensor]) -> None:
         self.model, self.scales, self.fraction = model, scales, 1.0
         self.input = torch.empty(0)
@@ -338,7 +314,6 @@ class _BiasShifts:
 def _clip_range(
     sample: Tensor, low: float, high: float, activation: Callable[[Tensor], Tensor], channel_scales: Tensor | None
 ) -> QuantizationRange:
-    """Return the range within ``low`` … ``high`` with the least error after ``activation``: the lower limit first."""
     divided, scales = sample.unbind(1)
     expected = activation(divided * scales)
 

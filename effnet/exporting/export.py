@@ -1,6 +1,6 @@
 """`effnet.export`: writing a network as a file for another runtime, verified before it replaces anything."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,13 +49,11 @@ def export(
 ) -> ExportedFile:
     """Export ``model`` to ``path``, with its labels and preprocessing.
 
-    The file is opened in its own runtime and compared with the network. If they disagree nothing is written, and an
-    existing file is replaced only after success. Any batch size works (a ``.tflite`` is built for one image, and its
-    interpreter resizes it).
+    The file is opened in its own runtime and compared with the network; if they disagree nothing is written. Any batch
+    size works (a ``.tflite`` is built for one image, and its interpreter resizes it).
 
     Args:
         model: a network, or anything `effnet.load` accepts.
-        path: file to write.
         to: "onnx", "openvino", "litert" or "torch"; by default from the suffix: ``.onnx``, ``.xml`` (with a ``.bin``
             beside it), ``.tflite``, ``.pt2`` (torch.export).
         input: "pixels", uint8 (N, H, W, C); "floats", the same as float32; "normalized", float32 (N, C, H, W).
@@ -66,9 +64,6 @@ def export(
         images: folder, pattern or list of images to compare on; by default two photos that come with scikit-learn and
             four synthetic images. If the size is "any", a second size is compared too.
         tolerance: largest accepted difference relative to the largest logit: by default 1e-4, with float16 1e-2.
-
-    Returns:
-        What was written and how closely it agrees.
 
     Raises:
         ValueError: the file disagrees; unknown suffix or option; a size or network that the format cannot hold.
@@ -98,7 +93,13 @@ def export(
     images_by_size = verify.comparison_images(model, io_spec, images)
     with atomic_write(path) as target, TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         written = Path(folder) / path.name
-        _write_file(file_format, written, model, io_spec, precision == "float16")
+        writers: dict[str, Callable[..., None]] = {
+            "onnx": onnx.write_onnx,
+            "openvino": openvino.write_openvino,
+            "litert": litert.write_litert,
+            "torch": torch_export.write_torch_export,
+        }
+        writers[file_format](written, model, io_spec, *([True] if precision == "float16" else []))
         agreement = verify.compare_outputs(verify.OPEN_RUNNER[file_format](written), model, io_spec, images_by_size)
         if not agreement.difference <= tolerance:  # also if it is NaN
             problem = f"outputs differ by {agreement.difference:.1e} of the largest logit"
@@ -138,7 +139,6 @@ def _resolve_size(size: int | tuple[int, int] | str | None, model: EfficientNet)
 
 
 def _check_exportable(model: EfficientNet, file_format: str) -> None:
-    """Raise ``ValueError`` if the network differs from its arch, or its preprocessing has other channels."""
     if len(model.preprocess.mean) != model.channels:
         raise ValueError(
             f"the network has {model.channels} input channels, but its preprocessing has mean and std for "
@@ -158,15 +158,3 @@ def _check_exportable(model: EfficientNet, file_format: str) -> None:
             f"{file_format} cannot hold this network: {', '.join(other[:3])} {'…' if other[3:] else ''} differ from "
             f"{model.arch.name}; use a .pt2, which holds any network"
         )
-
-
-def _write_file(file_format: str, path: Path, model: EfficientNet, io_spec: IOSpec, half_precision: bool) -> None:
-    match file_format:
-        case "onnx":
-            onnx.write_onnx(path, model, io_spec)
-        case "openvino":
-            openvino.write_openvino(path, model, io_spec, half_precision)
-        case "litert":
-            litert.write_litert(path, model, io_spec, half_precision)
-        case _:
-            torch_export.write_torch_export(path, model, io_spec)

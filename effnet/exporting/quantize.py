@@ -36,6 +36,8 @@ MAX_EVALUATION_BYTES = 2**29  # of images held in memory
 SENSITIVITY_IMAGES = 32  # enough to rank layers
 MAX_FLOAT_FRACTION = 0.5  # of the layers: with more it is no longer an int8 file
 
+Targets = NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class QuantizedFile:
@@ -60,7 +62,7 @@ class QuantizedFile:
         return 100 * (self.float_score - self.int8_score)
 
     def describe(self) -> str:
-        """Return one line for people."""
+        """Return the result in one line."""
         floats = f"{len(self.float_layers)} of {self.layers} layers in float"
         skipped = f"; skipped {self.unreadable:,} unreadable" if self.unreadable else ""
         return (
@@ -94,13 +96,10 @@ def quantize(
         io_spec: input and output of the file, by default pixels in, probabilities (or values) out.
         max_drop: percentage points of the metric that may be lost. As many of the most sensitive layers as necessary
             stay in float. By default every layer is quantized.
-        calibration_images: number of images to calibrate on, spread over the classes.
+        calibration_images: how many to calibrate on, spread over the classes.
         keep_float: names of layers that stay in float.
         threads: by default one per core.
         step_done: called with (done, total) while sensitivities are measured.
-
-    Returns:
-        What was written, and its scores.
 
     Raises:
         ValueError: ``max_drop`` cannot be met (no file is left), too few images, unknown layer, or no classifier.
@@ -257,27 +256,20 @@ def _float_logits(model: EfficientNet, images: image_io.InputImage) -> FloatArra
     return logits
 
 
-# Images for calibration and evaluation
-
-
 @dataclass(frozen=True, eq=False)
 class QuantizationData:
-    """Images with values 0 … 255, (N, H, W, C), and the ``targets`` of the evaluation images.
-
-    ``targets`` are those of `effnet.tasks.Task`, None if not known. ``unreadable``: number of images skipped.
-    """
+    """Images with values 0 … 255, (N, H, W, C), and `effnet.tasks.Task` targets of the evaluation images, if known."""
 
     calibration: image_io.InputImage
     evaluation: image_io.InputImage
-    targets: NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float32] | None
-    unreadable: int
+    targets: Targets | None
+    unreadable: int  # images that were skipped
 
 
 def load_quantization_data(source: str | Path, model: EfficientNet, count: int) -> QuantizationData:
     """Load ``count`` calibration images, spread over the classes, and as many evaluation images as fit into memory.
 
-    ``source``: anything that `effnet.data.open_data` accepts. Labels are used if they are the network's. Raises
-    ``ValueError`` for fewer than `MIN_CALIBRATION_IMAGES` images.
+    ``source``: anything that `effnet.data.open_data` accepts. Labels are used if they are the network's.
     """
     root = Path(source)
     if not root.exists():
@@ -290,12 +282,16 @@ def load_quantization_data(source: str | Path, model: EfficientNet, count: int) 
         )
     limit = max(MAX_EVALUATION_BYTES // calibration[0].nbytes, 1)
     images, items, also_unreadable = _load_items(sample_by_class(list(evaluation.items), limit), model.preprocess)
-    targets = _target_array(ImageDataset(items, evaluation.labels)) if labels_match else None
+    targets: Targets | None = None
+    if labels_match:
+        loaded, task = ImageDataset(items, evaluation.labels), evaluation.labels.task
+        targets = loaded.targets if task == "classification" else loaded.target_matrix
+        targets = targets > 0 if task == "multilabel" else targets
     return QuantizationData(calibration, images, targets, len(unreadable | also_unreadable))
 
 
 def _find_items(root: Path, model: EfficientNet) -> tuple[list[Item], ImageDataset, bool]:
-    """Return items to calibrate on, images to evaluate on, and whether their labels are the network's, in its order."""
+    """Return items to calibrate on, images to evaluate on, and whether their labels are the network's."""
     try:
         splits = sources.open_data(root)
     except ValueError:  # no class folders
@@ -311,7 +307,6 @@ def _find_items(root: Path, model: EfficientNet) -> tuple[list[Item], ImageDatas
 
 
 def _match_labels(dataset: ImageDataset, known: Labels, classes: int) -> ImageDataset | None:
-    """Return ``dataset`` with the network's labels, or None if it has others, or another task."""
     found = dataset.labels
     if found.task != known.task:
         return None
@@ -332,20 +327,8 @@ def _match_labels(dataset: ImageDataset, known: Labels, classes: int) -> ImageDa
     return ImageDataset(tuple(replace(item, label=reorder(item.label)) for item in dataset.items), known)
 
 
-def _target_array(dataset: ImageDataset) -> NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float32]:
-    match dataset.labels.task:
-        case "classification":
-            return dataset.targets
-        case "multilabel":
-            return dataset.target_matrix > 0
-    return dataset.target_matrix
-
-
 def sample_by_class(items: list[Item], count: int) -> list[Item]:
-    """Return ``count`` of ``items``, as many of each class as possible, evenly spaced within a class.
-
-    Items with several labels, or values, count as one class.
-    """
+    """Return ``count`` items evenly over the classes, and within each. Several labels, or values, are one class."""
     if len(items) <= count:
         return items
     members: dict[int, list[Item]] = {}
@@ -366,8 +349,6 @@ def sample_by_class(items: list[Item], count: int) -> list[Item]:
 
 
 def _load_items(items: list[Item], preprocess: Preprocess) -> tuple[image_io.InputImage, tuple[Item, ...], set[str]]:
-    """Return the readable images, their items, and the names of the unreadable ones."""
-
     def load_item(item: Item) -> image_io.InputImage | None:
         try:
             return image_io.load_input(item.image, preprocess)

@@ -20,7 +20,6 @@ from effnet.weights.formats.tflite_schema import TfliteGraph, TfliteOperator, Tf
 
 QUANTIZED_FORMATS = {".onnx": "onnx", ".xml": "openvino", ".tflite": "litert"}
 FUSED_ACTIVATIONS = ("Relu", "Clip")  # in ONNX: part of the convolution before them, in every runtime
-WEIGHT_DTYPE, ACTIVATION_DTYPE = np.int8, np.uint8
 CHANNEL_AXES = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}  # in TFLite: of the weights' output channels
 FUSED_SUFFIXES = {1: ".relu", 3: ".relu6"}  # in TFLite: by the number of the fused activation
 INT8_MIN = -128  # where our ranges count from 0
@@ -33,8 +32,7 @@ def write_quantized(
 ) -> None:
     """Write the folded ``model`` in the format of ``path``'s suffix, with ``int8_operations`` in int8.
 
-    OpenVINO gets the ONNX graph, and converts its QDQ pairs to its own form. Raises ``ImportError`` without the
-    format's packages.
+    OpenVINO gets the ONNX graph, and converts its QDQ pairs to its own form.
     """
     equalized = equalize(_correct_bias(model, calibration, int8_operations), calibration.channel_scales)
     ranges = file_ranges(calibration.ranges, model.preprocess)
@@ -73,11 +71,11 @@ def quantize_weight(weight: NDArray[np.float32], axis: int = 0) -> tuple[NDArray
     """Return ``weight`` as int8 and a scale per channel along ``axis``; a channel's largest value becomes ±127."""
     others = tuple(other for other in range(weight.ndim) if other != axis)
     scales = (np.maximum(np.abs(weight).max(others, keepdims=True), 1e-12) / 127).astype(np.float32)
-    return np.rint(weight / scales).clip(-127, 127).astype(WEIGHT_DTYPE), scales.reshape(-1)
+    return np.rint(weight / scales).clip(-127, 127).astype(np.int8), scales.reshape(-1)
 
 
 def quantize_bias(bias: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Return ``bias`` as int32 in steps of ``scales``."""
+    """Return ``bias`` in steps of ``scales``."""
     return np.rint(bias.astype(np.float64) / scales).clip(-(2**31), 2**31 - 1).astype(np.int32)
 
 
@@ -92,11 +90,8 @@ def quantize_onnx(
     Feature maps that are divided by ``channel_scales`` are multiplied by them for σ.
     """
     graph = _ONNXRewriter(proto.graph, ranges, channel_scales)
-    nodes = [
-        node
-        for node in proto.graph.node
-        if node.name in int8_operations or (node.op_type == "Gemm" and "classifier" in int8_operations)
-    ]
+    classifier = "Gemm" if "classifier" in int8_operations else ""  # type of its node
+    nodes = [node for node in proto.graph.node if node.name in int8_operations or node.op_type == classifier]
     outputs = {graph.output_of(node) for node in nodes}
     sums = [node for node in proto.graph.node if node.op_type == "Add" and node.input[0] in outputs]
     maps = {name for node in nodes if node.op_type == "Conv" for name in (node.input[0], graph.output_of(node))}
@@ -122,11 +117,10 @@ class _ONNXRewriter:
 
     def rewrite(self, int8_nodes: Collection[str], maps: Collection[str]) -> None:
         """Replace all nodes: ``int8_nodes`` get int8 weights, and ``maps`` are rounded to 8 bits."""
-        before = list(self.graph.node)
         for source in self.graph.input:
             if source.name in maps:
                 self._add_quantize_dequantize(source.name)
-        for node in before:
+        for node in list(self.graph.node):
             if node.name in int8_nodes:
                 self._quantize_constants(node)
             for index, name in enumerate(node.input):
@@ -145,7 +139,7 @@ class _ONNXRewriter:
 
     def _add_quantize_dequantize(self, name: str) -> None:
         scale = self._add_constant(f"{name}.scale", np.array(self.ranges[name].scale, np.float32))
-        zero_point = self._add_constant(f"{name}.zero_point", np.array(self.ranges[name].zero_point, ACTIVATION_DTYPE))
+        zero_point = self._add_constant(f"{name}.zero_point", np.array(self.ranges[name].zero_point, np.uint8))
         self._add_node("QuantizeLinear", f"{name}.quantized", name, scale, zero_point)
         self._add_node("DequantizeLinear", f"{name}.dequantized", f"{name}.quantized", scale, zero_point)
 
@@ -251,7 +245,6 @@ class _TFLiteRewriter:
         self.operators.append(replace(operator, inputs=inputs))
 
     def _to_int8(self, index: int) -> int:
-        """Return the index of feature map ``index`` in int8."""
         if index in self.int8_maps:
             return index
         if index not in self.converted:
@@ -260,7 +253,6 @@ class _TFLiteRewriter:
         return self.converted[index]
 
     def _to_float(self, index: int) -> int:
-        """Return the index of feature map ``index`` in float32; constants stay."""
         if index not in self.int8_maps:
             return index
         if index not in self.converted:
@@ -274,7 +266,6 @@ class _TFLiteRewriter:
         return len(self.tensors) - 1
 
     def _rescale(self, index: int, layer: str) -> int:
-        """Return the index of feature map ``index`` times its channel scales."""
         scales, name, at = self.channel_scales[layer], layer.replace(".", "/"), len(self.tensors)
         self.tensors.append(TfliteTensor(f"{name}/channel_scale", scales.shape, "FLOAT32", data=scales))
         self.tensors.append(replace(self.tensors[index], name=f"{name}/rescaled"))

@@ -16,14 +16,10 @@ MIN_STD = 1e-6  # of regression values
 
 @dataclass(frozen=True)
 class LayerSensitivity(serde.Record):
-    """One row of the table.
-
-    ``divergence``: Kullback–Leibler divergence from the float network, in nats per image; for regression, the squared
-    difference in units of the variance.
-    """
+    """What one layer loses if it alone is in int8."""
 
     layer: str  # name of an operation, see `effnet.arch.operations`
-    divergence: float
+    divergence: float  # Kullback–Leibler, in nats per image; for regression the squared difference, in variances
     agreement: float  # fraction of images with float's top-1, of labels predicted as in float, or R²
     accuracy_drop: float | None = None  # percentage points of the metric; None without labels
 
@@ -39,7 +35,7 @@ def layer_sensitivities(
     """Return a row for each operation in ``names`` (default: all), in execution order.
 
     ``model`` is folded, ``batches`` are normalized (N, C, H, W), ``targets`` as in `effnet.tasks.Task`. Only what
-    follows a layer is computed again, so that all rows take about half as many passes as there are layers.
+    follows a layer is computed again: about half as many passes as there are layers.
     """
     task = task_of(model.labels.task)
     names = [operation.name for operation in all_operations(model) if names is None or operation.name in names]
@@ -88,7 +84,6 @@ def format_sensitivities(table: Sequence[LayerSensitivity], task: str = "classif
 
 
 def _divergence(task: Task, got: Tensor, expected: Tensor) -> float:
-    """Return the divergence of ``got`` from ``expected``, summed over the images."""
     losses = [task.torch_distillation_losses(logits, expected, temperature=1.0) for logits in (got, expected)]
     return float((losses[0] - losses[1]).sum())
 
@@ -103,7 +98,6 @@ def _count_correct(task: Task, got: Tensor, targets: Tensor, std: Tensor) -> flo
 def _stds(
     task: Task, model: EfficientNet, batches: Sequence[Tensor], targets: Sequence[Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the standard deviation of each regression value, of the network's outputs and of the targets."""
     if task.has_probabilities:
         return torch.ones(1), torch.ones(1)
     outputs = torch.cat([traced_forward(model, batch) for batch in batches]).std(0, correction=0)
@@ -133,8 +127,7 @@ def _run_with_int8_operation(
 
 def _operation_maps(model: EfficientNet) -> dict[str, tuple[str, str]]:
     """Return each operation's input and output feature maps, the latter after an activation that is part of it."""
-    inputs: dict[str, str] = {}
-    latest = "input"
+    inputs, latest = dict[str, str](), "input"
 
     def map_hook(name: str, x: Tensor) -> Tensor:
         nonlocal latest

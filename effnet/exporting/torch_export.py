@@ -1,6 +1,7 @@
 """Writing a network as ``.pt2``, torch's own exported program, which runs without this package."""
 
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -44,25 +45,16 @@ def write_torch_export(path: Path, model: EfficientNet, io_spec: IOSpec) -> None
 
 
 def min_side(arch: Arch) -> int:
-    """Return the smallest side of a program for any size.
-
-    Below it the last feature map is one pixel wide, which torch treats as a separate case.
-    """
-    stride = 1
-    for layer in layers(arch):
-        stride *= layer.stride
-    return stride + 1
+    """Return the smallest side for any size: below it the last map has one pixel, for torch a separate case."""
+    return prod(layer.stride for layer in layers(arch)) + 1
 
 
 def _example_size(model: EfficientNet) -> tuple[int, int]:
-    """Return a size to trace with: any that torch does not specialize on."""
     height, width = (max(side, 2 * min_side(model.arch)) for side in model.preprocess.size)
     return height, width if width != height else width + 2  # equal sides would become one dimension
 
 
 class _Program(nn.Module):
-    """The network between the input and outputs of an `IOSpec`."""
-
     mean: Tensor
     std: Tensor
 
@@ -95,7 +87,6 @@ class _SamePadConv(nn.Module):
         assert self.stride == 2, "the formula is for stride 2"
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, channels, ceil(H / 2), ceil(W / 2))."""
         if self.kernel > 1:
             half = self.kernel // 2
             # s % 2, written so that torch derives ceil(s / 2) for the result

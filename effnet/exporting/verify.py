@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -79,7 +78,7 @@ def compare_outputs(
 def _expected_outputs(
     model: EfficientNet, io_spec: IOSpec, images: image_io.InputImage
 ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    """Return the file's input and the network's outputs, with logits in the place of probabilities."""
+    """Return the file's input and the network's outputs, with logits in place of probabilities."""
     pixels = np.rint(images).astype(np.uint8) if io_spec.input == "pixels" else images.astype(np.float32)
     x = preprocessing.normalize(torch.from_numpy(pixels), model.preprocess)
     if io_spec.input == "normalized":
@@ -151,28 +150,21 @@ def open_torch_runner(path: Path) -> FileRunner:
     return run
 
 
-OPEN_RUNNER = MappingProxyType(
-    {
-        "onnx": open_onnx_runner,
-        "openvino": open_openvino_runner,
-        "litert": open_litert_runner,
-        "torch": open_torch_runner,
-    }
-)
-
-
-# Images to compare on
+OPEN_RUNNER = {
+    "onnx": open_onnx_runner,
+    "openvino": open_openvino_runner,
+    "litert": open_litert_runner,
+    "torch": open_torch_runner,
+}
 
 
 def comparison_images(
     model: EfficientNet, io_spec: IOSpec, images: str | Path | Iterable[image_io.ImageSource] | None
 ) -> list[image_io.InputImage]:
-    """Return ``images``, by default `sample_images`, as one batch (N, H, W, C) per size to compare at.
-
-    If the size is open, a second size is compared as well. Raises as `select_images` and `load_images` do.
-    """
+    """Return ``images``, by default `sample_images`, as a batch (N, H, W, C) per size: a second one if it is open."""
     preprocess = replace(model.preprocess, size=io_spec.size or model.preprocess.size)
-    others = [] if io_spec.size else [replace(preprocess, size=_second_size(preprocess.size))]
+    height, width = preprocess.size  # the second size is slightly larger, odd by even, so that padding differs
+    others = [] if io_spec.size else [replace(preprocess, size=((height | 1) + 2, width + width % 2 + 10))]
     if images is None:
         return [sample_images(each, model.channels) for each in (preprocess, *others)]
     if model.channels != 3:
@@ -181,17 +173,8 @@ def comparison_images(
     return [load_images(sources, preprocess), *(load_images(sources[:BATCH_SIZE], each) for each in others)]
 
 
-def _second_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Return a slightly larger size, odd by even, so that padding differs."""
-    height, width = size
-    return (height | 1) + 2, width + width % 2 + 10
-
-
 def select_images(images: str | Path | Iterable[image_io.ImageSource]) -> list[image_io.ImageSource]:
-    """Return up to `MAX_IMAGES` images of a folder, pattern or list, evenly spread.
-
-    Raises ``FileNotFoundError``, and ``ValueError`` if there are none.
-    """
+    """Return up to `MAX_IMAGES` images of a folder, pattern or list, evenly spread."""
     if isinstance(images, (str, Path)):
         images = (source for _, source in inputs.open_inputs([images]) if not isinstance(source, image_io.ImageError))
     found = list(islice(images, MAX_SCANNED_SOURCES))
@@ -201,10 +184,7 @@ def select_images(images: str | Path | Iterable[image_io.ImageSource]) -> list[i
 
 
 def load_images(sources: list[image_io.ImageSource], preprocess: Preprocess) -> image_io.InputImage:
-    """Return (N, H, W, 3) of ``preprocess.size``, skipping unreadable images.
-
-    Raises ``ValueError`` if none is readable.
-    """
+    """Return the readable images, (N, H, W, 3) of ``preprocess.size``."""
     loaded, reason = [], ""
     for source in sources:
         try:
@@ -233,7 +213,6 @@ def sample_images(preprocess: Preprocess, channels: int = 3) -> image_io.InputIm
 
 
 def _synthetic_images(height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """Return (4, height, width, channels)."""
     random = np.random.default_rng(0)
     y, x = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[None, :, None]
     phase = np.arange(channels) / channels

@@ -116,7 +116,7 @@ def open_cached_engine(
 
     Without a choice for this use, any engine that opens a cached file is taken, in float32. Damaged files are removed.
     """
-    choice = engine_cache.find_choice(key, batch_size, size, precision, threads)
+    choice = engine_cache.find_choice(key, TuningKey.for_this_machine(batch_size, size, precision, threads))
     precision = choice.precision if choice else "float32"
     for kind in (choice.kind,) if choice else tuple(ENGINE_FILES):
         name = ENGINE_FILES.get(kind, "")
@@ -180,7 +180,7 @@ class LazyModel:
 
     def remembered_engine(self, key: TuningKey) -> Engine | None:
         """Return the engine that was fastest for this use, with its file written again if it is missing, or None."""
-        choice = engine_cache.find_choice(self.key, key.batch_size, key.size, key.precision, key.threads)
+        choice = engine_cache.find_choice(self.key, key)
         if choice is None or (choice.kind in base.ENGINE_PACKAGES and choice.kind not in base.installed_engines()):
             return None
         try:

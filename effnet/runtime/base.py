@@ -79,10 +79,7 @@ def resolve_threads(threads: int | None) -> int:
 
 
 def resolve_precision(kind: str, precision: str, supported: tuple[str, ...], quantized: bool = False) -> str:
-    """Return the precision that engine ``kind`` computes in when ``precision`` is requested.
-
-    Quantized weights stay int8 whatever is requested. Raises ``ValueError`` if ``precision`` is not ``supported``.
-    """
+    """Return the precision that ``kind`` computes in: int8 if quantized. Raises ``ValueError`` if not ``supported``."""
     check_choice("precision", precision, PRECISIONS)
     if quantized:
         return "int8"
@@ -135,8 +132,7 @@ def open_exported(
     is damaged or was not exported by effnet; ``FileNotFoundError``; ``ImportError`` if the engine is not installed.
     """
     path = Path(path)
-    kinds = ENGINES_BY_SUFFIX.get(path.suffix)
-    if kinds is None:
+    if (kinds := ENGINES_BY_SUFFIX.get(path.suffix)) is None:
         raise ValueError(f"{path} is not an exported file: expected a name ending in {', '.join(ENGINES_BY_SUFFIX)}")
     if kind is None:
         if not (candidates := [each for each in kinds if each in installed_engines()]):

@@ -178,7 +178,11 @@ class TuningKey(Record):
 
     @classmethod
     def for_this_machine(
-        cls, batch_size: int, size: tuple[int, int] | None, precision: str, threads: int | None
+        cls,
+        batch_size: int = 1,
+        size: tuple[int, int] | None = None,
+        precision: str = "float32",
+        threads: int | None = None,
     ) -> Self:
         """Return the key for this machine with the versions installed now."""
         here, versions = machine.describe_machine(), _package_versions()
@@ -313,15 +317,9 @@ def mark_verified(key: str, kind: str, precision: str) -> None:
     save_record(key, VerifiedEngine(kind, precision, _package_versions()))
 
 
-def find_choice(
-    key: str,
-    batch_size: int = 1,
-    size: tuple[int, int] | None = None,
-    precision: str = "float32",
-    threads: int | None = None,
-) -> EngineChoice | None:
-    """Return the choice recorded for this machine, the installed versions and this use, or None."""
-    tuning_key = TuningKey.for_this_machine(batch_size, size, precision, threads)
+def find_choice(key: str, tuning_key: TuningKey | None = None) -> EngineChoice | None:
+    """Return the choice recorded for this use, by default one image here and in float32, or None."""
+    tuning_key = tuning_key or TuningKey.for_this_machine()
     return next((one for one in read_records(key).choices if one.key == tuning_key), None)
 
 

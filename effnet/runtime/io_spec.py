@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from effnet.arch.serde import Record, check_choice, check_size
 from effnet.metadata import Labels, ModelMetadata
-from effnet.runtime.base import ENGINES_BY_SUFFIX, FloatArray, ImageBatch, to_normalized, to_pixels
+from effnet.runtime.base import ENGINES_BY_SUFFIX, FloatArray, ImageBatch, resolve_threads, to_normalized, to_pixels
 from effnet.tasks import task_of
 
 INPUTS = ("pixels", "floats", "normalized")
@@ -72,11 +72,7 @@ class IOSpec(Record):
         return f"{dtype} {self.input} ({', '.join(map(str, shape))}) → {' and '.join(outputs)}"
 
     def to_file_metadata(self, metadata: ModelMetadata) -> dict[str, str]:
-        """Return the JSON texts stored in an exported file.
-
-        They are ONNX metadata, ``rt_info`` of an OpenVINO IR and ``extra_files`` of a ``.pt2``. In a ``.tflite`` they
-        are files in the archive appended to the flatbuffer, and entries of its own metadata as well.
-        """
+        """Return the JSON texts stored in a file: ONNX metadata, ``rt_info`` of IR, ``extra_files`` of a ``.pt2``."""
         return {METADATA_KEY: metadata.to_json(), IO_SPEC_KEY: self.to_json()}
 
 
@@ -114,6 +110,11 @@ class FileEngine:
     _io_spec: IOSpec
     _outputs: Mapping[str, Any]  # name -> the runtime's handle; the classifier's output comes first
 
+    def __init__(self, path: str | Path, threads: int | None) -> None:
+        self.threads, self.path = resolve_threads(threads), Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+
     def run(self, images: ImageBatch) -> FloatArray:
         """See `Engine.run`."""
         out = self._infer(next(iter(self._outputs)), self._to_file_input(images))
@@ -142,13 +143,6 @@ class FileEngine:
 def classifier_first(outputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``outputs`` with "embedding" last."""
     return dict(sorted(outputs.items(), key=lambda item: item[0] == "embedding"))
-
-
-def check_file_exists(path: str | Path) -> Path:
-    """Return ``path``. Raises ``FileNotFoundError`` if there is no such file."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    return Path(path)
 
 
 def unreadable_file_error(path: Path, kind: str, error: Exception) -> ValueError:

@@ -34,8 +34,7 @@ class LiteRTEngine(io_spec.FileEngine):
     kind = "litert"
 
     def __init__(self, path: str | Path, precision: str = "float32", threads: int | None = None) -> None:
-        self.threads = base.resolve_threads(threads)
-        self.path = io_spec.check_file_exists(path)
+        super().__init__(path, threads)
         texts = read_tflite_metadata(self.path)
         if io_spec.METADATA_KEY in texts:
             texts.setdefault(io_spec.IO_SPEC_KEY, SAVED_IO_SPEC.to_json())

@@ -18,8 +18,7 @@ class ONNXRuntimeEngine(io_spec.FileEngine):
     kind = "onnxruntime"
 
     def __init__(self, path: str | Path, precision: str = "float32", threads: int | None = None) -> None:
-        self.threads = base.resolve_threads(threads)
-        self.path = io_spec.check_file_exists(path)
+        super().__init__(path, threads)
         self.precision = base.resolve_precision(self.kind, precision, SUPPORTED_PRECISIONS, _is_quantized(self.path))
         self._session = self._open_session()
         self._prepared: tuple[tuple[int, ...], Any] = (), None  # an input shape, and the session for that shape only

@@ -42,8 +42,7 @@ class OpenVINOEngine(io_spec.FileEngine):
     def __init__(
         self, path: str | Path, precision: str = "float32", threads: int | None = None, cache: Path | None = None
     ) -> None:
-        self.threads = base.resolve_threads(threads)
-        self.path = io_spec.check_file_exists(path)
+        super().__init__(path, threads)
         if self.path.suffix not in OPENVINO_SUFFIXES:  # OpenVINO's other readers would print errors to the terminal
             raise ValueError(f"openvino does not open {path}: expected {' or '.join(OPENVINO_SUFFIXES)}")
         core = get_core()

@@ -87,7 +87,7 @@ def test_choice_is_remembered(model: EfficientNet, weights: Path, choices: list[
     engine(weights.parent)  # a run directory means its weights
     assert len(choices) == 5
     assert find_choice(engine_cache.file_key(weights)) == choices[-1]
-    assert find_choice(engine_cache.file_key(weights), batch_size=3) is None
+    assert find_choice(engine_cache.file_key(weights), TuningKey.for_this_machine(3)) is None
 
 
 def test_timed_again_after_changes(
