@@ -1,17 +1,17 @@
 """Measurements before a run: epochs that fit a time budget, gradient accumulation steps, whether to use torch.compile."""
 
 import copy
+from contextlib import closing
 from math import ceil, prod
 
 import torch
 from torch import Tensor
 
-from effnet.data.loader import TrainingLoader
 from effnet.data.preprocessing import normalize
 from effnet.net import EfficientNet
 from effnet.timing import Stopwatch, memory
-from effnet.training import callbacks, loop, losses, recipes
-from effnet.training.distributed import Distributed, SingleProcess
+from effnet.training import loop, recipes
+from effnet.training.distributed import SingleProcess
 
 MAX_EPOCHS = 200  # whatever the time budget
 MIN_COMPILE_SECONDS = 90.0  # that compiling the forward and backward pass takes
@@ -21,101 +21,76 @@ MEMORY_MARGIN = 1.6  # times the activations: their gradients, the libraries' ow
 TIMED_STEPS = 5
 
 
-def epochs_within(
-    minutes: float,
-    model: EfficientNet,
-    recipe: recipes.Recipe,
-    loss: losses.TrainingLoss,
-    loader: TrainingLoader,
-    processes: SingleProcess,
-    callback: callbacks.Callback,
-) -> int:
-    """Return how many epochs fit into ``minutes``: at least one, or none if ``recipe`` has a linear probe."""
-    seconds = measure_epoch_seconds(model, recipe, loss, loader, processes)
+def epochs_within(minutes: float, setup: loop.TrainSetup) -> int:
+    """Return how many epochs fit into ``minutes``: at least one, or none if the recipe has a linear probe."""
+    recipe, step = setup.recipe, _trial_step(setup)
+    with closing(setup.make_loader(recipe.phases(recipe.epochs)[-1])) as loader:
+        times = [_time_step(step, *batch) for _, batch in zip(range(2), loader.epoch(0), strict=False)]
+        seconds = min(times[1:] or times) * len(loader)  # the first batch takes longer
     epochs = max(0 if recipe.linear_probe else 1, min(int(minutes * 60 / seconds), MAX_EPOCHS))
-    callback.on_message(f"one epoch takes about {seconds:.0f} s: training for {epochs} in {minutes:g} min (--minutes)")
+    setup.callback.on_message(
+        f"one epoch takes about {seconds:.0f} s: training for {epochs} in {minutes:g} min (--minutes)"
+    )
     return epochs
 
 
-def measure_epoch_seconds(
-    model: EfficientNet,
-    recipe: recipes.Recipe,
-    loss: losses.TrainingLoss,
-    loader: TrainingLoader,
-    processes: SingleProcess,
-) -> float:
-    """Return the time of an epoch, from the second batch that a copy of ``model`` is trained on."""
-    step = loop.TrainStep(copy.deepcopy(model), recipe, loss, SingleProcess(processes.device, processes.precision))
-    times = [_time_step(step, *batch) for _, batch in zip(range(2), loader.epoch(0), strict=False)]
-    return min(times[1:] or times) * len(loader)
-
-
-def compiling_pays_off(
-    model: EfficientNet,
-    recipe: recipes.Recipe,
-    loss: losses.TrainingLoss,
-    epochs: int,
-    image_count: int,
-    distributed: Distributed,
-    callback: callbacks.Callback,
-) -> bool:
+def compiling_pays_off(setup: loop.TrainSetup, epochs: int) -> bool:
     """Return whether ``torch.compile`` makes the run shorter, compile time included; measured on a GPU.
 
     On a CPU it does not: compiling takes minutes, and convolutions are computed by the same library either way.
     """
+    recipe, distributed, image_count = setup.recipe, setup.distributed, len(setup.plan.train)
     if distributed.device.type != "cuda" or recipe.progressive is not None:
         return False
     batch = -(-recipe.batch_size // distributed.world_size)
-    shape = (batch, *model.preprocess.size, 3)
+    shape = (batch, *setup.model.preprocess.size, 3)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=distributed.device)
     indices = torch.arange(batch) % image_count
-    process = SingleProcess(distributed.device, distributed.precision)
-    eager = loop.TrainStep(copy.deepcopy(model), recipe, loss, process)
+    eager = _trial_step(setup)
     eager_seconds = min(_time_step(eager, images, indices) for _ in range(TIMED_STEPS))
     remaining = eager_seconds * epochs * image_count / recipe.batch_size
     if remaining * (1 - 1 / MIN_SPEEDUP) < MIN_COMPILE_SECONDS:
         return False
-    compiled = loop.TrainStep(copy.deepcopy(model), recipe, loss, process, torch_compile=True)
+    compiled = _trial_step(setup, torch_compile=True)
     compile_seconds = _time_step(compiled, images, indices)
     compiled_seconds = min(_time_step(compiled, images, indices) for _ in range(TIMED_STEPS))
     pays_off = remaining * (1 - compiled_seconds / eager_seconds) > compile_seconds
-    callback.on_message(
+    setup.callback.on_message(
         f"torch.compile: {compiled_seconds * 1e3:.0f} ms per batch, eager {eager_seconds * 1e3:.0f} ms, compile time "
         f"{compile_seconds:.0f} s: {'enabled' if pays_off else 'not worth it'}"
     )
     return distributed.broadcast(pays_off)
 
 
-def choose_accumulation_steps(
-    model: EfficientNet, recipe: recipes.Recipe, distributed: Distributed, callback: callbacks.Callback
-) -> int:
+def choose_accumulation_steps(setup: loop.TrainSetup) -> int:
     """Return how many gradient accumulation steps a batch needs to fit into the memory that is free now.
 
     What the backward pass needs is measured on two images, at the largest size of the recipe.
     """
-    batch, bytes_per_image = _largest_batch(model, recipe, distributed)
-    free = free_memory(distributed.device)
+    batch, bytes_per_image = _largest_batch(setup)
+    free = free_memory(setup.distributed.device)
     steps = max(1, ceil(batch * bytes_per_image * MEMORY_MARGIN / free)) if free else 1
     if steps > 1:
-        callback.on_message(
+        setup.callback.on_message(
             f"a batch of {batch} needs about {batch * bytes_per_image / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: "
             f"using {steps} gradient accumulation steps"
         )
-    return int(distributed.broadcast(min(steps, batch)))
+    return int(setup.distributed.broadcast(min(steps, batch)))
 
 
-def has_large_activations(model: EfficientNet, recipe: recipes.Recipe, processes: SingleProcess) -> bool:
+def has_large_activations(setup: loop.TrainSetup) -> bool:
     """Return whether the activations of a batch take memory that is worth saving."""
-    batch, bytes_per_image = _largest_batch(model, recipe, processes)
+    batch, bytes_per_image = _largest_batch(setup)
     return batch * bytes_per_image > LARGE_ACTIVATION_BYTES
 
 
-def _largest_batch(model: EfficientNet, recipe: recipes.Recipe, processes: SingleProcess) -> tuple[int, float]:
+def _largest_batch(setup: loop.TrainSetup) -> tuple[int, float]:
     """Return this process's share of a batch, and the activation bytes per image at the largest size of the recipe."""
-    batch: int = -(-recipe.batch_size // processes.world_size)
+    model, recipe, distributed = setup.model, setup.recipe, setup.distributed
     phase_sides = [phase.image_size or 0 for phase in recipe.phases(recipe.epochs)]
     size = max(model.preprocess.size, *((side, side) for side in phase_sides), key=prod)
-    return batch, activation_bytes_per_image(model, recipe, size, processes)
+    batch = -(-recipe.batch_size // distributed.world_size)
+    return batch, activation_bytes_per_image(model, recipe, size, distributed)
 
 
 def activation_bytes_per_image(
@@ -147,6 +122,11 @@ def free_memory(device: torch.device) -> int:
         torch.cuda.empty_cache()  # what trials have left to torch's allocator
         return int(torch.cuda.mem_get_info(device)[0])
     return memory.available_memory() if device.type == "cpu" else 0
+
+
+def _trial_step(setup: loop.TrainSetup, torch_compile: bool = False) -> loop.TrainStep:
+    process = SingleProcess(setup.distributed.device, setup.distributed.precision)
+    return loop.TrainStep(copy.deepcopy(setup.model), setup.recipe, setup.loss, process, torch_compile=torch_compile)
 
 
 def _time_step(step: loop.TrainStep, images: Tensor, indices: Tensor) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any, Protocol
 
@@ -20,8 +20,6 @@ from effnet.training.schedule import LRSchedule, set_learning_rate
 
 CHECKPOINT_SECONDS = 300  # between two checkpoints within an epoch
 CLOCK_CHECK_BATCHES = 8  # batches between two looks at the clock, on which all processes must agree
-
-State = dict[str, Any]
 
 
 class TrainingDiverged(ValueError):
@@ -45,15 +43,7 @@ class TrainStep:
     """One optimization step: forward, loss, backward and optimizer on one batch.
 
     The training loop, the learning rate finder, the speed measurements and the architecture search all train by it.
-
-    Args:
-        model: Prepared here for ``recipe`` (batch norm, stochastic depth) and put into training mode.
-        recipe: Its optimizer settings.
-        loss: The loss of the targets.
-        processes: Device and precision, and the processes that share each batch.
-        accumulation_steps: Micro-batches per batch. Doubled when memory runs out: the batch stays the same.
-        torch_compile: Compile the network.
-        callback: Receives a message when memory runs out.
+    ``accumulation_steps`` are doubled when memory runs out: the batch stays the same.
     """
 
     def __init__(
@@ -78,19 +68,15 @@ class TrainStep:
     def __call__(
         self, images: Tensor, indices: Tensor, targets: Tensor | None = None, *, seed: int | None = None
     ) -> float:
-        """Train on one batch, of which this process has a share.
+        """Train on one batch, of which this process has a share, and return the mean loss over the whole batch.
+
+        If the loss is not finite, the weights stay as they are.
 
         Args:
             images: uint8 or float32 (N, H, W, 3) of 0 to 255.
             indices: int64 (N,), the images' places in the data set.
             targets: In place of those of ``indices``, as after MixUp.
             seed: Of dropout and stochastic depth: the same in every attempt at this batch.
-
-        Returns:
-            The mean loss over the whole batch. If it is not finite, the weights stay as they are.
-
-        Raises:
-            ValueError: If memory runs out even for a single image.
         """
         total = self.processes.all_reduce_sum(len(indices))
         images = images.to(self.processes.device)
@@ -110,16 +96,13 @@ class TrainStep:
         return loss
 
     def _micro_batch_losses(self, images: Tensor, targets: Tensor, indices: Tensor, total: float) -> Iterator[float]:
-        """Accumulate the gradients of every micro-batch and yield its loss."""
         micro_batches = list(zip(*(t.chunk(self.accumulation_steps) for t in (images, targets, indices)), strict=True))
         for number, (some_images, some_targets, some_indices) in enumerate(micro_batches, start=1):
             is_last = number == len(micro_batches)
             with nullcontext() if is_last else self.processes.no_sync(self.wrapped_model):
-                inputs = preprocessing.normalize(some_images, self.model.preprocess).to(
-                    self.model.stem.conv.weight.dtype
-                )
+                inputs = preprocessing.normalize(some_images, self.model.preprocess)
                 with self.processes.autocast():
-                    logits = self.wrapped_model(inputs)
+                    logits = self.wrapped_model(inputs.to(self.model.stem.conv.weight.dtype))
                 loss = self.loss(logits, some_targets, some_indices, some_images)
                 loss = loss * self.processes.world_size / total
                 self.processes.backward(loss)
@@ -151,65 +134,72 @@ class TrainStep:
         )
 
 
+@dataclass(eq=False)
+class TrainSetup:
+    """What all phases of a run share: its settings, its images and its network."""
+
+    config: TrainConfig
+    recipe: recipes.Recipe  # with everything resolved
+    plan: data_plan.DataPlan
+    model: EfficientNet  # on its device
+    loss: losses.TrainingLoss
+    distributed: Distributed
+    callback: callbacks.Callback
+
+    def make_loader(self, phase: recipes.Phase) -> TrainingLoader:
+        """Return the loader of this process's share of the training images, with the settings of ``phase``."""
+        preprocess = replace(self.model.preprocess, decode="reduced")
+        if phase.image_size:
+            preprocess = replace(preprocess, size=(phase.image_size, phase.image_size))
+        return TrainingLoader(
+            self.plan.train,
+            preprocess,
+            phase.augment,
+            self.recipe.batch_size,
+            augment.stable_seed(self.config.seed, "data"),
+            self.config.resources.workers,
+            rank=self.distributed.rank,
+            world_size=self.distributed.world_size,
+            class_balanced=self.recipe.balance == "sampler",
+            cache=self.config.resources.cache,
+        )
+
+
 class Trainer:
     """Trains ``model`` for ``epochs`` and keeps the best weights.
 
     Every random number is derived from the seed, the epoch and the batch, so that a resumed run ends with the same bits
-    as one that was never interrupted.
-
-    Args:
-        model: On its device; the head answers in standardized units where labels are values.
-        plan: Training and selection images.
-        config: Seed, resources and callback of the run.
-        recipe: The recipe with everything resolved.
-        epochs: Number of epochs.
-        loss: The loss of the training images.
-        distributed: Device, precision and processes.
-        checkpoints: Where to save.
-        accumulation_steps: Micro-batches per batch.
-        torch_compile: Compile the network.
-        callback: Receives the progress.
-        stopwatch: Started when the run began.
+    as one that was never interrupted. With a target scaler the head answers in standardized units.
     """
 
     def __init__(
         self,
-        model: EfficientNet,
-        plan: data_plan.DataPlan,
-        config: TrainConfig,
-        recipe: recipes.Recipe,
+        setup: TrainSetup,
         epochs: int,
-        loss: losses.TrainingLoss,
-        distributed: Distributed,
         checkpoints: checkpoint.Checkpoints,
-        *,
-        accumulation_steps: int = 1,
-        torch_compile: bool = False,
-        callback: callbacks.Callback | None = None,
-        stopwatch: Stopwatch | None = None,
+        stopwatch: Stopwatch,
+        accumulation_steps: int,
+        torch_compile: bool,
     ) -> None:
-        self.model, self.plan, self.config, self.recipe, self.epochs = model, plan, config, recipe, epochs
-        self.loss, self.distributed, self.checkpoints = loss, distributed, checkpoints
-        self.callback = callback or callbacks.Callback()
+        self.setup, self.epochs, self.checkpoints = setup, epochs, checkpoints
+        self.model, self.recipe, self.loss = setup.model, setup.recipe, setup.loss
+        self.distributed, self.callback = setup.distributed, setup.callback
         self.validator = validation.Validator(
-            plan.selection, model.preprocess, distributed, self.callback, loss.target_scaler
+            setup.plan.selection, self.model.preprocess, self.distributed, self.callback, self.loss.target_scaler
         )
         self.step = TrainStep(
-            model,
-            recipe,
-            loss,
-            distributed,
+            *(self.model, self.recipe, self.loss, self.distributed),
             accumulation_steps=accumulation_steps,
             torch_compile=torch_compile,
             callback=self.callback,
         )
-        self.ema = optim.ExponentialMovingAverage(model, recipe.ema_decay)
+        self.ema = optim.ExponentialMovingAverage(self.model, self.recipe.ema_decay)
         self.history: list[callbacks.EpochMetrics] = []
         self.best_state: dict[str, Tensor] = {}
         self.best_epoch, self.best_score = -1, validation.WORST_SCORE
         self.epoch = self.batch_index = 0
         self.loss_sum = self.seconds = 0.0  # of the current epoch
-        self._stopwatch, self._seconds_before_resume = stopwatch or Stopwatch(), 0.0
+        self._stopwatch, self._seconds_before_resume = stopwatch, 0.0
 
     @property
     def elapsed_seconds(self) -> float:
@@ -217,17 +207,11 @@ class Trainer:
         return self._seconds_before_resume + self._stopwatch.seconds
 
     def run(self) -> None:
-        """Train to the end, or until ``patience`` epochs brought no improvement; `best_state` has the best weights.
-
-        Raises:
-            TrainingDiverged: If the loss becomes NaN.
-        """
+        """Train to the end, or until ``patience`` epochs brought no improvement; `best_state` has the best weights."""
         for phase in self.recipe.phases(self.epochs):
             if self.epoch >= phase.end_epoch:
                 continue
-            with closing(
-                make_loader(self.model, self.plan, self.config, self.recipe, phase, self.distributed)
-            ) as loader:
+            with closing(self.setup.make_loader(phase)) as loader:
                 while self.epoch < phase.end_epoch and not self._should_stop_early():
                     self._train_epoch(phase, loader)
                     self._finish_epoch(len(loader))
@@ -266,7 +250,7 @@ class Trainer:
         return loss
 
     def _batch_seed(self, purpose: str) -> int:
-        return augment.stable_seed(self.config.seed, purpose, self.epoch, self.batch_index, self.distributed.rank)
+        return augment.stable_seed(self.setup.config.seed, purpose, self.epoch, self.batch_index, self.distributed.rank)
 
     def _preallocate_gradients(self) -> None:
         """Allocate the gradients before the activations, among which they would fragment memory."""
@@ -314,7 +298,7 @@ class Trainer:
         if self.distributed.is_main:
             self.checkpoints.save(self.state_dict(), self.epoch, self.batch_index)
 
-    def state_dict(self) -> State:
+    def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed run needs to end with the same bits."""
         return {
             "model": self.model.state_dict(),
@@ -336,7 +320,7 @@ class Trainer:
             "elapsed_seconds": self.elapsed_seconds,
         }
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``."""
         self.model.load_state_dict(state["model"])
         self.ema.model.load_state_dict(state["ema"])
@@ -349,34 +333,9 @@ class Trainer:
         self.epochs, self.epoch, self.batch_index = state["epochs"], state["epoch"], state["batch_index"]
         self.loss_sum, self.seconds = state["loss_sum"], state["seconds"]
         # The run may have been resumed with more steps since memory ran out
-        self.step.accumulation_steps = max(state["accumulation_steps"], self.config.resources.accumulation_steps)
+        requested = self.setup.config.resources.accumulation_steps
+        self.step.accumulation_steps = max(state["accumulation_steps"], requested)
         self._seconds_before_resume = state["elapsed_seconds"]
-
-
-def make_loader(
-    model: EfficientNet,
-    plan: data_plan.DataPlan,
-    config: TrainConfig,
-    recipe: recipes.Recipe,
-    phase: recipes.Phase,
-    distributed: Distributed,
-) -> TrainingLoader:
-    """Return the loader of this process's share of the training images, with the settings of ``phase``."""
-    preprocess = replace(model.preprocess, decode="reduced")
-    if phase.image_size:
-        preprocess = replace(preprocess, size=(phase.image_size, phase.image_size))
-    return TrainingLoader(
-        plan.train,
-        preprocess,
-        phase.augment,
-        recipe.batch_size,
-        augment.stable_seed(config.seed, "data"),
-        config.resources.workers,
-        rank=distributed.rank,
-        world_size=distributed.world_size,
-        class_balanced=recipe.balance == "sampler",
-        cache=config.resources.cache,
-    )
 
 
 def prepare_model(model: EfficientNet, recipe: recipes.Recipe) -> None:

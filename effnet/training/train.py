@@ -9,10 +9,8 @@ import numpy as np
 
 from effnet.arch import Arch
 from effnet.data import Splits, open_data
-from effnet.data.loader import TrainingLoader
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.evaluation import evaluate
-from effnet.net import EfficientNet
 from effnet.runtime.autotune import cache_engine
 from effnet.tasks import task_of
 from effnet.timing import Stopwatch, memory
@@ -158,9 +156,9 @@ def run_training(config: TrainConfig) -> TrainResult:
             plan.write_csv(run_dir.split_csv)
         callback.on_message(plan.summary())
 
-        run = _Run(
-            config, recipe, plan, model.to(distributed.device), distributed, callback, run_dir, stopwatch, teacher
-        )
+        loss = losses.TrainingLoss(plan.train, recipe, distributed.device, teacher)
+        model = model.to(distributed.device)
+        run = _Run(config, recipe, plan, model, loss, distributed, callback, run_dir, stopwatch)
         with _out_of_memory_advice(), run.memory_settings():
             run.prepare_batch_norm()
             run.fit_probe()
@@ -176,30 +174,20 @@ def run_training(config: TrainConfig) -> TrainResult:
 
 
 @dataclass(eq=False)
-class _Run:
-    """A run with its data and network; the methods are its phases, in order."""
+class _Run(loop.TrainSetup):
+    """A run; the methods are its phases, in order."""
 
-    config: TrainConfig
-    recipe: recipes.Recipe
-    plan: data_plan.DataPlan
-    model: EfficientNet
-    distributed: Distributed
-    callback: callbacks.Callback
     run_dir: RunDir
     stopwatch: Stopwatch
-    teacher: losses.Teacher | None
     probe: linear_probe.ProbedModel | None = None
     trainer: loop.Trainer | None = None
     chosen: str = ""  # "probe" or "fine-tuned"
-
-    def __post_init__(self) -> None:
-        self.loss = losses.TrainingLoss(self.plan.train, self.recipe, self.distributed.device, self.teacher)
 
     def memory_settings(self) -> AbstractContextManager[None]:
         """On a CPU, trade memory for time or the other way round, by what is short."""
         if self.distributed.device.type != "cpu" or self.config.resources.gradient_checkpointing:
             return nullcontext()
-        self.model.memory_efficient = autotune.has_large_activations(self.model, self.recipe, self.distributed)
+        self.model.memory_efficient = autotune.has_large_activations(self)
         return memory.retain_freed_memory()
 
     def prepare_batch_norm(self) -> None:
@@ -234,26 +222,9 @@ class _Run:
             self._find_learning_rate()
         torch_compile = self.config.resources.torch_compile
         if torch_compile is None:
-            torch_compile = autotune.compiling_pays_off(
-                self.model, self.recipe, self.loss, epochs, len(self.plan.train), self.distributed, self.callback
-            )
-        accumulation_steps = self.config.resources.accumulation_steps or autotune.choose_accumulation_steps(
-            self.model, self.recipe, self.distributed, self.callback
-        )
-        self.trainer = loop.Trainer(
-            self.model,
-            self.plan,
-            self.config,
-            self.recipe,
-            epochs,
-            self.loss,
-            self.distributed,
-            checkpoints,
-            accumulation_steps=accumulation_steps,
-            torch_compile=torch_compile,
-            callback=self.callback,
-            stopwatch=self.stopwatch,
-        )
+            torch_compile = autotune.compiling_pays_off(self, epochs)
+        accumulation_steps = self.config.resources.accumulation_steps or autotune.choose_accumulation_steps(self)
+        self.trainer = loop.Trainer(self, epochs, checkpoints, self.stopwatch, accumulation_steps, torch_compile)
         if state:
             self.trainer.load_state_dict(state)
             epoch, batch = self.trainer.epoch + 1, self.trainer.batch_index + 1
@@ -271,15 +242,11 @@ class _Run:
         minutes = self.config.minutes or (self.recipe.minutes if self.distributed.device.type == "cpu" else 0)
         if not minutes or not self.recipe.epochs:
             return self.recipe.epochs
-        last_phase = self.recipe.phases(self.recipe.epochs)[-1]
-        with closing(self._make_loader(last_phase)) as loader:
-            return autotune.epochs_within(
-                minutes, self.model, self.recipe, self.loss, loader, self.distributed, self.callback
-            )
+        return autotune.epochs_within(minutes, self)
 
     def _find_learning_rate(self) -> None:
         """Set the learning rate that a sweep suggests, and leave the sweep's curve in the run directory."""
-        loader = self._make_loader(self.recipe.phases(max(self.recipe.epochs, 1))[0])
+        loader = self.make_loader(self.recipe.phases(max(self.recipe.epochs, 1))[0])
         sweep = lr_finder.sweep_model(self.model, self.recipe, self.loss, loader, self.distributed.device)
         suggested = self.distributed.broadcast(sweep.suggested)
         at_reference = suggested * self.recipe.lr_reference_batch / self.recipe.batch_size
@@ -290,9 +257,6 @@ class _Run:
         self.callback.on_message(
             f"learning rate: {suggested:.2g}, a tenth of where the loss was lowest ({self.run_dir.lr_finder.name})"
         )
-
-    def _make_loader(self, phase: recipes.Phase) -> TrainingLoader:
-        return loop.make_loader(self.model, self.plan, self.config, self.recipe, phase, self.distributed)
 
     def _save_best_weights(self) -> str:
         """Save the best weights of a run that failed, if there are any, and say where, or why not."""

@@ -12,10 +12,11 @@ from effnet.data.augment import Augment
 from effnet.data.dataset import ImageDataset, Item
 from effnet.metadata import Labels
 from effnet.net import create
+from effnet.training.callbacks import Callback
 from effnet.training.config import Resources, TrainConfig
 from effnet.training.data_plan import DataPlan
 from effnet.training.distributed import Distributed
-from effnet.training.loop import TrainStep, make_loader
+from effnet.training.loop import TrainSetup, TrainStep
 from effnet.training.losses import TrainingLoss
 from effnet.training.recipes import Recipe
 
@@ -45,7 +46,8 @@ def main(out: Path, pieces: int = 1) -> None:
     (phase,) = recipe.phases(1)
     step = TrainStep(model, recipe, loss, distributed, accumulation_steps=pieces)
     model.dropout.p = 0
-    batch_loss = step(*next(make_loader(model, plan, config, recipe, phase, distributed).epoch(0)))
+    setup = TrainSetup(config, recipe, plan, model, loss, distributed, Callback())
+    batch_loss = step(*next(setup.make_loader(phase).epoch(0)))
     mine = distributed.shard(list(range(COUNT)))
     whole = distributed.gather(mine)
     if distributed.is_main:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,13 +11,23 @@ from effnet.net import create
 from effnet.timing import memory
 from effnet.training import autotune
 from effnet.training.callbacks import Callback
+from effnet.training.config import TrainConfig
+from effnet.training.data_plan import DataPlan
 from effnet.training.distributed import Distributed
+from effnet.training.loop import TrainSetup
 from effnet.training.losses import TrainingLoss
 from effnet.training.recipes import Recipe
 from tests.squares import squares
 from tests.training.conftest import Recorder
 
 RECIPE = Recipe(name="test", epochs=1, batch_size=32)
+
+
+def make_setup(callback: Callback) -> TrainSetup:
+    images, distributed = squares(4, seed=0), Distributed("cpu")
+    loss = TrainingLoss(images, RECIPE, distributed.device)
+    config, plan = TrainConfig(data="", out=Path()), DataPlan(images, images, {})
+    return TrainSetup(config, RECIPE, plan, create("nano", 5), loss, distributed, callback)
 
 
 def test_activation_bytes_are_per_image_and_proportional_to_area() -> None:
@@ -28,15 +40,17 @@ def test_activation_bytes_are_per_image_and_proportional_to_area() -> None:
 
 
 def test_accumulation_steps_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, distributed, recorder = create("nano", 5), Distributed("cpu"), Recorder()
-    assert autotune.choose_accumulation_steps(model, RECIPE, distributed, recorder) == 1
+    recorder = Recorder()
+    setup = make_setup(recorder)
+    assert autotune.choose_accumulation_steps(setup) == 1
     assert not recorder.messages
-    need = 32 * autotune.activation_bytes_per_image(model, RECIPE, (32, 32), distributed) * autotune.MEMORY_MARGIN
+    image_bytes = autotune.activation_bytes_per_image(setup.model, RECIPE, (32, 32), setup.distributed)
+    need = 32 * image_bytes * autotune.MEMORY_MARGIN
     monkeypatch.setattr(memory, "available_memory", lambda: int(need / 3.5))
-    assert autotune.choose_accumulation_steps(model, RECIPE, distributed, recorder) == 4
+    assert autotune.choose_accumulation_steps(setup) == 4
     assert recorder.messages[0].endswith("using 4 gradient accumulation steps")
     monkeypatch.setattr(memory, "available_memory", lambda: 0)  # nobody knows
-    assert autotune.choose_accumulation_steps(model, RECIPE, distributed, recorder) == 1
+    assert autotune.choose_accumulation_steps(setup) == 1
 
 
 def test_free_memory_of_this_machine() -> None:
@@ -45,6 +59,4 @@ def test_free_memory_of_this_machine() -> None:
 
 
 def test_no_compiling_on_a_cpu() -> None:
-    distributed = Distributed("cpu")
-    loss = TrainingLoss(squares(4, seed=0), RECIPE, distributed.device)
-    assert not autotune.compiling_pays_off(create("nano", 3), RECIPE, loss, 100, 10**6, distributed, Callback())
+    assert not autotune.compiling_pays_off(make_setup(Callback()), epochs=10**6)
