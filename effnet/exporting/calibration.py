@@ -106,7 +106,7 @@ def all_operations(model: EfficientNet) -> Iterator[Operation]:
 def consumers(model: EfficientNet) -> dict[str, tuple[str, ...]]:
     """Return, for each operation whose channels can be equalized, the operations that read its feature map.
 
-    Feature maps that a residual adds, or that are pooled for the embedding, cannot be.
+    Feature maps that a residual adds, or that are pooled for the embedding, cannot.
     """
     found: dict[str, tuple[str, ...]] = {}
     stem = ""  # if no residual adds its feature map
@@ -173,7 +173,7 @@ def map_scales(model: EfficientNet, channel_scales: Mapping[str, Tensor]) -> dic
 
 
 def input_scales(model: EfficientNet, channel_scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the channel scales of its input for every operation that reads a divided feature map."""
+    """Return the channel scales of its input for each operation that reads a divided feature map."""
     readers = consumers(model)
     return {reader: scale for name, scale in channel_scales.items() for reader in readers[name]}
 

@@ -106,12 +106,11 @@ def export(
             if agreement.difference != agreement.difference:
                 problem = "outputs have other names or shapes, or contain NaN or Inf"
             raise ValueError(f"{path} is not written: in {file_format} the {problem} (tolerance {tolerance:g})")
-        size_in_bytes = sum(file.stat().st_size for file in Path(folder).iterdir())
+        file_bytes = sum(file.stat().st_size for file in Path(folder).iterdir())
         move_with_companions(written, path, target)
     task = model.labels.task if model.classes else ""
     return ExportedFile(
-        *(path, file_format, io_spec, size_in_bytes),
-        *(agreement.difference, agreement.images, agreement.same_predictions, task),
+        path, file_format, io_spec, file_bytes, agreement.difference, agreement.images, agreement.same_predictions, task
     )
 
 

@@ -178,9 +178,8 @@ def find_float_layers(
     """Return the layers to leave in float: as few of the most sensitive ones as keep the drop within ``max_drop``.
 
     ``measure_drop`` writes and scores a file with those layers in float; its last call is for the returned ones.
-    ``rank_layers`` returns layers, the most sensitive first, and is called only if some must stay in float. Their
-    number is doubled until the drop is small enough, then bisected. Raises ``ValueError`` if half of all ``layers`` in
-    float are not enough.
+    ``rank_layers`` returns the most sensitive first, and is called only if some must stay in float. Their number is
+    doubled until the drop is small enough, then bisected. Raises ``ValueError`` if half of all ``layers`` are too few.
     """
     first = measure_drop(frozenset())
     if first <= max_drop:

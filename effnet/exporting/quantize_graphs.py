@@ -30,10 +30,7 @@ Scales = Mapping[str, NDArray[np.float32]]
 def write_quantized(
     path: Path, model: EfficientNet, io_spec: IOSpec, calibration: Calibration, int8_operations: Collection[str]
 ) -> None:
-    """Write the folded ``model`` in the format of ``path``'s suffix, with ``int8_operations`` in int8.
-
-    OpenVINO gets the ONNX graph, and converts its QDQ pairs to its own form.
-    """
+    """Write the folded ``model`` in the format of ``path``'s suffix, with ``int8_operations`` in int8."""
     equalized = equalize(_correct_bias(model, calibration, int8_operations), calibration.channel_scales)
     ranges = file_ranges(calibration.ranges, model.preprocess)
     scales = {name: scale.numpy() for name, scale in calibration.channel_scales.items()}
@@ -52,7 +49,7 @@ def write_quantized(
     quantize_onnx(proto, ranges, int8_operations, scales)
     if path.suffix == ".onnx":
         path.write_bytes(proto.SerializeToString())
-    else:
+    else:  # OpenVINO converts the QDQ pairs to its own form
         openvino.save_ir(proto, path, texts)
 
 
@@ -241,7 +238,9 @@ class _TFLiteRewriter:
             self._set_int8_type(output, self.ranges[self._name(output) + FUSED_SUFFIXES.get(fused, "")])
         if operator.kind in CHANNEL_AXES:
             scales = self._quantize_weight(operator.inputs[1], CHANNEL_AXES[operator.kind])
-            self._quantize_bias(operator.inputs[2], scales * np.float32(source.scale[0]))
+            bias, scales = operator.inputs[2], scales * np.float32(source.scale[0])
+            data = quantize_bias(self.source.tensors[bias].dequantized, scales)
+            self._set_constant(bias, "INT32", data, scales, 0)
         self.operators.append(replace(operator, inputs=inputs))
 
     def _to_int8(self, index: int) -> int:
@@ -276,9 +275,6 @@ class _TFLiteRewriter:
         data, scales = quantize_weight(self.source.tensors[index].dequantized, axis)
         self._set_constant(index, "INT8", data, scales, axis)
         return scales
-
-    def _quantize_bias(self, index: int, scales: NDArray[np.float32]) -> None:
-        self._set_constant(index, "INT32", quantize_bias(self.source.tensors[index].dequantized, scales), scales, 0)
 
     def _set_int8_type(self, index: int, range_: QuantizationRange) -> None:
         scale = (float(np.float32(range_.scale)),)

@@ -1,6 +1,6 @@
 """How much each layer loses if it alone is in int8: simulated in torch, layer by layer."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,17 +28,16 @@ def layer_sensitivities(
     model: EfficientNet,
     calibration: Calibration,
     batches: Sequence[Tensor],
-    targets: Sequence[Tensor] | None = None,
-    names: Collection[str] | None = None,
-    step_done: Callable[[int, int], None] = lambda done, total: None,
+    targets: Sequence[Tensor] | None,
+    names: Sequence[str],
+    step_done: Callable[[int, int], None],
 ) -> tuple[LayerSensitivity, ...]:
-    """Return a row for each operation in ``names`` (default: all), in execution order.
+    """Return a row for each operation in ``names``.
 
     ``model`` is folded, ``batches`` are normalized (N, C, H, W), ``targets`` as in `effnet.tasks.Task`. Only what
     follows a layer is computed again: about half as many passes as there are layers.
     """
     task = task_of(model.labels.task)
-    names = [operation.name for operation in all_operations(model) if names is None or operation.name in names]
     map_names = _operation_maps(model)
     total = {name: torch.zeros(3) for name in names}  # divergence, agreement, correct
     correct, images, done = 0.0, sum(len(batch) for batch in batches), 0

@@ -169,18 +169,12 @@ def comparison_images(
         return [sample_images(each, model.channels) for each in (preprocess, *others)]
     if model.channels != 3:
         raise ValueError(f"images are read as RGB, but this network takes {model.channels} channels: omit images")
-    sources = select_images(images)
-    return [load_images(sources, preprocess), *(load_images(sources[:BATCH_SIZE], each) for each in others)]
-
-
-def select_images(images: str | Path | Iterable[image_io.ImageSource]) -> list[image_io.ImageSource]:
-    """Return up to `MAX_IMAGES` images of a folder, pattern or list, evenly spread."""
     if isinstance(images, (str, Path)):
         images = (source for _, source in inputs.open_inputs([images]) if not isinstance(source, image_io.ImageError))
-    found = list(islice(images, MAX_SCANNED_SOURCES))
-    if not found:
+    if not (sources := list(islice(images, MAX_SCANNED_SOURCES))):
         raise ValueError("no images to compare on: give some, or omit images to use built-in ones")
-    return found[:: -(-len(found) // MAX_IMAGES)]
+    sources = sources[:: -(-len(sources) // MAX_IMAGES)]  # evenly spread
+    return [load_images(sources, preprocess), *(load_images(sources[:BATCH_SIZE], each) for each in others)]
 
 
 def load_images(sources: list[image_io.ImageSource], preprocess: Preprocess) -> image_io.InputImage:

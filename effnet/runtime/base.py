@@ -43,9 +43,7 @@ class Engine(Protocol):
                 float32 (N, C, H, W).
 
         If a file returns probabilities, they are converted back: to log-probabilities for single-label models and to
-        log-odds for multi-label ones. Regression values are returned unchanged.
-
-        Raises ``ValueError`` for any other shape and for a size that the file does not accept.
+        log-odds for multi-label ones. Raises ``ValueError`` for a shape that the file does not accept.
         """
 
     def embed(self, images: ImageBatch) -> FloatArray:

@@ -161,20 +161,16 @@ def _warn_once(text: str) -> None:
 
 @dataclass(frozen=True)
 class TuningKey(Record):
-    """What the fastest engine depends on besides the network: machine, package versions and use.
-
-    ``size``: (height, width), None for the network's own. ``precision``: the lowest allowed. ``threads``: None for one
-    per core.
-    """
+    """What the fastest engine depends on besides the network: machine, package versions and use."""
 
     cpu: str
     cores: int
     instructions: tuple[str, ...]
     versions: tuple[tuple[str, str], ...]
     batch_size: int
-    size: tuple[int, int] | None
-    precision: str
-    threads: int | None
+    size: tuple[int, int] | None  # None: the network's own
+    precision: str  # the lowest allowed
+    threads: int | None  # None: one per core
 
     @classmethod
     def for_this_machine(

@@ -33,25 +33,6 @@ NOISE_IMAGES, MAX_NOISE_SIDE = 4, 128  # batch of noise from which batch norm ta
 RESIDUAL_GAIN = 0.2  # batch norm's weight at the end of a residual branch
 
 
-def latency(threads: int | None = None, batch_size: int = 1, classes: int = 1000, channels: int = 3) -> Latency:
-    """Return a cost function for `effnet.fit`: seconds that an architecture takes on this machine for one batch.
-
-    It measures in float32 with the engine that `effnet predict` would use. Asking again for the same architecture
-    measures again, at the earliest 45 seconds later.
-
-    Args:
-        threads: by default one per core.
-        batch_size: images per call.
-
-    Raises:
-        ValueError: less than one thread or image.
-
-    Example:
-        >>> effnet.fit("b0", costs=[(effnet.latency(threads=2), 0.020)])  # the largest scaled b0 that takes 20 ms
-    """
-    return Latency(threads, batch_size, classes, channels)
-
-
 @dataclass(frozen=True)
 class LatencyMeasurement:
     """Time of one call for a batch, and the engine that ran it."""
@@ -68,7 +49,7 @@ class LatencyMeasurement:
 
 
 class Latency:
-    """Seconds per call of an architecture on this machine; results are kept in ``measurements``.
+    """A cost function for `effnet.fit`: seconds that an architecture takes on this machine for one batch, in float32.
 
     The fastest engine with correct outputs is found as by `effnet.engine`, without touching the engine cache, and its
     calls are timed in a new process, since one that has run other networks tends to be slower. A second process opens
@@ -76,7 +57,18 @@ class Latency:
     median counts, of two the faster.
 
     Asking again for the same architecture may be due to a spell in which the whole machine is slower, so the second
-    measurement waits until 45 seconds after the first.
+    measurement waits until 45 seconds after the first. All results are kept in ``measurements``.
+
+    Args:
+        threads: by default one per core.
+        batch_size: images per call.
+        on_measured: called with each result.
+
+    Raises:
+        ValueError: less than one thread or image.
+
+    Example:
+        >>> effnet.fit("b0", costs=[(effnet.latency(threads=2), 0.020)])  # the largest scaled b0 that takes 20 ms
     """
 
     def __init__(
@@ -117,6 +109,9 @@ class Latency:
         return LatencyMeasurement(arch, fastest.engine, times[(len(times) - 1) // 2])
 
 
+latency = Latency  # the name that `effnet` exports
+
+
 @dataclass(frozen=True)
 class LatencyTask:
     """What a process has to time, and the folder of its files."""
@@ -134,6 +129,8 @@ class LatencyTask:
 
     def open_engine(self, kind: str, model: EfficientNet | None = None) -> Engine:
         """Open the engine ``kind``, writing its file first if necessary."""
+        if kind not in autotune.ENGINE_FILES:
+            return EagerEngine(model or self.network(), threads=self.threads)
         path = self.folder / autotune.ENGINE_FILES[kind]
         if not path.exists():
             autotune.write_engine_file(path.name, path, model or self.network())
@@ -157,17 +154,14 @@ def installed_file_engines() -> tuple[str, ...]:
 def time_fastest_engine(task: LatencyTask, kinds: tuple[str, ...]) -> FastestEngine:
     """Time the engine that `effnet.engine` would choose among eager and ``kinds``."""
     model = task.network()
+    eager = task.open_engine(EagerEngine.kind, model)
     if not kinds or select_device().type != "cpu":
-        timing = _time_calls(EagerEngine(model, threads=task.threads), task.batch_size)
-        return FastestEngine(EagerEngine.kind, kinds, timing)
-    eager = EagerEngine(model, "cpu", threads=task.threads)
-    openers: dict[tuple[str, str], autotune.EngineOpener] = {(EagerEngine.kind, FLOAT32): lambda: eager}
-    for kind in kinds:
-        openers[kind, FLOAT32] = partial(task.open_engine, kind, model)
-    key = engine_cache.TuningKey.for_this_machine(task.batch_size, None, FLOAT32, task.threads)
-    choice, fastest = autotune.autotune(
-        openers, eager, key, autotune.noise_images(task.batch_size, model.preprocess.size, eager)
-    )
+        return FastestEngine(eager.kind, kinds, _time_calls(eager, task.batch_size))
+    openers: dict[tuple[str, str], autotune.EngineOpener] = {(eager.kind, FLOAT32): lambda: eager}
+    openers |= {(kind, FLOAT32): partial(task.open_engine, kind, model) for kind in kinds}
+    key = engine_cache.TuningKey.for_this_machine(task.batch_size, threads=task.threads)
+    images = autotune.noise_images(task.batch_size, model.preprocess.size, eager)
+    choice, fastest = autotune.autotune(openers, eager, key, images)
     limit = MAX_SLOWDOWN * choice.timings[0].seconds
     close = tuple(one.kind for one in choice.timings if one.kind in base.ENGINE_PACKAGES and one.seconds <= limit)
     return FastestEngine(fastest.kind, close, _time_calls(fastest, task.batch_size))
@@ -175,10 +169,7 @@ def time_fastest_engine(task: LatencyTask, kinds: tuple[str, ...]) -> FastestEng
 
 def time_engine(task: LatencyTask, kind: str) -> Timing:
     """Open the engine ``kind`` alone and time it."""
-    engine = (
-        task.open_engine(kind) if kind in autotune.ENGINE_FILES else EagerEngine(task.network(), threads=task.threads)
-    )
-    return _time_calls(engine, task.batch_size)
+    return _time_calls(task.open_engine(kind), task.batch_size)
 
 
 def _time_calls(engine: Engine, batch_size: int) -> Timing:

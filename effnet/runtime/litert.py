@@ -92,10 +92,9 @@ class LiteRTEngine(io_spec.FileEngine):
 def write_litert(path: Path, model: EfficientNet, spec: io_spec.IOSpec, half_precision: bool = False) -> None:
     """Write ``model`` as a TFLite file for one image; the interpreter resizes its input to other batches and sizes.
 
-    The image size is ``spec.size``, by default the network's own. ``half_precision``: store weights in 16 bits;
-    computation stays in float32. XNNPACK runs the whole graph except the cast of uint8 pixels to float32.
-    The metadata is in the archive appended to the flatbuffer, where ``zipfile`` reads it, with the labels as TFLite's
-    own tools expect them. Raises ``ValueError`` for a network above 2 GiB.
+    ``half_precision``: store weights in 16 bits; computation stays in float32. XNNPACK runs all but the cast of uint8
+    pixels to float32. The metadata is in the archive appended to the flatbuffer, where ``zipfile`` reads it, with the
+    labels as TFLite's own tools expect them. Raises ``ValueError`` for a network above 2 GiB.
     """
     from effnet.net.surgery import fold_batch_norm
     from effnet.weights.key_maps import tflite_key_map

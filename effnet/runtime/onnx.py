@@ -34,7 +34,6 @@ def build_onnx_model(model: EfficientNet, spec: IOSpec) -> Any:
     """Return ``model`` as an ``onnx.ModelProto`` whose nodes have the layers' names.
 
     'Same' padding is written as numbers for a fixed size, and as ``SAME_UPPER``, which is exact at any size, otherwise.
-    Raises ``ImportError`` without onnx, ``ValueError`` for a network above 2 GiB.
     """
     try:
         import onnx
