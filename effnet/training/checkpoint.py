@@ -20,11 +20,7 @@ class Checkpoints:
             leftover.unlink()
 
     def save(self, state: dict[str, Any], epoch: int, batch_index: int = 0) -> None:
-        """Write ``state``, then delete older checkpoints.
-
-        Raises:
-            OSError: If the disk is full; the last good checkpoint stays.
-        """
+        """Write ``state``, then delete older checkpoints; if the disk is full, the last good one stays."""
         path = self.directory / f"{epoch:05d}-{batch_index:07d}.pt"
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             torch.save(state, file)

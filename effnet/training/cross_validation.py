@@ -276,12 +276,7 @@ def _folds_csv(parts: Sequence[tuple[ImageDataset, ImageDataset]]) -> str:
 
 
 def _claim_directory(out: Path, folds_csv: str, resume: bool) -> None:
-    """Check that ``out`` is free or, with ``resume``, has the same folds, and write them.
-
-    Raises:
-        FileExistsError: For a directory in use.
-        ValueError: For other folds.
-    """
+    """Check that ``out`` is free or, with ``resume``, has the same folds, and write them."""
     if not _is_main_process():
         return
     path, content = out / "folds.csv", folds_csv.encode("utf-8", "surrogateescape")

@@ -61,10 +61,6 @@ def make_plan(splits: Splits, config: TrainConfig, callback: Callback) -> DataPl
 
     Validation and test sets are only reported on. Choices are made on ``selection_fraction`` of the training set,
     unless ``select_on="val"``. Without a validation or test set, a stratified fifth is held out as one.
-
-    Raises:
-        ValueError: If the data does not allow it.
-        ImageError: For the first unreadable image, if ``config.strict``.
     """
     check_choice("select_on", config.select_on, SELECTION_SOURCES)
     skipped: list[str] = []

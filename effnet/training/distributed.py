@@ -66,14 +66,8 @@ class SingleProcess:
 class Distributed(SingleProcess):
     """This process's device and its share of a run; ``torchrun`` starts several.
 
-    Args:
-        device: As in `Resources`.
-        precision: None for bfloat16 on a GPU that supports it, float16 on other GPUs, float32 on a CPU.
-        find_unused_parameters: Parts of the network may be frozen in some epochs.
-
-    Raises:
-        ValueError: For a precision that the device does not support.
-        ImportError: Without accelerate.
+    ``precision`` is by default bfloat16 on a GPU that supports it, float16 on other GPUs, float32 on a CPU;
+    ``find_unused_parameters`` where parts of the network are frozen in some epochs.
     """
 
     def __init__(

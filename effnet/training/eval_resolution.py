@@ -83,16 +83,8 @@ def tune_resolution(
     """Return a copy of ``model`` for the best resolution, and all trials.
 
     Each size is tried with batch norm's statistics as they are, and re-estimated. Another size is only chosen if it is
-    clearly better; the logits are then scaled to fit it.
-
-    Args:
-        model: Stays as it is.
-        score_model: Scores a network on the selection images at the size of its ``preprocess``; see `score_model`.
-        train_images: To re-estimate batch norm on, up to 2,000 of them; None to keep the statistics.
-        sizes: Short sides in pixels, by default 1, 1.15, 1.28 and 1.45 times the current one.
-
-    Raises:
-        ValueError: For an invalid size, and if there is nothing to try.
+    clearly better; the logits are then scaled to fit it. ``sizes`` are short sides in pixels, by default `SIZE_FACTORS`
+    times the current one. Raises ``ValueError`` for an invalid size, and if there is nothing to try.
     """
     candidates = _candidate_sizes(model.preprocess, sizes)
     if list(candidates) == [model.preprocess.size] and not train_images:
@@ -150,14 +142,11 @@ def _candidate_sizes(preprocess: Preprocess, sides: Sequence[int] | None) -> Ite
     height, width = preprocess.size
     short = min(height, width)
     if sides is None:
-        sides = [_round_to_multiple(factor * short) if factor > 1 else short for factor in SIZE_FACTORS]
+        rounded = [max(round(factor * short / SIZE_MULTIPLE), 1) * SIZE_MULTIPLE for factor in SIZE_FACTORS[1:]]
+        sides = [short, *rounded]
     for side in sides:
         check_int("size", side, 1)
     return dict.fromkeys((round(height * side / short), round(width * side / short)) for side in sides)
-
-
-def _round_to_multiple(side: float) -> int:
-    return max(round(side / SIZE_MULTIPLE), 1) * SIZE_MULTIPLE
 
 
 def _format_size(size: tuple[int, int]) -> str:

@@ -91,12 +91,7 @@ def probe_model(
 
 
 def fit_linear_probe(features: NDArray[np.float32], targets: validation.Targets) -> LinearProbe:
-    """Fit a head with the regularization and logit scale that give the lowest leave-one-out loss.
-
-    Args:
-        features: (N, D). An N×N problem is solved if N is below D, else a D×D one.
-        targets: Of the N images.
-    """
+    """Fit a head on features (N, D) with the regularization and logit scale of the lowest leave-one-out loss."""
     x = features.astype(np.float64)
     y = targets.to_matrix()  # (N, outputs)
     # Scores between 0 (absent) and 1 (present) become logits around 0

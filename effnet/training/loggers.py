@@ -49,19 +49,8 @@ class LoggingCallback(ForwardingCallback):
 
     Trackers other than TensorBoard are configured by their own environment variables; the project is "effnet". A
     resumed run continues the same curves without duplicate points (aim, clearml and mlflow show a second run that
-    starts at the epoch where it was resumed).
-
-    Args:
-        callback: Receives everything as well.
-        folder: For TensorBoard's files and the state that a resumed run needs.
-        names: Trackers, from `LOGGER_PACKAGES`.
-        run_name: Shown by the trackers.
-        settings: Shown beside the run.
-        metric_name: Of an epoch's ``selection_metric``.
-
-    Raises:
-        ValueError: For an unknown tracker, and for one that fails to start.
-        ImportError: For one that is not installed.
+    starts at the epoch where it was resumed). ``folder`` holds TensorBoard's files and the state that a resumed run
+    needs; ``metric_name`` names an epoch's ``selection_metric``. ``ValueError`` for a tracker that fails to start.
     """
 
     def __init__(
@@ -176,7 +165,6 @@ def default_loggers() -> tuple[str, ...]:
 def _start_logger(
     name: str, folder: Path, run_name: str, run_id: str, start_epoch: int, settings: dict[str, object]
 ) -> MetricLogger:
-    """Start the tracker ``name`` for the epochs from ``start_epoch`` on."""
     if name == TENSORBOARD:
         return TensorBoardLogger(folder, start_epoch)
     from accelerate import PartialState

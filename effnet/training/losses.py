@@ -55,13 +55,9 @@ class TrainingLoss:
         return targets if targets.is_floating_point() else F.one_hot(targets, self.outputs).float()
 
     def __call__(self, logits: Tensor, targets: Tensor, indices: Tensor, images: Tensor) -> Tensor:
-        """Return the sum of the images' losses.
+        """Return the sum of the losses of logits (N, outputs); the teacher sees ``images`` (N, H, W, 3).
 
-        Args:
-            logits: (N, outputs).
-            targets: As `targets` or `soft_targets` return them.
-            indices: int64 (N,), the images' places in the data set.
-            images: uint8 or float32 (N, H, W, 3), for the teacher.
+        ``targets`` are those of `targets` or `soft_targets`; ``indices`` (N,) are the images' places in the data set.
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         losses = self._image_losses(logits, targets)
@@ -85,15 +81,8 @@ class TrainingLoss:
 class Teacher:
     """A trained model whose answers a student learns from: images as the student sees them -> logits.
 
-    Its outputs are reordered by name to match the student's. Images of another size than its own are resized.
-
-    Args:
-        model: Anything that `effnet.load` opens.
-        labels: The student's.
-        device: Where to compute.
-
-    Raises:
-        ValueError: If the teacher has another task or lacks some of the labels.
+    Its outputs are reordered by name to match the student's ``labels``. Images of another size than its own are resized.
+    Raises ``ValueError`` if the teacher has another task or lacks some of the labels.
     """
 
     def __init__(self, model: str | Path, labels: Labels, device: torch.device) -> None:

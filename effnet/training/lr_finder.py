@@ -53,11 +53,7 @@ class LRFinderError(ValueError):
 def sweep_model(
     model: EfficientNet, recipe: recipes.Recipe, loss: loop.Loss, loader: TrainingLoader, device: torch.device
 ) -> LRSweep:
-    """Find a learning rate for a copy of ``model``, for the batch size of ``recipe``; close ``loader``.
-
-    Raises:
-        LRFinderError: Where the sweep suggests nothing.
-    """
+    """Find a learning rate for a copy of ``model``, for the batch size of ``recipe``; close ``loader``."""
     step = loop.TrainStep(copy.deepcopy(model), recipe, loss, distributed.SingleProcess(device))
     batches = chain.from_iterable(loader.epoch(epoch) for epoch in count())
 
@@ -72,17 +68,10 @@ def sweep_model(
 def find_learning_rate(
     step: Callable[[float], float], lowest: float = 1e-6, highest: float = 1.0, batches: int = 100
 ) -> LRSweep:
-    """Raise the learning rate geometrically from batch to batch until training diverges.
+    """Raise the learning rate geometrically from batch to batch until the loss is NaN or four times the lowest.
 
-    Args:
-        step: ``step(learning_rate)`` trains on one more batch and returns its loss. Give it a copy of the network,
-            which is ruined in the end.
-        lowest: The first learning rate.
-        highest: The last one, unless the loss becomes NaN or four times the lowest before.
-        batches: Number of learning rates.
-
-    Raises:
-        LRFinderError: Where the losses suggest nothing.
+    ``step(learning_rate)`` trains on one more batch and returns its loss; the network is ruined in the end. Raises
+    `LRFinderError` where the losses suggest nothing.
     """
     check_float("lowest", lowest, 0, exclusive=True)
     check_float("highest", highest, lowest, exclusive=True)

@@ -60,17 +60,8 @@ def soup_runs(
     """Average the models of finished runs.
 
     They are compared on the selection images that all runs have in common: the same where they had the same seed, or
-    selected on the validation set. An image that one of them was trained on would favor that one.
-
-    Args:
-        runs: Run directories.
-        data: What the runs were trained on.
-        greedy: See `make_soup`.
-        device: Where to compute.
-
-    Raises:
-        ValueError: If the runs have few selection images in common, are not finished, kept their linear probe, whose
-            head was fitted on these images too, or if the networks differ (see `make_soup`).
+    selected on the validation set. An image that one of them was trained on would favor that one. Raises ``ValueError``
+    for runs that cannot be averaged or compared.
     """
     run_dirs = [RunDir(Path(run)) for run in runs]
     for run_dir in run_dirs:
@@ -92,19 +83,10 @@ def soup_runs(
 def make_soup(
     models: Sequence[EfficientNet], evaluate_loss: LossFunction, greedy: bool = True
 ) -> tuple[EfficientNet, SoupResult]:
-    """Average ``models``.
+    """Return the average of ``models``, or the best single one if no average is better; and what was tried.
 
-    Args:
-        models: At least two; they stay as they are.
-        evaluate_loss: Lower is better.
-        greedy: Add the models from the best to the worst, each only if it lowers the loss; else average all of them.
-
-    Returns:
-        The average in evaluation mode, or the best single model if no average is better; and what was tried.
-
-    Raises:
-        ValueError: For fewer than two models, for models that differ in more than their weights, and if no model has a
-            finite loss.
+    ``greedy`` adds the models from the best to the worst, each only if it lowers the loss; else all are averaged.
+    Raises ``ValueError`` for models that differ in more than their weights, and if none has a finite loss.
     """
     _check_compatible(models)
     model_losses = [_loss_or_infinity(evaluate_loss, model) for model in models]
@@ -177,7 +159,6 @@ def _check_compatible(models: Sequence[EfficientNet]) -> None:
 
 
 def _common_selection_images(run_dirs: Sequence[RunDir], splits: Splits) -> ImageDataset:
-    """Return the selection images that all runs have in common."""
     names = [_selection_names(run_dir) for run_dir in run_dirs]
     common = set.intersection(*names) if names else set()
     if not names or 2 * len(common) < max(map(len, names)):

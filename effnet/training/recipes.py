@@ -17,19 +17,11 @@ BALANCE_MODES = ("none", "loss", "sampler")
 
 @dataclass(frozen=True)
 class ProgressiveLearning(Record):
-    """Progressive learning (arXiv:2104.00298, section 4.2): settings that rise from the first to the second value.
+    """Progressive learning (arXiv:2104.00298, section 4.2): settings that rise from the first to the second value."""
 
-    Args:
-        steps: Number of phases of equal length.
-        image_size: Side in pixels.
-        magnitude: RandAugment's.
-        dropout: Before the classifier.
-        mixup: MixUp's α.
-    """
-
-    steps: int
-    image_size: tuple[int, int]
-    magnitude: tuple[float, float]
+    steps: int  # phases of equal length
+    image_size: tuple[int, int]  # side in pixels
+    magnitude: tuple[float, float]  # RandAugment's
     dropout: tuple[float, float]
     mixup: tuple[float, float] = (0.0, 0.0)
 
@@ -109,9 +101,8 @@ class Recipe(Record):
         check_float("selection_fraction", self.selection_fraction, 0, 0.9, exclusive=True)
         for name in ("lr_decay_epochs", "rmsprop_eps", "distill_temperature"):
             check_float(name, getattr(self, name), 0, exclusive=True)
-        for name in ("backbone_lr_mult", "layer_lr_decay", "momentum", "rmsprop_alpha", "lr_decay", "weight_decay"):
-            check_float(name, getattr(self, name), 0, 1)
-        for name in ("bn_momentum", "distill_weight"):
+        fractions = ("backbone_lr_mult", "layer_lr_decay", "momentum", "rmsprop_alpha", "lr_decay", "weight_decay")
+        for name in (*fractions, "bn_momentum", "distill_weight"):
             check_float(name, getattr(self, name), 0, 1)
         for name in ("warmup_epochs", "minutes", "unfreeze_every_epochs"):
             check_float(name, getattr(self, name), 0)
@@ -340,11 +331,7 @@ RECIPES = {
 
 
 def get_recipe(recipe: str | Recipe | None, pretrained: bool) -> Recipe:
-    """Return a recipe by its name; None for "finetune" with pretrained weights and "scratch" with random ones.
-
-    Raises:
-        ValueError: For an unknown name.
-    """
+    """Return a recipe by its name; None for "finetune" with pretrained weights and "scratch" with random ones."""
     if isinstance(recipe, Recipe):
         return recipe
     if recipe is None:
@@ -356,11 +343,7 @@ def get_recipe(recipe: str | Recipe | None, pretrained: bool) -> Recipe:
 
 
 def override_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """Return ``recipe`` with ``settings``, each ``name=value``: "balance=sampler", "augment.mixup=0.2".
-
-    Raises:
-        ValueError: For an unknown setting or an invalid value.
-    """
+    """Return ``recipe`` with ``settings``, each ``name=value``: "balance=sampler", "augment.mixup=0.2"."""
     values = recipe.to_dict()
     for setting in settings:
         name, sign, text = setting.partition("=")
@@ -382,11 +365,7 @@ def resolve_recipe(
     batch_size: int | None = None,
     learning_rate: float | str | None = None,
 ) -> Recipe:
-    """Return the recipe for ``weights``, with the given batch size and learning rate.
-
-    Raises:
-        ValueError: For settings that cannot be combined.
-    """
+    """Return the recipe for ``weights``, with this batch size and learning rate."""
     resolved = get_recipe(recipe, pretrained=weights != "none")
     if batch_size is not None:
         resolved = replace(resolved, batch_size=batch_size)

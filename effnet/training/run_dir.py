@@ -66,12 +66,7 @@ class RunDir:
         self._result = path / "result.json"
 
     def claim(self, settings: dict[str, Any], resume: bool) -> None:
-        """Check that the directory is free or, with ``resume``, holds a run with the same settings.
-
-        Raises:
-            FileExistsError: For a directory in use.
-            ValueError: For a run with other settings.
-        """
+        """Check that the directory is free or, with ``resume``, holds a run with the same settings."""
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"{self.path} is a file: choose a directory that is empty or does not exist")
         if not self.path.is_dir() or not any(self.path.iterdir()):

@@ -128,11 +128,7 @@ class Validator:
 def score_model(
     model: EfficientNet, images: ImageDataset, device: str | None = None, decode: str = "reduced"
 ) -> SelectionScore:
-    """Return the score of ``model`` on ``images``, at the size of its ``preprocess``.
-
-    Raises:
-        ImageError: For an image that cannot be read.
-    """
+    """Return the score of ``model`` on ``images``, at the size of its ``preprocess``."""
     compute, preprocess = EagerEngine(model, device).run, replace(model.preprocess, decode=decode)
     logits = compute_rows(compute, images, preprocess, distributed.SingleProcess(select_device(device)))
     return Targets.from_dataset(images).score(logits.astype(np.float64))

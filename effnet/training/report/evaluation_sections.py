@@ -16,6 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 from PIL.Image import Resampling
 
+from effnet.arch.serde import Record
 from effnet.data import ImageError, image_io, read_image
 from effnet.draw import html_page, training_plots
 from effnet.evaluation import AnyEvaluation
@@ -66,12 +67,14 @@ class ImageGallery:
     def __init__(self, model: EfficientNet, images: Mapping[str, image_io.ImageSource]) -> None:
         self.model, self.images = model, images
 
-    def card(self, name: str, caption: str, class_name: str, **values: object) -> Card:
-        """Return an image, the class activation map of ``class_name``, and ``caption``, whose ``values`` are escaped.
+    def card(self, record: Record, caption: str, class_name: str, **values: object) -> Card:
+        """Return the image of ``record``, the class activation map of ``class_name``, and ``caption``.
 
-        Without images if the image is not given or cannot be read any more.
+        The record's fields and ``values`` are put into the caption, escaped. Without images if the image is not given
+        or cannot be read any more.
         """
-        return name, Markup(caption).format(**values), self._thumbnails(name, class_name)
+        fields = vars(record) | values
+        return fields["image"], Markup(caption).format(**fields), self._thumbnails(fields["image"], class_name)
 
     def _thumbnails(self, name: str, class_name: str) -> list[tuple[str, str]]:
         if name not in self.images:
@@ -202,12 +205,7 @@ def _classification_mistakes(found: Evaluation, gallery: ImageGallery) -> Markup
     if not found.mistakes:
         return elements.paragraph("None: every image was right.")
     caption = "<b>{label}</b> predicted as <b>{predicted}</b><br>confidence {probability:.1%}"
-    cards = [
-        gallery.card(
-            one.image, caption, one.predicted, label=one.label, predicted=one.predicted, probability=one.probability
-        )
-        for one in found.mistakes[:MAX_MISTAKES]
-    ]
+    cards = [gallery.card(one, caption, one.predicted) for one in found.mistakes[:MAX_MISTAKES]]
     return _mistake_cards(found.mistakes, cards, "wrong class")
 
 
@@ -215,10 +213,7 @@ def _uncertain_images(found: Evaluation, gallery: ImageGallery) -> Markup | str:
     if not found.uncertain:
         return ""
     caption = "<b>{predicted}</b> {probability:.1%}, <b>{other}</b> {other_probability:.1%}<br>true: {label}"
-    cards = [
-        gallery.card(one.image, caption, one.predicted, **vars(one) | {"image": ""})
-        for one in found.uncertain[:MAX_UNCERTAIN]
-    ]
+    cards = [gallery.card(one, caption, one.predicted) for one in found.uncertain[:MAX_UNCERTAIN]]
     text = (
         "Closest to a tie between two classes, right or wrong: more images like these would help most. In color: evidence "
         "for the predicted class."
@@ -250,14 +245,7 @@ def _multilabel_headline(found: MultiLabelEvaluation, images: str) -> Markup:
 def _multilabel_sections(found: MultiLabelEvaluation, gallery: ImageGallery) -> Sections:
     caption = "<b>{label}</b> {verdict}<br>predicted probability {probability:.1%}"
     cards = [
-        gallery.card(
-            one.image,
-            caption,
-            one.label,
-            label=one.label,
-            verdict="was missed" if one.missed else "is not present",
-            probability=one.probability,
-        )
+        gallery.card(one, caption, one.label, verdict="was missed" if one.missed else "is not present")
         for one in found.mistakes[:MAX_MISTAKES]
     ]
     none = elements.paragraph("None: every label of every image was right.")
@@ -302,10 +290,7 @@ def _regression_sections(found: RegressionEvaluation, gallery: ImageGallery) -> 
     rows = [(one.name, f"{one.rmse:.4g}", f"{one.mae:.4g}", f"{one.r2:.3f}") for one in by_r2]
     table = elements.paragraph("Worst first.") + elements.table(("value", "RMSE", "MAE", "R²"), rows, MAX_ROWS)
     caption = "<b>{value}</b> {true:.4g}, predicted <b>{predicted:.4g}</b>"
-    cards = [
-        gallery.card(one.image, caption, one.value, value=one.value, true=one.true, predicted=one.predicted)
-        for one in found.mistakes[:MAX_MISTAKES]
-    ]
+    cards = [gallery.card(one, caption, one.value) for one in found.mistakes[:MAX_MISTAKES]]
     text = (
         "In standard deviations of each value, largest first. Check their labels first: they may be wrong. In color, over "
         "the image as the network sees it: evidence for a higher value."

@@ -63,20 +63,9 @@ def write_report(
     cost: RunCost | None = None,
     command: str = "",
 ) -> None:
-    """Write the report; sections without data are omitted.
+    """Write the report of a run as an HTML file; sections without data are omitted.
 
-    Args:
-        path: The HTML file.
-        result: The run.
-        model: Its model, for the class activation maps of mistakes and uncertain images.
-        recipe: Its recipe.
-        splits: All images of the run by split; those of ``result.report_split`` are shown.
-        source: The data as the user named it.
-        cost: Time and memory.
-        command: The command that started the run.
-
-    Raises:
-        OSError: If the file cannot be written.
+    Of the images in ``splits`` those of ``result.report_split`` are shown; ``source`` is the data as the user named it.
     """
     splits = splits or {}
     found, split = result.evaluation, result.report_split
@@ -246,7 +235,6 @@ def _usage_section(result: run_dir.TrainResult) -> Markup:
 
 
 def _recipe_section(recipe: recipes.Recipe) -> Markup:
-    """Return every setting, and all of them as JSON to be copied."""
     settings = recipe.to_dict()
     for part in ("augment", "progressive"):
         settings |= {f"{part}: {name}": value for name, value in (settings.pop(part, None) or {}).items()}
