@@ -140,8 +140,8 @@ def _error_message(error: Exception) -> str | None:
 
 @contextmanager
 def _log_to_stderr() -> Iterator[None]:
-    """Show the package's log on standard error, one line per message."""
-    log, handler = logging.getLogger("effnet"), _StderrHandler()
+    log, handler = logging.getLogger("effnet"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("effnet: %(message)s"))
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -150,11 +150,6 @@ def _log_to_stderr() -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
-
-
-class _StderrHandler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        print(f"effnet: {record.getMessage()}", file=sys.stderr)
 
 
 def _flush_stdout(status: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,15 +91,14 @@ def bench(
             *(engines, precisions, batch_sizes, thread_counts, size, libraries, runs, seconds, memory),
             progress=lambda _, done, total: step(done, total),
         )
-    for name in names:
-        for each in batch_sizes:
-            _autotune(name, each, size, precisions[0], thread_counts)
+    for name in names if precisions[0] != "int8" else ():
+        if _is_weights_file(name):
+            _autotune(name, batch_sizes, size, precisions[0], thread_counts or (None,))
     printing.note_written(benchmark.write_benchmark(result, out) if out else [])
     printing.print_json(result.to_dict()) if as_json else _print_benchmark(result)
 
 
 def _load_network(network: str) -> EfficientNet:
-    """Return the network of a file; for a name or JSON, one with random weights."""
     from effnet.runtime.latency import random_network
 
     if _is_weights_file(network):
@@ -114,17 +114,17 @@ def _is_weights_file(network: str) -> bool:
 
 
 def _autotune(
-    network: str, batch_size: int, size: tuple[int, int] | None, precision: str, threads: tuple[int, ...] | None
+    network: str,
+    batch_sizes: Iterable[int],
+    size: tuple[int, int] | None,
+    precision: str,
+    threads: Iterable[int | None],
 ) -> None:
-    """Choose the engine that predictions with a weights file will use on this machine, and print it."""
-    if _is_weights_file(network) and precision != "int8":
-        from effnet.runtime.autotune import engine
+    from effnet.runtime.autotune import engine
 
-        for count in threads or (None,):
-            chosen = engine(network, "auto", batch_size, size, precision, count)
-            printing.note(
-                f"predict will use {chosen.kind} in {chosen.precision} for {network}, batch size {batch_size}"
-            )
+    for batch_size, count in product(batch_sizes, threads):
+        chosen = engine(network, "auto", batch_size, size, precision, count)
+        printing.note(f"predict will use {chosen.kind} in {chosen.precision} for {network}, batch size {batch_size}")
 
 
 def _print_benchmark(result: BenchmarkResult) -> None:
@@ -137,19 +137,15 @@ def _print_benchmark(result: BenchmarkResult) -> None:
         if previous not in (None, section):
             table.add_section()
         is_fastest = row.slowdown == row.slowdown_low == row.slowdown_high
+        memory = "–" if row.peak_bytes is None else printing.format_si(row.peak_bytes, "B")
         table.add_row(
             *(row.network, row.engine, row.precision, str(row.batch_size), str(row.threads)),
             *(f"{value * 1e3:#.3g}" for value in (row.seconds, row.p10, row.p99)),
-            f"{row.images_per_second:#.3g}".rstrip("."),
-            f"{row.macs_per_second / 1e9:#.3g}".rstrip("."),
+            *(f"{value:#.3g}".rstrip(".") for value in (row.images_per_second, row.macs_per_second / 1e9)),
             "–" if row.peak_fraction is None else printing.format_percent(row.peak_fraction),
             "1" if is_fastest else f"{row.slowdown:.2f} ({row.slowdown_low:.2f}–{row.slowdown_high:.2f})",
             "–" if row.difference is None else f"{row.difference:.0e}" if row.difference else "0",
-            *(
-                ("–" if row.peak_bytes is None else printing.format_si(row.peak_bytes, "B"),)
-                if "memory" in headings
-                else ()
-            ),
+            *((memory,) if "memory" in headings else ()),
         )
     sizes = ", ".join(f"{height}×{width}" for height, width in sorted({row.size for row in result.rows}))
     printing.print_results(

@@ -27,10 +27,7 @@ def convert(
         str | None,
         typer.Option(metavar="NAME", help="Take numerics and preprocessing from these weights, such as b5/tf_ap."),
     ] = None,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="X", help="Largest allowed difference, relative to the largest logit."),
-    ] = None,
+    tolerance: options.ToleranceOption = None,
     force: options.ForceOption = False,
     as_json: options.JsonOption = False,
     offline: options.OfflineOption = False,
@@ -58,17 +55,10 @@ def convert(
     if to == "effnet":  # other layouts leave things out, which a later load may assume otherwise
         cache_engine(model, target)
     if as_json:
-        printing.print_json(
-            {
-                "written": str(result.path),
-                "layout": result.layout,
-                "arch": model.arch.name,
-                "classes": model.classes,
-                "difference": result.max_difference,
-                "numerics": result.numerics.to_dict(),
-                "preprocess": model.preprocess.to_dict(),
-            }
-        )
+        written = {"written": str(result.path), "layout": result.layout, "arch": model.arch.name}
+        outputs = {"classes": model.classes, "difference": result.max_difference}
+        contract = {"numerics": result.numerics.to_dict(), "preprocess": model.preprocess.to_dict()}
+        printing.print_json(written | outputs | contract)
         return
     expected = f"it expects {result.numerics.describe()}; images {model.preprocess.describe()}"
     printing.print_results(

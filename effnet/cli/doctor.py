@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from effnet.doctor import Diagnosis
-    from effnet.doctor.diagnosis import ConfigurationTrial, Finding
+    from effnet.doctor.diagnosis import ConfigurationTrial
 
 MAX_TRIALS_PER_LATER_ROUND = 3
 SIGNIFICANT_STANDARD_ERRORS = 3
@@ -31,9 +31,7 @@ def doctor(
     max_images: Annotated[
         int, typer.Option("--max-images", min=20, metavar="N", help="Use at most N images, balanced over classes.")
     ] = 200,
-    split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="train, val or test (default: the last one that exists).")
-    ] = None,
+    split: options.SplitOption = None,
     fix: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the repaired model (.safetensors).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the choice of images.")] = 0,
     device: options.DeviceOption = None,
@@ -65,11 +63,11 @@ def doctor(
 
 
 def _print_diagnosis(diagnosis: Diagnosis, data: str | None, fixed: bool) -> None:
-    parts: list[Table | str] = []
-    if diagnosis.trials:
-        parts.append(_trials_table(diagnosis))
+    parts: list[Table | str] = [_trials_table(diagnosis)] if diagnosis.trials else []
     problems = [finding for finding in diagnosis.findings if finding.severity != "remark"]
-    parts += [_format_finding(finding, number) for number, finding in enumerate(problems, start=1)]
+    for number, finding in enumerate(problems, start=1):
+        severity = "" if finding.severity == "wrong" else f"{finding.severity}: "
+        parts.append(f"{number}. {severity}{finding.code}: {finding.observation}\n   remedy: {finding.remedy}")
     before, after = diagnosis.top1, diagnosis.best_top1
     if not problems:
         parts.append(f"no problems found{_describe_scope(diagnosis, data)}")
@@ -91,14 +89,8 @@ def _describe_scope(diagnosis: Diagnosis, data: str | None) -> str:
         return " in the weights; labeled images reveal much more: effnet doctor MODEL DATA"
     if not diagnosis.labeled:
         return " in the stem's statistics; labeled images reveal much more"
-    return (
-        f": no variation is significantly better on {diagnosis.images} images; more images reveal smaller differences"
-    )
-
-
-def _format_finding(finding: Finding, number: int) -> str:
-    severity = "" if finding.severity == "wrong" else f"{finding.severity}: "
-    return f"{number}. {severity}{finding.code}: {finding.observation}\n   remedy: {finding.remedy}"
+    found = f": no variation is significantly better on {diagnosis.images} images"
+    return f"{found}; more images reveal smaller differences"
 
 
 def _trials_table(diagnosis: Diagnosis) -> Table:

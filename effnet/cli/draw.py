@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from effnet.draw.diagram import Diagram
 
 _BLOCK_KINDS = ("mbconv", "fused", "squeeze_excite")
-_DEFAULT_MAP_SIZE = 56
 
 
 class DetailLevel(StrEnum):
@@ -101,44 +100,45 @@ def draw(
         if file.suffix.lower() not in (".svg", ".png"):
             raise options.UsageError(f"--output {file}: the file name must end in .svg or .png")
         options.refuse_existing(file, force)
-    block_options = {
+    by_modules = view == NetworkView.modules
+    block_options: dict[str, float | None] = {
         "--in-channels": in_channels,
         "--out-channels": out_channels,
         "--expand": expand,
-        "--kernel": kernel,
-        "--stride": stride,
-        "--squeeze": squeeze,
     }
-    network_options = {
-        "--against": against,
-        "--block": block,
-        "--narrow": narrow,
-        "--detail": detail != DetailLevel.stages,
-        "--view modules": view == NetworkView.modules,
-    }
-    given_of_block = [name for name, value in block_options.items() if value is not None]
-    given_of_network = [name for name, value in network_options.items() if value]
+    block_options |= {"--kernel": kernel, "--stride": stride, "--squeeze": squeeze}
+    network_options = {"--against": against, "--block": block, "--narrow": narrow}
+    network_options |= {"--detail": detail != DetailLevel.stages, "--view modules": by_modules}
+    of_block = [name for name, value in block_options.items() if value is not None]
+    of_network = [name for name, value in network_options.items() if value]
     size = options.parse_image_size(image_size)
     if what in _BLOCK_KINDS:
-        if given_of_network:
-            raise options.UsageError(f"{given_of_network[0]} applies to networks, not to a block such as {what}")
+        if of_network:
+            raise options.UsageError(f"{of_network[0]} applies to networks, not to a block such as {what}")
         if in_channels is None:
             raise options.UsageError(f"Missing option '--in-channels': pass the number of input channels of the {what}")
         from effnet.draw.block_diagram import make_block_spec
 
-        map_size = size or _DEFAULT_MAP_SIZE
-        outputs = _draw_block(
-            make_block_spec(what, in_channels, out_channels, expand, kernel or 3, stride or 1, squeeze, map_size)
-        )
+        spec = (what, in_channels, out_channels, expand, kernel or 3, stride or 1, squeeze, size or 56)
+        outputs = _draw_block(make_block_spec(*spec))
     else:
-        if given_of_block:
-            raise options.UsageError(
-                f"{given_of_block[0]} applies to blocks, as in: effnet draw mbconv {given_of_block[0]} …"
-            )
-        if len(given_of_network) > 1:
-            raise options.UsageError(f"{given_of_network[0]} cannot be combined with {given_of_network[1]}")
-        outputs = _draw_network(what, against, detail.value, view == NetworkView.modules, block, narrow, size)
-    _write_outputs(outputs, files, as_json)
+        if of_block:
+            raise options.UsageError(f"{of_block[0]} applies to blocks, as in: effnet draw mbconv {of_block[0]} …")
+        if len(of_network) > 1:
+            raise options.UsageError(f"{of_network[0]} cannot be combined with {of_network[1]}")
+        outputs = _draw_network(what, against, detail.value, by_modules, block, narrow, size)
+    for file in files:
+        from effnet.data.storage.atomic_write import atomic_write
+
+        diagram = outputs.diagram
+        data = diagram.png if file.suffix.lower() == ".png" else diagram.standalone_svg.encode()
+        with atomic_write(file) as temporary:
+            temporary.write_bytes(data)
+        printing.note(f"wrote {diagram.title} to {file}")
+    if as_json:
+        printing.print_json(outputs.rows)
+    elif not files:
+        printing.print_results(outputs.text)
 
 
 def _draw_block(spec: BlockSpec) -> DrawOutputs:
@@ -171,13 +171,10 @@ def _draw_network(
     if against is not None:
         other = options.resolve_network(against)
         pair = [counted, count(other.arch, size, other.classes, other.channels)]
-        rows: dict[str, Any] = {
-            "networks": [
-                {"name": each.arch.name, "size": each.size, "stages": network_summary.stages_to_json(each)}
-                for each in pair
-            ],
-            "differences": network_summary.differences_to_json(*pair),
-        }
+        networks = [
+            {"name": each.arch.name, "size": each.size, "stages": network_summary.stages_to_json(each)} for each in pair
+        ]
+        rows: dict[str, Any] = {"networks": networks, "differences": network_summary.differences_to_json(*pair)}
         return DrawOutputs(text_diagram.comparison_text(*pair), rows, network_diagram.draw_comparison(*pair))
     if by_modules:
         text = text_diagram.modules_text(network.arch, *shape)
@@ -189,20 +186,3 @@ def _draw_network(
     else:
         rows = summary | {"layers": network_summary.layers_to_json(counted, operations=detail == "operations")}
     return DrawOutputs(text, rows, network_diagram.draw_network(network.arch, *shape, detail, narrow))
-
-
-def _write_outputs(outputs: DrawOutputs, files: list[Path], as_json: bool) -> None:
-    """Write the files; without any, or with JSON, print."""
-
-    for file in files:
-        from effnet.data.storage.atomic_write import atomic_write
-
-        diagram = outputs.diagram
-        data = diagram.png if file.suffix.lower() == ".png" else diagram.standalone_svg.encode()
-        with atomic_write(file) as temporary:
-            temporary.write_bytes(data)
-        printing.note(f"wrote {diagram.title} to {file}")
-    if as_json:
-        printing.print_json(outputs.rows)
-    elif not files:
-        printing.print_results(outputs.text)

@@ -23,9 +23,7 @@ def evaluate(
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="A folder with one subfolder per class, or the word digits.")
     ],
-    split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="train, val or test (default: the last one that exists).")
-    ] = None,
+    split: options.SplitOption = None,
     decode: Annotated[
         options.JpegDecode, typer.Option(help="How JPEGs are decoded; predict uses reduced.")
     ] = options.JpegDecode.exact,
@@ -78,8 +76,7 @@ def _classification_report(result: Evaluation, images: str) -> list[Table | str]
 
 
 def _class_table(result: Evaluation) -> list[Table | str]:
-    present = [metrics for metrics in result.classes if metrics.images]
-    shown = present
+    shown = present = [metrics for metrics in result.classes if metrics.images]
     if len(present) > MAX_CLASSES_SHOWN:
         shown = sorted(present, key=lambda metrics: metrics.f1)[:MAX_CLASSES_SHOWN]
     table = printing.new_table("class", "images", "precision", "recall", "F1", left=("class",))

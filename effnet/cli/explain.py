@@ -95,30 +95,21 @@ def explain(
         if out.suffix.lower() != ".png":
             raise options.UsageError(f"--output {out}: with --beside the file name must end in .png")
         options.refuse_existing(out, force)
+    layer = layer or "head"
     from effnet.data import image_io, inputs
 
-    named = inputs.open_inputs(
-        images, frame_interval
-    )  # before torch is imported, so that a missing file is reported at once
+    # Before torch is imported, so that a missing file is reported at once
+    named = inputs.open_inputs(images, frame_interval)
     if beside:
-        _write_panel([model, *beside], named, out, classes, how, layer or "head", strict, device, as_json)
+        _write_panel([model, *beside], named, out, classes, how, layer, strict, device, as_json)
         return
     from effnet.explanation import explainer
     from effnet.explanation.gallery import PAGE_FILE, Gallery
 
     title = f"Where {options.display_name(model)} looks"
-    with Gallery(out, title, how, layer or "head", raw, force) as gallery, printing.progress_bar("explaining") as step:
+    with Gallery(out, title, how, layer, raw, force) as gallery, printing.progress_bar("explaining") as step:
         network = _load_on_device(model, device)
-        settings: dict[str, Any] = {
-            "classes": _split_class_names(classes, network.labels.names),
-            "top": top,
-            "method": how,
-            "layer": layer or "head",
-            "patch": patch,
-            "stride": stride,
-            "batch_size": batch_size,
-            "drop": drop.value if drop else "logit",
-        }
+        names, measure = _split_class_names(classes, network.labels.names), drop.value if drop else "logit"
         results: list[dict[str, Any]] = []
         predictions = []
         counter = printing.ReadCounter(step)
@@ -126,7 +117,9 @@ def explain(
             try:
                 if isinstance(source, image_io.ImageError):
                     raise source
-                explanation = explainer.explain(network, source, name=name, **settings)
+                explanation = explainer.explain(
+                    network, source, names, top, how, layer, patch, stride, measure, batch_size, name
+                )
             except image_io.ImageError as error:
                 counter.add(name, error)
                 gallery.add_unreadable(name, str(error))
@@ -155,7 +148,6 @@ def _write_panel(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Write one image: a row per input image, a column per model."""
     from effnet.data.storage.atomic_write import atomic_write
     from effnet.explanation.panel import draw_panel
 
@@ -182,7 +174,6 @@ def _write_panel(
 def _check_readable(
     named: Iterable[inputs.NamedImage], counter: printing.ReadCounter
 ) -> Iterator[tuple[str, image_io.ImageSource, str | None]]:
-    """Yield (name, source, error) of each image."""
     from effnet.data.image_io import ImageError, read_image
 
     for name, source in named:

@@ -47,10 +47,7 @@ def export(
         float | None,
         typer.Option(min=0, metavar="POINTS", help="int8: keep layers in float so that top-1 drops by no more."),
     ] = None,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="X", help="Largest allowed difference, relative to the largest logit."),
-    ] = None,
+    tolerance: options.ToleranceOption = None,
     force: options.ForceOption = False,
     as_json: options.JsonOption = False,
     offline: options.OfflineOption = False,
@@ -84,17 +81,9 @@ def export(
         *(model, target, to, input_type, output_type, size, embedding, precision), images=images, tolerance=tolerance
     )
     if as_json:
-        printing.print_json(
-            {
-                "written": str(result.path),
-                "format": result.format,
-                "interface": result.io_spec.to_dict(),
-                "bytes": result.bytes,
-                "difference": result.difference,
-                "images": result.images,
-                "same_predictions": result.same_predictions,
-            }
-        )
+        written = {"written": str(result.path), "format": result.format, "interface": result.io_spec.to_dict()}
+        measured = {name: getattr(result, name) for name in ("bytes", "difference", "images", "same_predictions")}
+        printing.print_json(written | measured)
         return
     unit, agreement = "feature", ""
     if result.task:
@@ -119,7 +108,6 @@ def _export_int8(
     max_drop: float | None,
     as_json: bool,
 ) -> None:
-    """Calibrate, write, evaluate in the file's own runtime, and print the result."""
     from effnet.exporting.quantize import quantize
     from effnet.exporting.sensitivity import format_sensitivities
     from effnet.runtime.io_spec import IOSpec
@@ -133,8 +121,7 @@ def _export_int8(
         result = quantize(network, target, images, io_spec, max_drop, count, step_done=step)
     if as_json:
         data = asdict(result)
-        del data["path"]
-        printing.print_json({"written": str(result.path), **data, "drop": result.drop})
+        printing.print_json({"written": str(data.pop("path")), **data, "drop": result.drop})
         return
     printing.print_results(
         f"{result.path}: {result.format}, int8, {result.bytes / 1e6:.1f} MB, {io_spec.describe()}",

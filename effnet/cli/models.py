@@ -44,47 +44,35 @@ def models(
 
 
 def _list_networks(patterns: list[str], as_json: bool) -> None:
-    """Print the networks with one of ``patterns`` in their names, or that an alias means."""
     from effnet.arch import ARCHS, PUBLISHED_TOP1, canonical_name, count
 
     matches = [[key for key in ARCHS if pattern.lower() in key] or [canonical_name(pattern)] for pattern in patterns]
     names = list(dict.fromkeys(chain.from_iterable(matches)))
     counts = {name: count(name) for name in names}
     if as_json:
-        printing.print_json([
-            {
-                "name": name,
-                "params": counted.params,
-                "macs": counted.macs,
-                "size": counted.size,
-                "activation": counted.arch.activation,
-                "top1": round(PUBLISHED_TOP1[name][0] / 100, 6) if name in PUBLISHED_TOP1 else None,
-                "source": PUBLISHED_TOP1[name][1] if name in PUBLISHED_TOP1 else None,
-            }
-            for name, counted in counts.items()
-        ])  # fmt: skip
+        rows = []
+        for name, counted in counts.items():
+            top1, source = PUBLISHED_TOP1.get(name, (None, None))
+            costs = {"name": name, "params": counted.params, "macs": counted.macs, "size": counted.size}
+            quoted = {"top1": None if top1 is None else round(top1 / 100, 6), "source": source}
+            rows.append(costs | {"activation": counted.arch.activation} | quoted)
+        printing.print_json(rows)
         return
     sources = list(dict.fromkeys(PUBLISHED_TOP1[name][1] for name in names if name in PUBLISHED_TOP1))
     headings = ("name", "params (M)", "MACs (G)", "size", "activation", "top-1 (%)", "source")
     table = printing.new_table(*headings, left=("name", "activation"))
     for name, counted in counts.items():
-        top1, source = PUBLISHED_TOP1.get(name, (None, ""))
+        top1, source = PUBLISHED_TOP1.get(name, (None, None))
         table.add_row(
-            name,
-            f"{counted.params / 1e6:.2f}",
-            f"{counted.macs / 1e9:.2f}",
-            str(counted.arch.resolution),
-            counted.arch.activation,
-            f"{top1:.1f}" if top1 else "–",
-            str(sources.index(source) + 1) if source else "",
+            *(name, f"{counted.params / 1e6:.2f}", f"{counted.macs / 1e9:.2f}"),
+            *(str(counted.arch.resolution), counted.arch.activation),
+            *(f"{top1:.1f}" if top1 else "–", str(sources.index(source) + 1) if source else ""),
         )
     notes = [f"{number}  {source}" for number, source in enumerate(sources, start=1)]
     printing.print_results(table, *(["ImageNet top-1 as published, not measured here:", *notes] if notes else []))
 
 
 def _list_weights(entries: list[CatalogEntry], as_json: bool) -> None:
-    """Print a row per entry; as JSON all of its fields, the accuracy as a fraction."""
-
     if as_json:
         printing.print_json([
             {**entry.to_dict(), "top1": None if entry.top1 is None else round(entry.top1 / 100, 6)} for entry in entries
@@ -96,14 +84,10 @@ def _list_weights(entries: list[CatalogEntry], as_json: bool) -> None:
     headings = ("weights", "size", "top-1", "at", "classes", "license", "from")
     table = printing.new_table(*headings, left=("weights", "license", "from"))
     for entry in entries:
+        top1 = f"{entry.top1:.1f}" if entry.top1 is not None else "–"
         table.add_row(
-            entry.name + " *" * entry.default,
-            str(entry.preprocess.size[0]),
-            f"{entry.top1:.1f}" if entry.top1 is not None else "–",
-            str(entry.test_size or "–"),
-            str(entry.classes or "–"),
-            entry.license or "–",
-            entry.publisher,
+            *(entry.name + " *" * entry.default, str(entry.preprocess.size[0]), top1, str(entry.test_size or "–")),
+            *(str(entry.classes or "–"), entry.license or "–", entry.publisher),
         )
     printing.print_results(
         table,
@@ -113,8 +97,6 @@ def _list_weights(entries: list[CatalogEntry], as_json: bool) -> None:
 
 
 def _write_bundle(names: list[str], path: Path, as_json: bool) -> None:
-    """Pack weights into one file, and print how to use it where there is no network."""
-
     if not names:
         raise options.UsageError("Missing argument 'NAME' of --bundle: effnet models b0 lite0 --bundle weights.zip")
     from effnet.weights.bundle import write_bundle

@@ -39,15 +39,18 @@ PrecisionOption = Annotated[
     str, typer.Option(metavar="DTYPE", help="float32; bfloat16 or float16 are used where they are faster.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option(metavar="N", help="Engine threads (default: one per core).")]
+SplitOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="train, val or test (default: the last one that exists).")
+]
+ToleranceOption = Annotated[
+    float | None, typer.Option(min=0, metavar="X", help="Largest allowed difference, relative to the largest logit.")
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if an image cannot be read.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing output.")]
 
 
 class UsageError(typer.BadParameter):
-    """A wrong command: printed as it is, with exit status 2.
-
-    Unlike ``typer.BadParameter``, which says "Invalid value" even of an option that was not given.
-    """
+    """A wrong command: its message alone, without the "Invalid value" that typer puts before any other."""
 
     def format_message(self) -> str:
         """Return the message alone."""
@@ -67,7 +70,6 @@ FrameIntervalOption = Annotated[
 
 
 def _set_offline(offline: bool) -> None:
-    """Set the environment variable that downloads look at, for as long as this process lives."""
     if offline:
         os.environ["EFFNET_OFFLINE"] = "1"
 
@@ -99,10 +101,7 @@ def parse_quantity(text: str) -> float:
 
 
 def parse_count(text: str) -> float:
-    """Return ``1G``, ``0.39B`` (as papers write it), ``8M``, ``8,000,000`` or ``1e9`` as a number.
-
-    Raises ``typer.BadParameter`` for anything else, bytes included.
-    """
+    """Return ``1G``, ``0.39B`` (as papers write it), ``8M``, ``8,000,000`` or ``1e9`` as a number; refuse bytes."""
     bare = re.sub(r"(?<=\d)[,_](?=\d{3}(?!\d))", "", text.strip())
     if re.search(r"[kmgt]i?b|ib$", bare, re.IGNORECASE):
         raise typer.BadParameter(f"{text!r} is an amount of memory: write a count such as 1G, 8M or 1e9")
@@ -123,9 +122,8 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"([1-9]\d*)(?:[x×]([1-9]\d*))?", text.strip())
     if not match:
-        raise typer.BadParameter(
-            f"{text!r} is not a size: write 240, or height x width as 197x251", param_hint=f"'{IMAGE_SIZE[0]}'"
-        )
+        message = f"{text!r} is not a size: write 240, or height x width as 197x251"
+        raise typer.BadParameter(message, param_hint=f"'{IMAGE_SIZE[0]}'")
     return int(match[1]), int(match[2] or match[1])
 
 
@@ -165,10 +163,7 @@ class ResolvedNetwork(NamedTuple):
 
 
 def resolve_network(network: str) -> ResolvedNetwork:
-    """Return what a NETWORK argument means: a name, a weights file, an exported file or JSON.
-
-    Raises ``ValueError`` or ``OSError`` if it means nothing.
-    """
+    """Return what a NETWORK argument means: a name, a weights file, an exported file or JSON."""
     from effnet.arch import Arch, resolve_arch
 
     path = Path(network)

@@ -120,7 +120,7 @@ def predict(
         raise options.UsageError(f"--output cannot be combined with {other}")
     if not out and (force or ray):
         raise options.UsageError(f"{'--force' if force else '--ray'} requires --output")
-    from effnet.data.table import is_table
+    from effnet.data.table import is_table, open_unlabeled_table
 
     table = images[0] if len(images) == 1 and is_table(images[0]) else None
     is_submission = out is not None and table is not None and out.suffix.lower() == ".csv"
@@ -129,41 +129,26 @@ def predict(
     if is_submission and ray:
         raise options.UsageError("--ray cannot be combined with a submission: use another suffix than .csv")
     members = ensemble or [str(model)]
-    decode = "exact" if exact else "reduced"
-    settings = {
-        "engine": engine,
-        "device": device,
-        "decode": decode,
-        "batch_size": batch_size,
-        "precision": precision,
-        "threads": threads,
-        "tta": str(tta),
-    }
+    outputs = {"decode": "exact" if exact else "reduced", "precision": precision, "tta": str(tta)}
+    settings = outputs | {"engine": engine, "device": device, "batch_size": batch_size, "threads": threads}
     fit_weights = weighting == Weighting.fitted
     if out and is_submission and table:
         _write_submission(out, table, _predictor_factory(members, settings, fit_weights), probabilities, force, strict)
     elif out:
-        sources = [str(path) for _, path in _read_table(table)] if table else images
+        sources = [str(path) for _, path in open_unlabeled_table(table)] if table else images
         factory = _predictor_factory(members, settings, fit_weights)
-        config = _describe_predictor(members, factory, decode=decode, precision=precision, tta=str(tta))
+        config = _describe_predictor(members, factory, outputs)
         _predict_to_file(out, sources, factory, config, top, frame_interval, ray, force, strict)
     else:
         from effnet.data.inputs import open_inputs
 
         # Before torch is imported, so that a missing file is reported at once
-        named: Iterable[NamedImage] = _read_table(table) if table else open_inputs(images, frame_interval)
+        named: Iterable[NamedImage] = open_unlabeled_table(table) if table else open_inputs(images, frame_interval)
         predictor = _predictor_factory(members, settings, fit_weights)()
         if embeddings:
             _embed(predictor, named, embeddings, strict)
         else:
             _predict(predictor, named, top, "json" if as_json else "csv" if as_csv else "table", strict)
-
-
-def _read_table(table: str) -> list[tuple[str, Path]]:
-    """Return (name, path) of the images in a table."""
-    from effnet.data.table import open_unlabeled_table
-
-    return open_unlabeled_table(table)
 
 
 def _predictor_factory(
@@ -176,17 +161,13 @@ def _predictor_factory(
     make_predictor = partial(Predictor, **settings)
     if len(members) == 1 and not fit_weights and member_models(members[0]) == [members[0]]:
         return partial(make_predictor, members[0])
-    weights = None
-    if fit_weights:
-        fitted = fit_ensemble_weights(members)
-        weights = fitted.weights
+    fitted = fit_ensemble_weights(members) if fit_weights else None
+    if fitted:
         printing.note(fitted.summary())
-    return partial(Ensemble, list(members), weights, make_predictor)
+    return partial(Ensemble, list(members), fitted.weights if fitted else None, make_predictor)
 
 
 def _predict(predictor: Predictor | Ensemble, named: Iterable[NamedImage], top: int, format: str, strict: bool) -> None:
-    """Predict and print."""
-
     rows: list[Prediction] = []
     with printing.progress_bar("predicting", hidden=format != "table" and sys.stdout.isatty()) as step:
         counter = printing.ReadCounter(step)
@@ -263,7 +244,6 @@ def print_predictions_table(predictions: list[Prediction], labels: Labels) -> No
 
 
 def _embed(predictor: Predictor | Ensemble, named: Iterable[NamedImage], path: Path, strict: bool) -> None:
-    """Write embeddings to ``path``."""
     from effnet.prediction import Predictor
 
     assert isinstance(predictor, Predictor)
@@ -289,24 +269,19 @@ def write_embeddings(path: Path, rows: Iterable[tuple[str, Any]]) -> None:
                         writer.writerow(("image", *(f"e{number}" for number in range(len(vector)))))
                     writer.writerow((name, *(f"{value:.8g}" for value in vector)))
             return
-        names, vectors = [], []
-        for name, vector in rows:
-            names.append(name)
-            vectors.append(vector)
+        pairs = list(rows)
         with temporary.open("wb") as binary:  # given a name, NumPy would append a suffix
-            arrays = {"names": np.array(names, np.str_), "embeddings": np.array(vectors, np.float32)}
-            np.savez(binary, **arrays)  # type: ignore[arg-type]
+            names, vectors = ([pair[part] for pair in pairs] for part in (0, 1))
+            np.savez(binary, names=np.array(names, np.str_), embeddings=np.array(vectors, np.float32))
 
 
-def _describe_predictor(members: Sequence[str], factory: Callable[[], Any], **settings: str) -> dict[str, Any]:
+def _describe_predictor(members: Sequence[str], factory: Callable[[], Any], settings: dict[str, str]) -> dict[str, Any]:
     """Return what distinguishes these predictions from others: settings, and the sha256 of all weights."""
     from effnet.prediction.bulk import describe_predictor
     from effnet.prediction.ensemble import member_models
 
-    if settings.get("tta") == "none":
-        del settings["tta"]
-    models = [model for member in members for model in member_models(member)]
-    descriptions = [describe_predictor(model, **settings) for model in models]
+    settings = {name: value for name, value in settings.items() if (name, value) != ("tta", "none")}
+    descriptions = [describe_predictor(model, **settings) for member in members for model in member_models(member)]
     if len(descriptions) == 1:
         return descriptions[0]
     weights = factory.args[1] if isinstance(factory, partial) else None
@@ -322,28 +297,17 @@ def _predict_to_file(
     config: Mapping[str, Any],
     top: int,
     frame_interval: float,
-    ray_address: str | None,
+    ray: str | None,
     force: bool,
     strict: bool,
 ) -> None:
-    """Predict whole folders, shards and stores into one table.
-
-    Exits with 1 if no image could be read, a shard is broken, or with ``strict`` any image was unreadable.
-    """
     from effnet.prediction import bulk
 
+    predict_to_file = partial(
+        bulk.predict_to_file, top=top, frame_interval=frame_interval, ray_address=ray, force=force
+    )
     with printing.progress_bar("predicting") as step:
-        result = bulk.predict_to_file(
-            out,
-            sources,
-            factory,
-            config,
-            top=top,
-            frame_interval=frame_interval,
-            ray_address=ray_address,
-            force=force,
-            progress=lambda images: step(images, None),
-        )
+        result = predict_to_file(out, sources, factory, config, progress=lambda images: step(images, None))
     unreadable = f"; {result.unreadable} could not be read, and their rows say why" if result.unreadable else ""
     if result.already_done:
         printing.note(f"{out} is already complete, with {result.images} images{unreadable}; --force starts over")
@@ -358,7 +322,6 @@ def _predict_to_file(
 def _write_submission(
     out: Path, table: str, factory: Callable[[], Predictor | Ensemble], probabilities: bool, force: bool, strict: bool
 ) -> None:
-    """Write the submission for the images of ``table``; exits with 1 if ``strict`` and an image was unreadable."""
     from effnet.prediction import submission
 
     submission.check_output_path(out, force)  # before models are loaded
@@ -371,9 +334,8 @@ def _write_submission(
     for reason in result.unreadable:
         printing.note(reason)
     if result.unreadable:
-        printing.note(
-            f"{len(result.unreadable)} of {result.rows} images could not be read: they get the mean prediction"
-        )
+        count = f"{len(result.unreadable)} of {result.rows} images"
+        printing.note(f"{count} could not be read: they get the mean prediction")
     columns = ", ".join(result.columns[:4]) + (", …" if len(result.columns) > 4 else "")
     sample = f", in the format of {result.sample}" if result.sample else ""
     printing.note(f"wrote {result.rows} rows of {columns} to {out}{sample}")

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-_PIPE_WIDTH = 100_000  # columns of a pipe or a file, where lines must not be broken
-
 
 def new_table(*headings: str, left: Collection[str] = ()) -> Table:
     """Return an empty table with right-aligned columns, except those in ``left``."""
@@ -37,7 +35,7 @@ def print_results(*parts: Table | str) -> None:
     """Print tables and lines of text on standard output, with an empty line around each table."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    width = None if sys.stdout.isatty() else 100_000  # in a pipe or a file lines must not be broken
     console = Console(width=width, markup=False, highlight=False, emoji=False)
     for index, part in enumerate(parts):
         if index and not (isinstance(part, str) and isinstance(parts[index - 1], str)):
@@ -85,8 +83,7 @@ def format_number(value: float) -> str:
     """Format with four significant digits, and all digits before the point: ``41.23``, ``0.001234``, ``12,346``."""
     if value == 0 or not 1e-5 <= abs(value) < 1e12:
         return f"{value:.4g}"
-    digits = max(0, 3 - floor(log10(abs(value))))
-    return f"{value:,.{digits}f}"
+    return f"{value:,.{max(0, 3 - floor(log10(abs(value))))}f}"
 
 
 def format_duration(seconds: float) -> str:
@@ -102,10 +99,7 @@ def format_percent(fraction: float) -> str:
 
 
 class ReadCounter:
-    """Counts images, and reports on standard error those that could not be read.
-
-    ``step`` is called after each image with how many there were and None, since the total is not known.
-    """
+    """Counts images, tells ``step`` their number, and reports on standard error those that could not be read."""
 
     def __init__(self, step: Callable[[int, int | None], None] = lambda done, total: None) -> None:
         self.step, self.read, self.unreadable = step, 0, 0

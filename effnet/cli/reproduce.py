@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from shutil import get_terminal_size
@@ -47,7 +47,7 @@ class PaperItem(StrEnum):
 
 @dataclass(frozen=True)
 class ScalingOptions:
-    """The options that only scaling has; None or False if not given."""
+    """The options that only scaling has; None or False if they were not passed."""
 
     base: str | None = None
     image_size: int | None = None
@@ -58,10 +58,9 @@ class ScalingOptions:
     store: str | None = None
     dry_run: bool = False
 
-    def given_options(self) -> list[str]:
-        """Return the names of the options that were given."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return [f"--{name.replace('_', '-')}" for name, value in values.items() if value not in (None, False)]
+    def passed(self) -> list[str]:
+        """Return the names of the options that were passed."""
+        return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value not in (None, False)]
 
 
 def reproduce(
@@ -114,26 +113,20 @@ def reproduce(
     _check_arguments(what, sources, names, data, out, scaling)
     from effnet.lab.compare.table import table_paths, write_table
 
-    panel = out / "fig7.png" if out and names and what is PaperItem.fig7 else None
+    panels = [out / "fig7.png"] if out and names and what is PaperItem.fig7 else []
     if out and not dry_run:
-        has_figure = what in (PaperItem.fig1, PaperItem.scaling)
-        for path in (*table_paths(what.value, out, has_figure), *([panel] if panel else [])):
+        for path in (*table_paths(what.value, out, what in (PaperItem.fig1, PaperItem.scaling)), *panels):
             options.refuse_existing(path, force)
-    table: Table
-    plot: RenderedPlot | None
-    if what is PaperItem.scaling:
-        result = _run_scaling(sources[0], scaling, out, as_json)
-        if result is None:
-            return  # a dry run
-        table, plot = result
-    else:
-        table, plot = _make_table(what, names, data, runs, core)
-    written: list[Path] = []
-    if panel:
-        _write_cam_panel(names, sources, panel)
-        written.append(panel)
-    if out:
-        written = [*write_table(table, out, plot), *written]
+    is_scaling = what is PaperItem.scaling
+    result = (
+        _run_scaling(sources[0], scaling, out, as_json) if is_scaling else _make_table(what, names, data, runs, core)
+    )
+    if result is None:
+        return  # a dry run
+    table, plot = result
+    for path in panels:
+        _write_cam_panel(names, sources, path)
+    written = [*write_table(table, out, plot), *panels] if out else []
     _print_table(table, as_json, NO_PUBLISHED_WEIGHTS if what is PaperItem.fig7 and not names else "")
     printing.note_written(written)
 
@@ -141,15 +134,14 @@ def reproduce(
 def _check_arguments(
     what: PaperItem, images: list[str], models: list[str], data: str | None, out: Path | None, scaling: ScalingOptions
 ) -> None:
-    """Raise `UsageError` for arguments that do not belong to ``what``, or are missing."""
-    if images and what not in (PaperItem.fig7, PaperItem.scaling):
-        raise options.UsageError(f"IMAGES apply to fig7 and scaling, not to {what.value}")
-    if models and what not in (PaperItem.fig7, PaperItem.table8):
-        raise options.UsageError(f"--models applies to fig7 and table8, not to {what.value}")
-    if data and what is not PaperItem.table8:
-        raise options.UsageError(f"--data applies to table8, not to {what.value}")
-    if scaling.given_options() and what is not PaperItem.scaling:
-        raise options.UsageError(f"{scaling.given_options()[0]} applies to scaling, not to {what.value}")
+    for passed, phrase, items in (
+        (images, "IMAGES apply to", ("fig7", "scaling")),
+        (models, "--models applies to", ("fig7", "table8")),
+        (data, "--data applies to", ("table8",)),
+        (scaling.passed(), f"{''.join(scaling.passed()[:1])} applies to", ("scaling",)),
+    ):
+        if passed and what.value not in items:
+            raise options.UsageError(f"{phrase} {' and '.join(items)}, not to {what.value}")
     if what is PaperItem.scaling and len(images) != 1:
         raise options.UsageError(f"scaling takes one source of labeled images, got {len(images)}")
     if what is PaperItem.table8 and bool(models) != bool(data):
@@ -201,7 +193,6 @@ def _time_table4(runs: int, core: int | None) -> Table:
 
 
 def _measure_accuracies(models: list[str], data: str | None) -> dict[str, tuple[float, float]]:
-    """Return top-1 and top-5 accuracy of each model on ``data``, by the name of its network."""
     if data is None:
         return {}
     from effnet.evaluation import Evaluation, evaluate
@@ -223,7 +214,6 @@ def _measure_accuracies(models: list[str], data: str | None) -> dict[str, tuple[
 
 
 def _write_cam_panel(models: list[str], images: list[str], path: Path) -> None:
-    """Write the class activation maps of all models for all images as one image."""
     from effnet.data import image_io, inputs
     from effnet.data.storage.atomic_write import atomic_write
     from effnet.explanation.panel import draw_panel
@@ -297,14 +287,13 @@ def _run_scaling(
 
 
 def _prepare_study(data: str, scaling: ScalingOptions) -> tuple[ScalingStudy, proxy_task.SearchDataset, int]:
-    """Return the study, its images, and their own size in pixels."""
     from effnet.data import open_data
     from effnet.lab.search import grid_search, proxy_task, statistics
     from effnet.lab.search.scaling_study import EPOCHS, SEEDS, SMALL_BASE, ScalingStudy
 
     base = SMALL_BASE
     if scaling.base:
-        base = replace(options.resolve_network(scaling.base).arch, dropout=0.0, drop_path=0.0)
+        base = search.resolve_base(scaling.base, None)
     if scaling.image_size and scaling.image_size != base.resolution:
         base = replace(base, name=f"{base.name}_{scaling.image_size}px", resolution=scaling.image_size)
     coefficients = _parse_coefficients(scaling.coefficients) if scaling.coefficients else grid_search.PAPER_COEFFICIENTS
@@ -323,7 +312,6 @@ def _prepare_study(data: str, scaling: ScalingOptions) -> tuple[ScalingStudy, pr
 
 
 def _typical_size(dataset: ImageDataset) -> int:
-    """Return the median shorter side of the first images."""
     from statistics import median_low
 
     from effnet.data.image_io import read_image
@@ -352,13 +340,8 @@ def _plan_to_dict(
 
     return {
         "networks": [
-            {
-                "method": each.method,
-                "macs_factor": each.macs_factor,
-                "macs": each.macs,
-                "macs_error": each.macs_error,
-                "arch": each.arch.to_dict(),
-            }
+            {name: getattr(each, name) for name in ("method", "macs_factor", "macs", "macs_error")}
+            | {"arch": each.arch.to_dict()}
             for each in study.networks
         ],
         "trainings": len(study.jobs),
@@ -372,7 +355,6 @@ def _plan_to_dict(
 
 
 def _describe_plan(plan: Mapping[str, Any], study: ScalingStudy, dataset: proxy_task.SearchDataset) -> Iterator[str]:
-    """Yield the plan in sentences."""
     from effnet.lab.search.scaling_study import upsampling_warning
 
     images = plan["images"]

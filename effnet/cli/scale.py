@@ -60,22 +60,26 @@ def scale(
     With --macs, --params, --memory or --latency: the largest network within all limits. Shows what rounding does.
     """
     limits = {"--macs": macs, "--params": params, "--memory": memory, "--latency": latency}
-    given = [name for name, limit in limits.items() if limit is not None]
-    if phi is None and not given:
+    limited = [name for name, limit in limits.items() if limit is not None]
+    if phi is None and not limited:
         raise options.UsageError(
             "Missing option '--phi': pass it, or limits with --macs, --params, --memory or --latency"
         )
-    if phi is not None and given:
-        raise options.UsageError(f"--phi cannot be combined with {given[0]}")
+    if phi is not None and limited:
+        raise options.UsageError(f"--phi cannot be combined with {limited[0]}")
     if latency is None and (threads is not None or batch_size != 1):
         raise options.UsageError(f"{'--threads' if threads is not None else '--batch-size'} requires --latency")
     from effnet.arch import count, fitting, rounding
 
     base = options.resolve_network(network)
-    coefficients, outputs = (alpha, beta, gamma), (base.classes, base.channels)
-    fit, timer = None, None
+    coefficients, outputs, fit, timer = (alpha, beta, gamma), (base.classes, base.channels), None, None
     if phi is None:
-        timer = None if latency is None else _latency_cost(threads, batch_size, base)
+        if latency is not None:
+            from effnet.runtime.latency import Latency
+
+            timer = Latency(
+                threads, batch_size, *outputs, lambda each: printing.note(f"{each.arch.name}: {each.describe()}")
+            )
         costs = [(timer, latency)] if timer and latency else ()
         fit = fitting.fit_detailed(base.arch, macs, params, memory, costs, *coefficients, *outputs)
         report = fit.rounding
@@ -94,49 +98,31 @@ def scale(
         _print_scaled(report, counted, nearest, fit, timer)
 
 
-def _latency_cost(threads: int | None, batch_size: int, base: options.ResolvedNetwork) -> Latency:
-    """Return a cost function that measures, and prints every result."""
-    from effnet.runtime.latency import Latency, LatencyMeasurement
-
-    def report(measurement: LatencyMeasurement) -> None:
-        printing.note(f"{measurement.arch.name}: {measurement.describe()}")
-
-    return Latency(threads, batch_size, base.classes, base.channels, report)
-
-
 def _scaled_to_dict(report: RoundingReport, counted: Count, nearest: Arch) -> dict[str, Any]:
     costs = {name: getattr(counted, name) for name in ("size", "params", "macs", "activations", "bytes")}
+    rounded = asdict(report)
     return {
         "arch": report.arch.to_dict(),
         "phi": report.phi,
         **costs,
         "nearest": nearest.name,
-        "requested": asdict(report.requested),
-        "actual": asdict(report.actual),
-        "stages": [asdict(stage) for stage in report.stages],
+        **{name: rounded[name] for name in ("requested", "actual", "stages")},
     }
 
 
 def _limits_to_dict(fit: fitting.FitResult, timer: Latency | None) -> dict[str, Any]:
     names = {limit.name: "seconds" if limit.name == "costs[0]" else limit.name for limit in fit.limits}
-    result: dict[str, Any] = {
-        "limits": {
-            names[limit.name]: {"allowed": limit.allowed, "reached": limit.reached, "share": limit.share}
-            for limit in fit.limits
-        },
-        "binding": None if fit.reached_line_end else names[fit.binding.name],
-        "line_distance": fit.line_distance,
+    limits = {
+        names[limit.name]: {"allowed": limit.allowed, "reached": limit.reached, "share": limit.share}
+        for limit in fit.limits
     }
+    binding = None if fit.reached_line_end else names[fit.binding.name]
+    result: dict[str, Any] = {"limits": limits, "binding": binding, "line_distance": fit.line_distance}
     if timer:
         result["measured"] = [
-            {
-                "network": each.arch.name,
-                "engine": each.engine,
-                "seconds": each.timing.seconds,
-                "p10": each.timing.p10,
-                "p90": each.timing.p90,
-                "calls": each.timing.runs,
-            }
+            {"network": each.arch.name, "engine": each.engine}
+            | {name: getattr(each.timing, name) for name in ("seconds", "p10", "p90")}
+            | {"calls": each.timing.runs}
             for each in timer.measurements
         ]
     return result
@@ -175,7 +161,6 @@ def _print_scaled(
 
 
 def _describe_position(report: RoundingReport, fit: fitting.FitResult | None) -> str:
-    """Say where the network lies relative to the compound scaling line."""
     if fit is None or not fit.line_distance:
         position = f"on the compound line, at φ = {report.phi:g}"
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -65,10 +66,7 @@ def load_data(data: str, side: int, seed: int) -> proxy_task.SearchDataset:
 
 
 def describe_detectable_difference(dataset: proxy_task.SearchDataset, selects: bool = True) -> str:
-    """Say which differences the test images can detect.
-
-    Raises ``ValueError`` if they are too few, or if a search that ``selects`` has too few images for that.
-    """
+    """Say which differences the test images can detect; refuse too few, also for a search that ``selects``."""
     from effnet.lab.search.statistics import detectable_difference
 
     if selects:
@@ -196,36 +194,28 @@ def _coefficients_plan(
     from effnet.lab.search.statistics import detectable_difference
 
     jobs = search.halving.expected_jobs()
-    return {
-        "points": len(search.coefficients),
-        "networks": len(search.halving.candidates),
-        "trainings": len(jobs),
-        "epochs": sum(job.epochs for job in jobs),
-        "images": {"train": len(dataset.train), "selection": len(dataset.selection), "test": len(dataset.test)},
-        "seconds": seconds,
-        "detectable_difference": detectable_difference(len(dataset.test)),
-    }
+    counts = {"points": len(search.coefficients), "networks": len(search.halving.candidates)}
+    counts |= {"trainings": len(jobs), "epochs": sum(job.epochs for job in jobs)}
+    images = {"train": len(dataset.train), "selection": len(dataset.selection), "test": len(dataset.test)}
+    detectable = detectable_difference(len(dataset.test))
+    return {**counts, "images": images, "seconds": seconds, "detectable_difference": detectable}
 
 
 def _print_coefficients(result: grid_search.GridSearchResult) -> None:
-    table = printing.new_table(
-        "", "depth / width / resolution", "MACs", "epochs", "seeds", "accuracy", "± sd", "at equal MACs"
-    )
+    headings = ("", "depth / width / resolution", "MACs", "epochs", "seeds", "accuracy", "± sd", "at equal MACs")
+    table = printing.new_table(*headings)
     for rank, standing in enumerate(result.standings[:MAX_NETWORKS_SHOWN], start=1):
-        table.add_row(str(rank), *_coefficients_row(standing))
+        accuracies = standing.accuracies
+        table.add_row(
+            *(str(rank), standing.label(), printing.format_si(standing.macs), str(standing.epochs)),
+            *(str(len(accuracies)), f"{accuracies.mean:.2%}", f"{accuracies.spread:.2%}"),
+            f"{standing.equal_macs_accuracy:.2%}",
+        )
     finals = printing.new_table("depth / width / resolution", "fully trained", "± sd", "compared with the paper's")
     for standing, difference in result.finalists:
-        accuracies = f"{standing.accuracies.mean:.2%}", f"{standing.accuracies.spread:.2%}"
-        finals.add_row(standing.label(), *accuracies, difference.describe() if difference else "is the paper's")
+        texts = f"{standing.accuracies.mean:.2%}", f"{standing.accuracies.spread:.2%}"
+        finals.add_row(standing.label(), *texts, difference.describe() if difference else "is the paper's")
     printing.print_results(*([table, finals] if result.finalists else [table]), *result.notes())
-
-
-def _coefficients_row(standing: grid_search.GridSearchStanding) -> tuple[str, ...]:
-    return (
-        *(standing.label(), printing.format_si(standing.macs), str(standing.epochs), str(len(standing.accuracies))),
-        *(f"{standing.accuracies.mean:.2%}", f"{standing.accuracies.spread:.2%}"),
-        f"{standing.equal_macs_accuracy:.2%}",
-    )
 
 
 def network(
@@ -291,41 +281,30 @@ def network(
         return
     for line in plan:
         printing.note(line)
-    with _search_progress(config) as (on_candidate, on_final):
-        limit = None if minutes is None else 60 * minutes
+    limit = None if minutes is None else 60 * minutes
+    with status_line() as print_status:
         result = nas.run_nas(
-            config, dataset, storage, trials, limit, processes, final, final_epochs, on_candidate, on_final
+            *(config, dataset, storage, trials, limit, processes, final, final_epochs),
+            lambda progress: print_status(_describe_progress(progress, cost), progress.seconds_left == 0),
+            lambda done, total: print_status(f"finals: {done} of {total} trainings", done == total),
         )
     written = report.write_nas(result, config, len(dataset.class_names), out)
     comparison = None
-    if random:
-        comparison = _compare_with_random(config, result, dataset, storage, random, final_epochs, processes)
-        if comparison:
-            written.append(report.write_random_comparison(comparison, out))
+    winner = result.answer.number
+    if random and winner is not None:
+        from effnet.lab.search.random_baseline import compare_with_random
+
+        best = config.space.arch(result.candidates_by_number[winner].choices)
+        with printing.progress_bar("random networks") as step:
+            comparison = compare_with_random(config, best, dataset, storage, random, final_epochs, processes, step)
+        written.append(report.write_random_comparison(comparison, out))
+    elif random:
+        printing.note("the base itself is the best: there is nothing to compare random networks with")
     if as_json:
         printing.print_json(_network_to_dict(config, result, comparison))
     else:
         _print_network(config, result, comparison)
     printing.note_written(written)
-
-
-def _compare_with_random(
-    config: nas.NASConfig,
-    result: nas.NASResult,
-    dataset: proxy_task.SearchDataset,
-    storage: str,
-    count: int,
-    epochs: int,
-    processes: int | None,
-) -> random_baseline.RandomComparison | None:
-    from effnet.lab.search.random_baseline import compare_with_random
-
-    if result.answer.number is None:
-        printing.note("the base itself is the best: there is nothing to compare random networks with")
-        return None
-    arch = config.space.arch(result.candidates_by_number[result.answer.number].choices)
-    with printing.progress_bar("random networks") as step:
-        return compare_with_random(config, arch, dataset, storage, count, epochs, processes, step)
 
 
 def _describe_network_plan(
@@ -355,32 +334,20 @@ def _describe_network_plan(
     ]
 
 
-@contextmanager
-def _search_progress(
-    config: nas.NASConfig,
-) -> Iterator[tuple[Callable[[nas.NASProgress], None], Callable[[int, int], None]]]:
-    """Yield functions that print the progress of a search: its candidates with the front so far, then its finals."""
-    with status_line() as print_status:
-        yield (
-            lambda progress: print_status(_describe_progress(progress, config), progress.seconds_left == 0),
-            lambda done, total: print_status(f"finals: {done} of {total} trainings", done == total),
-        )
+def _describe_progress(progress: nas.NASProgress, cost: str) -> str:
+    from effnet.lab.search.nas import pareto_front, trained_candidates
+    from effnet.lab.search.scoring import format_cost
 
-
-def _describe_progress(progress: nas.NASProgress, config: nas.NASConfig) -> str:
-    from effnet.lab.search import nas, scoring
-
-    done = nas.trained_candidates(progress.candidates)
+    done = trained_candidates(progress.candidates)
     parts = [f"{len(done)} of {max(progress.trials, len(done))} candidates"]
     if progress.seconds_left:
         parts.append(f"{printing.format_duration(progress.seconds_left)} left")
     if done:
-        best, front = max(done, key=lambda each: each.reward), nas.pareto_front(done)
-        points = [f"{each.accuracy:.1%} at {scoring.format_cost(each.cost, config.cost)}" for each in front[-3:]]
-        parts.append(
-            f"best {best.accuracy:.1%} at {scoring.format_cost(best.cost, config.cost)} (reward {best.reward:.3f})"
+        best, *front = (
+            f"{each.accuracy:.1%} at {format_cost(each.cost, cost)}"
+            for each in (max(done, key=lambda each: each.reward), *pareto_front(done)[-3:])
         )
-        parts.append(f"front {', '.join(points)}")
+        parts += [f"best {best} (reward {max(each.reward for each in done):.3f})", f"front {', '.join(front)}"]
     return "; ".join(parts)
 
 
@@ -394,12 +361,11 @@ def _print_network(
         name = "the base" if finalist.number is None else f"candidate {finalist.number}"
         scores = f"{finalist.reward:.4f}", f"{finalist.selection_accuracy:.2%}", f"{finalist.test_accuracy:.2%}"
         table.add_row(str(rank), name, format_cost(finalist.cost, config.cost), *scores)
-    skipped: dict[str, int] = {}
-    for candidate in result.candidates:
-        if candidate.accuracy is None:
-            is_repeated = candidate.status.startswith("the same")
-            status = "the same network as another" if is_repeated else candidate.status
-            skipped[status] = skipped.get(status, 0) + 1
+    skipped = Counter(
+        "the same network as another" if candidate.status.startswith("the same") else candidate.status
+        for candidate in result.candidates
+        if candidate.accuracy is None
+    )
     counts = "; ".join(f"{count} {status}" for status, count in sorted(skipped.items()))
     lines = [
         f"Not trained, of {len(result.candidates)} proposed candidates: {counts or 'none'}.",

@@ -43,12 +43,8 @@ def show(
         table.add_row(
             *(row["name"], row["operator"], printing.format_size(row["size"]), str(row["channels"])),
             *(str(row[name]) for name in repeats),
-            *(
-                printing.format_si(row["params"]),
-                printing.format_si(row["macs"]),
-                printing.format_si(row["bytes"], "B"),
-            ),
-            str(row["receptive_field"]),
+            *(printing.format_si(row["params"]), printing.format_si(row["macs"])),
+            *(printing.format_si(row["bytes"], "B"), str(row["receptive_field"])),
         )
     outputs = ""
     if resolved.labels is not None:
@@ -73,11 +69,8 @@ def _stage_rows(counted: Count) -> list[dict[str, Any]]:
         kind = group[0].layer.kind
         name = f"stage{stage}" if kind in ("mbconv", "fused") else kind
         body = [row for row in group if row.layer.kind != "classifier"]
-        rows.append({
-            **_row(name, operator_name(counted.arch, group[0].layer), group),
-            "channels": body[-1].layer.channels,
-            "layers": len(body),
-        })  # fmt: skip
+        row = _row(name, operator_name(counted.arch, group[0].layer), group)
+        rows.append(row | {"channels": body[-1].layer.channels, "layers": len(body)})
     return rows
 
 
@@ -90,15 +83,8 @@ def _layer_rows(counted: Count) -> list[dict[str, Any]]:
 
 
 def _row(name: str, operator: str, group: list[LayerCount]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "operator": operator,
-        "size": group[0].size_in,
-        "channels": group[-1].layer.channels,
-        "stride": group[0].layer.stride,
-        "params": sum(row.params for row in group),
-        "macs": sum(row.macs for row in group),
-        "activations": sum(row.activations for row in group),
-        "bytes": max(row.bytes for row in group),
-        "receptive_field": group[-1].receptive_field,
-    }
+    first, last = group[0], group[-1]
+    shape = {"size": first.size_in, "channels": last.layer.channels, "stride": first.layer.stride}
+    sums = {cost: sum(getattr(row, cost) for row in group) for cost in ("params", "macs", "activations")}
+    peak = {"bytes": max(row.bytes for row in group), "receptive_field": last.receptive_field}
+    return {"name": name, "operator": operator} | shape | sums | peak

@@ -22,7 +22,7 @@ MAX_EPOCH_ROWS = 40  # of a dry run, evenly spaced
 
 
 class ProgressCallback(Callback):
-    """Shows training progress on standard error: a bar, and messages above it. Use as a context manager."""
+    """Shows training progress on standard error, a bar with messages above it; a context manager."""
 
     def __init__(self) -> None:
         self._progress = printing.progress_bars()
@@ -157,9 +157,12 @@ def train(
         from effnet.training.recipes import get_recipe, override_settings
 
         settings = override_settings(get_recipe(recipe, pretrained=weights != "none"), change)
-    peak_learning_rate = _parse_learning_rate(learning_rate)
+    peak_learning_rate = None if learning_rate is None else _parse_learning_rate(learning_rate)
     if dry_run:
-        _dry_run(settings, data, model, weights, epochs, batch_size, peak_learning_rate, out, as_json)
+        from effnet.training.recipes import resolve_recipe
+
+        resolved = resolve_recipe(settings, weights, epochs, batch_size, peak_learning_rate)
+        _dry_run(resolved, data, model or "b0", epochs, out, as_json)
         return
     if data is None:
         raise options.UsageError("Missing argument 'DATA': pass a folder, a .csv, shards or digits")
@@ -208,37 +211,25 @@ def train(
         _print_result(result)
 
 
-def _parse_learning_rate(text: str | None) -> float | str | None:
-    """Return the learning rate as a number, or "find"; raise ``typer.BadParameter`` otherwise."""
-    if text is None or text == "find":
-        return text
+def _parse_learning_rate(text: str) -> float | str:
     try:
-        return float(text)
+        return text if text == "find" else float(text)
     except ValueError:
         hint = "'--learning-rate'"
         raise typer.BadParameter(f"{text!r} is not a number such as 0.001, nor find", param_hint=hint) from None
 
 
 def _dry_run(
-    settings: str | recipes.Recipe | None,
-    data: str | None,
-    model: str | None,
-    weights: str | None,
-    epochs: int | None,
-    batch_size: int | None,
-    learning_rate: float | str | None,
-    out: Path | None,
-    as_json: bool,
+    recipe: recipes.Recipe, data: str | None, model: str, epochs: int | None, out: Path | None, as_json: bool
 ) -> None:
-    """Print what every epoch would be, and plot it to ``out``."""
     from effnet.arch import resolve_arch
+    from effnet.data import open_data
     from effnet.data.storage.atomic_write import atomic_write
+    from effnet.training.data_plan import training_images
     from effnet.training.dry_run import IMAGENET_TRAIN_IMAGES, simulate_recipe
-    from effnet.training.recipes import resolve_recipe
 
-    recipe = resolve_recipe(settings, weights, epochs, batch_size, learning_rate)
-    images = _count_training_images(data) if data else IMAGENET_TRAIN_IMAGES
-    simulation = simulate_recipe(recipe, resolve_arch(model or "b0"), images, epochs)
+    images = len(training_images(open_data(data))) if data else IMAGENET_TRAIN_IMAGES
+    simulation = simulate_recipe(recipe, resolve_arch(model), images, epochs)
     if out:
         with atomic_write(out / "schedule.svg") as temporary:
             temporary.write_text(simulation.to_svg(), encoding="utf-8")
@@ -246,13 +237,6 @@ def _dry_run(
         printing.print_json(simulation.to_dict())
     else:
         _print_dry_run(simulation, out)
-
-
-def _count_training_images(data: str) -> int:
-    from effnet.data import open_data
-    from effnet.training.data_plan import training_images
-
-    return len(training_images(open_data(data)))
 
 
 def _print_dry_run(simulation: DryRun, out: Path | None) -> None:
@@ -289,7 +273,6 @@ def _print_dry_run(simulation: DryRun, out: Path | None) -> None:
 
 
 def _make_soup(runs: list[str], data: str | Splits, out: Path, device: str | None) -> None:
-    """Write the averaged model of ``runs`` to ``out``, and print how it was chosen."""
     from effnet.data import Splits, open_data
     from effnet.evaluation import evaluate
     from effnet.training.model_soup import soup_runs
@@ -308,7 +291,6 @@ def _make_soup(runs: list[str], data: str | Splits, out: Path, device: str | Non
 
 
 def _print_result(result: run_dir.TrainResult) -> None:
-    """Print the metrics on data that no choice has seen, and where everything is."""
     for split, evaluation in result.evaluations.items():
         print(f"{split}: {evaluation.summary()}, {evaluation.images} images")
     print(f"model:  {result.model}")
