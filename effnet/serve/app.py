@@ -34,14 +34,9 @@ PhiQuery = Annotated[float, Query(**_PHI_BOUNDS, description="Compound coefficie
 BesideQuery = Annotated[
     float | None, Query(**_PHI_BOUNDS, description="Draw the diagram to a scale that fits the network at this phi too.")
 ]
-CoefficientQuery = Annotated[
-    float,
-    Query(
-        ge=scaling.COEFFICIENT_RANGE[0],
-        le=scaling.COEFFICIENT_RANGE[1],
-        description="Depth grows by alpha^phi, width by beta^phi, resolution by gamma^phi.",
-    ),
-]
+_COEFFICIENT_TEXT = "Depth grows by alpha^phi, width by beta^phi, resolution by gamma^phi."
+_LOWEST, _HIGHEST = scaling.COEFFICIENT_RANGE
+CoefficientQuery = Annotated[float, Query(ge=_LOWEST, le=_HIGHEST, description=_COEFFICIENT_TEXT)]
 
 
 def create_app(queue: request_queue.RequestQueue, metrics: Metrics) -> FastAPI:
@@ -57,7 +52,6 @@ def create_app(queue: request_queue.RequestQueue, metrics: Metrics) -> FastAPI:
     _add_image_routes(app, queue)
     _add_info_routes(app, queue)
     _add_monitoring_routes(app, queue, metrics)
-    _add_page(app)
     errors.add_error_handlers(app)
     app.add_middleware(middleware.ResponseMiddleware, metrics=metrics)
     return app
@@ -82,7 +76,9 @@ def _add_image_routes(app: FastAPI, queue: request_queue.RequestQueue) -> None:
     ) -> Response:
         """Compute the class activation map of an image, which is exact for this family."""
         served = queue.model(model)
-        served.require_explanations()
+        if not served.can_explain:
+            message = f"{served.name} is an exported file without activation maps: serve its weights"
+            raise errors.RequestError(422, message)
         requested = None if label is None else served.class_index(label)
 
         async def work(content: bytes) -> Response:
@@ -134,8 +130,6 @@ def _add_monitoring_routes(app: FastAPI, queue: request_queue.RequestQueue, metr
         """Return metrics for Prometheus."""
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
-
-def _add_page(app: FastAPI) -> None:
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> Response:
         return FileResponse(PAGE_DIR / "index.html", headers={"cache-control": "no-cache"})

@@ -41,7 +41,6 @@ class Batcher:
 
     Args:
         compute: Maps images (N, H, W, 3) of one size to rows (N, classes); never called concurrently.
-        max_batch_size: Largest batch.
         wait: Seconds an idle network waits for a fuller batch.
         on_batch: Called after every batch with its size and its seconds.
     """
@@ -58,16 +57,12 @@ class Batcher:
         self.max_batch_size = max_batch_size
         self._compute, self._wait, self._on_batch = compute, wait, on_batch
         self._jobs: deque[_Job] = deque()
-        self._changed = Condition()
-        self._closed = False
+        self._changed, self._closed = Condition(), False
         self._thread = Thread(target=self._work, name="batches", daemon=True)
         self._thread.start()
 
     def submit(self, image: InputImage) -> Future[BatchedOutput]:
-        """Return a future of the image's output. One cancelled before its batch starts is not computed.
-
-        Raises ``RuntimeError`` once the queue is closed.
-        """
+        """Return a future of the image's output. One cancelled before its batch starts is not computed."""
         job = _Job(image, Future(), Stopwatch())
         with self._changed:
             if self._closed:
@@ -85,8 +80,7 @@ class Batcher:
 
     def _work(self) -> None:
         while jobs := self._next_batch():
-            alive = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-            if alive:
+            if alive := [job for job in jobs if job.future.set_running_or_notify_cancel()]:
                 self._compute_batch(alive)
 
     def _next_batch(self) -> list[_Job]:

@@ -1,6 +1,6 @@
 """Prometheus metrics. Every server has a registry of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE_LATEST
@@ -16,19 +16,14 @@ class Metrics:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter("effnet_requests", "Requests answered.", ["path", "status"], registry=registry)
-        self._seconds = Histogram(
-            "effnet_request_seconds",
-            "Seconds from a request's headers to its response.",
-            ["path"],
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
-        )
-        self._batch_sizes = Histogram(
-            "effnet_batch_images", "Images per batch.", ["model"], buckets=BATCH_SIZE_BUCKETS, registry=registry
-        )
-        self._batch_seconds = Histogram(
-            "effnet_network_seconds", "Seconds per batch.", ["model"], buckets=SECONDS_BUCKETS, registry=registry
-        )
+
+        def histogram(name: str, text: str, label: str, buckets: Sequence[float]) -> Histogram:
+            return Histogram(f"effnet_{name}", text, [label], buckets=buckets, registry=registry)
+
+        text = "Seconds from a request's headers to its response."
+        self._seconds = histogram("request_seconds", text, "path", SECONDS_BUCKETS)
+        self._batch_sizes = histogram("batch_images", "Images per batch.", "model", BATCH_SIZE_BUCKETS)
+        self._batch_seconds = histogram("network_seconds", "Seconds per batch.", "model", SECONDS_BUCKETS)
         self._accepted = Gauge("effnet_accepted_images", "Images accepted and not answered yet.", registry=registry)
 
     def count_request(self, path: str, status: int, seconds: float) -> None:

@@ -28,16 +28,8 @@ if TYPE_CHECKING:
 class ServedModel:
     """A model ready for requests: its engine and batch size are chosen when it is created. Thread-safe.
 
-    Args:
-        name: What requests call it.
-        source: As of `Predictor`.
-        engine: As of `Predictor`.
-        batch_size: Largest batch; None for the one with the highest throughput.
-        wait: Seconds an idle network waits for a fuller batch.
-        on_batch: Called after every batch with its size and its seconds.
-
-    Raises:
-        ValueError: If the network has no classifier, and what `Predictor` raises.
+    ``wait`` and ``on_batch`` are those of `Batcher`. Raises ``ValueError`` if the network has no classifier, and what
+    `Predictor` raises.
     """
 
     def __init__(
@@ -89,18 +81,8 @@ class ServedModel:
         """Whether it has activation maps: an exported file has outputs only."""
         return not (isinstance(self._source, (str, Path)) and is_exported(Path(self._source)))
 
-    def require_explanations(self) -> None:
-        """Raise `RequestError` if it has no activation maps."""
-        if not self.can_explain:
-            raise errors.RequestError(
-                422, f"{self.name} is an exported file without activation maps: serve its weights"
-            )
-
     def activation_map(self, image: InputImage, index: int) -> NDArray[np.float32]:
-        """Return the class activation map (height, width) of class ``index``.
-
-        The first call loads the network, and PyTorch with it. Raises `RequestError` if its file no longer exists.
-        """
+        """Return the class activation map (height, width) of class ``index``; the first call loads the network."""
         from effnet.explanation import class_activation_maps
 
         with self._lock:  # one at a time: more would only take cores from predictions
@@ -108,19 +90,16 @@ class ServedModel:
         return np.asarray(maps[0])
 
     def _load_network(self) -> EfficientNet:
+        if not isinstance(self._source, (str, Path)):
+            return self._source
         if self._network is None:
-            if isinstance(self._source, (str, Path)):
-                from effnet.weights import load
+            from effnet.weights import load
 
-                try:
-                    self._network = load(self._source)
-                except (OSError, ValueError) as error:  # the file was there when the server started
-                    message = (
-                        f"the weights of {self.name} can no longer be read: restore the file or restart the server"
-                    )
-                    raise errors.RequestError(503, message, errors.RETRY_AFTER) from error
-            else:
-                self._network = self._source
+            try:
+                self._network = load(self._source)
+            except (OSError, ValueError) as error:  # the file was there when the server started
+                message = f"the weights of {self.name} can no longer be read: restore the file or restart the server"
+                raise errors.RequestError(503, message, errors.RETRY_AFTER) from error
         return self._network
 
     def _compute(self, images: InputImage) -> batching.OutputRow:
@@ -131,10 +110,7 @@ class ServedModel:
 
 
 def name_models(sources: Sequence[str]) -> dict[str, str]:
-    """Return name -> source, in order, of ``NAME=MODEL`` or ``MODEL``, which is named after its file or run.
-
-    Raises ``ValueError`` if two names are the same.
-    """
+    """Return name -> source, in order, of ``NAME=MODEL`` or ``MODEL``, which is named after its file or run."""
     models: dict[str, str] = {}
     for text in sources:
         match = re.fullmatch(r"([\w.-]+)=(.+)", text) if not Path(text).exists() else None

@@ -50,7 +50,6 @@ class RequestQueue:
         """Run ``work`` on the image in the request, until the client disconnects or the time runs out.
 
         An image that is still arriving counts by its bytes and takes no place in the queue: slow clients block nobody.
-        Raises `RequestError` for either end, for a full queue, and for what is not an image.
         """
         self._refuse_when_full()  # before the client sends what would be refused then
         with self._count_bytes() as on_bytes:
@@ -83,9 +82,8 @@ class RequestQueue:
 
     def _refuse_when_full(self) -> None:
         if self.accepted >= self.limits.queue_size:
-            raise errors.RequestError(
-                503, f"the queue of {self.limits.queue_size} is full: retry in a second", errors.RETRY_AFTER
-            )
+            message = f"the queue of {self.limits.queue_size} is full: retry in a second"
+            raise errors.RequestError(503, message, errors.RETRY_AFTER)
 
     @contextmanager
     def _count_bytes(self) -> Iterator[Callable[[int], None]]:
@@ -95,9 +93,8 @@ class RequestQueue:
         def on_bytes(count: int) -> None:
             nonlocal held
             if self._bytes + count > max_bytes:
-                raise errors.RequestError(
-                    503, "the server's upload memory is full: retry in a second", errors.RETRY_AFTER
-                )
+                message = "the server's upload memory is full: retry in a second"
+                raise errors.RequestError(503, message, errors.RETRY_AFTER)
             self._bytes += count
             held += count
 
@@ -126,6 +123,5 @@ class RequestQueue:
 
 
 async def _wait_for_disconnect(request: Request) -> None:
-    """Return when the client has closed the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -13,7 +13,6 @@ from effnet.serve.errors import RequestError
 PHI_RANGE = (-6.0, 8.0)
 COEFFICIENT_RANGE = (1.0, 2.0)
 MAX_GROWTH = 8.0  # beyond it are networks that nobody can run, with thousands of layers to count
-_BYTES_PER_WEIGHT = 4  # float32
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,7 @@ def scale_network(
         "coefficients": {"alpha": factors.alpha, "beta": factors.beta, "gamma": factors.gamma},
         "arch": report.arch.to_dict(),
         **network_costs(report.arch),
-        "requested": asdict(report.requested),
-        "actual": asdict(report.actual),
-        "stages": [asdict(stage) for stage in report.stages],
+        **{name: value for name, value in asdict(report).items() if name in ("requested", "actual", "stages")},
         "nearest": fitting.nearest_released(report.arch).name,
         "released": _released_networks(base),
         "svg": _diagram(report.arch, narrow, room) if with_svg else "",
@@ -66,18 +63,12 @@ def scale_network(
 def network_costs(arch: Arch, classes: int = 1000, size: tuple[int, int] | None = None) -> dict[str, Any]:
     """Return the costs of one image: ``bytes`` is peak activation memory, ``weight_bytes`` the weights in float32."""
     counted = count(arch, size, classes)
-    return {
-        "resolution": arch.resolution,
-        "params": counted.params,
-        "macs": counted.macs,
-        "bytes": counted.bytes,
-        "weight_bytes": _BYTES_PER_WEIGHT * counted.params,
-    }
+    costs = {"params": counted.params, "macs": counted.macs, "bytes": counted.bytes}
+    return {"resolution": arch.resolution, **costs, "weight_bytes": 4 * counted.params}
 
 
 @lru_cache(maxsize=32)
 def _released_networks(base: Arch) -> list[dict[str, Any]]:
-    """Return the released networks to compare ``base`` with, sorted by MACs."""
     rows = [
         {"name": arch.name, **network_costs(arch), "top1": PUBLISHED_TOP1.get(arch.name, (None,))[0]}
         for arch in fitting.released_family(base)

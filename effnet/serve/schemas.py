@@ -152,12 +152,8 @@ def predict_response(model: ServedModel, result: request_queue.ImageOutput, top:
         "values": dict(prediction.values),
         "image": asdict(result.header),
         "batch_size": output.batch_size,
-        "seconds": {
-            "decoding": result.decoding,
-            "waiting": output.waited,
-            "network": output.seconds,
-            "total": result.watch.seconds,
-        },
+        "seconds": {"decoding": result.decoding, "waiting": output.waited, "network": output.seconds}
+        | {"total": result.watch.seconds},
     }
 
 
@@ -189,7 +185,6 @@ def _visible_box(header: upload.ImageHeader, preprocess: Preprocess) -> tuple[fl
 def model_info(model: ServedModel) -> dict[str, Any]:
     """Return the data of a `ModelInfo`."""
     predictor = model.predictor
-    engine = predictor.engine
     return {
         "name": model.name,
         "arch": predictor.arch.name,
@@ -198,9 +193,9 @@ def model_info(model: ServedModel) -> dict[str, Any]:
         "size": predictor.preprocess.size,
         "preprocess": predictor.preprocess.describe(),
         **scaling.network_costs(predictor.arch, predictor.classes, predictor.preprocess.size),
-        "engine": engine.kind,
-        "precision": engine.precision,
-        "threads": engine.threads,
+        "engine": predictor.engine.kind,
+        "precision": predictor.engine.precision,
+        "threads": predictor.engine.threads,
         "batch_size": predictor.batch_size,
         "can_explain": model.can_explain,
     }

@@ -32,23 +32,15 @@ _SHUTDOWN_GRACE_SECONDS = 0.3  # for a request that is on its way when the serve
 class ServerLimits:
     """Limits of a server, for all its models together.
 
-    Args:
-        queue_size: Images that have arrived and are not answered yet; with those still arriving, they hold no more
-            bytes than this many of the largest.
-        max_bytes: Largest image file.
-        max_pixels: Largest image, by its header, before it is decoded.
-        timeout_seconds: For an image to arrive, and again for it to be answered.
-        batch_wait_seconds: How long an idle network waits for a fuller batch.
-
-    Raises:
-        ValueError: For values out of range.
+    ``queue_size`` counts images that have arrived and are not answered yet; with those still arriving, they hold no
+    more bytes than this many of the largest. Raises ``ValueError`` for values out of range.
     """
 
     queue_size: int = 64
-    max_bytes: int = 32_000_000
-    max_pixels: int = 100_000_000  # 300 MB as RGB: any phone's photo, and no decompression bomb
-    timeout_seconds: float = 30.0
-    batch_wait_seconds: float = 0.0
+    max_bytes: int = 32_000_000  # of an image file
+    max_pixels: int = 100_000_000  # by its header; 300 MB as RGB: any phone's photo, and no decompression bomb
+    timeout_seconds: float = 30.0  # for an image to arrive, and again for it to be answered
+    batch_wait_seconds: float = 0.0  # of an idle network, for a fuller batch
 
     def __post_init__(self) -> None:
         check_int("queue_size", self.queue_size, 1)
@@ -72,7 +64,7 @@ def serve(
     Args:
         sources: Models, as `effnet.serve.models.name_models` takes them.
         host: Address to listen on.
-        port: Port to listen on; 0 for any free one.
+        port: 0 for any free one.
         engine: As of `effnet.Predictor`.
         batch_size: Largest batch; None for the one with the highest throughput.
         limits: What the server accepts.
@@ -107,10 +99,7 @@ def serve(
 
 
 def make_server(app: ASGIApp, timeout_seconds: float) -> uvicorn.Server:
-    """Return a uvicorn server for sockets given to its ``run``.
-
-    ``timeout_seconds``: for a request's headers to arrive; its body and its response have as long each.
-    """
+    """Return a uvicorn server whose requests have that long for their headers, body and response each."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -189,7 +178,6 @@ def _http_protocol(header_timeout: float) -> type[HttpToolsProtocol]:
 
 
 def _bind_socket(host: str, port: int) -> socket.socket:
-    """Return a socket bound to that address. Raises ``ValueError`` if it is not available."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
@@ -205,11 +193,8 @@ def _bind_socket(host: str, port: int) -> socket.socket:
 
 
 def _startup_message(models: Mapping[str, ServedModel], host: str, port: int) -> str:
-    """Return, for example, "serving b0 (openvino, batches of up to 8) at http://127.0.0.1:8000; stop with Ctrl+C"."""
-    described = [
-        f"{name} ({model.predictor.engine.kind}, batches of up to {model.predictor.batch_size})"
-        for name, model in models.items()
-    ]
+    predictors = {name: model.predictor for name, model in models.items()}
+    described = [f"{name} ({p.engine.kind}, batches of up to {p.batch_size})" for name, p in predictors.items()]
     shown_host = f"[{host}]" if ":" in host else host
     return f"serving {', '.join(described)} at http://{shown_host}:{port}; stop with Ctrl+C"
 

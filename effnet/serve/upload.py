@@ -57,8 +57,7 @@ class ImageHeader:
 async def read_image_bytes(request: Request, limits: server.ServerLimits, on_bytes: Callable[[int], None]) -> bytes:
     """Return the image file in the request: the form field ``file``, or the body itself.
 
-    ``on_bytes`` gets the number of bytes of every chunk, and may refuse them. Raises `RequestError` for another content
-    type, too many bytes, a body that is too slow, and where there is no image.
+    ``on_bytes`` gets the number of bytes of every chunk, and may refuse them.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     is_form = kind == _FORM_TYPE.encode()
@@ -69,9 +68,8 @@ async def read_image_bytes(request: Request, limits: server.ServerLimits, on_byt
         why = f"; {_NO_URLS}" if kind in (b"application/json", b"text/uri-list") else ""
         raise errors.RequestError(415, f"{found}: {_UPLOAD_HINT}{why}")
     if is_form and not options.get(b"boundary"):
-        raise errors.RequestError(
-            400, "the content type of the form has no boundary: let your HTTP library set that header"
-        )
+        message = "the content type of the form has no boundary: let your HTTP library set that header"
+        raise errors.RequestError(400, message)
     body = await _read_body(request, limits.max_bytes + (FORM_OVERHEAD_BYTES if is_form else 0), limits, on_bytes)
     content = _form_file(body, options[b"boundary"]) if is_form else body
     if not content:
@@ -96,9 +94,8 @@ async def _read_body(
                 on_bytes(len(chunk))
                 body += chunk
     except TimeoutError:
-        raise errors.RequestError(
-            408, f"the image did not arrive within {limits.timeout_seconds:g} seconds: retry, or send a smaller one"
-        ) from None
+        message = f"the image did not arrive within {limits.timeout_seconds:g} seconds: retry, or send a smaller one"
+        raise errors.RequestError(408, message) from None
     except ClientDisconnect:
         raise errors.RequestError(errors.STATUS_CLIENT_CLOSED, "the client closed the connection") from None
     return bytes(body)
@@ -113,19 +110,15 @@ def _form_file(body: bytes, boundary: bytes) -> bytes:
     parts: list[tuple[str, bytes]] = []
     complete: list[bool] = []
 
-    def add(name: bytes | None, content: bytes | None) -> None:
-        parts.append(((name or b"").decode("utf-8", "replace"), content or b""))
-
-    def add_file(part: File) -> None:
-        part.file_object.seek(0)
-        add(part.field_name, part.file_object.read())
-
-    def add_field(part: Field) -> None:
-        add(part.field_name, part.value)
+    def add(part: Field | File) -> None:
+        if isinstance(part, File):
+            part.file_object.seek(0)
+        content = part.file_object.read() if isinstance(part, File) else part.value
+        parts.append(((part.field_name or b"").decode("utf-8", "replace"), content or b""))
 
     try:
         in_memory = {"MAX_MEMORY_FILE_SIZE": len(body)}
-        parser = FormParser(_FORM_TYPE, add_field, add_file, lambda: complete.append(True), boundary, config=in_memory)
+        parser = FormParser(_FORM_TYPE, add, add, lambda: complete.append(True), boundary, config=in_memory)
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError):
@@ -144,10 +137,7 @@ def _form_file(body: bytes, boundary: bytes) -> bytes:
 
 
 def read_image_header(content: bytes, max_pixels: int) -> ImageHeader:
-    """Read size, format and orientation of an image file without decoding it.
-
-    Raises `RequestError` for what is not an image, an unsupported format, and an image that is too large.
-    """
+    """Read size, format and orientation of an image file without decoding it; refuse what is too large."""
     try:
         with MUTED_PIL_WARNINGS:
             Image.init()
@@ -160,14 +150,12 @@ def read_image_header(content: bytes, max_pixels: int) -> ImageHeader:
         raise errors.RequestError(422, f"the file is not an image: supported formats are {_FORMAT_NAMES}") from None
     width, height = image.size
     if width * height > max_pixels:
-        raise errors.RequestError(
-            413, f"the image has {height:,}×{width:,} pixels, more than {max_pixels:,}: resize it first"
-        )
+        message = f"the image has {height:,}×{width:,} pixels, more than {max_pixels:,}: resize it first"
+        raise errors.RequestError(413, message)
     if image.info.get("progressive") and content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
         raise errors.RequestError(422, f"this JPEG has more than {_MAX_JPEG_SCANS} scans: save it again")
     with MUTED_PIL_WARNINGS:
-        remark = _describe_ignored_frames(image)
-        rotated = _is_rotated(image)
+        remark, rotated = _describe_ignored_frames(image), _is_rotated(image)
     return ImageHeader(*((width, height) if rotated else (height, width)), image.format or "", remark)
 
 
@@ -181,10 +169,9 @@ def _is_rotated(image: Image.Image) -> bool:
 def _describe_ignored_frames(image: Image.Image) -> str:
     """Say what is ignored of a file with several images; phones put previews (MPO) behind a JPEG."""
     try:
-        several = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+        if not getattr(image, "is_animated", False) or image.format == "MPO":
+            return ""
     except Exception:  # damaged behind the first image, which is the one that is used
-        return ""
-    if not several:
         return ""
     what, part = ("has several pages", "page") if image.format == "TIFF" else ("is an animation", "frame")
     return f"the image {what}: only the first {part} is used"
