@@ -22,7 +22,7 @@ from effnet.prediction import Predictor, ensemble
 from effnet.prediction.oof import OutOfFold
 from effnet.prediction.tta import TTA_MODES
 from effnet.tasks import task_of
-from effnet.training import callbacks, data_plan, recipes
+from effnet.training import callbacks, data_plan, recipes, run_dir
 from effnet.training.config import Resources, TrainConfig
 from effnet.training.train import run_training
 
@@ -280,13 +280,7 @@ def _claim_directory(out: Path, folds_csv: str, resume: bool) -> None:
     if not _is_main_process():
         return
     path, content = out / "folds.csv", folds_csv.encode("utf-8", "surrogateescape")
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file: choose a directory that is empty or does not exist")
-    if out.is_dir() and any(out.iterdir()):
-        if not resume:
-            raise FileExistsError(f"{out} is in use: choose another directory, or continue its folds with --resume")
-        if not path.is_file():
-            raise FileExistsError(f"{out} is not empty and has no folds to resume: choose another directory")
+    if run_dir.is_occupied(out, path, resume, "folds"):
         if path.read_bytes() != content:
             raise ValueError(
                 f"{out} has folds of other images, or another --folds or --seed: resume it with the same ones, or "

@@ -34,11 +34,6 @@ class DataPlan:
         """All images by the name of their split."""
         return {"train": self.train, "selection": self.selection, **self.test_sets}
 
-    @property
-    def train_and_selection(self) -> ImageDataset:
-        """Both together, those of ``train`` first."""
-        return ImageDataset((*self.train.items, *self.selection.items), self.train.labels, self.train.allow_flip)
-
     def summary(self) -> str:
         """Return one line: how many images are for what."""
         test = ", ".join(f"{len(images)} {name}" for name, images in self.test_sets.items())

@@ -34,7 +34,10 @@ def build_model(config: TrainConfig, labels: Labels) -> EfficientNet:
         source = config.weights if config.weights is not None else str(config.model or "b0")
         model = load(source, arch=config.model, classes=outputs)
         if stem_stride is not None and stem_stride != model.arch.stem_stride:
-            model = _with_stem_stride(model, stem_stride)
+            arch, loaded = replace(model.arch, stem_stride=stem_stride), model
+            settings = (loaded.classes, loaded.channels, loaded.numerics, loaded.preprocess)
+            model = EfficientNet(arch, *settings, provenance=loaded.provenance)
+            model.load_state_dict(loaded.state_dict())
     model.labels = labels
     # Training crops are resized by Pillow's filters
     model.preprocess = replace(model.preprocess, resampling="pil")
@@ -42,15 +45,6 @@ def build_model(config: TrainConfig, labels: Labels) -> EfficientNet:
     if image_size is not None:
         model.preprocess = replace(model.preprocess, size=serde.check_size(image_size, "image_size"))
     return model
-
-
-def _with_stem_stride(model: EfficientNet, stem_stride: int) -> EfficientNet:
-    arch = replace(model.arch, stem_stride=stem_stride)
-    other = EfficientNet(
-        arch, model.classes, model.channels, model.numerics, model.preprocess, provenance=model.provenance
-    )
-    other.load_state_dict(model.state_dict())
-    return other
 
 
 def choose_batch_norm(image_count: int, pretrained: bool) -> tuple[str, str]:

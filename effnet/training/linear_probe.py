@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from effnet.data import ImageDataset
 from effnet.net import EfficientNet
 from effnet.runtime.torch import EagerEngine
 from effnet.tasks import Float64Array, task_of
@@ -67,7 +68,8 @@ def probe_model(
     model: EfficientNet, plan: data_plan.DataPlan, processes: distributed.SingleProcess, callback: callbacks.Callback
 ) -> ProbedModel:
     """Fit linear probes on the features of ``model``; each process computes its share."""
-    images, train_count = plan.train_and_selection, len(plan.train)
+    train_count = len(plan.train)
+    images = ImageDataset((*plan.train.items, *plan.selection.items), plan.train.labels, plan.train.allow_flip)
     features = validation.compute_rows(
         EagerEngine(model, str(processes.device)).embed,
         images,

@@ -67,14 +67,8 @@ class RunDir:
 
     def claim(self, settings: dict[str, Any], resume: bool) -> None:
         """Check that the directory is free or, with ``resume``, holds a run with the same settings."""
-        if self.path.exists() and not self.path.is_dir():
-            raise FileExistsError(f"{self.path} is a file: choose a directory that is empty or does not exist")
-        if not self.path.is_dir() or not any(self.path.iterdir()):
+        if not is_occupied(self.path, self._settings, resume, "run"):
             return
-        if not resume:
-            raise FileExistsError(f"{self.path} is in use: choose another directory, or continue its run with --resume")
-        if not self._settings.is_file():
-            raise FileExistsError(f"{self.path} is not empty and has no run to resume: choose another directory")
         before, now = self.read_settings(), json.loads(json.dumps(settings))
         changed = [f"{name} was {before.get(name)}" for name in now if before.get(name) != now[name]]
         if changed:
@@ -111,6 +105,22 @@ class RunDir:
             tuple(data["skipped"]),
             data["seconds"],
         )
+
+
+def is_occupied(path: Path, settings: Path, resume: bool, content: str) -> bool:
+    """Return whether ``path`` has a run to ``resume``, of which ``settings`` is a file; False if it is free.
+
+    Raises ``FileExistsError`` for a directory that is in use; ``content`` says what it should have: "run" or "folds".
+    """
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file: choose a directory that is empty or does not exist")
+    if not path.is_dir() or not any(path.iterdir()):
+        return False
+    if not resume:
+        raise FileExistsError(f"{path} is in use: choose another directory, or continue its {content} with --resume")
+    if not settings.is_file():
+        raise FileExistsError(f"{path} is not empty and has no {content} to resume: choose another directory")
+    return True
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -55,10 +55,10 @@ elements = _Elements()
 def describe_evaluation(found: AnyEvaluation, images: str, gallery: ImageGallery) -> tuple[Markup, Sections]:
     """Return the headline and the sections of an evaluation; ``images`` says of which images."""
     if isinstance(found, MultiLabelEvaluation):
-        return _multilabel_headline(found, images), _multilabel_sections(found, gallery)
+        return _describe_multilabel(found, images, gallery)
     if isinstance(found, RegressionEvaluation):
-        return _regression_headline(found, images), _regression_sections(found, gallery)
-    return _classification_headline(found, images), _classification_sections(found, gallery)
+        return _describe_regression(found, images, gallery)
+    return _describe_classification(found, images, gallery)
 
 
 class ImageGallery:
@@ -107,7 +107,7 @@ def _data_url(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
 
 
-def _classification_headline(found: Evaluation, images: str) -> Markup:
+def _describe_classification(found: Evaluation, images: str, gallery: ImageGallery) -> tuple[Markup, Sections]:
     right = round(found.top1 * found.images)
     low, high = wilson_interval(right, found.images)
     most_common = max(one.images for one in found.classes) / found.images
@@ -120,11 +120,7 @@ def _classification_headline(found: Evaluation, images: str) -> Markup:
     if len(found.classes) > 5:
         tiles.insert(1, ("Top-5", f"{found.top5:.2%}", "true class among the five most likely"))
     lead = f"Top-1 accuracy: {right:,} of {found.images:,} {images}."
-    return elements.headline(f"{found.top1:.2%}", "top-1", lead) + elements.tiles(tiles)
-
-
-def _classification_sections(found: Evaluation, gallery: ImageGallery) -> Sections:
-    return [
+    return elements.headline(f"{found.top1:.2%}", "top-1", lead) + elements.tiles(tiles), [
         ("Confusion", _confusion(found)),
         ("Calibration", _calibration(found.bins, found.calibration_error, "images")),
         ("Most confident mistakes", _classification_mistakes(found, gallery)),
@@ -230,7 +226,7 @@ def _class_table(found: Evaluation) -> Markup:
     return elements.paragraph("Worst first.") + elements.table(head, rows, MAX_ROWS)
 
 
-def _multilabel_headline(found: MultiLabelEvaluation, images: str) -> Markup:
+def _describe_multilabel(found: MultiLabelEvaluation, images: str, gallery: ImageGallery) -> tuple[Markup, Sections]:
     tiles = [
         ("Label accuracy", f"{found.label_accuracy:.2%}", "present or absent, over all images"),
         ("Exact match", f"{found.exact_match:.2%}", "images with all labels right"),
@@ -239,17 +235,13 @@ def _multilabel_headline(found: MultiLabelEvaluation, images: str) -> Markup:
     ]
     lead = f"Over {len(found.labels):,} labels, on {found.images:,} {images}."
     headline = elements.headline(f"{found.mean_average_precision:.2%}", "mean average precision", lead)
-    return headline + elements.tiles(tiles)
-
-
-def _multilabel_sections(found: MultiLabelEvaluation, gallery: ImageGallery) -> Sections:
     caption = "<b>{label}</b> {verdict}<br>predicted probability {probability:.1%}"
     cards = [
         gallery.card(one, caption, one.label, verdict="was missed" if one.missed else "is not present")
         for one in found.mistakes[:MAX_MISTAKES]
     ]
     none = elements.paragraph("None: every label of every image was right.")
-    return [
+    return headline + elements.tiles(tiles), [
         ("Labels", _label_table(found)),
         ("Calibration", _calibration(found.bins, found.calibration_error, "labels")),
         ("Most confident mistakes", _mistake_cards(found.mistakes, cards, "label") if cards else none),
@@ -267,7 +259,7 @@ def _label_table(found: MultiLabelEvaluation) -> Markup:
     return elements.paragraph(text) + elements.table(head, rows, MAX_ROWS)
 
 
-def _regression_headline(found: RegressionEvaluation, images: str) -> Markup:
+def _describe_regression(found: RegressionEvaluation, images: str, gallery: ImageGallery) -> tuple[Markup, Sections]:
     mean = "" if len(found.values) == 1 else ", mean of the values"
     tiles = [
         ("RMSE", f"{found.rmse:.4g}", f"root mean squared error{mean}"),
@@ -275,10 +267,7 @@ def _regression_headline(found: RegressionEvaluation, images: str) -> Markup:
         ("Values", f"{len(found.values):,}", "per image"),
     ]
     lead = f"Explained share of the variance, on {found.images:,} {images}."
-    return elements.headline(f"{found.r2:.3f}", "R²", lead) + elements.tiles(tiles)
-
-
-def _regression_sections(found: RegressionEvaluation, gallery: ImageGallery) -> Sections:
+    headline = elements.headline(f"{found.r2:.3f}", "R²", lead)
     by_r2 = sorted(found.values, key=lambda one: one.r2)
     plots = [
         (one.name, training_plots.plot_true_vs_predicted(one.pairs, f"predicted against true: {one.name}"))
@@ -295,7 +284,7 @@ def _regression_sections(found: RegressionEvaluation, gallery: ImageGallery) -> 
         "In standard deviations of each value, largest first. Check their labels first: they may be wrong. In color, over "
         "the image as the network sees it: evidence for a higher value."
     )
-    return [
+    return headline + elements.tiles(tiles), [
         ("Predicted against true", elements.plots(plots, plot_caption) if plots else ""),
         ("Values", table),
         ("Largest errors", elements.paragraph(text) + elements.cards(cards) if cards else ""),
