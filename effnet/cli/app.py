@@ -140,8 +140,7 @@ def _error_message(error: Exception) -> str | None:
 
 @contextmanager
 def _log_to_stderr() -> Iterator[None]:
-    log, handler = logging.getLogger("effnet"), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("effnet: %(message)s"))
+    log, handler = logging.getLogger("effnet"), _StderrHandler()
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -150,6 +149,12 @@ def _log_to_stderr() -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
+
+
+class _StderrHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        # Looked up now, since a progress bar replaces sys.stderr to print above itself
+        print(f"effnet: {record.getMessage()}", file=sys.stderr)
 
 
 def _flush_stdout(status: int) -> int:
