@@ -36,7 +36,7 @@ def write_table(root: Path, labels: list[str], head: str = "image_id,label") -> 
 
 
 def run(data: Path, out: Path, **settings: object) -> CrossValidationResult:
-    given = {
+    arguments = {
         "folds": 2,
         "model": "nano",
         "weights": "none",
@@ -45,7 +45,7 @@ def run(data: Path, out: Path, **settings: object) -> CrossValidationResult:
         "batch_size": 8,
         "resources": HERE,
     }
-    return train_folds(data, "scratch", out=out, **(given | settings))  # type: ignore[arg-type]
+    return train_folds(data, "scratch", out=out, **(arguments | settings))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +92,9 @@ def test_metrics(done: tuple[CrossValidationResult, Recorder]) -> None:
         oof.select_fold(number).metrics()["top1"] for number in (0, 1)
     ]
     assert CrossValidationResult.read(result.out) == result
-    said = json.loads((result.out / "folds.json").read_text())
-    assert said["models"] == ["fold0/model.safetensors", "fold1/model.safetensors"]
-    assert (said["task"], said["images"]) == ("classification", 26)
+    saved = json.loads((result.out / "folds.json").read_text())
+    assert saved["models"] == ["fold0/model.safetensors", "fold1/model.safetensors"]
+    assert (saved["task"], saved["images"]) == ("classification", 26)
     assert result.summary().startswith(f"out of fold, 26 images: top-1 {result.metrics['top1']:.1%} (folds ")
     assert recorder.messages[-1] == result.summary()
     alone = result.fold_metrics[1]
@@ -200,15 +200,15 @@ def test_multilabel_and_regression(kind: str, tmp_path: Path, monkeypatch: pytes
 
     cells = {"multilabel": ["a|b", "b", "", "a"] * 5, "regression": [f"{number}.5" for number in range(20)]}[kind]
     splits = open_table(write_table(tmp_path, cells), kind)
-    seen = []
+    configured = []
 
     def made(config: TrainConfig) -> object:
         with torch.random.fork_rng():
-            torch.manual_seed(len(seen))
+            torch.manual_seed(len(configured))
             model = effnet.create("nano", classes=len(splits.train.labels.names))  # type: ignore[union-attr]
         model.labels = splits.train.labels  # type: ignore[union-attr]
         config.out.mkdir(parents=True)
-        seen.append(config.data)
+        configured.append(config.data)
         return type("Made", (), {"model": effnet.save(model, config.out / "model.safetensors")})
 
     monkeypatch.setattr(module, "run_training", made)
@@ -223,9 +223,9 @@ def test_multilabel_and_regression(kind: str, tmp_path: Path, monkeypatch: pytes
     assert result.metrics == pytest.approx(oof.metrics(), rel=1e-4)
     assert result.task == kind
     expected = make_folds(splits.train, 4, 0)  # type: ignore[arg-type]
-    for (kept, held), given in zip(expected, seen, strict=True):
-        assert [item.name for item in given.train.items] == [item.name for item in kept.items]
-        assert [item.name for item in given.val.items] == [item.name for item in held.items]
+    for (kept, held), splits in zip(expected, configured, strict=True):
+        assert [item.name for item in splits.train.items] == [item.name for item in kept.items]
+        assert [item.name for item in splits.val.items] == [item.name for item in held.items]
     if kind == "multilabel":
         assert "mean average precision" in result.summary()
     else:

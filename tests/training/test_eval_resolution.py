@@ -128,12 +128,12 @@ def test_one_image_is_never_significant(model: EfficientNet) -> None:
 
 def test_batch_norm_is_estimated_on_a_subset(model: EfficientNet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("effnet.training.eval_resolution.MAX_BATCH_NORM_IMAGES", 10)
-    seen: list[int] = []
+    batch_counts: list[int] = []
 
     def estimate(other: EfficientNet, batches: object) -> None:
-        seen.append(sum(len(batch) for batch in batches))  # type: ignore[attr-defined]
+        batch_counts.append(sum(len(batch) for batch in batches))  # type: ignore[attr-defined]
 
     monkeypatch.setattr("effnet.training.init_model.estimate_batch_norm", estimate)
     learned: ImageDataset = squares(24, seed=1)
     tune_resolution(model, scorer_preferring(64), learned, sizes=(48,))  # type: ignore[arg-type]
-    assert seen == [8]
+    assert batch_counts == [8]

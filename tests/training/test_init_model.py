@@ -37,12 +37,12 @@ def save_model(folder: Path, labels: Labels = LABELS) -> Path:
 
 def test_other_stem_stride_keeps_the_weights(tmp_path: Path) -> None:
     path = save_model(tmp_path)
-    given = effnet.load(path)
+    original = effnet.load(path)
     recipe = replace(RECIPE, stem_stride=2, image_size=64)
     found = build_model(TrainConfig(data="", out=tmp_path, recipe=recipe, weights=path), LABELS)
     assert found.arch.stem_stride == 2
     assert found.preprocess.size == (64, 64)
-    assert torch.equal(found.stem.conv.weight, given.stem.conv.weight)
+    assert torch.equal(found.stem.conv.weight, original.stem.conv.weight)
     x = torch.randn(1, 3, 32, 32)
     assert found.features(x)["stem"].shape[2:] == (16, 16)
 

@@ -25,10 +25,10 @@ def recipe(**settings: object) -> Recipe:
 
 def images(kind: str, *labels: object, weights: tuple[float, ...] = ()) -> ImageDataset:
     names = ("a", "b", "c") if kind != "regression" else ("height",)
-    given = weights or (1.0,) * len(labels)
+    image_weights = weights or (1.0,) * len(labels)
     items = (
         Item(BLANK, label, str(n), weight=weight)  # type: ignore[arg-type]
-        for n, (label, weight) in enumerate(zip(labels, given, strict=True))
+        for n, (label, weight) in enumerate(zip(labels, image_weights, strict=True))
     )
     return ImageDataset(tuple(items), Labels(names, kind))
 

@@ -12,23 +12,23 @@ from effnet.training.lr_finder import LRFinderError, find_learning_rate, smooth_
 def make_bowl(noise: float, seed: int = 0, edge: float = 0.1) -> tuple[list[float], object]:
     """A loss that falls from 2.3 while the rate rises, is lowest at ``edge``, and explodes beyond it."""
     rng = np.random.default_rng(seed)
-    seen: list[float] = []
+    tried_rates: list[float] = []
 
     def step(rate: float) -> float:
-        seen.append(rate)
+        tried_rates.append(rate)
         fallen = 1.5 / (1 + (edge / 20 / rate) ** 1.5)
         return float(2.3 - fallen + (rate / edge) ** 3 * 0.2 + noise * rng.normal())
 
-    return seen, step
+    return tried_rates, step
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.2])
 def test_suggests_a_tenth_of_where_the_loss_is_lowest(noise: float) -> None:
     for seed in range(5):
-        seen, step = make_bowl(noise, seed)
+        tried_rates, step = make_bowl(noise, seed)
         found = find_learning_rate(step, 1e-5, 10)  # type: ignore[arg-type]
         assert 0.002 < found.suggested < 0.012  # lowest near 0.06
-        assert found.learning_rates == tuple(seen[: len(found.learning_rates)])
+        assert found.learning_rates == tuple(tried_rates[: len(found.learning_rates)])
         assert len(found.losses) == len(found.learning_rates) < 100  # it stopped where training fell apart
         ratios = np.diff(np.log(found.learning_rates))
         assert np.allclose(ratios, ratios[0])

@@ -135,9 +135,9 @@ def test_score_model_equals_the_network() -> None:
     found = score_model(model, images, "cpu")
     from effnet.data import load_input
 
-    seen = torch.stack([torch.from_numpy(load_input(item.image, model.preprocess)) for item in images.items])
+    inputs = torch.stack([torch.from_numpy(load_input(item.image, model.preprocess)) for item in images.items])
     with torch.inference_mode():
-        logits = model(normalize(seen, model.preprocess)).double() * found.logit_scale
+        logits = model(normalize(inputs, model.preprocess)).double() * found.logit_scale
     losses = nn.functional.cross_entropy(logits, torch.from_numpy(images.targets), reduction="none")
     assert torch.allclose(torch.tensor(found.losses).double(), losses, atol=1e-3)
     assert found.metric == float((logits.argmax(1).numpy() == images.targets).mean())

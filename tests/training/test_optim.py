@@ -29,14 +29,14 @@ def test_rmsprop_equals_tensorflow_for_200_steps() -> None:
     optimizer = RMSProp([weight], **recorded["settings"])
     rng = np.random.default_rng(recorded["seed"])
     curvature = torch.tensor(recorded["curvature"], dtype=torch.float32)
-    seen = []
+    computed = []
     for step in range(200):
         noise = torch.from_numpy(rng.standard_normal(len(weight)).astype(np.float32))
         weight.grad = curvature * weight.detach() + noise
         optimizer.step()
         if step % 20 == 19:
-            seen.append(weight.detach().tolist())
-    for ours, theirs in zip(seen, recorded["weights"], strict=True):
+            computed.append(weight.detach().tolist())
+    for ours, theirs in zip(computed, recorded["weights"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
 
 

@@ -232,8 +232,8 @@ def test_map_is_where_the_class_is(tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", result(found), model, SCRATCH, splits=holdout(model, {"a.jpg": left}))
     images = decode_images(Page((tmp_path / "report.html").read_text(encoding="utf-8")))
     assert len(images) == 4  # as a mistake, and as one of the most uncertain
-    seen = np.asarray(images[1].convert("RGB")).astype(int)
-    coloured = np.ptp(seen, axis=2)
+    pixels = np.asarray(images[1].convert("RGB")).astype(int)
+    coloured = np.ptp(pixels, axis=2)
     assert coloured[:, :80].mean() > 4 * coloured[:, 80:].mean()
 
 
@@ -318,11 +318,11 @@ def test_regression(tmp_path: Path, model: EfficientNet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "expected"),
     [(0.25, "0.25 s"), (31.4, "31.4 s"), (59.97, "1 min 0 s"), (93, "1 min 33 s"), (86399, "23 h 59 min")],
 )
-def test_format_duration(seconds: float, told: str) -> None:
-    assert _format_duration(seconds) == told
+def test_format_duration(seconds: float, expected: str) -> None:
+    assert _format_duration(seconds) == expected
 
 
 def test_wilson_interval() -> None:

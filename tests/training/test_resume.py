@@ -84,9 +84,9 @@ def many(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_kills_change_no_bit(workers: int, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = kill_runs(many, tmp_path, workers, 3)
+    outcome = kill_runs(many, tmp_path, workers, 3)
     with capsys.disabled():
-        print(f"\n{told}")
+        print(f"\n{outcome}")
 
 
 @pytest.mark.sweep
