@@ -18,7 +18,7 @@ import numpy as np
 
 from effnet.data import load_input, open_data
 from effnet.metadata import Preprocess, default_crop_fraction
-from effnet.prediction.pipeline import run_batches
+from effnet.prediction.batched_inference import run_batches
 from effnet.runtime.torch import EagerEngine
 from effnet.tasks import softmax
 from effnet.timing import time_interleaved

@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 
 from effnet.lab.bench.paper_table4 import table4
+from effnet.lab.compare.comparison_table import to_markdown
 from effnet.lab.compare.paper_figures import TABLE4
-from effnet.lab.compare.table import to_markdown
 
 
 def main() -> None:

@@ -157,7 +157,7 @@ def _draw_network(
     size: tuple[int, int] | None,
 ) -> DrawOutputs:
     from effnet.arch import count
-    from effnet.draw import network_diagram, network_summary, text_diagram
+    from effnet.draw import diagram_data, network_diagram, text_diagram
 
     network = options.resolve_network(what)
     if block is not None:
@@ -172,17 +172,17 @@ def _draw_network(
         other = options.resolve_network(against)
         pair = [counted, count(other.arch, size, other.classes, other.channels)]
         networks = [
-            {"name": each.arch.name, "size": each.size, "stages": network_summary.stages_to_json(each)} for each in pair
+            {"name": each.arch.name, "size": each.size, "stages": diagram_data.stages_to_json(each)} for each in pair
         ]
-        rows: dict[str, Any] = {"networks": networks, "differences": network_summary.differences_to_json(*pair)}
+        rows: dict[str, Any] = {"networks": networks, "differences": diagram_data.differences_to_json(*pair)}
         return DrawOutputs(text_diagram.comparison_text(*pair), rows, network_diagram.draw_comparison(*pair))
     if by_modules:
         text = text_diagram.modules_text(network.arch, *shape)
-        rows = summary | network_summary.modules_to_json(counted)
+        rows = summary | diagram_data.modules_to_json(counted)
         return DrawOutputs(text, rows, network_diagram.draw_modules(network.arch, *shape))
     text = text_diagram.network_text(network.arch, *shape, detail)
     if detail == "stages":
-        rows = summary | {"stages": network_summary.stages_to_json(counted)}
+        rows = summary | {"stages": diagram_data.stages_to_json(counted)}
     else:
-        rows = summary | {"layers": network_summary.layers_to_json(counted, operations=detail == "operations")}
+        rows = summary | {"layers": diagram_data.layers_to_json(counted, operations=detail == "operations")}
     return DrawOutputs(text, rows, network_diagram.draw_network(network.arch, *shape, detail, narrow))

@@ -12,7 +12,7 @@ import typer
 from effnet.cli import options, printing
 
 if TYPE_CHECKING:
-    from effnet.data import image_io, inputs
+    from effnet.data import image_io, prediction_inputs
     from effnet.net import EfficientNet
 
 
@@ -96,10 +96,10 @@ def explain(
             raise options.UsageError(f"--output {out}: with --beside the file name must end in .png")
         options.refuse_existing(out, force)
     layer = layer or "head"
-    from effnet.data import image_io, inputs
+    from effnet.data import image_io, prediction_inputs
 
     # Before torch is imported, so that a missing file is reported at once
-    named = inputs.open_inputs(images, frame_interval)
+    named = prediction_inputs.open_inputs(images, frame_interval)
     if beside:
         _write_panel([model, *beside], named, out, classes, how, layer, strict, device, as_json)
         return
@@ -139,7 +139,7 @@ def explain(
 
 def _write_panel(
     models: list[str],
-    named: Iterable[inputs.NamedImage],
+    named: Iterable[prediction_inputs.NamedImage],
     out: Path,
     classes: list[str] | None,
     method: str,
@@ -172,7 +172,7 @@ def _write_panel(
 
 
 def _check_readable(
-    named: Iterable[inputs.NamedImage], counter: printing.ReadCounter
+    named: Iterable[prediction_inputs.NamedImage], counter: printing.ReadCounter
 ) -> Iterator[tuple[str, image_io.ImageSource, str | None]]:
     from effnet.data.image_io import ImageError, read_image
 

@@ -17,7 +17,7 @@ import typer
 from effnet.cli import options, printing
 
 if TYPE_CHECKING:
-    from effnet.data.inputs import NamedImage
+    from effnet.data.prediction_inputs import NamedImage
     from effnet.metadata import Labels
     from effnet.prediction import Prediction, Predictor
     from effnet.prediction.ensemble import Ensemble
@@ -140,7 +140,7 @@ def predict(
         config = _describe_predictor(members, factory, outputs)
         _predict_to_file(out, sources, factory, config, top, frame_interval, ray, force, strict)
     else:
-        from effnet.data.inputs import open_inputs
+        from effnet.data.prediction_inputs import open_inputs
 
         # Before torch is imported, so that a missing file is reported at once
         named: Iterable[NamedImage] = open_unlabeled_table(table) if table else open_inputs(images, frame_interval)

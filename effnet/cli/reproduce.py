@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from effnet.data import ImageDataset
     from effnet.draw.plotting import RenderedPlot
-    from effnet.lab.compare.table import Table
+    from effnet.lab.compare.comparison_table import Table
     from effnet.lab.search import grid_search, proxy_task
     from effnet.lab.search.scaling_study import ScalingStudy
 
@@ -111,7 +111,7 @@ def reproduce(
     sources, names = images or [], list(options.split_list(models)) if models else []
     scaling = ScalingOptions(base, image_size, coefficients, seeds, epochs, processes, store, dry_run)
     _check_arguments(what, sources, names, data, out, scaling)
-    from effnet.lab.compare.table import table_paths, write_table
+    from effnet.lab.compare.comparison_table import table_paths, write_table
 
     panels = [out / "fig7.png"] if out and names and what is PaperItem.fig7 else []
     if out and not dry_run:
@@ -214,13 +214,13 @@ def _measure_accuracies(models: list[str], data: str | None) -> dict[str, tuple[
 
 
 def _write_cam_panel(models: list[str], images: list[str], path: Path) -> None:
-    from effnet.data import image_io, inputs
+    from effnet.data import image_io, prediction_inputs
     from effnet.data.storage.atomic_write import atomic_write
     from effnet.explanation.panel import draw_panel
     from effnet.weights import load
 
     sources = []
-    for _, image in inputs.open_inputs(images):
+    for _, image in prediction_inputs.open_inputs(images):
         if isinstance(image, image_io.ImageError):
             raise image
         sources.append(image)

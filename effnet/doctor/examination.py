@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from effnet.arch.serde import check_int
-from effnet.data import ImageDataset, ImageError, Item, check_images, inputs, open_data, read_image
+from effnet.data import ImageDataset, ImageError, Item, check_images, open_data, prediction_inputs, read_image
 from effnet.doctor import diagnosis, hypotheses, weight_checks
 from effnet.doctor.search import ConfigurationSearch
 from effnet.evaluation.evaluator import pick_split
 from effnet.metadata import Labels
 from effnet.net import EfficientNet
-from effnet.prediction.pipeline import require_rgb
+from effnet.prediction.batched_inference import require_rgb
 from effnet.runtime.torch import select_device
 from effnet.weights import load
 
@@ -144,7 +144,9 @@ def _open_labeled(data: ImageDataset | str | Path, split: str | None) -> ImageDa
 
 def _open_unlabeled(data: ImageDataset | str | Path) -> ImageDataset:
     assert not isinstance(data, ImageDataset)
-    readable = ((name, image) for name, image in inputs.open_inputs([data]) if not isinstance(image, ImageError))
+    readable = (
+        (name, image) for name, image in prediction_inputs.open_inputs([data]) if not isinstance(image, ImageError)
+    )
     items = (
         Item(Path(image) if isinstance(image, (str, Path)) else np.asarray(read_image(image)), 0, name)
         for name, image in readable

@@ -7,7 +7,7 @@ from effnet.arch import Arch, Layer, Operation, count, counting, operations, ser
 from effnet.arch.spec import BLOCK_KINDS, block_layer
 from effnet.draw import diagram, text
 from effnet.draw.diagram import INK, Box, Diagram, Group, Item, Line, Rect, Text, centered_text, labeled_box
-from effnet.draw.network_summary import JsonRow, operation_to_json
+from effnet.draw.diagram_data import JsonRow, operation_to_json
 from effnet.draw.text import ACTIVATION_NAMES, describe_operation, format_costs, format_shape, operation_kind, wrap_text
 
 DRAWABLE_KINDS = (*BLOCK_KINDS, "squeeze_excite")

@@ -1,9 +1,9 @@
 """Diagrams of all layers, of all operations in cards, and of the blocks that repeat."""
 
 from effnet.arch import Count, LayerCount, Operation
-from effnet.draw import diagram, network_summary
+from effnet.draw import diagram, diagram_data
 from effnet.draw.diagram import INK, OPERATION_COLORS, Box, Diagram, Group, Item, Line, Rect, Text, centered_text
-from effnet.draw.network_summary import BlockRepeat, NetworkPart, SubBlock, draw_header, network_parts, summarize
+from effnet.draw.diagram_data import BlockRepeat, NetworkPart, SubBlock, draw_header, network_parts, summarize
 from effnet.draw.text import (
     describe_operation,
     format_costs,
@@ -53,7 +53,7 @@ def layers_diagram(counted: Count) -> Diagram:
         items += lines
         y += 8
     kinds = {row.layer.kind for row in counted.layers}
-    notes, y = network_summary.draw_legend(kinds, _LAYERS_NOTE, _MARGIN, y + 2, right)
+    notes, y = diagram_data.draw_legend(kinds, _LAYERS_NOTE, _MARGIN, y + 2, right)
     return Diagram(_LAYERS_WIDTH, y + 12, f"{summarize(counted)}, layer by layer", (*items, *notes))
 
 
@@ -119,7 +119,7 @@ def _layer_box(row: LayerCount, box: Box, max_macs: int) -> Group:
 
 def operations_diagram(counted: Count) -> Diagram:
     """Lay out a card for each run of equal layers, in two columns."""
-    runs = list(network_summary.layer_runs(counted))
+    runs = list(diagram_data.layer_runs(counted))
     right = _CARDS_WIDTH - _MARGIN
     items, top = draw_header(counted, None, _MARGIN, 16, right)
     top += 10
@@ -134,11 +134,11 @@ def operations_diagram(counted: Count) -> Diagram:
         lowest = max(lowest, y)
     kinds = {operation_kind(operation) for run in runs for operation, _ in run.first.operations}
     swatches = [(OPERATION_COLORS[kind], label) for kind, label in _CARDS_LEGEND.items() if kind in kinds]
-    notes, y = network_summary.draw_swatches(swatches, _CARDS_NOTE, _MARGIN, lowest, right)
+    notes, y = diagram_data.draw_swatches(swatches, _CARDS_NOTE, _MARGIN, lowest, right)
     return Diagram(_CARDS_WIDTH, y + 12, f"{summarize(counted)}, operation by operation", (*items, *notes))
 
 
-def _card(run: network_summary.LayerRun, box: Box, max_macs: int) -> Group:
+def _card(run: diagram_data.LayerRun, box: Box, max_macs: int) -> Group:
     row, layer = run.first, run.first.layer
     many = f"× {len(run.rows)}, each" if len(run.rows) > 1 else ""
     totals = format_costs(row.params, row.macs, " · ")
@@ -188,7 +188,7 @@ def modules_diagram(counted: Count) -> Diagram:
     right = _REPEATS_WIDTH - _MARGIN
     items, y = draw_header(counted, None, _MARGIN, 16, right)
     y += 10
-    sub_blocks, stages = network_summary.find_repeats(counted)
+    sub_blocks, stages = diagram_data.find_repeats(counted)
     columns = [(part, stages.get(index, ())) for index, part in enumerate(network_parts(counted))]
     rows = max(len(repeats) for _, repeats in columns)
     height = _STAGE_WORDS_HEIGHT + rows * (_REPEAT_HEIGHT + _REPEAT_GAP) - _REPEAT_GAP + 8
@@ -278,9 +278,9 @@ def _draw_modules_legend(
 ) -> tuple[list[Item], float]:
     items: list[Item] = [Text(left, y, "Modules", 12, bold=True)]
     y += 24
-    for module in network_summary.used_modules(sub_blocks):
+    for module in diagram_data.used_modules(sub_blocks):
         items.append(Rect(Box(left, y - 9, 10, 10), _module_color(module), 0.5, 0.8, radius=2))
-        items.append(Text(left + 16, y, network_summary.describe_module(module, activation), 10.5, opacity=0.85))
+        items.append(Text(left + 16, y, diagram_data.describe_module(module, activation), 10.5, opacity=0.85))
         y += 20
     return items, y
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from effnet.arch import Arch, Count, count, counting, spec
 from effnet.draw import diagram
 from effnet.draw.diagram import INK, LAYER_COLORS, Box, Diagram, Group, Item, Line, Rect, Text, centered_text
+from effnet.draw.diagram_data import NetworkPart, draw_header, draw_legend, input_part, network_parts, summarize
 from effnet.draw.layer_diagram import layers_diagram, modules_diagram, operations_diagram
-from effnet.draw.network_summary import NetworkPart, draw_header, draw_legend, input_part, network_parts, summarize
 from effnet.draw.text import arch_title, format_output, format_percent, format_shape, format_si, format_size, text_width
 
 DETAILS = ("stages", "layers", "operations")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from effnet.arch import Arch, Count, count, counting
-from effnet.draw import block_diagram, network_diagram, network_summary
-from effnet.draw.network_summary import format_settings, layer_runs, network_parts, summarize
+from effnet.draw import block_diagram, diagram_data, network_diagram
+from effnet.draw.diagram_data import format_settings, layer_runs, network_parts, summarize
 from effnet.draw.text import (
     ACTIVATION_NAMES,
     describe_operation,
@@ -37,7 +37,7 @@ def network_text(
 def modules_text(arch: str | Arch, size: counting.Size | None = None, classes: int = 1000, channels: int = 3) -> str:
     """Return the network by its repeated blocks: stages of sub-blocks, and the modules of each sub-block."""
     counted = count(arch, size, classes, channels)
-    sub_blocks, repeats = network_summary.find_repeats(counted)
+    sub_blocks, repeats = diagram_data.find_repeats(counted)
     stages = []
     for index, part in enumerate(network_parts(counted)):
         sequence = " → ".join(map(_describe_repeat, repeats.get(index, ())))
@@ -47,8 +47,8 @@ def modules_text(arch: str | Arch, size: counting.Size | None = None, classes: i
         for block in sub_blocks
     ]
     modules = [
-        network_summary.describe_module(module, counted.arch.activation)
-        for module in network_summary.used_modules(sub_blocks)
+        diagram_data.describe_module(module, counted.arch.activation)
+        for module in diagram_data.used_modules(sub_blocks)
     ]
     return "\n".join([summarize(counted), "", *_align_columns(stages), "", *_align_columns(blocks), "", *modules])
 
@@ -106,7 +106,7 @@ def block_text(spec: block_diagram.BlockSpec) -> str:
 
 
 def _stage_lines(counted: Count) -> list[str]:
-    parts = (network_summary.input_part(counted), *network_parts(counted))
+    parts = (diagram_data.input_part(counted), *network_parts(counted))
     side, max_macs = max(counted.size), max(part.macs for part in parts)
     rows = [["", "", "operator", "layers", "map", "channels", "params", "MACs", ""]]
     for part in parts:
@@ -131,7 +131,7 @@ def _layer_lines(counted: Count) -> list[str]:
     return _align_columns(rows, left=(0, 1, 4, 7))
 
 
-def _operator_text(part: network_summary.NetworkPart) -> str:
+def _operator_text(part: diagram_data.NetworkPart) -> str:
     return f"{part.operator} {part.kernel}".strip() + (", SE" if part.squeeze else "")
 
 
@@ -154,7 +154,7 @@ def _cost_cells(params: int, macs: int, max_macs: int) -> list[str]:
     return [format_si(params), format_si(macs), text_bar(macs / max_macs, _COST_BAR_LENGTH)]
 
 
-def _describe_repeat(repeat: network_summary.BlockRepeat) -> str:
+def _describe_repeat(repeat: diagram_data.BlockRepeat) -> str:
     layer = repeat.rows[0].layer
     stride = ", stride 2" if layer.stride > 1 else ""
     times = f" × {len(repeat.rows)}" if len(repeat.rows) > 1 else ""

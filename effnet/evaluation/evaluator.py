@@ -13,7 +13,7 @@ from effnet.data import ImageDataset, ImageError, Splits, open_data
 from effnet.evaluation import metrics
 from effnet.metadata import TASKS, Labels
 from effnet.net import EfficientNet
-from effnet.prediction.pipeline import DEFAULT_BATCH_SIZE, require_rgb, run_batches
+from effnet.prediction.batched_inference import DEFAULT_BATCH_SIZE, require_rgb, run_batches
 from effnet.runtime import autotune, base, io_spec, torch
 from effnet.tasks import task_of
 from effnet.weights import load

@@ -16,7 +16,7 @@ from effnet.data import image_io, preprocessing
 from effnet.explanation import attribution, heatmap
 from effnet.metadata import Labels
 from effnet.net import EfficientNet
-from effnet.prediction import pipeline, predictor
+from effnet.prediction import batched_inference, predictor
 from effnet.runtime.io_spec import is_exported
 from effnet.tasks import task_of
 from effnet.weights import load
@@ -154,7 +154,7 @@ def explain(
     if method != "occlusion" and (patch, stride, drop) != (None, None, "logit"):
         raise ValueError(f'patch, stride and drop require method="occlusion", not {method}')
     network = model if isinstance(model, EfficientNet) else load_network(model)
-    pipeline.require_rgb(network.channels)
+    batched_inference.require_rgb(network.channels)
     bias = attribution.require_classifier(network).bias
     indices = None if classes is None else attribution.class_indices(network, classes)
     image_name, task = name or predictor.name_images(image)[0][0], task_of(network.labels.task)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effnet.arch.serde import check_choice, check_float, check_int
-from effnet.data import folders, image_io, prefetch, preprocessing, sources
+from effnet.data import dataset_sources, folders, image_io, prefetch, preprocessing
 from effnet.data.dataset import ImageDataset, Item
 from effnet.data.storage.atomic_write import atomic_write, move_with_companions
 from effnet.exporting import quantize_graphs, sensitivity
@@ -292,7 +292,7 @@ def load_quantization_data(source: str | Path, model: EfficientNet, count: int) 
 def _find_items(root: Path, model: EfficientNet) -> tuple[list[Item], ImageDataset, bool]:
     """Return items to calibrate on, images to evaluate on, and whether their labels are the network's."""
     try:
-        splits = sources.open_data(root)
+        splits = dataset_sources.open_data(root)
     except ValueError:  # no class folders
         if not root.is_dir():
             raise

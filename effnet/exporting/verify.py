@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from effnet.data import image_io, inputs, preprocessing
+from effnet.data import image_io, prediction_inputs, preprocessing
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
 from effnet.runtime.io_spec import IOSpec
@@ -170,7 +170,11 @@ def comparison_images(
     if model.channels != 3:
         raise ValueError(f"images are read as RGB, but this network takes {model.channels} channels: omit images")
     if isinstance(images, (str, Path)):
-        images = (source for _, source in inputs.open_inputs([images]) if not isinstance(source, image_io.ImageError))
+        images = (
+            source
+            for _, source in prediction_inputs.open_inputs([images])
+            if not isinstance(source, image_io.ImageError)
+        )
     if not (sources := list(islice(images, MAX_SCANNED_SOURCES))):
         raise ValueError("no images to compare on: give some, or omit images to use built-in ones")
     sources = sources[:: -(-len(sources) // MAX_IMAGES)]  # evenly spread

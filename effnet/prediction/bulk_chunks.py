@@ -13,9 +13,9 @@ from itertools import chain, count, islice
 from pathlib import Path
 
 from effnet.arch.serde import check_float
-from effnet.data import inputs, prefetch
+from effnet.data import prediction_inputs, prefetch
 from effnet.data import webdataset_reader as shards
-from effnet.data.inputs import NamedImage
+from effnet.data.prediction_inputs import NamedImage
 from effnet.data.storage import remote
 from effnet.prediction.ensemble import Ensemble
 from effnet.prediction.predictor import Prediction, Predictor
@@ -47,7 +47,7 @@ class Chunk:
         if shards.is_shard(first):
             return shards.read_shard_images(first, start)
         if _is_local_video(first):
-            return islice(inputs.open_named(first, self.frame_interval), start, None)
+            return islice(prediction_inputs.open_named(first, self.frame_interval), start, None)
         if any(map(remote.is_remote, self.names)):
             return prefetch.prefetch_map(_fetch, self.names[start:], _CONCURRENT_FETCHES)
         return ((name, Path(name)) for name in self.names[start:])
@@ -56,7 +56,7 @@ class Chunk:
 def list_chunks(sources: Iterable[str | Path], frame_interval: float = 1.0) -> Iterator[Chunk]:
     """Yield the chunks of ``sources`` in order, each source and each chunk once.
 
-    - a file, a folder or a pattern, as `effnet.data.inputs.open_inputs`; shards too;
+    - a file, a folder or a pattern, as `effnet.data.prediction_inputs.open_inputs`; shards too;
     - ``shard-{000..146}.tar``, local or remote: that many shards;
     - a URL: an image or shard over ``http(s)://``; in a store (``s3://``, ``gs://``, any that fsspec knows) also a
       folder or a pattern;
@@ -71,7 +71,7 @@ def list_chunks(sources: Iterable[str | Path], frame_interval: float = 1.0) -> I
     """
     check_float("frame_interval", frame_interval, 0, exclusive=True)
     expanded = [name for source in sources for name in shards.expand_braces(str(source))]
-    names = chain.from_iterable([inputs.list_names(source) for source in dict.fromkeys(expanded)])
+    names = chain.from_iterable([prediction_inputs.list_names(source) for source in dict.fromkeys(expanded)])
     return _drop_duplicates(_cut_into_chunks(names, frame_interval))
 
 
@@ -104,7 +104,7 @@ def _cut_into_chunks(names: Iterable[str], frame_interval: float) -> Iterator[Ch
 
 
 def _is_local_video(name: str) -> bool:
-    return inputs.is_video(name) and not remote.is_remote(name)
+    return prediction_inputs.is_video(name) and not remote.is_remote(name)
 
 
 def _hash(*texts: str) -> str:
@@ -123,7 +123,7 @@ def _content_version(name: str) -> str:
 
 
 def _fetch(name: str) -> NamedImage:
-    return name, inputs.download_image(name) if remote.is_remote(name) else Path(name)
+    return name, prediction_inputs.download_image(name) if remote.is_remote(name) else Path(name)
 
 
 @dataclass

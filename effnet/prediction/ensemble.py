@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from effnet.arch.serde import check_int
 from effnet.data.image_io import ImageError, ImageSource, InputImage
 from effnet.metadata import Labels, Preprocess
-from effnet.prediction import pipeline, predictor
-from effnet.prediction.oof import OutOfFold
+from effnet.prediction import batched_inference, predictor
+from effnet.prediction.out_of_fold import OutOfFold
 from effnet.tasks import MIN_WRITTEN_PROBABILITY, Task, task_of
 
 FOLDS_FILE = "folds.json"  # in the directory of a finished cross-validation run; names its models
@@ -66,13 +66,13 @@ class Ensemble:
         """Predict paths, PIL images, contents of image files or uint8 arrays (H, W, 3), in order."""
         return list(self.stream(predictor.name_images(images), top))
 
-    def stream(self, named_images: pipeline.NamedImages, top: int = 5) -> Iterator[predictor.Prediction]:
+    def stream(self, named_images: batched_inference.NamedImages, top: int = 5) -> Iterator[predictor.Prediction]:
         """Predict (name, image) pairs one by one, any number of them in bounded memory."""
         check_int("top", top, 1)
         return predictor.to_predictions(self.predict_scores(named_images), self.labels, top)
 
     def predict_scores(
-        self, named_images: pipeline.NamedImages
+        self, named_images: batched_inference.NamedImages
     ) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
         """Yield (name, float64 (classes,)) for (name, image) pairs: probabilities, or values."""
         groups: dict[Preprocess, list[int]] = {}
@@ -96,7 +96,7 @@ class Ensemble:
             member.cache_engine_file()
 
     def _weighted_scores(
-        self, indices: Sequence[int], preprocess: Preprocess, named_images: pipeline.NamedImages
+        self, indices: Sequence[int], preprocess: Preprocess, named_images: batched_inference.NamedImages
     ) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
         """Yield the part of the scores that comes from these members, all of the same preprocessing."""
 
@@ -106,7 +106,9 @@ class Ensemble:
                 total += self.weights[index] * self.members[index].compute(images)[:, self._columns[index]]
             return total
 
-        return pipeline.run_batches(compute, named_images, preprocess, lambda: self.members[indices[0]].batch_size)
+        return batched_inference.run_batches(
+            compute, named_images, preprocess, lambda: self.members[indices[0]].batch_size
+        )
 
 
 def member_models(member: str | Path) -> list[str | Path]:

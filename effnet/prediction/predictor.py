@@ -19,7 +19,7 @@ from PIL import Image
 from effnet.arch.serde import check_choice, check_int
 from effnet.data.image_io import ImageError, ImageSource, InputImage, LazyImage
 from effnet.metadata import Labels, Preprocess
-from effnet.prediction import pipeline
+from effnet.prediction import batched_inference
 from effnet.prediction import tta as views
 from effnet.runtime import autotune, base, io_spec
 from effnet.tasks import task_of
@@ -145,7 +145,7 @@ class Predictor:
         if device is not None and engine not in ("auto", "eager"):
             raise ValueError(f"{engine} runs on the CPU: omit the device, or use the eager engine")
         self.tta = tta
-        self.batch_size, self._tunes_batch_size = batch_size or pipeline.DEFAULT_BATCH_SIZE, batch_size is None
+        self.batch_size, self._tunes_batch_size = batch_size or batched_inference.DEFAULT_BATCH_SIZE, batch_size is None
         # A copy: later changes to the caller's network do not reach this one
         self._model = autotune.LazyModel(source if isinstance(source, (str, Path)) else deepcopy(source))
         self._engine_options: _EngineOptions = {"precision": precision, "threads": threads}
@@ -158,7 +158,7 @@ class Predictor:
             self._engine = self._open_first_engine(device)
         self._chosen_engines: dict[int, base.Engine] = {}  # by batch size
         metadata = self._engine.metadata
-        pipeline.require_rgb(len(metadata.preprocess.mean))
+        batched_inference.require_rgb(len(metadata.preprocess.mean))
         self.arch, self.labels, self.classes = metadata.arch, metadata.labels, self._engine.classes
         self.preprocess = replace(metadata.preprocess, decode=decode)
 
@@ -168,28 +168,30 @@ class Predictor:
         return list(self.stream(named_images, top, batch_size=1 if len(named_images) == 1 else None))
 
     def stream(
-        self, named_images: pipeline.NamedImages, top: int = 5, batch_size: int | None = None
+        self, named_images: batched_inference.NamedImages, top: int = 5, batch_size: int | None = None
     ) -> Iterator[Prediction]:
         """Predict (name, image) pairs one by one, in bounded memory, with the engine for ``batch_size``."""
         check_int("top", top, 1)
         self._require_classifier()
         compute = partial(self.compute, batch_size=batch_size)
-        rows = pipeline.run_batches(compute, named_images, self.input_preprocess, lambda: self.batch_size)
+        rows = batched_inference.run_batches(compute, named_images, self.input_preprocess, lambda: self.batch_size)
         return to_predictions(rows, self.labels, top)
 
     def predict_scores(
-        self, named_images: pipeline.NamedImages
+        self, named_images: batched_inference.NamedImages
     ) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
         """Yield (name, float64 (classes,)) for (name, image) pairs: probabilities, or values."""
-        return pipeline.run_batches(self.compute, named_images, self.input_preprocess, lambda: self.batch_size)
+        return batched_inference.run_batches(self.compute, named_images, self.input_preprocess, lambda: self.batch_size)
 
-    def embeddings(self, named_images: pipeline.NamedImages) -> Iterator[tuple[str, base.FloatArray | ImageError]]:
+    def embeddings(
+        self, named_images: batched_inference.NamedImages
+    ) -> Iterator[tuple[str, base.FloatArray | ImageError]]:
         """Yield (name, float32 (head channels,)) for (name, image) pairs, or an error; without ``tta``."""
 
         def compute(images: InputImage) -> base.FloatArray:
             return self._engine_for(self.batch_size, len(images)).embed(images)
 
-        return pipeline.run_batches(compute, named_images, self.preprocess, lambda: self.batch_size)
+        return batched_inference.run_batches(compute, named_images, self.preprocess, lambda: self.batch_size)
 
     @property
     def input_preprocess(self) -> Preprocess:

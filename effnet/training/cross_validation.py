@@ -19,7 +19,7 @@ from effnet.data import ImageDataset, ImageError, Splits, dataset, duplicates, h
 from effnet.data.splits import make_folds
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.prediction import Predictor, ensemble
-from effnet.prediction.oof import OutOfFold
+from effnet.prediction.out_of_fold import OutOfFold
 from effnet.prediction.tta import TTA_MODES
 from effnet.tasks import task_of
 from effnet.training import callbacks, data_plan, recipes, run_dir

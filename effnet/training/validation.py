@@ -14,7 +14,7 @@ from torch import nn
 from effnet.data import ImageDataset, ImageError, cache, image_io
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
-from effnet.prediction.pipeline import run_batches
+from effnet.prediction.batched_inference import run_batches
 from effnet.runtime.base import FloatArray
 from effnet.runtime.torch import EagerEngine, select_device
 from effnet.tasks import Float64Array, task_of

@@ -14,7 +14,7 @@ from PIL import Image
 import effnet
 from effnet import Predictor
 from effnet.metadata import Labels
-from effnet.prediction.oof import OutOfFold
+from effnet.prediction.out_of_fold import OutOfFold
 from tests.cli.conftest import Run
 
 NAMES = ("ant", "bee", "wasp")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from effnet.data import ImageError
-from effnet.data.inputs import is_video, open_inputs, read_frames
+from effnet.data.prediction_inputs import is_video, open_inputs, read_frames
 
 av = pytest.importorskip("av")
 

@@ -69,7 +69,7 @@ def test_agreement(suffix: str, task: str, images: Path, tmp_path: Path) -> None
 def test_labels(task: str, metric: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = network_for(task)
     truth = labeled(model, images)
-    monkeypatch.setattr("effnet.data.sources.open_data", lambda _: Splits(truth, None, None))
+    monkeypatch.setattr("effnet.data.dataset_sources.open_data", lambda _: Splits(truth, None, None))
     quantized = quantize(model, tmp_path / "m.onnx", images, threads=1)
     assert (quantized.metric, quantized.float_score) == (metric, pytest.approx(1, abs=1e-6))
     assert 0.9 < quantized.int8_score <= 1
@@ -78,7 +78,7 @@ def test_labels(task: str, metric: str, images: Path, tmp_path: Path, monkeypatc
         tuple(Item(one.image, one.label[:1] if task == "regression" else (), one.name) for one in truth.items),  # type: ignore[index]
         Labels(truth.labels.names[:1], task),
     )
-    monkeypatch.setattr("effnet.data.sources.open_data", lambda _: Splits(fewer, None, None))
+    monkeypatch.setattr("effnet.data.dataset_sources.open_data", lambda _: Splits(fewer, None, None))
     assert quantize(model, tmp_path / "m.onnx", images, threads=1).metric == "agreement"
 
 

@@ -17,7 +17,7 @@ from effnet import EfficientNet, Predictor
 from effnet.data import ImageError
 from effnet.metadata import Labels
 from effnet.prediction.ensemble import Ensemble, fit_ensemble_weights, fit_weights_on_oof, member_models
-from effnet.prediction.oof import OutOfFold
+from effnet.prediction.out_of_fold import OutOfFold
 
 EAGER = partial(Predictor, engine="eager")
 

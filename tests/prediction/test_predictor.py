@@ -18,7 +18,7 @@ import effnet
 from effnet import EfficientNet, Prediction, Predictor
 from effnet.data import ImageError, load_input
 from effnet.data.preprocessing import normalize
-from effnet.prediction.pipeline import run_batches
+from effnet.prediction.batched_inference import run_batches
 from effnet.runtime.autotune import BATCH_SIZES
 from tests.prediction.compare import assert_same_prediction
 
@@ -281,7 +281,7 @@ class TestEngines:
     ) -> None:
         monkeypatch.setattr("effnet.prediction.predictor.AUTOTUNE_AFTER_IMAGES", 2)
         monkeypatch.setattr("effnet.prediction.predictor.TUNE_BATCH_AFTER_IMAGES", 4)
-        monkeypatch.setattr("effnet.prediction.pipeline.DEFAULT_BATCH_SIZE", 2)
+        monkeypatch.setattr("effnet.prediction.batched_inference.DEFAULT_BATCH_SIZE", 2)
         predictor = Predictor(path, threads=1)
         assert predictor.batch_size == 2
         expected = Predictor(path, engine="eager", batch_size=2)(arrays)

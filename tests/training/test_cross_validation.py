@@ -14,7 +14,7 @@ from effnet import Predictor
 from effnet.data.splits import make_folds
 from effnet.data.table import open_table
 from effnet.prediction.ensemble import Ensemble
-from effnet.prediction.oof import OutOfFold
+from effnet.prediction.out_of_fold import OutOfFold
 from effnet.training import cross_validation as module
 from effnet.training.config import Resources, TrainConfig
 from effnet.training.cross_validation import CrossValidationResult, train_folds

@@ -13,7 +13,7 @@ from effnet import timing
 from effnet.arch import count, serde
 from effnet.draw import benchmark_plots, plotting
 from effnet.lab.bench import backends, peak_memory
-from effnet.lab.compare.table import write_csv, write_drawing, write_text
+from effnet.lab.compare.comparison_table import write_csv, write_drawing, write_text
 from effnet.net import EfficientNet
 from effnet.runtime import autotune, base, torch
 from effnet.weights import save

@@ -11,7 +11,7 @@ from effnet.arch import Count, count, serde
 from effnet.draw import benchmark_plots as plots
 from effnet.lab.bench import backends, benchmark, profilers
 from effnet.lab.bench.profilers import BETWEEN, INPUT, Profile, Profiler, StepCost
-from effnet.lab.compare.table import write_drawing, write_text
+from effnet.lab.compare.comparison_table import write_drawing, write_text
 from effnet.net import EfficientNet
 from effnet.runtime import base, torch
 from effnet.runtime.autotune import engine as open_best_engine

@@ -12,7 +12,7 @@ import torch
 from effnet import timing
 from effnet.arch import ARCHS, count
 from effnet.lab.bench import backends, benchmark
-from effnet.lab.compare import baselines, table
+from effnet.lab.compare import baselines, comparison_table
 from effnet.lab.compare import paper_figures as paper
 from effnet.runtime import autotune, base, latency
 from effnet.runtime.torch import torch_threads
@@ -21,18 +21,18 @@ from effnet.timing.memory import available_memory
 
 WEIGHT_COPIES = 7  # in memory at the end: torch's folded network, two in either engine, and the file's cached pages
 TABLE4_COLUMNS = (
-    table.Column("top1", "top-1", "%"),
-    table.Column("size", "size (px)", kinds=("computed",)),
-    table.Column("macs", "MACs", "G", ("computed",)),
-    table.Column("engine", "engine", kinds=("measured",)),
-    table.Column("seconds", "time", "ms", ("measured", "quoted")),
-    table.Column("p10", "p10", "ms", ("measured",)),
-    table.Column("p99", "p99", "ms", ("measured",)),
-    table.Column("peak_fraction", "share of the core's peak", "%", ("measured",)),
-    table.Column("difference", "difference", kinds=("measured",)),
-    table.Column("speedup", "speed-up", "×", ("measured", "quoted")),
-    table.Column("speedup_low", "speed-up, 95 % from", "×", ("measured",)),
-    table.Column("speedup_high", "speed-up, 95 % to", "×", ("measured",)),
+    comparison_table.Column("top1", "top-1", "%"),
+    comparison_table.Column("size", "size (px)", kinds=("computed",)),
+    comparison_table.Column("macs", "MACs", "G", ("computed",)),
+    comparison_table.Column("engine", "engine", kinds=("measured",)),
+    comparison_table.Column("seconds", "time", "ms", ("measured", "quoted")),
+    comparison_table.Column("p10", "p10", "ms", ("measured",)),
+    comparison_table.Column("p99", "p99", "ms", ("measured",)),
+    comparison_table.Column("peak_fraction", "share of the core's peak", "%", ("measured",)),
+    comparison_table.Column("difference", "difference", kinds=("measured",)),
+    comparison_table.Column("speedup", "speed-up", "×", ("measured", "quoted")),
+    comparison_table.Column("speedup_low", "speed-up, 95 % from", "×", ("measured",)),
+    comparison_table.Column("speedup_high", "speed-up, 95 % to", "×", ("measured",)),
 )
 
 log = logging.getLogger("effnet")
@@ -49,15 +49,15 @@ class _EngineRun:
     difference: float
     timing: timing.Timing
 
-    def values(self, peak: float) -> dict[str, table.TableValue]:
+    def values(self, peak: float) -> dict[str, comparison_table.TableValue]:
         return {
-            "size": table.TableValue(self.size),
-            "macs": table.TableValue(self.macs),
-            "engine": table.TableValue(measured=self.engine),
-            "p10": table.TableValue(measured=self.timing.p10),
-            "p99": table.TableValue(measured=self.timing.p99),
-            "peak_fraction": table.TableValue(measured=self.macs / self.timing.seconds / peak),
-            "difference": table.TableValue(measured=float(f"{self.difference:.1g}")),
+            "size": comparison_table.TableValue(self.size),
+            "macs": comparison_table.TableValue(self.macs),
+            "engine": comparison_table.TableValue(measured=self.engine),
+            "p10": comparison_table.TableValue(measured=self.timing.p10),
+            "p99": comparison_table.TableValue(measured=self.timing.p99),
+            "peak_fraction": comparison_table.TableValue(measured=self.macs / self.timing.seconds / peak),
+            "difference": comparison_table.TableValue(measured=float(f"{self.difference:.1g}")),
         }
 
 
@@ -67,7 +67,7 @@ def table4(
     core: int | None = None,
     seconds: float = float("inf"),
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> table.Table:
+) -> comparison_table.Table:
     """Time each of ``pairs``, interleaved in one process, on one thread that is pinned to one core.
 
     Every network runs in every installed engine but "compiled", with random weights, and must agree with torch's
@@ -77,7 +77,7 @@ def table4(
     the first it may).
     """
     machine = timing.describe_machine()  # before this process is pinned to one core
-    rows: list[table.TableRow] = []
+    rows: list[comparison_table.TableRow] = []
     core = usable_cores()[0] if core is None else core
     with timing.pin_to_cores([core]), torch_threads(1):
         peak = timing.measure_peaks(1).float32
@@ -90,7 +90,7 @@ def table4(
             report = partial(progress, f"{pair.baseline_title} and {pair.ours_title}")
             rows += _pair_rows(pair, _measure_pair(pair, runs, seconds, report), peak)
     versions = timing.installed_versions()
-    return table.Table(
+    return comparison_table.Table(
         "table4",
         "Table 4: batch size 1 on one core, each network in its best engine",
         f"{paper.PAPER_V5}, Table 4: one core of an Intel Xeon E5-2690, means of 20 runs, framework not stated; the "
@@ -164,37 +164,47 @@ def _check_difference(title: str, backend: backends.Backend, expected: backends.
 
 def _pair_rows(
     pair: paper.Table4Pair, sides: tuple[list[_EngineRun], list[_EngineRun]], peak: float
-) -> list[table.TableRow]:
+) -> list[comparison_table.TableRow]:
     """Return both networks in their best engines, followed by all engines."""
     theirs, ours = (min(side, key=lambda run: run.timing.seconds) for side in sides)
     ratio = timing.time_ratio(theirs.timing, ours.timing)
     speedup = {
-        "speedup": table.TableValue(measured=ratio.value, quoted=table.PrintedFigure(pair.speedup)),
-        "speedup_low": table.TableValue(measured=ratio.low),
-        "speedup_high": table.TableValue(measured=ratio.high),
+        "speedup": comparison_table.TableValue(
+            measured=ratio.value, quoted=comparison_table.PrintedFigure(pair.speedup)
+        ),
+        "speedup_low": comparison_table.TableValue(measured=ratio.low),
+        "speedup_high": comparison_table.TableValue(measured=ratio.high),
     }
 
-    def best_row(run: _EngineRun, top1: str, seconds: str, extra: dict[str, table.TableValue]) -> table.TableRow:
-        time = table.TableValue(measured=run.timing.seconds, quoted=table.PrintedFigure(seconds))
-        return table.TableRow(run.title, run.values(peak) | {"top1": table.quoted_value(top1), "seconds": time} | extra)
+    def best_row(
+        run: _EngineRun, top1: str, seconds: str, extra: dict[str, comparison_table.TableValue]
+    ) -> comparison_table.TableRow:
+        time = comparison_table.TableValue(measured=run.timing.seconds, quoted=comparison_table.PrintedFigure(seconds))
+        return comparison_table.TableRow(
+            run.title, run.values(peak) | {"top1": comparison_table.quoted_value(top1), "seconds": time} | extra
+        )
 
     rows = [
         best_row(theirs, pair.baseline_top1, pair.baseline_seconds, {}),
         best_row(ours, pair.ours_top1, pair.ours_seconds, speedup),
     ]
     for run in (*sides[0], *sides[1]):
-        values = run.values(peak) | {"seconds": table.TableValue(measured=run.timing.seconds)}
-        rows.append(table.TableRow(f"{run.title}, {run.engine}", values))
+        values = run.values(peak) | {"seconds": comparison_table.TableValue(measured=run.timing.seconds)}
+        rows.append(comparison_table.TableRow(f"{run.title}, {run.engine}", values))
     return rows
 
 
-def _quoted_rows(pair: paper.Table4Pair, reason: str) -> list[table.TableRow]:
+def _quoted_rows(pair: paper.Table4Pair, reason: str) -> list[comparison_table.TableRow]:
     """Return both networks as the paper has them."""
-    seconds = table.TableValue(
-        quoted=table.PrintedFigure(pair.baseline_seconds), note=f"only quoted: {reason.rstrip('.')}"
+    seconds = comparison_table.TableValue(
+        quoted=comparison_table.PrintedFigure(pair.baseline_seconds), note=f"only quoted: {reason.rstrip('.')}"
     )
     ours = {"top1": pair.ours_top1, "seconds": pair.ours_seconds, "speedup": pair.speedup}
     return [
-        table.TableRow(pair.baseline_title, {"top1": table.quoted_value(pair.baseline_top1), "seconds": seconds}),
-        table.TableRow(pair.ours_title, {key: table.quoted_value(text) for key, text in ours.items()}),
+        comparison_table.TableRow(
+            pair.baseline_title, {"top1": comparison_table.quoted_value(pair.baseline_top1), "seconds": seconds}
+        ),
+        comparison_table.TableRow(
+            pair.ours_title, {key: comparison_table.quoted_value(text) for key, text in ours.items()}
+        ),
     ]

@@ -13,7 +13,15 @@ from effnet.arch import ARCHS, Arch, Count, Layer, LayerCount, count
 from effnet.draw import benchmark_plots, plotting
 from effnet.lab.compare import baselines
 from effnet.lab.compare import paper_figures as paper
-from effnet.lab.compare.table import Column, PrintedFigure, Table, TableRow, TableValue, compare_values, quoted_value
+from effnet.lab.compare.comparison_table import (
+    Column,
+    PrintedFigure,
+    Table,
+    TableRow,
+    TableValue,
+    compare_values,
+    quoted_value,
+)
 
 TABLE1_COLUMNS = (
     Column("operator", "operator", kinds=("computed", "quoted")),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from effnet.draw import network_diagram, search_plots
 from effnet.draw.plotting import RenderedPlot
-from effnet.lab.compare.table import write_csv, write_drawing, write_text
+from effnet.lab.compare.comparison_table import write_csv, write_drawing, write_text
 from effnet.lab.search import grid_search, nas, random_baseline
 
 COST_SCALES = {"macs": 1e6, "params": 1e3, "latency": 1e-3}  # units of the axes

@@ -16,8 +16,8 @@ from typing import Any
 
 from effnet.arch import Arch, count, serde, spec
 from effnet.draw import plotting, search_plots
+from effnet.lab.compare import comparison_table
 from effnet.lab.compare import paper_figures as paper
-from effnet.lab.compare import table
 from effnet.lab.search import grid_search, job_store, proxy_task, statistics
 
 COMPOUND, DEPTH, WIDTH, RESOLUTION = SCALING_METHODS = ("compound", "depth", "width", "resolution")
@@ -36,16 +36,16 @@ SMALL_BASE = replace(proxy_task.BASE_ARCH, name="nano_12_w0.5", width=0.5, resol
 STUDY_NAME = "scaling"
 STUDY_TITLE = "Accuracy of a network scaled in one dimension, or in all (Figures 3 and 8, Table 7)"
 STUDY_COLUMNS = (
-    table.Column("depth", "depth", "×", ("computed",)),
-    table.Column("width", "width", "×", ("computed",)),
-    table.Column("resolution", "resolution", "×", ("computed",)),
-    table.Column("size", "size (px)", kinds=("computed",)),
-    table.Column("params", "params", "M", ("computed",)),
-    table.Column("macs", "MACs", "M", ("computed", "quoted")),
-    table.Column("times", "MACs / base's", "×", ("computed",)),
-    table.Column("top1", "top-1", "%", ("measured", "quoted")),
-    table.Column("spread", "± sd", "%", ("measured",)),
-    table.Column("lead", "lead of compound", kinds=("measured",)),
+    comparison_table.Column("depth", "depth", "×", ("computed",)),
+    comparison_table.Column("width", "width", "×", ("computed",)),
+    comparison_table.Column("resolution", "resolution", "×", ("computed",)),
+    comparison_table.Column("size", "size (px)", kinds=("computed",)),
+    comparison_table.Column("params", "params", "M", ("computed",)),
+    comparison_table.Column("macs", "MACs", "M", ("computed", "quoted")),
+    comparison_table.Column("times", "MACs / base's", "×", ("computed",)),
+    comparison_table.Column("top1", "top-1", "%", ("measured", "quoted")),
+    comparison_table.Column("spread", "± sd", "%", ("measured",)),
+    comparison_table.Column("lead", "lead of compound", kinds=("measured",)),
 )
 
 MacsFunction = Callable[[Arch], int]
@@ -352,7 +352,9 @@ def format_points(difference: float) -> str:
     return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
-def study_table(result: ScalingStudyResult, images: Mapping[str, int], environment: Mapping[str, Any]) -> table.Table:
+def study_table(
+    result: ScalingStudyResult, images: Mapping[str, int], environment: Mapping[str, Any]
+) -> comparison_table.Table:
     """Return the result beside the paper's own figures; ``images``: number of "train" and "test", "size" in pixels."""
     study = result.study
     chance = statistics.detectable_difference(images["test"])
@@ -373,34 +375,34 @@ def study_table(result: ScalingStudyResult, images: Mapping[str, int], environme
     for row in paper.TABLE7:
         factors = (row.depth, row.width, row.resolution)
         compound = "" if 1 in factors else " (" + " / ".join(f"{each:g}" for each in factors) + ")"
-        values = {"macs": table.quoted_value(row.macs), "top1": table.quoted_value(row.top1)}
-        rows.append(table.TableRow(f"paper: {row.title}{compound}", values))
+        values = {"macs": comparison_table.quoted_value(row.macs), "top1": comparison_table.quoted_value(row.top1)}
+        rows.append(comparison_table.TableRow(f"paper: {row.title}{compound}", values))
     content = {**environment, "study": result.to_dict(images)}
-    return table.Table(
+    return comparison_table.Table(
         STUDY_NAME, STUDY_TITLE, f"{paper.PAPER_V5}, Table 7", STUDY_COLUMNS, tuple(rows), notes, content
     )
 
 
-def _study_row(result: ScalingStudyResult, trained: TrainedNetwork) -> table.TableRow:
+def _study_row(result: ScalingStudyResult, trained: TrainedNetwork) -> comparison_table.TableRow:
     network, base, note = trained.network, result.trained[0].network, ""
     arch, accuracies = network.arch, trained.accuracies
     if abs(network.macs_error) > REPORTED_MACS_ERROR:
         note = f"{network.macs_error:+.1%} off the MACs of its size: layers and channels are integers"
     values = {
-        "depth": table.TableValue(sum(spec.stage_depths(arch)) / sum(spec.stage_depths(base.arch))),
-        "width": table.TableValue(arch.width / base.arch.width),
-        "resolution": table.TableValue(arch.resolution / base.arch.resolution),
-        "size": table.TableValue(arch.resolution),
-        "params": table.TableValue(count(arch, classes=result.study.classes).params),
-        "macs": table.TableValue(network.macs, note=note.replace("-", "−")),
-        "times": table.TableValue(network.macs / base.macs),
-        "top1": table.TableValue(measured=accuracies.mean),
-        "spread": table.TableValue(measured=accuracies.spread if len(accuracies) > 1 else None),
+        "depth": comparison_table.TableValue(sum(spec.stage_depths(arch)) / sum(spec.stage_depths(base.arch))),
+        "width": comparison_table.TableValue(arch.width / base.arch.width),
+        "resolution": comparison_table.TableValue(arch.resolution / base.arch.resolution),
+        "size": comparison_table.TableValue(arch.resolution),
+        "params": comparison_table.TableValue(count(arch, classes=result.study.classes).params),
+        "macs": comparison_table.TableValue(network.macs, note=note.replace("-", "−")),
+        "times": comparison_table.TableValue(network.macs / base.macs),
+        "top1": comparison_table.TableValue(measured=accuracies.mean),
+        "spread": comparison_table.TableValue(measured=accuracies.spread if len(accuracies) > 1 else None),
     }
     if lead := result.leads.get((network.method, network.macs_factor)):
         interval = f" ({format_points(lead.low)} to {format_points(lead.high)})" if lead.pairs > 1 else ""
-        values["lead"] = table.TableValue(measured=format_points(lead.mean) + interval)
-    return table.TableRow(network.title, values)
+        values["lead"] = comparison_table.TableValue(measured=format_points(lead.mean) + interval)
+    return comparison_table.TableRow(network.title, values)
 
 
 def plot_study(result: ScalingStudyResult) -> plotting.RenderedPlot:

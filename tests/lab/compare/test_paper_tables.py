@@ -15,8 +15,7 @@ from effnet.arch import ARCHS, PUBLISHED_TOP1
 from effnet.data.torchvision_compat import declare_operators
 from effnet.lab.compare import paper_figures as paper
 from effnet.lab.compare.baselines import count_module, count_scaled
-from effnet.lab.compare.paper_tables import table1, table2, table3, table5, table7, table8
-from effnet.lab.compare.table import (
+from effnet.lab.compare.comparison_table import (
     Column,
     PrintedFigure,
     Table,
@@ -28,6 +27,7 @@ from effnet.lab.compare.table import (
     to_markdown,
     write_table,
 )
+from effnet.lab.compare.paper_tables import table1, table2, table3, table5, table7, table8
 
 TOLERANCES = {"params": 0.01, "macs": 0.03}
 

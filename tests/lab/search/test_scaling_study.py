@@ -12,7 +12,7 @@ import pytest
 
 from effnet.arch import ARCHS, Arch, count
 from effnet.arch.spec import stage_depths
-from effnet.lab.compare.table import to_csv, to_markdown
+from effnet.lab.compare.comparison_table import to_csv, to_markdown
 from effnet.lab.search.grid_search import CompoundCoefficients
 from effnet.lab.search.job_store import TrainingJob, TrainingResult
 from effnet.lab.search.proxy_task import SearchDataset

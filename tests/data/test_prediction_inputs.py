@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from effnet.data import ImageError, image_io, load_input
-from effnet.data import inputs as module
-from effnet.data.inputs import NamedImage, open_inputs
+from effnet.data import prediction_inputs as module
+from effnet.data.prediction_inputs import NamedImage, open_inputs
 from effnet.data.storage.errors import RetryPolicy
 from effnet.metadata import Preprocess
 
