@@ -90,7 +90,8 @@ def test_type_checkers_see_the_same_names() -> None:
 
 def test_submodules_do_not_hide_functions() -> None:
     code = (
-        "import effnet, effnet.arch.counting, effnet.weights.loading, effnet.training.train; from types import ModuleType; "
+        "import effnet, effnet.arch.counting, effnet.weights.loading, effnet.training.train; "
+        "from types import ModuleType; "
         "print([n for n in effnet.__all__ if isinstance(getattr(effnet, n), ModuleType)])"
     )
     assert run_python(code) == "[]"

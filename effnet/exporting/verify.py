@@ -78,7 +78,7 @@ def compare_outputs(
 def _expected_outputs(
     model: EfficientNet, io_spec: IOSpec, images: image_io.InputImage
 ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    """Return the file's input and the network's outputs, with logits in place of probabilities."""
+    """Return the file's input and the network's outputs, with logits instead of probabilities."""
     pixels = np.rint(images).astype(np.uint8) if io_spec.input == "pixels" else images.astype(np.float32)
     x = preprocessing.normalize(torch.from_numpy(pixels), model.preprocess)
     if io_spec.input == "normalized":

@@ -1,4 +1,4 @@
-"""Measurements before a run: epochs that fit a time budget, gradient accumulation steps, whether to use torch.compile."""
+"""Measurements before a run: epochs within a time budget, gradient accumulation steps, whether to compile."""
 
 import copy
 from contextlib import closing

@@ -75,7 +75,7 @@ class TrainStep:
         Args:
             images: uint8 or float32 (N, H, W, 3) of 0 to 255.
             indices: int64 (N,), the images' places in the data set.
-            targets: In place of those of ``indices``, as after MixUp.
+            targets: Instead of those of ``indices``, as after MixUp.
             seed: Of dropout and stochastic depth: the same in every attempt at this batch.
         """
         total = self.processes.all_reduce_sum(len(indices))

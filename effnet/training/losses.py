@@ -81,7 +81,7 @@ class TrainingLoss:
 class Teacher:
     """A trained model whose answers a student learns from: images as the student sees them -> logits.
 
-    Its outputs are reordered by name to match the student's ``labels``. Images of another size than its own are resized.
+    Its outputs are reordered by name to match the student's ``labels``. Images of another size are resized.
     Raises ``ValueError`` if the teacher has another task or lacks some of the labels.
     """
 

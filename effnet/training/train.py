@@ -69,12 +69,12 @@ def train(
         out: The run directory.
         model: Architecture, by default b0 or that of ``weights``.
         weights: A file to start from, ``"none"`` for random weights, or None for the published ones of ``model``.
-        epochs: In place of the recipe's.
+        epochs: Instead of the recipe's.
         minutes: Fine-tune for as many epochs as take about this long.
         batch_size: Global batch size; the learning rate is scaled linearly with it.
         learning_rate: Peak learning rate at the recipe's ``lr_reference_batch``; ``"find"`` for a sweep.
         seed: The same seed gives the same model on the same machine.
-        image_size: Side in pixels or (height, width), in place of the network's.
+        image_size: Side in pixels or (height, width), instead of the network's.
         select_on: ``"holdout"`` to hold out a part of the training set for model selection, or ``"val"``.
         teacher: A model with the same classes to distill from.
         resume: Continue the run in ``out``, with the same result as without interruption; start it if there is none,

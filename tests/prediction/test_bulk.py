@@ -270,7 +270,8 @@ def run(steps, merging):
         return real_merge(*arguments)
     if merging:
         bulk._merge = merge
-    done = bulk.predict_to_file(out, [source], partial(Predictor, model, batch_size=8), bulk.describe_predictor(model), top=2)
+    predictor = partial(Predictor, model, batch_size=8)
+    done = bulk.predict_to_file(out, [source], predictor, bulk.describe_predictor(model), top=2)
     print(json.dumps([done.images, done.unreadable, done.already_done]), flush=True)
     os._exit(0)
 

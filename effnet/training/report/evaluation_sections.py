@@ -145,8 +145,8 @@ def _confusion(found: Evaluation) -> Markup:
         title = "confusion matrix: rows are true classes, columns predictions"
         plot = training_plots.plot_confusion_matrix(found.confusion, names, title)
         text = (
-            "A row per true class and a column per prediction, in images. Blue is right, orange is wrong; the stronger, "
-            "the larger its share of the row."
+            "A row per true class and a column per prediction, in images. Blue is right, orange is wrong; the "
+            "stronger, the larger its share of the row."
         )
         return elements.plot(plot, text, wide=True)
     pairs = sorted(
@@ -176,14 +176,14 @@ def _calibration(bins: Sequence[CalibrationBin], error: float, counted: str) -> 
     verdict = "On average, confidence equals accuracy."
     if abs(gap) >= 0.005:
         verdict = (
-            f"On average, confidence is {100 * abs(gap):.1f} points {'above' if gap > 0 else 'below'} accuracy: the model "
-            f"is {'overconfident' if gap > 0 else 'underconfident'}."
+            f"On average, confidence is {100 * abs(gap):.1f} points {'above' if gap > 0 else 'below'} accuracy: the "
+            f"model is {'overconfident' if gap > 0 else 'underconfident'}."
         )
     return elements.plot(
         plot,
-        f"{verdict} A bar is the accuracy of predictions of about this confidence: of ten at 80%, eight should be right. "
-        f"The orange lines are the confidence; the mean gap between bar and line, weighted by the number of {counted}, "
-        f"is the calibration error, {error:.3f}. Bins of few {counted} mean little.",
+        f"{verdict} A bar is the accuracy of predictions of about this confidence: of ten at 80%, eight "
+        f"should be right. The orange lines are the confidence; the mean gap between bar and line, weighted by the number of "
+        f"{counted}, is the calibration error, {error:.3f}. Bins of few {counted} mean little.",
     )
 
 
@@ -191,8 +191,8 @@ def _mistake_cards(mistakes: Sequence[object], cards: list[Card], evidence: str)
     total = len(mistakes)
     count = f"The {len(cards)} most confident of {total:,}" if total > len(cards) else f"All {total}"
     text = (
-        f"{count}. Check their labels first: where a model is confident, the label may be wrong. In color, over the image "
-        f"as the network sees it: evidence for the {evidence}."
+        f"{count}. Check their labels first: where a model is confident, the label may be wrong. In color, over the "
+        f"image as the network sees it: evidence for the {evidence}."
     )
     return elements.paragraph(text) + elements.cards(cards)
 
@@ -211,8 +211,8 @@ def _uncertain_images(found: Evaluation, gallery: ImageGallery) -> Markup | str:
     caption = "<b>{predicted}</b> {probability:.1%}, <b>{other}</b> {other_probability:.1%}<br>true: {label}"
     cards = [gallery.card(one, caption, one.predicted) for one in found.uncertain[:MAX_UNCERTAIN]]
     text = (
-        "Closest to a tie between two classes, right or wrong: more images like these would help most. In color: evidence "
-        "for the predicted class."
+        "Closest to a tie between two classes, right or wrong: more images like these would help most. In color: "
+        "evidence for the predicted class."
     )
     return elements.paragraph(text) + elements.cards(cards)
 
@@ -281,8 +281,8 @@ def _describe_regression(found: RegressionEvaluation, images: str, gallery: Imag
     caption = "<b>{value}</b> {true:.4g}, predicted <b>{predicted:.4g}</b>"
     cards = [gallery.card(one, caption, one.value) for one in found.mistakes[:MAX_MISTAKES]]
     text = (
-        "In standard deviations of each value, largest first. Check their labels first: they may be wrong. In color, over "
-        "the image as the network sees it: evidence for a higher value."
+        "In standard deviations of each value, largest first. Check their labels first: they may be wrong. In color, "
+        "over the image as the network sees it: evidence for a higher value."
     )
     return headline + elements.tiles(tiles), [
         ("Predicted against true", elements.plots(plots, plot_caption) if plots else ""),
