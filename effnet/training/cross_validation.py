@@ -213,7 +213,8 @@ def _keep_duplicates_together(
     if separated:
         callback.on_message(
             f"{_count_duplicates(len(separated))}, separated by the data's own folds: "
-            f"{duplicates.format_pairs(separated)}; metrics will look better than they are: give both files the same fold, or leave one out"
+            f"{duplicates.format_pairs(separated)}; metrics will look better than they are: "
+            "give both files the same fold, or leave one out"
         )
     for message in duplicates.describe_label_conflicts(pairs):
         callback.on_message(message)

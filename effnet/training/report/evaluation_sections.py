@@ -182,8 +182,8 @@ def _calibration(bins: Sequence[CalibrationBin], error: float, counted: str) -> 
     return elements.plot(
         plot,
         f"{verdict} A bar is the accuracy of predictions of about this confidence: of ten at 80%, eight "
-        f"should be right. The orange lines are the confidence; the mean gap between bar and line, weighted by the number of "
-        f"{counted}, is the calibration error, {error:.3f}. Bins of few {counted} mean little.",
+        f"should be right. The orange lines are the confidence; the mean gap between bar and line, weighted by the "
+        f"number of {counted}, is the calibration error, {error:.3f}. Bins of few {counted} mean little.",
     )
 
 
