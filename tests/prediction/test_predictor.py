@@ -22,6 +22,7 @@ from effnet.prediction.batched_inference import run_batches
 from effnet.runtime.autotune import BATCH_SIZES
 from tests.prediction.compare import assert_same_prediction
 
+PACKAGE = Path(effnet.__file__).parent
 LITE0 = Path(__file__).parents[3] / "shared" / "weights" / "lite0_imagenet_backbone_timm.pth"
 
 
@@ -94,7 +95,8 @@ def test_few_frames_to_the_engine(model: EfficientNet, arrays: list[NDArray[np.u
     run = predictor.engine.run
 
     def spy(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        stacks.append([frame.name for frame in traceback.extract_stack() if "/effnet/" in frame.filename])
+        ours = (frame for frame in traceback.extract_stack() if Path(frame.filename).is_relative_to(PACKAGE))
+        stacks.append([frame.name for frame in ours])
         return run(images)
 
     predictor.engine.run = spy  # type: ignore[method-assign, assignment]
