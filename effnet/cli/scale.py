@@ -87,10 +87,9 @@ def scale(
         report = rounding(base.arch, phi, *coefficients, classes=base.classes, channels=base.channels)
     counted, nearest = count(report.arch, None, *outputs), fitting.nearest_released(report.arch)
     if out:
-        from effnet.data.storage.atomic_write import atomic_write
+        from effnet.data.storage.atomic_write import write_text
 
-        with atomic_write(out) as temporary:
-            temporary.write_text(report.arch.to_json(indent=2) + "\n", encoding="utf-8")
+        write_text(out, report.arch.to_json(indent=2) + "\n")
         printing.note(f"wrote {report.arch.name} to {out}")
     if as_json:
         printing.print_json(_scaled_to_dict(report, counted, nearest) | (_limits_to_dict(fit, timer) if fit else {}))

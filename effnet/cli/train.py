@@ -224,15 +224,14 @@ def _dry_run(
 ) -> None:
     from effnet.arch import resolve_arch
     from effnet.data import open_data
-    from effnet.data.storage.atomic_write import atomic_write
+    from effnet.data.storage.atomic_write import write_text
     from effnet.training.data_plan import training_images
     from effnet.training.dry_run import IMAGENET_TRAIN_IMAGES, simulate_recipe
 
     images = len(training_images(open_data(data))) if data else IMAGENET_TRAIN_IMAGES
     simulation = simulate_recipe(recipe, resolve_arch(model), images, epochs)
     if out:
-        with atomic_write(out / "schedule.svg") as temporary:
-            temporary.write_text(simulation.to_svg(), encoding="utf-8")
+        write_text(out / "schedule.svg", simulation.to_svg())
     if as_json:
         printing.print_json(simulation.to_dict())
     else:

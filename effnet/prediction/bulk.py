@@ -22,7 +22,7 @@ from typing import Any
 
 from effnet.arch.serde import check_int
 from effnet.data.storage import errors, remote
-from effnet.data.storage.atomic_write import atomic_write
+from effnet.data.storage.atomic_write import atomic_write, write_text
 from effnet.prediction import bulk_chunks, predictor, ray
 from effnet.weights.resolve import resolve_weights
 
@@ -288,8 +288,7 @@ class PartialResults:
     def write(self, name: str, text: str) -> None:
         """Write a file here, completely or not at all."""
         try:
-            with atomic_write(self.folder / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_text(self.folder / name, text)
         except OSError as error:
             raise self.write_error(error) from error
 

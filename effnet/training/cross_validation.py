@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from effnet.arch.serde import check_choice
 from effnet.data import ImageDataset, ImageError, Splits, dataset, duplicates, holdout, open_data
 from effnet.data.splits import make_folds
-from effnet.data.storage.atomic_write import atomic_write
+from effnet.data.storage.atomic_write import atomic_write, write_text
 from effnet.prediction import Predictor, ensemble
 from effnet.prediction.out_of_fold import OutOfFold
 from effnet.prediction.tta import TTA_MODES
@@ -193,8 +193,8 @@ def run_folds(config: TrainConfig, folds: int = 5, tta: str = "none") -> CrossVa
         out, oof.labels.task, tuple(models), fold_metrics, oof.metrics(), len(oof), tuple(skipped), tta
     )
     oof.write(done.oof_path)
-    with atomic_write(out / ensemble.FOLDS_FILE) as temporary:  # last of all: it marks a finished cross-validation
-        temporary.write_text(json.dumps(done.to_dict(), indent=1), "utf-8")
+    # last of all: it marks a finished cross-validation
+    write_text(out / ensemble.FOLDS_FILE, json.dumps(done.to_dict(), indent=1))
     callback.on_message(done.summary())
     return done
 

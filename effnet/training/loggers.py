@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 from effnet.arch.serde import did_you_mean
-from effnet.data.storage.atomic_write import atomic_write
+from effnet.data.storage.atomic_write import write_text
 from effnet.training.callbacks import Callback, EpochMetrics, ForwardingCallback
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ class LoggingCallback(ForwardingCallback):
                 del self._loggers[name]
                 self.on_message(f"{name} failed and is disabled; training continues ({error})")
         self._last_epoch = metrics.epoch
-        with atomic_write(self._state_file) as temporary:
-            temporary.write_text(json.dumps({"run_id": self._run_id, "epoch": self._last_epoch}))
+        write_text(self._state_file, json.dumps({"run_id": self._run_id, "epoch": self._last_epoch}))
 
     def close(self) -> None:
         """Finish every tracker."""

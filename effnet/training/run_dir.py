@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effnet.data.storage.atomic_write import atomic_write
+from effnet.data.storage.atomic_write import write_text
 from effnet.evaluation import AnyEvaluation, Evaluation, read_evaluation
 from effnet.training.callbacks import EpochMetrics
 
@@ -124,5 +124,4 @@ def is_occupied(path: Path, settings: Path, resume: bool, content: str) -> bool:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
+    write_text(path, json.dumps(content, indent=1))

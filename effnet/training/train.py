@@ -9,7 +9,7 @@ import numpy as np
 
 from effnet.arch import Arch
 from effnet.data import Splits, open_data
-from effnet.data.storage.atomic_write import atomic_write
+from effnet.data.storage.atomic_write import write_text
 from effnet.evaluation import evaluate
 from effnet.runtime.autotune import cache_engine
 from effnet.tasks import task_of
@@ -252,8 +252,7 @@ class _Run(loop.TrainSetup):
         at_reference = suggested * self.recipe.lr_reference_batch / self.recipe.batch_size
         self.recipe = replace(self.recipe, learning_rate=at_reference)
         if self.distributed.is_main:
-            with atomic_write(self.run_dir.lr_finder) as temporary:
-                temporary.write_text(sweep.to_svg(), encoding="utf-8")
+            write_text(self.run_dir.lr_finder, sweep.to_svg())
         self.callback.on_message(
             f"learning rate: {suggested:.2g}, a tenth of where the loss was lowest ({self.run_dir.lr_finder.name})"
         )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from effnet.arch.serde import check_choice
-from effnet.data.storage.atomic_write import atomic_write
+from effnet.data.storage.atomic_write import atomic_write, write_text
 from effnet.metadata import Numerics
 from effnet.net import EfficientNet, surgery
 from effnet.weights import conversion, formats, key_maps, loading
@@ -65,8 +65,7 @@ def save(model: EfficientNet, path: str | Path, layout: str = "effnet") -> Path:
     with atomic_write(path) as temporary:
         formats.write_checkpoint(temporary, suffix, tensors, model, layout)
     for name, text in companions.items():
-        with atomic_write(path.with_name(name)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path.with_name(name), text)
     return path
 
 
