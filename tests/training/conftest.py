@@ -10,7 +10,7 @@ from effnet.training.callbacks import Callback, EpochMetrics
 
 
 class Recorder(Callback):
-    """Records everything it is told."""
+    """Record every call."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []

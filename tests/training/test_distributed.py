@@ -24,7 +24,7 @@ RECIPE = Recipe(name="test", epochs=1)
 
 
 def prepare(model: effnet.EfficientNet, ranks: int, device: str, batch: int) -> nn.Module:
-    """``model`` as it would be called on so many devices, of which none need be there."""
+    """``model`` wrapped as for that many devices; none of them has to exist."""
     distributed = Distributed("cpu")
     distributed.world_size, distributed.device = ranks, torch.device(device)
     called, _ = distributed.prepare(model, make_optimizer(model, RECIPE), batch)

@@ -79,7 +79,7 @@ def test_differences_are_compared_per_image(model: EfficientNet) -> None:
 
 
 def test_re_estimated_batch_norm(model: EfficientNet) -> None:
-    """A network whose statistics belong to images twice as bright: measuring them anew at its own size cures it."""
+    """A network whose statistics belong to images twice as bright: re-estimating them at its own size repairs it."""
     broken = with_scaled_variances(model)
     learned, select = squares(96, seed=1), squares(90, seed=2)
 

@@ -1,4 +1,4 @@
-"""Trackers: what they are told, that a resumed run goes on in the same curve, and what happens when one fails."""
+"""Experiment trackers: what they receive, that a resumed run continues the curve, and failures."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def test_suggests_a_tenth_of_where_the_loss_is_lowest(noise: float) -> None:
         found = find_learning_rate(step, 1e-5, 10)  # type: ignore[arg-type]
         assert 0.002 < found.suggested < 0.012  # lowest near 0.06
         assert found.learning_rates == tuple(tried_rates[: len(found.learning_rates)])
-        assert len(found.losses) == len(found.learning_rates) < 100  # it stopped where training fell apart
+        assert len(found.losses) == len(found.learning_rates) < 100  # it stopped where the loss diverged
         ratios = np.diff(np.log(found.learning_rates))
         assert np.allclose(ratios, ratios[0])
         assert found.learning_rates[0] == pytest.approx(1e-5)

@@ -366,7 +366,7 @@ def test_probe_recipe(photos: Path, tmp_path: Path) -> None:
 
 
 def test_fine_tuning_reports_batch_norm_mode(photos: Path, tmp_path: Path) -> None:
-    """And does the same as one that is told to."""
+    """The result is the same as with the setting passed explicitly."""
     first, recorder = run(photos, tmp_path / "first"), Recorder()
     auto, frozen = (
         run(photos, tmp_path / name, model=None, weights=first.model, recipe=recipe, epochs=1, callback=recorder)

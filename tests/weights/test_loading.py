@@ -1,4 +1,4 @@
-"""Loading costs no more than the file, says what it assumes, and obeys what it is told."""
+"""Loading costs no more than the file, says what it assumes, and follows its arguments."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ FLOWERS, ENCODER, BACKBONE = (
     for name in ("lite0_flowers17_int8.tflite", "lite0_encoder_int8.tflite", "lite0_imagenet_backbone_timm.pth")
 )
 PHOTOS = SHARED / "data" / "hymenoptera"
-EVERY = 10  # of the 398 photos, one in so many, where embeddings are compared
+EVERY = 10  # embeddings are compared on every tenth of the 398 photos
 
 pytestmark = pytest.mark.skipif(
     not all(path.exists() for path in (FLOWERS, ENCODER, BACKBONE, PHOTOS)),
