@@ -134,10 +134,11 @@ def class_columns(known: Labels, outputs: int, of_data: Labels) -> list[int]:
         if len(of_data.names) != outputs:
             raise ValueError(f"the model has {outputs} classes without names, the data has {len(of_data.names)}")
         return list(range(outputs))
-    missing = [name for name in of_data.names if name not in known.names]
-    if missing:
-        raise ValueError(f"the model does not know the class {missing[0]!r}; it knows {', '.join(known.names[:20])}")
-    return [known.names.index(name) for name in of_data.names]
+    column_of = {name: column for column, name in enumerate(known.names)}
+    missing = next((name for name in of_data.names if name not in column_of), None)
+    if missing is not None:
+        raise ValueError(f"the model does not know the class {missing!r}; it knows {', '.join(known.names[:20])}")
+    return [column_of[name] for name in of_data.names]
 
 
 def read_evaluation(data: Any) -> AnyEvaluation:
