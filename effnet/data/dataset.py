@@ -1,7 +1,5 @@
 """Labeled images: `ImageDataset`, its items and splits, the encoding of labels, and the check for unreadable files."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -81,14 +79,14 @@ class ImageDataset:
             return "|".join(f"{value:g}" for value in item.label)
         return "|".join(map(self.labels.name, item.classes))
 
-    def subset(self, indices: Iterable[int]) -> ImageDataset:
+    def subset(self, indices: Iterable[int]) -> "ImageDataset":
         """Return a dataset of these images, in this order, with the same labels."""
         return replace(self, items=tuple(self.items[index] for index in indices))
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The training, validation and test images of a source; None for those that it does not have."""
+    """The training, validation and test images of a source, where it has them."""
 
     train: ImageDataset | None = None
     val: ImageDataset | None = None
@@ -97,8 +95,7 @@ class Splits:
     @property
     def available(self) -> dict[str, ImageDataset]:
         """The splits that exist, by name."""
-        splits = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: dataset for name, dataset in splits.items() if dataset is not None}
+        return {name: found for name in ("train", "val", "test") if (found := getattr(self, name)) is not None}
 
 
 Fingerprints = dict[Item, bytes]  # equal for two files of the same image
@@ -109,8 +106,8 @@ def check_images(
 ) -> tuple[ImageDataset, list[image_io.ImageError]]:
     """Decode every image once, to the end of its file; return those that can be read, and an error for each other one.
 
-    ``fingerprints`` is filled with a digest of each image's pixels, so that `effnet.data.duplicates` need not decode it
-    again. Raises ``ValueError`` if a class has no readable image left.
+    ``fingerprints`` is filled with a digest of each image, so that `effnet.data.duplicates` need not decode it again.
+    Raises ``ValueError`` if a class has no readable image left.
     """
     check_int("num_workers", num_workers, 1)
 
@@ -125,14 +122,13 @@ def check_images(
 
     errors = prefetch.parallel_map(check, dataset.items, num_workers)
     good = dataset.subset(index for index, error in enumerate(errors) if error is None)
-    for name, before, after in zip(dataset.labels.names, dataset.class_counts(), good.class_counts(), strict=True):
+    has_classes = task_of(dataset.labels.task).has_probabilities
+    for label, (before, after) in enumerate(zip(dataset.class_counts(), good.class_counts(), strict=True)):
         if before and not after:
-            first = next(
-                error
-                for item, error in zip(dataset.items, errors, strict=True)
-                if error and name in map(dataset.labels.name, item.classes)
-            )
-            raise ValueError(f"none of the {before} images of class {name!r} can be read; the first: {first}")
+            failed = zip(dataset.items, errors, strict=True)
+            first = next(error for item, error in failed if label in item.classes or not has_classes)
+            of_class = f" of class {dataset.labels.names[label]!r}" if has_classes else ""
+            raise ValueError(f"none of the {before} images{of_class} can be read; the first: {first}")
     return good, [error for error in errors if error is not None]
 
 
@@ -157,11 +153,10 @@ class LabelEncoder:
     @classmethod
     def fit(
         cls, raw_labels: Iterable[RawLabel], names: Sequence[str] | None, named_by: str, found_in: str
-    ) -> LabelEncoder:
+    ) -> "LabelEncoder":
         """Find out what ``raw_labels``, all from ``found_in``, mean; ``names``: if the file ``named_by`` has them.
 
-        Integers and strings are classes, lists of them are multi-label; floats and lists of floats are values. Raises
-        ``ValueError`` for a mixture, for an integer without a name, and for fewer than two classes.
+        Integers and strings are classes, lists of them multi-label; floats and lists of them values, not to be mixed.
         """
         raw_labels = [label for label in raw_labels if label is not None]
         is_list = [isinstance(label, list) for label in raw_labels]

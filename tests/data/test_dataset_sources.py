@@ -157,6 +157,13 @@ def test_check_refuses_a_class_without_readable_images(folders: Folders) -> None
         check_images(train)
 
 
+def test_check_refuses_values_without_readable_images(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").touch()
+    dataset = ImageDataset((Item(tmp_path / "1.jpg", (3.7,), "1.jpg"),), Labels(("age",), "regression"))
+    with pytest.raises(ValueError, match=r"none of the 1 images can be read; .*1\.jpg is empty"):
+        check_images(dataset)
+
+
 def test_check_takes_arrays_and_absent_classes() -> None:
     dataset = blanks({"a": 2, "absent": 0, "c": 2})
     good, errors = check_images(dataset, num_workers=1)
