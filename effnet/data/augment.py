@@ -13,10 +13,7 @@ from math import exp, log
 import numpy as np
 import torch
 from PIL import Image
-from PIL.Image import Resampling
 from torch import Tensor
-from torch.distributions import Beta
-from torch.nn import functional
 
 from effnet.arch.serde import Record, check_choice, check_float, check_int
 from effnet.data import autoaugment, image_io, preprocessing, torchvision_compat
@@ -24,7 +21,6 @@ from effnet.metadata import Preprocess
 
 AUGMENT_POLICIES = ("none", "autoaugment", "randaugment")
 CROP_ASPECT_RATIOS = (3 / 4, 4 / 3)  # width to height (Szegedy et al., arXiv:1409.4842, section 6)
-_MAX_CROP_ATTEMPTS = 10
 _ERASED_AREA = (0.02, 0.2)  # smallest and largest fraction of the image
 _TORCH_INTERPOLATIONS = ("bilinear", "bicubic")
 
@@ -61,7 +57,7 @@ def build_augmentation(augment: Augment, preprocess: Preprocess) -> Callable[[im
     change, crop = _build_augmentation_steps(augment), random_resized_crop(preprocess, augment.min_crop_area)
     if not (augment.rotation or augment.translation):
         return lambda image: change(crop(image))
-    v2 = torchvision_compat.import_transforms()
+    v2 = torchvision_compat.import_torchvision("transforms.v2", "augmentation")
     interpolation = getattr(v2.InterpolationMode, preprocess.interpolation.upper())
     resize = v2.Resize(preprocess.size, interpolation)  # first, so that shifts are finer than a source pixel
     move = v2.RandomAffine(augment.rotation, (augment.translation,) * 2, interpolation=v2.InterpolationMode.BILINEAR)
@@ -72,15 +68,17 @@ def build_augmentation(augment: Augment, preprocess: Preprocess) -> Callable[[im
 def _build_augmentation_steps(augment: Augment) -> Callable[[image_io.Pixels], image_io.Pixels]:
     """Return what follows the crop: a function of uint8 (H, W, 3)."""
     steps: list[Callable[[Image.Image], Image.Image]] = []
+    erase = None
     if augment.policy == "autoaugment":
         steps.append(autoaugment.build_autoaugment())
     if augment.policy == "randaugment":
         steps.append(autoaugment.build_randaugment(augment.randaugment_ops, augment.randaugment_magnitude))
-    if augment.color_jitter:
-        steps.append(torchvision_compat.import_transforms().ColorJitter(*(augment.color_jitter,) * 3))
-    erase = None
-    if augment.random_erasing:
-        erase = torchvision_compat.import_transforms().RandomErasing(augment.random_erasing, _ERASED_AREA, value=127)
+    if augment.color_jitter or augment.random_erasing:
+        v2 = torchvision_compat.import_torchvision("transforms.v2", "augmentation")
+        if augment.color_jitter:
+            steps.append(v2.ColorJitter(*(augment.color_jitter,) * 3))
+        if augment.random_erasing:
+            erase = v2.RandomErasing(augment.random_erasing, _ERASED_AREA, value=127)
 
     def change(pixels: image_io.Pixels) -> image_io.Pixels:
         if augment.horizontal_flip and torch.rand(1).item() < 0.5:
@@ -98,10 +96,9 @@ def _build_augmentation_steps(augment: Augment) -> Callable[[image_io.Pixels], i
 
 
 def random_resized_crop(preprocess: Preprocess, min_area: float) -> Callable[[image_io.ImageSource], image_io.Pixels]:
-    """Return a function from an image to a random part of it, uint8 (H, W, 3) of ``preprocess.size``.
+    """Return a function from an image to a random crop (see `sample_crop`), uint8 (H, W, 3) of ``preprocess.size``.
 
-    It keeps at least the fraction ``min_area`` of the image, as torchvision's ``RandomResizedCrop``, but sampled before
-    decoding: with ``decode="reduced"`` a JPEG is decoded at the smallest scale that needs no upsampling.
+    As torchvision's ``RandomResizedCrop``, but sampled before decoding: a JPEG can be decoded at reduced scale.
     """
     size, interpolation = preprocess.size, preprocess.interpolation
 
@@ -125,7 +122,7 @@ def sample_crop(height: int, width: int, min_area: float) -> tuple[int, int, int
     """
     area = height * width
     low, high = map(log, CROP_ASPECT_RATIOS)
-    for fraction, ratio, across, down in torch.rand(_MAX_CROP_ATTEMPTS, 4, dtype=torch.float64).tolist():
+    for fraction, ratio, across, down in torch.rand(10, 4, dtype=torch.float64).tolist():
         crop_area = area * (min_area + fraction * (1 - min_area))
         aspect = exp(low + ratio * (high - low))
         wide, tall = round((crop_area * aspect) ** 0.5), round((crop_area / aspect) ** 0.5)
@@ -147,16 +144,14 @@ def crop_to_box(image: Image.Image, box: preprocessing.Box) -> image_io.Pixels:
 def resize_array(pixels: image_io.Pixels, size: tuple[int, int], interpolation: str) -> image_io.Pixels:
     """Resize uint8 (H, W, 3) to ``size`` (height, width) with antialiasing.
 
-    Torch computes in integers as PIL does, several times as fast; the two differ in one value of twenty by one step.
-    PIL does what torch does not have (lanczos, box, nearest).
+    Torch is several times as fast as PIL, which does what torch lacks; one value of twenty differs by one step.
     """
     if pixels.shape[:2] == size:
         return pixels
     if interpolation not in _TORCH_INTERPOLATIONS:
-        height, width = size
-        return np.array(Image.fromarray(pixels).resize((width, height), Resampling[interpolation.upper()]))
+        return np.array(Image.fromarray(pixels).resize(size[::-1], Image.Resampling[interpolation.upper()]))
     batch = torch.from_numpy(np.require(pixels, requirements=("C", "W")))[None].permute(0, 3, 1, 2)  # (1, 3, H, W)
-    resized: Tensor = functional.interpolate(batch, size, mode=interpolation, antialias=True)
+    resized: Tensor = torch.nn.functional.interpolate(batch, size, mode=interpolation, antialias=True)
     return resized[0].permute(1, 2, 0).numpy()  # (1, 3, H, W) -> (H, W, 3)
 
 
@@ -168,11 +163,12 @@ def mix_batch(images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha:
     fraction is sampled from Beta(α, α), on the CPU: the same on every device. An α of 0 switches off.
     """
     if mixup_alpha and (not cutmix_alpha or torch.rand(()) < 0.5):
-        fractions = Beta(mixup_alpha, mixup_alpha).sample((len(images),))
+        fractions = torch.distributions.Beta(mixup_alpha, mixup_alpha).sample((len(images),))
         images = images.float()
         images = torch.lerp(images.roll(1, 0), images, fractions.to(images.device)[:, None, None, None])
     elif cutmix_alpha:
-        images, fractions = _apply_cutmix(images, Beta(cutmix_alpha, cutmix_alpha).sample((len(images),)))
+        fractions = torch.distributions.Beta(cutmix_alpha, cutmix_alpha).sample((len(images),))
+        images, fractions = _apply_cutmix(images, fractions)
     else:
         return images, targets
     return images, torch.lerp(targets.roll(1, 0), targets, fractions.to(targets)[:, None])

@@ -88,9 +88,8 @@ def build_randaugment(num_ops: int, magnitude: float) -> ImageTransform:
 def build_operation(name: str, magnitude: float, max_shift: float) -> ImageTransform:
     """Return the operation called ``name`` at ``magnitude``; at 10 it moves an image by ``max_shift`` pixels.
 
-    A magnitude of 10 is the end of AutoAugment's scale; RandAugment goes beyond it without a limit. Not every operation
-    grows with it: posterize and solarize do less up to 10, and something else above. Operations with two directions
-    take either with equal probability. Raises ``KeyError`` for an unknown name.
+    AutoAugment's scale ends at 10, RandAugment's nowhere. Not every operation grows with it: posterize and solarize do
+    less up to 10, and something else above. Operations with two directions take either with equal probability.
     """
     level = magnitude / 10
     factor = 1.8 * level + 0.1
@@ -114,10 +113,10 @@ def build_operation(name: str, magnitude: float, max_shift: float) -> ImageTrans
         "Brightness": lambda image: ImageEnhance.Brightness(image).enhance(factor),
         "Sharpness": lambda image: ImageEnhance.Sharpness(image).enhance(factor),
         "Rotate": lambda image: rotate(image, _random_sign(30 * level)),
-        "ShearX": lambda image: shear_x(image, _random_sign(0.3 * level)),
-        "ShearY": lambda image: shear_y(image, _random_sign(0.3 * level)),
-        "TranslateX": lambda image: translate_x(image, shift(image)),
-        "TranslateY": lambda image: translate_y(image, shift(image)),
+        "ShearX": lambda image: shear(image, x=_random_sign(0.3 * level)),
+        "ShearY": lambda image: shear(image, y=_random_sign(0.3 * level)),
+        "TranslateX": lambda image: translate(image, x=shift(image)),
+        "TranslateY": lambda image: translate(image, y=shift(image)),
         "Cutout": random_cutout,
     }
     return operations[name]
@@ -137,11 +136,8 @@ def _shift_scale(image: Image.Image) -> float:
 
 
 def posterize(image: Image.Image, bits: int) -> Image.Image:
-    """Keep the upper ``bits`` of each value; one for 0, since at most seven are shifted out.
-
-    One also from 9 on: a shift of −1 is the byte 255, of which seven.
-    """
-    shift = min((8 - bits) % 256, 7)
+    """Keep the upper ``bits`` of each value: one for 0, and from 9 on, where a shift of −1 is the byte 255."""
+    shift = min((8 - bits) % 256, 7)  # TensorFlow shifts out at most seven
     return image.point([value >> shift << shift for value in range(256)] * 3)
 
 
@@ -169,24 +165,14 @@ def rotate(image: Image.Image, degrees: float) -> Image.Image:
     return image.rotate(degrees, _NEAREST, fillcolor=GRAY)
 
 
-def shear_x(image: Image.Image, slope: float) -> Image.Image:
-    """Shift each row to the left by ``slope`` times its index."""
-    return _affine(image, (1, slope, -slope / 2, 0, 1, 0))  # PIL counts from pixels' corners, TensorFlow from centers
+def shear(image: Image.Image, x: float = 0, y: float = 0) -> Image.Image:
+    """Shift each row to the left by ``x`` times its index, and each column up by ``y`` times its."""
+    return _affine(image, (1, x, -x / 2, y, 1, -y / 2))  # PIL counts from pixels' corners, TensorFlow from centers
 
 
-def shear_y(image: Image.Image, slope: float) -> Image.Image:
-    """Shift each column up by ``slope`` times its index."""
-    return _affine(image, (1, 0, 0, slope, 1, -slope / 2))
-
-
-def translate_x(image: Image.Image, pixels: float) -> Image.Image:
-    """Shift to the left."""
-    return _affine(image, (1, 0, pixels, 0, 1, 0))
-
-
-def translate_y(image: Image.Image, pixels: float) -> Image.Image:
-    """Shift up."""
-    return _affine(image, (1, 0, 0, 0, 1, pixels))
+def translate(image: Image.Image, x: float = 0, y: float = 0) -> Image.Image:
+    """Shift by ``x`` pixels to the left and ``y`` up."""
+    return _affine(image, (1, 0, x, 0, 1, y))
 
 
 def cutout(image: Image.Image, half: int, column: int, row: int) -> Image.Image:

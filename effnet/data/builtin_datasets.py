@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from effnet.data import huggingface_datasets, image_io
+from effnet.data import huggingface_datasets, image_io, splits
 from effnet.data.dataset import ImageDataset, Item, Splits
-from effnet.data.splits import holdout
 from effnet.data.storage import cache_dir, errors
 from effnet.metadata import Labels
 
@@ -25,7 +24,7 @@ class _DatasetSource:
     folder: str
     splits: Mapping[str, object]
     split_argument: str = "split"
-    hub_id: str = ""  # if torchvision cannot download it
+    hub_source: str = ""  # if torchvision cannot download it
 
 
 _TWO_SPLITS, _THREE_SPLITS = {"train": "train", "test": "test"}, {"train": "train", "val": "val", "test": "test"}
@@ -35,7 +34,7 @@ _DATASET_SOURCES = {
     "flowers102": _DatasetSource("Flowers102", "flowers-102", _THREE_SPLITS),
     "pets": _DatasetSource("OxfordIIITPet", "oxford-iiit-pet", {"train": "trainval", "test": "test"}),
     "food101": _DatasetSource("Food101", "food-101", _TWO_SPLITS),
-    "cars": _DatasetSource("StanfordCars", "stanford_cars", _TWO_SPLITS, hub_id="tanganke/stanford_cars"),
+    "cars": _DatasetSource("StanfordCars", "stanford_cars", _TWO_SPLITS, hub_source="hub:tanganke/stanford_cars"),
     "aircraft": _DatasetSource("FGVCAircraft", "fgvc-aircraft-2013b", _THREE_SPLITS),
     "birdsnap": _DatasetSource("", "birdsnap", {}),  # neither torchvision nor the hub has its photos
 }
@@ -56,7 +55,7 @@ def open_digits() -> Splits:
         for index, (image, label) in enumerate(zip(rgb, digits.target, strict=True))
     )
     dataset = ImageDataset(items, Labels(tuple("0123456789")), allow_flip=False)
-    train, test = holdout(dataset, 0.2, seed=1797)  # never to change: all accuracies on digits refer to these images
+    train, test = splits.holdout(dataset, 0.2, seed=1797)  # never to change: accuracies on digits refer to these images
     return Splits(train, test=test)
 
 
@@ -65,22 +64,22 @@ def find_builtin_name(source: str) -> str | None:
     if source in _DATASET_SOURCES:
         return source
     root = Path(source)
-    if root.is_dir():
-        for name, dataset in _DATASET_SOURCES.items():
-            if dataset.class_name and (root.name == dataset.folder or (root / dataset.folder).is_dir()):
-                return name
+    for name, dataset in _DATASET_SOURCES.items() if root.is_dir() else ():
+        if dataset.class_name and (root.name == dataset.folder or (root / dataset.folder).is_dir()):
+            return name
     return None
 
 
 def open_builtin_dataset(name: str, source: str, open_path: Callable[[Path], Splits]) -> Splits:
-    """Open the dataset ``name``, from ``source`` if that is a folder.
+    """Open the dataset ``name`` from ``source``, ``$EFFNET_DATA`` or the cache, or else download it to the cache.
 
-    Otherwise a copy is used where there is one: in a folder of that name here, in ``$EFFNET_DATA`` or in a folder of
-    that name there, as torchvision lays it out or as ``open_path`` can open it; or it is downloaded to the cache.
-    Raises ``OSError`` if it is neither found nor can be downloaded.
+    A copy is laid out as torchvision does, or as ``open_path`` can open it. Raises ``OSError`` if there is none.
     """
     dataset = _DATASET_SOURCES[name]
-    for folder in _candidate_folders(name, source):
+    parent = os.environ.get(DATA_DIR_VARIABLE)
+    configured = (Path(parent).expanduser() / name, Path(parent).expanduser()) if parent else ()
+    cached = cache_dir.writable_cache_dir() / "data" / name
+    for folder in filter(Path.is_dir, (Path(source), *configured, cached)):
         if dataset.class_name and folder.name == dataset.folder:
             return _read_torchvision_dataset(name, folder.parent)
         if dataset.class_name and (folder / dataset.folder).is_dir():
@@ -93,38 +92,27 @@ def open_builtin_dataset(name: str, source: str, open_path: Callable[[Path], Spl
     if cache_dir.is_offline():
         raise OSError(f"{name} is not on this disk and offline mode is on: {remedy}")
     try:
-        if dataset.hub_id:
-            return huggingface_datasets.open_huggingface_dataset(f"{huggingface_datasets.HUB_SCHEME}{dataset.hub_id}")
-        return _read_torchvision_dataset(name, cache_dir.writable_cache_dir() / "data" / name, download=True)
+        if dataset.hub_source:
+            return huggingface_datasets.open_huggingface_dataset(dataset.hub_source)
+        return _read_torchvision_dataset(name, cached, download=True)
     except (OSError, ImportError) as error:
         reason = errors.describe_error(error)
         raise OSError(f"{name} is not available: {reason}; {remedy}, as torchvision expects it") from None
 
 
-def _candidate_folders(name: str, source: str) -> Iterator[Path]:
-    """Yield the existing folders that may contain a copy."""
-    parent = os.environ.get(DATA_DIR_VARIABLE)
-    configured = (Path(parent).expanduser() / name, Path(parent).expanduser()) if parent else ()
-    yield from filter(Path.is_dir, (Path(source), *configured, cache_dir.writable_cache_dir() / "data" / name))
-
-
 def _read_torchvision_dataset(name: str, root: Path, download: bool = False) -> Splits:
-    from effnet.data.torchvision_compat import declare_operators
+    from effnet.data.torchvision_compat import import_torchvision
 
-    declare_operators()
-    try:
-        from torchvision import datasets
-    except ImportError as error:
-        raise ImportError(f'{name} requires torchvision ({error}): pip install "effnet[train]"') from None
+    datasets = import_torchvision("datasets", name)
     source = _DATASET_SOURCES[name]
     found: dict[str, ImageDataset] = {}
     for split, value in source.splits.items():
+        options = {source.split_argument: value, "download": download}
         try:
-            options = {source.split_argument: value, "download": download}
             dataset = getattr(datasets, source.class_name)(str(root), **options)
         except RuntimeError as error:  # its own: "not found or corrupted"
-            remedy = f"remove it, or download it again ({error})"
-            raise OSError(f"{name} in {root / source.folder} is incomplete: {remedy}") from None
+            incomplete = f"{name} in {root / source.folder} is incomplete"
+            raise OSError(f"{incomplete}: remove it, or download it again ({error})") from None
         items = [
             Item(image, label, f"{split}/{image.name if isinstance(image, Path) else f'{number:05}'}")
             for number, (image, label) in enumerate(_iter_labeled_images(dataset))

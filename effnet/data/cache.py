@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from effnet.data import augment, dataset, image_io, webdataset_reader
-from effnet.data.image_io import ImageError, ImageSource, InputImage, Pixels
+from effnet.data import augment, image_io, webdataset_reader
 from effnet.data.storage.cache_dir import writable_cache_dir
 from effnet.metadata import Preprocess
 
@@ -30,9 +29,9 @@ class MemoryCache:
     def __init__(self, max_bytes: int) -> None:
         self._remaining_bytes = max_bytes
         # By identity, since arrays have no hash. The source is kept too: its id is unique only as long as it lives.
-        self._images: dict[tuple[int, Preprocess], tuple[ImageSource, InputImage]] = {}
+        self._images: dict[tuple[int, Preprocess], tuple[image_io.ImageSource, image_io.InputImage]] = {}
 
-    def __call__(self, source: ImageSource, preprocess: Preprocess) -> InputImage:
+    def __call__(self, source: image_io.ImageSource, preprocess: Preprocess) -> image_io.InputImage:
         """Return the image as `load_input` does."""
         key = id(source), preprocess
         if key in self._images:
@@ -71,9 +70,8 @@ class DiskCache:
         """Whether some image found no room."""
         return bool(self._is_full.item())
 
-    def get_image(self, item: dataset.Item) -> Pixels:
+    def get_image(self, source: Path | image_io.LazyImage | image_io.Pixels) -> image_io.Pixels:
         """Return the decoded image, its short side at most ``side``. Raises ``ImageError`` as `read_image` does."""
-        source = item.image
         if isinstance(source, np.ndarray):
             return self._decode(source)
         if isinstance(source, Path):
@@ -81,7 +79,7 @@ class DiskCache:
             try:
                 status = os.stat(absolute)
             except OSError:
-                raise ImageError(f"{source} does not exist") from None
+                raise image_io.ImageError(f"{source} does not exist") from None
             identity = f"{absolute} {status.st_size} {status.st_mtime_ns}".encode("utf-8", "surrogatepass")
         elif isinstance(source, webdataset_reader.ShardMember):
             identity = f"{source.shard.url} {source.shard.version} {source.offset} {source.size}".encode()
@@ -89,13 +87,12 @@ class DiskCache:
             identity = source.read()
         name = blake2b(identity, digest_size=16).hexdigest()
         path = self.folder / name[:2] / name
-        pixels = _map_file(path)
-        if pixels is None:
+        if (pixels := _map_file(path)) is None:
             pixels = self._decode(source)
             self._write(pixels, path)
         return pixels
 
-    def _decode(self, source: ImageSource) -> Pixels:
+    def _decode(self, source: image_io.ImageSource) -> image_io.Pixels:
         sizes: list[tuple[int, int]] = []
 
         def choose_whole(height: int, width: int) -> image_io.CropRegion:
@@ -106,7 +103,7 @@ class DiskCache:
         image, box = image_io.read_region(source, choose_whole, self.preprocess.decode == "reduced")
         return augment.resize_array(augment.crop_to_box(image, box), sizes[0], self.preprocess.interpolation)
 
-    def _write(self, pixels: Pixels, path: Path) -> None:
+    def _write(self, pixels: image_io.Pixels, path: Path) -> None:
         if self.is_full:
             return
         temporary = self._partial_folder / f"{path.name}.{os.getpid()}"
@@ -125,14 +122,11 @@ class DiskCache:
             temporary.unlink(missing_ok=True)
 
 
-def _map_file(path: Path) -> Pixels | None:
+def _map_file(path: Path) -> image_io.Pixels | None:
     """Map the file into memory; None if it does not exist or is incomplete."""
     try:
-        file = os.open(path, os.O_RDONLY)
-        try:
-            mapped = mmap.mmap(file, 0, access=mmap.ACCESS_COPY)
-        finally:
-            os.close(file)
+        with path.open("rb", buffering=0) as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError):
         return None
     if len(mapped) < _FILE_HEADER.size or mapped[-len(_FILE_END) :] != _FILE_END:

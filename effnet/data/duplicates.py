@@ -1,6 +1,6 @@
 """Duplicate images: by their files' bytes, or by their pixels where only the file around them differs."""
 
-import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
@@ -8,43 +8,32 @@ from pathlib import Path
 
 import numpy as np
 
-from effnet.arch.serde import check_int
 from effnet.data import image_io, prefetch
 from effnet.data.dataset import Fingerprints, ImageDataset, Item, Splits, fingerprint_image, read_reduced
+from effnet.timing.machine import count_cores
 
 DuplicatePair = tuple[Item, Item]
 
-_MAX_PAIRS_SHOWN = 3  # in a message
 
-
-def compute_fingerprints(datasets: Iterable[ImageDataset], decoded: bool = True, num_workers: int = 2) -> Fingerprints:
+def compute_fingerprints(datasets: Iterable[ImageDataset], decoded: bool = True) -> Fingerprints:
     """Return a fingerprint of each readable image that may have a duplicate in any of ``datasets``.
 
-    ``decoded``: decode each image (a JPEG at an eighth of its size), so that copies with other metadata and lossless
-    files of the same pixels are found too. Otherwise only files with equal bytes are, and only files that are as large
-    as another one are read.
+    ``decoded``: by pixels (of a JPEG at an eighth of its size), whatever file they are in. Otherwise only files with
+    equal bytes are duplicates, and only those as large as another one are read.
     """
-    check_int("num_workers", num_workers, 1)
     items = [item for dataset in datasets for item in dataset.items]
-    if decoded:
-        digests = prefetch.parallel_map(_fingerprint_pixels, items, num_workers)
-    else:
-        digests = _fingerprint_bytes(items, num_workers)
+    if not decoded:
+        sizes = [_file_size(item) for item in items]
+        counts = Counter(sizes)
+        items = [item for item, size in zip(items, sizes, strict=True) if size < 0 or counts[size] > 1]
+    digests = prefetch.parallel_map(_fingerprint_pixels if decoded else _fingerprint_bytes, items, count_cores())
     return {item: digest for item, digest in zip(items, digests, strict=True) if digest is not None}
 
 
 def find_duplicates(
-    dataset: ImageDataset,
-    others: ImageDataset | None = None,
-    decoded: bool = True,
-    fingerprints: Fingerprints | None = None,
+    dataset: ImageDataset, fingerprints: Fingerprints, others: ImageDataset | None = None
 ) -> list[DuplicatePair]:
-    """Return pairs of the same image, one of ``dataset`` and one of ``others``; without these, two of ``dataset``.
-
-    ``fingerprints``: of all of them, from `compute_fingerprints` or `check_images`; None computes them.
-    """
-    if fingerprints is None:
-        fingerprints = compute_fingerprints((dataset, others) if others else (dataset,), decoded)
+    """Return pairs of the same image, one of ``dataset`` and one of ``others``; without these, two of ``dataset``."""
     first: dict[bytes, Item] = {}
     for item in dataset.items:
         if item in fingerprints:
@@ -78,13 +67,13 @@ def group_duplicates(dataset: ImageDataset, pairs: Iterable[DuplicatePair]) -> I
     return replace(dataset, items=tuple(map(set_group, dataset.items)))
 
 
-def describe_split_overlap(splits: Splits, decoded: bool = True, fingerprints: Fingerprints | None = None) -> list[str]:
+def describe_split_overlap(splits: Splits, fingerprints: Fingerprints) -> list[str]:
     """Return a sentence per held-out split that contains training images, and one if their labels disagree."""
     if splits.train is None:
         return []
     sentences = []
     for name, heldout in (("val", splits.val), ("test", splits.test)):
-        pairs = find_duplicates(splits.train, heldout, decoded, fingerprints) if heldout is not None else []
+        pairs = find_duplicates(splits.train, fingerprints, heldout) if heldout is not None else []
         if pairs:
             count = len({second.name for _, second in pairs})
             sentences.append(
@@ -105,9 +94,8 @@ def describe_label_conflicts(pairs: Sequence[DuplicatePair]) -> list[str]:
 
 
 def format_pairs(pairs: Sequence[DuplicatePair]) -> str:
-    """Return the first pairs by name: "a.jpg = b.jpg, c.jpg = d.jpg, …"."""
-    shown = ", ".join(f"{first.name} = {second.name}" for first, second in pairs[:_MAX_PAIRS_SHOWN])
-    return shown + (", …" if len(pairs) > _MAX_PAIRS_SHOWN else "")
+    """Return the first three pairs by name: "a.jpg = b.jpg, c.jpg = d.jpg, …"."""
+    return ", ".join(f"{first.name} = {second.name}" for first, second in pairs[:3]) + ", …" * (len(pairs) > 3)
 
 
 def _group_key(item: Item) -> tuple[str, str]:
@@ -125,32 +113,20 @@ def _fingerprint_pixels(item: Item) -> bytes | None:
         return None
 
 
-def _fingerprint_bytes(items: Sequence[Item], num_workers: int) -> list[bytes | None]:
-    """Return a digest of each file's bytes; None for files of a size that no other has."""
-    sizes = [_file_size(item) for item in items]
-    shared = {size for size, count in zip(*np.unique(sizes, return_counts=True), strict=True) if count > 1 or size < 0}
-
-    def digest(index: int) -> bytes | None:
-        if sizes[index] not in shared:
-            return None
-        image = items[index].image
-        try:
-            if isinstance(image, np.ndarray):
-                content = image.tobytes()
-            else:
-                content = image.read_bytes() if isinstance(image, Path) else image.read()
-        except (OSError, image_io.ImageError):
-            return None
-        return blake2b(content, digest_size=16).digest()
-
-    return prefetch.parallel_map(digest, range(len(items)), num_workers)
+def _fingerprint_bytes(item: Item) -> bytes | None:
+    image = item.image
+    try:
+        if isinstance(image, np.ndarray):
+            content = image.tobytes()
+        else:
+            content = image.read_bytes() if isinstance(image, Path) else image.read()
+    except (OSError, image_io.ImageError):
+        return None
+    return blake2b(content, digest_size=16).digest()
 
 
 def _file_size(item: Item) -> int:
-    """Return the size in bytes; negative if it is not known before the image is read."""
+    """Return the size in bytes; -1 if it is not known before the image is read."""
     if isinstance(item.image, Path):
-        try:
-            return os.stat(item.image).st_size
-        except OSError:
-            return -2
+        return item.image.stat().st_size if item.image.is_file() else -1
     return item.image.nbytes if isinstance(item.image, np.ndarray) else -1

@@ -24,18 +24,17 @@ _IGNORED_FOLDERS = frozenset(("__macosx", "@eadir", "__pycache__"))
 
 def open_folder(root: Path) -> dataset.Splits:
     """Open the class folders in ``root``, or splits of such, or ImageNet as it is distributed."""
-    if imagenet.is_imagenet_validation(root):
+    if imagenet.contains_imagenet(root, "val"):
         return dataset.Splits(val=imagenet.open_imagenet_validation(root, root.parent))
     folders = _find_split_folders(root)
     if not folders:
         return dataset.Splits(_open_class_folders(root))
-    train = _open_class_folders(folders["train"]) if "train" in folders else None
-    labels = train.labels if train else None
-    val = _open_heldout_folder(folders["val"], root, labels) if "val" in folders else None
-    if labels is None and val is not None:
-        labels = val.labels
-    test = _open_heldout_folder(folders["test"], root, labels) if "test" in folders else None
-    return dataset.Splits(train, val, test)
+    splits: dict[str, dataset.ImageDataset] = {}
+    labels = None
+    for split in ("train", "val", "test"):
+        if split in folders and (found := _open_split(folders[split], root, labels)):
+            splits[split], labels = found, labels or found.labels
+    return dataset.Splits(**splits)
 
 
 def list_image_files(folder: Path) -> Iterator[Path]:
@@ -66,15 +65,15 @@ def _find_split_folders(root: Path) -> dict[str, Path]:
             raise ValueError(f"{root} has both {both}: keep one of them as its {split}")
         if split:
             found[split] = folder
-    nested = any(_list_folders(folder) or imagenet.is_imagenet_validation(folder) for folder in found.values())
+    nested = any(_list_folders(folder) or imagenet.contains_imagenet(folder, "val") for folder in found.values())
     return found if nested or len(found) > 1 or len(found) == len(folders) else {}
 
 
-def _open_heldout_folder(folder: Path, root: Path, labels: Labels | None) -> dataset.ImageDataset | None:
-    """Open val or test with train's classes. None for ImageNet's test images, whose labels were never published."""
-    if imagenet.is_imagenet_validation(folder):
+def _open_split(folder: Path, root: Path, labels: Labels | None) -> dataset.ImageDataset | None:
+    """``labels``: train's. None for ImageNet's test images, whose labels were never published."""
+    if imagenet.contains_imagenet(folder, "val"):
         return imagenet.open_imagenet_validation(folder, root, labels)
-    if imagenet.is_imagenet_test(folder):
+    if imagenet.contains_imagenet(folder, "test"):
         return None
     return _open_class_folders(folder, labels)
 

@@ -1,11 +1,9 @@
 """Hugging Face datasets, from the hub or from a folder, through ``datasets`` (``effnet[hub]``)."""
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from effnet.data import dataset, folders, image_io
@@ -54,11 +52,8 @@ def is_huggingface_dataset(source: str) -> bool:
 def open_huggingface_dataset(source: str) -> dataset.Splits:
     """Open ``hub:NAME``, ``hub:NAME:CONFIG`` or a folder, each with ``#COLUMN`` appended to choose the label column.
 
-    The splits ``train``, ``validation`` and ``test`` are ours; a single split of another name is for training. Images
-    stay encoded until they are needed; classes keep the dataset's names.
-
-    Raises ``ValueError`` if there is no image column or no unique label column, ``OSError`` if the dataset is not
-    available, and ``ImportError`` if ``datasets`` is not installed.
+    A single split of another name than ours is for training. Images stay encoded until they are needed. Raises
+    ``ValueError`` if there is no image column or no unique label column, ``OSError`` if the dataset is not available.
     """
     text, _, column = source.partition("#")
     try:
@@ -76,7 +71,10 @@ def open_huggingface_dataset(source: str) -> dataset.Splits:
             raise ValueError(f"{text} has the splits {', '.join(tables)}: none of them is called train, val or test")
         splits = {"train": next(iter(tables.values()))}
     features = (splits.get("train") or next(iter(splits.values()))).features
-    image_column, label_column = _find_image_column(features, text), _find_label_column(features, text, column)
+    image_column = _find_image_column(datasets, features, text)
+    label_column = column or _find_label_column(datasets, features, text)
+    if label_column not in features:
+        raise ValueError(f"{text} has no column {column}, only {', '.join(features)}")
     raw = {
         split: [None if label == -1 else label for label in table.select_columns([label_column])[label_column]]
         for split, table in splits.items()  # on the hub, -1 stands for a label that is kept secret
@@ -102,11 +100,11 @@ def open_huggingface_dataset(source: str) -> dataset.Splits:
     return dataset.Splits(**{split: build_split(split) for split in raw})
 
 
-def _load_tables(library: ModuleType, source: str) -> dict[str, Any]:
+def _load_tables(library: Any, source: str) -> dict[str, Any]:
     try:
         if source.startswith(HUB_SCHEME):
             name, _, config = source.removeprefix(HUB_SCHEME).partition(":")
-            with _offline_mode(library) if cache_dir.is_offline() else nullcontext():
+            with _offline_mode(library):
                 found = library.load_dataset(name, config or None)
         elif _is_saved_dataset(Path(source)):
             found = library.load_from_disk(source)
@@ -122,15 +120,15 @@ def _load_tables(library: ModuleType, source: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _offline_mode(library: ModuleType) -> Iterator[None]:
-    """Switch both libraries offline: they read the environment only once, when they are imported."""
+def _offline_mode(library: Any) -> Iterator[None]:
+    """Switch both libraries offline if we are: they read the environment only once, when they are imported."""
     from huggingface_hub import constants
 
     modules: tuple[Any, ...] = (library.config, constants)
     before = [module.HF_HUB_OFFLINE for module in modules]
     try:
         for module in modules:
-            module.HF_HUB_OFFLINE = True
+            module.HF_HUB_OFFLINE |= cache_dir.is_offline()
         yield
     finally:
         for module, value in zip(modules, before, strict=True):
@@ -138,9 +136,8 @@ def _offline_mode(library: ModuleType) -> Iterator[None]:
 
 
 def _is_saved_dataset(root: Path) -> bool:
-    return (root / "dataset_dict.json").is_file() or (
-        (root / "state.json").is_file() and (root / "dataset_info.json").is_file()
-    )
+    one_split = (root / "state.json").is_file() and (root / "dataset_info.json").is_file()
+    return one_split or (root / "dataset_dict.json").is_file()
 
 
 def _find_parquet_files(root: Path) -> dict[str, list[str]]:
@@ -148,16 +145,15 @@ def _find_parquet_files(root: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for file in sorted((*root.glob("*.parquet"), *root.glob("data/*.parquet"))):
         start = file.name.lower().split("-")[0].split(".")[0].split("_")[0]
-        found.setdefault(folders.SPLIT_FOLDER_NAMES.get(start, "train"), []).append(os.fspath(file))
+        found.setdefault(folders.SPLIT_FOLDER_NAMES.get(start, "train"), []).append(str(file))
     return found
 
 
-def _find_image_column(features: Any, source: str) -> str:
-    from datasets import Image
-
+def _find_image_column(library: Any, features: Any, source: str) -> str:
     def is_image(feature: Any) -> bool:
-        undecoded = isinstance(feature, dict) and "bytes" in feature
-        return undecoded or isinstance(feature, Image) or getattr(feature, "dtype", "") in ("binary", "large_binary")
+        if isinstance(feature, library.Image) or (isinstance(feature, dict) and "bytes" in feature):  # not decoded
+            return True
+        return getattr(feature, "dtype", "") in ("binary", "large_binary")
 
     found = [name for name, feature in features.items() if is_image(feature)]
     if not found:
@@ -165,17 +161,11 @@ def _find_image_column(features: Any, source: str) -> str:
     return next((name for name in _IMAGE_COLUMNS if name in found), found[0])
 
 
-def _find_label_column(features: Any, source: str, requested: str) -> str:
-    from datasets import ClassLabel
-
-    if requested:
-        if requested not in features:
-            raise ValueError(f"{source} has no column {requested}, only {', '.join(features)}")
-        return requested
+def _find_label_column(library: Any, features: Any, source: str) -> str:
     columns: list[str] = [
         name
         for name, feature in features.items()
-        if isinstance(feature, ClassLabel) or isinstance(getattr(feature, "feature", None), ClassLabel)
+        if any(isinstance(each, library.ClassLabel) for each in (feature, getattr(feature, "feature", None)))
     ]
     if len(columns) == 1:
         return columns[0]

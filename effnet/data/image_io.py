@@ -1,6 +1,5 @@
 """Reading images: a file, bytes or an array becomes RGB, upright, resized and cropped. PIL and numpy only."""
 
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import IO, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
-from PIL.Image import Transpose
 
 from effnet.data.preprocessing import Box, resize_pil, resize_tensorflow
 from effnet.metadata import Preprocess
@@ -40,6 +38,7 @@ CropRegion = tuple[Box, tuple[int, int]]  # a region of an image, and the (heigh
 MAX_IMAGE_PIXELS = 178_956_970  # PIL's own border between a large photo and a decompression bomb: 512 MiB of RGB
 MAX_IMAGE_BYTES = 256 * 2**20  # of a file that is not on this disk
 
+Transpose = Image.Transpose
 _EXIF_TRANSPOSES = {
     2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
     6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
@@ -62,7 +61,7 @@ def too_large_error(name: str) -> ImageError:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class UnreadableImage:
-    """A `LazyImage` that cannot be read: it stands in a dataset so that the reason is reported, not lost."""
+    """A `LazyImage` that stands in a dataset so that the reason why it cannot be read is reported."""
 
     name: str
     reason: str
@@ -165,10 +164,9 @@ def _read_with_box(source: ImageSource, reduce_to: _ReduceTo) -> tuple[Image.Ima
 def _decode(
     image: Image.Image, name: str, reduce_to: _ReduceTo = None, keep_original: bool = False
 ) -> tuple[Image.Image, Box | None]:
-    """Check ``image``, load it to the last byte, and make it RGB and upright.
+    """Check ``image``, load it to the last byte, and make it RGB and upright; with ``keep_original`` as a copy.
 
-    If it was reduced, also return the box of it that is image: half of 479 pixels is 239.5 of 240. With
-    ``keep_original`` the image itself is not changed.
+    If it was reduced, also return the box of it that is image: half of 479 pixels is 239.5 of 240.
     """
     width, height = image.size
     if width * height > MAX_IMAGE_PIXELS:
@@ -259,7 +257,7 @@ def _source_name(source: ImageSource) -> str:
 
 
 def _open_file(source: str | Path | bytes, name: str) -> IO[bytes]:
-    if not isinstance(source, bytes) and os.path.isdir(source):
+    if not isinstance(source, bytes) and Path(source).is_dir():
         raise ImageError(f"{name} is a folder, not an image")
     try:
         file = BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115 – the caller closes it

@@ -21,23 +21,18 @@ DEVKIT_FOLDER = Path("ILSVRC2012_devkit_t12", "data")
 _VALIDATION_PATTERN = re.compile(r"ILSVRC2012_val_(\d+)\.")
 
 
-def is_imagenet_validation(folder: Path) -> bool:
-    """Return whether ``folder`` directly contains files named as ImageNet's validation images."""
-    return _contains_match(folder, _VALIDATION_PATTERN)
-
-
-def is_imagenet_test(folder: Path) -> bool:
-    """Return whether ``folder`` directly contains files named as ImageNet's test images (their labels are secret)."""
-    return _contains_match(folder, re.compile(r"ILSVRC2012_test_\d+\."))
+def contains_imagenet(folder: Path, split: str) -> bool:
+    """Return whether ``folder`` itself contains files named as ImageNet's ``"val"`` or ``"test"`` images."""
+    with os.scandir(folder) as entries:
+        return any(re.match(rf"ILSVRC2012_{split}_\d+\.", entry.name) for entry in entries)
 
 
 def open_imagenet_validation(folder: Path, root: Path, labels: Labels | None = None) -> ImageDataset:
     """Open the validation images in ``folder`` with their classes from the ground truth.
 
-    The ground truth is searched in ``folder``, ``root`` and the devkit in either: Kaggle's ``LOC_val_solution.csv``, a
-    text file with one synset per line, or the devkit's numbers with its ``meta.mat``. ``labels``: those of the training
-    images. Raises ``ValueError`` if the ground truth is missing, does not fit the images, or has a class not in
-    ``labels``.
+    It is searched in ``folder``, ``root`` and the devkit in either: Kaggle's ``LOC_val_solution.csv``, a text file with
+    one synset per line, or the devkit's numbers with its ``meta.mat``. Raises ``ValueError`` if it is missing, does not
+    fit the images, or has a class not in ``labels``, those of the training images.
     """
     matches = (_VALIDATION_PATTERN.match(name) for name in os.listdir(folder))
     images = sorted((int(match[1]), Path(folder, match.string)) for match in matches if match)
@@ -99,8 +94,3 @@ def _read_devkit_ground_truth(path: Path) -> dict[int, str]:
         return {line: ids[int(number)] for line, number in enumerate(path.read_text().split(), 1)}
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} must have one number of {DEVKIT_META_FILE} per line: {error}") from None
-
-
-def _contains_match(folder: Path, pattern: re.Pattern[str]) -> bool:
-    with os.scandir(folder) as entries:
-        return any(pattern.match(entry.name) for entry in entries)

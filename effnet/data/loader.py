@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from effnet.arch.serde import check_int
@@ -21,7 +20,7 @@ from effnet.timing.machine import count_cores
 
 log = logging.getLogger("effnet")
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[torch.Tensor, torch.Tensor]
 Indices = NDArray[np.int64]
 
 MAX_DEFAULT_WORKERS = 8
@@ -39,11 +38,6 @@ class TrainingLoader:
         num_workers: processes that prepare batches, without effect on their content. None: one per core, at most
             `MAX_DEFAULT_WORKERS`; 0 for images in memory.
         cache: keep decoded images on disk as far as there is room.
-
-    Example:
-        >>> loader = TrainingLoader(splits.train, model.preprocess, Augment(), batch_size=32, seed=0)
-        >>> for images, indices in loader.epoch(0):
-        ...     ...
     """
 
     def __init__(
@@ -80,7 +74,6 @@ class TrainingLoader:
         Raises ``ImageError`` for an image that cannot be read, ``OSError`` for a store that is unreachable.
         """
         self._sampler.epoch, self._sampler.start = epoch, start
-        failed: Exception | None = None
         if self._loader is None:
             self._loader = DataLoader(
                 self._dataset,
@@ -92,12 +85,9 @@ class TrainingLoader:
             )
         for batch in self._loader:
             if isinstance(batch, Exception):
-                failed = batch
-                break
+                self.close()
+                raise batch
             yield batch
-        if failed is not None:
-            self.close()
-            raise failed
         if self._cache is not None and self._cache.is_full and not self._has_warned_full:
             self._has_warned_full = True
             log.info("the disk has no room for all decoded images: the others are decoded in every epoch")
@@ -126,8 +116,8 @@ class _AugmentedImages(Dataset[Batch]):
                 for row, index in zip(batch.numpy(), indices, strict=True):
                     seed = stable_seed(self.seed, "picture", epoch, index)  # words: allow. Another word, another run
                     torch.default_generator.manual_seed(seed)
-                    item = self.dataset.items[index]
-                    row[:] = self.augmentation(self.cache.get_image(item) if self.cache is not None else item.image)
+                    image = self.dataset.items[index].image
+                    row[:] = self.augmentation(image if self.cache is None else self.cache.get_image(image))
         except (OSError, ValueError) as error:
             return error
         return batch, torch.tensor(indices)
@@ -141,12 +131,9 @@ class EpochSampler(Sampler[tuple[int, list[int]]]):
     """Batches of indices into ``dataset``, of which this process gets its share: ``batches(3)`` is the fourth epoch's.
 
     A batch has ``batch_size`` images over all ``world_size`` processes; the batches of an epoch differ by at most one
-    image, and so do the shares of a batch. Every image comes once per epoch. With ``class_balanced``, images are drawn
-    with replacement so that classes come equally often, and within a class each image by its weight. Only seed and
-    epoch decide.
-
-    Images in shards come one shard after the other, shuffled within windows of `SHARD_SHUFFLE_WINDOW` shards, so that a
-    downloaded shard is used while it is cached.
+    image, and so do the shares of a batch. Every image comes once per epoch, or with ``class_balanced`` as often as
+    makes classes equally frequent, within a class by its weight. Only seed and epoch decide. Images in shards are
+    shuffled within windows of `SHARD_SHUFFLE_WINDOW` shards, so that a downloaded shard is used while it is cached.
 
     Raises ``ValueError`` if a process would have no share of a batch.
     """
@@ -239,8 +226,7 @@ class _ClassBalancer:
     def draw(self, shuffled: Indices, rng: np.random.Generator) -> Indices:
         """Return as many indices as there are images, each as often as it should, rounded up or down at random.
 
-        Systematic sampling, one random start and equal steps through class after class: independent draws would bring
-        some images, and some classes, far more often than others by chance.
+        By systematic sampling through class after class: independent draws would bring some far more often by chance.
         """
         by_class = shuffled[np.argsort(self.first_classes[shuffled], kind="stable")]
         ends = np.cumsum(self.draws_per_image[by_class])

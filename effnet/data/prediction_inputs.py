@@ -4,10 +4,9 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from glob import glob
-from io import BufferedReader
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -29,15 +28,8 @@ def open_inputs(sources: Iterable[str | Path], frame_interval: float = 1.0) -> I
     """Yield (name, image) for everything that ``sources`` stand for, in order; an error takes its image's place.
 
     Each source is as in `list_names`, or ``-`` with an image file on standard input. A video gives one frame every
-    ``frame_interval`` seconds, named ``clip.mp4@3.0s``. Images are found and downloaded as they are needed.
-
-    Raises:
-        FileNotFoundError, ValueError: at once, as `list_names`.
-        ImportError: at once, for a video without PyAV.
-
-    Example:
-        >>> for name, image in open_inputs(["photos/", "clip.mp4"], frame_interval=2):
-        ...     ...
+    ``frame_interval`` seconds, named ``clip.mp4@3.0s``. Images are found and downloaded as they are needed. Raises at
+    once what `list_names` does, and ``ImportError`` for a video without PyAV.
     """
     check_float("frame_interval", frame_interval, 0, exclusive=True)
     return chain.from_iterable([_open_source(str(source), frame_interval) for source in sources])
@@ -45,7 +37,7 @@ def open_inputs(sources: Iterable[str | Path], frame_interval: float = 1.0) -> I
 
 def _open_source(source: str, interval: float) -> Iterator[NamedImage]:
     if source == "-" and _is_image_on_stdin():
-        return map(_read_stdin_image, (sys.stdin.buffer,))
+        return _read_stdin_image()
     names = list_names(source)
     if is_video(source) and os.path.exists(source):
         _import_av(source)  # raises at once
@@ -116,15 +108,14 @@ def _glob_image_files(pattern: str) -> Iterator[str]:
 
 def _is_image_on_stdin() -> bool:
     """A list has no zero bytes. Images do, but for the formats of Netpbm, which begin with P1 … P7."""
-    stream: BufferedReader = sys.stdin.buffer  # type: ignore[assignment]
-    head = stream.peek(4096)
+    head = sys.stdin.buffer.peek(4096)  # type: ignore[union-attr]
     return b"\0" in head or (head[:1] == b"P" and head[1:2].isdigit() and head[2:3].isspace())
 
 
-def _read_stdin_image(stream: IO[bytes]) -> NamedImage:
-    content = stream.read(image_io.MAX_IMAGE_BYTES + 1)
+def _read_stdin_image() -> Iterator[NamedImage]:
+    content = sys.stdin.buffer.read(image_io.MAX_IMAGE_BYTES + 1)
     too_large = len(content) > image_io.MAX_IMAGE_BYTES
-    return STANDARD_INPUT, image_io.too_large_error(STANDARD_INPUT) if too_large else content
+    yield STANDARD_INPUT, image_io.too_large_error(STANDARD_INPUT) if too_large else content
 
 
 def _list_stdin_names() -> Iterator[str]:

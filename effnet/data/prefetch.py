@@ -17,9 +17,7 @@ Out = TypeVar("Out")
 def prefetch_map(function: Callable[[In], Out], items: Iterable[In], num_workers: int | None = None) -> Iterator[Out]:
     """Yield ``function`` of each item, in order, computed in threads up to `MAX_PREFETCH` items ahead.
 
-    Example:
-        >>> list(prefetch_map(str.upper, ["a", "b"], num_workers=2))
-        ['A', 'B']
+    Closing the iterator cancels what has not begun.
     """
     num_workers = num_workers or count_cores()
     pending: deque[Future[Out]] = deque()

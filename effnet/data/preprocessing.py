@@ -1,13 +1,10 @@
 """From an RGB image to the network's input: resize and crop as PIL or as TensorFlow does, and normalization."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.Image import Resampling
 
 from effnet.metadata import Preprocess
 
@@ -37,7 +34,7 @@ def resize_pil(image: Image.Image, preprocess: Preprocess, box: Box | None = Non
     computed either, which saves a third of the time and changes one value in a thousand by one step.
     """
     (tall, wide), kept, (left, top, right, bottom) = _plan_resize(box or (0, 0, *image.size), preprocess)
-    filter = Resampling[preprocess.interpolation.upper()]
+    filter = Image.Resampling[preprocess.interpolation.upper()]
     if box is None:
         # PIL's box is float32, and by the sizes PIL chooses which side goes first: with a box, other bits come out.
         return np.array(image.resize((wide, tall), filter, kept).crop((left, top, right, bottom)))  # (H, W, 3)
@@ -92,10 +89,7 @@ def _scale_long_side(long: float, short: float, target: int, max_side: int, squa
 
 
 def resize_tensorflow(image: Image.Image, preprocess: Preprocess) -> Float32Array:
-    """Crop and resize an RGB image to ``preprocess.size`` by TensorFlow's arithmetic: float32 (H, W, 3).
-
-    Values are on the scale of 0 to 255, neither rounded nor clipped: next to sharp edges a cubic overshoots.
-    """
+    """Crop and resize an RGB image as TensorFlow does: float32 (H, W, 3), 0 to 255 with a cubic's overshoots."""
     top, left, height, width = tensorflow_crop_box(image.height, image.width, preprocess)
     half_pixel = preprocess.resampling == "tensorflow"
     rows, row_weights = _interpolation_taps(height, preprocess.size[0], preprocess.interpolation, half_pixel)
@@ -160,7 +154,7 @@ def _cubic_kernel(distance: NDArray[np.floating], a: float) -> NDArray[np.floati
     return np.where(distance <= 1, near, far)
 
 
-def normalize(images: Tensor, preprocess: Preprocess) -> Tensor:
+def normalize(images: "Tensor", preprocess: Preprocess) -> "Tensor":
     """Turn images of 0 to 255 (N, H, W, C) into the network's float32 input (N, C, H, W), channels last in memory.
 
     Divided, subtracted, divided in the order of torchvision's ``ToTensor`` and ``Normalize``: equal to the last bit.

@@ -47,9 +47,7 @@ def make_folds(dataset: ImageDataset, num_folds: int = 5, seed: int = 0) -> list
 
     Each fold has its share of every label, or of every tenth of the values. No group is on both sides. The choice
     depends on the seed and the images' names. Where images carry a ``fold``, those folds are used instead, whatever
-    ``num_folds``; images without one are then always trained on.
-
-    Raises ``ValueError`` if there are fewer images, or groups, than folds.
+    ``num_folds``; images without one are then always trained on. Raises ``ValueError`` for fewer groups than folds.
     """
     check_int("folds", num_folds, 2)
     fold_of = read_predefined_folds(dataset)
@@ -77,8 +75,7 @@ def make_folds(dataset: ImageDataset, num_folds: int = 5, seed: int = 0) -> list
 def read_predefined_folds(dataset: ImageDataset) -> list[int] | None:
     """Return the fold that the data itself assigns to each image, −1 for none; None if it assigns none at all.
 
-    A group in several folds is logged: its images are then scored by a network that was trained on others of the group.
-    Raises ``ValueError`` if there is only one fold.
+    A group in several folds is only logged. Raises ``ValueError`` if there is only one fold.
     """
     fold_of = [-1 if item.fold is None else item.fold for item in dataset.items]
     folds = set(fold_of) - {-1}
@@ -117,8 +114,7 @@ def _choose_holdout_per_class(dataset: ImageDataset, fraction: float, seed: int)
 def _choose_stratified_holdout(dataset: ImageDataset, fraction: float, seed: int) -> set[int]:
     """Choose about ``fraction`` of every stratum, in whole groups, and at least one image.
 
-    Labels that occur only in held-out images could not be learned: the first group with a label is kept. Of a label in
-    several groups one is held out, unless that is larger than ``fraction`` of all.
+    The first group with a label is kept, or it could not be learned; one of several is held out unless it is too large.
     """
     units, strata = _make_units(dataset, seed), _compute_strata(dataset)
     counts = [Counter(stratum for index in unit for stratum in strata[index]) for unit in units]

@@ -39,7 +39,6 @@ _TEST_FOLDERS = ("test", "test_images", "testing", *_IMAGE_FOLDERS)
 _SPLIT_NAMES = {**SPLIT_FOLDER_NAMES, "": "train"}
 _MULTI_LABEL_HEADINGS = frozenset(("labels", "targets", "classes", "tags"))  # cells may well hold several labels
 _LABEL_SEPARATORS = re.compile(r"[|;]")
-_MAX_NAMES_SHOWN = 3  # in a message
 
 
 def is_table(source: str | Path) -> bool:
@@ -71,12 +70,13 @@ def open_table(path: str | Path, task: str | None = None) -> Splits:
     table = read_table(path)
     names = _read_image_names(table)
     roles = {role: table.find_column(role) for role in COLUMN_ALIASES if role != "path"}
+    cells = {role: table.column(name) if name else [""] * len(table) for role, name in roles.items()}
     used = {table.image_column, *filter(None, roles.values())}
     unused = [column for column in table.columns if column not in used]
     if roles["label"] is not None:
         _log_unused_columns(table, unused)
     labels, row_labels = parse_table_labels(table, task, unused)
-    split_of_row = _parse_splits(table, roles["split"])
+    split_of_row = _parse_splits(table, cells["split"])
     rows = {name: [row for row, split in enumerate(split_of_row) if split == name] for name in ("train", "val", "test")}
     if labels.task == "multilabel" and not any(row_labels[row] for row in rows["test"]):  # empty cells: not known
         row_labels = [None if at == "test" else label for at, label in zip(split_of_row, row_labels, strict=True)]
@@ -91,7 +91,6 @@ def open_table(path: str | Path, task: str | None = None) -> Splits:
     if unlabeled:
         log.info("%s: skipping %d test images without a label", table.path.name, len(unlabeled))
     paths = _find_image_files(table, names, _TRAIN_FOLDERS)
-    cells = {role: table.column(name) if name else [""] * len(table) for role, name in roles.items()}
     items = [
         Item(
             paths[row],
@@ -198,8 +197,7 @@ def _suggest(columns: Iterable[str], role: str) -> str:
 def _find_image_files(table: LabelTable, names: Sequence[str], folders: Sequence[str]) -> list[Path]:
     """Return the file of every image in ``names``, whose extension may be missing.
 
-    They are searched beside the table and in those of ``folders`` that exist there, or, if none of them does, in every
-    folder there.
+    They are searched beside the table and in those of ``folders`` there, or if none exists in every folder there.
     """
     root = table.path.parent
     candidates = dict.fromkeys((table.path.stem, f"{table.path.stem}_images", *folders))
@@ -229,7 +227,7 @@ def _find_image_files(table: LabelTable, names: Sequence[str], folders: Sequence
 
 
 def _join_first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MAX_NAMES_SHOWN]) + (", …" if len(names) > _MAX_NAMES_SHOWN else "")
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _find_file(folder: Path, name: str, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> Path | None:
@@ -387,14 +385,12 @@ def _parse_fold(table: LabelTable, row: int, cell: str) -> int | None:
     return None if value == -1 else int(value)
 
 
-def _parse_splits(table: LabelTable, column: str | None) -> list[str]:
-    if column is None:
-        return ["train"] * len(table)
-    cells = [cell.lower() for cell in table.column(column)]
-    for row, cell in enumerate(cells):
-        if cell not in _SPLIT_NAMES:
-            raise ValueError(f"{table.place(row)}: a split must be train, val or test, not {cell!r}")
-    return [_SPLIT_NAMES[cell] for cell in cells]
+def _parse_splits(table: LabelTable, cells: Sequence[str]) -> list[str]:
+    splits = [_SPLIT_NAMES.get(cell.lower(), "") for cell in cells]
+    if "" in splits:
+        row = splits.index("")
+        raise ValueError(f"{table.place(row)}: a split must be train, val or test, not {cells[row].lower()!r}")
+    return splits
 
 
 def _log_unused_columns(table: LabelTable, unused_columns: Sequence[str]) -> None:

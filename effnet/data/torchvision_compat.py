@@ -5,22 +5,21 @@ The wheel on the package index is built for CUDA. Beside a CPU build of torch it
 need neither: declaring the two schemas first, and only if they are missing, makes the import work.
 """
 
+from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 
 
-def import_transforms() -> Any:
-    """Import ``torchvision.transforms.v2``. Raises ``ImportError`` if torchvision is not installed."""
+def import_torchvision(module: str, purpose: str) -> Any:
+    """Return ``torchvision.MODULE``. Raises ``ImportError`` with the ``purpose`` if torchvision is not installed."""
     declare_operators()
     try:
-        from torchvision.transforms import v2
+        return import_module(f"torchvision.{module}")
     except ImportError as error:
-        raise ImportError(f'augmentation requires torchvision ({error}): pip install "effnet[train]"') from None
-    return v2
+        raise ImportError(f'{purpose} requires torchvision ({error}): pip install "effnet[train]"') from None
 
 
 def declare_operators() -> None:
@@ -33,7 +32,7 @@ def declare_operators() -> None:
 
 
 def _operators_load() -> bool:
-    """Return whether torchvision's compiled operators load beside this torch, or torchvision is not installed."""
+    """True too if torchvision is not installed."""
     spec = find_spec("torchvision")
     if spec is None or spec.submodule_search_locations is None:
         return True
@@ -41,7 +40,7 @@ def _operators_load() -> bool:
     if library is None or library.origin is None:
         return False
     try:
-        torch.ops.load_library(Path(library.origin))  # type: ignore[no-untyped-call]
+        torch.ops.load_library(library.origin)  # type: ignore[no-untyped-call]
     except OSError:
         return False
     return True

@@ -4,8 +4,6 @@ What lies where in a shard is found once, by reading it from end to end, and kep
 webdataset package, because training resumes at any image, and a truncated shard has to be reported.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -14,21 +12,17 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from functools import cache
 from glob import glob, has_magic
 from hashlib import sha256
 from itertools import pairwise
-from os.path import basename, splitext
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
 from PIL import Image
 
-from effnet.data import dataset, image_io, prefetch
-from effnet.data.folders import SPLIT_FOLDER_NAMES
-from effnet.data.storage import cache_dir, file_cache, remote
+from effnet.data import dataset, folders, image_io, prefetch
+from effnet.data.storage import cache_dir, errors, file_cache, remote
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.data.storage.errors import RetryPolicy, describe_error
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 SHARDS_INDEX_FILE = "index.json"  # beside the shards: what their writer says about all of them
@@ -40,7 +34,7 @@ _JSON_LABEL_KEYS = ("label", "labels", "cls", "class", "target", "targets")
 _SPLIT_NAMES = ("train", "val", "test")
 _PARALLEL_READS = 8  # indices that are read or downloaded at once
 _STREAM_BUFFER_BYTES = 2**20
-_BRACE_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_NOT_IMAGE_EXTENSIONS = frozenset((".mpg", ".mpeg", ".pdf", ".hdf", ".h5"))  # though PIL has plug-ins for them
 
 
 def is_shard(name: str) -> bool:
@@ -76,7 +70,7 @@ def open_shards(source: str) -> dataset.Splits:
     shards = list(prefetch.prefetch_map(Shard.from_url, urls, _PARALLEL_READS))
     indices = list(prefetch.prefetch_map(Shard.read_index, shards, _PARALLEL_READS))
     members = [
-        _LabeledMember(shard, _split_from_name(shard.url), sample, sample.label)
+        _LabeledMember(_split_from_name(shard.url), ShardMember(shard, *sample[:3]), sample.label)
         for shard, index in zip(shards, indices, strict=True)
         for sample in index.samples
     ]
@@ -90,15 +84,12 @@ def open_shards(source: str) -> dataset.Splits:
             ".json or .txt, or the images should lie in one folder per class"
         )
     lead = min({member.split for member in members}, key=_SPLIT_NAMES.index)
-    names, named_by = _read_class_names(shards[0].url)
     lead_labels = (member.label for member in members if member.split == lead)
-    encoder = dataset.LabelEncoder.fit(lead_labels, names, named_by, f"{source} ({lead})")
+    encoder = dataset.LabelEncoder.fit(lead_labels, *_read_class_names(shards[0].url), f"{source} ({lead})")
     items: dict[str, list[dataset.Item]] = {}
-    for member in members:
-        image = ShardMember(member.shard, *member.sample[:3])
-        name = f"{basename(image.shard.url)}/{image.file}"
-        item = encoder.build_item(image, member.label, name, "has no label beside it")
-        items.setdefault(member.split, []).append(item)
+    for split, image, label in members:
+        name = f"{os.path.basename(image.shard.url)}/{image.file}"
+        items.setdefault(split, []).append(encoder.build_item(image, label, name, "has no label beside it"))
     for shard, index in zip(shards, indices, strict=True):
         if index.error:
             rest = dataset.Item(image_io.UnreadableImage(shard.url, index.error), encoder.placeholder(), shard.url)
@@ -106,9 +97,7 @@ def open_shards(source: str) -> dataset.Splits:
     return dataset.Splits(**{split: dataset.ImageDataset(tuple(items[split]), encoder.labels) for split in items})
 
 
-def read_shard_images(
-    shard: str, start: int = 0, retry: RetryPolicy | None = None
-) -> Iterator[tuple[str, bytes | image_io.ImageError]]:
+def read_shard_images(shard: str, start: int = 0) -> Iterator[tuple[str, bytes | image_io.ImageError]]:
     """Yield (``shard.tar/member.jpg``, its bytes) of every image from number ``start`` on, in one pass.
 
     The shard may be compressed and is never held as a whole. If it is truncated, damaged or unreachable, the last pair
@@ -117,7 +106,7 @@ def read_shard_images(
     number = 0
     try:
         if remote.is_remote(shard):
-            stream: IO[bytes] = io.BufferedReader(remote.ResumingReader(shard, retry), _STREAM_BUFFER_BYTES)
+            stream: IO[bytes] = io.BufferedReader(remote.ResumingReader(shard), _STREAM_BUFFER_BYTES)
         else:
             stream = open(shard, "rb")  # noqa: SIM115 – closed below
         with closing(stream) as file:
@@ -129,9 +118,9 @@ def read_shard_images(
                         assert content is not None, name
                         too_large = member.size > image_io.MAX_IMAGE_BYTES
                         yield name, image_io.too_large_error(name) if too_large else content.read()
+    except MemoryError:
+        raise
     except Exception as error:  # tarfile and the decompressors stumble in many ways
-        if isinstance(error, MemoryError):
-            raise
         yield shard, truncated_shard_error(shard, number, error)
         return
     if not number:
@@ -160,8 +149,10 @@ class StrictTarInfo(tarfile.TarInfo):
 
 def is_image_member(member: tarfile.TarInfo) -> bool:
     """Return whether the extension is one of an image that PIL knows: in a WebDataset it says what a member is."""
-    name = basename(member.name)
-    return member.isreg() and not name.startswith(".") and splitext(name)[1].lower() in _image_extensions()
+    name = os.path.basename(member.name)
+    extension = os.path.splitext(name)[1].lower()
+    is_image = extension in Image.registered_extensions() and extension not in _NOT_IMAGE_EXTENSIONS
+    return is_image and member.isreg() and not name.startswith(".")
 
 
 def truncated_shard_error(shard: str, images_read: int, error: Exception) -> TruncatedShardError:
@@ -173,7 +164,7 @@ def truncated_shard_error(shard: str, images_read: int, error: Exception) -> Tru
     if isinstance(error, EOFError) or "unexpected end" in str(error):
         reason = "it is truncated"
     else:
-        reason = describe_error(error) if isinstance(error, (tarfile.TarError, OSError)) else "it is damaged"
+        reason = errors.describe_error(error) if isinstance(error, (tarfile.TarError, OSError)) else "it is damaged"
     return TruncatedShardError(f"{shard} breaks off after {images_read} images: {reason}")
 
 
@@ -183,11 +174,6 @@ def _iter_members(file: IO[bytes], mode: Literal["r:", "r|*"]) -> Iterator[tuple
         while (member := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # or they would pile up
             yield archive, member
-
-
-@cache
-def _image_extensions() -> frozenset[str]:
-    return frozenset(Image.registered_extensions()) - {".mpg", ".mpeg", ".pdf", ".hdf", ".h5"}
 
 
 class ShardSample(NamedTuple):
@@ -221,15 +207,12 @@ class Shard:
     version: str
 
     @classmethod
-    def from_url(cls, url: str) -> Shard:
+    def from_url(cls, url: str) -> "Shard":
         """Return the shard as it is now. Raises ``FileNotFoundError`` if it is local and does not exist."""
-        if remote.is_remote(url):
-            return cls(url, remote.remote_version(url))
-        try:
-            status = os.stat(url)
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{url} does not exist") from None
-        return cls(os.path.abspath(url), f"{status.st_size} {status.st_mtime_ns}")
+        is_remote = remote.is_remote(url)
+        if not is_remote and not os.path.exists(url):
+            raise FileNotFoundError(f"{url} does not exist")
+        return cls(url if is_remote else os.path.abspath(url), remote.content_version(url))
 
     def local_path(self) -> Path:
         """Return its path on this disk, downloaded if need be. Raises ``OSError`` if that fails."""
@@ -293,32 +276,23 @@ def scan_shard(path: Path, url: str) -> ShardIndex:
             for _, member in _iter_members(file, "r:"):
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError("unexpected end of data")
-                _record_member(member, file, images, labels)
+                name = os.path.basename(member.name)
+                stem, _, extension = name.partition(".")
+                key, extension = member.name[: len(member.name) - len(name)] + stem, extension.lower()
+                if is_image_member(member) and member.size <= image_io.MAX_IMAGE_BYTES:
+                    if key not in images or ("." in images[key].name[len(key) + 1 :] and "." not in extension):
+                        images[key] = ShardSample(member.name, member.offset_data, member.size, None)
+                elif member.isreg() and extension in _LABEL_EXTENSIONS and member.size <= 2**16:
+                    rank = _LABEL_EXTENSIONS.index(extension)
+                    if key not in labels or rank < labels[key][0]:
+                        file.seek(member.offset_data)
+                        label = _parse_label(file.read(member.size), extension)
+                        if label is not None:
+                            labels[key] = rank, label
     except (tarfile.TarError, EOFError) as broken:
         error = str(truncated_shard_error(url, len(images), broken))
     samples = [sample._replace(label=labels[key][1] if key in labels else None) for key, sample in images.items()]
     return ShardIndex(size, samples, error)
-
-
-def _record_member(
-    member: tarfile.TarInfo,
-    file: IO[bytes],
-    images: dict[str, ShardSample],
-    labels: dict[str, tuple[int, dataset.RawLabel]],
-) -> None:
-    name = basename(member.name)
-    stem, _, extension = name.partition(".")
-    key, extension = member.name[: len(member.name) - len(name)] + stem, extension.lower()
-    if is_image_member(member) and member.size <= image_io.MAX_IMAGE_BYTES:
-        if key not in images or ("." in images[key].name[len(key) + 1 :] and "." not in extension):
-            images[key] = ShardSample(member.name, member.offset_data, member.size, None)
-    elif member.isreg() and extension in _LABEL_EXTENSIONS and member.size <= 2**16:
-        rank = _LABEL_EXTENSIONS.index(extension)
-        if key not in labels or rank < labels[key][0]:
-            file.seek(member.offset_data)
-            label = _parse_label(file.read(member.size), extension)
-            if label is not None:
-                labels[key] = rank, label
 
 
 def _parse_label(content: bytes, extension: str) -> dataset.RawLabel:
@@ -339,7 +313,7 @@ def _parse_label(content: bytes, extension: str) -> dataset.RawLabel:
 def _read_index(url: str) -> ShardIndex | None:
     """Return the index at ``url``, or None if it is missing, damaged or of another format."""
     with suppress(ValueError, KeyError, TypeError):
-        fields = _read_json(url)
+        fields = read_json(url)
         if fields["format"] == _INDEX_FORMAT:
             samples = [ShardSample(*sample) for sample in fields["samples"]]
             return ShardIndex(int(fields["bytes"]), samples, str(fields["error"]))
@@ -347,15 +321,14 @@ def _read_index(url: str) -> ShardIndex | None:
 
 
 class _LabeledMember(NamedTuple):
-    shard: Shard
     split: str
-    sample: ShardSample
+    image: ShardMember
     label: dataset.RawLabel
 
 
 def expand_braces(source: str) -> list[str]:
     """Return the names that ``shard-{008..011}.tar`` stands for; of any other text itself."""
-    found = _BRACE_RANGE.search(source)
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", source)
     if not found or not is_shard(source):
         return [source]
     first, last = int(found[1]), int(found[2])
@@ -382,7 +355,7 @@ def _list_remote_folder(folder: str) -> list[str]:
     """List the shards as the folder's index says, or else as its store does."""
     if not has_magic(folder):
         prefix = folder.rstrip("/") + "/"
-        index = _read_json(prefix + SHARDS_INDEX_FILE)
+        index = read_json(prefix + SHARDS_INDEX_FILE)
         if "shards" in index:
             return [prefix + str(shard["name"]) for shard in index["shards"]]
     return list(remote.list_remote_files(folder))
@@ -395,7 +368,7 @@ def _list_local_folder(folder: Path) -> list[Path]:
     for path in inside:
         if path.is_dir():
             deeper = sorted(file for file in path.iterdir() if not file.name.startswith("."))
-            if path.name.lower() not in SPLIT_FOLDER_NAMES or any(file.is_dir() for file in deeper):
+            if path.name.lower() not in folders.SPLIT_FOLDER_NAMES or any(file.is_dir() for file in deeper):
                 return []
             found += [file for file in deeper if is_shard(file.name)]
     return found
@@ -403,22 +376,21 @@ def _list_local_folder(folder: Path) -> list[Path]:
 
 def _split_from_name(url: str) -> str:
     folder, _, name = url.lower().replace(os.sep, "/").rpartition("/")
-    first_word = re.match(r"[a-z]*", name)
-    words = (first_word[0] if first_word else "", folder.rpartition("/")[2])
-    return next((SPLIT_FOLDER_NAMES[word] for word in words if word in SPLIT_FOLDER_NAMES), "train")
+    words = (*re.findall(r"^[a-z]+", name), folder.rpartition("/")[2])
+    return next((folders.SPLIT_FOLDER_NAMES[word] for word in words if word in folders.SPLIT_FOLDER_NAMES), "train")
 
 
 def _label_by_folder(members: Sequence[_LabeledMember]) -> list[_LabeledMember]:
     """Label members by their folder in the archive, the one below ``train``, ``val`` or ``test`` if there is such."""
-    folders = [os.path.normpath(member.sample.name).split("/")[:-1] for member in members]
-    shared = os.path.commonpath(["/".join(parts) for parts in folders])
+    paths = [os.path.normpath(member.image.file).split("/")[:-1] for member in members]
+    shared = os.path.commonpath(["/".join(parts) for parts in paths])
     depth = len(shared.split("/")) if shared else 0  # of a folder around everything
     labeled = []
-    for member, parts in zip(members, folders, strict=True):
+    for member, parts in zip(members, paths, strict=True):
         split, label = member.split, parts[depth] if len(parts) > depth else None
         for name, below in pairwise(parts):
-            if name.lower() in SPLIT_FOLDER_NAMES:
-                split, label = SPLIT_FOLDER_NAMES[name.lower()], below
+            if name.lower() in folders.SPLIT_FOLDER_NAMES:
+                split, label = folders.SPLIT_FOLDER_NAMES[name.lower()], below
                 break
         labeled.append(member._replace(label=label, split=split))
     return labeled
@@ -427,9 +399,9 @@ def _label_by_folder(members: Sequence[_LabeledMember]) -> list[_LabeledMember]:
 def _read_class_names(url: str) -> tuple[tuple[str, ...] | None, str]:
     """Return the classes' names and the file that defines them, beside the shard or one folder above it."""
     folder = os.path.dirname(url)
-    in_split_folder = folder.rpartition("/")[2].lower() in SPLIT_FOLDER_NAMES
+    in_split_folder = folder.rpartition("/")[2].lower() in folders.SPLIT_FOLDER_NAMES
     for place in (folder, os.path.dirname(folder)) if in_split_folder else (folder,):
-        index = _read_json(f"{place}/{SHARDS_INDEX_FILE}")
+        index = read_json(f"{place}/{SHARDS_INDEX_FILE}")
         if isinstance(index.get("classes"), list):
             return tuple(map(str, index["classes"])), f"{place}/{SHARDS_INDEX_FILE}"
         lines = _read_text(f"{place}/{CLASS_NAMES_FILE}")
@@ -438,7 +410,8 @@ def _read_class_names(url: str) -> tuple[tuple[str, ...] | None, str]:
     return None, ""
 
 
-def _read_json(url: str) -> dict[str, Any]:
+def read_json(url: str) -> dict[str, Any]:
+    """Return the JSON object at ``url``, empty if there is none."""
     try:
         value = json.loads(_read_text(url) or "{}")
     except ValueError:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL.Image import Resampling
 
 from effnet.arch.serde import check_float, check_int
 from effnet.data import image_io, prefetch, webdataset_reader
@@ -58,9 +57,6 @@ def write_shards(
 
     Raises:
         ValueError: if ``out`` contains anything else.
-
-    Example:
-        >>> write_shards(open_data("photos"), Path("shards"), max_short_side=512)
     """
     check_float("megabytes", megabytes, 0, exclusive=True)
     if max_short_side is not None:
@@ -68,8 +64,7 @@ def write_shards(
     labels = next(iter(splits.available.values())).labels
     images = _fingerprint(splits.available)
     plan = {"format": _PLAN_FORMAT, "megabytes": megabytes, "max_short_side": max_short_side, "images": images}
-    if _is_complete(out, plan):
-        index = json.loads((out / webdataset_reader.SHARDS_INDEX_FILE).read_text(encoding="utf-8"))
+    if index := _find_index(out, plan):
         return _summarize(index, already_complete=True)
     shards: list[dict[str, Any]] = []
     skipped: list[str] = []
@@ -93,22 +88,18 @@ def write_shards(
     return _summarize(index, already_complete=False)
 
 
-def _is_complete(out: Path, plan: dict[str, Any]) -> bool:
-    """Return whether all of ``plan`` is written; store it in an empty folder. Raises ``ValueError`` for other files."""
+def _find_index(out: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the index if all of ``plan`` is written; else store the plan. Raises ``ValueError`` for other files."""
     for name in (webdataset_reader.SHARDS_INDEX_FILE, _PLAN_FILE):
         if (out / name).is_file():
-            try:
-                content = json.loads((out / name).read_text(encoding="utf-8"))
-                same = (content["plan"] if name == webdataset_reader.SHARDS_INDEX_FILE else content) == plan
-            except (ValueError, KeyError, TypeError):
-                same = False
-            if not same:
+            content = webdataset_reader.read_json(str(out / name))
+            if plan not in (content, content.get("plan")):
                 raise ValueError(f"{out} has shards of other images or with other options: use another folder")
-            return name == webdataset_reader.SHARDS_INDEX_FILE
+            return content if name == webdataset_reader.SHARDS_INDEX_FILE else None
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: use a new folder for the shards")
     write_text(out / _PLAN_FILE, json.dumps(plan))
-    return False
+    return None
 
 
 def _summarize(index: dict[str, Any], already_complete: bool) -> ShardSummary:
@@ -215,7 +206,7 @@ def _shrink(image: Image.Image, short_side: int | None) -> Image.Image:
         return image
     scale = short_side / min(image.size)
     width, height = (max(short_side, round(length * scale)) for length in image.size)
-    return image.resize((width, height), Resampling.LANCZOS)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _encode(image: Image.Image, format: str, **options: int) -> bytes:

@@ -4,7 +4,6 @@ The same listing always gives the same chunks, and few are in memory at a time.
 """
 
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -92,7 +91,7 @@ def _cut_into_chunks(names: Iterable[str], frame_interval: float) -> Iterator[Ch
             if run:
                 yield Chunk(_hash(*run), tuple(run))
             run = []
-            key = _hash(name, _content_version(name), str(frame_interval) if is_video else "")
+            key = _hash(name, remote.content_version(name), str(frame_interval) if is_video else "")
             yield Chunk(key, (name,), frame_interval)
             continue
         run.append(name)
@@ -109,17 +108,6 @@ def _is_local_video(name: str) -> bool:
 
 def _hash(*texts: str) -> str:
     return blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _content_version(name: str) -> str:
-    """Return what changes when the content of a shard or video does."""
-    if remote.is_remote(name):
-        return remote.remote_version(name)
-    try:
-        status = os.stat(name)
-    except OSError:
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _fetch(name: str) -> NamedImage:

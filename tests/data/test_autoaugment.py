@@ -46,8 +46,8 @@ OPERATIONS: dict[str, tuple[Callable[..., Image.Image], tuple[tuple[float, ...],
     "Solarize": (autoaugment.solarize, ((0,), (51,), (179,), (230,))),
     "SolarizeAdd": (autoaugment.solarize_add, ((0,), (33,), (77,), (110,), (187,))),
     "Rotate": (autoaugment.rotate, ((0,), (21,), (-27,), (51,), (-84,))),
-    "TranslateX": (autoaugment.translate_x, ((40,), (-90,), (170,), (37.5,))),
-    "TranslateY": (autoaugment.translate_y, ((40,), (-90,), (225,), (37.5,))),
+    "TranslateX": (autoaugment.translate, ((40,), (-90,), (170,), (37.5,))),
+    "TranslateY": (lambda image, pixels: autoaugment.translate(image, y=pixels), ((40,), (-90,), (225,), (37.5,))),
 }
 
 
@@ -78,8 +78,8 @@ def test_magnitudes_equal_timm(name: str, photo: Image.Image, monkeypatch: pytes
     level_to_argument = pytest.importorskip("timm.data.auto_augment").LEVEL_TO_ARG[name]
     recorded: list[float] = []
 
-    def record(image: Image.Image, *arguments: float) -> Image.Image:
-        recorded.extend(map(abs, arguments))
+    def record(image: Image.Image, *arguments: float, **named: float) -> Image.Image:
+        recorded.extend(map(abs, (*arguments, *named.values())))
         return image
 
     for function in FUNCTIONS:
@@ -130,10 +130,10 @@ def rotated(photo: Image.Image, degrees: float) -> Array:
 def test_geometry_equals_tensorflow(share: float, photo: Image.Image) -> None:
     pairs = {
         "rotate": (autoaugment.rotate(photo, 30 * share), rotated(photo, 30 * share)),
-        "shear_x": (autoaugment.shear_x(photo, 0.3 * share), nearest(photo, (1, 0.3 * share, 0, 0, 1, 0))),
-        "shear_y": (autoaugment.shear_y(photo, 0.3 * share), nearest(photo, (1, 0, 0, 0.3 * share, 1, 0))),
-        "translate_x": (autoaugment.translate_x(photo, 90 * share), nearest(photo, (1, 0, 90 * share, 0, 1, 0))),
-        "translate_y": (autoaugment.translate_y(photo, 90 * share), nearest(photo, (1, 0, 0, 0, 1, 90 * share))),
+        "shear_x": (autoaugment.shear(photo, x=0.3 * share), nearest(photo, (1, 0.3 * share, 0, 0, 1, 0))),
+        "shear_y": (autoaugment.shear(photo, y=0.3 * share), nearest(photo, (1, 0, 0, 0.3 * share, 1, 0))),
+        "translate_x": (autoaugment.translate(photo, x=90 * share), nearest(photo, (1, 0, 90 * share, 0, 1, 0))),
+        "translate_y": (autoaugment.translate(photo, y=90 * share), nearest(photo, (1, 0, 0, 0, 1, 90 * share))),
     }
     for name, (ours, theirs) in pairs.items():
         differ = float((array(ours) != theirs).any(2).mean())

@@ -11,6 +11,7 @@ from PIL import Image
 from effnet.data import ImageDataset, Item, Splits, check_images
 from effnet.data.dataset import Fingerprints
 from effnet.data.duplicates import (
+    DuplicatePair,
     compute_fingerprints,
     describe_label_conflicts,
     describe_split_overlap,
@@ -30,6 +31,15 @@ def noise(seed: int) -> Image.Image:
 
 def dataset(root: Path, *names: str, label: int = 0) -> ImageDataset:
     return ImageDataset(tuple(Item(root / name, label, name) for name in names), LABELS)
+
+
+def find(images: ImageDataset, others: ImageDataset | None = None, decoded: bool = True) -> list[DuplicatePair]:
+    known = compute_fingerprints((images, others) if others else (images,), decoded)
+    return find_duplicates(images, known, others)
+
+
+def describe(splits: Splits) -> list[str]:
+    return describe_split_overlap(splits, compute_fingerprints(splits.available.values()))
 
 
 def pair_names(pairs: list[tuple[Item, Item]]) -> list[tuple[str, str]]:
@@ -55,32 +65,32 @@ def test_between_two_datasets(root: Path) -> None:
     train = dataset(root, "1.jpg", "2.png", "3.jpg", "broken.jpg")
     val = dataset(root, "copy.jpg", "tagged.jpg", "2 again.png", "3.png", "broken too.jpg", "no such file.jpg")
     by_pixels = [("1.jpg", "copy.jpg"), ("1.jpg", "tagged.jpg"), ("2.png", "2 again.png")]
-    assert pair_names(find_duplicates(train, val)) == by_pixels
+    assert pair_names(find(train, val)) == by_pixels
     by_bytes = [("1.jpg", "copy.jpg"), ("broken.jpg", "broken too.jpg")]
-    assert pair_names(find_duplicates(train, val, decoded=False)) == by_bytes
-    assert find_duplicates(dataset(root, "1.jpg"), dataset(root, "2.jpg")) == []
+    assert pair_names(find(train, val, decoded=False)) == by_bytes
+    assert find(dataset(root, "1.jpg"), dataset(root, "2.jpg")) == []
 
 
 def test_fingerprints_of_the_check_are_used(root: Path) -> None:
     train = dataset(root, "1.jpg", "2.png", "3.jpg", "broken.jpg")
     val = dataset(root, "copy.jpg", "tagged.jpg", "2 again.png", "3.png")
-    expected, by_bytes = find_duplicates(train, val), compute_fingerprints((train, val), decoded=False)
+    expected, by_bytes = find(train, val), compute_fingerprints((train, val), decoded=False)
     known = Fingerprints()
     for each in (train, val):
         check_images(each, fingerprints=known)
     assert known == compute_fingerprints((train, val))
     for file in root.iterdir():
         file.unlink()
-    assert find_duplicates(train, val, fingerprints=known) == expected
-    assert pair_names(find_duplicates(train, val, fingerprints=by_bytes)) == [("1.jpg", "copy.jpg")]
+    assert find_duplicates(train, known, val) == expected
+    assert pair_names(find_duplicates(train, by_bytes, val)) == [("1.jpg", "copy.jpg")]
     (sentence,) = describe_split_overlap(Splits(train, val), fingerprints=known)
     assert sentence.startswith("3 images of val are in train as well: ")
 
 
 def test_within_a_dataset(root: Path) -> None:
     images = dataset(root, "copy.jpg", "1.jpg", "2.jpg", "tagged.jpg")
-    assert pair_names(find_duplicates(images)) == [("copy.jpg", "1.jpg"), ("copy.jpg", "tagged.jpg")]
-    assert pair_names(find_duplicates(images, decoded=False)) == [("copy.jpg", "1.jpg")]
+    assert pair_names(find(images)) == [("copy.jpg", "1.jpg"), ("copy.jpg", "tagged.jpg")]
+    assert pair_names(find(images, decoded=False)) == [("copy.jpg", "1.jpg")]
 
 
 def test_images_that_are_not_files() -> None:
@@ -92,8 +102,8 @@ def test_images_that_are_not_files() -> None:
 
     items = Item(np.asarray(noise(1)), 0, "array"), Item(Packed(), 0, "tar"), Item(Packed(), 0, "tar 2")
     images = ImageDataset(items, LABELS)
-    assert pair_names(find_duplicates(images)) == [("array", "tar"), ("array", "tar 2")]
-    assert pair_names(find_duplicates(images, decoded=False)) == [("tar", "tar 2")]
+    assert pair_names(find(images)) == [("array", "tar"), ("array", "tar 2")]
+    assert pair_names(find(images, decoded=False)) == [("tar", "tar 2")]
 
 
 def test_folds_keep_duplicates_together(root: Path) -> None:
@@ -101,7 +111,7 @@ def test_folds_keep_duplicates_together(root: Path) -> None:
         noise(seed).save(root / f"{seed}.png")
         (root / f"{seed}b.png").write_bytes((root / f"{seed}.png").read_bytes())
     images = dataset(root, *(f"{seed}{which}.png" for which in ("", "b") for seed in range(10, 30)))
-    pairs = find_duplicates(images, decoded=False)
+    pairs = find(images, decoded=False)
     assert len(pairs) == 20
     for fold in make_folds(group_duplicates(images, pairs), 5, seed=0):
         train, val = ({item.name.rstrip("b.png") for item in part.items} for part in fold)
@@ -123,11 +133,11 @@ def test_groups_are_joined_through_duplicates() -> None:
 def test_sentences(root: Path) -> None:
     train, val = dataset(root, "1.jpg", "2.jpg"), dataset(root, "3.jpg", "copy.jpg")
     splits = Splits(train, val, dataset(root, "2.jpg", label=1))
-    assert describe_split_overlap(splits) == [
+    assert describe(splits) == [
         "1 image of val is in train as well: 1.jpg = copy.jpg; results on val will look better than they are",
         "1 image of test is in train as well: 2.jpg = 2.jpg; results on test will look better than they are",
         "1 image has a duplicate with another label: 2.jpg = 2.jpg",
     ]
-    assert describe_split_overlap(Splits(val=val)) == describe_split_overlap(Splits(train)) == []
+    assert describe(Splits(val=val)) == describe(Splits(train)) == []
     copies = dataset(root, "1.jpg", "copy.jpg", "tagged.jpg")
-    assert describe_label_conflicts(find_duplicates(copies, copies)) == []
+    assert describe_label_conflicts(find(copies, copies)) == []

@@ -136,7 +136,7 @@ def test_cached_images_are_large_enough_for_every_crop(photos: Path) -> None:
     for item in train_dataset(photos).items:
         assert isinstance(item.image, Path)
         with Image.open(item.image) as whole:
-            high, wide = cache.get_image(item).shape[:2]
+            high, wide = cache.get_image(item.image).shape[:2]
             assert min(high, wide) == 83
             assert wide / high == pytest.approx(whole.width / whole.height, rel=0.02)
 

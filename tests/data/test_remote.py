@@ -105,9 +105,12 @@ def test_retries(server: Shelf) -> None:
 
 
 @pytest.mark.parametrize("fault", ["drop", "chunked drop"])
-def test_a_broken_connection_is_resumed_where_it_broke(server: Shelf, fault: str) -> None:
+def test_a_broken_connection_is_resumed_where_it_broke(
+    server: Shelf, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "DEFAULT_RETRY", QUICK)
     server.faults = [fault] * 6
-    with remote.ResumingReader(f"{server.url}/a.bin", QUICK) as reader:
+    with remote.ResumingReader(f"{server.url}/a.bin") as reader:
         assert b"".join(iter(lambda: reader.read(4096), b"")) == CONTENT
     half = len(CONTENT) // 2
     assert server.ranges[:3] == ["", f"bytes={half}-", f"bytes={half + half // 2}-"]
@@ -118,7 +121,7 @@ def test_stores() -> None:
     files.pipe("/bucket/a.bin", CONTENT)
     try:
         assert read_all("memory://bucket/a.bin", 10) == CONTENT[10:]
-        assert remote.remote_version("memory://bucket/a.bin").startswith(str(len(CONTENT)))
+        assert remote.content_version("memory://bucket/a.bin").startswith(str(len(CONTENT)))
         files.pipe("/bucket/b.jpg", b"x")
         found = list(remote.list_remote_files("memory://bucket/"))
         assert found == ["memory:///bucket/a.bin", "memory:///bucket/b.jpg"]
@@ -127,12 +130,12 @@ def test_stores() -> None:
 
 
 def test_versions(server: Shelf) -> None:
-    before = remote.remote_version(f"{server.url}/a.bin")
+    before = remote.content_version(f"{server.url}/a.bin")
     server.files["/a.bin"] = CONTENT[::-1]
-    after = remote.remote_version(f"{server.url}/a.bin")
+    after = remote.content_version(f"{server.url}/a.bin")
     assert before
     assert before != after
-    assert remote.remote_version("http://127.0.0.1:1/x") == ""
+    assert remote.content_version("http://127.0.0.1:1/x") == ""
 
 
 def _read_in_child(url: str, pipe: Connection) -> None:

@@ -215,14 +215,12 @@ def test_over_http(into: Into, server: Server, jpegs: list[bytes], tmp_path: Pat
 def test_busy_server(server: Server, jpegs: list[bytes]) -> None:
     server.files = {"/a.tar": archive(jpegs, 10), "/one.jpg": jpegs[0]}
     server.statuses = [503] * 3
-    assert [name for name, _ in read_shard_images(f"{server.url}/a.tar", retry=QUICK)] == names(
-        f"{server.url}/a.tar", 10
-    )
+    assert [name for name, _ in read_shard_images(f"{server.url}/a.tar")] == names(f"{server.url}/a.tar", 10)
     assert len(server.asked) == 4
     server.statuses = [503] * 3
     assert remote.read_remote_file(f"{server.url}/one.jpg", QUICK) == jpegs[0]
     server.statuses = [503] * 5
-    ((_, error),) = read_shard_images(f"{server.url}/a.tar", retry=QUICK)
+    ((_, error),) = read_shard_images(f"{server.url}/a.tar")
     assert isinstance(error, TruncatedShardError)
     assert str(error) == f"{server.url}/a.tar cannot be read: the server failed (status 503)"
     server.statuses = [503] * 5
@@ -231,7 +229,7 @@ def test_busy_server(server: Server, jpegs: list[bytes]) -> None:
 
 def test_broken_connection_is_resumed(server: Server, jpegs: list[bytes]) -> None:
     server.files, server.max_bytes = {"/a.tar": archive(jpegs, 10)}, 9000
-    found = list(read_shard_images(f"{server.url}/a.tar", retry=QUICK))
+    found = list(read_shard_images(f"{server.url}/a.tar"))
     assert [content for _, content in found] == [jpegs[number % 8] for number in range(10)]
     assert "bytes=9000-" in server.asked
 

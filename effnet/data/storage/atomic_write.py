@@ -52,10 +52,7 @@ def _write_error_reason(error: Exception) -> str | None:
 
 
 def move_with_companions(source: Path, path: Path, temporary: Path) -> None:
-    """Move ``source`` to ``temporary``, which is about to become ``path``, and before it its folder's other files.
-
-    These, such as weights beside a graph, reach their places just before the file that refers to them.
-    """
+    """Move ``source`` to ``temporary``, which becomes ``path``, and before it the files beside it, such as weights."""
     with ExitStack() as companions:
         for file in source.parent.iterdir():
             if file != source:

@@ -24,8 +24,7 @@ _STALE_NANOSECONDS = 3600 * 10**9  # without a byte
 def cached_file(url: str, version: str) -> Path:
     """Return the path of a local copy of this ``version`` of ``url``, downloaded if it does not exist yet.
 
-    One of several processes downloads it and the others wait. If there are too many copies, those that were not used
-    for longest are deleted. Raises ``OSError`` if the file cannot be read or the disk is full.
+    Of several processes one downloads it. The copies used longest ago are deleted for it. Raises ``OSError``.
     """
     path = cache_dir.writable_cache_dir() / "copies" / f"{sha256(f'{url} {version}'.encode()).hexdigest()[:32]}.tar"
     if not _touch(path):

@@ -1,25 +1,20 @@
 """Remote files: ``http(s)://``, ``s3://``, ``gs://`` and every other protocol that fsspec knows."""
 
-from __future__ import annotations
-
 import io
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 from effnet.data import folders, image_io
 from effnet.data.storage.errors import HTTPStatusError, RetryPolicy, describe_error, is_permanent, is_unreachable
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 Out = TypeVar("Out")
 
 DEFAULT_RETRY = RetryPolicy()
 _VERSION_KEYS = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
-_SKIP_BYTES = 2**20
+_CHUNK_BYTES = 2**20
 
 
 class RemoteStoreError(OSError):
@@ -40,8 +35,8 @@ def is_web(url: str) -> bool:
 def list_remote_files(url: str) -> Iterator[str]:
     """Yield the URLs that ``url`` stands for, sorted: itself, the matches of a pattern, or all files below a folder.
 
-    Only one folder's names are held in memory at a time. Raises ``FileNotFoundError`` if there is nothing,
-    ``ImportError`` if the store's package is not installed, `RemoteStoreError` if the store does not answer.
+    Holds only one folder's names at a time. Raises ``FileNotFoundError`` if there is nothing, ``ImportError`` if the
+    store's package is not installed, `RemoteStoreError` if the store does not answer.
     """
     if is_web(url):
         yield url
@@ -56,9 +51,12 @@ def list_remote_files(url: str) -> Iterator[str]:
         yield from _walk(files, path.rstrip("/"), url)
 
 
-def remote_version(url: str) -> str:
-    """Return what tells two contents of the file apart (size, ETag, date), or "" if the server does not say."""
+def content_version(url: str) -> str:
+    """Return what tells two contents of a file or URL apart (size, ETag, date), or "" if that is not known."""
     with suppress(Exception):  # reading the file will say what is wrong
+        if not is_remote(url):
+            status = os.stat(url)
+            return f"{status.st_size} {status.st_mtime_ns}"
         if is_web(url):
             with open_http(url, method="HEAD") as response:
                 names = ("Content-Length", "ETag", "Last-Modified")
@@ -70,14 +68,15 @@ def remote_version(url: str) -> str:
 
 
 def read_remote_file(url: str, retry: RetryPolicy | None = None) -> bytes | image_io.ImageError:
-    """Return an image file's bytes, or the error that explains why there are none.
-
-    Raises `RemoteStoreError` if a store (not a web server) is down: then the image is not to blame.
-    """
+    """Return an image's bytes, or why there are none. Raises `RemoteStoreError` if a store (not the web) is down."""
 
     def read() -> bytes:
+        parts, left = [], image_io.MAX_IMAGE_BYTES + 1
         with open_remote(url, retry=retry) as file:
-            return _read_up_to(file, image_io.MAX_IMAGE_BYTES + 1)
+            while left and (part := file.read(min(left, _CHUNK_BYTES))):  # a raw file may return fewer bytes
+                parts.append(part)
+                left -= len(part)
+        return b"".join(parts)
 
     try:
         content = retry_remote(url, read, retry)
@@ -93,7 +92,7 @@ def read_remote_file(url: str, retry: RetryPolicy | None = None) -> bytes | imag
 def open_remote(url: str, offset: int = 0, retry: RetryPolicy | None = None) -> IO[bytes]:
     """Open a remote file for reading from byte ``offset`` on, without retries.
 
-    Over HTTP it is one request for the rest of the file; a server that ignores the range has the bytes before skipped.
+    Over HTTP it is one request; if the server ignores the range, the bytes before it are skipped.
     """
     if not is_web(url):
         files, path = _get_filesystem(url)
@@ -104,7 +103,7 @@ def open_remote(url: str, offset: int = 0, retry: RetryPolicy | None = None) -> 
     response = open_http(url, headers, timeout=(retry or DEFAULT_RETRY).timeout)
     skip = offset if response.status != 206 else 0
     while skip:
-        skipped = len(response.read(min(skip, _SKIP_BYTES)))
+        skipped = len(response.read(min(skip, _CHUNK_BYTES)))
         if not skipped:
             raise ConnectionError("the file has become shorter")
         skip -= skipped
@@ -113,12 +112,11 @@ def open_remote(url: str, offset: int = 0, retry: RetryPolicy | None = None) -> 
 
 def open_http(
     url: str, headers: Mapping[str, str] | None = None, *, method: str = "GET", timeout: float | None = None
-) -> HTTPResponse:
+) -> "HTTPResponse":
     """Send one request and return the response, whose body has not been read yet.
 
-    Proxies are taken from the environment. ``timeout``: seconds to wait for a connection and for each further byte.
-    Raises ``FileNotFoundError`` for status 404, `HTTPStatusError` for other errors of the server, ``ValueError`` for an
-    invalid URL, ``TimeoutError`` and ``ConnectionError``.
+    ``timeout``: seconds to wait for a connection and for each further byte. Raises ``FileNotFoundError`` for status
+    404, `HTTPStatusError` for the server's other errors, ``ValueError`` for an invalid URL, and ``OSError``.
     """
     import aiohttp
     from fsspec.asyn import sync
@@ -213,19 +211,18 @@ def _translate_http_errors(url: str) -> Iterator[None]:
 class ResumingReader(io.RawIOBase):
     """A remote file read once from start to end; if the connection breaks off, it is reopened at the same place."""
 
-    def __init__(self, url: str, retry: RetryPolicy | None = None) -> None:
-        self.url, self.retry, self.position = url, retry, 0
+    def __init__(self, url: str) -> None:
+        self.url, self.position = url, 0
         self._file: IO[bytes] | None = None
 
     def readable(self) -> bool:
         """Return True."""
         return True
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         """Fill ``buffer`` as any raw file does. Raises `RemoteStoreError` if the file cannot be read on."""
-        view = memoryview(buffer)
-        content = retry_remote(self.url, lambda: self._read_chunk(len(view)), self.retry)
-        view[: len(content)] = content
+        content = retry_remote(self.url, lambda: self._read_chunk(len(buffer)))
+        buffer[: len(content)] = content
         self.position += len(content)
         return len(content)
 
@@ -237,7 +234,7 @@ class ResumingReader(io.RawIOBase):
     def _read_chunk(self, size: int) -> bytes:
         try:
             if self._file is None:
-                self._file = open_remote(self.url, self.position, self.retry)
+                self._file = open_remote(self.url, self.position)
             return self._file.read(size)
         except BaseException:
             self._disconnect()
@@ -296,12 +293,3 @@ def _walk(files: Any, path: str, url: str) -> Iterator[str]:
     for name, kind in inside:
         if kind == "directory":
             yield from _walk(files, name, url)
-
-
-def _read_up_to(file: IO[bytes], size: int) -> bytes:
-    """Read until the end or ``size`` bytes: a raw file may return fewer than that at once."""
-    parts = []
-    while size and (part := file.read(min(size, _SKIP_BYTES))):
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
