@@ -1,4 +1,4 @@
-"""Frozen records that serialize to JSON and back, and the checks that their fields share."""
+"""Frozen records that serialize to JSON and back, and the checks that their fields and other modules share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from difflib import get_close_matches
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
@@ -113,3 +114,16 @@ def check_size(size: Any, name: str = "size") -> tuple[int, int]:
         allowed = "a side in pixels or (height, width), each an integer of at least 1"
         raise ValueError(f"{name} must be {allowed}, got {size!r}")
     return sides[0], sides[1]
+
+
+def import_extra(module: str, extra: str, purpose: str, package: str = "", instead: str = "") -> Any:
+    """Return an optional module. Raises ``ImportError``: ``plots require matplotlib: pip install "effnet[plots]"``.
+
+    ``package`` is what installs the module, if it has another name.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        alternative = f", or use {instead}" if instead else ""
+        message = f'{purpose} {package or module}: pip install "effnet[{extra}]"{alternative}'
+        raise ImportError(message) from None

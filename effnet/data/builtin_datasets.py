@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from effnet.arch.serde import import_extra
 from effnet.data import huggingface_datasets, image_io, splits
 from effnet.data.dataset import ImageDataset, Item, Splits
 from effnet.data.storage import cache_dir, errors
@@ -43,11 +44,7 @@ BUILTIN_DATASET_NAMES = ("digits", *_DATASET_SOURCES)
 
 def open_digits() -> Splits:
     """Open scikit-learn's 1,797 handwritten digits, uint8 (8, 8, 3), of which a fifth is always the same test split."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise ImportError('digits requires scikit-learn: pip install "effnet[train]"') from None
-    digits = load_digits()
+    digits = import_extra("sklearn.datasets", "train", "digits requires", "scikit-learn").load_digits()
     gray = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (N, 8, 8), from 0 to 16
     rgb = np.repeat(gray[..., None], 3, axis=-1)  # (N, 8, 8, 3)
     items = tuple(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from effnet.arch.serde import import_extra
 from effnet.data import dataset, folders, image_io
 from effnet.data.storage import cache_dir, errors
 
@@ -56,10 +57,7 @@ def open_huggingface_dataset(source: str) -> dataset.Splits:
     ``ValueError`` if there is no image column or no unique label column, ``OSError`` if the dataset is not available.
     """
     text, _, column = source.partition("#")
-    try:
-        import datasets
-    except ImportError:
-        raise ImportError(f'{source}: Hugging Face datasets require datasets: pip install "effnet[hub]"') from None
+    datasets = import_extra("datasets", "hub", f"{source}: Hugging Face datasets require")
     tables = _load_tables(datasets, text)
     splits = {
         folders.SPLIT_FOLDER_NAMES[name.lower()]: table

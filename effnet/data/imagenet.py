@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 
+from effnet.arch.serde import import_extra
 from effnet.data.dataset import ImageDataset, Item
 from effnet.metadata import Labels
 
@@ -84,11 +85,8 @@ def _read_devkit_ground_truth(path: Path) -> dict[int, str]:
     meta = path.with_name(DEVKIT_META_FILE)
     if not meta.is_file():
         raise ValueError(f"{path} needs {DEVKIT_META_FILE}, which defines its numbers: put the devkit's beside it")
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise ImportError(f'{meta} requires scipy: pip install "effnet[train]"') from None
-    table = loadmat(meta, squeeze_me=True)["synsets"]
+    scipy_io = import_extra("scipy.io", "train", f"{meta} requires", "scipy")
+    table = scipy_io.loadmat(meta, squeeze_me=True)["synsets"]
     ids = {int(number): str(synset) for number, synset in zip(table["ILSVRC2012_ID"], table["WNID"], strict=True)}
     try:
         return {line: ids[int(number)] for line, number in enumerate(path.read_text().split(), 1)}

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from effnet.arch.serde import check_float
+from effnet.arch.serde import check_float, import_extra
 from effnet.data import folders, image_io
 from effnet.data.storage import errors, remote
 
@@ -167,8 +167,4 @@ def read_frames(path: Path, interval: float) -> Iterator[tuple[float, image_io.P
 
 
 def _import_av(path: str | Path) -> Any:
-    try:
-        import av
-    except ImportError:
-        raise ImportError(f'{path}: videos require PyAV: pip install "effnet[video]"') from None
-    return av
+    return import_extra("av", "video", f"{path}: videos require", "PyAV")

@@ -14,6 +14,8 @@ from io import BytesIO, StringIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from effnet.arch.serde import import_extra
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -54,10 +56,7 @@ def new_figure(width: float, height: float, layout: str = "constrained") -> Iter
 
 @contextmanager
 def _style() -> Iterator[None]:
-    try:
-        import matplotlib
-    except ImportError:
-        raise ImportError('plots require matplotlib: pip install "effnet[plots]"') from None
+    matplotlib = import_extra("matplotlib", "plots", "plots require")
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the page's font has it
         matplotlib.rcdefaults()

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from effnet.arch.serde import import_extra
 from effnet.data import image_io, prediction_inputs, preprocessing
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
@@ -98,10 +99,7 @@ def _expected_outputs(
 
 def open_onnx_runner(path: Path) -> FileRunner:
     """Open ``path`` in onnxruntime. Raises ``ImportError`` without it."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ImportError('verifying ONNX files requires onnxruntime: pip install "effnet[export]"') from None
+    onnxruntime = import_extra("onnxruntime", "export", "verifying ONNX files requires")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (source,), names = session.get_inputs(), [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(names, {source.name: images}), strict=True))
@@ -121,11 +119,8 @@ def open_litert_runner(path: Path) -> FileRunner:
     """Open ``path`` in LiteRT's interpreter. Raises ``ImportError`` without it."""
     from effnet.runtime.litert import silence_xnnpack
 
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        raise ImportError('verifying TFLite files requires ai-edge-litert: pip install "effnet[litert]"') from None
-    interpreter = Interpreter(str(path))
+    litert = import_extra("ai_edge_litert.interpreter", "litert", "verifying TFLite files requires", "ai-edge-litert")
+    interpreter = litert.Interpreter(str(path))
     (source,), outputs = interpreter.get_input_details(), interpreter.get_output_details()
 
     def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:

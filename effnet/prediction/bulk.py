@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from effnet.arch.serde import check_int
+from effnet.arch.serde import check_int, import_extra
 from effnet.data.storage import errors, remote
 from effnet.data.storage.atomic_write import atomic_write, write_text
 from effnet.prediction import bulk_chunks, predictor, ray
@@ -371,7 +371,7 @@ def _write_jsonl(path: Path, rows: Iterable[predictor.Prediction]) -> None:
 
 def _write_parquet(path: Path, rows: Iterable[predictor.Prediction]) -> None:
     """float32 probabilities, float64 values, lists as lists."""
-    pa, parquet = _import_pyarrow()
+    pa, parquet = _import_pyarrow(), _import_pyarrow("pyarrow.parquet")
     names, rows = _peek_value_names(rows)
     text, probability = pa.string(), pa.float32()
     types = (text, text, probability, pa.list_(text), pa.list_(probability), text)
@@ -415,11 +415,5 @@ def _escape_undecodable(row: predictor.Prediction) -> predictor.Prediction:
     return row if texts == [row.image, row.error] else replace(row, image=texts[0], error=texts[1])
 
 
-def _import_pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError:
-        message = 'Parquet files require pyarrow: pip install "effnet[tables]", or use .csv or .jsonl'
-        raise ImportError(message) from None
-    return pa, parquet
+def _import_pyarrow(module: str = "pyarrow") -> Any:
+    return import_extra(module, "tables", "Parquet files require", "pyarrow", instead=".csv or .jsonl")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effnet.arch import Layer, Operation, layers, operations
+from effnet.arch import Layer, Operation, layers, operations, serde
 from effnet.net import EfficientNet, surgery
 from effnet.runtime.io_spec import IOSpec
 from effnet.tasks import task_of
@@ -35,10 +35,7 @@ def build_onnx_model(model: EfficientNet, spec: IOSpec) -> Any:
 
     'Same' padding is written as numbers for a fixed size, and as ``SAME_UPPER``, which is exact at any size, otherwise.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise ImportError('writing ONNX requires onnx: pip install "effnet[export]"') from None
+    onnx = serde.import_extra("onnx", "export", "writing ONNX requires")
     graph = _ONNXGraph(surgery.fold_batch_norm(model).float(), spec)
     graph.build()
     inputs = [_value_info(spec.input, *spec.input_tensor(model.channels))]

@@ -84,11 +84,7 @@ class Baseline:
 
 def _create_timm(name: str) -> nn.Module:
     declare_operators()  # timm imports torchvision
-    try:
-        import timm
-    except ImportError:
-        raise ImportError(f'the baseline {name} requires timm: pip install "effnet[peers]"') from None
-    network: nn.Module = timm.create_model(name)
+    network: nn.Module = serde.import_extra("timm", "peers", f"the baseline {name} requires").create_model(name)
     return network
 
 

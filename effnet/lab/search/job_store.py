@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from effnet.arch import Arch
+from effnet.arch import Arch, serde
 from effnet.lab.search import proxy_task
 from effnet.lab.search.proxy_task import PROXY_RECIPE, SearchDataset
 from effnet.runtime.torch import torch_threads
@@ -241,10 +241,7 @@ def open_study(
     store: str | Path, identity: Mapping[str, Any], name: str, directions: Sequence[Direction] = ("maximize",)
 ) -> Iterator[Study]:
     """Open the study ``name``, created if missing. Raises ``ValueError`` if ``store`` belongs to another search."""
-    try:
-        import optuna
-    except ImportError:
-        raise ImportError('searches require optuna: pip install "effnet[search]"') from None
+    optuna = serde.import_extra("optuna", "search", "searches require")
     recorded = json.loads(json.dumps(identity))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
