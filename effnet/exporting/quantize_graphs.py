@@ -41,9 +41,7 @@ def write_quantized(
             litert.write_litert(float_file, equalized, io_spec)
             graph = tflite_schema.decode_tflite(float_file.read_bytes())
         path.write_bytes(tflite_schema.encode_tflite(quantize_tflite(graph, ranges, int8_operations, scales)))
-        if model.labels.names:
-            tflite_schema.append_labels(model.labels.names, path)
-        tflite_schema.append_files(texts, path)
+        tflite_schema.append_files(path, model.labels.names, texts)
         return
     proto = onnx.build_onnx_model(equalized, io_spec)
     quantize_onnx(proto, ranges, int8_operations, scales)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import flatbuffers
@@ -208,107 +209,109 @@ def _read_integers(vector: Any, most: int = MAX_VECTOR) -> tuple[int, ...]:
     return tuple(vector.tolist()) if isinstance(vector, np.ndarray) else ()
 
 
-def encode_tflite(graph: TfliteGraph, description: str = "effnet") -> bytes:
+@dataclass(frozen=True)
+class _NewTable:
+    """A table to be written: of the model's schema by its name, of the metadata's by the number of its fields."""
+
+    kind: str | int
+    fields: Mapping[Any, Any]
+
+
+def encode_tflite(graph: TfliteGraph) -> bytes:
     """Return the bytes of a file with ``graph``. Raises ``ValueError`` if it would be above 2 GiB."""
     constants = [tensor.data for tensor in graph.tensors if tensor.data is not None]
     size = sum(data.nbytes + ALIGNMENT for data in constants) + sum(map(len, graph.metadata.values()))
     if size > flatbuffers.Builder.MAX_BUFFER_SIZE - 2**24:
         raise ValueError("a TFLite file holds at most 2 GiB: this network is too large for it")
-    builder = flatbuffers.Builder(size + 2**20)
-    buffers = [_write_table(builder, "Buffer", {})]  # the empty one, of all tensors that are computed
+    buffers = [_NewTable("Buffer", {})]  # the empty one, of all tensors that are computed
+    buffers += [_NewTable("Buffer", {"Data": np.frombuffer(each, np.uint8)}) for each in graph.metadata.values()]
     tensors = []
-    for content in graph.metadata.values():
-        buffers.append(_write_table(builder, "Buffer", {"Data": _aligned_bytes(builder, content)}))
     for tensor in graph.tensors:
-        tensors.append(_write_tensor(builder, tensor, 0 if tensor.data is None else len(buffers)))
+        tensors.append(_tensor_table(tensor, 0 if tensor.data is None else len(buffers)))
         if tensor.data is not None:
-            data = _aligned_bytes(builder, np.ascontiguousarray(tensor.data).tobytes())
-            buffers.append(_write_table(builder, "Buffer", {"Data": data}))
+            data = np.ascontiguousarray(tensor.data).reshape(-1)
+            buffers.append(_NewTable("Buffer", {"Data": data.view(np.uint8)}))
     kinds = list(dict.fromkeys(operator.kind for operator in graph.operators))
-    operators = [_write_operator(builder, operator, kinds.index(operator.kind)) for operator in graph.operators]
-    fields = {
-        "Tensors": _offset_vector(builder, tensors),
-        "Inputs": builder.CreateNumpyVector(np.array(graph.inputs, np.int32)),
-        "Outputs": builder.CreateNumpyVector(np.array(graph.outputs, np.int32)),
-        "Operators": _offset_vector(builder, operators),
-        "Name": builder.CreateString("main"),
+    codes = [getattr(tflite.BuiltinOperator, kind) for kind in kinds]
+    subgraph = {
+        "Tensors": tensors,
+        "Inputs": np.array(graph.inputs, np.int32),
+        "Outputs": np.array(graph.outputs, np.int32),
+        "Operators": [_operator_table(operator, kinds.index(operator.kind)) for operator in graph.operators],
+        "Name": "main",
     }
-    subgraph = _write_table(builder, "SubGraph", fields)
-    metadata = [
-        _write_table(builder, "Metadata", {"Name": builder.CreateString(name), "Buffer": index})
-        for index, name in enumerate(graph.metadata, 1)
-    ]
-    fields = {
+    model = {
+        "Buffers": buffers,  # first, which is at the end of the file: what describes them is together at its beginning
         "Version": 3,
-        "OperatorCodes": _offset_vector(builder, [_write_code(builder, kind) for kind in kinds]),
-        "Subgraphs": _offset_vector(builder, [subgraph]),
-        "Description": builder.CreateString(description),
-        "Buffers": _offset_vector(builder, buffers),
-        "Metadata": _offset_vector(builder, metadata),
+        "OperatorCodes": [
+            _NewTable("OperatorCode", {"DeprecatedBuiltinCode": min(code, 127), "BuiltinCode": code, "Version": 1})
+            for code in codes
+        ],
+        "Subgraphs": [_NewTable("SubGraph", subgraph)],
+        "Description": "effnet",
+        "Metadata": [_NewTable("Metadata", {"Name": name, "Buffer": at}) for at, name in enumerate(graph.metadata, 1)],
     }
-    builder.Finish(_write_table(builder, "Model", fields), TFLITE_IDENTIFIER)
-    return bytes(builder.Output())
+    return _encode(_NewTable("Model", model), TFLITE_IDENTIFIER, size + 2**20)
 
 
-def _write_tensor(builder: Any, tensor: TfliteTensor, buffer: int) -> int:
-    fields = {
-        "Shape": builder.CreateNumpyVector(np.array(tensor.shape, np.int32)),
-        "Type": getattr(tflite.TensorType, tensor.type),
-        "Buffer": buffer,
-        "Name": builder.CreateString(tensor.name),
-    }
+def _tensor_table(tensor: TfliteTensor, buffer: int) -> _NewTable:
+    kind = getattr(tflite.TensorType, tensor.type)
+    fields = {"Shape": np.array(tensor.shape, np.int32), "Type": kind, "Buffer": buffer, "Name": tensor.name}
     if tensor.scale:
         quantization = {
-            "Scale": builder.CreateNumpyVector(np.array(tensor.scale, np.float32)),
-            "ZeroPoint": builder.CreateNumpyVector(np.array(tensor.zero_point or (0,) * len(tensor.scale), np.int64)),
+            "Scale": np.array(tensor.scale, np.float32),
+            "ZeroPoint": np.array(tensor.zero_point or (0,) * len(tensor.scale), np.int64),
             "QuantizedDimension": tensor.axis,
         }
-        fields["Quantization"] = _write_table(builder, "QuantizationParameters", quantization)
-    return _write_table(builder, "Tensor", fields)
+        fields["Quantization"] = _NewTable("QuantizationParameters", quantization)
+    return _NewTable("Tensor", fields)
 
 
-def _write_operator(builder: Any, operator: TfliteOperator, code: int) -> int:
-    fields: dict[str, Any] = {
-        "OpcodeIndex": code,
-        "Inputs": builder.CreateNumpyVector(np.array(operator.inputs, np.int32)),
-        "Outputs": builder.CreateNumpyVector(np.array(operator.outputs, np.int32)),
-    }
+def _operator_table(operator: TfliteOperator, code: int) -> _NewTable:
+    inputs, outputs = np.array(operator.inputs, np.int32), np.array(operator.outputs, np.int32)
+    fields = {"OpcodeIndex": code, "Inputs": inputs, "Outputs": outputs}
     if operator.kind in OPERATOR_OPTIONS:
         name, _ = OPERATOR_OPTIONS[operator.kind]
         fields["BuiltinOptionsType"] = getattr(tflite.BuiltinOptions, name)
-        fields["BuiltinOptions"] = _write_table(builder, name, operator.options)
-    return _write_table(builder, "Operator", fields)
+        fields["BuiltinOptions"] = _NewTable(name, operator.options)
+    return _NewTable("Operator", fields)
 
 
-def _write_code(builder: Any, kind: str) -> int:
-    number = getattr(tflite.BuiltinOperator, kind)
-    fields = {"DeprecatedBuiltinCode": min(number, 127), "BuiltinCode": number, "Version": 1}
-    return _write_table(builder, "OperatorCode", fields)
+def _encode(root: _NewTable, identifier: bytes, size: int) -> bytes:
+    builder = flatbuffers.Builder(size)
+    builder.Finish(_write(builder, root), identifier)
+    return bytes(builder.Output())
 
 
-def _write_table(builder: Any, name: str, fields: Mapping[str, Any]) -> int:
-    getattr(tflite, f"{name}Start")(builder)
-    for key, value in fields.items():
-        getattr(tflite, f"{name}Add{key}")(builder, value)
-    offset: int = getattr(tflite, f"{name}End")(builder)
-    return offset
-
-
-def _offset_vector(builder: Any, offsets: Sequence[int]) -> int:
-    builder.StartVector(4, len(offsets), 4)
-    for offset in reversed(offsets):
-        builder.PrependUOffsetTRelative(offset)
-    vector: int = builder.EndVector()
-    return vector
-
-
-def _aligned_bytes(builder: Any, content: bytes) -> int:
-    """Write a vector of bytes that begins at a multiple of `ALIGNMENT`; the builder's own are not aligned."""
-    builder.StartVector(1, len(content), ALIGNMENT)
-    builder.head -= len(content)
-    builder.Bytes[builder.head : builder.head + len(content)] = content
-    vector: int = builder.EndVector()
-    return vector
+def _write(builder: Any, value: Any) -> Any:
+    """Write a table, list of tables, array or string, and return its offset; return a number, which takes no room."""
+    match value:
+        case _NewTable(kind, fields):
+            written = {key: _write(builder, content) for key, content in fields.items()}
+            if isinstance(kind, str):
+                getattr(tflite, f"{kind}Start")(builder)
+                for key, content in written.items():
+                    getattr(tflite, f"{kind}Add{key}")(builder, content)
+                return getattr(tflite, f"{kind}End")(builder)
+            builder.StartObject(kind)
+            for place, content in written.items():
+                is_byte = isinstance(fields[place], int)  # the only numbers of the metadata
+                (builder.PrependUint8Slot if is_byte else builder.PrependUOffsetTRelativeSlot)(place, content, 0)
+            return builder.EndObject()
+        case list():
+            offsets = [_write(builder, each) for each in value]
+            builder.StartVector(4, len(offsets), 4)
+            for offset in reversed(offsets):
+                builder.PrependUOffsetTRelative(offset)
+            return builder.EndVector()
+        case np.ndarray():  # the builder's own vectors are not aligned
+            builder.StartVector(value.itemsize, value.size, ALIGNMENT)
+            builder.head -= value.nbytes
+            builder.Bytes[builder.head : builder.head + value.nbytes] = value.tobytes()
+            return builder.EndVector()
+        case str():
+            return builder.CreateString(value)
+    return value
 
 
 # Metadata for apps: how pixels become the input, and the labels in an archive behind the flatbuffer --------------
@@ -339,15 +342,15 @@ def read_metadata(metadata: bytes, content: bytes) -> TfliteMetadata:
     if metadata[4:8] != METADATA_IDENTIFIER:
         return TfliteMetadata()
     root = Table(metadata, flatbuffers.encode.Get(flatbuffers.packer.uoffset, metadata, 0))
-    subgraph = next(iter(_read_tables(root, MODEL_SUBGRAPHS)), None)
-    if subgraph is None:
-        return TfliteMetadata()
-    units = [unit for tensor in _read_tables(subgraph, INPUTS)[:1] for unit in _read_tables(tensor, TENSOR_UNITS)]
-    files = [file for tensor in _read_tables(subgraph, OUTPUTS)[:1] for file in _read_tables(tensor, TENSOR_FILES)]
-    stated = [_read_table(unit, 1) for unit in units if _read_byte(unit, 0) == NORMALIZATION]
-    pairs = [(_read_floats(table, 0), _read_floats(table, 1)) for table in stated if table is not None]
-    named = [_read_text(file, 0) for file in files if _read_byte(file, 2) in (AXIS_LABELS, VALUE_LABELS)]
-    pair = next((pair for pair in pairs if pair[0].size and pair[1].size), None)
+    units = _follow(root, MODEL_SUBGRAPHS, INPUTS, TENSOR_UNITS)
+    files = _follow(root, MODEL_SUBGRAPHS, OUTPUTS, TENSOR_FILES)
+    stated = [_read_field(unit, 1, "table") for unit in units if _read_field(unit, 0, "byte") == NORMALIZATION]
+    pairs = [
+        (_read_field(table, 0, "floats"), _read_field(table, 1, "floats")) for table in stated if table is not None
+    ]
+    pair = next((pair for pair in pairs if all(each is not None and each.size for each in pair)), None)
+    kinds = AXIS_LABELS, VALUE_LABELS
+    named = [_read_field(file, 0, "text") or "" for file in files if _read_field(file, 2, "byte") in kinds]
     return TfliteMetadata(pair, _read_labels_file(content, named[0]) if named else ())
 
 
@@ -365,91 +368,62 @@ def _read_labels_file(content: bytes, name: str) -> tuple[str, ...]:
     return tuple(f"{line} ({index})" if counts[line] > 1 else line for index, line in enumerate(lines))
 
 
-def _field_offset(table: Table, place: int) -> int:
-    """Return the offset of the field in its table; 0 if it is missing."""
-    offset: int = table.Offset(4 + 2 * place)
-    return offset
+def _follow(table: Table, *places: int) -> list[Table]:
+    """Return the tables that the last of these fields holds, through the first table of each before it."""
+    tables = [table]
+    for place in places:
+        tables = [inner for outer in tables[:1] for inner in _read_field(outer, place, "tables")]
+    return tables
 
 
-def _read_table(table: Table, place: int) -> Table | None:
-    offset = _field_offset(table, place)
-    return Table(table.Bytes, table.Indirect(table.Pos + offset)) if offset else None
-
-
-def _read_tables(table: Table, place: int) -> list[Table]:
-    offset = _field_offset(table, place)
+def _read_field(table: Table, place: int, kind: str) -> Any:
+    """Return a "byte", "text", "floats", "table" or "tables"; None, or no tables, if the field is missing."""
+    offset = table.Offset(4 + 2 * place)
     if not offset:
-        return []
+        return [] if kind == "tables" else None
+    at = table.Pos + offset
+    match kind:
+        case "byte":
+            return table.Bytes[at]
+        case "text":
+            return table.String(at).decode()
+        case "floats":
+            return table.GetVectorAsNumpy(Float32Flags, offset).astype(np.float64)
+        case "table":
+            return Table(table.Bytes, table.Indirect(at))
     start, length = table.Vector(offset), table.VectorLen(offset)
     if length > len(table.Bytes) // UOffsetTFlags.bytewidth:
         raise IndexError(f"{length} entries")
     return [Table(table.Bytes, table.Indirect(start + UOffsetTFlags.bytewidth * index)) for index in range(length)]
 
 
-def _read_text(table: Table, place: int) -> str:
-    offset = _field_offset(table, place)
-    return table.String(table.Pos + offset).decode() if offset else ""
-
-
-def _read_byte(table: Table, place: int) -> int:
-    offset = _field_offset(table, place)
-    return int(table.Bytes[table.Pos + offset]) if offset else 0
-
-
-def _read_floats(table: Table, place: int) -> NDArray[Any]:
-    offset = _field_offset(table, place)
-    return table.GetVectorAsNumpy(Float32Flags, offset).astype(np.float64) if offset else np.empty(0)
-
-
-def build_metadata(name: str, labels: Sequence[str], input: str = "image", outputs: Sequence[str] = ()) -> bytes:
+def build_metadata(
+    name: str, labels: Sequence[str], input: str = "image", outputs: Sequence[str] = ("logits",)
+) -> bytes:
     """Return the metadata of an image classifier whose first output has the labels in the file `LABELS_FILE`.
 
     The input is pixels of 0 … 255, or "normalized", which is not described.
     """
-    builder = flatbuffers.Builder(1024)
-    image_info = {TENSOR_NAME: builder.CreateString(input)}
+    image: dict[int, Any] = {TENSOR_NAME: input}
     if input != "normalized":
-        color = _write_fields(builder, 2, {0: _Byte(RGB)})
-        image_info[TENSOR_CONTENT] = _write_fields(builder, 2, {0: _Byte(IMAGE), 1: color})
-        mean, std = (builder.CreateNumpyVector(np.array([value], np.float32)) for value in (0, 1))
-        unit = _write_fields(builder, 2, {0: _Byte(NORMALIZATION), 1: _write_fields(builder, 2, {0: mean, 1: std})})
-        image_info[TENSOR_UNITS] = _offset_vector(builder, [unit])
-    inputs = _offset_vector(builder, [_write_fields(builder, 7, image_info)])
-    names = outputs or ("logits" if labels else "output",)
-    output_info = [{TENSOR_NAME: builder.CreateString(output)} for output in names]
+        mean_std = _NewTable(2, {0: np.array([0], np.float32), 1: np.array([1], np.float32)})
+        image[TENSOR_CONTENT] = _NewTable(2, {0: IMAGE, 1: _NewTable(2, {0: RGB})})
+        image[TENSOR_UNITS] = [_NewTable(2, {0: NORMALIZATION, 1: mean_std})]
+    described: list[dict[int, Any]] = [{TENSOR_NAME: output} for output in outputs]
     if labels:
-        file = _write_fields(builder, 5, {0: builder.CreateString(LABELS_FILE), 2: _Byte(AXIS_LABELS)})
-        output_info[0][TENSOR_FILES] = _offset_vector(builder, [file])
-    described = _offset_vector(builder, [_write_fields(builder, 7, info) for info in output_info])
-    subgraphs = _offset_vector(builder, [_write_fields(builder, 10, {INPUTS: inputs, OUTPUTS: described})])
-    model = {MODEL_NAME: builder.CreateString(name), MODEL_SUBGRAPHS: subgraphs}
-    model[MODEL_PARSER] = builder.CreateString("1.0.0")
-    builder.Finish(_write_fields(builder, 8, model), METADATA_IDENTIFIER)
-    return bytes(builder.Output())
+        described[0][TENSOR_FILES] = [_NewTable(5, {0: LABELS_FILE, 2: AXIS_LABELS})]
+    subgraph = _NewTable(10, {INPUTS: [_NewTable(7, image)], OUTPUTS: [_NewTable(7, output) for output in described]})
+    model = _NewTable(8, {MODEL_NAME: name, MODEL_SUBGRAPHS: [subgraph], MODEL_PARSER: "1.0.0"})
+    return _encode(model, METADATA_IDENTIFIER, 1024)
 
 
-def append_labels(labels: Sequence[str], path: Path) -> None:
-    """Append the labels, one per line, in an archive behind the flatbuffer. Equal labels give equal bytes."""
-    append_files({LABELS_FILE: "\n".join(" ".join(label.split()) for label in labels)}, path)
+def append_files(path: Path, labels: Sequence[str], texts: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Append labels, one per line, and texts by name in an archive behind the flatbuffer, where ``zipfile`` finds them.
 
-
-def append_files(texts: Mapping[str, str], path: Path) -> None:
-    """Append ``texts`` by name to that archive."""
-    with zipfile.ZipFile(path, "a") as archive:
-        for name, text in texts.items():
-            archive.writestr(zipfile.ZipInfo(name), text)
-
-
-class _Byte(int):
-    """A field of one byte; all others are offsets."""
-
-
-def _write_fields(builder: Any, places: int, fields: dict[int, int]) -> int:
-    builder.StartObject(places)
-    for place, value in fields.items():
-        if isinstance(value, _Byte):
-            builder.PrependUint8Slot(place, int(value), 0)
-        else:
-            builder.PrependUOffsetTRelativeSlot(place, value, 0)
-    offset: int = builder.EndObject()
-    return offset
+    Equal ones give equal bytes.
+    """
+    lines = {LABELS_FILE: "\n".join(" ".join(label.split()) for label in labels)} if labels else {}
+    if lines or texts:
+        with zipfile.ZipFile(path, "a") as archive:
+            for name, text in {**lines, **texts}.items():
+                archive.writestr(zipfile.ZipInfo(name), text)

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import tflite
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from effnet.arch import Layer, Operation, layers, operations
 from effnet.net import EfficientNet
 from effnet.weights.formats import METADATA_KEY, tflite_schema
-from effnet.weights.formats.tflite_schema import TfliteGraph, TfliteOperator, TfliteTensor, encode_tflite
+from effnet.weights.formats.tflite_schema import TfliteGraph, TfliteOperator, TfliteTensor
 from effnet.weights.key_maps import tflite_key_map
 
 NONE, RELU, RELU6 = (getattr(tflite.ActivationFunctionType, name) for name in ("NONE", "RELU", "RELU6"))
@@ -28,7 +28,7 @@ NO_ACTIVATION = {"FusedActivationFunction": NONE}
 IO_SPEC_KEY = "effnet.interface"  # what an exported file takes and gives, as `effnet.runtime.io_spec` writes it
 
 
-def write_tflite(path: Path, suffix: str, tensors: dict[str, torch.Tensor], model: EfficientNet) -> None:
+def write_tflite(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
     """Write ``tensors``, folded and named as in the layout "tflite", with the graph of ``model``.
 
     Input: (1, H, W, channels) float32, RGB pixels of 0 … 255, normalized inside, step by step. Output: (1, classes)
@@ -36,14 +36,7 @@ def write_tflite(path: Path, suffix: str, tensors: dict[str, torch.Tensor], mode
     stored as "effnet"; labels and pixel range also where TFLite's own tools look for them. Raises ``ValueError`` for a
     network above 2 GiB.
     """
-    builder = _GraphBuilder(model, {name: tensor.float().numpy() for name, tensor in tensors.items()})
-    metadata = {
-        METADATA_KEY: model.metadata.to_json().encode(),
-        tflite_schema.METADATA_NAME: tflite_schema.build_metadata(model.arch.name, model.labels.names),
-    }
-    path.write_bytes(encode_tflite(builder.build(metadata)))
-    if model.labels.names:
-        tflite_schema.append_labels(model.labels.names, path)
+    _write_file(path, tensors, model, {METADATA_KEY: model.metadata.to_json()})
 
 
 @dataclass(frozen=True)
@@ -62,22 +55,25 @@ class TfliteIO:
 
 
 def write_tflite_export(
-    path: Path, tensors: dict[str, torch.Tensor], model: EfficientNet, io: TfliteIO, texts: Mapping[str, str]
+    path: Path, tensors: dict[str, Tensor], model: EfficientNet, io: TfliteIO, texts: Mapping[str, str]
 ) -> None:
     """Write a file for inference only: like `write_tflite`, with other inputs and outputs and ``texts`` as metadata.
 
     The texts are also in the archive at the end of the file, where Python's ``zipfile`` reads them. ``texts`` must have
     "effnet.interface", from which `read_tflite` restores the stem's weights.
     """
-    builder = _GraphBuilder(model, {name: tensor.float().numpy() for name, tensor in tensors.items()}, io)
-    graph = builder.build({name: text.encode() for name, text in texts.items()})
-    outputs = [graph.tensors[index].name for index in graph.outputs]
-    labels = model.labels.names
-    metadata = tflite_schema.build_metadata(model.arch.name, labels, io.input, outputs)
-    path.write_bytes(encode_tflite(replace(graph, metadata={**graph.metadata, tflite_schema.METADATA_NAME: metadata})))
-    if labels:
-        tflite_schema.append_labels(labels, path)
-    tflite_schema.append_files(texts, path)
+    _write_file(path, tensors, model, texts, io)
+
+
+def _write_file(
+    path: Path, tensors: Mapping[str, Tensor], model: EfficientNet, texts: Mapping[str, str], io: TfliteIO | None = None
+) -> None:
+    graph = _GraphBuilder(model, {name: tensor.float().numpy() for name, tensor in tensors.items()}, io).build()
+    input, *outputs = (graph.tensors[index].name for index in (*graph.inputs, *graph.outputs))
+    described = tflite_schema.build_metadata(model.arch.name, model.labels.names, input, outputs)
+    metadata = {**{name: text.encode() for name, text in texts.items()}, tflite_schema.METADATA_NAME: described}
+    path.write_bytes(tflite_schema.encode_tflite(replace(graph, metadata=metadata)))
+    tflite_schema.append_files(path, model.labels.names, texts if io else {})
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ class _GraphBuilder:
     tensors: list[TfliteTensor] = field(default_factory=list)
     operators: list[TfliteOperator] = field(default_factory=list)
 
-    def build(self, metadata: Mapping[str, bytes]) -> TfliteGraph:
+    def build(self) -> TfliteGraph:
         model = self.model
         self.names = tflite_key_map(model.arch, model.classes)
         x = self._normalize_step_by_step() if self.io is None else self._normalize(self.io.input)
@@ -110,7 +106,7 @@ class _GraphBuilder:
                 kind, options = ("LOGISTIC", {}) if model.labels.task == "multilabel" else ("SOFTMAX", {"Beta": 1})
                 output = self._add_operator("probabilities", (1, model.classes), kind, (output,), options)
             outputs = [output, *(outputs if self.io and self.io.embedding else ())]
-        return TfliteGraph(tuple(self.tensors), tuple(self.operators), (0,), tuple(outputs), metadata)
+        return TfliteGraph(tuple(self.tensors), tuple(self.operators), (0,), tuple(outputs))
 
     def _normalize_step_by_step(self) -> _FeatureMap:
         """Normalize images of 0 … 255 step by step, so that readers of the file see all of it."""
