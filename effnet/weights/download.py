@@ -4,8 +4,6 @@
 stay the publisher's and cannot clash, and a filled cache directory behind a web server is itself a mirror.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
 HUB_URL = "https://huggingface.co"
 _ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 _CHUNK_BYTES = 2**16
+RETRY = RetryPolicy()
 
 ProgressCallback = Callable[[int, int | None], None]  # (bytes downloaded, total bytes or None if unknown)
 log = logging.getLogger("effnet")
@@ -67,7 +66,7 @@ class RemoteFile:
     entry: CatalogEntry | None = None
 
     @classmethod
-    def from_entry(cls, entry: CatalogEntry) -> RemoteFile:
+    def from_entry(cls, entry: CatalogEntry) -> "RemoteFile":
         """Return the file of a catalog entry."""
         return cls(entry.name, entry.hub, entry.file, "" if entry.hub else entry.url, entry.hash, entry=entry)
 
@@ -154,13 +153,7 @@ def _sanitize(name: str) -> str:
 # HTTP ------------------------------------------------------------------------------------------------------------
 
 
-def download_file(
-    url: str,
-    path: Path,
-    hash: str | None = None,
-    retry: RetryPolicy | None = None,
-    progress: ProgressCallback | None = None,
-) -> Path:
+def download_file(url: str, path: Path, hash: str | None = None, progress: ProgressCallback | None = None) -> Path:
     """Download ``url`` to ``path`` unless that file exists, and return ``path``.
 
     Until the file is complete and its ``hash`` ("sha256:HEX" or "md5:HEX", HEX may be a prefix) is verified it is
@@ -170,7 +163,7 @@ def download_file(
     try:
         with _lock_download(path):
             if not path.is_file():
-                _download_verified(_PartialFile(path, url, hash, retry or RetryPolicy(), progress))
+                _download_verified(_PartialFile(path, url, hash, progress))
     except DownloadError:
         raise
     except OSError as error:
@@ -213,10 +206,8 @@ class _PartialFile:
     Without these, nothing may be appended.
     """
 
-    def __init__(
-        self, target: Path, url: str, hash: str | None, retry: RetryPolicy, progress: ProgressCallback | None
-    ) -> None:
-        self.target, self.url, self.hash, self.retry, self.progress = target, url, hash, retry, progress
+    def __init__(self, target: Path, url: str, hash: str | None, progress: ProgressCallback | None) -> None:
+        self.target, self.url, self.hash, self.progress = target, url, hash, progress
         self.path = target.with_name(f"{target.name}.part")
         self._info_path = target.with_name(f"{target.name}.part.json")
         self.validator: str = ""
@@ -269,7 +260,7 @@ def _wrong_hash(hash: str) -> str:
 
 
 def _download_until_complete(part: _PartialFile) -> None:
-    """Send requests until the file is complete, or ``retry.attempts`` in a row bring nothing new."""
+    """Send requests until the file is complete, or ``RETRY.attempts`` in a row bring nothing new."""
     furthest, failures, connected = part.size, 0, False
     while not part.is_complete:
         try:
@@ -280,12 +271,12 @@ def _download_until_complete(part: _PartialFile) -> None:
                 furthest, failures, connected = part.size, 0, True
             else:
                 failures += 1
-            if isinstance(error, DownloadError) or is_permanent(error) or failures >= part.retry.attempts:
+            if isinstance(error, DownloadError) or is_permanent(error) or failures >= RETRY.attempts:
                 raise
             if is_unreachable(error) and not connected:
                 raise
             log.info("%s: %s after %d bytes; trying again", part.url, describe_error(error), part.size)
-        time.sleep(part.retry.backoff * 2**failures)
+        time.sleep(RETRY.backoff * 2**failures)
 
 
 def _request(part: _PartialFile) -> None:
@@ -296,7 +287,7 @@ def _request(part: _PartialFile) -> None:
     if part.size and part.validator:  # If-Range: a file that has changed since is sent whole
         headers = {"Range": f"bytes={part.size}-", "If-Range": part.validator}
     try:
-        with open_http(part.url, headers, timeout=part.retry.timeout) as response:
+        with open_http(part.url, headers, timeout=RETRY.timeout) as response:
             _receive(response, part)
     except HTTPStatusError as error:
         if error.status == 416:  # the file has become shorter
@@ -306,7 +297,7 @@ def _request(part: _PartialFile) -> None:
         raise DownloadError(str(error)) from error
 
 
-def _receive(response: HTTPResponse, part: _PartialFile) -> None:
+def _receive(response: "HTTPResponse", part: _PartialFile) -> None:
     total, headers = response.length, response.headers
     # What identifies this version of the file: a strong ETag, or the date of the last change
     tag = headers.get("ETag", "")

@@ -15,19 +15,16 @@ _LOG_EVERY_BYTES = 25 * 10**6
 log = logging.getLogger("effnet")
 
 
-def fetch(
-    source: CatalogEntry | RemoteFile, offline: bool | None = None, progress: ProgressCallback | None = None
-) -> Path:
+def fetch(source: CatalogEntry | RemoteFile, progress: ProgressCallback | None = None) -> Path:
     """Return the path of a published file, downloaded if it is not on disk; of a TensorFlow checkpoint its ``.index``.
 
-    Bundles, the cache directory and the hub's cache are searched before the mirror or the publisher is asked.
-
-    ``offline``: send no request; None: as the environment says (``EFFNET_OFFLINE``, ``HF_HUB_OFFLINE``). ``progress``
-    is called with (bytes, total bytes); by default progress is logged. Raises `DownloadError` with the file, the URL,
-    the reason, and how to provide the file by hand; ``ValueError`` if the file is in a bundle that is damaged.
+    Bundles, the cache directory and the hub's cache are searched before the mirror or the publisher is asked, who are
+    not if ``EFFNET_OFFLINE`` or ``HF_HUB_OFFLINE`` is set. ``progress`` is called with (bytes, total bytes); by default
+    progress is logged. Raises `DownloadError` with the file, the URL, the reason, and how to provide the file by hand;
+    ``ValueError`` if the file is in a bundle that is damaged.
     """
     remote = source if isinstance(source, RemoteFile) else RemoteFile.from_entry(source)
-    return find_local(remote) or _fetch_remote(remote, cache_dir.is_offline(offline), progress)
+    return find_local(remote) or _fetch_remote(remote, progress)
 
 
 def find_local(remote: RemoteFile) -> Path | None:
@@ -54,12 +51,12 @@ def describe_manual_download(remote: RemoteFile) -> str:
     )
 
 
-def _fetch_remote(remote: RemoteFile, offline: bool, progress: ProgressCallback | None) -> Path:
+def _fetch_remote(remote: RemoteFile, progress: ProgressCallback | None) -> Path:
     folders = (cache_dir.configured_cache_dir(), cache_dir.writable_cache_dir())
     path = next((folder / remote.key for folder in folders if (folder / remote.key).is_file()), None)  # an archive
     try:
         if path is None:
-            if offline:
+            if cache_dir.is_offline():
                 raise DownloadError("it is not cached and offline mode is on")
             if remote.hub and not download.mirror_url():
                 log.info("%s: downloading %s of %s from the hub", remote.name, remote.file, remote.hub)

@@ -4,19 +4,15 @@ A table has one row per operation: our name within the layer, and the ecosystem'
 batch norm. `LAYOUTS` adds to each table what else a layout is: axes, architectures, defaults and file suffixes.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from effnet.arch import Arch, Layer, layers, operations, tensor_shapes
 from effnet.metadata import Numerics, Preprocess
 from effnet.weights import batch_norm, default_preprocessing
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 KeyRows = Mapping[str, tuple[str, str]]  # our operation within its layer → their convolution, their batch norm
 BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")  # ours

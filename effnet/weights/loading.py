@@ -103,7 +103,8 @@ def read_weights(
     elif entry:
         found = _read_catalog_file(path, checkpoint, entry)
     else:
-        found = _read_foreign_file(path, checkpoint, layout, wanted, numerics, preprocess)
+        checkpoint = replace(checkpoint, layout=layout or checkpoint.layout)
+        found = _read_foreign_file(path, checkpoint, wanted, numerics, preprocess)
     numerics, preprocess = numerics or found.metadata.numerics, preprocess or found.metadata.preprocess
     metadata = replace(found.metadata, numerics=numerics, preprocess=preprocess)
     return LoadedWeights(metadata, found.tensors, (*checkpoint.notes, *found.notes, *check_values(found.tensors)))
@@ -135,14 +136,9 @@ def _read_catalog_file(path: Path, checkpoint: Checkpoint, entry: CatalogEntry) 
 
 
 def _read_foreign_file(
-    path: Path,
-    checkpoint: Checkpoint,
-    layout: str | None,
-    arch: Arch | None,
-    numerics: Numerics | None,
-    preprocess: Preprocess | None,
+    path: Path, checkpoint: Checkpoint, arch: Arch | None, numerics: Numerics | None, preprocess: Preprocess | None
 ) -> LoadedWeights:
-    found = _detect_one(path, checkpoint.tensors, layout or checkpoint.layout, arch)
+    found = _detect_one(path, checkpoint.tensors, checkpoint.layout, arch)
     defaults = key_maps.LAYOUTS[found.layout]
     numerics_source = "given" if numerics else "stated by the file" if checkpoint.numerics else "assumed"
     preprocess_source = "given" if preprocess else "partly stated by the file" if checkpoint.preprocess else "assumed"

@@ -31,9 +31,7 @@ class WeightsFile:
         return self.remote.entry if self.remote else None
 
 
-def resolve_weights(
-    source: str | Path, offline: bool | None = None, progress: download.ProgressCallback | None = None
-) -> WeightsFile:
+def resolve_weights(source: str | Path, progress: download.ProgressCallback | None = None) -> WeightsFile:
     """Return the file that ``source`` stands for, downloaded if it is a published one that is not on disk.
 
     - a file; the folder of a run, of a Hugging Face repository or with a TensorFlow checkpoint; a checkpoint's prefix;
@@ -56,10 +54,10 @@ def resolve_weights(
         elif _looks_like_path(text):
             raise FileNotFoundError(f"{source}: no such weights file") from None
         elif _is_hub_repository(text):
-            return _fetch_from_hub(text.partition(":")[2] or text, offline, progress)
+            return _fetch_from_hub(text.partition(":")[2] or text, progress)
         else:
             raise
-    return WeightsFile(fetch.fetch(remote, offline, progress), remote)
+    return WeightsFile(fetch.fetch(remote, progress), remote)
 
 
 def _find_on_disk(path: Path) -> WeightsFile | None:
@@ -143,14 +141,14 @@ def _is_hub_repository(text: str) -> bool:
     return False
 
 
-def _fetch_from_hub(repository: str, offline: bool | None, progress: download.ProgressCallback | None) -> WeightsFile:
+def _fetch_from_hub(repository: str, progress: download.ProgressCallback | None) -> WeightsFile:
     files = [download.RemoteFile(repository, repository, name, companions=_HUB_COMPANIONS) for name in _FOLDER_WEIGHTS]
     for remote in files:
         if path := fetch.find_local(remote):
             return WeightsFile(path, remote)
     for remote in files:
         try:
-            return WeightsFile(fetch.fetch(remote, offline, progress), remote)
+            return WeightsFile(fetch.fetch(remote, progress), remote)
         except download.DownloadError as error:
             cause = error.cause
             if not error.not_found:

@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CONTENT = bytes(range(256)) * 8192  # 2 MiB: the client may lose what it has buffered when a connection breaks off
+HASH = f"sha256:{sha256(CONTENT).hexdigest()}"
 
 
 @dataclass

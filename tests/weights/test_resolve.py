@@ -142,19 +142,21 @@ def test_progress_is_heard(mirror: Shelf) -> None:
     assert reported == [(7, 7)]
 
 
-def test_an_address(mirror: Shelf, tmp_path: Path) -> None:
+def test_an_address(mirror: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror.files["/example.org/x.pth"] = b"x"
     located = resolve_weights("https://example.org/x.pth")
     assert (located.path, located.entry) == (tmp_path / "home" / cache_key("https://example.org/x.pth"), None)
-    assert resolve_weights("https://example.org/x.pth", offline=True) == located
+    monkeypatch.setenv("EFFNET_OFFLINE", "1")
+    assert resolve_weights("https://example.org/x.pth") == located
 
 
-def test_a_repository_of_the_hub(mirror: Shelf) -> None:
+def test_a_repository_of_the_hub(mirror: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     located = resolve_weights("me/mine")
     assert (located.path.name, located.path.read_bytes(), located.entry) == ("pytorch_model.bin", b"mine", None)
     assert located.path.with_name("config.json").read_bytes() == b"{}"
     requests = len(mirror.requests)
-    assert resolve_weights("hf-hub:me/mine", offline=True).path == located.path
+    monkeypatch.setenv("EFFNET_OFFLINE", "1")
+    assert resolve_weights("hf-hub:me/mine").path == located.path
     assert len(mirror.requests) == requests
 
 

@@ -23,7 +23,7 @@ from effnet.weights.conversion import drop_batch_counters, key_map, layout_shape
 from effnet.weights.detect import detect_layouts
 from effnet.weights.formats import read_checkpoint
 from effnet.weights.formats import tensorflow as formatted
-from effnet.weights.formats.tensorflow import bytes_field, fixed32_field, varint_field
+from effnet.weights.formats.tensorflow import encode_field
 from tests.quiet_tensorflow import tensorflow
 
 tf = tensorflow()
@@ -404,18 +404,18 @@ def test_flipped_anywhere(part: int, whole: tuple[bytes, bytes], tmp_path: Path)
 
 
 def described(dtype: int = 1, sides: tuple[int, ...] = (2,), offset: int = 0, size: int = 8, shard: int = 0) -> bytes:
-    shape = b"".join(bytes_field(2, varint_field(1, side)) for side in sides)
+    shape = b"".join(encode_field(2, encode_field(1, side)) for side in sides)
     return (
-        varint_field(1, dtype)
-        + bytes_field(2, shape)
-        + varint_field(3, shard)
-        + varint_field(4, offset)
-        + varint_field(5, size)
-        + fixed32_field(6, 0)
+        encode_field(1, dtype)
+        + encode_field(2, shape)
+        + encode_field(3, shard)
+        + encode_field(4, offset)
+        + encode_field(5, size)
+        + encode_field(6, 0, fixed=True)
     )
 
 
-HEADER = varint_field(1, 1) + bytes_field(3, varint_field(1, 1))
+HEADER = encode_field(1, 1) + encode_field(3, encode_field(1, 1))
 
 
 @pytest.mark.parametrize(
@@ -431,14 +431,14 @@ HEADER = varint_field(1, 1) + bytes_field(3, varint_field(1, 1))
         (HEADER, described(sides=(2, 1) * 4 + (1,)), "size of x does not match its shape"),
         (HEADER, described(), "the checksum of x is wrong"),
         (HEADER, described(shard=1), r"m\.data-00001-of-00001 is missing"),
-        (varint_field(1, 10**9), described(shard=10**8), r"m\.data-100000000-of-1000000000 is missing"),
-        (varint_field(1, 2), described(), r"m\.data-00000-of-00002 is missing"),
-        (HEADER, bytes_field(1, b"?"), "the entry of x is invalid"),
-        (HEADER, varint_field(2, 5), "the entry of x is invalid"),
+        (encode_field(1, 10**9), described(shard=10**8), r"m\.data-100000000-of-1000000000 is missing"),
+        (encode_field(1, 2), described(), r"m\.data-00000-of-00002 is missing"),
+        (HEADER, encode_field(1, b"?"), "the entry of x is invalid"),
+        (HEADER, encode_field(2, 5), "the entry of x is invalid"),
         (HEADER, b"\xff" * 20, "a number in it has no end"),
         (HEADER, b"\x0b", "of the unknown kind 3"),
         (HEADER, described()[:-2], "a field in it is cut off"),
-        (varint_field(1, 1) + varint_field(2, 1), described(), "big-endian"),
+        (encode_field(1, 1) + encode_field(2, 1), described(), "big-endian"),
     ],
 )
 def test_an_index_that_lies(header: bytes, entry: bytes, reason: str, tmp_path: Path) -> None:

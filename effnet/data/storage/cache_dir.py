@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+_TRUE_VALUES = ("1", "on", "yes", "true")  # of an environment variable, as huggingface_hub reads them
+
 
 def configured_cache_dir() -> Path:
     """Return ``$EFFNET_HOME``, or ``effnet`` in the user's cache."""
@@ -33,9 +35,7 @@ def writable_cache_dir() -> Path:
     return fallback
 
 
-def is_offline(override: bool | None = None) -> bool:
-    """Return whether the network must not be used: ``override``, or ``EFFNET_OFFLINE=1`` or ``HF_HUB_OFFLINE=1``."""
-    if override is not None:
-        return override
+def is_offline() -> bool:
+    """Return whether the network must not be used: ``EFFNET_OFFLINE=1`` or ``HF_HUB_OFFLINE=1``."""
     values = (os.environ.get(name, "").lower() for name in ("EFFNET_OFFLINE", "HF_HUB_OFFLINE"))
-    return any(value in ("1", "on", "yes", "true") for value in values)
+    return any(value in _TRUE_VALUES for value in values)

@@ -1,7 +1,5 @@
 """Formats of weights files: tensors by name, read and written in one module per format."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -28,7 +26,7 @@ class Checkpoint:
     ``notes`` tell the user what had to be done or chosen.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: "dict[str, Tensor]"
     header: Mapping[str, str] = field(default_factory=dict)
     layout: str | None = None
     preprocess: Mapping[str, Any] = field(default_factory=dict)
@@ -45,6 +43,7 @@ _READERS = {
     **dict.fromkeys((".h5", ".hdf5", ".keras"), ("keras_reader", "read_keras")),
 }
 _WRITERS = {
+    "effnet": ("pytorch", "write_model_file"),  # the layout, in a .safetensors
     ".safetensors": ("pytorch", "write_safetensors"),
     **dict.fromkeys((".pth", ".pt", ".bin"), ("pytorch", "write_pytorch")),
     ".index": ("tensorflow", "write_tensorflow"),
@@ -84,9 +83,7 @@ def _is_tensorflow_index(path: Path) -> bool:
         return file.read() == TENSORFLOW_TABLE_MAGIC
 
 
-def write_checkpoint(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet, layout: str) -> None:
+def write_checkpoint(path: Path, suffix: str, tensors: "dict[str, Tensor]", model: "EfficientNet", layout: str) -> None:
     """Write ``tensors``, named as in ``layout``, to ``path`` in the format of ``suffix``."""
-    from effnet.weights.formats import pytorch
-
-    write = pytorch.write_model_file if layout == "effnet" else _import_function(*_WRITERS[suffix])
+    write = _import_function(*_WRITERS[layout if layout in _WRITERS else suffix])
     write(path, suffix, tensors, model)

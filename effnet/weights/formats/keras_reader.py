@@ -10,8 +10,6 @@ This is our own code because Keras rebuilds a model from its JSON, which takes T
 Sources: keras-team/keras ``legacy/saving/legacy_h5_format.py``, ``saving/saving_lib.py``.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import zipfile
@@ -63,7 +61,7 @@ def read_keras(path: Path) -> Checkpoint:
         return _build_checkpoint(tree, _read_by_layer(tree, "") if by_layer else _read_by_class(tree), model)
 
 
-def _build_checkpoint(tree: hdf5.Hdf5Tree, read: LayerTensors, config: KerasConfig | None) -> Checkpoint:
+def _build_checkpoint(tree: hdf5.Hdf5Tree, read: LayerTensors, config: "KerasConfig | None") -> Checkpoint:
     """Return the network's tensors under the layout's names, and what else the file states."""
     path, slots = tree.path, sum(name.split("/")[0] in OPTIMIZER_GROUPS for name in tree.datasets)
     notes = [f"its {slots} optimizer tensors are ignored"] if slots else []
@@ -275,7 +273,7 @@ class KerasConfig:
     after: tuple[KerasLayer, ...]
 
     @classmethod
-    def from_json(cls, text: str, path: Path) -> KerasConfig:
+    def from_json(cls, text: str, path: Path) -> "KerasConfig":
         """Parse JSON. Raises ``ValueError`` if it is not an EfficientNet with at most a classifier after it."""
         try:
             layers = tuple(_flatten_layers(json.loads(text)))
@@ -389,12 +387,12 @@ class Affine:
     scale: Floats
     offset: Floats
 
-    def rescale(self, scale: Any, offset: Any) -> Affine:
+    def rescale(self, scale: Any, offset: Any) -> "Affine":
         """Return this one followed by a Rescaling layer."""
         scale, offset = np.asarray(scale, np.float64), np.asarray(offset, np.float64)
         return Affine(self.scale * scale, self.offset * scale + offset)
 
-    def normalize(self, mean: Any, variance: Any) -> Affine:
+    def normalize(self, mean: Any, variance: Any) -> "Affine":
         """Return this one followed by a Normalization layer: (x − mean) / √variance."""
         with np.errstate(all="ignore"):
             std = np.maximum(np.sqrt(np.asarray(variance, np.float64).reshape(-1)), 1e-7)

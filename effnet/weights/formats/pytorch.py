@@ -1,7 +1,5 @@
 """PyTorch's files: ``.safetensors`` (also this package's own) and ``.pth``, opened without running code in them."""
 
-from __future__ import annotations
-
 import pickle
 import re
 import warnings
@@ -45,7 +43,7 @@ def write_model_file(path: Path, suffix: str, tensors: dict[str, Tensor], model:
 class _Placeholder:
     """Takes the place of any object that is not a tensor: keeps nothing and runs nothing."""
 
-    def __new__(cls, *state: Any) -> _Placeholder:
+    def __new__(cls, *state: Any) -> "_Placeholder":
         return super().__new__(cls)
 
     def __init__(self, *state: Any) -> None: ...

@@ -66,7 +66,7 @@ def write_tensorflow(path: Path, suffix: str, tensors: dict[str, Tensor], model:
     """
     scope = variable_scope(model.arch.name)
     variables = sorted((f"{scope}/{name}".encode(), tensor) for name, tensor in tensors.items())
-    header = varint_field(1, 1) + bytes_field(3, varint_field(1, 1))  # one data file; version 1 of the producer
+    header = encode_field(1, 1) + encode_field(3, encode_field(1, 1))  # one data file; version 1 of the producer
     entries, offset = [(b"", header)], 0
     with atomic_write(_data_file(path, 0, 1)) as temporary:
         with temporary.open("wb") as file:
@@ -163,9 +163,9 @@ def _read_tensor(name: str, entry: _BundleEntry, data: numpy.ndarray) -> Tensor 
 
 def _write_entry(tensor: Tensor, offset: int, checksum: int) -> bytes:
     dtype = next(number for number, dtype in DTYPES.items() if dtype == tensor.dtype)
-    shape = b"".join(bytes_field(2, varint_field(1, side)) for side in tensor.shape)
-    place = varint_field(4, offset) + varint_field(5, tensor.numel() * tensor.element_size())
-    return varint_field(1, dtype) + bytes_field(2, shape) + place + fixed32_field(6, checksum)
+    shape = b"".join(encode_field(2, encode_field(1, side)) for side in tensor.shape)
+    place = encode_field(4, offset) + encode_field(5, tensor.numel() * tensor.element_size())
+    return encode_field(1, dtype) + encode_field(2, shape) + place + encode_field(6, checksum, fixed=True)
 
 
 # Sorted string tables --------------------------------------------------------------------------------------------
@@ -320,16 +320,8 @@ def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
                 raise ValueError(f"a field in it is of the unknown kind {kind}")
 
 
-def varint_field(field: int, value: int) -> bytes:
-    """Return a field with an integer."""
-    return encode_varint(field << 3) + encode_varint(value)
-
-
-def fixed32_field(field: int, value: int) -> bytes:
-    """Return a field with an integer of four bytes."""
-    return encode_varint(field << 3 | 5) + value.to_bytes(4, "little")
-
-
-def bytes_field(field: int, value: bytes) -> bytes:
-    """Return a field with a string or nested message."""
-    return encode_varint(field << 3 | 2) + encode_varint(len(value)) + value
+def encode_field(field: int, value: int | bytes, fixed: bool = False) -> bytes:
+    """Return a field for `read_fields`: a string or nested message, or an integer, ``fixed`` in four bytes."""
+    if isinstance(value, bytes):
+        return encode_varint(field << 3 | 2) + encode_varint(len(value)) + value
+    return encode_varint(field << 3 | 5 * fixed) + (value.to_bytes(4, "little") if fixed else encode_varint(value))

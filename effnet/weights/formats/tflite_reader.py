@@ -5,8 +5,6 @@ order in which they run, to find out what each convolution does. Batch norm that
 not fused, are folded here in float64. Residuals and the means of squeeze-excites hold no numbers and are skipped.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -75,7 +73,7 @@ class InputTransform:
     gain: Numbers = field(default_factory=lambda: np.ones(()))
     offset: Numbers = field(default_factory=lambda: np.zeros(()))
 
-    def then(self, kind: str, numbers: Numbers) -> InputTransform:
+    def then(self, kind: str, numbers: Numbers) -> "InputTransform":
         """Return it after an operator with a constant."""
         apply, by = ARITHMETIC_OPERATORS[kind], numbers.reshape(-1).astype(np.float64)
         gain = apply(self.gain, by) if kind in ("MUL", "DIV") else self.gain
@@ -108,7 +106,8 @@ class GraphWalk:
         elif operator.kind in PASS_THROUGH_OPERATORS:
             self._pass_through(operator)
         elif operator.kind == "PAD" and self._constant(inputs[-1]) is not None:
-            self._copy_state(inputs[0], operator.outputs[0], self._inputs)
+            if inputs[0] in self._inputs:
+                self._inputs[operator.outputs[0]] = self._inputs[inputs[0]]
             self._padded[operator.outputs[0]] = inputs[0], self._require_constant(inputs[-1])
         elif operator.kind in ARITHMETIC_OPERATORS and len(inputs) == 2:
             self._calculate(operator, *inputs)
@@ -159,8 +158,10 @@ class GraphWalk:
 
     def _pass_through(self, operator: TfliteOperator) -> None:
         x, out = operator.inputs[0], operator.outputs[0]
-        for known in (self._sources, self._gates, self._inputs):
-            self._copy_state(x, out, known)
+        made_from: tuple[dict[int, Any], ...] = self._sources, self._gates, self._inputs
+        for known in made_from:
+            if x in known:
+                known[out] = known[x]
         if operator.kind == "DEQUANTIZE" and self._constant(x) is not None:
             self._constants[out] = self._require_constant(x)  # of float16 weights
 
@@ -203,10 +204,6 @@ class GraphWalk:
             convolution.activation = "relu6"
         elif kind in OTHER_ACTIVATIONS:
             raise ValueError(f"a network with {kind}, which no EfficientNet has")
-
-    def _copy_state(self, x: int, out: int, known: dict[int, Any]) -> None:
-        if x in known:
-            known[out] = known[x]
 
     def _constant(self, index: int) -> Numbers | None:
         if index not in self._constants and self.graph.tensors[index].data is not None:
