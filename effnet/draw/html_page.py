@@ -1,7 +1,11 @@
 """The frame of every HTML page that the program writes: one self-contained file, no scripts, no network."""
 
+from base64 import b64encode
+from io import BytesIO
+
 from jinja2 import BaseLoader, ChoiceLoader, DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 # Screen, phone, dark mode and print. Text on --back, and --ink and --soft on --pale, have a contrast of at least 4.5.
 # --soft: secondary text; --pale: a tile; --mark: a link. In a .bar, the <i> is the filled part.
@@ -51,3 +55,10 @@ def render_page(title: str, style: str, body: str) -> str:
     """Return ``body``, which is HTML already, as a whole page with ``style`` after the common style sheet."""
     page = make_environment().get_template("page.html")
     return page.render(title=title, style=Markup(style.lstrip()), body=Markup(body))  # HTML already
+
+
+def jpeg_data_url(image: Image.Image) -> str:
+    """Return the image as a JPEG for the ``src`` of an ``<img>``: such a page is one file."""
+    file = BytesIO()
+    image.save(file, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"

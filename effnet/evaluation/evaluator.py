@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from effnet.arch.serde import check_choice, check_int
 from effnet.data import ImageDataset, ImageError, Splits, open_data
@@ -15,7 +14,7 @@ from effnet.metadata import TASKS, Labels
 from effnet.net import EfficientNet
 from effnet.prediction.batched_inference import DEFAULT_BATCH_SIZE, require_rgb, run_batches
 from effnet.runtime import autotune, base, io_spec, torch
-from effnet.tasks import task_of
+from effnet.tasks import Float64Array, task_of
 from effnet.weights import load
 
 # All have ``images``, ``primary_metric``, ``summary()``, ``to_dict()``, ``mistakes``, ``skipped``, ``split``, ``task``
@@ -90,9 +89,7 @@ def evaluate(
     return replace(result, skipped=tuple(skipped), split=split or "")
 
 
-def _score_logits(
-    logits: NDArray[np.float64], dataset: ImageDataset, columns: list[int], labels: Labels
-) -> AnyEvaluation:
+def _score_logits(logits: Float64Array, dataset: ImageDataset, columns: list[int], labels: Labels) -> AnyEvaluation:
     image_names, class_names = [item.name for item in dataset.items], dataset.labels.names
     match dataset.labels.task:
         case "classification":
@@ -115,7 +112,7 @@ def _open_engine(model: EfficientNet | base.Engine | str | Path, device: str | N
 
 def pick_split(splits: Splits, name: str | None = None) -> tuple[str, ImageDataset]:
     """Return the split to evaluate on: its name and the dataset."""
-    available = {each: found for each in ("test", "val", "train") if (found := getattr(splits, each)) is not None}
+    available = dict(reversed(splits.available.items()))
     if name is None:
         return next(iter(available.items()))
     if name not in available:

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from effnet.arch.serde import Record
-from effnet.tasks import MIN_PROBABILITY, MULTI_LABEL_THRESHOLD, sigmoid, softmax
+from effnet.tasks import MIN_PROBABILITY, MULTI_LABEL_THRESHOLD, Float64Array, sigmoid, softmax
 
 CALIBRATION_BINS = 15
 MAX_UNCERTAIN = 24  # most uncertain images that are kept
@@ -37,7 +36,7 @@ class CalibrationBin(Record):
     accuracy: float
 
 
-def calibration_bins(confidence: NDArray[np.float64], right: NDArray[Any]) -> tuple[CalibrationBin, ...]:
+def calibration_bins(confidence: Float64Array, right: np.ndarray) -> tuple[CalibrationBin, ...]:
     """Return the reliability diagram (arXiv:1706.04599): 15 bins of equal width, the least confident first."""
     indices = _bin_indices(confidence)
     counts = np.bincount(indices, minlength=CALIBRATION_BINS)
@@ -45,13 +44,13 @@ def calibration_bins(confidence: NDArray[np.float64], right: NDArray[Any]) -> tu
     return tuple(CalibrationBin(*row) for row in zip(counts.tolist(), *(of.tolist() for of in means), strict=True))
 
 
-def calibration_error(confidence: NDArray[np.float64], right: NDArray[Any]) -> float:
+def calibration_error(confidence: Float64Array, right: np.ndarray) -> float:
     """Return the expected calibration error: |accuracy − confidence| averaged over the bins, weighted by images."""
     gaps = np.bincount(_bin_indices(confidence), right - confidence, CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def _bin_indices(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
+def _bin_indices(confidence: Float64Array) -> np.ndarray:
     return np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
 
 
@@ -121,7 +120,7 @@ class Evaluation(Record):
 
 
 def score_classes(
-    logits: NDArray[np.float64], targets: NDArray[np.int64], names: Sequence[str], image_names: Sequence[str]
+    logits: Float64Array, targets: np.ndarray, names: Sequence[str], image_names: Sequence[str]
 ) -> Evaluation:
     """Score logits (N, classes) against class indices (N,)."""
     probabilities = softmax(logits)
@@ -220,7 +219,7 @@ class MultiLabelEvaluation(Record):
 
 
 def score_multilabel(
-    logits: NDArray[np.float64], targets: NDArray[np.bool_], names: Sequence[str], image_names: Sequence[str]
+    logits: Float64Array, targets: np.ndarray, names: Sequence[str], image_names: Sequence[str]
 ) -> MultiLabelEvaluation:
     """Score logits (N, labels) against the labels that are present (N, labels)."""
     from sklearn.metrics import average_precision_score, precision_recall_fscore_support
@@ -316,7 +315,7 @@ class RegressionEvaluation(Record):
 
 
 def score_regression(
-    predictions: NDArray[np.float64], targets: NDArray[np.float64], names: Sequence[str], image_names: Sequence[str]
+    predictions: Float64Array, targets: Float64Array, names: Sequence[str], image_names: Sequence[str]
 ) -> RegressionEvaluation:
     """Score predictions (N, values) against targets (N, values)."""
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error

@@ -7,15 +7,14 @@ from itertools import islice, product
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from effnet.arch.serde import check_choice, check_int, did_you_mean
 from effnet.data import image_io, preprocessing
 from effnet.net import EfficientNet
-from effnet.tasks import task_of
+from effnet.tasks import Float64Array, task_of
 
 # Result of every method: logits (N, all classes), and a function from class indices to their maps (N, classes, h, w)
-LogitsAndMaps = tuple[Tensor, Callable[[Sequence[int]], Tensor]]
+LogitsAndMaps = tuple[torch.Tensor, Callable[[Sequence[int]], torch.Tensor]]
 
 
 @torch.no_grad()
@@ -52,19 +51,19 @@ def class_activation_maps(
 
 
 @torch.no_grad()
-def compute_cam(model: EfficientNet, x: Tensor) -> LogitsAndMaps:
+def compute_cam(model: EfficientNet, x: torch.Tensor) -> LogitsAndMaps:
     """Return logits and class activation maps of normalized images (N, C, H, W); ``model`` is in evaluation mode."""
     classifier = require_classifier(model)
     features = model.features(x)["head"]  # (N, K, h, w)
 
     @torch.no_grad()
-    def maps(classes: Sequence[int]) -> Tensor:
+    def maps(classes: Sequence[int]) -> torch.Tensor:
         return torch.einsum("ck,nkhw->nchw", classifier.weight[list(classes)], features) / features[0, 0].numel()
 
     return classifier(features.mean((2, 3))), maps
 
 
-def compute_gradcam(model: EfficientNet, x: Tensor, layer: str = "head") -> LogitsAndMaps:
+def compute_gradcam(model: EfficientNet, x: torch.Tensor, layer: str = "head") -> LogitsAndMaps:
     """Return logits and Grad-CAM maps (arXiv:1610.02391) of normalized images; ``model`` is in evaluation mode.
 
     A map is ReLU(Σ_k α_k A_k), with α_k the mean over pixels of the logit's derivative by channel A_k: to first order,
@@ -82,9 +81,9 @@ def compute_gradcam(model: EfficientNet, x: Tensor, layer: str = "head") -> Logi
     with torch.enable_grad():
         for name in layers[split:]:
             x = model.get_submodule(name)(x)
-        logits: Tensor = classifier(x.mean((2, 3)))
+        logits: torch.Tensor = classifier(x.mean((2, 3)))
 
-    def maps(classes: Sequence[int]) -> Tensor:
+    def maps(classes: Sequence[int]) -> torch.Tensor:
         result = features.new_zeros((len(features), len(classes), *features.shape[2:]))
         for row, index in enumerate(classes):
             (gradient,) = torch.autograd.grad(logits[:, index].sum(), features, retain_graph=True)
@@ -98,7 +97,7 @@ def compute_gradcam(model: EfficientNet, x: Tensor, layer: str = "head") -> Logi
 @torch.no_grad()
 def compute_occlusion(
     model: EfficientNet,
-    x: Tensor,
+    x: torch.Tensor,
     patch: int | None = None,
     stride: int | None = None,
     drop: str = "logit",
@@ -127,13 +126,13 @@ def compute_occlusion(
         raise ValueError('values have no probability: use drop="logit", which is the value')
     task = task_of(model.labels.task if drop == "probability" else "regression")
     require_classifier(model)
-    logits: Tensor = model(x)
+    logits: torch.Tensor = model(x)
 
-    def measure(outputs: Tensor) -> NDArray[np.float64]:
+    def measure(outputs: torch.Tensor) -> Float64Array:
         return task.activate(outputs.float().cpu().numpy())
 
     @torch.no_grad()
-    def maps(classes: Sequence[int]) -> Tensor:
+    def maps(classes: Sequence[int]) -> torch.Tensor:
         before = measure(logits)[:, list(classes)]  # (1, classes)
         total, counts = np.zeros((len(classes), height, width)), np.zeros((height, width))
         corners = product(_patch_starts(height, patch, stride), _patch_starts(width, patch, stride))
@@ -166,14 +165,14 @@ def evaluation_mode(model: EfficientNet) -> Iterator[None]:
         model.train(training)
 
 
-def require_classifier(model: EfficientNet) -> nn.Linear:
+def require_classifier(model: EfficientNet) -> torch.nn.Linear:
     """Return the classifier. Raises ``ValueError`` if there is none."""
-    if not isinstance(model.classifier, nn.Linear):
+    if not isinstance(model.classifier, torch.nn.Linear):
         raise ValueError("this network has no classifier, so there is no class to explain: add a head first")
     return model.classifier
 
 
-def to_input(model: EfficientNet, images: image_io.InputImage) -> Tensor:
+def to_input(model: EfficientNet, images: image_io.InputImage) -> torch.Tensor:
     """Normalize images (N, H, W, 3) of 0 to 255 to (N, 3, H, W), on the network's device and in its dtype."""
     weight = require_classifier(model).weight
     batch = torch.from_numpy(np.array(images)).to(weight.device)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.Image import Resampling
 
 from effnet.arch.serde import check_choice, check_int
 from effnet.data import image_io, preprocessing
@@ -101,9 +100,9 @@ def scale_photo(photo: Image.Image, side: int | None) -> Image.Image:
     longest = max(photo.size)
     if side is not None and longest > side:
         width, height = (max(1, round(length * side / longest)) for length in photo.size)
-        return photo.resize((width, height), Resampling.LANCZOS, reducing_gap=3.0)
+        return photo.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     times = min(UPSCALE_BELOW, side or UPSCALE_BELOW) // longest
-    return photo.resize((photo.width * times, photo.height * times), Resampling.NEAREST) if times > 1 else photo
+    return photo.resize((photo.width * times, photo.height * times), Image.Resampling.NEAREST) if times > 1 else photo
 
 
 def explain(

@@ -2,9 +2,7 @@
 
 import csv
 import re
-from base64 import b64encode
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Self, TextIO
 from urllib.parse import quote
@@ -172,20 +170,14 @@ def _page_entry(explanation: explainer.Explanation, files: Sequence[str]) -> dic
         {
             "label": explanation.names[index],
             "link": quote(file),
-            "source": _data_url(explanation.overlay(index, PAGE_IMAGE_SIDE)),
+            "source": html_page.jpeg_data_url(explanation.overlay(index, PAGE_IMAGE_SIDE)),
             "score": explanation.format_score(index),
             "bar": f"{explanation.scores[index]:.1%}" if has_probabilities else "",
         }
         for index, file in enumerate(files)
     ]
-    photo = _data_url(explainer.scale_photo(explanation.photo, PAGE_IMAGE_SIDE))
+    photo = html_page.jpeg_data_url(explainer.scale_photo(explanation.photo, PAGE_IMAGE_SIDE))
     return {"image": explanation.image, "photo": photo, "maps": maps, "error": ""}
-
-
-def _data_url(image: Image.Image) -> str:
-    out = BytesIO()
-    image.save(out, "JPEG", quality=82)
-    return f"data:image/jpeg;base64,{b64encode(out.getvalue()).decode()}"
 
 
 _TEMPLATE = """\

@@ -1,26 +1,19 @@
 """Sections of the report that an evaluation fills, by task: headline, confusion, calibration, mistakes, tables."""
 
-from __future__ import annotations
-
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from io import BytesIO
-from math import sqrt
 from typing import Any
 
 import numpy as np
 from jinja2 import PackageLoader
 from markupsafe import Markup
 from PIL import Image
-from PIL.Image import Resampling
 
 from effnet.arch.serde import Record
 from effnet.data import ImageError, image_io, read_image
 from effnet.draw import html_page, training_plots
-from effnet.evaluation import AnyEvaluation
-from effnet.evaluation.metrics import CalibrationBin, Evaluation, MultiLabelEvaluation, RegressionEvaluation
+from effnet.evaluation import AnyEvaluation, Evaluation, MultiLabelEvaluation, RegressionEvaluation, metrics
 from effnet.explanation import class_activation_maps, overlay
 from effnet.net import EfficientNet
 
@@ -52,15 +45,6 @@ class _Elements:
 elements = _Elements()
 
 
-def describe_evaluation(found: AnyEvaluation, images: str, gallery: ImageGallery) -> tuple[Markup, Sections]:
-    """Return the headline and the sections of an evaluation; ``images`` says of which images."""
-    if isinstance(found, MultiLabelEvaluation):
-        return _describe_multilabel(found, images, gallery)
-    if isinstance(found, RegressionEvaluation):
-        return _describe_regression(found, images, gallery)
-    return _describe_classification(found, images, gallery)
-
-
 class ImageGallery:
     """The images of an evaluation by name, and the network that was evaluated."""
 
@@ -85,11 +69,13 @@ class ImageGallery:
             pixels = image_io.load_input(source, replace(self.model.preprocess, decode="exact"))
         except ImageError:
             return []
-        thumbnails = [("", _data_url(_make_thumbnail(photo)))]
+        thumbnails = [("", html_page.jpeg_data_url(_make_thumbnail(photo)))]
         if class_name in self.model.labels.names:
             values = class_activation_maps(self.model, pixels, [self.model.labels.names.index(class_name)])[0]
             below = _make_thumbnail(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
-            thumbnails.append((f"evidence for {class_name}", _data_url(overlay(np.asarray(below), values))))
+            thumbnails.append(
+                (f"evidence for {class_name}", html_page.jpeg_data_url(overlay(np.asarray(below), values)))
+            )
         return thumbnails
 
 
@@ -97,14 +83,17 @@ def _make_thumbnail(image: Image.Image) -> Image.Image:
     image = image.copy()
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     if (times := THUMBNAIL_SIDE // max(image.size)) > 1:  # every pixel of an 8 × 8 digit should be visible
-        image = image.resize((image.width * times, image.height * times), Resampling.NEAREST)
+        image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
     return image
 
 
-def _data_url(image: Image.Image) -> str:
-    file = BytesIO()
-    image.save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
+def describe_evaluation(found: AnyEvaluation, images: str, gallery: ImageGallery) -> tuple[Markup, Sections]:
+    """Return the headline and the sections of an evaluation; ``images`` says of which images."""
+    if isinstance(found, MultiLabelEvaluation):
+        return _describe_multilabel(found, images, gallery)
+    if isinstance(found, RegressionEvaluation):
+        return _describe_regression(found, images, gallery)
+    return _describe_classification(found, images, gallery)
 
 
 def _describe_classification(found: Evaluation, images: str, gallery: ImageGallery) -> tuple[Markup, Sections]:
@@ -135,7 +124,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     assert trials
     z = 1.959964
     share, weight = successes / trials, z * z / trials
-    center, half_width = share + weight / 2, z * sqrt(share * (1 - share) / trials + weight / (4 * trials))
+    center, half_width = share + weight / 2, z * (share * (1 - share) / trials + weight / (4 * trials)) ** 0.5
     return max((center - half_width) / (1 + weight), 0.0), min((center + half_width) / (1 + weight), 1.0)
 
 
@@ -165,7 +154,7 @@ def _confusion(found: Evaluation) -> Markup:
     return elements.paragraph(text) + elements.table(("true", "predicted", "images", "share"), rows, MAX_ROWS, names=2)
 
 
-def _calibration(bins: Sequence[CalibrationBin], error: float, counted: str) -> Markup | str:
+def _calibration(bins: Sequence[metrics.CalibrationBin], error: float, counted: str) -> Markup | str:
     """Return the reliability diagram and how to read it; ``counted``: images or labels."""
     total = sum(one.images for one in bins)
     if not total:
