@@ -1,6 +1,8 @@
-"""Training callbacks: progress, messages and the metrics of each epoch."""
+"""Training callbacks (progress, messages, the metrics of each epoch), the best epoch and early stopping."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 
 @dataclass(frozen=True)
@@ -13,6 +15,19 @@ class EpochMetrics:
     selection_metric: float  # the task's headline metric
     learning_rate: float
     seconds: float = 0.0
+
+
+def best_epoch(history: Sequence[EpochMetrics]) -> EpochMetrics:
+    """Return the epoch with the lowest selection loss, the first of several."""
+    return min(history, key=lambda metrics: metrics.selection_loss)
+
+
+def should_stop_early(history: Sequence[EpochMetrics], patience: int) -> bool:
+    """Return whether ``patience`` epochs have brought no lower selection loss; 0: never."""
+    if not 0 < patience < len(history):
+        return False
+    best = best_epoch(history)
+    return isfinite(best.selection_loss) and len(history) - best.epoch >= patience
 
 
 class Callback:

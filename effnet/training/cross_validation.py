@@ -1,7 +1,5 @@
 """Cross-validation: one run per fold, and out-of-fold predictions with their metrics; all models are an ensemble."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os
@@ -9,24 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from effnet.arch.serde import check_choice
 from effnet.data import ImageDataset, ImageError, Splits, dataset, duplicates, holdout, open_data
 from effnet.data.splits import make_folds
 from effnet.data.storage.atomic_write import atomic_write, write_text
-from effnet.prediction import Predictor, ensemble
-from effnet.prediction.out_of_fold import OutOfFold
+from effnet.prediction import Predictor, ensemble, out_of_fold
 from effnet.prediction.tta import TTA_MODES
-from effnet.tasks import task_of
+from effnet.tasks import Float64Array, task_of
 from effnet.training import callbacks, data_plan, recipes, run_dir
 from effnet.training.config import Resources, TrainConfig
 from effnet.training.train import run_training
 
-Predictions = dict[str, NDArray[np.float64]]  # by the name of the image
+Predictions = dict[str, Float64Array]  # by the name of the image
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class CrossValidationResult:
         }
 
     @classmethod
-    def read(cls, out: str | Path) -> CrossValidationResult:
+    def read(cls, out: str | Path) -> Self:
         """Return the result of a finished cross-validation in ``out``."""
         out = Path(out)
         data = json.loads((out / ensemble.FOLDS_FILE).read_text("utf-8"))
@@ -161,7 +157,9 @@ def run_folds(config: TrainConfig, folds: int = 5, tta: str = "none") -> CrossVa
 
     predictions: Predictions = {}
     models: list[Path] = []
+    fold_metrics: list[dict[str, float]] = []
     skipped: list[str] = []
+    fold_of = {item.name: number for number, (_, held_out) in enumerate(parts) for item in held_out.items}
     test = splits.test if splits.test is not None else splits.val
     for number, (train, held_out) in enumerate(parts):
         fold_callback = callbacks.ForwardingCallback(callback, f"fold {number + 1}/{len(parts)}: ")
@@ -180,17 +178,15 @@ def run_folds(config: TrainConfig, folds: int = 5, tta: str = "none") -> CrossVa
             fold_predictions, errors = _predict_held_out(result.model, held_out, config.resources, tta, fold_callback)
             predictions |= fold_predictions
             skipped += errors
-            metrics = _make_out_of_fold(held_out, dict.fromkeys(fold_predictions, number), fold_predictions).metrics()
-            formatted = ", ".join(_format_metric(name, value) for name, value in metrics.items())
+            fold_metrics.append(_make_out_of_fold(held_out, fold_of, fold_predictions).metrics())
+            formatted = ", ".join(_format_metric(name, value) for name, value in fold_metrics[-1].items())
             fold_callback.on_message(f"held out: {formatted}")
     if not _is_main_process():
         return CrossValidationResult(out, images.labels.task, tuple(models), (), {}, 0)
 
-    fold_of = {item.name: number for number, (_, held_out) in enumerate(parts) for item in held_out.items}
     oof = _make_out_of_fold(images, fold_of, predictions)
-    fold_metrics = tuple(oof.select_fold(number).metrics() for number in range(len(parts)))
     done = CrossValidationResult(
-        out, oof.labels.task, tuple(models), fold_metrics, oof.metrics(), len(oof), tuple(skipped), tta
+        out, oof.labels.task, tuple(models), tuple(fold_metrics), oof.metrics(), len(oof), tuple(skipped), tta
     )
     oof.write(done.oof_path)
     # last of all: it marks a finished cross-validation
@@ -256,13 +252,13 @@ def _predict_held_out(
     return predictions, errors
 
 
-def _make_out_of_fold(images: ImageDataset, fold_of: dict[str, int], predictions: Predictions) -> OutOfFold:
+def _make_out_of_fold(images: ImageDataset, fold_of: dict[str, int], predictions: Predictions) -> out_of_fold.OutOfFold:
     """Return the predictions in the order of the data."""
     rows = [row for row, item in enumerate(images.items) if item.name in predictions]
     names = tuple(images.items[row].name for row in rows)
     folds = np.array([fold_of[name] for name in names], np.int64)
     targets = images.target_matrix.astype(np.float64)[rows]
-    return OutOfFold(images.labels, names, folds, targets, np.stack([predictions[name] for name in names]))
+    return out_of_fold.OutOfFold(images.labels, names, folds, targets, np.stack([predictions[name] for name in names]))
 
 
 def _folds_csv(parts: Sequence[tuple[ImageDataset, ImageDataset]]) -> str:

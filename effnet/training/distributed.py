@@ -1,21 +1,14 @@
 """Device, mixed precision and the processes that share a run, by accelerate."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from effnet.arch.serde import check_choice
 from effnet.runtime.torch import TORCH_DTYPES, select_device
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # ours and accelerate's name
 TIMEOUT_MINUTES = 30  # for which a process waits for the others
@@ -32,7 +25,9 @@ class SingleProcess:
     def __init__(self, device: torch.device, precision: str = "float32") -> None:
         self.device, self.precision = device, precision
 
-    def prepare(self, model: nn.Module, optimizer: Optimizer, batch_size: int) -> tuple[nn.Module, Optimizer]:
+    def prepare(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch_size: int
+    ) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         """Return the network to call in training, and its optimizer; ``batch_size`` is per device and forward pass."""
         return model, optimizer
 
@@ -42,11 +37,11 @@ class SingleProcess:
             return nullcontext()
         return torch.autocast(self.device.type, TORCH_DTYPES[self.precision])
 
-    def no_sync(self, model: nn.Module) -> AbstractContextManager[Any]:
+    def no_sync(self, model: torch.nn.Module) -> AbstractContextManager[Any]:
         """Return the context for all micro-batches but the last: gradients are not yet shared between processes."""
         return nullcontext()
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: torch.Tensor) -> None:
         """Accumulate gradients."""
         loss.backward()  # type: ignore[no-untyped-call]
 
@@ -88,10 +83,12 @@ class Distributed(SingleProcess):
         """Whether this process writes files and reports progress."""
         return self.rank == 0
 
-    def prepare(self, model: nn.Module, optimizer: Optimizer, batch_size: int) -> tuple[nn.Module, Optimizer]:
+    def prepare(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch_size: int
+    ) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         """As in `SingleProcess`; small batches on several GPUs get synchronized batch norm."""
         if self.world_size > 1 and self.device.type == "cuda" and batch_size < MIN_BATCH_FOR_LOCAL_BATCH_NORM:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         on_device = [False, False]  # the network is on its device already
         wrapped, wrapped_optimizer = self._accelerator.prepare(model, optimizer, device_placement=on_device)
         # accelerate's mixed-precision wrapper of `forward` would stay in the network; `autocast` does the same
@@ -103,12 +100,12 @@ class Distributed(SingleProcess):
         """As in `SingleProcess`."""
         return self._accelerator.autocast() if self.precision != "float32" else nullcontext()
 
-    def no_sync(self, model: nn.Module) -> AbstractContextManager[Any]:
+    def no_sync(self, model: torch.nn.Module) -> AbstractContextManager[Any]:
         """As in `SingleProcess`."""
         context: AbstractContextManager[Any] = self._accelerator.no_sync(model)
         return context
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: torch.Tensor) -> None:
         """Accumulate gradients, scaled in float16."""
         self._accelerator.backward(loss)
 
@@ -116,7 +113,9 @@ class Distributed(SingleProcess):
         """As in `SingleProcess`."""
         if self.world_size == 1:
             return number
-        summed: Tensor = self._accelerator.reduce(torch.tensor(number, device=self.device, dtype=torch.float64), "sum")
+        summed: torch.Tensor = self._accelerator.reduce(
+            torch.tensor(number, device=self.device, dtype=torch.float64), "sum"
+        )
         return summed.item()
 
     def shard(self, items: list[T]) -> list[T]:
@@ -127,9 +126,8 @@ class Distributed(SingleProcess):
         """As in `SingleProcess`."""
         if self.world_size == 1:
             return shard
-        from accelerate.utils import gather_object
-
-        shares: list[list[T]] = gather_object([shard])
+        shares: list[list[T]] = [[]] * self.world_size
+        torch.distributed.all_gather_object(shares, shard)
         items: list[T | None] = [None] * sum(map(len, shares))
         for rank, share in enumerate(shares):
             items[rank :: self.world_size] = share
@@ -143,10 +141,10 @@ class Distributed(SingleProcess):
         """Call ``function`` in the main process and return its result in all processes."""
         if self.world_size == 1:
             return function()
-        from accelerate.utils import broadcast_object_list
-
-        values: list[T] = broadcast_object_list([function() if self.is_main else None])
-        return values[0]
+        values: list[Any] = [function() if self.is_main else None]
+        torch.distributed.broadcast_object_list(values)
+        result: T = values[0]
+        return result
 
     def free_memory(self) -> None:
         """Drop the references to all networks and optimizers that `prepare` was given."""
@@ -167,7 +165,7 @@ class Distributed(SingleProcess):
             self._accelerator.scaler.load_state_dict(state)
 
 
-def _make_accelerator(device: torch.device, precision: str, find_unused_parameters: bool) -> Accelerator:
+def _make_accelerator(device: torch.device, precision: str, find_unused_parameters: bool) -> Any:
     try:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState

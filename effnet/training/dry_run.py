@@ -9,8 +9,7 @@ from effnet.arch import Arch, serde
 from effnet.data.augment import Augment
 from effnet.draw.training_plots import plot_lr_schedule
 from effnet.net import create, layers
-from effnet.training import loop, optim, recipes
-from effnet.training.schedule import LRSchedule
+from effnet.training import init_model, optim, recipes, schedule
 
 IMAGENET_TRAIN_IMAGES = 1_281_167
 
@@ -26,7 +25,7 @@ class DryRunEpoch(serde.Record):
     first_learning_rate: float  # of its first batch
     last_learning_rate: float
     ema_decay: float  # at its end
-    image_size: int
+    image_size: int | tuple[int, int]  # side in pixels, or (height, width)
     dropout: float
     frozen_until: str  # the last stage that is not trained yet; empty if all are
     augment: Augment
@@ -49,7 +48,7 @@ class DryRun(serde.Record):
     def to_svg(self) -> str:
         """Return a drawing of the learning rate, and of what changes with it."""
         curves = {
-            "size in pixels": [float(one.image_size) for one in self.epochs],
+            "size in pixels": [float(max(serde.check_size(one.image_size))) for one in self.epochs],
             "RandAugment": [one.augment.randaugment_magnitude for one in self.epochs],
             "dropout": [one.dropout for one in self.epochs],
         }
@@ -61,29 +60,38 @@ class DryRun(serde.Record):
 
 
 def simulate_recipe(
-    recipe: recipes.Recipe, arch: Arch, image_count: int = IMAGENET_TRAIN_IMAGES, epochs: int | None = None
+    recipe: recipes.Recipe,
+    arch: Arch,
+    image_count: int = IMAGENET_TRAIN_IMAGES,
+    epochs: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
 ) -> DryRun:
-    """Return what ``recipe`` would do to a network of ``arch`` on ``image_count`` images, selection images included."""
+    """Return what ``recipe`` would do to a network of ``arch`` on ``image_count`` images, selection images included.
+
+    ``epochs`` and ``image_size`` are instead of the recipe's and the network's.
+    """
     epochs = recipe.epochs if epochs is None else epochs
+    if isinstance(image_size, tuple) and image_size[0] == image_size[1]:
+        image_size = image_size[0]
     train_images = max(1, round(image_count * (1 - recipe.selection_fraction)))
     steps_per_epoch = -(-train_images // recipe.batch_size)
-    schedule = LRSchedule(recipe, epochs, steps_per_epoch)
+    lr_schedule = schedule.LRSchedule(recipe, epochs, steps_per_epoch)
     with torch.device("meta"):  # shapes without memory: the same functions as in training set it up
         model = create(arch)
-    loop.prepare_model(model, recipe)
+    init_model.prepare_model(model, recipe)
     rows = []
     for phase in recipe.phases(epochs):
         for epoch in range(phase.start_epoch, phase.end_epoch):
-            loop.apply_phase(model, recipe, phase, epoch)
+            init_model.apply_phase(model, recipe, phase, epoch)
             first, last = epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch - 1
             rows.append(
                 DryRunEpoch(
                     epoch=epoch + 1,
                     step=first,
-                    first_learning_rate=schedule.learning_rate_at(first),
-                    last_learning_rate=schedule.learning_rate_at(last),
+                    first_learning_rate=lr_schedule.learning_rate_at(first),
+                    last_learning_rate=lr_schedule.learning_rate_at(last),
                     ema_decay=optim.ema_decay_at(recipe.ema_decay, last + 1),
-                    image_size=phase.image_size or recipe.image_size or arch.resolution,
+                    image_size=phase.image_size or image_size or recipe.image_size or arch.resolution,
                     dropout=model.dropout.p,
                     frozen_until=model.frozen_until or "",
                     augment=phase.augment,

@@ -1,4 +1,4 @@
-"""The network that training starts from: its weights, head, stem, image size and batch norm statistics."""
+"""The network as it is trained: weights to start from, head, stem, image size, batch norm, dropout, frozen stages."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -6,12 +6,12 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from effnet.arch import resolve_arch, serde
 from effnet.data import ImageDataset, augment, load_input, prefetch, preprocessing
 from effnet.metadata import Labels, Preprocess
-from effnet.net import EfficientNet, create
+from effnet.net import EfficientNet, create, surgery
+from effnet.training import recipes
 from effnet.training.config import TrainConfig
 from effnet.weights import load
 
@@ -47,6 +47,27 @@ def build_model(config: TrainConfig, labels: Labels) -> EfficientNet:
     return model
 
 
+def prepare_model(model: EfficientNet, recipe: recipes.Recipe) -> None:
+    """Set batch norm and stochastic depth as ``recipe`` says, and the memory format that convolutions prefer."""
+    model.frozen_batch_norm = recipe.batch_norm in ("frozen", "estimated")
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = recipe.bn_momentum
+    if recipe.drop_path is not None:
+        surgery.set_drop_path(model, recipe.drop_path)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def apply_phase(model: EfficientNet, recipe: recipes.Recipe, phase: recipes.Phase, epoch: int) -> None:
+    """Set dropout and the frozen stages for ``epoch``."""
+    if phase.dropout is not None:
+        model.dropout.p = phase.dropout
+    if recipe.unfreeze_every_epochs:
+        names = model.feature_names()
+        frozen = len(names) - int(epoch / recipe.unfreeze_every_epochs)
+        surgery.freeze(model, names[frozen - 1] if frozen > 0 else None)
+
+
 def choose_batch_norm(image_count: int, pretrained: bool) -> tuple[str, str]:
     """Return the recipe's ``batch_norm`` for this many training images, and the reason.
 
@@ -60,7 +81,9 @@ def choose_batch_norm(image_count: int, pretrained: bool) -> tuple[str, str]:
     return "train", f"{image_count:,} images are enough to update the statistics"
 
 
-def inference_batches(images: ImageDataset, preprocess: Preprocess, max_images: int | None = None) -> Iterator[Tensor]:
+def inference_batches(
+    images: ImageDataset, preprocess: Preprocess, max_images: int | None = None
+) -> Iterator[torch.Tensor]:
     """Yield uint8 (N, H, W, 3) batches of ``images`` as prediction sees them, at most ``max_images`` evenly spread."""
     stride = -(-len(images) // max_images) if max_images else 1
     reduced = replace(preprocess, decode="reduced")
@@ -70,9 +93,9 @@ def inference_batches(images: ImageDataset, preprocess: Preprocess, max_images: 
 
 
 @torch.no_grad()
-def estimate_batch_norm(model: EfficientNet, batches: Iterable[Tensor]) -> None:
+def estimate_batch_norm(model: EfficientNet, batches: Iterable[torch.Tensor]) -> None:
     """Set batch norm's running statistics to their plain mean over ``batches``, uint8 (N, H, W, 3) each."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     was_training, momenta = model.training, [norm.momentum for norm in norms]
     model.eval()  # no dropout, no stochastic depth
     for norm in norms:

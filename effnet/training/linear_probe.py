@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from effnet.data import ImageDataset
 from effnet.net import EfficientNet
@@ -36,14 +34,14 @@ class LinearProbe:
         """The mean leave-one-out loss."""
         return float(self.losses.mean())
 
-    def logits(self, features: NDArray[np.float32]) -> Float64Array:
+    def logits(self, features: np.ndarray) -> Float64Array:
         """Return logits (N, outputs) for features (N, D)."""
         logits: Float64Array = features.astype(np.float64) @ self.weight.T + self.bias
         return logits
 
     def set_head(self, model: EfficientNet) -> None:
         """Copy the probe into the classifier of ``model``."""
-        assert isinstance(model.classifier, nn.Linear)
+        assert isinstance(model.classifier, torch.nn.Linear)
         with torch.no_grad():
             model.classifier.weight.copy_(torch.from_numpy(self.weight))
             model.classifier.bias.copy_(torch.from_numpy(self.bias))
@@ -56,7 +54,7 @@ class ProbedModel:
     start: LinearProbe  # fitted on the training images: fine-tuning starts from it
     final: LinearProbe  # on the selection images as well, if they are part of the training set: kept if it is better
     selection_losses: Float64Array  # (N,): of the selection images, by heads that were fitted without them
-    frozen_state: dict[str, Tensor]
+    frozen_state: dict[str, torch.Tensor]
 
     def restore(self, model: EfficientNet) -> None:
         """Turn ``model`` back into the frozen network with the final probe."""
@@ -92,7 +90,7 @@ def probe_model(
     return ProbedModel(start, final, selection_losses, state)
 
 
-def fit_linear_probe(features: NDArray[np.float32], targets: validation.Targets) -> LinearProbe:
+def fit_linear_probe(features: np.ndarray, targets: validation.Targets) -> LinearProbe:
     """Fit a head on features (N, D) with the regularization and logit scale of the lowest leave-one-out loss."""
     x = features.astype(np.float64)
     y = targets.to_matrix()  # (N, outputs)

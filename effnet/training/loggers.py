@@ -1,7 +1,5 @@
 """Experiment trackers: TensorBoard, and Weights & Biases, MLflow and others through accelerate."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -9,15 +7,12 @@ from os import getpid
 from pathlib import Path
 from socket import gethostname
 from time import time
-from typing import TYPE_CHECKING, Protocol
+from typing import Any
 from uuid import uuid4
 
 from effnet.arch.serde import did_you_mean
 from effnet.data.storage.atomic_write import write_text
 from effnet.training.callbacks import Callback, EpochMetrics, ForwardingCallback
-
-if TYPE_CHECKING:
-    from tensorboard.compat.proto.event_pb2 import Event
 
 TENSORBOARD = "tensorboard"
 LOGGER_PACKAGES = {  # accelerate's names, and their packages
@@ -32,16 +27,6 @@ LOGGER_PACKAGES = {  # accelerate's names, and their packages
     "wandb": "wandb",
 }
 PROJECT_NAME = "effnet"
-
-
-class MetricLogger(Protocol):
-    """An experiment tracker: `TensorBoardLogger`, and accelerate's."""
-
-    def log(self, values: dict[str, float], step: int) -> None:
-        """Record the metrics of epoch ``step``."""
-
-    def finish(self) -> None:
-        """Close the tracker."""
 
 
 class LoggingCallback(ForwardingCallback):
@@ -63,8 +48,8 @@ class LoggingCallback(ForwardingCallback):
         metric_name: str = "top-1",
     ) -> None:
         super().__init__(callback)
-        check_installed(names)
-        self._metric_name, self._loggers = metric_name, dict[str, MetricLogger]()
+        self._metric_name = metric_name
+        self._loggers: dict[str, Any] = {}  # `TensorBoardLogger`, and accelerate's trackers
         self._state_file = folder / "logged.json"
         self._run_id, self._last_epoch = uuid4().hex, 0
         if self._state_file.is_file():
@@ -119,34 +104,35 @@ class TensorBoardLogger:
     """
 
     def __init__(self, folder: Path, start_epoch: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
         folder.mkdir(parents=True, exist_ok=True)
         # Files are read in the order of their names
         self._file = folder / f"events.out.tfevents.{int(time() * 1000):014d}.{gethostname()}.{getpid()}"
-        self._append(Event(wall_time=time(), file_version="brain.Event:2"))
-        self._append(Event(wall_time=time(), step=start_epoch, session_log=SessionLog(status=SessionLog.START)))
+        self._append(file_version="brain.Event:2")
+        self._append(step=start_epoch, session_log={"status": "START"})
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Add a point to the curve of each name; it is in the file when this returns."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._append(Event(wall_time=time(), step=step, summary=Summary(value=points)))
+        points = [{"tag": name, "simple_value": value} for name, value in values.items()]
+        self._append(step=step, summary={"value": points})
 
     def finish(self) -> None:
         """Nothing to do: the file is only open while a point is written."""
 
-    def _append(self, event: Event) -> None:
+    def _append(self, **event: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         with self._file.open("ab") as file:
-            RecordWriter(file).write(event.SerializeToString())
+            RecordWriter(file).write(Event(wall_time=time(), **event).SerializeToString())
 
 
-def check_installed(names: Sequence[str]) -> None:
-    """Raise ``ValueError`` for an unknown tracker, ``ImportError`` for one that is not installed."""
+def resolve_loggers(names: Sequence[str] | None) -> Sequence[str]:
+    """Return the trackers to use, by default TensorBoard if it is installed.
+
+    Raises ``ValueError`` for an unknown tracker, ``ImportError`` for one that is not installed.
+    """
+    if names is None:
+        return (TENSORBOARD,) if find_spec(TENSORBOARD) else ()
     for name in names:
         if name not in LOGGER_PACKAGES:
             known = list(LOGGER_PACKAGES)
@@ -154,16 +140,12 @@ def check_installed(names: Sequence[str]) -> None:
         if find_spec(name) is None:
             package = '"effnet[train]"' if name == TENSORBOARD else LOGGER_PACKAGES[name]
             raise ImportError(f"tracking by {name} requires {LOGGER_PACKAGES[name]}: pip install {package}")
-
-
-def default_loggers() -> tuple[str, ...]:
-    """Return TensorBoard if it is installed."""
-    return (TENSORBOARD,) if find_spec(TENSORBOARD) else ()
+    return names
 
 
 def _start_logger(
     name: str, folder: Path, run_name: str, run_id: str, start_epoch: int, settings: dict[str, object]
-) -> MetricLogger:
+) -> Any:
     if name == TENSORBOARD:
         return TensorBoardLogger(folder, start_epoch)
     from accelerate import PartialState
@@ -176,23 +158,17 @@ def _start_logger(
     tracker = tracker_class(PROJECT_NAME, *arguments, **_resume_arguments(name, folder, run_name, run_id))
     tracker.start()
     tracker.store_init_configuration(dict(_flatten(settings)))
-    logger: MetricLogger = tracker
-    return logger
+    return tracker
 
 
 def _resume_arguments(name: str, folder: Path, run_name: str, run_id: str) -> dict[str, object]:
     """Return the arguments by which a package continues the run ``run_id`` if it exists, and starts it if not."""
     arguments: dict[str, dict[str, object]] = {
         "wandb": {"id": run_id, "name": run_name, "resume": "allow", "dir": str(folder)},
-        "swanlab": {
-            "id": run_id[:21],
-            "experiment_name": run_name,
-            "resume": "allow",
-            "logdir": str(folder / "swanlab"),
-        },
+        "swanlab": {"id": run_id[:21], "experiment_name": run_name, "resume": "allow", "logdir": f"{folder}/swanlab"},
         "trackio": {"name": f"{run_name} {run_id[:6]}".strip(), "resume": "allow"},
         "comet_ml": {"experiment_key": run_id},
-        "dvclive": {"dir": str(folder / "dvclive"), "resume": True},
+        "dvclive": {"dir": f"{folder}/dvclive", "resume": True},
         "mlflow": {"run_name": run_name},
         "clearml": {"task_name": run_name},
     }

@@ -1,4 +1,4 @@
-"""Training loop: the optimization step, epochs, validation, early stopping and checkpoints."""
+"""Training loop: the optimization step, epochs, validation and checkpoints."""
 
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
@@ -7,19 +7,19 @@ from math import isfinite
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
 
 from effnet.data import augment, preprocessing
 from effnet.data.loader import TrainingLoader
-from effnet.net import EfficientNet, surgery
+from effnet.net import EfficientNet
 from effnet.timing import Stopwatch
-from effnet.training import callbacks, checkpoint, data_plan, losses, optim, recipes, validation
+from effnet.training import callbacks, data_plan, init_model, losses, memory, optim, recipes, schedule, validation
+from effnet.training.checkpoint import Checkpoints
 from effnet.training.config import TrainConfig
 from effnet.training.distributed import Distributed, SingleProcess
-from effnet.training.schedule import LRSchedule, set_learning_rate
 
 CHECKPOINT_SECONDS = 300  # between two checkpoints within an epoch
 CLOCK_CHECK_BATCHES = 8  # batches between two looks at the clock, on which all processes must agree
+_PLAIN_STATE = ("best_state", "epochs", "epoch", "batch_index", "loss_sum", "seconds")  # of `Trainer`
 
 
 class TrainingDiverged(ValueError):
@@ -32,10 +32,12 @@ class TrainingDiverged(ValueError):
 class Loss(Protocol):
     """What `TrainStep` needs of a loss."""
 
-    def targets(self, indices: Tensor) -> Tensor:
+    def targets(self, indices: torch.Tensor) -> torch.Tensor:
         """Return the targets of the images at ``indices``, one row each."""
 
-    def __call__(self, logits: Tensor, targets: Tensor, indices: Tensor, images: Tensor) -> Tensor:
+    def __call__(
+        self, logits: torch.Tensor, targets: torch.Tensor, indices: torch.Tensor, images: torch.Tensor
+    ) -> torch.Tensor:
         """Return the sum of the images' losses."""
 
 
@@ -59,14 +61,19 @@ class TrainStep:
     ) -> None:
         self.model, self.loss, self.processes, self.callback = model, loss, processes, callback or callbacks.Callback()
         self.accumulation_steps = accumulation_steps
-        prepare_model(model, recipe)
+        init_model.prepare_model(model, recipe)
         model.train()
         micro_batch = -(-recipe.batch_size // (processes.world_size * accumulation_steps))
         wrapped, self.optimizer = processes.prepare(model, optim.make_optimizer(model, recipe), micro_batch)
-        self.wrapped_model: nn.Module = torch.compile(wrapped) if torch_compile else wrapped  # type: ignore[assignment]
+        self.wrapped_model: torch.nn.Module = torch.compile(wrapped) if torch_compile else wrapped  # type: ignore[assignment]
 
     def __call__(
-        self, images: Tensor, indices: Tensor, targets: Tensor | None = None, *, seed: int | None = None
+        self,
+        images: torch.Tensor,
+        indices: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        *,
+        seed: int | None = None,
     ) -> float:
         """Train on one batch, of which this process has a share, and return the mean loss over the whole batch.
 
@@ -81,21 +88,27 @@ class TrainStep:
         total = self.processes.all_reduce_sum(len(indices))
         images = images.to(self.processes.device)
         targets = self.loss.targets(indices) if targets is None else targets
+        on_cpu = self.processes.device.type == "cpu"  # where gradients stay allocated
+        self.optimizer.zero_grad(set_to_none=not on_cpu)
         while True:
             try:
-                self.optimizer.zero_grad(set_to_none=self.processes.device.type != "cpu")
                 if seed is not None:
                     torch.manual_seed(seed)
                 loss = float(sum(self._micro_batch_losses(images, targets, indices, total)))
                 break
             except RuntimeError as error:
-                self._increase_accumulation(error, len(indices))
+                self.optimizer.zero_grad(set_to_none=not on_cpu)
+                self.accumulation_steps = memory.increase_accumulation_steps(
+                    error, self.accumulation_steps, len(indices), self.processes, self.callback
+                )
         loss = self.processes.all_reduce_sum(loss) / self.processes.world_size
         if isfinite(loss):
             self.optimizer.step()
         return loss
 
-    def _micro_batch_losses(self, images: Tensor, targets: Tensor, indices: Tensor, total: float) -> Iterator[float]:
+    def _micro_batch_losses(
+        self, images: torch.Tensor, targets: torch.Tensor, indices: torch.Tensor, total: float
+    ) -> Iterator[float]:
         micro_batches = list(zip(*(t.chunk(self.accumulation_steps) for t in (images, targets, indices)), strict=True))
         for number, (some_images, some_targets, some_indices) in enumerate(micro_batches, start=1):
             is_last = number == len(micro_batches)
@@ -107,31 +120,6 @@ class TrainStep:
                 loss = loss * self.processes.world_size / total
                 self.processes.backward(loss)
             yield loss.item()
-
-    def _increase_accumulation(self, error: RuntimeError, image_count: int) -> None:
-        """Double the accumulation steps if ``error`` says that memory ran out; else raise it.
-
-        One of several processes cannot do so: the others wait for its gradients already.
-        """
-        if not is_out_of_memory(error):
-            raise error
-        if self.accumulation_steps >= image_count:
-            raise ValueError(
-                "out of memory for a single image: try --checkpointing, a smaller --image-size or a smaller network"
-            ) from error
-        more = min(2 * self.accumulation_steps, image_count)
-        if self.processes.world_size > 1:
-            raise ValueError(
-                f"out of memory: continue with --resume --accumulate {more}, which splits the same batch into "
-                "smaller micro-batches"
-            ) from error
-        self.accumulation_steps = more
-        if self.processes.device.type == "cuda":
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
-        self.callback.on_message(
-            f"out of memory: continuing with {more} gradient accumulation steps; the batch size remains {image_count}"
-        )
 
 
 @dataclass(eq=False)
@@ -176,7 +164,7 @@ class Trainer:
         self,
         setup: TrainSetup,
         epochs: int,
-        checkpoints: checkpoint.Checkpoints,
+        checkpoints: Checkpoints,
         stopwatch: Stopwatch,
         accumulation_steps: int,
         torch_compile: bool,
@@ -195,8 +183,8 @@ class Trainer:
         )
         self.ema = optim.ExponentialMovingAverage(self.model, self.recipe.ema_decay)
         self.history: list[callbacks.EpochMetrics] = []
-        self.best_state: dict[str, Tensor] = {}
-        self.best_epoch, self.best_score = -1, validation.WORST_SCORE
+        self.best_state: dict[str, torch.Tensor] = {}
+        self.best_score = validation.WORST_SCORE
         self.epoch = self.batch_index = 0
         self.loss_sum = self.seconds = 0.0  # of the current epoch
         self._stopwatch, self._seconds_before_resume = stopwatch, 0.0
@@ -212,21 +200,23 @@ class Trainer:
             if self.epoch >= phase.end_epoch:
                 continue
             with closing(self.setup.make_loader(phase)) as loader:
-                while self.epoch < phase.end_epoch and not self._should_stop_early():
+                while self.epoch < phase.end_epoch:
+                    if callbacks.should_stop_early(self.history, self.recipe.patience):
+                        return
                     self._train_epoch(phase, loader)
                     self._finish_epoch(len(loader))
                     self.save_checkpoint()
 
     def _train_epoch(self, phase: recipes.Phase, loader: TrainingLoader) -> None:
-        schedule = LRSchedule(self.recipe, self.epochs, len(loader))
-        apply_phase(self.model, self.recipe, phase, self.epoch)
+        lr_schedule = schedule.LRSchedule(self.recipe, self.epochs, len(loader))
+        init_model.apply_phase(self.model, self.recipe, phase, self.epoch)
         self._preallocate_gradients()
         self.model.train()
         epoch_stopwatch = since_checkpoint = Stopwatch()
         seconds_before = self.seconds
         for images, indices in loader.epoch(self.epoch, self.batch_index):
             step_number = self.epoch * len(loader) + self.batch_index
-            set_learning_rate(self.step.optimizer, schedule.learning_rate_at(step_number))
+            schedule.set_learning_rate(self.step.optimizer, lr_schedule.learning_rate_at(step_number))
             self.loss_sum += self._train_batch(images, indices, phase)
             self.batch_index += 1
             self.seconds = seconds_before + epoch_stopwatch.seconds
@@ -236,7 +226,7 @@ class Trainer:
                 self.save_checkpoint()
                 since_checkpoint = Stopwatch()
 
-    def _train_batch(self, images: Tensor, indices: Tensor, phase: recipes.Phase) -> float:
+    def _train_batch(self, images: torch.Tensor, indices: torch.Tensor, phase: recipes.Phase) -> float:
         targets = None
         images = images.to(self.distributed.device)
         if phase.augment.mixup or phase.augment.cutmix:
@@ -274,7 +264,7 @@ class Trainer:
         )
         if score.loss < self.best_score.loss:
             self.best_state = {name: value.clone() for name, value in self.ema.model.state_dict().items()}
-            self.best_epoch, self.best_score = metrics.epoch, score
+            self.best_score = score
         self.history.append(metrics)
         self.callback.on_epoch_end(metrics)
         self.callback.on_message(
@@ -282,9 +272,6 @@ class Trainer:
             f"selection loss {metrics.selection_loss:.3f}, {self.loss.task.format_metric(metrics.selection_metric)}"
         )
         self.epoch, self.batch_index, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
-
-    def _should_stop_early(self) -> bool:
-        return 0 < self.recipe.patience <= self.epoch - self.best_epoch and self.best_epoch > 0
 
     def release(self) -> None:
         """Free what only training needs: gradients, optimizer, average and best weights; the history stays."""
@@ -307,14 +294,8 @@ class Trainer:
             "optimizer": self.step.optimizer.state_dict(),
             "scaler": self.distributed.scaler_state_dict(),
             "history": [asdict(metrics) for metrics in self.history],
-            "best_state": self.best_state,
-            "best_epoch": self.best_epoch,
             "best_score": asdict(self.best_score),
-            "epochs": self.epochs,
-            "epoch": self.epoch,
-            "batch_index": self.batch_index,
-            "loss_sum": self.loss_sum,
-            "seconds": self.seconds,
+            **{name: getattr(self, name) for name in _PLAIN_STATE},
             "learning_rate": self.recipe.learning_rate,
             "accumulation_steps": self.step.accumulation_steps,
             "elapsed_seconds": self.elapsed_seconds,
@@ -328,37 +309,9 @@ class Trainer:
         self.step.optimizer.load_state_dict(state["optimizer"])
         self.distributed.load_scaler_state_dict(state["scaler"])
         self.history = [callbacks.EpochMetrics(**metrics) for metrics in state["history"]]
-        self.best_state, self.best_epoch = state["best_state"], state["best_epoch"]
         self.best_score = validation.SelectionScore(**state["best_score"])
-        self.epochs, self.epoch, self.batch_index = state["epochs"], state["epoch"], state["batch_index"]
-        self.loss_sum, self.seconds = state["loss_sum"], state["seconds"]
+        vars(self).update({name: state[name] for name in _PLAIN_STATE})
         # The run may have been resumed with more steps since memory ran out
         requested = self.setup.config.resources.accumulation_steps
         self.step.accumulation_steps = max(state["accumulation_steps"], requested)
         self._seconds_before_resume = state["elapsed_seconds"]
-
-
-def prepare_model(model: EfficientNet, recipe: recipes.Recipe) -> None:
-    """Set batch norm and stochastic depth as ``recipe`` says, and the memory format that convolutions prefer."""
-    model.frozen_batch_norm = recipe.batch_norm in ("frozen", "estimated")
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = recipe.bn_momentum
-    if recipe.drop_path is not None:
-        surgery.set_drop_path(model, recipe.drop_path)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def apply_phase(model: EfficientNet, recipe: recipes.Recipe, phase: recipes.Phase, epoch: int) -> None:
-    """Set dropout and the frozen stages for ``epoch``."""
-    if phase.dropout is not None:
-        model.dropout.p = phase.dropout
-    if recipe.unfreeze_every_epochs:
-        names = model.feature_names()
-        frozen = len(names) - int(epoch / recipe.unfreeze_every_epochs)
-        surgery.freeze(model, names[frozen - 1] if frozen > 0 else None)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether ``error`` says so; torch has no common exception for all devices."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,7 +1,5 @@
 """Training losses: label smoothing, class weights, distillation from a teacher, standardized regression targets."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from effnet.data import ImageDataset, preprocessing
 from effnet.metadata import Labels
@@ -52,7 +49,7 @@ class TrainingLoss:
     def soft_targets(self, indices: Tensor) -> Tensor:
         """Return them as float32 (N, outputs), which can be mixed."""
         targets = self.targets(indices)
-        return targets if targets.is_floating_point() else F.one_hot(targets, self.outputs).float()
+        return targets if targets.is_floating_point() else nn.functional.one_hot(targets, self.outputs).float()
 
     def __call__(self, logits: Tensor, targets: Tensor, indices: Tensor, images: Tensor) -> Tensor:
         """Return the sum of the losses of logits (N, outputs); the teacher sees ``images`` (N, H, W, 3).
@@ -104,7 +101,7 @@ class Teacher:
         size = self._model.preprocess.size
         inputs = preprocessing.normalize(images, self._model.preprocess)  # (N, 3, H, W)
         if inputs.shape[2:] != size:
-            inputs = F.interpolate(inputs, size, mode="bilinear", antialias=True)
+            inputs = nn.functional.interpolate(inputs, size, mode="bilinear", antialias=True)
         logits: Tensor = self._model(inputs)
         return logits[:, self._class_order]
 
@@ -117,7 +114,7 @@ class TargetScaler:
     std: Tensor
 
     @classmethod
-    def from_dataset(cls, images: ImageDataset, device: torch.device) -> TargetScaler:
+    def from_dataset(cls, images: ImageDataset, device: torch.device) -> "TargetScaler":
         """Return those of ``images``."""
         targets = torch.from_numpy(images.target_matrix).to(device)
         return cls(targets.mean(0), targets.std(0, correction=0).clamp_min(1e-12))

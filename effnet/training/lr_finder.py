@@ -9,20 +9,19 @@ import copy
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, count
-from math import isfinite
+from itertools import count
+from math import inf, isfinite
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from effnet.arch.serde import check_float, check_int
 from effnet.data.loader import TrainingLoader
 from effnet.draw.training_plots import plot_lr_finder
 from effnet.net import EfficientNet
+from effnet.tasks import Float64Array
 from effnet.training import distributed, loop, recipes, schedule
 
-MIN_BATCHES = 10  # below, a curve says nothing
+BATCHES, MIN_BATCHES = 100, 10  # of a sweep, and below how many its curve says nothing
 SUGGESTED_FRACTION = 0.1  # of the learning rate at which the loss is lowest
 DIVERGENCE_FACTOR = 4.0  # times the lowest loss: training has diverged
 
@@ -42,20 +41,12 @@ class LRSweep:
         return plot_lr_finder(self.learning_rates, self.losses, smooth, title, self.suggested).svg
 
 
-class LRFinderError(ValueError):
-    """The sweep suggests nothing; ``learning_rates`` and ``losses`` are its curve."""
-
-    def __init__(self, message: str, learning_rates: tuple[float, ...], losses: tuple[float, ...]) -> None:
-        super().__init__(message)
-        self.learning_rates, self.losses = learning_rates, losses
-
-
 def sweep_model(
     model: EfficientNet, recipe: recipes.Recipe, loss: loop.Loss, loader: TrainingLoader, device: torch.device
 ) -> LRSweep:
     """Find a learning rate for a copy of ``model``, for the batch size of ``recipe``; close ``loader``."""
     step = loop.TrainStep(copy.deepcopy(model), recipe, loss, distributed.SingleProcess(device))
-    batches = chain.from_iterable(loader.epoch(epoch) for epoch in count())
+    batches = (batch for epoch in count() for batch in loader.epoch(epoch))
 
     def train_batch(learning_rate: float) -> float:
         schedule.set_learning_rate(step.optimizer, learning_rate)
@@ -65,24 +56,18 @@ def sweep_model(
         return find_learning_rate(train_batch)
 
 
-def find_learning_rate(
-    step: Callable[[float], float], lowest: float = 1e-6, highest: float = 1.0, batches: int = 100
-) -> LRSweep:
+def find_learning_rate(step: Callable[[float], float], lowest: float = 1e-6, highest: float = 1.0) -> LRSweep:
     """Raise the learning rate geometrically from batch to batch until the loss is NaN or four times the lowest.
 
     ``step(learning_rate)`` trains on one more batch and returns its loss; the network is ruined in the end. Raises
-    `LRFinderError` where the losses suggest nothing.
+    ``ValueError`` where the losses suggest nothing.
     """
-    check_float("lowest", lowest, 0, exclusive=True)
-    check_float("highest", highest, lowest, exclusive=True)
-    check_int("batches", batches, 2 * MIN_BATCHES)
     learning_rates: list[float] = []
     losses: list[float] = []
-    best, diverged = float("inf"), False
-    for learning_rate in np.geomspace(lowest, highest, batches).tolist():
+    best, diverged = inf, True
+    for learning_rate in np.geomspace(lowest, highest, BATCHES).tolist():
         loss = step(learning_rate)
         if not isfinite(loss):
-            diverged = True
             break
         learning_rates.append(learning_rate)
         losses.append(loss)
@@ -90,8 +75,9 @@ def find_learning_rate(
             recent = sum(losses[-MIN_BATCHES // 2 :]) / (MIN_BATCHES // 2)
             best = min(best, recent)
             if recent > best + (DIVERGENCE_FACTOR - 1) * abs(best):
-                diverged = True
                 break
+    else:
+        diverged = False
     curve = tuple(learning_rates), tuple(losses)
     return LRSweep(*curve, _suggest(*curve, lowest, highest, diverged))
 
@@ -100,35 +86,27 @@ def _suggest(
     learning_rates: tuple[float, ...], losses: tuple[float, ...], lowest: float, highest: float, diverged: bool
 ) -> float:
     if len(losses) < MIN_BATCHES:
-        raise LRFinderError(
-            f"the loss diverged after {len(losses)} batches, at a learning rate near {lowest:g}: start lower",
-            learning_rates,
-            losses,
+        raise ValueError(
+            f"the loss diverged after {len(losses)} batches, at a learning rate near {lowest:g}: start lower"
         )
     smooth = smooth_losses(losses)
     index = int(smooth.argmin())
     noise = 2 * _estimate_noise(losses) + 1e-9 * abs(float(smooth[0]))
     if smooth[0] - smooth[index] <= noise:
-        raise LRFinderError(
+        raise ValueError(
             f"no learning rate between {lowest:g} and {learning_rates[-1]:g} clearly lowered the loss (by "
-            f"{smooth[0] - smooth[index]:.2g}, noise level {noise:.2g}): use more or larger batches",
-            learning_rates,
-            losses,
+            f"{smooth[0] - smooth[index]:.2g}, noise level {noise:.2g}): use more or larger batches"
         )
     if not diverged and smooth[-1] - smooth[index] <= noise:
-        raise LRFinderError(
-            f"the loss was still falling at a learning rate of {highest:g}: sweep to a higher one",
-            learning_rates,
-            losses,
-        )
+        raise ValueError(f"the loss was still falling at a learning rate of {highest:g}: sweep to a higher one")
     return SUGGESTED_FRACTION * learning_rates[index]
 
 
-def smooth_losses(losses: tuple[float, ...]) -> NDArray[np.float64]:
+def smooth_losses(losses: tuple[float, ...]) -> Float64Array:
     """Return the losses averaged with their neighbors by a Gaussian as wide as 1/25 of the curve."""
     index = np.arange(len(losses))
     weights = _gaussian_weights(index[:, None] - index, len(losses))
-    smooth: NDArray[np.float64] = weights @ np.array(losses) / weights.sum(1)
+    smooth: Float64Array = weights @ np.array(losses) / weights.sum(1)
     return smooth
 
 
@@ -143,5 +121,5 @@ def _estimate_noise(losses: tuple[float, ...]) -> float:
     return std * 2**0.5 * float((weights**2).sum() ** 0.5 / weights.sum())
 
 
-def _gaussian_weights(distance: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+def _gaussian_weights(distance: np.ndarray, count: int) -> Float64Array:
     return np.exp(-0.5 * (distance / max(1.0, count / 25)) ** 2)

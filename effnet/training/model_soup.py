@@ -4,16 +4,12 @@ Such networks mostly lie in one basin of the loss, whose middle is better than i
 than one of them. Batch norm's statistics are averaged with the weights, as in the paper.
 """
 
-from __future__ import annotations
-
 import copy
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
 from pathlib import Path
-
-from torch import Tensor
 
 from effnet.data import ImageDataset, Splits, open_data
 from effnet.net import EfficientNet, surgery
@@ -55,7 +51,7 @@ class SoupResult:
 
 
 def soup_runs(
-    runs: Sequence[str | Path], data: str | Path | Splits, greedy: bool = True, device: str | None = None
+    runs: Sequence[str | Path], data: str | Path | Splits, device: str | None = None
 ) -> tuple[EfficientNet, SoupResult]:
     """Average the models of finished runs.
 
@@ -75,66 +71,49 @@ def soup_runs(
             )
     images = _common_selection_images(run_dirs, data if isinstance(data, Splits) else open_data(data))
     models = [load(run_dir.model) for run_dir in run_dirs]
-    averaged, soup = make_soup(models, lambda model: score_model(model, images, device).loss, greedy)
+    averaged, soup = make_soup(models, lambda model: score_model(model, images, device).loss)
     scale_logits(averaged, score_model(averaged, images, device).logit_scale)
     return averaged, soup
 
 
-def make_soup(
-    models: Sequence[EfficientNet], evaluate_loss: LossFunction, greedy: bool = True
-) -> tuple[EfficientNet, SoupResult]:
+def make_soup(models: Sequence[EfficientNet], evaluate_loss: LossFunction) -> tuple[EfficientNet, SoupResult]:
     """Return the average of ``models``, or the best single one if no average is better; and what was tried.
 
-    ``greedy`` adds the models from the best to the worst, each only if it lowers the loss; else all are averaged.
-    Raises ``ValueError`` for models that differ in more than their weights, and if none has a finite loss.
+    Models are added from the best to the worst, each only if it lowers the loss. Raises ``ValueError`` for models that
+    differ in more than their weights, and if none has a finite loss.
     """
     _check_compatible(models)
     model_losses = [_loss_or_infinity(evaluate_loss, model) for model in models]
     order = sorted(range(len(models)), key=lambda index: model_losses[index])
-    if model_losses[order[0]] == inf:
-        raise ValueError("none of these networks has a finite loss: their weights are damaged")
-    best, loss = models[order[0]], model_losses[order[0]]
     members: tuple[int, ...] = (order[0],)
+    loss = model_losses[order[0]]
+    if loss == inf:
+        raise ValueError("none of these networks has a finite loss: their weights are damaged")
     candidates: list[SoupCandidate] = []
-    accepted = _WeightSum(best)
-    for added in [order[1:]] if not greedy else [[index] for index in order[1:]]:
-        weight_sum = accepted
-        for index in added:
-            weight_sum = weight_sum.with_model(models[index])
-        candidate_loss, candidate = _loss_or_infinity(evaluate_loss, weight_sum.average(best)), (*members, *added)
-        candidates.append(SoupCandidate(candidate, candidate_loss, candidate_loss < loss))
-        if candidate_loss < loss:
-            accepted, members, loss = weight_sum, candidate, candidate_loss
-    averaged = accepted.average(best)
+    for added in order[1:]:
+        tried = (*members, added)
+        tried_loss = _loss_or_infinity(evaluate_loss, _average([models[index] for index in tried]))
+        candidates.append(SoupCandidate(tried, tried_loss, tried_loss < loss))
+        if tried_loss < loss:
+            members, loss = tried, tried_loss
+    averaged = _average([models[index] for index in members])
     if len(members) > 1:
         others = f"averaged with {len(members) - 1} others of the same architecture"
         averaged.provenance = averaged.provenance.with_event(others)
     return averaged, SoupResult(tuple(model_losses), tuple(candidates), members, loss)
 
 
-class _WeightSum:
-    """The sum of networks' weights, in float64."""
-
-    def __init__(self, model: EfficientNet) -> None:
-        self.count = 1
-        self.sums: dict[str, Tensor] = {
-            name: value.double() for name, value in model.state_dict().items() if value.is_floating_point()
+def _average(models: Sequence[EfficientNet]) -> EfficientNet:
+    """Return the average of the weights, computed in float64, with everything else from the first of ``models``."""
+    averaged = copy.deepcopy(models[0]).eval()
+    states = [model.state_dict() for model in models]
+    averaged.load_state_dict(
+        {
+            name: sum(state[name].double() for state in states) / len(states) if value.is_floating_point() else value
+            for name, value in averaged.state_dict().items()
         }
-
-    def with_model(self, model: EfficientNet) -> _WeightSum:
-        """Return the sum with ``model`` added."""
-        other, weights = copy.copy(self), model.state_dict()
-        other.count = self.count + 1
-        other.sums = {name: value + weights[name].to(value) for name, value in self.sums.items()}
-        return other
-
-    def average(self, template: EfficientNet) -> EfficientNet:
-        """Return the average, with everything else from ``template``."""
-        averaged = copy.deepcopy(template).eval()
-        state = averaged.state_dict()
-        averages = {name: (value / self.count).to(state[name].dtype) for name, value in self.sums.items()}
-        averaged.load_state_dict({**state, **averages})
-        return averaged
+    )
+    return averaged
 
 
 def _loss_or_infinity(evaluate_loss: LossFunction, model: EfficientNet) -> float:

@@ -5,21 +5,21 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
 
 from effnet.net import EfficientNet
 from effnet.training.recipes import Recipe
 
 
-def make_optimizer(model: EfficientNet, recipe: Recipe) -> Optimizer:
+def make_optimizer(model: EfficientNet, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimizer, with one parameter group per learning rate multiplier (``lr_scale``).
 
     AdamW decays convolutions and the classifier; the others add L2 to the loss of everything but batch norm, biases
     included, as the official code does.
     """
-    normed = {id(p) for module in model.modules() if isinstance(module, nn.BatchNorm2d) for p in module.parameters()}
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    normed = {
+        id(p) for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d) for p in module.parameters()
+    }
+    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         decays = parameter.ndim > 1 if recipe.optimizer == "adamw" else id(parameter) not in normed
         groups.setdefault((lr_scale(model, recipe, name), decays), []).append(parameter)
@@ -32,8 +32,8 @@ def make_optimizer(model: EfficientNet, recipe: Recipe) -> Optimizer:
         case "rmsprop":
             return RMSProp(param_groups, peak, recipe.momentum, recipe.rmsprop_alpha, recipe.rmsprop_eps)
         case "sgd":
-            return SGD(param_groups, peak, recipe.momentum, nesterov=recipe.momentum > 0)
-    return AdamW(param_groups, peak, fused=next(model.parameters()).device.type in ("cpu", "cuda"))
+            return torch.optim.SGD(param_groups, peak, recipe.momentum, nesterov=recipe.momentum > 0)
+    return torch.optim.AdamW(param_groups, peak, fused=next(model.parameters()).device.type in ("cpu", "cuda"))
 
 
 def lr_scale(model: EfficientNet, recipe: Recipe, parameter: str) -> float:
@@ -45,7 +45,7 @@ def lr_scale(model: EfficientNet, recipe: Recipe, parameter: str) -> float:
     return float(recipe.backbone_lr_mult * recipe.layer_lr_decay ** (len(stages) - stages.index(stage)))
 
 
-class RMSProp(Optimizer):
+class RMSProp(torch.optim.Optimizer):
     """RMSProp as in TensorFlow, by which the official recipes were tuned: ``tf.compat.v1.train.RMSPropOptimizer``.
 
         square ← α · square + (1 − α) · g²                    (starts at one, not at zero)
@@ -105,7 +105,7 @@ class ExponentialMovingAverage:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.updates = decay, 0
         self._ema_tensors = _float_tensors(self.model)
-        self._source: tuple[EfficientNet, list[Tensor]] | None = None
+        self._source: tuple[EfficientNet, list[torch.Tensor]] | None = None
 
     @torch.no_grad()
     def update(self, model: EfficientNet) -> None:
@@ -127,5 +127,5 @@ def ema_decay_at(decay: float, step: int) -> float:
     return min(decay, (1 + step) / (10 + step))
 
 
-def _float_tensors(model: EfficientNet) -> list[Tensor]:
+def _float_tensors(model: EfficientNet) -> list[torch.Tensor]:
     return [value for value in model.state_dict().values() if value.is_floating_point()]

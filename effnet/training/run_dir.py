@@ -80,16 +80,15 @@ class RunDir:
         """Write the settings of a run that begins, so that it can be resumed."""
         for leftover in self.path.glob(".*.part"):  # of a process that was killed while writing
             leftover.unlink()
-        _write_json(self._settings, settings)
+        write_text(self._settings, json.dumps(settings, indent=1))
 
     def read_settings(self) -> dict[str, Any]:
         """Return the settings of the run."""
-        settings: dict[str, Any] = json.loads(self._settings.read_text())
-        return settings
+        return dict(json.loads(self._settings.read_text()))
 
     def write_result(self, result: TrainResult) -> None:
         """Write the result, last of all: a run with a result is finished."""
-        _write_json(self._result, result.to_dict())
+        write_text(self._result, json.dumps(result.to_dict(), indent=1))
 
     def read_result(self) -> TrainResult | None:
         """Return the result of a finished run, or None."""
@@ -121,7 +120,3 @@ def is_occupied(path: Path, settings: Path, resume: bool, content: str) -> bool:
     if not settings.is_file():
         raise FileExistsError(f"{path} is not empty and has no {content} to resume: choose another directory")
     return True
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_text(path, json.dumps(content, indent=1))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import cos, floor, pi
 
-from torch.optim import Optimizer
+import torch
 
 from effnet.training.recipes import Recipe
 
@@ -40,7 +40,7 @@ class LRSchedule:
         return (1 + cos(pi * min((step - warmup_steps) / cosine_steps, 1))) / 2 if cosine_steps > 0 else 1.0
 
 
-def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     """Set the learning rate of every parameter group, times its ``lr_scale``."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["lr_scale"]

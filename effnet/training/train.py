@@ -1,11 +1,9 @@
 """A training run from data to a saved model: data, network, linear probe, training loop, choice, evaluation, report."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from effnet.arch import Arch
 from effnet.data import Splits, open_data
@@ -13,25 +11,17 @@ from effnet.data.storage.atomic_write import write_text
 from effnet.evaluation import evaluate
 from effnet.runtime.autotune import cache_engine
 from effnet.tasks import task_of
-from effnet.timing import Stopwatch, memory
-from effnet.training import (
-    autotune,
-    callbacks,
-    checkpoint,
-    data_plan,
-    eval_resolution,
-    init_model,
-    linear_probe,
-    loop,
-    losses,
-    lr_finder,
-    recipes,
-    validation,
-)
+from effnet.timing import Stopwatch
+from effnet.training import autotune, callbacks, data_plan, eval_resolution, init_model, memory, recipes, validation
+from effnet.training.checkpoint import Checkpoints
 from effnet.training.config import Resources, TrainConfig
 from effnet.training.distributed import Distributed
-from effnet.training.loggers import LoggingCallback, check_installed, default_loggers
-from effnet.training.report import RunCost, write_report
+from effnet.training.linear_probe import ProbedModel, probe_model
+from effnet.training.loggers import LoggingCallback, resolve_loggers
+from effnet.training.loop import Trainer, TrainingDiverged, TrainSetup
+from effnet.training.losses import Teacher, TrainingLoss
+from effnet.training.lr_finder import sweep_model
+from effnet.training.report.report import RunCost, write_report
 from effnet.training.run_dir import RunDir, TrainResult
 from effnet.weights import save
 
@@ -123,8 +113,7 @@ def train(
 def run_training(config: TrainConfig) -> TrainResult:
     """Train as ``config`` says; see `train`."""
     stopwatch = Stopwatch()
-    loggers = default_loggers() if config.loggers is None else config.loggers
-    check_installed(loggers)
+    loggers = resolve_loggers(config.loggers)
     splits = config.data if isinstance(config.data, Splits) else open_data(config.data)
     labels = data_plan.training_images(splits).labels
     recipe, resources = config.resolved_recipe, config.resources
@@ -141,7 +130,7 @@ def run_training(config: TrainConfig) -> TrainResult:
 
     model = init_model.build_model(config, labels)
     model.gradient_checkpointing = resources.gradient_checkpointing
-    teacher = losses.Teacher(config.teacher, labels, distributed.device) if config.teacher is not None else None
+    teacher = Teacher(config.teacher, labels, distributed.device) if config.teacher is not None else None
     with ExitStack() as stack:
         callback = config.callback if distributed.is_main else callbacks.Callback()
         if distributed.is_main:
@@ -156,10 +145,10 @@ def run_training(config: TrainConfig) -> TrainResult:
             plan.write_csv(run_dir.split_csv)
         callback.on_message(plan.summary())
 
-        loss = losses.TrainingLoss(plan.train, recipe, distributed.device, teacher)
+        loss = TrainingLoss(plan.train, recipe, distributed.device, teacher)
         model = model.to(distributed.device)
         run = _Run(config, recipe, plan, model, loss, distributed, callback, run_dir, stopwatch)
-        with _out_of_memory_advice(), run.memory_settings():
+        with memory.manage_memory(model, recipe, distributed):
             run.prepare_batch_norm()
             run.fit_probe()
             run.fine_tune()
@@ -174,21 +163,14 @@ def run_training(config: TrainConfig) -> TrainResult:
 
 
 @dataclass(eq=False)
-class _Run(loop.TrainSetup):
+class _Run(TrainSetup):
     """A run; the methods are its phases, in order."""
 
     run_dir: RunDir
     stopwatch: Stopwatch
-    probe: linear_probe.ProbedModel | None = None
-    trainer: loop.Trainer | None = None
+    probe: ProbedModel | None = None
+    trainer: Trainer | None = None
     chosen: str = ""  # "probe" or "fine-tuned"
-
-    def memory_settings(self) -> AbstractContextManager[None]:
-        """On a CPU, trade memory for time or the other way round, by what is short."""
-        if self.distributed.device.type != "cpu" or self.config.resources.gradient_checkpointing:
-            return nullcontext()
-        self.model.memory_efficient = autotune.has_large_activations(self)
-        return memory.retain_freed_memory()
 
     def prepare_batch_norm(self) -> None:
         """Choose what happens to batch norm's statistics, and re-estimate them if the recipe says so."""
@@ -204,12 +186,12 @@ class _Run(loop.TrainSetup):
     def fit_probe(self) -> None:
         """Fit a linear probe, from which fine-tuning starts."""
         if self.recipe.linear_probe:
-            self.probe = linear_probe.probe_model(self.model, self.plan, self.distributed, self.callback)
+            self.probe = probe_model(self.model, self.plan, self.distributed, self.callback)
             self.probe.start.set_head(self.model)
 
     def fine_tune(self) -> None:
         """Train the whole network, from the latest checkpoint if there is one."""
-        checkpoints = checkpoint.Checkpoints(self.run_dir.checkpoints)
+        checkpoints = Checkpoints(self.run_dir.checkpoints)
         state = self.distributed.run_on_main(checkpoints.latest)
         epochs = state["epochs"] if state else self.distributed.broadcast(self._choose_epochs())
         if not epochs:
@@ -223,8 +205,10 @@ class _Run(loop.TrainSetup):
         torch_compile = self.config.resources.torch_compile
         if torch_compile is None:
             torch_compile = autotune.compiling_pays_off(self, epochs)
-        accumulation_steps = self.config.resources.accumulation_steps or autotune.choose_accumulation_steps(self)
-        self.trainer = loop.Trainer(self, epochs, checkpoints, self.stopwatch, accumulation_steps, torch_compile)
+        accumulation_steps = self.config.resources.accumulation_steps or self.distributed.broadcast(
+            memory.choose_accumulation_steps(self.model, self.recipe, self.distributed, self.callback)
+        )
+        self.trainer = Trainer(self, epochs, checkpoints, self.stopwatch, accumulation_steps, torch_compile)
         if state:
             self.trainer.load_state_dict(state)
             epoch, batch = self.trainer.epoch + 1, self.trainer.batch_index + 1
@@ -233,7 +217,7 @@ class _Run(loop.TrainSetup):
             self.trainer.save_checkpoint()
         try:
             self.trainer.run()
-        except loop.TrainingDiverged as error:
+        except TrainingDiverged as error:
             raise ValueError(f"{error}{self._save_best_weights()}") from None
 
     def _choose_epochs(self) -> int:
@@ -247,7 +231,7 @@ class _Run(loop.TrainSetup):
     def _find_learning_rate(self) -> None:
         """Set the learning rate that a sweep suggests, and leave the sweep's curve in the run directory."""
         loader = self.make_loader(self.recipe.phases(max(self.recipe.epochs, 1))[0])
-        sweep = lr_finder.sweep_model(self.model, self.recipe, self.loss, loader, self.distributed.device)
+        sweep = sweep_model(self.model, self.recipe, self.loss, loader, self.distributed.device)
         suggested = self.distributed.broadcast(sweep.suggested)
         at_reference = suggested * self.recipe.lr_reference_batch / self.recipe.batch_size
         self.recipe = replace(self.recipe, learning_rate=at_reference)
@@ -263,7 +247,9 @@ class _Run(loop.TrainSetup):
         if not self.distributed.is_main or trainer is None or not (self.probe or trainer.best_state):
             return ""
         self.choose_model()
-        weights = "the linear probe" if self.chosen == "probe" else f"the weights after epoch {trainer.best_epoch}"
+        weights = "the linear probe"
+        if self.chosen != "probe":
+            weights = f"the weights after epoch {callbacks.best_epoch(trainer.history).epoch}"
         try:
             save(self.model, self.run_dir.model)
         except OSError as error:
@@ -290,18 +276,15 @@ class _Run(loop.TrainSetup):
         if self.trainer is not None:
             self.trainer.release()
 
-    def _fine_tuning_is_better(self, trainer: loop.Trainer, probe: linear_probe.ProbedModel) -> bool:
+    def _fine_tuning_is_better(self, trainer: Trainer, probe: ProbedModel) -> bool:
         """Return whether it is by more than two standard errors: the best of several epochs looks better than it is."""
-        fine_tuned, probed = np.array(trainer.best_score.losses), probe.selection_losses
-        improvement = probed - fine_tuned
-        many = len(improvement) > 1
-        noise = 2 * improvement.std(ddof=1) / len(improvement) ** 0.5 if many else float("inf")
-        is_better = bool(improvement.mean() > noise)
+        score, probed = trainer.best_score, probe.selection_losses
+        improvement, noise = validation.compare_losses(probed, score.losses, standard_errors=2)
         self.callback.on_message(
-            f"keeping the {'fine-tuned model' if is_better else 'linear probe'}: selection loss "
-            f"{fine_tuned.mean():.3f} fine-tuned, {probed.mean():.3f} for the linear probe (noise level {noise:.3f})"
+            f"keeping the {'fine-tuned model' if improvement > noise else 'linear probe'}: selection loss "
+            f"{score.loss:.3f} fine-tuned, {probed.mean():.3f} for the linear probe (noise level {noise:.3f})"
         )
-        return is_better
+        return improvement > noise
 
     def tune_resolution(self) -> None:
         """Let the network predict at a larger size than it was trained at, if that is clearly better."""
@@ -344,14 +327,3 @@ class _Run(loop.TrainSetup):
             command=self.config.command,
         )
         self.run_dir.write_result(result)
-
-
-@contextmanager
-def _out_of_memory_advice() -> Iterator[None]:
-    """Explain memory errors outside of the batches, which would have been split into smaller micro-batches."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not loop.is_out_of_memory(error):
-            raise
-        raise ValueError("out of memory: try a smaller --image-size or a smaller network") from error

@@ -1,15 +1,11 @@
 """Scoring on the selection images, by which every choice of a run is made, and temperature scaling."""
 
-from __future__ import annotations
-
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
 from effnet.data import ImageDataset, ImageError, cache, image_io
 from effnet.metadata import Preprocess
@@ -47,19 +43,19 @@ WORST_SCORE = SelectionScore((float("inf"),), 0.0, 1.0)  # of a network whose ou
 class Targets:
     """The true labels of some images: int64 (N,) class indices for classification, else float (N, outputs)."""
 
-    values: NDArray[np.int64] | NDArray[np.float32]
+    values: np.ndarray
     task: str
     outputs: int
 
     @classmethod
-    def from_dataset(cls, images: ImageDataset) -> Targets:
+    def from_dataset(cls, images: ImageDataset) -> "Targets":
         """Return those of ``images``."""
         return cls(images.targets, images.labels.task, len(images.labels.names))
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, part: slice) -> Targets:
+    def __getitem__(self, part: slice) -> "Targets":
         return Targets(self.values[part], self.task, self.outputs)
 
     def to_matrix(self) -> Float64Array:
@@ -125,6 +121,18 @@ class Validator:
         return self.targets.score(logits.astype(np.float64))
 
 
+def compare_losses(
+    before: Sequence[float] | Float64Array, after: Sequence[float] | Float64Array, standard_errors: float
+) -> tuple[float, float]:
+    """Return how much lower the losses ``after`` are than those ``before``, on average, and how much of it is noise.
+
+    They are compared image by image, as most of their spread is in both. Noise is that many standard errors.
+    """
+    gains = np.array(before) - np.array(after)
+    noise = standard_errors * gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else float("inf")
+    return float(gains.mean()), float(noise)
+
+
 def score_model(
     model: EfficientNet, images: ImageDataset, device: str | None = None, decode: str = "reduced"
 ) -> SelectionScore:
@@ -152,13 +160,12 @@ def compute_rows(
             raise row  # it was readable a moment ago
         rows.append(row)
         on_progress(len(rows) * processes.world_size)
-    gathered: list[FloatArray] = processes.gather(rows)
-    return np.stack(gathered)
+    return np.stack(processes.gather(rows))
 
 
 def scale_logits(model: EfficientNet, logit_scale: float) -> None:
     """Multiply the logits of ``model``: this calibrates its probabilities and changes no prediction."""
-    assert isinstance(model.classifier, nn.Linear)
+    assert isinstance(model.classifier, torch.nn.Linear)
     with torch.no_grad():
         model.classifier.weight.mul_(logit_scale)
         model.classifier.bias.mul_(logit_scale)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from effnet.net import create
-from effnet.timing import memory
-from effnet.training import autotune
+from effnet.timing.memory import available_memory
+from effnet.training import autotune, memory
 from effnet.training.callbacks import Callback
 from effnet.training.config import TrainConfig
 from effnet.training.data_plan import DataPlan
@@ -32,30 +32,31 @@ def make_setup(callback: Callback) -> TrainSetup:
 
 def test_activation_bytes_are_per_image_and_proportional_to_area() -> None:
     model, distributed = create("nano", 5), Distributed("cpu")
-    small, large = (autotune.activation_bytes_per_image(model, RECIPE, (side, side), distributed) for side in (32, 64))
+    small, large = (memory.activation_bytes_per_image(model, RECIPE, (side, side), distributed) for side in (32, 64))
     assert large / small == pytest.approx(4, rel=0.1)
     model.gradient_checkpointing = True
-    assert autotune.activation_bytes_per_image(model, RECIPE, (64, 64), distributed) < 0.3 * large
+    assert memory.activation_bytes_per_image(model, RECIPE, (64, 64), distributed) < 0.3 * large
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_accumulation_steps_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
-    setup = make_setup(recorder)
-    assert autotune.choose_accumulation_steps(setup) == 1
+    model, distributed = create("nano", 5), Distributed("cpu")
+    given = (model, RECIPE, distributed, recorder)
+    assert memory.choose_accumulation_steps(*given) == 1
     assert not recorder.messages
-    image_bytes = autotune.activation_bytes_per_image(setup.model, RECIPE, (32, 32), setup.distributed)
-    need = 32 * image_bytes * autotune.MEMORY_MARGIN
-    monkeypatch.setattr(memory, "available_memory", lambda: int(need / 3.5))
-    assert autotune.choose_accumulation_steps(setup) == 4
+    image_bytes = memory.activation_bytes_per_image(model, RECIPE, (32, 32), distributed)
+    need = 32 * image_bytes * memory.MEMORY_MARGIN
+    monkeypatch.setattr("effnet.timing.memory.available_memory", lambda: int(need / 3.5))
+    assert memory.choose_accumulation_steps(*given) == 4
     assert recorder.messages[0].endswith("using 4 gradient accumulation steps")
-    monkeypatch.setattr(memory, "available_memory", lambda: 0)  # nobody knows
-    assert autotune.choose_accumulation_steps(setup) == 1
+    monkeypatch.setattr("effnet.timing.memory.available_memory", lambda: 0)  # nobody knows
+    assert memory.choose_accumulation_steps(*given) == 1
 
 
 def test_free_memory_of_this_machine() -> None:
-    assert 0 < memory.available_memory() < 2**50
-    assert autotune.free_memory(torch.device("cpu")) > 0
+    assert 0 < available_memory() < 2**50
+    assert memory.free_memory(torch.device("cpu")) > 0
 
 
 def test_no_compiling_on_a_cpu() -> None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from effnet.training.callbacks import Callback, EpochMetrics
-from effnet.training.loggers import LoggingCallback, check_installed, default_loggers
+from effnet.training.loggers import LoggingCallback, resolve_loggers
 from tests.training.conftest import Recorder
 
 READ = """
@@ -77,10 +77,10 @@ def test_tensorboard_imports_no_tensorflow(tmp_path: Path) -> None:
 
 def test_unknown_and_missing_trackers() -> None:
     with pytest.raises(ValueError, match="unknown tracker 'wanb'; did you mean wandb"):
-        check_installed(["wanb"])
+        resolve_loggers(["wanb"])
     with pytest.raises(ImportError, match="tracking by comet_ml requires comet-ml: pip install comet-ml"):
-        check_installed(["tensorboard", "comet_ml"])
-    assert default_loggers() == ("tensorboard",)
+        resolve_loggers(["tensorboard", "comet_ml"])
+    assert resolve_loggers(None) == ("tensorboard",)
 
 
 class Run:

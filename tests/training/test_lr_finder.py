@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 
-from effnet.training.lr_finder import LRFinderError, find_learning_rate, smooth_losses
+from effnet.training.lr_finder import find_learning_rate, smooth_losses
 
 
-def make_bowl(noise: float, seed: int = 0, edge: float = 0.1) -> tuple[list[float], object]:
+def make_bowl(noise: float, seed: int = 0, edge: float = 0.1) -> tuple[list[float], Callable[[float], float]]:
     """A loss that falls from 2.3 while the rate rises, is lowest at ``edge``, and explodes beyond it."""
     rng = np.random.default_rng(seed)
     tried_rates: list[float] = []
@@ -26,13 +27,13 @@ def make_bowl(noise: float, seed: int = 0, edge: float = 0.1) -> tuple[list[floa
 def test_suggests_a_tenth_of_where_the_loss_is_lowest(noise: float) -> None:
     for seed in range(5):
         tried_rates, step = make_bowl(noise, seed)
-        found = find_learning_rate(step, 1e-5, 10)  # type: ignore[arg-type]
-        assert 0.002 < found.suggested < 0.012  # lowest near 0.06
-        assert found.learning_rates == tuple(tried_rates[: len(found.learning_rates)])
-        assert len(found.losses) == len(found.learning_rates) < 100  # it stopped where the loss diverged
-        ratios = np.diff(np.log(found.learning_rates))
+        sweep = find_learning_rate(step, 1e-5, 10)
+        assert 0.002 < sweep.suggested < 0.012  # lowest near 0.06
+        assert sweep.learning_rates == tuple(tried_rates[: len(sweep.learning_rates)])
+        assert len(sweep.losses) == len(sweep.learning_rates) < 100  # it stopped where the loss diverged
+        ratios = np.diff(np.log(sweep.learning_rates))
         assert np.allclose(ratios, ratios[0])
-        assert found.learning_rates[0] == pytest.approx(1e-5)
+        assert sweep.learning_rates[0] == pytest.approx(1e-5)
 
 
 def test_on_least_squares() -> None:
@@ -50,18 +51,18 @@ def test_on_least_squares() -> None:
         return loss.item()
 
     edge = 2 / torch.linalg.eigvalsh(2 * x.T @ x / 64).max().item()
-    found = find_learning_rate(step, 1e-5, 100)
-    assert 0.02 * edge < found.suggested < edge
+    sweep = find_learning_rate(step, 1e-5, 100)
+    assert 0.02 * edge < sweep.suggested < edge
     again = torch.zeros(8, requires_grad=True)
     weight.data = again.data
-    assert step(found.suggested) > step(found.suggested) > step(found.suggested)
+    assert step(sweep.suggested) > step(sweep.suggested) > step(sweep.suggested)
 
 
 def test_nan_ends_the_sweep() -> None:
     _, step = make_bowl(0.05, edge=0.1)
-    found = find_learning_rate(lambda rate: step(rate) if rate < 0.3 else float("nan"), 1e-5, 10)  # type: ignore[operator]
-    assert found.learning_rates[-1] < 0.3
-    assert 0.002 < found.suggested < 0.012
+    sweep = find_learning_rate(lambda rate: step(rate) if rate < 0.3 else float("nan"), 1e-5, 10)
+    assert sweep.learning_rates[-1] < 0.3
+    assert 0.002 < sweep.suggested < 0.012
 
 
 @pytest.mark.parametrize(
@@ -73,35 +74,21 @@ def test_nan_ends_the_sweep() -> None:
         (lambda rate: 2.3 - 2 * rate / (1 + rate), "still falling at a learning rate of 1: sweep to a higher one"),
     ],
 )
-def test_inconclusive_sweeps_raise_one_sentence(step: object, message: str) -> None:
-    with pytest.raises(LRFinderError, match=message) as raised:
-        find_learning_rate(step)  # type: ignore[arg-type]
-    assert len(raised.value.learning_rates) == len(raised.value.losses)
+def test_inconclusive_sweeps_raise_one_sentence(step: Callable[[float], float], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        find_learning_rate(step)
     assert "\n" not in str(raised.value)
 
 
 def test_noise_suggests_nothing() -> None:
     refused = 0
     for seed in range(40):
-        rng = np.random.default_rng(seed)
+        noise = iter(np.random.default_rng(seed).normal(2.3, 0.2, 100).tolist())
         try:
-            find_learning_rate(lambda rate, rng=rng: float(2.3 + 0.2 * rng.normal()))  # type: ignore[misc]
-        except LRFinderError:
+            find_learning_rate(lambda _, noise=noise: next(noise))  # type: ignore[misc]
+        except ValueError:
             refused += 1
     assert refused >= 34
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"lowest": 0.0}, "lowest must be above 0"),
-        ({"lowest": 1.0, "highest": 0.1}, "highest must be"),
-        ({"batches": 5}, "batches must be an integer of at least 20"),
-    ],
-)
-def test_invalid_settings(settings: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        find_learning_rate(lambda rate: 1.0, **settings)  # type: ignore[arg-type]
 
 
 def test_smoothing_shifts_nothing() -> None:
@@ -114,10 +101,10 @@ def test_smoothing_shifts_nothing() -> None:
 
 def test_svg() -> None:
     _, step = make_bowl(0.05)
-    found = find_learning_rate(step, 1e-5, 10)  # type: ignore[arg-type]
-    root = ElementTree.fromstring(found.to_svg())
+    sweep = find_learning_rate(step, 1e-5, 10)
+    root = ElementTree.fromstring(sweep.to_svg())
     assert root.tag.endswith("svg")
     texts = ["".join(node.itertext()).strip() for node in root.iter() if node.tag.endswith("text")]
     assert {"learning rate", "loss", "0.001", "0.1"} <= set(texts)
-    assert f"{found.suggested:.2g}" in texts
-    assert found.to_svg() == found.to_svg()
+    assert f"{sweep.suggested:.2g}" in texts
+    assert sweep.to_svg() == sweep.to_svg()

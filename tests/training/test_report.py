@@ -26,7 +26,6 @@ from effnet.net import EfficientNet, create
 from effnet.training.callbacks import EpochMetrics
 from effnet.training.data_plan import fingerprint_splits
 from effnet.training.recipes import FINETUNE, PROBE, SCRATCH
-from effnet.training.report import RunCost, write_report
 from effnet.training.report.evaluation_sections import (
     MAX_CONFUSED_PAIRS,
     MAX_MISTAKES,
@@ -34,7 +33,7 @@ from effnet.training.report.evaluation_sections import (
     MAX_UNCERTAIN,
     wilson_interval,
 )
-from effnet.training.report.report import _format_count, _format_duration
+from effnet.training.report.report import RunCost, _format_count, _format_duration, write_report
 from effnet.training.run_dir import TrainResult
 
 VOID = {"meta", "img", "br"}

@@ -21,11 +21,10 @@ from effnet.data import ImageDataset, ImageError, Splits
 from effnet.data.dataset import Item
 from effnet.metadata import Labels
 from effnet.runtime.torch import EagerEngine
-from effnet.training import loop
+from effnet.training import init_model
 from effnet.training.checkpoint import Checkpoints
 from effnet.training.config import Resources
 from effnet.training.distributed import Distributed
-from effnet.training.loop import apply_phase
 from effnet.training.losses import TrainingLoss
 from effnet.training.optim import ExponentialMovingAverage
 from effnet.training.recipes import RECIPES, Recipe
@@ -327,6 +326,9 @@ def test_out_of_memory_in_one_of_several_processes_names_the_read_splits(
             super().__init__(*settings, **named)
             self.world_size = 2
 
+        def run_on_main(self, function: Any) -> Any:
+            return function()
+
     monkeypatch.setattr(TrainingLoss, "__call__", call)
     with monkeypatch.context() as patched:
         patched.setattr("effnet.training.train.Distributed", OneOfTwo)
@@ -421,12 +423,13 @@ def test_test_resolution_is_tuned(photos: Path, tmp_path: Path) -> None:
 
 def test_stages_are_unfrozen_one_by_one(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[str]] = []
+    apply_phase: Any = init_model.apply_phase
 
     def settled(model: effnet.EfficientNet, *rest: object) -> None:
-        apply_phase(model, *rest)  # type: ignore[arg-type]
+        apply_phase(model, *rest)
         seen.append({name.partition(".")[0] for name, value in model.named_parameters() if value.requires_grad})
 
-    monkeypatch.setattr(loop, "apply_phase", settled)
+    monkeypatch.setattr(init_model, "apply_phase", settled)
     run(photos, tmp_path / "out", recipe=replace(QUICK, epochs=3, unfreeze_every_epochs=1.0))
     assert seen == [{"classifier"}, {"classifier", "head"}, {"classifier", "head", "stage3"}]
 

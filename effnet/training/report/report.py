@@ -1,7 +1,5 @@
 """The report of a run: one self-contained HTML page, without scripts and without the network."""
 
-from __future__ import annotations
-
 import platform
 import shlex
 from collections.abc import Mapping
@@ -39,7 +37,7 @@ class RunCost:
     precision: str = ""
 
     @classmethod
-    def measure(cls, seconds: float, processes: distributed.SingleProcess) -> RunCost:
+    def measure(cls, seconds: float, processes: distributed.SingleProcess) -> "RunCost":
         """Return the cost of a run that took ``seconds`` in this process."""
         device, on_gpu = processes.device, processes.device.type == "cuda"
         return cls(
