@@ -162,7 +162,7 @@ def train(
         from effnet.training.recipes import resolve_recipe
 
         resolved = resolve_recipe(settings, weights, epochs, batch_size, peak_learning_rate)
-        _dry_run(resolved, data, model or "b0", epochs, out, as_json)
+        _dry_run(resolved, data, model or "b0", epochs, options.parse_image_size(image_size), out, as_json)
         return
     if data is None:
         raise options.UsageError("Missing argument 'DATA': pass a folder, a .csv, shards or digits")
@@ -220,7 +220,13 @@ def _parse_learning_rate(text: str) -> float | str:
 
 
 def _dry_run(
-    recipe: recipes.Recipe, data: str | None, model: str, epochs: int | None, out: Path | None, as_json: bool
+    recipe: recipes.Recipe,
+    data: str | None,
+    model: str,
+    epochs: int | None,
+    image_size: tuple[int, int] | None,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     from effnet.arch import resolve_arch
     from effnet.data import open_data
@@ -229,7 +235,7 @@ def _dry_run(
     from effnet.training.dry_run import IMAGENET_TRAIN_IMAGES, simulate_recipe
 
     images = len(training_images(open_data(data))) if data else IMAGENET_TRAIN_IMAGES
-    simulation = simulate_recipe(recipe, resolve_arch(model), images, epochs)
+    simulation = simulate_recipe(recipe, resolve_arch(model), images, epochs, image_size)
     if out:
         write_text(out / "schedule.svg", simulation.to_svg())
     if as_json:
@@ -251,11 +257,12 @@ def _print_dry_run(simulation: DryRun, out: Path | None) -> None:
         elif augment.policy != "none":
             parts.append(augment.policy)
         parts += [f"{name} {getattr(augment, name):g}" for name in ("mixup", "cutmix") if getattr(augment, name)]
+        size = str(epoch.image_size) if isinstance(epoch.image_size, int) else printing.format_size(epoch.image_size)
         frozen = f"; {epoch.frozen_until} frozen" if epoch.frozen_until else ""
         table.add_row(
             *(str(epoch.epoch), f"{epoch.step:,}"),
             *(f"{epoch.first_learning_rate:.4g}", f"{epoch.last_learning_rate:.4g}", f"{epoch.ema_decay:.5f}"),
-            *(str(epoch.image_size), f"{epoch.dropout:.2f}", ", ".join(parts) + frozen),
+            *(size, f"{epoch.dropout:.2f}", ", ".join(parts) + frozen),
         )
     (first_block, first_rate), (last_block, last_rate) = simulation.drop_path[0], simulation.drop_path[-1]
     printing.print_results(

@@ -52,6 +52,17 @@ def test_dry_run_json(run: Run) -> None:
     assert found["images"] == 1438
 
 
+@pytest.mark.parametrize(("size", "expected", "shown"), [("48", 48, "48"), ("48x64", [48, 64], "48×64")])
+def test_dry_run_at_another_image_size(run: Run, tmp_path: Path, size: str, expected: object, shown: str) -> None:
+    words = ("train", "digits", "--recipe", "scratch", "--weights", "none", "--dry-run", "--image-size", size)
+    epochs = json.loads(run(*words, "--json").out)["epochs"]
+    assert all(epoch["image_size"] == expected for epoch in epochs)
+    assert f" {shown} " in run(*words, "--output", tmp_path / "run").out
+    words = ("train", "digits", "--recipe", "v2_s", "--weights", "none", "--dry-run", "--image-size", size)
+    epochs = json.loads(run(*words, "--epochs", 8, "--json").out)["epochs"]
+    assert epochs[0]["image_size"] == 128  # progressive learning sets it
+
+
 def test_missing_data(run: Run) -> None:
     done = run("train")
     assert done.status == 2
