@@ -22,7 +22,6 @@ from effnet.metadata import Preprocess
 AUGMENT_POLICIES = ("none", "autoaugment", "randaugment")
 CROP_ASPECT_RATIOS = (3 / 4, 4 / 3)  # width to height (Szegedy et al., arXiv:1409.4842, section 6)
 _ERASED_AREA = (0.02, 0.2)  # smallest and largest fraction of the image
-_TORCH_INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ def resize_array(pixels: image_io.Pixels, size: tuple[int, int], interpolation: 
     """
     if pixels.shape[:2] == size:
         return pixels
-    if interpolation not in _TORCH_INTERPOLATIONS:
+    if interpolation not in ("bilinear", "bicubic"):
         return np.array(Image.fromarray(pixels).resize(size[::-1], Image.Resampling[interpolation.upper()]))
     batch = torch.from_numpy(np.require(pixels, requirements=("C", "W")))[None].permute(0, 3, 1, 2)  # (1, 3, H, W)
     resized: Tensor = torch.nn.functional.interpolate(batch, size, mode=interpolation, antialias=True)

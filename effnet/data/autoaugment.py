@@ -166,7 +166,7 @@ def rotate(image: Image.Image, degrees: float) -> Image.Image:
 
 
 def shear(image: Image.Image, x: float = 0, y: float = 0) -> Image.Image:
-    """Shift each row to the left by ``x`` times its index, and each column up by ``y`` times its."""
+    """Shift each row to the left by ``x`` times its index, each column up by ``y`` times its index."""
     return _affine(image, (1, x, -x / 2, y, 1, -y / 2))  # PIL counts from pixels' corners, TensorFlow from centers
 
 

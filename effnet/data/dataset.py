@@ -186,7 +186,7 @@ class LabelEncoder:
             if len(values) != len(self.labels.names):
                 raise ValueError(f"{name} has {len(values)} values, others have {len(self.labels.names)}")
             return values
-        if isinstance(raw, list):
+        if isinstance(raw, list) and self.labels.task == "multilabel":
             return tuple(sorted({self._encode_class(part, name) for part in raw}))
         return self._encode_class(raw, name)
 
@@ -206,6 +206,6 @@ class LabelEncoder:
         if isinstance(raw, str):
             if raw in self.class_to_index:
                 return self.class_to_index[raw]
-        elif 0 <= raw < len(self.labels.names):
+        elif isinstance(raw, int) and 0 <= raw < len(self.labels.names):
             return int(raw)
         raise ValueError(f"{name} has the label {raw!r}, which {self.source} does not have")

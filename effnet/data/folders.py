@@ -70,7 +70,7 @@ def _find_split_folders(root: Path) -> dict[str, Path]:
 
 
 def _open_split(folder: Path, root: Path, labels: Labels | None) -> dataset.ImageDataset | None:
-    """``labels``: train's. None for ImageNet's test images, whose labels were never published."""
+    """Open a split with train's ``labels``; None for ImageNet's test images, whose labels were never published."""
     if imagenet.contains_imagenet(folder, "val"):
         return imagenet.open_imagenet_validation(folder, root, labels)
     if imagenet.contains_imagenet(folder, "test"):

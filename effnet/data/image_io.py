@@ -164,7 +164,7 @@ def _read_with_box(source: ImageSource, reduce_to: _ReduceTo) -> tuple[Image.Ima
 def _decode(
     image: Image.Image, name: str, reduce_to: _ReduceTo = None, keep_original: bool = False
 ) -> tuple[Image.Image, Box | None]:
-    """Check ``image``, load it to the last byte, and make it RGB and upright; with ``keep_original`` as a copy.
+    """Check ``image``, load it to the last byte, and make it RGB and upright; with ``keep_original`` not in place.
 
     If it was reduced, also return the box of it that is image: half of 479 pixels is 239.5 of 240.
     """

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -61,11 +60,10 @@ class TrainingLoader:
         self._num_workers = num_workers
         self._cache = DiskCache(preprocess, augment.min_crop_area) if cache else None
         self._dataset = _AugmentedImages(dataset, preprocess, augment, seed, self._cache)
-        self._loader: DataLoader[Any] | None = None
+        self._loader: DataLoader[Batch | Exception] | None = None
         self._has_warned_full = False
 
     def __len__(self) -> int:
-        """Batches per epoch, the same for all ranks."""
         return len(self._sampler)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -97,7 +95,7 @@ class TrainingLoader:
         self._loader = None
 
 
-class _AugmentedImages(Dataset[Batch]):
+class _AugmentedImages(Dataset[Batch | Exception]):
     """Augmented batches by (epoch, indices): random numbers depend on seed, epoch and index alone."""
 
     def __init__(

@@ -63,13 +63,8 @@ def make_folds(dataset: ImageDataset, num_folds: int = 5, seed: int = 0) -> list
                 fold_of[index] = fold
     elif len(set(fold_of) - {-1}) != num_folds:
         log.info("using the %d folds of the data instead of %d", len(set(fold_of) - {-1}), num_folds)
-    return [
-        (
-            dataset.subset(index for index, other in enumerate(fold_of) if other != fold),
-            dataset.subset(index for index, other in enumerate(fold_of) if other == fold),
-        )
-        for fold in sorted(set(fold_of) - {-1})
-    ]
+    held = [np.array(fold_of) == fold for fold in sorted(set(fold_of) - {-1})]
+    return [(dataset.subset(np.flatnonzero(~fold)), dataset.subset(np.flatnonzero(fold))) for fold in held]
 
 
 def read_predefined_folds(dataset: ImageDataset) -> list[int] | None:
@@ -83,11 +78,8 @@ def read_predefined_folds(dataset: ImageDataset) -> list[int] | None:
         return None
     if len(folds) < 2:
         raise ValueError(f"all images with a fold are in fold {folds.pop()}: at least two folds are needed")
-    folds_of_group: dict[str, set[int]] = {}
-    for item, fold in zip(dataset.items, fold_of, strict=True):
-        if item.group:
-            folds_of_group.setdefault(item.group, set()).add(fold)
-    torn = [group for group, its_folds in folds_of_group.items() if len(its_folds) > 1]
+    placed = dict.fromkeys((item.group, fold) for item, fold in zip(dataset.items, fold_of, strict=True) if item.group)
+    torn = [group for group, count in Counter(group for group, _ in placed).items() if count > 1]
     if torn:
         log.warning(
             "%s in several folds of the data, such as %r: results will look better than they are",
@@ -114,7 +106,7 @@ def _choose_holdout_per_class(dataset: ImageDataset, fraction: float, seed: int)
 def _choose_stratified_holdout(dataset: ImageDataset, fraction: float, seed: int) -> set[int]:
     """Choose about ``fraction`` of every stratum, in whole groups, and at least one image.
 
-    The first group with a label is kept, or it could not be learned; one of several is held out unless it is too large.
+    Of each label the first group is kept, so that it can be learned, and another held out unless it is too large.
     """
     units, strata = _make_units(dataset, seed), _compute_strata(dataset)
     counts = [Counter(stratum for index in unit for stratum in strata[index]) for unit in units]

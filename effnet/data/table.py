@@ -58,14 +58,10 @@ def open_table(path: str | Path, task: str | None = None) -> Splits:
     - ``fold``, ``group``, ``weight``: as in `Item`;
     - ``split``: train, val or test.
 
-    Class names are sorted, numbers as numbers; columns of 0 and 1 keep their order.
-
-    Without ``task``, it is classification or multi-label. For regression the values come from the label column, or else
-    from every numeric column without another role.
-
-    Raises:
-        ValueError: for a table that cannot be understood, images that do not exist or occur twice, a label that occurs
-            once, and fractional numbers as labels without ``task``.
+    Class names are sorted, numbers as numbers; columns of 0 and 1 keep their order. Without ``task``, it is
+    classification or multi-label. For regression the values come from the label column, or else from every numeric
+    column without another role. Raises ``ValueError`` for a table that cannot be understood, images that do not exist
+    or occur twice, a label that occurs once, and fractional numbers as labels without ``task``.
     """
     table = read_table(path)
     names = _read_image_names(table)
@@ -359,7 +355,7 @@ def _parse_number(cell: str) -> float | None:
         value = float(cell)
     except ValueError:
         return None
-    return value if isfinite(value) else None
+    return value if isfinite(value) and "_" not in cell else None  # Python reads 1_0 as 10
 
 
 def _sort_label_names(names: set[str]) -> tuple[str, ...]:

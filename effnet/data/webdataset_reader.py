@@ -62,9 +62,8 @@ def open_shards(source: str) -> dataset.Splits:
     others are for training. The label of an image is the member of the same name that ends in ``.cls``, ``.json`` or
     ``.txt``; if there is none at all, the folder within the archive is the class. Integers are named by ``classes.txt``
     or the index beside the shards. A truncated shard gives the images before its end and an item whose reading raises
-    the error, as does an image without a label.
-
-    Raises ``ValueError`` if there are no shards, images or labels, and ``OSError`` if a shard is not available.
+    the error, as does an image without a label. Raises ``ValueError`` if there are no shards, images or labels, and
+    ``OSError`` if a shard is not available.
     """
     urls = [url for part in source.split("::") for url in _expand_source(part)]
     shards = list(prefetch.prefetch_map(Shard.from_url, urls, _PARALLEL_READS))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from effnet.data import ImageDataset, Item, check_images, holdout, open_data
+from effnet.data.dataset import LabelEncoder
 from effnet.metadata import Labels
 from tests.data.conftest import SHARED
 
@@ -162,6 +163,13 @@ def test_check_refuses_values_without_readable_images(tmp_path: Path) -> None:
     dataset = ImageDataset((Item(tmp_path / "1.jpg", (3.7,), "1.jpg"),), Labels(("age",), "regression"))
     with pytest.raises(ValueError, match=r"none of the 1 images can be read; .*1\.jpg is empty"):
         check_images(dataset)
+
+
+@pytest.mark.parametrize("raw", [1.7, [1], -1, 3, "fish"])
+def test_labels_of_another_type_are_refused(raw: object) -> None:
+    encoder = LabelEncoder.fit([0, 2, 1], None, "", "train")
+    with pytest.raises(ValueError, match=r"7 has the label .*, which train does not have"):
+        encoder.encode(raw, "7")
 
 
 def test_check_takes_arrays_and_absent_classes() -> None:

@@ -107,6 +107,8 @@ def test_numbers_are_sorted_by_number(tmp_path: Path, caplog: pytest.LogCaptureF
         floats = train_of(table(tmp_path, "path,label\n" + rows.replace("\n", ".0\n")))
     assert floats.labels.names == ("1", "2", "10")
     assert "the whole numbers in 'label', written as 10.0, are classes" in caplog.text
+    names = train_of(table(tmp_path, "path,label\n" + rows.replace("\n", "_0\n")))
+    assert names.labels.names == ("10_0", "1_0", "2_0")
 
 
 @pytest.mark.parametrize(

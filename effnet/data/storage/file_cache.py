@@ -24,7 +24,7 @@ _STALE_NANOSECONDS = 3600 * 10**9  # without a byte
 def cached_file(url: str, version: str) -> Path:
     """Return the path of a local copy of this ``version`` of ``url``, downloaded if it does not exist yet.
 
-    Of several processes one downloads it. The copies used longest ago are deleted for it. Raises ``OSError``.
+    One of several processes downloads it; copies that were used longest ago make room. ``OSError`` if that fails.
     """
     path = cache_dir.writable_cache_dir() / "copies" / f"{sha256(f'{url} {version}'.encode()).hexdigest()[:32]}.tar"
     if not _touch(path):
