@@ -9,7 +9,7 @@ import numpy as np
 
 from effnet.arch.serde import check_int
 from effnet.data import ImageDataset, ImageError, Item, check_images, open_data, prediction_inputs, read_image
-from effnet.doctor import diagnosis, hypotheses, weight_checks
+from effnet.doctor import advice, diagnosis, hypotheses, weight_checks
 from effnet.doctor.search import ConfigurationSearch
 from effnet.evaluation.evaluator import pick_split
 from effnet.metadata import Labels
@@ -169,5 +169,5 @@ def _match_labels(
         raise ValueError(
             f"the model knows none of the classes {', '.join(classes[:5])}; it knows {', '.join(known[:5])}"
         )
-    findings = (hypotheses.unknown_labels_finding(missing, known),) if missing else ()
+    findings = (advice.unknown_labels_finding(missing, known),) if missing else ()
     return known, [index_of.get(name, -1) for name in classes], findings

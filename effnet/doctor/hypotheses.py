@@ -1,6 +1,4 @@
-"""Hypotheses of what is wrong with a configuration, how their scores are compared, and the findings they become."""
-
-from __future__ import annotations
+"""Hypotheses of what is wrong with a configuration, and how their scores are compared."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effnet.arch import Arch
-from effnet.doctor.diagnosis import Configuration, Finding
+from effnet.doctor.diagnosis import Configuration
 from effnet.metadata import IMAGENET_MEAN, IMAGENET_STD, RESAMPLING_LIBRARIES, Preprocess, default_crop_fraction
 from effnet.tasks import Float64Array, softmax
 from effnet.weights.default_preprocessing import default_preprocess
@@ -52,7 +50,6 @@ _SORT_KEYS: tuple[tuple[str, Callable[[str], Any]], ...] = (
     ("as text, ignoring case", str.casefold),
     ("by their numbers", lambda name: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]),
 )
-_MAX_LISTED_LABELS = 4  # of a label order, in a message
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,7 @@ def label_order_hypotheses(configuration: Configuration, names: Sequence[str], o
 
 def match_label_order(
     logits: Float64Array, labels: IntArray, current: LabelOrder
-) -> tuple[LabelOrder, LikelihoodScore] | None:
+) -> "tuple[LabelOrder, LikelihoodScore] | None":
     """Return the label order that the predictions suggest, and its score on images that it was not derived from.
 
     Each half of the images is scored by the order derived from the other half. Labels without images keep their output,
@@ -244,116 +241,3 @@ def compare_scores(new: LikelihoodScore, old: LikelihoodScore) -> ScoreGain:
     for differences in (right, new.likelihood[:count] - old.likelihood[:count]):
         means_and_errors += [float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(count))]
     return ScoreGain(*means_and_errors)
-
-
-def score_finding(
-    change: Hypothesis, current: Configuration, new: LikelihoodScore, old: LikelihoodScore, names: Sequence[str]
-) -> Finding:
-    """Return the finding that ``change`` of the current configuration scores significantly better."""
-    gain = compare_scores(new, old)
-    observation = (
-        f"{_describe_change(change, current)}: on {len(new.right)} images top-1 goes from {old.top1:.1%} to "
-        f"{new.top1:.1%} ({format_points(gain.top1, gain.top1_error)}), log-likelihood from "
-        f"{old.likelihood.mean():.3f} to {new.likelihood.mean():.3f} ({gain.likelihood:+.3f} ± "
-        f"{gain.likelihood_error:.3f})"
-    )
-    evidence = {
-        "top1": old.top1,
-        "new_top1": new.top1,
-        "top1_gain": gain.top1,
-        "top1_error": gain.top1_error,
-        "gain": gain.likelihood,
-        "error": gain.likelihood_error,
-        "images": len(new.right),
-    }
-    return Finding(change.code, "wrong", observation, suggest_remedy(change, current, names), evidence)
-
-
-def stem_finding(change: Hypothesis, current: Configuration, shift: float, old_shift: float, images: int) -> Finding:
-    """Return the finding that ``change`` brings the stem's statistics closer to the stored ones."""
-    observation = (
-        f"{_describe_change(change, current)}: on {images} images the stem's batch-norm statistics are then {shift:.2f}"
-        f" standard deviations off the stored ones, instead of {old_shift:.2f}"
-    )
-    evidence = {"shift": old_shift, "new_shift": shift, "images": images}
-    return Finding(change.code, "suspect", observation, suggest_remedy(change, current, ()), evidence)
-
-
-def unlike_training_finding(shift: float, images: int) -> Finding:
-    """Return the finding that no configuration brings the stem's statistics close to the stored ones."""
-    observation = (
-        f"on {images} images the stem's batch-norm statistics are {shift:.2f} standard deviations off the stored ones, "
-        "and no usual mean, std or channel order brings them closer"
-    )
-    remedy = "check whether these images are like the training images; labeled images show more"
-    return Finding("unlike-training", "suspect", observation, remedy, {"shift": shift, "images": images})
-
-
-def unknown_labels_finding(missing: Sequence[str], known: Sequence[str]) -> Finding:
-    """Return the finding that the data has classes which the model does not know."""
-    absent, present = (join_first([*map(repr, names)], _MAX_LISTED_LABELS) for names in (missing, known))
-    observation = (
-        f"{len(missing)} classes of the data are not among the model's labels: {absent}; the model's labels include "
-        f"{present}"
-    )
-    remedy = "use the same names for folders and labels; images of these classes were skipped"
-    return Finding("labels-unknown", "wrong", observation, remedy, {"classes": len(missing)})
-
-
-def format_points(gain: float, error: float) -> str:
-    """Return a difference of fractions with its standard error: ``+2.1 ± 0.7 points``."""
-    return f"{100 * gain:+.1f} ± {100 * error:.1f} points"
-
-
-def _describe_change(change: Hypothesis, current: Configuration) -> str:
-    """Say what was wrong."""
-    new, what, preprocess = change.configuration, change.description, current.preprocess
-    if change.code == "labels-shifted":
-        outputs = max(*current.label_order, *new.label_order) + 1
-        where = "after" if new.label_order[0] == (current.label_order[0] + 1) % outputs else "before"
-        return f"the labels are shifted by one: each belongs to the output {where} its own"
-    crop = f"crop {preprocess.crop_fraction:.3g}" if preprocess.resize == "crop" else "squashing"
-    return {
-        "mean-std": f"mean and std are wrong: the weights match {what}",
-        "channel-order": f"the weights expect channels as {'BGR' if new.bgr else 'RGB'}",
-        "rescaled-twice": f"the weights were trained on values {what}",
-        "size": f"{what} are better than {'×'.join(map(str, preprocess.size))}",
-        "crop": f"{what} is better than {crop}",
-        "interpolation": f"{what} is better than {preprocess.interpolation}",
-        "resampling": f"{what} is better than that of {RESAMPLING_NAMES[preprocess.resampling]}",
-        "epsilon": f"batch-norm ε is wrong: {new.numerics.bn_eps:g} matches, not {current.numerics.bn_eps:g}",
-        "padding": f"padding is wrong: {new.numerics.padding} matches, not {current.numerics.padding}",
-        "statistics": "the batch-norm statistics do not match the weights: those of these images do",
-        "labels-order": f"the labels are in another order than the outputs ({what})",
-    }[change.code]
-
-
-def suggest_remedy(change: Hypothesis, current: Configuration, names: Sequence[str]) -> str:
-    """Say what to do."""
-    new, preprocess, numerics = change.configuration, change.configuration.preprocess, change.configuration.numerics
-    if change.code == "labels-shifted":
-        return f"move the labels by one: output {new.label_order[0]} is {names[0]!r}"
-    if change.code == "labels-order":
-        orders = zip(names, current.label_order, new.label_order, strict=True)
-        moved = [f"output {output} is {name!r}" for name, old, output in orders if old != output]
-        return f"reorder the labels: {join_first(moved, _MAX_LISTED_LABELS)}"
-    mean, std = (f"({', '.join(f'{value:.4g}' for value in values)})" for values in (preprocess.mean, preprocess.std))
-    fraction = f", crop_fraction {preprocess.crop_fraction:.4g}" if preprocess.resize == "crop" else ""
-    load_with = f"load the weights with Numerics({numerics.padding!r}, bn_eps={numerics.bn_eps:g})"
-    return {
-        "mean-std": f"preprocess: mean {mean}, std {std}",
-        "channel-order": "swap the first and the last input channel of the stem's convolution",
-        "rescaled-twice": f"preprocess: {'multiply' if new.rescaled_twice else 'divide'} mean and std by 255",
-        "size": f"preprocess: size {preprocess.size}",
-        "crop": f"preprocess: resize {preprocess.resize!r}{fraction}",
-        "interpolation": f"preprocess: interpolation {preprocess.interpolation!r}",
-        "resampling": f"preprocess: resampling {preprocess.resampling!r}",
-        "epsilon": load_with,
-        "padding": load_with,
-        "statistics": "recompute them on training images; TensorFlow's momentum of 0.99 is 0.01 in PyTorch",
-    }[change.code]
-
-
-def join_first(texts: Sequence[str], count: int) -> str:
-    """Return the first ``count`` texts, and how many more there are."""
-    return ", ".join(texts[:count]) + (f" and {len(texts) - count} more" if len(texts) > count else "")

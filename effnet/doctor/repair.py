@@ -24,15 +24,7 @@ def repair_model(
     """Return a copy of the model under ``diagnosis.best``; its provenance says what was changed.
 
     BGR is undone in the stem's weights. Values that were divided by 255 twice become a mean and std 255 times as large.
-
-    Args:
-        model: The network that was diagnosed.
-        diagnosis: Result of `diagnose`.
-        data: Images to recompute batch-norm statistics on, sampled as `diagnose` does by ``max_images``, ``seed`` and
-            ``split``; only needed for that.
-
-    Example:
-        >>> effnet.save(repair_model(model, diagnose(model, "photos"), "photos"), "repaired.safetensors")
+    ``data`` is only needed to recompute batch-norm statistics, and sampled as `diagnose` does.
     """
     best = diagnosis.best
     repaired = search.apply_configuration(model, best)

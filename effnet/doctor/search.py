@@ -3,11 +3,10 @@
 Each image is decoded once for all configurations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from effnet.data import ImageDataset, image_io, prefetch, preprocessing
-from effnet.doctor import diagnosis, hypotheses
-from effnet.doctor.hypotheses import Hypothesis, IntArray, LikelihoodScore
+from effnet.doctor import advice, diagnosis, hypotheses
 from effnet.net import EfficientNet, surgery
 from effnet.tasks import Float64Array
 from effnet.weights import conversion, loading
@@ -38,161 +36,6 @@ FAR_SHIFT = 0.5  # standard deviations
 MIN_STATISTICS_GAIN = 0.1
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(eq=False)
-class ConfigurationSearch:
-    """The state of a search on ``dataset``: the best configuration so far, the findings and the trials."""
-
-    model: EfficientNet
-    dataset: ImageDataset
-    device: torch.device
-    progress: Progress | None
-    configuration: diagnosis.Configuration
-    has_statistics: bool  # whether batch norm has statistics to compare with
-    findings: list[diagnosis.Finding] = field(default_factory=list)
-    trials: list[diagnosis.ConfigurationTrial] = field(default_factory=list)
-
-    def search_by_stem(self) -> None:
-        """Search without labels, for the causes that the stem's statistics can show."""
-        for number in range(1, MAX_ROUNDS + 1):
-            changes = [change for change in self._hypotheses() if change.code in STEM_CODES]
-            configurations = [self.configuration, *(change.configuration for change in changes)]
-            old, *new = measure(self.model, configurations, self.dataset, self.device, True, progress=self.progress)
-            if number == 1:
-                self.trials.append(diagnosis.ConfigurationTrial(1, "", "as it is", old.images, old.shift))
-            self.trials += [
-                diagnosis.ConfigurationTrial(number, change.code, change.description, measured.images, measured.shift)
-                for change, measured in zip(changes, new, strict=True)
-            ]
-            closest, measured = min(zip(changes, new, strict=True), key=lambda pair: pair[1].shift)
-            if not _is_closer(measured.shift, old.shift):
-                if old.shift > FAR_SHIFT:
-                    self.findings.append(hypotheses.unlike_training_finding(old.shift, old.images))
-                return
-            self._accept_by_stem(closest, measured.shift, old.shift)
-
-    def search_by_labels(self, names: Sequence[str], labels: IntArray) -> tuple[float, float]:
-        """Search with labels (N,), indices into ``names``, for every cause; return the first and the best top-1."""
-        scores: list[LikelihoodScore] = []
-        for number in range(1, MAX_ROUNDS + 1):
-            current, *candidates = self._run_round(number, names, labels)
-            scores.append(current.score)
-            significant = [candidate for candidate in candidates if self._is_significant(candidate, current)]
-            if significant:
-                best = _pick_most_likely(significant)
-                self.findings.append(
-                    hypotheses.score_finding(best.hypothesis, self.configuration, best.score, current.score, names)
-                )
-                self.configuration = best.hypothesis.configuration
-            else:
-                allowed = [each for each in (current, *candidates) if self._stem_may_decide(each, current)]
-                best = min(allowed, key=lambda each: each.shift)
-                if not best.hypothesis.code or not _is_closer(best.shift, current.shift):
-                    break
-                self._accept_by_stem(best.hypothesis, best.shift, current.shift)
-            scores.append(best.score)
-        return scores[0].top1, scores[-1].top1
-
-    def _hypotheses(self) -> Iterator[Hypothesis]:
-        """Yield the neighbors of the best configuration, without causes that were found already."""
-        known = {finding.code for finding in self.findings}
-        for change in hypotheses.list_hypotheses(self.configuration, self.model.arch):
-            if change.code not in known and (self.has_statistics or change.code != "statistics"):
-                yield change
-
-    def _accept_by_stem(self, change: Hypothesis, shift: float, old_shift: float) -> None:
-        self.findings.append(hypotheses.stem_finding(change, self.configuration, shift, old_shift, len(self.dataset)))
-        self.configuration = change.configuration
-
-    def _run_round(self, number: int, names: Sequence[str], labels: IntArray) -> list[_RatedHypothesis]:
-        """Return the best configuration so far and all its neighbors, rated."""
-
-        def rate(measured: Measurement) -> LikelihoodScore:
-            logits = measured.logits
-            order = np.array(measured.configuration.label_order)
-            return hypotheses.score_logits(logits, order[labels[: len(logits)]])
-
-        def is_hopeless(measured: Measurement, best: Measurement) -> bool:
-            if measured.images < GIVE_UP_AFTER_IMAGES:
-                return False
-            return hypotheses.compare_scores(rate(measured), rate(best)).sigmas < -hypotheses.SURE_SIGMAS
-
-        unchanged = Hypothesis("", "as it is", self.configuration)
-        changes = list(self._hypotheses())
-        configurations = [change.configuration for change in (unchanged, *changes)]
-        old, *new = measure(
-            self.model, configurations, self.dataset, self.device, is_hopeless=is_hopeless, progress=self.progress
-        )
-        rated = [_RatedHypothesis(unchanged, rate(old), old.shift)]
-        if not any(finding.code.startswith("labels") for finding in self.findings):
-            rated += self._rate_label_orders(old, names, labels)
-        rated += [_RatedHypothesis(change, rate(each), each.shift) for change, each in zip(changes, new, strict=True)]
-        self.trials += [
-            _to_trial(number, each, rated[0].score) for each in rated if each.hypothesis.code or number == 1
-        ]
-        return rated
-
-    def _rate_label_orders(
-        self, old: Measurement, names: Sequence[str], labels: IntArray
-    ) -> Iterator[_RatedHypothesis]:
-        logits, outputs = old.logits, old.logits.shape[1]
-        for change in hypotheses.label_order_hypotheses(self.configuration, names, outputs):
-            order = np.array(change.configuration.label_order)
-            yield _RatedHypothesis(change, hypotheses.score_logits(logits, order[labels]), old.shift)
-        match = hypotheses.match_label_order(logits, labels, self.configuration.label_order)
-        if match and match[0] != self.configuration.label_order:
-            changed = replace(self.configuration, label_order=match[0])
-            change = Hypothesis("labels-order", "as the predictions suggest", changed)
-            yield _RatedHypothesis(change, match[1], old.shift)
-
-    def _is_significant(self, candidate: _RatedHypothesis, current: _RatedHypothesis) -> bool:
-        code = candidate.hypothesis.code
-        closer = candidate.shift < AGREEING_SHIFT_RATIO * current.shift
-        agrees = self.has_statistics and code in STEM_CODES and closer
-        return hypotheses.compare_scores(candidate.score, current.score).is_significant(
-            hypotheses.LIKELY_SIGMAS if agrees else hypotheses.SURE_SIGMAS,
-            MIN_STATISTICS_GAIN if code == "statistics" else hypotheses.MIN_LIKELIHOOD_GAIN,
-        )
-
-    def _stem_may_decide(self, candidate: _RatedHypothesis, current: _RatedHypothesis) -> bool:
-        """Return whether the stem's statistics are enough: by the labels it is not significantly worse."""
-        if not candidate.hypothesis.code:
-            return True
-        gain = hypotheses.compare_scores(candidate.score, current.score)
-        not_worse = gain.sigmas > -hypotheses.LIKELY_SIGMAS or gain.likelihood > -hypotheses.MIN_LIKELIHOOD_GAIN
-        return self.has_statistics and candidate.hypothesis.code in STEM_CODES and not_worse
-
-
-@dataclass(frozen=True, eq=False)
-class _RatedHypothesis:
-    hypothesis: Hypothesis  # without a code: the configuration as it is
-    score: LikelihoodScore
-    shift: float
-
-
-def _is_closer(shift: float, old_shift: float) -> bool:
-    """Return whether the stem's statistics alone are enough for a suspicion."""
-    return shift * MIN_SHIFT_RATIO < old_shift and shift + MIN_SHIFT_DIFFERENCE < old_shift
-
-
-def _pick_most_likely(candidates: list[_RatedHypothesis]) -> _RatedHypothesis:
-    """Return the best, or the first that is as good within a standard error, since likely causes come first.
-
-    Recomputed statistics hide most faults of the input: they must be better than all others by two standard errors.
-    """
-    best = max(candidates, key=lambda each: float(each.score.likelihood.mean()))
-    max_sigmas = hypotheses.LIKELY_SIGMAS if best.hypothesis.code == "statistics" else 1
-    return next(each for each in candidates if hypotheses.compare_scores(best.score, each.score).sigmas < max_sigmas)
-
-
-def _to_trial(number: int, rated: _RatedHypothesis, old: LikelihoodScore) -> diagnosis.ConfigurationTrial:
-    change, score = rated.hypothesis, rated.score
-    gain = hypotheses.compare_scores(score, old)
-    by_top1 = (score.top1, gain.top1, gain.top1_error)
-    by_likelihood = (float(score.likelihood.mean()), gain.likelihood, gain.likelihood_error)
-    rest = (len(score.right), rated.shift, *by_top1, *by_likelihood)
-    return diagnosis.ConfigurationTrial(number, change.code, change.description, *rest)
 
 
 @dataclass(eq=False)
@@ -222,13 +65,163 @@ class Measurement:
         The mean over channels of |μ̂ − μ| / σ, and a tenth of that of |log σ̂² / σ²|.
         """
         assert self.norm is not None
-        assert self.norm.running_mean is not None
-        assert self.norm.running_var is not None
-        mean, variance = self.norm.running_mean, self.norm.running_var + self.norm.eps
+        mean, variance = self.norm.get_buffer("running_mean"), self.norm.get_buffer("running_var") + self.norm.eps
         new_mean = torch.cat(self.means).mean(0)
         new_variance = (torch.cat(self.squares).mean(0) - new_mean**2).clamp_min(0) + self.norm.eps
         mean_shift = ((new_mean - mean).abs() / variance.sqrt()).mean()
         return float(mean_shift + VARIANCE_WEIGHT * (new_variance / variance).log().abs().mean())
+
+
+@dataclass(frozen=True, eq=False)
+class _RatedHypothesis:
+    hypothesis: hypotheses.Hypothesis  # without a code: the configuration as it is
+    score: hypotheses.LikelihoodScore
+    shift: float
+
+
+@dataclass(eq=False)
+class ConfigurationSearch:
+    """The state of a search on ``dataset``: the best configuration so far, the findings and the trials."""
+
+    model: EfficientNet
+    dataset: ImageDataset
+    device: torch.device
+    progress: Progress | None
+    configuration: diagnosis.Configuration
+    has_statistics: bool  # whether batch norm has statistics to compare with
+    findings: list[diagnosis.Finding] = field(default_factory=list)
+    trials: list[diagnosis.ConfigurationTrial] = field(default_factory=list)
+
+    def search_by_stem(self) -> None:
+        """Search without labels, for the causes that the stem's statistics can show."""
+        for number in range(1, MAX_ROUNDS + 1):
+            changes = [change for change in self._hypotheses() if change.code in ("", *STEM_CODES)]
+            measured = self._measure(changes, stem_only=True)
+            self.trials += [
+                diagnosis.ConfigurationTrial(number, change.code, change.description, each.images, each.shift)
+                for change, each in zip(changes, measured, strict=True)
+                if change.code or number == 1
+            ]
+            old, (closest, best) = measured[0], min(zip(changes, measured, strict=True), key=lambda pair: pair[1].shift)
+            if not _is_closer(best.shift, old.shift):
+                if old.shift > FAR_SHIFT:
+                    self.findings.append(advice.unlike_training_finding(old.shift, old.images))
+                return
+            self._accept_by_stem(closest, best.shift, old.shift)
+
+    def search_by_labels(self, names: Sequence[str], labels: hypotheses.IntArray) -> tuple[float, float]:
+        """Search with labels (N,), indices into ``names``, for every cause; return the first and the best top-1."""
+        scores: list[hypotheses.LikelihoodScore] = []
+        for number in range(1, MAX_ROUNDS + 1):
+            current, *candidates = self._run_round(number, names, labels)
+            scores.append(current.score)
+            significant = [candidate for candidate in candidates if self._is_significant(candidate, current)]
+            if significant:
+                best = _pick_most_likely(significant)
+                self.findings.append(
+                    advice.score_finding(best.hypothesis, self.configuration, best.score, current.score, names)
+                )
+                self.configuration = best.hypothesis.configuration
+            else:
+                allowed = [each for each in (current, *candidates) if self._stem_may_decide(each, current)]
+                best = min(allowed, key=lambda each: each.shift)
+                if not best.hypothesis.code or not _is_closer(best.shift, current.shift):
+                    break
+                self._accept_by_stem(best.hypothesis, best.shift, current.shift)
+            scores.append(best.score)
+        return scores[0].top1, scores[-1].top1
+
+    def _hypotheses(self) -> Iterator[hypotheses.Hypothesis]:
+        """Yield the best configuration so far, and its neighbors without causes that were found already."""
+        yield hypotheses.Hypothesis("", "as it is", self.configuration)
+        known = {finding.code for finding in self.findings}
+        for change in hypotheses.list_hypotheses(self.configuration, self.model.arch):
+            if change.code not in known and (self.has_statistics or change.code != "statistics"):
+                yield change
+
+    def _measure(self, changes: Sequence[hypotheses.Hypothesis], **options: Any) -> list[Measurement]:
+        configurations = [change.configuration for change in changes]
+        return measure(self.model, configurations, self.dataset, self.device, progress=self.progress, **options)
+
+    def _accept_by_stem(self, change: hypotheses.Hypothesis, shift: float, old_shift: float) -> None:
+        self.findings.append(advice.stem_finding(change, self.configuration, shift, old_shift, len(self.dataset)))
+        self.configuration = change.configuration
+
+    def _run_round(self, number: int, names: Sequence[str], labels: hypotheses.IntArray) -> list[_RatedHypothesis]:
+        """Return the best configuration so far and all its neighbors, rated."""
+
+        def rate(measured: Measurement) -> hypotheses.LikelihoodScore:
+            order = np.array(measured.configuration.label_order)
+            return hypotheses.score_logits(measured.logits, order[labels[: measured.images]])
+
+        def is_hopeless(measured: Measurement, best: Measurement) -> bool:
+            if measured.images < GIVE_UP_AFTER_IMAGES:
+                return False
+            return hypotheses.compare_scores(rate(measured), rate(best)).sigmas < -hypotheses.SURE_SIGMAS
+
+        changes = list(self._hypotheses())
+        measured = self._measure(changes, is_hopeless=is_hopeless)
+        rated = [_RatedHypothesis(each, rate(m), m.shift) for each, m in zip(changes, measured, strict=True)]
+        if not any(finding.code.startswith("labels") for finding in self.findings):
+            rated[1:1] = self._rate_label_orders(measured[0], names, labels)
+        self.trials += [
+            _to_trial(number, each, rated[0].score) for each in rated if each.hypothesis.code or number == 1
+        ]
+        return rated
+
+    def _rate_label_orders(
+        self, old: Measurement, names: Sequence[str], labels: hypotheses.IntArray
+    ) -> Iterator[_RatedHypothesis]:
+        logits, outputs = old.logits, old.logits.shape[1]
+        for change in hypotheses.label_order_hypotheses(self.configuration, names, outputs):
+            order = np.array(change.configuration.label_order)
+            yield _RatedHypothesis(change, hypotheses.score_logits(logits, order[labels]), old.shift)
+        match = hypotheses.match_label_order(logits, labels, self.configuration.label_order)
+        if match and match[0] != self.configuration.label_order:
+            changed = replace(self.configuration, label_order=match[0])
+            change = hypotheses.Hypothesis("labels-order", "as the predictions suggest", changed)
+            yield _RatedHypothesis(change, match[1], old.shift)
+
+    def _is_significant(self, candidate: _RatedHypothesis, current: _RatedHypothesis) -> bool:
+        code = candidate.hypothesis.code
+        closer = candidate.shift < AGREEING_SHIFT_RATIO * current.shift
+        agrees = self.has_statistics and code in STEM_CODES and closer
+        return hypotheses.compare_scores(candidate.score, current.score).is_significant(
+            hypotheses.LIKELY_SIGMAS if agrees else hypotheses.SURE_SIGMAS,
+            MIN_STATISTICS_GAIN if code == "statistics" else hypotheses.MIN_LIKELIHOOD_GAIN,
+        )
+
+    def _stem_may_decide(self, candidate: _RatedHypothesis, current: _RatedHypothesis) -> bool:
+        """Return whether the stem's statistics are enough: by the labels it is not significantly worse."""
+        if not candidate.hypothesis.code:
+            return True
+        gain = hypotheses.compare_scores(candidate.score, current.score)
+        not_worse = gain.sigmas > -hypotheses.LIKELY_SIGMAS or gain.likelihood > -hypotheses.MIN_LIKELIHOOD_GAIN
+        return self.has_statistics and candidate.hypothesis.code in STEM_CODES and not_worse
+
+
+def _is_closer(shift: float, old_shift: float) -> bool:
+    """Return whether the stem's statistics alone are enough for a suspicion."""
+    return shift * MIN_SHIFT_RATIO < old_shift and shift + MIN_SHIFT_DIFFERENCE < old_shift
+
+
+def _pick_most_likely(candidates: list[_RatedHypothesis]) -> _RatedHypothesis:
+    """Return the best, or the first that is as good within a standard error, since likely causes come first.
+
+    Recomputed statistics hide most faults of the input: they must be better than all others by two standard errors.
+    """
+    best = max(candidates, key=lambda each: float(each.score.likelihood.mean()))
+    max_sigmas = hypotheses.LIKELY_SIGMAS if best.hypothesis.code == "statistics" else 1
+    return next(each for each in candidates if hypotheses.compare_scores(best.score, each.score).sigmas < max_sigmas)
+
+
+def _to_trial(number: int, rated: _RatedHypothesis, old: hypotheses.LikelihoodScore) -> diagnosis.ConfigurationTrial:
+    change, score = rated.hypothesis, rated.score
+    gain = hypotheses.compare_scores(score, old)
+    by_top1 = (score.top1, gain.top1, gain.top1_error)
+    by_likelihood = (float(score.likelihood.mean()), gain.likelihood, gain.likelihood_error)
+    rest = (len(score.right), rated.shift, *by_top1, *by_likelihood)
+    return diagnosis.ConfigurationTrial(number, change.code, change.description, *rest)
 
 
 def measure(
@@ -245,18 +238,15 @@ def measure(
     The first configuration sees all images; another stops after a batch if ``is_hopeless(it, the first)``.
     """
     measurements = [Measurement(configuration) for configuration in configurations]
-    networks: dict[tuple[object, ...], _MeasuredNetwork] = {}
-    for configuration in configurations:
-        if _network_key(configuration) not in networks:
-            networks[_network_key(configuration)] = _MeasuredNetwork(model, configuration, dataset, device)
-    active = list(measurements)
+    by_network = {_network_key(configuration): configuration for configuration in configurations}
+    networks = {key: _MeasuredNetwork(model, each, dataset, device) for key, each in by_network.items()}
+    active = measurements
     for done, images in enumerate(_decode_batches(dataset), start=1):
         for each in active:
             x = _network_input(images, each.configuration, device)
             networks[_network_key(each.configuration)].add(each, x, stem_only)
         if is_hopeless:
-            first = measurements[0]
-            active = [each for each in active if each is first or not is_hopeless(each, first)]
+            active = [active[0], *(each for each in active[1:] if not is_hopeless(each, active[0]))]
         if progress:
             progress(min(done * BATCH_SIZE, len(dataset)), len(dataset))
     return measurements
@@ -324,14 +314,12 @@ def recompute_statistics(
     """Recompute the batch-norm statistics in place: means over the batches of ``dataset``."""
     norms = [norm for norm in network.modules() if isinstance(norm, nn.BatchNorm2d)]
     for norm in norms:
-        assert norm.running_mean is not None
-        norm.running_mean = torch.zeros_like(norm.running_mean)  # new tensors: the old ones are shared
-        norm.running_var = torch.ones_like(norm.running_mean)
+        norm.running_mean = torch.zeros_like(norm.weight)  # new tensors: the old ones are shared
+        norm.running_var = torch.ones_like(norm.weight)
         norm.num_batches_tracked = torch.tensor(0, device=device)
         norm.momentum = None  # equal weight for all batches
         norm.train()
     with torch.inference_mode():
         for images in _decode_batches(dataset):
             network(_network_input(images, configuration, device))
-    for norm in norms:
-        norm.eval()
+    network.eval()

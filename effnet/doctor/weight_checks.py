@@ -5,21 +5,20 @@ from math import sqrt
 
 from torch import nn
 
-from effnet.doctor import hypotheses
-from effnet.doctor.diagnosis import Finding
+from effnet.doctor import advice, diagnosis, hypotheses
 from effnet.net import EfficientNet
 from effnet.weights import conversion, default_preprocessing
 
 DEAD_CHANNEL_SCALE = 1e-8  # batch-norm weight or variance below which a channel is constant
 
 
-def check_weights(model: EfficientNet) -> Iterator[Finding]:
+def check_weights(model: EfficientNet) -> Iterator[diagnosis.Finding]:
     """Yield what is wrong with the weights and the labels."""
     tensors = conversion.drop_batch_counters(model.state_dict())
     if damaged := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        observation = f"{_join_names(damaged)} contain NaN or Inf"
+        observation = f"{advice.join_first(damaged)} contain NaN or Inf"
         remedy = "train again with a lower learning rate or from an earlier checkpoint: these weights are lost"
-        yield Finding("not-finite", "wrong", observation, remedy, {"tensors": len(damaged)})
+        yield diagnosis.Finding("not-finite", "wrong", observation, remedy, {"tensors": len(damaged)})
         return
     yield from _check_statistics(model)
     yield from _check_classifier(model)
@@ -35,7 +34,7 @@ def _batch_norms(model: EfficientNet) -> list[tuple[str, nn.BatchNorm2d]]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-def _check_statistics(model: EfficientNet) -> Iterator[Finding]:
+def _check_statistics(model: EfficientNet) -> Iterator[diagnosis.Finding]:
     negative, initial, dead = [], [], []
     norms = _batch_norms(model)
     for name, norm in norms:
@@ -51,23 +50,25 @@ def _check_statistics(model: EfficientNet) -> Iterator[Finding]:
         elif constant.float().mean() > 0.5 and not is_initial:
             dead.append(name)
     if negative:
-        observation = f"batch norm has negative variances in {_join_names(negative)}"
+        observation = f"batch norm has negative variances in {advice.join_first(negative)}"
         remedy = "convert the weights again: these tensors are damaged, or have wrong names"
-        yield Finding("negative-variance", "wrong", observation, remedy, {"layers": len(negative)})
+        yield diagnosis.Finding("negative-variance", "wrong", observation, remedy, {"layers": len(negative)})
     if initial:
-        which, remedy = _join_names(initial), "train the model, or load its statistics with its weights"
+        which, remedy = advice.join_first(initial), "train the model, or load its statistics with its weights"
         if len(initial) == len(norms):
             which, remedy = "every batch norm", f"{remedy} (a file without running_mean and running_var?)"
         observation = f"{which} still has mean 0 and the same variance for all channels"
         observation += ": its statistics were never measured"
-        yield Finding("never-measured", "wrong", observation, remedy, {"layers": len(initial), "of": len(norms)})
+        yield diagnosis.Finding(
+            "never-measured", "wrong", observation, remedy, {"layers": len(initial), "of": len(norms)}
+        )
     if dead:
-        observation = f"more than half of the channels are constant in {_join_names(dead)}"
+        observation = f"more than half of the channels are constant in {advice.join_first(dead)}"
         remedy = "compare the file with its source: pruned or damaged weights look like this"
-        yield Finding("dead-channels", "suspect", observation, remedy, {"layers": len(dead)})
+        yield diagnosis.Finding("dead-channels", "suspect", observation, remedy, {"layers": len(dead)})
 
 
-def _check_classifier(model: EfficientNet) -> Iterator[Finding]:
+def _check_classifier(model: EfficientNet) -> Iterator[diagnosis.Finding]:
     if not isinstance(model.classifier, nn.Linear):
         return
     weight, bias = model.classifier.weight.detach(), model.classifier.bias.detach()
@@ -76,10 +77,10 @@ def _check_classifier(model: EfficientNet) -> Iterator[Finding]:
     if not bias.any() and (uniform or not weight.any()):
         observation = f"the classifier of {model.classes} classes has random weights and no bias: it was never trained"
         remedy = "train it (effnet train DATA --recipe probe), or load the weights with their own number of classes"
-        yield Finding("untrained-head", "wrong", observation, remedy, {"classes": model.classes})
+        yield diagnosis.Finding("untrained-head", "wrong", observation, remedy, {"classes": model.classes})
 
 
-def _check_labels(model: EfficientNet) -> Iterator[Finding]:
+def _check_labels(model: EfficientNet) -> Iterator[diagnosis.Finding]:
     labels, outputs = len(model.labels.names), model.classes
     if not labels or labels == outputs:
         return
@@ -87,13 +88,13 @@ def _check_labels(model: EfficientNet) -> Iterator[Finding]:
     if outputs == labels + 1:
         observation += ": the first output may be a background class"
         remedy = 'put "background" before the labels, if labeled images show that each belongs to the next output'
-        yield Finding("labels-shifted", "suspect", observation, remedy, evidence)
+        yield diagnosis.Finding("labels-shifted", "suspect", observation, remedy, evidence)
     else:
         remedy = "use the labels of these weights, one per output"
-        yield Finding("labels-count", "wrong", observation, remedy, evidence)
+        yield diagnosis.Finding("labels-count", "wrong", observation, remedy, evidence)
 
 
-def find_unusual(model: EfficientNet) -> Iterator[Finding]:
+def find_unusual(model: EfficientNet) -> Iterator[diagnosis.Finding]:
     """Yield differences from the architecture's official weights: not wrong, but where to look first."""
     current, official, name = model.preprocess, default_preprocessing.default_preprocess(model.arch), model.arch.name
     mean, std = current.mean, current.std
@@ -115,13 +116,9 @@ def find_unusual(model: EfficientNet) -> Iterator[Finding]:
         )
 
 
-def _make_remark(code: str, observation: str) -> Finding:
-    return Finding(f"unusual-{code}", "remark", observation, "try labeled images: effnet doctor MODEL DATA")
+def _make_remark(code: str, observation: str) -> diagnosis.Finding:
+    return diagnosis.Finding(f"unusual-{code}", "remark", observation, "try labeled images: effnet doctor MODEL DATA")
 
 
 def _format_values(values: tuple[float, ...]) -> str:
     return f"({', '.join(f'{value:.3g}' for value in values)})"
-
-
-def _join_names(names: list[str]) -> str:
-    return hypotheses.join_first(names, 3)
