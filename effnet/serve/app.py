@@ -115,8 +115,8 @@ def _add_info_routes(app: FastAPI, queue: request_queue.RequestQueue) -> None:
         beside: BesideQuery = None,
     ) -> Response:
         """Scale a network by compound scaling: its costs and its diagram."""
-        factors = scaling.ScalingFactors(phi, alpha, beta, gamma)
-        return JSONResponse(scaling.scale_network(network, factors, svg, narrow, beside))
+        coefficients = {"alpha": alpha, "beta": beta, "gamma": gamma}
+        return JSONResponse(scaling.scale_network(network, phi, coefficients, svg, narrow, beside))
 
 
 def _add_monitoring_routes(app: FastAPI, queue: request_queue.RequestQueue, metrics: Metrics) -> None:

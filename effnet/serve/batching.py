@@ -36,13 +36,9 @@ class _Job:
 class Batcher:
     """One network's queue, and the thread that works through it.
 
-    An idle network starts at once, unless it may ``wait`` for a fuller batch; a busy one next takes up to
-    ``max_batch_size`` of the images that have arrived in the meantime.
-
-    Args:
-        compute: Maps images (N, H, W, 3) of one size to rows (N, classes); never called concurrently.
-        wait: Seconds an idle network waits for a fuller batch.
-        on_batch: Called after every batch with its size and its seconds.
+    An idle network starts at once, or ``wait`` seconds later for a fuller batch; a busy one next takes up to
+    ``max_batch_size`` of the images that have arrived in the meantime. ``compute`` maps images (N, H, W, 3) of one size
+    to rows (N, classes), and is never called concurrently; ``on_batch`` gets every batch's size and seconds.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """Errors as ``{"error": "one sentence"}`` with the right status code, and never a traceback."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,7 +10,6 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 STATUS_CLIENT_CLOSED = 499  # nginx's status for a client that has closed the connection: nobody reads this response
-RETRY_AFTER = MappingProxyType({"Retry-After": "1"})
 STATUS_DESCRIPTIONS = {
     400: "The request contains no image.",
     404: "No model or network has this name.",
@@ -24,11 +22,11 @@ STATUS_DESCRIPTIONS = {
 
 
 class RequestError(Exception):
-    """Ends a request with ``status`` and ``{"error": message}``."""
+    """Ends a request with ``status`` and ``{"error": message}``; for 503 the client is asked to retry."""
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
-        self.status, self.message, self.headers = status, message, dict(headers or {})
+        self.status, self.message = status, message
 
 
 class ErrorResponse(BaseModel):
@@ -47,7 +45,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestError)
     async def on_request_error(request: Request, error: RequestError) -> Response:
-        return _error_response(error.status, error.message, error.headers)
+        return _error_response(error.status, error.message, {"Retry-After": "1"} if error.status == 503 else None)
 
     @app.exception_handler(RequestValidationError)
     async def on_validation_error(request: Request, error: RequestValidationError) -> Response:

@@ -1,7 +1,5 @@
 """Served models: name, predictor and queue of each, and its network for class activation maps."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -19,7 +17,8 @@ from effnet.data.image_io import ImageError, InputImage, load_input
 from effnet.explanation import heatmap
 from effnet.prediction import Predictor
 from effnet.runtime.io_spec import is_exported
-from effnet.serve import batching, errors
+from effnet.serve import batching
+from effnet.serve.errors import RequestError
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
@@ -35,7 +34,7 @@ class ServedModel:
     def __init__(
         self,
         name: str,
-        source: str | Path | EfficientNet,
+        source: "str | Path | EfficientNet",
         engine: str = "auto",
         batch_size: int | None = None,
         wait: float = 0.0,
@@ -56,7 +55,7 @@ class ServedModel:
         try:
             return load_input(content, self.predictor.input_preprocess)
         except ImageError as error:
-            raise errors.RequestError(422, str(error).replace("the given file", "the image", 1)) from None
+            raise RequestError(422, str(error).replace("the given file", "the image", 1)) from None
 
     def submit(self, image: InputImage) -> Future[batching.BatchedOutput]:
         """Return a future of the output of a preprocessed image."""
@@ -74,7 +73,7 @@ class ServedModel:
         if label.isascii() and label.isdigit() and int(label) < classes:
             return int(label)
         near = did_you_mean(label, list(names)) or f": there are {classes}, from 0 to {classes - 1}"
-        raise errors.RequestError(422, f"{self.name} has no class {label[:80]!r}{near}")
+        raise RequestError(422, f"{self.name} has no class {label[:80]!r}{near}")
 
     @property
     def can_explain(self) -> bool:
@@ -89,7 +88,7 @@ class ServedModel:
             maps = class_activation_maps(self._load_network(), image, [index])  # (1, height, width)
         return np.asarray(maps[0])
 
-    def _load_network(self) -> EfficientNet:
+    def _load_network(self) -> "EfficientNet":
         if not isinstance(self._source, (str, Path)):
             return self._source
         if self._network is None:
@@ -99,7 +98,7 @@ class ServedModel:
                 self._network = load(self._source)
             except (OSError, ValueError) as error:  # the file was there when the server started
                 message = f"the weights of {self.name} can no longer be read: restore the file or restart the server"
-                raise errors.RequestError(503, message, errors.RETRY_AFTER) from error
+                raise RequestError(503, message) from error
         return self._network
 
     def _compute(self, images: InputImage) -> batching.OutputRow:

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from effnet.data.image_io import InputImage
-from effnet.serve import batching, errors, server, upload
+from effnet.serve import batching, server, upload
+from effnet.serve.errors import STATUS_CLIENT_CLOSED, RequestError
 from effnet.serve.models import ServedModel
 from effnet.timing import Stopwatch, machine
 
@@ -21,7 +22,7 @@ T = TypeVar("T")
 class ImageOutput:
     """An image with the network's output."""
 
-    header: upload.ImageHeader
+    header: upload.ImageInfo
     image: InputImage
     output: batching.BatchedOutput
     decoding: float  # seconds
@@ -43,7 +44,7 @@ class RequestQueue:
         if name is None:
             return next(iter(self.models.values()))
         if name not in self.models:
-            raise errors.RequestError(404, f"no model is named {name[:80]!r}: there are {', '.join(self.models)}")
+            raise RequestError(404, f"no model is named {name[:80]!r}: there are {', '.join(self.models)}")
         return self.models[name]
 
     async def process(self, request: Request, work: Callable[[bytes], Coroutine[Any, Any, T]]) -> T:
@@ -82,8 +83,7 @@ class RequestQueue:
 
     def _refuse_when_full(self) -> None:
         if self.accepted >= self.limits.queue_size:
-            message = f"the queue of {self.limits.queue_size} is full: retry in a second"
-            raise errors.RequestError(503, message, errors.RETRY_AFTER)
+            raise RequestError(503, f"the queue of {self.limits.queue_size} is full: retry in a second")
 
     @contextmanager
     def _count_bytes(self) -> Iterator[Callable[[int], None]]:
@@ -93,8 +93,7 @@ class RequestQueue:
         def on_bytes(count: int) -> None:
             nonlocal held
             if self._bytes + count > max_bytes:
-                message = "the server's upload memory is full: retry in a second"
-                raise errors.RequestError(503, message, errors.RETRY_AFTER)
+                raise RequestError(503, "the server's upload memory is full: retry in a second")
             self._bytes += count
             held += count
 
@@ -103,7 +102,7 @@ class RequestQueue:
         finally:
             self._bytes -= held
 
-    def _decode(self, content: bytes, model: ServedModel) -> tuple[upload.ImageHeader, InputImage]:
+    def _decode(self, content: bytes, model: ServedModel) -> tuple[upload.ImageInfo, InputImage]:
         return upload.read_image_header(content, self.limits.max_pixels), model.preprocess(content)
 
     async def _run_unless_disconnected(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -115,8 +114,8 @@ class RequestQueue:
             if task.done():
                 return task.result()
             if gone.done():
-                raise errors.RequestError(errors.STATUS_CLIENT_CLOSED, "the client closed the connection")
-            raise errors.RequestError(503, f"no prediction within {seconds:g} seconds: retry later", errors.RETRY_AFTER)
+                raise RequestError(STATUS_CLIENT_CLOSED, "the client closed the connection")
+            raise RequestError(503, f"no prediction within {seconds:g} seconds: retry later")
         finally:
             task.cancel()
             gone.cancel()

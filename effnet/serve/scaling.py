@@ -1,12 +1,10 @@
 """Compound scaling for the page: a scaled network, its costs and diagram, next to the released networks."""
 
-from __future__ import annotations
-
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
-from effnet.arch import ARCHS, PUBLISHED_TOP1, Arch, canonical_name, count, fitting, rounding, scale, scaling
+from effnet.arch import ARCHS, PUBLISHED_TOP1, Arch, canonical_name, count, fitting, rounding, scale
 from effnet.draw.network_diagram import draw_network
 from effnet.serve.errors import RequestError
 
@@ -15,45 +13,37 @@ COEFFICIENT_RANGE = (1.0, 2.0)
 MAX_GROWTH = 8.0  # beyond it are networks that nobody can run, with thousands of layers to count
 
 
-@dataclass(frozen=True)
-class ScalingFactors:
-    """Depth grows by alpha^phi, width by beta^phi, resolution by gamma^phi."""
-
-    phi: float
-    alpha: float = scaling.ALPHA
-    beta: float = scaling.BETA
-    gamma: float = scaling.GAMMA
-
-    def at_phi(self, phi: float) -> ScalingFactors:
-        """Return the same at another φ. Raises `RequestError` beyond `MAX_GROWTH`."""
-        for name in ("alpha", "beta", "gamma"):
-            growth = getattr(self, name) ** phi
-            if growth > MAX_GROWTH:
-                raise RequestError(422, f"{name}^phi is {growth:.3g}: choose values that keep it below {MAX_GROWTH:g}")
-        return replace(self, phi=phi)
-
-
 def scale_network(
-    network: str, factors: ScalingFactors, with_svg: bool = True, narrow: bool = False, beside: float | None = None
+    network: str,
+    phi: float,
+    coefficients: dict[str, float],
+    with_svg: bool = True,
+    narrow: bool = False,
+    beside: float | None = None,
 ) -> dict[str, Any]:
     """Return a scaled published network as data for JSON (`effnet.serve.schemas.ScaleResponse`).
 
-    ``narrow``: a vertical diagram, for phones. ``beside``: draw it to a scale that leaves room for the network at this
-    φ. Raises `RequestError` for an unknown name and for factors beyond `MAX_GROWTH`.
+    ``coefficients``: alpha, beta and gamma. ``narrow``: a vertical diagram, for phones. ``beside``: draw it to a scale
+    that leaves room for the network at this φ. Raises `RequestError` for an unknown name, and beyond `MAX_GROWTH`.
     """
     try:
         base = ARCHS[canonical_name(network)]  # a name only: strangers must not make the server open files
     except ValueError as error:
         raise RequestError(404, str(error)) from None
-    report = rounding(base, *astuple(factors.at_phi(factors.phi)))
-    room = None if beside is None else scale(base, *astuple(factors.at_phi(beside)))
+    for name, coefficient in coefficients.items():
+        growth = max(coefficient**each for each in (phi, beside) if each is not None)
+        if growth > MAX_GROWTH:
+            raise RequestError(422, f"{name}^phi is {growth:.3g}: choose values that keep it below {MAX_GROWTH:g}")
+    report = rounding(base, phi, *coefficients.values())
+    room = None if beside is None else scale(base, beside, *coefficients.values())
+    rounded = asdict(report)
     return {
         "network": base.name,
-        "phi": factors.phi,
-        "coefficients": {"alpha": factors.alpha, "beta": factors.beta, "gamma": factors.gamma},
+        "phi": phi,
+        "coefficients": coefficients,
         "arch": report.arch.to_dict(),
         **network_costs(report.arch),
-        **{name: value for name, value in asdict(report).items() if name in ("requested", "actual", "stages")},
+        **{name: rounded[name] for name in ("requested", "actual", "stages")},
         "nearest": fitting.nearest_released(report.arch).name,
         "released": _released_networks(base),
         "svg": _diagram(report.arch, narrow, room) if with_svg else "",

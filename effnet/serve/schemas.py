@@ -1,7 +1,6 @@
 """Response schemas of the API, as OpenAPI describes them, and the functions that fill them."""
 
 import base64
-from dataclasses import asdict
 from typing import Any
 
 from numpy.typing import NDArray
@@ -23,15 +22,6 @@ class LabelProbability(BaseModel):
     probability: float
 
 
-class ImageInfo(BaseModel):
-    """The header of the image file."""
-
-    width: int = Field(description="In pixels, after EXIF rotation.")
-    height: int
-    format: str
-    remark: str = Field(description="What is ignored, such as further frames of an animation; else empty.")
-
-
 class Timings(BaseModel):
     """Seconds on the server."""
 
@@ -49,7 +39,7 @@ class PredictResponse(BaseModel):
         description="Most probable first; of a multi-label model those with a probability of 0.5 or more."
     )
     values: dict[str, float] = Field(description="Of a regression model; else empty.")
-    image: ImageInfo
+    image: upload.ImageInfo
     batch_size: int = Field(description="Images computed together.")
     seconds: Timings
 
@@ -67,24 +57,29 @@ class ExplainResponse(BaseModel):
         description="The part of the image that the network sees: left, top, right, bottom as fractions of its sides."
     )
     layer: str = Field(description="The map as a transparent PNG to place over the box, as a data URL.")
-    image: ImageInfo
+    image: upload.ImageInfo
     seconds: float
 
 
-class ModelInfo(BaseModel):
+class NetworkCosts(BaseModel):
+    """What a network costs."""
+
+    resolution: int = Field(description="Side in pixels that the architecture is designed for.")
+    params: int
+    macs: int = Field(description="Multiply-accumulates per image.")
+    bytes: int = Field(description="Peak memory of float32 activations, for one image.")
+    weight_bytes: int = Field(description="Of the weights in float32.")
+
+
+class ModelInfo(NetworkCosts):
     """A served model."""
 
     name: str
     arch: str
     classes: int
     task: str = Field(description="classification, multilabel or regression")
-    resolution: int = Field(description="Side in pixels that the architecture is designed for.")
     size: tuple[int, int] = Field(description="Height and width that images are resized and cropped to.")
     preprocess: str
-    params: int
-    macs: int
-    bytes: int
-    weight_bytes: int
     engine: str
     precision: str
     threads: int
@@ -99,30 +94,20 @@ class ModelsResponse(BaseModel):
     limits: dict[str, float]
 
 
-class ReleasedNetwork(BaseModel):
+class ReleasedNetwork(NetworkCosts):
     """A released network."""
 
     name: str
-    resolution: int
-    params: int
-    macs: int
-    bytes: int
-    weight_bytes: int
     top1: float | None = Field(description="ImageNet top-1 accuracy in percent, as published.")
 
 
-class ScaleResponse(BaseModel):
+class ScaleResponse(NetworkCosts):
     """A scaled network and the released networks to compare it with."""
 
     network: str
     phi: float
     coefficients: dict[str, float]
     arch: dict[str, Any] = Field(description="The architecture: the JSON that `effnet show` and `effnet train` take.")
-    resolution: int
-    params: int
-    macs: int = Field(description="Multiply-accumulates per image.")
-    bytes: int = Field(description="Peak memory of float32 activations, for one image.")
-    weight_bytes: int = Field(description="Of the weights in float32.")
     requested: dict[str, float] = Field(description="Width, depth, resolution and MACs before rounding.")
     actual: dict[str, float]
     stages: list[dict[str, float]]
@@ -150,7 +135,7 @@ def predict_response(model: ServedModel, result: request_queue.ImageOutput, top:
         "model": model.name,
         "labels": [{"label": label, "index": index, "probability": p} for label, index, p in entries],
         "values": dict(prediction.values),
-        "image": asdict(result.header),
+        "image": result.header.model_dump(),
         "batch_size": output.batch_size,
         "seconds": {"decoding": result.decoding, "waiting": output.waited, "network": output.seconds}
         | {"total": result.watch.seconds},
@@ -172,12 +157,12 @@ def explain_response(
         "values": values.tolist(),
         "box": _visible_box(result.header, preprocess),
         "layer": f"data:image/png;base64,{base64.b64encode(layer).decode()}",
-        "image": asdict(result.header),
+        "image": result.header.model_dump(),
         "seconds": result.watch.seconds,
     }
 
 
-def _visible_box(header: upload.ImageHeader, preprocess: Preprocess) -> tuple[float, float, float, float]:
+def _visible_box(header: upload.ImageInfo, preprocess: Preprocess) -> tuple[float, float, float, float]:
     left, top, right, bottom = visible_region(header.height, header.width, preprocess)
     return left / header.width, top / header.height, right / header.width, bottom / header.height
 

@@ -3,8 +3,6 @@
 The web framework is imported when a server starts, so that a missing package is one sentence.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import signal
@@ -98,7 +96,7 @@ def serve(
                 server.run(sockets=[listening])
 
 
-def make_server(app: ASGIApp, timeout_seconds: float) -> uvicorn.Server:
+def make_server(app: "ASGIApp", timeout_seconds: float) -> "uvicorn.Server":
     """Return a uvicorn server whose requests have that long for their headers, body and response each."""
     import uvicorn
 
@@ -115,7 +113,7 @@ def make_server(app: ASGIApp, timeout_seconds: float) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def _http_protocol(header_timeout: float) -> type[HttpToolsProtocol]:
+def _http_protocol(header_timeout: float) -> "type[HttpToolsProtocol]":
     """Return uvicorn's HTTP protocol with what it lacks: a time limit for headers, and JSON for malformed requests.
 
     Without the limit, clients that send nothing, or a byte now and then, hold their connections forever.
@@ -192,7 +190,7 @@ def _bind_socket(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _startup_message(models: Mapping[str, ServedModel], host: str, port: int) -> str:
+def _startup_message(models: "Mapping[str, ServedModel]", host: str, port: int) -> str:
     predictors = {name: model.predictor for name, model in models.items()}
     described = [f"{name} ({p.engine.kind}, batches of up to {p.batch_size})" for name, p in predictors.items()]
     shown_host = f"[{host}]" if ":" in host else host
@@ -200,7 +198,7 @@ def _startup_message(models: Mapping[str, ServedModel], host: str, port: int) ->
 
 
 @contextmanager
-def _stop_on_sigterm(server: uvicorn.Server) -> Iterator[None]:
+def _stop_on_sigterm(server: "uvicorn.Server") -> Iterator[None]:
     """Stop ``server`` on a SIGTERM before its own handler is there, or raised again after it has stopped."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -2,18 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 from PIL import Image
-from python_multipart import FormParser
+from pydantic import BaseModel, Field
+from python_multipart import FormParser, multipart
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import Field, File, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from effnet.data.image_io import MUTED_PIL_WARNINGS
-from effnet.serve import errors, server
+from effnet.serve import server
+from effnet.serve.errors import STATUS_CLIENT_CLOSED, RequestError
 
 FORM_FIELD = "file"
 FORM_OVERHEAD_BYTES = 65_536  # of a form, beside its image
@@ -44,14 +44,13 @@ REQUEST_CONTENT: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class ImageHeader:
-    """Height and width of the upright image, its format, and a remark if part of the file is ignored."""
+class ImageInfo(BaseModel):
+    """The header of the image file."""
 
+    width: int = Field(description="In pixels, after EXIF rotation.")
     height: int
-    width: int
     format: str
-    remark: str = ""
+    remark: str = Field(description="What is ignored, such as further frames of an animation; else empty.")
 
 
 async def read_image_bytes(request: Request, limits: server.ServerLimits, on_bytes: Callable[[int], None]) -> bytes:
@@ -59,21 +58,20 @@ async def read_image_bytes(request: Request, limits: server.ServerLimits, on_byt
 
     ``on_bytes`` gets the number of bytes of every chunk, and may refuse them.
     """
-    kind, options = parse_options_header(request.headers.get("content-type"))
+    kind, options = multipart.parse_options_header(request.headers.get("content-type"))
     is_form = kind == _FORM_TYPE.encode()
     if "url" in request.query_params:
-        raise errors.RequestError(400, _NO_URLS)
+        raise RequestError(400, _NO_URLS)
     if not is_form and not kind.startswith(b"image/"):
         found = f"the content type is {kind.decode('latin-1')[:80]}" if kind else "there is no content type"
         why = f"; {_NO_URLS}" if kind in (b"application/json", b"text/uri-list") else ""
-        raise errors.RequestError(415, f"{found}: {_UPLOAD_HINT}{why}")
+        raise RequestError(415, f"{found}: {_UPLOAD_HINT}{why}")
     if is_form and not options.get(b"boundary"):
-        message = "the content type of the form has no boundary: let your HTTP library set that header"
-        raise errors.RequestError(400, message)
+        raise RequestError(400, "the content type of the form has no boundary: let your HTTP library set that header")
     body = await _read_body(request, limits.max_bytes + (FORM_OVERHEAD_BYTES if is_form else 0), limits, on_bytes)
     content = _form_file(body, options[b"boundary"]) if is_form else body
     if not content:
-        raise errors.RequestError(400, f"there is no image in the request: {_UPLOAD_HINT}")
+        raise RequestError(400, f"there is no image in the request: {_UPLOAD_HINT}")
     if len(content) > limits.max_bytes:
         raise _too_large_error(limits)
     return content
@@ -95,14 +93,14 @@ async def _read_body(
                 body += chunk
     except TimeoutError:
         message = f"the image did not arrive within {limits.timeout_seconds:g} seconds: retry, or send a smaller one"
-        raise errors.RequestError(408, message) from None
+        raise RequestError(408, message) from None
     except ClientDisconnect:
-        raise errors.RequestError(errors.STATUS_CLIENT_CLOSED, "the client closed the connection") from None
+        raise RequestError(STATUS_CLIENT_CLOSED, "the client closed the connection") from None
     return bytes(body)
 
 
-def _too_large_error(limits: server.ServerLimits) -> errors.RequestError:
-    return errors.RequestError(413, f"the request is larger than {limits.max_bytes / 1e6:g} MB: send a smaller image")
+def _too_large_error(limits: server.ServerLimits) -> RequestError:
+    return RequestError(413, f"the request is larger than {limits.max_bytes / 1e6:g} MB: send a smaller image")
 
 
 def _form_file(body: bytes, boundary: bytes) -> bytes:
@@ -110,10 +108,10 @@ def _form_file(body: bytes, boundary: bytes) -> bytes:
     parts: list[tuple[str, bytes]] = []
     complete: list[bool] = []
 
-    def add(part: Field | File) -> None:
-        if isinstance(part, File):
+    def add(part: multipart.Field | multipart.File) -> None:
+        if isinstance(part, multipart.File):
             part.file_object.seek(0)
-        content = part.file_object.read() if isinstance(part, File) else part.value
+        content = part.file_object.read() if isinstance(part, multipart.File) else part.value
         parts.append(((part.field_name or b"").decode("utf-8", "replace"), content or b""))
 
     try:
@@ -122,41 +120,42 @@ def _form_file(body: bytes, boundary: bytes) -> bytes:
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError):
-        raise errors.RequestError(400, f"the form is malformed: {_UPLOAD_HINT}") from None
+        raise RequestError(400, f"the form is malformed: {_UPLOAD_HINT}") from None
     names = [name for name, _ in parts]
     if FORM_FIELD not in names and "url" in names:
-        raise errors.RequestError(400, _NO_URLS)
+        raise RequestError(400, _NO_URLS)
     if not complete:
-        raise errors.RequestError(400, "the form is truncated, its last boundary is missing: send it again")
+        raise RequestError(400, "the form is truncated, its last boundary is missing: send it again")
     if FORM_FIELD not in names:
         found = f"it has {', '.join(map(repr, names))}" if names else "it is empty"
-        raise errors.RequestError(400, f"the form has no field {FORM_FIELD!r} ({found}): {_UPLOAD_HINT}")
+        raise RequestError(400, f"the form has no field {FORM_FIELD!r} ({found}): {_UPLOAD_HINT}")
     if names.count(FORM_FIELD) > 1:
-        raise errors.RequestError(400, f"the form has {names.count(FORM_FIELD)} fields {FORM_FIELD!r}: send one image")
+        raise RequestError(400, f"the form has {names.count(FORM_FIELD)} fields {FORM_FIELD!r}: send one image")
     return dict(parts)[FORM_FIELD]
 
 
-def read_image_header(content: bytes, max_pixels: int) -> ImageHeader:
+def read_image_header(content: bytes, max_pixels: int) -> ImageInfo:
     """Read size, format and orientation of an image file without decoding it; refuse what is too large."""
     try:
         with MUTED_PIL_WARNINGS:
             Image.init()
             image = Image.open(BytesIO(content), formats=[name for name in IMAGE_FORMATS if name in Image.OPEN])
     except Image.DecompressionBombError:
-        raise errors.RequestError(413, f"the image has more than {max_pixels:,} pixels: resize it first") from None
+        raise RequestError(413, f"the image has more than {max_pixels:,} pixels: resize it first") from None
     except Exception:  # PIL's parsers raise anything
         if content[4:12] in _HEIC_BRANDS:
-            raise errors.RequestError(422, "HEIC images are not supported: convert it to JPEG") from None
-        raise errors.RequestError(422, f"the file is not an image: supported formats are {_FORMAT_NAMES}") from None
+            raise RequestError(422, "HEIC images are not supported: convert it to JPEG") from None
+        raise RequestError(422, f"the file is not an image: supported formats are {_FORMAT_NAMES}") from None
     width, height = image.size
     if width * height > max_pixels:
-        message = f"the image has {height:,}×{width:,} pixels, more than {max_pixels:,}: resize it first"
-        raise errors.RequestError(413, message)
+        raise RequestError(413, f"the image has {height:,}×{width:,} pixels, more than {max_pixels:,}: resize it first")
     if image.info.get("progressive") and content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
-        raise errors.RequestError(422, f"this JPEG has more than {_MAX_JPEG_SCANS} scans: save it again")
+        raise RequestError(422, f"this JPEG has more than {_MAX_JPEG_SCANS} scans: save it again")
     with MUTED_PIL_WARNINGS:
         remark, rotated = _describe_ignored_frames(image), _is_rotated(image)
-    return ImageHeader(*((width, height) if rotated else (height, width)), image.format or "", remark)
+    if rotated:
+        width, height = height, width
+    return ImageInfo(width=width, height=height, format=image.format or "", remark=remark)
 
 
 def _is_rotated(image: Image.Image) -> bool:
