@@ -1,12 +1,10 @@
 """``effnet scale``: a network scaled by φ, or fitted to limits."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from effnet.cli import options, printing
 
@@ -15,26 +13,25 @@ if TYPE_CHECKING:
     from effnet.runtime.latency import Latency
 
 _COEFFICIENTS = (1.2, 1.1, 1.15)
+_JSON_NAMES = {"memory": "bytes", "costs[0]": "seconds"}  # of limits; others have the same
 _LIMIT_NAMES = {"macs": "MACs", "params": "params", "memory": "peak memory", "costs[0]": "latency"}
 
 
 def scale(
     network: options.NetworkArgument = "b0",
-    phi: Annotated[
-        float | None, typer.Option(help="Compound coefficient: any number; 0 is the network itself.")
-    ] = None,
-    alpha: Annotated[float, typer.Option(help="Depth grows by alpha^phi.")] = _COEFFICIENTS[0],
-    beta: Annotated[float, typer.Option(help="Width grows by beta^phi.")] = _COEFFICIENTS[1],
-    gamma: Annotated[float, typer.Option(help="Resolution grows by gamma^phi.")] = _COEFFICIENTS[2],
+    phi: Annotated[float | None, Option(help="Compound coefficient: any number; 0 is the network itself.")] = None,
+    alpha: Annotated[float, Option(help="Depth grows by alpha^phi.")] = _COEFFICIENTS[0],
+    beta: Annotated[float, Option(help="Width grows by beta^phi.")] = _COEFFICIENTS[1],
+    gamma: Annotated[float, Option(help="Resolution grows by gamma^phi.")] = _COEFFICIENTS[2],
     macs: Annotated[
-        float | None, typer.Option(parser=options.parse_count, metavar="AMOUNT", help="Limit of MACs: 1G, 5e8.")
+        float | None, Option(parser=options.parse_count, metavar="AMOUNT", help="Limit of MACs: 1G, 5e8.")
     ] = None,
     params: Annotated[
-        float | None, typer.Option(parser=options.parse_count, metavar="AMOUNT", help="Limit of parameters: 8M.")
+        float | None, Option(parser=options.parse_count, metavar="AMOUNT", help="Limit of parameters: 8M.")
     ] = None,
     memory: Annotated[
         float | None,
-        typer.Option(
+        Option(
             parser=options.parse_quantity,
             metavar="AMOUNT",
             help="Limit of peak activation memory for one image: 50MB. Weights need 4 bytes each in addition.",
@@ -42,17 +39,11 @@ def scale(
     ] = None,
     latency: Annotated[
         float | None,
-        typer.Option(parser=options.parse_seconds, metavar="TIME", help="Limit of latency, measured here: 20ms."),
+        Option(parser=options.parse_seconds, metavar="TIME", help="Limit of latency, measured here: 20ms."),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Threads for --latency (default: one per core).")
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option(*options.BATCH_SIZE, min=1, metavar="N", help="Images per batch for --latency.")
-    ] = 1,
-    out: Annotated[
-        Path | None, typer.Option(*options.OUTPUT, metavar="FILE", help="Write the network as JSON.")
-    ] = None,
+    threads: Annotated[int | None, options.number("Threads for --latency (default: one per core).")] = None,
+    batch_size: Annotated[int, options.number("Images per batch for --latency.", *options.BATCH_SIZE)] = 1,
+    out: Annotated[Path | None, options.output("FILE", "Write the network as JSON.")] = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Scale a network by --phi, or fit it to limits.
@@ -92,29 +83,18 @@ def scale(
         write_text(out, report.arch.to_json(indent=2) + "\n")
         printing.note(f"wrote {report.arch.name} to {out}")
     if as_json:
-        printing.print_json(_scaled_to_dict(report, counted, nearest) | (_limits_to_dict(fit, timer) if fit else {}))
+        costs = {name: getattr(counted, name) for name in ("size", "params", "macs", "activations", "bytes")}
+        rounded = {name: value for name, value in asdict(report).items() if name in ("requested", "actual", "stages")}
+        scaled = {"arch": report.arch.to_dict(), "phi": report.phi} | costs | {"nearest": nearest.name} | rounded
+        printing.print_json(scaled | (_limits_to_dict(fit, timer) if fit else {}))
     else:
         _print_scaled(report, counted, nearest, fit, timer)
 
 
-def _scaled_to_dict(report: RoundingReport, counted: Count, nearest: Arch) -> dict[str, Any]:
-    costs = {name: getattr(counted, name) for name in ("size", "params", "macs", "activations", "bytes")}
-    rounded = asdict(report)
-    return {
-        "arch": report.arch.to_dict(),
-        "phi": report.phi,
-        **costs,
-        "nearest": nearest.name,
-        **{name: rounded[name] for name in ("requested", "actual", "stages")},
-    }
-
-
-def _limits_to_dict(fit: fitting.FitResult, timer: Latency | None) -> dict[str, Any]:
-    names = {limit.name: "seconds" if limit.name == "costs[0]" else limit.name for limit in fit.limits}
-    limits = {
-        names[limit.name]: {"allowed": limit.allowed, "reached": limit.reached, "share": limit.share}
-        for limit in fit.limits
-    }
+def _limits_to_dict(fit: "fitting.FitResult", timer: "Latency | None") -> dict[str, Any]:
+    names = {limit.name: _JSON_NAMES.get(limit.name, limit.name) for limit in fit.limits}
+    parts = ("allowed", "reached", "share")
+    limits = {names[limit.name]: {part: getattr(limit, part) for part in parts} for limit in fit.limits}
     binding = None if fit.reached_line_end else names[fit.binding.name]
     result: dict[str, Any] = {"limits": limits, "binding": binding, "line_distance": fit.line_distance}
     if timer:
@@ -128,18 +108,19 @@ def _limits_to_dict(fit: fitting.FitResult, timer: Latency | None) -> dict[str, 
 
 
 def _print_scaled(
-    report: RoundingReport, counted: Count, nearest: Arch, fit: fitting.FitResult | None, timer: Latency | None
+    report: "RoundingReport",
+    counted: "Count",
+    nearest: "Arch",
+    fit: "fitting.FitResult | None",
+    timer: "Latency | None",
 ) -> None:
     from effnet.arch import count
 
-    tables = []
-    if fit:
-        limits = printing.new_table("limit", "allowed", "reached", "used", "", left=("limit", ""))
-        for limit in fit.limits:
-            binding = "binding" if limit == fit.binding and not fit.reached_line_end else ""
-            values = (_format_limit(limit.name, limit.allowed), _format_limit(limit.name, limit.reached))
-            limits.add_row(_LIMIT_NAMES[limit.name], *values, printing.format_percent(limit.share), binding)
-        tables.append(limits)
+    limits = printing.new_table("limit", "allowed", "reached", "used", "", left=("limit", ""))
+    for limit in fit.limits if fit else ():
+        binding = "binding" if fit and limit == fit.binding and not fit.reached_line_end else ""
+        values = (_format_limit(limit.name, limit.allowed), _format_limit(limit.name, limit.reached))
+        limits.add_row(_LIMIT_NAMES[limit.name], *values, printing.format_percent(limit.share), binding)
     totals = printing.new_table("", "requested", "actual", "difference", left=("",))
     for name, digits in (("width", 3), ("depth", 3), ("resolution", 1), ("macs", 0)):
         requested, actual = getattr(report.requested, name), getattr(report.actual, name)
@@ -156,10 +137,10 @@ def _print_scaled(
         measured = next(each for each in timer.measurements if each.arch == report.arch)
         threads = "one thread per core" if timer.threads is None else f"{timer.threads} threads"
         notes.insert(0, f"latency {measured.describe()}; {threads}, batch size {timer.batch_size}")
-    printing.print_results(_summary_line(counted), *tables, totals, stages, *notes)
+    printing.print_results(_summary_line(counted), *([limits] if fit else []), totals, stages, *notes)
 
 
-def _describe_position(report: RoundingReport, fit: fitting.FitResult | None) -> str:
+def _describe_position(report: "RoundingReport", fit: "fitting.FitResult | None") -> str:
     if fit is None or not fit.line_distance:
         position = f"on the compound line, at φ = {report.phi:g}"
     else:
@@ -173,7 +154,7 @@ def _format_limit(name: str, value: float) -> str:
     return printing.format_si(value, "B" if name == "memory" else "")
 
 
-def _summary_line(counted: Count) -> str:
+def _summary_line(counted: "Count") -> str:
     return (
         f"{counted.arch.name}: {printing.format_si(counted.params)} params, {printing.format_si(counted.macs)} MACs, "
         f"peak memory {printing.format_si(counted.bytes, 'B')}, {counted.arch.resolution} px"

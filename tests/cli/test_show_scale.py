@@ -119,12 +119,12 @@ def test_scale_to_limits(run: Run, base: str) -> None:
     assert found["macs"] <= 1e9
     assert found["params"] <= 8e6
     limits = found["limits"]
-    assert list(limits) == ["macs", "params", "memory"]
-    assert all(limits[name]["reached"] == found["bytes" if name == "memory" else name] for name in limits)
+    assert list(limits) == ["macs", "params", "bytes"]
+    assert all(limits[name]["reached"] == found[name] for name in limits)
     assert found["binding"] == max(limits, key=lambda name: limits[name]["share"])
     text = run(*words).out
     (binding,) = (line for line in text.splitlines() if line.rstrip().endswith("binding"))
-    assert binding.split()[0] == {"macs": "MACs", "params": "params", "memory": "peak"}[found["binding"]]
+    assert binding.split()[0] == {"macs": "MACs", "params": "params", "bytes": "peak"}[found["binding"]]
     assert (
         "on the compound line" if not found["line_distance"] else f"{found['line_distance']:.2%} off the compound line"
     ) in text
