@@ -6,37 +6,21 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from itertools import zip_longest
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from effnet.cli import (
-    bench,
-    convert,
-    doctor,
-    draw,
-    evaluate,
-    explain,
-    export,
-    models,
-    predict,
-    reproduce,
-    scale,
-    search,
-    serve,
-    shard,
-    show,
-    train,
-)
+from effnet.cli import search
 from effnet.cli.options import UsageError
 
 EXIT_INTERRUPTED = 130  # as in shells: 128 + SIGINT
+# In the order of --help; each is the function of its name in the file of its name
 _COMMANDS = (
-    *(models.models, show.show, draw.draw, scale.scale, predict.predict, explain.explain, train.train),
-    *(evaluate.evaluate, convert.convert, export.export, bench.bench, reproduce.reproduce, shard.shard),
-    *(serve.serve, doctor.doctor),
+    *("models", "show", "draw", "scale", "predict", "explain", "train", "evaluate", "convert", "export"),
+    *("bench", "reproduce", "shard", "serve", "doctor"),
 )
 _IMPLIED_VALUES = {"--ray": "local"}  # options that may be given without a value
 
@@ -95,8 +79,8 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root_command)
-    for command in _COMMANDS:
-        app.command(cls=_Command)(command)
+    for name in _COMMANDS:
+        app.command(cls=_Command)(getattr(import_module(f"effnet.cli.{name}"), name))
     searches = typer.Typer(no_args_is_help=True, help="Search for a network on your own images.")
     searches.command(cls=_Command)(search.coefficients)
     searches.command(cls=_Command)(search.network)

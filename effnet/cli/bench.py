@@ -1,13 +1,11 @@
 """``effnet bench``: how fast networks run on this machine, and why a network takes as long as it does."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, BadParameter, Option
 
 from effnet.cli import options, printing
 
@@ -24,34 +22,32 @@ MAX_SLOWEST_STEPS = 8
 def bench(
     networks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NETWORK", help="Names such as b0, weights files or JSON architectures (default: b0)."),
+        Argument(metavar="NETWORK", help="Names such as b0, weights files or JSON architectures (default: b0)."),
     ] = None,
-    why: Annotated[bool, typer.Option("--why", help="Profile one network: where its time goes, and why.")] = False,
+    why: Annotated[bool, Option("--why", help="Profile one network: where its time goes, and why.")] = False,
     engine: Annotated[
-        str | None,
-        typer.Option(metavar="LIST", help="eager,compiled,onnxruntime,openvino,litert; with --why also auto."),
+        str | None, Option(metavar="LIST", help="eager,compiled,onnxruntime,openvino,litert; with --why also auto.")
     ] = None,
-    precision: Annotated[str, typer.Option(metavar="LIST", help="float32,bfloat16,float16,int8.")] = "float32",
+    precision: Annotated[str, Option(metavar="LIST", help="float32,bfloat16,float16,int8.")] = "float32",
     batch_size: Annotated[
-        str, typer.Option(*options.BATCH_SIZE, metavar="LIST", help="Images per batch, such as 1,32.")
+        str, Option(*options.BATCH_SIZE, metavar="LIST", help="Images per batch, such as 1,32.")
     ] = "1",
     threads: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Numbers of threads, such as 1,2 (default: one per core).")
+        str | None, Option(metavar="LIST", help="Numbers of threads, such as 1,2 (default: one per core).")
     ] = None,
     image_size: options.ImageSizeOption = None,
     against: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Libraries to compare with: timm,torchvision, or none.")
+        str | None, Option(metavar="LIST", help="Libraries to compare with: timm,torchvision, or none.")
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, metavar="N", help="Rounds in which all candidates take turns.")] = 20,
+    runs: Annotated[int, options.number("Rounds in which all candidates take turns.")] = 20,
     seconds: Annotated[
-        float, typer.Option(metavar="S", help="Time limit of a comparison; the round in progress is completed.")
+        float, Option(metavar="S", help="Time limit of a comparison; the round in progress is completed.")
     ] = 30,
     memory: Annotated[
-        bool, typer.Option("--memory", help="Also measure peak memory, each in its own process: slow.")
+        bool, Option("--memory", help="Also measure peak memory, each in its own process: slow.")
     ] = False,
     out: Annotated[
-        Path | None,
-        typer.Option(*options.OUTPUT, metavar="FOLDER", help="Write JSON, CSV and plots (SVG, PNG) to this folder."),
+        Path | None, options.output("FOLDER", "Write JSON, CSV and plots (SVG, PNG) to this folder.")
     ] = None,
     as_json: options.JsonOption = False,
     offline: options.OfflineOption = False,
@@ -62,7 +58,7 @@ def bench(
     has random weights. With --why: where the time of one network goes, and why.
     """
     if not seconds > 0:
-        raise typer.BadParameter("must be above 0", param_hint="'--seconds'")
+        raise BadParameter("must be above 0", param_hint="'--seconds'")
     size, names, precisions = options.parse_image_size(image_size), networks or ["b0"], options.split_list(precision)
     batch_sizes = options.parse_int_list(batch_size, "--batch-size")
     engines = options.split_list(engine) if engine else None
@@ -98,7 +94,7 @@ def bench(
     printing.print_json(result.to_dict()) if as_json else _print_benchmark(result)
 
 
-def _load_network(network: str) -> EfficientNet:
+def _load_network(network: str) -> "EfficientNet":
     from effnet.runtime.latency import random_network
 
     if _is_weights_file(network):
@@ -127,7 +123,7 @@ def _autotune(
         printing.note(f"predict will use {chosen.kind} in {chosen.precision} for {network}, batch size {batch_size}")
 
 
-def _print_benchmark(result: BenchmarkResult) -> None:
+def _print_benchmark(result: "BenchmarkResult") -> None:
     headings = ["network", "engine", "precision", "batch", "threads", "ms", "p10", "p99", "images/s", "GMAC/s"]
     headings += ["of peak", "× fastest", "off by", *(("memory",) if any(row.peak_bytes for row in result.rows) else ())]
     table = printing.new_table(*headings, left=("network", "engine", "precision"))
@@ -159,7 +155,7 @@ def _print_benchmark(result: BenchmarkResult) -> None:
     )
 
 
-def _print_bottlenecks(report: BottleneckReport) -> None:
+def _print_bottlenecks(report: "BottleneckReport") -> None:
     slowest = sorted(report.steps, key=lambda step: -step.seconds)[:MAX_SLOWEST_STEPS]
     threads = f"{report.threads} thread{'s' if report.threads != 1 else ''}"
     peak = report.peaks.macs(report.precision)
@@ -180,7 +176,7 @@ def _print_bottlenecks(report: BottleneckReport) -> None:
     )
 
 
-def _step_table(steps: Iterable[StepTime], heading: str) -> Table:
+def _step_table(steps: "Iterable[StepTime]", heading: str) -> "Table":
     headings = (heading, "steps", "ms", "of time", "MACs", "of MACs", "moves", "MACs/byte", "GMAC/s", "× limit")
     table = printing.new_table(*headings, left=(heading,))
     for step in steps:

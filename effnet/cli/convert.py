@@ -3,29 +3,26 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from effnet.cli import options, printing
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="IN", help="A weights file of any library, or a published one.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; its suffix gives the format.")],
-    to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help="timm, torchvision, keras, tflite, effnet, …")],
+    source: Annotated[str, Argument(metavar="IN", help="A weights file of any library, or a published one.")],
+    target: Annotated[Path, Argument(metavar="OUT", help="The file to write; its suffix gives the format.")],
+    to: Annotated[str, Option("--to", metavar="LAYOUT", help="timm, torchvision, keras, tflite, effnet, …")],
     layout: Annotated[
-        str | None, typer.Option("--from", metavar="LAYOUT", help="Layout of IN, if it is not detected.")
+        str | None, Option("--from", metavar="LAYOUT", help="Layout of IN, if it is not detected.")
     ] = None,
-    arch: Annotated[str | None, typer.Option(metavar="ARCH", help="Architecture of IN, if it is not detected.")] = None,
+    arch: Annotated[str | None, Option(metavar="ARCH", help="Architecture of IN, if it is not detected.")] = None,
     padding: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="same or symmetric: padding that IN was trained with, if assumed wrongly."),
+        Option(metavar="KIND", help="same or symmetric: padding that IN was trained with, if assumed wrongly."),
     ] = None,
-    bn_eps: Annotated[
-        float | None, typer.Option(metavar="EPS", help="Batch-norm epsilon of IN, if assumed wrongly.")
-    ] = None,
+    bn_eps: Annotated[float | None, Option(metavar="EPS", help="Batch-norm epsilon of IN, if assumed wrongly.")] = None,
     like: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Take numerics and preprocessing from these weights, such as b5/tf_ap."),
+        str | None, Option(metavar="NAME", help="Take numerics and preprocessing from these weights, such as b5/tf_ap.")
     ] = None,
     tolerance: options.ToleranceOption = None,
     force: options.ForceOption = False,

@@ -1,11 +1,9 @@
 """``effnet doctor``: what makes a model's accuracy silently low."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
-import typer
+from typer import Argument, Option
 
 from effnet.cli import options, printing
 
@@ -20,20 +18,18 @@ SIGNIFICANT_STANDARD_ERRORS = 3
 
 
 def doctor(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A weights file or a run directory.")],
+    model: Annotated[str, Argument(metavar="MODEL", help="A weights file or a run directory.")],
     data: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             metavar="DATA",
             help="A folder with one subfolder per class, a folder of unlabeled images, or the word digits.",
         ),
     ] = None,
-    max_images: Annotated[
-        int, typer.Option("--max-images", min=20, metavar="N", help="Use at most N images, balanced over classes.")
-    ] = 200,
+    max_images: Annotated[int, options.number("Use at most N images, balanced over classes.", min=20)] = 200,
     split: options.SplitOption = None,
-    fix: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the repaired model (.safetensors).")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of images.")] = 0,
+    fix: Annotated[Path | None, Option(metavar="FILE", help="Write the repaired model (.safetensors).")] = None,
+    seed: Annotated[int, Option(help="Seed of the choice of images.")] = 0,
     device: options.DeviceOption = None,
     as_json: options.JsonOption = False,
     offline: options.OfflineOption = False,
@@ -52,17 +48,14 @@ def doctor(
     network = load(model)
     with printing.progress_bar("checking") as step:
         diagnosis = diagnose(network, data, max_images, seed, split, device, progress=step)
-    if as_json:
-        printing.print_json(diagnosis.to_dict())
-    else:
-        _print_diagnosis(diagnosis, data, bool(fix))
+    printing.print_json(diagnosis.to_dict()) if as_json else _print_diagnosis(diagnosis, data, bool(fix))
     if fix and diagnosis.healthy:
         printing.note(f"nothing to repair: {fix} is not written")
     elif fix:
         printing.note(f"wrote {save(repair_model(network, diagnosis, data, max_images, seed, split), fix)}")
 
 
-def _print_diagnosis(diagnosis: Diagnosis, data: str | None, fixed: bool) -> None:
+def _print_diagnosis(diagnosis: "Diagnosis", data: str | None, fixed: bool) -> None:
     parts: list[Table | str] = [_trials_table(diagnosis)] if diagnosis.trials else []
     problems = [finding for finding in diagnosis.findings if finding.severity != "remark"]
     for number, finding in enumerate(problems, start=1):
@@ -77,13 +70,10 @@ def _print_diagnosis(diagnosis: Diagnosis, data: str | None, fixed: bool) -> Non
             f"total: top-1 {printing.format_percent(before)} now, {printing.format_percent(after)} repaired{hint}"
         )
     parts += [f"remark: {finding.observation}" for finding in diagnosis.findings if finding.severity == "remark"]
-    if diagnosis.skipped:
-        parts += [f"skipped, because they could not be read: {len(diagnosis.skipped)}"]
-        parts += [f"  {reason}" for reason in diagnosis.skipped]
-    printing.print_results(*parts)
+    printing.print_results(*parts, *printing.describe_skipped(diagnosis.skipped))
 
 
-def _describe_scope(diagnosis: Diagnosis, data: str | None) -> str:
+def _describe_scope(diagnosis: "Diagnosis", data: str | None) -> str:
     """Say what "no problems" covers."""
     if data is None:
         return " in the weights; labeled images reveal much more: effnet doctor MODEL DATA"
@@ -93,37 +83,30 @@ def _describe_scope(diagnosis: Diagnosis, data: str | None) -> str:
     return f"{found}; more images reveal smaller differences"
 
 
-def _trials_table(diagnosis: Diagnosis) -> Table:
+def _trials_table(diagnosis: "Diagnosis") -> "Table":
     """Return the trials of the first round and the best of later ones, with the shift of the stem's statistics."""
-
     if not diagnosis.labeled:
-        table = printing.new_table("variation", "statistics off by", left=("variation",))
-        for trial in diagnosis.trials:
-            table.add_row(_trial_name(trial), f"{trial.shift:.2f} σ")
-        return table
+        rows = ((_trial_name(trial), f"{trial.shift:.2f} σ") for trial in diagnosis.trials)
+        return printing.new_table("variation", "statistics off by", left=("variation",), rows=rows)
     headings = ("variation", "images", "top-1", "points", "log-likelihood", "difference", "", "statistics off by")
     table = printing.new_table(*headings, left=("variation", ""))
     for trial in _select_trials(diagnosis.trials):
-        assert trial.top1 is not None
-        assert trial.log_likelihood is not None
-        assert trial.top1_gain is not None
-        assert trial.top1_error is not None
-        assert trial.gain is not None
-        assert trial.error is not None
+        metrics = (trial.top1, trial.log_likelihood, trial.top1_gain, trial.top1_error, trial.gain, trial.error)
+        top1, likelihood, top1_gain, top1_error, gain, error = cast(tuple[float, ...], metrics)
         points = difference = verdict = ""
         if trial.code:
-            points = f"{100 * trial.top1_gain:+.1f} ± {100 * trial.top1_error:.1f}"
-            difference = f"{trial.gain:+.3f} ± {trial.error:.3f}"
-            if abs(trial.gain) >= SIGNIFICANT_STANDARD_ERRORS * trial.error:
-                verdict = "better" if trial.gain > 0 else "worse"
+            points = f"{100 * top1_gain:+.1f} ± {100 * top1_error:.1f}"
+            difference = f"{gain:+.3f} ± {error:.3f}"
+            if abs(gain) >= SIGNIFICANT_STANDARD_ERRORS * error:
+                verdict = "better" if gain > 0 else "worse"
         table.add_row(
-            *(_trial_name(trial), str(trial.images), printing.format_percent(trial.top1), points),
-            *(f"{trial.log_likelihood:.3f}", difference, verdict, f"{trial.shift:.2f} σ"),
+            *(_trial_name(trial), str(trial.images), printing.format_percent(top1), points),
+            *(f"{likelihood:.3f}", difference, verdict, f"{trial.shift:.2f} σ"),
         )
     return table
 
 
-def _select_trials(trials: tuple[ConfigurationTrial, ...]) -> list[ConfigurationTrial]:
+def _select_trials(trials: "tuple[ConfigurationTrial, ...]") -> "list[ConfigurationTrial]":
     selected = [trial for trial in trials if trial.round == 1]
     for number in range(2, max(trial.round for trial in trials) + 1):
         later = [trial for trial in trials if trial.round == number]
@@ -131,5 +114,5 @@ def _select_trials(trials: tuple[ConfigurationTrial, ...]) -> list[Configuration
     return selected
 
 
-def _trial_name(trial: ConfigurationTrial) -> str:
+def _trial_name(trial: "ConfigurationTrial") -> str:
     return trial.description if trial.round == 1 else f"{trial.round}. and {trial.description}"

@@ -1,13 +1,11 @@
 """``effnet draw``: a network or a block as a diagram."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from effnet.cli import options, printing
 
@@ -16,21 +14,8 @@ if TYPE_CHECKING:
     from effnet.draw.diagram import Diagram
 
 _BLOCK_KINDS = ("mbconv", "fused", "squeeze_excite")
-
-
-class DetailLevel(StrEnum):
-    """What a diagram shows of a network."""
-
-    stages = "stages"
-    layers = "layers"
-    operations = "operations"
-
-
-class NetworkView(StrEnum):
-    """How a network is drawn."""
-
-    network = "network"
-    modules = "modules"
+DetailLevel = StrEnum("DetailLevel", ["stages", "layers", "operations"])
+NetworkView = StrEnum("NetworkView", ["network", "modules"])
 
 
 @dataclass(frozen=True)
@@ -39,55 +24,45 @@ class DrawOutputs:
 
     text: str
     rows: dict[str, Any]
-    diagram: Diagram
+    diagram: "Diagram"
 
 
 def draw(
     what: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="WHAT",
             help="A network (a name such as b0, a weights file, JSON), or a block: mbconv, fused, squeeze_excite.",
         ),
     ],
     against: Annotated[
-        str | None, typer.Option(metavar="NETWORK", help="Draw this network beside it, and mark the differences.")
+        str | None, Option(metavar="NETWORK", help="Draw this network beside it, and mark the differences.")
     ] = None,
-    detail: Annotated[DetailLevel, typer.Option(help="Level of detail of a network.")] = DetailLevel.stages,
+    detail: Annotated[DetailLevel, Option(help="Level of detail of a network.")] = DetailLevel.stages,
     view: Annotated[
-        NetworkView, typer.Option("--view", "--as", help="modules: by the modules that repeat in it.")
+        NetworkView, Option("--view", "--as", help="modules: by the modules that repeat in it.")
     ] = NetworkView.network,
-    block: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Draw only this block of the network: stage3.0.")
-    ] = None,
-    narrow: Annotated[bool, typer.Option("--narrow", help="Draw the stages vertically, for phones.")] = False,
+    block: Annotated[str | None, Option(metavar="NAME", help="Draw only this block of the network: stage3.0.")] = None,
+    narrow: Annotated[bool, Option("--narrow", help="Draw the stages vertically, for phones.")] = False,
     image_size: Annotated[
         str | None,
-        typer.Option(
+        Option(
             *options.IMAGE_SIZE,
             metavar="SIZE",
             help="Input resolution, 224 or HEIGHTxWIDTH (default: the network's); of a block's input: 56.",
         ),
     ] = None,
-    in_channels: Annotated[
-        int | None, typer.Option("--in-channels", "--in", min=1, metavar="N", help="Block: input channels.")
-    ] = None,
-    out_channels: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Block: output channels (default: as many as in).")
-    ] = None,
+    in_channels: Annotated[int | None, options.number("Block: input channels.", "--in-channels", "--in")] = None,
+    out_channels: Annotated[int | None, options.number("Block: output channels (default: as many as in).")] = None,
     expand: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Block: expansion ratio (default: 6; fused 4; squeeze_excite 1)."),
+        int | None, options.number("Block: expansion ratio (default: 6; fused 4; squeeze_excite 1).")
     ] = None,
-    kernel: Annotated[int | None, typer.Option(min=1, metavar="N", help="Block: kernel size (default: 3).")] = None,
-    stride: Annotated[int | None, typer.Option(min=1, max=2, metavar="N", help="Block: stride (default: 1).")] = None,
+    kernel: Annotated[int | None, options.number("Block: kernel size (default: 3).")] = None,
+    stride: Annotated[int | None, Option(min=1, max=2, metavar="N", help="Block: stride (default: 1).")] = None,
     squeeze: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="RATIO", help="Block: squeeze ratio (default: 0.25; fused 0).")
+        float | None, Option(min=0, max=1, metavar="RATIO", help="Block: squeeze ratio (default: 0.25; fused 0).")
     ] = None,
-    out: Annotated[
-        list[Path] | None,
-        typer.Option(*options.OUTPUT, metavar="FILE", help="Write this .svg or .png; may be repeated."),
-    ] = None,
+    out: Annotated[list[Path] | None, options.output("FILE", "Write this .svg or .png; may be repeated.")] = None,
     force: options.ForceOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -141,7 +116,7 @@ def draw(
         printing.print_results(outputs.text)
 
 
-def _draw_block(spec: BlockSpec) -> DrawOutputs:
+def _draw_block(spec: "BlockSpec") -> DrawOutputs:
     from effnet.draw import block_diagram, text_diagram
 
     return DrawOutputs(text_diagram.block_text(spec), block_diagram.block_to_json(spec), block_diagram.draw_block(spec))

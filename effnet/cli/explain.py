@@ -1,13 +1,11 @@
 """``effnet explain``: heat maps of the parts of images that speak for a class."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from effnet.cli import options, printing
 
@@ -16,58 +14,40 @@ if TYPE_CHECKING:
     from effnet.net import EfficientNet
 
 
-class ExplainMethod(StrEnum):
-    """How maps are computed."""
-
-    cam = "cam"
-    gradcam = "gradcam"
-    occlusion = "occlusion"
-
-
-class OcclusionMeasure(StrEnum):
-    """What occlusion measures the drop of."""
-
-    logit = "logit"
-    probability = "probability"
+ExplainMethod = StrEnum("ExplainMethod", ["cam", "gradcam", "occlusion"])
+OcclusionMeasure = StrEnum("OcclusionMeasure", ["logit", "probability"])
 
 
 def explain(
     model: options.ModelArgument,
     images: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGE", help="Files, folders, glob patterns, URLs or videos; - is standard input."),
+        list[str], Argument(metavar="IMAGE", help="Files, folders, glob patterns, URLs or videos; - is standard input.")
     ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            *options.OUTPUT, metavar="FOLDER", help="For overlays, index.html and index.csv; a .png for --beside."
-        ),
-    ],
+    out: Annotated[Path, options.output("FOLDER", "For overlays, index.html and index.csv; a .png for --beside.")],
     classes: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAMES", help="Classes to explain: names or indices, separated by commas or repeated."),
+        Option(metavar="NAMES", help="Classes to explain: names or indices, separated by commas or repeated."),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, metavar="N", help="Without --classes: explain the N top classes.")] = 3,
+    top: Annotated[int, options.number("Without --classes: explain the N top classes.")] = 3,
     method: Annotated[
         ExplainMethod | None,
-        typer.Option(help="cam (default) is exact; gradcam works at any --layer; occlusion covers parts of the image."),
+        Option(help="cam (default) is exact; gradcam works at any --layer; occlusion covers parts of the image."),
     ] = None,
     layer: Annotated[
-        str | None, typer.Option(metavar="LAYER", help="Of gradcam: stem, stage1, …, head (default); implies gradcam.")
+        str | None, Option(metavar="LAYER", help="Of gradcam: stem, stage1, …, head (default); implies gradcam.")
     ] = None,
     patch: Annotated[
-        int | None, typer.Option(min=1, metavar="PIXELS", help="Of occlusion (default: a seventh of the image).")
+        int | None, Option(min=1, metavar="PIXELS", help="Of occlusion (default: a seventh of the image).")
     ] = None,
     stride: Annotated[
-        int | None, typer.Option(min=1, metavar="PIXELS", help="Of occlusion (default: half the patch).")
+        int | None, Option(min=1, metavar="PIXELS", help="Of occlusion (default: half the patch).")
     ] = None,
     drop: Annotated[
-        OcclusionMeasure | None, typer.Option(help="Of occlusion: drop of the logit (default) or the probability.")
+        OcclusionMeasure | None, Option(help="Of occlusion: drop of the logit (default) or the probability.")
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Also write the maps as .npy.")] = False,
+    raw: Annotated[bool, Option("--raw", help="Also write the maps as .npy.")] = False,
     beside: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODEL", help="Draw one panel with this model beside MODEL; may be repeated."),
+        list[str] | None, Option(metavar="MODEL", help="Draw one panel with this model beside MODEL; may be repeated.")
     ] = None,
     frame_interval: options.FrameIntervalOption = 1.0,
     batch_size: options.BatchSizeOption = 16,
@@ -139,7 +119,7 @@ def explain(
 
 def _write_panel(
     models: list[str],
-    named: Iterable[prediction_inputs.NamedImage],
+    named: "Iterable[prediction_inputs.NamedImage]",
     out: Path,
     classes: list[str] | None,
     method: str,
@@ -172,8 +152,8 @@ def _write_panel(
 
 
 def _check_readable(
-    named: Iterable[prediction_inputs.NamedImage], counter: printing.ReadCounter
-) -> Iterator[tuple[str, image_io.ImageSource, str | None]]:
+    named: "Iterable[prediction_inputs.NamedImage]", counter: printing.ReadCounter
+) -> "Iterator[tuple[str, image_io.ImageSource, str | None]]":
     from effnet.data.image_io import ImageError, read_image
 
     for name, source in named:
@@ -189,7 +169,7 @@ def _check_readable(
             yield name, source, None
 
 
-def _load_on_device(model: str, device: str | None) -> EfficientNet:
+def _load_on_device(model: str, device: str | None) -> "EfficientNet":
     from effnet.explanation.explainer import load_network
     from effnet.runtime.torch import select_device
 

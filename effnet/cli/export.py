@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from effnet.cli import options, printing
 
@@ -12,40 +12,35 @@ from effnet.cli import options, printing
 def export(
     model: options.ModelArgument,
     target: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The file to write: .onnx, .xml (OpenVINO), .tflite or .pt2 (torch).")
+        Path, Argument(metavar="OUT", help="The file to write: .onnx, .xml (OpenVINO), .tflite or .pt2 (torch).")
     ],
     to: Annotated[
         str | None,
-        typer.Option(
-            "--to", metavar="FORMAT", help="onnx, openvino, litert or torch, if the suffix of OUT is unclear."
-        ),
+        Option("--to", metavar="FORMAT", help="onnx, openvino, litert or torch, if the suffix of OUT is unclear."),
     ] = None,
     input_type: Annotated[
-        str, typer.Option(metavar="TYPE", help="pixels (uint8 N,H,W,3), floats (the same as float32) or normalized.")
+        str, Option(metavar="TYPE", help="pixels (uint8 N,H,W,3), floats (the same as float32) or normalized.")
     ] = "pixels",
     output_type: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="probabilities or logits; values of a regression model.")
+        str | None, Option(metavar="TYPE", help="probabilities or logits; values of a regression model.")
     ] = None,
     image_size: Annotated[
         str | None,
-        typer.Option(*options.IMAGE_SIZE, metavar="SIZE", help="224, HEIGHTxWIDTH, or any (default: the network's)."),
+        Option(*options.IMAGE_SIZE, metavar="SIZE", help="224, HEIGHTxWIDTH, or any (default: the network's)."),
     ] = None,
-    embedding: Annotated[bool, typer.Option("--embedding", help="Also output the pooled features.")] = False,
+    embedding: Annotated[bool, Option("--embedding", help="Also output the pooled features.")] = False,
     precision: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="DTYPE", help="float32; float16 stores weights in 16 bits (.xml, .tflite); int8 needs --images."
         ),
     ] = "float32",
     images: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Images to verify with, and to calibrate int8 with.")
+        str | None, Option(metavar="FOLDER", help="Images to verify with, and to calibrate int8 with.")
     ] = None,
-    calibration_images: Annotated[
-        int, typer.Option(min=1, metavar="N", help="int8: number of images to calibrate with.")
-    ] = 128,
+    calibration_images: Annotated[int, options.number("int8: number of images to calibrate with.")] = 128,
     max_drop: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="POINTS", help="int8: keep layers in float so that top-1 drops by no more."),
+        float | None, Option(min=0, metavar="POINTS", help="int8: keep layers in float so that top-1 drops by no more.")
     ] = None,
     tolerance: options.ToleranceOption = None,
     force: options.ForceOption = False,

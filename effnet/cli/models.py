@@ -1,12 +1,10 @@
 """``effnet models``: the published networks and weights, and bundles of weights for offline use."""
 
-from __future__ import annotations
-
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from effnet.cli import options, printing
 
@@ -16,14 +14,14 @@ if TYPE_CHECKING:
 
 def models(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only those with this in their name: lite, v2.")
+        list[str] | None, Argument(metavar="[NAME]...", help="Only those with this in their name: lite, v2.")
     ] = None,
-    weights: Annotated[bool, typer.Option("--weights", help="List published weights instead of networks.")] = False,
+    weights: Annotated[bool, Option("--weights", help="List published weights instead of networks.")] = False,
     publisher: Annotated[
-        str, typer.Option(metavar="NAME", help="Only weights from timm, torchvision, lukemelas, keras or google.")
+        str, Option(metavar="NAME", help="Only weights from timm, torchvision, lukemelas, keras or google.")
     ] = "",
     bundle: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Pack the weights NAME... into a .zip for offline use.")
+        Path | None, Option(metavar="FILE", help="Pack the weights NAME... into a .zip for offline use.")
     ] = None,
     as_json: options.JsonOption = False,
     offline: options.OfflineOption = False,
@@ -72,7 +70,7 @@ def _list_networks(patterns: list[str], as_json: bool) -> None:
     printing.print_results(table, *(["ImageNet top-1 as published, not measured here:", *notes] if notes else []))
 
 
-def _list_weights(entries: list[CatalogEntry], as_json: bool) -> None:
+def _list_weights(entries: "list[CatalogEntry]", as_json: bool) -> None:
     if as_json:
         printing.print_json([
             {**entry.to_dict(), "top1": None if entry.top1 is None else round(entry.top1 / 100, 6)} for entry in entries

@@ -1,14 +1,11 @@
 """Arguments and options that several commands share, their parsers, and usage errors."""
 
-from __future__ import annotations
-
 import os
 import re
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import typer
+from typer import Argument, BadParameter, Option
 
 if TYPE_CHECKING:
     from effnet.arch import Arch
@@ -16,40 +13,50 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = ("--batch-size", "--batch")
 IMAGE_SIZE = ("--image-size", "--imgsz", "--size")
-OUTPUT = ("--output", "--out", "-o")
+
+
+def number(help: str, *names: str, min: int = 1) -> Any:
+    """Declare an option that takes an integer N."""
+    return Option(*names, min=min, metavar="N", help=help)
+
+
+def output(metavar: str, help: str) -> Any:
+    """Declare --output."""
+    return Option("--output", "--out", "-o", metavar=metavar, help=help)
+
 
 MODEL_HELP = "A weights file, a run directory or a model name such as b0."
 NetworkArgument = Annotated[
-    str, typer.Argument(metavar="NETWORK", help="A name such as b0, a weights file, or an architecture as JSON.")
+    str, Argument(metavar="NETWORK", help="A name such as b0, a weights file, or an architecture as JSON.")
 ]
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+ModelArgument = Annotated[str, Argument(metavar="MODEL", help=MODEL_HELP)]
+JsonOption = Annotated[bool, Option("--json", help="Print JSON, and nothing else, on standard output.")]
 DeviceOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps, … (default: a GPU if there is one).")
+    str | None, Option(metavar="NAME", help="cpu, cuda, cuda:1, mps, … (default: a GPU if there is one).")
 ]
-BatchSizeOption = Annotated[int, typer.Option(*BATCH_SIZE, min=1, metavar="N", help="Images per batch.")]
+BatchSizeOption = Annotated[int, number("Images per batch.", *BATCH_SIZE)]
 ImageSizeOption = Annotated[
     str | None,
-    typer.Option(*IMAGE_SIZE, metavar="SIZE", help="Input resolution, 224 or HEIGHTxWIDTH (default: the network's)."),
+    Option(*IMAGE_SIZE, metavar="SIZE", help="Input resolution, 224 or HEIGHTxWIDTH (default: the network's)."),
 ]
 EngineOption = Annotated[
-    str, typer.Option(metavar="KIND", help="auto (the fastest), eager, compiled, onnxruntime, openvino or litert.")
+    str, Option(metavar="KIND", help="auto (the fastest), eager, compiled, onnxruntime, openvino or litert.")
 ]
 PrecisionOption = Annotated[
-    str, typer.Option(metavar="DTYPE", help="float32; bfloat16 or float16 are used where they are faster.")
+    str, Option(metavar="DTYPE", help="float32; bfloat16 or float16 are used where they are faster.")
 ]
-ThreadsOption = Annotated[int | None, typer.Option(metavar="N", help="Engine threads (default: one per core).")]
+ThreadsOption = Annotated[int | None, Option(metavar="N", help="Engine threads (default: one per core).")]
 SplitOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="train, val or test (default: the last one that exists).")
+    str | None, Option(metavar="NAME", help="train, val or test (default: the last one that exists).")
 ]
 ToleranceOption = Annotated[
-    float | None, typer.Option(min=0, metavar="X", help="Largest allowed difference, relative to the largest logit.")
+    float | None, Option(min=0, metavar="X", help="Largest allowed difference, relative to the largest logit.")
 ]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if an image cannot be read.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing output.")]
+StrictOption = Annotated[bool, Option("--strict", help="Fail if an image cannot be read.")]
+ForceOption = Annotated[bool, Option("--force", help="Overwrite existing output.")]
 
 
-class UsageError(typer.BadParameter):
+class UsageError(BadParameter):
     """A wrong command: its message alone, without the "Invalid value" that typer puts before any other."""
 
     def format_message(self) -> str:
@@ -59,13 +66,12 @@ class UsageError(typer.BadParameter):
 
 def _require_positive(seconds: float) -> float:
     if not seconds > 0:
-        raise typer.BadParameter("must be above 0")
+        raise BadParameter("must be above 0")
     return seconds
 
 
 FrameIntervalOption = Annotated[
-    float,
-    typer.Option("--every", metavar="SECONDS", callback=_require_positive, help="Interval between frames of a video."),
+    float, Option("--every", metavar="SECONDS", callback=_require_positive, help="Interval between frames of a video.")
 ]
 
 
@@ -75,15 +81,8 @@ def _set_offline(offline: bool) -> None:
 
 
 OfflineOption = Annotated[
-    bool, typer.Option("--offline", callback=_set_offline, help="Use only weights that are already downloaded.")
+    bool, Option("--offline", callback=_set_offline, help="Use only weights that are already downloaded.")
 ]
-
-
-class JpegDecode(StrEnum):
-    """How JPEGs are decoded: at full resolution, or at a reduced scale where that suffices."""
-
-    exact = "exact"
-    reduced = "reduced"
 
 
 _DECIMAL_FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
@@ -96,7 +95,7 @@ def parse_quantity(text: str) -> float:
     """Return ``500MB``, ``8M``, ``1G``, ``1e9`` or ``64MiB`` as a number; raise ``typer.BadParameter`` otherwise."""
     match = re.fullmatch(_NUMBER + r"([kmgt]?)(i?)b?", text.strip(), re.IGNORECASE)
     if not match or (match[3] and not match[2]):
-        raise typer.BadParameter(f"{text!r} is not an amount: write 8M, 1.5G, 500MB, 64MiB or 1e9")
+        raise BadParameter(f"{text!r} is not an amount: write 8M, 1.5G, 500MB, 64MiB or 1e9")
     return float(match[1]) * (_BINARY_FACTORS if match[3] else _DECIMAL_FACTORS)[match[2].lower()]
 
 
@@ -104,7 +103,7 @@ def parse_count(text: str) -> float:
     """Return ``1G``, ``0.39B`` (as papers write it), ``8M``, ``8,000,000`` or ``1e9`` as a number; refuse bytes."""
     bare = re.sub(r"(?<=\d)[,_](?=\d{3}(?!\d))", "", text.strip())
     if re.search(r"[kmgt]i?b|ib$", bare, re.IGNORECASE):
-        raise typer.BadParameter(f"{text!r} is an amount of memory: write a count such as 1G, 8M or 1e9")
+        raise BadParameter(f"{text!r} is an amount of memory: write a count such as 1G, 8M or 1e9")
     return parse_quantity(re.sub(r"(?<=\d)\s*b$", "G", bare, flags=re.IGNORECASE))
 
 
@@ -112,7 +111,7 @@ def parse_seconds(text: str) -> float:
     """Return ``20ms``, ``0.02s`` or ``500us`` in seconds; raise ``typer.BadParameter`` otherwise."""
     match = re.fullmatch(_NUMBER + "([a-zµμ]*)", text.strip(), re.IGNORECASE)
     if not match or match[2].lower() not in _SECONDS_PER_UNIT or not float(match[1]):
-        raise typer.BadParameter(f"{text!r} is not a time: write it with its unit, such as 20ms, 0.02s or 500us")
+        raise BadParameter(f"{text!r} is not a time: write it with its unit, such as 20ms, 0.02s or 500us")
     return float(match[1]) * _SECONDS_PER_UNIT[match[2].lower()]
 
 
@@ -123,7 +122,7 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
     match = re.fullmatch(r"([1-9]\d*)(?:[x×]([1-9]\d*))?", text.strip())
     if not match:
         message = f"{text!r} is not a size: write 240, or height x width as 197x251"
-        raise typer.BadParameter(message, param_hint=f"'{IMAGE_SIZE[0]}'")
+        raise BadParameter(message, param_hint=f"'{IMAGE_SIZE[0]}'")
     return int(match[1]), int(match[2] or match[1])
 
 
@@ -139,7 +138,7 @@ def parse_int_list(text: str, option: str) -> tuple[int, ...]:
     except ValueError:
         numbers = ()
     if not numbers or min(numbers) < 1:
-        raise typer.BadParameter(f"{text!r} is not a list of positive integers such as 1,32", param_hint=f"'{option}'")
+        raise BadParameter(f"{text!r} is not a list of positive integers such as 1,32", param_hint=f"'{option}'")
     return numbers
 
 
@@ -156,10 +155,10 @@ WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5
 class ResolvedNetwork(NamedTuple):
     """An architecture with its number of classes and image channels, and the labels of a trained one."""
 
-    arch: Arch
+    arch: "Arch"
     classes: int = 1000
     channels: int = 3
-    labels: Labels | None = None  # None for an architecture alone, whose outputs mean nothing yet
+    labels: "Labels | None" = None  # None for an architecture alone, whose outputs mean nothing yet
 
 
 def resolve_network(network: str) -> ResolvedNetwork:

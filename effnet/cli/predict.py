@@ -1,7 +1,5 @@
 """``effnet predict``: labels of images, printed or written to files; embeddings; competition submissions."""
 
-from __future__ import annotations
-
 import csv
 import json
 import sys
@@ -12,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Exit, Option
 
 from effnet.cli import options, printing
 
@@ -23,74 +21,61 @@ if TYPE_CHECKING:
     from effnet.prediction.ensemble import Ensemble
 
 
-class TTA(StrEnum):
-    """The views of an image that are averaged."""
-
-    none = "none"
-    mirror = "mirror"
-    crops = "crops"
-
-
-class Weighting(StrEnum):
-    """How the members of an ensemble are weighted."""
-
-    equal = "equal"
-    fitted = "fitted"
+TTA = StrEnum("TTA", ["none", "mirror", "crops"])
+Weighting = StrEnum("Weighting", ["equal", "fitted"])  # of an ensemble's members
 
 
 def predict(
     images: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="IMAGE",
             help="Files, folders, glob patterns, URLs, videos, or one table (.csv, .tsv) of image names; - reads an "
             "image, or a list of these, from standard input.",
         ),
     ],
-    model: Annotated[str | None, typer.Option("--model", "-m", metavar="MODEL", help=options.MODEL_HELP)] = None,
+    model: Annotated[str | None, Option("--model", "-m", metavar="MODEL", help=options.MODEL_HELP)] = None,
     ensemble: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL", help="Average several models: repeat it, or give a cross-validation run."),
+        Option(metavar="MODEL", help="Average several models: repeat it, or give a cross-validation run."),
     ] = None,
     weighting: Annotated[
-        Weighting, typer.Option(help="Weights of --ensemble; fitted: on out-of-fold predictions, if that helps.")
+        Weighting, Option(help="Weights of --ensemble; fitted: on out-of-fold predictions, if that helps.")
     ] = Weighting.equal,
     tta: Annotated[
-        TTA, typer.Option(help="Test-time augmentation: average over views, at 2 (mirror) or 5 (crops) times the cost.")
+        TTA, Option(help="Test-time augmentation: average over views, at 2 (mirror) or 5 (crops) times the cost.")
     ] = TTA.none,
-    top: Annotated[int, typer.Option(min=1, metavar="N", help="Number of predictions per image.")] = 5,
+    top: Annotated[int, options.number("Number of predictions per image.")] = 5,
     as_json: options.JsonOption = False,
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print image,rank,label,probability; for regression one line per image.")
+        bool, Option("--csv", help="Print image,rank,label,probability; for regression one line per image.")
     ] = False,
     embeddings: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write embeddings to a .npz or .csv file instead of predicting.")
+        Path | None, Option(metavar="FILE", help="Write embeddings to a .npz or .csv file instead of predicting.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            *options.OUTPUT,
-            metavar="FILE",
-            help="Write all predictions to a .parquet, .csv or .jsonl file; resumes after a crash, and IMAGE may also "
+        options.output(
+            "FILE",
+            "Write all predictions to a .parquet, .csv or .jsonl file; resumes after a crash, and IMAGE may also "
             "be tar shards or an object store (s3://…). With one table and a .csv: a competition submission, in the "
             "format of sample_submission.csv if that lies next to the table.",
         ),
     ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="In a submission, a column per class instead of the label.")
+        bool, Option("--probabilities", help="In a submission, a column per class instead of the label.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="With --output: start over, overwriting what exists.")] = False,
+    force: Annotated[bool, Option("--force", help="With --output: start over, overwriting what exists.")] = False,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="With --output: use this Ray cluster; local (if no value), auto, ray://…"),
+        Option(metavar="ADDRESS", help="With --output: use this Ray cluster; local (if no value), auto, ray://…"),
     ] = None,
     batch_size: Annotated[
-        int | None,
-        typer.Option(*options.BATCH_SIZE, min=1, metavar="N", help="Images per batch (default: the engine's fastest)."),
+        int | None, options.number("Images per batch (default: the engine's fastest).", *options.BATCH_SIZE)
     ] = None,
     frame_interval: options.FrameIntervalOption = 1.0,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Decode JPEGs at full resolution: slower, slightly closer to training.")
+        bool, Option("--exact", help="Decode JPEGs at full resolution: slower, slightly closer to training.")
     ] = False,
     strict: options.StrictOption = False,
     device: options.DeviceOption = None,
@@ -153,7 +138,7 @@ def predict(
 
 def _predictor_factory(
     members: Sequence[str], settings: Mapping[str, Any], fit_weights: bool
-) -> Callable[[], Predictor | Ensemble]:
+) -> "Callable[[], Predictor | Ensemble]":
     """Return a function that creates the predictor: of one model, or an ensemble of several or of a run's folds."""
     from effnet.prediction import Predictor
     from effnet.prediction.ensemble import Ensemble, fit_ensemble_weights, member_models
@@ -167,7 +152,9 @@ def _predictor_factory(
     return partial(Ensemble, list(members), fitted.weights if fitted else None, make_predictor)
 
 
-def _predict(predictor: Predictor | Ensemble, named: Iterable[NamedImage], top: int, format: str, strict: bool) -> None:
+def _predict(
+    predictor: "Predictor | Ensemble", named: "Iterable[NamedImage]", top: int, format: str, strict: bool
+) -> None:
     rows: list[Prediction] = []
     with printing.progress_bar("predicting", hidden=format != "table" and sys.stdout.isatty()) as step:
         counter = printing.ReadCounter(step)
@@ -188,7 +175,7 @@ def _predict(predictor: Predictor | Ensemble, named: Iterable[NamedImage], top: 
     counter.finish(strict=strict)
 
 
-def print_predictions_json(predictions: Iterable[Prediction]) -> None:
+def print_predictions_json(predictions: "Iterable[Prediction]") -> None:
     """Print an array, one element per line, complete even if the work is interrupted."""
     print("[", end="")
     try:
@@ -198,7 +185,7 @@ def print_predictions_json(predictions: Iterable[Prediction]) -> None:
         print("]")
 
 
-def print_predictions_csv(predictions: Iterable[Prediction], labels: Labels, outputs: int) -> None:
+def print_predictions_csv(predictions: "Iterable[Prediction]", labels: "Labels", outputs: int) -> None:
     """Print a line per label, and one for an image without labels; for regression a line per image."""
     from effnet.tasks import task_of
 
@@ -217,11 +204,11 @@ def print_predictions_csv(predictions: Iterable[Prediction], labels: Labels, out
             write((prediction.image, "", "", ""))
 
 
-def print_predictions_table(predictions: list[Prediction], labels: Labels) -> None:
+def print_predictions_table(predictions: "list[Prediction]", labels: "Labels") -> None:
     """Print a row per image."""
     from effnet.tasks import task_of
 
-    def join(prediction: Prediction, start: int) -> str:
+    def join(prediction: "Prediction", start: int) -> str:
         pairs = zip(prediction.labels[start:], prediction.probabilities[start:], strict=True)
         return ", ".join(f"{label} {printing.format_percent(probability)}" for label, probability in pairs)
 
@@ -243,7 +230,7 @@ def print_predictions_table(predictions: list[Prediction], labels: Labels) -> No
     printing.print_results(table)
 
 
-def _embed(predictor: Predictor | Ensemble, named: Iterable[NamedImage], path: Path, strict: bool) -> None:
+def _embed(predictor: "Predictor | Ensemble", named: "Iterable[NamedImage]", path: Path, strict: bool) -> None:
     from effnet.prediction import Predictor
 
     assert isinstance(predictor, Predictor)
@@ -293,7 +280,7 @@ def _describe_predictor(members: Sequence[str], factory: Callable[[], Any], sett
 def _predict_to_file(
     out: Path,
     sources: list[str],
-    factory: Callable[[], Predictor | Ensemble],
+    factory: "Callable[[], Predictor | Ensemble]",
     config: Mapping[str, Any],
     top: int,
     frame_interval: float,
@@ -316,11 +303,11 @@ def _predict_to_file(
     if result.broken_shards:
         printing.note(f"{result.broken_shards} shards could not be read completely: the same command retries only them")
     if result.broken_shards or result.unreadable == result.images or (strict and result.unreadable):
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _write_submission(
-    out: Path, table: str, factory: Callable[[], Predictor | Ensemble], probabilities: bool, force: bool, strict: bool
+    out: Path, table: str, factory: "Callable[[], Predictor | Ensemble]", probabilities: bool, force: bool, strict: bool
 ) -> None:
     from effnet.prediction import submission
 
@@ -340,4 +327,4 @@ def _write_submission(
     sample = f", in the format of {result.sample}" if result.sample else ""
     printing.note(f"wrote {result.rows} rows of {columns} to {out}{sample}")
     if result.unreadable and strict:
-        raise typer.Exit(1)
+        raise Exit(1)

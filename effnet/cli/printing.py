@@ -1,10 +1,8 @@
 """Printing: tables, JSON, progress bars, number formats, and the count of images that could not be read."""
 
-from __future__ import annotations
-
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from math import floor, log10
 from pathlib import Path
@@ -20,18 +18,20 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def new_table(*headings: str, left: Collection[str] = ()) -> Table:
-    """Return an empty table with right-aligned columns, except those in ``left``."""
+def new_table(*headings: str, left: Collection[str] = (), rows: Iterable[Iterable[str]] = ()) -> "Table":
+    """Return a table with right-aligned columns, except those in ``left``."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for heading in headings:
         table.add_column(heading, justify="left" if heading in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def print_results(*parts: Table | str) -> None:
+def print_results(*parts: "Table | str") -> None:
     """Print tables and lines of text on standard output, with an empty line around each table."""
     from rich.console import Console
 
@@ -48,9 +48,16 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, indent=2))
 
 
-def note(text: str) -> None:
-    """Print one line for a person on standard error."""
-    print(f"effnet: {text}", file=sys.stderr)
+def note(*lines: str) -> None:
+    """Print lines for a person on standard error."""
+    for line in lines:
+        print(f"effnet: {line}", file=sys.stderr)
+
+
+def describe_skipped(reasons: Collection[str]) -> list[str]:
+    """Return lines that say which images could not be read, if any."""
+    heading = f"skipped, because they could not be read: {len(reasons)}"
+    return [heading, *(f"  {reason}" for reason in reasons)] if reasons else []
 
 
 def note_written(paths: Collection[Path]) -> None:
@@ -59,7 +66,7 @@ def note_written(paths: Collection[Path]) -> None:
         note(f"wrote {', '.join(path.name for path in paths)} to {next(iter(paths)).parent}")
 
 
-def progress_bars(hidden: bool = False) -> Progress:
+def progress_bars(hidden: bool = False) -> "Progress":
     """Return transient progress bars on standard error, hidden where it is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

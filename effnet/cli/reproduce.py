@@ -1,7 +1,5 @@
 """``effnet reproduce``: the tables and figures of the paper; every value computed, measured or quoted."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +8,7 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, BadParameter, Option
 
 from effnet.cli import options, printing, search
 
@@ -31,18 +29,10 @@ NO_PUBLISHED_WEIGHTS = (
 )
 
 
-class PaperItem(StrEnum):
-    """A table or figure of the paper (arXiv:1905.11946)."""
-
-    table1 = "table1"
-    table2 = "table2"
-    table3 = "table3"
-    table4 = "table4"
-    table5 = "table5"
-    table8 = "table8"
-    fig1 = "fig1"
-    fig7 = "fig7"
-    scaling = "scaling"
+# The tables and figures of the paper (arXiv:1905.11946)
+PaperItem = StrEnum(
+    "PaperItem", ["table1", "table2", "table3", "table4", "table5", "table8", "fig1", "fig7", "scaling"]
+)
 
 
 @dataclass(frozen=True)
@@ -66,36 +56,32 @@ class ScalingOptions:
 def reproduce(
     what: Annotated[
         PaperItem,
-        typer.Argument(metavar="WHAT", help="table1, table2, table3, table4, table5, table8, fig1, fig7 or scaling."),
+        Argument(metavar="WHAT", help="table1, table2, table3, table4, table5, table8, fig1, fig7 or scaling."),
     ],
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="IMAGES", help="fig7: images to explain. scaling: labeled images to train on."),
+        Argument(metavar="IMAGES", help="fig7: images to explain. scaling: labeled images to train on."),
     ] = None,
     models: Annotated[
-        str | None,
-        typer.Option(metavar="LIST", help="fig7 and table8: files, run directories or names, such as b0,runs/d4."),
+        str | None, Option(metavar="LIST", help="fig7 and table8: files, run directories or names, such as b0,runs/d4.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="table8: labeled images to evaluate --models on.")
+        str | None, Option(metavar="FOLDER", help="table8: labeled images to evaluate --models on.")
     ] = None,
-    runs: Annotated[
-        int, typer.Option(min=1, metavar="N", help="table4: rounds in which all networks take turns.")
-    ] = 20,
-    core: Annotated[int | None, typer.Option(min=0, metavar="N", help="table4: CPU core to pin to.")] = None,
+    runs: Annotated[int, options.number("table4: rounds in which all networks take turns.")] = 20,
+    core: Annotated[int | None, options.number("table4: CPU core to pin to.", min=0)] = None,
     base: search.BaseOption = None,
     image_size: search.SquareSizeOption = None,
     coefficients: Annotated[
-        str | None, typer.Option(metavar="LIST", help="scaling: alpha,beta,gamma (default: the paper's 1.2,1.1,1.15).")
+        str | None, Option(metavar="LIST", help="scaling: alpha,beta,gamma (default: the paper's 1.2,1.1,1.15).")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, metavar="N", help="scaling: trainings per network.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="scaling: epochs per training.")] = None,
+    seeds: Annotated[int | None, options.number("scaling: trainings per network.")] = None,
+    epochs: Annotated[int | None, options.number("scaling: epochs per training.")] = None,
     processes: search.ProcessesOption = None,
     store: search.StoreOption = None,
     dry_run: search.DryRunOption = False,
     out: Annotated[
-        Path | None,
-        typer.Option(*options.OUTPUT, metavar="FOLDER", help="Write Markdown, CSV, JSON, and figures as SVG and PNG."),
+        Path | None, options.output("FOLDER", "Write Markdown, CSV, JSON, and figures as SVG and PNG.")
     ] = None,
     force: options.ForceOption = False,
     as_json: options.JsonOption = False,
@@ -154,7 +140,7 @@ def _check_arguments(
 
 def _make_table(
     what: PaperItem, models: list[str], data: str | None, runs: int, core: int | None
-) -> tuple[Table, RenderedPlot | None]:
+) -> "tuple[Table, RenderedPlot | None]":
     from effnet.lab.compare import paper_tables
 
     match what:
@@ -179,7 +165,7 @@ def _make_table(
             raise AssertionError("_run_scaling makes it")
 
 
-def _time_table4(runs: int, core: int | None) -> Table:
+def _time_table4(runs: int, core: int | None) -> "Table":
     from effnet.lab.bench.paper_table4 import table4
 
     printing.note("measuring takes two minutes, half an hour more if memory suffices for GPipe; fewer --runs take less")
@@ -229,7 +215,7 @@ def _write_cam_panel(models: list[str], images: list[str], path: Path) -> None:
         panel.save(temporary, format="png")
 
 
-def _print_table(table: Table, as_json: bool, more: str) -> None:
+def _print_table(table: "Table", as_json: bool, more: str) -> None:
     if as_json:
         printing.print_json(table.to_dict() | ({"more": more} if more else {}))
         return
@@ -237,7 +223,7 @@ def _print_table(table: Table, as_json: bool, more: str) -> None:
     printing.print_results(table.title, f"Quoted values: {table.source}.", *_fit_to_terminal(table), *notes)
 
 
-def _fit_to_terminal(table: Table) -> list[PrintedTable]:
+def _fit_to_terminal(table: "Table") -> "list[PrintedTable]":
     """Return the table; in a terminal that is too narrow several ones, each with the names of the rows."""
 
     columns, lines = list(table.printed_columns()), list(table.format_rows())
@@ -263,21 +249,18 @@ def _fit_to_terminal(table: Table) -> list[PrintedTable]:
 
 def _run_scaling(
     data: str, scaling: ScalingOptions, out: Path | None, as_json: bool
-) -> tuple[Table, RenderedPlot] | None:
+) -> "tuple[Table, RenderedPlot] | None":
     """Return the scaling study on ``data`` as a table and a plot; None after a dry run, which is printed."""
     from effnet.lab.search import job_store, scaling_study
     from effnet.timing.machine import describe_machine
 
     study, dataset, own_size = _prepare_study(data, scaling)
     plan = _plan_to_dict(study, dataset, own_size, scaling.processes)
+    lines = list(_describe_plan(plan, study, dataset))
     if scaling.dry_run:
-        if as_json:
-            printing.print_json(plan)
-        else:
-            printing.print_results(_networks_table(study), *_describe_plan(plan, study, dataset))
+        printing.print_json(plan) if as_json else printing.print_results(_networks_table(study), *lines)
         return None
-    for line in _describe_plan(plan, study, dataset):
-        printing.note(line)
+    printing.note(*lines)
     storage = scaling.store or str((out or Path()) / "scaling.db")
     printing.note(f"results are stored in {job_store.hide_password(storage)}: the same command resumes from there")
     with search.training_progress(study.jobs) as on_results:
@@ -286,7 +269,7 @@ def _run_scaling(
     return scaling_study.study_table(result, plan["images"], environment), scaling_study.plot_study(result)
 
 
-def _prepare_study(data: str, scaling: ScalingOptions) -> tuple[ScalingStudy, proxy_task.SearchDataset, int]:
+def _prepare_study(data: str, scaling: ScalingOptions) -> "tuple[ScalingStudy, proxy_task.SearchDataset, int]":
     from effnet.data import open_data
     from effnet.lab.search import grid_search, proxy_task, statistics
     from effnet.lab.search.scaling_study import EPOCHS, SEEDS, SMALL_BASE, ScalingStudy
@@ -311,7 +294,7 @@ def _prepare_study(data: str, scaling: ScalingOptions) -> tuple[ScalingStudy, pr
     return study, dataset, own_size
 
 
-def _typical_size(dataset: ImageDataset) -> int:
+def _typical_size(dataset: "ImageDataset") -> int:
     from statistics import median_low
 
     from effnet.data.image_io import read_image
@@ -319,21 +302,21 @@ def _typical_size(dataset: ImageDataset) -> int:
     return int(median_low(min(read_image(item.image).size) for item in dataset.items[:25]))
 
 
-def _parse_coefficients(text: str) -> grid_search.CompoundCoefficients:
+def _parse_coefficients(text: str) -> "grid_search.CompoundCoefficients":
     from effnet.lab.search import grid_search
 
     hint = "'--coefficients'"
     try:
         coefficients = grid_search.CompoundCoefficients.parse(*options.split_list(text))
     except (TypeError, ValueError):
-        raise typer.BadParameter(f"{text!r} is not three numbers such as 1.2,1.1,1.15", param_hint=hint) from None
+        raise BadParameter(f"{text!r} is not three numbers such as 1.2,1.1,1.15", param_hint=hint) from None
     if min(coefficients.alpha, coefficients.beta, coefficients.gamma) < 1:
-        raise typer.BadParameter("none may be below 1 (equation 3 of the paper)", param_hint=hint)
+        raise BadParameter("none may be below 1 (equation 3 of the paper)", param_hint=hint)
     return coefficients
 
 
 def _plan_to_dict(
-    study: ScalingStudy, dataset: proxy_task.SearchDataset, own_size: int, processes: int | None
+    study: "ScalingStudy", dataset: "proxy_task.SearchDataset", own_size: int, processes: int | None
 ) -> dict[str, Any]:
     from effnet.lab.search import cost_estimate, statistics
     from effnet.timing.machine import count_cores
@@ -354,7 +337,9 @@ def _plan_to_dict(
     }
 
 
-def _describe_plan(plan: Mapping[str, Any], study: ScalingStudy, dataset: proxy_task.SearchDataset) -> Iterator[str]:
+def _describe_plan(
+    plan: Mapping[str, Any], study: "ScalingStudy", dataset: "proxy_task.SearchDataset"
+) -> Iterator[str]:
     from effnet.lab.search.scaling_study import upsampling_warning
 
     images = plan["images"]
@@ -369,7 +354,7 @@ def _describe_plan(plan: Mapping[str, Any], study: ScalingStudy, dataset: proxy_
         yield warning
 
 
-def _networks_table(study: ScalingStudy) -> PrintedTable:
+def _networks_table(study: "ScalingStudy") -> "PrintedTable":
     from effnet.arch.spec import stage_depths
 
     table = printing.new_table("", "layers", "channels ×", "size (px)", "MACs", "off", left=("",))

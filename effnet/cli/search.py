@@ -1,7 +1,5 @@
 """``effnet search``: find scaling coefficients or a network by training many small networks on your own images."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections import Counter
@@ -11,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from effnet.cli import options, printing
 
@@ -22,34 +20,30 @@ if TYPE_CHECKING:
 PROGRESS_LINE_SECONDS = 30.0  # between two lines where standard error is not a terminal
 MAX_NETWORKS_SHOWN = 10  # all of them are in points.csv
 
-DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="Labeled images: any data source of `effnet train`.")]
+DataArgument = Annotated[str, Argument(metavar="DATA", help="Labeled images: any data source of `effnet train`.")]
 BaseOption = Annotated[
     str | None,
-    typer.Option("--base", metavar="NETWORK", help="Network to start from, without dropout (default: a small nano)."),
+    Option("--base", metavar="NETWORK", help="Network to start from, without dropout (default: a small nano)."),
 ]
 SquareSizeOption = Annotated[
-    int | None, typer.Option(*options.IMAGE_SIZE, min=4, metavar="PIXELS", help="Input resolution of --base.")
+    int | None, Option(*options.IMAGE_SIZE, min=4, metavar="PIXELS", help="Input resolution of --base.")
 ]
-ProcessesOption = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Networks trained in parallel (default: one per core).")
-]
+ProcessesOption = Annotated[int | None, options.number("Networks trained in parallel (default: one per core).")]
 StoreOption = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="FILE|URL",
         help="Storage of results (default: a .db file in --output); postgresql://… for several machines.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option(metavar="N", help="Random seed.")]
+SeedOption = Annotated[int, Option(metavar="N", help="Random seed.")]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be trained, for how long, and what it could detect.")
+    bool, Option("--dry-run", help="Show what would be trained, for how long, and what it could detect.")
 ]
-OutOption = Annotated[
-    Path, typer.Option(*options.OUTPUT, metavar="FOLDER", help="Folder for the results; a search in it is resumed.")
-]
+OutOption = Annotated[Path, options.output("FOLDER", "Folder for the results; a search in it is resumed.")]
 
 
-def resolve_base(name: str | None, side: int | None) -> Arch:
+def resolve_base(name: str | None, side: int | None) -> "Arch":
     """Return the network that a search starts from."""
     from effnet.lab.search.proxy_task import BASE_ARCH
 
@@ -57,7 +51,7 @@ def resolve_base(name: str | None, side: int | None) -> Arch:
     return arch if side is None else replace(arch, name=f"{arch.name}_{side}", resolution=side)
 
 
-def load_data(data: str, side: int, seed: int) -> proxy_task.SearchDataset:
+def load_data(data: str, side: int, seed: int) -> "proxy_task.SearchDataset":
     """Load the images of ``data``, with a progress bar."""
     from effnet.lab.search.proxy_task import load_dataset
 
@@ -65,7 +59,7 @@ def load_data(data: str, side: int, seed: int) -> proxy_task.SearchDataset:
         return load_dataset(data, side, seed, step)
 
 
-def describe_detectable_difference(dataset: proxy_task.SearchDataset, selects: bool = True) -> str:
+def describe_detectable_difference(dataset: "proxy_task.SearchDataset", selects: bool = True) -> str:
     """Say which differences the test images can detect; refuse too few, also for a search that ``selects``."""
     from effnet.lab.search.statistics import detectable_difference
 
@@ -105,14 +99,14 @@ def status_line() -> Iterator[Callable[[str, bool], None]]:
 
 @contextmanager
 def training_progress(
-    expected: Sequence[job_store.TrainingJob],
-) -> Iterator[Callable[[Mapping[str, Any], Sequence[job_store.TrainingJob]], None]]:
+    expected: "Sequence[job_store.TrainingJob]",
+) -> "Iterator[Callable[[Mapping[str, Any], Sequence[job_store.TrainingJob]], None]]":
     """Yield a function of (results, jobs) that prints how many trainings are done, and the time left."""
 
     total, start, first = sum(job.epochs for job in expected), time.monotonic(), -1
     with status_line() as print_status:
 
-        def on_results(results: Mapping[str, Any], jobs: Sequence[job_store.TrainingJob]) -> None:
+        def on_results(results: Mapping[str, Any], jobs: "Sequence[job_store.TrainingJob]") -> None:
             nonlocal first
             done = [job.epochs for job in jobs if job.key in results]
             first = sum(done) if first < 0 else first
@@ -128,17 +122,13 @@ def coefficients(
     data: DataArgument,
     base: BaseOption = None,
     image_size: SquareSizeOption = None,
-    step: Annotated[str, typer.Option(metavar="DECIMAL", help="Step of the grid from 1 to 2.")] = "0.05",
-    within: Annotated[str, typer.Option(metavar="DECIMAL", help="Tolerance of alpha·beta²·gamma² around 2.")] = "0.1",
-    epochs: Annotated[
-        str, typer.Option(metavar="LIST", help="Epochs per round; each round keeps the best third.")
-    ] = "1,3,9",
-    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Trainings per network and round.")] = 3,
-    final: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Number of best networks trained fully, next to the paper's.")
-    ] = 3,
-    final_epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Epochs of a full training.")] = 27,
-    final_seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Full trainings per network.")] = 5,
+    step: Annotated[str, Option(metavar="DECIMAL", help="Step of the grid from 1 to 2.")] = "0.05",
+    within: Annotated[str, Option(metavar="DECIMAL", help="Tolerance of alpha·beta²·gamma² around 2.")] = "0.1",
+    epochs: Annotated[str, Option(metavar="LIST", help="Epochs per round; each round keeps the best third.")] = "1,3,9",
+    seeds: Annotated[int, options.number("Trainings per network and round.")] = 3,
+    final: Annotated[int, options.number("Number of best networks trained fully, next to the paper's.")] = 3,
+    final_epochs: Annotated[int, options.number("Epochs of a full training.")] = 27,
+    final_seeds: Annotated[int, options.number("Full trainings per network.")] = 5,
     processes: ProcessesOption = None,
     store: StoreOption = None,
     out: OutOption = Path("coefficients"),
@@ -164,32 +154,25 @@ def coefficients(
     )
     jobs = search.halving.expected_jobs()
     seconds = cost_estimate.estimate_seconds(jobs, dataset, processes=processes)
-    plan = (
+    plan = [
         f"{len(search.coefficients)} triples scale {arch.name} to {len(search.halving.candidates)} different networks: "
         f"{len(jobs)} trainings, {sum(job.epochs for job in jobs):,} epochs of {len(dataset.train):,} images in total, "
-        f"about {printing.format_duration(seconds)} without interruption"
-    )
-    limit = describe_detectable_difference(dataset)
+        f"about {printing.format_duration(seconds)} without interruption",
+        describe_detectable_difference(dataset),
+    ]
     if dry_run:
-        if as_json:
-            printing.print_json(_coefficients_plan(search, dataset, seconds))
-        else:
-            printing.print_results(plan, limit)
+        printing.print_json(_plan_to_dict(search, dataset, seconds)) if as_json else printing.print_results(*plan)
         return
-    printing.note(plan)
-    printing.note(limit)
+    printing.note(*plan)
     with training_progress(jobs) as on_results:
         result = grid_search.run_grid_search(search, dataset, store or out / "search.db", processes, on_results)
     written = report.write_grid_search(result, out)
-    if as_json:
-        printing.print_json(result.to_dict())
-    else:
-        _print_coefficients(result)
+    printing.print_json(result.to_dict()) if as_json else _print_coefficients(result)
     printing.note_written(written)
 
 
-def _coefficients_plan(
-    search: grid_search.GridSearch, dataset: proxy_task.SearchDataset, seconds: float
+def _plan_to_dict(
+    search: "grid_search.GridSearch", dataset: "proxy_task.SearchDataset", seconds: float
 ) -> dict[str, Any]:
     from effnet.lab.search.statistics import detectable_difference
 
@@ -201,7 +184,7 @@ def _coefficients_plan(
     return {**counts, "images": images, "seconds": seconds, "detectable_difference": detectable}
 
 
-def _print_coefficients(result: grid_search.GridSearchResult) -> None:
+def _print_coefficients(result: "grid_search.GridSearchResult") -> None:
     headings = ("", "depth / width / resolution", "MACs", "epochs", "seeds", "accuracy", "± sd", "at equal MACs")
     table = printing.new_table(*headings)
     for rank, standing in enumerate(result.standings[:MAX_NETWORKS_SHOWN], start=1):
@@ -224,21 +207,19 @@ def network(
     image_size: SquareSizeOption = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="AMOUNT", help="Target cost of a network: 4M, or of latency 2ms (default: the base's)."),
+        Option(metavar="AMOUNT", help="Target cost of a network: 4M, or of latency 2ms (default: the base's)."),
     ] = None,
-    cost: Annotated[str, typer.Option(metavar="KIND", help="Cost: macs, params, or latency, measured here.")] = "macs",
+    cost: Annotated[str, Option(metavar="KIND", help="Cost: macs, params, or latency, measured here.")] = "macs",
     pareto: Annotated[
-        bool, typer.Option("--pareto", help="Search the whole Pareto front of accuracy and cost, not only the target.")
+        bool, Option("--pareto", help="Search the whole Pareto front of accuracy and cost, not only the target.")
     ] = False,
-    trials: Annotated[int, typer.Option(min=1, metavar="N", help="Number of candidates to train.")] = 150,
-    minutes: Annotated[
-        float | None, typer.Option(min=0, metavar="M", help="Time limit for training candidates.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Epochs per candidate.")] = 3,
-    final: Annotated[int, typer.Option(min=1, metavar="N", help="Number of best networks trained longest.")] = 3,
-    final_epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Epochs of these.")] = 20,
+    trials: Annotated[int, options.number("Number of candidates to train.")] = 150,
+    minutes: Annotated[float | None, Option(min=0, metavar="M", help="Time limit for training candidates.")] = None,
+    epochs: Annotated[int, options.number("Epochs per candidate.")] = 3,
+    final: Annotated[int, options.number("Number of best networks trained longest.")] = 3,
+    final_epochs: Annotated[int, options.number("Epochs of these.")] = 20,
     random: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Also compare with the best of N random networks of the same MACs.")
+        int, options.number("Also compare with the best of N random networks of the same MACs.", min=0)
     ] = 0,
     processes: ProcessesOption = None,
     store: StoreOption = None,
@@ -273,14 +254,11 @@ def network(
     storage = store or str(out / "search.db")
     plan = _describe_network_plan(config, estimate, dataset, trials, minutes, storage)
     if dry_run:
-        if as_json:
-            seconds = estimate.candidates_seconds + estimate.finals_seconds
-            printing.print_json(asdict(estimate) | {"seconds": seconds, "trials": trials, "target": config.target})
-        else:
-            printing.print_results(*plan)
+        seconds = estimate.candidates_seconds + estimate.finals_seconds
+        planned = asdict(estimate) | {"seconds": seconds, "trials": trials, "target": config.target}
+        printing.print_json(planned) if as_json else printing.print_results(*plan)
         return
-    for line in plan:
-        printing.note(line)
+    printing.note(*plan)
     limit = None if minutes is None else 60 * minutes
     with status_line() as print_status:
         result = nas.run_nas(
@@ -300,17 +278,15 @@ def network(
         written.append(report.write_random_comparison(comparison, out))
     elif random:
         printing.note("the base itself is the best: there is nothing to compare random networks with")
-    if as_json:
-        printing.print_json(_network_to_dict(config, result, comparison))
-    else:
-        _print_network(config, result, comparison)
+    shown = (config, result, comparison)
+    printing.print_json(_network_to_dict(*shown)) if as_json else _print_network(*shown)
     printing.note_written(written)
 
 
 def _describe_network_plan(
-    config: nas.NASConfig,
-    estimate: cost_estimate.NASEstimate,
-    dataset: proxy_task.SearchDataset,
+    config: "nas.NASConfig",
+    estimate: "cost_estimate.NASEstimate",
+    dataset: "proxy_task.SearchDataset",
     trials: int,
     minutes: float | None,
     storage: str,
@@ -334,7 +310,7 @@ def _describe_network_plan(
     ]
 
 
-def _describe_progress(progress: nas.NASProgress, cost: str) -> str:
+def _describe_progress(progress: "nas.NASProgress", cost: str) -> str:
     from effnet.lab.search.nas import pareto_front, trained_candidates
     from effnet.lab.search.scoring import format_cost
 
@@ -352,7 +328,7 @@ def _describe_progress(progress: nas.NASProgress, cost: str) -> str:
 
 
 def _print_network(
-    config: nas.NASConfig, result: nas.NASResult, comparison: random_baseline.RandomComparison | None
+    config: "nas.NASConfig", result: "nas.NASResult", comparison: "random_baseline.RandomComparison | None"
 ) -> None:
     from effnet.lab.search.scoring import format_cost
 
@@ -377,7 +353,7 @@ def _print_network(
 
 
 def _network_to_dict(
-    config: nas.NASConfig, result: nas.NASResult, comparison: random_baseline.RandomComparison | None
+    config: "nas.NASConfig", result: "nas.NASResult", comparison: "random_baseline.RandomComparison | None"
 ) -> dict[str, Any]:
     from effnet.lab.search.nas import pareto_front
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from effnet.cli import options, printing
 
@@ -10,29 +10,24 @@ from effnet.cli import options, printing
 def serve(
     models: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="MODEL",
             help="A weights file, an exported file, a run directory or a name such as b0; NAME=MODEL to rename it.",
         ),
     ],
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0 for any free port.")] = 8000,
-    host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="0.0.0.0 to be reachable from other machines.")
-    ] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, metavar="N", help="0 for any free port.")] = 8000,
+    host: Annotated[str, Option(metavar="ADDRESS", help="0.0.0.0 to be reachable from other machines.")] = "127.0.0.1",
     engine: options.EngineOption = "auto",
     batch_size: Annotated[
-        int | None,
-        typer.Option(*options.BATCH_SIZE, min=1, metavar="N", help="Largest batch (default: the engine's fastest)."),
+        int | None, options.number("Largest batch (default: the engine's fastest).", *options.BATCH_SIZE)
     ] = None,
     wait_ms: Annotated[
-        float, typer.Option(min=0, max=10_000, metavar="MS", help="How long an idle network waits for a fuller batch.")
+        float, Option(min=0, max=10_000, metavar="MS", help="How long an idle network waits for a fuller batch.")
     ] = 0.0,
-    queue: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Images accepted and not answered yet; more are refused.")
-    ] = 64,
-    max_mb: Annotated[float, typer.Option(min=0.001, metavar="MB", help="Largest image file.")] = 32.0,
+    queue: Annotated[int, options.number("Images accepted and not answered yet; more are refused.")] = 64,
+    max_mb: Annotated[float, Option(min=0.001, metavar="MB", help="Largest image file.")] = 32.0,
     timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="For an image to arrive, and again to be answered.")
+        float, Option(min=0.1, metavar="SECONDS", help="For an image to arrive, and again to be answered.")
     ] = 30.0,
     offline: options.OfflineOption = False,
 ) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from effnet.cli import options, printing
 
@@ -12,12 +12,12 @@ MAX_UNREADABLE_SHOWN = 10
 
 def shard(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A folder with one subfolder per class, or any other data source.")
+        str, Argument(metavar="DATA", help="A folder with one subfolder per class, or any other data source.")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the shards: a new one, or one to resume.")],
-    shard_size: Annotated[float, typer.Option(min=0.01, metavar="MB", help="Approximate size of a shard.")] = 256,
+    out: Annotated[Path, Argument(metavar="OUT", help="The folder for the shards: a new one, or one to resume.")],
+    shard_size: Annotated[float, Option(min=0.01, metavar="MB", help="Approximate size of a shard.")] = 256,
     resize: Annotated[
-        int | None, typer.Option(min=1, metavar="PIXELS", help="Downscale larger images to this short side.")
+        int | None, Option(min=1, metavar="PIXELS", help="Downscale larger images to this short side.")
     ] = None,
     strict: options.StrictOption = False,
     as_json: options.JsonOption = False,
@@ -41,7 +41,4 @@ def shard(
         return
     existing = " (they already existed)" if result.already_complete else ""
     printing.note(f"{result.images:,} images in {len(result.shards)} shards in {out}{existing}")
-    if result.skipped:
-        printing.note(f"skipped, because they could not be read: {len(result.skipped)}")
-        for reason in result.skipped[:MAX_UNREADABLE_SHOWN]:
-            printing.note(f"  {reason}")
+    printing.note(*printing.describe_skipped(result.skipped)[: 1 + MAX_UNREADABLE_SHOWN])

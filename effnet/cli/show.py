@@ -1,11 +1,9 @@
 """``effnet show``: one network as the table in its paper."""
 
-from __future__ import annotations
-
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from effnet.cli import options, printing
 
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 def show(
     network: options.NetworkArgument,
     image_size: options.ImageSizeOption = None,
-    layers: Annotated[bool, typer.Option("--layers", help="One row per layer instead of one per stage.")] = False,
+    layers: Annotated[bool, Option("--layers", help="One row per layer instead of one per stage.")] = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Show a network as the table in its paper.
@@ -59,7 +57,7 @@ def show(
     )
 
 
-def _stage_rows(counted: Count) -> list[dict[str, Any]]:
+def _stage_rows(counted: "Count") -> list[dict[str, Any]]:
     """Return a row per stage; the classifier belongs to the head's, as in the papers."""
     from effnet.lab.compare.paper_tables import operator_name
 
@@ -74,7 +72,7 @@ def _stage_rows(counted: Count) -> list[dict[str, Any]]:
     return rows
 
 
-def _layer_rows(counted: Count) -> list[dict[str, Any]]:
+def _layer_rows(counted: "Count") -> list[dict[str, Any]]:
     from effnet.lab.compare.paper_tables import operator_name
 
     return [
@@ -82,7 +80,7 @@ def _layer_rows(counted: Count) -> list[dict[str, Any]]:
     ]
 
 
-def _row(name: str, operator: str, group: list[LayerCount]) -> dict[str, Any]:
+def _row(name: str, operator: str, group: "list[LayerCount]") -> dict[str, Any]:
     first, last = group[0], group[-1]
     shape = {"size": first.size_in, "channels": last.layer.channels, "stride": first.layer.stride}
     sums = {cost: sum(getattr(row, cost) for row in group) for cost in ("params", "macs", "activations")}

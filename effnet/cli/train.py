@@ -1,19 +1,19 @@
 """``effnet train``: train a classifier on labeled images, preview a recipe, or average trained models."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, BadParameter, Option
 
 from effnet.cli import options, printing
 from effnet.training.callbacks import Callback
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from effnet.data import Splits
     from effnet.training import recipes, run_dir
     from effnet.training.dry_run import DryRun
@@ -22,107 +22,92 @@ MAX_EPOCH_ROWS = 40  # of a dry run, evenly spaced
 
 
 class ProgressCallback(Callback):
-    """Shows training progress on standard error, a bar with messages above it; a context manager."""
+    """Shows training progress on standard error, a bar with messages above it."""
 
-    def __init__(self) -> None:
-        self._progress = printing.progress_bars()
-        self._phase: str | None = None
-        self._task = self._progress.add_task("", total=None, visible=False)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+    def __init__(self, bars: "Progress") -> None:
+        self._bars, self._phase = bars, ""
+        self._task = bars.add_task("", total=None, visible=False)
 
     def on_progress(self, phase: str, done: int, total: int) -> None:
         """Move the bar of ``phase``."""
         if phase != self._phase:
-            self._progress.reset(self._task, description=phase, total=total, visible=True)
+            self._bars.reset(self._task, description=phase, total=total, visible=True)
             self._phase = phase
-        self._progress.update(self._task, completed=done)
+        self._bars.update(self._task, completed=done)
 
     def on_message(self, text: str) -> None:
         """Print a line above the bar."""
-        self._progress.console.print(text, markup=False)
+        self._bars.console.print(text, markup=False)
 
 
 def train(
     data: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             metavar="DATA",
             help="A folder with one subfolder per class, a .csv, WebDataset shards, hub:NAME, a torchvision dataset, "
             "or digits.",
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="NAME", help="The network, such as b0 (default) or lite0.")
+        str | None, Option("--model", "-m", metavar="NAME", help="The network, such as b0 (default) or lite0.")
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Initial weights: a file, a published name (default), or none for random."),
+        Option(metavar="FILE", help="Initial weights: a file, a published name (default), or none for random."),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="finetune (default with weights), scratch (default without), paper_b0, …"),
+        Option(metavar="NAME", help="finetune (default with weights), scratch (default without), paper_b0, …"),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(*options.OUTPUT, metavar="FOLDER", help="Run directory (default: runs/NAME).")
-    ] = None,
+    out: Annotated[Path | None, options.output("FOLDER", "Run directory (default: runs/NAME).")] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the run directory in runs/ (default: DATA's name).")
+        str | None, Option(metavar="NAME", help="Name of the run directory in runs/ (default: DATA's name).")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Number of epochs (default: the recipe's).")] = None,
+    epochs: Annotated[int | None, Option(metavar="N", help="Number of epochs (default: the recipe's).")] = None,
     minutes: Annotated[
-        float | None, typer.Option(metavar="M", help="Train for as many epochs as take about this long.")
+        float | None, Option(metavar="M", help="Train for as many epochs as take about this long.")
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(
+        Option(
             *options.BATCH_SIZE, metavar="N", help="Global batch size; the learning rate is scaled linearly with it."
         ),
     ] = None,
     learning_rate: Annotated[
         str | None,
-        typer.Option("--learning-rate", "--lr", metavar="LR", help="Peak learning rate, or find to search for it."),
+        Option("--learning-rate", "--lr", metavar="LR", help="Peak learning rate, or find to search for it."),
     ] = None,
     image_size: options.ImageSizeOption = None,
     folds: Annotated[
-        int | None, typer.Option(min=2, metavar="N", help="Cross-validation: train N models, each tested on its fold.")
+        int | None, options.number("Cross-validation: train N models, each tested on its fold.", min=2)
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(metavar="TASK", help="Of a .csv: classification, multilabel or regression (default: detected)."),
+        Option(metavar="TASK", help="Of a .csv: classification, multilabel or regression (default: detected)."),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Random seed; a run is reproducible on the same machine.")] = 0,
+    seed: Annotated[int, Option(metavar="N", help="Random seed; a run is reproducible on the same machine.")] = 0,
     select_on: Annotated[
-        str,
-        typer.Option(
-            metavar="SPLIT", help="Split used for model selection: holdout (part of the training set) or val."
-        ),
+        str, Option(metavar="SPLIT", help="Split used for model selection: holdout (part of the training set) or val.")
     ] = "holdout",
     change: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Override a recipe setting: balance=sampler, …; repeatable."),
+        Option("--set", metavar="NAME=VALUE", help="Override a recipe setting: balance=sampler, …; repeatable."),
     ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Distill from this model of the same classes.")
-    ] = None,
+    teacher: Annotated[str | None, Option(metavar="MODEL", help="Distill from this model of the same classes.")] = None,
     soup: Annotated[
-        str | None, typer.Option(metavar="RUNS", help="Average the weights of finished runs a,b,c instead of training.")
+        str | None, Option(metavar="RUNS", help="Average the weights of finished runs a,b,c instead of training.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --output, or start it.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Resume the run in --output, or start it.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show every epoch's settings without training; --output adds a plot.")
+        bool, Option("--dry-run", help="Show every epoch's settings without training; --output adds a plot.")
     ] = False,
     precision: Annotated[
-        str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16 or float16 (default: the device's fastest).")
+        str | None, Option(metavar="DTYPE", help="float32, bfloat16 or float16 (default: the device's fastest).")
     ] = None,
     accumulation_steps: Annotated[
         int,
-        typer.Option(
+        Option(
             *("--accumulation-steps", "--accumulate"),
             min=0,
             metavar="N",
@@ -130,16 +115,15 @@ def train(
         ),
     ] = 0,
     checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Activation checkpointing: half the memory, up to twice the time.")
+        bool, Option("--checkpointing", help="Activation checkpointing: half the memory, up to twice the time.")
     ] = False,
     compiled: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile (default: where it pays off).")
+        bool | None, Option("--compile/--no-compile", help="Use torch.compile (default: where it pays off).")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, metavar="N", help="Data loading processes.")] = None,
-    cache: Annotated[bool, typer.Option("--cache", help="Cache decoded images on disk while they fit.")] = False,
+    workers: Annotated[int | None, options.number("Data loading processes.", min=0)] = None,
+    cache: Annotated[bool, Option("--cache", help="Cache decoded images on disk while they fit.")] = False,
     track: Annotated[
-        str | None,
-        typer.Option(metavar="LIST", help="Experiment trackers: tensorboard (default), wandb, mlflow, … or none."),
+        str | None, Option(metavar="LIST", help="Experiment trackers: tensorboard (default), wandb, mlflow, … or none.")
     ] = None,
     strict: options.StrictOption = False,
     device: options.DeviceOption = None,
@@ -152,32 +136,30 @@ def train(
     """
     if out and name:
         raise options.UsageError("--name cannot be combined with --output")
+    from effnet.training import recipes
+
     settings: str | recipes.Recipe | None = recipe
     if change:
-        from effnet.training.recipes import get_recipe, override_settings
-
-        settings = override_settings(get_recipe(recipe, pretrained=weights != "none"), change)
+        settings = recipes.override_settings(recipes.get_recipe(recipe, pretrained=weights != "none"), change)
     peak_learning_rate = None if learning_rate is None else _parse_learning_rate(learning_rate)
     if dry_run:
-        from effnet.training.recipes import resolve_recipe
-
-        resolved = resolve_recipe(settings, weights, epochs, batch_size, peak_learning_rate)
+        resolved = recipes.resolve_recipe(settings, weights, epochs, batch_size, peak_learning_rate)
         _dry_run(resolved, data, model or "b0", epochs, options.parse_image_size(image_size), out, as_json)
         return
     if data is None:
         raise options.UsageError("Missing argument 'DATA': pass a folder, a .csv, shards or digits")
-    from effnet.data.table import is_table, open_table
+    from effnet.data import table
     from effnet.training import cross_validation
     from effnet.training.config import Resources, TrainConfig
     from effnet.training.train import run_training
 
-    if task and not is_table(data):
+    if task and not table.is_table(data):
         raise options.UsageError("--task requires a table of images and labels (.csv)")
-    dataset = open_table(data, task) if task else data
+    dataset = table.open_table(data, task) if task else data
     if soup:
         _make_soup(soup.split(","), dataset, out or Path("runs") / (name or "soup"), device)
         return
-    with ProgressCallback() as callback:
+    with printing.progress_bars() as bars:
         config = TrainConfig(
             data=dataset,
             recipe=settings,
@@ -197,7 +179,7 @@ def train(
             resources=Resources(device, precision, accumulation_steps, checkpointing, compiled, workers, cache),
             loggers=track if track is None else () if track == "none" else tuple(track.split(",")),
             command=shlex.join(["effnet", *sys.argv[1:]]),
-            callback=callback,
+            callback=ProgressCallback(bars),
         )
         result = cross_validation.run_folds(config, folds) if folds else run_training(config)
     if os.environ.get("RANK", "0") != "0":  # with torchrun, one of the processes prints
@@ -216,11 +198,11 @@ def _parse_learning_rate(text: str) -> float | str:
         return text if text == "find" else float(text)
     except ValueError:
         hint = "'--learning-rate'"
-        raise typer.BadParameter(f"{text!r} is not a number such as 0.001, nor find", param_hint=hint) from None
+        raise BadParameter(f"{text!r} is not a number such as 0.001, nor find", param_hint=hint) from None
 
 
 def _dry_run(
-    recipe: recipes.Recipe,
+    recipe: "recipes.Recipe",
     data: str | None,
     model: str,
     epochs: int | None,
@@ -238,13 +220,10 @@ def _dry_run(
     simulation = simulate_recipe(recipe, resolve_arch(model), images, epochs, image_size)
     if out:
         write_text(out / "schedule.svg", simulation.to_svg())
-    if as_json:
-        printing.print_json(simulation.to_dict())
-    else:
-        _print_dry_run(simulation, out)
+    printing.print_json(simulation.to_dict()) if as_json else _print_dry_run(simulation, out)
 
 
-def _print_dry_run(simulation: DryRun, out: Path | None) -> None:
+def _print_dry_run(simulation: "DryRun", out: Path | None) -> None:
     recipe = simulation.recipe
     headings = ("epoch", "step", "lr from", "to", "EMA decay", "size", "dropout", "augmentation")
     table = printing.new_table(*headings, left=("augmentation",))
@@ -278,7 +257,7 @@ def _print_dry_run(simulation: DryRun, out: Path | None) -> None:
     )
 
 
-def _make_soup(runs: list[str], data: str | Splits, out: Path, device: str | None) -> None:
+def _make_soup(runs: list[str], data: "str | Splits", out: Path, device: str | None) -> None:
     from effnet.data import Splits, open_data
     from effnet.evaluation import evaluate
     from effnet.training.model_soup import soup_runs
@@ -296,7 +275,7 @@ def _make_soup(runs: list[str], data: str | Splits, out: Path, device: str | Non
     print(f"model:  {path}")
 
 
-def _print_result(result: run_dir.TrainResult) -> None:
+def _print_result(result: "run_dir.TrainResult") -> None:
     for split, evaluation in result.evaluations.items():
         print(f"{split}: {evaluation.summary()}, {evaluation.images} images")
     print(f"model:  {result.model}")
