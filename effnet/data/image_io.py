@@ -72,12 +72,7 @@ class UnreadableImage:
 
 
 def load_input(source: ImageSource, preprocess: Preprocess) -> InputImage:
-    """Read an image (see `read_image`) and resize and crop it (see `resize_and_crop`); it is not normalized yet.
-
-    Example:
-        >>> load_input("photo.jpg", model.preprocess).shape
-        (224, 224, 3)
-    """
+    """Read an image (see `read_image`) and resize and crop it (see `resize_and_crop`); it is not normalized yet."""
     can_reduce = preprocess.decode == "reduced" and preprocess.resampling == "pil"
     image, box = _read_with_box(source, preprocess.resize_size if can_reduce else None)
     return resize_and_crop(image, preprocess, box)
@@ -86,15 +81,10 @@ def load_input(source: ImageSource, preprocess: Preprocess) -> InputImage:
 def read_image(source: ImageSource, reduce_to: tuple[int, int] | None = None) -> Image.Image:
     """Read an image as 8-bit RGB, upright by its EXIF, on white where it is transparent.
 
-    Args:
-        source: a path, a file's bytes, a PIL image (which is not changed), a `LazyImage`, or a uint8 array (H, W),
-            (H, W, 1), (H, W, 3) or (H, W, 4). Of an animation the first frame is used; of 16 bits the upper 8, as PIL
-            does for colors.
-        reduce_to: decode a JPEG at 1/2, 1/4 or 1/8 of its size, as small as both sides stay at least twice this
-            (height, width).
-
-    Raises:
-        ImageError: if there is no usable image.
+    ``source``: a path, a file's bytes, a PIL image (which is not changed), a `LazyImage`, or a uint8 array (H, W),
+    (H, W, 1), (H, W, 3) or (H, W, 4). Of an animation the first frame is used; of 16 bits the upper 8, as PIL does for
+    colors. ``reduce_to``: decode a JPEG at 1/2, 1/4 or 1/8 of its size, as small as both sides stay at least twice this
+    (height, width). Raises ``ImageError`` if there is no usable image.
     """
     return _read_with_box(source, reduce_to)[0]
 

@@ -10,7 +10,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from glob import glob, has_magic
 from hashlib import sha256
@@ -22,7 +22,7 @@ from PIL import Image
 
 from effnet.data import dataset, folders, image_io, prefetch
 from effnet.data.storage import cache_dir, errors, file_cache, remote
-from effnet.data.storage.atomic_write import atomic_write
+from effnet.data.storage.atomic_write import write_text
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 SHARDS_INDEX_FILE = "index.json"  # beside the shards: what their writer says about all of them
@@ -104,11 +104,8 @@ def read_shard_images(shard: str, start: int = 0) -> Iterator[tuple[str, bytes |
     """
     number = 0
     try:
-        if remote.is_remote(shard):
-            stream: IO[bytes] = io.BufferedReader(remote.ResumingReader(shard), _STREAM_BUFFER_BYTES)
-        else:
-            stream = open(shard, "rb")  # noqa: SIM115 – closed below
-        with closing(stream) as file:
+        raw = remote.ResumingReader(shard) if remote.is_remote(shard) else io.FileIO(shard)
+        with io.BufferedReader(raw, _STREAM_BUFFER_BYTES) as file:
             for archive, member in _iter_members(file, "r|*"):
                 if is_image_member(member):
                     number += 1
@@ -230,8 +227,8 @@ class Shard:
         if index is None:
             index = scan_shard(self.local_path(), self.url)
             if not index.error:
-                with suppress(OSError), atomic_write(cached) as temporary:
-                    temporary.write_text(index.to_json(), encoding="utf-8")
+                with suppress(OSError):
+                    write_text(cached, index.to_json())
         return index
 
 

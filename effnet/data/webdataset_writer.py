@@ -67,19 +67,15 @@ def write_shards(
     if index := _find_index(out, plan):
         return _summarize(index, already_complete=True)
     shards: list[dict[str, Any]] = []
-    skipped: list[str] = []
     counts: dict[str, list[int]] = {}
     for split, dataset in splits.available.items():
-        total = np.zeros(len(labels.names), np.int64)
-        for shard in _write_split(split, dataset, out, plan, strict, progress):
-            shards.append({key: shard[key] for key in ("name", "images", "bytes")})
-            skipped += shard["skipped"]
-            total += np.array(shard["counts"])
-        counts[split] = total.tolist()
-    index = {
-        "plan": plan, "classes": labels.names, "task": labels.task, "counts": counts, "shards": shards,
-        "skipped": skipped,
-    }  # fmt: skip
+        written = list(_write_split(split, dataset, out, plan, strict, progress))
+        counts[split] = list(map(sum, zip(*(shard["counts"] for shard in written), strict=True)))
+        shards += written
+    listed = [{key: shard[key] for key in ("name", "images", "bytes")} for shard in shards]
+    skipped = [reason for shard in shards for reason in shard["skipped"]]
+    index = {"plan": plan, "classes": labels.names, "task": labels.task, "counts": counts, "shards": listed}
+    index["skipped"] = skipped
     write_text(out / webdataset_reader.CLASS_NAMES_FILE, "".join(f"{name}\n" for name in labels.names))
     # Last: where it exists, everything does
     write_text(out / webdataset_reader.SHARDS_INDEX_FILE, json.dumps(index, ensure_ascii=False, indent=1))
@@ -122,7 +118,7 @@ def _write_split(
     files = zip(items[done:], encoded, strict=True)
     while done < len(items):
         name = f"{split}-{number:06}.tar"
-        begin, skipped, samples = done, [], []
+        skipped, samples = [], []
         counts = np.zeros(len(dataset.labels.names), np.int64)
         with atomic_write(out / name) as temporary:
             with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as archive:
@@ -141,10 +137,8 @@ def _write_split(
                     if archive.offset >= plan["megabytes"] * 1e6:
                         break
             size = temporary.stat().st_size
-        summary = {
-            "name": name, "images": len(samples), "bytes": size, "begin": begin, "end": done, "skipped": skipped,
-            "counts": counts.tolist(),
-        }  # fmt: skip
+        summary = {"name": name, "images": len(samples), "bytes": size, "end": done, "skipped": skipped}
+        summary["counts"] = counts.tolist()
         index = webdataset_reader.ShardIndex(size, samples)
         write_text(out / f"{name}{webdataset_reader.INDEX_SUFFIX}", index.to_json())
         write_text(_note_path(out, split, number), json.dumps(summary, ensure_ascii=False))
