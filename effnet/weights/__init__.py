@@ -1,5 +1,6 @@
 """Weights of every ecosystem: found, downloaded, loaded, converted and saved. Only what needs torch imports it."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -7,15 +8,11 @@ if TYPE_CHECKING:
     from effnet.weights.loading import load as load
     from effnet.weights.saving import save as save
 
+_MODULE_OF = {"convert": "conversion", "load": "loading", "save": "saving"}
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        if name not in ("convert", "load", "save"):
+        if name not in _MODULE_OF:
             raise AttributeError(f"effnet.weights has no {name!r}")
-        from effnet.weights.conversion import convert
-        from effnet.weights.loading import load
-        from effnet.weights.saving import save
-
-        globals().update(convert=convert, load=load, save=save)
-        return globals()[name]
+        return getattr(import_module(f"effnet.weights.{_MODULE_OF[name]}"), name)

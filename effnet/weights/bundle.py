@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
-from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from effnet.data.storage.atomic_write import atomic_write
@@ -85,7 +83,7 @@ def open_bundle(path: Path) -> Bundle | None:
         files = {_check_name(name): str(about["sha256"]) for name, about in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: its {MANIFEST} cannot be read ({error})") from None
-    return Bundle(path, MappingProxyType(files), MappingProxyType(entries))
+    return Bundle(path, files, entries)
 
 
 def _check_name(name: str) -> str:
@@ -141,7 +139,7 @@ def write_bundle(
     if path.suffix != ".zip":
         raise ValueError(f"{path}: a bundle must be a .zip")
     files: dict[str, Path] = {}
-    entries: dict[str, Any] = {}
+    entries: dict[str, object] = {}
     packed = []
     for name in names:
         found = resolve_weights(name, progress=progress)

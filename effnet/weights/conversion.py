@@ -3,19 +3,18 @@
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
 
 from effnet.arch import Arch, serde, tensor_shapes
 from effnet.metadata import Numerics
 from effnet.weights.key_maps import BATCH_NORM_TENSORS, LAYOUTS
 
-Tensors = Mapping[str, Tensor]
+Tensors = Mapping[str, torch.Tensor]
 Shapes = dict[str, tuple[int, ...]]
 
 
 def convert(
     tensors: Tensors, arch: Arch, source: str = "timm", target: str = "effnet", numerics: Numerics | None = None
-) -> dict[str, Tensor]:
+) -> dict[str, torch.Tensor]:
     """Convert tensors from one layout to another.
 
     No bit changes, except for "tflite", which has no batch norm: it is folded into weights and biases there, and coming
@@ -64,7 +63,7 @@ def layout_shapes(layout: str, arch: Arch, classes: int = 1000, channels: int = 
     }
 
 
-def drop_batch_counters(tensors: Tensors) -> dict[str, Tensor]:
+def drop_batch_counters(tensors: Tensors) -> dict[str, torch.Tensor]:
     """Return the tensors without batch norm's ``num_batches_tracked``, which are not used in any computation here."""
     return {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
 
@@ -94,7 +93,7 @@ def _check_shapes(expected: Shapes, tensors: Tensors, arch: Arch, layout: str) -
         raise ValueError("\n  ".join((f"these are not {weights}; {len(found)} differ:", *found)))
 
 
-def _to_effnet(tensors: Tensors, arch: Arch, source: str, classes: int, eps: float) -> dict[str, Tensor]:
+def _to_effnet(tensors: Tensors, arch: Arch, source: str, classes: int, eps: float) -> dict[str, torch.Tensor]:
     theirs, axes = key_map(source, arch, classes), LAYOUTS[source].axes
     found = {}
     for ours, shape in tensor_shapes(arch, classes).items():
@@ -109,7 +108,7 @@ def _to_effnet(tensors: Tensors, arch: Arch, source: str, classes: int, eps: flo
     return found
 
 
-def _from_effnet(ours: Tensors, arch: Arch, target: str, classes: int, eps: float) -> dict[str, Tensor]:
+def _from_effnet(ours: Tensors, arch: Arch, target: str, classes: int, eps: float) -> dict[str, torch.Tensor]:
     theirs, axes = key_map(target, arch, classes), LAYOUTS[target].axes
     if LAYOUTS[target].folds_batch_norm:
         ours = _fold_batch_norm(ours, eps)
@@ -120,7 +119,7 @@ def _from_effnet(ours: Tensors, arch: Arch, target: str, classes: int, eps: floa
     }
 
 
-def _fold_batch_norm(ours: Tensors, eps: float) -> dict[str, Tensor]:
+def _fold_batch_norm(ours: Tensors, eps: float) -> dict[str, torch.Tensor]:
     """Fold batch norm into weights and biases (named as batch norm's): computed in float64, rounded once."""
     found = dict(ours)
     for name, kernel in ours.items():

@@ -13,11 +13,11 @@ import shutil
 import tarfile
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from effnet.arch.serde import check_choice
@@ -182,22 +182,17 @@ def matches_hash(path: Path, hash: str) -> bool:
         return bool(digits) and hashlib.file_digest(file, algorithm).hexdigest().startswith(digits.lower())
 
 
-@contextmanager
-def _lock_download(path: Path) -> Iterator[None]:
-    """Keep other processes from downloading to ``path``. The system releases the lock of a process that dies."""
+def _lock_download(path: Path) -> Any:
+    """Keep other processes from downloading to ``path`` within the context. That of a process that dies is released."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f"{path.name}.lock"))
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         log.info("%s: another process is downloading it; waiting", path.name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 class _PartialFile:
@@ -339,13 +334,10 @@ def _receive(response: "HTTPResponse", part: _PartialFile) -> None:
 
 def find_in_hub_cache(remote: RemoteFile) -> Path | None:
     """Return the file in the hub's cache on disk (``HF_HOME``), or None. Sends no request."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import try_to_load_from_cache
 
-    try:
-        return Path(hf_hub_download(remote.hub, remote.file, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
+    found = try_to_load_from_cache(remote.hub, remote.file)
+    return Path(found) if isinstance(found, str) else None
 
 
 def download_from_hub(remote: RemoteFile) -> Path:

@@ -5,10 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from effnet.data.storage import cache_dir
-from effnet.weights import download
-from effnet.weights.bundle import list_bundles
+from effnet.weights import bundle, download
 from effnet.weights.catalog.entry import CatalogEntry
-from effnet.weights.download import DownloadError, ProgressCallback, RemoteFile, apply_mirror
+from effnet.weights.download import DownloadError, ProgressCallback, RemoteFile
 
 _LOG_EVERY_BYTES = 25 * 10**6
 
@@ -29,8 +28,8 @@ def fetch(source: CatalogEntry | RemoteFile, progress: ProgressCallback | None =
 
 def find_local(remote: RemoteFile) -> Path | None:
     """Return the file if it is on disk. Raises ``ValueError`` if it is in a bundle that is damaged."""
-    for bundle in list_bundles():
-        path = bundle.extract_file(remote)
+    for found in bundle.list_bundles():
+        path = found.extract_file(remote)
         if path is not None:
             return path
     for folder in dict.fromkeys((cache_dir.configured_cache_dir(), cache_dir.writable_cache_dir())):
@@ -67,7 +66,7 @@ def _fetch_remote(remote: RemoteFile, progress: ProgressCallback | None) -> Path
         return path
     except DownloadError as error:
         name = f"{remote.name}: " * (remote.name != remote.download_url)
-        text = f"{name}{apply_mirror(remote.download_url)} is not available ({error})"
+        text = f"{name}{download.apply_mirror(remote.download_url)} is not available ({error})"
         raise DownloadError(f"{text}; {describe_manual_download(remote)}", error.not_found, cause=str(error)) from None
 
 
@@ -76,8 +75,8 @@ def _download_with_companions(remote: RemoteFile, progress: ProgressCallback | N
     for name in remote.companions:
         with suppress(DownloadError):  # not every repository has them
             url = remote.download_url.rpartition("/")[0] + f"/{name}"
-            download.download_file(apply_mirror(url), cache / download.cache_key(url))
-    url = apply_mirror(remote.download_url)
+            download.download_file(download.apply_mirror(url), cache / download.cache_key(url))
+    url = download.apply_mirror(remote.download_url)
     log.info("%s: downloading %s", remote.name, url)
     progress = progress or _log_progress(remote.name)
     return download.download_file(url, cache / remote.key, remote.hash, progress=progress)

@@ -70,8 +70,7 @@ class KeyTable:
 
 
 def _block_index(layer: Layer) -> int:
-    """Return the block's index in its stage, from 0."""
-    return int(layer.name.split(".")[1])
+    return int(layer.name.split(".")[1])  # in its stage, from 0
 
 
 def _squeeze_excite(reduce: str, expand: str) -> dict[str, tuple[str, str]]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from effnet.arch import Arch, resolve_arch
 from effnet.metadata import ModelMetadata, Numerics, Preprocess, Provenance
@@ -184,7 +183,7 @@ def _detect_one(path: Path, tensors: conversion.Tensors, layout: str | None, arc
     )
 
 
-def check_values(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def check_values(tensors: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     """Return notes for the user if weights are converted to float32, and on tensors that contain NaN or infinity.
 
     Every value is read once: only call it for tensors whose shapes are known, since others may be of any size.
@@ -201,7 +200,7 @@ def check_values(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def _find_non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+def _find_non_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     """Sum each tensor, which is fast, and look at the values only if the sum is not finite: large ones may overflow."""
     if not tensors:
         return []

@@ -7,7 +7,6 @@ from pathlib import Path
 from effnet.arch import canonical_name
 from effnet.weights import catalog, download, fetch
 from effnet.weights.bundle import Bundle, find_bundles, list_bundles, open_bundle
-from effnet.weights.catalog.entry import CatalogEntry
 
 # Suffixes of weights files. Anything else after a dot is part of a name, as in tf_efficientnet_b0.ns_jft_in1k
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".tflite", ".index")
@@ -26,7 +25,7 @@ class WeightsFile:
     remote: download.RemoteFile | None = None
 
     @property
-    def entry(self) -> CatalogEntry | None:
+    def entry(self) -> catalog.CatalogEntry | None:
         """The file's entry in the catalog."""
         return self.remote.entry if self.remote else None
 
@@ -104,7 +103,7 @@ def _find_in_bundle(path: Path) -> WeightsFile | None:
     return WeightsFile(extracted, remote)
 
 
-def _select_entry(bundles: list[Bundle], name: str, place: Path) -> tuple[Bundle, CatalogEntry]:
+def _select_entry(bundles: list[Bundle], name: str, place: Path) -> tuple[Bundle, catalog.CatalogEntry]:
     """Return the entry called ``name``, or of the arch ``name``; "" is the only entry."""
     entries = {entry.name: (bundle, entry) for bundle in reversed(bundles) for entry in bundle.entries.values()}
     if name in entries:
@@ -159,7 +158,7 @@ def _fetch_from_hub(repository: str, progress: download.ProgressCallback | None)
     )
 
 
-def _find_entry(name: str) -> CatalogEntry:
+def _find_entry(name: str) -> catalog.CatalogEntry:
     """Return an entry of the catalog, or of a bundle made with a later catalog. Raises ``ValueError`` otherwise."""
     try:
         return catalog.find_entry(name)

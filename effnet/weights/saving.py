@@ -7,8 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from effnet.arch.serde import check_choice
 from effnet.data.storage.atomic_write import atomic_write, write_text
@@ -120,11 +118,11 @@ def max_relative_difference(one: EfficientNet, other: EfficientNet) -> float:
     return float((expected - got).abs().max() / expected.abs().max().clamp_min(1e-30))
 
 
-def _random_images(model: EfficientNet) -> Tensor:
+def _random_images(model: EfficientNet) -> torch.Tensor:
     """Return two normalized images with coarse and fine structure, always the same."""
     generator = torch.Generator().manual_seed(0)
     total = torch.zeros(2, model.channels, *model.preprocess.size)
     for cells in (3, 9, 27):
         noise = torch.randn(2, model.channels, cells, cells, generator=generator)
-        total += F.interpolate(noise, model.preprocess.size, mode="bilinear", align_corners=False)
+        total += torch.nn.functional.interpolate(noise, model.preprocess.size, mode="bilinear", align_corners=False)
     return total.to(model.stem.conv.weight)

@@ -16,7 +16,7 @@ import pytest
 from effnet.data.storage.cache_dir import configured_cache_dir, writable_cache_dir
 from effnet.metadata import Numerics, Preprocess
 from effnet.weights.catalog.entry import CatalogEntry
-from effnet.weights.download import DownloadError, RemoteFile, cache_key
+from effnet.weights.download import DownloadError, RemoteFile, cache_key, find_in_hub_cache
 from effnet.weights.fetch import fetch
 from tests.weights.server import CONTENT, HASH, Shelf
 
@@ -223,6 +223,7 @@ def hub(server: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
     )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)  # or it also asks who is asking
     monkeypatch.setattr(constants, "HF_XET_CACHE", str(tmp_path / "xet"))
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     server.files["/timm/b0.x/resolve/main/model.safetensors"] = CONTENT
@@ -230,6 +231,12 @@ def hub(server: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf
 
 
 ON_THE_HUB = {"hub": "timm/b0.x", "file": "model.safetensors"}
+
+
+def test_the_hubs_cache_is_searched_without_a_request(hub: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY", False)
+    assert find_in_hub_cache(RemoteFile("timm/b0.x", **ON_THE_HUB)) is None
+    assert hub.requests == []
 
 
 def test_the_hubs_library_is_asked_once(hub: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -424,7 +424,7 @@ def labelled(path: Path, count: int, labels: tuple[str, ...]) -> Path:
         replace(graph, metadata={tflite_schema.METADATA_NAME: tflite_schema.build_metadata("nano", labels)})
     )
     path.write_bytes(content)
-    tflite_schema.append_files(path, labels)
+    tflite_schema.append_files(path, labels, {})
     return path
 
 

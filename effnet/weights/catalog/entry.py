@@ -1,9 +1,7 @@
 """An entry of the catalog: one published file of weights, and the names of its classes."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
 
 from effnet.arch.serde import Record, check_choice, check_int
 from effnet.metadata import IMAGENET_MEAN, IMAGENET_STD, Labels, Numerics, Preprocess
@@ -25,7 +23,7 @@ class CatalogEntry(Record):
     more. ``license`` is stated on the weights' page or by the repository that publishes them.
     """
 
-    RECORDS: ClassVar[Mapping[str, type[Record]]] = MappingProxyType({"numerics": Numerics, "preprocess": Preprocess})
+    RECORDS = MappingProxyType({"numerics": Numerics, "preprocess": Preprocess})
 
     name: str  # "b0/ra_in1k": the arch, and what its publisher calls the weights
     arch: str

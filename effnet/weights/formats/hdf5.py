@@ -13,7 +13,6 @@ from typing import IO, Any
 import h5py
 import numpy as np
 import torch
-from torch import Tensor
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 MAX_COMPRESSION_RATIO = 100  # bytes in memory per byte in the file: weights hardly compress
@@ -31,7 +30,7 @@ class Hdf5Tree:
         self.datasets: dict[str, h5py.Dataset] = {}
         self._walk("", file, {_object_address(file)})
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str) -> torch.Tensor:
         """Read the dataset ``name`` in its own dtype."""
         dataset = self.datasets[name]
         self._check_size(name, dataset)

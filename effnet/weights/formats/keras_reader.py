@@ -62,7 +62,6 @@ def read_keras(path: Path) -> Checkpoint:
 
 
 def _build_checkpoint(tree: hdf5.Hdf5Tree, read: LayerTensors, config: "KerasConfig | None") -> Checkpoint:
-    """Return the network's tensors under the layout's names, and what else the file states."""
     path, slots = tree.path, sum(name.split("/")[0] in OPTIMIZER_GROUPS for name in tree.datasets)
     notes = [f"its {slots} optimizer tensors are ignored"] if slots else []
     layers, layer_names = read
@@ -274,7 +273,7 @@ class KerasConfig:
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> "KerasConfig":
-        """Parse JSON. Raises ``ValueError`` if it is not an EfficientNet with at most a classifier after it."""
+        """Parse JSON. Raises ``ValueError`` unless it is an EfficientNet as ours with at most a classifier after it."""
         try:
             layers = tuple(_flatten_layers(json.loads(text)))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -285,22 +284,18 @@ class KerasConfig:
             raise ValueError(f"{path}: contains no EfficientNet of keras.applications; its layers are {kinds}")
         first, last = indices[FIRST_LAYER], indices[LAST_LAYER]
         config = cls(layers[:first], layers[first : last + 1], layers[last + 1 :])
-        config.check(path)
-        return config
-
-    def check(self, path: Path) -> None:
-        """Raise ``ValueError`` for what our network does not compute."""
-        kinds = [layer.kind for layer in self.after]
+        kinds = [layer.kind for layer in config.after]
         if any(kind not in HEAD_LAYERS for kind in kinds) or kinds.count("Dense") > 1:
             raise ValueError(
                 f"{path}: after the network come {', '.join(kinds)}; "
                 "supported are global average pooling, dropout and one Dense layer"
             )
-        activations = {str(layer.config.get("activation")) for layer in self.within if layer.kind == "Activation"}
+        activations = {str(layer.config.get("activation")) for layer in config.within if layer.kind == "Activation"}
         if activations - {"swish", "silu"}:
             raise ValueError(f"{path}: its activation is {', '.join(sorted(activations))}, but EfficientNet's is swish")
-        if len(self._epsilons()) > 1:
-            raise ValueError(f"{path}: its batch norms have more than one epsilon: {sorted(self._epsilons())}")
+        if len(config._epsilons()) > 1:
+            raise ValueError(f"{path}: its batch norms have more than one epsilon: {sorted(config._epsilons())}")
+        return config
 
     def numerics(self) -> Numerics:
         """Return Keras' padding and the ε that the JSON states."""

@@ -26,7 +26,6 @@ import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from effnet.arch import Arch, Layer, Operation, layers, operations
 from effnet.metadata import Preprocess
@@ -44,12 +43,11 @@ LAYER_VARIABLES = {
 }
 Array = NDArray[Any]
 KERAS_VERSION = "3.0.0"  # the first that opens what is written here
-ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # of everything in an archive, so that equal networks give equal bytes
 
 log = logging.getLogger("effnet")
 
 
-def write_keras(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
+def write_keras(path: Path, suffix: str, tensors: dict[str, torch.Tensor], model: EfficientNet) -> None:
     """Write ``tensors`` to a file of the kind of ``suffix``: ".h5", ".weights.h5" or ".keras"."""
     nodes = build_nodes(model.arch, model.classes, model.channels, model.preprocess, model.labels.task)
     weights = _collect_weights(nodes, tensors, model)
@@ -181,7 +179,7 @@ def build_nodes(
 
 
 def _collect_weights(
-    nodes: list[KerasNode], tensors: dict[str, Tensor], model: EfficientNet
+    nodes: list[KerasNode], tensors: dict[str, torch.Tensor], model: EfficientNet
 ) -> dict[str, dict[str, Array]]:
     """Return layer → its variables by name, in Keras' order."""
     found: dict[str, dict[str, Array]] = {}
@@ -246,18 +244,17 @@ def _write_archive(nodes: list[KerasNode], weights: dict[str, dict[str, Array]],
         "registered_name": "Functional",
     }
     buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:  # without dates, so that equal networks give equal bytes
         for name, content in (
             ("metadata.json", json.dumps({"keras_version": KERAS_VERSION}).encode()),
             ("config.json", json.dumps(config).encode()),
             ("model.weights.h5", _write_by_class(nodes, weights)),
         ):
-            archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content)
+            archive.writestr(zipfile.ZipInfo(name), content)
     return buffer.getvalue()
 
 
 def _layers_json(nodes: list[KerasNode]) -> list[dict[str, Any]]:
-    """Return the layers as in Keras 3's JSON, each with its input tensors."""
     tensors = {
         node.name: {
             "class_name": "__keras_tensor__",

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 from torch.serialization import safe_globals
 
 from effnet.net import EfficientNet
@@ -27,12 +26,12 @@ def read_safetensors(path: Path) -> Checkpoint:
         raise ValueError(f"{path}: a damaged weights file ({error})") from None
 
 
-def write_safetensors(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
+def write_safetensors(path: Path, suffix: str, tensors: dict[str, torch.Tensor], model: EfficientNet) -> None:
     """Write ``tensors`` for any reader, without our metadata."""
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def write_model_file(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
+def write_model_file(path: Path, suffix: str, tensors: dict[str, torch.Tensor], model: EfficientNet) -> None:
     """Write this package's own file: ``tensors``, with the metadata of ``model`` in the header."""
     save_file(tensors, path, metadata={METADATA_KEY: model.metadata.to_json()})
 
@@ -97,7 +96,7 @@ def read_pytorch(path: Path) -> Checkpoint:
     return unwrap_state_dict(content, path)
 
 
-def write_pytorch(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
+def write_pytorch(path: Path, suffix: str, tensors: dict[str, torch.Tensor], model: EfficientNet) -> None:
     """Write ``tensors`` as a ``.pth``."""
     with path.open("wb") as file:  # given a path, torch writes its name into the file
         torch.save(tensors, file)
@@ -126,13 +125,13 @@ def unwrap_state_dict(content: Any, path: Path) -> Checkpoint:
     return Checkpoint(tensors, notes=(f"using the averaged weights, {'.'.join(keys)}",) if is_average else ())
 
 
-def _find_state_dict(content: Any, keys: tuple[str, ...]) -> tuple[dict[str, Tensor], tuple[str, ...]] | None:
+def _find_state_dict(content: Any, keys: tuple[str, ...]) -> tuple[dict[str, torch.Tensor], tuple[str, ...]] | None:
     if not isinstance(content, Mapping) or not content or len(keys) > MAX_NESTING:
         return None
     for wrapper in WRAPPER_KEYS:
         if found := _find_state_dict(content.get(wrapper), (*keys, wrapper)):
             return found
-    if not all(isinstance(value, Tensor) for value in content.values()):
+    if not all(isinstance(value, torch.Tensor) for value in content.values()):
         return None
     # torch's AveragedModel counts its updates beside the weights
     return {str(name): tensor for name, tensor in content.items() if name != "n_averaged"}, keys

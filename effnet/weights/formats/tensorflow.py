@@ -17,7 +17,6 @@ from pathlib import Path
 import google_crc32c
 import numpy
 import torch
-from torch import Tensor
 
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.net import EfficientNet
@@ -59,7 +58,7 @@ def read_tensorflow(path: Path) -> Checkpoint:
     return Checkpoint({name: tensor for name, tensor in tensors.items() if tensor is not None})
 
 
-def write_tensorflow(path: Path, suffix: str, tensors: dict[str, Tensor], model: EfficientNet) -> None:
+def write_tensorflow(path: Path, suffix: str, tensors: dict[str, torch.Tensor], model: EfficientNet) -> None:
     """Write ``tensors`` under the scope of the model's name: the index to ``path``, the data file beside it.
 
     No moving averages are written: the official evaluation scripts read it with ``enable_ema=False``.
@@ -141,7 +140,7 @@ def _map_data_file(path: Path, shard: int, shards: int) -> numpy.ndarray:
     return numpy.memmap(file, numpy.uint8, mode="c")  # writes to these arrays stay in memory
 
 
-def _read_tensor(name: str, entry: _BundleEntry, data: numpy.ndarray) -> Tensor | None:
+def _read_tensor(name: str, entry: _BundleEntry, data: numpy.ndarray) -> torch.Tensor | None:
     """Return the variable after verifying its checksum; None if it is not floating-point, or empty."""
     if entry.sliced:
         raise ValueError(f"{name} is a partitioned variable, which is not supported")
@@ -161,7 +160,7 @@ def _read_tensor(name: str, entry: _BundleEntry, data: numpy.ndarray) -> Tensor 
     return tensor.view(dtype).reshape(entry.shape)
 
 
-def _write_entry(tensor: Tensor, offset: int, checksum: int) -> bytes:
+def _write_entry(tensor: torch.Tensor, offset: int, checksum: int) -> bytes:
     dtype = next(number for number, dtype in DTYPES.items() if dtype == tensor.dtype)
     shape = b"".join(encode_field(2, encode_field(1, side)) for side in tensor.shape)
     place = encode_field(4, offset) + encode_field(5, tensor.numel() * tensor.element_size())

@@ -16,7 +16,6 @@ import numpy as np
 import tflite
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from effnet.arch import ARCHS
 from effnet.metadata import Labels, Numerics
@@ -392,7 +391,7 @@ def _unscale_stem(weight: NDArray[Any], header: str, interface: bytes) -> NDArra
     return np.asarray(weight.astype(np.float64) * std * 255, np.float32)
 
 
-def _name_tensors(convolutions: list[Convolution]) -> dict[str, Tensor]:
+def _name_tensors(convolutions: list[Convolution]) -> dict[str, torch.Tensor]:
     tensors = {}
     for index, each in enumerate(convolutions):
         name = key_maps.tflite_name(index, each.kind, each.stride, each.activation)

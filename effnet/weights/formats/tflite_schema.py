@@ -12,17 +12,15 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import flatbuffers
 import numpy as np
 import tflite
-from flatbuffers.number_types import Float32Flags, UOffsetTFlags
-from flatbuffers.table import Table
 from numpy.typing import NDArray
 
 TFLITE_IDENTIFIER = b"TFL3"
+OFFSET_BYTES = flatbuffers.number_types.UOffsetTFlags.bytewidth
 ALIGNMENT = 16  # of every buffer: the interpreter maps the file and computes with it in place
 MAX_PARTS = 50_000  # tensors or operators: far above any network of the family, far below what a damaged length may say
 MAX_AXES, MAX_VECTOR = 8, 1000
@@ -300,7 +298,7 @@ def _write(builder: Any, value: Any) -> Any:
             return builder.EndObject()
         case list():
             offsets = [_write(builder, each) for each in value]
-            builder.StartVector(4, len(offsets), 4)
+            builder.StartVector(OFFSET_BYTES, len(offsets), OFFSET_BYTES)
             for offset in reversed(offsets):
                 builder.PrependUOffsetTRelative(offset)
             return builder.EndVector()
@@ -341,7 +339,7 @@ def read_metadata(metadata: bytes, content: bytes) -> TfliteMetadata:
     """
     if metadata[4:8] != METADATA_IDENTIFIER:
         return TfliteMetadata()
-    root = Table(metadata, flatbuffers.encode.Get(flatbuffers.packer.uoffset, metadata, 0))
+    root = flatbuffers.Table(metadata, flatbuffers.encode.Get(flatbuffers.packer.uoffset, metadata, 0))
     units = _follow(root, MODEL_SUBGRAPHS, INPUTS, TENSOR_UNITS)
     files = _follow(root, MODEL_SUBGRAPHS, OUTPUTS, TENSOR_FILES)
     stated = [_read_field(unit, 1, "table") for unit in units if _read_field(unit, 0, "byte") == NORMALIZATION]
@@ -368,7 +366,7 @@ def _read_labels_file(content: bytes, name: str) -> tuple[str, ...]:
     return tuple(f"{line} ({index})" if counts[line] > 1 else line for index, line in enumerate(lines))
 
 
-def _follow(table: Table, *places: int) -> list[Table]:
+def _follow(table: flatbuffers.Table, *places: int) -> list[flatbuffers.Table]:
     """Return the tables that the last of these fields holds, through the first table of each before it."""
     tables = [table]
     for place in places:
@@ -376,7 +374,7 @@ def _follow(table: Table, *places: int) -> list[Table]:
     return tables
 
 
-def _read_field(table: Table, place: int, kind: str) -> Any:
+def _read_field(table: flatbuffers.Table, place: int, kind: str) -> Any:
     """Return a "byte", "text", "floats", "table" or "tables"; None, or no tables, if the field is missing."""
     offset = table.Offset(4 + 2 * place)
     if not offset:
@@ -388,13 +386,14 @@ def _read_field(table: Table, place: int, kind: str) -> Any:
         case "text":
             return table.String(at).decode()
         case "floats":
-            return table.GetVectorAsNumpy(Float32Flags, offset).astype(np.float64)
+            return table.GetVectorAsNumpy(flatbuffers.number_types.Float32Flags, offset).astype(np.float64)
         case "table":
-            return Table(table.Bytes, table.Indirect(at))
+            return flatbuffers.Table(table.Bytes, table.Indirect(at))
     start, length = table.Vector(offset), table.VectorLen(offset)
-    if length > len(table.Bytes) // UOffsetTFlags.bytewidth:
+    if length > len(table.Bytes) // OFFSET_BYTES:
         raise IndexError(f"{length} entries")
-    return [Table(table.Bytes, table.Indirect(start + UOffsetTFlags.bytewidth * index)) for index in range(length)]
+    ends = [table.Indirect(start + OFFSET_BYTES * index) for index in range(length)]
+    return [flatbuffers.Table(table.Bytes, end) for end in ends]
 
 
 def build_metadata(
@@ -417,7 +416,7 @@ def build_metadata(
     return _encode(model, METADATA_IDENTIFIER, 1024)
 
 
-def append_files(path: Path, labels: Sequence[str], texts: Mapping[str, str] = MappingProxyType({})) -> None:
+def append_files(path: Path, labels: Sequence[str], texts: Mapping[str, str]) -> None:
     """Append labels, one per line, and texts by name in an archive behind the flatbuffer, where ``zipfile`` finds them.
 
     Equal ones give equal bytes.
