@@ -1,26 +1,20 @@
 """Plots of comparisons and benchmarks: accuracy against cost, latency bars, shares of time, roofline."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from effnet.draw import plotting
 from effnet.draw.plotting import BLUE, GREY, INK, ORANGE, RenderedPlot, new_figure, render_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
     from matplotlib.text import Annotation
 
 BAR_HEIGHT = 24
 PLOT_WIDTH = 560
 # After Okabe and Ito, distinguishable by color-blind people; the last ones are grays
 GROUP_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5d636e", "#a3a9b3", "#c9cdd3")
-
-
-# --- Accuracy against cost ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -31,22 +25,23 @@ class AccuracyPoint:
     cost: float
     accuracy: float
     ours: bool
-    counted: bool = True  # False: the cost is only quoted, and the point hollow
 
 
 def plot_accuracy(panels: Sequence[tuple[str, float, Sequence[AccuracyPoint]]], title: str) -> RenderedPlot:
-    """Plot accuracy against (logarithmic) cost: a line for the family, points for other networks, each labeled.
-
-    ``panels``, from left to right: label of the x axis, its unit, networks.
-    """
+    """Plot accuracy against (logarithmic) cost. ``panels``, left to right: label of the x axis, its unit, networks."""
     with new_figure(820, 430) as figure:
+        from matplotlib.lines import Line2D
+
         all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         panel_labels: list[list[Annotation]] = []
         for axes, (label, unit, networks) in zip(all_axes, panels, strict=True):
             plotting.set_cost_accuracy_axes(axes, label, "ImageNet top-1, quoted" if axes is all_axes[0] else "")
             panel_labels.append(_plot_networks(axes, unit, networks))
-        has_quoted = any(not point.counted for _, _, networks in panels for point in networks)
-        plotting.add_legend(figure, 3, 1.6, handles=_legend_handles(has_quoted))
+        handles = [
+            Line2D((), (), color=color, linewidth=width, marker="o", markersize=5, label=name)
+            for name, color, width in (("EfficientNet", BLUE, 2), ("other networks", ORANGE, 0))
+        ]
+        plotting.add_legend(figure, 3, 1.6, handles=handles)
         for axes, (_, unit, networks), labels in zip(all_axes, panels, panel_labels, strict=True):
             points = [(point.cost / unit, point.accuracy) for point in networks]
             plotting.place_labels(axes, labels, points, _family_line(networks, unit))
@@ -54,15 +49,14 @@ def plot_accuracy(panels: Sequence[tuple[str, float, Sequence[AccuracyPoint]]], 
         return render_figure(figure, title, numbers)
 
 
-def _plot_networks(axes: Axes, unit: float, networks: Sequence[AccuracyPoint]) -> list[Annotation]:
+def _plot_networks(axes: "Axes", unit: float, networks: Sequence[AccuracyPoint]) -> list["Annotation"]:
     line = _family_line(networks, unit)
     axes.plot([cost for cost, _ in line], [accuracy for _, accuracy in line], color=BLUE, linewidth=2)
     labels = []
     for network in sorted(networks, key=lambda network: (not network.ours, -network.accuracy)):
         color = BLUE if network.ours else ORANGE
-        face = color if network.counted else "none"
         x, y = network.cost / unit, network.accuracy
-        axes.scatter([x], [y], s=26, linewidth=1.3, zorder=3, facecolor=face, edgecolor=color)
+        axes.scatter([x], [y], s=26, linewidth=1.3, zorder=3, facecolor=color, edgecolor=color)
         labels.append(plotting.add_label(axes, network.name, (x, y), color if network.ours else INK, bold=network.ours))
     axes.margins(x=0.1, y=0.08)
     return labels
@@ -70,19 +64,6 @@ def _plot_networks(axes: Axes, unit: float, networks: Sequence[AccuracyPoint]) -
 
 def _family_line(networks: Sequence[AccuracyPoint], unit: float) -> list[tuple[float, float]]:
     return sorted((network.cost / unit, network.accuracy) for network in networks if network.ours)
-
-
-def _legend_handles(has_quoted: bool) -> list[Line2D]:
-    from matplotlib.lines import Line2D
-
-    points: dict[str, Any] = {"color": ORANGE, "linewidth": 0, "marker": "o", "markersize": 5}
-    family = Line2D((), (), **points | {"color": BLUE, "linewidth": 2}, label="EfficientNet")
-    others = Line2D((), (), **points, label="other networks")
-    quoted = Line2D((), (), **points, fillstyle="none", label="cost quoted only")
-    return [family, others, *([quoted] if has_quoted else [])]
-
-
-# --- Latency -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -113,9 +94,7 @@ def plot_latency(panels: Sequence[tuple[str, Sequence[LatencyBar]]], title: str)
                 axes.plot((bar.p10, slow), (y, y), color=INK, alpha=0.45, linewidth=1, solid_capstyle="butt")
                 plotting.annotate(axes, f"{bar.median:.3g} ms", (max(slow, bar.median), y), (5, 0), va="center")
             axes.set_yticks(list(positions), [bar.name for bar in bars])
-            axes.set_ylim(len(bars) - 0.55, -0.45)
-            axes.set_xlim(0, 1.5 * longest)
-            axes.set_xticks([])
+            axes.set(xlim=(0, 1.5 * longest), xticks=[], ylim=(len(bars) - 0.55, -0.45))
             axes.set_title(heading, loc="left", fontsize=11, fontweight="bold", color=INK)
         figure.supxlabel("median; lines from p10 to p99", fontsize=10, alpha=0.75)
         return render_figure(figure, title, ("latency", title, panels))
@@ -151,10 +130,7 @@ class RooflinePoint:
 def plot_roofline(
     points: Sequence[RooflinePoint], peak: float, bandwidths: Sequence[tuple[str, float]], title: str
 ) -> RenderedPlot:
-    """Plot each step under the machine's limits. Both axes are logarithmic; a point's area is its share of the time.
-
-    ``peak`` is in GMAC/s; ``bandwidths`` are (name, GB/s), the largest first.
-    """
+    """Plot steps under the machine's limits: ``peak`` in GMAC/s, and ``bandwidths`` (name, GB/s), the largest first."""
     with new_figure(PLOT_WIDTH, 380) as figure:
         axes = figure.subplots()
         style_axes(axes, grid="both", alpha=0.1)
@@ -174,12 +150,9 @@ def plot_roofline(
             dots = [(point.intensity, point.speed, 12 + 1600 * point.time) for point in members]
             axes.scatter(*zip(*dots, strict=True), color=color, alpha=0.7, linewidth=0)
             axes.plot([], [], "o", color=color, label=group)  # for the legend, where all dots have one size
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlim(left, right)
-        axes.set_ylim(low, 1.6 * max([1.4 * peak, *(point.speed for point in points)]))
+        high = 1.6 * max([1.4 * peak, *(point.speed for point in points)])
+        axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, high))
+        axes.set(xlabel="MACs per byte", ylabel="GMAC/s")
         plotting.set_plain_ticks(axes, "x", "y")
-        axes.set_xlabel("MACs per byte")
-        axes.set_ylabel("GMAC/s")
         plotting.add_legend(figure, 4, columnspacing=1.2, fontsize=10)
         return render_figure(figure, title, ("roofline", title, points, peak, bandwidths))

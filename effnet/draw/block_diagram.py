@@ -22,9 +22,6 @@ _RESIDUAL_X = 66.0
 _ARROW_LENGTH = 34.0
 
 
-# --- Specification -----------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class BlockSpec:
     """A block on a map of ``size`` (height, width), with the ratios that it was made from."""
@@ -118,10 +115,7 @@ def make_block_spec(
 
 
 def find_block_spec(arch: Arch, name: str, size: counting.Size | None = None) -> BlockSpec:
-    """Return the block ``name`` (such as ``stage3.0``) of ``arch``; ``size`` is the network's, by default its own.
-
-    Raises ``ValueError`` if the network has no such block.
-    """
+    """Return the block ``name`` (as ``stage3.0``) of ``arch`` at ``size``. Raises ``ValueError`` if it is unknown."""
     rows = {row.name: row for row in count(arch, size).layers if row.layer.kind in BLOCK_KINDS}
     if name not in rows:
         raise ValueError(f"{arch.name} has no block {name!r}: available are {', '.join(_format_ranges(list(rows)))}")
@@ -159,9 +153,6 @@ def block_to_json(spec: BlockSpec) -> JsonRow:
     }
 
 
-# --- Conditions (section 3 of arXiv:1801.04381, arXiv:1905.11946) ------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Condition:
     """Whether a block has a part, and why."""
@@ -173,7 +164,7 @@ class Condition:
 
 
 def block_conditions(spec: BlockSpec) -> tuple[Condition, ...]:
-    """Return which parts the block has and which not, each with the reason in a sentence."""
+    """Return which parts the block has and which not, and why (arXiv:1801.04381, section 3; arXiv:1905.11946)."""
     layer = spec.layer
     if spec.part:
         because = (
@@ -223,23 +214,18 @@ def _squeeze(spec: BlockSpec) -> Condition:
 def _residual(spec: BlockSpec) -> Condition:
     layer = spec.layer
     requirement = "the stride is 1 and there are as many output as input channels"
-    if layer.residual:
-        rate = f" In training, drop path leaves only the residual for {layer.drop_path:.1%} of the images."
-        return _condition(
-            "residual", True, f"Since {requirement}, the input is added.{rate if layer.drop_path else ''}"
-        )
     reasons = ["the stride is 2"] if layer.stride > 1 else []
     if layer.inputs != layer.channels:
         reasons.append(f"there are {layer.inputs} input and {layer.channels} output channels")
-    if not reasons:
-        return _condition(
-            "residual", False, "Its row in the network's table has none, though the shapes would allow it."
-        )
     reason = " and ".join(reasons)
-    return _condition("residual", False, f"{reason[0].upper()}{reason[1:]}. There is a residual if {requirement}.")
-
-
-# --- Drawing -----------------------------------------------------------------------------------------------------
+    because = f"{reason[:1].upper()}{reason[1:]}. There is a residual if {requirement}."
+    if layer.residual:
+        because = f"Since {requirement}, the input is added."
+        if layer.drop_path:
+            because += f" In training, drop path leaves only the residual for {layer.drop_path:.1%} of the images."
+    elif not reasons:
+        because = "Its row in the network's table has none, though the shapes would allow it."
+    return _condition("residual", layer.residual, because)
 
 
 def draw_block(spec: BlockSpec) -> Diagram:

@@ -4,8 +4,6 @@ Since positions are known before anything is drawn, tests check that texts do no
 x goes to the right and y downwards.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +11,6 @@ from html import escape
 from io import BytesIO
 from itertools import pairwise
 from math import cos, hypot, pi, sin, sqrt
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from effnet.draw.text import ASCENT, DESCENT, fit_font_size, load_font, text_width
@@ -26,20 +23,15 @@ BLUE, ORANGE, GREY, GREEN, PINK, VIOLET = "#3b7dd8", "#d9772b", "#8b919c", "#2a9
 INK = "ink"  # the page's text color
 BLACK = "#1b1e23"  # INK without a page
 CHANGED_COLOR = ORANGE  # behind differences between two networks
-LAYER_COLORS = MappingProxyType({"mbconv": BLUE, "fused": ORANGE, "stem": GREY, "head": GREY, "classifier": GREY})
-LAYER_NAMES = MappingProxyType({"mbconv": "MBConv", "fused": "Fused-MBConv", "stem": "Conv and Linear"})
-OPERATION_COLORS = MappingProxyType(
-    {"expand": BLUE, "depthwise": GREEN, "fused": ORANGE, "reduce": PINK, "excite": PINK, "project": VIOLET}
-    | {"stem": GREY, "head": GREY, "classifier": GREY}
-)
+LAYER_COLORS = {"mbconv": BLUE, "fused": ORANGE, "stem": GREY, "head": GREY, "classifier": GREY}
+LAYER_NAMES = {"mbconv": "MBConv", "fused": "Fused-MBConv", "stem": "Conv and Linear"}
+OPERATION_COLORS = {"expand": BLUE, "depthwise": GREEN, "reduce": PINK, "excite": PINK, "project": VIOLET}
+OPERATION_COLORS |= LAYER_COLORS
 
 _DASH_ATTRIBUTE = ' stroke-dasharray="4 3"'
 _SUPERSAMPLING = 2  # shapes are drawn larger and averaged, since PIL does not antialias them
 
 Points = tuple[tuple[float, float], ...]
-
-
-# --- Drawings ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -103,10 +95,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Text:
-    """One line of text with baseline ``y``; ``anchor`` is the part at ``x``: "start", "middle" or "end".
-
-    ``bounds`` is the box that it must not leave, if any.
-    """
+    """One line of text with baseline ``y``; ``anchor`` is the part at ``x``: "start", "middle" or "end"."""
 
     x: float
     y: float
@@ -115,7 +104,7 @@ class Text:
     anchor: str = "start"
     bold: bool = False
     opacity: float = 1.0
-    bounds: Box | None = None
+    bounds: Box | None = None  # which it must not leave
 
     @property
     def box(self) -> Box:
@@ -130,7 +119,7 @@ class Group:
     """Items with a common title, which is the tooltip and is read aloud."""
 
     title: str
-    items: tuple[Item, ...]
+    items: tuple["Item", ...]
 
 
 Item = Rect | Shape | Line | Text | Group
@@ -215,9 +204,6 @@ class Diagram:
         return _render_png(self)
 
 
-# --- SVG ---------------------------------------------------------------------------------------------------------
-
-
 def _render_svg(diagram: Diagram, standalone: bool) -> str:
     """Return one ``<svg>`` element without ids, scripts or links, scaled to the page's width up to 1.4 times."""
     content = "\n".join(_svg_item(item) for item in diagram.items)
@@ -291,9 +277,6 @@ def _format_number(number: float) -> str:
     return f"{number:.2f}".rstrip("0").rstrip(".")
 
 
-# --- PNG ---------------------------------------------------------------------------------------------------------
-
-
 def _render_png(diagram: Diagram) -> bytes:
     """Render with two pixels per unit, fewer if it would exceed 12 megapixels."""
     from PIL import Image, ImageDraw
@@ -318,7 +301,7 @@ def _render_png(diagram: Diagram) -> bytes:
     return out.getvalue()
 
 
-def _draw_filled(draw: ImageDraw, item: Rect | Shape, scale: float) -> None:
+def _draw_filled(draw: "ImageDraw", item: Rect | Shape, scale: float) -> None:
     points = _rounded_corners(item.box, item.radius) if isinstance(item, Rect) else item.points
     if item.opacity:
         draw.polygon([(x * scale, y * scale) for x, y in points], (*_parse_color(item.fill), round(255 * item.opacity)))
@@ -327,7 +310,7 @@ def _draw_filled(draw: ImageDraw, item: Rect | Shape, scale: float) -> None:
         _draw_line(draw, Line((*points, points[0]), item.fill, item.edge, 1.0, dashed=dashed), scale)
 
 
-def _draw_line(draw: ImageDraw, item: Line, scale: float) -> None:
+def _draw_line(draw: "ImageDraw", item: Line, scale: float) -> None:
     points, head = arrowhead(item.points, item.width) if item.arrow else (item.points, None)
     color = _blend(item.color, item.opacity)
     width = max(1, round(item.width * scale))
@@ -337,14 +320,15 @@ def _draw_line(draw: ImageDraw, item: Line, scale: float) -> None:
         draw.polygon([(x * scale, y * scale) for x, y in head], color)
 
 
-def _split_dashes(points: Points, on: float = 4.0, off: float = 3.0) -> list[Points]:
+def _split_dashes(points: Points) -> list[Points]:
+    """Return dashes of 4 with gaps of 3, as `_DASH_ATTRIBUTE`."""
     dashes: list[Points] = []
     for (x0, y0), (x1, y1) in pairwise(points):
         length, position = hypot(x1 - x0, y1 - y0), 0.0
         while position < length:
-            ends = position / length, min(position + on, length) / length
+            ends = position / length, min(position + 4, length) / length
             dashes.append(tuple((x0 + (x1 - x0) * t, y0 + (y1 - y0) * t) for t in ends))
-            position += on + off
+            position += 7
     return dashes
 
 

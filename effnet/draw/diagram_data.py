@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 from effnet.arch import Arch, Count, Layer, LayerCount, Operation, spec
 from effnet.draw import text
 from effnet.draw.diagram import CHANGED_COLOR, LAYER_COLORS, LAYER_NAMES, Box, Item, Rect, Text
-from effnet.draw.text import ACTIVATION_NAMES, arch_title, format_kernel, format_si, operator_name, text_width, truncate
+from effnet.draw.text import ACTIVATION_NAMES, arch_title, format_kernel, format_si, operator_name, text_width
 
 _MODULE_DESCRIPTIONS = {
     "expand": "expand: conv 1×1",
@@ -20,9 +21,6 @@ _MODULE_DESCRIPTIONS = {
 _NAME_FONT_SIZE = 22.0
 
 JsonRow = dict[str, Any]
-
-
-# --- Stages and layers -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,11 @@ class NetworkPart:
     params: int
     macs: int
     rows: tuple[LayerCount, ...] = ()
+
+    @property
+    def operation(self) -> str:
+        """Operator and kernel: ``MBConv6 3×3``, ``Linear``."""
+        return f"{self.operator} {self.kernel}".strip()
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,6 @@ def layer_runs(counted: Count) -> Iterator[LayerRun]:
         yield LayerRun(tuple(members), operator_name(layer, expand_ratio(counted.arch, layer)))
 
 
-# --- Repeated blocks ---------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class SubBlock:
     """Blocks with the same operations in the same order, of any size."""
@@ -135,19 +135,23 @@ class BlockRepeat:
     sub_block: SubBlock
     rows: tuple[LayerCount, ...]
 
+    @property
+    def label(self) -> str:
+        """``A``, or ``A × 3`` for several layers."""
+        return self.sub_block.letter + (f" × {len(self.rows)}" if len(self.rows) > 1 else "")
 
-def used_modules(sub_blocks: Iterable[SubBlock]) -> tuple[str, ...]:
-    """Return the modules of these sub-blocks in the order in which a block runs them."""
+    @property
+    def kernel(self) -> str:
+        """``3×3`` or ``3×3, stride 2``."""
+        return format_kernel(self.rows[0].layer) + (", stride 2" if self.rows[0].layer.stride > 1 else "")
+
+
+def describe_modules(sub_blocks: Iterable[SubBlock], activation: str) -> dict[str, str]:
+    """Return what each module of these sub-blocks consists of, in the order in which a block runs them."""
+    after = {"squeeze-excite": "", "project": ", batch norm"}
+    other = f", batch norm, {ACTIVATION_NAMES[activation]}"
     used = {module for block in sub_blocks for module in block.modules}
-    return tuple(module for module in _MODULE_DESCRIPTIONS if module in used)
-
-
-def describe_module(module: str, activation: str) -> str:
-    """Return the content of a module, with what follows its convolution."""
-    if module == "squeeze-excite":
-        return _MODULE_DESCRIPTIONS[module]
-    after = "" if module == "project" else f", {ACTIVATION_NAMES[activation]}"
-    return f"{_MODULE_DESCRIPTIONS[module]}, batch norm{after}"
+    return {name: content + after.get(name, other) for name, content in _MODULE_DESCRIPTIONS.items() if name in used}
 
 
 def find_repeats(counted: Count) -> tuple[tuple[SubBlock, ...], dict[int, tuple[BlockRepeat, ...]]]:
@@ -169,9 +173,6 @@ def find_repeats(counted: Count) -> tuple[tuple[SubBlock, ...], dict[int, tuple[
     return tuple(sub_blocks.values()), stages
 
 
-# --- Header and legend -------------------------------------------------------------------------------------------
-
-
 def summarize(counted: Count) -> str:
     """Return a network in one line: ``b0 at 224×224: 5.29 M params, 386 M MACs``."""
     costs = text.format_costs(counted.params, counted.macs)
@@ -188,7 +189,8 @@ def draw_header(
     counted: Count, other: Count | None, left: float, top: float, right: float, prefix: str = ""
 ) -> tuple[list[Item], float]:
     """Draw name, totals and settings, with differences from ``other`` marked; return the items and their bottom."""
-    name = truncate(prefix + arch_title(counted.arch), right - left, _NAME_FONT_SIZE, bold=True)
+    measure = partial(text_width, size=_NAME_FONT_SIZE, bold=True)
+    name = text.truncate_measured(prefix + arch_title(counted.arch), right - left, measure)
     items: list[Item] = [Text(left, top + _NAME_FONT_SIZE, name, _NAME_FONT_SIZE, bold=True)]
     base = other or counted
     totals: list[tuple[str, bool]] = []
@@ -251,9 +253,6 @@ def draw_swatches(
             x, y, line = left, y + 16, ""
         line = f"{line} {word}".lstrip()
     return [*items, Text(x, y, line, 10, opacity=0.65)], y + 6
-
-
-# --- JSON --------------------------------------------------------------------------------------------------------
 
 
 def stages_to_json(counted: Count) -> list[JsonRow]:

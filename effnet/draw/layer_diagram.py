@@ -1,18 +1,10 @@
 """Diagrams of all layers, of all operations in cards, and of the blocks that repeat."""
 
 from effnet.arch import Count, LayerCount, Operation
-from effnet.draw import diagram, diagram_data
+from effnet.draw import diagram, diagram_data, text
 from effnet.draw.diagram import INK, OPERATION_COLORS, Box, Diagram, Group, Item, Line, Rect, Text, centered_text
 from effnet.draw.diagram_data import BlockRepeat, NetworkPart, SubBlock, draw_header, network_parts, summarize
-from effnet.draw.text import (
-    describe_operation,
-    format_costs,
-    format_output,
-    format_shape,
-    format_si,
-    operation_kind,
-    text_width,
-)
+from effnet.draw.text import format_costs, format_output, format_shape, format_si, operation_kind
 
 _MARGIN = 24.0
 
@@ -38,9 +30,6 @@ _REPEAT_HEIGHT, _REPEAT_GAP = 40.0, 14.0
 _SUB_BLOCK_COLORS = ("#c99a1e", "#1f9bb0", "#c8553d", "#5b62d6", "#7f9f2f", "#6b7280")  # other than those of modules
 
 
-# --- Layers ------------------------------------------------------------------------------------------------------
-
-
 def layers_diagram(counted: Count) -> Diagram:
     """Lay out a band for each stage, with its layers from left to right, wrapped."""
     right = _LAYERS_WIDTH - _MARGIN
@@ -58,17 +47,16 @@ def layers_diagram(counted: Count) -> Diagram:
 
 
 def _stage_heading(part: NetworkPart, y: float, right: float) -> list[Item]:
-    operator = f"{part.operator} {part.kernel}".strip()
     lines = (
-        f"{operator}, squeeze-excite" if part.squeeze else operator,
+        f"{part.operation}, squeeze-excite" if part.squeeze else part.operation,
         f"{format_shape(part.size_in, part.inputs)} → {format_output(part.kind, part.size_out, part.channels)}",
         format_costs(part.params, part.macs, " · "),
     )
     items: list[Item] = [Line(((_MARGIN, y), (right, y)), INK, 0.13, 0.8)]
     items.append(Text(_MARGIN, y + 24, part.name, 12, bold=True))
     for index, line in enumerate(lines):
-        text = Text(_MARGIN, y + 40 + 15 * index, line, 10.5, opacity=0.85)
-        items.append(diagram.shrink_to_width(text, _LAYERS_LEFT - _MARGIN - 10))
+        heading = Text(_MARGIN, y + 40 + 15 * index, line, 10.5, opacity=0.85)
+        items.append(diagram.shrink_to_width(heading, _LAYERS_LEFT - _MARGIN - 10))
     return items
 
 
@@ -112,9 +100,6 @@ def _layer_box(row: LayerCount, box: Box, max_macs: int) -> Group:
     shapes = f"{format_shape(row.size_in, layer.inputs)} → {format_output(layer.kind, row.size_out, layer.channels)}"
     title = f"{row.name}: {shapes}, {row.params:,} params, {row.macs:,} MACs"
     return Group(title, tuple(item for item in items if not isinstance(item, Text) or item.text))
-
-
-# --- Operations --------------------------------------------------------------------------------------------------
 
 
 def operations_diagram(counted: Count) -> Diagram:
@@ -169,7 +154,7 @@ def _operation_row(operation: Operation, size: tuple[int, int], box: Box, max_ma
     line = box.y + 13.5
     longest = box.width - _BARS_X - 12
     place = Box(box.x + _NAME_X, box.y + 1, _SHAPE_X - _NAME_X - 8, box.height - 2)
-    name = Text(place.x + 7, line, describe_operation(operation), 10.5, bounds=place)
+    name = Text(place.x + 7, line, text.describe_operation(operation), 10.5, bounds=place)
     return [
         Rect(place, color, 0.22, radius=4),
         diagram.shrink_to_width(name, place.width - 14),
@@ -178,9 +163,6 @@ def _operation_row(operation: Operation, size: tuple[int, int], box: Box, max_ma
         Text(box.x + _MACS_X, line, format_si(macs), 10.5, "end", bounds=box),
         Rect(Box(box.x + _BARS_X, box.y + 6, max(0.6, longest * macs / max_macs), 7), color, 0.85),
     ]
-
-
-# --- Repeats -----------------------------------------------------------------------------------------------------
 
 
 def modules_diagram(counted: Count) -> Diagram:
@@ -216,7 +198,7 @@ def _sub_block_color(block: SubBlock) -> str:
 
 def _stage_group(part: NetworkPart, repeats: tuple[BlockRepeat, ...], box: Box) -> Group:
     out = format_output(part.kind, part.size_out, part.channels)
-    words = (part.name, part.operator if repeats else f"{part.operator} {part.kernel}".strip(), out)
+    words = (part.name, part.operator if repeats else part.operation, out)
     items: list[Item] = [Rect(box, INK, 0.03, 0.2, radius=6)]
     for index, word in enumerate(words):
         place = Box(box.x + 2, box.y + 4 + index * 14, box.width - 4, 14)
@@ -234,13 +216,10 @@ def _stage_group(part: NetworkPart, repeats: tuple[BlockRepeat, ...], box: Box) 
 
 
 def _repeat_box(repeat: BlockRepeat, box: Box) -> list[Item]:
-    layer = repeat.rows[0].layer
-    how = f"{layer.kernel}×{layer.kernel}" + (", stride 2" if layer.stride > 1 else "")
-    what = repeat.sub_block.letter + (f" × {len(repeat.rows)}" if len(repeat.rows) > 1 else "")
     return [
         Rect(box, _sub_block_color(repeat.sub_block), 0.3, 0.8, radius=5),
-        centered_text(Box(box.x, box.y + 3, box.width, 19), what, 13, bold=True),
-        centered_text(Box(box.x, box.y + 22, box.width, 14), how, 9.5, opacity=0.85),
+        centered_text(Box(box.x, box.y + 3, box.width, 19), repeat.label, 13, bold=True),
+        centered_text(Box(box.x, box.y + 22, box.width, 14), repeat.kernel, 9.5, opacity=0.85),
     ]
 
 
@@ -257,7 +236,7 @@ def _draw_sub_blocks(sub_blocks: tuple[SubBlock, ...], y: float) -> tuple[list[I
             if index:
                 items.append(_arrow(x, x + 16, y + 13))
                 x += 16
-            place = Box(x, y + 1, text_width(module, 10.5) + 20, 24)
+            place = Box(x, y + 1, text.text_width(module, 10.5) + 20, 24)
             items += diagram.labeled_box(place, _module_color(module), 0.25, 0.8, 5, module, 10.5)
             x = place.right
         if block.residual:
@@ -278,9 +257,9 @@ def _draw_modules_legend(
 ) -> tuple[list[Item], float]:
     items: list[Item] = [Text(left, y, "Modules", 12, bold=True)]
     y += 24
-    for module in diagram_data.used_modules(sub_blocks):
+    for module, description in diagram_data.describe_modules(sub_blocks, activation).items():
         items.append(Rect(Box(left, y - 9, 10, 10), _module_color(module), 0.5, 0.8, radius=2))
-        items.append(Text(left + 16, y, diagram_data.describe_module(module, activation), 10.5, opacity=0.85))
+        items.append(Text(left + 16, y, description, 10.5, opacity=0.85))
         y += 20
     return items, y
 

@@ -35,9 +35,6 @@ _VERTICAL_MAX_SIDE, _VERTICAL_MAX_LENGTH = 45.0, 88.0  # of the largest map, and
 _VERTICAL_TEXT_X = _VERTICAL_MARGIN + _VERTICAL_MAX_LENGTH + 14
 
 
-# --- Public functions --------------------------------------------------------------------------------------------
-
-
 def draw_network(
     arch: str | Arch,
     size: counting.Size | None = None,
@@ -89,9 +86,6 @@ def draw_comparison(first: Count, second: Count) -> Diagram:
     return _strip_diagram([first, second])
 
 
-# --- Cuboids -----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Scale:
     """SVG units per pixel of a map's side, and per channel."""
@@ -129,9 +123,6 @@ class _Cuboid:
                 edge = x + layer * step
                 items.append(Line(((edge, base), (edge, top), (edge + dx, top - dy)), self.color, 0.9, 0.8))
         return tuple(items)
-
-
-# --- The table: a row for each fact, a column for each part -------------------------------------------------------
 
 
 def _if_block(part: NetworkPart, text: str) -> str:
@@ -253,9 +244,6 @@ def _cost_bars(columns: Sequence[_Column], cost_of: Callable[[NetworkPart], int]
     return items
 
 
-# --- The strip ---------------------------------------------------------------------------------------------------
-
-
 def _strip_diagram(networks: Sequence[Count], scale_with: Count | None = None) -> Diagram:
     """Lay out one or two networks on the largest scale on which they, and ``scale_with``, fit."""
     scaled = [*networks, scale_with] if scale_with else networks
@@ -339,14 +327,11 @@ def _describe_part(part: NetworkPart) -> str:
         return f"image: {format_shape(part.size_out, part.channels)}"
     layers = f"{part.layers} × " if part.layers > 1 else ""
     shapes = f"{format_shape(part.size_in, part.inputs)} → {format_shape(part.size_out, part.channels)}"
-    return f"{part.name}: {layers}{part.operator} {part.kernel}, {shapes}"
-
-
-# --- The vertical strip: 360 units wide, so that every text is legible on a phone ---------------------------------
+    return f"{part.name}: {layers}{part.operation}, {shapes}"
 
 
 def _vertical_strip_diagram(counted: Count, scale_with: Count | None = None) -> Diagram:
-    """Lay out the network from top to bottom on the largest scale on which it, and ``scale_with``, fit."""
+    """Lay out the network from top to bottom, 360 units wide, so that every text is legible on a phone."""
     left, right = _VERTICAL_MARGIN, _VERTICAL_WIDTH - _VERTICAL_MARGIN
     parts = (input_part(counted), *network_parts(counted))
     scaled = (*parts, *(network_parts(scale_with) if scale_with else ()))
@@ -374,7 +359,7 @@ def _vertical_texts(part: NetworkPart, top: float, max_params: int, max_macs: in
     if part.kind == "image":
         return [heading, Text(right, top + 12, output, 12, "end")]
     layers = f" × {part.layers}" if part.layers > 1 else ""
-    operator = f"{part.operator} {part.kernel}".strip() + layers + (", SE" if part.squeeze else "")
+    operator = part.operation + layers + (", SE" if part.squeeze else "")
     items: list[Item] = [
         heading,
         diagram.shrink_to_width(Text(right, top + 12, operator, 12, "end"), right - heading.box.right - 10),

@@ -1,7 +1,5 @@
 """Matplotlib figures without a screen: style, axes, labels that do not overlap, and rendering as SVG and PNG."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -41,11 +39,8 @@ LABEL_POSITIONS = (
 DataPoint = tuple[float, float]  # in data coordinates
 
 
-# --- Figures and their rendering ---------------------------------------------------------------------------------
-
-
 @contextmanager
-def new_figure(width: float, height: float, layout: str = "constrained") -> Iterator[Figure]:
+def new_figure(width: float, height: float, layout: str = "constrained") -> Iterator["Figure"]:
     """Yield a matplotlib figure of that size in SVG units, with our style inside the context whatever the user's is."""
     with _style():
         from matplotlib.figure import Figure
@@ -71,7 +66,7 @@ class RenderedPlot:
     """A plot: ``svg`` to embed in a page, ``standalone_svg`` and ``png`` as files of their own, on white."""
 
     svg: str
-    _figure: Figure = field(repr=False, compare=False)
+    _figure: "Figure" = field(repr=False, compare=False)
 
     def __str__(self) -> str:
         return self.svg
@@ -93,11 +88,8 @@ class RenderedPlot:
             return bitmap.getvalue()
 
 
-def render_figure(figure: Figure, title: str, numbers: object) -> RenderedPlot:
-    """Render a figure inside the context of `new_figure`, with ``title`` as its description for screen readers.
-
-    The same ``numbers``, which are what it shows, give the same SVG, and different ones different ids in it.
-    """
+def render_figure(figure: "Figure", title: str, numbers: object) -> RenderedPlot:
+    """Render a figure of `new_figure`. ``title`` is read aloud; from ``numbers``, its content, come its ids."""
     import matplotlib
 
     matplotlib.rcParams["svg.hashsalt"] = sha256(repr(numbers).encode("utf-8", "replace")).hexdigest()
@@ -125,40 +117,34 @@ def _clean_tag(tag: str) -> str:
     return tag.replace(INK, "currentColor").replace("xlink:href", "href")
 
 
-# --- Axes --------------------------------------------------------------------------------------------------------
-
-
-def style_axes(axes: Axes, grid: str = "", alpha: float = 0.12) -> None:
+def style_axes(axes: "Axes", grid: str = "", alpha: float = 0.12) -> None:
     """Remove all lines but the bottom spine, and draw a faint grid along ``grid``: "x", "y", "both" or none."""
     for name, spine in axes.spines.items():
-        spine.set_visible(name == "bottom")
-        spine.set(color=INK, alpha=0.35)
+        spine.set(visible=name == "bottom", color=INK, alpha=0.35)
     axes.tick_params(length=0, pad=5)
     if grid:
         axes.grid(axis=grid, color=INK, alpha=alpha, linewidth=1)  # type: ignore[arg-type]
         axes.set_axisbelow(True)
 
 
-def set_cost_accuracy_axes(axes: Axes, cost: str, accuracy: str) -> None:
+def set_cost_accuracy_axes(axes: "Axes", cost: str, accuracy: str) -> None:
     """Make x a logarithmic axis of costs with round numbers, and y one of accuracies, with a grid."""
     from matplotlib.ticker import LogLocator
 
     style_axes(axes, grid="both", alpha=0.1)
-    axes.set_xscale("log")
+    axes.set(xscale="log", xlabel=cost, ylabel=accuracy)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     set_plain_ticks(axes, "x")
-    axes.set_xlabel(cost)
     axes.yaxis.set_major_formatter(percent_formatter())
-    axes.set_ylabel(accuracy)
 
 
-def add_legend(figure: Figure, columns: int, handlelength: float = 1.4, **options: Any) -> None:
+def add_legend(figure: "Figure", columns: int, handlelength: float = 1.4, **options: Any) -> None:
     """Add a legend without a frame above the axes; ``options`` are matplotlib's."""
     options = {"borderpad": 0, "handlelength": handlelength, **options}
     figure.legend(loc="outside upper left", ncols=columns, frameon=False, **options)
 
 
-def set_plain_ticks(axes: Axes, *names: str) -> None:
+def set_plain_ticks(axes: "Axes", *names: str) -> None:
     """Write the major ticks of these logarithmic axes ("x", "y") as plain numbers, and hide the minor ones."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
@@ -169,24 +155,21 @@ def set_plain_ticks(axes: Axes, *names: str) -> None:
     axes.tick_params(which="minor", length=0)
 
 
-def percent_formatter() -> Formatter:
+def percent_formatter() -> "Formatter":
     """Return a formatter of fractions as percent with as few digits as needed: 45%, 43.5%."""
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(lambda value, _: f"{100 * value:.6g}%")
 
 
-# --- Labels of points --------------------------------------------------------------------------------------------
-
-
-def annotate(axes: Axes, text: str, point: DataPoint, offset: tuple[float, float], **options: Any) -> Annotation:
+def annotate(axes: "Axes", text: str, point: DataPoint, offset: DataPoint, **options: Any) -> "Annotation":
     """Write a text ``offset`` points from a data point; ``options`` are matplotlib's."""
     return axes.annotate(text, point, xytext=offset, textcoords="offset points", **options)
 
 
 def add_label(
-    axes: Axes, name: str, point: DataPoint, color: str = INK, bold: bool = False, size: float = LABEL_FONT_SIZE
-) -> Annotation:
+    axes: "Axes", name: str, point: DataPoint, color: str = INK, bold: bool = False, size: float = LABEL_FONT_SIZE
+) -> "Annotation":
     """Add a label for a point; `place_labels` moves it to a free position."""
     leader = {"arrowstyle": "-", "color": INK, "alpha": 0.45, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4}
     weight = "bold" if bold else "normal"
@@ -196,7 +179,7 @@ def add_label(
 
 
 def place_labels(
-    axes: Axes, labels: Sequence[Annotation], points: Sequence[DataPoint], line: Sequence[DataPoint] = ()
+    axes: "Axes", labels: Sequence["Annotation"], points: Sequence[DataPoint], line: Sequence[DataPoint] = ()
 ) -> None:
     """Move each label to the first position next to its point where it covers no other label, point or line.
 
@@ -236,7 +219,7 @@ def _sample_line(corners: Sequence[DataPoint]) -> Iterator[DataPoint]:
             yield x0 + (x1 - x0) * step / LINE_SAMPLES, y0 + (y1 - y0) * step / LINE_SAMPLES
 
 
-def _move_label(label: Annotation, position: tuple[int, int, str, str]) -> Bbox:
+def _move_label(label: "Annotation", position: tuple[int, int, str, str]) -> "Bbox":
     """Move a label and return the pixels that its text covers."""
     from matplotlib.text import Text
 

@@ -1,7 +1,5 @@
 """Plots of searches: Pareto front, history, scaling curves, and the surface over α and γ."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -11,29 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from effnet.draw import plotting
-from effnet.draw.plotting import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    RenderedPlot,
-    add_label,
-    new_figure,
-    render_figure,
-    style_axes,
-)
+from effnet.draw.plotting import BLUE, GREEN, GREY, INK, ORANGE, RenderedPlot, add_label, new_figure, render_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Annotation
 
-CandidateKind = Literal["candidate", "random", "answer", "base"]
+CandidateKind = Literal["candidate", "answer", "base"]
 CandidateStyle = tuple[str, float, str, str]  # color, area in square points, marker, label in the legend
 
 STYLES: dict[str, CandidateStyle] = {  # the last is drawn on top
     "candidate": (GREY, 14, "o", "candidate"),
-    "random": (GREEN, 18, "x", "random"),
     "front": (BLUE, 24, "o", "Pareto front"),
     "base": (INK, 40, "s", "base"),
     "answer": (ORANGE, 80, "*", "result"),
@@ -49,17 +35,13 @@ SHADE_RANGE = (0.06, 0.78)  # opacity of blue for the lowest and highest value, 
 BETAS = (1.0, 1.1, 1.2, 1.3)
 
 
-# --- Accuracy against cost ---------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class PlottedCandidate:
-    """A network of a search: its cost, its accuracy as a fraction, its role, and the label of its point, if any."""
+    """A network of a search: its cost, its accuracy as a fraction, and its role."""
 
     cost: float
     accuracy: float
     kind: CandidateKind = "candidate"
-    name: str = ""
     on_front: bool = False
 
     @property
@@ -80,10 +62,7 @@ def pareto_front(candidates: Sequence[tuple[float, float]]) -> list[int]:
 def plot_pareto_front(
     candidates: Sequence[PlottedCandidate], label: str, title: str, accuracy: str = "top-1"
 ) -> RenderedPlot:
-    """Plot every candidate as a point, and the Pareto front as a step line; ``label`` and ``accuracy`` name the axes.
-
-    ``on_front`` must be set for those on the front (see `pareto_front`). Base and answer are always labeled.
-    """
+    """Plot candidates as points, and the `pareto_front` as a step line; ``label`` and ``accuracy`` name the axes."""
     with new_figure(560, 380) as figure:
         axes = figure.subplots()
         plotting.set_cost_accuracy_axes(axes, label, accuracy)
@@ -93,12 +72,10 @@ def plot_pareto_front(
             color, area, marker, words = style
             members = [candidate for candidate in candidates if candidate.style == style]
             x, y = [candidate.cost for candidate in members], [candidate.accuracy for candidate in members]
-            edge = 1.2 if marker == "x" else 0
-            axes.scatter(x, y, area, color=color, marker=marker, linewidth=edge, label=words, zorder=3 + level)
-            for candidate in members:
-                if name := candidate.name or (words if candidate.kind in ("base", "answer") else ""):
-                    point = (candidate.cost, candidate.accuracy)
-                    labels.append(add_label(axes, name, point, bold=candidate.kind == "answer"))
+            axes.scatter(x, y, area, color=color, marker=marker, linewidth=0, label=words, zorder=3 + level)
+            for one in members:
+                if one.kind in ("base", "answer"):
+                    labels.append(add_label(axes, words, (one.cost, one.accuracy), bold=one.kind == "answer"))
         line = _front_steps(sorted((one.cost, one.accuracy) for one in candidates if one.on_front))
         axes.plot([cost for cost, _ in line], [value for _, value in line], color=BLUE, linewidth=1.6)
         axes.margins(x=0.08, y=0.08)
@@ -133,10 +110,7 @@ class ScalingCurve:
 
 
 def plot_scaling(curves: Sequence[ScalingCurve], cost: str, accuracy: str, title: str) -> RenderedPlot:
-    """Plot at most four curves of accuracy against cost, with error bars of one standard deviation.
-
-    Markers of different curves are slightly offset; ``cost`` and ``accuracy`` name the axes.
-    """
+    """Plot at most four curves of accuracy against cost, slightly offset, with error bars of one standard deviation."""
     common = {point for curve in curves for point in curve.points if all(point in other.points for other in curves)}
     with new_figure(560, 380) as figure:
         axes = figure.subplots()
@@ -161,14 +135,8 @@ def plot_scaling(curves: Sequence[ScalingCurve], cost: str, accuracy: str, title
         return render_figure(figure, title, ("scaling", title, cost, accuracy, list(curves)))
 
 
-# --- History -----------------------------------------------------------------------------------------------------
-
-
 def plot_search_history(values: Sequence[float], label: str, title: str, percent: bool = True) -> RenderedPlot:
-    """Plot the value of each candidate in the order of evaluation, and the best so far as a step line.
-
-    A value that is not finite leaves a gap; ``percent``: they are fractions.
-    """
+    """Plot each candidate's value, or a gap if it is not finite, and the best so far; ``percent``: of fractions."""
     order = range(1, len(values) + 1)
     running_max = accumulate((value if isfinite(value) else -inf for value in values), max)
     best = [value if isfinite(value) else nan for value in running_max]
@@ -176,20 +144,16 @@ def plot_search_history(values: Sequence[float], label: str, title: str, percent
         from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
         axes = figure.subplots()
-        style_axes(axes, grid="y", alpha=0.1)
+        plotting.style_axes(axes, grid="y", alpha=0.1)
         shown = [value if isfinite(value) else nan for value in values]
         axes.scatter(order, shown, s=16, color=GREY, alpha=0.8, linewidth=0, label="candidate", clip_on=False, zorder=2)
         axes.plot(order, best, color=BLUE, linewidth=2, drawstyle="steps-post", label="best so far", zorder=3)
-        axes.set_xlabel("candidates evaluated")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-        axes.set_xlim((1, len(values)) if len(values) > 1 else (0.5, 1.5))
-        axes.set_ylabel(label)
+        limits = (1, len(values)) if len(values) > 1 else (0.5, 1.5)
+        axes.set(xlabel="candidates evaluated", xlim=limits, ylabel=label)
         axes.yaxis.set_major_formatter(plotting.percent_formatter() if percent else ScalarFormatter())
         plotting.add_legend(figure, 2)
         return render_figure(figure, title, ("history", title, label, list(values), percent))
-
-
-# --- Grid search of the coefficients -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -243,9 +207,10 @@ def plot_coefficient_surface(
             plain = [one for one in shown.values() if not one.name]
             x, y = [one.alpha for one in plain], [one.gamma for one in plain]
             axes.scatter(x, y, 7, color=INK, alpha=0.5, linewidth=0, zorder=3)
+        sides = ([one.alpha for one in points], [one.gamma for one in points])
         margin = 1.5 * HALF_GRID_STEP
-        axes.set_xlim(min(one.alpha for one in points) - margin, max(one.alpha for one in points) + margin)
-        axes.set_ylim(min(one.gamma for one in points) - margin, max(one.gamma for one in points) + margin)
+        limits = [(min(values) - margin, max(values) + margin) for values in sides]
+        axes.set(xlim=limits[0], ylim=limits[1])
         _draw_beta_lines(axes)
 
         bar = figure.colorbar(ScalarMappable(normalize, blues), ax=axes, pad=0.03, aspect=30, drawedges=False)
@@ -281,7 +246,7 @@ def _sample_surface(
     return alphas, gammas, heights
 
 
-def _draw_beta_lines(axes: Axes) -> None:
+def _draw_beta_lines(axes: "Axes") -> None:
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     for beta in BETAS:
         alphas = np.linspace(max(left, 1.0), right, 200)

@@ -3,8 +3,6 @@
 It is the same everywhere, and one of the widest sans-serif fonts: what fits in it fits in a page's own font too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
 ACTIVATION_NAMES = {"silu": "SiLU", "relu": "ReLU", "relu6": "ReLU6"}
 ASCENT, DESCENT = 0.76, 0.24  # of letters, digits and brackets, relative to the font size
 _REFERENCE_SIZE = 500
-
-
-# --- Numbers, layers and operations -----------------------------------------------------------------------------------
 
 
 def format_si(value: float, unit: str = "") -> str:
@@ -60,32 +55,29 @@ def format_costs(params: int, macs: int, separator: str = ", ") -> str:
     return f"{format_si(params)} params{separator}{format_si(macs)} MACs"
 
 
-def arch_title(arch: Arch) -> str:
+def arch_title(arch: "Arch") -> str:
     """Return the arch's name, which anyone may choose, on one printable line."""
     return clean_text(arch.name)
 
 
-def operator_name(layer: Layer, expand: int) -> str:
+def operator_name(layer: "Layer", expand: int) -> str:
     """Return a layer's operator as the papers write it: ``MBConv6``, ``Fused-MBConv4``, ``Conv``, ``Linear``."""
     operators = {"mbconv": f"MBConv{expand}", "fused": f"Fused-MBConv{expand}", "classifier": "Linear"}
     return operators.get(layer.kind, "Conv")
 
 
-def format_kernel(layer: Layer) -> str:
+def format_kernel(layer: "Layer") -> str:
     """Return the kernel as ``5×5``; empty for the classifier."""
     return "" if layer.kind == "classifier" else f"{layer.kernel}×{layer.kernel}"
 
 
-def operation_kind(operation: Operation) -> str:
-    """Return the last part of the operation's name: expand, depthwise, fused, reduce, project, stem, …
-
-    The squeeze-excite's own expansion is "excite", to distinguish it from the block's.
-    """
+def operation_kind(operation: "Operation") -> str:
+    """Return the last part of the operation's name: expand, depthwise, …; "excite" for the squeeze-excite's expand."""
     *path, last = operation.name.split(".")
     return "excite" if last == "expand" and path and path[-1] == "squeeze_excite" else last
 
 
-def describe_operation(operation: Operation) -> str:
+def describe_operation(operation: "Operation") -> str:
     """Return a short text such as ``expand 1×1``, ``depthwise 5×5, stride 2`` or ``squeeze: pool, linear``."""
     kind = operation_kind(operation)
     linear = {"reduce": "squeeze: pool, linear", "excite": "excite: linear, scale", "classifier": "pool, linear"}
@@ -96,21 +88,13 @@ def describe_operation(operation: Operation) -> str:
     return f"{name} {operation.kernel}×{operation.kernel}{stride}"
 
 
-# --- Font -------------------------------------------------------------------------------------------------------------
-
-
 def text_width(text: str, size: float, bold: bool = False) -> float:
     """Return the width of one line of ``text`` at font ``size``, without kerning."""
     return sum(_letter_width(letter, bold) for letter in text) * size
 
 
-def truncate(text: str, max_width: float, size: float, bold: bool = False) -> str:
-    """Return the beginning of ``text`` that fits into ``max_width``, with an ellipsis if something is omitted."""
-    return truncate_measured(text, max_width, lambda part: text_width(part, size, bold))
-
-
 def truncate_measured(text: str, max_width: float, measure: Callable[[str], float]) -> str:
-    """Like `truncate`, with the width of a text given by ``measure``, such as the ``getlength`` of a font."""
+    """Return the beginning of ``text`` of which ``measure`` is at most ``max_width``, with an ellipsis if cut off."""
     if measure(text) <= max_width:
         return text
     while text and measure(f"{text}…") > max_width:
@@ -123,11 +107,11 @@ def fit_font_size(text: str, max_width: float, size: float, bold: bool = False) 
     return min(size, max_width / max(text_width(text, 1.0, bold), 1e-9))
 
 
-def wrap_text(text: str, max_width: float, size: float, bold: bool = False) -> list[str]:
+def wrap_text(text: str, max_width: float, size: float) -> list[str]:
     """Break ``text`` between words into lines of at most ``max_width``."""
     lines: list[str] = []
     for word in text.split():
-        if lines and text_width(f"{lines[-1]} {word}", size, bold) <= max_width:
+        if lines and text_width(f"{lines[-1]} {word}", size) <= max_width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
@@ -140,19 +124,15 @@ def clean_text(text: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def load_font(pixels: int, bold: bool = False) -> FreeTypeFont:
+def load_font(pixels: int, bold: bool = False) -> "FreeTypeFont":
     """Load the font, without kerning as `text_width` measures it. Raises ``ImportError`` without matplotlib."""
     from PIL import ImageFont
 
     return ImageFont.truetype(str(_default_font_path(bold)), pixels, layout_engine=ImageFont.Layout.BASIC)
 
 
-def load_font_for(pixels: int, *texts: str) -> FreeTypeFont:
-    """Load a font with kerning that has the letters of ``texts``: the default, or the first installed one that has.
-
-    DejaVu Sans has Latin, Greek, Cyrillic, Arabic and more, but no Chinese. If no font has all letters, the default
-    shows boxes for the missing ones.
-    """
+def load_font_for(pixels: int, *texts: str) -> "FreeTypeFont":
+    """Load a font with kerning: the default, or if it lacks letters of ``texts`` (as Chinese), one that has them."""
     from PIL import ImageFont
 
     letters = {ord(letter) for letter in "".join(texts) if letter.isprintable()}

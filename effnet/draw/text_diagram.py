@@ -4,18 +4,9 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from effnet.arch import Arch, Count, count, counting
-from effnet.draw import block_diagram, diagram_data, network_diagram
+from effnet.draw import block_diagram, diagram_data, network_diagram, text
 from effnet.draw.diagram_data import format_settings, layer_runs, network_parts, summarize
-from effnet.draw.text import (
-    ACTIVATION_NAMES,
-    describe_operation,
-    format_costs,
-    format_output,
-    format_shape,
-    format_si,
-    format_size,
-    operation_kind,
-)
+from effnet.draw.text import describe_operation, format_costs, format_output, format_shape, format_si
 
 _MAP_BAR_LENGTH, _COST_BAR_LENGTH = 24, 10  # letters of the bars of the largest map and cost
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -24,10 +15,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 def network_text(
     arch: str | Arch, size: counting.Size | None = None, classes: int = 1000, channels: int = 3, detail: str = "stages"
 ) -> str:
-    """Return the network with one line per stage, layer or operation, with maps and MACs as bars to scale.
-
-    Arguments and errors are those of `effnet.draw.network_diagram.draw_network`.
-    """
+    """Return the network with a line per stage, layer or operation, and bars to scale. Arguments as `draw_network`."""
     detail_lines = {"stages": _stage_lines, "layers": _layer_lines, "operations": _operation_lines}
     lines_of = detail_lines[network_diagram.check_detail(detail)]
     counted = count(arch, size, classes, channels)
@@ -40,16 +28,13 @@ def modules_text(arch: str | Arch, size: counting.Size | None = None, classes: i
     sub_blocks, repeats = diagram_data.find_repeats(counted)
     stages = []
     for index, part in enumerate(network_parts(counted)):
-        sequence = " → ".join(map(_describe_repeat, repeats.get(index, ())))
+        sequence = " → ".join(f"{repeat.label} ({repeat.kernel})" for repeat in repeats.get(index, ()))
         stages.append([part.name, part.operator, format_output(part.kind, part.size_out, part.channels), sequence])
     blocks = [
         [block.letter, " → ".join([*block.modules, *(["+ input"] if block.residual else [])]), block.description]
         for block in sub_blocks
     ]
-    modules = [
-        diagram_data.describe_module(module, counted.arch.activation)
-        for module in diagram_data.used_modules(sub_blocks)
-    ]
+    modules = diagram_data.describe_modules(sub_blocks, counted.arch.activation).values()
     return "\n".join([summarize(counted), "", *_align_columns(stages), "", *_align_columns(blocks), "", *modules])
 
 
@@ -77,10 +62,10 @@ def block_text(spec: block_diagram.BlockSpec) -> str:
     rows: list[list[str]] = [["in"]]
     size, channels = spec.size, spec.channels[0]
     for operation, size_out in spec.operations:
-        kind, rail = operation_kind(operation), "│" if operation.pooled else ""
+        kind, rail = text.operation_kind(operation), "│" if operation.pooled else ""
         if kind != "excite":
             rows.append([f"│ {format_shape(size, channels)}"])
-        activation = ACTIVATION_NAMES[spec.activation] if operation.activation else ""
+        activation = text.ACTIVATION_NAMES[spec.activation] if operation.activation else ""
         activation = "sigmoid" if kind == "excite" else activation
         after = ", ".join(filter(None, ("batch norm" if operation.norm else "", activation)))
         costs = format_costs(operation.params, operation.macs(*size_out)).split(", ")
@@ -112,7 +97,7 @@ def _stage_lines(counted: Count) -> list[str]:
     for part in parts:
         extent = 1 if part.kind == "classifier" else part.size_out[1]
         layers = f"× {part.layers}" if part.name.startswith("stage") else ""
-        map_size = "" if part.kind == "classifier" else format_size(part.size_out)
+        map_size = "" if part.kind == "classifier" else text.format_size(part.size_out)
         costs = ["", "", ""] if part.kind == "image" else _cost_cells(part.params, part.macs, max_macs)
         bar = text_bar(extent / side, _MAP_BAR_LENGTH)
         rows.append([part.name, bar, _operator_text(part), layers, map_size, str(part.channels), *costs])
@@ -132,7 +117,7 @@ def _layer_lines(counted: Count) -> list[str]:
 
 
 def _operator_text(part: diagram_data.NetworkPart) -> str:
-    return f"{part.operator} {part.kernel}".strip() + (", SE" if part.squeeze else "")
+    return part.operation + (", SE" if part.squeeze else "")
 
 
 def _operation_lines(counted: Count) -> list[str]:
@@ -152,13 +137,6 @@ def _operation_lines(counted: Count) -> list[str]:
 
 def _cost_cells(params: int, macs: int, max_macs: int) -> list[str]:
     return [format_si(params), format_si(macs), text_bar(macs / max_macs, _COST_BAR_LENGTH)]
-
-
-def _describe_repeat(repeat: diagram_data.BlockRepeat) -> str:
-    layer = repeat.rows[0].layer
-    stride = ", stride 2" if layer.stride > 1 else ""
-    times = f" × {len(repeat.rows)}" if len(repeat.rows) > 1 else ""
-    return f"{repeat.sub_block.letter}{times} ({layer.kernel}×{layer.kernel}{stride})"
 
 
 def _format_change(first: str, second: str) -> str:

@@ -1,7 +1,5 @@
 """Plots of training and evaluation: curves, confusion matrix, reliability diagram, learning-rate finder, schedule."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from math import isfinite, nan, sqrt
 from typing import TYPE_CHECKING, Any
@@ -19,17 +17,13 @@ CORRECT_COLOR, WRONG_COLOR = BLUE, ORANGE
 
 _MAX_LABEL_LETTERS = 18  # of a class name at the confusion matrix
 
-
 CONFIDENCE_STYLE: dict[str, Any] = {"color": WRONG_COLOR, "linewidth": 2.5, "solid_capstyle": "butt"}
 
 
 def plot_curves(
     lines: Mapping[str, Sequence[float]], title: str, percent: bool = False, marked: tuple[int, str] | None = None
 ) -> RenderedPlot:
-    """Plot one value per epoch, from epoch 1, for each named line; values that are not finite leave a gap.
-
-    ``percent``: the values are fractions. ``marked``: an epoch to mark, and its label.
-    """
+    """Plot a value per epoch for each named line, or a gap if it is not finite. ``marked``: an epoch, and its label."""
     with new_figure(380, 240) as figure:
         from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -48,9 +42,8 @@ def plot_curves(
             shift, align = (-5, "right") if epoch > 0.6 * last else (5, "left")
             units = ("data", "axes fraction")
             plotting.annotate(axes, words, (epoch, 0.5), (shift, 0), xycoords=units, ha=align, alpha=0.75)
-        axes.set_xlabel("epoch")
+        axes.set(xlabel="epoch", xlim=(1, last) if last > 1 else (0.5, 1.5))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-        axes.set_xlim((1, last) if last > 1 else (0.5, 1.5))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -60,11 +53,7 @@ def plot_curves(
 
 
 def plot_confusion_matrix(table: Sequence[Sequence[int]], names: Sequence[str], title: str) -> RenderedPlot:
-    """Plot a confusion matrix of image counts: blue is correct, orange is wrong.
-
-    ``table[true][predicted]``: the larger a cell's share of its row, the stronger its color. Long names are shortened;
-    the matrix is legible up to about 30 classes.
-    """
+    """Plot image counts ``table[true][predicted]``: blue is correct, orange wrong, strong a large share of the row."""
     classes = len(names)
     cell = 36.0 if classes <= 12 else 24.0
     short = [_shorten_name(name) for name in names]
@@ -99,8 +88,7 @@ def plot_confusion_matrix(table: Sequence[Sequence[int]], names: Sequence[str], 
             for label in axes.get_xticklabels():
                 label.set(rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(middles, short)
-        axes.set_xlim(0, classes)
-        axes.set_ylim(classes, 0)
+        axes.set(xlim=(0, classes), ylim=(classes, 0))
         figure.text((left + side / 2) / width, 4 / height, "predicted", ha="center", va="bottom", alpha=0.7)
         figure.text(4 / width, (below + side / 2) / height, "true", ha="left", va="center", rotation=90, alpha=0.7)
         return render_figure(figure, title, ("confusion", title, [list(row) for row in table], list(names)))
@@ -120,10 +108,7 @@ def _name_width(name: str) -> float:
 
 
 def plot_reliability(bins: Sequence[tuple[int, float, float]], title: str) -> RenderedPlot:
-    """Plot a reliability diagram (arXiv:1706.04599), with a histogram of the confidences below.
-
-    ``bins``, equally wide: images, mean confidence (the orange line across a bar), accuracy (the blue bar).
-    """
+    """Plot a reliability diagram (arXiv:1706.04599) of equally wide ``bins``: images, mean confidence, accuracy."""
     with new_figure(420, 360) as figure:
         from matplotlib.lines import Line2D
         from matplotlib.patches import Patch
@@ -143,14 +128,10 @@ def plot_reliability(bins: Sequence[tuple[int, float, float]], title: str) -> Re
             name, top = _short_count(images), (middle, images)
             plotting.annotate(below, name, top, (0, 2), ha="center", fontsize=8, alpha=0.85)
         _draw_diagonal(above, 0, 1)
-        above.set_ylim(0, 1)
-        above.set_ylabel("accuracy")
+        above.set(ylim=(0, 1), ylabel="accuracy")
         above.yaxis.set_major_formatter(PercentFormatter(1.0))
-        below.set_xlim(0, 1)
+        below.set(xlim=(0, 1), xlabel="confidence", ylabel="images", yticks=[])
         below.set_ylim(0, 1.25 * max(1, *(images for images, _, _ in bins)))
-        below.set_yticks([])
-        below.set_ylabel("images")
-        below.set_xlabel("confidence")
         below.xaxis.set_major_formatter(PercentFormatter(1.0))
         handles = [Patch(color=CORRECT_COLOR, alpha=0.55), Line2D((), (), **CONFIDENCE_STYLE)]
         names = ["accuracy", "mean confidence"]
@@ -164,21 +145,18 @@ def plot_true_vs_predicted(pairs: Sequence[tuple[float, float]], title: str) -> 
     true, predicted = zip(*pairs, strict=True)
     low, high = min(*true, *predicted), max(*true, *predicted)
     margin = 0.04 * (high - low) or 1.0
+    limits = low - margin, high + margin
     with new_figure(380, 380) as figure:
         axes = figure.subplots()
         style_axes(axes, grid="both")
-        _draw_diagonal(axes, low - margin, high + margin)
+        _draw_diagonal(axes, *limits)
         axes.plot(true, predicted, "o", color=CORRECT_COLOR, alpha=0.5, markersize=4, markeredgewidth=0)
-        axes.set_xlim(low - margin, high + margin)
-        axes.set_ylim(low - margin, high + margin)
-        axes.set_aspect("equal")
+        axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="true", ylabel="predicted")
         axes.locator_params(nbins=5)
-        axes.set_xlabel("true")
-        axes.set_ylabel("predicted")
         return render_figure(figure, title, ("scatter", title, [list(pair) for pair in pairs]))
 
 
-def _draw_diagonal(axes: Axes, low: float, high: float) -> None:
+def _draw_diagonal(axes: "Axes", low: float, high: float) -> None:
     axes.plot((low, high), (low, high), color=INK, alpha=0.5, linewidth=1, linestyle=(0, (4, 3)))
 
 
@@ -190,10 +168,7 @@ def _short_count(number: int) -> str:
 def plot_lr_finder(
     learning_rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], title: str, suggestion: float
 ) -> RenderedPlot:
-    """Plot the loss over an increasing learning rate, with a vertical line at the suggested one.
-
-    Dots are the losses of single batches; those far above the others are cut off at the top.
-    """
+    """Plot the loss over an increasing learning rate: of single batches as dots, smoothed, and the suggested rate."""
     with new_figure(480, 280) as figure:
         axes = figure.subplots()
         style_axes(axes, grid="y")
@@ -202,12 +177,10 @@ def plot_lr_finder(
         axes.axvline(suggestion, color=INK, alpha=0.5, linewidth=1, linestyle=(0, (3, 3)))
         units = ("data", "axes fraction")
         plotting.annotate(axes, f"{suggestion:.2g}", (suggestion, 1), (5, 0), xycoords=units, va="top")
-        axes.set_xscale("log")
+        axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
         plotting.set_plain_ticks(axes, "x")
         low, start = min(*losses, *smoothed), max(smoothed[0], losses[0])
-        axes.set_ylim(low - 0.05 * (start - low), start + 0.6 * (start - low))
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel("loss")
+        axes.set_ylim(low - 0.05 * (start - low), start + 0.6 * (start - low))  # losses far above are cut off
         numbers = ("lr finder", title, list(learning_rates), list(losses), list(smoothed), suggestion)
         return render_figure(figure, title, numbers)
 

@@ -18,7 +18,7 @@ def networks(key: str) -> list[AccuracyPoint]:
     for line in TABLE2:
         cost, top1 = PrintedFigure(getattr(line, key)).value, PrintedFigure(line.top1).value
         if isinstance(cost, float) and isinstance(top1, float):
-            found.append(AccuracyPoint(line.title, cost, top1, line.key in ARCHS, counted=line.key != "gpipe"))
+            found.append(AccuracyPoint(line.title, cost, top1, line.key in ARCHS))
     return found
 
 
@@ -32,7 +32,6 @@ def test_every_network_is_labeled_in_both_panels_without_overlap() -> None:
         assert label in shown
         for one in points:
             assert one.name in shown
-    assert "cost quoted only" in shown
     boxes = [box for element in texts if (box := text_box(element)) and element.text in {each.title for each in TABLE2}]
     assert len(boxes) == 24 + 23
     for index, (left, top, right, bottom) in enumerate(boxes):
@@ -51,20 +50,13 @@ def text_box(element: ElementTree.Element) -> tuple[float, float, float, float] 
     return x - shift, y - 0.72 * SIZE, x - shift + wide, y
 
 
-def test_the_legend_mentions_quoted_costs_only_if_there_are_any() -> None:
-    all_counted = plot_accuracy(
-        [("params", 1e6, [AccuracyPoint("B0", 5e6, 0.77, True), AccuracyPoint("C", 9e6, 0.76, False)])], "t"
-    )
-    assert "cost quoted only" not in all_counted.svg
-    assert all_counted.png.startswith(b"\x89PNG")
-
-
 def test_the_same_numbers_give_the_same_svg() -> None:
     points = [
         AccuracyPoint("B0", 5e6, 0.77, True),
         AccuracyPoint("B1", 7e6, 0.79, True),
         AccuracyPoint("C", 9e6, 0.76, False),
     ]
-    first, second = (plot_accuracy([("params", 1e6, points)], "t").svg for _ in range(2))
-    assert first == second
-    assert "currentColor" in first
+    first, second = (plot_accuracy([("params", 1e6, points)], "t") for _ in range(2))
+    assert first.svg == second.svg
+    assert "currentColor" in first.svg
+    assert first.png.startswith(b"\x89PNG")

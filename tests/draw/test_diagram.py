@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from effnet.draw.diagram import Box, Diagram, Group, Line, Rect, Shape, Text, centered_text, shrink_to_width
-from effnet.draw.text import clean_text, fit_font_size, text_width, truncate, wrap_text
+from effnet.draw.text import clean_text, fit_font_size, text_width, wrap_text
 from tests.draw.legible import contains
 
 BLUE = "#3b7dd8"
@@ -39,10 +39,6 @@ def test_widths_are_matplotlibs(text: str, bold: bool) -> None:
 
 
 def test_texts_are_cut_wrapped_and_made_smaller() -> None:
-    assert truncate("classifier", 1000, 10) == "classifier"
-    short = truncate("a long name of a network", 60, 10)
-    assert short.endswith("…")
-    assert text_width(short, 10) <= 60
     lines = wrap_text("one two three four five", 60, 10)
     assert " ".join(lines) == "one two three four five"
     assert all(text_width(line, 10) <= 60 for line in lines)

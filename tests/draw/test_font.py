@@ -10,7 +10,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import ImageFont
 
 from effnet.draw import text as module
-from effnet.draw.text import load_font, load_font_for, text_width, truncate, truncate_measured
+from effnet.draw.text import load_font, load_font_for, text_width, truncate_measured
 
 FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")
 
@@ -50,5 +50,5 @@ def test_long_texts_are_truncated() -> None:
     short = truncate_measured(long, 100, face.getlength)
     assert short.endswith("…")
     assert 80 < face.getlength(short) <= 100
-    assert truncate_measured("ant", 0, face.getlength) == truncate("ant", 0, 12) == "…"
-    assert truncate(long, 100, 12) == truncate_measured(long, 100, lambda text: text_width(text, 12))
+    assert truncate_measured("ant", 0, face.getlength) == "…"
+    assert text_width(truncate_measured(long, 100, lambda text: text_width(text, 12)), 12) <= 100
