@@ -18,14 +18,8 @@ from tempfile import TemporaryDirectory
 
 from effnet.arch import Arch, count
 from effnet.arch.fitting import FitResult, fit_detailed
-from effnet.runtime.latency import (
-    FastestEngine,
-    Latency,
-    LatencyMeasurement,
-    LatencyTask,
-    installed_file_engines,
-    time_fastest_engine,
-)
+from effnet.runtime.autotune import installed_file_engines
+from effnet.runtime.latency import FastestEngine, Latency, LatencyMeasurement, LatencyTask, time_fastest_engine
 from effnet.timing import Stopwatch, describe_machine, installed_versions, run_in_subprocess
 
 TOLERANCE = 0.15

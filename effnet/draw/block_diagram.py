@@ -86,17 +86,11 @@ def make_block_spec(
     size: counting.Size = 56,
     activation: str = "silu",
 ) -> BlockSpec:
-    """Return a block with these ratios.
+    """Return a block of a kind in `DRAWABLE_KINDS`; ``size`` of its input is a side or (height, width).
 
-    Args:
-        kind: "mbconv", "fused" or "squeeze_excite".
-        channels: Output channels. Default: ``inputs``.
-        expand: Default: 6 for MBConv, 4 for Fused-MBConv. For a squeeze-excite that of the block around it (default 1):
-            it has ``inputs × expand`` channels.
-        squeeze: Default: 0.25 for MBConv, 0 for Fused-MBConv, as in most rows of the papers.
-        size: Size of the input map, a side or (height, width).
-
-    Raises ``ValueError`` if the kind or activation is unknown or a size impossible.
+    By default ``channels``, its outputs, are its inputs, and the ratios those of most rows of the papers. A
+    squeeze-excite has ``inputs × expand`` channels: ``expand`` is that of the block around it, by default 1. Raises
+    ``ValueError`` if the kind or activation is unknown or a size impossible.
     """
     if kind not in DRAWABLE_KINDS:
         raise ValueError(f"unknown block {kind!r}: use one of {', '.join(DRAWABLE_KINDS)}")

@@ -59,7 +59,9 @@ def plot_confusion_matrix(table: Sequence[Sequence[int]], names: Sequence[str], 
     short = [_shorten_name(name) for name in names]
     if len(set(short)) < len(set(names)):  # they begin alike
         short = [_shorten_name(name, keep_end=True) for name in names]
-    longest = max(map(_name_width, short))
+    # Chinese and the like are as wide as high
+    widths = [sum(1.05 if east_asian_width(letter) in "WF" else 0.6 for letter in name) for name in short]
+    longest = FONT_SIZE * max(widths)
     rotated = longest > cell - 4
     left = 22 + longest + (max(0.0, 0.71 * longest - 22 - longest - cell / 2) if rotated else 0)
     below = 26 + (0.71 * longest + 8 if rotated else FONT_SIZE + 4)
@@ -101,10 +103,6 @@ def _shorten_name(name: str, keep_end: bool = False) -> str:
     if keep_end:
         return "…" + name[1 - _MAX_LABEL_LETTERS :].lstrip()
     return name[: _MAX_LABEL_LETTERS - 1].rstrip() + "…"
-
-
-def _name_width(name: str) -> float:
-    return sum(FONT_SIZE * (1.05 if east_asian_width(letter) in "WF" else 0.6) for letter in name)
 
 
 def plot_reliability(bins: Sequence[tuple[int, float, float]], title: str) -> RenderedPlot:

@@ -3,19 +3,18 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from effnet.arch import Layer, Operation, layers, operations
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
 from effnet.net.layers import ConvNorm
 
+DEFAULT_IMAGES, MIN_IMAGES = 128, 8  # to calibrate on
 LEVELS = 255  # steps between the lowest and the highest 8-bit value
 SAMPLED_VALUES = 16_384  # kept of each feature map, spread evenly over the images
 CLIP_RATIOS = np.linspace(1, 0.05, 20)  # of the observed extremes, tried as limits of a range
@@ -53,7 +52,7 @@ def forward_layer(
         classifier = model.classifier
         assert isinstance(classifier, nn.Linear)
         x = _pool(x, map_hook)
-        return map_hook("logits", F.linear(x, weight_hook(layer.name, classifier.weight), classifier.bias))
+        return map_hook("logits", nn.functional.linear(x, weight_hook(layer.name, classifier.weight), classifier.bias))
     start = whole = x
     for operation in operations(layer):
         if operation.name.endswith("squeeze_excite.reduce"):
@@ -72,9 +71,9 @@ def _pool(x: Tensor, map_hook: TensorHook) -> Tensor:
     return map_hook("embedding", x.mean((2, 3)))
 
 
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
-    {"": lambda x: x, "silu": F.silu, "relu": F.relu, "relu6": F.relu6, "sigmoid": torch.sigmoid}
-)
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]]
+ACTIVATIONS = {"": lambda x: x, "relu": torch.relu, "sigmoid": torch.sigmoid}
+ACTIVATIONS |= {"silu": nn.functional.silu, "relu6": nn.functional.relu6}
 
 
 def activation_of(model: EfficientNet, operation: Operation) -> str:
@@ -104,10 +103,7 @@ def all_operations(model: EfficientNet) -> Iterator[Operation]:
 
 
 def consumers(model: EfficientNet) -> dict[str, tuple[str, ...]]:
-    """Return, for each operation whose channels can be equalized, the operations that read its feature map.
-
-    Feature maps that a residual adds, or that are pooled for the embedding, cannot.
-    """
+    """Return the readers of each operation that can be equalized: not if a residual adds it, or it is pooled."""
     found: dict[str, tuple[str, ...]] = {}
     stem = ""  # if no residual adds its feature map
     for layer in layers(model.arch, model.classes, model.channels):

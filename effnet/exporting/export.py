@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from effnet.arch import serde, tensor_shapes
 from effnet.data.image_io import ImageSource
-from effnet.data.storage.atomic_write import atomic_write, move_with_companions
+from effnet.data.storage.atomic_write import atomic_write_with_companions
 from effnet.exporting import torch_export, verify
 from effnet.net import EfficientNet, surgery
 from effnet.runtime import litert, onnx, openvino
@@ -17,6 +16,12 @@ from effnet.tasks import task_of
 from effnet.weights import load
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite", "torch": ".pt2"}
+WRITERS: dict[str, Callable[..., None]] = {
+    "onnx": onnx.write_onnx,
+    "openvino": openvino.write_openvino,
+    "litert": litert.write_litert,
+    "torch": torch_export.write_torch_export,
+}
 # Float32 sums in another order differ by 1e-6 to 1e-5; weights stored in 16 bits by a few thousandths
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
 
@@ -91,23 +96,15 @@ def export(
         model.preprocess = replace(model.preprocess, size=io_spec.size)
     _check_exportable(model, file_format)
     images_by_size = verify.comparison_images(model, io_spec, images)
-    with atomic_write(path) as target, TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        written = Path(folder) / path.name
-        writers: dict[str, Callable[..., None]] = {
-            "onnx": onnx.write_onnx,
-            "openvino": openvino.write_openvino,
-            "litert": litert.write_litert,
-            "torch": torch_export.write_torch_export,
-        }
-        writers[file_format](written, model, io_spec, *([True] if precision == "float16" else []))
+    with atomic_write_with_companions(path) as written:
+        WRITERS[file_format](written, model, io_spec, *([True] if precision == "float16" else []))
         agreement = verify.compare_outputs(verify.OPEN_RUNNER[file_format](written), model, io_spec, images_by_size)
         if not agreement.difference <= tolerance:  # also if it is NaN
             problem = f"outputs differ by {agreement.difference:.1e} of the largest logit"
             if agreement.difference != agreement.difference:
                 problem = "outputs have other names or shapes, or contain NaN or Inf"
             raise ValueError(f"{path} is not written: in {file_format} the {problem} (tolerance {tolerance:g})")
-        file_bytes = sum(file.stat().st_size for file in Path(folder).iterdir())
-        move_with_companions(written, path, target)
+        file_bytes = sum(file.stat().st_size for file in written.parent.iterdir())
     task = model.labels.task if model.classes else ""
     return ExportedFile(
         path, file_format, io_spec, file_bytes, agreement.difference, agreement.images, agreement.same_predictions, task

@@ -4,12 +4,9 @@ Its own code rather than NNCF or ai-edge-quantizer: one calibration serves three
 (see docs/quantizing.md).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,9 +17,8 @@ from torch import Tensor
 from effnet.arch.serde import check_choice, check_float, check_int
 from effnet.data import dataset_sources, folders, image_io, prefetch, preprocessing
 from effnet.data.dataset import ImageDataset, Item
-from effnet.data.storage.atomic_write import atomic_write, move_with_companions
-from effnet.exporting import quantize_graphs, sensitivity
-from effnet.exporting.calibration import Calibration, all_operations, calibrate
+from effnet.data.storage.atomic_write import atomic_write_with_companions
+from effnet.exporting import calibration, quantize_graphs, sensitivity
 from effnet.metadata import Labels, Preprocess
 from effnet.net import EfficientNet, surgery
 from effnet.runtime.base import FloatArray, open_exported
@@ -31,7 +27,6 @@ from effnet.tasks import task_of
 from effnet.weights import load
 
 BATCH_SIZE = 16
-MIN_CALIBRATION_IMAGES = 8
 MAX_EVALUATION_BYTES = 2**29  # of images held in memory
 SENSITIVITY_IMAGES = 32  # enough to rank layers
 MAX_FLOAT_FRACTION = 0.5  # of the layers: with more it is no longer an int8 file
@@ -78,7 +73,7 @@ def quantize(
     images: str | Path,
     io_spec: IOSpec | None = None,
     max_drop: float | None = None,
-    calibration_images: int = 128,
+    calibration_images: int = calibration.DEFAULT_IMAGES,
     keep_float: tuple[str, ...] = (),
     threads: int | None = None,
     step_done: Callable[[int, int], None] = lambda done, total: None,
@@ -122,23 +117,22 @@ def quantize(
         raise ValueError("int8 files are scored by their predictions, but this network has no classifier")
     folded = surgery.fold_batch_norm(model).float().cpu()
     folded.preprocess = model.preprocess
-    names = [operation.name for operation in all_operations(folded)]
+    names = [operation.name for operation in calibration.all_operations(folded)]
     for name in keep_float:
         check_choice("keep_float", name, tuple(names))
     data = load_quantization_data(images, model, calibration_images)
-    calibration = calibrate(folded, _normalized_batches(data.calibration, folded))
+    calibrated = calibration.calibrate(folded, _normalized_batches(data.calibration, folded))
     logits = _float_logits(folded, data.evaluation)
     targets = task.predict(logits) if data.targets is None else data.targets
     float_score = int8_score = task.score(logits, targets)
     always_float = {name for name in names if "squeeze_excite" in name.split(".") or name in keep_float}
     table: tuple[sensitivity.LayerSensitivity, ...] = ()
-    with atomic_write(path) as target, TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        written = Path(folder) / path.name
+    with atomic_write_with_companions(path) as written:
 
         def measure_drop(float_layers: frozenset[str]) -> float:
             nonlocal int8_score
             int8_operations = [name for name in names if name not in always_float and name not in float_layers]
-            quantize_graphs.write_quantized(written, folded, io_spec, calibration, int8_operations)
+            quantize_graphs.write_quantized(written, folded, io_spec, calibrated, int8_operations)
             engine = open_exported(written, threads=threads)
             outputs = np.concatenate([engine.run(batch) for batch in _split_batches(data.evaluation)])
             int8_score = task.score(outputs, targets)
@@ -146,13 +140,12 @@ def quantize(
 
         def rank_layers() -> list[str]:
             nonlocal table
-            table = _sensitivity_table(folded, calibration, data, always_float, step_done)
+            table = _sensitivity_table(folded, calibrated, data, always_float, step_done)
             return [row.layer for row in sensitivity.rank_by_divergence(table)]
 
         allowed = float("inf") if max_drop is None else max_drop
         float_layers = find_float_layers(allowed, measure_drop, rank_layers, len(names) - len(always_float))
-        size_in_bytes = sum(file.stat().st_size for file in Path(folder).iterdir())
-        move_with_companions(written, path, target)
+        size_in_bytes = sum(file.stat().st_size for file in written.parent.iterdir())
     return QuantizedFile(
         path=path,
         format=quantize_graphs.QUANTIZED_FORMATS[path.suffix],
@@ -211,22 +204,19 @@ def find_float_layers(
 
 
 def measure_sensitivity(
-    model: EfficientNet,
-    images: str | Path,
-    count: int = SENSITIVITY_IMAGES,
-    step_done: Callable[[int, int], None] = lambda done, total: None,
+    model: EfficientNet, images: str | Path, count: int = SENSITIVITY_IMAGES
 ) -> tuple[sensitivity.LayerSensitivity, ...]:
     """Return what each layer of ``model`` loses if it alone is in int8, on ``count`` images of a folder."""
     folded = surgery.fold_batch_norm(model).float().cpu()
     data = load_quantization_data(images, model, count)
-    calibration = calibrate(folded, _normalized_batches(data.calibration, folded))
-    return _sensitivity_table(folded, calibration, data, set(), step_done, count)
+    calibrated = calibration.calibrate(folded, _normalized_batches(data.calibration, folded))
+    return _sensitivity_table(folded, calibrated, data, set(), lambda done, total: None, count)
 
 
 def _sensitivity_table(
     model: EfficientNet,
-    calibration: Calibration,
-    data: QuantizationData,
+    calibrated: calibration.Calibration,
+    data: "QuantizationData",
     always_float: set[str],
     step_done: Callable[[int, int], None],
     count: int = SENSITIVITY_IMAGES,
@@ -236,9 +226,9 @@ def _sensitivity_table(
     targets = None
     if data.targets is not None:
         targets = [torch.from_numpy(batch) for batch in _split_batches(data.targets[chosen])]
-    names = [operation.name for operation in all_operations(model) if operation.name not in always_float]
+    names = [each.name for each in calibration.all_operations(model) if each.name not in always_float]
     batches = _normalized_batches(data.evaluation[chosen], model)
-    return sensitivity.layer_sensitivities(model, calibration, batches, targets, names, step_done)
+    return sensitivity.layer_sensitivities(model, calibrated, batches, targets, names, step_done)
 
 
 def _split_batches(array: NDArray[Any]) -> list[NDArray[Any]]:
@@ -266,64 +256,52 @@ class QuantizationData:
 
 
 def load_quantization_data(source: str | Path, model: EfficientNet, count: int) -> QuantizationData:
-    """Load ``count`` calibration images, spread over the classes, and as many evaluation images as fit into memory.
-
-    ``source``: anything that `effnet.data.open_data` accepts. Labels are used if they are the network's.
-    """
+    """Load ``count`` calibration images, spread over the classes, and as many evaluation images as fit into memory."""
     root = Path(source)
     if not root.exists():
         raise ValueError(f"{root} does not exist: int8 requires a folder of images like those it will be used on")
-    train, evaluation, labels_match = _find_items(root, model)
-    calibration, _, unreadable = _load_items(sample_by_class(train, count), model.preprocess)
-    if len(calibration) < MIN_CALIBRATION_IMAGES:
+    train, evaluation, columns = _find_items(root, model)
+    to_calibrate, _, unreadable = _load_items(sample_by_class(train, count), model.preprocess)
+    if len(to_calibrate) < calibration.MIN_IMAGES:
         raise ValueError(
-            f"{root} has {len(calibration)} readable images, but calibration requires {MIN_CALIBRATION_IMAGES}"
+            f"{root} has {len(to_calibrate)} readable images, but calibration requires {calibration.MIN_IMAGES}"
         )
-    limit = max(MAX_EVALUATION_BYTES // calibration[0].nbytes, 1)
+    limit = max(MAX_EVALUATION_BYTES // to_calibrate[0].nbytes, 1)
     images, items, also_unreadable = _load_items(sample_by_class(list(evaluation.items), limit), model.preprocess)
     targets: Targets | None = None
-    if labels_match:
+    if columns is not None:
         loaded, task = ImageDataset(items, evaluation.labels), evaluation.labels.task
-        targets = loaded.targets if task == "classification" else loaded.target_matrix
-        targets = targets > 0 if task == "multilabel" else targets
-    return QuantizationData(calibration, images, targets, len(unreadable | also_unreadable))
+        if task == "classification":
+            targets = np.array(columns)[loaded.targets]
+        else:
+            matrix = loaded.target_matrix[:, np.argsort(columns)]
+            targets = matrix > 0 if task == "multilabel" else matrix
+    return QuantizationData(to_calibrate, images, targets, len(unreadable | also_unreadable))
 
 
-def _find_items(root: Path, model: EfficientNet) -> tuple[list[Item], ImageDataset, bool]:
-    """Return items to calibrate on, images to evaluate on, and whether their labels are the network's."""
+def _find_items(root: Path, model: EfficientNet) -> tuple[list[Item], ImageDataset, list[int] | None]:
+    """Return items to calibrate on, images to evaluate on, and the network's output for each of their classes."""
     try:
         splits = dataset_sources.open_data(root)
     except ValueError:  # no class folders
         if not root.is_dir():
             raise
         items = tuple(Item(path, 0, path.name) for path in folders.list_image_files(root))
-        return list(items), ImageDataset(items, Labels()), False
+        return list(items), ImageDataset(items, Labels()), None
     train = splits.train or splits.val or splits.test
     assert train is not None
     evaluation = splits.val or splits.test or train
-    matched = _match_labels(evaluation, model.labels, model.classes)
-    return list(train.items), matched or evaluation, matched is not None
+    return list(train.items), evaluation, _match_labels(evaluation.labels, model.labels, model.classes)
 
 
-def _match_labels(dataset: ImageDataset, known: Labels, classes: int) -> ImageDataset | None:
-    found = dataset.labels
-    if found.task != known.task:
+def _match_labels(found: Labels, known: Labels, classes: int) -> list[int] | None:
+    """Return the network's output for each class of the data, or None if these are not the network's classes."""
+    partial = known.names and known.task == "classification"  # only some of the classes may occur
+    if found.task != known.task or (not partial and len(found.names) != (len(known.names) or classes)):
         return None
     if not known.names:
-        return dataset if len(found.names) == classes else None
-    partial = known.task == "classification"  # only some of the classes may occur
-    if not set(found.names) <= set(known.names) or (not partial and len(found.names) < len(known.names)):
-        return None
-    order = [known.names.index(name) for name in found.names]
-
-    def reorder(label: int | tuple[int, ...] | tuple[float, ...]) -> int | tuple[int, ...] | tuple[float, ...]:
-        if isinstance(label, int):
-            return order[label]
-        if known.task == "regression":
-            return tuple(label[order.index(index)] for index in range(len(order)))
-        return tuple(order[int(index)] for index in label)
-
-    return ImageDataset(tuple(replace(item, label=reorder(item.label)) for item in dataset.items), known)
+        return list(range(classes))
+    return [known.names.index(name) for name in found.names] if set(found.names) <= set(known.names) else None
 
 
 def sample_by_class(items: list[Item], count: int) -> list[Item]:

@@ -40,7 +40,8 @@ def write_quantized(
             float_file = Path(folder) / "float.tflite"
             litert.write_litert(float_file, equalized, io_spec)
             graph = tflite_schema.decode_tflite(float_file.read_bytes())
-        path.write_bytes(tflite_schema.encode_tflite(quantize_tflite(graph, ranges, int8_operations, scales)))
+        quantized = _TFLiteRewriter(graph, ranges, int8_operations, scales).rewrite()
+        path.write_bytes(tflite_schema.encode_tflite(quantized))
         tflite_schema.append_files(path, model.labels.names, texts)
         return
     proto = onnx.build_onnx_model(equalized, io_spec)
@@ -140,9 +141,8 @@ class _ONNXRewriter:
 
     def _quantize_constants(self, node: Any) -> None:
         """Store weight and bias of ``node`` as integers followed by DequantizeLinear; of the classifier the weight."""
-        from onnx import numpy_helper
-
-        weight, bias = (numpy_helper.to_array(self.constants[name]) for name in node.input[1:3])
+        to_array = onnx.import_onnx().numpy_helper.to_array
+        weight, bias = (to_array(self.constants[name]) for name in node.input[1:3])
         data, scales = quantize_weight(weight)
         quantized: list[tuple[str, NDArray[Any], NDArray[np.float32]]] = [(node.input[1], data, scales)]
         if node.op_type == "Conv":
@@ -158,34 +158,21 @@ class _ONNXRewriter:
             self._add_node("DequantizeLinear", name, *inputs, axis=0)
 
     def _add_constant(self, name: str, data: NDArray[Any]) -> str:
-        from onnx import numpy_helper
-
-        self.graph.initializer.append(numpy_helper.from_array(data, name))
+        self.graph.initializer.append(onnx.import_onnx().numpy_helper.from_array(data, name))
         return name
 
     def _add_node(self, kind: str, output: str, *inputs: str, **attributes: Any) -> None:
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-
-
-def quantize_tflite(
-    graph: TfliteGraph,
-    ranges: Mapping[str, QuantizationRange],
-    int8_operations: Collection[str],
-    channel_scales: Scales,
-) -> TfliteGraph:
-    """Return a TFLite graph of ours with ``int8_operations`` in int8, following TFLite's quantization specification.
-
-    Weights are symmetric int8 with one scale per channel, biases int32, feature maps int8 with a zero point; QUANTIZE
-    and DEQUANTIZE are inserted where int8 and float meet. The rest is as in `quantize_onnx`.
-    """
-    return _TFLiteRewriter(graph, ranges, int8_operations, channel_scales).rewrite()
+        self.nodes.append(onnx.import_onnx().helper.make_node(kind, inputs, [output], name=output, **attributes))
 
 
 @dataclass
 class _TFLiteRewriter:
-    """New tensors and operators; an index below ``len(source.tensors)`` keeps its meaning."""
+    """Rewrites a TFLite graph of ours, following TFLite's quantization specification.
+
+    Weights are symmetric int8 with one scale per channel, biases int32, feature maps int8 with a zero point; QUANTIZE
+    and DEQUANTIZE are inserted where int8 and float meet. The rest is as in `quantize_onnx`. An index below
+    ``len(source.tensors)`` keeps its meaning.
+    """
 
     source: TfliteGraph
     ranges: Mapping[str, QuantizationRange]
@@ -196,6 +183,7 @@ class _TFLiteRewriter:
     converted: dict[int, int] = field(default_factory=dict)  # the same feature map in the other type
 
     def rewrite(self) -> TfliteGraph:
+        """Return the graph with ``int8_operations`` in int8."""
         source = self.source
         self.tensors = list(source.tensors)
         readers = {index: operator for operator in source.operators for index in operator.inputs}

@@ -32,11 +32,7 @@ def layer_sensitivities(
     names: Sequence[str],
     step_done: Callable[[int, int], None],
 ) -> tuple[LayerSensitivity, ...]:
-    """Return a row for each operation in ``names``.
-
-    ``model`` is folded, ``batches`` are normalized (N, C, H, W), ``targets`` as in `effnet.tasks.Task`. Only what
-    follows a layer is computed again: about half as many passes as there are layers.
-    """
+    """Return a row per operation in ``names``. ``batches`` are normalized (N, C, H, W), ``targets`` as in `Task`."""
     task = task_of(model.labels.task)
     map_names = _operation_maps(model)
     total = {name: torch.zeros(3) for name in names}  # divergence, agreement, correct

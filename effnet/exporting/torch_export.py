@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effnet.arch import Arch, layers
@@ -17,10 +16,7 @@ from effnet.tasks import task_of
 
 
 def write_torch_export(path: Path, model: EfficientNet, io_spec: IOSpec) -> None:
-    """Write ``model`` as a program for any batch size; if ``io_spec.size`` is None, for any side from `min_side` on.
-
-    It returns a dict: "probabilities", "logits" or "values"; "embedding". The metadata is in ``extra_files``.
-    """
+    """Write ``model`` as a program, images -> outputs by name, for any batch size; if open, sides from `min_side`."""
     folded = surgery.fold_batch_norm(model).float()
     if io_spec.size is None:
         _replace_same_padding(folded)
@@ -91,8 +87,8 @@ class _SamePadConv(nn.Module):
             half = self.kernel // 2
             # s % 2, written so that torch derives ceil(s / 2) for the result
             odd_height, odd_width = (2 * ((x.shape[side] + 1) // 2) - x.shape[side] for side in (2, 3))
-            x = F.pad(x, (half - 1 + odd_width, half, half - 1 + odd_height, half))
-        return F.conv2d(x, self.weight, self.bias, self.stride, 0, 1, self.groups)
+            x = nn.functional.pad(x, (half - 1 + odd_width, half, half - 1 + odd_height, half))
+        return nn.functional.conv2d(x, self.weight, self.bias, self.stride, 0, 1, self.groups)
 
 
 def _replace_same_padding(module: nn.Module) -> None:

@@ -190,10 +190,7 @@ def load_images(sources: list[image_io.ImageSource], preprocess: Preprocess) -> 
 
 
 def sample_images(preprocess: Preprocess, channels: int = 3) -> image_io.InputImage:
-    """Return built-in images, (N, H, W, channels) of ``preprocess.size``: gradient, texture, blobs and noise.
-
-    With three channels, also the two photos that come with scikit-learn, if it is installed.
-    """
+    """Return built-in images (N, H, W, channels): scikit-learn's photos, if installed and RGB, and synthetic ones."""
     synthetic = _synthetic_images(*preprocess.size, channels)
     package = find_spec("sklearn")
     folders = [Path(path) / "datasets" / "images" for path in (package and package.submodule_search_locations) or ()]

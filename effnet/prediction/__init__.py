@@ -1,6 +1,5 @@
 """Prediction: images to labels with probabilities, values, or embeddings. Importing it does not import torch."""
 
-from effnet.prediction import predictor
+from effnet.prediction.predictor import Prediction, Predictor
 
-Prediction = predictor.Prediction
-Predictor = predictor.Predictor
+__all__ = ["Prediction", "Predictor"]

@@ -4,8 +4,6 @@ Rows are predicted in parts of at most 256 images, which lie in a directory besi
 kill costs seconds of work, and no image is predicted twice or missing.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil
@@ -17,13 +15,13 @@ from importlib.metadata import version
 from itertools import chain, islice
 from os.path import abspath
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from effnet.arch.serde import check_int, import_extra
 from effnet.data.storage import errors, remote
 from effnet.data.storage.atomic_write import atomic_write, write_text
-from effnet.prediction import bulk_chunks, predictor, ray
+from effnet.prediction import bulk_chunks, ray
+from effnet.prediction.predictor import Prediction
 from effnet.weights.resolve import resolve_weights
 
 TABLE_COLUMNS = ("path", "label", "probability", "labels", "probabilities", "error")
@@ -132,7 +130,7 @@ def describe_predictor(model: str | Path, **options: str) -> dict[str, Any]:
 
 
 def _predict_missing(
-    results: PartialResults,
+    results: "PartialResults",
     chunks: Iterable[bulk_chunks.Chunk],
     make_predictor: bulk_chunks.PredictorFactory,
     top: int,
@@ -167,16 +165,16 @@ def _predict_missing(
 
 
 def _merge(
-    results: PartialResults,
+    results: "PartialResults",
     keys: list[str],
-    write_table: Callable[[Path, Iterable[predictor.Prediction]], None],
+    write_table: Callable[[Path, Iterable[Prediction]], None],
     record: Path,
     settings: Mapping[str, Any],
 ) -> BulkResult:
     """Put the complete table in its place, then its record, then remove the parts."""
     images = unreadable = 0
 
-    def count_rows() -> Iterator[predictor.Prediction]:
+    def count_rows() -> Iterator[Prediction]:
         nonlocal images, unreadable
         for row in results.read_rows(keys):
             images, unreadable = images + 1, unreadable + bool(row.error)
@@ -200,7 +198,7 @@ def _merge(
 
 
 def _read_finished(
-    record: Path, settings: Mapping[str, Any], target: Path, results: PartialResults
+    record: Path, settings: Mapping[str, Any], target: Path, results: "PartialResults"
 ) -> dict[str, Any] | None:
     """Return the record of a complete, unchanged result; None if there is work to do."""
     if not target.exists() or (not record.exists() and results.manifest.exists()):  # killed between the two
@@ -299,14 +297,14 @@ class PartialResults:
             f"{self.folder}: run the same command again to resume"
         )
 
-    def read_rows(self, keys: Iterable[str]) -> Iterator[predictor.Prediction]:
+    def read_rows(self, keys: Iterable[str]) -> Iterator[Prediction]:
         """Yield the predictions of these chunks, in order."""
         for key in keys:
             for path in self._files_of(key):
                 with path.open(encoding="utf-8") as lines:
                     for line in lines:
                         image, labels, probabilities, error, *values = json.loads(line)
-                        yield predictor.Prediction(image, tuple(labels), tuple(probabilities), error, *values)
+                        yield Prediction(image, tuple(labels), tuple(probabilities), error, *values)
 
     def count_broken(self, keys: Iterable[str]) -> int:
         """Return how many of these chunks could not be read to their end."""
@@ -329,26 +327,23 @@ class PartialResults:
 
 
 def table_columns(value_names: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the columns of a table: `TABLE_COLUMNS`, or for regression "path", one column per value, and "error".
-
-    A value called "path" or "error" becomes "path (value)" or "error (value)".
-    """
+    """Return `TABLE_COLUMNS`, or for regression "path", the values' names ("path" as "path (value)"), and "error"."""
     names = tuple(f"{name} (value)" if name in ("path", "error") else name for name in value_names)
     return ("path", *names, "error") if names else TABLE_COLUMNS
 
 
-def table_writer(suffix: str) -> Callable[[Path, Iterable[predictor.Prediction]], None]:
+def table_writer(suffix: str) -> Callable[[Path, Iterable[Prediction]], None]:
     """Return the function that writes such a file. Raises ``ImportError`` if it is .parquet, without pyarrow."""
     if suffix not in TABLE_WRITERS:
         raise ValueError(f"the output must end in {', '.join(TABLE_WRITERS)}, not in {suffix or 'nothing'}")
     if suffix == ".parquet":
         _import_pyarrow()
-    return TABLE_WRITERS[suffix]
+    write = TABLE_WRITERS[suffix]
+    return lambda path, rows: write(path, *_peek_value_names(rows))
 
 
-def _write_csv(path: Path, rows: Iterable[predictor.Prediction]) -> None:
+def _write_csv(path: Path, names: tuple[str, ...], rows: Iterable[Prediction]) -> None:
     """UTF-8, separated by commas; the two lists as JSON, since labels may contain commas."""
-    names, rows = _peek_value_names(rows)
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         write_row = csv.writer(file, lineterminator="\n").writerow
         write_row(table_columns(names))
@@ -361,18 +356,16 @@ def _write_csv(path: Path, rows: Iterable[predictor.Prediction]) -> None:
             write_row((row.image, row.label, probability, *(("", "") if row.error else lists), row.error))
 
 
-def _write_jsonl(path: Path, rows: Iterable[predictor.Prediction]) -> None:
+def _write_jsonl(path: Path, names: tuple[str, ...], rows: Iterable[Prediction]) -> None:
     """One JSON object per line."""
-    names, rows = _peek_value_names(rows)
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(dict(zip(table_columns(names), _row_cells(row, names), strict=True))) + "\n")
 
 
-def _write_parquet(path: Path, rows: Iterable[predictor.Prediction]) -> None:
+def _write_parquet(path: Path, names: tuple[str, ...], rows: Iterable[Prediction]) -> None:
     """float32 probabilities, float64 values, lists as lists."""
     pa, parquet = _import_pyarrow(), _import_pyarrow("pyarrow.parquet")
-    names, rows = _peek_value_names(rows)
     text, probability = pa.string(), pa.float32()
     types = (text, text, probability, pa.list_(text), pa.list_(probability), text)
     if names:
@@ -386,12 +379,12 @@ def _write_parquet(path: Path, rows: Iterable[predictor.Prediction]) -> None:
             file.write_batch(pa.record_batch(arrays, schema=schema))
 
 
-TABLE_WRITERS = MappingProxyType({".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl})
+TABLE_WRITERS = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}
 
 
-def _peek_value_names(rows: Iterable[predictor.Prediction]) -> tuple[tuple[str, ...], Iterable[predictor.Prediction]]:
+def _peek_value_names(rows: Iterable[Prediction]) -> tuple[tuple[str, ...], Iterable[Prediction]]:
     """Return the names of a regression model's values, else (), and all the rows."""
-    remaining, head = iter(rows), list[predictor.Prediction]()
+    remaining, head = iter(rows), list[Prediction]()
     for row in remaining:
         head.append(row)
         if not row.error:
@@ -400,14 +393,14 @@ def _peek_value_names(rows: Iterable[predictor.Prediction]) -> tuple[tuple[str, 
     return names, chain(head, remaining)
 
 
-def _row_cells(row: predictor.Prediction, names: tuple[str, ...]) -> tuple[Any, ...]:
+def _row_cells(row: Prediction, names: tuple[str, ...]) -> tuple[Any, ...]:
     if names:
         return (row.image, *(row.values.get(name) for name in names), row.error)
     probability = row.probability if row.labels else None
     return (row.image, row.label, probability, row.labels, row.probabilities, row.error)
 
 
-def _escape_undecodable(row: predictor.Prediction) -> predictor.Prediction:
+def _escape_undecodable(row: Prediction) -> Prediction:
     """Write the bytes of file names that are not UTF-8 as ``\\xff``."""
     texts = [
         text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for text in (row.image, row.error)

@@ -1,7 +1,4 @@
-"""Units of bulk prediction: chunks of the inputs, and the parts that their predictions are written in.
-
-The same listing always gives the same chunks, and few are in memory at a time.
-"""
+"""Units of bulk prediction: chunks, always the same for the same inputs, and the parts of their predictions."""
 
 import json
 from collections import deque
@@ -12,9 +9,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 
 from effnet.arch.serde import check_float
-from effnet.data import prediction_inputs, prefetch
-from effnet.data import webdataset_reader as shards
-from effnet.data.prediction_inputs import NamedImage
+from effnet.data import prediction_inputs, prefetch, webdataset_reader
 from effnet.data.storage import remote
 from effnet.prediction.ensemble import Ensemble
 from effnet.prediction.predictor import Prediction, Predictor
@@ -40,11 +35,11 @@ class Chunk:
     names: tuple[str, ...]
     frame_interval: float = 1.0  # seconds between two frames of a video
 
-    def images(self, start: int = 0) -> Iterator[NamedImage]:
+    def images(self, start: int = 0) -> Iterator[prediction_inputs.NamedImage]:
         """Yield (name, image), or the error instead of an image, from number ``start`` on; read lazily."""
         first = self.names[0]
-        if shards.is_shard(first):
-            return shards.read_shard_images(first, start)
+        if webdataset_reader.is_shard(first):
+            return webdataset_reader.read_shard_images(first, start)
         if _is_local_video(first):
             return islice(prediction_inputs.open_named(first, self.frame_interval), start, None)
         if any(map(remote.is_remote, self.names)):
@@ -61,15 +56,11 @@ def list_chunks(sources: Iterable[str | Path], frame_interval: float = 1.0) -> I
       folder or a pattern;
     - ``-``: a list of files, folders and URLs on standard input, one per line.
 
-    The sources are looked up now, their contents lazily.
-
-    Raises:
-        FileNotFoundError: If a file does not exist.
-        ValueError: If a source contains no images.
-        RemoteStoreError: If a store is unreachable.
+    The sources are looked up now, their contents lazily. Raises ``FileNotFoundError``, ``ValueError`` for a source
+    without images, and ``RemoteStoreError`` if a store is unreachable.
     """
     check_float("frame_interval", frame_interval, 0, exclusive=True)
-    expanded = [name for source in sources for name in shards.expand_braces(str(source))]
+    expanded = [name for source in sources for name in webdataset_reader.expand_braces(str(source))]
     names = chain.from_iterable([prediction_inputs.list_names(source) for source in dict.fromkeys(expanded)])
     return _drop_duplicates(_cut_into_chunks(names, frame_interval))
 
@@ -87,7 +78,7 @@ def _cut_into_chunks(names: Iterable[str], frame_interval: float) -> Iterator[Ch
     run: list[str] = []
     for name in names:
         is_video = _is_local_video(name)
-        if is_video or shards.is_shard(name):
+        if is_video or webdataset_reader.is_shard(name):
             if run:
                 yield Chunk(_hash(*run), tuple(run))
             run = []
@@ -110,7 +101,7 @@ def _hash(*texts: str) -> str:
     return blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def _fetch(name: str) -> NamedImage:
+def _fetch(name: str) -> prediction_inputs.NamedImage:
     return name, prediction_inputs.download_image(name) if remote.is_remote(name) else Path(name)
 
 
@@ -145,7 +136,7 @@ def predict_parts(
     """Yield the missing parts of ``pending``, pairs (chunk, number of its finished parts), in order."""
     parts_in_flight: deque[PartialResult] = deque()  # one entry per image
 
-    def list_images() -> Iterator[NamedImage]:
+    def list_images() -> Iterator[prediction_inputs.NamedImage]:
         for chunk, done in pending:
             for part, named_image in _assign_parts(chunk, done):
                 parts_in_flight.append(part)
@@ -162,7 +153,7 @@ def predict_parts(
         yield current
 
 
-def _assign_parts(chunk: Chunk, done: int) -> Iterator[tuple[PartialResult, NamedImage]]:
+def _assign_parts(chunk: Chunk, done: int) -> Iterator[tuple[PartialResult, prediction_inputs.NamedImage]]:
     """Yield the images after the first ``done`` parts with their part, whose suffix is set with its last image."""
     images = chunk.images(done * IMAGES_PER_PART)
     following = next(images, None)
@@ -173,6 +164,6 @@ def _assign_parts(chunk: Chunk, done: int) -> Iterator[tuple[PartialResult, Name
                 return
             current, following = following, next(images, None)
             if following is None:
-                broken = isinstance(current[1], shards.TruncatedShardError)
+                broken = isinstance(current[1], webdataset_reader.TruncatedShardError)
                 part.suffix = BROKEN_SUFFIX if broken else LAST_SUFFIX
             yield part, current

@@ -1,7 +1,5 @@
 """Out-of-fold predictions: each image predicted by the network that was not trained on it, as a table."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,11 +28,7 @@ class OutOfFold:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def select_fold(self, fold: int) -> OutOfFold:
-        """Return that fold alone."""
-        return self.take(np.flatnonzero(self.folds == fold))
-
-    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> OutOfFold:
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "OutOfFold":
         """Return those images, in that order."""
         rows = np.asarray(rows, np.int64)
         ids = tuple(self.ids[row] for row in rows)
@@ -59,7 +53,7 @@ class OutOfFold:
                 write_row((name, "|".join(labels), fold, *(f"{value:.7g}" for value in row)))
 
     @classmethod
-    def read(cls, path: str | Path, task: str = "classification") -> OutOfFold:
+    def read(cls, path: str | Path, task: str = "classification") -> "OutOfFold":
         """Read what `write` has written; raise ``ValueError`` if the file is no such table."""
         with Path(path).open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             head, *rows = list(csv.reader(file)) or [[]]

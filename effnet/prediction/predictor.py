@@ -1,16 +1,13 @@
 """Predictor: a model that turns images into labels with probabilities, values, or embeddings."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,11 +54,7 @@ class Prediction:
         return self.probabilities[0] if self.probabilities else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a dict for JSON.
-
-        ``{"image": …, "labels": [{"label": …, "probability": …}, …]}``, for regression
-        ``{"image": …, "values": {"age": 41.2, …}}``, for an unreadable image ``{"image": …, "error": …}``.
-        """
+        """Return a dict for JSON: "image" and "labels" (each with "probability"), "values" or "error"."""
         if self.error:
             return {"image": self.image, "error": self.error}
         if self.values:
@@ -94,11 +87,6 @@ def to_predictions(
             yield to_prediction(name, task.top_k(row[None], top)[0], labels)
 
 
-class _EngineOptions(TypedDict):
-    precision: str
-    threads: int | None
-
-
 class Predictor:
     """A model ready to predict.
 
@@ -128,7 +116,7 @@ class Predictor:
 
     def __init__(
         self,
-        source: str | Path | EfficientNet,
+        source: "str | Path | EfficientNet",
         engine: str = "auto",
         device: str | None = None,
         decode: str = "reduced",
@@ -148,7 +136,7 @@ class Predictor:
         self.batch_size, self._tunes_batch_size = batch_size or batched_inference.DEFAULT_BATCH_SIZE, batch_size is None
         # A copy: later changes to the caller's network do not reach this one
         self._model = autotune.LazyModel(source if isinstance(source, (str, Path)) else deepcopy(source))
-        self._engine_options: _EngineOptions = {"precision": precision, "threads": threads}
+        self._engine_options: dict[str, Any] = {"precision": precision, "threads": threads}
         self._lock, self._images_seen = Lock(), 0
         exported = isinstance(source, (str, Path)) and io_spec.is_exported(Path(source))
         self._autotunes = engine == "auto" and device is None and not exported and not _gpu_present()
@@ -252,10 +240,7 @@ class Predictor:
         """Export the network into the engine cache, so that the next start does not need PyTorch."""
         if not self._autotunes or self._engine.kind != "eager" or self._chosen_engines:
             return
-        for kind in (kind for kind in autotune.ENGINE_FILES if kind in base.installed_engines()):
-            with suppress(ValueError, OSError, ImportError):
-                self._engine = self._model.verified_engine(kind, "float32", self._engine_options["threads"])
-                return
+        self._engine = self._model.open_file_engine(self._engine_options["threads"]) or self._engine
 
     def _open_first_engine(self, device: str | None) -> base.Engine:
         if self._autotunes and (cached := autotune.open_cached_engine(self._model.key, **self._engine_options)):

@@ -118,18 +118,19 @@ def submission_format(table: LabelTable, labels: Labels, classes: int, probabili
             return SubmissionFormat((table.image_column, *names), ids, _format_scores(range(classes)))
         return SubmissionFormat((table.image_column, "label"), ids, _format_labels(labels, names))
     id_column, *columns = sample.columns
-    ids = tuple(sample.column(id_column))
+    format_row: RowFormatter | None = None
     if columns and set(columns) <= set(names):
-        indices = [names.index(column) for column in columns]
-        return SubmissionFormat(sample.columns, ids, _format_scores(indices), sample.path)
-    if len(columns) == 1:
-        if not task.has_probabilities and classes == 1:
-            return SubmissionFormat(sample.columns, ids, _format_scores([0]), sample.path)
+        format_row = _format_scores([names.index(column) for column in columns])
+    elif len(columns) == 1:
         has_fraction = any(map(_is_fraction, sample.column(columns[0])))
-        if labels.task == "classification" and classes == 2 and (probabilities or has_fraction):
-            return SubmissionFormat(sample.columns, ids, _format_scores([1]), sample.path)
-        if task.has_probabilities and not probabilities:
-            return SubmissionFormat(sample.columns, ids, _format_labels(labels, names), sample.path)
+        if not task.has_probabilities and classes == 1:
+            format_row = _format_scores([0])
+        elif labels.task == "classification" and classes == 2 and (probabilities or has_fraction):
+            format_row = _format_scores([1])
+        elif task.has_probabilities and not probabilities:
+            format_row = _format_labels(labels, names)
+    if format_row:
+        return SubmissionFormat(sample.columns, tuple(sample.column(id_column)), format_row, sample.path)
     unknown = [column for column in columns if column not in names]
     raise ValueError(
         f"{sample.path} has {', '.join(columns) or 'no columns beside the id'}, but the model predicts "

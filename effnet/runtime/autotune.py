@@ -1,9 +1,8 @@
 """Choosing the engine that is fastest here and correct, and remembering it. Imports torch if the network is needed."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 
 from effnet.arch.serde import check_choice, check_int, check_size
 from effnet.runtime import base, engine_cache, io_spec
-from effnet.runtime.base import Engine, FloatArray, ImageBatch
 from effnet.runtime.engine_cache import EngineChoice, EngineThroughput, EngineTiming, ExcludedEngine, TuningKey
 from effnet.tasks import task_of
 from effnet.timing import THREAD_POOL_PAUSE, Stopwatch, Timing, time_interleaved
@@ -38,22 +36,24 @@ MAX_LOW_PRECISION_TIME = 0.95  # a lower precision is chosen only below this sha
 MAX_ROUNDS, CONSECUTIVE_CALLS = 15, 3
 BATCH_SIZES = (1, 8, 16, 32, 64, 128)  # tried for throughput
 
-EngineOpener = Callable[[], Engine]
-EngineOpeners = Mapping[tuple[str, str], EngineOpener]  # by (kind, precision)
+# Of an engine that runs a file: outputs that disagree, a full disk, a missing package
+ENGINE_ERRORS = (ValueError, OSError, ImportError)
+
+EngineOpener = Callable[[], base.Engine]
 
 LOG = logging.getLogger("effnet")
 
 
 def engine(
-    model: EfficientNet | str | Path | LazyModel,
+    model: "EfficientNet | str | Path | LazyModel",
     kind: str = "auto",
     batch_size: int = 1,
     size: int | tuple[int, int] | None = None,
     precision: str = "float32",
     threads: int | None = None,
     max_drop: float | None = None,
-    images: ImageBatch | None = None,
-) -> Engine:
+    images: base.ImageBatch | None = None,
+) -> base.Engine:
     """Return an engine that runs ``model`` on this machine.
 
     "auto" takes the engine that was fastest here for this use. If none is known yet, the installed engines whose
@@ -88,7 +88,7 @@ def engine(
         raise ValueError("max_drop requires images and a precision other than float32, such as precision='bfloat16'")
     if kind in base.ENGINE_PACKAGES and kind not in base.installed_engines():
         raise base.not_installed_error(kind)
-    found: Engine | None
+    found: base.Engine | None
     if isinstance(model, (str, Path)) and io_spec.is_exported(Path(model)):
         found = base.open_exported(model, None if kind == "auto" else kind, precision, threads)
     elif precision == "int8":
@@ -111,41 +111,45 @@ def open_cached_engine(
     size: tuple[int, int] | None = None,
     precision: str = "float32",
     threads: int | None = None,
-) -> Engine | None:
-    """Open the network with that cache key without torch; return None if only torch can run it.
-
-    Without a choice for this use, any engine that opens a cached file is taken, in float32. Damaged files are removed.
-    """
+) -> base.Engine | None:
+    """Open the network with that cache key without torch, in the remembered engine or any with a cached file."""
     choice = engine_cache.find_choice(key, TuningKey.for_this_machine(batch_size, size, precision, threads))
     precision = choice.precision if choice else "float32"
-    for kind in (choice.kind,) if choice else tuple(ENGINE_FILES):
-        name = ENGINE_FILES.get(kind, "")
-        path = engine_cache.find_cached(key, name) if name and kind in base.installed_engines() else None
-        if path:
-            try:
-                return base.open_engine(kind, path, precision, threads, path.with_name(OPENVINO_CACHE_DIR))
-            except ValueError:
-                engine_cache.remove_cached(key, name)
-            except ImportError:  # installed, but fails to import
-                continue
+    for kind in installed_file_engines():
+        if choice is None or kind == choice.kind:
+            with suppress(ImportError):  # installed, but fails to import
+                if found := _open_cached_file(key, kind, precision, threads):
+                    return found
     return None
 
 
-def cache_engine(model: EfficientNet, path: Path) -> bool:
-    """Cache a file with which ``path``, a saved ``model``, starts without torch; return False if impossible."""
-    kind = next((kind for kind in ENGINE_FILES if kind in base.installed_engines()), None)
-    if kind is None:
-        return False
+def installed_file_engines() -> tuple[str, ...]:
+    """Return the installed engines that run a file."""
+    installed = base.installed_engines()
+    return tuple(kind for kind in ENGINE_FILES if kind in installed)
+
+
+def _open_cached_file(key: str, kind: str, precision: str, threads: int | None) -> base.Engine | None:
+    """Open the cached file of that engine. None if there is none, or if it was damaged, and is removed."""
+    path = engine_cache.find_cached(key, ENGINE_FILES[kind])
+    if path is None:
+        return None
     try:
-        return bool(LazyModel(model, engine_cache.file_key(path)).verified_engine(kind, "float32", None))
-    except (OSError, ImportError):  # an engine may be installed without the package that writes its file
-        return False
+        return base.open_engine(kind, path, precision, threads, path.with_name(OPENVINO_CACHE_DIR))
+    except ValueError:
+        engine_cache.remove_cached(key, path.name)
+        return None
+
+
+def cache_engine(model: "EfficientNet", path: Path) -> bool:
+    """Cache a file with which ``path``, a saved ``model``, starts without torch; return False if impossible."""
+    return LazyModel(model, engine_cache.file_key(path)).open_file_engine(None) is not None
 
 
 class LazyModel:
     """A network that is loaded when it is needed; its cache key is known without torch."""
 
-    def __init__(self, model: EfficientNet | str | Path, key: str | None = None) -> None:
+    def __init__(self, model: "EfficientNet | str | Path", key: str | None = None) -> None:
         self._model, self._key = model, key
 
     @cached_property
@@ -162,7 +166,7 @@ class LazyModel:
         return engine_cache.model_key(tensors, self._model.metadata)
 
     @cached_property
-    def network(self) -> EfficientNet:
+    def network(self) -> "EfficientNet":
         """The network, loaded on first access."""
         if not isinstance(self._model, (str, Path)):
             return self._model
@@ -170,7 +174,7 @@ class LazyModel:
 
         return load(self._model)
 
-    def verified_engine(self, kind: str, precision: str, threads: int | None) -> Engine:
+    def verified_engine(self, kind: str, precision: str, threads: int | None) -> base.Engine:
         """Return the engine, compared with eager unless it was before. Raises ``ValueError`` if it disagrees."""
         opened = self.open_engine(kind, precision, threads)
         if kind in ENGINE_FILES and not engine_cache.is_verified(self.key, kind, precision):
@@ -178,30 +182,32 @@ class LazyModel:
             engine_cache.mark_verified(self.key, kind, precision)
         return opened
 
-    def remembered_engine(self, key: TuningKey) -> Engine | None:
+    def remembered_engine(self, key: TuningKey) -> base.Engine | None:
         """Return the engine that was fastest for this use, with its file written again if it is missing, or None."""
         choice = engine_cache.find_choice(self.key, key)
         if choice is None or (choice.kind in base.ENGINE_PACKAGES and choice.kind not in base.installed_engines()):
             return None
-        try:
+        with suppress(*ENGINE_ERRORS):
             return self.verified_engine(choice.kind, choice.precision, key.threads)
-        except (ValueError, OSError, ImportError):
-            return None
+        return None
 
-    def open_engine(self, kind: str, precision: str, threads: int | None) -> Engine:
+    def open_file_engine(self, threads: int | None) -> base.Engine | None:
+        """Return the first engine that runs a file made of the network, cached for later, and agrees with eager."""
+        for kind in installed_file_engines():
+            with suppress(*ENGINE_ERRORS):
+                return self.verified_engine(kind, "float32", threads)
+        return None
+
+    def open_engine(self, kind: str, precision: str, threads: int | None) -> base.Engine:
         """Return the engine. Its file is written if it is missing or damaged."""
         if kind not in ENGINE_FILES:
             from effnet.runtime.torch import CompiledEngine, EagerEngine
 
             torch_engine = CompiledEngine if kind == "compiled" else EagerEngine
             return torch_engine(self.network, precision=precision, threads=threads)
+        if found := _open_cached_file(self.key, kind, precision, threads):
+            return found
         name = ENGINE_FILES[kind]
-        path = engine_cache.find_cached(self.key, name)
-        if path:
-            try:
-                return base.open_engine(kind, path, precision, threads, path.with_name(OPENVINO_CACHE_DIR))
-            except ValueError:
-                engine_cache.remove_cached(self.key, name)
         path = engine_cache.write_cached(self.key, name, lambda target: write_engine_file(name, target, self.network))
         if path is None:
             raise OSError(
@@ -210,14 +216,14 @@ class LazyModel:
         return base.open_engine(kind, path, precision, threads, path.with_name(OPENVINO_CACHE_DIR))
 
     @cached_property
-    def _reference(self) -> tuple[ImageBatch, FloatArray]:
+    def _reference(self) -> tuple[base.ImageBatch, base.FloatArray]:
         from effnet.runtime.torch import EagerEngine
 
         eager = EagerEngine(self.network, "cpu")
-        image = noise_images(1, self.network.preprocess.size, eager)
+        image = noise_images(eager, 1)
         return image, eager.run(image)
 
-    def _verify(self, candidate: Engine) -> None:
+    def _verify(self, candidate: base.Engine) -> None:
         image, expected = self._reference
         difference = max_relative_difference(candidate.run(image), expected)
         if not difference <= ENGINE_TOLERANCES[candidate.precision]:
@@ -227,7 +233,7 @@ class LazyModel:
             )
 
 
-def write_engine_file(name: str, path: Path, model: EfficientNet) -> None:
+def write_engine_file(name: str, path: Path, model: "EfficientNet") -> None:
     """Write the file called ``name`` in `ENGINE_FILES` to ``path``."""
     if name.endswith(".tflite"):
         from effnet.runtime.litert import write_litert
@@ -239,16 +245,17 @@ def write_engine_file(name: str, path: Path, model: EfficientNet) -> None:
         write_onnx(path, model, CACHED_IO_SPEC)
 
 
-def noise_images(count: int, size: tuple[int, int], engine: Engine) -> ImageBatch:
-    """Return random images for ``engine``, uint8 (N, H, W, C), the same ones in every call."""
-    shape = (count, *size, len(engine.metadata.preprocess.mean))
-    images: ImageBatch = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+def noise_images(engine: base.Engine, count: int, size: tuple[int, int] | None = None) -> base.ImageBatch:
+    """Return random images for ``engine``, uint8 (N, H, W, C), by default of its own size; always the same ones."""
+    preprocess = engine.metadata.preprocess
+    shape = (count, *(size or preprocess.size), len(preprocess.mean))
+    images: base.ImageBatch = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     return images
 
 
 def _autotuned_engine(
-    lazy_model: LazyModel, key: TuningKey, max_drop: float | None, images: ImageBatch | None
-) -> Engine:
+    lazy_model: LazyModel, key: TuningKey, max_drop: float | None, images: base.ImageBatch | None
+) -> base.Engine:
     from effnet.runtime.torch import EagerEngine, select_device
 
     if select_device().type != "cpu":  # the other engines run on the CPU, and a GPU may not be there the next time
@@ -268,8 +275,7 @@ def _autotuned_engine(
         for (kind, precision), opener in openers.items():
             if precision != "float32":
                 openers[kind, precision] = partial(_open_within_drop, opener, images, expected, max_drop)
-    sample = noise_images(key.batch_size, key.size or lazy_model.network.preprocess.size, reference)
-    choice, fastest = autotune(openers, reference, key, sample, excluded)
+    choice, fastest = autotune(openers, reference, key, noise_images(reference, key.batch_size, key.size), excluded)
     LOG.info("%s", choice.describe())
     for one in choice.excluded:
         LOG.info("excluded: %s", " ".join(filter(None, (one.kind, one.precision))) + f": {one.reason}")
@@ -278,7 +284,9 @@ def _autotuned_engine(
     return fastest
 
 
-def _open_within_drop(opener: EngineOpener, images: ImageBatch, expected: np.ndarray, max_drop: float) -> Engine:
+def _open_within_drop(
+    opener: EngineOpener, images: base.ImageBatch, expected: np.ndarray, max_drop: float
+) -> base.Engine:
     opened = opener()
     task = task_of(opened.metadata.labels.task)
     changed = 100 * (1 - task.score(opened.run(images), expected))
@@ -288,22 +296,19 @@ def _open_within_drop(opener: EngineOpener, images: ImageBatch, expected: np.nda
 
 
 def autotune(
-    openers: EngineOpeners,
-    reference: Engine,
+    openers: Mapping[tuple[str, str], EngineOpener],
+    reference: base.Engine,
     key: TuningKey,
-    images: ImageBatch,
+    images: base.ImageBatch,
     excluded: tuple[ExcludedEngine, ...] = (),
-) -> tuple[EngineChoice, Engine]:
-    """Return the fastest engine that agrees with ``reference``, and why, in a few seconds for most networks.
-
-    ``images``: uint8 (N, H, W, C), as to optimize for. ``openers`` must contain the reference's own kind in float32.
-    """
+) -> tuple[EngineChoice, base.Engine]:
+    """Return the fastest of ``openers`` that agrees with ``reference`` on ``images``, uint8 (N, H, W, C), and why."""
     watch = Stopwatch()
     expected = reference.run(images[:COMPARED_IMAGES])
     seconds_per_image = watch.seconds / len(expected)
     batch_size = max(1, min(len(images), int(MAX_CALL_SECONDS / max(seconds_per_image, 1e-9))))
     images = images[:batch_size]
-    engines: dict[tuple[str, str], Engine] = {}
+    engines: dict[tuple[str, str], base.Engine] = {}
     differences: dict[tuple[str, str], float] = {}
     failed: list[ExcludedEngine] = []
     for (kind, precision), opener in openers.items():
@@ -328,14 +333,16 @@ def autotune(
     return choice, engines[fastest]
 
 
-def max_relative_difference(outputs: FloatArray, expected: FloatArray) -> float:
+def max_relative_difference(outputs: base.FloatArray, expected: base.FloatArray) -> float:
     """Return the largest difference relative to the largest ``expected`` value; infinite if an output is not finite."""
     if outputs.shape != expected.shape or not np.isfinite(outputs).all():
         return float("inf")
     return float(np.abs(outputs - expected).max() / max(float(np.abs(expected).max()), 1e-30))
 
 
-def _time_engines(engines: Mapping[tuple[str, str], Engine], images: ImageBatch) -> dict[tuple[str, str], Timing]:
+def _time_engines(
+    engines: Mapping[tuple[str, str], base.Engine], images: base.ImageBatch
+) -> dict[tuple[str, str], Timing]:
     names = {" ".join(name): name for name in engines}
     calls = {text: partial(engines[name].run, images) for text, name in names.items()}
     first = time_interleaved(calls, runs=1, warmup_runs=0)  # each has run once already
@@ -355,18 +362,18 @@ def _select_fastest(timings: Mapping[tuple[str, str], Timing]) -> tuple[str, str
     return best if timings[best].seconds <= MAX_LOW_PRECISION_TIME * timings[best_exact].seconds else best_exact
 
 
-def get_throughput(model: LazyModel, engine: Engine, size: tuple[int, int] | None = None) -> EngineThroughput:
+def get_throughput(model: LazyModel, engine: base.Engine) -> EngineThroughput:
     """Return the images per second of an engine of ``model`` by batch size; measured once and remembered."""
-    key = TuningKey.for_this_machine(0, size, engine.precision, engine.threads)
+    key = TuningKey.for_this_machine(0, None, engine.precision, engine.threads)
     for record in engine_cache.read_records(model.key).throughputs:
         if (record.key, record.kind, record.precision) == (key, engine.kind, engine.precision):
             return record
-    record = measure_throughput(engine, key, noise_images(1, size or engine.metadata.preprocess.size, engine))
+    record = measure_throughput(engine, key, noise_images(engine, 1))
     engine_cache.save_record(model.key, record)
     return record
 
 
-def measure_throughput(engine: Engine, key: TuningKey, image: ImageBatch) -> EngineThroughput:
+def measure_throughput(engine: base.Engine, key: TuningKey, image: base.ImageBatch) -> EngineThroughput:
     """Measure images per second of ``image``, uint8 (1, H, W, C), for growing `BATCH_SIZES` as long as they gain."""
     measured: list[tuple[int, float]] = []
     for batch_size in BATCH_SIZES:

@@ -23,37 +23,27 @@ ImageBatch = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.uint8 | np.flo
 
 
 class Engine(Protocol):
-    """A network ready to run. Thread-safe.
-
-    ``precision`` is what it computes in ("int8" if its weights are quantized) and ``threads`` how many it uses.
-    ``classes`` is 0 for a network without a classifier.
-    """
+    """A network ready to run. Thread-safe."""
 
     kind: str
-    precision: str
+    precision: str  # that it computes in; "int8" if its weights are quantized
     threads: int
     metadata: ModelMetadata
-    classes: int
+    classes: int  # 0: no classifier
 
     def run(self, images: ImageBatch) -> FloatArray:
         """Return logits, float32 (N, classes), or the embedding if there is no classifier.
 
-        Args:
-            images: cropped images with values 0 … 255, uint8 or float32 (N, H, W, C); or normalized images,
-                float32 (N, C, H, W).
-
-        If a file returns probabilities, they are converted back: to log-probabilities for single-label models and to
-        log-odds for multi-label ones. Raises ``ValueError`` for a shape that the file does not accept.
+        ``images``: cropped, 0 … 255, uint8 or float32 (N, H, W, C); or normalized, float32 (N, C, H, W). A file's
+        probabilities are converted back: to log-probabilities for single-label models, to log-odds for multi-label
+        ones. Raises ``ValueError`` for a shape that the file does not accept.
         """
 
     def embed(self, images: ImageBatch) -> FloatArray:
         """Return pooled features, float32 (N, head channels). ``ValueError`` also if the file does not have them."""
 
     def prepare(self, batch_size: int, size: tuple[int, int] | None = None) -> None:
-        """Optimize for this batch size and (height, width), by default the network's own; other shapes still run.
-
-        Raises ``ValueError`` for a size that the file does not accept.
-        """
+        """Optimize for a batch size and (height, width), by default the network's; ``ValueError`` if it is refused."""
 
 
 def installed_engines() -> tuple[str, ...]:

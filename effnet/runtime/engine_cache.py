@@ -19,7 +19,6 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from effnet.arch.serde import Record
 from effnet.data.storage import cache_dir
@@ -39,18 +38,14 @@ LOG = logging.getLogger("effnet")
 
 
 def file_key(path: Path, entry: str = "") -> str:
-    """Return the cache key of the network in ``path``: a hash of the file and of all else that decides how it is read.
-
-    ``entry``: name in the catalog, if the file was requested by that. Hashes are kept by path, size, time and inode,
-    so that an unchanged file is not read again.
-    """
+    """Return the cache key of a weights file: a hash of all that decides how it is read. ``entry``: catalog name."""
     sidecars = [path.with_name(name) for name in SIDECAR_FILES]
     contents = [sidecar.read_bytes() if sidecar.is_file() else b"" for sidecar in sidecars]
     parts = [str(CACHE_VERSION).encode(), _file_hash(path).encode(), entry.encode(), *contents]
     return sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).hexdigest()
 
 
-def model_key(tensors: Mapping[str, NDArray[Any]], metadata: ModelMetadata) -> str:
+def model_key(tensors: Mapping[str, np.ndarray], metadata: ModelMetadata) -> str:
     """Return the cache key of a network in memory: a hash of its tensors and its metadata."""
     digest = sha256(f"{CACHE_VERSION} {metadata.to_json()}".encode())
     for name in sorted(tensors):
@@ -100,6 +95,7 @@ def remove_cached(key: str, name: str) -> None:
 
 
 def _file_hash(path: Path) -> str:
+    """Return the file's hash, kept by path, size, time and inode, so that an unchanged file is not read again."""
     path = path.absolute()
     status = path.stat()
     stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
@@ -287,16 +283,14 @@ def read_records(key: str) -> TuningRecords:
 def save_record(key: str, record: EngineChoice | EngineThroughput | VerifiedEngine) -> None:
     """Add a record, replacing an older one for the same use."""
     before = read_records(key)
-    match record:
-        case EngineChoice():
-            choices = tuple(one for one in before.choices if one.key != record.key)
-            now = replace(before, choices=(*choices, record)[-MAX_RECORDS:])
-        case EngineThroughput():
-            same = (record.key, record.kind, record.precision)
-            throughputs = tuple(one for one in before.throughputs if (one.key, one.kind, one.precision) != same)
-            now = replace(before, throughputs=(*throughputs, record)[-MAX_RECORDS:])
-        case VerifiedEngine():
-            now = replace(before, verified=(*before.verified, record)[-MAX_RECORDS:])
+    uses: dict[type, tuple[str, Callable[[Any], object]]] = {
+        EngineChoice: ("choices", lambda one: one.key),
+        EngineThroughput: ("throughputs", lambda one: (one.key, one.kind, one.precision)),
+        VerifiedEngine: ("verified", lambda one: one),
+    }
+    name, use = uses[type(record)]
+    others = (one for one in getattr(before, name) if use(one) != use(record))
+    now = replace(before, **{name: (*others, record)[-MAX_RECORDS:]})
     text = json.dumps(now.to_dict(), indent=1, ensure_ascii=False)
     write_cached(key, CHOICES_FILE, lambda path: path.write_text(text, encoding="utf-8"))
 
@@ -313,9 +307,8 @@ def mark_verified(key: str, kind: str, precision: str) -> None:
     save_record(key, VerifiedEngine(kind, precision, _package_versions()))
 
 
-def find_choice(key: str, tuning_key: TuningKey | None = None) -> EngineChoice | None:
-    """Return the choice recorded for this use, by default one image here and in float32, or None."""
-    tuning_key = tuning_key or TuningKey.for_this_machine()
+def find_choice(key: str, tuning_key: TuningKey) -> EngineChoice | None:
+    """Return the choice recorded for this use, or None."""
     return next((one for one in read_records(key).choices if one.key == tuning_key), None)
 
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from effnet.arch.serde import Record, check_choice, check_size
 from effnet.metadata import Labels, ModelMetadata
-from effnet.runtime.base import ENGINES_BY_SUFFIX, FloatArray, ImageBatch, resolve_threads, to_normalized, to_pixels
+from effnet.runtime import base
 from effnet.tasks import task_of
 
 INPUTS = ("pixels", "floats", "normalized")
@@ -22,24 +21,12 @@ MAX_ROUNDING_ERROR = 0.01  # in pixel values: float32 error after mean and std w
 
 @dataclass(frozen=True)
 class IOSpec(Record):
-    """Inputs and outputs of an exported file. In every format, tensors have these values as names.
+    """Inputs and outputs of an exported file, whose tensors are called so. Raises ``ValueError`` for other values."""
 
-    Args:
-        input: "pixels", uint8 (N, H, W, C) with values 0 … 255; "floats", the same as float32; or "normalized",
-            float32 (N, C, H, W) after mean and std.
-        output: float32 (N, classes): "probabilities" (softmax for single-label models, sigmoid for multi-label ones),
-            "logits", or "values" for regression.
-        embedding: add a second output "embedding", float32 (N, head channels). It is the only output of a network
-            without a classifier.
-        size: (height, width), an int for a square, or None for any size.
-
-    Raises ``ValueError`` for any other value.
-    """
-
-    input: str = "pixels"
-    output: str = "probabilities"
-    embedding: bool = False
-    size: tuple[int, int] | None = None
+    input: str = "pixels"  # uint8 (N, H, W, C), 0 … 255; "floats", the same as float32; "normalized", (N, C, H, W)
+    output: str = "probabilities"  # float32 (N, classes), softmax or sigmoid; "logits"; or "values" for regression
+    embedding: bool = False  # as a second output, float32 (N, head channels); the only one without a classifier
+    size: tuple[int, int] | None = None  # (height, width), an int for a square, or None for any size
 
     def __post_init__(self) -> None:
         if self.input == "normalised":  # as older files spell it; words: allow
@@ -89,7 +76,7 @@ def read_metadata(texts: Mapping[str, str], path: object) -> tuple[ModelMetadata
 def is_exported(path: Path) -> bool:
     """Return whether ``path`` is an exported file; a ``.tflite`` without an `IOSpec` holds weights to load."""
     if path.suffix != ".tflite" or not path.is_file():
-        return path.suffix in ENGINES_BY_SUFFIX and path.suffix != ".tflite"
+        return path.suffix in base.ENGINES_BY_SUFFIX and path.suffix != ".tflite"
     from effnet.runtime.litert import read_tflite_metadata
 
     try:
@@ -98,39 +85,34 @@ def is_exported(path: Path) -> bool:
         return False
 
 
-class FileEngine:
+class FileEngine(base.Engine):
     """Base class of the engines that run an exported file. A subclass sets the attributes and implements `_infer`."""
 
-    kind: str
-    precision: str
-    threads: int
     path: Path
-    metadata: ModelMetadata
-    classes: int
     _io_spec: IOSpec
     _outputs: Mapping[str, Any]  # name -> the runtime's handle; the classifier's output comes first
 
     def __init__(self, path: str | Path, threads: int | None) -> None:
-        self.threads, self.path = resolve_threads(threads), Path(path)
+        self.threads, self.path = base.resolve_threads(threads), Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
 
-    def run(self, images: ImageBatch) -> FloatArray:
+    def run(self, images: base.ImageBatch) -> base.FloatArray:
         """See `Engine.run`."""
         out = self._infer(next(iter(self._outputs)), self._to_file_input(images))
         return to_logits(out, self._io_spec, self.metadata.labels.task) if self.classes else out
 
-    def embed(self, images: ImageBatch) -> FloatArray:
+    def embed(self, images: base.ImageBatch) -> base.FloatArray:
         """See `Engine.embed`."""
         if "embedding" not in self._outputs:
             raise ValueError(f"{self.path} has no embedding output: export the network with embedding=True")
         return self._infer("embedding", self._to_file_input(images))
 
-    def _infer(self, output: str, x: NDArray[Any]) -> FloatArray:
+    def _infer(self, output: str, x: np.ndarray) -> base.FloatArray:
         """Run the file on ``x``, which has the form of its input, and return the output of that name."""
         raise NotImplementedError
 
-    def _to_file_input(self, images: ImageBatch) -> NDArray[Any]:
+    def _to_file_input(self, images: base.ImageBatch) -> np.ndarray:
         return to_file_input(images, self.metadata, self._io_spec, self.path)
 
     def _input_shape(self, batch_size: int, size: tuple[int, int] | None) -> tuple[int, ...]:
@@ -151,14 +133,14 @@ def unreadable_file_error(path: Path, kind: str, error: Exception) -> ValueError
     return ValueError(f"{kind} cannot open {path}: the file is damaged, or of another version ({reason})")
 
 
-def to_file_input(images: ImageBatch, metadata: ModelMetadata, io_spec: IOSpec, path: Path) -> NDArray[Any]:
+def to_file_input(images: base.ImageBatch, metadata: ModelMetadata, io_spec: IOSpec, path: Path) -> np.ndarray:
     """Convert ``images`` to the form of the file's input. Raises ``ValueError`` if it does not accept them."""
-    x: NDArray[Any]
+    x: np.ndarray
     if io_spec.input == "normalized":
-        x = to_normalized(images, metadata.preprocess)
+        x = base.to_normalized(images, metadata.preprocess)
         _check_size(x.shape[2:], io_spec, path)
     else:
-        x = to_pixels(images, metadata.preprocess)
+        x = base.to_pixels(images, metadata.preprocess)
         _check_size(x.shape[1:3], io_spec, path)
         x = _to_uint8(x, path) if io_spec.input == "pixels" else x.astype(np.float32, copy=False)
     return np.ascontiguousarray(x)
@@ -173,7 +155,7 @@ def _check_size(size: tuple[int, ...], io_spec: IOSpec, path: Path) -> None:
         )
 
 
-def _to_uint8(pixels: ImageBatch, path: Path) -> NDArray[np.uint8]:
+def _to_uint8(pixels: base.ImageBatch, path: Path) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
     rounded = np.rint(pixels)
@@ -184,7 +166,7 @@ def _to_uint8(pixels: ImageBatch, path: Path) -> NDArray[np.uint8]:
     return rounded.astype(np.uint8)
 
 
-def to_logits(outputs: NDArray[Any], io_spec: IOSpec, task: str) -> FloatArray:
+def to_logits(outputs: np.ndarray, io_spec: IOSpec, task: str) -> base.FloatArray:
     """Convert a file's outputs to logits; logits and regression values are returned unchanged."""
-    floats: FloatArray = outputs.astype(np.float32, copy=False)
+    floats: base.FloatArray = outputs.astype(np.float32, copy=False)
     return task_of(task).invert(floats) if io_spec.output == "probabilities" else floats

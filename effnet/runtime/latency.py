@@ -1,10 +1,8 @@
 """Measured latency as the cost of an architecture, for `effnet.fit` and the searches; networks of random weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep
@@ -14,10 +12,8 @@ from torch import Tensor, nn
 
 from effnet.arch import Arch, serde
 from effnet.data.preprocessing import normalize
-from effnet.metadata import Numerics
 from effnet.net import EfficientNet, FusedMBConv, MBConv, create, layers
 from effnet.runtime import autotune, base, engine_cache
-from effnet.runtime.base import Engine
 from effnet.runtime.torch import EagerEngine, select_device
 from effnet.timing import Timing, child_process, time_interleaved
 
@@ -85,7 +81,7 @@ class Latency:
         self.measurements: list[LatencyMeasurement] = []
         self._measured_at: dict[Arch, float] = {}
         self._classes_channels, self._on_measured = (classes, channels), on_measured
-        self._engines = installed_file_engines()
+        self._engines = autotune.installed_file_engines()
 
     def __call__(self, arch: Arch) -> float:
         """Return median seconds per call. Raises ``ChildProcessError``, ``RuntimeError`` if ``arch`` is too large."""
@@ -123,17 +119,18 @@ class LatencyTask:
     threads: int | None
     folder: Path
 
+    @cached_property
     def network(self) -> EfficientNet:
-        """Return the network with random weights."""
+        """The network with random weights."""
         return random_network(self.arch, self.classes, self.channels)
 
-    def open_engine(self, kind: str, model: EfficientNet | None = None) -> Engine:
+    def open_engine(self, kind: str) -> base.Engine:
         """Open the engine ``kind``, writing its file first if necessary."""
         if kind not in autotune.ENGINE_FILES:
-            return EagerEngine(model or self.network(), threads=self.threads)
+            return EagerEngine(self.network, threads=self.threads)
         path = self.folder / autotune.ENGINE_FILES[kind]
         if not path.exists():
-            autotune.write_engine_file(path.name, path, model or self.network())
+            autotune.write_engine_file(path.name, path, self.network)
         return base.open_engine(kind, path, FLOAT32, self.threads, self.folder / autotune.OPENVINO_CACHE_DIR)
 
 
@@ -146,22 +143,15 @@ class FastestEngine:
     timing: Timing
 
 
-def installed_file_engines() -> tuple[str, ...]:
-    """Return the installed engines that run a file."""
-    return tuple(kind for kind in base.installed_engines() if kind in autotune.ENGINE_FILES)
-
-
 def time_fastest_engine(task: LatencyTask, kinds: tuple[str, ...]) -> FastestEngine:
     """Time the engine that `effnet.engine` would choose among eager and ``kinds``."""
-    model = task.network()
-    eager = task.open_engine(EagerEngine.kind, model)
+    eager = task.open_engine(EagerEngine.kind)
     if not kinds or select_device().type != "cpu":
         return FastestEngine(eager.kind, kinds, _time_calls(eager, task.batch_size))
     openers: dict[tuple[str, str], autotune.EngineOpener] = {(eager.kind, FLOAT32): lambda: eager}
-    openers |= {(kind, FLOAT32): partial(task.open_engine, kind, model) for kind in kinds}
+    openers |= {(kind, FLOAT32): partial(task.open_engine, kind) for kind in kinds}
     key = engine_cache.TuningKey.for_this_machine(task.batch_size, threads=task.threads)
-    images = autotune.noise_images(task.batch_size, model.preprocess.size, eager)
-    choice, fastest = autotune.autotune(openers, eager, key, images)
+    choice, fastest = autotune.autotune(openers, eager, key, autotune.noise_images(eager, task.batch_size))
     limit = MAX_SLOWDOWN * choice.timings[0].seconds
     close = tuple(one.kind for one in choice.timings if one.kind in base.ENGINE_PACKAGES and one.seconds <= limit)
     return FastestEngine(fastest.kind, close, _time_calls(fastest, task.batch_size))
@@ -172,8 +162,8 @@ def time_engine(task: LatencyTask, kind: str) -> Timing:
     return _time_calls(task.open_engine(kind), task.batch_size)
 
 
-def _time_calls(engine: Engine, batch_size: int) -> Timing:
-    images = autotune.noise_images(batch_size, engine.metadata.preprocess.size, engine)
+def _time_calls(engine: base.Engine, batch_size: int) -> Timing:
+    images = autotune.noise_images(engine, batch_size)
     engine.prepare(batch_size)
     return time_interleaved({"": partial(engine.run, images)}, MAX_CALLS, WARMUP_CALLS, seconds=TIMING_SECONDS)[""]
 
@@ -183,9 +173,7 @@ def _times_differ(times: list[Timing]) -> bool:
     return max(seconds) > (1 + PROCESS_TOLERANCE) * min(seconds)
 
 
-def random_network(
-    arch: str | Arch, classes: int = 1000, channels: int = 3, numerics: Numerics | None = None
-) -> EfficientNet:
+def random_network(arch: str | Arch, classes: int = 1000, channels: int = 3) -> EfficientNet:
     """Return a network with random weights whose feature maps have typical magnitudes, in evaluation mode.
 
     Time depends on the values after all: without batch-norm statistics, activations of a deep random network fade to
@@ -194,7 +182,7 @@ def random_network(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = create(arch, classes, channels, numerics).eval()
+        model = create(arch, classes, channels).eval()
         for module in model.modules():
             if isinstance(module, (MBConv, FusedMBConv)) and module.layer.residual:
                 last = module.project if isinstance(module.project, layers.ConvNorm) else module.fused

@@ -1,7 +1,5 @@
 """LiteRT, formerly TensorFlow Lite: writing ``.tflite``, and running such files with XNNPACK, without torch."""
 
-from __future__ import annotations
-
 import mmap
 import os
 from collections.abc import Iterator
@@ -12,7 +10,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from effnet.runtime import base, io_spec
 
@@ -26,10 +23,7 @@ _STDERR, _STDERR_LOCK = 2, Lock()
 
 
 class LiteRTEngine(io_spec.FileEngine):
-    """A ``.tflite`` written by effnet: exported, saved or quantized. Calls from several threads are serialized.
-
-    Memory is allocated again when the input shape changes. Raises as `base.open_exported` does.
-    """
+    """A ``.tflite`` written by effnet. Calls of several threads are serialized. Raises as `base.open_exported`."""
 
     kind = "litert"
 
@@ -39,40 +33,39 @@ class LiteRTEngine(io_spec.FileEngine):
         if io_spec.METADATA_KEY in texts:
             texts.setdefault(io_spec.IO_SPEC_KEY, SAVED_IO_SPEC.to_json())
         self.metadata, self._io_spec = io_spec.read_metadata(texts, path)
-        self._interpreter = self._open_interpreter()
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            raise base.not_installed_error(self.kind) from None
+        try:
+            self._interpreter = Interpreter(str(self.path), num_threads=self.threads)
+        except (ValueError, RuntimeError) as error:
+            raise io_spec.unreadable_file_error(self.path, self.kind, error) from None
         quantized = any(tensor["dtype"] == np.int8 for tensor in self._interpreter.get_tensor_details())
         self.precision = base.resolve_precision(self.kind, precision, SUPPORTED_PRECISIONS, quantized)
         self._input = self._interpreter.get_input_details()[0]
-        outputs = {_output_name(output["name"]): output for output in self._interpreter.get_output_details()}
+        details = self._interpreter.get_output_details()
+        # Converters add prefixes and suffixes
+        outputs = {"embedding" if "embedding" in each["name"] else each["name"]: each for each in details}
         self._outputs = io_spec.classifier_first(outputs)
         name, output = next(iter(self._outputs.items()))
         self.classes = 0 if name == "embedding" else int(output["shape"][-1])
         self._shape: tuple[int, ...] = ()  # of the input that memory is allocated for
         self._lock = Lock()
 
-    def _open_interpreter(self) -> Any:
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError:
-            raise base.not_installed_error(self.kind) from None
-        try:
-            return Interpreter(str(self.path), num_threads=self.threads)
-        except (ValueError, RuntimeError) as error:
-            raise io_spec.unreadable_file_error(self.path, self.kind, error) from None
-
     def prepare(self, batch_size: int, size: tuple[int, int] | None = None) -> None:
         """See `Engine.prepare`. Allocates memory for this shape."""
         with self._lock:
             self._allocate(self._input_shape(batch_size, size))
 
-    def _infer(self, output: str, x: NDArray[Any]) -> base.FloatArray:
+    def _infer(self, output: str, x: np.ndarray) -> base.FloatArray:
         details = self._outputs[output]
         x = _quantize(x, self._input)
         with self._lock:
             self._allocate(x.shape)
             self._interpreter.set_tensor(self._input["index"], x)
             self._interpreter.invoke()
-            out: NDArray[Any] = self._interpreter.get_tensor(details["index"])
+            out: np.ndarray = self._interpreter.get_tensor(details["index"])
         return _dequantize(out.reshape(len(x), -1), details)
 
     def _allocate(self, shape: tuple[int, ...]) -> None:
@@ -89,7 +82,7 @@ class LiteRTEngine(io_spec.FileEngine):
         self._shape = shape
 
 
-def write_litert(path: Path, model: EfficientNet, spec: io_spec.IOSpec, half_precision: bool = False) -> None:
+def write_litert(path: Path, model: "EfficientNet", spec: io_spec.IOSpec, half_precision: bool = False) -> None:
     """Write ``model`` as a TFLite file for one image; the interpreter resizes its input to other batches and sizes.
 
     ``half_precision``: store weights in 16 bits; computation stays in float32. XNNPACK runs all but the cast of uint8
@@ -131,11 +124,7 @@ def read_tflite_metadata(path: Path) -> dict[str, str]:
     return {key: found[key].decode(errors="replace") for key in keys if key in found}
 
 
-def _output_name(name: str) -> str:
-    return "embedding" if "embedding" in name else name  # converters add prefixes and suffixes
-
-
-def _quantize(values: NDArray[Any], tensor: Any) -> NDArray[Any]:
+def _quantize(values: np.ndarray, tensor: Any) -> np.ndarray:
     scale, zero_point = tensor["quantization"]
     dtype = tensor["dtype"]
     if values.dtype == dtype and (scale, zero_point) in ((0, 0), (1, 0)):
@@ -143,11 +132,11 @@ def _quantize(values: NDArray[Any], tensor: Any) -> NDArray[Any]:
     if not scale:
         return values.astype(dtype)
     limits = np.iinfo(dtype)
-    steps: NDArray[Any] = np.rint(values.astype(np.float32) / scale + zero_point).clip(limits.min, limits.max)
+    steps: np.ndarray = np.rint(values.astype(np.float32) / scale + zero_point).clip(limits.min, limits.max)
     return steps.astype(dtype)
 
 
-def _dequantize(stored: NDArray[Any], tensor: Any) -> base.FloatArray:
+def _dequantize(stored: np.ndarray, tensor: Any) -> base.FloatArray:
     scale, zero_point = tensor["quantization"]
     floats = stored.astype(np.float32, copy=False)
     if not scale or stored.dtype.kind not in "iu":

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from effnet.arch import Layer, Operation, layers, operations, serde
 from effnet.net import EfficientNet, surgery
@@ -22,8 +21,6 @@ OPSET = 21
 IR_VERSION = 10  # of the same year
 MAX_FILE_BYTES = 2**31 - 2**20  # protobuf's limit
 
-NodeAttributes = dict[str, Any]
-
 
 def write_onnx(path: Path, model: EfficientNet, spec: IOSpec) -> None:
     """Write ``model`` as an ONNX file for any batch size, and any image size if ``spec.size`` is None."""
@@ -31,33 +28,32 @@ def write_onnx(path: Path, model: EfficientNet, spec: IOSpec) -> None:
 
 
 def build_onnx_model(model: EfficientNet, spec: IOSpec) -> Any:
-    """Return ``model`` as an ``onnx.ModelProto`` whose nodes have the layers' names.
+    """Return ``model`` as an ``onnx.ModelProto`` whose nodes have the layers' names."""
+    helper = import_onnx().helper
 
-    'Same' padding is written as numbers for a fixed size, and as ``SAME_UPPER``, which is exact at any size, otherwise.
-    """
-    onnx = serde.import_extra("onnx", "export", "writing ONNX requires")
+    def describe_tensor(name: str, dtype: str, shape: tuple[int | str, ...]) -> Any:
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+
     graph = _ONNXGraph(surgery.fold_batch_norm(model).float(), spec)
     graph.build()
-    inputs = [_value_info(spec.input, *spec.input_tensor(model.channels))]
-    outputs = [_value_info(name, "float32", ("batch", width)) for name, width in graph.outputs]
-    proto = onnx.helper.make_model(
-        onnx.helper.make_graph(graph.nodes, model.arch.name, inputs, outputs, graph.constants),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+    inputs = [describe_tensor(spec.input, *spec.input_tensor(model.channels))]
+    outputs = [describe_tensor(name, "float32", ("batch", width)) for name, width in graph.outputs]
+    proto = helper.make_model(
+        helper.make_graph(graph.nodes, model.arch.name, inputs, outputs, graph.constants),
+        opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="effnet",
         doc_string=f"{model.arch.name}; images {model.preprocess.describe()}",
     )
-    onnx.helper.set_model_props(proto, spec.to_file_metadata(model.metadata))
+    helper.set_model_props(proto, spec.to_file_metadata(model.metadata))
     if proto.ByteSize() > MAX_FILE_BYTES:
         raise ValueError(f"{model.arch.name} exceeds the 2 GiB that one ONNX file can hold")
     return proto
 
 
-def _value_info(name: str, dtype: str, shape: tuple[int | str, ...]) -> Any:
-    from onnx import TensorProto, helper
-
-    types = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
-    return helper.make_tensor_value_info(name, types[dtype], shape)
+def import_onnx() -> Any:
+    """Return the package onnx. Raises ``ImportError`` with the extra that installs it."""
+    return serde.import_extra("onnx", "export", "writing ONNX requires")
 
 
 @dataclass(frozen=True)
@@ -134,13 +130,13 @@ class _ONNXGraph:
         activation = self.model.arch.activation if operation.activation == "act" else operation.activation
         return _ONNXMap(self._add_activation(activation, operation.name, y), size)
 
-    def _padding(self, operation: Operation, size: tuple[int, int] | None) -> NodeAttributes:
+    def _padding(self, operation: Operation, size: tuple[int, int] | None) -> dict[str, Any]:
         kernel, stride, numerics = operation.kernel, operation.stride, self.model.numerics
         padding = (operation.name.endswith(".fused") and numerics.fused_padding) or numerics.padding
         if padding == "symmetric" or stride == 1:  # at stride 1 both are the same
             return {"pads": [kernel // 2] * 4}
         if size is None:
-            return {"auto_pad": "SAME_UPPER"}
+            return {"auto_pad": "SAME_UPPER"}  # exact at any size
         total = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in size]
         return {"pads": [*(pad // 2 for pad in total), *(pad - pad // 2 for pad in total)]}
 
@@ -157,16 +153,13 @@ class _ONNXGraph:
         gate = self._add_node("Sigmoid", f"{name}.sigmoid", x)
         return gate if activation == "sigmoid" else self._add_node("Mul", f"{name}.silu", x, gate)
 
-    def _add_constant(self, name: str, data: NDArray[Any] | None = None) -> str:
-        from onnx import numpy_helper
-
+    def _add_constant(self, name: str, data: np.ndarray | None = None) -> str:
         if name not in self._constant_names:
             self._constant_names.add(name)
-            self.constants.append(numpy_helper.from_array(self.weights[name] if data is None else data, name))
+            data = self.weights[name] if data is None else data
+            self.constants.append(import_onnx().numpy_helper.from_array(data, name))
         return name
 
     def _add_node(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        self.nodes.append(import_onnx().helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name

@@ -1,7 +1,5 @@
 """OpenVINO: writing a network as IR (``NAME.xml`` and ``NAME.bin``), and running IR and ONNX files without torch."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys
@@ -98,11 +96,8 @@ class OpenVINOEngine(io_spec.FileEngine):
         return core.compile_model(model, "CPU", self._settings).create_infer_request()
 
 
-def write_openvino(path: Path, model: EfficientNet, spec: io_spec.IOSpec, half_precision: bool = False) -> None:
-    """Write ``model`` to ``path``, a ``.xml``, with its ``.bin`` beside it, from the graph of the ONNX file.
-
-    ``half_precision``: store weights in 16 bits; computation stays in float32.
-    """
+def write_openvino(path: Path, model: "EfficientNet", spec: io_spec.IOSpec, half_precision: bool = False) -> None:
+    """Write ``model`` as ``.xml`` and ``.bin``, from its ONNX graph; ``half_precision``: weights stored in 16 bits."""
     from effnet.runtime.onnx import build_onnx_model
 
     save_ir(build_onnx_model(model, spec), path, spec.to_file_metadata(model.metadata), half_precision)

@@ -30,9 +30,8 @@ class EagerEngine:
     """A network in plain PyTorch: batch norm folded, channels-last, no gradients. Thread-safe.
 
     It is a copy: later changes to ``model`` do not affect it. In bfloat16 and float16, weights and feature maps have
-    that dtype; normalization and accumulation stay in float32. ``threads=None`` keeps torch's own setting.
-
-    Raises ``ValueError`` for an unavailable device or precision.
+    that dtype; normalization and accumulation stay in float32. ``threads=None`` keeps torch's own setting. Raises
+    ``ValueError`` for an unavailable device or precision.
     """
 
     kind = "eager"

@@ -4,12 +4,11 @@ import logging
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
 from effnet.arch.serde import check_choice
-from effnet.data.storage.atomic_write import atomic_write, write_text
+from effnet.data.storage.atomic_write import atomic_write, atomic_write_with_companions, write_text
 from effnet.metadata import Numerics
 from effnet.net import EfficientNet, surgery
 from effnet.weights import conversion, formats, key_maps, loading
@@ -84,9 +83,8 @@ def save_verified(model: EfficientNet, path: str | Path, layout: str, tolerance:
     Nothing is written then, and an existing file stays as it is.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:  # on the same disk
-        written = save(model, Path(folder, path.name), layout)
+    with atomic_write_with_companions(path) as written:
+        save(model, written, layout)
         target = key_maps.LAYOUTS[layout]
         numerics = target.numerics(model.arch) if target.fixed_numerics else model.numerics
         weights = loading.read_weights(written, layout, model.arch, numerics)
@@ -102,8 +100,6 @@ def save_verified(model: EfficientNet, path: str | Path, layout: str, tolerance:
                     f"{model.numerics.describe()}: use a layout that leaves both open, such as timm's"
                 )
             raise ValueError(text)
-        for file in sorted(written.parent.iterdir(), key=lambda file: file == written):  # the named file last
-            file.replace(path.parent / file.name)
     return VerifiedFile(path, layout, numerics, difference)
 
 

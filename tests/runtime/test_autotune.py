@@ -86,7 +86,7 @@ def test_choice_is_remembered(model: EfficientNet, weights: Path, choices: list[
     assert len(choices) == 5
     engine(weights.parent)  # a run directory means its weights
     assert len(choices) == 5
-    assert find_choice(engine_cache.file_key(weights)) == choices[-1]
+    assert find_choice(engine_cache.file_key(weights), TuningKey.for_this_machine()) == choices[-1]
     assert find_choice(engine_cache.file_key(weights), TuningKey.for_this_machine(3)) is None
 
 
@@ -114,7 +114,7 @@ def test_damaged_cache_files_are_replaced(weights: Path, choices: list[EngineCho
     (folder / "choices.json").write_text('{"choices": [{"kind": "warp"}]}')
     engine(weights)
     assert len(choices) == 1
-    assert find_choice(engine_cache.file_key(weights)) == choices[0]
+    assert find_choice(engine_cache.file_key(weights), TuningKey.for_this_machine()) == choices[0]
     (folder / "network.onnx").write_bytes(b"no graph")
     (folder / "network.tflite").write_bytes(b"no graph")
     engine(weights)
@@ -248,7 +248,16 @@ def test_cached_engine_does_not_import_torch(model: EfficientNet, tmp_path: Path
 
 
 def test_cache_engine_without_onnx(model: EfficientNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(model, tmp_path / "model.safetensors")
     monkeypatch.setitem(sys.modules, "onnx", None)
+    assert cache_engine(model, path)  # for LiteRT
+    monkeypatch.setattr(base, "installed_engines", lambda: ("eager", "onnxruntime"))
+    assert not cache_engine(model, path)
+
+
+def test_cache_engine_that_disagrees(model: EfficientNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training ends with this: it must not fail there."""
+    monkeypatch.setattr(autotune, "max_relative_difference", lambda outputs, expected: 1.0)
     assert not cache_engine(model, save(model, tmp_path / "model.safetensors"))
 
 

@@ -75,7 +75,7 @@ def test_every_image_is_predicted_once_by_a_model_not_trained_on_it(
     for number, model in enumerate(result.models):
         learned = {line.split(",")[0] for line in (model.parent / "split.csv").read_text().splitlines()
                    if line.endswith((",train", ",selection"))}  # fmt: skip
-        held = oof.select_fold(number)
+        held = oof.take(np.flatnonzero(oof.folds == number))
         assert len(learned) + len(held) == 26
         assert not learned & set(held.ids)
         again = Predictor(model, "eager", "cpu").predict_scores(
@@ -89,7 +89,7 @@ def test_metrics(done: tuple[CrossValidationResult, Recorder]) -> None:
     oof = OutOfFold.read(result.oof_path)
     assert result.metrics == pytest.approx(oof.metrics(), abs=1e-5)
     assert [fold["top1"] for fold in result.fold_metrics] == [
-        oof.select_fold(number).metrics()["top1"] for number in (0, 1)
+        oof.take(np.flatnonzero(oof.folds == number)).metrics()["top1"] for number in (0, 1)
     ]
     assert CrossValidationResult.read(result.out) == result
     saved = json.loads((result.out / "folds.json").read_text())

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 @contextmanager
@@ -51,10 +52,17 @@ def _write_error_reason(error: Exception) -> str | None:
     return (error.strerror or str(error)) if isinstance(error, OSError) else None
 
 
-def move_with_companions(source: Path, path: Path, temporary: Path) -> None:
-    """Move ``source`` to ``temporary``, which becomes ``path``, and before it the files beside it, such as weights."""
-    with ExitStack() as companions:
-        for file in source.parent.iterdir():
-            if file != source:
-                file.replace(companions.enter_context(atomic_write(path.with_name(file.name))))
-        source.replace(temporary)
+@contextmanager
+def atomic_write_with_companions(path: Path) -> Iterator[Path]:
+    """As `atomic_write`, with a path of the same name in a temporary folder of its own beside ``path``.
+
+    All other files there, such as weights beside a graph, reach their places just before the file that refers to them.
+    """
+    with atomic_write(path) as target, TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        written = Path(folder) / path.name
+        yield written
+        with ExitStack() as companions:
+            for file in written.parent.iterdir():
+                if file != written:
+                    file.replace(companions.enter_context(atomic_write(path.with_name(file.name))))
+            written.replace(target)
