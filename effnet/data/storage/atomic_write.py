@@ -33,10 +33,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in UTF-8, completely or not at all."""
+def write_text(path: Path, text: str) -> Path:
+    """Write ``text`` to ``path`` in UTF-8, completely or not at all; return the path."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    return path
 
 
 def _write_error_reason(error: Exception) -> str | None:

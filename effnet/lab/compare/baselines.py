@@ -5,15 +5,15 @@ others are in `effnet.lab.compare.baseline_networks`. ResNet-RS, a later baselin
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache
 from math import ceil
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from effnet.arch import Arch, Operation, Stage, count, serde, spec
+from effnet.arch import ARCHS, Arch, Operation, Stage, count, serde, spec
 from effnet.data.torchvision_compat import declare_operators
 from effnet.lab.compare.baseline_networks import amoebanet_a, amoebanet_c, densenet264, gpipe, polynet
 
@@ -68,28 +68,22 @@ MACS_NOTES = {
 class Baseline:
     """A network with 1000 classes; ``size`` is that of its published accuracy and MACs, ``source`` its paper."""
 
-    key: str
     title: str
     size: int
     source: str
-    factory: Callable[[], nn.Module] = field(repr=False)
+    factory: Callable[[], nn.Module] | str  # or its name in timm
 
     def build(self) -> nn.Module:
         """Build it with random weights, in evaluation mode: (N, 3, H, W) -> (N, 1000) logits.
 
         Raises ``ImportError`` if it is timm's and timm is not installed.
         """
-        return self.factory().eval()
-
-
-def _create_timm(name: str) -> nn.Module:
-    declare_operators()  # timm imports torchvision
-    network: nn.Module = serde.import_extra("timm", "peers", f"the baseline {name} requires").create_model(name)
-    return network
-
-
-def _timm_baseline(name: str, key: str, title: str, size: int, source: str) -> Baseline:
-    return Baseline(key, title, size, source, partial(_create_timm, name))
+        if not isinstance(self.factory, str):
+            return self.factory().eval()
+        declare_operators()  # timm imports torchvision
+        timm = serde.import_extra("timm", "peers", f"the baseline {self.factory} requires")
+        network: nn.Module = timm.create_model(self.factory)
+        return network.eval()
 
 
 # The largest size of each depth in tensorflow/tpu's list of checkpoints
@@ -97,30 +91,29 @@ RESNET_RS_SIZES = {50: 160, 101: 192, 152: 256, 200: 256, 270: 256, 350: 320, 42
 
 # Ours where timm has none, or another: its densenet264d has another stem, and its xception41 … 71 are later networks
 # fmt: off
-_BASELINES = (
-    _timm_baseline("resnet50", "resnet50", "ResNet-50", 224, "arXiv:1512.03385"),
-    _timm_baseline("densenet169", "densenet169", "DenseNet-169", 224, "arXiv:1608.06993"),
-    _timm_baseline("resnet152", "resnet152", "ResNet-152", 224, "arXiv:1512.03385"),
-    Baseline("densenet264", "DenseNet-264", 224, "arXiv:1608.06993", densenet264),
-    _timm_baseline("inception_v3", "inception_v3", "Inception-v3", 299, "arXiv:1512.00567"),
-    _timm_baseline("legacy_xception", "xception", "Xception", 299, "arXiv:1610.02357"),
-    _timm_baseline("inception_v4", "inception_v4", "Inception-v4", 299, "arXiv:1602.07261"),
-    _timm_baseline("inception_resnet_v2", "inception_resnet_v2", "Inception-ResNet-v2", 299, "arXiv:1602.07261"),
-    _timm_baseline("resnext101_64x4d", "resnext101", "ResNeXt-101 (64×4d)", 320, "arXiv:1611.05431"),
-    Baseline("polynet", "PolyNet (Very Deep)", 331, "arXiv:1611.05725", polynet),
-    _timm_baseline("legacy_senet154", "senet154", "SENet-154", 320, "arXiv:1709.01507"),
-    _timm_baseline("nasnetalarge", "nasnet_a", "NASNet-A (6 @ 4032)", 331, "arXiv:1707.07012"),
-    Baseline("amoebanet_a", "AmoebaNet-A (6, 190)", 331, "arXiv:1802.01548", amoebanet_a),
-    _timm_baseline("pnasnet5large", "pnasnet5", "PNASNet-5 (4, 216)", 331, "arXiv:1712.00559"),
-    Baseline("amoebanet_c", "AmoebaNet-C (6, 228)", 331, "arXiv:1805.09501", amoebanet_c),
-    Baseline("gpipe", "GPipe's AmoebaNet-B (18, 512)", 480, "arXiv:1811.06965", gpipe),
-    *(
-        _timm_baseline(f"resnetrs{depth}", f"resnet_rs{depth}", f"ResNet-RS-{depth}", size, "arXiv:2103.07579")
+BASELINES: dict[str, Baseline] = {
+    "resnet50": Baseline("ResNet-50", 224, "arXiv:1512.03385", "resnet50"),
+    "densenet169": Baseline("DenseNet-169", 224, "arXiv:1608.06993", "densenet169"),
+    "resnet152": Baseline("ResNet-152", 224, "arXiv:1512.03385", "resnet152"),
+    "densenet264": Baseline("DenseNet-264", 224, "arXiv:1608.06993", densenet264),
+    "inception_v3": Baseline("Inception-v3", 299, "arXiv:1512.00567", "inception_v3"),
+    "xception": Baseline("Xception", 299, "arXiv:1610.02357", "legacy_xception"),
+    "inception_v4": Baseline("Inception-v4", 299, "arXiv:1602.07261", "inception_v4"),
+    "inception_resnet_v2": Baseline("Inception-ResNet-v2", 299, "arXiv:1602.07261", "inception_resnet_v2"),
+    "resnext101": Baseline("ResNeXt-101 (64×4d)", 320, "arXiv:1611.05431", "resnext101_64x4d"),
+    "polynet": Baseline("PolyNet (Very Deep)", 331, "arXiv:1611.05725", polynet),
+    "senet154": Baseline("SENet-154", 320, "arXiv:1709.01507", "legacy_senet154"),
+    "nasnet_a": Baseline("NASNet-A (6 @ 4032)", 331, "arXiv:1707.07012", "nasnetalarge"),
+    "amoebanet_a": Baseline("AmoebaNet-A (6, 190)", 331, "arXiv:1802.01548", amoebanet_a),
+    "pnasnet5": Baseline("PNASNet-5 (4, 216)", 331, "arXiv:1712.00559", "pnasnet5large"),
+    "amoebanet_c": Baseline("AmoebaNet-C (6, 228)", 331, "arXiv:1805.09501", amoebanet_c),
+    "gpipe": Baseline("GPipe's AmoebaNet-B (18, 512)", 480, "arXiv:1811.06965", gpipe),
+    **{
+        f"resnet_rs{depth}": Baseline(f"ResNet-RS-{depth}", size, "arXiv:2103.07579", f"resnetrs{depth}")
         for depth, size in RESNET_RS_SIZES.items()
-    ),
-)
+    },
+}
 # fmt: on
-BASELINES: dict[str, Baseline] = {baseline.key: baseline for baseline in _BASELINES}
 
 
 @dataclass(frozen=True)
@@ -147,17 +140,13 @@ def count_module(model: nn.Module, size: int) -> ModelCost:
         assert isinstance(weight, Tensor)
         macs.append(weight[0].numel() * out.numel())  # each output is a product with one row of the weight
 
-    hooks = [
-        module.register_forward_hook(add) for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))
-    ]
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    try:
-        with torch.no_grad():
-            functional_call(model, on_meta, (torch.empty(1, 3, size, size, device="meta"),))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                hooks.enter_context(module.register_forward_hook(add))
+        torch.func.functional_call(model, on_meta, (torch.empty(1, 3, size, size, device="meta"),))
     return ModelCost(sum(parameter.numel() for parameter in model.parameters()), sum(macs))
 
 
@@ -188,18 +177,19 @@ MOBILENET_V2 = Arch(
     ),
     activation="relu6",
 )
+SCALED_ARCHS = {"mobilenet_v2": MOBILENET_V2, "b0": ARCHS["b0"]}
 
 SizedOperations = Iterator[tuple[Operation, int]]  # each with the size of its output
 
 
 def count_scaled(base: str, depth: float = 1.0, width: float = 1.0, resolution: float = 1.0) -> tuple[int, int]:
-    """Return params, and MACs of one image, of "mobilenet_v1", "mobilenet_v2" or "resnet50" scaled by these factors.
+    """Return params, and MACs of one image, of a network of Table 3 or 7 (`ScaledRow.base`) scaled by these factors.
 
     ResNet-50 as nearly everyone builds it: with the stride in the 3×3 convolution, not in the 1×1 before it.
     """
     size = round(BASE_RESOLUTION * resolution)
-    if base == "mobilenet_v2":
-        counted = count(replace(MOBILENET_V2, width=width, depth=depth, resolution=size))
+    if base in SCALED_ARCHS:
+        counted = count(replace(SCALED_ARCHS[base], width=width, depth=depth, resolution=size))
         return counted.params, counted.macs
     walk = {"mobilenet_v1": _walk_mobilenet_v1, "resnet50": _walk_resnet50}[base]
     operations = list(walk(depth, width, size))

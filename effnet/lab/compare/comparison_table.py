@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from effnet.data.storage.atomic_write import atomic_write
+from effnet.data.storage.atomic_write import atomic_write, write_text
 from effnet.draw import diagram, plotting
 
 FigureKind = Literal["computed", "measured", "quoted"]
@@ -71,9 +71,9 @@ class TableValue:
         return {kind: self.amount(kind) for kind in kinds} | ({"note": self.note} if self.note else {})
 
 
-def quoted_value(text: str | None) -> TableValue:
-    """Return a figure that is only quoted; ``None`` and "-" mean that it is not printed."""
-    return TableValue(quoted=PrintedFigure(text) if text and text != "-" else None)
+def quoted_value(text: str | None, measured: Amount | None = None) -> TableValue:
+    """Return a quoted figure, perhaps beside a measured one; ``None`` and "-" mean that it is not printed."""
+    return TableValue(measured=measured, quoted=PrintedFigure(text) if text and text != "-" else None)
 
 
 def compare_values(
@@ -108,11 +108,8 @@ class Column:
         if kind == "quoted" and value.quoted:
             return value.quoted.text
         amount = value.amount(kind)
-        return "–" if amount is None else self._format_unit(amount)
-
-    def _format_unit(self, amount: Amount) -> str:
-        if isinstance(amount, str):
-            return amount
+        if amount is None or isinstance(amount, str):
+            return amount or "–"
         match self.unit:
             case "M":
                 return f"{amount / 1e6:.2f} M" if amount >= 1e5 else f"{amount:,.0f}"
@@ -179,10 +176,6 @@ class Table:
         amounts = [row[column.key].amount(kind) for row in self.rows for kind in column.kinds]
         return all(amount is None or isinstance(amount, str) for amount in amounts)
 
-    def headings(self) -> tuple[str, ...]:
-        """Return the headings of the printed columns, with their kinds."""
-        return tuple(f"{column.title}, {kind}" for column, kind in self.printed_columns())
-
     def format_rows(self) -> Iterator[tuple[str, ...]]:
         """Yield each row as printed: its name, then the printed columns, with "[3]" after a figure with note 3."""
         numbers = {key: number for number, key in enumerate(self._rows_by_note(), start=1)}
@@ -217,13 +210,14 @@ class Table:
 
 def to_markdown(table: Table) -> str:
     """Return the table as Markdown, with its source above and its footnotes below."""
+    columns = table.printed_columns()
     lines = [
         f"### {table.title}",
         "",
         f"Quoted figures: {table.source}.",
         "",
-        "| " + " | ".join(("", *table.headings())) + " |",
-        "|---|" + "".join("---|" if table.is_text_column(column) else "--:|" for column, _ in table.printed_columns()),
+        "| " + " | ".join(("", *(f"{column.title}, {kind}" for column, kind in columns))) + " |",
+        "|---|" + "".join("---|" if table.is_text_column(column) else "--:|" for column, _ in columns),
         *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.format_rows()),
         "",
         *(f"- {note}" for note in table.footnotes()),
@@ -243,8 +237,7 @@ def to_csv(table: Table) -> str:
         yield row.name
         for column in table.columns:
             for kind in column.kinds:
-                amount = row[column.key].amount(kind)
-                yield "" if amount is None else amount
+                yield row[column.key].amount(kind)
             if column.key in with_notes:
                 yield row[column.key].note
 
@@ -264,19 +257,17 @@ def table_paths(name: str, folder: Path, with_drawing: bool) -> list[Path]:
 
 def write_table(table: Table, folder: Path, drawing: Drawing | None = None) -> list[Path]:
     """Write ``.md``, ``.csv`` and ``.json``, and the drawing as ``.svg`` and ``.png``; return the paths."""
-    content = json.dumps(table.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    for suffix, text in zip(TEXT_SUFFIXES, (to_markdown(table), to_csv(table), content), strict=True):
-        write_text(folder / f"{table.name}.{suffix}", text)
+    write_text(folder / f"{table.name}.md", to_markdown(table))
+    write_text(folder / f"{table.name}.csv", to_csv(table))
+    write_json(folder / f"{table.name}.json", table.to_dict())
     if drawing:
         write_drawing(folder / table.name, drawing)
     return table_paths(table.name, folder, drawing is not None)
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file."""
-    with atomic_write(path) as partial_path:
-        partial_path.write_bytes(text.encode())
-    return path
+def write_json(path: Path, data: Mapping[str, Any]) -> Path:
+    """Write a JSON file."""
+    return write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, heading: Sequence[str], rows: Iterable[Iterable[object]]) -> Path:

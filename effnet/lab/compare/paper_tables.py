@@ -6,22 +6,13 @@ Table 4 measures time: see `effnet.lab.bench.paper_table4`.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from math import prod
+from statistics import geometric_mean
 from types import MappingProxyType
 
 from effnet.arch import ARCHS, Arch, Count, Layer, LayerCount, count
 from effnet.draw import benchmark_plots, plotting
-from effnet.lab.compare import baselines
-from effnet.lab.compare import paper_figures as paper
-from effnet.lab.compare.comparison_table import (
-    Column,
-    PrintedFigure,
-    Table,
-    TableRow,
-    TableValue,
-    compare_values,
-    quoted_value,
-)
+from effnet.lab.compare import baselines, paper_figures
+from effnet.lab.compare.comparison_table import Column, Table, TableRow, TableValue, compare_values, quoted_value
 
 TABLE1_COLUMNS = (
     Column("operator", "operator", kinds=("computed", "quoted")),
@@ -40,11 +31,11 @@ def table1() -> Table:
     return Table(
         "table1",
         "Table 1: EfficientNet-B0, stage by stage",
-        f"{paper.PAPER_V5}, Table 1",
+        f"{paper_figures.PAPER_V5}, Table 1",
         TABLE1_COLUMNS,
         tuple(
             _table1_row(arch, f"stage {number}", rows, printed)
-            for number, (rows, printed) in enumerate(zip(stages, paper.TABLE1_STAGES, strict=True), start=1)
+            for number, (rows, printed) in enumerate(zip(stages, paper_figures.TABLE1_STAGES, strict=True), start=1)
         ),
         (
             "Resolutions are of the stage's input; its stride shows in the next row.",
@@ -110,16 +101,16 @@ TABLE2_MACS_NOTES = {
 def table2(progress: Callable[[int, int], None] = lambda done, total: None) -> Table:
     """Return Table 2: quoted accuracies, computed and quoted costs. Raises ``ImportError`` without timm."""
     costs: dict[str, Count | baselines.ModelCost] = {}
-    for done, row in enumerate(paper.TABLE2):
-        progress(done, len(paper.TABLE2))
+    for done, row in enumerate(paper_figures.TABLE2):
+        progress(done, len(paper_figures.TABLE2))
         costs[row.key] = count(ARCHS[row.key]) if row.key in ARCHS else baselines.count_baseline(row.key)[0]
-    first = {row.key: row for row in paper.TABLE2}
+    first = {row.key: row for row in paper_figures.TABLE2}
     return Table(
         "table2",
         "Table 2: the family and its baselines on ImageNet",
-        f"{paper.PAPER_V5}, Table 2; accuracies of May 2019: {paper.PAPER_V1}, Table 2",
+        f"{paper_figures.PAPER_V5}, Table 2; accuracies of May 2019: {paper_figures.PAPER_V1}, Table 2",
         TABLE2_COLUMNS,
-        tuple(_table2_row(row, first[row.group], costs) for row in paper.TABLE2),
+        tuple(_table2_row(row, first[row.group], costs) for row in paper_figures.TABLE2),
         (
             "Ratios are to the EfficientNet above; printed ones are of rounded figures.",
             "MACs are for one image at the size in the table: multiply-accumulates of convolutions and linear maps, "
@@ -132,10 +123,10 @@ def table2(progress: Callable[[int, int], None] = lambda done, total: None) -> T
 
 
 def _table2_row(
-    row: paper.Table2Row, first: paper.Table2Row, costs: Mapping[str, Count | baselines.ModelCost]
+    row: paper_figures.Table2Row, first: paper_figures.Table2Row, costs: Mapping[str, Count | baselines.ModelCost]
 ) -> TableRow:
     own, base = costs[row.key], costs[row.group]
-    top1_v1, top5_v1 = paper.TABLE2_V1.get(row.key, (row.top1, row.top5))
+    top1_v1, top5_v1 = paper_figures.TABLE2_V1.get(row.key, (row.top1, row.top5))
     params_note, macs_note = baselines.PARAMS_NOTES.get(row.key, ""), TABLE2_MACS_NOTES.get(row.key, "")
     size = ARCHS[row.key].resolution if row.key in ARCHS else baselines.BASELINES[row.key].size
     return TableRow(
@@ -156,8 +147,8 @@ def _table2_row(
 
 def _compare_ratio(computed: float | None, printed: str, printed_own: str, printed_base: str) -> TableValue:
     """Compare a computed ratio with the printed one, and say whether the printed figures give that ratio."""
-    quotient, reason = _printed_ratio(printed_own, printed_base), ""
-    if quotient is not None and PrintedFigure(printed).matches(quotient, PRINTED_RATIO_TOLERANCE):
+    quotient, ratio, reason = _printed_ratio(printed_own, printed_base), quoted_value(printed).quoted, ""
+    if quotient is not None and ratio and ratio.matches(quotient, PRINTED_RATIO_TOLERANCE):
         reason = f"it is the ratio of the quoted figures, {printed_own} and {printed_base}"
     elif quotient is not None:
         reason = f"nor is it the ratio of the quoted figures: {printed_own} over {printed_base} is {quotient:.2f}"
@@ -166,8 +157,8 @@ def _compare_ratio(computed: float | None, printed: str, printed_own: str, print
 
 def _printed_ratio(printed_own: str, printed_base: str) -> float | None:
     """Return the ratio of two printed figures; None if either is not printed."""
-    own, base = PrintedFigure(printed_own).value, PrintedFigure(printed_base).value
-    return None if isinstance(own, str) or isinstance(base, str) else own / base
+    own, base = (quoted_value(text).amount("quoted") for text in (printed_own, printed_base))
+    return own / base if isinstance(own, float) and isinstance(base, float) else None
 
 
 TABLE3_COLUMNS = (
@@ -189,9 +180,9 @@ def table3() -> Table:
     return Table(
         "table3",
         "Table 3: MobileNetV1, MobileNetV2 and ResNet-50 scaled up",
-        f"{paper.PAPER_V5}, Table 3",
+        f"{paper_figures.PAPER_V5}, Table 3",
         TABLE3_COLUMNS,
-        tuple(_table3_row(row) for row in paper.TABLE3),
+        tuple(map(_scaled_row, paper_figures.TABLE3)),
         (
             "Scaled like EfficientNet: layers × depth rounded up, channels × width to the nearest multiple of 8, "
             f"{baselines.BASE_RESOLUTION} px × resolution. {ROUNDING_UNKNOWN[0].upper()}{ROUNDING_UNKNOWN[1:]} for "
@@ -202,48 +193,34 @@ def table3() -> Table:
 
 def table7() -> Table:
     """Return Table 7, the five networks of Figure 7: B0 scaled in one dimension, or in all."""
-    rows = []
-    for row in paper.TABLE7:
-        arch = scale_b0(row.depth, row.width, row.resolution)
-        counted = count(arch)
-        reason = f"no reason is published; {ROUNDING_UNKNOWN}"
-        if row.resolution == 2:
-            base = count(ARCHS["b0"]).macs / 1e9
-            reason = f"four times the pixels are at most four times B0's own {base:.3f} G: {4 * base:.2f} G"
-        rows.append(_scaled_row(row, counted.params, counted.macs, arch.resolution, reason))
+    unknown = f"no reason is published; {ROUNDING_UNKNOWN}"
+    base = count(ARCHS["b0"]).macs / 1e9
+    resolution = f"four times the pixels are at most four times B0's own {base:.3f} G: {4 * base:.2f} G"
+    rows = [_scaled_row(row, resolution if row.resolution == 2 else unknown) for row in paper_figures.TABLE7]
     return Table(
         "fig7",
         "Figure 7 and Table 7: EfficientNet-B0 scaled up in one dimension, or in all",
-        f"{paper.PAPER_V5}, Table 7",
+        f"{paper_figures.PAPER_V5}, Table 7",
         TABLE3_COLUMNS,
         tuple(rows),
         ("Table 7 gives B0 77.3 %, Table 2 of the same version 77.1 %, Table 7 of version 1 76.3 %.",),
     )
 
 
-def scale_b0(depth: float = 1.0, width: float = 1.0, resolution: float = 1.0) -> Arch:
-    """Return B0 with its layers, channels and resolution multiplied."""
-    base = ARCHS["b0"]
-    return replace(base, name="b0_scaled", depth=depth, width=width, resolution=round(base.resolution * resolution))
-
-
-def _table3_row(row: paper.ScaledRow) -> TableRow:
-    if row.factors_printed:
-        params, macs = baselines.count_scaled(row.base, row.depth, row.width, row.resolution)
-        return _scaled_row(row, params, macs, round(baselines.BASE_RESOLUTION * row.resolution), ROUNDING_UNKNOWN)
-    _, macs = baselines.count_scaled(row.base, *TABLE3_COMPOUND)
-    factors = ", ".join(f"{name} {factor:g}" for name, factor in zip("dwr", TABLE3_COMPOUND, strict=True))
-    note = f"its factors are not printed; with those of MobileNetV1, {factors}, it would be {macs / 1e9:.2f} G"
-    return TableRow(row.title, {"macs": compare_values(None, row.macs, note=note), "top1": quoted_value(row.top1)})
-
-
-def _scaled_row(row: paper.ScaledRow, params: int, macs: int, size: int, reason: str) -> TableRow:
+def _scaled_row(row: paper_figures.ScaledRow, reason: str = ROUNDING_UNKNOWN) -> TableRow:
+    """Return a row of Table 3 or 7; ``reason``: why its MACs differ from the paper's."""
+    if not row.factors_printed:
+        _, macs = baselines.count_scaled(row.base, *TABLE3_COMPOUND)
+        used = ", ".join(f"{name} {factor:g}" for name, factor in zip("dwr", TABLE3_COMPOUND, strict=True))
+        note = f"its factors are not printed; with those of MobileNetV1, {used}, it would be {macs / 1e9:.2f} G"
+        return TableRow(row.title, {"macs": compare_values(None, row.macs, note=note), "top1": quoted_value(row.top1)})
+    params, macs = baselines.count_scaled(row.base, row.depth, row.width, row.resolution)
     factors = {"depth": row.depth, "width": row.width, "resolution": row.resolution}
     return TableRow(
         row.title,
         {name: quoted_value(f"{factor:g}x") for name, factor in factors.items() if factor != 1}
         | {
-            "size": TableValue(size),
+            "size": TableValue(round(baselines.BASE_RESOLUTION * row.resolution)),
             "params": TableValue(params),
             "macs": compare_values(macs, row.macs, TABLE3_MACS_TOLERANCE, reason),
             "top1": quoted_value(row.top1),
@@ -273,9 +250,9 @@ def table5(progress: Callable[[int, int], None] = lambda done, total: None) -> T
     The paper counts params without the classifier; ours are also shown with the classifier of that many classes.
     """
     rows: list[TableRow] = []
-    halves = (("public", paper.TABLE5_PUBLIC), ("reported", paper.TABLE5_REPORTED))
+    halves = (("public", paper_figures.TABLE5_PUBLIC), ("reported", paper_figures.TABLE5_REPORTED))
     done, total = 0, sum(len(printed) for _, printed in halves)
-    for (half, printed), mean in zip(halves, paper.TABLE5_GEOMETRIC_MEANS, strict=True):
+    for (half, printed), mean in zip(halves, paper_figures.TABLE5_GEOMETRIC_MEANS, strict=True):
         start = len(rows)
         for row in printed:
             rows.append(_table5_row(row, f"{row.dataset}, best {half}"))
@@ -285,7 +262,8 @@ def table5(progress: Callable[[int, int], None] = lambda done, total: None) -> T
     return Table(
         "table5",
         "Table 5: transfer learning",
-        f"{paper.PAPER_V5}, Table 5; classes: Table 6; there, baselines of the first half are from arXiv:1805.08974",
+        f"{paper_figures.PAPER_V5}, Table 5; classes: Table 6; there, baselines of the first half are from "
+        "arXiv:1805.08974",
         TABLE5_COLUMNS,
         tuple(rows),
         (
@@ -297,8 +275,8 @@ def table5(progress: Callable[[int, int], None] = lambda done, total: None) -> T
     )
 
 
-def _table5_row(row: paper.Table5Row, name: str) -> TableRow:
-    classes = paper.TABLE6_DATASETS[row.dataset][2]
+def _table5_row(row: paper_figures.Table5Row, name: str) -> TableRow:
+    classes = paper_figures.TABLE6_DATASETS[row.dataset][2]
     own, theirs = count(row.ours, classes=0).params, None
     if row.baseline:
         cost, classifier_params = baselines.count_baseline(row.baseline)
@@ -321,26 +299,19 @@ def _table5_row(row: paper.Table5Row, name: str) -> TableRow:
     )
 
 
-def _mean_row(name: str, rows: Sequence[TableRow], printed: Sequence[paper.Table5Row], mean: str) -> TableRow:
+def _mean_row(name: str, rows: Sequence[TableRow], printed: Sequence[paper_figures.Table5Row], mean: str) -> TableRow:
     ratios = [ratio for row in rows if isinstance(ratio := row["ratio"].computed, float)]
     printed_ratios = [ratio for row in printed if (ratio := _printed_ratio(row.baseline_params, row.params))]
-    reason = f"the ratios of the quoted params have a mean of {_geometric_mean(printed_ratios):.2f}"
-    computed = _geometric_mean(ratios) if len(ratios) == len(printed_ratios) else None
+    reason = f"the ratios of the quoted params have a mean of {geometric_mean(printed_ratios):.2f}"
+    computed = geometric_mean(ratios) if len(ratios) == len(printed_ratios) else None
     return TableRow(name, {"ratio": compare_values(computed, mean, TABLE5_PARAMS_TOLERANCE, reason)})
 
 
-def _geometric_mean(values: Sequence[float]) -> float:
-    return prod(values) ** (1 / len(values))
-
-
-NO_MEASUREMENTS: Mapping[str, tuple[float, float]] = MappingProxyType({})
-
-
-def table8(measured: Mapping[str, tuple[float, float]] = NO_MEASUREMENTS) -> Table:
+def table8(measured: Mapping[str, tuple[float, float]] = MappingProxyType({})) -> Table:
     """Return Table 8 beside ``measured`` top-1 and top-5, by key of ARCHS; ``ValueError`` for another key."""
     for key in measured:
-        if key not in paper.TABLE8:
-            raise ValueError(f"Table 8 has {', '.join(paper.TABLE8)}, not {key}")
+        if key not in paper_figures.TABLE8:
+            raise ValueError(f"Table 8 has {', '.join(paper_figures.TABLE8)}, not {key}")
     columns = (
         Column("top1_val", "top-1, validation", "%", ("measured", "quoted")),
         Column("top1_test", "top-1, test", "%"),
@@ -348,19 +319,19 @@ def table8(measured: Mapping[str, tuple[float, float]] = NO_MEASUREMENTS) -> Tab
         Column("top5_test", "top-5, test", "%"),
     )
     rows = []
-    for key, (top1, top1_test, top5, top5_test) in paper.TABLE8.items():
+    for key, (top1, top1_test, top5, top5_test) in paper_figures.TABLE8.items():
         own_top1, own_top5 = measured.get(key, (None, None))
         values = {
-            "top1_val": TableValue(measured=own_top1, quoted=PrintedFigure(top1)),
+            "top1_val": quoted_value(top1, own_top1),
             "top1_test": quoted_value(top1_test),
-            "top5_val": TableValue(measured=own_top5, quoted=PrintedFigure(top5)),
+            "top5_val": quoted_value(top5, own_top5),
             "top5_test": quoted_value(top5_test),
         }
         rows.append(TableRow(f"EfficientNet-{key.upper()}", values))
     return Table(
         "table8",
         "Table 8: validation and test accuracy on ImageNet",
-        f"{paper.PAPER_V5}, Table 8",
+        f"{paper_figures.PAPER_V5}, Table 8",
         columns,
         tuple(rows),
         (
@@ -381,14 +352,14 @@ def figure1(table: Table) -> tuple[Table, plotting.RenderedPlot]:
         table,
         name="fig1",
         title="Figures 1 and 5: accuracy against params and MACs",
-        source=f"{paper.PAPER_V5}, Table 2",
+        source=f"{paper_figures.PAPER_V5}, Table 2",
         columns=tuple(column for column in table.columns if column.key in FIGURE1_COLUMNS),
         notes=("Accuracies are quoted, costs computed.",),
     )
     panels = []
     for key, label, unit in FIGURE1_PANELS:
         points: list[benchmark_plots.AccuracyPoint] = []
-        for row, printed in zip(table.rows, paper.TABLE2, strict=True):
+        for row, printed in zip(table.rows, paper_figures.TABLE2, strict=True):
             top1, cost, ours = row["top1"].amount("quoted"), row[key].computed, printed.key in ARCHS
             assert isinstance(top1, float)
             assert isinstance(cost, int)
