@@ -20,7 +20,7 @@ class ONNXRuntimeEngine(io_spec.FileEngine):
     def __init__(self, path: str | Path, precision: str = "float32", threads: int | None = None) -> None:
         super().__init__(path, threads)
         self.precision = base.resolve_precision(self.kind, precision, SUPPORTED_PRECISIONS, _is_quantized(self.path))
-        self._session = self._open_session()
+        self._session = open_session(self.path, self.threads)
         self._prepared: tuple[tuple[int, ...], Any] = (), None  # an input shape, and the session for that shape only
         self.metadata, self._io_spec = io_spec.read_metadata(self._session.get_modelmeta().custom_metadata_map, path)
         self._input = self._session.get_inputs()[0].name
@@ -28,36 +28,42 @@ class ONNXRuntimeEngine(io_spec.FileEngine):
         name, shape = next(iter(self._outputs.items()))
         self.classes = 0 if name == "embedding" else int(shape[1])
 
-    def _open_session(self, fixed_axes: dict[str, int] | None = None) -> Any:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise base.not_installed_error(self.kind) from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = LOG_ERRORS_ONLY
-        # Spinning threads make a single run faster, but between runs they would take the cores from other work
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        for axis, length in (fixed_axes or {}).items():
-            options.add_free_dimension_override_by_name(axis, length)
-        try:
-            return onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions have no other base class
-            raise io_spec.unreadable_file_error(self.path, self.kind, error) from None
-
     def prepare(self, batch_size: int, size: tuple[int, int] | None = None) -> None:
         """See `Engine.prepare`. Opens a second session for this shape only."""
         shape = self._input_shape(batch_size, size)
         if shape != self._prepared[0]:
             axes = self._session.get_inputs()[0].shape
             fixed = {axis: length for axis, length in zip(axes, shape, strict=True) if isinstance(axis, str)}
-            self._prepared = shape, self._open_session(fixed)
+            self._prepared = shape, open_session(self.path, self.threads, fixed)
 
     def _infer(self, output: str, x: NDArray[Any]) -> base.FloatArray:
         shape, session = self._prepared
         out: base.FloatArray = (session if x.shape == shape else self._session).run([output], {self._input: x})[0]
         return out
+
+
+def open_session(
+    path: Path, threads: int, fixed_axes: dict[str, int] | None = None, profile: Path | None = None
+) -> Any:
+    """Return an onnxruntime session for the CPU; with ``profile``, it writes a profile of that name."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise base.not_installed_error("onnxruntime") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = LOG_ERRORS_ONLY
+    # Spinning threads make a single run faster, but between runs they would take the cores from other work
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    for axis, length in (fixed_axes or {}).items():
+        options.add_free_dimension_override_by_name(axis, length)
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no other base class
+        raise io_spec.unreadable_file_error(path, "onnxruntime", error) from None
 
 
 def _is_quantized(path: Path) -> bool:

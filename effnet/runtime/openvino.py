@@ -53,11 +53,7 @@ class OpenVINOEngine(io_spec.FileEngine):
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         supported = tuple(name for name, capability in PRECISION_CAPABILITIES.items() if capability in capabilities)
         self.precision = base.resolve_precision(self.kind, precision, supported, quantized)
-        self._settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": self.threads,
-            "INFERENCE_PRECISION_HINT": PRECISION_HINTS.get(precision, "f32"),
-        }
+        self._settings = compile_settings(precision, self.threads)
         self._cache = cache
         self._requests: dict[tuple[int, ...], Any] = {}  # by input shape
         self._lock = Lock()
@@ -94,6 +90,12 @@ class OpenVINOEngine(io_spec.FileEngine):
                 settings = {**self._settings, "CACHE_DIR": str(self._cache)}
                 return core.compile_model(model, "CPU", settings).create_infer_request()
         return core.compile_model(model, "CPU", self._settings).create_infer_request()
+
+
+def compile_settings(precision: str, threads: int) -> dict[str, Any]:
+    """Return the settings with which models are compiled for the CPU."""
+    hint = PRECISION_HINTS.get(precision, "f32")
+    return {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
 
 
 def write_openvino(path: Path, model: "EfficientNet", spec: io_spec.IOSpec, half_precision: bool = False) -> None:

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from effnet.arch import ARCHS, Arch
+from effnet.arch import ARCHS
 from effnet.data import preprocessing, torchvision_compat
 from effnet.net import EfficientNet
-from effnet.runtime import autotune, base, latency, openvino
+from effnet.runtime import autotune, base, latency, onnxruntime, openvino
 from effnet.weights import convert
 
 PEERS = ("timm", "torchvision")
@@ -33,18 +32,22 @@ ForwardFunction = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Backend:
-    """A network and a way to run it: ``run`` is timed; ``logits`` returns float32 (N, classes) for comparison."""
+    """A network and a way to run it: ``run`` is timed, and returns logits (N, classes) in the engine's own type."""
 
     engine: str
     precision: str
-    run: Callable[[], object]
-    logits: Callable[[], Logits]
+    run: Callable[[], Tensor | Logits]
     same_network: bool = True  # whether it computes the very network that it is compared with
 
     @property
     def name(self) -> str:
         """A name unique within a comparison."""
         return f"{self.engine}, {self.precision}"
+
+    def logits(self) -> Logits:
+        """Run it and return float32 (N, classes)."""
+        out = self.run()
+        return to_logits(out) if isinstance(out, Tensor) else out
 
 
 def random_images(batch_size: int, size: tuple[int, int], channels: int = 3) -> ImageBatch:
@@ -59,7 +62,7 @@ def reference_logits(model: EfficientNet, images: ImageBatch) -> Logits:
 
 
 def to_logits(output: Tensor) -> Logits:
-    """Return a tensor as float32 numpy."""
+    """Return logits as float32 numpy."""
     logits: Logits = output.float().cpu().numpy()
     return logits
 
@@ -68,8 +71,7 @@ def engine_backend(model: EfficientNet, kind: str, precision: str, images: Image
     """Return ``model`` in the engine ``kind``, from uint8 images; normalization is timed too."""
     batch_size, height, width, _ = images.shape
     engine = autotune.engine(model, kind, batch_size, (height, width), precision, threads)
-    run = partial(engine.run, images)
-    return Backend(engine.kind, engine.precision, run, run)
+    return Backend(engine.kind, engine.precision, partial(engine.run, images))
 
 
 def peer_backends(
@@ -79,17 +81,15 @@ def peer_backends(
     images: ImageBatch,
     variants: tuple[str, ...] = ("channels-last", "contiguous"),
 ) -> list[Backend]:
-    """Return the network of ``peer`` with the weights of ``model``; nothing if it has no such network.
+    """Return the network of ``peer`` with the weights of ``model``, as its users would set it up; [] if it has none.
 
-    It is set up as its users would, in each of ``variants``: "channels-last", "contiguous" and "compiled"
-    (channels-last with torch.compile). Images are normalized in advance, which is not timed. Raises ``ImportError``
-    without ``peer``.
+    Variants: "channels-last", "contiguous", and "compiled" in channels-last. Images are normalized in advance, which is
+    not timed. Raises ``ImportError`` without ``peer``.
     """
     if not find_spec(peer):
         raise ImportError(f'a comparison with {peer} requires {peer}: pip install "effnet[peers]"')
     torchvision_compat.declare_operators()
-    create = _create_timm_network if peer == "timm" else _create_torchvision_network
-    network = create(model) if precision in DTYPES else None
+    network = _create_peer_network(peer, model) if precision in DTYPES else None
     if network is None:
         return []
     numerics = model.numerics
@@ -102,7 +102,7 @@ def peer_backends(
         module = deepcopy(network).eval().to(dtype=dtype, memory_format=memory_format)  # type: ignore[call-overload]
         forward: ForwardFunction = torch.compile(module) if variant == "compiled" else module
         run = partial(_infer, forward, inputs.contiguous(memory_format=memory_format))
-        backends.append(Backend(f"{peer} {variant}", precision, run, partial(_infer_logits, run), same_network))
+        backends.append(Backend(f"{peer} {variant}", precision, run, same_network))
     return backends
 
 
@@ -111,44 +111,30 @@ def _infer(forward: ForwardFunction, x: Tensor) -> Tensor:
         return forward(x)
 
 
-def _infer_logits(run: Callable[[], Tensor]) -> Logits:
-    return to_logits(run())
-
-
-def _create_timm_network(model: EfficientNet) -> nn.Module | None:
-    import timm
-
-    name = _published_name(model.arch)
+def _create_peer_network(peer: str, model: EfficientNet) -> nn.Module | None:
+    """Return the network of ``peer`` with the weights of ``model``; None if it has none: ours is scaled or changed."""
+    name = next((name for name, known in ARCHS.items() if known == model.arch and name != "nano"), "")
     if not name:
         return None
-    timm_name = f"efficientnet_{name.replace('edge_', 'e')}".replace("efficientnet_v2", "efficientnetv2")
-    numerics = model.numerics
-    options: dict[str, Any] = {"num_classes": model.classes, "in_chans": model.channels}
-    if numerics.padding != "symmetric" or timm_name not in timm.list_models():
-        timm_name = f"tf_{timm_name}"
-        options |= {} if numerics.padding == "same" else {"pad_type": "", "bn_eps": numerics.bn_eps}
-    return _load_weights(timm.create_model(timm_name, **options), model, "timm")
+    network: nn.Module
+    if peer == "timm":
+        import timm
 
+        timm_name = f"efficientnet_{name.replace('edge_', 'e')}".replace("efficientnet_v2", "efficientnetv2")
+        numerics = model.numerics
+        options: dict[str, Any] = {"num_classes": model.classes, "in_chans": model.channels}
+        if numerics.padding != "symmetric" or timm_name not in timm.list_models():
+            timm_name = f"tf_{timm_name}"
+            options |= {} if numerics.padding == "same" else {"pad_type": "", "bn_eps": numerics.bn_eps}
+        network = timm.create_model(timm_name, **options)
+    else:
+        from torchvision import models
 
-def _create_torchvision_network(model: EfficientNet) -> nn.Module | None:
-    from torchvision import models
-
-    name = _published_name(model.arch)
-    builder = f"efficientnet_{name}" if name else ""
-    if builder not in models.list_models() or model.channels != 3 or not model.classes:
-        return None
-    return _load_weights(getattr(models, builder)(num_classes=model.classes), model, "torchvision")
-
-
-def _published_name(arch: Arch) -> str:
-    """Return the name of a published architecture; "" for one that was scaled or changed."""
-    return next((name for name, known in ARCHS.items() if known == arch and name != "nano"), "")
-
-
-def _load_weights(network: nn.Module, model: EfficientNet, layout: str) -> nn.Module:
-    """Load the weights, and the batch norm ε, of ``model`` into a peer's network."""
-    weights = convert(model.state_dict(), model.arch, "effnet", layout)
-    mismatch = network.load_state_dict(weights, strict=False)
+        builder = f"efficientnet_{name}"
+        if builder not in models.list_models() or model.channels != 3 or not model.classes:
+            return None
+        network = getattr(models, builder)(num_classes=model.classes)
+    mismatch = network.load_state_dict(convert(model.state_dict(), model.arch, "effnet", peer), strict=False)
     assert not mismatch.unexpected_keys
     assert all(name.endswith("num_batches_tracked") for name in mismatch.missing_keys)
     for module in network.modules():
@@ -181,12 +167,20 @@ def module_backends(model: nn.Module, size: int, folder: Path) -> tuple[list[Bac
     folded = _fold_batch_norms(model)
     del model  # two copies of a large network would stay in memory
     network = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = partial(_infer_logits, partial(_infer, network, x.to(memory_format=torch.channels_last)))
-    backends = [Backend("eager", "float32", run, run)]
+    backends = [Backend("eager", "float32", partial(_infer, network, x.to(memory_format=torch.channels_last)))]
+    pixels = x.numpy()
     if "onnxruntime" in base.installed_engines():
-        backends.append(_onnxruntime_backend(path, x))
+        session = onnxruntime.open_session(Path(path), 1)
+        backends.append(Backend("onnxruntime", "float32", lambda: session.run(None, {"x": pixels})[0]))
     if "openvino" in base.installed_engines():
-        backends.append(_openvino_backend(path, x))
+        compiled = openvino.get_core().compile_model(path, "CPU", openvino.compile_settings("float32", 1))
+        request = compiled.create_infer_request()
+
+        def run_openvino() -> Any:
+            request.infer([pixels], share_inputs=True)
+            return request.get_output_tensor(0).data.copy()
+
+        backends.append(Backend("openvino", "float32", run_openvino))
     return backends, expected
 
 
@@ -199,40 +193,9 @@ def _fold_batch_norms(model: nn.Module) -> nn.Module:
     try:
         folded: nn.Module = fuse(model)
     except TraceError:
-        for module in list(model.modules()):
-            if isinstance(module, nn.Sequential):
-                _fold_sequential(module)
+        for layers in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
+            for index, (conv, norm) in enumerate(pairwise(list(layers))):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    layers[index], layers[index + 1] = nn.utils.fuse_conv_bn_eval(conv, norm), nn.Identity()
         return model
     return folded
-
-
-def _fold_sequential(layers: nn.Sequential) -> None:
-    for index, (conv, norm) in enumerate(pairwise(list(layers))):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            layers[index], layers[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
-
-
-def _onnxruntime_backend(path: str, x: Tensor) -> Backend:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs = {"x": x.numpy()}
-
-    def run() -> Any:
-        return session.run(None, inputs)[0]
-
-    return Backend("onnxruntime", "float32", run, run)
-
-
-def _openvino_backend(path: str, x: Tensor) -> Backend:
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.get_core().compile_model(path, "CPU", settings).create_infer_request()
-    inputs = x.numpy()
-
-    def run() -> Any:
-        request.infer([inputs], share_inputs=True)
-        return request.get_output_tensor(0).data.copy()
-
-    return Backend("openvino", "float32", run, run)

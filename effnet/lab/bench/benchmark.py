@@ -13,7 +13,7 @@ from effnet import timing
 from effnet.arch import count, serde
 from effnet.draw import benchmark_plots, plotting
 from effnet.lab.bench import backends, peak_memory
-from effnet.lab.compare.comparison_table import write_csv, write_drawing, write_text
+from effnet.lab.compare.comparison_table import write_csv, write_drawing, write_json
 from effnet.net import EfficientNet
 from effnet.runtime import autotune, base, torch
 from effnet.weights import save
@@ -205,7 +205,7 @@ def _measure_backends(
 def write_benchmark(result: BenchmarkResult, folder: Path) -> list[Path]:
     """Write ``bench.json``, ``bench.csv``, ``bench.svg`` and ``bench.png``; return the paths."""
     return [
-        write_text(folder / "bench.json", result.to_json(indent=2) + "\n"),
+        write_json(folder / "bench.json", result.to_dict()),
         write_records(result.rows, BenchmarkRow, folder / "bench.csv"),
         *write_drawing(folder / "bench", _plot_benchmark(result)),
     ]
@@ -232,11 +232,8 @@ def _plot_benchmark(result: BenchmarkResult) -> plotting.RenderedPlot:
 
 def write_records(records: Sequence[serde.Record], kind: type[serde.Record], path: Path) -> Path:
     """Write ``records`` as CSV with a column for each field of ``kind``; sizes as "224x224"."""
-    names = [field.name for field in fields(kind)]
-
-    def cells(record: serde.Record) -> list[object]:
-        values = record.to_dict()
-        values |= {"size": "x".join(map(str, values["size"]))} if "size" in values else {}
-        return ["" if values[name] is None else values[name] for name in names]
-
-    return write_csv(path, names, map(cells, records))
+    rows = [record.to_dict() for record in records]
+    for row in rows:
+        if "size" in row:
+            row["size"] = "x".join(map(str, row["size"]))
+    return write_csv(path, [field.name for field in fields(kind)], [row.values() for row in rows])

@@ -8,16 +8,13 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 from effnet.arch import Count, count, serde
-from effnet.draw import benchmark_plots as plots
+from effnet.draw import benchmark_plots, text
 from effnet.lab.bench import backends, benchmark, profilers
-from effnet.lab.bench.profilers import BETWEEN, INPUT, Profile, Profiler, StepCost
-from effnet.lab.compare.comparison_table import write_drawing, write_text
+from effnet.lab.compare.comparison_table import write_drawing, write_json
 from effnet.net import EfficientNet
-from effnet.runtime import base, torch
-from effnet.runtime.autotune import engine as open_best_engine
+from effnet.runtime import autotune, base, torch
 from effnet.timing import Machine, MachinePeaks, describe_machine, measure_peaks
 
-PROFILED_ENGINES = ("eager", "onnxruntime", "openvino")
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2}
 MIN_LOST_FRACTION = 0.01  # of the whole time: smaller losses are no reason
 SHORT_STEP_SECONDS = 50e-6  # below, starting a step costs about as much as the step
@@ -37,7 +34,6 @@ GROUP_NAMES = {
 }
 GROUP_NOTES = {"depthwise": "since separate channels make no matrix product"}
 SUMMED = ("steps", "seconds", "time_fraction", "macs", "macs_fraction", "bytes", "roofline_seconds")
-ACTIVATION_NAMES = {"silu": "SiLU", "relu": "ReLU", "relu6": "ReLU6"}
 
 log = logging.getLogger("effnet")
 
@@ -46,8 +42,8 @@ log = logging.getLogger("effnet")
 class StepTime(serde.Record):
     """The time of a step, or of all steps of a stage or a kind; MACs and bytes are of the whole batch.
 
-    Fractions are of the network. ``bytes``: feature maps and weights to read and write. ``roofline_seconds``: the
-    longer of its MACs at peak and its bytes at the bandwidth of where they fit; of several steps, the sum.
+    ``bytes``: feature maps and weights to read and write. ``roofline_seconds``: the longer of its MACs at peak and its
+    bytes at the bandwidth of where they fit; of several steps, the sum.
     """
 
     name: str
@@ -114,7 +110,7 @@ def find_bottlenecks(
 ) -> BottleneckReport:
     """Profile ``model`` and explain where its time goes.
 
-    "auto" is the engine that prediction would use, or another one, with a warning, if that has no profiler. Raises
+    "auto" is the engine that prediction would use, or, with a warning, another one if that has no profiler. Raises
     ``ValueError`` for an engine or precision that cannot be profiled.
     """
     serde.check_choice("engine", engine, ("auto", *base.ENGINE_KINDS))
@@ -124,83 +120,81 @@ def find_bottlenecks(
     height_width = model.preprocess.size if size is None else serde.check_size(size)
     if engine == "auto":
         engine = _prediction_engine(model, batch_size, height_width, precision, number)
-    if engine not in PROFILED_ENGINES:
-        raise ValueError(f"{engine} cannot be profiled: choose one of {', '.join(PROFILED_ENGINES)}")
+    if engine not in profilers.PRECISIONS:
+        raise ValueError(f"{engine} cannot be profiled: choose one of {', '.join(profilers.PRECISIONS)}")
+    if precision not in (precisions := profilers.PRECISIONS[engine]):
+        raise ValueError(f"{engine} is profiled in {' or '.join(precisions)}, not in {precision}")
     counted = count(model.arch, height_width, model.classes, model.channels)
     with torch.torch_threads(number), TemporaryDirectory() as folder:
         profiler = _open_profiler(model, counted, engine, precision, batch_size, number, Path(folder))
         profile = profiler.measure(runs, seconds)
-    return summarize_profile(counted, profile, batch_size, model.channels, measure_peaks(number))
+    return summarize_profile(counted, profile, engine, precision, batch_size, model.channels, measure_peaks(number))
 
 
 def _prediction_engine(
     model: EfficientNet, batch_size: int, size: tuple[int, int], precision: str, threads: int
 ) -> str:
-    """Return the engine that prediction would use, or another one if that has no profiler."""
-    kind = open_best_engine(model, "auto", batch_size, size, precision, threads).kind
-    if kind in PROFILED_ENGINES:
+    kind = autotune.engine(model, "auto", batch_size, size, precision, threads).kind
+    if kind in profilers.PRECISIONS:
         return kind
-    other = next(each for each in ("openvino", "onnxruntime", "eager") if each in base.installed_engines())
+    other = next(each for each in reversed(profilers.PRECISIONS) if each in base.installed_engines())
     log.warning("prediction would use %s, which cannot be profiled; profiling %s instead", kind, other)
     return other
 
 
 def _open_profiler(
     model: EfficientNet, counted: Count, engine: str, precision: str, batch_size: int, threads: int, folder: Path
-) -> Profiler:
+) -> profilers.Profiler:
     images = backends.random_images(batch_size, counted.size, model.channels)
     if engine == "eager":
-        return profilers.profile_eager(model, precision, images, threads)
+        return profilers.profile_eager(model, precision, images)
     from effnet.runtime import io_spec, onnx
 
     path = folder / "network.onnx"
     onnx.write_onnx(path, model, io_spec.IOSpec("floats", "logits", embedding=True))
-    profile = profilers.profile_onnxruntime if engine == "onnxruntime" else profilers.profile_openvino
-    return profile(path, counted, precision, images, threads)
+    if engine == "onnxruntime":
+        return profilers.profile_onnxruntime(path, counted, images, threads)
+    return profilers.profile_openvino(path, counted, precision, images, threads)
 
 
 def summarize_profile(
-    counted: Count, profile: Profile, batch_size: int, channels: int, limits: MachinePeaks
+    counted: Count,
+    profile: profilers.Profile,
+    engine: str,
+    precision: str,
+    batch_size: int,
+    channels: int,
+    limits: MachinePeaks,
 ) -> BottleneckReport:
     """Put a profile beside what was counted. Raises ``ValueError`` if it lacks an operation."""
     costs = profilers.step_costs(counted, channels)
     missing = [key.operation for key, cost in costs.items() if cost.macs and key not in profile.steps]
     if missing:
-        raise ValueError(f"the profile of {profile.engine} lacks {len(missing)} operations, the first is {missing[0]}")
+        raise ValueError(f"the profile of {engine} lacks {len(missing)} operations, the first is {missing[0]}")
     total, macs = sum(profile.steps.values()), counted.macs * batch_size
     scale = min(1.0, profile.seconds / total)
-    peak = limits.macs(profile.precision) or limits.float32
+    peak = limits.macs(precision) or limits.float32
     steps = []
     for key, profiled in profile.steps.items():
         cost, seconds = costs.get(key), profiled * scale
         if cost is None:  # a runtime inserted it beside another step: it moves an unknown amount of data
             stages = (cost.stage for other, cost in costs.items() if other.operation == key.operation)
-            cost = StepCost("layout", next(stages, INPUT))
-        moved = (cost.values * batch_size + cost.weights) * BYTES_PER_VALUE[profile.precision]
-        steps.append(
-            StepTime(
-                name=key.operation if key.part in ("convolution", "input") else f"{key.operation} {key.part}",
-                group=cost.group,
-                stage=cost.stage,
-                steps=1,
-                seconds=seconds,
-                time_fraction=seconds / profile.seconds,
-                macs=cost.macs * batch_size,
-                macs_fraction=cost.macs * batch_size / macs,
-                bytes=moved,
-                roofline_seconds=max(cost.macs * batch_size / peak, moved / limits.bandwidth(moved)),
-            )
-        )
-    rest = max(profile.seconds - total * scale, 0.0)
-    between = StepTime(BETWEEN, BETWEEN, BETWEEN, 0, rest, rest / profile.seconds, 0, 0.0, 0, 0.0)
+            cost = profilers.StepCost("layout", next(stages, profilers.INPUT))
+        name = key.operation if key.part in ("convolution", "input") else f"{key.operation} {key.part}"
+        work, moved = cost.macs * batch_size, (cost.values * batch_size + cost.weights) * BYTES_PER_VALUE[precision]
+        fastest = max(work / peak, moved / limits.bandwidth(moved))
+        figures = seconds, seconds / profile.seconds, work, work / macs, moved, fastest
+        steps.append(StepTime(name, cost.group, cost.stage, 1, *figures))
+    rest, name = max(profile.seconds - total * scale, 0.0), profilers.BETWEEN
+    between = StepTime(name, name, name, 0, rest, rest / profile.seconds, 0, 0.0, 0, 0.0)
     groups = sorted(_sum_by("group", [*steps, between]), key=lambda group: -group.seconds)
     return BottleneckReport(
-        *(counted.arch.name, profile.engine, profile.precision, batch_size, profile.threads, counted.size),
+        *(counted.arch.name, engine, precision, batch_size, limits.threads, counted.size),
         *(profile.seconds, total / profile.seconds, macs, describe_machine(), limits),
         stages=_sum_by("stage", [*steps, between]),
         groups=tuple(groups),
         steps=tuple(steps),
-        reasons=explain_slowness(groups, counted.arch.activation, profile.precision, limits, batch_size),
+        reasons=explain_slowness(groups, counted.arch.activation, peak, batch_size),
     )
 
 
@@ -216,11 +210,8 @@ def _sum_by(attribute: str, steps: Sequence[StepTime]) -> tuple[StepTime, ...]:
     return tuple(sums)
 
 
-def explain_slowness(
-    groups: Sequence[StepTime], activation: str, precision: str, limits: MachinePeaks, batch_size: int
-) -> tuple[str, ...]:
+def explain_slowness(groups: Sequence[StepTime], activation: str, peak: float, batch_size: int) -> tuple[str, ...]:
     """Return a sentence for each of the three groups that lose most time against their MACs at the machine's peak."""
-    peak = limits.macs(precision) or limits.float32
     steps, smallest = sum(group.steps for group in groups), MIN_LOST_FRACTION * sum(group.seconds for group in groups)
     slow = [group for group in groups if group.seconds - group.macs / peak >= smallest]
     slow.sort(key=lambda group: group.macs / peak - group.seconds)
@@ -229,11 +220,11 @@ def explain_slowness(
 
 def _explain_group(group: StepTime, activation: str, peak: float, batch_size: int, steps: int) -> str:
     time = f"{_format_percent(group.time_fraction)} of the time"
-    if group.group == BETWEEN:
+    if group.group == profilers.BETWEEN:
         each = _format_seconds(group.seconds / max(steps - group.steps, 1))
         why = "leaves too little work in each" if batch_size < 8 else "does not explain it"
         return f"between the steps: {time}, {each} for each of {steps}: a batch size of {batch_size} {why}"
-    name = GROUP_NAMES[group.group].format(activation=ACTIVATION_NAMES[activation])
+    name = GROUP_NAMES[group.group].format(activation=text.ACTIVATION_NAMES[activation])
     if group.macs:
         macs = f"{_format_percent(group.macs_fraction)} of the MACs"
         return f"{name}: {time} for {macs}; {_explain_compute(group, peak)}"
@@ -280,11 +271,11 @@ def write_bottlenecks(report: BottleneckReport, folder: Path) -> list[Path]:
     drawings = {}
     for name, parts in (("stages", report.stages), ("groups", report.groups)):
         fractions = [(part.name, part.time_fraction, part.macs_fraction) for part in parts]
-        drawings[name] = plots.plot_time_shares(fractions, f"{subject}: time and MACs by {name}")
+        drawings[name] = benchmark_plots.plot_time_shares(fractions, f"{subject}: time and MACs by {name}")
     peaks = report.peaks
-    drawings["roofline"] = plots.plot_roofline(
+    drawings["roofline"] = benchmark_plots.plot_roofline(
         [
-            plots.RooflinePoint(step.group, step.intensity, step.speed / 1e9, step.time_fraction)
+            benchmark_plots.RooflinePoint(step.group, step.intensity, step.speed / 1e9, step.time_fraction)
             for step in report.steps
             if step.macs
         ],
@@ -293,7 +284,7 @@ def write_bottlenecks(report: BottleneckReport, folder: Path) -> list[Path]:
         f"{subject}: its operations under the machine's limits",
     )
     return [
-        write_text(folder / "why.json", report.to_json(indent=2) + "\n"),
+        write_json(folder / "why.json", report.to_dict()),
         benchmark.write_records(report.steps, StepTime, folder / "steps.csv"),
         *(path for name, drawing in drawings.items() for path in write_drawing(folder / name, drawing)),
     ]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils.hooks import RemovableHandle
 
-from effnet.arch import Count, Operation, counting
+from effnet.arch import Count, LayerCount, Operation
 from effnet.data.preprocessing import normalize
 from effnet.lab.bench.backends import DTYPES, ImageBatch
 from effnet.net import EfficientNet, layers, surgery
-from effnet.runtime import base, openvino
+from effnet.runtime import onnxruntime, openvino
 from effnet.timing import THREAD_POOL_PAUSE, time_interleaved
 
 INPUT, BETWEEN = "input", "between"
 PROFILE_RUNS, WARMUP_RUNS = 30, 3
+# The engines that can be profiled, and in which precisions
+PRECISIONS = {"eager": tuple(DTYPES), "onnxruntime": ("float32",), "openvino": ("float32", "bfloat16")}
 ORT_CONVOLUTIONS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul")
 ORT_LAYOUTS = ("ReorderInput", "ReorderOutput", "Transpose", "Reshape", "Cast")
 ORT_TIME_SUFFIX = "_kernel_time"
-OPENVINO_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 OPENVINO_CONVOLUTIONS = ("Convolution", "GroupConvolution", "MatMul", "FullyConnected")
 OPENVINO_LAYOUTS = ("Reorder", "Transpose", "Reshape", "Convert")
 
@@ -63,12 +63,11 @@ def step_costs(counted: Count, channels: int = 3) -> dict[StepKey, StepCost]:
     height, width = counted.size
     costs = {StepKey(INPUT, "input"): StepCost(INPUT, INPUT, values=2 * channels * height * width)}
     for row in counted.layers:
-        costs |= _layer_costs(row)
+        _add_layer_costs(row, costs)
     return costs
 
 
-def _layer_costs(row: counting.LayerCount) -> dict[StepKey, StepCost]:
-    costs: dict[StepKey, StepCost] = {}
+def _add_layer_costs(row: LayerCount, costs: dict[StepKey, StepCost]) -> None:
     layer = row.layer
     stage = {"stem": "stem", "head": "head", "classifier": "head"}.get(layer.kind, f"stage{layer.stage}")
     area = row.size_in[0] * row.size_in[1]
@@ -95,7 +94,6 @@ def _layer_costs(row: counting.LayerCount) -> dict[StepKey, StepCost]:
             area, written = height * width, out
     if layer.residual:
         costs[StepKey(row.name, "residual")] = StepCost("residual", stage, values=3 * written)
-    return costs
 
 
 def _step_group(operation: Operation, kind: str) -> str:
@@ -115,9 +113,6 @@ class Profile:
     Both are means over the faster half of the calls: medians of steps would not add up to a call.
     """
 
-    engine: str
-    precision: str
-    threads: int
     seconds: float
     steps: dict[StepKey, float]
 
@@ -126,9 +121,6 @@ class Profile:
 class Profiler:
     """An engine opened twice; ``read_passes``, called once at the end, returns the steps of every profiled call."""
 
-    engine: str
-    precision: str
-    threads: int
     run: Callable[[], object]
     run_profiled: Callable[[], object]
     read_passes: Callable[[], list[StepSeconds]]
@@ -142,7 +134,7 @@ class Profiler:
         keys = dict.fromkeys(key for steps in passes for key in steps)
         means = {key: mean(steps.get(key, 0.0) for steps in passes) for key in keys}
         steps = {key: seconds for key, seconds in means.items() if seconds > 0}
-        return Profile(self.engine, self.precision, self.threads, mean(bare), steps)
+        return Profile(mean(bare), steps)
 
 
 def _faster_half(calls: Sequence[T], seconds: Callable[[T], float]) -> list[T]:
@@ -194,10 +186,8 @@ class NodeMatcher:
         return None
 
 
-def profile_eager(model: EfficientNet, precision: str, images: ImageBatch, threads: int) -> Profiler:
+def profile_eager(model: EfficientNet, precision: str, images: ImageBatch) -> Profiler:
     """Profile ``model`` as the engine "eager" runs it: batch norm folded, channels-last."""
-    if precision not in DTYPES:
-        raise ValueError(f"eager is profiled in {' or '.join(DTYPES)}, not in {precision}")
     dtype = DTYPES[precision]
     folded = surgery.fold_batch_norm(model).to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     pixels = torch.from_numpy(images)
@@ -213,7 +203,7 @@ def profile_eager(model: EfficientNet, precision: str, images: ImageBatch, threa
             run()
         passes.append(timer.seconds)
 
-    return Profiler("eager", precision, threads, run, run_profiled, lambda: passes)
+    return Profiler(run, run_profiled, lambda: passes)
 
 
 class _StepTimer(TorchFunctionMode):
@@ -262,23 +252,19 @@ class _StepTimer(TorchFunctionMode):
 @contextmanager
 def _track_modules(model: EfficientNet, timer: _StepTimer) -> Iterator[None]:
     """Keep the module stack of ``timer`` up to date in this block."""
-    handles: list[RemovableHandle] = []
-    for name, module in model.named_modules():
-        if not isinstance(module, (nn.Identity, nn.Dropout, nn.Sequential)) or name == "":
-            handles.append(module.register_forward_pre_hook(lambda *_, name=name: timer.module_stack.append(name)))
-            handles.append(module.register_forward_hook(lambda *_: timer.leave_module()))
-    try:
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if not isinstance(module, (nn.Identity, nn.Dropout, nn.Sequential)) or name == "":
+                enter = module.register_forward_pre_hook(lambda *_, name=name: timer.module_stack.append(name))
+                hooks.enter_context(enter)
+                hooks.enter_context(module.register_forward_hook(lambda *_: timer.leave_module()))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def profile_onnxruntime(path: Path, counted: Count, precision: str, images: ImageBatch, threads: int) -> Profiler:
-    """Profile the file at ``path``, set up as the engine "onnxruntime" does; the profile is written beside it."""
-    if precision != "float32":
-        raise ValueError(f"onnxruntime is profiled in float32, not in {precision}")
-    bare, profiled = _open_ort_session(path, threads), _open_ort_session(path, threads, path.parent / "profile")
+def profile_onnxruntime(path: Path, counted: Count, images: ImageBatch, threads: int) -> Profiler:
+    """Profile the file at ``path`` as the engine "onnxruntime" runs it; the profile is written beside it."""
+    bare = onnxruntime.open_session(path, threads)
+    profiled = onnxruntime.open_session(path, threads, profile=path.parent / "profile")
     inputs = {bare.get_inputs()[0].name: images.astype(np.float32)}
     matcher = NodeMatcher(counted)
 
@@ -286,30 +272,7 @@ def profile_onnxruntime(path: Path, counted: Count, precision: str, images: Imag
         events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
         return [matcher.sum_steps(nodes) for nodes in _split_ort_runs(events)]
 
-    return Profiler(
-        "onnxruntime",
-        precision,
-        threads,
-        lambda: bare.run(["logits"], inputs),
-        lambda: profiled.run(["logits"], inputs),
-        read_passes,
-    )
-
-
-def _open_ort_session(path: Path, threads: int, profile: Path | None = None) -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise base.not_installed_error("onnxruntime") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if profile:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile)
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return Profiler(lambda: bare.run(["logits"], inputs), lambda: profiled.run(["logits"], inputs), read_passes)
 
 
 def _split_ort_runs(events: list[dict[str, Any]]) -> list[list[tuple[str, str, float]]]:
@@ -331,14 +294,8 @@ def _node_kind(operator: str, convolutions: Sequence[str], layouts: Sequence[str
 
 
 def profile_openvino(path: Path, counted: Count, precision: str, images: ImageBatch, threads: int) -> Profiler:
-    """Profile the file at ``path``, set up as the engine "openvino" does."""
-    if precision not in OPENVINO_PRECISIONS:
-        raise ValueError(f"openvino is profiled in {' or '.join(OPENVINO_PRECISIONS)}, not in {precision}")
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[precision],
-    }
+    """Profile the file at ``path`` as the engine "openvino" runs it."""
+    settings = openvino.compile_settings(precision, threads)
     bare, profiled = (
         openvino.get_core().compile_model(path, "CPU", settings | {"PERF_COUNT": profile}).create_infer_request()
         for profile in (False, True)
@@ -349,16 +306,10 @@ def profile_openvino(path: Path, counted: Count, precision: str, images: ImageBa
 
     def run_profiled() -> None:
         profiled.infer([inputs], share_inputs=True)
-        nodes = [
-            (
-                node.node_name,
-                _node_kind(node.node_type, OPENVINO_CONVOLUTIONS, OPENVINO_LAYOUTS),
-                node.real_time.total_seconds(),
-            )
-            for node in profiled.get_profiling_info()
-        ]
+        nodes = []
+        for node in profiled.get_profiling_info():
+            kind = _node_kind(node.node_type, OPENVINO_CONVOLUTIONS, OPENVINO_LAYOUTS)
+            nodes.append((node.node_name, kind, node.real_time.total_seconds()))
         passes.append(matcher.sum_steps(nodes))
 
-    return Profiler(
-        "openvino", precision, threads, lambda: bare.infer([inputs], share_inputs=True), run_profiled, lambda: passes
-    )
+    return Profiler(lambda: bare.infer([inputs], share_inputs=True), run_profiled, lambda: passes)

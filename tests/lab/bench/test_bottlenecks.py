@@ -53,11 +53,13 @@ def profile(**slow: float) -> Profile:
         key: slow[cost.group] / members[cost.group] if cost.group in slow else max(cost.macs / 50e9, 1e-9)
         for key, cost in known.items()
     }
-    return Profile("eager", "float32", 1, sum(steps.values()), steps)
+    return Profile(sum(steps.values()), steps)
 
 
 def test_reasons_name_slow_groups() -> None:
-    found = summarize_profile(effnet.count("b0"), profile(depthwise=20e-3, activation=9e-3), 1, 3, LIMITS)
+    found = summarize_profile(
+        effnet.count("b0"), profile(depthwise=20e-3, activation=9e-3), "eager", "float32", 1, 3, LIMITS
+    )
     first, second = found.reasons[:2]
     assert first.startswith("depthwise convolutions: 5")
     assert "for 9.0% of the MACs; 1.4 MACs per byte" in first
@@ -68,8 +70,8 @@ def test_reasons_name_slow_groups() -> None:
 
 def test_time_between_the_steps_is_a_reason() -> None:
     steps = profile()
-    late = Profile("eager", "float32", 1, 3 * steps.seconds, steps.steps)
-    found = summarize_profile(effnet.count("b0"), late, 1, 3, LIMITS)
+    late = Profile(3 * steps.seconds, steps.steps)
+    found = summarize_profile(effnet.count("b0"), late, "eager", "float32", 1, 3, LIMITS)
     assert found.profiled_fraction == pytest.approx(1 / 3)
     assert found.reasons[0].startswith("between the steps: 67% of the time")
 
@@ -77,7 +79,7 @@ def test_time_between_the_steps_is_a_reason() -> None:
 def test_a_profile_slower_than_the_call_is_scaled_down() -> None:
     steps = profile()
     found = summarize_profile(
-        effnet.count("b0"), Profile("eager", "float32", 1, steps.seconds / 2, steps.steps), 1, 3, LIMITS
+        effnet.count("b0"), Profile(steps.seconds / 2, steps.steps), "eager", "float32", 1, 3, LIMITS
     )
     assert found.profiled_fraction == pytest.approx(2)
     assert sum(step.seconds for step in found.steps) == pytest.approx(steps.seconds / 2)
@@ -86,7 +88,7 @@ def test_a_profile_slower_than_the_call_is_scaled_down() -> None:
 def test_a_profile_without_an_operation_is_refused() -> None:
     steps = {key: took for key, took in profile().steps.items() if key.operation != "head"}
     with pytest.raises(ValueError, match="lacks 1 operations, the first is head"):
-        summarize_profile(effnet.count("b0"), Profile("eager", "float32", 1, 1.0, steps), 1, 3, LIMITS)
+        summarize_profile(effnet.count("b0"), Profile(1.0, steps), "eager", "float32", 1, 3, LIMITS)
 
 
 def test_node_names_of_runtimes() -> None:

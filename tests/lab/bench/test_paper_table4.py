@@ -42,7 +42,7 @@ def small() -> nn.Module:
     )
 
 
-BASELINE = Baseline("small", "Small", 32, "here", small)
+BASELINE = Baseline("Small", 32, "here", small)
 
 
 def test_both_sides_in_their_best_engines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_untraceable_modules_are_folded_too(tmp_path: Path) -> None:
 
 def test_a_network_too_large_for_memory_is_only_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BASELINES, "small", BASELINE)
-    monkeypatch.setattr("effnet.lab.bench.paper_table4.available_memory", lambda: 1000)
+    monkeypatch.setattr("effnet.timing.memory.available_memory", lambda: 1000)
     rows = {row.name: row for row in table4([PAIR]).rows}
     assert "of memory, and 0 GB are free" in rows["Small"]["seconds"].note
     assert rows["Small"]["seconds"].measured is None
