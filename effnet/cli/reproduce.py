@@ -285,9 +285,7 @@ def _prepare_study(data: str, scaling: ScalingOptions) -> "tuple[ScalingStudy, p
     if splits.train and test:
         statistics.detectable_difference(len(test))  # refuse too few images before any is decoded
     classes = len(splits.train.labels.names) if splits.train else 1
-    study = ScalingStudy.create(
-        base, classes, scaling.epochs or EPOCHS, scaling.seeds or SEEDS, coefficients=coefficients
-    )
+    study = ScalingStudy(base, classes, scaling.epochs or EPOCHS, scaling.seeds or SEEDS, coefficients=coefficients)
     own_size = _typical_size(splits.train) if splits.train else study.max_image_size
     with printing.progress_bar("reading images") as step:
         dataset = proxy_task.load_dataset(splits, min(study.max_image_size, own_size), progress=step)

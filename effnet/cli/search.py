@@ -268,11 +268,10 @@ def network(
         )
     written = report.write_nas(result, config, len(dataset.class_names), out)
     comparison = None
-    winner = result.answer.number
-    if random and winner is not None:
+    if random and result.answer.number is not None:
         from effnet.lab.search.random_baseline import compare_with_random
 
-        best = config.space.arch(result.candidates_by_number[winner].choices)
+        best = result.answer.arch
         with printing.progress_bar("random networks") as step:
             comparison = compare_with_random(config, best, dataset, storage, random, final_epochs, processes, step)
         written.append(report.write_random_comparison(comparison, out))

@@ -8,12 +8,9 @@ from statistics import mean
 import numpy as np
 
 from effnet.arch import Arch, count
-from effnet.lab.search import job_store, nas, proxy_task, scoring, successive_halving
-from effnet.lab.search.proxy_task import PROXY_RECIPE, LabeledImages, SearchDataset
-from effnet.lab.search.statistics import detectable_difference
+from effnet.lab.search import job_store, nas, proxy_task, scoring, statistics, successive_halving
 from effnet.runtime.torch import torch_threads
 from effnet.timing.machine import count_cores
-from effnet.training.recipes import Recipe
 
 TIMED_NETWORKS = 5  # from the smallest to the largest
 TIMING_SECONDS = 2.0  # for all of them, roughly
@@ -23,14 +20,11 @@ BYTES_PER_WEIGHT = 2  # of saved candidates
 
 
 def estimate_seconds(
-    jobs: Sequence[job_store.TrainingJob],
-    dataset: SearchDataset,
-    recipe: Recipe = PROXY_RECIPE,
-    processes: int | None = None,
+    jobs: Sequence[job_store.TrainingJob], dataset: proxy_task.SearchDataset, processes: int | None = None
 ) -> float:
-    """Estimate how long ``jobs`` take in ``processes`` with one thread each (default: one per core).
+    """Estimate how long ``jobs`` take in ``processes`` with one thread each (default: one per core), in two seconds.
 
-    Times a few steps of at most five of the networks, in about two seconds, and interpolates the others by their MACs.
+    A few steps of at most five of the networks are timed, and the others interpolated by their MACs.
     """
     if not jobs:
         return 0.0
@@ -38,9 +32,7 @@ def estimate_seconds(
     macs = {arch: count(arch, classes=classes).macs for arch in {job.arch for job in jobs}}
     ordered = sorted(macs, key=lambda arch: (macs[arch], arch.name))
     timed = np.linspace(0, len(ordered) - 1, min(TIMED_NETWORKS, len(ordered))).round().astype(int)
-    fixed_seconds, seconds_per_mac = _fit_speed(
-        {macs[ordered[index]]: ordered[index] for index in timed}, dataset, recipe
-    )
+    fixed_seconds, seconds_per_mac = _fit_speed({macs[ordered[index]]: ordered[index] for index in timed}, dataset)
     evaluation = (len(dataset.selection) + (len(dataset.test) if dataset.has_test else 0)) * FORWARD_FRACTION
     seconds = [
         (fixed_seconds + seconds_per_mac * macs[job.arch]) * (job.epochs * len(dataset.train) + evaluation)
@@ -49,11 +41,11 @@ def estimate_seconds(
     return max(sum(seconds) / (processes or count_cores()), max(seconds))
 
 
-def _fit_speed(networks: dict[int, Arch], dataset: SearchDataset, recipe: Recipe) -> tuple[float, float]:
+def _fit_speed(networks: dict[int, Arch], dataset: proxy_task.SearchDataset) -> tuple[float, float]:
     """Return training seconds per image as a line over the MACs: fixed, and per MAC; of one network only the latter."""
     budget = TIMING_SECONDS / len(networks)
     with torch_threads(1):
-        timed = {macs: _time_training(arch, dataset, recipe, budget) for macs, arch in networks.items()}
+        timed = {macs: _time_training(arch, dataset, budget) for macs, arch in networks.items()}
     if len(timed) == 1:
         macs, seconds = timed.popitem()
         return 0.0, seconds / macs
@@ -64,21 +56,21 @@ def _fit_speed(networks: dict[int, Arch], dataset: SearchDataset, recipe: Recipe
     return max(0.0, float(fixed)), max(0.0, float(per_mac))
 
 
-def _time_training(arch: Arch, dataset: SearchDataset, recipe: Recipe, budget: float) -> float:
+def _time_training(arch: Arch, dataset: proxy_task.SearchDataset, budget: float) -> float:
     """Return the training seconds of one image: what further steps take beyond a first one."""
-    batch_size = min(recipe.batch_size, len(dataset.train))
+    batch_size = min(proxy_task.PROXY_RECIPE.batch_size, len(dataset.train))
     one_step = _shrink_dataset(dataset, batch_size)
-    first = proxy_task.train_proxy(arch, one_step, 1, 0, recipe)[0].seconds
+    first = proxy_task.train_proxy(arch, one_step, 1, 0)[0].seconds
     steps = max(2, min(20, int(budget / first)))
-    longer = proxy_task.train_proxy(arch, one_step, 1 + steps, 0, recipe)[0].seconds
+    longer = proxy_task.train_proxy(arch, one_step, 1 + steps, 0)[0].seconds
     return max(longer - first, longer / (2 * steps)) / (steps * batch_size)
 
 
-def _shrink_dataset(dataset: SearchDataset, number: int) -> SearchDataset:
+def _shrink_dataset(dataset: proxy_task.SearchDataset, number: int) -> proxy_task.SearchDataset:
     """Keep ``number`` images to train on, an epoch of one step, and a single one to evaluate on."""
 
-    def shrink(split: LabeledImages, size: int) -> LabeledImages:
-        return LabeledImages(split.images[:size].clone(), split.classes[:size].clone())
+    def shrink(split: proxy_task.LabeledImages, size: int) -> proxy_task.LabeledImages:
+        return proxy_task.LabeledImages(split.images[:size].clone(), split.classes[:size].clone())
 
     one = shrink(dataset.selection, 1)
     return replace(dataset, train=shrink(dataset.train, number), selection=one, test=one, has_test=False)
@@ -86,22 +78,19 @@ def _shrink_dataset(dataset: SearchDataset, number: int) -> SearchDataset:
 
 @dataclass(frozen=True)
 class NASEstimate:
-    """What a network search would take; ``affordable_fraction`` of all ``combinations`` are cheap enough to train.
-
-    Differences of accuracy below ``detectable_difference``, a fraction, may be chance.
-    """
+    """What a network search would take; ``affordable_fraction`` of all ``combinations`` are cheap enough to train."""
 
     combinations: int
     affordable_fraction: float
     candidates_seconds: float
     finals_seconds: float
     stored_bytes: float
-    detectable_difference: float
+    detectable_difference: float  # of accuracies, as a fraction; less may be chance
 
 
 def estimate_nas(
     config: nas.NASConfig,
-    dataset: SearchDataset,
+    dataset: proxy_task.SearchDataset,
     trials: int,
     finalists: int,
     final_epochs: int,
@@ -111,7 +100,7 @@ def estimate_nas(
 
     Raises ``ValueError`` if there are too few images for a verdict, or if all networks are too expensive.
     """
-    detectable = detectable_difference(len(dataset.selection))
+    detectable = statistics.detectable_difference(len(dataset.selection))
     classes, rng, space = len(dataset.class_names), Random(config.seed), config.space
     cost, limit = scoring.CostFunction(config.cost, classes), scoring.MAX_COST_FACTOR * config.target
     smallest = cost(space.smallest_arch(scoring.CostFunction("params" if config.cost == "params" else "macs", classes)))

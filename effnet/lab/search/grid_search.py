@@ -5,8 +5,6 @@ several seeds, the better ones longer, and the best fully, along with the paper'
 no choice was made on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -45,7 +43,7 @@ class CompoundCoefficients:
     gamma: Fraction
 
     @classmethod
-    def parse(cls, alpha: float | str, beta: float | str, gamma: float | str) -> CompoundCoefficients:
+    def parse(cls, alpha: float | str, beta: float | str, gamma: float | str) -> "CompoundCoefficients":
         """Read decimals exactly: 1.15 is 23/20. Raises ``ValueError`` for anything else."""
         return cls(*(_parse_fraction(str(each)) for each in (alpha, beta, gamma)))
 
@@ -67,29 +65,24 @@ class CompoundCoefficients:
 PAPER_COEFFICIENTS = CompoundCoefficients.parse("1.2", "1.1", "1.15")  # section 3.3 of arXiv:1905.11946, step 1
 
 
-def coefficient_grid(
-    step: str = "0.05", low: str = "1", high: str = "2", tolerance: str = "0.1"
-) -> tuple[CompoundCoefficients, ...]:
-    """Return all (α, β, γ) in [low, high] with |α·β²·γ² − 2| < ``tolerance``: 108 with the paper's numbers.
+def coefficient_grid(step: str = "0.05", tolerance: str = "0.1") -> tuple[CompoundCoefficients, ...]:
+    """Return all (α, β, γ) from 1 to 2 with |α·β²·γ² − 2| < ``tolerance``: 108 with the paper's numbers.
 
-    Fractions are exact: floats would decide by chance about points on the border. Raises ``ValueError`` for a
-    coefficient below 1, a grid without points, or one with too many.
+    Fractions: floats would decide by chance about points on the border. Raises ``ValueError`` for none or too many.
     """
-    tick, first, last, allowed = map(_parse_fraction, (step, low, high, tolerance))
+    tick, allowed = map(_parse_fraction, (step, tolerance))
     if tick <= 0 or allowed <= 0:
         raise ValueError(f"the step and the tolerance of the grid must be above 0, got {step} and {tolerance}")
-    if first < 1:
-        raise ValueError(f"α, β and γ must be at least 1 (equation 3), got {low}: growing a network shrinks nothing")
     if allowed >= 1:
         raise ValueError(f"the tolerance must be below 1, got {tolerance}: α·β²·γ² = 1 is no growth")
-    if (last - first) / tick > MAX_TICKS:
+    if 1 / tick > MAX_TICKS:
         raise ValueError(f"a step of {step} gives more than {MAX_TICKS} values of each coefficient: use a larger one")
-    ticks = [first + tick * index for index in range(floor((last - first) / tick) + 1)]
+    ticks = [1 + tick * index for index in range(floor(1 / tick) + 1)]
     points = (CompoundCoefficients(*triple) for triple in product(ticks, repeat=3))
     grid = tuple(point for point in points if abs(point.growth - Fraction(MACS_GROWTH)) < allowed)
     if not grid:
         raise ValueError(
-            f"no α, β, γ from {low} to {high} in steps of {step} has α·β²·γ² within {tolerance} of 2: use a smaller "
+            f"no α, β, γ from 1 to 2 in steps of {step} has α·β²·γ² within {tolerance} of 2: use a smaller "
             "step or a larger tolerance"
         )
     return grid
@@ -173,21 +166,6 @@ def _surface_row(fractions: tuple[float, float, float]) -> list[float]:
 
 
 @dataclass(frozen=True)
-class EqualMacsAccuracy:
-    """Accuracy at exactly ``target`` MACs, by the exchange rate of the search that found B0.
-
-    Grown networks are ranked by it, since rounding gives some of them more MACs than others.
-    """
-
-    target: float
-    classes: int
-
-    def __call__(self, arch: Arch, accuracy: float) -> float:
-        """Return ACC × (MACs / target)^−.07."""
-        return scoring.mnasnet_reward(accuracy, count(arch, classes=self.classes).macs, self.target)
-
-
-@dataclass(frozen=True)
 class GridSearch:
     """The points of a search, the network of each (repeated where points build the same), and the trainings."""
 
@@ -209,10 +187,10 @@ class GridSearch:
         final_epochs: int = 27,
         final_seeds: int = 5,
         seed: int = 0,
-    ) -> GridSearch:
-        """Set up a search over ``coefficients`` (default: the paper's grid), with a rung for each of ``epochs``.
+    ) -> "GridSearch":
+        """Set up a search over ``coefficients`` (default: the paper's grid); each rung keeps a third, and the paper's.
 
-        Each rung keeps a third, and the paper's own triple. Raises ``ValueError`` for a number below 1.
+        Raises ``ValueError`` for a number below 1.
         """
         serde.check_int("finalists", finalists, 1)
         points = tuple(dict.fromkeys((*(coefficients or coefficient_grid()), PAPER_COEFFICIENTS)))
@@ -230,7 +208,8 @@ class GridSearch:
             rungs.append(successive_halving.Rung(keep, each, seeds))
             keep = max(finalists, round(keep / 3))
         rungs.append(successive_halving.Rung(finalists, final_epochs, final_seeds))
-        value = EqualMacsAccuracy(MACS_GROWTH * count(base, classes=classes).macs, classes)
+        # Ranked at equal MACs, since rounding gives some networks more than others
+        value = scoring.Reward(MACS_GROWTH * count(base, classes=classes).macs, scoring.CostFunction("macs", classes))
         halving = successive_halving.SuccessiveHalving(candidates, tuple(rungs), value, (paper,), seed)
         return cls(base, points, networks, halving, classes)
 
@@ -286,10 +265,9 @@ class GridSearchStanding:
 class GridSearchResult:
     """The outcome of a grid search.
 
-    ``standings``: every network, those that came furthest first, best first. ``first_round``: each network's value in
-    the first rung. ``noise``: the spread over seeds there, pooled over networks. ``finalists``: test accuracies in the
-    last rung, and the lead over the paper's triple at equal MACs; their intervals hold together, since the best is
-    chosen.
+    ``standings``: every network, those that came furthest first, best first. ``first_round``: each one's value in the
+    first rung; ``noise``: the spread over seeds there. ``finalists``: test accuracies in the last rung, and the lead
+    over the paper's triple at equal MACs, with intervals that hold together, since the best is chosen.
     """
 
     search: GridSearch

@@ -5,8 +5,6 @@ queued again if its worker dies. SQLite serves one machine, PostgreSQL (or any o
 several at once.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -28,14 +26,11 @@ import torch
 
 from effnet.arch import Arch, serde
 from effnet.lab.search import proxy_task
-from effnet.lab.search.proxy_task import PROXY_RECIPE, SearchDataset
 from effnet.runtime.torch import torch_threads
 from effnet.timing.machine import count_cores
-from effnet.training.recipes import Recipe
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
-    from optuna.storages import RDBStorage
+    import optuna
 
 TRAININGS = "effnet trainings"  # the study that `run_jobs` keeps its jobs in
 HEARTBEAT_SECONDS, STALE_SECONDS = 5, 30  # between two heartbeats; without one, until a job is given to another worker
@@ -73,8 +68,7 @@ def run_jobs(
     store: str | Path,
     settings: Mapping[str, Any],
     rule: JobRule,
-    dataset: SearchDataset,
-    recipe: Recipe = PROXY_RECIPE,
+    dataset: proxy_task.SearchDataset,
     processes: int | None = None,
     on_progress: ProgressCallback = lambda results, jobs: None,
 ) -> dict[str, TrainingResult]:
@@ -82,17 +76,16 @@ def run_jobs(
 
     ``store`` is an SQLite file or the address of a database, which other processes and machines may work on at the same
     time. ``settings`` identify the search. ``processes`` have one thread each (default: one per core); with 1, jobs run
-    in this process, in the order of the rule. ``on_progress`` gets the results and the jobs wanted whenever one is
-    done. Raises ``ValueError`` if the store belongs to another search, and ``ChildProcessError`` if a worker failed.
+    in this process, in the order of the rule. ``on_progress`` gets all results and all jobs wanted. Raises
+    ``ValueError`` if the store belongs to another search, and ``ChildProcessError`` if a worker failed.
     """
-    identity = search_identity(settings, dataset, recipe)
+    identity = search_identity(settings, dataset)
     processes = processes or count_cores()
     with open_study(store, identity, TRAININGS) as study:
         if processes == 1 or not _enqueue_missing(study, rule):
             with torch_threads(1):
-                return _work(study, rule, dataset, recipe, on_progress)
-        arguments = (str(store), identity, rule, recipe)
-        with worker_processes(_run_worker, arguments, dataset, processes) as are_running:
+                return _work(study, rule, dataset, on_progress)
+        with worker_processes(_run_worker, (str(store), identity, rule), dataset, processes) as are_running:
             reported = -1
             while are_running():
                 _enqueue_missing(study, rule)
@@ -103,29 +96,30 @@ def run_jobs(
         return read_results(study)
 
 
-def search_identity(settings: Mapping[str, Any], dataset: SearchDataset, recipe: Recipe) -> dict[str, Any]:
-    """Return what tells a search from every other: ``settings``, its images and its recipe."""
-    return {**settings, "images": dataset.fingerprint, "recipe": asdict(recipe)}
+def search_identity(settings: Mapping[str, Any], dataset: proxy_task.SearchDataset) -> dict[str, Any]:
+    """Return what tells a search from every other: ``settings``, its images and the recipe."""
+    return {**settings, "images": dataset.fingerprint, "recipe": asdict(proxy_task.PROXY_RECIPE)}
 
 
-def read_results(study: Study) -> dict[str, TrainingResult]:
+def read_results(study: "optuna.Study") -> dict[str, TrainingResult]:
     """Return the result of every finished job, by its key."""
-    return {trial.user_attrs["job"]: trial.user_attrs["result"] for trial in _trials(study, "COMPLETE")}
+    return {trial.user_attrs["job"]: trial.user_attrs["result"] for trial in list_trials(study, "COMPLETE")}
 
 
-def _trials(study: Study, *states: str) -> list[Any]:
+def list_trials(study: "optuna.Study", *states: str) -> list["optuna.trial.FrozenTrial"]:
+    """Return the trials that are in one of these ``states``, such as "RUNNING"."""
     from optuna.trial import TrialState
 
     return study.get_trials(deepcopy=False, states=tuple(TrialState[state] for state in states))
 
 
-def _enqueue_missing(study: Study, rule: JobRule) -> bool:
+def _enqueue_missing(study: "optuna.Study", rule: JobRule) -> bool:
     """Queue the jobs that are neither done nor pending; return whether any is not done."""
     fail_abandoned_trials(study)
     results = read_results(study)
     missing = {job.key: job for job in rule(results) if job.key not in results}
     if missing:
-        pending = {trial.user_attrs.get("job") for trial in _trials(study, "WAITING", "RUNNING")}
+        pending = {trial.user_attrs.get("job") for trial in list_trials(study, "WAITING", "RUNNING")}
         for key, job in missing.items():
             if key not in pending:
                 attributes = {"job": key, "network": job.arch.name, "epochs": job.epochs, "seed": job.seed}
@@ -134,10 +128,9 @@ def _enqueue_missing(study: Study, rule: JobRule) -> bool:
 
 
 def _work(
-    study: Study,
+    study: "optuna.Study",
     rule: JobRule,
-    dataset: SearchDataset,
-    recipe: Recipe,
+    dataset: proxy_task.SearchDataset,
     on_progress: ProgressCallback = lambda results, jobs: None,
     enqueue: bool = True,
 ) -> dict[str, TrainingResult]:
@@ -150,33 +143,33 @@ def _work(
             return results
         if enqueue:
             _enqueue_missing(study, rule)
-        if _trials(study, "WAITING"):
-            run_trial(study, partial(_train, rule, dataset, recipe))
+        if list_trials(study, "WAITING"):
+            run_trial(study, partial(_train, rule, dataset))
         else:
             time.sleep(POLL_SECONDS)
 
 
-def _train(rule: JobRule, dataset: SearchDataset, recipe: Recipe, trial: Trial) -> float:
+def _train(rule: JobRule, dataset: proxy_task.SearchDataset, trial: "optuna.Trial") -> float:
     """Train the job of ``trial``; it is pruned if it is a duplicate or no longer wanted."""
     from optuna.exceptions import TrialPruned
 
     key, study = trial.user_attrs.get("job", ""), trial.study
     job = {job.key: job for job in rule(read_results(study))}.get(key)
     # Two parties may have queued the same job at the same moment: the lowest number counts
-    rivals = (other for other in _trials(study, "WAITING", "RUNNING", "COMPLETE") if other.number < trial.number)
+    rivals = (other for other in list_trials(study, "WAITING", "RUNNING", "COMPLETE") if other.number < trial.number)
     if job is None or any(other.user_attrs.get("job") == key for other in rivals):
         raise TrialPruned
-    result, _ = proxy_task.train_proxy(job.arch, dataset, job.epochs, job.seed, recipe)
+    result, _ = proxy_task.train_proxy(job.arch, dataset, job.epochs, job.seed)
     trial.set_user_attr("result", asdict(result))
     return result.selection_accuracy
 
 
-def _run_worker(store: str, identity: dict[str, Any], rule: JobRule, recipe: Recipe, dataset: SearchDataset) -> None:
+def _run_worker(store: str, identity: dict[str, Any], rule: JobRule, dataset: proxy_task.SearchDataset) -> None:
     with open_study(store, identity, TRAININGS) as study:
-        _work(study, rule, dataset, recipe, enqueue=False)
+        _work(study, rule, dataset, enqueue=False)
 
 
-def run_trial(study: Study, objective: Callable[[Trial], Any]) -> None:
+def run_trial(study: "optuna.Study", objective: Callable[["optuna.Trial"], Any]) -> None:
     """Run ``objective`` on the next trial of ``study``, and record which process works on it.
 
     A worker that stood still for so long that its trial was given to another one drops its result.
@@ -185,7 +178,7 @@ def run_trial(study: Study, objective: Callable[[Trial], Any]) -> None:
 
     overtaken = False
 
-    def run(trial: Trial) -> Any:
+    def run(trial: "optuna.Trial") -> Any:
         nonlocal overtaken
         trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
         try:
@@ -201,16 +194,15 @@ def run_trial(study: Study, objective: Callable[[Trial], Any]) -> None:
             raise
 
 
-def fail_abandoned_trials(study: Study) -> None:
+def fail_abandoned_trials(study: "optuna.Study") -> None:
     """Mark trials as failed whose process is dead, or whose heartbeat has stopped."""
-    from optuna.storages import fail_stale_trials
-    from optuna.trial import TrialState
+    import optuna
 
-    fail_stale_trials(study)
-    for trial in _trials(study, "RUNNING"):
+    optuna.storages.fail_stale_trials(study)
+    for trial in list_trials(study, "RUNNING"):
         host, _, pid = trial.user_attrs.get("worker", "").rpartition(":")
         if host == socket.gethostname() and not _is_alive(int(pid)):
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
 
 
 def _is_alive(pid: int) -> bool:
@@ -227,19 +219,18 @@ def hide_password(store: str | Path) -> str:
     """Return ``store`` as it is shown to users: an address without its password."""
     if "://" not in str(store):
         return str(store)
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
+    import sqlalchemy
 
     try:
-        return make_url(str(store)).render_as_string(hide_password=True)
-    except ArgumentError:
+        return sqlalchemy.make_url(str(store)).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
         return "(an invalid address)"  # which may contain one
 
 
 @contextmanager
 def open_study(
     store: str | Path, identity: Mapping[str, Any], name: str, directions: Sequence[Direction] = ("maximize",)
-) -> Iterator[Study]:
+) -> Iterator["optuna.Study"]:
     """Open the study ``name``, created if missing. Raises ``ValueError`` if ``store`` belongs to another search."""
     optuna = serde.import_extra("optuna", "search", "searches require")
     recorded = json.loads(json.dumps(identity))
@@ -262,7 +253,7 @@ def open_study(
             storage.engine.dispose()
 
 
-def _check_identity(storage: RDBStorage, identity: dict[str, Any], store: str | Path) -> None:
+def _check_identity(storage: "optuna.storages.RDBStorage", identity: dict[str, Any], store: str | Path) -> None:
     for study in storage.get_all_studies():
         there = study.user_attrs.get("search", identity)
         others = sorted(name for name in there.keys() | identity.keys() if there.get(name) != identity.get(name))
@@ -274,16 +265,16 @@ def _check_identity(storage: RDBStorage, identity: dict[str, Any], store: str | 
             )
 
 
-def _open_storage(store: str) -> RDBStorage:
+def _open_storage(store: str) -> "optuna.storages.RDBStorage":
+    import optuna
     import sqlalchemy
-    from optuna.exceptions import StorageInternalError
-    from optuna.storages import RDBStorage
 
+    failures = sqlalchemy.exc.DatabaseError, optuna.exceptions.StorageInternalError
     is_file, shown = "://" not in store, hide_password(store)
     if is_file:
         Path(store).parent.mkdir(parents=True, exist_ok=True)
     open_database = partial(
-        RDBStorage,
+        optuna.storages.RDBStorage,
         f"sqlite:///{store}" if is_file else store,
         engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}} if is_file else {},
         heartbeat_interval=HEARTBEAT_SECONDS,
@@ -292,7 +283,7 @@ def _open_storage(store: str) -> RDBStorage:
     try:
         try:
             storage = open_database()
-        except (sqlalchemy.exc.DatabaseError, StorageInternalError):
+        except failures:
             time.sleep(1)  # another process may have created the tables at the same moment
             storage = open_database()
     except sqlalchemy.exc.ArgumentError as error:
@@ -301,7 +292,7 @@ def _open_storage(store: str) -> RDBStorage:
         missing = getattr(error.__cause__, "name", None) or "a database driver"
         driver = "psycopg[binary]" if missing == "psycopg" else missing
         raise ValueError(f'{shown} requires a database driver: pip install "{driver}"') from None
-    except (sqlalchemy.exc.DatabaseError, StorageInternalError) as error:
+    except failures as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines()[-1]
         raise ValueError(f"{shown} is not the store of a search ({reason}): choose another --store") from None
     except RuntimeError as error:  # written by another version of Optuna
@@ -327,7 +318,7 @@ def _begin_immediately(connection: Any) -> None:
 
 @contextmanager
 def worker_processes(
-    work: Callable[..., None], arguments: tuple[Any, ...], dataset: SearchDataset, processes: int
+    work: Callable[..., None], arguments: tuple[Any, ...], dataset: proxy_task.SearchDataset, processes: int
 ) -> Iterator[Callable[[], bool]]:
     """Start ``processes`` that each call ``work(*arguments, dataset)`` on one thread, and kill them after the block.
 
@@ -362,7 +353,7 @@ def _run_child(work: Callable[..., None], arguments: tuple[Any, ...], path: Path
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it, and kills this process
     Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
-    work(*arguments, SearchDataset.load(path))
+    work(*arguments, proxy_task.SearchDataset.load(path))
 
 
 def _exit_with_parent(parent: int) -> None:

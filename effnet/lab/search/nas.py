@@ -4,11 +4,9 @@ The search space and the reward are MnasNet's (arXiv:1807.11626). Candidates may
 one; the finalists are trained longer, from random weights and several seeds, which decides.
 """
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from math import inf
@@ -23,15 +21,12 @@ from effnet.arch import Arch, count, serde
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.draw import search_plots
 from effnet.lab.search import job_store, proxy_task, scoring, search_space, statistics, successive_halving
-from effnet.lab.search.proxy_task import PROXY_RECIPE, SearchDataset
 from effnet.net import EfficientNet
 from effnet.runtime.torch import torch_threads
 from effnet.timing.machine import count_cores
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
-    from optuna.samplers import BaseSampler
-    from optuna.trial import FrozenTrial
+    import optuna
 
 CANDIDATES = "effnet candidates"  # the Optuna study
 POPULATION_SIZE = 20  # of NSGA-II; the first population starts from random weights
@@ -123,15 +118,10 @@ class NASResult:
     candidates: tuple[NASCandidate, ...]
     score_correlation: statistics.RankCorrelation
 
-    @property
-    def candidates_by_number(self) -> dict[int, NASCandidate]:
-        """The candidates by their numbers, which have gaps where trials failed."""
-        return {candidate.number: candidate for candidate in self.candidates}
-
 
 def run_nas(
     config: NASConfig,
-    dataset: SearchDataset,
+    dataset: proxy_task.SearchDataset,
     store: str,
     trials: int = 150,
     max_seconds: float | None = None,
@@ -167,7 +157,7 @@ def run_nas(
     halving = successive_halving.SuccessiveHalving(
         tuple(arch for arch in costs if arch != config.base),
         final_rungs(final, final_epochs),
-        partial(_reward, config.target, costs),
+        scoring.Reward(config.target, costs.__getitem__),
         (config.base,),
         config.seed,
     )
@@ -192,10 +182,6 @@ def run_nas(
     return NASResult(finalists[0], tuple(finalists), tuple(candidates), score_correlation(candidates))
 
 
-def _reward(target: float, costs: Mapping[Arch, float], arch: Arch, accuracy: float) -> float:
-    return scoring.mnasnet_reward(accuracy, costs[arch], target)
-
-
 def final_rungs(final: int, epochs: int) -> tuple[successive_halving.Rung, successive_halving.Rung]:
     """Return the last two rounds, both from random weights."""
     semifinal = successive_halving.Rung(SEMIFINALISTS_FACTOR * final, max(1, epochs // SEMIFINAL_EPOCHS_DIVISOR), 1)
@@ -209,16 +195,16 @@ def weights_folder(store: str) -> Path:
     return Path(f"{store}.weights")
 
 
-@contextmanager
-def open_candidates(store: str, config: NASConfig, dataset: SearchDataset) -> Iterator[Study]:
+def open_candidates(
+    store: str, config: NASConfig, dataset: proxy_task.SearchDataset
+) -> AbstractContextManager["optuna.Study"]:
     """Open the candidates' study in ``store``. Raises ``ValueError`` if the store belongs to another search."""
-    identity = job_store.search_identity(config.identity, dataset, PROXY_RECIPE)
+    identity = job_store.search_identity(config.identity, dataset)
     directions: Sequence[job_store.Direction] = ("maximize", "minimize") if config.pareto else ("maximize",)
-    with job_store.open_study(store, identity, CANDIDATES, directions) as study:
-        yield study
+    return job_store.open_study(store, identity, CANDIDATES, directions)
 
 
-def read_candidates(study: Study) -> list[NASCandidate]:
+def read_candidates(study: "optuna.Study") -> list[NASCandidate]:
     """Return all finished candidates, in the order proposed."""
     trials = (trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished())
     return [NASCandidate(**trial.user_attrs["candidate"]) for trial in trials if "candidate" in trial.user_attrs]
@@ -243,7 +229,7 @@ def pareto_front(candidates: Sequence[NASCandidate]) -> list[NASCandidate]:
 
 def _run_candidates(
     config: NASConfig,
-    dataset: SearchDataset,
+    dataset: proxy_task.SearchDataset,
     store: str,
     trials: int,
     max_seconds: float | None,
@@ -268,7 +254,7 @@ def _run_candidates(
     return candidates
 
 
-def _run_worker(store: str, worker: NASWorker, dataset: SearchDataset) -> None:
+def _run_worker(store: str, worker: "NASWorker", dataset: proxy_task.SearchDataset) -> None:
     with open_candidates(store, worker.config, dataset) as study:
         worker.run(study, dataset)
 
@@ -289,8 +275,8 @@ class NASWorker:
 
     def run(
         self,
-        study: Study,
-        dataset: SearchDataset,
+        study: "optuna.Study",
+        dataset: proxy_task.SearchDataset,
         on_update: Callable[[list[NASCandidate]], object] = lambda candidates: None,
     ) -> None:
         """Search, calling ``on_update`` with all candidates after each one."""
@@ -308,7 +294,7 @@ class NASWorker:
             study.sampler = _make_sampler(Random(f"{self.config.seed}/{len(candidates)}").getrandbits(31))
             job_store.run_trial(study, partial(self._objective, dataset))
 
-    def _objective(self, dataset: SearchDataset, trial: Trial) -> float | tuple[float, float]:
+    def _objective(self, dataset: proxy_task.SearchDataset, trial: "optuna.Trial") -> float | tuple[float, float]:
         from optuna.exceptions import TrialPruned
 
         options = self.config.space.options.items()
@@ -319,25 +305,18 @@ class NASWorker:
             raise TrialPruned(candidate.status)
         return (candidate.accuracy, candidate.cost) if self.config.pareto else candidate.reward
 
-    def _find_running_duplicate(self, trial: Trial) -> int | None:
-        """Return the number of an earlier, equal candidate that another process is training now."""
-        from optuna.trial import TrialState
-
-        if self.is_single:
-            return None
-        running = trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return next((one.number for one in running if one.number < trial.number and one.params == trial.params), None)
-
-    def _evaluate_candidate(self, dataset: SearchDataset, trial: Trial, choices: search_space.Choices) -> NASCandidate:
+    def _evaluate_candidate(
+        self, dataset: proxy_task.SearchDataset, trial: "optuna.Trial", choices: search_space.Choices
+    ) -> NASCandidate:
         """Train the network of ``choices``, or say why it is not worth it."""
         config, classes, number = self.config, len(dataset.class_names), trial.number
         candidates = read_candidates(trial.study)
         arch = config.space.arch(choices, f"candidate_{number}")
         counted = count(arch, classes=classes)
         candidate = NASCandidate(number, choices, counted.macs, counted.params)
-        running = self._find_running_duplicate(trial)
-        if running is not None:
-            return replace(candidate, status=f"the same network as {running}")
+        for running in [] if self.is_single else job_store.list_trials(trial.study, "RUNNING"):
+            if running.number < number and running.params == trial.params:
+                return replace(candidate, status=f"the same network as {running.number}")
         key = search_space.layers_key(arch)
         for other in trained_candidates(candidates):
             may_be_equal = (other.macs, other.params) == (counted.macs, counted.params)
@@ -347,7 +326,8 @@ class NASWorker:
         if cost > scoring.MAX_COST_FACTOR * config.target:
             return replace(candidate, cost=cost, status=f"costs over {scoring.MAX_COST_FACTOR:g} times the target")
         score = scoring.synflow_score(arch, classes)
-        if score_correlation(candidates).is_clear and score < _min_score(candidates):
+        scores = sorted(other.score for other in candidates if other.score is not None)
+        if score_correlation(candidates).is_clear and score < scores[int(len(scores) * SKIPPED_SCORE_FRACTION)]:
             return replace(candidate, cost=cost, score=score, status="low score")
         parent = self._find_parent(choices, candidates)
         weights = load_file(self._weights_path(parent.number)) if parent else {}
@@ -393,21 +373,15 @@ class NASWorker:
             save_file(weights, partial_path)
 
 
-def _make_sampler(seed: int) -> BaseSampler:
+def _make_sampler(seed: int) -> "optuna.samplers.BaseSampler":
     from optuna.samplers import NSGAIISampler
 
     class OrderedNSGAIISampler(NSGAIISampler):
-        def select_parent(self, study: Study, generation: int) -> list[FrozenTrial]:
+        def select_parent(self, study: "optuna.Study", generation: int) -> list["optuna.trial.FrozenTrial"]:
             """Sort the parents as they are read back later: a repeated proposal would else have other parents."""
             return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
 
     return OrderedNSGAIISampler(population_size=POPULATION_SIZE, seed=seed)
-
-
-def _min_score(candidates: Sequence[NASCandidate]) -> float:
-    """Return the score below which a candidate is not trained."""
-    scores = sorted(candidate.score for candidate in candidates if candidate.score is not None)
-    return scores[int(len(scores) * SKIPPED_SCORE_FRACTION)]
 
 
 @dataclass

@@ -1,7 +1,5 @@
 """The proxy task of a search: a small dataset in memory, and the short training that every network gets on it."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +21,7 @@ from effnet.data import ImageDataset, Splits, holdout, load_input, open_data, pr
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet, create
-from effnet.training import distributed, loop, recipes
-from effnet.training.schedule import LRSchedule, set_learning_rate
+from effnet.training import distributed, loop, recipes, schedule
 
 SELECTION_FRACTION = 0.2  # of the training images: the search selects on them
 MAX_IMAGE_BYTES = 8e9  # of decoded images
@@ -59,7 +56,7 @@ class LabeledImages:
     def __len__(self) -> int:
         return len(self.classes)
 
-    def resize(self, size: int) -> LabeledImages:
+    def resize(self, size: int) -> "LabeledImages":
         """Return the same images at ``size`` pixels a side."""
         return LabeledImages(_resize_images(self.images, size), self.classes)
 
@@ -89,11 +86,6 @@ class SearchDataset:
     fingerprint: str  # of all pixels and classes
     has_test: bool
 
-    @property
-    def image_size(self) -> int:
-        """Side of the stored images in pixels; no network gets to see more."""
-        return int(self.train.images.shape[-1])
-
     def save(self, path: Path) -> None:
         """Write it to one file, for other processes."""
         splits = {"train": self.train, "selection": self.selection} | ({"test": self.test} if self.has_test else {})
@@ -104,7 +96,7 @@ class SearchDataset:
             save_file(tensors, partial_path, {"dataset": json.dumps(header)})
 
     @classmethod
-    def load(cls, path: Path) -> SearchDataset:
+    def load(cls, path: Path) -> "SearchDataset":
         """Read what `save` wrote."""
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["dataset"])
@@ -130,10 +122,9 @@ def load_dataset(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SearchDataset:
-    """Decode the images of ``source`` (as `effnet.data.open_data`) to ``image_size`` pixels a side.
+    """Decode ``source`` (as `effnet.data.open_data`) to squares of ``image_size``; a fifth is held out for selection.
 
-    The short side is resized and the center kept; a fifth of the training images is held out for selection. Raises
-    ``ValueError`` if it is no classification, has no training images, or would not fit in memory.
+    Raises ``ValueError`` if it is no classification, has no training images, or would not fit in memory.
     """
     splits = source if isinstance(source, Splits) else open_data(source)
     if splits.train is None:
@@ -194,7 +185,6 @@ def train_proxy(
     dataset: SearchDataset,
     epochs: int,
     seed: int,
-    recipe: recipes.Recipe = PROXY_RECIPE,
     initial_weights: Mapping[str, Tensor] | None = None,
     evaluate_test: bool = True,
 ) -> tuple[ProxyResult, EfficientNet]:
@@ -208,7 +198,7 @@ def train_proxy(
         torch.manual_seed(seed)
         model = create(arch, classes=len(dataset.class_names))
         model.load_state_dict(matching_weights(model, initial_weights or {}), strict=False)
-        _train_model(model, dataset, replace(recipe, epochs=epochs), seed)
+        _train_model(model, dataset, replace(PROXY_RECIPE, epochs=epochs), seed)
     model.eval()
     selection_accuracy, loss = evaluate_proxy(model, dataset.selection)
     test_accuracy = None
@@ -240,12 +230,12 @@ class _CrossEntropy:
 def _train_model(model: EfficientNet, dataset: SearchDataset, recipe: recipes.Recipe, seed: int) -> None:
     train = dataset.train.resize(model.arch.resolution)
     batch_size = min(recipe.batch_size, len(train))
-    schedule = LRSchedule(recipe, recipe.epochs, len(train) // batch_size)
+    rates = schedule.LRSchedule(recipe, recipe.epochs, len(train) // batch_size)
     loss = _CrossEntropy(train.classes, recipe.label_smoothing)
     step = loop.TrainStep(model, recipe, loss, distributed.SingleProcess(torch.device("cpu")))
     epochs = (_batches(train, batch_size, dataset.horizontal_flip, seed, epoch) for epoch in range(recipe.epochs))
     for number, (images, indices) in enumerate(chain.from_iterable(epochs)):
-        set_learning_rate(step.optimizer, schedule.learning_rate_at(number))
+        schedule.set_learning_rate(step.optimizer, rates.learning_rate_at(number))
         if not isfinite(step(images.permute(0, 2, 3, 1), indices)):
             return
 

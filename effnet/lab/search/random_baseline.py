@@ -63,14 +63,11 @@ class RandomBaselineJobs:
 
 @dataclass(frozen=True)
 class RandomComparison:
-    """The answer against the best of ``random_networks``, which come with their accuracy after the short training.
-
-    ``ours`` and ``theirs`` are test accuracies, one per seed.
-    """
+    """The answer against the best of ``random_networks``, which come with their accuracy after the short training."""
 
     random_networks: tuple[tuple[Arch, float], ...]
     best: Arch
-    ours: tuple[float, ...]
+    ours: tuple[float, ...]  # test accuracies, one per seed
     theirs: tuple[float, ...]
     difference: statistics.PairedDifference
     held_out: statistics.HeldOutImages
@@ -111,10 +108,10 @@ def compare_with_random(
     processes: int | None = None,
     on_progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> RandomComparison:
-    """Compare ``answer`` with the best of ``number`` random networks of its MACs.
+    """Compare ``answer`` with the best of ``number`` random networks of its MACs, in the search's ``store``.
 
     They are trained like candidates, from random weights; the best of them and the answer then for ``epochs``, from
-    five seeds. ``store`` is that of the search. Raises ``ValueError`` if no other network has the same MACs.
+    five seeds. Raises ``ValueError`` if no other network has the same MACs.
     """
     others = random_networks(config.space, answer, number, len(dataset.class_names), config.seed)
     if not others:
@@ -129,10 +126,10 @@ def compare_with_random(
     best = rule.best(results)
     assert best is not None
     ours, theirs = (
-        tuple(float(results[job.key]["test_accuracy"]) for job in rule.final_jobs(arch)) for arch in (answer, best)
+        tuple(results[job.key]["test_accuracy"] for job in rule.final_jobs(arch)) for arch in (answer, best)
     )
     return RandomComparison(
-        tuple((job.arch, float(results[job.key]["selection_accuracy"])) for job in rule.selection_jobs()),
+        tuple((job.arch, results[job.key]["selection_accuracy"]) for job in rule.selection_jobs()),
         replace(best, name="best_random"),
         ours,
         theirs,

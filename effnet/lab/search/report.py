@@ -1,14 +1,12 @@
 """Results of a search as files: architectures, tables and plots."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import log
 from pathlib import Path
 
-from effnet.draw import network_diagram, search_plots
-from effnet.draw.plotting import RenderedPlot
-from effnet.lab.compare.comparison_table import write_csv, write_drawing, write_text
+from effnet.draw import network_diagram, plotting, search_plots
+from effnet.lab.compare.comparison_table import write_csv, write_drawing, write_json
 from effnet.lab.search import grid_search, nas, random_baseline
 
 COST_SCALES = {"macs": 1e6, "params": 1e3, "latency": 1e-3}  # units of the axes
@@ -26,7 +24,7 @@ CANDIDATE_COLUMNS = (
 def write_grid_search(result: grid_search.GridSearchResult, folder: Path) -> list[Path]:
     """Write ``coefficients.json``, ``points.csv`` (one row per triple), ``surface.svg`` and ``.png``."""
     return [
-        write_text(folder / "coefficients.json", json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n"),
+        write_json(folder / "coefficients.json", result.to_dict()),
         write_csv(folder / "points.csv", COEFFICIENT_COLUMNS, _coefficient_rows(result)),
         *write_drawing(folder / "surface", _plot_surface(result)),
     ]
@@ -42,7 +40,7 @@ def _coefficient_rows(result: grid_search.GridSearchResult) -> Iterator[Sequence
         yield *coefficients.triple, growth, rank, *training, *(f"{figure:.6f}" for figure in figures)
 
 
-def _plot_surface(result: grid_search.GridSearchResult) -> RenderedPlot:
+def _plot_surface(result: grid_search.GridSearchResult) -> plotting.RenderedPlot:
     """Plot the first round, in which all networks took part, and which came out best."""
     best, surface = result.best, result.surface
     points = []
@@ -64,38 +62,30 @@ def _plot_surface(result: grid_search.GridSearchResult) -> RenderedPlot:
 
 
 def write_nas(result: nas.NASResult, config: nas.NASConfig, classes: int, folder: Path) -> list[Path]:
-    """Write the result of a network search and return the paths, that of the architecture first.
+    """Write ``network.json`` (the first of the paths returned) with its diagram, ``trials.csv`` and the plots.
 
-    ``network.json`` with its diagram, ``trials.csv`` with a row per candidate, and the plots ``front_macs``,
-    ``front_params``, ``front_latency`` if that was the cost, and ``history``.
+    Plots: ``front_macs``, ``front_params``, ``front_latency`` if that was the cost, and ``history``.
     """
     front = {candidate.number for candidate in nas.pareto_front(result.candidates)}
     choices = list(config.space.options)
-    rows = (
-        [
-            *(_format_value(getattr(candidate, column)) for column in CANDIDATE_COLUMNS),
-            int(candidate.number in front),
-            *(candidate.choices[name] for name in choices),
-        ]
-        for candidate in result.candidates
-    )
+    rows = []
+    for candidate in result.candidates:
+        values = (getattr(candidate, column) for column in CANDIDATE_COLUMNS)
+        figures = (f"{value:.6g}" if isinstance(value, float) else value for value in values)
+        rows.append((*figures, int(candidate.number in front), *(candidate.choices[name] for name in choices)))
     rewards = [candidate.reward for candidate in nas.trained_candidates(result.candidates)]
     history = search_plots.plot_search_history(rewards, "reward", "The candidates' rewards", percent=False)
-    costs = dict.fromkeys(("macs", "params", config.cost))
-    return [
-        write_text(folder / "network.json", result.answer.arch.to_json(indent=2) + "\n"),
+    paths = [
+        write_json(folder / "network.json", result.answer.arch.to_dict()),
         *write_drawing(folder / "network", network_diagram.draw_network(result.answer.arch, classes=classes)),
         write_csv(folder / "trials.csv", (*CANDIDATE_COLUMNS, "front", *choices), rows),
-        *(
-            path
-            for cost in costs
-            for path in write_drawing(folder / f"front_{cost}", _plot_front(result, config, cost))
-        ),
-        *write_drawing(folder / "history", history),
     ]
+    for cost in dict.fromkeys(("macs", "params", config.cost)):
+        paths += write_drawing(folder / f"front_{cost}", _plot_front(result, config, cost))
+    return [*paths, *write_drawing(folder / "history", history)]
 
 
-def _plot_front(result: nas.NASResult, config: nas.NASConfig, cost: str) -> RenderedPlot:
+def _plot_front(result: nas.NASResult, config: nas.NASConfig, cost: str) -> plotting.RenderedPlot:
     """Plot all trained candidates by one of their costs, with the Pareto front of that cost."""
     trained = [
         one if cost == config.cost else replace(one, cost=float(getattr(one, cost)))
@@ -122,11 +112,4 @@ def _plot_front(result: nas.NASResult, config: nas.NASConfig, cost: str) -> Rend
 
 def write_random_comparison(comparison: random_baseline.RandomComparison, folder: Path) -> Path:
     """Write ``random.json``: the best random network, both networks' accuracies and their difference."""
-    return write_text(folder / "random.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
-
-
-def _format_value(value: object) -> object:
-    """Format a number with six digits, and None as an empty cell."""
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else value
+    return write_json(folder / "random.json", comparison.to_dict())

@@ -4,10 +4,9 @@ Section 3 and Figures 3 and 8 of arXiv:1905.11946: a base grown in depth, width 
 all trained alike from several seeds, and tested on images that no choice was made on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import product
 from math import log, sqrt
 from pathlib import Path
@@ -16,14 +15,13 @@ from typing import Any
 
 from effnet.arch import Arch, count, serde, spec
 from effnet.draw import plotting, search_plots
-from effnet.lab.compare import comparison_table
-from effnet.lab.compare import paper_figures as paper
+from effnet.lab.compare import paper_figures
+from effnet.lab.compare.comparison_table import Column, Table, TableRow, TableValue, quoted_value
 from effnet.lab.search import grid_search, job_store, proxy_task, statistics
 
 COMPOUND, DEPTH, WIDTH, RESOLUTION = SCALING_METHODS = ("compound", "depth", "width", "resolution")
 OTHER_METHODS = (DEPTH, WIDTH, RESOLUTION)
 MACS_FACTORS = (2.0, 4.0, 8.0)
-MAX_MACS_FACTOR = 16.0  # larger ones were never tried
 CLOSE_MACS = 0.02  # relative: near enough to the target
 REPORTED_MACS_ERROR = 0.05  # relative: larger ones get a note
 PHI_WINDOW, PHI_STEPS = 0.3, 20  # around φ, within which the rounding of the compound network is chosen; on either side
@@ -36,16 +34,16 @@ SMALL_BASE = replace(proxy_task.BASE_ARCH, name="nano_12_w0.5", width=0.5, resol
 STUDY_NAME = "scaling"
 STUDY_TITLE = "Accuracy of a network scaled in one dimension, or in all (Figures 3 and 8, Table 7)"
 STUDY_COLUMNS = (
-    comparison_table.Column("depth", "depth", "×", ("computed",)),
-    comparison_table.Column("width", "width", "×", ("computed",)),
-    comparison_table.Column("resolution", "resolution", "×", ("computed",)),
-    comparison_table.Column("size", "size (px)", kinds=("computed",)),
-    comparison_table.Column("params", "params", "M", ("computed",)),
-    comparison_table.Column("macs", "MACs", "M", ("computed", "quoted")),
-    comparison_table.Column("times", "MACs / base's", "×", ("computed",)),
-    comparison_table.Column("top1", "top-1", "%", ("measured", "quoted")),
-    comparison_table.Column("spread", "± sd", "%", ("measured",)),
-    comparison_table.Column("lead", "lead of compound", kinds=("measured",)),
+    Column("depth", "depth", "×", ("computed",)),
+    Column("width", "width", "×", ("computed",)),
+    Column("resolution", "resolution", "×", ("computed",)),
+    Column("size", "size (px)", kinds=("computed",)),
+    Column("params", "params", "M", ("computed",)),
+    Column("macs", "MACs", "M", ("computed", "quoted")),
+    Column("times", "MACs / base's", "×", ("computed",)),
+    Column("top1", "top-1", "%", ("measured", "quoted")),
+    Column("spread", "± sd", "%", ("measured",)),
+    Column("lead", "lead of compound", kinds=("measured",)),
 )
 
 MacsFunction = Callable[[Arch], int]
@@ -83,14 +81,8 @@ def scale_in_each_way(
     Resolution has the coarsest steps, so the network scaled by resolution that comes nearest to the factor sets the
     target for all. Depth gets as near as one layer more or less in a single stage allows, width as single channels
     allow. The compound network rounds layers and pixels, and its width makes up for what they miss: of all such
-    roundings nearby, the one whose width stays closest to the compound line. Raises ``ValueError`` for factors out of
-    order or range.
+    roundings nearby, the one whose width stays closest to the compound line. Raises ``ValueError`` if nothing grows.
     """
-    factors = list(macs_factors)
-    if not factors or factors != sorted(set(factors)) or factors[0] <= 1 or factors[-1] > MAX_MACS_FACTOR:
-        raise ValueError(
-            f"MACs factors must be above 1, at most {MAX_MACS_FACTOR:g} and in rising order, got {factors}"
-        )
     if coefficients.growth <= 1:
         raise ValueError("α, β and γ of 1 grow nothing: choose other coefficients")
 
@@ -99,7 +91,7 @@ def scale_in_each_way(
 
     base_macs = macs(base)
     networks = [ScaledNetwork("base", 1.0, base, base_macs, base_macs)]
-    for factor in factors:
+    for factor in macs_factors:
         by_resolution = _find_nearest(
             lambda by: grid_search.grow(base, 1, 1, by), factor * base_macs, 1, 2 * sqrt(factor), macs
         )
@@ -164,34 +156,27 @@ def _scale_compound(
 
 @dataclass(frozen=True)
 class ScalingStudy:
-    """The networks of a study, each to be trained for ``epochs`` from seeds 0 to ``seeds`` − 1.
+    """A study, and the rule of its jobs: each network is trained for ``epochs`` from seeds 0 to ``seeds`` − 1.
 
-    As a `effnet.lab.search.job_store.JobRule` it wants all jobs at once: seed after seed, so that what is done is
-    comparable, and the largest networks first, so that no process ends up with a long one alone.
+    All jobs are wanted at once: seed after seed, so that what is done is comparable, and the largest networks first, so
+    that no process ends up with a long one alone.
     """
 
-    base: Arch
-    coefficients: grid_search.CompoundCoefficients
-    networks: tuple[ScaledNetwork, ...]
-    epochs: int
-    seeds: int
-    classes: int
+    base: Arch = SMALL_BASE
+    classes: int = 10
+    epochs: int = EPOCHS
+    seeds: int = SEEDS
+    macs_factors: tuple[float, ...] = MACS_FACTORS
+    coefficients: grid_search.CompoundCoefficients = grid_search.PAPER_COEFFICIENTS
 
-    @classmethod
-    def create(
-        cls,
-        base: Arch = SMALL_BASE,
-        classes: int = 10,
-        epochs: int = EPOCHS,
-        seeds: int = SEEDS,
-        macs_factors: Sequence[float] = MACS_FACTORS,
-        coefficients: grid_search.CompoundCoefficients = grid_search.PAPER_COEFFICIENTS,
-    ) -> ScalingStudy:
-        """Set up the study. Raises ``ValueError`` as `scale_in_each_way`, and for less than one epoch or seed."""
-        serde.check_int("epochs", epochs, 1)
-        serde.check_int("seeds", seeds, 1)
-        networks = scale_in_each_way(base, macs_factors, coefficients, classes)
-        return cls(base, coefficients, networks, epochs, seeds, classes)
+    def __post_init__(self) -> None:
+        serde.check_int("epochs", self.epochs, 1)
+        serde.check_int("seeds", self.seeds, 1)
+
+    @cached_property
+    def networks(self) -> tuple[ScaledNetwork, ...]:
+        """All networks, the base first. Raises ``ValueError`` as `scale_in_each_way`."""
+        return scale_in_each_way(self.base, self.macs_factors, self.coefficients, self.classes)
 
     @property
     def max_image_size(self) -> int:
@@ -281,14 +266,8 @@ class ScalingStudyResult:
             "images": dict(images),
             "detectable_difference": statistics.detectable_difference(images["test"]),
             "networks": [
-                {
-                    "method": each.network.method,
-                    "macs_factor": each.network.macs_factor,
-                    "macs": each.network.macs,
-                    "accuracies": list(each.accuracies),
-                    "seconds": each.seconds,
-                    "arch": each.network.arch.to_dict(),
-                }
+                {name: getattr(each.network, name) for name in ("method", "macs_factor", "macs")}
+                | {"accuracies": list(each.accuracies), "seconds": each.seconds, "arch": each.network.arch.to_dict()}
                 for each in self.trained
             ],
             "leads": [
@@ -317,8 +296,8 @@ def summarize_study(study: ScalingStudy, results: Mapping[str, job_store.Trainin
     trained = []
     for network in study.networks:
         runs = [results[job_store.TrainingJob(network.arch, study.epochs, seed).key] for seed in range(study.seeds)]
-        accuracies = statistics.Accuracies(float(run["test_accuracy"]) for run in runs)
-        trained.append(TrainedNetwork(network, accuracies, mean(float(run["seconds"]) for run in runs)))
+        accuracies = statistics.Accuracies(run["test_accuracy"] for run in runs)
+        trained.append(TrainedNetwork(network, accuracies, mean(run["seconds"] for run in runs)))
     accuracy = {(each.network.method, each.network.macs_factor): each.accuracies for each in trained}
     factors = sorted({network.macs_factor for network in study.networks if network.method == COMPOUND})
     leads = {
@@ -352,9 +331,7 @@ def format_points(difference: float) -> str:
     return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
-def study_table(
-    result: ScalingStudyResult, images: Mapping[str, int], environment: Mapping[str, Any]
-) -> comparison_table.Table:
+def study_table(result: ScalingStudyResult, images: Mapping[str, int], environment: Mapping[str, Any]) -> Table:
     """Return the result beside the paper's own figures; ``images``: number of "train" and "test", "size" in pixels."""
     study = result.study
     chance = statistics.detectable_difference(images["test"])
@@ -372,37 +349,37 @@ def study_table(
         "ours.",
     )
     rows = [_study_row(result, each) for each in result.trained]
-    for row in paper.TABLE7:
+    for row in paper_figures.TABLE7:
         factors = (row.depth, row.width, row.resolution)
         compound = "" if 1 in factors else " (" + " / ".join(f"{each:g}" for each in factors) + ")"
-        values = {"macs": comparison_table.quoted_value(row.macs), "top1": comparison_table.quoted_value(row.top1)}
-        rows.append(comparison_table.TableRow(f"paper: {row.title}{compound}", values))
+        values = {"macs": quoted_value(row.macs), "top1": quoted_value(row.top1)}
+        rows.append(TableRow(f"paper: {row.title}{compound}", values))
     content = {**environment, "study": result.to_dict(images)}
-    return comparison_table.Table(
-        STUDY_NAME, STUDY_TITLE, f"{paper.PAPER_V5}, Table 7", STUDY_COLUMNS, tuple(rows), notes, content
+    return Table(
+        STUDY_NAME, STUDY_TITLE, f"{paper_figures.PAPER_V5}, Table 7", STUDY_COLUMNS, tuple(rows), notes, content
     )
 
 
-def _study_row(result: ScalingStudyResult, trained: TrainedNetwork) -> comparison_table.TableRow:
+def _study_row(result: ScalingStudyResult, trained: TrainedNetwork) -> TableRow:
     network, base, note = trained.network, result.trained[0].network, ""
     arch, accuracies = network.arch, trained.accuracies
     if abs(network.macs_error) > REPORTED_MACS_ERROR:
         note = f"{network.macs_error:+.1%} off the MACs of its size: layers and channels are integers"
     values = {
-        "depth": comparison_table.TableValue(sum(spec.stage_depths(arch)) / sum(spec.stage_depths(base.arch))),
-        "width": comparison_table.TableValue(arch.width / base.arch.width),
-        "resolution": comparison_table.TableValue(arch.resolution / base.arch.resolution),
-        "size": comparison_table.TableValue(arch.resolution),
-        "params": comparison_table.TableValue(count(arch, classes=result.study.classes).params),
-        "macs": comparison_table.TableValue(network.macs, note=note.replace("-", "−")),
-        "times": comparison_table.TableValue(network.macs / base.macs),
-        "top1": comparison_table.TableValue(measured=accuracies.mean),
-        "spread": comparison_table.TableValue(measured=accuracies.spread if len(accuracies) > 1 else None),
+        "depth": TableValue(sum(spec.stage_depths(arch)) / sum(spec.stage_depths(base.arch))),
+        "width": TableValue(arch.width / base.arch.width),
+        "resolution": TableValue(arch.resolution / base.arch.resolution),
+        "size": TableValue(arch.resolution),
+        "params": TableValue(count(arch, classes=result.study.classes).params),
+        "macs": TableValue(network.macs, note=note.replace("-", "−")),
+        "times": TableValue(network.macs / base.macs),
+        "top1": TableValue(measured=accuracies.mean),
+        "spread": TableValue(measured=accuracies.spread if len(accuracies) > 1 else None),
     }
     if lead := result.leads.get((network.method, network.macs_factor)):
         interval = f" ({format_points(lead.low)} to {format_points(lead.high)})" if lead.pairs > 1 else ""
-        values["lead"] = comparison_table.TableValue(measured=format_points(lead.mean) + interval)
-    return comparison_table.TableRow(network.title, values)
+        values["lead"] = TableValue(measured=format_points(lead.mean) + interval)
+    return TableRow(network.title, values)
 
 
 def plot_study(result: ScalingStudyResult) -> plotting.RenderedPlot:

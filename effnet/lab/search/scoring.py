@@ -1,5 +1,6 @@
 """What a search rates networks by: MnasNet's reward of accuracy and cost, and SynFlow before training."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, log
 
@@ -20,6 +21,18 @@ def mnasnet_reward(accuracy: float, cost: float, target: float, exponent: float 
     serde.check_float("cost", cost, 0, inf, exclusive=True)
     serde.check_float("target", target, 0, inf, exclusive=True)
     return float(accuracy * (cost / target) ** exponent)
+
+
+@dataclass(frozen=True)
+class Reward:
+    """The value by which a search ranks networks: their accuracy at exactly the ``target`` cost."""
+
+    target: float
+    cost: Callable[[Arch], float]
+
+    def __call__(self, arch: Arch, accuracy: float) -> float:
+        """Return `mnasnet_reward`."""
+        return mnasnet_reward(accuracy, self.cost(arch), self.target)
 
 
 def format_cost(cost: float, kind: str) -> str:

@@ -33,9 +33,9 @@ CANDIDATE_NAME = "candidate"
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All networks that the choices make of ``base``, including itself; values that the paper's lists lack are added.
+    """All networks that the choices make of ``base``, including itself; choices that build the same stage count as one.
 
-    Choices of a stage that build the same, such as channels rounded to the same multiple of 8, count as one.
+    The base's own values are added where the paper's lists lack them.
     """
 
     base: Arch

@@ -8,7 +8,6 @@ from statistics import mean, stdev
 CONFIDENCE_LEVEL = 0.95
 Z_95 = 1.96  # of the standard normal distribution
 MIN_TEST_IMAGES = 100
-WORST_CASE_ACCURACY = 0.5  # where chance moves an accuracy most
 MIN_NETWORKS = 20  # before a correlation is trusted
 MIN_CORRELATION = 0.2  # at the lower end of its interval, for a score to be used
 
@@ -61,13 +60,13 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float], comparison
     return PairedDifference(center, center - half_width, center + half_width, count)
 
 
-def chance_difference(images: int, accuracy: float = WORST_CASE_ACCURACY) -> float:
+def chance_difference(images: int) -> float:
     """Return the difference of two networks' top-1 (fractions) that chance may produce on ``images`` test images.
 
-    √2 times the standard error √(p(1−p)/n) of one, times 1.96. This is cautious: both networks are tested on the same
-    images, and mostly fail on the same ones.
+    √2 times the standard error √(p(1−p)/n) of one at p = ½, times 1.96. This is cautious: accuracies are higher, and
+    both networks are tested on the same images and mostly fail on the same ones.
     """
-    return Z_95 * sqrt(2 * accuracy * (1 - accuracy) / images)
+    return Z_95 * sqrt(0.5 / images)
 
 
 def detectable_difference(images: int) -> float:

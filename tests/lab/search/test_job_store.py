@@ -34,7 +34,7 @@ def opened(store: Path, identity: Mapping[str, Any] = SETTINGS) -> Iterator[Any]
 
 
 def results_in(store: Path, dataset: SearchDataset) -> dict[str, TrainingResult]:
-    with opened(store, job_store.search_identity(SETTINGS, dataset, PROXY_RECIPE)) as study:
+    with opened(store, job_store.search_identity(SETTINGS, dataset)) as study:
         return read_results(study)
 
 
@@ -76,13 +76,16 @@ def test_no_job_is_repeated(
     assert run_jobs(tmp_path / "s.db", SETTINGS, rule, striped) == first
 
 
-def test_other_images_or_another_recipe_are_another_search(striped: SearchDataset, tmp_path: Path) -> None:
+def test_other_images_or_another_recipe_are_another_search(
+    striped: SearchDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = tmp_path / "s.db"
     assert results_in(store, striped) == {}
     with pytest.raises(ValueError, match="another search: images differs"):
         run_jobs(store, SETTINGS, rule, replace(striped, fingerprint="others"))
+    monkeypatch.setattr(proxy_task, "PROXY_RECIPE", replace(PROXY_RECIPE, learning_rate=0.2))
     with pytest.raises(ValueError, match="another search: recipe differs"):
-        run_jobs(store, SETTINGS, rule, striped, replace(PROXY_RECIPE, learning_rate=0.2))
+        run_jobs(store, SETTINGS, rule, striped)
 
 
 def test_another_search_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -132,7 +135,7 @@ def test_a_trial_is_claimed_once(tmp_path: Path) -> None:
     def work() -> None:
         with opened(store) as study:
             ready.wait()
-            while job_store._trials(study, "WAITING"):
+            while job_store.list_trials(study, "WAITING"):
                 run_trial(study, lambda trial: claim(trial) if "job" in trial.user_attrs else 0.0)
 
     threads = [Thread(target=work) for _ in range(4)]
@@ -147,7 +150,7 @@ def test_duplicates_are_not_trained(
     striped: SearchDataset, tmp_path: Path, reference: dict[str, TrainingResult]
 ) -> None:
     """Two parties that queue the same jobs at the same moment."""
-    store, identity = tmp_path / "s.db", job_store.search_identity(SETTINGS, striped, PROXY_RECIPE)
+    store, identity = tmp_path / "s.db", job_store.search_identity(SETTINGS, striped)
     with opened(store, identity) as study:
         for _ in range(2):
             for job in FIRST:
@@ -155,8 +158,8 @@ def test_duplicates_are_not_trained(
     results = run_jobs(store, SETTINGS, rule, striped, processes=1)
     assert without_seconds(results) == without_seconds(reference)
     with opened(store, identity) as study:
-        assert len(job_store._trials(study, "COMPLETE")) == 7
-        assert len(job_store._trials(study, "PRUNED")) == 6
+        assert len(job_store.list_trials(study, "COMPLETE")) == 7
+        assert len(job_store.list_trials(study, "PRUNED")) == 6
 
 
 def test_the_job_of_a_dead_process_is_run_again(tmp_path: Path) -> None:
@@ -168,9 +171,9 @@ def test_the_job_of_a_dead_process_is_run_again(tmp_path: Path) -> None:
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 9
     with opened(store) as study:
-        assert len(job_store._trials(study, "RUNNING")) == 1
+        assert len(job_store.list_trials(study, "RUNNING")) == 1
         job_store.fail_abandoned_trials(study)
-        assert job_store._trials(study, "RUNNING") == []
+        assert job_store.list_trials(study, "RUNNING") == []
 
 
 def test_a_worker_whose_heartbeat_stopped_loses_its_job(tmp_path: Path) -> None:
@@ -179,8 +182,8 @@ def test_a_worker_whose_heartbeat_stopped_loses_its_job(tmp_path: Path) -> None:
     def stand_still(trial: Any) -> float:
         with opened(store) as other:
             job_store.fail_abandoned_trials(other)
-            assert len(job_store._trials(other, "RUNNING")) == 1  # its heartbeat is recent
-            other.tell(trial.number, state=job_store._trials(other, "RUNNING")[0].state.FAIL)  # as stale trials are
+            assert len(job_store.list_trials(other, "RUNNING")) == 1  # its heartbeat is recent
+            other.tell(trial.number, state=job_store.list_trials(other, "RUNNING")[0].state.FAIL)  # as stale trials are
         trial.set_user_attr("result", {"loss": 1.0})
         raise AssertionError("too late, and not noticed")
 
