@@ -32,7 +32,6 @@ GROUP_NAMES = {
     "padding": "copies for asymmetric 'same' padding, which exported files avoid",
     "layout": "reordering feature maps in memory",
 }
-GROUP_NOTES = {"depthwise": "since separate channels make no matrix product"}
 SUMMED = ("steps", "seconds", "time_fraction", "macs", "macs_fraction", "bytes", "roofline_seconds")
 
 log = logging.getLogger("effnet")
@@ -252,8 +251,8 @@ def _explain_compute(group: StepTime, peak: float) -> str:
         parts.append(f"at {_format_percent(group.macs / peak / group.seconds)} of peak multiplication")
     if slowdown > SLOW_FACTOR and per_step < SHORT_STEP_SECONDS:
         parts.append(f"{group.steps} short steps of {_format_seconds(per_step)}")
-    if slowdown > SLOW_FACTOR and group.group in GROUP_NOTES:
-        parts.append(GROUP_NOTES[group.group])
+    if slowdown > SLOW_FACTOR and group.group == "depthwise":
+        parts.append("since separate channels make no matrix product")
     return ", ".join(parts)
 
 

@@ -51,7 +51,7 @@ class _EngineRun:
         return f"{self.title}, {self.backend.engine}"
 
     def row(self, name: str, time: timing.Timing, peak: float, **others: TableValue) -> TableRow:
-        measured = {
+        measured: dict[str, float | str] = {
             "engine": self.backend.engine,
             "seconds": time.seconds,
             "p10": time.p10,
@@ -141,7 +141,7 @@ def _measure_pair(
             partial(progress, f"{pair.baseline_title} and {pair.ours_title}"),
         )
     best = [min(side, key=lambda run: times[run.name].seconds) for side in (theirs, ours)]
-    ratio = timing.time_ratio(*(times[run.name] for run in best))
+    ratio = timing.time_ratio(times[best[0].name], times[best[1].name])
     speedup = {
         "speedup": quoted_value(pair.speedup, ratio.value),
         "speedup_low": TableValue(measured=ratio.low),

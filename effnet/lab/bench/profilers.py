@@ -25,11 +25,10 @@ INPUT, BETWEEN = "input", "between"
 PROFILE_RUNS, WARMUP_RUNS = 30, 3
 # The engines that can be profiled, and in which precisions
 PRECISIONS = {"eager": tuple(DTYPES), "onnxruntime": ("float32",), "openvino": ("float32", "bfloat16")}
-ORT_CONVOLUTIONS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul")
-ORT_LAYOUTS = ("ReorderInput", "ReorderOutput", "Transpose", "Reshape", "Cast")
 ORT_TIME_SUFFIX = "_kernel_time"
-OPENVINO_CONVOLUTIONS = ("Convolution", "GroupConvolution", "MatMul", "FullyConnected")
-OPENVINO_LAYOUTS = ("Reorder", "Transpose", "Reshape", "Convert")
+# Types of nodes in onnxruntime and OpenVINO
+CONVOLUTIONS = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "Convolution", "GroupConvolution", "FullyConnected"}
+LAYOUTS = {"ReorderInput", "ReorderOutput", "Transpose", "Reshape", "Cast", "Reorder", "Convert"}
 
 T = TypeVar("T")
 StepSeconds = Mapping["StepKey", float]
@@ -284,13 +283,13 @@ def _split_ort_runs(events: list[dict[str, Any]]) -> list[list[tuple[str, str, f
     for event in sorted(kernels, key=lambda event: event["ts"]):
         while event["ts"] > calls[index][1]:
             index += 1
-        kind = _node_kind(event["args"]["op_name"], ORT_CONVOLUTIONS, ORT_LAYOUTS)
+        kind = _node_kind(event["args"]["op_name"])
         runs[index].append((event["name"].removesuffix(ORT_TIME_SUFFIX), kind, event["dur"] / 1e6))
     return runs
 
 
-def _node_kind(operator: str, convolutions: Sequence[str], layouts: Sequence[str]) -> str:
-    return "convolution" if operator in convolutions else "layout" if operator in layouts else ""
+def _node_kind(operator: str) -> str:
+    return "convolution" if operator in CONVOLUTIONS else "layout" if operator in LAYOUTS else ""
 
 
 def profile_openvino(path: Path, counted: Count, precision: str, images: ImageBatch, threads: int) -> Profiler:
@@ -306,10 +305,8 @@ def profile_openvino(path: Path, counted: Count, precision: str, images: ImageBa
 
     def run_profiled() -> None:
         profiled.infer([inputs], share_inputs=True)
-        nodes = []
-        for node in profiled.get_profiling_info():
-            kind = _node_kind(node.node_type, OPENVINO_CONVOLUTIONS, OPENVINO_LAYOUTS)
-            nodes.append((node.node_name, kind, node.real_time.total_seconds()))
+        infos = profiled.get_profiling_info()
+        nodes = [(info.node_name, _node_kind(info.node_type), info.real_time.total_seconds()) for info in infos]
         passes.append(matcher.sum_steps(nodes))
 
     return Profiler(lambda: bare.infer([inputs], share_inputs=True), run_profiled, lambda: passes)

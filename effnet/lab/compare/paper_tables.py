@@ -15,10 +15,7 @@ from effnet.lab.compare import baselines, paper_figures
 from effnet.lab.compare.comparison_table import Column, Table, TableRow, TableValue, compare_values, quoted_value
 
 TABLE1_COLUMNS = (
-    Column("operator", "operator", kinds=("computed", "quoted")),
-    Column("resolution", "resolution", kinds=("computed", "quoted")),
-    Column("channels", "channels", kinds=("computed", "quoted")),
-    Column("layers", "layers", kinds=("computed", "quoted")),
+    *(Column(name, name, "", ("computed", "quoted")) for name in ("operator", "resolution", "channels", "layers")),
     Column("params", "params", "M", ("computed",)),
     Column("macs", "MACs", "M", ("computed",)),
 )
@@ -162,9 +159,7 @@ def _printed_ratio(printed_own: str, printed_base: str) -> float | None:
 
 
 TABLE3_COLUMNS = (
-    Column("depth", "depth", "×"),
-    Column("width", "width", "×"),
-    Column("resolution", "resolution", "×"),
+    *(Column(name, name, "×") for name in ("depth", "width", "resolution")),
     Column("size", "size (px)", kinds=("computed",)),
     Column("params", "params", "M", ("computed",)),
     Column("macs", "MACs", "G", ("computed", "quoted")),
