@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
+from effnet.arch.serde import import_extra
 from effnet.data.storage.remote import is_remote
 from effnet.prediction.bulk_chunks import Chunk, PartialResult, PredictorFactory, predict_parts
 
@@ -73,11 +74,8 @@ def predict_on_cluster(
 def _connect(address: str) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise ImportError('--ray requires ray: pip install "effnet[ray]"') from None
+    ray = import_extra("ray", "ray", "--ray requires")
+    import_extra("ray.data", "ray", "--ray requires", "ray")
     if ray.is_initialized():
         yield ray
         return

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from effnet.arch.serde import check_choice
+from effnet.arch.serde import check_choice, import_extra
 from effnet.runtime.torch import TORCH_DTYPES, select_device
 
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # ours and accelerate's name
@@ -166,23 +166,17 @@ class Distributed(SingleProcess):
 
 
 def _make_accelerator(device: torch.device, precision: str, find_unused_parameters: bool) -> Any:
-    try:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
-        from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
-    except ImportError:
-        raise ImportError('training requires accelerate: pip install "effnet[train]"') from None
-
-    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
-    return Accelerator(
+    accelerate = import_extra("accelerate", "train", "training requires")
+    accelerate.state.AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
+    return accelerate.Accelerator(
         mixed_precision=precision,
         cpu=device.type == "cpu",
         # Batch norm's buffers stay local: the main process's are evaluated and saved, as its moving average has them
         kwargs_handlers=[
-            DistributedDataParallelKwargs(
+            accelerate.utils.DistributedDataParallelKwargs(
                 broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=find_unused_parameters
             ),
-            InitProcessGroupKwargs(timeout=timedelta(minutes=TIMEOUT_MINUTES)),
+            accelerate.utils.InitProcessGroupKwargs(timeout=timedelta(minutes=TIMEOUT_MINUTES)),
         ],
     )
 

@@ -342,21 +342,20 @@ def find_in_hub_cache(remote: RemoteFile) -> Path | None:
 
 def download_from_hub(remote: RemoteFile) -> Path:
     """Download a file to the hub's cache. Raises `DownloadError`."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     try:
         get_hf_file_metadata(hf_hub_url(remote.hub, remote.file))  # without a network this fails now, not in 20 seconds
         for name in remote.companions:
-            with suppress(EntryNotFoundError):
+            with suppress(errors.EntryNotFoundError):
                 hf_hub_download(remote.hub, name)
         path = Path(hf_hub_download(remote.hub, remote.file))
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         text = f"{remote.hub} requires accepting an agreement on its page, and a login (hf auth login)"
         raise DownloadError(text) from error
-    except RepositoryNotFoundError as error:
+    except errors.RepositoryNotFoundError as error:
         raise DownloadError(f"the hub has no repository {remote.hub}, or it requires a login", True) from error
-    except EntryNotFoundError as error:
+    except errors.EntryNotFoundError as error:
         raise DownloadError(f"{remote.hub} has no file {remote.file}", not_found=True) from error
     except Exception as error:  # what the library raises has changed with each of its HTTP clients
         raise DownloadError(describe_error(error)) from error

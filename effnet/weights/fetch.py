@@ -6,7 +6,6 @@ from pathlib import Path
 
 from effnet.data.storage import cache_dir
 from effnet.weights import bundle, download
-from effnet.weights.catalog.entry import CatalogEntry
 from effnet.weights.download import DownloadError, ProgressCallback, RemoteFile
 
 _LOG_EVERY_BYTES = 25 * 10**6
@@ -14,7 +13,7 @@ _LOG_EVERY_BYTES = 25 * 10**6
 log = logging.getLogger("effnet")
 
 
-def fetch(source: CatalogEntry | RemoteFile, progress: ProgressCallback | None = None) -> Path:
+def fetch(remote: RemoteFile, progress: ProgressCallback | None = None) -> Path:
     """Return the path of a published file, downloaded if it is not on disk; of a TensorFlow checkpoint its ``.index``.
 
     Bundles, the cache directory and the hub's cache are searched before the mirror or the publisher is asked, who are
@@ -22,7 +21,6 @@ def fetch(source: CatalogEntry | RemoteFile, progress: ProgressCallback | None =
     progress is logged. Raises `DownloadError` with the file, the URL, the reason, and how to provide the file by hand;
     ``ValueError`` if the file is in a bundle that is damaged.
     """
-    remote = source if isinstance(source, RemoteFile) else RemoteFile.from_entry(source)
     return find_local(remote) or _fetch_remote(remote, progress)
 
 

@@ -23,9 +23,9 @@ from tests.weights.server import CONTENT, HASH, Shelf
 pytestmark = pytest.mark.usefixtures("own_home")
 
 
-def card(**fields: Any) -> CatalogEntry:
+def card(**fields: Any) -> RemoteFile:
     about = {"name": "b0/test", "arch": "b0", "layout": "timm", "publisher": "timm", "citation": "here"}
-    return CatalogEntry(**about, numerics=Numerics(), preprocess=Preprocess(), **fields)
+    return RemoteFile.from_entry(CatalogEntry(**about, numerics=Numerics(), preprocess=Preprocess(), **fields))
 
 
 # Cards -----------------------------------------------------------------------------------------------------------

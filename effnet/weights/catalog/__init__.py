@@ -44,30 +44,26 @@ DEFAULTS: Mapping[str, CatalogEntry] = MappingProxyType(
 )
 
 
-def _aliases(entry: CatalogEntry) -> Iterator[str]:
-    if entry.hub:
-        tagged = entry.hub.removeprefix("timm/")
-        yield from (entry.hub, tagged)
-        yield tagged.replace(".ns_jft_in1k", "_ns").replace(".ap_in1k", "_ap")  # timm's names before it had tags
-        yield tagged.replace(".in21k_ft_in1k", "_in21ft1k").replace(".in21k", "_in21k")
-    elif not entry.file:
-        yield entry.url
-    if entry.publisher == "torchvision":
-        yield f"EfficientNet_{entry.arch}_Weights.IMAGENET1K_{entry.name.rpartition('_')[2]}"
-
-
 def _index_aliases() -> dict[str, str]:
     """Return lower-case aliases → names. The publisher's own default stands first in ``ENTRIES``."""
     found: dict[str, str] = {}
-    for entry in ENTRIES.values():
-        for alias in _aliases(entry):
-            found[alias.lower()] = entry.name
-        model = entry.hub.removeprefix("timm/").partition(".")[0]
-        if model.startswith("tf_"):  # timm's alone
-            found.setdefault(model, entry.name)
+    for name, entry in ENTRIES.items():
+        if entry.hub:
+            tagged = entry.hub.removeprefix("timm/")
+            # timm's names before it had tags
+            improved = tagged.replace(".ns_jft_in1k", "_ns").replace(".ap_in1k", "_ap")
+            larger = tagged.replace(".in21k_ft_in1k", "_in21ft1k").replace(".in21k", "_in21k")
+            found |= dict.fromkeys((entry.hub, tagged, improved, larger), name)
+            model = tagged.partition(".")[0]
+            if model.startswith("tf_"):  # timm's alone
+                found.setdefault(model, name)
+        elif not entry.file:
+            found[entry.url] = name
         if entry.publisher == "torchvision":
-            found.setdefault(f"EfficientNet_{entry.arch}_Weights.DEFAULT".lower(), entry.name)
-    return found
+            weights = f"EfficientNet_{entry.arch}_Weights"
+            found[f"{weights}.IMAGENET1K_{name.rpartition('_')[2]}"] = name
+            found.setdefault(f"{weights}.DEFAULT", name)
+    return {alias.lower(): name for alias, name in found.items()}
 
 
 _ALIASES = _index_aliases()

@@ -94,7 +94,6 @@ def _data_file(path: Path, shard: int, shards: int) -> Path:
 
 
 def _read_index(table: bytes) -> tuple[int, dict[str, _BundleEntry]]:
-    """Return the number of data files, and every variable by its name."""
     items = read_table(table)
     key, value = next(items, (b"", b""))
     header = dict(read_fields(value))
@@ -220,8 +219,7 @@ def write_table(items: Sequence[KeyValue]) -> bytes:
     return bytes(table + _seal_block(index) + footer)
 
 
-def _read_handle(data: bytes, at: int) -> tuple[int, int, int]:
-    """Return offset and size of a block, and where the handle ends."""
+def _read_handle(data: bytes, at: int) -> tuple[int, int, int]:  # offset and size of a block, where the handle ends
     offset, at = read_varint(data, at)
     size, at = read_varint(data, at)
     return offset, size, at

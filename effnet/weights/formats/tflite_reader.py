@@ -47,8 +47,7 @@ class Convolution:
     @property
     def kernel(self) -> int:
         """Side of the kernel in pixels."""
-        side: int = self.weight.shape[1] if self.weight.ndim == 4 else 1
-        return side
+        return int(self.weight.shape[1]) if self.weight.ndim == 4 else 1
 
     def activate(self, name: str) -> None:
         """Add an activation; two in a row make a name that no layer has."""
