@@ -12,8 +12,7 @@ from effnet.cli import options, printing
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from effnet.lab.bench.benchmark import BenchmarkResult
-    from effnet.lab.bench.bottlenecks import BottleneckReport, StepTime
+    from effnet.lab.bench import benchmark, bottlenecks
     from effnet.net import EfficientNet
 
 MAX_SLOWEST_STEPS = 8
@@ -123,7 +122,7 @@ def _autotune(
         printing.note(f"predict will use {chosen.kind} in {chosen.precision} for {network}, batch size {batch_size}")
 
 
-def _print_benchmark(result: "BenchmarkResult") -> None:
+def _print_benchmark(result: "benchmark.BenchmarkResult") -> None:
     headings = ["network", "engine", "precision", "batch", "threads", "ms", "p10", "p99", "images/s", "GMAC/s"]
     headings += ["of peak", "× fastest", "off by", *(("memory",) if any(row.peak_bytes for row in result.rows) else ())]
     table = printing.new_table(*headings, left=("network", "engine", "precision"))
@@ -155,7 +154,7 @@ def _print_benchmark(result: "BenchmarkResult") -> None:
     )
 
 
-def _print_bottlenecks(report: "BottleneckReport") -> None:
+def _print_bottlenecks(report: "bottlenecks.BottleneckReport") -> None:
     slowest = sorted(report.steps, key=lambda step: -step.seconds)[:MAX_SLOWEST_STEPS]
     threads = f"{report.threads} thread{'s' if report.threads != 1 else ''}"
     peak = report.peaks.macs(report.precision)
@@ -176,7 +175,7 @@ def _print_bottlenecks(report: "BottleneckReport") -> None:
     )
 
 
-def _step_table(steps: "Iterable[StepTime]", heading: str) -> "Table":
+def _step_table(steps: "Iterable[bottlenecks.StepTime]", heading: str) -> "Table":
     headings = (heading, "steps", "ms", "of time", "MACs", "of MACs", "moves", "MACs/byte", "GMAC/s", "× limit")
     table = printing.new_table(*headings, left=(heading,))
     for step in steps:

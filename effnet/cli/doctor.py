@@ -10,8 +10,7 @@ from effnet.cli import options, printing
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from effnet.doctor import Diagnosis
-    from effnet.doctor.diagnosis import ConfigurationTrial
+    from effnet.doctor import ConfigurationTrial, Diagnosis
 
 MAX_TRIALS_PER_LATER_ROUND = 3
 SIGNIFICANT_STANDARD_ERRORS = 3

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from effnet.draw.diagram import Diagram
 
 _BLOCK_KINDS = ("mbconv", "fused", "squeeze_excite")
+_BLOCK_OPTIONS = ("--in-channels", "--out-channels", "--expand", "--kernel", "--stride", "--squeeze")
 DetailLevel = StrEnum("DetailLevel", ["stages", "layers", "operations"])
 NetworkView = StrEnum("NetworkView", ["network", "modules"])
 
@@ -76,15 +77,10 @@ def draw(
             raise options.UsageError(f"--output {file}: the file name must end in .svg or .png")
         options.refuse_existing(file, force)
     by_modules = view == NetworkView.modules
-    block_options: dict[str, float | None] = {
-        "--in-channels": in_channels,
-        "--out-channels": out_channels,
-        "--expand": expand,
-    }
-    block_options |= {"--kernel": kernel, "--stride": stride, "--squeeze": squeeze}
+    block_values = (in_channels, out_channels, expand, kernel, stride, squeeze)
     network_options = {"--against": against, "--block": block, "--narrow": narrow}
     network_options |= {"--detail": detail != DetailLevel.stages, "--view modules": by_modules}
-    of_block = [name for name, value in block_options.items() if value is not None]
+    of_block = [name for name, value in zip(_BLOCK_OPTIONS, block_values, strict=True) if value is not None]
     of_network = [name for name, value in network_options.items() if value]
     size = options.parse_image_size(image_size)
     if what in _BLOCK_KINDS:
@@ -132,13 +128,11 @@ def _draw_network(
     size: tuple[int, int] | None,
 ) -> DrawOutputs:
     from effnet.arch import count
-    from effnet.draw import diagram_data, network_diagram, text_diagram
+    from effnet.draw import block_diagram, diagram_data, network_diagram, text_diagram
 
     network = options.resolve_network(what)
     if block is not None:
-        from effnet.draw.block_diagram import find_block_spec
-
-        outputs = _draw_block(find_block_spec(network.arch, block, size))
+        outputs = _draw_block(block_diagram.find_block_spec(network.arch, block, size))
         return replace(outputs, rows={"name": block} | outputs.rows)
     shape = (size, network.classes, network.channels)
     counted = count(network.arch, *shape)

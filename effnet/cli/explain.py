@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from effnet.cli import options, printing
+from effnet.cli import options, predict, printing
 
 if TYPE_CHECKING:
     from effnet.data import image_io, prediction_inputs
@@ -81,7 +81,7 @@ def explain(
     # Before torch is imported, so that a missing file is reported at once
     named = prediction_inputs.open_inputs(images, frame_interval)
     if beside:
-        _write_panel([model, *beside], named, out, classes, how, layer, strict, device, as_json)
+        _explain_beside([model, *beside], named, out, classes, how, layer, strict, device, as_json)
         return
     from effnet.explanation import explainer
     from effnet.explanation.gallery import PAGE_FILE, Gallery
@@ -111,13 +111,11 @@ def explain(
     if as_json:
         printing.print_json(results)
     elif predictions:
-        from effnet.cli.predict import print_predictions_table
-
-        print_predictions_table(predictions, network.labels)
+        predict.print_predictions_table(predictions, network.labels)
     counter.finish(f"wrote {len(predictions):,} explained images to {out / PAGE_FILE}" if predictions else "", strict)
 
 
-def _write_panel(
+def _explain_beside(
     models: list[str],
     named: "Iterable[prediction_inputs.NamedImage]",
     out: Path,
@@ -128,9 +126,6 @@ def _write_panel(
     device: str | None,
     as_json: bool,
 ) -> None:
-    from effnet.data.storage.atomic_write import atomic_write
-    from effnet.explanation.panel import draw_panel
-
     headings = list(map(options.display_name, models))
     headings = headings if len(set(headings)) == len(headings) else models
     networks = [(heading, _load_on_device(name, device)) for heading, name in zip(headings, models, strict=True)]
@@ -142,13 +137,21 @@ def _write_panel(
     readable = [index for index, (_, _, error) in enumerate(results) if error is None]
     if readable:
         chosen = None if labels is None else [labels[index] for index in readable]
-        panel = draw_panel(networks, [results[index][1] for index in readable], chosen, method, layer)
-        with atomic_write(out) as temporary:
-            panel.save(temporary, "PNG")
+        write_panel(out, networks, [results[index][1] for index in readable], chosen, method, layer)
     if as_json:
         rows = [{"image": name, **({"error": error} if error is not None else {})} for name, _, error in results]
         printing.print_json({"written": str(out) if readable else None, "models": models, "images": rows})
     counter.finish(f"wrote {len(models)} models and {len(readable):,} images to {out}" if readable else "", strict)
+
+
+def write_panel(path: Path, *networks_and_images: Any) -> None:
+    """Write what `effnet.explanation.panel.draw_panel` draws of its arguments as a PNG."""
+    from effnet.data.storage.atomic_write import atomic_write
+    from effnet.explanation.panel import draw_panel
+
+    panel = draw_panel(*networks_and_images)
+    with atomic_write(path) as temporary:
+        panel.save(temporary, "PNG")
 
 
 def _check_readable(

@@ -2,14 +2,11 @@
 
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, Option
 
 from effnet.cli import options, printing
-
-if TYPE_CHECKING:
-    from effnet.weights.catalog import CatalogEntry
 
 
 def models(
@@ -33,10 +30,7 @@ def models(
     if bundle:
         _write_bundle(names or [], bundle, as_json)
     elif weights or publisher:
-        from effnet.weights.catalog import search_entries
-
-        entries = {entry.name: entry for name in names or [""] for entry in search_entries(name, publisher)}
-        _list_weights(list(entries.values()), as_json)
+        _list_weights(names or [""], publisher, as_json)
     else:
         _list_networks(names or [""], as_json)
 
@@ -70,7 +64,11 @@ def _list_networks(patterns: list[str], as_json: bool) -> None:
     printing.print_results(table, *(["ImageNet top-1 as published, not measured here:", *notes] if notes else []))
 
 
-def _list_weights(entries: "list[CatalogEntry]", as_json: bool) -> None:
+def _list_weights(patterns: list[str], publisher: str, as_json: bool) -> None:
+    from effnet.weights.catalog import search_entries
+
+    found = {entry.name: entry for pattern in patterns for entry in search_entries(pattern, publisher)}
+    entries = list(found.values())
     if as_json:
         printing.print_json([
             {**entry.to_dict(), "top1": None if entry.top1 is None else round(entry.top1 / 100, 6)} for entry in entries

@@ -17,8 +17,7 @@ from effnet.cli import options, printing
 if TYPE_CHECKING:
     from effnet.data.prediction_inputs import NamedImage
     from effnet.metadata import Labels
-    from effnet.prediction import Prediction, Predictor
-    from effnet.prediction.ensemble import Ensemble
+    from effnet.prediction import Prediction, Predictor, ensemble
 
 
 TTA = StrEnum("TTA", ["none", "mirror", "crops"])
@@ -123,7 +122,8 @@ def predict(
         sources = [str(path) for _, path in open_unlabeled_table(table)] if table else images
         factory = _predictor_factory(members, settings, fit_weights)
         config = _describe_predictor(members, factory, outputs)
-        _predict_to_file(out, sources, factory, config, top, frame_interval, ray, force, strict)
+        how = {"top": top, "frame_interval": frame_interval, "ray_address": ray, "force": force}
+        _predict_to_file(out, strict, sources, factory, config, **how)
     else:
         from effnet.data.prediction_inputs import open_inputs
 
@@ -138,22 +138,21 @@ def predict(
 
 def _predictor_factory(
     members: Sequence[str], settings: Mapping[str, Any], fit_weights: bool
-) -> "Callable[[], Predictor | Ensemble]":
+) -> "Callable[[], Predictor | ensemble.Ensemble]":
     """Return a function that creates the predictor: of one model, or an ensemble of several or of a run's folds."""
-    from effnet.prediction import Predictor
-    from effnet.prediction.ensemble import Ensemble, fit_ensemble_weights, member_models
+    from effnet.prediction import Predictor, ensemble
 
     make_predictor = partial(Predictor, **settings)
-    if len(members) == 1 and not fit_weights and member_models(members[0]) == [members[0]]:
+    if len(members) == 1 and not fit_weights and ensemble.member_models(members[0]) == [members[0]]:
         return partial(make_predictor, members[0])
-    fitted = fit_ensemble_weights(members) if fit_weights else None
+    fitted = ensemble.fit_ensemble_weights(members) if fit_weights else None
     if fitted:
         printing.note(fitted.summary())
-    return partial(Ensemble, list(members), fitted.weights if fitted else None, make_predictor)
+    return partial(ensemble.Ensemble, list(members), fitted.weights if fitted else None, make_predictor)
 
 
 def _predict(
-    predictor: "Predictor | Ensemble", named: "Iterable[NamedImage]", top: int, format: str, strict: bool
+    predictor: "Predictor | ensemble.Ensemble", named: "Iterable[NamedImage]", top: int, format: str, strict: bool
 ) -> None:
     rows: list[Prediction] = []
     with printing.progress_bar("predicting", hidden=format != "table" and sys.stdout.isatty()) as step:
@@ -230,10 +229,11 @@ def print_predictions_table(predictions: "list[Prediction]", labels: "Labels") -
     printing.print_results(table)
 
 
-def _embed(predictor: "Predictor | Ensemble", named: "Iterable[NamedImage]", path: Path, strict: bool) -> None:
+def _embed(predictor: "Predictor | ensemble.Ensemble", named: "Iterable[NamedImage]", path: Path, strict: bool) -> None:
     from effnet.prediction import Predictor
 
-    assert isinstance(predictor, Predictor)
+    if not isinstance(predictor, Predictor):
+        raise options.UsageError("--embeddings requires a single model, such as one of this cross-validation run")
     with printing.progress_bar("embedding") as step:
         counter = printing.ReadCounter(step)
         write_embeddings(path, (pair for pair in predictor.embeddings(named) if counter.add(*pair)))
@@ -264,11 +264,11 @@ def write_embeddings(path: Path, rows: Iterable[tuple[str, Any]]) -> None:
 
 def _describe_predictor(members: Sequence[str], factory: Callable[[], Any], settings: dict[str, str]) -> dict[str, Any]:
     """Return what distinguishes these predictions from others: settings, and the sha256 of all weights."""
-    from effnet.prediction.bulk import describe_predictor
-    from effnet.prediction.ensemble import member_models
+    from effnet.prediction import bulk, ensemble
 
     settings = {name: value for name, value in settings.items() if (name, value) != ("tta", "none")}
-    descriptions = [describe_predictor(model, **settings) for member in members for model in member_models(member)]
+    models = [model for member in members for model in ensemble.member_models(member)]
+    descriptions = [bulk.describe_predictor(model, **settings) for model in models]
     if len(descriptions) == 1:
         return descriptions[0]
     weights = factory.args[1] if isinstance(factory, partial) else None
@@ -277,24 +277,12 @@ def _describe_predictor(members: Sequence[str], factory: Callable[[], Any], sett
     return {**descriptions[0], "model": " ".join(members), "sha256": combined, "weights": shown_weights}
 
 
-def _predict_to_file(
-    out: Path,
-    sources: list[str],
-    factory: "Callable[[], Predictor | Ensemble]",
-    config: Mapping[str, Any],
-    top: int,
-    frame_interval: float,
-    ray: str | None,
-    force: bool,
-    strict: bool,
-) -> None:
+def _predict_to_file(out: Path, strict: bool, *inputs: Any, **settings: Any) -> None:
+    """Call `bulk.predict_to_file` and say what it has done."""
     from effnet.prediction import bulk
 
-    predict_to_file = partial(
-        bulk.predict_to_file, top=top, frame_interval=frame_interval, ray_address=ray, force=force
-    )
     with printing.progress_bar("predicting") as step:
-        result = predict_to_file(out, sources, factory, config, progress=lambda images: step(images, None))
+        result = bulk.predict_to_file(out, *inputs, **settings, progress=lambda images: step(images, None))
     unreadable = f"; {result.unreadable} could not be read, and their rows say why" if result.unreadable else ""
     if result.already_done:
         printing.note(f"{out} is already complete, with {result.images} images{unreadable}; --force starts over")
@@ -307,7 +295,12 @@ def _predict_to_file(
 
 
 def _write_submission(
-    out: Path, table: str, factory: "Callable[[], Predictor | Ensemble]", probabilities: bool, force: bool, strict: bool
+    out: Path,
+    table: str,
+    factory: "Callable[[], Predictor | ensemble.Ensemble]",
+    probabilities: bool,
+    force: bool,
+    strict: bool,
 ) -> None:
     from effnet.prediction import submission
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from effnet.draw.text import format_si as format_si
-from effnet.draw.text import format_size as format_size
+from effnet.draw import text as draw_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
+
+
+format_si, format_size = draw_text.format_si, draw_text.format_size
 
 
 def new_table(*headings: str, left: Collection[str] = (), rows: Iterable[Iterable[str]] = ()) -> "Table":

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Option
 
-from effnet.cli import options, printing, search
+from effnet.cli import explain, options, printing, search
 
 if TYPE_CHECKING:
     from rich.table import Table as PrintedTable
 
-    from effnet.data import ImageDataset
     from effnet.draw.plotting import RenderedPlot
     from effnet.lab.compare.comparison_table import Table
-    from effnet.lab.search import grid_search, proxy_task
-    from effnet.lab.search.scaling_study import ScalingStudy
+    from effnet.lab.search import grid_search, proxy_task, scaling_study
 
 NO_PUBLISHED_WEIGHTS = (
     "The weights of the four scaled networks were not published. To train one: effnet scale b0 --phi 1 --alpha 4 "
@@ -144,25 +142,16 @@ def _make_table(
     from effnet.lab.compare import paper_tables
 
     match what:
-        case PaperItem.table1:
-            return paper_tables.table1(), None
-        case PaperItem.table2 | PaperItem.fig1:
+        case PaperItem.table2 | PaperItem.table5 | PaperItem.fig1:
             with printing.progress_bar("counting networks") as step:
-                table = paper_tables.table2(step)
-            return (table, None) if what is PaperItem.table2 else paper_tables.figure1(table)
-        case PaperItem.table3:
-            return paper_tables.table3(), None
+                table = paper_tables.table5(step) if what is PaperItem.table5 else paper_tables.table2(step)
+            return paper_tables.figure1(table) if what is PaperItem.fig1 else (table, None)
         case PaperItem.table4:
             return _time_table4(runs, core), None
-        case PaperItem.table5:
-            with printing.progress_bar("counting networks") as step:
-                return paper_tables.table5(step), None
         case PaperItem.table8:
             return paper_tables.table8(_measure_accuracies(models, data)), None
-        case PaperItem.fig7:
-            return paper_tables.table7(), None
-        case PaperItem.scaling:
-            raise AssertionError("_run_scaling makes it")
+    others = {PaperItem.table1: paper_tables.table1, PaperItem.table3: paper_tables.table3}
+    return others.get(what, paper_tables.table7)(), None  # Figure 7 is of the networks of Table 7
 
 
 def _time_table4(runs: int, core: int | None) -> "Table":
@@ -201,8 +190,6 @@ def _measure_accuracies(models: list[str], data: str | None) -> dict[str, tuple[
 
 def _write_cam_panel(models: list[str], images: list[str], path: Path) -> None:
     from effnet.data import image_io, prediction_inputs
-    from effnet.data.storage.atomic_write import atomic_write
-    from effnet.explanation.panel import draw_panel
     from effnet.weights import load
 
     sources = []
@@ -210,9 +197,7 @@ def _write_cam_panel(models: list[str], images: list[str], path: Path) -> None:
         if isinstance(image, image_io.ImageError):
             raise image
         sources.append(image)
-    panel = draw_panel([(options.display_name(name), load(name)) for name in models], sources)
-    with atomic_write(path) as temporary:
-        panel.save(temporary, format="png")
+    explain.write_panel(path, [(options.display_name(name), load(name)) for name in models], sources)
 
 
 def _print_table(table: "Table", as_json: bool, more: str) -> None:
@@ -225,7 +210,6 @@ def _print_table(table: "Table", as_json: bool, more: str) -> None:
 
 def _fit_to_terminal(table: "Table") -> "list[PrintedTable]":
     """Return the table; in a terminal that is too narrow several ones, each with the names of the rows."""
-
     columns, lines = list(table.printed_columns()), list(table.format_rows())
     headings = [f"{column.title}\n{kind}" for column, kind in columns]
     cells = zip(headings, *(line[1:] for line in lines), strict=True)
@@ -240,10 +224,8 @@ def _fit_to_terminal(table: "Table") -> "list[PrintedTable]":
     left = [heading for heading, (column, _) in zip(headings, columns, strict=True) if table.is_text_column(column)]
     printed = []
     for group in groups:
-        part = printing.new_table("", *(headings[index] for index in group), left=("", *left))
-        for line in lines:
-            part.add_row(line[0], *(line[1 + index] for index in group))
-        printed.append(part)
+        rows = ((line[0], *(line[1 + index] for index in group)) for line in lines)
+        printed.append(printing.new_table("", *(headings[index] for index in group), left=("", *left), rows=rows))
     return printed
 
 
@@ -252,11 +234,12 @@ def _run_scaling(
 ) -> "tuple[Table, RenderedPlot] | None":
     """Return the scaling study on ``data`` as a table and a plot; None after a dry run, which is printed."""
     from effnet.lab.search import job_store, scaling_study
-    from effnet.timing.machine import describe_machine
+    from effnet.timing import machine
 
     study, dataset, own_size = _prepare_study(data, scaling)
-    plan = _plan_to_dict(study, dataset, own_size, scaling.processes)
-    lines = list(_describe_plan(plan, study, dataset))
+    plan = _plan_to_dict(study, dataset, own_size, scaling.processes or machine.count_cores())
+    warning = scaling_study.upsampling_warning(study, own_size)
+    lines = [*_describe_plan(plan, study, dataset), *([warning] if warning else [])]
     if scaling.dry_run:
         printing.print_json(plan) if as_json else printing.print_results(_networks_table(study), *lines)
         return None
@@ -265,18 +248,17 @@ def _run_scaling(
     printing.note(f"results are stored in {job_store.hide_password(storage)}: the same command resumes from there")
     with search.training_progress(study.jobs) as on_results:
         result = scaling_study.run_study(study, dataset, storage, scaling.processes, on_results)
-    environment = {"machine": describe_machine().to_dict()}
+    environment = {"machine": machine.describe_machine().to_dict()}
     return scaling_study.study_table(result, plan["images"], environment), scaling_study.plot_study(result)
 
 
-def _prepare_study(data: str, scaling: ScalingOptions) -> "tuple[ScalingStudy, proxy_task.SearchDataset, int]":
-    from effnet.data import open_data
-    from effnet.lab.search import grid_search, proxy_task, statistics
-    from effnet.lab.search.scaling_study import EPOCHS, SEEDS, SMALL_BASE, ScalingStudy
+def _prepare_study(
+    data: str, scaling: ScalingOptions
+) -> "tuple[scaling_study.ScalingStudy, proxy_task.SearchDataset, int]":
+    from effnet.data import open_data, read_image
+    from effnet.lab.search import grid_search, proxy_task, scaling_study, statistics
 
-    base = SMALL_BASE
-    if scaling.base:
-        base = search.resolve_base(scaling.base, None)
+    base = search.resolve_base(scaling.base, None) if scaling.base else scaling_study.SMALL_BASE
     if scaling.image_size and scaling.image_size != base.resolution:
         base = replace(base, name=f"{base.name}_{scaling.image_size}px", resolution=scaling.image_size)
     coefficients = _parse_coefficients(scaling.coefficients) if scaling.coefficients else grid_search.PAPER_COEFFICIENTS
@@ -285,19 +267,13 @@ def _prepare_study(data: str, scaling: ScalingOptions) -> "tuple[ScalingStudy, p
     if splits.train and test:
         statistics.detectable_difference(len(test))  # refuse too few images before any is decoded
     classes = len(splits.train.labels.names) if splits.train else 1
-    study = ScalingStudy(base, classes, scaling.epochs or EPOCHS, scaling.seeds or SEEDS, coefficients=coefficients)
-    own_size = _typical_size(splits.train) if splits.train else study.max_image_size
+    epochs, seeds = scaling.epochs or scaling_study.EPOCHS, scaling.seeds or scaling_study.SEEDS
+    study = scaling_study.ScalingStudy(base, classes, epochs, seeds, coefficients=coefficients)
+    sides = sorted(min(read_image(item.image).size) for item in (splits.train.items[:25] if splits.train else ()))
+    own_size = sides[(len(sides) - 1) // 2] if sides else study.max_image_size  # the median
     with printing.progress_bar("reading images") as step:
         dataset = proxy_task.load_dataset(splits, min(study.max_image_size, own_size), progress=step)
     return study, dataset, own_size
-
-
-def _typical_size(dataset: "ImageDataset") -> int:
-    from statistics import median_low
-
-    from effnet.data.image_io import read_image
-
-    return int(median_low(min(read_image(item.image).size) for item in dataset.items[:25]))
 
 
 def _parse_coefficients(text: str) -> "grid_search.CompoundCoefficients":
@@ -314,10 +290,9 @@ def _parse_coefficients(text: str) -> "grid_search.CompoundCoefficients":
 
 
 def _plan_to_dict(
-    study: "ScalingStudy", dataset: "proxy_task.SearchDataset", own_size: int, processes: int | None
+    study: "scaling_study.ScalingStudy", dataset: "proxy_task.SearchDataset", own_size: int, processes: int
 ) -> dict[str, Any]:
     from effnet.lab.search import cost_estimate, statistics
-    from effnet.timing.machine import count_cores
 
     return {
         "networks": [
@@ -330,16 +305,14 @@ def _plan_to_dict(
         "seeds": study.seeds,
         "images": {"train": len(dataset.train), "test": len(dataset.test), "size": own_size},
         "detectable_difference": statistics.detectable_difference(len(dataset.test)),
-        "processes": processes or count_cores(),
+        "processes": processes,
         "seconds": cost_estimate.estimate_seconds(study.jobs, dataset, processes=processes),
     }
 
 
 def _describe_plan(
-    plan: Mapping[str, Any], study: "ScalingStudy", dataset: "proxy_task.SearchDataset"
+    plan: Mapping[str, Any], study: "scaling_study.ScalingStudy", dataset: "proxy_task.SearchDataset"
 ) -> Iterator[str]:
-    from effnet.lab.search.scaling_study import upsampling_warning
-
     images = plan["images"]
     yield (
         f"{plan['trainings']} trainings, {plan['epochs']} epochs of {images['train']:,} images each: about "
@@ -348,11 +321,9 @@ def _describe_plan(
     yield search.describe_detectable_difference(dataset, selects=False)
     if study.seeds == 1:
         yield "a single seed gives no spread, and so no verdict: pass --seeds 3"
-    if warning := upsampling_warning(study, images["size"]):
-        yield warning
 
 
-def _networks_table(study: "ScalingStudy") -> "PrintedTable":
+def _networks_table(study: "scaling_study.ScalingStudy") -> "PrintedTable":
     from effnet.arch.spec import stage_depths
 
     table = printing.new_table("", "layers", "channels ×", "size (px)", "MACs", "off", left=("",))

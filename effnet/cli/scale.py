@@ -9,7 +9,7 @@ from typer import Option
 from effnet.cli import options, printing
 
 if TYPE_CHECKING:
-    from effnet.arch import Arch, Count, RoundingReport, fitting
+    from effnet.arch import Count, RoundingReport, fitting
     from effnet.runtime.latency import Latency
 
 _COEFFICIENTS = (1.2, 1.1, 1.15)
@@ -76,7 +76,7 @@ def scale(
         report = fit.rounding
     else:
         report = rounding(base.arch, phi, *coefficients, classes=base.classes, channels=base.channels)
-    counted, nearest = count(report.arch, None, *outputs), fitting.nearest_released(report.arch)
+    counted, nearest = count(report.arch, None, *outputs), count(fitting.nearest_released(report.arch))
     if out:
         from effnet.data.storage.atomic_write import write_text
 
@@ -85,7 +85,7 @@ def scale(
     if as_json:
         costs = {name: getattr(counted, name) for name in ("size", "params", "macs", "activations", "bytes")}
         rounded = {name: value for name, value in asdict(report).items() if name in ("requested", "actual", "stages")}
-        scaled = {"arch": report.arch.to_dict(), "phi": report.phi} | costs | {"nearest": nearest.name} | rounded
+        scaled = {"arch": report.arch.to_dict(), "phi": report.phi} | costs | {"nearest": nearest.arch.name} | rounded
         printing.print_json(scaled | (_limits_to_dict(fit, timer) if fit else {}))
     else:
         _print_scaled(report, counted, nearest, fit, timer)
@@ -110,12 +110,10 @@ def _limits_to_dict(fit: "fitting.FitResult", timer: "Latency | None") -> dict[s
 def _print_scaled(
     report: "RoundingReport",
     counted: "Count",
-    nearest: "Arch",
+    nearest: "Count",
     fit: "fitting.FitResult | None",
     timer: "Latency | None",
 ) -> None:
-    from effnet.arch import count
-
     limits = printing.new_table("limit", "allowed", "reached", "used", "", left=("limit", ""))
     for limit in fit.limits if fit else ():
         binding = "binding" if fit and limit == fit.binding and not fit.reached_line_end else ""
@@ -132,7 +130,7 @@ def _print_scaled(
     for number, row in enumerate(report.stages, start=1):
         channels = (f"{row.channels_requested:.1f}", str(row.channels))
         stages.add_row(f"stage{number}", *channels, f"{row.layers_requested:.2f}", str(row.layers))
-    notes = [_describe_position(report, fit), f"nearest released network: {_summary_line(count(nearest))}"]
+    notes = [_describe_position(report, fit), f"nearest released network: {_summary_line(nearest)}"]
     if timer:
         measured = next(each for each in timer.measurements if each.arch == report.arch)
         threads = "one thread per core" if timer.threads is None else f"{timer.threads} threads"

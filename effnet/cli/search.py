@@ -102,7 +102,6 @@ def training_progress(
     expected: "Sequence[job_store.TrainingJob]",
 ) -> "Iterator[Callable[[Mapping[str, Any], Sequence[job_store.TrainingJob]], None]]":
     """Yield a function of (results, jobs) that prints how many trainings are done, and the time left."""
-
     total, start, first = sum(job.epochs for job in expected), time.monotonic(), -1
     with status_line() as print_status:
 
@@ -293,9 +292,8 @@ def _describe_network_plan(
     from effnet.lab.search import job_store, nas, scoring
 
     candidates, finals = estimate.candidates_seconds, estimate.finals_seconds
-    at_most = ""
-    if minutes is not None:
-        candidates, at_most = min(candidates, 60 * minutes), "at most "
+    at_most = "" if minutes is None else "at most "
+    candidates = candidates if minutes is None else min(candidates, 60 * minutes)
     return [
         f"the search space around {config.base.name} has {estimate.combinations:,} networks; "
         f"{estimate.affordable_fraction:.0%} of them are close enough to the target of "
@@ -310,17 +308,16 @@ def _describe_network_plan(
 
 
 def _describe_progress(progress: "nas.NASProgress", cost: str) -> str:
-    from effnet.lab.search.nas import pareto_front, trained_candidates
-    from effnet.lab.search.scoring import format_cost
+    from effnet.lab.search import nas, scoring
 
-    done = trained_candidates(progress.candidates)
+    done = nas.trained_candidates(progress.candidates)
     parts = [f"{len(done)} of {max(progress.trials, len(done))} candidates"]
     if progress.seconds_left:
         parts.append(f"{printing.format_duration(progress.seconds_left)} left")
     if done:
         best, *front = (
-            f"{each.accuracy:.1%} at {format_cost(each.cost, cost)}"
-            for each in (max(done, key=lambda each: each.reward), *pareto_front(done)[-3:])
+            f"{each.accuracy:.1%} at {scoring.format_cost(each.cost, cost)}"
+            for each in (max(done, key=lambda each: each.reward), *nas.pareto_front(done)[-3:])
         )
         parts += [f"best {best} (reward {max(each.reward for each in done):.3f})", f"front {', '.join(front)}"]
     return "; ".join(parts)
@@ -360,10 +357,7 @@ def _network_to_dict(
         "answer": result.answer.arch.to_dict(),
         "target": config.target,
         "cost": config.cost,
-        "finalists": [
-            {name: value for name, value in asdict(each).items() if name != "arch"} | {"arch": each.arch.to_dict()}
-            for each in result.finalists
-        ],
+        "finalists": [asdict(each) | {"arch": each.arch.to_dict()} for each in result.finalists],
         "front": [asdict(each) for each in pareto_front(result.candidates)],
         "trained": sum(each.accuracy is not None for each in result.candidates),
         "proposed": len(result.candidates),

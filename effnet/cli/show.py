@@ -26,7 +26,7 @@ def show(
 
     resolved = options.resolve_network(network)
     counted = count(resolved.arch, size, resolved.classes, resolved.channels)
-    rows = _layer_rows(counted) if layers else _stage_rows(counted)
+    rows = _network_rows(counted, layers)
     if as_json:
         totals = {"params": counted.params, "macs": counted.macs, "activations": counted.activations}
         totals |= {"bytes": counted.bytes, "receptive_field": counted.receptive_field}
@@ -57,10 +57,13 @@ def show(
     )
 
 
-def _stage_rows(counted: "Count") -> list[dict[str, Any]]:
-    """Return a row per stage; the classifier belongs to the head's, as in the papers."""
+def _network_rows(counted: "Count", layers: bool) -> list[dict[str, Any]]:
+    """Return a row per layer, or per stage, where the classifier belongs to the head's as in the papers."""
     from effnet.lab.compare.paper_tables import operator_name
 
+    if layers:
+        names = (operator_name(counted.arch, each.layer, without_classifier=True) for each in counted.layers)
+        return [_row(each.name, name, [each]) for each, name in zip(counted.layers, names, strict=True)]
     rows = []
     for stage, members in groupby(counted.layers, lambda row: row.layer.stage):
         group = list(members)
@@ -70,14 +73,6 @@ def _stage_rows(counted: "Count") -> list[dict[str, Any]]:
         row = _row(name, operator_name(counted.arch, group[0].layer), group)
         rows.append(row | {"channels": body[-1].layer.channels, "layers": len(body)})
     return rows
-
-
-def _layer_rows(counted: "Count") -> list[dict[str, Any]]:
-    from effnet.lab.compare.paper_tables import operator_name
-
-    return [
-        _row(row.name, operator_name(counted.arch, row.layer, without_classifier=True), [row]) for row in counted.layers
-    ]
 
 
 def _row(name: str, operator: str, group: "list[LayerCount]") -> dict[str, Any]:

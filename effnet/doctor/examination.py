@@ -9,8 +9,7 @@ import numpy as np
 
 from effnet.arch.serde import check_int
 from effnet.data import ImageDataset, ImageError, Item, check_images, open_data, prediction_inputs, read_image
-from effnet.doctor import advice, diagnosis, hypotheses, weight_checks
-from effnet.doctor.search import ConfigurationSearch
+from effnet.doctor import advice, diagnosis, hypotheses, search, weight_checks
 from effnet.evaluation.evaluator import pick_split
 from effnet.metadata import Labels
 from effnet.net import EfficientNet
@@ -66,21 +65,20 @@ def diagnose(
     sample = sample_images(network, data, max_images, seed, split)
     configuration = replace(configuration, label_order=tuple(range(len(sample.names))))
     has_statistics = weight_checks.has_statistics(network)
-    search = ConfigurationSearch(
-        network, sample.dataset, select_device(device), progress, configuration, has_statistics
-    )
+    arguments = (network, sample.dataset, select_device(device), progress, configuration, has_statistics)
+    state = search.ConfigurationSearch(*arguments)
     top1 = best_top1 = None
     if sample.labels is not None:
-        top1, best_top1 = search.search_by_labels(sample.names, sample.labels)
+        top1, best_top1 = state.search_by_labels(sample.names, sample.labels)
         findings = tuple(finding for finding in findings if finding.code != "labels-shifted")  # it was tried
     else:
         if has_statistics:
-            search.search_by_stem()
+            state.search_by_stem()
         findings = (*findings, *weight_checks.find_unusual(network))
     return diagnosis.Diagnosis(
-        (*search.findings, *sample.findings, *findings),
-        search.configuration,
-        tuple(search.trials),
+        (*state.findings, *sample.findings, *findings),
+        state.configuration,
+        tuple(state.trials),
         len(sample.dataset),
         sample.labels is not None,
         top1,

@@ -17,8 +17,7 @@ from effnet.data.image_io import ImageError, InputImage, load_input
 from effnet.explanation import heatmap
 from effnet.prediction import Predictor
 from effnet.runtime.io_spec import is_exported
-from effnet.serve import batching
-from effnet.serve.errors import RequestError
+from effnet.serve import batching, errors
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
@@ -55,7 +54,7 @@ class ServedModel:
         try:
             return load_input(content, self.predictor.input_preprocess)
         except ImageError as error:
-            raise RequestError(422, str(error).replace("the given file", "the image", 1)) from None
+            raise errors.RequestError(422, str(error).replace("the given file", "the image", 1)) from None
 
     def submit(self, image: InputImage) -> Future[batching.BatchedOutput]:
         """Return a future of the output of a preprocessed image."""
@@ -73,7 +72,7 @@ class ServedModel:
         if label.isascii() and label.isdigit() and int(label) < classes:
             return int(label)
         near = did_you_mean(label, list(names)) or f": there are {classes}, from 0 to {classes - 1}"
-        raise RequestError(422, f"{self.name} has no class {label[:80]!r}{near}")
+        raise errors.RequestError(422, f"{self.name} has no class {label[:80]!r}{near}")
 
     @property
     def can_explain(self) -> bool:
@@ -98,7 +97,7 @@ class ServedModel:
                 self._network = load(self._source)
             except (OSError, ValueError) as error:  # the file was there when the server started
                 message = f"the weights of {self.name} can no longer be read: restore the file or restart the server"
-                raise RequestError(503, message) from error
+                raise errors.RequestError(503, message) from error
         return self._network
 
     def _compute(self, images: InputImage) -> batching.OutputRow:

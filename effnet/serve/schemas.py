@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from effnet.data.preprocessing import visible_region
-from effnet.metadata import Preprocess
 from effnet.prediction.predictor import to_prediction
 from effnet.serve import request_queue, scaling, upload
 from effnet.serve.models import ServedModel, layer_png
@@ -147,7 +146,8 @@ def explain_response(
 ) -> dict[str, Any]:
     """Return the data of an `ExplainResponse` for a map (height, width)."""
     labels, preprocess = model.predictor.labels, model.predictor.preprocess
-    layer = layer_png(preprocess.size, values)
+    layer, height, width = layer_png(preprocess.size, values), result.header.height, result.header.width
+    left, top, right, bottom = visible_region(height, width, preprocess)
     return {
         "model": model.name,
         "label": labels.name(index),
@@ -155,16 +155,11 @@ def explain_response(
         "probability": float(result.output.row[index]) if task_of(labels.task).has_probabilities else None,
         "size": values.shape,
         "values": values.tolist(),
-        "box": _visible_box(result.header, preprocess),
+        "box": (left / width, top / height, right / width, bottom / height),
         "layer": f"data:image/png;base64,{base64.b64encode(layer).decode()}",
         "image": result.header.model_dump(),
         "seconds": result.watch.seconds,
     }
-
-
-def _visible_box(header: upload.ImageInfo, preprocess: Preprocess) -> tuple[float, float, float, float]:
-    left, top, right, bottom = visible_region(header.height, header.width, preprocess)
-    return left / header.width, top / header.height, right / header.width, bottom / header.height
 
 
 def model_info(model: ServedModel) -> dict[str, Any]:

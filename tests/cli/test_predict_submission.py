@@ -147,6 +147,7 @@ def test_submission_usage_errors(run: Run, runs: tuple[Path, Path], table: Path,
         (table, *out),
         (photos, "--ensemble", runs[0], *out, "--probabilities"),
         (table, "--ensemble", runs[0], "--embeddings", "e.npz"),
+        (table, "--model", runs[0], "--embeddings", "e.npz"),
         (table, "--ensemble", runs[0], *out, "--ray", "local"),
         (table, "--ensemble", runs[0], *out, "--tta", "rotate"),
     ):
