@@ -1,6 +1,6 @@
 """``effnet explain``: heat maps of the parts of images that speak for a class."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,8 +129,9 @@ def _explain_beside(
     headings = list(map(options.display_name, models))
     headings = headings if len(set(headings)) == len(headings) else models
     networks = [(heading, _load_on_device(name, device)) for heading, name in zip(headings, models, strict=True)]
-    counter = printing.ReadCounter()
-    results = list(_check_readable(named, counter))
+    counter, results = printing.ReadCounter(), [(name, source, _find_read_error(source)) for name, source in named]
+    for name, _, error in results:
+        counter.add(name, error)
     labels = _split_class_names(classes, networks[0][1].labels.names)
     if labels is not None and len(labels) != len(results):
         raise options.UsageError(f"--classes needs one class per image: got {len(labels)} for {len(results)} images")
@@ -139,7 +140,7 @@ def _explain_beside(
         chosen = None if labels is None else [labels[index] for index in readable]
         write_panel(out, networks, [results[index][1] for index in readable], chosen, method, layer)
     if as_json:
-        rows = [{"image": name, **({"error": error} if error is not None else {})} for name, _, error in results]
+        rows = [{"image": name} | ({"error": str(error)} if error else {}) for name, _, error in results]
         printing.print_json({"written": str(out) if readable else None, "models": models, "images": rows})
     counter.finish(f"wrote {len(models)} models and {len(readable):,} images to {out}" if readable else "", strict)
 
@@ -154,22 +155,16 @@ def write_panel(path: Path, *networks_and_images: Any) -> None:
         panel.save(temporary, "PNG")
 
 
-def _check_readable(
-    named: "Iterable[prediction_inputs.NamedImage]", counter: printing.ReadCounter
-) -> "Iterator[tuple[str, image_io.ImageSource, str | None]]":
-    from effnet.data.image_io import ImageError, read_image
+def _find_read_error(source: "image_io.ImageSource | image_io.ImageError") -> "image_io.ImageError | None":
+    from effnet.data import image_io
 
-    for name, source in named:
-        try:
-            if isinstance(source, ImageError):
-                raise source
-            read_image(source)
-        except ImageError as error:
-            counter.add(name, error)
-            yield name, b"", str(error)
-        else:
-            counter.add(name, None)
-            yield name, source, None
+    if isinstance(source, image_io.ImageError):
+        return source
+    try:
+        image_io.read_image(source)
+    except image_io.ImageError as error:
+        return error
+    return None
 
 
 def _load_on_device(model: str, device: str | None) -> "EfficientNet":

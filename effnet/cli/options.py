@@ -42,10 +42,6 @@ ImageSizeOption = Annotated[
 EngineOption = Annotated[
     str, Option(metavar="KIND", help="auto (the fastest), eager, compiled, onnxruntime, openvino or litert.")
 ]
-PrecisionOption = Annotated[
-    str, Option(metavar="DTYPE", help="float32; bfloat16 or float16 are used where they are faster.")
-]
-ThreadsOption = Annotated[int | None, Option(metavar="N", help="Engine threads (default: one per core).")]
 SplitOption = Annotated[
     str | None, Option(metavar="NAME", help="train, val or test (default: the last one that exists).")
 ]

@@ -79,8 +79,10 @@ def predict(
     strict: options.StrictOption = False,
     device: options.DeviceOption = None,
     engine: options.EngineOption = "auto",
-    precision: options.PrecisionOption = "float32",
-    threads: options.ThreadsOption = None,
+    precision: Annotated[
+        str, Option(metavar="DTYPE", help="float32; bfloat16 or float16 are used where they are faster.")
+    ] = "float32",
+    threads: Annotated[int | None, Option(metavar="N", help="Engine threads (default: one per core).")] = None,
     offline: options.OfflineOption = False,
 ) -> None:
     """Predict the labels of images.

@@ -71,8 +71,8 @@ def scale(
             timer = Latency(
                 threads, batch_size, *outputs, lambda each: printing.note(f"{each.arch.name}: {each.describe()}")
             )
-        costs = [(timer, latency)] if timer and latency else ()
-        fit = fitting.fit_detailed(base.arch, macs, params, memory, costs, *coefficients, *outputs)
+        measured = [(timer, latency)] if timer and latency else ()
+        fit = fitting.fit_detailed(base.arch, macs, params, memory, measured, *coefficients, *outputs)
         report = fit.rounding
     else:
         report = rounding(base.arch, phi, *coefficients, classes=base.classes, channels=base.channels)
