@@ -10,8 +10,7 @@ from typer import Argument, Option
 from effnet.cli import options, printing
 
 if TYPE_CHECKING:
-    from effnet.draw.block_diagram import BlockSpec
-    from effnet.draw.diagram import Diagram
+    from effnet.draw import block_diagram, diagram
 
 _BLOCK_KINDS = ("mbconv", "fused", "squeeze_excite")
 _BLOCK_OPTIONS = ("--in-channels", "--out-channels", "--expand", "--kernel", "--stride", "--squeeze")
@@ -25,7 +24,7 @@ class DrawOutputs:
 
     text: str
     rows: dict[str, Any]
-    diagram: "Diagram"
+    image: "diagram.Diagram"
 
 
 def draw(
@@ -101,18 +100,17 @@ def draw(
     for file in files:
         from effnet.data.storage.atomic_write import atomic_write
 
-        diagram = outputs.diagram
-        data = diagram.png if file.suffix.lower() == ".png" else diagram.standalone_svg.encode()
+        data = outputs.image.png if file.suffix.lower() == ".png" else outputs.image.standalone_svg.encode()
         with atomic_write(file) as temporary:
             temporary.write_bytes(data)
-        printing.note(f"wrote {diagram.title} to {file}")
+        printing.note(f"wrote {outputs.image.title} to {file}")
     if as_json:
         printing.print_json(outputs.rows)
     elif not files:
         printing.print_results(outputs.text)
 
 
-def _draw_block(spec: "BlockSpec") -> DrawOutputs:
+def _draw_block(spec: "block_diagram.BlockSpec") -> DrawOutputs:
     from effnet.draw import block_diagram, text_diagram
 
     return DrawOutputs(text_diagram.block_text(spec), block_diagram.block_to_json(spec), block_diagram.draw_block(spec))

@@ -83,11 +83,10 @@ def explain(
     if beside:
         _explain_beside([model, *beside], named, out, classes, how, layer, strict, device, as_json)
         return
-    from effnet.explanation import explainer
-    from effnet.explanation.gallery import PAGE_FILE, Gallery
+    from effnet.explanation import explainer, gallery
 
     title = f"Where {options.display_name(model)} looks"
-    with Gallery(out, title, how, layer, raw, force) as gallery, printing.progress_bar("explaining") as step:
+    with gallery.Gallery(out, title, how, layer, raw, force) as page, printing.progress_bar("explaining") as step:
         network = _load_on_device(model, device)
         names, measure = _split_class_names(classes, network.labels.names), drop.value if drop else "logit"
         results: list[dict[str, Any]] = []
@@ -102,17 +101,19 @@ def explain(
                 )
             except image_io.ImageError as error:
                 counter.add(name, error)
-                gallery.add_unreadable(name, str(error))
+                page.add_unreadable(name, str(error))
                 results.append({"image": name, "error": str(error)})
             else:
                 counter.add(name, explanation)
                 predictions.append(explanation.prediction)
-                results.append({**explanation.to_dict(), "files": gallery.add(explanation)})
+                results.append({**explanation.to_dict(), "files": page.add(explanation)})
     if as_json:
         printing.print_json(results)
     elif predictions:
         predict.print_predictions_table(predictions, network.labels)
-    counter.finish(f"wrote {len(predictions):,} explained images to {out / PAGE_FILE}" if predictions else "", strict)
+    counter.finish(
+        f"wrote {len(predictions):,} explained images to {out / gallery.PAGE_FILE}" if predictions else "", strict
+    )
 
 
 def _explain_beside(

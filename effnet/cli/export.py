@@ -103,8 +103,7 @@ def _export_int8(
     max_drop: float | None,
     as_json: bool,
 ) -> None:
-    from effnet.exporting.quantize import quantize
-    from effnet.exporting.sensitivity import format_sensitivities
+    from effnet.exporting import quantize, sensitivity
     from effnet.runtime.io_spec import IOSpec
     from effnet.tasks import task_of
     from effnet.weights import load
@@ -113,7 +112,7 @@ def _export_int8(
     output = task_of(network.labels.task).output if output_type is None else output_type
     io_spec = IOSpec(input_type, output, size=network.preprocess.size)
     with printing.progress_bar("measuring layers") as step:
-        result = quantize(network, target, images, io_spec, max_drop, count, step_done=step)
+        result = quantize.quantize(network, target, images, io_spec, max_drop, count, step_done=step)
     if as_json:
         data = asdict(result)
         printing.print_json({"written": str(data.pop("path")), **data, "drop": result.drop})
@@ -121,5 +120,5 @@ def _export_int8(
     printing.print_results(
         f"{result.path}: {result.format}, int8, {result.bytes / 1e6:.1f} MB, {io_spec.describe()}",
         result.describe(),
-        *([format_sensitivities(result.sensitivities, result.task)] if result.sensitivities else []),
+        *([sensitivity.format_sensitivities(result.sensitivities, result.task)] if result.sensitivities else []),
     )

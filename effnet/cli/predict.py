@@ -17,7 +17,7 @@ from effnet.cli import options, printing
 if TYPE_CHECKING:
     from effnet.data.prediction_inputs import NamedImage
     from effnet.metadata import Labels
-    from effnet.prediction import Prediction, Predictor, ensemble
+    from effnet.prediction import Prediction, Predictor, bulk_chunks, ensemble
 
 
 TTA = StrEnum("TTA", ["none", "mirror", "crops"])
@@ -140,7 +140,7 @@ def predict(
 
 def _predictor_factory(
     members: Sequence[str], settings: Mapping[str, Any], fit_weights: bool
-) -> "Callable[[], Predictor | ensemble.Ensemble]":
+) -> "bulk_chunks.PredictorFactory":
     """Return a function that creates the predictor: of one model, or an ensemble of several or of a run's folds."""
     from effnet.prediction import Predictor, ensemble
 
@@ -297,12 +297,7 @@ def _predict_to_file(out: Path, strict: bool, *inputs: Any, **settings: Any) -> 
 
 
 def _write_submission(
-    out: Path,
-    table: str,
-    factory: "Callable[[], Predictor | ensemble.Ensemble]",
-    probabilities: bool,
-    force: bool,
-    strict: bool,
+    out: Path, table: str, factory: "bulk_chunks.PredictorFactory", probabilities: bool, force: bool, strict: bool
 ) -> None:
     from effnet.prediction import submission
 
@@ -313,8 +308,7 @@ def _write_submission(
             table, predictor, out, probabilities=probabilities, force=force, progress=step
         )
     predictor.cache_engine_file()
-    for reason in result.unreadable:
-        printing.note(reason)
+    printing.note(*result.unreadable)
     if result.unreadable:
         count = f"{len(result.unreadable)} of {result.rows} images"
         printing.note(f"{count} could not be read: they get the mean prediction")

@@ -19,7 +19,6 @@ from effnet.arch.serde import check_float, check_int
 if TYPE_CHECKING:
     import uvicorn
     from starlette.types import ASGIApp
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     from effnet.serve.models import ServedModel
 
@@ -113,7 +112,7 @@ def make_server(app: "ASGIApp", timeout_seconds: float) -> "uvicorn.Server":
     return uvicorn.Server(config)
 
 
-def _http_protocol(header_timeout: float) -> "type[HttpToolsProtocol]":
+def _http_protocol(header_timeout: float) -> type[Any]:
     """Return uvicorn's HTTP protocol with what it lacks: a time limit for headers, and JSON for malformed requests.
 
     Without the limit, clients that send nothing, or a byte now and then, hold their connections forever.

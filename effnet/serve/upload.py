@@ -7,8 +7,7 @@ from typing import Any
 
 from PIL import Image
 from pydantic import BaseModel, Field
-from python_multipart import FormParser, multipart
-from python_multipart.exceptions import FormParserError
+from python_multipart import FormParser, exceptions, multipart
 from starlette.requests import ClientDisconnect, Request
 
 from effnet.data.image_io import MUTED_PIL_WARNINGS
@@ -119,7 +118,7 @@ def _form_file(body: bytes, boundary: bytes) -> bytes:
         parser = FormParser(_FORM_TYPE, add, add, lambda: complete.append(True), boundary, config=in_memory)
         parser.write(body)
         parser.finalize()
-    except (FormParserError, ValueError):
+    except (exceptions.FormParserError, ValueError):
         raise RequestError(400, f"the form is malformed: {_UPLOAD_HINT}") from None
     names = [name for name, _ in parts]
     if FORM_FIELD not in names and "url" in names:
