@@ -25,13 +25,9 @@ class PrimaryMetric(NamedTuple):
 
 @dataclass(frozen=True)
 class CalibrationBin(Record):
-    """Predictions of similar confidence: their number, mean confidence and accuracy, or zeros if there are none.
+    """Predictions of similar confidence: their number, mean confidence and accuracy, or zeros if there are none."""
 
-    Of 15 bins the first holds probabilities below 1/15, the last those from 14/15. For multi-label every label of every
-    image counts.
-    """
-
-    images: int
+    images: int  # or for multi-label the labels of all images
     confidence: float
     accuracy: float
 
@@ -76,13 +72,9 @@ class Mistake(Record):
 
 
 @dataclass(frozen=True)
-class UncertainImage(Record):
-    """An image between two classes, with the probabilities of both; right or wrong."""
+class UncertainImage(Mistake):
+    """An image between two classes, right or wrong, with the probabilities of both."""
 
-    image: str
-    label: str
-    predicted: str
-    probability: float
     other: str  # the second most likely class
     other_probability: float
 
@@ -164,18 +156,10 @@ def score_classes(
 
 
 @dataclass(frozen=True)
-class LabelMetrics(Record):
-    """One label: its number of images; precision, recall and F1 at a probability of 0.5 (fractions).
+class LabelMetrics(ClassMetrics):
+    """The same of one label, at a probability of 0.5."""
 
-    ``average_precision`` is over all thresholds; None if no image has the label.
-    """
-
-    name: str
-    images: int
-    precision: float
-    recall: float
-    f1: float
-    average_precision: float | None
+    average_precision: float | None  # over all thresholds; None if no image has the label
 
 
 @dataclass(frozen=True)
@@ -263,16 +247,13 @@ def score_multilabel(
 
 @dataclass(frozen=True)
 class ValueMetrics(Record):
-    """One value: errors in its own unit, and R².
-
-    ``pairs``: (true, predicted) of the images, or of `MAX_PAIRS` of them, evenly sampled.
-    """
+    """One value: errors in its own unit, and R²."""
 
     name: str
     rmse: float
     mae: float
     r2: float
-    pairs: tuple[tuple[float, float], ...] = ()
+    pairs: tuple[tuple[float, float], ...] = ()  # (true, predicted), of up to `MAX_PAIRS` images, evenly sampled
 
 
 @dataclass(frozen=True)
@@ -287,17 +268,14 @@ class LargeError(Record):
 
 @dataclass(frozen=True)
 class RegressionEvaluation(Record):
-    """Result of a regression model. The overall metrics are means over the values.
-
-    R² of a value that never varies is 1 or 0.
-    """
+    """Result of a regression model. The overall metrics are means over the values."""
 
     RECORDS = MappingProxyType({"values": ValueMetrics, "mistakes": LargeError})
 
     images: int
     rmse: float  # root mean squared error
     mae: float  # mean absolute error
-    r2: float
+    r2: float  # 1 or 0 of a value that never varies
     values: tuple[ValueMetrics, ...]
     mistakes: tuple[LargeError, ...]  # largest first, in standard deviations of the value; at most `MAX_LARGEST_ERRORS`
     skipped: tuple[str, ...] = ()  # error messages of images that could not be read

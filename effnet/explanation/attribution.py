@@ -21,26 +21,14 @@ LogitsAndMaps = tuple[torch.Tensor, Callable[[Sequence[int]], torch.Tensor]]
 def class_activation_maps(
     model: EfficientNet, images: image_io.InputImage, classes: Sequence[int] | None = None
 ) -> NDArray[np.float32]:
-    """Compute class activation maps (arXiv:1512.04150) of the head.
+    """Compute class activation maps (arXiv:1512.04150) of the head, by default of all ``classes``.
 
     The family ends in a mean over the head's feature map and one linear layer. Weighting the channels before the mean
     instead of after it gives the same sum, map_c = Σ_k w_ck A_k / pixels: without gradients and without approximation a
     map sums to the class's logit, except for the bias (for regression, to the value).
 
-    Args:
-        model: The network, which is run in evaluation mode and left as it was.
-        images: (N, H, W, 3), or a single image (H, W, 3), as `effnet.data.image_io.load_input` returns them; any size.
-        classes: Class indices; default: all.
-
-    Returns:
-        float32 (N, classes, height, width), or (classes, height, width) for a single image.
-
-    Raises:
-        ValueError: If the network has no classifier, or no such class.
-
-    Example:
-        >>> class_activation_maps(effnet.load("b0"), image, [281]).shape
-        (1, 7, 7)
+    ``images`` are (N, H, W, 3) of any size, as `effnet.data.load_input` returns them, or a single one (H, W, 3); the
+    maps are (N, classes, height, width), or (classes, height, width).
     """
     require_classifier(model)
     indices = class_indices(model, range(model.classes) if classes is None else classes)

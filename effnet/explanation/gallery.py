@@ -39,15 +39,8 @@ class Gallery:
     - ``index.html``, and ``index-2.html`` … for every further 100 images: self-contained pages;
     - ``index.csv``: a row of `GALLERY_COLUMNS` per map, or a row with the error of an unreadable image.
 
-    The folder is created, and an earlier gallery in it removed, with the first image.
-
-    Raises:
-        FileExistsError: If the folder is a file or not empty; with ``force`` only if it contains anything other than an
-            earlier gallery.
-
-    Example:
-        >>> with Gallery(Path("why"), "Where b0 looks", "cam", "head") as gallery:
-        ...     gallery.add(explain("b0", "cat.jpg"))
+    The folder is created, and an earlier gallery in it removed, with the first image. Raises ``FileExistsError`` if it
+    is a file or not empty; with ``force`` only if it contains anything other than an earlier gallery.
     """
 
     def __init__(

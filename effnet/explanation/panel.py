@@ -28,21 +28,11 @@ def draw_panel(
 ) -> Image.Image:
     """Draw one row per image: the photo, and where each network looks.
 
-    All networks of a row explain the same class. Each map has its own brightest color, since logits of different
-    networks are not comparable. Each network sees the image through its own preprocessing.
+    All networks of a row explain the same class: that of ``classes``, one per image, or the most likely one on average.
+    Each map has its own brightest color, since logits of different networks are not comparable. Each network sees the
+    image through its own preprocessing. ``models`` are (name, network) pairs; ``side`` is a cell's width in pixels.
 
-    Args:
-        models: (name, network) pairs.
-        images: Paths, contents of files, PIL images or uint8 arrays (H, W, 3).
-        classes: The class to explain for each image, by name or index; default: the most likely one on average.
-        method: As in `explain`; ``layer`` too.
-        side: Width of a cell in pixels.
-
-    Raises:
-        ValueError: If there are no models or images, or the models' classes differ; and as `explain` does.
-
-    Example:
-        >>> draw_panel([("b0", effnet.load("b0")), ("b4", effnet.load("b4"))], ["cat.jpg"]).save("panel.png")
+    Raises ``ValueError`` without models or images, or if the models' classes differ; and as `explain` does.
     """
     sources = [source for _, source in name_images(images)]
     if not models or not sources:

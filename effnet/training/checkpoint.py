@@ -31,10 +31,9 @@ class Checkpoints:
         """Return the newest readable state, or None."""
         for path in self._newest_first():
             try:
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                return dict(torch.load(path, map_location="cpu", weights_only=True))
             except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
                 continue
-            return state
         return None
 
     def _newest_first(self) -> list[Path]:

@@ -63,6 +63,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.image_size is not None:
             serde.check_size(self.image_size, "image_size")
+        serde.check_choice("select_on", self.select_on, ("holdout", "val"))
         if self.epochs is not None and self.minutes is not None:
             raise ValueError("epochs cannot be combined with minutes")
         if self.epochs is not None and self.epochs < 0:

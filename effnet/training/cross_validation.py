@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -261,7 +260,7 @@ def _make_out_of_fold(images: ImageDataset, fold_of: dict[str, int], predictions
     return out_of_fold.OutOfFold(images.labels, names, folds, targets, np.stack([predictions[name] for name in names]))
 
 
-def _folds_csv(parts: Sequence[tuple[ImageDataset, ImageDataset]]) -> str:
+def _folds_csv(parts: list[tuple[ImageDataset, ImageDataset]]) -> str:
     """Return a table of each image's label and fold."""
     text = StringIO()
     write = csv.writer(text, lineterminator="\n").writerow

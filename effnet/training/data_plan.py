@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from effnet.arch.serde import check_choice
 from effnet.data import ImageDataset, Splits, check_images, dataset, duplicates, holdout
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.tasks import task_of
@@ -16,7 +15,6 @@ from effnet.training.config import TrainConfig
 
 TEST_FRACTION = 0.2  # of all images, if the data has neither a validation nor a test set
 MAX_IMAGES_COMPARED_BY_PIXELS = 5_000  # duplicates among more images are found by the files' bytes, which is fast
-SELECTION_SOURCES = ("holdout", "val")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +55,6 @@ def make_plan(splits: Splits, config: TrainConfig, callback: Callback) -> DataPl
     Validation and test sets are only reported on. Choices are made on ``selection_fraction`` of the training set,
     unless ``select_on="val"``. Without a validation or test set, a stratified fifth is held out as one.
     """
-    check_choice("select_on", config.select_on, SELECTION_SOURCES)
     skipped: list[str] = []
     by_pixels, fingerprints = len(training_images(splits)) <= MAX_IMAGES_COMPARED_BY_PIXELS, dataset.Fingerprints()
 

@@ -15,6 +15,7 @@ TIMEOUT_MINUTES = 30  # for which a process waits for the others
 MIN_BATCH_FOR_LOCAL_BATCH_NORM = 16  # images per device; below, batch norm is synchronized over all devices
 
 T = TypeVar("T")
+Prepared = tuple[torch.nn.Module, torch.optim.Optimizer]
 
 
 class SingleProcess:
@@ -25,9 +26,7 @@ class SingleProcess:
     def __init__(self, device: torch.device, precision: str = "float32") -> None:
         self.device, self.precision = device, precision
 
-    def prepare(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch_size: int
-    ) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    def prepare(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch_size: int) -> Prepared:
         """Return the network to call in training, and its optimizer; ``batch_size`` is per device and forward pass."""
         return model, optimizer
 
@@ -51,7 +50,7 @@ class SingleProcess:
 
     def shard(self, items: list[T]) -> list[T]:
         """Return this process's share of ``items``; the shares of all processes are disjoint and complete."""
-        return items
+        return items[self.rank :: self.world_size]
 
     def gather(self, shard: list[T]) -> list[T]:
         """Return the shares of all processes, in the original order."""
@@ -73,24 +72,22 @@ class Distributed(SingleProcess):
         check_choice("precision", self.precision, tuple(PRECISIONS))
         if self.precision == "float16" and self.device.type == "cpu":
             raise ValueError("training in float16 is not supported on a CPU: choose bfloat16 or float32")
-        self._accelerator = _make_accelerator(self.device, PRECISIONS[self.precision], find_unused_parameters)
-        if self._accelerator.num_processes > 1:
-            self.device = self._accelerator.device
-        self.rank, self.world_size = self._accelerator.process_index, self._accelerator.num_processes
+        self.accelerator = _make_accelerator(self.device, PRECISIONS[self.precision], find_unused_parameters)
+        if self.accelerator.num_processes > 1:
+            self.device = self.accelerator.device
+        self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and reports progress."""
         return self.rank == 0
 
-    def prepare(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch_size: int
-    ) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    def prepare(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch_size: int) -> Prepared:
         """As in `SingleProcess`; small batches on several GPUs get synchronized batch norm."""
         if self.world_size > 1 and self.device.type == "cuda" and batch_size < MIN_BATCH_FOR_LOCAL_BATCH_NORM:
             model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         on_device = [False, False]  # the network is on its device already
-        wrapped, wrapped_optimizer = self._accelerator.prepare(model, optimizer, device_placement=on_device)
+        wrapped, wrapped_optimizer = self.accelerator.prepare(model, optimizer, device_placement=on_device)
         # accelerate's mixed-precision wrapper of `forward` would stay in the network; `autocast` does the same
         vars(model).pop("forward", None)
         vars(model).pop("_original_forward", None)
@@ -98,29 +95,23 @@ class Distributed(SingleProcess):
 
     def autocast(self) -> AbstractContextManager[Any]:
         """As in `SingleProcess`."""
-        return self._accelerator.autocast() if self.precision != "float32" else nullcontext()
+        return self.accelerator.autocast() if self.precision != "float32" else nullcontext()
 
     def no_sync(self, model: torch.nn.Module) -> AbstractContextManager[Any]:
         """As in `SingleProcess`."""
-        context: AbstractContextManager[Any] = self._accelerator.no_sync(model)
+        context: AbstractContextManager[Any] = self.accelerator.no_sync(model)
         return context
 
     def backward(self, loss: torch.Tensor) -> None:
         """Accumulate gradients, scaled in float16."""
-        self._accelerator.backward(loss)
+        self.accelerator.backward(loss)
 
     def all_reduce_sum(self, number: float) -> float:
         """As in `SingleProcess`."""
         if self.world_size == 1:
             return number
-        summed: torch.Tensor = self._accelerator.reduce(
-            torch.tensor(number, device=self.device, dtype=torch.float64), "sum"
-        )
-        return summed.item()
-
-    def shard(self, items: list[T]) -> list[T]:
-        """As in `SingleProcess`."""
-        return items[self.rank :: self.world_size]
+        summed = torch.tensor(number, device=self.device, dtype=torch.float64)
+        return float(self.accelerator.reduce(summed, "sum"))
 
     def gather(self, shard: list[T]) -> list[T]:
         """As in `SingleProcess`."""
@@ -141,28 +132,9 @@ class Distributed(SingleProcess):
         """Call ``function`` in the main process and return its result in all processes."""
         if self.world_size == 1:
             return function()
-        values: list[Any] = [function() if self.is_main else None]
+        values = [function() if self.is_main else None]
         torch.distributed.broadcast_object_list(values)
-        result: T = values[0]
-        return result
-
-    def free_memory(self) -> None:
-        """Drop the references to all networks and optimizers that `prepare` was given."""
-        self._accelerator.free_memory()
-
-    def wait_for_everyone(self) -> None:
-        """Block until every process is here."""
-        self._accelerator.wait_for_everyone()
-
-    def scaler_state_dict(self) -> dict[str, Any]:
-        """Return the state of float16's gradient scaler; empty in other precisions."""
-        scaler = self._accelerator.scaler
-        return scaler.state_dict() if scaler else {}
-
-    def load_scaler_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `scaler_state_dict` returned."""
-        if self._accelerator.scaler and state:
-            self._accelerator.scaler.load_state_dict(state)
+        return values[0]  # type: ignore[return-value]
 
 
 def _make_accelerator(device: torch.device, precision: str, find_unused_parameters: bool) -> Any:

@@ -54,9 +54,8 @@ class DryRun(serde.Record):
         }
         changing = {name: values for name, values in curves.items() if len(set(values)) > 1}
         learning_rates = [(one.epoch - 1, one.first_learning_rate) for one in self.epochs]
-        last = self.epochs[-1]
-        points = [*learning_rates, (last.epoch, last.last_learning_rate)]
-        return plot_lr_schedule(points, changing, f"{self.recipe.name}, {self.network}").svg
+        learning_rates.append((self.epochs[-1].epoch, self.epochs[-1].last_learning_rate))
+        return plot_lr_schedule(learning_rates, changing, f"{self.recipe.name}, {self.network}").svg
 
 
 def simulate_recipe(

@@ -39,8 +39,7 @@ def build_model(config: TrainConfig, labels: Labels) -> EfficientNet:
             model = EfficientNet(arch, *settings, provenance=loaded.provenance)
             model.load_state_dict(loaded.state_dict())
     model.labels = labels
-    # Training crops are resized by Pillow's filters
-    model.preprocess = replace(model.preprocess, resampling="pil")
+    model.preprocess = replace(model.preprocess, resampling="pil")  # as training crops are resized
     image_size = recipe.image_size if config.image_size is None else config.image_size
     if image_size is not None:
         model.preprocess = replace(model.preprocess, size=serde.check_size(image_size, "image_size"))

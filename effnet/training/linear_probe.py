@@ -36,8 +36,7 @@ class LinearProbe:
 
     def logits(self, features: np.ndarray) -> Float64Array:
         """Return logits (N, outputs) for features (N, D)."""
-        logits: Float64Array = features.astype(np.float64) @ self.weight.T + self.bias
-        return logits
+        return np.asarray(features.astype(np.float64) @ self.weight.T + self.bias)
 
     def set_head(self, model: EfficientNet) -> None:
         """Copy the probe into the classifier of ``model``."""

@@ -26,7 +26,6 @@ LOGGER_PACKAGES = {  # accelerate's names, and their packages
     "trackio": "trackio",
     "wandb": "wandb",
 }
-PROJECT_NAME = "effnet"
 
 
 class LoggingCallback(ForwardingCallback):
@@ -55,15 +54,38 @@ class LoggingCallback(ForwardingCallback):
         if self._state_file.is_file():
             state = json.loads(self._state_file.read_text())
             self._run_id, self._last_epoch = state["run_id"], state["epoch"]
-        start_epoch = self._last_epoch + 1
         for name in dict.fromkeys(names):
             try:
-                self._loggers[name] = _start_logger(
-                    name, folder, run_name, self._run_id, start_epoch, dict(settings or {})
-                )
+                self._loggers[name] = self._start_logger(name, folder, run_name, settings or {})
             except Exception as error:  # anything that its package raises
                 self.close()
                 raise ValueError(f"{name} failed to start ({error}): set it up first, or train without it") from error
+
+    def _start_logger(self, name: str, folder: Path, run_name: str, settings: Mapping[str, object]) -> Any:
+        if name == TENSORBOARD:
+            return TensorBoardLogger(folder, self._last_epoch + 1)
+        from accelerate import PartialState
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+        # By these a package continues the run of this id if it exists, and starts it if not
+        run_id, swanlab = self._run_id, f"{folder}/swanlab"
+        arguments: dict[str, dict[str, object]] = {
+            "wandb": {"id": run_id, "name": run_name, "resume": "allow", "dir": str(folder)},
+            "swanlab": {"id": run_id[:21], "experiment_name": run_name, "resume": "allow", "logdir": swanlab},
+            "trackio": {"name": f"{run_name} {run_id[:6]}".strip(), "resume": "allow"},
+            "comet_ml": {"experiment_key": run_id},
+            "dvclive": {"dir": f"{folder}/dvclive", "resume": True},
+            "mlflow": {"run_name": run_name},
+            "clearml": {"task_name": run_name},
+        }
+        PartialState()  # the trackers ask it which process they are in
+        tracker_class = LOGGER_TYPE_TO_CLASS[name]
+        folder.mkdir(parents=True, exist_ok=True)
+        directory = [str(folder)] if tracker_class.requires_logging_directory else []
+        tracker = tracker_class("effnet", *directory, **arguments.get(name, {}))
+        tracker.start()
+        tracker.store_init_configuration(dict(_flatten(settings)))
+        return tracker
 
     def on_epoch_end(self, metrics: EpochMetrics) -> None:
         """Log the metrics. A tracker that fails is dropped: its curves are not worth the run."""
@@ -141,38 +163,6 @@ def resolve_loggers(names: Sequence[str] | None) -> Sequence[str]:
             package = '"effnet[train]"' if name == TENSORBOARD else LOGGER_PACKAGES[name]
             raise ImportError(f"tracking by {name} requires {LOGGER_PACKAGES[name]}: pip install {package}")
     return names
-
-
-def _start_logger(
-    name: str, folder: Path, run_name: str, run_id: str, start_epoch: int, settings: dict[str, object]
-) -> Any:
-    if name == TENSORBOARD:
-        return TensorBoardLogger(folder, start_epoch)
-    from accelerate import PartialState
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
-    PartialState()  # the trackers ask it which process they are in
-    tracker_class = LOGGER_TYPE_TO_CLASS[name]
-    folder.mkdir(parents=True, exist_ok=True)
-    arguments = [str(folder)] if tracker_class.requires_logging_directory else []
-    tracker = tracker_class(PROJECT_NAME, *arguments, **_resume_arguments(name, folder, run_name, run_id))
-    tracker.start()
-    tracker.store_init_configuration(dict(_flatten(settings)))
-    return tracker
-
-
-def _resume_arguments(name: str, folder: Path, run_name: str, run_id: str) -> dict[str, object]:
-    """Return the arguments by which a package continues the run ``run_id`` if it exists, and starts it if not."""
-    arguments: dict[str, dict[str, object]] = {
-        "wandb": {"id": run_id, "name": run_name, "resume": "allow", "dir": str(folder)},
-        "swanlab": {"id": run_id[:21], "experiment_name": run_name, "resume": "allow", "logdir": f"{folder}/swanlab"},
-        "trackio": {"name": f"{run_name} {run_id[:6]}".strip(), "resume": "allow"},
-        "comet_ml": {"experiment_key": run_id},
-        "dvclive": {"dir": f"{folder}/dvclive", "resume": True},
-        "mlflow": {"run_name": run_name},
-        "clearml": {"task_name": run_name},
-    }
-    return arguments.get(name, {})
 
 
 def _flatten(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, bool | int | float | str]]:

@@ -75,15 +75,11 @@ class TrainStep:
         *,
         seed: int | None = None,
     ) -> float:
-        """Train on one batch, of which this process has a share, and return the mean loss over the whole batch.
+        """Train on a batch, of which this process has a share, and return the mean loss over the whole batch.
 
-        If the loss is not finite, the weights stay as they are.
-
-        Args:
-            images: uint8 or float32 (N, H, W, 3) of 0 to 255.
-            indices: int64 (N,), the images' places in the data set.
-            targets: Instead of those of ``indices``, as after MixUp.
-            seed: Of dropout and stochastic depth: the same in every attempt at this batch.
+        If it is not finite, the weights stay as they are. ``images`` are uint8 or float32 (N, H, W, 3) of 0 to 255,
+        ``indices`` int64 (N,) their places in the data set, ``targets`` those after MixUp. ``seed`` is of dropout and
+        stochastic depth: the same in every attempt at this batch.
         """
         total = self.processes.all_reduce_sum(len(indices))
         images = images.to(self.processes.device)
@@ -278,7 +274,7 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)
         self.best_state = {}
         del self.step, self.ema
-        self.distributed.free_memory()
+        self.distributed.accelerator.free_memory()  # its references to all networks and optimizers
 
     def save_checkpoint(self) -> None:
         """Save a checkpoint, in the main process."""
@@ -287,12 +283,13 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed run needs to end with the same bits."""
+        scaler = self.distributed.accelerator.scaler
         return {
             "model": self.model.state_dict(),
             "ema": self.ema.model.state_dict(),
             "ema_updates": self.ema.updates,
             "optimizer": self.step.optimizer.state_dict(),
-            "scaler": self.distributed.scaler_state_dict(),
+            "scaler": scaler.state_dict() if scaler else {},  # of float16's gradients
             "history": [asdict(metrics) for metrics in self.history],
             "best_score": asdict(self.best_score),
             **{name: getattr(self, name) for name in _PLAIN_STATE},
@@ -307,7 +304,8 @@ class Trainer:
         self.ema.model.load_state_dict(state["ema"])
         self.ema.updates = state["ema_updates"]
         self.step.optimizer.load_state_dict(state["optimizer"])
-        self.distributed.load_scaler_state_dict(state["scaler"])
+        if state["scaler"] and self.distributed.accelerator.scaler:
+            self.distributed.accelerator.scaler.load_state_dict(state["scaler"])
         self.history = [callbacks.EpochMetrics(**metrics) for metrics in state["history"]]
         self.best_score = validation.SelectionScore(**state["best_score"])
         vars(self).update({name: state[name] for name in _PLAIN_STATE})

@@ -59,20 +59,18 @@ class TrainingLoss:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         losses = self._image_losses(logits, targets)
         if self.teacher is not None:
-            weight = self.recipe.distill_weight
-            losses = (1 - weight) * losses + weight * self._distillation_losses(logits, self.teacher(images))
+            weight, teacher_logits = self.recipe.distill_weight, self.teacher(images).to(logits.dtype)
+            if self.target_scaler:
+                teacher_logits = self.target_scaler.standardize(teacher_logits)
+            temperature = self.recipe.distill_temperature
+            distillation_losses = self.task.torch_distillation_losses(logits, teacher_logits, temperature)
+            losses = (1 - weight) * losses + weight * distillation_losses
         if self._weights_are_equal:
             return losses.sum()
         return (losses * self._image_weights[indices.to(losses.device)]).sum()
 
     def _image_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         return self.task.torch_losses(logits, targets, self.recipe.label_smoothing)
-
-    def _distillation_losses(self, logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        teacher_logits = teacher_logits.to(logits.dtype)
-        if self.target_scaler:
-            teacher_logits = self.target_scaler.standardize(teacher_logits)
-        return self.task.torch_distillation_losses(logits, teacher_logits, self.recipe.distill_temperature)
 
 
 class Teacher:

@@ -106,8 +106,7 @@ def smooth_losses(losses: tuple[float, ...]) -> Float64Array:
     """Return the losses averaged with their neighbors by a Gaussian as wide as 1/25 of the curve."""
     index = np.arange(len(losses))
     weights = _gaussian_weights(index[:, None] - index, len(losses))
-    smooth: Float64Array = weights @ np.array(losses) / weights.sum(1)
-    return smooth
+    return np.asarray(weights @ np.array(losses) / weights.sum(1))
 
 
 def _estimate_noise(losses: tuple[float, ...]) -> float:

@@ -1,7 +1,6 @@
 """Optimizers, their parameter groups, and the exponential moving average (EMA) of the weights."""
 
 import copy
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -58,7 +57,7 @@ class RMSProp(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Any,
         lr: float = 0.256,
         momentum: float = 0.9,
         alpha: float = 0.9,

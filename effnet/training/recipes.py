@@ -9,10 +9,12 @@ from types import MappingProxyType
 from effnet.arch.serde import Record, check_choice, check_float, check_int, did_you_mean
 from effnet.data.augment import Augment
 
-OPTIMIZERS = ("adamw", "rmsprop", "sgd")
-SCHEDULES = ("cosine", "exponential", "constant")
-BATCH_NORM_MODES = ("auto", "train", "frozen", "estimated")
-BALANCE_MODES = ("none", "loss", "sampler")
+CHOICES = {  # of settings that are words
+    "optimizer": ("adamw", "rmsprop", "sgd"),
+    "schedule": ("cosine", "exponential", "constant"),
+    "batch_norm": ("auto", "train", "frozen", "estimated"),
+    "balance": ("none", "loss", "sampler"),
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Recipe(Record):
     name: str
     epochs: int
     batch_size: int = 32
-    optimizer: str = "adamw"  # "adamw", "rmsprop" (as in TensorFlow) or "sgd"
+    optimizer: str = "adamw"  # "rmsprop" is TensorFlow's
     learning_rate: float = 1e-3  # peak, at `lr_reference_batch`; scaled linearly with the batch size
     lr_reference_batch: int = 32
     backbone_lr_mult: float = 1.0  # of everything but the classifier
@@ -91,10 +93,8 @@ class Recipe(Record):
     def __post_init__(self) -> None:
         for name, minimum in (("epochs", 0), ("batch_size", 1), ("lr_reference_batch", 1), ("patience", 0)):
             check_int(name, getattr(self, name), minimum)
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        check_choice("schedule", self.schedule, SCHEDULES)
-        check_choice("batch_norm", self.batch_norm, BATCH_NORM_MODES)
-        check_choice("balance", self.balance, BALANCE_MODES)
+        for name, choices in CHOICES.items():
+            check_choice(name, getattr(self, name), choices)
         check_float("learning_rate", self.learning_rate, 0, 10, exclusive=True)
         check_float("label_smoothing", self.label_smoothing, 0, 0.9)
         check_float("ema_decay", self.ema_decay, 0, 0.999999)
@@ -152,8 +152,6 @@ class Recipe(Record):
 FINETUNE = Recipe(
     name="finetune",
     epochs=20,
-    batch_size=32,
-    lr_reference_batch=32,
     learning_rate=3e-4,
     backbone_lr_mult=0.3,
     warmup_epochs=0.5,
@@ -205,11 +203,8 @@ SCRATCH = Recipe(
     lr_reference_batch=64,
     learning_rate=4e-3,
     warmup_epochs=2.0,
-    weight_decay=0.05,
-    label_smoothing=0.1,
     ema_decay=0.99,
     bn_momentum=0.1,
-    patience=0,
     augment=Augment(min_crop_area=0.7, rotation=8.0, translation=0.06),
 )
 
@@ -236,11 +231,8 @@ SMALL_IMAGES = Recipe(
     optimizer="rmsprop",
     learning_rate=0.002,
     lr_reference_batch=128,
-    schedule="cosine",
     warmup_epochs=2.0,
     weight_decay=1e-5,
-    label_smoothing=0.1,
-    ema_decay=0.999,
     bn_momentum=0.1,
     image_size=32,
     stem_stride=1,
@@ -249,7 +241,6 @@ SMALL_IMAGES = Recipe(
 )
 SMALL_IMAGES_RESIZED = replace(SMALL_IMAGES, name="small_images_resized", image_size=96, stem_stride=2)
 
-PAPER_EPOCHS = 350
 MINIVAL_FRACTION = 25_022 / 1_281_167  # 20 of 1,024 shards
 
 
@@ -270,7 +261,7 @@ def paper_recipe(number: int) -> Recipe:
     """
     return Recipe(
         name=f"paper_b{number}",
-        epochs=PAPER_EPOCHS,
+        epochs=350,
         batch_size=4096,
         optimizer="rmsprop",
         learning_rate=0.016,
@@ -278,9 +269,7 @@ def paper_recipe(number: int) -> Recipe:
         schedule="exponential",
         warmup_epochs=5.0,
         weight_decay=1e-5,
-        label_smoothing=0.1,
         ema_decay=0.9999,
-        bn_momentum=0.01,
         selection_fraction=MINIVAL_FRACTION,
         augment=Augment(min_crop_area=0.08, policy="autoaugment"),
     )

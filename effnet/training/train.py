@@ -156,7 +156,7 @@ def run_training(config: TrainConfig) -> TrainResult:
             run.tune_resolution()
         if distributed.is_main:
             run.save_and_report()
-    distributed.wait_for_everyone()
+    distributed.accelerator.wait_for_everyone()
     result = run_dir.read_result()
     assert result is not None
     return result

@@ -133,11 +133,9 @@ def compare_losses(
     return float(gains.mean()), float(noise)
 
 
-def score_model(
-    model: EfficientNet, images: ImageDataset, device: str | None = None, decode: str = "reduced"
-) -> SelectionScore:
+def score_model(model: EfficientNet, images: ImageDataset, device: str | None = None) -> SelectionScore:
     """Return the score of ``model`` on ``images``, at the size of its ``preprocess``."""
-    compute, preprocess = EagerEngine(model, device).run, replace(model.preprocess, decode=decode)
+    compute, preprocess = EagerEngine(model, device).run, replace(model.preprocess, decode="reduced")
     logits = compute_rows(compute, images, preprocess, distributed.SingleProcess(select_device(device)))
     return Targets.from_dataset(images).score(logits.astype(np.float64))
 
@@ -160,7 +158,8 @@ def compute_rows(
             raise row  # it was readable a moment ago
         rows.append(row)
         on_progress(len(rows) * processes.world_size)
-    return np.stack(processes.gather(rows))
+    gathered: list[FloatArray] = processes.gather(rows)
+    return np.stack(gathered)
 
 
 def scale_logits(model: EfficientNet, logit_scale: float) -> None:

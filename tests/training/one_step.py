@@ -1,4 +1,4 @@
-"""One step of training in float64, for `test_many_processes`: leaves the gradients, and who judged which images."""
+"""One step of training in float64, for `test_many_processes`: leaves the gradients, and the shares of the images."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def main(out: Path, pieces: int = 1) -> None:
     model.dropout.p = 0
     setup = TrainSetup(config, recipe, plan, model, loss, distributed, Callback())
     batch_loss = step(*next(setup.make_loader(phase).epoch(0)))
-    mine = distributed.shard(list(range(COUNT)))
-    whole = distributed.gather(mine)
+    shard = distributed.shard(list(range(COUNT)))
+    gathered = distributed.gather(shard)
     if distributed.is_main:
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-        torch.save({"loss": batch_loss, "gradients": gradients, "judged": whole, "mine": mine}, out / "step.pt")
+        torch.save({"loss": batch_loss, "gradients": gradients, "gathered": gathered, "shard": shard}, out / "step.pt")
 
 
 if __name__ == "__main__":

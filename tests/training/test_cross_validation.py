@@ -73,15 +73,15 @@ def test_every_image_is_predicted_once_by_a_model_not_trained_on_it(
     assert Counter(oof.ids) == Counter(str(number) for number in range(26))
     assert [oof.labels.names[place] for place in oof.targets.argmax(1)] == ["dark", "light"] * 13
     for number, model in enumerate(result.models):
-        learned = {line.split(",")[0] for line in (model.parent / "split.csv").read_text().splitlines()
+        trained_on = {line.split(",")[0] for line in (model.parent / "split.csv").read_text().splitlines()
                    if line.endswith((",train", ",selection"))}  # fmt: skip
-        held = oof.take(np.flatnonzero(oof.folds == number))
-        assert len(learned) + len(held) == 26
-        assert not learned & set(held.ids)
-        again = Predictor(model, "eager", "cpu").predict_scores(
-            (name, table.parent / f"train/{name}.png") for name in held.ids
+        held_out = oof.take(np.flatnonzero(oof.folds == number))
+        assert len(trained_on) + len(held_out) == 26
+        assert not trained_on & set(held_out.ids)
+        repeated = Predictor(model, "eager", "cpu").predict_scores(
+            (name, table.parent / f"train/{name}.png") for name in held_out.ids
         )
-        assert held.predictions == pytest.approx(np.stack([row for _, row in again]), abs=1e-5)  # type: ignore[arg-type]
+        assert held_out.predictions == pytest.approx(np.stack([row for _, row in repeated]), abs=1e-5)
 
 
 def test_metrics(done: tuple[CrossValidationResult, Recorder]) -> None:
@@ -104,7 +104,7 @@ def test_metrics(done: tuple[CrossValidationResult, Recorder]) -> None:
 def test_duplicates_stay_together_and_are_reported(done: tuple[CrossValidationResult, Recorder]) -> None:
     result, recorder = done
     assert recorder.messages[0] == "2 duplicate images, kept in the same fold: 0 = 24, 1 = 25"
-    fold = dict(zip(*((oof := OutOfFold.read(result.oof_path)).ids, oof.folds.tolist()), strict=True))  # type: ignore[misc]
+    fold = dict(zip(*((oof := OutOfFold.read(result.oof_path)).ids, oof.folds.tolist()), strict=True))
     assert fold["0"] == fold["24"]
     assert fold["1"] == fold["25"]
 
@@ -143,8 +143,8 @@ def test_directory_is_an_ensemble(done: tuple[CrossValidationResult, Recorder], 
     image = table.parent / "train/3.png"
     shares = [dict(zip(one.labels, one.probabilities, strict=True)) for model in result.models
               for one in Predictor(model, "eager")(image)]  # fmt: skip
-    (found,) = Ensemble([result.out])(image)
-    for label, share in zip(found.labels, found.probabilities, strict=True):
+    (prediction,) = Ensemble([result.out])(image)
+    for label, share in zip(prediction.labels, prediction.probabilities, strict=True):
         assert share == pytest.approx((shares[0][label] + shares[1][label]) / 2, abs=1e-5)
 
 
@@ -184,11 +184,11 @@ def test_resume_continues_in_the_interrupted_fold(
     with pytest.raises(KeyboardInterrupt):
         run(table, tmp_path / "out")
     assert not (tmp_path / "out/folds.json").exists()
-    kept = (tmp_path / "out/fold0/model.safetensors").stat().st_mtime_ns
-    again = run(table, tmp_path / "out", resume=True)
+    written = (tmp_path / "out/fold0/model.safetensors").stat().st_mtime_ns
+    repeated = run(table, tmp_path / "out", resume=True)
     assert calls == ["fold0", "fold1", "fold0", "fold1"]
-    assert (tmp_path / "out/fold0/model.safetensors").stat().st_mtime_ns == kept
-    assert again.oof_path.read_bytes() == done[0].oof_path.read_bytes()
+    assert (tmp_path / "out/fold0/model.safetensors").stat().st_mtime_ns == written
+    assert repeated.oof_path.read_bytes() == done[0].oof_path.read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "regression"])
@@ -202,7 +202,7 @@ def test_multilabel_and_regression(kind: str, tmp_path: Path, monkeypatch: pytes
     splits = open_table(write_table(tmp_path, cells), kind)
     configured = []
 
-    def made(config: TrainConfig) -> object:
+    def record_config(config: TrainConfig) -> object:
         with torch.random.fork_rng():
             torch.manual_seed(len(configured))
             model = effnet.create("nano", classes=len(splits.train.labels.names))  # type: ignore[union-attr]
@@ -211,7 +211,7 @@ def test_multilabel_and_regression(kind: str, tmp_path: Path, monkeypatch: pytes
         configured.append(config.data)
         return type("Made", (), {"model": effnet.save(model, config.out / "model.safetensors")})
 
-    monkeypatch.setattr(module, "run_training", made)
+    monkeypatch.setattr(module, "run_training", record_config)
     result = run(splits, tmp_path / "out", folds=4, tta="mirror")  # type: ignore[arg-type]
     oof = OutOfFold.read(result.oof_path, kind)
     assert oof.ids == tuple(map(str, range(20)))
@@ -223,9 +223,9 @@ def test_multilabel_and_regression(kind: str, tmp_path: Path, monkeypatch: pytes
     assert result.metrics == pytest.approx(oof.metrics(), rel=1e-4)
     assert result.task == kind
     expected = make_folds(splits.train, 4, 0)  # type: ignore[arg-type]
-    for (kept, held), splits in zip(expected, configured, strict=True):
-        assert [item.name for item in splits.train.items] == [item.name for item in kept.items]
-        assert [item.name for item in splits.val.items] == [item.name for item in held.items]
+    for (train, held_out), splits in zip(expected, configured, strict=True):
+        assert [item.name for item in splits.train.items] == [item.name for item in train.items]
+        assert [item.name for item in splits.val.items] == [item.name for item in held_out.items]
     if kind == "multilabel":
         assert "mean average precision" in result.summary()
     else:

@@ -78,21 +78,21 @@ def run_one_step(out: Path, processes: int, pieces: int = 1) -> dict[str, Any]:
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = torch.load(out / "step.pt")
-    return found
+    shared: dict[str, Any] = torch.load(out / "step.pt")
+    return shared
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def single(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return run_one_step(tmp_path_factory.mktemp("alone") / "one", 1)
 
 
 @pytest.mark.parametrize(("processes", "pieces"), [(2, 1), (1, 3), (2, 2)])
-def test_same_gradients(processes: int, pieces: int, alone: dict[str, Any], tmp_path: Path) -> None:
+def test_same_gradients(processes: int, pieces: int, single: dict[str, Any], tmp_path: Path) -> None:
     """Of one process with the whole batch, of two with a share each, and of a batch in parts."""
-    found = run_one_step(tmp_path / "many", processes, pieces)
-    assert found["loss"] == pytest.approx(alone["loss"], rel=1e-12)
-    for name, gradient in alone["gradients"].items():
-        assert (found["gradients"][name] - gradient).abs().max() <= 1e-10, name
-    assert found["judged"] == list(range(13))
-    assert found["mine"] == list(range(0, 13, processes))
+    shared = run_one_step(tmp_path / "many", processes, pieces)
+    assert shared["loss"] == pytest.approx(single["loss"], rel=1e-12)
+    for name, gradient in single["gradients"].items():
+        assert (shared["gradients"][name] - gradient).abs().max() <= 1e-10, name
+    assert shared["gathered"] == list(range(13))
+    assert shared["shard"] == list(range(0, 13, processes))

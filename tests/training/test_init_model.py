@@ -39,12 +39,12 @@ def test_other_stem_stride_keeps_the_weights(tmp_path: Path) -> None:
     path = save_model(tmp_path)
     original = effnet.load(path)
     recipe = replace(RECIPE, stem_stride=2, image_size=64)
-    found = build_model(TrainConfig(data="", out=tmp_path, recipe=recipe, weights=path), LABELS)
-    assert found.arch.stem_stride == 2
-    assert found.preprocess.size == (64, 64)
-    assert torch.equal(found.stem.conv.weight, original.stem.conv.weight)
+    model = build_model(TrainConfig(data="", out=tmp_path, recipe=recipe, weights=path), LABELS)
+    assert model.arch.stem_stride == 2
+    assert model.preprocess.size == (64, 64)
+    assert torch.equal(model.stem.conv.weight, original.stem.conv.weight)
     x = torch.randn(1, 3, 32, 32)
-    assert found.features(x)["stem"].shape[2:] == (16, 16)
+    assert model.features(x)["stem"].shape[2:] == (16, 16)
 
 
 def test_the_image_size_is_a_side_or_height_and_width(tmp_path: Path) -> None:

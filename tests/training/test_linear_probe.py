@@ -24,28 +24,28 @@ def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.
 @pytest.mark.parametrize(("images", "width"), [(30, 8), (18, 40)], ids=["tall", "wide"])
 def test_leave_one_out_equals_refitting(images: int, width: int) -> None:
     features, targets = blobs(images, width, 3)
-    found = fit_linear_probe(features, Targets(targets, "classification", 3))
+    probe = fit_linear_probe(features, Targets(targets, "classification", 3))
     x, y = features.astype(float), np.eye(3)[targets]
-    penalty = found.regularization * ((x - x.mean(0)) ** 2).sum() / len(x)
+    penalty = probe.regularization * ((x - x.mean(0)) ** 2).sum() / len(x)
     scores = np.empty_like(y)
-    for left in range(images):
-        rest = np.arange(images) != left
-        # The intercept and the class shares stay those of all images but the left one, as in the closed form.
+    for index in range(images):
+        rest = np.arange(images) != index
+        # The intercept and the class shares stay those of all images but the one left out, as in the closed form.
         weight, bias = ridge(x[rest], y[rest], penalty)
-        scores[left] = x[left] @ weight + bias
-    assert found.metric == pytest.approx((scores.argmax(1) == targets).mean())
-    assert found.loss == pytest.approx(
-        Targets(targets, "classification", 3).losses(found.logit_scale * scores).mean(), rel=1e-6
+        scores[index] = x[index] @ weight + bias
+    assert probe.metric == pytest.approx((scores.argmax(1) == targets).mean())
+    assert probe.loss == pytest.approx(
+        Targets(targets, "classification", 3).losses(probe.logit_scale * scores).mean(), rel=1e-6
     )
 
 
 def test_head_is_the_ridge_solution() -> None:
     features, targets = blobs(60, 12, 4)
-    found = fit_linear_probe(features, Targets(targets, "classification", 4))
+    probe = fit_linear_probe(features, Targets(targets, "classification", 4))
     x, y = features.astype(float), np.eye(4)[targets]
-    weight, bias = ridge(x, y, found.regularization * ((x - x.mean(0)) ** 2).sum() / len(x))
-    np.testing.assert_allclose(found.weight, found.logit_scale * weight.T, atol=1e-9)
-    np.testing.assert_allclose(found.bias, found.logit_scale * bias, atol=1e-9)
+    weight, bias = ridge(x, y, probe.regularization * ((x - x.mean(0)) ** 2).sum() / len(x))
+    np.testing.assert_allclose(probe.weight, probe.logit_scale * weight.T, atol=1e-9)
+    np.testing.assert_allclose(probe.bias, probe.logit_scale * bias, atol=1e-9)
 
 
 def test_strength_has_the_lowest_loss(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +69,6 @@ def test_logit_scale_calibrates_overconfident_logits() -> None:
 
 def test_class_without_images() -> None:
     features, targets = blobs(30, 8, 2)
-    found = fit_linear_probe(features, Targets(targets, "classification", 3))
-    assert found.weight.shape == (3, 8)
-    assert (found.logits(features).argmax(1) < 2).all()
+    probe = fit_linear_probe(features, Targets(targets, "classification", 3))
+    assert probe.weight.shape == (3, 8)
+    assert (probe.logits(features).argmax(1) < 2).all()

@@ -20,10 +20,10 @@ READ = """
 import json, sys, types
 sys.modules["tensorboard.compat.notf"] = types.ModuleType("notf")  # or it imports TensorFlow where that is installed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-found = EventAccumulator(sys.argv[1])
-found.Reload()
-tags = found.Tags()["scalars"]
-print(json.dumps({tag: [(point.step, point.value) for point in found.Scalars(tag)] for tag in tags}))
+events = EventAccumulator(sys.argv[1])
+events.Reload()
+tags = events.Tags()["scalars"]
+print(json.dumps({tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}))
 """
 
 
@@ -34,33 +34,33 @@ def line(epoch: int) -> EpochMetrics:
 def curves(folder: Path) -> dict[str, list[list[float]]]:
     """As TensorBoard itself reads them."""
     command = [sys.executable, "-c", READ, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    read: dict[str, list[list[float]]] = json.loads(done.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    read: dict[str, list[list[float]]] = json.loads(process.stdout)
     return read
 
 
 def test_resumed_run_continues_the_same_curves(tmp_path: Path) -> None:
     recorder, folder = Recorder(), tmp_path / "logs"
-    with closing(LoggingCallback(recorder, folder, ("tensorboard",))) as tracked:
-        tracked.on_progress("epoch", 1, 2)
-        tracked.on_message("a word")
-        tracked.on_epoch_end(line(1))
-        tracked.on_epoch_end(line(2))
-    killed = LoggingCallback(recorder, folder, ("tensorboard",))  # never closed, as by kill -9
-    killed.on_epoch_end(line(3))
+    with closing(LoggingCallback(recorder, folder, ("tensorboard",))) as callback:
+        callback.on_progress("epoch", 1, 2)
+        callback.on_message("a word")
+        callback.on_epoch_end(line(1))
+        callback.on_epoch_end(line(2))
+    callback = LoggingCallback(recorder, folder, ("tensorboard",))  # never closed, as by kill -9
+    callback.on_epoch_end(line(3))
     state = (folder / "logged.json").read_text()
-    killed.on_epoch_end(line(4))
+    callback.on_epoch_end(line(4))
     (folder / "logged.json").write_text(state)  # killed between the point and the note of it
-    with closing(LoggingCallback(recorder, folder, ("tensorboard",))) as tracked:
-        tracked.on_epoch_end(line(3))  # from a checkpoint before its end
-        tracked.on_epoch_end(line(4))
-        tracked.on_epoch_end(line(5))
-    found = curves(folder)
-    assert found["train/loss"] == [[epoch, pytest.approx(2.0 / epoch)] for epoch in range(1, 6)]
-    assert found["selection/loss"] == [[epoch, pytest.approx(1.0 / epoch)] for epoch in range(1, 6)]
-    assert found["selection/top-1"] == [[epoch, 0.5 + 0.0625 * epoch] for epoch in range(1, 6)]
-    assert found["train/learning_rate"] == [[epoch, 0.25] for epoch in range(1, 6)]
-    assert found["train/seconds"] == [[epoch, 3.5] for epoch in range(1, 6)]
+    with closing(LoggingCallback(recorder, folder, ("tensorboard",))) as callback:
+        callback.on_epoch_end(line(3))  # from a checkpoint before its end
+        callback.on_epoch_end(line(4))
+        callback.on_epoch_end(line(5))
+    logged = curves(folder)
+    assert logged["train/loss"] == [[epoch, pytest.approx(2.0 / epoch)] for epoch in range(1, 6)]
+    assert logged["selection/loss"] == [[epoch, pytest.approx(1.0 / epoch)] for epoch in range(1, 6)]
+    assert logged["selection/top-1"] == [[epoch, 0.5 + 0.0625 * epoch] for epoch in range(1, 6)]
+    assert logged["train/learning_rate"] == [[epoch, 0.25] for epoch in range(1, 6)]
+    assert logged["train/seconds"] == [[epoch, 3.5] for epoch in range(1, 6)]
     assert (recorder.messages, recorder.progress) == (["a word"], [("epoch", 1, 2)])
     assert recorder.epochs == [line(epoch) for epoch in (1, 2, 3, 4, 3, 4, 5)]
 
@@ -71,8 +71,8 @@ def test_tensorboard_imports_no_tensorflow(tmp_path: Path) -> None:
         "TensorBoardLogger(Path(sys.argv[1]), 1).finish(); print('tensorflow' in sys.modules)"
     )
     command = [sys.executable, "-W", "error", "-c", code, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == "False"
+    process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert process.stdout.strip() == "False"
 
 
 def test_unknown_and_missing_trackers() -> None:
@@ -116,20 +116,20 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         Run.begun.append(options)
         return Run()
 
-    made: Any = ModuleType("wandb")
-    made.init, made.config, made.__spec__ = init, Config(), object()
-    monkeypatch.setitem(sys.modules, "wandb", made)
-    found: ModuleType = made
-    return found
+    package: Any = ModuleType("wandb")
+    package.init, package.config, package.__spec__ = init, Config(), object()
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    module: ModuleType = package
+    return module
 
 
 def test_others_run_through_accelerate(tmp_path: Path, wandb: ModuleType) -> None:
     settings = {"seed": 3, "recipe": {"batch_size": 32, "augment": {"crop": 0.5}, "size": None}}
-    with closing(LoggingCallback(Callback(), tmp_path, ("wandb",), "photos", settings)) as tracked:
-        tracked.on_epoch_end(line(1))
-    with closing(LoggingCallback(Callback(), tmp_path, ("wandb",), "photos", settings)) as tracked:
-        tracked.on_epoch_end(line(1))
-        tracked.on_epoch_end(line(2))
+    with closing(LoggingCallback(Callback(), tmp_path, ("wandb",), "photos", settings)) as callback:
+        callback.on_epoch_end(line(1))
+    with closing(LoggingCallback(Callback(), tmp_path, ("wandb",), "photos", settings)) as callback:
+        callback.on_epoch_end(line(1))
+        callback.on_epoch_end(line(2))
     first, second = Run.begun
     assert first == second  # the same run's id
     assert (first["project"], first["name"], first["resume"]) == ("effnet", "photos", "allow")
@@ -142,9 +142,9 @@ def test_others_run_through_accelerate(tmp_path: Path, wandb: ModuleType) -> Non
 
 def test_failing_tracker_does_not_stop_the_run(tmp_path: Path, wandb: ModuleType) -> None:
     recorder = Recorder()
-    with closing(LoggingCallback(recorder, tmp_path, ("tensorboard", "wandb"))) as tracked:
+    with closing(LoggingCallback(recorder, tmp_path, ("tensorboard", "wandb"))) as callback:
         for epoch in range(1, 5):
-            tracked.on_epoch_end(line(epoch))
+            callback.on_epoch_end(line(epoch))
     assert [step for step, _ in Run.points] == [1, 2]
     assert recorder.messages == ["wandb failed and is disabled; training continues (no network)"]
     assert [step for step, _ in curves(tmp_path)["train/loss"]] == [1, 2, 3, 4]

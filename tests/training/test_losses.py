@@ -42,28 +42,28 @@ LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0], [0.3, 0.3, 0.1], [1.0
 
 
 def test_classification() -> None:
-    found = images("classification", 0, 1, 2, 0)
+    dataset = images("classification", 0, 1, 2, 0)
     targets = torch.tensor([0, 1, 2, 0])
     for smoothing in (0.0, 0.1):
         expected = F.cross_entropy(LOGITS, targets, label_smoothing=smoothing, reduction="sum").item()
-        assert loss(TrainingLoss(found, recipe(label_smoothing=smoothing), CPU), LOGITS) == pytest.approx(expected)
-    soft = TrainingLoss(found, recipe(), CPU).soft_targets(torch.arange(4))
+        assert loss(TrainingLoss(dataset, recipe(label_smoothing=smoothing), CPU), LOGITS) == pytest.approx(expected)
+    soft = TrainingLoss(dataset, recipe(), CPU).soft_targets(torch.arange(4))
     assert torch.equal(soft, F.one_hot(targets).float())
 
 
 def test_multilabel() -> None:
-    found = images("multilabel", (0, 2), (), (1,), (0, 1, 2))
-    wanted = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1.0]])
-    expected = F.binary_cross_entropy_with_logits(LOGITS, wanted, reduction="none").mean(1).sum().item()
-    assert loss(TrainingLoss(found, recipe(), CPU), LOGITS) == pytest.approx(expected)
-    assert Targets.from_dataset(found).losses(LOGITS.double().numpy()).sum() == pytest.approx(expected)
-    assert Targets.from_dataset(found).metric(LOGITS.numpy()) == pytest.approx(7 / 12)
+    dataset = images("multilabel", (0, 2), (), (1,), (0, 1, 2))
+    targets = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1.0]])
+    expected = F.binary_cross_entropy_with_logits(LOGITS, targets, reduction="none").mean(1).sum().item()
+    assert loss(TrainingLoss(dataset, recipe(), CPU), LOGITS) == pytest.approx(expected)
+    assert Targets.from_dataset(dataset).losses(LOGITS.double().numpy()).sum() == pytest.approx(expected)
+    assert Targets.from_dataset(dataset).metric(LOGITS.numpy()) == pytest.approx(7 / 12)
 
 
 def test_regression_in_standard_deviations() -> None:
-    found = images("regression", (1.0,), (3.0,), (5.0,), (11.0,))
+    dataset = images("regression", (1.0,), (3.0,), (5.0,), (11.0,))
     logits = torch.tensor([[1.0], [4.0], [5.0], [9.0]])
-    objective = TrainingLoss(found, recipe(), CPU)
+    objective = TrainingLoss(dataset, recipe(), CPU)
     assert loss(objective, objective.target_scaler.standardize(logits)) == pytest.approx(5 / 14)
     head = torch.nn.Linear(2, 1)
     before = head(torch.ones(1, 2))
@@ -71,7 +71,7 @@ def test_regression_in_standard_deviations() -> None:
     assert torch.allclose(head(torch.ones(1, 2)), objective.target_scaler.standardize(before), atol=1e-6)
     objective.target_scaler.unstandardize_head(head)
     assert torch.allclose(head(torch.ones(1, 2)), before, atol=1e-5)
-    assert Targets.from_dataset(found).metric(logits.double().numpy()) == pytest.approx(1 - 5 / 56)
+    assert Targets.from_dataset(dataset).metric(logits.double().numpy()) == pytest.approx(1 - 5 / 56)
 
 
 def test_image_weights_and_rare_classes() -> None:
@@ -85,13 +85,13 @@ def test_image_weights_and_rare_classes() -> None:
 
 
 def test_distillation() -> None:
-    found = images("classification", 0, 1, 2, 0)
+    dataset = images("classification", 0, 1, 2, 0)
     settings = recipe(distill_weight=1.0, distill_temperature=2.0)
-    assert loss(TrainingLoss(found, settings, CPU, lambda _: LOGITS), LOGITS) == pytest.approx(0, abs=1e-6)
+    assert loss(TrainingLoss(dataset, settings, CPU, lambda _: LOGITS), LOGITS) == pytest.approx(0, abs=1e-6)
     other = LOGITS.flip(0)
     ours, theirs = (F.log_softmax(each / 2, 1) for each in (LOGITS, other))
     expected = 4 * (theirs.exp() * (theirs - ours)).sum().item()
-    assert loss(TrainingLoss(found, settings, CPU, lambda _: other), LOGITS) == pytest.approx(expected)
-    half = TrainingLoss(found, replace(settings, distill_weight=0.5), CPU, lambda _: other)
-    plain = loss(TrainingLoss(found, recipe(), CPU), LOGITS)
+    assert loss(TrainingLoss(dataset, settings, CPU, lambda _: other), LOGITS) == pytest.approx(expected)
+    half = TrainingLoss(dataset, replace(settings, distill_weight=0.5), CPU, lambda _: other)
+    plain = loss(TrainingLoss(dataset, recipe(), CPU), LOGITS)
     assert loss(half, LOGITS) == pytest.approx((expected + plain) / 2)

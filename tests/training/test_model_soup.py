@@ -61,7 +61,7 @@ def test_weights_and_statistics_of_all_are_averaged() -> None:
     for name, value in averaged.state_dict().items():
         if value.is_floating_point():
             mean = sum(model.state_dict()[name].double() for model in models) / 3
-            assert torch.allclose(value, mean.float(), atol=1e-6), name  # type: ignore[union-attr]
+            assert torch.allclose(value, mean.float(), atol=1e-6), name
         else:
             assert torch.equal(value, base.state_dict()[name]), name
     assert [bias(model) for model in models] == pytest.approx([1, 2, -6])  # untouched

@@ -79,18 +79,18 @@ def test_rmsprop_groups_decay_all_but_batch_norm() -> None:
 
 def test_backbone_lr_mult() -> None:
     model = create("nano", 5)
-    found = make_optimizer(model, RECIPE)
-    set_learning_rate(found, 0.02)
-    rates = {id(parameter): group["lr"] for group in found.param_groups for parameter in group["params"]}
+    optimizer = make_optimizer(model, RECIPE)
+    set_learning_rate(optimizer, 0.02)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
     assert rates[id(model.classifier.weight)] == 0.02
     assert rates[id(model.stem.conv.weight)] == pytest.approx(0.002)
 
 
 def test_layer_lr_decay() -> None:
     model = create("nano", 5)
-    found = make_optimizer(model, Recipe(name="test", epochs=1, layer_lr_decay=0.5))
-    set_learning_rate(found, 1.0)
-    rates = {id(parameter): group["lr"] for group in found.param_groups for parameter in group["params"]}
+    optimizer = make_optimizer(model, Recipe(name="test", epochs=1, layer_lr_decay=0.5))
+    set_learning_rate(optimizer, 1.0)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
     parts = [model.get_submodule(name) for name in (*model.feature_names(), "classifier")]
     assert [rates[id(next(part.parameters()))] for part in parts] == [
         0.5**index for index in reversed(range(len(parts)))

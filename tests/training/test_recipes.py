@@ -30,12 +30,12 @@ def test_paper_settings() -> None:
 
 def test_v2_phases() -> None:
     recipe = get_recipe("v2_m", pretrained=False)
-    found = recipe.phases(350)
-    assert [(one.start_epoch, one.end_epoch) for one in found] == [(0, 88), (88, 175), (175, 262), (262, 350)]
-    assert [one.image_size for one in found] == [128, 212, 296, 380]
-    assert [one.augment.randaugment_magnitude for one in found] == [5, 10, 15, 20]
-    assert [one.dropout for one in found] == pytest.approx([0.1, 0.2, 0.3, 0.4])
-    assert [one.augment.mixup for one in found] == pytest.approx([0, 0.2 / 3, 0.4 / 3, 0.2])
+    phases = recipe.phases(350)
+    assert [(one.start_epoch, one.end_epoch) for one in phases] == [(0, 88), (88, 175), (175, 262), (262, 350)]
+    assert [one.image_size for one in phases] == [128, 212, 296, 380]
+    assert [one.augment.randaugment_magnitude for one in phases] == [5, 10, 15, 20]
+    assert [one.dropout for one in phases] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert [one.augment.mixup for one in phases] == pytest.approx([0, 0.2 / 3, 0.4 / 3, 0.2])
 
 
 def test_gradual_unfreezing() -> None:

@@ -19,6 +19,7 @@ from effnet.arch import count
 from effnet.data import ImageDataset, Item
 from effnet.data.image_io import ImageSource
 from effnet.data.preprocessing import normalize
+from effnet.draw.text import format_si
 from effnet.evaluation import AnyEvaluation, Evaluation
 from effnet.evaluation.metrics import score_classes, score_multilabel, score_regression
 from effnet.metadata import Labels
@@ -33,7 +34,7 @@ from effnet.training.report.evaluation_sections import (
     MAX_UNCERTAIN,
     wilson_interval,
 )
-from effnet.training.report.report import RunCost, _format_count, _format_duration, write_report
+from effnet.training.report.report import RunCost, _format_duration, write_report
 from effnet.training.run_dir import TrainResult
 
 VOID = {"meta", "img", "br"}
@@ -73,7 +74,7 @@ class Page(HTMLParser):
 
     @property
     def images(self) -> list[str]:
-        return [found["src"] or "" for tag, found in self.tags if tag == "img"]
+        return [attributes["src"] or "" for tag, attributes in self.tags if tag == "img"]
 
 
 def evaluation(names: list[str], images: int = 60, strength: float = 1.5, absent: int | None = None) -> Evaluation:
@@ -87,9 +88,9 @@ def evaluation(names: list[str], images: int = 60, strength: float = 1.5, absent
 
 
 def result(
-    found: AnyEvaluation, chosen: str = "fine-tuned", history: tuple[EpochMetrics, ...] = HISTORY
+    scores: AnyEvaluation, chosen: str = "fine-tuned", history: tuple[EpochMetrics, ...] = HISTORY
 ) -> TrainResult:
-    return TrainResult(Path("my runs/one/model.safetensors"), chosen, {"holdout": found}, history, None, ())
+    return TrainResult(Path("my runs/one/model.safetensors"), chosen, {"holdout": scores}, history, None, ())
 
 
 def holdout(model: EfficientNet, sources: Mapping[str, ImageSource]) -> dict[str, ImageDataset]:
@@ -106,49 +107,49 @@ def holdout(model: EfficientNet, sources: Mapping[str, ImageSource]) -> dict[str
 
 @pytest.fixture(scope="module")
 def model() -> EfficientNet:
-    made = create("nano", 3)
-    made.labels = Labels(("cat", "dog", "owl"))
-    made.provenance = made.provenance.with_event("made <by> a test")
-    return made
+    network = create("nano", 3)
+    network.labels = Labels(("cat", "dog", "owl"))
+    network.provenance = network.provenance.with_event("made <by> a test")
+    return network
 
 
 def test_shows_the_run(tmp_path: Path, model: EfficientNet) -> None:
-    found = replace(evaluation(["cat", "dog", "owl"]), skipped=("late.jpg is gone",))
-    run = replace(result(found), probe_metric=0.7125, skipped=("a/<b>.jpg is not an image",))
+    scores = replace(evaluation(["cat", "dog", "owl"]), skipped=("late.jpg is gone",))
+    run = replace(result(scores), probe_metric=0.7125, skipped=("a/<b>.jpg is not an image",))
     write_report(tmp_path / "report.html", run, model, FINETUNE)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    right = round(found.top1 * 60)
+    right = round(scores.top1 * 60)
     low, high = wilson_interval(right, 60)
     for text in (
-        *(f"{found.top1:.2%}", f"{right} of 60 held-out images", f"{100 * low:.1f}–{high:.1%}", f"{found.loss:.3f}"),
-        *(f"{found.calibration_error:.3f}", "nano", "random weights", "made <by> a test", "32 × 32"),
+        *(f"{scores.top1:.2%}", f"{right} of 60 held-out images", f"{100 * low:.1f}–{high:.1%}", f"{scores.loss:.3f}"),
+        *(f"{scores.calibration_error:.3f}", "nano", "random weights", "made <by> a test", "32 × 32"),
         *("0.625 after epoch 2 of 3", "71.25%", "late.jpg is gone", "a/<b>.jpg is not an image"),
         *("effnet predict photo.jpg --model 'my runs/one/model.safetensors'", "learning rate", "0.0003"),
-        *(f"{one.recall:.1%}" for one in found.classes),
-        *(f"confidence {one.probability:.1%}" for one in found.mistakes[:MAX_MISTAKES]),
-        *(f"{one.other_probability:.1%}" for one in found.uncertain[:MAX_UNCERTAIN]),
-        *("3 min 33 s", "1 min 2 s", _format_count(count("nano", classes=3).macs), "python 3."),
+        *(f"{one.recall:.1%}" for one in scores.classes),
+        *(f"confidence {one.probability:.1%}" for one in scores.mistakes[:MAX_MISTAKES]),
+        *(f"{one.other_probability:.1%}" for one in scores.uncertain[:MAX_UNCERTAIN]),
+        *("3 min 33 s", "1 min 2 s", format_si(count("nano", classes=3).macs), "python 3."),
     ):
         assert text in page.text, text
     for text in ("Top-5", "Command", "Fingerprint", "Peak memory", "Computed on"):  # not given, so omitted
         assert text not in page.text
     assert [tag for tag, _ in page.tags].count("svg") == 5
-    drawn = [attributes["aria-label"] or "" for tag, attributes in page.tags if tag == "svg"]
-    assert [name.split()[0] for name in drawn] == ["loss", "top-1", "learning", "confusion", "reliability"]
+    plots = [attributes["aria-label"] or "" for tag, attributes in page.tags if tag == "svg"]
+    assert [name.split()[0] for name in plots] == ["loss", "top-1", "learning", "confusion", "reliability"]
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_loads_nothing_external(tmp_path: Path, model: EfficientNet) -> None:
-    found = evaluation(["cat", "dog", "owl"])
-    images = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes})
-    write_report(tmp_path / "report.html", result(found), model, SCRATCH, splits=images)
+    scores = evaluation(["cat", "dog", "owl"])
+    images = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in scores.mistakes})
+    write_report(tmp_path / "report.html", result(scores), model, SCRATCH, splits=images)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert set(re.findall(r"\w+://[^\"\s<]*", text)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
     assert not re.search(r"@import|<script|<link|<iframe|javascript:", text)
     for _, attributes in Page(text).tags:
         assert (attributes.get("src") or "data:").startswith("data:")
         assert (attributes.get("href") or "#").startswith("#")
-    write_report(tmp_path / "again.html", result(found), model, SCRATCH, splits=images)
+    write_report(tmp_path / "again.html", result(scores), model, SCRATCH, splits=images)
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == text
 
 
@@ -173,10 +174,10 @@ def test_probe_without_history_or_mistakes(tmp_path: Path, model: EfficientNet) 
 
 def test_many_classes_one_without_images(tmp_path: Path, model: EfficientNet) -> None:
     names = [f"a rather long name of species {index}" for index in range(120)]
-    found = evaluation(names, 480, absent=7)
-    write_report(tmp_path / "report.html", result(found), model, SCRATCH)
+    scores = evaluation(names, 480, absent=7)
+    write_report(tmp_path / "report.html", result(scores), model, SCRATCH)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert f"{found.top5:.2%}" in page.text
+    assert f"{scores.top5:.2%}" in page.text
     assert f"{120 - MAX_ROWS} more" in page.text
     assert [tag for tag, _ in page.tags].count("tr") == 1 + MAX_CONFUSED_PAIRS + 2 + 120
     assert page.text.count("– ") == 3
@@ -193,21 +194,21 @@ def test_selection_on_the_reported_split_is_stated(tmp_path: Path, model: Effici
 
 
 def decode_images(page: Page) -> list[Image.Image]:
-    found = []
+    images = []
     for source in page.images:
         kind, _, code = source.partition(",")
         assert kind == "data:image/jpeg;base64"
-        found.append(Image.open(BytesIO(base64.b64decode(code))))
-    return found
+        images.append(Image.open(BytesIO(base64.b64decode(code))))
+    return images
 
 
 def test_images_with_class_activation_maps(tmp_path: Path, model: EfficientNet) -> None:
-    found = replace(evaluation(["cat", "dog", "owl"], strength=1.0), uncertain=())
-    large, tiny, gone = found.mistakes[:3]
+    scores = replace(evaluation(["cat", "dog", "owl"], strength=1.0), uncertain=())
+    large, tiny, gone = scores.mistakes[:3]
     Image.new("RGB", (1200, 600), "red").save(tmp_path / "large.jpg")
     sources = {large.image: tmp_path / "large.jpg", tiny.image: np.full((8, 8, 3), 200, np.uint8)}
     images = holdout(model, sources | {gone.image: tmp_path / "gone.jpg"})
-    write_report(tmp_path / "report.html", result(found), model, SCRATCH, splits=images)
+    write_report(tmp_path / "report.html", result(scores), model, SCRATCH, splits=images)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert [image.size for image in decode_images(page)] == [(160, 80), (160, 160), (160, 160), (160, 160)]
     alts = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
@@ -219,16 +220,18 @@ def test_map_is_where_the_class_is(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = create("nano", 2).eval()
     model.labels = Labels(("dark", "bright"))
-    left = np.full((32, 32, 3), 10, np.uint8)
-    left[:, :16] = 250
+    bright_left = np.full((32, 32, 3), 10, np.uint8)
+    bright_left[:, :16] = 250
     with torch.no_grad():
-        maps = model.features(normalize(torch.from_numpy(left[None]), model.preprocess))["head"][0]
+        maps = model.features(normalize(torch.from_numpy(bright_left[None]), model.preprocess))["head"][0]
         half = maps.shape[2] // 2
         towards = (maps[:, :, :half] - maps[:, :, half:]).mean((1, 2))
         model.classifier.weight[1] = towards / towards.norm()
         model.classifier.weight[0] = -model.classifier.weight[1]
-    found = score_classes(np.array([[0.0, 1.0]]), np.array([0]), ["dark", "bright"], ["a.jpg"])
-    write_report(tmp_path / "report.html", result(found), model, SCRATCH, splits=holdout(model, {"a.jpg": left}))
+    scores = score_classes(np.array([[0.0, 1.0]]), np.array([0]), ["dark", "bright"], ["a.jpg"])
+    write_report(
+        tmp_path / "report.html", result(scores), model, SCRATCH, splits=holdout(model, {"a.jpg": bright_left})
+    )
     images = decode_images(Page((tmp_path / "report.html").read_text(encoding="utf-8")))
     assert len(images) == 4  # as a mistake, and as one of the most uncertain
     pixels = np.asarray(images[1].convert("RGB")).astype(int)
@@ -240,14 +243,14 @@ def test_shows_data_cost_and_command(tmp_path: Path, model: EfficientNet) -> Non
     items = tuple(Item(np.full((8, 8, 3), index, np.uint8), index % 3, f"{index}.png") for index in range(12))
     images = ImageDataset(items, model.labels)
     names = [item.name for item in items[6:]]
-    found = score_classes(np.eye(3)[[1, 0, 2, 0, 1, 2]] * 2.0, images.targets[6:], model.labels.names, names)
+    scores = score_classes(np.eye(3)[[1, 0, 2, 0, 1, 2]] * 2.0, images.targets[6:], model.labels.names, names)
     splits = {part: images.subset(which) for part, which in zip(PARTS, SHARES, strict=True)}
     cost = RunCost(5025, 2_100_000_000, 7_000_000_000, "A <fast> GPU", 4, "bfloat16")
     run = {"splits": splits, "source": "photos & more", "cost": cost, "command": "effnet train 'a b'"}
-    write_report(tmp_path / "report.html", result(found), model, FINETUNE, **run)  # type: ignore[arg-type]
+    write_report(tmp_path / "report.html", result(scores), model, FINETUNE, **run)  # type: ignore[arg-type]
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     for text in (
-        *("photos & more", fingerprint_splits(splits), "effnet train 'a b'", "1 h 23 min", "2.1 GB", "7 GB"),
+        *("photos & more", fingerprint_splits(splits), "effnet train 'a b'", "1 h 23 min", "2.10 GB", "7.00 GB"),
         *("4 × A <fast> GPU, bfloat16", "Training", "Reported on: holdout"),
         '"layer_lr_decay": 1.0',
     ):
@@ -255,7 +258,7 @@ def test_shows_data_cost_and_command(tmp_path: Path, model: EfficientNet) -> Non
     rows = re.search(r"model selection .*?owl (.*?)Skipped images", page.text, re.DOTALL)
     assert rows
     assert rows[1].split() == ["1", "1", "2"]
-    mistakes = 2 * len(found.mistakes) + 2 * len(found.uncertain)  # the images come from the data
+    mistakes = 2 * len(scores.mistakes) + 2 * len(scores.uncertain)  # the images come from the data
     assert len(page.images) == mistakes
 
 
@@ -266,46 +269,48 @@ SHARES = (range(3), range(3, 6), range(6, 12))
 def test_multilabel(tmp_path: Path, model: EfficientNet) -> None:
     names = ["cat", "dog", "owl", "<gnu>"]
     rng = np.random.default_rng(0)
-    wanted = rng.random((40, 4)) < 0.4
-    wanted[:, 3] = False
-    found = score_multilabel(rng.normal(0, 1, (40, 4)) + 2 * wanted - 1, wanted, names, [f"{n}.jpg" for n in range(40)])
-    images = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes})
+    targets = rng.random((40, 4)) < 0.4
+    targets[:, 3] = False
+    scores = score_multilabel(
+        rng.normal(0, 1, (40, 4)) + 2 * targets - 1, targets, names, [f"{n}.jpg" for n in range(40)]
+    )
+    images = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in scores.mistakes})
     other = replace(model.labels, task="multilabel")
     before, model.labels = model.labels, other
-    write_report(tmp_path / "report.html", result(found), model, FINETUNE, splits=images)
+    write_report(tmp_path / "report.html", result(scores), model, FINETUNE, splits=images)
     model.labels = before
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     for text in (
-        *(f"{found.mean_average_precision:.2%}", "mean average precision", f"{found.label_accuracy:.2%}"),
-        *(f"{found.exact_match:.2%}", "Label accuracy", "was missed", "is not present", "3 labels"),
-        *(f"{one.average_precision:.1%}" for one in found.labels if one.average_precision is not None),
-        *(f"{one.recall:.1%}" for one in found.labels if one.images),
-        *(f"{one.probability:.1%}" for one in found.mistakes[:MAX_MISTAKES]),
+        *(f"{scores.mean_average_precision:.2%}", "mean average precision", f"{scores.label_accuracy:.2%}"),
+        *(f"{scores.exact_match:.2%}", "Label accuracy", "was missed", "is not present", "3 labels"),
+        *(f"{one.average_precision:.1%}" for one in scores.labels if one.average_precision is not None),
+        *(f"{one.recall:.1%}" for one in scores.labels if one.images),
+        *(f"{one.probability:.1%}" for one in scores.mistakes[:MAX_MISTAKES]),
         *("label accuracy 81.25% after epoch 2", "[0].labels"),
     ):
         assert text in page.text, text
     assert "confusion" not in str(page.tags)
     assert "reliability" in str(page.tags)
-    weakest = [page.text.index(f" {one.name} ") for one in found.labels if one.average_precision is not None]
-    order = np.argsort([one.average_precision for one in found.labels if one.average_precision is not None])
+    weakest = [page.text.index(f" {one.name} ") for one in scores.labels if one.average_precision is not None]
+    order = np.argsort([one.average_precision for one in scores.labels if one.average_precision is not None])
     assert list(np.argsort(weakest)) == list(order)
 
 
 def test_regression(tmp_path: Path, model: EfficientNet) -> None:
     rng = np.random.default_rng(0)
-    wanted = rng.normal(50, 10, (40, 3))
-    found = score_regression(
-        wanted + rng.normal(0, 3, (40, 3)), wanted, model.labels.names, [f"{n}.jpg" for n in range(40)]
+    targets = rng.normal(50, 10, (40, 3))
+    scores = score_regression(
+        targets + rng.normal(0, 3, (40, 3)), targets, model.labels.names, [f"{n}.jpg" for n in range(40)]
     )
-    images = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in found.mistakes})
+    images = holdout(model, {one.image: np.zeros((8, 8, 3), np.uint8) for one in scores.mistakes})
     before, model.labels = model.labels, replace(model.labels, task="regression")
-    write_report(tmp_path / "report.html", replace(result(found), probe_metric=0.875), model, FINETUNE, splits=images)
+    write_report(tmp_path / "report.html", replace(result(scores), probe_metric=0.875), model, FINETUNE, splits=images)
     model.labels = before
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     for text in (
-        *(f"{found.r2:.3f}", f"{found.rmse:.4g}", f"{found.mae:.4g}", "RMSE", "R²", "3 values", "R² 0.875"),
-        *(f"{one.rmse:.4g}" for one in found.values),
-        *(f"{one.predicted:.4g}" for one in found.mistakes[:MAX_MISTAKES]),
+        *(f"{scores.r2:.3f}", f"{scores.rmse:.4g}", f"{scores.mae:.4g}", "RMSE", "R²", "3 values", "R² 0.875"),
+        *(f"{one.rmse:.4g}" for one in scores.values),
+        *(f"{one.predicted:.4g}" for one in scores.mistakes[:MAX_MISTAKES]),
         *("R² 0.812 after epoch 2", "[0].values"),
     ):
         assert text in page.text, text

@@ -40,38 +40,39 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
 
 def kill_runs(photos: Path, folder: Path, workers: int, kills: int) -> str:
     """Kills runs at random moments, ``kills`` times; every one that ends must end as the first, undisturbed one did."""
-    begun = time.monotonic()
+    start_time = time.monotonic()
     assert start(photos, folder / "untouched", 0).wait() == 0
-    whole = time.monotonic() - begun
+    run_seconds = time.monotonic() - start_time
     expected = load_file(folder / "untouched" / "model.safetensors")
     rng, struck, runs = random.Random(workers), 0, 1
     out = folder / "killed-1"
     while struck < kills:
-        run, begun = start(photos, out, workers), time.monotonic()
+        run, start_time = start(photos, out, workers), time.monotonic()
         try:
-            run.wait(timeout=rng.random() * whole)
+            run.wait(timeout=rng.random() * run_seconds)
         except subprocess.TimeoutExpired:
             run.kill()
             assert run.wait() == -signal.SIGKILL
             struck += 1
         else:  # it was through before the kill: what it left is looked at, and the next kills fall on a new run
             assert run.returncode == 0
-            whole = min(whole, time.monotonic() - begun)  # the first may have been slow for another's work
+            # The first may have been slow for another's work
+            run_seconds = min(run_seconds, time.monotonic() - start_time)
             assert_same_weights(expected, out)
             runs += 1
             out = folder / f"killed-{runs}"
     assert start(photos, out, workers).wait() == 0
     assert_same_weights(expected, out)
     return (
-        f"{struck} kills struck {runs} runs of {whole:.1f} s each with {workers} workers; all ended with the same bits"
+        f"{struck} kills struck {runs} runs of {run_seconds:.1f} s each with {workers} workers; all with the same bits"
     )
 
 
 def assert_same_weights(expected: dict[str, torch.Tensor], out: Path) -> None:
-    found = load_file(out / "model.safetensors")
-    assert found.keys() == expected.keys()
+    weights = load_file(out / "model.safetensors")
+    assert weights.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor), name
+        assert torch.equal(weights[name], tensor), name
     assert not list(out.rglob("*.part"))
 
 
@@ -92,9 +93,9 @@ def test_kills_change_no_bit(workers: int, many: Path, tmp_path: Path, capsys: p
 @pytest.mark.sweep
 @pytest.mark.parametrize("workers", [0, 2])
 def test_twenty_kills(workers: int, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = kill_runs(many, tmp_path, workers, 20)
+    summary = kill_runs(many, tmp_path, workers, 20)
     with capsys.disabled():
-        print(f"\n{told}")
+        print(f"\n{summary}")
 
 
 def test_a_process_that_dies_stops_the_others_and_the_run_resumes(many: Path, tmp_path: Path) -> None:
@@ -112,11 +113,11 @@ def test_a_process_that_dies_stops_the_others_and_the_run_resumes(many: Path, tm
     children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
     second = next(pid for pid in children if rank(pid) == "1")
     os.kill(int(second), signal.SIGKILL)
-    begun = time.monotonic()
-    _, said = run.communicate(timeout=60)
-    assert time.monotonic() - begun < 30
+    start_time = time.monotonic()
+    _, errors = run.communicate(timeout=60)
+    assert time.monotonic() - start_time < 30
     assert run.returncode != 0
-    assert re.search(r"rank\s*:\s*1 .*\n.*exitcode\s*:\s*-9", said), said
+    assert re.search(r"rank\s*:\s*1 .*\n.*exitcode\s*:\s*-9", errors), errors
     assert not (out / "result.json").exists()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

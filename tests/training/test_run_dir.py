@@ -13,19 +13,19 @@ from effnet.evaluation.metrics import score_classes, score_multilabel, score_reg
 from effnet.training.run_dir import RunDir, TrainResult
 
 LOGITS = np.array([[1.0, -2.0], [-1.0, 3.0], [2.0, 1.0]])
-FOUND = (
+EVALUATIONS = (
     score_classes(LOGITS, np.array([0, 1, 1]), ("a", "b"), ("1", "2", "3")),
     score_multilabel(LOGITS, np.array([[1, 0], [0, 1], [1, 0]], bool), ("a", "b"), ("1", "2", "3")),
     score_regression(LOGITS, LOGITS + 0.5, ("a", "b"), ("1", "2", "3")),
 )
 
 
-@pytest.mark.parametrize("found", FOUND, ids=lambda found: found.task)
-def test_result_round_trip(found: AnyEvaluation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("evaluation", EVALUATIONS, ids=lambda evaluation: evaluation.task)
+def test_result_round_trip(evaluation: AnyEvaluation, tmp_path: Path) -> None:
     folder = RunDir(tmp_path)
-    result = TrainResult(folder.model, "fine-tuned", {"val": found}, (), None, ("x: damaged",))
+    result = TrainResult(folder.model, "fine-tuned", {"val": evaluation}, (), None, ("x: damaged",))
     folder.write_result(result)
     assert folder.read_result() == result
-    said = json.loads((tmp_path / "result.json").read_text())
-    assert (said["primary_metric"], said["images"]) == (list(found.primary_metric), 3)
-    assert ("top1" in said) == (found.task == "classification")
+    saved = json.loads((tmp_path / "result.json").read_text())
+    assert (saved["primary_metric"], saved["images"]) == (list(evaluation.primary_metric), 3)
+    assert ("top1" in saved) == (evaluation.task == "classification")

@@ -1,4 +1,4 @@
-"""Runs from folders of small images: what is made, what is refused, what is kept."""
+"""Runs from folders of small images: what is written, what is refused, what is kept."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ QUICK = Recipe(name="quick", epochs=2, batch_size=16, learning_rate=0.01, bn_mom
 SHARED = Path(__file__).parents[2].parent / "shared"
 
 
-def run(data: Path, out: Path, **settings: object) -> effnet.training.run_dir.TrainResult:  # type: ignore[name-defined]
-    given = {"model": "nano", "weights": "none", "resources": Resources(workers=0), **settings}
-    return effnet.train(data, given.pop("recipe", QUICK), out=out, **given)  # type: ignore[arg-type]
+def run(data: Path, out: Path, **settings: object) -> effnet.training.run_dir.TrainResult:
+    arguments = {"model": "nano", "weights": "none", "resources": Resources(workers=0), **settings}
+    return effnet.train(data, arguments.pop("recipe", QUICK), out=out, **arguments)  # type: ignore[arg-type]
 
 
 def read_splits(out: Path) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     with (out / "split.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            found.setdefault(row["split"], []).append(row["image"])
-    return found
+            names.setdefault(row["split"], []).append(row["image"])
+    return names
 
 
 def test_folder_to_model(photos: Path, tmp_path: Path) -> None:
@@ -56,35 +56,37 @@ def test_folder_to_model(photos: Path, tmp_path: Path) -> None:
     assert model.labels.names == ("dark", "light")
     assert model.arch == effnet.ARCHS["nano"]
     assert "recipe quick" in model.provenance.history[0]
-    found = read_splits(tmp_path / "out")
-    assert {part: len(names) for part, names in found.items()} == {"holdout": 8, "selection": 6, "train": 26}
-    assert sum(map(len, found.values())) == len(set().union(*found.values()))
+    splits = read_splits(tmp_path / "out")
+    assert {part: len(names) for part, names in splits.items()} == {"holdout": 8, "selection": 6, "train": 26}
+    assert sum(map(len, splits.values())) == len(set().union(*splits.values()))
     assert {"epoch 1/2", "epoch 2/2", "validation"} <= {phase for phase, _, _ in recorder.progress}
     assert json.loads((tmp_path / "out/result.json").read_text())["top1"] == result.evaluation.top1
     assert "</html>" in (tmp_path / "out/report.html").read_text()
 
 
 def test_training_state_is_released(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held: list[weakref.ref[object]] = []
+    averages: list[weakref.ref[object]] = []
 
-    def averaged(model: effnet.EfficientNet, decay: float) -> ExponentialMovingAverage:
-        made = ExponentialMovingAverage(model, decay)
-        held.append(weakref.ref(made))
-        return made
+    def make_average(model: effnet.EfficientNet, decay: float) -> ExponentialMovingAverage:
+        average = ExponentialMovingAverage(model, decay)
+        averages.append(weakref.ref(average))
+        return average
 
-    def judged(model: effnet.EfficientNet, *args: object, **settings: object) -> object:
-        assert [one() for one in held] == [None]
+    def evaluate(model: effnet.EfficientNet, *args: object, **settings: object) -> object:
+        assert [one() for one in averages] == [None]
         assert all(parameter.grad is None for parameter in model.parameters())
         return effnet.evaluate(model, *args, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("effnet.training.optim.ExponentialMovingAverage", averaged)
-    monkeypatch.setattr("effnet.training.train.evaluate", judged)
+    monkeypatch.setattr("effnet.training.optim.ExponentialMovingAverage", make_average)
+    monkeypatch.setattr("effnet.training.train.evaluate", evaluate)
     assert len(run(photos, tmp_path / "out").history) == 2
 
 
 def test_same_seed_gives_same_file(photos: Path, tmp_path: Path) -> None:
-    made = [run(photos, tmp_path / name, seed=seed).model.read_bytes() for name, seed in (("a", 1), ("b", 1), ("c", 2))]
-    assert made[0] == made[1] != made[2]
+    models = [
+        run(photos, tmp_path / name, seed=seed).model.read_bytes() for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    assert models[0] == models[1] != models[2]
 
 
 def test_number_of_workers_changes_nothing(photos: Path, tmp_path: Path) -> None:
@@ -191,12 +193,12 @@ def test_failed_start_leaves_the_directory_free(photos: Path, tmp_path: Path) ->
 
 
 def test_nan_loss_is_reported(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the best weights before it are kept."""
-    sound, calls = TrainingLoss._image_losses, []
+    """And the best weights before it are saved."""
+    original, calls = TrainingLoss._image_losses, []
 
-    def losses(self: TrainingLoss, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def losses(self: TrainingLoss, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        return sound(self, logits, wanted) * (torch.nan if len(calls) > 3 else 1)
+        return original(self, logits, targets) * (torch.nan if len(calls) > 3 else 1)
 
     monkeypatch.setattr(TrainingLoss, "_image_losses", losses)
     with pytest.raises(
@@ -222,16 +224,16 @@ def test_probe_is_kept_if_the_loss_becomes_nan(photos: Path, tmp_path: Path, mon
     monkeypatch.setattr(TrainingLoss, "_image_losses", lambda self, logits, targets: logits.sum(1) * torch.nan)
     with pytest.raises(ValueError, match=r"epoch 1 .* lower learning rate.*; the linear probe, the best so far"):
         run(photos, tmp_path / "out", recipe="finetune", epochs=1, **settings)
-    kept = effnet.load(tmp_path / "out" / "model.safetensors")
-    assert torch.equal(kept.classifier.weight, probe.classifier.weight)
+    saved = effnet.load(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(saved.classifier.weight, probe.classifier.weight)
 
 
 def make_logits_overflow(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
-    """The first ``epochs`` are judged by logits beyond float32."""
-    sound, left = EagerEngine.run, iter(range(epochs))
+    """The first ``epochs`` are evaluated by logits beyond float32."""
+    original, left = EagerEngine.run, iter(range(epochs))
 
     def run(self: EagerEngine, images: np.ndarray) -> np.ndarray:
-        logits = sound(self, images)
+        logits = original(self, images)
         return logits if next(left, None) is None else np.full_like(logits, np.inf)
 
     monkeypatch.setattr(EagerEngine, "run", run)
@@ -252,12 +254,12 @@ def test_ema_may_recover_from_overflow(photos: Path, tmp_path: Path, monkeypatch
 
 
 def test_nan_in_the_ema_ends_the_run(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The steps before it had a loss; the best weights before it are kept."""
-    sound, calls = ExponentialMovingAverage.update, []
+    """The steps before it had a loss; the best weights before it are saved."""
+    original, calls = ExponentialMovingAverage.update, []
 
     def update(self: ExponentialMovingAverage, model: effnet.EfficientNet) -> None:
         calls.append(1)
-        sound(self, model)
+        original(self, model)
         if len(calls) == 4:
             self.model.classifier.bias.fill_(torch.nan)
 
@@ -293,13 +295,13 @@ def test_full_disk_is_reported_and_costs_no_checkpoint(
 def test_out_of_memory_doubles_accumulation_steps(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound, seen = TrainingLoss.__call__, []
+    original, seen = TrainingLoss.__call__, []
 
     def call(self: TrainingLoss, logits: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
         if len(logits) > 6:
             raise torch.OutOfMemoryError("out of memory")
         seen.append(len(logits))
-        return sound(self, logits, *rest)
+        return original(self, logits, *rest)
 
     monkeypatch.setattr(TrainingLoss, "__call__", call)
     recorder = Recorder()
@@ -314,12 +316,12 @@ def test_out_of_memory_doubles_accumulation_steps(
 def test_out_of_memory_in_one_of_several_processes_names_the_read_splits(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound, recorder = TrainingLoss.__call__, Recorder()
+    original, recorder = TrainingLoss.__call__, Recorder()
 
     def call(self: TrainingLoss, logits: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
         if len(logits) > 6:
             raise torch.OutOfMemoryError("out of memory")
-        return sound(self, logits, *rest)
+        return original(self, logits, *rest)
 
     class OneOfTwo(Distributed):
         def __init__(self, *settings: Any, **named: Any) -> None:
@@ -425,11 +427,11 @@ def test_stages_are_unfrozen_one_by_one(photos: Path, tmp_path: Path, monkeypatc
     seen: list[set[str]] = []
     apply_phase: Any = init_model.apply_phase
 
-    def settled(model: effnet.EfficientNet, *rest: object) -> None:
+    def apply_and_record(model: effnet.EfficientNet, *rest: object) -> None:
         apply_phase(model, *rest)
         seen.append({name.partition(".")[0] for name, value in model.named_parameters() if value.requires_grad})
 
-    monkeypatch.setattr(init_model, "apply_phase", settled)
+    monkeypatch.setattr(init_model, "apply_phase", apply_and_record)
     run(photos, tmp_path / "out", recipe=replace(QUICK, epochs=3, unfreeze_every_epochs=1.0))
     assert seen == [{"classifier"}, {"classifier", "head"}, {"classifier", "head", "stage3"}]
 

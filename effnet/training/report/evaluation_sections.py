@@ -69,14 +69,12 @@ class ImageGallery:
             pixels = image_io.load_input(source, replace(self.model.preprocess, decode="exact"))
         except ImageError:
             return []
-        thumbnails = [("", html_page.jpeg_data_url(_make_thumbnail(photo)))]
+        thumbnails = [("", _make_thumbnail(photo))]
         if class_name in self.model.labels.names:
             values = class_activation_maps(self.model, pixels, [self.model.labels.names.index(class_name)])[0]
             below = _make_thumbnail(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
-            thumbnails.append(
-                (f"evidence for {class_name}", html_page.jpeg_data_url(overlay(np.asarray(below), values)))
-            )
-        return thumbnails
+            thumbnails.append((f"evidence for {class_name}", overlay(np.asarray(below), values)))
+        return [(text, html_page.jpeg_data_url(image)) for text, image in thumbnails]
 
 
 def _make_thumbnail(image: Image.Image) -> Image.Image:
@@ -109,19 +107,25 @@ def _describe_classification(found: Evaluation, images: str, gallery: ImageGalle
     if len(found.classes) > 5:
         tiles.insert(1, ("Top-5", f"{found.top5:.2%}", "true class among the five most likely"))
     lead = f"Top-1 accuracy: {right:,} of {found.images:,} {images}."
+    caption = "<b>{label}</b> predicted as <b>{predicted}</b><br>confidence {probability:.1%}"
+    mistakes = [gallery.card(one, caption, one.predicted) for one in found.mistakes[:MAX_MISTAKES]]
+    caption = "<b>{predicted}</b> {probability:.1%}, <b>{other}</b> {other_probability:.1%}<br>true: {label}"
+    uncertain = [gallery.card(one, caption, one.predicted) for one in found.uncertain[:MAX_UNCERTAIN]]
+    closest = (
+        "Closest to a tie between two classes, right or wrong: more images like these would help most. In color: "
+        "evidence for the predicted class."
+    )
     return elements.headline(f"{found.top1:.2%}", "top-1", lead) + elements.tiles(tiles), [
         ("Confusion", _confusion(found)),
         ("Calibration", _calibration(found.bins, found.calibration_error, "images")),
-        ("Most confident mistakes", _classification_mistakes(found, gallery)),
-        ("Most uncertain", _uncertain_images(found, gallery)),
+        ("Most confident mistakes", _mistakes(found, mistakes, "wrong class", "every image was right")),
+        ("Most uncertain", elements.paragraph(closest) + elements.cards(uncertain) if uncertain else ""),
         ("Classes", _class_table(found)),
     ]
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return the 95 % interval of a proportion by Wilson (1927): good for few images, and for 0 or all of them."""
-    assert 0 <= successes <= trials
-    assert trials
     z = 1.959964
     share, weight = successes / trials, z * z / trials
     center, half_width = share + weight / 2, z * (share * (1 - share) / trials + weight / (4 * trials)) ** 0.5
@@ -176,32 +180,14 @@ def _calibration(bins: Sequence[metrics.CalibrationBin], error: float, counted: 
     )
 
 
-def _mistake_cards(mistakes: Sequence[object], cards: list[Card], evidence: str) -> Markup:
-    total = len(mistakes)
+def _mistakes(found: Evaluation | MultiLabelEvaluation, cards: list[Card], evidence: str, none: str) -> Markup:
+    if not cards:
+        return elements.paragraph(f"None: {none}.")
+    total = len(found.mistakes)
     count = f"The {len(cards)} most confident of {total:,}" if total > len(cards) else f"All {total}"
     text = (
         f"{count}. Check their labels first: where a model is confident, the label may be wrong. In color, over the "
         f"image as the network sees it: evidence for the {evidence}."
-    )
-    return elements.paragraph(text) + elements.cards(cards)
-
-
-def _classification_mistakes(found: Evaluation, gallery: ImageGallery) -> Markup:
-    if not found.mistakes:
-        return elements.paragraph("None: every image was right.")
-    caption = "<b>{label}</b> predicted as <b>{predicted}</b><br>confidence {probability:.1%}"
-    cards = [gallery.card(one, caption, one.predicted) for one in found.mistakes[:MAX_MISTAKES]]
-    return _mistake_cards(found.mistakes, cards, "wrong class")
-
-
-def _uncertain_images(found: Evaluation, gallery: ImageGallery) -> Markup | str:
-    if not found.uncertain:
-        return ""
-    caption = "<b>{predicted}</b> {probability:.1%}, <b>{other}</b> {other_probability:.1%}<br>true: {label}"
-    cards = [gallery.card(one, caption, one.predicted) for one in found.uncertain[:MAX_UNCERTAIN]]
-    text = (
-        "Closest to a tie between two classes, right or wrong: more images like these would help most. In color: "
-        "evidence for the predicted class."
     )
     return elements.paragraph(text) + elements.cards(cards)
 
@@ -229,11 +215,10 @@ def _describe_multilabel(found: MultiLabelEvaluation, images: str, gallery: Imag
         gallery.card(one, caption, one.label, verdict="was missed" if one.missed else "is not present")
         for one in found.mistakes[:MAX_MISTAKES]
     ]
-    none = elements.paragraph("None: every label of every image was right.")
     return headline + elements.tiles(tiles), [
         ("Labels", _label_table(found)),
         ("Calibration", _calibration(found.bins, found.calibration_error, "labels")),
-        ("Most confident mistakes", _mistake_cards(found.mistakes, cards, "label") if cards else none),
+        ("Most confident mistakes", _mistakes(found, cards, "label", "every label of every image was right")),
     ]
 
 

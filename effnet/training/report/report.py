@@ -14,10 +14,11 @@ from effnet.arch import count
 from effnet.data import ImageDataset
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.draw import html_page, training_plots
+from effnet.draw.text import format_si
 from effnet.net import EfficientNet
 from effnet.tasks import task_of
 from effnet.timing import describe_machine, installed_versions, peak_memory
-from effnet.training import data_plan, distributed, recipes, run_dir
+from effnet.training import callbacks, data_plan, distributed, recipes, run_dir
 from effnet.training.report.evaluation_sections import MAX_ROWS, ImageGallery, describe_evaluation, elements
 
 REPORTED_PACKAGES = ("effnet", "torch", "torchvision", "accelerate", "numpy", "pillow")
@@ -100,13 +101,13 @@ def _join(parts: list[Markup]) -> Markup:
 
 
 def _model_section(result: run_dir.TrainResult, model: EfficientNet, recipe: recipes.Recipe, command: str) -> Markup:
+    size = count(model.arch, model.preprocess.size, model.classes, model.channels)
     height, width = model.preprocess.size
-    size = count(model.arch, (height, width), model.classes, model.channels)
     task, provenance = task_of(model.labels.task), model.provenance
     weights = ", ".join(filter(None, (provenance.source, provenance.layout, provenance.license)))
     rows: list[tuple[str, Markup | str]] = [
         ("Network", Markup("<b>{}</b>, {:,} {}").format(model.arch.name, model.classes, task.plural)),
-        ("Size", f"{_format_count(size.params)} params; {_format_count(size.macs)} MACs at {height} × {width}"),
+        ("Size", f"{format_si(size.params)} params; {format_si(size.macs)} MACs at {height} × {width}"),
         ("Weights", weights or "unknown"),
         ("History", Markup("<br>").join(provenance.history) or "none"),
         ("Recipe", recipe.name),
@@ -122,7 +123,7 @@ def _model_section(result: run_dir.TrainResult, model: EfficientNet, recipe: rec
 def _selection_reason(result: run_dir.TrainResult, recipe: recipes.Recipe) -> str:
     if not result.history:
         return "a linear head on the frozen network; nothing else was trained."
-    best = min(result.history, key=lambda metrics: metrics.selection_loss)
+    best = callbacks.best_epoch(result.history)
     loss = f"{best.selection_loss:.3f} after epoch {best.epoch} of {len(result.history)}"
     if result.chosen == "probe":
         return f"the selection loss of fine-tuning, {loss}, was not clearly below the linear probe’s."
@@ -135,7 +136,7 @@ def _curves_section(result: run_dir.TrainResult) -> Markup | str:
     history, task = result.history, task_of(result.evaluation.task)
     if not history:
         return ""
-    best = min(history, key=lambda metrics: metrics.selection_loss)
+    best = callbacks.best_epoch(history)
     marked = (best.epoch, "kept" if result.chosen != "probe" else "best")
     losses = {
         "training": [metrics.train_loss for metrics in history],
@@ -168,9 +169,9 @@ def _cost_section(cost: RunCost, result: run_dir.TrainResult, model: EfficientNe
         ("Total time", _format_duration(cost.seconds) if cost.seconds else "", "from the data to the saved model"),
         ("Training", _format_duration(sum(seconds)) if seconds else "", f"{len(seconds)} epochs, without validation"),
         ("Epoch", _format_duration(median(seconds)) if seconds else "", "median"),
-        ("Peak memory", f"{_format_count(cost.peak_memory)}B" if cost.peak_memory else "", "of the process"),
-        ("GPU memory", f"{_format_count(cost.peak_device_memory)}B" if cost.peak_device_memory else "", "peak"),
-        ("MACs", _format_count(size.macs), f"per image of {height}×{width}; {_format_count(size.params)} params"),
+        ("Peak memory", format_si(cost.peak_memory, "B") if cost.peak_memory else "", "of the process"),
+        ("GPU memory", format_si(cost.peak_device_memory, "B") if cost.peak_device_memory else "", "peak"),
+        ("MACs", format_si(size.macs), f"per image of {height}×{width}; {format_si(size.params)} params"),
     ]
     device = f"{cost.device_count} × {cost.device}" if cost.device_count > 1 else cost.device
     versions = {"python": platform.python_version()} | installed_versions(REPORTED_PACKAGES)
@@ -216,13 +217,8 @@ def _skipped_section(result: run_dir.TrainResult) -> Markup:
 def _usage_section(result: run_dir.TrainResult) -> Markup:
     command = f"effnet predict photo.jpg --model {shlex.quote(str(result.model))}"
     attribute = {"classification": "label", "multilabel": "labels", "regression": "values"}[result.evaluation.task]
-    code = "\n".join(
-        (
-            "import effnet",
-            f"predict = effnet.Predictor({str(result.model)!r})",
-            f'print(predict(["photo.jpg"])[0].{attribute})',
-        )
-    )
+    predictor = f"effnet.Predictor({str(result.model)!r})"
+    code = f'import effnet\npredict = {predictor}\nprint(predict(["photo.jpg"])[0].{attribute})'
     return _join(
         [
             elements.paragraph("On the command line:") + elements.code(command),
@@ -251,14 +247,6 @@ def _format_setting(value: object) -> str:
     if isinstance(value, tuple):
         return " – ".join(map(_format_setting, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _format_count(number: float) -> str:
-    """Return 4,011,391 as 4.01 M."""
-    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {letter}" if number < 999.5 * size else f"{number / size:,.0f} {letter}"
-    return f"{number:g}"
 
 
 def _format_duration(seconds: float) -> str:
