@@ -117,7 +117,7 @@ def open_cached_engine(
     precision = choice.precision if choice else "float32"
     for kind in installed_file_engines():
         if choice is None or kind == choice.kind:
-            with suppress(ImportError):  # installed, but fails to import
+            with suppress(ImportError, base.UnsupportedPrecisionError):  # installed, but fails to import
                 if found := _open_cached_file(key, kind, precision, threads):
                     return found
     return None
@@ -136,6 +136,8 @@ def _open_cached_file(key: str, kind: str, precision: str, threads: int | None) 
         return None
     try:
         return base.open_engine(kind, path, precision, threads, path.with_name(OPENVINO_CACHE_DIR))
+    except base.UnsupportedPrecisionError:
+        raise
     except ValueError:
         engine_cache.remove_cached(key, path.name)
         return None

@@ -66,6 +66,10 @@ def resolve_threads(threads: int | None) -> int:
     return threads or machine.count_cores()
 
 
+class UnsupportedPrecisionError(ValueError):
+    """The engine does not compute in the requested precision on this machine."""
+
+
 def resolve_precision(kind: str, precision: str, supported: tuple[str, ...], quantized: bool = False) -> str:
     """Return the precision that ``kind`` computes in: int8 if quantized. Raises ``ValueError`` if not ``supported``."""
     check_choice("precision", precision, PRECISIONS)
@@ -74,7 +78,9 @@ def resolve_precision(kind: str, precision: str, supported: tuple[str, ...], qua
     if precision == "int8":
         raise ValueError("this network is not quantized: export it with effnet.quantize, and open that file")
     if precision not in supported:
-        raise ValueError(f"{kind} does not support {precision} on this machine: use {' or '.join(supported)}")
+        raise UnsupportedPrecisionError(
+            f"{kind} does not support {precision} on this machine: use {' or '.join(supported)}"
+        )
     return precision
 
 

@@ -261,6 +261,16 @@ def test_cache_engine_that_disagrees(model: EfficientNet, tmp_path: Path, monkey
     assert not cache_engine(model, save(model, tmp_path / "model.safetensors"))
 
 
+def test_an_unsupported_precision_leaves_the_cached_file(weights: Path) -> None:
+    engine(weights, "litert")
+    path = engine_cache.find_cached(engine_cache.file_key(weights), "network.tflite")
+    assert path
+    written = path.stat().st_mtime_ns
+    with pytest.raises(ValueError, match="litert does not support bfloat16"):
+        engine(weights, "litert", precision="bfloat16")
+    assert path.stat().st_mtime_ns == written
+
+
 def test_open_cached_engine(weights: Path) -> None:
     key = engine_cache.file_key(weights)
     engine(weights, "litert")
