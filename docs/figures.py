@@ -11,7 +11,8 @@ from matplotlib.ticker import FuncFormatter
 from effnet.arch import ARCHS, PUBLISHED_TOP1, count
 from effnet.draw.block_diagram import draw_block, make_block_spec
 from effnet.draw.diagram import Diagram
-from effnet.draw.network_diagram import draw_comparison, draw_modules, draw_network
+from effnet.draw.layer_diagram import draw_modules
+from effnet.draw.network_diagram import draw_comparison, draw_network
 from effnet.lab.compare.paper_tables import figure1, table2
 
 # Family: its networks, color, and the offset of its labels
@@ -55,7 +56,7 @@ def diagrams() -> dict[str, Diagram]:
     return {
         "b0": draw_network("b0"),
         "b0-operations": draw_network("b0", detail="operations"),
-        "b0-modules": draw_modules("b0"),
+        "b0-modules": draw_modules(count("b0")),
         "b0-b3": draw_comparison(count("b0"), count("b3")),
         "v2_s": draw_network("v2_s"),
         "mbconv": draw_block(make_block_spec("mbconv", 16)),

@@ -126,7 +126,7 @@ def _draw_network(
     size: tuple[int, int] | None,
 ) -> DrawOutputs:
     from effnet.arch import count
-    from effnet.draw import block_diagram, diagram_data, network_diagram, text_diagram
+    from effnet.draw import block_diagram, diagram_data, layer_diagram, network_diagram, text_diagram
 
     network = options.resolve_network(what)
     if block is not None:
@@ -144,10 +144,9 @@ def _draw_network(
         rows: dict[str, Any] = {"networks": networks, "differences": diagram_data.differences_to_json(*pair)}
         return DrawOutputs(text_diagram.comparison_text(*pair), rows, network_diagram.draw_comparison(*pair))
     if by_modules:
-        text = text_diagram.modules_text(network.arch, *shape)
         rows = summary | diagram_data.modules_to_json(counted)
-        return DrawOutputs(text, rows, network_diagram.draw_modules(network.arch, *shape))
-    text = text_diagram.network_text(network.arch, *shape, detail)
+        return DrawOutputs(text_diagram.modules_text(counted), rows, layer_diagram.draw_modules(counted))
+    text = text_diagram.network_text(counted, detail)
     if detail == "stages":
         rows = summary | {"stages": diagram_data.stages_to_json(counted)}
     else:

@@ -165,8 +165,8 @@ def _operation_row(operation: Operation, size: tuple[int, int], box: Box, max_ma
     ]
 
 
-def modules_diagram(counted: Count) -> Diagram:
-    """Lay out the stages as sequences of sub-blocks, wrapped, with the sub-blocks and modules below."""
+def draw_modules(counted: Count) -> Diagram:
+    """Draw a network by its repeated blocks: stages as sequences of sub-blocks, with these and their modules below."""
     right = _REPEATS_WIDTH - _MARGIN
     items, y = draw_header(counted, None, _MARGIN, 16, right)
     y += 10

@@ -7,7 +7,7 @@ from effnet.arch import Arch, Count, count, counting, spec
 from effnet.draw import diagram
 from effnet.draw.diagram import INK, LAYER_COLORS, Box, Diagram, Group, Item, Line, Rect, Text, centered_text
 from effnet.draw.diagram_data import NetworkPart, draw_header, draw_legend, input_part, network_parts, summarize
-from effnet.draw.layer_diagram import layers_diagram, modules_diagram, operations_diagram
+from effnet.draw.layer_diagram import layers_diagram, operations_diagram
 from effnet.draw.text import arch_title, format_output, format_percent, format_shape, format_si, format_size, text_width
 
 DETAILS = ("stages", "layers", "operations")
@@ -72,13 +72,6 @@ def check_detail(detail: str) -> str:
     if detail not in DETAILS:
         raise ValueError(f"unknown detail {detail!r}: use one of {', '.join(DETAILS)}")
     return detail
-
-
-def draw_modules(
-    arch: str | Arch, size: counting.Size | None = None, classes: int = 1000, channels: int = 3
-) -> Diagram:
-    """Draw a network by its repeated blocks: stages of sub-blocks, equal ones in the same color."""
-    return modules_diagram(count(arch, size, classes, channels))
 
 
 def draw_comparison(first: Count, second: Count) -> Diagram:

@@ -68,9 +68,6 @@ class RenderedPlot:
     svg: str
     _figure: "Figure" = field(repr=False, compare=False)
 
-    def __str__(self) -> str:
-        return self.svg
-
     def __html__(self) -> str:  # Jinja inserts it without escaping
         return self.svg
 

@@ -1,6 +1,6 @@
 """Plots of searches: Pareto front, history, scaling curves, and the surface over α and γ."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import inf, isfinite, nan, sqrt
@@ -101,38 +101,31 @@ class ScalingPoint:
     spread: float
 
 
-@dataclass(frozen=True)
-class ScalingCurve:
-    """One way of scaling, from the smallest network to the largest; the first may be common to all curves."""
-
-    name: str
-    points: tuple[ScalingPoint, ...]
-
-
-def plot_scaling(curves: Sequence[ScalingCurve], cost: str, accuracy: str, title: str) -> RenderedPlot:
+def plot_scaling(curves: Mapping[str, Sequence[ScalingPoint]], cost: str, accuracy: str, title: str) -> RenderedPlot:
     """Plot at most four curves of accuracy against cost, slightly offset, with error bars of one standard deviation."""
-    common = {point for curve in curves for point in curve.points if all(point in other.points for other in curves)}
+    all_points = [point for points in curves.values() for point in points]
+    common = {point for point in all_points if all(point in points for points in curves.values())}
     with new_figure(560, 380) as figure:
         axes = figure.subplots()
         plotting.set_cost_accuracy_axes(axes, cost, accuracy)
-        costs = [point.cost for curve in curves for point in curve.points]
+        costs = [point.cost for point in all_points]
         offset = (max(costs) / min(costs)) ** MARKER_OFFSET
-        for index, (curve, (color, marker)) in enumerate(zip(curves, CURVE_STYLES, strict=False)):
+        for index, ((name, points), (color, marker)) in enumerate(zip(curves.items(), CURVE_STYLES, strict=False)):
             factor = offset ** (index - (len(curves) - 1) / 2)
-            x = [point.cost * (1 if point in common else factor) for point in curve.points]
-            means, spreads = [point.mean for point in curve.points], [point.spread for point in curve.points]
+            x = [point.cost * (1 if point in common else factor) for point in points]
+            means, spreads = [point.mean for point in points], [point.spread for point in points]
             axes.plot(x, means, color=color, linewidth=1.4 if index else 2.4, zorder=3 - index / 10)
-            own = [i for i, point in enumerate(curve.points) if point not in common]
+            own = [i for i, point in enumerate(points) if point not in common]
             costs, accuracies, errors = ([values[i] for i in own] for values in (x, means, spreads))
             look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 5 if index else 6, "linestyle": ""}
-            look |= {"elinewidth": 1.2, "capsize": 2.5, "label": curve.name}
+            look |= {"elinewidth": 1.2, "capsize": 2.5, "label": name}
             axes.errorbar(costs, accuracies, errors, **look, zorder=4 - index / 10)
         for point in sorted(common, key=lambda point: point.cost):
             x, y, error = [point.cost], [point.mean], [point.spread]
             axes.errorbar(x, y, error, color=INK, marker="o", markersize=5, capsize=2.5, zorder=5)
         axes.margins(x=0.08, y=0.08)
         plotting.add_legend(figure, len(curves), 1.6, columnspacing=1.4)
-        return render_figure(figure, title, ("scaling", title, cost, accuracy, list(curves)))
+        return render_figure(figure, title, ("scaling", title, cost, accuracy, dict(curves)))
 
 
 def plot_search_history(values: Sequence[float], label: str, title: str, percent: bool = True) -> RenderedPlot:

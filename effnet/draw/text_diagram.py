@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from effnet.arch import Arch, Count, count, counting
+from effnet.arch import Count
 from effnet.draw import block_diagram, diagram_data, network_diagram, text
 from effnet.draw.diagram_data import format_settings, layer_runs, network_parts, summarize
 from effnet.draw.text import describe_operation, format_costs, format_output, format_shape, format_si
@@ -12,19 +12,15 @@ _MAP_BAR_LENGTH, _COST_BAR_LENGTH = 24, 10  # letters of the bars of the largest
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def network_text(
-    arch: str | Arch, size: counting.Size | None = None, classes: int = 1000, channels: int = 3, detail: str = "stages"
-) -> str:
-    """Return the network with a line per stage, layer or operation, and bars to scale. Arguments as `draw_network`."""
+def network_text(counted: Count, detail: str = "stages") -> str:
+    """Return a network with a line for each of its "stages", "layers" or "operations", and maps and MACs as bars."""
     detail_lines = {"stages": _stage_lines, "layers": _layer_lines, "operations": _operation_lines}
     lines_of = detail_lines[network_diagram.check_detail(detail)]
-    counted = count(arch, size, classes, channels)
     return "\n".join([summarize(counted), ", ".join(format_settings(counted)), "", *lines_of(counted)])
 
 
-def modules_text(arch: str | Arch, size: counting.Size | None = None, classes: int = 1000, channels: int = 3) -> str:
-    """Return the network by its repeated blocks: stages of sub-blocks, and the modules of each sub-block."""
-    counted = count(arch, size, classes, channels)
+def modules_text(counted: Count) -> str:
+    """Return a network by its repeated blocks: stages of sub-blocks, and the modules of each sub-block."""
     sub_blocks, repeats = diagram_data.find_repeats(counted)
     stages = []
     for index, part in enumerate(network_parts(counted)):

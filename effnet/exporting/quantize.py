@@ -7,11 +7,9 @@ Its own code rather than NNCF or ai-edge-quantizer: one calibration serves three
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from effnet.arch.serde import check_choice, check_float, check_int
@@ -30,8 +28,6 @@ BATCH_SIZE = 16
 MAX_EVALUATION_BYTES = 2**29  # of images held in memory
 SENSITIVITY_IMAGES = 32  # enough to rank layers
 MAX_FLOAT_FRACTION = 0.5  # of the layers: with more it is no longer an int8 file
-
-Targets = NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -231,7 +227,7 @@ def _sensitivity_table(
     return sensitivity.layer_sensitivities(model, calibrated, batches, targets, names, step_done)
 
 
-def _split_batches(array: NDArray[Any]) -> list[NDArray[Any]]:
+def _split_batches(array: np.ndarray) -> list[np.ndarray]:
     return [array[start : start + BATCH_SIZE] for start in range(0, len(array), BATCH_SIZE)]
 
 
@@ -251,7 +247,7 @@ class QuantizationData:
 
     calibration: image_io.InputImage
     evaluation: image_io.InputImage
-    targets: Targets | None
+    targets: np.ndarray | None
     unreadable: int  # images that were skipped
 
 
@@ -268,7 +264,7 @@ def load_quantization_data(source: str | Path, model: EfficientNet, count: int) 
         )
     limit = max(MAX_EVALUATION_BYTES // to_calibrate[0].nbytes, 1)
     images, items, also_unreadable = _load_items(sample_by_class(list(evaluation.items), limit), model.preprocess)
-    targets: Targets | None = None
+    targets: np.ndarray | None = None
     if columns is not None:
         loaded, task = ImageDataset(items, evaluation.labels), evaluation.labels.task
         if task == "classification":

@@ -5,11 +5,9 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from effnet.arch.serde import import_extra
@@ -20,7 +18,7 @@ from effnet.runtime.io_spec import IOSpec
 from effnet.tasks import MIN_COMPARED_PROBABILITY, task_of
 
 # Runs a file in its own runtime: images as the file takes them -> outputs by name
-FileRunner = Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]
+FileRunner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 BATCH_SIZE = 3  # besides single images
 # Lower bound of the scale for probabilities: logits of untrained networks are so small that they drown in rounding
@@ -78,7 +76,7 @@ def compare_outputs(
 @torch.inference_mode()
 def _expected_outputs(
     model: EfficientNet, io_spec: IOSpec, images: image_io.InputImage
-) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the file's input and the network's outputs, with logits instead of probabilities."""
     pixels = np.rint(images).astype(np.uint8) if io_spec.input == "pixels" else images.astype(np.float32)
     x = preprocessing.normalize(torch.from_numpy(pixels), model.preprocess)
@@ -123,7 +121,7 @@ def open_litert_runner(path: Path) -> FileRunner:
     interpreter = litert.Interpreter(str(path))
     (source,), outputs = interpreter.get_input_details(), interpreter.get_output_details()
 
-    def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
         with silence_xnnpack():
             interpreter.resize_tensor_input(source["index"], images.shape)
             interpreter.allocate_tensors()
@@ -138,7 +136,7 @@ def open_torch_runner(path: Path) -> FileRunner:
     """Open a ``.pt2`` in torch."""
     program = torch.export.load(path).module()
 
-    def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
         with torch.inference_mode():
             return {name: out.numpy() for name, out in program(torch.from_numpy(images)).items()}
 
@@ -202,7 +200,7 @@ def sample_images(preprocess: Preprocess, channels: int = 3) -> image_io.InputIm
     return np.concatenate([load_images(photos, replace(preprocess, decode="exact")), synthetic])
 
 
-def _synthetic_images(height: int, width: int, channels: int) -> NDArray[np.uint8]:
+def _synthetic_images(height: int, width: int, channels: int) -> np.ndarray:
     random = np.random.default_rng(0)
     y, x = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[None, :, None]
     phase = np.arange(channels) / channels

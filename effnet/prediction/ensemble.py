@@ -8,14 +8,13 @@ from math import isfinite
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from effnet.arch.serde import check_int
 from effnet.data.image_io import ImageError, ImageSource, InputImage
 from effnet.metadata import Labels, Preprocess
 from effnet.prediction import batched_inference, predictor
 from effnet.prediction.out_of_fold import OutOfFold
-from effnet.tasks import MIN_WRITTEN_PROBABILITY, Task, task_of
+from effnet.tasks import MIN_WRITTEN_PROBABILITY, Float64Array, Task, task_of
 
 FOLDS_FILE = "folds.json"  # in the directory of a finished cross-validation run; names its models
 
@@ -73,7 +72,7 @@ class Ensemble:
 
     def predict_scores(
         self, named_images: batched_inference.NamedImages
-    ) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
+    ) -> Iterator[tuple[str, Float64Array | ImageError]]:
         """Yield (name, float64 (classes,)) for (name, image) pairs: probabilities, or values."""
         groups: dict[Preprocess, list[int]] = {}
         for index, member in enumerate(self.members):
@@ -97,10 +96,10 @@ class Ensemble:
 
     def _weighted_scores(
         self, indices: Sequence[int], preprocess: Preprocess, named_images: batched_inference.NamedImages
-    ) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
+    ) -> Iterator[tuple[str, Float64Array | ImageError]]:
         """Yield the part of the scores that comes from these members, all of the same preprocessing."""
 
-        def compute(images: InputImage) -> NDArray[np.float64]:
+        def compute(images: InputImage) -> Float64Array:
             total = np.zeros((len(images), self.classes))
             for index in indices:
                 total += self.weights[index] * self.members[index].compute(images)[:, self._columns[index]]
@@ -200,7 +199,7 @@ def fit_weights_on_oof(oof: Sequence[OutOfFold]) -> EnsembleWeights:
     terms = task.loss_terms(np.stack([each.predictions for each in aligned]), first.targets)  # (models, N, terms)
     count = len(aligned)
 
-    def losses(weights: NDArray[np.float64], terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    def losses(weights: Float64Array, terms: Float64Array) -> Float64Array:
         return task.term_losses(np.tensordot(weights, terms, 1))  # (N,)
 
     fitted = _minimize_loss(terms, task)
@@ -226,13 +225,13 @@ def fit_weights_on_oof(oof: Sequence[OutOfFold]) -> EnsembleWeights:
     )
 
 
-def _minimize_loss(terms: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
+def _minimize_loss(terms: Float64Array, task: Task) -> Float64Array:
     from scipy.optimize import minimize
 
     count = len(terms)
     flat = terms.reshape(count, -1)
 
-    def loss_and_gradient(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def loss_and_gradient(weights: Float64Array) -> tuple[float, Float64Array]:
         mixed = weights @ flat
         if not task.has_probabilities:
             return float((mixed**2).mean()), 2 * flat @ mixed / flat.shape[1]

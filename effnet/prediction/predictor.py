@@ -10,7 +10,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from effnet.arch.serde import check_choice, check_int
@@ -19,7 +18,7 @@ from effnet.metadata import Labels, Preprocess
 from effnet.prediction import batched_inference
 from effnet.prediction import tta as views
 from effnet.runtime import autotune, base, io_spec
-from effnet.tasks import task_of
+from effnet.tasks import Float64Array, task_of
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
@@ -63,7 +62,7 @@ class Prediction:
         return {"image": self.image, "labels": [{"label": name, "probability": share} for name, share in pairs]}
 
 
-def to_prediction(image: str, row: NDArray[np.float64], labels: Labels) -> Prediction:
+def to_prediction(image: str, row: Float64Array, labels: Labels) -> Prediction:
     """Make the prediction from a row (2, top) of `effnet.tasks.Task.top_k`."""
     task = task_of(labels.task)
     names = [labels.name(int(index)) for index in row[0]]
@@ -76,7 +75,7 @@ def to_prediction(image: str, row: NDArray[np.float64], labels: Labels) -> Predi
 
 
 def to_predictions(
-    rows: Iterable[tuple[str, NDArray[np.float64] | ImageError]], labels: Labels, top: int
+    rows: Iterable[tuple[str, Float64Array | ImageError]], labels: Labels, top: int
 ) -> Iterator[Prediction]:
     """Make predictions from (name, scores (classes,)) pairs, or errors instead of the scores."""
     task = task_of(labels.task)
@@ -167,7 +166,7 @@ class Predictor:
 
     def predict_scores(
         self, named_images: batched_inference.NamedImages
-    ) -> Iterator[tuple[str, NDArray[np.float64] | ImageError]]:
+    ) -> Iterator[tuple[str, Float64Array | ImageError]]:
         """Yield (name, float64 (classes,)) for (name, image) pairs: probabilities, or values."""
         return batched_inference.run_batches(self.compute, named_images, self.input_preprocess, lambda: self.batch_size)
 
@@ -186,7 +185,7 @@ class Predictor:
         """The preprocessing that `compute` expects: the model's, with room for the crops of ``tta``."""
         return views.tta_preprocess(self.preprocess, self.tta)
 
-    def compute(self, images: InputImage, batch_size: int | None = None) -> NDArray[np.float64]:
+    def compute(self, images: InputImage, batch_size: int | None = None) -> Float64Array:
         """Return scores (N, classes) of images as `input_preprocess` makes them; NaN if a logit is not finite."""
         self._require_classifier()
         engine = self._engine_for(batch_size or self.batch_size, len(images))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from effnet.arch.serde import did_you_mean
 from effnet.data.image_io import ImageError
@@ -19,7 +18,7 @@ from effnet.tasks import MULTI_LABEL_THRESHOLD, task_of
 
 SAMPLE_FILES = ("sample_submission.csv", "sampleSubmission.csv", "SampleSubmission.csv")
 
-RowFormatter = Callable[[NDArray[np.float32]], list[str]]  # scores (classes,) -> the cells beside the id
+RowFormatter = Callable[[np.ndarray], list[str]]  # scores (classes,) -> the cells beside the id
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def write_submission(
     check_output_path(out, force)
     images = open_unlabeled_table(table)
     form = submission_format(read_table(table), predictor.labels, predictor.classes, probabilities)
-    scores: dict[str, NDArray[np.float32]] = {}
+    scores: dict[str, np.ndarray] = {}
     errors: dict[str, str] = {}
     for done, (name, row) in enumerate(predictor.predict_scores(images), start=1):
         if isinstance(row, ImageError):

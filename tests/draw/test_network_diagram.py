@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from effnet.arch import ARCHS, Arch, count
 from effnet.draw.diagram import CHANGED_COLOR, Diagram, Group, Rect, Shape
-from effnet.draw.network_diagram import draw_comparison, draw_modules, draw_network
+from effnet.draw.layer_diagram import draw_modules
+from effnet.draw.network_diagram import draw_comparison, draw_network
 from tests.draw.legible import faults
 from tests.strategies import archs
 
@@ -22,7 +23,7 @@ VIEWS: dict[str, Callable[[Arch], Diagram]] = {
     "narrow": lambda arch: draw_network(arch, narrow=True),
     "layers": lambda arch: draw_network(arch, detail="layers"),
     "operations": lambda arch: draw_network(arch, detail="operations"),
-    "modules": draw_modules,
+    "modules": lambda arch: draw_modules(count(arch)),
     "compared with b0": lambda arch: draw_comparison(count("b0"), count(arch)),
 }
 
@@ -57,7 +58,7 @@ def test_any_network_is_legible(arch: Arch, size: int | None, classes: int, chan
     for drawn in (
         *(draw_network(arch, *shape, detail) for detail in ("stages", "layers", "operations")),
         draw_network(arch, *shape, narrow=True),
-        draw_modules(arch, *shape),
+        draw_modules(count(arch, *shape)),
         draw_comparison(count("edge_s"), count(arch, *shape)),
     ):
         ElementTree.fromstring(drawn.standalone_svg)
@@ -167,7 +168,7 @@ def test_layers_and_operations() -> None:
 
 
 def test_repeats_are_grouped() -> None:
-    titles = list(groups(draw_modules("b0")))
+    titles = list(groups(draw_modules(count("b0"))))
     assert titles[1:8] == [
         "stage1: 1 × A",
         *(f"stage{stage}: 1 × B, then {repeats} × C" for stage, repeats in ((2, 1), (3, 1), (4, 2), (5, 2), (6, 3))),
@@ -177,9 +178,9 @@ def test_repeats_are_grouped() -> None:
         "MBConv without expansion, without residual",
         "MBConv with expansion, without residual",
         "MBConv with expansion, with residual",
-    } <= set(texts(draw_modules("b0")))
-    assert "Fused-MBConv without expansion, with residual" in texts(draw_modules("v2_s"))
-    assert "squeeze-excite" not in texts(draw_modules("lite0"))
+    } <= set(texts(draw_modules(count("b0"))))
+    assert "Fused-MBConv without expansion, with residual" in texts(draw_modules(count("v2_s")))
+    assert "squeeze-excite" not in texts(draw_modules(count("lite0")))
 
 
 def test_invalid_arguments() -> None:

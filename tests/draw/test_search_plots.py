@@ -10,7 +10,6 @@ import pytest
 from effnet.draw.search_plots import (
     CoefficientPoint,
     PlottedCandidate,
-    ScalingCurve,
     ScalingPoint,
     pareto_front,
     plot_coefficient_surface,
@@ -21,10 +20,10 @@ from effnet.draw.search_plots import (
 from tests.draw.legible import svg_texts
 
 BASE = ScalingPoint(1.0, 0.5, 0.01)
-CURVES = tuple(
-    ScalingCurve(name, (BASE, ScalingPoint(2.0, 0.5 + gain, 0.01), ScalingPoint(4.1, 0.5 + 2 * gain, 0.02)))
+CURVES = {
+    name: (BASE, ScalingPoint(2.0, 0.5 + gain, 0.01), ScalingPoint(4.1, 0.5 + 2 * gain, 0.02))
     for name, gain in (("compound", 0.03), ("depth", 0.01), ("width", 0.02), ("resolution", 0.02))
-)
+}
 CANDIDATES = (
     *(PlottedCandidate(cost, 0.3 + cost / 50, "candidate") for cost in (1.0, 2.5, 3.0, 6.0)),
     PlottedCandidate(1.5, 0.4, on_front=True),
@@ -49,7 +48,7 @@ def test_scaling_curves_and_axes_are_labeled() -> None:
 
 
 def test_scaling_plot_of_a_single_network() -> None:
-    assert {"alone", "1"} <= set(svg_texts(plot_scaling([ScalingCurve("alone", (BASE,))], "MACs", "top-1", "t")))
+    assert {"alone", "1"} <= set(svg_texts(plot_scaling({"alone": (BASE,)}, "MACs", "top-1", "t")))
 
 
 def test_pareto_front() -> None:

@@ -12,20 +12,19 @@ from effnet.draw.text_diagram import block_text, comparison_text, modules_text, 
 @pytest.mark.parametrize("name", ARCHS)
 def test_every_network_in_a_terminal(name: str) -> None:
     counted = count(name)
-    stages, layers = network_text(name).splitlines(), network_text(name, detail="layers").splitlines()
+    stages, layers = network_text(counted).splitlines(), network_text(counted, detail="layers").splitlines()
     assert max(map(len, stages)) <= 112
     assert len(layers) == 4 + len(counted.layers)
     for row in counted.layers:
         (line,) = [line for line in layers if line.startswith(f"{row.name} ")]
         assert ("+ input" in line) == row.layer.residual
-    assert network_text(name, detail="operations").count("× ") >= 1
-    assert modules_text(name)
+    assert network_text(counted, detail="operations").count("× ") >= 1
+    assert modules_text(counted)
 
 
 def test_maps_are_to_scale() -> None:
-    lines = {
-        line.split()[0]: line for line in network_text("b0").splitlines() if line and line.split()[0] != "operator"
-    }
+    found = network_text(count("b0")).splitlines()
+    lines = {line.split()[0]: line for line in found if line and line.split()[0] != "operator"}
     assert lines["image"].split()[1] == "█" * 24
     assert lines["stem"].split()[1] == "█" * 12
     assert lines["stage2"].split()[1] == "█" * 6
@@ -39,13 +38,13 @@ def test_bars() -> None:
 
 
 def test_equal_layers_are_one_run() -> None:
-    found = network_text("b0", detail="operations")
+    found = network_text(count("b0"), detail="operations")
     assert "stage6.1–3: MBConv6, × 3, each, + input" in found
     assert "  depthwise 5×5, stride 2" in found
 
 
 def test_modules_in_words() -> None:
-    found = modules_text("b0")
+    found = modules_text(count("b0"))
     assert "B (3×3, stride 2) → C × 2 (3×3)" in found
     assert "A  depthwise → squeeze-excite → project" in found
 
@@ -69,4 +68,4 @@ def test_blocks() -> None:
 
 def test_unknown_detail() -> None:
     with pytest.raises(ValueError, match="use one of stages"):
-        network_text("b0", detail="atoms")
+        network_text(count("b0"), detail="atoms")

@@ -385,11 +385,11 @@ def _study_row(result: ScalingStudyResult, trained: TrainedNetwork) -> TableRow:
 def plot_study(result: ScalingStudyResult) -> plotting.RenderedPlot:
     """Plot accuracy against MACs: a curve for each scaling method, with the spread over seeds as error bars."""
     unit, unit_name = (1e9, "billion") if result.trained[-1].network.macs >= 1e9 else (1e6, "million")
-    curves = []
+    curves: dict[str, list[search_plots.ScalingPoint]] = {}
     for method in SCALING_METHODS:
         along = [each for each in result.trained if each.network.method in ("base", method)]
         points = [(each.network.macs / unit, each.accuracies.mean, each.accuracies.spread) for each in along]
-        curves.append(search_plots.ScalingCurve(method, tuple(search_plots.ScalingPoint(*each) for each in points)))
+        curves[method] = [search_plots.ScalingPoint(*each) for each in points]
     seeds = result.study.seeds
     label = f"top-1, mean of {seeds} seeds ± standard deviation" if seeds > 1 else "top-1, one seed"
     return search_plots.plot_scaling(curves, f"{unit_name} MACs per image", label, STUDY_TITLE)
