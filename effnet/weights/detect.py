@@ -1,6 +1,5 @@
 """Detection of layout and architecture from the names and shapes of tensors."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -55,5 +54,5 @@ def _filter_by_tensor_count(layout: str, archs: Iterable[Arch], count: int) -> I
 
 @lru_cache(maxsize=len(ARCHS))
 def _count_operations(arch: Arch) -> tuple[int, int]:
-    found = Counter(operation.norm for layer in layers(arch, classes=0) for operation in operations(layer))
-    return found[True], found[False]
+    norms = [operation.norm for layer in layers(arch, classes=0) for operation in operations(layer)]
+    return norms.count(True), norms.count(False)

@@ -313,10 +313,10 @@ def _receive(response: "HTTPResponse", part: _PartialFile) -> None:
             raise DownloadError("the server does not state the file's length, so a truncated file would go unnoticed")
         part.restart(validator, total)
         folder = part.path.parent
-        if shutil.disk_usage(folder).free < (total or 0):
+        if total and shutil.disk_usage(folder).free < total:
             part.remove()
-            size = f"its {(total or 0) / 1e6:.0f} MB"
-            raise DownloadError(f"{size} do not fit on the disk of {folder} (EFFNET_HOME sets another folder)")
+            message = f"its {total / 1e6:.0f} MB do not fit on the disk of {folder} (EFFNET_HOME sets another folder)"
+            raise DownloadError(message)
     with part.path.open("ab") as file:
         while chunk := response.read(_CHUNK_BYTES):
             file.write(chunk)

@@ -170,11 +170,8 @@ def _detect_one(path: Path, tensors: conversion.Tensors, layout: str | None, arc
     if arch is not None:
         # Conversion from the layout with the most names in common raises with every difference
         cleaned = {name: each.clean(tensors).tensors for name, each in key_maps.LAYOUTS.items()}
-        common = {
-            name: len({*conversion.key_map(name, arch).values()} & {*cleaned[name]})
-            for name, each in key_maps.LAYOUTS.items()
-            if each.supports(arch)
-        }
+        names = [name for name, each in key_maps.LAYOUTS.items() if each.supports(arch)]
+        common = {name: len(cleaned[name].keys() & conversion.key_map(name, arch).values()) for name in names}
         closest = layout or max(common, key=common.__getitem__)
         conversion.convert(cleaned[closest], arch, closest)
     raise ValueError(

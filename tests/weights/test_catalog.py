@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 import warnings
 from collections import Counter
 from contextlib import suppress
@@ -351,3 +352,9 @@ def test_cards_are_checked() -> None:
     assert set(stated) == {field.name for field in fields(CatalogEntry)}
     with pytest.raises(ValueError, match="label_set must be one of"):
         CatalogEntry.from_dict(stated | {"label_set": "cats"})
+
+
+def test_class_names_without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    with pytest.raises(ImportError, match=r"^naming ImageNet's classes requires torchvision .*effnet\[train\]"):
+        class_labels(find_entry("b0"))

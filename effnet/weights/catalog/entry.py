@@ -57,10 +57,8 @@ def class_labels(entry: CatalogEntry) -> Labels:
     """
     if not entry.label_set.startswith("imagenet-1k"):
         return Labels()
-    from effnet.data.torchvision_compat import declare_operators
+    from effnet.data.torchvision_compat import import_torchvision
 
-    declare_operators()
-    from torchvision.models import EfficientNet_B0_Weights
-
+    weights = import_torchvision("models", "naming ImageNet's classes").EfficientNet_B0_Weights.IMAGENET1K_V1
     background = ("background",) if entry.label_set.endswith("+background") else ()
-    return Labels((*background, *EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]))
+    return Labels((*background, *weights.meta["categories"]))

@@ -72,9 +72,8 @@ class Hdf5Tree:
         if dataset.external or dataset.is_virtual:
             raise ValueError(f"{self.path}: {name} is stored in another file")
         stored = dataset.id.get_storage_size()
-        most = stored
-        if dataset.compression and stored:
-            most = max(MAX_COMPRESSION_RATIO * stored, MIN_CHECKED_BYTES)
+        compressed = dataset.compression and stored
+        most = max(MAX_COMPRESSION_RATIO * stored, MIN_CHECKED_BYTES) if compressed else stored
         if dataset.nbytes > most:
             raise ValueError(f"{self.path}: {name} has {dataset.nbytes} bytes but stores {stored}")
 

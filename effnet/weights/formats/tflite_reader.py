@@ -21,7 +21,6 @@ from effnet.arch import ARCHS
 from effnet.metadata import Labels, Numerics
 from effnet.weights import default_preprocessing, key_maps
 from effnet.weights.formats import METADATA_KEY, Checkpoint, tflite_schema, tflite_writer
-from effnet.weights.formats.tflite_schema import TfliteGraph, TfliteOperator, TfliteTensor
 
 Numbers = NDArray[Any]
 CONVOLUTION_KINDS = {"CONV_2D": "conv", "DEPTHWISE_CONV_2D": "depthwise", "FULLY_CONNECTED": "conv"}
@@ -82,7 +81,7 @@ class InputTransform:
 class GraphWalk:
     """The convolutions found, in order, and how the input of the first one is made from the image."""
 
-    graph: TfliteGraph
+    graph: tflite_schema.TfliteGraph
     convolutions: list[Convolution] = field(default_factory=list)
     input_transform: InputTransform | None = None  # None if the image went through an unknown operator
     # Index of a tensor → what it was made from, and not activated since
@@ -92,7 +91,7 @@ class GraphWalk:
     _padded: dict[int, tuple[int, Numbers]] = field(default_factory=dict)  # (tensor before, rows and columns added)
     _constants: dict[int, Numbers] = field(default_factory=dict)
 
-    def step(self, operator: TfliteOperator) -> None:
+    def step(self, operator: tflite_schema.TfliteOperator) -> None:
         """Process one operator. Raises ``ValueError`` for what no EfficientNet does."""
         inputs = [index for index in operator.inputs if index >= 0]
         if operator.kind == "VAR_HANDLE":
@@ -112,7 +111,7 @@ class GraphWalk:
         elif inputs[0] in self._sources:
             self._activate(operator, self._sources[inputs[0]])
 
-    def _convolve(self, operator: TfliteOperator) -> None:
+    def _convolve(self, operator: tflite_schema.TfliteOperator) -> None:
         x, weight, *rest = operator.inputs
         kernel = self._require_constant(weight)
         bias = self._require_constant(rest[0]) if rest and rest[0] >= 0 else None
@@ -148,13 +147,13 @@ class GraphWalk:
             raise ValueError("a convolution padded twice, which no EfficientNet has")
         return stride, _explicit_padding(added[1:3], side, stride, self.graph.tensors[before].shape[1:3])
 
-    def _record_output(self, convolution: Convolution, operator: TfliteOperator) -> None:
+    def _record_output(self, convolution: Convolution, operator: tflite_schema.TfliteOperator) -> None:
         fused = FUSED_ACTIVATIONS.get(operator.options.get("FusedActivationFunction", 0), "unknown")
         if fused != "NONE":
             convolution.activate(ACTIVATIONS.get(fused, fused.lower()))
         self._sources[operator.outputs[0]] = convolution
 
-    def _pass_through(self, operator: TfliteOperator) -> None:
+    def _pass_through(self, operator: tflite_schema.TfliteOperator) -> None:
         x, out = operator.inputs[0], operator.outputs[0]
         made_from: tuple[dict[int, Any], ...] = self._sources, self._gates, self._inputs
         for known in made_from:
@@ -163,7 +162,7 @@ class GraphWalk:
         if operator.kind == "DEQUANTIZE" and self._constant(x) is not None:
             self._constants[out] = self._require_constant(x)  # of float16 weights
 
-    def _calculate(self, operator: TfliteOperator, left: int, right: int) -> None:
+    def _calculate(self, operator: tflite_schema.TfliteOperator, left: int, right: int) -> None:
         out, kind = operator.outputs[0], operator.kind
         if kind in ("MUL", "ADD") and self._constant(left) is not None:
             left, right = right, left
@@ -188,7 +187,7 @@ class GraphWalk:
                 convolution.activate("silu" if self._sources.get(gated) is convolution else "sigmoid")
                 return
 
-    def _activate(self, operator: TfliteOperator, convolution: Convolution) -> None:
+    def _activate(self, operator: tflite_schema.TfliteOperator, convolution: Convolution) -> None:
         kind, out = operator.kind, operator.outputs[0]
         if kind == "LOGISTIC":
             self._gates[out] = convolution  # what it multiplies says which activation it is
@@ -217,7 +216,7 @@ class GraphWalk:
         return numbers
 
 
-def walk_graph(graph: TfliteGraph) -> GraphWalk:
+def walk_graph(graph: tflite_schema.TfliteGraph) -> GraphWalk:
     """Return the convolutions of ``graph``. Raises ``ValueError`` that names what no EfficientNet does."""
     found = GraphWalk(graph, _inputs={index: InputTransform() for index in graph.inputs})
     with np.errstate(all="ignore"):  # damaged constants may be anything
@@ -272,7 +271,7 @@ class InputPreprocess:
 
 
 def infer_preprocess(
-    source: TfliteTensor, transform: InputTransform | None, mean_std: MeanStdArrays | None, channels: int
+    source: tflite_schema.TfliteTensor, transform: InputTransform | None, mean_std: MeanStdArrays | None, channels: int
 ) -> InputPreprocess:
     """Return the preprocessing of images from the graph's input, what the stem receives of it, and the metadata.
 
@@ -311,7 +310,7 @@ def _input_size(shape: tuple[int, ...], channels: int) -> dict[str, Any]:
     return {"size": (height, width)} if min(height, width) > 1 else {}
 
 
-def _pixel_range(source: TfliteTensor) -> MeanStdArrays | None:
+def _pixel_range(source: tflite_schema.TfliteTensor) -> MeanStdArrays | None:
     """Return mean and std of an input of bytes, which are the pixels themselves (int8: minus 128)."""
     if source.type not in ("UINT8", "INT8"):
         return None

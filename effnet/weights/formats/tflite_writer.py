@@ -18,7 +18,6 @@ from torch import Tensor
 from effnet.arch import Layer, Operation, layers, operations
 from effnet.net import EfficientNet
 from effnet.weights.formats import METADATA_KEY, tflite_schema
-from effnet.weights.formats.tflite_schema import TfliteGraph, TfliteOperator, TfliteTensor
 from effnet.weights.key_maps import tflite_key_map
 
 NONE, RELU, RELU6 = (getattr(tflite.ActivationFunctionType, name) for name in ("NONE", "RELU", "RELU6"))
@@ -89,10 +88,10 @@ class _GraphBuilder:
     model: EfficientNet
     weights: dict[str, NDArray[Any]]
     io: TfliteIO | None = None  # None: as in `write_tflite`
-    tensors: list[TfliteTensor] = field(default_factory=list)
-    operators: list[TfliteOperator] = field(default_factory=list)
+    tensors: list[tflite_schema.TfliteTensor] = field(default_factory=list)
+    operators: list[tflite_schema.TfliteOperator] = field(default_factory=list)
 
-    def build(self) -> TfliteGraph:
+    def build(self) -> tflite_schema.TfliteGraph:
         model = self.model
         self.names = tflite_key_map(model.arch, model.classes)
         x = self._normalize_step_by_step() if self.io is None else self._normalize(self.io.input)
@@ -106,7 +105,7 @@ class _GraphBuilder:
                 kind, options = ("LOGISTIC", {}) if model.labels.task == "multilabel" else ("SOFTMAX", {"Beta": 1})
                 output = self._add_operator("probabilities", (1, model.classes), kind, (output,), options)
             outputs = [output, *(outputs if self.io and self.io.embedding else ())]
-        return TfliteGraph(tuple(self.tensors), tuple(self.operators), (0,), tuple(outputs))
+        return tflite_schema.TfliteGraph(tuple(self.tensors), tuple(self.operators), (0,), tuple(outputs))
 
     def _normalize_step_by_step(self) -> _FeatureMap:
         """Normalize images of 0 … 255 step by step, so that readers of the file see all of it."""
@@ -129,7 +128,7 @@ class _GraphBuilder:
         preprocess, channels = self.model.preprocess, self.model.channels
         size = (*preprocess.size, channels)
         if kind == "normalized":
-            self.tensors.append(TfliteTensor(kind, (1, channels, *preprocess.size)))
+            self.tensors.append(tflite_schema.TfliteTensor(kind, (1, channels, *preprocess.size)))
             order = self._add_constant("channels_last/order", np.array([0, 2, 3, 1], np.int32))
             return self._add_map("channels_last", "TRANSPOSE", (0, order), size, {})
         x = self._add_activation(kind, size, "UINT8" if kind == "pixels" else "FLOAT32")
@@ -214,11 +213,11 @@ class _GraphBuilder:
         return index, self._add_constant(bias, self.weights[self.names[bias]])
 
     def _add_activation(self, name: str, size: tuple[int, int, int], kind: str = "FLOAT32") -> _FeatureMap:
-        self.tensors.append(TfliteTensor(name, (1, *size), kind))
+        self.tensors.append(tflite_schema.TfliteTensor(name, (1, *size), kind))
         return _FeatureMap(len(self.tensors) - 1, size)
 
     def _add_constant(self, name: str, data: NDArray[Any]) -> int:
-        self.tensors.append(TfliteTensor(name, data.shape, data.dtype.name.upper(), data))
+        self.tensors.append(tflite_schema.TfliteTensor(name, data.shape, data.dtype.name.upper(), data))
         return len(self.tensors) - 1
 
     def _add_map(
@@ -229,6 +228,6 @@ class _GraphBuilder:
     def _add_operator(
         self, name: str, shape: tuple[int, ...], kind: str, inputs: tuple[int, ...], options: Mapping[str, int]
     ) -> int:
-        self.tensors.append(TfliteTensor(name, shape))
-        self.operators.append(TfliteOperator(kind, inputs, (len(self.tensors) - 1,), options))
+        self.tensors.append(tflite_schema.TfliteTensor(name, shape))
+        self.operators.append(tflite_schema.TfliteOperator(kind, inputs, (len(self.tensors) - 1,), options))
         return len(self.tensors) - 1
