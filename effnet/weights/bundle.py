@@ -10,14 +10,12 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.data.storage.cache_dir import configured_cache_dir, writable_cache_dir
-from effnet.weights.catalog.entry import CatalogEntry
-from effnet.weights.download import ProgressCallback, RemoteFile
+from effnet.weights import catalog, download
 
 MANIFEST = "effnet-bundle.json"
 
@@ -28,9 +26,9 @@ class Bundle:
 
     path: Path
     files: Mapping[str, str]  # key → sha256
-    entries: Mapping[str, CatalogEntry]
+    entries: Mapping[str, catalog.CatalogEntry]
 
-    def extract_file(self, remote: RemoteFile) -> Path | None:
+    def extract_file(self, remote: download.RemoteFile) -> Path | None:
         """Return a file after verifying it, or None if the bundle has no such file.
 
         From a ``.zip`` it is extracted to the cache directory. Raises ``ValueError`` if it is damaged or missing.
@@ -61,7 +59,7 @@ class Bundle:
             raise self._damaged_error(name) from error
 
     def _is_intact(self, path: Path, name: str) -> bool:
-        return path.is_file() and _sha256(path) == self.files[name]
+        return path.is_file() and download.hash_file(path) == self.files[name]
 
     def _damaged_error(self, name: str) -> ValueError:
         return ValueError(f"{self.path} is damaged ({name}): copy it here again")
@@ -79,7 +77,7 @@ def open_bundle(path: Path) -> Bundle | None:
         return None
     try:
         manifest = json.loads(text)
-        entries = {name: CatalogEntry.from_dict(entry) for name, entry in manifest["entries"].items()}
+        entries = {name: catalog.CatalogEntry.from_dict(entry) for name, entry in manifest["entries"].items()}
         files = {_check_name(name): str(about["sha256"]) for name, about in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: its {MANIFEST} cannot be read ({error})") from None
@@ -125,7 +123,7 @@ class BundledWeights:
 
 
 def write_bundle(
-    names: Iterable[str], path: str | Path, progress: ProgressCallback | None = None
+    names: Iterable[str], path: str | Path, progress: download.ProgressCallback | None = None
 ) -> list[BundledWeights]:
     """Pack published weights into ``path``, a ``.zip``, downloading what is not on disk.
 
@@ -153,7 +151,7 @@ def write_bundle(
     if not packed:
         raise ValueError("name the weights to pack")
     files = dict(sorted(files.items()))
-    about = {name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for name, file in files.items()}
+    about = {name: {"bytes": file.stat().st_size, "sha256": download.hash_file(file)} for name, file in files.items()}
     manifest = {"files": about, "entries": dict(sorted(entries.items()))}
     with atomic_write(path) as temporary, ZipFile(temporary, "w", ZIP_STORED) as archive:
         archive.writestr(_zip_info(MANIFEST), json.dumps(manifest, indent=1).encode())
@@ -165,7 +163,7 @@ def write_bundle(
     return packed
 
 
-def _list_members(remote: RemoteFile, path: Path) -> dict[str, Path]:
+def _list_members(remote: download.RemoteFile, path: Path) -> dict[str, Path]:
     """Return every file that belongs to ``path``, the downloaded ``remote``, by its name in a bundle."""
     if not remote.is_archived:
         files = {name: path.with_name(name) for name in (*remote.companions, path.name)}
@@ -180,8 +178,3 @@ def _zip_info(name: str) -> ZipInfo:
     info = ZipInfo(name)
     info.external_attr = 0o644 << 16
     return info
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

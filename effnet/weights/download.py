@@ -178,8 +178,13 @@ def matches_hash(path: Path, hash: str) -> bool:
     """Return whether the file's digest begins with the digits in ``hash``, "sha256:HEX" or "md5:HEX"."""
     algorithm, _, digits = hash.partition(":")
     check_choice("the algorithm of a hash", algorithm, ("sha256", "md5"))
+    return bool(digits) and hash_file(path, algorithm).startswith(digits.lower())
+
+
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hexadecimal digest of a file."""
     with path.open("rb") as file:
-        return bool(digits) and hashlib.file_digest(file, algorithm).hexdigest().startswith(digits.lower())
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _lock_download(path: Path) -> Any:

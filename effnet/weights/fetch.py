@@ -6,14 +6,13 @@ from pathlib import Path
 
 from effnet.data.storage import cache_dir
 from effnet.weights import bundle, download
-from effnet.weights.download import DownloadError, ProgressCallback, RemoteFile
 
 _LOG_EVERY_BYTES = 25 * 10**6
 
 log = logging.getLogger("effnet")
 
 
-def fetch(remote: RemoteFile, progress: ProgressCallback | None = None) -> Path:
+def fetch(remote: download.RemoteFile, progress: download.ProgressCallback | None = None) -> Path:
     """Return the path of a published file, downloaded if it is not on disk; of a TensorFlow checkpoint its ``.index``.
 
     Bundles, the cache directory and the hub's cache are searched before the mirror or the publisher is asked, who are
@@ -24,7 +23,7 @@ def fetch(remote: RemoteFile, progress: ProgressCallback | None = None) -> Path:
     return find_local(remote) or _fetch_remote(remote, progress)
 
 
-def find_local(remote: RemoteFile) -> Path | None:
+def find_local(remote: download.RemoteFile) -> Path | None:
     """Return the file if it is on disk. Raises ``ValueError`` if it is in a bundle that is damaged."""
     for found in bundle.list_bundles():
         path = found.extract_file(remote)
@@ -39,7 +38,7 @@ def find_local(remote: RemoteFile) -> Path | None:
     return download.find_in_hub_cache(remote) if remote.hub else None
 
 
-def describe_manual_download(remote: RemoteFile) -> str:
+def describe_manual_download(remote: download.RemoteFile) -> str:
     """Return what to do without a network, as the end of a sentence."""
     return (
         f"copy it to {cache_dir.configured_cache_dir() / remote.key}, or on a machine with a network run effnet models "
@@ -48,13 +47,13 @@ def describe_manual_download(remote: RemoteFile) -> str:
     )
 
 
-def _fetch_remote(remote: RemoteFile, progress: ProgressCallback | None) -> Path:
+def _fetch_remote(remote: download.RemoteFile, progress: download.ProgressCallback | None) -> Path:
     folders = (cache_dir.configured_cache_dir(), cache_dir.writable_cache_dir())
     path = next((folder / remote.key for folder in folders if (folder / remote.key).is_file()), None)  # an archive
     try:
         if path is None:
             if cache_dir.is_offline():
-                raise DownloadError("it is not cached and offline mode is on")
+                raise download.DownloadError("it is not cached and offline mode is on")
             if remote.hub and not download.mirror_url():
                 log.info("%s: downloading %s of %s from the hub", remote.name, remote.file, remote.hub)
                 return download.download_from_hub(remote)
@@ -62,16 +61,17 @@ def _fetch_remote(remote: RemoteFile, progress: ProgressCallback | None) -> Path
         if remote.is_archived:
             return download.extract_members(path, remote.file, cache_dir.writable_cache_dir() / remote.unpacked_folder)
         return path
-    except DownloadError as error:
+    except download.DownloadError as error:
         name = f"{remote.name}: " * (remote.name != remote.download_url)
         text = f"{name}{download.apply_mirror(remote.download_url)} is not available ({error})"
-        raise DownloadError(f"{text}; {describe_manual_download(remote)}", error.not_found, cause=str(error)) from None
+        text = f"{text}; {describe_manual_download(remote)}"
+        raise download.DownloadError(text, error.not_found, cause=str(error)) from None
 
 
-def _download_with_companions(remote: RemoteFile, progress: ProgressCallback | None) -> Path:
+def _download_with_companions(remote: download.RemoteFile, progress: download.ProgressCallback | None) -> Path:
     cache = cache_dir.writable_cache_dir()
     for name in remote.companions:
-        with suppress(DownloadError):  # not every repository has them
+        with suppress(download.DownloadError):  # not every repository has them
             url = remote.download_url.rpartition("/")[0] + f"/{name}"
             download.download_file(download.apply_mirror(url), cache / download.cache_key(url))
     url = download.apply_mirror(remote.download_url)
@@ -80,7 +80,7 @@ def _download_with_companions(remote: RemoteFile, progress: ProgressCallback | N
     return download.download_file(url, cache / remote.key, remote.hash, progress=progress)
 
 
-def _log_progress(name: str) -> ProgressCallback:
+def _log_progress(name: str) -> download.ProgressCallback:
     logged = 0
 
     def report(done: int, total: int | None) -> None:

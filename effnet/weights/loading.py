@@ -10,8 +10,7 @@ import torch
 from effnet.arch import Arch, resolve_arch
 from effnet.metadata import ModelMetadata, Numerics, Preprocess, Provenance
 from effnet.net import EfficientNet, surgery
-from effnet.weights import conversion, detect, formats, key_maps, resolve
-from effnet.weights.catalog.entry import CatalogEntry, class_labels
+from effnet.weights import catalog, conversion, detect, formats, key_maps, resolve
 from effnet.weights.formats import METADATA_KEY, Checkpoint
 
 log = logging.getLogger("effnet")
@@ -92,7 +91,7 @@ def read_weights(
     arch: str | Arch | None = None,
     numerics: Numerics | None = None,
     preprocess: Preprocess | None = None,
-    entry: CatalogEntry | None = None,
+    entry: catalog.CatalogEntry | None = None,
 ) -> LoadedWeights:
     """Read a file's tensors and metadata; arguments and errors are those of `load`."""
     checkpoint = formats.read_checkpoint(path)
@@ -121,14 +120,14 @@ def _read_own_file(path: Path, checkpoint: Checkpoint, arch: Arch | None, numeri
     return LoadedWeights(metadata, tensors)
 
 
-def _read_catalog_file(path: Path, checkpoint: Checkpoint, entry: CatalogEntry) -> LoadedWeights:
+def _read_catalog_file(path: Path, checkpoint: Checkpoint, entry: catalog.CatalogEntry) -> LoadedWeights:
     arch = resolve_arch(entry.arch)
     found = _detect_one(path, checkpoint.tensors, entry.layout, arch)
     size = f" at {entry.test_size} pixels" if entry.test_size else ""
     accuracy = f", published with {entry.top1:g} % top-1 on ImageNet{size}" if entry.top1 else ""
     provenance = Provenance(entry.name, entry.layout, entry.license)
     return LoadedWeights(
-        ModelMetadata(arch, entry.numerics, entry.preprocess, class_labels(entry), provenance),
+        ModelMetadata(arch, entry.numerics, entry.preprocess, catalog.entry.class_labels(entry), provenance),
         conversion.convert(found.tensors, arch, found.layout, "effnet", entry.numerics),
         (f"weights of {entry.publisher}{accuracy}", *found.notes),
     )

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effnet.arch import canonical_name
-from effnet.weights import catalog, download, fetch
-from effnet.weights.bundle import Bundle, find_bundles, list_bundles, open_bundle
+from effnet.weights import bundle, catalog, download, fetch
 
 # Suffixes of weights files. Anything else after a dot is part of a name, as in tf_efficientnet_b0.ns_jft_in1k
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".tflite", ".index")
@@ -65,9 +64,9 @@ def _find_on_disk(path: Path) -> WeightsFile | None:
         for name in _FOLDER_WEIGHTS:
             if (path / name).is_file():
                 return WeightsFile(path / name)
-        if not find_bundles(path):
+        if not bundle.find_bundles(path):
             return WeightsFile(_find_latest_checkpoint(path))
-    elif path.is_file() and (path.suffix != ".zip" or open_bundle(path) is None):
+    elif path.is_file() and (path.suffix != ".zip" or bundle.open_bundle(path) is None):
         return WeightsFile(path)
     elif index.is_file():
         return WeightsFile(index)
@@ -92,20 +91,20 @@ def _find_latest_checkpoint(folder: Path) -> Path:
 def _find_in_bundle(path: Path) -> WeightsFile | None:
     """Return the weights at ``BUNDLE/NAME``, or of a bundle with one entry."""
     place = next((parent for parent in (path, *path.parents) if parent.exists()), Path())
-    bundles = find_bundles(place) if place != Path() else []
+    bundles = bundle.find_bundles(place) if place != Path() else []
     if not bundles:
         return None
-    bundle, entry = _select_entry(bundles, path.relative_to(place).as_posix() if path != place else "", place)
+    packed, entry = _select_entry(bundles, path.relative_to(place).as_posix() if path != place else "", place)
     remote = download.RemoteFile.from_entry(entry)
-    extracted = bundle.extract_file(remote)
+    extracted = packed.extract_file(remote)
     if extracted is None:
-        raise ValueError(f"{bundle.path} is not complete (the file of {entry.name} is missing): copy it here again")
+        raise ValueError(f"{packed.path} is not complete (the file of {entry.name} is missing): copy it here again")
     return WeightsFile(extracted, remote)
 
 
-def _select_entry(bundles: list[Bundle], name: str, place: Path) -> tuple[Bundle, catalog.CatalogEntry]:
+def _select_entry(bundles: list[bundle.Bundle], name: str, place: Path) -> tuple[bundle.Bundle, catalog.CatalogEntry]:
     """Return the entry called ``name``, or of the arch ``name``; "" is the only entry."""
-    entries = {entry.name: (bundle, entry) for bundle in reversed(bundles) for entry in bundle.entries.values()}
+    entries = {entry.name: (each, entry) for each in reversed(bundles) for entry in each.entries.values()}
     if name in entries:
         return entries[name]
     try:
@@ -163,7 +162,7 @@ def _find_entry(name: str) -> catalog.CatalogEntry:
     try:
         return catalog.find_entry(name)
     except ValueError:
-        for bundle in list_bundles():
-            if name in bundle.entries:
-                return bundle.entries[name]
+        for packed in bundle.list_bundles():
+            if name in packed.entries:
+                return packed.entries[name]
         raise
