@@ -5,7 +5,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from effnet.arch import ARCHS
+from effnet.arch import ARCHS, serde
 from effnet.data import preprocessing, torchvision_compat
 from effnet.net import EfficientNet
 from effnet.runtime import autotune, base, latency, onnxruntime, openvino
@@ -75,20 +74,15 @@ def engine_backend(model: EfficientNet, kind: str, precision: str, images: Image
 
 
 def peer_backends(
-    model: EfficientNet,
-    peer: str,
-    precision: str,
-    images: ImageBatch,
-    variants: tuple[str, ...] = ("channels-last", "contiguous"),
+    model: EfficientNet, peer: str, precision: str, images: ImageBatch, variants: tuple[str, ...]
 ) -> list[Backend]:
     """Return the network of ``peer`` with the weights of ``model``, as its users would set it up; [] if it has none.
 
     Variants: "channels-last", "contiguous", and "compiled" in channels-last. Images are normalized in advance, which is
     not timed. Raises ``ImportError`` without ``peer``.
     """
-    if not find_spec(peer):
-        raise ImportError(f'a comparison with {peer} requires {peer}: pip install "effnet[peers]"')
-    torchvision_compat.declare_operators()
+    torchvision_compat.declare_operators()  # before torchvision is imported, by timm too
+    serde.import_extra(peer, "peers", f"a comparison with {peer} requires")
     network = _create_peer_network(peer, model) if precision in DTYPES else None
     if network is None:
         return []

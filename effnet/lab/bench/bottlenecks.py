@@ -212,9 +212,9 @@ def _sum_by(attribute: str, steps: Sequence[StepTime]) -> tuple[StepTime, ...]:
 def explain_slowness(groups: Sequence[StepTime], activation: str, peak: float, batch_size: int) -> tuple[str, ...]:
     """Return a sentence for each of the three groups that lose most time against their MACs at the machine's peak."""
     steps, smallest = sum(group.steps for group in groups), MIN_LOST_FRACTION * sum(group.seconds for group in groups)
-    slow = [group for group in groups if group.seconds - group.macs / peak >= smallest]
-    slow.sort(key=lambda group: group.macs / peak - group.seconds)
-    return tuple(_explain_group(group, activation, peak, batch_size, steps) for group in slow[:3])
+    slow = (group for group in groups if group.seconds - group.macs / peak >= smallest)
+    slowest = sorted(slow, key=lambda group: group.macs / peak - group.seconds)[:3]
+    return tuple(_explain_group(group, activation, peak, batch_size, steps) for group in slowest)
 
 
 def _explain_group(group: StepTime, activation: str, peak: float, batch_size: int, steps: int) -> str:

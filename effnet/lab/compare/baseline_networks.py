@@ -28,7 +28,7 @@ def densenet264() -> nn.Module:
     return network
 
 
-def pad_same(x: Tensor, kernel: HeightWidth, stride: HeightWidth, value: float = 0.0) -> Tensor:
+def pad_same(x: Tensor, kernel: HeightWidth, stride: tuple[int, ...], value: float = 0.0) -> Tensor:
     """Pad (N, C, H, W) as TensorFlow's 'same' does, to ceil(size / stride); an odd pixel goes bottom and right."""
     height, width = (
         max((ceil(size / step) - 1) * step + span - size, 0)
@@ -52,11 +52,10 @@ class SameConv(nn.Conv2d):
     ) -> None:
         super().__init__(inputs, channels, kernel, stride, groups=groups, dilation=dilation, bias=False)
         self.effective_kernel: HeightWidth = ((kernel[0] - 1) * dilation + 1, (kernel[1] - 1) * dilation + 1)
-        self.strides = stride
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride))."""
-        return super().forward(pad_same(x, self.effective_kernel, self.strides))
+        return super().forward(pad_same(x, self.effective_kernel, self.stride))
 
 
 class SamePool(nn.Module):

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 from effnet.data.storage.atomic_write import atomic_write, write_text
@@ -146,7 +145,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = ()
-    environment: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: ``rows`` of ``{"name": …, KEY: {"computed": …, "quoted": …, "note": …}, …}``."""
@@ -227,21 +226,13 @@ def to_markdown(table: Table) -> str:
 
 def to_csv(table: Table) -> str:
     """Return the table as CSV: a column KEY_KIND of plain numbers for each kind of figure, and KEY_note."""
-    with_notes = {column.key for column in table.columns for row in table.rows if row[column.key].note}
-    heading = ["name"]
-    for column in table.columns:
-        heading += [f"{column.key}_{kind}" for kind in column.kinds]
-        heading += [f"{column.key}_note"] if column.key in with_notes else []
-
-    def cells(row: TableRow) -> Iterator[object]:
-        yield row.name
-        for column in table.columns:
-            for kind in column.kinds:
-                yield row[column.key].amount(kind)
-            if column.key in with_notes:
-                yield row[column.key].note
-
-    return _format_csv(heading, map(cells, table.rows))
+    rows: list[dict[str, Any]] = []
+    for row in table.rows:
+        parts = {column.key: row[column.key].to_dict(column.kinds) for column in table.columns}
+        rows.append({"name": row.name} | {f"{key}_{part}": parts[key][part] for key in parts for part in parts[key]})
+    names = [f"{column.key}_{part}" for column in table.columns for part in (*column.kinds, "note")]
+    heading = ["name", *(name for name in names if any(name in row for row in rows))]
+    return _format_csv(heading, ([row.get(name) for name in heading] for row in rows))
 
 
 def _format_csv(heading: Sequence[str], rows: Iterable[Iterable[object]]) -> str:

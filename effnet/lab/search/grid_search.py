@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.arch import Arch, count, serde, spec
+from effnet.arch import Arch, count, spec
 from effnet.lab.search import job_store, proxy_task, scoring, search_space, statistics, successive_halving
 
 MACS_GROWTH = 2.0  # α·β²·γ² ≈ 2: one step of φ doubles the MACs
@@ -192,7 +192,6 @@ class GridSearch:
 
         Raises ``ValueError`` for a number below 1.
         """
-        serde.check_int("finalists", finalists, 1)
         points = tuple(dict.fromkeys((*(coefficients or coefficient_grid()), PAPER_COEFFICIENTS)))
         built: dict[tuple[object, ...], Arch] = {}
 

@@ -20,7 +20,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -38,7 +38,6 @@ SQLITE_TIMEOUT_SECONDS = 60  # for another process's write
 POLL_SECONDS = 0.5
 ANONYMOUS_NAME = "network"  # networks that differ in name only are trained once
 
-Direction = Literal["minimize", "maximize"]
 TrainingResult = dict[str, Any]  # the fields of `ProxyResult`
 
 
@@ -208,10 +207,8 @@ def fail_abandoned_trials(study: "optuna.Study") -> None:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True
 
 
@@ -229,7 +226,7 @@ def hide_password(store: str | Path) -> str:
 
 @contextmanager
 def open_study(
-    store: str | Path, identity: Mapping[str, Any], name: str, directions: Sequence[Direction] = ("maximize",)
+    store: str | Path, identity: Mapping[str, Any], name: str, directions: Sequence[str] = ("maximize",)
 ) -> Iterator["optuna.Study"]:
     """Open the study ``name``, created if missing. Raises ``ValueError`` if ``store`` belongs to another search."""
     optuna = serde.import_extra("optuna", "search", "searches require")

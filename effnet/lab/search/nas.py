@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from math import inf
 from pathlib import Path
 from random import Random
 from statistics import mean
@@ -49,7 +48,7 @@ class NASConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        serde.check_float("target", self.target, 0, inf, exclusive=True)
+        serde.check_float("target", self.target, 0, exclusive=True)
 
     @cached_property
     def space(self) -> search_space.SearchSpace:
@@ -66,11 +65,7 @@ class NASConfig:
 
 @dataclass(frozen=True)
 class NASCandidate:
-    """A proposed network; ``accuracy``, top-1 on the selection images, is None if it was not trained.
-
-    It started from the weights of ``parent``, of which ``inherited`` tensors had the same shape; ``generation`` counts
-    its ancestors.
-    """
+    """A proposed network; it started from the weights of ``parent``, of which ``inherited`` tensors had its shape."""
 
     number: int
     choices: search_space.Choices
@@ -81,8 +76,8 @@ class NASCandidate:
     score: float | None = None
     parent: int | None = None
     inherited: int = 0
-    generation: int = 0
-    accuracy: float | None = None
+    generation: int = 0  # number of its ancestors
+    accuracy: float | None = None  # top-1 on the selection images; None if it was not trained
     loss: float | None = None
     reward: float = 0.0
     seconds: float = 0.0
@@ -200,7 +195,7 @@ def open_candidates(
 ) -> AbstractContextManager["optuna.Study"]:
     """Open the candidates' study in ``store``. Raises ``ValueError`` if the store belongs to another search."""
     identity = job_store.search_identity(config.identity, dataset)
-    directions: Sequence[job_store.Direction] = ("maximize", "minimize") if config.pareto else ("maximize",)
+    directions = ("maximize", "minimize") if config.pareto else ("maximize",)
     return job_store.open_study(store, identity, CANDIDATES, directions)
 
 
@@ -261,17 +256,13 @@ def _run_worker(store: str, worker: "NASWorker", dataset: proxy_task.SearchDatas
 
 @dataclass
 class NASWorker:
-    """One process of a search: proposes and trains until ``trials`` candidates are trained, or the time is up.
-
-    ``deadline`` is on the clock of `time.time`. Unless it is the only worker, it leaves to others what they are
-    training.
-    """
+    """One process of a search: proposes and trains until ``trials`` candidates are trained, or the time is up."""
 
     config: NASConfig
     weights_dir: Path
     trials: int
-    deadline: float | None = None
-    is_single: bool = True
+    deadline: float | None = None  # on the clock of `time.time`
+    is_single: bool = True  # otherwise it leaves to others what they are training
 
     def run(
         self,

@@ -94,11 +94,8 @@ def _plot_front(result: nas.NASResult, config: nas.NASConfig, cost: str) -> plot
     front = {candidate.number for candidate in nas.pareto_front(trained)}
 
     def plotted(one: nas.NASCandidate) -> search_plots.PlottedCandidate:
-        kind: search_plots.CandidateKind = "candidate"
-        if one.number == result.answer.number:
-            kind = "answer"
-        elif one.choices == config.space.base_choices:
-            kind = "base"
+        is_answer, is_base = one.number == result.answer.number, one.choices == config.space.base_choices
+        kind: search_plots.CandidateKind = "answer" if is_answer else "base" if is_base else "candidate"
         return search_plots.PlottedCandidate(
             one.cost / COST_SCALES[cost], one.accuracy or 0.0, kind, on_front=one.number in front
         )

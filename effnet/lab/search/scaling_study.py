@@ -31,12 +31,9 @@ SEEDS, EPOCHS = 3, 24  # deep networks learn slowest: in 5 epochs those with eig
 # MACs by resolution alone need just one pixel more than CIFAR-10's images have
 SMALL_BASE = replace(proxy_task.BASE_ARCH, name="nano_12_w0.5", width=0.5, resolution=12, divisor=1)
 
-STUDY_NAME = "scaling"
 STUDY_TITLE = "Accuracy of a network scaled in one dimension, or in all (Figures 3 and 8, Table 7)"
 STUDY_COLUMNS = (
-    Column("depth", "depth", "×", ("computed",)),
-    Column("width", "width", "×", ("computed",)),
-    Column("resolution", "resolution", "×", ("computed",)),
+    *(Column(name, name, "×", ("computed",)) for name in ("depth", "width", "resolution")),
     Column("size", "size (px)", kinds=("computed",)),
     Column("params", "params", "M", ("computed",)),
     Column("macs", "MACs", "M", ("computed", "quoted")),
@@ -355,9 +352,8 @@ def study_table(result: ScalingStudyResult, images: Mapping[str, int], environme
         values = {"macs": quoted_value(row.macs), "top1": quoted_value(row.top1)}
         rows.append(TableRow(f"paper: {row.title}{compound}", values))
     content = {**environment, "study": result.to_dict(images)}
-    return Table(
-        STUDY_NAME, STUDY_TITLE, f"{paper_figures.PAPER_V5}, Table 7", STUDY_COLUMNS, tuple(rows), notes, content
-    )
+    source = f"{paper_figures.PAPER_V5}, Table 7"
+    return Table("scaling", STUDY_TITLE, source, STUDY_COLUMNS, tuple(rows), notes, content)
 
 
 def _study_row(result: ScalingStudyResult, trained: TrainedNetwork) -> TableRow:
@@ -385,11 +381,11 @@ def _study_row(result: ScalingStudyResult, trained: TrainedNetwork) -> TableRow:
 def plot_study(result: ScalingStudyResult) -> plotting.RenderedPlot:
     """Plot accuracy against MACs: a curve for each scaling method, with the spread over seeds as error bars."""
     unit, unit_name = (1e9, "billion") if result.trained[-1].network.macs >= 1e9 else (1e6, "million")
-    curves: dict[str, list[search_plots.ScalingPoint]] = {}
-    for method in SCALING_METHODS:
-        along = [each for each in result.trained if each.network.method in ("base", method)]
-        points = [(each.network.macs / unit, each.accuracies.mean, each.accuracies.spread) for each in along]
-        curves[method] = [search_plots.ScalingPoint(*each) for each in points]
+    points: dict[str, list[search_plots.ScalingPoint]] = {method: [] for method in ("base", *SCALING_METHODS)}
+    for each in result.trained:
+        point = search_plots.ScalingPoint(each.network.macs / unit, each.accuracies.mean, each.accuracies.spread)
+        points[each.network.method].append(point)
+    curves = {method: [*points["base"], *points[method]] for method in SCALING_METHODS}
     seeds = result.study.seeds
     label = f"top-1, mean of {seeds} seeds ± standard deviation" if seeds > 1 else "top-1, one seed"
     return search_plots.plot_scaling(curves, f"{unit_name} MACs per image", label, STUDY_TITLE)

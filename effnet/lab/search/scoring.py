@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, log
+from math import log
 
 import torch
 
@@ -18,8 +18,8 @@ MAX_COST_FACTOR = 1.5  # times the target: more expensive networks would need 3 
 
 def mnasnet_reward(accuracy: float, cost: float, target: float, exponent: float = REWARD_EXPONENT) -> float:
     """Return ACC × (cost / target)^w, equation 2 of arXiv:1807.11626, with the same w on both sides of the target."""
-    serde.check_float("cost", cost, 0, inf, exclusive=True)
-    serde.check_float("target", target, 0, inf, exclusive=True)
+    serde.check_float("cost", cost, 0, exclusive=True)
+    serde.check_float("target", target, 0, exclusive=True)
     return float(accuracy * (cost / target) ** exponent)
 
 

@@ -28,7 +28,6 @@ OPERATIONS = {
     "plain": ("fused", False),
 }
 CHOICE_NAMES = ("operation", "kernel", "squeeze", "residual", "channels", "layers")
-CANDIDATE_NAME = "candidate"
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class SearchSpace:
             choices |= {f"stage{number}.{name}": value for name, value in zip(CHOICE_NAMES, values, strict=True)}
         return choices
 
-    def arch(self, choices: Mapping[str, Choice], name: str = CANDIDATE_NAME) -> Arch:
+    def arch(self, choices: Mapping[str, Choice], name: str = "candidate") -> Arch:
         """Build the network of ``choices``. Raises ``ValueError`` for a missing or unknown choice or value."""
         if choices.keys() != self.options.keys():
             raise ValueError(

@@ -167,7 +167,7 @@ def test_another_searchs_store_is_refused_and_left_alone(
     assert store.read_bytes() == before
 
 
-def test_a_target_that_nothing_meets_is_said(images: SearchDataset, tmp_path: Path) -> None:
+def test_a_target_that_nothing_meets_is_refused(images: SearchDataset, tmp_path: Path) -> None:
     config = replace(CONFIG, target=1.0)
     with pytest.raises(ValueError, match=r"no candidate was trained .*choose a larger target"):
         found_in(tmp_path, images, 1, config)
@@ -184,7 +184,7 @@ def without_numbers(found: NASResult) -> list[NASCandidate]:
 
 
 @pytest.mark.parametrize("cut", [0, 1, POPULATION + 1])
-def test_what_is_cut_short_is_generator_again(
+def test_what_is_cut_short_is_proposed_again(
     whole: tuple[Path, NASResult], images: SearchDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
     trains, begun = proxy_task.train_proxy, 0
@@ -303,7 +303,7 @@ def test_the_best_random_network_is_compared_once_all_are_known() -> None:
     assert [(job.arch, job.epochs) for job in contest(results)[3:]] == [(BASE, 2)] * 5 + [(others[2], 2)] * 5
 
 
-def test_the_prospect_is_said_before(images: SearchDataset) -> None:
+def test_estimate_of_a_search(images: SearchDataset) -> None:
     ahead = estimate_nas(CONFIG, images, 10, 2, 3, processes=1)
     assert ahead.combinations == CONFIG.space.size
     assert 0 < ahead.affordable_fraction <= 1
@@ -316,7 +316,7 @@ def test_the_prospect_is_said_before(images: SearchDataset) -> None:
         estimate_nas(CONFIG, few, 10, 2, 3)
 
 
-def test_a_plan_is_told_from_others() -> None:
+def test_another_config_is_another_search() -> None:
     with pytest.raises(ValueError, match="target must be above 0"):
         replace(CONFIG, target=0.0)
     json.dumps(CONFIG.identity)

@@ -51,7 +51,7 @@ def test_every_size_has_all_methods_at_nearly_the_same_macs(small: tuple[ScaledN
         )  # 16 px are 1.78 times the pixels of 12, and 17 px 2.01
 
 
-def test_each_method_scales_its_dimension_single(small: tuple[ScaledNetwork, ...]) -> None:
+def test_each_method_scales_its_dimension_alone(small: tuple[ScaledNetwork, ...]) -> None:
     layers, side = sum(stage_depths(SMALL_BASE)), SMALL_BASE.resolution
     for one in small[1:]:
         grown = (sum(stage_depths(one.arch)) > layers, one.arch.width > SMALL_BASE.width, one.arch.resolution > side)
