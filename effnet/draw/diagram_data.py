@@ -123,9 +123,9 @@ class SubBlock:
     @property
     def description(self) -> str:
         """``MBConv with expansion, with residual``."""
-        name = {"mbconv": "MBConv", "fused": "Fused-MBConv"}[self.kind]
         expands = "expand" in self.modules or (self.kind == "fused" and "project" in self.modules)
-        return f"{name} {'with' if expands else 'without'} expansion, {'with' if self.residual else 'without'} residual"
+        words = ["with" if part else "without" for part in (expands, self.residual)]
+        return f"{LAYER_NAMES[self.kind]} {words[0]} expansion, {words[1]} residual"
 
 
 @dataclass(frozen=True)
@@ -281,8 +281,9 @@ def modules_to_json(counted: Count) -> JsonRow:
         {"letter": block.letter, "block": block.kind, "modules": list(block.modules), "residual": block.residual}
         for block in sub_blocks
     ]
-    sequences = {
-        stage: [
+    rows: list[JsonRow] = []
+    for stage, repeats in stages.items():
+        sequence = [
             {
                 "sub_block": repeat.sub_block.letter,
                 "repeats": len(repeat.rows),
@@ -292,9 +293,7 @@ def modules_to_json(counted: Count) -> JsonRow:
             }
             for repeat in repeats
         ]
-        for stage, repeats in stages.items()
-    }
-    rows = [{"name": f"stage{stage}", "made_of": sequence} for stage, sequence in sequences.items()]
+        rows.append({"name": f"stage{stage}", "made_of": sequence})
     return {"sub_blocks": blocks, "stages": rows}
 
 

@@ -40,6 +40,7 @@ BATCH_SIZES = (1, 8, 16, 32, 64, 128)  # tried for throughput
 ENGINE_ERRORS = (ValueError, OSError, ImportError)
 
 EngineOpener = Callable[[], base.Engine]
+EngineVariant = tuple[str, str]  # kind and precision
 
 LOG = logging.getLogger("effnet")
 
@@ -266,7 +267,7 @@ def _autotuned_engine(
     installed = base.installed_engines()
     missing = (kind for kind in base.ENGINE_PACKAGES if kind not in installed)
     excluded = tuple(ExcludedEngine(kind, "", str(base.not_installed_error(kind))) for kind in missing)
-    openers: dict[tuple[str, str], EngineOpener] = {("eager", "float32"): lambda: reference}
+    openers: dict[EngineVariant, EngineOpener] = {("eager", "float32"): lambda: reference}
     for kind in ("eager", *base.ENGINE_PACKAGES):
         for precision in dict.fromkeys(("float32", key.precision)):
             if kind in installed and (kind, precision) not in openers:
@@ -298,7 +299,7 @@ def _open_within_drop(
 
 
 def autotune(
-    openers: Mapping[tuple[str, str], EngineOpener],
+    openers: Mapping[EngineVariant, EngineOpener],
     reference: base.Engine,
     key: TuningKey,
     images: base.ImageBatch,
@@ -310,8 +311,8 @@ def autotune(
     seconds_per_image = watch.seconds / len(expected)
     batch_size = max(1, min(len(images), int(MAX_CALL_SECONDS / max(seconds_per_image, 1e-9))))
     images = images[:batch_size]
-    engines: dict[tuple[str, str], base.Engine] = {}
-    differences: dict[tuple[str, str], float] = {}
+    engines: dict[EngineVariant, base.Engine] = {}
+    differences: dict[EngineVariant, float] = {}
     failed: list[ExcludedEngine] = []
     for (kind, precision), opener in openers.items():
         try:
@@ -342,9 +343,7 @@ def max_relative_difference(outputs: base.FloatArray, expected: base.FloatArray)
     return float(np.abs(outputs - expected).max() / max(float(np.abs(expected).max()), 1e-30))
 
 
-def _time_engines(
-    engines: Mapping[tuple[str, str], base.Engine], images: base.ImageBatch
-) -> dict[tuple[str, str], Timing]:
+def _time_engines(engines: Mapping[EngineVariant, base.Engine], images: base.ImageBatch) -> dict[EngineVariant, Timing]:
     names = {" ".join(name): name for name in engines}
     calls = {text: partial(engines[name].run, images) for text, name in names.items()}
     first = time_interleaved(calls, runs=1, warmup_runs=0)  # each has run once already
@@ -358,7 +357,7 @@ def _time_engines(
     return {names[text]: time for text, time in times.items()}
 
 
-def _select_fastest(timings: Mapping[tuple[str, str], Timing]) -> tuple[str, str]:
+def _select_fastest(timings: Mapping[EngineVariant, Timing]) -> EngineVariant:
     exact = [name for name in timings if name[1] == "float32"]
     best, best_exact = (min(names, key=lambda name: timings[name].seconds) for names in (timings, exact or timings))
     return best if timings[best].seconds <= MAX_LOW_PRECISION_TIME * timings[best_exact].seconds else best_exact

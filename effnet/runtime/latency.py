@@ -148,7 +148,7 @@ def time_fastest_engine(task: LatencyTask, kinds: tuple[str, ...]) -> FastestEng
     eager = task.open_engine(EagerEngine.kind)
     if not kinds or select_device().type != "cpu":
         return FastestEngine(eager.kind, kinds, _time_calls(eager, task.batch_size))
-    openers: dict[tuple[str, str], autotune.EngineOpener] = {(eager.kind, FLOAT32): lambda: eager}
+    openers: dict[autotune.EngineVariant, autotune.EngineOpener] = {(eager.kind, FLOAT32): lambda: eager}
     openers |= {(kind, FLOAT32): partial(task.open_engine, kind) for kind in kinds}
     key = engine_cache.TuningKey.for_this_machine(task.batch_size, threads=task.threads)
     choice, fastest = autotune.autotune(openers, eager, key, autotune.noise_images(eager, task.batch_size))
