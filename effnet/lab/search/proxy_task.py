@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
-from itertools import chain
 from math import isfinite
 from pathlib import Path
 
@@ -233,8 +232,9 @@ def _train_model(model: EfficientNet, dataset: SearchDataset, recipe: recipes.Re
     rates = schedule.LRSchedule(recipe, recipe.epochs, len(train) // batch_size)
     loss = _CrossEntropy(train.classes, recipe.label_smoothing)
     step = loop.TrainStep(model, recipe, loss, distributed.SingleProcess(torch.device("cpu")))
-    epochs = (_batches(train, batch_size, dataset.horizontal_flip, seed, epoch) for epoch in range(recipe.epochs))
-    for number, (images, indices) in enumerate(chain.from_iterable(epochs)):
+    flip = dataset.horizontal_flip
+    batches = (each for epoch in range(recipe.epochs) for each in _batches(train, batch_size, flip, seed, epoch))
+    for number, (images, indices) in enumerate(batches):
         schedule.set_learning_rate(step.optimizer, rates.learning_rate_at(number))
         if not isfinite(step(images.permute(0, 2, 3, 1), indices)):
             return
