@@ -1,7 +1,5 @@
 """What travels with a model beside its weights: numerics, preprocessing, labels and provenance."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from math import floor
 from types import MappingProxyType
@@ -110,7 +108,7 @@ class Preprocess(serde.Record):
         height, width = (floor(side / self.crop_fraction + 1e-6) for side in self.size)  # 83 / (83 / 115) is 114.999…
         return height, width
 
-    def with_channels(self, channels: int, average: bool = True) -> Preprocess:
+    def with_channels(self, channels: int, average: bool = True) -> "Preprocess":
         """Return a copy for images with ``channels`` channels: mean and std averaged, or else repeated cyclically."""
 
         def spread(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -156,7 +154,7 @@ class Labels(serde.Record):
     task: str = "classification"
 
     @classmethod
-    def from_dict(cls, data: Any) -> Labels:
+    def from_dict(cls, data: Any) -> "Labels":
         """Restore labels; files written earlier call the task ``kind``, with the values one, any and value."""
         if isinstance(data, dict) and "kind" in data:
             kind = data["kind"]
@@ -199,7 +197,7 @@ class Provenance(serde.Record):
         if not all(isinstance(text, str) for text in (self.source, self.layout, self.license, *self.history)):
             raise ValueError("provenance must consist of strings")
 
-    def with_event(self, event: str) -> Provenance:
+    def with_event(self, event: str) -> "Provenance":
         """Return a copy with ``event`` added to the history."""
         return replace(self, history=(*self.history, event))
 

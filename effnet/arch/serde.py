@@ -1,7 +1,5 @@
 """Frozen records that serialize to JSON and back, and the checks that their fields and other modules share."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -19,7 +17,7 @@ class Record:
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
-    RECORDS: ClassVar[Mapping[str, type[Record]]] = MappingProxyType({})
+    RECORDS: ClassVar[Mapping[str, "type[Record]"]] = MappingProxyType({})
     FORMER_NAMES: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from effnet.arch.serde import check_choice, check_float, check_int
 from effnet.data import dataset_sources, folders, image_io, prefetch, preprocessing
@@ -231,7 +230,7 @@ def _split_batches(array: np.ndarray) -> list[np.ndarray]:
     return [array[start : start + BATCH_SIZE] for start in range(0, len(array), BATCH_SIZE)]
 
 
-def _normalized_batches(images: image_io.InputImage, model: EfficientNet) -> list[Tensor]:
+def _normalized_batches(images: image_io.InputImage, model: EfficientNet) -> list[torch.Tensor]:
     return [preprocessing.normalize(torch.from_numpy(batch), model.preprocess) for batch in _split_batches(images)]
 
 

@@ -16,7 +16,6 @@ from effnet.net import EfficientNet
 from effnet.runtime import litert, onnx, openvino
 from effnet.runtime.io_spec import IOSpec
 from effnet.weights.formats import tflite_schema
-from effnet.weights.formats.tflite_schema import TfliteGraph, TfliteOperator, TfliteTensor
 
 QUANTIZED_FORMATS = {".onnx": "onnx", ".xml": "openvino", ".tflite": "litert"}
 FUSED_ACTIVATIONS = ("Relu", "Clip")  # in ONNX: part of the convolution before them, in every runtime
@@ -174,15 +173,15 @@ class _TFLiteRewriter:
     ``len(source.tensors)`` keeps its meaning.
     """
 
-    source: TfliteGraph
+    source: tflite_schema.TfliteGraph
     ranges: Mapping[str, QuantizationRange]
     int8_operations: Collection[str]
     channel_scales: Scales
-    tensors: list[TfliteTensor] = field(default_factory=list)
-    operators: list[TfliteOperator] = field(default_factory=list)
+    tensors: list[tflite_schema.TfliteTensor] = field(default_factory=list)
+    operators: list[tflite_schema.TfliteOperator] = field(default_factory=list)
     converted: dict[int, int] = field(default_factory=dict)  # the same feature map in the other type
 
-    def rewrite(self) -> TfliteGraph:
+    def rewrite(self) -> tflite_schema.TfliteGraph:
         """Return the graph with ``int8_operations`` in int8."""
         source = self.source
         self.tensors = list(source.tensors)
@@ -204,7 +203,7 @@ class _TFLiteRewriter:
         outputs = tuple(self._to_float(index) for index in source.outputs)
         return replace(source, tensors=tuple(self.tensors), operators=tuple(self.operators), outputs=outputs)
 
-    def _add_float_operator(self, operator: TfliteOperator) -> None:
+    def _add_float_operator(self, operator: tflite_schema.TfliteOperator) -> None:
         if operator.kind == "FULLY_CONNECTED" and "classifier" in self.int8_operations:
             self._quantize_weight(operator.inputs[1], 0)
         inputs = tuple(self._to_float(index) for index in operator.inputs)
@@ -213,7 +212,7 @@ class _TFLiteRewriter:
             inputs = (self._rescale(inputs[0], layer),)
         self.operators.append(replace(operator, inputs=inputs))
 
-    def _add_int8_operator(self, operator: TfliteOperator) -> None:
+    def _add_int8_operator(self, operator: tflite_schema.TfliteOperator) -> None:
         output, maps = operator.outputs[0], 2 if operator.kind == "ADD" else 1
         inputs = (*(self._to_int8(index) for index in operator.inputs[:maps]), *operator.inputs[maps:])
         source = self.tensors[inputs[0]]
@@ -247,14 +246,16 @@ class _TFLiteRewriter:
     def _convert(self, index: int, suffix: str, kind: str) -> int:
         tensor = self.source.tensors[index]  # float32
         self.tensors.append(replace(tensor, name=f"{tensor.name}/{suffix}"))
-        self.operators.append(TfliteOperator(kind, (index,), (len(self.tensors) - 1,)))
+        self.operators.append(tflite_schema.TfliteOperator(kind, (index,), (len(self.tensors) - 1,)))
         return len(self.tensors) - 1
 
     def _rescale(self, index: int, layer: str) -> int:
         scales, name, at = self.channel_scales[layer], layer.replace(".", "/"), len(self.tensors)
-        self.tensors.append(TfliteTensor(f"{name}/channel_scale", scales.shape, "FLOAT32", data=scales))
+        self.tensors.append(tflite_schema.TfliteTensor(f"{name}/channel_scale", scales.shape, "FLOAT32", data=scales))
         self.tensors.append(replace(self.tensors[index], name=f"{name}/rescaled"))
-        self.operators.append(TfliteOperator("MUL", (index, at), (at + 1,), {"FusedActivationFunction": 0}))
+        self.operators.append(
+            tflite_schema.TfliteOperator("MUL", (index, at), (at + 1,), {"FusedActivationFunction": 0})
+        )
         return at + 1
 
     def _quantize_weight(self, index: int, axis: int) -> NDArray[np.float32]:

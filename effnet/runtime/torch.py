@@ -8,14 +8,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from effnet.data.preprocessing import normalize
 from effnet.net import EfficientNet, surgery
 from effnet.runtime.base import FloatArray, ImageBatch, is_normalized, resolve_precision, resolve_threads
 from effnet.timing import machine
 
-Compute = Callable[[Tensor], Tensor]
+Compute = Callable[[torch.Tensor], torch.Tensor]
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Instruction sets that multiply the dtype natively; without them torch widens every number first, slower than float32
@@ -70,7 +69,7 @@ class EagerEngine:
             out: FloatArray = compute(self._to_input(images).to(self._dtype)).float().cpu().numpy()
         return out
 
-    def _to_input(self, images: ImageBatch) -> Tensor:
+    def _to_input(self, images: ImageBatch) -> torch.Tensor:
         if is_normalized(images, len(self.metadata.preprocess.mean)):
             x = torch.from_numpy(np.ascontiguousarray(images, np.float32))
             return x.to(self.device, memory_format=torch.channels_last)
