@@ -245,9 +245,7 @@ class _MultiLabel(Task):
         return F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none").mean(1)
 
     def torch_distillation_losses(self, logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-        from torch.nn import functional as F
-
-        return F.binary_cross_entropy_with_logits(logits, teacher_logits.sigmoid(), reduction="none").mean(1)
+        return self.torch_losses(logits, teacher_logits.sigmoid())
 
     def count_predicted(self, sorted_scores: Float64Array) -> int:
         return int((sorted_scores >= MULTI_LABEL_THRESHOLD).sum())
