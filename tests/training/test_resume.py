@@ -17,62 +17,72 @@ from safetensors.torch import load_file
 
 from tests.training.conftest import paint
 
-# Checkpoints within an epoch as well, as a long one has them
+MAX_DELAY = 0.1  # seconds from a file to the kill: some batches
+
+# Checkpoints within an epoch as well, as a long one has them. The process kills itself ``delay`` seconds after its n-th
+# file is in place: by files, not by the clock, so that a busy machine is killed at the same moments as a quiet one.
 COMMAND = """
-import sys
+import os, signal, sys, threading, time
+from pathlib import Path
 from effnet.training import loop
 from effnet.training.recipes import Recipe
 from effnet.training.config import Resources
 from effnet.training.train import train
 from effnet.data.augment import Augment
+photos, out, (workers, kill_after, delay) = sys.argv[1], Path(sys.argv[2]), map(float, sys.argv[3:])
+files, replace = 0, Path.replace
+def kill():
+    time.sleep(delay)
+    os.kill(os.getpid(), signal.SIGKILL)
+def count_and_replace(self, target):
+    global files
+    files += 1
+    if files == kill_after:
+        threading.Thread(target=kill, daemon=True).start()
+    return replace(self, target)
+Path.replace = count_and_replace
 loop.CHECKPOINT_SECONDS, loop.CLOCK_CHECK_BATCHES = 0.02, 1
 augment = Augment(mixup=0.2, color_jitter=0.2)
 recipe = Recipe(name="quick", epochs=4, batch_size=8, bn_momentum=0.3, ema_decay=0.9, augment=augment)
-out, workers = sys.argv[2], int(sys.argv[3])
-resources = Resources(workers=workers)
-train(sys.argv[1], recipe, out=out, model="nano", weights="none", seed=3, resume=True, resources=resources)
+resources = Resources(workers=int(workers))
+train(photos, recipe, out=out, model="nano", weights="none", seed=3, resume=True, resources=resources)
+out.with_name("files").write_text(str(files))
 """
 
 
-def start(*arguments: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", COMMAND, *map(str, arguments)])
+def start(photos: Path, out: Path, workers: int, kill_after: int = 0, delay: float = 0.0) -> subprocess.Popen[bytes]:
+    arguments = map(str, (photos, out, workers, kill_after, delay))
+    command = [sys.executable, "-W", "ignore", "-c", COMMAND, *arguments]
+    return subprocess.Popen(command)
 
 
 def kill_runs(photos: Path, folder: Path, workers: int, kills: int) -> str:
     """Kills runs at random moments, ``kills`` times; every one that ends must end as the first, undisturbed one did."""
-    start_time = time.monotonic()
     assert start(photos, folder / "untouched", 0).wait() == 0
-    run_seconds = time.monotonic() - start_time
+    files = int((folder / "files").read_text())
     expected = load_file(folder / "untouched" / "model.safetensors")
-    rng, struck, runs = random.Random(workers), 0, 1
+    rng, killed, runs = random.Random(workers), 0, 1
     out = folder / "killed-1"
-    while struck < kills:
-        run, start_time = start(photos, out, workers), time.monotonic()
-        try:
-            run.wait(timeout=rng.random() * run_seconds)
-        except subprocess.TimeoutExpired:
-            run.kill()
-            assert run.wait() == -signal.SIGKILL
-            struck += 1
-        else:  # it was through before the kill: what it left is looked at, and the next kills fall on a new run
-            assert run.returncode == 0
-            # The first may have been slow for another's work
-            run_seconds = min(run_seconds, time.monotonic() - start_time)
-            assert_same_weights(expected, out)
-            runs += 1
-            out = folder / f"killed-{runs}"
+    while killed < kills:
+        run = start(photos, out, workers, rng.randint(1, files), rng.random() * MAX_DELAY)
+        if run.wait() == -signal.SIGKILL:
+            killed += 1
+            continue
+        # A resumed run has less to write: it ended before the kill. The next kills fall on a new run
+        assert run.returncode == 0
+        assert_same_weights(expected, out)
+        runs += 1
+        out = folder / f"killed-{runs}"
     assert start(photos, out, workers).wait() == 0
     assert_same_weights(expected, out)
-    return (
-        f"{struck} kills struck {runs} runs of {run_seconds:.1f} s each with {workers} workers; all with the same bits"
-    )
+    return f"{killed} kills hit {runs} runs of {files} files each with {workers} workers; all ended with the same bits"
 
 
 def assert_same_weights(expected: dict[str, torch.Tensor], out: Path) -> None:
-    weights = load_file(out / "model.safetensors")
-    assert weights.keys() == expected.keys()
+    found = load_file(out / "model.safetensors")
+    assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert torch.equal(weights[name], tensor), name
+        assert torch.equal(found[name], tensor), name
     assert not list(out.rglob("*.part"))
 
 
@@ -93,16 +103,16 @@ def test_kills_change_no_bit(workers: int, many: Path, tmp_path: Path, capsys: p
 @pytest.mark.sweep
 @pytest.mark.parametrize("workers", [0, 2])
 def test_twenty_kills(workers: int, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    summary = kill_runs(many, tmp_path, workers, 20)
+    outcome = kill_runs(many, tmp_path, workers, 20)
     with capsys.disabled():
-        print(f"\n{summary}")
+        print(f"\n{outcome}")
 
 
 def test_a_process_that_dies_stops_the_others_and_the_run_resumes(many: Path, tmp_path: Path) -> None:
     script, out = tmp_path / "train.py", tmp_path / "out"
     script.write_text(COMMAND)
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(script), str(many), str(out), "0"]
+    command += [str(script), str(many), str(out), "0", "0", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     limit = time.monotonic() + 120
@@ -113,11 +123,11 @@ def test_a_process_that_dies_stops_the_others_and_the_run_resumes(many: Path, tm
     children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
     second = next(pid for pid in children if rank(pid) == "1")
     os.kill(int(second), signal.SIGKILL)
-    start_time = time.monotonic()
-    _, errors = run.communicate(timeout=60)
-    assert time.monotonic() - start_time < 30
+    begun = time.monotonic()
+    _, said = run.communicate(timeout=60)
+    assert time.monotonic() - begun < 30
     assert run.returncode != 0
-    assert re.search(r"rank\s*:\s*1 .*\n.*exitcode\s*:\s*-9", errors), errors
+    assert re.search(r"rank\s*:\s*1 .*\n.*exitcode\s*:\s*-9", said), said
     assert not (out / "result.json").exists()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
