@@ -3,47 +3,24 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from effnet.arch import ARCHS as ARCHS
-    from effnet.arch import Arch as Arch
-    from effnet.arch import Count as Count
-    from effnet.arch import Layer as Layer
-    from effnet.arch import Stage as Stage
-    from effnet.arch import count as count
-    from effnet.arch import fit as fit
-    from effnet.arch import layers as layers
-    from effnet.arch import rounding as rounding
-    from effnet.arch import scale as scale
-    from effnet.doctor import Diagnosis as Diagnosis
-    from effnet.doctor import diagnose as diagnose
-    from effnet.evaluation import Evaluation as Evaluation
-    from effnet.evaluation import evaluate as evaluate
-    from effnet.explanation import Explanation as Explanation
-    from effnet.explanation import explain as explain
-    from effnet.exporting.export import export as export
-    from effnet.exporting.quantize import quantize as quantize
-    from effnet.metadata import Labels as Labels
-    from effnet.metadata import Numerics as Numerics
-    from effnet.metadata import Preprocess as Preprocess
-    from effnet.metadata import Provenance as Provenance
-    from effnet.net import EfficientNet as EfficientNet
-    from effnet.net import FusedMBConv as FusedMBConv
-    from effnet.net import MBConv as MBConv
-    from effnet.net import SqueezeExcite as SqueezeExcite
-    from effnet.net import create as create
-    from effnet.prediction import Prediction as Prediction
-    from effnet.prediction import Predictor as Predictor
-    from effnet.prediction.ensemble import Ensemble as Ensemble
-    from effnet.runtime.autotune import engine as engine
-    from effnet.runtime.latency import latency as latency
-    from effnet.training.callbacks import Callback as Callback
-    from effnet.training.config import Resources as Resources
-    from effnet.training.config import TrainConfig as TrainConfig
-    from effnet.training.cross_validation import train_folds as train_folds
-    from effnet.training.recipes import Recipe as Recipe
-    from effnet.training.train import train as train
-    from effnet.weights import convert as convert
-    from effnet.weights import load as load
-    from effnet.weights import save as save
+    from effnet.arch import ARCHS, Arch, Count, Layer, Stage, count, fit, layers, rounding, scale
+    from effnet.doctor import Diagnosis, diagnose
+    from effnet.evaluation import Evaluation, evaluate
+    from effnet.explanation import Explanation, explain
+    from effnet.exporting.export import export
+    from effnet.exporting.quantize import quantize
+    from effnet.metadata import Labels, Numerics, Preprocess, Provenance
+    from effnet.net import EfficientNet, FusedMBConv, MBConv, SqueezeExcite, create
+    from effnet.prediction import Prediction, Predictor
+    from effnet.prediction.ensemble import Ensemble
+    from effnet.runtime.autotune import engine
+    from effnet.runtime.latency import latency
+    from effnet.training.callbacks import Callback
+    from effnet.training.config import Resources, TrainConfig
+    from effnet.training.cross_validation import train_folds
+    from effnet.training.recipes import Recipe
+    from effnet.training.train import train
+    from effnet.weights import convert, load, save
 
     __version__: str
 
@@ -69,7 +46,11 @@ _NAMES_OF = {
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 
-__all__ = sorted(_MODULE_OF)
+__all__ = ["ARCHS", "Arch", "Callback", "Count", "Diagnosis", "EfficientNet", "Ensemble", "Evaluation"]
+__all__ += ["Explanation", "FusedMBConv", "Labels", "Layer", "MBConv", "Numerics", "Prediction", "Predictor"]
+__all__ += ["Preprocess", "Provenance", "Recipe", "Resources", "SqueezeExcite", "Stage", "TrainConfig", "convert"]
+__all__ += ["count", "create", "diagnose", "engine", "evaluate", "explain", "export", "fit", "latency", "layers"]
+__all__ += ["load", "quantize", "rounding", "save", "scale", "train", "train_folds"]
 
 
 if not TYPE_CHECKING:  # a type checker must notice a name that does not exist

@@ -4,8 +4,6 @@
 that other modules need not branch on the kind of label. Importing this module imports numpy only.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -109,15 +107,15 @@ class Task(ABC):
         """Return all metrics by name, from scores that were written with seven digits, and a target matrix."""
 
     @abstractmethod
-    def torch_activate(self, logits: Tensor) -> Tensor:
+    def torch_activate(self, logits: "Tensor") -> "Tensor":
         """Apply the activation in torch, in the dtype of ``logits``."""
 
     @abstractmethod
-    def torch_losses(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    def torch_losses(self, logits: "Tensor", targets: "Tensor", label_smoothing: float = 0.0) -> "Tensor":
         """Return the training loss of each image (N,). Values are expected in units of their standard deviation."""
 
     @abstractmethod
-    def torch_distillation_losses(self, logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    def torch_distillation_losses(self, logits: "Tensor", teacher_logits: "Tensor", temperature: float) -> "Tensor":
         """Return the distillation loss of each image (N,), arXiv:1503.02531."""
 
     def top_k(self, scores: Float64Array, top: int) -> Float64Array:
@@ -177,16 +175,16 @@ class _Classification(Task):
         losses = self.term_losses(self.loss_terms(scores, target_matrix))
         return {"top1": float(right.mean()), "loss": float(losses.mean())}
 
-    def torch_activate(self, logits: Tensor) -> Tensor:
+    def torch_activate(self, logits: "Tensor") -> "Tensor":
         return logits.softmax(1)
 
-    def torch_losses(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    def torch_losses(self, logits: "Tensor", targets: "Tensor", label_smoothing: float = 0.0) -> "Tensor":
         """Cross-entropy; ``targets`` may be probabilities too."""
         from torch.nn import functional as F
 
         return F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
 
-    def torch_distillation_losses(self, logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    def torch_distillation_losses(self, logits: "Tensor", teacher_logits: "Tensor", temperature: float) -> "Tensor":
         from torch.nn import functional as F
 
         teacher, student = ((each / temperature).log_softmax(1) for each in (teacher_logits, logits))
@@ -235,16 +233,16 @@ class _MultiLabel(Task):
             "loss": float(self.term_losses(self.loss_terms(scores, target_matrix)).mean()),
         }
 
-    def torch_activate(self, logits: Tensor) -> Tensor:
+    def torch_activate(self, logits: "Tensor") -> "Tensor":
         return logits.sigmoid()
 
-    def torch_losses(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    def torch_losses(self, logits: "Tensor", targets: "Tensor", label_smoothing: float = 0.0) -> "Tensor":
         from torch.nn import functional as F
 
         smoothed = targets * (1 - label_smoothing) + label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none").mean(1)
 
-    def torch_distillation_losses(self, logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    def torch_distillation_losses(self, logits: "Tensor", teacher_logits: "Tensor", temperature: float) -> "Tensor":
         return self.torch_losses(logits, teacher_logits.sigmoid())
 
     def count_predicted(self, sorted_scores: Float64Array) -> int:
@@ -291,14 +289,14 @@ class _Regression(Task):
         explained = 1 - errors[variance > 0] / variance[variance > 0]
         return {"rmse": float(np.sqrt(errors).mean()), "r2": float(explained.mean()) if len(explained) else 0.0}
 
-    def torch_activate(self, logits: Tensor) -> Tensor:
+    def torch_activate(self, logits: "Tensor") -> "Tensor":
         return logits
 
-    def torch_losses(self, logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    def torch_losses(self, logits: "Tensor", targets: "Tensor", label_smoothing: float = 0.0) -> "Tensor":
         """Squared error, mean over the values; there is nothing to smooth."""
         return ((logits - targets) ** 2).mean(1)
 
-    def torch_distillation_losses(self, logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    def torch_distillation_losses(self, logits: "Tensor", teacher_logits: "Tensor", temperature: float) -> "Tensor":
         return ((logits - teacher_logits) ** 2).mean(1)
 
     def top_k(self, scores: Float64Array, top: int) -> Float64Array:

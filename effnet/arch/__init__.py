@@ -1,21 +1,11 @@
 """What a network is, as data and arithmetic: the standard library only."""
 
-from effnet.arch.counting import Count as Count
-from effnet.arch.counting import LayerCount as LayerCount
-from effnet.arch.counting import Operation as Operation
-from effnet.arch.counting import count as count
-from effnet.arch.counting import operations as operations
-from effnet.arch.counting import tensor_shapes as tensor_shapes
-from effnet.arch.fitting import fit as fit
-from effnet.arch.scaling import RoundingReport as RoundingReport
-from effnet.arch.scaling import rounding as rounding
-from effnet.arch.scaling import scale as scale
-from effnet.arch.spec import Arch as Arch
-from effnet.arch.spec import Layer as Layer
-from effnet.arch.spec import Stage as Stage
-from effnet.arch.spec import block_layer as block_layer
-from effnet.arch.spec import layers as layers
-from effnet.arch.variants import ARCHS as ARCHS
-from effnet.arch.variants import PUBLISHED_TOP1 as PUBLISHED_TOP1
-from effnet.arch.variants import canonical_name as canonical_name
-from effnet.arch.variants import resolve_arch as resolve_arch
+from effnet.arch.counting import Count, LayerCount, Operation, count, operations, tensor_shapes
+from effnet.arch.fitting import fit
+from effnet.arch.scaling import RoundingReport, rounding, scale
+from effnet.arch.spec import Arch, Layer, Stage, block_layer, layers
+from effnet.arch.variants import ARCHS, PUBLISHED_TOP1, canonical_name, resolve_arch
+
+__all__ = ["ARCHS", "PUBLISHED_TOP1", "Arch", "Count", "Layer", "LayerCount", "Operation", "RoundingReport"]
+__all__ += ["Stage", "block_layer", "canonical_name", "count", "fit", "layers", "operations", "resolve_arch"]
+__all__ += ["rounding", "scale", "tensor_shapes"]
