@@ -35,7 +35,7 @@ $(BROWSER): $(READY)
 	touch $@
 
 test: $(READY) $(BROWSER)  ## the tests, as many at once as there are cores
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist worksteal
 
 check: $(READY)  ## style, types, words, and whether the generated documents are up to date
 	$(BIN)/ruff check .

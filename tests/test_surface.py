@@ -84,7 +84,7 @@ def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(effnet.__file__).read_text(encoding="utf-8"))
     (checking,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     imports = [node for node in checking.body if isinstance(node, ast.ImportFrom)]
-    imported = {alias.asname: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
+    imported = {alias.name: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
     assert imported == {name: f"{effnet._MODULE_OF[name]}.{name}" for name in PUBLIC}
 
 

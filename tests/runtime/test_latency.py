@@ -180,6 +180,7 @@ def test_slow_engines_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(autotune, "autotune", recorded)
     monkeypatch.setattr(MODULE, "MAX_SLOWDOWN", 1.0)
+    monkeypatch.setattr(MODULE, "SECONDS_BETWEEN_MEASUREMENTS", 0.0)
     cost = latency(threads=1)
     cost(NANO)
     cost(NANO)

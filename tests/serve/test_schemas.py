@@ -56,11 +56,11 @@ def fuzz(running: Running, photos: list[tuple[bytes, str]], cases: int) -> Count
     return seen
 
 
-def test_hundreds_of_requests(running: Running, photos: list[tuple[bytes, str]]) -> None:
-    seen = fuzz(running, photos, 250)
-    assert sum(seen.values()) >= 200
+def test_a_hundred_requests(running: Running, photos: list[tuple[bytes, str]]) -> None:
+    seen = fuzz(running, photos, 120)
+    assert sum(seen.values()) >= 100
     assert not {status for status in seen if status >= 500}
-    assert seen[200] > 10  # not all are refused
+    assert seen[200] > 5  # not all are refused
     assert running.queue.accepted == 0
 
 

@@ -11,7 +11,7 @@ import torch
 from effnet.timing import run_in_subprocess
 from effnet.timing.memory import retain_freed_memory
 
-MEGABYTES = 64
+MEGABYTES = 64  # above 32, up to which glibc learns to keep blocks by itself
 
 
 def faults() -> int:

@@ -53,7 +53,8 @@ out.with_name("files").write_text(str(files))
 def start(photos: Path, out: Path, workers: int, kill_after: int = 0, delay: float = 0.0) -> subprocess.Popen[bytes]:
     arguments = map(str, (photos, out, workers, kill_after, delay))
     command = [sys.executable, "-W", "ignore", "-c", COMMAND, *arguments]
-    return subprocess.Popen(command)
+    # With several threads each waits for the others, which on a busy machine takes ten times as long
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def kill_runs(photos: Path, folder: Path, workers: int, kills: int) -> str:
@@ -93,9 +94,8 @@ def many(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_kills_change_no_bit(workers: int, many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = kill_runs(many, tmp_path, workers, 3)
+def test_kills_change_no_bit(many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = kill_runs(many, tmp_path, 2, 3)
     with capsys.disabled():
         print(f"\n{outcome}")
 
