@@ -13,6 +13,9 @@ from effnet.data.torchvision_compat import declare_operators
 
 # No weights are found in a cache or downloaded; tests that need some use a cache of their own
 _EMPTY_CACHE = Path(tempfile.gettempdir()) / f"effnet-tests-{os.getpid()}"
+# Processes that tests start compute with one thread: with several each waits for the others, which on a busy machine
+# takes ten times as long
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ |= {"EFFNET_OFFLINE": "1", "EFFNET_HOME": str(_EMPTY_CACHE), "HF_HUB_CACHE": str(_EMPTY_CACHE / "hub")}
 
 declare_operators()  # timm imports torchvision

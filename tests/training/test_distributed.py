@@ -75,7 +75,7 @@ def run_one_step(out: Path, processes: int, pieces: int = 1) -> dict[str, Any]:
         [*command, str(SCRIPT), str(out), str(pieces)],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert done.returncode == 0, done.stderr
     shared: dict[str, Any] = torch.load(out / "step.pt")

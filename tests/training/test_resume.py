@@ -53,8 +53,7 @@ out.with_name("files").write_text(str(files))
 def start(photos: Path, out: Path, workers: int, kill_after: int = 0, delay: float = 0.0) -> subprocess.Popen[bytes]:
     arguments = map(str, (photos, out, workers, kill_after, delay))
     command = [sys.executable, "-W", "ignore", "-c", COMMAND, *arguments]
-    # With several threads each waits for the others, which on a busy machine takes ten times as long
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(command)
 
 
 def kill_runs(photos: Path, folder: Path, workers: int, kills: int) -> str:
@@ -113,8 +112,7 @@ def test_a_process_that_dies_stops_the_others_and_the_run_resumes(many: Path, tm
     script.write_text(COMMAND)
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(script), str(many), str(out), "0", "0", "0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     limit = time.monotonic() + 120
     while len(list(out.glob("checkpoints/*.pt"))) < 2:
         assert run.poll() is None, run.communicate()[1]
@@ -129,7 +127,7 @@ def test_a_process_that_dies_stops_the_others_and_the_run_resumes(many: Path, tm
     assert run.returncode != 0
     assert re.search(r"rank\s*:\s*1 .*\n.*exitcode\s*:\s*-9", said), said
     assert not (out / "result.json").exists()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (out / "result.json").exists()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-import os
 import shutil
 import signal
 import socket
@@ -277,7 +276,7 @@ FETCHING = (
 def process(server: Shelf, path: Path) -> subprocess.Popen[str]:
     words = [sys.executable, "-c", FETCHING, f"{server.url}/models/b0.pth", str(path), HASH]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    started = subprocess.Popen(words, text=True, **pipes, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    started = subprocess.Popen(words, text=True, **pipes)
     return started
 
 

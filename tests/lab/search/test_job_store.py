@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -224,7 +223,7 @@ def kill_and_resume(
     command = [sys.executable, "-m", "tests.lab.search.rules", str(store), str(dataset), str(processes)]
     done: dict[str, TrainingResult] = {}
     for kill in range(kills + 1):
-        running = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        running = subprocess.Popen(command, cwd=ROOT)
         if kill < kills:
             while not store.exists() and running.poll() is None:
                 time.sleep(0.01)
@@ -251,6 +250,6 @@ def test_ten_kills(striped: SearchDataset, tmp_path: Path, reference: dict[str, 
 def test_two_parties_at_one_store(striped: SearchDataset, tmp_path: Path, reference: dict[str, TrainingResult]) -> None:
     striped.save(tmp_path / "dataset")
     command = [sys.executable, "-m", "tests.lab.search.rules", str(tmp_path / "s.db"), str(tmp_path / "dataset"), "1"]
-    both = [subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}) for _ in range(2)]
+    both = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
     assert [one.wait(timeout=120) for one in both] == [0, 0]
     assert without_seconds(results_in(tmp_path / "s.db", striped)) == without_seconds(reference)
