@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from tests.parity.zoo import (
-    graphs,
-    heads,
-    keras_files,
-    lite_packages,
-    pickled_modules,
-    timm_files,
-    training_files,
-)
+from tests.parity.zoo import graphs, heads, keras_files, lite_packages, pickled_modules, timm_files, training_files
 from tests.parity.zoo.table import ZooFile
 
 FILES: tuple[ZooFile, ...] = (

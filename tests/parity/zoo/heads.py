@@ -36,9 +36,7 @@ def files() -> Iterator[ZooFile]:
         "another head: the backbone opens",
         "two linear layers, either of which could be meant",
         write_two_heads,
-        Opens(
-            classes=0, compared="embedding", predict_says=("--head", "species", "color"), says=("species", "color")
-        ),
+        Opens(classes=0, compared="embedding", predict_says=("--head", "species", "color"), says=("species", "color")),
         today=REFUSED,
     )
     yield ZooFile(
@@ -48,8 +46,16 @@ def files() -> Iterator[ZooFile]:
         Opens(classes=0, compared="embedding", says=(r"global_pool\.p",), predict_says=NO_CLASSIFIER),
         today=REFUSED,
     )
-    yield ZooFile("backbone alone", "timm with num_classes=0", write_bare_timm, Opens(classes=0, predict_says=NO_CLASSIFIER))
-    yield ZooFile("backbone alone", "torchvision's create_feature_extractor", write_feature_extractor, Opens(classes=0, compared="stage7"), today=REFUSED)
+    yield ZooFile(
+        "backbone alone", "timm with num_classes=0", write_bare_timm, Opens(classes=0, predict_says=NO_CLASSIFIER)
+    )
+    yield ZooFile(
+        "backbone alone",
+        "torchvision's create_feature_extractor",
+        write_feature_extractor,
+        Opens(classes=0, compared="stage7"),
+        today=REFUSED,
+    )
     yield ZooFile(
         "backbone alone",
         "timm with features_only",
@@ -70,7 +76,9 @@ def files() -> Iterator[ZooFile]:
 # Heads that are one linear layer -------------------------------------------------------------------------------------
 
 
-def write_with_head(source: Callable[[], nn.Module], name: str, make_head: Callable[[], nn.Module], folder: Path) -> Sample:
+def write_with_head(
+    source: Callable[[], nn.Module], name: str, make_head: Callable[[], nn.Module], folder: Path
+) -> Sample:
     """Write the state dict of a network whose classifier was replaced."""
     network = with_head(source(), name, make_head())
     path = folder / "best.pth"
@@ -131,7 +139,9 @@ ONE_LINEAR = {
         write_with_head, networks.timm, "classifier", norm_linear_without_bias
     ),
     "Linear without bias in timm": partial(write_with_head, networks.timm, "classifier", linear_without_bias),
-    "Linear as the whole classifier in torchvision": partial(write_with_head, networks.torchvision, "classifier", linear),
+    "Linear as the whole classifier in torchvision": partial(
+        write_with_head, networks.torchvision, "classifier", linear
+    ),
     "Dropout and Linear within torchvision's": partial(
         write_with_head, networks.torchvision, "classifier.1", dropout_linear
     ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,9 @@ def files() -> Iterator[ZooFile]:
         partial(write_model, nested_dense, ".keras"),
         "refused: no EfficientNet known",
     )
-    yield keras_file("Keras head", "include_top=False", partial(write_backbone, no_head, ".keras"), classes=0, compared="embedding")
+    yield keras_file(
+        "Keras head", "include_top=False", partial(write_backbone, no_head, ".keras"), classes=0, compared="embedding"
+    )
     for name, prepare in PRECISIONS.items():
         limit = 0.1 if name == "dynamic range" else FLOAT32_LIMIT  # its kernels round activations to int8 too
         yield keras_file("TFLite of Keras", name, partial(write_tflite, prepare), limit=limit)
@@ -189,7 +193,12 @@ def write_model(head: Callable[[Any, Any], Any], suffix: str, folder: Path) -> S
         keras, (backbone, _) = peer.keras(), backbone_and_weights()
         layers = keras.layers
         network = keras.Sequential(
-            [layers.Input((*SIZE, 3)), backbone, layers.GlobalAveragePooling2D(), layers.Dense(networks.CLASSES, activation="softmax")]
+            [
+                layers.Input((*SIZE, 3)),
+                backbone,
+                layers.GlobalAveragePooling2D(),
+                layers.Dense(networks.CLASSES, activation="softmax"),
+            ]
         )
         randomize_layer(network.layers[-1])
     else:
@@ -215,7 +224,8 @@ def write_folder(write: Callable[[Any, Path], None], folder: Path) -> Sample:
 
 
 def export_model(network: Any, folder: Path) -> None:
-    network.export(folder, verbose=False)
+    with redirect_stdout(io.StringIO()):
+        network.export(folder, verbose=False)
 
 
 def save_model(network: Any, folder: Path) -> None:
@@ -266,7 +276,8 @@ def write_tflite(prepare: Callable[[Any], None], folder: Path, head: Callable[[A
 
     converter = tensorflow.lite.TFLiteConverter.from_keras_model(build(head or plain_top))
     prepare(converter)
-    content = converter.convert()
+    with redirect_stdout(io.StringIO()):
+        content = converter.convert()
     path = folder / "model.tflite"
     path.write_bytes(content)
     return Sample(path, networks.images(), torch.from_numpy(tflite.run(content, pixels())))
@@ -326,7 +337,7 @@ def write_lambda(folder: Path) -> Sample:
 
     def head(layers: Any, x: Any) -> Any:
         def touch(x: Any, marker: str = str(marker)) -> Any:
-            open(marker, "w").close()  # noqa: SIM115
+            open(marker, "w").close()
             return x
 
         x = layers.Lambda(touch)(layers.GlobalAveragePooling2D()(x))

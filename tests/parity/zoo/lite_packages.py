@@ -41,7 +41,13 @@ def files() -> Iterator[ZooFile]:
         yield ZooFile("Lite of the package index", arch, partial(write_package, arch), expected, today=refused)
     for arch in ("lite0", "lite3"):
         expected = Opens(arch=arch, numerics=Numerics("same", 1e-3), preprocess=OFFICIAL)
-        yield ZooFile("Lite in EfficientNet-PyTorch's names", f"{arch}, trained by its fork", partial(write_fork, arch), expected, today=refused)
+        yield ZooFile(
+            "Lite in EfficientNet-PyTorch's names",
+            f"{arch}, trained by its fork",
+            partial(write_fork, arch),
+            expected,
+            today=refused,
+        )
 
 
 def write_package(arch: str, folder: Path) -> Sample:
@@ -62,8 +68,12 @@ def write_fork(arch: str, folder: Path) -> Sample:
     parts = {
         True: {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"},
         False: {
-            **{"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"},
-            **{"conv_pwl": "_project_conv", "bn3": "_bn2"},
+            "conv_pw": "_expand_conv",
+            "bn1": "_bn0",
+            "conv_dw": "_depthwise_conv",
+            "bn2": "_bn1",
+            "conv_pwl": "_project_conv",
+            "bn3": "_bn2",
         },
     }
     for name, value in networks.state(network).items():

@@ -72,10 +72,17 @@ _ANSWERS: dict[tuple[Any, ...], tuple[Any, Tensor]] = {}
 
 
 @torch.no_grad()
-def answer(network: nn.Module, x: Tensor | None = None, call: Callable[[nn.Module, Tensor], Any] | None = None) -> Tensor:
+def answer(
+    network: nn.Module, x: Tensor | None = None, call: Callable[[nn.Module, Tensor], Any] | None = None
+) -> Tensor:
     """Return the network's answer in float64; ``call`` runs another method than the network itself."""
     x = images() if x is None else x
-    key = id(network), "" if call is None else getattr(call, "__name__", repr(call)), tuple(x.shape), float(x.flatten()[0])
+    key = (
+        id(network),
+        "" if call is None else getattr(call, "__name__", repr(call)),
+        tuple(x.shape),
+        float(x.flatten()[0]),
+    )
     if key not in _ANSWERS:
         copy = deepcopy(network).double().eval()
         _ANSWERS[key] = network, (copy(x) if call is None else call(copy, x))  # keeps the network: its id stays its own

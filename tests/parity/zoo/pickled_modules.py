@@ -51,7 +51,13 @@ def files() -> Iterator[ZooFile]:
     yield ZooFile("pickled module", "in half precision", write_half, Opens(says=("float16",)), today=REFUSED)
     yield ZooFile("pickled module", "torch.save before 1.6", write_legacy, Opens(numerics=NATIVE), today=REFUSED)
     yield ZooFile("pickled module", "a class that is not installed", write_unknown_class, Opens(), today=REFUSED)
-    yield ZooFile("pickled module", "with other ε, which it states", write_other_eps, Opens(numerics=Numerics("same", 1e-4)), today=REFUSED)
+    yield ZooFile(
+        "pickled module",
+        "with other ε, which it states",
+        write_other_eps,
+        Opens(numerics=Numerics("same", 1e-4)),
+        today=REFUSED,
+    )
     yield from fastai_files()
     yield from script_files()
     yield from hostile_files()
@@ -136,13 +142,7 @@ def fastai_files() -> Iterator[ZooFile]:
     head = Opens(classes=0, compared="embedding", says=("(?i)classifier",))
     yield ZooFile("fastai", "learn.save of a network of one's own", write_learner_save, Opens(), today=refused)
     yield ZooFile("fastai", "vision_learner on timm", write_vision_learner_timm, head, today=refused)
-    yield ZooFile(
-        "fastai",
-        "vision_learner on torchvision",
-        write_vision_learner_torchvision,
-        head,
-        today=refused,
-    )
+    yield ZooFile("fastai", "vision_learner on torchvision", write_vision_learner_torchvision, head, today=refused)
     yield ZooFile("fastai", "learn.export", write_learner_export, Opens(), today=refused)
 
 
@@ -229,7 +229,9 @@ def write_learner_export(folder: Path) -> Sample:
 def script_files() -> Iterator[ZooFile]:
     refused = "refused with torch's own long text"
     yield ZooFile("TorchScript", "trace of timm's", partial(write_trace, networks.timm), Opens(), today=refused)
-    yield ZooFile("TorchScript", "trace of torchvision's", partial(write_trace, networks.torchvision), Opens(), today=refused)
+    yield ZooFile(
+        "TorchScript", "trace of torchvision's", partial(write_trace, networks.torchvision), Opens(), today=refused
+    )
     yield ZooFile("TorchScript", "script of torchvision's", write_script, Opens(), today=refused)
     yield ZooFile(
         "TorchScript",

@@ -37,7 +37,13 @@ def evidence_files() -> Iterator[ZooFile]:
     for name in ("efficientnet_b0", "efficientnet_lite0", "efficientnet_es"):
         arch = Opens(arch=name, numerics=NATIVE, says=(name,))
         yield ZooFile("timm: padding stated", f"config.json of {name}", partial(write_for_hub, name), arch, today=wrong)
-    yield ZooFile("timm: padding stated", "config.json of tf_efficientnet_b0", partial(write_for_hub, "tf_efficientnet_b0"), Opens(numerics=PORTED, says=("tf_efficientnet_b0",)), today="the assumption is right, the evidence not said")
+    yield ZooFile(
+        "timm: padding stated",
+        "config.json of tf_efficientnet_b0",
+        partial(write_for_hub, "tf_efficientnet_b0"),
+        Opens(numerics=PORTED, says=("tf_efficientnet_b0",)),
+        today="the assumption is right, the evidence not said",
+    )
     yield ZooFile("timm: padding stated", "arch and args.model of train.py", write_train_script, native, today=wrong)
     yield ZooFile("timm: padding stated", "args.model alone", write_arguments, native, today=wrong)
     yield ZooFile(
@@ -51,7 +57,9 @@ def evidence_files() -> Iterator[ZooFile]:
         numerics = PORTED if source.startswith("tf_") else NATIVE
         expected = Opens(arch=source, numerics=numerics, says=(source,))
         today = "the assumption is right, the evidence not said" if numerics == PORTED else wrong
-        yield ZooFile("timm: padding stated", f"file name {name}", partial(write_named, source, name), expected, today=today)
+        yield ZooFile(
+            "timm: padding stated", f"file name {name}", partial(write_named, source, name), expected, today=today
+        )
     yield ZooFile("timm: padding stated", "identifier of the hub in its cache", write_hub_cache, native, today=wrong)
     for name in ("efficientnet_b0", "efficientnet_lite0", "efficientnet_es"):
         options = {"numerics": NATIVE}
@@ -77,7 +85,12 @@ def write_for_hub(name: str, folder: Path, **config: Any) -> Sample:
 def training_arguments(name: str, **others: Any) -> Namespace:
     """Return some of the arguments of timm's ``train.py``."""
     return Namespace(
-        **{"model": name, "num_classes": networks.CLASSES, "img_size": None, "crop_pct": None, "mean": None, "std": None},
+        model=name,
+        num_classes=networks.CLASSES,
+        img_size=None,
+        crop_pct=None,
+        mean=None,
+        std=None,
         **{"opt": "rmsproptf", "lr": 0.016, "bn_eps": None, "bn_momentum": None, "model_ema": True, **others},
     )
 
@@ -144,8 +157,12 @@ def config_files() -> Iterator[ZooFile]:
     stated = {"mean": (0.5, 0.4, 0.3), "std": (0.25, 0.25, 0.25), "crop_pct": 0.95, "interpolation": "bilinear"}
     data = {**stated, "input_size": (3, 160, 192)}
     preprocess = {
-        **{"mean": stated["mean"], "std": stated["std"], "crop_fraction": 0.95},
-        **{"interpolation": "bilinear", "size": (160, 192), "resize": "crop"},
+        "mean": stated["mean"],
+        "std": stated["std"],
+        "crop_fraction": 0.95,
+        "interpolation": "bilinear",
+        "size": (160, 192),
+        "resize": "crop",
     }
     lost = "names, mean, std, crop and size are not read"
     write = partial(write_for_hub, "efficientnet_b0", model_config={"label_names": labels}, data_config=data)
@@ -158,7 +175,10 @@ def config_files() -> Iterator[ZooFile]:
     )
     by_index = {str(index): name for index, name in enumerate(labels)}
     write = partial(
-        write_for_hub, "tf_efficientnet_b0", model_config={"label_names": by_index}, data_config={"crop_mode": "squash", "crop_pct": 1.0}
+        write_for_hub,
+        "tf_efficientnet_b0",
+        model_config={"label_names": by_index},
+        data_config={"crop_mode": "squash", "crop_pct": 1.0},
     )
     yield ZooFile(
         "timm: config.json",
@@ -187,12 +207,27 @@ def write_descriptions(folder: Path) -> Sample:
 # Relatives whose rows are MBConv -------------------------------------------------------------------------------------
 
 RELATIVES = {  # name → whether its test is quick
-    **{"efficientnetv2_rw_t": True, "efficientnetv2_rw_s": False, "efficientnetv2_rw_m": False},
-    **{"tinynet_a": False, "tinynet_b": False, "tinynet_c": False, "tinynet_d": False, "tinynet_e": True},
-    **{"mobilenetv2_035": True, "mobilenetv2_100": False, "mobilenetv2_120d": False, "mobilenetv2_140": False},
-    **{"mnasnet_small": True, "mnasnet_050": False, "mnasnet_100": False, "test_efficientnet": True},
-    **{"efficientnet_b1_pruned": True, "efficientnet_b2_pruned": False, "efficientnet_b3_pruned": False},
-    **{"efficientnet_es_pruned": True, "efficientnet_el_pruned": False},
+    "efficientnetv2_rw_t": True,
+    "efficientnetv2_rw_s": False,
+    "efficientnetv2_rw_m": False,
+    "tinynet_a": False,
+    "tinynet_b": False,
+    "tinynet_c": False,
+    "tinynet_d": False,
+    "tinynet_e": True,
+    "mobilenetv2_035": True,
+    "mobilenetv2_100": False,
+    "mobilenetv2_120d": False,
+    "mobilenetv2_140": False,
+    "mnasnet_small": True,
+    "mnasnet_050": False,
+    "mnasnet_100": False,
+    "test_efficientnet": True,
+    "efficientnet_b1_pruned": True,
+    "efficientnet_b2_pruned": False,
+    "efficientnet_b3_pruned": False,
+    "efficientnet_es_pruned": True,
+    "efficientnet_el_pruned": False,
 }
 
 
@@ -244,7 +279,13 @@ def outside_files() -> Iterator[ZooFile]:
             Refused(says=("efficientnet_blur_b0", "(?i)blur")),
             today="opens as b0: silently wrong",
         )
-    yield ZooFile("not an EfficientNet", "ResNet-18 of torchvision", write_resnet, Refused(says=("(?i)nearest", r"\b\d+ of (its )?\d+\b")), today="refused, but names no nearest network")
+    yield ZooFile(
+        "not an EfficientNet",
+        "ResNet-18 of torchvision",
+        write_resnet,
+        Refused(says=("(?i)nearest", r"\b\d+ of (its )?\d+\b")),
+        today="refused, but names no nearest network",
+    )
     for name, write in NEARLY.items():
         yield ZooFile(
             "nearly an EfficientNet",
@@ -381,7 +422,13 @@ def channel_sample(network: nn.Module, channels: int, folder: Path) -> Sample:
 
 def sigmoid_files() -> Iterator[ZooFile]:
     wrong = "predict says 'class 0, 100 %' of every photo"
-    yield ZooFile("one output and a sigmoid", "timm with num_classes=1", write_one_output, Opens(classes=2, compared="sigmoid"), today=wrong)
+    yield ZooFile(
+        "one output and a sigmoid",
+        "timm with num_classes=1",
+        write_one_output,
+        Opens(classes=2, compared="sigmoid"),
+        today=wrong,
+    )
     yield ZooFile(
         "one output and a sigmoid",
         "names of both classes in config.json",

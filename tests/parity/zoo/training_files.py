@@ -137,12 +137,7 @@ def lightning_files() -> Iterator[ZooFile]:
         Opens(says=("model", r"criterion\.weight")),
         today="refused: no EfficientNet known",
     )
-    yield ZooFile(
-        "Lightning",
-        "averaged weights by its WeightAveraging",
-        write_weight_averaging,
-        Opens(),
-    )
+    yield ZooFile("Lightning", "averaged weights by its WeightAveraging", write_weight_averaging, Opens())
     yield ZooFile("Lightning", "hyperparameters of a class of one's own", write_own_hyperparameters, Opens())
 
 
