@@ -1,1 +1,1 @@
-"""Checkpoints as people have them: written by each library as its users do, opened, and compared with its own answer."""
+"""Checkpoints as people have them: written as by each library's users, opened, and compared with its own answer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,15 +64,18 @@ def problems(file: ZooFile, sample: Sample, run: Run) -> list[str]:
 
 
 def difference(expected: Opens, sample: Sample) -> float:
-    """Return the largest difference from the answer of the network that wrote the file, relative to its largest value."""
-    assert sample.images is not None
-    assert sample.answer is not None
-    return compare(effnet.load(sample.path, **expected.options), expected, sample.images, sample.answer)
+    """Return the largest difference from the answer of the network that wrote it, relative to the largest value."""
+    return compare(effnet.load(sample.path, **expected.options), expected, sample)
 
 
 @torch.no_grad()
-def compare(model: EfficientNet, expected: Opens, images: Tensor, answer: Tensor) -> float:
+def compare(model: EfficientNet, expected: Opens, sample: Sample) -> float:
     """Compare one output, in float64 unless the network that wrote the file computes in float32."""
+    images, answer = sample.images, sample.answer
+    assert images is not None
+    assert answer is not None
+    if sample.normalized_by:
+        images = normalize(images, sample.normalized_by, model)
     if expected.limit <= FLOAT64_LIMIT * 10:
         model = model.double()
     x = images.to(model.stem.conv.weight)
@@ -91,6 +94,15 @@ def compare(model: EfficientNet, expected: Opens, images: Tensor, answer: Tensor
     return timm_comparison.relative_difference(ours.double(), answer.double())
 
 
+def normalize(images: Tensor, before: Mapping[str, tuple[float, ...]], model: EfficientNet) -> Tensor:
+    """Return images normalized by ``before`` as the network's own preprocessing normalizes them."""
+    preprocess = model.preprocess
+    mean, std = (torch.tensor(before[name], dtype=torch.double)[:, None, None] for name in ("mean", "std"))
+    own = (preprocess.mean, preprocess.std)
+    own_mean, own_std = (torch.tensor(values, dtype=torch.double)[:, None, None] for values in own)
+    return (images * std + mean - own_mean) / own_std
+
+
 def opening_problems(expected: Opens, sample: Sample, run: Run) -> Iterator[str]:
     with logged() as messages:
         try:
@@ -104,7 +116,7 @@ def opening_problems(expected: Opens, sample: Sample, run: Run) -> Iterator[str]
     if sample.images is not None and sample.answer is not None:
         if expected.options:
             model = effnet.load(sample.path, **expected.options)
-        largest = compare(model, expected, sample.images, sample.answer)
+        largest = compare(model, expected, sample)
         if not largest <= expected.limit:
             yield f"its {expected.compared} differ by {largest:.1e} of the largest"
     if sample.photo is not None:

@@ -34,6 +34,7 @@ def files() -> Iterator[ZooFile]:
             partial(write_traced, source, {}),
             folded,
             today=REFUSED,
+            sweep=name in ("timm native", "EfficientNet-PyTorch"),
         )
         yield ZooFile(
             "ONNX of torch.onnx, traced",
@@ -41,6 +42,7 @@ def files() -> Iterator[ZooFile]:
             partial(write_traced, source, KEPT),
             Opens(numerics=padding),
             today=REFUSED,
+            sweep=name != "timm native",
         )
     yield ZooFile(
         "ONNX of torch.onnx, traced",
@@ -56,6 +58,7 @@ def files() -> Iterator[ZooFile]:
         write_normalizing,
         Opens(limit=FLOAT32_LIMIT, preprocess={"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}),
         today=REFUSED,
+        sweep=True,
     )
     yield ZooFile(
         "ONNX of torch.onnx, traced",
@@ -70,6 +73,7 @@ def files() -> Iterator[ZooFile]:
         write_dynamo,
         Opens(numerics=NATIVE),
         today=REFUSED,
+        sweep=True,
     )
     yield ZooFile(
         "ONNX of tf2onnx",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from effnet.data.torchvision_compat import declare_operators
+from effnet.metadata import Numerics
 from tests.parity.zoo import networks
 from tests.parity.zoo.table import Opens, Sample, ZooFile
 from tests.parity.zoo.user_modules import (
@@ -22,6 +23,7 @@ from tests.parity.zoo.user_modules import (
 )
 
 REFUSED = "refused: no EfficientNet known"
+SAME, NATIVE = Numerics("same", 1e-3), Numerics("symmetric", 1e-5)
 # What `predict` must say of a backbone without a classifier
 NO_CLASSIFIER = ("(?i)classifier",)
 
@@ -63,12 +65,13 @@ def files() -> Iterator[ZooFile]:
         Opens(classes=0, compared="stage7", says=("(?i)head",), predict_says=NO_CLASSIFIER),
         today=REFUSED,
     )
-    for name, write in ENCODERS.items():
+    for name, (write, numerics) in ENCODERS.items():
+        options = {"numerics": numerics}
         yield ZooFile(
             "segmentation encoder",
             name,
             write,
-            Opens(classes=0, compared="stage7", says=("encoder",), predict_says=NO_CLASSIFIER),
+            Opens(classes=0, compared="stage7", says=("encoder",), predict_says=NO_CLASSIFIER, options=options),
             today=REFUSED,
         )
 
@@ -187,7 +190,7 @@ def write_two_heads(folder: Path) -> Sample:
 
 
 def write_angular_margin(folder: Path) -> Sample:
-    """Write a backbone with an embedding layer and ArcFace's class centers, which no linear layer on features equals."""
+    """Write a backbone, an embedding layer and ArcFace's class centers: together they are no linear layer."""
     tensors = networks.state(without_classifier(networks.timm()), "backbone.")
     tensors |= {"neck.weight": torch.randn(512, 1280), "neck.bias": torch.zeros(512)}
     tensors |= {"arcface.weight": torch.randn(networks.CLASSES, 512)}
@@ -286,11 +289,17 @@ def write_encoder(source: Callable[[], nn.Module], prefix: str, left_out: tuple[
     return last_map_sample(path, network)
 
 
+def native() -> nn.Module:
+    return networks.timm("efficientnet_b0")
+
+
+# With or without the head's convolution, which a decoder does not use; each with the padding of its networks
 ENCODERS = {
-    "efficientnet-b0": partial(write_encoder, networks.lukemelas, "encoder.", ("_fc",)),
-    "timm-efficientnet-b0": partial(write_encoder, networks.timm, "encoder.", ("classifier",)),
-    "tu-tf_efficientnet_b0": partial(
-        write_encoder, networks.timm, "encoder.model.", ("classifier", "conv_head", "bn2")
+    "efficientnet-b0": (partial(write_encoder, networks.lukemelas, "encoder.", ("_fc",)), SAME),
+    "timm-efficientnet-b0": (partial(write_encoder, native, "encoder.", ("classifier",)), NATIVE),
+    "tu-tf_efficientnet_b0": (
+        partial(write_encoder, networks.timm, "encoder.model.", ("classifier", "conv_head", "bn2")),
+        SAME,
     ),
-    "in a LightningModule": partial(write_encoder, networks.lukemelas, "model.encoder.", ("_fc",)),
+    "in a LightningModule": (partial(write_encoder, networks.lukemelas, "model.encoder.", ("_fc",)), SAME),
 }

@@ -35,15 +35,14 @@ def files() -> Iterator[ZooFile]:
     yield keras_file("SavedModel", "tf.saved_model.save of a Keras network", partial(write_folder, save_model), folder)
     yield keras_file("SavedModel", "tf.saved_model.save of a tf.Module", partial(write_folder, save_module), folder)
     for suffix in (".keras", ".h5", ".weights.h5"):
-        head = "refused: no EfficientNet known"
         write = partial(write_model, pooled_dense, suffix)
-        yield keras_file("Keras head", f"pooling, Dropout, Dense in {suffix}", write, head)
+        yield keras_file("Keras head", f"pooling, Dropout, Dense in {suffix}", write)
     for name, build in OTHER_HEADS.items():
         yield keras_file(
             "Keras head",
             name,
             partial(write_backbone, build, ".keras"),
-            "refused: no EfficientNet known",
+            "refused: layers after the network",
             classes=0,
             compared="embedding",
             predict_says=("(?i)classifier",),
@@ -52,20 +51,22 @@ def files() -> Iterator[ZooFile]:
         "Keras head",
         "pooling, BatchNormalization, Dense: one linear layer",
         partial(write_model, pooled_norm_dense, ".keras"),
-        "refused: no EfficientNet known",
+        "refused: layers after the network",
     )
+    yield keras_file("Keras head", "a network within a network", partial(write_model, nested_dense, ".keras"))
     yield keras_file(
         "Keras head",
-        "a network within a network",
-        partial(write_model, nested_dense, ".keras"),
-        "refused: no EfficientNet known",
+        "augmentation in front, BatchNormalization behind, as in Keras' tutorial",
+        partial(write_model, tutorial, ".keras"),
+        "refused: layers after the network",
     )
     yield keras_file(
         "Keras head", "include_top=False", partial(write_backbone, no_head, ".keras"), classes=0, compared="embedding"
     )
     for name, prepare in PRECISIONS.items():
         limit = 0.1 if name == "dynamic range" else FLOAT32_LIMIT  # its kernels round activations to int8 too
-        yield keras_file("TFLite of Keras", name, partial(write_tflite, prepare), limit=limit)
+        stated = {} if name == "float16" else OWN  # mean and std are rounded as the weights are
+        yield keras_file("TFLite of Keras", name, partial(write_tflite, prepare), limit=limit, preprocess=stated)
     yield keras_file("TFLite of Keras", "head of its own", write_tflite_head)
     for suffix in (".keras", ".h5"):
         yield keras_file(
@@ -156,11 +157,31 @@ OTHER_HEADS = {
 }
 
 
-def nested_dense(layers: Any, x: Any) -> Any:
-    raise NotImplementedError  # see `write_model`
+def nested_dense(keras: Any, backbone: Any) -> Any:
+    layers = keras.layers
+    head = (layers.GlobalAveragePooling2D(), layers.Dense(networks.CLASSES, activation="softmax"))
+    return keras.Sequential([layers.Input((*SIZE, 3)), backbone, *head])
+
+
+def tutorial(keras: Any, backbone: Any) -> Any:
+    """Return the network of keras.io's example "Image classification via fine-tuning with EfficientNet"."""
+    layers = keras.layers
+    inputs = layers.Input((*SIZE, 3))
+    x = layers.RandomContrast(0.1)(layers.RandomFlip()(layers.RandomRotation(0.15)(inputs)))
+    x = layers.BatchNormalization()(layers.GlobalAveragePooling2D(name="avg_pool")(backbone(x)))
+    x = layers.Dropout(0.2, name="top_dropout")(x)
+    return keras.Model(inputs, layers.Dense(networks.CLASSES, activation="softmax", name="pred")(x))
+
+
+WHOLE_NETWORKS = (nested_dense, tutorial)  # those that hold the backbone as one layer
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
+
+
+def keras_sample(path: Path, answer: Tensor, **options: Any) -> Sample:
+    """Return the sample of a network that takes pixels."""
+    return Sample(path, networks.images(), answer, normalized_by=OWN, **options)
 
 
 @peer.quiet()
@@ -189,22 +210,17 @@ def save(network: Any, path: Path) -> None:
 @peer.quiet()
 def write_model(head: Callable[[Any, Any], Any], suffix: str, folder: Path) -> Sample:
     path = folder / f"model{suffix}"
-    if head is nested_dense:
+    if head in WHOLE_NETWORKS:
         keras, (backbone, _) = peer.keras(), backbone_and_weights()
-        layers = keras.layers
-        network = keras.Sequential(
-            [
-                layers.Input((*SIZE, 3)),
-                backbone,
-                layers.GlobalAveragePooling2D(),
-                layers.Dense(networks.CLASSES, activation="softmax"),
-            ]
-        )
-        randomize_layer(network.layers[-1])
+        keras.utils.set_random_seed(0)
+        network = head(keras, backbone)
+        for layer in network.layers:
+            if layer is not backbone:
+                randomize_layer(layer)
     else:
         network = build(head)
     save(network, path)
-    return Sample(path, networks.images(), logits(network))
+    return keras_sample(path, logits(network))
 
 
 @peer.quiet()
@@ -213,14 +229,14 @@ def write_backbone(head: Callable[[Any, Any], Any], suffix: str, folder: Path) -
     network = build(head)
     save(network, folder / f"model{suffix}")
     maps = torch.from_numpy(numpy.asarray(backbone(pixels(), training=False)))  # (N, H, W, channels)
-    return Sample(folder / f"model{suffix}", networks.images(), maps.mean((1, 2)))
+    return keras_sample(folder / f"model{suffix}", maps.mean((1, 2)))
 
 
 @peer.quiet()
 def write_folder(write: Callable[[Any, Path], None], folder: Path) -> Sample:
     network = build(pooled_dense)
     write(network, folder / "saved_model")
-    return Sample(folder / "saved_model", networks.images(), logits(network))
+    return keras_sample(folder / "saved_model", logits(network))
 
 
 def export_model(network: Any, folder: Path) -> None:
@@ -280,7 +296,7 @@ def write_tflite(prepare: Callable[[Any], None], folder: Path, head: Callable[[A
         content = converter.convert()
     path = folder / "model.tflite"
     path.write_bytes(content)
-    return Sample(path, networks.images(), torch.from_numpy(tflite.run(content, pixels())))
+    return keras_sample(path, torch.from_numpy(tflite.run(content, pixels())))
 
 
 def plain_top(layers: Any, x: Any) -> Any:
@@ -306,7 +322,7 @@ def write_sigmoid(suffix: str, folder: Path) -> Sample:
     network = build(head)
     path = folder / f"cats_and_dogs{suffix}"
     save(network, path)
-    return Sample(path, networks.images(), logits(network), photo=sigmoid_photo(network, folder))
+    return keras_sample(path, logits(network), photo=sigmoid_photo(network, folder))
 
 
 def sigmoid_photo(network: Any, folder: Path) -> Photo:
@@ -348,4 +364,4 @@ def write_lambda(folder: Path) -> Sample:
     save(network, path)
     answer = logits(network)
     marker.unlink()  # it was run as the network was built
-    return Sample(path, networks.images(), answer, marker=marker)
+    return keras_sample(path, answer, marker=marker)

@@ -62,7 +62,7 @@ def write_package(arch: str, folder: Path) -> Sample:
 
 
 def write_fork(arch: str, folder: Path) -> Sample:
-    """Write timm's network under the names of the fork: they are those of EfficientNet-PyTorch without squeeze-excite."""
+    """Write timm's network under the names of the fork: EfficientNet-PyTorch's, without squeeze-excite."""
     network: Any = networks.timm(f"tf_efficientnet_{arch}")
     tensors, count = {}, 0
     parts = {

@@ -42,7 +42,8 @@ class Sample:
     """A file or folder that was written, with the answer of the network that wrote it.
 
     ``answer`` belongs to ``images`` (N, C, H, W), normalized, in float64. ``marker`` is a file that the checkpoint
-    would write if anything in it were executed.
+    would write if anything in it were executed. ``normalized_by`` are the mean and std of ``images`` if the network
+    that wrote the file takes pixels: others that the file states are then taken instead.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Sample:
     answer: Tensor | None = None
     marker: Path | None = None
     photo: Photo | None = None
+    normalized_by: Mapping[str, tuple[float, ...]] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,30 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from effnet.cli.app import main
 from tests.parity.zoo import checks
 from tests.parity.zoo.files import FILES
 from tests.parity.zoo.table import Refused, ZooFile
 
 MESSAGES = Path(__file__).parent / "messages"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> checks.Run:
-    """Run ``effnet`` in this process."""
-
-    def call(*words: object) -> checks.Done:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["effnet", *map(str, words)])
-        status = main()
-        return checks.Done(status, *capsys.readouterr())
-
-    return call
 
 
 def parameter(file: ZooFile) -> object:
@@ -40,7 +25,7 @@ def parameter(file: ZooFile) -> object:
     return pytest.param(file, id=file.id, marks=marks)
 
 
-@pytest.mark.parametrize("file", map(parameter, FILES))
+@pytest.mark.parametrize("file", [parameter(file) for file in FILES])
 def test_opens(file: ZooFile, tmp_path: Path, run: checks.Run) -> None:
     sample = file.write(tmp_path)
     assert checks.problems(file, sample, run) == []

@@ -77,7 +77,7 @@ def save_accelerate(tensors: dict[str, Tensor], folder: Path) -> Path:
 
 
 def save_lightning(tensors: dict[str, Tensor], folder: Path, **extra: Any) -> Path:
-    """Save the dictionary of ``Trainer.save_checkpoint``: written by hand, as Lightning is not installed with the tests."""
+    """Save what ``Trainer.save_checkpoint`` does: by hand, as Lightning is not installed with the tests."""
     path = folder / "epoch=2-step=300.ckpt"
     content = {
         "epoch": 2,
@@ -138,7 +138,13 @@ def lightning_files() -> Iterator[ZooFile]:
         today="refused: no EfficientNet known",
     )
     yield ZooFile("Lightning", "averaged weights by its WeightAveraging", write_weight_averaging, Opens())
-    yield ZooFile("Lightning", "hyperparameters of a class of one's own", write_own_hyperparameters, Opens())
+    yield ZooFile(
+        "Lightning",
+        "hyperparameters that are objects",
+        write_own_hyperparameters,
+        Opens(),
+        today="refused: asks for the loss's class",
+    )
 
 
 def write_plain_lightning(folder: Path) -> Sample:

@@ -1,4 +1,4 @@
-"""Networks as people build them around a library's backbone, and stand-ins for the classes of libraries not installed."""
+"""Networks as people build them around a library's backbone, and classes of libraries that are not installed."""
 
 from __future__ import annotations
 
