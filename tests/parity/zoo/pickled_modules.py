@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import warnings
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -11,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
+from PIL import Image
 from torch import nn
 
 from effnet.metadata import Numerics
@@ -148,7 +151,8 @@ def fastai_files() -> Iterator[ZooFile]:
 
 def fastai_optimizer() -> Any:
     """Return the state of fastai's optimizer, whose hyperparameters are in its own list."""
-    return {"state": [{"step": 3, "grad_avg": torch.zeros(4)}], "hypers": L([{"lr": 1e-3, "mom": 0.9, "wd": 0.01}])}
+    hyperparameters = {"wd": 0.01, "lr": numpy.float64(1e-3), "mom": 0.9}
+    return {"state": [{"step": 3, "grad_avg": torch.zeros(4)}], "hypers": L([hyperparameters])}
 
 
 def fastai_head() -> nn.Module:
@@ -200,6 +204,8 @@ def write_learner_export(folder: Path) -> Sample:
 
     class Recorder(Part): ...
 
+    class TensorImage(torch.Tensor): ...
+
     network = networks.torchvision()
     path = folder / "export.pkl"
     parts = {
@@ -207,11 +213,17 @@ def write_learner_export(folder: Path) -> Sample:
         "fastai.data.core.DataLoaders": DataLoaders,
         "fastai.losses.CrossEntropyLossFlat": CrossEntropyLossFlat,
         "fastai.learner.Recorder": Recorder,
+        "fastai.torch_core.TensorImage": TensorImage,
         "fastcore.foundation.L": L,
     }
     with pretended_modules(parts):
         learner = Learner(
-            dls=DataLoaders(loaders=[], vocab=list(networks.LABELS)),
+            dls=DataLoaders(
+                vocab=list(networks.LABELS),
+                resample=Image.Resampling.BILINEAR,
+                random=random.Random(0),
+                normalize=torch.zeros(1, 3, 1, 1).as_subclass(TensorImage),
+            ),
             model=network,
             loss_func=CrossEntropyLossFlat(func=nn.CrossEntropyLoss(), axis=-1),
             cbs=L([Recorder(values=[])]),
