@@ -77,7 +77,15 @@ def files() -> Iterator[ZooFile]:
             classes=2,
             compared="sigmoid",
         )
-    yield keras_file("would run a program", "Lambda layer of Keras", write_lambda, "refused: no EfficientNet known")
+    yield keras_file(
+        "would run a program",
+        "Lambda layer of Keras before the classifier",
+        write_lambda,
+        "refused: layers after the network",
+        classes=0,
+        compared="embedding",
+        predict_says=("(?i)classifier|Lambda",),
+    )
 
 
 # Networks ------------------------------------------------------------------------------------------------------------
@@ -225,11 +233,14 @@ def write_model(head: Callable[[Any, Any], Any], suffix: str, folder: Path) -> S
 
 @peer.quiet()
 def write_backbone(head: Callable[[Any, Any], Any], suffix: str, folder: Path) -> Sample:
+    save(build(head), folder / f"model{suffix}")
+    return keras_sample(folder / f"model{suffix}", embedding())
+
+
+def embedding() -> Tensor:
     backbone, _ = backbone_and_weights()
-    network = build(head)
-    save(network, folder / f"model{suffix}")
     maps = torch.from_numpy(numpy.asarray(backbone(pixels(), training=False)))  # (N, H, W, channels)
-    return keras_sample(folder / f"model{suffix}", maps.mean((1, 2)))
+    return maps.mean((1, 2))
 
 
 @peer.quiet()
@@ -362,6 +373,5 @@ def write_lambda(folder: Path) -> Sample:
     network = build(head)
     path = folder / "model.keras"
     save(network, path)
-    answer = logits(network)
     marker.unlink()  # it was run as the network was built
-    return keras_sample(path, answer, marker=marker)
+    return keras_sample(path, embedding(), marker=marker)

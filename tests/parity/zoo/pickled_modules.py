@@ -299,6 +299,13 @@ class _Call:
 def hostile_files() -> Iterator[ZooFile]:
     for name, write in HOSTILE.items():
         yield ZooFile("would run a program", name, write, Opens(), today=REFUSED)
+    yield ZooFile(
+        "would run a program",
+        "instead of the weights",
+        write_hostile_instead_of_weights,
+        Refused(says=("(?i)no (weights|tensors)",)),
+        today=REFUSED,
+    )
 
 
 def write_hostile(make: Callable[[Path], Any], legacy: bool, folder: Path) -> Sample:
