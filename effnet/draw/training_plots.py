@@ -59,7 +59,7 @@ def plot_confusion_matrix(table: Sequence[Sequence[int]], names: Sequence[str], 
     short = [_shorten_name(name) for name in names]
     if len(set(short)) < len(set(names)):  # they begin alike
         short = [_shorten_name(name, keep_end=True) for name in names]
-    # Chinese and the like are as wide as high
+    # Chinese, Japanese and Korean characters are as wide as high
     widths = [sum(1.05 if east_asian_width(letter) in "WF" else 0.6 for letter in name) for name in short]
     longest = FONT_SIZE * max(widths)
     rotated = longest > cell - 4

@@ -108,7 +108,7 @@ def _file_hash(path: Path) -> str:
         known.pop(str(path), None)
         newest = dict([*known.items(), (str(path), [*stamp, digest])][-MAX_HASHES:])
         with suppress(OSError), atomic_write(cache_dir.writable_cache_dir() / "engines" / HASHES_FILE) as temporary:
-            temporary.write_text(json.dumps(newest))
+            temporary.write_text(json.dumps(newest), encoding="utf-8")
     return digest
 
 

@@ -42,7 +42,7 @@ class DataPlan:
 
     def write_csv(self, path: Path) -> None:
         """Write the name, label and split of every image."""
-        with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow(("image", "label", "split"))
             for split, images in self.splits.items():
