@@ -35,7 +35,7 @@ from effnet.data.preprocessing import normalize
 from effnet.data.torchvision_compat import declare_operators
 from effnet.net import EfficientNet
 from effnet.prediction import Predictor
-from effnet.runtime import autotune, litert, onnx
+from effnet.runtime import autotune, litert, onnx_writer
 from effnet.runtime.io_spec import IOSpec
 from effnet.timing import THREAD_POOL_PAUSE, time_interleaved, time_ratio
 from effnet.weights import save
@@ -125,7 +125,7 @@ def setup_runtimes(model: EfficientNet, crops: NDArray[np.uint8], precision: str
     for kind, values in inputs.items():
         io_spec = IOSpec(kind, "logits", size=model.preprocess.size)
         onnx_path, tflite_path = folder / f"{kind}.onnx", folder / f"{kind}.tflite"
-        onnx.write_onnx(onnx_path, model, io_spec)
+        onnx_writer.write_onnx(onnx_path, model, io_spec)
         litert.write_litert(tflite_path, model, io_spec)
         add(f"OpenVINO, {kind}", lambda p=onnx_path, v=values: setup_openvino(p, v, threads, precision))
         if not bfloat16:  # which neither of the two supports on x86

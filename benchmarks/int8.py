@@ -29,13 +29,13 @@ from effnet.data.preprocessing import normalize
 from effnet.exporting.quantize import load_quantization_data, measure_sensitivity, quantize
 from effnet.exporting.sensitivity import format_sensitivities
 from effnet.net import EfficientNet
-from effnet.runtime import litert, onnx, openvino
+from effnet.runtime import litert, onnx_writer, openvino
 from effnet.runtime.base import open_exported
 from effnet.runtime.io_spec import IOSpec
 from effnet.timing import time_interleaved
 from effnet.weights import load
 
-FLOAT = {".onnx": onnx.write_onnx, ".xml": openvino.write_openvino, ".tflite": litert.write_litert}
+FLOAT = {".onnx": onnx_writer.write_onnx, ".xml": openvino.write_openvino, ".tflite": litert.write_litert}
 
 
 def main() -> None:
@@ -106,7 +106,7 @@ def describe_nncf(model: EfficientNet, folder: str, count: int) -> str:
     data = load_quantization_data(folder, model, count)
     if data.targets is None:
         return "nncf: skipped, the folder's classes differ from the network's"
-    onnx_model = onnx.build_onnx_model(model, IOSpec("normalized", "logits", size=model.preprocess.size))
+    onnx_model = onnx_writer.build_onnx_model(model, IOSpec("normalized", "logits", size=model.preprocess.size))
     network = openvino.Core().read_model(model=onnx_model.SerializeToString())
     calibration = nncf.Dataset([_normalize(image[None], model) for image in data.calibration])
 

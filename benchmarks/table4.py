@@ -12,7 +12,7 @@ import argparse
 
 from effnet.lab.bench.paper_table4 import table4
 from effnet.lab.compare.comparison_table import to_markdown
-from effnet.lab.compare.paper_figures import TABLE4
+from effnet.lab.compare.published_numbers import TABLE4
 
 
 def main() -> None:

@@ -147,9 +147,9 @@ def _explain_beside(
 
 
 def write_panel(path: Path, *networks_and_images: Any) -> None:
-    """Write what `effnet.explanation.panel.draw_panel` draws of its arguments as a PNG."""
+    """Write what `effnet.explanation.gallery.draw_panel` draws of its arguments as a PNG."""
     from effnet.data.storage.atomic_write import atomic_write
-    from effnet.explanation.panel import draw_panel
+    from effnet.explanation.gallery import draw_panel
 
     panel = draw_panel(*networks_and_images)
     with atomic_write(path) as temporary:

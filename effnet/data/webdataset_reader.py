@@ -21,7 +21,7 @@ from typing import IO, Any, Literal, NamedTuple
 from PIL import Image
 
 from effnet.data import dataset, folders, image_io, prefetch
-from effnet.data.storage import cache_dir, errors, file_cache, remote
+from effnet.data.storage import cache_dir, errors, remote
 from effnet.data.storage.atomic_write import write_text
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -212,7 +212,7 @@ class Shard:
 
     def local_path(self) -> Path:
         """Return its path on this disk, downloaded if need be. Raises ``OSError`` if that fails."""
-        return file_cache.cached_file(self.url, self.version) if remote.is_remote(self.url) else Path(self.url)
+        return cache_dir.cached_file(self.url, self.version) if remote.is_remote(self.url) else Path(self.url)
 
     def read_index(self) -> ShardIndex:
         """Return its index: as its writer left it beside the shard, as cached, or by scanning the shard now."""

@@ -12,7 +12,7 @@ from effnet.arch import Arch
 from effnet.doctor.diagnosis import Configuration
 from effnet.metadata import IMAGENET_MEAN, IMAGENET_STD, RESAMPLING_LIBRARIES, Preprocess, default_crop_fraction
 from effnet.tasks import Float64Array, softmax
-from effnet.weights.default_preprocessing import default_preprocess
+from effnet.weights.defaults import default_preprocess
 
 IntArray = NDArray[np.int64]
 ChannelValues = tuple[float, ...]

@@ -7,7 +7,7 @@ from torch import nn
 
 from effnet.doctor import advice, diagnosis, hypotheses
 from effnet.net import EfficientNet
-from effnet.weights import conversion, default_preprocessing
+from effnet.weights import conversion, defaults
 
 DEAD_CHANNEL_SCALE = 1e-8  # batch-norm weight or variance below which a channel is constant
 
@@ -96,7 +96,7 @@ def _check_labels(model: EfficientNet) -> Iterator[diagnosis.Finding]:
 
 def find_unusual(model: EfficientNet) -> Iterator[diagnosis.Finding]:
     """Yield differences from the architecture's official weights: not wrong, but where to look first."""
-    current, official, name = model.preprocess, default_preprocessing.default_preprocess(model.arch), model.arch.name
+    current, official, name = model.preprocess, defaults.default_preprocess(model.arch), model.arch.name
     mean, std = current.mean, current.std
     if len(mean) == len(official.mean) and not hypotheses.same_normalization(mean, std, official.mean, official.std):
         yield _make_remark(

@@ -35,8 +35,8 @@ def traced_forward(
 ) -> Tensor:
     """Run the folded ``model`` on normalized images (N, C, H, W); every feature map and weight passes through a hook.
 
-    A weight follows its operation's input. Feature maps have the names of the ONNX graph (`effnet.runtime.onnx`):
-    "input", "stem", "stem.relu6", "stage2.0.squeeze_excite.expand.gated", "stage2.1.add", "embedding", "logits".
+    A weight follows its operation's input. Feature maps are named as in `effnet.runtime.onnx_writer`: "input", "stem",
+    "stem.relu6", "stage2.0.squeeze_excite.expand.gated", "stage2.1.add", "embedding", "logits".
     """
     x = map_hook("input", x)
     for layer in layers(model.arch, model.classes, model.channels):

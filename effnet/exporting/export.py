@@ -9,21 +9,20 @@ from effnet.arch import serde, tensor_shapes
 from effnet.data.image_io import ImageSource
 from effnet.data.storage.atomic_write import atomic_write_with_companions
 from effnet.exporting import torch_export, verify
+from effnet.exporting.verify import TOLERANCES
 from effnet.net import EfficientNet, surgery
-from effnet.runtime import litert, onnx, openvino
+from effnet.runtime import litert, onnx_writer, openvino
 from effnet.runtime.io_spec import IOSpec
 from effnet.tasks import task_of
 from effnet.weights import load
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite", "torch": ".pt2"}
 WRITERS: dict[str, Callable[..., None]] = {
-    "onnx": onnx.write_onnx,
+    "onnx": onnx_writer.write_onnx,
     "openvino": openvino.write_openvino,
     "litert": litert.write_litert,
     "torch": torch_export.write_torch_export,
 }
-# Float32 sums in another order differ by 1e-6 to 1e-5; weights stored in 16 bits by a few thousandths
-TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -99,10 +98,7 @@ def export(
     with atomic_write_with_companions(path) as written:
         WRITERS[file_format](written, model, io_spec, *([True] if precision == "float16" else []))
         agreement = verify.compare_outputs(verify.OPEN_RUNNER[file_format](written), model, io_spec, images_by_size)
-        if not agreement.difference <= tolerance:  # also if it is NaN
-            problem = f"outputs differ by {agreement.difference:.1e} of the largest logit"
-            if agreement.difference != agreement.difference:
-                problem = "outputs have other names or shapes, or contain NaN or Inf"
+        if problem := agreement.find_problem(tolerance):
             raise ValueError(f"{path} is not written: in {file_format} the {problem} (tolerance {tolerance:g})")
         file_bytes = sum(file.stat().st_size for file in written.parent.iterdir())
     task = model.labels.task if model.classes else ""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from effnet.exporting.calibration import Calibration, QuantizationRange, equalize, file_ranges, weight_module
 from effnet.net import EfficientNet
-from effnet.runtime import litert, onnx, openvino
+from effnet.runtime import litert, onnx_writer, openvino
 from effnet.runtime.io_spec import IOSpec
 from effnet.weights.formats import tflite_schema
 
@@ -43,7 +43,7 @@ def write_quantized(
         path.write_bytes(tflite_schema.encode_tflite(quantized))
         tflite_schema.append_files(path, model.labels.names, texts)
         return
-    proto = onnx.build_onnx_model(equalized, io_spec)
+    proto = onnx_writer.build_onnx_model(equalized, io_spec)
     quantize_onnx(proto, ranges, int8_operations, scales)
     if path.suffix == ".onnx":
         path.write_bytes(proto.SerializeToString())
@@ -140,7 +140,7 @@ class _ONNXRewriter:
 
     def _quantize_constants(self, node: Any) -> None:
         """Store weight and bias of ``node`` as integers followed by DequantizeLinear; of the classifier the weight."""
-        to_array = onnx.import_onnx().numpy_helper.to_array
+        to_array = onnx_writer.import_onnx().numpy_helper.to_array
         weight, bias = (to_array(self.constants[name]) for name in node.input[1:3])
         data, scales = quantize_weight(weight)
         quantized: list[tuple[str, NDArray[Any], NDArray[np.float32]]] = [(node.input[1], data, scales)]
@@ -157,11 +157,11 @@ class _ONNXRewriter:
             self._add_node("DequantizeLinear", name, *inputs, axis=0)
 
     def _add_constant(self, name: str, data: NDArray[Any]) -> str:
-        self.graph.initializer.append(onnx.import_onnx().numpy_helper.from_array(data, name))
+        self.graph.initializer.append(onnx_writer.import_onnx().numpy_helper.from_array(data, name))
         return name
 
     def _add_node(self, kind: str, output: str, *inputs: str, **attributes: Any) -> None:
-        self.nodes.append(onnx.import_onnx().helper.make_node(kind, inputs, [output], name=output, **attributes))
+        self.nodes.append(onnx_writer.import_onnx().helper.make_node(kind, inputs, [output], name=output, **attributes))
 
 
 @dataclass

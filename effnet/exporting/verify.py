@@ -37,6 +37,13 @@ class Agreement:
     # Images with the same prediction: top class, or all labels if multi-label; None without classifier, for regression
     same_predictions: int | None
 
+    def find_problem(self, tolerance: float) -> str:
+        """Return what is wrong with the outputs if they differ by more than ``tolerance``, else ``""``."""
+        if self.difference != self.difference:  # NaN
+            return "outputs have other names or shapes, or contain NaN or Inf"
+        differs = self.difference > tolerance
+        return f"outputs differ by {self.difference:.1e} of the largest logit" if differs else ""
+
 
 def compare_outputs(
     run: FileRunner, model: EfficientNet, io_spec: IOSpec, images: Iterable[image_io.InputImage]
@@ -93,8 +100,6 @@ def _expected_outputs(
 
 
 # Bare runtimes, as a program without this package would use them
-
-
 def open_onnx_runner(path: Path) -> FileRunner:
     """Open ``path`` in onnxruntime. Raises ``ImportError`` without it."""
     onnxruntime = import_extra("onnxruntime", "export", "verifying ONNX files requires")
@@ -210,3 +215,7 @@ def _synthetic_images(height: int, width: int, channels: int) -> np.ndarray:
     blobs = np.stack([np.asarray(each.resize((width, height), Image.Resampling.BICUBIC)) for each in coarse], -1)
     noise = random.integers(0, 256, (height, width, channels))
     return np.stack([np.rint(each).astype(np.uint8) for each in (gradient, waves, blobs, noise)])
+
+
+# Float32 sums in another order differ by 1e-6 to 1e-5; weights stored in 16 bits by a few thousandths
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2}

@@ -19,45 +19,8 @@ from torch import Tensor, nn
 
 from effnet.arch import Layer, block_layer
 from effnet.metadata import Numerics
-from effnet.net import layers, memory_efficient
-
-
-class SqueezeExcite(nn.Module):
-    """Scales each channel by a gate computed from the whole map: x · σ(expand(act(reduce(mean(x))))).
-
-    Args:
-        channels: Channels of the map.
-        squeezed: Inner width; in this family a quarter of the *block's input* channels, not of ``channels``.
-        activation: "silu", "relu" or "relu6".
-        inplace: Overwrite the input if no gradient is needed, as the blocks do.
-
-    Source: arXiv:1709.01507.
-
-    Example:
-        >>> effnet.SqueezeExcite(96, 4)(torch.zeros(1, 96, 56, 56)).shape
-        torch.Size([1, 96, 56, 56])
-    """
-
-    def __init__(self, channels: int, squeezed: int, activation: str = "silu", inplace: bool = False) -> None:
-        super().__init__()
-        self.inplace = inplace
-        self.reduce = layers.Conv(channels, squeezed, bias=True)
-        self.activation = layers.make_activation(activation)
-        self.expand = layers.Conv(squeezed, channels, bias=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) -> (N, channels, H, W)."""
-        squeezed = self.activation(self.reduce(x.mean((2, 3), keepdim=True)))
-        gate: Tensor = self.expand(squeezed).sigmoid()  # (N, channels, 1, 1)
-        if self.inplace and not torch.is_grad_enabled():
-            return x.mul_(gate)
-        recompute = memory_efficient.recompute_of(x)
-        if not recompute:
-            return x * gate
-        out: Tensor = memory_efficient.with_recomputed_input(lambda: x * gate, x, recompute)
-        weights = gate.detach()
-        out.recompute = lambda: recompute() * weights  # type: ignore[attr-defined]
-        return out
+from effnet.net import layers
+from effnet.net.layers import SqueezeExcite
 
 
 class _Block(nn.Module):

@@ -147,3 +147,41 @@ class StochasticDepth(nn.Module):
     def extra_repr(self) -> str:
         """The drop probability, for ``print(model)``."""
         return f"drop_prob={self.drop_prob:g}"
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a gate computed from the whole map: x · σ(expand(act(reduce(mean(x))))).
+
+    Args:
+        channels: Channels of the map.
+        squeezed: Inner width; in this family a quarter of the *block's input* channels, not of ``channels``.
+        activation: "silu", "relu" or "relu6".
+        inplace: Overwrite the input if no gradient is needed, as the blocks do.
+
+    Source: arXiv:1709.01507.
+
+    Example:
+        >>> effnet.SqueezeExcite(96, 4)(torch.zeros(1, 96, 56, 56)).shape
+        torch.Size([1, 96, 56, 56])
+    """
+
+    def __init__(self, channels: int, squeezed: int, activation: str = "silu", inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+        self.reduce = Conv(channels, squeezed, bias=True)
+        self.activation = make_activation(activation)
+        self.expand = Conv(squeezed, channels, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) -> (N, channels, H, W)."""
+        squeezed = self.activation(self.reduce(x.mean((2, 3), keepdim=True)))
+        gate: Tensor = self.expand(squeezed).sigmoid()  # (N, channels, 1, 1)
+        if self.inplace and not torch.is_grad_enabled():
+            return x.mul_(gate)
+        recompute = recompute_of(x)
+        if not recompute:
+            return x * gate
+        out: Tensor = with_recomputed_input(lambda: x * gate, x, recompute)
+        weights = gate.detach()
+        out.recompute = lambda: recompute() * weights  # type: ignore[attr-defined]
+        return out

@@ -1,14 +1,8 @@
-"""Prediction of whole folders, shards and stores into one table, resumable after a kill at any moment.
-
-Rows are predicted in parts of at most 256 images, which lie in a directory beside the result until all are there. So a
-kill costs seconds of work, and no image is predicted twice or missing.
-"""
+"""Prediction of whole folders, shards and stores into one table, resumable after a kill at any moment."""
 
 import csv
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b, file_digest
 from importlib.metadata import version
@@ -18,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from effnet.arch.serde import check_int, import_extra
-from effnet.data.storage import errors, remote
-from effnet.data.storage.atomic_write import atomic_write, write_text
+from effnet.data.storage import remote
+from effnet.data.storage.atomic_write import atomic_write
 from effnet.prediction import bulk_chunks, ray
+from effnet.prediction.partial_results import PartialResults
 from effnet.prediction.predictor import Prediction
 from effnet.weights.resolve import resolve_weights
 
@@ -130,7 +125,7 @@ def describe_predictor(model: str | Path, **options: str) -> dict[str, Any]:
 
 
 def _predict_missing(
-    results: "PartialResults",
+    results: PartialResults,
     chunks: Iterable[bulk_chunks.Chunk],
     make_predictor: bulk_chunks.PredictorFactory,
     top: int,
@@ -165,7 +160,7 @@ def _predict_missing(
 
 
 def _merge(
-    results: "PartialResults",
+    results: PartialResults,
     keys: list[str],
     write_table: Callable[[Path, Iterable[Prediction]], None],
     record: Path,
@@ -198,7 +193,7 @@ def _merge(
 
 
 def _read_finished(
-    record: Path, settings: Mapping[str, Any], target: Path, results: "PartialResults"
+    record: Path, settings: Mapping[str, Any], target: Path, results: PartialResults
 ) -> dict[str, Any] | None:
     """Return the record of a complete, unchanged result; None if there is work to do."""
     if not target.exists() or (not record.exists() and results.manifest.exists()):  # killed between the two
@@ -228,102 +223,6 @@ def _require_same_settings(path: Path, settings: Mapping[str, Any], target: Path
 
 def _hash_keys(keys: Iterable[str]) -> str:
     return blake2b("".join(keys).encode(), digest_size=16).hexdigest()
-
-
-class PartialResults:
-    """The parts of the table ``target`` in ``.NAME.parts`` beside it, with a manifest of the settings."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.folder = target.with_name(f".{target.name}.parts")
-        self.manifest = self.folder / "manifest.json"
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other processes from the same result; raise ``ValueError`` if one is working on it."""
-        from filelock import FileLock, Timeout
-
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / "lock")
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(
-                f"{self.target} is being written by another process: wait for it, or choose another file"
-            ) from None
-        except OSError as error:
-            raise OSError(f"{self.target} cannot be written: {errors.describe_error(error)}") from error
-        try:
-            yield
-        finally:
-            lock.release()
-            if not (self.manifest.exists() and any(self.folder.glob("*.jsonl"))):  # nothing worth resuming
-                shutil.rmtree(self.folder, ignore_errors=True)
-
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        """Write the manifest, and remove files that a kill has left half written."""
-        for unfinished in self.folder.glob(".*.part"):
-            unfinished.unlink()
-        if not self.manifest.exists():
-            self.clear()
-            self.write(self.manifest.name, json.dumps(settings, indent=2) + "\n")
-
-    def clear(self) -> None:
-        """Remove all parts, the manifest first: without it they mean nothing."""
-        self.manifest.unlink(missing_ok=True)
-        for path in self.folder.glob("*.jsonl"):
-            path.unlink(missing_ok=True)
-
-    def count_parts(self, chunk: bulk_chunks.Chunk) -> tuple[int, bool]:
-        """Return how many parts of ``chunk`` there are from its start on, and whether these are all."""
-        number = 0
-        while not self._path(chunk.key, number, bulk_chunks.LAST_SUFFIX).exists():
-            if not self._path(chunk.key, number, bulk_chunks.MIDDLE_SUFFIX).exists():
-                return number, False
-            number += 1
-        return number + 1, True
-
-    def write(self, name: str, text: str) -> None:
-        """Write a file here, completely or not at all."""
-        try:
-            write_text(self.folder / name, text)
-        except OSError as error:
-            raise self.write_error(error) from error
-
-    def write_error(self, error: OSError) -> OSError:
-        """Return the error of a result that cannot be written any further."""
-        return OSError(
-            f"{self.target} cannot be written: {errors.describe_error(error)}; the predictions so far are in "
-            f"{self.folder}: run the same command again to resume"
-        )
-
-    def read_rows(self, keys: Iterable[str]) -> Iterator[Prediction]:
-        """Yield the predictions of these chunks, in order."""
-        for key in keys:
-            for path in self._files_of(key):
-                with path.open(encoding="utf-8") as lines:
-                    for line in lines:
-                        image, labels, probabilities, error, *values = json.loads(line)
-                        yield Prediction(image, tuple(labels), tuple(probabilities), error, *values)
-
-    def count_broken(self, keys: Iterable[str]) -> int:
-        """Return how many of these chunks could not be read to their end."""
-        return sum(self._files_of(key)[-1].name.endswith(f"{bulk_chunks.BROKEN_SUFFIX}.jsonl") for key in keys)
-
-    def _files_of(self, key: str) -> list[Path]:
-        """Return the files of a chunk; a complete last part is preferred to a broken one of an earlier try."""
-        files: list[Path] = []
-        suffixes = (bulk_chunks.LAST_SUFFIX, bulk_chunks.MIDDLE_SUFFIX, bulk_chunks.BROKEN_SUFFIX)
-        while True:
-            suffix = next((suffix for suffix in suffixes if self._path(key, len(files), suffix).exists()), None)
-            if suffix is None:
-                raise ValueError(f"{self.target}: a shard changed while it was read: start over with --force")
-            files.append(self._path(key, len(files), suffix))
-            if suffix != bulk_chunks.MIDDLE_SUFFIX:
-                return files
-
-    def _path(self, key: str, number: int, suffix: str) -> Path:
-        return self.folder / bulk_chunks.PartialResult(key, number, suffix).file_name
 
 
 def table_columns(value_names: Iterable[str] = ()) -> tuple[str, ...]:

@@ -129,15 +129,17 @@ class Predictor:
         check_choice("tta", tta, views.TTA_MODES)
         check_int("batch_size", 1 if batch_size is None else batch_size, 1)
         base.resolve_threads(threads)
+        exported = isinstance(source, (str, Path)) and io_spec.is_exported(Path(source))
         if device is not None and engine not in ("auto", "eager"):
             raise ValueError(f"{engine} runs on the CPU: omit the device, or use the eager engine")
+        if exported and device not in (None, "cpu"):
+            raise ValueError(f"{source} was exported and runs on the CPU: omit the device, or use the weights")
         self.tta = tta
         self.batch_size, self._tunes_batch_size = batch_size or batched_inference.DEFAULT_BATCH_SIZE, batch_size is None
         # A copy: later changes to the caller's network do not reach this one
         self._model = autotune.LazyModel(source if isinstance(source, (str, Path)) else deepcopy(source))
         self._engine_options: dict[str, Any] = {"precision": precision, "threads": threads}
         self._lock, self._images_seen = Lock(), 0
-        exported = isinstance(source, (str, Path)) and io_spec.is_exported(Path(source))
         self._autotunes = engine == "auto" and device is None and not exported and not _gpu_present()
         if exported or engine not in ("auto", "eager"):
             self._engine = autotune.engine(source, engine, **self._engine_options)
@@ -189,13 +191,8 @@ class Predictor:
         """Return scores (N, classes) of images as `input_preprocess` makes them; NaN if a logit is not finite."""
         self._require_classifier()
         engine = self._engine_for(batch_size or self.batch_size, len(images))
-        augmented = list(views.tta_views(images, self.preprocess, self.tta))
-        total = np.zeros((len(images), self.classes))
-        for view in augmented:
-            logits = engine.run(view)
-            total += task_of(self.labels.task).activate(logits)
-            total[~np.isfinite(logits).all(1)] = np.nan
-        return total / len(augmented)
+        logits_of_views = list(map(engine.run, views.tta_views(images, self.preprocess, self.tta)))
+        return views.average_scores(logits_of_views, task_of(self.labels.task))
 
     def _require_classifier(self) -> None:
         if not self.classes:

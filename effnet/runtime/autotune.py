@@ -12,17 +12,22 @@ import numpy as np
 
 from effnet.arch.serde import check_choice, check_int, check_size
 from effnet.runtime import base, engine_cache, io_spec
-from effnet.runtime.engine_cache import EngineChoice, EngineThroughput, EngineTiming, ExcludedEngine, TuningKey
+from effnet.runtime.engine_cache import (
+    ENGINE_FILES,
+    OPENVINO_CACHE_DIR,
+    EngineChoice,
+    EngineThroughput,
+    EngineTiming,
+    ExcludedEngine,
+    TuningKey,
+)
 from effnet.tasks import task_of
 from effnet.timing import THREAD_POOL_PAUSE, Stopwatch, Timing, time_interleaved
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
 
-# Files in the engine cache. One IOSpec serves every use
-ENGINE_FILES = {"onnxruntime": "network.onnx", "openvino": "network.onnx", "litert": "network.tflite"}
 CACHED_IO_SPEC = io_spec.IOSpec("floats", "logits", embedding=True, size=None)
-OPENVINO_CACHE_DIR = "openvino"  # where OpenVINO keeps compiled models
 
 # Largest accepted difference from eager in float32, relative to eager's largest output. In bfloat16 a network of random
 # weights is off by 0.05 to 0.13, in eager as in OpenVINO.
@@ -243,7 +248,7 @@ def write_engine_file(name: str, path: Path, model: "EfficientNet") -> None:
 
         write_litert(path, model, CACHED_IO_SPEC)
     else:
-        from effnet.runtime.onnx import write_onnx
+        from effnet.runtime.onnx_writer import write_onnx
 
         write_onnx(path, model, CACHED_IO_SPEC)
 

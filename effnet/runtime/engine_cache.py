@@ -153,8 +153,6 @@ def _warn_once(text: str) -> None:
 
 
 # Records of what was measured, in choices.json
-
-
 @dataclass(frozen=True)
 class TuningKey(Record):
     """What the fastest engine depends on besides the network: machine, package versions and use."""
@@ -314,3 +312,8 @@ def find_choice(key: str, tuning_key: TuningKey) -> EngineChoice | None:
 
 def _package_versions() -> tuple[tuple[str, str], ...]:
     return tuple(sorted(machine.installed_versions().items()))
+
+
+# Files in the engine cache. One IOSpec serves every use
+ENGINE_FILES = {"onnxruntime": "network.onnx", "openvino": "network.onnx", "litert": "network.tflite"}
+OPENVINO_CACHE_DIR = "openvino"  # where OpenVINO keeps compiled models

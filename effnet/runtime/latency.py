@@ -126,12 +126,12 @@ class LatencyTask:
 
     def open_engine(self, kind: str) -> base.Engine:
         """Open the engine ``kind``, writing its file first if necessary."""
-        if kind not in autotune.ENGINE_FILES:
+        if kind not in engine_cache.ENGINE_FILES:
             return EagerEngine(self.network, threads=self.threads)
-        path = self.folder / autotune.ENGINE_FILES[kind]
+        path = self.folder / engine_cache.ENGINE_FILES[kind]
         if not path.exists():
             autotune.write_engine_file(path.name, path, self.network)
-        return base.open_engine(kind, path, FLOAT32, self.threads, self.folder / autotune.OPENVINO_CACHE_DIR)
+        return base.open_engine(kind, path, FLOAT32, self.threads, self.folder / engine_cache.OPENVINO_CACHE_DIR)
 
 
 @dataclass(frozen=True)

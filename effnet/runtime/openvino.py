@@ -100,7 +100,7 @@ def compile_settings(precision: str, threads: int) -> dict[str, Any]:
 
 def write_openvino(path: Path, model: "EfficientNet", spec: io_spec.IOSpec, half_precision: bool = False) -> None:
     """Write ``model`` as ``.xml`` and ``.bin``, from its ONNX graph; ``half_precision``: weights stored in 16 bits."""
-    from effnet.runtime.onnx import build_onnx_model
+    from effnet.runtime.onnx_writer import build_onnx_model
 
     save_ir(build_onnx_model(model, spec), path, spec.to_file_metadata(model.metadata), half_precision)
 

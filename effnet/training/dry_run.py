@@ -7,9 +7,9 @@ import torch
 
 from effnet.arch import Arch, serde
 from effnet.data.augment import Augment
-from effnet.draw.training_plots import plot_lr_schedule
+from effnet.draw.report_plots import plot_lr_schedule
 from effnet.net import create, layers
-from effnet.training import init_model, optim, recipes, schedule
+from effnet.training import ema, init_model, recipes, schedule
 
 IMAGENET_TRAIN_IMAGES = 1_281_167
 
@@ -89,7 +89,7 @@ def simulate_recipe(
                     step=first,
                     first_learning_rate=lr_schedule.learning_rate_at(first),
                     last_learning_rate=lr_schedule.learning_rate_at(last),
-                    ema_decay=optim.ema_decay_at(recipe.ema_decay, last + 1),
+                    ema_decay=ema.ema_decay_at(recipe.ema_decay, last + 1),
                     image_size=phase.image_size or image_size or recipe.image_size or arch.resolution,
                     dropout=model.dropout.p,
                     frozen_until=model.frozen_until or "",

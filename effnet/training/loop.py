@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -12,14 +12,13 @@ from effnet.data import augment, preprocessing
 from effnet.data.loader import TrainingLoader
 from effnet.net import EfficientNet
 from effnet.timing import Stopwatch
-from effnet.training import callbacks, data_plan, init_model, losses, memory, optim, recipes, schedule, validation
-from effnet.training.checkpoint import Checkpoints
+from effnet.training import callbacks, data_plan, ema, init_model, losses, memory, optim, recipes, schedule, validation
+from effnet.training.checkpoint import Checkpoints, trainer_state
 from effnet.training.config import TrainConfig
 from effnet.training.distributed import Distributed, SingleProcess
 
 CHECKPOINT_SECONDS = 300  # between two checkpoints within an epoch
 CLOCK_CHECK_BATCHES = 8  # batches between two looks at the clock, on which all processes must agree
-_PLAIN_STATE = ("best_state", "epochs", "epoch", "batch_index", "loss_sum", "seconds")  # of `Trainer`
 
 
 class TrainingDiverged(ValueError):
@@ -177,18 +176,18 @@ class Trainer:
             torch_compile=torch_compile,
             callback=self.callback,
         )
-        self.ema = optim.ExponentialMovingAverage(self.model, self.recipe.ema_decay)
+        self.ema = ema.ExponentialMovingAverage(self.model, self.recipe.ema_decay)
         self.history: list[callbacks.EpochMetrics] = []
         self.best_state: dict[str, torch.Tensor] = {}
         self.best_score = validation.WORST_SCORE
         self.epoch = self.batch_index = 0
         self.loss_sum = self.seconds = 0.0  # of the current epoch
-        self._stopwatch, self._seconds_before_resume = stopwatch, 0.0
+        self._stopwatch, self.seconds_before_resume = stopwatch, 0.0
 
     @property
     def elapsed_seconds(self) -> float:
         """Seconds of the run so far, including those before it was resumed."""
-        return self._seconds_before_resume + self._stopwatch.seconds
+        return self.seconds_before_resume + self._stopwatch.seconds
 
     def run(self) -> None:
         """Train to the end, or until ``patience`` epochs brought no improvement; `best_state` has the best weights."""
@@ -279,37 +278,4 @@ class Trainer:
     def save_checkpoint(self) -> None:
         """Save a checkpoint, in the main process."""
         if self.distributed.is_main:
-            self.checkpoints.save(self.state_dict(), self.epoch, self.batch_index)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that a resumed run needs to end with the same bits."""
-        scaler = self.distributed.accelerator.scaler
-        return {
-            "model": self.model.state_dict(),
-            "ema": self.ema.model.state_dict(),
-            "ema_updates": self.ema.updates,
-            "optimizer": self.step.optimizer.state_dict(),
-            "scaler": scaler.state_dict() if scaler else {},  # of float16's gradients
-            "history": [asdict(metrics) for metrics in self.history],
-            "best_score": asdict(self.best_score),
-            **{name: getattr(self, name) for name in _PLAIN_STATE},
-            "learning_rate": self.recipe.learning_rate,
-            "accumulation_steps": self.step.accumulation_steps,
-            "elapsed_seconds": self.elapsed_seconds,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``."""
-        self.model.load_state_dict(state["model"])
-        self.ema.model.load_state_dict(state["ema"])
-        self.ema.updates = state["ema_updates"]
-        self.step.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"] and self.distributed.accelerator.scaler:
-            self.distributed.accelerator.scaler.load_state_dict(state["scaler"])
-        self.history = [callbacks.EpochMetrics(**metrics) for metrics in state["history"]]
-        self.best_score = validation.SelectionScore(**state["best_score"])
-        vars(self).update({name: state[name] for name in _PLAIN_STATE})
-        # The run may have been resumed with more steps since memory ran out
-        requested = self.setup.config.resources.accumulation_steps
-        self.step.accumulation_steps = max(state["accumulation_steps"], requested)
-        self._seconds_before_resume = state["elapsed_seconds"]
+            self.checkpoints.save(trainer_state(self), self.epoch, self.batch_index)

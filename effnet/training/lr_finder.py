@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from effnet.data.loader import TrainingLoader
-from effnet.draw.training_plots import plot_lr_finder
+from effnet.draw.report_plots import plot_lr_finder
 from effnet.net import EfficientNet
 from effnet.tasks import Float64Array
 from effnet.training import distributed, loop, recipes, schedule

@@ -13,7 +13,7 @@ from effnet.runtime.autotune import cache_engine
 from effnet.tasks import task_of
 from effnet.timing import Stopwatch
 from effnet.training import autotune, callbacks, data_plan, eval_resolution, init_model, memory, recipes, validation
-from effnet.training.checkpoint import Checkpoints
+from effnet.training.checkpoint import Checkpoints, restore_trainer
 from effnet.training.config import Resources, TrainConfig
 from effnet.training.distributed import Distributed
 from effnet.training.linear_probe import ProbedModel, probe_model
@@ -210,7 +210,7 @@ class _Run(TrainSetup):
         )
         self.trainer = Trainer(self, epochs, checkpoints, self.stopwatch, accumulation_steps, torch_compile)
         if state:
-            self.trainer.load_state_dict(state)
+            restore_trainer(self.trainer, state)
             epoch, batch = self.trainer.epoch + 1, self.trainer.batch_index + 1
             self.callback.on_message(f"resuming from epoch {epoch}, batch {batch}")
         else:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from effnet.arch import Arch, Layer, layers, operations, tensor_shapes
 from effnet.metadata import Numerics, Preprocess
-from effnet.weights import batch_norm, default_preprocessing
+from effnet.weights import defaults
 
 KeyRows = Mapping[str, tuple[str, str]]  # our operation within its layer → their convolution, their batch norm
 BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")  # ours
@@ -351,8 +351,8 @@ class Layout:
     key_map: Callable[[Arch, int], dict[str, str]]  # (arch, classes) → our tensor name → theirs
     axes: Axes = Axes()
     archs: tuple[str, ...] = ()  # what it has networks for; (): every network that the table can name
-    numerics: Callable[[Arch], Numerics] = lambda _: batch_norm.TENSORFLOW
-    preprocess: Callable[[Arch], Preprocess] = default_preprocessing.default_preprocess
+    numerics: Callable[[Arch], Numerics] = lambda _: defaults.TENSORFLOW
+    preprocess: Callable[[Arch], Preprocess] = defaults.default_preprocess
     fixed_numerics: bool = False
     folds_batch_norm: bool = False  # batch norm is folded into weights and biases
     clean: Callable[[Mapping[str, Tensor]], CleanedTensors] = lambda tensors: CleanedTensors(dict(tensors))
@@ -371,20 +371,17 @@ LAYOUTS: dict[str, Layout] = {
     "torchvision": Layout(
         TORCHVISION.key_map,
         archs=(*_B0_B7, "v2_s", "v2_m", "v2_l"),
-        numerics=batch_norm.torchvision_numerics,
-        preprocess=default_preprocessing.torchvision_preprocess,
+        numerics=defaults.torchvision_numerics,
+        preprocess=defaults.torchvision_preprocess,
         fixed_numerics=True,
     ),
     "lukemelas": Layout(
-        LUKEMELAS.key_map,
-        archs=LUKEMELAS_ARCHS,
-        preprocess=default_preprocessing.lukemelas_preprocess,
-        fixed_numerics=True,
+        LUKEMELAS.key_map, archs=LUKEMELAS_ARCHS, preprocess=defaults.lukemelas_preprocess, fixed_numerics=True
     ),
     "huggingface": Layout(
         HUGGINGFACE.key_map,
         archs=LUKEMELAS_ARCHS,  # what its configuration can describe
-        preprocess=default_preprocessing.huggingface_preprocess,
+        preprocess=defaults.huggingface_preprocess,
         fixed_numerics=True,
         clean=clean_huggingface,
         suffixes=(".safetensors", ".bin"),
@@ -392,8 +389,8 @@ LAYOUTS: dict[str, Layout] = {
     "tensorflow": Layout(
         TENSORFLOW.key_map,
         axes=HWIO,
-        numerics=batch_norm.tensorflow_numerics,
-        preprocess=default_preprocessing.tensorflow_preprocess,
+        numerics=defaults.tensorflow_numerics,
+        preprocess=defaults.tensorflow_preprocess,
         clean=clean_tensorflow,
         suffixes=(".index",),
     ),
@@ -401,14 +398,14 @@ LAYOUTS: dict[str, Layout] = {
         lambda arch, classes: keras_table(arch).key_map(arch, classes),
         axes=HWIO,
         archs=KERAS_ARCHS,
-        preprocess=default_preprocessing.tensorflow_preprocess,
+        preprocess=defaults.tensorflow_preprocess,
         fixed_numerics=True,
         suffixes=(".h5", ".weights.h5", ".keras"),
     ),
     "tflite": Layout(
         tflite_key_map,
         axes=OHWI,
-        preprocess=default_preprocessing.tensorflow_preprocess,
+        preprocess=defaults.tensorflow_preprocess,
         folds_batch_norm=True,
         suffixes=(".tflite",),
     ),

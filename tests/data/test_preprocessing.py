@@ -21,7 +21,7 @@ from effnet import ARCHS
 from effnet.data import load_input, read_image, resize_and_crop
 from effnet.data.preprocessing import normalize, resize_tensorflow, visible_region
 from effnet.metadata import Preprocess, default_crop_fraction
-from effnet.weights import default_preprocessing
+from effnet.weights import defaults
 from tests import quiet_tensorflow
 from tests.data.conftest import SHARED
 
@@ -62,7 +62,7 @@ def load_by_timm(image: Image.Image, preprocess: Preprocess) -> Tensor:
 def test_official_preprocessing_equals_timm(name: str, eight_photos: list[Image.Image]) -> None:
     if ARCHS[name].resolution < 96:
         pytest.skip("not cropped by the official rule")
-    preprocess = default_preprocessing.default_preprocess(ARCHS[name])
+    preprocess = defaults.default_preprocess(ARCHS[name])
     for image in eight_photos:
         assert torch.equal(load_ours(image, preprocess), load_by_timm(image, preprocess))
 
@@ -102,14 +102,14 @@ def test_torchvision(name: str, eight_photos: list[Image.Image]) -> None:
     from torchvision.models import get_model_weights
 
     transform = get_model_weights(f"efficientnet_{name}").DEFAULT.transforms()
-    preprocess = default_preprocessing.torchvision_preprocess(ARCHS[name])
+    preprocess = defaults.torchvision_preprocess(ARCHS[name])
     for image in eight_photos:
         assert torch.equal(load_ours(image, preprocess), transform(image))
 
 
 def test_torchvision_networks() -> None:
     arch = ARCHS["lite0"]
-    assert default_preprocessing.torchvision_preprocess(arch) == default_preprocessing.default_preprocess(arch)
+    assert defaults.torchvision_preprocess(arch) == defaults.default_preprocess(arch)
 
 
 def test_lukemelas(eight_photos: list[Image.Image]) -> None:
@@ -127,7 +127,7 @@ def test_lukemelas(eight_photos: list[Image.Image]) -> None:
             transforms.ToTensor(),
             normalization,
         ])  # fmt: skip
-        preprocess = default_preprocessing.lukemelas_preprocess(ARCHS[name])
+        preprocess = defaults.lukemelas_preprocess(ARCHS[name])
         for image in eight_photos:
             assert (load_ours(image, preprocess) - chain(image)).abs().max() <= 1e-6
 
@@ -143,7 +143,7 @@ def test_huggingface(eight_photos: list[Image.Image]) -> None:
         image_mean=[0.485, 0.456, 0.406],
         image_std=[0.47853944, 0.4732864, 0.47434163],
     )
-    preprocess = default_preprocessing.huggingface_preprocess(ARCHS["b2"])
+    preprocess = defaults.huggingface_preprocess(ARCHS["b2"])
     for image in eight_photos:
         theirs = torch.from_numpy(np.asarray(processor(image)["pixel_values"][0]))
         assert (load_ours(image, preprocess) - theirs).abs().max() <= 3e-6
@@ -200,7 +200,7 @@ def test_tensorflow_edges(shape: tuple[int, int], resampling: str, interpolation
 @pytest.mark.parametrize(("name", "scaled"), [("lite0", (127, 128)), ("edge_l", (127, 128)), ("v2_s", (128, 128))])
 def test_official_input(name: str, scaled: tuple[int, int], eight_photos: list[Image.Image], tf: ModuleType) -> None:
     """The whole way of the published accuracies, to the network's input."""
-    preprocess = default_preprocessing.tensorflow_preprocess(ARCHS[name])
+    preprocess = defaults.tensorflow_preprocess(ARCHS[name])
     mean, std = scaled
     for image in eight_photos[:3]:
         theirs = (load_by_tensorflow(tf, image, preprocess) - mean) / std
@@ -209,7 +209,7 @@ def test_official_input(name: str, scaled: tuple[int, int], eight_photos: list[I
 
 
 def test_tensorflow_1_or_2() -> None:
-    kinds = {name: default_preprocessing.tensorflow_preprocess(arch).resampling for name, arch in ARCHS.items()}
+    kinds = {name: defaults.tensorflow_preprocess(arch).resampling for name, arch in ARCHS.items()}
     assert {name for name, kind in kinds.items() if kind == "tensorflow"} == {"v2_s", "v2_m", "v2_l", "v2_xl"}
     assert set(kinds.values()) == {"tensorflow", "tensorflow1"}
 
@@ -226,7 +226,7 @@ def test_tensorflow_1_or_2() -> None:
 )
 def test_normalization_equals_the_published_one(name: str, formula: Any) -> None:
     values = np.arange(256, dtype=np.uint8)
-    preprocess = default_preprocessing.default_preprocess(ARCHS[name])
+    preprocess = defaults.default_preprocess(ARCHS[name])
     found = normalize(torch.from_numpy(np.repeat(values, 3).reshape(1, 16, 16, 3)), preprocess)
     assert np.abs(found[0, 0].numpy().ravel() - formula(values.astype(np.float64))).max() <= 1e-6
 

@@ -17,7 +17,7 @@ from PIL import Image
 from effnet.data import ImageDataset, ImageError, check_images, open_data, read_image
 from effnet.data import webdataset_reader as reader
 from effnet.data.dataset import Item, Splits
-from effnet.data.storage import file_cache, remote
+from effnet.data.storage import cache_dir, remote
 from effnet.data.storage.errors import RetryPolicy
 from effnet.data.webdataset_writer import ShardSummary, write_shards
 from effnet.metadata import Labels
@@ -315,13 +315,13 @@ def test_the_file_cache_is_bounded(server: Shelf, home: Path, monkeypatch: pytes
     class Usage:
         free = 4000
 
-    monkeypatch.setattr(file_cache.shutil, "disk_usage", lambda _: Usage)
+    monkeypatch.setattr(cache_dir.shutil, "disk_usage", lambda _: Usage)
     (home / "copies").mkdir(parents=True)
     for n in (0, 1, 2, 0, 3, 4, 5):
-        path = file_cache.cached_file(f"{server.url}/{n}.tar", "")
+        path = cache_dir.cached_file(f"{server.url}/{n}.tar", "")
         assert path.read_bytes() == bytes([n]) * 1000
         assert sum(one.stat().st_size for one in (home / "copies").iterdir()) <= 5000
-    assert file_cache.cached_file(f"{server.url}/5.tar", "").exists()
+    assert cache_dir.cached_file(f"{server.url}/5.tar", "").exists()
     assert len(server.requests) == 6
 
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from effnet.arch import ARCHS
 from effnet.draw.benchmark_plots import AccuracyPoint, plot_accuracy
 from effnet.lab.compare.comparison_table import PrintedFigure
-from effnet.lab.compare.paper_figures import TABLE2
+from effnet.lab.compare.published_numbers import TABLE2
 
 SIZE = 8.5
 

@@ -12,7 +12,7 @@ from PIL import Image
 import effnet
 from effnet import EfficientNet, Labels
 from effnet.explanation import explain
-from effnet.explanation.panel import EDGE, GAP, LINE, draw_panel
+from effnet.explanation.gallery import EDGE, GAP, LINE, draw_panel
 from tests.explanation.test_attribution import random_images, random_network
 
 SIDE = 128

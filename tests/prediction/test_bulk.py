@@ -16,15 +16,9 @@ import pytest
 from pyarrow import parquet
 
 from effnet.prediction import Prediction, Predictor, bulk, bulk_chunks
-from effnet.prediction.bulk import (
-    TABLE_COLUMNS,
-    BulkResult,
-    PartialResults,
-    describe_predictor,
-    predict_to_file,
-    table_writer,
-)
+from effnet.prediction.bulk import TABLE_COLUMNS, BulkResult, describe_predictor, predict_to_file, table_writer
 from effnet.prediction.bulk_chunks import PartialResult
+from effnet.prediction.partial_results import PartialResults
 
 Into = Callable[..., BulkResult]
 

@@ -317,6 +317,8 @@ class TestEngines:
         assert predictor.labels == model.labels
         for one, right in zip(predictor(arrays), Predictor(model, engine="eager")(arrays), strict=True):
             assert_same_prediction(one, right)
+        with pytest.raises(ValueError, match="was exported and runs on the CPU"):
+            Predictor(exported, device="cuda")
 
     def test_device(self, path: Path) -> None:
         with pytest.raises(ValueError, match="onnxruntime runs on the CPU"):

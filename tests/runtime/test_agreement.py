@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from effnet import EfficientNet
 from effnet.data.preprocessing import normalize
 from effnet.metadata import Numerics
-from effnet.runtime import litert, onnx
+from effnet.runtime import litert, onnx_writer
 from effnet.runtime import openvino as ir
 from effnet.runtime.base import Engine, open_exported
 from effnet.runtime.io_spec import IOSpec
@@ -30,7 +30,7 @@ from tests.exporting.networks import network
 SIZES = ((33, 47), (48, 31))
 CACHED = IOSpec("floats", "logits", embedding=True, size=None)  # what the engine cache holds
 WRITERS: dict[str, Callable[[Path, EfficientNet, IOSpec], object]] = {
-    ".onnx": onnx.write_onnx,
+    ".onnx": onnx_writer.write_onnx,
     ".xml": ir.write_openvino,
     ".tflite": litert.write_litert,
 }

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from effnet import EfficientNet
-from effnet.runtime import autotune, base, engine_cache, onnx
+from effnet.runtime import autotune, base, engine_cache, onnx_writer
 from effnet.runtime.autotune import cache_engine, engine, get_throughput, open_cached_engine
 from effnet.runtime.base import Engine, ImageBatch
 from effnet.runtime.engine_cache import EngineChoice, EngineTiming, TuningKey, find_choice
@@ -225,7 +225,7 @@ def test_verified_once(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_exported_files(model: EfficientNet, tmp_path: Path) -> None:
     path = tmp_path / "exported.onnx"
-    onnx.write_onnx(path, model, IOSpec())
+    onnx_writer.write_onnx(path, model, IOSpec())
     assert engine(path).kind == "onnxruntime"
     assert engine(str(path), "openvino").kind == "openvino"
     saved = engine(

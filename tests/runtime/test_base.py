@@ -13,7 +13,7 @@ import torch
 
 import effnet
 from effnet.metadata import ModelMetadata, Preprocess
-from effnet.runtime import base, litert, onnx, onnxruntime
+from effnet.runtime import base, litert, onnx_writer, onnxruntime
 from effnet.runtime.base import (
     ENGINE_KINDS,
     installed_engines,
@@ -41,7 +41,7 @@ CACHED = IOSpec("floats", "logits", embedding=True, size=None)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """network.onnx and network.tflite."""
     directory = tmp_path_factory.mktemp("exported")
-    onnx.write_onnx(directory / "network.onnx", network("nano"), CACHED)
+    onnx_writer.write_onnx(directory / "network.onnx", network("nano"), CACHED)
     litert.write_litert(directory / "network.tflite", network("nano"), CACHED)
     return directory
 
@@ -181,7 +181,7 @@ def test_foreign_and_outdated_files(tmp_path: Path) -> None:
 
     model = network("nano")
     path = tmp_path / "network.onnx"
-    onnx.write_onnx(path, model, CACHED)
+    onnx_writer.write_onnx(path, model, CACHED)
     proto = onnx_package.load(path)
     for entry in proto.metadata_props:
         if entry.key == "effnet.interface":
@@ -268,7 +268,7 @@ def test_compiled_requires_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_channel(tmp_path: Path) -> None:
     model = effnet.create("nano", classes=4, channels=1).eval()
     model.preprocess = Preprocess((32, 32), mean=(0.5,), std=(0.25,))
-    onnx.write_onnx(tmp_path / "gray.onnx", model, CACHED)
+    onnx_writer.write_onnx(tmp_path / "gray.onnx", model, CACHED)
     x = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 1), np.uint8)
     engine = open_exported(tmp_path / "gray.onnx")
     assert engine.metadata == ModelMetadata.from_json(model.metadata.to_json())

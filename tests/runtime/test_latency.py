@@ -13,8 +13,8 @@ from effnet.arch import ARCHS, Arch, count, fit, scale
 from effnet.data.preprocessing import normalize
 from effnet.data.storage.cache_dir import writable_cache_dir
 from effnet.runtime import autotune
-from effnet.runtime.autotune import ENGINE_FILES
 from effnet.runtime.base import installed_engines
+from effnet.runtime.engine_cache import ENGINE_FILES
 from effnet.runtime.latency import (
     FastestEngine,
     Latency,

@@ -25,8 +25,8 @@ from effnet.training import init_model
 from effnet.training.checkpoint import Checkpoints
 from effnet.training.config import Resources
 from effnet.training.distributed import Distributed
+from effnet.training.ema import ExponentialMovingAverage
 from effnet.training.losses import TrainingLoss
-from effnet.training.optim import ExponentialMovingAverage
 from effnet.training.recipes import RECIPES, Recipe
 from tests.training.conftest import Recorder, paint
 
@@ -77,7 +77,7 @@ def test_training_state_is_released(photos: Path, tmp_path: Path, monkeypatch: p
         assert all(parameter.grad is None for parameter in model.parameters())
         return effnet.evaluate(model, *args, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("effnet.training.optim.ExponentialMovingAverage", make_average)
+    monkeypatch.setattr("effnet.training.ema.ExponentialMovingAverage", make_average)
     monkeypatch.setattr("effnet.training.train.evaluate", evaluate)
     assert len(run(photos, tmp_path / "out").history) == 2
 

@@ -23,7 +23,7 @@ from effnet.metadata import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from effnet.net import EfficientNet, create
 from effnet.weights import key_maps, load, save
 from effnet.weights.conversion import drop_batch_counters, key_map, layout_shapes
-from effnet.weights.default_preprocessing import default_preprocess
+from effnet.weights.defaults import default_preprocess
 from effnet.weights.detect import detect_layouts
 from effnet.weights.formats.keras_reader import KerasConfig, LayerGroup, layer_class, name_groups
 from effnet.weights.formats.keras_writer import build_nodes

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from effnet.arch import ARCHS, tensor_shapes
 from effnet.metadata import Numerics
 from effnet.net import EfficientNet, FusedMBConv, create
-from effnet.weights import batch_norm, convert, load, save
+from effnet.weights import convert, defaults, load, save
 from effnet.weights import key_maps as layout
 from effnet.weights.conversion import drop_batch_counters, key_map, layout_shapes
 from effnet.weights.detect import detect_layouts
@@ -304,7 +304,7 @@ def test_tensorflow_reads_what_we_write(dtype: torch.dtype, model: EfficientNet,
 
 
 def test_a_network_of_the_family_round(tmp_path: Path) -> None:
-    model = create("edge_s", classes=1001, numerics=batch_norm.tensorflow_numerics(ARCHS["edge_s"])).eval()
+    model = create("edge_s", classes=1001, numerics=defaults.tensorflow_numerics(ARCHS["edge_s"])).eval()
     path = save(model, tmp_path / "m.index", "tensorflow")
     found = load(path)
     assert (found.arch.name, found.classes, found.numerics) == ("edge_s", 1001, Numerics(fused_padding="symmetric"))
@@ -354,9 +354,9 @@ def test_only_an_index_is_written(model: EfficientNet, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(12, 16), (11, 16), (13, 9)])
 def test_edgetpus_fused_blocks_stride_in_their_projection(size: tuple[int, int]) -> None:
     """A 3×3 convolution at every pixel, then the projection of every other one."""
-    assert batch_norm.tensorflow_numerics(ARCHS["edge_m"]) == Numerics(fused_padding="symmetric")
-    assert batch_norm.tensorflow_numerics(ARCHS["v2_m"]) == batch_norm.tensorflow_numerics(ARCHS["b0"]) == Numerics()
-    fused = FusedMBConv(4, 8, 3, 2, 4, numerics=batch_norm.tensorflow_numerics(ARCHS["edge_m"])).eval().fused
+    assert defaults.tensorflow_numerics(ARCHS["edge_m"]) == Numerics(fused_padding="symmetric")
+    assert defaults.tensorflow_numerics(ARCHS["v2_m"]) == defaults.tensorflow_numerics(ARCHS["b0"]) == Numerics()
+    fused = FusedMBConv(4, 8, 3, 2, 4, numerics=defaults.tensorflow_numerics(ARCHS["edge_m"])).eval().fused
     x = torch.randn(1, 4, *size)
     expected = fused.activation(fused.norm(F.conv2d(x, fused.conv.weight, padding=1)))[..., ::2, ::2]
     torch.testing.assert_close(fused(x), expected)

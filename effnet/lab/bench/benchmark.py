@@ -1,6 +1,7 @@
 """``effnet bench``: networks × engines × precisions × batch sizes × threads, against timm and torchvision."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
@@ -9,16 +10,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
+import numpy as np
+
 from effnet import timing
 from effnet.arch import count, serde
 from effnet.draw import benchmark_plots, plotting
-from effnet.lab.bench import backends, peak_memory
+from effnet.lab.bench import backends
 from effnet.lab.compare.comparison_table import write_csv, write_drawing, write_json
 from effnet.net import EfficientNet
 from effnet.runtime import autotune, base, torch
 from effnet.weights import save
 
 CALLS_PER_ROUND = 3
+CALLS_FOR_PEAK = 2  # in a process of its own
 LOGITS_TOLERANCE = 1e-3  # of float32 logits: engines differ by rounding, about 1e-5 of the largest
 
 log = logging.getLogger("effnet")
@@ -189,9 +193,7 @@ def _measure_backends(
         if memory:
             with TemporaryDirectory() as folder:
                 path = save(model, Path(folder) / "model.safetensors")
-                peak_bytes = peak_memory.measure_peak_memory(
-                    path, backend.engine, backend.precision, images.shape, threads
-                )
+                peak_bytes = measure_peak_memory(path, backend.engine, backend.precision, images.shape, threads)
         yield BenchmarkRow(
             *(network, backend.engine, backend.precision, batch_size, threads, (height, width)),
             *(time.seconds, time.p10, time.p99, time.spread, time.runs, batch_size / time.seconds),
@@ -237,3 +239,38 @@ def write_records(records: Sequence[serde.Record], kind: type[serde.Record], pat
         if "size" in row:
             row["size"] = "x".join(map(str, row["size"]))
     return write_csv(path, [field.name for field in fields(kind)], [row.values() for row in rows])
+
+
+# --- Peak memory of one backend, in a process that does nothing else ------------------------------------------------
+
+
+def measure_peak_memory(path: Path, engine: str, precision: str, shape: tuple[int, ...], threads: int) -> int:
+    """Return the peak bytes of a process that opens the model at ``path`` and runs it on images of ``shape``.
+
+    What an engine caches to be faster the next time, an earlier process has left in the folder of ``path``.
+    """
+    arguments = (str(path), engine, precision, shape, threads)
+    if engine in base.ENGINE_KINDS:
+        timing.run_in_subprocess(_run_engine, *arguments)
+        return timing.run_in_subprocess(_run_engine, *arguments).peak_bytes
+    return timing.run_in_subprocess(_run_peer, *arguments).peak_bytes
+
+
+def _run_engine(path: str, kind: str, precision: str, shape: tuple[int, ...], threads: int) -> None:
+    os.environ["EFFNET_HOME"] = str(Path(path).parent)
+    batch_size, height, width, _ = shape
+    opened = autotune.engine(path, kind, batch_size, (height, width), precision, threads)
+    for _ in range(CALLS_FOR_PEAK):
+        opened.run(np.zeros(shape, np.uint8))
+
+
+def _run_peer(path: str, name: str, precision: str, shape: tuple[int, ...], threads: int) -> None:
+    import torch
+
+    from effnet.weights import load
+
+    torch.set_num_threads(threads)
+    peer, variant = name.split()
+    for backend in backends.peer_backends(load(path), peer, precision, np.zeros(shape, np.uint8), (variant,)):
+        for _ in range(CALLS_FOR_PEAK):
+            backend.run()

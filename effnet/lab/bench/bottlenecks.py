@@ -147,10 +147,10 @@ def _open_profiler(
     images = backends.random_images(batch_size, counted.size, model.channels)
     if engine == "eager":
         return profilers.profile_eager(model, precision, images)
-    from effnet.runtime import io_spec, onnx
+    from effnet.runtime import io_spec, onnx_writer
 
     path = folder / "network.onnx"
-    onnx.write_onnx(path, model, io_spec.IOSpec("floats", "logits", embedding=True))
+    onnx_writer.write_onnx(path, model, io_spec.IOSpec("floats", "logits", embedding=True))
     if engine == "onnxruntime":
         return profilers.profile_onnxruntime(path, counted, images, threads)
     return profilers.profile_openvino(path, counted, precision, images, threads)

@@ -12,7 +12,7 @@ import torch
 from effnet import timing
 from effnet.arch import ARCHS, count
 from effnet.lab.bench import backends, benchmark
-from effnet.lab.compare import baselines, paper_figures
+from effnet.lab.compare import baselines, published_numbers
 from effnet.lab.compare.comparison_table import Column, Table, TableRow, TableValue, compare_values, quoted_value
 from effnet.runtime import autotune, base, latency
 from effnet.runtime.torch import torch_threads
@@ -64,7 +64,7 @@ class _EngineRun:
 
 
 def table4(
-    pairs: Sequence[paper_figures.Table4Pair] = paper_figures.TABLE4,
+    pairs: Sequence[published_numbers.Table4Pair] = published_numbers.TABLE4,
     runs: int = 20,
     core: int | None = None,
     seconds: float = float("inf"),
@@ -93,7 +93,7 @@ def table4(
     return Table(
         "table4",
         "Table 4: batch size 1 on one core, each network in its best engine",
-        f"{paper_figures.PAPER_V5}, Table 4: one core of an Intel Xeon E5-2690, means of 20 runs, framework not "
+        f"{published_numbers.PAPER_V5}, Table 4: one core of an Intel Xeon E5-2690, means of 20 runs, framework not "
         "stated; the accuracies are those of version 1",
         TABLE4_COLUMNS,
         tuple(rows),
@@ -120,7 +120,11 @@ def _why_not_measured(baseline: baselines.Baseline) -> str:
 
 
 def _measure_pair(
-    pair: paper_figures.Table4Pair, peak: float, runs: int, seconds: float, progress: Callable[[str, int, int], None]
+    pair: published_numbers.Table4Pair,
+    peak: float,
+    runs: int,
+    seconds: float,
+    progress: Callable[[str, int, int], None],
 ) -> list[TableRow]:
     """Return both networks in their best engines, followed by all engines."""
     baseline, arch = baselines.BASELINES[pair.baseline], ARCHS[pair.ours]
@@ -163,7 +167,7 @@ def _check_run(title: str, size: int, macs: int, backend: backends.Backend, expe
     return _EngineRun(title, size, macs, backend, difference)
 
 
-def _quoted_rows(pair: paper_figures.Table4Pair, reason: str) -> list[TableRow]:
+def _quoted_rows(pair: published_numbers.Table4Pair, reason: str) -> list[TableRow]:
     """Return both networks as the paper has them."""
     seconds = compare_values(None, pair.baseline_seconds, note=f"only quoted: {reason.rstrip('.')}")
     ours = {"top1": pair.ours_top1, "seconds": pair.ours_seconds, "speedup": pair.speedup}

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from effnet.arch import ARCHS, Arch, Count, Layer, LayerCount, count
 from effnet.draw import benchmark_plots, plotting
-from effnet.lab.compare import baselines, paper_figures
+from effnet.lab.compare import baselines, published_numbers
 from effnet.lab.compare.comparison_table import Column, Table, TableRow, TableValue, compare_values, quoted_value
 
 TABLE1_COLUMNS = (
@@ -28,11 +28,11 @@ def table1() -> Table:
     return Table(
         "table1",
         "Table 1: EfficientNet-B0, stage by stage",
-        f"{paper_figures.PAPER_V5}, Table 1",
+        f"{published_numbers.PAPER_V5}, Table 1",
         TABLE1_COLUMNS,
         tuple(
             _table1_row(arch, f"stage {number}", rows, printed)
-            for number, (rows, printed) in enumerate(zip(stages, paper_figures.TABLE1_STAGES, strict=True), start=1)
+            for number, (rows, printed) in enumerate(zip(stages, published_numbers.TABLE1_STAGES, strict=True), start=1)
         ),
         (
             "Resolutions are of the stage's input; its stride shows in the next row.",
@@ -98,16 +98,16 @@ TABLE2_MACS_NOTES = {
 def table2(progress: Callable[[int, int], None] = lambda done, total: None) -> Table:
     """Return Table 2: quoted accuracies, computed and quoted costs. Raises ``ImportError`` without timm."""
     costs: dict[str, Count | baselines.ModelCost] = {}
-    for done, row in enumerate(paper_figures.TABLE2):
-        progress(done, len(paper_figures.TABLE2))
+    for done, row in enumerate(published_numbers.TABLE2):
+        progress(done, len(published_numbers.TABLE2))
         costs[row.key] = count(ARCHS[row.key]) if row.key in ARCHS else baselines.count_baseline(row.key)[0]
-    first = {row.key: row for row in paper_figures.TABLE2}
+    first = {row.key: row for row in published_numbers.TABLE2}
     return Table(
         "table2",
         "Table 2: the family and its baselines on ImageNet",
-        f"{paper_figures.PAPER_V5}, Table 2; accuracies of May 2019: {paper_figures.PAPER_V1}, Table 2",
+        f"{published_numbers.PAPER_V5}, Table 2; accuracies of May 2019: {published_numbers.PAPER_V1}, Table 2",
         TABLE2_COLUMNS,
-        tuple(_table2_row(row, first[row.group], costs) for row in paper_figures.TABLE2),
+        tuple(_table2_row(row, first[row.group], costs) for row in published_numbers.TABLE2),
         (
             "Ratios are to the EfficientNet above; printed ones are of rounded figures.",
             "MACs are for one image at the size in the table: multiply-accumulates of convolutions and linear maps, "
@@ -120,10 +120,12 @@ def table2(progress: Callable[[int, int], None] = lambda done, total: None) -> T
 
 
 def _table2_row(
-    row: paper_figures.Table2Row, first: paper_figures.Table2Row, costs: Mapping[str, Count | baselines.ModelCost]
+    row: published_numbers.Table2Row,
+    first: published_numbers.Table2Row,
+    costs: Mapping[str, Count | baselines.ModelCost],
 ) -> TableRow:
     own, base = costs[row.key], costs[row.group]
-    top1_v1, top5_v1 = paper_figures.TABLE2_V1.get(row.key, (row.top1, row.top5))
+    top1_v1, top5_v1 = published_numbers.TABLE2_V1.get(row.key, (row.top1, row.top5))
     params_note, macs_note = baselines.PARAMS_NOTES.get(row.key, ""), TABLE2_MACS_NOTES.get(row.key, "")
     size = ARCHS[row.key].resolution if row.key in ARCHS else baselines.BASELINES[row.key].size
     return TableRow(
@@ -175,9 +177,9 @@ def table3() -> Table:
     return Table(
         "table3",
         "Table 3: MobileNetV1, MobileNetV2 and ResNet-50 scaled up",
-        f"{paper_figures.PAPER_V5}, Table 3",
+        f"{published_numbers.PAPER_V5}, Table 3",
         TABLE3_COLUMNS,
-        tuple(map(_scaled_row, paper_figures.TABLE3)),
+        tuple(map(_scaled_row, published_numbers.TABLE3)),
         (
             "Scaled like EfficientNet: layers × depth rounded up, channels × width to the nearest multiple of 8, "
             f"{baselines.BASE_RESOLUTION} px × resolution. {ROUNDING_UNKNOWN[0].upper()}{ROUNDING_UNKNOWN[1:]} for "
@@ -191,18 +193,18 @@ def table7() -> Table:
     unknown = f"no reason is published; {ROUNDING_UNKNOWN}"
     base = count(ARCHS["b0"]).macs / 1e9
     resolution = f"four times the pixels are at most four times B0's own {base:.3f} G: {4 * base:.2f} G"
-    rows = [_scaled_row(row, resolution if row.resolution == 2 else unknown) for row in paper_figures.TABLE7]
+    rows = [_scaled_row(row, resolution if row.resolution == 2 else unknown) for row in published_numbers.TABLE7]
     return Table(
         "fig7",
         "Figure 7 and Table 7: EfficientNet-B0 scaled up in one dimension, or in all",
-        f"{paper_figures.PAPER_V5}, Table 7",
+        f"{published_numbers.PAPER_V5}, Table 7",
         TABLE3_COLUMNS,
         tuple(rows),
         ("Table 7 gives B0 77.3 %, Table 2 of the same version 77.1 %, Table 7 of version 1 76.3 %.",),
     )
 
 
-def _scaled_row(row: paper_figures.ScaledRow, reason: str = ROUNDING_UNKNOWN) -> TableRow:
+def _scaled_row(row: published_numbers.ScaledRow, reason: str = ROUNDING_UNKNOWN) -> TableRow:
     """Return a row of Table 3 or 7; ``reason``: why its MACs differ from the paper's."""
     if not row.factors_printed:
         _, macs = baselines.count_scaled(row.base, *TABLE3_COMPOUND)
@@ -245,9 +247,9 @@ def table5(progress: Callable[[int, int], None] = lambda done, total: None) -> T
     The paper counts params without the classifier; ours are also shown with the classifier of that many classes.
     """
     rows: list[TableRow] = []
-    halves = (("public", paper_figures.TABLE5_PUBLIC), ("reported", paper_figures.TABLE5_REPORTED))
+    halves = (("public", published_numbers.TABLE5_PUBLIC), ("reported", published_numbers.TABLE5_REPORTED))
     done, total = 0, sum(len(printed) for _, printed in halves)
-    for (half, printed), mean in zip(halves, paper_figures.TABLE5_GEOMETRIC_MEANS, strict=True):
+    for (half, printed), mean in zip(halves, published_numbers.TABLE5_GEOMETRIC_MEANS, strict=True):
         start = len(rows)
         for row in printed:
             rows.append(_table5_row(row, f"{row.dataset}, best {half}"))
@@ -257,7 +259,7 @@ def table5(progress: Callable[[int, int], None] = lambda done, total: None) -> T
     return Table(
         "table5",
         "Table 5: transfer learning",
-        f"{paper_figures.PAPER_V5}, Table 5; classes: Table 6; there, baselines of the first half are from "
+        f"{published_numbers.PAPER_V5}, Table 5; classes: Table 6; there, baselines of the first half are from "
         "arXiv:1805.08974",
         TABLE5_COLUMNS,
         tuple(rows),
@@ -270,8 +272,8 @@ def table5(progress: Callable[[int, int], None] = lambda done, total: None) -> T
     )
 
 
-def _table5_row(row: paper_figures.Table5Row, name: str) -> TableRow:
-    classes = paper_figures.TABLE6_DATASETS[row.dataset][2]
+def _table5_row(row: published_numbers.Table5Row, name: str) -> TableRow:
+    classes = published_numbers.TABLE6_DATASETS[row.dataset][2]
     own, theirs = count(row.ours, classes=0).params, None
     if row.baseline:
         cost, classifier_params = baselines.count_baseline(row.baseline)
@@ -294,7 +296,9 @@ def _table5_row(row: paper_figures.Table5Row, name: str) -> TableRow:
     )
 
 
-def _mean_row(name: str, rows: Sequence[TableRow], printed: Sequence[paper_figures.Table5Row], mean: str) -> TableRow:
+def _mean_row(
+    name: str, rows: Sequence[TableRow], printed: Sequence[published_numbers.Table5Row], mean: str
+) -> TableRow:
     ratios = [ratio for row in rows if isinstance(ratio := row["ratio"].computed, float)]
     printed_ratios = [ratio for row in printed if (ratio := _printed_ratio(row.baseline_params, row.params))]
     reason = f"the ratios of the quoted params have a mean of {geometric_mean(printed_ratios):.2f}"
@@ -305,8 +309,8 @@ def _mean_row(name: str, rows: Sequence[TableRow], printed: Sequence[paper_figur
 def table8(measured: Mapping[str, tuple[float, float]] = MappingProxyType({})) -> Table:
     """Return Table 8 beside ``measured`` top-1 and top-5, by key of ARCHS; ``ValueError`` for another key."""
     for key in measured:
-        if key not in paper_figures.TABLE8:
-            raise ValueError(f"Table 8 has {', '.join(paper_figures.TABLE8)}, not {key}")
+        if key not in published_numbers.TABLE8:
+            raise ValueError(f"Table 8 has {', '.join(published_numbers.TABLE8)}, not {key}")
     columns = (
         Column("top1_val", "top-1, validation", "%", ("measured", "quoted")),
         Column("top1_test", "top-1, test", "%"),
@@ -314,7 +318,7 @@ def table8(measured: Mapping[str, tuple[float, float]] = MappingProxyType({})) -
         Column("top5_test", "top-5, test", "%"),
     )
     rows = []
-    for key, (top1, top1_test, top5, top5_test) in paper_figures.TABLE8.items():
+    for key, (top1, top1_test, top5, top5_test) in published_numbers.TABLE8.items():
         own_top1, own_top5 = measured.get(key, (None, None))
         values = {
             "top1_val": quoted_value(top1, own_top1),
@@ -326,7 +330,7 @@ def table8(measured: Mapping[str, tuple[float, float]] = MappingProxyType({})) -
     return Table(
         "table8",
         "Table 8: validation and test accuracy on ImageNet",
-        f"{paper_figures.PAPER_V5}, Table 8",
+        f"{published_numbers.PAPER_V5}, Table 8",
         columns,
         tuple(rows),
         (
@@ -347,14 +351,14 @@ def figure1(table: Table) -> tuple[Table, plotting.RenderedPlot]:
         table,
         name="fig1",
         title="Figures 1 and 5: accuracy against params and MACs",
-        source=f"{paper_figures.PAPER_V5}, Table 2",
+        source=f"{published_numbers.PAPER_V5}, Table 2",
         columns=tuple(column for column in table.columns if column.key in FIGURE1_COLUMNS),
         notes=("Accuracies are quoted, costs computed.",),
     )
     panels = []
     for key, label, unit in FIGURE1_PANELS:
         points: list[benchmark_plots.AccuracyPoint] = []
-        for row, printed in zip(table.rows, paper_figures.TABLE2, strict=True):
+        for row, printed in zip(table.rows, published_numbers.TABLE2, strict=True):
             top1, cost, ours = row["top1"].amount("quoted"), row[key].computed, printed.key in ARCHS
             assert isinstance(top1, float)
             assert isinstance(cost, int)

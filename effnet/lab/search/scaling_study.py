@@ -15,7 +15,7 @@ from typing import Any
 
 from effnet.arch import Arch, count, serde, spec
 from effnet.draw import plotting, search_plots
-from effnet.lab.compare import paper_figures
+from effnet.lab.compare import published_numbers
 from effnet.lab.compare.comparison_table import Column, Table, TableRow, TableValue, quoted_value
 from effnet.lab.search import grid_search, job_store, proxy_task, statistics
 
@@ -346,13 +346,13 @@ def study_table(result: ScalingStudyResult, images: Mapping[str, int], environme
         "ours.",
     )
     rows = [_study_row(result, each) for each in result.trained]
-    for row in paper_figures.TABLE7:
+    for row in published_numbers.TABLE7:
         factors = (row.depth, row.width, row.resolution)
         compound = "" if 1 in factors else " (" + " / ".join(f"{each:g}" for each in factors) + ")"
         values = {"macs": quoted_value(row.macs), "top1": quoted_value(row.top1)}
         rows.append(TableRow(f"paper: {row.title}{compound}", values))
     content = {**environment, "study": result.to_dict(images)}
-    source = f"{paper_figures.PAPER_V5}, Table 7"
+    source = f"{published_numbers.PAPER_V5}, Table 7"
     return Table("scaling", STUDY_TITLE, source, STUDY_COLUMNS, tuple(rows), notes, content)
 
 

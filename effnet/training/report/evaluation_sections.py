@@ -12,7 +12,7 @@ from PIL import Image
 
 from effnet.arch.serde import Record
 from effnet.data import ImageError, image_io, read_image
-from effnet.draw import html_page, training_plots
+from effnet.draw import html_page, report_plots
 from effnet.evaluation import AnyEvaluation, Evaluation, MultiLabelEvaluation, RegressionEvaluation, metrics
 from effnet.explanation import class_activation_maps, overlay
 from effnet.net import EfficientNet
@@ -136,7 +136,7 @@ def _confusion(found: Evaluation) -> Markup:
     names = [one.name for one in found.classes]
     if len(names) <= MAX_MATRIX_CLASSES:
         title = "confusion matrix: rows are true classes, columns predictions"
-        plot = training_plots.plot_confusion_matrix(found.confusion, names, title)
+        plot = report_plots.plot_confusion_matrix(found.confusion, names, title)
         text = (
             "A row per true class and a column per prediction, in images. Blue is right, orange is wrong; the "
             "stronger, the larger its share of the row."
@@ -164,7 +164,7 @@ def _calibration(bins: Sequence[metrics.CalibrationBin], error: float, counted: 
     if not total:
         return ""
     points = [(one.images, one.confidence, one.accuracy) for one in bins]
-    plot = training_plots.plot_reliability(points, f"reliability diagram: accuracy by confidence, in {len(bins)} bins")
+    plot = report_plots.plot_reliability(points, f"reliability diagram: accuracy by confidence, in {len(bins)} bins")
     gap = sum(one.images * (one.confidence - one.accuracy) for one in bins) / total
     verdict = "On average, confidence equals accuracy."
     if abs(gap) >= 0.005:
@@ -244,7 +244,7 @@ def _describe_regression(found: RegressionEvaluation, images: str, gallery: Imag
     headline = elements.headline(f"{found.r2:.3f}", "R²", lead)
     by_r2 = sorted(found.values, key=lambda one: one.r2)
     plots = [
-        (one.name, training_plots.plot_true_vs_predicted(one.pairs, f"predicted against true: {one.name}"))
+        (one.name, report_plots.plot_true_vs_predicted(one.pairs, f"predicted against true: {one.name}"))
         for one in by_r2[:MAX_SCATTER_PLOTS]
         if one.pairs
     ]

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from effnet.arch import count
 from effnet.data import ImageDataset
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.draw import html_page, training_plots
+from effnet.draw import html_page, report_plots
 from effnet.draw.text import format_si
 from effnet.net import EfficientNet
 from effnet.tasks import task_of
@@ -146,12 +146,12 @@ def _curves_section(result: run_dir.TrainResult) -> Markup | str:
     rates = {"at the end of the epoch": [metrics.learning_rate for metrics in history]}
     metric, percent = task.metric, task.has_probabilities
     plots = [
-        ("Loss", training_plots.plot_curves(losses, "loss of each epoch", marked=marked)),
+        ("Loss", report_plots.plot_curves(losses, "loss of each epoch", marked=marked)),
         (
             metric[0].upper() + metric[1:],
-            training_plots.plot_curves(selection, f"{metric} of each epoch", percent=percent, marked=marked),
+            report_plots.plot_curves(selection, f"{metric} of each epoch", percent=percent, marked=marked),
         ),
-        ("Learning rate", training_plots.plot_curves(rates, "learning rate of each epoch")),
+        ("Learning rate", report_plots.plot_curves(rates, "learning rate of each epoch")),
     ]
     changes = "augmentation and label smoothing" if task.has_probabilities else "augmentation"
     return elements.plots(

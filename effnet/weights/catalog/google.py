@@ -14,7 +14,7 @@ from typing import Any
 
 from effnet.arch import ARCHS
 from effnet.metadata import Preprocess, default_crop_fraction
-from effnet.weights import batch_norm, default_preprocessing
+from effnet.weights import defaults
 from effnet.weights.catalog.entry import HALF_MEAN_STD, CatalogEntry
 
 _BASE_URL = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientnet/"
@@ -65,13 +65,13 @@ def _entry(
     tag: str, arch: str, archive: str, cites: str, top1: float | None, preprocess: Preprocess | None = None, **rest: Any
 ) -> CatalogEntry:
     """Return an entry; by default evaluated with the arch's own preprocessing. ``rest``: its remaining fields."""
-    preprocess = preprocess or default_preprocessing.tensorflow_preprocess(ARCHS[arch])
+    preprocess = preprocess or defaults.tensorflow_preprocess(ARCHS[arch])
     return CatalogEntry(
         name=f"{arch}/{tag}",
         arch=arch,
         layout="tflite" if rest.get("file") else "tensorflow",
         publisher="google",
-        numerics=batch_norm.tensorflow_numerics(ARCHS[arch]),
+        numerics=defaults.tensorflow_numerics(ARCHS[arch]),
         preprocess=preprocess,
         citation=cites,
         top1=top1,
@@ -83,7 +83,7 @@ def _entry(
 
 def _v1_entry(name: str, arch: str, size: int, archive: str, top1: float, note: str) -> CatalogEntry:
     """Return an entry of V1: preprocessing differs by size, and AdvProp normalizes differently."""
-    preprocess = default_preprocessing.tensorflow_preprocess(ARCHS["b0"])
+    preprocess = defaults.tensorflow_preprocess(ARCHS["b0"])
     preprocess = replace(preprocess, size=(size, size), crop_fraction=default_crop_fraction(size))
     if name == "google_ap":
         preprocess = replace(preprocess, mean=HALF_MEAN_STD[0], std=HALF_MEAN_STD[1])

@@ -7,7 +7,7 @@ Google's). Keras does not say how to resize: the entries have what Google evalua
 
 from effnet.arch import ARCHS
 from effnet.metadata import Numerics
-from effnet.weights import default_preprocessing
+from effnet.weights import defaults
 from effnet.weights.catalog.entry import CatalogEntry
 
 _V1 = "https://storage.googleapis.com/keras-applications/efficientnet"
@@ -42,7 +42,7 @@ def _entry(arch: str, url: str, md5: str, top1: float | None) -> CatalogEntry:
         layout="keras",
         publisher="keras",
         numerics=Numerics(),
-        preprocess=default_preprocessing.tensorflow_preprocess(ARCHS[arch]),
+        preprocess=defaults.tensorflow_preprocess(ARCHS[arch]),
         citation=f"keras 3.15 applications/{module}; keras.io/api/applications",
         classes=1000 if top else 0,
         label_set="imagenet-1k" if top else "",

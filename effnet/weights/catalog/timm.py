@@ -11,8 +11,8 @@ Left out because no network here has their architecture: ``efficientnetv2_rw_*``
 
 from effnet.arch import canonical_name
 from effnet.metadata import Preprocess
-from effnet.weights.batch_norm import TENSORFLOW, TIMM_NATIVE
 from effnet.weights.catalog.entry import HALF_MEAN_STD, IMAGENET_MEAN_STD, CatalogEntry, MeanStd
+from effnet.weights.defaults import TENSORFLOW, TIMM_NATIVE
 
 # What the weights were trained on last, as the end of a tag says → the set of labels, its number of classes
 _LABEL_SETS = {"in12k": ("imagenet-12k", 11821), "in21k": ("imagenet-21k", 21843)}

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from effnet.arch import ARCHS
 from effnet.metadata import Numerics, Preprocess
-from effnet.weights import batch_norm, default_preprocessing
+from effnet.weights import defaults
 from effnet.weights.catalog.entry import HALF_MEAN_STD, IMAGENET_MEAN_STD, CatalogEntry
 
 _TRAINED_BY_GOOGLE = ("b5", "b6", "b7", "v2_l")
@@ -31,7 +31,7 @@ def _entry(
         arch=arch,
         layout="torchvision",
         publisher="torchvision",
-        numerics=batch_norm.torchvision_numerics(ARCHS[arch]),
+        numerics=defaults.torchvision_numerics(ARCHS[arch]),
         preprocess=Preprocess((size, size), size / resized, "crop", interpolation, *mean_std),
         citation="torchvision 0.28 models/efficientnet.py",
         top1=top1,
@@ -89,7 +89,7 @@ def _lukemelas_entry(arch: str, digits: str, top1: float | None, *, advprop: boo
         layout="lukemelas",
         publisher="lukemelas",
         numerics=Numerics(),
-        preprocess=replace(default_preprocessing.lukemelas_preprocess(ARCHS[arch]), mean=mean, std=std),
+        preprocess=replace(defaults.lukemelas_preprocess(ARCHS[arch]), mean=mean, std=std),
         citation=_LUKEMELAS_CITATION,
         top1=top1,
         license="apache-2.0",

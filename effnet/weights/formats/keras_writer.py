@@ -31,7 +31,7 @@ from effnet.arch import Arch, Layer, Operation, layers, operations
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
 from effnet.tasks import task_of
-from effnet.weights import batch_norm, default_preprocessing, key_maps
+from effnet.weights import defaults, key_maps
 
 # class → its variables in the order in which Keras counts them
 LAYER_VARIABLES = {
@@ -104,7 +104,7 @@ class _KerasGraph:
         config |= {"kernel_size": [kernel] * 2, "strides": [stride] * 2, "padding": padding, "use_bias": False}
         shape = (-(-height // stride), -(-width // stride), operation.channels)
         self.add("DepthwiseConv2D" if operation.groups > 1 else "Conv2D", name, shape, **config)
-        momentum = batch_norm.KERAS_MOMENTUM["v2" if v2 else "v1"]
+        momentum = defaults.KERAS_MOMENTUM["v2" if v2 else "v1"]
         self.add("BatchNormalization", norm, shape, axis=3, momentum=momentum, epsilon=1e-3)
 
     def squeeze_excite(self, convolutions: list[Operation], prefix: str) -> None:
@@ -281,7 +281,7 @@ def _layers_json(nodes: list[KerasNode]) -> list[dict[str, Any]]:
 
 def _warn_fixed_preprocessing(model: EfficientNet, suffix: str) -> None:
     """Log if keras.applications' V2 would preprocess differently, which a weights file cannot change."""
-    theirs, ours = default_preprocessing.default_preprocess(model.arch), model.preprocess
+    theirs, ours = defaults.default_preprocess(model.arch), model.preprocess
     same = all(np.allclose(getattr(theirs, part), getattr(ours, part), atol=1e-6) for part in ("mean", "std"))
     if key_maps.is_v2(model.arch) and not same:
         log.warning(

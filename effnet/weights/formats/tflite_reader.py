@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from effnet.arch import ARCHS
 from effnet.metadata import Labels, Numerics
-from effnet.weights import default_preprocessing, key_maps
+from effnet.weights import defaults, key_maps
 from effnet.weights.formats import METADATA_KEY, Checkpoint, tflite_schema, tflite_writer
 
 Numbers = NDArray[Any]
@@ -294,7 +294,7 @@ def infer_preprocess(
     if not ((std > 0) & (std <= 10) & (abs(mean) <= 10)).all():
         return InputPreprocess(size, notes=(UNCLEAR_INPUT,))
     means, stds = (tuple(map(_undo_float32_rounding, values)) for values in (mean, std))
-    official = [default_preprocessing.default_preprocess(arch) for arch in ARCHS.values()] if channels == 3 else []
+    official = [defaults.default_preprocess(arch) for arch in ARCHS.values()] if channels == 3 else []
     for known in official:
         if np.allclose(means, known.mean, 0, 1e-5) and not np.allclose(stds, known.std, 0, 1e-5):
             note = "the division by std, which was hidden in the stem's kernels, is preprocessing again"

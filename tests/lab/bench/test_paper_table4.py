@@ -12,7 +12,7 @@ from effnet.lab.bench.backends import module_backends
 from effnet.lab.bench.paper_table4 import table4
 from effnet.lab.compare.baselines import BASELINES, Baseline
 from effnet.lab.compare.comparison_table import PrintedFigure
-from effnet.lab.compare.paper_figures import Table4Pair
+from effnet.lab.compare.published_numbers import Table4Pair
 from effnet.runtime.autotune import max_relative_difference
 from effnet.runtime.base import installed_engines
 

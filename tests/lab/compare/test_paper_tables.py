@@ -13,7 +13,7 @@ import torch
 
 from effnet.arch import ARCHS, PUBLISHED_TOP1
 from effnet.data.torchvision_compat import declare_operators
-from effnet.lab.compare import paper_figures as paper
+from effnet.lab.compare import published_numbers as paper
 from effnet.lab.compare.baselines import count_module, count_scaled
 from effnet.lab.compare.comparison_table import (
     Column,

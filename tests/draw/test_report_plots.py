@@ -10,7 +10,7 @@ import matplotlib
 import pytest
 
 from effnet.draw.plotting import RenderedPlot
-from effnet.draw.training_plots import (
+from effnet.draw.report_plots import (
     CORRECT_COLOR,
     WRONG_COLOR,
     plot_confusion_matrix,
@@ -51,7 +51,7 @@ def test_svg_fits_into_any_page(name: str) -> None:
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'#([^")]*)[")]', svg)) & set(ids) == {id_ for id_ in ids if f"#{id_}" in svg}
     assert plot == PLOTS[name]()  # the same numbers give the same SVG
-    assert f"{plot}" == svg
+    assert plot.__html__() == svg
     assert plot.png.startswith(b"\x89PNG")
     assert "background: white" in plot.standalone_svg
 

@@ -10,7 +10,7 @@ import pytest
 from effnet.exporting.verify import open_onnx_runner
 from effnet.metadata import Numerics
 from effnet.runtime.io_spec import IOSpec, read_metadata
-from effnet.runtime.onnx import OPSET, build_onnx_model, write_onnx
+from effnet.runtime.onnx_writer import OPSET, build_onnx_model, write_onnx
 from tests.exporting.networks import MIXED, NETWORKS, agreement, network
 
 onnx = pytest.importorskip("onnx")
@@ -65,7 +65,7 @@ def test_metadata() -> None:
 
 
 def test_network_above_2_gib(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effnet.runtime.onnx.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr("effnet.runtime.onnx_writer.MAX_FILE_BYTES", 1000)
     with pytest.raises(ValueError, match="nano exceeds the 2 GiB"):
         build_onnx_model(network(), IOSpec())
 
