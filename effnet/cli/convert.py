@@ -16,6 +16,13 @@ def convert(
         str | None, Option("--from", metavar="LAYOUT", help="Layout of IN, if it is not detected.")
     ] = None,
     arch: Annotated[str | None, Option(metavar="ARCH", help="Architecture of IN, if it is not detected.")] = None,
+    prefix: Annotated[
+        str | None,
+        Option("--prefix", metavar="NAME", help="Which of several networks in IN: what its tensors' names begin with."),
+    ] = None,
+    head: Annotated[
+        str | None, Option("--head", metavar="NAME", help="Which of several linear layers in IN is the classifier.")
+    ] = None,
     padding: Annotated[
         str | None,
         Option(metavar="KIND", help="same or symmetric: padding that IN was trained with, if assumed wrongly."),
@@ -45,9 +52,10 @@ def convert(
     numerics, preprocess = (entry.numerics, entry.preprocess) if entry else (None, None)
     if padding is not None or bn_eps is not None:
         resolved = resolve.resolve_weights(source)
-        assumed = numerics or loading.read_weights(resolved.path, layout, arch, entry=resolved.entry).metadata.numerics
+        read = loading.read_weights(resolved.path, layout, arch, entry=resolved.entry, prefix=prefix, head=head)
+        assumed = numerics or read.metadata.numerics
         numerics = replace(assumed, padding=padding or assumed.padding, bn_eps=bn_eps or assumed.bn_eps)
-    model = load(source, layout, arch, numerics, preprocess=preprocess)
+    model = load(source, layout, arch, numerics, preprocess=preprocess, prefix=prefix, head=head)
     result = saving.save_verified(model, target, to, saving.TOLERANCE if tolerance is None else tolerance)
     if to == "effnet":  # other layouts leave things out, which a later load may assume otherwise
         cache_engine(model, target)

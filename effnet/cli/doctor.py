@@ -27,6 +27,8 @@ def doctor(
     ] = None,
     max_images: Annotated[int, options.number("Use at most N images, balanced over classes.", min=20)] = 200,
     split: options.SplitOption = None,
+    prefix: options.PrefixOption = None,
+    head: options.HeadOption = None,
     fix: Annotated[Path | None, Option(metavar="FILE", help="Write the repaired model (.safetensors).")] = None,
     seed: Annotated[int, Option(help="Seed of the choice of images.")] = 0,
     device: options.DeviceOption = None,
@@ -44,7 +46,7 @@ def doctor(
 
     if fix and fix.suffix != ".safetensors":
         raise options.UsageError(f"--fix {fix}: the file name must end in .safetensors")
-    network = load(model)
+    network = load(model, prefix=prefix, head=head)
     with printing.progress_bar("checking") as step:
         diagnosis = diagnose(network, data, max_images, seed, split, device, progress=step)
     printing.print_json(diagnosis.to_dict()) if as_json else _print_diagnosis(diagnosis, data, bool(fix))

@@ -29,6 +29,8 @@ def evaluate(
     model: options.ModelArgument,
     data: Annotated[str, Argument(metavar="DATA", help="A folder with one subfolder per class, or the word digits.")],
     split: options.SplitOption = None,
+    prefix: options.PrefixOption = None,
+    head: options.HeadOption = None,
     decode: Annotated[JpegDecode, Option(help="How JPEGs are decoded; predict uses reduced.")] = JpegDecode.exact,
     batch_size: options.BatchSizeOption = 16,
     strict: options.StrictOption = False,
@@ -44,7 +46,8 @@ def evaluate(
     from effnet.evaluation import evaluator
 
     with printing.progress_bar("evaluating") as step:
-        result = evaluator.evaluate(model, data, split, decode.value, device, batch_size, strict, progress=step)
+        part = options.load_part(model, prefix=prefix, head=head)
+        result = evaluator.evaluate(part, data, split, decode.value, device, batch_size, strict, progress=step)
     printing.print_json(result.to_dict()) if as_json else _print_evaluation(result)
 
 

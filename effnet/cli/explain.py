@@ -28,6 +28,8 @@ def explain(
         list[str] | None,
         Option(metavar="NAMES", help="Classes to explain: names or indices, separated by commas or repeated."),
     ] = None,
+    prefix: options.PrefixOption = None,
+    head: options.HeadOption = None,
     top: Annotated[int, options.number("Without --classes: explain the N top classes.")] = 3,
     method: Annotated[
         ExplainMethod | None,
@@ -70,6 +72,8 @@ def explain(
     if layer and how != "gradcam":
         raise options.UsageError(f"--layer cannot be combined with --method {how}: it requires gradcam")
     if beside:
+        if prefix or head:
+            raise options.UsageError(f"--beside cannot be combined with {'--prefix' if prefix else '--head'}")
         if raw or how == "occlusion":
             raise options.UsageError(f"--beside cannot be combined with {'--raw' if raw else '--method occlusion'}")
         if out.suffix.lower() != ".png":
@@ -87,7 +91,7 @@ def explain(
 
     title = f"Where {options.display_name(model)} looks"
     with gallery.Gallery(out, title, how, layer, raw, force) as page, printing.progress_bar("explaining") as step:
-        network = _load_on_device(model, device)
+        network = _load_on_device(options.load_part(model, prefix=prefix, head=head), device)
         names, measure = _split_class_names(classes, network.labels.names), drop.value if drop else "logit"
         results: list[dict[str, Any]] = []
         predictions = []
@@ -168,11 +172,12 @@ def _find_read_error(source: "image_io.ImageSource | image_io.ImageError") -> "i
     return None
 
 
-def _load_on_device(model: str, device: str | None) -> "EfficientNet":
+def _load_on_device(model: "str | EfficientNet", device: str | None) -> "EfficientNet":
     from effnet.explanation.explainer import load_network
     from effnet.runtime.torch import select_device
 
-    return load_network(model).to(select_device(device))
+    network = load_network(model) if isinstance(model, str) else model
+    return network.to(select_device(device))
 
 
 def _split_class_names(classes: list[str] | None, names: Iterable[str]) -> list[str] | None:

@@ -2,11 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from effnet.cli import options, printing
+
+if TYPE_CHECKING:
+    from effnet.net import EfficientNet
 
 
 def export(
@@ -28,6 +31,8 @@ def export(
         str | None,
         Option(*options.IMAGE_SIZE, metavar="SIZE", help="224, HEIGHTxWIDTH, or any (default: the network's)."),
     ] = None,
+    prefix: options.PrefixOption = None,
+    head: options.HeadOption = None,
     embedding: Annotated[bool, Option("--embedding", help="Also output the pooled features.")] = False,
     precision: Annotated[
         str,
@@ -65,7 +70,16 @@ def export(
         for name, value in conflicts.items():
             if value:
                 raise options.UsageError(f"{name} cannot be combined with --precision int8")
-        _export_int8(model, target, input_type, output_type, images, calibration_images, max_drop, as_json)
+        _export_int8(
+            options.load_part(model, prefix=prefix, head=head),
+            target,
+            input_type,
+            output_type,
+            images,
+            calibration_images,
+            max_drop,
+            as_json,
+        )
         return
     if max_drop is not None:
         raise options.UsageError("--max-drop requires --precision int8")
@@ -73,7 +87,18 @@ def export(
     from effnet.tasks import task_of
 
     result = export_file(
-        *(model, target, to, input_type, output_type, size, embedding, precision), images=images, tolerance=tolerance
+        *(
+            options.load_part(model, prefix=prefix, head=head),
+            target,
+            to,
+            input_type,
+            output_type,
+            size,
+            embedding,
+            precision,
+        ),
+        images=images,
+        tolerance=tolerance,
     )
     if as_json:
         written = {"written": str(result.path), "format": result.format, "interface": result.io_spec.to_dict()}
@@ -94,7 +119,7 @@ def export(
 
 
 def _export_int8(
-    model: str,
+    model: "str | EfficientNet",
     target: Path,
     input_type: str,
     output_type: str | None,
@@ -108,7 +133,7 @@ def _export_int8(
     from effnet.tasks import task_of
     from effnet.weights import load
 
-    network = load(model)
+    network = load(model) if isinstance(model, str) else model
     output = task_of(network.labels.task).output if output_type is None else output_type
     io_spec = IOSpec(input_type, output, size=network.preprocess.size)
     with printing.progress_bar("measuring layers") as step:

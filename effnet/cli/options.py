@@ -10,6 +10,7 @@ from typer import Argument, BadParameter, Option
 if TYPE_CHECKING:
     from effnet.arch import Arch
     from effnet.metadata import Labels
+    from effnet.net import EfficientNet
 
 BATCH_SIZE = ("--batch-size", "--batch")
 IMAGE_SIZE = ("--image-size", "--imgsz", "--size")
@@ -47,6 +48,13 @@ SplitOption = Annotated[
 ]
 ToleranceOption = Annotated[
     float | None, Option(min=0, metavar="X", help="Largest allowed difference, relative to the largest logit.")
+]
+PrefixOption = Annotated[
+    str | None,
+    Option("--prefix", metavar="NAME", help="Which of several networks in MODEL: what its tensors' names begin with."),
+]
+HeadOption = Annotated[
+    str | None, Option("--head", metavar="NAME", help="Which of several linear layers in MODEL is the classifier.")
 ]
 StrictOption = Annotated[bool, Option("--strict", help="Fail if an image cannot be read.")]
 ForceOption = Annotated[bool, Option("--force", help="Overwrite existing output.")]
@@ -142,6 +150,19 @@ def refuse_existing(target: Path, force: bool) -> None:
     """Raise `UsageError` if ``target`` exists and must not be overwritten."""
     if target.exists() and not force:
         raise UsageError(f"{target} already exists: choose another name or pass --force")
+
+
+def load_part(model: str, **choices: Any) -> "str | EfficientNet":
+    """Return the network that options such as --prefix choose in the file ``model``; without them ``model`` itself.
+
+    ``choices``: arguments of `effnet.load`, None if they were not given.
+    """
+    chosen = {name: value for name, value in choices.items() if value is not None}
+    if not chosen:
+        return model
+    from effnet.weights import load
+
+    return load(model, **chosen)
 
 
 # As `effnet.weights.resolve` has them, which would import torch

@@ -38,6 +38,8 @@ def predict(
         list[str] | None,
         Option(metavar="MODEL", help="Average several models: repeat it, or give a cross-validation run."),
     ] = None,
+    prefix: options.PrefixOption = None,
+    head: options.HeadOption = None,
     weighting: Annotated[
         Weighting, Option(help="Weights of --ensemble; fitted: on out-of-fold predictions, if that helps.")
     ] = Weighting.equal,
@@ -97,6 +99,8 @@ def predict(
         raise options.UsageError("--model cannot be combined with --ensemble: pass every model with --ensemble")
     if ensemble and embeddings:
         raise options.UsageError("--embeddings cannot be combined with --ensemble: pass one --model")
+    if ensemble and (prefix or head):
+        raise options.UsageError(f"{'--prefix' if prefix else '--head'} cannot be combined with --ensemble")
     if as_json and as_csv:
         raise options.UsageError("--json cannot be combined with --csv")
     if embeddings and embeddings.suffix not in (".npz", ".csv"):
@@ -115,15 +119,18 @@ def predict(
     if is_submission and ray:
         raise options.UsageError("--ray cannot be combined with a submission: use another suffix than .csv")
     members = ensemble or [str(model)]
+    part = {name: value for name, value in {"prefix": prefix, "head": head}.items() if value is not None}
     outputs = {"decode": "exact" if exact else "reduced", "precision": precision, "tta": str(tta)}
     settings = outputs | {"engine": engine, "device": device, "batch_size": batch_size, "threads": threads}
     fit_weights = weighting == Weighting.fitted
     if out and is_submission and table:
-        _write_submission(out, table, _predictor_factory(members, settings, fit_weights), probabilities, force, strict)
+        _write_submission(
+            out, table, _predictor_factory(members, settings, fit_weights, part), probabilities, force, strict
+        )
     elif out:
         sources = [str(path) for _, path in open_unlabeled_table(table)] if table else images
-        factory = _predictor_factory(members, settings, fit_weights)
-        config = _describe_predictor(members, factory, outputs)
+        factory = _predictor_factory(members, settings, fit_weights, part)
+        config = _describe_predictor(members, factory, outputs | part)
         how = {"top": top, "frame_interval": frame_interval, "ray_address": ray, "force": force}
         _predict_to_file(out, strict, sources, factory, config, **how)
     else:
@@ -131,7 +138,7 @@ def predict(
 
         # Before torch is imported, so that a missing file is reported at once
         named: Iterable[NamedImage] = open_unlabeled_table(table) if table else open_inputs(images, frame_interval)
-        predictor = _predictor_factory(members, settings, fit_weights)()
+        predictor = _predictor_factory(members, settings, fit_weights, part)()
         if embeddings:
             _embed(predictor, named, embeddings, strict)
         else:
@@ -139,18 +146,27 @@ def predict(
 
 
 def _predictor_factory(
-    members: Sequence[str], settings: Mapping[str, Any], fit_weights: bool
+    members: Sequence[str], settings: Mapping[str, Any], fit_weights: bool, part: Mapping[str, str]
 ) -> "bulk_chunks.PredictorFactory":
-    """Return a function that creates the predictor: of one model, or an ensemble of several or of a run's folds."""
+    """Return a function that creates the predictor: of one model, or an ensemble of several or of a run's folds.
+
+    ``part``: --prefix and --head, which choose in the file of one model.
+    """
     from effnet.prediction import Predictor, ensemble
 
     make_predictor = partial(Predictor, **settings)
+    if part:
+        return partial(_open_part, make_predictor, members[0], part)
     if len(members) == 1 and not fit_weights and ensemble.member_models(members[0]) == [members[0]]:
         return partial(make_predictor, members[0])
     fitted = ensemble.fit_ensemble_weights(members) if fit_weights else None
     if fitted:
         printing.note(fitted.summary())
     return partial(ensemble.Ensemble, list(members), fitted.weights if fitted else None, make_predictor)
+
+
+def _open_part(make_predictor: "Callable[..., Predictor]", model: str, part: Mapping[str, str]) -> "Predictor":
+    return make_predictor(options.load_part(model, **part))
 
 
 def _predict(

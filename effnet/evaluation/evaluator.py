@@ -63,6 +63,7 @@ def evaluate(
     check_int("batch_size", batch_size, 1)
     engine = _open_engine(model, device)
     labels, preprocess = engine.metadata.labels, engine.metadata.preprocess
+    base.require_classes(engine.classes, "evaluation")
     require_rgb(len(preprocess.mean))
     if isinstance(data, ImageDataset):
         dataset = data

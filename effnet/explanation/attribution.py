@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from effnet.arch.serde import check_choice, check_int, did_you_mean
 from effnet.data import image_io, preprocessing
 from effnet.net import EfficientNet
+from effnet.runtime import base
 from effnet.tasks import Float64Array, task_of
 
 # Result of every method: logits (N, all classes), and a function from class indices to their maps (N, classes, h, w)
@@ -155,8 +156,8 @@ def evaluation_mode(model: EfficientNet) -> Iterator[None]:
 
 def require_classifier(model: EfficientNet) -> torch.nn.Linear:
     """Return the classifier. Raises ``ValueError`` if there is none."""
-    if not isinstance(model.classifier, torch.nn.Linear):
-        raise ValueError("this network has no classifier, so there is no class to explain: add a head first")
+    base.require_classes(model.classes, "explanation")
+    assert isinstance(model.classifier, torch.nn.Linear)
     return model.classifier
 
 

@@ -18,7 +18,7 @@ from effnet.data.storage.atomic_write import atomic_write_with_companions
 from effnet.exporting import calibration, quantize_graphs, sensitivity
 from effnet.metadata import Labels, Preprocess
 from effnet.net import EfficientNet, surgery
-from effnet.runtime.base import FloatArray, open_exported
+from effnet.runtime.base import FloatArray, open_exported, require_classes
 from effnet.runtime.io_spec import IOSpec
 from effnet.tasks import task_of
 from effnet.weights import load
@@ -108,8 +108,7 @@ def quantize(
     check_int("calibration_images", calibration_images, 1)
     if max_drop is not None:
         check_float("max_drop", max_drop, 0, 100)
-    if not model.classes:
-        raise ValueError("int8 files are scored by their predictions, but this network has no classifier")
+    require_classes(model.classes, "the scoring of int8 files")
     folded = surgery.fold_batch_norm(model).float().cpu()
     folded.preprocess = model.preprocess
     names = [operation.name for operation in calibration.all_operations(folded)]

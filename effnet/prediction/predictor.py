@@ -195,8 +195,7 @@ class Predictor:
         return views.average_scores(logits_of_views, task_of(self.labels.task))
 
     def _require_classifier(self) -> None:
-        if not self.classes:
-            raise ValueError("this network has no classifier: ask for embeddings, or train a head on your images")
+        base.require_classes(self.classes, "prediction")
 
     @property
     def engine(self) -> base.Engine:

@@ -59,6 +59,15 @@ def not_installed_error(kind: str) -> ImportError:
     )
 
 
+def require_classes(classes: int, use: str) -> None:
+    """Raise ``ValueError`` that says what can be done if a network without a classifier is asked for ``use``."""
+    if not classes:
+        raise ValueError(
+            f"this network has no classifier, which {use} requires: name a linear layer of its file with --head, train "
+            "one with effnet train DATA --weights FILE, or use its features (effnet predict --embeddings FILE)"
+        )
+
+
 def resolve_threads(threads: int | None) -> int:
     """Return how many threads an engine uses: by default one per core. Raises ``ValueError`` for less than one."""
     if threads is not None:

@@ -26,7 +26,7 @@ from effnet.data.storage.atomic_write import atomic_write
 from effnet.metadata import ModelMetadata
 from effnet.timing import machine
 
-CACHE_VERSION = 2  # increase when files are written differently, or foreign weights are interpreted differently
+CACHE_VERSION = 3  # increase when files are written differently, or foreign weights are interpreted differently
 MAX_CACHE_BYTES = 2 * 2**30
 SIDECAR_FILES = ("config.json", "preprocessor_config.json")  # read beside a weights file when it is loaded
 HASHES_FILE, MAX_HASHES = "hashes.json", 500

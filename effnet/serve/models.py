@@ -16,6 +16,7 @@ from effnet.arch.serde import did_you_mean
 from effnet.data.image_io import ImageError, InputImage, load_input
 from effnet.explanation import heatmap
 from effnet.prediction import Predictor
+from effnet.runtime.base import require_classes
 from effnet.runtime.io_spec import is_exported
 from effnet.serve import batching, errors
 
@@ -41,8 +42,7 @@ class ServedModel:
     ) -> None:
         self.name, self._source = name, source
         self.predictor = Predictor(source, engine=engine, batch_size=batch_size)
-        if not self.predictor.classes:
-            raise ValueError(f"{name} has no classifier to serve: train a head on your images first")
+        require_classes(self.predictor.classes, f"serving {name}")
         self.predictor.choose_engine(1)
         self.predictor.choose_engine(batch_size)
         self._batcher = batching.Batcher(self._compute, self.predictor.batch_size, wait, on_batch)

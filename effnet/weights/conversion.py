@@ -30,7 +30,7 @@ def convert(
         Tensors by the names of ``target``.
 
     Raises:
-        ValueError: with every missing, extra and misshapen tensor, or if a layout has no such network.
+        ValueError: with the first missing, extra and misshapen tensors, or if a layout has no such network.
 
     Example:
         >>> state = timm.create_model("efficientnet_b0").state_dict()
@@ -81,16 +81,17 @@ def read_sizes(tensors: Tensors, arch: Arch, layout: str) -> tuple[int, int]:
 
 
 def _check_shapes(expected: Shapes, tensors: Tensors, arch: Arch, layout: str) -> None:
-    found = [f"missing {name} {_format_shape(shape)}" for name, shape in expected.items() if name not in tensors]
-    found += [f"extra {name} {_format_shape(value.shape)}" for name, value in tensors.items() if name not in expected]
+    found = [f"missing {name} {format_shape(shape)}" for name, shape in expected.items() if name not in tensors]
+    found += [f"extra {name} {format_shape(value.shape)}" for name, value in tensors.items() if name not in expected]
     found += [
-        f"misshapen {name}: {_format_shape(tensors[name].shape)} instead of {_format_shape(shape)}"
+        f"misshapen {name}: {format_shape(tensors[name].shape)} instead of {format_shape(shape)}"
         for name, shape in expected.items()
         if name in tensors and tuple(tensors[name].shape) != shape
     ]
     if found:
         weights = f"the weights of {arch.name} in {layout}'s layout"
-        raise ValueError("\n  ".join((f"these are not {weights}; {len(found)} differ:", *found)))
+        first = ", the first five" if len(found) > 5 else ""
+        raise ValueError("\n  ".join((f"these are not {weights}; {len(found)} differ{first}:", *found[:5])))
 
 
 def _to_effnet(tensors: Tensors, arch: Arch, source: str, classes: int, eps: float) -> dict[str, torch.Tensor]:
@@ -132,5 +133,6 @@ def _fold_batch_norm(ours: Tensors, eps: float) -> dict[str, torch.Tensor]:
     return found
 
 
-def _format_shape(shape: Iterable[int]) -> str:
+def format_shape(shape: Iterable[int]) -> str:
+    """Return 192×48×1×1, or "scalar"."""
     return "×".join(str(side) for side in shape) or "scalar"

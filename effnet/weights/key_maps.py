@@ -290,12 +290,6 @@ class CleanedTensors:
     notes: tuple[str, ...] = ()
 
 
-def clean_huggingface(tensors: Mapping[str, Tensor]) -> CleanedTensors:
-    """Name the tensors of a bare ``EfficientNetModel`` as inside the classifier's network."""
-    prefix = "efficientnet." * all(name.startswith(("embeddings.", "encoder.")) for name in tensors)
-    return CleanedTensors({f"{prefix}{name}": tensor for name, tensor in tensors.items()})
-
-
 def clean_tensorflow(variables: Mapping[str, Tensor]) -> CleanedTensors:
     """Name variables as in the table, without optimizer slots and counters; moving averages take precedence."""
     if not any(_NETWORK_PART.search(name) for name in variables):
@@ -344,8 +338,12 @@ class Layout:
     """How one ecosystem stores the weights of the family.
 
     ``numerics`` and ``preprocess`` are assumed if neither the file nor the catalog states them; with ``fixed_numerics``
-    the ecosystem's networks can compute with no others. ``clean`` turns what its files contain (prefixes, averages
-    beside the weights, optimizer slots) into the names of the table.
+    the ecosystem's networks can compute with no others. ``clean`` turns what its files contain (averages beside the
+    weights, optimizer slots) into the names of the table.
+
+    Files may contain the network under any prefix. ``root`` is what the table's names of the backbone begin with and
+    other code may leave out or call otherwise; ``backbone`` matches the names of the backbone without it, also those
+    of relatives that have more or other tensors than any network here.
     """
 
     key_map: Callable[[Arch, int], dict[str, str]]  # (arch, classes) → our tensor name → theirs
@@ -356,6 +354,9 @@ class Layout:
     fixed_numerics: bool = False
     folds_batch_norm: bool = False  # batch norm is folded into weights and biases
     clean: Callable[[Mapping[str, Tensor]], CleanedTensors] = lambda tensors: CleanedTensors(dict(tensors))
+    root: str = ""
+    backbone: str = ""  # a regular expression
+    tensors: TensorNames = TensorNames()
     suffixes: tuple[str, ...] = (".safetensors", ".pth", ".pt")  # of the files that are written
 
     def supports(self, arch: Arch) -> bool:
@@ -365,25 +366,34 @@ class Layout:
 
 LAYOUTS: dict[str, Layout] = {
     "effnet": Layout(
-        lambda arch, classes: {name: name for name in tensor_shapes(arch, classes)}, suffixes=(".safetensors",)
+        lambda arch, classes: {name: name for name in tensor_shapes(arch, classes)},
+        backbone=r"(stem|stage\d+|head)\.",
+        suffixes=(".safetensors",),
     ),
-    "timm": Layout(TIMM.key_map),
+    "timm": Layout(TIMM.key_map, backbone=r"(conv_stem|bn1|blocks|conv_head|bn2)\."),
     "torchvision": Layout(
         TORCHVISION.key_map,
         archs=(*_B0_B7, "v2_s", "v2_m", "v2_l"),
         numerics=defaults.torchvision_numerics,
         preprocess=defaults.torchvision_preprocess,
         fixed_numerics=True,
+        root="features.",
+        backbone=r"\d+\.",
     ),
     "lukemelas": Layout(
-        LUKEMELAS.key_map, archs=LUKEMELAS_ARCHS, preprocess=defaults.lukemelas_preprocess, fixed_numerics=True
+        LUKEMELAS.key_map,
+        archs=LUKEMELAS_ARCHS,
+        preprocess=defaults.lukemelas_preprocess,
+        fixed_numerics=True,
+        backbone=r"(_conv_stem|_bn0|_blocks|_conv_head|_bn1)\.",
     ),
     "huggingface": Layout(
         HUGGINGFACE.key_map,
         archs=LUKEMELAS_ARCHS,  # what its configuration can describe
         preprocess=defaults.huggingface_preprocess,
         fixed_numerics=True,
-        clean=clean_huggingface,
+        root="efficientnet.",
+        backbone=r"(embeddings|encoder)\.",
         suffixes=(".safetensors", ".bin"),
     ),
     "tensorflow": Layout(
@@ -392,6 +402,8 @@ LAYOUTS: dict[str, Layout] = {
         numerics=defaults.tensorflow_numerics,
         preprocess=defaults.tensorflow_preprocess,
         clean=clean_tensorflow,
+        backbone=r"(stem|blocks_\d+)/|head/(conv2d|tpu_batch_normalization)/",
+        tensors=TENSORFLOW_NAMES,
         suffixes=(".index",),
     ),
     "keras": Layout(
@@ -400,6 +412,8 @@ LAYOUTS: dict[str, Layout] = {
         archs=KERAS_ARCHS,
         preprocess=defaults.tensorflow_preprocess,
         fixed_numerics=True,
+        backbone=r"(stem|top)_(conv|bn)/|block\d+[a-z]_",
+        tensors=KERAS_V1.tensors,
         suffixes=(".h5", ".weights.h5", ".keras"),
     ),
     "tflite": Layout(
@@ -407,6 +421,8 @@ LAYOUTS: dict[str, Layout] = {
         axes=OHWI,
         preprocess=defaults.tensorflow_preprocess,
         folds_batch_norm=True,
+        backbone=r"\d+_(conv|depthwise)",
+        tensors=TensorNames(separator="/"),
         suffixes=(".tflite",),
     ),
 }

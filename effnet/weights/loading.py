@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from effnet.arch import Arch, resolve_arch
+from effnet.arch import ARCHS, Arch, resolve_arch
 from effnet.metadata import ModelMetadata, Numerics, Preprocess, Provenance
 from effnet.net import EfficientNet, surgery
-from effnet.weights import catalog, conversion, detect, formats, key_maps, resolve
+from effnet.weights import catalog, conversion, detect, formats, key_maps, numerics_evidence, resolve
 from effnet.weights.formats import METADATA_KEY, Checkpoint
 
 log = logging.getLogger("effnet")
@@ -32,11 +32,15 @@ def load(
     numerics: Numerics | None = None,
     classes: int | None = None,
     preprocess: Preprocess | None = None,
+    prefix: str | None = None,
+    head: str | None = None,
 ) -> EfficientNet:
     """Load a network, in evaluation mode.
 
-    Layout and architecture are detected from names and shapes. Padding, ε and preprocessing that neither the file nor
-    the catalog states are assumed from these, logged, and can be overridden.
+    Layout and architecture are detected from names and shapes, under any prefix and beside any other tensors. The one
+    linear layer that follows becomes the classifier, with batch norm around it folded; after another head the network
+    opens without a classifier. Padding, ε and preprocessing that neither the file nor the catalog states are assumed.
+    What was taken, left aside and assumed is logged and can be overridden.
 
     Args:
         source: a file of any ecosystem, a run's folder, a name of the catalog ("b0/ra_in1k"), an arch ("b0": its
@@ -47,10 +51,12 @@ def load(
         classes: replace a head of another size by a new, random one. None: keep the head; a file without one gives a
             network without a classifier.
         preprocess: instead of what the file states or what is assumed.
+        prefix: which of several networks in the file, by what precedes its tensors' names ("student").
+        head: which linear layer is the classifier, if it could be several.
 
     Raises:
-        ValueError: if the file is no such network: with every missing, extra and misshapen tensor, or with the two
-            layouts between which it cannot decide.
+        ValueError: if the file contains no such network: with the nearest one and what differs from it, or with the
+            networks between which it cannot decide.
         FileNotFoundError: if there is no such file.
         OSError: if it cannot be downloaded.
 
@@ -58,7 +64,7 @@ def load(
         >>> model = effnet.load("b0/ra_in1k", classes=10)
     """
     found = resolve.resolve_weights(source)
-    weights = read_weights(found.path, layout, arch, numerics, preprocess, found.entry)
+    weights = read_weights(found.path, layout, arch, numerics, preprocess, found.entry, prefix, head)
     name = found.entry.name if found.entry else found.path.name
     for note in weights.notes:
         log.warning("%s: %s", name, note)
@@ -92,6 +98,8 @@ def read_weights(
     numerics: Numerics | None = None,
     preprocess: Preprocess | None = None,
     entry: catalog.CatalogEntry | None = None,
+    prefix: str | None = None,
+    head: str | None = None,
 ) -> LoadedWeights:
     """Read a file's tensors and metadata; arguments and errors are those of `load`."""
     checkpoint = formats.read_checkpoint(path)
@@ -99,10 +107,10 @@ def read_weights(
     if METADATA_KEY in checkpoint.header:
         found = _read_own_file(path, checkpoint, wanted, numerics)
     elif entry:
-        found = _read_catalog_file(path, checkpoint, entry)
+        found = _read_catalog_file(path, checkpoint, entry, head)
     else:
         checkpoint = replace(checkpoint, layout=layout or checkpoint.layout)
-        found = _read_foreign_file(path, checkpoint, wanted, numerics, preprocess)
+        found = _read_foreign_file(path, checkpoint, wanted, numerics, preprocess, prefix, head)
     numerics, preprocess = numerics or found.metadata.numerics, preprocess or found.metadata.preprocess
     metadata = replace(found.metadata, numerics=numerics, preprocess=preprocess)
     return LoadedWeights(metadata, found.tensors, (*checkpoint.notes, *found.notes, *check_values(found.tensors)))
@@ -120,9 +128,11 @@ def _read_own_file(path: Path, checkpoint: Checkpoint, arch: Arch | None, numeri
     return LoadedWeights(metadata, tensors)
 
 
-def _read_catalog_file(path: Path, checkpoint: Checkpoint, entry: catalog.CatalogEntry) -> LoadedWeights:
+def _read_catalog_file(
+    path: Path, checkpoint: Checkpoint, entry: catalog.CatalogEntry, head: str | None
+) -> LoadedWeights:
     arch = resolve_arch(entry.arch)
-    found = _detect_one(path, checkpoint.tensors, entry.layout, arch)
+    found = _detect_one(path, checkpoint, arch, None, head)
     size = f" at {entry.test_size} pixels" if entry.test_size else ""
     accuracy = f", published with {entry.top1:g} % top-1 on ImageNet{size}" if entry.top1 else ""
     provenance = Provenance(entry.name, entry.layout, entry.license)
@@ -134,49 +144,53 @@ def _read_catalog_file(path: Path, checkpoint: Checkpoint, entry: catalog.Catalo
 
 
 def _read_foreign_file(
-    path: Path, checkpoint: Checkpoint, arch: Arch | None, numerics: Numerics | None, preprocess: Preprocess | None
+    path: Path,
+    checkpoint: Checkpoint,
+    arch: Arch | None,
+    numerics: Numerics | None,
+    preprocess: Preprocess | None,
+    prefix: str | None,
+    head: str | None,
 ) -> LoadedWeights:
-    found = _detect_one(path, checkpoint.tensors, checkpoint.layout, arch)
-    defaults = key_maps.LAYOUTS[found.layout]
-    numerics_source = "given" if numerics else "stated by the file" if checkpoint.numerics else "assumed"
-    preprocess_source = "given" if preprocess else "partly stated by the file" if checkpoint.preprocess else "assumed"
-    numerics = numerics or checkpoint.numerics or defaults.numerics(found.arch)
-    preprocess = preprocess or replace(defaults.preprocess(found.arch), **checkpoint.preprocess)
-    note = (
-        f"{found.describe()}, detected from names and shapes; {numerics_source}: {numerics.describe()}; "
-        f"{preprocess_source}: images {preprocess.describe()}"
-    )
+    found = _detect_one(path, checkpoint, arch, prefix, head)
+    settled = numerics_evidence.settle(path, checkpoint, found, numerics, preprocess)
+    provenance = Provenance(path.name, found.layout)
     return LoadedWeights(
-        ModelMetadata(found.arch, numerics, preprocess, checkpoint.labels, Provenance(path.name, found.layout)),
-        conversion.convert(found.tensors, found.arch, found.layout, "effnet", numerics),
-        (*found.notes, note),
+        ModelMetadata(found.arch, settled.numerics, settled.preprocess, settled.labels, provenance),
+        conversion.convert(found.tensors, found.arch, found.layout, "effnet", settled.numerics),
+        (*found.notes, *settled.notes),
     )
 
 
-def _detect_one(path: Path, tensors: conversion.Tensors, layout: str | None, arch: Arch | None) -> detect.Detection:
-    """Return the only layout and arch that fit and that the caller allows. Raises ``ValueError`` otherwise."""
-    archs = () if arch is None else ([arch],)
-    candidates = [found for found in detect.detect_layouts(tensors, *archs) if layout in (None, found.layout)]
-    if len(candidates) == 1:
-        return candidates[0]
-    if len(candidates) > 1:
-        raise ValueError(
-            f"{path} could be {' or '.join(found.describe() for found in candidates)}: choose with layout= or arch="
-        )
-    others = detect.detect_layouts(tensors)
-    if arch is not None and others:
-        raise ValueError(f"{path} contains {others[0].arch.name} ({others[0].layout}'s layout), not {arch.name}")
-    if arch is not None:
-        # Conversion from the layout with the most names in common raises with every difference
-        cleaned = {name: each.clean(tensors).tensors for name, each in key_maps.LAYOUTS.items()}
-        names = [name for name, each in key_maps.LAYOUTS.items() if each.supports(arch)]
-        common = {name: len(cleaned[name].keys() & conversion.key_map(name, arch).values()) for name in names}
-        closest = layout or max(common, key=common.__getitem__)
-        conversion.convert(cleaned[closest], arch, closest)
-    raise ValueError(
-        f"{path}: its {len(tensors)} tensors are those of no known EfficientNet; "
-        "pass arch= (and layout=) to see what differs"
-    )
+def _detect_one(
+    path: Path, checkpoint: Checkpoint, arch: Arch | None, prefix: str | None, head: str | None
+) -> detect.Detection:
+    """Return the only network that fits and that the caller allows. Raises ``ValueError`` otherwise."""
+    tensors, layout = checkpoint.tensors, checkpoint.layout
+    archs = ARCHS.values() if arch is None else [arch]
+    layouts = tuple(key_maps.LAYOUTS) if layout is None else (layout,)
+    try:
+        candidates = detect.detect_layouts(tensors, archs, layouts, head, checkpoint.values)
+        if candidates and prefix is not None:
+            candidates = detect.filter_by_prefix(candidates, prefix)
+        if candidates:
+            found = detect.choose(candidates)
+            _require_plain(found)
+            return found
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    others = detect.detect_layouts(tensors) if arch or layout else []
+    if others:
+        wanted = arch.name if arch else f"{layout}'s"
+        raise ValueError(f"{path} contains {others[0].arch.name} ({others[0].layout}'s layout), not {wanted}")
+    raise ValueError(f"{path}: {detect.describe_nearest(tensors, archs, layouts)}")
+
+
+def _require_plain(found: detect.Detection) -> None:
+    for name, tensor in found.tensors.items():
+        if tensor.is_meta or tensor.is_quantized or tensor.is_complex() or tensor.layout is not torch.strided:
+            theirs = found.names.get(name, name)
+            raise ValueError(f"{theirs} is quantized, sparse, complex or empty, not a plain array of numbers")
 
 
 def check_values(tensors: Mapping[str, torch.Tensor]) -> tuple[str, ...]:

@@ -256,7 +256,7 @@ def test_taken_port_is_reported_before_models_are_loaded() -> None:
 
 def test_model_without_classifier(tmp_path: Path) -> None:
     path = effnet.save(effnet.create("nano", classes=0), tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="x has no classifier to serve"):
+    with pytest.raises(ValueError, match="no classifier, which serving x requires"):
         serve([str(path)], port=0, engine="eager", limits=ServerLimits())
 
 

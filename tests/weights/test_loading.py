@@ -185,7 +185,7 @@ def timm_state() -> State:
     return convert(drop_batch_counters(create("nano", classes=5).state_dict()), ARCHS["nano"], "effnet", "timm")
 
 
-def test_every_difference_is_in_one_message(timm_state: State, tmp_path: Path) -> None:
+def test_what_differs_from_the_nearest_network_is_in_one_message(timm_state: State, tmp_path: Path) -> None:
     del timm_state["conv_head.weight"], timm_state["bn2.bias"]
     timm_state["blocks.0.0.conv.weight"] = torch.zeros(16, 3, 3, 3)
     timm_state["classifier.weight"] = torch.zeros(5, 7)
@@ -195,13 +195,12 @@ def test_every_difference_is_in_one_message(timm_state: State, tmp_path: Path) -
     with pytest.raises(ValueError) as raised:
         load(tmp_path / "m.pth", arch="nano")
     assert str(raised.value).splitlines() == [
-        "these are not the weights of nano in timm's layout; 6 differ:",
+        f"{tmp_path / 'm.pth'}: its {len(timm_state)} tensors are not those of nano; nearest is nano in timm's layout, "
+        f"of which it has {len(timm_state) - 5} of {len(timm_state) - 2} tensors; convert --arch and --from choose "
+        "what it is compared with",
         "  missing conv_head.weight 192×48×1×1",
         "  missing bn2.bias 192",
-        "  extra extra.one 2",
-        "  extra extra.two scalar",
         "  misshapen blocks.0.0.conv.weight: 16×3×3×3 instead of 16×16×3×3",
-        "  misshapen classifier.weight: 5×7 instead of 5×192",
     ]
 
 
@@ -216,9 +215,8 @@ def test_convert_lists_them_too(timm_state: State) -> None:
     [
         ("conv_stem.weight", torch.tensor(1.0)),
         ("conv_stem.weight", torch.zeros(3)),
-        ("classifier.weight", torch.zeros(3)),
-        ("classifier.weight", torch.zeros(0, 192)),
-        pytest.param("classifier.weight", torch.tensor(1.0)),
+        ("blocks.1.0.bn1.weight", torch.zeros(3, 3)),
+        ("bn2.bias", torch.zeros(0)),
     ],
 )
 def test_tensors_of_any_shape_are_complained_about(
@@ -229,6 +227,12 @@ def test_tensors_of_any_shape_are_complained_about(
         load(tmp_path / "m.pth", arch="nano")
 
 
+@pytest.mark.parametrize("misshapen", [torch.zeros(3), torch.zeros(0, 192), torch.tensor(1.0), torch.zeros(5, 7)])
+def test_a_classifier_of_any_shape_is_left_aside(timm_state: State, misshapen: Tensor, tmp_path: Path) -> None:
+    torch.save({**timm_state, "classifier.weight": misshapen}, tmp_path / "m.pth")
+    assert load(tmp_path / "m.pth", arch="nano").classes == 0
+
+
 def test_weights_of_another_architecture_are_named_in_one_sentence(tmp_path: Path) -> None:
     save(create("b0"), tmp_path / "m.pth", layout="timm")
     with pytest.raises(ValueError, match=r"m\.pth contains b0 \(timm's layout\), not lite0$"):
@@ -237,7 +241,7 @@ def test_weights_of_another_architecture_are_named_in_one_sentence(tmp_path: Pat
 
 def test_weights_of_no_architecture_known(tmp_path: Path) -> None:
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "m.pth")
-    with pytest.raises(ValueError, match=r"its 1 tensors are those of no known EfficientNet; pass arch="):
+    with pytest.raises(ValueError, match=r"its 1 tensors are those of no known EfficientNet; nearest"):
         load(tmp_path / "m.pth")
 
 
@@ -371,7 +375,7 @@ def test_a_resnet_is_no_efficientnet(tmp_path: Path) -> None:
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in resnet50().state_dict().items()}
     path = saved({name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}, tmp_path)
-    with pytest.raises(ValueError, match=r"m\.pth: its 320 tensors are those of no known EfficientNet[^\n]*$"):
+    with pytest.raises(ValueError, match=r"m\.pth: its 267 tensors are those of no known EfficientNet"):
         load(path)
 
 
@@ -426,7 +430,7 @@ def test_a_small_file_of_a_huge_tensor(name: str, tmp_path: Path) -> None:
     memory = peak()
     with pytest.raises(ValueError, match="those of no known EfficientNet"):
         load(path)
-    with pytest.raises(ValueError, match="50000×50000"):
+    with pytest.raises(ValueError, match="not those of nano"):
         load(path, arch="nano", layout="timm")
     assert peak() - memory < 64 * 2**20
 

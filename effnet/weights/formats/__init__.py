@@ -1,7 +1,7 @@
 """Formats of weights files: tensors by name, read and written in one module per format."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,23 @@ TENSORFLOW_TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")  # the end of 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The tensors of a file by name, and what else the file states.
+    """All tensors of a file by name, and what else the file states.
 
-    ``layout`` is set if the format has only one. ``preprocess`` holds stated fields of `effnet.Preprocess`.
-    ``notes`` tell the user what had to be done or chosen.
+    Names are flat: what lies in dicts, lists and modules is joined by dots ("state_dict.model.conv_stem.weight");
+    Keras' and TensorFlow's keep their slashes. Which tensors are the network, `effnet.weights.detect` finds.
+
+    Args:
+        tensors: every tensor of the file, also those of optimizers and other networks.
+        header: text by name, as in a ``.safetensors``.
+        layout: set if the format has only one.
+        preprocess: stated fields of `effnet.Preprocess`.
+        numerics: if stated.
+        labels: the classes' names and the task, if stated.
+        notes: tell the user what had to be done or chosen.
+        arch_name: the network's name if stated, in any library's spelling.
+        values: every plain value by its flat name: "epoch", "args.model", and attributes of pickled modules,
+            "model.bn1.eps"; the class of such a module is "model.bn1.__class__".
+        stated_in: name of one of these fields → where it is stated, in words.
     """
 
     tensors: "dict[str, Tensor]"
@@ -33,6 +46,17 @@ class Checkpoint:
     numerics: Numerics | None = None
     labels: Labels = field(default_factory=Labels)
     notes: tuple[str, ...] = ()
+    arch_name: str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    stated_in: Mapping[str, str] = field(default_factory=dict)
+
+    def under(self, prefix: str) -> "Checkpoint":
+        """Return a copy with only the tensors and values under ``prefix``, by what follows it in their names."""
+        tensors, values = (
+            {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+            for named in (self.tensors, self.values)
+        )
+        return replace(self, tensors=tensors, values=values)
 
 
 # Formats are imported when a file is read or written: some need a package that may not be installed.
