@@ -9,11 +9,11 @@ READY := .venv/.installed
 BROWSER := .venv/.browser
 PINS := requirements/constraints.txt
 
-.PHONY: help setup demo test check parity endure bench docs clean
+.PHONY: help setup demo test check parity endure bench prove-cards docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /: /'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /'
 
 setup: $(READY)  ## make .venv and install everything, with the pinned versions
 
@@ -26,7 +26,7 @@ $(READY): pyproject.toml $(PINS)
 	$(BIN)/python -m pip install --quiet -c $(PINS) -e ".[test]"
 	touch $@
 
-demo: $(READY)  ## train, evaluate and predict: DATA=folder for your own photos, OUT=folder for the results
+demo: $(READY)  ## train, evaluate, predict, explain: DATA=folder for your own photos, OUT=folder for the results
 	@DATA="$(DATA)" OUT="$(OUT)" $(BIN)/python scripts/demo.py
 
 # Asked for once, not at every test: where there is no network, asking takes long
@@ -60,6 +60,9 @@ bench: $(READY)  ## speed against the peers on this machine: PHOTOS=folder with 
 	$(BIN)/python benchmarks/train_vs_timm.py photos $(PHOTOS)
 	$(BIN)/python benchmarks/serving.py $(PHOTOS)
 	$(BIN)/python benchmarks/fit_latency.py
+
+prove-cards: $(READY)  ## download published weights and compare them with the catalog: CARDS="b0 lite" for some of them
+	$(BIN)/python scripts/prove_cards.py $(CARDS)
 
 docs: $(READY)  ## write the generated parts of the documents
 	$(BIN)/python docs/make.py

@@ -15,7 +15,7 @@ def models(
     ] = None,
     weights: Annotated[bool, Option("--weights", help="List published weights instead of networks.")] = False,
     publisher: Annotated[
-        str, Option(metavar="NAME", help="Only weights from timm, torchvision, lukemelas, keras or google.")
+        str, Option(metavar="NAME", help="Only of timm, torchvision, lukemelas, keras, google or ml-illustrated.")
     ] = "",
     bundle: Annotated[
         Path | None, Option(metavar="FILE", help="Pack the weights NAME... into a .zip for offline use.")

@@ -52,6 +52,7 @@ class DownloadError(OSError):
 class RemoteFile:
     """A published file: ``file`` in the hub repository ``hub``, the ``url`` itself, or ``file`` in the archive there.
 
+    Or ``file`` in the installed ``package``, which is never downloaded.
     ``hash`` is "sha256:HEX" or "md5:HEX" of what the URL returns; HEX may be a prefix. In an archive, ``file`` may be
     the prefix of a TensorFlow checkpoint, or "" for the only checkpoint. ``companions`` are files of the same folder
     that are downloaded too if they exist. ``entry`` is the catalog's entry, if there is one.
@@ -64,11 +65,13 @@ class RemoteFile:
     hash: str | None = None
     companions: tuple[str, ...] = ()
     entry: CatalogEntry | None = None
+    package: str = ""
 
     @classmethod
     def from_entry(cls, entry: CatalogEntry) -> "RemoteFile":
         """Return the file of a catalog entry."""
-        return cls(entry.name, entry.hub, entry.file, "" if entry.hub else entry.url, entry.hash, entry=entry)
+        url = "" if entry.hub else entry.url
+        return cls(entry.name, entry.hub, entry.file, url, entry.hash, entry=entry, package=entry.package)
 
     @property
     def download_url(self) -> str:
@@ -78,7 +81,7 @@ class RemoteFile:
     @property
     def key(self) -> str:
         """Path of the downloaded file relative to the cache directory, and its name in a bundle."""
-        return cache_key(self.download_url)
+        return f"weights/{self.package}/{self.file}" if self.package else cache_key(self.download_url)
 
     @property
     def is_archived(self) -> bool:

