@@ -12,6 +12,8 @@ RESIZE_MODES = ("crop", "squash")
 INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "box", "nearest")
 RESAMPLING_LIBRARIES = ("pil", "tensorflow", "tensorflow1")
 DECODE_MODES = ("exact", "reduced")
+# PIL's modes that an image can be read in, with their number of channels; the first of a number is its default
+COLOR_CHANNELS = MappingProxyType({"L": 1, "LA": 2, "RGB": 3, "HSV": 3, "YCbCr": 3, "RGBA": 4, "CMYK": 4})
 TASKS = ("classification", "multilabel", "regression")
 _FORMER_TASKS = {"one": "classification", "any": "multilabel", "value": "regression"}
 
@@ -70,6 +72,8 @@ class Preprocess(serde.Record):
               S–XL: half-pixel centers, Keys' cubic (a = −0.5).
             - "tensorflow1": ``tf.compat.v1.image``, as in tensorflow/tpu efficientnet for V1, Lite and EdgeTPU, and in
               automl for V2-B0–B3: pixels at their upper left corners, a = −0.75.
+        color: What the channels are, a mode of PIL: "L" (grey), "LA" (grey and alpha), "RGB", "HSV", "YCbCr", "RGBA" or
+            "CMYK". "" is the first of these with as many channels as there are means.
 
     Raises:
         ValueError: A value is out of range, or TensorFlow does not have the interpolation.
@@ -85,6 +89,7 @@ class Preprocess(serde.Record):
     std: tuple[float, ...] = IMAGENET_STD
     decode: str = "exact"
     resampling: str = "pil"
+    color: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", serde.check_size(self.size))
@@ -101,6 +106,20 @@ class Preprocess(serde.Record):
         for mean, std in zip(self.mean, self.std, strict=True):  # far above 1 if values were divided by 255 twice
             serde.check_float("mean", mean, -1000, 1000)
             serde.check_float("std", std, 0, 1000, exclusive=True)
+        serde.check_choice("color", self.color, ("", *COLOR_CHANNELS))
+        if self.color and COLOR_CHANNELS[self.color] != len(self.mean):
+            channels = COLOR_CHANNELS[self.color]
+            raise ValueError(f"{self.color} has {channels} channels, mean and std are for {len(self.mean)}")
+
+    @property
+    def color_mode(self) -> str:
+        """The mode of PIL that images are read in. Raises ``ValueError`` if none has that many channels."""
+        if self.color:
+            return self.color
+        for mode, channels in COLOR_CHANNELS.items():
+            if channels == len(self.mean):
+                return mode
+        raise ValueError(f"this network takes {len(self.mean)} channels, and no kind of image has as many")
 
     @property
     def resize_size(self) -> tuple[int, int]:
@@ -116,7 +135,8 @@ class Preprocess(serde.Record):
                 return (sum(values) / len(values),) * channels
             return tuple(values[index % len(values)] for index in range(channels))
 
-        return replace(self, mean=spread(self.mean), std=spread(self.std))
+        color = self.color if COLOR_CHANNELS.get(self.color) == channels else ""
+        return replace(self, mean=spread(self.mean), std=spread(self.std), color=color)
 
     def describe(self) -> str:
         """Return a line such as "224×224, crop 0.875, bicubic, mean 0.485/0.456/0.406, std 0.229/0.224/0.225"."""
@@ -124,6 +144,8 @@ class Preprocess(serde.Record):
         parts = [f"{height}×{width}", *(["squashed"] if self.resize == "squash" else [])]
         if self.crop_fraction < 1 or self.resize == "crop":
             parts.append(f"crop {self.crop_fraction:.3g}")
+        if len(self.mean) != 3 or self.color:
+            parts.append(f"read as {self.color_mode}" if len(self.mean) <= 4 else f"{len(self.mean)} channels")
         library = "" if self.resampling == "pil" else f" as in {self.resampling}"
         mean, std = ("/".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
         return ", ".join([*parts, f"{self.interpolation}{library}", f"mean {mean}", f"std {std}"])

@@ -31,6 +31,7 @@ def convert(
     like: Annotated[
         str | None, Option(metavar="NAME", help="Take numerics and preprocessing from these weights, such as b5/tf_ap.")
     ] = None,
+    labels: options.LabelsOption = None,
     tolerance: options.ToleranceOption = None,
     force: options.ForceOption = False,
     as_json: options.JsonOption = False,
@@ -56,6 +57,7 @@ def convert(
         assumed = numerics or read.metadata.numerics
         numerics = replace(assumed, padding=padding or assumed.padding, bn_eps=bn_eps or assumed.bn_eps)
     model = load(source, layout, arch, numerics, preprocess=preprocess, prefix=prefix, head=head)
+    options.rename_outputs(model, options.read_labels(labels))
     result = saving.save_verified(model, target, to, saving.TOLERANCE if tolerance is None else tolerance)
     if to == "effnet":  # other layouts leave things out, which a later load may assume otherwise
         cache_engine(model, target)

@@ -29,6 +29,7 @@ def doctor(
     split: options.SplitOption = None,
     prefix: options.PrefixOption = None,
     head: options.HeadOption = None,
+    labels: options.LabelsOption = None,
     fix: Annotated[Path | None, Option(metavar="FILE", help="Write the repaired model (.safetensors).")] = None,
     seed: Annotated[int, Option(help="Seed of the choice of images.")] = 0,
     device: options.DeviceOption = None,
@@ -46,7 +47,7 @@ def doctor(
 
     if fix and fix.suffix != ".safetensors":
         raise options.UsageError(f"--fix {fix}: the file name must end in .safetensors")
-    network = load(model, prefix=prefix, head=head)
+    network = options.rename_outputs(load(model, prefix=prefix, head=head), options.read_labels(labels))
     with printing.progress_bar("checking") as step:
         diagnosis = diagnose(network, data, max_images, seed, split, device, progress=step)
     printing.print_json(diagnosis.to_dict()) if as_json else _print_diagnosis(diagnosis, data, bool(fix))

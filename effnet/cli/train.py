@@ -79,6 +79,7 @@ def train(
         Option("--learning-rate", "--lr", metavar="LR", help="Peak learning rate, or find to search for it."),
     ] = None,
     image_size: options.ImageSizeOption = None,
+    color: options.ColorOption = None,
     folds: Annotated[
         int | None, options.number("Cross-validation: train N models, each tested on its fold.", min=2)
     ] = None,
@@ -172,6 +173,7 @@ def train(
             learning_rate=peak_learning_rate,
             seed=seed,
             image_size=options.parse_image_size(image_size),
+            color=color,
             select_on=select_on,
             teacher=teacher,
             resume=resume,

@@ -52,20 +52,41 @@ class Augment(Record):
 
 
 def build_augmentation(augment: Augment, preprocess: Preprocess) -> Callable[[image_io.ImageSource], image_io.Pixels]:
-    """Return a function from an image to its augmented uint8 (H, W, 3) of ``preprocess.size``, or ``ImageError``."""
+    """Return a function from an image to its augmented uint8 (H, W, C) of ``preprocess.size``, or ``ImageError``.
+
+    Images are augmented as RGB or RGBA (`working_color`), and become grey, HSV, … at the end.
+    """
     change, crop = _build_augmentation_steps(augment), random_resized_crop(preprocess, augment.min_crop_area)
+    finish, working = _color_converter(preprocess.color_mode), working_color(preprocess)
     if not (augment.rotation or augment.translation):
-        return lambda image: change(crop(image))
+        return lambda image: finish(change(crop(image)))
     v2 = torchvision_compat.import_torchvision("transforms.v2", "augmentation")
     interpolation = getattr(v2.InterpolationMode, preprocess.interpolation.upper())
     resize = v2.Resize(preprocess.size, interpolation)  # first, so that shifts are finer than a source pixel
     move = v2.RandomAffine(augment.rotation, (augment.translation,) * 2, interpolation=v2.InterpolationMode.BILINEAR)
     reduce_to = preprocess.resize_size if preprocess.decode == "reduced" else None
-    return lambda image: change(crop(move(resize(image_io.read_image(image, reduce_to)))))
+    return lambda image: finish(change(crop(move(resize(image_io.read_image(image, reduce_to, working))))))
+
+
+def working_color(preprocess: Preprocess) -> str:
+    """Return the mode in which training images are cached and augmented: RGBA if alpha counts, else RGB.
+
+    Raises ``ValueError`` for CMYK, which RGB does not hold.
+    """
+    if preprocess.color_mode == "CMYK":
+        raise ValueError("training reads images as grey, RGB or RGBA, not as CMYK: choose other --channels")
+    return "RGBA" if preprocess.color_mode in ("RGBA", "LA") else "RGB"
+
+
+def _color_converter(color: str) -> Callable[[image_io.Pixels], image_io.Pixels]:
+    """Return a function from uint8 RGB or RGBA (H, W, 3 or 4) to ``color`` (H, W, C)."""
+    if color in ("RGB", "RGBA"):
+        return lambda pixels: pixels
+    return lambda pixels: np.atleast_3d(np.array(Image.fromarray(pixels).convert(color)))
 
 
 def _build_augmentation_steps(augment: Augment) -> Callable[[image_io.Pixels], image_io.Pixels]:
-    """Return what follows the crop: a function of uint8 (H, W, 3)."""
+    """Return what follows the crop: a function of uint8 (H, W, 3), or (H, W, 4) whose alpha keeps its values."""
     steps: list[Callable[[Image.Image], Image.Image]] = []
     erase = None
     if augment.policy == "autoaugment":
@@ -83,32 +104,32 @@ def _build_augmentation_steps(augment: Augment) -> Callable[[image_io.Pixels], i
         if augment.horizontal_flip and torch.rand(1).item() < 0.5:
             pixels = torch.from_numpy(pixels).flip(1).numpy()  # ten times as fast as numpy's
         if steps:
-            image = Image.fromarray(pixels)
+            image = Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
             for step in steps:
                 image = step(image)
-            pixels = np.array(image)
+            pixels = np.concatenate([np.array(image), pixels[..., 3:]], -1) if pixels.shape[2] > 3 else np.array(image)
         if erase is not None:
-            pixels = erase(torch.from_numpy(pixels).permute(2, 0, 1)).permute(1, 2, 0).numpy()  # by way of (3, H, W)
+            pixels = erase(torch.from_numpy(pixels).permute(2, 0, 1)).permute(1, 2, 0).numpy()  # by way of (C, H, W)
         return pixels
 
     return change
 
 
 def random_resized_crop(preprocess: Preprocess, min_area: float) -> Callable[[image_io.ImageSource], image_io.Pixels]:
-    """Return a function from an image to a random crop (see `sample_crop`), uint8 (H, W, 3) of ``preprocess.size``.
+    """Return a function from an image to a random crop (see `sample_crop`), uint8 (H, W, C) of ``preprocess.size``.
 
     As torchvision's ``RandomResizedCrop``, but sampled before decoding: a JPEG can be decoded at reduced scale.
     """
-    size, interpolation = preprocess.size, preprocess.interpolation
+    size, interpolation, color = preprocess.size, preprocess.interpolation, working_color(preprocess)
 
     def choose_region(height: int, width: int) -> image_io.CropRegion:
         return sample_crop(height, width, min_area), size
 
     def crop(source: image_io.ImageSource) -> image_io.Pixels:
-        if isinstance(source, np.ndarray) and source.shape[2:] == (3,) and source.dtype == np.uint8:
+        if isinstance(source, np.ndarray) and source.shape[2:] == (len(color),) and source.dtype == np.uint8:
             left, top, right, bottom = sample_crop(source.shape[0], source.shape[1], min_area)
             return resize_array(source[top:bottom, left:right], size, interpolation)
-        region = crop_to_box(*image_io.read_region(source, choose_region, preprocess.decode == "reduced"))
+        region = crop_to_box(*image_io.read_region(source, choose_region, preprocess.decode == "reduced", color))
         return resize_array(region, size, interpolation)
 
     return crop
@@ -135,13 +156,13 @@ def sample_crop(height: int, width: int, min_area: float) -> tuple[int, int, int
 
 
 def crop_to_box(image: Image.Image, box: preprocessing.Box) -> image_io.Pixels:
-    """Return the region of an RGB image as uint8 (H, W, 3), rounded to whole pixels."""
+    """Return the region of an RGB or RGBA image as uint8 (H, W, C), rounded to whole pixels."""
     left, top, right, bottom = map(round, box)
     return np.array(image.crop((left, top, max(right, left + 1), max(bottom, top + 1))))
 
 
 def resize_array(pixels: image_io.Pixels, size: tuple[int, int], interpolation: str) -> image_io.Pixels:
-    """Resize uint8 (H, W, 3) to ``size`` (height, width) with antialiasing.
+    """Resize uint8 (H, W, C) to ``size`` (height, width) with antialiasing.
 
     Torch is several times as fast as PIL, which does what torch lacks; one value of twenty differs by one step.
     """
@@ -149,9 +170,9 @@ def resize_array(pixels: image_io.Pixels, size: tuple[int, int], interpolation: 
         return pixels
     if interpolation not in ("bilinear", "bicubic"):
         return np.array(Image.fromarray(pixels).resize(size[::-1], Image.Resampling[interpolation.upper()]))
-    batch = torch.from_numpy(np.require(pixels, requirements=("C", "W")))[None].permute(0, 3, 1, 2)  # (1, 3, H, W)
+    batch = torch.from_numpy(np.require(pixels, requirements=("C", "W")))[None].permute(0, 3, 1, 2)  # (1, C, H, W)
     resized: Tensor = torch.nn.functional.interpolate(batch, size, mode=interpolation, antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()  # (1, 3, H, W) -> (H, W, 3)
+    return resized[0].permute(1, 2, 0).numpy()  # (1, C, H, W) -> (H, W, C)
 
 
 def mix_batch(images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float) -> tuple[Tensor, Tensor]:

@@ -44,8 +44,9 @@ class MemoryCache:
 
 
 class DiskCache:
-    """Images as uint8 (H, W, 3), large enough for every random crop, one file each, in the cache folder.
+    """Images as uint8 (H, W, C), large enough for every random crop, one file each, in the cache folder.
 
+    They are RGB, or RGBA if alpha counts (`effnet.data.augment.working_color`).
     The result is the same whether an image was cached, is cached now, or finds no room. Processes may share the cache
     and be killed, and the folder be deleted at any time. An image is identified by its path, size and date (in a shard:
     the shard's), or else by its bytes.
@@ -55,7 +56,9 @@ class DiskCache:
         self.preprocess = preprocess
         # A crop's side is smallest if its area is, and its aspect ratio is furthest from 1.
         self.side = ceil(max(preprocess.size) / (min_crop_area * augment.CROP_ASPECT_RATIOS[0]) ** 0.5)
-        name = f"{self.side}-{preprocess.interpolation}-{preprocess.decode}"
+        self.color = augment.working_color(preprocess)
+        color = "" if self.color == "RGB" else f"-{self.color}"
+        name = f"{self.side}-{preprocess.interpolation}-{preprocess.decode}{color}"
         self.folder = writable_cache_dir() / "decoded" / name
         self._is_full = torch.zeros(1, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]  # by workers
         self._partial_folder = self.folder / "parts"
@@ -87,7 +90,7 @@ class DiskCache:
             identity = source.read()
         name = blake2b(identity, digest_size=16).hexdigest()
         path = self.folder / name[:2] / name
-        if (pixels := _map_file(path)) is None:
+        if (pixels := _map_file(path, len(self.color))) is None:
             pixels = self._decode(source)
             self._write(pixels, path)
         return pixels
@@ -100,7 +103,7 @@ class DiskCache:
             sizes.append((max(1, round(height * scale)), max(1, round(width * scale))))
             return (0, 0, width, height), sizes[0]
 
-        image, box = image_io.read_region(source, choose_whole, self.preprocess.decode == "reduced")
+        image, box = image_io.read_region(source, choose_whole, self.preprocess.decode == "reduced", self.color)
         return augment.resize_array(augment.crop_to_box(image, box), sizes[0], self.preprocess.interpolation)
 
     def _write(self, pixels: image_io.Pixels, path: Path) -> None:
@@ -122,7 +125,7 @@ class DiskCache:
             temporary.unlink(missing_ok=True)
 
 
-def _map_file(path: Path) -> image_io.Pixels | None:
+def _map_file(path: Path, channels: int) -> image_io.Pixels | None:
     """Map the file into memory; None if it does not exist or is incomplete."""
     try:
         with path.open("rb", buffering=0) as file:
@@ -132,6 +135,7 @@ def _map_file(path: Path) -> image_io.Pixels | None:
     if len(mapped) < _FILE_HEADER.size or mapped[-len(_FILE_END) :] != _FILE_END:
         return None
     begin, height, width = _FILE_HEADER.unpack_from(mapped)
-    if begin != _FILE_BEGIN or len(mapped) != _FILE_HEADER.size + height * width * 3 + len(_FILE_END):
+    if begin != _FILE_BEGIN or len(mapped) != _FILE_HEADER.size + height * width * channels + len(_FILE_END):
         return None
-    return np.frombuffer(mapped, np.uint8, height * width * 3, _FILE_HEADER.size).reshape(height, width, 3)
+    pixels = np.frombuffer(mapped, np.uint8, height * width * channels, _FILE_HEADER.size)
+    return pixels.reshape(height, width, channels)

@@ -174,8 +174,6 @@ class LabelEncoder:
             chosen = tuple(map(str, range(max(flat, default=0) + 1)))
         else:
             chosen = tuple(sorted(set(map(str, flat))))
-        if not any(is_list) and len(chosen) < 2:
-            raise ValueError(f"{found_in} has only one class, {chosen[0]!r}: a classifier needs at least two")
         labels = Labels(chosen, "multilabel" if any(is_list) else "classification")
         return cls(labels, {name: index for index, name in enumerate(chosen)}, found_in if names is None else named_by)
 

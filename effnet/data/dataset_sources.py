@@ -25,8 +25,8 @@ def open_data(source: str | Path) -> dataset.Splits:
     - a ``.csv`` or ``.tsv`` file (see `effnet.data.table`).
 
     Raises:
-        ValueError: if the layout is none of these, a class is empty, there are fewer than two, or val or test has a
-            class that train does not have.
+        ValueError: if the layout is none of these, a class is empty, or val or test has a class that train does not
+            have. A single class can be evaluated on, not trained on.
 
     Example:
         >>> splits = effnet.data.open_data("photos")

@@ -96,8 +96,6 @@ def _open_class_folders(root: Path, labels: Labels | None = None) -> dataset.Ima
         items += found
     if not items:
         raise ValueError(f"{root} has no images")
-    if len(names) < 2:
-        raise ValueError(f"{root} has only one class, {names[0]!r}: a classifier needs at least two")
     return dataset.ImageDataset(tuple(items), Labels(names))
 
 

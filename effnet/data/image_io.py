@@ -1,4 +1,4 @@
-"""Reading images: a file, bytes or an array becomes RGB, upright, resized and cropped. PIL and numpy only."""
+"""Reading images: a file, bytes or an array becomes RGB (or grey, RGBA, …), upright, resized and cropped. No torch."""
 
 import warnings
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from effnet.data.preprocessing import Box, resize_pil, resize_tensorflow
 from effnet.metadata import Preprocess
 
 Pixels = NDArray[np.uint8]
-InputImage = NDArray[np.uint8 | np.float32]  # (H, W, 3), 0 to 255
+InputImage = NDArray[np.uint8 | np.float32]  # (H, W, C), 0 to 255
 
 
 @runtime_checkable
@@ -74,37 +74,40 @@ class UnreadableImage:
 def load_input(source: ImageSource, preprocess: Preprocess) -> InputImage:
     """Read an image (see `read_image`) and resize and crop it (see `resize_and_crop`); it is not normalized yet."""
     can_reduce = preprocess.decode == "reduced" and preprocess.resampling == "pil"
-    image, box = _read_with_box(source, preprocess.resize_size if can_reduce else None)
+    image, box = _read_with_box(source, preprocess.resize_size if can_reduce else None, preprocess.color_mode)
     return resize_and_crop(image, preprocess, box)
 
 
-def read_image(source: ImageSource, reduce_to: tuple[int, int] | None = None) -> Image.Image:
+def read_image(source: ImageSource, reduce_to: tuple[int, int] | None = None, color: str = "RGB") -> Image.Image:
     """Read an image as 8-bit RGB, upright by its EXIF, on white where it is transparent.
 
     ``source``: a path, a file's bytes, a PIL image (which is not changed), a `LazyImage`, or a uint8 array (H, W),
     (H, W, 1), (H, W, 3) or (H, W, 4). Of an animation the first frame is used; of 16 bits the upper 8, as PIL does for
     colors. ``reduce_to``: decode a JPEG at 1/2, 1/4 or 1/8 of its size, as small as both sides stay at least twice this
-    (height, width). Raises ``ImageError`` if there is no usable image.
+    (height, width). ``color``: another mode of PIL (see `effnet.Preprocess`); with alpha transparency is kept, and an
+    image without it is opaque. Raises ``ImageError`` if there is no usable image.
     """
-    return _read_with_box(source, reduce_to)[0]
+    return _read_with_box(source, reduce_to, color)[0]
 
 
 def resize_and_crop(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> InputImage:
-    """Resize and crop an RGB image to ``preprocess.size``: uint8 (H, W, 3), or float32 with TensorFlow's resampling.
+    """Resize and crop an image of the mode ``preprocess.color_mode`` to ``preprocess.size``: uint8 (H, W, C).
+
+    With TensorFlow's resampling float32.
 
     With PIL, values equal torchvision's ``Resize`` and ``CenterCrop`` and timm's evaluation to the last bit, except for
     long strips (`MAX_RESIZE_RATIO`) and with ``box``: the region that is image in an image decoded at reduced scale.
     TensorFlow's resampling starts from the whole image and neither rounds nor clips.
     """
-    assert image.mode == "RGB"
+    assert image.mode == preprocess.color_mode
     if preprocess.resampling == "pil":
         return resize_pil(image, preprocess, box)
     assert box is None, "TensorFlow's resampling starts from the whole image"
-    return resize_tensorflow(image, preprocess)  # (H, W, 3)
+    return resize_tensorflow(image, preprocess)  # (H, W, C)
 
 
 def read_region(
-    source: ImageSource, choose_region: Callable[[int, int], CropRegion], allow_reduced: bool
+    source: ImageSource, choose_region: Callable[[int, int], CropRegion], allow_reduced: bool, color: str = "RGB"
 ) -> tuple[Image.Image, Box]:
     """Read an image to use one region of it; return the image as `read_image`, and where the region lies in it.
 
@@ -121,7 +124,7 @@ def read_region(
         needed = tuple(ceil(side / fraction / 2) for side, fraction in zip(size, fractions, strict=True))
         return (needed[0], needed[1]) if allow_reduced else (height, width)
 
-    image, image_box = _read_with_box(source, reduce_to)
+    image, image_box = _read_with_box(source, reduce_to, color)
     (left, top, right, bottom), height, width = chosen[0]
     x0, y0, x1, y1 = image_box or (0, 0, *image.size)
     scale_x, scale_y = (x1 - x0) / width, (y1 - y0) / height
@@ -132,15 +135,15 @@ def read_region(
 _ReduceTo = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None
 
 
-def _read_with_box(source: ImageSource, reduce_to: _ReduceTo) -> tuple[Image.Image, Box | None]:
+def _read_with_box(source: ImageSource, reduce_to: _ReduceTo, color: str) -> tuple[Image.Image, Box | None]:
     name = _source_name(source)
     if not isinstance(source, (str, Path, bytes, Image.Image, np.ndarray)):  # checking for a protocol is slow
         source = source.read()
     with MUTED_PIL_WARNINGS:
         if isinstance(source, np.ndarray):
-            return _decode(_from_array(source), name, reduce_to)
+            return _decode(_from_array(source), name, reduce_to, color)
         if isinstance(source, Image.Image):
-            return _decode(source, name, reduce_to, keep_original=True)
+            return _decode(source, name, reduce_to, color, keep_original=True)
         with _open_file(source, name) as file:
             try:
                 image = Image.open(file)
@@ -148,13 +151,13 @@ def _read_with_box(source: ImageSource, reduce_to: _ReduceTo) -> tuple[Image.Ima
                 raise ImageError(f"{name} has more than {MAX_IMAGE_PIXELS:,} pixels: make it smaller first") from None
             except Exception:  # anything that the parser of some format stumbles over
                 raise ImageError(f"{name} is not an image, or its format is unknown") from None
-            return _decode(image, name, reduce_to)
+            return _decode(image, name, reduce_to, color)
 
 
 def _decode(
-    image: Image.Image, name: str, reduce_to: _ReduceTo = None, keep_original: bool = False
+    image: Image.Image, name: str, reduce_to: _ReduceTo, color: str, keep_original: bool = False
 ) -> tuple[Image.Image, Box | None]:
-    """Check ``image``, load it to the last byte, and make it RGB and upright; with ``keep_original`` not in place.
+    """Check ``image``, load it to the last byte, make it upright and ``color``; with ``keep_original`` not in place.
 
     If it was reduced, also return the box of it that is image: half of 479 pixels is 239.5 of 240.
     """
@@ -179,7 +182,7 @@ def _decode(
     except Exception as error:  # as above: OSError, SyntaxError, EOFError, struct.error, zlib.error, …
         raise ImageError(f"{name} is damaged: {error}") from None
     transpose = _exif_transpose(image)  # after loading, when TIFF has already been turned by PIL
-    upright = _to_rgb(image, name)
+    upright = _convert(image, color, name)
     if transpose is not None:
         upright = upright.transpose(transpose)
         upright.info = {}  # or its EXIF would turn the image again when it is read again
@@ -193,6 +196,16 @@ def _orient_box(drafted: Box, size: tuple[int, int], transpose: Transpose | None
     left = size[0] - width if transpose in _FLIPS_HORIZONTALLY else 0
     top = size[1] - height if transpose in _FLIPS_VERTICALLY else 0
     return left, top, left + width, top + height
+
+
+def _convert(image: Image.Image, color: str, name: str) -> Image.Image:
+    """Return the image in the mode ``color``. What has no alpha is opaque, and seen on white in a mode without it."""
+    if color in ("RGBA", "LA") and image.has_transparency_data:
+        return image.convert("RGBA").convert(color)
+    if color == "CMYK" and image.mode == "CMYK":
+        return image
+    rgb = _to_rgb(image, name)
+    return rgb if color == "RGB" else rgb.convert("L").convert("LA") if color == "LA" else rgb.convert(color)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -30,7 +30,7 @@ class TrainingLoader:
     """Batches of shuffled, augmented training images.
 
     ``epoch(3)`` yields the batches of the fourth epoch, the same ones whenever and by whomever it is called: uint8
-    (N, H, W, 3) images and int64 (N,) indices into ``dataset``.
+    (N, H, W, C) images and int64 (N,) indices into ``dataset``.
 
     Args:
         batch_size, rank, world_size, class_balanced: see `EpochSampler`.
@@ -108,7 +108,8 @@ class _AugmentedImages(Dataset[Batch | Exception]):
     def __getitems__(self, epoch_indices: tuple[int, list[int]]) -> Batch | Exception:
         """Return the batch, or what went wrong: raised in a worker, it would come with a long traceback."""
         epoch, indices = epoch_indices
-        batch = torch.empty((len(indices), *self.preprocess.size, 3), dtype=torch.uint8)  # (N, H, W, 3)
+        shape = (len(indices), *self.preprocess.size, len(self.preprocess.mean))
+        batch = torch.empty(shape, dtype=torch.uint8)  # (N, H, W, C)
         try:
             with temporary_seed(0):
                 for row, index in zip(batch.numpy(), indices, strict=True):

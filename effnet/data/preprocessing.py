@@ -1,4 +1,4 @@
-"""From an RGB image to the network's input: resize and crop as PIL or as TensorFlow does, and normalization."""
+"""From an image to the network's input: resize and crop as PIL or as TensorFlow does, and normalization."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ def visible_region(height: int, width: int, preprocess: Preprocess) -> Box:
 
 
 def resize_pil(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> NDArray[np.uint8]:
-    """Resize with antialiasing and crop an RGB image to ``preprocess.size``: uint8 (H, W, 3), as torchvision and timm.
+    """Resize with antialiasing and crop an image to ``preprocess.size``: uint8 (H, W, C), as torchvision and timm.
 
     ``box`` is the region that is image in an image decoded at reduced scale. With it, what is cropped away is not
     computed either, which saves a third of the time and changes one value in a thousand by one step.
@@ -37,9 +37,9 @@ def resize_pil(image: Image.Image, preprocess: Preprocess, box: Box | None = Non
     filter = Image.Resampling[preprocess.interpolation.upper()]
     if box is None:
         # PIL's box is float32, and by the sizes PIL chooses which side goes first: with a box, other bits come out.
-        return np.array(image.resize((wide, tall), filter, kept).crop((left, top, right, bottom)))  # (H, W, 3)
+        return np.atleast_3d(np.array(image.resize((wide, tall), filter, kept).crop((left, top, right, bottom))))
     height, width = preprocess.size
-    return np.array(image.resize((width, height), filter, pil_crop_box(box, preprocess)))
+    return np.atleast_3d(np.array(image.resize((width, height), filter, pil_crop_box(box, preprocess))))  # (H, W, C)
 
 
 def pil_crop_box(box: Box, preprocess: Preprocess) -> Box:
@@ -89,7 +89,7 @@ def _scale_long_side(long: float, short: float, target: int, max_side: int, squa
 
 
 def resize_tensorflow(image: Image.Image, preprocess: Preprocess) -> Float32Array:
-    """Crop and resize an RGB image as TensorFlow does: float32 (H, W, 3), 0 to 255 with a cubic's overshoots."""
+    """Crop and resize an image as TensorFlow does: float32 (H, W, C), 0 to 255 with a cubic's overshoots."""
     top, left, height, width = tensorflow_crop_box(image.height, image.width, preprocess)
     half_pixel = preprocess.resampling == "tensorflow"
     rows, row_weights = _interpolation_taps(height, preprocess.size[0], preprocess.interpolation, half_pixel)
@@ -114,9 +114,10 @@ def tensorflow_crop_box(height: int, width: int, preprocess: Preprocess) -> tupl
 
 
 def _read_rows(image: Image.Image, rows: NDArray[np.intp], left: int, width: int) -> NDArray[np.uint8]:
-    """Return these rows, (rows, width, 3): of a large photo only few are needed, and converting all is slow."""
+    """Return these rows, (rows, width, C): of a large photo only few are needed, and converting all is slow."""
     runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-    return np.concatenate([np.asarray(image.crop((left, run[0], left + width, run[-1] + 1))) for run in runs])
+    parts = [np.asarray(image.crop((left, run[0], left + width, run[-1] + 1))) for run in runs]
+    return np.concatenate(list(map(np.atleast_3d, parts)))
 
 
 def _weighted_sum(pixels: NDArray[Any], axis: int, places: NDArray[np.intp], weights: Float32Array) -> Float32Array:

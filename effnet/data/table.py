@@ -76,8 +76,6 @@ def open_table(path: str | Path, task: str | None = None) -> Splits:
     rows = {name: [row for row, split in enumerate(split_of_row) if split == name] for name in ("train", "val", "test")}
     if labels.task == "multilabel" and not any(row_labels[row] for row in rows["test"]):  # empty cells: not known
         row_labels = [None if at == "test" else label for at, label in zip(split_of_row, row_labels, strict=True)]
-    if labels.task == "classification" and len(labels.names) < 2:
-        raise ValueError(f"{table.path} has only one label, {', '.join(labels.names)}: a classifier needs at least two")
     if labels.task != "regression":
         check_images_per_label(table, labels, [row_labels[row] for row in rows["train"] or range(len(table))])
     unlabeled = [row for row, label in enumerate(row_labels) if label is None]

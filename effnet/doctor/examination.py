@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from effnet.arch.serde import check_int
-from effnet.data import ImageDataset, ImageError, Item, check_images, open_data, prediction_inputs, read_image
+from effnet.data import (
+    ImageDataset,
+    ImageError,
+    Item,
+    check_images,
+    class_names,
+    open_data,
+    prediction_inputs,
+    read_image,
+)
 from effnet.doctor import advice, diagnosis, hypotheses, search, weight_checks
 from effnet.evaluation.evaluator import pick_split
 from effnet.metadata import Labels
@@ -161,11 +170,11 @@ def _match_labels(
         if len(classes) not in (outputs, outputs - 1):
             raise ValueError(f"the model has {outputs} outputs without names, the data has {len(classes)} classes")
         return classes, list(range(len(classes))), ()
-    index_of = {name: index for index, name in enumerate(known)}
-    missing = [name for name in classes if name not in index_of]
+    indices, _ = class_names.match_classes(classes, known, outputs)
+    missing = [name for name, index in zip(classes, indices, strict=True) if index is None]
     if len(missing) == len(classes):
         raise ValueError(
             f"the model knows none of the classes {', '.join(classes[:5])}; it knows {', '.join(known[:5])}"
         )
     findings = (advice.unknown_labels_finding(missing, known),) if missing else ()
-    return known, [index_of.get(name, -1) for name in classes], findings
+    return known, [-1 if index is None else index for index in indices], findings

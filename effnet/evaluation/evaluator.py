@@ -1,6 +1,7 @@
 """Running a model over labeled images and scoring its outputs by the task of the labels."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,17 +9,19 @@ from typing import Any
 import numpy as np
 
 from effnet.arch.serde import check_choice, check_int
-from effnet.data import ImageDataset, ImageError, Splits, open_data
+from effnet.data import ImageDataset, ImageError, Splits, class_names, open_data
 from effnet.evaluation import metrics
 from effnet.metadata import TASKS, Labels
 from effnet.net import EfficientNet
-from effnet.prediction.batched_inference import DEFAULT_BATCH_SIZE, require_rgb, run_batches
+from effnet.prediction.batched_inference import DEFAULT_BATCH_SIZE, run_batches
 from effnet.runtime import autotune, base, io_spec, torch
 from effnet.tasks import Float64Array, task_of
 from effnet.weights import load
 
 # All have ``images``, ``primary_metric``, ``summary()``, ``to_dict()``, ``mistakes``, ``skipped``, ``split``, ``task``
 AnyEvaluation = metrics.Evaluation | metrics.MultiLabelEvaluation | metrics.RegressionEvaluation
+
+log = logging.getLogger("effnet")
 
 _EVALUATIONS: dict[str, type[AnyEvaluation]] = {
     "classification": metrics.Evaluation,
@@ -36,6 +39,8 @@ def evaluate(
     batch_size: int = DEFAULT_BATCH_SIZE,
     strict: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    labels: Sequence[str] | None = None,
+    color: str | None = None,
 ) -> AnyEvaluation:
     """Evaluate a model on labeled images.
 
@@ -49,6 +54,8 @@ def evaluate(
         batch_size: Images computed at once.
         strict: Raise the error of an image that cannot be read, instead of listing it in ``skipped``.
         progress: Called with (images done, all images).
+        labels: Names of the model's outputs, instead of its own.
+        color: What the channels of images are (see `effnet.Preprocess`), instead of what the model states.
 
     Returns:
         `Evaluation` for classification, `MultiLabelEvaluation` or `RegressionEvaluation`.
@@ -62,14 +69,16 @@ def evaluate(
     """
     check_int("batch_size", batch_size, 1)
     engine = _open_engine(model, device)
-    labels, preprocess = engine.metadata.labels, engine.metadata.preprocess
+    known, preprocess = engine.metadata.labels, engine.metadata.preprocess
     base.require_classes(engine.classes, "evaluation")
-    require_rgb(len(preprocess.mean))
+    if labels is not None:
+        known = class_names.rename_outputs(known, engine.classes, labels)
+    preprocess = replace(preprocess, color=color or preprocess.color)
     if isinstance(data, ImageDataset):
         dataset = data
     else:
         split, dataset = pick_split(open_data(data), split)
-    columns = class_columns(labels, engine.classes, dataset.labels)
+    columns = class_columns(known, engine.classes, dataset.labels)
     rows, readable, skipped = [], [], []
     named_images = ((item.name, item.image) for item in dataset.items)
     outputs = run_batches(engine.run, named_images, replace(preprocess, decode=decode), batch_size)
@@ -86,7 +95,7 @@ def evaluate(
     if not rows:
         raise ValueError("none of the images could be read")
     logits = np.stack(rows).astype(np.float64)
-    result = _score_logits(logits, ImageDataset(tuple(readable), dataset.labels), columns, labels)
+    result = _score_logits(logits, ImageDataset(tuple(readable), dataset.labels), columns, known)
     return replace(result, skipped=tuple(skipped), split=split or "")
 
 
@@ -122,21 +131,32 @@ def pick_split(splits: Splits, name: str | None = None) -> tuple[str, ImageDatas
 
 
 def class_columns(known: Labels, outputs: int, of_data: Labels) -> list[int]:
-    """Return which of the model's ``outputs`` is for each class of the data; ``known`` are the model's labels."""
+    """Return which of the model's ``outputs`` is for each class of the data; ``known`` are the model's labels.
+
+    Classes are found by name, as ImageNet's synsets, or by number (`effnet.data.class_names.match_classes`); those that
+    the data does not have do not matter. Without names, as many classes as outputs are taken in their order. Raises
+    ``ValueError`` for another task, and for a class that the model does not know.
+    """
     if known.task != of_data.task:
         raise ValueError(
             f"the labels of the data are for {of_data.task} ({task_of(of_data.task).description}), the model is for "
             f"{known.task} ({task_of(known.task).description}): evaluate it on data of its own task"
         )
-    if not known.names:
-        if len(of_data.names) != outputs:
-            raise ValueError(f"the model has {outputs} classes without names, the data has {len(of_data.names)}")
+    if not known.names and len(of_data.names) == outputs:
         return list(range(outputs))
-    column_of = {name: column for column, name in enumerate(known.names)}
-    missing = next((name for name in of_data.names if name not in column_of), None)
-    if missing is not None:
+    columns, way = class_names.match_classes(of_data.names, known.names, outputs)
+    missing = next((name for name, column in zip(of_data.names, columns, strict=True) if column is None), None)
+    if missing is not None and known.names:
         raise ValueError(f"the model does not know the class {missing!r}; it knows {', '.join(known.names[:20])}")
-    return [column_of[name] for name in of_data.names]
+    if missing is not None:
+        raise ValueError(
+            f"the model has {outputs} classes without names, the data has {len(of_data.names)}: name them with "
+            "--labels FILE"
+        )
+    if way != "name" and of_data.names:
+        first = known.name(columns[0] or 0)
+        log.info("the classes of the data are matched by %s: %s is %r", way, of_data.names[0], first)
+    return [column for column in columns if column is not None]
 
 
 def read_evaluation(data: Any) -> AnyEvaluation:

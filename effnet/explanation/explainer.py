@@ -15,7 +15,7 @@ from effnet.data import image_io, preprocessing
 from effnet.explanation import attribution, heatmap
 from effnet.metadata import Labels
 from effnet.net import EfficientNet
-from effnet.prediction import batched_inference, predictor
+from effnet.prediction import predictor
 from effnet.runtime.io_spec import is_exported
 from effnet.tasks import task_of
 from effnet.weights import load
@@ -37,7 +37,7 @@ class Explanation:
     logits: tuple[float, ...]
     biases: tuple[float, ...]  # in the classifier
     maps: NDArray[np.float32]  # (classes, height, width)
-    input_image: image_io.InputImage  # as the network sees it, (H, W, 3) of 0 to 255
+    input_image: image_io.InputImage  # as the network sees it, (H, W, C) of 0 to 255
     photo: Image.Image  # as it was given, upright
     box: preprocessing.Box  # of `input_image` in `photo`, in pixels: left, top, right, bottom; the rest was cropped
     method: str
@@ -139,8 +139,8 @@ def explain(
         batch_size: For "occlusion": squares computed at once.
 
     Raises:
-        ValueError: If the network has no classifier or is not for RGB, has no such class or layer, or an option does
-            not go with the method.
+        ValueError: If the network has no classifier or a number of channels that no image has, there is no such class
+            or layer, or an option does not go with the method.
         ImageError: If the image cannot be read.
 
     Example:
@@ -153,12 +153,12 @@ def explain(
     if method != "occlusion" and (patch, stride, drop) != (None, None, "logit"):
         raise ValueError(f'patch, stride and drop require method="occlusion", not {method}')
     network = model if isinstance(model, EfficientNet) else load_network(model)
-    batched_inference.require_rgb(network.channels)
     bias = attribution.require_classifier(network).bias
     indices = None if classes is None else attribution.class_indices(network, classes)
     image_name, task = name or predictor.name_images(image)[0][0], task_of(network.labels.task)
-    photo = image_io.read_image(image)
-    input_image = image_io.resize_and_crop(photo, network.preprocess)
+    color, photo = network.preprocess.color_mode, image_io.read_image(image)
+    seen = photo if color == "RGB" else image_io.read_image(image, color=color)
+    input_image = image_io.resize_and_crop(seen, network.preprocess)
     with torch.inference_mode(False), attribution.evaluation_mode(network):
         x = attribution.to_input(network, input_image[None])
         if method == "cam":

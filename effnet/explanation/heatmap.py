@@ -22,7 +22,7 @@ def overlay(
     maximum: float | None = None,
     box: preprocessing.Box | None = None,
 ) -> Image.Image:
-    """Draw the positive part of a map (height, width) in colors over the image (H, W, 3) of 0 to 255 in gray.
+    """Draw the positive part of a map (height, width) in colors over the image (H, W, C) of 0 to 255 in gray.
 
     ``maximum`` is the value of the brightest color, for maps that are to be compared; default: the map's own maximum.
     What is outside of ``box``, the part of the image that the map covers, is darkened.
@@ -30,7 +30,8 @@ def overlay(
     if image.ndim != 3 or values.ndim != 2:
         raise ValueError(f"expected an image (H, W, 3) and a map (height, width), got {image.shape} and {values.shape}")
     height, width = image.shape[:2]
-    gray = np.asarray(Image.fromarray(image.clip(0, 255).astype(np.uint8)).convert("L"), np.float32)[..., None]
+    shown = image[..., 0] if image.shape[2] < 3 else image[..., :3]  # without alpha
+    gray = np.asarray(Image.fromarray(shown.clip(0, 255).astype(np.uint8)).convert("L"), np.float32)[..., None]
     stretched = place_map(values, (height, width), box or (0, 0, width, height))
     visible = ~np.isnan(stretched)
     colors, opacity = colorize(np.where(visible, stretched, 0), float(values.max()) if maximum is None else maximum)

@@ -330,4 +330,8 @@ def _load_items(items: list[Item], preprocess: Preprocess) -> tuple[image_io.Inp
     unreadable = {item.name for item, image in loaded if image is None}
     images = [image for _, image in loaded if image is not None]
     readable = tuple(item for item, image in loaded if image is not None)
-    return np.stack(images) if images else np.empty((0, *preprocess.size, 3), np.uint8), readable, unreadable
+    return (
+        np.stack(images) if images else np.empty((0, *preprocess.size, len(preprocess.mean)), np.uint8),
+        readable,
+        unreadable,
+    )

@@ -165,8 +165,6 @@ def comparison_images(
     others = [] if io_spec.size else [replace(preprocess, size=((height | 1) + 2, width + width % 2 + 10))]
     if images is None:
         return [sample_images(each, model.channels) for each in (preprocess, *others)]
-    if model.channels != 3:
-        raise ValueError(f"images are read as RGB, but this network takes {model.channels} channels: omit images")
     if isinstance(images, (str, Path)):
         images = (
             source

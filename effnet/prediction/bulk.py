@@ -117,7 +117,7 @@ def predict_to_file(
         return _merge(results, keys, write_table, record, settings)
 
 
-def describe_predictor(model: str | Path, **options: str) -> dict[str, Any]:
+def describe_predictor(model: str | Path, **options: Any) -> dict[str, Any]:
     """Return what distinguishes a predictor from others: the SHA-256 of its weights file, and ``options``."""
     path = resolve_weights(model).path
     with path.open("rb") as file:

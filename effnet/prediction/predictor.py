@@ -1,7 +1,7 @@
 """Predictor: a model that turns images into labels with probabilities, values, or embeddings."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from effnet.arch.serde import check_choice, check_int
+from effnet.data import class_names
 from effnet.data.image_io import ImageError, ImageSource, InputImage, LazyImage
 from effnet.metadata import Labels, Preprocess
 from effnet.prediction import batched_inference
@@ -103,9 +104,12 @@ class Predictor:
         precision: "float32", or another that the engine supports.
         threads: CPU threads; default: all cores.
         tta: Test-time augmentation: "none", "mirror" or "crops" (see `effnet.prediction.tta`).
+        labels: Names of the outputs, instead of the model's own.
+        color: What the channels of images are (see `effnet.Preprocess`), instead of what the model states.
 
     Raises:
-        ValueError: If the network is not for RGB images, and as `effnet.load` and `effnet.engine` do.
+        ValueError: If the network takes a number of channels that no image has, and as `effnet.load` and
+            `effnet.engine` do.
 
     Example:
         >>> predict = effnet.Predictor("model.safetensors")
@@ -123,6 +127,8 @@ class Predictor:
         precision: str = "float32",
         threads: int | None = None,
         tta: str = "none",
+        labels: Sequence[str] | None = None,
+        color: str | None = None,
     ) -> None:
         check_choice("engine", engine, ("auto", *base.ENGINE_KINDS))
         check_choice("precision", precision, base.PRECISIONS)
@@ -147,9 +153,10 @@ class Predictor:
             self._engine = self._open_first_engine(device)
         self._chosen_engines: dict[int, base.Engine] = {}  # by batch size
         metadata = self._engine.metadata
-        batched_inference.require_rgb(len(metadata.preprocess.mean))
         self.arch, self.labels, self.classes = metadata.arch, metadata.labels, self._engine.classes
-        self.preprocess = replace(metadata.preprocess, decode=decode)
+        if labels is not None:
+            self.labels = class_names.rename_outputs(self.labels, self.classes, labels)
+        self.preprocess = replace(metadata.preprocess, decode=decode, color=color or metadata.preprocess.color)
 
     def __call__(self, images: ImageSource | Iterable[ImageSource], top: int = 5) -> list[Prediction]:
         """Predict paths, PIL images, contents of image files or uint8 arrays (H, W, 3), in order."""

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class ServedModel:
     """A model ready for requests: its engine and batch size are chosen when it is created. Thread-safe.
 
-    ``wait`` and ``on_batch`` are those of `Batcher`. Raises ``ValueError`` if the network has no classifier, and what
-    `Predictor` raises.
+    ``wait`` and ``on_batch`` are those of `Batcher`, ``labels`` those of `Predictor`. Raises ``ValueError`` if the
+    network has no classifier, and what `Predictor` raises.
     """
 
     def __init__(
@@ -39,9 +39,10 @@ class ServedModel:
         batch_size: int | None = None,
         wait: float = 0.0,
         on_batch: Callable[[int, float], None] = lambda size, seconds: None,
+        labels: Sequence[str] | None = None,
     ) -> None:
         self.name, self._source = name, source
-        self.predictor = Predictor(source, engine=engine, batch_size=batch_size)
+        self.predictor = Predictor(source, engine=engine, batch_size=batch_size, labels=labels)
         require_classes(self.predictor.classes, f"serving {name}")
         self.predictor.choose_engine(1)
         self.predictor.choose_engine(batch_size)

@@ -55,6 +55,7 @@ def serve(
     batch_size: int | None = None,
     limits: ServerLimits | None = None,
     ready: Callable[[str], None] = lambda line: None,
+    labels: Sequence[str] | None = None,
 ) -> None:
     """Serve models until SIGTERM or Ctrl+C, and answer every accepted request before returning.
 
@@ -66,6 +67,7 @@ def serve(
         batch_size: Largest batch; None for the one with the highest throughput.
         limits: What the server accepts.
         ready: Called with one line for a person once the server answers.
+        labels: Names of the outputs, instead of the models' own.
 
     Raises:
         ImportError: If a package is missing.
@@ -86,7 +88,7 @@ def serve(
         metrics, models = Metrics(), {}
         for name, source in named.items():
             observer = metrics.batch_observer(name)
-            models[name] = ServedModel(name, source, engine, batch_size, limits.batch_wait_seconds, observer)
+            models[name] = ServedModel(name, source, engine, batch_size, limits.batch_wait_seconds, observer, labels)
         with closing(RequestQueue(models, limits)) as queue:
             server = make_server(create_app(queue, metrics), limits.timeout_seconds)
             with _stop_on_sigterm(server):

@@ -36,7 +36,7 @@ def compiling_pays_off(setup: loop.TrainSetup, epochs: int) -> bool:
     if processes.device.type != "cuda" or recipe.progressive is not None:
         return False
     batch = -(-recipe.batch_size // processes.world_size)
-    shape = (batch, *setup.model.preprocess.size, 3)
+    shape = (batch, *setup.model.preprocess.size, setup.model.channels)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=processes.device)
     indices = torch.arange(batch) % image_count
     eager = _trial_step(setup)

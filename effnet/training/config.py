@@ -7,6 +7,7 @@ from typing import Any
 
 from effnet.arch import Arch, resolve_arch, serde
 from effnet.data import Splits
+from effnet.metadata import COLOR_CHANNELS
 from effnet.training import callbacks, recipes
 
 
@@ -51,6 +52,7 @@ class TrainConfig:
     learning_rate: float | str | None = None
     seed: int = 0
     image_size: int | tuple[int, int] | None = None
+    color: str | None = None
     select_on: str = "holdout"
     teacher: str | Path | None = None
     resume: bool = False
@@ -63,6 +65,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.image_size is not None:
             serde.check_size(self.image_size, "image_size")
+        if self.color is not None:
+            serde.check_choice("color", self.color, tuple(COLOR_CHANNELS))
         serde.check_choice("select_on", self.select_on, ("holdout", "val"))
         if self.epochs is not None and self.minutes is not None:
             raise ValueError("epochs cannot be combined with minutes")
@@ -92,6 +96,7 @@ class TrainConfig:
             "minutes": self.minutes,
             "seed": self.seed,
             "image_size": self.image_size and serde.check_size(self.image_size),
+            **({"color": self.color} if self.color else {}),  # older runs, which do not have it, can be resumed
             "select_on": self.select_on,
             "find_learning_rate": self.learning_rate == "find",
             "teacher": self.teacher and str(self.teacher),

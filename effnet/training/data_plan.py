@@ -93,9 +93,12 @@ def make_plan(splits: Splits, config: TrainConfig, callback: Callback) -> DataPl
 
 
 def training_images(splits: Splits) -> ImageDataset:
-    """Return the training set. Raises ``ValueError`` if there is none."""
+    """Return the training set. Raises ``ValueError`` if there is none, or all its images are of one class."""
     if splits.train is None:
         raise ValueError("the data has no training images: pass a folder with train/, or with one folder per class")
+    names = splits.train.labels.names
+    if splits.train.labels.task == "classification" and len(names) == 1:
+        raise ValueError(f"the data has only one class, {names[0]!r}: a classifier needs at least two")
     return splits.train
 
 

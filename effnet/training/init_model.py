@@ -9,7 +9,7 @@ import torch
 
 from effnet.arch import resolve_arch, serde
 from effnet.data import ImageDataset, augment, load_input, prefetch, preprocessing
-from effnet.metadata import Labels, Preprocess
+from effnet.metadata import COLOR_CHANNELS, Labels, Preprocess
 from effnet.net import EfficientNet, create, surgery
 from effnet.training import recipes
 from effnet.training.config import TrainConfig
@@ -29,7 +29,8 @@ def build_model(config: TrainConfig, labels: Labels) -> EfficientNet:
     outputs = len(labels.names)
     if config.weights == "none":
         arch = resolve_arch(config.model or "b0")
-        model = create(arch if stem_stride is None else replace(arch, stem_stride=stem_stride), outputs)
+        channels = COLOR_CHANNELS[config.color] if config.color else 3
+        model = create(arch if stem_stride is None else replace(arch, stem_stride=stem_stride), outputs, channels)
     else:
         source = config.weights if config.weights is not None else str(config.model or "b0")
         model = load(source, arch=config.model, classes=outputs)
@@ -39,6 +40,11 @@ def build_model(config: TrainConfig, labels: Labels) -> EfficientNet:
             model = EfficientNet(arch, *settings, provenance=loaded.provenance)
             model.load_state_dict(loaded.state_dict())
     model.labels = labels
+    if config.color:
+        if COLOR_CHANNELS[config.color] != model.channels:
+            surgery.set_input_channels(model, COLOR_CHANNELS[config.color])
+        model.preprocess = replace(model.preprocess, color=config.color)
+    augment.working_color(model.preprocess)  # raises for what cannot be trained on
     model.preprocess = replace(model.preprocess, resampling="pil")  # as training crops are resized
     image_size = recipe.image_size if config.image_size is None else config.image_size
     if image_size is not None:
@@ -83,7 +89,7 @@ def choose_batch_norm(image_count: int, pretrained: bool) -> tuple[str, str]:
 def inference_batches(
     images: ImageDataset, preprocess: Preprocess, max_images: int | None = None
 ) -> Iterator[torch.Tensor]:
-    """Yield uint8 (N, H, W, 3) batches of ``images`` as prediction sees them, at most ``max_images`` evenly spread."""
+    """Yield uint8 (N, H, W, C) batches of ``images`` as prediction sees them, at most ``max_images`` evenly spread."""
     stride = -(-len(images) // max_images) if max_images else 1
     reduced = replace(preprocess, decode="reduced")
     inputs = prefetch.prefetch_map(lambda item: load_input(item.image, reduced), images.items[::stride])

@@ -77,13 +77,15 @@ class Teacher:
     """A trained model whose answers a student learns from: images as the student sees them -> logits.
 
     Its outputs are reordered by name to match the student's ``labels``. Images of another size are resized.
-    Raises ``ValueError`` if the teacher has another task or lacks some of the labels.
+    Raises ``ValueError`` if the teacher has another task or number of input channels, or lacks some of the labels.
     """
 
-    def __init__(self, model: str | Path, labels: Labels, device: torch.device) -> None:
+    def __init__(self, model: str | Path, labels: Labels, device: torch.device, channels: int = 3) -> None:
         teacher = load(model)
         if teacher.labels.task != labels.task:
             raise ValueError(f"the teacher {model} was trained for {teacher.labels.task}, not for {labels.task}")
+        if teacher.channels != channels:
+            raise ValueError(f"the teacher {model} takes {teacher.channels} channels, the network {channels}")
         unknown = [name for name in labels.names if name not in teacher.labels.names]
         if unknown:
             others = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""

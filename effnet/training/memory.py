@@ -119,7 +119,7 @@ def activation_bytes_per_image(
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    images = torch.zeros(2, *size, 3, dtype=torch.uint8, device=processes.device)
+    images = torch.zeros(2, *size, model.channels, dtype=torch.uint8, device=processes.device)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), processes.autocast():
         logits = trial(normalize(images, trial.preprocess))
     del logits  # it holds what was saved

@@ -39,6 +39,7 @@ def train(
     learning_rate: float | str | None = None,
     seed: int = 0,
     image_size: int | tuple[int, int] | None = None,
+    color: str | None = None,
     select_on: str = "holdout",
     teacher: str | Path | None = None,
     resume: bool = False,
@@ -65,6 +66,8 @@ def train(
         learning_rate: Peak learning rate at the recipe's ``lr_reference_batch``; ``"find"`` for a sweep.
         seed: The same seed gives the same model on the same machine.
         image_size: Side in pixels or (height, width), instead of the network's.
+        color: What images are read as, instead of the network's: "L" (grey), "RGB", "RGBA", … (`effnet.Preprocess`). If
+            that has another number of channels, the first layer is adapted and keeps what it has learned.
         select_on: ``"holdout"`` to hold out a part of the training set for model selection, or ``"val"``.
         teacher: A model with the same classes to distill from.
         resume: Continue the run in ``out``, with the same result as without interruption; start it if there is none,
@@ -98,6 +101,7 @@ def train(
             learning_rate=learning_rate,
             seed=seed,
             image_size=image_size,
+            color=color,
             select_on=select_on,
             teacher=teacher,
             resume=resume,
@@ -130,7 +134,9 @@ def run_training(config: TrainConfig) -> TrainResult:
 
     model = init_model.build_model(config, labels)
     model.gradient_checkpointing = resources.gradient_checkpointing
-    teacher = Teacher(config.teacher, labels, distributed.device) if config.teacher is not None else None
+    teacher = None
+    if config.teacher is not None:
+        teacher = Teacher(config.teacher, labels, distributed.device, model.channels)
     with ExitStack() as stack:
         callback = config.callback if distributed.is_main else callbacks.Callback()
         if distributed.is_main:

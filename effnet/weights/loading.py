@@ -10,7 +10,7 @@ import torch
 from effnet.arch import ARCHS, Arch, resolve_arch
 from effnet.metadata import ModelMetadata, Numerics, Preprocess, Provenance
 from effnet.net import EfficientNet, surgery
-from effnet.weights import catalog, conversion, detect, formats, key_maps, numerics_evidence, resolve
+from effnet.weights import catalog, class_labels, conversion, detect, formats, key_maps, numerics_evidence, resolve
 from effnet.weights.formats import METADATA_KEY, Checkpoint
 
 log = logging.getLogger("effnet")
@@ -154,11 +154,13 @@ def _read_foreign_file(
 ) -> LoadedWeights:
     found = _detect_one(path, checkpoint, arch, prefix, head)
     settled = numerics_evidence.settle(path, checkpoint, found, numerics, preprocess)
+    converted = conversion.convert(found.tensors, found.arch, found.layout, "effnet", settled.numerics)
+    tensors, labels, label_notes = class_labels.complete_labels(converted, settled.labels)
     provenance = Provenance(path.name, found.layout)
     return LoadedWeights(
-        ModelMetadata(found.arch, settled.numerics, settled.preprocess, settled.labels, provenance),
-        conversion.convert(found.tensors, found.arch, found.layout, "effnet", settled.numerics),
-        (*found.notes, *settled.notes),
+        ModelMetadata(found.arch, settled.numerics, settled.preprocess, labels, provenance),
+        tensors,
+        (*found.notes, *settled.notes, *label_notes),
     )
 
 

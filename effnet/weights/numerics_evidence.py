@@ -36,6 +36,8 @@ def settle(
     preprocess_source = "given" if preprocess else "partly stated by the file" if checkpoint.preprocess else "assumed"
     numerics = numerics or checkpoint.numerics or defaults.numerics(found.arch)
     preprocess = preprocess or replace(defaults.preprocess(found.arch), **checkpoint.preprocess)
+    if len(preprocess.mean) != found.channels:  # grey, RGBA: the stem says so, and no default does
+        preprocess = preprocess.with_channels(found.channels)
     note = (
         f"{found.describe()}, detected from names and shapes; {numerics_source}: {numerics.describe()}; "
         f"{preprocess_source}: images {preprocess.describe()}"

@@ -35,6 +35,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
+@pytest.fixture(autouse=True)
+def no_installed_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ``--model`` a command finds none, whatever packages are installed here."""
+    monkeypatch.setattr("effnet.weights.catalog.packages.find_package_file", lambda package, file: None)
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model of three classes with random weights."""

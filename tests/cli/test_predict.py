@@ -89,7 +89,7 @@ def test_nothing_readable(run: Run, weights: Path, spoiled: Path) -> None:
 def test_usage_errors(run: Run, weights: Path, photos: Path) -> None:
     done = run("predict", photos)
     assert done.status == 2
-    assert "Missing option '--model'" in done.err
+    assert "Missing option '--model', and no pretrained network is on this machine" in done.err
     for wrong in (
         ("--json", "--csv"),
         ("--every", "0"),

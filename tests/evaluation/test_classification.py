@@ -127,8 +127,8 @@ def test_other_classes(model: EfficientNet) -> None:
     assert [row.name for row in evaluate(unnamed, noisy(3, ("x", "y", "z"))).classes] == [
         f"class {n}" for n in range(3)
     ]
-    with pytest.raises(ValueError, match="takes 1 channels"):
-        evaluate(effnet.create("nano", classes=3, channels=1), noisy(3, ("x", "y", "z")))
+    with pytest.raises(ValueError, match="takes 5 channels, and no kind of image has as many"):
+        evaluate(effnet.create("nano", classes=3, channels=5), noisy(3, ("x", "y", "z")))
 
 
 @pytest.fixture

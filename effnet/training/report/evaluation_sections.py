@@ -72,7 +72,8 @@ class ImageGallery:
         thumbnails = [("", _make_thumbnail(photo))]
         if class_name in self.model.labels.names:
             values = class_activation_maps(self.model, pixels, [self.model.labels.names.index(class_name)])[0]
-            below = _make_thumbnail(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+            shown = pixels[..., 0] if pixels.shape[2] < 3 else pixels[..., :3]  # without alpha
+            below = _make_thumbnail(Image.fromarray(shown.clip(0, 255).astype(np.uint8)).convert("RGB"))
             thumbnails.append((f"evidence for {class_name}", overlay(np.asarray(below), values)))
         return [(text, html_page.jpeg_data_url(image)) for text, image in thumbnails]
 

@@ -70,7 +70,6 @@ def test_preprocessing_through_another_layout(run: checks.Run, photo: Path, tmp_
     assert kept or "resampling" in there.err + there.out
 
 
-@pytest.mark.xfail(strict=True, reason="'class 934' instead of a name")
 @pytest.mark.parametrize("source", [networks.torchvision, networks.lukemelas, networks.timm])
 def test_thousand_classes_are_those_of_imagenet(source: object, tmp_path: Path) -> None:
     network = source(classes=1000)  # type: ignore[operator]

@@ -1,0 +1,40 @@
+"""What the outputs of a network mean whose file does not say: ImageNet's classes, or two classes told by one output."""
+
+import torch
+
+from effnet.data import class_names
+from effnet.metadata import Labels
+from effnet.weights import conversion
+
+_CLASSIFIER = "classifier.weight", "classifier.bias"  # ours: (outputs, head channels), (outputs,)
+
+
+def complete_labels(tensors: conversion.Tensors, stated: Labels) -> tuple[conversion.Tensors, Labels, tuple[str, ...]]:
+    """Return tensors, labels and notes for the user, with what a network's number of outputs says about their meaning.
+
+    - 1000 outputs without names are ImageNet's classes, 1001 those after "background";
+    - one output that is not a regression's value is the log-odds of the second of two classes, as trained with a
+      sigmoid: it becomes two outputs, of which the first is always 0, so that their softmax is that sigmoid.
+
+    Args:
+        tensors: the network's, under our names.
+        stated: names and task that its file states.
+
+    Example:
+        >>> tensors, labels, _ = complete_labels(tensors, Labels(("cat", "dog")))  # one output
+        >>> tensors["classifier.bias"]
+        tensor([0.0000, 0.3712])
+    """
+    weight = tensors.get(_CLASSIFIER[0])
+    outputs = 0 if weight is None else len(weight)
+    if outputs == 1 and stated.task != "regression":
+        two = {name: torch.cat([torch.zeros_like(tensors[name]), tensors[name]]) for name in _CLASSIFIER}
+        names = stated.names if len(stated.names) != 1 else (f"not {stated.names[0]}", stated.names[0])
+        hint = "" if names else "; name both, one per line, with --labels FILE"
+        note = f"its one output is taken for a sigmoid's logit, and the network for one of two classes{hint}"
+        return {**tensors, **two}, Labels(names), (note,)
+    is_imagenet = outputs in (class_names.IMAGENET_CLASSES, class_names.IMAGENET_CLASSES + 1)
+    if is_imagenet and not stated.names and stated.task == "classification":
+        note = f"its {outputs:,} classes are taken for ImageNet's; others are named with --labels FILE"
+        return tensors, class_names.imagenet_labels(outputs), (note,)
+    return tensors, stated, ()
