@@ -87,23 +87,6 @@ def huggingface_preprocess(arch: Arch) -> Preprocess:
     return replace(default_preprocess(arch), crop_fraction=1.0, resize="squash", interpolation="nearest")
 
 
-# Batch norm's ε and momentum, and padding, of each ecosystem's networks.
-#
-# | networks | padding | ε | momentum |
-# |---|---|---|---|
-# | Google's in TensorFlow, Keras | same | 1e-3 | 0.01, V2 0.1 |
-# | lukemelas | same | 1e-3 | 0.01 |
-# | transformers | same | 1e-3 | 0.99 (TensorFlow's number, which means the opposite in PyTorch) |
-# | timm, ported (``tf_…``) | same | 1e-3 | 0.1 |
-# | timm, native | symmetric | 1e-5 | 0.1 |
-# | torchvision B0–B4 | symmetric | 1e-5 | 0.1 |
-# | torchvision B5–B7, V2 | symmetric | 1e-3 | 0.01, V2 0.1 |
-#
-# Momentum is in PyTorch's sense: TensorFlow's 0.99 is 0.01. It only matters in training, where this package uses 0.01
-# (`effnet.net.layers.BATCH_NORM_MOMENTUM`) unless the recipe states another. Padding and ε belong to the weights: each
-# model carries them as `effnet.Numerics`, and what its file does not state is taken from here.
-
-
 def torchvision_numerics(arch: Arch) -> Numerics:
     """Return what torchvision's network of this name computes with."""
     default_eps = arch.name in ("b0", "b1", "b2", "b3", "b4")  # torch's own; the others state 1e-3

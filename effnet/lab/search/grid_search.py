@@ -202,14 +202,11 @@ class GridSearch:
         paper = network(PAPER_COEFFICIENTS)
         networks = tuple(map(network, points))
         candidates = tuple(dict.fromkeys(networks))
-        keep, rungs = len(candidates), []
-        for each in epochs:
-            rungs.append(successive_halving.Rung(keep, each, seeds))
-            keep = max(finalists, round(keep / 3))
-        rungs.append(successive_halving.Rung(finalists, final_epochs, final_seeds))
+        final = successive_halving.Rung(finalists, final_epochs, final_seeds)
+        rungs = successive_halving.rungs_of_thirds(len(candidates), epochs, seeds, final)
         # Ranked at equal MACs, since rounding gives some networks more than others
         value = scoring.Reward(MACS_GROWTH * count(base, classes=classes).macs, scoring.CostFunction("macs", classes))
-        halving = successive_halving.SuccessiveHalving(candidates, tuple(rungs), value, (paper,), seed)
+        halving = successive_halving.SuccessiveHalving(candidates, rungs, value, (paper,), seed)
         return cls(base, points, networks, halving, classes)
 
     @property

@@ -1,6 +1,6 @@
 """Successive halving: train all candidates briefly, the better ones longer, the best few fully."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import NamedTuple
@@ -18,6 +18,16 @@ class Rung(NamedTuple):
     keep: int
     epochs: int
     seeds: int
+
+
+def rungs_of_thirds(candidates: int, epochs: Iterable[int], seeds: int, final: Rung) -> tuple[Rung, ...]:
+    """Return one rung per number of ``epochs``, each keeping a third of the one before, and the ``final`` one."""
+    rungs: list[Rung] = []
+    keep = candidates
+    for each in epochs:
+        rungs.append(Rung(keep, each, seeds))
+        keep = max(final.keep, round(keep / 3))
+    return (*rungs, final)
 
 
 @dataclass(frozen=True)
