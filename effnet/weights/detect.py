@@ -162,7 +162,7 @@ def describe_nearest(
     assert best is not None
     known = "those of no known EfficientNet" if len(archs) > 1 else f"not those of {archs[0].name}"
     first = f"its {len(tensors)} tensors are {known}; {best.describe()}; convert --arch and --from choose what it is"
-    return "\n  ".join((f"{first} compared with", *(best.differences()[:5] if best.fitting else ())))
+    return "\n  ".join((f"{first} compared with", *(best.differences()[:5] if best.is_near else ())))
 
 
 class _Nearest:
@@ -178,12 +178,19 @@ class _Nearest:
         self.fitting = sum(self.found.get(name) == shape for name, shape in self.expected.items())
         self.rank = self.fitting, -len(self.differences()), root == ""
 
+    @property
+    def is_near(self) -> bool:
+        """Whether the differences say anything: one tensor in ten fits."""
+        return 10 * self.fitting >= len(self.expected)
+
     def describe(self) -> str:
+        """Return the network, where it is and how many of its tensors fit."""
         under = f" under {self.root.rstrip('.')}" if self.root else ""
         counts = f"{self.fitting} of {len(self.expected)} tensors"
         return f"nearest is {self.arch.name} in {self.layout}'s layout{under}, of which it has {counts}"
 
     def differences(self) -> list[str]:
+        """Return every missing, misshapen and extra tensor of the backbone."""
         shape = conversion.format_shape
         both = self.expected.keys() & self.found.keys()
         misshapen = [name for name in self.expected if name in both and self.expected[name] != self.found[name]]

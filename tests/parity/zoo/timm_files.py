@@ -284,7 +284,6 @@ def outside_files() -> Iterator[ZooFile]:
         "ResNet-18 of torchvision",
         write_resnet,
         Refused(says=("(?i)nearest", r"\b\d+ of (its )?\d+\b")),
-        today="refused, but names no nearest network",
     )
     for name, write in NEARLY.items():
         yield ZooFile(
@@ -292,7 +291,6 @@ def outside_files() -> Iterator[ZooFile]:
             name,
             write,
             Refused(says=(r"\bb0\b", "timm", r"\b\d+ of (its )?\d+\b", r"blocks\.")),
-            today="refused, but names no nearest network",
         )
 
 

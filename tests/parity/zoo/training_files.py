@@ -53,7 +53,6 @@ def prefix_files() -> Iterator[ZooFile]:
             f"{prefix} in {source.__name__}'s names, {save.__name__.removeprefix('save_')}",
             partial(write_prefixed, source, prefix, save),
             Opens(says=says),
-            today="refused: no EfficientNet known",
         )
 
 
@@ -135,7 +134,6 @@ def lightning_files() -> Iterator[ZooFile]:
         "model. beside metrics and loss",
         partial(write_prefixed, networks.torchvision, "model.", save_lightning),
         Opens(says=("model", r"criterion\.weight")),
-        today="refused: no EfficientNet known",
     )
     yield ZooFile("Lightning", "averaged weights by its WeightAveraging", write_weight_averaging, Opens())
     yield ZooFile(
@@ -183,21 +181,18 @@ def perturbed(network: nn.Module) -> nn.Module:
 
 
 def average_files() -> Iterator[ZooFile]:
-    refused = "refused: no EfficientNet known"
     for own, average in (("model.", "ema_model."), ("model.", "model_ema.module."), ("net.", "ema.module.")):
         yield ZooFile(
             "weights and their average",
             f"{own} and {average}",
             partial(write_average, own, average, False),
             Opens(says=("(?i)averag|ema", average.rstrip(".").replace(".", r"\."))),
-            today=refused,
         )
     yield ZooFile(
         "weights and their average",
         "online_model. and ema_model. of ema-pytorch",
         partial(write_average, "online_model.", "ema_model.", True),
         Opens(says=("(?i)averag|ema", "ema_model")),
-        today=refused,
     )
     for key in ("state_dict_ema", "model_ema", "ema_state_dict"):
         yield ZooFile(
@@ -206,13 +201,7 @@ def average_files() -> Iterator[ZooFile]:
             partial(write_average_key, key),
             Opens(says=("(?i)averag", key)),
         )
-    yield ZooFile(
-        "two networks",
-        "towers of equal rank",
-        write_two_towers,
-        Refused(says=("left", "right")),
-        today="refused, but names neither",
-    )
+    yield ZooFile("two networks", "towers of equal rank", write_two_towers, Refused(says=("left", "right")))
 
 
 def write_average(own: str, average: str, counters: bool, folder: Path) -> Sample:
