@@ -10,7 +10,17 @@ import torch
 from effnet.arch import ARCHS, Arch, resolve_arch
 from effnet.metadata import ModelMetadata, Numerics, Preprocess, Provenance
 from effnet.net import EfficientNet, surgery
-from effnet.weights import catalog, class_labels, conversion, detect, formats, key_maps, numerics_evidence, resolve
+from effnet.weights import (
+    catalog,
+    class_labels,
+    conversion,
+    detect,
+    formats,
+    key_maps,
+    module_evidence,
+    numerics_evidence,
+    resolve,
+)
 from effnet.weights.formats import METADATA_KEY, Checkpoint
 
 log = logging.getLogger("effnet")
@@ -178,6 +188,7 @@ def _detect_one(
         if candidates:
             found = detect.choose(candidates)
             _require_plain(found)
+            _require_arithmetic(found, checkpoint)
             return found
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -193,6 +204,16 @@ def _require_plain(found: detect.Detection) -> None:
         if tensor.is_meta or tensor.is_quantized or tensor.is_complex() or tensor.layout is not torch.strided:
             theirs = found.names.get(name, name)
             raise ValueError(f"{theirs} is quantized, sparse, complex or empty, not a plain array of numbers")
+
+
+def _require_arithmetic(found: detect.Detection, checkpoint: Checkpoint) -> None:
+    """Raise ``ValueError`` if the file's modules compute otherwise than the network whose tensors they have."""
+    values = checkpoint.under(found.prefix).values
+    if differences := module_evidence.find_differences(values, found.arch, found.layout):
+        name = values.get("pretrained_cfg.architecture") or values.get("default_cfg.architecture")
+        what = f"this is {name}: its" if isinstance(name, str) else "its"
+        more = f" (and {len(differences) - 1} more differences)" if len(differences) > 1 else ""
+        raise ValueError(f"{what} tensors are those of {found.describe()}, but {differences[0]}{more}")
 
 
 def check_values(tensors: Mapping[str, torch.Tensor]) -> tuple[str, ...]:

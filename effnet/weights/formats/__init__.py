@@ -90,7 +90,7 @@ def _import_function(module: str, function: str) -> Any:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file of any format. Raises ``ValueError`` if it is damaged or contains no weights."""
-    from effnet.weights.formats import huggingface, pytorch
+    from effnet.weights.formats import huggingface
 
     if path.suffix in EXPORTED_SUFFIXES:
         raise ValueError(
@@ -98,7 +98,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     suffix = path.suffix if path.suffix in _READERS or not _is_tensorflow_index(path) else ".index"
     read = _import_function(*_READERS.get(suffix, ("pytorch", "read_pytorch")))
-    return huggingface.add_config(path, pytorch.strip_prefixes(read(path)))
+    return huggingface.add_config(path, read(path))
 
 
 def _is_tensorflow_index(path: Path) -> bool:

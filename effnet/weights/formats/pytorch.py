@@ -1,20 +1,22 @@
-"""PyTorch's files: ``.safetensors`` (also this package's own) and ``.pth``, opened without running code in them."""
+"""PyTorch's files: ``.safetensors`` (also this package's own) and ``.pth``, opened without running anything in them."""
 
-import pickle
-import re
-import warnings
-from collections.abc import Mapping
-from dataclasses import replace
+import errno
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch.serialization import safe_globals
 
 from effnet.net import EfficientNet
+from effnet.weights import module_evidence
 from effnet.weights.formats import METADATA_KEY, Checkpoint
+from effnet.weights.formats.stand_ins import StandIn, StoredTensor, UnreadableTensor
+from effnet.weights.formats.torch_file import open_torch_file
 
 
 def read_safetensors(path: Path) -> Checkpoint:
@@ -39,61 +41,30 @@ def write_model_file(path: Path, suffix: str, tensors: dict[str, torch.Tensor], 
 # .pth ----------------------------------------------------------------------------------------------------------------
 
 
-class _Placeholder:
-    """Takes the place of any object that is not a tensor: keeps nothing and runs nothing."""
-
-    def __new__(cls, *state: Any) -> "_Placeholder":
-        return super().__new__(cls)
-
-    def __init__(self, *state: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-
-# What training scripts store beside the weights: arguments, paths, metrics, dates. Names are as files spell them.
-_PLACEHOLDER_TYPES = """
-argparse.Namespace types.SimpleNamespace typing.Any datetime.datetime datetime.timedelta
-builtins.bool builtins.dict builtins.float builtins.int builtins.list builtins.str builtins.tuple
-pathlib.Path pathlib.PosixPath pathlib.WindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath
-numpy.core.multiarray.scalar numpy._core.multiarray.scalar numpy.dtype numpy.ndarray
-numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct
-omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig omegaconf.base.ContainerMetadata omegaconf.base.Metadata
-omegaconf.nodes.AnyNode omegaconf.nodes.StringNode omegaconf.nodes.IntegerNode omegaconf.nodes.FloatNode
-omegaconf.nodes.BooleanNode omegaconf.nodes.PathNode
-"""
-_DICT_TYPES = """
-pytorch_lightning.utilities.parsing.AttributeDict lightning.pytorch.utilities.parsing.AttributeDict
-lightning_fabric.utilities.data.AttributeDict lightning.fabric.utilities.data.AttributeDict
-"""
-# Name in the file → what is used for it. The real classes are not looked up: they are neither trusted nor needed.
-SAFE_GLOBALS: dict[str, Any] = {
-    **dict.fromkeys(_PLACEHOLDER_TYPES.split(), _Placeholder),
-    **dict.fromkeys(_DICT_TYPES.split(), dict),
-    "collections.defaultdict": lambda *_: {},
-}
-
-
 def read_pytorch(path: Path) -> Checkpoint:
-    """Read the tensors of a ``.pth``, whatever training scripts put around them.
+    """Read every tensor and plain value of a ``.pth``, whatever is in it: state dicts, modules, Learners, TorchScript.
 
-    Raises ``ValueError`` if it contains no weights, or objects that could run code.
+    Nothing in the file is run or imported: `unpickler` reads it. Names are those of `flatten_content`.
+
+    Raises:
+        ValueError: the file is damaged, or contains no tensors by name.
+        OSError: it cannot be read.
     """
     try:
-        with warnings.catch_warnings(), safe_globals([(kind, name) for name, kind in SAFE_GLOBALS.items()]):
-            warnings.simplefilter("ignore")  # torch would add a warning to its refusal of a plain pickle
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
-        raise ValueError(
-            f"{path}: not a file of tensors only{f' (it asks for {wanted[1]})' if wanted else ''}; such a file can run "
-            "code when it is opened, so it is refused. If you trust it, run torch.load(…, weights_only=False) in a "
-            "sandbox and torch.save the state_dict() alone"
-        ) from None
-    except Exception as error:  # a damaged pickle can fail in any way
+        with open_torch_file(path) as file:
+            found = flatten_content(file.content)
+            tensors = file.read_tensors(found.tensors)
+            code = file.code
+    except Exception as error:  # a damaged file can fail in any way
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of an archive's member before the file's start
+            raise
         raise ValueError(f"{path}: not a weights file ({str(error).partition(chr(10))[0]})") from None
-    return unwrap_state_dict(content, path)
+    tensors.pop("", None)  # a file that is one tensor
+    if not tensors:
+        frozen = ": TorchScript whose weights were frozen into constants; save the network before torch.jit.freeze"
+        raise ValueError(f"{path}: no tensors by name in it{'' if code is None else frozen}")
+    values = found.values if code is None else found.values | module_evidence.read_script(code, found.values)
+    return Checkpoint(tensors, values=values)
 
 
 def write_pytorch(path: Path, suffix: str, tensors: dict[str, torch.Tensor], model: EfficientNet) -> None:
@@ -102,44 +73,109 @@ def write_pytorch(path: Path, suffix: str, tensors: dict[str, torch.Tensor], mod
         torch.save(tensors, file)
 
 
-# What training scripts put around the weights ----------------------------------------------------------------------
+# Names of everything in a file ---------------------------------------------------------------------------------------
 
-# Best first: an average of the weights is what was evaluated.
-EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema")
-WRAPPER_KEYS = (*EMA_KEYS, "state_dict", "model_state_dict", "model", "net", "params", "module")
-MAX_NESTING = 4  # wrappers around wrappers; a file may also contain itself
-# Of distributed and compiled modules, and of the attributes in which training code often keeps its network
-MODULE_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "encoder.")
-
-
-def unwrap_state_dict(content: Any, path: Path) -> Checkpoint:
-    """Return the tensors in what training scripts save: {"state_dict": …, "epoch": …}. Raises ``ValueError``."""
-    found = _find_state_dict(content, ())
-    if found is None:
-        raise ValueError(f"{path}: no tensors by name in it")
-    tensors, keys = found
-    for name, tensor in tensors.items():
-        if tensor.is_meta or tensor.is_quantized or tensor.is_complex() or tensor.layout is not torch.strided:
-            raise ValueError(f"{path}: {name} is quantized, sparse, complex or empty, not a plain array of numbers")
-    is_average = any(key in EMA_KEYS for key in keys)
-    return Checkpoint(tensors, notes=(f"using the averaged weights, {'.'.join(keys)}",) if is_average else ())
+# Names of more parts or characters are left out: no network has them, and a file may contain itself
+MAX_NAME, MAX_PART, MAX_DEPTH = 1000, 300, 48
+MAX_TENSORS, MAX_VISITS = 50_000, 1_000_000
+MAX_VALUES, MAX_VALUE_LENGTH = 50_000, 25_000  # ImageNet-21k has 21,843 names
+_PLAIN = (str, int, float, bool, type(None))
+_Node = dict[Any, Any] | list[Any] | tuple[Any, ...] | StandIn
 
 
-def _find_state_dict(content: Any, keys: tuple[str, ...]) -> tuple[dict[str, torch.Tensor], tuple[str, ...]] | None:
-    if not isinstance(content, Mapping) or not content or len(keys) > MAX_NESTING:
-        return None
-    for wrapper in WRAPPER_KEYS:
-        if found := _find_state_dict(content.get(wrapper), (*keys, wrapper)):
-            return found
-    if not all(isinstance(value, torch.Tensor) for value in content.values()):
-        return None
-    # torch's AveragedModel counts its updates beside the weights
-    return {str(name): tensor for name, tensor in content.items() if name != "n_averaged"}, keys
+@dataclass(frozen=True)
+class Contents:
+    """Tensors, still in the file, and plain values under one dotted name each."""
+
+    tensors: dict[str, StoredTensor | UnreadableTensor] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
 
 
-def strip_prefixes(checkpoint: Checkpoint) -> Checkpoint:
-    """Remove the prefixes that *all* names have."""
-    tensors = checkpoint.tensors
-    while tensors and (prefix := next((p for p in MODULE_PREFIXES if all(n.startswith(p) for n in tensors)), None)):
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return checkpoint if tensors is checkpoint.tensors else replace(checkpoint, tensors=tensors)
+def flatten_content(content: Any) -> Contents:
+    """Name everything in a file: ``state_dict.model.conv_stem.weight``, ``args.bn_eps``, ``0.blocks.0.…``.
+
+    Keys, indices and names of attributes are joined with dots. A module's entries have the names of ``state_dict()``,
+    once for each place that it has; anything else is listed in one place only, the one of the fewest parts. A module's
+    class is the value ``NAME.__class__``. States of optimizers are left out.
+
+    Raises:
+        ValueError: it has more tensors than any checkpoint.
+    """
+    found, seen = Contents(), set()
+    waiting: deque[tuple[str, Any, int]] = deque([("", content, 0)])
+    visits = 0
+    while waiting and visits < MAX_VISITS:  # what is nested least comes first
+        name, node, depth = waiting.popleft()
+        visits += 1
+        if isinstance(node, (StoredTensor, UnreadableTensor)):
+            found.tensors.setdefault(name, node)
+            if len(found.tensors) > MAX_TENSORS:
+                raise ValueError(f"more than {MAX_TENSORS:,} tensors")
+        elif _is_plain(node):
+            if len(found.values) < MAX_VALUES:
+                found.values.setdefault(name, tuple(node) if isinstance(node, list) else node)
+        elif _is_module(node):
+            waiting.extendleft(reversed([*_name_parts(name, _list_module(node), depth)]))  # all of it before the next
+        elif isinstance(node, (dict, list, tuple, StandIn)) and id(node) not in seen:
+            seen.add(id(node))
+            if not _is_optimizer(node):
+                waiting.extend(islice(_name_parts(name, _list_entries(node), depth), MAX_VISITS))
+    return found
+
+
+def _name_parts(name: str, parts: Iterator[tuple[Any, Any]], depth: int) -> Iterator[tuple[str, Any, int]]:
+    for part, value in parts:
+        text = part.decode("utf-8", "replace") if isinstance(part, bytes) else str(part)
+        full = f"{name}.{text[:MAX_PART]}" if name else text[:MAX_PART]
+        if len(full) <= MAX_NAME and depth < MAX_DEPTH:
+            yield full, value, depth + 1
+
+
+def _is_plain(node: Any) -> bool:
+    if isinstance(node, str):
+        return len(node) <= MAX_VALUE_LENGTH
+    if isinstance(node, (list, tuple)):
+        return 0 < len(node) <= MAX_VALUE_LENGTH and all(isinstance(item, _PLAIN) for item in node)
+    return isinstance(node, _PLAIN)
+
+
+def _is_optimizer(node: _Node) -> bool:
+    """Return whether it is an optimizer of PyTorch or fastai, or the state of one."""
+    entries = node if isinstance(node, dict) else node.attributes if isinstance(node, StandIn) else {}
+    return "state" in entries and ("param_groups" in entries or "hypers" in entries)
+
+
+def _is_module(node: Any) -> bool:
+    """Return whether it is an ``nn.Module``, or one of TorchScript, whose tensors are plain attributes."""
+    if not isinstance(node, StandIn):
+        return False
+    modules, parameters = node.attributes.get("_modules"), node.attributes.get("_parameters")
+    return node.kind.startswith("__torch__.") or (isinstance(modules, dict) and isinstance(parameters, dict))
+
+
+def _list_module(node: StandIn) -> Iterator[tuple[str, Any]]:
+    """Yield a module's class, tensors, modules and other attributes that are not PyTorch's own."""
+    attributes = node.attributes
+    yield "__class__", node.kind.removeprefix("__torch__.")
+    temporary = attributes.get("_non_persistent_buffers_set")
+    for group in ("_parameters", "_buffers", "_modules"):
+        entries = attributes.get(group)
+        for name, value in entries.items() if isinstance(entries, dict) else ():
+            if not (group == "_buffers" and isinstance(temporary, list) and name in temporary) and value is not None:
+                yield name, value
+    for name, value in attributes.items():
+        if name == "_hparams" or not (name.startswith("_") or name == "training"):
+            yield name, value
+
+
+def _list_entries(node: _Node) -> Iterator[tuple[Any, Any]]:
+    """Yield the entries of a container, or of what stands for an object."""
+    if isinstance(node, dict):
+        yield from node.items()
+    elif isinstance(node, (list, tuple)):
+        yield from enumerate(node)
+    else:
+        yield from enumerate(node.arguments)
+        yield from node.attributes.items()
+        yield from (node.items or {}).items()
+        yield from enumerate(node.entries or ())

@@ -23,7 +23,6 @@ from tests.parity.zoo.table import Opens, Refused, Sample, ZooFile
 from tests.parity.zoo.training_files import perturbed
 from tests.parity.zoo.user_modules import Watched, photo_classifier, pretended_modules
 
-REFUSED = "refused: 'can run code'"
 SAME, NATIVE = Numerics("same", 1e-3), Numerics("symmetric", 1e-5)
 
 
@@ -41,25 +40,20 @@ def files() -> Iterator[ZooFile]:
         "a class of one's own around timm": (photo_classifier, SAME),
     }
     for name, (source, numerics) in modules.items():
-        yield ZooFile("pickled module", name, partial(write_module, source), Opens(numerics=numerics), today=REFUSED)
-    yield ZooFile("pickled module", "in a dict", write_in_dict, Opens(numerics=NATIVE), today=REFUSED)
+        yield ZooFile("pickled module", name, partial(write_module, source), Opens(numerics=numerics))
+    yield ZooFile("pickled module", "in a dict", write_in_dict, Opens(numerics=NATIVE))
     yield ZooFile(
         "pickled module",
         "beside its average, as detectors save",
         write_with_average,
         Opens(numerics=NATIVE, says=("(?i)averag|ema",)),
-        today=REFUSED,
     )
-    yield ZooFile("pickled module", "in DataParallel", write_data_parallel, Opens(numerics=NATIVE), today=REFUSED)
-    yield ZooFile("pickled module", "in half precision", write_half, Opens(says=("float16",)), today=REFUSED)
-    yield ZooFile("pickled module", "torch.save before 1.6", write_legacy, Opens(numerics=NATIVE), today=REFUSED)
-    yield ZooFile("pickled module", "a class that is not installed", write_unknown_class, Opens(), today=REFUSED)
+    yield ZooFile("pickled module", "in DataParallel", write_data_parallel, Opens(numerics=NATIVE))
+    yield ZooFile("pickled module", "in half precision", write_half, Opens(says=("float16",)))
+    yield ZooFile("pickled module", "torch.save before 1.6", write_legacy, Opens(numerics=NATIVE))
+    yield ZooFile("pickled module", "a class that is not installed", write_unknown_class, Opens())
     yield ZooFile(
-        "pickled module",
-        "with other ε, which it states",
-        write_other_eps,
-        Opens(numerics=Numerics("same", 1e-4)),
-        today=REFUSED,
+        "pickled module", "with other ε, which it states", write_other_eps, Opens(numerics=Numerics("same", 1e-4))
     )
     yield from fastai_files()
     yield from script_files()
@@ -141,12 +135,11 @@ class L:
 
 def fastai_files() -> Iterator[ZooFile]:
     """Yield files in the structure that fastai writes, which is not installed with the tests."""
-    refused = "refused: asks for fastcore's class, or the names are not those of a layout"
     head = Opens(classes=0, compared="embedding", says=("(?i)classifier",))
-    yield ZooFile("fastai", "learn.save of a network of one's own", write_learner_save, Opens(), today=refused)
-    yield ZooFile("fastai", "vision_learner on timm", write_vision_learner_timm, head, today=refused)
-    yield ZooFile("fastai", "vision_learner on torchvision", write_vision_learner_torchvision, head, today=refused)
-    yield ZooFile("fastai", "learn.export", write_learner_export, Opens(), today=refused)
+    yield ZooFile("fastai", "learn.save of a network of one's own", write_learner_save, Opens())
+    yield ZooFile("fastai", "vision_learner on timm", write_vision_learner_timm, head)
+    yield ZooFile("fastai", "vision_learner on torchvision", write_vision_learner_torchvision, head)
+    yield ZooFile("fastai", "learn.export", write_learner_export, Opens())
 
 
 def fastai_optimizer() -> Any:
@@ -239,20 +232,14 @@ def write_learner_export(folder: Path) -> Sample:
 
 
 def script_files() -> Iterator[ZooFile]:
-    refused = "refused with torch's own long text"
-    yield ZooFile(
-        "TorchScript", "trace of timm's", partial(write_trace, networks.timm), Opens(), today=refused, sweep=True
-    )
-    yield ZooFile(
-        "TorchScript", "trace of torchvision's", partial(write_trace, networks.torchvision), Opens(), today=refused
-    )
-    yield ZooFile("TorchScript", "script of torchvision's", write_script, Opens(), today=refused)
+    yield ZooFile("TorchScript", "trace of timm's", partial(write_trace, networks.timm), Opens(), sweep=True)
+    yield ZooFile("TorchScript", "trace of torchvision's", partial(write_trace, networks.torchvision), Opens())
+    yield ZooFile("TorchScript", "script of torchvision's", write_script, Opens())
     yield ZooFile(
         "TorchScript",
         "frozen: batch norm folded into constants",
         write_frozen,
         Refused(says=("(?i)TorchScript", "(?i)frozen|folded|no (named )?weights|constants")),
-        today=refused,
     )
 
 
@@ -298,13 +285,12 @@ class _Call:
 
 def hostile_files() -> Iterator[ZooFile]:
     for name, write in HOSTILE.items():
-        yield ZooFile("would run a program", name, write, Opens(), today=REFUSED)
+        yield ZooFile("would run a program", name, write, Opens())
     yield ZooFile(
         "would run a program",
         "instead of the weights",
         write_hostile_instead_of_weights,
         Refused(says=("(?i)no (weights|tensors)",)),
-        today=REFUSED,
     )
 
 

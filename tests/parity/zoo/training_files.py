@@ -136,13 +136,7 @@ def lightning_files() -> Iterator[ZooFile]:
         Opens(says=("model", r"criterion\.weight")),
     )
     yield ZooFile("Lightning", "averaged weights by its WeightAveraging", write_weight_averaging, Opens())
-    yield ZooFile(
-        "Lightning",
-        "hyperparameters that are objects",
-        write_own_hyperparameters,
-        Opens(),
-        today="refused: asks for the loss's class",
-    )
+    yield ZooFile("Lightning", "hyperparameters that are objects", write_own_hyperparameters, Opens())
 
 
 def write_plain_lightning(folder: Path) -> Sample:
@@ -259,7 +253,7 @@ def wrappers() -> dict[str, Any]:
 def wrapper_files() -> Iterator[ZooFile]:
     for name, wrap in wrappers().items():
         yield ZooFile("wrapper", name, partial(write_wrapper, wrap), Opens())
-    yield ZooFile("wrapper", "a list of model and optimizer", write_list, Opens(), today="refused: no tensors by name")
+    yield ZooFile("wrapper", "a list of model and optimizer", write_list, Opens())
     yield ZooFile("wrapper", "torch.save before 1.6", write_legacy, Opens())
     yield ZooFile("wrapper", "bfloat16", write_bfloat16, Opens(says=("bfloat16",)))
 

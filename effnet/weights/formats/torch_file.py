@@ -1,0 +1,230 @@
+"""The files of ``torch.save`` in all their forms, read without running them: archives, TorchScript, and before 1.6.
+
+What a file holds is read by `unpickler`; here is where the numbers of its tensors lie. They are read only for tensors
+that are asked for, and never more bytes than the file can hold.
+
+Sources: PyTorch ``torch/serialization.py`` (``_load``, ``_legacy_load``), ``torch/csrc/jit/serialization``.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any, Protocol
+from zipfile import ZipFile
+
+import numpy
+import torch
+from torch import Tensor
+
+from effnet.weights.formats.stand_ins import (
+    ITEM_SIZES,
+    DamagedPickleError,
+    Storage,
+    StoredTensor,
+    UnreadableTensor,
+    read_storage_dtype,
+)
+from effnet.weights.formats.unpickler import Budget, InertUnpickler
+
+ZIP_MAGIC = b"PK\x03\x04"
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first of several pickles in the format before 1.6
+MAX_PICKLE_BYTES = 2**28
+MAX_CODE_BYTES = 2**24
+MAX_NESTED_FILES = 2  # a pickled tensor is a file of PyTorch's within the pickle
+# torch.save does not compress; other programs may have. Weights shrink by a tenth, not to an eighth.
+MAX_INFLATION, INFLATION_ALLOWANCE = 8, 2**26
+CHUNK_BYTES = 2**24
+
+
+class Source(Protocol):
+    """Where the bytes of storages lie."""
+
+    def read(self, key: str) -> Tensor:
+        """Return the bytes of storage ``key``, uint8 (bytes,)."""
+
+
+@dataclass(frozen=True)
+class TorchFile:
+    """An open file of PyTorch's: its content with stand-ins for all objects, and TorchScript's programs as text."""
+
+    content: Any
+    code: Mapping[str, str] | None = None  # path → text, if it is TorchScript
+
+    def read_tensors(self, tensors: Mapping[str, StoredTensor | UnreadableTensor]) -> dict[str, Tensor]:
+        """Return the tensors with their values; a meta tensor instead of one that is not a plain array of numbers.
+
+        Tensors that share a storage in the file share memory.
+        """
+        buffers: dict[tuple[int, str], Tensor] = {}
+        found = {}
+        for name, tensor in tensors.items():
+            if isinstance(tensor, UnreadableTensor):
+                found[name] = torch.empty(tensor.size, device="meta")
+                continue
+            storage, size = tensor.storage, ITEM_SIZES[tensor.storage.dtype]
+            place = id(storage.source), storage.key
+            if place not in buffers:
+                buffers[place] = storage.source.read(storage.key)
+            start, end = storage.start * size, (storage.start + storage.elements) * size
+            if end > len(buffers[place]):
+                raise DamagedPickleError(f"{name} lies beyond the end of its storage")
+            numbers = buffers[place][start:end].view(getattr(torch, tensor.dtype))
+            found[name] = numbers.as_strided(tensor.size, tensor.stride, tensor.offset)
+        return found
+
+
+@contextmanager
+def open_torch_file(path: Path) -> Iterator[TorchFile]:
+    """Read what a file of ``torch.save``, ``torch.jit.save`` or ``pickle.dump`` holds, without running any of it.
+
+    Raises:
+        ValueError: the file is damaged, or claims to hold more than it can.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
+            with ZipFile(path) as archive:
+                yield _read_archive(archive, path.stat().st_size)
+        else:
+            with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+                yield TorchFile(_read_stream(data, Budget(), MAX_NESTED_FILES))
+
+
+# Archives ------------------------------------------------------------------------------------------------------------
+
+
+class _ArchiveSource:
+    def __init__(self, archive: ZipFile, root: str, limit: int) -> None:
+        self.archive, self.root, self.limit = archive, root, limit
+
+    def read(self, key: str) -> Tensor:
+        member = self.archive.getinfo(f"{self.root}data/{key}")
+        count = member.file_size
+        self.limit -= count
+        if self.limit < 0:
+            raise DamagedPickleError("its members inflate to far more than the file's size")
+        buffer = torch.empty(count, dtype=torch.uint8)
+        view, filled = buffer.numpy(), 0
+        with self.archive.open(member) as content:
+            while filled < count:
+                read = content.readinto(view[filled : filled + CHUNK_BYTES])  # type: ignore[attr-defined]
+                if not read:
+                    raise DamagedPickleError(f"storage {key} ends early")
+                filled += read
+        return buffer
+
+
+def _read_archive(archive: ZipFile, size: int) -> TorchFile:
+    names = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")]
+    if not names:
+        raise DamagedPickleError("an archive without a data.pkl")
+    root = min(names, key=len).removesuffix("data.pkl")
+    if f"{root}byteorder" in archive.NameToInfo and archive.getinfo(f"{root}byteorder").file_size == len("big"):
+        raise DamagedPickleError("written on a machine with another byte order")
+    source = _ArchiveSource(archive, root, MAX_INFLATION * size + INFLATION_ALLOWANCE)
+    content = _read_member(archive, f"{root}data.pkl", MAX_PICKLE_BYTES)
+
+    def load_persistent(saved: Any) -> Any:
+        if not isinstance(saved, tuple) or len(saved) < 5 or saved[0] != "storage":
+            raise DamagedPickleError("a reference to something that is no storage")
+        _, kind, key, _, elements = saved[:5]
+        return _make_storage(source, key, kind, elements)
+
+    machine = InertUnpickler(
+        content, load_persistent, lambda data: _read_stream(data, machine.budget, MAX_NESTED_FILES - 1)
+    )
+    found = machine.load()
+    is_script = f"{root}constants.pkl" in archive.NameToInfo
+    return TorchFile(found, _read_code(archive, f"{root}code/") if is_script else None)
+
+
+def _read_member(archive: ZipFile, name: str, limit: int) -> bytes:
+    with archive.open(name) as member:
+        content = member.read(limit + 1)
+    if len(content) > limit:
+        raise DamagedPickleError(f"its {name.rpartition('/')[2]} has more than {limit:,} bytes")
+    return content
+
+
+def _read_code(archive: ZipFile, folder: str) -> dict[str, str]:
+    """Return the programs of TorchScript, to be read, not run."""
+    found, left = {}, MAX_CODE_BYTES
+    for name in archive.namelist():
+        if name.startswith(folder) and name.endswith(".py"):
+            text = _read_member(archive, name, left)
+            left -= len(text)
+            found[name.removeprefix(folder)] = text.decode("utf-8", "replace")
+    return found
+
+
+def _make_storage(source: Source, key: Any, kind: Any, elements: Any, start: int = 0) -> Storage:
+    if not isinstance(key, (str, int)) or type(elements) is not int or not 0 <= elements < 2**48:
+        raise DamagedPickleError("a storage without a key or a number of elements")
+    return Storage(source, str(key), read_storage_dtype(kind), elements, start)
+
+
+# Before 1.6, and plain pickles ---------------------------------------------------------------------------------------
+
+
+class _StreamSource:
+    """Storages behind the pickles: where each lies is known once these are read."""
+
+    def __init__(self, data: bytes | mmap) -> None:
+        self.data = data
+        self.places: dict[str, tuple[int, int]] = {}  # key → first byte, bytes
+
+    def read(self, key: str) -> Tensor:
+        first, count = self.places[key]
+        buffer = torch.empty(count, dtype=torch.uint8)
+        buffer.numpy()[:] = numpy.frombuffer(self.data, numpy.uint8, count, first)
+        return buffer
+
+
+def _read_stream(data: bytes | mmap, budget: Budget, depth: int) -> Any:
+    """Return the content of a file of the format before 1.6, or of a plain pickle."""
+    if depth < 0:
+        raise DamagedPickleError("pickles within pickles")
+    if data[257:262] == b"ustar":
+        raise DamagedPickleError("an archive of PyTorch 0.1: open it there, and save the state_dict() again")
+    source, item_sizes = _StreamSource(data), {}
+
+    def load_persistent(saved: Any) -> Any:
+        if not isinstance(saved, tuple) or len(saved) < 2:
+            raise DamagedPickleError("a reference to something that is no storage")
+        if saved[0] == "module":  # a class, with its program beside it
+            return saved[1]
+        if saved[0] != "storage" or len(saved) < 6:
+            raise DamagedPickleError("a reference to something that is no storage")
+        _, kind, key, _, elements, view = saved[:6]
+        whole = _make_storage(source, key, kind, elements)
+        item_sizes[whole.key] = ITEM_SIZES.get(whole.dtype, 0)
+        if view is None:
+            return whole
+        if not isinstance(view, tuple) or len(view) != 3 or type(view[1]) is not int or not 0 <= view[1] <= elements:
+            raise DamagedPickleError("a storage within a storage without its place")
+        return _make_storage(source, key, kind, view[2], view[1])
+
+    machine = InertUnpickler(data, load_persistent, lambda inner: _read_stream(inner, budget, depth - 1), budget)
+    content = machine.load()
+    if type(content) is not int or content != LEGACY_MAGIC:
+        return content
+    machine.load()  # the version of the format
+    machine.load()  # about the machine that wrote it
+    content = machine.load()
+    keys = machine.load()
+    if not isinstance(keys, list):
+        raise DamagedPickleError("no list of storages")
+    place = machine.position
+    for key in map(str, keys):
+        if len(data) < place + 8:
+            raise DamagedPickleError("it ends early")
+        count = struct.unpack("<q", data[place : place + 8])[0] * item_sizes.get(key, 0)
+        place += 8
+        if key not in item_sizes or not 0 <= count <= len(data) - place:
+            raise DamagedPickleError(f"storage {key} lies beyond the end of the file")
+        source.places[key] = place, count
+        place += count
+    return content

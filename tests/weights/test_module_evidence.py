@@ -1,0 +1,144 @@
+"""What modules in a file state of padding, ε, activation and strides is used; what is no network here is refused."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from effnet.arch import ARCHS
+from effnet.data.torchvision_compat import declare_operators
+from effnet.metadata import Numerics
+from effnet.weights import load
+from effnet.weights.formats import read_checkpoint
+from effnet.weights.module_evidence import ModuleEvidence, find_differences, read_module_evidence
+
+declare_operators()
+
+
+def make_timm(name: str = "efficientnet_b0", **options: object) -> nn.Module:
+    from timm import create_model
+
+    torch.manual_seed(0)
+    return create_model(name, num_classes=3, **options).eval()  # type: ignore[no-any-return]
+
+
+def make_torchvision() -> nn.Module:
+    from torchvision.models import efficientnet_b0
+
+    torch.manual_seed(0)
+    return efficientnet_b0(num_classes=3).eval()  # type: ignore[no-any-return]
+
+
+def save_pickled(network: nn.Module, path: Path) -> None:
+    torch.save(network, path)
+
+
+def save_traced(network: nn.Module, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and what people have
+        torch.jit.trace(network, torch.zeros(1, 3, 32, 32), check_trace=False).save(path)  # type: ignore[no-untyped-call]
+
+
+def save_scripted(network: nn.Module, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(network).save(path)
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Numerics]] = {
+    "native": (make_timm, Numerics("symmetric", 1e-5)),
+    "ported": (lambda: make_timm("tf_efficientnet_b0"), Numerics("same", 1e-3)),
+    "another ε": (lambda: make_timm("tf_efficientnet_b0", bn_eps=1e-4), Numerics("same", 1e-4)),
+    "torchvision": (make_torchvision, Numerics("symmetric", 1e-5)),
+}
+
+
+@pytest.mark.parametrize("save", [save_pickled, save_traced, save_scripted])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_modules_state_the_numerics(
+    name: str, save: Callable[[nn.Module, Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make, expected = NETWORKS[name]
+    network = make()
+    save(network, tmp_path / "m.pt")
+    values = read_checkpoint(tmp_path / "m.pt").values
+    assert read_module_evidence(values) == ModuleEvidence(expected.padding, expected.bn_eps, "silu")
+    assert find_differences(values, ARCHS["b0"], "torchvision" if name == "torchvision" else "timm") == ()
+    with caplog.at_level(logging.INFO, "effnet"):
+        model = load(tmp_path / "m.pt")
+    assert model.numerics == expected
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(model(x), network(x), atol=1e-5)
+
+
+def test_what_is_given_comes_first(tmp_path: Path) -> None:
+    torch.save(make_timm(), tmp_path / "m.pt")
+    assert load(tmp_path / "m.pt", numerics=Numerics("same", 0.01)).numerics == Numerics("same", 0.01)
+
+
+def change_stride(network: nn.Module) -> None:
+    network.conv_stem.stride = (1, 1)  # type: ignore[union-attr]
+
+
+def change_dilation(network: nn.Module) -> None:
+    network.blocks[5][1].conv_dw.dilation = (2, 2)  # type: ignore[index, union-attr]
+
+
+def change_activation(network: nn.Module) -> None:
+    for module in network.modules():
+        if hasattr(module, "act"):
+            module.act = nn.ReLU()
+
+
+def change_norm(network: nn.Module) -> None:
+    network.blocks[1][0].bn1 = nn.GroupNorm(1, 96)  # type: ignore[index, union-attr]
+
+
+def change_some_epsilons(network: nn.Module) -> None:
+    network.blocks[1][0].bn1.eps = 1e-3  # type: ignore[index, union-attr]
+
+
+CHANGES = {
+    "conv_stem has a stride of 1, in b0 it is 2": change_stride,
+    "blocks.5.1.conv_dw is dilated by 2": change_dilation,
+    "its blocks compute relu, those of b0 silu": change_activation,
+    "blocks.1.0.bn1 computes group norm": change_norm,
+    "different ε, 1e-05 and 0.001": change_some_epsilons,
+}
+
+
+@pytest.mark.parametrize("message", CHANGES)
+def test_modules_that_compute_something_else(message: str, tmp_path: Path) -> None:
+    network = make_timm()
+    CHANGES[message](network)
+    torch.save(network, tmp_path / "m.pt")
+    values = read_checkpoint(tmp_path / "m.pt").values
+    assert any(message in each for each in find_differences(values, ARCHS["b0"], "timm"))
+    if "group norm" not in message:  # its tensors are others, too
+        with pytest.raises(ValueError, match=r"m\.pt: this is efficientnet_b0: its tensors are those of b0"):
+            load(tmp_path / "m.pt")
+
+
+def test_blur_pooling_is_refused(tmp_path: Path) -> None:
+    torch.save(make_timm("efficientnet_blur_b0"), tmp_path / "m.pt")
+    with pytest.raises(ValueError, match=r"this is efficientnet_blur_b0: its tensors .* blur pooling, .* outside"):
+        load(tmp_path / "m.pt")
+
+
+def test_modules_of_a_head_do_not_count(tmp_path: Path) -> None:
+    network = make_timm()
+    network.classifier = nn.Sequential(nn.BatchNorm1d(1280, eps=0.1), nn.ReLU(), nn.Linear(1280, 3))  # type: ignore[assignment]
+    torch.save({"net": network}, tmp_path / "m.pt")
+    values = read_checkpoint(tmp_path / "m.pt").under("net.").values
+    assert read_module_evidence(values) == ModuleEvidence("symmetric", 1e-5, "silu")
+
+
+def test_a_state_dict_states_nothing() -> None:
+    assert read_module_evidence({}) == ModuleEvidence()
