@@ -56,6 +56,10 @@ def train(
         str | None,
         Option(metavar="FILE", help="Initial weights: a file, a published name (default), or none for random."),
     ] = None,
+    prefix: Annotated[
+        str | None,
+        Option(metavar="NAME", help="Which of several networks in --weights: what its tensors' names begin with."),
+    ] = None,
     recipe: Annotated[
         str | None,
         Option(metavar="NAME", help="finetune (default with weights), scratch (default without), paper_b0, …"),
@@ -135,6 +139,8 @@ def train(
 
     On several GPUs or machines: torchrun --nproc-per-node N -m effnet train …
     """
+    if prefix and weights in (None, "none"):
+        raise options.UsageError("--prefix requires --weights FILE: it chooses a network in that file")
     if out and name:
         raise options.UsageError("--name cannot be combined with --output")
     from effnet.training import recipes
@@ -167,6 +173,7 @@ def train(
             out=out or Path("runs") / (name or Path(data).resolve().name),
             model=model,
             weights=weights,
+            prefix=prefix,
             epochs=epochs,
             minutes=minutes,
             batch_size=batch_size,

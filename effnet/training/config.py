@@ -46,6 +46,7 @@ class TrainConfig:
     out: Path
     model: str | Arch | None = None
     weights: str | Path | None = None
+    prefix: str | None = None
     epochs: int | None = None
     minutes: float | None = None
     batch_size: int | None = None
@@ -92,6 +93,7 @@ class TrainConfig:
             "recipe": self.resolved_recipe.to_dict(),
             "model": self.model and resolve_arch(self.model).to_dict(),
             "weights": None if self.weights is None else str(self.weights),
+            **({"prefix": self.prefix} if self.prefix is not None else {}),
             "epochs": self.epochs,
             "minutes": self.minutes,
             "seed": self.seed,

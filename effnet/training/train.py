@@ -33,6 +33,7 @@ def train(
     out: str | Path,
     model: str | Arch | None = None,
     weights: str | Path | None = None,
+    prefix: str | None = None,
     epochs: int | None = None,
     minutes: float | None = None,
     batch_size: int | None = None,
@@ -60,6 +61,7 @@ def train(
         out: The run directory.
         model: Architecture, by default b0 or that of ``weights``.
         weights: A file to start from, ``"none"`` for random weights, or None for the published ones of ``model``.
+        prefix: Which of several networks in the file ``weights``, by what its tensors' names begin with.
         epochs: Instead of the recipe's.
         minutes: Fine-tune for as many epochs as take about this long.
         batch_size: Global batch size; the learning rate is scaled linearly with it.
@@ -95,6 +97,7 @@ def train(
             out=Path(out),
             model=model,
             weights=weights,
+            prefix=prefix,
             epochs=epochs,
             minutes=minutes,
             batch_size=batch_size,

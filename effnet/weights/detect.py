@@ -284,14 +284,16 @@ def _detect(
     new_head = _initialize_head(found) if not found.has_head else {}
     channels = [*layers(arch, classes=0)][-1].channels
     linear = heads.Head() if new_head else heads.find_head(beside, found.prefix, channels, layout, head, values)
-    classes = 0
+    classes, place = 0, list[str]()
     if linear.weight is not None and linear.bias is not None:
         classes = linear.weight.shape[0]
         theirs = conversion.key_map(found.layout, arch, classes)
         taken[theirs["classifier.weight"]] = linear.weight.permute(layout.axes.linear)
         taken[theirs["classifier.bias"]] = linear.bias
+        own = found.prefix + theirs["classifier.weight"].rpartition(layout.tensors.separator)[0]
+        place = [f"its classifier is {linear.name}"] if linear.name != own else []
     aside = [name for name in rest if name not in linear.names and rest[name].is_floating_point()]
-    said = [*notes, *_describe_place(found, backbones), *_describe_rest(aside, found.prefix), linear.note]
+    said = [*notes, *_describe_place(found, backbones), *_describe_rest(aside, found.prefix), *place, linear.note]
     if new_head:
         said.append("it has no head convolution: this one is newly initialized, and there is no classifier")
     tensors = taken | new_head

@@ -19,6 +19,11 @@ Tensors = Mapping[str, torch.Tensor]
 TORCH_EPS, KERAS_EPS = 1e-5, 1e-3  # defaults of ``nn.BatchNorm1d`` and of Keras' ``BatchNormalization``
 # Modules that carry numbers and do not take part in the answer
 _BOOKKEEPING = re.compile(r"loss|criteri|metric|accuracy|optim|sched|scaler|callbacks", re.I)
+# Parts of a weight that PyTorch composes: weight normalization, spectral normalization
+_PARAMETRIZED = {"weight_g", "weight_v", "weight_orig", "original", "original0", "original1"}
+# Classes of pickled modules that take part in the answer and have no tensors. Sources: torch, timm, fastai
+_ACTIVATIONS = re.compile(r"\.(\w*ReLU6?|\w*Swish\w*|SiLU|GELU|ELU|CELU|SELU|Mish|Tanh|Sigmoid|Softplus)$", re.I)
+_OTHER_POOLINGS = re.compile(r"\.(Adaptive(Concat|CatAvg|AvgMax|Max)\w*|GeM\w*|\w*MaxPool2d)$", re.I)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class _Module:
         if {"running_mean", "running_var"} <= set(shapes):
             return "norm" if set(shapes.values()) == {1} else "other"
         if weight is None:
+            if _PARAMETRIZED & set(shapes):
+                return "other"
             return "pooling" if set(shapes) == {"p"} and self.tensors["p"].numel() == 1 else ""
         if weight.ndim == 2 and weight.numel() and set(shapes) <= {"weight", "bias"} and shapes.get("bias", 1) == 1:
             return "linear"
@@ -88,7 +95,7 @@ def find_head(
         if wanted is not None:
             choices = [each for each in choices if each.name == wanted or each.name.endswith(f".{wanted}")]
         if choices:
-            return _choose(choices, layers, channels, layout, wanted is not None, values or {})
+            return _choose(choices, layers, channels, layout, wanted is not None, values or {}, scope)
     if wanted is not None:
         raise ValueError(f"{wanted} is no linear layer of {channels} inputs: --head takes the name of one")
     layers = [each for each in modules if each.kind and not _BOOKKEEPING.search(each.name)]
@@ -104,6 +111,7 @@ def _choose(
     layout: key_maps.Layout,
     named: bool,
     values: Mapping[str, Any],
+    scope: str,
 ) -> Head:
     names = tuple(each.name for each in choices)
     linear = choices[0]
@@ -121,11 +129,12 @@ def _choose(
         return Head(
             choices=names, note=f"opened without a classifier: {' or '.join(names)} could be it, choose with --head"
         )
-    elif others or strange:
+    elif others or strange or (silent := _find_silent_layer(linear, scope, values, layout)):
+        parts = _list([*choices, *others, *strange]) if others or strange else f"{linear.name} and {silent}"
         return Head(
             choices=names,
-            note=f"opened without a classifier: {_list([*choices, *others, *strange])} together are no linear layer"
-            f"; --head {linear.name} would take this one alone",
+            note=f"opened without a classifier: {parts} together are no linear layer; --head {linear.name} would take "
+            "this one alone",
         )
     weight, bias = linear.tensors["weight"], linear.tensors.get("bias")
     bias = torch.zeros(classes, dtype=weight.dtype) if bias is None else bias
@@ -133,6 +142,28 @@ def _choose(
         weight, bias = _fold(weight, bias, norm, norm is before, _eps(norm, layout, values))
     taken = [name for each in (linear, before, after) if each for name in each.names.values()]
     return Head(weight, bias, linear.name, tuple(taken), names)
+
+
+def _find_silent_layer(linear: _Module, scope: str, values: Mapping[str, Any], layout: key_maps.Layout) -> str:
+    """Return the module without tensors that makes the head another one, of a pickled network; "" if there is none.
+
+    An activation before the linear layer, in the same ``nn.Sequential``, or another pooling beside the backbone.
+    """
+    container = _container(linear)
+    is_sequential = str(values.get(f"{container}.__class__", "")).endswith(".Sequential")
+    backbone = re.compile(rf"{re.escape(scope)}(.*\.)?({re.escape(layout.root) or '(?!)'}|{layout.backbone})")
+    for name, kind in values.items():
+        module, _, attribute = name.rpartition(".")
+        if attribute == "pool_type" and kind not in ("avg", "fast", "fastavg", "") and module.startswith(scope):
+            return module
+        if attribute != "__class__" or not isinstance(kind, str) or not module.startswith(scope):
+            continue
+        if _OTHER_POOLINGS.search(kind) and not backbone.match(f"{module}."):
+            return module
+        is_before = _natural_key(module) < _natural_key(linear.name)
+        if is_sequential and is_before and module.rpartition(".")[0] == container and _ACTIVATIONS.search(kind):
+            return module
+    return ""
 
 
 def _place_norms(

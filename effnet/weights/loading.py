@@ -80,8 +80,8 @@ def load(
         log.warning("%s: %s", name, note)
     model = build_network(weights.metadata, weights.tensors)
     if classes is not None and classes != model.classes:
-        head = f"its head of {model.classes} classes is replaced by" if model.classes else "it has no head and gets"
-        log.warning("%s: %s a new one of %d", name, head, classes)
+        before = f"its head of {model.classes} classes is replaced by" if model.classes else "it has no head and gets"
+        log.warning("%s: %s a new one of %d", name, before, classes)
         surgery.set_classes(model, classes)
     return model
 

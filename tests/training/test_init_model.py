@@ -47,6 +47,16 @@ def test_other_stem_stride_keeps_the_weights(tmp_path: Path) -> None:
     assert model.features(x)["stem"].shape[2:] == (16, 16)
 
 
+def test_one_of_several_networks_in_a_file(tmp_path: Path) -> None:
+    networks = {name: create("nano", 3) for name in ("left", "right")}
+    tensors = {f"{name}.{key}": value for name, each in networks.items() for key, value in each.state_dict().items()}
+    torch.save(tensors, tmp_path / "m.pth")
+    config = TrainConfig(data="", out=tmp_path, recipe=RECIPE, weights=tmp_path / "m.pth", prefix="right")
+    assert torch.equal(build_model(config, LABELS).stem.conv.weight, networks["right"].stem.conv.weight)
+    assert config.to_settings("", "float32")["prefix"] == "right"
+    assert "prefix" not in replace(config, prefix=None).to_settings("", "float32")
+
+
 def test_the_image_size_is_a_side_or_height_and_width(tmp_path: Path) -> None:
     config = TrainConfig(data="", out=tmp_path, recipe=RECIPE, model="nano", weights="none", image_size=(24, 40))
     assert build_model(config, LABELS).preprocess.size == (24, 40)

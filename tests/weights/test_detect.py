@@ -204,3 +204,27 @@ def test_the_nearest_network_is_the_right_one() -> None:
     message = describe_nearest(hollow(), NANO)
     assert "nearest is nano in timm's layout under net" in message
     assert "missing net.blocks.0.0.bn1.weight 16" in message
+
+
+SEQUENTIAL, RELU = "torch.nn.modules.container.Sequential", "torch.nn.modules.activation.ReLU"
+SILENT: dict[str, tuple[dict[str, str], int]] = {
+    "dropout": ({"head.__class__": SEQUENTIAL, "head.0.__class__": "torch.nn.modules.dropout.Dropout"}, 7),
+    "activation before": ({"head.__class__": SEQUENTIAL, "head.0.__class__": RELU}, 0),
+    "activation after": ({"head.__class__": SEQUENTIAL, "head.9.__class__": RELU}, 7),
+    "activation of the network": ({"act.__class__": RELU, "blocks.0.0.bn1.act.__class__": RELU}, 7),
+    "largest": ({"backbone.global_pool.pool_type": "max"}, 0),
+    "average": ({"backbone.global_pool.pool_type": "avg"}, 7),
+    "another pooling": ({"pool.__class__": "torch.nn.modules.pooling.AdaptiveMaxPool2d"}, 0),
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_modules_without_tensors_can_make_it_another_head(name: str) -> None:
+    values, classes = SILENT[name]
+    assert detect(headless("backbone.") | linear(7, name="head.2."), values=values).classes == classes
+
+
+def test_a_normalized_weight_is_no_linear_layer() -> None:
+    tensors = {"fc.weight_g": torch.ones(7, 1), "fc.weight_v": torch.ones(7, FEATURES), "fc.bias": torch.ones(7)}
+    assert detect(headless("backbone.") | tensors).classes == 0
+    assert detect(headless("backbone.") | tensors | linear(3, name="other.")).classes == 0
