@@ -33,7 +33,14 @@ def predict(
             "image, or a list of these, from standard input.",
         ),
     ],
-    model: Annotated[str | None, Option("--model", "-m", metavar="MODEL", help=options.MODEL_HELP)] = None,
+    model: Annotated[
+        str | None,
+        Option(
+            *("--model", "-m"),
+            metavar="MODEL",
+            help=f"{options.MODEL_HELP[:-1]} (default: the best pretrained network on this machine).",
+        ),
+    ] = None,
     ensemble: Annotated[
         list[str] | None,
         Option(metavar="MODEL", help="Average several models: repeat it, or give a cross-validation run."),

@@ -22,7 +22,6 @@ from effnet.doctor import advice, diagnosis, hypotheses, search, weight_checks
 from effnet.evaluation.evaluator import pick_split
 from effnet.metadata import Labels
 from effnet.net import EfficientNet
-from effnet.prediction.batched_inference import require_rgb
 from effnet.runtime.torch import select_device
 from effnet.weights import load
 
@@ -70,7 +69,8 @@ def diagnose(
     findings = tuple(weight_checks.check_weights(network))
     if data is None or any(finding.code == "not-finite" for finding in findings):
         return diagnosis.Diagnosis((*findings, *weight_checks.find_unusual(network)), configuration)
-    require_rgb(network.channels)
+    if (color := network.preprocess.color_mode) != "RGB":
+        raise ValueError(f"on images the doctor examines networks for RGB only: this one takes {color}")
     sample = sample_images(network, data, max_images, seed, split)
     configuration = replace(configuration, label_order=tuple(range(len(sample.names))))
     has_statistics = weight_checks.has_statistics(network)

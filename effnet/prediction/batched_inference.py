@@ -48,9 +48,3 @@ def run_batches(
         rows = iter(results if results is not None else ())
         for name, image in batch:
             yield name, image if isinstance(image, ImageError) else next(rows)
-
-
-def require_rgb(channels: int) -> None:
-    """Raise ``ValueError`` unless the network takes three channels."""
-    if channels != 3:
-        raise ValueError(f"this network takes {channels} channels, but images are read as RGB, which has 3")

@@ -145,11 +145,12 @@ def _read_catalog_file(
     found = _detect_one(path, checkpoint, arch, None, head)
     size = f" at {entry.test_size} pixels" if entry.test_size else ""
     accuracy = f", published with {entry.top1:g} % top-1 on ImageNet{size}" if entry.top1 else ""
+    source = f", installed as the package {entry.package}" if entry.package else ""
     provenance = Provenance(entry.name, entry.layout, entry.license)
     return LoadedWeights(
         ModelMetadata(arch, entry.numerics, entry.preprocess, catalog.entry.class_labels(entry), provenance),
         conversion.convert(found.tensors, arch, found.layout, "effnet", entry.numerics),
-        (f"weights of {entry.publisher}{accuracy}", *found.notes),
+        (f"weights of {entry.publisher}{accuracy}{source}", *found.notes),
     )
 
 
@@ -163,7 +164,6 @@ def _read_foreign_file(
     head: str | None,
 ) -> LoadedWeights:
     found = _detect_one(path, checkpoint, arch, prefix, head)
-    checkpoint = _add_normalization(checkpoint, found)
     settled = numerics_evidence.settle(path, checkpoint, found, numerics, preprocess)
     converted = conversion.convert(found.tensors, found.arch, found.layout, "effnet", settled.numerics)
     tensors, labels, label_notes = class_labels.complete_labels(converted, settled.labels)
@@ -198,26 +198,6 @@ def _detect_one(
         wanted = arch.name if arch else f"{layout}'s"
         raise ValueError(f"{path} contains {others[0].arch.name} ({others[0].layout}'s layout), not {wanted}")
     raise ValueError(f"{path}: {detect.describe_nearest(tensors, archs, layouts)}")
-
-
-def _add_normalization(checkpoint: Checkpoint, found: detect.Detection) -> Checkpoint:
-    """Return the checkpoint with the mean and std that a module of the file normalizes images with, if it has one.
-
-    Such a module takes images of 0 … 1, or of 0 … 255; two that differ state nothing.
-    """
-    stated = set()
-    for name, mean in checkpoint.tensors.items():
-        std = checkpoint.tensors.get(f"{name.removesuffix('mean')}std") if name.endswith("mean") else None
-        if std is None or mean.is_meta or std.is_meta or not mean.is_floating_point():
-            continue
-        if mean.numel() == std.numel() == found.channels:
-            pair = tuple(tuple(value.double().flatten().tolist()) for value in (mean, std))
-            scale = 255.0 if max(pair[0]) > 2 else 1.0
-            stated.add(tuple(tuple(float(f"{value / scale:.7g}") for value in values) for values in pair))
-    if len(stated) != 1 or any(value <= 0 for value in next(iter(stated))[1]):
-        return checkpoint
-    values = dict(zip(("mean", "std"), stated.pop(), strict=True))
-    return replace(checkpoint, preprocess=values | dict(checkpoint.preprocess))
 
 
 def _require_plain(found: detect.Detection) -> None:

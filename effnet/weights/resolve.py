@@ -1,6 +1,5 @@
 """From the name that a user gives for weights to a file on disk: paths, catalog names, bundles, URLs, the hub."""
 
-import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,6 @@ from effnet.weights import bundle, catalog, download, fetch
 
 # Suffixes of weights files. Anything else after a dot is part of a name, as in tf_efficientnet_b0.ns_jft_in1k
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".tflite", ".index")
-
-log = logging.getLogger("effnet")
 
 _FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the folder of a run or in a hub repository
 _HUB_COMPANIONS = ("config.json", "preprocessor_config.json")
@@ -170,7 +167,6 @@ def _prefer_installed(name: str, remote: download.RemoteFile) -> download.Remote
     packaged = [each for each in catalog.ENTRIES.values() if each.package and each.arch == entry.arch]
     for candidate in map(download.RemoteFile.from_entry, packaged):
         if fetch.is_on_disk(candidate) and not fetch.is_on_disk(remote):
-            log.info("%s: taking %s, which is installed; %s is not on disk", name, candidate.name, remote.name)
             return candidate
     return remote
 

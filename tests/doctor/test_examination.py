@@ -188,10 +188,10 @@ def test_errors(sound: EfficientNet, seen: ImageDataset) -> None:
 
 def test_unknown_classes(sound: EfficientNet, seen: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "MAX_ROUNDS", 1)
-    renamed = ImageDataset(seen.items, Labels(("10 Red", *CLASSES[1:])))
+    renamed = ImageDataset(seen.items, Labels(("crimson", *CLASSES[1:])))
     found = diagnose(sound, renamed)
     assert codes(found) == ["labels-unknown"]
-    assert "'10 Red'" in found.findings[0].observation
+    assert "'crimson'" in found.findings[0].observation
     assert found.images == 60
 
 

@@ -320,8 +320,8 @@ def test_invalid_arguments(nano: EfficientNet, words: dict[str, Any], why: str) 
 def test_errors(nano: EfficientNet, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no classifier"):
         explain(effnet.create("nano", 0), PHOTO)
-    with pytest.raises(ValueError, match="takes 1 channels"):
-        explain(effnet.create("nano", 2, 1), PHOTO)
+    with pytest.raises(ValueError, match="takes 5 channels"):
+        explain(effnet.create("nano", 2, 5), PHOTO)
     with pytest.raises(ImageError, match="does not exist"):
         explain(nano, tmp_path / "no.jpg")
     with pytest.raises(ValueError, match=r"model\.onnx is an exported file"):

@@ -133,8 +133,7 @@ def test_images(model: EfficientNet, tmp_path: Path) -> None:
         export(model, tmp_path / "m.onnx", images=[photos / "damaged.jpg"])
     with pytest.raises(ValueError, match="no images to compare on"):
         export(model, tmp_path / "m.onnx", images=[])
-    with pytest.raises(ValueError, match="images are read as RGB, but this network takes 4 channels"):
-        export(network(channels=4), tmp_path / "m.onnx", images=photos)
+    assert export(network(channels=4), tmp_path / "m.onnx", images=photos).images == 5  # read as RGBA
 
 
 def test_float16(model: EfficientNet, tmp_path: Path) -> None:

@@ -183,8 +183,8 @@ def test_decode(model: EfficientNet, tmp_path: Path) -> None:
 
 
 def test_invalid_arguments(model: EfficientNet) -> None:
-    with pytest.raises(ValueError, match="takes 1 channels"):
-        Predictor(effnet.create("nano", channels=1))
+    with pytest.raises(ValueError, match="takes 5 channels, and no kind of image has as many"):
+        Predictor(effnet.create("nano", channels=5))(Image.new("RGB", (9, 9)))
     with pytest.raises(ValueError, match="engine must be one of"):
         Predictor(model, engine="warp")
     with pytest.raises(ValueError, match="batch_size must be"):

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from effnet.arch import ARCHS
+from effnet.data.class_names import imagenet_labels
 from effnet.data.torchvision_compat import declare_operators
 from effnet.metadata import Labels, Numerics, Preprocess
 from effnet.net import EfficientNet, create
@@ -105,7 +106,7 @@ def test_a_folder_of_theirs_is_read(tmp_path: Path, transformers: Any) -> None:
     huggingface.create_network("b0").save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(GOOGLES))
     found = load(tmp_path)
-    assert (found.arch.name, found.classes, found.labels) == ("b0", 1000, Labels())
+    assert (found.arch.name, found.classes, found.labels) == ("b0", 1000, imagenet_labels())
     assert found.numerics == Numerics("same", 1e-3)
     assert found.preprocess == Preprocess((224, 224), 1.0, "squash", "nearest", MEAN, STD)
 

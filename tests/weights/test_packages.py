@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from effnet.weights import catalog, fetch
+from effnet.prediction import Predictor
+from effnet.weights import catalog, fetch, load
 from effnet.weights.catalog import packages
 from effnet.weights.download import DownloadError, RemoteFile
 from effnet.weights.resolve import find_best_at_hand, resolve_weights
@@ -52,13 +53,11 @@ def test_a_package_is_found_and_not_run(site: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_arch_means_the_package_where_its_default_is_not_on_disk(
-    site: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = install(site, monkeypatch)
-    with caplog.at_level(logging.INFO, "effnet"):
-        for name in ("lite0", "efficientnet-lite0", "EfficientNet_Lite0"):
-            assert resolve_weights(name).path == path
-    assert "lite0/ml_illustrated, which is installed; lite0/ra_in1k is not on disk" in caplog.text
+    for name in ("lite0", "efficientnet-lite0", "EfficientNet_Lite0"):
+        assert resolve_weights(name).path == path
     with pytest.raises(DownloadError, match="not cached"):
         resolve_weights("lite0/ra_in1k")
     with pytest.raises(DownloadError, match="not cached"):
@@ -98,8 +97,12 @@ def test_the_best_at_hand(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("entry", packages.ENTRIES, ids=lambda entry: entry.arch)
-def test_the_published_packages(entry: catalog.CatalogEntry) -> None:
+def test_the_published_packages(entry: catalog.CatalogEntry, caplog: pytest.LogCaptureFixture) -> None:
     if find_spec(entry.package) is None:
         pytest.skip(f"{entry.package} is not installed")
-    path = resolve_weights(entry.name).path  # which verifies the hash
-    assert path.name.startswith(f"efficientnet-{entry.arch}-")
+    with caplog.at_level(logging.INFO, "effnet"):
+        model = load(entry.arch)  # which verifies the hash
+    assert f"installed as the package {entry.package}" in caplog.text
+    assert model.provenance.source == entry.name
+    photos = Path(str(find_spec("sklearn").submodule_search_locations[0]), "datasets", "images")  # type: ignore
+    assert Predictor(model, engine="eager", device="cpu")(photos / "china.jpg")[0].label == "palace"
