@@ -13,17 +13,21 @@ ratios = st.sampled_from([0.0, 0.01, 0.0625, 0.25, 0.5, 1.0])
 @st.composite
 def stages(draw: st.DrawFn) -> Stage:
     """Draw a stage with any block, kernel, stride, expansion and squeeze ratio."""
-    expand = draw(st.integers(1, 6))
+    expand, layers = draw(st.integers(1, 6)), draw(st.integers(1, 4))
+    squeeze = draw(ratios)
+    listed = st.just(()) | st.tuples(*[st.integers(1, 200)] * layers)
     return Stage(
         draw(st.sampled_from(BLOCK_KINDS)),
         expand,
         kernel=draw(st.sampled_from([1, 3, 5, 7])),
         stride=draw(st.integers(1, 2)),
         channels=draw(st.integers(1, 96)),
-        layers=draw(st.integers(1, 4)),
-        squeeze=draw(ratios),
+        layers=layers,
+        squeeze=squeeze,
         residual=draw(st.booleans()),
-        expand_from=draw(st.sampled_from([0, 1, 16, 24])) if expand > 1 else 0,
+        expand_from=draw(st.sampled_from([0, 1, 16, 24])),
+        expanded=draw(listed),
+        squeezed=draw(listed) if squeeze else (),
     )
 
 

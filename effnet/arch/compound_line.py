@@ -75,7 +75,9 @@ class RoundingSteps:
 
 def _width_thresholds(base: spec.Arch, low: float, high: float) -> Iterator[float]:
     """Yield widths at which some channels are rounded up: half-way to the next multiple, or earlier by the floor."""
-    channel_counts = {stage.channels for stage in base.stages} | {stage.expand_from for stage in base.stages} - {0}
+    rows = base.stages
+    channel_counts = {size for row in rows for size in (row.channels, row.expand_from, *row.expanded, *row.squeezed)}
+    channel_counts.discard(0)
     if base.scale_ends:
         channel_counts |= {base.stem, base.head}
     step, round_floor = base.divisor, base.round_floor
@@ -126,7 +128,7 @@ class NetworkCost(NamedTuple):
     bytes: int
 
 
-LayerRowCost = tuple[int, bool, NetworkCost]  # a layer's stage, whether it occurs once at any depth, its cost
+LayerRowCost = tuple[int, int, bool, NetworkCost]  # a layer's stage and place in it, whether it repeats, its cost
 
 
 class LinePoint(NamedTuple):
@@ -173,7 +175,9 @@ class CompoundLine:
         self.depth = RoundingSteps(base.depth, alpha, ends, partial(_depth_thresholds, base))
         self.resolution = RoundingSteps(base.resolution, gamma, ends, _resolution_thresholds)
         self.dimensions = self.width, self.depth, self.resolution
-        self._two_layer_base = replace(base, depth=1.0, stages=tuple(replace(stage, layers=2) for stage in base.stages))
+        # Further layers of a stage cost what the second one does, or the last one whose channels are listed
+        stages = tuple(row.with_layers(max(2, len(row.expanded), len(row.squeezed))) for row in base.stages)
+        self._distinct_layers_base = replace(base, depth=1.0, stages=stages)
         self._layer_operations: dict[int, tuple[counting.LayerOperations, ...]] = {}
         self._row_costs: dict[tuple[int, int], tuple[LayerRowCost, ...]] = {}
         self._repeats: dict[int, tuple[int, ...]] = {}
@@ -230,31 +234,39 @@ class CompoundLine:
             repeats = spec.stage_depths(replace(self.base, depth=self.depth.typical_value(place.depth)))
             self._repeats[place.depth] = repeats
         macs = params = bytes_ = 0
-        for stage, occurs_once, cost in self._two_layer_costs(place):
-            times = 1 if occurs_once else repeats[stage - 1] - 1
-            if times:
+        for stage, position, is_last, cost in self._distinct_layer_costs(place):
+            beyond = repeats[stage - 1] - position if 0 < stage <= len(repeats) else 1
+            times = beyond if is_last else min(beyond, 1)
+            if times > 0:
                 macs += times * cost.macs
                 params += times * cost.params
                 bytes_ = max(bytes_, cost.bytes)
         return NetworkCost(macs, params, bytes_)
 
-    def _two_layer_costs(self, place: LinePlace) -> tuple[LayerRowCost, ...]:
-        """Return the cost of every layer if each stage had two: further layers of a stage cost what the second does."""
+    def _distinct_layer_costs(self, place: LinePlace) -> tuple[LayerRowCost, ...]:
+        """Return the cost of every layer that differs from the one before it, and of its first repetition."""
         rows = self._row_costs.get((place.width, place.resolution))
         if rows is None:
             network = self._layer_operations.get(place.width)
             if network is None:
-                arch = replace(self._two_layer_base, width=self.width.typical_value(place.width))
+                arch = replace(self._distinct_layers_base, width=self.width.typical_value(place.width))
                 layers = spec.layers(arch, *self._count_arguments)
                 network = tuple((layer, counting.operations(layer)) for layer in layers)
                 self._layer_operations[place.width] = network
             side = self._side(place)
             rows = tuple(
-                (row.layer.stage, not row.name.endswith(".1"), NetworkCost(row.macs, row.params, row.bytes))
+                (row.layer.stage, *self._place_in_stage(row.layer), NetworkCost(row.macs, row.params, row.bytes))
                 for row in counting.count_layers(network, (side, side))
             )
             self._row_costs[place.width, place.resolution] = rows
         return rows
+
+    def _place_in_stage(self, layer: spec.Layer) -> tuple[int, bool]:
+        """Return the place of a layer in its stage, from 0, and whether further layers of the stage are like it."""
+        if layer.kind not in spec.BLOCK_KINDS:
+            return 0, False
+        position = int(layer.name.rpartition(".")[2])
+        return position, position + 1 == self._distinct_layers_base.stages[layer.stage - 1].layers
 
     def point_at(self, place: LinePlace) -> LinePoint:
         """Return the network at ``place``, with the shortest numbers that give it."""

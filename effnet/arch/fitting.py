@@ -161,7 +161,7 @@ def nearest_released(arch: spec.Arch) -> spec.Arch:
 
 def released_family(arch: spec.Arch) -> tuple[spec.Arch, ...]:
     """Return the released networks with the rows of ``arch`` if there are several, or else all, in table order."""
-    released = tuple(known for known in variants.ARCHS.values() if known.name != "nano")
+    released = tuple(known for known in variants.RELEASED_ARCHS if known.name != "nano")
     family = tuple(known for known in released if known.stages == arch.stages)
     return family if len(family) > 1 else released
 

@@ -5,7 +5,7 @@ module loops over stages to compute the size of a layer.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from types import MappingProxyType
 
@@ -31,7 +31,11 @@ class Stage(Record):
     layers: int
     squeeze: float = 0.0  # squeeze-excite channels / the block's *input* channels; 0: no squeeze-excite
     residual: bool = True  # add the input if the stride is 1 and the channels match; False in EdgeTPU's first row
-    expand_from: int = 0  # expand this many channels (before scaling) instead of the input's; EdgeTPU's first row only
+    expand_from: int = (
+        0  # expand this many channels (before scaling) instead of the input's, even by 1; EdgeTPU's row 1
+    )
+    expanded: tuple[int, ...] = ()  # inner channels of each block (before scaling) instead of the ratio's; pruned rows
+    squeezed: tuple[int, ...] = ()  # squeeze-excite channels of each block (before scaling), likewise
 
     def __post_init__(self) -> None:
         check_choice("block", self.block, BLOCK_KINDS)
@@ -43,8 +47,21 @@ class Stage(Record):
         if not isinstance(self.residual, bool):
             raise ValueError(f"residual must be true or false, got {self.residual!r}")
         check_int("expand_from", self.expand_from, 0)
-        if self.expand_from and self.expand == 1:
-            raise ValueError("expand_from requires an expand above 1")
+        for name, sizes in (("expanded", self.expanded), ("squeezed", self.squeezed)):
+            if not isinstance(sizes, tuple) or len(sizes) not in (0, self.layers):
+                raise ValueError(f"{name} must be empty or have one number for each of the {self.layers} layers")
+            for size in sizes:
+                check_int(name, size, 1)
+        if self.squeezed and not self.squeeze:
+            raise ValueError("squeezed requires a squeeze above 0")
+
+    def with_layers(self, layers: int) -> "Stage":
+        """Return a copy with that many layers; those beyond the listed channels are like the last one listed."""
+
+        def resize(sizes: tuple[int, ...]) -> tuple[int, ...]:
+            return (*sizes, *sizes[-1:] * (layers - len(sizes)))[:layers]
+
+        return replace(self, layers=layers, expanded=resize(self.expanded), squeezed=resize(self.squeezed))
 
 
 @dataclass(frozen=True)
@@ -138,15 +155,24 @@ def block_layer(
     drop_path: float = 0.0,
     *,
     expand_from: int = 0,
+    expanded: int = 0,
+    squeezed: int = 0,
     name: str = "block",
     stage: int = 1,
 ) -> Layer:
-    """Return a block with these ratios at its actual size. Raises ``ValueError`` for an impossible size."""
+    """Return a block with these ratios at its actual size. Raises ``ValueError`` for an impossible size.
+
+    ``expanded`` and ``squeezed`` above 0 are the channels themselves, whatever the ratios.
+    """
     check_choice("block", kind, BLOCK_KINDS)
     check_int("inputs", inputs, 1)
     check_int("channels", channels, 1)
     check_int("expand", expand, 1)
     check_float("squeeze", squeeze, 0, 1)
+    if not expanded and (expand > 1 or expand_from):
+        expanded = (expand_from or inputs) * expand
+    if not squeezed and squeeze:
+        squeezed = max(1, int(inputs * squeeze))  # of the input channels, not of the expanded ones
     return Layer(
         name,
         kind,
@@ -155,8 +181,8 @@ def block_layer(
         channels,
         kernel,
         stride,
-        expanded=0 if expand == 1 else (expand_from or inputs) * expand,
-        squeezed=max(1, int(inputs * squeeze)) if squeeze else 0,  # of the input channels, not of the expanded ones
+        expanded,
+        squeezed,
         residual=residual and stride == 1 and inputs == channels,
         drop_path=drop_path,
     )
@@ -201,6 +227,8 @@ def layers(arch: Arch, classes: int = 1000, channels: int = 3) -> Iterator[Layer
                 stage.residual,
                 arch.drop_path * block_index / blocks,
                 expand_from=expand_from,
+                expanded=_scale_listed(arch, stage.expanded, position),
+                squeezed=_scale_listed(arch, stage.squeezed, position),
                 name=f"stage{stage_index}.{position}",
                 stage=stage_index,
             )
@@ -208,6 +236,11 @@ def layers(arch: Arch, classes: int = 1000, channels: int = 3) -> Iterator[Layer
     yield Layer("head", "head", len(arch.stages) + 1, inputs, head)
     if classes:
         yield Layer("classifier", "classifier", len(arch.stages) + 1, head, classes)
+
+
+def _scale_listed(arch: Arch, sizes: tuple[int, ...], position: int) -> int:
+    """Return the scaled channels listed for a block; 0 if none are. Blocks that scaling adds are as the last one."""
+    return arch.scale_channels(sizes[min(position, len(sizes) - 1)]) if sizes else 0
 
 
 def stage_depths(arch: Arch) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The published networks as tables of rows, their aliases, and their published ImageNet accuracies."""
+"""The published networks and their relatives as tables of rows, their aliases, and their published accuracies."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from effnet.arch import serde, spec
+from effnet.arch import outsiders, serde, spec
 
 
 def _make_stages(block: str, *rows: tuple[int, int, int, int, int], squeeze: float = 0.0) -> tuple[spec.Stage, ...]:
@@ -69,6 +69,80 @@ NANO_STAGES = (
     *_make_stages("mbconv", (4, 3, 2, 48, 3), squeeze=0.25),
 )
 
+# Table 2 of arXiv:1801.04381
+MOBILENETV2_STAGES = _make_stages(
+    "mbconv",
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 3, 2, 32, 3),
+    (6, 3, 2, 64, 4),
+    (6, 3, 1, 96, 3),
+    (6, 3, 2, 160, 3),
+    (6, 3, 1, 320, 1),
+)
+
+# MnasNet-B1 and -A1 of arXiv:1807.11626 as in tensorflow/tpu mnasnet/mnasnet_models.py, where ends are not residual
+MNASNET_STAGES = (
+    spec.Stage("mbconv", 1, 3, 1, 16, 1, residual=False),
+    *_make_stages("mbconv", (3, 3, 2, 24, 3), (3, 5, 2, 40, 3), (6, 5, 2, 80, 3), (6, 3, 1, 96, 2), (6, 5, 2, 192, 4)),
+    spec.Stage("mbconv", 6, 3, 1, 320, 1, residual=False),
+)
+SEMNASNET_STAGES = (
+    spec.Stage("mbconv", 1, 3, 1, 16, 1, residual=False),
+    spec.Stage("mbconv", 6, 3, 2, 24, 2),
+    spec.Stage("mbconv", 3, 5, 2, 40, 3, squeeze=0.25),
+    spec.Stage("mbconv", 6, 3, 2, 80, 4),
+    *_make_stages("mbconv", (6, 3, 1, 112, 2), (6, 5, 2, 160, 3), squeeze=0.25),
+    spec.Stage("mbconv", 6, 3, 1, 320, 1),
+)
+MNASNET_SMALL_STAGES = (
+    *_make_stages("mbconv", (1, 3, 1, 8, 1), (3, 3, 2, 16, 1), (6, 3, 2, 16, 2)),
+    *_make_stages("mbconv", (6, 5, 2, 32, 4), (6, 3, 1, 32, 3), (6, 5, 2, 88, 3), squeeze=0.25),
+    spec.Stage("mbconv", 6, 3, 1, 144, 1),
+)
+
+# timm models/efficientnet.py, made before V2's code was public: the first row has projections, the last is wider
+V2_RW_STAGES = (
+    spec.Stage("fused", 1, 3, 1, 24, 2, expand_from=24),
+    *V2_S_STAGES[1:5],
+    replace(V2_S_STAGES[5], channels=272),
+)
+TEST_EFFICIENTNET_STAGES = (
+    *_make_stages("fused", (1, 3, 1, 16, 1), (4, 3, 2, 24, 1), (4, 3, 2, 32, 1)),
+    *_make_stages("mbconv", (4, 3, 2, 48, 1), (4, 3, 2, 64, 1), squeeze=0.25),
+)
+
+# Pruned by arXiv:2002.08258: channels, inner channels and squeeze-excite channels of each row (timm models/_pruned)
+PRUNED_ROWS = {
+    "b1": (
+        (16, (), ()),
+        (12, (48, 62, 48), (4, 6, 6)),
+        (35, (70, 61, 51), (6, 10, 10)),
+        (74, (175, 188, 137, 164), (10, 20, 20, 20)),
+        (67, (399, 201, 160, 213), (20, 28, 28, 28)),
+        (192, (637, 806, 798, 891, 990), (27, 48, 48, 48, 48)),
+        (320, (1152, 1912), (48, 80)),
+    ),
+    "b2": (
+        (16, (), ()),
+        (17, (54, 69, 61), (4, 6, 6)),
+        (42, (86, 72, 98), (6, 12, 12)),
+        (85, (245, 274, 254, 292), (12, 22, 22, 22)),
+        (116, (502, 315, 354, 443), (22, 30, 30, 30)),
+        (208, (719, 1148, 1160, 1182, 1228), (30, 52, 52, 52, 52)),
+        (352, (1248, 2112), (52, 88)),
+    ),
+    "b3": (
+        (24, (), ()),
+        (12, (27, 49, 48), (6, 8, 8)),
+        (40, (83, 90, 85), (8, 12, 12)),
+        (93, (215, 261, 219, 254, 236), (12, 24, 24, 24, 24)),
+        (120, (480, 235, 217, 226, 340), (24, 34, 34, 33, 34)),
+        (232, (802, 1030, 924, 1016, 1130, 1266), (34, 58, 58, 58, 58, 58)),
+        (384, (1392, 2301), (58, 96)),
+    ),
+}
+
 # Width, depth, resolution and dropout of the released networks: data, since they are not exact powers of one φ.
 RELEASED_ARCHS = (
     #                       width depth  px  dropout
@@ -120,20 +194,84 @@ RELEASED_ARCHS = (
     spec.Arch("v2_xl", V2_XL_STAGES, 1.0, 1.0, 512, 0.4),
     spec.Arch("nano", NANO_STAGES, 1.0, 1.0, 32, 0.1, drop_path=0.05, stem=16, head=192, stem_stride=1),
 )
+
+
+def _with_depths(stages: tuple[spec.Stage, ...], *depths: int) -> tuple[spec.Stage, ...]:
+    return tuple(stage.with_layers(depth) for stage, depth in zip(stages, depths, strict=True))
+
+
+def _prune(base: spec.Arch) -> spec.Arch:
+    """Return the pruned ``base``: its rows list the channels of every block, so that nothing is rounded."""
+    rows = zip(base.stages, spec.stage_depths(base), PRUNED_ROWS[base.name], strict=True)
+    return replace(
+        base,
+        name=f"{base.name}_pruned",
+        stages=tuple(
+            replace(stage, channels=channels, layers=depth, expanded=expanded, squeezed=squeezed)
+            for stage, depth, (channels, expanded, squeezed) in rows
+        ),
+        width=1.0,
+        depth=1.0,
+        divisor=1,
+        stem=base.scale_channels(base.stem),
+        head=base.scale_channels(base.head),
+    )
+
+
+# Networks of others whose blocks are MBConv, as timm has them. They round and scale by rules of their own: stems, heads
+# and depths are stated here as built, at the size at which timm tests the weights.
+RELATED_ARCHS = (
+    spec.Arch("v2_rw_t", V2_S_STAGES, 0.8, 0.9, 288, 0.2, stem=24),
+    spec.Arch("v2_rw_s", V2_RW_STAGES, 1.0, 1.0, 384, 0.2, stem=24, head=1792),
+    spec.Arch("v2_rw_m", _with_depths(V2_RW_STAGES, 3, 5, 5, 8, 15, 24), 1.2, 1.0, 416, 0.2, stem=24, head=1792),
+    *(
+        spec.Arch(f"tinynet_{size}", _with_depths(V1_STAGES, *depths), width, 1.0, px, 0.2, scale_ends=False)
+        for size, width, depths, px in (  # arXiv:2010.14819; depths are rounded to the nearest
+            ("a", 1.0, (1, 2, 2, 4, 4, 5, 1), 192),
+            ("b", 0.75, (1, 2, 2, 3, 3, 4, 1), 188),
+            ("c", 0.54, (1, 2, 2, 3, 3, 3, 1), 184),
+            ("d", 0.54, (1, 1, 1, 2, 2, 3, 1), 152),
+            ("e", 0.51, (1, 1, 1, 2, 2, 2, 1), 106),
+        )
+    ),
+    *(
+        spec.Arch(f"mobilenetv2_{name}", MOBILENETV2_STAGES, w, d, 224, 0.2, 0.2, stem, head, "relu6", scale_ends=False)
+        for name, w, d, stem, head in (
+            ("035", 0.35, 1.0, 16, 1280),
+            ("050", 0.5, 1.0, 16, 1280),
+            ("075", 0.75, 1.0, 24, 1280),
+            ("100", 1.0, 1.0, 32, 1280),
+            ("110d", 1.1, 1.2, 32, 1280),
+            ("120d", 1.2, 1.4, 32, 1280),
+            ("140", 1.4, 1.0, 48, 1792),
+        )
+    ),
+    *(
+        spec.Arch(f"{name}_{size}", rows, width, 1.0, 224, 0.2, stem=stem, activation="relu", scale_ends=False)
+        for name, rows in (("mnasnet", MNASNET_STAGES), ("semnasnet", SEMNASNET_STAGES))
+        for size, width, stem in (("050", 0.5, 16), ("075", 0.75, 24), ("100", 1.0, 32), ("140", 1.4, 48))
+    ),
+    spec.Arch("mnasnet_small", MNASNET_SMALL_STAGES, 1.0, 1.0, 224, 0.2, stem=8, activation="relu"),
+    *(_prune(arch) for arch in RELEASED_ARCHS if arch.name in PRUNED_ROWS),
+    spec.Arch("test_efficientnet", TEST_EFFICIENTNET_STAGES, 1.0, 1.0, 160, 0.2, stem=24, head=256, round_floor=0.0),
+)
 # fmt: on
 
 _EDGE_SIZES = {"s": "small", "m": "medium", "l": "large"}
+_FORMER_NAMES = {"semnasnet_100": {"mnasneta1"}, "mnasnet_100": {"mnasnetb1"}}  # timm's
 
 
 def _spellings(name: str) -> set[str]:
     """Return ``name`` without separators, and as other libraries abbreviate it."""
     bare, size = name.replace("_", ""), name[-1]
     if not name.startswith("edge_"):
-        return {bare}
-    return {bare, f"e{size}", f"edgetpu{size}", f"edge{_EDGE_SIZES[size]}", f"edgetpu{_EDGE_SIZES[size]}"}
+        return {bare} | _FORMER_NAMES.get(name, set())
+    pruned = {f"e{size}pruned"}  # single weights are zero: the network is the same
+    return {bare, f"e{size}", f"edgetpu{size}", f"edge{_EDGE_SIZES[size]}", f"edgetpu{_EDGE_SIZES[size]}"} | pruned
 
 
-_NAME_BY_SPELLING = {spelling: arch.name for arch in RELEASED_ARCHS for spelling in _spellings(arch.name)}
+_ALL_ARCHS = (*RELEASED_ARCHS, *RELATED_ARCHS)
+_NAME_BY_SPELLING = {spelling: arch.name for arch in _ALL_ARCHS for spelling in _spellings(arch.name)}
 # Suffixes of published weights after the architecture: b0_ns, b0.ra_in1k, v2_s_in21k, …
 _WEIGHT_TAGS = re.compile(r"(_(ns|ap|aa|ra|in1k|in12k|in21k|in21ft1k|475))+$")
 
@@ -141,12 +279,17 @@ _WEIGHT_TAGS = re.compile(r"(_(ns|ap|aa|ra|in1k|in12k|in21k|in21ft1k|475))+$")
 def canonical_name(name: str) -> str:
     """Return the key of `ARCHS` for an alias: ``efficientnet-b0``, ``EfficientNetB0``, ``tf_efficientnetv2_s``, …
 
-    Raises ``ValueError``, which suggests the closest name, if no network has that name.
+    Raises ``ValueError`` if no network has that name: with the closest one, or with what is unlike the family in one of
+    timm's that is near it.
     """
-    bare = _WEIGHT_TAGS.sub("", str(name).strip().lower().rpartition("/")[2].partition(".")[0])
-    bare = re.sub(r"[^a-z0-9]", "", bare).removeprefix("tf")
+    untagged = _WEIGHT_TAGS.sub("", str(name).strip().lower().rpartition("/")[2].partition(".")[0])
+    bare = re.sub(r"[^a-z0-9]", "", untagged).removeprefix("tf")
+    if bare in _NAME_BY_SPELLING:  # test_efficientnet
+        return _NAME_BY_SPELLING[bare]
     bare = bare.replace("efficientnet", "", 1).replace("effnet", "", 1)
     if bare not in _NAME_BY_SPELLING:
+        if outsider := outsiders.explain_outside(untagged):
+            raise ValueError(outsider)
         names = ", ".join(arch.name for arch in RELEASED_ARCHS)
         hint = serde.did_you_mean(bare, list(_NAME_BY_SPELLING)) or f"; available: {names}"
         raise ValueError(f"no EfficientNet is called {name!r}{hint}")
@@ -161,8 +304,8 @@ class _ArchTable(dict[str, spec.Arch]):
             raise KeyError(str(error)) from None
 
 
-# Every released network by its key; aliases work too. Read-only.
-ARCHS: Mapping[str, spec.Arch] = MappingProxyType(_ArchTable({arch.name: arch for arch in RELEASED_ARCHS}))
+# Every released network and relative by its key; aliases work too. Read-only.
+ARCHS: Mapping[str, spec.Arch] = MappingProxyType(_ArchTable({arch.name: arch for arch in _ALL_ARCHS}))
 
 
 def resolve_arch(arch: str | spec.Arch) -> spec.Arch:
@@ -193,6 +336,13 @@ _TOP1_BY_SOURCE: dict[str, dict[str, float]] = {
     "google/automl efficientnetv2 README, ImageNet-1k":
         {"v2_b0": 78.7, "v2_b1": 79.8, "v2_b2": 80.5, "v2_b3": 82.1, "v2_s": 83.9, "v2_m": 85.2, "v2_l": 85.7},
     "google/automl efficientnetv2 README, ImageNet-21k → 1k": {"v2_xl": 87.2},
+    "pytorch-image-models results/results-imagenet.csv, timm's default weights": {
+        "v2_rw_t": 82.35, "v2_rw_s": 83.81, "v2_rw_m": 84.81,
+        "tinynet_a": 77.66, "tinynet_b": 74.98, "tinynet_c": 71.24, "tinynet_d": 66.97, "tinynet_e": 59.87,
+        "mobilenetv2_050": 65.95, "mobilenetv2_100": 72.98, "mobilenetv2_110d": 75.06, "mobilenetv2_120d": 77.30,
+        "mobilenetv2_140": 76.52, "mnasnet_100": 74.65, "mnasnet_small": 66.20, "semnasnet_075": 72.99,
+        "semnasnet_100": 75.45, "b1_pruned": 78.24, "b2_pruned": 79.92, "b3_pruned": 80.85,
+    },
 }
 # fmt: on
 

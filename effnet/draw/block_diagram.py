@@ -32,6 +32,7 @@ class BlockSpec:
     size: tuple[int, int]
     activation: str = "silu"
     part: str = ""  # "squeeze_excite": only that is drawn
+    listed: bool = False  # the row lists the channels inside each block, whatever the ratios
 
     @property
     def operations(self) -> tuple[tuple[Operation, tuple[int, int]], ...]:
@@ -115,7 +116,8 @@ def find_block_spec(arch: Arch, name: str, size: counting.Size | None = None) ->
         raise ValueError(f"{arch.name} has no block {name!r}: available are {', '.join(_format_ranges(list(rows)))}")
     row = rows[name]
     stage = arch.stages[row.layer.stage - 1]
-    return BlockSpec(row.layer, stage.expand, stage.squeeze, row.size_in, arch.activation)
+    listed = bool(stage.expanded or stage.squeezed)
+    return BlockSpec(row.layer, stage.expand, stage.squeeze, row.size_in, arch.activation, listed=listed)
 
 
 def _format_ranges(names: list[str]) -> list[str]:
@@ -187,6 +189,10 @@ def _expansion(spec: BlockSpec) -> Condition:
         if is_fused:
             instead = "one convolution replaces expansion and projection"
         return _condition("expansion", False, f"Expand is 1: {instead}. There is an expansion if expand is above 1.")
+    if spec.listed:
+        what = "fused" if is_fused else "1×1"
+        because = f"The row lists the channels of each block: a {what} convolution gives {layer.expanded}."
+        return _condition("expansion", True, because)
     base = layer.expanded // spec.expand
     note = "" if base == layer.inputs else f" (this row expands {base} channels, not the {layer.inputs} input channels)"
     convolution = f"the fused {layer.kernel}×{layer.kernel} convolution" if is_fused else "a 1×1 convolution"
@@ -198,6 +204,8 @@ def _squeeze(spec: BlockSpec) -> Condition:
     layer = spec.layer
     if not layer.squeezed:
         return _condition("squeeze-excite", False, "Squeeze is 0. There is a squeeze-excite if squeeze is above 0.")
+    if spec.listed:
+        return _condition("squeeze-excite", True, f"The row lists the channels of each block: {layer.squeezed} here.")
     exact = layer.inputs * spec.squeeze
     rounded = "" if exact == int(exact) else ", rounded down but at least 1"
     expanded = f", not of the {layer.expanded} expanded ones" if layer.expanded else ""

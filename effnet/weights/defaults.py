@@ -5,7 +5,7 @@
 | Google's in TensorFlow, Keras | same | 1e-3 | 0.01, V2 0.1 |
 | lukemelas | same | 1e-3 | 0.01 |
 | transformers | same | 1e-3 | 0.99 (TensorFlow's number, which means the opposite in PyTorch) |
-| timm, ported (``tf_…``) | same | 1e-3 | 0.1 |
+| timm, ported (``tf_…``), pruned B1–B3 | same | 1e-3 | 0.1 |
 | timm, native | symmetric | 1e-5 | 0.1 |
 | torchvision B0–B4 | symmetric | 1e-5 | 0.1 |
 | torchvision B5–B7, V2 | symmetric | 1e-3 | 0.01, V2 0.1 |
@@ -24,7 +24,8 @@ for Lite and EdgeTPU; ``eval_ckpt_main.py``: AdvProp) and its lite and edgetpu b
 
 from dataclasses import replace
 
-from effnet.arch import Arch
+from effnet.arch import Arch, canonical_name
+from effnet.arch.variants import RELATED_ARCHS
 from effnet.metadata import Numerics, Preprocess, default_crop_fraction
 
 TENSORFLOW = Numerics("same", 1e-3)
@@ -35,6 +36,8 @@ KERAS_MOMENTUM = {"v1": 0.99, "v2": 0.9}  # in TensorFlow's sense
 _MEAN_STD_127 = ((127 / 255,) * 3, (128 / 255,) * 3)  # (x − 127) / 128
 _MEAN_STD_128 = ((128 / 255,) * 3, (128 / 255,) * 3)  # (x − 128) / 128
 _MEAN_STD_HALF = ((0.5,) * 3, (0.5,) * 3)  # x · 2/255 − 1
+
+_RELATED = {arch.name for arch in RELATED_ARCHS}
 
 # arch → (mean and std, interpolation, resize); all others are like V1
 _V1_DEFAULT = ((Preprocess.mean, Preprocess.std), "bicubic", "crop")
@@ -49,8 +52,15 @@ _OFFICIAL = {
 def default_preprocess(arch: Arch) -> Preprocess:
     """Return the official preprocessing at the architecture's own resolution, resized by PIL as timm does.
 
-    Lite3 and Lite4 have 280 and 300 pixels, as in the official builder; timm evaluates them at 300 and 380.
+    Lite3 and Lite4 have 280 and 300 pixels, as in the official builder; timm evaluates them at 300 and 380. Of the
+    family's relatives it is what timm evaluates its default weights with.
     """
+    if arch.name in _RELATED:
+        from effnet.weights.catalog import timm  # which may import this module
+
+        stated = (entry.preprocess for entry in timm.ENTRIES if entry.arch == arch.name)
+        untrained = Preprocess((arch.resolution,) * 2)  # as timm's configuration of it
+        return replace(next(stated, untrained), size=(arch.resolution,) * 2)
     (mean, std), interpolation, resize = _OFFICIAL.get(arch.name, _V1_DEFAULT)
     crop = default_crop_fraction(arch.resolution) if resize == "crop" else 1.0
     return Preprocess((arch.resolution,) * 2, crop, resize, interpolation, mean, std)
@@ -74,8 +84,12 @@ def torchvision_preprocess(arch: Arch) -> Preprocess:
 
 
 def lukemelas_preprocess(arch: Arch) -> Preprocess:
-    """Return what EfficientNet-PyTorch evaluates with (``examples/imagenet/main.py``): the default without cropping."""
-    return replace(default_preprocess(arch), crop_fraction=1.0)
+    """Return what EfficientNet-PyTorch evaluates with (``examples/imagenet/main.py``): the default without cropping.
+
+    Lite's weights, of its fork, are Google's: without cropping they lose 2.6 points, with ImageNet's mean and std 11.
+    """
+    official = default_preprocess(arch)
+    return official if arch.name.startswith("lite") else replace(official, crop_fraction=1.0)
 
 
 def huggingface_preprocess(arch: Arch) -> Preprocess:
@@ -85,6 +99,26 @@ def huggingface_preprocess(arch: Arch) -> Preprocess:
     beside the weights takes precedence.
     """
     return replace(default_preprocess(arch), crop_fraction=1.0, resize="squash", interpolation="nearest")
+
+
+def timm_model_numerics(model: str) -> Numerics:
+    """Return what timm's network of this name computes with. Raises ``ValueError`` if the name is of no such network.
+
+    Example:
+        >>> timm_model_numerics("efficientnet_b0").padding, timm_model_numerics("tf_efficientnet_b0").padding
+        ('symmetric', 'same')
+    """
+    name = canonical_name(model)
+    ported = model.lower().rpartition("/")[2].startswith("tf_") or (name.startswith("b") and name.endswith("_pruned"))
+    return TENSORFLOW if ported else TIMM_NATIVE
+
+
+def timm_numerics(arch: Arch) -> Numerics:
+    """Return what is assumed of a file in timm's layout: its only network's, or the official numerics.
+
+    Of the relatives there is one network each; of the family a native and a ported one, with the same tensors.
+    """
+    return timm_model_numerics(arch.name) if arch.name in _RELATED else TENSORFLOW
 
 
 def torchvision_numerics(arch: Arch) -> Numerics:

@@ -135,9 +135,10 @@ TORCHVISION = KeyTable(
 # lukemelas' EfficientNet-PyTorch -------------------------------------------------------------------------------------
 
 # Source: ``model.py`` of 0.7.1. Blocks are counted through the whole network. Weights trained with AutoAugment and with
-# AdvProp, whose images are scaled to −1 … 1, have the same names: no file says which it is.
+# AdvProp, whose images are scaled to −1 … 1, have the same names: no file says which it is. Lite is that of its fork
+# ``efficientnet_lite_pytorch``.
 
-LUKEMELAS_ARCHS = (*_B0_B7, "b8", "l2")
+LUKEMELAS_ARCHS = (*_B0_B7, "b8", "l2", "lite0", "lite1", "lite2", "lite3", "lite4")
 LUKEMELAS = KeyTable(
     {
         "stem": {"": ("_conv_stem", "_bn0")},
@@ -157,6 +158,7 @@ LUKEMELAS = KeyTable(
 
 # Source: ``models/efficientnet/modeling_efficientnet.py``.
 
+HUGGINGFACE_ARCHS = (*_B0_B7, "b8", "l2")  # what its configuration can describe
 HUGGINGFACE = KeyTable(
     {
         "stem": {"": ("embeddings.convolution", "embeddings.batchnorm")},
@@ -370,7 +372,7 @@ LAYOUTS: dict[str, Layout] = {
         backbone=r"(stem|stage\d+|head)\.",
         suffixes=(".safetensors",),
     ),
-    "timm": Layout(TIMM.key_map, backbone=r"(conv_stem|bn1|blocks|conv_head|bn2)\."),
+    "timm": Layout(TIMM.key_map, backbone=r"(conv_stem|bn1|blocks|conv_head|bn2)\.", numerics=defaults.timm_numerics),
     "torchvision": Layout(
         TORCHVISION.key_map,
         archs=(*_B0_B7, "v2_s", "v2_m", "v2_l"),
@@ -389,7 +391,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "huggingface": Layout(
         HUGGINGFACE.key_map,
-        archs=LUKEMELAS_ARCHS,  # what its configuration can describe
+        archs=HUGGINGFACE_ARCHS,
         preprocess=defaults.huggingface_preprocess,
         fixed_numerics=True,
         root="efficientnet.",

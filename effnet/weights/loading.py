@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from effnet.arch import ARCHS, Arch, resolve_arch
+from effnet.arch.outsiders import explain_outside
 from effnet.metadata import ModelMetadata, Numerics, Preprocess, Provenance
 from effnet.net import EfficientNet, surgery
 from effnet.weights import (
@@ -24,6 +25,8 @@ from effnet.weights import (
 from effnet.weights.formats import METADATA_KEY, Checkpoint
 
 log = logging.getLogger("effnet")
+
+_TIMM_STEM = "conv_stem.weight"
 
 
 @dataclass(frozen=True)
@@ -188,16 +191,37 @@ def _detect_one(
             candidates = detect.filter_by_prefix(candidates, prefix)
         if candidates:
             found = detect.choose(candidates)
+            _require_family(path, checkpoint)
             _require_plain(found)
             _require_arithmetic(found, checkpoint)
             return found
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    if outside := _explain_tensors(tensors):
+        raise ValueError(f"{path}: {outside}")
     others = detect.detect_layouts(tensors) if arch or layout else []
     if others:
         wanted = arch.name if arch else f"{layout}'s"
         raise ValueError(f"{path} contains {others[0].arch.name} ({others[0].layout}'s layout), not {wanted}")
     raise ValueError(f"{path}: {detect.describe_nearest(tensors, archs, layouts)}")
+
+
+def _require_family(path: Path, checkpoint: Checkpoint) -> None:
+    """Raise ``ValueError`` if a name says that it is a network outside the family: its tensors may be those of one."""
+    values = checkpoint.values
+    for name in (checkpoint.arch_name, values.get("arch"), values.get("args.model"), path.name):
+        if isinstance(name, str) and (outside := explain_outside(name)):
+            raise ValueError(outside)
+
+
+def _explain_tensors(tensors: conversion.Tensors) -> str | None:
+    """Say which network of timm's outside the family ``tensors`` are of, under any prefix."""
+    roots = [name.removesuffix(_TIMM_STEM) for name in tensors if name.endswith(_TIMM_STEM)]
+    for root in roots:
+        shapes = {n.removeprefix(root): tuple(tensor.shape) for n, tensor in tensors.items() if n.startswith(root)}
+        if outside := explain_outside(tensors=shapes):
+            return outside
+    return None
 
 
 def _require_plain(found: detect.Detection) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from effnet.arch import ARCHS, Arch, Layer, Stage, block_layer, layers
 from effnet.arch.spec import round_channels, stage_depths
+from effnet.arch.variants import RELEASED_ARCHS
 from tests.strategies import archs
 
 ROW = Stage("mbconv", 6, 3, 2, 24, 2, squeeze=0.25)
@@ -49,7 +50,11 @@ NAN, INF = float("nan"), float("inf")
         {"residual": 1},
         {"residual": "yes"},
         {"expand_from": -1},
-        {"expand": 1, "expand_from": 24},
+        {"expanded": (48,)},
+        {"expanded": (48, 0)},
+        {"expanded": [48, 62]},
+        {"squeezed": (4, 6, 6)},
+        {"squeezed": (4, 6), "squeeze": 0.0},
     ],
     ids=str,
 )
@@ -163,8 +168,9 @@ def test_walk(arch: Arch, classes: int, channels: int) -> None:
         assert layer.stride == (row.stride if first else 1)
         assert layer.residual == (row.residual and layer.stride == 1 and layer.inputs == layer.channels)
         assert layer.channels == round_channels(row.channels, arch.width, arch.round_floor, arch.divisor)
-        assert layer.squeezed == (max(1, int(layer.inputs * row.squeeze)) if row.squeeze else 0)
-        if not row.expand_from:
+        if not row.squeezed:
+            assert layer.squeezed == (max(1, int(layer.inputs * row.squeeze)) if row.squeeze else 0)
+        if not row.expand_from and not row.expanded:
             assert layer.expanded == (layer.inputs * row.expand if row.expand > 1 else 0)
 
 
@@ -183,7 +189,7 @@ def test_the_floor_matters_once() -> None:
     assert round_channels(16, 1.2, 0.0) == 16
     differing = {
         (arch.width, row.channels)
-        for arch in ARCHS.values()
+        for arch in RELEASED_ARCHS
         for row in arch.stages
         if round_channels(row.channels, arch.width, 0.9) != round_channels(row.channels, arch.width, 0.0)
     }
@@ -202,6 +208,35 @@ def test_ends_stay_when_they_are_not_scaled() -> None:
 def test_squeeze_is_of_the_blocks_input() -> None:
     assert block_layer("mbconv", 40, 80, expand=6, squeeze=0.25).squeezed == 10
     assert block_layer("mbconv", 3, 80, expand=6, squeeze=0.25).squeezed == 1
+
+
+LISTED = Stage("mbconv", 6, 3, 2, 12, 3, squeeze=0.25, expanded=(48, 62, 40), squeezed=(4, 6, 7))
+
+
+def test_listed_channels_take_the_place_of_ratios() -> None:
+    arch = Arch("listed", (LISTED,), divisor=1)
+    assert [(layer.expanded, layer.squeezed) for layer in layers(arch) if layer.stage == 1] == [
+        (48, 4),
+        (62, 6),
+        (40, 7),
+    ]
+    halved = replace(arch, width=0.5)
+    assert [layer.expanded for layer in layers(halved) if layer.stage == 1] == [24, 31, 20]
+    deeper = replace(arch, depth=1.5)
+    assert [layer.expanded for layer in layers(deeper) if layer.stage == 1] == [48, 62, 40, 40, 40]
+    shallower = replace(arch, depth=0.3)
+    assert [layer.squeezed for layer in layers(shallower) if layer.stage == 1] == [4]
+
+
+def test_with_layers_keeps_what_is_listed() -> None:
+    assert LISTED.with_layers(2).expanded == (48, 62)
+    assert LISTED.with_layers(5).squeezed == (4, 6, 7, 7, 7)
+    assert ROW.with_layers(7) == replace(ROW, layers=7)
+
+
+def test_an_expansion_by_one_has_a_projection() -> None:
+    blocks = [layer for layer in layers(Arch("net", (replace(ROW, expand=1, expand_from=24),))) if layer.stage == 1]
+    assert [block.expanded for block in blocks] == [24, 24]
 
 
 def test_edge_row_expands_its_outputs_and_never_skips() -> None:

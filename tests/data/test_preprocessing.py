@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from effnet import ARCHS
+from effnet.arch.variants import RELEASED_ARCHS
 from effnet.data import load_input, read_image, resize_and_crop
 from effnet.data.preprocessing import normalize, resize_tensorflow, visible_region
 from effnet.metadata import Preprocess, default_crop_fraction
@@ -60,7 +61,7 @@ def load_by_timm(image: Image.Image, preprocess: Preprocess) -> Tensor:
 
 @pytest.mark.parametrize("name", ARCHS)
 def test_official_preprocessing_equals_timm(name: str, eight_photos: list[Image.Image]) -> None:
-    if ARCHS[name].resolution < 96:
+    if name == "nano":
         pytest.skip("not cropped by the official rule")
     preprocess = defaults.default_preprocess(ARCHS[name])
     for image in eight_photos:
@@ -92,7 +93,7 @@ def test_catalog_entries_equal_timm(preprocess: Preprocess, eight_photos: list[I
 
 def test_crop_fractions_equal_timm() -> None:
     """timm has no guard against 332 / … being a hair below a whole number; at the family's sizes it needs none."""
-    for arch in ARCHS.values():
+    for arch in RELEASED_ARCHS:
         crop = default_crop_fraction(arch.resolution)
         assert Preprocess((arch.resolution,) * 2, crop).resize_size == (int(arch.resolution / crop),) * 2
 
@@ -130,6 +131,21 @@ def test_lukemelas(eight_photos: list[Image.Image]) -> None:
         preprocess = defaults.lukemelas_preprocess(ARCHS[name])
         for image in eight_photos:
             assert (load_ours(image, preprocess) - chain(image)).abs().max() <= 1e-6
+
+
+def test_lukemelas_lite_is_the_official_one() -> None:
+    lite = defaults.lukemelas_preprocess(ARCHS["lite2"])
+    assert lite == defaults.default_preprocess(ARCHS["lite2"])
+    assert (lite.crop_fraction, lite.interpolation, lite.mean[0]) == (260 / 292, "bilinear", 127 / 255)
+
+
+def test_relatives_have_timms_preprocessing() -> None:
+    small, untrained, pruned = (
+        defaults.default_preprocess(ARCHS[name]) for name in ("v2_rw_t", "mnasnet_050", "b1_pruned")
+    )
+    assert small == Preprocess((288, 288), 1.0)
+    assert untrained == Preprocess()
+    assert pruned == Preprocess((240, 240), 0.882, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def test_huggingface(eight_photos: list[Image.Image]) -> None:

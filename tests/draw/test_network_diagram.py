@@ -48,7 +48,8 @@ def test_every_network_is_legible(name: str, view: str) -> None:
     written = [element.text for element in root.iter() if element.tag.endswith("text")]
     assert written == texts(drawn)
     assert any(name in each for each in written)
-    assert len(drawn.standalone_svg) < (110_000 if view == "layers" else 60_000)  # for README and pages
+    unlike = view == "layers" or name.endswith("_pruned")  # no run of equal layers
+    assert len(drawn.standalone_svg) < (110_000 if unlike else 60_000)  # for README and pages
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])

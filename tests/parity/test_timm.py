@@ -7,10 +7,15 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from effnet.arch import ARCHS
 from effnet.metadata import PADDINGS
+from effnet.weights import defaults
 from tests.parity import timm_comparison
 
 SMALL = ("b0", "lite0", "edge_s", "v2_b0", "v2_s")
+# One of every table of rows that relatives have
+SMALL_RELATIVES = ("v2_rw_t", "v2_rw_s", "tinynet_e", "mobilenetv2_035", "mobilenetv2_110d", "mnasnet_050")
+SMALL_RELATIVES += ("semnasnet_075", "mnasnet_small", "b1_pruned", "test_efficientnet")
 
 needs_photos = pytest.mark.skipif(
     not timm_comparison.PHOTOS.is_dir(), reason=f"no photos in {'/'.join(timm_comparison.PHOTOS.parts[-3:])}"
@@ -53,6 +58,14 @@ def test_outputs_with_random_statistics(name: str) -> None:
     assert (
         timm_comparison.exceeded_limits(name, timm_comparison.compare(name, "same", None, inputs, float32=False)) == []
     )
+
+
+@pytest.mark.parametrize("name", SMALL_RELATIVES)
+def test_relatives_in_float64(name: str) -> None:
+    images = timm_comparison.random_images(4, (64, 64))
+    padding = defaults.timm_numerics(ARCHS[name]).padding
+    differences = timm_comparison.compare(name, padding, images, small_inputs(), float32=False)
+    assert timm_comparison.exceeded_limits(name, differences) == []
 
 
 @needs_photos

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from effnet.arch import ARCHS
+from effnet.arch.variants import RELATED_ARCHS
 from effnet.metadata import IMAGENET_MEAN, IMAGENET_STD, PADDINGS, Numerics
 from effnet.net import EfficientNet
 from effnet.weights import convert
@@ -32,8 +33,15 @@ SHALLOW = ("b0", "b1", "b2", "b3", "b4", *(name for name in NAMES if name.starts
 DEEP_FACTOR = 4
 
 
+RELATIVES = tuple(arch.name for arch in RELATED_ARCHS)  # timm has each once, with one padding
+
+
 def timm_name(name: str, prefix: str = "tf_") -> str:
     """Return timm's name of our ``name``; the ``tf_`` models have TensorFlow's 'same' padding."""
+    if name in RELATIVES:
+        prefix = ""
+        if not name.startswith(("v2_", "b")):
+            return name
     if name.startswith("v2_"):
         return f"{prefix}efficientnetv2_{name.removeprefix('v2_')}"
     return f"{prefix}efficientnet_{name.replace('edge_', 'e')}"
@@ -46,6 +54,9 @@ def timm_numerics(padding: str) -> Numerics:
 
 def build_timm(name: str, padding: str) -> nn.Module:
     """Build timm's network without dropout and stochastic depth."""
+    if name in RELATIVES:
+        numerics = {"pad_type": "same", "bn_eps": 1e-3} if padding == "same" else {"pad_type": "", "bn_eps": 1e-5}
+        return timm.create_model(timm_name(name), drop_rate=0.0, drop_path_rate=0.0, **numerics)
     if padding == "same":
         return timm.create_model(timm_name(name), drop_rate=0.0, drop_path_rate=0.0)
     if timm.is_model(timm_name(name, "")):

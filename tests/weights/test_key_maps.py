@@ -20,6 +20,7 @@ from effnet.weights import convert, load, save
 from effnet.weights.conversion import drop_batch_counters, key_map
 from effnet.weights.detect import detect_layouts
 from effnet.weights.key_maps import LAYOUTS
+from tests.parity.timm_comparison import timm_name
 
 ECOSYSTEMS = {"torchvision": "torchvision", "lukemelas": "efficientnet_pytorch", "huggingface": "transformers"}
 
@@ -212,9 +213,8 @@ def test_there_and_back_again_is_exact() -> None:
 
 @pytest.mark.parametrize("name", [name for name in ARCHS if name != "nano"])
 def test_names_and_shapes_are_timms_for_the_whole_family(name: str) -> None:
-    sizes = name.removeprefix("v2_"), name.replace("edge_", "e")
     with torch.device("meta"):
-        peer = timm.create_model(f"tf_efficientnetv2_{sizes[0]}" if "v2" in name else f"tf_efficientnet_{sizes[1]}")
+        peer = timm.create_model(timm_name(name))
     table, shapes = key_map("timm", ARCHS[name]), tensor_shapes(ARCHS[name])
     theirs = {key: tuple(value.shape) for key, value in drop_batch_counters(peer.state_dict()).items()}
     assert {table[ours]: shape for ours, shape in shapes.items()} == theirs

@@ -13,7 +13,7 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
-from effnet.arch import ARCHS, Arch, Operation, Stage, count, serde, spec
+from effnet.arch import ARCHS, Arch, Operation, count, serde, spec, variants
 from effnet.data.torchvision_compat import declare_operators
 from effnet.lab.compare.baseline_networks import amoebanet_a, amoebanet_c, densenet264, gpipe, polynet
 
@@ -165,18 +165,7 @@ BASE_RESOLUTION = 224
 # Channels, stride of the first layer, layers
 MOBILENET_V1 = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 2, 6), (1024, 2, 2))  # Table 1 of arXiv:1704.04861
 RESNET50 = ((64, 1, 3), (128, 2, 4), (256, 2, 6), (512, 2, 3))  # Table 1 of arXiv:1512.03385; four times that leave
-# Table 2 of arXiv:1801.04381
-MOBILENET_V2 = Arch(
-    "mobilenet_v2",
-    tuple(
-        Stage("mbconv", expand, 3, stride, channels, repeats)
-        for expand, channels, repeats, stride in (
-            *((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2)),
-            *((6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)),
-        )
-    ),
-    activation="relu6",
-)
+MOBILENET_V2 = Arch("mobilenet_v2", variants.MOBILENETV2_STAGES, activation="relu6")  # its width scales stem and head
 SCALED_ARCHS = {"mobilenet_v2": MOBILENET_V2, "b0": ARCHS["b0"]}
 
 SizedOperations = Iterator[tuple[Operation, int]]  # each with the size of its output

@@ -103,7 +103,7 @@ def grow(base: Arch, alpha: float, beta: float, gamma: float) -> Arch:
     return replace(
         base,
         name=f"{base.name}_d{alpha:g}_w{beta:g}_r{gamma:g}",
-        stages=tuple(replace(stage, layers=layers) for stage, layers in zip(base.stages, depths, strict=True)),
+        stages=tuple(stage.with_layers(layers) for stage, layers in zip(base.stages, depths, strict=True)),
         depth=1.0,
         width=base.width * beta,
         resolution=floor(base.resolution * gamma + 0.5),

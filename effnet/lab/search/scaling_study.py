@@ -127,7 +127,7 @@ def _scale_depth(base: Arch, target: float, max_depth: float, macs: MacsFunction
         changed = [layers + (index == more) - (index == less) for index, layers in enumerate(depths)]
         if all(layers >= least for layers, least in zip(changed, minimum, strict=True)):
             stages = zip(proportional.stages, changed, strict=True)
-            tried.append(replace(proportional, stages=tuple(replace(stage, layers=each) for stage, each in stages)))
+            tried.append(replace(proportional, stages=tuple(stage.with_layers(each) for stage, each in stages)))
     return min(tried, key=lambda arch: abs(log(macs(arch) / target)))
 
 

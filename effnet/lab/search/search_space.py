@@ -65,7 +65,7 @@ class SearchSpace:
         """The choices that build the base itself."""
         choices: Choices = {}
         for number, stage in enumerate(self.base.stages, start=1):
-            operation = next(name for name, block in OPERATIONS.items() if block == (stage.block, stage.expand > 1))
+            operation = next(name for name, block in OPERATIONS.items() if block == (stage.block, _expands(stage)))
             values: tuple[Choice, ...] = (operation, stage.kernel, stage.squeeze, stage.residual, 1.0, 0)
             choices |= {f"stage{number}.{name}": value for name, value in zip(CHOICE_NAMES, values, strict=True)}
         return choices
@@ -99,16 +99,19 @@ class SearchSpace:
         base = self.base.stages[number - 1]
         chosen = {name: choices[f"stage{number}.{name}"] for name in CHOICE_NAMES}
         block, expands = OPERATIONS[str(chosen["operation"])]
+        squeeze = float(chosen["squeeze"])
+        grown = base.with_layers(max(1, base.layers + int(chosen["layers"])))
         return replace(
-            base,
+            grown,
             block=block,
-            expand=(base.expand if base.expand > 1 else NEW_EXPAND_RATIO) if expands else 1,
+            expand=(base.expand if _expands(base) else NEW_EXPAND_RATIO) if expands else 1,
             expand_from=base.expand_from if expands else 0,
+            expanded=grown.expanded if expands else (),
             kernel=int(chosen["kernel"]),
-            squeeze=float(chosen["squeeze"]),
+            squeeze=squeeze,
+            squeezed=grown.squeezed if squeeze == base.squeeze else (),
             residual=bool(chosen["residual"]),
             channels=max(1, round(base.channels * float(chosen["channels"]))),
-            layers=max(1, base.layers + int(chosen["layers"])),
         )
 
     def _distinct_values(self, number: int, choice: str, values: tuple[Choice, ...]) -> tuple[Choice, ...]:
@@ -120,6 +123,10 @@ class SearchSpace:
             arch = replace(self.base, stages=(*self.base.stages[: number - 1], stage, *self.base.stages[number:]))
             kept.setdefault(tuple(layer.channels for layer in layers(arch) if layer.stage == number), value)
         return tuple(sorted(kept.values()))
+
+
+def _expands(stage: Stage) -> bool:
+    return stage.expand > 1 or stage.expand_from > 0
 
 
 def layers_key(arch: Arch) -> tuple[object, ...]:

@@ -59,7 +59,7 @@ def _index_aliases() -> dict[str, str]:
             larger = tagged.replace(".in21k_ft_in1k", "_in21ft1k").replace(".in21k", "_in21k")
             found |= dict.fromkeys((entry.hub, tagged, improved, larger), name)
             model = tagged.partition(".")[0]
-            if model.startswith("tf_"):  # timm's alone
+            if model.startswith("tf_") or model.endswith("_pruned"):  # timm's alone
                 found.setdefault(model, name)
         elif entry.package:
             found[entry.package] = name

@@ -5,14 +5,14 @@ arguments of its networks) and huggingface/pytorch-image-models ``results/result
 for the two ``ra4`` tags, whose accuracies are in the README of August 2024. Where timm has a test size besides the
 training size, the entry has the test size, as the accuracies do.
 
-Left out because no network here has their architecture: ``efficientnetv2_rw_*`` and ``gc_efficientnetv2_rw_t``,
-``efficientnet_x_*`` and ``efficientnet_h_*``, pruned networks, CondConv (``tf_efficientnet_cc_*``) and group norm.
+Left out because no network here has their architecture: ``gc_efficientnetv2_rw_t``, ``efficientnet_x_*`` and
+``efficientnet_h_*``, CondConv (``tf_efficientnet_cc_*``), MixNet, and those with group or layer norm or EvoNorm.
 """
 
 from effnet.arch import canonical_name
 from effnet.metadata import Preprocess
 from effnet.weights.catalog.entry import HALF_MEAN_STD, IMAGENET_MEAN_STD, CatalogEntry, MeanStd
-from effnet.weights.defaults import TENSORFLOW, TIMM_NATIVE
+from effnet.weights.defaults import timm_model_numerics
 
 # What the weights were trained on last, as the end of a tag says → the set of labels, its number of classes
 _LABEL_SETS = {"in12k": ("imagenet-12k", 11821), "in21k": ("imagenet-21k", 21843)}
@@ -33,16 +33,17 @@ def _entry(
     interpolation: str = "bicubic",
 ) -> CatalogEntry:
     ported, arch = model.startswith("tf_"), canonical_name(model)
+    pruned = model in ("efficientnet_es_pruned", "efficientnet_el_pruned")  # single weights are zero
     label_set, classes = _LABEL_SETS.get(tag.rpartition("_")[2], ("imagenet-1k", 1000))
     note = f"trained at {train_size} px" if train_size else ""
     if builder_size:
         note = f"timm tests at {size} px, Google's builder says {builder_size}"
     return CatalogEntry(
-        name=f"{arch}/{'tf_' * ported}{tag}",
+        name=f"{arch}/{'tf_' * ported}{'pruned_' * pruned}{tag}",
         arch=arch,
         layout="timm",
         publisher="timm",
-        numerics=TENSORFLOW if ported else TIMM_NATIVE,
+        numerics=timm_model_numerics(model),
         preprocess=Preprocess((size, size), crop, resize, interpolation, *mean_std),
         citation=_SOURCE + ("README.md" if tag.startswith("ra4_") else "results/results-imagenet.csv"),
         classes=classes,
@@ -72,6 +73,30 @@ ENTRIES = (
     _entry("efficientnet_es", "ra_in1k", 224, 0.875, 78.054),
     _entry("efficientnet_em", "ra2_in1k", 240, 0.882, 79.240),
     _entry("efficientnet_el", "ra_in1k", 300, 0.904, 81.312),
+    _entry("efficientnet_es_pruned", "in1k", 224, 0.875, 75.014),
+    _entry("efficientnet_el_pruned", "in1k", 300, 0.904, 80.300),
+    # Relatives
+    _entry("efficientnetv2_rw_t", "ra2_in1k", 288, 1.0, 82.350, train_size=224),
+    _entry("efficientnetv2_rw_s", "ra2_in1k", 384, 1.0, 83.808, train_size=288),
+    _entry("efficientnetv2_rw_m", "agc_in1k", 416, 1.0, 84.812, train_size=320),
+    _entry("tinynet_a", "in1k", 192, 0.875, 77.658),
+    _entry("tinynet_b", "in1k", 188, 0.875, 74.978),
+    _entry("tinynet_c", "in1k", 184, 0.875, 71.240),
+    _entry("tinynet_d", "in1k", 152, 0.875, 66.974),
+    _entry("tinynet_e", "in1k", 106, 0.875, 59.866),
+    _entry("mobilenetv2_050", "lamb_in1k", 224, 0.875, 65.950),
+    _entry("mobilenetv2_100", "ra_in1k", 224, 0.875, 72.976),
+    _entry("mobilenetv2_110d", "ra_in1k", 224, 0.875, 75.056),
+    _entry("mobilenetv2_120d", "ra_in1k", 224, 0.875, 77.302),
+    _entry("mobilenetv2_140", "ra_in1k", 224, 0.875, 76.520),
+    _entry("mnasnet_100", "rmsp_in1k", 224, 0.875, 74.650),
+    _entry("mnasnet_small", "lamb_in1k", 224, 0.875, 66.196),
+    _entry("semnasnet_075", "rmsp_in1k", 224, 0.875, 72.992),
+    _entry("semnasnet_100", "rmsp_in1k", 224, 0.875, 75.450),
+    _entry("efficientnet_b1_pruned", "in1k", 240, 0.882, 78.242, HALF_MEAN_STD),
+    _entry("efficientnet_b2_pruned", "in1k", 260, 0.890, 79.920, HALF_MEAN_STD),
+    _entry("efficientnet_b3_pruned", "in1k", 300, 0.904, 80.852, HALF_MEAN_STD),
+    _entry("test_efficientnet", "r160_in1k", 160, 0.95, None),
     # Google's, ported: Noisy Student (trained on JFT-300M too), AdvProp, AutoAugment, RandAugment, or none of these
     _entry("tf_efficientnet_b0", "ns_jft_in1k", 224, 0.875, 78.670),
     _entry("tf_efficientnet_b0", "ap_in1k", 224, 0.875, 77.090, HALF_MEAN_STD),

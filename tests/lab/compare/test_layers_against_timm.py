@@ -1,4 +1,4 @@
-"""The layers of B0–B7, one by one: ours as arithmetic, timm's as the modules that it builds."""
+"""The layers of B0–B7 and of the relatives, one by one: ours as arithmetic, timm's as the modules that it builds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from effnet.arch import ARCHS, layers, operations
+from effnet.arch import ARCHS, count, layers, operations
+from effnet.arch.variants import RELATED_ARCHS
 from effnet.data.torchvision_compat import declare_operators
 
 declare_operators()
 timm = pytest.importorskip("timm")
+from tests.parity.timm_comparison import timm_name  # noqa: E402
 
 # (kind, input channels, output channels, kernel, stride, groups, has a bias)
 Shape = tuple[str, int, int, int, int, int, bool]
@@ -29,7 +31,7 @@ def our_shapes(name: str) -> list[Shape]:
 def timm_shapes(name: str) -> list[Shape]:
     """List those of timm's network, in the order of registration, which is that of computation."""
     with torch.device("meta"):
-        network = timm.create_model(f"tf_efficientnet_{name}")
+        network = timm.create_model(timm_name(name))
     found: list[Shape] = []
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -42,8 +44,18 @@ def timm_shapes(name: str) -> list[Shape]:
     return found
 
 
-@pytest.mark.parametrize("name", [f"b{number}" for number in range(8)])
+RELATIVES = [arch.name for arch in RELATED_ARCHS]
+
+
+@pytest.mark.parametrize("name", [*(f"b{number}" for number in range(8)), *RELATIVES])
 def test_every_layer_is_that_of_timm(name: str) -> None:
     ours, theirs = our_shapes(name), timm_shapes(name)
-    assert len(ours) > 80
+    assert len(ours) > (80 if name not in RELATIVES else 15)
     assert ours == theirs
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_as_many_parameters_as_timm(name: str) -> None:
+    with torch.device("meta"):
+        network = timm.create_model(timm_name(name))
+    assert count(name).params == sum(parameter.numel() for parameter in network.parameters())

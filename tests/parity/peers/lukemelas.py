@@ -1,9 +1,11 @@
-"""Networks of ``efficientnet_pytorch``."""
+"""Networks of ``efficientnet_pytorch``, and Lite of its fork ``efficientnet_lite_pytorch``."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from tests.parity.ecosystems import ODD
 from tests.parity.peers import random_weights
 
 VARIANTS = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8", "l2")
+VARIANTS += ("lite0", "lite1", "lite2", "lite3", "lite4") * (find_spec("efficientnet_lite_pytorch") is not None)
 SUFFIXES = (".pth",)
 FLOAT64 = True
 LIMIT = 1e-8
@@ -20,9 +23,8 @@ LARGEST = 480  # pixels: at its own 800, L2 in float64 needs too much memory and
 
 def create_network(name: str, size: tuple[int, int] | None = None) -> nn.Module:
     """Create its network with padding for ``size`` only, or for any size with None."""
-    from efficientnet_pytorch import EfficientNet
-
-    network: nn.Module = EfficientNet.from_name(f"efficientnet-{name}", image_size=size)
+    package = pytest.importorskip("efficientnet_lite_pytorch" if name.startswith("lite") else "efficientnet_pytorch")
+    network: nn.Module = package.EfficientNet.from_name(f"efficientnet-{name}", image_size=size)
     return network
 
 
