@@ -7,6 +7,7 @@ All of it can be recreated: damaged or outdated files are replaced, and a full d
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ from effnet.timing import machine
 CACHE_VERSION = 4  # increase when files are written differently, or foreign weights are interpreted differently
 MAX_CACHE_BYTES = 2 * 2**30
 SIDECAR_FILES = ("config.json", "preprocessor_config.json")  # read beside a weights file when it is loaded
+NETWORK_NAME = re.compile(r"(efficient|tiny|mobile|mnas|mix)_?net", re.I)
+NAMED_PARTS = 4  # of a path: models--timm--tf_efficientnet_b0.in1k/snapshots/HASH/model.safetensors
 HASHES_FILE, MAX_HASHES = "hashes.json", 500
 MIN_FILE_AGE_SECONDS = 2.0  # a younger file may change again without a new timestamp: file systems' clocks are coarse
 CHOICES_FILE, MAX_RECORDS = "choices.json", 50
@@ -41,7 +44,9 @@ def file_key(path: Path, entry: str = "") -> str:
     """Return the cache key of a weights file: a hash of all that decides how it is read. ``entry``: catalog name."""
     sidecars = [path.with_name(name) for name in SIDECAR_FILES]
     contents = [sidecar.read_bytes() if sidecar.is_file() else b"" for sidecar in sidecars]
-    parts = [str(CACHE_VERSION).encode(), _file_hash(path).encode(), entry.encode(), *contents]
+    # Names of file, folder and repository are evidence: tf_efficientnet_b0 pads otherwise than efficientnet_b0
+    names = [part.lower().encode() for part in path.absolute().parts[-NAMED_PARTS:] if NETWORK_NAME.search(part)]
+    parts = [str(CACHE_VERSION).encode(), _file_hash(path).encode(), entry.encode(), *contents, *names]
     return sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).hexdigest()
 
 

@@ -1,6 +1,7 @@
 """Loading a network from a file of any ecosystem. What has to be assumed about the file is logged."""
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,6 +168,7 @@ def _read_foreign_file(
     head: str | None,
 ) -> LoadedWeights:
     found = _detect_one(path, checkpoint, arch, prefix, head)
+    checkpoint = _add_normalization(checkpoint, found)
     settled = numerics_evidence.settle(path, checkpoint, found, numerics, preprocess)
     converted = conversion.convert(found.tensors, found.arch, found.layout, "effnet", settled.numerics)
     tensors, labels, label_notes = class_labels.complete_labels(converted, settled.labels)
@@ -222,6 +224,27 @@ def _explain_tensors(tensors: conversion.Tensors) -> str | None:
         if outside := explain_outside(tensors=shapes):
             return outside
     return None
+
+
+def _add_normalization(checkpoint: Checkpoint, found: detect.Detection) -> Checkpoint:
+    """Return the checkpoint with the mean and std that a module of the file normalizes images with, if it has one.
+
+    Such a module takes images of 0 … 1, or of 0 … 255; two that differ state nothing.
+    """
+    stated = set()
+    for name, mean in checkpoint.tensors.items():
+        std = checkpoint.tensors.get(f"{name.removesuffix('mean')}std") if name.endswith("mean") else None
+        if std is None or mean.is_meta or std.is_meta or not mean.is_floating_point():
+            continue
+        of_images = mean.ndim >= 3 or re.search(r"norm|pixel|image|rgb", name, re.I)  # not of a regression's targets
+        if of_images and mean.numel() == std.numel() == found.channels:
+            pair = tuple(tuple(value.double().flatten().tolist()) for value in (mean, std))
+            scale = 255.0 if max(pair[0]) > 2 else 1.0
+            stated.add(tuple(tuple(float(f"{value / scale:.7g}") for value in values) for values in pair))
+    if len(stated) != 1 or any(value <= 0 for value in next(iter(stated))[1]):
+        return checkpoint
+    values = dict(zip(("mean", "std"), stated.pop(), strict=True))
+    return replace(checkpoint, preprocess=values | dict(checkpoint.preprocess))
 
 
 def _require_plain(found: detect.Detection) -> None:

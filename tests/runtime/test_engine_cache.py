@@ -53,6 +53,10 @@ def test_file_key(weights: Path, tmp_path: Path) -> None:
     other.write_bytes(b"weights")
     assert engine_cache.file_key(other) == first
     assert engine_cache.file_key(weights, "b0/ra_in1k") != first
+    named = [tmp_path / name for name in ("efficientnet_b0.pth", "tf_efficientnet_b0.pth", "my_tf_efficientnet_b0.pth")]
+    for path in named:
+        path.write_bytes(b"weights")
+    assert len({first, *map(engine_cache.file_key, named)}) == 4
     (tmp_path / "config.json").write_text("{}")
     assert engine_cache.file_key(weights) != first
     (tmp_path / "config.json").unlink()

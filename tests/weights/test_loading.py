@@ -406,3 +406,17 @@ def peak() -> int:
     """The most memory that this process has had, in bytes."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most
+
+
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+def test_a_module_that_normalizes_states_mean_and_std(scale: float, timm_state: State, tmp_path: Path) -> None:
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) * scale for values in ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)))
+    network = {f"net.{name}": tensor for name, tensor in timm_state.items()}
+    path = saved(network | {"normalize.mean": mean, "normalize.std": std}, tmp_path)
+    preprocess = load(path, arch="nano", numerics=Numerics()).preprocess
+    assert (preprocess.mean, preprocess.std) == ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+    other = {"a.mean": mean, "a.std": std, "b.mean": std, "b.std": mean}
+    targets = {"target.mean": torch.tensor([1.0, 40, 7]), "target.std": torch.ones(3)}
+    for beside in (other, targets):
+        model = load(saved(network | beside, tmp_path), arch="nano", numerics=Numerics())
+        assert model.preprocess.mean == Preprocess.mean
