@@ -22,8 +22,13 @@ def export(
         Option("--to", metavar="FORMAT", help="onnx, openvino, litert or torch, if the suffix of OUT is unclear."),
     ] = None,
     input_type: Annotated[
-        str, Option(metavar="TYPE", help="pixels (uint8 N,H,W,3), floats (the same as float32) or normalized.")
-    ] = "pixels",
+        str | None,
+        Option(
+            metavar="TYPE",
+            help="pixels (uint8 N,H,W,3; the default), floats (the same as float32; the default if images are resized "
+            "as by TensorFlow) or normalized.",
+        ),
+    ] = None,
     output_type: Annotated[
         str | None, Option(metavar="TYPE", help="probabilities or logits; values of a regression model.")
     ] = None,
@@ -85,7 +90,8 @@ def export(
     if as_json:
         written = {"written": str(result.path), "format": result.format, "interface": result.io_spec.to_dict()}
         measured = {name: getattr(result, name) for name in ("bytes", "difference", "images", "same_predictions")}
-        printing.print_json(written | measured)
+        rounding = {"rounding": asdict(result.rounding)} if result.rounding else {}
+        printing.print_json(written | measured | rounding)
         return
     unit, agreement = "feature", ""
     if result.task:
@@ -93,17 +99,25 @@ def export(
         unit = "logit" if task.has_probabilities else "value"
         agreement = f", {task.agreement} on {result.same_predictions}" if result.same_predictions is not None else ""
     interface = result.io_spec.describe(has_classifier=bool(result.task))
-    printing.print_results(
+    lines = [
         f"{result.path}: {result.format}, {result.bytes / 1e6:.1f} MB, {interface}",
         f"verified with {result.images} images: largest difference {result.difference:.1e} of the largest {unit}"
         f"{agreement}",
-    )
+    ]
+    if result.rounding:
+        same = result.rounding.same_predictions
+        agreement = "" if same is None else f", {task_of(result.task).agreement} on {same}"
+        lines.append(
+            "its images are resized as by TensorFlow and rounded to whole pixels of 0 … 255: largest difference "
+            f"{result.rounding.difference:.1e} of the largest {unit}{agreement}; --input-type floats avoids it"
+        )
+    printing.print_results(*lines)
 
 
 def _export_int8(
     model: "str | EfficientNet",
     target: Path,
-    input_type: str,
+    input_type: str | None,
     output_type: str | None,
     images: str,
     count: int,
@@ -111,13 +125,13 @@ def _export_int8(
     as_json: bool,
 ) -> None:
     from effnet.exporting import quantize, sensitivity
-    from effnet.runtime.io_spec import IOSpec
+    from effnet.runtime.io_spec import IOSpec, default_input
     from effnet.tasks import task_of
     from effnet.weights import load
 
     network = load(model) if isinstance(model, str) else model
     output = task_of(network.labels.task).output if output_type is None else output_type
-    io_spec = IOSpec(input_type, output, size=network.preprocess.size)
+    io_spec = IOSpec(input_type or default_input(network.preprocess), output, size=network.preprocess.size)
     with printing.progress_bar("measuring layers") as step:
         result = quantize.quantize(network, target, images, io_spec, max_drop, count, step_done=step)
     if as_json:

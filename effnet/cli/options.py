@@ -193,7 +193,19 @@ def load_part(model: str, labels: tuple[str, ...] | None = None, **choices: Any)
 
 
 # As `effnet.weights.resolve` has them, which would import torch
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".tflite", ".index")
+WEIGHT_SUFFIXES = (
+    ".safetensors",
+    ".pth",
+    ".pt",
+    ".bin",
+    ".ckpt",
+    ".h5",
+    ".hdf5",
+    ".keras",
+    ".tflite",
+    ".index",
+    ".onnx",
+)
 
 
 class ResolvedNetwork(NamedTuple):
@@ -215,10 +227,10 @@ def resolve_network(network: str) -> ResolvedNetwork:
             return ResolvedNetwork(Arch.from_json(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise ValueError(f"{path} is not an architecture: {error}") from None
-    if path.suffix in (".onnx", ".xml"):
-        from effnet.runtime.base import open_exported
+    from effnet.runtime import base, io_spec
 
-        exported = open_exported(path)
+    if path.suffix != ".tflite" and io_spec.is_exported(path):
+        exported = base.open_exported(path)
         metadata = exported.metadata
         return ResolvedNetwork(metadata.arch, exported.classes, len(metadata.preprocess.mean), metadata.labels)
     if path.suffix in WEIGHT_SUFFIXES or path.is_file() or (path / "model.safetensors").is_file():

@@ -12,7 +12,7 @@ from effnet.exporting import torch_export, verify
 from effnet.exporting.verify import TOLERANCES
 from effnet.net import EfficientNet, surgery
 from effnet.runtime import litert, onnx_writer, openvino
-from effnet.runtime.io_spec import IOSpec
+from effnet.runtime.io_spec import IOSpec, default_input
 from effnet.tasks import task_of
 from effnet.weights import load
 
@@ -37,13 +37,14 @@ class ExportedFile:
     images: int  # compared
     same_predictions: int | None  # of these; see `effnet.exporting.verify.Agreement`
     task: str = "classification"  # as in `Labels`; "" without a classifier
+    rounding: verify.Agreement | None = None  # with the network on images that are not rounded; None: none have to be
 
 
 def export(
     model: EfficientNet | str | Path,
     path: str | Path,
     to: str | None = None,
-    input: str = "pixels",
+    input: str | None = None,
     output: str | None = None,
     size: int | tuple[int, int] | str | None = "own",
     embedding: bool = False,
@@ -60,7 +61,9 @@ def export(
         model: a network, or anything `effnet.load` accepts.
         to: "onnx", "openvino", "litert" or "torch"; by default from the suffix: ``.onnx``, ``.xml`` (with a ``.bin``
             beside it), ``.tflite``, ``.pt2`` (torch.export).
-        input: "pixels", uint8 (N, H, W, C); "floats", the same as float32; "normalized", float32 (N, C, H, W).
+        input: "pixels", uint8 (N, H, W, C); "floats", the same as float32; "normalized", float32 (N, C, H, W). By
+            default "pixels", or "floats" if images are resized as by TensorFlow, which gives fractions and overshoots:
+            for "pixels" these are rounded and clipped, and what that changes is measured.
         output: "probabilities" or "logits"; "values" for regression.
         size: the network's "own", another side or (height, width), or "any" (or None).
         embedding: add the pooled features as a second output.
@@ -89,6 +92,7 @@ def export(
     model = deepcopy(model).cpu() if isinstance(model, EfficientNet) else load(model)
     model = model.float().eval().requires_grad_(False)
     output = task_of(model.labels.task).output if output is None else output
+    input = default_input(model.preprocess) if input is None else input
     io_spec = IOSpec(input, output, embedding or not model.classes, _resolve_size(size, model))
     io_spec.check_labels(model.labels)
     if io_spec.size:  # the file's metadata tell users to prepare images of this size
@@ -102,9 +106,9 @@ def export(
             raise ValueError(f"{path} is not written: in {file_format} the {problem} (tolerance {tolerance:g})")
         file_bytes = sum(file.stat().st_size for file in written.parent.iterdir())
     task = model.labels.task if model.classes else ""
-    return ExportedFile(
-        path, file_format, io_spec, file_bytes, agreement.difference, agreement.images, agreement.same_predictions, task
-    )
+    rounding = verify.measure_rounding(model, io_spec, images_by_size)
+    measured = agreement.difference, agreement.images, agreement.same_predictions
+    return ExportedFile(path, file_format, io_spec, file_bytes, *measured, task, rounding)
 
 
 def _resolve_format(path: Path, to: str | None) -> str:

@@ -19,7 +19,7 @@ from effnet.exporting import calibration, quantize_graphs, sensitivity
 from effnet.metadata import Labels, Preprocess
 from effnet.net import EfficientNet, surgery
 from effnet.runtime.base import FloatArray, open_exported, require_classes
-from effnet.runtime.io_spec import IOSpec
+from effnet.runtime.io_spec import IOSpec, default_input
 from effnet.tasks import task_of
 from effnet.weights import load
 
@@ -83,7 +83,8 @@ def quantize(
         path: ``.onnx`` (QDQ), ``.xml`` (OpenVINO) or ``.tflite`` (LiteRT).
         images: folder of images, or a file that `effnet.train` accepts. With train and val splits, the first
             is for calibration and the second for scoring.
-        io_spec: input and output of the file, by default pixels in, probabilities (or values) out.
+        io_spec: input and output of the file, by default pixels (floats if resized as by TensorFlow) in, probabilities
+            (or values) out.
         max_drop: percentage points of the metric that may be lost. As many of the most sensitive layers as necessary
             stay in float. By default every layer is quantized.
         calibration_images: how many to calibrate on, spread over the classes.
@@ -101,7 +102,7 @@ def quantize(
     path = Path(path)
     model = model if isinstance(model, EfficientNet) else load(model)
     task = task_of(model.labels.task)
-    io_spec = io_spec or IOSpec(output=task.output, size=model.preprocess.size)
+    io_spec = io_spec or IOSpec(default_input(model.preprocess), task.output, size=model.preprocess.size)
     io_spec.check_labels(model.labels)
     if path.suffix not in quantize_graphs.QUANTIZED_FORMATS:
         raise ValueError(f"{path}: int8 files end in {', '.join(quantize_graphs.QUANTIZED_FORMATS)}")

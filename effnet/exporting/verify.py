@@ -14,7 +14,7 @@ from effnet.arch.serde import import_extra
 from effnet.data import image_io, prediction_inputs, preprocessing
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
-from effnet.runtime.io_spec import IOSpec
+from effnet.runtime.io_spec import IOSpec, round_to_uint8
 from effnet.tasks import MIN_COMPARED_PROBABILITY, task_of
 
 # Runs a file in its own runtime: images as the file takes them -> outputs by name
@@ -54,7 +54,7 @@ def compare_outputs(
     Probabilities are compared as `Task.max_difference` does, relative to the largest logit.
     """
     task = task_of(model.labels.task)
-    comparable = bool(model.classes) and task.has_probabilities
+    comparable = _is_comparable(model)
     difference: dict[str, float] = {}  # by output
     scale: dict[str, float] = {}
     total = same = 0
@@ -85,7 +85,7 @@ def _expected_outputs(
     model: EfficientNet, io_spec: IOSpec, images: image_io.InputImage
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the file's input and the network's outputs, with logits instead of probabilities."""
-    pixels = np.rint(images).astype(np.uint8) if io_spec.input == "pixels" else images.astype(np.float32)
+    pixels = round_to_uint8(images) if io_spec.input == "pixels" else images.astype(np.float32)
     x = preprocessing.normalize(torch.from_numpy(pixels), model.preprocess)
     if io_spec.input == "normalized":
         x = x.contiguous()
@@ -97,6 +97,34 @@ def _expected_outputs(
     if io_spec.embedding or not model.classes:
         outputs["embedding"] = embedding
     return pixels, {name: tensor.numpy() for name, tensor in outputs.items()}
+
+
+@torch.inference_mode()
+def measure_rounding(model: EfficientNet, io_spec: IOSpec, images: Iterable[image_io.InputImage]) -> Agreement | None:
+    """Compare ``model`` on images rounded to the whole pixels that a file takes with the same images as they are.
+
+    Returns None if there is nothing to round: the file takes floats, or all ``images`` (see `compare_outputs`) are
+    whole, as they always are with PIL's resampling.
+    """
+    if io_spec.input != "pixels" or model.preprocess.resampling == "pil":
+        return None
+    difference, scale, same, total = 0.0, MIN_COMPARED_PROBABILITY, 0, 0
+    for stack in images:
+        for start in range(0, len(stack), BATCH_SIZE):
+            exact = torch.from_numpy(stack[start : start + BATCH_SIZE].astype(np.float32))
+            rounded = torch.from_numpy(round_to_uint8(exact.numpy()))
+            inputs = (preprocessing.normalize(each, model.preprocess) for each in (exact, rounded))
+            expected, got = ((model if model.classes else model.embed)(x).numpy() for x in inputs)
+            difference = max(difference, float(np.abs(got - expected).max()))
+            scale = max(scale, float(np.abs(expected).max()))
+            same += task_of(model.labels.task).count_equal_rows(got, expected) if _is_comparable(model) else 0
+            total += len(exact)
+    return Agreement(difference / scale, total, same if _is_comparable(model) else None)
+
+
+def _is_comparable(model: EfficientNet) -> bool:
+    """Return whether predictions for one image are the same or not, rather than more or less close."""
+    return bool(model.classes) and task_of(model.labels.task).has_probabilities
 
 
 # Bare runtimes, as a program without this package would use them

@@ -1,14 +1,16 @@
 """Exported files: inputs and outputs, their metadata, and the base class of engines that run them. Without torch."""
 
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from effnet.arch.serde import Record, check_choice, check_size
-from effnet.metadata import Labels, ModelMetadata
+from effnet.metadata import Labels, ModelMetadata, Preprocess
 from effnet.runtime import base
 from effnet.tasks import task_of
 
@@ -63,6 +65,11 @@ class IOSpec(Record):
         return {METADATA_KEY: metadata.to_json(), IO_SPEC_KEY: self.to_json()}
 
 
+def default_input(preprocess: Preprocess) -> str:
+    """Return "pixels", or "floats" for images resized as by TensorFlow, which has fractions and overshoots."""
+    return "pixels" if preprocess.resampling == "pil" else "floats"
+
+
 def read_metadata(texts: Mapping[str, str], path: object) -> tuple[ModelMetadata, IOSpec]:
     """Parse a file's metadata. Raises ``ValueError`` if the file was not exported by this package."""
     if METADATA_KEY not in texts or IO_SPEC_KEY not in texts:
@@ -74,9 +81,16 @@ def read_metadata(texts: Mapping[str, str], path: object) -> tuple[ModelMetadata
 
 
 def is_exported(path: Path) -> bool:
-    """Return whether ``path`` is an exported file; a ``.tflite`` without an `IOSpec` holds weights to load."""
-    if path.suffix != ".tflite" or not path.is_file():
-        return path.suffix in base.ENGINES_BY_SUFFIX and path.suffix != ".tflite"
+    """Return whether ``path`` is an exported file; an ``.onnx`` or ``.tflite`` of others holds weights to load."""
+    if path.suffix not in base.ENGINES_BY_SUFFIX or not path.is_file():
+        return path.suffix in (".onnx", ".xml")  # opening a missing one says so
+    if path.suffix == ".onnx":
+        if not path.stat().st_size:
+            return False
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.rfind(IO_SPEC_KEY.encode()) >= 0  # beside the graph, uncompressed
+    if path.suffix != ".tflite":
+        return True
     from effnet.runtime.litert import read_tflite_metadata
 
     try:
@@ -142,7 +156,10 @@ def to_file_input(images: base.ImageBatch, metadata: ModelMetadata, io_spec: IOS
     else:
         x = base.to_pixels(images, metadata.preprocess)
         _check_size(x.shape[1:3], io_spec, path)
-        x = _to_uint8(x, path) if io_spec.input == "pixels" else x.astype(np.float32, copy=False)
+        if io_spec.input == "pixels":
+            x = round_to_uint8(x) if metadata.preprocess.resampling != "pil" else _to_uint8(x, path)
+        else:
+            x = x.astype(np.float32, copy=False)
     return np.ascontiguousarray(x)
 
 
@@ -155,15 +172,19 @@ def _check_size(size: tuple[int, ...], io_spec: IOSpec, path: Path) -> None:
         )
 
 
-def _to_uint8(pixels: base.ImageBatch, path: Path) -> np.ndarray:
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.uint8, copy=False)
-    rounded = np.rint(pixels)
-    if rounded.min() < 0 or rounded.max() > 255 or np.abs(pixels - rounded).max() > MAX_ROUNDING_ERROR:
+def round_to_uint8(pixels: base.ImageBatch) -> NDArray[np.uint8]:
+    """Round pixels, half to even, and clip them to 0 … 255: TensorFlow's resampling gives fractions, and overshoots."""
+    return pixels if pixels.dtype == np.uint8 else np.rint(pixels).clip(0, 255).astype(np.uint8)  # type: ignore[return-value]
+
+
+def _to_uint8(pixels: base.ImageBatch, path: Path) -> NDArray[np.uint8]:
+    """Convert pixels that are integers but for the error of float32. Raises ``ValueError`` for others."""
+    rounded = round_to_uint8(pixels)
+    if pixels.dtype != np.uint8 and np.abs(pixels - rounded).max() > MAX_ROUNDING_ERROR:
         raise ValueError(
             f"{path} accepts integer pixels 0 … 255 only: round the images, or export the network with input='floats'"
         )
-    return rounded.astype(np.uint8)
+    return rounded
 
 
 def to_logits(outputs: np.ndarray, io_spec: IOSpec, task: str) -> base.FloatArray:

@@ -168,7 +168,7 @@ def _read_foreign_file(
     head: str | None,
 ) -> LoadedWeights:
     found = _detect_one(path, checkpoint, arch, prefix, head)
-    checkpoint = _add_normalization(checkpoint, found)
+    checkpoint = _add_normalization(module_evidence.add_statements(checkpoint, found), found)
     settled = numerics_evidence.settle(path, checkpoint, found, numerics, preprocess)
     converted = conversion.convert(found.tensors, found.arch, found.layout, "effnet", settled.numerics)
     tensors, labels, label_notes = class_labels.complete_labels(converted, settled.labels)

@@ -7,11 +7,13 @@ them as values, ``blocks.0.0.conv_dw.__class__`` and ``blocks.0.0.conv_dw.stride
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from effnet.arch import Arch, layers, operations
-from effnet.metadata import Numerics
+from effnet.metadata import Labels, Numerics, Preprocess
+from effnet.weights.detect import Detection
+from effnet.weights.formats import Checkpoint
 from effnet.weights.key_maps import LAYOUTS
 
 Values = Mapping[str, Any]
@@ -37,6 +39,11 @@ _OUTSIDE = {
 }
 _IN_BLOCKS = re.compile(r"(^|[._])(blocks?|features|stages?|conv_stem|bn[012]|head)([._]|$)")
 _IN_SQUEEZE_EXCITE = re.compile(r"(^|[._])(se|squeeze_excite|squeeze)([._]|$)")
+
+
+# What programs call the names of classes: in a list, or by the number of each
+_LABEL_LISTS = {"vocab", "classes", "class_names", "classnames", "label_names", "labels", "categories", "names"}
+_LABELS_BY_INDEX = {"idx_to_class", "id2label", "index_to_class", "names", "classes", "class_names"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def read_module_evidence(values: Values) -> ModuleEvidence:
         elif "BatchNorm" in kind and "1d" not in kind:
             eps = values.get(f"{name}.eps")
             epsilons |= {eps} if isinstance(eps, float) and 0 < eps < 1 else set()
-        elif "Conv2d" in kind:
+        elif "Conv2d" in kind or kind == "Conv":
             paddings.add(_read_padding(values, name, kind))
         elif kind in _ACTIVATIONS and _IN_BLOCKS.search(name) and not _IN_SQUEEZE_EXCITE.search(name):
             activations.add(_ACTIVATIONS[kind])
@@ -92,11 +99,84 @@ def complete_numerics(evidence: ModuleEvidence, otherwise: Numerics) -> Numerics
     return numerics if evidence.padding is None else replace(numerics, padding=evidence.padding, fused_padding="")
 
 
+def add_statements(checkpoint: Checkpoint, found: Detection) -> Checkpoint:
+    """Return ``checkpoint`` with what the modules of one of its networks, and lists of names beside them, state.
+
+    Padding and ε come from the modules, a pickled network of this package states everything, one of timm its name.
+    Names of classes are taken from wherever as many lie as the network has outputs: ``vocab``, ``class_to_idx``, ….
+    """
+    values = checkpoint.under(found.prefix).values
+    own = _read_own_metadata(values)
+    default = LAYOUTS[found.layout].numerics(found.arch)
+    numerics = own.get("numerics") or complete_numerics(read_module_evidence(values), checkpoint.numerics or default)
+    if numerics is not None:
+        stated_in = {name: where for name, where in checkpoint.stated_in.items() if name != "numerics"}
+        checkpoint = replace(checkpoint, numerics=numerics, stated_in=stated_in)
+    if own:
+        return replace(checkpoint, preprocess=own["preprocess"], labels=own["labels"])
+    names = () if checkpoint.labels.names else read_class_names(checkpoint.values, found.classes)
+    if names:
+        checkpoint = replace(checkpoint, labels=replace(checkpoint.labels, names=names))
+    name, tag = (values.get(f"pretrained_cfg.{part}") for part in ("architecture", "tag"))
+    if isinstance(name, str) and not checkpoint.arch_name:
+        full = f"{name}.{tag}" if isinstance(tag, str) and tag else name
+        stated_in = {**checkpoint.stated_in, "arch_name": "its pretrained_cfg"}
+        checkpoint = replace(checkpoint, arch_name=full, stated_in=stated_in)
+    return checkpoint
+
+
+def _read_own_metadata(values: Values) -> dict[str, Any]:
+    """Return numerics, preprocessing and labels of a pickled `effnet.EfficientNet`; {} for anything else."""
+    if values.get(CLASS) != "effnet.net.network.EfficientNet":
+        return {}
+    stated: dict[str, dict[str, Any]] = {"numerics": {}, "preprocess": {}, "labels": {}}
+    for name, value in values.items():
+        group, _, field = name.partition(".")
+        if group in stated:
+            stated[group][field] = value
+    try:
+        preprocess = Preprocess(**stated["preprocess"])
+        return {
+            "numerics": Numerics(**stated["numerics"]),
+            "preprocess": {field.name: getattr(preprocess, field.name) for field in fields(preprocess)},
+            "labels": Labels(**stated["labels"]),
+        }
+    except (TypeError, ValueError):  # of another version
+        return {}
+
+
+def read_class_names(values: Values, classes: int) -> tuple[str, ...]:
+    """Return the names of ``classes`` classes if the file lists them in one place; () otherwise.
+
+    Example:
+        >>> read_class_names({"class_to_idx.cat": 1, "class_to_idx.ant": 0}, 2)
+        ('ant', 'cat')
+    """
+    found: set[tuple[str, ...]] = set()
+    tables: dict[str, dict[Any, Any]] = {}
+    for name, value in values.items():
+        parts = name.split(".")
+        if isinstance(value, tuple) and _LABEL_LISTS & set(parts) and all(isinstance(text, str) for text in value):
+            found.add(value)
+        elif isinstance(value, str) and parts[-1].isdecimal() and len(parts) > 1 and parts[-2] in _LABELS_BY_INDEX:
+            tables.setdefault(".".join(parts[:-1]), {})[int(parts[-1])] = value
+        elif type(value) is int and (place := re.match(r"(?:.*\.)?(?:class_to_idx|label2id|class_to_index)\.", name)):
+            tables.setdefault(place[0], {})[value] = name[place.end() :]
+    for table in tables.values():
+        if table.keys() == set(range(classes)):
+            found.add(tuple(table[index] for index in range(classes)))
+    named = {names for names in found if len(names) == classes == len(set(names))}
+    names = named.pop() if len(named) == 1 else ()
+    return () if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names
+
+
 def find_differences(values: Values, arch: Arch, layout: str) -> tuple[str, ...]:
     """Return sentences on modules that compute otherwise than ``arch`` does with the same tensors.
 
     ``values`` are relative to the network, whose tensors have the names of ``layout``.
     """
+    if _read_own_metadata(values):
+        return ()
     evidence = read_module_evidence(values)
     found = list(evidence.problems)
     if evidence.activation not in (None, arch.activation):
@@ -123,6 +203,8 @@ def _list_modules(values: Values) -> Iterator[tuple[str, str]]:
 
 def _read_padding(values: Values, name: str, kind: str) -> str | None:
     """Return how a convolution with a stride pads; None if it has none, or is padded by something else."""
+    if kind == "Conv":  # this package's
+        return {True: "same", False: "symmetric"}.get(values.get(f"{name}.same", ""))
     stride, kernel = (_read_side(values.get(f"{name}.{attribute}")) for attribute in ("stride", "kernel_size"))
     if stride == 1 or kernel == 1:
         return None

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from effnet.metadata import Labels, Numerics, Preprocess
-from effnet.weights import key_maps, module_evidence
+from effnet.weights import key_maps
 from effnet.weights.detect import Detection
 from effnet.weights.formats import Checkpoint
 
@@ -32,12 +32,9 @@ def settle(
     defaults are assumed.
     """
     defaults = key_maps.LAYOUTS[found.layout]
-    modules = module_evidence.read_module_evidence(checkpoint.under(found.prefix).values)
-    stated = module_evidence.complete_numerics(modules, checkpoint.numerics or defaults.numerics(found.arch))
-    numerics_source = "stated by the file" if checkpoint.numerics or stated else "assumed"
-    numerics_source = "given" if numerics else "stated by its modules" if stated else numerics_source
+    numerics_source = "given" if numerics else "stated by the file" if checkpoint.numerics else "assumed"
     preprocess_source = "given" if preprocess else "partly stated by the file" if checkpoint.preprocess else "assumed"
-    numerics = numerics or stated or checkpoint.numerics or defaults.numerics(found.arch)
+    numerics = numerics or checkpoint.numerics or defaults.numerics(found.arch)
     preprocess = preprocess or replace(defaults.preprocess(found.arch), **checkpoint.preprocess)
     if len(preprocess.mean) != found.channels:  # grey, RGBA: the stem says so, and no default does
         preprocess = preprocess.with_channels(found.channels)

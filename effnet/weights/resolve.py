@@ -8,9 +8,22 @@ from effnet.arch import PUBLISHED_TOP1, canonical_name
 from effnet.weights import bundle, catalog, download, fetch
 
 # Suffixes of weights files. Anything else after a dot is part of a name, as in tf_efficientnet_b0.ns_jft_in1k
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".tflite", ".index")
+WEIGHTS_SUFFIXES = (
+    ".safetensors",
+    ".pth",
+    ".pt",
+    ".bin",
+    ".ckpt",
+    ".h5",
+    ".hdf5",
+    ".keras",
+    ".tflite",
+    ".index",
+    ".onnx",
+)
 
 _FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the folder of a run or in a hub repository
+_SAVED_MODEL_WEIGHTS = "variables/variables.index"  # in TensorFlow's folder, beside the graph
 _HUB_COMPANIONS = ("config.json", "preprocessor_config.json")
 _URL_PREFIXES = ("https://", "http://")
 _HUB_REPOSITORY = re.compile(r"(hf[-_]hub:)?\w[\w.-]*/\w[\w.-]*")
@@ -65,6 +78,8 @@ def _find_on_disk(path: Path) -> WeightsFile | None:
         for name in _FOLDER_WEIGHTS:
             if (path / name).is_file():
                 return WeightsFile(path / name)
+        if (path / "saved_model.pb").is_file():
+            return WeightsFile(path / _SAVED_MODEL_WEIGHTS)
         if not bundle.find_bundles(path):
             return WeightsFile(_find_latest_checkpoint(path))
     elif path.is_file() and (path.suffix != ".zip" or bundle.open_bundle(path) is None):

@@ -53,9 +53,11 @@ def test_exported_file_in_other_commands(run: Run, weights: Path, photos: Path, 
     assert run("export", weights, exported).status == 0
     assert run("show", exported).out.startswith("nano at 32×32")
     assert run("predict", next(photos.rglob("*.jpg")), "--model", exported).status == 0
-    refused = run("convert", exported, tmp_path / "m.pth", "--to", "timm")
+    assert run("convert", exported, tmp_path / "m.pth", "--to", "timm").status == 0  # its weights are read
+    assert run("export", weights, tmp_path / "m.xml").status == 0
+    refused = run("convert", tmp_path / "m.xml", tmp_path / "n.pth", "--to", "timm")
     assert refused.status == 1
-    assert "was exported for another runtime" in refused.err
+    assert "weights are not read from .xml files" in refused.err
 
 
 def test_existing_file_is_kept(run: Run, weights: Path, tmp_path: Path) -> None:

@@ -16,13 +16,16 @@ import torch
 from PIL import Image
 from torch import nn
 
+from effnet.data import image_io
 from effnet.exporting import verify
 from effnet.exporting.export import ExportedFile, export
 from effnet.exporting.verify import Agreement
 from effnet.metadata import Labels, Preprocess
 from effnet.net import EfficientNet
 from effnet.net.surgery import fold_batch_norm
+from effnet.runtime.base import open_exported
 from effnet.runtime.io_spec import IOSpec, read_metadata
+from effnet.runtime.torch import EagerEngine
 from effnet.weights import save
 from tests.exporting.networks import network
 
@@ -57,6 +60,31 @@ def test_formats(name: str, to: str, model: EfficientNet, tmp_path: Path) -> Non
         images=6,
         same_predictions=6,
     )
+
+
+@pytest.mark.parametrize("resampling", ["tensorflow", "tensorflow1"])
+def test_rounding_of_tensorflows_resampling(resampling: str, tmp_path: Path) -> None:
+    model = network()
+    model.preprocess = replace(model.preprocess, resampling=resampling)
+    edges = np.random.default_rng(0).integers(0, 2, (9, 11, 3), np.uint8).repeat(9, 0).repeat(9, 1) * 255
+    image = image_io.load_input(edges, model.preprocess)
+    assert image.min() < 0  # a cubic overshoots
+    assert image.max() > 255
+    for name in FILES:
+        exported = export(model, tmp_path / name, input="pixels", output="logits", images=[edges])
+        assert exported.difference < 1e-4
+        assert exported.rounding is not None
+        assert 1e-5 < exported.rounding.difference < 0.2
+        assert (exported.rounding.images, exported.rounding.same_predictions) == (1, 1)
+        whole = np.rint(image).clip(0, 255)
+        engine = open_exported(tmp_path / name)
+        assert engine.run(image[None]) == pytest.approx(engine.run(whole[None].astype(np.uint8)))
+        floats = export(model, tmp_path / f"floats-{name}", output="logits", images=[edges])
+        assert (floats.io_spec.input, floats.rounding) == ("floats", None)
+        expected = EagerEngine(model, "cpu").run(image[None])
+        assert open_exported(tmp_path / f"floats-{name}").run(image[None]) == pytest.approx(
+            expected, rel=1e-3, abs=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -13,10 +13,11 @@ from torch import nn
 
 from effnet.arch import ARCHS
 from effnet.data.torchvision_compat import declare_operators
-from effnet.metadata import Numerics
+from effnet.metadata import Labels, Numerics, Preprocess
+from effnet.net import EfficientNet, create
 from effnet.weights import load
 from effnet.weights.formats import read_checkpoint
-from effnet.weights.module_evidence import ModuleEvidence, find_differences, read_module_evidence
+from effnet.weights.module_evidence import ModuleEvidence, find_differences, read_class_names, read_module_evidence
 
 declare_operators()
 
@@ -138,6 +139,47 @@ def test_modules_of_a_head_do_not_count(tmp_path: Path) -> None:
     torch.save({"net": network}, tmp_path / "m.pt")
     values = read_checkpoint(tmp_path / "m.pt").under("net.").values
     assert read_module_evidence(values) == ModuleEvidence("symmetric", 1e-5, "silu")
+
+
+@pytest.mark.parametrize("numerics", [Numerics("symmetric", 1e-5), Numerics("same", 1e-3, "symmetric")])
+def test_a_pickled_network_of_this_package_states_everything(numerics: Numerics, tmp_path: Path) -> None:
+    preprocess, labels = Preprocess((48, 40), interpolation="bilinear", mean=(0.1, 0.2, 0.3)), Labels(("cat", "dog"))
+    network = EfficientNet(ARCHS["nano"], 2, 3, numerics, preprocess, labels).eval()
+    torch.save({"best": network}, tmp_path / "m.pt")
+    model = load(tmp_path / "m.pt")
+    assert (model.numerics, model.preprocess, model.labels) == (numerics, preprocess, labels)
+    x = torch.rand(1, 3, 48, 40)
+    assert torch.equal(model(x), network(x))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"dls": {"vocab": ["ant", "bee", "cat"]}},
+        {"class_names": ("ant", "bee", "cat"), "labels": ["one", "two"]},
+        {"data": {"class_to_idx": {"cat": 2, "ant": 0, "bee": 1}}},
+        {"idx_to_class": {2: "cat", 0: "ant", 1: "bee"}},
+        {"names": {0: "ant", 1: "bee", 2: "cat"}},
+    ],
+)
+def test_names_of_classes_beside_the_network(beside: dict[str, object], tmp_path: Path) -> None:
+    torch.save({"model": create("nano", 3).state_dict(), **beside}, tmp_path / "m.pt")
+    assert load(tmp_path / "m.pt").labels.names == ("ant", "bee", "cat")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"classes": ("a", "b")},
+        {"classes": ("a", "a", "b")},
+        {"classes": ("a", "b", "c"), "x.names": ("c", "b", "a")},
+        {"other": ("a", "b", "c")},
+        {"class_to_idx.a": 1, "class_to_idx.b": 2, "class_to_idx.c": 3},
+        {"config.id2label.0": "LABEL_0", "config.id2label.1": "LABEL_1", "config.id2label.2": "LABEL_2"},
+    ],
+)
+def test_names_that_could_be_of_something_else(values: dict[str, object]) -> None:
+    assert read_class_names(values, 3) == ()
 
 
 def test_a_state_dict_states_nothing() -> None:

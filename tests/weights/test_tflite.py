@@ -21,7 +21,7 @@ from effnet.weights import load, save
 from effnet.weights.conversion import drop_batch_counters, key_map
 from effnet.weights.detect import detect_layouts
 from effnet.weights.formats import read_checkpoint, tflite_schema
-from effnet.weights.formats.tflite_reader import UNCLEAR_INPUT, InputTransform, infer_preprocess
+from effnet.weights.formats.graph_facts import UNCLEAR_INPUT, InputPreprocess, InputTransform, infer_preprocess
 from effnet.weights.formats.tflite_schema import TfliteGraph, TfliteOperator, TfliteTensor, decode_tflite, encode_tflite
 
 SE = replace(ARCHS["nano"].stages[0], squeeze=0.25)  # squeeze-excite in a fused block that does not expand
@@ -375,6 +375,11 @@ def seen(*operators: tuple[str, Any]) -> InputTransform:
     return picture
 
 
+def infer(source: TfliteTensor, picture: InputTransform | None, mean_std: Any, channels: int) -> InputPreprocess:
+    quantization = (source.scale or (1.0,))[0], (source.zero_point or (0,))[0]
+    return infer_preprocess(source.type, source.shape, quantization, picture, mean_std, channels)
+
+
 @pytest.mark.parametrize(
     ("source", "picture", "normalised", "mean", "std", "factor"),
     [
@@ -398,7 +403,7 @@ def test_normalisation_is_read(
     source: TfliteTensor, picture: InputTransform, normalised: Any, mean: Any, std: Any, factor: Any
 ) -> None:
     mean_std = normalised and (np.atleast_1d(np.float64(normalised[0])), np.atleast_1d(np.float64(normalised[1])))
-    found = infer_preprocess(source, picture, mean_std, 3)
+    found = infer(source, picture, mean_std, 3)
     assert found.preprocess["size"] == (20, 30)
     assert found.preprocess["mean"] == tuple(np.broadcast_to(mean, 3))  # exactly: .485, not a float32 near it
     assert found.preprocess["std"] == pytest.approx(tuple(np.broadcast_to(std, 3)), rel=1e-7)
@@ -408,14 +413,14 @@ def test_normalisation_is_read(
 
 @pytest.mark.parametrize("picture", [None, seen(("MUL", 3)), seen(("MUL", 0))])
 def test_a_normalisation_that_is_not_understood_is_said_to_be(picture: InputTransform | None) -> None:
-    found = infer_preprocess(FLOAT, picture, None, 3)
+    found = infer(FLOAT, picture, None, 3)
     assert (found.preprocess, found.notes) == ({"size": (20, 30)} if picture else {}, (UNCLEAR_INPUT,))
 
 
 def test_a_plain_input_says_nothing_but_its_size() -> None:
     for shape in ((1, 20, 30, 3), (1, 3, 20, 30)):
-        assert infer_preprocess(replace(FLOAT, shape=shape), InputTransform(), None, 3).preprocess == {"size": (20, 30)}
-    assert infer_preprocess(replace(FLOAT, shape=(1, 1, 1, 3)), InputTransform(), None, 3).preprocess == {}
+        assert infer(replace(FLOAT, shape=shape), InputTransform(), None, 3).preprocess == {"size": (20, 30)}
+    assert infer(replace(FLOAT, shape=(1, 1, 1, 3)), InputTransform(), None, 3).preprocess == {}
 
 
 def labelled(path: Path, count: int, labels: tuple[str, ...]) -> Path:

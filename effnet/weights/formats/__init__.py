@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from effnet.net import EfficientNet
 
 METADATA_KEY = "effnet"  # the entry of a file's own metadata that holds `effnet.ModelMetadata` as JSON
-EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2")
+UNREADABLE_SUFFIXES = (".xml", ".pt2")  # of files for other runtimes
 TENSORFLOW_TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")  # the end of an .index
 
 
@@ -63,7 +63,9 @@ class Checkpoint:
 _READERS = {
     ".safetensors": ("pytorch", "read_safetensors"),
     ".index": ("tensorflow", "read_tensorflow"),
+    "saved_model.pb": ("tensorflow_saved_model", "read_saved_model"),
     ".tflite": ("tflite_reader", "read_tflite"),
+    ".onnx": ("onnx_reader", "read_onnx"),
     **dict.fromkeys((".h5", ".hdf5", ".keras"), ("keras_reader", "read_keras")),
 }
 _WRITERS = {
@@ -92,11 +94,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file of any format. Raises ``ValueError`` if it is damaged or contains no weights."""
     from effnet.weights.formats import huggingface
 
-    if path.suffix in EXPORTED_SUFFIXES:
-        raise ValueError(
-            f"{path} was exported for another runtime: it can predict and be evaluated, but its weights cannot be read"
-        )
+    if path.suffix in UNREADABLE_SUFFIXES:
+        raise ValueError(f"{path}: weights are not read from {path.suffix} files; take the file that it was made from")
     suffix = path.suffix if path.suffix in _READERS or not _is_tensorflow_index(path) else ".index"
+    if suffix == ".index" and (path.parent.parent / "saved_model.pb").is_file():
+        suffix = "saved_model.pb"
     read = _import_function(*_READERS.get(suffix, ("pytorch", "read_pytorch")))
     return huggingface.add_config(path, read(path))
 

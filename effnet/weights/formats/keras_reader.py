@@ -10,30 +10,24 @@ This is our own code because Keras rebuilds a model from its JSON, which takes T
 Sources: keras-team/keras ``legacy/saving/legacy_h5_format.py``, ``saving/saving_lib.py``.
 """
 
-import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from effnet.arch import ARCHS
-from effnet.metadata import IMAGENET_STD, Numerics, Preprocess
+from effnet.metadata import Labels, Preprocess
 from effnet.weights import conversion, key_maps
-from effnet.weights.formats import Checkpoint, hdf5, keras_writer
+from effnet.weights.formats import Checkpoint, graph_facts, hdf5, keras_config, keras_writer
 
 ARCHIVE_WEIGHTS, ARCHIVE_CONFIG = "model.weights.h5", "config.json"
 MAX_EXPANSION_RATIO = 100  # bytes in memory per byte in the archive, which Keras does not compress
 NETWORK_LAYER = re.compile(r"(stem|top)_(conv|bn)|block\d+[a-z]_\w+")
-# Defaults of keras.utils.image_dataset_from_directory
-FOLDER_PREPROCESS = {"resize": "squash", "crop_fraction": 1.0, "interpolation": "bilinear", "resampling": "tensorflow"}
 OPTIMIZER_GROUPS = ("optimizer_weights", "optimizer")
 
 
@@ -47,54 +41,51 @@ def read_keras(path: Path) -> Checkpoint:
         start = file.read(len(hdf5.HDF5_MAGIC))
     if start.startswith(b"PK"):
         weights, text = _read_archive(path)
-        config = KerasConfig.from_json(text, path)
+        config = keras_config.KerasConfig.from_json(text, path)
         with hdf5.open_hdf5(BytesIO(weights), path) as tree:
             return _build_checkpoint(tree, _read_by_class(tree), config)
     if start != hdf5.HDF5_MAGIC:
         raise ValueError(f"{path}: neither an HDF5 file nor a Keras archive")
     with hdf5.open_hdf5(path, path) as tree:
         json_config = tree.string("", "model_config")
-        model = None if json_config is None else KerasConfig.from_json(json_config, path)
+        model = None if json_config is None else keras_config.KerasConfig.from_json(json_config, path)
         if "model_weights" in tree.groups:
             return _build_checkpoint(tree, _read_by_layer(tree, "model_weights"), model)
         by_layer = tree.string_list("", "layer_names")
         return _build_checkpoint(tree, _read_by_layer(tree, "") if by_layer else _read_by_class(tree), model)
 
 
-def _build_checkpoint(tree: hdf5.Hdf5Tree, read: LayerTensors, config: "KerasConfig | None") -> Checkpoint:
+def _build_checkpoint(tree: hdf5.Hdf5Tree, read: LayerTensors, config: keras_config.KerasConfig | None) -> Checkpoint:
     path, slots = tree.path, sum(name.split("/")[0] in OPTIMIZER_GROUPS for name in tree.datasets)
     notes = [f"its {slots} optimizer tensors are ignored"] if slots else []
     layers, layer_names = read
     network = {name: tensors for name, tensors in layers.items() if NETWORK_LAYER.fullmatch(name)}
     others = {name: tensors for name, tensors in layers.items() if name not in network}
     normalizations = {name: others.pop(name) for name in list(others) if {"mean", "variance"} <= set(others[name])}
-    dense = [name for name, tensors in others.items() if {"kernel"} <= set(tensors) <= {"kernel", "bias"}]
-    dense = [name for name in dense if others[name]["kernel"].ndim == 2]
     if not network:
         raise ValueError(f"{path}: contains no EfficientNet of keras.applications; {_list_some_layers(layers)}")
-    if len(dense) > 1 or set(others) - set(dense):
-        raise ValueError(
-            f"{path}: contains {', '.join(sorted(others))} besides the network; "
-            "supported is the network alone or followed by one Dense layer"
-        )
-    if dense:
-        network["predictions"] = others[dense[0]]
+    head = keras_config.read_head(others, None if config is None else config.after)
+    if head.tensors:
+        network["predictions"] = dict(head.tensors)
+    notes += head.notes
     numerics = None
     if config is None:
         rescalings = sum(name.startswith("rescaling") for name in layer_names)
-        preprocess = preprocess_from_weights(normalizations, rescalings, notes)
+        preprocess = keras_config.preprocess_from_weights(normalizations, rescalings, notes)
     else:
         preprocess = config.preprocess(normalizations, notes)
         numerics = config.numerics()
-    if dense and network["predictions"]["kernel"].shape[1] != 1000:  # as all published ones have
-        preprocess = {**preprocess, **FOLDER_PREPROCESS}
+    published = head.tensors and head.tensors["kernel"].shape[1] == 1000  # as all published ones have
+    if others and not published:
+        preprocess = {**preprocess, **graph_facts.KERAS_FOLDER_PREPROCESS}
         notes.append("it has a head of its own: assuming that images are squashed, as Keras does for image folders")
     try:
         Preprocess(**preprocess)
     except ValueError as error:
         raise ValueError(f"{path}: invalid preprocessing: {error}") from None
     tensors = {f"{layer}/{name}": tensor for layer, parts in network.items() for name, tensor in parts.items()}
-    return Checkpoint(tensors, layout="keras", preprocess=preprocess, numerics=numerics, notes=tuple(notes))
+    labels = Labels(task=head.task)
+    return Checkpoint(tensors, {}, "keras", preprocess, numerics, labels, tuple(notes))
 
 
 def _read_by_layer(tree: hdf5.Hdf5Tree, root: str) -> LayerTensors:
@@ -239,191 +230,3 @@ def layer_class(layer: str) -> str:
     if layer == "predictions":
         return "dense"
     return "depthwise_conv2d" if "dwconv" in layer else "conv2d"
-
-
-# A model's JSON -------------------------------------------------------------------------------------------------------
-
-MODEL_CLASSES = ("Functional", "Model", "Sequential")
-FIRST_LAYER, LAST_LAYER = "stem_conv", "top_activation"
-# Before the network: layers that do not change images, at least outside of training
-IGNORED_LAYERS = ("InputLayer", "ZeroPadding2D", "Dropout", "GaussianNoise")
-HEAD_LAYERS = ("InputLayer", "GlobalAveragePooling2D", "Flatten", "Dropout", "Dense", "Activation", "Softmax")
-ANY_SIZE_NOTE = (
-    "built for no input size, Keras pads as for even maps: its outputs equal this network's only if every map that is "
-    "halved is even (sides of 32, 64, 96 … are safe)"
-)
-
-
-@dataclass(frozen=True)
-class KerasLayer:
-    """One layer in the JSON."""
-
-    kind: str  # "Conv2D"
-    name: str
-    config: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class KerasConfig:
-    """The layers before, within and after the network."""
-
-    before: tuple[KerasLayer, ...]
-    within: tuple[KerasLayer, ...]
-    after: tuple[KerasLayer, ...]
-
-    @classmethod
-    def from_json(cls, text: str, path: Path) -> "KerasConfig":
-        """Parse JSON. Raises ``ValueError`` unless it is an EfficientNet as ours with at most a classifier after it."""
-        try:
-            layers = tuple(_flatten_layers(json.loads(text)))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{path}: its model's JSON cannot be read ({type(error).__name__}: {error})") from None
-        indices = {layer.name: index for index, layer in enumerate(layers)}
-        if not indices.get(FIRST_LAYER, 1) < indices.get(LAST_LAYER, 0):
-            kinds = sorted({layer.kind for layer in layers})
-            raise ValueError(f"{path}: contains no EfficientNet of keras.applications; its layers are {kinds}")
-        first, last = indices[FIRST_LAYER], indices[LAST_LAYER]
-        config = cls(layers[:first], layers[first : last + 1], layers[last + 1 :])
-        kinds = [layer.kind for layer in config.after]
-        if any(kind not in HEAD_LAYERS for kind in kinds) or kinds.count("Dense") > 1:
-            raise ValueError(
-                f"{path}: after the network come {', '.join(kinds)}; "
-                "supported are global average pooling, dropout and one Dense layer"
-            )
-        activations = {str(layer.config.get("activation")) for layer in config.within if layer.kind == "Activation"}
-        if activations - {"swish", "silu"}:
-            raise ValueError(f"{path}: its activation is {', '.join(sorted(activations))}, but EfficientNet's is swish")
-        if len(config._epsilons()) > 1:
-            raise ValueError(f"{path}: its batch norms have more than one epsilon: {sorted(config._epsilons())}")
-        return config
-
-    def numerics(self) -> Numerics:
-        """Return Keras' padding and the ε that the JSON states."""
-        return Numerics("same", max(self._epsilons(), default=1e-3))
-
-    def preprocess(self, normalizations: Mapping[str, Mapping[str, Tensor]], notes: list[str]) -> dict[str, Any]:
-        """Return what the layers before the network do to pixels of 0 … 255, and the size it was built for.
-
-        ``normalizations``: layer → tensors of those layers whose mean and variance are weights.
-        """
-        done, ignored = IDENTITY, []
-        for layer in self.before:
-            if layer.kind == "Rescaling":
-                scale, offset = (_unwrap_array(layer.config[name]) for name in ("scale", "offset"))
-                done = done.rescale(scale, offset)
-            elif layer.kind == "Normalization":
-                stated: Mapping[str, Any] = normalizations.get(layer.name, layer.config)
-                done = done.normalize(_unwrap_array(stated["mean"]), _unwrap_array(stated["variance"]))
-            elif layer.kind not in IGNORED_LAYERS and not layer.kind.startswith("Random"):
-                ignored.append(layer.kind)
-        if ignored:
-            notes.append(f"ignoring unknown layers before the network: {', '.join(ignored)}")
-        if done is IDENTITY:
-            notes.append("it contains no preprocessing: assuming images scaled to -1 … 1, as Keras documents")
-            done = IDENTITY.rescale(1 / 127.5, -1)
-        shapes = self._input_shapes()
-        found = done.preprocess(next((shape[2] for shape in shapes if shape[2]), 3))
-        kinds = {layer.kind for layer in (*self.before, *self.within)}
-        if shapes and not all(shapes[-1]) and "ZeroPadding2D" in kinds:
-            notes.append(ANY_SIZE_NOTE)
-        sizes = [shape[:2] for shape in shapes if all(shape)]
-        return {**found, "size": sizes[-1]} if sizes else found
-
-    def _input_shapes(self) -> list[tuple[Any, ...]]:
-        """Return (height, width, channels) of the inputs of the model and of nested models; None: any."""
-        configs = [layer.config for layer in self.before if layer.kind == "InputLayer"]
-        stated = [config.get("batch_shape") or config.get("batch_input_shape") for config in configs]
-        shapes = [tuple(shape[1:]) for shape in stated if shape and len(shape) == 4]
-        if self.within[0].config.get("data_format") == "channels_first":
-            return [(height, width, channels) for channels, height, width in shapes]
-        return shapes
-
-    def _epsilons(self) -> set[float]:
-        return {float(layer.config["epsilon"]) for layer in self.within if layer.kind == "BatchNormalization"}
-
-
-def _flatten_layers(model: Any) -> Iterator[KerasLayer]:
-    config = model["config"]
-    inner: Any = config.get("layers") if isinstance(config, dict) else config  # the first Sequential was a mere list
-    if model["class_name"] in MODEL_CLASSES or isinstance(inner, list):
-        for layer in inner:
-            yield from _flatten_layers(layer)
-    else:
-        yield KerasLayer(model["class_name"], config.get("name") or model["name"], config)
-
-
-def _unwrap_array(value: Any) -> Any:
-    """Return the numbers in what Keras wraps arrays in: {"class_name": "__numpy__", "config": {"value": …}}."""
-    if isinstance(value, Tensor):
-        return value.double().numpy()
-    while isinstance(value, Mapping):
-        value = value["config"] if "config" in value else value["value"]
-    return value
-
-
-# Rescaling and Normalization layers as mean and std ---------------------------------------------------------------
-#
-# Keras' inputs are pixels of 0 … 255; each layer maps x to scale · x + offset, per channel. V1 with
-# ``weights="imagenet"`` has a second Rescaling by 1/√std, because the published files contain ImageNet's standard
-# deviations where the layer expects their squares (keras-team/keras ``applications/efficientnet.py``;
-# tensorflow#49930).
-
-Floats = NDArray[np.float64]
-V1_STD_NOTE = (
-    "its stored variance is ImageNet's standard deviation, as in the published files, which Keras loads into a network "
-    'that rescales a second time (weights="imagenet"): assuming the same'
-)
-
-
-@dataclass(frozen=True)
-class Affine:
-    """x → scale · x + offset, with one number each or one per channel."""
-
-    scale: Floats
-    offset: Floats
-
-    def rescale(self, scale: Any, offset: Any) -> "Affine":
-        """Return this one followed by a Rescaling layer."""
-        scale, offset = np.asarray(scale, np.float64), np.asarray(offset, np.float64)
-        return Affine(self.scale * scale, self.offset * scale + offset)
-
-    def normalize(self, mean: Any, variance: Any) -> "Affine":
-        """Return this one followed by a Normalization layer: (x − mean) / √variance."""
-        with np.errstate(all="ignore"):
-            std = np.maximum(np.sqrt(np.asarray(variance, np.float64).reshape(-1)), 1e-7)
-        return self.rescale(1 / std, -np.asarray(mean, np.float64).reshape(-1) / std)
-
-    def preprocess(self, channels: int) -> dict[str, Any]:
-        """Return mean and std for values in [0, 1] that do the same to values of 0 … 255."""
-        with np.errstate(all="ignore"):  # `Preprocess` rejects infinite values
-            std = 1 / (255 * self.scale)
-            mean = 0 - self.offset * std
-        return {"mean": _round_to_seven_digits(mean, channels), "std": _round_to_seven_digits(std, channels)}
-
-
-IDENTITY = Affine(np.ones(()), np.zeros(()))
-
-
-def preprocess_from_weights(
-    normalizations: Mapping[str, Mapping[str, Tensor]], rescalings: int, notes: list[str]
-) -> dict[str, Any]:
-    """Return mean and std of V1, whose weights contain them; nothing of V2, whose weights do not.
-
-    ``rescalings``: how many Rescaling layers the file lists. Weights files do not state what these do.
-    """
-    if len(normalizations) != 1:
-        return {}
-    (stated,) = normalizations.values()
-    mean, variance = (stated[name].double().numpy() for name in ("mean", "variance"))
-    done = IDENTITY.rescale(1 / 255, 0).normalize(mean, variance)
-    published = np.shape(variance) == (3,) and np.allclose(variance, IMAGENET_STD, rtol=1e-5)
-    if published and rescalings < 2:
-        notes.append(V1_STD_NOTE)
-    if published or rescalings > 1:
-        done = done.rescale(1 / np.sqrt(IMAGENET_STD), 0)
-    return done.preprocess(len(mean))
-
-
-def _round_to_seven_digits(values: Floats, channels: int) -> tuple[float, ...]:
-    """Return what the float32 values were before rounding: 0.229, not 0.22900000214576721."""
-    return tuple(float(f"{value:.7g}") for value in np.broadcast_to(values.reshape(-1), (channels,)))

@@ -9,7 +9,7 @@ Source: TensorFlow ``core/protobuf/tensor_bundle.proto`` and ``core/util/tensor_
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -47,15 +47,35 @@ def read_tensorflow(path: Path) -> Checkpoint:
     TensorFlow 1's single-file format, object graphs (Keras' ``save_weights``), partitioned variables.
     """
     try:
-        shards, entries = _read_index(path.read_bytes())
-        files: dict[int, numpy.ndarray] = {}
-        for entry in entries.values():
-            if entry.shard not in files:
-                files[entry.shard] = _map_data_file(path, entry.shard, shards)
-        tensors = {name: _read_tensor(name, entry, files[entry.shard]) for name, entry in entries.items()}
+        variables = open_variables(path)
+        tensors = {name: variables.read_tensor(name) for name in variables.entries}
     except ValueError as error:
         raise ValueError(f"{path}: not a checkpoint that can be read: {error}") from None
     return Checkpoint({name: tensor for name, tensor in tensors.items() if tensor is not None})
+
+
+@dataclass(frozen=True)
+class Variables:
+    """The variables of an open checkpoint: where each is stored, and the mapped data files."""
+
+    entries: Mapping[str, "_BundleEntry"]
+    _files: Mapping[int, numpy.ndarray]
+
+    def read_tensor(self, name: str) -> torch.Tensor | None:
+        """Return a variable after verifying its checksum; None if it is not floating-point, or empty."""
+        entry = self.entries[name]
+        return _read_tensor(name, entry, self._files[entry.shard])
+
+
+def open_variables(path: Path, allow_objects: bool = False) -> Variables:
+    """Open the checkpoint with the index ``path``; with ``allow_objects`` also one that is a graph of Python objects.
+
+    Raises ``ValueError`` if something is damaged or missing, or is of a kind that is not supported.
+    """
+    shards, entries = _read_index(path.read_bytes(), allow_objects)
+    return Variables(
+        entries, {shard: _map_data_file(path, shard, shards) for shard in {e.shard for e in entries.values()}}
+    )
 
 
 def write_tensorflow(path: Path, suffix: str, tensors: dict[str, torch.Tensor], model: EfficientNet) -> None:
@@ -93,7 +113,7 @@ def _data_file(path: Path, shard: int, shards: int) -> Path:
     return path.with_name(f"{prefix}.data-{shard:05d}-of-{shards:05d}")
 
 
-def _read_index(table: bytes) -> tuple[int, dict[str, _BundleEntry]]:
+def _read_index(table: bytes, allow_objects: bool) -> tuple[int, dict[str, _BundleEntry]]:
     items = read_table(table)
     key, value = next(items, (b"", b""))
     header = dict(read_fields(value))
@@ -106,15 +126,16 @@ def _read_index(table: bytes) -> tuple[int, dict[str, _BundleEntry]]:
     if header.get(2):
         raise ValueError("it was written on a big-endian machine")
     named = ((key.decode(errors="replace"), value) for key, value in items)  # a slice's name is not text
-    return shards, {name: _read_entry(name, value) for name, value in named}
-
-
-def _read_entry(name: str, message: bytes) -> _BundleEntry:
-    if name == OBJECT_GRAPH_KEY:
+    found = {name: _read_entry(name, value) for name, value in named}
+    if OBJECT_GRAPH_KEY in found and not allow_objects:
         raise ValueError(
             "it is a graph of Python objects (Keras' save_weights, tf.train.Checkpoint); save the network's weights as "
             ".h5, or its variables by name with tf.compat.v1.train.Saver"
         )
+    return shards, found
+
+
+def _read_entry(name: str, message: bytes) -> _BundleEntry:
     fields = dict(read_fields(message))
     shape, numbers = fields.get(2, b""), [fields.get(field, 0) for field in (1, 3, 4, 5, 6)]
     if not isinstance(shape, bytes) or any(isinstance(value, bytes) for value in numbers):

@@ -17,14 +17,12 @@ import tflite
 import torch
 from numpy.typing import NDArray
 
-from effnet.arch import ARCHS
 from effnet.metadata import Labels, Numerics
-from effnet.weights import defaults, key_maps
-from effnet.weights.formats import METADATA_KEY, Checkpoint, tflite_schema, tflite_writer
+from effnet.weights import key_maps
+from effnet.weights.formats import METADATA_KEY, Checkpoint, graph_facts, tflite_schema, tflite_writer
 
 Numbers = NDArray[Any]
 CONVOLUTION_KINDS = {"CONV_2D": "conv", "DEPTHWISE_CONV_2D": "depthwise", "FULLY_CONNECTED": "conv"}
-ARITHMETIC_OPERATORS = {"MUL": np.multiply, "DIV": np.divide, "ADD": np.add, "SUB": np.subtract}
 # What changes no number, or only its place
 PASS_THROUGH_OPERATORS = ("QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")
 ACTIVATIONS = {"RELU": "relu", "RELU6": "relu6"}
@@ -56,25 +54,11 @@ class Convolution:
         """Apply an operator with a constant, one number or one per output, to the outputs."""
         if numbers.size not in (1, self.bias.size):
             raise ValueError(f"{kind} of a map by {numbers.size} constants is nothing that an EfficientNet does")
-        apply, by = ARITHMETIC_OPERATORS[kind], numbers.reshape(-1).astype(np.float64)
+        apply, by = graph_facts.ARITHMETIC_OPERATORS[kind], numbers.reshape(-1).astype(np.float64)
         self.bias = apply(self.bias.astype(np.float64), by).astype(np.float32)
         if kind in ("MUL", "DIV"):
             along = (-1,) if self.kind == "depthwise" else (-1, *(1,) * (self.weight.ndim - 1))
             self.weight = apply(self.weight.astype(np.float64), by.reshape(along)).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class InputTransform:
-    """A tensor that is ``gain · x + offset`` of the input x, each one number or one per channel."""
-
-    gain: Numbers = field(default_factory=lambda: np.ones(()))
-    offset: Numbers = field(default_factory=lambda: np.zeros(()))
-
-    def then(self, kind: str, numbers: Numbers) -> "InputTransform":
-        """Return it after an operator with a constant."""
-        apply, by = ARITHMETIC_OPERATORS[kind], numbers.reshape(-1).astype(np.float64)
-        gain = apply(self.gain, by) if kind in ("MUL", "DIV") else self.gain
-        return InputTransform(gain, apply(self.offset, by))
 
 
 @dataclass
@@ -83,11 +67,11 @@ class GraphWalk:
 
     graph: tflite_schema.TfliteGraph
     convolutions: list[Convolution] = field(default_factory=list)
-    input_transform: InputTransform | None = None  # None if the image went through an unknown operator
+    input_transform: graph_facts.InputTransform | None = None  # None if the image went through an unknown operator
     # Index of a tensor → what it was made from, and not activated since
     _sources: dict[int, Convolution] = field(default_factory=dict)
     _gates: dict[int, Convolution] = field(default_factory=dict)  # the sigmoid of it
-    _inputs: dict[int, InputTransform] = field(default_factory=dict)
+    _inputs: dict[int, graph_facts.InputTransform] = field(default_factory=dict)
     _padded: dict[int, tuple[int, Numbers]] = field(default_factory=dict)  # (tensor before, rows and columns added)
     _constants: dict[int, Numbers] = field(default_factory=dict)
 
@@ -106,7 +90,7 @@ class GraphWalk:
             if inputs[0] in self._inputs:
                 self._inputs[operator.outputs[0]] = self._inputs[inputs[0]]
             self._padded[operator.outputs[0]] = inputs[0], self._require_constant(inputs[-1])
-        elif operator.kind in ARITHMETIC_OPERATORS and len(inputs) == 2:
+        elif operator.kind in graph_facts.ARITHMETIC_OPERATORS and len(inputs) == 2:
             self._calculate(operator, *inputs)
         elif inputs[0] in self._sources:
             self._activate(operator, self._sources[inputs[0]])
@@ -145,7 +129,7 @@ class GraphWalk:
             return stride, "same" if stride == 2 and side > 1 else None
         if options["Padding"] != tflite.Padding.VALID or added.shape != (4, 2) or added[[0, 3]].any():
             raise ValueError("a convolution padded twice, which no EfficientNet has")
-        return stride, _explicit_padding(added[1:3], side, stride, self.graph.tensors[before].shape[1:3])
+        return stride, graph_facts.explicit_padding(added[1:3], side, stride, self.graph.tensors[before].shape[1:3])
 
     def _record_output(self, convolution: Convolution, operator: tflite_schema.TfliteOperator) -> None:
         fused = FUSED_ACTIVATIONS.get(operator.options.get("FusedActivationFunction", 0), "unknown")
@@ -218,7 +202,7 @@ class GraphWalk:
 
 def walk_graph(graph: tflite_schema.TfliteGraph) -> GraphWalk:
     """Return the convolutions of ``graph``. Raises ``ValueError`` that names what no EfficientNet does."""
-    found = GraphWalk(graph, _inputs={index: InputTransform() for index in graph.inputs})
+    found = GraphWalk(graph, _inputs={index: graph_facts.InputTransform() for index in graph.inputs})
     with np.errstate(all="ignore"):  # damaged constants may be anything
         for operator in graph.operators:
             found.step(operator)
@@ -241,101 +225,6 @@ def _move_stride(before: Convolution, after: Convolution) -> None:
     if after.kernel == 1 and after.stride == 2 and (before.kind, before.stride) == ("conv", 1) and before.kernel > 1:
         before.stride, before.padding = 2, "symmetric"
         after.stride, after.padding = 1, None
-
-
-def _explicit_padding(added: Numbers, kernel: int, stride: int, size: tuple[int, ...]) -> str | None:
-    """Return which padding it is to add these rows and columns before a convolution without padding of its own."""
-    half = kernel // 2
-    if (added == half).all():
-        odd = len(size) == 2 and all(side % 2 == 1 and side > 1 for side in size)
-        return None if stride == 1 or kernel == 1 or odd else "symmetric"  # at odd sizes 'same' is symmetric
-    # At even sizes 'same' leaves the first row out, at odd ones not: of a map 24×25 the columns are symmetric.
-    if stride == 2 and {tuple(axis) for axis in added.tolist()} <= {(half - 1, half), (half, half)}:
-        return "same"
-    raise ValueError(f"a {kernel}×{kernel} convolution padded by {added.tolist()}, as no EfficientNet is")
-
-
-# Preprocessing, from the graph's input, its first operators and its metadata ---------------------------------------
-
-MeanStdArrays = tuple[NDArray[Any], NDArray[Any]]
-UNCLEAR_INPUT = "its preprocessing before the first convolution is unknown"
-
-
-@dataclass(frozen=True)
-class InputPreprocess:
-    """The fields of `Preprocess` that the file states, and by what the stem's kernels are to be multiplied for them."""
-
-    preprocess: dict[str, Any] = field(default_factory=dict)
-    stem_factor: NDArray[Any] = field(default_factory=lambda: np.ones(1))  # one number per channel of the image
-    notes: tuple[str, ...] = ()
-
-
-def infer_preprocess(
-    source: tflite_schema.TfliteTensor, transform: InputTransform | None, mean_std: MeanStdArrays | None, channels: int
-) -> InputPreprocess:
-    """Return the preprocessing of images from the graph's input, what the stem receives of it, and the metadata.
-
-    ``mean_std``: those of the metadata, by which pixels of 0 … 255 become the input. Converters move the division by
-    std into the stem's kernels if they can: for a mean of the official weights it is moved back.
-    """
-    if transform is None:
-        return InputPreprocess(notes=(UNCLEAR_INPUT,))
-    size = _input_size(source.shape, channels)
-    pair = mean_std or _pixel_range(source) or _likely_range(transform)
-    if pair is None:
-        untouched = (transform.gain == 1).all() and (transform.offset == 0).all()
-        return InputPreprocess(size, notes=() if untouched else (UNCLEAR_INPUT,))
-    with np.errstate(all="ignore"):
-        mean = (pair[0] - pair[1] * transform.offset / transform.gain) / 255
-        std = pair[1] / transform.gain / 255
-    if mean.size not in (1, channels) or std.size not in (1, channels):
-        return InputPreprocess(size, notes=(UNCLEAR_INPUT,))
-    mean, std = (np.broadcast_to(value.reshape(-1), channels) for value in (mean, std))
-    if not ((std > 0) & (std <= 10) & (abs(mean) <= 10)).all():
-        return InputPreprocess(size, notes=(UNCLEAR_INPUT,))
-    means, stds = (tuple(map(_undo_float32_rounding, values)) for values in (mean, std))
-    official = [defaults.default_preprocess(arch) for arch in ARCHS.values()] if channels == 3 else []
-    for known in official:
-        if np.allclose(means, known.mean, 0, 1e-5) and not np.allclose(stds, known.std, 0, 1e-5):
-            note = "the division by std, which was hidden in the stem's kernels, is preprocessing again"
-            return InputPreprocess({**size, "mean": known.mean, "std": known.std}, np.array(known.std) / stds, (note,))
-    return InputPreprocess({**size, "mean": means, "std": stds})
-
-
-def _input_size(shape: tuple[int, ...], channels: int) -> dict[str, Any]:
-    """Return the input's height and width, whether its channels come last or first; empty if they are not stated."""
-    if len(shape) != 4:
-        return {}
-    height, width = shape[1:3] if shape[3] == channels else shape[2:4]
-    return {"size": (height, width)} if min(height, width) > 1 else {}
-
-
-def _pixel_range(source: tflite_schema.TfliteTensor) -> MeanStdArrays | None:
-    """Return mean and std of an input of bytes, which are the pixels themselves (int8: minus 128)."""
-    if source.type not in ("UINT8", "INT8"):
-        return None
-    shift = 0 if source.type == "UINT8" else 128
-    scale, zero = (source.scale or (1.0,))[0], (source.zero_point or (0,))[0]
-    return np.array(float(zero + shift)), np.array(1 / scale if scale else np.inf)
-
-
-def _likely_range(transform: InputTransform) -> MeanStdArrays | None:
-    """Return mean and std of an input of floats: 0 … 255 or 0 … 1, judged by the mean that the graph subtracts."""
-    with np.errstate(all="ignore"):
-        mean = -transform.offset / transform.gain
-    if ((mean > 1) & (mean < 255)).all() or ((mean == 0) & (transform.gain < 0.02)).all():
-        return np.array(0.0), np.array(1.0)
-    if ((mean > 0) & (mean <= 1)).all():
-        return np.array(0.0), np.array(255.0)
-    return None
-
-
-def _undo_float32_rounding(value: float) -> float:
-    """Return what a float32 was before it was rounded: 127/255, or .485 for .4850000143."""
-    for exact in (round(value * 255) / 255, round(value, 6)):
-        if abs(exact - value) <= 1e-7 * abs(value):
-            return float(exact)
-    return float(value)
 
 
 # Checkpoints ---------------------------------------------------------------------------------------------------------
@@ -369,7 +258,10 @@ def _decode_checkpoint(content: bytes) -> Checkpoint:
             stem.weight = _unscale_stem(stem.weight, header, graph.metadata[tflite_writer.IO_SPEC_KEY])
         return Checkpoint(_name_tensors(found.convolutions), {METADATA_KEY: header}, "tflite")
     source = graph.tensors[graph.inputs[0]]
-    stated = infer_preprocess(source, found.input_transform, facts.mean_std, stem.weight.shape[-1])
+    quantization = (source.scale or (1.0,))[0], (source.zero_point or (0,))[0]
+    stated = graph_facts.infer_preprocess(
+        source.type, source.shape, quantization, found.input_transform, facts.mean_std, stem.weight.shape[-1]
+    )
     if not (stated.stem_factor == 1).all():
         stem.weight = (stem.weight * stated.stem_factor).astype(np.float32)
     labels, notes = Labels(), stated.notes
@@ -383,7 +275,7 @@ def _decode_checkpoint(content: bytes) -> Checkpoint:
 
 def _unscale_stem(weight: NDArray[Any], header: str, interface: bytes) -> NDArray[Any]:
     """Return the stem's kernels without the division by std, which our exports fold in if they take raw pixels."""
-    if json.loads(interface)["input"] in ("normalized", "normalised"):  # older files; words: allow
+    if not graph_facts.takes_pixels(interface):
         return weight
     std = np.array(json.loads(header)["preprocess"]["std"])
     return np.asarray(weight.astype(np.float64) * std * 255, np.float32)

@@ -20,7 +20,6 @@ from effnet.metadata import Numerics
 from tests.parity.zoo import keras_files, networks
 from tests.parity.zoo.table import FLOAT32_LIMIT, Opens, Refused, Sample, ZooFile, write_photo
 
-REFUSED = "refused by convert and by predict, which contradict each other"
 SAME, NATIVE = Numerics("same", 1e-3), Numerics("symmetric", 1e-5)
 
 
@@ -33,7 +32,6 @@ def files() -> Iterator[ZooFile]:
             f"{name}, batch norm folded",
             partial(write_traced, source, {}),
             folded,
-            today=REFUSED,
             sweep=name in ("timm native", "EfficientNet-PyTorch"),
         )
         yield ZooFile(
@@ -41,23 +39,17 @@ def files() -> Iterator[ZooFile]:
             f"{name}, batch norm kept",
             partial(write_traced, source, KEPT),
             Opens(numerics=padding),
-            today=REFUSED,
             sweep=name != "timm native",
         )
     yield ZooFile(
-        "ONNX of torch.onnx, traced",
-        "any batch and size",
-        partial(write_traced, networks.torchvision, DYNAMIC),
-        folded,
-        today=REFUSED,
+        "ONNX of torch.onnx, traced", "any batch and size", partial(write_traced, networks.torchvision, DYNAMIC), folded
     )
-    yield ZooFile("ONNX of torch.onnx, traced", "softmax at the end", write_softmax, folded, today=REFUSED)
+    yield ZooFile("ONNX of torch.onnx, traced", "softmax at the end", write_softmax, folded)
     yield ZooFile(
         "ONNX of torch.onnx, traced",
         "normalization in front",
         write_normalizing,
         Opens(limit=FLOAT32_LIMIT, preprocess={"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}),
-        today=REFUSED,
         sweep=True,
     )
     yield ZooFile(
@@ -65,14 +57,12 @@ def files() -> Iterator[ZooFile]:
         "Relu6 of Lite as Clip",
         partial(write_traced, lite, {}),
         Opens(arch="lite0", limit=FLOAT32_LIMIT),
-        today=REFUSED,
     )
     yield ZooFile(
         "ONNX of torch.onnx, dynamo",
-        "named weights, batch norm kept",
+        "named weights beside the graph, batch norm folded",
         write_dynamo,
-        Opens(numerics=NATIVE),
-        today=REFUSED,
+        Opens(numerics=NATIVE, limit=FLOAT32_LIMIT),
         sweep=True,
     )
     yield ZooFile(
@@ -80,12 +70,9 @@ def files() -> Iterator[ZooFile]:
         "Keras' B0: channels last, some batch norm folded",
         write_tf2onnx,
         Opens(limit=FLOAT32_LIMIT, preprocess=keras_files.OWN),
-        today=REFUSED,
         sweep=True,
     )
-    yield ZooFile(
-        "ONNX of another network", "ResNet-18", write_resnet, Refused(says=("(?i)nearest|EfficientNet",)), today=REFUSED
-    )
+    yield ZooFile("ONNX of another network", "ResNet-18", write_resnet, Refused(says=("(?i)nearest|EfficientNet",)))
 
 
 def lite() -> nn.Module:

@@ -30,10 +30,9 @@ def files() -> Iterator[ZooFile]:
         options = {"limit": FLOAT32_LIMIT, "preprocess": OWN, **expected}
         return ZooFile(kind, name, write, Opens(**options), today, sweep=True)
 
-    folder = "refused: the folder holds no weights that are known"
-    yield keras_file("SavedModel", "model.export of Keras 3", partial(write_folder, export_model), folder)
-    yield keras_file("SavedModel", "tf.saved_model.save of a Keras network", partial(write_folder, save_model), folder)
-    yield keras_file("SavedModel", "tf.saved_model.save of a tf.Module", partial(write_folder, save_module), folder)
+    yield keras_file("SavedModel", "model.export of Keras 3", partial(write_folder, export_model))
+    yield keras_file("SavedModel", "tf.saved_model.save of a Keras network", partial(write_folder, save_model))
+    yield keras_file("SavedModel", "tf.saved_model.save of a tf.Module", partial(write_folder, save_module))
     for suffix in (".keras", ".h5", ".weights.h5"):
         write = partial(write_model, pooled_dense, suffix)
         yield keras_file("Keras head", f"pooling, Dropout, Dense in {suffix}", write)
@@ -42,7 +41,6 @@ def files() -> Iterator[ZooFile]:
             "Keras head",
             name,
             partial(write_backbone, build, ".keras"),
-            "refused: layers after the network",
             classes=0,
             compared="embedding",
             predict_says=("(?i)classifier",),
@@ -51,14 +49,12 @@ def files() -> Iterator[ZooFile]:
         "Keras head",
         "pooling, BatchNormalization, Dense: one linear layer",
         partial(write_model, pooled_norm_dense, ".keras"),
-        "refused: layers after the network",
     )
     yield keras_file("Keras head", "a network within a network", partial(write_model, nested_dense, ".keras"))
     yield keras_file(
         "Keras head",
         "augmentation in front, BatchNormalization behind, as in Keras' tutorial",
         partial(write_model, tutorial, ".keras"),
-        "refused: layers after the network",
     )
     yield keras_file(
         "Keras head", "include_top=False", partial(write_backbone, no_head, ".keras"), classes=0, compared="embedding"
@@ -80,7 +76,6 @@ def files() -> Iterator[ZooFile]:
         "would run a program",
         "Lambda layer of Keras before the classifier",
         write_lambda,
-        "refused: layers after the network",
         classes=0,
         compared="embedding",
         predict_says=("(?i)classifier|Lambda",),

@@ -139,7 +139,7 @@ def fastai_files() -> Iterator[ZooFile]:
     yield ZooFile("fastai", "learn.save of a network of one's own", write_learner_save, Opens())
     yield ZooFile("fastai", "vision_learner on timm", write_vision_learner_timm, head)
     yield ZooFile("fastai", "vision_learner on torchvision", write_vision_learner_torchvision, head)
-    yield ZooFile("fastai", "learn.export", write_learner_export, Opens())
+    yield ZooFile("fastai", "learn.export", write_learner_export, Opens(labels=networks.LABELS))
 
 
 def fastai_optimizer() -> Any:

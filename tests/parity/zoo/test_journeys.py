@@ -40,14 +40,7 @@ def first_label(run: checks.Run, photo: Path, model: Path) -> tuple[str, float]:
 
 
 @pytest.mark.parametrize("resampling", ["tensorflow", "tensorflow1"])
-@pytest.mark.parametrize(
-    "suffix",
-    [
-        pytest.param(".onnx", marks=pytest.mark.xfail(strict=True, reason="predict refuses what export verified")),
-        pytest.param(".xml", marks=pytest.mark.xfail(strict=True, reason="predict refuses what export verified")),
-        pytest.param(".tflite", marks=pytest.mark.xfail(strict=True, reason="predict refuses what export verified")),
-    ],
-)
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".tflite"])
 def test_exported_files_predict(suffix: str, resampling: str, run: checks.Run, photo: Path, tmp_path: Path) -> None:
     model = tensorflow_network(tmp_path, resampling)
     exported = tmp_path / f"model{suffix}"
