@@ -44,6 +44,8 @@ def file_key(path: Path, entry: str = "") -> str:
     """Return the cache key of a weights file: a hash of all that decides how it is read. ``entry``: catalog name."""
     sidecars = [path.with_name(name) for name in SIDECAR_FILES]
     contents = [sidecar.read_bytes() if sidecar.is_file() else b"" for sidecar in sidecars]
+    if (data := path.with_name(f"{path.name}.data")).is_file():  # the weights of a large or a dynamo's .onnx
+        contents.append(_file_hash(data).encode())
     # Names of file, folder and repository are evidence: tf_efficientnet_b0 pads otherwise than efficientnet_b0
     names = [part.lower().encode() for part in path.absolute().parts[-NAMED_PARTS:] if NETWORK_NAME.search(part)]
     parts = [str(CACHE_VERSION).encode(), _file_hash(path).encode(), entry.encode(), *contents, *names]

@@ -46,6 +46,16 @@ def writer(content: bytes = b"graph"):  # type: ignore[no-untyped-def]
     return lambda path: path.write_bytes(content)
 
 
+def test_key_of_weights_beside_an_onnx_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"graph")
+    keys = {engine_cache.file_key(path)}
+    for content in (b"some weights", b"others"):
+        (tmp_path / "m.onnx.data").write_bytes(content)
+        keys.add(engine_cache.file_key(path))
+    assert len(keys) == 3
+
+
 def test_file_key(weights: Path, tmp_path: Path) -> None:
     first = engine_cache.file_key(weights)
     assert len(first) == 64

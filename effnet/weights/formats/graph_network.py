@@ -75,6 +75,8 @@ def build_checkpoint(
         stem.weight = (stem.weight * facts.stem_factor[:, None, None]).astype(stem.weight.dtype)
     tensors = name_tensors(walk, arch, numerics.bn_eps, notes)
     labels = _read_task(walk, set(outputs), tensors)
+    if not epsilons:
+        notes.append("batch norm is folded into them: they predict, but to fine-tune take the file that was exported")
     named = f", as {origin} names them" if origin else ""
     notes.insert(0, f"its weights are read from its graph, in the order in which they run{named}")
     preprocess = facts.preprocess

@@ -52,6 +52,22 @@ def test_exported_files_predict(suffix: str, resampling: str, run: checks.Run, p
     assert exported_probability == pytest.approx(probability, abs=0.01)
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+def test_int8_files_predict(suffix: str, run: checks.Run, photo: Path, tmp_path: Path) -> None:
+    model = tensorflow_network(tmp_path, "tensorflow1")
+    (tmp_path / "photos").mkdir()
+    for index in range(16):
+        pixels = numpy.random.default_rng(index).integers(0, 256, (5, 7, 3), numpy.uint8)
+        Image.fromarray(pixels.repeat(9, 0).repeat(9, 1)).save(tmp_path / "photos" / f"{index}.png")
+    words = ("--precision", "int8", "--images", tmp_path / "photos")
+    done = run("export", model, tmp_path / f"model{suffix}", *words)
+    assert done.status == 0, done.err
+    label, probability = first_label(run, photo, model)
+    exported_label, exported_probability = first_label(run, photo, tmp_path / f"model{suffix}")
+    assert exported_label == label
+    assert exported_probability == pytest.approx(probability, abs=0.1)
+
+
 @pytest.mark.xfail(strict=True, reason="the resampling is lost without a word")
 def test_preprocessing_through_another_layout(run: checks.Run, photo: Path, tmp_path: Path) -> None:
     model = tensorflow_network(tmp_path, "tensorflow1")
