@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from effnet.arch.serde import check_choice, check_int, did_you_mean
-from effnet.data import image_io, preprocessing
+from effnet.data import class_names, image_io, preprocessing
 from effnet.net import EfficientNet
 from effnet.runtime import base
 from effnet.tasks import Float64Array, task_of
@@ -169,12 +169,15 @@ def to_input(model: EfficientNet, images: image_io.InputImage) -> torch.Tensor:
 
 
 def class_indices(model: EfficientNet, classes: Sequence[str | int]) -> list[int]:
-    """Return the indices of classes given by name or index. Raises ``ValueError`` for an unknown one."""
+    """Return the indices of classes given by name, ImageNet synset or index. ``ValueError`` for an unknown one."""
     known, indices = model.labels.names[: model.classes], []
     for one in classes:
-        if isinstance(one, str) and not one.isdecimal() and one not in known:
-            raise ValueError(f"there is no class {one!r}{did_you_mean(one, list(model.labels.names))}")
-        index = known.index(one) if one in known else int(one)
+        by_name = known.index(one) if one in known else None
+        if by_name is None and isinstance(one, str) and not one.isdecimal():
+            by_name = class_names.match_classes([one], known, model.classes)[0][0]
+            if by_name is None:
+                raise ValueError(f"there is no class {one!r}{did_you_mean(one, list(model.labels.names))}")
+        index = int(one) if by_name is None else by_name
         if not 0 <= index < model.classes:
             raise ValueError(f"there is no class {one}: the network has {model.classes}, from 0 to {model.classes - 1}")
         indices.append(index)

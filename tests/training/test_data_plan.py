@@ -6,10 +6,11 @@ from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
+import pytest
 
-from effnet.data import ImageDataset, Item
+from effnet.data import ImageDataset, Item, Splits
 from effnet.metadata import Labels
-from effnet.training.data_plan import fingerprint_splits
+from effnet.training.data_plan import fingerprint_splits, training_images
 
 
 def test_fingerprint() -> None:
@@ -35,3 +36,12 @@ def test_fingerprint_of_other_tasks_and_broken_names() -> None:
     assert fingerprint_splits({"fit": values}) == sha256(b"fit\tb\t0.5|-2.0\n").hexdigest()
     broken = ImageDataset((Item(image, 0, "\udcff\ud800"),), Labels(names))
     assert len(fingerprint_splits({"fit": broken})) == 64
+
+
+def test_training_needs_two_classes() -> None:
+    """A set of one class can be opened, since a network of more classes may be evaluated on it."""
+    image = np.zeros((8, 8, 3), np.uint8)
+    one = ImageDataset((Item(image, 0, "a"),), Labels(("cat",)))
+    with pytest.raises(ValueError, match="only one class, 'cat': a classifier needs at least two"):
+        training_images(Splits(one))
+    assert training_images(Splits(ImageDataset((Item(image, (0,), "a"),), Labels(("cat",), "multilabel"))))

