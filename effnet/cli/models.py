@@ -77,13 +77,13 @@ def _list_weights(patterns: list[str], publisher: str, as_json: bool) -> None:
     if not entries:
         printing.print_results("no published weights match")
         return
-    headings = ("weights", "size", "top-1", "at", "classes", "license", "from")
+    headings = ("weights", "size", "top-1", "at", "license", "from")
     table = printing.new_table(*headings, left=("weights", "license", "from"))
     for entry in entries:
         top1 = f"{entry.top1:.1f}" if entry.top1 is not None else "–"
         table.add_row(
             *(entry.name + " *" * entry.default, str(entry.preprocess.size[0]), top1, str(entry.test_size or "–")),
-            *(str(entry.classes or "–"), entry.license or "–", entry.publisher),
+            *(entry.license or "–", entry.publisher),
         )
     printing.print_results(
         table,

@@ -64,7 +64,7 @@ def require_classes(classes: int, use: str) -> None:
     if not classes:
         raise ValueError(
             f"this network has no classifier, which {use} requires: name a linear layer of its file with --head, train "
-            "one with effnet train DATA --weights FILE, or use its features (effnet predict --embeddings FILE)"
+            "one (`effnet train DATA --weights FILE`), or use its features (`effnet predict --embeddings FILE`)"
         )
 
 

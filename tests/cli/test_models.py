@@ -18,11 +18,11 @@ def test_weights(run: Run) -> None:
     assert done.err == ""
     rows = {line.split()[0]: line.split()[1:] for line in done.out.splitlines() if line.strip()}
     assert set(ENTRIES) <= set(rows)
-    assert rows["b0/ra4_e3600_r224_in1k"] == ["256", "79.4", "256", "1000", "apache-2.0", "timm"]
-    assert rows["b0/tf_ns_jft_in1k"] == ["*", "224", "78.7", "224", "1000", "apache-2.0", "timm"]
-    assert rows["lite3/google_int8"] == ["280", "79.0", "–", "1000", "apache-2.0", "google"]
-    assert rows["b0/keras_notop"] == ["224", "–", "–", "–", "apache-2.0", "keras"]
-    assert rows["b7/torchvision_v1"] == ["600", "84.1", "600", "1000", "–", "torchvision"]
+    assert rows["b0/ra4_e3600_r224_in1k"] == ["256", "79.4", "256", "apache-2.0", "timm"]
+    assert rows["b0/tf_ns_jft_in1k"] == ["*", "224", "78.7", "224", "apache-2.0", "timm"]
+    assert rows["lite3/google_int8"] == ["280", "79.0", "–", "apache-2.0", "google"]
+    assert rows["b0/keras_notop"] == ["224", "–", "–", "apache-2.0", "keras"]
+    assert rows["b7/torchvision_v1"] == ["600", "84.1", "600", "–", "torchvision"]
 
 
 def test_weights_fit_a_narrow_terminal(run: Run) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -153,3 +154,14 @@ def test_offline(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert done.status == 1
     assert "b0/tf_ns_jft_in1k" in done.err
     assert len([line for line in done.err.splitlines() if line.strip()]) == 1
+
+
+def test_without_a_model_the_best_at_hand(
+    run: Run, weights: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = SimpleNamespace(name=str(weights))
+    monkeypatch.setattr("effnet.weights.resolve.find_best_at_hand", lambda: best)
+    done = run("predict", photos / "ant" / "1.jpg", "--json")
+    assert done.status == 0
+    assert json.loads(done.out)[0]["labels"]
+    assert f"--model {weights}: the best pretrained network at hand" in done.err
