@@ -337,11 +337,11 @@ _TOP1_BY_SOURCE: dict[str, dict[str, float]] = {
         {"v2_b0": 78.7, "v2_b1": 79.8, "v2_b2": 80.5, "v2_b3": 82.1, "v2_s": 83.9, "v2_m": 85.2, "v2_l": 85.7},
     "google/automl efficientnetv2 README, ImageNet-21k → 1k": {"v2_xl": 87.2},
     "pytorch-image-models results/results-imagenet.csv, timm's default weights": {
-        "v2_rw_t": 82.35, "v2_rw_s": 83.81, "v2_rw_m": 84.81,
-        "tinynet_a": 77.66, "tinynet_b": 74.98, "tinynet_c": 71.24, "tinynet_d": 66.97, "tinynet_e": 59.87,
-        "mobilenetv2_050": 65.95, "mobilenetv2_100": 72.98, "mobilenetv2_110d": 75.06, "mobilenetv2_120d": 77.30,
-        "mobilenetv2_140": 76.52, "mnasnet_100": 74.65, "mnasnet_small": 66.20, "semnasnet_075": 72.99,
-        "semnasnet_100": 75.45, "b1_pruned": 78.24, "b2_pruned": 79.92, "b3_pruned": 80.85,
+        "v2_rw_t": 82.350, "v2_rw_s": 83.808, "v2_rw_m": 84.812,
+        "tinynet_a": 77.658, "tinynet_b": 74.978, "tinynet_c": 71.240, "tinynet_d": 66.974, "tinynet_e": 59.866,
+        "mobilenetv2_050": 65.950, "mobilenetv2_100": 72.976, "mobilenetv2_110d": 75.056, "mobilenetv2_120d": 77.302,
+        "mobilenetv2_140": 76.520, "mnasnet_100": 74.650, "mnasnet_small": 66.196, "semnasnet_075": 72.992,
+        "semnasnet_100": 75.450, "b1_pruned": 78.242, "b2_pruned": 79.920, "b3_pruned": 80.852,
     },
 }
 # fmt: on

@@ -68,8 +68,11 @@ class LayerRun:
 
 
 def expand_ratio(arch: Arch, layer: Layer) -> int:
-    """Return the ``expand`` of the layer's row; 1 for other layers than blocks."""
-    return arch.stages[layer.stage - 1].expand if layer.kind in spec.BLOCK_KINDS else 1
+    """Return the ``expand`` of the layer's row, 0 if the row lists channels; 1 for other layers than blocks."""
+    if layer.kind not in spec.BLOCK_KINDS:
+        return 1
+    stage = arch.stages[layer.stage - 1]
+    return 0 if stage.expanded else stage.expand
 
 
 def network_parts(counted: Count) -> tuple[NetworkPart, ...]:

@@ -61,8 +61,12 @@ def arch_title(arch: "Arch") -> str:
 
 
 def operator_name(layer: "Layer", expand: int) -> str:
-    """Return a layer's operator as the papers write it: ``MBConv6``, ``Fused-MBConv4``, ``Conv``, ``Linear``."""
-    operators = {"mbconv": f"MBConv{expand}", "fused": f"Fused-MBConv{expand}", "classifier": "Linear"}
+    """Return a layer's operator as the papers write it: ``MBConv6``, ``Fused-MBConv4``, ``Conv``, ``Linear``.
+
+    An ``expand`` of 0 (its row lists the channels) gives ``MBConv``.
+    """
+    ratio = expand or ""
+    operators = {"mbconv": f"MBConv{ratio}", "fused": f"Fused-MBConv{ratio}", "classifier": "Linear"}
     return operators.get(layer.kind, "Conv")
 
 

@@ -69,6 +69,14 @@ def test_edge_expands_other_channels() -> None:
     assert "not the 32 input channels" in expansion.because
 
 
+def test_rows_that_list_channels_say_so() -> None:
+    found = find_block_spec(ARCHS["b1_pruned"], "stage2.1")
+    expansion, _, squeeze, _, _ = block_conditions(found)
+    assert expansion.because == "The row lists the channels of each block: a 1×1 convolution gives 62."
+    assert squeeze.because == "The row lists the channels of each block: 6 here."
+    assert found.title == "stage2.1: MBConv 3×3"
+
+
 def test_squeeze_excite_alone() -> None:
     found = make_block_spec("squeeze_excite", 24, expand=6)
     assert [operation.params for operation, _ in found.operations] == [144 * 6 + 6, 6 * 144 + 144]

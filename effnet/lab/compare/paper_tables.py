@@ -70,7 +70,8 @@ def operator_name(arch: Arch, layer: Layer, without_classifier: bool = False) ->
             return "Pooling & FC"
         case kind:
             block = {"mbconv": "MBConv", "fused": "Fused-MBConv"}[kind]
-            return f"{block}{arch.stages[layer.stage - 1].expand}, k{kernel}"
+            stage = arch.stages[layer.stage - 1]
+            return f"{block}{'' if stage.expanded else stage.expand}, k{kernel}"
 
 
 TABLE2_COLUMNS = (
