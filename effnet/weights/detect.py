@@ -135,7 +135,8 @@ def choose(found: Sequence[Detection]) -> Detection:
 def filter_by_prefix(found: Sequence[Detection], prefix: str) -> list[Detection]:
     """Return the networks under ``prefix``, of which the last parts are enough. Raises ``ValueError`` if none is."""
     wanted = prefix.strip(".")
-    kept = [each for each in found if f".{each.prefix.rstrip('.')}".endswith(f".{wanted}")]
+    exact = [each for each in found if each.prefix.rstrip(".") == wanted]
+    kept = exact or [each for each in found if each.prefix.rstrip(".").endswith(f".{wanted}")]
     if not kept:
         prefixes = ", ".join(dict.fromkeys(each.prefix.rstrip(".") or '""' for each in found))
         raise ValueError(f"contains no network under the prefix {prefix}: --prefix can be {prefixes}")

@@ -119,6 +119,9 @@ def read_weights(
     checkpoint = formats.read_checkpoint(path)
     wanted = None if arch is None else resolve_arch(arch)
     if METADATA_KEY in checkpoint.header:
+        if prefix or head:
+            option = f"--prefix {prefix}" if prefix else f"--head {head}"
+            raise ValueError(f"{path} was written by effnet and contains one network: omit {option}")
         found = _read_own_file(path, checkpoint, wanted, numerics)
     elif entry:
         found = _read_catalog_file(path, checkpoint, entry, head)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from effnet.arch import ARCHS
 from effnet.net import create
-from effnet.weights import convert, load
-from effnet.weights.conversion import drop_batch_counters
+from effnet.weights import convert, load, save
+from effnet.weights.conversion import drop_batch_counters, layout_shapes
 from effnet.weights.detect import Detection, choose, describe_nearest, detect_layouts
 
 State = dict[str, Tensor]
@@ -48,6 +48,43 @@ def test_more_blocks_of_the_same_names_are_another_network() -> None:
     tensors = state() | {"blocks.2.3.conv_pw.weight": torch.zeros(192, 48, 1, 1)}
     assert detect_layouts(tensors, NANO) == []
     assert "blocks.2.3.conv_pw.weight" in describe_nearest(tensors, NANO)
+
+
+ROOTS = [
+    ("torchvision", "features.", "features."),
+    ("torchvision", "features.", "net.features."),
+    ("torchvision", "features.", "0.0."),
+    ("huggingface", "efficientnet.", "efficientnet."),
+    ("huggingface", "efficientnet.", "model.efficientnet."),
+    ("huggingface", "efficientnet.", ""),
+    ("huggingface", "efficientnet.", "encoder."),
+    ("lukemelas", "", "encoder."),
+    ("effnet", "", "model."),
+]
+
+
+@pytest.mark.parametrize(("layout", "root", "written"), ROOTS)
+def test_the_module_around_the_backbone_may_have_any_name(layout: str, root: str, written: str) -> None:
+    shapes = layout_shapes(layout, ARCHS["b0"], classes=0)
+    tensors = {written + name.removeprefix(root): torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+    (found,) = detect_layouts(tensors | {"fc.weight": torch.zeros(7, 1280)})
+    assert (found.layout, found.arch.name, found.classes, found.head) == (layout, "b0", 7, "fc")
+    assert found.prefix == written.removesuffix(root)
+    assert set(found.names.values()) == set(tensors)
+
+
+def test_an_exact_prefix_comes_first(tmp_path: Path) -> None:
+    torch.save(state(1, prefix="model.") | state(2, prefix="student.model."), tmp_path / "m.pth")
+    for prefix, seed in (("model", 1), ("student.model", 2)):
+        model = load(tmp_path / "m.pth", arch="nano", prefix=prefix)
+        assert torch.equal(model.stem.conv.weight, state(seed)["conv_stem.weight"])
+
+
+def test_our_own_file_has_one_network(tmp_path: Path) -> None:
+    path = save(create("nano"), tmp_path / "m.safetensors")
+    for option in ("prefix", "head"):
+        with pytest.raises(ValueError, match=f"contains one network: omit --{option} x"):
+            load(path, **{option: "x"})
 
 
 @pytest.mark.parametrize(
