@@ -42,21 +42,15 @@ def convert(
     The result is read back and compared with the original; if the outputs differ, it is an error and no file is left.
     """
     options.refuse_existing(target, force)
-    from dataclasses import replace
-
     from effnet.arch.serde import check_choice
     from effnet.runtime.autotune import cache_engine
-    from effnet.weights import catalog, key_maps, load, loading, resolve, saving
+    from effnet.weights import catalog, key_maps, load, saving
 
     check_choice("--to", to, tuple(key_maps.LAYOUTS))
     entry = catalog.find_entry(like) if like else None
     numerics, preprocess = (entry.numerics, entry.preprocess) if entry else (None, None)
-    if padding is not None or bn_eps is not None:
-        resolved = resolve.resolve_weights(source)
-        read = loading.read_weights(resolved.path, layout, arch, entry=resolved.entry, prefix=prefix, head=head)
-        assumed = numerics or read.metadata.numerics
-        numerics = replace(assumed, padding=padding or assumed.padding, bn_eps=bn_eps or assumed.bn_eps)
-    model = load(source, layout, arch, numerics, preprocess=preprocess, prefix=prefix, head=head)
+    part = {"prefix": prefix, "head": head, "padding": padding, "bn_eps": bn_eps}
+    model = load(source, layout, arch, numerics, preprocess=preprocess, **part)  # type: ignore[arg-type]
     options.rename_outputs(model, options.read_labels(labels))
     result = saving.save_verified(model, target, to, saving.TOLERANCE if tolerance is None else tolerance)
     if to == "effnet":  # other layouts leave things out, which a later load may assume otherwise

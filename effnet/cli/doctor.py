@@ -29,6 +29,8 @@ def doctor(
     split: options.SplitOption = None,
     prefix: options.PrefixOption = None,
     head: options.HeadOption = None,
+    padding: options.PaddingOption = None,
+    bn_eps: options.BatchNormEpsOption = None,
     labels: options.LabelsOption = None,
     fix: Annotated[Path | None, Option(metavar="FILE", help="Write the repaired model (.safetensors).")] = None,
     seed: Annotated[int, Option(help="Seed of the choice of images.")] = 0,
@@ -47,7 +49,9 @@ def doctor(
 
     if fix and fix.suffix != ".safetensors":
         raise options.UsageError(f"--fix {fix}: the file name must end in .safetensors")
-    network = options.rename_outputs(load(model, prefix=prefix, head=head), options.read_labels(labels))
+    network = options.rename_outputs(
+        load(model, prefix=prefix, head=head, padding=padding, bn_eps=bn_eps), options.read_labels(labels)
+    )
     with printing.progress_bar("checking") as step:
         diagnosis = diagnose(network, data, max_images, seed, split, device, progress=step)
     printing.print_json(diagnosis.to_dict()) if as_json else _print_diagnosis(diagnosis, data, bool(fix))

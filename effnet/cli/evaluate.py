@@ -31,6 +31,8 @@ def evaluate(
     split: options.SplitOption = None,
     prefix: options.PrefixOption = None,
     head: options.HeadOption = None,
+    padding: options.PaddingOption = None,
+    bn_eps: options.BatchNormEpsOption = None,
     labels: options.LabelsOption = None,
     color: options.ColorOption = None,
     decode: Annotated[JpegDecode, Option(help="How JPEGs are decoded; predict uses reduced.")] = JpegDecode.exact,
@@ -49,7 +51,7 @@ def evaluate(
 
     names = options.read_labels(labels)
     with printing.progress_bar("evaluating") as step:
-        part = options.load_part(model, prefix=prefix, head=head)
+        part = options.load_part(model, prefix=prefix, head=head, padding=padding, bn_eps=bn_eps)
         result = evaluator.evaluate(part, data, split, decode.value, device, batch_size, strict, step, names, color)
     printing.print_json(result.to_dict()) if as_json else _print_evaluation(result)
 

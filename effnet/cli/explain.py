@@ -30,6 +30,8 @@ def explain(
     ] = None,
     prefix: options.PrefixOption = None,
     head: options.HeadOption = None,
+    padding: options.PaddingOption = None,
+    bn_eps: options.BatchNormEpsOption = None,
     top: Annotated[int, options.number("Without --classes: explain the N top classes.")] = 3,
     method: Annotated[
         ExplainMethod | None,
@@ -74,8 +76,8 @@ def explain(
     if layer and how != "gradcam":
         raise options.UsageError(f"--layer cannot be combined with --method {how}: it requires gradcam")
     if beside:
-        if prefix or head:
-            raise options.UsageError(f"--beside cannot be combined with {'--prefix' if prefix else '--head'}")
+        if chosen := options.given(prefix=prefix, head=head, padding=padding, bn_eps=bn_eps):
+            raise options.UsageError(f"--beside cannot be combined with --{next(iter(chosen)).replace('_', '-')}")
         if raw or how == "occlusion":
             raise options.UsageError(f"--beside cannot be combined with {'--raw' if raw else '--method occlusion'}")
         if out.suffix.lower() != ".png":
@@ -93,7 +95,12 @@ def explain(
 
     title = f"Where {options.display_name(model)} looks"
     with gallery.Gallery(out, title, how, layer, raw, force) as page, printing.progress_bar("explaining") as step:
-        network = _load_on_device(options.load_part(model, prefix=prefix, head=head), device, label_names, color)
+        network = _load_on_device(
+            options.load_part(model, prefix=prefix, head=head, padding=padding, bn_eps=bn_eps),
+            device,
+            label_names,
+            color,
+        )
         names, measure = _split_class_names(classes, network.labels.names), drop.value if drop else "logit"
         results: list[dict[str, Any]] = []
         predictions = []

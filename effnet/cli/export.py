@@ -38,6 +38,8 @@ def export(
     ] = None,
     prefix: options.PrefixOption = None,
     head: options.HeadOption = None,
+    padding: options.PaddingOption = None,
+    bn_eps: options.BatchNormEpsOption = None,
     embedding: Annotated[bool, Option("--embedding", help="Also output the pooled features.")] = False,
     precision: Annotated[
         str,
@@ -67,6 +69,7 @@ def export(
     if target.suffix.lower() == ".xml":
         options.refuse_existing(target.with_suffix(".bin"), force)
     size = image_size if image_size == "any" else options.parse_image_size(image_size) or "own"
+    part = options.given(prefix=prefix, head=head, padding=padding, bn_eps=bn_eps)
     if precision == "int8":
         if images is None:
             raise options.UsageError(
@@ -76,7 +79,7 @@ def export(
         for name, value in conflicts.items():
             if value:
                 raise options.UsageError(f"{name} cannot be combined with --precision int8")
-        source = options.load_part(model, options.read_labels(labels), prefix=prefix, head=head)
+        source = options.load_part(model, options.read_labels(labels), **part)
         _export_int8(source, target, input_type, output_type, images, calibration_images, max_drop, as_json)
         return
     if max_drop is not None:
@@ -84,7 +87,7 @@ def export(
     from effnet.exporting.export import export as export_file
     from effnet.tasks import task_of
 
-    source = options.load_part(model, options.read_labels(labels), prefix=prefix, head=head)
+    source = options.load_part(model, options.read_labels(labels), **part)
     arguments = (source, target, to, input_type, output_type, size, embedding, precision)
     result = export_file(*arguments, images=images, tolerance=tolerance)
     if as_json:

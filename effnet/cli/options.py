@@ -56,6 +56,13 @@ PrefixOption = Annotated[
 HeadOption = Annotated[
     str | None, Option("--head", metavar="NAME", help="Which of several linear layers in MODEL is the classifier.")
 ]
+PaddingOption = Annotated[
+    str | None,
+    Option("--padding", metavar="KIND", help="same or symmetric: padding that MODEL was trained with, if not stated."),
+]
+BatchNormEpsOption = Annotated[
+    float | None, Option("--bn-eps", metavar="EPS", help="Batch-norm epsilon of MODEL, if not stated.")
+]
 StrictOption = Annotated[bool, Option("--strict", help="Fail if an image cannot be read.")]
 LabelsOption = Annotated[
     Path | None,
@@ -178,13 +185,18 @@ def refuse_existing(target: Path, force: bool) -> None:
         raise UsageError(f"{target} already exists: choose another name or pass --force")
 
 
+def given(**choices: Any) -> dict[str, Any]:
+    """Return the options that were given, those that are not None."""
+    return {name: value for name, value in choices.items() if value is not None}
+
+
 def load_part(model: str, labels: tuple[str, ...] | None = None, **choices: Any) -> "str | EfficientNet":
     """Return the network that options such as --prefix choose in the file ``model``; without them ``model`` itself.
 
     ``labels``: names for its outputs, those of --labels. ``choices``: arguments of `effnet.load`, None if they were
     not given.
     """
-    chosen = {name: value for name, value in choices.items() if value is not None}
+    chosen = given(**choices)
     if not chosen and labels is None:
         return model
     from effnet.weights import load

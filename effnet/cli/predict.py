@@ -47,6 +47,8 @@ def predict(
     ] = None,
     prefix: options.PrefixOption = None,
     head: options.HeadOption = None,
+    padding: options.PaddingOption = None,
+    bn_eps: options.BatchNormEpsOption = None,
     weighting: Annotated[
         Weighting, Option(help="Weights of --ensemble; fitted: on out-of-fold predictions, if that helps.")
     ] = Weighting.equal,
@@ -106,8 +108,9 @@ def predict(
         raise options.UsageError("--model cannot be combined with --ensemble: pass every model with --ensemble")
     if ensemble and embeddings:
         raise options.UsageError("--embeddings cannot be combined with --ensemble: pass one --model")
-    if ensemble and (prefix or head):
-        raise options.UsageError(f"{'--prefix' if prefix else '--head'} cannot be combined with --ensemble")
+    part = options.given(prefix=prefix, head=head, padding=padding, bn_eps=bn_eps)
+    if ensemble and part:
+        raise options.UsageError(f"--{next(iter(part)).replace('_', '-')} cannot be combined with --ensemble")
     if as_json and as_csv:
         raise options.UsageError("--json cannot be combined with --csv")
     if embeddings and embeddings.suffix not in (".npz", ".csv"):
@@ -126,7 +129,6 @@ def predict(
     if is_submission and ray:
         raise options.UsageError("--ray cannot be combined with a submission: use another suffix than .csv")
     members = ensemble or [str(model)]
-    part = {name: value for name, value in {"prefix": prefix, "head": head}.items() if value is not None}
     outputs: dict[str, Any] = {"decode": "exact" if exact else "reduced", "precision": precision, "tta": str(tta)}
     outputs |= {"labels": options.read_labels(labels), "color": color}
     settings = outputs | {"engine": engine, "device": device, "batch_size": batch_size, "threads": threads}
@@ -168,11 +170,11 @@ def _find_model() -> str:
 
 
 def _predictor_factory(
-    members: Sequence[str], settings: Mapping[str, Any], fit_weights: bool, part: Mapping[str, str]
+    members: Sequence[str], settings: Mapping[str, Any], fit_weights: bool, part: Mapping[str, Any]
 ) -> "bulk_chunks.PredictorFactory":
     """Return a function that creates the predictor: of one model, or an ensemble of several or of a run's folds.
 
-    ``part``: --prefix and --head, which choose in the file of one model.
+    ``part``: --prefix, --head, --padding and --bn-eps, which choose in the file of one model.
     """
     from effnet.prediction import Predictor, ensemble
 
@@ -187,7 +189,7 @@ def _predictor_factory(
     return partial(ensemble.Ensemble, list(members), fitted.weights if fitted else None, make_predictor)
 
 
-def _open_part(make_predictor: "Callable[..., Predictor]", model: str, part: Mapping[str, str]) -> "Predictor":
+def _open_part(make_predictor: "Callable[..., Predictor]", model: str, part: Mapping[str, Any]) -> "Predictor":
     return make_predictor(options.load_part(model, None, **part))
 
 

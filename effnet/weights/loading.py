@@ -2,8 +2,9 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,6 +49,8 @@ def load(
     preprocess: Preprocess | None = None,
     prefix: str | None = None,
     head: str | None = None,
+    padding: str | None = None,
+    bn_eps: float | None = None,
 ) -> EfficientNet:
     """Load a network, in evaluation mode.
 
@@ -67,6 +70,7 @@ def load(
         preprocess: instead of what the file states or what is assumed.
         prefix: which of several networks in the file, by what precedes its tensors' names ("student").
         head: which linear layer is the classifier, if it could be several.
+        padding, bn_eps: one field of ``numerics``; the other one stays as stated, measured or assumed.
 
     Raises:
         ValueError: if the file contains no such network: with the nearest one and what differs from it, or with the
@@ -78,7 +82,8 @@ def load(
         >>> model = effnet.load("b0/ra_in1k", classes=10)
     """
     found = resolve.resolve_weights(source)
-    weights = read_weights(found.path, layout, arch, numerics, preprocess, found.entry, prefix, head)
+    given = (layout, arch, numerics, preprocess, found.entry, prefix, head, padding, bn_eps)
+    weights = read_weights(found.path, *given, asked=found.asked)
     name = found.entry.name if found.entry else found.path.name
     for note in weights.notes:
         log.warning("%s: %s", name, note)
@@ -114,8 +119,14 @@ def read_weights(
     entry: catalog.CatalogEntry | None = None,
     prefix: str | None = None,
     head: str | None = None,
+    padding: str | None = None,
+    bn_eps: float | None = None,
+    asked: str = "",
 ) -> LoadedWeights:
-    """Read a file's tensors and metadata; arguments and errors are those of `load`."""
+    """Read a file's tensors and metadata; arguments and errors are those of `load`.
+
+    ``asked`` is the hub's identifier or the URL by which the file was asked for.
+    """
     checkpoint = formats.read_checkpoint(path)
     wanted = None if arch is None else resolve_arch(arch)
     if METADATA_KEY in checkpoint.header:
@@ -127,8 +138,18 @@ def read_weights(
         found = _read_catalog_file(path, checkpoint, entry, head)
     else:
         checkpoint = replace(checkpoint, layout=layout or checkpoint.layout)
-        found = _read_foreign_file(path, checkpoint, wanted, numerics, preprocess, prefix, head)
+        evidence = partial(
+            numerics_evidence.settle,
+            path,
+            numerics=numerics,
+            preprocess=preprocess,
+            padding=padding,
+            bn_eps=bn_eps,
+            asked=asked,
+        )
+        found = _read_foreign_file(path, checkpoint, wanted, evidence, prefix, head)
     numerics, preprocess = numerics or found.metadata.numerics, preprocess or found.metadata.preprocess
+    numerics = numerics_evidence.override(numerics, padding, bn_eps)
     metadata = replace(found.metadata, numerics=numerics, preprocess=preprocess)
     return LoadedWeights(metadata, found.tensors, (*checkpoint.notes, *found.notes, *check_values(found.tensors)))
 
@@ -165,14 +186,13 @@ def _read_foreign_file(
     path: Path,
     checkpoint: Checkpoint,
     arch: Arch | None,
-    numerics: Numerics | None,
-    preprocess: Preprocess | None,
+    settle: Callable[..., numerics_evidence.Settled],
     prefix: str | None,
     head: str | None,
 ) -> LoadedWeights:
     found = _detect_one(path, checkpoint, arch, prefix, head)
     checkpoint = _add_normalization(module_evidence.add_statements(checkpoint, found), found)
-    settled = numerics_evidence.settle(path, checkpoint, found, numerics, preprocess)
+    settled = settle(checkpoint=checkpoint, found=found)
     converted = conversion.convert(found.tensors, found.arch, found.layout, "effnet", settled.numerics)
     tensors, labels, label_notes = class_labels.complete_labels(converted, settled.labels)
     provenance = Provenance(path.name, found.layout)

@@ -108,8 +108,10 @@ def add_statements(checkpoint: Checkpoint, found: Detection) -> Checkpoint:
     values = checkpoint.under(found.prefix).values
     own = _read_own_metadata(values)
     default = LAYOUTS[found.layout].numerics(found.arch)
-    numerics = own.get("numerics") or complete_numerics(read_module_evidence(values), checkpoint.numerics or default)
-    if numerics is not None:
+    evidence = read_module_evidence(values)
+    numerics = own.get("numerics") or complete_numerics(evidence, checkpoint.numerics or default)
+    # An ε alone leaves the padding of timm's to other evidence
+    if numerics is not None and (own or evidence.padding is not None or found.layout != "timm"):
         stated_in = {name: where for name, where in checkpoint.stated_in.items() if name != "numerics"}
         checkpoint = replace(checkpoint, numerics=numerics, stated_in=stated_in)
     if own:

@@ -41,6 +41,11 @@ class WeightsFile:
         """The file's entry in the catalog."""
         return self.remote.entry if self.remote else None
 
+    @property
+    def asked(self) -> str:
+        """The hub's identifier or the URL of a published file, which may name its network."""
+        return (self.remote.hub or self.remote.url) if self.remote else ""
+
 
 def resolve_weights(source: str | Path, progress: download.ProgressCallback | None = None) -> WeightsFile:
     """Return the file that ``source`` stands for, downloaded if it is a published one that is not on disk.

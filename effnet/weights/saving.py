@@ -12,7 +12,7 @@ from effnet.data.storage.atomic_write import atomic_write, atomic_write_with_com
 from effnet.metadata import Numerics
 from effnet.net import EfficientNet, surgery
 from effnet.weights import conversion, formats, key_maps, loading
-from effnet.weights.formats import huggingface
+from effnet.weights.formats import huggingface, timm_config
 
 # float32 sums in another order differ by 1e-6 to 1e-5 of the largest logit; a wrong padding, ε or axis by far more.
 TOLERANCE = 1e-4
@@ -33,7 +33,8 @@ def save(model: EfficientNet, path: str | Path, layout: str = "effnet") -> Path:
             ``.tflite``.
         layout: "effnet": one ``.safetensors`` that carries all metadata. Otherwise the tensors under that ecosystem's
             names. "huggingface": a file named as transformers' weights gets the two JSON files beside it that
-            ``from_pretrained`` needs.
+            ``from_pretrained`` needs. "timm": a file called ``model.safetensors`` gets timm's ``config.json``, which
+            says how images are prepared; with another name, what is lost is logged.
 
     Returns:
         ``path``.
@@ -59,6 +60,13 @@ def save(model: EfficientNet, path: str | Path, layout: str = "effnet") -> Path:
     tensors = conversion.convert(model.state_dict(), model.arch, "effnet", layout, model.numerics)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     companions = huggingface.config_files(path, model) if layout == "huggingface" else {}
+    if layout == "timm":
+        companions = timm_config.config_files(path, model)
+        if lost := timm_config.describe_lost(model) if not companions else "":
+            named = (
+                "" if timm_config.timm_name(model.arch) is None else "; a file called model.safetensors gets it beside"
+            )
+            log.warning("%s does not say that %s%s", path.name, lost, named)
     with atomic_write(path) as temporary:
         formats.write_checkpoint(temporary, suffix, tensors, model, layout)
     for name, text in companions.items():

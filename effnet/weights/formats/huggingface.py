@@ -1,11 +1,10 @@
-"""The two JSON files that Hugging Face transformers keeps beside its weights, read and written.
+"""The JSON files beside weights of Hugging Face transformers, read and written; timm's ``config.json``, read.
 
 Sources: huggingface/transformers ``models/efficientnet``: ``configuration_efficientnet.py``,
 ``image_processing_efficientnet.py``.
 """
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from math import ceil
@@ -16,7 +15,7 @@ from effnet.arch import Arch, layers
 from effnet.metadata import Labels, Numerics, Preprocess
 from effnet.net import EfficientNet
 from effnet.net.layers import BATCH_NORM_MOMENTUM
-from effnet.weights.formats import METADATA_KEY, Checkpoint
+from effnet.weights.formats import METADATA_KEY, Checkpoint, timm_config
 
 HUB_WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")  # names of weights that transformers looks for
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
@@ -30,13 +29,16 @@ DEFAULT_LABEL = "LABEL_{}"  # a class without a name
 
 
 def add_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """Add to ``checkpoint`` what transformers' files in the same folder as ``path`` state, if there are any."""
+    """Add to ``checkpoint`` what the files of transformers or timm beside ``path`` state, if there are any."""
     if path.name not in HUB_WEIGHTS_NAMES or METADATA_KEY in checkpoint.header:
         return checkpoint
     config = _read_json(path.with_name(CONFIG_FILE))
-    if config.get("model_type") != "efficientnet":
-        return checkpoint
+    where = f"{CONFIG_FILE} beside it"
     try:
+        if timm_config.is_timm_config(config):
+            return replace(checkpoint, **timm_config.read_timm_config(config, where))
+        if config.get("model_type") != "efficientnet":
+            return checkpoint
         return replace(
             checkpoint,
             layout="huggingface",
@@ -159,8 +161,7 @@ def _read_labels(id2label: Mapping[str, str], problem: str | None) -> Labels:
     names = [id2label[str(index)] for index in range(len(id2label))]
     if all(name == DEFAULT_LABEL.format(index) for index, name in enumerate(names)):
         return Labels(task=task)
-    counts = Counter(names)
-    return Labels(tuple(f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names)), task)
+    return Labels(timm_config.distinct_names(names), task)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

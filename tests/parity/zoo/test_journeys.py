@@ -68,7 +68,6 @@ def test_int8_files_predict(suffix: str, run: checks.Run, photo: Path, tmp_path:
     assert exported_probability == pytest.approx(probability, abs=0.1)
 
 
-@pytest.mark.xfail(strict=True, reason="the resampling is lost without a word")
 def test_preprocessing_through_another_layout(run: checks.Run, photo: Path, tmp_path: Path) -> None:
     model = tensorflow_network(tmp_path, "tensorflow1")
     there = run("convert", model, tmp_path / "timm.safetensors", "--to", "timm")

@@ -32,44 +32,34 @@ def files() -> Iterator[ZooFile]:
 
 
 def evidence_files() -> Iterator[ZooFile]:
-    wrong = "opens with 'same' padding: silently wrong"
     native = Opens(numerics=NATIVE, says=("symmetric",))
     for name in ("efficientnet_b0", "efficientnet_lite0", "efficientnet_es"):
         arch = Opens(arch=name, numerics=NATIVE, says=(name,))
-        yield ZooFile("timm: padding stated", f"config.json of {name}", partial(write_for_hub, name), arch, today=wrong)
+        yield ZooFile("timm: padding stated", f"config.json of {name}", partial(write_for_hub, name), arch)
     yield ZooFile(
         "timm: padding stated",
         "config.json of tf_efficientnet_b0",
         partial(write_for_hub, "tf_efficientnet_b0"),
         Opens(numerics=PORTED, says=("tf_efficientnet_b0",)),
-        today="the assumption is right, the evidence not said",
     )
-    yield ZooFile("timm: padding stated", "arch and args.model of train.py", write_train_script, native, today=wrong)
-    yield ZooFile("timm: padding stated", "args.model alone", write_arguments, native, today=wrong)
+    yield ZooFile("timm: padding stated", "arch and args.model of train.py", write_train_script, native)
+    yield ZooFile("timm: padding stated", "args.model alone", write_arguments, native)
     yield ZooFile(
         "timm: padding stated",
         "args.bn_eps of train.py beside args.model",
         write_arguments_with_eps,
         Opens(numerics=Numerics("symmetric", 1e-3), says=("symmetric",)),
-        today=wrong,
     )
     for name, source in FILE_NAMES.items():
         numerics = PORTED if source.startswith("tf_") else NATIVE
         expected = Opens(arch=source, numerics=numerics, says=(source,))
-        today = "" if numerics == PORTED else wrong  # what is assumed is right
-        yield ZooFile(
-            "timm: padding stated", f"file name {name}", partial(write_named, source, name), expected, today=today
-        )
-    yield ZooFile("timm: padding stated", "identifier of the hub in its cache", write_hub_cache, native, today=wrong)
+        yield ZooFile("timm: padding stated", f"file name {name}", partial(write_named, source, name), expected)
+    yield ZooFile("timm: padding stated", "identifier of the hub in its cache", write_hub_cache, native)
     for name in ("efficientnet_b0", "efficientnet_lite0", "efficientnet_es"):
         options = {"numerics": NATIVE}
         expected = Opens(arch=name, says=("same", "symmetric", "--padding"), options=options)
         yield ZooFile(
-            "timm: padding not stated",
-            f"{name} as model.pth",
-            partial(write_named, name, "model.pth"),
-            expected,
-            today="opens with 'same' padding without asking",
+            "timm: padding not stated", f"{name} as model.pth", partial(write_named, name, "model.pth"), expected
         )
 
 
@@ -164,14 +154,12 @@ def config_files() -> Iterator[ZooFile]:
         "size": (160, 192),
         "resize": "crop",
     }
-    lost = "names, mean, std, crop and size are not read"
     write = partial(write_for_hub, "efficientnet_b0", model_config={"label_names": labels}, data_config=data)
     yield ZooFile(
         "timm: config.json",
         "names, mean, std, crop, interpolation, size",
         write,
         Opens(preprocess=preprocess, labels=networks.LABELS, numerics=NATIVE),
-        today=lost,
     )
     by_index = {str(index): name for index, name in enumerate(labels)}
     write = partial(
@@ -185,14 +173,12 @@ def config_files() -> Iterator[ZooFile]:
         "names by index, squashed images",
         write,
         Opens(preprocess={"resize": "squash", "crop_fraction": 1.0}, labels=networks.LABELS, numerics=PORTED),
-        today=lost,
     )
     yield ZooFile(
         "timm: config.json",
         "descriptions of the names",
         write_descriptions,
         Opens(labels=networks.LABELS, numerics=NATIVE),
-        today=lost,
     )
 
 
@@ -417,7 +403,6 @@ def sigmoid_files() -> Iterator[ZooFile]:
         "names of both classes in config.json",
         write_one_output_with_names,
         Opens(classes=2, compared="sigmoid", labels=("cat", "dog")),
-        today="config.json's names are not read",
     )
 
 
