@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from effnet.data import ImageDataset, preprocessing
 from effnet.metadata import Labels
 from effnet.net.surgery import fold_batch_norm
+from effnet.runtime.base import require_classes
 from effnet.tasks import task_of
 from effnet.training.recipes import Recipe
 from effnet.weights import load
@@ -82,6 +83,7 @@ class Teacher:
 
     def __init__(self, model: str | Path, labels: Labels, device: torch.device, channels: int = 3) -> None:
         teacher = load(model)
+        require_classes(teacher.classes, f"the teacher {model}")
         if teacher.labels.task != labels.task:
             raise ValueError(f"the teacher {model} was trained for {teacher.labels.task}, not for {labels.task}")
         if teacher.channels != channels:

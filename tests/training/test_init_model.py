@@ -102,3 +102,9 @@ def test_teacher_with_labels_in_another_order(tmp_path: Path) -> None:
         Teacher(path, Labels(("a", "x", "y")), torch.device("cpu"))
     with pytest.raises(ValueError, match="was trained for classification, not for multilabel"):
         Teacher(path, Labels(("a", "b"), "multilabel"), torch.device("cpu"))
+
+
+def test_a_teacher_without_a_classifier(tmp_path: Path) -> None:
+    path = effnet.save(create("nano", 0), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="no classifier, which the teacher"):
+        Teacher(path, LABELS, torch.device("cpu"))
