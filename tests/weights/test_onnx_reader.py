@@ -154,6 +154,13 @@ def test_padding(attributes: dict[str, object], padding: str) -> None:
     assert found.padding == padding
 
 
+def test_convolutions_of_an_optimizer() -> None:
+    attributes = {**CONV.attributes, "activation": b"Clip", "activation_params": (0.0, 6.0)}
+    assert walked(replace(CONV, kind="FusedConv", attributes=attributes)).convolutions[0].activation == "relu6"
+    gelu = graph_walk.Node("QuickGelu", ("y",), "z", {"alpha": 1.0})  # which is SiLU
+    assert walked(CONV, gelu).convolutions[0].activation == "silu"
+
+
 def test_padding_by_an_operator() -> None:
     pad = graph_walk.Node("Pad", ("x",), "p", {"pads": (0, 0, 0, 0, 0, 0, 1, 1)})
     conv = replace(CONV, inputs=("p", "kernel"), attributes={"strides": (2, 2)})

@@ -78,6 +78,11 @@ def build_checkpoint(
     if not epsilons:
         notes.append("batch norm is folded into them: they predict, but to fine-tune take the file that was exported")
     named = f", as {origin} names them" if origin else ""
+    if not any(each.padding for each in walk.convolutions):
+        notes.append(
+            f"at the image size that it was exported for, both paddings are equal: {numerics.padding} is assumed, "
+            "which matters at other sizes"
+        )
     notes.insert(0, f"its weights are read from its graph, in the order in which they run{named}")
     preprocess = facts.preprocess
     if layout == "keras" and len(tensors.get("classifier.bias", ())) != 1000:  # as all published ones have

@@ -114,6 +114,11 @@ class OperatorWalk:
             self._compute(kind, [self.constants[name] for name in inputs if name], attributes, out)
         elif kind in ("Conv", "ConvTranspose"):
             self._convolve(kind, inputs, attributes, out)
+        elif kind == "FusedConv":  # of onnxruntime's optimizer
+            self._convolve("Conv", inputs, attributes, out)
+            fused = attributes.get("activation", b"").decode()
+            limits = dict(zip(("min", "max"), attributes.get("activation_params", ()), strict=False))
+            self._activate(fused, self.values[out], inputs[:1], limits, out)
         elif kind in ("Gemm", "MatMul"):
             self._multiply(kind, inputs, attributes, out)
         elif kind in ("QLinearConv", "ConvInteger", "MatMulInteger", "QLinearMatMul"):
@@ -272,7 +277,7 @@ class OperatorWalk:
             if not 5.9 < high < 6.1 or (kind == "Clip" and low != 0):
                 raise ValueError(f"a network that cuts its maps at {high:g}, which no EfficientNet does")
             convolution.activation = "relu6"
-        elif kind in ("Swish", "SiLU"):
+        elif kind in ("Swish", "SiLU") or (kind == "QuickGelu" and attributes.get("alpha") == 1):
             convolution.activate("silu")
         elif kind in OTHER_ACTIVATIONS:
             convolution.activate(kind.lower())
