@@ -28,6 +28,7 @@ def convert(
         Option(metavar="KIND", help="same or symmetric: padding that IN was trained with, if assumed wrongly."),
     ] = None,
     bn_eps: Annotated[float | None, Option(metavar="EPS", help="Batch-norm epsilon of IN, if assumed wrongly.")] = None,
+    preprocess: options.PreprocessOption = None,
     like: Annotated[
         str | None, Option(metavar="NAME", help="Take numerics and preprocessing from these weights, such as b5/tf_ap.")
     ] = None,
@@ -48,10 +49,11 @@ def convert(
 
     check_choice("--to", to, tuple(key_maps.LAYOUTS))
     entry = catalog.find_entry(like) if like else None
-    numerics, preprocess = (entry.numerics, entry.preprocess) if entry else (None, None)
+    numerics, images = (entry.numerics, entry.preprocess) if entry else (None, None)
+    stated = options.parse_preprocess(preprocess)
     part = {"prefix": prefix, "head": head, "padding": padding, "bn_eps": bn_eps}
-    model = load(source, layout, arch, numerics, preprocess=preprocess, **part)  # type: ignore[arg-type]
-    options.rename_outputs(model, options.read_labels(labels))
+    model = load(source, layout, arch, numerics, preprocess=images, **part)  # type: ignore[arg-type]
+    options.rename_outputs(options.set_preprocess(model, stated), options.read_labels(labels))
     result = saving.save_verified(model, target, to, saving.TOLERANCE if tolerance is None else tolerance)
     if to == "effnet":  # other layouts leave things out, which a later load may assume otherwise
         cache_engine(model, target)

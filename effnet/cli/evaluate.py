@@ -33,6 +33,7 @@ def evaluate(
     head: options.HeadOption = None,
     padding: options.PaddingOption = None,
     bn_eps: options.BatchNormEpsOption = None,
+    preprocess: options.PreprocessOption = None,
     labels: options.LabelsOption = None,
     color: options.ColorOption = None,
     decode: Annotated[JpegDecode, Option(help="How JPEGs are decoded; predict uses reduced.")] = JpegDecode.exact,
@@ -51,7 +52,7 @@ def evaluate(
 
     names = options.read_labels(labels)
     with printing.progress_bar("evaluating") as step:
-        part = options.load_part(model, prefix=prefix, head=head, padding=padding, bn_eps=bn_eps)
+        part = options.load_part(model, prefix=prefix, head=head, padding=padding, bn_eps=bn_eps, preprocess=preprocess)
         result = evaluator.evaluate(part, data, split, decode.value, device, batch_size, strict, step, names, color)
     printing.print_json(result.to_dict()) if as_json else _print_evaluation(result)
 

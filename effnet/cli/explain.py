@@ -32,6 +32,7 @@ def explain(
     head: options.HeadOption = None,
     padding: options.PaddingOption = None,
     bn_eps: options.BatchNormEpsOption = None,
+    preprocess: options.PreprocessOption = None,
     top: Annotated[int, options.number("Without --classes: explain the N top classes.")] = 3,
     method: Annotated[
         ExplainMethod | None,
@@ -76,7 +77,7 @@ def explain(
     if layer and how != "gradcam":
         raise options.UsageError(f"--layer cannot be combined with --method {how}: it requires gradcam")
     if beside:
-        if chosen := options.given(prefix=prefix, head=head, padding=padding, bn_eps=bn_eps):
+        if chosen := options.given(prefix=prefix, head=head, padding=padding, bn_eps=bn_eps, preprocess=preprocess):
             raise options.UsageError(f"--beside cannot be combined with --{next(iter(chosen)).replace('_', '-')}")
         if raw or how == "occlusion":
             raise options.UsageError(f"--beside cannot be combined with {'--raw' if raw else '--method occlusion'}")
@@ -96,7 +97,7 @@ def explain(
     title = f"Where {options.display_name(model)} looks"
     with gallery.Gallery(out, title, how, layer, raw, force) as page, printing.progress_bar("explaining") as step:
         network = _load_on_device(
-            options.load_part(model, prefix=prefix, head=head, padding=padding, bn_eps=bn_eps),
+            options.load_part(model, prefix=prefix, head=head, padding=padding, bn_eps=bn_eps, preprocess=preprocess),
             device,
             label_names,
             color,

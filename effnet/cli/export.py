@@ -40,6 +40,7 @@ def export(
     head: options.HeadOption = None,
     padding: options.PaddingOption = None,
     bn_eps: options.BatchNormEpsOption = None,
+    preprocess: options.PreprocessOption = None,
     embedding: Annotated[bool, Option("--embedding", help="Also output the pooled features.")] = False,
     precision: Annotated[
         str,
@@ -69,7 +70,7 @@ def export(
     if target.suffix.lower() == ".xml":
         options.refuse_existing(target.with_suffix(".bin"), force)
     size = image_size if image_size == "any" else options.parse_image_size(image_size) or "own"
-    part = options.given(prefix=prefix, head=head, padding=padding, bn_eps=bn_eps)
+    part = options.given(prefix=prefix, head=head, padding=padding, bn_eps=bn_eps, preprocess=preprocess)
     if precision == "int8":
         if images is None:
             raise options.UsageError(

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -62,6 +64,15 @@ PaddingOption = Annotated[
 ]
 BatchNormEpsOption = Annotated[
     float | None, Option("--bn-eps", metavar="EPS", help="Batch-norm epsilon of MODEL, if not stated.")
+]
+PreprocessOption = Annotated[
+    str | None,
+    Option(
+        "--preprocess",
+        metavar="SETTINGS",
+        help="How images become the input of MODEL, if assumed wrongly: size=240,crop=0.9,mean=0.5,std=0.5, "
+        "interpolation, resize, resampling.",
+    ),
 ]
 StrictOption = Annotated[bool, Option("--strict", help="Fail if an image cannot be read.")]
 LabelsOption = Annotated[
@@ -199,9 +210,46 @@ def load_part(model: str, labels: tuple[str, ...] | None = None, **choices: Any)
     chosen = given(**choices)
     if not chosen and labels is None:
         return model
+    stated = parse_preprocess(chosen.pop("preprocess", None))
     from effnet.weights import load
 
-    return rename_outputs(load(model, **chosen), labels)
+    return rename_outputs(set_preprocess(load(model, **chosen), stated), labels)
+
+
+def parse_preprocess(text: str | None) -> dict[str, Any]:
+    """Return the fields of `effnet.Preprocess` in ``size=240,crop=0.9,mean=0.485/0.456/0.406``; raise `UsageError`."""
+    parsers: dict[str, Callable[[str], Any]] = {
+        "size": parse_image_size,
+        "crop_fraction": float,
+        "mean": _parse_channels,
+        "std": _parse_channels,
+        "resize": str,
+        "interpolation": str,
+        "resampling": str,
+    }
+    found: dict[str, Any] = {}
+    for part in split_list(text or ""):
+        name, _, value = (word.strip() for word in part.partition("="))
+        name = {"crop": "crop_fraction"}.get(name, name)
+        if name not in parsers:
+            raise UsageError(f"--preprocess {part}: expected NAME=VALUE with {', '.join(parsers)}")
+        try:
+            found[name] = parsers[name](value)
+        except ValueError:
+            raise UsageError(f"--preprocess {part}: {value!r} is not a number, or numbers as 0.5/0.4/0.3") from None
+    return found
+
+
+def _parse_channels(text: str) -> tuple[float, ...]:
+    return tuple(float(number) for number in text.split("/"))
+
+
+def set_preprocess(model: "EfficientNet", stated: dict[str, Any]) -> "EfficientNet":
+    """Set the ``stated`` fields of the network's preprocessing, one number of mean or std for all channels."""
+    channels = len(model.preprocess.mean)
+    spread = {name: value * channels for name, value in stated.items() if name in ("mean", "std") and len(value) == 1}
+    model.preprocess = replace(model.preprocess, **(stated | spread))
+    return model
 
 
 # As `effnet.weights.resolve` has them, which would import torch

@@ -49,6 +49,7 @@ def predict(
     head: options.HeadOption = None,
     padding: options.PaddingOption = None,
     bn_eps: options.BatchNormEpsOption = None,
+    preprocess: options.PreprocessOption = None,
     weighting: Annotated[
         Weighting, Option(help="Weights of --ensemble; fitted: on out-of-fold predictions, if that helps.")
     ] = Weighting.equal,
@@ -108,7 +109,7 @@ def predict(
         raise options.UsageError("--model cannot be combined with --ensemble: pass every model with --ensemble")
     if ensemble and embeddings:
         raise options.UsageError("--embeddings cannot be combined with --ensemble: pass one --model")
-    part = options.given(prefix=prefix, head=head, padding=padding, bn_eps=bn_eps)
+    part = options.given(prefix=prefix, head=head, padding=padding, bn_eps=bn_eps, preprocess=preprocess)
     if ensemble and part:
         raise options.UsageError(f"--{next(iter(part)).replace('_', '-')} cannot be combined with --ensemble")
     if as_json and as_csv:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from effnet.weights import load
 from tests.cli.conftest import Run
 
 pytest.importorskip("onnxruntime")
@@ -125,3 +126,18 @@ def test_errors(
     assert (done.status, list(tmp_path.iterdir())) == (status, [])
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+def test_stated_preprocessing(run: Run, weights: Path, photos: Path, tmp_path: Path) -> None:
+    stated = "size=37x40,crop=0.9,mean=0.5,std=0.2/0.3/0.4,interpolation=bilinear,resize=squash,resampling=tensorflow"
+    assert run("convert", weights, tmp_path / "m.safetensors", "--to", "effnet", "--preprocess", stated).status == 0
+    found = load(tmp_path / "m.safetensors").preprocess
+    assert (found.size, found.crop_fraction, found.mean, found.std) == ((37, 40), 0.9, (0.5,) * 3, (0.2, 0.3, 0.4))
+    assert (found.interpolation, found.resize, found.resampling) == ("bilinear", "squash", "tensorflow")
+    photo = next(photos.rglob("*.jpg"))
+    asked = run("predict", photo, "--model", weights, "--preprocess", stated, "--json", "--engine", "eager")
+    assert asked.out == run("predict", photo, "--model", tmp_path / "m.safetensors", "--json", "--engine", "eager").out
+    for wrong, complaint in (("sharp=1", "expected NAME=VALUE with size"), ("mean=a", "'a' is not a number")):
+        refused = run("predict", photo, "--model", weights, "--preprocess", wrong)
+        assert refused.status == 2
+        assert complaint in refused.err
