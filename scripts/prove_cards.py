@@ -1,6 +1,6 @@
 """Prove the catalog: download published weights, open each, and write a table of what was found (``make prove-cards``).
 
-Needs a network, and room for one file at a time: 33 GB are downloaded in all. Of each card it is checked that the file
+Needs a network, and room for one file at a time: 34 GB are downloaded in all. Of each card it is checked that the file
 has the stated hash, opens in the stated layout with the stated classes, and gives a plausible answer for a photo. The
 exit status is 1 if a card is not as the catalog states.
 
