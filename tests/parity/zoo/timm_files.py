@@ -217,9 +217,6 @@ RELATIVES = {  # name → whether its test is quick
 }
 
 
-ALSO_PORTED = ("efficientnet_es_pruned", "efficientnet_el_pruned")  # networks of which timm has one with each padding
-
-
 def relative_files() -> Iterator[ZooFile]:
     for name, quick in RELATIVES.items():
         # As widths and padding are those of the named network, its name is in the file's
@@ -228,7 +225,6 @@ def relative_files() -> Iterator[ZooFile]:
             name,
             partial(write_named, name, f"{name}_in1k.pth"),
             Opens(arch=name, limit=10 * FLOAT64_LIMIT if name == "efficientnetv2_rw_m" else FLOAT64_LIMIT),
-            today="opens with 'same' padding: silently wrong" if name in ALSO_PORTED else "",
             sweep=not quick,
         )
 
@@ -265,7 +261,6 @@ def outside_files() -> Iterator[ZooFile]:
             f"efficientnet_blur_b0, {name}",
             write,
             Refused(says=("efficientnet_blur_b0", "(?i)blur")),
-            today="opens as b0: silently wrong" if name == "by config.json" else "",
         )
     yield ZooFile(
         "not an EfficientNet",
