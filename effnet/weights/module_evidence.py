@@ -231,12 +231,12 @@ def _single(found: set[Any]) -> Any:
 
 _MANGLED = re.compile(r"\.___torch_mangle_\d+")
 _CLASS_START = re.compile(r"^class (\w+)\(", re.M)
-_PAIR = r"[\[(](\d+), (\d+)[\])]"
+_PAIR = r"[\[(](\d{1,4}), (\d{1,4})[\])]"
 # A scripted class states its constants; a traced one has them in its calls
-_FINAL = re.compile(rf"^  (stride|padding|kernel_size|dilation) : Final\[[^\n]*\] = {_PAIR}$", re.M)
-_FINAL_EPS = re.compile(r"^  eps : Final\[float\] = ([\d.e-]+)$", re.M)
-_CONVOLUTION = re.compile(rf"torch\._convolution\([^,\[]+, [^,\[]+, [^,\[]+, {_PAIR}, {_PAIR}, {_PAIR}")
-_BATCH_NORM = re.compile(r"torch\.batch_norm\((?:[^,()]+, ){7}([\d.e-]+), ")
+_FINAL = re.compile(rf"^  (stride|padding|kernel_size|dilation) : Final\[[^\n]{{1,99}}\] = {_PAIR}$", re.M)
+_FINAL_EPS = re.compile(r"^  eps : Final\[float\] = (\d{1,20}\.?\d{0,30}(?:e-?\d{1,4})?)$", re.M)
+_CONVOLUTION = re.compile(rf"torch\._convolution\((?:[^,\[]{{1,99}}, ){{3}}{_PAIR}, {_PAIR}, {_PAIR}")
+_BATCH_NORM = re.compile(r"torch\.batch_norm\((?:[^,()]{1,99}, ){7}(\d{1,20}\.?\d{0,30}(?:e-?\d{1,4})?), ")
 
 
 def read_script(code: Mapping[str, str], values: Values) -> dict[str, Any]:
@@ -250,34 +250,39 @@ def read_script(code: Mapping[str, str], values: Values) -> dict[str, Any]:
         ``NAME.__class__`` without TorchScript's additions to the name, ``NAME.stride``, ``NAME.eps``, …
     """
     attributes: dict[str, dict[str, Any]] = {}
+    bodies: dict[str, dict[str, str]] = {}  # of each file's classes
     found: dict[str, Any] = {}
     for name, kind in values.items():
-        if name == CLASS or name.endswith(f".{CLASS}"):
+        if isinstance(kind, str) and (name == CLASS or name.endswith(f".{CLASS}")):
             if kind not in attributes:
-                attributes[kind] = dict(_read_script_class(code, kind))
-            module = name.removesuffix(CLASS)
+                module, _, short = kind.rpartition(".")
+                path = f"__torch__/{module.replace('.', '/')}.py"
+                if path not in bodies:
+                    bodies[path] = _split_classes(code.get(path, ""))
+                attributes[kind] = dict(_read_script_class(short, bodies[path].get(short, "")))
+            before = name.removesuffix(CLASS)
             found[name] = _MANGLED.sub("", kind)
-            found |= {f"{module}{attribute}": value for attribute, value in attributes[kind].items()}
+            found |= {f"{before}{attribute}": value for attribute, value in attributes[kind].items()}
     return found
 
 
-def _read_script_class(code: Mapping[str, str], kind: str) -> Iterator[tuple[str, Any]]:
-    """Yield what the program of a class says of its convolution or batch norm."""
-    module, _, name = kind.rpartition(".")
-    text = code.get(f"__torch__/{module.replace('.', '/')}.py", "")
+def _split_classes(text: str) -> dict[str, str]:
+    """Return the text of each class in a program."""
     starts = [*_CLASS_START.finditer(text)]
-    for start, end in zip(starts, [*(match.start() for match in starts[1:]), len(text)], strict=True):
-        if start[1] != name:
-            continue
-        body = text[start.start() : end]
-        if "Conv2d" in name:
-            yield from ((found[1], (int(found[2]), int(found[3]))) for found in _FINAL.finditer(body))
-            calls = {found.groups() for found in _CONVOLUTION.finditer(body)}
-            if len(calls) == 1:
-                numbers = [int(number) for number in calls.pop()]
-                yield from zip(
-                    ("stride", "padding", "dilation"), zip(numbers[::2], numbers[1::2], strict=True), strict=True
-                )
-        if "BatchNorm" in name:
-            epsilons = {float(found[1]) for find in (_FINAL_EPS, _BATCH_NORM) for found in find.finditer(body)}
-            yield from (("eps", eps) for eps in epsilons if len(epsilons) == 1)
+    ends = [*(start.start() for start in starts[1:]), len(text)]
+    return {start[1]: text[start.start() : end] for start, end in zip(starts, ends, strict=False)}
+
+
+def _read_script_class(name: str, body: str) -> Iterator[tuple[str, Any]]:
+    """Yield what the program of a class says of its convolution or batch norm."""
+    if "Conv2d" in name:
+        yield from ((found[1], (int(found[2]), int(found[3]))) for found in _FINAL.finditer(body))
+        calls = {found.groups() for found in _CONVOLUTION.finditer(body)}
+        if len(calls) == 1:
+            numbers = [int(number) for number in calls.pop()]
+            yield from zip(
+                ("stride", "padding", "dilation"), zip(numbers[::2], numbers[1::2], strict=True), strict=True
+            )
+    if "BatchNorm" in name:
+        epsilons = {float(found[1]) for find in (_FINAL_EPS, _BATCH_NORM) for found in find.finditer(body)}
+        yield from (("eps", eps) for eps in epsilons if len(epsilons) == 1)

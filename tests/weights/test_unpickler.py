@@ -280,6 +280,38 @@ def test_bombs_cost_nothing(name: str) -> None:
     assert peak() - before < 300 * 2**20
 
 
+MANY = 100_000
+MANY_TIMES: dict[str, tuple[bytes, bytes]] = {  # what the memo holds as 0, and what is done with it again and again
+    "attributes": (
+        b"}(" + b"".join(b"X\x06\x00\x00\x00%06dN" % n for n in range(MANY)) + b"uq\x000",
+        b"ca\nb\n)\x81h\x00b",
+    ),
+    "a dictionary's copies": (
+        b"}(" + b"".join(b"J%sN" % n.to_bytes(4, "little") for n in range(MANY)) + b"uq\x000",
+        b"ccollections\nOrderedDict\nh\x00\x85R",
+    ),
+    "arguments": (b"](" + b"N" * MANY + b"eq\x000", b"ca\nb\nh\x00\x81"),
+    "named arguments": (
+        b"}(" + b"".join(b"X\x06\x00\x00\x00%06dN" % n for n in range(MANY)) + b"uq\x000",
+        b"ca\nb\n)h\x00\x92",
+    ),
+    "a set's copies": (b"](" + b"N" * MANY + b"eq\x000", b"cbuiltins\nset\nh\x00\x85R"),
+    "encoded text": (
+        b"X" + struct.pack("<I", 64 * MANY) + b"x" * 64 * MANY + b"q\x000",
+        b"c_codecs\nencode\nh\x00\x85R",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MANY_TIMES)
+def test_what_the_memo_holds_once_is_not_copied_a_million_times(name: str) -> None:
+    held, again = MANY_TIMES[name]
+    before = peak()
+    with pytest.raises(DamagedPickleError, match="more than"):
+        InertUnpickler(held + again * 20_000 + b".", budget=Budget(2_000_000)).load()
+    assert peak() - before < 400 * 2**20
+
+
 def test_more_instructions_than_any_checkpoint_has() -> None:
     with pytest.raises(DamagedPickleError, match="more than"):
         InertUnpickler(b"N0" * 100 + b"N.", budget=Budget(50)).load()

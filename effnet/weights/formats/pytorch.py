@@ -79,7 +79,7 @@ def write_pytorch(path: Path, suffix: str, tensors: dict[str, torch.Tensor], mod
 MAX_NAME, MAX_PART, MAX_DEPTH = 1000, 300, 48
 MAX_TENSORS, MAX_VISITS = 50_000, 1_000_000
 MAX_VALUES, MAX_VALUE_LENGTH = 50_000, 25_000  # ImageNet-21k has 21,843 names
-_PLAIN = (str, int, float, bool, type(None))
+MAX_SHARED = 8
 _Node = dict[Any, Any] | list[Any] | tuple[Any, ...] | StandIn
 
 
@@ -103,23 +103,30 @@ def flatten_content(content: Any) -> Contents:
     """
     found, seen = Contents(), set()
     waiting: deque[tuple[str, Any, int]] = deque([("", content, 0)])
-    visits = 0
-    while waiting and visits < MAX_VISITS:  # what is nested least comes first
+    left = MAX_VISITS
+
+    def take(name: str, entries: Iterator[tuple[Any, Any]], depth: int) -> list[tuple[str, Any, int]]:
+        nonlocal left
+        taken = [*islice(_name_parts(name, entries, depth), left)]
+        left -= len(taken)
+        return taken
+
+    while waiting:  # what is nested least comes first
         name, node, depth = waiting.popleft()
-        visits += 1
         if isinstance(node, (StoredTensor, UnreadableTensor)):
             found.tensors.setdefault(name, node)
             if len(found.tensors) > MAX_TENSORS:
                 raise ValueError(f"more than {MAX_TENSORS:,} tensors")
-        elif _is_plain(node):
-            if len(found.values) < MAX_VALUES:
-                found.values.setdefault(name, tuple(node) if isinstance(node, list) else node)
         elif _is_module(node):
-            waiting.extendleft(reversed([*_name_parts(name, _list_module(node), depth)]))  # all of it before the next
-        elif isinstance(node, (dict, list, tuple, StandIn)) and id(node) not in seen:
+            waiting.extendleft(reversed(take(name, _list_module(node), depth)))  # all of it before the next
+        elif isinstance(node, (dict, list, tuple, StandIn)) and (_is_short(node) or id(node) not in seen):
             seen.add(id(node))
-            if not _is_optimizer(node):
-                waiting.extend(islice(_name_parts(name, _list_entries(node), depth), MAX_VISITS))
+            if _is_plain(node):
+                _add_value(found.values, name, node)
+            elif not _is_optimizer(node):
+                waiting.extend(take(name, _list_entries(node), depth))
+        elif _is_plain_value(node):
+            _add_value(found.values, name, node)
     return found
 
 
@@ -131,12 +138,27 @@ def _name_parts(name: str, parts: Iterator[tuple[Any, Any]], depth: int) -> Iter
             yield full, value, depth + 1
 
 
+def _is_short(node: Any) -> bool:
+    """Return whether it is a few plain values, such as a padding, which many modules share."""
+    return isinstance(node, tuple) and len(node) <= MAX_SHARED and _is_plain(node)
+
+
 def _is_plain(node: Any) -> bool:
-    if isinstance(node, str):
-        return len(node) <= MAX_VALUE_LENGTH
+    """Return whether it is a value, or some in a row, of a length that settings and names have."""
     if isinstance(node, (list, tuple)):
-        return 0 < len(node) <= MAX_VALUE_LENGTH and all(isinstance(item, _PLAIN) for item in node)
-    return isinstance(node, _PLAIN)
+        return 0 < len(node) <= MAX_VALUE_LENGTH and all(map(_is_plain_value, node))
+    return _is_plain_value(node)
+
+
+def _is_plain_value(node: Any) -> bool:
+    if isinstance(node, (str, int)):
+        return len(node) <= MAX_VALUE_LENGTH if isinstance(node, str) else abs(node) < 2**63
+    return node is None or isinstance(node, float)
+
+
+def _add_value(values: dict[str, Any], name: str, value: Any) -> None:
+    if len(values) < MAX_VALUES:
+        values.setdefault(name, tuple(value) if isinstance(value, list) else value)
 
 
 def _is_optimizer(node: _Node) -> bool:
@@ -157,11 +179,12 @@ def _list_module(node: StandIn) -> Iterator[tuple[str, Any]]:
     """Yield a module's class, tensors, modules and other attributes that are not PyTorch's own."""
     attributes = node.attributes
     yield "__class__", node.kind.removeprefix("__torch__.")
-    temporary = attributes.get("_non_persistent_buffers_set")
+    listed = attributes.get("_non_persistent_buffers_set")
+    temporary = listed if isinstance(listed, list) and len(listed) <= MAX_SHARED * MAX_SHARED else []
     for group in ("_parameters", "_buffers", "_modules"):
         entries = attributes.get(group)
         for name, value in entries.items() if isinstance(entries, dict) else ():
-            if not (group == "_buffers" and isinstance(temporary, list) and name in temporary) and value is not None:
+            if not (group == "_buffers" and name in temporary) and value is not None:
                 yield name, value
     for name, value in attributes.items():
         if name == "_hparams" or not (name.startswith("_") or name == "training"):

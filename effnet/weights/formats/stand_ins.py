@@ -228,6 +228,9 @@ _UNREADABLE = {
 _NEW_OBJECT = ("copyreg._reconstructor", "copy_reg._reconstructor", "copyreg.__newobj__", "copyreg.__newobj_ex__")
 
 
+LOAD_FROM_BYTES = "torch.storage._load_from_bytes"
+
+
 def make_key(value: Any) -> Any:
     """Return a dictionary's key for ``value``: itself, if hashing and comparing it costs next to nothing."""
     kind = type(value)
@@ -264,7 +267,7 @@ def stand_for_call(function: Any, arguments: tuple[Any, ...], load_nested: Calla
             raise DamagedPickleError(f"{name} with arguments that it does not take") from None
     if name in _UNREADABLE:
         return _read_unreadable(arguments, _UNREADABLE[name])
-    if name == "torch.storage._load_from_bytes" and load_nested and arguments and isinstance(arguments[0], bytes):
+    if name == LOAD_FROM_BYTES and load_nested and arguments and isinstance(arguments[0], bytes):
         return load_nested(arguments[0])
     if name in _NEW_OBJECT and arguments:
         return make_stand_in(arguments[0], arguments[1:])

@@ -18,16 +18,31 @@ from dataclasses import dataclass
 from mmap import mmap
 from typing import Any
 
-from effnet.weights.formats.stand_ins import DamagedPickleError, Name, StandIn, make_key, make_stand_in, stand_for_call
+from effnet.weights.formats.stand_ins import (
+    LOAD_FROM_BYTES,
+    DamagedPickleError,
+    Name,
+    StandIn,
+    make_key,
+    make_stand_in,
+    stand_for_call,
+)
 
 MAX_INSTRUCTIONS = 10_000_000  # a minute at most; a checkpoint with its optimizer has some 100,000
+CHARACTERS_PER_STEP = 64  # text that is copied at the cost of an instruction
 
 
 @dataclass
 class Budget:
-    """Instructions that may still be read, of a pickle and all within it."""
+    """Instructions that may still be read, of a pickle and all within it; every entry that is copied counts as one."""
 
     left: int = MAX_INSTRUCTIONS
+
+    def spend(self, count: int) -> None:
+        """Take ``count`` off. Raises `DamagedPickleError` if nothing is left."""
+        self.left -= count
+        if self.left < 0:
+            raise DamagedPickleError(f"it has more than {MAX_INSTRUCTIONS:,} instructions")
 
 
 def _refuse_persistent(_: Any) -> Any:
@@ -71,9 +86,7 @@ class InertUnpickler:
             code = self._take(1)[0]
             if code == _STOP:
                 return self._pop()
-            self.budget.left -= 1
-            if self.budget.left < 0:
-                raise DamagedPickleError(f"it has more than {MAX_INSTRUCTIONS:,} instructions")
+            self.budget.spend(1)
             run = _INSTRUCTIONS.get(code)
             if run is None:
                 raise DamagedPickleError(f"byte {self.position - 1} is no instruction of a pickle")
@@ -131,6 +144,14 @@ class InertUnpickler:
 
     def _duplicate(self) -> None:
         self.stack.append(self._top())
+
+    def _spend_on_copies(self, *values: Any) -> None:
+        """Count what is copied: the memo holds a value once, and a pickle can use it a million times."""
+        for value in values:
+            if isinstance(value, (list, tuple, dict)):
+                self.budget.spend(len(value))
+            elif isinstance(value, (str, bytes)):
+                self.budget.spend(len(value) // CHARACTERS_PER_STEP)
 
     # Plain values
 
@@ -251,10 +272,12 @@ class InertUnpickler:
 
     def _new_object(self) -> None:
         arguments, kind = self._pop(), self._pop()
+        self._spend_on_copies(arguments)
         self.stack.append(make_stand_in(kind, arguments))
 
     def _new_object_by_name(self) -> None:
         named, arguments, kind = self._pop(), self._pop(), self._pop()
+        self._spend_on_copies(arguments, named)
         made = make_stand_in(kind, arguments)
         if isinstance(named, dict):
             made.attributes.update((name, value) for name, value in named.items() if isinstance(name, str))
@@ -264,6 +287,8 @@ class InertUnpickler:
         arguments, function = self._pop(), self._pop()
         if not isinstance(arguments, tuple):
             raise DamagedPickleError("a call without arguments")
+        if not isinstance(function, Name) or function.full != LOAD_FROM_BYTES:  # which copies nothing
+            self._spend_on_copies(*arguments)
         self.stack.append(stand_for_call(function, arguments, self.load_nested))
 
     def _build(self) -> None:
@@ -274,6 +299,7 @@ class InertUnpickler:
         parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
         if all(part is None or isinstance(part, dict) for part in parts):  # of __dict__, and of __slots__
             for part in parts:
+                self._spend_on_copies(part)
                 target.attributes.update((name, value) for name, value in (part or {}).items() if isinstance(name, str))
         else:
             target.attributes["state"] = state
