@@ -103,8 +103,8 @@ def _find_latest_checkpoint(folder: Path) -> Path:
         indices = [folder / f"{named[1]}.index"] if named else []
     if len(indices) != 1 or not indices[0].is_file():
         raise FileNotFoundError(
-            f"{folder}: no weights found; a folder must contain model.safetensors, pytorch_model.bin or one "
-            "TensorFlow checkpoint"
+            f"{folder}: no weights found; a folder must contain model.safetensors, pytorch_model.bin, "
+            "saved_model.pb or one TensorFlow checkpoint"
         )
     return indices[0]
 
