@@ -40,9 +40,9 @@ def doctor(
 ) -> None:
     """Find what makes a model's accuracy silently low.
 
-    Without DATA only the weights are checked. On labeled images every variation of the model's preprocessing is tried:
-    mean and std, channel order, size, crop, resize, padding, batch norm, label order. A difference is reported only if
-    it is statistically significant.
+    Without DATA only the weights are checked, with padding and batch norm on two photos. On labeled images every
+    variation of the model's preprocessing is tried: mean and std, channel order, size, crop, resize, padding, batch
+    norm, label order. A difference is reported only if it is statistically significant.
     """
     from effnet.doctor import diagnose, repair_model
     from effnet.weights import load, save
@@ -84,7 +84,7 @@ def _describe_scope(diagnosis: "Diagnosis", data: str | None) -> str:
     if data is None:
         return " in the weights; labeled images reveal much more: effnet doctor MODEL DATA"
     if not diagnosis.labeled:
-        return " in the stem's statistics; labeled images reveal much more"
+        return " in the running statistics; labeled images reveal much more"
     found = f": no variation is significantly better on {diagnosis.images} images"
     return f"{found}; more images reveal smaller differences"
 

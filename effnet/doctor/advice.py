@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from effnet.doctor.diagnosis import Configuration, Finding
 from effnet.doctor.hypotheses import RESAMPLING_NAMES, Hypothesis, LikelihoodScore, compare_scores
+from effnet.weights.running_statistics import NumericsFit
 
 _MAX_LISTED_LABELS = 4
 
@@ -40,6 +41,16 @@ def stem_finding(change: Hypothesis, current: Configuration, shift: float, old_s
     )
     evidence = {"shift": old_shift, "new_shift": shift, "images": images}
     return Finding(change.code, "suspect", observation, remedy, evidence)
+
+
+def running_statistics_finding(change: Hypothesis, current: Configuration, fit: NumericsFit) -> Finding:
+    """Return the finding that all layers' running statistics fit ``change`` better."""
+    fault, remedy = describe_change(change, current)
+    if change.code == "padding":
+        evidence = {"ratio": abs(fit.padding_ratio), "standard_errors": abs(fit.padding_errors)}
+    else:
+        evidence = {"share": max(fit.epsilon_share, 1 - fit.epsilon_share), "channels": fit.epsilon_channels}
+    return Finding(change.code, "suspect", f"{fault}: {fit.describe()}", remedy, evidence)
 
 
 def unlike_training_finding(shift: float, images: int) -> Finding:

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from effnet.arch.serde import check_int
 from effnet.data import (
@@ -23,9 +24,10 @@ from effnet.evaluation.evaluator import pick_split
 from effnet.metadata import Labels
 from effnet.net import EfficientNet
 from effnet.runtime.torch import select_device
-from effnet.weights import load
+from effnet.weights import load, running_statistics
 
 DEFAULT_IMAGES = 200
+MAX_FITTED_IMAGES = 24  # to whose maps the running statistics of all layers are compared
 MIN_IMAGES = 20  # with fewer, differences are lost in noise
 _MAX_LISTED_IMAGES = 10_000  # unlabeled images that are sampled from
 
@@ -41,10 +43,11 @@ def diagnose(
 ) -> diagnosis.Diagnosis:
     """Find what makes a model's accuracy silently low, and what to do about it.
 
-    Without data only the weights and labels are checked. With unlabeled images (a folder without class folders, a
-    pattern) the stem's batch-norm statistics show whether mean, std and channel order are those of the training. With
-    labeled images, every neighbor of the model's configuration is tried; the best that is significantly better is kept,
-    and its neighbors are tried in turn.
+    Without data the weights and labels are checked, and by the running statistics, on two photos that scikit-learn
+    ships, padding and ε. With unlabeled images (a folder without class folders, a pattern) these are compared on them,
+    and the stem's statistics show whether mean, std and channel order are those of the training. With labeled images,
+    every neighbor of the model's configuration is tried; the best that is significantly better is kept, and its
+    neighbors are tried in turn.
 
     Args:
         model: A network, or whatever `effnet.load` takes.
@@ -67,15 +70,24 @@ def diagnose(
     network = model if isinstance(model, EfficientNet) else load(model)
     configuration = diagnosis.Configuration(network.preprocess, network.numerics)
     findings = tuple(weight_checks.check_weights(network))
-    if data is None or any(finding.code == "not-finite" for finding in findings):
+    if any(finding.code == "not-finite" for finding in findings):
         return diagnosis.Diagnosis((*findings, *weight_checks.find_unusual(network)), configuration)
+    if data is None:
+        alone = search.ConfigurationSearch(
+            *(network, ImageDataset((), Labels()), select_device("cpu"), None, configuration, False),
+            _fit_numerics(network),
+        )
+        alone.search_by_running_statistics()
+        unusual = weight_checks.find_unusual(network)
+        return diagnosis.Diagnosis((*alone.findings, *findings, *unusual), alone.configuration)
     if (color := network.preprocess.color_mode) != "RGB":
         raise ValueError(f"on images the doctor examines networks for RGB only: this one takes {color}")
     sample = sample_images(network, data, max_images, seed, split)
     configuration = replace(configuration, label_order=tuple(range(len(sample.names))))
     has_statistics = weight_checks.has_statistics(network)
     arguments = (network, sample.dataset, select_device(device), progress, configuration, has_statistics)
-    state = search.ConfigurationSearch(*arguments)
+    images = [read_image(item.image) for item in sample.dataset.items[:MAX_FITTED_IMAGES]]
+    state = search.ConfigurationSearch(*arguments, _fit_numerics(network, images))
     top1 = best_top1 = None
     if sample.labels is not None:
         top1, best_top1 = state.search_by_labels(sample.names, sample.labels)
@@ -83,6 +95,7 @@ def diagnose(
     else:
         if has_statistics:
             state.search_by_stem()
+            state.search_by_running_statistics()
         findings = (*findings, *weight_checks.find_unusual(network))
     return diagnosis.Diagnosis(
         (*state.findings, *sample.findings, *findings),
@@ -95,6 +108,12 @@ def diagnose(
         sample.skipped,
         sample.names,
     )
+
+
+def _fit_numerics(network: EfficientNet, images: list[Image.Image] | None = None) -> running_statistics.NumericsFit:
+    """Return the padding and ε that the running statistics fit, on these images or on two photos."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    return running_statistics.fit_numerics(tensors, network.arch, network.preprocess, images)
 
 
 @dataclass(frozen=True, eq=False)

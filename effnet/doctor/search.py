@@ -6,6 +6,7 @@ Each image is decoded once for all configurations.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from math import log
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from effnet.doctor import advice, diagnosis, hypotheses
 from effnet.net import EfficientNet, surgery
 from effnet.tasks import Float64Array
 from effnet.weights import conversion, loading
+from effnet.weights.running_statistics import EPSILONS, NumericsFit
 
 MAX_ROUNDS = 4  # causes that are searched for, one on top of the other
 GIVE_UP_AFTER_IMAGES = 48  # if a configuration is clearly worse by then
@@ -89,8 +91,16 @@ class ConfigurationSearch:
     progress: Progress | None
     configuration: diagnosis.Configuration
     has_statistics: bool  # whether batch norm has statistics to compare with
+    fit: NumericsFit = field(default_factory=NumericsFit)  # padding and ε that all layers' statistics fit
     findings: list[diagnosis.Finding] = field(default_factory=list)
     trials: list[diagnosis.ConfigurationTrial] = field(default_factory=list)
+
+    def search_by_running_statistics(self) -> None:
+        """Accept the padding and ε that the running statistics of all layers fit better: labels are not needed."""
+        for code in ("padding", "epsilon"):
+            changes = [change for change in self._hypotheses() if change.code == code and self._fits_better(change)]
+            for change in changes[:1]:
+                self._accept_by_fit(change)
 
     def search_by_stem(self) -> None:
         """Search without labels, for the causes that the stem's statistics can show."""
@@ -122,6 +132,9 @@ class ConfigurationSearch:
                     advice.score_finding(best.hypothesis, self.configuration, best.score, current.score, names)
                 )
                 self.configuration = best.hypothesis.configuration
+            elif fitting := [each for each in candidates if self._fit_may_decide(each, current)]:
+                best = fitting[0]
+                self._accept_by_fit(best.hypothesis)
             else:
                 allowed = [each for each in (current, *candidates) if self._stem_may_decide(each, current)]
                 best = min(allowed, key=lambda each: each.shift)
@@ -146,6 +159,25 @@ class ConfigurationSearch:
     def _accept_by_stem(self, change: hypotheses.Hypothesis, shift: float, old_shift: float) -> None:
         self.findings.append(advice.stem_finding(change, self.configuration, shift, old_shift, len(self.dataset)))
         self.configuration = change.configuration
+
+    def _accept_by_fit(self, change: hypotheses.Hypothesis) -> None:
+        self.findings.append(advice.running_statistics_finding(change, self.configuration, self.fit))
+        self.configuration = change.configuration
+
+    def _fits_better(self, change: hypotheses.Hypothesis) -> bool:
+        """Return whether the running statistics of all layers fit the change of padding or ε better."""
+        new, old = change.configuration.numerics, self.configuration.numerics
+        if change.code == "padding":
+            return self.fit.padding == new.padding
+        # The nearer of the two that were tried stands for any ε
+        nearest = min(EPSILONS, key=lambda epsilon: abs(log(epsilon / old.bn_eps)))
+        return change.code == "epsilon" and self.fit.bn_eps == new.bn_eps != nearest
+
+    def _fit_may_decide(self, candidate: _RatedHypothesis, current: _RatedHypothesis) -> bool:
+        """Return whether the running statistics are enough: by the labels it is not significantly worse."""
+        gain = hypotheses.compare_scores(candidate.score, current.score)
+        not_worse = gain.sigmas > -hypotheses.LIKELY_SIGMAS or gain.likelihood > -hypotheses.MIN_LIKELIHOOD_GAIN
+        return self._fits_better(candidate.hypothesis) and not_worse
 
     def _run_round(self, number: int, names: Sequence[str], labels: hypotheses.IntArray) -> list[_RatedHypothesis]:
         """Return the best configuration so far and all its neighbors, rated."""
@@ -185,7 +217,7 @@ class ConfigurationSearch:
     def _is_significant(self, candidate: _RatedHypothesis, current: _RatedHypothesis) -> bool:
         code = candidate.hypothesis.code
         closer = candidate.shift < AGREEING_SHIFT_RATIO * current.shift
-        agrees = self.has_statistics and code in STEM_CODES and closer
+        agrees = self._fits_better(candidate.hypothesis) or (self.has_statistics and code in STEM_CODES and closer)
         return hypotheses.compare_scores(candidate.score, current.score).is_significant(
             hypotheses.LIKELY_SIGMAS if agrees else hypotheses.SURE_SIGMAS,
             MIN_STATISTICS_GAIN if code == "statistics" else hypotheses.MIN_LIKELIHOOD_GAIN,
