@@ -72,7 +72,8 @@ class BlockSpec:
         """``MBConv4 3×3``, preceded by its name if it is part of a network."""
         if self.part:
             return "Squeeze-excite"
-        operator = f"{text.operator_name(self.layer, 0 if self.layer.expanded and self.listed else self.expand)} {self.layer.kernel}×{self.layer.kernel}"
+        name = text.operator_name(self.layer, 0 if self.layer.expanded and self.listed else self.expand)
+        operator = f"{name} {self.layer.kernel}×{self.layer.kernel}"
         return operator if self.layer.name == "block" else f"{self.layer.name}: {operator}"
 
 
