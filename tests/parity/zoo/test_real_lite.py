@@ -17,7 +17,7 @@ from tests.parity.zoo import lite_packages
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 MAX_LOGIT_DIFFERENCE = 1e-8  # of float64, relative to the largest logit
-MAX_LOST = 0.01  # of the images, by int8
+MAX_LOST = 0.025  # of the images, by int8; measured values are in docs/parity.md
 
 pytestmark = pytest.mark.skipif(not SHARED.exists(), reason="../shared is missing: no real photos")
 
