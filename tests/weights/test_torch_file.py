@@ -199,13 +199,13 @@ def test_optimizers_are_left_out(tmp_path: Path) -> None:
     assert names(content, tmp_path) == ["model.weight", "model.bias"]
 
 
-def test_a_module_of_exponentially_many_places_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_module_of_exponentially_many_places_ends(tmp_path: Path) -> None:
     made: nn.Module = nn.Linear(1, 1)
     for _ in range(40):
         made = nn.Sequential(made, made)
     save_old(made, tmp_path / "m.pth")
-    with open_torch_file(tmp_path / "m.pth") as file, pytest.raises(ValueError, match="more than 50,000 tensors"):
-        flatten_content(file.content)
+    with open_torch_file(tmp_path / "m.pth") as file:
+        assert len(flatten_content(file.content).tensors) <= 50_000
 
 
 def flatten_pickle(data: bytes) -> Contents:

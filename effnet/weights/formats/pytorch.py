@@ -2,7 +2,7 @@
 
 import errno
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -107,9 +107,9 @@ def flatten_content(content: Any) -> Contents:
 
     def take(name: str, entries: Iterator[tuple[Any, Any]], depth: int) -> list[tuple[str, Any, int]]:
         nonlocal left
-        taken = [*islice(_name_parts(name, entries, depth), left)]
-        left -= len(taken)
-        return taken
+        looked_at = [*islice(entries, left)] if depth < MAX_DEPTH else []
+        left = max(left - len(looked_at), 0)
+        return [*_name_parts(name, looked_at, depth)]
 
     while waiting:  # what is nested least comes first
         name, node, depth = waiting.popleft()
@@ -118,6 +118,7 @@ def flatten_content(content: Any) -> Contents:
             if len(found.tensors) > MAX_TENSORS:
                 raise ValueError(f"more than {MAX_TENSORS:,} tensors")
         elif _is_module(node):
+            left = max(left - len(node.attributes), 0)  # also those that are not listed
             waiting.extendleft(reversed(take(name, _list_module(node), depth)))  # all of it before the next
         elif isinstance(node, (dict, list, tuple, StandIn)) and (_is_short(node) or id(node) not in seen):
             seen.add(id(node))
@@ -130,11 +131,11 @@ def flatten_content(content: Any) -> Contents:
     return found
 
 
-def _name_parts(name: str, parts: Iterator[tuple[Any, Any]], depth: int) -> Iterator[tuple[str, Any, int]]:
+def _name_parts(name: str, parts: Iterable[tuple[Any, Any]], depth: int) -> Iterator[tuple[str, Any, int]]:
     for part, value in parts:
         text = part.decode("utf-8", "replace") if isinstance(part, bytes) else str(part)
         full = f"{name}.{text[:MAX_PART]}" if name else text[:MAX_PART]
-        if len(full) <= MAX_NAME and depth < MAX_DEPTH:
+        if len(full) <= MAX_NAME:
             yield full, value, depth + 1
 
 
