@@ -198,17 +198,17 @@ def _measure(found: Detection, preprocess: Preprocess) -> _Evidence:
         usual = TENSORFLOW if fit.padding == "same" else TIMM_NATIVE
         eps = usual.bn_eps if fit.bn_eps is None else fit.bn_eps
         numerics = Numerics(fit.padding, eps)
-        say = f"if that is wrong, say --padding {'symmetric' if fit.padding == 'same' else 'same'}"
+        say = f"if that is wrong, pass --padding {'symmetric' if fit.padding == 'same' else 'same'}"
         return _Evidence(numerics, f"measured, since the file does not say ({fit.describe()}; {say})")
     as_ported = f" as in timm's {ported}" if ported else ""
     as_native = f" as in {native}" if native and native != ported else ""
     return _Evidence(
         assumed,
         "assumed",
-        "WARNING: the file does not say with which padding and batch-norm ε its network was trained, and "
-        f"{fit.describe()}. Taken for {assumed.padding} padding and ε {assumed.bn_eps:g}{as_ported}. If it was "
-        f"symmetric padding and ε 1e-05{as_native}, its answers are silently wrong: say --padding symmetric --bn-eps "
-        "1e-5 then, or --padding same to confirm",
+        f"WARNING: the file does not state the padding and batch-norm ε of its network, and {fit.describe()}. Assuming "
+        f"{assumed.padding} padding and ε {assumed.bn_eps:g}{as_ported}. If it has symmetric padding and ε 1e-05"
+        f"{as_native}, predictions are silently wrong: pass --padding symmetric --bn-eps 1e-5; --padding same confirms "
+        "the assumption",
     )
 
 
