@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from effnet.weights import running_statistics
+from effnet.weights.running_statistics import NumericsFit
 from tests.parity.zoo import checks
 from tests.parity.zoo.files import FILES
 from tests.parity.zoo.table import Refused, ZooFile
@@ -26,7 +28,9 @@ def parameter(file: ZooFile) -> object:
 
 
 @pytest.mark.parametrize("file", [parameter(file) for file in FILES])
-def test_opens(file: ZooFile, tmp_path: Path, run: checks.Run) -> None:
+def test_opens(file: ZooFile, tmp_path: Path, run: checks.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not file.kind.startswith("timm"):  # a measurement on photos takes seconds; here it is not what is tested
+        monkeypatch.setattr(running_statistics, "fit_numerics", lambda *_: NumericsFit(obstacle="it is not measured"))
     sample = file.write(tmp_path)
     assert checks.problems(file, sample, run) == []
     if isinstance(file.expected, Refused):
