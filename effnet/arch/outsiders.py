@@ -1,4 +1,4 @@
-"""Networks that are near the family but outside it, told by their names or by their tensors.
+"""Networks that are near the family but outside it, recognized by their names or by their tensors.
 
 They are timm's: rows of the family with another norm, another convolution or another pooling. Where their tensors are
 also those of a network of the family (blur pooling has no weights), only a name can tell.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, BadParameter, Option
 
 from effnet.cli import options, printing
+from effnet.weights import WEIGHTS_SUFFIXES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -105,7 +106,7 @@ def _load_network(network: str) -> "EfficientNet":
 
 def _is_weights_file(network: str) -> bool:
     path = Path(network)
-    return path.suffix != ".json" and (path.suffix in options.WEIGHT_SUFFIXES or path.exists())
+    return path.suffix != ".json" and (path.suffix in WEIGHTS_SUFFIXES or path.exists())
 
 
 def _autotune(

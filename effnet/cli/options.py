@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from typer import Argument, BadParameter, Option
 
+from effnet.weights import WEIGHTS_SUFFIXES
+
 if TYPE_CHECKING:
     from effnet.arch import Arch
     from effnet.metadata import Labels
@@ -252,22 +254,6 @@ def set_preprocess(model: "EfficientNet", stated: dict[str, Any]) -> "EfficientN
     return model
 
 
-# As `effnet.weights.resolve` has them, which would import torch
-WEIGHT_SUFFIXES = (
-    ".safetensors",
-    ".pth",
-    ".pt",
-    ".bin",
-    ".ckpt",
-    ".h5",
-    ".hdf5",
-    ".keras",
-    ".tflite",
-    ".index",
-    ".onnx",
-)
-
-
 class ResolvedNetwork(NamedTuple):
     """An architecture with its number of classes and image channels, and the labels of a trained one."""
 
@@ -293,7 +279,7 @@ def resolve_network(network: str) -> ResolvedNetwork:
         exported = base.open_exported(path)
         metadata = exported.metadata
         return ResolvedNetwork(metadata.arch, exported.classes, len(metadata.preprocess.mean), metadata.labels)
-    if path.suffix in WEIGHT_SUFFIXES or path.is_file() or (path / "model.safetensors").is_file():
+    if path.suffix in WEIGHTS_SUFFIXES or path.is_file() or (path / "model.safetensors").is_file():
         from effnet.weights import load
 
         model = load(path)

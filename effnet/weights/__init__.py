@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from effnet.weights.loading import load as load
     from effnet.weights.saving import save as save
 
+# Suffixes of weights files. Anything else after a dot is part of a name, as in tf_efficientnet_b0.ns_jft_in1k
+WEIGHTS_SUFFIXES = (
+    *(".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".hdf5", ".keras", ".tflite", ".index", ".onnx"),
+)
 _MODULE_OF = {"convert": "conversion", "load": "loading", "save": "saving"}
 
 if not TYPE_CHECKING:

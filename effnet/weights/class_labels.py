@@ -1,4 +1,4 @@
-"""What the outputs of a network mean whose file does not say: ImageNet's classes, or two classes told by one output."""
+"""What outputs mean if the file does not say: the classes of ImageNet, or two classes for a single output."""
 
 import torch
 

@@ -5,22 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effnet.arch import PUBLISHED_TOP1, canonical_name
-from effnet.weights import bundle, catalog, download, fetch
-
-# Suffixes of weights files. Anything else after a dot is part of a name, as in tf_efficientnet_b0.ns_jft_in1k
-WEIGHTS_SUFFIXES = (
-    ".safetensors",
-    ".pth",
-    ".pt",
-    ".bin",
-    ".ckpt",
-    ".h5",
-    ".hdf5",
-    ".keras",
-    ".tflite",
-    ".index",
-    ".onnx",
-)
+from effnet.weights import WEIGHTS_SUFFIXES, bundle, catalog, download, fetch
 
 _FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the folder of a run or in a hub repository
 _SAVED_MODEL_WEIGHTS = "variables/variables.index"  # in TensorFlow's folder, beside the graph

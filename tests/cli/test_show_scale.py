@@ -241,4 +241,4 @@ def test_weight_suffixes_are_the_same_everywhere() -> None:
     from effnet.cli import options
     from effnet.weights import resolve
 
-    assert options.WEIGHT_SUFFIXES == resolve.WEIGHTS_SUFFIXES
+    assert options.WEIGHTS_SUFFIXES == resolve.WEIGHTS_SUFFIXES

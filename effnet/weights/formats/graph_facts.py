@@ -1,13 +1,15 @@
 """What the graph of a TFLite or ONNX file says of padding, and by its first operators of mean, std and size."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from effnet.arch import ARCHS
+from effnet.metadata import Numerics
 from effnet.weights import defaults
 
 Numbers = NDArray[Any]
@@ -150,3 +152,29 @@ def _undo_float32_rounding(value: float) -> float:
         if abs(exact - value) <= 1e-7 * abs(value):
             return float(exact)
     return float(value)
+
+
+class PaddedConvolution(Protocol):
+    """What `infer_padding` reads of a convolution."""
+
+    @property
+    def kind(self) -> str:
+        """``conv``, ``depthwise`` or ``linear``."""
+
+    @property
+    def padding(self) -> str | None:
+        """``same`` or ``symmetric``; None or "" where both are equal."""
+
+
+def infer_padding(convolutions: Iterable[PaddedConvolution]) -> Numerics | None:
+    """Return the padding, which shows where convolutions stride; None if none does. ε is the default."""
+    fused, others = set[str](), set[str]()
+    for index, each in enumerate(convolutions):
+        if each.padding:
+            (fused if index and each.kind == "conv" else others).add(each.padding)
+    if len(fused) > 1 or len(others) > 1:
+        raise ValueError("it pads some convolutions as TensorFlow does and some symmetrically, as no EfficientNet does")
+    padding = next(iter(others or fused), None)
+    if padding is None:
+        return None
+    return Numerics(padding, fused_padding="" if fused <= {padding} else next(iter(fused)))

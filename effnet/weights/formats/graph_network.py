@@ -1,6 +1,6 @@
 """From the convolutions of a graph to a network: which one it is, its tensors under our names, what it states."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from effnet.arch import ARCHS, Arch, layers, operations
-from effnet.metadata import Labels, Numerics
+from effnet.metadata import Labels
 from effnet.weights import conversion, key_maps
 from effnet.weights.formats import Checkpoint, graph_facts
 from effnet.weights.formats.graph_walk import Array, GraphConvolution, OperatorWalk
@@ -67,7 +67,8 @@ def build_checkpoint(
     if len(epsilons) > 1:
         raise ValueError(f"its batch norms have more than one epsilon: {sorted(epsilons)}")
     assumed = key_maps.LAYOUTS[layout].numerics(arch)
-    numerics = infer_numerics(walk.convolutions, assumed, next(iter(epsilons), assumed.bn_eps))
+    padded = graph_facts.infer_padding(walk.convolutions) or assumed
+    numerics = replace(padded, bn_eps=next(iter(epsilons), assumed.bn_eps))
     stem = walk.convolutions[0]
     image = walk.image.image if walk.image else None
     facts = graph_facts.infer_preprocess(source.kind, source.shape, (1.0, 0), image, None, stem.weight.shape[1])
@@ -186,20 +187,6 @@ def _plain_norm(found: GraphConvolution, eps: float) -> tuple[Array, ...]:
 
 def _plain_float(values: Array) -> Array:
     return values if values.dtype in (np.float16, np.float32, np.float64) else values.astype(np.float32)
-
-
-def infer_numerics(convolutions: Sequence[GraphConvolution], assumed: Numerics, eps: float) -> Numerics:
-    """Return the padding, which shows where convolutions stride, with ``eps``."""
-    fused, others = set[str](), set[str]()
-    for index, each in enumerate(convolutions):
-        if each.padding:
-            (fused if index and each.kind == "conv" else others).add(each.padding)
-    if len(fused) > 1 or len(others) > 1:
-        raise ValueError("it pads some convolutions as TensorFlow does and some symmetrically, as no EfficientNet does")
-    padding = next(iter(others or fused), None)
-    if padding is None:
-        return replace(assumed, bn_eps=eps)
-    return Numerics(padding, eps, "" if fused <= {padding} else next(iter(fused)))
 
 
 def _read_task(walk: OperatorWalk, outputs: set[str], tensors: Mapping[str, torch.Tensor]) -> Labels:

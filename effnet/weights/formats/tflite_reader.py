@@ -17,7 +17,7 @@ import tflite
 import torch
 from numpy.typing import NDArray
 
-from effnet.metadata import Labels, Numerics
+from effnet.metadata import Labels
 from effnet.weights import key_maps
 from effnet.weights.formats import METADATA_KEY, Checkpoint, graph_facts, tflite_schema, tflite_writer
 
@@ -269,7 +269,7 @@ def _decode_checkpoint(content: bytes) -> Checkpoint:
         labels = Labels(facts.labels)
     elif facts.labels:
         notes += (f"its {len(facts.labels)} labels do not match its outputs and are ignored",)
-    tensors, numerics = _name_tensors(found.convolutions), _infer_numerics(found.convolutions)
+    tensors, numerics = _name_tensors(found.convolutions), graph_facts.infer_padding(found.convolutions)
     return Checkpoint(tensors, {}, "tflite", stated.preprocess, numerics, labels, notes)
 
 
@@ -289,17 +289,3 @@ def _name_tensors(convolutions: list[Convolution]) -> dict[str, torch.Tensor]:
             # A copy, so that nothing keeps the file's bytes alive
             tensors[f"{name}/{part}"] = torch.from_numpy(np.array(numbers, np.float32))
     return tensors
-
-
-def _infer_numerics(convolutions: list[Convolution]) -> Numerics | None:
-    """Return the padding, which shows where convolutions stride; batch norm's ε is folded away."""
-    fused, others = set[str](), set[str]()
-    for index, each in enumerate(convolutions):
-        if each.padding:
-            (fused if index and each.kind == "conv" else others).add(each.padding)
-    if len(fused) > 1 or len(others) > 1:
-        raise ValueError("it pads some convolutions as TensorFlow does and some symmetrically, as no EfficientNet does")
-    padding = next(iter(others or fused), None)
-    if padding is None:
-        return None
-    return Numerics(padding, fused_padding="" if fused <= {padding} else next(iter(fused)))
