@@ -23,7 +23,7 @@ from tests.serve.conftest import Running
 from tests.serve.live_server import LiveServer, live_server
 
 pytest.importorskip("playwright", reason="playwright is not installed")
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.serve.chromium import chromium
 
@@ -128,6 +128,19 @@ def correct_photo(photos: list[tuple[bytes, str]], running: Running) -> tuple[by
     """An image that the network classifies correctly."""
     predictor = running.queue.models["squares"].predictor
     return next((content, label) for content, label in photos if predictor(content)[0].label == label)
+
+
+def test_image_chosen_before_models_are_known(page: Page, running: Running, photos: list[tuple[bytes, str]]) -> None:
+    content, label = correct_photo(photos, running)
+    held: list[Route] = []
+    page.route("**/v1/models", lambda route: held.append(route))  # (a bound method of a list is not accepted)
+    for act in (choose_file, drop_file):
+        page.reload()
+        act(page, content)
+        expect(page.locator("#preview")).to_be_visible()
+        expect(page.locator("#model option")).to_have_count(0)
+        held.pop().continue_()
+        expect(page.locator("#labels button").first).to_contain_text(label)
 
 
 def test_prediction_and_heat_map(page: Page, running: Running, photos: list[tuple[bytes, str]]) -> None:

@@ -44,6 +44,7 @@ const loadModels = async () => {
   compareTab.fillModelMenus();
   const tab = tabs.find((each) => `#${each.getAttribute("aria-controls")}` === location.hash);
   if (tab) selectTab(tab);
+  predictTab.predict(); // an image may have been chosen before the models were known
 };
 
 for (const tab of [predictTab, scaleTab, compareTab]) tab.initialize();
