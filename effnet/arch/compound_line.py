@@ -12,7 +12,7 @@ from itertools import permutations
 from math import ceil, exp, floor, log, sqrt
 from typing import NamedTuple
 
-from effnet.arch import counting, scaling, spec
+from effnet.arch import counting, rounding_rules, scaling, spec
 
 EQUAL_TOLERANCE = 1e-9  # of φ, and relative of multipliers: closer values are equal
 PHI_TOLERANCE = 0.003  # of φ in a search along the line: finer than most roundings
@@ -96,8 +96,9 @@ def _depth_thresholds(base: spec.Arch, low: float, high: float) -> Iterator[floa
 
 def _resolution_thresholds(low: float, high: float) -> Iterator[float]:
     """Yield the resolutions half-way between multiples of the step, which is the smallest resolution."""
-    for steps in range(max(1, floor(low / scaling.RESOLUTION_STEP)), ceil(high / scaling.RESOLUTION_STEP) + 1):
-        yield (steps + 0.5) * scaling.RESOLUTION_STEP
+    step = rounding_rules.RESOLUTION_STEP
+    for steps in range(max(1, floor(low / step)), ceil(high / step) + 1):
+        yield (steps + 0.5) * step
 
 
 def shortest_decimal(low: float, high: float, near: float) -> float:
@@ -231,7 +232,7 @@ class CompoundLine:
         """Return the cost of the network at ``place``: the same as `count`'s, but one count serves all depths."""
         repeats = self._repeats.get(place.depth)
         if repeats is None:
-            repeats = spec.stage_depths(replace(self.base, depth=self.depth.typical_value(place.depth)))
+            repeats = rounding_rules.stage_depths(replace(self.base, depth=self.depth.typical_value(place.depth)))
             self._repeats[place.depth] = repeats
         macs = params = bytes_ = 0
         for stage, position, is_last, cost in self._distinct_layer_costs(place):
@@ -327,7 +328,7 @@ class CompoundLine:
         if not self.resolution.thresholds:
             return self.base.resolution
         low, high = self.resolution.value_range(place.resolution)
-        return max(scaling.RESOLUTION_STEP, round((low + high) / 2 / scaling.RESOLUTION_STEP) * scaling.RESOLUTION_STEP)
+        return rounding_rules.round_resolution((low + high) / 2)
 
 
 @lru_cache(maxsize=32)

@@ -7,11 +7,11 @@ twice the MACs. B1–B7 are not exact powers of one φ: they are data in `effnet
 from dataclasses import dataclass, replace
 
 from effnet.arch import counting, serde, variants
-from effnet.arch.spec import Arch, layers, stage_depths
+from effnet.arch.rounding_rules import round_resolution, stage_depths
+from effnet.arch.spec import Arch, layers
 
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15  # section 3.3, step 1: found for B0 by grid search
 
-RESOLUTION_STEP = 4  # our choice: the resolutions of B0–B7 are all multiples of 4
 DROPOUT_STEP = 0.3 / 7  # section 5.2: dropout grows linearly from .2 for B0 to .5 for B7
 MAX_DROPOUT = 0.5
 
@@ -74,13 +74,12 @@ def scale(arch: str | Arch, phi: float, alpha: float = ALPHA, beta: float = BETA
         serde.check_float(name, coefficient, 1, 100)
     if phi == 0:
         return base
-    pixels = base.resolution * gamma**phi
     return replace(
         base,
         name=f"{base.name}_phi{phi:g}",
         depth=base.depth * alpha**phi,
         width=base.width * beta**phi,
-        resolution=max(RESOLUTION_STEP, round(pixels / RESOLUTION_STEP) * RESOLUTION_STEP),
+        resolution=round_resolution(base.resolution * gamma**phi),
         dropout=scale_dropout(base, phi),
     )
 

@@ -6,9 +6,9 @@ module loops over stages to compute the size of a layer.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import ceil
 from types import MappingProxyType
 
+from effnet.arch.rounding_rules import round_channels, stage_depths
 from effnet.arch.serde import Record, check_choice, check_float, check_int
 
 BLOCK_KINDS = ("mbconv", "fused")
@@ -191,8 +191,8 @@ def block_layer(
 def layers(arch: Arch, classes: int = 1000, channels: int = 3) -> Iterator[Layer]:
     """Yield every layer of a network at its actual size, from the stem to the classifier.
 
-    Channels and repeats are rounded as in the official ``round_filters`` and ``round_repeats``. Stochastic depth grows
-    linearly with the block's index, as in the official code: block i of N has ``arch.drop_path · i / N``.
+    Channels and layers are rounded by `effnet.arch.rounding_rules`. Stochastic depth grows linearly with the block's
+    index, as in the official code: block i of N has ``arch.drop_path · i / N``.
 
     Args:
         arch: The network.
@@ -241,23 +241,6 @@ def layers(arch: Arch, classes: int = 1000, channels: int = 3) -> Iterator[Layer
 def _scale_listed(arch: Arch, sizes: tuple[int, ...], position: int) -> int:
     """Return the scaled channels listed for a block; 0 if none are. Blocks that scaling adds are as the last one."""
     return arch.scale_channels(sizes[min(position, len(sizes) - 1)]) if sizes else 0
-
-
-def stage_depths(arch: Arch) -> tuple[int, ...]:
-    """Return the number of layers of each stage after scaling by ``arch.depth`` (the official ``round_repeats``)."""
-    ends = () if arch.scale_ends else (0, len(arch.stages) - 1)
-    return tuple(s.layers if i in ends else ceil(s.layers * arch.depth) for i, s in enumerate(arch.stages))
-
-
-def round_channels(channels: int, width: float, floor: float = 0.9, divisor: int = 8) -> int:
-    """Round ``channels × width`` to the nearest multiple of ``divisor``, but not below ``floor`` times the product.
-
-    Source: ``round_filters`` in tensorflow/tpu ``efficientnet_model.py`` (floor .9) and google/automl
-    ``efficientnetv2`` (no floor).
-    """
-    exact = channels * width
-    rounded = max(divisor, int(exact + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < floor * exact else rounded
 
 
 def _check_kernel_and_stride(kernel: int, stride: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from effnet.arch import outsiders, serde, spec
+from effnet.arch import outsiders, rounding_rules, serde, spec
 
 
 def _make_stages(block: str, *rows: tuple[int, int, int, int, int], squeeze: float = 0.0) -> tuple[spec.Stage, ...]:
@@ -202,7 +202,7 @@ def _with_depths(stages: tuple[spec.Stage, ...], *depths: int) -> tuple[spec.Sta
 
 def _prune(base: spec.Arch) -> spec.Arch:
     """Return the pruned ``base``: its rows list the channels of every block, so that nothing is rounded."""
-    rows = zip(base.stages, spec.stage_depths(base), PRUNED_ROWS[base.name], strict=True)
+    rows = zip(base.stages, rounding_rules.stage_depths(base), PRUNED_ROWS[base.name], strict=True)
     return replace(
         base,
         name=f"{base.name}_pruned",

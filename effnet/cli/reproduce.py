@@ -324,7 +324,7 @@ def _describe_plan(
 
 
 def _networks_table(study: "scaling_study.ScalingStudy") -> "PrintedTable":
-    from effnet.arch.spec import stage_depths
+    from effnet.arch.rounding_rules import stage_depths
 
     table = printing.new_table("", "layers", "channels ×", "size (px)", "MACs", "off", left=("",))
     for each in study.networks:

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from effnet.arch import ARCHS, Arch, Count, Stage, count, fit, scale
 from effnet.arch.compound_line import CompoundLine, make_line
 from effnet.arch.fitting import fit_detailed, nearest_released, released_family
-from effnet.arch.scaling import RESOLUTION_STEP
-from effnet.arch.spec import round_channels, stage_depths
+from effnet.arch.rounding_rules import RESOLUTION_STEP, round_channels, stage_depths
 from effnet.arch.variants import RELEASED_ARCHS
 from tests.strategies import archs
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.arch import ARCHS, Arch, count, layers, rounding, scale
+from effnet.arch.rounding_rules import stage_depths
 from effnet.arch.scaling import ALPHA, BETA, GAMMA
-from effnet.arch.spec import stage_depths
 from tests.strategies import archs
 
 phis = st.floats(-4, 4)

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effnet.arch import ARCHS, Arch, Layer, Stage, block_layer, layers
-from effnet.arch.spec import round_channels, stage_depths
-from effnet.arch.variants import RELEASED_ARCHS
+from effnet.arch.rounding_rules import round_channels, stage_depths
 from tests.strategies import archs
 
 ROW = Stage("mbconv", 6, 3, 2, 24, 2, squeeze=0.25)
@@ -172,28 +171,6 @@ def test_walk(arch: Arch, classes: int, channels: int) -> None:
             assert layer.squeezed == (max(1, int(layer.inputs * row.squeeze)) if row.squeeze else 0)
         if not row.expand_from and not row.expanded:
             assert layer.expanded == (layer.inputs * row.expand if row.expand > 1 else 0)
-
-
-@given(st.integers(1, 4096), st.floats(0.05, 8), st.sampled_from([0.0, 0.9, 1.0]), st.sampled_from([1, 2, 5, 8]))
-def test_rounded_channels(channels: int, width: float, floor: float, divisor: int) -> None:
-    rounded = round_channels(channels, width, floor, divisor)
-    want = channels * width
-    assert rounded % divisor == 0
-    assert rounded >= max(divisor, floor * want)
-    assert abs(rounded - want) <= (divisor if floor or want < divisor / 2 else divisor / 2)
-
-
-def test_the_floor_matters_once() -> None:
-    # facts of google/automl: only w = 1.2 with 16 channels, so B3's first stage has 24 channels and V2-B3's 16
-    assert round_channels(16, 1.2, 0.9) == 24
-    assert round_channels(16, 1.2, 0.0) == 16
-    differing = {
-        (arch.width, row.channels)
-        for arch in RELEASED_ARCHS
-        for row in arch.stages
-        if round_channels(row.channels, arch.width, 0.9) != round_channels(row.channels, arch.width, 0.0)
-    }
-    assert differing == {(1.2, 16)}
 
 
 def test_ends_stay_when_they_are_not_scaled() -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from effnet.arch import ARCHS, PUBLISHED_TOP1, Arch, canonical_name, layers, resolve_arch
-from effnet.arch.spec import stage_depths
+from effnet.arch.rounding_rules import stage_depths
 from effnet.arch.variants import RELATED_ARCHS, RELEASED_ARCHS
 
 NAMES = (

@@ -13,7 +13,7 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
-from effnet.arch import ARCHS, Arch, Operation, count, serde, spec, variants
+from effnet.arch import ARCHS, Arch, Operation, count, rounding_rules, serde, variants
 from effnet.data.torchvision_compat import declare_operators
 from effnet.lab.compare.baseline_networks import amoebanet_a, amoebanet_c, densenet264, gpipe, polynet
 
@@ -186,10 +186,10 @@ def count_scaled(base: str, depth: float = 1.0, width: float = 1.0, resolution: 
 
 
 def _walk_mobilenet_v1(depth: float, width: float, side: int) -> SizedOperations:
-    inputs, side = spec.round_channels(32, width), ceil(side / 2)
+    inputs, side = rounding_rules.round_channels(32, width), ceil(side / 2)
     yield Operation("stem", 3, inputs, 3, 2), side
     for channels, first, repeats in MOBILENET_V1:
-        wide = spec.round_channels(channels, width)
+        wide = rounding_rules.round_channels(channels, width)
         for position in range(ceil(repeats * depth)):
             stride = first if position == 0 else 1
             side = ceil(side / stride)
@@ -200,11 +200,11 @@ def _walk_mobilenet_v1(depth: float, width: float, side: int) -> SizedOperations
 
 
 def _walk_resnet50(depth: float, width: float, side: int) -> SizedOperations:
-    inputs, side = spec.round_channels(64, width), ceil(side / 2)
+    inputs, side = rounding_rules.round_channels(64, width), ceil(side / 2)
     yield Operation("stem", 3, inputs, 7, 2), side
     side = ceil(side / 2)  # pooled
     for channels, first, repeats in RESNET50:
-        inner, wide = spec.round_channels(channels, width), spec.round_channels(4 * channels, width)
+        inner, wide = rounding_rules.round_channels(channels, width), rounding_rules.round_channels(4 * channels, width)
         for position in range(ceil(repeats * depth)):
             stride = first if position == 0 else 1
             yield Operation("reduce", inputs, inner), side

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.arch import Arch, count, spec
+from effnet.arch import Arch, count, rounding_rules
 from effnet.lab.search import job_store, proxy_task, scoring, search_space, statistics, successive_halving
 
 MACS_GROWTH = 2.0  # α·β²·γ² ≈ 2: one step of φ doubles the MACs
@@ -95,7 +95,8 @@ def grow(base: Arch, alpha: float, beta: float, gamma: float) -> Arch:
     moves MACs by half. Here layers are α times the base's, rounded; the stages that lack most get them first.
     """
     fixed = {0, len(base.stages) - 1} if not base.scale_ends else set()
-    exact = [layers if index in fixed else layers * alpha for index, layers in enumerate(spec.stage_depths(base))]
+    layers_before = enumerate(rounding_rules.stage_depths(base))
+    exact = [layers if index in fixed else layers * alpha for index, layers in layers_before]
     depths = [floor(layers + 1e-9) for layers in exact]
     missing = floor(sum(exact) - sum(depths) + 0.5)
     for index in sorted(range(len(exact)), key=lambda index: (depths[index] - exact[index], index))[:missing]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from effnet.arch import Arch, count, serde, spec
+from effnet.arch import Arch, count, rounding_rules, serde
 from effnet.draw import plotting, search_plots
 from effnet.lab.compare import published_numbers
 from effnet.lab.compare.comparison_table import Column, Table, TableRow, TableValue, quoted_value
@@ -362,7 +362,7 @@ def _study_row(result: ScalingStudyResult, trained: TrainedNetwork) -> TableRow:
     if abs(network.macs_error) > REPORTED_MACS_ERROR:
         note = f"{network.macs_error:+.1%} off the MACs of its size: layers and channels are integers"
     values = {
-        "depth": TableValue(sum(spec.stage_depths(arch)) / sum(spec.stage_depths(base.arch))),
+        "depth": TableValue(sum(rounding_rules.stage_depths(arch)) / sum(rounding_rules.stage_depths(base.arch))),
         "width": TableValue(arch.width / base.arch.width),
         "resolution": TableValue(arch.resolution / base.arch.resolution),
         "size": TableValue(arch.resolution),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from effnet.arch import ARCHS, Arch, count, layers
-from effnet.arch.spec import stage_depths
+from effnet.arch.rounding_rules import stage_depths
 from effnet.lab.search.grid_search import (
     PAPER_COEFFICIENTS,
     CompoundCoefficients,

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from effnet.arch import ARCHS, Arch, count
-from effnet.arch.spec import stage_depths
+from effnet.arch.rounding_rules import stage_depths
 from effnet.lab.compare.comparison_table import to_csv, to_markdown
 from effnet.lab.search.grid_search import CompoundCoefficients
 from effnet.lab.search.job_store import TrainingJob, TrainingResult
