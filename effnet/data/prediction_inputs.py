@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
 from glob import glob
 from itertools import chain
 from pathlib import Path
@@ -98,12 +99,28 @@ def download_image(url: str, retry: errors.RetryPolicy | None = None) -> bytes |
 
 def _glob_image_files(pattern: str) -> Iterator[str]:
     """Yield the files that match, and those in folders that match (with ``**`` they match themselves)."""
-    for match in sorted(glob(pattern, recursive=True)):
-        if not os.path.isdir(match):
-            if folders.may_be_image(match):
-                yield str(Path(match))
-        elif "**" not in pattern:
+    parts = Path(pattern).parts
+    if "**" in parts:  # glob would follow links without end
+        at = parts.index("**")
+        roots = map(Path, glob(str(Path(*parts[:at])))) if at else [Path()]
+        files = (file for root in roots if root.is_dir() for file in folders.list_image_files(root)
+                 if _matches(file.relative_to(root).parts, parts[at:]))  # fmt: skip
+        yield from sorted(map(str, files))
+        return
+    for match in sorted(glob(pattern)):
+        if os.path.isdir(match):
             yield from map(str, folders.list_image_files(Path(match)))
+        elif folders.may_be_image(match):
+            yield str(Path(match))
+
+
+def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether the parts of a path match those of a pattern, in which ``**`` is any number of folders."""
+    if not pattern:
+        return not path
+    if pattern[0] == "**":
+        return len(pattern) == 1 or any(_matches(path[start:], pattern[1:]) for start in range(len(path) + 1))
+    return bool(path) and fnmatch(path[0], pattern[0]) and _matches(path[1:], pattern[1:])
 
 
 def _is_image_on_stdin() -> bool:
