@@ -57,21 +57,24 @@ def open_digits() -> Splits:
 
 
 def find_builtin_name(source: str) -> str | None:
-    """Return the name of the dataset that ``source`` names or contains as it is distributed, or None."""
-    if source in _DATASET_SOURCES:
-        return source
+    """Return the name of the dataset that ``source`` names or contains as it is distributed, or None.
+
+    A folder of that name in the working directory comes first: it is the user's own.
+    """
     root = Path(source)
     for name, dataset in _DATASET_SOURCES.items() if root.is_dir() else ():
         if dataset.class_name and (root.name == dataset.folder or (root / dataset.folder).is_dir()):
             return name
-    return None
+    return source if source in BUILTIN_DATASET_NAMES and not root.is_dir() else None
 
 
 def open_builtin_dataset(name: str, source: str, open_path: Callable[[Path], Splits]) -> Splits:
-    """Open the dataset ``name`` from ``source``, ``$EFFNET_DATA`` or the cache, or else download it to the cache.
+    """Open the dataset ``name``: from ``source``, ``$EFFNET_DATA`` or the cache, or else download it to the cache.
 
     A copy is laid out as torchvision does, or as ``open_path`` can open it. Raises ``OSError`` if there is none.
     """
+    if name == "digits":
+        return open_digits()
     dataset = _DATASET_SOURCES[name]
     parent = os.environ.get(DATA_DIR_VARIABLE)
     configured = (Path(parent).expanduser() / name, Path(parent).expanduser()) if parent else ()

@@ -1,8 +1,11 @@
 """`open_data`: opens the labeled images of a folder, a table, shards, a hub dataset or a dataset by name."""
 
+import logging
 from pathlib import Path
 
 from effnet.data import dataset, folders
+
+log = logging.getLogger("effnet")
 
 
 def open_data(source: str | Path) -> dataset.Splits:
@@ -10,23 +13,26 @@ def open_data(source: str | Path) -> dataset.Splits:
 
     ``source`` is a folder in one of these layouts:
 
-    - ``train/CLASS/…``, with ``val/`` (or ``valid``, ``validation``) and ``test/`` beside it if there are such;
+    - ``train/CLASS/…``, with ``val/`` (or ``valid``, ``validation``) and ``test/`` beside it if there are such; also
+      ``training_set``, ``test images``, ``seg_train`` and so on, and ``CLASS/train/…``;
     - ``CLASS/…``: all images are for training;
-    - ImageNet: either of these, and a flat ``val/`` with its ground truth (see `effnet.data.imagenet`).
+    - ImageNet: either of these, and a flat ``val/`` with its ground truth (see `effnet.data.imagenet`);
+    - any of these in a folder that holds nothing else, as archives unpack.
 
-    Classes are sorted by name, and their folders searched recursively. Hidden files, texts, and tables are
-    skipped; any other file counts as an image. Besides class folders, ``source`` may be
+    Classes are sorted by name, and their folders searched recursively, linked ones too. Hidden files, texts, and tables
+    are skipped; any other file counts as an image. A split without class folders beside ``train`` is passed over, which
+    is logged. Besides class folders, ``source`` may be
 
-    - ``digits``, ``cifar10``, ``pets`` and other datasets by name, or a folder of such a dataset as it is distributed
-      (see `effnet.data.builtin_datasets`);
+    - ``digits``, ``cifar10``, ``pets`` and other datasets by name, unless there is a folder of that name, or a folder
+      of such a dataset as it is distributed (see `effnet.data.builtin_datasets`);
     - ``photos-{000..031}.tar``, or a folder or URL of such: shards (see `effnet.data.webdataset_reader`);
     - ``hub:NAME``, or a folder of parquet files or of ``save_to_disk``: a Hugging Face dataset (see
       `effnet.data.huggingface_datasets`);
     - a ``.csv`` or ``.tsv`` file (see `effnet.data.table`).
 
     Raises:
-        ValueError: if the layout is none of these, a class is empty, or val or test has a class that train does not
-            have. A single class can be evaluated on, not trained on.
+        ValueError: if the layout is none of these, it is not sure which folders are the classes, a class is empty, or
+            val or test has a class that train does not have. A single class can be evaluated on, not trained on.
 
     Example:
         >>> splits = effnet.data.open_data("photos")
@@ -36,8 +42,6 @@ def open_data(source: str | Path) -> dataset.Splits:
     from effnet.data import builtin_datasets, huggingface_datasets, table, webdataset_reader
 
     text, root = str(source), Path(source)
-    if text == "digits":
-        return builtin_datasets.open_digits()
     if huggingface_datasets.is_huggingface_dataset(text):
         return huggingface_datasets.open_huggingface_dataset(text)
     if webdataset_reader.are_shards(text):
@@ -53,4 +57,21 @@ def open_data(source: str | Path) -> dataset.Splits:
         raise ValueError(f"{root} does not exist: use {expected}, hub:NAME, or one of {names}")
     if not root.is_dir():
         raise ValueError(f"{root} is a file: use {expected} or hub:NAME")
+    if text in builtin_datasets.BUILTIN_DATASET_NAMES:
+        log.info("using the folder %s of %s, not the dataset of that name", text, Path.cwd())
     return folders.open_folder(root)
+
+
+def may_have_labels(source: str | Path) -> bool:
+    """Return whether `open_data` is for ``source``: it is not an image, a pattern or a folder of images alone."""
+    from effnet.data import builtin_datasets, huggingface_datasets, table, webdataset_reader
+    from effnet.data.storage import remote
+
+    text, root = str(source), Path(source)
+    if remote.is_remote(text):
+        return webdataset_reader.is_shard(text.rpartition("/")[2])
+    if huggingface_datasets.is_huggingface_dataset(text) or builtin_datasets.find_builtin_name(text):
+        return True
+    if root.is_dir():
+        return webdataset_reader.are_shards(text) or any(entry.is_dir() for entry in root.iterdir())
+    return table.is_table(text) or webdataset_reader.are_shards(text)

@@ -15,6 +15,7 @@ from effnet.data import (
     Item,
     check_images,
     class_names,
+    dataset_sources,
     open_data,
     prediction_inputs,
     read_image,
@@ -160,10 +161,10 @@ def _sample_balanced(dataset: ImageDataset, max_images: int, seed: int) -> Image
 
 
 def _open_labeled(data: ImageDataset | str | Path, split: str | None) -> ImageDataset | None:
-    """Return the labeled images, or None if there are no class folders."""
+    """Return the labeled images, or None for a folder of images without class folders."""
     if isinstance(data, ImageDataset):
         return data
-    if data != "digits" and not any(path.is_dir() for path in Path(data).glob("*")):
+    if not dataset_sources.may_have_labels(data):
         return None
     return pick_split(open_data(data), split)[1]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import pickle
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,9 @@ from scipy.io import savemat
 from torchvision import datasets
 
 from effnet.data import ImageDataset, open_data, read_image
+from effnet.data.builtin_datasets import BUILTIN_DATASET_NAMES
+from effnet.data.dataset_sources import may_have_labels
+from effnet.data.webdataset_writer import write_shards
 from effnet.metadata import Labels
 
 
@@ -49,6 +53,41 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def write_photo(path: Path, shade: int = 7) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (12, 10), (shade, shade, shade)).save(path)
+
+
+@pytest.mark.parametrize("name", BUILTIN_DATASET_NAMES)
+def test_a_folder_of_the_user_comes_first(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for file in ("cat/1.png", "dog/2.png"):
+        write_photo(tmp_path / name / file)
+    for source in (name, Path(name), f"{name}/", f"./{name}", tmp_path / name):
+        assert open_data(source).train.labels.names == ("cat", "dog"), source
+    with caplog.at_level(logging.INFO, "effnet"):
+        open_data(name)
+    assert caplog.text.count(f"using the folder {name} of {tmp_path}, not the dataset of that name") == 1
+
+
+@pytest.mark.parametrize("name", ["digits", "pets", "cars"])
+def test_a_folder_that_cannot_be_used_is_not_replaced(name: str, tmp_path: Path) -> None:
+    write_photo(tmp_path / name / "1.png")
+    with pytest.raises(ValueError, match=f"{name} has no class folders"):
+        open_data(name)
+    assert not may_have_labels(name)
+    (tmp_path / "elsewhere" / "cat").mkdir(parents=True)
+    (tmp_path / name).rename(tmp_path / "old")
+    (tmp_path / name).symlink_to("elsewhere")
+    with pytest.raises(ValueError, match=f"class 'cat' in {name} has no images"):
+        open_data(name)
+
+
+def test_shards_of_a_name(tmp_path: Path) -> None:
+    for file in ("cat/1.png", "dog/2.png"):
+        write_photo(tmp_path / "photos" / file)
+    write_shards(open_data("photos"), tmp_path / "digits")
+    assert len(open_data("digits").train) == 2
+    (tmp_path / "digits.txt").touch()
+    assert may_have_labels("digits")
+    assert not may_have_labels("digits.txt")
+    assert len(open_data("photos").train) == 2
 
 
 def write_cifar(root: Path, hundred: bool, monkeypatch: pytest.MonkeyPatch) -> None:
