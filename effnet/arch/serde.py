@@ -1,12 +1,71 @@
-"""Frozen records that serialize to JSON and back, and the checks that their fields and other modules share."""
+"""Frozen records that serialize to JSON and back, the reader of all JSON, and the checks that other modules share."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
+
+T = TypeVar("T")
+
+MAX_JSON_BYTES = 2**26  # an index of a million images has 2²⁶; what travels with a model, a thousandth
+MAX_JSON_DEPTH = 100  # Keras nests its models some ten levels deep; Python's own functions fail at a thousand
+
+
+def parse_json(content: str | bytes, source: object) -> Any:
+    """Parse JSON that someone else may have written. ``source`` is what the message calls it: a path, as a rule.
+
+    Raises ``ValueError`` if it is no JSON, or nested more deeply than any that describes a network, a run or a dataset:
+    what reads the value may then recurse.
+
+    Example:
+        >>> parse_json('{"size": [224, 224]}', "config.json")
+        {'size': [224, 224]}
+    """
+    try:
+        value = json.loads(content)
+    except RecursionError:
+        raise _too_deep_error(source) from None
+    except ValueError as error:
+        raise ValueError(f"{source} is not JSON ({error})") from None
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH + 1):
+        inner = (node.values() if isinstance(node, dict) else node for node in level if isinstance(node, (dict, list)))
+        level = [child for children in inner for child in children if isinstance(child, (dict, list))]
+        if not level:
+            return value
+    raise _too_deep_error(source)
+
+
+def _too_deep_error(source: object) -> ValueError:
+    return ValueError(f"{source} is nested more than {MAX_JSON_DEPTH} levels deep: a damaged or hostile JSON")
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file. Raises ``ValueError`` as `parse_json` or for a huge file, and ``OSError``."""
+    with path.open("rb") as file:
+        content = file.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"{path}: more than {MAX_JSON_BYTES >> 20} MiB, far above any JSON that is read here")
+    return parse_json(content, path)
+
+
+def read_json_object(path: Path, build: Callable[[dict[str, Any]], T]) -> T:
+    """Return what ``build`` makes of the JSON object in a file.
+
+    Raises as `read_json`, and ``ValueError`` that names the file if it holds something else, or ``build`` fails on it.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a JSON object, but {type(content).__name__}")
+    try:
+        return build(content)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path}: damaged, or of another version ({reason})") from None
 
 
 class Record:
@@ -61,11 +120,7 @@ class Record:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Restore a record from JSON text. Raises ``ValueError`` if the text does not hold such a record."""
-        try:
-            data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{cls.__name__}: invalid JSON ({error})") from None
-        return cls.from_dict(data)
+        return cls.from_dict(parse_json(text, cls.__name__))
 
 
 def _as_tuples(value: Any) -> Any:

@@ -317,7 +317,11 @@ def resolve_arch(arch: str | spec.Arch) -> spec.Arch:
     """
     if isinstance(arch, spec.Arch):
         return arch
-    return spec.Arch.from_json(Path(arch).read_text()) if arch.endswith(".json") else ARCHS[canonical_name(arch)]
+    return (
+        serde.read_json_object(Path(arch), spec.Arch.from_dict)
+        if arch.endswith(".json")
+        else ARCHS[canonical_name(arch)]
+    )
 
 
 # Published ImageNet top-1 in percent: quoted, never measured here. One row per table: source, then name → top-1.

@@ -266,11 +266,12 @@ class ResolvedNetwork(NamedTuple):
 def resolve_network(network: str) -> ResolvedNetwork:
     """Return what a NETWORK argument means: a name, a weights file, an exported file or JSON."""
     from effnet.arch import Arch, resolve_arch
+    from effnet.arch.serde import read_json
 
     path = Path(network)
     if path.suffix == ".json":
         try:
-            return ResolvedNetwork(Arch.from_json(path.read_text(encoding="utf-8")))
+            return ResolvedNetwork(Arch.from_dict(read_json(path)))
         except ValueError as error:
             raise ValueError(f"{path} is not an architecture: {error}") from None
     from effnet.runtime import base, io_spec

@@ -5,7 +5,6 @@ that of the sorted synsets. The names are torchvision's, which are all different
 the dog "Cardigan"), kept here because importing torchvision takes a second and needs a matching build.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from effnet.arch.serde import parse_json
 from effnet.metadata import Labels
 
 BACKGROUND = "background"  # the first of 1001 outputs of TensorFlow's networks
@@ -163,10 +163,7 @@ def _parse_lines(path: Path, text: str) -> list[str]:
 
 
 def _parse_json(path: Path, text: str) -> list[str]:
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    data = parse_json(text, path)
     key = next((key for key in _NAME_KEYS if isinstance(data, dict) and isinstance(data.get(key), (list, dict))), None)
     data = data if key is None else data[key]
     if isinstance(data, dict) and all(isinstance(value, int) for value in data.values()):

@@ -16,12 +16,13 @@ from glob import glob, has_magic
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
+from effnet.arch.serde import parse_json
 from effnet.data import dataset, folders, image_io, prefetch
-from effnet.data.storage import cache_dir, errors, remote
+from effnet.data.storage import archive, cache_dir, errors, remote
 from effnet.data.storage.atomic_write import write_text
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -106,11 +107,11 @@ def read_shard_images(shard: str, start: int = 0) -> Iterator[tuple[str, bytes |
     try:
         raw = remote.ResumingReader(shard) if remote.is_remote(shard) else io.FileIO(shard)
         with io.BufferedReader(raw, _STREAM_BUFFER_BYTES) as file:
-            for archive, member in _iter_members(file, "r|*"):
+            for tar, member in archive.iter_tar_members(file, "r|*"):
                 if is_image_member(member):
                     number += 1
                     if number > start:
-                        name, content = f"{shard}/{member.name}", archive.extractfile(member)
+                        name, content = f"{shard}/{member.name}", tar.extractfile(member)
                         assert content is not None, name
                         too_large = member.size > image_io.MAX_IMAGE_BYTES
                         yield name, image_io.too_large_error(name) if too_large else content.read()
@@ -125,22 +126,6 @@ def read_shard_images(shard: str, start: int = 0) -> Iterator[tuple[str, bytes |
 
 class TruncatedShardError(image_io.ImageError):
     """A shard could not be read to its end; what follows the members before is not known."""
-
-
-class StrictTarInfo(tarfile.TarInfo):
-    """A header that is cut or damaged is an error; tarfile takes it for the archive's end."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
-        """Parse a header. Raises ``ReadError`` unless it is complete or the end mark."""
-        if len(buf) < tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("it is truncated")
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if any(buf):
-                raise tarfile.ReadError("it is damaged, or not a tar archive") from error
-            raise
 
 
 def is_image_member(member: tarfile.TarInfo) -> bool:
@@ -162,14 +147,6 @@ def truncated_shard_error(shard: str, images_read: int, error: Exception) -> Tru
     else:
         reason = errors.describe_error(error) if isinstance(error, (tarfile.TarError, OSError)) else "it is damaged"
     return TruncatedShardError(f"{shard} breaks off after {images_read} images: {reason}")
-
-
-def _iter_members(file: IO[bytes], mode: Literal["r:", "r|*"]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield each member with its archive; ``mode``: "r:" for a seekable file, "r|*" for a stream, also compressed."""
-    with tarfile.open(fileobj=file, mode=mode, bufsize=_STREAM_BUFFER_BYTES, tarinfo=StrictTarInfo) as archive:
-        while (member := archive.next()) is not None:
-            archive.members = []  # type: ignore[attr-defined]  # or they would pile up
-            yield archive, member
 
 
 class ShardSample(NamedTuple):
@@ -269,7 +246,7 @@ def scan_shard(path: Path, url: str) -> ShardIndex:
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
-            for _, member in _iter_members(file, "r:"):
+            for _, member in archive.iter_tar_members(file, "r:"):
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError("unexpected end of data")
                 name = os.path.basename(member.name)
@@ -295,7 +272,7 @@ def _parse_label(content: bytes, extension: str) -> dataset.RawLabel:
     text = content.decode("utf-8", "replace").strip()
     if extension == "json":
         try:
-            value = json.loads(text)
+            value = parse_json(text, "a label")
         except ValueError:
             return None
         if isinstance(value, dict):
@@ -409,7 +386,7 @@ def _read_class_names(url: str) -> tuple[tuple[str, ...] | None, str]:
 def read_json(url: str) -> dict[str, Any]:
     """Return the JSON object at ``url``, empty if there is none."""
     try:
-        value = json.loads(_read_text(url) or "{}")
+        value = parse_json(_read_text(url) or "{}", url)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

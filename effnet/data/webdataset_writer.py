@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from effnet.arch.serde import check_float, check_int
+from effnet.arch.serde import check_float, check_int, read_json_object
 from effnet.data import image_io, prefetch, webdataset_reader
 from effnet.data.dataset import ImageDataset, Item, Splits
 from effnet.data.storage.atomic_write import atomic_write, write_text
@@ -111,7 +111,7 @@ def _write_split(
     items = sorted(dataset.items, key=lambda item: sha256(item.name.encode("utf-8", "surrogatepass")).digest())
     done, number = 0, 0
     while (note := _note_path(out, split, number)).is_file() and (out / f"{split}-{number:06}.tar").is_file():
-        summary = json.loads(note.read_text(encoding="utf-8"))
+        summary = read_json_object(note, dict[str, Any])
         yield summary
         done, number = summary["end"], number + 1
     encoded = prefetch.prefetch_map(lambda item: _encode_item(item, plan["max_short_side"]), items[done:])

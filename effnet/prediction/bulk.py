@@ -11,7 +11,7 @@ from os.path import abspath
 from pathlib import Path
 from typing import Any
 
-from effnet.arch.serde import check_int, import_extra
+from effnet.arch.serde import check_int, import_extra, read_json_object
 from effnet.data.storage import remote
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.prediction import bulk_chunks, ray
@@ -211,7 +211,7 @@ def _require_same_settings(path: Path, settings: Mapping[str, Any], target: Path
     if not path.exists():
         return None
     try:
-        recorded: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        recorded = read_json_object(path, dict[str, Any])
         different = sorted(key for key in settings if key != "model" and recorded.get(key) != settings[key])
     except (ValueError, AttributeError):
         raise ValueError(f"{path} is damaged: start {target} over with --force") from None

@@ -1,6 +1,5 @@
 """Ensembles: the weighted mean of several models' scores, and weights fitted on out-of-fold predictions."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from effnet.arch.serde import check_int
+from effnet.arch.serde import check_int, read_json_object
 from effnet.data.image_io import ImageError, ImageSource, InputImage
 from effnet.metadata import Labels, Preprocess
 from effnet.prediction import batched_inference, predictor
@@ -117,7 +116,7 @@ def member_models(member: str | Path) -> list[str | Path]:
         if (folder / "folds.csv").is_file():
             raise ValueError(f"{member} is an unfinished cross-validation run: finish it with --resume")
         return [member]
-    return [folder / name for name in json.loads((folder / FOLDS_FILE).read_text("utf-8"))["models"]]
+    return read_json_object(folder / FOLDS_FILE, lambda record: [folder / name for name in record["models"]])
 
 
 def _normalize_weights(count: int, weights: Sequence[float] | None) -> list[float]:
@@ -183,7 +182,8 @@ def fit_ensemble_weights(members: Sequence[str | Path]) -> EnsembleWeights:
             raise ValueError(
                 f"{member} is no finished cross-validation run, so it has no out-of-fold predictions to fit weights on"
             )
-        oof.append(OutOfFold.read(Path(member, "oof.csv"), json.loads(record.read_text("utf-8"))["task"]))
+        task = read_json_object(record, lambda content: str(content["task"]))
+        oof.append(OutOfFold.read(Path(member, "oof.csv"), task))
     return fit_weights_on_oof(oof)
 
 

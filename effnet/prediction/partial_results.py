@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from effnet.arch.serde import parse_json
 from effnet.data.storage import errors
 from effnet.data.storage.atomic_write import write_text
 from effnet.prediction import bulk_chunks
@@ -90,7 +91,7 @@ class PartialResults:
             for path in self._files_of(key):
                 with path.open(encoding="utf-8") as lines:
                     for line in lines:
-                        image, labels, probabilities, error, *values = json.loads(line)
+                        image, labels, probabilities, error, *values = parse_json(line, path)
                         yield Prediction(image, tuple(labels), tuple(probabilities), error, *values)
 
     def count_broken(self, keys: Iterable[str]) -> int:

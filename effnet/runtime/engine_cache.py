@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from effnet.arch.serde import Record
+from effnet.arch.serde import Record, read_json
 from effnet.data.storage import cache_dir
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.metadata import ModelMetadata
@@ -122,7 +122,7 @@ def _file_hash(path: Path) -> str:
 def _read_hashes() -> dict[str, list[Any]]:
     """Return path → [size, time, inode, sha256]."""
     try:
-        found = json.loads((cache_dir.writable_cache_dir() / "engines" / HASHES_FILE).read_text())
+        found = read_json(cache_dir.writable_cache_dir() / "engines" / HASHES_FILE)
     except (OSError, ValueError):
         return {}
     entries = found.items() if isinstance(found, dict) else ()

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from effnet.arch.serde import check_choice
+from effnet.arch.serde import check_choice, read_json_object
 from effnet.data import ImageDataset, ImageError, Splits, dataset, duplicates, holdout, open_data
 from effnet.data.splits import make_folds
 from effnet.data.storage.atomic_write import atomic_write, write_text
@@ -58,16 +58,18 @@ class CrossValidationResult:
     def read(cls, out: str | Path) -> Self:
         """Return the result of a finished cross-validation in ``out``."""
         out = Path(out)
-        data = json.loads((out / ensemble.FOLDS_FILE).read_text("utf-8"))
-        return cls(
-            out,
-            data["task"],
-            tuple(out / name for name in data["models"]),
-            tuple(data["fold_metrics"]),
-            data["metrics"],
-            data["images"],
-            tuple(data["skipped"]),
-            data["tta"],
+        return read_json_object(
+            out / ensemble.FOLDS_FILE,
+            lambda data: cls(
+                out,
+                data["task"],
+                tuple(out / name for name in data["models"]),
+                tuple(data["fold_metrics"]),
+                data["metrics"],
+                data["images"],
+                tuple(data["skipped"]),
+                data["tta"],
+            ),
         )
 
     def summary(self) -> str:

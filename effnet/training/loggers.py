@@ -10,7 +10,7 @@ from time import time
 from typing import Any
 from uuid import uuid4
 
-from effnet.arch.serde import did_you_mean
+from effnet.arch.serde import did_you_mean, read_json_object
 from effnet.data.storage.atomic_write import write_text
 from effnet.training.callbacks import Callback, EpochMetrics, ForwardingCallback
 
@@ -52,8 +52,8 @@ class LoggingCallback(ForwardingCallback):
         self._state_file = folder / "logged.json"
         self._run_id, self._last_epoch = uuid4().hex, 0
         if self._state_file.is_file():
-            state = json.loads(self._state_file.read_text())
-            self._run_id, self._last_epoch = state["run_id"], state["epoch"]
+            state = read_json_object(self._state_file, lambda state: (str(state["run_id"]), int(state["epoch"])))
+            self._run_id, self._last_epoch = state
         for name in dict.fromkeys(names):
             try:
                 self._loggers[name] = self._start_logger(name, folder, run_name, settings or {})

@@ -1,12 +1,11 @@
 """Training recipes: all settings (`Recipe`), and the recipes of the package, each with its source, cost and result."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from effnet.arch.serde import Record, check_choice, check_float, check_int, did_you_mean
+from effnet.arch.serde import Record, check_choice, check_float, check_int, did_you_mean, parse_json
 from effnet.data.augment import Augment
 
 CHOICES = {  # of settings that are words
@@ -339,7 +338,7 @@ def override_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         if not sign:
             raise ValueError(f"{setting!r} is not a setting: write name=value, such as balance=sampler")
         try:
-            value = json.loads(text)
+            value = parse_json(text, name)
         except ValueError:
             value = text
         inner = values["augment"] if name.startswith("augment.") else values

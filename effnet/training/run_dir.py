@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from effnet.arch.serde import read_json_object
 from effnet.data.storage.atomic_write import write_text
 from effnet.evaluation import AnyEvaluation, Evaluation, read_evaluation
 from effnet.training.callbacks import EpochMetrics
@@ -84,7 +85,7 @@ class RunDir:
 
     def read_settings(self) -> dict[str, Any]:
         """Return the settings of the run."""
-        return dict(json.loads(self._settings.read_text()))
+        return read_json_object(self._settings, dict[str, Any])
 
     def write_result(self, result: TrainResult) -> None:
         """Write the result, last of all: a run with a result is finished."""
@@ -94,15 +95,17 @@ class RunDir:
         """Return the result of a finished run, or None."""
         if not self._result.is_file():
             return None
-        data = json.loads(self._result.read_text())
-        return TrainResult(
-            self.model,
-            data["chosen"],
-            {name: read_evaluation(evaluation) for name, evaluation in data["evaluations"].items()},
-            tuple(EpochMetrics(**metrics) for metrics in data["history"]),
-            data["probe_metric"],
-            tuple(data["skipped"]),
-            data["seconds"],
+        return read_json_object(
+            self._result,
+            lambda data: TrainResult(
+                self.model,
+                data["chosen"],
+                {name: read_evaluation(evaluation) for name, evaluation in data["evaluations"].items()},
+                tuple(EpochMetrics(**metrics) for metrics in data["history"]),
+                data["probe_metric"],
+                tuple(data["skipped"]),
+                data["seconds"],
+            ),
         )
 
 

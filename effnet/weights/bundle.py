@@ -6,18 +6,25 @@ that works as well. Nothing is compressed, since float weights hardly shrink. Fi
 """
 
 import json
+import logging
 import os
 import shutil
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
-from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
+from effnet.arch import serde
+from effnet.data.storage.archive import DamagedArchiveError, is_zip, open_zip
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.data.storage.cache_dir import configured_cache_dir, writable_cache_dir
 from effnet.weights import catalog, download
 
 MANIFEST = "effnet-bundle.json"
+MAX_MANIFEST_BYTES = 2**24  # that of all published weights has a twentieth
+
+log = logging.getLogger("effnet")
 
 
 @dataclass(frozen=True)
@@ -50,12 +57,12 @@ class Bundle:
 
     def _extract(self, name: str, path: Path) -> None:
         try:
-            with ZipFile(self.path) as archive, archive.open(name) as source, atomic_write(path) as temporary:
+            with open_zip(self.path) as archive, atomic_write(path) as temporary:
                 with temporary.open("wb") as file:
-                    shutil.copyfileobj(source, file)
+                    file.writelines(archive.iter_chunks(name))
                 if not self._is_intact(temporary, name):
                     raise self._damaged_error(name)
-        except (BadZipFile, KeyError) as error:
+        except DamagedArchiveError as error:
             raise self._damaged_error(name) from error
 
     def _is_intact(self, path: Path, name: str) -> bool:
@@ -69,14 +76,19 @@ def open_bundle(path: Path) -> Bundle | None:
     """Return the bundle at ``path``, a file or a folder, or None. Raises ``ValueError`` if it is damaged."""
     try:
         if path.is_dir():
-            text = (path / MANIFEST).read_text(encoding="utf-8")
+            with (path / MANIFEST).open("rb") as file:
+                content = file.read(MAX_MANIFEST_BYTES)
+        elif not path.is_file() or not is_zip(path):
+            return None
         else:
-            with ZipFile(path) as archive:
-                text = archive.read(MANIFEST).decode()
-    except (OSError, BadZipFile, KeyError):
+            with open_zip(path) as archive:
+                if MANIFEST not in archive:
+                    return None
+                content = archive.read(MANIFEST, MAX_MANIFEST_BYTES)
+    except OSError:
         return None
     try:
-        manifest = json.loads(text)
+        manifest = serde.parse_json(content, MANIFEST)
         entries = {name: catalog.CatalogEntry.from_dict(entry) for name, entry in manifest["entries"].items()}
         files = {_check_name(name): str(about["sha256"]) for name, about in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -107,11 +119,24 @@ def list_bundles() -> list[Bundle]:
 
 
 def find_bundles(path: Path) -> list[Bundle]:
-    """Return the bundles at ``path``: a ``.zip``, or a folder that is a bundle or contains some, packed or unpacked."""
-    paths = [path]
+    """Return the bundles at ``path``: a ``.zip``, or a folder that is a bundle or contains some, packed or unpacked.
+
+    Raises ``ValueError`` if ``path`` itself is damaged. Damaged ones in a folder are ignored with a warning.
+    """
+    bundles = [open_bundle(path)]
     if path.is_dir():
-        paths += [*sorted(path.glob("*.zip")), *(manifest.parent for manifest in sorted(path.glob(f"*/{MANIFEST}")))]
-    return [bundle for bundle in map(open_bundle, paths) if bundle is not None]
+        for inside in (*sorted(path.glob("*.zip")), *(each.parent for each in sorted(path.glob(f"*/{MANIFEST}")))):
+            try:
+                bundles.append(open_bundle(inside))
+            except ValueError as error:
+                warn_once(f"ignoring a bundle of weights: {error}")
+    return [bundle for bundle in bundles if bundle is not None]
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Log a warning: bundles are looked for several times while one name is resolved."""
+    log.warning("%s", text)
 
 
 @dataclass(frozen=True)
@@ -153,7 +178,7 @@ def write_bundle(
     files = dict(sorted(files.items()))
     about = {name: {"bytes": file.stat().st_size, "sha256": download.hash_file(file)} for name, file in files.items()}
     manifest = {"files": about, "entries": dict(sorted(entries.items()))}
-    with atomic_write(path) as temporary, ZipFile(temporary, "w", ZIP_STORED) as archive:
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(_zip_info(MANIFEST), json.dumps(manifest, indent=1).encode())
         for name, file in files.items():
             info = _zip_info(name)
@@ -173,8 +198,8 @@ def _list_members(remote: download.RemoteFile, path: Path) -> dict[str, Path]:
     return {name: files[name] for name in remote.match_names(files)}
 
 
-def _zip_info(name: str) -> ZipInfo:
+def _zip_info(name: str) -> zipfile.ZipInfo:
     """Return a member without a date, so that equal content gives equal bytes."""
-    info = ZipInfo(name)
+    info = zipfile.ZipInfo(name)
     info.external_attr = 0o644 << 16
     return info

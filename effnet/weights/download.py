@@ -10,9 +10,7 @@ import logging
 import os
 import re
 import shutil
-import tarfile
 import time
-import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from effnet.arch.serde import check_choice
+from effnet.arch.serde import check_choice, read_json
+from effnet.data.storage.archive import DamagedArchiveError, open_tar
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.data.storage.errors import HTTPStatusError, RetryPolicy, describe_error, is_permanent, is_unreachable
 from effnet.weights.catalog.entry import CatalogEntry
@@ -216,7 +215,7 @@ class _PartialFile:
         self.validator: str = ""
         self.total: int | None = None
         try:
-            info = json.loads(self._info_path.read_text(encoding="utf-8"))
+            info = read_json(self._info_path)
             self.validator, self.total = str(info["validator"]), info["total"]
         except (OSError, ValueError, KeyError, TypeError):
             self.remove()
@@ -384,19 +383,14 @@ def extract_members(archive: Path, wanted: str, folder: Path) -> Path:
     not an archive or has no such member.
     """
     try:
-        with tarfile.open(archive) as tar:
-            members = {info.name.removeprefix("./"): info for info in tar.getmembers() if info.isreg()}
-            names = select_members(filter(_is_safe_path, members), wanted)
+        with open_tar(archive) as tar:
+            names = select_members(filter(_is_safe_path, tar.members), wanted)
             if not names:
                 raise DownloadError(f"{archive} has no {wanted or 'single checkpoint'} in it")
             for name in names:
-                content = tar.extractfile(members[name])
-                assert content is not None, name
-                with content, atomic_write(folder / name) as temporary, temporary.open("wb") as file:
-                    shutil.copyfileobj(content, file)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        if isinstance(error, DownloadError) or getattr(error, "errno", None):
-            raise
+                with atomic_write(folder / name) as temporary, temporary.open("wb") as file:
+                    file.writelines(tar.iter_chunks(name))
+    except DamagedArchiveError as error:
         raise DownloadError(f"{archive} is damaged or not an archive: delete it to download it again") from error
     return folder / names[-1]
 

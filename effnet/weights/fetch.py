@@ -20,7 +20,7 @@ def fetch(remote: download.RemoteFile, progress: download.ProgressCallback | Non
     Bundles, the cache directory and the hub's cache are searched before the mirror or the publisher is asked, who are
     not if ``EFFNET_OFFLINE`` or ``HF_HUB_OFFLINE`` is set. ``progress`` is called with (bytes, total bytes); by default
     progress is logged. Raises `DownloadError` with the file, the URL, the reason, and how to provide the file by hand;
-    ``ValueError`` if the file is in a bundle that is damaged.
+    ``ValueError`` if the file is in a damaged bundle that ``EFFNET_BUNDLE`` names.
     """
     return find_local(remote) or _fetch_remote(remote, progress)
 
@@ -28,10 +28,17 @@ def fetch(remote: download.RemoteFile, progress: download.ProgressCallback | Non
 def find_local(remote: download.RemoteFile) -> Path | None:
     """Return the file if it is on disk.
 
-    Raises ``ValueError`` if it is in a bundle that is damaged, or in a package that is not the published one.
+    Raises ``ValueError`` if it is in a damaged bundle that ``EFFNET_BUNDLE`` names, or in a package that is not the
+    published one. A damaged bundle in the cache directory is ignored with a warning.
     """
     for found in bundle.list_bundles():
-        path = found.extract_file(remote)
+        try:
+            path = found.extract_file(remote)
+        except ValueError as error:
+            if cache_dir.configured_cache_dir() not in found.path.parents:  # it was named in EFFNET_BUNDLE
+                raise
+            bundle.warn_once(f"ignoring a bundle of weights: {error}")
+            continue
         if path is not None:
             return path
     for folder in dict.fromkeys((cache_dir.configured_cache_dir(), cache_dir.writable_cache_dir())):

@@ -277,7 +277,7 @@ def test_an_archive_that_inflates_without_limit(tmp_path: Path) -> None:
     rewrite(tmp_path / "m.pth", tmp_path / "n.pth", lambda _, data: data, zipfile.ZIP_DEFLATED)
     (tmp_path / "m.pth").unlink()
     before = peak()
-    with pytest.raises(ValueError, match="inflate to far more"):
+    with pytest.raises(ValueError, match="would inflate to"):
         read(tmp_path / "n.pth")
     assert peak() - before < 200 * 2**20
 
@@ -286,7 +286,7 @@ def test_a_pickle_that_inflates_without_limit(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(torch_file, "MAX_PICKLE_BYTES", 2**20)
     with zipfile.ZipFile(tmp_path / "m.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("m/data.pkl", bytes(2**24))
-    with pytest.raises(ValueError, match="more than"):
+    with pytest.raises(ValueError, match="at most"):
         read(tmp_path / "m.pth")
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from effnet.arch import ARCHS, Arch
+from effnet.arch.serde import parse_json
 from effnet.data import ImageDataset, Splits, holdout, load_input, open_data, prefetch, preprocessing
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.metadata import Preprocess
@@ -98,7 +99,7 @@ class SearchDataset:
     def load(cls, path: Path) -> "SearchDataset":
         """Read what `save` wrote."""
         with safe_open(path, "pt") as file:
-            header = json.loads(file.metadata()["dataset"])
+            header = parse_json(file.metadata()["dataset"], path)
             names = {key.partition(".")[0] for key in file.keys()}  # noqa: SIM118 – not a dict
             splits = {
                 name: LabeledImages(file.get_tensor(f"{name}.images"), file.get_tensor(f"{name}.classes"))

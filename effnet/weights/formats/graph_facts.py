@@ -1,6 +1,5 @@
 """What the graph of a TFLite or ONNX file says of padding, and by its first operators of mean, std and size."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -8,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from effnet.arch import ARCHS
+from effnet.arch import ARCHS, serde
 from effnet.metadata import Numerics
 from effnet.weights import defaults
 
@@ -55,7 +54,8 @@ def explicit_padding(added: ArrayLike, kernel: int, stride: int, size: tuple[int
 
 def takes_pixels(interface: str | bytes) -> bool:
     """Return whether a file of ours takes pixels, of whose std its stem is rid, by its `effnet.runtime.io_spec`."""
-    return json.loads(interface)["input"] not in ("normalized", "normalised")  # older files; words: allow
+    input = serde.parse_json(interface, "its interface")["input"]
+    return input not in ("normalized", "normalised")  # older files; words: allow
 
 
 # Preprocessing, from the graph's input, its first operators and its metadata ---------------------------------------

@@ -11,7 +11,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from effnet.arch import Arch, layers
+from effnet.arch import Arch, layers, serde
 from effnet.metadata import Labels, Numerics, Preprocess
 from effnet.net import EfficientNet
 from effnet.net.layers import BATCH_NORM_MOMENTUM
@@ -166,12 +166,4 @@ def _read_labels(id2label: Mapping[str, str], problem: str | None) -> Labels:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Return the file's content, empty if it does not exist. Raises ``ValueError`` if it is not a JSON object."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a JSON object")
-    return content
+    return serde.read_json_object(path, dict[str, Any]) if path.is_file() else {}

@@ -1,6 +1,5 @@
 """What stands around the network in a Keras model: preprocessing before it, and the layers after it."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from effnet.arch.serde import parse_json
 from effnet.metadata import IMAGENET_STD, Numerics
 
 MODEL_CLASSES = ("Functional", "Model", "Sequential")
@@ -41,10 +41,10 @@ class KerasConfig:
     after: tuple[KerasLayer, ...]
 
     @classmethod
-    def from_json(cls, text: str, path: Path) -> "KerasConfig":
+    def from_json(cls, text: str | bytes, path: Path) -> "KerasConfig":
         """Parse JSON. Raises ``ValueError`` unless an EfficientNet as ours is in it."""
         try:
-            layers = tuple(_flatten_layers(json.loads(text)))
+            layers = tuple(_flatten_layers(parse_json(text, path)))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path}: its model's JSON cannot be read ({type(error).__name__}: {error})") from None
         indices = {layer.name: index for index, layer in enumerate(layers)}

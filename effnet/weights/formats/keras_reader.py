@@ -11,7 +11,6 @@ Sources: keras-team/keras ``legacy/saving/legacy_h5_format.py``, ``saving/saving
 """
 
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,12 +20,13 @@ from pathlib import Path
 from torch import Tensor
 
 from effnet.arch import ARCHS
+from effnet.arch.serde import MAX_JSON_BYTES
+from effnet.data.storage.archive import open_zip
 from effnet.metadata import Labels, Preprocess
 from effnet.weights import conversion, key_maps
 from effnet.weights.formats import Checkpoint, graph_facts, hdf5, keras_config, keras_writer
 
 ARCHIVE_WEIGHTS, ARCHIVE_CONFIG = "model.weights.h5", "config.json"
-MAX_EXPANSION_RATIO = 100  # bytes in memory per byte in the archive, which Keras does not compress
 NETWORK_LAYER = re.compile(r"(stem|top)_(conv|bn)|block\d+[a-z]_\w+")
 OPTIMIZER_GROUPS = ("optimizer_weights", "optimizer")
 
@@ -120,21 +120,11 @@ def _add_tensor(
     tensors[variable] = tree.tensor(dataset)
 
 
-def _read_archive(path: Path) -> tuple[bytes, str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if ARCHIVE_WEIGHTS not in names or ARCHIVE_CONFIG not in names:
-                raise ValueError(
-                    f"{path}: an archive without {ARCHIVE_WEIGHTS} and {ARCHIVE_CONFIG}, which Keras 3 writes"
-                )
-            for name in (ARCHIVE_WEIGHTS, ARCHIVE_CONFIG):
-                info = archive.getinfo(name)
-                if info.file_size > MAX_EXPANSION_RATIO * info.compress_size:
-                    raise ValueError(f"{path}: {name} has {info.file_size} bytes but stores {info.compress_size}")
-            return archive.read(ARCHIVE_WEIGHTS), archive.read(ARCHIVE_CONFIG).decode("utf-8")
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        raise ValueError(f"{path}: a damaged archive ({error})") from None
+def _read_archive(path: Path) -> tuple[bytes, bytes]:
+    with open_zip(path) as archive:
+        if ARCHIVE_WEIGHTS not in archive or ARCHIVE_CONFIG not in archive:
+            raise ValueError(f"{path}: an archive without {ARCHIVE_WEIGHTS} and {ARCHIVE_CONFIG}, which Keras 3 writes")
+        return archive.read(ARCHIVE_WEIGHTS), archive.read(ARCHIVE_CONFIG, MAX_JSON_BYTES)
 
 
 def _list_some_layers(layers: Iterable[str]) -> str:

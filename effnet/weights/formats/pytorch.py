@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from effnet.data.storage.archive import DamagedArchiveError
 from effnet.net import EfficientNet
 from effnet.weights import module_evidence
 from effnet.weights.formats import METADATA_KEY, Checkpoint
@@ -55,6 +56,8 @@ def read_pytorch(path: Path) -> Checkpoint:
             found = flatten_content(file.content)
             tensors = file.read_tensors(found.tensors)
             code = file.code
+    except DamagedArchiveError:
+        raise
     except Exception as error:  # a damaged file can fail in any way
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of an archive's member before the file's start
             raise

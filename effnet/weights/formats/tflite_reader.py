@@ -5,7 +5,6 @@ order in which they run, to find out what each convolution does. Batch norm that
 not fused, are folded here in float64. Residuals and the means of squeeze-excites hold no numbers and are skipped.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,6 +16,7 @@ import tflite
 import torch
 from numpy.typing import NDArray
 
+from effnet.arch.serde import parse_json
 from effnet.metadata import Labels
 from effnet.weights import key_maps
 from effnet.weights.formats import METADATA_KEY, Checkpoint, graph_facts, tflite_schema, tflite_writer
@@ -277,7 +277,7 @@ def _unscale_stem(weight: NDArray[Any], header: str, interface: bytes) -> NDArra
     """Return the stem's kernels without the division by std, which our exports fold in if they take raw pixels."""
     if not graph_facts.takes_pixels(interface):
         return weight
-    std = np.array(json.loads(header)["preprocess"]["std"])
+    std = np.array(parse_json(header, METADATA_KEY)["preprocess"]["std"])
     return np.asarray(weight.astype(np.float64) * std * 255, np.float32)
 
 

@@ -5,11 +5,9 @@ Source: tensorflow/lite/schema/schema.fbs, through the accessors that the packag
 
 import struct
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +16,8 @@ import flatbuffers
 import numpy as np
 import tflite
 from numpy.typing import NDArray
+
+from effnet.data.storage.archive import DamagedArchiveError, open_zip
 
 TFLITE_IDENTIFIER = b"TFL3"
 OFFSET_BYTES = flatbuffers.number_types.UOffsetTFlags.bytewidth
@@ -355,12 +355,10 @@ def read_metadata(metadata: bytes, content: bytes) -> TfliteMetadata:
 def _read_labels_file(content: bytes, name: str) -> tuple[str, ...]:
     """Return the lines of ``name`` in the archive behind the flatbuffer, repeated ones with their index."""
     try:
-        with zipfile.ZipFile(BytesIO(content)) as archive:
-            if archive.getinfo(name).file_size > MAX_LABELS_BYTES:
-                raise ValueError(f"its {name} is far too large for labels")
-            text = archive.read(name).decode("utf-8-sig", errors="replace")
-    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, RuntimeError, struct.error):
-        raise ValueError(f"cut off or damaged: its metadata names {name}, which cannot be read from its end") from None
+        with open_zip(content, "the archive at its end") as archive:
+            text = archive.read(name, MAX_LABELS_BYTES).decode("utf-8-sig", errors="replace")
+    except DamagedArchiveError as error:
+        raise ValueError(f"cut off or damaged: its metadata names {name}, which cannot be read ({error})") from None
     lines = [line.strip() for line in text.rstrip().splitlines()]
     counts = Counter(lines)  # ImageNet has two cranes, the bird and the machine
     return tuple(f"{line} ({index})" if counts[line] > 1 else line for index, line in enumerate(lines))

@@ -10,15 +10,16 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import ZipFile
 
 import numpy
 import torch
 from torch import Tensor
 
+from effnet.data.storage.archive import ZIP_MAGIC, ZipReader, open_zip
 from effnet.weights.formats.stand_ins import (
     ITEM_SIZES,
     DamagedPickleError,
@@ -29,14 +30,10 @@ from effnet.weights.formats.stand_ins import (
 )
 from effnet.weights.formats.unpickler import Budget, InertUnpickler
 
-ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first of several pickles in the format before 1.6
 MAX_PICKLE_BYTES = 2**28
 MAX_CODE_BYTES = 2**24
 MAX_NESTED_FILES = 2  # a pickled tensor is a file of PyTorch's within the pickle
-# torch.save does not compress; other programs may have. Weights shrink by a tenth, not to an eighth.
-MAX_INFLATION, INFLATION_ALLOWANCE = 8, 2**26
-CHUNK_BYTES = 2**24
 
 
 class Source(Protocol):
@@ -86,8 +83,8 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
     """
     with path.open("rb") as file:
         if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
-            with ZipFile(path) as archive:
-                yield _read_archive(archive, path.stat().st_size)
+            with open_zip(path) as archive:
+                yield _read_archive(archive)
         else:
             with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
                 yield TorchFile(_read_stream(data, Budget(), MAX_NESTED_FILES))
@@ -97,35 +94,29 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
 
 
 class _ArchiveSource:
-    def __init__(self, archive: ZipFile, root: str, limit: int) -> None:
-        self.archive, self.root, self.limit = archive, root, limit
+    def __init__(self, archive: ZipReader, root: str) -> None:
+        self.archive, self.root = archive, root
 
     def read(self, key: str) -> Tensor:
-        member = self.archive.getinfo(f"{self.root}data/{key}")
-        count = member.file_size
-        self.limit -= count
-        if self.limit < 0:
-            raise DamagedPickleError("its members inflate to far more than the file's size")
-        buffer = torch.empty(count, dtype=torch.uint8)
-        view, filled = buffer.numpy(), 0
-        with self.archive.open(member) as content:
-            while filled < count:
-                read = content.readinto(view[filled : filled + CHUNK_BYTES])  # type: ignore[attr-defined]
-                if not read:
-                    raise DamagedPickleError(f"storage {key} ends early")
-                filled += read
+        name, filled = f"{self.root}data/{key}", 0
+        chunks = self.archive.iter_chunks(name)
+        first = next(chunks, b"")  # which checks the size that the archive states
+        buffer = torch.empty(self.archive.member_size(name), dtype=torch.uint8)
+        for chunk in chain((first,), chunks):
+            buffer.numpy()[filled : filled + len(chunk)] = numpy.frombuffer(chunk, numpy.uint8)
+            filled += len(chunk)
         return buffer
 
 
-def _read_archive(archive: ZipFile, size: int) -> TorchFile:
-    names = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")]
+def _read_archive(archive: ZipReader) -> TorchFile:
+    names = [name for name in archive.names if name == "data.pkl" or name.endswith("/data.pkl")]
     if not names:
         raise DamagedPickleError("an archive without a data.pkl")
     root = min(names, key=len).removesuffix("data.pkl")
-    if f"{root}byteorder" in archive.NameToInfo and archive.getinfo(f"{root}byteorder").file_size == len("big"):
+    if f"{root}byteorder" in archive and archive.member_size(f"{root}byteorder") == len("big"):
         raise DamagedPickleError("written on a machine with another byte order")
-    source = _ArchiveSource(archive, root, MAX_INFLATION * size + INFLATION_ALLOWANCE)
-    content = _read_member(archive, f"{root}data.pkl", MAX_PICKLE_BYTES)
+    source = _ArchiveSource(archive, root)
+    content = archive.read(f"{root}data.pkl", MAX_PICKLE_BYTES)
 
     def load_persistent(saved: Any) -> Any:
         if not isinstance(saved, tuple) or len(saved) < 5 or saved[0] != "storage":
@@ -137,24 +128,16 @@ def _read_archive(archive: ZipFile, size: int) -> TorchFile:
         content, load_persistent, lambda data: _read_stream(data, machine.budget, MAX_NESTED_FILES - 1)
     )
     found = machine.load()
-    is_script = f"{root}constants.pkl" in archive.NameToInfo
+    is_script = f"{root}constants.pkl" in archive
     return TorchFile(found, _read_code(archive, f"{root}code/") if is_script else None)
 
 
-def _read_member(archive: ZipFile, name: str, limit: int) -> bytes:
-    with archive.open(name) as member:
-        content = member.read(limit + 1)
-    if len(content) > limit:
-        raise DamagedPickleError(f"its {name.rpartition('/')[2]} has more than {limit:,} bytes")
-    return content
-
-
-def _read_code(archive: ZipFile, folder: str) -> dict[str, str]:
+def _read_code(archive: ZipReader, folder: str) -> dict[str, str]:
     """Return the programs of TorchScript, to be read, not run."""
     found, left = {}, MAX_CODE_BYTES
-    for name in archive.namelist():
+    for name in archive.names:
         if name.startswith(folder) and name.endswith(".py"):
-            text = _read_member(archive, name, left)
+            text = archive.read(name, left)
             left -= len(text)
             found[name.removeprefix(folder)] = text.decode("utf-8", "replace")
     return found

@@ -28,8 +28,8 @@ from effnet.weights.formats.stand_ins import (
     stand_for_call,
 )
 
-MAX_INSTRUCTIONS = 10_000_000  # a minute at most; a checkpoint with its optimizer has some 100,000
-CHARACTERS_PER_STEP = 64  # text that is copied at the cost of an instruction
+MAX_INSTRUCTIONS = 3_000_000  # half a minute and a gigabyte at most; a checkpoint with its optimizer has some 100,000
+CHARACTERS_PER_STEP = 64  # of text that is read or copied at the cost of an instruction
 
 
 @dataclass
@@ -168,20 +168,25 @@ class InertUnpickler:
         self.stack.append(int.from_bytes(self._take(self._take_number(form)), "little", signed=True))
 
     def _push_text(self, form: str, encoding: str = "utf-8") -> None:
-        self.stack.append(self._take(self._take_number(form)).decode(encoding, "surrogatepass"))
+        self._push_string(self._take(self._take_number(form)).decode(encoding, "surrogatepass"))
 
     def _push_old_text(self, form: str) -> None:
         """Push a string of Python 2, which may be text or bytes."""
-        self.stack.append(self._take(self._take_number(form)).decode("latin-1"))
+        self._push_string(self._take(self._take_number(form)).decode("latin-1"))
 
     def _push_quoted(self) -> None:
         quoted = self._take_line().strip()
         if len(quoted) < 2 or quoted[0] != quoted[-1] or quoted[0] not in b"'\"":
             raise DamagedPickleError("a string without quotes")
-        self.stack.append(codecs.escape_decode(quoted[1:-1])[0].decode("latin-1"))
+        self._push_string(codecs.escape_decode(quoted[1:-1])[0].decode("latin-1"))
 
     def _push_escaped(self) -> None:
-        self.stack.append(self._take_line().decode("raw-unicode-escape"))
+        self._push_string(self._take_line().decode("raw-unicode-escape"))
+
+    def _push_string(self, text: str) -> None:
+        """Push text, in memory up to four bytes for each of the file's."""
+        self._spend_on_copies(text)
+        self.stack.append(text)
 
     def _push_bytes(self, form: str) -> None:
         self.stack.append(bytes(self._take(self._take_number(form))))
