@@ -68,6 +68,16 @@ def read_json_object(path: Path, build: Callable[[dict[str, Any]], T]) -> T:
         raise ValueError(f"{path}: damaged, or of another version ({reason})") from None
 
 
+# More than anybody means: beyond these a slip of the finger would ask for memory and hours before anything fails
+MAX_IMAGE_SIDE = 8_192  # pixels
+MAX_BATCH_SIZE = 65_536
+MAX_EPOCHS = 100_000
+MAX_LEARNING_RATE = 10
+MAX_MINUTES = 366 * 24 * 60
+MAX_PROCESSES = 1_024  # or threads
+MAX_SEED = 2**31 - 1  # scikit-learn takes twice that, and some seeds are this one plus 1
+
+
 class Record:
     """Base class of frozen dataclasses that serialize to JSON. Subclasses validate in ``__post_init__``.
 
@@ -133,10 +143,11 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def check_int(name: str, value: Any, minimum: int) -> None:
-    """Raise ``ValueError`` unless ``value`` is an int of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+def check_int(name: str, value: Any, minimum: int, maximum: float = float("inf")) -> None:
+    """Raise ``ValueError`` unless ``value`` is an int in [minimum, maximum]."""
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        upper = "" if maximum == float("inf") else f" and at most {maximum}"
+        raise ValueError(f"{name} must be an integer of at least {minimum}{upper}, got {value!r}")
 
 
 def check_float(
@@ -163,8 +174,9 @@ def check_size(size: Any, name: str = "size") -> tuple[int, int]:
     Every function that takes a size calls this one, so that all accept both forms. Raises ``ValueError`` for others.
     """
     sides = size if isinstance(size, (tuple, list)) else (size, size)
-    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
-        allowed = "a side in pixels or (height, width), each an integer of at least 1"
+    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
+    if len(sides) != 2 or not whole or not all(1 <= side <= MAX_IMAGE_SIDE for side in sides):
+        allowed = f"a side in pixels or (height, width), each an integer of at least 1 and at most {MAX_IMAGE_SIDE}"
         raise ValueError(f"{name} must be {allowed}, got {size!r}")
     return sides[0], sides[1]
 

@@ -5,8 +5,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, BadParameter, Option
+from typer import Argument, Option
 
+from effnet.arch import serde
 from effnet.cli import options, printing
 from effnet.weights import WEIGHTS_SUFFIXES
 
@@ -41,7 +42,13 @@ def bench(
     ] = None,
     runs: Annotated[int, options.number("Rounds in which all candidates take turns.")] = 20,
     seconds: Annotated[
-        float, Option(metavar="S", help="Time limit of a comparison; the round in progress is completed.")
+        float,
+        options.real(
+            "Time limit of a comparison; the round in progress is completed.",
+            max=options.MAX_SECONDS,
+            positive=True,
+            metavar="S",
+        ),
     ] = 30,
     memory: Annotated[
         bool, Option("--memory", help="Also measure peak memory, each in its own process: slow.")
@@ -57,12 +64,10 @@ def bench(
     All installed engines, timm and torchvision take turns, compared with the machine's peak. A network given by name
     has random weights. With --why: where the time of one network goes, and why.
     """
-    if not seconds > 0:
-        raise BadParameter("must be above 0", param_hint="'--seconds'")
     size, names, precisions = options.parse_image_size(image_size), networks or ["b0"], options.split_list(precision)
-    batch_sizes = options.parse_int_list(batch_size, "--batch-size")
+    batch_sizes = options.parse_int_list(batch_size, "--batch-size", serde.MAX_BATCH_SIZE)
     engines = options.split_list(engine) if engine else None
-    thread_counts = options.parse_int_list(threads, "--threads") if threads else None
+    thread_counts = options.parse_int_list(threads, "--threads", serde.MAX_PROCESSES) if threads else None
 
     if why:
         single = {"NETWORK": names, "--engine": engines, "--precision": precisions, "--batch-size": batch_sizes}

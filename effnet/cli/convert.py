@@ -27,7 +27,9 @@ def convert(
         str | None,
         Option(metavar="KIND", help="same or symmetric: padding that IN was trained with, if assumed wrongly."),
     ] = None,
-    bn_eps: Annotated[float | None, Option(metavar="EPS", help="Batch-norm epsilon of IN, if assumed wrongly.")] = None,
+    bn_eps: Annotated[
+        float | None, options.real("Batch-norm epsilon of IN, if assumed wrongly.", "--bn-eps", max=1, metavar="EPS")
+    ] = None,
     preprocess: options.PreprocessOption = None,
     like: Annotated[
         str | None, Option(metavar="NAME", help="Take numerics and preprocessing from these weights, such as b5/tf_ap.")

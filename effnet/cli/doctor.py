@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from typer import Argument, Option
 
+from effnet.arch import serde
 from effnet.cli import options, printing
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def doctor(
     bn_eps: options.BatchNormEpsOption = None,
     labels: options.LabelsOption = None,
     fix: Annotated[Path | None, Option(metavar="FILE", help="Write the repaired model (.safetensors).")] = None,
-    seed: Annotated[int, Option(help="Seed of the choice of images.")] = 0,
+    seed: Annotated[int, options.number("Seed of the choice of images.", min=0, max=serde.MAX_SEED)] = 0,
     device: options.DeviceOption = None,
     as_json: options.JsonOption = False,
     offline: options.OfflineOption = False,

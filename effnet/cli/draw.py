@@ -58,9 +58,9 @@ def draw(
         int | None, options.number("Block: expansion ratio (default: 6; fused 4; squeeze_excite 1).")
     ] = None,
     kernel: Annotated[int | None, options.number("Block: kernel size (default: 3).")] = None,
-    stride: Annotated[int | None, Option(min=1, max=2, metavar="N", help="Block: stride (default: 1).")] = None,
+    stride: Annotated[int | None, options.number("Block: stride (default: 1).", max=2)] = None,
     squeeze: Annotated[
-        float | None, Option(min=0, max=1, metavar="RATIO", help="Block: squeeze ratio (default: 0.25; fused 0).")
+        float | None, options.real("Block: squeeze ratio (default: 0.25; fused 0).", max=1, metavar="RATIO")
     ] = None,
     out: Annotated[list[Path] | None, options.output("FILE", "Write this .svg or .png; may be repeated.")] = None,
     force: options.ForceOption = False,

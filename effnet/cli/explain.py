@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from effnet.arch import serde
 from effnet.cli import options, predict, printing
 
 if TYPE_CHECKING:
@@ -42,10 +43,12 @@ def explain(
         str | None, Option(metavar="LAYER", help="Of gradcam: stem, stage1, …, head (default); implies gradcam.")
     ] = None,
     patch: Annotated[
-        int | None, Option(min=1, metavar="PIXELS", help="Of occlusion (default: a seventh of the image).")
+        int | None,
+        options.number("Of occlusion (default: a seventh of the image).", max=serde.MAX_IMAGE_SIDE, metavar="PIXELS"),
     ] = None,
     stride: Annotated[
-        int | None, Option(min=1, metavar="PIXELS", help="Of occlusion (default: half the patch).")
+        int | None,
+        options.number("Of occlusion (default: half the patch).", max=serde.MAX_IMAGE_SIDE, metavar="PIXELS"),
     ] = None,
     drop: Annotated[
         OcclusionMeasure | None, Option(help="Of occlusion: drop of the logit (default) or the probability.")

@@ -54,7 +54,8 @@ def export(
     ] = None,
     calibration_images: Annotated[int, options.number("int8: number of images to calibrate with.")] = 128,
     max_drop: Annotated[
-        float | None, Option(min=0, metavar="POINTS", help="int8: keep layers in float so that top-1 drops by no more.")
+        float | None,
+        options.real("int8: keep layers in float so that top-1 drops by no more.", max=100, metavar="POINTS"),
     ] = None,
     tolerance: options.ToleranceOption = None,
     force: options.ForceOption = False,

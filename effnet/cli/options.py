@@ -4,11 +4,13 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from math import isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from typer import Argument, BadParameter, Option
 
+from effnet.arch import serde
 from effnet.weights import WEIGHTS_SUFFIXES
 
 if TYPE_CHECKING:
@@ -20,9 +22,38 @@ BATCH_SIZE = ("--batch-size", "--batch")
 IMAGE_SIZE = ("--image-size", "--imgsz", "--size")
 
 
-def number(help: str, *names: str, min: int = 1) -> Any:
-    """Declare an option that takes an integer N."""
-    return Option(*names, min=min, metavar="N", help=help)
+# Every number has a smallest and a largest value (tests/cli/test_numbers.py): "nan", "inf" and a slip of the finger are
+# refused at once, not after the data has been read
+MAX_COUNT = 1_000_000
+MAX_SECONDS = 86_400
+MAX_DIGITS = 20
+MAX_AMOUNT = 1e24  # MACs, parameters, bytes
+
+
+def number(help: str, *names: str, min: int = 1, max: int = MAX_COUNT, metavar: str = "N") -> Any:
+    """Declare an option that takes an integer in [min, max]."""
+    return Option(*names, min=min, max=max, metavar=metavar, help=help)
+
+
+def real(
+    help: str, *names: str, min: float = 0, max: float = MAX_COUNT, positive: bool = False, metavar: str = "X"
+) -> Any:
+    """Declare an option that takes a number in [min, max]; with ``positive``, one above 0 and up to ``max``."""
+    callback = _require_positive if positive else _require_number
+    return Option(*names, min=min, max=max, callback=callback, metavar=metavar, help=help)
+
+
+def _require_number(value: float | None) -> float | None:
+    """Refuse nan, which is neither below nor above a range."""
+    if value is not None and isnan(value):
+        raise BadParameter("nan is not a number")
+    return value
+
+
+def _require_positive(value: float | None) -> float | None:
+    if value is not None and value <= 0:
+        raise BadParameter(f"must be above 0, got {value:g}")
+    return _require_number(value)
 
 
 def output(metavar: str, help: str) -> Any:
@@ -39,7 +70,8 @@ JsonOption = Annotated[bool, Option("--json", help="Print JSON, and nothing else
 DeviceOption = Annotated[
     str | None, Option(metavar="NAME", help="cpu, cuda, cuda:1, mps, … (default: a GPU if there is one).")
 ]
-BatchSizeOption = Annotated[int, number("Images per batch.", *BATCH_SIZE)]
+BatchSizeOption = Annotated[int, number("Images per batch.", *BATCH_SIZE, max=serde.MAX_BATCH_SIZE)]
+SeedOption = Annotated[int, number("Random seed.", min=0, max=serde.MAX_SEED)]
 ImageSizeOption = Annotated[
     str | None,
     Option(*IMAGE_SIZE, metavar="SIZE", help="Input resolution, 224 or HEIGHTxWIDTH (default: the network's)."),
@@ -50,9 +82,7 @@ EngineOption = Annotated[
 SplitOption = Annotated[
     str | None, Option(metavar="NAME", help="train, val or test (default: the last one that exists).")
 ]
-ToleranceOption = Annotated[
-    float | None, Option(min=0, metavar="X", help="Largest allowed difference, relative to the largest logit.")
-]
+ToleranceOption = Annotated[float | None, real("Largest allowed difference, relative to the largest logit.", max=1_000)]
 PrefixOption = Annotated[
     str | None,
     Option("--prefix", metavar="NAME", help="Which of several networks in MODEL: what its tensors' names begin with."),
@@ -65,7 +95,7 @@ PaddingOption = Annotated[
     Option("--padding", metavar="KIND", help="same or symmetric: padding that MODEL was trained with, if not stated."),
 ]
 BatchNormEpsOption = Annotated[
-    float | None, Option("--bn-eps", metavar="EPS", help="Batch-norm epsilon of MODEL, if not stated.")
+    float | None, real("Batch-norm epsilon of MODEL, if not stated.", "--bn-eps", max=1, metavar="EPS")
 ]
 PreprocessOption = Annotated[
     str | None,
@@ -114,14 +144,8 @@ class UsageError(BadParameter):
         return self.message
 
 
-def _require_positive(seconds: float) -> float:
-    if not seconds > 0:
-        raise BadParameter("must be above 0")
-    return seconds
-
-
 FrameIntervalOption = Annotated[
-    float, Option("--every", metavar="SECONDS", callback=_require_positive, help="Interval between frames of a video.")
+    float, real("Interval between frames of a video.", "--every", max=MAX_SECONDS, positive=True, metavar="SECONDS")
 ]
 
 
@@ -146,7 +170,10 @@ def parse_quantity(text: str) -> float:
     match = re.fullmatch(_NUMBER + r"([kmgt]?)(i?)b?", text.strip(), re.IGNORECASE)
     if not match or (match[3] and not match[2]):
         raise BadParameter(f"{text!r} is not an amount: write 8M, 1.5G, 500MB, 64MiB or 1e9")
-    return float(match[1]) * (_BINARY_FACTORS if match[3] else _DECIMAL_FACTORS)[match[2].lower()]
+    amount = float(match[1]) * (_BINARY_FACTORS if match[3] else _DECIMAL_FACTORS)[match[2].lower()]
+    if not 0 < amount <= MAX_AMOUNT:
+        raise BadParameter(f"{text!r} is not above 0 and at most {MAX_AMOUNT:g}")
+    return amount
 
 
 def parse_count(text: str) -> float:
@@ -162,7 +189,10 @@ def parse_seconds(text: str) -> float:
     match = re.fullmatch(_NUMBER + "([a-zµμ]*)", text.strip(), re.IGNORECASE)
     if not match or match[2].lower() not in _SECONDS_PER_UNIT or not float(match[1]):
         raise BadParameter(f"{text!r} is not a time: write it with its unit, such as 20ms, 0.02s or 500us")
-    return float(match[1]) * _SECONDS_PER_UNIT[match[2].lower()]
+    seconds = float(match[1]) * _SECONDS_PER_UNIT[match[2].lower()]
+    if seconds > MAX_SECONDS:
+        raise BadParameter(f"{text!r} is more than a day")
+    return seconds
 
 
 def parse_image_size(text: str | None) -> tuple[int, int] | None:
@@ -173,7 +203,15 @@ def parse_image_size(text: str | None) -> tuple[int, int] | None:
     if not match:
         message = f"{text!r} is not a size: write 240, or height x width as 197x251"
         raise BadParameter(message, param_hint=f"'{IMAGE_SIZE[0]}'")
-    return int(match[1]), int(match[2] or match[1])
+    height, width = (_parse_digits(side) for side in (match[1], match[2] or match[1]))
+    if max(height, width) > serde.MAX_IMAGE_SIDE:
+        message = f"{text!r} is more than {serde.MAX_IMAGE_SIDE:,} pixels: write 240, or height x width as 197x251"
+        raise BadParameter(message, param_hint=f"'{IMAGE_SIZE[0]}'")
+    return height, width
+
+
+def _parse_digits(digits: str) -> int:
+    return int(digits[:MAX_DIGITS])  # Python refuses to convert thousands of digits
 
 
 def split_list(text: str) -> tuple[str, ...]:
@@ -181,14 +219,16 @@ def split_list(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (word.strip() for word in text.split(","))))
 
 
-def parse_int_list(text: str, option: str) -> tuple[int, ...]:
-    """Return ``1,32`` as (1, 32); raise ``typer.BadParameter`` for anything but positive integers."""
+def parse_int_list(text: str, option: str, max: int) -> tuple[int, ...]:
+    """Return ``1,32`` as (1, 32); raise ``typer.BadParameter`` for anything but positive integers up to ``max``."""
     try:
         numbers = tuple(int(word) for word in split_list(text))
     except ValueError:
         numbers = ()
     if not numbers or min(numbers) < 1:
         raise BadParameter(f"{text!r} is not a list of positive integers such as 1,32", param_hint=f"'{option}'")
+    if largest := [number for number in numbers if number > max]:
+        raise BadParameter(f"{largest[0]} is more than {max:,}", param_hint=f"'{option}'")
     return numbers
 
 
@@ -222,7 +262,7 @@ def parse_preprocess(text: str | None) -> dict[str, Any]:
     """Return the fields of `effnet.Preprocess` in ``size=240,crop=0.9,mean=0.485/0.456/0.406``; raise `UsageError`."""
     parsers: dict[str, Callable[[str], Any]] = {
         "size": parse_image_size,
-        "crop_fraction": float,
+        "crop_fraction": _parse_float,
         "mean": _parse_channels,
         "std": _parse_channels,
         "resize": str,
@@ -243,7 +283,13 @@ def parse_preprocess(text: str | None) -> dict[str, Any]:
 
 
 def _parse_channels(text: str) -> tuple[float, ...]:
-    return tuple(float(number) for number in text.split("/"))
+    return tuple(_parse_float(number) for number in text.split("/"))
+
+
+def _parse_float(text: str) -> float:
+    if not isfinite(number := float(text)):
+        raise ValueError("neither nan nor inf is a number")
+    return number
 
 
 def set_preprocess(model: "EfficientNet", stated: dict[str, Any]) -> "EfficientNet":

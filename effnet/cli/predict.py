@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option
 
+from effnet.arch import serde
 from effnet.cli import options, printing
 
 if TYPE_CHECKING:
@@ -84,7 +85,10 @@ def predict(
     labels: options.LabelsOption = None,
     color: options.ColorOption = None,
     batch_size: Annotated[
-        int | None, options.number("Images per batch (default: the engine's fastest).", *options.BATCH_SIZE)
+        int | None,
+        options.number(
+            "Images per batch (default: the engine's fastest).", *options.BATCH_SIZE, max=serde.MAX_BATCH_SIZE
+        ),
     ] = None,
     frame_interval: options.FrameIntervalOption = 1.0,
     exact: Annotated[
@@ -96,7 +100,9 @@ def predict(
     precision: Annotated[
         str, Option(metavar="DTYPE", help="float32; bfloat16 or float16 are used where they are faster.")
     ] = "float32",
-    threads: Annotated[int | None, Option(metavar="N", help="Engine threads (default: one per core).")] = None,
+    threads: Annotated[
+        int | None, options.number("Engine threads (default: one per core).", max=serde.MAX_PROCESSES)
+    ] = None,
     offline: options.OfflineOption = False,
 ) -> None:
     """Predict the labels of images.

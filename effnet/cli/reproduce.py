@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Option
 
+from effnet.arch import serde
 from effnet.cli import explain, options, printing, search
 
 if TYPE_CHECKING:
@@ -67,14 +68,14 @@ def reproduce(
         str | None, Option(metavar="FOLDER", help="table8: labeled images to evaluate --models on.")
     ] = None,
     runs: Annotated[int, options.number("table4: rounds in which all networks take turns.")] = 20,
-    core: Annotated[int | None, options.number("table4: CPU core to pin to.", min=0)] = None,
+    core: Annotated[int | None, options.number("table4: CPU core to pin to.", min=0, max=serde.MAX_PROCESSES)] = None,
     base: search.BaseOption = None,
     image_size: search.SquareSizeOption = None,
     coefficients: Annotated[
         str | None, Option(metavar="LIST", help="scaling: alpha,beta,gamma (default: the paper's 1.2,1.1,1.15).")
     ] = None,
     seeds: Annotated[int | None, options.number("scaling: trainings per network.")] = None,
-    epochs: Annotated[int | None, options.number("scaling: epochs per training.")] = None,
+    epochs: Annotated[int | None, options.number("scaling: epochs per training.", max=serde.MAX_EPOCHS)] = None,
     processes: search.ProcessesOption = None,
     store: search.StoreOption = None,
     dry_run: search.DryRunOption = False,
@@ -284,8 +285,8 @@ def _parse_coefficients(text: str) -> "grid_search.CompoundCoefficients":
         coefficients = grid_search.CompoundCoefficients.parse(*options.split_list(text))
     except (TypeError, ValueError):
         raise BadParameter(f"{text!r} is not three numbers such as 1.2,1.1,1.15", param_hint=hint) from None
-    if min(coefficients.alpha, coefficients.beta, coefficients.gamma) < 1:
-        raise BadParameter("none may be below 1 (equation 3 of the paper)", param_hint=hint)
+    if not all(1 <= each <= 10 for each in coefficients.triple):
+        raise BadParameter("none may be below 1 (equation 3 of the paper) or above 10", param_hint=hint)
     return coefficients
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from effnet.arch import serde
 from effnet.cli import options, printing
 
 if TYPE_CHECKING:
@@ -19,10 +20,12 @@ _LIMIT_NAMES = {"macs": "MACs", "params": "params", "memory": "peak memory", "co
 
 def scale(
     network: options.NetworkArgument = "b0",
-    phi: Annotated[float | None, Option(help="Compound coefficient: any number; 0 is the network itself.")] = None,
-    alpha: Annotated[float, Option(help="Depth grows by alpha^phi.")] = _COEFFICIENTS[0],
-    beta: Annotated[float, Option(help="Width grows by beta^phi.")] = _COEFFICIENTS[1],
-    gamma: Annotated[float, Option(help="Resolution grows by gamma^phi.")] = _COEFFICIENTS[2],
+    phi: Annotated[
+        float | None, options.real("Compound coefficient; 0 is the network itself.", min=-20, max=20)
+    ] = None,
+    alpha: Annotated[float, options.real("Depth grows by alpha^phi.", min=0.1, max=10)] = _COEFFICIENTS[0],
+    beta: Annotated[float, options.real("Width grows by beta^phi.", min=0.1, max=10)] = _COEFFICIENTS[1],
+    gamma: Annotated[float, options.real("Resolution grows by gamma^phi.", min=0.1, max=10)] = _COEFFICIENTS[2],
     macs: Annotated[
         float | None, Option(parser=options.parse_count, metavar="AMOUNT", help="Limit of MACs: 1G, 5e8.")
     ] = None,
@@ -41,8 +44,12 @@ def scale(
         float | None,
         Option(parser=options.parse_seconds, metavar="TIME", help="Limit of latency, measured here: 20ms."),
     ] = None,
-    threads: Annotated[int | None, options.number("Threads for --latency (default: one per core).")] = None,
-    batch_size: Annotated[int, options.number("Images per batch for --latency.", *options.BATCH_SIZE)] = 1,
+    threads: Annotated[
+        int | None, options.number("Threads for --latency (default: one per core).", max=serde.MAX_PROCESSES)
+    ] = None,
+    batch_size: Annotated[
+        int, options.number("Images per batch for --latency.", *options.BATCH_SIZE, max=serde.MAX_BATCH_SIZE)
+    ] = 1,
     out: Annotated[Path | None, options.output("FILE", "Write the network as JSON.")] = None,
     as_json: options.JsonOption = False,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from effnet.arch import serde
 from effnet.cli import options, printing
 
 if TYPE_CHECKING:
@@ -26,9 +27,14 @@ BaseOption = Annotated[
     Option("--base", metavar="NETWORK", help="Network to start from, without dropout (default: a small nano)."),
 ]
 SquareSizeOption = Annotated[
-    int | None, Option(*options.IMAGE_SIZE, min=4, metavar="PIXELS", help="Input resolution of --base.")
+    int | None,
+    options.number(
+        "Input resolution of --base.", *options.IMAGE_SIZE, min=4, max=serde.MAX_IMAGE_SIDE, metavar="PIXELS"
+    ),
 ]
-ProcessesOption = Annotated[int | None, options.number("Networks trained in parallel (default: one per core).")]
+ProcessesOption = Annotated[
+    int | None, options.number("Networks trained in parallel (default: one per core).", max=serde.MAX_PROCESSES)
+]
 StoreOption = Annotated[
     str | None,
     Option(
@@ -36,7 +42,6 @@ StoreOption = Annotated[
         help="Storage of results (default: a .db file in --output); postgresql://… for several machines.",
     ),
 ]
-SeedOption = Annotated[int, Option(metavar="N", help="Random seed.")]
 DryRunOption = Annotated[
     bool, Option("--dry-run", help="Show what would be trained, for how long, and what it could detect.")
 ]
@@ -126,12 +131,12 @@ def coefficients(
     epochs: Annotated[str, Option(metavar="LIST", help="Epochs per round; each round keeps the best third.")] = "1,3,9",
     seeds: Annotated[int, options.number("Trainings per network and round.")] = 3,
     final: Annotated[int, options.number("Number of best networks trained fully, next to the paper's.")] = 3,
-    final_epochs: Annotated[int, options.number("Epochs of a full training.")] = 27,
+    final_epochs: Annotated[int, options.number("Epochs of a full training.", max=serde.MAX_EPOCHS)] = 27,
     final_seeds: Annotated[int, options.number("Full trainings per network.")] = 5,
     processes: ProcessesOption = None,
     store: StoreOption = None,
     out: OutOption = Path("coefficients"),
-    seed: SeedOption = 0,
+    seed: options.SeedOption = 0,
     dry_run: DryRunOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -144,7 +149,7 @@ def coefficients(
     """
     from effnet.lab.search import cost_estimate, grid_search, report
 
-    rounds = options.parse_int_list(epochs, "--epochs")
+    rounds = options.parse_int_list(epochs, "--epochs", serde.MAX_EPOCHS)
     arch = resolve_base(base, image_size)
     grid = grid_search.coefficient_grid(step, tolerance=within)
     dataset = load_data(data, 2 * arch.resolution, seed)
@@ -213,17 +218,19 @@ def network(
         bool, Option("--pareto", help="Search the whole Pareto front of accuracy and cost, not only the target.")
     ] = False,
     trials: Annotated[int, options.number("Number of candidates to train.")] = 150,
-    minutes: Annotated[float | None, Option(min=0, metavar="M", help="Time limit for training candidates.")] = None,
-    epochs: Annotated[int, options.number("Epochs per candidate.")] = 3,
+    minutes: Annotated[
+        float | None, options.real("Time limit for training candidates.", max=serde.MAX_MINUTES, metavar="M")
+    ] = None,
+    epochs: Annotated[int, options.number("Epochs per candidate.", max=serde.MAX_EPOCHS)] = 3,
     final: Annotated[int, options.number("Number of best networks trained longest.")] = 3,
-    final_epochs: Annotated[int, options.number("Epochs of these.")] = 20,
+    final_epochs: Annotated[int, options.number("Epochs of these.", max=serde.MAX_EPOCHS)] = 20,
     random: Annotated[
         int, options.number("Also compare with the best of N random networks of the same MACs.", min=0)
     ] = 0,
     processes: ProcessesOption = None,
     store: StoreOption = None,
     out: OutOption = Path("network"),
-    seed: SeedOption = 0,
+    seed: options.SeedOption = 0,
     dry_run: DryRunOption = False,
     as_json: options.JsonOption = False,
 ) -> None:

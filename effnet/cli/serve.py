@@ -4,6 +4,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from effnet.arch import serde
 from effnet.cli import options, printing
 
 
@@ -20,15 +21,19 @@ def serve(
     labels: options.LabelsOption = None,
     engine: options.EngineOption = "auto",
     batch_size: Annotated[
-        int | None, options.number("Largest batch (default: the engine's fastest).", *options.BATCH_SIZE)
+        int | None,
+        options.number("Largest batch (default: the engine's fastest).", *options.BATCH_SIZE, max=serde.MAX_BATCH_SIZE),
     ] = None,
     wait_ms: Annotated[
-        float, Option(min=0, max=10_000, metavar="MS", help="How long an idle network waits for a fuller batch.")
+        float, options.real("How long an idle network waits for a fuller batch.", max=10_000, metavar="MS")
     ] = 0.0,
     queue: Annotated[int, options.number("Images accepted and not answered yet; more are refused.")] = 64,
-    max_mb: Annotated[float, Option(min=0.001, metavar="MB", help="Largest image file.")] = 32.0,
+    max_mb: Annotated[float, options.real("Largest image file.", min=0.001, max=2_000, metavar="MB")] = 32.0,
     timeout: Annotated[
-        float, Option(min=0.1, metavar="SECONDS", help="For an image to arrive, and again to be answered.")
+        float,
+        options.real(
+            "For an image to arrive, and again to be answered.", min=0.1, max=options.MAX_SECONDS, metavar="SECONDS"
+        ),
     ] = 30.0,
     offline: options.OfflineOption = False,
 ) -> None:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument
 
+from effnet.arch import serde
 from effnet.cli import options, printing
 
 MAX_UNREADABLE_SHOWN = 10
@@ -15,9 +16,10 @@ def shard(
         str, Argument(metavar="DATA", help="A folder with one subfolder per class, or any other data source.")
     ],
     out: Annotated[Path, Argument(metavar="OUT", help="The folder for the shards: a new one, or one to resume.")],
-    shard_size: Annotated[float, Option(min=0.01, metavar="MB", help="Approximate size of a shard.")] = 256,
+    shard_size: Annotated[float, options.real("Approximate size of a shard.", min=0.01, metavar="MB")] = 256,
     resize: Annotated[
-        int | None, Option(min=1, metavar="PIXELS", help="Downscale larger images to this short side.")
+        int | None,
+        options.number("Downscale larger images to this short side.", max=serde.MAX_IMAGE_SIDE, metavar="PIXELS"),
     ] = None,
     strict: options.StrictOption = False,
     as_json: options.JsonOption = False,

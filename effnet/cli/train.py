@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, BadParameter, Option
 
+from effnet.arch import serde
 from effnet.cli import options, printing
 from effnet.training.callbacks import Callback
 
@@ -68,14 +69,21 @@ def train(
     name: Annotated[
         str | None, Option(metavar="NAME", help="Name of the run directory in runs/ (default: DATA's name).")
     ] = None,
-    epochs: Annotated[int | None, Option(metavar="N", help="Number of epochs (default: the recipe's).")] = None,
+    epochs: Annotated[
+        int | None, options.number("Number of epochs (default: the recipe's).", min=0, max=serde.MAX_EPOCHS)
+    ] = None,
     minutes: Annotated[
-        float | None, Option(metavar="M", help="Train for as many epochs as take about this long.")
+        float | None,
+        options.real(
+            "Train for as many epochs as take about this long.", max=serde.MAX_MINUTES, positive=True, metavar="M"
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        Option(
-            *options.BATCH_SIZE, metavar="N", help="Global batch size; the learning rate is scaled linearly with it."
+        options.number(
+            "Global batch size; the learning rate is scaled linearly with it.",
+            *options.BATCH_SIZE,
+            max=serde.MAX_BATCH_SIZE,
         ),
     ] = None,
     learning_rate: Annotated[
@@ -85,13 +93,15 @@ def train(
     image_size: options.ImageSizeOption = None,
     color: options.ColorOption = None,
     folds: Annotated[
-        int | None, options.number("Cross-validation: train N models, each tested on its fold.", min=2)
+        int | None, options.number("Cross-validation: train N models, each tested on its fold.", min=2, max=1_000)
     ] = None,
     task: Annotated[
         str | None,
         Option(metavar="TASK", help="Of a .csv: classification, multilabel or regression (default: detected)."),
     ] = None,
-    seed: Annotated[int, Option(metavar="N", help="Random seed; a run is reproducible on the same machine.")] = 0,
+    seed: Annotated[
+        int, options.number("Random seed; a run is reproducible on the same machine.", min=0, max=serde.MAX_SEED)
+    ] = 0,
     select_on: Annotated[
         str, Option(metavar="SPLIT", help="Split used for model selection: holdout (part of the training set) or val.")
     ] = "holdout",
@@ -112,11 +122,11 @@ def train(
     ] = None,
     accumulation_steps: Annotated[
         int,
-        Option(
+        options.number(
+            "Gradient accumulation steps (default: as many as needed to fit in memory).",
             *("--accumulation-steps", "--accumulate"),
             min=0,
-            metavar="N",
-            help="Gradient accumulation steps (default: as many as needed to fit in memory).",
+            max=serde.MAX_BATCH_SIZE,
         ),
     ] = 0,
     checkpointing: Annotated[
@@ -125,7 +135,7 @@ def train(
     compiled: Annotated[
         bool | None, Option("--compile/--no-compile", help="Use torch.compile (default: where it pays off).")
     ] = None,
-    workers: Annotated[int | None, options.number("Data loading processes.", min=0)] = None,
+    workers: Annotated[int | None, options.number("Data loading processes.", min=0, max=serde.MAX_PROCESSES)] = None,
     cache: Annotated[bool, Option("--cache", help="Cache decoded images on disk while they fit.")] = False,
     track: Annotated[
         str | None, Option(metavar="LIST", help="Experiment trackers: tensorboard (default), wandb, mlflow, … or none.")
@@ -203,11 +213,14 @@ def train(
 
 
 def _parse_learning_rate(text: str) -> float | str:
+    hint = "'--learning-rate'"
     try:
-        return text if text == "find" else float(text)
+        rate = text if text == "find" else float(text)
     except ValueError:
-        hint = "'--learning-rate'"
         raise BadParameter(f"{text!r} is not a number such as 0.001, nor find", param_hint=hint) from None
+    if isinstance(rate, float) and not 0 < rate <= serde.MAX_LEARNING_RATE:  # nan too
+        raise BadParameter(f"{text} is not above 0 and at most {serde.MAX_LEARNING_RATE}", param_hint=hint)
+    return rate
 
 
 def _dry_run(

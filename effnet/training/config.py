@@ -34,7 +34,9 @@ class Resources:
     cache: bool = False
 
     def __post_init__(self) -> None:
-        serde.check_int("accumulation_steps", self.accumulation_steps, 0)
+        serde.check_int("accumulation_steps", self.accumulation_steps, 0, serde.MAX_BATCH_SIZE)
+        if self.workers is not None:
+            serde.check_int("workers", self.workers, 0, serde.MAX_PROCESSES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +73,11 @@ class TrainConfig:
         serde.check_choice("select_on", self.select_on, ("holdout", "val"))
         if self.epochs is not None and self.minutes is not None:
             raise ValueError("epochs cannot be combined with minutes")
-        if self.epochs is not None and self.epochs < 0:
-            raise ValueError(f"epochs must be at least 0, got {self.epochs}")
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"minutes must be above 0, got {self.minutes}")
+        serde.check_int("seed", self.seed, 0, serde.MAX_SEED)
+        if self.epochs is not None:
+            serde.check_int("epochs", self.epochs, 0, serde.MAX_EPOCHS)
+        if self.minutes is not None:
+            serde.check_float("minutes", self.minutes, 0, serde.MAX_MINUTES, exclusive=True)
 
     @cached_property
     def resolved_recipe(self) -> recipes.Recipe:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
+from effnet.arch import serde
 from effnet.arch.serde import Record, check_choice, check_float, check_int, did_you_mean, parse_json
 from effnet.data.augment import Augment
 
@@ -29,7 +30,7 @@ class ProgressiveLearning(Record):
     def __post_init__(self) -> None:
         check_int("steps", self.steps, 2)
         for side in self.image_size:
-            check_int("image_size", side, 1)
+            check_int("image_size", side, 1, serde.MAX_IMAGE_SIDE)
         for name in ("dropout", "mixup", "magnitude"):
             low, high = getattr(self, name)
             check_float(name, low, 0)
@@ -90,11 +91,13 @@ class Recipe(Record):
     progressive: ProgressiveLearning | None = None
 
     def __post_init__(self) -> None:
-        for name, minimum in (("epochs", 0), ("batch_size", 1), ("lr_reference_batch", 1), ("patience", 0)):
-            check_int(name, getattr(self, name), minimum)
+        check_int("epochs", self.epochs, 0, serde.MAX_EPOCHS)
+        check_int("patience", self.patience, 0)
+        for name in ("batch_size", "lr_reference_batch"):
+            check_int(name, getattr(self, name), 1, serde.MAX_BATCH_SIZE)
         for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)
-        check_float("learning_rate", self.learning_rate, 0, 10, exclusive=True)
+        check_float("learning_rate", self.learning_rate, 0, serde.MAX_LEARNING_RATE, exclusive=True)
         check_float("label_smoothing", self.label_smoothing, 0, 0.9)
         check_float("ema_decay", self.ema_decay, 0, 0.999999)
         check_float("selection_fraction", self.selection_fraction, 0, 0.9, exclusive=True)
@@ -103,8 +106,9 @@ class Recipe(Record):
         fractions = ("backbone_lr_mult", "layer_lr_decay", "momentum", "rmsprop_alpha", "lr_decay", "weight_decay")
         for name in (*fractions, "bn_momentum", "distill_weight"):
             check_float(name, getattr(self, name), 0, 1)
-        for name in ("warmup_epochs", "minutes", "unfreeze_every_epochs"):
-            check_float(name, getattr(self, name), 0)
+        check_float("minutes", self.minutes, 0, serde.MAX_MINUTES)
+        for name in ("warmup_epochs", "unfreeze_every_epochs"):
+            check_float(name, getattr(self, name), 0, serde.MAX_EPOCHS)
         for name in ("dropout", "drop_path"):
             if getattr(self, name) is not None:
                 check_float(name, getattr(self, name), 0, 0.99)

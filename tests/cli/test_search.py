@@ -109,7 +109,7 @@ def test_network(run: Run, folder: Path, tmp_path: Path) -> None:
     ("words", "status", "message"),
     [
         (("--target", "10"), 1, "every network around tiny is too large: the smallest has"),
-        (("--target", "0"), 1, "target must be above 0"),
+        (("--target", "0"), 2, "'0' is not above 0"),
         (("--cost", "beauty"), 1, "cost must be one of macs, params, latency"),
         (("--cost", "latency"), 2, "Missing option '--target': pass a latency; tiny takes"),
         (

@@ -182,7 +182,6 @@ def test_scale_errors(run: Run) -> None:
         assert "Error" in done.err
     for words, message in (
         (("--macs", "3"), "even the smallest scaled b0 (φ = -20) exceeds the limit: it has"),
-        (("--macs", "0"), "macs must be above 0"),
         (("--macs", "1G", "--beta", "0.9"), "beta must be at least 1"),
         (("--phi", "20", "--alpha", "5"), "depth must be above 0 and at most 100"),
     ):
@@ -220,10 +219,10 @@ def test_invalid_seconds(text: str) -> None:
 
 
 def test_scale_reaches_the_end_of_the_line(run: Run) -> None:
-    done = run("scale", "nano", "--macs", "1e30")
+    done = run("scale", "nano", "--macs", "1e20")
     assert "no limit is binding: the line ends here" in done.out
     assert "binding " not in done.out
-    assert json.loads(run("scale", "nano", "--macs", "1e30", "--json").out)["binding"] is None
+    assert json.loads(run("scale", "nano", "--macs", "1e20", "--json").out)["binding"] is None
 
 
 def test_scale_writes_json(run: Run, tmp_path: Path) -> None:

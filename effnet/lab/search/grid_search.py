@@ -27,11 +27,12 @@ SURFACE_STEPS = 200  # per side, to find the surface's maximum
 
 def _parse_fraction(text: str) -> Fraction:
     try:
-        fraction = Fraction(text)
-        float(fraction)
-        return fraction
-    except (ValueError, ArithmeticError):
-        raise ValueError(f"{text!r} is not a decimal number such as 0.05") from None
+        size = abs(float(text))
+        if size == 0 or 1e-9 < size < 1e9:
+            return Fraction(text) if size else Fraction(0)  # it would write out all digits of 1e-999999999
+    except ValueError:
+        pass
+    raise ValueError(f"{text!r} is not a decimal number such as 0.05")
 
 
 @dataclass(frozen=True, order=True)
