@@ -102,22 +102,31 @@ Fingerprints = dict[Item, bytes]  # equal for two files of the same image
 
 
 def check_images(
-    dataset: ImageDataset, num_workers: int = 2, fingerprints: Fingerprints | None = None
+    dataset: ImageDataset,
+    num_workers: int = 2,
+    fingerprints: Fingerprints | None = None,
+    contents: Fingerprints | None = None,
 ) -> tuple[ImageDataset, list[image_io.ImageError]]:
     """Decode every image once, to the end of its file; return those that can be read, and an error for each other one.
 
-    ``fingerprints`` is filled with a digest of each image, so that `effnet.data.duplicates` need not decode it again.
+    ``fingerprints`` is filled with a digest of each image, so that `effnet.data.duplicates` need not decode it again,
+    ``contents`` with one of its file.
     Raises ``ValueError`` if a class has no readable image left.
     """
     check_int("num_workers", num_workers, 1)
 
     def check(item: Item) -> image_io.ImageError | None:
+        source = item.image
         try:
-            image = read_reduced(item)
+            if contents is not None and not isinstance(source, (Path, np.ndarray)):
+                source = _LoadedImage(source.name, source.read())  # perhaps from far away: once is enough
+            image = image_io.read_image(source, reduce_to=(1, 1))
         except image_io.ImageError as error:
             return error
         if fingerprints is not None:
             fingerprints[item] = fingerprint_image(image)
+        if contents is not None:
+            contents[item] = digest_content(source)
         return None
 
     errors = prefetch.parallel_map(check, dataset.items, num_workers)
@@ -140,6 +149,26 @@ def read_reduced(item: Item) -> Image.Image:
 def fingerprint_image(image: Image.Image) -> bytes:
     """Return a digest of the pixels."""
     return blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest()
+
+
+def digest_content(image: Path | image_io.LazyImage | image_io.Pixels) -> bytes:
+    """Return a digest of the image's file. Raises ``OSError`` or ``ImageError`` if it cannot be read."""
+    if isinstance(image, np.ndarray):
+        content = repr(image.shape).encode() + image.tobytes()
+    else:
+        content = image.read_bytes() if isinstance(image, Path) else image.read()
+    return blake2b(content, digest_size=16).digest()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _LoadedImage:
+    """A `LazyImage` that has been read."""
+
+    name: str
+    content: bytes
+
+    def read(self) -> bytes:
+        return self.content
 
 
 @dataclass(frozen=True)

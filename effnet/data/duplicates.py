@@ -3,13 +3,20 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
 from effnet.data import image_io, prefetch
-from effnet.data.dataset import Fingerprints, ImageDataset, Item, Splits, fingerprint_image, read_reduced
+from effnet.data.dataset import (
+    Fingerprints,
+    ImageDataset,
+    Item,
+    Splits,
+    digest_content,
+    fingerprint_image,
+    read_reduced,
+)
 from effnet.timing.machine import count_cores
 
 DuplicatePair = tuple[Item, Item]
@@ -23,7 +30,7 @@ def compute_fingerprints(datasets: Iterable[ImageDataset], decoded: bool = True)
     """
     items = [item for dataset in datasets for item in dataset.items]
     if not decoded:
-        sizes = [_file_size(item) for item in items]
+        sizes = [file_size(item) for item in items]
         counts = Counter(sizes)
         items = [item for item, size in zip(items, sizes, strict=True) if size < 0 or counts[size] > 1]
     digests = prefetch.parallel_map(_fingerprint_pixels if decoded else _fingerprint_bytes, items, count_cores())
@@ -114,19 +121,15 @@ def _fingerprint_pixels(item: Item) -> bytes | None:
 
 
 def _fingerprint_bytes(item: Item) -> bytes | None:
-    image = item.image
     try:
-        if isinstance(image, np.ndarray):
-            content = image.tobytes()
-        else:
-            content = image.read_bytes() if isinstance(image, Path) else image.read()
+        return digest_content(item.image)
     except (OSError, image_io.ImageError):
         return None
-    return blake2b(content, digest_size=16).digest()
 
 
-def _file_size(item: Item) -> int:
+def file_size(item: Item) -> int:
     """Return the size in bytes; -1 if it is not known before the image is read."""
     if isinstance(item.image, Path):
         return item.image.stat().st_size if item.image.is_file() else -1
-    return item.image.nbytes if isinstance(item.image, np.ndarray) else -1
+    size = getattr(item.image, "nbytes" if isinstance(item.image, np.ndarray) else "size", -1)
+    return size if isinstance(size, int) else -1

@@ -135,7 +135,7 @@ def _parse_split_name(name: str) -> tuple[str | None, str]:
 def _find_split_folders(root: Path, folders: Sequence[Path]) -> dict[str, Path]:
     """Return the train, val and test folders among ``folders``; none if they are classes of such a name.
 
-    They are called so; or, if no other is, ``training_set`` or the like; or all share their other words (``seg_train``,
+    They are called so; or, if no other is, ``training_set`` or similar; or all share their other words (``seg_train``,
     ``seg_test``). A class may be called "train": a folder of that name among others, with images but no folders in it.
     """
     plain = [folder for folder in folders if folder.name.lower() in SPLIT_FOLDER_NAMES]

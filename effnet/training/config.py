@@ -9,6 +9,7 @@ from effnet.arch import Arch, resolve_arch, serde
 from effnet.data import Splits
 from effnet.metadata import COLOR_CHANNELS
 from effnet.training import callbacks, recipes
+from effnet.training.resuming import digest_weights
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,17 @@ class TrainConfig:
         """The data as the user named it; empty for `Splits`."""
         return "" if isinstance(self.data, Splits) else str(self.data)
 
-    def to_settings(self, data: str, precision: str) -> dict[str, Any]:
-        """Return what a resumed run must share with the run it continues, as plain data for JSON."""
+    def to_settings(self, data: str, precision: str, images: str = "") -> dict[str, Any]:
+        """Return what a resumed run must share with the run it continues, as plain data for JSON.
+
+        ``data`` says where the images were, for a reader; ``images`` is the digest of their list, by which they are
+        compared (see `effnet.training.resuming`). Files are compared by their digests, too.
+        """
+        digests = {"weights_digest": digest_weights(self.weights), "teacher_digest": digest_weights(self.teacher)}
         return {
             "data": data,
+            "images": images,
+            **{name: digest for name, digest in digests.items() if digest},
             "recipe": self.resolved_recipe.to_dict(),
             "model": self.model and resolve_arch(self.model).to_dict(),
             "weights": None if self.weights is None else str(self.weights),

@@ -1,20 +1,21 @@
 """Which images a run trains on, which it makes its choices by, and which it only reports on."""
 
-import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
+from dataclasses import dataclass, field
+from hashlib import blake2b, sha256
 
 from effnet.data import ImageDataset, Splits, check_images, dataset, duplicates, holdout
-from effnet.data.storage.atomic_write import atomic_write
 from effnet.tasks import task_of
 from effnet.timing.machine import count_cores
 from effnet.training.callbacks import Callback
 from effnet.training.config import TrainConfig
+from effnet.training.resuming import ImageRow
 
 TEST_FRACTION = 0.2  # of all images, if the data has neither a validation nor a test set
 MAX_IMAGES_COMPARED_BY_PIXELS = 5_000  # duplicates among more images are found by the files' bytes, which is fast
+
+
+Digests = dict[int, bytes]  # of images' contents by the id of ``Item.image``, which stays the same in every subset
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,7 @@ class DataPlan:
     test_sets: dict[str, ImageDataset]
     skipped: tuple[str, ...] = ()
     probe_on_selection: bool = True  # the selection images are part of the training set: the final probe may use them
+    digests: Digests = field(default_factory=dict)  # of all files' contents
 
     @property
     def splits(self) -> dict[str, ImageDataset]:
@@ -40,13 +42,9 @@ class DataPlan:
             f"{len(self.train.labels.names)} {task_of(self.train.labels.task).plural}"
         )
 
-    def write_csv(self, path: Path) -> None:
-        """Write the name, label and split of every image."""
-        with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow(("image", "label", "split"))
-            for split, images in self.splits.items():
-                rows.writerows((item.name, images.format_label(item), split) for item in images.items)
+    def rows(self) -> list[ImageRow]:
+        """Return the name, label, split, size and digest of every image."""
+        return list_rows(self.splits, self.digests)
 
 
 def make_plan(splits: Splits, config: TrainConfig, callback: Callback) -> DataPlan:
@@ -56,10 +54,12 @@ def make_plan(splits: Splits, config: TrainConfig, callback: Callback) -> DataPl
     unless ``select_on="val"``. Without a validation or test set, a stratified fifth is held out as one.
     """
     skipped: list[str] = []
-    by_pixels, fingerprints = len(training_images(splits)) <= MAX_IMAGES_COMPARED_BY_PIXELS, dataset.Fingerprints()
+    by_pixels = len(training_images(splits)) <= MAX_IMAGES_COMPARED_BY_PIXELS
+    fingerprints, contents = dataset.Fingerprints(), dataset.Fingerprints()
 
     def keep_readable(images: ImageDataset) -> ImageDataset:
-        readable, errors = check_images(images, count_cores(), fingerprints=fingerprints if by_pixels else None)
+        pixels = fingerprints if by_pixels else None
+        readable, errors = check_images(images, count_cores(), fingerprints=pixels, contents=contents)
         if errors and config.strict:
             raise errors[0]
         skipped.extend(map(str, errors))
@@ -71,7 +71,8 @@ def make_plan(splits: Splits, config: TrainConfig, callback: Callback) -> DataPl
         count = "1 image is" if len(skipped) == 1 else f"{len(skipped)} images are"
         callback.on_message(f"{count} unreadable and skipped: {'; '.join(skipped[:5])}")
     if not by_pixels:
-        fingerprints = duplicates.compute_fingerprints((train, *test_sets.values()), decoded=False)
+        fingerprints = contents
+    digests = {id(item.image): digest for item, digest in contents.items()}
     checked = Splits(train, test_sets.get("val"), test_sets.get("test"))
     for message in duplicates.describe_split_overlap(checked, fingerprints=fingerprints):
         callback.on_message(message)
@@ -84,12 +85,12 @@ def make_plan(splits: Splits, config: TrainConfig, callback: Callback) -> DataPl
         if not test_sets:
             callback.on_message("selection on val: its metrics are not those of unseen images")
             test_sets = {"val (selection)": selection}
-        return DataPlan(train, selection, test_sets, tuple(skipped), probe_on_selection=False)
+        return DataPlan(train, selection, test_sets, tuple(skipped), probe_on_selection=False, digests=digests)
     if not test_sets:
         train, test_sets["holdout"] = holdout(train, TEST_FRACTION, config.seed)
         callback.on_message(f"no validation set: {len(test_sets['holdout'])} images are held out for the report")
     train, selection = holdout(train, config.resolved_recipe.selection_fraction, config.seed + 1)
-    return DataPlan(train, selection, test_sets, tuple(skipped))
+    return DataPlan(train, selection, test_sets, tuple(skipped), digests=digests)
 
 
 def training_images(splits: Splits) -> ImageDataset:
@@ -114,6 +115,31 @@ def fingerprint_splits(splits: Mapping[str, ImageDataset]) -> str:
         for item in images.items
     )
     return sha256(b"".join(sorted(lines))).hexdigest()
+
+
+def list_rows(splits: Mapping[str, ImageDataset], digests: Digests | None = None) -> list[ImageRow]:
+    """Return what is recorded of every image: its name, label and split, its size and digest where these are known."""
+    rows = []
+    for split, images in splits.items():
+        for item in images.items:
+            size, digest = duplicates.file_size(item), (digests or {}).get(id(item.image), b"")
+            rows.append(
+                ImageRow(item.name, images.format_label(item), split, str(size) if size >= 0 else "", digest.hex())
+            )
+    return rows
+
+
+def digest_list(splits: Mapping[str, ImageDataset]) -> str:
+    r"""Return a digest of all images' splits, names, labels and sizes in their order, wherever their folder lies.
+
+    It is BLAKE2b over lines ``split\tname\tlabel\tbytes\n``. Contents are not read: `DataPlan.rows` has their digests.
+    """
+    state = blake2b(digest_size=16)
+    for split, images in splits.items():
+        for item in images.items:
+            line = f"{split}\t{item.name}\t{_exact_label(item, images)}\t{duplicates.file_size(item)}\n"
+            state.update(line.encode("utf-8", "surrogatepass"))
+    return state.hexdigest()
 
 
 def _exact_label(item: dataset.Item, images: ImageDataset) -> str:

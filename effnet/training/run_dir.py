@@ -1,6 +1,7 @@
 """The run directory: its files, the settings that a resumed run must match, and the result."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 from effnet.arch.serde import read_json_object
 from effnet.data.storage.atomic_write import write_text
 from effnet.evaluation import AnyEvaluation, Evaluation, read_evaluation
+from effnet.training import resuming
 from effnet.training.callbacks import EpochMetrics
+from effnet.training.resuming import ImageRow
 
 
 @dataclass(frozen=True)
@@ -66,21 +69,66 @@ class RunDir:
         self._settings = path / "run.json"
         self._result = path / "result.json"
 
-    def claim(self, settings: dict[str, Any], resume: bool) -> None:
-        """Check that the directory is free or, with ``resume``, holds a run with the same settings."""
+    def claim(self, settings: dict[str, Any], resume: bool, images: Callable[[], list[ImageRow]] = list) -> None:
+        """Check that the directory is free or, with ``resume``, holds a run with the same settings and images.
+
+        ``images``: lists those of the data, if they must be compared one by one, so that the difference can be named.
+        """
         if not is_occupied(self.path, self._settings, resume, "run"):
             return
         before, now = self.read_settings(), json.loads(json.dumps(settings))
-        changed = [f"{name} was {before.get(name)}" for name in now if before.get(name) != now[name]]
+        changed = resuming.describe_changed_settings(before, now)
         if changed:
+            way = (
+                self._describe_longer_training()
+                if any(text.startswith(("epochs", "minutes")) for text in changed)
+                else ""
+            )
             raise ValueError(
-                f"{self.path} has a run with other settings ({'; '.join(changed)}): resume it with the same ones"
+                f"{self.path} has a run with other settings ({'; '.join(changed)}): resume it with the same ones{way}"
+            )
+        was_older = "images" not in before  # of a version that knew nothing but the path
+        if before["data" if was_older else "images"] == now["data" if was_older else "images"]:
+            return
+        rows = self.read_split()  # without one nothing has been trained
+        changes = resuming.describe_changed_images(rows, images(), compare_splits=False) if rows else []
+        if was_older:  # its table has no unreadable images, which seem to be new
+            changes = [change for change in changes if " new (" not in change]
+        if changes:
+            raise ValueError(
+                f"{self.path} has a run on other images: {'; '.join(changes)}; resume it with the same ones, or choose "
+                "another directory"
             )
 
-    def write_settings(self, settings: dict[str, Any]) -> None:
+    def _describe_longer_training(self) -> str:
+        if self.model.is_file():
+            return f", or train on from its model into another directory: --weights {self.model} --output FOLDER"
+        return ", or begin in another directory: the learning rates of all epochs depend on their number"
+
+    def claim_split(self, rows: list[ImageRow]) -> None:
+        """Write the split of every image, unless there is one. Raises ``ValueError`` if that has other images."""
+        before = self.read_split()
+        changes = [] if before is None else resuming.describe_changed_images(before, rows)
+        if changes:
+            raise ValueError(
+                f"{self.path} cannot be resumed: since it began, {'; '.join(changes)}; put the images back as they "
+                "were, or choose another directory"
+            )
+        resuming.write_rows(self.split_csv, rows)
+
+    def read_split(self) -> list[ImageRow] | None:
+        """Return the images of the run, with their splits; None if none are recorded yet."""
+        return resuming.read_rows(self.split_csv)
+
+    def begin(self, settings: dict[str, Any]) -> None:
         """Write the settings of a run that begins, so that it can be resumed."""
         for leftover in self.path.glob(".*.part"):  # of a process that was killed while writing
             leftover.unlink()
+        if not self._settings.is_file():
+            self.write_settings(settings)
+
+    def write_settings(self, settings: dict[str, Any]) -> None:
+        """Write the settings of a run that begins, or goes on with its data at another path."""
         write_text(self._settings, json.dumps(settings, indent=1))
 
     def read_settings(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from effnet.arch import Arch
 from effnet.data import Splits, open_data
@@ -128,9 +129,10 @@ def run_training(config: TrainConfig) -> TrainResult:
 
     run_dir = RunDir(config.out)
     data_id = config.data_source or data_plan.fingerprint_splits(splits.available)
-    settings = config.to_settings(data_id, distributed.precision)
+    settings: dict[str, Any] = {}
     if distributed.is_main:
-        run_dir.claim(settings, config.resume)
+        settings = config.to_settings(data_id, distributed.precision, data_plan.digest_list(splits.available))
+        run_dir.claim(settings, config.resume, lambda: data_plan.list_rows(splits.available))
     if finished := distributed.run_on_main(run_dir.read_result):
         config.callback.on_message(f"this run is finished: {finished.model}")
         return finished
@@ -143,7 +145,7 @@ def run_training(config: TrainConfig) -> TrainResult:
     with ExitStack() as stack:
         callback = config.callback if distributed.is_main else callbacks.Callback()
         if distributed.is_main:
-            run_dir.write_settings(settings)
+            run_dir.begin(settings)
             if loggers:
                 metric = task_of(labels.task).metric
                 logging = LoggingCallback(callback, run_dir.logs, loggers, config.out.name, settings, metric)
@@ -151,7 +153,8 @@ def run_training(config: TrainConfig) -> TrainResult:
 
         plan = distributed.run_on_main(lambda: data_plan.make_plan(splits, config, callback))  # reads every image
         if distributed.is_main:
-            plan.write_csv(run_dir.split_csv)
+            run_dir.claim_split(plan.rows())
+            run_dir.write_settings(settings)
         callback.on_message(plan.summary())
 
         loss = TrainingLoss(plan.train, recipe, distributed.device, teacher)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import Counter
 from pathlib import Path
@@ -73,8 +74,8 @@ def test_every_image_is_predicted_once_by_a_model_not_trained_on_it(
     assert Counter(oof.ids) == Counter(str(number) for number in range(26))
     assert [oof.labels.names[place] for place in oof.targets.argmax(1)] == ["dark", "light"] * 13
     for number, model in enumerate(result.models):
-        trained_on = {line.split(",")[0] for line in (model.parent / "split.csv").read_text().splitlines()
-                   if line.endswith((",train", ",selection"))}  # fmt: skip
+        with (model.parent / "split.csv").open(newline="") as file:
+            trained_on = {row["image"] for row in csv.DictReader(file) if row["split"] in ("train", "selection")}
         held_out = oof.take(np.flatnonzero(oof.folds == number))
         assert len(trained_on) + len(held_out) == 26
         assert not trained_on & set(held_out.ids)
