@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from effnet.arch import serde
 from effnet.cli import options, printing
+from effnet.cli.weights_options import AS_STATED, WeightsOptions, with_weights_options
 from effnet.weights import WEIGHTS_SUFFIXES
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 MAX_SLOWEST_STEPS = 8
 
 
+@with_weights_options()
 def bench(
     networks: Annotated[
         list[str] | None,
@@ -53,6 +55,7 @@ def bench(
     memory: Annotated[
         bool, Option("--memory", help="Also measure peak memory, each in its own process: slow.")
     ] = False,
+    part: WeightsOptions = AS_STATED,
     out: Annotated[
         Path | None, options.output("FOLDER", "Write JSON, CSV and plots (SVG, PNG) to this folder.")
     ] = None,
@@ -69,6 +72,8 @@ def bench(
     engines = options.split_list(engine) if engine else None
     thread_counts = options.parse_int_list(threads, "--threads", serde.MAX_PROCESSES) if threads else None
 
+    if len(names) > 1:
+        part.refuse(f"applies to one network, got {len(names)}")
     if why:
         single = {"NETWORK": names, "--engine": engines, "--precision": precisions, "--batch-size": batch_sizes}
         for name, values in {**single, "--threads": thread_counts}.items():
@@ -78,7 +83,7 @@ def bench(
 
         kind, count = engines[0] if engines else "auto", thread_counts[0] if thread_counts else None
         report = bottlenecks.find_bottlenecks(
-            _load_network(names[0]), kind, precisions[0], batch_sizes[0], count, size, max(runs, 3), seconds
+            _load_network(names[0], part), kind, precisions[0], batch_sizes[0], count, size, max(runs, 3), seconds
         )
         printing.note_written(bottlenecks.write_bottlenecks(report, out) if out else [])
         printing.print_json(report.to_dict()) if as_json else _print_bottlenecks(report)
@@ -86,26 +91,28 @@ def bench(
     from effnet.lab.bench import benchmark
 
     libraries = None if against is None else () if against == "none" else options.split_list(against)
+    loaded = [_load_network(name, part) for name in names]
     with printing.progress_bar("measuring") as step:
         result = benchmark.run_benchmark(
-            [_load_network(name) for name in names],
+            loaded,
             *(engines, precisions, batch_sizes, thread_counts, size, libraries, runs, seconds, memory),
             progress=lambda _, done, total: step(done, total),
         )
-    for name in names if precisions[0] != "int8" else ():
+    for name, network in zip(names, loaded, strict=True) if precisions[0] != "int8" else ():
         if _is_weights_file(name):
-            _autotune(name, batch_sizes, size, precisions[0], thread_counts or (None,))
+            _autotune(
+                name, network if part.chosen else name, batch_sizes, size, precisions[0], thread_counts or (None,)
+            )
     printing.note_written(benchmark.write_benchmark(result, out) if out else [])
     printing.print_json(result.to_dict()) if as_json else _print_benchmark(result)
 
 
-def _load_network(network: str) -> "EfficientNet":
+def _load_network(network: str, part: WeightsOptions) -> "EfficientNet":
     from effnet.runtime.latency import random_network
 
     if _is_weights_file(network):
-        from effnet.weights import load
-
-        return load(network)
+        return part.load(network)
+    part.refuse(f"applies to a file of weights, not to {network}")
     return random_network(options.resolve_network(network).arch)
 
 
@@ -115,7 +122,8 @@ def _is_weights_file(network: str) -> bool:
 
 
 def _autotune(
-    network: str,
+    name: str,
+    network: "str | EfficientNet",
     batch_sizes: Iterable[int],
     size: tuple[int, int] | None,
     precision: str,
@@ -125,7 +133,7 @@ def _autotune(
 
     for batch_size, count in product(batch_sizes, threads):
         chosen = engine(network, "auto", batch_size, size, precision, count)
-        printing.note(f"predict will use {chosen.kind} in {chosen.precision} for {network}, batch size {batch_size}")
+        printing.note(f"predict will use {chosen.kind} in {chosen.precision} for {name}, batch size {batch_size}")
 
 
 def _print_benchmark(result: "benchmark.BenchmarkResult") -> None:

@@ -6,8 +6,10 @@ from typing import Annotated
 from typer import Argument, Option
 
 from effnet.cli import options, printing
+from effnet.cli.weights_options import AS_STATED, WeightsOptions, with_weights_options
 
 
+@with_weights_options()
 def convert(
     source: Annotated[str, Argument(metavar="IN", help="A weights file of any library, or a published one.")],
     target: Annotated[Path, Argument(metavar="OUT", help="The file to write; its suffix gives the format.")],
@@ -16,21 +18,7 @@ def convert(
         str | None, Option("--from", metavar="LAYOUT", help="Layout of IN, if it is not detected.")
     ] = None,
     arch: Annotated[str | None, Option(metavar="ARCH", help="Architecture of IN, if it is not detected.")] = None,
-    prefix: Annotated[
-        str | None,
-        Option("--prefix", metavar="NAME", help="Which of several networks in IN: what its tensors' names begin with."),
-    ] = None,
-    head: Annotated[
-        str | None, Option("--head", metavar="NAME", help="Which of several linear layers in IN is the classifier.")
-    ] = None,
-    padding: Annotated[
-        str | None,
-        Option(metavar="KIND", help="same or symmetric: padding that IN was trained with, if assumed wrongly."),
-    ] = None,
-    bn_eps: Annotated[
-        float | None, options.real("Batch-norm epsilon of IN, if assumed wrongly.", "--bn-eps", max=1, metavar="EPS")
-    ] = None,
-    preprocess: options.PreprocessOption = None,
+    part: WeightsOptions = AS_STATED,
     like: Annotated[
         str | None, Option(metavar="NAME", help="Take numerics and preprocessing from these weights, such as b5/tf_ap.")
     ] = None,
@@ -47,15 +35,13 @@ def convert(
     options.refuse_existing(target, force)
     from effnet.arch.serde import check_choice
     from effnet.runtime.autotune import cache_engine
-    from effnet.weights import catalog, key_maps, load, saving
+    from effnet.weights import catalog, key_maps, saving
 
     check_choice("--to", to, tuple(key_maps.LAYOUTS))
     entry = catalog.find_entry(like) if like else None
     numerics, images = (entry.numerics, entry.preprocess) if entry else (None, None)
-    stated = options.parse_preprocess(preprocess)
-    part = {"prefix": prefix, "head": head, "padding": padding, "bn_eps": bn_eps}
-    model = load(source, layout, arch, numerics, preprocess=images, **part)  # type: ignore[arg-type]
-    options.rename_outputs(options.set_preprocess(model, stated), options.read_labels(labels))
+    names = options.read_labels(labels)
+    model = part.load(source, names, layout=layout, arch=arch, numerics=numerics, preprocess=images)
     result = saving.save_verified(model, target, to, saving.TOLERANCE if tolerance is None else tolerance)
     if to == "effnet":  # other layouts leave things out, which a later load may assume otherwise
         cache_engine(model, target)

@@ -7,6 +7,7 @@ from typer import Argument, Option
 
 from effnet.arch import serde
 from effnet.cli import options, printing
+from effnet.cli.weights_options import AS_STATED, WeightsOptions, with_weights_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,6 +18,7 @@ MAX_TRIALS_PER_LATER_ROUND = 3
 SIGNIFICANT_STANDARD_ERRORS = 3
 
 
+@with_weights_options()
 def doctor(
     model: Annotated[str, Argument(metavar="MODEL", help="A weights file or a run directory.")],
     data: Annotated[
@@ -28,10 +30,7 @@ def doctor(
     ] = None,
     max_images: Annotated[int, options.number("Use at most N images, balanced over classes.", min=20)] = 200,
     split: options.SplitOption = None,
-    prefix: options.PrefixOption = None,
-    head: options.HeadOption = None,
-    padding: options.PaddingOption = None,
-    bn_eps: options.BatchNormEpsOption = None,
+    part: WeightsOptions = AS_STATED,
     labels: options.LabelsOption = None,
     fix: Annotated[Path | None, Option(metavar="FILE", help="Write the repaired model (.safetensors).")] = None,
     seed: Annotated[int, options.number("Seed of the choice of images.", min=0, max=serde.MAX_SEED)] = 0,
@@ -46,13 +45,11 @@ def doctor(
     norm, label order. A difference is reported only if it is statistically significant.
     """
     from effnet.doctor import diagnose, repair_model
-    from effnet.weights import load, save
+    from effnet.weights import save
 
     if fix and fix.suffix != ".safetensors":
         raise options.UsageError(f"--fix {fix}: the file name must end in .safetensors")
-    network = options.rename_outputs(
-        load(model, prefix=prefix, head=head, padding=padding, bn_eps=bn_eps), options.read_labels(labels)
-    )
+    network = part.load(model, options.read_labels(labels))
     with printing.progress_bar("checking") as step:
         diagnosis = diagnose(network, data, max_images, seed, split, device, progress=step)
     printing.print_json(diagnosis.to_dict()) if as_json else _print_diagnosis(diagnosis, data, bool(fix))

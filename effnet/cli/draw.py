@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from effnet.cli import options, printing
+from effnet.cli.weights_options import AS_STATED, WeightsOptions, with_weights_options
 
 if TYPE_CHECKING:
     from effnet.draw import block_diagram, diagram
@@ -27,6 +28,7 @@ class DrawOutputs:
     image: "diagram.Diagram"
 
 
+@with_weights_options()
 def draw(
     what: Annotated[
         str,
@@ -62,6 +64,7 @@ def draw(
     squeeze: Annotated[
         float | None, options.real("Block: squeeze ratio (default: 0.25; fused 0).", max=1, metavar="RATIO")
     ] = None,
+    part: WeightsOptions = AS_STATED,
     out: Annotated[list[Path] | None, options.output("FILE", "Write this .svg or .png; may be repeated.")] = None,
     force: options.ForceOption = False,
     as_json: options.JsonOption = False,
@@ -83,6 +86,7 @@ def draw(
     of_network = [name for name, value in network_options.items() if value]
     size = options.parse_image_size(image_size)
     if what in _BLOCK_KINDS:
+        part.refuse(f"applies to networks, not to a block such as {what}")
         if of_network:
             raise options.UsageError(f"{of_network[0]} applies to networks, not to a block such as {what}")
         if in_channels is None:
@@ -96,7 +100,9 @@ def draw(
             raise options.UsageError(f"{of_block[0]} applies to blocks, as in: effnet draw mbconv {of_block[0]} …")
         if len(of_network) > 1:
             raise options.UsageError(f"{of_network[0]} cannot be combined with {of_network[1]}")
-        outputs = _draw_network(what, against, detail.value, by_modules, block, narrow, size)
+        outputs = _draw_network(
+            options.resolve_network(what, part), against, detail.value, by_modules, block, narrow, size
+        )
     for file in files:
         from effnet.data.storage.atomic_write import atomic_write
 
@@ -117,7 +123,7 @@ def _draw_block(spec: "block_diagram.BlockSpec") -> DrawOutputs:
 
 
 def _draw_network(
-    what: str,
+    network: options.ResolvedNetwork,
     against: str | None,
     detail: str,
     by_modules: bool,
@@ -128,7 +134,6 @@ def _draw_network(
     from effnet.arch import count
     from effnet.draw import block_diagram, diagram_data, layer_diagram, network_diagram, text_diagram
 
-    network = options.resolve_network(what)
     if block is not None:
         outputs = _draw_block(block_diagram.find_block_spec(network.arch, block, size))
         return replace(outputs, rows={"name": block} | outputs.rows)

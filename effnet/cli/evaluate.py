@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from effnet.cli import options, printing
+from effnet.cli.weights_options import AS_STATED, WeightsOptions, with_weights_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,15 +26,12 @@ MAX_MISTAKES_SHOWN = 5
 JpegDecode = StrEnum("JpegDecode", ["exact", "reduced"])  # reduced: at a smaller scale where that suffices
 
 
+@with_weights_options()
 def evaluate(
     model: options.ModelArgument,
     data: Annotated[str, Argument(metavar="DATA", help="A folder with one subfolder per class, or the word digits.")],
     split: options.SplitOption = None,
-    prefix: options.PrefixOption = None,
-    head: options.HeadOption = None,
-    padding: options.PaddingOption = None,
-    bn_eps: options.BatchNormEpsOption = None,
-    preprocess: options.PreprocessOption = None,
+    part: WeightsOptions = AS_STATED,
     labels: options.LabelsOption = None,
     color: options.ColorOption = None,
     decode: Annotated[JpegDecode, Option(help="How JPEGs are decoded; predict uses reduced.")] = JpegDecode.exact,
@@ -48,12 +46,15 @@ def evaluate(
     Accuracy, calibration, metrics per class, the confusion matrix and the most confident mistakes; for regression R²
     and errors. DATA may have fewer classes than the model. They are found by name, as ImageNet's synsets, or by number.
     """
+    from effnet.data import table
     from effnet.evaluation import evaluator
 
     names = options.read_labels(labels)
+    images = table.open_table(data, part.task) if part.task and table.is_table(data) else data
     with printing.progress_bar("evaluating") as step:
-        part = options.load_part(model, prefix=prefix, head=head, padding=padding, bn_eps=bn_eps, preprocess=preprocess)
-        result = evaluator.evaluate(part, data, split, decode.value, device, batch_size, strict, step, names, color)
+        result = evaluator.evaluate(
+            part.open(model), images, split, decode.value, device, batch_size, strict, step, names, color
+        )
     printing.print_json(result.to_dict()) if as_json else _print_evaluation(result)
 
 

@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from effnet.arch import serde
 from effnet.cli import options, predict, printing
+from effnet.cli.weights_options import AS_STATED, WeightsOptions, with_weights_options
 
 if TYPE_CHECKING:
     from effnet.data import image_io, prediction_inputs
@@ -19,6 +20,7 @@ ExplainMethod = StrEnum("ExplainMethod", ["cam", "gradcam", "occlusion"])
 OcclusionMeasure = StrEnum("OcclusionMeasure", ["logit", "probability"])
 
 
+@with_weights_options()
 def explain(
     model: options.ModelArgument,
     images: Annotated[
@@ -29,11 +31,7 @@ def explain(
         list[str] | None,
         Option(metavar="NAMES", help="Classes to explain: names or indices, separated by commas or repeated."),
     ] = None,
-    prefix: options.PrefixOption = None,
-    head: options.HeadOption = None,
-    padding: options.PaddingOption = None,
-    bn_eps: options.BatchNormEpsOption = None,
-    preprocess: options.PreprocessOption = None,
+    part: WeightsOptions = AS_STATED,
     top: Annotated[int, options.number("Without --classes: explain the N top classes.")] = 3,
     method: Annotated[
         ExplainMethod | None,
@@ -80,8 +78,7 @@ def explain(
     if layer and how != "gradcam":
         raise options.UsageError(f"--layer cannot be combined with --method {how}: it requires gradcam")
     if beside:
-        if chosen := options.given(prefix=prefix, head=head, padding=padding, bn_eps=bn_eps, preprocess=preprocess):
-            raise options.UsageError(f"--beside cannot be combined with --{next(iter(chosen)).replace('_', '-')}")
+        part.refuse("cannot be combined with --beside")
         if raw or how == "occlusion":
             raise options.UsageError(f"--beside cannot be combined with {'--raw' if raw else '--method occlusion'}")
         if out.suffix.lower() != ".png":
@@ -99,12 +96,7 @@ def explain(
 
     title = f"Where {options.display_name(model)} looks"
     with gallery.Gallery(out, title, how, layer, raw, force) as page, printing.progress_bar("explaining") as step:
-        network = _load_on_device(
-            options.load_part(model, prefix=prefix, head=head, padding=padding, bn_eps=bn_eps, preprocess=preprocess),
-            device,
-            label_names,
-            color,
-        )
+        network = _load_on_device(part.open(model), device, label_names, color)
         names, measure = _split_class_names(classes, network.labels.names), drop.value if drop else "logit"
         results: list[dict[str, Any]] = []
         predictions = []

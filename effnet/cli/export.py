@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from effnet.cli import options, printing
+from effnet.cli.weights_options import AS_STATED, WeightsOptions, with_weights_options
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
 
 
+@with_weights_options()
 def export(
     model: options.ModelArgument,
     target: Annotated[
@@ -36,11 +38,7 @@ def export(
         str | None,
         Option(*options.IMAGE_SIZE, metavar="SIZE", help="224, HEIGHTxWIDTH, or any (default: the network's)."),
     ] = None,
-    prefix: options.PrefixOption = None,
-    head: options.HeadOption = None,
-    padding: options.PaddingOption = None,
-    bn_eps: options.BatchNormEpsOption = None,
-    preprocess: options.PreprocessOption = None,
+    part: WeightsOptions = AS_STATED,
     embedding: Annotated[bool, Option("--embedding", help="Also output the pooled features.")] = False,
     precision: Annotated[
         str,
@@ -71,7 +69,6 @@ def export(
     if target.suffix.lower() == ".xml":
         options.refuse_existing(target.with_suffix(".bin"), force)
     size = image_size if image_size == "any" else options.parse_image_size(image_size) or "own"
-    part = options.given(prefix=prefix, head=head, padding=padding, bn_eps=bn_eps, preprocess=preprocess)
     if precision == "int8":
         if images is None:
             raise options.UsageError(
@@ -81,7 +78,7 @@ def export(
         for name, value in conflicts.items():
             if value:
                 raise options.UsageError(f"{name} cannot be combined with --precision int8")
-        source = options.load_part(model, options.read_labels(labels), **part)
+        source = part.open(model, options.read_labels(labels))
         _export_int8(source, target, input_type, output_type, images, calibration_images, max_drop, as_json)
         return
     if max_drop is not None:
@@ -89,7 +86,7 @@ def export(
     from effnet.exporting.export import export as export_file
     from effnet.tasks import task_of
 
-    source = options.load_part(model, options.read_labels(labels), **part)
+    source = part.open(model, options.read_labels(labels))
     arguments = (source, target, to, input_type, output_type, size, embedding, precision)
     result = export_file(*arguments, images=images, tolerance=tolerance)
     if as_json:

@@ -2,9 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import replace
-from math import isfinite, isnan
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -15,6 +13,7 @@ from effnet.weights import WEIGHTS_SUFFIXES
 
 if TYPE_CHECKING:
     from effnet.arch import Arch
+    from effnet.cli.weights_options import WeightsOptions
     from effnet.metadata import Labels
     from effnet.net import EfficientNet
 
@@ -83,29 +82,6 @@ SplitOption = Annotated[
     str | None, Option(metavar="NAME", help="train, val or test (default: the last one that exists).")
 ]
 ToleranceOption = Annotated[float | None, real("Largest allowed difference, relative to the largest logit.", max=1_000)]
-PrefixOption = Annotated[
-    str | None,
-    Option("--prefix", metavar="NAME", help="Which of several networks in MODEL: what its tensors' names begin with."),
-]
-HeadOption = Annotated[
-    str | None, Option("--head", metavar="NAME", help="Which of several linear layers in MODEL is the classifier.")
-]
-PaddingOption = Annotated[
-    str | None,
-    Option("--padding", metavar="KIND", help="same or symmetric: padding that MODEL was trained with, if not stated."),
-]
-BatchNormEpsOption = Annotated[
-    float | None, real("Batch-norm epsilon of MODEL, if not stated.", "--bn-eps", max=1, metavar="EPS")
-]
-PreprocessOption = Annotated[
-    str | None,
-    Option(
-        "--preprocess",
-        metavar="SETTINGS",
-        help="How images become the input of MODEL, if assumed wrongly: size=240,crop=0.9,mean=0.5,std=0.5, "
-        "interpolation, resize, resampling.",
-    ),
-]
 StrictOption = Annotated[bool, Option("--strict", help="Fail if an image cannot be read.")]
 LabelsOption = Annotated[
     Path | None,
@@ -243,63 +219,6 @@ def given(**choices: Any) -> dict[str, Any]:
     return {name: value for name, value in choices.items() if value is not None}
 
 
-def load_part(model: str, labels: tuple[str, ...] | None = None, **choices: Any) -> "str | EfficientNet":
-    """Return the network that options such as --prefix choose in the file ``model``; without them ``model`` itself.
-
-    ``labels``: names for its outputs, those of --labels. ``choices``: arguments of `effnet.load`, None if they were
-    not given.
-    """
-    chosen = given(**choices)
-    if not chosen and labels is None:
-        return model
-    stated = parse_preprocess(chosen.pop("preprocess", None))
-    from effnet.weights import load
-
-    return rename_outputs(set_preprocess(load(model, **chosen), stated), labels)
-
-
-def parse_preprocess(text: str | None) -> dict[str, Any]:
-    """Return the fields of `effnet.Preprocess` in ``size=240,crop=0.9,mean=0.485/0.456/0.406``; raise `UsageError`."""
-    parsers: dict[str, Callable[[str], Any]] = {
-        "size": parse_image_size,
-        "crop_fraction": _parse_float,
-        "mean": _parse_channels,
-        "std": _parse_channels,
-        "resize": str,
-        "interpolation": str,
-        "resampling": str,
-    }
-    found: dict[str, Any] = {}
-    for part in split_list(text or ""):
-        name, _, value = (word.strip() for word in part.partition("="))
-        name = {"crop": "crop_fraction"}.get(name, name)
-        if name not in parsers:
-            raise UsageError(f"--preprocess {part}: expected NAME=VALUE with {', '.join(parsers)}")
-        try:
-            found[name] = parsers[name](value)
-        except ValueError:
-            raise UsageError(f"--preprocess {part}: {value!r} is not a number, or numbers as 0.5/0.4/0.3") from None
-    return found
-
-
-def _parse_channels(text: str) -> tuple[float, ...]:
-    return tuple(_parse_float(number) for number in text.split("/"))
-
-
-def _parse_float(text: str) -> float:
-    if not isfinite(number := float(text)):
-        raise ValueError("neither nan nor inf is a number")
-    return number
-
-
-def set_preprocess(model: "EfficientNet", stated: dict[str, Any]) -> "EfficientNet":
-    """Set the ``stated`` fields of the network's preprocessing, one number of mean or std for all channels."""
-    channels = len(model.preprocess.mean)
-    spread = {name: value * channels for name, value in stated.items() if name in ("mean", "std") and len(value) == 1}
-    model.preprocess = replace(model.preprocess, **(stated | spread))
-    return model
-
-
 class ResolvedNetwork(NamedTuple):
     """An architecture with its number of classes and image channels, and the labels of a trained one."""
 
@@ -309,12 +228,18 @@ class ResolvedNetwork(NamedTuple):
     labels: "Labels | None" = None  # None for an architecture alone, whose outputs mean nothing yet
 
 
-def resolve_network(network: str) -> ResolvedNetwork:
-    """Return what a NETWORK argument means: a name, a weights file, an exported file or JSON."""
+def resolve_network(network: str, part: "WeightsOptions | None" = None) -> ResolvedNetwork:
+    """Return what a NETWORK argument means: a name, a weights file, an exported file or JSON.
+
+    ``part`` says how a weights file is read; any other meaning refuses it.
+    """
     from effnet.arch import Arch, resolve_arch
     from effnet.arch.serde import read_json
 
     path = Path(network)
+    chosen = part is not None and bool(part.chosen)
+    if part and path.suffix == ".json":
+        part.refuse(f"applies to a file of weights, not to {network}")
     if path.suffix == ".json":
         try:
             return ResolvedNetwork(Arch.from_dict(read_json(path)))
@@ -322,15 +247,17 @@ def resolve_network(network: str) -> ResolvedNetwork:
             raise ValueError(f"{path} is not an architecture: {error}") from None
     from effnet.runtime import base, io_spec
 
-    if path.suffix != ".tflite" and io_spec.is_exported(path):
+    if path.suffix != ".tflite" and io_spec.is_exported(path) and not chosen:
         exported = base.open_exported(path)
         metadata = exported.metadata
         return ResolvedNetwork(metadata.arch, exported.classes, len(metadata.preprocess.mean), metadata.labels)
     if path.suffix in WEIGHTS_SUFFIXES or path.is_file() or (path / "model.safetensors").is_file():
         from effnet.weights import load
 
-        model = load(path)
+        model = part.load(network) if part else load(path)
         return ResolvedNetwork(model.arch, model.classes, model.channels, model.labels)
+    if part:
+        part.refuse(f"applies to a file of weights, not to {network}")
     return ResolvedNetwork(resolve_arch(network))
 
 

@@ -14,6 +14,7 @@ from typer import Argument, Exit, Option
 
 from effnet.arch import serde
 from effnet.cli import options, printing
+from effnet.cli.weights_options import AS_STATED, WeightsOptions, with_weights_options
 
 if TYPE_CHECKING:
     from effnet.data.prediction_inputs import NamedImage
@@ -25,6 +26,7 @@ TTA = StrEnum("TTA", ["none", "mirror", "crops"])
 Weighting = StrEnum("Weighting", ["equal", "fitted"])  # of an ensemble's members
 
 
+@with_weights_options()
 def predict(
     images: Annotated[
         list[str],
@@ -46,11 +48,7 @@ def predict(
         list[str] | None,
         Option(metavar="MODEL", help="Average several models: repeat it, or give a cross-validation run."),
     ] = None,
-    prefix: options.PrefixOption = None,
-    head: options.HeadOption = None,
-    padding: options.PaddingOption = None,
-    bn_eps: options.BatchNormEpsOption = None,
-    preprocess: options.PreprocessOption = None,
+    part: WeightsOptions = AS_STATED,
     weighting: Annotated[
         Weighting, Option(help="Weights of --ensemble; fitted: on out-of-fold predictions, if that helps.")
     ] = Weighting.equal,
@@ -115,9 +113,8 @@ def predict(
         raise options.UsageError("--model cannot be combined with --ensemble: pass every model with --ensemble")
     if ensemble and embeddings:
         raise options.UsageError("--embeddings cannot be combined with --ensemble: pass one --model")
-    part = options.given(prefix=prefix, head=head, padding=padding, bn_eps=bn_eps, preprocess=preprocess)
-    if ensemble and part:
-        raise options.UsageError(f"--{next(iter(part)).replace('_', '-')} cannot be combined with --ensemble")
+    if ensemble:
+        part.refuse("cannot be combined with --ensemble")
     if as_json and as_csv:
         raise options.UsageError("--json cannot be combined with --csv")
     if embeddings and embeddings.suffix not in (".npz", ".csv"):
@@ -147,7 +144,7 @@ def predict(
     elif out:
         sources = [str(path) for _, path in open_unlabeled_table(table)] if table else images
         factory = _predictor_factory(members, settings, fit_weights, part)
-        config = _describe_predictor(members, factory, outputs | part)
+        config = _describe_predictor(members, factory, outputs | part.chosen)
         how = {"top": top, "frame_interval": frame_interval, "ray_address": ray, "force": force}
         _predict_to_file(out, strict, sources, factory, config, **how)
     else:
@@ -177,16 +174,16 @@ def _find_model() -> str:
 
 
 def _predictor_factory(
-    members: Sequence[str], settings: Mapping[str, Any], fit_weights: bool, part: Mapping[str, Any]
+    members: Sequence[str], settings: Mapping[str, Any], fit_weights: bool, part: WeightsOptions
 ) -> "bulk_chunks.PredictorFactory":
     """Return a function that creates the predictor: of one model, or an ensemble of several or of a run's folds.
 
-    ``part``: --prefix, --head, --padding and --bn-eps, which choose in the file of one model.
+    ``part`` says how the file of one model is read.
     """
     from effnet.prediction import Predictor, ensemble
 
     make_predictor = partial(Predictor, **settings)
-    if part:
+    if part.chosen:
         return partial(_open_part, make_predictor, members[0], part)
     if len(members) == 1 and not fit_weights and ensemble.member_models(members[0]) == [members[0]]:
         return partial(make_predictor, members[0])
@@ -196,8 +193,8 @@ def _predictor_factory(
     return partial(ensemble.Ensemble, list(members), fitted.weights if fitted else None, make_predictor)
 
 
-def _open_part(make_predictor: "Callable[..., Predictor]", model: str, part: Mapping[str, Any]) -> "Predictor":
-    return make_predictor(options.load_part(model, None, **part))
+def _open_part(make_predictor: "Callable[..., Predictor]", model: str, part: WeightsOptions) -> "Predictor":
+    return make_predictor(part.load(model))
 
 
 def _predict(

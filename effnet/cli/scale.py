@@ -8,6 +8,7 @@ from typer import Option
 
 from effnet.arch import serde
 from effnet.cli import options, printing
+from effnet.cli.weights_options import AS_STATED, WeightsOptions, with_weights_options
 
 if TYPE_CHECKING:
     from effnet.arch import Count, RoundingReport, fitting
@@ -18,6 +19,7 @@ _JSON_NAMES = {"memory": "bytes", "costs[0]": "seconds"}  # of limits; others ha
 _LIMIT_NAMES = {"macs": "MACs", "params": "params", "memory": "peak memory", "costs[0]": "latency"}
 
 
+@with_weights_options()
 def scale(
     network: options.NetworkArgument = "b0",
     phi: Annotated[
@@ -50,6 +52,7 @@ def scale(
     batch_size: Annotated[
         int, options.number("Images per batch for --latency.", *options.BATCH_SIZE, max=serde.MAX_BATCH_SIZE)
     ] = 1,
+    part: WeightsOptions = AS_STATED,
     out: Annotated[Path | None, options.output("FILE", "Write the network as JSON.")] = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -69,7 +72,7 @@ def scale(
         raise options.UsageError(f"{'--threads' if threads is not None else '--batch-size'} requires --latency")
     from effnet.arch import count, fitting, rounding
 
-    base = options.resolve_network(network)
+    base = options.resolve_network(network, part)
     coefficients, outputs, fit, timer = (alpha, beta, gamma), (base.classes, base.channels), None, None
     if phi is None:
         if latency is not None:

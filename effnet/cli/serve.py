@@ -6,8 +6,10 @@ from typer import Argument, Option
 
 from effnet.arch import serde
 from effnet.cli import options, printing
+from effnet.cli.weights_options import AS_STATED, WeightsOptions, with_weights_options
 
 
+@with_weights_options()
 def serve(
     models: Annotated[
         list[str],
@@ -18,6 +20,7 @@ def serve(
     ],
     port: Annotated[int, Option(min=0, max=65535, metavar="N", help="0 for any free port.")] = 8000,
     host: Annotated[str, Option(metavar="ADDRESS", help="0.0.0.0 to be reachable from other machines.")] = "127.0.0.1",
+    part: WeightsOptions = AS_STATED,
     labels: options.LabelsOption = None,
     engine: options.EngineOption = "auto",
     batch_size: Annotated[
@@ -41,10 +44,14 @@ def serve(
 
     On Ctrl+C or SIGTERM the server answers what it has accepted and exits.
     """
+    if len(models) > 1:
+        part.refuse(f"applies to one model, got {len(models)}")
     from effnet.serve import server
 
     limits = server.ServerLimits(
         queue_size=queue, max_bytes=round(max_mb * 1e6), timeout_seconds=timeout, batch_wait_seconds=wait_ms / 1e3
     )
     names = options.read_labels(labels)
-    server.serve(models, host, port, engine, batch_size, limits, ready=printing.note, labels=names)
+    server.serve(
+        models, host, port, engine, batch_size, limits, ready=printing.note, labels=names, open_source=part.open
+    )

@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from effnet.cli import options, printing
+from effnet.cli.weights_options import AS_STATED, WeightsOptions, with_weights_options
 
 if TYPE_CHECKING:
     from effnet.arch import Count, LayerCount
 
 
+@with_weights_options()
 def show(
     network: options.NetworkArgument,
     image_size: options.ImageSizeOption = None,
     layers: Annotated[bool, Option("--layers", help="One row per layer instead of one per stage.")] = False,
+    part: WeightsOptions = AS_STATED,
     as_json: options.JsonOption = False,
 ) -> None:
     """Show a network as the table in its paper.
@@ -24,7 +27,7 @@ def show(
     size = options.parse_image_size(image_size)
     from effnet.arch import count
 
-    resolved = options.resolve_network(network)
+    resolved = options.resolve_network(network, part)
     counted = count(resolved.arch, size, resolved.classes, resolved.channels)
     rows = _network_rows(counted, layers)
     if as_json:

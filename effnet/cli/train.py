@@ -10,6 +10,7 @@ from typer import Argument, BadParameter, Option
 
 from effnet.arch import serde
 from effnet.cli import options, printing
+from effnet.cli.weights_options import AS_STATED, WeightsOptions, with_weights_options
 from effnet.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class ProgressCallback(Callback):
         self._bars.console.print(text, markup=False)
 
 
+@with_weights_options("prefix", "padding", "bn_eps")
 def train(
     data: Annotated[
         str | None,
@@ -57,10 +59,7 @@ def train(
         str | None,
         Option(metavar="FILE", help="Initial weights: a file, a published name (default), or none for random."),
     ] = None,
-    prefix: Annotated[
-        str | None,
-        Option(metavar="NAME", help="Which of several networks in --weights: what its tensors' names begin with."),
-    ] = None,
+    part: WeightsOptions = AS_STATED,
     recipe: Annotated[
         str | None,
         Option(metavar="NAME", help="finetune (default with weights), scratch (default without), paper_b0, …"),
@@ -149,8 +148,8 @@ def train(
 
     On several GPUs or machines: torchrun --nproc-per-node N -m effnet train …
     """
-    if prefix and weights in (None, "none"):
-        raise options.UsageError("--prefix requires --weights FILE: it chooses a network in that file")
+    if weights in (None, "none"):
+        part.refuse("requires --weights FILE: it says how that file is read")
     if out and name:
         raise options.UsageError("--name cannot be combined with --output")
     from effnet.training import recipes
@@ -183,7 +182,7 @@ def train(
             out=out or Path("runs") / (name or Path(data).resolve().name),
             model=model,
             weights=weights,
-            prefix=prefix,
+            **part.keywords,
             epochs=epochs,
             minutes=minutes,
             batch_size=batch_size,

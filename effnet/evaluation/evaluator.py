@@ -32,7 +32,7 @@ _EVALUATIONS: dict[str, type[AnyEvaluation]] = {
 
 def evaluate(
     model: EfficientNet | base.Engine | str | Path,
-    data: ImageDataset | str | Path,
+    data: ImageDataset | Splits | str | Path,
     split: str | None = None,
     decode: str = "exact",
     device: str | None = None,
@@ -47,7 +47,7 @@ def evaluate(
     Args:
         model: A network, an engine, a weights file or model name, or a file written by `effnet.export`, which runs in
             its own runtime.
-        data: Labeled images, or a source of them as `effnet.data.open_data` takes it.
+        data: Labeled images, splits of them, or a source of them as `effnet.data.open_data` takes it.
         split: "train", "val" or "test"; default: the test split, else the validation split, else all.
         decode: "exact", or "reduced" to decode JPEGs at reduced scale.
         device: PyTorch device; default: the GPU if there is one.
@@ -77,7 +77,7 @@ def evaluate(
     if isinstance(data, ImageDataset):
         dataset = data
     else:
-        split, dataset = pick_split(open_data(data), split)
+        split, dataset = pick_split(data if isinstance(data, Splits) else open_data(data), split)
     columns = class_columns(known, engine.classes, dataset.labels)
     rows, readable, skipped = [], [], []
     named_images = ((item.name, item.image) for item in dataset.items)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import uvicorn
     from starlette.types import ASGIApp
 
+    from effnet.net import EfficientNet
     from effnet.serve.models import ServedModel
 
 _SHUTDOWN_GRACE_SECONDS = 0.3  # for a request that is on its way when the server stops
@@ -56,6 +57,7 @@ def serve(
     limits: ServerLimits | None = None,
     ready: Callable[[str], None] = lambda line: None,
     labels: Sequence[str] | None = None,
+    open_source: Callable[[str], "str | EfficientNet"] = lambda source: source,
 ) -> None:
     """Serve models until SIGTERM or Ctrl+C, and answer every accepted request before returning.
 
@@ -68,6 +70,7 @@ def serve(
         limits: What the server accepts.
         ready: Called with one line for a person once the server answers.
         labels: Names of the outputs, instead of the models' own.
+        open_source: Called with the source of each model; returns the network, or the source to open it as stated.
 
     Raises:
         ImportError: If a package is missing.
@@ -88,7 +91,8 @@ def serve(
         metrics, models = Metrics(), {}
         for name, source in named.items():
             observer = metrics.batch_observer(name)
-            models[name] = ServedModel(name, source, engine, batch_size, limits.batch_wait_seconds, observer, labels)
+            how = (engine, batch_size, limits.batch_wait_seconds, observer, labels)
+            models[name] = ServedModel(name, open_source(source), *how)
         with closing(RequestQueue(models, limits)) as queue:
             server = make_server(create_app(queue, metrics), limits.timeout_seconds)
             with _stop_on_sigterm(server):

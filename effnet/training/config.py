@@ -40,6 +40,9 @@ class Resources:
             serde.check_int("workers", self.workers, 0, serde.MAX_PROCESSES)
 
 
+_READING = ("prefix", "padding", "bn_eps")  # how the file of weights is read
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that was asked of a run; the fields are the arguments of `effnet.train`."""
@@ -50,6 +53,8 @@ class TrainConfig:
     model: str | Arch | None = None
     weights: str | Path | None = None
     prefix: str | None = None
+    padding: str | None = None
+    bn_eps: float | None = None
     epochs: int | None = None
     minutes: float | None = None
     batch_size: int | None = None
@@ -104,7 +109,7 @@ class TrainConfig:
             "recipe": self.resolved_recipe.to_dict(),
             "model": self.model and resolve_arch(self.model).to_dict(),
             "weights": None if self.weights is None else str(self.weights),
-            **({"prefix": self.prefix} if self.prefix is not None else {}),
+            **{name: value for name in _READING if (value := getattr(self, name)) is not None},
             "epochs": self.epochs,
             "minutes": self.minutes,
             "seed": self.seed,

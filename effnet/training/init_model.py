@@ -33,7 +33,8 @@ def build_model(config: TrainConfig, labels: Labels) -> EfficientNet:
         model = create(arch if stem_stride is None else replace(arch, stem_stride=stem_stride), outputs, channels)
     else:
         source = config.weights if config.weights is not None else str(config.model or "b0")
-        model = load(source, arch=config.model, classes=outputs, prefix=config.prefix)
+        how = {"prefix": config.prefix, "padding": config.padding, "bn_eps": config.bn_eps}
+        model = load(source, arch=config.model, classes=outputs, **how)  # type: ignore[arg-type]
         if stem_stride is not None and stem_stride != model.arch.stem_stride:
             arch, loaded = replace(model.arch, stem_stride=stem_stride), model
             settings = (loaded.classes, loaded.channels, loaded.numerics, loaded.preprocess)

@@ -35,6 +35,8 @@ def train(
     model: str | Arch | None = None,
     weights: str | Path | None = None,
     prefix: str | None = None,
+    padding: str | None = None,
+    bn_eps: float | None = None,
     epochs: int | None = None,
     minutes: float | None = None,
     batch_size: int | None = None,
@@ -63,6 +65,7 @@ def train(
         model: Architecture, by default b0 or that of ``weights``.
         weights: A file to start from, ``"none"`` for random weights, or None for the published ones of ``model``.
         prefix: Which of several networks in the file ``weights``, by what its tensors' names begin with.
+        padding, bn_eps: Of ``weights``, where the file does not state them (`effnet.Numerics`).
         epochs: Instead of the recipe's.
         minutes: Fine-tune for as many epochs as take about this long.
         batch_size: Global batch size; the learning rate is scaled linearly with it.
@@ -99,6 +102,8 @@ def train(
             model=model,
             weights=weights,
             prefix=prefix,
+            padding=padding,
+            bn_eps=bn_eps,
             epochs=epochs,
             minutes=minutes,
             batch_size=batch_size,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from effnet.arch import ARCHS, Arch, resolve_arch
+from effnet.arch import ARCHS, Arch, resolve_arch, serde
 from effnet.arch.outsiders import explain_outside
-from effnet.metadata import ModelMetadata, Numerics, Preprocess, Provenance
+from effnet.metadata import TASKS, ModelMetadata, Numerics, Preprocess, Provenance
 from effnet.net import EfficientNet, surgery
 from effnet.weights import (
     catalog,
@@ -51,6 +51,7 @@ def load(
     head: str | None = None,
     padding: str | None = None,
     bn_eps: float | None = None,
+    task: str | None = None,
 ) -> EfficientNet:
     """Load a network, in evaluation mode.
 
@@ -71,6 +72,8 @@ def load(
         prefix: which of several networks in the file, by what precedes its tensors' names ("student").
         head: which linear layer is the classifier, if it could be several.
         padding, bn_eps: one field of ``numerics``; the other one stays as stated, measured or assumed.
+        task: "classification", "multilabel" or "regression": what the outputs are, instead of what the file states. A
+            file that states nothing is for classification, and a single output then stands for two classes.
 
     Raises:
         ValueError: if the file contains no such network: with the nearest one and what differs from it, or with the
@@ -83,7 +86,7 @@ def load(
     """
     found = resolve.resolve_weights(source)
     given = (layout, arch, numerics, preprocess, found.entry, prefix, head, padding, bn_eps)
-    weights = read_weights(found.path, *given, asked=found.asked)
+    weights = read_weights(found.path, *given, asked=found.asked, task=task)
     name = found.entry.name if found.entry else found.path.name
     for note in weights.notes:
         log.warning("%s: %s", name, note)
@@ -122,11 +125,14 @@ def read_weights(
     padding: str | None = None,
     bn_eps: float | None = None,
     asked: str = "",
+    task: str | None = None,
 ) -> LoadedWeights:
     """Read a file's tensors and metadata; arguments and errors are those of `load`.
 
     ``asked`` is the hub's identifier or the URL by which the file was asked for.
     """
+    if task is not None:
+        serde.check_choice("task", task, TASKS)
     checkpoint = formats.read_checkpoint(path)
     wanted = None if arch is None else resolve_arch(arch)
     if METADATA_KEY in checkpoint.header:
@@ -147,10 +153,11 @@ def read_weights(
             bn_eps=bn_eps,
             asked=asked,
         )
-        found = _read_foreign_file(path, checkpoint, wanted, evidence, prefix, head)
+        found = _read_foreign_file(path, checkpoint, wanted, evidence, prefix, head, task)
     numerics, preprocess = numerics or found.metadata.numerics, preprocess or found.metadata.preprocess
     numerics = numerics_evidence.override(numerics, padding, bn_eps)
-    metadata = replace(found.metadata, numerics=numerics, preprocess=preprocess)
+    labels = found.metadata.labels if task is None else replace(found.metadata.labels, task=task)
+    metadata = replace(found.metadata, numerics=numerics, preprocess=preprocess, labels=labels)
     return LoadedWeights(metadata, found.tensors, (*checkpoint.notes, *found.notes, *check_values(found.tensors)))
 
 
@@ -189,12 +196,13 @@ def _read_foreign_file(
     settle: Callable[..., numerics_evidence.Settled],
     prefix: str | None,
     head: str | None,
+    task: str | None,
 ) -> LoadedWeights:
     found = _detect_one(path, checkpoint, arch, prefix, head)
     checkpoint = _add_normalization(module_evidence.add_statements(checkpoint, found), found)
     settled = settle(checkpoint=checkpoint, found=found)
     converted = conversion.convert(found.tensors, found.arch, found.layout, "effnet", settled.numerics)
-    tensors, labels, label_notes = class_labels.complete_labels(converted, settled.labels)
+    tensors, labels, label_notes = class_labels.complete_labels(converted, settled.labels, task)
     provenance = Provenance(path.name, found.layout)
     return LoadedWeights(
         ModelMetadata(found.arch, settled.numerics, settled.preprocess, labels, provenance),

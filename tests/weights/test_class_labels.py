@@ -66,4 +66,6 @@ def test_names_of_the_two(stated: Labels, labels: Labels) -> None:
 def test_a_value_stays_one() -> None:
     tensors = {"classifier.weight": torch.ones(1, 4), "classifier.bias": torch.ones(1)}
     assert complete_labels(tensors, Labels(("age",), "regression")) == (tensors, Labels(("age",), "regression"), ())
+    assert complete_labels(tensors, Labels(("age",)), "regression") == (tensors, Labels(("age",), "regression"), ())
+    assert complete_labels(tensors, Labels(("old",)), "multilabel") == (tensors, Labels(("old",), "multilabel"), ())
     assert complete_labels({}, Labels()) == ({}, Labels(), ())
