@@ -32,6 +32,7 @@ def doctor(
     split: options.SplitOption = None,
     part: WeightsOptions = AS_STATED,
     labels: options.LabelsOption = None,
+    bits: options.BitsOption = None,
     fix: Annotated[Path | None, Option(metavar="FILE", help="Write the repaired model (.safetensors).")] = None,
     seed: Annotated[int, options.number("Seed of the choice of images.", min=0, max=serde.MAX_SEED)] = 0,
     device: options.DeviceOption = None,
@@ -51,7 +52,7 @@ def doctor(
         raise options.UsageError(f"--fix {fix}: the file name must end in .safetensors")
     network = part.load(model, options.read_labels(labels))
     with printing.progress_bar("checking") as step:
-        diagnosis = diagnose(network, data, max_images, seed, split, device, progress=step)
+        diagnosis = diagnose(network, data, max_images, seed, split, device, progress=step, bits=bits)
     printing.print_json(diagnosis.to_dict()) if as_json else _print_diagnosis(diagnosis, data, bool(fix))
     if fix and diagnosis.healthy:
         printing.note(f"nothing to repair: {fix} is not written")

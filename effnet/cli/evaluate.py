@@ -34,6 +34,7 @@ def evaluate(
     part: WeightsOptions = AS_STATED,
     labels: options.LabelsOption = None,
     color: options.ColorOption = None,
+    bits: options.BitsOption = None,
     decode: Annotated[JpegDecode, Option(help="How JPEGs are decoded; predict uses reduced.")] = JpegDecode.exact,
     batch_size: options.BatchSizeOption = 16,
     strict: options.StrictOption = False,
@@ -52,9 +53,8 @@ def evaluate(
     names = options.read_labels(labels)
     images = table.open_table(data, part.task) if part.task and table.is_table(data) else data
     with printing.progress_bar("evaluating") as step:
-        result = evaluator.evaluate(
-            part.open(model), images, split, decode.value, device, batch_size, strict, step, names, color
-        )
+        how = (split, decode.value, device, batch_size, strict, step, names, color, bits)
+        result = evaluator.evaluate(part.open(model), images, *how)
     printing.print_json(result.to_dict()) if as_json else _print_evaluation(result)
 
 

@@ -1,9 +1,10 @@
 """``effnet explain``: heat maps of the parts of images that speak for a class."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from typer import Argument, Option
 
@@ -13,6 +14,7 @@ from effnet.cli.weights_options import AS_STATED, WeightsOptions, with_weights_o
 
 if TYPE_CHECKING:
     from effnet.data import image_io, prediction_inputs
+    from effnet.metadata import Preprocess
     from effnet.net import EfficientNet
 
 
@@ -53,6 +55,7 @@ def explain(
     ] = None,
     labels: options.LabelsOption = None,
     color: options.ColorOption = None,
+    bits: options.BitsOption = None,
     raw: Annotated[bool, Option("--raw", help="Also write the maps as .npy.")] = False,
     beside: Annotated[
         list[str] | None, Option(metavar="MODEL", help="Draw one panel with this model beside MODEL; may be repeated.")
@@ -89,14 +92,15 @@ def explain(
 
     # Before torch is imported, so that a missing file is reported at once
     named = prediction_inputs.open_inputs(images, frame_interval)
+    view = _InputView(color, bits, images)
     if beside:
-        _explain_beside([model, *beside], named, out, classes, how, layer, strict, device, as_json, label_names, color)
+        _explain_beside([model, *beside], named, out, classes, how, layer, strict, device, as_json, label_names, view)
         return
     from effnet.explanation import explainer, gallery
 
     title = f"Where {options.display_name(model)} looks"
     with gallery.Gallery(out, title, how, layer, raw, force) as page, printing.progress_bar("explaining") as step:
-        network = _load_on_device(part.open(model), device, label_names, color)
+        network = _load_on_device(part.open(model), device, label_names, view)
         names, measure = _split_class_names(classes, network.labels.names), drop.value if drop else "logit"
         results: list[dict[str, Any]] = []
         predictions = []
@@ -125,6 +129,21 @@ def explain(
     )
 
 
+class _InputView(NamedTuple):
+    """What --channels and --bits say of the images, and the images."""
+
+    color: str | None
+    bits: int | None
+    images: list[str]
+
+    def apply(self, preprocess: "Preprocess") -> "Preprocess":
+        """Return the model's preprocessing as the options, or the set of images, want it."""
+        from effnet.data import bit_depth
+
+        found = bit_depth.choose_bits(preprocess, bit_depth.list_local_images(self.images), self.bits)
+        return replace(found, color=self.color or found.color)
+
+
 def _explain_beside(
     models: list[str],
     named: "Iterable[prediction_inputs.NamedImage]",
@@ -136,11 +155,11 @@ def _explain_beside(
     device: str | None,
     as_json: bool,
     label_names: tuple[str, ...] | None,
-    color: str | None,
+    view: "_InputView",
 ) -> None:
     headings = list(map(options.display_name, models))
     headings = headings if len(set(headings)) == len(headings) else models
-    loaded = [_load_on_device(name, device, label_names, color) for name in models]
+    loaded = [_load_on_device(name, device, label_names, view) for name in models]
     networks = list(zip(headings, loaded, strict=True))
     counter, results = printing.ReadCounter(), [(name, source, _find_read_error(source)) for name, source in named]
     for name, _, error in results:
@@ -181,15 +200,13 @@ def _find_read_error(source: "image_io.ImageSource | image_io.ImageError") -> "i
 
 
 def _load_on_device(
-    model: "str | EfficientNet", device: str | None, labels: tuple[str, ...] | None, color: str | None
+    model: "str | EfficientNet", device: str | None, labels: tuple[str, ...] | None, view: "_InputView"
 ) -> "EfficientNet":
-    from dataclasses import replace
-
     from effnet.explanation.explainer import load_network
     from effnet.runtime.torch import select_device
 
     network = options.rename_outputs(load_network(model) if isinstance(model, str) else model, labels)
-    network.preprocess = replace(network.preprocess, color=color or network.preprocess.color)
+    network.preprocess = view.apply(network.preprocess)
     return network.to(select_device(device))
 
 

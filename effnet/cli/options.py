@@ -109,6 +109,17 @@ ColorOption = Annotated[
         help="What images are read as: grey, RGB, RGBA, LA, CMYK, HSV or YCbCr (default: as the network states).",
     ),
 ]
+BitsOption = Annotated[
+    int | None,
+    Option(
+        "--bits",
+        metavar="N",
+        min=8,
+        max=16,
+        help="How many bits 16-bit images hold, such as 12 (default: as the model or the files state; in a set of "
+        "images as few as hold all).",
+    ),
+]
 ForceOption = Annotated[bool, Option("--force", help="Overwrite existing output.")]
 
 

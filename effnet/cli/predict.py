@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
@@ -82,6 +83,7 @@ def predict(
     ] = None,
     labels: options.LabelsOption = None,
     color: options.ColorOption = None,
+    bits: options.BitsOption = None,
     batch_size: Annotated[
         int | None,
         options.number(
@@ -124,6 +126,7 @@ def predict(
         raise options.UsageError(f"--output cannot be combined with {other}")
     if not out and (force or ray):
         raise options.UsageError(f"{'--force' if force else '--ray'} requires --output")
+    from effnet.data import bit_depth
     from effnet.data.table import is_table, open_unlabeled_table
 
     table = images[0] if len(images) == 1 and is_table(images[0]) else None
@@ -135,24 +138,33 @@ def predict(
     members = ensemble or [str(model)]
     outputs: dict[str, Any] = {"decode": "exact" if exact else "reduced", "precision": precision, "tta": str(tta)}
     outputs |= {"labels": options.read_labels(labels), "color": color}
+    outputs |= {"bits": bits} if bits else {}
+    found_bits = 0 if bits else _find_bits(table, images)
     settings = outputs | {"engine": engine, "device": device, "batch_size": batch_size, "threads": threads}
     fit_weights = weighting == Weighting.fitted
     if out and is_submission and table:
         _write_submission(
-            out, table, _predictor_factory(members, settings, fit_weights, part), probabilities, force, strict
+            out,
+            table,
+            _assume_bits(_predictor_factory(members, settings, fit_weights, part), found_bits),
+            probabilities,
+            force,
+            strict,
         )
     elif out:
         sources = [str(path) for _, path in open_unlabeled_table(table)] if table else images
         factory = _predictor_factory(members, settings, fit_weights, part)
-        config = _describe_predictor(members, factory, outputs | part.chosen)
+        config = _describe_predictor(members, factory, outputs | part.chosen | {"bits": bits or found_bits or None})
         how = {"top": top, "frame_interval": frame_interval, "ray_address": ray, "force": force}
-        _predict_to_file(out, strict, sources, factory, config, **how)
+        _predict_to_file(out, strict, sources, _assume_bits(factory, found_bits), config, **how)
     else:
         from effnet.data.prediction_inputs import open_inputs
 
         # Before torch is imported, so that a missing file is reported at once
         named: Iterable[NamedImage] = open_unlabeled_table(table) if table else open_inputs(images, frame_interval)
-        predictor = _predictor_factory(members, settings, fit_weights, part)()
+        predictor = _assume_bits(_predictor_factory(members, settings, fit_weights, part), found_bits)()
+        if not predictor.preprocess.bits and not table:
+            bit_depth.hint_if_dark(images)
         if embeddings:
             _embed(predictor, named, embeddings, strict)
         else:
@@ -191,6 +203,33 @@ def _predictor_factory(
     if fitted:
         printing.note(fitted.summary())
     return partial(ensemble.Ensemble, list(members), fitted.weights if fitted else None, make_predictor)
+
+
+def _assume_bits(factory: "bulk_chunks.PredictorFactory", bits: int) -> "bulk_chunks.PredictorFactory":
+    """Return a factory of predictors that read 16-bit images with ``bits`` if their models do not state any."""
+    return partial(_open_with_bits, factory, bits) if bits else factory
+
+
+def _open_with_bits(factory: "bulk_chunks.PredictorFactory", bits: int) -> Any:
+    from effnet.data import bit_depth
+
+    opened: Any = factory()
+    members = [member for member in getattr(opened, "members", [opened]) if not member.preprocess.bits]
+    for member in members:
+        member.preprocess = replace(member.preprocess, bits=bits)
+    if members:
+        bit_depth.log_bits(bits)
+    return opened
+
+
+def _find_bits(table: str | None, images: list[str]) -> int:
+    """Return how many bits the 16-bit images of a set on this disk hold, 0 if all or if there is one image only."""
+    from effnet.data import bit_depth
+    from effnet.data.table import open_unlabeled_table
+
+    found = [path for _, path in open_unlabeled_table(table)] if table else bit_depth.list_local_images(images)
+    bits = bit_depth.find_bits(found) if len(found) > 1 else None
+    return bits if bits and bits < 16 else 0
 
 
 def _open_part(make_predictor: "Callable[..., Predictor]", model: str, part: WeightsOptions) -> "Predictor":

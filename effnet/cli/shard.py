@@ -21,6 +21,7 @@ def shard(
         int | None,
         options.number("Downscale larger images to this short side.", max=serde.MAX_IMAGE_SIDE, metavar="PIXELS"),
     ] = None,
+    bits: options.BitsOption = None,
     strict: options.StrictOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -36,7 +37,7 @@ def shard(
     splits = open_data(data)
     with printing.progress_bar("writing") as step:
         result = webdataset_writer.write_shards(
-            splits, out, shard_size, resize, strict, progress=lambda split, done, total: step(done, total)
+            splits, out, shard_size, resize, strict, progress=lambda split, done, total: step(done, total), bits=bits
         )
     if as_json:
         printing.print_json(asdict(result))

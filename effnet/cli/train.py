@@ -91,6 +91,7 @@ def train(
     ] = None,
     image_size: options.ImageSizeOption = None,
     color: options.ColorOption = None,
+    bits: options.BitsOption = None,
     folds: Annotated[
         int | None, options.number("Cross-validation: train N models, each tested on its fold.", min=2, max=1_000)
     ] = None,
@@ -190,6 +191,7 @@ def train(
             seed=seed,
             image_size=options.parse_image_size(image_size),
             color=color,
+            bits=bits,
             select_on=select_on,
             teacher=teacher,
             resume=resume,

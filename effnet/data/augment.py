@@ -65,7 +65,11 @@ def build_augmentation(augment: Augment, preprocess: Preprocess) -> Callable[[im
     resize = v2.Resize(preprocess.size, interpolation)  # first, so that shifts are finer than a source pixel
     move = v2.RandomAffine(augment.rotation, (augment.translation,) * 2, interpolation=v2.InterpolationMode.BILINEAR)
     reduce_to = preprocess.resize_size if preprocess.decode == "reduced" else None
-    return lambda image: finish(change(crop(move(resize(image_io.read_image(image, reduce_to, working))))))
+
+    def read(image: image_io.ImageSource) -> Image.Image:
+        return image_io.read_image(image, reduce_to, working, preprocess.bits)
+
+    return lambda image: finish(change(crop(move(resize(read(image))))))
 
 
 def working_color(preprocess: Preprocess) -> str:
@@ -129,7 +133,8 @@ def random_resized_crop(preprocess: Preprocess, min_area: float) -> Callable[[im
         if isinstance(source, np.ndarray) and source.shape[2:] == (len(color),) and source.dtype == np.uint8:
             left, top, right, bottom = sample_crop(source.shape[0], source.shape[1], min_area)
             return resize_array(source[top:bottom, left:right], size, interpolation)
-        region = crop_to_box(*image_io.read_region(source, choose_region, preprocess.decode == "reduced", color))
+        may_reduce = preprocess.decode == "reduced"
+        region = crop_to_box(*image_io.read_region(source, choose_region, may_reduce, color, preprocess.bits))
         return resize_array(region, size, interpolation)
 
     return crop

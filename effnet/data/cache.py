@@ -57,7 +57,7 @@ class DiskCache:
         # A crop's side is smallest if its area is, and its aspect ratio is furthest from 1.
         self.side = ceil(max(preprocess.size) / (min_crop_area * augment.CROP_ASPECT_RATIOS[0]) ** 0.5)
         self.color = augment.working_color(preprocess)
-        color = "" if self.color == "RGB" else f"-{self.color}"
+        color = ("" if self.color == "RGB" else f"-{self.color}") + (f"-{preprocess.bits}" if preprocess.bits else "")
         name = f"{self.side}-{preprocess.interpolation}-{preprocess.decode}{color}"
         self.folder = writable_cache_dir() / "decoded" / name
         self._is_full = torch.zeros(1, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]  # by workers
@@ -103,7 +103,8 @@ class DiskCache:
             sizes.append((max(1, round(height * scale)), max(1, round(width * scale))))
             return (0, 0, width, height), sizes[0]
 
-        image, box = image_io.read_region(source, choose_whole, self.preprocess.decode == "reduced", self.color)
+        may_reduce, bits = self.preprocess.decode == "reduced", self.preprocess.bits
+        image, box = image_io.read_region(source, choose_whole, may_reduce, self.color, bits)
         return augment.resize_array(augment.crop_to_box(image, box), sizes[0], self.preprocess.interpolation)
 
     def _write(self, pixels: image_io.Pixels, path: Path) -> None:

@@ -1,8 +1,11 @@
 """Reading images: a file, bytes or an array becomes RGB (or grey, RGBA, …), upright, resized and cropped. No torch."""
 
+import ctypes
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from math import ceil
 from pathlib import Path
@@ -11,8 +14,9 @@ from typing import IO, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, _imaging
 
+from effnet.data import deep_pixels, image_formats
 from effnet.data.preprocessing import Box, resize_pil, resize_tensorflow
 from effnet.metadata import Preprocess
 
@@ -74,20 +78,24 @@ class UnreadableImage:
 def load_input(source: ImageSource, preprocess: Preprocess) -> InputImage:
     """Read an image (see `read_image`) and resize and crop it (see `resize_and_crop`); it is not normalized yet."""
     can_reduce = preprocess.decode == "reduced" and preprocess.resampling == "pil"
-    image, box = _read_with_box(source, preprocess.resize_size if can_reduce else None, preprocess.color_mode)
+    reduce_to = preprocess.resize_size if can_reduce else None
+    image, box = _read_with_box(source, reduce_to, preprocess.color_mode, preprocess.bits)
     return resize_and_crop(image, preprocess, box)
 
 
-def read_image(source: ImageSource, reduce_to: tuple[int, int] | None = None, color: str = "RGB") -> Image.Image:
+def read_image(
+    source: ImageSource, reduce_to: tuple[int, int] | None = None, color: str = "RGB", bits: int = 0
+) -> Image.Image:
     """Read an image as 8-bit RGB, upright by its EXIF, on white where it is transparent.
 
     ``source``: a path, a file's bytes, a PIL image (which is not changed), a `LazyImage`, or a uint8 array (H, W),
-    (H, W, 1), (H, W, 3) or (H, W, 4). Of an animation the first frame is used; of 16 bits the upper 8, as PIL does for
-    colors. ``reduce_to``: decode a JPEG at 1/2, 1/4 or 1/8 of its size, as small as both sides stay at least twice this
-    (height, width). ``color``: another mode of PIL (see `effnet.Preprocess`); with alpha transparency is kept, and an
-    image without it is opaque. Raises ``ImageError`` if there is no usable image.
+    (H, W, 1), (H, W, 3) or (H, W, 4). Of an animation the first frame is used; of a TIFF the first page that is no
+    thumbnail. Of 16 bits the upper 8 are used, or those below ``bits``: how many 16-bit files hold (8 to 16), if they
+    do not state it. ``reduce_to``: decode a JPEG at 1/2, 1/4 or 1/8 of its size, as small as both sides stay at least
+    twice this (height, width). ``color``: another mode of PIL (see `effnet.Preprocess`); with alpha transparency is
+    kept, and an image without it is opaque. Raises ``ImageError`` if there is no usable image.
     """
-    return _read_with_box(source, reduce_to, color)[0]
+    return _read_with_box(source, reduce_to, color, bits)[0]
 
 
 def resize_and_crop(image: Image.Image, preprocess: Preprocess, box: Box | None = None) -> InputImage:
@@ -107,7 +115,11 @@ def resize_and_crop(image: Image.Image, preprocess: Preprocess, box: Box | None 
 
 
 def read_region(
-    source: ImageSource, choose_region: Callable[[int, int], CropRegion], allow_reduced: bool, color: str = "RGB"
+    source: ImageSource,
+    choose_region: Callable[[int, int], CropRegion],
+    allow_reduced: bool,
+    color: str = "RGB",
+    bits: int = 0,
 ) -> tuple[Image.Image, Box]:
     """Read an image to use one region of it; return the image as `read_image`, and where the region lies in it.
 
@@ -124,7 +136,7 @@ def read_region(
         needed = tuple(ceil(side / fraction / 2) for side, fraction in zip(size, fractions, strict=True))
         return (needed[0], needed[1]) if allow_reduced else (height, width)
 
-    image, image_box = _read_with_box(source, reduce_to, color)
+    image, image_box = _read_with_box(source, reduce_to, color, bits)
     (left, top, right, bottom), height, width = chosen[0]
     x0, y0, x1, y1 = image_box or (0, 0, *image.size)
     scale_x, scale_y = (x1 - x0) / width, (y1 - y0) / height
@@ -135,53 +147,122 @@ def read_region(
 _ReduceTo = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None
 
 
-def _read_with_box(source: ImageSource, reduce_to: _ReduceTo, color: str) -> tuple[Image.Image, Box | None]:
-    name = _source_name(source)
-    if not isinstance(source, (str, Path, bytes, Image.Image, np.ndarray)):  # checking for a protocol is slow
-        source = source.read()
-    with MUTED_PIL_WARNINGS:
+def _read_with_box(source: ImageSource, reduce_to: _ReduceTo, color: str, bits: int) -> tuple[Image.Image, Box | None]:
+    name = source_name(source)
+    source = _fetch(source)
+    with QUIET_PIL:
         if isinstance(source, np.ndarray):
-            return _decode(_from_array(source), name, reduce_to, color)
+            return _decode(_from_array(source), name, reduce_to, color, bits)
         if isinstance(source, Image.Image):
-            return _decode(source, name, reduce_to, color, keep_original=True)
+            return _decode(source, name, reduce_to, color, bits)
         with _open_file(source, name) as file:
-            try:
-                image = Image.open(file)
-            except Image.DecompressionBombError:
-                raise ImageError(f"{name} has more than {MAX_IMAGE_PIXELS:,} pixels: make it smaller first") from None
-            except Exception:  # anything that the parser of some format stumbles over
-                raise ImageError(f"{name} is not an image, or its format is unknown") from None
-            return _decode(image, name, reduce_to, color)
+            return _decode(open_image(file, name), name, reduce_to, color, bits, file)
 
 
-def _decode(
-    image: Image.Image, name: str, reduce_to: _ReduceTo, color: str, keep_original: bool = False
-) -> tuple[Image.Image, Box | None]:
-    """Check ``image``, load it to the last byte, make it upright and ``color``; with ``keep_original`` not in place.
+def _fetch(source: ImageSource) -> str | Path | bytes | Image.Image | Pixels:
+    """Return the bytes of a `LazyImage`, and anything else as it is."""
+    if isinstance(source, (str, Path, bytes, Image.Image, np.ndarray)):  # checking for a protocol is slow
+        return source
+    return source.read()
 
-    If it was reduced, also return the box of it that is image: half of 479 pixels is 239.5 of 240.
+
+def open_image(file: IO[bytes], name: str) -> Image.Image:
+    """Open an image file without decoding it; raise ``ImageError`` with what it is instead, if that is known."""
+    head = file.read(image_formats.HEAD_BYTES)
+    file.seek(0)
+    foreign = image_formats.name_foreign_format(head, name) or image_formats.find_raw_tiff(head, file)
+    if foreign:
+        raise ImageError(f"{name} {foreign}")
+    try:
+        if head[:4] in image_formats.TIFF_HEADS:
+            return image_formats.open_tiff(file)
+        return Image.open(file)
+    except Image.DecompressionBombError:
+        raise ImageError(f"{name} has more than {MAX_IMAGE_PIXELS:,} pixels: make it smaller first") from None
+    except Exception:  # anything that the parser of some format stumbles over
+        raise ImageError(f"{name} {image_formats.name_unreadable(head)}") from None
+
+
+def find_maximum(source: ImageSource) -> int | None:
+    """Return the highest value of an image of 16 bits that does not state how many of them it uses; None of any other.
+
+    Raises ``ImageError`` as `read_image` does.
     """
+    source, name = _fetch(source), source_name(source)
+    if isinstance(source, (Image.Image, np.ndarray)):
+        return None
+    with QUIET_PIL, _open_file(source, name) as file:
+        image = open_image(file, name)
+        depth = deep_pixels.sample_depth(image)
+        if depth is None or depth.scaled or depth.bits != depth.container or depth.container < 15:
+            return None
+        _check_size(image, name)
+        try:
+            image.load()
+            values = np.asarray(image)
+            if image.mode in ("RGB", "RGBA", "CMYK"):
+                values = values[..., : 4 if image.mode == "CMYK" else 3].astype(np.uint16)
+                if not depth.low or values.max() > 63:  # more than 14 bits, or all that can be seen
+                    return int(values.max()) << 8
+                file.seek(0)
+                low = deep_pixels.decode_low_bytes(open_image(file, name), depth)
+                values = values << 8 | low[..., : values.shape[-1]]
+            return int(values.max())
+        except ImageError:
+            raise
+        except Exception as error:
+            raise ImageError(f"{name} is damaged: {error}") from None
+
+
+def _check_size(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width * height > MAX_IMAGE_PIXELS:
         size = f"{height:,}×{width:,} pixels, more than {MAX_IMAGE_PIXELS:,}"
         raise ImageError(f"{name} has {size}: make it smaller first")
     if min(width, height) < 2:
         raise ImageError(f"{name} has {height}×{width} pixels: too small for an image")
+
+
+def _decode(
+    image: Image.Image, name: str, reduce_to: _ReduceTo, color: str, bits: int, file: IO[bytes] | None = None
+) -> tuple[Image.Image, Box | None]:
+    """Check ``image``, load it to the last byte, make it upright and ``color``; without a ``file`` not in place.
+
+    If it was reduced, also return the box of it that is image: half of 479 pixels is 239.5 of 240.
+    """
+    width, height = image.size
+    _check_size(image, name)
     if image.format in _VECTOR_FORMATS:
         raise ImageError(f"{name} is a drawing ({image.format}), not an image: save it as PNG")
-    drafted = None
+    drafted, depth = None, deep_pixels.sample_depth(image)
+    if file is None and image.mode in ("RGB", "RGBA", "CMYK"):
+        depth = None  # of an image in memory PIL has already dropped the lower bytes
     try:
         swapped = reduce_to is not None and _exif_transpose(image) in _SWAPS_SIDES
         if callable(reduce_to):
             reduce_to = reduce_to(*((width, height) if swapped else (height, width)))
-        if reduce_to and not keep_original and image.format in ("JPEG", "MPO"):
+        if reduce_to and file is not None and image.format in ("JPEG", "MPO"):
             tall, wide = reduce_to[::-1] if swapped else reduce_to
             drafted = image.draft(None, (2 * wide, 2 * tall))  # None: without a change of color mode
         reduced = image.size != (width, height)
+        if file is not None:
+            deep_pixels.fix_transparency(image)
         image.load()
     except Exception as error:  # as above: OSError, SyntaxError, EOFError, struct.error, zlib.error, …
         raise ImageError(f"{name} is damaged: {error}") from None
     transpose = _exif_transpose(image)  # after loading, when TIFF has already been turned by PIL
+    if depth is not None:
+
+        def read_low() -> NDArray[np.uint16]:
+            assert file is not None
+            assert depth is not None
+            file.seek(0)
+            return deep_pixels.decode_low_bytes(open_image(file, name), depth)
+
+        try:
+            image = deep_pixels.to_8_bits(image, depth, bits, read_low)
+        except ValueError as error:
+            raise error if isinstance(error, ImageError) else ImageError(f"{name} {error}") from None
     upright = _convert(image, color, name)
     if transpose is not None:
         upright = upright.transpose(transpose)
@@ -209,8 +290,6 @@ def _convert(image: Image.Image, color: str, name: str) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         kind = "integers" if image.mode == "I" else "floats"
         raise ImageError(f"{name} holds 32-bit {kind} of unknown range: save it with 8 or 16 bits")
@@ -245,7 +324,8 @@ def _from_array(array: Pixels) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if array.ndim == 3 and shape[2] == 1 else array)
 
 
-def _source_name(source: ImageSource) -> str:
+def source_name(source: ImageSource) -> str:
+    """Return what to call an image in a message. Raises ``ImageError`` if it is none of `ImageSource`."""
     if isinstance(source, (str, Path)):
         return str(source)
     if isinstance(source, bytes):
@@ -275,8 +355,8 @@ def _open_file(source: str | Path | bytes, name: str) -> IO[bytes]:
     return file
 
 
-class _MutedPILWarnings:
-    """Mutes PIL's warnings (large photos, odd EXIF) while any thread reads an image.
+class _QuietPIL:
+    """Silences PIL's warnings (large photos, odd EXIF) and libtiff's lines on stderr while any thread reads an image.
 
     An image is either used or refused with a message. ``catch_warnings`` is not thread-safe (the last thread to leave
     may restore another's filters), so the first thread that enters does it for all.
@@ -286,6 +366,7 @@ class _MutedPILWarnings:
         self.lock = Lock()
         self.active = 0
         self.saved_filters = warnings.catch_warnings()
+        self.saved_handlers: dict[str, int | None] = {}
 
     def __enter__(self) -> None:
         with self.lock:
@@ -293,13 +374,36 @@ class _MutedPILWarnings:
                 self.saved_filters = warnings.catch_warnings()
                 self.saved_filters.__enter__()
                 warnings.filterwarnings("ignore", module=r"PIL\.")
+                self.saved_handlers = _set_libtiff_handlers(dict.fromkeys(_LIBTIFF_SETTERS))
             self.active += 1
 
     def __exit__(self, *error: object) -> None:
         with self.lock:
             self.active -= 1
             if not self.active:
+                _set_libtiff_handlers(self.saved_handlers)
                 self.saved_filters.__exit__(None, None, None)
 
 
-MUTED_PIL_WARNINGS = _MutedPILWarnings()
+_LIBTIFF_SETTERS = ("TIFFSetErrorHandler", "TIFFSetWarningHandler")
+
+
+@lru_cache(maxsize=1)
+def _libtiff() -> ctypes.CDLL:
+    """Return PIL's libtiff, of which the system finds the functions by the library that has loaded it."""
+    library = ctypes.CDLL(_imaging.__file__)
+    for setter in _LIBTIFF_SETTERS:
+        getattr(library, setter).argtypes, getattr(library, setter).restype = [ctypes.c_void_p], ctypes.c_void_p
+    return library
+
+
+def _set_libtiff_handlers(handlers: dict[str, int | None]) -> dict[str, int | None]:
+    """Set the functions that get libtiff's messages, None for silence; return those before. Of PIL's libtiff alone."""
+    before: dict[str, int | None] = {}
+    with suppress(OSError, AttributeError):  # a Pillow without it, or on a system that does not look in what it loads
+        for setter, handler in handlers.items():
+            before[setter] = getattr(_libtiff(), setter)(handler)
+    return before
+
+
+QUIET_PIL = _QuietPIL()

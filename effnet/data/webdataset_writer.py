@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from effnet.arch.serde import check_float, check_int, read_json_object
-from effnet.data import image_io, prefetch, webdataset_reader
+from effnet.data import bit_depth, image_io, prefetch, webdataset_reader
 from effnet.data.dataset import ImageDataset, Item, Splits
 from effnet.data.storage.atomic_write import atomic_write, write_text
+from effnet.metadata import Preprocess
 
 ShardProgress = Callable[[str, int, int], None]  # (split, images done, images in all)
 
@@ -42,6 +43,7 @@ def write_shards(
     max_short_side: int | None = None,
     strict: bool = False,
     progress: ShardProgress | None = None,
+    bits: int | None = None,
 ) -> ShardSummary:
     """Write ``train-000000.tar``, … and an index into the folder ``out``.
 
@@ -53,6 +55,7 @@ def write_shards(
         megabytes: approximate size of a shard.
         max_short_side: resize images whose short side is longer, as JPEG of quality 95; files are otherwise copied byte
             for byte.
+        bits: how many bits 16-bit files hold, for those that are resized (default: as few as hold all of them).
         strict: raise ``ImageError`` for the first unreadable image instead of skipping and listing it.
 
     Raises:
@@ -62,8 +65,13 @@ def write_shards(
     if max_short_side is not None:
         check_int("max_short_side", max_short_side, 1)
     labels = next(iter(splits.available.values())).labels
+    stated = Preprocess(bits=bits or 0)
+    if max_short_side is not None:
+        every = (item.image for dataset in splits.available.values() for item in dataset.items)
+        stated = bit_depth.choose_bits(stated, every)
     images = _fingerprint(splits.available)
     plan = {"format": _PLAN_FORMAT, "megabytes": megabytes, "max_short_side": max_short_side, "images": images}
+    plan |= {"bits": stated.bits} if stated.bits else {}
     if index := _find_index(out, plan):
         return _summarize(index, already_complete=True)
     shards: list[dict[str, Any]] = []
@@ -114,7 +122,9 @@ def _write_split(
         summary = read_json_object(note, dict[str, Any])
         yield summary
         done, number = summary["end"], number + 1
-    encoded = prefetch.prefetch_map(lambda item: _encode_item(item, plan["max_short_side"]), items[done:])
+    encoded = prefetch.prefetch_map(
+        lambda item: _encode_item(item, plan["max_short_side"], plan.get("bits", 0)), items[done:]
+    )
     files = zip(items[done:], encoded, strict=True)
     while done < len(items):
         name = f"{split}-{number:06}.tar"
@@ -171,7 +181,7 @@ def _add_file(archive: tarfile.TarFile, name: str, content: bytes) -> int:
     return offset
 
 
-def _encode_item(item: Item, max_short_side: int | None) -> tuple[bytes, str] | image_io.ImageError:
+def _encode_item(item: Item, max_short_side: int | None, bits: int) -> tuple[bytes, str] | image_io.ImageError:
     source = item.image
     if isinstance(source, np.ndarray):
         return _encode(_shrink(image_io.read_image(source), max_short_side), "PNG"), "png"
@@ -185,7 +195,7 @@ def _encode_item(item: Item, max_short_side: int | None) -> tuple[bytes, str] | 
             raise
         return image_io.ImageError(f"{name} cannot be opened: {error.strerror}")
     try:
-        image = image_io.read_image(content, None if max_short_side else (1, 1))
+        image = image_io.read_image(content, None if max_short_side else (1, 1), bits=bits)
         with Image.open(io.BytesIO(content)) as file:
             format = file.format or ""
     except image_io.ImageError as error:

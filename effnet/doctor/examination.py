@@ -13,6 +13,7 @@ from effnet.data import (
     ImageDataset,
     ImageError,
     Item,
+    bit_depth,
     check_images,
     class_names,
     dataset_sources,
@@ -41,6 +42,7 @@ def diagnose(
     split: str | None = None,
     device: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    bits: int | None = None,
 ) -> diagnosis.Diagnosis:
     """Find what makes a model's accuracy silently low, and what to do about it.
 
@@ -58,6 +60,7 @@ def diagnose(
         split: "train", "val" or "test"; default: as for `effnet.evaluate`.
         device: PyTorch device; default: the GPU if there is one.
         progress: Called with (images done in this round, all images).
+        bits: How many bits 16-bit files hold, as for `effnet.evaluate`.
 
     Raises:
         ValueError: If the model is not for RGB, the classes of the data do not match its outputs, or there are too few
@@ -86,8 +89,10 @@ def diagnose(
     sample = sample_images(network, data, max_images, seed, split)
     configuration = replace(configuration, label_order=tuple(range(len(sample.names))))
     has_statistics = weight_checks.has_statistics(network)
+    preprocess = bit_depth.choose_bits(network.preprocess, (item.image for item in sample.dataset.items), bits)
+    configuration = replace(configuration, preprocess=preprocess)
     arguments = (network, sample.dataset, select_device(device), progress, configuration, has_statistics)
-    images = [read_image(item.image) for item in sample.dataset.items[:MAX_FITTED_IMAGES]]
+    images = [read_image(item.image, bits=preprocess.bits) for item in sample.dataset.items[:MAX_FITTED_IMAGES]]
     state = search.ConfigurationSearch(*arguments, _fit_numerics(network, images))
     top1 = best_top1 = None
     if sample.labels is not None:

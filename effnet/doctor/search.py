@@ -273,7 +273,7 @@ def measure(
     by_network = {_network_key(configuration): configuration for configuration in configurations}
     networks = {key: _MeasuredNetwork(model, each, dataset, device) for key, each in by_network.items()}
     active = measurements
-    for done, images in enumerate(_decode_batches(dataset), start=1):
+    for done, images in enumerate(_decode_batches(dataset, configurations[0]), start=1):
         for each in active:
             x = _network_input(images, each.configuration, device)
             networks[_network_key(each.configuration)].add(each, x, stem_only)
@@ -284,8 +284,9 @@ def measure(
     return measurements
 
 
-def _decode_batches(dataset: ImageDataset) -> Iterator[list[Image.Image]]:
-    images = prefetch.prefetch_map(image_io.read_image, (item.image for item in dataset.items))
+def _decode_batches(dataset: ImageDataset, configuration: diagnosis.Configuration) -> Iterator[list[Image.Image]]:
+    bits = configuration.preprocess.bits
+    images = prefetch.prefetch_map(lambda item: image_io.read_image(item.image, bits=bits), dataset.items)
     while batch := list(islice(images, BATCH_SIZE)):
         yield batch
 
@@ -352,6 +353,6 @@ def recompute_statistics(
         norm.momentum = None  # equal weight for all batches
         norm.train()
     with torch.inference_mode():
-        for images in _decode_batches(dataset):
+        for images in _decode_batches(dataset, configuration):
             network(_network_input(images, configuration, device))
     network.eval()

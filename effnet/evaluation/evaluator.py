@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from effnet.arch.serde import check_choice, check_int
-from effnet.data import ImageDataset, ImageError, Splits, class_names, open_data
+from effnet.data import ImageDataset, ImageError, Splits, bit_depth, class_names, open_data
 from effnet.evaluation import metrics
 from effnet.metadata import TASKS, Labels
 from effnet.net import EfficientNet
@@ -41,6 +41,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     labels: Sequence[str] | None = None,
     color: str | None = None,
+    bits: int | None = None,
 ) -> AnyEvaluation:
     """Evaluate a model on labeled images.
 
@@ -56,6 +57,7 @@ def evaluate(
         progress: Called with (images done, all images).
         labels: Names of the model's outputs, instead of its own.
         color: What the channels of images are (see `effnet.Preprocess`), instead of what the model states.
+        bits: How many bits 16-bit files hold, instead of what the model states (default: as few as hold all of them).
 
     Returns:
         `Evaluation` for classification, `MultiLabelEvaluation` or `RegressionEvaluation`.
@@ -78,6 +80,7 @@ def evaluate(
         dataset = data
     else:
         split, dataset = pick_split(data if isinstance(data, Splits) else open_data(data), split)
+    preprocess = bit_depth.choose_bits(preprocess, (item.image for item in dataset.items), bits)
     columns = class_columns(known, engine.classes, dataset.labels)
     rows, readable, skipped = [], [], []
     named_images = ((item.name, item.image) for item in dataset.items)

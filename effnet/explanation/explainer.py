@@ -156,8 +156,9 @@ def explain(
     bias = attribution.require_classifier(network).bias
     indices = None if classes is None else attribution.class_indices(network, classes)
     image_name, task = name or predictor.name_images(image)[0][0], task_of(network.labels.task)
-    color, photo = network.preprocess.color_mode, image_io.read_image(image)
-    seen = photo if color == "RGB" else image_io.read_image(image, color=color)
+    color, bits = network.preprocess.color_mode, network.preprocess.bits
+    photo = image_io.read_image(image, bits=bits)
+    seen = photo if color == "RGB" else image_io.read_image(image, color=color, bits=bits)
     input_image = image_io.resize_and_crop(seen, network.preprocess)
     with torch.inference_mode(False), attribution.evaluation_mode(network):
         x = attribution.to_input(network, input_image[None])

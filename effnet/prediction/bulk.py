@@ -33,6 +33,7 @@ _SETTING_NAMES = {
     "frame_interval": "another --every",
     "decode": "another way of decoding (--exact)",
     "precision": "another --precision",
+    "bits": "another --bits, or images of another number of bits",
 }
 
 

@@ -106,6 +106,7 @@ class Predictor:
         tta: Test-time augmentation: "none", "mirror" or "crops" (see `effnet.prediction.tta`).
         labels: Names of the outputs, instead of the model's own.
         color: What the channels of images are (see `effnet.Preprocess`), instead of what the model states.
+        bits: How many bits 16-bit files hold (see `effnet.Preprocess`), instead of what the model states.
 
     Raises:
         ValueError: If the network takes a number of channels that no image has, and as `effnet.load` and
@@ -129,6 +130,7 @@ class Predictor:
         tta: str = "none",
         labels: Sequence[str] | None = None,
         color: str | None = None,
+        bits: int | None = None,
     ) -> None:
         check_choice("engine", engine, ("auto", *base.ENGINE_KINDS))
         check_choice("precision", precision, base.PRECISIONS)
@@ -156,7 +158,8 @@ class Predictor:
         self.arch, self.labels, self.classes = metadata.arch, metadata.labels, self._engine.classes
         if labels is not None:
             self.labels = class_names.rename_outputs(self.labels, self.classes, labels)
-        self.preprocess = replace(metadata.preprocess, decode=decode, color=color or metadata.preprocess.color)
+        stated = metadata.preprocess
+        self.preprocess = replace(stated, decode=decode, color=color or stated.color, bits=bits or stated.bits)
 
     def __call__(self, images: ImageSource | Iterable[ImageSource], top: int = 5) -> list[Prediction]:
         """Predict paths, PIL images, contents of image files or uint8 arrays (H, W, 3), in order."""

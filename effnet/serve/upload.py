@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from python_multipart import FormParser, exceptions, multipart
 from starlette.requests import ClientDisconnect, Request
 
-from effnet.data.image_io import MUTED_PIL_WARNINGS
+from effnet.data.image_io import QUIET_PIL
 from effnet.serve import server
 from effnet.serve.errors import STATUS_CLIENT_CLOSED, RequestError
 
@@ -136,7 +136,7 @@ def _form_file(body: bytes, boundary: bytes) -> bytes:
 def read_image_header(content: bytes, max_pixels: int) -> ImageInfo:
     """Read size, format and orientation of an image file without decoding it; refuse what is too large."""
     try:
-        with MUTED_PIL_WARNINGS:
+        with QUIET_PIL:
             Image.init()
             image = Image.open(BytesIO(content), formats=[name for name in IMAGE_FORMATS if name in Image.OPEN])
     except Image.DecompressionBombError:
@@ -150,7 +150,7 @@ def read_image_header(content: bytes, max_pixels: int) -> ImageInfo:
         raise RequestError(413, f"the image has {height:,}×{width:,} pixels, more than {max_pixels:,}: resize it first")
     if image.info.get("progressive") and content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
         raise RequestError(422, f"this JPEG has more than {_MAX_JPEG_SCANS} scans: save it again")
-    with MUTED_PIL_WARNINGS:
+    with QUIET_PIL:
         remark, rotated = _describe_ignored_frames(image), _is_rotated(image)
     if rotated:
         width, height = height, width

@@ -62,6 +62,7 @@ class TrainConfig:
     seed: int = 0
     image_size: int | tuple[int, int] | None = None
     color: str | None = None
+    bits: int | None = None
     select_on: str = "holdout"
     teacher: str | Path | None = None
     resume: bool = False
@@ -114,6 +115,7 @@ class TrainConfig:
             "minutes": self.minutes,
             "seed": self.seed,
             "image_size": self.image_size and serde.check_size(self.image_size),
+            **({"bits": self.bits} if self.bits else {}),
             **({"color": self.color} if self.color else {}),  # older runs, which do not have it, can be resumed
             "select_on": self.select_on,
             "find_learning_rate": self.learning_rate == "find",

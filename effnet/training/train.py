@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from effnet.arch import Arch
-from effnet.data import Splits, open_data
+from effnet.data import Splits, bit_depth, open_data
 from effnet.data.storage.atomic_write import write_text
 from effnet.evaluation import evaluate
 from effnet.runtime.autotune import cache_engine
@@ -44,6 +44,7 @@ def train(
     seed: int = 0,
     image_size: int | tuple[int, int] | None = None,
     color: str | None = None,
+    bits: int | None = None,
     select_on: str = "holdout",
     teacher: str | Path | None = None,
     resume: bool = False,
@@ -74,6 +75,7 @@ def train(
         image_size: Side in pixels or (height, width), instead of the network's.
         color: What images are read as, instead of the network's: "L" (grey), "RGB", "RGBA", … (`effnet.Preprocess`). If
             that has another number of channels, the first layer is adapted and keeps what it has learned.
+        bits: How many bits 16-bit files hold (default: as few as hold all training images; see `effnet.Preprocess`).
         select_on: ``"holdout"`` to hold out a part of the training set for model selection, or ``"val"``.
         teacher: A model with the same classes to distill from.
         resume: Continue the run in ``out``, with the same result as without interruption; start it if there is none,
@@ -111,6 +113,7 @@ def train(
             seed=seed,
             image_size=image_size,
             color=color,
+            bits=bits,
             select_on=select_on,
             teacher=teacher,
             resume=resume,
@@ -161,6 +164,9 @@ def run_training(config: TrainConfig) -> TrainResult:
             run_dir.claim_split(plan.rows())
             run_dir.write_settings(settings)
         callback.on_message(plan.summary())
+        images = [item.image for item in (*plan.train.items, *plan.selection.items)]
+        initial = replace(model.preprocess, bits=0)  # what the weights were trained on says nothing of these images
+        model.preprocess = distributed.run_on_main(lambda: bit_depth.choose_bits(initial, images, config.bits))
 
         loss = TrainingLoss(plan.train, recipe, distributed.device, teacher)
         model = model.to(distributed.device)

@@ -165,3 +165,28 @@ def test_without_a_model_the_best_at_hand(
     assert done.status == 0
     assert json.loads(done.out)[0]["labels"]
     assert f"--model {weights}: the best pretrained network at hand" in done.err
+
+
+def test_images_of_12_bits(run: Run, weights: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        values = np.random.default_rng(number).integers(0, 4096, (40, 40)).astype(np.uint16)
+        values[0, 0] = 4095
+        Image.fromarray(values).save(tmp_path / f"{number}.png")
+        Image.fromarray((values >> 4).astype(np.uint8)).save(tmp_path / f"{number}.bmp")
+    said = "no 16-bit image has a value above 4,095: they are read as images of 12 bits"
+
+    def csv_of(*arguments: object) -> list[str]:
+        done = run("predict", *arguments, "-m", weights, "--csv", "--top", 2)
+        assert done.status == 0
+        assert (said in done.err) == ("--bits" not in arguments and len([*arguments]) > 1 and "png" in str(arguments))
+        return [line.split(",", 1)[1] for line in done.out.splitlines()]
+
+    expected = csv_of(tmp_path / "0.bmp", tmp_path / "1.bmp")
+    assert csv_of(tmp_path / "0.png", tmp_path / "1.png") == expected
+    assert csv_of(tmp_path / "0.png", tmp_path / "1.png", "--bits", 12) == expected
+    assert csv_of(tmp_path / "0.png", tmp_path / "1.png", "--bits", 16) != expected
+    one = run("predict", tmp_path / "0.png", "-m", weights)
+    assert "0.png has 16 bits, and no value above 4095: if it holds 12, pass --bits 12" in one.err
+    out = tmp_path / "all.csv"
+    assert said in run("predict", tmp_path / "0.png", tmp_path / "1.png", "-m", weights, "-o", out).err
+    assert run("predict", tmp_path / "0.png", "-m", weights, "--bits", 7).status == 2

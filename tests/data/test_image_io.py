@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import struct
 import threading
 import warnings
-import zlib
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -17,18 +15,9 @@ from effnet.data import MAX_IMAGE_PIXELS, ImageError, load_input, read_image, re
 from effnet.data.torchvision_compat import declare_operators
 from effnet.metadata import RESAMPLING_LIBRARIES, Preprocess
 from tests.data.conftest import encode
+from tests.data.deep import png
 
 Array = NDArray[np.uint8]
-
-
-def png(width: int, height: int, bits: int, color: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG written by hand: for headers without their pixels and for what PIL reads but does not write."""
-    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
-    parts = ((b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    body = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
 
 
 def distance(one: Image.Image | Array, other: Image.Image | Array) -> float:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from effnet.arch import ARCHS, Arch
 from effnet.arch.serde import parse_json
-from effnet.data import ImageDataset, Splits, holdout, load_input, open_data, prefetch, preprocessing
+from effnet.data import ImageDataset, Splits, bit_depth, holdout, load_input, open_data, prefetch, preprocessing
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.metadata import Preprocess
 from effnet.net import EfficientNet, create
@@ -140,6 +140,7 @@ def load_dataset(
             "base"
         )
     preprocess = Preprocess(size=(image_size, image_size), crop_fraction=1.0, decode="reduced")
+    preprocess = bit_depth.choose_bits(preprocess, (item.image for item in train.items))
     done = 0
 
     def decode(dataset: ImageDataset) -> LabeledImages:

@@ -65,7 +65,7 @@ class ImageGallery:
             return []
         source = self.images[name]
         try:
-            photo = read_image(source, (THUMBNAIL_SIDE // 2, THUMBNAIL_SIDE // 2))
+            photo = read_image(source, (THUMBNAIL_SIDE // 2,) * 2, bits=self.model.preprocess.bits)
             pixels = image_io.load_input(source, replace(self.model.preprocess, decode="exact"))
         except ImageError:
             return []
