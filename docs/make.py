@@ -17,8 +17,8 @@ from effnet.weights.catalog import DEFAULTS, ENTRIES, PUBLISHERS, CatalogEntry
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 # The rooms in their one-way order, as tests/test_rooms.py holds them.
-ROOMS = ["arch", "metadata", "tasks", "timing", "net", "draw", "data", "weights", "runtime", "exporting", "prediction"]
-ROOMS += ["evaluation", "explanation", "doctor", "training", "serve", "lab", "cli"]
+ROOMS = ["arch", "telemetry", "metadata", "tasks", "timing", "net", "draw", "data", "weights", "runtime", "exporting"]
+ROOMS += ["prediction", "evaluation", "explanation", "doctor", "training", "serve", "lab", "cli"]
 
 
 def archs_table() -> str:

@@ -16,10 +16,10 @@ ROOT = Path(effnet.__file__).parent
 
 # A room imports only rooms to its left.
 ROOMS = (
-    *("arch", "metadata", "tasks", "timing", "net", "draw", "data", "weights", "runtime", "exporting", "prediction"),
-    *("evaluation", "explanation", "doctor", "training", "serve", "lab", "cli"),
+    *("arch", "telemetry", "metadata", "tasks", "timing", "net", "draw", "data", "weights", "runtime", "exporting"),
+    *("prediction", "evaluation", "explanation", "doctor", "training", "serve", "lab", "cli"),
 )
-STANDARD_LIBRARY_ONLY = ("arch", "metadata")
+STANDARD_LIBRARY_ONLY = ("arch", "telemetry", "metadata")
 VAGUE = {"utils", "util", "helpers", "common", "misc", "tools"}
 # A module is what one would look for by its name: neither a fragment with one importer nor a drawer.
 MIN_LINES, MAX_LINES = 40, 550

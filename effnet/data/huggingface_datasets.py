@@ -9,6 +9,7 @@ from typing import Any
 from effnet.arch.serde import import_extra
 from effnet.data import dataset, folders, image_io
 from effnet.data.storage import cache_dir, errors
+from effnet.telemetry import disable_telemetry
 
 HUB_SCHEME = "hub:"
 _IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png")  # words: allow. The first one that exists is used
@@ -57,6 +58,7 @@ def open_huggingface_dataset(source: str) -> dataset.Splits:
     ``ValueError`` if there is no image column or no unique label column, ``OSError`` if the dataset is not available.
     """
     text, _, column = source.partition("#")
+    disable_telemetry("huggingface_hub")
     datasets = import_extra("datasets", "hub", f"{source}: Hugging Face datasets require")
     tables = _load_tables(datasets, text)
     splits = {

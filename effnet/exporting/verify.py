@@ -16,6 +16,7 @@ from effnet.metadata import Preprocess
 from effnet.net import EfficientNet
 from effnet.runtime.io_spec import IOSpec, round_to_uint8
 from effnet.tasks import MIN_COMPARED_PROBABILITY, task_of
+from effnet.telemetry import disable_telemetry
 
 # Runs a file in its own runtime: images as the file takes them -> outputs by name
 FileRunner = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -130,6 +131,7 @@ def _is_comparable(model: EfficientNet) -> bool:
 # Bare runtimes, as a program without this package would use them
 def open_onnx_runner(path: Path) -> FileRunner:
     """Open ``path`` in onnxruntime. Raises ``ImportError`` without it."""
+    disable_telemetry("onnxruntime")
     onnxruntime = import_extra("onnxruntime", "export", "verifying ONNX files requires")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (source,), names = session.get_inputs(), [output.name for output in session.get_outputs()]

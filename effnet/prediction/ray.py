@@ -11,6 +11,7 @@ from typing import Any
 from effnet.arch.serde import import_extra
 from effnet.data.storage.remote import is_remote
 from effnet.prediction.bulk_chunks import Chunk, PartialResult, PredictorFactory, predict_parts
+from effnet.telemetry import disable_telemetry
 
 # Chunks submitted at once, about a million images: the listing may be larger than memory
 _MAX_CHUNKS_SUBMITTED = 4096
@@ -72,7 +73,7 @@ def predict_on_cluster(
 
 @contextmanager
 def _connect(address: str) -> Iterator[Any]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    disable_telemetry("ray")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray = import_extra("ray", "ray", "--ray requires")
     import_extra("ray.data", "ray", "--ray requires", "ray")

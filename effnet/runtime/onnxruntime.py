@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from effnet.runtime import base, io_spec
+from effnet.telemetry import disable_telemetry
 
 SUPPORTED_PRECISIONS = ("float32",)  # CPU kernels: bfloat16 on Arm only, and float16 is converted to float32 and back
 LOG_ERRORS_ONLY = 3
@@ -46,6 +47,7 @@ def open_session(
     path: Path, threads: int, fixed_axes: dict[str, int] | None = None, profile: Path | None = None
 ) -> Any:
     """Return an onnxruntime session for the CPU; with ``profile``, it writes a profile of that name."""
+    disable_telemetry("onnxruntime")
     try:
         import onnxruntime
     except ImportError:

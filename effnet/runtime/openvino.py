@@ -2,9 +2,7 @@
 
 import errno
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from shutil import disk_usage
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from effnet.runtime import base, io_spec
+from effnet.telemetry import hide_openvino_telemetry
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
@@ -24,7 +23,6 @@ PRECISION_CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP1
 METADATA_PATHS = ((), ("framework",))  # where rt_info holds metadata: in an IR, and in a model read from ONNX
 ANY_SHAPE: tuple[int, ...] = ()
 MAX_COMPILED_SHAPES = 3  # including ANY_SHAPE; each holds its own copy of the weights
-TELEMETRY_PACKAGE = "openvino_telemetry"
 
 
 class OpenVINOEngine(io_spec.FileEngine):
@@ -130,7 +128,7 @@ def get_core() -> Any:
     the end of a data loader's worker) kills the process. A core that is never destroyed avoids this.
     """
     try:
-        with _without_telemetry():
+        with hide_openvino_telemetry():
             import openvino
     except ImportError:
         raise base.not_installed_error("openvino") from None
@@ -140,24 +138,6 @@ def get_core() -> Any:
 @cache
 def _make_core(core_class: Any) -> Any:
     return core_class()
-
-
-@contextmanager
-def _without_telemetry() -> Iterator[None]:
-    """Hide the telemetry package while openvino is imported, which does not need it.
-
-    Otherwise the import reports to a statistics service, unless the user has opted out, from a process that it forks
-    while threads run. Where processes are spawned, that one imports the main program again and occupies a core for its
-    first second.
-    """
-    if TELEMETRY_PACKAGE in sys.modules:
-        yield
-        return
-    sys.modules[TELEMETRY_PACKAGE] = None  # type: ignore[assignment]  # importing it raises ImportError
-    try:
-        yield
-    finally:
-        sys.modules.pop(TELEMETRY_PACKAGE, None)  # another thread may have removed it already
 
 
 def _output_name(output: Any) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from effnet.arch.serde import check_choice, import_extra
 from effnet.runtime.torch import TORCH_DTYPES, select_device
+from effnet.telemetry import disable_telemetry
 
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # ours and accelerate's name
 TIMEOUT_MINUTES = 30  # for which a process waits for the others
@@ -138,6 +139,7 @@ class Distributed(SingleProcess):
 
 
 def _make_accelerator(device: torch.device, precision: str, find_unused_parameters: bool) -> Any:
+    disable_telemetry("accelerate")
     accelerate = import_extra("accelerate", "train", "training requires")
     accelerate.state.AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     return accelerate.Accelerator(

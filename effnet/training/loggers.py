@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from effnet.arch.serde import did_you_mean, read_json_object
 from effnet.data.storage.atomic_write import write_text
+from effnet.telemetry import disable_telemetry
 from effnet.training.callbacks import Callback, EpochMetrics, ForwardingCallback
 
 TENSORBOARD = "tensorboard"
@@ -64,6 +65,8 @@ class LoggingCallback(ForwardingCallback):
     def _start_logger(self, name: str, folder: Path, run_name: str, settings: Mapping[str, object]) -> Any:
         if name == TENSORBOARD:
             return TensorBoardLogger(folder, self._last_epoch + 1)
+        disable_telemetry("accelerate")
+        disable_telemetry(name)
         from accelerate import PartialState
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 

@@ -22,6 +22,7 @@ from effnet.arch.serde import check_choice, read_json
 from effnet.data.storage.archive import DamagedArchiveError, open_tar
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.data.storage.errors import HTTPStatusError, RetryPolicy, describe_error, is_permanent, is_unreachable
+from effnet.telemetry import disable_telemetry
 from effnet.weights.catalog.entry import CatalogEntry
 
 if TYPE_CHECKING:
@@ -341,6 +342,7 @@ def _receive(response: "HTTPResponse", part: _PartialFile) -> None:
 
 def find_in_hub_cache(remote: RemoteFile) -> Path | None:
     """Return the file in the hub's cache on disk (``HF_HOME``), or None. Sends no request."""
+    disable_telemetry("huggingface_hub")
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(remote.hub, remote.file)
@@ -349,6 +351,7 @@ def find_in_hub_cache(remote: RemoteFile) -> Path | None:
 
 def download_from_hub(remote: RemoteFile) -> Path:
     """Download a file to the hub's cache. Raises `DownloadError`."""
+    disable_telemetry("huggingface_hub")
     from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     try:
