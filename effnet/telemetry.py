@@ -27,7 +27,7 @@ OPENVINO_TELEMETRY = "openvino_telemetry"
 def disable_telemetry(package: str) -> None:
     """Set the switches of ``package`` in the environment; call this before importing it.
 
-    A variable that the user has set keeps its value: whoever wants to report may do so.
+    A variable that the user has set keeps its value.
     """
     for name, value in SWITCHES.get(package, {}).items():
         os.environ.setdefault(name, value)

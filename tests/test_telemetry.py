@@ -114,7 +114,7 @@ def test_no_verb_looks_up_a_host(resolver: Path, tmp_path: Path) -> None:
         ["convert", model, "timm.pth", "--to", "timm"],
         *(["export", model, f"out{suffix}"] for suffix in (".onnx", ".xml", ".tflite")),
         ["export", model, "int8.onnx", "--precision", "int8", "--images", str(photos / "train")],
-        ["bench", model, "--runs", "1", "--peers", "none", "--seconds", "1"],
+        ["bench", model, "--runs", "1", "--against", "none", "--seconds", "1"],
         *(["reproduce", "table2"], ["shard", str(photos / "train"), "shards"]),
         ["doctor", model, str(photos / "val"), "--max-images", "20"],
         ["search", "network", str(photos), "--trials", "1", "--epochs", "1", "--final", "1", "--final-epochs", "1"],

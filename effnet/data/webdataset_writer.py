@@ -16,6 +16,7 @@ from effnet.arch.serde import check_float, check_int, read_json_object
 from effnet.data import bit_depth, image_io, prefetch, webdataset_reader
 from effnet.data.dataset import ImageDataset, Item, Splits
 from effnet.data.storage.atomic_write import atomic_write, write_text
+from effnet.data.storage.process_lock import lock_output
 from effnet.metadata import Preprocess
 
 ShardProgress = Callable[[str, int, int], None]  # (split, images done, images in all)
@@ -64,7 +65,6 @@ def write_shards(
     check_float("megabytes", megabytes, 0, exclusive=True)
     if max_short_side is not None:
         check_int("max_short_side", max_short_side, 1)
-    labels = next(iter(splits.available.values())).labels
     stated = Preprocess(bits=bits or 0)
     if max_short_side is not None:
         every = (item.image for dataset in splits.available.values() for item in dataset.items)
@@ -74,6 +74,15 @@ def write_shards(
     plan |= {"bits": stated.bits} if stated.bits else {}
     if index := _find_index(out, plan):
         return _summarize(index, already_complete=True)
+    with lock_output(out):
+        return _summarize(_write_all(splits, out, plan, strict, progress), already_complete=False)
+
+
+def _write_all(
+    splits: Splits, out: Path, plan: dict[str, Any], strict: bool, progress: ShardProgress | None
+) -> dict[str, Any]:
+    """Write what is missing of ``plan``, and return the index."""
+    labels = next(iter(splits.available.values())).labels
     shards: list[dict[str, Any]] = []
     counts: dict[str, list[int]] = {}
     for split, dataset in splits.available.items():
@@ -89,7 +98,7 @@ def write_shards(
     write_text(out / webdataset_reader.SHARDS_INDEX_FILE, json.dumps(index, ensure_ascii=False, indent=1))
     for note in (*out.glob(".*.done.json"), *out.glob(".*.part"), out / _PLAN_FILE):
         note.unlink(missing_ok=True)
-    return _summarize(index, already_complete=False)
+    return index
 
 
 def _find_index(out: Path, plan: dict[str, Any]) -> dict[str, Any] | None:

@@ -7,13 +7,14 @@ kill costs seconds of work, and no image is predicted twice or missing.
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from effnet.arch.serde import parse_json
 from effnet.data.storage import errors
 from effnet.data.storage.atomic_write import write_text
+from effnet.data.storage.process_lock import OutputInUseError, lock_output
 from effnet.prediction import bulk_chunks
 from effnet.prediction.predictor import Prediction
 
@@ -28,25 +29,21 @@ class PartialResults:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from the same result; raise ``ValueError`` if one is working on it."""
-        from filelock import FileLock, Timeout
-
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / "lock")
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(
-                f"{self.target} is being written by another process: wait for it, or choose another file"
-            ) from None
-        except OSError as error:
-            raise OSError(f"{self.target} cannot be written: {errors.describe_error(error)}") from error
-        try:
+        """Keep other processes from the same result; raise `OutputInUseError` if one is working on it."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lock_output(self.target, self.folder))
+            except OutputInUseError:
+                raise
+            except OSError as error:
+                raise OSError(f"{self.target} cannot be written: {errors.describe_error(error)}") from error
+            stack.callback(self._remove_if_empty)
             yield
-        finally:
-            lock.release()
-            if not (self.manifest.exists() and any(self.folder.glob("*.jsonl"))):  # nothing worth resuming
-                shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _remove_if_empty(self) -> None:
+        """Remove the folder, unless it has something worth resuming."""
+        if not (self.manifest.exists() and any(self.folder.glob("*.jsonl"))):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Write the manifest, and remove files that a kill has left half written."""

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from effnet.arch.serde import read_json_object
 from effnet.data.storage.atomic_write import write_text
+from effnet.data.storage.process_lock import LOCK_NAME, lock_output
 from effnet.evaluation import AnyEvaluation, Evaluation, read_evaluation
 from effnet.training import resuming
 from effnet.training.callbacks import EpochMetrics
@@ -120,6 +122,10 @@ class RunDir:
         """Return the images of the run, with their splits; None if none are recorded yet."""
         return resuming.read_rows(self.split_csv)
 
+    def lock(self) -> AbstractContextManager[None]:
+        """Be the only process that trains here; raise `OutputInUseError` if another one does."""
+        return lock_output(self.path)
+
     def begin(self, settings: dict[str, Any]) -> None:
         """Write the settings of a run that begins, so that it can be resumed."""
         for leftover in self.path.glob(".*.part"):  # of a process that was killed while writing
@@ -164,7 +170,7 @@ def is_occupied(path: Path, settings: Path, resume: bool, content: str) -> bool:
     """
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is a file: choose a directory that is empty or does not exist")
-    if not path.is_dir() or not any(path.iterdir()):
+    if not path.is_dir() or all(file.name == LOCK_NAME for file in path.iterdir()):
         return False
     if not resume:
         raise FileExistsError(f"{path} is in use: choose another directory, or continue its {content} with --resume")

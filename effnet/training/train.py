@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +139,10 @@ def run_training(config: TrainConfig) -> TrainResult:
     run_dir = RunDir(config.out)
     data_id = config.data_source or data_plan.fingerprint_splits(splits.available)
     settings: dict[str, Any] = {}
+    list_rows = partial(data_plan.list_rows, splits.available)
     if distributed.is_main:
         settings = config.to_settings(data_id, distributed.precision, data_plan.digest_list(splits.available))
-        run_dir.claim(settings, config.resume, lambda: data_plan.list_rows(splits.available))
+        run_dir.claim(settings, config.resume, list_rows)
     if finished := distributed.run_on_main(run_dir.read_result):
         config.callback.on_message(f"this run is finished: {finished.model}")
         return finished
@@ -153,6 +155,8 @@ def run_training(config: TrainConfig) -> TrainResult:
     with ExitStack() as stack:
         callback = config.callback if distributed.is_main else callbacks.Callback()
         if distributed.is_main:
+            stack.enter_context(run_dir.lock())
+            run_dir.claim(settings, config.resume, list_rows)  # again: another process may have begun and ended since
             run_dir.begin(settings)
             if loggers:
                 metric = task_of(labels.task).metric

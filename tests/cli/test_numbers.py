@@ -65,8 +65,9 @@ def test_every_number_has_limits_and_refuses_what_is_beyond(command: Any, param:
     for text in (*ABSURD, str(low - 1), str(high + 1)):
         with pytest.raises(Exception) as raised:
             command.main([param.opts[0], text], standalone_mode=False)
-        assert getattr(raised.value, "exit_code", None) == 2, f"{text[:20]}: {raised.value!r}"
-        assert param.opts[0] in str(raised.value.format_message()), text[:20]  # not another argument that is missing
+        error: Any = raised.value
+        assert getattr(error, "exit_code", None) == 2, f"{text[:20]}: {error!r}"
+        assert param.opts[0] in error.format_message(), text[:20]  # not another argument that is missing
 
 
 @pytest.mark.parametrize("words", TEXTS)

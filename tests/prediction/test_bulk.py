@@ -160,7 +160,7 @@ def test_resume(into: Into, photos: Path, weights: Path, jpegs: list[bytes], tmp
 def test_two_processes(into: Into, photos: Path, tmp_path: Path) -> None:
     with (
         PartialResults(tmp_path / "result.csv").lock(),
-        pytest.raises(ValueError, match="is being written by another process"),
+        pytest.raises(ValueError, match="is being written by this process"),
     ):
         into("result.csv", photos, make=never)
 
