@@ -74,6 +74,12 @@ def read_module_evidence(values: Values) -> ModuleEvidence:
         if kind in _OUTSIDE and _IN_BLOCKS.search(name):
             problems[kind] = f"{name} computes {_OUTSIDE[kind]}, which is outside the family"
         elif "BatchNorm" in kind and "1d" not in kind:
+            if activation := _find_lost_activation(values, name, kind):
+                lost = (
+                    f"{name} is a {kind} that leaves out the {activation} it contains, as timm's is after torch's "
+                    "convert_sync_batchnorm: if it was not trained so, save the module's state_dict() and open that"
+                )
+                problems.setdefault("lost", lost)
             eps = values.get(f"{name}.eps")
             epsilons |= {eps} if isinstance(eps, float) and 0 < eps < 1 else set()
         elif "Conv2d" in kind or kind == "Conv":
@@ -214,6 +220,19 @@ def _read_padding(values: Values, name: str, kind: str) -> str | None:
         return "same"
     padding = _read_side(values.get(f"{name}.padding"))
     return "symmetric" if padding and (kernel is None or padding == (kernel - 1) // 2) else None
+
+
+def _find_lost_activation(values: Values, name: str, kind: str) -> str | None:
+    """Return the class of the activation that a batch norm holds and does not compute; None if there is none.
+
+    timm's batch norms compute an activation of theirs (``BatchNormAct2d``, ``SyncBatchNormAct``, …). What converts them
+    to other classes, `torch.nn.SyncBatchNorm.convert_sync_batchnorm` above all, moves it along as a child that is not
+    called. The module then computes without any activation, and its tensors have the same names.
+    """
+    inner = values.get(f"{name}.act.{CLASS}")
+    if "Act" in kind or not isinstance(inner, str) or inner.endswith(".Identity"):
+        return None
+    return inner.rpartition(".")[2]
 
 
 def _read_side(value: Any) -> int | None:

@@ -141,6 +141,56 @@ def test_modules_of_a_head_do_not_count(tmp_path: Path) -> None:
     assert read_module_evidence(values) == ModuleEvidence("symmetric", 1e-5, "silu")
 
 
+def revert_to_plain(network: nn.Module) -> nn.Module:
+    """Replace every batch norm by PyTorch's, as programs do that take synchronized ones back."""
+    for name, child in network.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            plain = nn.BatchNorm2d(child.num_features, child.eps)
+            plain.load_state_dict(child.state_dict())
+            for inner, module in child.named_children():
+                plain.add_module(inner, module)
+            setattr(network, name, plain)
+        else:
+            revert_to_plain(child)
+    return network
+
+
+def convert_stem(network: nn.Module) -> nn.Module:
+    network.bn1 = nn.SyncBatchNorm.convert_sync_batchnorm(network.bn1)  # type: ignore[arg-type]
+    return network
+
+
+@pytest.mark.parametrize("convert", [nn.SyncBatchNorm.convert_sync_batchnorm, revert_to_plain, convert_stem])
+@pytest.mark.parametrize("wrap", [lambda network: network, lambda network: {"model": network, "epoch": 3}])
+def test_batch_norm_that_lost_its_activation(
+    convert: Callable[[nn.Module], nn.Module], wrap: Callable[[nn.Module], object], tmp_path: Path
+) -> None:
+    network = make_timm()
+    x = torch.rand(1, 3, 64, 64)
+    before = network(x)
+    network = convert(network).eval()
+    assert not torch.allclose(network(x), before)  # what the file computes is no EfficientNet's answer
+    torch.save(wrap(network), tmp_path / "m.pt")
+    message = r"bn1 is a (Sync)?BatchNorm(2d)? that leaves out the SiLU it contains, .* state_dict\(\) and open that"
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "m.pt")
+    torch.save(network.state_dict(), tmp_path / "efficientnet_b0.pth")  # that alone says nothing of activations
+    assert torch.allclose(load(tmp_path / "efficientnet_b0.pth")(x), before, atol=1e-5)
+
+
+def test_batch_norm_that_keeps_its_activation(tmp_path: Path) -> None:
+    from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
+
+    x = torch.rand(1, 3, 64, 64)
+    for convert in (convert_sync_batchnorm, freeze_batch_norm_2d):
+        network = make_timm()
+        before = network(x)
+        torch.save(convert(network), tmp_path / "m.pt")
+        assert torch.allclose(load(tmp_path / "m.pt")(x), before, atol=1e-5)
+    torch.save(nn.SyncBatchNorm.convert_sync_batchnorm(make_torchvision()), tmp_path / "m.pt")
+    assert torch.allclose(load(tmp_path / "m.pt")(x), make_torchvision()(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("numerics", [Numerics("symmetric", 1e-5), Numerics("same", 1e-3, "symmetric")])
 def test_a_pickled_network_of_this_package_states_everything(numerics: Numerics, tmp_path: Path) -> None:
     preprocess, labels = Preprocess((48, 40), interpolation="bilinear", mean=(0.1, 0.2, 0.3)), Labels(("cat", "dog"))
