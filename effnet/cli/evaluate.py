@@ -47,11 +47,12 @@ def evaluate(
     Accuracy, calibration, metrics per class, the confusion matrix and the most confident mistakes; for regression R²
     and errors. DATA may have fewer classes than the model. They are found by name, as ImageNet's synsets, or by number.
     """
-    from effnet.data import table
+    from effnet.data import open_data
+    from effnet.data.tables.table import is_table
     from effnet.evaluation import evaluator
 
     names = options.read_labels(labels)
-    images = table.open_table(data, part.task) if part.task and table.is_table(data) else data
+    images = open_data(data, part.task) if part.task and is_table(data) else data
     with printing.progress_bar("evaluating") as step:
         how = (split, decode.value, device, batch_size, strict, step, names, color, bits)
         result = evaluator.evaluate(part.open(model), images, *how)

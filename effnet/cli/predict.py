@@ -127,7 +127,7 @@ def predict(
     if not out and (force or ray):
         raise options.UsageError(f"{'--force' if force else '--ray'} requires --output")
     from effnet.data import bit_depth
-    from effnet.data.table import is_table, open_unlabeled_table
+    from effnet.data.tables.table import is_table, open_unlabeled_table
 
     table = images[0] if len(images) == 1 and is_table(images[0]) else None
     is_submission = out is not None and table is not None and out.suffix.lower() == ".csv"
@@ -225,7 +225,7 @@ def _open_with_bits(factory: "bulk_chunks.PredictorFactory", bits: int) -> Any:
 def _find_bits(table: str | None, images: list[str]) -> int:
     """Return how many bits the 16-bit images of a set on this disk hold, 0 if all or if there is one image only."""
     from effnet.data import bit_depth
-    from effnet.data.table import open_unlabeled_table
+    from effnet.data.tables.table import open_unlabeled_table
 
     found = [path for _, path in open_unlabeled_table(table)] if table else bit_depth.list_local_images(images)
     bits = bit_depth.find_bits(found) if len(found) > 1 else None

@@ -165,14 +165,15 @@ def train(
         return
     if data is None:
         raise options.UsageError("Missing argument 'DATA': pass a folder, a .csv, shards or digits")
-    from effnet.data import table
+    from effnet.data import open_data
+    from effnet.data.tables import table
     from effnet.training import cross_validation
     from effnet.training.config import Resources, TrainConfig
     from effnet.training.train import run_training
 
     if task and not table.is_table(data):
         raise options.UsageError("--task requires a table of images and labels (.csv)")
-    dataset = table.open_table(data, task) if task else data
+    dataset = open_data(data, task) if task else data
     if soup:
         _make_soup(soup.split(","), dataset, out or Path("runs") / (name or "soup"), device)
         return

@@ -6,6 +6,7 @@ the dog "Cardigan"), kept here because importing torchvision takes a second and 
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -110,6 +111,24 @@ def match_classes(names: Sequence[str], known: Sequence[str], outputs: int) -> t
     found = {way: [find(name) for name in names] for way, find in ways.items()}
     best = max(found, key=lambda way: sum(index is not None for index in found[way]))  # the first of equally good ones
     return found[best], best
+
+
+def describe_similar_names(names: Iterable[str]) -> list[str]:
+    """Return a sentence per group of classes that differ in letter case, spaces or the Unicode form only: typos, often.
+
+    Example:
+        >>> describe_similar_names(["Disc", "disc", "thing"])
+        ["the classes 'Disc' and 'disc' differ in their spelling only: merge them if they are one"]
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        key = re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", unicodedata.normalize("NFKC", name).casefold().strip())
+        groups.setdefault(key, []).append(name)
+    return [
+        f"the classes {' and '.join(map(repr, group))} differ in their spelling only: merge them if they are one"
+        for group in groups.values()
+        if len(group) > 1
+    ]
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:

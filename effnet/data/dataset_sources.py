@@ -3,13 +3,13 @@
 import logging
 from pathlib import Path
 
-from effnet.data import dataset, folders
+from effnet.data import class_names, dataset, folders
 
 log = logging.getLogger("effnet")
 
 
-def open_data(source: str | Path) -> dataset.Splits:
-    """Open labeled images.
+def open_data(source: str | Path, task: str | None = None) -> dataset.Splits:
+    """Open labeled images; ``task``: what the labels of a table mean (see `effnet.data.tables.table`).
 
     ``source`` is a folder in one of these layouts:
 
@@ -28,7 +28,7 @@ def open_data(source: str | Path) -> dataset.Splits:
     - ``photos-{000..031}.tar``, or a folder or URL of such: shards (see `effnet.data.webdataset_reader`);
     - ``hub:NAME``, or a folder of parquet files or of ``save_to_disk``: a Hugging Face dataset (see
       `effnet.data.huggingface_datasets`);
-    - a ``.csv`` or ``.tsv`` file (see `effnet.data.table`).
+    - a ``.csv`` or ``.tsv`` file (see `effnet.data.tables.table`).
 
     Raises:
         ValueError: if the layout is none of these, it is not sure which folders are the classes, a class is empty, or
@@ -39,9 +39,20 @@ def open_data(source: str | Path) -> dataset.Splits:
         >>> splits.train.labels.names, len(splits.train)
         (('cat', 'dog'), 1800)
     """
-    from effnet.data import builtin_datasets, huggingface_datasets, table, webdataset_reader
+    splits = _open_source(source, task)
+    for images in list(splits.available.values())[:1]:
+        for remark in class_names.describe_similar_names(images.labels.names):
+            log.warning("%s: %s", source, remark)
+    return splits
+
+
+def _open_source(source: str | Path, task: str | None) -> dataset.Splits:
+    from effnet.data import builtin_datasets, huggingface_datasets, webdataset_reader
+    from effnet.data.tables import table
 
     text, root = str(source), Path(source)
+    if task and not (table.is_table(text) and not root.is_dir()):
+        raise ValueError(f"{source} is no table (.csv), whose labels a task is for")
     if huggingface_datasets.is_huggingface_dataset(text):
         return huggingface_datasets.open_huggingface_dataset(text)
     if webdataset_reader.are_shards(text):
@@ -50,7 +61,7 @@ def open_data(source: str | Path) -> dataset.Splits:
     if name:
         return builtin_datasets.open_builtin_dataset(name, text, open_data)
     if table.is_table(text) and not root.is_dir():
-        return table.open_table(root)
+        return table.open_table(root, task)
     expected = "a folder with one folder per class, a table (.csv), shards (.tar)"
     if not root.exists():
         names = ", ".join(builtin_datasets.BUILTIN_DATASET_NAMES)
@@ -64,8 +75,9 @@ def open_data(source: str | Path) -> dataset.Splits:
 
 def may_have_labels(source: str | Path) -> bool:
     """Return whether `open_data` is for ``source``: it is not an image, a pattern or a folder of images alone."""
-    from effnet.data import builtin_datasets, huggingface_datasets, table, webdataset_reader
+    from effnet.data import builtin_datasets, huggingface_datasets, webdataset_reader
     from effnet.data.storage import remote
+    from effnet.data.tables import table
 
     text, root = str(source), Path(source)
     if remote.is_remote(text):

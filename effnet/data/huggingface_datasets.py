@@ -102,14 +102,15 @@ def open_huggingface_dataset(source: str) -> dataset.Splits:
 
 def _load_tables(library: Any, source: str) -> dict[str, Any]:
     try:
-        if source.startswith(HUB_SCHEME):
-            name, _, config = source.removeprefix(HUB_SCHEME).partition(":")
-            with _offline_mode(library):
-                found = library.load_dataset(name, config or None)
-        elif _is_saved_dataset(Path(source)):
-            found = library.load_from_disk(source)
-        else:
-            found = library.load_dataset("parquet", data_files=_find_parquet_files(Path(source)))
+        with _quiet(library):
+            if source.startswith(HUB_SCHEME):
+                name, _, config = source.removeprefix(HUB_SCHEME).partition(":")
+                with _offline_mode(library):
+                    found = library.load_dataset(name, config or None)
+            elif _is_saved_dataset(Path(source)):
+                found = library.load_from_disk(source)
+            else:
+                found = library.load_dataset("parquet", data_files=_find_parquet_files(Path(source)))
     except ValueError as error:  # an unknown config, with the names of the known ones
         raise ValueError(f"{source} cannot be opened: {' '.join(str(error).split())}") from None
     except Exception as error:  # what the library raises has changed with each of its HTTP clients
@@ -117,6 +118,17 @@ def _load_tables(library: Any, source: str) -> dict[str, Any]:
             raise OSError(f"{source} is not cached and offline mode is on") from None
         raise OSError(f"{source} is not available: {' '.join(str(error).split())}") from None
     return dict(found) if isinstance(found, dict) else {str(found.split or "train"): found}
+
+
+@contextmanager
+def _quiet(library: Any) -> Iterator[None]:
+    """Silence the library's own log, which says twice, once with a traceback, what its error says."""
+    before = library.logging.get_verbosity()
+    library.logging.set_verbosity(library.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        library.logging.set_verbosity(before)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ import numpy as np
 from effnet.arch.serde import did_you_mean
 from effnet.data.image_io import ImageError
 from effnet.data.storage.atomic_write import atomic_write
-from effnet.data.table import LabelTable, open_unlabeled_table, read_table
+from effnet.data.tables.table import open_unlabeled_table
+from effnet.data.tables.table_reader import LabelTable, read_table
 from effnet.metadata import Labels
 from effnet.prediction.ensemble import Ensemble
 from effnet.prediction.predictor import Predictor
@@ -58,7 +59,7 @@ def write_submission(
     read gets the mean scores of all others, since no row may be missing.
 
     Args:
-        table: A CSV of images, as `effnet.data.table.open_unlabeled_table`.
+        table: A CSV of images, as `effnet.data.tables.table.open_unlabeled_table`.
         out: Path of the submission, written at the end, completely or not at all.
         probabilities: Write probabilities instead of the label.
         force: Replace an existing file.

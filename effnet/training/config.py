@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from effnet.arch import Arch, resolve_arch, serde
 from effnet.data import Splits
 from effnet.metadata import COLOR_CHANNELS
 from effnet.training import callbacks, recipes
-from effnet.training.resuming import digest_weights
+
+_DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class TrainConfig:
         """Return what a resumed run must share with the run it continues, as plain data for JSON.
 
         ``data`` says where the images were, for a reader; ``images`` is the digest of their list, by which they are
-        compared (see `effnet.training.resuming`). Files are compared by their digests, too.
+        compared (see `RunDir.claim`). Files are compared by their digests, too.
         """
         digests = {"weights_digest": digest_weights(self.weights), "teacher_digest": digest_weights(self.teacher)}
         return {
@@ -123,3 +125,16 @@ class TrainConfig:
             "precision": precision,
             "cache": self.resources.cache,
         }
+
+
+def digest_weights(source: object) -> str | None:
+    """Return a digest of a file of weights, of the names and sizes of the files in a folder; None for anything else."""
+    path = Path(source) if isinstance(source, (str, Path)) else Path()
+    if path.is_file():
+        with path.open("rb") as file:
+            return file_digest(file, lambda: blake2b(digest_size=_DIGEST_BYTES)).hexdigest()
+    if source and path.is_dir():
+        files = sorted(file for file in path.glob("*") if file.is_file())
+        listing = "\n".join(f"{file.name} {file.stat().st_size}" for file in files)
+        return blake2b(listing.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).hexdigest()
+    return None

@@ -9,7 +9,7 @@ from effnet.tasks import task_of
 from effnet.timing.machine import count_cores
 from effnet.training.callbacks import Callback
 from effnet.training.config import TrainConfig
-from effnet.training.resuming import ImageRow
+from effnet.training.run_dir import ImageRow
 
 TEST_FRACTION = 0.2  # of all images, if the data has neither a validation nor a test set
 MAX_IMAGES_COMPARED_BY_PIXELS = 5_000  # duplicates among more images are found by the files' bytes, which is fast

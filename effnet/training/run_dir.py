@@ -1,19 +1,32 @@
-"""The run directory: its files, the settings that a resumed run must match, and the result."""
+"""The run directory: its files, the settings and images that a resumed run must share, and its result."""
 
+import csv
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from effnet.arch.serde import read_json_object
-from effnet.data.storage.atomic_write import write_text
+from effnet.data.storage.atomic_write import atomic_write, write_text
 from effnet.data.storage.process_lock import LOCK_NAME, lock_output
 from effnet.evaluation import AnyEvaluation, Evaluation, read_evaluation
-from effnet.training import resuming
 from effnet.training.callbacks import EpochMetrics
-from effnet.training.resuming import ImageRow
+
+_FILE_SETTINGS = ("weights", "teacher")  # they name files, whose content counts and not their path
+_MAX_NAMES = 3  # of images in a message
+
+
+class ImageRow(NamedTuple):
+    """What is recorded of an image; ``bytes`` and ``digest`` are empty where not known."""
+
+    image: str
+    label: str
+    split: str
+    bytes: str = ""  # size of the file
+    digest: str = ""  # of its content
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,7 @@ class RunDir:
         if not is_occupied(self.path, self._settings, resume, "run"):
             return
         before, now = self.read_settings(), json.loads(json.dumps(settings))
-        changed = resuming.describe_changed_settings(before, now)
+        changed = describe_changed_settings(before, now)
         if changed:
             way = (
                 self._describe_longer_training()
@@ -93,7 +106,7 @@ class RunDir:
         if before["data" if was_older else "images"] == now["data" if was_older else "images"]:
             return
         rows = self.read_split()  # without one nothing has been trained
-        changes = resuming.describe_changed_images(rows, images(), compare_splits=False) if rows else []
+        changes = describe_changed_images(rows, images(), compare_splits=False) if rows else []
         if was_older:  # its table has no unreadable images, which seem to be new
             changes = [change for change in changes if " new (" not in change]
         if changes:
@@ -110,17 +123,17 @@ class RunDir:
     def claim_split(self, rows: list[ImageRow]) -> None:
         """Write the split of every image, unless there is one. Raises ``ValueError`` if that has other images."""
         before = self.read_split()
-        changes = [] if before is None else resuming.describe_changed_images(before, rows)
+        changes = [] if before is None else describe_changed_images(before, rows)
         if changes:
             raise ValueError(
                 f"{self.path} cannot be resumed: since it began, {'; '.join(changes)}; put the images back as they "
                 "were, or choose another directory"
             )
-        resuming.write_rows(self.split_csv, rows)
+        write_rows(self.split_csv, rows)
 
     def read_split(self) -> list[ImageRow] | None:
         """Return the images of the run, with their splits; None if none are recorded yet."""
-        return resuming.read_rows(self.split_csv)
+        return read_rows(self.split_csv)
 
     def lock(self) -> AbstractContextManager[None]:
         """Be the only process that trains here; raise `OutputInUseError` if another one does."""
@@ -177,3 +190,109 @@ def is_occupied(path: Path, settings: Path, resume: bool, content: str) -> bool:
     if not settings.is_file():
         raise FileExistsError(f"{path} is not empty and has no {content} to resume: choose another directory")
     return True
+
+
+def write_rows(path: Path, rows: Iterable[ImageRow]) -> None:
+    """Write the images of a run as a CSV."""
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        table = csv.writer(file)
+        table.writerow(ImageRow._fields)
+        table.writerows(rows)
+
+
+def read_rows(path: Path) -> list[ImageRow] | None:
+    """Return what `write_rows` has written, older versions without sizes and digests; None if it is not there."""
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return [
+                ImageRow(**{field: row.get(field) or "" for field in ImageRow._fields}) for row in csv.DictReader(file)
+            ]
+    except FileNotFoundError:
+        return None
+
+
+def describe_changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs: ``["seed was 0, now 5"]``. Where the data and files lie does not count."""
+    ignored = {"data", "images", *_FILE_SETTINGS, *(f"{name}_digest" for name in _FILE_SETTINGS)}
+    changes = dict(_iter_changes({name: before.get(name) for name in now if name not in ignored},
+                                 {name: value for name, value in now.items() if name not in ignored}))  # fmt: skip
+    for name in _FILE_SETTINGS:
+        old, new = before.get(f"{name}_digest"), now.get(f"{name}_digest")
+        equal = old == new if old and new else _is_same_path(before.get(name), now.get(name))
+        if not equal:
+            same_name = "another file of that name" if before.get(name) == now.get(name) else _format(now.get(name))
+            changes[name] = f"{name} was {_format(before.get(name))}, now {same_name}"
+    return list(changes.values())
+
+
+def _iter_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the name of each setting that differs, also of one within a recipe or an architecture, and how."""
+    for name in dict.fromkeys((*now, *before)):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _iter_changes(old, new)
+        elif old != new:
+            yield name, f"{name} was {_format(old)}, now {_format(new)}"
+
+
+def _format(value: object) -> str:
+    if isinstance(value, dict):
+        return str(value.get("name", "another"))
+    return "not given" if value is None else str(value)
+
+
+def _is_same_path(before: object, now: object) -> bool:
+    if before == now:
+        return True
+    return all(isinstance(path, str) for path in (before, now)) and os.path.realpath(str(before)) == os.path.realpath(
+        str(now)
+    )
+
+
+def describe_changed_images(
+    before: Sequence[ImageRow], now: Sequence[ImageRow], compare_splits: bool = True
+) -> list[str]:
+    """Return how the images differ: ``["2 images are gone (a.jpg, b.jpg)"]``. What is not known on a side is equal."""
+    old, new = _index_by_name(before), _index_by_name(now)
+    common = [(old[key], new[key]) for key in old.keys() & new.keys()]
+    relabeled = [row.image for known, row in common if known.label != row.label]
+    changed = [
+        row.image for known, row in common if _differ(known.digest, row.digest) or _differ(known.bytes, row.bytes)
+    ]
+    moved = [row.image for known, row in common if compare_splits and known.split != row.split]
+    descriptions = [
+        _count("gone", [name for name, number in old if (name, number) not in new], "is", "are"),
+        _count("new", [name for name, number in new if (name, number) not in old], "is", "are"),
+        _count("another label", relabeled, "has", "have"),
+        _count("changed", changed, "has", "have"),
+        _count("in another split", moved, "is", "are"),
+    ]
+    found = [text for text in descriptions if text]
+    if not found and compare_splits and [row.image for row in before] != [row.image for row in now]:
+        return ["the images are in another order"]
+    return found
+
+
+def _index_by_name(rows: Iterable[ImageRow]) -> dict[tuple[str, int], ImageRow]:
+    """Index rows by name and, as train and val may both have an a/1.jpg, by how often it occurred before."""
+    seen: dict[str, int] = {}
+    index = {}
+    for row in rows:
+        seen[row.image] = number = seen.get(row.image, -1) + 1
+        index[row.image, number] = row
+    return index
+
+
+def _differ(before: str, now: str) -> bool:
+    return bool(before and now) and before != now
+
+
+def _count(how: str, names: Sequence[str], singular: str, plural: str) -> str:
+    if not names:
+        return ""
+    listed = ", ".join(sorted(names)[:_MAX_NAMES]) + (", …" if len(names) > _MAX_NAMES else "")
+    count = f"1 image {singular}" if len(names) == 1 else f"{len(names):,} images {plural}"
+    return f"{count} {how} ({listed})"

@@ -114,3 +114,13 @@ def test_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match=r'pip install "effnet\[hub\]"'):
         open_data("hub:cifar10")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 100% damaged", b"PAR1" + b"%s" * 40 + b"PAR1"])
+def test_a_damaged_table_is_told_in_one_sentence(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.parquet").write_bytes(content)
+    with pytest.raises((OSError, ValueError), match=r"is not available|cannot be opened"):
+        open_data(tmp_path)
+    assert "Traceback" not in capsys.readouterr().err

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from effnet.data import ImageError, read_image
-from effnet.data.table import read_table
+from effnet.data.tables.table_reader import read_table
 from effnet.metadata import Labels
 from effnet.prediction.submission import submission_format, write_submission
 

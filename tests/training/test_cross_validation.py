@@ -13,7 +13,7 @@ from PIL import Image
 
 from effnet import Predictor
 from effnet.data.splits import make_folds
-from effnet.data.table import open_table
+from effnet.data.tables.table import open_table
 from effnet.prediction.ensemble import Ensemble
 from effnet.prediction.out_of_fold import OutOfFold
 from effnet.training import cross_validation as module

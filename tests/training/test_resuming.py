@@ -17,18 +17,17 @@ from safetensors.torch import load_file
 import effnet
 from effnet.data import Splits, open_data
 from effnet.training.callbacks import Callback, EpochMetrics
-from effnet.training.config import Resources, TrainConfig
+from effnet.training.config import Resources, TrainConfig, digest_weights
 from effnet.training.data_plan import digest_list, list_rows
 from effnet.training.recipes import Recipe
-from effnet.training.resuming import (
+from effnet.training.run_dir import (
     ImageRow,
+    RunDir,
     describe_changed_images,
     describe_changed_settings,
-    digest_weights,
     read_rows,
     write_rows,
 )
-from effnet.training.run_dir import RunDir
 from tests.training.conftest import paint
 
 QUICK = Recipe(name="quick", epochs=2, batch_size=16, learning_rate=0.01, bn_momentum=0.3, ema_decay=0.5)

@@ -1,0 +1,1 @@
+"""Tables of images: reading them as programs write them, and what their labels mean."""
