@@ -21,6 +21,13 @@ def serve(
     port: Annotated[int, Option(min=0, max=65535, metavar="N", help="0 for any free port.")] = 8000,
     host: Annotated[str, Option(metavar="ADDRESS", help="0.0.0.0 to be reachable from other machines.")] = "127.0.0.1",
     part: WeightsOptions = AS_STATED,
+    allow_host: Annotated[
+        list[str] | None,
+        Option(
+            metavar="NAME",
+            help="Another name by which clients reach the server, such as that of a proxy; * for any. May be repeated.",
+        ),
+    ] = None,
     labels: options.LabelsOption = None,
     engine: options.EngineOption = "auto",
     batch_size: Annotated[
@@ -52,6 +59,6 @@ def serve(
         queue_size=queue, max_bytes=round(max_mb * 1e6), timeout_seconds=timeout, batch_wait_seconds=wait_ms / 1e3
     )
     names = options.read_labels(labels)
-    server.serve(
-        models, host, port, engine, batch_size, limits, ready=printing.note, labels=names, open_source=part.open
-    )
+    hosts = allow_host or ()
+    how = (limits, printing.note, names, part.open, hosts)
+    server.serve(models, host, port, engine, batch_size, *how)

@@ -1,15 +1,18 @@
 """The HTTP API and the page, as an ASGI application."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from effnet.arch.scaling import ALPHA, BETA, GAMMA
+from effnet.arch.serde import did_you_mean
 from effnet.serve import errors, middleware, request_queue, scaling, schemas, upload
 from effnet.serve.metrics import CONTENT_TYPE_LATEST, Metrics
 from effnet.serve.models import overlay_png
@@ -39,22 +42,45 @@ _LOWEST, _HIGHEST = scaling.COEFFICIENT_RANGE
 CoefficientQuery = Annotated[float, Query(ge=_LOWEST, le=_HIGHEST, description=_COEFFICIENT_TEXT)]
 
 
-def create_app(queue: request_queue.RequestQueue, metrics: Metrics) -> FastAPI:
-    """Return the application. The caller closes ``queue`` after the last response."""
+def create_app(
+    queue: request_queue.RequestQueue, metrics: Metrics, allowed_hosts: Sequence[str] | None = None
+) -> FastAPI:
+    """Return the application. The caller closes ``queue`` after the last response.
+
+    ``allowed_hosts`` are those of `effnet.serve.middleware.RequestFilter`.
+    """
     app = FastAPI(
         title="effnet",
         summary="EfficientNets over HTTP: predictions, class activation maps and compound scaling.",
         version=version("effnet"),
         docs_url=None,  # its page loads scripts from another host
         redoc_url=None,
+        dependencies=[Depends(_refuse_unknown_parameters)],
     )
     metrics.set_accepted_source(lambda: queue.accepted)
     _add_image_routes(app, queue)
     _add_info_routes(app, queue)
     _add_monitoring_routes(app, queue, metrics)
     errors.add_error_handlers(app)
+    app.add_middleware(middleware.RequestFilter, allowed_hosts=allowed_hosts)
     app.add_middleware(middleware.ResponseMiddleware, metrics=metrics)
     return app
+
+
+def _refuse_unknown_parameters(request: Request) -> None:
+    """Refuse a query parameter that would be ignored: a misspelled one, or the first of two."""
+    route = request.scope["route"]
+    if not route.include_in_schema:  # the page, to which any link may lead
+        return
+    known, given = [field.alias for field in route.dependant.query_params], request.query_params.multi_items()
+    for name, count in Counter(name for name, _ in given).items():
+        if name == "url" and name not in known:
+            raise errors.RequestError(400, upload.NO_URLS)
+        if name not in known:
+            near = did_you_mean(name[:80], known) or (f": its parameters are {', '.join(known)}" if known else "")
+            raise errors.RequestError(422, f"{route.path} has no parameter {name[:80]!r}{near}")
+        if count > 1:
+            raise errors.RequestError(422, f"{name} is given {count} times: give it once")
 
 
 def _add_image_routes(app: FastAPI, queue: request_queue.RequestQueue) -> None:

@@ -45,13 +45,13 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestError)
     async def on_request_error(request: Request, error: RequestError) -> Response:
-        return _error_response(error.status, error.message, {"Retry-After": "1"} if error.status == 503 else None)
+        return error_response(error.status, error.message, {"Retry-After": "1"} if error.status == 503 else None)
 
     @app.exception_handler(RequestValidationError)
     async def on_validation_error(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         expected = first["msg"].removeprefix("Input ").partition(",")[0]
-        return _error_response(422, f"{first['loc'][-1]} {expected}, got {repr(first.get('input'))[:80]}")
+        return error_response(422, f"{first['loc'][-1]} {expected}, got {repr(first.get('input'))[:80]}")
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> Response:
@@ -62,12 +62,13 @@ def add_error_handlers(app: FastAPI) -> None:
             message = f"{path} does not exist: see /openapi.json"
         else:
             message = str(error.detail)
-        return _error_response(error.status_code, message, headers)
+        return error_response(error.status_code, message, headers)
 
     @app.exception_handler(Exception)
     async def on_exception(request: Request, error: Exception) -> Response:
-        return _error_response(500, "internal server error; the server's log has the traceback: please report it")
+        return error_response(500, "internal server error; the server's log has the traceback: please report it")
 
 
-def _error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the response for an error."""
     return JSONResponse({"error": message}, status, dict(headers or {}))

@@ -54,7 +54,7 @@ class RequestQueue:
         """
         self._refuse_when_full()  # before the client sends what would be refused then
         with self._count_bytes() as on_bytes:
-            content = await upload.read_image_bytes(request, self.limits, on_bytes)
+            content = await upload.read_image_bytes(request, self.limits, on_bytes, self._decoders)
             self._refuse_when_full()
             self.accepted += 1
             try:

@@ -3,12 +3,15 @@
 The web framework is imported when a server starts, so that a missing package is one sentence.
 """
 
+import ipaddress
 import json
 import logging
+import re
 import signal
 import socket
+import sys
 import threading
-from asyncio import TimerHandle, Transport
+from asyncio import BufferedProtocol, TimerHandle, Transport
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -23,7 +26,18 @@ if TYPE_CHECKING:
     from effnet.net import EfficientNet
     from effnet.serve.models import ServedModel
 
+MAX_HEAD_BYTES = 65_536  # of a request's line and headers, of its trailers, and of a chunk's extensions
+_READ_BYTES = 16_384  # parsed at once, before other connections have their turn
 _SHUTDOWN_GRACE_SECONDS = 0.3  # for a request that is on its way when the server stops
+URL_TOO_LONG = f"the request's URL is longer than {MAX_HEAD_BYTES // 1024} KiB: shorten it"
+HEADERS_TOO_LARGE = f"the request's headers are larger than {MAX_HEAD_BYTES // 1024} KiB: send fewer"
+_PROTOCOL_ERRORS = {  # of what cannot be parsed: status line, message
+    400: ("400 Bad Request", "malformed HTTP request"),
+    414: ("414 URI Too Long", URL_TOO_LONG),
+    431: ("431 Request Header Fields Too Large", HEADERS_TOO_LARGE),
+    501: ("501 Not Implemented", "of the transfer encodings only chunked is supported: send the image as it is"),
+}
+_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,7 @@ def serve(
     ready: Callable[[str], None] = lambda line: None,
     labels: Sequence[str] | None = None,
     open_source: Callable[[str], "str | EfficientNet"] = lambda source: source,
+    allow_hosts: Sequence[str] = (),
 ) -> None:
     """Serve models until SIGTERM or Ctrl+C, and answer every accepted request before returning.
 
@@ -71,6 +86,8 @@ def serve(
         ready: Called with one line for a person once the server answers.
         labels: Names of the outputs, instead of the models' own.
         open_source: Called with the source of each model; returns the network, or the source to open it as stated.
+        allow_hosts: Names by which clients reach the server, ``*.example.com`` for all below it, ``*`` for any. On a
+            loopback address its own names are allowed and no others; on any other address all, unless some are given.
 
     Raises:
         ImportError: If a package is missing.
@@ -88,13 +105,14 @@ def serve(
     limits, named = limits or ServerLimits(), name_models(sources)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # or it logs every malformed form
     with closing(_bind_socket(host, port)) as listening:  # before the models are loaded, which takes a while
+        hosts = _allowed_hosts(host, listening.getsockname()[0], allow_hosts)
         metrics, models = Metrics(), {}
         for name, source in named.items():
             observer = metrics.batch_observer(name)
             how = (engine, batch_size, limits.batch_wait_seconds, observer, labels)
             models[name] = ServedModel(name, open_source(source), *how)
         with closing(RequestQueue(models, limits)) as queue:
-            server = make_server(create_app(queue, metrics), limits.timeout_seconds)
+            server = make_server(create_app(queue, metrics, hosts), limits.timeout_seconds)
             with _stop_on_sigterm(server):
                 listening.listen()  # from here on connections wait for uvicorn
                 ready(_startup_message(models, host, listening.getsockname()[1]))
@@ -108,28 +126,41 @@ def make_server(app: "ASGIApp", timeout_seconds: float) -> "uvicorn.Server":
     config = uvicorn.Config(
         app,
         http=_http_protocol(timeout_seconds),
+        loop="asyncio",  # uvloop reads 32 times from one connection before it turns to the next
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES - _READ_BYTES,  # one more read may complete it
         ws="none",
         lifespan="off",
-        log_level="warning",
+        log_level="error",  # its warnings are about requests, and strangers could fill the log with them
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here depends on what a client says about itself
         timeout_graceful_shutdown=round(3 * timeout_seconds) + 5,  # what has not ended by then never will
     )
     return uvicorn.Server(config)
 
 
-def _http_protocol(header_timeout: float) -> type[Any]:
+def _http_protocol(head_timeout: float) -> type[Any]:
     """Return uvicorn's HTTP protocol with what it lacks: a time limit for headers, and JSON for malformed requests.
 
-    Without the limit, clients that send nothing, or a byte now and then, hold their connections forever.
+    Without the limit, clients that send nothing, or a byte now and then, hold their connections forever. The parser is
+    h11, since it bounds what it keeps: headers, trailers, chunk extensions and pipelined requests.
     """
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    import h11
+    from uvicorn.protocols.http.flow_control import CLOSE_HEADER
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    class Protocol(HttpToolsProtocol):
+    class Protocol(H11Protocol, BufferedProtocol):
         """One connection."""
 
         _timer: TimerHandle | None = None
         _stopping = False
+
+        def get_buffer(self, sizehint: int) -> bytearray:
+            self._buffer = bytearray(_READ_BYTES)
+            return self._buffer
+
+        def buffer_updated(self, nbytes: int) -> None:
+            self.data_received(bytes(self._buffer[:nbytes]))
 
         def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -139,42 +170,62 @@ def _http_protocol(header_timeout: float) -> type[Any]:
             self._stop_timer()
             super().connection_lost(exc)
 
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._start_timer()
+        def data_received(self, data: bytes) -> None:
+            if self.conn.their_state is not h11.MUST_CLOSE:  # what follows a connection's last request is no error
+                super().data_received(data)
 
-        def on_headers_complete(self) -> None:
-            self._stop_timer()
-            super().on_headers_complete()
+        def handle_events(self) -> None:
+            super().handle_events()
+            if self.conn.their_state is not h11.IDLE:
+                self._stop_timer()
+            elif self._timer is None and self.conn.trailing_data[0]:  # the beginning of the next request
+                self._start_timer()
             if self._stopping:
-                self.cycle.keep_alive = False
+                self._announce_close()
 
         def shutdown(self) -> None:
             # The next request may already be on its way on a connection that was kept open
             self._stopping = True
-            if self.cycle is None or self.cycle.response_complete:
-                self.loop.call_later(_SHUTDOWN_GRACE_SECONDS, super().shutdown)
-            else:
-                super().shutdown()
+            self._announce_close()
+            self.loop.call_later(_SHUTDOWN_GRACE_SECONDS, self._shut_down_now)
 
         def send_400_response(self, msg: str) -> None:
-            self._close_with(b"400 Bad Request", "malformed HTTP request")
+            status = getattr(sys.exception(), "error_status_hint", 400)  # called where h11's error is handled
+            if status == 431 and self._between_requests() and b"\n" not in self.conn.trailing_data[0]:
+                status = 414
+            self._close_with(*_PROTOCOL_ERRORS.get(status, _PROTOCOL_ERRORS[400]))
+
+        def _between_requests(self) -> bool:
+            return self.cycle is None or self.cycle.response_complete
+
+        def _announce_close(self) -> None:
+            """Close after the response, and say so in it: h11's protocol would close without a word."""
+            if self.cycle is not None and not self.cycle.response_started:
+                self.cycle.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
+
+        def _shut_down_now(self) -> None:
+            if not self.transport.is_closing():
+                super().shutdown()
 
         def _start_timer(self) -> None:
-            self._stop_timer()
-            message = f"the request's headers did not arrive within {header_timeout:g} seconds"
-            self._timer = self.loop.call_later(header_timeout, self._close_with, b"408 Request Timeout", message)
+            message = f"the request's headers did not arrive within {head_timeout:g} seconds"
+            self._timer = self.loop.call_later(head_timeout, self._close_with, "408 Request Timeout", message)
 
         def _stop_timer(self) -> None:
             if self._timer is not None:
                 self._timer.cancel()
+                self._timer = None
 
-        def _close_with(self, status: bytes, message: str) -> None:
+        def _close_with(self, status: str, message: str) -> None:
+            """Close the connection after a response, unless the one to an earlier part of the request has begun."""
             if self.transport.is_closing():
                 return
-            body = json.dumps({"error": message}).encode()
-            head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-            self.transport.write(head % (status, len(body)) + body)
+            if self._between_requests() or not self.cycle.response_started:
+                body = json.dumps({"error": message})
+                head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+                self.transport.write(f"HTTP/1.1 {status}\r\n{head}\r\n{body}".encode())
+            if self.cycle is not None:
+                self.cycle.disconnected = True
             self.transport.close()
 
     return Protocol
@@ -193,6 +244,18 @@ def _bind_socket(host: str, port: int) -> socket.socket:
         bound.close()
         raise ValueError(f"cannot bind {host}:{port} ({error.strerror}): choose another --port") from None
     return bound
+
+
+def _allowed_hosts(host: str, address: str, allow_hosts: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the names by which a server bound to ``host``, which is ``address``, may be called, or None for any."""
+    for each in allow_hosts:
+        if not re.fullmatch(r"\*|(\*\.)?[\w.-]+|\[[0-9A-Fa-f:.]+\]", each):
+            raise ValueError(f"--allow-host {each}: give a name such as example.com or *.example.com, without a port")
+    is_loopback = ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    if "*" in allow_hosts or not (is_loopback or allow_hosts):
+        return None
+    bound = {f"[{each}]" if ":" in each else each for each in (host, address)}
+    return (*_LOOPBACK_HOSTS, *sorted(bound), *allow_hosts)
 
 
 def _startup_message(models: "Mapping[str, ServedModel]", host: str, port: int) -> str:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Thread
 from time import sleep
@@ -101,6 +101,84 @@ def test_not_http(impatient: LiveServer) -> None:
     with connect(impatient) as connection:
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
         assert read_response(connection) == (400, {"error": "malformed HTTP request"})
+
+
+GET = b"GET /healthz HTTP/1.1\r\nhost: x\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n1"
+ENDLESS = 3_000_000  # bytes
+HOSTILE_HEADS = {
+    "short headers": (GET, b"a: b\r\n", 431),
+    "one header": (GET + b"x: ", b"v", 431),
+    "folded header": (GET + b"x: y\r\n", b" v\r\n", 431),
+    "header name": (GET, b"n", 431),
+    "url": (b"GET /", b"u", 414),
+    "query": (b"GET /healthz?", b"q=1&", 414),
+    "method": (b"", b"GET", 414),
+    "trailers": (CHUNKED + b"\r\nx\r\n0\r\n", b"a: b\r\n", 431),
+    "chunk extension": (CHUNKED + b";", b"e", 431),
+    "second request": (GET + b"\r\n" + GET, b"a: b\r\n", 431),
+    "http/1.0": (b"GET / HTTP/1.0\r\n", b"a: b\r\n", 431),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_HEADS)
+def test_endless_heads(impatient: LiveServer, name: str, photos: list[tuple[bytes, str]]) -> None:
+    begin, piece, status = HOSTILE_HEADS[name]
+    sent, block = 0, piece * (65_536 // len(piece))
+    with connect(impatient) as connection:
+        connection.sendall(begin)
+        with suppress(OSError):  # closed by the server
+            while sent < ENDLESS:
+                connection.sendall(block)
+                sent += len(block)
+        found = b""
+        with suppress(OSError):
+            while received := connection.recv(65536):
+                found += received
+    assert found.count(b"HTTP/1.1 ") == (2 if name == "second request" else 1)
+    assert b"HTTP/1.1 %d " % status in found
+    assert f"{65_536 // 1024} KiB".encode() in found.rpartition(b"\r\n\r\n")[2]
+    assert_works(impatient, photos[0][0])
+
+
+def test_head_beyond_64_kib_in_one_piece(impatient: LiveServer) -> None:
+    for begin, status in ((GET + b"x: %b\r\n", 431), (b"GET /healthz?%b HTTP/1.1\r\nhost: x\r\n", 414)):
+        for count, expected in ((40_000, {200, 422}), (70_000, {status})):
+            with connect(impatient) as connection:
+                connection.sendall(begin % (b"v" * count) + b"connection: close\r\n\r\n")
+                assert read_response(connection, sending=True)[0] in expected
+
+
+def test_pipelined_requests_are_answered_in_order_and_not_collected(impatient: LiveServer) -> None:
+    with connect(impatient) as connection:
+        connection.sendall((GET + b"\r\n") * 50 + GET.replace(b"healthz", b"none") + b"connection: close\r\n\r\nmore")
+        found = b""
+        while received := connection.recv(65536):
+            found += received
+    statuses = re.findall(rb"HTTP/1.1 (\d+)", found)
+    assert statuses == [b"200"] * 50 + [b"404"]
+
+
+def test_what_is_refused_is_not_logged(
+    impatient: LiveServer, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    upgrade = b"connection: upgrade, close\r\nupgrade: %b\r\nhttp2-settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+    requests = {
+        b"\x16\x03\x01 hello\r\n\r\n": 400,
+        b"GET / HTTP/1.1\r\n\r\n": 400,  # without a host
+        GET + b"host: y\r\n\r\n": 400,
+        HEAD + b"content-length: -1\r\n\r\n": 400,
+        HEAD + b"content-length: 1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n": 400,
+        HEAD + b"transfer-encoding: gzip, chunked\r\n\r\n": 501,
+        GET + upgrade % b"websocket" + b"\r\n": 200,
+        GET + upgrade % b"h2c" + b"\r\n": 200,
+    }
+    for request, status in requests.items():
+        with connect(impatient) as connection:
+            connection.sendall(request)
+            assert read_response(connection)[0] == status
+    assert caplog.records == []
+    assert "".join(capfd.readouterr()) == ""
 
 
 @pytest.mark.parametrize("path", [b"/v1/predict", b"/nowhere"])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import bz2
+import gzip
+import lzma
 import struct
+import threading
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,6 +20,7 @@ import pytest
 from PIL import Image
 
 import effnet
+from effnet.serve import upload
 from effnet.serve.errors import RequestError
 from effnet.serve.models import ServedModel
 from effnet.serve.server import ServerLimits
@@ -85,6 +90,76 @@ def test_malformed_forms(running: Running) -> None:
     assert "is malformed" in sent(b"--abc\r\n" + b"y" * 9000, f"{form}; boundary=abc")
     assert sent(b"--abc--\r\n", f"{form}; boundary=abc")
     assert sent(part, f"{form}; boundary=" + "a" * 500)
+
+
+def test_forms_of_many_parts(running: Running) -> None:
+    part = b'--abc\r\ncontent-disposition: form-data; name="%b"\r\n\r\nx\r\n'
+    named = b'--abc\r\ncontent-disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    end, most = b"--abc--\r\n", 30_000_000
+
+    def sent(content: bytes) -> str:
+        headers = {"content-type": "multipart/form-data; boundary=abc"}
+        message = assert_refused(running, 400, "POST", "/v1/predict", content=content, headers=headers)
+        assert len(message) < 300
+        return message
+
+    many = "the form has more than 8 parts: send the image as the form field 'file'"
+    assert sent(b"".join(part % b"f%d" % each for each in range(400_000)) + end).startswith(many)
+    assert sent(b"--abc\r\n\r\n\r\n" * 9 + end).startswith(many)  # without headers
+    assert sent(named + b"\r\n--abX" * 9 + b"\r\n--abc" * 9 + end).startswith(many)  # in the image
+    few = b"".join(part % (b"%d" % each * 1000) for each in range(8)) + end
+    assert sent(few).startswith("the form has no field 'file' (it has '" + "0" * 40 + "', '1")
+    assert "…): send" in sent(few)
+    assert "'3" not in sent(few)
+    for slow in (b"--abc\r\n" + b"a: b\r\n" * 10**6, b"--abc\r\na: " + b" " * most, b"--abc\r\n" + b"n" * most):
+        assert "is malformed" in sent(slow)  # what a part's headers may hold is bounded
+    assert "is malformed" in sent(named + b"x\r\n--abc" + b" " * most + b"\r\n" + end)
+    inner = b"--abc\r\ncontent-type: multipart/mixed; boundary=abcd\r\n\r\n" + b"--abcd\r\n\r\nx\r\n" * 9
+    assert sent(inner + end)
+    misplaced = sent(named + b"x\r\n" + part % b"top" + end)
+    assert misplaced == "top is a field of the form: give it in the URL, as ?top=…"
+
+
+def test_forms_are_not_parsed_in_the_event_loop(
+    running: Running, photos: list[tuple[bytes, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, parse = [], upload._form_file
+
+    def record(*arguments: Any) -> bytes:
+        threads.append(threading.current_thread())
+        return parse(*arguments)
+
+    monkeypatch.setattr(upload, "_form_file", record)
+
+    async def work() -> None:
+        async with running.client() as client:
+            found = await client.post("/v1/predict", files={"file": ("x.png", photos[0][0]), "note": (None, "x")})
+            assert found.status_code == 200
+
+    asyncio.run(work())
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "br", "zstd", "gzip, br"])
+def test_compressed_bodies(running: Running, encoding: str) -> None:
+    message = f"the body is compressed ({encoding}): send the image file as it is"
+    headers = {**PNG, "content-encoding": encoding}
+    assert assert_refused(running, 415, "POST", "/v1/predict", content=gzip.compress(b"x"), headers=headers) == message
+
+
+def test_other_files_are_called_what_they_are(running: Running) -> None:
+    named = {
+        "gzip-compressed": gzip.compress(b"x"),
+        "compressed with bzip2": bz2.compress(b"x"),
+        "compressed with xz": lzma.compress(b"x"),
+        "a zip archive": b"PK\3\4...",
+        "a PDF": b"%PDF-1.7",
+    }
+    for name, content in named.items():
+        for how in ({"content": content, "headers": PNG}, {"files": {"file": ("x", content)}}):
+            message = assert_refused(running, 422, "POST", "/v1/predict", **how)
+            assert message.startswith(f"the file is {name}: send the image itself, as JPEG")
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/octet-stream", "video/mp4", "image"])
@@ -194,6 +269,33 @@ def test_parameters(running: Running) -> None:
         assert assert_refused(running, 404, "GET", f"/v1/scale?network={network}").startswith(
             "no EfficientNet is called"
         )
+
+
+def test_unknown_parameters(running: Running) -> None:
+    content = {"content": b"x", "headers": PNG}
+    assert assert_refused(running, 422, "POST", "/v1/predict?topp=3", **content) == (
+        "/v1/predict has no parameter 'topp'; did you mean top?"
+    )
+    assert assert_refused(running, 422, "POST", "/v1/predict?top=3&TOP=4", **content).startswith(
+        "/v1/predict has no parameter 'TOP'"
+    )
+    for path in ("/v1/predict?class=1", "/v1/explain?top=1", "/v1/explain?=", "/v1/predict?top%20=1"):
+        assert "has no parameter" in assert_refused(running, 422, "POST", path, **content)
+    for path in ("/v1/models?x=1", "/healthz?x=1", "/metrics?x=1", "/v1/scale?phy=1", "/v1/scale?network=b0&url=x"):
+        status = 400 if "url" in path else 422
+        assert_refused(running, status, "GET", path)
+    assert assert_refused(running, 422, "POST", "/v1/predict?top=3&top=5", **content) == (
+        "top is given 2 times: give it once"
+    )
+    many = "&".join(f"x{each}=1" for each in range(5000))
+    assert len(assert_refused(running, 422, "POST", f"/v1/predict?{many}", **content)) < 200
+
+    async def page() -> None:
+        async with running.client() as client:
+            assert (await client.get("/?utm_source=mail")).status_code == 200
+            assert (await client.get("/page/tabs.js?v=2")).status_code == 200
+
+    asyncio.run(page())
 
 
 def test_unknown_paths(running: Running) -> None:
