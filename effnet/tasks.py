@@ -30,8 +30,9 @@ MIN_INVERTIBLE_PROBABILITY = 2.0**-24  # distance from 0 and 1 at which a sigmoi
 
 def softmax(logits: NDArray[Any]) -> Float64Array:
     """Return probabilities over the last axis, in float64."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # infinite logits of a damaged network give NaN, which its users report
+        exponentials = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))
 
 
 def sigmoid(logits: NDArray[Any]) -> Float64Array:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from effnet.data.storage import embedded_digest
 from effnet.exporting.calibration import Calibration, QuantizationRange, equalize, file_ranges, weight_module
 from effnet.net import EfficientNet
 from effnet.runtime import litert, onnx_writer, openvino
@@ -42,11 +43,13 @@ def write_quantized(
         quantized = _TFLiteRewriter(graph, ranges, int8_operations, scales).rewrite()
         path.write_bytes(tflite_schema.encode_tflite(quantized))
         tflite_schema.append_files(path, model.labels.names, texts)
+        embedded_digest.seal(path)
         return
     proto = onnx_writer.build_onnx_model(equalized, io_spec)
     quantize_onnx(proto, ranges, int8_operations, scales)
     if path.suffix == ".onnx":
         path.write_bytes(proto.SerializeToString())
+        embedded_digest.seal(path)
     else:  # OpenVINO converts the QDQ pairs to its own form
         openvino.save_ir(proto, path, texts)
 

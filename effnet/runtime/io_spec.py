@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effnet.arch.serde import Record, check_choice, check_size
+from effnet.data.storage import embedded_digest
 from effnet.metadata import Labels, ModelMetadata, Preprocess
 from effnet.runtime import base
 from effnet.tasks import task_of
@@ -110,24 +111,31 @@ class FileEngine(base.Engine):
         self.threads, self.path = base.resolve_threads(threads), Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
+        self._digest = embedded_digest.verify(self.path)
 
     def run(self, images: base.ImageBatch) -> base.FloatArray:
         """See `Engine.run`."""
-        out = self._infer(next(iter(self._outputs)), self._to_file_input(images))
+        out = self._run_file(next(iter(self._outputs)), images)
         return to_logits(out, self._io_spec, self.metadata.labels.task) if self.classes else out
 
     def embed(self, images: base.ImageBatch) -> base.FloatArray:
         """See `Engine.embed`."""
         if "embedding" not in self._outputs:
             raise ValueError(f"{self.path} has no embedding output: export the network with embedding=True")
-        return self._infer("embedding", self._to_file_input(images))
+        return self._run_file("embedding", images)
+
+    def _run_file(self, output: str, images: base.ImageBatch) -> base.FloatArray:
+        x = to_file_input(images, self.metadata, self._io_spec, self.path)
+        try:
+            return self._infer(output, x)
+        except (ValueError, OSError, MemoryError):
+            raise
+        except Exception as error:  # the runtimes' exceptions have no common class
+            raise unreadable_file_error(self.path, self.kind, error, "run") from None
 
     def _infer(self, output: str, x: np.ndarray) -> base.FloatArray:
         """Run the file on ``x``, which has the form of its input, and return the output of that name."""
         raise NotImplementedError
-
-    def _to_file_input(self, images: base.ImageBatch) -> np.ndarray:
-        return to_file_input(images, self.metadata, self._io_spec, self.path)
 
     def _input_shape(self, batch_size: int, size: tuple[int, int] | None) -> tuple[int, ...]:
         size = size or self._io_spec.size or self.metadata.preprocess.size
@@ -141,10 +149,10 @@ def classifier_first(outputs: Mapping[str, Any]) -> dict[str, Any]:
     return dict(sorted(outputs.items(), key=lambda item: item[0] == "embedding"))
 
 
-def unreadable_file_error(path: Path, kind: str, error: Exception) -> ValueError:
-    """Return the error to raise if engine ``kind`` cannot open the file."""
+def unreadable_file_error(path: Path, kind: str, error: Exception, verb: str = "open") -> ValueError:
+    """Return the error to raise if engine ``kind`` cannot open or run the file."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ValueError(f"{kind} cannot open {path}: the file is damaged, or of another version ({reason})")
+    return ValueError(f"{kind} cannot {verb} {path}: the file is damaged, or of another version ({reason})")
 
 
 def to_file_input(images: base.ImageBatch, metadata: ModelMetadata, io_spec: IOSpec, path: Path) -> np.ndarray:

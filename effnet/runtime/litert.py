@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from effnet.net import EfficientNet
 
 SUPPORTED_PRECISIONS = ("float32",)  # XNNPACK's float16 needs Arm, and Python cannot enable it
+# The operators that are written here and by `effnet.exporting.quantize_graphs`,
+# with the number of their inputs
+OPERATOR_INPUTS = {
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), 3),
+    **dict.fromkeys(("ADD", "SUB", "MUL", "DIV", "MEAN", "PAD", "TRANSPOSE"), 2),
+    **dict.fromkeys(("SOFTMAX", "LOGISTIC", "CAST", "QUANTIZE", "DEQUANTIZE"), 1),
+}
+WINDOW_OPTIONS = ("StrideW", "StrideH", "DilationWFactor", "DilationHFactor")
+MAX_DIMENSION = 2**22  # of a tensor: far above the number of any network's classes
 SAVED_IO_SPEC = io_spec.IOSpec("floats", "logits")  # of a file written by effnet.save, which has no IOSpec
 
 _STDERR, _STDERR_LOCK = 2, Lock()
@@ -33,12 +42,15 @@ class LiteRTEngine(io_spec.FileEngine):
         if io_spec.METADATA_KEY in texts:
             texts.setdefault(io_spec.IO_SPEC_KEY, SAVED_IO_SPEC.to_json())
         self.metadata, self._io_spec = io_spec.read_metadata(texts, path)
+        # Read, not mapped: a mapped file that becomes shorter while it is served ends the process
+        content = self.path.read_bytes()
+        check_graph(content, self.path)
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
             raise base.not_installed_error(self.kind) from None
         try:
-            self._interpreter = Interpreter(str(self.path), num_threads=self.threads)
+            self._interpreter = Interpreter(model_content=content, num_threads=self.threads)
         except (ValueError, RuntimeError) as error:
             raise io_spec.unreadable_file_error(self.path, self.kind, error) from None
         quantized = any(tensor["dtype"] == np.int8 for tensor in self._interpreter.get_tensor_details())
@@ -80,6 +92,37 @@ class LiteRTEngine(io_spec.FileEngine):
             reason = (str(error).splitlines() or [""])[0]
             raise ValueError(f"{self.path} does not accept input of shape {shape} ({reason})") from None
         self._shape = shape
+
+
+def check_graph(content: bytes, path: Path) -> None:
+    """Raise ``ValueError`` for a file that LiteRT could not run: it trusts what a graph says, and may crash.
+
+    Indices, sizes and buffers are those of the file. Each operator is one that we write, and reads what was computed
+    before it; none writes to a constant.
+    """
+    from effnet.weights.formats import tflite_schema
+
+    try:
+        graph = tflite_schema.decode_tflite(content)
+        known = {index for index, tensor in enumerate(graph.tensors) if tensor.data is not None} | set(graph.inputs)
+        for operator in graph.operators:
+            if operator.kind not in OPERATOR_INPUTS:
+                raise ValueError(f"damaged: it has an operator {operator.kind}, which effnet does not write")
+            counts = len(operator.inputs), len(operator.outputs)
+            if counts != (OPERATOR_INPUTS[operator.kind], 1):
+                raise ValueError(f"damaged: {operator.kind} with {counts[0]} inputs and {counts[1]} outputs")
+            if not known.issuperset(operator.inputs) or not known.isdisjoint(operator.outputs):
+                raise ValueError(f"damaged: {operator.kind} reads what was not computed, or writes over what was")
+            if min(operator.options.get(name, 1) for name in WINDOW_OPTIONS) < 1:
+                raise ValueError(f"damaged: {operator.kind} with a stride of 0")
+            known.update(operator.outputs)
+        if not known.issuperset(graph.outputs) or len(graph.inputs) != 1 or not graph.outputs:
+            raise ValueError("damaged: its outputs are not computed")
+        sides = [abs(side) for tensor in graph.tensors for side in tensor.shape]
+        if max(sides, default=0) > MAX_DIMENSION:
+            raise ValueError(f"damaged: a tensor with a side of {max(sides):,}")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def write_litert(path: Path, model: "EfficientNet", spec: io_spec.IOSpec, half_precision: bool = False) -> None:

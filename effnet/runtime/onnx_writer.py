@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from effnet.arch import Layer, Operation, layers, operations, serde
+from effnet.data.storage import embedded_digest
 from effnet.net import EfficientNet, surgery
 from effnet.runtime.io_spec import IOSpec
 from effnet.tasks import task_of
@@ -25,6 +26,7 @@ MAX_FILE_BYTES = 2**31 - 2**20  # protobuf's limit
 def write_onnx(path: Path, model: EfficientNet, spec: IOSpec) -> None:
     """Write ``model`` as an ONNX file for any batch size, and any image size if ``spec.size`` is None."""
     path.write_bytes(build_onnx_model(model, spec).SerializeToString())
+    embedded_digest.seal(path)
 
 
 def build_onnx_model(model: EfficientNet, spec: IOSpec) -> Any:
@@ -45,7 +47,7 @@ def build_onnx_model(model: EfficientNet, spec: IOSpec) -> Any:
         producer_name="effnet",
         doc_string=f"{model.arch.name}; images {model.preprocess.describe()}",
     )
-    helper.set_model_props(proto, spec.to_file_metadata(model.metadata))
+    helper.set_model_props(proto, spec.to_file_metadata(model.metadata) | embedded_digest.DIGEST_TEXTS)
     if proto.ByteSize() > MAX_FILE_BYTES:
         raise ValueError(f"{model.arch.name} exceeds the 2 GiB that one ONNX file can hold")
     return proto

@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from effnet.data.storage import embedded_digest
 from effnet.runtime import base, io_spec
 from effnet.telemetry import disable_telemetry
 
@@ -35,6 +36,8 @@ class ONNXRuntimeEngine(io_spec.FileEngine):
         if shape != self._prepared[0]:
             axes = self._session.get_inputs()[0].shape
             fixed = {axis: length for axis, length in zip(axes, shape, strict=True) if isinstance(axis, str)}
+            if embedded_digest.verify(self.path) != self._digest:
+                raise ValueError(f"{self.path} was replaced while it was open: open it again")
             self._prepared = shape, open_session(self.path, self.threads, fixed)
 
     def _infer(self, output: str, x: NDArray[Any]) -> base.FloatArray:

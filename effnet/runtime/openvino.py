@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from effnet.data.storage import embedded_digest
 from effnet.runtime import base, io_spec
 from effnet.telemetry import hide_openvino_telemetry
 
@@ -43,7 +44,8 @@ class OpenVINOEngine(io_spec.FileEngine):
             raise ValueError(f"openvino does not open {path}: expected {' or '.join(OPENVINO_SUFFIXES)}")
         core = get_core()
         try:
-            self._model = core.read_model(self.path)
+            # Read, not mapped: a mapped file that becomes shorter while it is served ends the process
+            self._model = core.read_model(self.path, config={"ENABLE_MMAP": False})
         except Exception as error:  # mostly RuntimeError, but that is not documented
             raise io_spec.unreadable_file_error(self.path, self.kind, error) from None
         self.metadata, self._io_spec = io_spec.read_metadata(_read_rt_info(self._model), path)
@@ -110,7 +112,7 @@ def save_ir(onnx_model: Any, path: Path, texts: dict[str, str], half_precision: 
 
     content = onnx_model.SerializeToString()
     graph = core.read_model(model=content)
-    for name, text in texts.items():
+    for name, text in (texts | embedded_digest.DIGEST_TEXTS).items():
         graph.set_rt_info(text, [name])
     try:
         openvino.save_model(graph, path, compress_to_fp16=half_precision)
@@ -118,6 +120,7 @@ def save_ir(onnx_model: Any, path: Path, texts: dict[str, str], half_precision: 
         if disk_usage(path.parent).free < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise OSError(f"OpenVINO could not write {path.name}: {str(error).strip().splitlines()[-1]}") from error
+    embedded_digest.seal(path)
 
 
 def get_core() -> Any:

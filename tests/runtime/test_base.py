@@ -187,6 +187,11 @@ def test_foreign_and_outdated_files(tmp_path: Path) -> None:
         if entry.key == "effnet.interface":
             entry.value = '{"input": "pixels", "colors": "all"}'
     onnx_package.save(proto, path)
+    with pytest.raises(ValueError, match=r"network\.onnx is damaged, or was changed after it was written"):
+        open_exported(path)
+    (digest,) = (entry for entry in proto.metadata_props if entry.key == "effnet.digest")
+    proto.metadata_props.remove(digest)
+    onnx_package.save(proto, path)
     for kind in ("onnxruntime", "openvino"):
         with pytest.raises(ValueError, match="was exported by another version of effnet: export it again"):
             open_exported(path, kind)

@@ -22,7 +22,7 @@ from typing import IO, Any, Literal
 
 MAX_MEMBERS = 100_000  # a network has a thousand tensors; each member takes half a kilobyte while the archive is open
 MAX_DIRECTORY_BYTES = 2**23  # of a zip, which `zipfile` reads at once: 100 bytes for each of 80,000 members
-# Weights shrink by a tenth, text to a tenth. What is small may inflate by more.
+# Weights shrink by a tenth, text to a tenth of its size. What is small may inflate by more.
 MAX_RATIO, FREE_BYTES = 8, 2**26
 MAX_HEADER_BYTES = 2**20  # of a tar archive's extended headers, which `tarfile` reads into memory
 CHUNK_BYTES = 2**22

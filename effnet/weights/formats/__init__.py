@@ -76,6 +76,7 @@ _WRITERS = {
     ".tflite": ("tflite_writer", "write_tflite"),
     **dict.fromkeys((".h5", ".weights.h5", ".keras"), ("keras_writer", "write_keras")),
 }
+_FORMATS_WITH_DIGEST = (".safetensors", ".tflite", ".onnx")
 _DISPLAY_NAMES = {"tensorflow": "TensorFlow checkpoints", "tflite": "TFLite files", "keras": "Keras files"}
 
 
@@ -92,6 +93,7 @@ def _import_function(module: str, function: str) -> Any:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file of any format. Raises ``ValueError`` if it is damaged or contains no weights."""
+    from effnet.data.storage import embedded_digest
     from effnet.weights.formats import huggingface
 
     if path.suffix in UNREADABLE_SUFFIXES:
@@ -99,6 +101,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     suffix = path.suffix if path.suffix in _READERS or not _is_tensorflow_index(path) else ".index"
     if suffix == ".index" and (path.parent.parent / "saved_model.pb").is_file():
         suffix = "saved_model.pb"
+    if suffix in _FORMATS_WITH_DIGEST and path.is_file() and path.stat().st_size:
+        embedded_digest.verify(path)
     read = _import_function(*_READERS.get(suffix, ("pytorch", "read_pytorch")))
     return huggingface.add_config(path, read(path))
 

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from effnet.data.storage import embedded_digest
 from effnet.data.storage.archive import DamagedArchiveError
 from effnet.net import EfficientNet
 from effnet.weights import module_evidence
@@ -35,8 +36,16 @@ def write_safetensors(path: Path, suffix: str, tensors: dict[str, torch.Tensor],
 
 
 def write_model_file(path: Path, suffix: str, tensors: dict[str, torch.Tensor], model: EfficientNet) -> None:
-    """Write this package's own file: ``tensors``, with the metadata of ``model`` in the header."""
+    """Write this package's own file: ``tensors``, with the metadata of ``model`` in the header, and its digest."""
     save_file(tensors, path, metadata={METADATA_KEY: model.metadata.to_json()})
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    # Not by `save_file`, which writes several entries in random order: equal networks give equal bytes
+    entry = f'"{embedded_digest.DIGEST_KEY}":"{embedded_digest.PLACEHOLDER}",'.encode()
+    header = content[8:end].rstrip().replace(b'"__metadata__":{', b'"__metadata__":{' + entry, 1)
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(b"".join((len(header).to_bytes(8, "little"), header, memoryview(content)[end:])))
+    embedded_digest.seal(path)
 
 
 # .pth ----------------------------------------------------------------------------------------------------------------

@@ -8,10 +8,8 @@ Sources: PyTorch ``torch/_utils.py``, ``torch/_tensor.py``, ``torch/storage.py``
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
-MAX_EXPANDED = 2**24  # elements of a tensor that repeats the same few numbers, as `Tensor.expand` makes it
 MAX_KEY = 2**53  # Python hashes larger integers modulo 2⁶¹ − 1: a file could choose keys that all collide
 
 
@@ -153,8 +151,6 @@ def _view(storage: Any, dtype: str, offset: Any, size: Any, stride: Any) -> Stor
     held = storage.elements * ITEM_SIZES[storage.dtype] // ITEM_SIZES[dtype]
     if 0 not in size and last >= held:
         raise DamagedPickleError(f"a tensor of shape {list(size)} lies beyond the end of its {held} numbers")
-    if prod(size) > max(held, MAX_EXPANDED):
-        raise DamagedPickleError(f"a tensor of shape {list(size)} repeats its {held} numbers")
     return StoredTensor(storage, dtype, offset, size, stride)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effnet.arch import Layer, Operation, layers, operations
+from effnet.data.storage import embedded_digest
 from effnet.net import EfficientNet
 from effnet.weights.formats import METADATA_KEY, tflite_schema
 from effnet.weights.key_maps import tflite_key_map
@@ -70,9 +71,11 @@ def _write_file(
     graph = _GraphBuilder(model, {name: tensor.float().numpy() for name, tensor in tensors.items()}, io).build()
     input, *outputs = (graph.tensors[index].name for index in (*graph.inputs, *graph.outputs))
     described = tflite_schema.build_metadata(model.arch.name, model.labels.names, input, outputs)
-    metadata = {**{name: text.encode() for name, text in texts.items()}, tflite_schema.METADATA_NAME: described}
+    stated = {**texts, **embedded_digest.DIGEST_TEXTS}
+    metadata = {**{name: text.encode() for name, text in stated.items()}, tflite_schema.METADATA_NAME: described}
     path.write_bytes(tflite_schema.encode_tflite(replace(graph, metadata=metadata)))
     tflite_schema.append_files(path, model.labels.names, texts if io else {})
+    embedded_digest.seal(path)
 
 
 @dataclass(frozen=True)
