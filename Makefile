@@ -7,9 +7,10 @@ PHOTOS ?= photos
 BIN := .venv/bin
 READY := .venv/.installed
 BROWSER := .venv/.browser
+AUDIT := .venv/audit/bin/pip-audit
 PINS := requirements/constraints.txt
 
-.PHONY: help setup demo test check parity endure bench prove-cards docs clean
+.PHONY: help setup demo test check audit parity endure bench prove-cards docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -37,17 +38,26 @@ $(BROWSER): $(READY)
 test: $(READY) $(BROWSER)  ## the tests, as many at once as there are cores
 	$(BIN)/pytest -n auto --dist worksteal
 
-check: $(READY)  ## style, types, words, and whether the generated documents are up to date
+check: $(READY)  ## style, types, bandit, words, and whether the generated documents are up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit -q -c pyproject.toml -r effnet
 	$(BIN)/python scripts/check_words.py
 	$(BIN)/python docs/make.py --check
+
+# In an environment of its own: its packages are none of ours
+$(AUDIT):
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet pip-audit
+
+audit: $(AUDIT)  ## known vulnerabilities of the pinned packages: needs pypi.org itself, a mirror does not know them
+	$(AUDIT) --strict --disable-pip --no-deps -r $(PINS)
 
 parity: $(READY)  ## the whole family against every ecosystem's own networks: long
 	$(BIN)/pytest -m sweep tests/parity
 
-endure: $(READY)  ## kills by the dozen and requests by the thousand: half an hour
+endure: $(READY)  ## damaged files and requests by the thousand, kills and full disks by the dozen: an hour
 	$(BIN)/pytest -m sweep tests --ignore=tests/parity
 
 bench: $(READY)  ## speed against the peers on this machine: PHOTOS=folder with train/ and val/

@@ -17,6 +17,7 @@ from effnet.telemetry import disable_telemetry
 _MAX_CHUNKS_SUBMITTED = 4096
 
 
+# The pickles are those of this program, within the cluster, which runs its user's code anyway
 class _RayWorker:
     def __init__(self, make_predictor: PredictorFactory, top: int, folder: str) -> None:
         with suppress(OSError):  # names may be relative to the driver's directory; URLs do not need it
@@ -25,7 +26,7 @@ class _RayWorker:
 
     def __call__(self, batch: dict[str, list[bytes]]) -> Iterator[dict[str, list[bytes]]]:
         """Pickled (chunk, number of its finished parts, one of its files) -> pickled parts, each when it is done."""
-        tasks: list[tuple[Chunk, int, str | None]] = [pickle.loads(task) for task in batch["chunk"]]
+        tasks: list[tuple[Chunk, int, str | None]] = [pickle.loads(task) for task in batch["chunk"]]  # nosec B301
         for _, _, file in tasks:
             if file is not None and not os.path.lexists(file):
                 raise OSError(
@@ -65,7 +66,7 @@ def predict_on_cluster(
             dataset.context.enable_progress_bars = False
             try:
                 for row in dataset.iter_rows():
-                    part: PartialResult = pickle.loads(row["part"])
+                    part: PartialResult = pickle.loads(row["part"])  # nosec B301
                     yield part
             except (ray.exceptions.RayError, RuntimeError) as error:
                 raise _root_cause(error) from error

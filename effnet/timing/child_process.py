@@ -53,7 +53,7 @@ def run_in_subprocess(call: Callable[..., T], *arguments: object) -> ProcessResu
         if status:
             how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
             raise ChildProcessError(f"the child process crashed ({how})")
-        result: ProcessResult[T] | Exception = pickle.loads(response.read_bytes())
+        result: ProcessResult[T] | Exception = pickle.loads(response.read_bytes())  # nosec B301  # our child's
     if isinstance(result, Exception):
         raise result
     return result
@@ -63,7 +63,8 @@ def _run_child(request: str, response: str) -> None:
     """Read the call from one file and write its result to the other: the main function of the child process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too, and ends the child
     try:
-        content = pickle.dumps(_measure_call(*pickle.loads(Path(request).read_bytes())))
+        call, arguments = pickle.loads(Path(request).read_bytes())  # nosec B301  # our parent's
+        content = pickle.dumps(_measure_call(call, *arguments))
     except Exception as error:
         content = pickle.dumps(error)
     Path(response).write_bytes(content)

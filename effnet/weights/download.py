@@ -358,8 +358,8 @@ def download_from_hub(remote: RemoteFile) -> Path:
         get_hf_file_metadata(hf_hub_url(remote.hub, remote.file))  # without a network this fails now, not in 20 seconds
         for name in remote.companions:
             with suppress(errors.EntryNotFoundError):
-                hf_hub_download(remote.hub, name)
-        path = Path(hf_hub_download(remote.hub, remote.file))
+                hf_hub_download(remote.hub, name)  # nosec B615  # the newest is asked for
+        downloaded = hf_hub_download(remote.hub, remote.file)  # nosec B615
     except errors.GatedRepoError as error:
         text = f"{remote.hub} requires accepting an agreement on its page, and a login (hf auth login)"
         raise DownloadError(text) from error
@@ -369,6 +369,7 @@ def download_from_hub(remote: RemoteFile) -> Path:
         raise DownloadError(f"{remote.hub} has no file {remote.file}", not_found=True) from error
     except Exception as error:  # what the library raises has changed with each of its HTTP clients
         raise DownloadError(describe_error(error)) from error
+    path = Path(downloaded)
     if remote.hash and not matches_hash(path, remote.hash):
         path.resolve().unlink()
         path.unlink(missing_ok=True)

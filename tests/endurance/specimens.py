@@ -149,7 +149,7 @@ def write_image(path: Path, pixels: NDArray[np.uint8], mode: str = "RGB", **opti
 
 
 def write_without_metadata(model: EfficientNet, path: Path) -> None:
-    """Write an .onnx as somebody else's: it says nothing of itself."""
+    """Write an .onnx as someone else's: it says nothing of itself."""
     import onnx
 
     effnet.export(model, path)
