@@ -32,9 +32,10 @@ def shard(
     """
     from dataclasses import asdict
 
-    from effnet.data import open_data, webdataset_writer
+    from effnet.data import duplicates, open_data, webdataset_writer
 
     splits = open_data(data)
+    duplicates.log_label_conflicts(splits.available)
     with printing.progress_bar("writing") as step:
         result = webdataset_writer.write_shards(
             splits, out, shard_size, resize, strict, progress=lambda split, done, total: step(done, total), bits=bits

@@ -1,9 +1,11 @@
 """Duplicate images: by their files' bytes, or by their pixels where only the file around them differs."""
 
+import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from effnet.data.dataset import (
     Fingerprints,
     ImageDataset,
     Item,
+    Label,
     Splits,
     digest_content,
     fingerprint_image,
@@ -19,7 +22,21 @@ from effnet.data.dataset import (
 )
 from effnet.timing.machine import count_cores
 
+log = logging.getLogger("effnet")
+
+MAX_IMAGES_COMPARED = 5_000  # of more, training alone, which reads every image anyway, finds the duplicates
+
+
+class LabeledCopy(NamedTuple):
+    """A file of an image that has several labels."""
+
+    image: str
+    label: str
+    split: str
+
+
 DuplicatePair = tuple[Item, Item]
+LabelConflict = tuple[LabeledCopy, ...]  # all files of one image
 
 
 def compute_fingerprints(datasets: Iterable[ImageDataset], decoded: bool = True) -> Fingerprints:
@@ -75,7 +92,7 @@ def group_duplicates(dataset: ImageDataset, pairs: Iterable[DuplicatePair]) -> I
 
 
 def describe_split_overlap(splits: Splits, fingerprints: Fingerprints) -> list[str]:
-    """Return a sentence per held-out split that contains training images, and one if their labels disagree."""
+    """Return a sentence per held-out split that contains training images."""
     if splits.train is None:
         return []
     sentences = []
@@ -87,17 +104,46 @@ def describe_split_overlap(splits: Splits, fingerprints: Fingerprints) -> list[s
                 f"{_format_image_count(count)} of {name} {'is' if count == 1 else 'are'} in train as well: "
                 f"{format_pairs(pairs)}; results on {name} will look better than they are"
             )
-            sentences += describe_label_conflicts(pairs)
     return sentences
 
 
-def describe_label_conflicts(pairs: Sequence[DuplicatePair]) -> list[str]:
-    """Return a sentence if duplicates have different labels, else nothing."""
-    conflicts = [pair for pair in pairs if pair[0].label != pair[1].label]
+def find_label_conflicts(splits: Mapping[str, ImageDataset], fingerprints: Fingerprints) -> list[LabelConflict]:
+    """Return every image that has several labels, with all of its copies, within a split and across them."""
+    copies: dict[bytes, list[tuple[LabeledCopy, Label]]] = {}
+    for split, images in splits.items():
+        for item in images.items:
+            if item in fingerprints:
+                copy = LabeledCopy(item.name, images.format_label(item), split)
+                copies.setdefault(fingerprints[item], []).append((copy, item.label))
+    return [
+        tuple(copy for copy, _ in group) for group in copies.values() if any(label != group[0][1] for _, label in group)
+    ]
+
+
+def describe_label_conflicts(conflicts: Sequence[LabelConflict]) -> list[str]:
+    """Return a sentence that names the first three images with several labels, or nothing."""
     if not conflicts:
         return []
-    verb = "has a duplicate" if len(conflicts) == 1 else "have duplicates"
-    return [f"{_format_image_count(len(conflicts))} {verb} with another label: {format_pairs(conflicts)}"]
+    shown = []
+    for conflict in conflicts[:3]:
+        first = conflict[0]
+        other = next(copy for copy in conflict if copy.label != first.label)
+        shown.append(f"{first.image} ({first.label}) = {other.image} ({other.label})")
+    more = ", …" * (len(conflicts) > 3)
+    verb = "has" if len(conflicts) == 1 else "have"
+    return [f"{_format_image_count(len(conflicts))} {verb} several labels: {', '.join(shown)}{more}"]
+
+
+def log_label_conflicts(splits: Mapping[str, ImageDataset]) -> None:
+    """Log which images of a small local dataset have several labels; only files of equal sizes are read."""
+    local = {
+        split: images.subset(n for n, item in enumerate(images.items) if isinstance(item.image, (Path, np.ndarray)))
+        for split, images in splits.items()
+    }
+    if sum(map(len, local.values())) <= MAX_IMAGES_COMPARED:
+        fingerprints = compute_fingerprints(local.values(), decoded=False)
+        for sentence in describe_label_conflicts(find_label_conflicts(local, fingerprints)):
+            log.warning(sentence)
 
 
 def format_pairs(pairs: Sequence[DuplicatePair]) -> str:

@@ -17,6 +17,7 @@ from effnet.data import (
     check_images,
     class_names,
     dataset_sources,
+    duplicates,
     open_data,
     prediction_inputs,
     read_image,
@@ -171,7 +172,9 @@ def _open_labeled(data: ImageDataset | str | Path, split: str | None) -> ImageDa
         return data
     if not dataset_sources.may_have_labels(data):
         return None
-    return pick_split(open_data(data), split)[1]
+    name, dataset = pick_split(open_data(data), split)
+    duplicates.log_label_conflicts({name: dataset})
+    return dataset
 
 
 def _open_unlabeled(data: ImageDataset | str | Path) -> ImageDataset:

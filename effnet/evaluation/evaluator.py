@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from effnet.arch.serde import check_choice, check_int
-from effnet.data import ImageDataset, ImageError, Splits, bit_depth, class_names, open_data
+from effnet.data import ImageDataset, ImageError, Splits, bit_depth, class_names, duplicates, open_data
 from effnet.evaluation import metrics
 from effnet.metadata import TASKS, Labels
 from effnet.net import EfficientNet
@@ -80,6 +80,7 @@ def evaluate(
         dataset = data
     else:
         split, dataset = pick_split(data if isinstance(data, Splits) else open_data(data), split)
+        duplicates.log_label_conflicts({split: dataset})
     preprocess = bit_depth.choose_bits(preprocess, (item.image for item in dataset.items), bits)
     columns = class_columns(known, engine.classes, dataset.labels)
     rows, readable, skipped = [], [], []

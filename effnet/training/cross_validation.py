@@ -140,7 +140,11 @@ def run_folds(config: TrainConfig, folds: int = 5, tta: str = "none") -> CrossVa
     by_pixels = len(data_plan.training_images(splits)) <= data_plan.MAX_IMAGES_COMPARED_BY_PIXELS
     fingerprints = duplicates.compute_fingerprints(splits.available.values(), by_pixels)
     images = _keep_duplicates_together(data_plan.training_images(splits), fingerprints, callback)
-    for message in duplicates.describe_split_overlap(splits, fingerprints=fingerprints):
+    conflicts = duplicates.find_label_conflicts(splits.available, fingerprints)
+    for message in (
+        *duplicates.describe_split_overlap(splits, fingerprints=fingerprints),
+        *duplicates.describe_label_conflicts(conflicts),
+    ):
         callback.on_message(message)
     parts = make_folds(images, folds, config.seed)
     for number, (train, _) in enumerate(parts):
@@ -213,8 +217,6 @@ def _keep_duplicates_together(
             f"{duplicates.format_pairs(separated)}; metrics will look better than they are: "
             "give both files the same fold, or leave one out"
         )
-    for message in duplicates.describe_label_conflicts(pairs):
-        callback.on_message(message)
     return duplicates.group_duplicates(images, together)
 
 

@@ -28,6 +28,7 @@ class DataPlan:
     skipped: tuple[str, ...] = ()
     probe_on_selection: bool = True  # the selection images are part of the training set: the final probe may use them
     digests: Digests = field(default_factory=dict)  # of all files' contents
+    label_conflicts: tuple[duplicates.LabelConflict, ...] = ()  # the same image under several labels
 
     @property
     def splits(self) -> dict[str, ImageDataset]:
@@ -74,7 +75,11 @@ def make_plan(splits: Splits, config: TrainConfig, callback: Callback) -> DataPl
         fingerprints = contents
     digests = {id(item.image): digest for item, digest in contents.items()}
     checked = Splits(train, test_sets.get("val"), test_sets.get("test"))
-    for message in duplicates.describe_split_overlap(checked, fingerprints=fingerprints):
+    conflicts = duplicates.find_label_conflicts(checked.available, fingerprints)
+    for message in (
+        *duplicates.describe_split_overlap(checked, fingerprints=fingerprints),
+        *duplicates.describe_label_conflicts(conflicts),
+    ):
         callback.on_message(message)
     # Duplicates stay together, or choices would be made on images that were trained on
     train = duplicates.group_duplicates(train, duplicates.find_duplicates(train, fingerprints=fingerprints))
@@ -85,12 +90,20 @@ def make_plan(splits: Splits, config: TrainConfig, callback: Callback) -> DataPl
         if not test_sets:
             callback.on_message("selection on val: its metrics are not those of unseen images")
             test_sets = {"val (selection)": selection}
-        return DataPlan(train, selection, test_sets, tuple(skipped), probe_on_selection=False, digests=digests)
+        return DataPlan(
+            train,
+            selection,
+            test_sets,
+            tuple(skipped),
+            probe_on_selection=False,
+            digests=digests,
+            label_conflicts=tuple(conflicts),
+        )
     if not test_sets:
         train, test_sets["holdout"] = holdout(train, TEST_FRACTION, config.seed)
         callback.on_message(f"no validation set: {len(test_sets['holdout'])} images are held out for the report")
     train, selection = holdout(train, config.resolved_recipe.selection_fraction, config.seed + 1)
-    return DataPlan(train, selection, test_sets, tuple(skipped), digests=digests)
+    return DataPlan(train, selection, test_sets, tuple(skipped), digests=digests, label_conflicts=tuple(conflicts))
 
 
 def training_images(splits: Splits) -> ImageDataset:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from effnet.arch.serde import read_json_object
+from effnet.data.duplicates import LabelConflict, LabeledCopy
 from effnet.data.storage.atomic_write import atomic_write, write_text
 from effnet.data.storage.process_lock import LOCK_NAME, lock_output
 from effnet.evaluation import AnyEvaluation, Evaluation, read_evaluation
@@ -78,6 +79,7 @@ class RunDir:
         self.model = path / "model.safetensors"
         self.report = path / "report.html"
         self.split_csv = path / "split.csv"
+        self.label_conflicts = path / "label_conflicts.csv"
         self.lr_finder = path / "lr_finder.svg"
         self.checkpoints = path / "checkpoints"
         self.logs = path / "logs"
@@ -130,6 +132,14 @@ class RunDir:
                 "were, or choose another directory"
             )
         write_rows(self.split_csv, rows)
+
+    def write_label_conflicts(self, conflicts: Sequence[LabelConflict]) -> None:
+        """List the images that have several labels, each copy with the number of its image; remove an older list."""
+        if not conflicts:
+            self.label_conflicts.unlink(missing_ok=True)
+            return
+        rows = [(number, *copy) for number, copies in enumerate(conflicts, start=1) for copy in copies]
+        write_rows(self.label_conflicts, rows, ("number", *LabeledCopy._fields))
 
     def read_split(self) -> list[ImageRow] | None:
         """Return the images of the run, with their splits; None if none are recorded yet."""
@@ -192,14 +202,14 @@ def is_occupied(path: Path, settings: Path, resume: bool, content: str) -> bool:
     return True
 
 
-def write_rows(path: Path, rows: Iterable[ImageRow]) -> None:
-    """Write the images of a run as a CSV."""
+def write_rows(path: Path, rows: Iterable[tuple[object, ...]], headings: Sequence[str] = ImageRow._fields) -> None:
+    """Write a CSV: by default the images of a run."""
     with (
         atomic_write(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         table = csv.writer(file)
-        table.writerow(ImageRow._fields)
+        table.writerow(headings)
         table.writerows(rows)
 
 

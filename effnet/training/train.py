@@ -166,6 +166,7 @@ def run_training(config: TrainConfig) -> TrainResult:
         plan = distributed.run_on_main(lambda: data_plan.make_plan(splits, config, callback))  # reads every image
         if distributed.is_main:
             run_dir.claim_split(plan.rows())
+            run_dir.write_label_conflicts(plan.label_conflicts)
             run_dir.write_settings(settings)
         callback.on_message(plan.summary())
         images = [item.image for item in (*plan.train.items, *plan.selection.items)]
@@ -349,6 +350,7 @@ class _Run(TrainSetup):
             self.model,
             self.recipe,
             splits=self.plan.splits,
+            label_conflicts=self.plan.label_conflicts,
             source=self.config.data_source,
             cost=RunCost.measure(result.seconds, self.distributed),
             command=self.config.command,

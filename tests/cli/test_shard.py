@@ -34,3 +34,11 @@ def test_unreadable_images(run: Run, photos: Path, tmp_path: Path) -> None:
     assert strict.err == f"effnet: {data['skipped'][0]}\n"
     shown = run("shard", photos, tmp_path / "c")
     assert shown.err.endswith(f"skipped, because they could not be read: 1\neffnet:   {data['skipped'][0]}\n")
+
+
+def test_one_image_under_two_labels_is_said(run: Run, photos: Path, weights: Path, tmp_path: Path) -> None:
+    (photos / "bee" / "copy.jpg").write_bytes((photos / "ant" / "1.jpg").read_bytes())
+    said = "1 image has several labels: ant/1.jpg (ant) = bee/copy.jpg (bee)"
+    for words in (("shard", photos, tmp_path / "a"), ("evaluate", weights, photos)):
+        done = run(*words)
+        assert (done.status, done.err.count(said)) == (0, 1), words

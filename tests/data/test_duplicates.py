@@ -16,7 +16,9 @@ from effnet.data.duplicates import (
     describe_label_conflicts,
     describe_split_overlap,
     find_duplicates,
+    find_label_conflicts,
     group_duplicates,
+    log_label_conflicts,
 )
 from effnet.data.splits import make_folds
 from effnet.metadata import Labels
@@ -136,8 +138,51 @@ def test_sentences(root: Path) -> None:
     assert describe(splits) == [
         "1 image of val is in train as well: 1.jpg = copy.jpg; results on val will look better than they are",
         "1 image of test is in train as well: 2.jpg = 2.jpg; results on test will look better than they are",
-        "1 image has a duplicate with another label: 2.jpg = 2.jpg",
     ]
     assert describe(Splits(val=val)) == describe(Splits(train)) == []
-    copies = dataset(root, "1.jpg", "copy.jpg", "tagged.jpg")
-    assert describe_label_conflicts(find(copies, copies)) == []
+
+
+def conflicts(splits: Splits, decoded: bool = True) -> list[list[tuple[str, str, str]]]:
+    known = compute_fingerprints(splits.available.values(), decoded)
+    return [[tuple(copy) for copy in copies] for copies in find_label_conflicts(splits.available, known)]  # type: ignore[misc]
+
+
+def both(root: Path, first: tuple[str, ...], second: tuple[str, ...]) -> ImageDataset:
+    items = dataset(root, *first).items + dataset(root, *second, label=1).items
+    return ImageDataset(items, LABELS)
+
+
+def test_the_same_image_under_two_labels(root: Path) -> None:
+    train = both(root, ("1.jpg", "2.jpg", "3.jpg"), ("copy.jpg", "tagged.jpg"))
+    copies = [("1.jpg", "a", "train"), ("copy.jpg", "b", "train"), ("tagged.jpg", "b", "train")]
+    assert conflicts(Splits(train)) == [copies]  # within a split
+    assert conflicts(Splits(train), decoded=False) == [copies[:2]]
+    assert conflicts(Splits(dataset(root, "1.jpg", "copy.jpg", "tagged.jpg"))) == []
+    # in validation or test alone, between these two, and hidden behind a copy with the right label
+    assert conflicts(Splits(dataset(root, "2.jpg"), val=train))[0][0] == ("1.jpg", "a", "val")
+    apart = Splits(dataset(root, "2.jpg"), dataset(root, "1.jpg"), dataset(root, "copy.jpg", label=1))
+    assert conflicts(apart) == [[("1.jpg", "a", "val"), ("copy.jpg", "b", "test")]]
+    hidden = Splits(both(root, ("1.jpg", "copy.jpg"), ()), dataset(root, "tagged.jpg", label=1))
+    assert [len(found) for found in conflicts(hidden)] == [3]
+
+
+def test_several_labels_of_other_tasks(root: Path) -> None:
+    for task, labels in (("multilabel", [(0,), (0, 1), (0,)]), ("regression", [(0.5, 1.0), (0.5, 2.0), (0.5, 1.0)])):
+        names = ("1.jpg", "copy.jpg", "tagged.jpg")
+        items = tuple(Item(root / name, label, name) for name, label in zip(names, labels, strict=True))
+        found = conflicts(Splits(ImageDataset(items, Labels(("a", "b"), task))))
+        assert [[copy[1] for copy in copies] for copies in found] == [
+            ["a", "a|b", "a"] if task == "multilabel" else ["0.5|1", "0.5|2", "0.5|1"]
+        ]
+
+
+def test_several_labels_are_said(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train = both(root, ("1.jpg", "2.png"), ("copy.jpg", "2 again.png"))
+    found = find_label_conflicts({"train": train}, compute_fingerprints([train]))
+    expected = "2 images have several labels: 1.jpg (a) = copy.jpg (b), 2.png (a) = 2 again.png (b)"
+    assert describe_label_conflicts(found) == [expected]
+    assert describe_label_conflicts(found[:1]) == ["1 image has several labels: 1.jpg (a) = copy.jpg (b)"]
+    assert describe_label_conflicts(found * 2)[0].endswith(", …")
+    assert describe_label_conflicts([]) == []
+    log_label_conflicts({"train": train})
+    assert "1 image has several labels: 1.jpg (a) = copy.jpg (b)" in caplog.text  # by the files' bytes

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from effnet.data import ImageDataset, Item, Splits
+from effnet.data import ImageDataset, Item, Splits, open_data
 from effnet.metadata import Labels
-from effnet.training.data_plan import fingerprint_splits, training_images
+from effnet.training.config import TrainConfig
+from effnet.training.data_plan import fingerprint_splits, make_plan, training_images
+from effnet.training.run_dir import RunDir
+from tests.training.conftest import Recorder, paint
 
 
 def test_fingerprint() -> None:
@@ -45,3 +50,22 @@ def test_training_needs_two_classes() -> None:
     with pytest.raises(ValueError, match="only one class, 'cat': a classifier needs at least two"):
         training_images(Splits(one))
     assert training_images(Splits(ImageDataset((Item(image, (0,), "a"),), Labels(("cat",), "multilabel"))))
+
+
+def test_images_with_several_labels(tmp_path: Path) -> None:
+    for name, brightness in (("dark", 70), ("light", 180)):
+        paint(tmp_path / "data", name, brightness, 10)
+    shutil.copy(tmp_path / "data/dark/00.png", tmp_path / "data/light/copy.png")
+    splits, recorder, run_dir = open_data(tmp_path / "data"), Recorder(), RunDir(tmp_path / "out")
+    plan = make_plan(splits, TrainConfig(data=splits, out=tmp_path / "out", weights="none"), recorder)
+    said = "1 image has several labels: dark/00.png (dark) = light/copy.png (light)"
+    assert [message for message in recorder.messages if "several" in message] == [said]
+    assert {row.split for row in plan.rows() if row.image in ("dark/00.png", "light/copy.png")} <= {
+        *("train", "selection", "holdout")
+    }
+    run_dir.write_label_conflicts(plan.label_conflicts)
+    assert run_dir.label_conflicts.read_text().splitlines() == [
+        "number,image,label,split", "1,dark/00.png,dark,train", "1,light/copy.png,light,train"
+    ]  # fmt: skip
+    run_dir.write_label_conflicts([])
+    assert not run_dir.label_conflicts.exists()

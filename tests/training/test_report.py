@@ -17,6 +17,7 @@ from PIL import Image
 
 from effnet.arch import count
 from effnet.data import ImageDataset, Item
+from effnet.data.duplicates import LabeledCopy
 from effnet.data.image_io import ImageSource
 from effnet.data.preprocessing import normalize
 from effnet.draw.text import format_si
@@ -161,6 +162,18 @@ def test_names_are_escaped(tmp_path: Path, model: EfficientNet) -> None:
     assert names[0] in page.text
     assert names[1] in page.text
     assert "?猫 $x$" in page.text  # half of a file's broken name
+
+
+def test_images_with_several_labels_are_listed(tmp_path: Path, model: EfficientNet) -> None:
+    copies = LabeledCopy("a/<1>.jpg", "cat", "train"), LabeledCopy("b/2.jpg", "dog", "val")
+    scores = evaluation(["cat", "dog", "owl"])
+    write_report(tmp_path / "report.html", result(scores), model, FINETUNE, label_conflicts=[copies] * (MAX_ROWS + 3))
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Images with several labels" in page.text
+    assert page.text.count("a/<1>.jpg (cat, train), b/2.jpg (dog, val)") == MAX_ROWS + 3
+    assert "3 more" in page.text
+    write_report(tmp_path / "report.html", result(scores), model, FINETUNE)
+    assert "several labels" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_probe_without_history_or_mistakes(tmp_path: Path, model: EfficientNet) -> None:

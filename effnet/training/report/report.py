@@ -2,7 +2,7 @@
 
 import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from effnet.arch import count
 from effnet.data import ImageDataset
+from effnet.data.duplicates import LabelConflict
 from effnet.data.storage.atomic_write import atomic_write
 from effnet.draw import html_page, report_plots
 from effnet.draw.text import format_si
@@ -58,13 +59,15 @@ def write_report(
     recipe: recipes.Recipe,
     *,
     splits: Mapping[str, ImageDataset] | None = None,
+    label_conflicts: Sequence[LabelConflict] = (),
     source: str = "",
     cost: RunCost | None = None,
     command: str = "",
 ) -> None:
     """Write the report of a run as an HTML file; sections without data are omitted.
 
-    Of the images in ``splits`` those of ``result.report_split`` are shown; ``source`` is the data as the user named it.
+    Of the images in ``splits`` those of ``result.report_split`` are shown; ``source`` is the data as the user named it;
+    ``label_conflicts`` are from `effnet.data.duplicates.find_label_conflicts`.
     """
     splits = splits or {}
     found, split = result.evaluation, result.report_split
@@ -84,6 +87,7 @@ def write_report(
         *evaluation_sections,
         ("Cost", _cost_section(cost or RunCost(), result, model)),
         ("Data", _data_section(splits, source) if splits else ""),
+        ("Images with several labels", _conflicts_section(label_conflicts)),
         ("Skipped images", _skipped_section(result)),
         ("Use the model", _usage_section(result)),
         ("Recipe", _recipe_section(recipe)),
@@ -204,12 +208,28 @@ def _data_section(splits: Mapping[str, ImageDataset], source: str) -> Markup:
     return facts + elements.table(("label", *purposes.values()), rows, MAX_ROWS)
 
 
+def _conflicts_section(conflicts: Sequence[LabelConflict]) -> Markup | str:
+    if not conflicts:
+        return ""
+    lines = [", ".join(f"{copy.image} ({copy.label}, {copy.split})" for copy in copies) for copies in conflicts]
+    text = elements.paragraph(
+        f"{len(lines):,} found in several files with different labels, of which one at most is right; they bound what "
+        "accuracy can be reached:"
+    )
+    return text + _bullets(lines)
+
+
 def _skipped_section(result: run_dir.TrainResult) -> Markup:
     errors = [*result.skipped, *(error for found in result.evaluations.values() for error in found.skipped)]
     if not errors:
         return elements.paragraph("None: every image was readable.")
-    text = elements.paragraph(f"{len(errors):,} unreadable:") + elements.bullets(errors[:MAX_ROWS])
-    if more := errors[MAX_ROWS:]:
+    return elements.paragraph(f"{len(errors):,} unreadable:") + _bullets(errors)
+
+
+def _bullets(lines: Sequence[str]) -> Markup:
+    """Return a list whose later lines unfold."""
+    text = elements.bullets(lines[:MAX_ROWS])
+    if more := lines[MAX_ROWS:]:
         text += elements.details(f"{len(more):,} more", elements.bullets(more))
     return text
 
