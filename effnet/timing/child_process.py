@@ -64,7 +64,7 @@ def _run_child(request: str, response: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too, and ends the child
     try:
         call, arguments = pickle.loads(Path(request).read_bytes())  # nosec B301  # our parent's
-        content = pickle.dumps(_measure_call(call, *arguments))
+        content = pickle.dumps(_measure_call(call, arguments))
     except Exception as error:
         content = pickle.dumps(error)
     Path(response).write_bytes(content)
