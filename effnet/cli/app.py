@@ -1,8 +1,6 @@
 """The ``effnet`` program: its commands, usage errors, logging and exit status."""
 
-import io
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +13,8 @@ from typer.core import TyperCommand
 
 from effnet.cli import search
 from effnet.cli.options import UsageError
+from effnet.cli.standard_streams import EXIT_INTERRUPTED, flush_stdout, immediate_second_interrupt, safe_streams
 
-EXIT_INTERRUPTED = 130  # as in shells: 128 + SIGINT
 # In the order of --help; each is the function of its name in the file of its name
 _COMMANDS = (
     *("models", "show", "draw", "scale", "predict", "explain", "train", "evaluate", "convert", "export"),
@@ -27,9 +25,11 @@ _IMPLIED_VALUES = {"--ray": "local"}  # options that may be given without a valu
 
 def main() -> int:
     """Run a command and return its exit status: 0 done, 1 the work failed, 2 the command was wrong."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # any file name can be printed in any encoding
+    with safe_streams(), immediate_second_interrupt():
+        return flush_stdout(_run())
+
+
+def _run() -> int:
     status = 1
     try:
         with _log_to_stderr():
@@ -43,7 +43,7 @@ def main() -> int:
         if message is None:
             raise
         print(f"effnet: {message}", file=sys.stderr)
-    return _flush_stdout(status)
+    return status
 
 
 class _Command(TyperCommand):
@@ -139,13 +139,3 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # Looked up now, since a progress bar replaces sys.stderr to print above itself
         print(f"effnet: {record.getMessage()}", file=sys.stderr)
-
-
-def _flush_stdout(status: int) -> int:
-    """Return ``status``; or 1, quietly, if the reader of a pipe has closed it."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
-        return 1
-    return status

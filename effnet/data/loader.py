@@ -1,7 +1,9 @@
 """Training batches: sampled by seed and epoch alone, augmented in worker processes, shared among ranks."""
 
 import logging
-from collections.abc import Iterator
+import re
+import signal
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,7 @@ from effnet.data.cache import DiskCache
 from effnet.data.dataset import ImageDataset
 from effnet.metadata import Preprocess
 from effnet.tasks import task_of
+from effnet.timing import child_process
 from effnet.timing.machine import count_cores
 
 log = logging.getLogger("effnet")
@@ -81,7 +84,7 @@ class TrainingLoader:
                 persistent_workers=self._num_workers > 0,
                 generator=torch.Generator().manual_seed(0),  # its own draws must not change the run's random numbers
             )
-        for batch in self._loader:
+        for batch in _name_killed_workers(self._loader):
             if isinstance(batch, Exception):
                 self.close()
                 raise batch
@@ -120,6 +123,19 @@ class _AugmentedImages(Dataset[Batch | Exception]):
         except (OSError, ValueError) as error:
             return error
         return batch, torch.tensor(indices)
+
+
+def _name_killed_workers(loader: Iterable[Batch | Exception]) -> Iterator[Batch | Exception]:
+    """Yield the batches; raise ``ChildProcessError`` where torch has a page of text about a worker that has died."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        found = re.search(r"DataLoader worker \(pid\S* (\d+).*?(?:by signal: ([^.]+)|exited)", str(error), re.DOTALL)
+        if not found:
+            raise
+        number = next((each for each in signal.Signals if signal.strsignal(each) == found[2]), None)
+        how = "ended unexpectedly" if number is None else child_process.describe_exit(-number)
+        raise ChildProcessError(f"data loading process {found[1]} {how}; --workers 0 does without them") from None
 
 
 def _identity(batch: Batch | Exception) -> Batch | Exception:

@@ -40,7 +40,7 @@ def run_in_subprocess(call: Callable[..., T], *arguments: object) -> ProcessResu
     does not run again.
 
     Raises:
-        ChildProcessError: The process was killed, as the system does when it runs out of memory, or crashed.
+        ChildProcessError: The process was killed, or crashed; see `describe_exit`.
         Exception: Any error that the call raised.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -48,15 +48,28 @@ def run_in_subprocess(call: Callable[..., T], *arguments: object) -> ProcessResu
         request.write_bytes(pickle.dumps((call, arguments)))
         command = [sys.executable, "-c", CHILD_COMMAND, str(request), str(response), *sys.path]
         status = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
-        if status == -signal.SIGKILL:
-            raise ChildProcessError("the child process was killed, probably because the system ran out of memory")
         if status:
-            how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
-            raise ChildProcessError(f"the child process crashed ({how})")
+            raise ChildProcessError(f"the child process {describe_exit(status)}")
         result: ProcessResult[T] | Exception = pickle.loads(response.read_bytes())  # nosec B301  # our child's
     if isinstance(result, Exception):
         raise result
     return result
+
+
+def describe_exit(status: int) -> str:
+    """Return how a process ended: with an exit status, or by a signal if ``status`` is negative.
+
+    Example:
+        >>> describe_exit(-11)
+        'crashed (SIGSEGV)'
+    """
+    if status >= 0:
+        return f"ended with exit status {status}"
+    name = next((each.name for each in signal.Signals if each == -status), f"signal {-status}")
+    if name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"):
+        return f"was killed ({name}{': by someone, or by the system for lack of memory' if name == 'SIGKILL' else ''})"
+    hint = ": a file that it had mapped was cut short, or /dev/shm is full" if name == "SIGBUS" else ""
+    return f"crashed ({name}{hint})"
 
 
 def _run_child(request: str, response: str) -> None:
@@ -103,5 +116,5 @@ def run_command(command: Sequence[str | os.PathLike[str]], env: Mapping[str, str
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
     if status:
-        raise ValueError(f"{command[0]} exited with status {status}: {texts[1].strip()[-500:]}")
+        raise ValueError(f"{command[0]} {describe_exit(status)}: {texts[1].strip()[-500:]}")
     return ProcessResult(texts[0], seconds, peak, peak)

@@ -12,6 +12,7 @@ import typer.main
 
 import effnet
 from effnet.cli import app as cli
+from effnet.cli import standard_streams
 from effnet.cli.options import parse_image_size, parse_quantity
 from effnet.cli.printing import format_si
 from tests.cli.conftest import Run
@@ -98,7 +99,7 @@ def test_interrupt(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("effnet.arch.count", interrupt)
-    assert run("show", "b0").status == cli.EXIT_INTERRUPTED == 130
+    assert run("show", "b0").status == standard_streams.EXIT_INTERRUPTED == 130
 
 
 def test_closed_pipe() -> None:

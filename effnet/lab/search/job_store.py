@@ -27,6 +27,7 @@ import torch
 from effnet.arch import Arch, serde
 from effnet.lab.search import proxy_task
 from effnet.runtime.torch import torch_threads
+from effnet.timing.child_process import describe_exit
 from effnet.timing.machine import count_cores
 
 if TYPE_CHECKING:
@@ -330,7 +331,7 @@ def worker_processes(
         next((worker for worker in workers if worker.is_alive()), workers[0]).join(POLL_SECONDS)
         failed = next((worker.exitcode for worker in workers if worker.exitcode), None)
         if failed is not None:
-            raise ChildProcessError(f"a worker process of the search exited with status {failed}")
+            raise ChildProcessError(f"a worker process of the search {describe_exit(failed)}")
         return any(worker.is_alive() for worker in workers)
 
     try:
