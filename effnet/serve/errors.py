@@ -11,13 +11,13 @@ from starlette.exceptions import HTTPException
 
 STATUS_CLIENT_CLOSED = 499  # nginx's status for a client that has closed the connection: nobody reads this response
 STATUS_DESCRIPTIONS = {
-    400: "The request contains no image.",
+    400: "The request contains no image, or names a host that is not this server.",
     404: "No model or network has this name.",
     408: "The image arrived too slowly.",
     413: "The image is too large.",
-    415: "The content type is not an image type.",
-    422: "A parameter is out of range, or the file is not an image.",
-    503: "The queue is full, the prediction timed out, or a model file is missing: retry after Retry-After seconds.",
+    415: "The content type is not an image type, or the body is compressed.",
+    422: "A parameter is unknown or out of range, or the file is not an image.",
+    503: "The queue is full, the prediction timed out, or a model file was replaced or is missing: see Retry-After.",
 }
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from copy import deepcopy
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -18,7 +19,7 @@ from effnet.explanation import heatmap
 from effnet.prediction import Predictor
 from effnet.runtime.base import require_classes
 from effnet.runtime.io_spec import is_exported
-from effnet.serve import batching, errors
+from effnet.serve import batching, errors, model_files
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
 class ServedModel:
     """A model ready for requests: its engine and batch size are chosen when it is created. Thread-safe.
 
-    ``wait`` and ``on_batch`` are those of `Batcher`, ``labels`` those of `Predictor`. Raises ``ValueError`` if the
-    network has no classifier, and what `Predictor` raises.
+    ``wait`` and ``on_batch`` are those of `Batcher`, ``labels`` those of `Predictor`; ``open_source`` returns the
+    network of a ``source``, or ``source`` itself to open it as stated. Raises ``ValueError`` if the network has no
+    classifier, and what `Predictor` raises.
+
+    Nothing is read again once it has been created but the network for maps, when the first one is asked for. If the
+    files have been replaced by then, or are later, requests are refused, so that one never gets another network's map.
     """
 
     def __init__(
@@ -40,15 +45,28 @@ class ServedModel:
         wait: float = 0.0,
         on_batch: Callable[[int, float], None] = lambda size, seconds: None,
         labels: Sequence[str] | None = None,
+        open_source: Callable[[str], "str | EfficientNet"] = lambda source: source,
     ) -> None:
         self.name, self._source = name, source
-        self.predictor = Predictor(source, engine=engine, batch_size=batch_size, labels=labels)
+        self._files = model_files.ModelFiles(source) if isinstance(source, (str, Path)) else None
+        opened = open_source(source) if isinstance(source, str) else source
+        # Whether it has activation maps: an exported file has outputs only
+        self.can_explain = not (isinstance(source, (str, Path)) and is_exported(Path(source)))
+        self._network = None if isinstance(opened, (str, Path)) else deepcopy(opened)  # not mapped from its file
+        self.predictor = Predictor(opened, engine=engine, batch_size=batch_size, labels=labels)
         require_classes(self.predictor.classes, f"serving {name}")
         self.predictor.choose_engine(1)
         self.predictor.choose_engine(batch_size)
+        if self._files and self._files.were_replaced():
+            raise ValueError(f"{source} was replaced while it was being opened: start the server again")
         self._batcher = batching.Batcher(self._compute, self.predictor.batch_size, wait, on_batch)
         self._lock = Lock()
-        self._network: EfficientNet | None = None
+
+    def check_files(self) -> None:
+        """Raise `RequestError` if the model's files were replaced: what it answers is no longer what they hold."""
+        if self._files and self._files.were_replaced():
+            message = f"the file of {self.name} was replaced since the server opened it: restart the server"
+            raise errors.RequestError(503, message)
 
     def preprocess(self, content: bytes) -> InputImage:
         """Decode, resize and crop an image file. Raises `RequestError` if it cannot be decoded."""
@@ -75,11 +93,6 @@ class ServedModel:
         near = did_you_mean(label, list(names)) or f": there are {classes}, from 0 to {classes - 1}"
         raise errors.RequestError(422, f"{self.name} has no class {label[:80]!r}{near}")
 
-    @property
-    def can_explain(self) -> bool:
-        """Whether it has activation maps: an exported file has outputs only."""
-        return not (isinstance(self._source, (str, Path)) and is_exported(Path(self._source)))
-
     def activation_map(self, image: InputImage, index: int) -> NDArray[np.float32]:
         """Return the class activation map (height, width) of class ``index``; the first call loads the network."""
         from effnet.explanation import class_activation_maps
@@ -89,16 +102,23 @@ class ServedModel:
         return np.asarray(maps[0])
 
     def _load_network(self) -> "EfficientNet":
-        if not isinstance(self._source, (str, Path)):
-            return self._source
         if self._network is None:
             from effnet.weights import load
 
+            assert self._files is not None
+            assert isinstance(self._source, (str, Path))
             try:
-                self._network = load(self._source)
+                moved = model_files.ModelFiles(self._source).paths != self._files.paths
+                network = deepcopy(load(self._source))  # read, not mapped: a mapped file may become shorter
             except (OSError, ValueError) as error:  # the file was there when the server started
+                self.check_files()
                 message = f"the weights of {self.name} can no longer be read: restore the file or restart the server"
                 raise errors.RequestError(503, message) from error
+            self.check_files()
+            if moved:
+                message = f"the weights of {self.name} are found in another file than before: restart the server"
+                raise errors.RequestError(503, message)
+            self._network = network
         return self._network
 
     def _compute(self, images: InputImage) -> batching.OutputRow:

@@ -103,6 +103,7 @@ class RequestQueue:
             self._bytes -= held
 
     def _decode(self, content: bytes, model: ServedModel) -> tuple[upload.ImageInfo, InputImage]:
+        model.check_files()  # here, since it may have to read them
         return upload.read_image_header(content, self.limits.max_pixels), model.preprocess(content)
 
     async def _run_unless_disconnected(self, request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -109,8 +109,8 @@ def serve(
         metrics, models = Metrics(), {}
         for name, source in named.items():
             observer = metrics.batch_observer(name)
-            how = (engine, batch_size, limits.batch_wait_seconds, observer, labels)
-            models[name] = ServedModel(name, open_source(source), *how)
+            how = (engine, batch_size, limits.batch_wait_seconds, observer, labels, open_source)
+            models[name] = ServedModel(name, source, *how)
         with closing(RequestQueue(models, limits)) as queue:
             server = make_server(create_app(queue, metrics, hosts), limits.timeout_seconds)
             with _stop_on_sigterm(server):
