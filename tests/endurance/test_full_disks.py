@@ -47,7 +47,7 @@ def jobs(model: Path, photos: Path, many: Path) -> list[Job]:
         Job("predict parquet", (*predict, "{}/a.parquet")),
         Job("embeddings", (*predict[:-1], "--embeddings", "{}/a.npz")),
         Job("shard", ("shard", str(photos), "{}/shards", "--shard-size", "0.02")),
-        Job("explain", ("explain", str(model), str(photos / "dark" / "00.png"), "--output", "{}/a.png")),
+        Job("explain", ("explain", str(model), str(photos / "dark" / "00.png"), "--output", "{}/maps"), ("--force",)),
         Job("train", train, ("--resume",), exact=("run/model.safetensors",)),
         Job("search", (*search, "--processes", "1", "--output", "{}/search")),
     ]

@@ -60,18 +60,8 @@ def test_twenty_kills_of_bulk_prediction(suffix: str, tmp_path: Path, capsys: py
     (photos / "0007.png").write_bytes(b"no image")
 
     def run(out: Path, kill_after: int = 0, delay: float = 0.0) -> subprocess.CompletedProcess[str]:
-        words = [
-            "predict",
-            str(photos),
-            "--model",
-            str(model),
-            "--output",
-            str(out),
-            "--engine",
-            "eager",
-            "--threads",
-            "1",
-        ]
+        words = ["predict", str(photos), "--model", str(model), "--output", str(out), "--engine", "eager"]
+        words += ["--threads", "1", "--batch-size", "1"]  # sums have another order in another batch
         command = [sys.executable, "-c", COMMAND, str(kill_after), str(delay), *words]
         return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 

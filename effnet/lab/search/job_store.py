@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -229,7 +230,10 @@ def hide_password(store: str | Path) -> str:
 def open_study(
     store: str | Path, identity: Mapping[str, Any], name: str, directions: Sequence[str] = ("maximize",)
 ) -> Iterator["optuna.Study"]:
-    """Open the study ``name``, created if missing. Raises ``ValueError`` if ``store`` belongs to another search."""
+    """Open the study ``name``, created if missing.
+
+    Raises ``ValueError`` if ``store`` belongs to another search, ``OSError`` if it cannot be written.
+    """
     optuna = serde.import_extra("optuna", "search", "searches require")
     recorded = json.loads(json.dumps(identity))
     with warnings.catch_warnings():
@@ -245,10 +249,27 @@ def open_study(
             if "search" not in study.user_attrs:
                 study.set_user_attr("search", recorded)
             yield study
+        except Exception as error:
+            if reason := _disk_error(error):
+                text = f"{hide_password(store)} could not be written: {reason}; finished trainings are kept: "
+                raise OSError(f"{text}run the same command again to continue") from error
+            raise
         finally:
             optuna.logging.set_verbosity(verbosity)
             storage.remove_session()
             storage.engine.dispose()
+
+
+def _disk_error(error: BaseException | None) -> str:
+    """Return why SQLite could not write, or "": Optuna raises other errors while it handles that one."""
+    while error is not None:
+        if isinstance(error, sqlite3.OperationalError):
+            text = str(error)
+            return (
+                "the disk is full" if "disk is full" in text else text if "readonly" in text or "disk" in text else ""
+            )
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _check_identity(storage: "optuna.storages.RDBStorage", identity: dict[str, Any], store: str | Path) -> None:

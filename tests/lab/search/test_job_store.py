@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from sqlalchemy.event import listen
 
 from effnet.lab.search import job_store, proxy_task
 from effnet.lab.search.job_store import TrainingJob, TrainingResult, open_study, read_results, run_jobs, run_trial
@@ -253,3 +254,29 @@ def test_two_parties_at_one_store(striped: SearchDataset, tmp_path: Path, refere
     both = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
     assert [one.wait(timeout=120) for one in both] == [0, 0]
     assert without_seconds(results_in(tmp_path / "s.db", striped)) == without_seconds(reference)
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [("max_page_count = 1", "the disk is full"), ("query_only = 1", "attempt to write a readonly database")],
+)
+@pytest.mark.parametrize("in_trial", [True, False])
+def test_a_store_that_cannot_be_written(setting: str, reason: str, in_trial: bool, tmp_path: Path) -> None:
+    """On a full disk Optuna raises errors of its own while it handles the database's."""
+    store = tmp_path / "s.db"
+    with pytest.raises(OSError, match=f"could not be written: {reason}; finished trainings are kept") as raised:
+        write_much(store, setting, in_trial)
+    assert str(store) in str(raised.value)
+    with open_study(store, {}, "full") as study:  # with room it goes on
+        run_trial(study, lambda trial: 1.0)
+
+
+def write_much(store: Path, setting: str, in_trial: bool) -> None:
+    with open_study(store, {}, "full") as study:
+        engine = study._storage._backend.engine  # type: ignore[attr-defined]
+        listen(engine, "connect", lambda connection, record: connection.execute(f"PRAGMA {setting}"))
+        engine.dispose()
+        if in_trial:
+            run_trial(study, lambda trial: trial.set_user_attr("much", "x" * 100_000) or 1.0)
+        else:
+            study.set_user_attr("much", "x" * 100_000)
