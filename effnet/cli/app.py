@@ -1,7 +1,6 @@
 """The ``effnet`` program: its commands, usage errors, logging and exit status."""
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from effnet.cli import search
+from effnet.cli import printing, search
 from effnet.cli.options import UsageError
 from effnet.cli.standard_streams import EXIT_INTERRUPTED, flush_stdout, immediate_second_interrupt, safe_streams
 
@@ -42,7 +41,7 @@ def _run() -> int:
         message = _error_message(error)
         if message is None:
             raise
-        print(f"effnet: {message}", file=sys.stderr)
+        printing.note(message)
     return status
 
 
@@ -138,4 +137,4 @@ def _log_to_stderr() -> Iterator[None]:
 class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # Looked up now, since a progress bar replaces sys.stderr to print above itself
-        print(f"effnet: {record.getMessage()}", file=sys.stderr)
+        printing.note(record.getMessage())

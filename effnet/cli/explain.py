@@ -64,6 +64,7 @@ def explain(
     batch_size: options.BatchSizeOption = 16,
     force: options.ForceOption = False,
     strict: options.StrictOption = False,
+    csv_cells: options.CsvCellsOption = None,
     device: options.DeviceOption = None,
     as_json: options.JsonOption = False,
     offline: options.OfflineOption = False,

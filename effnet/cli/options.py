@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from typer import Argument, BadParameter, Option
 
 from effnet.arch import serde
+from effnet.draw.text import printable
 from effnet.weights import WEIGHTS_SUFFIXES
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class UsageError(BadParameter):
 
     def format_message(self) -> str:
         """Return the message alone."""
-        return self.message
+        return printable(self.message, keep_lines=True)
 
 
 FrameIntervalOption = Annotated[
@@ -143,6 +144,25 @@ def _set_offline(offline: bool) -> None:
 
 OfflineOption = Annotated[
     bool, Option("--offline", callback=_set_offline, help="Use only weights that are already downloaded.")
+]
+
+
+def _set_csv_cells(cells: str | None) -> None:
+    if cells is not None:
+        if cells not in ("safe", "exact"):
+            raise BadParameter(f"{cells!r} is not safe or exact")
+        os.environ["EFFNET_CSV_CELLS"] = cells
+
+
+CsvCellsOption = Annotated[
+    str | None,
+    Option(
+        "--csv-cells",
+        metavar="HOW",
+        callback=_set_csv_cells,
+        help="Cells of a .csv that begin with = + - @: safe (default: an apostrophe before them, so that spreadsheets "
+        "do not run them) or exact.",
+    ),
 ]
 
 

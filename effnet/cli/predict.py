@@ -1,6 +1,5 @@
 """``effnet predict``: labels of images, printed or written to files; embeddings; competition submissions."""
 
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -95,6 +94,7 @@ def predict(
         bool, Option("--exact", help="Decode JPEGs at full resolution: slower, slightly closer to training.")
     ] = False,
     strict: options.StrictOption = False,
+    csv_cells: options.CsvCellsOption = None,
     device: options.DeviceOption = None,
     engine: options.EngineOption = "auto",
     precision: Annotated[
@@ -271,9 +271,14 @@ def print_predictions_json(predictions: "Iterable[Prediction]") -> None:
 
 def print_predictions_csv(predictions: "Iterable[Prediction]", labels: "Labels", outputs: int) -> None:
     """Print a line per label, and one for an image without labels; for regression a line per image."""
+    from effnet.data.storage.csv_files import csv_writer
     from effnet.tasks import task_of
 
-    write = csv.writer(sys.stdout, lineterminator="\n").writerow
+    write_row, show = csv_writer(sys.stdout), printing.printable if sys.stdout.isatty() else str
+
+    def write(row: Iterable[Any]) -> None:
+        write_row([show(cell) if isinstance(cell, str) else cell for cell in row])
+
     names = [labels.name(index) for index in range(outputs)]
     has_probabilities = task_of(labels.task).has_probabilities
     write(("image", "rank", "label", "probability") if has_probabilities else ("image", *names))
@@ -331,15 +336,16 @@ def write_embeddings(path: Path, rows: Iterable[tuple[str, Any]]) -> None:
     import numpy as np
 
     from effnet.data.storage.atomic_write import atomic_write
+    from effnet.data.storage.csv_files import csv_writer
 
     with atomic_write(path) as temporary:
         if path.suffix == ".csv":
             with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                writer = csv.writer(file, lineterminator="\n")
+                write_row = csv_writer(file)
                 for index, (name, vector) in enumerate(rows):
                     if not index:
-                        writer.writerow(("image", *(f"e{number}" for number in range(len(vector)))))
-                    writer.writerow((name, *(f"{value:.8g}" for value in vector)))
+                        write_row(("image", *(f"e{number}" for number in range(len(vector)))))
+                    write_row((name, *(f"{value:.8g}" for value in vector)))
             return
         pairs = list(rows)
         with temporary.open("wb") as binary:  # given a name, NumPy would append a suffix

@@ -17,17 +17,22 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-format_si, format_size = draw_text.format_si, draw_text.format_size
+format_si, format_size, printable = draw_text.format_si, draw_text.format_size, draw_text.printable
 
 
 def new_table(*headings: str, left: Collection[str] = (), rows: Iterable[Iterable[str]] = ()) -> "Table":
-    """Return a table with right-aligned columns, except those in ``left``."""
+    """Return a table with right-aligned columns, except those in ``left``. Its cells are made `printable`."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    class PrintableTable(Table):
+        def add_row(self, *cells: Any, **settings: Any) -> None:
+            super().add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in cells), **settings)
+
+    table = PrintableTable(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in left else "right", overflow="fold")
+        shown = "\n".join(map(printable, heading.split("\n")))
+        table.add_column(shown, justify="left" if heading in left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
@@ -42,7 +47,9 @@ def print_results(*parts: "Table | str") -> None:
     for index, part in enumerate(parts):
         if index and not (isinstance(part, str) and isinstance(parts[index - 1], str)):
             console.print()
-        console.print(part, soft_wrap=isinstance(part, str))
+        console.print(
+            printable(part, keep_lines=True) if isinstance(part, str) else part, soft_wrap=isinstance(part, str)
+        )
 
 
 def print_json(data: Any) -> None:
@@ -53,7 +60,7 @@ def print_json(data: Any) -> None:
 def note(*lines: str) -> None:
     """Print lines for a person on standard error."""
     for line in lines:
-        print(f"effnet: {line}", file=sys.stderr)
+        print(f"effnet: {printable(line, keep_lines=True)}", file=sys.stderr)
 
 
 def describe_skipped(reasons: Collection[str]) -> list[str]:

@@ -39,7 +39,7 @@ class ProgressCallback(Callback):
 
     def on_message(self, text: str) -> None:
         """Print a line above the bar."""
-        self._bars.console.print(text, markup=False)
+        self._bars.console.print(printing.printable(text, keep_lines=True), markup=False)
 
 
 @with_weights_options("prefix", "padding", "bn_eps")
@@ -141,6 +141,7 @@ def train(
         str | None, Option(metavar="LIST", help="Experiment trackers: tensorboard (default), wandb, mlflow, … or none.")
     ] = None,
     strict: options.StrictOption = False,
+    csv_cells: options.CsvCellsOption = None,
     device: options.DeviceOption = None,
     as_json: options.JsonOption = False,
     offline: options.OfflineOption = False,
@@ -208,8 +209,8 @@ def train(
     if as_json:
         printing.print_json(result.to_dict())
     elif isinstance(result, cross_validation.CrossValidationResult):
-        print(result.summary())
-        print(f"try:    effnet predict test.csv --ensemble {result.out} --output submission.csv")
+        printing.print_results(result.summary())
+        printing.print_results(f"try:    effnet predict test.csv --ensemble {result.out} --output submission.csv")
     else:
         _print_result(result)
 
@@ -291,17 +292,17 @@ def _make_soup(runs: list[str], data: "str | Splits", out: Path, device: str | N
     model, soup = soup_runs(runs, data, device=device)
     out.mkdir(parents=True, exist_ok=True)
     path = save(model, out / "model.safetensors")
-    print(soup.summary())
+    printing.print_results(soup.summary())
     splits = data if isinstance(data, Splits) else open_data(data)
     for split in splits.available.keys() - {"train"}:
         evaluation = evaluate(model, splits.available[split], device=device)
-        print(f"{split}: {evaluation.summary()}, {evaluation.images} images")
-    print(f"model:  {path}")
+        printing.print_results(f"{split}: {evaluation.summary()}, {evaluation.images} images")
+    printing.print_results(f"model:  {path}")
 
 
 def _print_result(result: "run_dir.TrainResult") -> None:
     for split, evaluation in result.evaluations.items():
-        print(f"{split}: {evaluation.summary()}, {evaluation.images} images")
-    print(f"model:  {result.model}")
-    print(f"report: {result.model.with_name('report.html')}")
-    print(f"try:    effnet predict IMAGE --model {result.model}")
+        printing.print_results(f"{split}: {evaluation.summary()}, {evaluation.images} images")
+    printing.print_results(f"model:  {result.model}")
+    printing.print_results(f"report: {result.model.with_name('report.html')}")
+    printing.print_results(f"try:    effnet predict IMAGE --model {result.model}")

@@ -224,7 +224,7 @@ def _sample_interval(half: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 def stable_seed(*parts: int | str) -> int:
     """Return a seed made of ``parts`` (seed, epoch, index, …): the same on every machine, different for other parts."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1  # torch takes 63 bits
 
 

@@ -85,7 +85,9 @@ class DiskCache:
                 raise image_io.ImageError(f"{source} does not exist") from None
             identity = f"{absolute} {status.st_size} {status.st_mtime_ns}".encode("utf-8", "surrogatepass")
         elif isinstance(source, webdataset_reader.ShardMember):
-            identity = f"{source.shard.url} {source.shard.version} {source.offset} {source.size}".encode()
+            identity = f"{source.shard.url} {source.shard.version} {source.offset} {source.size}".encode(
+                "utf-8", "surrogatepass"
+            )
         else:
             identity = source.read()
         name = blake2b(identity, digest_size=16).hexdigest()

@@ -67,7 +67,7 @@ def _imagenet_indices() -> tuple[dict[str, int], dict[str, int], dict[str, int]]
 
 def _letters(text: str) -> str:
     """Return the letters and digits alone, in lower case; the text itself if it has none."""
-    return re.sub(r"[\W_]+", "", text.casefold()) or text
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", text).casefold()) or text
 
 
 def _index_unique(texts: Iterable[str]) -> dict[str, int]:

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from effnet.data import class_names, dataset, folders
+from effnet.data.storage.file_names import existing_path
 
 log = logging.getLogger("effnet")
 
@@ -50,7 +51,7 @@ def _open_source(source: str | Path, task: str | None) -> dataset.Splits:
     from effnet.data import builtin_datasets, huggingface_datasets, webdataset_reader
     from effnet.data.tables import table
 
-    text, root = str(source), Path(source)
+    text, root = str(source), existing_path(source)
     if task and not (table.is_table(text) and not root.is_dir()):
         raise ValueError(f"{source} is no table (.csv), whose labels a task is for")
     if huggingface_datasets.is_huggingface_dataset(text):

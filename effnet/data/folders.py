@@ -4,9 +4,11 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 from effnet.data import dataset, imagenet
+from effnet.data.storage.file_names import normalize_name
 from effnet.metadata import Labels
 
 log = logging.getLogger("effnet")
@@ -98,7 +100,7 @@ def _unwrap(root: Path, labels: Labels | None = None) -> Path:
 def _is_wrapper(folder: Path, parent: Path, labels: Labels | None) -> bool:
     """Return whether ``folder``, the only one in ``parent``, is neither a class nor the only split."""
     below = _list_folders(folder)
-    if not below or _holds_images(folder) or (labels and folder.name in labels.names):
+    if not below or _holds_images(folder) or (labels and normalize_name(folder.name) in labels.names):
         return False
     if _are_equal(folder.name, parent.name):
         return True
@@ -177,8 +179,8 @@ def _find_prefixed_splits(folders: Sequence[Path]) -> dict[str, Path]:
 
 def _hold_classes_of(splits: Iterable[Path], folders: Sequence[Path]) -> bool:
     """Return whether ``folders`` are the classes that ``splits``, which lie beside them, hold images of."""
-    held = {folder.name for split in splits for folder in _list_folders(_unwrap(split))}
-    return bool(held) and held <= {folder.name for folder in folders}
+    held = {normalize_name(folder.name) for split in splits for folder in _list_folders(_unwrap(split))}
+    return bool(held) and held <= {normalize_name(folder.name) for folder in folders}
 
 
 def _open_split(folder: Path, root: Path, split: str, labels: Labels | None) -> dataset.ImageDataset | None:
@@ -197,7 +199,7 @@ def _open_split(folder: Path, root: Path, split: str, labels: Labels | None) -> 
 
 def _have_no_labels(folders: Sequence[Path], labels: Labels | None) -> bool:
     """Return whether a split with these folders has no classes: none at all, or only "images" or "unknown"."""
-    if len(folders) != 1 or (labels and folders[0].name in labels.names):
+    if len(folders) != 1 or (labels and normalize_name(folders[0].name) in labels.names):
         return not folders
     return folders[0].name.casefold() in _NAMES_OF_NO_CLASS or _split_of(folders[0].name) is not None
 
@@ -207,27 +209,37 @@ def _open_class_folders(root: Path, folders: Sequence[Path], labels: Labels | No
     if not folders:
         raise ValueError(_NO_CLASS_FOLDERS.format(root))
     _check_class_folders(root, folders, labels)
-    names = labels.names if labels else tuple(folder.name for folder in folders)
-    return _list_items(root, [(folder.name, folder) for folder in folders], Labels(names), labels is None)
+    classes = [(normalize_name(folder.name), folder) for folder in folders]
+    names = labels.names if labels else tuple(sorted({name for name, _ in classes}))
+    return _list_items(root, classes, Labels(names), labels is None)
 
 
 def _list_items(
     root: Path, folders: Iterable[tuple[str, Path]], labels: Labels, complete: bool
 ) -> dataset.ImageDataset:
     """List the images in ``folders`` of a class each; ``complete``: each must contain some."""
-    index = {name: label for label, name in enumerate(labels.names)}
+    index = {normalize_name(name): label for label, name in enumerate(labels.names)}
     items: list[dataset.Item] = []
+    taken: set[str] = set()
     for name, folder in folders:
         if name not in index:
             raise ValueError(f"{root} has a class {name!r} that train does not have")
         files = list_image_files(folder)
-        found = [dataset.Item(file, index[name], file.relative_to(root).as_posix()) for file in files]
+        found = [dataset.Item(file, index[name], _name_item(file.relative_to(root), taken)) for file in files]
         if not found and complete:
             raise ValueError(f"class {name!r} in {root} has no images: add some or remove the folder")
         items += found
     if not items:
         raise ValueError(f"{root} has no images")
     return dataset.ImageDataset(tuple(items), labels)
+
+
+def _name_item(path: Path, taken: set[str]) -> str:
+    """Return what to call an image, which is not ``taken``: two files may have one name in two Unicode forms."""
+    name = normalize_name(path.as_posix())
+    name = next(other for number in count(1) if (other := name if number == 1 else f"{name} ({number})") not in taken)
+    taken.add(name)
+    return name
 
 
 def _check_class_folders(root: Path, folders: Sequence[Path], labels: Labels | None) -> None:
@@ -238,7 +250,7 @@ def _check_class_folders(root: Path, folders: Sequence[Path], labels: Labels | N
         if (
             split
             and folder.name.lower() not in _CLASSES_CALLED_AS_SPLITS
-            and not (labels and folder.name in labels.names)
+            and not (labels and normalize_name(folder.name) in labels.names)
         ):
             raise ValueError(
                 f"{folder} lies among the classes of {root}, but is called as a split: move it away, put the classes "
@@ -283,10 +295,10 @@ def _open_splits_within_classes(root: Path, folders: Sequence[Path]) -> dataset.
         if not below or _holds_images(folder) or not all(_split_of(each.name) for each in below):
             return None
         for split, inner in _name_splits(folder, below).items():
-            found.setdefault(split, []).append((folder.name, inner))
+            found.setdefault(split, []).append((normalize_name(folder.name), inner))
     if "train" not in found:
         return None
-    labels = Labels(tuple(folder.name for folder in folders))
+    labels = Labels(tuple(sorted({normalize_name(folder.name) for folder in folders})))
     return dataset.Splits(**{split: _list_items(root, found[split], labels, split == "train") for split in found})
 
 

@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, _imaging
 
 from effnet.data import deep_pixels, image_formats
 from effnet.data.preprocessing import Box, resize_pil, resize_tensorflow
+from effnet.data.storage.file_names import existing_path
 from effnet.metadata import Preprocess
 
 Pixels = NDArray[np.uint8]
@@ -343,7 +344,7 @@ def _open_file(source: str | Path | bytes, name: str) -> IO[bytes]:
     if not isinstance(source, bytes) and Path(source).is_dir():
         raise ImageError(f"{name} is a folder, not an image")
     try:
-        file = BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115 – the caller closes it
+        file = BytesIO(source) if isinstance(source, bytes) else open(existing_path(source), "rb")  # noqa: SIM115 – the caller closes it
     except FileNotFoundError:
         raise ImageError(f"{name} does not exist") from None
     except OSError as error:

@@ -15,6 +15,7 @@ import numpy as np
 from effnet.arch.serde import check_float, import_extra
 from effnet.data import folders, image_io
 from effnet.data.storage import errors, remote
+from effnet.data.storage.file_names import existing_path
 
 NamedImage = tuple[str, image_io.ImageSource | image_io.ImageError]
 
@@ -57,7 +58,7 @@ def list_names(source: str) -> Iterator[str]:
     Only one folder's names are held in memory at a time. Raises ``FileNotFoundError`` for a file that does not exist,
     ``ValueError`` for a source with nothing in it, both at once, and else as `list_remote_files`.
     """
-    path = Path(source)
+    path = existing_path(source)
     if source == "-":
         names, message = _list_stdin_names(), f"{STANDARD_INPUT} is empty: pipe in an image, or files one per line"
     elif remote.is_remote(source):

@@ -162,7 +162,7 @@ def _make_units(dataset: ImageDataset, seed: int) -> list[list[int]]:
 
 
 def _hash(seed: int, name: str) -> bytes:
-    return sha256(f"{seed}/{name}".encode()).digest()
+    return sha256(f"{seed}/{name}".encode("utf-8", "surrogatepass")).digest()
 
 
 def _assign_to_parts(

@@ -195,7 +195,7 @@ class Shard:
         """Return its index: as its writer left it beside the shard, as cached, or by scanning the shard now."""
         if not self.url.lower().partition("?")[0].endswith(".tar"):
             raise ValueError(f"{self.url} is compressed, so that its members cannot be found: unpack it to .tar")
-        digest = sha256(f"{self.url} {self.version}".encode()).hexdigest()[:32]
+        digest = sha256(f"{self.url} {self.version}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
         cached = cache_dir.writable_cache_dir() / "shards" / f"{digest}.json"
         index = _read_index(self.url + INDEX_SUFFIX)
         if index and not remote.is_remote(self.url) and index.bytes != os.stat(self.url).st_size:

@@ -177,7 +177,11 @@ def _add_sample(
     offset = _add_file(archive, f"{key}.{extension}", content)
     if isinstance(label, int):
         _add_file(archive, f"{key}.cls", str(label).encode())
-    _add_file(archive, f"{key}.json", json.dumps({"label": label, "name": item.name}, ensure_ascii=False).encode())
+    _add_file(
+        archive,
+        f"{key}.json",
+        json.dumps({"label": label, "name": item.name}, ensure_ascii=False).encode("utf-8", "backslashreplace"),
+    )
     return webdataset_reader.ShardSample(f"{key}.{extension}", offset, len(content), label)
 
 
@@ -231,7 +235,7 @@ def _encode(image: Image.Image, format: str, **options: int) -> bytes:
 def _fingerprint(splits: dict[str, ImageDataset]) -> str:
     digest = sha256()
     for split, dataset in splits.items():
-        digest.update(f"{split} {dataset.labels}\n".encode())
+        digest.update(f"{split} {dataset.labels}\n".encode("utf-8", "surrogatepass"))
         for item in dataset.items:
             text = f"{item.name} {item.label}"
             if isinstance(item.image, Path) and item.image.exists():

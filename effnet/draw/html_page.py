@@ -7,6 +7,8 @@ from jinja2 import BaseLoader, ChoiceLoader, DictLoader, Environment, StrictUnde
 from markupsafe import Markup
 from PIL import Image
 
+from effnet.draw.text import printable_page
+
 # Screen, phone, dark mode and print. Text on --back, and --ink and --soft on --pale, have a contrast of at least 4.5.
 # --soft: secondary text; --pale: a tile; --mark: a link. In a .bar, the <i> is the filled part.
 PAGE_TEMPLATE = """\
@@ -56,7 +58,7 @@ def render_page(title: str, style: str, body: str) -> str:
     page = make_environment().get_template("page.html")
     content = Markup(body)  # nosec B704  # HTML already
     rules = Markup(style)  # nosec B704  # our own
-    return page.render(title=title, style=rules.lstrip(), body=content)
+    return printable_page(page.render(title=title, style=rules.lstrip(), body=content))
 
 
 def jpeg_data_url(image: Image.Image) -> str:

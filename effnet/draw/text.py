@@ -3,6 +3,7 @@
 It is the same everywhere, and one of the widest sans-serif fonts: what fits in it fits in a page's own font too.
 """
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -120,6 +121,32 @@ def wrap_text(text: str, max_width: float, size: float) -> list[str]:
         else:
             lines.append(word)
     return lines
+
+
+# Controls, unpaired surrogates, what ends lines besides \n, and what reorders text (evil\u202egpj.exe seems a .jpg)
+_ACTIVE = r"\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_IN_LINES, _IN_MESSAGES, _IN_PAGES = (re.compile(f"{more}[{_ACTIVE}]") for more in (r"[\n\t]|", r"\n(?!  )|\t|", ""))
+
+
+def printable(text: str, keep_lines: bool = False) -> str:
+    r"""Return ``text`` with all that a terminal would act on instead of showing it as Python writes it: ``\x1b``.
+
+    These are controls, marks that reorder text, and bytes of file names that are no UTF-8. Names of files, labels and
+    networks are chosen by others. ``keep_lines``: keep line ends that our own messages have, those before two spaces.
+    """
+    return (_IN_MESSAGES if keep_lines else _IN_LINES).sub(_escape_letter, text)
+
+
+def printable_page(html: str) -> str:
+    """Return a whole page with the same escaped, but for its line ends and tabs."""
+    return _IN_PAGES.sub(_escape_letter, html)
+
+
+def _escape_letter(match: re.Match[str]) -> str:
+    letter = match[0]
+    if "\udc80" <= letter <= "\udcff":  # a byte, as Python puts it into a file's name
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode("ascii")
 
 
 def clean_text(text: str) -> str:

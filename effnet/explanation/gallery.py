@@ -1,6 +1,5 @@
 """Galleries of explanations (an image per map, HTML pages, a table, the maps themselves), and panels of networks."""
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ from jinja2 import DictLoader
 from PIL import Image, ImageDraw
 
 from effnet.data.image_io import ImageSource
+from effnet.data.storage.csv_files import csv_writer
 from effnet.draw import html_page
-from effnet.draw.text import clean_text, load_font_for, truncate_measured
+from effnet.draw.text import clean_text, load_font_for, printable_page, truncate_measured
 from effnet.explanation import explainer, heatmap
 from effnet.explanation.explainer import Explanation, explain, scale_photo
 from effnet.net import EfficientNet
@@ -103,7 +103,7 @@ class Gallery:
 
     def _write_row(self, *cells: object) -> None:
         assert self._table
-        csv.writer(self._table, lineterminator="\n").writerow(cells)
+        csv_writer(self._table)(cells)
         self._table.flush()
 
     def _write_page(self, last: bool) -> None:
@@ -118,7 +118,7 @@ class Gallery:
             previous=_page_file(self._page - 1),
             following="" if last else _page_file(self._page + 1),
         )
-        (self.folder / _page_file(self._page)).write_text(html, encoding="utf-8", errors="backslashreplace")
+        (self.folder / _page_file(self._page)).write_text(printable_page(html), encoding="utf-8")
         self._entries, self._page = [], self._page + 1
 
 

@@ -1,6 +1,5 @@
 """Prediction of whole folders, shards and stores into one table, resumable after a kill at any moment."""
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any
 from effnet.arch.serde import check_int, import_extra, read_json_object
 from effnet.data.storage import remote
 from effnet.data.storage.atomic_write import atomic_write
+from effnet.data.storage.csv_files import csv_writer
 from effnet.prediction import bulk_chunks, ray
 from effnet.prediction.partial_results import PartialResults
 from effnet.prediction.predictor import Prediction
@@ -223,7 +223,7 @@ def _require_same_settings(path: Path, settings: Mapping[str, Any], target: Path
 
 
 def _hash_keys(keys: Iterable[str]) -> str:
-    return blake2b("".join(keys).encode(), digest_size=16).hexdigest()
+    return blake2b("".join(keys).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def table_columns(value_names: Iterable[str] = ()) -> tuple[str, ...]:
@@ -245,7 +245,7 @@ def table_writer(suffix: str) -> Callable[[Path, Iterable[Prediction]], None]:
 def _write_csv(path: Path, names: tuple[str, ...], rows: Iterable[Prediction]) -> None:
     """UTF-8, separated by commas; the two lists as JSON, since labels may contain commas."""
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        write_row = csv.writer(file, lineterminator="\n").writerow
+        write_row = csv_writer(file)
         write_row(table_columns(names))
         for row in rows:
             if names:

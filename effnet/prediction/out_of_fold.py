@@ -1,6 +1,5 @@
 """Out-of-fold predictions: each image predicted by the network that was not trained on it, as a table."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effnet.data.storage.atomic_write import atomic_write
+from effnet.data.storage.csv_files import csv_writer, read_rows
 from effnet.metadata import Labels
 from effnet.tasks import task_of
 
@@ -44,7 +44,7 @@ class OutOfFold:
             atomic_write(path) as temporary,
             temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
         ):
-            write_row = csv.writer(file, lineterminator="\n").writerow
+            write_row = csv_writer(file)
             write_row((*OOF_COLUMNS, *self.labels.names))
             for name, fold, target, row in zip(self.ids, self.folds, self.targets, self.predictions, strict=True):
                 labels = [f"{value:.7g}" for value in target]
@@ -56,7 +56,7 @@ class OutOfFold:
     def read(cls, path: str | Path, task: str = "classification") -> "OutOfFold":
         """Read what `write` has written; raise ``ValueError`` if the file is no such table."""
         with Path(path).open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            head, *rows = list(csv.reader(file)) or [[]]
+            head, *rows = read_rows(file) or [[]]
         if tuple(head[:3]) != OOF_COLUMNS or len(head) < 4 or not rows or any(len(row) != len(head) for row in rows):
             raise ValueError(
                 f"{path} has no out-of-fold predictions: its columns must be id,label,fold and the classes"

@@ -1,6 +1,5 @@
 """Submissions: predictions of a test table as ``submission.csv``, in the format that a competition asks for."""
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from effnet.arch.serde import did_you_mean
 from effnet.data.image_io import ImageError
 from effnet.data.storage.atomic_write import atomic_write
+from effnet.data.storage.csv_files import csv_writer
 from effnet.data.tables.table import open_unlabeled_table
 from effnet.data.tables.table_reader import LabelTable, read_table
 from effnet.metadata import Labels
@@ -86,8 +86,11 @@ def write_submission(
         raise ValueError(f"none of the {len(images)} images could be read; the first: {next(iter(errors.values()))}")
     mean = np.asarray(np.stack(list(scores.values())).mean(0, dtype=np.float64), np.float32)
     names = _match_ids(form.ids, [name for name, _ in images], form.sample)
-    with atomic_write(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        write_row = csv.writer(file, lineterminator="\n").writerow
+    with (
+        atomic_write(out) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        write_row = csv_writer(file, cells="exact")  # its grader is a program
         write_row(form.columns)
         for name, id_ in zip(names, form.ids, strict=True):
             write_row((id_, *form.format_row(scores.get(name, mean))))

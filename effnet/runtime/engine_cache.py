@@ -47,7 +47,11 @@ def file_key(path: Path, entry: str = "") -> str:
     if (data := path.with_name(f"{path.name}.data")).is_file():  # the weights of a large or a dynamo's .onnx
         contents.append(_file_hash(data).encode())
     # Names of file, folder and repository are evidence: tf_efficientnet_b0 pads otherwise than efficientnet_b0
-    names = [part.lower().encode() for part in path.absolute().parts[-NAMED_PARTS:] if NETWORK_NAME.search(part)]
+    names = [
+        part.lower().encode("utf-8", "surrogatepass")
+        for part in path.absolute().parts[-NAMED_PARTS:]
+        if NETWORK_NAME.search(part)
+    ]
     parts = [str(CACHE_VERSION).encode(), _file_hash(path).encode(), entry.encode(), *contents, *names]
     return sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).hexdigest()
 

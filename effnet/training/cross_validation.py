@@ -1,6 +1,5 @@
 """Cross-validation: one run per fold, and out-of-fold predictions with their metrics; all models are an ensemble."""
 
-import csv
 import json
 import os
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from effnet.arch.serde import check_choice, read_json_object
 from effnet.data import ImageDataset, ImageError, Splits, dataset, duplicates, holdout, open_data
 from effnet.data.splits import make_folds
 from effnet.data.storage.atomic_write import atomic_write, write_text
+from effnet.data.storage.csv_files import csv_writer
 from effnet.prediction import Predictor, ensemble, out_of_fold
 from effnet.prediction.tta import TTA_MODES
 from effnet.tasks import Float64Array, task_of
@@ -267,7 +267,7 @@ def _make_out_of_fold(images: ImageDataset, fold_of: dict[str, int], predictions
 def _folds_csv(parts: list[tuple[ImageDataset, ImageDataset]]) -> str:
     """Return a table of each image's label and fold."""
     text = StringIO()
-    write = csv.writer(text, lineterminator="\n").writerow
+    write = csv_writer(text)
     write(("id", "label", "fold"))
     for number, (_, held_out) in enumerate(parts):
         for item in held_out.items:

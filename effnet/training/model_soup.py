@@ -5,13 +5,13 @@ than one of them. Batch norm's statistics are averaged with the weights, as in t
 """
 
 import copy
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
 from pathlib import Path
 
 from effnet.data import ImageDataset, Splits, open_data
+from effnet.data.storage.csv_files import read_records
 from effnet.net import EfficientNet, surgery
 from effnet.training.run_dir import RunDir
 from effnet.training.validation import scale_logits, score_model
@@ -158,5 +158,5 @@ def _common_selection_images(run_dirs: Sequence[RunDir], splits: Splits) -> Imag
 
 
 def _selection_names(run_dir: RunDir) -> set[str]:
-    with run_dir.split_csv.open(newline="", encoding="utf-8") as file:
-        return {row["image"] for row in csv.DictReader(file) if row["split"] == "selection"}
+    with run_dir.split_csv.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return {row["image"] for row in read_records(file) if row["split"] == "selection"}

@@ -1,6 +1,5 @@
 """The run directory: its files, the settings and images that a resumed run must share, and its result."""
 
-import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from effnet.arch.serde import read_json_object
 from effnet.data.duplicates import LabelConflict, LabeledCopy
 from effnet.data.storage.atomic_write import atomic_write, write_text
+from effnet.data.storage.csv_files import csv_writer, read_records
 from effnet.data.storage.process_lock import LOCK_NAME, lock_output
 from effnet.evaluation import AnyEvaluation, Evaluation, read_evaluation
 from effnet.training.callbacks import EpochMetrics
@@ -208,18 +208,17 @@ def write_rows(path: Path, rows: Iterable[tuple[object, ...]], headings: Sequenc
         atomic_write(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        table = csv.writer(file)
-        table.writerow(headings)
-        table.writerows(rows)
+        write_row = csv_writer(file)
+        for row in (headings, *rows):
+            write_row(row)
 
 
 def read_rows(path: Path) -> list[ImageRow] | None:
     """Return what `write_rows` has written, older versions without sizes and digests; None if it is not there."""
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return [
-                ImageRow(**{field: row.get(field) or "" for field in ImageRow._fields}) for row in csv.DictReader(file)
-            ]
+            records = read_records(file)
+        return [ImageRow(**{field: row.get(field) or "" for field in ImageRow._fields}) for row in records]
     except FileNotFoundError:
         return None
 

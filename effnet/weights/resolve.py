@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effnet.arch import PUBLISHED_TOP1, canonical_name
+from effnet.data.storage.file_names import existing_path
 from effnet.weights import WEIGHTS_SUFFIXES, bundle, catalog, download, fetch
 
 _FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the folder of a run or in a hub repository
@@ -46,7 +47,7 @@ def resolve_weights(source: str | Path, progress: download.ProgressCallback | No
     """
     text = str(source)
     is_url = text.startswith(_URL_PREFIXES)
-    if not is_url and (found := _find_on_disk(Path(source)) or _find_in_bundle(Path(source))):
+    if not is_url and (found := _find_on_disk(existing_path(source)) or _find_in_bundle(Path(source))):
         return found
     try:
         remote = _prefer_installed(text, download.RemoteFile.from_entry(_find_entry(text)))

@@ -34,9 +34,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write ``text`` to ``path`` in UTF-8, completely or not at all; return the path."""
+    r"""Write ``text`` to ``path`` in UTF-8, completely or not at all; return the path.
+
+    Bytes of file names that are no UTF-8 become ``\udce9``, which JSON reads back.
+    """
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 

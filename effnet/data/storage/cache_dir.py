@@ -63,7 +63,11 @@ def cached_file(url: str, version: str) -> Path:
     """
     from filelock import FileLock
 
-    path = writable_cache_dir() / "copies" / f"{sha256(f'{url} {version}'.encode()).hexdigest()[:32]}.tar"
+    path = (
+        writable_cache_dir()
+        / "copies"
+        / f"{sha256(f'{url} {version}'.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.tar"
+    )
     if not _touch(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):

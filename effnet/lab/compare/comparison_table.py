@@ -1,6 +1,5 @@
 """A paper's table reproduced, with computed, measured and quoted figures, as Markdown, CSV and JSON."""
 
-import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from effnet.data.storage.atomic_write import atomic_write, write_text
+from effnet.data.storage.csv_files import csv_writer
 from effnet.draw import diagram, plotting
 
 FigureKind = Literal["computed", "measured", "quoted"]
@@ -237,7 +237,9 @@ def to_csv(table: Table) -> str:
 
 def _format_csv(heading: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     text = StringIO()
-    csv.writer(text, lineterminator="\n").writerows([heading, *rows])
+    write_row = csv_writer(text)
+    for row in (heading, *rows):
+        write_row(row)
     return text.getvalue()
 
 

@@ -97,7 +97,7 @@ def write_report(
     title = f"{model.arch.name}: {found.summary()}"
     with atomic_write(path) as temporary:
         page = html_page.render_page(title, str(elements.style()), body)
-        temporary.write_text(page, encoding="utf-8", errors="replace")
+        temporary.write_text(page, encoding="utf-8")
 
 
 def _join(parts: list[Markup]) -> Markup:
