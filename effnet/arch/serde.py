@@ -69,7 +69,7 @@ def read_json_object(path: Path, build: Callable[[dict[str, Any]], T]) -> T:
 
 
 # More than anybody means: beyond these a slip of the finger would ask for memory and hours before anything fails
-MAX_IMAGE_SIDE = 8_192  # pixels
+MAX_IMAGE_SIDE = 16_384  # pixels
 MAX_BATCH_SIZE = 65_536
 MAX_EPOCHS = 100_000
 MAX_LEARNING_RATE = 10

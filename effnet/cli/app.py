@@ -1,6 +1,7 @@
 """The ``effnet`` program: its commands, usage errors, logging and exit status."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -32,6 +33,10 @@ def _run() -> int:
     status = 1
     try:
         with _log_to_stderr():
+            if os.path.expanduser("~") == "~":
+                from effnet.data.storage.cache_dir import provide_home
+
+                provide_home()
             build_app()(prog_name="effnet")
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 0

@@ -77,7 +77,7 @@ def open_builtin_dataset(name: str, source: str, open_path: Callable[[Path], Spl
         return open_digits()
     dataset = _DATASET_SOURCES[name]
     parent = os.environ.get(DATA_DIR_VARIABLE)
-    configured = (Path(parent).expanduser() / name, Path(parent).expanduser()) if parent else ()
+    configured = (Path(os.path.expanduser(parent)) / name, Path(os.path.expanduser(parent))) if parent else ()
     cached = cache_dir.writable_cache_dir() / "data" / name
     for folder in filter(Path.is_dir, (Path(source), *configured, cached)):
         if dataset.class_name and folder.name == dataset.folder:

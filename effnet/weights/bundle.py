@@ -111,7 +111,7 @@ def list_bundles() -> list[Bundle]:
     """
     found = []
     for name in filter(None, os.environ.get("EFFNET_BUNDLE", "").split(os.pathsep)):
-        bundles = find_bundles(Path(name).expanduser())
+        bundles = find_bundles(Path(os.path.expanduser(name)))
         if not bundles:
             raise ValueError(f"EFFNET_BUNDLE={name}: there is no bundle of weights there")
         found += bundles

@@ -15,6 +15,7 @@ import pytest
 
 from effnet.data.storage.cache_dir import configured_cache_dir, writable_cache_dir
 from effnet.metadata import Numerics, Preprocess
+from effnet.weights import bundle
 from effnet.weights.catalog.entry import CatalogEntry
 from effnet.weights.download import DownloadError, RemoteFile, cache_key, find_in_hub_cache
 from effnet.weights.fetch import fetch
@@ -61,6 +62,33 @@ def test_the_home_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert configured_cache_dir() == tmp_path / ".cache" / "effnet"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     assert configured_cache_dir() == tmp_path / "caches" / "effnet"
+
+
+@pytest.mark.parametrize("chosen", ["", "caches", "~/caches"])
+def test_a_user_without_a_home_gets_a_temporary_one(
+    chosen: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a container that runs under a number which no user has."""
+
+    def no_entry(_: int) -> None:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("EFFNET_HOME", "XDG_CACHE_HOME", "HOME", "USER"):
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    if chosen:
+        monkeypatch.setenv("EFFNET_HOME", chosen)
+    for _ in range(2):
+        home = str(tmp_path / f"effnet-{os.getuid()}")
+        assert str(configured_cache_dir()) == (chosen.replace("~", home) or f"{home}/.cache/effnet")
+        assert writable_cache_dir()
+    assert len(caplog.messages) == (not chosen)
+    assert all(message.startswith("there is no home directory: caches are kept in") for message in caplog.messages)
+    monkeypatch.setenv("EFFNET_BUNDLE", "~/weights.zip")
+    with pytest.raises(ValueError, match="there is no bundle"):
+        bundle.list_bundles()
 
 
 def test_a_home_that_cannot_be_written_gives_way_to_a_folder_of_ones_own(

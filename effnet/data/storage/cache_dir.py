@@ -1,5 +1,6 @@
 """The folder on this disk for downloads, copies of remote files and results kept between runs; offline mode."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -10,15 +11,32 @@ from pathlib import Path
 
 from effnet.data.storage.atomic_write import atomic_write
 
+log = logging.getLogger("effnet")
+
 _TRUE_VALUES = ("1", "on", "yes", "true")  # of an environment variable, as huggingface_hub reads them
 
 
 def configured_cache_dir() -> Path:
     """Return ``$EFFNET_HOME``, or ``effnet`` in the user's cache."""
+    provide_home()
     if chosen := os.environ.get("EFFNET_HOME"):
         return Path(chosen).expanduser()
     caches = os.environ.get("XDG_CACHE_HOME")
     return (Path(caches) if caches else Path.home() / ".cache") / "effnet"
+
+
+def provide_home() -> None:
+    """Make a temporary folder the home of a user who has none, and say so; a no-op for all others.
+
+    Clusters run containers under a number that no user has, often without ``HOME``. PyTorch's compiler and the hub's
+    client then fail, or write into a folder called ``~``, as we would.
+    """
+    if os.path.expanduser("~") != "~":
+        return
+    folder = _temporary_dir()
+    os.environ |= {"HOME": str(folder), "USER": os.environ.get("USER") or folder.name}
+    if not (os.environ.get("EFFNET_HOME") or os.environ.get("XDG_CACHE_HOME")):
+        log.warning("there is no home directory: caches are kept in %s; set EFFNET_HOME to keep them elsewhere", folder)
 
 
 def writable_cache_dir() -> Path:
@@ -33,12 +51,17 @@ def writable_cache_dir() -> Path:
     existing = next(path for path in (configured.absolute(), *configured.absolute().parents) if os.path.exists(path))
     if existing.is_dir() and os.access(existing, os.W_OK):  # it is there, or can be created
         return configured
+    return _temporary_dir()
+
+
+def _temporary_dir() -> Path:
+    """Return a temporary folder of this user's own."""
     owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    fallback = Path(tempfile.gettempdir()) / f"effnet-{owner}"
-    fallback.mkdir(mode=0o700, exist_ok=True)
-    if hasattr(os, "getuid") and fallback.stat().st_uid != os.getuid():
-        raise OSError(f"{configured} is not writable: set EFFNET_HOME to a folder that is")
-    return fallback
+    folder = Path(tempfile.gettempdir()) / f"effnet-{owner}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
+        raise OSError(f"{folder} belongs to another user: set EFFNET_HOME to a folder of your own")
+    return folder
 
 
 def is_offline() -> bool:
