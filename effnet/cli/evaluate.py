@@ -47,15 +47,12 @@ def evaluate(
     Accuracy, calibration, metrics per class, the confusion matrix and the most confident mistakes; for regression R²
     and errors. DATA may have fewer classes than the model. They are found by name, as ImageNet's synsets, or by number.
     """
-    from effnet.data import open_data
-    from effnet.data.tables.table import is_table
     from effnet.evaluation import evaluator
 
     names = options.read_labels(labels)
-    images = open_data(data, part.task) if part.task and is_table(data) else data
     with printing.progress_bar("evaluating") as step:
         how = (split, decode.value, device, batch_size, strict, step, names, color, bits)
-        result = evaluator.evaluate(part.open(model), images, *how)
+        result = evaluator.evaluate(part.open(model), data, *how)
     printing.print_json(result.to_dict()) if as_json else _print_evaluation(result)
 
 

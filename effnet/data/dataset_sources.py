@@ -9,8 +9,11 @@ from effnet.data.storage.file_names import existing_path
 log = logging.getLogger("effnet")
 
 
-def open_data(source: str | Path, task: str | None = None) -> dataset.Splits:
-    """Open labeled images; ``task``: what the labels of a table mean (see `effnet.data.tables.table`).
+def open_data(source: str | Path, task: str | None = None, is_class: folders.IsClass | None = None) -> dataset.Splits:
+    """Open labeled images.
+
+    ``task``: what the labels of a table mean (see `effnet.data.tables.table`). ``is_class``: which names are classes of
+    a model that is evaluated on the images, perhaps of some of them only (see `effnet.data.folders`).
 
     ``source`` is a folder in one of these layouts:
 
@@ -40,14 +43,14 @@ def open_data(source: str | Path, task: str | None = None) -> dataset.Splits:
         >>> splits.train.labels.names, len(splits.train)
         (('cat', 'dog'), 1800)
     """
-    splits = _open_source(source, task)
+    splits = _open_source(source, task, is_class)
     for images in list(splits.available.values())[:1]:
         for remark in class_names.describe_similar_names(images.labels.names):
             log.warning("%s: %s", source, remark)
     return splits
 
 
-def _open_source(source: str | Path, task: str | None) -> dataset.Splits:
+def _open_source(source: str | Path, task: str | None, is_class: folders.IsClass | None) -> dataset.Splits:
     from effnet.data import builtin_datasets, huggingface_datasets, webdataset_reader
     from effnet.data.tables import table
 
@@ -62,7 +65,7 @@ def _open_source(source: str | Path, task: str | None) -> dataset.Splits:
     if name:
         return builtin_datasets.open_builtin_dataset(name, text, open_data)
     if table.is_table(text) and not root.is_dir():
-        return table.open_table(root, task)
+        return table.open_table(root, task, evaluated=is_class is not None)
     expected = "a folder with one folder per class, a table (.csv), shards (.tar)"
     if not root.exists():
         names = ", ".join(builtin_datasets.BUILTIN_DATASET_NAMES)
@@ -71,7 +74,7 @@ def _open_source(source: str | Path, task: str | None) -> dataset.Splits:
         raise ValueError(f"{root} is a file: use {expected} or hub:NAME")
     if text in builtin_datasets.BUILTIN_DATASET_NAMES:
         log.info("using the folder %s of %s, not the dataset of that name", text, Path.cwd())
-    return folders.open_folder(root)
+    return folders.open_folder(root, is_class)
 
 
 def may_have_labels(source: str | Path) -> bool:

@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from effnet.data.storage.file_names import normalize_name
 from effnet.metadata import Labels
 
 log = logging.getLogger("effnet")
+
+IsClass = Callable[[str], bool]  # whether a folder of this name is a class
 
 SPLIT_FOLDER_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -37,26 +39,36 @@ _MAX_WRAPPERS = 8  # folders around the one that holds the classes
 _IGNORED_FOLDERS = frozenset(("__macosx", "@eadir", "__pycache__", "lost+found", "$recycle.bin"))
 
 
-def open_folder(root: Path) -> dataset.Splits:
-    """Open the class folders in ``root``, or splits of such, or ImageNet as it is distributed."""
-    root = _unwrap(root)
+def open_folder(root: Path, is_class: IsClass | None = None) -> dataset.Splits:
+    """Open the class folders in ``root``, or splits of such, or ImageNet as it is distributed.
+
+    ``is_class``: which names are classes of a model that is evaluated on the images. Then ``root`` may be a folder of a
+    single class, classes may be empty, and each split may have its own ones.
+    """
+    name = normalize_name(Path(os.path.abspath(root)).name)
+    if is_class and is_class(name) and not any(_knows(is_class, folder) for folder in _list_folders(root)):
+        log.info("%s: its images are those of the class %s", root, name)
+        return dataset.Splits(_list_items(root, [(name, root)], Labels((name,)), complete=True))
+    root = _unwrap(root, is_class)
     if imagenet.contains_imagenet(root, "val"):
         return dataset.Splits(val=imagenet.open_imagenet_validation(root, root.parent))
     listed = _list_folders(root)
     folders = _find_split_folders(root, listed)
     if not folders:
-        return _open_splits_within_classes(root, listed) or dataset.Splits(_open_class_folders(root, listed))
+        within = _open_splits_within_classes(root, listed)
+        return within or dataset.Splits(_open_class_folders(root, listed, is_class=is_class))
     beside = [folder for folder in listed if folder not in folders.values()]
     splits: dict[str, dataset.ImageDataset] = {}
     labels = None
     if "train" not in folders and beside and _hold_classes_of(folders.values(), beside):
-        splits["train"] = _open_class_folders(root, beside)
-        labels = splits["train"].labels
+        splits["train"] = _open_class_folders(root, beside, is_class=is_class)
+        labels = None if is_class else splits["train"].labels
     elif beside:
         log.info("%s: using %s, passing over %s", root, _join_names(folders.values()), _join_names(beside))
     for split in ("train", "val", "test"):
-        if split in folders and (found := _open_split(folders[split], root, split, labels)):
-            splits[split], labels = found, labels or found.labels
+        if split in folders and (found := _open_split(folders[split], root, split, labels, is_class)):
+            splits[split] = found
+            labels = labels or (None if is_class else found.labels)
     if not splits:
         raise ValueError(_NO_CLASS_FOLDERS.format(next(iter(folders.values()))))
     return dataset.Splits(**splits)
@@ -83,36 +95,38 @@ def may_be_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() not in NON_IMAGE_SUFFIXES
 
 
-def _unwrap(root: Path, labels: Labels | None = None) -> Path:
+def _unwrap(root: Path, is_class: IsClass | None = None) -> Path:
     """Return the folder that holds the classes or splits: ``root``, or one that is all that ``root`` holds.
 
     Archives are packed with a folder around everything, and unpacked into another: ``training_set/training_set/CLASS``.
     """
     for _ in range(_MAX_WRAPPERS):
         folders = _list_folders(root)
-        if len(folders) != 1 or _holds_images(root) or not _is_wrapper(folders[0], root, labels):
+        if len(folders) != 1 or _holds_images(root) or not _is_wrapper(folders[0], root, is_class):
             break
         root = folders[0]
         log.info("%s: the classes are the folders in it", root)
     return root
 
 
-def _is_wrapper(folder: Path, parent: Path, labels: Labels | None) -> bool:
+def _is_wrapper(folder: Path, parent: Path, is_class: IsClass | None) -> bool:
     """Return whether ``folder``, the only one in ``parent``, is neither a class nor the only split."""
     below = _list_folders(folder)
-    if not below or _holds_images(folder) or (labels and normalize_name(folder.name) in labels.names):
+    if not below or _holds_images(folder) or _knows(is_class, folder):
         return False
     if _are_equal(folder.name, parent.name):
         return True
     if _split_of(folder.name):
         return False
+    if any(_knows(is_class, each) for each in below):
+        return True
     # A class may keep its images in one folder, as n01443537/images of Tiny ImageNet
     first = below[0]
     return (
         len(below) > 1
         or _are_equal(first.name, folder.name)
         or bool(_split_of(first.name))
-        or _is_wrapper(first, folder, labels)
+        or _is_wrapper(first, folder, is_class)
     )
 
 
@@ -183,35 +197,40 @@ def _hold_classes_of(splits: Iterable[Path], folders: Sequence[Path]) -> bool:
     return bool(held) and held <= {normalize_name(folder.name) for folder in folders}
 
 
-def _open_split(folder: Path, root: Path, split: str, labels: Labels | None) -> dataset.ImageDataset | None:
+def _open_split(
+    folder: Path, root: Path, split: str, labels: Labels | None, is_class: IsClass | None
+) -> dataset.ImageDataset | None:
     """Open a split with train's ``labels``; None if it has none, as ImageNet's test images, never published."""
     if imagenet.contains_imagenet(folder, "val"):
         return imagenet.open_imagenet_validation(folder, root, labels)
     if imagenet.contains_imagenet(folder, "test"):
         return None
-    classes = _unwrap(folder, labels)
+    known = labels.names.__contains__ if labels else is_class
+    classes = _unwrap(folder, known)
     folders = _list_folders(classes)
-    if split != "train" and _have_no_labels(folders, labels):
+    if split != "train" and _have_no_labels(folders, known):
         log.warning("%s has no class folders: passing over its images, which have no labels", folder)
         return None
-    return _open_class_folders(classes, folders, labels)
+    return _open_class_folders(classes, folders, labels, is_class)
 
 
-def _have_no_labels(folders: Sequence[Path], labels: Labels | None) -> bool:
+def _have_no_labels(folders: Sequence[Path], is_class: IsClass | None) -> bool:
     """Return whether a split with these folders has no classes: none at all, or only "images" or "unknown"."""
-    if len(folders) != 1 or (labels and normalize_name(folders[0].name) in labels.names):
+    if len(folders) != 1 or _knows(is_class, folders[0]):
         return not folders
     return folders[0].name.casefold() in _NAMES_OF_NO_CLASS or _split_of(folders[0].name) is not None
 
 
-def _open_class_folders(root: Path, folders: Sequence[Path], labels: Labels | None = None) -> dataset.ImageDataset:
+def _open_class_folders(
+    root: Path, folders: Sequence[Path], labels: Labels | None = None, is_class: IsClass | None = None
+) -> dataset.ImageDataset:
     """Open the class ``folders`` in ``root``: some of ``labels``, if given; otherwise each must contain images."""
     if not folders:
         raise ValueError(_NO_CLASS_FOLDERS.format(root))
-    _check_class_folders(root, folders, labels)
+    _check_class_folders(root, folders, labels.names.__contains__ if labels else is_class)
     classes = [(normalize_name(folder.name), folder) for folder in folders]
     names = labels.names if labels else tuple(sorted({name for name, _ in classes}))
-    return _list_items(root, classes, Labels(names), labels is None)
+    return _list_items(root, classes, Labels(names), complete=labels is None and is_class is None)
 
 
 def _list_items(
@@ -242,16 +261,18 @@ def _name_item(path: Path, taken: set[str]) -> str:
     return name
 
 
-def _check_class_folders(root: Path, folders: Sequence[Path], labels: Labels | None) -> None:
+def _knows(is_class: IsClass | None, folder: Path) -> bool:
+    return bool(is_class and is_class(normalize_name(folder.name)))
+
+
+def _check_class_folders(root: Path, folders: Sequence[Path], is_class: IsClass | None) -> None:
     """Raise ``ValueError`` if ``folders`` may not be the classes: where it is not sure, nothing is trained on."""
+    if all(_knows(is_class, folder) for folder in folders):
+        return
     names = {folder.name for folder in folders}
     for folder in folders:
-        split = _split_of(folder.name)
-        if (
-            split
-            and folder.name.lower() not in _CLASSES_CALLED_AS_SPLITS
-            and not (labels and normalize_name(folder.name) in labels.names)
-        ):
+        called_so = folder.name.lower() in _CLASSES_CALLED_AS_SPLITS or _knows(is_class, folder)
+        if _split_of(folder.name) and not called_so:
             raise ValueError(
                 f"{folder} lies among the classes of {root}, but is called as a split: move it away, put the classes "
                 "into a folder train beside it, or rename it if it is a class"

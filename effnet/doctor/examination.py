@@ -18,12 +18,11 @@ from effnet.data import (
     class_names,
     dataset_sources,
     duplicates,
-    open_data,
     prediction_inputs,
     read_image,
 )
 from effnet.doctor import advice, diagnosis, hypotheses, search, weight_checks
-from effnet.evaluation.evaluator import pick_split
+from effnet.evaluation.evaluator import open_evaluation_data, pick_split
 from effnet.metadata import Labels
 from effnet.net import EfficientNet
 from effnet.runtime.torch import select_device
@@ -138,7 +137,7 @@ def sample_images(
     network: EfficientNet, data: ImageDataset | str | Path, max_images: int, seed: int, split: str | None
 ) -> SampledImages:
     """Sample at most ``max_images``, balanced over the classes."""
-    labeled = _open_labeled(data, split)
+    labeled = _open_labeled(network, data, split)
     if labeled is None or not network.classes:
         chosen, errors = check_images(_sample_balanced(labeled or _open_unlabeled(data), max_images, seed))
         sample = SampledImages(chosen, tuple(map(str, errors)))
@@ -166,13 +165,13 @@ def _sample_balanced(dataset: ImageDataset, max_images: int, seed: int) -> Image
     return dataset.subset(shuffled[np.argsort(turn, kind="stable")][:max_images].tolist())
 
 
-def _open_labeled(data: ImageDataset | str | Path, split: str | None) -> ImageDataset | None:
+def _open_labeled(network: EfficientNet, data: ImageDataset | str | Path, split: str | None) -> ImageDataset | None:
     """Return the labeled images, or None for a folder of images without class folders."""
     if isinstance(data, ImageDataset):
         return data
     if not dataset_sources.may_have_labels(data):
         return None
-    name, dataset = pick_split(open_data(data), split)
+    name, dataset = pick_split(open_evaluation_data(data, network.labels, network.classes), split)
     duplicates.log_label_conflicts({name: dataset})
     return dataset
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from effnet.arch.serde import check_choice, check_int
 from effnet.data import ImageDataset, ImageError, Splits, bit_depth, class_names, duplicates, open_data
+from effnet.data.tables.table import is_table
 from effnet.evaluation import metrics
 from effnet.metadata import TASKS, Labels
 from effnet.net import EfficientNet
@@ -79,7 +80,8 @@ def evaluate(
     if isinstance(data, ImageDataset):
         dataset = data
     else:
-        split, dataset = pick_split(data if isinstance(data, Splits) else open_data(data), split)
+        splits = data if isinstance(data, Splits) else open_evaluation_data(data, known, engine.classes)
+        split, dataset = pick_split(splits, split)
         duplicates.log_label_conflicts({split: dataset})
     preprocess = bit_depth.choose_bits(preprocess, (item.image for item in dataset.items), bits)
     columns = class_columns(known, engine.classes, dataset.labels)
@@ -122,6 +124,17 @@ def _open_engine(model: EfficientNet | base.Engine | str | Path, device: str | N
             return autotune.engine(model)
         model = load(model)
     return torch.EagerEngine(model, device) if isinstance(model, EfficientNet) else model
+
+
+def open_evaluation_data(source: str | Path, known: Labels, outputs: int) -> Splits:
+    """Open labeled images to evaluate a model with these labels: of all of its classes, some, or one."""
+    needs_task = known.task != "classification" and is_table(source) and not Path(source).is_dir()
+    task = known.task if needs_task else None  # a number or a single word may be anything
+
+    def is_class(name: str) -> bool:
+        return bool(known.names) and class_names.match_classes((name,), known.names, outputs)[0] != [None]
+
+    return open_data(source, task, is_class)
 
 
 def pick_split(splits: Splits, name: str | None = None) -> tuple[str, ImageDataset]:

@@ -62,3 +62,49 @@ def test_errors(run: Run, two: Path, weights: Path, photos: Path) -> None:
     done = run("evaluate", weights, photos)
     assert done.status == 1
     assert "does not know the class 'moth'" in done.err
+
+
+@pytest.mark.parametrize(
+    ("data", "images"),
+    [
+        ("photos", 4),
+        ("photos/ant", 2),
+        ("one", 2),
+        ("table.csv", 1),
+        ("tags.csv", 2),
+        ("splits", 1),
+        ("splits/train", 2),
+    ],
+)
+def test_some_of_the_classes(run: Run, weights: Path, photos: Path, tmp_path: Path, data: str, images: int) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "bee").symlink_to(photos / "bee")
+    (photos / "[wasp]").mkdir()  # nobody has seen one yet
+    for split, name in (("train", "ant"), ("val", "bee")):
+        (tmp_path / "splits" / split).mkdir(parents=True)
+        (tmp_path / "splits" / split / name).symlink_to(photos / name)
+    (photos / "bee" / "deep" / "4.jpg").rename(
+        photos / "bee" / "4.txt" if data == "splits" else photos / "bee" / "4.jpg"
+    )
+    (tmp_path / "table.csv").write_text("path,label\nphotos/ant/1.jpg,ant\n")
+    (tmp_path / "tags.csv").write_text("path,label\nphotos/ant/1.jpg,ant\nphotos/bee/3.jpg,bee\n")
+    done = run("evaluate", weights, tmp_path / data, "--json")
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["images"] == images
+
+
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [
+        ("regression", "path,age\nphotos/ant/1.jpg,3\nphotos/bee/3.jpg,7\n"),
+        ("multilabel", "path,label\nphotos/ant/1.jpg,bee\nphotos/bee/3.jpg,bee\n"),
+        ("multilabel", "path,label\nphotos/ant/1.jpg,\"['bee', 'age']\"\nphotos/bee/3.jpg,[]\n"),
+    ],
+)
+def test_some_of_the_values_or_labels(run: Run, photos: Path, tmp_path: Path, task: str, text: str) -> None:
+    model = effnet.create("nano", classes=2)
+    model.labels = effnet.Labels(("bee", "age"), task)
+    (tmp_path / "table.csv").write_text(text)
+    done = run("evaluate", effnet.save(model, tmp_path / "model.safetensors"), tmp_path / "table.csv", "--json")
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["images"] == 2

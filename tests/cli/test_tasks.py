@@ -118,7 +118,7 @@ def test_evaluate(kind: str, run: Run, models: dict[str, Path], photos: Path, mo
         targets = [(1.0, 2.0, 1200.5), (2.0, 2.0, 0.0), (3.0, 2.0, 0.0), (4.0, 2.0, 0.0)]
     items = tuple(Item(file, label, file.name) for file, label in zip(files, targets, strict=True))
     splits = Splits(ImageDataset(items, Labels(NAMES, kind)), None, None)
-    monkeypatch.setattr("effnet.evaluation.evaluator.open_data", lambda _: splits)
+    monkeypatch.setattr("effnet.evaluation.evaluator.open_data", lambda *_: splits)
     done = run("evaluate", models[kind], photos)
     assert done.status == 0
     if kind == "multilabel":

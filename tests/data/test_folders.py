@@ -259,3 +259,41 @@ def test_what_was_chosen_is_said(folders: Folders, caplog: pytest.LogCaptureFixt
         open_data(folders("x/train/cat/1.jpg", "x/train/dog/2.jpg", "x/notes/9.jpg"))
     assert "x: the classes are the folders in it" in caplog.text
     assert "using train, passing over notes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "root", "expected"),
+    [
+        (("cat/1.jpg",), "", {"train": ["cat 1.jpg"]}),
+        (("cat/1.jpg", "fox/2.jpg"), "", {"train": ["cat 1.jpg", "fox 2.jpg"]}),
+        (("cat/1.jpg", "dog/", "fox/readme.txt"), "", {"train": ["cat 1.jpg"]}),
+        (("cat/1.jpg",), "cat", {"train": ["cat 1.jpg"]}),
+        (("cat/a/1.jpg", "cat/b/2.jpg"), "cat", {"train": ["cat 1.jpg", "cat 2.jpg"]}),
+        (("cat/a/1.jpg", "cat/b/2.jpg"), "", {"train": ["cat 1.jpg", "cat 2.jpg"]}),
+        (("archive/cat/1.jpg",), "", {"train": ["cat 1.jpg"]}),
+        (("archive/cat/1.jpg",), "archive/cat", {"train": ["cat 1.jpg"]}),
+        (("test/dog/1.jpg",), "", {"test": ["dog 1.jpg"]}),
+        (("test/dog/1.jpg",), "test", {"train": ["dog 1.jpg"]}),
+        (("train/cat/1.jpg", "val/fox/2.jpg"), "", {"train": ["cat 1.jpg"], "val": ["fox 2.jpg"]}),
+        (("train/cat/1.jpg", "test/x.jpg"), "", {"train": ["cat 1.jpg"]}),
+        (("cat/1.jpg", "dog/2.jpg", "test/cat/3.jpg"), "", TRAIN | {"test": ["cat 3.jpg"]}),
+        (("cat/a/1.jpg", "cat/b/2.jpg", "dog/a/3.jpg", "dog/b/4.jpg"), "",
+         {"train": ["cat 1.jpg", "cat 2.jpg", "dog 3.jpg", "dog 4.jpg"]}),
+    ],
+)  # fmt: skip
+def test_some_classes_of_a_model(
+    files: tuple[str, ...], root: str, expected: dict[str, list[str]], folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_class = {"cat", "dog", "fox"}.__contains__
+    folder = folders(*files) / root
+    assert found(open_data(folder, is_class=is_class)) == expected
+    monkeypatch.chdir(folder)
+    assert found(open_data(".", is_class=is_class)) == expected
+
+
+def test_a_model_without_such_classes(folders: Folders) -> None:
+    with pytest.raises(ValueError, match="lies among the classes"):
+        open_data(folders("cat/1.jpg", "test/2.jpg"), is_class={"dog"}.__contains__)
+    assert len(open_data(folders(), is_class={"cat", "test"}.__contains__).train.labels.names) == 2  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="has no images"):
+        open_data(folders("empty/cat/") / "empty", is_class={"cat"}.__contains__)

@@ -30,7 +30,7 @@ def is_table(source: str | Path) -> bool:
     return Path(source).suffix.lower() in (".csv", ".tsv")
 
 
-def open_table(path: str | Path, task: str | None = None) -> Splits:
+def open_table(path: str | Path, task: str | None = None, evaluated: bool = False) -> Splits:
     """Open the labeled images of a ``.csv`` or ``.tsv`` file with one image per row.
 
     The columns, under these names or those in `COLUMN_ALIASES`:
@@ -45,8 +45,10 @@ def open_table(path: str | Path, task: str | None = None) -> Splits:
 
     Class names are sorted, numbers as numbers; columns of 0 and 1 keep their order. Without ``task``, it is
     classification or multi-label. For regression the values come from the label column, or else from every numeric
-    column without another role. Raises ``ValueError`` for a table that cannot be understood, images that do not exist
-    or occur twice, a label that occurs once, and fractional numbers as labels without ``task``.
+    column without another role. ``evaluated``: a trained model is evaluated on the images, of which a label needs one.
+
+    Raises ``ValueError`` for a table that cannot be understood, images that do not exist or occur twice, a label that
+    occurs once, and fractional numbers as labels without ``task``.
     """
     table = read_table(path)
     names = _read_image_names(table)
@@ -61,7 +63,7 @@ def open_table(path: str | Path, task: str | None = None) -> Splits:
     rows = {name: [row for row, split in enumerate(split_of_row) if split == name] for name in ("train", "val", "test")}
     if labels.task == "multilabel" and not any(row_labels[row] for row in rows["test"]):  # empty cells: not known
         row_labels = [None if at == "test" else label for at, label in zip(split_of_row, row_labels, strict=True)]
-    if labels.task != "regression":
+    if labels.task != "regression" and not evaluated:
         check_images_per_label(table, labels, [row_labels[row] for row in rows["train"] or range(len(table))])
     unlabeled = [row for row, label in enumerate(row_labels) if label is None]
     for row in unlabeled:
@@ -83,7 +85,8 @@ def open_table(path: str | Path, task: str | None = None) -> Splits:
     ]
     chosen = {name: [items[row] for row in rows[name] if row_labels[row] is not None] for name in rows}
     splits = Splits(**{name: ImageDataset(tuple(found), labels) for name, found in chosen.items() if found})
-    _check_labels_in_train(table, splits)
+    if not evaluated:
+        _check_labels_in_train(table, splits)
     return splits
 
 
