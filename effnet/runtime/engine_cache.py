@@ -27,7 +27,7 @@ from effnet.data.storage.atomic_write import atomic_write
 from effnet.metadata import ModelMetadata
 from effnet.timing import machine
 
-CACHE_VERSION = 4  # increase when files are written differently, or foreign weights are interpreted differently
+CACHE_VERSION = 5  # increase when files are written differently, or foreign weights are interpreted differently
 MAX_CACHE_BYTES = 2 * 2**30
 SIDECAR_FILES = ("config.json", "preprocessor_config.json")  # read beside a weights file when it is loaded
 NETWORK_NAME = re.compile(r"(efficient|tiny|mobile|mnas|mix)_?net", re.I)
@@ -43,7 +43,7 @@ LOG = logging.getLogger("effnet")
 def file_key(path: Path, entry: str = "") -> str:
     """Return the cache key of a weights file: a hash of all that decides how it is read. ``entry``: catalog name."""
     sidecars = [path.with_name(name) for name in SIDECAR_FILES]
-    contents = [sidecar.read_bytes() if sidecar.is_file() else b"" for sidecar in sidecars]
+    contents = [_file_hash(sidecar).encode() if sidecar.is_file() else b"" for sidecar in sidecars]
     if (data := path.with_name(f"{path.name}.data")).is_file():  # the weights of a large or a dynamo's .onnx
         contents.append(_file_hash(data).encode())
     # Names of file, folder and repository are evidence: tf_efficientnet_b0 pads otherwise than efficientnet_b0

@@ -177,7 +177,7 @@ def test_what_inflates_to_gigabytes_is_not_inflated(
     bomb[largest] = bytes(2**23)
     path = tmp_path / f"m{suffix}"
     path.write_bytes(pack(bomb, method))
-    with pytest.raises(ValueError, match="would inflate to"):
+    with pytest.raises(ValueError, match=r"would inflate to|but stores"):
         read(path)
 
 

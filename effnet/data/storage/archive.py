@@ -91,6 +91,10 @@ class ZipReader:
         """Return how many bytes a member states to have."""
         return self._find(name).file_size
 
+    def stored_size(self, name: str) -> int:
+        """Return how many bytes a member states to take in the archive."""
+        return self._find(name).compress_size
+
     def read(self, name: str, limit: int | None = None) -> bytes:
         """Return a member's content. Raises `DamagedArchiveError` also for one of more than ``limit`` bytes."""
         if limit is not None and (size := self.member_size(name)) > limit:

@@ -3,7 +3,8 @@
 The formats of networks have no checksum: a byte that a disk, a copy or a download has changed gives other predictions
 and no error. A writer puts `PLACEHOLDER` among the file's texts (metadata of ONNX and TFLite, ``rt_info`` of OpenVINO,
 the header of safetensors) and calls `seal`, which replaces its zeros by the SHA-256 of the file as it was with them.
-All formats store texts as they are, so that nothing here depends on one. It finds damage; who wants to can seal again.
+All formats store texts as they are, so that nothing here depends on one. It finds damage, and is no signature: who
+wants to can seal again.
 """
 
 from collections.abc import Iterator
@@ -59,12 +60,6 @@ def verify(path: Path) -> str:
     return digest
 
 
-def weights_file(path: Path) -> Path | None:
-    """Return the file in which a graph of OpenVINO (``.xml``) or a large ``.onnx`` has its weights, or None."""
-    beside = path.with_suffix(".bin") if path.suffix == ".xml" else path.with_name(f"{path.name}.data")
-    return beside if beside.is_file() else None
-
-
 @contextmanager
 def _open_content(path: Path, access: int) -> Iterator[mmap]:
     with path.open("rb" if access == ACCESS_READ else "r+b") as file, mmap(file.fileno(), 0, access=access) as content:
@@ -89,7 +84,8 @@ def _hash(path: Path, content: mmap, places: list[tuple[int, int]]) -> str:
             digest.update(b"0" * (end - start))
             done = end
         digest.update(view[done:])
-    if weights := weights_file(path):
+    weights = path.with_suffix(".bin")
+    if path.suffix == ".xml" and weights.is_file():  # of OpenVINO's graph
         with weights.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)

@@ -27,6 +27,7 @@ from effnet.weights import conversion, key_maps
 from effnet.weights.formats import Checkpoint, graph_facts, hdf5, keras_config, keras_writer
 
 ARCHIVE_WEIGHTS, ARCHIVE_CONFIG = "model.weights.h5", "config.json"
+MAX_EXPANSION_RATIO = 100  # bytes in memory per byte in the archive, which Keras does not compress
 NETWORK_LAYER = re.compile(r"(stem|top)_(conv|bn)|block\d+[a-z]_\w+")
 OPTIMIZER_GROUPS = ("optimizer_weights", "optimizer")
 
@@ -124,6 +125,10 @@ def _read_archive(path: Path) -> tuple[bytes, bytes]:
     with open_zip(path) as archive:
         if ARCHIVE_WEIGHTS not in archive or ARCHIVE_CONFIG not in archive:
             raise ValueError(f"{path}: an archive without {ARCHIVE_WEIGHTS} and {ARCHIVE_CONFIG}, which Keras 3 writes")
+        for name in (ARCHIVE_WEIGHTS, ARCHIVE_CONFIG):
+            size, stored = archive.member_size(name), archive.stored_size(name)
+            if size > MAX_EXPANSION_RATIO * stored:
+                raise ValueError(f"{path}: {name} has {size} bytes but stores {stored}")
         return archive.read(ARCHIVE_WEIGHTS), archive.read(ARCHIVE_CONFIG, MAX_JSON_BYTES)
 
 
