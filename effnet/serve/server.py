@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from effnet.serve.models import ServedModel
 
 MAX_HEAD_BYTES = 65_536  # of a request's line and headers, of its trailers, and of a chunk's extensions
+MAX_CONNECTIONS, _BACKLOG = 1000, 128
 _READ_BYTES = 16_384  # parsed at once, before other connections have their turn
 _SHUTDOWN_GRACE_SECONDS = 0.3  # for a request that is on its way when the server stops
 URL_TOO_LONG = f"the request's URL is longer than {MAX_HEAD_BYTES // 1024} KiB: shorten it"
@@ -128,6 +129,7 @@ def make_server(app: "ASGIApp", timeout_seconds: float) -> "uvicorn.Server":
         http=_http_protocol(timeout_seconds),
         loop="asyncio",  # uvloop reads 32 times from one connection before it turns to the next
         h11_max_incomplete_event_size=MAX_HEAD_BYTES - _READ_BYTES,  # one more read may complete it
+        backlog=_BACKLOG,  # as many are accepted at once, before any is refused
         ws="none",
         lifespan="off",
         log_level="error",  # its warnings are about requests, and strangers could fill the log with them
@@ -149,6 +151,8 @@ def _http_protocol(head_timeout: float) -> type[Any]:
     from uvicorn.protocols.http.flow_control import CLOSE_HEADER
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
+    max_connections = _max_connections()
+
     class Protocol(H11Protocol, BufferedProtocol):
         """One connection."""
 
@@ -165,6 +169,8 @@ def _http_protocol(head_timeout: float) -> type[Any]:
         def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._start_timer()
+            if len(self.connections) > max_connections:
+                self._close_with("503 Service Unavailable", "the server has too many connections: retry in a second")
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
@@ -229,6 +235,19 @@ def _http_protocol(head_timeout: float) -> type[Any]:
             self.transport.close()
 
     return Protocol
+
+
+def _max_connections() -> int:
+    """Return `MAX_CONNECTIONS`, or fewer where the process may not open twice as many files.
+
+    Without a file left, no connection could be accepted, and asyncio would log thousands of errors per second.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return MAX_CONNECTIONS
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MAX_CONNECTIONS if files < 0 else min(MAX_CONNECTIONS, files // 2)
 
 
 def _bind_socket(host: str, port: int) -> socket.socket:

@@ -22,6 +22,7 @@ import httpx
 import pytest
 
 import effnet
+from effnet.serve import server
 from effnet.serve.models import name_models
 from effnet.serve.server import ServerLimits, serve
 from tests.cli.conftest import Run, run  # noqa: F401 – a fixture
@@ -157,6 +158,38 @@ def test_pipelined_requests_are_answered_in_order_and_not_collected(impatient: L
             found += received
     statuses = re.findall(rb"HTTP/1.1 (\d+)", found)
     assert statuses == [b"200"] * 50 + [b"404"]
+
+
+def test_slow_head_of_a_second_request(impatient: LiveServer) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(GET + b"\r\n" + b"GET /heal")
+        found = b""
+        while received := connection.recv(65536):
+            found += received
+    assert re.findall(rb"HTTP/1.1 (\d+)", found) == [b"200", b"408"]
+
+
+def test_too_many_connections(
+    weights: Path, photos: list[tuple[bytes, str]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "_max_connections", lambda: 4)
+    with serve_model(weights) as running, live_server(running) as where, ExitStack() as stack:
+        with ExitStack() as idle:
+            for _ in range(4):
+                idle.enter_context(connect(where))
+            for _ in range(20):
+                late = stack.enter_context(connect(where))
+                assert read_response(late)[0] == 503
+        sleep(0.2)
+        assert_works(where, photos[0][0])
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(("files", "expected"), [(1024, 512), (256, 128), (10**6, 1000), (-1, 1000)])
+def test_connections_leave_files_for_the_rest(files: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (files, files))
+    assert server._max_connections() == expected
 
 
 def test_what_is_refused_is_not_logged(
