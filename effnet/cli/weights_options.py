@@ -46,7 +46,7 @@ class WeightsOptions:
             "--preprocess",
             metavar="SETTINGS",
             help="How images become the input, if not stated or assumed wrongly: size=240,crop=0.9,mean=0.5,std=0.5, "
-            "interpolation, resize, resampling.",
+            "interpolation, resize, resampling, bits.",
         ),
     ] = None
     task: Annotated[
@@ -129,6 +129,7 @@ def parse_preprocess(text: str | None) -> dict[str, Any]:
         "resize": str,
         "interpolation": str,
         "resampling": str,
+        "bits": int,
     }
     found: dict[str, Any] = {}
     for part in options.split_list(text or ""):

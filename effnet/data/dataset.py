@@ -12,6 +12,7 @@ from PIL import Image
 
 from effnet.arch.serde import check_int
 from effnet.data import deep_pixels, image_io, prefetch
+from effnet.data.storage.file_names import normalize_name
 from effnet.metadata import Labels
 from effnet.tasks import task_of
 
@@ -205,9 +206,13 @@ class LabelEncoder:
         elif types <= {int, bool}:
             chosen = tuple(map(str, range(max(flat, default=0) + 1)))
         else:
-            chosen = tuple(sorted(set(map(str, flat))))
+            chosen = tuple(sorted({normalize_name(str(part)) for part in flat}))
         labels = Labels(chosen, "multilabel" if any(is_list) else "classification")
-        return cls(labels, {name: index for index, name in enumerate(chosen)}, found_in if names is None else named_by)
+        return cls(
+            labels,
+            {normalize_name(name): index for index, name in enumerate(chosen)},
+            found_in if names is None else named_by,
+        )
 
     def encode(self, raw: RawLabel, name: str) -> Label:
         """Return the label of the image ``name``. Raises ``ValueError`` if it is not one of ``labels``."""
@@ -234,8 +239,8 @@ class LabelEncoder:
 
     def _encode_class(self, raw: Any, name: str) -> int:
         if isinstance(raw, str):
-            if raw in self.class_to_index:
-                return self.class_to_index[raw]
+            if (name_of_class := normalize_name(raw)) in self.class_to_index:
+                return self.class_to_index[name_of_class]
         elif isinstance(raw, int) and 0 <= raw < len(self.labels.names):
             return int(raw)
         raise ValueError(f"{name} has the label {raw!r}, which {self.source} does not have")

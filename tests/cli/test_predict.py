@@ -185,6 +185,9 @@ def test_images_of_12_bits(run: Run, weights: Path, tmp_path: Path) -> None:
     assert csv_of(tmp_path / "0.png", tmp_path / "1.png") == expected
     assert csv_of(tmp_path / "0.png", tmp_path / "1.png", "--bits", 12) == expected
     assert csv_of(tmp_path / "0.png", tmp_path / "1.png", "--bits", 16) != expected
+    done = run("predict", tmp_path / "0.png", "-m", weights, "--csv", "--top", 2, "--preprocess", "bits=12")
+    assert [line.split(",", 1)[1] for line in done.out.splitlines()] == expected[:3]
+    assert "--bits" not in done.err  # the model states it now
     one = run("predict", tmp_path / "0.png", "-m", weights)
     assert "0.png has 16 bits, and no value above 4095: if it holds 12, pass --bits 12" in one.err
     out = tmp_path / "all.csv"

@@ -12,6 +12,7 @@ from PIL import Image
 
 from effnet.data import open_data, read_image
 from effnet.data.class_names import match_classes
+from effnet.data.dataset import LabelEncoder
 from effnet.data.prediction_inputs import open_inputs
 from effnet.data.storage.atomic_write import write_text
 from effnet.data.storage.file_names import existing_path, normalize_name
@@ -83,11 +84,15 @@ def test_splits_and_tables_in_the_other_form(tmp_path: Path) -> None:
     assert splits.train.labels == splits.val.labels
     for name in (NFD, "b", "c", "d"):
         save(tmp_path / "table" / f"{name}.png")
-    rows = f"image,label\n{NFC}.png,x\nb.png,y\nc.png,x\nd.png,y\n"
+    rows = f"image,label\n{NFC}.png,{NFC}\nb.png,y\nc.png,{NFD}\nd.png,y\n"
     (tmp_path / "table" / "labels.csv").write_text(rows, encoding="utf-8")
     train = open_data(tmp_path / "table" / "labels.csv").train
     assert train is not None
     assert [read_image(item.image).size for item in train.items] == [(20, 20)] * 4
+    assert (sorted(train.labels.names), train.class_counts()) == ([NFC, "y"], (2, 2))
+    encoder = LabelEncoder.fit([NFD, "b", NFC], None, "", "shards")
+    assert encoder.labels.names == ("b", NFC)
+    assert [encoder.encode(name, "a") for name in (NFC, NFD)] == [1, 1]
 
 
 def test_names_that_are_no_text_go_through_shards(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from effnet.data.dataset import ImageDataset, Item, Splits
 from effnet.data.folders import SPLIT_FOLDER_NAMES
-from effnet.data.storage.file_names import existing_path
 from effnet.data.tables.table_labels import check_images_per_label, parse_number, parse_table_labels
 from effnet.data.tables.table_reader import COLUMN_ALIASES, URL, LabelTable, join_first, read_table
 
@@ -179,11 +178,7 @@ def _spelling_key(name: str) -> str:
 
 def _find_file(folder: Path, name: str, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> Path | None:
     base = os.path.join(folder, name)
-    found = next((Path(base + extension) for extension in extensions if os.path.isfile(base + extension)), None)
-    if found is None and not base.isascii():
-        candidates = (existing_path(base + extension) for extension in extensions)
-        return next((path for path in candidates if path.is_file()), None)
-    return found
+    return next((Path(base + extension) for extension in extensions if os.path.isfile(base + extension)), None)
 
 
 def _parse_weight(table: LabelTable, row: int, cell: str) -> float:

@@ -9,6 +9,7 @@ from math import isfinite
 
 from effnet.arch.serde import check_choice
 from effnet.data.dataset import Label
+from effnet.data.storage.file_names import normalize_name
 from effnet.data.tables.table_reader import LabelTable, join_first, suggest_column
 from effnet.metadata import TASKS, Labels
 
@@ -33,7 +34,7 @@ def parse_table_labels(
         return _parse_label_columns(table, task, unused_columns)
     if table.find_column("label") is None:
         log.info("%s: using the column %r as label", table.path.name, column)
-    cells = table.column(column)
+    cells = [normalize_name(cell) for cell in table.column(column)]
     if task == "regression":
         values = _parse_numbers(cells)
         for row, (cell, value) in enumerate(zip(cells, values, strict=True)):
