@@ -93,7 +93,8 @@ class Predictor:
     With ``engine="auto"`` it starts with the engine that was fastest on this machine before. A model never seen here
     starts in PyTorch, moves to an exported file after the first images, and once there are enough images for it to pay,
     all engines are timed and the fastest is used (see `choose_engine`). On a GPU, or with ``device``, it stays in
-    PyTorch. It may be called from several threads.
+    PyTorch. It may be called from several threads, pickled (Ray, Spark and multiprocessing do: the other process opens
+    it again), and used in a process that was forked.
 
     Args:
         source: Weights file, model name such as "b0/ra", run directory, network, or file written by `effnet.export`.
@@ -145,9 +146,14 @@ class Predictor:
         self.tta = tta
         self.batch_size, self._tunes_batch_size = batch_size or batched_inference.DEFAULT_BATCH_SIZE, batch_size is None
         # A copy: later changes to the caller's network do not reach this one
-        self._model = autotune.LazyModel(source if isinstance(source, (str, Path)) else deepcopy(source))
+        source = source if isinstance(source, (str, Path)) else deepcopy(source)
+        self._model = autotune.LazyModel(source)
+        how = {"decode": decode, "precision": precision, "threads": threads, "color": color, "bits": bits}
+        self._made_of: dict[str, Any] = {"source": source, "engine": engine, "device": device, **how}
+        if isinstance(source, (str, Path)) and os.path.exists(source):  # for a process that works elsewhere
+            self._made_of["source"] = os.path.abspath(source)
         self._engine_options: dict[str, Any] = {"precision": precision, "threads": threads}
-        self._lock, self._images_seen = Lock(), 0
+        self._process, self._lock, self._images_seen = os.getpid(), Lock(), 0
         self._autotunes = engine == "auto" and device is None and not exported and not _gpu_present()
         if exported or engine not in ("auto", "eager"):
             self._engine = autotune.engine(source, engine, **self._engine_options)
@@ -160,6 +166,11 @@ class Predictor:
             self.labels = class_names.rename_outputs(self.labels, self.classes, labels)
         stated = metadata.preprocess
         self.preprocess = replace(stated, decode=decode, color=color or stated.color, bits=bits or stated.bits)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made of: another process opens it again, with an engine of its own."""
+        state = {name: getattr(self, name) for name in ("tta", "labels", "preprocess", "batch_size")}
+        return partial(Predictor, **self._made_of), (), state | {"_tunes_batch_size": self._tunes_batch_size}
 
     def __call__(self, images: ImageSource | Iterable[ImageSource], top: int = 5) -> list[Prediction]:
         """Predict paths, PIL images, contents of image files or uint8 arrays (H, W, 3), in order."""
@@ -256,6 +267,8 @@ class Predictor:
 
     def _engine_for(self, batch_size: int, count: int) -> base.Engine:
         """Return the engine for the next ``count`` images, after the step that pays with the images seen so far."""
+        if self._process != os.getpid():  # forked: a thread that does not exist here may hold the parent's lock
+            self._process, self._lock = os.getpid(), Lock()
         with self._lock:
             if self._tunes_batch_size and batch_size > 1 and self._images_seen >= TUNE_BATCH_AFTER_IMAGES:
                 self._tune_batch_size()

@@ -1,6 +1,7 @@
 """Exported files: inputs and outputs, their metadata, and the base class of engines that run them. Without torch."""
 
 import mmap
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,7 @@ class FileEngine(base.Engine):
 
     path: Path
     _io_spec: IOSpec
+    _opened_by_parent: dict[str, Any]
     _outputs: Mapping[str, Any]  # name -> the runtime's handle; the classifier's output comes first
 
     def __init__(self, path: str | Path, threads: int | None) -> None:
@@ -112,6 +114,7 @@ class FileEngine(base.Engine):
         if not self.path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
         self._digest = embedded_digest.verify(self.path)
+        self._process = os.getpid()
 
     def run(self, images: base.ImageBatch) -> base.FloatArray:
         """See `Engine.run`."""
@@ -126,6 +129,7 @@ class FileEngine(base.Engine):
 
     def _run_file(self, output: str, images: base.ImageBatch) -> base.FloatArray:
         x = to_file_input(images, self.metadata, self._io_spec, self.path)
+        self._reopen_after_fork()
         try:
             return self._infer(output, x)
         except (ValueError, OSError, MemoryError):
@@ -133,11 +137,23 @@ class FileEngine(base.Engine):
         except Exception as error:  # the runtimes' exceptions have no common class
             raise unreadable_file_error(self.path, self.kind, error, "run") from None
 
+    def _reopen_after_fork(self) -> None:
+        """Open the file again in a process that was forked: it does not have the threads of its parent's runtime.
+
+        What the parent has opened is kept: closing it would wait for those threads.
+        """
+        if self._process == os.getpid():
+            return
+        self._opened_by_parent = dict(vars(self))
+        precision = "float32" if self.precision == "int8" else self.precision
+        self.__init__(self.path, precision, self.threads)  # type: ignore[misc]
+
     def _infer(self, output: str, x: np.ndarray) -> base.FloatArray:
         """Run the file on ``x``, which has the form of its input, and return the output of that name."""
         raise NotImplementedError
 
     def _input_shape(self, batch_size: int, size: tuple[int, int] | None) -> tuple[int, ...]:
+        self._reopen_after_fork()
         size = size or self._io_spec.size or self.metadata.preprocess.size
         _check_size(size, self._io_spec, self.path)
         channels = len(self.metadata.preprocess.mean)

@@ -135,11 +135,11 @@ def get_core() -> Any:
             import openvino
     except ImportError:
         raise base.not_installed_error("openvino") from None
-    return _make_core(openvino.Core)
+    return _make_core(openvino.Core, os.getpid())
 
 
 @cache
-def _make_core(core_class: Any) -> Any:
+def _make_core(core_class: Any, process: int) -> Any:
     return core_class()
 
 

@@ -1,10 +1,12 @@
 """Running a network with PyTorch: eagerly, or compiled with ``torch.compile``. Devices and threads."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -13,6 +15,8 @@ from effnet.data.preprocessing import normalize
 from effnet.net import EfficientNet, surgery
 from effnet.runtime.base import FloatArray, ImageBatch, is_normalized, resolve_precision, resolve_threads
 from effnet.timing import machine
+
+log = logging.getLogger("effnet")
 
 Compute = Callable[[torch.Tensor], torch.Tensor]
 
@@ -47,6 +51,8 @@ class EagerEngine:
         self._logits: Compute = self.model
         self._features: Compute = self.model.embed
         self._pool = _make_pool(self.threads) if self.threads != torch.get_num_threads() else None
+        self._process = os.getpid()
+        _compute_with_one_thread_after_forks()
 
     def run(self, images: ImageBatch) -> FloatArray:
         """See `Engine.run`."""
@@ -60,6 +66,9 @@ class EagerEngine:
         """See `Engine.prepare`. Nothing to do: every shape runs equally well."""
 
     def _run_in_pool(self, compute: Compute, images: ImageBatch) -> FloatArray:
+        if self._process != os.getpid():
+            self._process, self._pool, self.threads = os.getpid(), None, 1
+            log.warning("PyTorch has one thread in a process that was forked: start processes by spawn for more")
         if self._pool:
             return self._pool.submit(self._compute, compute, images).result()
         return self._compute(compute, images)
@@ -76,6 +85,16 @@ class EagerEngine:
         if images.dtype not in (np.uint8, np.float32):
             images = images.astype(np.float32)
         return normalize(torch.from_numpy(images).to(self.device), self.metadata.preprocess)
+
+
+@cache
+def _compute_with_one_thread_after_forks() -> None:
+    """Let the children of this process compute: they wait for its OpenMP threads, which they do not have, forever.
+
+    Data loading processes of PyTorch do the same.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 class CompiledEngine(EagerEngine):
