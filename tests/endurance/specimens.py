@@ -37,7 +37,8 @@ class Specimen:
     """A folder with files of one kind.
 
     ``commands`` are tried in turn, ``{}`` in their words is the folder. ``digest``: a file of ours that says what it
-    has to hold, so that a damaged one must not be answered from in another way without a word.
+    has to hold, so that a damaged one must not be answered from in another way without a word. ``sealed``: a file
+    that gets a digest that fits after it was damaged, so that the runtime itself sees the damage.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Specimen:
     commands: tuple[tuple[str, ...], ...]
     digest: bool = False
     env: dict[str, str] = field(default_factory=dict)
+    sealed: str = ""
 
 
 def make_specimens(root: Path) -> list[Specimen]:
@@ -61,11 +63,12 @@ def make_specimens(root: Path) -> list[Specimen]:
         write(folder / file)
         targets = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
         Image.fromarray(photo).save(folder / "photo.png")
-        exported = kind.startswith(("exported", "foreign"))
+        exported = kind.startswith(("exported", "resealed", "foreign")) and not file.endswith(".safetensors")
         predict = (*(PREDICT if exported else EAGER), "--model", "{}/" + file)
         convert = ("convert", "{}/" + file, "{}/copy.safetensors", "--to", "effnet")
         commands = (predict,) if file.endswith(".xml") else (predict, predict, convert)
-        made.append(Specimen(kind, folder, tuple(targets), commands, kind.startswith("exported")))
+        has_digest, sealed = kind.startswith("exported"), file if kind.startswith("resealed") else ""
+        made.append(Specimen(kind, folder, tuple(targets), commands, has_digest, sealed=sealed))
     good = root / "effnet-safetensors" / "model.safetensors"
     for kind, suffix, options in IMAGES:
         folder = root / kind.replace(" ", "-")
@@ -104,6 +107,10 @@ def model_writers() -> dict[str, tuple[str, Callable[[Path], object]]]:
         "exported onnx": ("model.onnx", export),  # a .pt2 is written, and never read
         "exported openvino": ("model.xml", export),
         "exported litert": ("model.tflite", export),
+        "resealed onnx": ("model.onnx", export),
+        "resealed openvino": ("model.xml", export),
+        "resealed litert": ("model.tflite", export),
+        "resealed safetensors": ("model.safetensors", save("effnet")),
         "foreign onnx": ("model.onnx", lambda path: write_without_metadata(model, path)),
     }
 

@@ -8,11 +8,13 @@ import random
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from effnet.data.storage import embedded_digest
 from tests.endurance.damage import damage
 from tests.endurance.specimens import Specimen, make_specimens
 from tests.endurance.worker import Command, Outcome, run_commands
@@ -84,6 +86,9 @@ def prepare(specimens: Sequence[Specimen], folder: Path, count: int) -> Iterator
         shutil.copytree(specimen.folder, case)
         path = case / target
         path.write_bytes(damage(path.name, path.read_bytes(), random.Random(index)))
+        if specimen.sealed:
+            with suppress(ValueError, OSError):  # of an empty file
+                embedded_digest.seal(case / specimen.sealed)
         yield make_command(specimen, f"{specimen.name} #{index} ({target})", case, words)
 
 
