@@ -150,14 +150,14 @@ def open_openvino_runner(path: Path) -> FileRunner:
 
 def open_litert_runner(path: Path) -> FileRunner:
     """Open ``path`` in LiteRT's interpreter. Raises ``ImportError`` without it."""
-    from effnet.runtime.litert import silence_xnnpack
+    from effnet.runtime.base import silence_stderr
 
     litert = import_extra("ai_edge_litert.interpreter", "litert", "verifying TFLite files requires", "ai-edge-litert")
     interpreter = litert.Interpreter(str(path))
     (source,), outputs = interpreter.get_input_details(), interpreter.get_output_details()
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        with silence_xnnpack():
+        with silence_stderr():
             interpreter.resize_tensor_input(source["index"], images.shape)
             interpreter.allocate_tensors()
         interpreter.set_tensor(source["index"], images)

@@ -1,7 +1,11 @@
 """The engine interface, the engines installed here, and opening an exported file with one. Imports no torch."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +21,8 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 ENGINE_PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
 ENGINE_EXTRAS = {"onnxruntime": "export", "openvino": "openvino", "litert": "litert"}
 ENGINES_BY_SUFFIX = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",), ".tflite": ("litert",)}
+
+_STDERR, _STDERR_LOCK = 2, Lock()
 
 FloatArray = NDArray[np.float32]
 ImageBatch = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.uint8 | np.float32]
@@ -162,3 +168,22 @@ def open_engine(kind: str, path: Path, precision: str, threads: int | None, cach
     from effnet.runtime.litert import LiteRTEngine
 
     return LiteRTEngine(path, precision, threads)
+
+
+@contextmanager
+def silence_stderr() -> Iterator[None]:
+    """Hide what a runtime itself prints on standard error, which Python cannot turn off: its exception says more."""
+    with _STDERR_LOCK:
+        try:
+            saved = os.dup(_STDERR)
+        except OSError:  # standard error is closed
+            yield
+            return
+        try:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, _STDERR)
+            os.close(null)
+            yield
+        finally:
+            os.dup2(saved, _STDERR)
+            os.close(saved)

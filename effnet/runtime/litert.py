@@ -1,9 +1,6 @@
 """LiteRT, formerly TensorFlow Lite: writing ``.tflite``, and running such files with XNNPACK, without torch."""
 
 import mmap
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -27,8 +24,6 @@ OPERATOR_INPUTS = {
 WINDOW_OPTIONS = ("StrideW", "StrideH", "DilationWFactor", "DilationHFactor")
 MAX_DIMENSION = 2**22  # of a tensor: far above the number of any network's classes
 SAVED_IO_SPEC = io_spec.IOSpec("floats", "logits")  # of a file written by effnet.save, which has no IOSpec
-
-_STDERR, _STDERR_LOCK = 2, Lock()
 
 
 class LiteRTEngine(io_spec.FileEngine):
@@ -85,7 +80,7 @@ class LiteRTEngine(io_spec.FileEngine):
             return
         self._shape = ()
         try:
-            with silence_xnnpack():
+            with base.silence_stderr():  # XNNPACK says that its delegate was created
                 self._interpreter.resize_tensor_input(self._input["index"], shape)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
@@ -185,22 +180,3 @@ def _dequantize(stored: np.ndarray, tensor: Any) -> base.FloatArray:
     if not scale or stored.dtype.kind not in "iu":
         return floats
     return (floats - np.float32(zero_point)) * np.float32(scale)
-
-
-@contextmanager
-def silence_xnnpack() -> Iterator[None]:
-    """Hide XNNPACK's notice on standard error that its delegate was created, which Python cannot turn off."""
-    with _STDERR_LOCK:
-        try:
-            saved = os.dup(_STDERR)
-        except OSError:  # standard error is closed
-            yield
-            return
-        try:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, _STDERR)
-            os.close(null)
-            yield
-        finally:
-            os.dup2(saved, _STDERR)
-            os.close(saved)

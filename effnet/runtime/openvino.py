@@ -45,7 +45,8 @@ class OpenVINOEngine(io_spec.FileEngine):
         core = get_core()
         try:
             # Read, not mapped: a mapped file that becomes shorter while it is served ends the process
-            self._model = core.read_model(self.path, config={"ENABLE_MMAP": False})
+            with base.silence_stderr():  # a damaged IR is tried as a text of TensorFlow, which complains in many lines
+                self._model = core.read_model(self.path, config={"ENABLE_MMAP": False})
         except Exception as error:  # mostly RuntimeError, but that is not documented
             raise io_spec.unreadable_file_error(self.path, self.kind, error) from None
         self.metadata, self._io_spec = io_spec.read_metadata(_read_rt_info(self._model), path)

@@ -11,7 +11,7 @@ import pytest
 from effnet.exporting.verify import open_openvino_runner
 from effnet.metadata import Numerics
 from effnet.runtime.io_spec import IOSpec, read_metadata
-from effnet.runtime.openvino import write_openvino
+from effnet.runtime.openvino import OpenVINOEngine, write_openvino
 from tests.exporting.networks import MIXED, SYMMETRIC, agreement, network
 
 openvino = pytest.importorskip("openvino")
@@ -50,6 +50,19 @@ def test_half_precision(tmp_path: Path) -> None:
         bytes[half_precision] = (tmp_path / "m.bin").stat().st_size
     assert bytes[True] < 0.52 * bytes[False]
     assert 1e-6 < agreement(open_openvino_runner(tmp_path / "m.xml"), model, io_spec, (32, 32)).difference < 3e-3
+
+
+@pytest.mark.parametrize(
+    "begin", [b"\x00\x01\x02", b"node {", b"<?xml", b"\xff\xfe<\0n\0e\0t\0", b'<net version="99">']
+)
+def test_a_damaged_graph_is_refused_without_a_word_of_the_runtime(
+    begin: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """OpenVINO tries what is no IR as a text of TensorFlow, whose reader prints what it thinks of that."""
+    (tmp_path / "m.xml").write_bytes(begin + b"\x03 damaged")
+    with pytest.raises(ValueError, match=r"openvino cannot open .*m\.xml: the file is damaged"):
+        OpenVINOEngine(tmp_path / "m.xml")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

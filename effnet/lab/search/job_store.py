@@ -239,7 +239,7 @@ def open_study(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         verbosity = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # it logs tracebacks of what it raises
         storage = _open_storage(str(store))
         try:
             _check_identity(storage, recorded, store)
