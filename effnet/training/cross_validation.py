@@ -13,7 +13,7 @@ from effnet.arch.serde import check_choice, read_json_object
 from effnet.data import ImageDataset, ImageError, Splits, dataset, duplicates, holdout, open_data
 from effnet.data.splits import make_folds
 from effnet.data.storage.atomic_write import atomic_write, write_text
-from effnet.data.storage.csv_files import csv_writer
+from effnet.data.storage.csv_files import csv_writer, read_rows
 from effnet.prediction import Predictor, ensemble, out_of_fold
 from effnet.prediction.tta import TTA_MODES
 from effnet.tasks import Float64Array, task_of
@@ -281,7 +281,8 @@ def _claim_directory(out: Path, folds_csv: str, resume: bool) -> None:
         return
     path, content = out / "folds.csv", folds_csv.encode("utf-8", "surrogateescape")
     if run_dir.is_occupied(out, path, resume, "folds"):
-        if path.read_bytes() != content:
+        before = path.read_bytes().decode("utf-8", "surrogateescape")
+        if read_rows(StringIO(before, newline="")) != read_rows(StringIO(folds_csv, newline="")):
             raise ValueError(
                 f"{out} has folds of other images, or another --folds or --seed: resume it with the same ones, or "
                 "choose another directory"

@@ -18,7 +18,7 @@ from effnet.prediction.ensemble import Ensemble
 from effnet.prediction.out_of_fold import OutOfFold
 from effnet.training import cross_validation as module
 from effnet.training.config import Resources, TrainConfig
-from effnet.training.cross_validation import CrossValidationResult, train_folds
+from effnet.training.cross_validation import CrossValidationResult, _claim_directory, train_folds
 from tests.training.conftest import Recorder
 
 HERE = Resources(device="cpu", workers=0)
@@ -251,3 +251,11 @@ def test_group_with_a_whole_class_is_reported(tmp_path: Path, monkeypatch: pytes
     path = write_table(tmp_path, ["a,", "b,"] * 6 + ["c,one"] * 3, "image_id,label,group")
     recorder = messages_before_training(path, monkeypatch)
     assert any("holds out all images of 'c', which are in one group" in line for line in recorder)
+
+
+def test_folds_are_compared_by_what_their_table_says(tmp_path: Path) -> None:
+    safe, exact, other = (f"id,label,fold\n{name},a,0\n" for name in ("'=1.jpg", "=1.jpg", "=2.jpg"))
+    _claim_directory(tmp_path / "out", exact, resume=False)
+    _claim_directory(tmp_path / "out", safe, resume=True)
+    with pytest.raises(ValueError, match="has folds of other images"):
+        _claim_directory(tmp_path / "out", other, resume=True)
