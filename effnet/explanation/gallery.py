@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TextIO
 from urllib.parse import quote
@@ -11,6 +12,7 @@ from jinja2 import DictLoader
 from PIL import Image, ImageDraw
 
 from effnet.data.image_io import ImageSource
+from effnet.data.storage.atomic_write import name_write_errors
 from effnet.data.storage.csv_files import csv_writer
 from effnet.draw import html_page
 from effnet.draw.text import clean_text, load_font_for, printable_page, truncate_measured
@@ -62,11 +64,19 @@ class Gallery:
 
     def __exit__(self, *error: object) -> None:
         if self._table:
-            self._table.close()
-            self._write_page(last=True)
+            with name_write_errors(self.folder) if error[0] is None else suppress(OSError):
+                self._table.close()
+                self._write_page(last=True)
 
     def add(self, explanation: explainer.Explanation) -> list[str]:
-        """Write an explanation; return the names of its files: one per map, and that of the raw maps."""
+        """Write an explanation; return the names of its files: one per map, and that of the raw maps.
+
+        Raises ``OSError`` that names the folder if it cannot be written.
+        """
+        with name_write_errors(self.folder):
+            return self._add(explanation)
+
+    def _add(self, explanation: explainer.Explanation) -> list[str]:
         self._start_image()
         self._task = explanation.labels.task
         stem = f"{self.images:04}-{_safe_file_name(Path(explanation.image).stem or explanation.image)}"
@@ -86,8 +96,9 @@ class Gallery:
 
     def add_unreadable(self, image: str, error: str) -> None:
         """Report on the page and in the table that an image could not be read."""
-        self._start_image()
-        self._write_row(image, *[""] * (len(GALLERY_COLUMNS) - 2), error)
+        with name_write_errors(self.folder):
+            self._start_image()
+            self._write_row(image, *[""] * (len(GALLERY_COLUMNS) - 2), error)
         self._entries.append({"image": image, "error": error})
 
     def _start_image(self) -> None:

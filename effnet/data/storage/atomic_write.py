@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,21 +16,30 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.touch()
-        mode = beside.stat().st_mode
-        yield beside
-        beside.chmod(mode)  # safetensors makes its files for the owner alone
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
+        with name_write_errors(path, "; the previous file is unchanged"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.touch()
+            mode = beside.stat().st_mode
+            yield beside
+            beside.chmod(mode)  # safetensors makes its files for the owner alone
+            with beside.open("rb+") as file:
+                os.fsync(file.fileno())
+            beside.replace(path)
+    finally:
+        with suppress(OSError):  # it does not exist, nor perhaps its folder
+            beside.unlink()
+
+
+@contextmanager
+def name_write_errors(path: Path, remark: str = "") -> Iterator[None]:
+    """Raise ``OSError`` that names ``path`` and says why, with a ``remark``, if writing in this block fails."""
+    try:
+        yield
     except Exception as error:
         reason = _write_error_reason(error)
         if reason is None:
             raise
-        raise OSError(f"{path} could not be written: {reason}; the previous file is unchanged") from error
-    finally:
-        beside.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written: {reason}{remark}") from error
 
 
 def write_text(path: Path, text: str) -> Path:

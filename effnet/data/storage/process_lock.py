@@ -48,7 +48,8 @@ def lock_output(output: Path, folder: Path | None = None) -> Iterator[None]:
     try:
         if not isinstance(lock, SoftFileLock):  # that one names its holder itself
             holder = {"pid": os.getpid(), "host": gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M}"}
-            path.write_text(json.dumps(holder), encoding="utf-8")
+            with suppress(OSError):  # a full disk: then nobody is told who holds it
+                path.write_text(json.dumps(holder), encoding="utf-8")
         yield
     finally:
         with suppress(OSError):
