@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from effnet.lab.bench import benchmark, bottlenecks
     from effnet.net import EfficientNet
+    from effnet.runtime import foreign_onnx
 
 MAX_SLOWEST_STEPS = 8
 
@@ -89,9 +90,10 @@ def bench(
         printing.print_json(report.to_dict()) if as_json else _print_bottlenecks(report)
         return
     from effnet.lab.bench import benchmark
+    from effnet.runtime import foreign_onnx
 
     libraries = None if against is None else () if against == "none" else options.split_list(against)
-    loaded = [_load_network(name, part) for name in names]
+    loaded = [_open_network(name, part, engines) for name in names]
     with printing.progress_bar("measuring") as step:
         result = benchmark.run_benchmark(
             loaded,
@@ -99,12 +101,26 @@ def bench(
             progress=lambda _, done, total: step(done, total),
         )
     for name, network in zip(names, loaded, strict=True) if precisions[0] != "int8" else ():
-        if _is_weights_file(name):
+        if _is_weights_file(name) and not isinstance(network, foreign_onnx.OnnxFile):
             _autotune(
                 name, network if part.chosen else name, batch_sizes, size, precisions[0], thread_counts or (None,)
             )
     printing.note_written(benchmark.write_benchmark(result, out) if out else [])
     printing.print_json(result.to_dict()) if as_json else _print_benchmark(result)
+
+
+def _open_network(
+    network: str, part: WeightsOptions, engines: Iterable[str] | None
+) -> "EfficientNet | foreign_onnx.OnnxFile":
+    """Return the network, or an ONNX file of another program as it stands, if all ``engines`` can run it so."""
+    from effnet.runtime import foreign_onnx
+
+    if set(engines or ()) <= set(foreign_onnx.KINDS):
+        file = foreign_onnx.find_runnable(network)
+        opened = part.open_to_run(network) if part.chosen and file else file
+        if opened and not isinstance(opened, str):
+            return opened
+    return _load_network(network, part)
 
 
 def _load_network(network: str, part: WeightsOptions) -> "EfficientNet":

@@ -52,7 +52,7 @@ def evaluate(
     names = options.read_labels(labels)
     with printing.progress_bar("evaluating") as step:
         how = (split, decode.value, device, batch_size, strict, step, names, color, bits)
-        result = evaluator.evaluate(part.open(model), data, *how)
+        result = evaluator.evaluate(part.open_to_run(model, device=device), data, *how)
     printing.print_json(result.to_dict()) if as_json else _print_evaluation(result)
 
 

@@ -281,6 +281,7 @@ def resolve_network(network: str, part: "WeightsOptions | None" = None) -> Resol
     if path.suffix != ".tflite" and io_spec.is_exported(path) and not chosen:
         exported = base.open_exported(path)
         metadata = exported.metadata
+        assert metadata.arch is not None, "what effnet exported states its architecture"
         return ResolvedNetwork(metadata.arch, exported.classes, len(metadata.preprocess.mean), metadata.labels)
     if path.suffix in WEIGHTS_SUFFIXES or path.is_file() or (path / "model.safetensors").is_file():
         from effnet.weights import load

@@ -162,7 +162,9 @@ def predict(
 
         # Before torch is imported, so that a missing file is reported at once
         named: Iterable[NamedImage] = open_unlabeled_table(table) if table else open_inputs(images, frame_interval)
-        predictor = _assume_bits(_predictor_factory(members, settings, fit_weights, part), found_bits)()
+        predictor = _assume_bits(
+            _predictor_factory(members, settings, fit_weights, part, bool(embeddings)), found_bits
+        )()
         if not predictor.preprocess.bits and not table:
             bit_depth.hint_if_dark(images)
         if embeddings:
@@ -186,17 +188,17 @@ def _find_model() -> str:
 
 
 def _predictor_factory(
-    members: Sequence[str], settings: Mapping[str, Any], fit_weights: bool, part: WeightsOptions
+    members: Sequence[str], settings: Mapping[str, Any], fit_weights: bool, part: WeightsOptions, embeds: bool = False
 ) -> "bulk_chunks.PredictorFactory":
     """Return a function that creates the predictor: of one model, or an ensemble of several or of a run's folds.
 
-    ``part`` says how the file of one model is read.
+    ``part`` says how the file of one model is read, ``embeds`` that its weights are, for their embedding.
     """
     from effnet.prediction import Predictor, ensemble
 
     make_predictor = partial(Predictor, **settings)
-    if part.chosen:
-        return partial(_open_part, make_predictor, members[0], part)
+    if part.chosen or embeds:
+        return partial(_open_part, make_predictor, members[0], part, embeds)
     if len(members) == 1 and not fit_weights and ensemble.member_models(members[0]) == [members[0]]:
         return partial(make_predictor, members[0])
     fitted = ensemble.fit_ensemble_weights(members) if fit_weights else None
@@ -232,8 +234,11 @@ def _find_bits(table: str | None, images: list[str]) -> int:
     return bits if bits and bits < 16 else 0
 
 
-def _open_part(make_predictor: "Callable[..., Predictor]", model: str, part: WeightsOptions) -> "Predictor":
-    return make_predictor(part.load(model))
+def _open_part(
+    make_predictor: "Callable[..., Predictor]", model: str, part: WeightsOptions, embeds: bool
+) -> "Predictor":
+    settings = make_predictor.keywords  # type: ignore[attr-defined]
+    return make_predictor(part.open_to_run(model, settings["engine"], settings["device"], embeds))
 
 
 def _predict(

@@ -1,5 +1,6 @@
 """``effnet serve``: an HTTP server with a prediction API and a web page."""
 
+from functools import partial
 from typing import Annotated
 
 from typer import Argument, Option
@@ -60,5 +61,5 @@ def serve(
     )
     names = options.read_labels(labels)
     hosts = allow_host or ()
-    how = (limits, printing.note, names, part.open, hosts)
+    how = (limits, printing.note, names, partial(part.open_to_run, engine=engine), hosts)
     server.serve(models, host, port, engine, batch_size, *how)

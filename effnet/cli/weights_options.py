@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import wraps
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from typer import Option
@@ -17,6 +18,7 @@ from effnet.cli import options
 
 if TYPE_CHECKING:
     from effnet.net import EfficientNet
+    from effnet.runtime.foreign_onnx import OnnxFile
 
 PARAMETER = "part"  # of a command, in whose place the options stand
 
@@ -86,6 +88,24 @@ class WeightsOptions:
     def open(self, model: str, labels: tuple[str, ...] | None = None) -> "str | EfficientNet":
         """Return the network as `load` does; ``model`` itself if nothing was said of it."""
         return self.load(model, labels) if self.chosen or labels is not None else model
+
+    def open_to_run(
+        self, model: str, engine: str = "auto", device: str | None = None, embeds: bool = False
+    ) -> "str | EfficientNet | OnnxFile":
+        """Return what is to be run: as `open` does, but an ONNX file of another program as it stands if it can be.
+
+        Options that say how weights are read, such as --padding, have them read, and so has ``embeds``.
+        """
+        if not self.chosen and not embeds:
+            return model
+        from effnet.runtime.foreign_onnx import find_runnable, is_foreign
+
+        if embeds and (self.chosen or is_foreign(Path(model))):
+            return self.load(model)
+        if not self.chosen:
+            return model
+        file = find_runnable(model, engine, device) if self.chosen.keys() <= {"preprocess", "task"} else None
+        return replace(file, preprocess=parse_preprocess(self.preprocess), task=self.task) if file else self.load(model)
 
 
 AS_STATED = WeightsOptions()

@@ -15,7 +15,7 @@ from effnet.evaluation import metrics
 from effnet.metadata import TASKS, Labels
 from effnet.net import EfficientNet
 from effnet.prediction.batched_inference import DEFAULT_BATCH_SIZE, run_batches
-from effnet.runtime import autotune, base, io_spec, torch
+from effnet.runtime import autotune, base, foreign_onnx, io_spec, torch
 from effnet.tasks import Float64Array, task_of
 from effnet.weights import load
 
@@ -32,7 +32,7 @@ _EVALUATIONS: dict[str, type[AnyEvaluation]] = {
 
 
 def evaluate(
-    model: EfficientNet | base.Engine | str | Path,
+    model: EfficientNet | base.Engine | foreign_onnx.OnnxFile | str | Path,
     data: ImageDataset | Splits | str | Path,
     split: str | None = None,
     decode: str = "exact",
@@ -47,8 +47,8 @@ def evaluate(
     """Evaluate a model on labeled images.
 
     Args:
-        model: A network, an engine, a weights file or model name, or a file written by `effnet.export`, which runs in
-            its own runtime.
+        model: A network, an engine, a weights file or model name; or a file that runs in its own runtime, written by
+            `effnet.export` or any ONNX classifier (`effnet.runtime.foreign_onnx.OnnxFile`).
         data: Labeled images, splits of them, or a source of them as `effnet.data.open_data` takes it.
         split: "train", "val" or "test"; default: the test split, else the validation split, else all.
         decode: "exact", or "reduced" to decode JPEGs at reduced scale.
@@ -118,11 +118,16 @@ def _score_logits(logits: Float64Array, dataset: ImageDataset, columns: list[int
     return metrics.score_regression(logits[:, columns], values, class_names, image_names)
 
 
-def _open_engine(model: EfficientNet | base.Engine | str | Path, device: str | None) -> base.Engine:
+def _open_engine(
+    model: EfficientNet | base.Engine | foreign_onnx.OnnxFile | str | Path, device: str | None
+) -> base.Engine:
+    if foreign := foreign_onnx.find_runnable(model, device=device):
+        return autotune.engine(foreign)
     if isinstance(model, (str, Path)):
         if io_spec.is_exported(Path(model)):
             return autotune.engine(model)
         model = load(model)
+    assert not isinstance(model, foreign_onnx.OnnxFile)
     return torch.EagerEngine(model, device) if isinstance(model, EfficientNet) else model
 
 

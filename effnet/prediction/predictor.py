@@ -18,7 +18,7 @@ from effnet.data.image_io import ImageError, ImageSource, InputImage, LazyImage
 from effnet.metadata import Labels, Preprocess
 from effnet.prediction import batched_inference
 from effnet.prediction import tta as views
-from effnet.runtime import autotune, base, io_spec
+from effnet.runtime import autotune, base, foreign_onnx, io_spec
 from effnet.tasks import Float64Array, task_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ class Predictor:
     it again), and used in a process that was forked.
 
     Args:
-        source: Weights file, model name such as "b0/ra", run directory, network, or file written by `effnet.export`.
+        source: Weights file, model name such as "b0/ra", run directory, network, or file written by `effnet.export`. An
+            ONNX classifier of any other program runs as it stands (`effnet.runtime.foreign_onnx.OnnxFile` says how).
         engine: "auto", "eager", "compiled", "onnxruntime", "openvino" or "litert".
         device: PyTorch device; default: the GPU if there is one.
         decode: "exact", or "reduced": JPEGs are decoded at reduced scale, which is faster.
@@ -121,7 +122,7 @@ class Predictor:
 
     def __init__(
         self,
-        source: "str | Path | EfficientNet",
+        source: "str | Path | EfficientNet | foreign_onnx.OnnxFile",
         engine: str = "auto",
         device: str | None = None,
         decode: str = "reduced",
@@ -138,7 +139,9 @@ class Predictor:
         check_choice("tta", tta, views.TTA_MODES)
         check_int("batch_size", 1 if batch_size is None else batch_size, 1)
         base.resolve_threads(threads)
-        exported = isinstance(source, (str, Path)) and io_spec.is_exported(Path(source))
+        source = foreign_onnx.find_runnable(source, engine, device) or source
+        foreign = isinstance(source, foreign_onnx.OnnxFile)
+        exported = foreign or (isinstance(source, (str, Path)) and io_spec.is_exported(Path(source)))
         if device is not None and engine not in ("auto", "eager"):
             raise ValueError(f"{engine} runs on the CPU: omit the device, or use the eager engine")
         if exported and device not in (None, "cpu"):
@@ -147,10 +150,13 @@ class Predictor:
         self.batch_size, self._tunes_batch_size = batch_size or batched_inference.DEFAULT_BATCH_SIZE, batch_size is None
         # A copy: later changes to the caller's network do not reach this one
         source = source if isinstance(source, (str, Path)) else deepcopy(source)
-        self._model = autotune.LazyModel(source)
+        self._model = autotune.LazyModel(source.path if isinstance(source, foreign_onnx.OnnxFile) else source)
         how = {"decode": decode, "precision": precision, "threads": threads, "color": color, "bits": bits}
         self._made_of: dict[str, Any] = {"source": source, "engine": engine, "device": device, **how}
-        if isinstance(source, (str, Path)) and os.path.exists(source):  # for a process that works elsewhere
+        # For a process that works elsewhere
+        if isinstance(source, foreign_onnx.OnnxFile):
+            self._made_of["source"] = replace(source, path=source.path.absolute())
+        elif isinstance(source, (str, Path)) and os.path.exists(source):
             self._made_of["source"] = os.path.abspath(source)
         self._engine_options: dict[str, Any] = {"precision": precision, "threads": threads}
         self._process, self._lock, self._images_seen = os.getpid(), Lock(), 0

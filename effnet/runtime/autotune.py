@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from effnet.arch.serde import check_choice, check_int, check_size
-from effnet.runtime import base, engine_cache, io_spec
+from effnet.runtime import base, engine_cache, foreign_onnx, io_spec
 from effnet.runtime.engine_cache import (
     ENGINE_FILES,
     OPENVINO_CACHE_DIR,
@@ -51,7 +51,7 @@ LOG = logging.getLogger("effnet")
 
 
 def engine(
-    model: "EfficientNet | str | Path | LazyModel",
+    model: "EfficientNet | str | Path | foreign_onnx.OnnxFile | LazyModel",
     kind: str = "auto",
     batch_size: int = 1,
     size: int | tuple[int, int] | None = None,
@@ -95,11 +95,14 @@ def engine(
     if kind in base.ENGINE_PACKAGES and kind not in base.installed_engines():
         raise base.not_installed_error(kind)
     found: base.Engine | None
-    if isinstance(model, (str, Path)) and io_spec.is_exported(Path(model)):
+    if foreign := foreign_onnx.find_runnable(model, kind):
+        found = foreign_onnx.open_foreign(foreign, kind, precision, threads)
+    elif isinstance(model, (str, Path)) and io_spec.is_exported(Path(model)):
         found = base.open_exported(model, None if kind == "auto" else kind, precision, threads)
     elif precision == "int8":
         raise ValueError("this network is not quantized: export it with effnet.quantize, and open that file")
     else:
+        assert not isinstance(model, foreign_onnx.OnnxFile)
         lazy_model = model if isinstance(model, LazyModel) else LazyModel(model)
         key = TuningKey.for_this_machine(batch_size, size, precision, threads)
         if kind != "auto":

@@ -11,8 +11,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from effnet.arch import Arch
 from effnet.arch.serde import check_choice, check_int
-from effnet.metadata import ModelMetadata, Preprocess
+from effnet.metadata import Labels, Preprocess
 from effnet.timing import machine
 
 ENGINE_KINDS = ("eager", "compiled", "onnxruntime", "openvino", "litert")
@@ -28,13 +29,29 @@ FloatArray = NDArray[np.float32]
 ImageBatch = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.uint8 | np.float32]
 
 
+class EngineMetadata(Protocol):
+    """What an engine says of its model."""
+
+    @property
+    def arch(self) -> Arch | None:
+        """The network; None for a file of another program with a network that is none known here."""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How images become its input."""
+
+    @property
+    def labels(self) -> Labels:
+        """What its outputs mean."""
+
+
 class Engine(Protocol):
     """A network ready to run. Thread-safe."""
 
     kind: str
     precision: str  # that it computes in; "int8" if its weights are quantized
     threads: int
-    metadata: ModelMetadata
+    metadata: EngineMetadata
     classes: int  # 0: no classifier
 
     def run(self, images: ImageBatch) -> FloatArray:

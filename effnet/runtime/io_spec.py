@@ -105,6 +105,7 @@ class FileEngine(base.Engine):
     """Base class of the engines that run an exported file. A subclass sets the attributes and implements `_infer`."""
 
     path: Path
+    metadata: ModelMetadata
     _io_spec: IOSpec
     _opened_by_parent: dict[str, Any]
     _outputs: Mapping[str, Any]  # name -> the runtime's handle; the classifier's output comes first

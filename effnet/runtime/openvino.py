@@ -51,9 +51,7 @@ class OpenVINOEngine(io_spec.FileEngine):
             raise io_spec.unreadable_file_error(self.path, self.kind, error) from None
         self.metadata, self._io_spec = io_spec.read_metadata(_read_rt_info(self._model), path)
         quantized = any(operation.get_type_name() == "FakeQuantize" for operation in self._model.get_ops())
-        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        supported = tuple(name for name, capability in PRECISION_CAPABILITIES.items() if capability in capabilities)
-        self.precision = base.resolve_precision(self.kind, precision, supported, quantized)
+        self.precision = base.resolve_precision(self.kind, precision, supported_precisions(), quantized)
         self._settings = compile_settings(precision, self.threads)
         self._cache = cache
         self._requests: dict[tuple[int, ...], Any] = {}  # by input shape
@@ -91,6 +89,12 @@ class OpenVINOEngine(io_spec.FileEngine):
                 settings = {**self._settings, "CACHE_DIR": str(self._cache)}
                 return core.compile_model(model, "CPU", settings).create_infer_request()
         return core.compile_model(model, "CPU", self._settings).create_infer_request()
+
+
+def supported_precisions() -> tuple[str, ...]:
+    """Return the precisions that OpenVINO computes in on this CPU."""
+    capabilities = get_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(name for name, capability in PRECISION_CAPABILITIES.items() if capability in capabilities)
 
 
 def compile_settings(precision: str, threads: int) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from effnet.data.preprocessing import normalize
+from effnet.metadata import ModelMetadata
 from effnet.net import EfficientNet, surgery
-from effnet.runtime.base import FloatArray, ImageBatch, is_normalized, resolve_precision, resolve_threads
+from effnet.runtime.base import Engine, FloatArray, ImageBatch, is_normalized, resolve_precision, resolve_threads
 from effnet.timing import machine
 
 log = logging.getLogger("effnet")
@@ -29,7 +30,7 @@ NATIVE_INSTRUCTION_SETS = {
 CXX_COMPILERS = ("g++", "clang++", "c++", "cl")
 
 
-class EagerEngine:
+class EagerEngine(Engine):
     """A network in plain PyTorch: batch norm folded, channels-last, no gradients. Thread-safe.
 
     It is a copy: later changes to ``model`` do not affect it. In bfloat16 and float16, weights and feature maps have
@@ -38,6 +39,7 @@ class EagerEngine:
     """
 
     kind = "eager"
+    metadata: ModelMetadata
 
     def __init__(
         self, model: EfficientNet, device: str | None = None, precision: str = "float32", threads: int | None = None

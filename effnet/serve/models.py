@@ -18,6 +18,7 @@ from effnet.data.image_io import ImageError, InputImage, load_input
 from effnet.explanation import heatmap
 from effnet.prediction import Predictor
 from effnet.runtime.base import require_classes
+from effnet.runtime.foreign_onnx import OnnxFile, find_runnable
 from effnet.runtime.io_spec import is_exported
 from effnet.serve import batching, errors, model_files
 
@@ -45,14 +46,17 @@ class ServedModel:
         wait: float = 0.0,
         on_batch: Callable[[int, float], None] = lambda size, seconds: None,
         labels: Sequence[str] | None = None,
-        open_source: Callable[[str], "str | EfficientNet"] = lambda source: source,
+        open_source: Callable[[str], "str | EfficientNet | OnnxFile"] = lambda source: source,
     ) -> None:
         self.name, self._source = name, source
         self._files = model_files.ModelFiles(source) if isinstance(source, (str, Path)) else None
         opened = open_source(source) if isinstance(source, str) else source
+        opened = find_runnable(opened, engine) or opened
         # Whether it has activation maps: an exported file has outputs only
-        self.can_explain = not (isinstance(source, (str, Path)) and is_exported(Path(source)))
-        self._network = None if isinstance(opened, (str, Path)) else deepcopy(opened)  # not mapped from its file
+        runs_as_file = isinstance(opened, OnnxFile)
+        self.can_explain = not runs_as_file and not (isinstance(source, (str, Path)) and is_exported(Path(source)))
+        # A copy is not mapped from its file
+        self._network = None if isinstance(opened, (str, Path, OnnxFile)) else deepcopy(opened)
         self.predictor = Predictor(opened, engine=engine, batch_size=batch_size, labels=labels)
         require_classes(self.predictor.classes, f"serving {name}")
         self.predictor.choose_engine(1)

@@ -162,17 +162,26 @@ def explain_response(
     }
 
 
+def _network_costs(model: ServedModel) -> dict[str, Any]:
+    """Return the costs of one image; 0 where a file runs as it stands, whose network is not known."""
+    predictor = model.predictor
+    if predictor.arch:
+        return scaling.network_costs(predictor.arch, predictor.classes, predictor.preprocess.size)
+    names = ("params", "macs", "bytes", "weight_bytes")
+    return {"resolution": predictor.preprocess.size[0], **dict.fromkeys(names, 0)}
+
+
 def model_info(model: ServedModel) -> dict[str, Any]:
     """Return the data of a `ModelInfo`."""
     predictor = model.predictor
     return {
         "name": model.name,
-        "arch": predictor.arch.name,
+        "arch": predictor.arch.name if predictor.arch else "",
         "classes": predictor.classes,
         "task": predictor.labels.task,
         "size": predictor.preprocess.size,
         "preprocess": predictor.preprocess.describe(),
-        **scaling.network_costs(predictor.arch, predictor.classes, predictor.preprocess.size),
+        **_network_costs(model),
         "engine": predictor.engine.kind,
         "precision": predictor.engine.precision,
         "threads": predictor.engine.threads,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from effnet.net import EfficientNet
+    from effnet.runtime.foreign_onnx import OnnxFile
     from effnet.serve.models import ServedModel
 
 MAX_HEAD_BYTES = 65_536  # of a request's line and headers, of its trailers, and of a chunk's extensions
@@ -72,7 +73,7 @@ def serve(
     limits: ServerLimits | None = None,
     ready: Callable[[str], None] = lambda line: None,
     labels: Sequence[str] | None = None,
-    open_source: Callable[[str], "str | EfficientNet"] = lambda source: source,
+    open_source: Callable[[str], "str | EfficientNet | OnnxFile"] = lambda source: source,
     allow_hosts: Sequence[str] = (),
 ) -> None:
     """Serve models until SIGTERM or Ctrl+C, and answer every accepted request before returning.

@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib.util import find_spec
 from itertools import groupby, product
 from pathlib import Path
@@ -18,7 +19,7 @@ from effnet.draw import benchmark_plots, plotting
 from effnet.lab.bench import backends
 from effnet.lab.compare.comparison_table import write_csv, write_drawing, write_json
 from effnet.net import EfficientNet
-from effnet.runtime import autotune, base, torch
+from effnet.runtime import autotune, base, foreign_onnx, torch
 from effnet.weights import save
 
 CALLS_PER_ROUND = 3
@@ -73,7 +74,7 @@ class BenchmarkResult(serde.Record):
 
 
 def run_benchmark(
-    networks: Sequence[EfficientNet],
+    networks: Sequence[EfficientNet | foreign_onnx.OnnxFile],
     engines: Sequence[str] | None = None,
     precisions: Sequence[str] = ("float32",),
     batch_sizes: Sequence[int] = (1,),
@@ -88,7 +89,8 @@ def run_benchmark(
     """Time ``networks`` on this machine; all backends of a network, batch size and number of threads take turns.
 
     Defaults: all engines but "compiled", which takes a minute to start (with it, peers are compiled too); one thread
-    per core; each network's own size; installed peers. ``runs`` are rounds of three calls; no round starts after
+    per core; each network's own size; installed peers. An ONNX file of another program runs as it stands, in the
+    engines that can, and its MACs are not known (0). ``runs`` are rounds of three calls; no round starts after
     ``seconds``. With ``memory``, each backend also runs in a process of its own, to measure its peak. Raises
     ``ValueError`` if nothing can be measured, and ``ImportError`` if an engine or peer is not installed.
     """
@@ -110,6 +112,10 @@ def run_benchmark(
     skipped: list[str] = []
     cells = list(product(networks, batch_sizes, counts))
     for done, (model, batch_size, number) in enumerate(cells):
+        if isinstance(model, foreign_onnx.OnnxFile):
+            progress(f"{model.path.name}, batch size {batch_size}", done, len(cells))
+            rows += _measure_file(model, kinds, batch_size, number, size, runs, seconds)
+            continue
         progress(f"{model.arch.name}, batch size {batch_size}", done, len(cells))
         height_width = model.preprocess.size if size is None else serde.check_size(size)
         with torch.torch_threads(number):
@@ -161,6 +167,26 @@ def _open_backends(
             yield from backends.peer_backends(model, peer, precision, images, variants)
 
 
+def _measure_file(
+    file: foreign_onnx.OnnxFile,
+    kinds: Sequence[str],
+    batch_size: int,
+    threads: int,
+    size: int | tuple[int, int] | None,
+    runs: int,
+    seconds: float,
+) -> Iterator[BenchmarkRow]:
+    """Yield a row for each engine that runs ``file`` as it stands."""
+    engines = [autotune.engine(file, kind, threads=threads) for kind in kinds if kind in foreign_onnx.KINDS]
+    if not engines:
+        return
+    preprocess = engines[0].metadata.preprocess
+    height_width = preprocess.size if size is None else serde.check_size(size)
+    images = backends.random_images(batch_size, height_width, len(preprocess.mean))
+    opened = [backends.Backend(each.kind, each.precision, partial(each.run, images), False) for each in engines]
+    yield from _time_backends(file.path.name, 0, opened, {}, images, threads, runs, seconds, None)
+
+
 def _measure_backends(
     model: EfficientNet,
     opened: Sequence[backends.Backend],
@@ -175,7 +201,6 @@ def _measure_backends(
     batch_size, height, width, channels = images.shape
     network = model.arch.name
     macs = count(model.arch, (height, width), model.classes, channels).macs * batch_size
-    peaks = timing.measure_peaks(threads)
     expected = backends.reference_logits(model, images)
     differences: dict[str, float | None] = {}
     for backend in opened:
@@ -183,6 +208,24 @@ def _measure_backends(
         differences[backend.name] = difference
         if difference is not None and backend.precision == "float32" and not difference < LOGITS_TOLERANCE:
             log.warning("%s: %s differs from torch by %.1g of the largest logit", network, backend.name, difference)
+    saved = model if memory else None
+    yield from _time_backends(network, macs, opened, differences, images, threads, runs, seconds, saved)
+
+
+def _time_backends(
+    network: str,
+    macs: int,
+    opened: Sequence[backends.Backend],
+    differences: Mapping[str, float | None],
+    images: backends.ImageBatch,
+    threads: int,
+    runs: int,
+    seconds: float,
+    saved: EfficientNet | None,
+) -> Iterator[BenchmarkRow]:
+    """Yield a row for each of ``opened``, timed in turns; with the peak memory of those that run ``saved``."""
+    batch_size, height, width, _ = images.shape
+    peaks = timing.measure_peaks(threads)
     calls = {backend.name: backend.run for backend in opened}
     times = timing.time_interleaved(calls, runs, 2, CALLS_PER_ROUND, timing.THREAD_POOL_PAUSE, seconds)
     fastest = min(times.values(), key=lambda each: each.seconds)
@@ -190,16 +233,16 @@ def _measure_backends(
         time, peak = times[backend.name], peaks.macs(backend.precision)
         slowdown = timing.time_ratio(time, fastest)
         peak_bytes = None
-        if memory:
+        if saved:
             with TemporaryDirectory() as folder:
-                path = save(model, Path(folder) / "model.safetensors")
+                path = save(saved, Path(folder) / "model.safetensors")
                 peak_bytes = measure_peak_memory(path, backend.engine, backend.precision, images.shape, threads)
         yield BenchmarkRow(
             *(network, backend.engine, backend.precision, batch_size, threads, (height, width)),
             *(time.seconds, time.p10, time.p99, time.spread, time.runs, batch_size / time.seconds),
-            *(macs / time.seconds, macs / time.seconds / peak if peak else None),
+            *(macs / time.seconds, macs / time.seconds / peak if peak and macs else None),
             *(slowdown.value, slowdown.low, slowdown.high),
-            difference=differences[backend.name],
+            difference=differences.get(backend.name),
             peak_bytes=peak_bytes,
         )
 

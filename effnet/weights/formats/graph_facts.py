@@ -146,6 +146,16 @@ def _likely_range(transform: InputTransform) -> MeanStdArrays | None:
     return None
 
 
+def find_input_range(kind: str, transform: InputTransform | None) -> tuple[float, float] | None:
+    """Return the range of values that a graph takes and normalizes itself; None if it leaves that to its caller."""
+    if kind == "UINT8":
+        return 0.0, 255.0
+    if transform is None or ((transform.gain == 1).all() and (transform.offset == 0).all()):
+        return None
+    pair = _likely_range(transform)
+    return None if pair is None else (0.0, 255.0 / float(pair[1]))
+
+
 def _undo_float32_rounding(value: float) -> float:
     """Return what a float32 was before it was rounded: 127/255, or .485 for .4850000143."""
     for exact in (round(value * 255) / 255, round(value, 6)):

@@ -50,6 +50,26 @@ def add_config(path: Path, checkpoint: Checkpoint) -> Checkpoint:
         raise ValueError(f"{path}: invalid values in {CONFIG_FILE} or {PROCESSOR_FILE} beside it ({error})") from None
 
 
+def read_image_config(path: Path) -> tuple[dict[str, Any], Labels]:
+    """Return the fields of `Preprocess` and the labels that a ``config.json`` of any network states beside ``path``.
+
+    Beside it or, as optimum writes, above its folder ``onnx``; {} and no labels if there is none.
+    """
+    above = path.parent.parent if path.parent.name == "onnx" else path.parent
+    folder = next((each for each in (path.parent, above) if (each / CONFIG_FILE).is_file()), None)
+    if folder is None:
+        return {}, Labels()
+    config = _read_json(folder / CONFIG_FILE)
+    try:
+        if timm_config.is_timm_config(config):
+            stated = timm_config.read_timm_config(config, f"{CONFIG_FILE} beside it")
+            return dict(stated.get("preprocess", {})), stated.get("labels", Labels())
+        labels = _read_labels(config.get("id2label") or {}, config.get("problem_type"))
+        return dict(_read_preprocess(_read_json(folder / PROCESSOR_FILE))), labels
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"{path}: invalid values in {CONFIG_FILE} or {PROCESSOR_FILE} beside it ({error})") from None
+
+
 def config_files(path: Path, model: EfficientNet) -> dict[str, str]:
     """Return name → text of the files to write beside ``path``, so that ``from_pretrained`` loads the folder.
 

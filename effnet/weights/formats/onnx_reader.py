@@ -5,6 +5,7 @@ the bit. Padding comes from the convolutions, mean and std from what is done to 
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,7 @@ def read_onnx(path: Path) -> Checkpoint:
 
     Source: https://onnx.ai/onnx/operators.
     """
-    onnx = import_extra("onnx", "export", "reading ONNX files requires")
-    try:
-        model = onnx.load(path)
-        if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
-        weights = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
-    except Exception as error:  # protobuf's, onnx's and numpy's have no common class
-        raise ValueError(f"{path}: not an ONNX file that can be read ({str(error).partition(chr(10))[0]})") from None
+    onnx, model, weights = load_onnx(path)
     try:
         return _decode(onnx, model, weights)
     except ValueError as error:
@@ -48,16 +42,48 @@ def read_onnx(path: Path) -> Checkpoint:
         raise ValueError(f"{path}: damaged, or a graph unlike any that is known ({reason})") from None
 
 
-def _decode(onnx: Any, model: Any, weights: dict[str, np.ndarray]) -> Checkpoint:
-    graph = model.graph
-    images = [each for each in graph.input if each.name not in weights]
+def load_onnx(path: Path) -> tuple[Any, Any, dict[str, np.ndarray]]:
+    """Return the module onnx, the ``ModelProto`` in a file, with its functions written out, and its weights by name.
+
+    Raises as `read_onnx` does.
+    """
+    onnx = import_extra("onnx", "export", "reading ONNX files requires")
+    try:
+        model = onnx.load(path)
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
+        return onnx, model, {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    except Exception as error:  # protobuf's, onnx's and numpy's have no common class
+        raise ValueError(f"{path}: not an ONNX file that can be read ({str(error).partition(chr(10))[0]})") from None
+
+
+def read_input_transform(onnx: Any, model: Any, weights: dict[str, np.ndarray]) -> graph_facts.InputTransform | None:
+    """Return what a graph does to the image before its first convolution; None if that is unknown."""
+    _, walk = _start_walk(onnx, model, weights)
+    with np.errstate(all="ignore"), suppress(ValueError, *WALK_ERRORS):  # behind the first one it may compute anything
+        for node in model.graph.node:
+            if walk.image is None:
+                walk.step(_read_node(onnx, node))
+    return walk.image.image if walk.image else None
+
+
+def _start_walk(
+    onnx: Any, model: Any, weights: dict[str, np.ndarray]
+) -> tuple[graph_network.GraphInput, graph_walk.OperatorWalk]:
+    """Return the image of a graph, and the walk over its operators before the first step."""
+    images = [each for each in model.graph.input if each.name not in weights]
     if not images:
         raise ValueError("it has no input")
     image = images[0].type.tensor_type
     kind = onnx.TensorProto.DataType.Name(image.elem_type)
     source = graph_network.GraphInput(kind, tuple(each.dim_value for each in image.shape.dim))
     start = graph_walk.Value(source.size, source.channels_last, image=graph_facts.InputTransform())
-    walk = graph_walk.OperatorWalk(dict(weights), {images[0].name: start})
+    return source, graph_walk.OperatorWalk(dict(weights), {images[0].name: start})
+
+
+def _decode(onnx: Any, model: Any, weights: dict[str, np.ndarray]) -> Checkpoint:
+    graph = model.graph
+    source, walk = _start_walk(onnx, model, weights)
     with np.errstate(all="ignore"):  # damaged constants may be anything
         for node in graph.node:
             walk.step(_read_node(onnx, node))
