@@ -47,9 +47,8 @@ def print_results(*parts: "Table | str") -> None:
     for index, part in enumerate(parts):
         if index and not (isinstance(part, str) and isinstance(parts[index - 1], str)):
             console.print()
-        console.print(
-            printable(part, keep_lines=True) if isinstance(part, str) else part, soft_wrap=isinstance(part, str)
-        )
+        shown = "\n".join(map(printable, part.split("\n"))) if isinstance(part, str) else part
+        console.print(shown, soft_wrap=isinstance(part, str))
 
 
 def print_json(data: Any) -> None:
@@ -66,7 +65,7 @@ def note(*lines: str) -> None:
 def describe_skipped(reasons: Collection[str]) -> list[str]:
     """Return lines that say which images could not be read, if any."""
     heading = f"skipped, because they could not be read: {len(reasons)}"
-    return [heading, *(f"  {reason}" for reason in reasons)] if reasons else []
+    return [heading, *(f"  {printable(reason)}" for reason in reasons)] if reasons else []
 
 
 def note_written(paths: Collection[Path]) -> None:
