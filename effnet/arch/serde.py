@@ -147,7 +147,7 @@ def check_int(name: str, value: Any, minimum: int, maximum: float = float("inf")
     """Raise ``ValueError`` unless ``value`` is an int in [minimum, maximum]."""
     if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
         upper = "" if maximum == float("inf") else f" and at most {maximum}"
-        raise ValueError(f"{name} must be an integer of at least {minimum}{upper}, got {value!r}")
+        raise ValueError(f"{name} must be an integer of at least {minimum}{upper}, got {value!r:.200}")
 
 
 def check_float(
@@ -159,13 +159,13 @@ def check_float(
     if not fits or (exclusive and value == minimum):
         lower = f"above {minimum:g}" if exclusive else f"at least {minimum:g}"
         upper = "" if maximum == float("inf") else f" and at most {maximum:g}"
-        raise ValueError(f"{name} must be {lower}{upper}, got {value!r}")
+        raise ValueError(f"{name} must be {lower}{upper}, got {value!r:.200}")
 
 
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Raise ``ValueError`` unless ``value`` is one of ``allowed``."""
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r:.200}")
 
 
 def check_size(size: Any, name: str = "size") -> tuple[int, int]:

@@ -173,18 +173,24 @@ def open_exported(
 
 def open_engine(kind: str, path: Path, precision: str, threads: int | None, cache: Path | None = None) -> Engine:
     """Open ``path`` with the engine ``kind``. ``cache``: folder for compiled models, used by OpenVINO only."""
-    match kind:
-        case "onnxruntime":
-            from effnet.runtime.onnxruntime import ONNXRuntimeEngine
+    from effnet.runtime import io_spec  # which imports this module
 
-            return ONNXRuntimeEngine(path, precision, threads)
-        case "openvino":
-            from effnet.runtime.openvino import OpenVINOEngine
+    try:
+        match kind:
+            case "onnxruntime":
+                from effnet.runtime.onnxruntime import ONNXRuntimeEngine
 
-            return OpenVINOEngine(path, precision, threads, cache)
-    from effnet.runtime.litert import LiteRTEngine
+                return ONNXRuntimeEngine(path, precision, threads)
+            case "openvino":
+                from effnet.runtime.openvino import OpenVINOEngine
 
-    return LiteRTEngine(path, precision, threads)
+                return OpenVINOEngine(path, precision, threads, cache)
+        from effnet.runtime.litert import LiteRTEngine
+
+        return LiteRTEngine(path, precision, threads)
+    except (UnicodeError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        # The runtime has opened it, but its names, inputs or outputs are none that a file of ours has
+        raise io_spec.unreadable_file_error(path, kind, error) from error
 
 
 @contextmanager

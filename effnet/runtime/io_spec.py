@@ -133,9 +133,11 @@ class FileEngine(base.Engine):
         self._reopen_after_fork()
         try:
             return self._infer(output, x)
-        except (ValueError, OSError, MemoryError):
+        except (OSError, MemoryError):
             raise
         except Exception as error:  # the runtimes' exceptions have no common class
+            if isinstance(error, ValueError) and str(self.path) in str(error):  # ours
+                raise
             raise unreadable_file_error(self.path, self.kind, error, "run") from None
 
     def _reopen_after_fork(self) -> None:

@@ -65,8 +65,8 @@ def open_session(
         options.add_free_dimension_override_by_name(axis, length)
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:  # without the fallback, which prints to standard output and tries the same again
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no other base class
         raise io_spec.unreadable_file_error(path, "onnxruntime", error) from None
 

@@ -128,6 +128,18 @@ def test_an_onnx_file_that_was_replaced_while_it_was_open(written: dict[str, Pat
     assert engine.run(IMAGES).shape == (2, 5)
 
 
+@pytest.mark.parametrize(("before", "after"), [(b"probabilities", b"\xe8\xe8obabilities"), (b"\x04Conv", b"\x04Conx")])
+def test_a_runtime_prints_nothing_of_its_own(
+    before: bytes, after: bytes, written: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = written["m.onnx"].read_bytes().replace(b"effnet-sha256:", b"nothing-sha256")
+    (tmp_path / "m.onnx").write_bytes(whole.replace(before, after))
+    with pytest.raises(ValueError, match=r"onnxruntime cannot (open|run) .*m\.onnx") as caught:
+        open_exported(tmp_path / "m.onnx", "onnxruntime", threads=1).run(IMAGES)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().out == ""
+
+
 # LiteRT trusts what a file says; without a digest our own reader is what stands before it
 
 
