@@ -27,7 +27,7 @@ LAYOUTS = {
 }
 ODD = (197, 251)
 # Compared by `make test`; the others only by `make parity`
-FAST_VARIANTS = ("b0", "b2", "v2_b0", "v2_b2", "lite0", "edge_s")
+FAST_VARIANTS = ("b0", "v2_b0", "lite0", "edge_s")
 
 
 class Peer(Protocol):

@@ -61,6 +61,7 @@ def test_missing_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+@pytest.mark.sweep
 def test_killed_worker(weights: Path, jpegs: list[bytes], tmp_path: Path) -> None:
     photos, pids, out = tmp_path / "photos", tmp_path / "pids", tmp_path / "result.jsonl"
     pids.mkdir()
