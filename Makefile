@@ -19,12 +19,13 @@ help:  ## list the targets
 setup: $(READY)  ## make .venv and install everything, with the pinned versions
 
 # torch on its own first, so that a CPU build that pip is configured to find is taken before anything asks for torch
-$(READY): pyproject.toml $(PINS)
+$(READY): pyproject.toml $(PINS) scripts/torchvision_hook.py
 	@echo "Setting up .venv: a minute or two"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c $(PINS) torch
 	$(BIN)/python -m pip install --quiet -c $(PINS) --no-deps torchvision
 	$(BIN)/python -m pip install --quiet -c $(PINS) -e ".[test]"
+	$(BIN)/python scripts/torchvision_hook.py
 	touch $@
 
 demo: $(READY)  ## train, evaluate, predict, explain: DATA=folder for your own photos, OUT=folder for the results

@@ -48,7 +48,7 @@ def lock_output(output: Path, folder: Path | None = None) -> Iterator[None]:
     try:
         if not isinstance(lock, SoftFileLock):  # that one names its holder itself
             holder = {"pid": os.getpid(), "host": gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M}"}
-            with suppress(OSError):  # a full disk: then nobody is told who holds it
+            with suppress(OSError):  # a full disk: it is held without a name
                 path.write_text(json.dumps(holder), encoding="utf-8")
         yield
     finally:
