@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
 import shutil
 import weakref
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import effnet
 from effnet.data import ImageDataset, ImageError, Splits
@@ -455,3 +457,22 @@ def test_multilabel_and_regression(kind: str, photos: Path, tmp_path: Path) -> N
     assert (tmp_path / "out" / "report.html").exists()
     probed = run(splits, tmp_path / "probed", weights=result.model, model=None, recipe="probe")  # type: ignore[arg-type]
     assert probed.evaluation.primary_metric.value > 0.8
+
+
+def test_images_of_12_bits_with_names_that_are_no_text(tmp_path: Path) -> None:
+    for number in range(16):
+        folder = tmp_path / "rays" / ("well" if number % 2 else os.fsdecode(b"caf\xe9"))
+        folder.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(number).integers(0, 1000, (24, 24)).astype(np.uint16) + 3000 * (number % 2)
+        with (folder / os.fsdecode(b"\xff%d.png" % number)).open("wb") as file:
+            Image.fromarray(values).save(file, "PNG")
+    result = run(tmp_path / "rays", tmp_path / "out", epochs=1)
+    model = effnet.load(result.model)
+    assert model.preprocess.bits == 12
+    assert model.labels.names == ("caf\\xe9", "well")
+    assert {name.split("/")[0] for names in read_splits(tmp_path / "out").values() for name in names} == {
+        "caf\\xe9",
+        "well",
+    }
+    assert "12 of 16 bits" in model.preprocess.describe()
+    assert effnet.evaluate(model, tmp_path / "rays").images == 16
