@@ -87,7 +87,7 @@ def prepare(specimens: Sequence[Specimen], folder: Path, count: int) -> Iterator
         path = case / target
         path.write_bytes(damage(path.name, path.read_bytes(), random.Random(index)))
         if specimen.sealed:
-            with suppress(ValueError, OSError):  # of an empty file
+            with suppress(ValueError, OSError, IndexError):  # of a file that ends before it
                 embedded_digest.seal(case / specimen.sealed)
         yield make_command(specimen, f"{specimen.name} #{index} ({target})", case, words)
 

@@ -55,19 +55,17 @@ def test_requests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = (tmp_path / "log").read_text()
     assert not crowd.wrong, crowd.wrong[:10]
     assert "Traceback" not in log, log
-    early, late = crowd.memory_of(0.1, 0.3), crowd.memory_of(0.8, 1.0)
-    peak = max(size for _, size in crowd.memory)
     others = ", ".join(f"{count} {kind}" for kind, count in crowd.others.most_common())
     report = (
         f"{crowd.answered} requests of {CLIENTS} clients answered ({crowd.repeated} times after a 503), each with "
-        f"its own image's probabilities, beside {others}; memory {early / 1e6:.0f} → {late / 1e6:.0f} MB, "
-        f"peak {peak / 1e6:.0f} MB; log of {len(log.splitlines())} lines"
+        f"its own image's probabilities, beside {others}; idle {crowd.before / 1e6:.0f} → {crowd.after / 1e6:.0f} MB,"
+        f" peak {crowd.peak / 1e6:.0f} MB; log of {len(log.splitlines())} lines"
     )
     with capsys.disabled():
         print(f"\n{report}")
     assert crowd.answered == REQUESTS
-    assert late < GROWTH * early, report
-    assert peak < MAX_PEAK, report
+    assert crowd.after < GROWTH * crowd.before, report
+    assert crowd.peak < MAX_PEAK, report
     assert len(log.splitlines()) < 100, log[:2000]
 
 
@@ -109,9 +107,12 @@ class Crowd:
         self.answered = self.repeated = 0
         self.wrong: list[str] = []
         self.others: Counter[str] = Counter()
-        self.memory: list[tuple[int, int]] = []  # (requests answered, resident bytes of the server)
+        self.before = self.after = self.peak = 0  # resident bytes of the server: idle, idle, and the most in between
 
     async def run(self) -> None:
+        # First each kind at its worst, so that memory is measured of a server that has seen everything
+        await asyncio.gather(*(self._meet(kind, random.Random(seed)) for kind in INTERFERENCES for seed in range(4)))
+        self.before = await self._idle_memory()
         numbers = iter(range(REQUESTS))
         disturbing = [asyncio.create_task(self._disturb(seed)) for seed in range(8)]
         watching = asyncio.create_task(self._watch())
@@ -122,6 +123,7 @@ class Crowd:
                 task.cancel()
             ended = await asyncio.gather(*disturbing, return_exceptions=True)
         self.wrong += [repr(one) for one in ended if isinstance(one, Exception)]
+        self.after = await self._idle_memory()
 
     async def _client(self, index: int, numbers: Iterator[int]) -> None:
         """Send this client's image again and again, over one connection as long as the server keeps it."""
@@ -158,22 +160,30 @@ class Crowd:
 
     async def _watch(self) -> None:
         while True:
-            pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-            self.memory.append((self.answered, pages * os.sysconf("SC_PAGE_SIZE")))
-            await asyncio.sleep(0.2)
+            self.peak = max(self.peak, self._memory())
+            await asyncio.sleep(0.1)
 
-    def memory_of(self, first: float, last: float) -> float:
-        """Return the median of the server's memory between two fractions of the requests."""
-        return float(np.median([size for done, size in self.memory if first <= done / REQUESTS <= last]))
+    async def _idle_memory(self) -> int:
+        """Return the least that the server takes in some seconds without requests: what was on its way is gone then."""
+        sizes = []
+        for _ in range(50):
+            await asyncio.sleep(0.2)
+            sizes.append(self._memory())
+        return min(sizes)
+
+    def _memory(self) -> int:
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     async def _disturb(self, seed: int) -> None:
         rng = random.Random(seed)
         while True:
-            kind = rng.choice(INTERFERENCES)
-            with suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
-                await kind(self, rng)
-            self.others[kind.__name__] += 1
+            await self._meet(rng.choice(INTERFERENCES), rng)
             await asyncio.sleep(0.05)
+
+    async def _meet(self, kind: Interference, rng: random.Random) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+            await kind(self, rng)
+        self.others[kind.__name__] += 1
 
     async def connect(self) -> Streams:
         return await asyncio.open_connection(HOST, self.port)
