@@ -302,3 +302,27 @@ def test_a_pickled_predictor_opens_the_file_again(tmp_path: Path, photo: Path, m
     content = pickle.dumps(predict)
     monkeypatch.chdir("/")
     assert pickle.loads(content)(photo) == predict(photo)
+
+
+@pytest.mark.parametrize("way", ["QOperator", "QDQ", "dynamic"])
+def test_quantized_files(way: str, tmp_path: Path, photo: Path) -> None:
+    from onnxruntime import quantization
+
+    path, target = build(tmp_path / "net.onnx"), tmp_path / "int8.onnx"
+    if way == "dynamic":
+        quantization.quantize_dynamic(path, target, weight_type=quantization.QuantType.QUInt8)
+    else:
+        noise = np.random.default_rng(2).normal(size=(4, 1, 3, SIDE, SIDE)).astype(np.float32)
+        images = iter([{"image": each} for each in noise])
+
+        class Images(quantization.CalibrationDataReader):  # type: ignore[misc]
+            def get_next(self) -> dict[str, Any] | None:
+                return next(images, None)
+
+        how = {"quant_format": quantization.QuantFormat[way], "op_types_to_quantize": ["Conv"]}
+        quantization.quantize_static(path, target, Images(), **how)
+    predict = effnet.Predictor(OnnxFile(target, IMAGENET))
+    raw = plain_outputs(target, load_input(photo, predict.input_preprocess), **IMAGENET)
+    row = predict(photo, top=CLASSES)[0]
+    by_name = dict(zip(row.labels, row.probabilities, strict=True))
+    assert [by_name[f"class {index}"] for index in range(CLASSES)] == pytest.approx(softmax(raw[None])[0], abs=1e-5)

@@ -176,10 +176,23 @@ def test_padding_by_an_operator() -> None:
         ({"attributes": {"strides": (2, 2), "pads": (2, 2, 2, 2)}}, "padded by"),
         ({"attributes": {"auto_pad": b"SAME_LOWER"}}, "SAME_LOWER"),
         ({"inputs": ("x", "unknown")}, "are computed"),
-        ({"kind": "ConvInteger"}, "computes in integers"),
+        ({"kind": "ConvInteger"}, "computes in integers .* run it as it stands"),
         ({"attributes": {"group": 3}}, "in 3 groups"),
     ],
 )
 def test_what_no_efficientnet_does(change: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         walked(replace(CONV, **change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_one_scale_for_all_of_a_bias(shape: tuple[int, ...]) -> None:
+    # as onnxruntime's quantize_static writes it: one of a list, whose axis would be 1
+    stored, scale, zero = np.array([1, -2, 4], np.int32), np.full(shape, 0.5, np.float32), np.zeros(shape, np.int32)
+    assert graph_walk._dequantized([stored, scale, zero], 1).tolist() == [0.5, -1, 2]
+    assert graph_walk._dequantized([stored, scale], 1).tolist() == [0.5, -1, 2]
+
+
+def test_a_scale_for_each_channel() -> None:
+    stored, scale, zero = np.ones((2, 3), np.int8), np.array([1, 2, 3], np.float32), np.zeros(3, np.int8)
+    assert graph_walk._dequantized([stored, scale, zero], 1).tolist() == [[1, 2, 3]] * 2

@@ -6,6 +6,7 @@ import io
 import pickle
 import resource
 import struct
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -314,3 +315,22 @@ def test_pickles_in_pickles_in_pickles(tmp_path: Path) -> None:
     (tmp_path / "m.pth").write_bytes(data)
     with pytest.raises(ValueError, match="pickles within pickles"):
         read(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (("sys_info", "pickle", "tensors", "storages"), r"PyTorch 0\.1: .* torch\.load\(FILE, weights_only=False\)"),
+        (("model.pth",), "a tar archive, not a file of weights: unpack it"),
+        (("run/storages", "run/model.pth"), "a tar archive, not a file of weights: unpack it"),
+    ],
+)
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_tar_archives_say_what_they_are(members: tuple[str, ...], message: str, format: int, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "model.pth.tar", "w", format=format) as archive:
+        for name in members:
+            header = tarfile.TarInfo(name)
+            header.size = 700
+            archive.addfile(header, io.BytesIO(bytes(700)))
+    with pytest.raises(ValueError, match=message), open_torch_file(tmp_path / "model.pth.tar"):
+        pass

@@ -122,7 +122,10 @@ class OperatorWalk:
         elif kind in ("Gemm", "MatMul"):
             self._multiply(kind, inputs, attributes, out)
         elif kind in ("QLinearConv", "ConvInteger", "MatMulInteger", "QLinearMatMul"):
-            raise ValueError(f"it computes in integers ({kind}); what is read are floats and DequantizeLinear (QDQ)")
+            raise ValueError(
+                f"it computes in integers ({kind}), and its weights are not read: take the file that it was quantized "
+                "from, or run it as it stands (effnet predict, evaluate, serve) with --preprocess"
+            )
         elif inputs and inputs[0] in self.values:
             self._apply(kind, inputs, attributes, out)
         elif kind in ARITHMETIC and len(inputs) == 2 and inputs[1] in self.values:
@@ -366,7 +369,9 @@ def _squeezed(kind: str, array: Array, axes: Sequence[Array], attributes: Mappin
 def _dequantized(given: Sequence[Array], axis: int) -> Array:
     stored, scale = given[0], given[1]
     zero = given[2] if len(given) > 2 else np.zeros((), stored.dtype)
-    if scale.ndim:
+    if scale.size == 1:  # onnxruntime's tools write that of a bias as one of a list, without an axis
+        scale, zero = scale.reshape(()), zero.reshape(())
+    else:
         along = [1] * stored.ndim
         along[axis] = -1
         scale, zero = scale.reshape(along), zero.reshape(along)

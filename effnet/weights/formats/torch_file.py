@@ -166,12 +166,23 @@ class _StreamSource:
         return buffer
 
 
+def _explain_tar(data: bytes | mmap) -> str:
+    """Say what a tar archive is that is given as a file of weights."""
+    names = {data[start : start + 100].rstrip(b"\0") for start in range(0, len(data) - 511, 512)}
+    if {b"storages", b"tensors", b"pickle"} <= names:
+        return (
+            "an archive of PyTorch 0.1: if you trust it, open it with torch.load(FILE, weights_only=False), and save "
+            "the network's state_dict() with torch.save"
+        )
+    return "a tar archive, not a file of weights: unpack it (tar -xf FILE), and pass the file in it"
+
+
 def _read_stream(data: bytes | mmap, budget: Budget, depth: int) -> Any:
     """Return the content of a file of the format before 1.6, or of a plain pickle."""
     if depth < 0:
         raise DamagedPickleError("pickles within pickles")
     if data[257:262] == b"ustar":
-        raise DamagedPickleError("an archive of PyTorch 0.1: open it there, and save the state_dict() again")
+        raise DamagedPickleError(_explain_tar(data))
     source, item_sizes = _StreamSource(data), {}
 
     def load_persistent(saved: Any) -> Any:
