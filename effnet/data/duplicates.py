@@ -161,7 +161,7 @@ def _format_image_count(count: int) -> str:
 
 def _fingerprint_pixels(item: Item) -> bytes | None:
     try:
-        return fingerprint_image(read_reduced(item))
+        return fingerprint_image(read_reduced(item.image))
     except image_io.ImageError:
         return None
 
