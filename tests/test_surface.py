@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -88,13 +92,40 @@ def test_type_checkers_see_the_same_names() -> None:
     assert imported == {name: f"{effnet._MODULE_OF[name]}.{name}" for name in PUBLIC}
 
 
+def exported_names(package: ModuleType) -> set[str]:
+    """Names that a package gives away: those it lists, and those it imports, at once or for type checkers."""
+    assert package.__file__ is not None
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    imported = {alias.asname or alias.name for node in imports for alias in node.names}
+    return {*getattr(package, "__all__", ()), *imported, *getattr(package, "_MODULE_OF", ())}
+
+
+def test_no_submodule_has_the_name_of_what_its_package_exports() -> None:
+    """Otherwise importing it replaces the function: "'module' object is not callable". Of every package."""
+    modules = [module.name for module in pkgutil.walk_packages(effnet.__path__, "effnet.") if module.name[-2:] != "__"]
+    packages = {name.rpartition(".")[0] for name in modules}
+    assert {"effnet", "effnet.weights", "effnet.weights.formats", "effnet.lab.search"} <= packages
+    for name in sorted(packages):
+        package = import_module(name)
+        stems = {module.rpartition(".")[2] for module in modules if module.rpartition(".")[0] == name}
+        hidden = {
+            each for each in stems & exported_names(package) if not inspect.ismodule(getattr(package, each, package))
+        }
+        assert not hidden, f"{name}: name these modules after what they hold: {hidden}"
+
+
 def test_submodules_do_not_hide_functions() -> None:
     code = (
         "import effnet, effnet.arch.counting, effnet.weights.loading, effnet.training.train; "
+        "from effnet.weights.loading import load; from effnet.exporting.export import export; "
+        "from effnet.runtime.latency import latency; from effnet.exporting.quantize import quantize; "
+        "import effnet.net.layers, effnet.doctor.diagnosis, effnet.weights.conversion, effnet.weights.saving; "
         "from types import ModuleType; "
-        "print([n for n in effnet.__all__ if isinstance(getattr(effnet, n), ModuleType)])"
+        "print([n for n in effnet.__all__ if isinstance(getattr(effnet, n), ModuleType)], "
+        "all(map(callable, (effnet.load, effnet.weights.load, effnet.weights.save, effnet.weights.convert))))"
     )
-    assert run_python(code) == "[]"
+    assert run_python(code) == "[] True"
 
 
 def test_import_is_light() -> None:
