@@ -213,6 +213,11 @@ class ScoreGain:
         """The gain of log-likelihood in standard errors."""
         return self.likelihood / max(self.likelihood_error, 1e-9)
 
+    @property
+    def top1_sigmas(self) -> float:
+        """The gain of top-1 accuracy in standard errors."""
+        return self.top1 / max(self.top1_error, 1e-9)
+
     def is_significant(self, min_sigmas: float = SURE_SIGMAS, min_gain: float = MIN_LIKELIHOOD_GAIN) -> bool:
         """Return whether accuracy or log-likelihood gains enough standard errors, and enough to be worth a change."""
         by_top1 = self.top1 > min_sigmas * max(self.top1_error, 1e-9) and self.likelihood > -MIN_LIKELIHOOD_GAIN

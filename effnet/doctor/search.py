@@ -1,12 +1,13 @@
 """Search for the best configuration: every hypothesis on the same images, the best kept, then its neighbors.
 
-Each image is decoded once for all configurations.
+In a round each image is decoded once for all configurations, and resized once for those that resize it alike. After a
+few images most configurations can hardly become significantly better any more, and are given up (successive halving).
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from math import log
+from math import log, sqrt
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,17 @@ from torch import Tensor, nn
 
 from effnet.data import ImageDataset, image_io, prefetch, preprocessing
 from effnet.doctor import advice, diagnosis, hypotheses
+from effnet.metadata import Preprocess
 from effnet.net import EfficientNet, surgery
 from effnet.tasks import Float64Array
 from effnet.weights import conversion, loading
 from effnet.weights.running_statistics import EPSILONS, NumericsFit
 
 MAX_ROUNDS = 4  # causes that are searched for, one on top of the other
-GIVE_UP_AFTER_IMAGES = 48  # if a configuration is clearly worse by then
+GIVE_UP_AFTER_IMAGES = 32  # if a configuration will hardly be better
+GIVE_UP_SIGMAS = 2.0  # by how many standard deviations the images to come would have to be lucky
 BATCH_SIZE = 16
+STATISTICS_IMAGES = 96  # on which batch-norm statistics are recomputed, to try them
 
 # Contrast and sharpness vary from dataset to dataset far more than the mean color, and blurred images must not look
 # like a wrong mean: the variance counts for a tenth in the shift
@@ -49,6 +53,10 @@ class Measurement:
     means: list[Tensor] = field(default_factory=list)  # of the stem's convolution, (images, channels)
     squares: list[Tensor] = field(default_factory=list)
     norm: nn.BatchNorm2d | None = None  # the stem's, with the statistics of the training
+
+    def runs_like(self, configuration: diagnosis.Configuration) -> bool:
+        """Return whether the network gives the same outputs under ``configuration``, whatever they are called."""
+        return replace(self.configuration, label_order=()) == replace(configuration, label_order=())
 
     @property
     def logits(self) -> Float64Array:
@@ -94,6 +102,7 @@ class ConfigurationSearch:
     fit: NumericsFit = field(default_factory=NumericsFit)  # padding and ε that all layers' statistics fit
     findings: list[diagnosis.Finding] = field(default_factory=list)
     trials: list[diagnosis.ConfigurationTrial] = field(default_factory=list)
+    measured: list[Measurement] = field(default_factory=list)  # in the latest round by labels
 
     def search_by_running_statistics(self) -> None:
         """Accept the padding and ε that the running statistics of all layers fit better: labels are not needed."""
@@ -154,7 +163,9 @@ class ConfigurationSearch:
 
     def _measure(self, changes: Sequence[hypotheses.Hypothesis], **options: Any) -> list[Measurement]:
         configurations = [change.configuration for change in changes]
-        return measure(self.model, configurations, self.dataset, self.device, progress=self.progress, **options)
+        known = next((each for each in self.measured if each.runs_like(configurations[0])), None)
+        arguments = (self.model, configurations, self.dataset, self.device)
+        return measure(*arguments, known=known, progress=self.progress, **options)
 
     def _accept_by_stem(self, change: hypotheses.Hypothesis, shift: float, old_shift: float) -> None:
         self.findings.append(advice.stem_finding(change, self.configuration, shift, old_shift, len(self.dataset)))
@@ -186,13 +197,22 @@ class ConfigurationSearch:
             order = np.array(measured.configuration.label_order)
             return hypotheses.score_logits(measured.logits, order[labels[: measured.images]])
 
-        def is_hopeless(measured: Measurement, best: Measurement) -> bool:
+        changes = list(self._hypotheses())
+
+        def is_hopeless(index: int, measured: Measurement, best: Measurement) -> bool:
             if measured.images < GIVE_UP_AFTER_IMAGES:
                 return False
-            return hypotheses.compare_scores(rate(measured), rate(best)).sigmas < -hypotheses.SURE_SIGMAS
+            each, current = (
+                _RatedHypothesis(changes[at], rate(of), of.shift) for at, of in ((index, measured), (0, best))
+            )
+            gain = hypotheses.compare_scores(each.score, current.score)
+            if self._statistics_agree(each, current):  # then it may be accepted without any gain
+                return gain.sigmas < -hypotheses.SURE_SIGMAS
+            seen = measured.images / len(self.dataset)
+            needed = hypotheses.SURE_SIGMAS * sqrt(seen) - GIVE_UP_SIGMAS * sqrt(1 - seen)
+            return max(gain.sigmas, gain.top1_sigmas) < needed
 
-        changes = list(self._hypotheses())
-        measured = self._measure(changes, is_hopeless=is_hopeless)
+        measured = self.measured = self._measure(changes, is_hopeless=is_hopeless)
         rated = [_RatedHypothesis(each, rate(m), m.shift) for each, m in zip(changes, measured, strict=True)]
         if not any(finding.code.startswith("labels") for finding in self.findings):
             rated[1:1] = self._rate_label_orders(measured[0], names, labels)
@@ -215,13 +235,16 @@ class ConfigurationSearch:
             yield _RatedHypothesis(change, match[1], old.shift)
 
     def _is_significant(self, candidate: _RatedHypothesis, current: _RatedHypothesis) -> bool:
-        code = candidate.hypothesis.code
-        closer = candidate.shift < AGREEING_SHIFT_RATIO * current.shift
-        agrees = self._fits_better(candidate.hypothesis) or (self.has_statistics and code in STEM_CODES and closer)
         return hypotheses.compare_scores(candidate.score, current.score).is_significant(
-            hypotheses.LIKELY_SIGMAS if agrees else hypotheses.SURE_SIGMAS,
-            MIN_STATISTICS_GAIN if code == "statistics" else hypotheses.MIN_LIKELIHOOD_GAIN,
+            hypotheses.LIKELY_SIGMAS if self._statistics_agree(candidate, current) else hypotheses.SURE_SIGMAS,
+            MIN_STATISTICS_GAIN if candidate.hypothesis.code == "statistics" else hypotheses.MIN_LIKELIHOOD_GAIN,
         )
+
+    def _statistics_agree(self, candidate: _RatedHypothesis, current: _RatedHypothesis) -> bool:
+        """Return whether the stem's statistics, or for padding and ε those of all layers, are closer to the stored."""
+        closer = candidate.shift < AGREEING_SHIFT_RATIO * current.shift
+        by_stem = self.has_statistics and candidate.hypothesis.code in STEM_CODES and closer
+        return by_stem or self._fits_better(candidate.hypothesis)
 
     def _stem_may_decide(self, candidate: _RatedHypothesis, current: _RatedHypothesis) -> bool:
         """Return whether the stem's statistics are enough: by the labels it is not significantly worse."""
@@ -262,25 +285,33 @@ def measure(
     dataset: ImageDataset,
     device: torch.device,
     stem_only: bool = False,
-    is_hopeless: Callable[[Measurement, Measurement], bool] | None = None,
+    is_hopeless: Callable[[int, Measurement, Measurement], bool] | None = None,
+    known: Measurement | None = None,
     progress: Progress | None = None,
 ) -> list[Measurement]:
     """Measure configurations on images that can all be read; with ``stem_only`` the shift, but no logits.
 
-    The first configuration sees all images; another stops after a batch if ``is_hopeless(it, the first)``.
+    The first configuration sees all images, unless it is ``known``; another, of index i, stops after a batch if
+    ``is_hopeless(i, it, the first)``.
     """
     measurements = [Measurement(configuration) for configuration in configurations]
-    by_network = {_network_key(configuration): configuration for configuration in configurations}
+    active = dict(enumerate(measurements))
+    if known and known.images == len(dataset):
+        measurements[0] = replace(known, configuration=configurations[0])
+        del active[0]
+    by_network = {_network_key(each.configuration): each.configuration for each in active.values()}
     networks = {key: _MeasuredNetwork(model, each, dataset, device) for key, each in by_network.items()}
-    active = measurements
     for done, images in enumerate(_decode_batches(dataset, configurations[0]), start=1):
-        for each in active:
-            x = _network_input(images, each.configuration, device)
+        resized: dict[Preprocess, Tensor] = {}
+        for each in active.values():
+            x = _network_input(images, each.configuration, device, resized)
             networks[_network_key(each.configuration)].add(each, x, stem_only)
         if is_hopeless:
-            active = [active[0], *(each for each in active[1:] if not is_hopeless(each, active[0]))]
+            active = {i: each for i, each in active.items() if i == 0 or not is_hopeless(i, each, measurements[0])}
         if progress:
             progress(min(done * BATCH_SIZE, len(dataset)), len(dataset))
+        if not active:
+            break
     return measurements
 
 
@@ -304,7 +335,7 @@ class _MeasuredNetwork:
     ) -> None:
         network = apply_configuration(model, configuration, device)
         if configuration.recomputed_statistics:
-            recompute_statistics(network, configuration, dataset, device)
+            recompute_statistics(network, configuration, _first(dataset, STATISTICS_IMAGES), device)
         norm = network.stem.norm
         assert isinstance(norm, nn.BatchNorm2d)
         self.stem, self.norm = network.stem.conv, norm
@@ -320,12 +351,22 @@ class _MeasuredNetwork:
             measurement.logit_batches.append(self.folded(x).double().cpu().numpy())
 
 
+def _first(dataset: ImageDataset, count: int) -> ImageDataset:
+    return dataset.subset(range(min(count, len(dataset))))
+
+
 def _network_input(
-    images: Sequence[Image.Image], configuration: diagnosis.Configuration, device: torch.device
+    images: Sequence[Image.Image],
+    configuration: diagnosis.Configuration,
+    device: torch.device,
+    resized: dict[Preprocess, Tensor],
 ) -> Tensor:
-    """Return decoded images as the network gets them: float32 (N, 3, H, W)."""
-    pixels = np.stack([image_io.resize_and_crop(image, configuration.preprocess) for image in images])  # (N, H, W, 3)
-    x = torch.from_numpy(pixels).to(device)
+    """Return decoded images as the network gets them: float32 (N, 3, H, W). ``resized`` keeps those of other calls."""
+    geometry = replace(configuration.preprocess, mean=(0.0,) * 3, std=(1.0,) * 3)
+    if geometry not in resized:
+        pixels = np.stack([image_io.resize_and_crop(image, geometry) for image in images])  # (N, H, W, 3)
+        resized[geometry] = torch.from_numpy(pixels).to(device)
+    x = resized[geometry]
     if configuration.bgr:
         x = x.flip(-1)
     return preprocessing.normalize(x.float() / 255 if configuration.rescaled_twice else x, configuration.preprocess)
@@ -354,5 +395,5 @@ def recompute_statistics(
         norm.train()
     with torch.inference_mode():
         for images in _decode_batches(dataset, configuration):
-            network(_network_input(images, configuration, device))
+            network(_network_input(images, configuration, device, {}))
     network.eval()
