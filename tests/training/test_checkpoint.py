@@ -46,3 +46,20 @@ def test_leftovers_of_a_killed_process_are_deleted(tmp_path: Path) -> None:
     (tmp_path / ".00001-0000000.pt.123.part").write_bytes(b"half")
     Checkpoints(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyError(246), IndexError("pop from an empty list"), AttributeError("append")])
+def test_whatever_a_damaged_pickle_raises_falls_back(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, read = Checkpoints(tmp_path), torch.load
+    for epoch in (1, 2):
+        store.save({"epoch": epoch}, epoch)
+
+    def stumble(path: Path, **options: object) -> object:
+        if path.name.startswith("00002"):
+            raise error
+        return read(path, **options)
+
+    monkeypatch.setattr(torch, "load", stumble)
+    assert store.latest() == {"epoch": 1}
