@@ -38,7 +38,7 @@ class Checkpoints:
         for path in self._newest_first():
             try:
                 return dict(torch.load(path, map_location="cpu", weights_only=True))
-            except Exception:  # a damaged pickle makes torch stumble in any way
+            except Exception:  # nosec B112  # a damaged pickle makes torch stumble in any way
                 continue
         return None
 

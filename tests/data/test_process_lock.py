@@ -106,6 +106,7 @@ def test_within_one_process(tmp_path: Path) -> None:
         json.dumps({"pid": 1, "host": "another-machine"}),
         *("", "{", "[1]", '{"pid": "x"}', '{"pid": -1}', "\0" * 50),
     ],
+    ids=range(9),  # pytest-xdist collects in several processes, and their numbers differ
 )
 def test_a_file_that_was_left_behind_is_no_lock(content: str, tmp_path: Path) -> None:
     (tmp_path / LOCK_NAME).write_text(content)
