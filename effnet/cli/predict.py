@@ -197,9 +197,10 @@ def _predictor_factory(
     from effnet.prediction import Predictor, ensemble
 
     make_predictor = partial(Predictor, **settings)
-    if part.chosen or embeds:
+    single = len(members) == 1 and not fit_weights and ensemble.member_models(members[0]) == [members[0]]
+    if part.chosen or (single and embeds):
         return partial(_open_part, make_predictor, members[0], part, embeds)
-    if len(members) == 1 and not fit_weights and ensemble.member_models(members[0]) == [members[0]]:
+    if single:
         return partial(make_predictor, members[0])
     fitted = ensemble.fit_ensemble_weights(members) if fit_weights else None
     if fitted:

@@ -52,7 +52,9 @@ def test_short_output_to_a_full_disk_is_told(words: str, tmp_path: Path) -> None
 def test_interrupts_are_one_sentence(interrupts: int, tmp_path: Path) -> None:
     """However slow the cleaning up is that the second one hits."""
     code = (
-        "import sys, time, effnet.arch, effnet.cli.app\n"
+        "import signal, sys, time, effnet.arch, effnet.cli.app\n"
+        # A shell's background process ignores it, and so would its children
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def work(*_):\n"
         "    try:\n"
         "        print('begun', flush=True); time.sleep(60)\n"
@@ -64,10 +66,13 @@ def test_interrupts_are_one_sentence(interrupts: int, tmp_path: Path) -> None:
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    for _ in range(interrupts):
-        process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        for _ in range(interrupts):
+            process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, err) == (EXIT_INTERRUPTED, "effnet: interrupted\n")
 
 
