@@ -6,17 +6,18 @@ PHOTOS ?= photos
 
 BIN := .venv/bin
 READY := .venv/.installed
+NATIVE := .venv/.native
 BROWSER := .venv/.browser
 AUDIT := .venv/audit/bin/pip-audit
 PINS := requirements/constraints.txt
 
-.PHONY: help setup demo test check audit parity endure bench prove-cards docs clean
+.PHONY: help setup demo test check audit native-sanitize bench-native parity endure bench prove-cards docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /'
 
-setup: $(READY)  ## make .venv and install everything, with the pinned versions
+setup: $(READY) $(NATIVE)  ## make .venv and install everything, with the pinned versions
 
 # torch on its own first, so that a CPU build that pip is configured to find is taken before anything asks for torch
 $(READY): pyproject.toml $(PINS) scripts/torchvision_hook.py
@@ -28,7 +29,13 @@ $(READY): pyproject.toml $(PINS) scripts/torchvision_hook.py
 	$(BIN)/python scripts/torchvision_hook.py
 	touch $@
 
-demo: $(READY)  ## train, evaluate, predict, explain: DATA=folder for your own photos, OUT=folder for the results
+# The native engine needs a C++ compiler; without one everything works, with the other engines
+$(NATIVE): $(READY) native/pyproject.toml native/CMakeLists.txt $(wildcard native/src/* native/src/kernels/* native/effnet_native/*)
+	@$(BIN)/python -m pip install --quiet --force-reinstall --no-deps ./native \
+	  || echo "effnet-native was not built (is there a C++ compiler?): networks run on the other engines, more slowly"
+	touch $@
+
+demo: $(READY) $(NATIVE)  ## train, evaluate, predict, explain: DATA=folder for your own photos, OUT=folder for the results
 	@DATA="$(DATA)" OUT="$(OUT)" $(BIN)/python scripts/demo.py
 
 # Asked for once, not at every test: where there is no network, asking takes long
@@ -36,7 +43,7 @@ $(BROWSER): $(READY)
 	$(BIN)/python -m tests.serve.chromium
 	touch $@
 
-test: $(READY) $(BROWSER)  ## the tests, as many at once as there are cores
+test: $(READY) $(NATIVE) $(BROWSER)  ## the tests, as many at once as there are cores
 	$(BIN)/pytest -n auto --dist worksteal
 
 check: $(READY)  ## style, types, bandit, words, and whether the generated documents are up to date
@@ -54,6 +61,16 @@ $(AUDIT):
 
 audit: $(AUDIT)  ## known vulnerabilities of the pinned packages: needs pypi.org itself, a mirror does not know them
 	$(AUDIT) --strict --disable-pip --no-deps -r $(PINS)
+
+# Random plans in C++ alone, so that the sanitizers see nothing but the engine
+native-sanitize:  ## the native engine under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
+	for kind in address,undefined thread; do \
+	  cmake -S native -B build/native-$${kind%%,*} -DEFFNET_STRESS=ON -DEFFNET_SANITIZE=$$kind -DCMAKE_CXX_FLAGS_RELEASE=-O1 && \
+	  cmake --build build/native-$${kind%%,*} && build/native-$${kind%%,*}/stress 100 || exit 1; \
+	done
+
+bench-native: $(READY) $(NATIVE)  ## the native engine against onnxruntime, OpenVINO and LiteRT, interleaved
+	$(BIN)/python benchmarks/native.py
 
 parity: $(READY)  ## the whole family against every ecosystem's own networks: long
 	$(BIN)/pytest -m sweep tests/parity

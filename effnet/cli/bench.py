@@ -30,7 +30,8 @@ def bench(
     ] = None,
     why: Annotated[bool, Option("--why", help="Profile one network: where its time goes, and why.")] = False,
     engine: Annotated[
-        str | None, Option(metavar="LIST", help="eager,compiled,onnxruntime,openvino,litert; with --why also auto.")
+        str | None,
+        Option(metavar="LIST", help="eager,compiled,native,onnxruntime,openvino,litert; with --why also auto."),
     ] = None,
     precision: Annotated[str, Option(metavar="LIST", help="float32,bfloat16,float16,int8.")] = "float32",
     batch_size: Annotated[

@@ -77,7 +77,7 @@ ImageSizeOption = Annotated[
     Option(*IMAGE_SIZE, metavar="SIZE", help="Input resolution, 224 or HEIGHTxWIDTH (default: the network's)."),
 ]
 EngineOption = Annotated[
-    str, Option(metavar="KIND", help="auto (the fastest), eager, compiled, onnxruntime, openvino or litert.")
+    str, Option(metavar="KIND", help="auto (the fastest), eager, compiled, native, onnxruntime, openvino or litert.")
 ]
 SplitOption = Annotated[
     str | None, Option(metavar="NAME", help="train, val or test (default: the last one that exists).")

@@ -99,7 +99,7 @@ class Predictor:
     Args:
         source: Weights file, model name such as "b0/ra", run directory, network, or file written by `effnet.export`. An
             ONNX classifier of any other program runs as it stands (`effnet.runtime.foreign_onnx.OnnxFile` says how).
-        engine: "auto", "eager", "compiled", "onnxruntime", "openvino" or "litert".
+        engine: "auto", "eager", "compiled", "native", "onnxruntime", "openvino" or "litert".
         device: PyTorch device; default: the GPU if there is one.
         decode: "exact", or "reduced": JPEGs are decoded at reduced scale, which is faster.
         batch_size: Images computed at once if there are that many; default: whatever turns out to be fastest.

@@ -67,7 +67,7 @@ def engine(
 
     Args:
         model: a network, anything `effnet.load` accepts, or an exported file, which the first suitable engine opens.
-        kind: "auto", "eager", "compiled", "onnxruntime", "openvino" or "litert".
+        kind: "auto", "eager", "compiled", "native", "onnxruntime", "openvino" or "litert".
         batch_size: images per call to optimize for; others run too.
         size: side or (height, width) in pixels to optimize for, by default the network's own.
         precision: "float32", or "bfloat16" or "float16" to allow that as well where it is faster.
@@ -246,7 +246,11 @@ class LazyModel:
 
 def write_engine_file(name: str, path: Path, model: "EfficientNet") -> None:
     """Write the file called ``name`` in `ENGINE_FILES` to ``path``."""
-    if name.endswith(".tflite"):
+    if name.endswith(".effplan"):
+        from effnet.runtime.native_writer import write_plan
+
+        write_plan(path, model)
+    elif name.endswith(".tflite"):
         from effnet.runtime.litert import write_litert
 
         write_litert(path, model, CACHED_IO_SPEC)

@@ -16,12 +16,22 @@ from effnet.arch.serde import check_choice, check_int
 from effnet.metadata import Labels, Preprocess
 from effnet.timing import machine
 
-ENGINE_KINDS = ("eager", "compiled", "onnxruntime", "openvino", "litert")
+ENGINE_KINDS = ("eager", "compiled", "native", "onnxruntime", "openvino", "litert")
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 # Optional packages: the module to import and the extra that installs it
-ENGINE_PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
-ENGINE_EXTRAS = {"onnxruntime": "export", "openvino": "openvino", "litert": "litert"}
-ENGINES_BY_SUFFIX = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",), ".tflite": ("litert",)}
+ENGINE_PACKAGES = {
+    "native": "effnet_native",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "litert": "ai_edge_litert",
+}
+ENGINE_EXTRAS = {"native": "native", "onnxruntime": "export", "openvino": "openvino", "litert": "litert"}
+ENGINES_BY_SUFFIX = {
+    ".onnx": ("onnxruntime", "openvino"),
+    ".xml": ("openvino",),
+    ".tflite": ("litert",),
+    ".effplan": ("native",),
+}
 
 _STDERR, _STDERR_LOCK = 2, Lock()
 
@@ -177,6 +187,10 @@ def open_engine(kind: str, path: Path, precision: str, threads: int | None, cach
 
     try:
         match kind:
+            case "native":
+                from effnet.runtime.native import NativeEngine
+
+                return NativeEngine(path, precision, threads)
             case "onnxruntime":
                 from effnet.runtime.onnxruntime import ONNXRuntimeEngine
 

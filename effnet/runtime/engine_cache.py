@@ -1,7 +1,8 @@
 """The engine cache: files that engines open, and which engine was fastest here, per network. Imports no torch.
 
-``EFFNET_HOME/engines/KEY/`` holds ``network.onnx``, ``network.tflite``, ``choices.json`` and OpenVINO's own folder.
-All of it can be recreated: damaged or outdated files are replaced, and a full disk only costs time.
+``EFFNET_HOME/engines/KEY/`` holds ``network.effplan``, ``network.onnx``, ``network.tflite``, ``choices.json`` and
+OpenVINO's own folder. All of it can be recreated: damaged or outdated files are replaced, and a full disk only costs
+time.
 """
 
 import json
@@ -326,5 +327,10 @@ def _package_versions() -> tuple[tuple[str, str], ...]:
 
 
 # Files in the engine cache. One IOSpec serves every use
-ENGINE_FILES = {"onnxruntime": "network.onnx", "openvino": "network.onnx", "litert": "network.tflite"}
+ENGINE_FILES = {
+    "native": "network.effplan",
+    "onnxruntime": "network.onnx",
+    "openvino": "network.onnx",
+    "litert": "network.tflite",
+}
 OPENVINO_CACHE_DIR = "openvino"  # where OpenVINO keeps compiled models

@@ -30,7 +30,7 @@ INSTRUCTION_SETS = (
 )
 # Instruction sets that multiply bfloat16 directly; elsewhere it is widened first, and no faster than float32.
 BFLOAT16_INSTRUCTION_SETS = ("avx512_bf16", "amx_bf16", "bf16")
-RUNTIME_PACKAGES = ("torch", "onnxruntime", "openvino", "ai-edge-litert")
+RUNTIME_PACKAGES = ("torch", "effnet-native", "onnxruntime", "openvino", "ai-edge-litert")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 MATRIX_SIDES = (512, 1024)  # small enough for the caches, large enough for the kernels
