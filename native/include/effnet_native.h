@@ -1,5 +1,5 @@
-/* The C interface of effnet-native. Every function that can fail returns 0 (or null) and leaves a message, of the calling
-   thread, in effnet_native_error(). */
+/* The C interface of effnet-native. Every function that can fail returns 0 (or null) and leaves a message, of the
+   calling thread, in effnet_native_error(). */
 #ifndef EFFNET_NATIVE_H
 #define EFFNET_NATIVE_H
 
@@ -25,9 +25,9 @@ EFFNET_API const char* effnet_native_instruction_sets(void);
 
 /* ops: op_fields integers, weights: the layers' tensors, as src/plan.h tells; both are copied.
    activation: 0 ReLU, 1 SiLU, 2 ReLU6. instruction_set: a name, or "" for the fastest. */
-EFFNET_API effnet_engine* effnet_native_open(const int32_t* ops, int64_t op_fields, int activation, const float* weights,
-                                             int64_t weight_count, int threads, const char* instruction_set,
-                                             int spin_microseconds);
+EFFNET_API effnet_engine* effnet_native_open(const int32_t* ops, int64_t op_fields, int activation,
+                                             const float* weights, int64_t weight_count, int threads,
+                                             const char* instruction_set, int spin_microseconds);
 EFFNET_API void effnet_native_close(effnet_engine* engine);
 EFFNET_API const char* effnet_native_instruction_set(const effnet_engine* engine);
 

@@ -65,12 +65,14 @@ const char* effnet_native_instruction_sets(void) {
 }
 
 effnet_engine* effnet_native_open(const int32_t* ops, int64_t op_fields, int activation, const float* weights,
-                                  int64_t weight_count, int threads, const char* instruction_set, int spin_microseconds) {
+                                  int64_t weight_count, int threads, const char* instruction_set,
+                                  int spin_microseconds) {
   return guarded([&] {
     require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024");
     require(spin_microseconds >= 0 && spin_microseconds <= 1000000, "spin_microseconds must be 0 to 1,000,000");
     const Kernels& kernels = choose(instruction_set ? instruction_set : "");
-    return new effnet_engine(read_plan(ops, op_fields, activation, weights, weight_count), kernels, threads, spin_microseconds);
+    return new effnet_engine(read_plan(ops, op_fields, activation, weights, weight_count), kernels, threads,
+                             spin_microseconds);
   });
 }
 
@@ -84,8 +86,10 @@ int effnet_native_run(effnet_engine* engine, int kind, const void* images, int c
     require(engine && images, "no engine or no images");
     require(kind >= 0 && kind <= 2, "unknown kind of images");
     require(kind == 2 || (scale && shift), "pixels need scale and shift");
-    require(count >= 1 && height >= 1 && width >= 1 && height <= 1 << 15 && width <= 1 << 15, "image size out of range");
-    engine->run({static_cast<InputKind>(kind), images, scale, shift, count, height, width}, logits, embedding, features);
+    require(count >= 1 && height >= 1 && width >= 1 && height <= 1 << 15 && width <= 1 << 15,
+            "image size out of range");
+    engine->run({static_cast<InputKind>(kind), images, scale, shift, count, height, width}, logits, embedding,
+                features);
     return 1;
   });
 }

@@ -48,8 +48,11 @@ class Engine::Lease {
 };
 
 Engine::Engine(const Plan& plan, const Kernels& kernels, int threads, int spin_microseconds)
-    : network_(plan, kernels), threads_(threads), spin_microseconds_(spin_microseconds),
-      state_(new State(threads, spin_microseconds)), process_(process_id()) {}
+    : network_(plan, kernels),
+      threads_(threads),
+      spin_microseconds_(spin_microseconds),
+      state_(new State(threads, spin_microseconds)),
+      process_(process_id()) {}
 
 Engine::~Engine() {
   if (process_ == process_id()) delete state_.load();
@@ -94,7 +97,8 @@ void Engine::run(const Images& images, float* logits, float* embedding, float* c
     float* maps[1025];
     for (size_t f = 0; f < feature_sizes.size(); ++f) maps[f] = features[f] + i * feature_sizes[f];
     const Outputs out{logits ? logits + static_cast<size_t>(i) * network_.classes : nullptr,
-                      embedding ? embedding + static_cast<size_t>(i) * network_.embedding : nullptr, features ? maps : nullptr};
+                      embedding ? embedding + static_cast<size_t>(i) * network_.embedding : nullptr,
+                      features ? maps : nullptr};
     network_.run(*shape, workspace, member, members, image, out);
   };
   // As many images as there are threads are computed at once, each by one thread: no waiting for one another. The whole

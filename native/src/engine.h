@@ -22,10 +22,11 @@ struct Images {
 class Engine {
  public:
   Engine(const Plan& plan, const Kernels& kernels, int threads, int spin_microseconds);
+  ~Engine();
 
   const Network& network() const { return network_; }
-  // logits (count, classes), embedding (count, embedding), features[i] (count, rows, columns, channels); each may be null.
-  // Any number of threads may call it at once: one has the team, the others compute on their own thread.
+  // logits (count, classes), embedding (count, embedding), features[i] (count, rows, columns, channels); each may be
+  // null. Any number of threads may call it at once: one has the team, the others compute on their own thread.
   void run(const Images& images, float* logits, float* embedding, float* const* features);
   // (rows, columns, channels) of map i of features().
   void feature_shape(int index, int height, int width, int* shape) const;
@@ -48,9 +49,6 @@ class Engine {
   const int threads_, spin_microseconds_;
   std::atomic<State*> state_{nullptr};
   std::atomic<int> process_{0};
-
- public:
-  ~Engine();
 };
 
 }  // namespace effnet

@@ -44,8 +44,8 @@ struct Slice {
 struct Layer {
   Op op;
   std::vector<Slice> slices;
-  Matrix first;  // expansion, k × k convolution, stem, head or classifier
-  Matrix planar; // of the stem: for input whose channels lie in planes
+  Matrix first;   // expansion, k × k convolution, stem, head or classifier
+  Matrix planar;  // of the stem: for input whose channels lie in planes
   Matrix project;
   Buffer depthwise, depthwise_bias, reduce, reduce_bias, gate, gate_bias;
 };
@@ -65,10 +65,15 @@ struct Shape {
   std::vector<LayerShape> layers;
   double macs = 0;
   // Floats of the largest buffer of each kind
-  size_t map = 0, feature_map = 0, middle = 0, sums = 0, ring = 0, input = 0, scaled = 0, group = 0, zeros = 0, channels = 0;
+  size_t map = 0, feature_map = 0, middle = 0, sums = 0, ring = 0, input = 0, scaled = 0, group = 0, zeros = 0,
+         channels = 0;
 };
 
-enum class InputKind : int { kBytes = 0, kFloats = 1, kPlanes = 2 };  // (H, W, C) of bytes or floats; normalized (C, H, W)
+enum class InputKind : int {
+  kBytes = 0,
+  kFloats = 1,
+  kPlanes = 2
+};  // (H, W, C) of bytes or floats; normalized (C, H, W)
 
 struct Image {
   InputKind kind;
@@ -102,7 +107,8 @@ class Network {
   void feature_shape(int index, int height, int width, int* shape) const;
   void reserve(Workspace& workspace, const Shape& shape, int members, bool features) const;
   // One member's part of an image; all members of the team call it with the same arguments.
-  void run(const Shape& shape, Workspace& workspace, int member, int members, const Image& image, const Outputs& out) const;
+  void run(const Shape& shape, Workspace& workspace, int member, int members, const Image& image,
+           const Outputs& out) const;
 
   const Kernels& kernels;
   int channels, classes, embedding, features = 0;

@@ -8,7 +8,8 @@ namespace effnet {
 
 namespace {
 
-// By rows from this many output rows: below, the rows that neighbours compute twice cost more than sharing channels does.
+// By rows from this many output rows: below, the rows that neighbours compute twice cost more than sharing channels
+// does.
 constexpr int kRowsToShare = 20;
 // Below this many pixels a panel's weights are read more often than its inputs, so that threads share the panels.
 constexpr int kPixelsToShare = 100;
@@ -27,7 +28,8 @@ Buffer copy_rows(const float* values, int rows, int columns, float scale) {
   const int width = padded(columns);
   Buffer out(static_cast<size_t>(rows) * width);
   for (int r = 0; r < rows; ++r)
-    for (int c = 0; c < columns; ++c) out.data()[static_cast<size_t>(r) * width + c] = values[static_cast<size_t>(r) * columns + c] * scale;
+    for (int c = 0; c < columns; ++c)
+      out.data()[static_cast<size_t>(r) * width + c] = values[static_cast<size_t>(r) * columns + c] * scale;
   return out;
 }
 
@@ -36,7 +38,8 @@ Buffer copy_units(const float* values, int rows, int columns, float scale) {
   Buffer out(static_cast<size_t>(rows) * padded(columns));
   for (int r = 0; r < rows; ++r)
     for (int c = 0; c < columns; ++c)
-      out.data()[(static_cast<size_t>(c / kUnit) * rows + r) * kUnit + c % kUnit] = values[static_cast<size_t>(r) * columns + c] * scale;
+      out.data()[(static_cast<size_t>(c / kUnit) * rows + r) * kUnit + c % kUnit] =
+          values[static_cast<size_t>(r) * columns + c] * scale;
   return out;
 }
 
@@ -80,7 +83,7 @@ Matrix Network::pack(const float* weights, const float* bias, int taps, int dept
     channel += width;
   };
   if (halves) --vectors;
-  for (; vectors; ) {
+  for (; vectors;) {
     const int take = std::min(vectors, kernels.panel_vectors);
     add_panel(take * lanes);
     vectors -= take;
@@ -159,7 +162,8 @@ Layer Network::pack_layer(const Op& op) const {
 
 // Multiply-adds of a layer, without squeeze-excite.
 static double layer_macs(const Op& op, const LayerShape& s) {
-  const double in = static_cast<double>(s.rows.in) * s.columns.in, out = static_cast<double>(s.rows.out) * s.columns.out;
+  const double in = static_cast<double>(s.rows.in) * s.columns.in,
+               out = static_cast<double>(s.rows.out) * s.columns.out;
   const double k = static_cast<double>(op.kernel) * op.kernel;
   switch (op.kind) {
     case OpKind::kMBConv:
@@ -187,7 +191,13 @@ std::shared_ptr<const Shape> Network::make_shape(int height, int width) const {
   int rows = height, columns = width;
   for (const Layer& layer : layers_) {
     const Op& op = layer.op;
-    LayerShape s{Axis(rows, op.kernel, op.stride, op.same), Axis(columns, op.kernel, op.stride, op.same), false, false, false, false, 0};
+    LayerShape s{Axis(rows, op.kernel, op.stride, op.same),
+                 Axis(columns, op.kernel, op.stride, op.same),
+                 false,
+                 false,
+                 false,
+                 false,
+                 0};
     const size_t pixels = static_cast<size_t>(s.rows.out) * s.columns.out;
     const size_t middle = padded(op.middle), k = op.kernel, window = s.columns.window;
     const bool block = op.kind == OpKind::kMBConv || op.kind == OpKind::kFused;

@@ -1,10 +1,10 @@
 // One image through the network, as one member of a team of threads sees it.
 //
 // A block with squeeze-excite is computed in two parts. First its inner map: of a few channels at a time, rows of the
-// expansion go into a ring of as many rows as the kernel has, and the depthwise convolution reads them there, so that the
-// expanded map, the largest tensor, never leaves the first two caches. The activated result is stored and summed. Then the
-// gates are computed from the sums, and the projection reads the stored map. Without squeeze-excite nothing must be
-// known of the whole map, and a few rows at a time go all the way.
+// expansion go into a ring of as many rows as the kernel has, and the depthwise convolution reads them there, so that
+// the expanded map, the largest tensor, never leaves the first two caches. The activated result is stored and summed.
+// Then the gates are computed from the sums, and the projection reads the stored map. Without squeeze-excite nothing
+// must be known of the whole map, and a few rows at a time go all the way.
 #include <algorithm>
 #include <cstring>
 
@@ -14,11 +14,14 @@ namespace effnet {
 
 namespace {
 
-int share(int count, int member, int members) { return static_cast<int>(static_cast<int64_t>(count) * member / members); }
+int share(int count, int member, int members) {
+  return static_cast<int>(static_cast<int64_t>(count) * member / members);
+}
 
 struct Range {
   int first, last;
-  Range(int count, int member, int members) : first(share(count, member, members)), last(share(count, member + 1, members)) {}
+  Range(int count, int member, int members)
+      : first(share(count, member, members)), last(share(count, member + 1, members)) {}
   Range(int first, int last) : first(first), last(last) {}
 };
 
@@ -26,9 +29,19 @@ struct Range {
 
 class Pass {
  public:
-  Pass(const Network& network, const Shape& shape, Workspace& w, int member, int members, const Image& image, const Outputs& out)
-      : net_(network), kernels_(network.kernels), shape_(shape), w_(w), scratch_(w.scratch[member]), member_(member),
-        members_(members), image_(image), out_(out), in_map_(w.maps[0].data()), out_map_(w.maps[1].data()) {}
+  Pass(const Network& network, const Shape& shape, Workspace& w, int member, int members, const Image& image,
+       const Outputs& out)
+      : net_(network),
+        kernels_(network.kernels),
+        shape_(shape),
+        w_(w),
+        scratch_(w.scratch[member]),
+        member_(member),
+        members_(members),
+        image_(image),
+        out_(out),
+        in_map_(w.maps[0].data()),
+        out_map_(w.maps[1].data()) {}
 
   void run() {
     const bool stem_is_produced = net_.stem_is_produced() && !out_.features;
@@ -40,10 +53,18 @@ class Pass {
           if (stem_is_produced) continue;
           stem_map(layer, s);
           break;
-        case OpKind::kMBConv: mbconv(layer, s, i == 1 && stem_is_produced); break;
-        case OpKind::kFused: fused(layer, s); break;
-        case OpKind::kHead: head(layer, s); continue;
-        case OpKind::kClassifier: classifier(layer); continue;
+        case OpKind::kMBConv:
+          mbconv(layer, s, i == 1 && stem_is_produced);
+          break;
+        case OpKind::kFused:
+          fused(layer, s);
+          break;
+        case OpKind::kHead:
+          head(layer, s);
+          continue;
+        case OpKind::kClassifier:
+          classifier(layer);
+          continue;
       }
       wait();
       std::swap(in_map_, out_map_);
@@ -84,7 +105,8 @@ class Pass {
         for (int c = 0; c < channels; ++c, to += window) {
           scratch_.taps[c * k + ky] = outside ? w_.zeros.data() : to;
           if (outside) continue;
-          const float* plane = static_cast<const float*>(image_.data) + static_cast<size_t>(c) * s.rows.in * s.columns.in;
+          const float* plane =
+              static_cast<const float*>(image_.data) + static_cast<size_t>(c) * s.rows.in * s.columns.in;
           pad(to, before, inside, window, 1);
           std::memcpy(to + before, plane + pixel, inside * sizeof(float));
         }
@@ -94,11 +116,11 @@ class Pass {
       if (outside) continue;
       pad(to, before, inside, window, channels);
       if (image_.kind == InputKind::kBytes)
-        kernels_.normalize_bytes(static_cast<const uint8_t*>(image_.data) + pixel * channels, inside, channels, image_.scale,
-                                 image_.shift, to + before * channels);
+        kernels_.normalize_bytes(static_cast<const uint8_t*>(image_.data) + pixel * channels, inside, channels,
+                                 image_.scale, image_.shift, to + before * channels);
       else
-        kernels_.normalize_floats(static_cast<const float*>(image_.data) + pixel * channels, inside, channels, image_.scale,
-                                  image_.shift, to + before * channels);
+        kernels_.normalize_floats(static_cast<const float*>(image_.data) + pixel * channels, inside, channels,
+                                  image_.scale, image_.shift, to + before * channels);
     }
   }
 
@@ -108,7 +130,8 @@ class Pass {
     std::memset(row + (before + inside) * width, 0, (window - before - inside) * width * sizeof(float));
   }
 
-  // Some panels of the first `columns` pixels of the stem's row that the taps point at; `out` is where the first is stored.
+  // Some panels of the first `columns` pixels of the stem's row that the taps point at; `out` is where the first is
+  // stored.
   void stem_row(const Layer& layer, int columns, int first, int last, float* out, ptrdiff_t stride) {
     const bool planes = image_.kind == InputKind::kPlanes;
     const Matrix& matrix = planes ? layer.planar : layer.first;
@@ -126,7 +149,8 @@ class Pass {
     const Range rows = part(s.rows.out);
     for (int row = rows.first; row < rows.last; ++row) {
       read_input(s, layer.op, row);
-      stem_row(layer, s.columns.out, 0, static_cast<int>(layer.first.panels.size()), out_map_ + static_cast<size_t>(row) * s.columns.out * width, width);
+      stem_row(layer, s.columns.out, 0, static_cast<int>(layer.first.panels.size()),
+               out_map_ + static_cast<size_t>(row) * s.columns.out * width, width);
     }
   }
 
@@ -140,21 +164,27 @@ class Pass {
     std::fill(scratch_.produced.begin(), scratch_.produced.end(), -1);
     for (int row = rows.first; row < rows.last; row += s.group) {
       const int last = std::min(row + s.group, rows.last);
-      float* map = s.whole ? scratch_.group.data() : w_.middle.data() + static_cast<size_t>(row) * s.columns.out * middle;
+      float* map =
+          s.whole ? scratch_.group.data() : w_.middle.data() + static_cast<size_t>(row) * s.columns.out * middle;
       for (int i = slices.first; i < slices.last; ++i) {
         const size_t ring = s.whole ? static_cast<size_t>(op.kernel) * s.columns.window * layer.slices[i].channel : 0;
         depthwise_rows(layer, s, i, row, last, from_stem, scratch_.ring.data() + ring, map);
       }
-      if (s.whole) project(layer, s, layer.project.weights.data(), map, row * s.columns.out, last * s.columns.out, {0, panels(layer)});
+      if (s.whole)
+        project(layer, s, layer.project.weights.data(), map, row * s.columns.out, last * s.columns.out,
+                {0, panels(layer)});
     }
-    if (!s.whole) finish(layer, s, rows, {slices.first < count ? layer.slices[slices.first].channel : middle,
-                                          slices.last < count ? layer.slices[slices.last].channel : middle});
+    if (!s.whole)
+      finish(layer, s, rows,
+             {slices.first < count ? layer.slices[slices.first].channel : middle,
+              slices.last < count ? layer.slices[slices.last].channel : middle});
   }
 
   static int panels(const Layer& layer) { return static_cast<int>(layer.project.panels.size()); }
 
   // Rows first … last of a slice of the inner map; `out` is where row `first` is stored.
-  void depthwise_rows(const Layer& layer, const LayerShape& s, int index, int first, int last, bool from_stem, float* ring, float* out) {
+  void depthwise_rows(const Layer& layer, const LayerShape& s, int index, int first, int last, bool from_stem,
+                      float* ring, float* out) {
     const Op& op = layer.op;
     const Slice& slice = layer.slices[index];
     const int k = op.kernel, middle = padded(op.middle), width = slice.width;
@@ -165,8 +195,20 @@ class Pass {
       produced = std::max(0, first * op.stride - s.rows.before);
     }
     const float* rows[32];
-    DepthwiseCall call{rows, 0, 0, k, op.stride, width, width, layer.depthwise.data() + static_cast<size_t>(slice.channel) * k * k,
-                       layer.depthwise_bias.data() + slice.channel, out + slice.channel, middle, s.columns.out, nullptr, net_.activation_};
+    DepthwiseCall call{rows,
+                       0,
+                       0,
+                       k,
+                       op.stride,
+                       width,
+                       width,
+                       layer.depthwise.data() + static_cast<size_t>(slice.channel) * k * k,
+                       layer.depthwise_bias.data() + slice.channel,
+                       out + slice.channel,
+                       middle,
+                       s.columns.out,
+                       nullptr,
+                       net_.activation_};
     for (int row = first; row < last; ++row, call.out += static_cast<size_t>(s.columns.out) * middle) {
       const int top = row * op.stride - s.rows.before, need = std::min(s.rows.in, top + k);
       for (; produced < need; ++produced)
@@ -220,11 +262,13 @@ class Pass {
                     slices.first < slices.last ? layer.slices[slices.last - 1].last_panel : 0);
     const int k = op.kernel, columns = s.columns.out;
     const size_t line = static_cast<size_t>(s.columns.window) * op.inputs, before = s.columns.before;
-    for (int r = 0; r < k; ++r) pad(scratch_.ring.data() + r * line, before, s.columns.inside, s.columns.window, op.inputs);
+    for (int r = 0; r < k; ++r)
+      pad(scratch_.ring.data() + r * line, before, s.columns.inside, s.columns.window, op.inputs);
     int produced = std::max(0, rows.first * op.stride - s.rows.before);
     for (int row = rows.first; row < rows.last; ++row) {
       const int top = row * op.stride - s.rows.before, need = std::min(s.rows.in, top + k);
-      for (; produced < need; ++produced) copy_row(op, s, produced, scratch_.ring.data() + (produced % k) * line + before * op.inputs);
+      for (; produced < need; ++produced)
+        copy_row(op, s, produced, scratch_.ring.data() + (produced % k) * line + before * op.inputs);
       for (int ky = 0; ky < k; ++ky) {
         const int y = top + ky;
         scratch_.taps[ky] = y < 0 || y >= s.rows.in ? w_.zeros.data() : scratch_.ring.data() + (y % k) * line;
@@ -237,17 +281,21 @@ class Pass {
         call.a_stride = static_cast<ptrdiff_t>(op.stride) * op.inputs;
         call.out_stride = middle;
         call.out = (op.expands ? map + static_cast<size_t>(in_group) * columns * middle
-                               : out_map_ + static_cast<size_t>(row) * columns * middle) + panel.channel;
-        if (op.residual && !op.expands) call.residual = in_map_ + static_cast<size_t>(row) * columns * middle + panel.channel;
+                               : out_map_ + static_cast<size_t>(row) * columns * middle) +
+                   panel.channel;
+        if (op.residual && !op.expands)
+          call.residual = in_map_ + static_cast<size_t>(row) * columns * middle + panel.channel;
         kernels_.gemm(call, columns);
         if (op.squeezed) sum_row(s, middle, row, panel);
       }
       if (s.whole && op.expands && (in_group == s.group - 1 || row == rows.last - 1))
-        project(layer, s, layer.project.weights.data(), map, (row - in_group) * columns, (row + 1) * columns, {0, panels(layer)});
+        project(layer, s, layer.project.weights.data(), map, (row - in_group) * columns, (row + 1) * columns,
+                {0, panels(layer)});
     }
     if (!s.whole && op.expands)
-      finish(layer, s, rows, {slices.first < count ? layer.slices[slices.first].channel : middle,
-                              slices.last < count ? layer.slices[slices.last].channel : middle});
+      finish(layer, s, rows,
+             {slices.first < count ? layer.slices[slices.first].channel : middle,
+              slices.last < count ? layer.slices[slices.last].channel : middle});
   }
 
   void copy_row(const Op& op, const LayerShape& s, int row, float* out) {
@@ -257,7 +305,8 @@ class Pass {
       std::memcpy(out, in, static_cast<size_t>(s.columns.inside) * width * sizeof(float));
       return;
     }
-    for (int x = 0; x < s.columns.inside; ++x, in += width, out += op.inputs) std::memcpy(out, in, op.inputs * sizeof(float));
+    for (int x = 0; x < s.columns.inside; ++x, in += width, out += op.inputs)
+      std::memcpy(out, in, op.inputs * sizeof(float));
   }
 
   void sum_row(const LayerShape& s, int middle, int row, const Matrix::Panel& panel) {
@@ -278,7 +327,8 @@ class Pass {
     if (op.squeezed) {
       gates = squeeze_excite(layer, s, channels);
       if (!s.by_rows) {
-        if (!s.scale_weights) kernels_.scale_columns(w_.middle.data(), pixels, middle, channels.first, channels.last, gates);
+        if (!s.scale_weights)
+          kernels_.scale_columns(w_.middle.data(), pixels, middle, channels.first, channels.last, gates);
         wait();
       }
     } else if (!s.by_rows) {
@@ -291,7 +341,8 @@ class Pass {
     if (gates && s.scale_weights) {
       for (int p = columns.first; p < columns.last; ++p) {
         const Matrix::Panel& panel = layer.project.panels[p];
-        kernels_.scale_rows(panel.weights, op.middle, panel.width, gates, scratch_.scaled.data() + (panel.weights - weights));
+        kernels_.scale_rows(panel.weights, op.middle, panel.width, gates,
+                            scratch_.scaled.data() + (panel.weights - weights));
       }
       weights = scratch_.scaled.data();
     }
@@ -319,17 +370,20 @@ class Pass {
       if (!count) continue;
       std::memset(means, 0, count * sizeof(float));
       const int lines = s.by_rows ? s.rows.out : 1;
-      for (int row = 0; row < lines; ++row) kernels_.add(means, w_.sums.data() + static_cast<size_t>(row) * middle + first, count);
+      for (int row = 0; row < lines; ++row)
+        kernels_.add(means, w_.sums.data() + static_cast<size_t>(row) * middle + first, count);
       for (int c = 0; c < count; ++c) means[c] *= mean;
       float* partial = w_.partial.data() + static_cast<size_t>(chunk) * width;
       std::memset(partial, 0, width * sizeof(float));
-      kernels_.accumulate(means, std::min(count, op.middle - first), layer.reduce.data() + static_cast<size_t>(first) * width, width, partial);
+      kernels_.accumulate(means, std::min(count, op.middle - first),
+                          layer.reduce.data() + static_cast<size_t>(first) * width, width, partial);
     }
     wait();
     float* squeezed = scratch_.squeezed.data();
     std::memcpy(squeezed, layer.reduce_bias.data(), width * sizeof(float));
     for (int chunk = 0; chunk < kChunks; ++chunk)
-      if (Range unit(units, chunk, kChunks); unit.first < unit.last) kernels_.add(squeezed, w_.partial.data() + static_cast<size_t>(chunk) * width, width);
+      if (Range unit(units, chunk, kChunks); unit.first < unit.last)
+        kernels_.add(squeezed, w_.partial.data() + static_cast<size_t>(chunk) * width, width);
     kernels_.activate(squeezed, width, net_.activation_);
     float* gates = s.by_rows ? scratch_.gates.data() : w_.gates.data();
     const Range unit = s.by_rows ? Range(0, units) : Range(channels.first / kUnit, channels.last / kUnit);
@@ -338,8 +392,10 @@ class Pass {
     return gates;
   }
 
-  // Pixels first … last of the output, for some panels of its channels; `map` is where pixel `first` of the inner map is.
-  void project(const Layer& layer, const LayerShape&, const float* weights, const float* map, int first, int last, Range columns) {
+  // Pixels first … last of the output, for some panels of its channels; `map` is where pixel `first` of the inner map
+  // is.
+  void project(const Layer& layer, const LayerShape&, const float* weights, const float* map, int first, int last,
+               Range columns) {
     const Op& op = layer.op;
     const int outputs = padded(op.outputs);
     scratch_.taps[0] = map;
@@ -408,7 +464,8 @@ class Pass {
     const int outputs = layer.op.outputs, width = padded(outputs);
     const Range pixels = part(s.rows.out * s.columns.out);
     for (int i = pixels.first; i < pixels.last; ++i)
-      std::memcpy(out + static_cast<size_t>(i) * outputs, in_map_ + static_cast<size_t>(i) * width, outputs * sizeof(float));
+      std::memcpy(out + static_cast<size_t>(i) * outputs, in_map_ + static_cast<size_t>(i) * width,
+                  outputs * sizeof(float));
   }
 
   const Network& net_;
@@ -422,7 +479,8 @@ class Pass {
   float *in_map_, *out_map_;
 };
 
-void Network::run(const Shape& shape, Workspace& workspace, int member, int members, const Image& image, const Outputs& out) const {
+void Network::run(const Shape& shape, Workspace& workspace, int member, int members, const Image& image,
+                  const Outputs& out) const {
   Pass(*this, shape, workspace, member, members, image, out).run();
 }
 

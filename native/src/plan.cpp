@@ -46,11 +46,13 @@ Op read_op(const int32_t* f, size_t index) {
   require(block ? channels(op.middle) : op.middle == 0, index, "inner channels out of range");
   require(op.kernel >= 1 && op.kernel <= kMaxKernel && op.kernel % 2 == 1, index, "the kernel must be odd, 1 to 31");
   require(op.stride == 1 || op.stride == 2, index, "the stride must be 1 or 2");
-  require(op.squeezed >= 0 && op.squeezed <= kMaxChannels && (block || !op.squeezed), index, "squeeze-excite out of range");
+  require(op.squeezed >= 0 && op.squeezed <= kMaxChannels && (block || !op.squeezed), index,
+          "squeeze-excite out of range");
   require(!op.residual || (block && op.stride == 1 && op.inputs == op.outputs), index, "its residual does not fit");
   require(op.feature >= 0 && op.feature <= 1024, index, "number of the feature map out of range");
   if (op.kind == OpKind::kMBConv) require(op.expands || op.middle == op.inputs, index, "it must expand");
-  if (op.kind == OpKind::kFused && !op.expands) require(op.middle == op.outputs && !op.squeezed, index, "it must project");
+  if (op.kind == OpKind::kFused && !op.expands)
+    require(op.middle == op.outputs && !op.squeezed, index, "it must project");
   if (op.kind == OpKind::kHead || op.kind == OpKind::kClassifier)
     require(op.kernel == 1 && op.stride == 1 && !op.expands, index, "it must be a product of matrices");
   return op;

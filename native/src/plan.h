@@ -29,10 +29,10 @@ struct Op {
   OpKind kind;
   int inputs, middle, outputs;  // middle: channels inside the block; 0 of the others
   int kernel, stride, squeezed;
-  bool expands;   // mbconv: has an expansion; fused: has a projection
+  bool expands;  // mbconv: has an expansion; fused: has a projection
   bool residual;
-  bool same;      // 'same' padding as TensorFlow's, else kernel / 2 on every side
-  int feature;    // the map after it is number feature - 1 of features(); 0: none
+  bool same;    // 'same' padding as TensorFlow's, else kernel / 2 on every side
+  int feature;  // the map after it is number feature - 1 of features(); 0: none
   std::vector<const float*> tensors;
 };
 

@@ -16,8 +16,9 @@ void pause() {
 #endif
 }
 
-// How long a member waits awake for the others. Longer than their parts of a layer differ, since waking up takes a virtual
-// machine up to 100 microseconds; shorter than the time slices in which a busy machine gives their cores to others.
+// How long a member waits awake for the others. Longer than their parts of a layer differ, since waking up takes a
+// virtual machine up to 100 microseconds; shorter than the time slices in which a busy machine gives their cores to
+// others.
 constexpr std::chrono::microseconds kAwake{500};
 
 void Barrier::wait(int members) {
@@ -27,7 +28,9 @@ void Barrier::wait(int members) {
     arrived_.store(0, std::memory_order_relaxed);
     generation_.store(generation + 1);  // sequentially consistent with asleep_: whoever falls asleep now is seen
     if (asleep_.load()) {
-      { const std::lock_guard<std::mutex> lock(mutex_); }
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+      }
       wake_.notify_all();
     }
     return;
@@ -68,7 +71,9 @@ bool Team::try_run(const std::function<void(int)>& work) {
   work_ = &work;
   call_.fetch_add(1);  // sequentially consistent with asleep_, so that a worker that falls asleep now is seen
   if (asleep_.load()) {
-    { const std::lock_guard<std::mutex> lock(mutex_); }
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+    }
     wake_.notify_all();
   }
   work(0);

@@ -27,7 +27,8 @@ class Barrier {
 
 class Team {
  public:
-  // spin_microseconds: how long an idle worker waits awake for the next call. Longer answers faster, and costs others time.
+  // spin_microseconds: how long an idle worker waits awake for the next call. Longer answers faster, and costs others
+  // time.
   Team(int threads, int spin_microseconds);
   ~Team();
   Team(const Team&) = delete;

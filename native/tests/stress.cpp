@@ -1,5 +1,6 @@
 // Random plans on every instruction set and several threads, built with a sanitizer by `make native-sanitize`: no
-// error of memory, no undefined behavior, no race, the same bits for any number of threads, and lying plans are refused.
+// error of memory, no undefined behavior, no race, the same bits for any number of threads, and lying plans are
+// refused.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -38,7 +39,8 @@ struct RandomPlan {
       const bool expands = pick(0, 2) > 0;
       const int middle = expands ? pick(1, 90) : fused ? outputs : inputs;
       const int squeezed = fused && !expands ? 0 : pick(0, 1) * pick(1, 20);
-      add(fused ? 2 : 1, inputs, middle, outputs, k, stride, squeezed, expands, stride == 1 && inputs == outputs && pick(0, 1));
+      add(fused ? 2 : 1, inputs, middle, outputs, k, stride, squeezed, expands,
+          stride == 1 && inputs == outputs && pick(0, 1));
       if (fused) {
         take(k * k * inputs * middle + middle, k * k * inputs);
       } else {
@@ -58,9 +60,11 @@ struct RandomPlan {
     embedding_ = head;
   }
 
-  void add(int kind, int inputs, int middle, int outputs, int k, int stride, int squeezed, bool expands, bool residual) {
+  void add(int kind, int inputs, int middle, int outputs, int k, int stride, int squeezed, bool expands,
+           bool residual) {
     const int feature = kind < 4 ? ++features : 0;
-    ops.insert(ops.end(), {kind, inputs, middle, outputs, k, stride, squeezed, expands, residual, pick(0, 1), feature, 0});
+    ops.insert(ops.end(),
+               {kind, inputs, middle, outputs, k, stride, squeezed, expands, residual, pick(0, 1), feature, 0});
   }
 
   void take(int count, int fan_in) {
@@ -76,11 +80,14 @@ struct RandomPlan {
   int classes_, embedding_;
 };
 
-std::vector<float> run(effnet_engine* engine, const RandomPlan& plan, int count, int height, int width, bool planes, bool with_features) {
-  std::vector<float> images(static_cast<size_t>(count) * height * width * plan.channels), scale(plan.channels, 0.7f), shift(plan.channels, -0.2f);
+std::vector<float> run(effnet_engine* engine, const RandomPlan& plan, int count, int height, int width, bool planes,
+                       bool with_features) {
+  std::vector<float> images(static_cast<size_t>(count) * height * width * plan.channels), scale(plan.channels, 0.7f),
+      shift(plan.channels, -0.2f);
   std::mt19937 noise(7);
   for (float& value : images) value = std::normal_distribution<float>(0, 1)(noise);
-  std::vector<float> logits(static_cast<size_t>(count) * plan.classes_), embedding(static_cast<size_t>(count) * plan.embedding_);
+  std::vector<float> logits(static_cast<size_t>(count) * plan.classes_),
+      embedding(static_cast<size_t>(count) * plan.embedding_);
   std::vector<std::vector<float>> maps(with_features ? plan.features : 0);
   std::vector<float*> pointers;
   for (size_t i = 0; i < maps.size(); ++i) {
@@ -89,8 +96,8 @@ std::vector<float> run(effnet_engine* engine, const RandomPlan& plan, int count,
     maps[i].resize(static_cast<size_t>(count) * shape[0] * shape[1] * shape[2]);
     pointers.push_back(maps[i].data());
   }
-  check(effnet_native_run(engine, planes ? 2 : 1, images.data(), count, height, width, scale.data(), shift.data(), logits.data(),
-                          embedding.data(), with_features ? pointers.data() : nullptr),
+  check(effnet_native_run(engine, planes ? 2 : 1, images.data(), count, height, width, scale.data(), shift.data(),
+                          logits.data(), embedding.data(), with_features ? pointers.data() : nullptr),
         "run");
   logits.insert(logits.end(), embedding.begin(), embedding.end());
   for (const auto& map : maps) logits.insert(logits.end(), map.begin(), map.end());
@@ -99,7 +106,8 @@ std::vector<float> run(effnet_engine* engine, const RandomPlan& plan, int count,
 
 float difference(const std::vector<float>& a, const std::vector<float>& b) {
   float largest = 1e-6f, most = 0;
-  for (size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::fabs(b[i])), most = std::max(most, std::fabs(a[i] - b[i]));
+  for (size_t i = 0; i < a.size(); ++i)
+    largest = std::max(largest, std::fabs(b[i])), most = std::max(most, std::fabs(a[i] - b[i]));
   return most / largest;
 }
 

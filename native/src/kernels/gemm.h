@@ -1,9 +1,9 @@
 // Products of matrices whose finished tiles never leave the registers before bias, activation and residual are applied.
 //
-// A tile is MR rows × NV vectors of accumulators: 14 × 2 of the 32 registers of AVX-512, 6 × 2 of AVX2's 16. For each of
-// the `depth` columns of A it loads NV vectors of B and broadcasts MR values of A, for MR · NV multiply-adds: with 14 × 2,
-// 16 loads for 28 multiply-adds, which keeps the multipliers busy on two loads a cycle. A is read in place (rows are
-// pixels), B is packed so that a tile reads it in order.
+// A tile is MR rows × NV vectors of accumulators: 14 × 2 of the 32 registers of AVX-512, 6 × 2 of AVX2's 16. For each
+// of the `depth` columns of A it loads NV vectors of B and broadcasts MR values of A, for MR · NV multiply-adds: with
+// 14 × 2, 16 loads for 28 multiply-adds, which keeps the multipliers busy on two loads a cycle. A is read in place
+// (rows are pixels), B is packed so that a tile reads it in order.
 #pragma once
 
 #include <utility>
@@ -112,7 +112,8 @@ void gemm_with(const GemmCall& call, int rows) {
   const int vectors = call.width / kLanes;
   const bool half = call.width % kLanes != 0;
   const int most = kTileRows[vectors + half], tiles = (rows + most - 1) / most;
-  const int quotient = rows / tiles, longer = rows % tiles;  // tiles of nearly equal height: a last one of 1 row is slow
+  const int quotient = rows / tiles,
+            longer = rows % tiles;  // tiles of nearly equal height: a last one of 1 row is slow
   const GemmTile tall = longer ? find_tile<E, Act>(quotient + 1, vectors, half) : nullptr;
   const GemmTile low = find_tile<E, Act>(quotient, vectors, half);
   int row = 0;
@@ -133,11 +134,16 @@ void gemm_activated(const GemmCall& call, int rows) {
 inline void gemm(const GemmCall& call, int rows) {
   if (rows <= 0) return;
   switch (call.epilogue) {
-    case Epilogue::kBias: return gemm_with<Epilogue::kBias, Activation::kClamp>(call, rows);
-    case Epilogue::kAdd: return gemm_with<Epilogue::kAdd, Activation::kClamp>(call, rows);
-    case Epilogue::kActivate: return gemm_activated<Epilogue::kActivate>(call, rows);
-    case Epilogue::kActivateOut: return gemm_activated<Epilogue::kActivateOut>(call, rows);
-    case Epilogue::kPool: return gemm_activated<Epilogue::kPool>(call, rows);
+    case Epilogue::kBias:
+      return gemm_with<Epilogue::kBias, Activation::kClamp>(call, rows);
+    case Epilogue::kAdd:
+      return gemm_with<Epilogue::kAdd, Activation::kClamp>(call, rows);
+    case Epilogue::kActivate:
+      return gemm_activated<Epilogue::kActivate>(call, rows);
+    case Epilogue::kActivateOut:
+      return gemm_activated<Epilogue::kActivateOut>(call, rows);
+    case Epilogue::kPool:
+      return gemm_activated<Epilogue::kPool>(call, rows);
   }
 }
 
