@@ -20,33 +20,27 @@ from pyarrow import parquet
 
 import effnet
 from tests.exporting.networks import network
+from tests.kill_at_file import KILL_AT_FILE
 
 IMAGES, KILLS = 600, 20
 
 # Small parts, so that a run writes many files. The process kills itself a moment after its n-th file is in place: by
 # files, not by the clock, so that a busy machine is killed at the same moments as a quiet one.
-COMMAND = """
-import os, signal, sys, threading, time
-from pathlib import Path
+COMMAND = (
+    """
+import sys
 from effnet.cli.app import main
 from effnet.prediction import bulk_chunks
 bulk_chunks.NAMES_PER_CHUNK, bulk_chunks._MAX_NAMES_PER_CHUNK, bulk_chunks.IMAGES_PER_PART = 32, 64, 16
 kill_after, delay = int(sys.argv.pop(1)), float(sys.argv.pop(1))
-files, replace = 0, Path.replace
-def kill():
-    time.sleep(delay)
-    os.kill(os.getpid(), signal.SIGKILL)
-def count_and_replace(self, target):
-    global files
-    files += 1
-    if files == kill_after:
-        threading.Thread(target=kill, daemon=True).start()
-    return replace(self, target)
-Path.replace = count_and_replace
+"""
+    + KILL_AT_FILE
+    + """
 status = main()
 print("files", files)
 sys.exit(status)
 """
+)
 
 
 @pytest.mark.sweep

@@ -77,7 +77,7 @@ class Worker:
         assert process.stdout is not None
         self._done += 1
         request = {"words": command.words, "folder": str(command.folder), "env": command.env}
-        Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # the peak of memory starts anew
+        Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # resets the peak of memory
         begun, begun_cpu = monotonic(), cpu_seconds(process.pid)
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()

@@ -15,14 +15,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.kill_at_file import KILL_AT_FILE
 from tests.training.conftest import paint
 
 MAX_DELAY = 0.1  # seconds from a file to the kill: some batches
 
 # Checkpoints within an epoch as well, as a long one has them. The process kills itself ``delay`` seconds after its n-th
 # file is in place: by files, not by the clock, so that a busy machine is killed at the same moments as a quiet one.
-COMMAND = """
-import os, signal, sys, threading, time
+COMMAND = (
+    """
+import sys
 from pathlib import Path
 from effnet.training import loop
 from effnet.training.recipes import Recipe
@@ -30,17 +32,9 @@ from effnet.training.config import Resources
 from effnet.training.train import train
 from effnet.data.augment import Augment
 photos, out, (workers, kill_after, delay) = sys.argv[1], Path(sys.argv[2]), map(float, sys.argv[3:])
-files, replace = 0, Path.replace
-def kill():
-    time.sleep(delay)
-    os.kill(os.getpid(), signal.SIGKILL)
-def count_and_replace(self, target):
-    global files
-    files += 1
-    if files == kill_after:
-        threading.Thread(target=kill, daemon=True).start()
-    return replace(self, target)
-Path.replace = count_and_replace
+"""
+    + KILL_AT_FILE
+    + """
 loop.CHECKPOINT_SECONDS, loop.CLOCK_CHECK_BATCHES = 0.02, 1
 augment = Augment(mixup=0.2, color_jitter=0.2)
 recipe = Recipe(name="quick", epochs=4, batch_size=8, bn_momentum=0.3, ema_decay=0.9, augment=augment)
@@ -48,6 +42,7 @@ resources = Resources(workers=int(workers))
 train(photos, recipe, out=out, model="nano", weights="none", seed=3, resume=True, resources=resources)
 out.with_name("files").write_text(str(files))
 """
+)
 
 
 def start(photos: Path, out: Path, workers: int, kill_after: int = 0, delay: float = 0.0) -> subprocess.Popen[bytes]:
