@@ -4,7 +4,6 @@ A plan (``.effplan``) is a safetensors file with two tensors, the layers as inte
 metadata. It holds no sizes of images and nothing of the machine; `effnet.runtime.native_writer` writes it.
 """
 
-import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
-from effnet.arch.serde import parse_json
 from effnet.metadata import ModelMetadata
 from effnet.runtime import base
 
 PLAN_VERSION = "1"
 PLAN_SUFFIX = ".effplan"
 SUPPORTED_PRECISIONS = ("float32",)
-OP_FIELDS = 12
-MAX_HEADER_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -40,30 +37,20 @@ class Plan:
 
 
 def read_plan(path: Path) -> Plan:
-    """Read a plan; its weights stay in the file, mapped. Raises ``ValueError`` for a damaged or another file."""
+    """Read a plan. Raises ``ValueError`` for a damaged or another file."""
     damaged = ValueError(f"{path} is not a plan, or is damaged: export the network again")
-    content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
-    if content.size < 8 or (length := int(content[:8].view("<u8")[0])) > min(content.size - 8, MAX_HEADER_BYTES):
-        raise damaged
     try:
-        header = parse_json(content[8 : 8 + length].tobytes(), str(path))
-        texts = header["__metadata__"]
-        ops, weights = (_tensor(content[8 + length :], header[name]) for name in ("ops", "weights"))
-        if texts["plan"] != PLAN_VERSION:
-            raise ValueError(f"{path} was written by another version of effnet: export the network again")
-        plan = Plan(ops.view("<i4").reshape(-1, OP_FIELDS), weights.view("<f4"), texts["effnet"])
-        if plan.checksum != texts["checksum"]:
-            raise damaged
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError):
+        with safe_open(path, "numpy") as file:
+            texts = file.metadata() or {}
+            plan = Plan(file.get_tensor("ops"), file.get_tensor("weights"), texts["effnet"])
+            version, checksum = texts["plan"], texts["checksum"]
+    except (SafetensorError, KeyError, TypeError):
         raise damaged from None
+    if version != PLAN_VERSION:
+        raise ValueError(f"{path} was written by another version of effnet: export the network again")
+    if plan.checksum != checksum:
+        raise damaged
     return plan
-
-
-def _tensor(data: NDArray[np.uint8], entry: dict[str, Any]) -> NDArray[np.uint8]:
-    start, end = (int(offset) for offset in entry["data_offsets"])
-    if not 0 <= start <= end <= data.size or (end - start) % 4:
-        raise KeyError("data_offsets")
-    return data[start:end]
 
 
 class NativeEngine(base.Engine):
